@@ -20,10 +20,6 @@ package struct Standing: Equatable, Sendable {
     package var raisedUntil: LedgerTime?
     package var isExempt: Bool
 
-    /// The fullest window, in thousandths of what it admits.
-    package var fullness: UInt64 {
-        usages.map { $0.admitted == 0 ? ($0.used > 0 ? .max : 0) : $0.used &* 1000 / $0.admitted }.max() ?? 0
-    }
 }
 
 /// What an administrator can do to a key.
@@ -57,6 +53,26 @@ extension Ledger {
             refusedTries: account.refusedTries(at: now), blockedUntil: account.blockedUntil(at: now),
             raisedUntil: account.exception?.raised.flatMap { $0.until > now ? $0.until : nil },
             isExempt: account.exception?.isExempt ?? false)
+    }
+
+    /// How full the fullest window of an account is, in thousandths; nil for one that is idle.
+    package func fullness(of account: Account) -> UInt64? {
+        var fullest: UInt64?
+        for lane in account.limit.lanes.indices {
+            let used = account.used(lane: lane, at: now)
+            guard used > 0 else { continue }
+            // The last lane holds refused tries: it makes an account worth showing, but is no measure.
+            let isRate = lane < account.limit.refusedLane
+            let fullness = isRate ? used &* 1000 / max(1, account.admitted(lane: lane, at: now)) : 0
+            fullest = max(fullest ?? 0, fullness)
+        }
+        if account.blockedUntil(at: now) != nil { fullest = max(fullest ?? 0, 1000) }
+        return fullest
+    }
+
+    /// The wall clock's time of a ledger time, in milliseconds since 1970: for people to read.
+    package func wallTime(of time: LedgerTime) -> Int64 {
+        wallTimeNow + (time - now)
     }
 
     /// A walk over all accounts, a piece at a time, while requests are decided in between.

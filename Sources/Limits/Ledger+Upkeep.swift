@@ -68,9 +68,10 @@ extension Ledger {
 
     package var isCheckpointRunning: Bool { upkeep.phase != .idle }
 
-    /// The store refused a batch: nothing of it is lost as long as memory is, but only a checkpoint saves it.
-    package func noteStoreFailure() {
-        upkeep.needsCheckpoint = true
+    /// Goes on after a fault of the store: a new piece of journal, and a checkpoint of all that it has missed.
+    package func restartJournal() throws(StoreError) {
+        if upkeep.phase != .idle { abandonCheckpoint() }
+        try beginCheckpoint()
     }
 
     /// Visits the next slots of all tables, round and round.
@@ -102,14 +103,18 @@ extension Ledger {
             }
             return nil
         } catch {
-            upkeep.phase = .idle
-            upkeep.needsCheckpoint = true
-            upkeep.waiting = nil
-            for account in upkeep.saving { account.isDirty = true }
-            upkeep.dirty += upkeep.saving
-            upkeep.saving = []
+            abandonCheckpoint()
             return error
         }
+    }
+
+    private func abandonCheckpoint() {
+        upkeep.phase = .idle
+        upkeep.needsCheckpoint = true
+        upkeep.waiting = nil
+        for account in upkeep.saving { account.isDirty = true }
+        upkeep.dirty += upkeep.saving
+        upkeep.saving = []
     }
 
     private func savePieces(slots: Int) {

@@ -72,6 +72,8 @@ package final class Ledger {
     /// The time of this tick: all requests that are handled together happen at once.
     package var now: LedgerTime { tick.time }
 
+    var wallTimeNow: Int64 { tick.reading.wall }
+
     /// Reads the clock; to be called before the first request of a tick.
     package func beginTick() {
         tick = clock.anchor()
@@ -88,6 +90,17 @@ package final class Ledger {
             Result { () throws(StoreError) in try store.append(batch, sequence: sequence) }
         }
         try result.get()
+    }
+
+    /// Lets go of what was decided since the last call: the store can't take it, and a checkpoint will.
+    package func discardBatch() {
+        journal.removeAll()
+        upkeep.needsCheckpoint = true
+    }
+
+    /// Keeps what the store has held back (`durability: relaxed`).
+    package func flush() throws(StoreError) {
+        try store.flush()
     }
 
     // MARK: Deciding

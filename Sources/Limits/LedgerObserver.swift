@@ -6,6 +6,11 @@ package struct Decision {
     package let action: [UInt8]?
     /// Names the mail transaction to `Ledger.close`; 0 where the request belongs to none.
     package let transaction: UInt64
+
+    package init(action: [UInt8]?, transaction: UInt64) {
+        self.action = action
+        self.transaction = transaction
+    }
 }
 
 package enum RefusalReason: String, Sendable {

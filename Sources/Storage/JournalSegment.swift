@@ -56,6 +56,10 @@ final class JournalSegment: @unchecked Sendable {
             guard code == SQLITE_OK, let connection = db.sqliteConnection, let statement else {
                 throw DatabaseError(resultCode: ResultCode(rawValue: code))
             }
+            // GRDB's observers expect that every statement is theirs. From here on none is.
+            sqlite3_commit_hook(connection, nil, nil)
+            sqlite3_rollback_hook(connection, nil, nil)
+            sqlite3_update_hook(connection, nil, nil)
             return (connection, statement)
         }
     }
@@ -78,17 +82,25 @@ final class JournalSegment: @unchecked Sendable {
 
     /// Keeps several batches in one transaction.
     func append(_ batches: [(sequence: UInt64, content: [UInt8])]) throws(StoreError) {
-        do {
-            try queue.inTransaction { _ in
-                for batch in batches {
-                    try batch.content.withUnsafeBytes { try append($0, sequence: batch.sequence) }
+        try execute("BEGIN")
+        do throws(StoreError) {
+            for batch in batches {
+                let outcome = batch.content.withUnsafeBytes { bytes in
+                    Result { () throws(StoreError) in try append(bytes, sequence: batch.sequence) }
                 }
-                return .commit
+                try outcome.get()
             }
-        } catch let error as StoreError {
-            throw error
+            try execute("COMMIT")
         } catch {
-            throw StoreError("can't write to \(path): \(error)")
+            // Fails where SQLite has rolled back by itself, which is what is wanted.
+            sqlite3_exec(connection, "ROLLBACK", nil, nil, nil)
+            throw error
+        }
+    }
+
+    private func execute(_ sql: String) throws(StoreError) {
+        guard sqlite3_exec(connection, sql, nil, nil, nil) == SQLITE_OK else {
+            throw StoreError("can't write to \(path): \(String(cString: sqlite3_errmsg(connection)))")
         }
     }
 

@@ -48,7 +48,7 @@ package struct PolicyRequestParser {
             return nil
         }
         if length > Self.longest { throw .tooLong }
-        if memchr(bytes.baseAddress, 0, length) != nil { throw .nul }
+        if bytes.baseAddress.map({ memchr($0, 0, length) != nil }) ?? false { throw .nul }
         for index in ranges.indices { ranges[index] = 0..<0 }
         var position = 0
         var line = 0
