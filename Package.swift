@@ -64,6 +64,10 @@ let package = Package(
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             swiftSettings: strict),
+        .testTarget(name: "LimitsTests", dependencies: ["Limits", "Patterns"], swiftSettings: strict),
+        .testTarget(name: "MailSyntaxTests", dependencies: ["MailSyntax"], swiftSettings: strict),
+        .testTarget(name: "PatternsTests", dependencies: ["Patterns"], swiftSettings: strict),
+        .testTarget(name: "ServiceTests", dependencies: ["Limits", "Service"], swiftSettings: strict),
     ],
     swiftLanguageModes: [.v6]
 )
