@@ -24,6 +24,7 @@ extension Ledger {
         journal.write(account.id)
         journal.write(limit.storedID)
         journal.write(key)
+        noteChange(of: account)
         return account
     }
 
