@@ -6,7 +6,7 @@ struct Weir: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "weir",
         abstract: "A filter service for Postfix: holds every sender to its rate.",
-        subcommands: [ServeCommand.self])
+        subcommands: [ServeCommand.self, CheckConfigCommand.self])
 }
 
 struct ConfigurationOptions: ParsableArguments {
