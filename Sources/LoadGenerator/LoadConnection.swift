@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: Apache-2.0
+import NIOCore
+import NIOPosix
+
+/// One connection of a load, through all its reconnects: feeds bytes to its dialogue and tells the run what became of
+/// them. Lives on the run's event loop.
+final class LoadConnection<Traffic: LoadTraffic>: ChannelInboundHandler {
+    typealias InboundIn = ByteBuffer
+
+    /// An operation that waits for its answer.
+    struct Outstanding {
+        /// When it was to be sent; latency counts from here.
+        let due: NIODeadline
+        var sent: NIODeadline
+    }
+
+    // The run owns its connections and is kept by whoever waits for its report.
+    private unowned let run: LoadRun<Traffic>
+    private var dialogue: Traffic.Dialogue
+    private var channel: (any Channel)?
+    private var input = ByteBuffer()
+    private var output = ByteBuffer()
+    private(set) var outstanding: Outstanding?
+
+    init(run: LoadRun<Traffic>, dialogue: Traffic.Dialogue) {
+        self.run = run
+        self.dialogue = dialogue
+    }
+
+    var isConnected: Bool { channel != nil }
+
+    /// Takes over a channel that is active and has this connection as its handler.
+    func connected(_ channel: any Channel) {
+        input.clear()
+        self.channel = channel
+    }
+
+    /// Starts the operation that was due at `due`.
+    func begin(due: NIODeadline, now: NIODeadline) {
+        outstanding = Outstanding(due: due, sent: now)
+        send()
+    }
+
+    /// Sends the outstanding operation once more.
+    func resend(now: NIODeadline) {
+        outstanding?.sent = now
+        send()
+    }
+
+    /// Ends the connection without a word to the run.
+    func close() {
+        let channel = self.channel
+        self.channel = nil
+        channel?.close(promise: nil)
+    }
+
+    /// Gives up the outstanding operation.
+    func abandon() {
+        outstanding = nil
+    }
+
+    private func send() {
+        output.clear()
+        dialogue.begin(into: &output)
+        channel?.writeAndFlush(output, promise: nil)
+    }
+
+    func channelRead(context: ChannelHandlerContext, data: NIOAny) {
+        guard context.channel === channel else { return }
+        if input.readableBytes == 0 {
+            input = unwrapInboundIn(data)
+        } else {
+            input.writeImmutableBuffer(unwrapInboundIn(data))
+        }
+        do {
+            switch try dialogue.receive(&input) {
+            case .wait:
+                return
+            case .answered:
+                guard let due = outstanding?.due else { return }
+                outstanding = nil
+                run.answered(by: self, due: due)
+            }
+        } catch {
+            close()
+            run.lost(self, \.malformed, reason: String(describing: error))
+        }
+    }
+
+    func channelInactive(context: ChannelHandlerContext) {
+        guard context.channel === channel else { return }
+        channel = nil
+        run.lost(self, \.closed, reason: "connection closed by the peer")
+    }
+
+    func errorCaught(context: ChannelHandlerContext, error: any Error) {
+        guard context.channel === channel else { return }
+        close()
+        run.lost(self, \.closed, reason: String(describing: error))
+    }
+}
+
+extension LoadConnection {
+    /// Opens a channel for this connection.
+    func connect(to address: SocketAddress, on eventLoop: any EventLoop, timeout: TimeAmount) -> EventLoopFuture<Void> {
+        let bound = NIOLoopBound(self, eventLoop: eventLoop)
+        return ClientBootstrap(group: eventLoop)
+            .connectTimeout(timeout)
+            .channelOption(.recvAllocator, value: FixedSizeRecvByteBufferAllocator(capacity: 1024))
+            .channelInitializer { channel in
+                channel.eventLoop.makeCompletedFuture { try channel.pipeline.syncOperations.addHandler(bound.value) }
+            }
+            .connect(to: address)
+            .map { bound.value.connected($0) }
+    }
+}

@@ -1,0 +1,9 @@
+// SPDX-License-Identifier: Apache-2.0
+import ArgumentParser
+
+@main
+struct Weir: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        abstract: "A filter service for Postfix.",
+        subcommands: [LoadCommand.self])
+}
