@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 import Glibc
-import NIOCore
 
 /// A file that says of each answered policy request what it was and what came back: `instance sender state word`.
 final class AccountFile {
     private let file: UnsafeMutablePointer<FILE>
     private let path: String
-    private var line = ByteBuffer()
+    private var line: [UInt8] = []
 
     init(path: String) throws {
         guard let file = fopen(path, "a") else { throw LoadError.account(path: path, reason: String(cString: strerror(errno))) }
@@ -19,17 +18,17 @@ final class AccountFile {
     }
 
     func append(_ request: PolicyRequest, word: Span<UInt8>) {
-        line.clear()
-        request.instance.write(into: &line)
-        line.writeStaticString(" ")
-        request.writeSender(into: &line)
-        line.writeStaticString(" ")
-        line.writeString(request.state.rawValue)
-        line.writeStaticString(" ")
-        line.writeBytes(word.bytes)
-        line.writeStaticString("\n")
+        line.removeAll(keepingCapacity: true)
+        request.instance.write(to: &line)
+        line.append(" ")
+        request.writeSender(to: &line)
+        line.append(" ")
+        line.append(contentsOf: request.state.rawValue.utf8)
+        line.append(" ")
+        for index in word.indices { line.append(word[index]) }
+        line.append("\n")
         // stdio has its own buffer; fwrite remembers a failure, which save() reports.
-        line.withUnsafeReadableBytes { _ = fwrite($0.baseAddress, 1, $0.count, file) }
+        fwrite(line, 1, line.count, file)
     }
 
     func save() throws {

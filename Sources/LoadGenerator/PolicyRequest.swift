@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0
-package import NIOCore
 
 /// The states a load can send (SMTPD_POLICY_README, protocol_state), in the order of a mail transaction.
 package enum ProtocolState: String, CaseIterable, Sendable {
@@ -19,13 +18,13 @@ package struct PolicyInstance: Sendable, Equatable {
         self.time = time
     }
 
-    package func write(into buffer: inout ByteBuffer) {
-        buffer.writeDigits(of: processID, radix: .hexadecimal)
-        buffer.writeStaticString(".")
-        buffer.writeDigits(of: time / 1_000_000, radix: .hexadecimal)
-        buffer.writeStaticString(".")
-        buffer.writeDigits(of: time % 1_000_000, radix: .hexadecimal)
-        buffer.writeStaticString(".0")
+    package func write(to bytes: inout [UInt8]) {
+        bytes.append(digitsOf: processID, radix: .hexadecimal)
+        bytes.append(".")
+        bytes.append(digitsOf: time / 1_000_000, radix: .hexadecimal)
+        bytes.append(".")
+        bytes.append(digitsOf: time % 1_000_000, radix: .hexadecimal)
+        bytes.append(".0")
     }
 }
 
@@ -58,42 +57,42 @@ package struct PolicyRequest: Sendable {
         self.size = size
     }
 
-    package func write(into buffer: inout ByteBuffer) {
-        buffer.writeStaticString("request=smtpd_access_policy\nprotocol_state=")
+    package func write(to bytes: inout [UInt8]) {
+        bytes.append("request=smtpd_access_policy\nprotocol_state=")
         switch state {
-        case .rcpt: buffer.writeStaticString("RCPT")
-        case .data: buffer.writeStaticString("DATA")
-        case .endOfMessage: buffer.writeStaticString("END-OF-MESSAGE")
+        case .rcpt: bytes.append("RCPT")
+        case .data: bytes.append("DATA")
+        case .endOfMessage: bytes.append("END-OF-MESSAGE")
         }
-        buffer.writeStaticString("\nprotocol_name=ESMTP\nclient_address=")
-        writeClientAddress(into: &buffer)
-        buffer.writeStaticString("\nclient_name=")
-        writeClientName(into: &buffer)
-        buffer.writeStaticString("\nclient_port=")
-        buffer.writeDigits(of: UInt64(clientPort))
-        buffer.writeStaticString("\nreverse_client_name=")
-        writeClientName(into: &buffer)
-        buffer.writeStaticString("\nserver_address=127.0.0.1\nserver_port=587\nhelo_name=[")
-        writeClientAddress(into: &buffer)
-        buffer.writeStaticString("]\nsender=")
-        writeSender(into: &buffer)
-        buffer.writeStaticString("\nrecipient=")
+        bytes.append("\nprotocol_name=ESMTP\nclient_address=")
+        writeClientAddress(to: &bytes)
+        bytes.append("\nclient_name=")
+        writeClientName(to: &bytes)
+        bytes.append("\nclient_port=")
+        bytes.append(digitsOf: UInt64(clientPort))
+        bytes.append("\nreverse_client_name=")
+        writeClientName(to: &bytes)
+        bytes.append("\nserver_address=127.0.0.1\nserver_port=587\nhelo_name=[")
+        writeClientAddress(to: &bytes)
+        bytes.append("]\nsender=")
+        writeSender(to: &bytes)
+        bytes.append("\nrecipient=")
         if let recipient {
-            buffer.writeStaticString("recipient")
-            buffer.writeDigits(of: UInt64(recipient))
-            buffer.writeStaticString("@example.org")
+            bytes.append("recipient")
+            bytes.append(digitsOf: UInt64(recipient))
+            bytes.append("@example.org")
         }
-        buffer.writeStaticString("\nrecipient_count=")
-        buffer.writeDigits(of: UInt64(recipientCount))
-        buffer.writeStaticString("\nqueue_id=")
-        if let queueID { buffer.writeDigits(of: queueID, radix: .hexadecimalUppercase) }
-        buffer.writeStaticString("\ninstance=")
-        instance.write(into: &buffer)
-        buffer.writeStaticString("\nsize=")
-        buffer.writeDigits(of: UInt64(size))
-        buffer.writeStaticString("\netrn_domain=\nstress=\nsasl_method=PLAIN\nsasl_username=")
-        writeSender(into: &buffer)
-        buffer.writeStaticString(
+        bytes.append("\nrecipient_count=")
+        bytes.append(digitsOf: UInt64(recipientCount))
+        bytes.append("\nqueue_id=")
+        if let queueID { bytes.append(digitsOf: queueID, radix: .hexadecimalUppercase) }
+        bytes.append("\ninstance=")
+        instance.write(to: &bytes)
+        bytes.append("\nsize=")
+        bytes.append(digitsOf: UInt64(size))
+        bytes.append("\netrn_domain=\nstress=\nsasl_method=PLAIN\nsasl_username=")
+        writeSender(to: &bytes)
+        bytes.append(
             """
             \nsasl_sender=\nccert_subject=\nccert_issuer=\nccert_fingerprint=\nccert_pubkey_fingerprint=\
             \nencryption_protocol=TLSv1.3\nencryption_cipher=TLS_AES_256_GCM_SHA384\nencryption_keysize=256\
@@ -101,26 +100,26 @@ package struct PolicyRequest: Sendable {
             """)
     }
 
-    package func writeSender(into buffer: inout ByteBuffer) {
-        buffer.writeStaticString("user")
-        buffer.writeDigits(of: UInt64(sender))
-        buffer.writeStaticString("@customer")
-        buffer.writeDigits(of: UInt64(sender % 997))
-        buffer.writeStaticString(".example")
+    package func writeSender(to bytes: inout [UInt8]) {
+        bytes.append("user")
+        bytes.append(digitsOf: UInt64(sender))
+        bytes.append("@customer")
+        bytes.append(digitsOf: UInt64(sender % 997))
+        bytes.append(".example")
     }
 
-    private func writeClientAddress(into buffer: inout ByteBuffer) {
-        buffer.writeStaticString("198.")
-        buffer.writeDigits(of: UInt64(18 + client >> 16))
-        buffer.writeStaticString(".")
-        buffer.writeDigits(of: UInt64(client >> 8 & 0xFF))
-        buffer.writeStaticString(".")
-        buffer.writeDigits(of: UInt64(client & 0xFF))
+    private func writeClientAddress(to bytes: inout [UInt8]) {
+        bytes.append("198.")
+        bytes.append(digitsOf: UInt64(18 + client >> 16))
+        bytes.append(".")
+        bytes.append(digitsOf: UInt64(client >> 8 & 0xFF))
+        bytes.append(".")
+        bytes.append(digitsOf: UInt64(client & 0xFF))
     }
 
-    private func writeClientName(into buffer: inout ByteBuffer) {
-        buffer.writeStaticString("host")
-        buffer.writeDigits(of: UInt64(client))
-        buffer.writeStaticString(".isp.example")
+    private func writeClientName(to bytes: inout [UInt8]) {
+        bytes.append("host")
+        bytes.append(digitsOf: UInt64(client))
+        bytes.append(".isp.example")
     }
 }

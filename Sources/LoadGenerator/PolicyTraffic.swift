@@ -27,6 +27,7 @@ final class PolicyTraffic: LoadTraffic {
     private let account: AccountFile?
     private var random: SplitMix64
     private var nextInstance: PolicyInstance
+    private var text: [UInt8] = []
     var outcomes = OutcomeTally()
 
     /// - Parameter firstInstance: The instance of the first message; the others count up its time.
@@ -45,6 +46,12 @@ final class PolicyTraffic: LoadTraffic {
 
     func save() throws {
         try account?.save()
+    }
+
+    fileprivate func write(_ request: PolicyRequest, into output: inout ByteBuffer) {
+        text.removeAll(keepingCapacity: true)
+        request.write(to: &text)
+        output.writeBytes(text)
     }
 
     fileprivate func nextMessage() -> PolicyRequest {
@@ -99,7 +106,7 @@ struct PolicyDialogue: LoadDialogue {
     mutating func begin(into output: inout ByteBuffer) {
         let request = self.request ?? firstRequest()
         self.request = request
-        request.write(into: &output)
+        traffic.write(request, into: &output)
     }
 
     mutating func receive(_ input: inout ByteBuffer) throws -> LoadStep {
