@@ -6,6 +6,7 @@ import NIOPosix
 /// them. Lives on the run's event loop.
 final class LoadConnection<Traffic: LoadTraffic>: ChannelInboundHandler {
     typealias InboundIn = ByteBuffer
+    typealias OutboundOut = ByteBuffer
 
     /// An operation that waits for its answer.
     struct Outstanding {
@@ -17,7 +18,8 @@ final class LoadConnection<Traffic: LoadTraffic>: ChannelInboundHandler {
     // The run owns its connections and is kept by whoever waits for its report.
     private unowned let run: LoadRun<Traffic>
     private var dialogue: Traffic.Dialogue
-    private var channel: (any Channel)?
+    /// Of the channel that is connected.
+    private var context: ChannelHandlerContext?
     private var input = ByteBuffer()
     private var output = ByteBuffer()
     private(set) var outstanding: Outstanding?
@@ -27,12 +29,12 @@ final class LoadConnection<Traffic: LoadTraffic>: ChannelInboundHandler {
         self.dialogue = dialogue
     }
 
-    var isConnected: Bool { channel != nil }
+    var isConnected: Bool { context != nil }
 
-    /// Takes over a channel that is active and has this connection as its handler.
-    func connected(_ channel: any Channel) {
+    /// Takes over a channel that is connected and has this connection as its handler.
+    func connected(_ channel: any Channel) throws {
         input.clear()
-        self.channel = channel
+        context = try channel.pipeline.syncOperations.context(handler: self)
     }
 
     /// Starts the operation that was due at `due`.
@@ -49,9 +51,9 @@ final class LoadConnection<Traffic: LoadTraffic>: ChannelInboundHandler {
 
     /// Ends the connection without a word to the run.
     func close() {
-        let channel = self.channel
-        self.channel = nil
-        channel?.close(promise: nil)
+        let context = self.context
+        self.context = nil
+        context?.close(promise: nil)
     }
 
     /// Gives up the outstanding operation.
@@ -62,11 +64,11 @@ final class LoadConnection<Traffic: LoadTraffic>: ChannelInboundHandler {
     private func send() {
         output.clear()
         dialogue.begin(into: &output)
-        channel?.writeAndFlush(output, promise: nil)
+        context?.writeAndFlush(wrapOutboundOut(output), promise: nil)
     }
 
     func channelRead(context: ChannelHandlerContext, data: NIOAny) {
-        guard context.channel === channel else { return }
+        guard context === self.context else { return }
         if input.readableBytes == 0 {
             input = unwrapInboundIn(data)
         } else {
@@ -88,13 +90,13 @@ final class LoadConnection<Traffic: LoadTraffic>: ChannelInboundHandler {
     }
 
     func channelInactive(context: ChannelHandlerContext) {
-        guard context.channel === channel else { return }
-        channel = nil
+        guard context === self.context else { return }
+        self.context = nil
         run.lost(self, \.closed, reason: "connection closed by the peer")
     }
 
     func errorCaught(context: ChannelHandlerContext, error: any Error) {
-        guard context.channel === channel else { return }
+        guard context === self.context else { return }
         close()
         run.lost(self, \.closed, reason: String(describing: error))
     }
@@ -111,6 +113,6 @@ extension LoadConnection {
                 channel.eventLoop.makeCompletedFuture { try channel.pipeline.syncOperations.addHandler(bound.value) }
             }
             .connect(to: address)
-            .map { bound.value.connected($0) }
+            .flatMapThrowing { try bound.value.connected($0) }
     }
 }

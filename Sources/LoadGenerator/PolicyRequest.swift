@@ -19,11 +19,11 @@ package struct PolicyInstance: Sendable, Equatable {
     }
 
     package func write(to bytes: inout [UInt8]) {
-        bytes.append(digitsOf: processID, radix: .hexadecimal)
+        bytes.append(hexadecimal: processID)
         bytes.append(".")
-        bytes.append(digitsOf: time / 1_000_000, radix: .hexadecimal)
+        bytes.append(hexadecimal: time / 1_000_000)
         bytes.append(".")
-        bytes.append(digitsOf: time % 1_000_000, radix: .hexadecimal)
+        bytes.append(hexadecimal: time % 1_000_000)
         bytes.append(".0")
     }
 }
@@ -69,7 +69,7 @@ package struct PolicyRequest: Sendable {
         bytes.append("\nclient_name=")
         writeClientName(to: &bytes)
         bytes.append("\nclient_port=")
-        bytes.append(digitsOf: UInt64(clientPort))
+        bytes.append(decimal: UInt64(clientPort))
         bytes.append("\nreverse_client_name=")
         writeClientName(to: &bytes)
         bytes.append("\nserver_address=127.0.0.1\nserver_port=587\nhelo_name=[")
@@ -79,17 +79,17 @@ package struct PolicyRequest: Sendable {
         bytes.append("\nrecipient=")
         if let recipient {
             bytes.append("recipient")
-            bytes.append(digitsOf: UInt64(recipient))
+            bytes.append(decimal: UInt64(recipient))
             bytes.append("@example.org")
         }
         bytes.append("\nrecipient_count=")
-        bytes.append(digitsOf: UInt64(recipientCount))
+        bytes.append(decimal: UInt64(recipientCount))
         bytes.append("\nqueue_id=")
-        if let queueID { bytes.append(digitsOf: queueID, radix: .hexadecimalUppercase) }
+        if let queueID { bytes.append(hexadecimal: queueID, ten: UInt8(ascii: "A")) }
         bytes.append("\ninstance=")
         instance.write(to: &bytes)
         bytes.append("\nsize=")
-        bytes.append(digitsOf: UInt64(size))
+        bytes.append(decimal: UInt64(size))
         bytes.append("\netrn_domain=\nstress=\nsasl_method=PLAIN\nsasl_username=")
         writeSender(to: &bytes)
         bytes.append(
@@ -102,24 +102,24 @@ package struct PolicyRequest: Sendable {
 
     package func writeSender(to bytes: inout [UInt8]) {
         bytes.append("user")
-        bytes.append(digitsOf: UInt64(sender))
+        bytes.append(decimal: UInt64(sender))
         bytes.append("@customer")
-        bytes.append(digitsOf: UInt64(sender % 997))
+        bytes.append(decimal: UInt64(sender % 997))
         bytes.append(".example")
     }
 
     private func writeClientAddress(to bytes: inout [UInt8]) {
         bytes.append("198.")
-        bytes.append(digitsOf: UInt64(18 + client >> 16))
+        bytes.append(decimal: UInt64(18 + client >> 16))
         bytes.append(".")
-        bytes.append(digitsOf: UInt64(client >> 8 & 0xFF))
+        bytes.append(decimal: UInt64(client >> 8 & 0xFF))
         bytes.append(".")
-        bytes.append(digitsOf: UInt64(client & 0xFF))
+        bytes.append(decimal: UInt64(client & 0xFF))
     }
 
     private func writeClientName(to bytes: inout [UInt8]) {
         bytes.append("host")
-        bytes.append(digitsOf: UInt64(client))
+        bytes.append(decimal: UInt64(client))
         bytes.append(".isp.example")
     }
 }

@@ -91,7 +91,7 @@ final class PolicyTraffic: LoadTraffic {
 /// message follows at once, as smtpd does not ask any further.
 struct PolicyDialogue: LoadDialogue {
     private let traffic: PolicyTraffic
-    private let states: Set<ProtocolState>
+    private let asksAtRcpt, asksAtData, asksAtEndOfMessage: Bool
     private let recipients: Int
     private var request: PolicyRequest?
     private var recipientsLeft = 0
@@ -99,7 +99,9 @@ struct PolicyDialogue: LoadDialogue {
 
     init(traffic: PolicyTraffic, states: Set<ProtocolState>, recipients: Int) {
         self.traffic = traffic
-        self.states = states
+        asksAtRcpt = states.contains(.rcpt)
+        asksAtData = states.contains(.data)
+        asksAtEndOfMessage = states.contains(.endOfMessage)
         self.recipients = recipients
     }
 
@@ -125,12 +127,12 @@ struct PolicyDialogue: LoadDialogue {
 
     private mutating func firstRequest() -> PolicyRequest {
         var request = traffic.nextMessage()
-        if states.contains(.rcpt) {
+        if asksAtRcpt {
             recipientsLeft = recipients
             accepted = 0
         } else {
             accepted = recipients
-            request.state = states.contains(.data) ? .data : .endOfMessage
+            request.state = asksAtData ? .data : .endOfMessage
             settle(&request)
         }
         return request
@@ -151,15 +153,15 @@ struct PolicyDialogue: LoadDialogue {
                 return request
             }
             guard accepted > 0 else { return nil }
-            if states.contains(.data) {
+            if asksAtData {
                 request.state = .data
-            } else if states.contains(.endOfMessage) {
+            } else if asksAtEndOfMessage {
                 request.state = .endOfMessage
             } else {
                 return nil
             }
         case .data:
-            guard goesOn, states.contains(.endOfMessage) else { return nil }
+            guard goesOn, asksAtEndOfMessage else { return nil }
             request.state = .endOfMessage
         case .endOfMessage:
             return nil
