@@ -1,25 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0
-import NIOCore
+package import NIOCore
 
 /// When an open-loop load means to start each operation, whatever became of the ones before.
-struct ArrivalSchedule {
-    let start: NIODeadline
+package struct ArrivalSchedule {
+    package let start: NIODeadline
     /// Operations a second.
-    let rate: Double
-    private(set) var taken = 0
+    package let rate: Double
+    package private(set) var taken = 0
 
-    init(start: NIODeadline, rate: Double) {
+    package init(start: NIODeadline, rate: Double) {
         self.start = start
         self.rate = rate
     }
 
     /// When the next operation is due.
-    var next: NIODeadline {
+    package var next: NIODeadline {
         start + .nanoseconds(Int64(Double(taken) / rate * 1e9))
     }
 
     /// The time that the next operation was due, or nil where that is still to come.
-    mutating func take(at now: NIODeadline) -> NIODeadline? {
+    package mutating func take(at now: NIODeadline) -> NIODeadline? {
         let due = next
         guard due <= now else { return nil }
         taken += 1

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-import NIOCore
+package import NIOCore
 import NIOPosix
 
 /// One connection of a load, through all its reconnects: feeds bytes to its dialogue and tells the run what became of
 /// them. Lives on the run's event loop.
-final class LoadConnection<Traffic: LoadTraffic>: ChannelInboundHandler {
-    typealias InboundIn = ByteBuffer
-    typealias OutboundOut = ByteBuffer
+package final class LoadConnection<Traffic: LoadTraffic>: ChannelInboundHandler {
+    package typealias InboundIn = ByteBuffer
+    package typealias OutboundOut = ByteBuffer
 
     /// An operation that waits for its answer.
     struct Outstanding {
@@ -32,7 +32,7 @@ final class LoadConnection<Traffic: LoadTraffic>: ChannelInboundHandler {
     var isConnected: Bool { context != nil }
 
     /// Takes over a channel that is connected and has this connection as its handler.
-    func connected(_ channel: any Channel) throws {
+    package func connected(_ channel: any Channel) throws {
         input.clear()
         context = try channel.pipeline.syncOperations.context(handler: self)
     }
@@ -67,7 +67,7 @@ final class LoadConnection<Traffic: LoadTraffic>: ChannelInboundHandler {
         context?.writeAndFlush(wrapOutboundOut(output), promise: nil)
     }
 
-    func channelRead(context: ChannelHandlerContext, data: NIOAny) {
+    package func channelRead(context: ChannelHandlerContext, data: NIOAny) {
         guard context === self.context else { return }
         if input.readableBytes == 0 {
             input = unwrapInboundIn(data)
@@ -85,20 +85,20 @@ final class LoadConnection<Traffic: LoadTraffic>: ChannelInboundHandler {
             }
         } catch {
             close()
-            run.lost(self, \.malformed, reason: String(describing: error))
+            run.lost(self, \.malformed, reason: error.reason)
         }
     }
 
-    func channelInactive(context: ChannelHandlerContext) {
+    package func channelInactive(context: ChannelHandlerContext) {
         guard context === self.context else { return }
         self.context = nil
         run.lost(self, \.closed, reason: "connection closed by the peer")
     }
 
-    func errorCaught(context: ChannelHandlerContext, error: any Error) {
+    package func errorCaught(context: ChannelHandlerContext, error: any Error) {
         guard context === self.context else { return }
         close()
-        run.lost(self, \.closed, reason: String(describing: error))
+        run.lost(self, \.closed, reason: error.reason)
     }
 }
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import Histogram
-import NIOCore
+package import NIOCore
 
 /// One load from first connect to report. Bound to one event loop, whose clock is the load's.
 ///
@@ -8,12 +8,12 @@ import NIOCore
 /// the last is answered. In an open loop `ArrivalSchedule` says when, and an operation that finds every connection busy
 /// waits, with its latency counted from when it was due. After the duration or the count nothing new is started, and
 /// what is outstanding is waited for, at most `timeout` long.
-final class LoadRun<Traffic: LoadTraffic> {
-    typealias Connection = LoadConnection<Traffic>
-    typealias Connector = (Connection) -> EventLoopFuture<Void>
+package final class LoadRun<Traffic: LoadTraffic> {
+    package typealias Connection = LoadConnection<Traffic>
+    package typealias Connector = (Connection) -> EventLoopFuture<Void>
 
     /// As long as Postfix waits before it tries again (smtpd_policy_service_retry_delay).
-    static var retryDelay: TimeAmount { .seconds(1) }
+    package static var retryDelay: TimeAmount { .seconds(1) }
     private static var sweepInterval: TimeAmount { .milliseconds(100) }
 
     private let eventLoop: any EventLoop
@@ -46,7 +46,7 @@ final class LoadRun<Traffic: LoadTraffic> {
     private var total: Histogram<UInt32>
     private let longestLatency: UInt64
 
-    init(
+    package init(
         on eventLoop: any EventLoop, target: LoadTarget, options: LoadOptions, traffic: Traffic,
         connect: @escaping Connector, progress: @escaping (LoadProgress) -> Void
     ) {
@@ -64,7 +64,7 @@ final class LoadRun<Traffic: LoadTraffic> {
     }
 
     /// Connects, and starts the clock once each connection is made or has failed.
-    func start() -> EventLoopFuture<LoadReport> {
+    package func start() -> EventLoopFuture<LoadReport> {
         connections = (0..<options.connections).map { _ in Connection(run: self, dialogue: traffic.makeDialogue()) }
         var pending = connections.count
         for connection in connections {
@@ -78,7 +78,7 @@ final class LoadRun<Traffic: LoadTraffic> {
     }
 
     /// Ends the load at once, with the figures so far.
-    func interrupt() {
+    package func interrupt() {
         finish(.interrupted)
     }
 
@@ -158,7 +158,7 @@ final class LoadRun<Traffic: LoadTraffic> {
 
     private func failed(_ error: any Error) {
         errors.refused += 1
-        lastError = String(describing: error)
+        lastError = error.reason
     }
 
     private func retry(_ connection: Connection) {

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-import NIOCore
+package import NIOCore
 
 /// What a kind of load sends and how it reads what comes back. One object serves all connections of a load, on the
 /// load's event loop; `LoadRun` does the rest (connections, pace, time-outs, figures).
-protocol LoadTraffic: AnyObject, SendableMetatype {
+package protocol LoadTraffic: AnyObject, SendableMetatype {
     associatedtype Dialogue: LoadDialogue
 
     /// The dialogue of one more connection.
@@ -18,7 +18,7 @@ protocol LoadTraffic: AnyObject, SendableMetatype {
 
 /// One connection's side of a protocol: bytes in, bytes out, no I/O and no clock. An operation is what the load's rate
 /// counts and what a latency is measured of: a policy request, an SMTP message.
-protocol LoadDialogue {
+package protocol LoadDialogue {
     /// Writes what starts the operation in hand: the one that a lost connection left unanswered, or else the next.
     mutating func begin(into output: inout ByteBuffer)
 
@@ -27,7 +27,7 @@ protocol LoadDialogue {
 }
 
 /// What a dialogue makes of the bytes it was given.
-enum LoadStep {
+package enum LoadStep: Equatable {
     /// The reply is not complete.
     case wait
     /// The operation is over.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 /// Counts answers by their first word, without making a String for each.
-struct OutcomeTally {
+package struct OutcomeTally {
     private struct Entry {
         let word: [UInt8]
         let isRefusal: Bool
@@ -9,15 +9,17 @@ struct OutcomeTally {
     }
 
     /// Words beyond this many are counted as one: a faulty peer may send a new word each time.
-    static let maximumWords = 64
-    static let other = "(other)"
+    package static let maximumWords = 64
+    package static let other = "(other)"
 
     private var entries: [Entry] = []
-    private(set) var refusals = 0
+    package private(set) var refusals = 0
+
+    package init() {}
 
     /// Counts an answer that starts with `word`.
     /// - Returns: Whether it refuses what was asked for, as `isRefusal` judged the word when it first came.
-    mutating func count(_ word: Span<UInt8>, isRefusal: (String) -> Bool) -> Bool {
+    package mutating func count(_ word: Span<UInt8>, isRefusal: (String) -> Bool) -> Bool {
         let index = index(of: word, isRefusal: isRefusal)
         entries[index].count += 1
         if entries[index].isRefusal { refusals += 1 }
@@ -37,7 +39,7 @@ struct OutcomeTally {
     }
 
     /// The number of answers by their first word.
-    var counts: [String: Int] {
+    package var counts: [String: Int] {
         Dictionary(entries.map { (String(decoding: $0.word, as: UTF8.self), $0.count) }, uniquingKeysWith: +)
     }
 }

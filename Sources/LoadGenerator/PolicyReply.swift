@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-import NIOCore
-
 /// A reply that Postfix would not take as one.
 package struct MalformedReply: Error, Equatable {
     package let reason: String
+
+    package init(reason: String) {
+        self.reason = reason
+    }
 }
 
 /// Finds where a policy reply's action stands in the bytes received.

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-import NIOCore
+package import NIOCore
 
 /// What mail a policy load pretends: who sends how often, and which states smtpd would ask about.
 package struct PolicyMix: Sendable {
@@ -20,7 +20,7 @@ package struct PolicyMix: Sendable {
 
 /// The mail of all connections of a policy load: message n is the same in each run with the same seed, but for its
 /// `instance`, which no other run has.
-final class PolicyTraffic: LoadTraffic {
+package final class PolicyTraffic: LoadTraffic {
     private let mix: PolicyMix
     private let senders: AliasTable
     private let clients: AliasTable
@@ -28,10 +28,10 @@ final class PolicyTraffic: LoadTraffic {
     private var random: SplitMix64
     private var nextInstance: PolicyInstance
     private var text: [UInt8] = []
-    var outcomes = OutcomeTally()
+    package private(set) var outcomes = OutcomeTally()
 
     /// - Parameter firstInstance: The instance of the first message; the others count up its time.
-    init(_ mix: PolicyMix, firstInstance: PolicyInstance) throws {
+    package init(_ mix: PolicyMix, firstInstance: PolicyInstance) throws {
         self.mix = mix
         senders = .zipf(count: mix.senders, exponent: mix.zipf)
         clients = .zipf(count: mix.clients, exponent: mix.zipf)
@@ -40,11 +40,11 @@ final class PolicyTraffic: LoadTraffic {
         nextInstance = firstInstance
     }
 
-    func makeDialogue() -> PolicyDialogue {
+    package func makeDialogue() -> PolicyDialogue {
         PolicyDialogue(traffic: self, states: mix.states, recipients: mix.recipients)
     }
 
-    func save() throws {
+    package func save() throws {
         try account?.save()
     }
 
@@ -89,7 +89,7 @@ final class PolicyTraffic: LoadTraffic {
 /// ```
 /// States that the load does not have are left out. Where no recipient was accepted, or DATA was refused, the next
 /// message follows at once, as smtpd does not ask any further.
-struct PolicyDialogue: LoadDialogue {
+package struct PolicyDialogue: LoadDialogue {
     private let traffic: PolicyTraffic
     private let asksAtRcpt, asksAtData, asksAtEndOfMessage: Bool
     private let recipients: Int
@@ -97,7 +97,7 @@ struct PolicyDialogue: LoadDialogue {
     private var recipientsLeft = 0
     private var accepted = 0
 
-    init(traffic: PolicyTraffic, states: Set<ProtocolState>, recipients: Int) {
+    fileprivate init(traffic: PolicyTraffic, states: Set<ProtocolState>, recipients: Int) {
         self.traffic = traffic
         asksAtRcpt = states.contains(.rcpt)
         asksAtData = states.contains(.data)
@@ -105,13 +105,13 @@ struct PolicyDialogue: LoadDialogue {
         self.recipients = recipients
     }
 
-    mutating func begin(into output: inout ByteBuffer) {
+    package mutating func begin(into output: inout ByteBuffer) {
         let request = self.request ?? firstRequest()
         self.request = request
         traffic.write(request, into: &output)
     }
 
-    mutating func receive(_ input: inout ByteBuffer) throws -> LoadStep {
+    package mutating func receive(_ input: inout ByteBuffer) throws -> LoadStep {
         guard let request else { throw MalformedReply(reason: "a reply to no request") }
         guard let goesOn = try record(input.readableBytesUInt8Span, for: request) else { return .wait }
         input.clear()

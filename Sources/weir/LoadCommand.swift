@@ -151,16 +151,17 @@ struct LoadPolicyCommand: ParsableCommand {
     }
 
     private func resolvedAddress() throws -> SocketAddress {
+        let address: SocketAddress
         do {
-            let address = try target.resolve()
-            guard address.isLoopback || iOwn == target else {
-                throw ValidationError("\(target) is not on this machine; if you may load it, say --i-own \(target)")
-            }
-            return address
-        } catch let error as SocketAddressError {
-            complain("cannot connect to \(target): \(error)")
+            address = try target.resolve()
+        } catch {
+            complain("cannot resolve \(target): \(error)")
             throw ExitCode(EX_NOHOST)
         }
+        guard address.isLoopback || iOwn == target else {
+            throw ValidationError("\(target) is not on this machine; if you may load it, say --i-own \(target)")
+        }
+        return address
     }
 
     private func raiseDescriptorLimit() {
