@@ -23,12 +23,12 @@ def weir(*arguments, timeout=DEFAULT_TIMEOUT, check=True, **options):
 
 
 class WeirService:
-    """`weir serve` with `config` (a dictionary, whose keys replace the defaults below)."""
+    """`weir serve` on `port` (or a free one), with `config`: keys that replace the defaults below."""
 
-    def __init__(self, **config):
+    def __init__(self, port=None, **config):
         self.directory = pathlib.Path(tempfile.mkdtemp(prefix="weir-test-"))
         self.directory.chmod(0o755)
-        self.port = free_port()
+        self.port = port or free_port()
         self.policy_socket = self.directory / "policy"
         self.admin_socket = self.directory / "admin"
         self.ledger = self.directory / "ledger.sqlite"
