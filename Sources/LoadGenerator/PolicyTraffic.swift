@@ -93,7 +93,9 @@ package struct PolicyDialogue: LoadDialogue {
     private let traffic: PolicyTraffic
     private let asksAtRcpt, asksAtData, asksAtEndOfMessage: Bool
     private let recipients: Int
+    /// The request that is being asked, or the transaction's next one; nil between transactions.
     private var request: PolicyRequest?
+    private var isAsking = false
     private var recipientsLeft = 0
     private var accepted = 0
 
@@ -108,13 +110,15 @@ package struct PolicyDialogue: LoadDialogue {
     package mutating func begin(into output: inout ByteBuffer) {
         let request = self.request ?? firstRequest()
         self.request = request
+        isAsking = true
         traffic.write(request, into: &output)
     }
 
     package mutating func receive(_ input: inout ByteBuffer) throws -> LoadStep {
-        guard let request else { throw MalformedReply(reason: "a reply to no request") }
+        guard isAsking, let request else { throw MalformedReply(reason: "a reply to no request") }
         guard let goesOn = try record(input.readableBytesUInt8Span, for: request) else { return .wait }
         input.clear()
+        isAsking = false
         self.request = next(after: request, goesOn: goesOn)
         return .answered
     }

@@ -211,6 +211,44 @@ private final class Scene {
         #expect(report.lastError?.hasPrefix("malformed reply: ") == true)
     }
 
+    @Test func `open loop: an idle connection that was lost is used again only when it is back`() throws {
+        let scene = Scene()
+        scene.options.connections = 1
+        scene.options.rate = 2
+        scene.options.reconnect = true
+        try scene.start()
+        _ = try scene.requests()
+        try scene.answer()
+        scene.drop()
+        // The request due at 500 ms waits for the connection, which is back after a second, and with the one due then.
+        scene.advance(.milliseconds(999))
+        #expect(scene.channels.isEmpty)
+        scene.advance(.milliseconds(1))
+        #expect(try scene.requests().count == 1)
+        try scene.answer()
+        #expect(try scene.requests().count == 1)
+        try scene.answer()
+        #expect(try scene.requests().isEmpty)
+        scene.interrupt()
+        let report = try scene.report()
+        #expect(report.answered == 3)
+        #expect(report.resent == 0)
+        #expect(abs(report.latency.max - 500_000) < 500)
+    }
+
+    @Test func `a reply that no request asked for ends the connection`() throws {
+        let scene = Scene()
+        scene.options.connections = 1
+        scene.options.rate = 1
+        scene.mix.recipients = 2
+        try scene.start()
+        try scene.answer()
+        try scene.answer()
+        let report = try scene.report()
+        #expect(report.errors.malformed == 1)
+        #expect(report.answered == 1)
+    }
+
     @Test func `a reply may come in pieces`() throws {
         let scene = Scene()
         scene.options.connections = 1
