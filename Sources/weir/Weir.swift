@@ -2,8 +2,14 @@
 import ArgumentParser
 
 @main
-struct Weir: ParsableCommand {
+struct Weir: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "A filter service for Postfix.",
-        subcommands: [LoadCommand.self])
+        commandName: "weir",
+        abstract: "A filter service for Postfix: holds every sender to its rate.",
+        subcommands: [ServeCommand.self, LoadCommand.self])
+}
+
+struct ConfigurationOptions: ParsableArguments {
+    @Option(name: .long, help: "The configuration file.")
+    var config = "/etc/weir/weir.yaml"
 }

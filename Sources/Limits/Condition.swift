@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: Apache-2.0
+package import Patterns
+internal import MailSyntax
+
+/// One line of a limit's `when`: what an attribute must be for the limit to apply.
+package struct Condition: Sendable {
+    package indirect enum Test: Sendable {
+        case present
+        case absent
+        /// One of these values; domains, hosts and logins in canonical form.
+        case equals([[UInt8]])
+        case inNetworks([Network])
+        case matches(Pattern)
+        /// Any result but DUNNO.
+        case inTables([LookupTable])
+        case not(Test)
+    }
+
+    package let part: KeyPart
+    package let test: Test
+
+    package init(part: KeyPart, test: Test) {
+        self.part = part
+        self.test = test
+    }
+
+    /// Whether the condition holds. `value` is working space.
+    func holds(
+        _ attributes: Attributes, forms: KeyForms, scratch: MatchScratch, value: inout [UInt8]
+    ) -> Bool {
+        holds(test, attributes[part.attribute], forms: forms, scratch: scratch, value: &value)
+    }
+
+    private func holds(
+        _ test: Test, _ raw: UnsafeRawBufferPointer, forms: KeyForms, scratch: MatchScratch, value: inout [UInt8]
+    ) -> Bool {
+        switch test {
+        case .present where part.form != .domain:
+            return !raw.isEmpty
+        case .absent where part.form != .domain:
+            return raw.isEmpty
+        case .not(let inner):
+            return !holds(inner, raw, forms: forms, scratch: scratch, value: &value)
+        case .inNetworks(let networks):
+            guard let address = IPAddress(raw) else { return false }
+            return networks.contains { $0.contains(address) }
+        case .matches(let pattern):
+            return pattern.matches(raw, using: scratch) == .match
+        case .present, .absent, .equals, .inTables:
+            value.removeAll(keepingCapacity: true)
+            // Conditions look at the whole address: prefixes group keys, not clients.
+            var exact = forms
+            (exact.ipv4Prefix, exact.ipv6Prefix) = (32, 128)
+            let hasValue = part.append(raw, to: &value, forms: exact)
+            switch test {
+            case .present: return hasValue
+            case .absent: return !hasValue
+            case .equals(let values): return values.contains(value)
+            case .inTables(let tables):
+                guard hasValue else { return false }
+                for table in tables {
+                    if let result = table.lookup(value) { return result.uppercased() != "DUNNO" }
+                }
+                return false
+            case .inNetworks, .matches, .not: return false
+            }
+        }
+    }
+
+    /// A value of the configuration in the form in which values of requests are compared.
+    package static func canonical(_ text: String, for part: KeyPart, forms: KeyForms) -> [UInt8] {
+        var exact = forms
+        (exact.ipv4Prefix, exact.ipv6Prefix) = (32, 128)
+        var value: [UInt8] = []
+        _ = Array(text.utf8).withUnsafeBytes { part.append($0, to: &value, forms: exact) }
+        return value
+    }
+}

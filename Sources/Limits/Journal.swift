@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// What the ledger decided, as it stands in the journal and in a checkpoint: the effects, not the requests.
+///
+/// Numbers are LEB128; a batch is an anchor followed by entries until its end.
+enum JournalEntry: UInt8 {
+    /// id, limit, key
+    case account = 1
+    /// id, request hash, flags (1: settled, 2: refused), [action], then account, amount and age for each charge, 0
+    case transaction = 2
+    /// account, amount charged for the refused try
+    case refused = 3
+    /// account, time until which it is blocked (0: no longer)
+    case blocked = 4
+    /// account, time until which it is raised (0: no longer), counts
+    case raised = 5
+    /// account
+    case reset = 6
+}
+
+/// Appends numbers and bytes to a growing buffer.
+struct JournalWriter {
+    private(set) var bytes: [UInt8] = []
+
+    var isEmpty: Bool { bytes.isEmpty }
+
+    mutating func removeAll() {
+        bytes.removeAll(keepingCapacity: true)
+    }
+
+    mutating func write(_ entry: JournalEntry) {
+        bytes.append(entry.rawValue)
+    }
+
+    mutating func write(_ value: UInt64) {
+        var value = value
+        while value >= 0x80 {
+            bytes.append(UInt8(truncatingIfNeeded: value) | 0x80)
+            value >>= 7
+        }
+        bytes.append(UInt8(truncatingIfNeeded: value))
+    }
+
+    mutating func write(signed value: Int64) {
+        write(UInt64(bitPattern: value << 1 ^ value >> 63))
+    }
+
+    /// Eight bytes as they are: hashes do not get shorter.
+    mutating func write(hash: UInt64) {
+        withUnsafeBytes(of: hash.littleEndian) { bytes.append(contentsOf: $0) }
+    }
+
+    mutating func write(_ field: [UInt8]) {
+        write(UInt64(field.count))
+        bytes.append(contentsOf: field)
+    }
+}
+
+/// The journal or a checkpoint holds bytes that no version of the ledger has written.
+package struct JournalDamage: Error, Equatable, Sendable {
+    package let offset: Int
+}
+
+/// Reads what `JournalWriter` wrote, and never beyond.
+struct JournalReader {
+    private let bytes: UnsafeRawBufferPointer
+    private(set) var offset = 0
+
+    init(_ bytes: UnsafeRawBufferPointer) {
+        self.bytes = bytes
+    }
+
+    var isAtEnd: Bool { offset == bytes.count }
+
+    mutating func readEntry() throws(JournalDamage) -> JournalEntry {
+        guard let entry = JournalEntry(rawValue: try readByte()) else { throw JournalDamage(offset: offset - 1) }
+        return entry
+    }
+
+    mutating func read() throws(JournalDamage) -> UInt64 {
+        var value: UInt64 = 0
+        for shift in stride(from: UInt64(0), to: 64, by: 7) {
+            let byte = try readByte()
+            value |= UInt64(byte & 0x7f) << shift
+            if byte < 0x80 { return value }
+        }
+        throw JournalDamage(offset: offset)
+    }
+
+    mutating func readSigned() throws(JournalDamage) -> Int64 {
+        let value = try read()
+        return Int64(bitPattern: value >> 1) ^ -Int64(bitPattern: value & 1)
+    }
+
+    mutating func readHash() throws(JournalDamage) -> UInt64 {
+        guard bytes.count - offset >= 8 else { throw JournalDamage(offset: offset) }
+        defer { offset += 8 }
+        return UInt64(littleEndian: bytes.loadUnaligned(fromByteOffset: offset, as: UInt64.self))
+    }
+
+    mutating func readField() throws(JournalDamage) -> [UInt8] {
+        let count = try read()
+        guard count <= UInt64(bytes.count - offset) else { throw JournalDamage(offset: offset) }
+        defer { offset += Int(count) }
+        return Array(bytes[offset..<offset + Int(count)])
+    }
+
+    private mutating func readByte() throws(JournalDamage) -> UInt8 {
+        guard offset < bytes.count else { throw JournalDamage(offset: offset) }
+        defer { offset += 1 }
+        return bytes[offset]
+    }
+}

@@ -1,0 +1,185 @@
+// SPDX-License-Identifier: Apache-2.0
+internal import MailSyntax
+
+/// How values are made canonical before they are counted, so that one sender has one key.
+package struct KeyForms: Equatable, Sendable {
+    /// Bits of a client's IPv4 address that make its key.
+    package var ipv4Prefix = 32
+    /// Bits of a client's IPv6 address that make its key; one customer usually has a /64 or more.
+    package var ipv6Prefix = 64
+    /// Postfix's `recipient_delimiter`: `user+tag` counts as `user`. Empty: tags are part of the address.
+    package var recipientDelimiter: [UInt8] = []
+    /// The domain of a SASL login name that has none. Empty: such names stay as they are.
+    package var defaultDomain: [UInt8] = []
+
+    package init() {}
+}
+
+/// One attribute of a key and what it stands for.
+package struct KeyPart: Equatable, Sendable {
+    package enum Form: Sendable {
+        case address, domain, host, login, network, verbatim
+    }
+
+    package let name: String
+    package let attribute: Int
+    package let form: Form
+
+    /// `sender_domain`, `recipient_domain` and `sasl_domain` are the domain parts of the attributes they name.
+    package init(_ name: String, in names: inout AttributeNames) {
+        self.name = name
+        switch name {
+        case "sender_domain", "recipient_domain":
+            attribute = names.index(of: String(name.dropLast("_domain".count)))
+            form = .domain
+        case "sasl_domain":
+            attribute = names.index(of: "sasl_username")
+            form = .domain
+        default:
+            attribute = names.index(of: name)
+            form =
+                switch name {
+                case "sender", "recipient", "sasl_sender": .address
+                case "sasl_username": .login
+                case "client_address", "server_address": .network
+                case "client_name", "reverse_client_name", "helo_name": .host
+                default: .verbatim
+                }
+        }
+    }
+
+    /// Whether the value can differ from one recipient of a message to the next.
+    package var isPerRecipient: Bool { name == "recipient" || name == "recipient_domain" }
+
+    /// Appends the canonical value; false where the request has none: an empty attribute, the null sender, no domain.
+    package func append(_ value: UnsafeRawBufferPointer, to key: inout [UInt8], forms: KeyForms) -> Bool {
+        guard !value.isEmpty else { return false }
+        switch form {
+        case .verbatim:
+            key.append(contentsOf: value)
+        case .host:
+            key.append(contentsOf: CanonicalAddress.folded(value))
+        case .network:
+            return Self.appendNetwork(value, to: &key, forms: forms)
+        case .address where Self.isPlainAddress(value, delimiters: forms.recipientDelimiter):
+            key.append(contentsOf: value)
+        case .address, .domain, .login:
+            return appendAddress(value, to: &key, forms: forms)
+        }
+        return true
+    }
+
+    private func appendAddress(_ value: UnsafeRawBufferPointer, to key: inout [UInt8], forms: KeyForms) -> Bool {
+        var address = CanonicalAddress(value, delimiters: forms.recipientDelimiter)
+        if form == .login {
+            address.localPart = address.localPart.map(CanonicalAddress.asciiLowercased)
+        }
+        if address.domain.isEmpty, name.hasPrefix("sasl_") { address.domain = forms.defaultDomain }
+        if form == .domain {
+            key.append(contentsOf: address.domain)
+            return !address.domain.isEmpty
+        }
+        guard !address.localPart.isEmpty || !address.domain.isEmpty else { return false }
+        key.append(contentsOf: address.localPart)
+        if !address.domain.isEmpty {
+            key.append(UInt8(ascii: "@"))
+            key.append(contentsOf: address.domain)
+        }
+        return true
+    }
+
+    /// Whether the address is canonical as it stands; most are, and need no work.
+    private static func isPlainAddress(_ value: UnsafeRawBufferPointer, delimiters: [UInt8]) -> Bool {
+        var inDomain = false
+        for byte in value {
+            switch byte {
+            case UInt8(ascii: "@"):
+                if inDomain { return false }
+                inDomain = true
+            case UInt8(ascii: "\""), UInt8(ascii: "<"), UInt8(ascii: "\\"), UInt8(ascii: ":"):
+                return false
+            case UInt8(ascii: "A")...UInt8(ascii: "Z") where inDomain:
+                return false
+            default:
+                if !inDomain, !delimiters.isEmpty, delimiters.contains(byte) { return false }
+            }
+        }
+        return inDomain && value.last != UInt8(ascii: ".") && value.last != UInt8(ascii: "@")
+    }
+
+    /// `192.0.2.1`, `192.0.2.0/24` or `2001:db8::/64`; a value that is no address is taken as it is.
+    private static func appendNetwork(_ value: UnsafeRawBufferPointer, to key: inout [UInt8], forms: KeyForms) -> Bool {
+        let isDotted = value.allSatisfy { $0 &- UInt8(ascii: "0") < 10 || $0 == UInt8(ascii: ".") }
+        if isDotted, forms.ipv4Prefix == 32 {
+            key.append(contentsOf: value)
+            return true
+        }
+        guard let address = IPAddress(value) else {
+            if value.elementsEqual("unknown".utf8) { return false }
+            key.append(contentsOf: value)
+            return true
+        }
+        let length = address.isIPv4 ? forms.ipv4Prefix : forms.ipv6Prefix
+        address.prefix(length).append(to: &key)
+        if length < address.bits { key.append(contentsOf: "/\(length)".utf8) }
+        return true
+    }
+}
+
+/// What a limit counts by: one attribute or several.
+package struct KeyDefinition: Equatable, Sendable {
+    /// A longer key is cut, and its hash put behind it: memory for a key is bounded whatever a client sends.
+    package static let longest = 256
+
+    package let parts: [KeyPart]
+    package let forms: KeyForms
+
+    package init(parts: [KeyPart], forms: KeyForms) {
+        self.parts = parts
+        self.forms = forms
+    }
+
+    package var isPerRecipient: Bool { parts.contains(where: \.isPerRecipient) }
+
+    /// Tells whether counts kept under another definition mean the same: what the store compares on a restart.
+    package var signature: String {
+        parts.map(\.name).joined(separator: "|") + " /\(forms.ipv4Prefix) /\(forms.ipv6Prefix)"
+            + " delimiter=\(String(decoding: forms.recipientDelimiter, as: UTF8.self))"
+            + " domain=\(String(decoding: forms.defaultDomain, as: UTF8.self))"
+    }
+
+    /// Builds the key of a request in `key`; false where a part has no value, and so the limit does not apply.
+    ///
+    /// The parts of a key are joined by `|`; where there are several, `|` and `\` inside them are escaped by `\`.
+    package func build(_ attributes: Attributes, into key: inout [UInt8]) -> Bool {
+        key.removeAll(keepingCapacity: true)
+        for (index, part) in parts.enumerated() {
+            if index > 0 { key.append(UInt8(ascii: "|")) }
+            let start = key.count
+            guard part.append(attributes[part.attribute], to: &key, forms: forms) else { return false }
+            if parts.count > 1 { Self.escape(&key, from: start) }
+        }
+        if key.count > Self.longest { Self.shorten(&key) }
+        return true
+    }
+
+    private static func escape(_ key: inout [UInt8], from start: Int) {
+        var index = start
+        while index < key.count {
+            if key[index] == UInt8(ascii: "|") || key[index] == UInt8(ascii: "\\") {
+                key.insert(UInt8(ascii: "\\"), at: index)
+                index += 1
+            }
+            index += 1
+        }
+    }
+
+    private static func shorten(_ key: inout [UInt8]) {
+        var hash = SipHash(key: .init(low: 0, high: 0))
+        key.withUnsafeBytes { hash.combine($0) }
+        let digest = String(hash.finalize(), radix: 16)
+        key.removeSubrange((longest - digest.utf8.count - 1)...)
+        key.append(UInt8(ascii: "#"))
+        key.append(contentsOf: digest.utf8)
+    }
+}

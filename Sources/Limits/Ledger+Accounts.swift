@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: Apache-2.0
+
+extension Ledger {
+    func existingAccount(for key: [UInt8], of limit: LimitState) -> Account? {
+        guard let account = limit.accounts.find(key, hash: hash(of: key, of: limit)) else { return nil }
+        if account.generation != generation { lookUpException(of: account) }
+        return account
+    }
+
+    /// The account of a key, opened where the key is new.
+    func account(for key: [UInt8], of limit: LimitState) -> Account {
+        let hash = hash(of: key, of: limit)
+        if let account = limit.accounts.find(key, hash: hash) {
+            if account.generation != generation { lookUpException(of: account) }
+            return account
+        }
+        if accountCount >= settings.mostAccounts { makeRoom() }
+        lastAccountID += 1
+        let account = Account(id: lastAccountID, key: key, hash: hash, limit: limit)
+        adopt(account)
+        lookUpException(of: account)
+        openBatch()
+        journal.write(.account)
+        journal.write(account.id)
+        journal.write(limit.storedID)
+        journal.write(key)
+        return account
+    }
+
+    func adopt(_ account: Account) {
+        account.limit.accounts.insert(account)
+        accountCount += 1
+    }
+
+    func remove(_ account: Account) {
+        account.limit.accounts.remove(account)
+        accountCount -= 1
+        if account.isStored { upkeep.removed.append(account.id) }
+    }
+
+    func hash(of key: [UInt8], of limit: LimitState) -> UInt64 {
+        var hash = SipHash(key: hashKey)
+        hash.combine(limit.storedID)
+        key.withUnsafeBytes { hash.combine($0) }
+        return hash.finalize()
+    }
+
+    /// The account has changed: the next checkpoint saves it.
+    func noteChange(of account: Account) {
+        guard !account.isDirty else { return }
+        account.isDirty = true
+        upkeep.dirty.append(account)
+    }
+
+    /// Asks the limit's tables what they say of the key, or of its parts.
+    private func lookUpException(of account: Account) {
+        account.generation = generation
+        let limit = account.limit.limit
+        guard !limit.exempt.isEmpty || !limit.overrides.isEmpty else {
+            account.exception?.isExempt = false
+            account.exception?.overridden = nil
+            return
+        }
+        let values = limit.key.lookupValues(of: account.key)
+        let exempt = Self.lookup(values, in: limit.exempt).map { $0.uppercased() != "DUNNO" } ?? false
+        let overridden = Self.lookup(values, in: limit.overrides).map { limit.admitted(byOverride: $0) }
+        guard exempt || overridden != nil || account.exception != nil else { return }
+        account.makeException().isExempt = exempt
+        account.makeException().overridden = overridden
+    }
+
+    private static func lookup(_ values: [[UInt8]], in tables: [LookupTable]) -> String? {
+        for value in values {
+            for table in tables {
+                if let result = table.lookup(value) { return result }
+            }
+        }
+        return nil
+    }
+
+    /// Gives up the least used of a few accounts. They are taken from where the sweep stands, so each gets its turn.
+    private func makeRoom() {
+        var least: (account: Account, used: UInt64)?
+        var seen = 0
+        while seen < 16 {
+            sweepSlots(64) { account in
+                seen += 1
+                let used = account.limit.lanes.indices.reduce(0) { $0 + account.used(lane: $1, at: now) }
+                if least.map({ used < $0.used }) ?? true { least = (account, used) }
+            }
+        }
+        guard let account = least?.account else { return }
+        observer?.evicted(account, at: now)
+        remove(account)
+    }
+}
+
+extension KeyDefinition {
+    /// The key itself, then its parts: what tables are asked for, in this order.
+    func lookupValues(of key: [UInt8]) -> [[UInt8]] {
+        guard parts.count > 1 else { return [key] }
+        var values: [[UInt8]] = [[]]
+        var escaped = false
+        for byte in key {
+            if escaped || (byte != UInt8(ascii: "\\") && byte != UInt8(ascii: "|")) {
+                values[values.count - 1].append(byte)
+                escaped = false
+            } else if byte == UInt8(ascii: "\\") {
+                escaped = true
+            } else {
+                values.append([])
+            }
+        }
+        return [key] + values
+    }
+}
+
+extension Limit {
+    /// The counts of all rates where a table gives some of them other ones, as in `500/1m 5000/1h`.
+    ///
+    /// A rate whose window the limit does not have changes nothing; the configuration reports it.
+    package func admitted(byOverride text: String) -> [UInt64] {
+        let overriding = Self.rates(inOverride: text)
+        return rates.map { rate in overriding.first { $0.window == rate.window }?.count ?? rate.count }
+    }
+
+    package static func rates(inOverride text: String) -> [Rate] {
+        text.split(whereSeparator: { $0 == " " || $0 == "," || $0 == "\t" }).compactMap { Rate($0) }
+    }
+}

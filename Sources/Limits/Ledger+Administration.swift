@@ -1,0 +1,191 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// Where a key stands with one limit, for people to read.
+package struct Standing: Equatable, Sendable {
+    package struct Usage: Equatable, Sendable {
+        package var rate: Rate
+        package var used: UInt64
+        package var admitted: UInt64
+        /// When there is room for one more; nil where there is now.
+        package var freesAt: LedgerTime?
+    }
+
+    package var limit: String
+    package var count: Limit.Count
+    package var mode: Limit.Mode
+    package var key: [UInt8]
+    package var usages: [Usage]
+    package var refusedTries: UInt64
+    package var blockedUntil: LedgerTime?
+    package var raisedUntil: LedgerTime?
+    package var isExempt: Bool
+
+}
+
+/// What an administrator can do to a key.
+package enum Intervention: Equatable, Sendable {
+    /// Forgets what has been counted, and ends a block.
+    case reset
+    /// Other counts for some windows of the limit, for a time.
+    case raise([Rate], until: LedgerTime)
+    case block(until: LedgerTime)
+    case unblock
+}
+
+extension Ledger {
+    /// Where a key stands with every limit that knows it; only with `limit` where one is named.
+    package func standings(ofKey key: [UInt8], limit name: String?) -> [Standing] {
+        limits.filter { name == nil || $0.limit.name == name }
+            .compactMap { existingAccount(for: key, of: $0).map(standing) }
+    }
+
+    package func standing(of account: Account) -> Standing {
+        let limit = account.limit
+        let usages = limit.limit.rates.indices.map { lane in
+            let admitted = account.admitted(lane: lane, at: now)
+            let fitting = account.fitting(1, lane: lane, at: now)
+            return Standing.Usage(
+                rate: limit.limit.rates[lane], used: account.used(lane: lane, at: now), admitted: admitted,
+                freesAt: fitting == now ? nil : fitting)
+        }
+        return Standing(
+            limit: limit.limit.name, count: limit.limit.count, mode: limit.limit.mode, key: account.key, usages: usages,
+            refusedTries: account.refusedTries(at: now), blockedUntil: account.blockedUntil(at: now),
+            raisedUntil: account.exception?.raised.flatMap { $0.until > now ? $0.until : nil },
+            isExempt: account.exception?.isExempt ?? false)
+    }
+
+    /// How full the fullest window of an account is, in thousandths; nil for one that is idle.
+    package func fullness(of account: Account) -> UInt64? {
+        var fullest: UInt64?
+        for lane in account.limit.lanes.indices {
+            let used = account.used(lane: lane, at: now)
+            guard used > 0 else { continue }
+            // The last lane holds refused tries: it makes an account worth showing, but is no measure.
+            let isRate = lane < account.limit.refusedLane
+            let fullness = isRate ? used &* 1000 / max(1, account.admitted(lane: lane, at: now)) : 0
+            fullest = max(fullest ?? 0, fullness)
+        }
+        if account.blockedUntil(at: now) != nil { fullest = max(fullest ?? 0, 1000) }
+        return fullest
+    }
+
+    /// The wall clock's time of a ledger time, in milliseconds since 1970: for people to read.
+    package func wallTime(of time: LedgerTime) -> Int64 {
+        wallTimeNow + (time - now)
+    }
+
+    /// A walk over all accounts, a piece at a time, while requests are decided in between.
+    package struct Walk {
+        fileprivate var limit = 0
+        fileprivate var cursor = AccountTable.Cursor()
+
+        package init() {}
+    }
+
+    /// Visits the accounts of the next `slots` slots; false when all have been.
+    package func walk(_ walk: inout Walk, slots: Int, _ body: (Account) -> Void) -> Bool {
+        guard walk.limit < limits.count else { return false }
+        if !limits[walk.limit].accounts.visit(from: &walk.cursor, slots: slots, body) {
+            walk.limit += 1
+            walk.cursor = AccountTable.Cursor()
+        }
+        return walk.limit < limits.count
+    }
+
+    /// Carries out an intervention at every limit that knows the key, or that is named; the result is kept by the next
+    /// `commit`.
+    ///
+    /// - Returns: where the key stands now; empty where no limit was meant.
+    package func intervene(_ intervention: Intervention, onKey key: [UInt8], limit name: String?) -> [Standing] {
+        let meant = limits.filter { state in
+            name.map { $0 == state.limit.name } ?? (existingAccount(for: key, of: state) != nil)
+        }
+        return meant.map { limit in
+            let account = account(for: key, of: limit)
+            apply(intervention, to: account)
+            return standing(of: account)
+        }
+    }
+
+    private func apply(_ intervention: Intervention, to account: Account) {
+        switch intervention {
+        case .reset:
+            openBatch()
+            journal.write(.reset)
+            journal.write(account.id)
+            account.windows.clear()
+            account.hasWarned = false
+            setBlock(of: account, until: nil)
+        case .raise(let rates, let until):
+            let counts = account.limit.limit.rates.map { rate in
+                rates.first { $0.window == rate.window }?.count ?? rate.count
+            }
+            account.setRaised(counts, until: until)
+            openBatch()
+            journal.write(.raised)
+            journal.write(account.id)
+            journal.write(signed: until.milliseconds)
+            journal.write(UInt64(counts.count))
+            for count in counts { journal.write(count) }
+        case .block(let until):
+            setBlock(of: account, until: until)
+        case .unblock:
+            setBlock(of: account, until: nil)
+        }
+        noteChange(of: account)
+    }
+
+    func setBlock(of account: Account, until: LedgerTime?) {
+        guard until != nil || account.exception?.blockedUntil != nil else { return }
+        account.makeException().blockedUntil = until
+        openBatch()
+        journal.write(.blocked)
+        journal.write(account.id)
+        journal.write(signed: until?.milliseconds ?? 0)
+    }
+}
+
+extension Ledger {
+    /// Takes the limits of a new configuration. A limit that counts the same by the same name keeps its counts, window
+    /// by window; what is gone is forgotten.
+    package func reload(_ limits: [Limit], settings: Settings) throws(StoreError) {
+        try register(limits, known: self.limits.map { .init(id: $0.storedID, name: $0.limit.name, signature: $0.limit.signature) })
+        self.settings = settings
+        generation += 1
+    }
+
+    /// Makes `limits` the ones in use, known to the store, with the accounts of those that were in use before.
+    func register(_ newLimits: [Limit], known: [StoredLimit]) throws(StoreError) {
+        let before = limits
+        lastLimitID = max(lastLimitID, known.map(\.id).max() ?? 0)
+        var states: [LimitState] = []
+        for limit in newLimits {
+            let same = known.first { $0.name == limit.name && $0.signature == limit.signature }
+            let stored: StoredLimit
+            if let same {
+                stored = same
+            } else {
+                lastLimitID += 1
+                stored = StoredLimit(id: lastLimitID, name: limit.name, signature: limit.signature)
+                try store.register(stored)
+            }
+            states.append(continuing(limit, stored, from: before.first { $0.storedID == stored.id }))
+        }
+        for state in before where !states.contains(where: { $0 === state }) {
+            // Its accounts leave memory and, with the next checkpoint, the store.
+            state.accounts.forEach { if $0.isStored { upkeep.removed.append($0.id) } }
+            state.accounts = AccountTable()
+        }
+        limits = states
+        accountCount = states.reduce(0) { $0 + $1.accounts.count }
+        upkeep.sweepLimit = 0
+        upkeep.sweepCursor = AccountTable.Cursor()
+    }
+
+    private func continuing(_ limit: Limit, _ stored: StoredLimit, from before: LimitState?) -> LimitState {
+        guard let before else { return LimitState(limit: limit, storedID: stored.id) }
+        before.replace(with: limit, at: now, changed: noteChange)
+        return before
+    }
+}

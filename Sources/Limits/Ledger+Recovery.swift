@@ -1,0 +1,234 @@
+// SPDX-License-Identifier: Apache-2.0
+
+extension JournalWriter {
+    /// The content of an account's row: each window with its slots, then what sets the key apart.
+    mutating func write(_ account: Account, at time: LedgerTime) {
+        let lanes = account.limit.lanes
+        write(UInt64(lanes.count))
+        for lane in lanes.indices {
+            write(UInt64(lanes[lane].milliseconds))
+            var count: UInt64 = 0
+            account.windows.forEachSlot(lane: lane, of: lanes[lane], at: time) { _, _ in count += 1 }
+            write(count)
+            var previous: Int64 = 0
+            account.windows.forEachSlot(lane: lane, of: lanes[lane], at: time) { slot, amount in
+                write(signed: slot - previous)
+                write(amount)
+                previous = slot
+            }
+        }
+        let exception = account.exception
+        write(signed: exception?.blockedUntil?.milliseconds ?? 0)
+        write(signed: exception?.raised?.until.milliseconds ?? 0)
+        let counts = exception?.raised?.counts ?? []
+        write(UInt64(counts.count))
+        for count in counts { write(count) }
+    }
+
+    mutating func write(_ transaction: Transaction) {
+        write(hash: transaction.id)
+        write(signed: transaction.lastSeen.milliseconds)
+        write(transaction.isSettled ? 1 : 0)
+        let requests = transaction.requests
+        write(UInt64(requests.count))
+        for request in requests { write(hash: request) }
+        write(UInt64(transaction.refusals.count))
+        for refusal in transaction.refusals {
+            write(hash: refusal.request)
+            write(refusal.action)
+        }
+        write(UInt64(transaction.charges.count))
+        for charge in transaction.charges {
+            write(charge.account.id)
+            write(charge.amount)
+            write(signed: charge.time.milliseconds)
+        }
+    }
+}
+
+/// Puts a ledger together again from what its store has kept.
+final class Replay: RecoverySink {
+    private let ledger: Ledger
+    private let limits: [UInt64: LimitState]
+    private var accounts: [UInt64: Account] = [:]
+
+    init(ledger: Ledger) {
+        self.ledger = ledger
+        limits = Dictionary(uniqueKeysWithValues: ledger.limits.map { ($0.storedID, $0) })
+    }
+
+    func recover(account row: AccountRow) throws(JournalDamage) {
+        ledger.lastAccountID = max(ledger.lastAccountID, row.id)
+        guard let limit = limits[row.limit] else {
+            ledger.upkeep.removed.append(row.id)
+            return
+        }
+        let account = open(id: row.id, key: row.key, limit: limit)
+        account.isStored = true
+        account.savedSequence = row.sequence
+        ledger.sequence = max(ledger.sequence, row.sequence)
+        let outcome = row.content.withUnsafeBytes { bytes in
+            Result { () throws(JournalDamage) in
+                var reader = JournalReader(bytes)
+                try restore(account, from: &reader)
+            }
+        }
+        try outcome.get()
+    }
+
+    func recover(transactions content: UnsafeRawBufferPointer, sequence: UInt64) throws(JournalDamage) {
+        var reader = JournalReader(content)
+        while !reader.isAtEnd {
+            let id = try reader.readHash()
+            let lastSeen = LedgerTime(milliseconds: try reader.readSigned())
+            let transaction = transaction(id, lastSeen: lastSeen)
+            transaction.lastSeen = lastSeen
+            transaction.savedSequence = sequence
+            transaction.isSettled = try reader.read() == 1
+            for _ in 0..<(try reader.read()) { transaction.remember(try reader.readHash(), refusedWith: nil) }
+            transaction.refusals = []
+            for _ in 0..<(try reader.read()) {
+                transaction.refusals.append((request: try reader.readHash(), action: try reader.readField()))
+            }
+            transaction.charges = []
+            for _ in 0..<(try reader.read()) {
+                let account = accounts[try reader.read()]
+                let amount = try reader.read()
+                let time = LedgerTime(milliseconds: try reader.readSigned())
+                if let account {
+                    transaction.charges.append(Transaction.Charge(account: account, amount: amount, time: time))
+                }
+            }
+        }
+    }
+
+    func recover(batch content: UnsafeRawBufferPointer, sequence: UInt64) throws(JournalDamage) {
+        var reader = JournalReader(content)
+        let time = try Ledger.readAnchor(&reader).time
+        ledger.sequence = max(ledger.sequence, sequence)
+        while !reader.isAtEnd {
+            switch try reader.readEntry() {
+            case .account: try recoverAccount(&reader)
+            case .transaction: try recoverTransaction(&reader, sequence, time)
+            case .refused:
+                let account = try readAccount(&reader, changedBy: sequence)
+                account?.addRefused(charging: try reader.read(), at: time)
+            case .blocked:
+                let account = try readAccount(&reader, changedBy: sequence)
+                let until = try reader.readSigned()
+                account?.makeException().blockedUntil = until == 0 ? nil : LedgerTime(milliseconds: until)
+            case .raised:
+                let account = try readAccount(&reader, changedBy: sequence)
+                let until = LedgerTime(milliseconds: try reader.readSigned())
+                let counts = try readCounts(&reader)
+                account?.setRaised(counts, until: until)
+            case .reset:
+                try readAccount(&reader, changedBy: sequence)?.windows.clear()
+            }
+        }
+    }
+
+    private func recoverAccount(_ reader: inout JournalReader) throws(JournalDamage) {
+        let id = try reader.read()
+        let limit = limits[try reader.read()]
+        let key = try reader.readField()
+        ledger.lastAccountID = max(ledger.lastAccountID, id)
+        guard let limit, accounts[id] == nil else { return }
+        _ = open(id: id, key: key, limit: limit)
+    }
+
+    private func recoverTransaction(
+        _ reader: inout JournalReader, _ sequence: UInt64, _ time: LedgerTime
+    ) throws(JournalDamage) {
+        let id = try reader.readHash()
+        let request = try reader.readHash()
+        let flags = try reader.read()
+        let action = flags & 2 != 0 ? try reader.readField() : nil
+        var transaction: Transaction?
+        if id != 0 {
+            let known = self.transaction(id, lastSeen: time)
+            if known.savedSequence < sequence {
+                transaction = known
+                known.lastSeen = time
+                known.isSettled = flags & 1 != 0
+                if request != 0 { known.remember(request, refusedWith: action) }
+            }
+        }
+        while case let accountID = try reader.read(), accountID != 0 {
+            let amount = try reader.readSigned()
+            let chargedAt = time + -Int64(clamping: try reader.read())
+            guard let account = accounts[accountID] else { continue }
+            let appliesToAccount = account.savedSequence < sequence
+            if appliesToAccount { ledger.noteChange(of: account) }
+            if amount > 0 {
+                if appliesToAccount { account.charge(UInt64(amount), at: time) }
+                transaction?.charges.append(.init(account: account, amount: UInt64(amount), time: time))
+            } else {
+                let given = amount.magnitude
+                if appliesToAccount { account.giveBack(given, chargedAt: chargedAt) }
+                transaction?.takeBack(given, from: account, chargedAt: chargedAt)
+            }
+        }
+    }
+
+    private func readAccount(_ reader: inout JournalReader, changedBy sequence: UInt64) throws(JournalDamage) -> Account? {
+        guard let account = accounts[try reader.read()], account.savedSequence < sequence else { return nil }
+        ledger.noteChange(of: account)
+        return account
+    }
+
+    private func readCounts(_ reader: inout JournalReader) throws(JournalDamage) -> [UInt64] {
+        let count = try reader.read()
+        guard count <= 1000 else { throw JournalDamage(offset: reader.offset) }
+        var counts: [UInt64] = []
+        for _ in 0..<count { counts.append(try reader.read()) }
+        return counts
+    }
+
+    private func open(id: UInt64, key: [UInt8], limit: LimitState) -> Account {
+        let hash = ledger.hash(of: key, of: limit)
+        if let earlier = limit.accounts.find(key, hash: hash) {
+            // The key came back under a new id after it had been idle.
+            ledger.remove(earlier)
+        }
+        let account = Account(id: id, key: key, hash: hash, limit: limit)
+        account.generation = .max
+        accounts[id] = account
+        ledger.adopt(account)
+        return account
+    }
+
+    private func transaction(_ id: UInt64, lastSeen: LedgerTime) -> Transaction {
+        if let known = ledger.transactions[id] { return known }
+        let transaction = Transaction(id: id, lastSeen: lastSeen)
+        _ = ledger.transactions.insert(transaction)
+        return transaction
+    }
+
+    private func restore(_ account: Account, from reader: inout JournalReader) throws(JournalDamage) {
+        let lanes = account.limit.lanes
+        let stored = try reader.read()
+        var restored: Set<Int> = []
+        for storedLane in 0..<stored {
+            let milliseconds = try reader.read()
+            let isRefusedLane = storedLane == stored - 1
+            let candidates = isRefusedLane ? lanes.count - 1..<lanes.count : 0..<lanes.count - 1
+            let lane = candidates.first { UInt64(lanes[$0].milliseconds) == milliseconds && !restored.contains($0) }
+            if let lane { restored.insert(lane) }
+            let count = try reader.read()
+            guard count <= UInt64(Window.slots) + 1 else { throw JournalDamage(offset: reader.offset) }
+            var slot: Int64 = 0
+            for _ in 0..<count {
+                slot &+= try reader.readSigned()
+                let amount = try reader.read()
+                guard let lane, amount <= SlidingWindows.largestAmount else { continue }
+                let age = lanes[lane].slot(at: ledger.now) &- slot
+                if 0...Window.slots ~= age { account.windows.restore(amount, slot: slot, lane: lane, of: lanes[lane]) }
+            }
+        }
+        let blockedUntil = try reader.readSigned()
+        if blockedUntil != 0 { account.makeException().blockedUntil = LedgerTime(milliseconds: blockedUntil) }
+        let raisedUntil = try reader.readSigned()
+        account.setRaised(try readCounts(&reader), until: LedgerTime(milliseconds: raisedUntil))
+    }
+}

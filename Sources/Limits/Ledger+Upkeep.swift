@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// What is done a little at a time, between answers: checkpoints, idle keys, transactions that are over.
+struct Upkeep {
+    enum Phase {
+        case idle
+        /// Accounts are handed to the store one after the other, then transactions.
+        case saving
+        /// The store has all it needs and is writing.
+        case finishing
+    }
+
+    var phase = Phase.idle
+    /// Changed since they were saved last.
+    var dirty: [Account] = []
+    /// Left memory, but not the store yet.
+    var removed: [UInt64] = []
+    var saving: [Account] = []
+    /// Idle accounts of one sweep.
+    var swept: [Account] = []
+    var savedCount = 0
+    var transactionPosition = 0
+    /// A piece that the store could not take yet.
+    var waiting: CheckpointPiece?
+    var sweepLimit = 0
+    var sweepCursor = AccountTable.Cursor()
+    /// The journal can't be trusted to hold what memory holds; only a checkpoint can make that good.
+    var needsCheckpoint = false
+
+    static let rowsPerPiece = 512
+    static let transactionsPerPiece = 1024
+}
+
+extension Ledger {
+    /// Goes on with what is to be done between answers, about `slots` accounts of it. Call it after `commit`.
+    ///
+    /// - Returns: a fault of the store that has come up meanwhile.
+    package func maintain(slots: Int) -> StoreError? {
+        // First, while nothing waits to be committed: a row counts up to the last batch and no further.
+        let failure = continueCheckpoint(slots: slots)
+        sweepSlots(slots) { account in
+            if !account.isDirty, account.isIdle(at: now) { upkeep.swept.append(account) }
+        }
+        for account in upkeep.swept { remove(account) }
+        upkeep.swept.removeAll(keepingCapacity: true)
+        for _ in 0..<max(1, slots / 16) {
+            guard let expired = transactions.popExpired(at: now, attempts: 16) else { break }
+            dropped(expired)
+        }
+        return failure
+    }
+
+    /// Starts a checkpoint, unless one is under way.
+    package func beginCheckpoint() throws(StoreError) {
+        guard upkeep.phase == .idle else { return }
+        try commit()
+        try store.beginCheckpoint(after: sequence)
+        upkeep.phase = .saving
+        upkeep.saving = upkeep.dirty
+        upkeep.savedCount = 0
+        upkeep.dirty = []
+        upkeep.transactionPosition = transactions.firstPosition
+        upkeep.needsCheckpoint = false
+        // A journal must never be empty: its last batch tells the time of the counts.
+        openBatch()
+        try commit()
+    }
+
+    package var isCheckpointRunning: Bool { upkeep.phase != .idle }
+
+    /// Goes on after a fault of the store: a new piece of journal, and a checkpoint of all that it has missed.
+    package func restartJournal() throws(StoreError) {
+        if upkeep.phase != .idle { abandonCheckpoint() }
+        try beginCheckpoint()
+    }
+
+    /// Visits the next slots of all tables, round and round.
+    func sweepSlots(_ slots: Int, _ body: (Account) -> Void) {
+        guard !limits.isEmpty else { return }
+        if upkeep.sweepLimit >= limits.count { upkeep.sweepLimit = 0 }
+        // `body` may look at `upkeep`, so the cursor is no inout of it.
+        var cursor = upkeep.sweepCursor
+        let hasMore = limits[upkeep.sweepLimit].accounts.visit(from: &cursor, slots: slots, body)
+        upkeep.sweepCursor = hasMore ? cursor : AccountTable.Cursor()
+        if !hasMore { upkeep.sweepLimit += 1 }
+    }
+
+    private func continueCheckpoint(slots: Int) -> StoreError? {
+        do throws(StoreError) {
+            switch upkeep.phase {
+            case .idle:
+                if store.wantsCheckpoint || upkeep.needsCheckpoint { try beginCheckpoint() }
+            case .saving:
+                savePieces(slots: slots)
+            case .finishing:
+                switch store.checkpointProgress {
+                case .running: break
+                case .done:
+                    upkeep.phase = .idle
+                    upkeep.saving = []
+                case .failed(let error): throw error
+                }
+            }
+            return nil
+        } catch {
+            abandonCheckpoint()
+            return error
+        }
+    }
+
+    private func abandonCheckpoint() {
+        upkeep.phase = .idle
+        upkeep.needsCheckpoint = true
+        upkeep.waiting = nil
+        for account in upkeep.saving { account.isDirty = true }
+        upkeep.dirty += upkeep.saving
+        upkeep.saving = []
+    }
+
+    private func savePieces(slots: Int) {
+        var left = slots
+        while left > 0 {
+            if let piece = upkeep.waiting {
+                guard store.save(piece) else { return }
+                upkeep.waiting = nil
+                if case .end = piece {
+                    upkeep.phase = .finishing
+                    return
+                }
+            }
+            let (piece, cost) = nextPiece(most: left)
+            upkeep.waiting = piece
+            left -= cost
+        }
+    }
+
+    private func nextPiece(most: Int) -> (CheckpointPiece, cost: Int) {
+        let rest = upkeep.saving[upkeep.savedCount...]
+        if !rest.isEmpty {
+            let rows = rest.prefix(min(Upkeep.rowsPerPiece, most)).map(row)
+            upkeep.savedCount += rows.count
+            return (.accounts(rows), rows.count)
+        }
+        if !upkeep.removed.isEmpty {
+            defer { upkeep.removed = [] }
+            return (.removed(upkeep.removed), 1)
+        }
+        var writer = JournalWriter()
+        var count = 0
+        while count < min(Upkeep.transactionsPerPiece, most),
+            let transaction = transactions.transaction(at: &upkeep.transactionPosition)
+        {
+            writer.write(transaction)
+            count += 1
+        }
+        if count > 0 { return (.transactions(sequence: sequence, content: writer.bytes), count) }
+        return (.end, 1)
+    }
+
+    private func row(of account: Account) -> AccountRow {
+        account.isDirty = false
+        account.isStored = true
+        var writer = JournalWriter()
+        writer.write(account, at: now)
+        return AccountRow(
+            id: account.id, limit: account.limit.storedID, key: account.key, sequence: sequence, content: writer.bytes)
+    }
+}

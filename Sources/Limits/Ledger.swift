@@ -1,0 +1,462 @@
+// SPDX-License-Identifier: Apache-2.0
+internal import Patterns
+
+/// Every count, in one place: requests in, decisions out, the store behind.
+///
+/// A ledger is owned by one thread (an event loop). `decide` works in memory only and adds to the batch that is
+/// waiting; `commit` hands the batch to the store. Whoever asked gets the answer only after that, so that a count that
+/// was answered is a count that was kept.
+///
+///     beginTick -> decide, decide, ... -> commit -> (answers go out) -> maintain
+///
+/// A request is charged to all limits that apply or, where one of them refuses, to none.
+package final class Ledger {
+    package struct Settings: Equatable, Sendable {
+        /// What a transaction that ended before DATA was charged is given back; right only where DATA or
+        /// END-OF-MESSAGE is asked too.
+        package var givesBackDropped = false
+        /// Keys kept over all limits; beyond, the least used of a sample makes room.
+        package var mostAccounts = 2_000_000
+        package var mostTransactions = 262_144
+
+        package init() {}
+    }
+
+    let store: any LedgerStore
+    package weak var observer: (any LedgerObserver)?
+    package internal(set) var limits: [LimitState] = []
+    var settings: Settings
+    var clock: LedgerClock
+    private var tick: ClockAnchor
+    let hashKey: SipHash.Key
+    var transactions: TransactionTable
+    var journal = JournalWriter()
+    /// The last batch that was closed.
+    var sequence: UInt64 = 0
+    var lastAccountID: UInt64 = 0
+    var lastLimitID: UInt64 = 0
+    var accountCount = 0
+    /// Counts up with every reload: what tables say of a key is looked up again.
+    var generation: UInt32 = 0
+    var upkeep = Upkeep()
+    private let scratch = MatchScratch()
+    var key: [UInt8] = []
+    private var plan: [Step] = []
+
+    /// What one account gains or loses by a request.
+    private struct Step {
+        let account: Account
+        var charge: UInt64 = 0
+        var giveBack: UInt64 = 0
+
+        var limit: LimitState { account.limit }
+        var isOfConnection: Bool { account.limit.limit.count == .connections }
+    }
+
+    /// - Throws: what the store says where it can't be opened; nothing has been changed then.
+    package init(
+        limits: [Limit], settings: Settings, clocks: any SystemClocks, store: any LedgerStore
+    ) throws(StoreError) {
+        self.store = store
+        self.settings = settings
+        let recovery = try store.open()
+        hashKey = recovery.hashKey
+        clock = LedgerClock(clocks: clocks, resuming: recovery.lastBatch.flatMap(Self.anchor(of:)))
+        tick = clock.anchor()
+        transactions = TransactionTable(capacity: settings.mostTransactions)
+        try register(limits, known: recovery.limits)
+        try store.recover(into: Replay(ledger: self))
+        try beginCheckpoint()
+    }
+
+    /// The time of this tick: all requests that are handled together happen at once.
+    package var now: LedgerTime { tick.time }
+
+    var wallTimeNow: Int64 { tick.reading.wall }
+
+    /// Reads the clock; to be called before the first request of a tick.
+    package func beginTick() {
+        tick = clock.anchor()
+    }
+
+    /// Hands what was decided since the last call to the store.
+    ///
+    /// - Throws: where the store could not take it. The counts stay in memory and are saved by the next checkpoint.
+    package func commit() throws(StoreError) {
+        guard !journal.isEmpty else { return }
+        sequence += 1
+        defer { journal.removeAll() }
+        let result = journal.bytes.withUnsafeBytes { batch -> Result<Void, StoreError> in
+            Result { () throws(StoreError) in try store.append(batch, sequence: sequence) }
+        }
+        try result.get()
+    }
+
+    /// Lets go of what was decided since the last call: the store can't take it, and a checkpoint will.
+    package func discardBatch() {
+        journal.removeAll()
+        upkeep.needsCheckpoint = true
+    }
+
+    /// Keeps what the store has held back (`durability: relaxed`).
+    package func flush() throws(StoreError) {
+        try store.flush()
+    }
+
+    // MARK: Deciding
+
+    /// Decides a request and charges it, in memory. The answer may go out after the next `commit`.
+    package func decide(_ request: Attributes) -> Decision {
+        let state = ProtocolState(request.protocolState)
+        let subject = subject(of: request, state)
+        if let known = subject.transaction {
+            known.lastSeen = now
+            if known.hasAnswered(subject.request) {
+                return Decision(action: known.refusal(of: subject.request), transaction: subject.id)
+            }
+        }
+        let connection = countsConnections ? self.connection(of: request, state) : nil
+        if let refusal = connection?.refusal { return Decision(action: refusal, transaction: subject.id) }
+
+        plan.removeAll(keepingCapacity: true)
+        var refusal: Refusal?
+        for limit in limits {
+            guard let step = step(of: limit, request, state, subject, connection) else { continue }
+            guard let found = judge(step) else {
+                plan.append(step)
+                continue
+            }
+            if limit.limit.mode == .shadow {
+                _ = refuse(found, request)
+            } else if refusal == nil {
+                refusal = found
+            }
+        }
+        let action = refusal.map { refuse($0, request) }
+        let settles = state == .data || state == .endOfMessage
+        if action != nil {
+            plan.removeAll(keepingCapacity: true)
+            if settles, let transaction = subject.transaction { planGiveBack(of: transaction) }
+        } else if settles, let transaction = subject.transaction {
+            planSettlement(of: transaction, request, state)
+        }
+        if !plan.isEmpty || action != nil {
+            record(subject, action: action, settles: settles)
+            if let connection, !connection.isCounted { record(connection, refusal: refusal, action: action) }
+        }
+        return Decision(action: action, transaction: subject.id)
+    }
+
+    /// The mail transaction that a request belongs to.
+    private struct Subject {
+        /// 0: none; VRFY, HELO and the like.
+        var id: UInt64 = 0
+        /// Tells this request from the others of the transaction; Postfix repeats one after a fault.
+        var request: UInt64 = 0
+        var transaction: Transaction?
+    }
+
+    private func subject(of request: Attributes, _ state: ProtocolState) -> Subject {
+        guard state.isMail, !request.instance.isEmpty else { return Subject() }
+        // `instance` is unique on one host only, and no request names its host.
+        var transaction = SipHash(key: hashKey)
+        transaction.combine(request.instance)
+        transaction.combine(request.clientAddress)
+        transaction.combine(request.sender)
+        let id = transaction.finalize() | 1
+        var hash = SipHash(key: hashKey)
+        hash.combine(UInt64(state.rawValue) << 56 | request.recipientCount << 40 ^ request.size)
+        hash.combine(request.recipient)
+        return Subject(id: id, request: hash.finalize() | 1, transaction: transactions[id])
+    }
+
+    /// What `limit` makes of a request, or nil where it does not apply.
+    private func step(
+        of limit: LimitState, _ request: Attributes, _ state: ProtocolState, _ subject: Subject,
+        _ connection: Connection?
+    ) -> Step? {
+        let counts = limit.limit.count == .connections ? connection.map { !$0.isCounted } ?? false : state.isMail
+        // At the end of a message with several recipients none of them is named.
+        if limit.isPerRecipient, state.isMail, request.recipient.isEmpty { return nil }
+        for condition in limit.limit.conditions
+        where !condition.holds(request, forms: limit.limit.key.forms, scratch: scratch, value: &key) {
+            return nil
+        }
+        guard limit.limit.key.build(request, into: &key),
+            let account = counts ? account(for: key, of: limit) : existingAccount(for: key, of: limit)
+        else { return nil }
+        if account.exception?.isExempt ?? false { return nil }
+        var step = Step(account: account)
+        if counts {
+            let charged = subject.transaction?.charged(to: account) ?? 0
+            let target = target(limit.limit.count, request, state, charged: charged)
+            if target > charged { step.charge = target - charged } else { step.giveBack = charged - target }
+        }
+        return step
+    }
+
+    /// What a transaction should have been charged after this request.
+    private func target(_ count: Limit.Count, _ request: Attributes, _ state: ProtocolState, charged: UInt64) -> UInt64 {
+        switch (count, state) {
+        case (.connections, _), (.messages, _): 1
+        case (.recipients, .rcpt): charged + 1
+        case (.recipients, _): request.recipientCount > 0 ? request.recipientCount : max(charged, 1)
+        case (.bytes, .endOfMessage): request.size
+        case (.bytes, _): max(charged, request.size)
+        }
+    }
+
+    /// Why a step can't be taken.
+    private struct Refusal {
+        let account: Account
+        let reason: RefusalReason
+        let lane: Int
+        let amount: UInt64
+        let until: LedgerTime
+    }
+
+    private func judge(_ step: Step) -> Refusal? {
+        let account = step.account
+        if let until = account.blockedUntil(at: now) {
+            return Refusal(account: account, reason: .blocked, lane: 0, amount: step.charge, until: until)
+        }
+        guard step.charge > 0 else { return nil }
+        let limit = account.limit
+        var worst: Refusal?
+        for lane in 0..<limit.refusedLane {
+            let admitted = account.admitted(lane: lane, at: now)
+            if account.used(lane: lane, at: now) &+ step.charge <= admitted { continue }
+            guard let fitting = account.fitting(step.charge, lane: lane, at: now) else {
+                return Refusal(account: account, reason: .tooLarge, lane: lane, amount: step.charge, until: now)
+            }
+            if worst.map({ fitting > $0.until }) ?? true {
+                worst = Refusal(account: account, reason: .over, lane: lane, amount: step.charge, until: fitting)
+            }
+        }
+        return worst
+    }
+
+    // MARK: Carrying out
+
+    /// Keeps a refused try, and gives the answer.
+    private func refuse(_ refusal: Refusal, _ request: Attributes) -> [UInt8] {
+        let (account, limit) = (refusal.account, refusal.account.limit)
+        limit.refusals += 1
+        let alsoCharged = limit.limit.countRefused && refusal.reason != .tooLarge ? refusal.amount : 0
+        account.addRefused(charging: alsoCharged, at: now)
+        openBatch()
+        journal.write(.refused)
+        journal.write(account.id)
+        journal.write(alsoCharged)
+        noteChange(of: account)
+        var blockedUntil: LedgerTime?
+        if let block = limit.limit.block, refusal.reason != .blocked,
+            account.refusedTries(at: now) >= block.after
+        {
+            blockedUntil = now + block.milliseconds
+            setBlock(of: account, until: blockedUntil)
+        }
+        let event = LimitEvent(account: account, lane: refusal.lane, until: blockedUntil ?? refusal.until, time: now)
+        let template = refusal.reason == .tooLarge ? limit.limit.tooLarge : limit.limit.over
+        let action = template.render(event.value(of:))
+        observer?.refused(event, because: refusal.reason, request, action: action)
+        if blockedUntil != nil { observer?.blocked(event) }
+        return action
+    }
+
+    /// A message that is refused whole is charged nothing: what its recipients were charged goes back.
+    private func planGiveBack(of transaction: Transaction) {
+        for charge in transaction.charges where !plan.contains(where: { $0.account === charge.account }) {
+            plan.append(Step(account: charge.account, giveBack: transaction.charged(to: charge.account)))
+        }
+    }
+
+    /// Settles accounts that were charged at RCPT, but which this request alone would not lead to.
+    private func planSettlement(of transaction: Transaction, _ request: Attributes, _ state: ProtocolState) {
+        for charge in transaction.charges where !plan.contains(where: { $0.account === charge.account }) {
+            let limit = charge.account.limit
+            let charged = transaction.charged(to: charge.account)
+            let target: UInt64
+            if limit.isPerRecipient, !request.recipient.isEmpty {
+                // One recipient is left, and it is not counted here: those that were have been rejected.
+                target = 0
+            } else if limit.limit.key.isPerRecipient {
+                // Several are left, and nobody says which.
+                target = charged
+            } else {
+                target = min(charged, self.target(limit.limit.count, request, state, charged: charged))
+            }
+            if target < charged { plan.append(Step(account: charge.account, giveBack: charged - target)) }
+        }
+    }
+
+    /// Charges the plan's mail steps, and keeps them and the answer with the transaction.
+    private func record(_ subject: Subject, action: [UInt8]?, settles: Bool) {
+        guard subject.id != 0 || plan.contains(where: { !$0.isOfConnection }) else { return }
+        let transaction = subject.transaction ?? Transaction(id: subject.id, lastSeen: now)
+        if subject.transaction == nil, subject.id != 0, let evicted = transactions.insert(transaction) {
+            dropped(evicted)
+        }
+        transaction.isSettled = settles
+        transaction.remember(subject.request, refusedWith: action)
+        apply(to: transaction, request: subject.request, action: action, ofConnection: false)
+    }
+
+    /// Takes the steps of the plan that belong to a mail transaction or to a connection, and writes them down.
+    private func apply(to transaction: Transaction, request: UInt64, action: [UInt8]?, ofConnection: Bool) {
+        writeHead(of: transaction, request: request, action: action)
+        for step in plan where step.isOfConnection == ofConnection {
+            if step.charge > 0 {
+                charge(step, transaction)
+            } else if step.giveBack > 0 {
+                giveBack(step.giveBack, to: step.account, transaction)
+            }
+        }
+        journal.write(0)
+    }
+
+    private func writeHead(of transaction: Transaction, request: UInt64, action: [UInt8]?) {
+        openBatch()
+        journal.write(.transaction)
+        journal.write(hash: transaction.id)
+        journal.write(hash: request)
+        journal.write((transaction.isSettled ? 1 : 0) | (action == nil ? 0 : 2))
+        if let action { journal.write(action) }
+    }
+
+    private func charge(_ step: Step, _ transaction: Transaction) {
+        let account = step.account
+        let limit = account.limit
+        var isNear = false
+        account.charge(step.charge, at: now)
+        for lane in 0..<limit.refusedLane {
+            let used = account.used(lane: lane, at: now)
+            let admitted = account.admitted(lane: lane, at: now)
+            limit.notePeak(of: account, lane: lane, used: used)
+            if used &* 100 >= admitted &* limit.limit.warnAt {
+                isNear = true
+                if !account.hasWarned {
+                    account.hasWarned = true
+                    observer?.near(LimitEvent(account: account, lane: lane, until: now, time: now))
+                }
+            }
+        }
+        if !isNear { account.hasWarned = false }
+        transaction.charges.append(Transaction.Charge(account: account, amount: step.charge, time: now))
+        writeCharge(account, Int64(step.charge), at: now)
+        noteChange(of: account)
+    }
+
+    /// Gives back the oldest charges first: what stays counted then stays so for the longest.
+    func giveBack(_ amount: UInt64, to account: Account, _ transaction: Transaction) {
+        var left = amount
+        for index in transaction.charges.indices where transaction.charges[index].account === account && left > 0 {
+            let charge = transaction.charges[index]
+            let taken = min(left, charge.amount)
+            account.giveBack(taken, chargedAt: charge.time)
+            transaction.charges[index].amount -= taken
+            left -= taken
+            writeCharge(account, -Int64(taken), at: charge.time)
+        }
+        transaction.charges.removeAll { $0.amount == 0 }
+        noteChange(of: account)
+    }
+
+    /// A charge (or, negative, what is given back) of a transaction entry; account 0 ends the entry.
+    private func writeCharge(_ account: Account, _ amount: Int64, at time: LedgerTime) {
+        journal.write(account.id)
+        journal.write(signed: amount)
+        journal.write(UInt64(now - time))
+    }
+
+    // MARK: Dropped transactions
+
+    /// The client has gone on or left: what `id` was charged is given back where nothing of it was accepted.
+    package func close(_ id: UInt64) {
+        guard settings.givesBackDropped, let transaction = transactions[id] else { return }
+        dropped(transaction)
+    }
+
+    func dropped(_ transaction: Transaction) {
+        guard settings.givesBackDropped, !transaction.isSettled, !transaction.charges.isEmpty else { return }
+        writeHead(of: transaction, request: 0, action: nil)
+        while let account = transaction.charges.first?.account {
+            giveBack(transaction.charged(to: account), to: account, transaction)
+        }
+        journal.write(0)
+    }
+
+    // MARK: Connections
+
+    /// A client's connection, as told by its address and port (Postfix 3.0 and later send both).
+    private struct Connection {
+        let id: UInt64
+        let record: Transaction?
+        /// It has been counted already.
+        let isCounted: Bool
+        /// It was refused, and so is all that comes over it.
+        let refusal: [UInt8]?
+    }
+
+    var countsConnections: Bool { limits.contains { $0.limit.count == .connections } }
+
+    /// A repeated CONNECT within this time is Postfix asking again after a fault, and not a new connection.
+    private static let repeatedConnect: Int64 = 110_000
+
+    private func connection(of request: Attributes, _ state: ProtocolState) -> Connection? {
+        guard !request.clientPort.isEmpty, !request.clientAddress.isEmpty else { return nil }
+        var hash = SipHash(key: hashKey)
+        hash.combine(request.clientAddress)
+        hash.combine(request.clientPort)
+        let id = hash.finalize() | 1
+        guard let record = transactions[id] else {
+            return Connection(id: id, record: nil, isCounted: false, refusal: nil)
+        }
+        let age = now - record.lastSeen
+        if age > (state == .connect ? Self.repeatedConnect : TransactionTable.settledLifetime) {
+            record.refusals = []
+            return Connection(id: id, record: record, isCounted: false, refusal: nil)
+        }
+        let refusal = record.refusals.first?.action
+        if refusal == nil { record.lastSeen = now }
+        return Connection(id: id, record: record, isCounted: true, refusal: refusal)
+    }
+
+    /// Keeps that a connection was counted, or that a limit on connections refused it.
+    private func record(_ connection: Connection, refusal: Refusal?, action: [UInt8]?) {
+        let isRefused = refusal.map { $0.account.limit.limit.count == .connections && $0.reason == .over } ?? false
+        guard isRefused || plan.contains(where: \.isOfConnection) else { return }
+        let action = isRefused ? action : nil
+        let record = connection.record ?? Transaction(id: connection.id, lastSeen: now)
+        record.lastSeen = now
+        record.isSettled = true
+        record.charges = []
+        if connection.record == nil, let evicted = transactions.insert(record) { dropped(evicted) }
+        record.remember(1, refusedWith: action)
+        apply(to: record, request: 1, action: action, ofConnection: true)
+    }
+
+    // MARK: The journal
+
+    /// Every batch begins with the time at which everything in it happened.
+    func openBatch() {
+        guard journal.isEmpty else { return }
+        journal.write(hash: tick.boot)
+        journal.write(signed: tick.reading.sinceBoot)
+        journal.write(signed: tick.reading.wall)
+        journal.write(signed: tick.time.milliseconds)
+    }
+
+    static func anchor(of batch: [UInt8]) -> ClockAnchor? {
+        batch.withUnsafeBytes { bytes in
+            var reader = JournalReader(bytes)
+            return try? readAnchor(&reader)
+        }
+    }
+
+    static func readAnchor(_ reader: inout JournalReader) throws(JournalDamage) -> ClockAnchor {
+        let boot = try reader.readHash()
+        let reading = ClockReading(sinceBoot: try reader.readSigned(), wall: try reader.readSigned())
+        return ClockAnchor(boot: boot, reading: reading, time: LedgerTime(milliseconds: try reader.readSigned()))
+    }
+}

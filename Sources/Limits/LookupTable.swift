@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: Apache-2.0
+internal import MailSyntax
+
+/// A Postfix-style table of exceptions: `texthash:` (access(5) lookups) or `cidr:`.
+package enum LookupTable: Sendable {
+    case text([[UInt8]: String])
+    case networks([(network: Network, negated: Bool, result: String)])
+
+    /// A line of a table that can't be taken.
+    package struct Fault: Error, Equatable, Sendable {
+        package let line: Int
+        package let message: String
+    }
+
+    /// Reads a texthash file: `key white-space result` on each line, as postmap(1) takes it.
+    package static func text(_ content: [UInt8]) throws(Fault) -> LookupTable {
+        var entries: [[UInt8]: String] = [:]
+        for (number, line) in logicalLines(content) {
+            let (key, result) = split(line)
+            guard !result.isEmpty else {
+                throw Fault(line: number, message: "expected 'key result', found only '\(display(key))'")
+            }
+            entries[key.map(CanonicalAddress.asciiLowercased)] = display(result)
+        }
+        return .text(entries)
+    }
+
+    /// Reads a cidr_table(5) file: `network result` or `!network result` on each line; the first that holds wins.
+    package static func networks(_ content: [UInt8]) throws(Fault) -> LookupTable {
+        var entries: [(Network, Bool, String)] = []
+        for (number, line) in logicalLines(content) {
+            var (pattern, result) = split(line)
+            let negated = pattern.first == UInt8(ascii: "!")
+            if negated { pattern = pattern.dropFirst() }
+            guard let network = Network(pattern) else {
+                throw Fault(
+                    line: number,
+                    message: "'\(display(pattern))' is no network, such as 192.0.2.0/24 or 2001:db8::/32, "
+                        + "or has bits behind its prefix")
+            }
+            guard !result.isEmpty else {
+                throw Fault(line: number, message: "expected 'network result', found only '\(display(pattern))'")
+            }
+            entries.append((network, negated, display(result)))
+        }
+        return .networks(entries)
+    }
+
+    /// The result for an address, host or login: the whole of it first, then ever larger parts, as access(5) does.
+    package func lookup(_ value: [UInt8]) -> String? {
+        switch self {
+        case .networks(let entries):
+            guard let address = IPAddress(value.prefix(while: { $0 != UInt8(ascii: "/") })) else { return nil }
+            return entries.first { $0.network.contains(address) != $0.negated }?.result
+        case .text(let entries):
+            return Self.lookupKeys(for: value.map(CanonicalAddress.asciiLowercased))
+                .lazy.compactMap { entries[$0] }.first
+        }
+    }
+
+    /// `user@a.b` is looked up as itself, `a.b`, `b`, `user@`; `192.0.2.1` as itself, `192.0.2`, `192.0`, `192`.
+    private static func lookupKeys(for value: [UInt8]) -> [[UInt8]] {
+        var keys = [value]
+        if let at = value.lastIndex(of: UInt8(ascii: "@")) {
+            keys += withParents(Array(value[(at + 1)...]))
+            keys.append(Array(value[...at]))
+        } else if let address = IPAddress(value) {
+            let separator = UInt8(ascii: address.isIPv4 ? "." : ":")
+            var rest = value[...]
+            while let cut = rest.lastIndex(of: separator) {
+                rest = rest[..<cut]
+                if rest.last != separator, !rest.isEmpty { keys.append(Array(rest)) }
+            }
+        } else {
+            keys += withParents(value).dropFirst()
+        }
+        return keys
+    }
+
+    private static func withParents(_ domain: [UInt8]) -> [[UInt8]] {
+        var domains = [domain]
+        var rest = domain[...]
+        while let dot = rest.firstIndex(of: UInt8(ascii: ".")) {
+            rest = rest[(dot + 1)...]
+            if !rest.isEmpty {
+                domains.append([UInt8(ascii: ".")] + rest)
+                domains.append(Array(rest))
+            }
+        }
+        return domains
+    }
+
+    /// Lines with their continuation lines joined, comments and empty lines left out (Postfix util/readlline.c).
+    private static func logicalLines(_ content: [UInt8]) -> [(number: Int, line: [UInt8])] {
+        var lines: [(Int, [UInt8])] = []
+        for (index, line) in content.split(separator: UInt8(ascii: "\n"), omittingEmptySubsequences: false).enumerated() {
+            guard let first = line.first(where: { !isBlank($0) }), first != UInt8(ascii: "#") else { continue }
+            if isBlank(line[line.startIndex]), !lines.isEmpty {
+                lines[lines.count - 1].1 += line
+            } else {
+                lines.append((index + 1, Array(line)))
+            }
+        }
+        return lines
+    }
+
+    private static func split(_ line: [UInt8]) -> (key: ArraySlice<UInt8>, result: ArraySlice<UInt8>) {
+        let line = line.drop(while: isBlank)
+        let end = line.firstIndex(where: isBlank) ?? line.endIndex
+        var result = line[end...].drop(while: isBlank)
+        while let last = result.last, isBlank(last) { result.removeLast() }
+        return (line[..<end], result)
+    }
+
+    private static func isBlank(_ byte: UInt8) -> Bool {
+        byte == UInt8(ascii: " ") || 9...13 ~= byte
+    }
+
+    private static func display(_ bytes: some Sequence<UInt8>) -> String {
+        String(decoding: Array(bytes), as: UTF8.self)
+    }
+}

@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// The parts of a mail address as an SMTP client gave it, without what does not change where mail goes.
+///
+/// A source route (`@a,@b:user@host`, RFC 5321 4.1.2), angle brackets, a trailing dot of the domain and quotes that the
+/// local part does not need are left out; the domain is folded to lower case. The bytes of the local part keep their
+/// case: only the receiving host knows what it means (RFC 5321 2.4).
+package struct CanonicalAddress: Equatable, Sendable {
+    package var localPart: [UInt8]
+    /// Empty where the address has none.
+    package var domain: [UInt8]
+
+    /// - Parameter delimiters: Postfix's `recipient_delimiter`; what follows the first of them in the local part is
+    ///   dropped. Empty: nothing is dropped.
+    package init(_ address: UnsafeRawBufferPointer, delimiters: [UInt8] = []) {
+        var bytes = address[...]
+        if bytes.first == UInt8(ascii: "<"), bytes.last == UInt8(ascii: ">"), bytes.count >= 2 {
+            bytes = bytes.dropFirst().dropLast()
+        }
+        if bytes.first == UInt8(ascii: "@"), let colon = bytes.firstIndex(of: UInt8(ascii: ":")) {
+            bytes = bytes[(colon + 1)...]
+        }
+        let at = bytes.lastIndex(of: UInt8(ascii: "@"))
+        localPart = Self.unquoted(bytes[..<(at ?? bytes.endIndex)])
+        domain = at.map { Self.folded(bytes[($0 + 1)...]) } ?? []
+        if let cut = localPart.indices.dropFirst().first(where: { delimiters.contains(localPart[$0]) }) {
+            localPart.removeSubrange(cut...)
+        }
+    }
+
+    /// A domain or host name in lower case, without the dot at its end.
+    package static func folded(_ name: some BidirectionalCollection<UInt8>) -> [UInt8] {
+        var bytes = name.map(asciiLowercased)
+        if bytes.count > 1, bytes.last == UInt8(ascii: ".") { bytes.removeLast() }
+        return bytes
+    }
+
+    package static func asciiLowercased(_ byte: UInt8) -> UInt8 {
+        byte &- UInt8(ascii: "A") < 26 ? byte | 0x20 : byte
+    }
+
+    /// `"a b"` stays quoted, `"ab"` becomes `ab` and `"a\b"` becomes `ab` (RFC 5321 4.1.2, Dot-string).
+    private static func unquoted(_ local: Slice<UnsafeRawBufferPointer>) -> [UInt8] {
+        guard local.count >= 2, local.first == UInt8(ascii: "\""), local.last == UInt8(ascii: "\"") else {
+            return Array(local)
+        }
+        var content: [UInt8] = []
+        var escaped = false
+        for byte in local.dropFirst().dropLast() {
+            if !escaped, byte == UInt8(ascii: "\\") {
+                escaped = true
+                continue
+            }
+            escaped = false
+            content.append(byte)
+        }
+        return isDotString(content) ? content : Array(local)
+    }
+
+    private static func isDotString(_ bytes: [UInt8]) -> Bool {
+        var afterDot = true
+        for byte in bytes {
+            if byte == UInt8(ascii: ".") {
+                if afterDot { return false }
+                afterDot = true
+            } else if isAtomText(byte) {
+                afterDot = false
+            } else {
+                return false
+            }
+        }
+        return !afterDot
+    }
+
+    /// RFC 5322 3.2.3 `atext`, and any 8-bit byte (RFC 6531 3.3).
+    private static func isAtomText(_ byte: UInt8) -> Bool {
+        switch byte {
+        case UInt8(ascii: "a")...UInt8(ascii: "z"), UInt8(ascii: "A")...UInt8(ascii: "Z"),
+            UInt8(ascii: "0")...UInt8(ascii: "9"), 0x80...:
+            true
+        default:
+            "!#$%&'*+-/=?^_`{|}~".utf8.contains(byte)
+        }
+    }
+}

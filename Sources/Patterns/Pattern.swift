@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: Apache-2.0
+import CPCRE2
+
+/// Compile-time options of a pattern; the letters are those of pcre_table(5).
+package struct PatternOptions: OptionSet, Hashable, Sendable {
+    package let rawValue: UInt32
+    package init(rawValue: UInt32) { self.rawValue = rawValue }
+
+    /// `i`: letters match either case.
+    package static let caseless = PatternOptions(rawValue: PCRE2_CASELESS)
+    /// `m`: `^` and `$` also match at newlines.
+    package static let multiline = PatternOptions(rawValue: PCRE2_MULTILINE)
+    /// `s`: `.` also matches a newline.
+    package static let dotAll = PatternOptions(rawValue: PCRE2_DOTALL)
+    /// `x`: white space and `#` comments in the pattern are ignored.
+    package static let extended = PatternOptions(rawValue: PCRE2_EXTENDED)
+    /// `A`: the match starts at the first byte.
+    package static let anchored = PatternOptions(rawValue: PCRE2_ANCHORED)
+    /// `E`: `$` matches at the very end only, not before a final newline.
+    package static let dollarEndOnly = PatternOptions(rawValue: PCRE2_DOLLAR_ENDONLY)
+    /// `U`: quantifiers are lazy, `?` makes them greedy.
+    package static let ungreedy = PatternOptions(rawValue: PCRE2_UNGREEDY)
+}
+
+/// Why a pattern did not compile: PCRE2's words, and the byte offset in the pattern.
+package struct PatternError: Error, Equatable, Sendable {
+    package let message: String
+    package let offset: Int
+}
+
+/// What one try of a pattern gave.
+package enum MatchResult: Equatable, Sendable {
+    case match
+    case noMatch
+    /// The match, depth or heap limit of the `MatchScratch` ended the try.
+    case limitExceeded
+    /// PCRE2 refused for another reason (`pcre2_get_error_message` knows the code),
+    /// such as bytes that are no UTF-8 under a pattern that asks for UTF itself.
+    case failed(code: Int32)
+}
+
+/// A compiled PCRE2 pattern over raw bytes, JIT-compiled where the library can.
+package final class Pattern: Sendable {
+    // Safe to share: PCRE2 never writes to compiled code after pcre2_jit_compile (pcre2api,
+    // "Multithreading"), and only init and deinit touch it otherwise.
+    nonisolated(unsafe) private let code: OpaquePointer
+    /// Number of capturing groups.
+    package let captureCount: Int
+
+    package init(_ source: [UInt8], options: PatternOptions) throws(PatternError) {
+        var error: Int32 = 0
+        var offset = 0
+        guard
+            let code = pcre2_compile_8(
+                source, source.count, options.rawValue, &error, &offset, nil)
+        else {
+            throw PatternError(message: errorMessage(error), offset: offset)
+        }
+        // A pattern that the JIT can't take is matched by the interpreter: the same result.
+        pcre2_jit_compile_8(code, PCRE2_JIT_COMPLETE)
+        var captures: UInt32 = 0
+        pcre2_pattern_info_8(code, UInt32(PCRE2_INFO_CAPTURECOUNT), &captures)
+        self.code = code
+        self.captureCount = Int(captures)
+    }
+
+    deinit { pcre2_code_free_8(code) }
+
+    /// Searches `bytes`; on `.match` the groups are in `scratch` until its next use.
+    package func matches(
+        _ bytes: UnsafeRawBufferPointer, using scratch: MatchScratch
+    ) -> MatchResult {
+        scratch.reserve(captures: captureCount)
+        // PCRE2 before 10.38 refuses a null subject even when it is empty.
+        let base = bytes.baseAddress ?? UnsafeRawPointer(code)
+        let subject = base.assumingMemoryBound(to: UInt8.self)
+        var result = pcre2_match_8(
+            code, subject, bytes.count, 0, 0, scratch.matchData, scratch.context)
+        if result == PCRE2_ERROR_JIT_STACKLIMIT {
+            // Not a property of the pattern: the interpreter keeps its frames on the heap.
+            result = pcre2_match_8(
+                code, subject, bytes.count, 0, PCRE2_NO_JIT, scratch.matchData, scratch.context)
+        }
+        switch result {
+        case 1...: return .match
+        case PCRE2_ERROR_NOMATCH: return .noMatch
+        case PCRE2_ERROR_MATCHLIMIT, PCRE2_ERROR_DEPTHLIMIT, PCRE2_ERROR_HEAPLIMIT:
+            return .limitExceeded
+        default: return .failed(code: result)
+        }
+    }
+
+    /// `matches` over an array: for conditions and tests, where the bytes are short.
+    package func matches(_ bytes: [UInt8], using scratch: MatchScratch) -> MatchResult {
+        bytes.withUnsafeBytes { matches($0, using: scratch) }
+    }
+}
+
+/// PCRE2's words for one of its error codes.
+package func errorMessage(_ code: Int32) -> String {
+    withUnsafeTemporaryAllocation(of: UInt8.self, capacity: 256) { buffer in
+        let length = pcre2_get_error_message_8(code, buffer.baseAddress, buffer.count)
+        guard length > 0 else { return "unexpected pcre2 error code \(code)" }
+        return String(decoding: buffer.prefix(Int(length)), as: UTF8.self)
+    }
+}

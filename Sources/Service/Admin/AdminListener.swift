@@ -1,0 +1,182 @@
+// SPDX-License-Identifier: Apache-2.0
+internal import Foundation
+internal import Glibc
+internal import HTTPTypes
+internal import Hummingbird
+internal import Limits
+internal import Logging
+internal import NIOCore
+internal import NIOPosix
+
+/// The admin listener: HTTP on a UNIX socket (or on loopback), for `weir limits` and whatever else asks.
+///
+/// Security: on a UNIX socket the file's mode says who may connect (the service's user and the group `weir`); on
+/// loopback, where anybody on the machine may, each request must carry the token that only these can read. What
+/// changes anything leaves a line in the log with the user who did it.
+final class AdminListener: Sendable {
+    private let host: LedgerHost
+    private let policy: PolicyListener
+    private let log: EventLog
+
+    private static let largestBody = 65_536
+
+    init(host: LedgerHost, policy: PolicyListener, log: EventLog) {
+        self.host = host
+        self.policy = policy
+        self.log = log
+    }
+
+    /// Serves until its task is cancelled.
+    func run(on endpoint: Configuration.Endpoint, tokenPath: String) async throws {
+        let router = Router(context: AdminContext.self)
+        if case .inet = endpoint {
+            router.add(middleware: TokenMiddleware(token: try AdminToken.readOrCreate(at: tokenPath)))
+        }
+        addRoutes(to: router)
+        let address: BindAddress
+        switch endpoint {
+        case .inet(let host, let port):
+            address = .hostname(host, port: port)
+        case .unix(let path, _, _):
+            unlink(path)
+            address = .unixDomainSocket(path: path)
+        }
+        var logger = Logger(label: "weir.admin")
+        logger.logLevel = .error
+        let application = Application(
+            router: router, configuration: .init(address: address, serverName: "weir"),
+            onServerRunning: { [log] _ in
+                guard case .unix(let path, let mode, let group) = endpoint else { return }
+                do { try UnixSocketFile.set(mode: mode, group: group, of: path) } catch {
+                    log.warning("\(error); only the service's own user can use it")
+                }
+            },
+            eventLoopGroupProvider: .shared(MultiThreadedEventLoopGroup(numberOfThreads: 1)), logger: logger)
+        try await application.run()
+    }
+
+    private func addRoutes(to router: Router<AdminContext>) {
+        router.get("status") { [host, policy] _, _ in
+            try Self.json(try await host.status(of: policy))
+        }
+        router.get("limits") { [host] request, _ in
+            let most = request.uri.queryParameters.get("most", as: Int.self) ?? 50
+            guard (1...100_000).contains(most) else { return try Self.failure("most is a number from 1 to 100000") }
+            return try Self.json(try await host.fullest(most, limit: request.uri.queryParameters.get("limit")))
+        }
+        router.get("limits/key") { [host] request, _ in
+            guard let key = request.uri.queryParameters.get("key") else { return try Self.failure("no key was given") }
+            return try Self.json(
+                try await host.standings(ofKey: key, limit: request.uri.queryParameters.get("limit")))
+        }
+        router.post("limits/key") { [self] request, context in
+            let body = try await request.body.collect(upTo: Self.largestBody)
+            guard let message = try? JSONDecoder().decode(AdminMessages.Intervention.self, from: Data(body.readableBytesView)) else {
+                return try Self.failure("the body is no intervention")
+            }
+            let user = await context.user()
+            return try await intervene(message, by: user)
+        }
+    }
+
+    private func intervene(_ message: AdminMessages.Intervention, by user: String) async throws -> Response {
+        var rates: [Rate] = []
+        for text in message.rates ?? [] {
+            guard let rate = Rate(text) else {
+                return try Self.failure("'\(text)' is no rate; write N/window, such as 500/1h")
+            }
+            rates.append(rate)
+        }
+        if message.action == .raise, rates.isEmpty { return try Self.failure("raise takes rates, such as 500/1h") }
+        if let duration = message.duration, !(1...10 * 366 * 86_400).contains(duration) {
+            return try Self.failure("a duration is from a second to ten years")
+        }
+        let standings = try await host.intervene(message, rates: rates)
+        let details = [
+            message.limit.map { "limit \($0)" }, rates.isEmpty ? nil : rates.map(\.description).joined(separator: " "),
+            message.duration.map { "for \($0)s" },
+        ].compactMap(\.self).joined(separator: ", ")
+        log.notice(
+            "audit: \(user): \(message.action.rawValue) \(message.key)\(details.isEmpty ? "" : " (\(details))"): "
+                + (standings.isEmpty ? "no limit knows this key" : "done for \(standings.map(\.limit).joined(separator: ", "))"))
+        return try Self.json(standings)
+    }
+
+    private static func json(_ value: some Encodable, status: HTTPResponse.Status = .ok) throws -> Response {
+        let encoder = JSONEncoder()
+        encoder.outputFormatting = [.sortedKeys]
+        return Response(
+            status: status, headers: [.contentType: "application/json"],
+            body: .init(byteBuffer: ByteBuffer(bytes: try encoder.encode(value))))
+    }
+
+    private static func failure(_ text: String) throws -> Response {
+        try json(AdminMessages.Failure(error: text), status: .badRequest)
+    }
+}
+
+/// A request's context: knows the channel, to ask who is at its other end.
+struct AdminContext: RequestContext {
+    var coreContext: CoreRequestContextStorage
+    private let channel: any Channel
+
+    init(source: ApplicationRequestContextSource) {
+        coreContext = .init(source: source)
+        channel = source.channel
+    }
+
+    /// The user at the other end of a UNIX socket; on loopback, whoever has the token.
+    func user() async -> String {
+        guard let options = channel as? any SocketOptionProvider,
+            let peer: PeerCredentials = try? await options.unsafeGetSocketOption(
+                level: .socket, name: .init(rawValue: SO_PEERCRED)).get(),
+            peer.uid != uid_t.max, peer.pid != 0
+        else { return "\(channel.remoteAddress?.description ?? "somebody") with the token" }
+        let name = getpwuid(peer.uid).map { String(cString: $0.pointee.pw_name) }
+        return "uid \(peer.uid)\(name.map { " (\($0))" } ?? "")"
+    }
+}
+
+/// `struct ucred` of unix(7), which the C library shows only to GNU sources.
+private struct PeerCredentials {
+    var pid: Int32
+    var uid: UInt32
+    var gid: UInt32
+}
+
+/// Lets nobody in who does not have the token.
+private struct TokenMiddleware: RouterMiddleware {
+    let token: String
+
+    func handle(
+        _ request: Request, context: AdminContext, next: (Request, AdminContext) async throws -> Response
+    ) async throws -> Response {
+        let given = Array((request.headers[.authorization] ?? "").utf8)
+        let expected = Array("Bearer \(token)".utf8)
+        // All bytes are compared, so that the time tells nothing.
+        let difference = zip(given, expected).reduce(UInt8(given.count == expected.count ? 0 : 1)) { $0 | ($1.0 ^ $1.1) }
+        guard difference == 0 else { throw HTTPError(.unauthorized) }
+        return try await next(request, context)
+    }
+}
+
+/// The token that lets a local user use an admin listener on loopback: a file that only the service and its group read.
+enum AdminToken {
+    static func readOrCreate(at path: String) throws -> String {
+        if let token = read(at: path) { return token }
+        let token = (0..<32).map { _ in String(UInt8.random(in: 0...255), radix: 16) }.joined()
+        let descriptor = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0o640)
+        guard descriptor >= 0 else {
+            throw UnixSocketFile.Failure(description: "can't create \(path): \(String(cString: strerror(errno)))")
+        }
+        defer { close(descriptor) }
+        fchmod(descriptor, 0o640)
+        _ = Array(token.utf8).withUnsafeBytes { write(descriptor, $0.baseAddress, $0.count) }
+        return token
+    }
+
+    static func read(at path: String) -> String? {
+        guard let content = FileManager.default.contents(atPath: path), !content.isEmpty else { return nil }
+        return String(decoding: content, as: UTF8.self)
+    }
+}

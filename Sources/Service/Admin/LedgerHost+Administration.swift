@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: Apache-2.0
+internal import Limits
+internal import NIOCore
+
+/// What administrators ask of the ledger. Everything is answered on its loop, in pieces that let requests through.
+extension LedgerHost {
+    /// Slots of the tables that are looked at in one go.
+    private static let slotsPerPiece = 4096
+
+    /// The `most` fullest keys, of all limits or of one.
+    func fullest(_ most: Int, limit: String?) async throws -> [AdminMessages.Standing] {
+        try await eventLoop.flatSubmit { [self] in
+            let promise = eventLoop.makePromise(of: [AdminMessages.Standing].self)
+            let walk = FullestWalk(most: most, limit: limit)
+            advance(walk, promise)
+            return promise.futureResult
+        }.get()
+    }
+
+    private func advance(_ walk: FullestWalk, _ promise: EventLoopPromise<[AdminMessages.Standing]>) {
+        let hasMore = withLedger { walk.advance(in: $0, slots: Self.slotsPerPiece) } ?? false
+        if hasMore {
+            eventLoop.assumeIsolated().execute { self.advance(walk, promise) }
+        } else {
+            promise.succeed(withLedger(walk.result) ?? [])
+        }
+    }
+
+    func standings(ofKey key: String, limit: String?) async throws -> [AdminMessages.Standing] {
+        try await eventLoop.submit { [self] in
+            withLedger { ledger in
+                ledger.standings(ofKey: Array(key.utf8), limit: limit).map { AdminMessages.Standing($0, in: ledger) }
+            } ?? []
+        }.get()
+    }
+
+    /// - Returns: where the key stands afterwards; empty where no limit knows it.
+    func intervene(_ message: AdminMessages.Intervention, rates: [Rate]) async throws -> [AdminMessages.Standing] {
+        try await eventLoop.submit { [self] in
+            withLedger { ledger in
+                // Ten years stand for "until somebody ends it".
+                let until = ledger.now + (message.duration.map { $0 * 1000 } ?? 10 * 366 * 86_400_000)
+                let intervention: Intervention =
+                    switch message.action {
+                    case .reset: .reset
+                    case .raise: .raise(rates, until: until)
+                    case .block: .block(until: until)
+                    case .unblock: .unblock
+                    }
+                return ledger.intervene(intervention, onKey: Array(message.key.utf8), limit: message.limit)
+                    .map { AdminMessages.Standing($0, in: ledger) }
+            } ?? []
+        }.get()
+    }
+
+    func status(of policy: PolicyListener) async throws -> AdminMessages.Status {
+        try await eventLoop.submit { [self] in
+            let limits = withLedger { ledger in
+                ledger.limits.map {
+                    AdminMessages.LimitStatus(name: $0.limit.name, keys: $0.accountCount, refusals: $0.refusals)
+                }
+            }
+            return AdminMessages.Status(
+                requests: requests, connections: policy.openConnections,
+                keys: limits?.reduce(0) { $0 + $1.keys } ?? 0, trouble: fault?.message, limits: limits ?? [])
+        }.get()
+    }
+}
+
+/// Looks for the fullest accounts, a piece at a time.
+private final class FullestWalk {
+    private let most: Int
+    private let limit: String?
+    private var walk = Ledger.Walk()
+    private var found: [(fullness: UInt64, account: Account)] = []
+
+    init(most: Int, limit: String?) {
+        self.most = most
+        self.limit = limit
+    }
+
+    func advance(in ledger: Ledger, slots: Int) -> Bool {
+        let hasMore = ledger.walk(&walk, slots: slots) { account in
+            if let limit, account.limit.limit.name != limit { return }
+            if let fullness = ledger.fullness(of: account) { found.append((fullness, account)) }
+        }
+        if found.count > 2 * most + slots || !hasMore { keepFullest() }
+        return hasMore
+    }
+
+    private func keepFullest() {
+        found.sort { ($0.fullness, $1.account.id) > ($1.fullness, $0.account.id) }
+        if found.count > most { found.removeSubrange(most...) }
+    }
+
+    func result(_ ledger: Ledger) -> [AdminMessages.Standing] {
+        found.map { AdminMessages.Standing(ledger.standing(of: $0.account), in: ledger) }
+    }
+}

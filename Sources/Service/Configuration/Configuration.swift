@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: Apache-2.0
+package import Limits
+package import Storage
+
+/// What `weir.yaml` says, checked and compiled: nothing in it can fail later for the way it was written.
+package struct Configuration: Sendable {
+    package var listen = Listen()
+    package var ledger = LedgerSettings()
+    package var onFailure = OnFailure.dunno
+    /// What a transaction was charged is given back where it ended before DATA.
+    package var givesBackDropped = false
+    package var log = Log()
+    package var limits: [Limit] = []
+    /// The attributes that limits ask for, by the indexes that they were compiled with.
+    package var attributeNames = AttributeNames()
+
+    package init() {}
+
+    package struct Listen: Equatable, Sendable {
+        package var policy: [Endpoint] = [.inet(host: "127.0.0.1", port: 10040)]
+        package var admin: Endpoint = .unix(path: "/run/weir/admin", mode: 0o660, group: "weir")
+        /// Policy connections open at once; more are closed as they come.
+        package var policyConnections = 20_000
+
+        package init() {}
+    }
+
+    /// Where a listener is reached, in Postfix's notation.
+    package enum Endpoint: Hashable, Sendable {
+        case inet(host: String, port: Int)
+        /// `mode` and `group` of the socket's file; a nil group leaves the service's own.
+        case unix(path: String, mode: UInt16, group: String?)
+    }
+
+    package struct LedgerSettings: Equatable, Sendable {
+        package var path = "/var/lib/weir/ledger.sqlite"
+        package var durability = Durability.commit
+        /// Keys in memory over all limits.
+        package var mostKeys = 2_000_000
+
+        package init() {}
+    }
+
+    /// What a request is answered while Weir itself is in trouble.
+    package enum OnFailure: String, CaseIterable, Sendable {
+        case dunno, `defer`
+    }
+
+    package struct Log: Equatable, Sendable {
+        package enum Destination: Equatable, Sendable {
+            case standardError
+            case file(String)
+            /// The local syslog socket, facility mail.
+            case syslog
+        }
+        package var destination = Destination.standardError
+        /// A line for every decision, not only for refusals.
+        package var decisions = false
+        /// Seconds between summary lines of peaks (anvil's `anvil_status_update_time`).
+        package var summaryInterval: Int64 = 600
+
+        package init() {}
+    }
+}

@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: Apache-2.0
+internal import Glibc
+internal import Limits
+package import NIOCore
+internal import NIOPosix
+internal import Storage
+internal import UnixSignals
+
+/// `weir serve`: starts the listeners, reloads on SIGHUP, stops on SIGTERM and SIGINT.
+package actor Daemon {
+    private let configurationPath: String
+    private var configuration: Configuration
+    private let log: EventLog
+    private let host: LedgerHost
+    private let policy: PolicyListener
+    private let admin: AdminListener
+    private let manager = ServiceManager()
+
+    /// How long connections may take to end when the service stops.
+    private static let gracePeriod: TimeAmount = .seconds(10)
+
+    /// - Parameter eventLoop: where policy requests are read and decided.
+    package init(configurationPath: String, configuration: Configuration, eventLoop: any EventLoop) {
+        self.configurationPath = configurationPath
+        self.configuration = configuration
+        log = EventLog(destination: configuration.log.destination)
+        host = LedgerHost(configuration: configuration, eventLoop: eventLoop, clocks: MachineClocks(), log: log)
+        policy = PolicyListener(configuration: configuration, host: host, log: log)
+        admin = AdminListener(host: host, policy: policy, log: log)
+    }
+
+    /// Runs until a signal ends it.
+    ///
+    /// - Throws: where a listener can't be opened.
+    package func run() async throws {
+        // Sockets get their modes when they are there; until then they belong to the service alone.
+        umask(0o077)
+        RuntimeLimits.raiseOpenFiles()
+        let signals = await UnixSignalsSequence(trapping: .sighup, .sigterm, .sigint)
+        try await host.eventLoop.submit { [host] in host.start() }.get()
+        let inherited = try ServiceManager.inheritedSockets()
+        try await policy.listen(on: configuration.listen.policy, inherited: inherited)
+        await withThrowingTaskGroup(of: Void.self) { group in
+            let (endpoint, tokenPath) = (configuration.listen.admin, configuration.adminTokenPath)
+            group.addTask { [admin] in try await admin.run(on: endpoint, tokenPath: tokenPath) }
+            group.addTask { [host, manager] in try await manager.keepAlive(host) }
+            log.notice("ready: \(configuration.summary)")
+            manager.notify("READY=1\nSTATUS=\(configuration.summary)")
+            for await signal in signals {
+                if signal == .sighup {
+                    await reload()
+                } else {
+                    log.notice("stopping on \(signal)")
+                    break
+                }
+            }
+            await stop()
+            group.cancelAll()
+        }
+    }
+
+    /// Reads the configuration, and runs on it until a signal ends the service.
+    ///
+    /// - Throws: `ConfigurationFaults`, or what kept a listener from opening.
+    package static func serve(configurationPath: String) async throws {
+        let read = try ConfigurationReader.read(path: configurationPath).get()
+        let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
+        let daemon = Daemon(
+            configurationPath: configurationPath, configuration: read.configuration, eventLoop: group.next())
+        for warning in read.warnings { daemon.log.warning(warning.description) }
+        do {
+            try await daemon.run()
+        } catch {
+            daemon.log.flush()
+            throw error
+        }
+        try await group.shutdownGracefully()
+    }
+
+    private func reload() async {
+        manager.notify("RELOADING=1\nMONOTONIC_USEC=\(MachineClocks.microseconds(of: CLOCK_MONOTONIC))")
+        defer { manager.notify("READY=1\nSTATUS=\(configuration.summary)") }
+        switch ConfigurationReader.read(path: configurationPath) {
+        case .failure(let faults):
+            for fault in faults.all { log.error(fault.description) }
+            log.error("\(configurationPath) was not taken: the service goes on with the configuration that it has")
+        case .success(let read):
+            for warning in read.warnings { log.warning(warning.description) }
+            for key in read.configuration.keysNeedingRestart(comparedWith: configuration) {
+                log.warning("\(key) has changed: that takes a restart; until then the old value holds")
+            }
+            do {
+                try await host.eventLoop.submit { [host, policy] in
+                    try host.reload(read.configuration)
+                    policy.reload(read.configuration)
+                }.get()
+                configuration = read.configuration
+                log.redirect(to: configuration.log.destination)
+                log.notice("reloaded: \(configuration.summary)")
+            } catch {
+                log.error("the configuration was not taken: \(error)")
+            }
+        }
+    }
+
+    private func stop() async {
+        manager.notify("STOPPING=1")
+        let deadline = NIODeadline.now() + Self.gracePeriod
+        await policy.stop(by: deadline)
+        try? await host.eventLoop.submit { [host] in host.stop(by: .now() + Self.gracePeriod) }.get()
+        log.notice("stopped")
+        log.flush()
+    }
+}
+
+extension Configuration {
+    /// `3 limits, policy on inet:127.0.0.1:10040`
+    package var summary: String {
+        let names = limits.map(\.name).joined(separator: ", ")
+        return "\(limits.count) limit\(limits.count == 1 ? "" : "s")\(names.isEmpty ? "" : " (\(names))"), policy on "
+            + listen.policy.map(\.description).joined(separator: " ")
+            + ", ledger \(ledger.path), durability \(ledger.durability.rawValue)"
+    }
+
+    /// What a running service can't change.
+    fileprivate func keysNeedingRestart(comparedWith running: Configuration) -> [String] {
+        [
+            ("listen.policy", listen.policy != running.listen.policy),
+            ("listen.admin", listen.admin != running.listen.admin),
+            ("ledger.store", ledger.path != running.ledger.path),
+            ("ledger.durability", ledger.durability != running.ledger.durability),
+        ].filter(\.1).map(\.0)
+    }
+}
+
+extension Configuration.Endpoint: CustomStringConvertible {
+    package var description: String {
+        switch self {
+        case .inet(let host, let port): host.contains(":") ? "inet:[\(host)]:\(port)" : "inet:\(host):\(port)"
+        case .unix(let path, _, _): "unix:\(path)"
+        }
+    }
+}

@@ -1,0 +1,241 @@
+// SPDX-License-Identifier: Apache-2.0
+package import Limits
+package import NIOCore
+internal import Storage
+
+/// Runs the ledger on an event loop: the one on which policy requests arrive.
+///
+/// All requests that one turn of the loop has read are decided as they are parsed, and committed together at the end
+/// of the turn; then their answers go out. So the batch grows with the load by itself, nothing hops between threads,
+/// and a single request waits for nobody.
+///
+/// Sendable, unchecked: every method but `submit` runs on `eventLoop`, and says so by a precondition in debug builds.
+package final class LedgerHost: @unchecked Sendable {
+    package let eventLoop: any EventLoop
+    private let log: EventLog
+    private let observer: DecisionLog
+    private var configuration: Configuration
+    private let clocks: any SystemClocks
+    private var ledger: Ledger?
+    private var trouble: Trouble?
+    private var awaiting: [any Awaiting] = []
+    private var isTickScheduled = false
+    package private(set) var requests: UInt64 = 0
+    private let upkeep: TimeAmount = .milliseconds(50)
+    private var upkeepTask: RepeatedTask?
+
+    /// Somebody whose answer is out once the batch is kept.
+    package protocol Awaiting: AnyObject {
+        func release()
+    }
+
+    /// The store does not take batches, or could not be opened.
+    private struct Trouble {
+        let error: StoreError
+        var retryAt: NIODeadline
+        var unsaved: UInt64 = 0
+    }
+
+    private static let retryInterval: TimeAmount = .seconds(1)
+    /// Accounts looked at in one go: some 50 microseconds beside the answers, more when there is nothing else to do.
+    private static let slotsPerTick = 64
+    private static let slotsPerPause = 2048
+
+    package init(
+        configuration: Configuration, eventLoop: any EventLoop, clocks: any SystemClocks, log: EventLog
+    ) {
+        self.eventLoop = eventLoop
+        self.configuration = configuration
+        self.clocks = clocks
+        self.log = log
+        observer = DecisionLog(log: log)
+        observer.logsPasses = configuration.log.decisions
+    }
+
+    // MARK: Life cycle
+
+    /// Opens the ledger. Where that fails the service runs all the same, answers as `on_failure` says, and tries again.
+    package func start() {
+        eventLoop.preconditionInEventLoop()
+        openLedger()
+        upkeepTask = eventLoop.scheduleRepeatedTask(initialDelay: upkeep, delay: upkeep) { [unowned self] _ in
+            pause()
+        }
+    }
+
+    /// Commits what is waiting and saves everything, within `deadline`.
+    package func stop(by deadline: NIODeadline) {
+        eventLoop.preconditionInEventLoop()
+        upkeepTask?.cancel()
+        endTick()
+        guard let ledger, trouble == nil else { return }
+        do throws(StoreError) {
+            ledger.beginTick()
+            try ledger.beginCheckpoint()
+            while ledger.isCheckpointRunning, NIODeadline.now() < deadline {
+                if let error = ledger.maintain(slots: Self.slotsPerPause) { throw error }
+                try ledger.commit()
+            }
+        } catch {
+            log.error("could not save a last checkpoint (the journal holds everything): \(error.message)")
+        }
+        self.ledger = nil
+    }
+
+    package func reload(_ configuration: Configuration) throws(StoreError) {
+        eventLoop.preconditionInEventLoop()
+        endTick()
+        if let ledger {
+            ledger.beginTick()
+            try ledger.reload(configuration.limits, settings: configuration.ledgerSettings)
+        }
+        self.configuration = configuration
+        observer.logsPasses = configuration.log.decisions
+    }
+
+    // MARK: Requests
+
+    /// Decides a request; the answer may go out when `awaiting` is released.
+    ///
+    /// - Returns: the action, nil for DUNNO.
+    package func decide(_ request: Attributes, for awaiting: any Awaiting, isAwaiting: Bool) -> Decision {
+        if !isTickScheduled { beginTick() }
+        if !isAwaiting { self.awaiting.append(awaiting) }
+        requests &+= 1
+        guard let ledger else { return troubled }
+        if trouble != nil, configuration.onFailure == .defer { return troubled }
+        let decision = ledger.decide(request)
+        if observer.logsPasses, decision.action == nil { observer.passed(request) }
+        return decision
+    }
+
+    /// The mail transaction has ended, as far as its client can tell.
+    package func close(_ transaction: UInt64) {
+        guard configuration.givesBackDropped, let ledger else { return }
+        if !isTickScheduled { beginTick() }
+        ledger.close(transaction)
+    }
+
+    private var troubled: Decision {
+        switch configuration.onFailure {
+        case .dunno: Decision(action: nil, transaction: 0)
+        case .defer: Decision(action: Self.deferral, transaction: 0)
+        }
+    }
+
+    private static let deferral = Array("DEFER_IF_PERMIT 4.3.0 Service temporarily unavailable, try again later".utf8)
+
+    private func beginTick() {
+        isTickScheduled = true
+        ledger?.beginTick()
+        // Runs when everything that this turn of the loop has read is handled.
+        eventLoop.execute { self.endTick() }
+    }
+
+    private func endTick() {
+        isTickScheduled = false
+        commit()
+        let released = awaiting
+        awaiting.removeAll(keepingCapacity: true)
+        for connection in released { connection.release() }
+        upkeep(slots: Self.slotsPerTick)
+    }
+
+    private func commit() {
+        guard let ledger else { return }
+        do {
+            if trouble == nil {
+                try ledger.commit()
+            } else {
+                trouble?.unsaved &+= 1
+                ledger.discardBatch()
+            }
+        } catch {
+            fail(error)
+        }
+    }
+
+    private func pause() {
+        guard !isTickScheduled else { return }
+        if let trouble {
+            if NIODeadline.now() >= trouble.retryAt { retry() }
+        } else {
+            ledger?.beginTick()
+            commit()
+            do throws(StoreError) { try ledger?.flush() } catch { fail(error) }
+            upkeep(slots: Self.slotsPerPause)
+        }
+    }
+
+    private func upkeep(slots: Int) {
+        guard trouble == nil, let error = ledger?.maintain(slots: slots) else { return }
+        fail(error)
+    }
+
+    // MARK: Trouble
+
+    private func openLedger() {
+        let store = SQLiteStore(
+            path: configuration.ledger.path, durability: configuration.ledger.durability,
+            notice: { [log] in log.error($0) })
+        do {
+            let ledger = try Ledger(
+                limits: configuration.limits, settings: configuration.ledgerSettings, clocks: clocks, store: store)
+            ledger.observer = observer
+            self.ledger = ledger
+        } catch {
+            fail(error)
+        }
+    }
+
+    private func fail(_ error: StoreError) {
+        if trouble?.error != error {
+            let answer = configuration.onFailure == .dunno ? "limits are enforced from memory" : "mail is deferred"
+            log.error(
+                "the ledger can't be kept: \(error.message); "
+                    + (ledger == nil ? "requests are answered \(configuration.onFailure.rawValue.uppercased())" : answer)
+                    + "; trying again every second. Check free space, permissions and who holds the file.")
+        }
+        let unsaved = trouble?.unsaved ?? 0
+        trouble = Trouble(error: error, retryAt: .now() + Self.retryInterval, unsaved: unsaved)
+    }
+
+    private func retry() {
+        guard let ledger else {
+            let before = trouble
+            trouble = nil
+            openLedger()
+            if trouble == nil, before != nil { log.notice("the ledger is open; requests are counted again") }
+            return
+        }
+        ledger.beginTick()
+        ledger.discardBatch()
+        do throws(StoreError) {
+            try ledger.restartJournal()
+            log.notice("the ledger is kept again; saving what was counted in memory meanwhile")
+            trouble = nil
+        } catch {
+            fail(error)
+        }
+    }
+
+    /// Whether counts are being kept; the reason where they are not.
+    package var fault: StoreError? { trouble?.error }
+
+    /// The ledger, for an administrator's request; nil while it can't be opened.
+    package func withLedger<T>(_ body: (Ledger) throws -> T) rethrows -> T? {
+        eventLoop.preconditionInEventLoop()
+        guard let ledger else { return nil }
+        if !isTickScheduled { beginTick() }
+        return try body(ledger)
+    }
+}
+
+extension Configuration {
+    var ledgerSettings: Ledger.Settings {
+        var settings = Ledger.Settings()
+        settings.givesBackDropped = givesBackDropped
+        settings.mostAccounts = ledger.mostKeys
+        return settings
+    }
+}

@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: Apache-2.0
+internal import Limits
+
+/// Writes what the ledger decides to the log, so that each line can be matched with Postfix's own.
+final class DecisionLog: LedgerObserver {
+    private let log: EventLog
+    /// A line also where nothing speaks against a request (`log.decisions`).
+    var logsPasses = false
+
+    init(log: EventLog) {
+        self.log = log
+    }
+
+    /// `ABC123: refuse: RCPT from host[192.0.2.1]: limit per-user, key user@example.org: over, recipients 100/100 per 1m, ...`
+    func refused(_ event: LimitEvent, because reason: RefusalReason, _ request: Attributes, action: [UInt8]) {
+        let verb = event.limit.mode == .shadow ? "would refuse" : "refuse"
+        log.write(
+            .notice,
+            "\(Self.origin(verb, request)): limit \(event.limit.name), key \(Self.text(event.account.key)): "
+                + "\(reason.rawValue), \(Self.usage(event)), room in \(event.retrySeconds)s"
+                + "\(Self.details(request)), action=\(Self.text(action))")
+    }
+
+    func near(_ event: LimitEvent) {
+        log.warning(
+            "limit \(event.limit.name), key \(Self.text(event.account.key)): "
+                + "\(event.limit.warnAt) % reached, \(Self.usage(event))")
+    }
+
+    func blocked(_ event: LimitEvent) {
+        log.warning(
+            "limit \(event.limit.name), key \(Self.text(event.account.key)): blocked for \(event.retrySeconds)s "
+                + "after \(event.account.refusedTries(at: event.time)) refused tries")
+    }
+
+    func evicted(_ account: Account, at time: LedgerTime) {
+        log.complain(.evictedKeys, "more keys than ledger.most_keys: gave up the counts of some of the least used")
+    }
+
+    func passed(_ request: Attributes) {
+        log.info("\(Self.origin("pass", request))\(Self.details(request))")
+    }
+
+    private static func origin(_ verb: String, _ request: Attributes) -> String {
+        let queueID = request.queueID.isEmpty ? "NOQUEUE" : text(request.queueID)
+        return "\(queueID): \(verb): \(text(request.protocolState)) from "
+            + "\(request.clientName.isEmpty ? "unknown" : text(request.clientName))[\(text(request.clientAddress))]"
+    }
+
+    private static func details(_ request: Attributes) -> String {
+        var details = ""
+        for (name, value) in [
+            ("instance", request.instance), ("sasl_username", request.saslUsername), ("sender", request.sender),
+            ("recipient", request.recipient),
+        ] where !value.isEmpty {
+            details += ", \(name)=\(text(value))"
+        }
+        return details
+    }
+
+    /// `recipients 100/100 per 1m, 540/1000 per 1h`
+    private static func usage(_ event: LimitEvent) -> String {
+        let rates = event.limit.rates.indices.map { lane in
+            let window = Rate.text(ofDuration: event.limit.rates[lane].window.milliseconds)
+            return "\(event.account.used(lane: lane, at: event.time))/"
+                + "\(event.account.admitted(lane: lane, at: event.time)) per \(window)"
+        }
+        return "\(event.limit.count.rawValue) \(rates.joined(separator: ", "))"
+    }
+
+    private static func text(_ bytes: some Sequence<UInt8>) -> String {
+        String(decoding: Array(bytes), as: UTF8.self)
+    }
+}

@@ -1,0 +1,176 @@
+// SPDX-License-Identifier: Apache-2.0
+internal import Dispatch
+internal import Glibc
+internal import Synchronization
+
+/// The log, in Postfix's manner: one line an event, to standard error, a file, or syslog.
+///
+/// Lines are written by a queue of their own, so that a slow disk or terminal delays no answer. Where more wait than
+/// memory should hold, lines are dropped and counted; the log says how many.
+package final class EventLog: Sendable {
+    package enum Level: Int32, Sendable {
+        // Values of syslog(3).
+        case error = 3
+        case warning = 4
+        case notice = 5
+        case info = 6
+
+        var word: String {
+            switch self {
+            case .error: "error: "
+            case .warning: "warning: "
+            case .notice, .info: ""
+            }
+        }
+    }
+
+    /// Things that a peer can cause as often as it likes; each is logged at most once in ten seconds.
+    package enum Complaint: Hashable, Sendable {
+        case tooManyConnections, malformedRequest, slowRequest, evictedKeys
+    }
+
+    private struct State {
+        var destination: Configuration.Log.Destination
+        var waiting: [(level: Level, line: String)] = []
+        var dropped = 0
+        var isDraining = false
+        var complaints: [Complaint: (last: ContinuousClock.Instant, kept: Int)] = [:]
+    }
+
+    private let state: Mutex<State>
+    private let queue = DispatchQueue(label: "weir.log", qos: .utility)
+    private let prefix: String
+
+    private static let mostWaiting = 10_000
+    private static let complaintInterval: Duration = .seconds(10)
+
+    package init(destination: Configuration.Log.Destination) {
+        state = Mutex(State(destination: destination))
+        prefix = "weir[\(getpid())]: "
+    }
+
+    package func error(_ text: String) { write(.error, text) }
+    package func warning(_ text: String) { write(.warning, text) }
+    package func notice(_ text: String) { write(.notice, text) }
+    package func info(_ text: String) { write(.info, text) }
+
+    /// Logs what a peer has caused, at most every ten seconds, with how often it happened in between.
+    package func complain(_ complaint: Complaint, _ text: @autoclosure () -> String) {
+        let now = ContinuousClock.now
+        let kept: Int? = state.withLock { state in
+            guard let earlier = state.complaints[complaint] else {
+                state.complaints[complaint] = (now, 0)
+                return 0
+            }
+            if now - earlier.last < Self.complaintInterval {
+                state.complaints[complaint] = (earlier.last, earlier.kept + 1)
+                return nil
+            }
+            state.complaints[complaint] = (now, 0)
+            return earlier.kept
+        }
+        guard let kept else { return }
+        warning(kept == 0 ? text() : "\(text()) (and \(kept) more since the last such line)")
+    }
+
+    package func redirect(to destination: Configuration.Log.Destination) {
+        state.withLock { $0.destination = destination }
+    }
+
+    /// Writes one line; control characters in it are escaped, so that one event stays one line.
+    package func write(_ level: Level, _ text: String) {
+        let starts = state.withLock { state in
+            guard state.waiting.count < Self.mostWaiting else {
+                state.dropped += 1
+                return false
+            }
+            state.waiting.append((level, Self.escaped(level.word + text)))
+            defer { state.isDraining = true }
+            return !state.isDraining
+        }
+        if starts { queue.async { self.drain() } }
+    }
+
+    /// Returns when everything that was written so far is out.
+    package func flush() {
+        queue.sync {}
+    }
+
+    private func drain() {
+        while true {
+            let (lines, dropped, destination) = state.withLock { state in
+                if state.waiting.isEmpty, state.dropped == 0 { state.isDraining = false }
+                defer {
+                    state.waiting.removeAll(keepingCapacity: true)
+                    state.dropped = 0
+                }
+                return (state.waiting, state.dropped, state.destination)
+            }
+            var batch = lines
+            if dropped > 0 { batch.append((.warning, "warning: \(dropped) log lines were dropped: the log is too slow")) }
+            if batch.isEmpty { return }
+            put(batch, to: destination)
+        }
+    }
+
+    private func put(_ lines: [(level: Level, line: String)], to destination: Configuration.Log.Destination) {
+        switch destination {
+        case .syslog:
+            for (level, line) in lines {
+                withVaList([]) { vsyslog(level.rawValue | LOG_MAIL, line.replacing("%", with: "%%"), $0) }
+            }
+        case .standardError:
+            // journald adds the time itself.
+            let stamped = getenv("JOURNAL_STREAM") == nil
+            Self.put(lines.map { (stamped ? Self.timestamp() : "") + prefix + $0.line + "\n" }.joined(), to: STDERR_FILENO)
+        case .file(let path):
+            let descriptor = open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0o640)
+            guard descriptor >= 0 else {
+                let reason = String(cString: strerror(errno))
+                put([(.error, "error: can't write to the log \(path): \(reason)")] + lines, to: .standardError)
+                return
+            }
+            Self.put(lines.map { Self.timestamp() + prefix + $0.line + "\n" }.joined(), to: descriptor)
+            close(descriptor)
+        }
+    }
+
+    private static func put(_ text: String, to descriptor: Int32) {
+        var bytes = Array(text.utf8)[...]
+        while !bytes.isEmpty {
+            let written = bytes.withUnsafeBytes { Glibc.write(descriptor, $0.baseAddress, $0.count) }
+            if written < 0 {
+                if errno == EINTR { continue }
+                return
+            }
+            bytes = bytes.dropFirst(written)
+        }
+    }
+
+    /// `Nov 23 02:44:06 host `: as in maillog.
+    private static func timestamp() -> String {
+        var now = time(nil)
+        var parts = tm()
+        localtime_r(&now, &parts)
+        var text = [CChar](repeating: 0, count: 64)
+        let length = strftime(&text, text.count, "%b %e %H:%M:%S ", &parts)
+        var host = [CChar](repeating: 0, count: 256)
+        gethostname(&host, host.count - 1)
+        let hostLength = host.firstIndex(of: 0) ?? 0
+        return String(decoding: text[..<length].map(UInt8.init(bitPattern:)), as: UTF8.self)
+            + String(decoding: host[..<hostLength].map(UInt8.init(bitPattern:)), as: UTF8.self) + " "
+    }
+
+    private static func escaped(_ text: String) -> String {
+        guard text.unicodeScalars.contains(where: isControl) else { return text }
+        var escaped = ""
+        for scalar in text.unicodeScalars {
+            if isControl(scalar) { escaped += scalar.escaped(asASCII: true) } else { escaped.unicodeScalars.append(scalar) }
+        }
+        return escaped
+    }
+
+    private static func isControl(_ scalar: Unicode.Scalar) -> Bool {
+        scalar.value < 0x20 || 0x7f...0x9f ~= scalar.value || scalar.value == 0x2028 || scalar.value == 0x2029
+    }
+}

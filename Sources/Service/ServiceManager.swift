@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: Apache-2.0
+internal import Glibc
+internal import NIOCore
+
+/// systemd's side of the service: sockets that it opened (sd_listen_fds), and what it is told (sd_notify).
+struct ServiceManager: Sendable {
+    struct Failure: Error, CustomStringConvertible {
+        let description: String
+    }
+
+    private static let firstInherited: Int32 = 3
+
+    /// The sockets passed by socket activation, by the endpoints that they are bound to.
+    static func inheritedSockets() throws -> [Configuration.Endpoint: Int32] {
+        guard let pid = environment("LISTEN_PID").flatMap({ Int32($0) }), pid == getpid(),
+            let count = environment("LISTEN_FDS").flatMap({ Int32($0) })
+        else { return [:] }
+        var sockets: [Configuration.Endpoint: Int32] = [:]
+        for descriptor in firstInherited..<firstInherited + count {
+            _ = fcntl(descriptor, F_SETFD, FD_CLOEXEC)
+            sockets[try endpoint(of: descriptor)] = descriptor
+        }
+        return sockets
+    }
+
+    private static func endpoint(of descriptor: Int32) throws -> Configuration.Endpoint {
+        var storage = sockaddr_storage()
+        var length = socklen_t(MemoryLayout<sockaddr_storage>.size)
+        let code = withUnsafeMutablePointer(to: &storage) {
+            $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { getsockname(descriptor, $0, &length) }
+        }
+        guard code == 0 else { throw Failure(description: "descriptor \(descriptor) of LISTEN_FDS is no socket") }
+        switch Int32(storage.ss_family) {
+        case AF_UNIX:
+            let path = withUnsafeBytes(of: &storage) { bytes in
+                bytes[MemoryLayout<sa_family_t>.size..<Int(length)].prefix { $0 != 0 }
+                    .map { $0 }
+            }
+            return .unix(path: String(decoding: path, as: UTF8.self), mode: 0, group: nil)
+        default:
+            var host = [CChar](repeating: 0, count: Int(NI_MAXHOST))
+            var port = [CChar](repeating: 0, count: Int(NI_MAXSERV))
+            let found = withUnsafePointer(to: &storage) {
+                $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+                    getnameinfo(
+                        $0, length, &host, socklen_t(host.count), &port, socklen_t(port.count),
+                        NI_NUMERICHOST | NI_NUMERICSERV)
+                }
+            }
+            guard found == 0, let number = Int(text(port)) else {
+                throw Failure(description: "descriptor \(descriptor) of LISTEN_FDS has no address")
+            }
+            return .inet(host: text(host), port: number)
+        }
+    }
+
+    private static func text(_ characters: [CChar]) -> String {
+        String(decoding: characters.prefix { $0 != 0 }.map(UInt8.init(bitPattern:)), as: UTF8.self)
+    }
+
+    /// Sends a state to the service manager; nothing happens where there is none.
+    func notify(_ state: String) {
+        guard let path = Self.environment("NOTIFY_SOCKET"), !path.isEmpty else { return }
+        let descriptor = socket(AF_UNIX, Int32(SOCK_DGRAM.rawValue | SOCK_CLOEXEC.rawValue), 0)
+        guard descriptor >= 0 else { return }
+        defer { close(descriptor) }
+        var address = sockaddr_un()
+        address.sun_family = sa_family_t(AF_UNIX)
+        var name = Array(path.utf8)
+        guard name.count < MemoryLayout.size(ofValue: address.sun_path) else { return }
+        // An abstract socket is written with an @ and begins with a NUL.
+        if name[0] == UInt8(ascii: "@") { name[0] = 0 }
+        withUnsafeMutableBytes(of: &address.sun_path) { $0.copyBytes(from: name) }
+        let length = socklen_t(MemoryLayout<sa_family_t>.size + name.count)
+        let message = Array(state.utf8)
+        _ = withUnsafePointer(to: &address) {
+            $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+                sendto(descriptor, message, message.count, Int32(MSG_NOSIGNAL), $0, length)
+            }
+        }
+    }
+
+    /// Tells the watchdog twice per interval that the ledger's loop still turns; ends with its task.
+    func keepAlive(_ host: LedgerHost) async throws {
+        guard let interval = Self.environment("WATCHDOG_USEC").flatMap({ Int64($0) }), interval > 0 else {
+            return
+        }
+        while !Task.isCancelled {
+            try await host.eventLoop.submit {}.get()
+            notify("WATCHDOG=1")
+            try await Task.sleep(for: .microseconds(interval / 2))
+        }
+    }
+
+    private static func environment(_ name: String) -> String? {
+        getenv(name).map { String(cString: $0) }
+    }
+}

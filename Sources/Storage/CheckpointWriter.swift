@@ -1,0 +1,176 @@
+// SPDX-License-Identifier: Apache-2.0
+internal import Dispatch
+internal import Foundation
+internal import GRDB
+internal import Limits
+internal import Synchronization
+
+/// Writes checkpoints to `ledger.sqlite`, away from the ledger's loop, one piece after the other.
+final class CheckpointWriter: Sendable {
+    private let path: String
+    private let queue = DispatchQueue(label: "weir.checkpoint", qos: .utility)
+    private let state = Mutex(State())
+
+    private struct State {
+        var database: DatabaseQueue?
+        var progress = CheckpointProgress.done
+        var waitingPieces = 0
+        /// Which checkpoint's transactions are being written, and how many parts of them.
+        var firstSegment = 0
+        var parts: Int64 = 0
+        var retired: [JournalSegment] = []
+    }
+
+    /// Pieces that may wait: bounds the memory of a checkpoint on a slow disk.
+    private static let mostWaiting = 8
+
+    init(path: String) {
+        self.path = path
+    }
+
+    // MARK: The database, from the ledger's loop (at a start, and when limits change)
+
+    /// Opens and checks the file, and brings its tables to today's form.
+    func open() throws -> (hashKey: SipHash.Key?, limits: [StoredLimit]) {
+        var configuration = Configuration()
+        configuration.label = "weir.ledger"
+        configuration.busyMode = .timeout(2)
+        configuration.prepareDatabase { db in
+            try db.execute(sql: "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA journal_size_limit = 0")
+        }
+        let database = try DatabaseQueue(path: path, configuration: configuration)
+        let fault = try database.read { try String.fetchOne($0, sql: "PRAGMA quick_check(1)") }
+        guard fault == "ok" else { throw DatabaseError(resultCode: .SQLITE_CORRUPT, message: fault) }
+        try Self.migrator.migrate(database)
+        state.withLock { $0.database = database }
+        return try database.read { db in
+            let meta = try Row.fetchOne(db, sql: "SELECT hash_low, hash_high FROM meta")
+            let key = meta.map {
+                SipHash.Key(low: UInt64(bitPattern: $0["hash_low"]), high: UInt64(bitPattern: $0["hash_high"]))
+            }
+            return (key, try StoredLimit.all(in: db))
+        }
+    }
+
+    func read<T>(_ body: (Database) throws -> T) throws -> T {
+        try opened().read(body)
+    }
+
+    func write(_ body: (Database) throws -> Void) throws {
+        try opened().write(body)
+    }
+
+    private func opened() throws -> DatabaseQueue {
+        guard let database = state.withLock({ $0.database }) else { throw DatabaseError(resultCode: .SQLITE_MISUSE) }
+        return database
+    }
+
+    private static var migrator: DatabaseMigrator {
+        var migrator = DatabaseMigrator()
+        migrator.registerMigration("1: accounts, limits, transactions") { db in
+            try db.execute(
+                sql: """
+                    CREATE TABLE meta (
+                        id INTEGER PRIMARY KEY CHECK (id = 1), hash_low INTEGER NOT NULL, hash_high INTEGER NOT NULL);
+                    CREATE TABLE limits (
+                        id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, signature TEXT NOT NULL);
+                    CREATE TABLE accounts (
+                        id INTEGER PRIMARY KEY, limit_id INTEGER NOT NULL, key BLOB NOT NULL,
+                        sequence INTEGER NOT NULL, content BLOB NOT NULL);
+                    CREATE TABLE transactions (
+                        checkpoint INTEGER NOT NULL, part INTEGER NOT NULL, sequence INTEGER NOT NULL,
+                        content BLOB NOT NULL, PRIMARY KEY (checkpoint, part)) WITHOUT ROWID;
+                    """)
+        }
+        return migrator
+    }
+
+    // MARK: Checkpoints
+
+    func beginCheckpoint(from segment: Int, retiring retired: JournalSegment?) {
+        state.withLock {
+            $0.progress = .running
+            $0.firstSegment = segment
+            $0.parts = 0
+            if let retired { $0.retired.append(retired) }
+        }
+    }
+
+    var progress: CheckpointProgress { state.withLock { $0.progress } }
+
+    /// Takes a piece to be written; false while enough of them wait.
+    func enqueue(_ piece: CheckpointPiece) -> Bool {
+        let hasRoom = state.withLock { state in
+            guard state.waitingPieces < Self.mostWaiting else { return false }
+            state.waitingPieces += 1
+            return true
+        }
+        guard hasRoom else { return false }
+        queue.async { [self] in
+            do {
+                if case .running = progress { try write(piece) }
+            } catch {
+                state.withLock { $0.progress = .failed(StoreError("can't write to \(path): \(error)")) }
+            }
+            state.withLock { $0.waitingPieces -= 1 }
+        }
+        return true
+    }
+
+    private func write(_ piece: CheckpointPiece) throws {
+        let checkpoint = Int64(state.withLock { $0.firstSegment })
+        switch piece {
+        case .accounts(let rows):
+            try write { db in
+                let statement = try db.cachedStatement(
+                    sql: "INSERT OR REPLACE INTO accounts (id, limit_id, key, sequence, content) VALUES (?, ?, ?, ?, ?)")
+                for row in rows {
+                    try statement.execute(arguments: [
+                        Int64(bitPattern: row.id), Int64(bitPattern: row.limit), Data(row.key),
+                        Int64(bitPattern: row.sequence), Data(row.content),
+                    ])
+                }
+            }
+        case .removed(let ids):
+            try write { db in
+                let statement = try db.cachedStatement(sql: "DELETE FROM accounts WHERE id = ?")
+                for id in ids { try statement.execute(arguments: [Int64(bitPattern: id)]) }
+            }
+        case .transactions(let sequence, let content):
+            let part = state.withLock { state in
+                state.parts += 1
+                return state.parts
+            }
+            try write { db in
+                try db.execute(
+                    sql: "INSERT OR REPLACE INTO transactions VALUES (?, ?, ?, ?)",
+                    arguments: [checkpoint, part, Int64(bitPattern: sequence), Data(content)])
+            }
+        case .end:
+            try end(checkpoint)
+        }
+    }
+
+    /// Makes the checkpoint last, and only then deletes what it has made superfluous.
+    private func end(_ checkpoint: Int64) throws {
+        try write { try $0.execute(sql: "DELETE FROM transactions WHERE checkpoint < ?", arguments: [checkpoint]) }
+        // Copies the WAL into the file, with the fsyncs that this needs, and cuts it.
+        try opened().writeWithoutTransaction { _ = try $0.checkpoint(.truncate) }
+        for number in Self.segmentNumbers(of: path) where number < checkpoint {
+            for suffix in ["", "-wal", "-shm"] { unlink("\(path).segment-\(number)\(suffix)") }
+        }
+        // Closing their files takes a while; nothing waits for it here.
+        state.withLock { state in
+            state.retired = []
+            state.progress = .done
+        }
+    }
+
+    static func segmentNumbers(of path: String) -> [Int] {
+        let (folder, name) = (URL(fileURLWithPath: path).deletingLastPathComponent().path, URL(fileURLWithPath: path).lastPathComponent)
+        let files = (try? FileManager.default.contentsOfDirectory(atPath: folder)) ?? []
+        return files.compactMap { file in
+            file.hasPrefix(name + ".segment-") ? Int(file.dropFirst(name.utf8.count + ".segment-".utf8.count)) : nil
+        }.sorted()
+    }
+}

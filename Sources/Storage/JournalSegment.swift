@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: Apache-2.0
+internal import Foundation
+internal import GRDB
+internal import GRDBSQLite
+internal import Limits
+
+/// How much a batch must have survived before its answers go out.
+package enum Durability: String, CaseIterable, Sendable {
+    /// A crash of the service (`kill -9`): the batch is with the kernel.
+    case commit
+    /// A crash of the machine: the batch is on the disk (fsync).
+    case power
+    /// Nothing: batches are committed together, at most 100 ms later.
+    case relaxed
+}
+
+/// One file of the journal: a SQLite database in WAL mode that is only ever appended to.
+///
+/// While it is in use it is not checkpointed into its main file, so all of it stands in the WAL, whose frames carry
+/// checksums: a machine that loses power leaves a valid beginning of it, without an fsync per batch. The answer path calls the
+/// prepared statement itself: GRDB's way to it costs more than the insert.
+///
+/// Sendable, unchecked: only the ledger's loop calls it. A segment that was retired is called no more; the checkpoint
+/// queue drops the last reference to it, so that closing the file stops nobody.
+final class JournalSegment: @unchecked Sendable {
+    let number: Int
+    let path: String
+    private let queue: DatabaseQueue
+    private let insert: OpaquePointer
+    private let connection: OpaquePointer
+
+    /// Creates a new segment.
+    init(path: String, number: Int, durability: Durability, hashKey: SipHash.Key, limits: [StoredLimit]) throws {
+        self.number = number
+        self.path = path
+        queue = try DatabaseQueue(path: path, configuration: Self.configuration(durability))
+        (connection, insert) = try queue.inDatabase { db in
+            try db.execute(
+                sql: """
+                    CREATE TABLE meta (hash_low INTEGER NOT NULL, hash_high INTEGER NOT NULL);
+                    CREATE TABLE limits (id INTEGER PRIMARY KEY, name TEXT NOT NULL, signature TEXT NOT NULL);
+                    CREATE TABLE batches (sequence INTEGER PRIMARY KEY, content BLOB NOT NULL);
+                    """)
+            try db.execute(
+                sql: "INSERT INTO meta VALUES (?, ?)",
+                arguments: [Int64(bitPattern: hashKey.low), Int64(bitPattern: hashKey.high)])
+            for limit in limits {
+                try db.execute(
+                    sql: "INSERT INTO limits VALUES (?, ?, ?)",
+                    arguments: [Int64(limit.id), limit.name, limit.signature])
+            }
+            var statement: OpaquePointer?
+            let sql = "INSERT INTO batches VALUES (?, ?)"
+            let code = sqlite3_prepare_v3(
+                db.sqliteConnection, sql, -1, UInt32(SQLITE_PREPARE_PERSISTENT), &statement, nil)
+            guard code == SQLITE_OK, let connection = db.sqliteConnection, let statement else {
+                throw DatabaseError(resultCode: ResultCode(rawValue: code))
+            }
+            // GRDB's observers expect that every statement is theirs. From here on none is.
+            sqlite3_commit_hook(connection, nil, nil)
+            sqlite3_rollback_hook(connection, nil, nil)
+            sqlite3_update_hook(connection, nil, nil)
+            return (connection, statement)
+        }
+    }
+
+    deinit {
+        // Before the connection: GRDB closes it when the queue goes.
+        sqlite3_finalize(insert)
+    }
+
+    func append(_ batch: UnsafeRawBufferPointer, sequence: UInt64) throws(StoreError) {
+        sqlite3_bind_int64(insert, 1, Int64(sequence))
+        // No destructor: the bytes outlive the step, and the binding is cleared after it.
+        sqlite3_bind_blob(insert, 2, batch.baseAddress, Int32(batch.count), nil)
+        let code = sqlite3_step(insert)
+        let message = code == SQLITE_DONE ? nil : String(cString: sqlite3_errmsg(connection))
+        sqlite3_reset(insert)
+        sqlite3_clear_bindings(insert)
+        if let message { throw StoreError("can't write to \(path): \(message)") }
+    }
+
+    /// Keeps several batches in one transaction.
+    func append(_ batches: [(sequence: UInt64, content: [UInt8])]) throws(StoreError) {
+        try execute("BEGIN")
+        do throws(StoreError) {
+            for batch in batches {
+                let outcome = batch.content.withUnsafeBytes { bytes in
+                    Result { () throws(StoreError) in try append(bytes, sequence: batch.sequence) }
+                }
+                try outcome.get()
+            }
+            try execute("COMMIT")
+        } catch {
+            // Fails where SQLite has rolled back by itself, which is what is wanted.
+            sqlite3_exec(connection, "ROLLBACK", nil, nil, nil)
+            throw error
+        }
+    }
+
+    private func execute(_ sql: String) throws(StoreError) {
+        guard sqlite3_exec(connection, sql, nil, nil, nil) == SQLITE_OK else {
+            throw StoreError("can't write to \(path): \(String(cString: sqlite3_errmsg(connection)))")
+        }
+    }
+
+    private static func configuration(_ durability: Durability) -> Configuration {
+        var configuration = Configuration()
+        configuration.label = "weir.journal"
+        configuration.prepareDatabase { db in
+            // Small pages: a batch of one request is some eighty bytes. Nobody else reads the file, so the WAL index
+            // can live on the heap.
+            try db.execute(
+                sql: """
+                    PRAGMA page_size = 512;
+                    PRAGMA locking_mode = EXCLUSIVE;
+                    PRAGMA journal_mode = WAL;
+                    PRAGMA wal_autocheckpoint = 0;
+                    PRAGMA synchronous = \(durability == .power ? "FULL" : "OFF");
+                    """)
+        }
+        return configuration
+    }
+
+    // MARK: Reading a segment that an earlier run left behind
+
+    struct Contents {
+        var hashKey: SipHash.Key
+        var limits: [StoredLimit]
+        var lastBatch: [UInt8]?
+    }
+
+    /// - Throws: `DatabaseError` where the file is no segment.
+    static func contents(ofSegmentAt path: String) throws -> Contents {
+        try reading(path) { db in
+            guard let meta = try Row.fetchOne(db, sql: "SELECT hash_low, hash_high FROM meta") else {
+                throw DatabaseError(resultCode: .SQLITE_CORRUPT, message: "no hash key in \(path)")
+            }
+            let last = try Data.fetchOne(db, sql: "SELECT content FROM batches ORDER BY sequence DESC LIMIT 1")
+            return Contents(
+                hashKey: SipHash.Key(
+                    low: UInt64(bitPattern: meta["hash_low"]), high: UInt64(bitPattern: meta["hash_high"])),
+                limits: try StoredLimit.all(in: db), lastBatch: last.map(Array.init))
+        }
+    }
+
+    static func forEachBatch(
+        ofSegmentAt path: String, _ body: (_ sequence: UInt64, _ content: UnsafeRawBufferPointer) throws -> Void
+    ) throws {
+        try reading(path) { db in
+            let rows = try Row.fetchCursor(db, sql: "SELECT sequence, content FROM batches ORDER BY sequence")
+            while let row = try rows.next() {
+                let sequence: Int64 = row["sequence"]
+                try row.withUnsafeData(named: "content") { data in
+                    try data?.withUnsafeBytes { try body(UInt64(sequence), $0) }
+                }
+            }
+        }
+    }
+
+    private static func reading<T>(_ path: String, _ body: (Database) throws -> T) throws -> T {
+        var configuration = Configuration()
+        configuration.prepareDatabase { db in
+            try db.execute(sql: "PRAGMA locking_mode = EXCLUSIVE")
+        }
+        return try DatabaseQueue(path: path, configuration: configuration).inDatabase(body)
+    }
+}

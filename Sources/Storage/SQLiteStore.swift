@@ -1,0 +1,263 @@
+// SPDX-License-Identifier: Apache-2.0
+internal import Foundation
+internal import GRDB
+internal import GRDBSQLite
+package import Limits
+
+/// The ledger's counts in SQLite: one row per key in `ledger.sqlite`, and a journal of batches beside it.
+///
+/// The journal is cut into segments, files of their own, so that the two writers never wait for each other: the
+/// ledger's loop appends batches to the newest segment, and a background queue writes checkpoints to `ledger.sqlite`
+/// and then deletes the segments that these have made superfluous. A row tells the last batch that it holds, so a
+/// checkpoint needs no moment at which everything stands still.
+///
+///     ledger.sqlite               accounts, limits, transactions; anybody may read it
+///     ledger.sqlite.segment-N     batches since the last checkpoint
+///     ledger.sqlite.lock          held by the one service that uses them
+///
+/// All but the closures handed to `background` runs on the ledger's loop.
+package final class SQLiteStore: LedgerStore {
+    /// What an operator should know of a start or a fault; told once each.
+    package typealias Notice = @Sendable (String) -> Void
+
+    private let path: String
+    private let durability: Durability
+    private let notice: Notice
+    private let background: CheckpointWriter
+    private var lock: Int32 = -1
+    private var hashKey = SipHash.Key(low: 0, high: 0)
+    private var limits: [StoredLimit] = []
+    private var segment: JournalSegment?
+    private var lastSegmentNumber = 0
+    private var held: [(sequence: UInt64, content: [UInt8])] = []
+    private var appends = 0
+    private var journalBytes = 0
+    private var segmentStarted: ContinuousClock.Instant
+
+    /// A checkpoint is worth its cost at this size, but not more often than `segmentAge`, up to `largestSegment`.
+    private static let segmentBytes = 16 << 20
+    private static let segmentAge: Duration = .seconds(30)
+    private static let largestSegment = 128 << 20
+
+    package init(path: String, durability: Durability, notice: @escaping Notice) {
+        self.path = path
+        self.durability = durability
+        self.notice = notice
+        background = CheckpointWriter(path: path)
+        segmentStarted = .now
+    }
+
+    deinit {
+        if lock >= 0 { close(lock) }
+    }
+
+    // MARK: Start
+
+    package func open() throws(StoreError) -> Recovery {
+        try takeLock()
+        let stored = try openLedger()
+        limits = stored.limits
+        var lastBatch: [UInt8]?
+        var journalKey: SipHash.Key?
+        for number in segmentNumbers() {
+            lastSegmentNumber = number
+            guard let contents = readable(segmentPath(number), { try JournalSegment.contents(ofSegmentAt: $0) }) else {
+                continue
+            }
+            journalKey = contents.hashKey
+            lastBatch = contents.lastBatch ?? lastBatch
+            if limits.isEmpty { limits = contents.limits }
+        }
+        hashKey = stored.hashKey ?? journalKey ?? SipHash.Key(low: .random(in: 0...(.max)), high: .random(in: 0...(.max)))
+        if stored.hashKey == nil {
+            try describing("write to") { [hashKey, limits] in
+                try background.write { db in
+                    try db.execute(
+                        sql: "INSERT INTO meta (id, hash_low, hash_high) VALUES (1, ?, ?)",
+                        arguments: [Int64(bitPattern: hashKey.low), Int64(bitPattern: hashKey.high)])
+                    for limit in limits { try limit.save(in: db) }
+                }
+            }
+        }
+        return Recovery(hashKey: hashKey, lastBatch: lastBatch, limits: limits)
+    }
+
+    package func recover(into sink: any RecoverySink) throws(StoreError) {
+        do {
+            try background.read { db in
+                let rows = try Row.fetchCursor(db, sql: "SELECT id, limit_id, key, sequence, content FROM accounts")
+                while let row = try rows.next() {
+                    let account = AccountRow(
+                        id: UInt64(bitPattern: row[0]), limit: UInt64(bitPattern: row[1]),
+                        key: try row.bytes(at: 2), sequence: UInt64(bitPattern: row[3]), content: try row.bytes(at: 4))
+                    do { try sink.recover(account: account) } catch {
+                        notice("account \(account.id) in \(path) can't be read and starts from nothing: \(error)")
+                    }
+                }
+                let parts = try Row.fetchCursor(db, sql: "SELECT sequence, content FROM transactions ORDER BY sequence, part")
+                while let row = try parts.next() {
+                    let content = try row.bytes(at: 1)
+                    try content.withUnsafeBytes { try sink.recover(transactions: $0, sequence: UInt64(bitPattern: row[0])) }
+                }
+            }
+        } catch {
+            throw StoreError("can't read \(path): \(error)")
+        }
+        for number in segmentNumbers() {
+            _ = readable(segmentPath(number)) { segment in
+                try JournalSegment.forEachBatch(ofSegmentAt: segment) { sequence, content in
+                    try sink.recover(batch: content, sequence: sequence)
+                }
+            }
+        }
+    }
+
+    /// Two services on one ledger would each count half.
+    private func takeLock() throws(StoreError) {
+        guard lock < 0 else { return }
+        let descriptor = Glibc.open(path + ".lock", O_RDWR | O_CREAT | O_CLOEXEC, 0o640)
+        guard descriptor >= 0 else {
+            throw StoreError("can't create \(path).lock: \(String(cString: strerror(errno)))")
+        }
+        guard flock(descriptor, LOCK_EX | LOCK_NB) == 0 else {
+            close(descriptor)
+            throw StoreError("another weir serve is using \(path)")
+        }
+        lock = descriptor
+    }
+
+    /// Opens `ledger.sqlite`, checks it, and sets it aside where it is damaged: never overwritten, never trusted.
+    private func openLedger() throws(StoreError) -> (hashKey: SipHash.Key?, limits: [StoredLimit]) {
+        do {
+            return try background.open()
+        } catch let error as DatabaseError
+            where [.SQLITE_CORRUPT, .SQLITE_NOTADB].contains(error.resultCode.primaryResultCode)
+        {
+            let aside = try setAside(path)
+            notice(
+                "\(path) is damaged (\(error.message ?? "no details")); it was set aside as \(aside), "
+                    + "and counting goes on from what the journal holds")
+            return try describing("open") { try background.open() }
+        } catch {
+            throw StoreError("can't open \(path): \(error)")
+        }
+    }
+
+    /// The result of reading a segment; nil where it is damaged, and set aside.
+    private func readable<T>(_ segment: String, _ body: (String) throws -> T) -> T? {
+        do {
+            return try body(segment)
+        } catch {
+            let aside = (try? setAside(segment)) ?? "nothing: it could not be renamed"
+            notice("\(segment) is damaged (\(error)); it was set aside as \(aside), counts since the last checkpoint are lost")
+            return nil
+        }
+    }
+
+    private func setAside(_ file: String) throws(StoreError) -> String {
+        let stamp = Int(Date().timeIntervalSince1970)
+        let aside = "\(file).damaged-\(stamp)"
+        guard rename(file, aside) == 0 else {
+            throw StoreError("can't set \(file) aside: \(String(cString: strerror(errno)))")
+        }
+        for suffix in ["-wal", "-shm"] { rename(file + suffix, aside + suffix) }
+        return aside
+    }
+
+    private func segmentPath(_ number: Int) -> String { "\(path).segment-\(number)" }
+
+    private func segmentNumbers() -> [Int] {
+        CheckpointWriter.segmentNumbers(of: path)
+    }
+
+    // MARK: While in use
+
+    package func register(_ limit: StoredLimit) throws(StoreError) {
+        try describing("write to") { try background.write { try limit.save(in: $0) } }
+        limits.removeAll { $0.name == limit.name }
+        limits.append(limit)
+    }
+
+    package func append(_ batch: UnsafeRawBufferPointer, sequence: UInt64) throws(StoreError) {
+        guard let segment else { throw StoreError("the journal of \(path) is not open") }
+        if durability == .relaxed {
+            held.append((sequence, Array(batch)))
+        } else {
+            try segment.append(batch, sequence: sequence)
+        }
+        noteGrowth(of: segment, by: batch.count)
+    }
+
+    package func flush() throws(StoreError) {
+        guard let segment, !held.isEmpty else { return }
+        defer { held.removeAll(keepingCapacity: true) }
+        try segment.append(held)
+    }
+
+    /// Asks for the file's true size now and then; between, the content alone is counted.
+    private func noteGrowth(of segment: JournalSegment, by bytes: Int) {
+        appends += 1
+        journalBytes += bytes
+        if appends % 256 == 0 {
+            var status = stat()
+            if stat(segment.path + "-wal", &status) == 0 { journalBytes = Int(status.st_size) }
+        }
+    }
+
+    package var wantsCheckpoint: Bool {
+        journalBytes >= Self.segmentBytes
+            && (journalBytes >= Self.largestSegment || ContinuousClock.now - segmentStarted >= Self.segmentAge)
+    }
+
+    package func beginCheckpoint(after sequence: UInt64) throws(StoreError) {
+        try flush()
+        let number = lastSegmentNumber + 1
+        let next = try describing("start a journal segment beside") {
+            try JournalSegment(
+                path: segmentPath(number), number: number, durability: durability, hashKey: hashKey, limits: limits)
+        }
+        lastSegmentNumber = number
+        background.beginCheckpoint(from: number, retiring: segment)
+        segment = next
+        appends = 0
+        journalBytes = 0
+        segmentStarted = .now
+    }
+
+    package func save(_ piece: CheckpointPiece) -> Bool {
+        background.enqueue(piece)
+    }
+
+    package var checkpointProgress: CheckpointProgress { background.progress }
+
+    private func describing<T>(_ what: String, _ body: () throws -> T) throws(StoreError) -> T {
+        do {
+            return try body()
+        } catch {
+            throw StoreError("can't \(what) \(path): \(error)")
+        }
+    }
+}
+
+extension Row {
+    fileprivate func bytes(at index: Int) throws -> [UInt8] {
+        try withUnsafeData(atIndex: index) { data in data.map(Array.init) ?? [] }
+    }
+}
+
+extension StoredLimit {
+    static func all(in db: Database) throws -> [StoredLimit] {
+        try Row.fetchAll(db, sql: "SELECT id, name, signature FROM limits").map {
+            StoredLimit(id: UInt64(bitPattern: $0[0]), name: $0[1], signature: $0[2])
+        }
+    }
+
+    /// Replaces what the store had by this name, and drops its counts.
+    func save(in db: Database) throws {
+        let arguments: StatementArguments = [Int64(bitPattern: id), name, signature]
+        try db.execute(
+            sql: "DELETE FROM accounts WHERE limit_id IN (SELECT id FROM limits WHERE name = ? AND id <> ?)",
+            arguments: [name, Int64(bitPattern: id)])
+        try db.execute(sql: "INSERT OR REPLACE INTO limits (id, name, signature) VALUES (?, ?, ?)", arguments: arguments)
+    }
+}

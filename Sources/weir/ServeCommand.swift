@@ -1,0 +1,21 @@
+// SPDX-License-Identifier: Apache-2.0
+import ArgumentParser
+import Service
+
+struct ServeCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "serve",
+        abstract: "Runs the service in the foreground.",
+        discussion: """
+            SIGHUP reads the configuration again, SIGTERM ends the service. systemd's notifications, watchdog and \
+            socket activation are used where they are offered.
+
+            Example: weir serve --config /etc/weir/weir.yaml
+            """)
+
+    @OptionGroup var options: ConfigurationOptions
+
+    func run() async throws {
+        try await Daemon.serve(configurationPath: options.config)
+    }
+}
