@@ -84,7 +84,7 @@ class WeirService:
         def is_ready():
             if not self.is_running:
                 raise AssertionError(f"weir serve ended with {self.process.returncode}:\n{self.log()}")
-            return accepts(self.port)
+            return accepts(self.port) and accepts(self.admin_socket)
         wait_until(is_ready, "weir serve is ready", timeout, interval=0.01)
 
     def stop(self):
@@ -120,6 +120,20 @@ class WeirService:
     def limits(self, *arguments, **options):
         """Runs `weir limits`."""
         return weir("limits", *arguments, "--config", self.config_file, **options)
+
+    def standings(self, key):
+        import http.client, urllib.parse
+        connection = http.client.HTTPConnection("localhost")
+        connection.sock = connect(self.admin_socket)
+        connection.request("GET", "/limits/key?" + urllib.parse.urlencode({"key": key}))
+        answer = json.loads(connection.getresponse().read())
+        connection.close()
+        return {standing["limit"]: standing for standing in answer}
+
+    def used(self, key, limit):
+        """What a key has used of a limit's longest window; None where the limit does not know the key."""
+        standing = self.standings(key).get(limit)
+        return standing and standing["rates"][-1]["used"]
 
     def client(self, target=None):
         return PolicyClient(target or self.port)
