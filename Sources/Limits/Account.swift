@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+internal import Glibc
 
 /// What one key of one limit has used.
 package final class Account {
@@ -7,7 +8,7 @@ package final class Account {
     package let key: [UInt8]
     let hash: UInt64
     package let limit: LimitState
-    package internal(set) var windows: SlidingWindows
+    var windows: SlidingWindows
     /// Only few keys have one.
     package internal(set) var exception: Exception?
     var hasWarned = false
@@ -37,7 +38,45 @@ package final class Account {
         self.key = key
         self.hash = hash
         self.limit = limit
-        windows = SlidingWindows(lanes: limit.lanes.count)
+        windows = SlidingWindows(lanes: limit.terms.lanes.count)
+    }
+
+    // What follows is as of the limit's present slots: those of this tick.
+
+    /// What counts in a lane.
+    package func used(lane: Int) -> UInt64 {
+        windows.used(lane: lane, slot: limit.terms.slots[lane])
+    }
+
+    /// Refused tries within the longest window.
+    package var refusedTries: UInt64 { used(lane: limit.terms.refusedLane) }
+
+    func charge(_ amount: UInt64) {
+        let terms = limit.terms
+        for lane in 0..<terms.refusedLane { windows.charge(amount, lane: lane, slot: terms.slots[lane]) }
+    }
+
+    /// Counts a refused try, and charges it where the limit says so.
+    func addRefused(charging amount: UInt64) {
+        let terms = limit.terms
+        windows.charge(1, lane: terms.refusedLane, slot: terms.slots[terms.refusedLane])
+        charge(amount)
+    }
+
+    func giveBack(_ amount: UInt64, chargedAt time: LedgerTime) {
+        let terms = limit.terms
+        for lane in 0..<terms.refusedLane {
+            windows.giveBack(amount, lane: lane, chargedIn: terms.lanes[lane].slot(at: time))
+        }
+    }
+
+    /// When `amount` more fits into a window; `time` where it does now, nil where it never does.
+    func fitting(_ amount: UInt64, lane: Int, at time: LedgerTime) -> LedgerTime? {
+        let terms = limit.terms
+        let admitted = admitted(lane: lane, at: time)
+        guard amount <= admitted else { return nil }
+        let blocking = windows.blockingSlot(amount, under: admitted, lane: lane, slot: terms.slots[lane])
+        return blocking.map { terms.lanes[lane].expiry(ofSlot: $0) } ?? time
     }
 
     /// What the rate of `lane` admits to this key.
@@ -46,7 +85,15 @@ package final class Account {
             if let raised = exception.raised, raised.until > time { return raised.counts[lane] }
             if let overridden = exception.overridden { return overridden[lane] }
         }
-        return limit.limit.rates[lane].count
+        return limit.terms.counts[lane]
+    }
+
+    /// Whether the bytes are the same; the comparison of arrays goes element by element.
+    func hasKey(_ other: [UInt8]) -> Bool {
+        key.count == other.count
+            && key.withUnsafeBytes { mine in
+                other.withUnsafeBytes { memcmp(mine.baseAddress!, $0.baseAddress!, mine.count) == 0 }
+            }
     }
 
     /// The exception, made where there is none yet.
@@ -62,41 +109,10 @@ package final class Account {
         return until
     }
 
-    package func used(lane: Int, at time: LedgerTime) -> UInt64 {
-        windows.used(lane: lane, of: limit.lanes[lane], at: time)
-    }
-
-    /// Refused tries within the longest window.
-    package func refusedTries(at time: LedgerTime) -> UInt64 {
-        used(lane: limit.refusedLane, at: time)
-    }
-
-    func charge(_ amount: UInt64, at time: LedgerTime) {
-        for lane in 0..<limit.refusedLane { windows.charge(amount, lane: lane, of: limit.lanes[lane], at: time) }
-    }
-
-    func giveBack(_ amount: UInt64, chargedAt time: LedgerTime) {
-        for lane in 0..<limit.refusedLane {
-            windows.giveBack(amount, lane: lane, of: limit.lanes[lane], chargedAt: time)
-        }
-    }
-
-    /// When `amount` more fits into a window; nil where it never does.
-    func fitting(_ amount: UInt64, lane: Int, at time: LedgerTime) -> LedgerTime? {
-        windows.fitting(
-            amount, under: admitted(lane: lane, at: time), lane: lane, of: limit.lanes[lane], at: time)
-    }
-
     /// Other counts for a time; those of another number of rates than the limit has are of an older configuration.
     func setRaised(_ counts: [UInt64], until: LedgerTime) {
-        guard counts.count == limit.refusedLane else { return }
+        guard counts.count == limit.terms.refusedLane else { return }
         makeException().raised = (counts, until)
-    }
-
-    /// Counts a refused try, and charges it where the limit says so.
-    func addRefused(charging amount: UInt64, at time: LedgerTime) {
-        windows.charge(1, lane: limit.refusedLane, of: limit.lanes[limit.refusedLane], at: time)
-        charge(amount, at: time)
     }
 
     /// Nothing counts any more, and nobody has decided anything about this key.
@@ -105,7 +121,7 @@ package final class Account {
             if exception.blockedUntil.map({ $0 > time }) ?? false { return false }
             if exception.raised.map({ $0.until > time }) ?? false { return false }
         }
-        return limit.lanes.indices.allSatisfy { used(lane: $0, at: time) == 0 }
+        return limit.terms.lanes.indices.allSatisfy { used(lane: $0) == 0 }
     }
 }
 
@@ -128,7 +144,7 @@ struct AccountTable {
             let mask = slots.count &- 1
             var index = Int(truncatingIfNeeded: hash) & mask
             while let account = slots[index] {
-                if account.hash == hash, account.key == key { return account }
+                if account.hash == hash, account.hasKey(key) { return account }
                 index = (index &+ 1) & mask
             }
             return nil
@@ -209,71 +225,3 @@ struct AccountTable {
     }
 }
 
-/// A limit in use: its accounts and figures.
-package final class LimitState {
-    /// Replaced on reload by one that counts the same.
-    package internal(set) var limit: Limit
-    /// The windows of the lanes: one for each rate, and the last for refused tries.
-    package private(set) var lanes: [Window]
-    /// What the store calls the limit.
-    let storedID: UInt64
-    /// Whether the limit can only be judged where the recipient is known.
-    private(set) var isPerRecipient: Bool
-    var accounts = AccountTable()
-    package internal(set) var refusals: UInt64 = 0
-    package internal(set) var peak: Peak?
-
-    /// The fullest any window has been since the last summary, as anvil(8) logs it.
-    package struct Peak: Sendable {
-        package var key: [UInt8]
-        package var rate: Rate
-        package var used: UInt64
-    }
-
-    init(limit: Limit, storedID: UInt64) {
-        self.limit = limit
-        self.storedID = storedID
-        lanes = limit.rates.map(\.window) + [limit.longestWindow]
-        isPerRecipient = limit.isPerRecipient
-    }
-
-    /// Takes over another wording of the limit, whose counts mean the same; windows of equal length keep theirs.
-    func replace(with newLimit: Limit, at time: LedgerTime, changed: (Account) -> Void) {
-        let newLanes = newLimit.rates.map(\.window) + [newLimit.longestWindow]
-        if newLanes != lanes {
-            accounts.forEach { account in
-                account.windows = relaned(account.windows, to: newLanes, at: time)
-                account.exception?.raised = nil
-                changed(account)
-            }
-            lanes = newLanes
-        }
-        limit = newLimit
-        isPerRecipient = newLimit.isPerRecipient
-    }
-
-    private func relaned(_ old: SlidingWindows, to newLanes: [Window], at time: LedgerTime) -> SlidingWindows {
-        var old = old
-        var new = SlidingWindows(lanes: newLanes.count)
-        for (lane, window) in newLanes.enumerated() {
-            // The lane of refused tries is the last one, before and after.
-            let candidates = lane == newLanes.count - 1 ? refusedLane..<lanes.count : 0..<refusedLane
-            guard let oldLane = candidates.first(where: { lanes[$0] == window }) else { continue }
-            _ = old.used(lane: oldLane, of: window, at: time)
-            old.forEachSlot(lane: oldLane, of: window, at: time) { slot, amount in
-                new.restore(amount, slot: slot, lane: lane, of: window)
-            }
-        }
-        return new
-    }
-
-    /// The lane of refused tries; it slides with the longest window.
-    var refusedLane: Int { lanes.count - 1 }
-    package var accountCount: Int { accounts.count }
-
-    func notePeak(of account: Account, lane: Int, used: UInt64) {
-        let rate = limit.rates[lane]
-        if let peak, peak.used * rate.count >= used * peak.rate.count { return }
-        peak = Peak(key: account.key, rate: rate, used: used)
-    }
-}

@@ -18,21 +18,28 @@ package struct Condition: Sendable {
 
     package let part: KeyPart
     package let test: Test
+    /// Conditions look at whole addresses: prefixes group keys, not clients.
+    private let forms: KeyForms
 
-    package init(part: KeyPart, test: Test) {
+    package init(part: KeyPart, test: Test, forms: KeyForms) {
         self.part = part
         self.test = test
+        self.forms = Self.exact(forms)
+    }
+
+    private static func exact(_ forms: KeyForms) -> KeyForms {
+        var exact = forms
+        (exact.ipv4Prefix, exact.ipv6Prefix) = (32, 128)
+        return exact
     }
 
     /// Whether the condition holds. `value` is working space.
-    func holds(
-        _ attributes: Attributes, forms: KeyForms, scratch: MatchScratch, value: inout [UInt8]
-    ) -> Bool {
-        holds(test, attributes[part.attribute], forms: forms, scratch: scratch, value: &value)
+    func holds(_ attributes: Attributes, scratch: MatchScratch, value: inout [UInt8]) -> Bool {
+        holds(test, attributes[part.attribute], scratch: scratch, value: &value)
     }
 
     private func holds(
-        _ test: Test, _ raw: UnsafeRawBufferPointer, forms: KeyForms, scratch: MatchScratch, value: inout [UInt8]
+        _ test: Test, _ raw: UnsafeRawBufferPointer, scratch: MatchScratch, value: inout [UInt8]
     ) -> Bool {
         switch test {
         case .present where part.form != .domain:
@@ -40,7 +47,7 @@ package struct Condition: Sendable {
         case .absent where part.form != .domain:
             return raw.isEmpty
         case .not(let inner):
-            return !holds(inner, raw, forms: forms, scratch: scratch, value: &value)
+            return !holds(inner, raw, scratch: scratch, value: &value)
         case .inNetworks(let networks):
             guard let address = IPAddress(raw) else { return false }
             return networks.contains { $0.contains(address) }
@@ -48,10 +55,7 @@ package struct Condition: Sendable {
             return pattern.matches(raw, using: scratch) == .match
         case .present, .absent, .equals, .inTables:
             value.removeAll(keepingCapacity: true)
-            // Conditions look at the whole address: prefixes group keys, not clients.
-            var exact = forms
-            (exact.ipv4Prefix, exact.ipv6Prefix) = (32, 128)
-            let hasValue = part.append(raw, to: &value, forms: exact)
+            let hasValue = part.append(raw, to: &value, forms: forms)
             switch test {
             case .present: return hasValue
             case .absent: return !hasValue
@@ -69,10 +73,8 @@ package struct Condition: Sendable {
 
     /// A value of the configuration in the form in which values of requests are compared.
     package static func canonical(_ text: String, for part: KeyPart, forms: KeyForms) -> [UInt8] {
-        var exact = forms
-        (exact.ipv4Prefix, exact.ipv6Prefix) = (32, 128)
         var value: [UInt8] = []
-        _ = Array(text.utf8).withUnsafeBytes { part.append($0, to: &value, forms: exact) }
+        _ = Array(text.utf8).withUnsafeBytes { part.append($0, to: &value, forms: exact(forms)) }
         return value
     }
 }

@@ -19,26 +19,43 @@ enum JournalEntry: UInt8 {
 }
 
 /// Appends numbers and bytes to a growing buffer.
-struct JournalWriter {
-    private(set) var bytes: [UInt8] = []
+///
+/// `bytes` is valid for `capacity` bytes, `count` of them written, from init to deinit; only this value, which can't be
+/// copied, knows it. An array would check for other owners with each byte.
+struct JournalWriter: ~Copyable {
+    private var bytes: UnsafeMutableRawPointer
+    private var capacity = 1024
+    private(set) var count = 0
 
-    var isEmpty: Bool { bytes.isEmpty }
+    init() {
+        bytes = .allocate(byteCount: capacity, alignment: 8)
+    }
+
+    deinit {
+        bytes.deallocate()
+    }
+
+    var isEmpty: Bool { count == 0 }
+    /// What was written; valid until the next write.
+    var content: UnsafeRawBufferPointer { UnsafeRawBufferPointer(start: bytes, count: count) }
 
     mutating func removeAll() {
-        bytes.removeAll(keepingCapacity: true)
+        count = 0
     }
 
     mutating func write(_ entry: JournalEntry) {
-        bytes.append(entry.rawValue)
+        reserve(1)
+        append(entry.rawValue)
     }
 
     mutating func write(_ value: UInt64) {
+        reserve(10)
         var value = value
         while value >= 0x80 {
-            bytes.append(UInt8(truncatingIfNeeded: value) | 0x80)
+            append(UInt8(truncatingIfNeeded: value) | 0x80)
             value >>= 7
         }
-        bytes.append(UInt8(truncatingIfNeeded: value))
+        append(UInt8(truncatingIfNeeded: value))
     }
 
     mutating func write(signed value: Int64) {
@@ -47,12 +64,30 @@ struct JournalWriter {
 
     /// Eight bytes as they are: hashes do not get shorter.
     mutating func write(hash: UInt64) {
-        withUnsafeBytes(of: hash.littleEndian) { bytes.append(contentsOf: $0) }
+        reserve(8)
+        bytes.storeBytes(of: hash.littleEndian, toByteOffset: count, as: UInt64.self)
+        count &+= 8
     }
 
     mutating func write(_ field: [UInt8]) {
         write(UInt64(field.count))
-        bytes.append(contentsOf: field)
+        reserve(field.count)
+        field.withUnsafeBytes { (bytes + count).copyMemory(from: $0.baseAddress ?? UnsafeRawPointer(bytes), byteCount: $0.count) }
+        count += field.count
+    }
+
+    private mutating func append(_ byte: UInt8) {
+        bytes.storeBytes(of: byte, toByteOffset: count, as: UInt8.self)
+        count &+= 1
+    }
+
+    private mutating func reserve(_ more: Int) {
+        guard count &+ more > capacity else { return }
+        capacity = max(2 * capacity, count + more)
+        let grown = UnsafeMutableRawPointer.allocate(byteCount: capacity, alignment: 8)
+        grown.copyMemory(from: bytes, byteCount: count)
+        bytes.deallocate()
+        bytes = grown
     }
 }
 

@@ -85,7 +85,7 @@ extension Ledger {
         while seen < 16 {
             sweepSlots(64) { account in
                 seen += 1
-                let used = account.limit.lanes.indices.reduce(0) { $0 + account.used(lane: $1, at: now) }
+                let used = account.limit.terms.lanes.indices.reduce(0) { $0 + account.used(lane: $1) }
                 if least.map({ used < $0.used }) ?? true { least = (account, used) }
             }
         }

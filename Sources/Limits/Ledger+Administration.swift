@@ -45,12 +45,12 @@ extension Ledger {
             let admitted = account.admitted(lane: lane, at: now)
             let fitting = account.fitting(1, lane: lane, at: now)
             return Standing.Usage(
-                rate: limit.limit.rates[lane], used: account.used(lane: lane, at: now), admitted: admitted,
+                rate: limit.limit.rates[lane], used: account.used(lane: lane), admitted: admitted,
                 freesAt: fitting == now ? nil : fitting)
         }
         return Standing(
             limit: limit.limit.name, count: limit.limit.count, mode: limit.limit.mode, key: account.key, usages: usages,
-            refusedTries: account.refusedTries(at: now), blockedUntil: account.blockedUntil(at: now),
+            refusedTries: account.refusedTries, blockedUntil: account.blockedUntil(at: now),
             raisedUntil: account.exception?.raised.flatMap { $0.until > now ? $0.until : nil },
             isExempt: account.exception?.isExempt ?? false)
     }
@@ -58,11 +58,11 @@ extension Ledger {
     /// How full the fullest window of an account is, in thousandths; nil for one that is idle.
     package func fullness(of account: Account) -> UInt64? {
         var fullest: UInt64?
-        for lane in account.limit.lanes.indices {
-            let used = account.used(lane: lane, at: now)
+        for lane in account.limit.terms.lanes.indices {
+            let used = account.used(lane: lane)
             guard used > 0 else { continue }
             // The last lane holds refused tries: it makes an account worth showing, but is no measure.
-            let isRate = lane < account.limit.refusedLane
+            let isRate = lane < account.limit.terms.refusedLane
             let fullness = isRate ? used &* 1000 / max(1, account.admitted(lane: lane, at: now)) : 0
             fullest = max(fullest ?? 0, fullness)
         }
@@ -178,14 +178,19 @@ extension Ledger {
             state.accounts = AccountTable()
         }
         limits = states
+        limitsConnections = newLimits.contains { $0.count == .connections }
         accountCount = states.reduce(0) { $0 + $1.accounts.count }
         upkeep.sweepLimit = 0
         upkeep.sweepCursor = AccountTable.Cursor()
     }
 
     private func continuing(_ limit: Limit, _ stored: StoredLimit, from before: LimitState?) -> LimitState {
-        guard let before else { return LimitState(limit: limit, storedID: stored.id) }
-        before.replace(with: limit, at: now, changed: noteChange)
+        guard let before else { 
+            let state = LimitState(limit: limit, storedID: stored.id)
+            state.terms.setTime(now)
+            return state
+        }
+        before.replaceTerms(with: limit, at: now, changed: noteChange)
         return before
     }
 }

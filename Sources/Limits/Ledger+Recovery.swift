@@ -2,16 +2,16 @@
 
 extension JournalWriter {
     /// The content of an account's row: each window with its slots, then what sets the key apart.
-    mutating func write(_ account: Account, at time: LedgerTime) {
-        let lanes = account.limit.lanes
+    mutating func write(_ account: Account) {
+        let (lanes, slots) = (account.limit.terms.lanes, account.limit.terms.slots)
         write(UInt64(lanes.count))
         for lane in lanes.indices {
             write(UInt64(lanes[lane].milliseconds))
             var count: UInt64 = 0
-            account.windows.forEachSlot(lane: lane, of: lanes[lane], at: time) { _, _ in count += 1 }
+            account.windows.forEachSlot(lane: lane, slot: slots[lane]) { _, _ in count += 1 }
             write(count)
             var previous: Int64 = 0
-            account.windows.forEachSlot(lane: lane, of: lanes[lane], at: time) { slot, amount in
+            account.windows.forEachSlot(lane: lane, slot: slots[lane]) { slot, amount in
                 write(signed: slot - previous)
                 write(amount)
                 previous = slot
@@ -106,13 +106,15 @@ final class Replay: RecoverySink {
         var reader = JournalReader(content)
         let time = try Ledger.readAnchor(&reader).time
         ledger.sequence = max(ledger.sequence, sequence)
+        // What the batch did, it did at its own time.
+        for limit in limits.values { limit.terms.setTime(time) }
         while !reader.isAtEnd {
             switch try reader.readEntry() {
             case .account: try recoverAccount(&reader)
             case .transaction: try recoverTransaction(&reader, sequence, time)
             case .refused:
                 let account = try readAccount(&reader, changedBy: sequence)
-                account?.addRefused(charging: try reader.read(), at: time)
+                account?.addRefused(charging: try reader.read())
             case .blocked:
                 let account = try readAccount(&reader, changedBy: sequence)
                 let until = try reader.readSigned()
@@ -161,7 +163,7 @@ final class Replay: RecoverySink {
             let appliesToAccount = account.savedSequence < sequence
             if appliesToAccount { ledger.noteChange(of: account) }
             if amount > 0 {
-                if appliesToAccount { account.charge(UInt64(amount), at: time) }
+                if appliesToAccount { account.charge(UInt64(amount)) }
                 transaction?.charges.append(.init(account: account, amount: UInt64(amount), time: time))
             } else {
                 let given = amount.magnitude
@@ -206,7 +208,7 @@ final class Replay: RecoverySink {
     }
 
     private func restore(_ account: Account, from reader: inout JournalReader) throws(JournalDamage) {
-        let lanes = account.limit.lanes
+        let lanes = account.limit.terms.lanes
         let stored = try reader.read()
         var restored: Set<Int> = []
         for storedLane in 0..<stored {
@@ -223,7 +225,7 @@ final class Replay: RecoverySink {
                 let amount = try reader.read()
                 guard let lane, amount <= SlidingWindows.largestAmount else { continue }
                 let age = lanes[lane].slot(at: ledger.now) &- slot
-                if 0...Window.slots ~= age { account.windows.restore(amount, slot: slot, lane: lane, of: lanes[lane]) }
+                if 0...Window.slots ~= age { account.windows.restore(amount, slot: slot, lane: lane) }
             }
         }
         let blockedUntil = try reader.readSigned()

@@ -153,7 +153,7 @@ extension Ledger {
             writer.write(transaction)
             count += 1
         }
-        if count > 0 { return (.transactions(sequence: sequence, content: writer.bytes), count) }
+        if count > 0 { return (.transactions(sequence: sequence, content: Array(writer.content)), count) }
         return (.end, 1)
     }
 
@@ -161,8 +161,8 @@ extension Ledger {
         account.isDirty = false
         account.isStored = true
         var writer = JournalWriter()
-        writer.write(account, at: now)
+        writer.write(account)
         return AccountRow(
-            id: account.id, limit: account.limit.storedID, key: account.key, sequence: sequence, content: writer.bytes)
+            id: account.id, limit: account.limit.storedID, key: account.key, sequence: sequence, content: Array(writer.content))
     }
 }

@@ -36,6 +36,8 @@ package final class Ledger {
     var lastAccountID: UInt64 = 0
     var lastLimitID: UInt64 = 0
     var accountCount = 0
+    /// Some limit counts connections.
+    var limitsConnections = false
     /// Counts up with every reload: what tables say of a key is looked up again.
     var generation: UInt32 = 0
     var upkeep = Upkeep()
@@ -50,7 +52,7 @@ package final class Ledger {
         var giveBack: UInt64 = 0
 
         var limit: LimitState { account.limit }
-        var isOfConnection: Bool { account.limit.limit.count == .connections }
+        var isOfConnection: Bool { account.limit.terms.limit.count == .connections }
     }
 
     /// - Throws: what the store says where it can't be opened; nothing has been changed then.
@@ -66,6 +68,7 @@ package final class Ledger {
         transactions = TransactionTable(capacity: settings.mostTransactions)
         try register(limits, known: recovery.limits)
         try store.recover(into: Replay(ledger: self))
+        beginTick()
         try beginCheckpoint()
     }
 
@@ -77,6 +80,7 @@ package final class Ledger {
     /// Reads the clock; to be called before the first request of a tick.
     package func beginTick() {
         tick = clock.anchor()
+        for limit in limits { limit.terms.setTime(tick.time) }
     }
 
     /// Hands what was decided since the last call to the store.
@@ -86,10 +90,7 @@ package final class Ledger {
         guard !journal.isEmpty else { return }
         sequence += 1
         defer { journal.removeAll() }
-        let result = journal.bytes.withUnsafeBytes { batch -> Result<Void, StoreError> in
-            Result { () throws(StoreError) in try store.append(batch, sequence: sequence) }
-        }
-        try result.get()
+        try store.append(journal.content, sequence: sequence)
     }
 
     /// Lets go of what was decided since the last call: the store can't take it, and a checkpoint will.
@@ -115,7 +116,7 @@ package final class Ledger {
                 return Decision(action: known.refusal(of: subject.request), transaction: subject.id)
             }
         }
-        let connection = countsConnections ? self.connection(of: request, state) : nil
+        let connection = limitsConnections ? self.connection(of: request, state) : nil
         if let refusal = connection?.refusal { return Decision(action: refusal, transaction: subject.id) }
 
         plan.removeAll(keepingCapacity: true)
@@ -126,7 +127,7 @@ package final class Ledger {
                 plan.append(step)
                 continue
             }
-            if limit.limit.mode == .shadow {
+            if limit.terms.limit.mode == .shadow {
                 _ = refuse(found, request)
             } else if refusal == nil {
                 refusal = found
@@ -175,21 +176,21 @@ package final class Ledger {
         of limit: LimitState, _ request: Attributes, _ state: ProtocolState, _ subject: Subject,
         _ connection: Connection?
     ) -> Step? {
-        let counts = limit.limit.count == .connections ? connection.map { !$0.isCounted } ?? false : state.isMail
+        let terms = limit.terms
+        let counts = terms.limit.count == .connections ? connection.map { !$0.isCounted } ?? false : state.isMail
         // At the end of a message with several recipients none of them is named.
-        if limit.isPerRecipient, state.isMail, request.recipient.isEmpty { return nil }
-        for condition in limit.limit.conditions
-        where !condition.holds(request, forms: limit.limit.key.forms, scratch: scratch, value: &key) {
+        if terms.isPerRecipient, state.isMail, request.recipient.isEmpty { return nil }
+        for condition in terms.limit.conditions where !condition.holds(request, scratch: scratch, value: &key) {
             return nil
         }
-        guard limit.limit.key.build(request, into: &key),
+        guard terms.limit.key.build(request, into: &key),
             let account = counts ? account(for: key, of: limit) : existingAccount(for: key, of: limit)
         else { return nil }
         if account.exception?.isExempt ?? false { return nil }
         var step = Step(account: account)
         if counts {
             let charged = subject.transaction?.charged(to: account) ?? 0
-            let target = target(limit.limit.count, request, state, charged: charged)
+            let target = target(terms.limit.count, request, state, charged: charged)
             if target > charged { step.charge = target - charged } else { step.giveBack = charged - target }
         }
         return step
@@ -221,11 +222,10 @@ package final class Ledger {
             return Refusal(account: account, reason: .blocked, lane: 0, amount: step.charge, until: until)
         }
         guard step.charge > 0 else { return nil }
-        let limit = account.limit
         var worst: Refusal?
-        for lane in 0..<limit.refusedLane {
+        for lane in 0..<account.limit.terms.refusedLane {
             let admitted = account.admitted(lane: lane, at: now)
-            if account.used(lane: lane, at: now) &+ step.charge <= admitted { continue }
+            if account.used(lane: lane) &+ step.charge <= admitted { continue }
             guard let fitting = account.fitting(step.charge, lane: lane, at: now) else {
                 return Refusal(account: account, reason: .tooLarge, lane: lane, amount: step.charge, until: now)
             }
@@ -243,7 +243,7 @@ package final class Ledger {
         let (account, limit) = (refusal.account, refusal.account.limit)
         limit.refusals += 1
         let alsoCharged = limit.limit.countRefused && refusal.reason != .tooLarge ? refusal.amount : 0
-        account.addRefused(charging: alsoCharged, at: now)
+        account.addRefused(charging: alsoCharged)
         openBatch()
         journal.write(.refused)
         journal.write(account.id)
@@ -251,7 +251,7 @@ package final class Ledger {
         noteChange(of: account)
         var blockedUntil: LedgerTime?
         if let block = limit.limit.block, refusal.reason != .blocked,
-            account.refusedTries(at: now) >= block.after
+            account.refusedTries >= block.after
         {
             blockedUntil = now + block.milliseconds
             setBlock(of: account, until: blockedUntil)
@@ -277,7 +277,7 @@ package final class Ledger {
             let limit = charge.account.limit
             let charged = transaction.charged(to: charge.account)
             let target: UInt64
-            if limit.isPerRecipient, !request.recipient.isEmpty {
+            if limit.terms.isPerRecipient, !request.recipient.isEmpty {
                 // One recipient is left, and it is not counted here: those that were have been rejected.
                 target = 0
             } else if limit.limit.key.isPerRecipient {
@@ -328,12 +328,12 @@ package final class Ledger {
         let account = step.account
         let limit = account.limit
         var isNear = false
-        account.charge(step.charge, at: now)
-        for lane in 0..<limit.refusedLane {
-            let used = account.used(lane: lane, at: now)
+        account.charge(step.charge)
+        for lane in 0..<limit.terms.refusedLane {
+            let used = account.used(lane: lane)
             let admitted = account.admitted(lane: lane, at: now)
             limit.notePeak(of: account, lane: lane, used: used)
-            if used &* 100 >= admitted &* limit.limit.warnAt {
+            if used &* 100 >= admitted &* limit.terms.limit.warnAt {
                 isNear = true
                 if !account.hasWarned {
                     account.hasWarned = true
@@ -397,8 +397,6 @@ package final class Ledger {
         /// It was refused, and so is all that comes over it.
         let refusal: [UInt8]?
     }
-
-    var countsConnections: Bool { limits.contains { $0.limit.count == .connections } }
 
     /// A repeated CONNECT within this time is Postfix asking again after a fault, and not a new connection.
     private static let repeatedConnect: Int64 = 110_000

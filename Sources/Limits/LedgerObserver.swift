@@ -33,7 +33,7 @@ package struct LimitEvent {
 
     package var limit: Limit { account.limit.limit }
     package var rate: Rate { limit.rates[lane] }
-    package var used: UInt64 { account.used(lane: lane, at: time) }
+    package var used: UInt64 { account.used(lane: lane) }
     package var admitted: UInt64 { account.admitted(lane: lane, at: time) }
     /// Whole seconds until there is room again, one at least.
     package var retrySeconds: Int64 { max(1, (until - time + 999) / 1000) }

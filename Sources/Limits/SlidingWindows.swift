@@ -32,8 +32,11 @@ package struct Window: Hashable, Sendable {
 ///
 /// Lane i belongs to window i. A lane holds a header word (number of used slots and their sum) and its used slots,
 /// oldest first, each a word of slot number (24 bits, wrapping) and amount (40 bits). All lanes have the same
-/// capacity, which grows with use up to 61 slots.
-package struct SlidingWindows: Sendable {
+/// capacity, which grows with use up to 61 slots. Slot numbers come from `Window.slot`, and never go back.
+///
+/// The words are allocated by hand: an array would take 32 bytes more for each of a million keys. `words` is valid for
+/// `lanes * laneLength` words from init to deinit, and only this value, which can't be copied, knows it.
+package struct SlidingWindows: ~Copyable {
     /// The most that one slot, and so one limit, can hold.
     package static let largestAmount: UInt64 = 1 << 40 - 1
 
@@ -41,130 +44,130 @@ package struct SlidingWindows: Sendable {
     private static let sumMask: UInt64 = 1 << 56 - 1
     private static let longestLane = Int(Window.slots) + 2
 
-    private var words: [UInt64]
+    private var words: UnsafeMutablePointer<UInt64>
     private let lanes: Int32
     /// Words from one lane to the next.
     private var laneLength: Int32 = 2
 
     package init(lanes: Int) {
         self.lanes = Int32(lanes)
-        words = Array(repeating: 0, count: lanes * 2)
+        words = .allocate(capacity: lanes * 2)
+        words.initialize(repeating: 0, count: lanes * 2)
     }
 
-    private func start(ofLane lane: Int) -> Int {
-        lane &* Int(laneLength)
+    deinit {
+        words.deallocate()
     }
 
-    /// What counts in the window at `time`.
-    package mutating func used(lane: Int, of window: Window, at time: LedgerTime) -> UInt64 {
-        let base = start(ofLane: lane)
-        let header = words[base]
-        if header == 0 { return 0 }
-        let now = UInt64(bitPattern: window.slot(at: time)) & Self.slotMask
-        if isExpired(words[base &+ 1], now: now) { dropExpired(base: base, now: now) }
-        return words[base] & Self.sumMask
+    private func lane(_ lane: Int) -> UnsafeMutablePointer<UInt64> {
+        assert(0..<Int(lanes) ~= lane)
+        return words + lane &* Int(laneLength)
     }
 
-    package mutating func charge(_ amount: UInt64, lane: Int, of window: Window, at time: LedgerTime) {
+    /// What counts in the window when `slot` is the present one.
+    package mutating func used(lane number: Int, slot: Int64) -> UInt64 {
+        let lane = lane(number)
+        if lane[0] == 0 { return 0 }
+        let now = UInt64(bitPattern: slot) & Self.slotMask
+        if Self.isExpired(lane[1], now: now) { Self.dropExpired(lane, now: now) }
+        return lane[0] & Self.sumMask
+    }
+
+    package mutating func charge(_ amount: UInt64, lane number: Int, slot: Int64) {
         guard amount > 0 else { return }
-        let slot = UInt64(bitPattern: window.slot(at: time)) & Self.slotMask
-        _ = used(lane: lane, of: window, at: time)
-        var base = start(ofLane: lane)
-        var count = Int(words[base] >> 56)
-        if count > 0, words[base &+ count] >> 40 == slot {
-            words[base &+ count] &+= amount
+        _ = used(lane: number, slot: slot)
+        let now = UInt64(bitPattern: slot) & Self.slotMask
+        var lane = lane(number)
+        let count = Int(lane[0] >> 56)
+        if count > 0, lane[count] >> 40 == now {
+            lane[count] &+= amount
         } else {
             if count &+ 1 == laneLength {
                 grow()
-                base = start(ofLane: lane)
+                lane = self.lane(number)
             }
-            count &+= 1
-            words[base &+ count] = slot << 40 | amount
-            words[base] &+= 1 << 56
+            lane[count &+ 1] = now << 40 | amount
+            lane[0] &+= 1 << 56
         }
-        words[base] &+= amount
+        lane[0] &+= amount
     }
 
-    /// Takes back what was charged at `time`; what has expired since stays gone.
-    package mutating func giveBack(_ amount: UInt64, lane: Int, of window: Window, chargedAt time: LedgerTime) {
-        let slot = UInt64(bitPattern: window.slot(at: time)) & Self.slotMask
-        let base = start(ofLane: lane)
-        let count = Int(words[base] >> 56)
-        for index in stride(from: base &+ count, to: base, by: -1) where words[index] >> 40 == slot {
-            let taken = min(amount, words[index] & Self.largestAmount)
-            words[index] &-= taken
-            words[base] &-= taken
+    /// Takes back what was charged in `slot`; what has expired since stays gone.
+    package mutating func giveBack(_ amount: UInt64, lane number: Int, chargedIn slot: Int64) {
+        let charged = UInt64(bitPattern: slot) & Self.slotMask
+        let lane = lane(number)
+        for index in stride(from: Int(lane[0] >> 56), to: 0, by: -1) where lane[index] >> 40 == charged {
+            let taken = min(amount, lane[index] & Self.largestAmount)
+            lane[index] &-= taken
+            lane[0] &-= taken
             return
         }
     }
 
-    /// When `amount` more will fit under `limit`, or nil where it can never fit.
-    package mutating func fitting(
-        _ amount: UInt64, under limit: UInt64, lane: Int, of window: Window, at time: LedgerTime
-    ) -> LedgerTime? {
-        guard amount <= limit else { return nil }
-        var sum = used(lane: lane, of: window, at: time)
-        if sum &+ amount <= limit { return time }
-        var fitting = time
-        forEachSlot(lane: lane, of: window, at: time) { slot, charged in
+    /// The slot with which, when it has expired, `amount` more fits under `limit`; nil where it fits already.
+    ///
+    /// - Precondition: `amount` is not more than `limit`.
+    package mutating func blockingSlot(_ amount: UInt64, under limit: UInt64, lane number: Int, slot: Int64) -> Int64? {
+        var sum = used(lane: number, slot: slot)
+        var blocking: Int64?
+        forEachSlot(lane: number, slot: slot) { charged, value in
             guard sum &+ amount > limit else { return }
-            sum &-= charged
-            fitting = window.expiry(ofSlot: slot)
+            sum &-= value
+            blocking = charged
         }
-        return fitting
+        return blocking
     }
 
-    /// The used slots, oldest first, by their full numbers. `time` must not be before the last charge.
-    package func forEachSlot(
-        lane: Int, of window: Window, at time: LedgerTime, _ body: (_ slot: Int64, _ amount: UInt64) -> Void
-    ) {
-        let base = start(ofLane: lane)
-        let now = window.slot(at: time)
-        for index in base + 1..<base + 1 + Int(words[base] >> 56) {
-            let age = (UInt64(bitPattern: now) &- words[index] >> 40) & Self.slotMask
-            body(now - Int64(age), words[index] & Self.largestAmount)
+    /// The used slots, oldest first, by their full numbers; `slot` is the present one.
+    package func forEachSlot(lane number: Int, slot: Int64, _ body: (_ slot: Int64, _ amount: UInt64) -> Void) {
+        let lane = lane(number)
+        let count = Int(lane[0] >> 56)
+        var index = 1
+        while index <= count {
+            let age = (UInt64(bitPattern: slot) &- lane[index] >> 40) & Self.slotMask
+            body(slot - Int64(age), lane[index] & Self.largestAmount)
+            index += 1
         }
     }
 
     /// Puts back a slot as `forEachSlot` gave it; slots come oldest first.
-    package mutating func restore(_ amount: UInt64, slot: Int64, lane: Int, of window: Window) {
-        if Int(words[start(ofLane: lane)] >> 56) + 1 == laneLength { grow() }
-        let base = start(ofLane: lane)
-        let count = Int(words[base] >> 56)
-        words[base + count + 1] = (UInt64(bitPattern: slot) & Self.slotMask) << 40 | amount
-        words[base] += 1 << 56 + amount
+    package mutating func restore(_ amount: UInt64, slot: Int64, lane number: Int) {
+        if Int(lane(number)[0] >> 56) + 1 == laneLength { grow() }
+        let lane = lane(number)
+        lane[Int(lane[0] >> 56) + 1] = (UInt64(bitPattern: slot) & Self.slotMask) << 40 | amount
+        lane[0] += 1 << 56 + amount
     }
 
     package mutating func clear() {
-        words = Array(repeating: 0, count: words.count)
+        words.update(repeating: 0, count: Int(lanes * laneLength))
     }
 
-    private func isExpired(_ word: UInt64, now: UInt64) -> Bool {
-        (now &- word >> 40) & Self.slotMask > UInt64(Window.slots)
+    private static func isExpired(_ word: UInt64, now: UInt64) -> Bool {
+        (now &- word >> 40) & slotMask > UInt64(Window.slots)
     }
 
-    private mutating func dropExpired(base: Int, now: UInt64) {
-        let count = Int(words[base] >> 56)
+    private static func dropExpired(_ lane: UnsafeMutablePointer<UInt64>, now: UInt64) {
+        let count = Int(lane[0] >> 56)
         var dropped = 0
         var amount: UInt64 = 0
-        while dropped < count, isExpired(words[base &+ 1 &+ dropped], now: now) {
-            amount &+= words[base &+ 1 &+ dropped] & Self.largestAmount
+        while dropped < count, isExpired(lane[1 &+ dropped], now: now) {
+            amount &+= lane[1 &+ dropped] & largestAmount
             dropped &+= 1
         }
-        for index in base &+ 1 ..< base &+ 1 &+ count &- dropped {
-            words[index] = words[index &+ dropped]
-        }
-        words[base] &-= UInt64(dropped) << 56 &+ amount
+        (lane + 1).update(from: lane + 1 + dropped, count: count - dropped)
+        lane[0] &-= UInt64(dropped) << 56 &+ amount
     }
 
     private mutating func grow() {
-        let old = words
         let oldLength = Int(laneLength)
         let newLength = min(2 * oldLength, Self.longestLane)
-        words = Array(repeating: 0, count: Int(lanes) * newLength)
+        let grown = UnsafeMutablePointer<UInt64>.allocate(capacity: Int(lanes) * newLength)
+        grown.initialize(repeating: 0, count: Int(lanes) * newLength)
         for lane in 0..<Int(lanes) {
-            for index in 0..<oldLength { words[lane * newLength + index] = old[lane * oldLength + index] }
+            (grown + lane * newLength).update(from: words + lane * oldLength, count: oldLength)
         }
+        words.deallocate()
+        words = grown
         laneLength = Int32(newLength)
     }
 }

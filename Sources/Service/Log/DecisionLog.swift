@@ -30,7 +30,7 @@ final class DecisionLog: LedgerObserver {
     func blocked(_ event: LimitEvent) {
         log.warning(
             "limit \(event.limit.name), key \(Self.text(event.account.key)): blocked for \(event.retrySeconds)s "
-                + "after \(event.account.refusedTries(at: event.time)) refused tries")
+                + "after \(event.account.refusedTries) refused tries")
     }
 
     func evicted(_ account: Account, at time: LedgerTime) {
@@ -62,7 +62,7 @@ final class DecisionLog: LedgerObserver {
     private static func usage(_ event: LimitEvent) -> String {
         let rates = event.limit.rates.indices.map { lane in
             let window = Rate.text(ofDuration: event.limit.rates[lane].window.milliseconds)
-            return "\(event.account.used(lane: lane, at: event.time))/"
+            return "\(event.account.used(lane: lane))/"
                 + "\(event.account.admitted(lane: lane, at: event.time)) per \(window)"
         }
         return "\(event.limit.count.rawValue) \(rates.joined(separator: ", "))"

@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// A limit in use: its accounts and figures.
+package final class LimitState {
+    /// Replaced on reload by terms under which counts mean the same.
+    private(set) var terms: LimitTerms
+    /// What the store calls the limit.
+    let storedID: UInt64
+    var accounts = AccountTable()
+    package internal(set) var refusals: UInt64 = 0
+    package internal(set) var peak: Peak?
+
+    /// The fullest any window has been since the last summary, as anvil(8) logs it.
+    package struct Peak: Sendable {
+        package var key: [UInt8]
+        package var rate: Rate
+        package var used: UInt64
+    }
+
+    init(limit: Limit, storedID: UInt64) {
+        terms = LimitTerms(limit)
+        self.storedID = storedID
+    }
+
+    package var limit: Limit { terms.limit }
+    package var accountCount: Int { accounts.count }
+
+    /// Takes the peak since the last call.
+    package func takePeak() -> Peak? {
+        peak.take()
+    }
+
+    func notePeak(of account: Account, lane: Int, used: UInt64) {
+        let admitted = terms.counts[lane]
+        if let peak, peak.used &* admitted >= used &* peak.rate.count { return }
+        peak = Peak(key: account.key, rate: terms.limit.rates[lane], used: used)
+    }
+
+    /// Takes over another wording of the limit; windows of equal length keep their counts.
+    func replaceTerms(with newLimit: Limit, at time: LedgerTime, changed: (Account) -> Void) {
+        let new = LimitTerms(newLimit)
+        new.setTime(time)
+        if new.lanes != terms.lanes {
+            accounts.forEach { account in
+                account.windows = relaned(account, under: new)
+                account.exception?.raised = nil
+                changed(account)
+            }
+        }
+        terms = new
+    }
+
+    private func relaned(_ account: Account, under new: LimitTerms) -> SlidingWindows {
+        var windows = SlidingWindows(lanes: new.lanes.count)
+        for (lane, window) in new.lanes.enumerated() {
+            // The lane of refused tries is the last one, before and after.
+            let candidates = lane == new.refusedLane ? terms.refusedLane..<terms.lanes.count : 0..<terms.refusedLane
+            guard let oldLane = candidates.first(where: { terms.lanes[$0] == window }) else { continue }
+            _ = account.windows.used(lane: oldLane, slot: new.slots[lane])
+            account.windows.forEachSlot(lane: oldLane, slot: new.slots[lane]) { slot, amount in
+                windows.restore(amount, slot: slot, lane: lane)
+            }
+        }
+        return windows
+    }
+}
+
+/// A limit's wording, laid out for deciding, and the slots of the present tick.
+final class LimitTerms {
+    let limit: Limit
+    /// The windows of the lanes: one for each rate, and the last for refused tries, as long as the longest.
+    let lanes: [Window]
+    /// What each rate admits.
+    let counts: [UInt64]
+    let refusedLane: Int
+    /// Whether the limit can only be judged where the recipient is known.
+    let isPerRecipient: Bool
+    /// The present slot of each lane: the division is made once a tick. Valid for `lanes.count` from init to deinit.
+    let slots: UnsafeMutablePointer<Int64>
+
+    init(_ limit: Limit) {
+        self.limit = limit
+        lanes = limit.rates.map(\.window) + [limit.longestWindow]
+        counts = limit.rates.map(\.count)
+        refusedLane = counts.count
+        isPerRecipient = limit.isPerRecipient
+        slots = .allocate(capacity: lanes.count)
+        slots.initialize(repeating: 0, count: lanes.count)
+    }
+
+    deinit {
+        slots.deallocate()
+    }
+
+    func setTime(_ time: LedgerTime) {
+        for lane in lanes.indices { slots[lane] = lanes[lane].slot(at: time) }
+    }
+}
