@@ -99,14 +99,14 @@ def free_port():
 
 
 def wait_until(condition, what, timeout=DEFAULT_TIMEOUT, interval=0.05):
-    """Polls until `condition()` is true, and returns what it gave."""
+    """Polls until `condition()` is true, and returns what it gave. `what` may be a function, for texts made at the end."""
     deadline = time.monotonic() + timeout
     while True:
         value = condition()
         if value:
             return value
         if time.monotonic() > deadline:
-            raise AssertionError(f"not within {timeout} s: {what}")
+            raise AssertionError(f"not within {timeout} s: {what() if callable(what) else what}")
         time.sleep(interval)
 
 
@@ -156,10 +156,11 @@ def is_running(pid):
 class PrivatePostfix:
     """`main` and `services` add to main.cf and master.cf; a service is a master.cf line with its own `-o` options.
 
-    `relay` is the port of the next hop of all mail; without one all mail is discarded.
+    A parameter that is None is left out. `relay` is the port of the next hop of all mail; without one all mail is
+    discarded. `lines` are added to main.cf as they are.
     """
 
-    def __init__(self, main=None, services=(), relay=None):
+    def __init__(self, main=None, services=(), relay=None, lines=""):
         self.directory = pathlib.Path(tempfile.mkdtemp(prefix="weir-postfix-"))
         self.directory.chmod(0o755)
         self.etc = self.directory / "etc"
@@ -174,6 +175,7 @@ class PrivatePostfix:
             **({"relayhost": f"[127.0.0.1]:{relay}"} if relay else {"default_transport": "discard"}),
             **(main or {}),
         }
+        self.lines = lines
         self.services = [f"127.0.0.1:{self.port} inet n - n - - smtpd", *services]
 
     def __enter__(self):
@@ -196,8 +198,14 @@ class PrivatePostfix:
         self.write()
         run(as_root(["chown", self.parameters["mail_owner"], self.directory / "data"]))
         run(as_root(["chown", "root:root", self.directory / "log", self.directory / "queue"]))
-        self.command("postfix", "start", timeout=60)
-        wait_until(lambda: self.pid() and accepts(self.port), f"Postfix on port {self.port}\n{self.log()}")
+        # Not through a pipe: what stays in the background would hold its end open.
+        with open(self.directory / "start.log", "w+") as log:
+            subprocess.run(
+                as_root(["/usr/sbin/postfix", "-c", str(self.etc), "start"]), timeout=60,
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        wait_until(
+            lambda: self.pid() and accepts(self.port),
+            lambda: f"Postfix on port {self.port}\n{(self.directory / 'start.log').read_text()}{self.log()}")
 
     def stop(self):
         pid = self.pid()
@@ -217,12 +225,8 @@ class PrivatePostfix:
         return int(found) if found and is_running(int(found)) else None
 
     def set(self, **parameters):
-        """Sets parameters of main.cf, takes away those that are None, and reloads a running Postfix."""
-        for name, value in parameters.items():
-            if value is None:
-                self.parameters.pop(name, None)
-            else:
-                self.parameters[name] = value
+        """Sets parameters of main.cf, and reloads a running Postfix."""
+        self.parameters.update(parameters)
         self.write()
         self.reload()
 
@@ -238,13 +242,13 @@ class PrivatePostfix:
         if not master:
             return
         old = [pid for pid in children(master) if process_name(pid) == "smtpd"]
-        self.command("postfix", "reload")
+        run(as_root(["kill", "-HUP", str(master)]))
         wait_until(lambda: not any(map(is_running, old)), "old smtpd processes ended")
         wait_until(lambda: accepts(self.port), f"Postfix on port {self.port}")
 
     def write(self):
-        main = "".join(f"{name} = {value}\n" for name, value in self.parameters.items())
-        (self.etc / "main.cf").write_text(main)
+        main = "".join(f"{name} = {value}\n" for name, value in self.parameters.items() if value is not None)
+        (self.etc / "main.cf").write_text(main + self.lines)
         (self.etc / "master.cf").write_text("".join(line + "\n" for line in self.services) + MASTER)
 
     def command(self, name, *arguments, **options):
@@ -265,7 +269,7 @@ class PrivatePostfix:
         return self.command("postcat", "-q", "-h", "-b", queue_id).stdout
 
     def wait_drained(self, timeout=DEFAULT_TIMEOUT):
-        wait_until(lambda: not self.queue(), f"the queue drained\n{self.log()}", timeout, interval=0.2)
+        wait_until(lambda: not self.queue(), lambda: f"the queue drained\n{self.log()}", timeout, interval=0.2)
 
     # Ways in
 
