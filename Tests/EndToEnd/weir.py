@@ -35,6 +35,7 @@ class WeirService:
         self.config_file = self.directory / "weir.yaml"
         self.log_file = self.directory / "log"
         self.process = None
+        self.environment = {}
         self.config = {
             "listen": {
                 "policy": [f"inet:127.0.0.1:{self.port}", f"unix:{self.policy_socket}"],
@@ -75,7 +76,7 @@ class WeirService:
             self.configure()
         with open(self.log_file, "ab") as log:
             self.process = subprocess.Popen(
-                [BINARY, "serve", "--config", self.config_file], env=ENVIRONMENT,
+                [BINARY, "serve", "--config", self.config_file], env={**ENVIRONMENT, **self.environment},
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         if wait:
             self.wait_ready()
