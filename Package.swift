@@ -83,6 +83,13 @@ let package = Package(
             ],
             resources: [.copy("Fixtures")],
             swiftSettings: strict),
+        .testTarget(name: "LimitsTests", dependencies: ["Limits", "Patterns"], swiftSettings: strict),
+        .testTarget(name: "StorageTests", dependencies: ["Limits", "Storage"], swiftSettings: strict),
+        .testTarget(
+            name: "WireTests",
+            dependencies: ["Wire", .product(name: "NIOCore", package: "swift-nio")],
+            swiftSettings: strict),
+        .testTarget(name: "PatternsTests", dependencies: ["Patterns"], swiftSettings: strict),
     ],
     swiftLanguageModes: [.v6]
 )

@@ -36,10 +36,13 @@ package struct ActionTemplate: Equatable, Sendable {
 
     private enum Argument { case none, optional, transport, address, header }
 
+    /// As the operator wrote it.
+    package let text: String
     let pieces: [Piece]
 
     /// - Parameter restrictionClasses: names of `smtpd_restriction_classes`, which Postfix takes as actions too.
     package init(_ text: String, restrictionClasses: [String] = []) throws(Fault) {
+        self.text = text
         pieces = try Self.parse(Array(text.utf8))
         try Self.check(text, restrictionClasses: restrictionClasses)
     }

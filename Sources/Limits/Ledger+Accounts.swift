@@ -24,6 +24,7 @@ extension Ledger {
         journal.write(account.id)
         journal.write(limit.storedID)
         journal.write(key)
+        noteChange(of: account)
         return account
     }
 
@@ -120,11 +121,12 @@ extension Limit {
     ///
     /// A rate whose window the limit does not have changes nothing; the configuration reports it.
     package func admitted(byOverride text: String) -> [UInt64] {
-        let overriding = Self.rates(inOverride: text)
+        let overriding = Self.words(ofOverride: text).compactMap { Rate($0) }
         return rates.map { rate in overriding.first { $0.window == rate.window }?.count ?? rate.count }
     }
 
-    package static func rates(inOverride text: String) -> [Rate] {
-        text.split(whereSeparator: { $0 == " " || $0 == "," || $0 == "\t" }).compactMap { Rate($0) }
+    /// The result of an override, rate by rate.
+    package static func words(ofOverride text: String) -> [Substring] {
+        text.split(whereSeparator: { $0 == " " || $0 == "," || $0 == "\t" })
     }
 }

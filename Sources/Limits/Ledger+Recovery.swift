@@ -114,7 +114,8 @@ final class Replay: RecoverySink {
             case .transaction: try recoverTransaction(&reader, sequence, time)
             case .refused:
                 let account = try readAccount(&reader, changedBy: sequence)
-                account?.addRefused(charging: try reader.read())
+                let charged = try reader.read()
+                account?.addRefused(charging: charged)
             case .blocked:
                 let account = try readAccount(&reader, changedBy: sequence)
                 let until = try reader.readSigned()

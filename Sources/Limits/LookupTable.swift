@@ -12,38 +12,68 @@ package enum LookupTable: Sendable {
         package let message: String
     }
 
+    /// What stands behind a key or network, and where.
+    package struct Result: Equatable, Sendable {
+        package let line: Int
+        package let text: String
+    }
+
+    /// A table as it was read: what could be taken, and what could not.
+    package struct Contents: Sendable {
+        package let table: LookupTable
+        package let results: [Result]
+        package let faults: [Fault]
+    }
+
     /// Reads a texthash file: `key white-space result` on each line, as postmap(1) takes it.
-    package static func text(_ content: [UInt8]) throws(Fault) -> LookupTable {
+    package static func text(_ content: [UInt8]) -> Contents {
         var entries: [[UInt8]: String] = [:]
-        for (number, line) in logicalLines(content) {
-            let (key, result) = split(line)
-            guard !result.isEmpty else {
-                throw Fault(line: number, message: "expected 'key result', found only '\(display(key))'")
-            }
-            entries[key.map(CanonicalAddress.asciiLowercased)] = display(result)
+        let (results, faults) = read(content, expected: "key result") { key, result throws(Reason) in
+            entries[key.map(CanonicalAddress.asciiLowercased)] = result
         }
-        return .text(entries)
+        return Contents(table: .text(entries), results: results, faults: faults)
     }
 
     /// Reads a cidr_table(5) file: `network result` or `!network result` on each line; the first that holds wins.
-    package static func networks(_ content: [UInt8]) throws(Fault) -> LookupTable {
+    package static func networks(_ content: [UInt8]) -> Contents {
         var entries: [(Network, Bool, String)] = []
-        for (number, line) in logicalLines(content) {
-            var (pattern, result) = split(line)
+        let (results, faults) = read(content, expected: "network result") { pattern, result throws(Reason) in
             let negated = pattern.first == UInt8(ascii: "!")
-            if negated { pattern = pattern.dropFirst() }
-            guard let network = Network(pattern) else {
-                throw Fault(
-                    line: number,
-                    message: "'\(display(pattern))' is no network, such as 192.0.2.0/24 or 2001:db8::/32, "
+            let text = negated ? pattern.dropFirst() : pattern
+            guard let network = Network(text) else {
+                throw Reason(
+                    text: "'\(display(text))' is no network, such as 192.0.2.0/24 or 2001:db8::/32, "
                         + "or has bits behind its prefix")
             }
-            guard !result.isEmpty else {
-                throw Fault(line: number, message: "expected 'network result', found only '\(display(pattern))'")
-            }
-            entries.append((network, negated, display(result)))
+            entries.append((network, negated, result))
         }
-        return .networks(entries)
+        return Contents(table: .networks(entries), results: results, faults: faults)
+    }
+
+    private struct Reason: Error {
+        let text: String
+    }
+
+    /// Takes a table apart, line by line; one that can't be taken keeps none of the others back.
+    private static func read(
+        _ content: [UInt8], expected: String,
+        take: (_ key: ArraySlice<UInt8>, _ result: String) throws(Reason) -> Void
+    ) -> (results: [Result], faults: [Fault]) {
+        var results: [Result] = []
+        var faults: [Fault] = []
+        for (number, line) in logicalLines(content) {
+            let (key, result) = split(line)
+            do throws(Reason) {
+                guard !result.isEmpty else {
+                    throw Reason(text: "expected '\(expected)', found only '\(display(key))'")
+                }
+                try take(key, display(result))
+                results.append(Result(line: number, text: display(result)))
+            } catch {
+                faults.append(Fault(line: number, message: error.text))
+            }
+        }
+        return (results, faults)
     }
 
     /// The result for an address, host or login: the whole of it first, then ever larger parts, as access(5) does.

@@ -6,7 +6,7 @@ struct Weir: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "weir",
         abstract: "A filter service for Postfix: holds every sender to its rate.",
-        subcommands: [ServeCommand.self, LoadCommand.self])
+        subcommands: [ServeCommand.self, CheckConfigCommand.self, LimitsCommand.self, LoadCommand.self])
 }
 
 struct ConfigurationOptions: ParsableArguments {

@@ -10,6 +10,10 @@ package struct Configuration: Sendable {
     /// What a transaction was charged is given back where it ended before DATA.
     package var givesBackDropped = false
     package var log = Log()
+    /// How values are made one key, where a limit does not say otherwise.
+    package var keyForms = KeyForms()
+    /// Names of `smtpd_restriction_classes`, which limits use as actions.
+    package var restrictionClasses: [String] = []
     package var limits: [Limit] = []
     /// The attributes that limits ask for, by the indexes that they were compiled with.
     package var attributeNames = AttributeNames()

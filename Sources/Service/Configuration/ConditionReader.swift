@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: Apache-2.0
+internal import Limits
+internal import Patterns
+
+/// Reads `when`: a map from attributes to what they must be.
+enum ConditionReader {
+    /// The words of a test that is a map.
+    enum Word: String, CaseIterable {
+        case `in`, matches, table, not
+    }
+
+    static func conditions(
+        _ node: YAMLNode, _ key: String, _ reading: inout ConfigurationReading, forms: KeyForms
+    ) -> [Condition] {
+        (reading.entries(of: node, key) ?? []).compactMap { name, value in
+            let key = "\(key).\(Spelling.shown(name.text))"
+            let nameNode = YAMLNode(line: name.line, column: name.column, value: .scalar(name.text))
+            guard let attribute = ValueType.attribute.read(nameNode, key, &reading) else { return nil }
+            let part = KeyPart(attribute, in: &reading.attributeNames)
+            return test(value, key, &reading, part, forms).map { Condition(part: part, test: $0) }
+        }
+    }
+
+    private static func test(
+        _ node: YAMLNode, _ key: String, _ reading: inout ConfigurationReading, _ part: KeyPart, _ forms: KeyForms
+    ) -> Condition.Test? {
+        switch node.value {
+        case .nothing:
+            reading.fault(node, key, "has no test; expected present, absent, a value, a list of values, or a map with one of \(words)")
+            return nil
+        case .scalar("present"): return .present
+        case .scalar("absent"): return .absent
+        case .scalar: return value(node, key, &reading, part, forms).map { .equals([$0]) }
+        case .list(let items):
+            if items.isEmpty { reading.fault(node, key, "is an empty list, and would never hold") }
+            return .equals(items.enumerated().compactMap { index, item in
+                value(item, "\(key)[\(index)]", &reading, part, forms)
+            })
+        case .map(let entries):
+            guard entries.count == 1, let (name, value) = entries.first else {
+                reading.fault(node, key, "expected exactly one of \(words)")
+                return nil
+            }
+            return test(name, value, key, &reading, part, forms)
+        }
+    }
+
+    private static var words: String { Word.allCases.map(\.rawValue).joined(separator: ", ") }
+
+    private static func test(
+        _ name: YAMLName, _ node: YAMLNode, _ key: String, _ reading: inout ConfigurationReading, _ part: KeyPart,
+        _ forms: KeyForms
+    ) -> Condition.Test? {
+        let inner = "\(key).\(Spelling.shown(name.text))"
+        switch Word(rawValue: name.text) {
+        case .in:
+            guard part.form == .network else {
+                reading.fault(name, inner, "looks for addresses, and '\(part.name)' has none; expected client_address or server_address")
+                return nil
+            }
+            return ValueType<[Network]>.list(of: .network).read(node, inner, &reading).map { .inNetworks($0) }
+        case .matches:
+            return ValueType<Pattern>.pattern.read(node, inner, &reading).map { .matches($0) }
+        case .table:
+            guard let references = ValueType<[TableReference]>.list(of: .table).read(node, inner, &reading) else { return nil }
+            return .inTables(references.compactMap { reading.load($0, node, inner)?.table })
+        case .not:
+            return test(node, inner, &reading, part, forms).map { .not($0) }
+        case nil:
+            reading.fault(
+                name, inner,
+                "unknown test\(Spelling.hint(for: name.text, among: Word.allCases.map(\.rawValue))) Allowed here: \(words)")
+            return nil
+        }
+    }
+
+    /// One value that an attribute may have, in canonical form.
+    private static func value(
+        _ node: YAMLNode, _ key: String, _ reading: inout ConfigurationReading, _ part: KeyPart, _ forms: KeyForms
+    ) -> [UInt8]? {
+        let type = ValueType<String>.text("a value", write: { $0 }) { text in
+            text.isEmpty ? .fault("an empty value is written as: absent") : .value(text)
+        }
+        guard let text = type.read(node, key, &reading) else { return nil }
+        if part.form == .network, IPAddress(text) == nil {
+            let hint = text.contains("/") ? "; a network is written as { in: [\(text)] }" : ""
+            reading.fault(node, key, "\(Spelling.quoted(text)) is no address\(hint)")
+            return nil
+        }
+        if part.name == "protocol_state", !PolicyAttributes.states.contains(text) {
+            reading.warn(
+                node, key,
+                "Postfix has no state \(Spelling.quoted(text))\(Spelling.hint(for: text, among: PolicyAttributes.states))")
+        }
+        let canonical = Condition.canonical(text, for: part, forms: forms)
+        if canonical.isEmpty { reading.fault(node, key, "\(Spelling.quoted(text)) is no value that '\(part.name)' can have") }
+        return canonical
+    }
+}
+
+extension ValueType where Value == Network {
+    static let network = ValueType.text("a network such as 192.0.2.0/24 or 2001:db8::/32", write: { _ in nil }) { text in
+        if let network = Network(text) { return .value(network) }
+        let parts = text.split(separator: "/", omittingEmptySubsequences: false)
+        if parts.count == 2, let address = IPAddress(String(parts[0])), let length = Int(parts[1]),
+            (0...address.bits).contains(length)
+        {
+            var masked: [UInt8] = []
+            address.prefix(length).append(to: &masked)
+            return .fault(
+                "\(Spelling.quoted(text)) has bits behind its prefix; the network is \(String(decoding: masked, as: UTF8.self))/\(length)")
+        }
+        return .no("network")
+    }
+}
+
+extension ValueType where Value == Pattern {
+    /// `regex` or `/regex/flags`, with the defaults and flags of pcre_table(5): case does not count, `.` takes a newline,
+    /// and each of `i m s x` toggles.
+    static let pattern = ValueType.text("a pattern, or /pattern/flags as in pcre_table(5)", write: { _ in nil }) { text in
+        var source = Array(text.utf8)[...]
+        var options: PatternOptions = [.caseless, .dotAll]
+        if source.first == UInt8(ascii: "/") {
+            guard let end = closingSlash(of: source) else {
+                return .fault("\(Spelling.quoted(text)) has no closing '/'")
+            }
+            for flag in source[(end + 1)...] {
+                guard let option = flags[flag] else {
+                    let shown = String(decoding: [flag], as: UTF8.self)
+                    return .fault("unknown flag \(Spelling.quoted(shown)) behind the pattern; known are i, m, s, x, A, E, U")
+                }
+                options.formSymmetricDifference(option)
+            }
+            source = source[1..<end]
+        }
+        guard !source.isEmpty else { return .fault("an empty pattern matches everything") }
+        do throws(PatternError) {
+            return .value(try Pattern(Array(source), options: options))
+        } catch {
+            return .fault("\(Spelling.quoted(text)) is no pattern: \(error.message) at character \(error.offset + 1) of the pattern")
+        }
+    }
+
+    private static let flags: [UInt8: PatternOptions] = [
+        UInt8(ascii: "i"): .caseless, UInt8(ascii: "m"): .multiline, UInt8(ascii: "s"): .dotAll,
+        UInt8(ascii: "x"): .extended, UInt8(ascii: "A"): .anchored, UInt8(ascii: "E"): .dollarEndOnly,
+        UInt8(ascii: "U"): .ungreedy,
+    ]
+
+    private static func closingSlash(of source: ArraySlice<UInt8>) -> Int? {
+        var index = source.startIndex + 1
+        while index < source.endIndex, source[index] != UInt8(ascii: "/") {
+            index += source[index] == UInt8(ascii: "\\") ? 2 : 1
+        }
+        return index < source.endIndex ? index : nil
+    }
+}

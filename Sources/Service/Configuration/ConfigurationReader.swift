@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// Reads weir.yaml into a `Configuration`, or says all that is wrong with it.
+///
+/// Reading changes nothing: no socket, no store and no log is touched. Files that the configuration names are read, so
+/// that their faults are found here too, and what comes out depends on no file any more.
+package enum ConfigurationReader {
+    /// What was read, and what the operator should know all the same.
+    package struct Outcome: Sendable {
+        package let configuration: Configuration
+        package let warnings: [ConfigurationFault]
+    }
+
+    private static let largest = 4 << 20
+
+    package static func read(path: String) -> Result<Outcome, ConfigurationFaults> {
+        switch BoundedFile.read(path, upTo: largest) {
+        case .success(let bytes):
+            return read(bytes, file: path)
+        case .failure(let failure):
+            let fault = ConfigurationFault(file: path, message: "can't be read: \(failure.description)")
+            return .failure(ConfigurationFaults(all: [fault], warnings: []))
+        }
+    }
+
+    /// - Parameter file: what faults call the file.
+    package static func read(_ bytes: [UInt8], file: String) -> Result<Outcome, ConfigurationFaults> {
+        var reading = ConfigurationReading(file: file)
+        var configuration = Configuration()
+        if let text = decode(bytes, &reading) {
+            let document = YAMLDocument(text)
+            for fault in document.faults {
+                reading.add(fault: .init(file: file, line: fault.line, column: fault.column, message: fault.message))
+            }
+            if let root = document.root {
+                _ = reading.read(root, at: "", rows: ConfigurationKeys.root, into: &configuration)
+            }
+        }
+        configuration.attributeNames = reading.attributeNames
+        if reading.faults.isEmpty, configuration.limits.isEmpty {
+            reading.add(warning: .init(file: file, message: "there are no limits: every request is answered DUNNO"))
+        }
+        let warnings = sorted(reading.warnings, file: file)
+        guard reading.faults.isEmpty else {
+            return .failure(ConfigurationFaults(all: sorted(reading.faults, file: file), warnings: warnings))
+        }
+        return .success(Outcome(configuration: configuration, warnings: warnings))
+    }
+
+    /// The text without its byte order mark; nil, and a fault for each line, where it is not UTF-8.
+    private static func decode(_ bytes: [UInt8], _ reading: inout ConfigurationReading) -> String? {
+        let bytes = bytes.starts(with: [0xef, 0xbb, 0xbf]) ? bytes.dropFirst(3) : bytes[...]
+        if let text = String(validating: bytes, as: UTF8.self) { return text }
+        for (index, line) in bytes.split(separator: UInt8(ascii: "\n"), omittingEmptySubsequences: false).enumerated()
+        where String(validating: line, as: UTF8.self) == nil {
+            reading.add(fault: .init(file: reading.file, line: index + 1, message: "is not UTF-8"))
+        }
+        return nil
+    }
+
+    /// In the order of the file; what other files say comes after it.
+    private static func sorted(_ faults: [ConfigurationFault], file: String) -> [ConfigurationFault] {
+        let own = faults.filter { $0.file == file }
+        let others = faults.filter { $0.file != file }
+        return own.enumerated().sorted { one, other in
+            (one.element.line ?? 0, one.element.column ?? 0, one.offset)
+                < (other.element.line ?? 0, other.element.column ?? 0, other.offset)
+        }.map(\.element) + others
+    }
+}

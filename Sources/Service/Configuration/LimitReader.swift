@@ -1,0 +1,242 @@
+// SPDX-License-Identifier: Apache-2.0
+internal import Limits
+
+/// A limit as it is being read.
+struct LimitDraft: HasKeyForms {
+    var name = ""
+    var keyForms = KeyForms()
+    var conditions: [Condition] = []
+    var key: [String] = []
+    var count = Limit.Count.recipients
+    var rates: [Rate] = []
+    // Both texts are constants: the tests read them.
+    var over = try! ActionTemplate("DEFER_IF_PERMIT 4.7.1 sending limit reached, try again later")
+    var tooLarge = try! ActionTemplate(
+        "REJECT 5.7.1 this message alone is larger than all that may be sent in $window ($limit)")
+    var mode = Limit.Mode.enforce
+    var warnAt: UInt64 = 80
+    var countRefused = false
+    var blockAfter: UInt64?
+    /// Milliseconds.
+    var blockFor: Int64?
+    var exempt: [TableReference] = []
+    var overrides: [TableReference] = []
+}
+
+/// Reads `limits`.
+enum LimitReader {
+    private static let mostRates = 16
+
+    static func limits(
+        _ node: YAMLNode, _ key: String, _ reading: inout ConfigurationReading, _ configuration: Configuration
+    ) -> [Limit] {
+        guard case .list(let items) = node.value else {
+            reading.fault(node, key, "expected a list of limits, found \(node.kind)")
+            return []
+        }
+        reading.restrictionClasses = configuration.restrictionClasses
+        var seen: [String: Int] = [:]
+        return items.enumerated().compactMap { index, item in
+            let key = "\(key)[\(index)]"
+            var draft = LimitDraft()
+            draft.keyForms = configuration.keyForms
+            let found = reading.read(
+                item, at: key, rows: ConfigurationKeys.limitKeyForms + ConfigurationKeys.limit, into: &draft)
+            if let name = found["name"], !draft.name.isEmpty {
+                if let first = seen[draft.name] {
+                    reading.fault(name, "\(key).name", "the limit in line \(first) has this name already")
+                }
+                seen[draft.name] = seen[draft.name] ?? name.line
+            }
+            return limit(draft, LimitNodes(limit: item, key: key, found: found), &reading)
+        }
+    }
+
+    /// Where the parts of a limit stand.
+    private struct LimitNodes {
+        let limit: YAMLNode
+        let key: String
+        let found: [String: YAMLNode]
+
+        subscript(name: String) -> YAMLNode { found[name] ?? limit }
+    }
+
+    private static func limit(
+        _ draft: LimitDraft, _ nodes: LimitNodes, _ reading: inout ConfigurationReading
+    ) -> Limit? {
+        checkRates(draft.rates, nodes, &reading)
+        let parts = keyParts(draft.key, nodes, &reading)
+        checkRecipients(draft, parts, nodes, &reading)
+        warnOfForgeable(draft, nodes, &reading)
+        warnOfAction(draft.over, nodes, &reading)
+        return Limit(
+            name: draft.name, conditions: draft.conditions, key: KeyDefinition(parts: parts, forms: draft.keyForms),
+            count: draft.count, rates: draft.rates, over: draft.over, tooLarge: draft.tooLarge, mode: draft.mode,
+            warnAt: draft.warnAt, block: block(draft, nodes, &reading), countRefused: draft.countRefused,
+            exempt: tables("exempt", draft.exempt, parts, nodes, &reading),
+            overrides: overrides(draft, parts, nodes, &reading))
+    }
+
+    private static func checkRates(_ rates: [Rate], _ nodes: LimitNodes, _ reading: inout ConfigurationReading) {
+        guard let node = nodes.found["rates"], case .list(let items) = node.value else { return }
+        let key = "\(nodes.key).rates"
+        if items.isEmpty { reading.fault(node, key, "is empty; expected at least one rate such as 100/1m") }
+        if items.count > mostRates { reading.fault(node, key, "has \(items.count) rates; at most \(mostRates) can hold at once") }
+        guard rates.count == items.count else { return }
+        for (index, rate) in rates.enumerated() {
+            if let first = rates[..<index].first(where: { $0.window == rate.window }) {
+                reading.fault(items[index], "\(key)[\(index)]", "'\(rate.description)' has the window of '\(first.description)'")
+            } else if let stricter = rates.first(where: {
+                $0.count <= rate.count && $0.window.milliseconds > rate.window.milliseconds
+            }) {
+                reading.warn(
+                    items[index], "\(key)[\(index)]",
+                    "'\(rate.description)' can't be reached: '\(stricter.description)' holds before it")
+            }
+        }
+    }
+
+    private static func keyParts(
+        _ names: [String], _ nodes: LimitNodes, _ reading: inout ConfigurationReading
+    ) -> [KeyPart] {
+        guard let node = nodes.found["key"] else { return [] }
+        let key = "\(nodes.key).key"
+        if case .list(let items) = node.value {
+            if items.isEmpty { reading.fault(node, key, "is empty; expected at least one attribute such as sasl_username") }
+            if names.count == items.count {
+                for (index, name) in names.enumerated() where names[..<index].contains(name) {
+                    reading.fault(items[index], "\(key)[\(index)]", "'\(name)' is there already")
+                }
+            }
+        }
+        return names.map { KeyPart($0, in: &reading.attributeNames) }
+    }
+
+    /// What is settled at the end of a message can't be told apart by recipients: none is named there.
+    private static func checkRecipients(
+        _ draft: LimitDraft, _ parts: [KeyPart], _ nodes: LimitNodes, _ reading: inout ConfigurationReading
+    ) {
+        guard draft.count == .bytes || draft.count == .connections else { return }
+        let reason =
+            draft.count == .bytes
+            ? "a message's bytes can't be shared out among its recipients: Postfix names none of them at the end of the message"
+            : "a connection has no recipient"
+        if let part = parts.first(where: \.isPerRecipient) {
+            reading.fault(nodes["key"], "\(nodes.key).key", "'\(part.name)' does not go with 'count: \(draft.count.rawValue)': \(reason)")
+        }
+        if let condition = draft.conditions.first(where: { $0.part.isPerRecipient }) {
+            reading.fault(nodes["when"], "\(nodes.key).when", "'\(condition.part.name)' does not go with 'count: \(draft.count.rawValue)': \(reason)")
+        }
+    }
+
+    private static func warnOfForgeable(_ draft: LimitDraft, _ nodes: LimitNodes, _ reading: inout ConfigurationReading) {
+        let forgeable = ["sender", "sender_domain", "helo_name"]
+        guard draft.conditions.isEmpty, !draft.key.isEmpty, draft.key.allSatisfy(forgeable.contains) else { return }
+        reading.warn(
+            nodes["key"], "\(nodes.key).key",
+            "'\(draft.key.joined(separator: ", "))' is what the client claims, so anyone can use up this limit in another's name; "
+                + "add a 'when' such as { sasl_username: present }, or count by sasl_username or client_address")
+    }
+
+    private static func warnOfAction(_ action: ActionTemplate, _ nodes: LimitNodes, _ reading: inout ConfigurationReading) {
+        guard let node = nodes.found["over"] else { return }
+        switch action.text.split(separator: " ").first?.uppercased() {
+        case "OK", "RELAY":
+            reading.warn(
+                node, "\(nodes.key).over",
+                "ends Postfix's restriction list with a permit: who is over the limit skips all checks behind it")
+        case "DUNNO":
+            reading.warn(node, "\(nodes.key).over", "refuses nothing; 'mode: shadow' counts and logs without refusing")
+        default: break
+        }
+    }
+
+    private static func block(
+        _ draft: LimitDraft, _ nodes: LimitNodes, _ reading: inout ConfigurationReading
+    ) -> Limit.Block? {
+        switch (nodes.found["block.after"], nodes.found["block.for"]) {
+        case (let node?, nil): reading.fault(node, "\(nodes.key).block", "'for' is missing: how long a key stays blocked")
+        case (nil, let node?): reading.fault(node, "\(nodes.key).block", "'after' is missing: how many refused tries it takes")
+        default: break
+        }
+        guard let after = draft.blockAfter, let milliseconds = draft.blockFor else { return nil }
+        return Limit.Block(after: after, milliseconds: milliseconds)
+    }
+
+    // MARK: Tables
+
+    private static func tables(
+        _ name: String, _ references: [TableReference], _ parts: [KeyPart], _ nodes: LimitNodes,
+        _ reading: inout ConfigurationReading
+    ) -> [LookupTable] {
+        references.compactMap { reference in
+            if reference.kind == .networks, !parts.isEmpty, !parts.contains(where: { $0.form == .network }) {
+                reading.warn(
+                    nodes[name], "\(nodes.key).\(name)",
+                    "'cidr:\(reference.path)' is never found: the key of this limit has no address")
+            }
+            return reading.load(reference, nodes[name], "\(nodes.key).\(name)")?.table
+        }
+    }
+
+    private static func overrides(
+        _ draft: LimitDraft, _ parts: [KeyPart], _ nodes: LimitNodes, _ reading: inout ConfigurationReading
+    ) -> [LookupTable] {
+        let loaded = tables("overrides", draft.overrides, parts, nodes, &reading)
+        for reference in draft.overrides {
+            guard let contents = reading.load(reference, nodes["overrides"], "\(nodes.key).overrides") else { continue }
+            for result in contents.results { check(result, in: reference.path, draft, nodes, &reading) }
+        }
+        return loaded
+    }
+
+    /// Every word of an override has to be a rate, and should have a window of the limit.
+    private static func check(
+        _ result: LookupTable.Result, in file: String, _ draft: LimitDraft, _ nodes: LimitNodes,
+        _ reading: inout ConfigurationReading
+    ) {
+        let key = "\(nodes.key).overrides"
+        for word in Limit.words(ofOverride: result.text) {
+            guard let rate = Rate(word) else {
+                reading.add(fault: .init(
+                    file: file, line: result.line, key: key,
+                    message: "\(Spelling.quoted(String(word))) is no rate; expected \(ValueType<Rate>.rateExpected)"))
+                continue
+            }
+            if !draft.rates.isEmpty, !draft.rates.contains(where: { $0.window == rate.window }) {
+                let windows = draft.rates.map { Rate.text(ofDuration: $0.window.milliseconds) }.joined(separator: ", ")
+                reading.add(warning: .init(
+                    file: file, line: result.line, key: key,
+                    message: "'\(rate.description)' changes nothing: the windows of '\(draft.name)' are \(windows)"))
+            }
+        }
+    }
+}
+
+extension ValueType where Value == Rate {
+    static var rateExpected: String { "N/window such as 100/1m (k, M, G; s, m, h, d, w)" }
+
+    static let rate = ValueType.text(rateExpected, write: \.description) { text in
+        if let rate = Rate(text) { return .value(rate) }
+        let parts = text.split(separator: "/", maxSplits: 1, omittingEmptySubsequences: false)
+        if parts.count == 2, let window = Rate.duration(parts[1]), !Window.allowed.contains(window) {
+            return .fault("the window of \(Spelling.quoted(text)) is out of bounds; expected 1s to 366d")
+        }
+        return .no("rate")
+    }
+}
+
+extension ValueType where Value == ActionTemplate {
+    static let action = ValueType(
+        expected: "an action of access(5), such as REJECT text", write: { "\"\($0.text)\"" }
+    ) { node, key, reading in
+        let text = ValueType<String>.text("an action of access(5), such as REJECT text", write: { $0 }) { .value($0) }
+        guard let source = text.read(node, key, &reading) else { return nil }
+        do throws(ActionTemplate.Fault) {
+            return try ActionTemplate(source, restrictionClasses: reading.restrictionClasses)
+        } catch {
+            reading.fault(node, key, error.message)
+            return nil
+        }
+    }
+}

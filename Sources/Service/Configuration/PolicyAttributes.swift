@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// The attributes that Postfix sends, and those that Weir derives from them.
+enum PolicyAttributes {
+    /// SMTPD_POLICY_README, Postfix 2.1 to 3.12.
+    static let ofPostfix = [
+        "request", "protocol_state", "protocol_name", "helo_name", "queue_id", "sender", "recipient", "client_address",
+        "client_name", "reverse_client_name", "instance", "sasl_method", "sasl_username", "sasl_sender", "size",
+        "ccert_subject", "ccert_issuer", "ccert_fingerprint", "encryption_protocol", "encryption_cipher",
+        "encryption_keysize", "etrn_domain", "recipient_count", "stress", "ccert_pubkey_fingerprint", "client_port",
+        "policy_context", "server_address", "server_port", "compatibility_level", "mail_version", "tls_sni",
+    ]
+
+    /// The domain parts of `sender`, `recipient` and `sasl_username`.
+    static let derived = ["sender_domain", "recipient_domain", "sasl_domain"]
+
+    static let all = ofPostfix + derived
+
+    /// `protocol_state`
+    static let states = ["CONNECT", "EHLO", "HELO", "MAIL", "RCPT", "DATA", "END-OF-MESSAGE", "VRFY", "ETRN"]
+
+    static func isName(_ text: String) -> Bool {
+        !text.isEmpty && text.utf8.allSatisfy { isAlphanumeric($0) || $0 == UInt8(ascii: "_") }
+    }
+
+    static func unknown(_ name: String) -> String {
+        "Postfix 3.12 sends no attribute \(Spelling.quoted(name))\(Spelling.hint(for: name, among: all))"
+    }
+}

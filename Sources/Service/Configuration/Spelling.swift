@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// Guesses what was meant, and shows what was written.
+enum Spelling {
+    /// The candidate that is fewest edits away, where it is near enough to be what was meant.
+    static func nearest(to word: String, among candidates: some Sequence<String>) -> String? {
+        let word = Array(word.lowercased().unicodeScalars)
+        let allowance = max(1, word.count / 3)
+        return
+            candidates
+            .map { ($0, distance(word, Array($0.lowercased().unicodeScalars))) }
+            .filter { $0.1 <= allowance }
+            .min { $0.1 < $1.1 }?.0
+    }
+
+    /// `; did you mean 'policy'?`, or nothing.
+    static func hint(for word: String, among candidates: some Sequence<String>) -> String {
+        nearest(to: word, among: candidates).map { "; did you mean '\($0)'?" } ?? ""
+    }
+
+    /// Inserted, dropped, changed and swapped letters (optimal string alignment).
+    private static func distance(_ one: [Unicode.Scalar], _ other: [Unicode.Scalar]) -> Int {
+        guard !one.isEmpty, !other.isEmpty else { return max(one.count, other.count) }
+        var rows = [Array(0...other.count)]
+        for i in 1...one.count {
+            var row = [i]
+            for j in 1...other.count {
+                let change = one[i - 1] == other[j - 1] ? 0 : 1
+                var best = min(rows[i - 1][j] + 1, row[j - 1] + 1, rows[i - 1][j - 1] + change)
+                if i > 1, j > 1, one[i - 1] == other[j - 2], one[i - 2] == other[j - 1] {
+                    best = min(best, rows[i - 2][j - 2] + 1)
+                }
+                row.append(best)
+            }
+            rows.append(row)
+        }
+        return rows[one.count][other.count]
+    }
+
+    /// A piece of the operator's text in quotes: bounded, and without control characters.
+    static func quoted(_ text: String) -> String {
+        "'\(shown(text))'"
+    }
+
+    static func shown(_ text: String) -> String {
+        let longest = 80
+        let scalars = text.unicodeScalars.prefix(longest).map { scalar in
+            scalar.properties.generalCategory == .control ? "?" : String(scalar)
+        }
+        return scalars.joined() + (text.unicodeScalars.count > longest ? "..." : "")
+    }
+}

@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: Apache-2.0
+internal import Limits
+
+/// Where a listener may be reached, and what holds for its socket's file where nothing is said.
+struct EndpointType: Sendable {
+    var mode: UInt16
+    var group: String?
+    /// Others than this machine may reach it; the operator is told all the same.
+    var isOpenToNetwork: Bool
+    /// What is said where they do.
+    var remark: String
+
+    static let policy = EndpointType(
+        mode: 0o666, group: nil, isOpenToNetwork: true,
+        remark: "can be reached from other machines, and whoever reaches it can use up any sender's limit; "
+            + "let a packet filter admit the Postfix hosts only")
+    static let admin = EndpointType(
+        mode: 0o660, group: "weir", isOpenToNetwork: false,
+        remark: "can be reached from other machines; the admin listener takes 127.0.0.1, [::1] or a UNIX socket only")
+
+    static let expected = "inet:address:port, unix:/path, or { unix: /path, mode: \"0660\", group: name }"
+
+    var type: ValueType<Configuration.Endpoint> {
+        ValueType(expected: Self.expected, write: write) { node, key, reading in
+            let endpoint: Configuration.Endpoint?
+            if case .map = node.value {
+                endpoint = socket(node, key, &reading)
+            } else {
+                endpoint = ValueType.text(Self.expected, write: { _ in nil }, parse: parse).read(node, key, &reading)
+            }
+            if case .inet(let host, _)? = endpoint, !Self.isLoopback(host) {
+                let message = "'\(host)' \(remark)"
+                if isOpenToNetwork { reading.warn(node, key, message) } else { reading.fault(node, key, message) }
+            }
+            return endpoint
+        }
+    }
+
+    private func write(_ endpoint: Configuration.Endpoint) -> String? {
+        if case .unix(let path, let mode, let group) = endpoint, (mode, group) != (self.mode, self.group) {
+            let group = group.map { ", group: \($0)" } ?? ""
+            return "{ unix: \(path), mode: \"0\(String(mode, radix: 8))\"\(group) }"
+        }
+        return "\"\(endpoint)\""
+    }
+
+    private func parse(_ text: String) -> Parsed<Configuration.Endpoint> {
+        if text.hasPrefix("unix:") {
+            return Self.socketPath(text.dropFirst("unix:".count)).map { .unix(path: $0, mode: mode, group: group) }
+        }
+        guard text.hasPrefix("inet:"), let colon = text.lastIndex(of: ":") else { return .no("endpoint") }
+        let portText = text[text.index(after: colon)...]
+        let hostText = text[..<colon].dropFirst("inet:".count)
+        guard !hostText.isEmpty else { return .fault("\(Spelling.quoted(text)) names no address; write inet:127.0.0.1:\(portText)") }
+        guard let port = Int(portText), (1...65535).contains(port) else {
+            return .fault("\(Spelling.quoted(String(portText))) is no port; expected a number from 1 to 65535")
+        }
+        let isBracketed = hostText.first == "[" && hostText.last == "]"
+        let host = isBracketed ? String(hostText.dropFirst().dropLast()) : String(hostText)
+        guard host == "localhost" || IPAddress(host) != nil, isBracketed == host.contains(":") else {
+            return .fault("\(Spelling.quoted(String(hostText))) is no address to listen on; expected 127.0.0.1, [::1], 0.0.0.0, [::] or one of this machine's own")
+        }
+        return .value(.inet(host: host, port: port))
+    }
+
+    /// `sun_path` of Linux holds 108 bytes with the NUL.
+    private static func socketPath(_ text: some StringProtocol) -> Parsed<String> {
+        guard let path = absolutePath(text) else { return .fault("\(Spelling.quoted(String(text))) is no absolute path of a socket") }
+        guard path.utf8.count < 108 else { return .fault("the path of a UNIX socket can't be longer than 107 bytes") }
+        return .value(path)
+    }
+
+    private static func isLoopback(_ host: String) -> Bool {
+        host == "localhost" || ["127.0.0.0/8", "::1"].contains { network in
+            IPAddress(host).map { Network(network)!.contains($0) } ?? false
+        }
+    }
+
+    // MARK: A socket as a map
+
+    /// A UNIX socket as it is being read.
+    struct Socket: Sendable {
+        var path = ""
+        var mode: UInt16
+        var group: String?
+    }
+
+    /// The keys of a socket's map.
+    var socketKeys: [ConfigurationKey<Socket>] {
+        let none = Socket(mode: mode, group: group)
+        return [
+            .init("unix", \.path, .text("an absolute path", write: { $0 }, parse: Self.socketPath), isRequired: true,
+                default: none, "Where the socket's file is made."),
+            .init("mode", \.mode, Self.modeType, default: none, "Who may connect: the mode of the file, in octal digits."),
+            .init("group", \.group, Self.groupType, default: none, "The group that the file is given to."),
+        ]
+    }
+
+    private func socket(
+        _ node: YAMLNode, _ key: String, _ reading: inout ConfigurationReading
+    ) -> Configuration.Endpoint? {
+        var socket = Socket(mode: mode, group: group)
+        _ = reading.read(node, at: key, rows: socketKeys, into: &socket)
+        return .unix(path: socket.path, mode: socket.mode, group: socket.group)
+    }
+
+    private static let modeType = ValueType<UInt16>.text(
+        "three octal digits, such as \"0660\"", write: { "\"0\(String($0, radix: 8))\"" }
+    ) { text in
+        guard (3...4).contains(text.utf8.count), text.utf8.count == 3 || text.first == "0", let mode = UInt16(text, radix: 8)
+        else { return .no("mode") }
+        return .value(mode)
+    }
+
+    private static let groupType = ValueType<String?>.text("a group of this machine", write: { $0 }) { text in
+        let isName = !text.isEmpty && !text.utf8.contains { $0 <= 0x20 || $0 == UInt8(ascii: ":") || $0 == 0x7f }
+        return isName ? .value(text) : .no("group")
+    }
+}
+
+extension Parsed {
+    func map<Other>(_ transform: (Value) -> Other) -> Parsed<Other> {
+        switch self {
+        case .value(let value): .value(transform(value))
+        case .fault(let message): .fault(message)
+        case .no(let noun): .no(noun)
+        }
+    }
+}

@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: Apache-2.0
+internal import Limits
+
+extension ValueType where Value == Bool {
+    static let boolean = ValueType.text("true or false", write: { $0 ? "true" : "false" }) { text in
+        switch text {
+        case "true", "yes": .value(true)
+        case "false", "no": .value(false)
+        default: .no("boolean")
+        }
+    }
+}
+
+extension ValueType where Value: FixedWidthInteger & Sendable {
+    static func number(_ allowed: ClosedRange<Value>, of unit: String = "") -> ValueType {
+        let expected = "a number\(unit.isEmpty ? "" : " of \(unit)") from \(allowed.lowerBound) to \(allowed.upperBound)"
+        return .text(expected, write: { "\($0)" }) { text in
+            guard let number = Value(text) else { return .no("number") }
+            return allowed.contains(number) ? .value(number) : .fault("\(number) is out of bounds; expected \(expected)")
+        }
+    }
+}
+
+extension ValueType where Value == Int64 {
+    /// A length of time, kept in units of so many milliseconds.
+    static func duration(_ allowed: ClosedRange<Int64>, unit: Int64) -> ValueType {
+        let bounds = [allowed.lowerBound, allowed.upperBound].map { Rate.text(ofDuration: $0) }
+        let expected = "a time from \(bounds[0]) to \(bounds[1]), such as 90s or 1h (s, m, h, d, w)"
+        return .text(expected, write: { Rate.text(ofDuration: $0 * unit) }) { text in
+            guard let milliseconds = Rate.duration(text) else { return .no("time") }
+            guard allowed.contains(milliseconds) else {
+                return .fault("\(Spelling.quoted(text)) is out of bounds; expected \(expected)")
+            }
+            return .value(milliseconds / unit)
+        }
+    }
+}
+
+extension ValueType where Value: RawRepresentable & CaseIterable & Sendable, Value.RawValue == String {
+    /// One of a few words.
+    static var word: ValueType {
+        let words = Value.allCases.map(\.rawValue)
+        return .text(words.joined(separator: " or "), write: { $0.rawValue }) { text in
+            if let value = Value(rawValue: text) { return .value(value) }
+            return .fault(
+                "\(Spelling.quoted(text)) is not known\(Spelling.hint(for: text, among: words)) "
+                    + "Allowed here: \(words.joined(separator: ", "))")
+        }
+    }
+}
+
+extension ValueType {
+    /// A list, or one value in place of a list of one.
+    static func list<Element>(of element: ValueType<Element>) -> ValueType where Value == [Element] {
+        ValueType(
+            expected: "a list, each: \(element.expected)",
+            write: { "[\($0.compactMap(element.write).joined(separator: ", "))]" }
+        ) { node, key, reading in
+            guard case .list(let items) = node.value else { return element.read(node, key, &reading).map { [$0] } }
+            var values: [Element] = []
+            for (index, item) in items.enumerated() {
+                if let value = element.read(item, "\(key)[\(index)]", &reading) { values.append(value) }
+            }
+            return values
+        }
+    }
+}
+
+extension ValueType {
+    /// A value that can be left out, with nothing in its place.
+    static func optional<Wrapped>(_ wrapped: ValueType<Wrapped>) -> ValueType where Value == Wrapped? {
+        ValueType(
+            expected: wrapped.expected, write: { $0.flatMap(wrapped.write) },
+            read: { node, key, reading in wrapped.read(node, key, &reading).map { .some($0) } })
+    }
+}
+
+extension ValueType where Value == [UInt8] {
+    static let delimiters = bytes("characters such as \"+\" or \"+-\"") { text in
+        text.utf8.allSatisfy { 0x21...0x7e ~= $0 && $0 != UInt8(ascii: "@") && $0 != UInt8(ascii: "\"") } ? nil : "recipient delimiter"
+    }
+
+    static let domain = bytes("a domain such as \"example.org\"") { text in
+        isHostName(text) || text.isEmpty ? nil : "domain"
+    }
+
+    /// `problem` names what the text is not, or is nil.
+    private static func bytes(_ expected: String, problem: @escaping @Sendable (String) -> String?) -> ValueType {
+        .text(expected, write: { "\"\(String(decoding: $0, as: UTF8.self))\"" }) { text in
+            problem(text).map { .no($0) } ?? .value(Array(text.lowercased().utf8))
+        }
+    }
+
+    private static func isHostName(_ text: String) -> Bool {
+        text.utf8.count <= 255
+            && text.split(separator: ".", omittingEmptySubsequences: false).allSatisfy { label in
+                (1...63).contains(label.utf8.count)
+                    && label.utf8.allSatisfy { $0 == UInt8(ascii: "-") || isAlphanumeric($0) || $0 >= 0x80 }
+            }
+    }
+}
+
+extension ValueType where Value == String {
+    /// A name that Postfix's main.cf can hold.
+    static let restrictionClass = ValueType.text("a name from smtpd_restriction_classes", write: { $0 }) { text in
+        let isName = text.utf8.allSatisfy { isAlphanumeric($0) || $0 == UInt8(ascii: "_") || $0 == UInt8(ascii: "-") }
+        return isName && !text.isEmpty ? .value(text) : .no("restriction class")
+    }
+
+    static let limitName = ValueType.text("up to 64 letters, digits, '-', '_' and '.'", write: { $0 }) { text in
+        let isName = text.utf8.allSatisfy { isAlphanumeric($0) || "-_.".utf8.contains($0) }
+        return isName && (1...64).contains(text.utf8.count) ? .value(text) : .no("name of a limit")
+    }
+
+    /// An attribute of a policy request; new ones keep coming, so an unknown name is no fault.
+    static let attribute = ValueType(expected: "an attribute of a policy request", write: { $0 }) { node, key, reading in
+        let text = ValueType.text("an attribute of a policy request", write: { $0 }) { text in
+            PolicyAttributes.isName(text) ? .value(text) : .no("attribute of a policy request")
+        }
+        guard let name = text.read(node, key, &reading) else { return nil }
+        if !PolicyAttributes.all.contains(name) {
+            reading.warn(node, key, PolicyAttributes.unknown(name))
+        }
+        return name
+    }
+
+    /// `sqlite:/absolute/path`
+    static let store = ValueType.text("sqlite:/path", write: { "\"sqlite:\($0)\"" }) { text in
+        guard text.hasPrefix("sqlite:") else { return .no("store") }
+        return absolutePath(text.dropFirst("sqlite:".count)).map { .value($0) } ?? .no("store")
+    }
+}
+
+extension ValueType where Value == Configuration.Log.Destination {
+    static let logDestination = ValueType.text(
+        "stderr, syslog or file:/path",
+        write: { destination in
+            switch destination {
+            case .standardError: "stderr"
+            case .syslog: "syslog"
+            case .file(let path): "\"file:\(path)\""
+            }
+        }
+    ) { text in
+        switch text {
+        case "stderr": return .value(.standardError)
+        case "syslog": return .value(.syslog)
+        default:
+            guard text.hasPrefix("file:"), let path = absolutePath(text.dropFirst("file:".count)) else {
+                return .no("log destination")
+            }
+            return .value(.file(path))
+        }
+    }
+}
+
+/// A path that starts at the root and names a file; nil for any other text.
+func absolutePath(_ text: some StringProtocol) -> String? {
+    guard text.first == "/", text.last != "/", !text.utf8.contains(0) else { return nil }
+    return String(text)
+}
+
+func isAlphanumeric(_ byte: UInt8) -> Bool {
+    UInt8(ascii: "0")...UInt8(ascii: "9") ~= byte || UInt8(ascii: "a")...UInt8(ascii: "z") ~= byte | 0x20
+}
