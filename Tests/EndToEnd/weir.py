@@ -122,19 +122,15 @@ class WeirService:
         """Runs `weir limits`."""
         return weir("limits", *arguments, "--config", self.config_file, **options)
 
-    def standings(self, key):
-        import http.client, urllib.parse
-        connection = http.client.HTTPConnection("localhost")
-        connection.sock = connect(self.admin_socket)
-        connection.request("GET", "/limits/key?" + urllib.parse.urlencode({"key": key}))
-        answer = json.loads(connection.getresponse().read())
-        connection.close()
-        return {standing["limit"]: standing for standing in answer}
-
     def used(self, key, limit):
         """What a key has used of a limit's longest window; None where the limit does not know the key."""
-        standing = self.standings(key).get(limit)
-        return standing and standing["rates"][-1]["used"]
+        standings = json.loads(self.limits("show", key, "--limit", limit, "--json").stdout)
+        return standings[0]["rates"][-1]["used"] if standings else None
+
+    def used_by_all(self, limit):
+        """The same of all keys."""
+        standings = json.loads(self.limits("list", "--limit", limit, "--most", "100000", "--json").stdout)
+        return {standing["key"]: standing["rates"][-1]["used"] for standing in standings}
 
     def client(self, target=None):
         return PolicyClient(target or self.port)
