@@ -343,6 +343,7 @@ class Reload(unittest.TestCase):
             wait_until(lambda: "not taken" in service.log()[offset:], f"the log says so: {bad!r}\n{service.log()}")
             self.assertEqual(service.ask(sender="alice@example.org"), "DUNNO")
         self.assertIn("weir.yaml:3:", service.log())
+        service.configure()
         self.assertEqual(service.used("alice@example.org", "per-sender"), 3)
         self.assertLoadWasAnswered()
 

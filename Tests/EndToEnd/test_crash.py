@@ -73,9 +73,9 @@ class Kill(unittest.TestCase):
             if state == "RCPT":
                 recipients[sender] += 1
             messages[sender].add(instance)
-        for sender in recipients:
-            self.assertEqual(service.used(sender, "recipients"), recipients[sender], f"{when}: recipients of {sender}")
-            self.assertEqual(service.used(sender, "messages"), len(messages[sender]), f"{when}: messages of {sender}")
+        self.assertEqual(service.used_by_all("recipients"), dict(recipients), when)
+        self.assertEqual(
+            service.used_by_all("messages"), {sender: len(instances) for sender, instances in messages.items()}, when)
         self.assertGreater(answers, 0)
         return answers
 

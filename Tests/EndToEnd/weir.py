@@ -35,6 +35,7 @@ class WeirService:
         self.config_file = self.directory / "weir.yaml"
         self.log_file = self.directory / "log"
         self.process = None
+        self.environment = {}
         self.config = {
             "listen": {
                 "policy": [f"inet:127.0.0.1:{self.port}", f"unix:{self.policy_socket}"],
@@ -75,7 +76,7 @@ class WeirService:
             self.configure()
         with open(self.log_file, "ab") as log:
             self.process = subprocess.Popen(
-                [BINARY, "serve", "--config", self.config_file], env=ENVIRONMENT,
+                [BINARY, "serve", "--config", self.config_file], env={**ENVIRONMENT, **self.environment},
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         if wait:
             self.wait_ready()
@@ -121,19 +122,15 @@ class WeirService:
         """Runs `weir limits`."""
         return weir("limits", *arguments, "--config", self.config_file, **options)
 
-    def standings(self, key):
-        import http.client, urllib.parse
-        connection = http.client.HTTPConnection("localhost")
-        connection.sock = connect(self.admin_socket)
-        connection.request("GET", "/limits/key?" + urllib.parse.urlencode({"key": key}))
-        answer = json.loads(connection.getresponse().read())
-        connection.close()
-        return {standing["limit"]: standing for standing in answer}
-
     def used(self, key, limit):
         """What a key has used of a limit's longest window; None where the limit does not know the key."""
-        standing = self.standings(key).get(limit)
-        return standing and standing["rates"][-1]["used"]
+        standings = json.loads(self.limits("show", key, "--limit", limit, "--json").stdout)
+        return standings[0]["rates"][-1]["used"] if standings else None
+
+    def used_by_all(self, limit):
+        """The same of all keys."""
+        standings = json.loads(self.limits("list", "--limit", limit, "--most", "100000", "--json").stdout)
+        return {standing["key"]: standing["rates"][-1]["used"] for standing in standings}
 
     def client(self, target=None):
         return PolicyClient(target or self.port)
