@@ -190,7 +190,7 @@ final class Replay: RecoverySink {
 
     private func open(id: UInt64, key: [UInt8], limit: LimitState) -> Account {
         let hash = ledger.hash(of: key, of: limit)
-        if let earlier = limit.accounts.find(key, hash: hash) {
+        if let earlier = limit.accounts.find(hash) {
             // The key came back under a new id after it had been idle.
             ledger.remove(earlier)
         }
