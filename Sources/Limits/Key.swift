@@ -61,7 +61,8 @@ package struct KeyPart: Equatable, Sendable {
             key.append(contentsOf: CanonicalAddress.folded(value))
         case .network:
             return Self.appendNetwork(value, to: &key, forms: forms)
-        case .address where Self.isPlainAddress(value, delimiters: forms.recipientDelimiter):
+        case .address where Self.isPlainAddress(value, delimiters: forms.recipientDelimiter),
+            .login where Self.isPlainAddress(value, delimiters: forms.recipientDelimiter, foldsLocalPart: true):
             key.append(contentsOf: value)
         case .address, .domain, .login:
             return appendAddress(value, to: &key, forms: forms)
@@ -89,7 +90,9 @@ package struct KeyPart: Equatable, Sendable {
     }
 
     /// Whether the address is canonical as it stands; most are, and need no work.
-    private static func isPlainAddress(_ value: UnsafeRawBufferPointer, delimiters: [UInt8]) -> Bool {
+    private static func isPlainAddress(
+        _ value: UnsafeRawBufferPointer, delimiters: [UInt8], foldsLocalPart: Bool = false
+    ) -> Bool {
         var inDomain = false
         for byte in value {
             switch byte {
@@ -98,7 +101,7 @@ package struct KeyPart: Equatable, Sendable {
                 inDomain = true
             case UInt8(ascii: "\""), UInt8(ascii: "<"), UInt8(ascii: "\\"), UInt8(ascii: ":"):
                 return false
-            case UInt8(ascii: "A")...UInt8(ascii: "Z") where inDomain:
+            case UInt8(ascii: "A")...UInt8(ascii: "Z") where inDomain || foldsLocalPart:
                 return false
             default:
                 if !inDomain, !delimiters.isEmpty, delimiters.contains(byte) { return false }

@@ -2,7 +2,7 @@
 
 extension Ledger {
     func existingAccount(for key: [UInt8], of limit: LimitState) -> Account? {
-        guard let account = limit.accounts.find(key, hash: hash(of: key, of: limit)) else { return nil }
+        guard let account = limit.accounts.find(hash(of: key, of: limit)) else { return nil }
         if account.generation != generation { lookUpException(of: account) }
         return account
     }
@@ -10,7 +10,7 @@ extension Ledger {
     /// The account of a key, opened where the key is new.
     func account(for key: [UInt8], of limit: LimitState) -> Account {
         let hash = hash(of: key, of: limit)
-        if let account = limit.accounts.find(key, hash: hash) {
+        if let account = limit.accounts.find(hash) {
             if account.generation != generation { lookUpException(of: account) }
             return account
         }
@@ -24,6 +24,7 @@ extension Ledger {
         journal.write(account.id)
         journal.write(limit.storedID)
         journal.write(key)
+        noteChange(of: account)
         return account
     }
 
@@ -38,11 +39,12 @@ extension Ledger {
         if account.isStored { upkeep.removed.append(account.id) }
     }
 
-    func hash(of key: [UInt8], of limit: LimitState) -> UInt64 {
+    func hash(of key: [UInt8], of limit: LimitState) -> KeyHash {
         var hash = SipHash(key: hashKey)
         hash.combine(limit.storedID)
         key.withUnsafeBytes { hash.combine($0) }
-        return hash.finalize()
+        let (low, high) = hash.finalize128()
+        return KeyHash(low: low, high: high)
     }
 
     /// The account has changed: the next checkpoint saves it.

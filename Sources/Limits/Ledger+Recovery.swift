@@ -114,7 +114,8 @@ final class Replay: RecoverySink {
             case .transaction: try recoverTransaction(&reader, sequence, time)
             case .refused:
                 let account = try readAccount(&reader, changedBy: sequence)
-                account?.addRefused(charging: try reader.read())
+                let charged = try reader.read()
+                account?.addRefused(charging: charged)
             case .blocked:
                 let account = try readAccount(&reader, changedBy: sequence)
                 let until = try reader.readSigned()
@@ -189,7 +190,7 @@ final class Replay: RecoverySink {
 
     private func open(id: UInt64, key: [UInt8], limit: LimitState) -> Account {
         let hash = ledger.hash(of: key, of: limit)
-        if let earlier = limit.accounts.find(key, hash: hash) {
+        if let earlier = limit.accounts.find(hash) {
             // The key came back under a new id after it had been idle.
             ledger.remove(earlier)
         }

@@ -20,8 +20,8 @@ struct Upkeep {
     var swept: [Account] = []
     var savedCount = 0
     var transactionPosition = 0
-    /// A piece that the store could not take yet.
-    var waiting: CheckpointPiece?
+    /// Pieces that the store has not taken yet, in their order.
+    var waiting: [CheckpointPiece] = []
     var sweepLimit = 0
     var sweepCursor = AccountTable.Cursor()
     /// The journal can't be trusted to hold what memory holds; only a checkpoint can make that good.
@@ -111,7 +111,7 @@ extension Ledger {
     private func abandonCheckpoint() {
         upkeep.phase = .idle
         upkeep.needsCheckpoint = true
-        upkeep.waiting = nil
+        upkeep.waiting = []
         for account in upkeep.saving { account.isDirty = true }
         upkeep.dirty += upkeep.saving
         upkeep.saving = []
@@ -119,42 +119,48 @@ extension Ledger {
 
     private func savePieces(slots: Int) {
         var left = slots
-        while left > 0 {
-            if let piece = upkeep.waiting {
+        while true {
+            while let piece = upkeep.waiting.first {
                 guard store.save(piece) else { return }
-                upkeep.waiting = nil
+                upkeep.waiting.removeFirst()
                 if case .end = piece {
                     upkeep.phase = .finishing
                     return
                 }
             }
-            let (piece, cost) = nextPiece(most: left)
-            upkeep.waiting = piece
-            left -= cost
+            guard left > 0 else { return }
+            left -= prepareNextPiece(most: left)
         }
     }
 
-    private func nextPiece(most: Int) -> (CheckpointPiece, cost: Int) {
+    /// Adds what comes next in the checkpoint to `waiting`; returns how much it was.
+    private func prepareNextPiece(most: Int) -> Int {
         let rest = upkeep.saving[upkeep.savedCount...]
         if !rest.isEmpty {
             let rows = rest.prefix(min(Upkeep.rowsPerPiece, most)).map(row)
             upkeep.savedCount += rows.count
-            return (.accounts(rows), rows.count)
+            upkeep.waiting.append(.accounts(rows))
+            return rows.count
         }
         if !upkeep.removed.isEmpty {
-            defer { upkeep.removed = [] }
-            return (.removed(upkeep.removed), 1)
+            upkeep.waiting.append(.removed(upkeep.removed))
+            upkeep.removed = []
+            return 1
         }
         var writer = JournalWriter()
         var count = 0
+        var rows: [AccountRow] = []
         while count < min(Upkeep.transactionsPerPiece, most),
             let transaction = transactions.transaction(at: &upkeep.transactionPosition)
         {
             writer.write(transaction)
             count += 1
+            // Whoever reads the transaction must find its accounts, those opened since the checkpoint began as well.
+            for charge in transaction.charges where !charge.account.isStored { rows.append(row(of: charge.account)) }
         }
-        if count > 0 { return (.transactions(sequence: sequence, content: Array(writer.content)), count) }
-        return (.end, 1)
+        if !rows.isEmpty { upkeep.waiting.append(.accounts(rows)) }
+        upkeep.waiting.append(count > 0 ? .transactions(sequence: sequence, content: Array(writer.content)) : .end)
+        return count + rows.count + 1
     }
 
     private func row(of account: Account) -> AccountRow {

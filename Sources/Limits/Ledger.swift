@@ -328,12 +328,12 @@ package final class Ledger {
         let account = step.account
         let limit = account.limit
         var isNear = false
-        account.charge(step.charge)
-        for lane in 0..<limit.terms.refusedLane {
-            let used = account.used(lane: lane)
+        let terms = limit.terms
+        for lane in 0..<terms.refusedLane {
+            let used = account.windows.charge(step.charge, lane: lane, slot: terms.slots[lane])
             let admitted = account.admitted(lane: lane, at: now)
-            limit.notePeak(of: account, lane: lane, used: used)
-            if used &* 100 >= admitted &* limit.terms.limit.warnAt {
+            limit.notePeak(of: account, lane: lane, used: used, admitted: admitted)
+            if used &* 100 >= admitted &* terms.limit.warnAt {
                 isNear = true
                 if !account.hasWarned {
                     account.hasWarned = true

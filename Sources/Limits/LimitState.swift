@@ -8,7 +8,8 @@ package final class LimitState {
     let storedID: UInt64
     var accounts = AccountTable()
     package internal(set) var refusals: UInt64 = 0
-    package internal(set) var peak: Peak?
+    private var peak: Peak?
+    private var peakFullness = 0.0
 
     /// The fullest any window has been since the last summary, as anvil(8) logs it.
     package struct Peak: Sendable {
@@ -27,12 +28,14 @@ package final class LimitState {
 
     /// Takes the peak since the last call.
     package func takePeak() -> Peak? {
-        peak.take()
+        peakFullness = 0
+        return peak.take()
     }
 
-    func notePeak(of account: Account, lane: Int, used: UInt64) {
-        let admitted = terms.counts[lane]
-        if let peak, peak.used &* admitted >= used &* peak.rate.count { return }
+    func notePeak(of account: Account, lane: Int, used: UInt64, admitted: UInt64) {
+        let fullness = Double(used) / Double(max(1, admitted))
+        guard fullness > peakFullness else { return }
+        peakFullness = fullness
         peak = Peak(key: account.key, rate: terms.limit.rates[lane], used: used)
     }
 

@@ -57,6 +57,21 @@ package struct SipHash {
         return v0 ^ v1 ^ v2 ^ v3
     }
 
+    /// Twice as many bits: where two inputs must not be taken for each other, and not only spread.
+    package consuming func finalize128() -> (UInt64, UInt64) {
+        absorb(length &* 8)
+        v2 ^= 0xee
+        round()
+        round()
+        round()
+        let first = v0 ^ v1 ^ v2 ^ v3
+        v1 ^= 0xdd
+        round()
+        round()
+        round()
+        return (first, v0 ^ v1 ^ v2 ^ v3)
+    }
+
     private mutating func absorb(_ word: UInt64) {
         length &+= 1
         v3 ^= word

@@ -73,9 +73,11 @@ package struct SlidingWindows: ~Copyable {
         return lane[0] & Self.sumMask
     }
 
-    package mutating func charge(_ amount: UInt64, lane number: Int, slot: Int64) {
-        guard amount > 0 else { return }
-        _ = used(lane: number, slot: slot)
+    /// - Returns: what counts in the window afterwards.
+    @discardableResult
+    package mutating func charge(_ amount: UInt64, lane number: Int, slot: Int64) -> UInt64 {
+        let before = used(lane: number, slot: slot)
+        guard amount > 0 else { return before }
         let now = UInt64(bitPattern: slot) & Self.slotMask
         var lane = lane(number)
         let count = Int(lane[0] >> 56)
@@ -90,6 +92,7 @@ package struct SlidingWindows: ~Copyable {
             lane[0] &+= 1 << 56
         }
         lane[0] &+= amount
+        return before &+ amount
     }
 
     /// Takes back what was charged in `slot`; what has expired since stays gone.

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 internal import DequeModule
+internal import Glibc
 
 /// What has been charged for one mail transaction (one `instance`), or for one connection of a client.
 final class Transaction {
@@ -67,13 +68,13 @@ final class Transaction {
 }
 
 /// The transactions that may still be asked about, oldest first; bounded in time and number.
-struct TransactionTable {
+struct TransactionTable: ~Copyable {
     /// After DATA or END-OF-MESSAGE only a repeated request can come (within smtpd_policy_service_timeout, 100 s).
     static let settledLifetime: Int64 = 300_000
     /// A slow client may need this long from the first RCPT to the end of its message.
     static let openLifetime: Int64 = 3_600_000
 
-    private var byID: [UInt64: Transaction] = [:]
+    private var byID: TransactionIndex
     private var order: Deque<Transaction> = []
     /// How many have left the front of `order`: makes positions in it stable.
     private var departed = 0
@@ -81,8 +82,7 @@ struct TransactionTable {
 
     init(capacity: Int) {
         self.capacity = capacity
-        // Growing a large dictionary would stop the loop; untouched pages cost nothing.
-        byID.reserveCapacity(capacity)
+        byID = TransactionIndex(capacity: capacity)
     }
 
     var count: Int { byID.count }
@@ -92,7 +92,7 @@ struct TransactionTable {
     /// Adds a transaction whose id is not there; returns the oldest one where there was no room for both.
     mutating func insert(_ transaction: Transaction) -> Transaction? {
         let evicted = byID.count >= capacity ? popFirst() : nil
-        byID[transaction.id] = transaction
+        byID.insert(transaction)
         order.append(transaction)
         return evicted
     }
@@ -126,7 +126,76 @@ struct TransactionTable {
     private mutating func popFirst() -> Transaction? {
         guard let oldest = order.popFirst() else { return nil }
         departed += 1
-        byID[oldest.id] = nil
+        byID.remove(oldest.id)
         return oldest
+    }
+}
+
+/// Transactions by id: open addressing over one allocation for as many as there may ever be, so that it never grows. An
+/// id is a keyed hash already, so it is its own place.
+///
+/// `slots` is valid, and initialised, for `mask + 1` slots from init to deinit; only this value, which can't be copied,
+/// knows it. Pages that nothing was put in take no memory: zeroes come from the kernel.
+private struct TransactionIndex: ~Copyable {
+    private let slots: UnsafeMutablePointer<Slot>
+    private let mask: Int
+    private(set) var count = 0
+
+    private struct Slot {
+        /// 0 where the slot is free.
+        var id: UInt64
+        var transaction: Unmanaged<Transaction>?
+    }
+
+    /// - Parameter capacity: how many there may be at once; at most half of the slots are in use.
+    init(capacity: Int) {
+        var size = 16
+        while size < capacity * 2 { size *= 2 }
+        mask = size - 1
+        // All bits zero is a free slot: id 0, and no reference.
+        slots = calloc(size, MemoryLayout<Slot>.stride)!.bindMemory(to: Slot.self, capacity: size)
+    }
+
+    deinit {
+        for index in 0...mask { slots[index].transaction?.release() }
+        free(slots)
+    }
+
+    subscript(id: UInt64) -> Transaction? {
+        let index = index(of: id)
+        return slots[index].transaction?.takeUnretainedValue()
+    }
+
+    /// Adds a transaction whose id is not there.
+    mutating func insert(_ transaction: Transaction) {
+        slots[index(of: transaction.id)] = Slot(id: transaction.id, transaction: .passRetained(transaction))
+        count += 1
+    }
+
+    mutating func remove(_ id: UInt64) {
+        var hole = index(of: id)
+        guard slots[hole].id == id else { return }
+        slots[hole].transaction?.release()
+        // Closes the gap (Knuth, volume 3, 6.4, algorithm R).
+        var next = hole
+        while true {
+            next = (next + 1) & mask
+            guard slots[next].id != 0 else { break }
+            let home = Int(truncatingIfNeeded: slots[next].id >> 1) & mask
+            if (next - home) & mask >= (next - hole) & mask {
+                slots[hole] = slots[next]
+                hole = next
+            }
+        }
+        slots[hole] = Slot(id: 0, transaction: nil)
+        count -= 1
+    }
+
+    /// The slot of an id, or the free one in which it belongs.
+    private func index(of id: UInt64) -> Int {
+        // The lowest bit of every id is set.
+        var index = Int(truncatingIfNeeded: id >> 1) & mask
+        while slots[index].id != id, slots[index].id != 0 { index = (index &+ 1) & mask }
+        return index
     }
 }

@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: Apache-2.0
+package import NIOCore
+import NIOPosix
+
+/// One connection of a load, through all its reconnects: feeds bytes to its dialogue and tells the run what became of
+/// them. Lives on the run's event loop.
+package final class LoadConnection<Traffic: LoadTraffic>: ChannelInboundHandler {
+    package typealias InboundIn = ByteBuffer
+    package typealias OutboundOut = ByteBuffer
+
+    /// An operation that waits for its answer.
+    struct Outstanding {
+        /// When it was to be sent; latency counts from here.
+        let due: NIODeadline
+        var sent: NIODeadline
+    }
+
+    // The run owns its connections and is kept by whoever waits for its report.
+    private unowned let run: LoadRun<Traffic>
+    private var dialogue: Traffic.Dialogue
+    /// Of the channel that is connected.
+    private var context: ChannelHandlerContext?
+    private var input = ByteBuffer()
+    private var output = ByteBuffer()
+    private(set) var outstanding: Outstanding?
+
+    init(run: LoadRun<Traffic>, dialogue: Traffic.Dialogue) {
+        self.run = run
+        self.dialogue = dialogue
+    }
+
+    var isConnected: Bool { context != nil }
+
+    /// Takes over a channel that is connected and has this connection as its handler.
+    package func connected(_ channel: any Channel) throws {
+        input.clear()
+        context = try channel.pipeline.syncOperations.context(handler: self)
+    }
+
+    /// Starts the operation that was due at `due`.
+    func begin(due: NIODeadline, now: NIODeadline) {
+        outstanding = Outstanding(due: due, sent: now)
+        send()
+    }
+
+    /// Sends the outstanding operation once more.
+    func resend(now: NIODeadline) {
+        outstanding?.sent = now
+        send()
+    }
+
+    /// Ends the connection without a word to the run.
+    func close() {
+        let context = self.context
+        self.context = nil
+        context?.close(promise: nil)
+    }
+
+    /// Gives up the outstanding operation.
+    func abandon() {
+        outstanding = nil
+    }
+
+    private func send() {
+        output.clear()
+        dialogue.begin(into: &output)
+        context?.writeAndFlush(wrapOutboundOut(output), promise: nil)
+    }
+
+    package func channelRead(context: ChannelHandlerContext, data: NIOAny) {
+        guard context === self.context else { return }
+        if input.readableBytes == 0 {
+            input = unwrapInboundIn(data)
+        } else {
+            input.writeImmutableBuffer(unwrapInboundIn(data))
+        }
+        do {
+            switch try dialogue.receive(&input) {
+            case .wait:
+                return
+            case .answered:
+                guard let due = outstanding?.due else { return }
+                outstanding = nil
+                run.answered(by: self, due: due)
+            }
+        } catch {
+            close()
+            run.lost(self, \.malformed, reason: error.reason)
+        }
+    }
+
+    package func channelInactive(context: ChannelHandlerContext) {
+        guard context === self.context else { return }
+        self.context = nil
+        run.lost(self, \.closed, reason: "connection closed by the peer")
+    }
+
+    package func errorCaught(context: ChannelHandlerContext, error: any Error) {
+        guard context === self.context else { return }
+        close()
+        run.lost(self, \.closed, reason: error.reason)
+    }
+}
+
+extension LoadConnection {
+    /// Opens a channel for this connection.
+    func connect(to address: SocketAddress, on eventLoop: any EventLoop, timeout: TimeAmount) -> EventLoopFuture<Void> {
+        let bound = NIOLoopBound(self, eventLoop: eventLoop)
+        return ClientBootstrap(group: eventLoop)
+            .connectTimeout(timeout)
+            .channelOption(.recvAllocator, value: FixedSizeRecvByteBufferAllocator(capacity: 1024))
+            .channelInitializer { channel in
+                channel.eventLoop.makeCompletedFuture { try channel.pipeline.syncOperations.addHandler(bound.value) }
+            }
+            .connect(to: address)
+            .flatMapThrowing { try bound.value.connected($0) }
+    }
+}

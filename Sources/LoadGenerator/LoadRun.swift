@@ -1,0 +1,286 @@
+// SPDX-License-Identifier: Apache-2.0
+import Histogram
+package import NIOCore
+
+/// One load from first connect to report. Bound to one event loop, whose clock is the load's.
+///
+/// All connections are made first; then the clock starts. In a closed loop a connection starts its next operation when
+/// the last is answered. In an open loop `ArrivalSchedule` says when, and an operation that finds every connection busy
+/// waits, with its latency counted from when it was due. After the duration or the count nothing new is started, and
+/// what is outstanding is waited for, at most `timeout` long.
+package final class LoadRun<Traffic: LoadTraffic> {
+    package typealias Connection = LoadConnection<Traffic>
+    package typealias Connector = (Connection) -> EventLoopFuture<Void>
+
+    /// As long as Postfix waits before it tries again (smtpd_policy_service_retry_delay).
+    package static var retryDelay: TimeAmount { .seconds(1) }
+    private static var sweepInterval: TimeAmount { .milliseconds(100) }
+
+    private let eventLoop: any EventLoop
+    private let target: LoadTarget
+    private let options: LoadOptions
+    private let traffic: Traffic
+    private let connect: Connector
+    private let progress: (LoadProgress) -> Void
+    private let report: EventLoopPromise<LoadReport>
+    private var connections: [Connection] = []
+
+    private var isIssuing = false
+    private var isOver = false
+    private var started: NIODeadline?
+    private var schedule: ArrivalSchedule?
+    private var arrival: Scheduled<Void>?
+    /// Connections with nothing to do until an operation is due (open loop).
+    private var idle = CircularBuffer<Connection>()
+    private var timers: [RepeatedTask] = []
+    private var ending: Scheduled<Void>?
+
+    private var issued = 0
+    private var answered = 0
+    private var resent = 0
+    private var abandoned = 0
+    private var errors = LoadErrors()
+    private var lastError: String?
+    private var endedBy: LoadEnding?
+    private var second: Histogram<UInt32>
+    private var total: Histogram<UInt32>
+    private let longestLatency: UInt64
+
+    package init(
+        on eventLoop: any EventLoop, target: LoadTarget, options: LoadOptions, traffic: Traffic,
+        connect: @escaping Connector, progress: @escaping (LoadProgress) -> Void
+    ) {
+        self.eventLoop = eventLoop
+        self.target = target
+        self.options = options
+        self.traffic = traffic
+        self.connect = connect
+        self.progress = progress
+        report = eventLoop.makePromise()
+        // Nothing waits longer: neither for its turn nor for its answer.
+        longestLatency = UInt64((options.duration + options.timeout + options.timeout).nanoseconds)
+        second = Histogram(highestTrackableValue: longestLatency)
+        total = Histogram(highestTrackableValue: longestLatency)
+    }
+
+    /// Connects, and starts the clock once each connection is made or has failed.
+    package func start() -> EventLoopFuture<LoadReport> {
+        connections = (0..<options.connections).map { _ in Connection(run: self, dialogue: traffic.makeDialogue()) }
+        var pending = connections.count
+        for connection in connections {
+            connect(connection).assumeIsolated().whenComplete { result in
+                if case .failure(let error) = result { self.failed(error) }
+                pending -= 1
+                if pending == 0 { self.begin() }
+            }
+        }
+        return report.futureResult
+    }
+
+    /// Ends the load at once, with the figures so far.
+    package func interrupt() {
+        finish(.interrupted)
+    }
+
+    private func begin() {
+        guard !isOver else { return }
+        guard connections.contains(where: \.isConnected) else {
+            isOver = true
+            return report.fail(LoadError.unreachable(target: "\(target)", reason: lastError ?? "no connection"))
+        }
+        isIssuing = true
+        let now = eventLoop.now
+        started = now
+        schedule = options.rate.map { ArrivalSchedule(start: now, rate: $0) }
+        ending = scheduled(in: options.duration) { $0.stopIssuing(.duration) }
+        timers = [
+            repeated(every: Self.sweepInterval) { $0.sweep() },
+            repeated(every: .seconds(1)) { $0.endSecond() },
+        ]
+        for connection in connections {
+            if connection.isConnected { ready(connection) } else { retry(connection) }
+        }
+    }
+
+    // MARK: Pace
+
+    /// Gives a connection that has nothing outstanding its next operation, or lets it wait for one.
+    private func ready(_ connection: Connection) {
+        guard isIssuing else { return finishIfDrained() }
+        let now = eventLoop.now
+        guard schedule != nil else { return issue(to: connection, due: now, now: now) }
+        if let due = schedule?.take(at: now) {
+            issue(to: connection, due: due, now: now)
+        } else {
+            idle.append(connection)
+            awaitArrival()
+        }
+    }
+
+    private func issue(to connection: Connection, due: NIODeadline, now: NIODeadline) {
+        issued += 1
+        connection.begin(due: due, now: now)
+        if issued == options.count { stopIssuing(.count) }
+    }
+
+    private func awaitArrival() {
+        guard arrival == nil, let next = schedule?.next else { return }
+        arrival = eventLoop.assumeIsolated().scheduleTask(deadline: next) { self.arrive() }
+    }
+
+    private func arrive() {
+        arrival = nil
+        let now = eventLoop.now
+        while isIssuing, let connection = idle.first, let due = schedule?.take(at: now) {
+            idle.removeFirst()
+            issue(to: connection, due: due, now: now)
+        }
+        if isIssuing, !idle.isEmpty { awaitArrival() }
+    }
+
+    // MARK: What connections tell
+
+    func answered(by connection: Connection, due: NIODeadline) {
+        guard !isOver else { return }
+        answered += 1
+        let latency = (eventLoop.now - due).nanoseconds
+        second.record(min(UInt64(max(latency, 0)), longestLatency))
+        ready(connection)
+    }
+
+    func lost(_ connection: Connection, _ kind: WritableKeyPath<LoadErrors, Int>, reason: String) {
+        guard !isOver else { return }
+        errors[keyPath: kind] += 1
+        lastError = reason
+        idle.removeAll { $0 === connection }
+        if isIssuing || connection.outstanding != nil { retry(connection) }
+    }
+
+    private func failed(_ error: any Error) {
+        errors.refused += 1
+        lastError = error.reason
+    }
+
+    private func retry(_ connection: Connection) {
+        guard options.reconnect else { return giveUp(connection) }
+        _ = scheduled(in: Self.retryDelay) { run in
+            guard !run.isOver else { return }
+            run.connect(connection).assumeIsolated().whenComplete { result in
+                guard !run.isOver else { return }
+                switch result {
+                case .success where connection.outstanding != nil:
+                    run.resent += 1
+                    connection.resend(now: run.eventLoop.now)
+                case .success:
+                    run.ready(connection)
+                case .failure(let error):
+                    run.failed(error)
+                    run.retry(connection)
+                }
+            }
+        }
+    }
+
+    private func giveUp(_ connection: Connection) {
+        if connection.outstanding != nil { abandoned += 1 }
+        connection.abandon()
+        if connections.contains(where: \.isConnected) { finishIfDrained() } else { finish(.lost) }
+    }
+
+    /// Ends connections whose answer is overdue.
+    private func sweep() {
+        let now = eventLoop.now
+        for connection in connections where connection.isConnected {
+            guard let sent = connection.outstanding?.sent, now - sent >= options.timeout else { continue }
+            connection.close()
+            lost(connection, \.timeout, reason: "no answer in time")
+        }
+    }
+
+    private var outstanding: Int { issued - answered - abandoned }
+
+    private var elapsedSeconds: Double {
+        started.map { Double((eventLoop.now - $0).nanoseconds) / 1e9 } ?? 0
+    }
+
+    // MARK: The end
+
+    private func stopIssuing(_ reason: LoadEnding) {
+        guard isIssuing else { return }
+        isIssuing = false
+        endedBy = reason
+        ending?.cancel()
+        ending = scheduled(in: options.timeout) { $0.finish(reason) }
+        finishIfDrained()
+    }
+
+    private func finishIfDrained() {
+        if let endedBy, outstanding == 0 { finish(endedBy) }
+    }
+
+    private func finish(_ reason: LoadEnding) {
+        guard !isOver else { return }
+        isOver = true
+        isIssuing = false
+        let seconds = elapsedSeconds
+        ending?.cancel()
+        arrival?.cancel()
+        for timer in timers { timer.cancel() }
+        for connection in connections { connection.close() }
+        total.add(second)
+        do {
+            try traffic.save()
+        } catch {
+            return report.fail(error)
+        }
+        report.succeed(
+            LoadReport(
+                target: "\(target)",
+                connections: options.connections,
+                rate: options.rate,
+                endedBy: reason,
+                seconds: seconds,
+                answered: answered,
+                answeredPerSecond: seconds > 0 ? Double(answered) / seconds : 0,
+                latency: LatencyReport(total),
+                actions: traffic.outcomes.counts,
+                refusals: traffic.outcomes.refusals,
+                errors: errors,
+                resent: resent,
+                unanswered: abandoned + outstanding,
+                unsent: unsent(after: seconds),
+                lastError: lastError))
+    }
+
+    private func unsent(after seconds: Double) -> Int {
+        guard let schedule, issued < options.count else { return 0 }
+        let span = min(seconds, Double(options.duration.nanoseconds) / 1e9)
+        return max(0, min(Int(span * schedule.rate), options.count) - issued)
+    }
+
+    private func endSecond() {
+        progress(
+            LoadProgress(
+                elapsedSeconds: Int(elapsedSeconds.rounded()),
+                answered: Int(second.totalCount),
+                latency: LatencyReport(second),
+                refusals: traffic.outcomes.refusals,
+                errors: errors.total))
+        total.add(second)
+        second.reset()
+        // What can't be saved ends the load: finish() meets the same error, and reports it.
+        if (try? traffic.save()) == nil { finish(.interrupted) }
+    }
+
+    private func scheduled(in delay: TimeAmount, _ body: @escaping (LoadRun) -> Void) -> Scheduled<Void> {
+        eventLoop.assumeIsolated().scheduleTask(in: delay) { body(self) }
+    }
+
+    private func repeated(every delay: TimeAmount, _ body: @escaping (LoadRun) -> Void) -> RepeatedTask {
+        let bound = NIOLoopBound((self, body), eventLoop: eventLoop)
+        return eventLoop.scheduleRepeatedTask(initialDelay: delay, delay: delay) { _ in
+            let (run, body) = bound.value
+            body(run)
+        }
+    }
+}

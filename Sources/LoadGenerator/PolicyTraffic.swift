@@ -1,0 +1,183 @@
+// SPDX-License-Identifier: Apache-2.0
+package import NIOCore
+
+/// What mail a policy load pretends: who sends how often, and which states smtpd would ask about.
+package struct PolicyMix: Sendable {
+    package var senders = 10_000
+    /// At most `PolicyRequest.clients`.
+    package var clients = 10_000
+    /// Exponent of the law by which senders and clients are drawn; 0 draws all alike.
+    package var zipf = 1.1
+    package var states: Set<ProtocolState> = [.rcpt]
+    /// Recipients of one message.
+    package var recipients = 1
+    package var seed: UInt64 = 1
+    /// File to which a line goes for each answered request: instance, sender, state, first word of the action.
+    package var account: String?
+
+    package init() {}
+}
+
+/// The mail of all connections of a policy load: message n is the same in each run with the same seed, but for its
+/// `instance`, which no other run has.
+package final class PolicyTraffic: LoadTraffic {
+    private let mix: PolicyMix
+    private let senders: AliasTable
+    private let clients: AliasTable
+    private let account: AccountFile?
+    private var random: SplitMix64
+    private var nextInstance: PolicyInstance
+    private var text: [UInt8] = []
+    package private(set) var outcomes = OutcomeTally()
+
+    /// - Parameter firstInstance: The instance of the first message; the others count up its time.
+    package init(_ mix: PolicyMix, firstInstance: PolicyInstance) throws {
+        self.mix = mix
+        senders = .zipf(count: mix.senders, exponent: mix.zipf)
+        clients = .zipf(count: mix.clients, exponent: mix.zipf)
+        account = try mix.account.map(AccountFile.init)
+        random = SplitMix64(seed: mix.seed)
+        nextInstance = firstInstance
+    }
+
+    package func makeDialogue() -> PolicyDialogue {
+        PolicyDialogue(traffic: self, states: mix.states, recipients: mix.recipients)
+    }
+
+    package func save() throws {
+        try account?.save()
+    }
+
+    fileprivate func write(_ request: PolicyRequest, into output: inout ByteBuffer) {
+        text.removeAll(keepingCapacity: true)
+        request.write(to: &text)
+        output.writeBytes(text)
+    }
+
+    fileprivate func nextMessage() -> PolicyRequest {
+        defer { nextInstance.time += 1 }
+        return PolicyRequest(
+            instance: nextInstance,
+            sender: senders.draw(using: &random),
+            client: clients.draw(using: &random),
+            clientPort: 32768 + random.next(below: 28232),
+            recipient: random.next(below: 1_000_000),
+            size: 1200 + random.next(below: 60_000))
+    }
+
+    /// - Returns: Whether smtpd would go on with what it asked about.
+    fileprivate func record(action: Span<UInt8>, for request: PolicyRequest) -> Bool {
+        let isBlank = { (byte: UInt8) in byte == UInt8(ascii: " ") || byte == UInt8(ascii: "\t") }
+        let word = action.extracting(0..<(action.indices.first { isBlank(action[$0]) } ?? action.count))
+        account?.append(request, word: word)
+        return !outcomes.count(word, isRefusal: Self.isRefusal)
+    }
+
+    /// The actions after which smtpd does not accept (SMTPD_POLICY_README, access(5)).
+    private static func isRefusal(_ word: String) -> Bool {
+        switch word.uppercased() {
+        case "REJECT", "DEFER", "DEFER_IF_PERMIT": true
+        default: word.utf8.count == 3 && (word.first == "4" || word.first == "5")
+        }
+    }
+}
+
+/// Asks about one mail transaction after the other, each state in smtpd's order.
+///
+/// ```
+/// message -> RCPT (once a recipient) -> DATA -> END-OF-MESSAGE -> next message
+/// ```
+/// States that the load does not have are left out. Where no recipient was accepted, or DATA was refused, the next
+/// message follows at once, as smtpd does not ask any further.
+package struct PolicyDialogue: LoadDialogue {
+    private let traffic: PolicyTraffic
+    private let asksAtRcpt, asksAtData, asksAtEndOfMessage: Bool
+    private let recipients: Int
+    /// The request that is being asked, or the transaction's next one; nil between transactions.
+    private var request: PolicyRequest?
+    private var isAsking = false
+    private var recipientsLeft = 0
+    private var accepted = 0
+
+    fileprivate init(traffic: PolicyTraffic, states: Set<ProtocolState>, recipients: Int) {
+        self.traffic = traffic
+        asksAtRcpt = states.contains(.rcpt)
+        asksAtData = states.contains(.data)
+        asksAtEndOfMessage = states.contains(.endOfMessage)
+        self.recipients = recipients
+    }
+
+    package mutating func begin(into output: inout ByteBuffer) {
+        let request = self.request ?? firstRequest()
+        self.request = request
+        isAsking = true
+        traffic.write(request, into: &output)
+    }
+
+    package mutating func receive(_ input: inout ByteBuffer) throws -> LoadStep {
+        guard isAsking, let request else { throw MalformedReply(reason: "a reply to no request") }
+        guard let goesOn = try record(input.readableBytesUInt8Span, for: request) else { return .wait }
+        input.clear()
+        isAsking = false
+        self.request = next(after: request, goesOn: goesOn)
+        return .answered
+    }
+
+    /// - Returns: Whether smtpd would go on, or nil while the reply is not complete.
+    private func record(_ reply: Span<UInt8>, for request: PolicyRequest) throws(MalformedReply) -> Bool? {
+        guard let action = try PolicyReply.action(in: reply) else { return nil }
+        return traffic.record(action: reply.extracting(action), for: request)
+    }
+
+    private mutating func firstRequest() -> PolicyRequest {
+        var request = traffic.nextMessage()
+        if asksAtRcpt {
+            recipientsLeft = recipients
+            accepted = 0
+        } else {
+            accepted = recipients
+            request.state = asksAtData ? .data : .endOfMessage
+            settle(&request)
+        }
+        return request
+    }
+
+    /// The transaction's next request, or nil where it is over.
+    private mutating func next(after answered: PolicyRequest, goesOn: Bool) -> PolicyRequest? {
+        var request = answered
+        switch answered.state {
+        case .rcpt:
+            recipientsLeft -= 1
+            if goesOn {
+                accepted += 1
+                request.queueID = 0xA_0000_0000 | (answered.instance.time & 0xFFFF_FFFF)
+            }
+            if recipientsLeft > 0 {
+                request.recipient = answered.recipient.map { $0 + 1 }
+                return request
+            }
+            guard accepted > 0 else { return nil }
+            if asksAtData {
+                request.state = .data
+            } else if asksAtEndOfMessage {
+                request.state = .endOfMessage
+            } else {
+                return nil
+            }
+        case .data:
+            guard goesOn, asksAtEndOfMessage else { return nil }
+            request.state = .endOfMessage
+        case .endOfMessage:
+            return nil
+        }
+        settle(&request)
+        return request
+    }
+
+    /// Sets what smtpd says once the recipients are known.
+    private func settle(_ request: inout PolicyRequest) {
+        request.queueID = 0xA_0000_0000 | (request.instance.time & 0xFFFF_FFFF)
+        request.recipientCount = accepted
+        if accepted > 1 { request.recipient = nil }
+    }
+}

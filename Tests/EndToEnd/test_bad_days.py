@@ -1,0 +1,365 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What goes wrong around Weir: disks, files, peers, configurations. Mail goes on, and nothing answered is lost."""
+import contextlib
+import json
+import os
+import pathlib
+import resource
+import socket
+import subprocess
+import tempfile
+import unittest
+
+from postfix import as_root, run, wait_until
+from weir import BINARY, ENVIRONMENT, PolicyClient, WeirService
+
+LIMIT = {"name": "per-sender", "key": ["sender"], "count": "recipients", "rates": ["1000000/1d"], "over": "DEFER later"}
+
+
+class SmallDisk:
+    """A file system of two megabytes that can be filled and made read-only."""
+
+    def __init__(self):
+        self.directory = pathlib.Path(tempfile.mkdtemp(prefix="weir-disk-"))
+
+    def __enter__(self):
+        run(as_root(["mount", "-t", "tmpfs", "-o", f"size=2m,mode=755,uid={os.getuid()}", "weir-test", self.directory]))
+        return self
+
+    def __exit__(self, *_):
+        run(as_root(["umount", self.directory]))
+        self.directory.rmdir()
+
+    def fill(self):
+        """Takes all that is free, to the last byte."""
+        with open(self.directory / "filler", "ab", buffering=0) as filler, contextlib.suppress(OSError):
+            while True:
+                filler.write(bytes(4096))
+
+    def clear(self):
+        (self.directory / "filler").unlink()
+
+    def remount(self, mode):
+        run(as_root(["mount", "-o", f"remount,{mode}", self.directory]))
+
+
+class Ledger(unittest.TestCase):
+    """The store is in trouble: answers go on, and what was counted meanwhile is saved afterwards."""
+
+    def count(self, service, number, sender="alice@example.org"):
+        with service.client() as client:
+            for _ in range(number):
+                self.assertEqual(client.ask(sender=sender), "DUNNO")
+
+    def assertUsed(self, service, used, sender="alice@example.org"):
+        self.assertEqual(service.used(sender, "per-sender"), used, service.log())
+
+    def on_small_disk(self, **config):
+        disk = self.enterContext(SmallDisk())
+        path = disk.directory / "ledger.sqlite"
+        service = self.enterContext(WeirService(limits=[LIMIT], ledger={"store": f"sqlite:{path}"}, **config))
+        service.ledger = path
+        return disk, service
+
+    def test_disk_full(self):
+        disk, service = self.on_small_disk()
+        self.count(service, 10)
+        disk.fill()
+        # More than the room that SQLite's own files may have left.
+        sent = 10
+        while "can't be kept" not in service.log() and sent < 50_000:
+            self.count(service, 200)
+            sent += 200
+        self.assertIn("can't be kept", service.log())
+        self.count(service, 100)
+        sent += 100
+        self.assertUsed(service, sent)
+        self.assertEqual(service.log().count("can't be kept"), 1, service.log())
+        disk.clear()
+        service.wait_logged("kept again")
+        self.count(service, 5)
+        sent += 5
+        service.restart()
+        self.assertUsed(service, sent)
+
+    def test_disk_full_and_configured_to_defer(self):
+        disk, service = self.on_small_disk(on_failure="defer")
+        self.count(service, 10)
+        disk.fill()
+        with service.client() as client:
+            wait_until(lambda: client.ask(sender="bob@example.org").startswith("DEFER"), "mail is deferred", interval=0)
+        self.assertIn("can't be kept", service.log())
+        disk.clear()
+        service.wait_logged("kept again")
+        self.count(service, 5)
+        self.assertUsed(service, 15)
+
+    def test_read_only_at_start(self):
+        disk, service = self.on_small_disk()
+        self.count(service, 10)
+        service.stop()
+        disk.remount("ro")
+        service.start()
+        self.count(service, 3, sender="bob@example.org")
+        service.wait_logged("can't")
+        disk.remount("rw")
+        service.wait_logged("counted again")
+        self.count(service, 1)
+        self.assertUsed(service, 11)
+
+    def test_locked_by_another_process(self):
+        service = self.enterContext(WeirService(limits=[LIMIT]))
+        self.count(service, 10)
+        # A program of its own: locks of one process do not keep it out itself.
+        holder = subprocess.Popen(
+            ["sqlite3", service.ledger], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        try:
+            holder.stdin.write("BEGIN EXCLUSIVE;\nSELECT 'held';\n")
+            holder.stdin.flush()
+            self.assertEqual(holder.stdout.readline(), "held\n")
+            self.count(service, 10)
+            service.kill()
+            service.start()
+            self.count(service, 10)
+        finally:
+            holder.communicate(".quit\n", timeout=10)
+        wait_until(lambda: service.used("alice@example.org", "per-sender") == 30, f"all are counted\n{service.log()}")
+        service.restart()
+        self.assertUsed(service, 30)
+
+    def test_two_services_do_not_share_a_ledger(self):
+        service = self.enterContext(WeirService(limits=[LIMIT]))
+        self.count(service, 2)
+        other = self.enterContext(WeirService(limits=[LIMIT], ledger={"store": f"sqlite:{service.ledger}"}))
+        other.wait_logged("another weir serve")
+        self.count(service, 1)
+        self.assertUsed(service, 3)
+
+    def test_corrupt_at_start(self):
+        service = self.enterContext(WeirService(limits=[LIMIT]))
+        self.count(service, 10)
+        service.stop()
+        damaged = os.urandom(100_000)
+        service.ledger.write_bytes(damaged)
+        service.start()
+        self.assertIn("damaged", service.log())
+        aside = [file for file in service.directory.iterdir() if file.name.startswith("ledger.sqlite.damaged")]
+        self.assertEqual(len(aside), 1)
+        self.assertEqual(aside[0].read_bytes(), damaged)
+        self.count(service, 1)
+        service.restart()
+        self.assertTrue((service.used("alice@example.org", "per-sender") or 0) >= 1)
+
+    def test_corrupt_while_running(self):
+        service = self.enterContext(WeirService(limits=[LIMIT]))
+        self.count(service, 10)
+        for file in service.directory.glob("ledger.sqlite*"):
+            if file.stat().st_size > 1024:
+                with open(file, "r+b") as stream:
+                    stream.seek(0)
+                    stream.write(os.urandom(1024))
+        self.count(service, 10)
+        self.assertUsed(service, 20)
+        service.kill()
+        service.start()
+        self.count(service, 1)
+        self.assertIn("damaged", service.log())
+
+    def test_cut_off_journal(self):
+        service = self.enterContext(WeirService(limits=[LIMIT]))
+        self.count(service, 100)
+        service.kill()
+        longest = max(service.directory.glob("ledger.sqlite.segment-*"), key=lambda file: file.stat().st_size)
+        os.truncate(longest, longest.stat().st_size // 2)
+        service.start()
+        self.count(service, 1)
+        used = service.used("alice@example.org", "per-sender")
+        self.assertTrue(1 <= used <= 101, used)
+
+
+class Peers(unittest.TestCase):
+    """A peer that does what none should: its connection ends or waits within bounds, all others go on."""
+
+    def setUp(self):
+        self.service = self.enterContext(WeirService(limits=[LIMIT]))
+        self.other = self.enterContext(self.service.client())
+        self.sound()
+
+    def sound(self):
+        """Another connection, open since the start, is answered."""
+        self.assertEqual(self.other.ask(sender="other@example.org"), "DUNNO")
+
+    def assertEnds(self, data, logged=None):
+        """Sending `data` ends that connection without a reply, and nothing else."""
+        with self.service.client() as client:
+            with contextlib.suppress(ConnectionError):
+                client.send(data)
+            self.assertTrue(client.is_closed(10), "the connection was not closed")
+        self.sound()
+        if logged:
+            self.service.wait_logged(logged)
+
+    def test_longer_than_64_kib(self):
+        self.assertEnds(PolicyClient.request(extra="x" * 66_000))
+
+    def test_endless_line(self):
+        self.assertEnds(b"x" * 1_000_000)
+
+    def test_a_value_of_60_kib_is_taken(self):
+        with self.service.client() as client:
+            self.assertEqual(client.ask(ccert_subject="x" * 60_000), "DUNNO")
+
+    def test_a_thousand_attributes(self):
+        self.assertEnds(PolicyClient.request(**{f"attribute{number}": "value" for number in range(1000)}))
+
+    def test_four_hundred_attributes_are_taken(self):
+        with self.service.client() as client:
+            self.assertEqual(client.ask(**{f"attribute{number}": "value" for number in range(400)}), "DUNNO")
+
+    def test_nul(self):
+        self.assertEnds(PolicyClient.request(helo_name="a\0b"))
+
+    def test_no_request_attribute(self):
+        self.assertEnds(PolicyClient.request(request=None))
+
+    def test_another_kind_of_request(self):
+        self.assertEnds(PolicyClient.request(request="junk"))
+
+    def test_a_line_without_equals(self):
+        self.assertEnds(b"request=smtpd_access_policy\nrubbish\n\n")
+
+    def test_an_empty_request(self):
+        self.assertEnds(b"\n")
+
+    def test_http(self):
+        self.assertEnds(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n\n\n")
+
+    def test_bytes_that_are_no_utf8(self):
+        request = PolicyClient.request(sender="X@example.org").replace(b"X", b"\xff\xc3\x28")
+        with self.service.client() as client:
+            client.send(request)
+            self.assertEqual(client.reply(), "DUNNO")
+
+    def test_control_characters_stay_out_of_the_log(self):
+        self.service.configure(limits=[{**LIMIT, "rates": ["1/1h"]}])
+        self.service.restart()
+        with self.service.client() as client:
+            for _ in range(2):
+                answer = client.ask(sender="a\x1b[31m\rb@example.org", helo_name="\x07")
+        self.assertIn("DEFER", answer)
+        self.service.wait_logged("per-sender")
+        log = self.service.log_file.read_bytes()
+        self.assertFalse(set(log) & (set(range(32)) - {10}), log)
+
+    def test_dropped_in_the_middle(self):
+        request = PolicyClient.request()
+        for length in (1, len(request) // 2, len(request) - 1):
+            with self.service.client() as client:
+                client.send(request[:length])
+            self.sound()
+        with self.service.client() as client:
+            client.send(request)
+        self.sound()
+
+    def test_reset_in_the_middle(self):
+        with self.service.client() as client:
+            client.send(PolicyClient.request()[:100])
+            client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        self.sound()
+
+    def test_a_byte_at_a_time_holds_up_nobody(self):
+        slow = [self.enterContext(self.service.client()) for _ in range(50)]
+        for byte in PolicyClient.request()[:60]:
+            for client in slow:
+                client.send(bytes([byte]))
+            self.sound()
+
+    def test_pipelined_requests_are_answered_one_by_one(self):
+        with self.service.client() as client:
+            client.send(PolicyClient.request() * 1 + PolicyClient.request() + PolicyClient.request())
+            self.assertEqual([client.reply() for _ in range(3)], ["DUNNO"] * 3)
+
+    def test_a_peer_that_reads_nothing(self):
+        with self.service.client() as client:
+            client.socket.settimeout(2)
+            request = PolicyClient.request()
+            with contextlib.suppress(TimeoutError, ConnectionError):
+                for _ in range(20_000):
+                    client.send(request)
+            self.sound()
+        self.sound()
+        self.assertLess(resident_kilobytes(self.service.pid), 200_000)
+
+
+def resident_kilobytes(pid):
+    status = pathlib.Path(f"/proc/{pid}/status").read_text()
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS:"))
+
+
+class Crowd(unittest.TestCase):
+    def test_thousands_of_idle_connections(self):
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        self.addCleanup(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+        number = min(5000, hard - 100)
+        service = self.enterContext(WeirService(limits=[LIMIT]))
+        before = resident_kilobytes(service.pid)
+        crowd = [self.enterContext(service.client()) for _ in range(number)]
+        self.assertEqual(crowd[0].ask(), "DUNNO")
+        self.assertEqual(crowd[-1].ask(), "DUNNO")
+        self.assertEqual(service.ask(), "DUNNO")
+        each = (resident_kilobytes(service.pid) - before) / number
+        self.assertLess(each, 24, f"{each:.1f} KiB a connection")
+        for client in crowd:
+            client.send(PolicyClient.request())
+        self.assertEqual([client.reply() for client in crowd], ["DUNNO"] * number)
+
+
+class Reload(unittest.TestCase):
+    """SIGHUP under load: not one request fails."""
+
+    def setUp(self):
+        self.service = self.enterContext(WeirService(limits=[LIMIT]))
+        self.load = subprocess.Popen(
+            [BINARY, "load", "policy", "--target", f"inet:127.0.0.1:{self.service.port}", "--connections", "20",
+             "--rate", "2000", "--duration", "4s", "--json"],
+            env=ENVIRONMENT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        self.addCleanup(self.load.communicate)
+        self.addCleanup(self.load.kill)
+
+    def assertLoadWasAnswered(self):
+        output, errors = self.load.communicate(timeout=60)
+        self.assertEqual(self.load.returncode, 0, output + errors)
+        report = json.loads(output)
+        self.assertEqual(sum(report["errors"].values()), 0, report)
+        self.assertGreater(report["answered"], 7000)
+
+    def test_a_bad_configuration_is_not_taken(self):
+        service = self.service
+        for bad in ("limits: [", "limits:\n  - name: x\n    keey: [sender]\n", "listen: 7\n"):
+            service.configure(text=bad)
+            offset = len(service.log())
+            service.reload()
+            wait_until(lambda: "not taken" in service.log()[offset:], f"the log says so: {bad!r}\n{service.log()}")
+            self.assertEqual(service.ask(sender="alice@example.org"), "DUNNO")
+        self.assertIn("weir.yaml:3:", service.log())
+        service.configure()
+        self.assertEqual(service.used("alice@example.org", "per-sender"), 3)
+        self.assertLoadWasAnswered()
+
+    def test_a_good_configuration_keeps_the_counts_of_what_did_not_change(self):
+        service = self.service
+        for _ in range(3):
+            self.assertEqual(service.ask(sender="alice@example.org"), "DUNNO")
+        service.configure(limits=[{**LIMIT, "rates": ["4/1d"]}, {**LIMIT, "name": "another", "rates": ["2/1d"]}])
+        service.reload()
+        service.wait_logged("reloaded")
+        self.assertEqual(service.used("alice@example.org", "per-sender"), 3)
+        self.assertEqual(service.ask(sender="alice@example.org"), "DUNNO")
+        self.assertEqual(service.ask(sender="alice@example.org"), "DEFER later")
+        self.assertEqual(service.used("alice@example.org", "another"), 1)
+        self.assertLoadWasAnswered()
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)

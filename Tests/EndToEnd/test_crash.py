@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""kill -9 under load: every count that was answered is there afterwards, and none is there twice."""
+import collections
+import os
+import random
+import subprocess
+import sys
+import time
+import unittest
+
+from postfix import wait_until
+from weir import BINARY, ENVIRONMENT, WeirService
+
+KILLS = int(os.environ.get("WEIR_KILLS", "100"))
+
+
+class Kill(unittest.TestCase):
+    def test_every_answered_count_outlives_kills_once(self):
+        seed = int(os.environ.get("WEIR_SEED", time.time()))
+        chance = random.Random(seed)
+        service = self.enterContext(WeirService(limits=[
+            {"name": "recipients", "key": ["sender"], "count": "recipients", "rates": ["900M/1h", "900M/1d"],
+             "over": "DEFER later"},
+            {"name": "messages", "when": {"sasl_username": "present"}, "key": ["sasl_username"], "count": "messages",
+             "rates": ["900M/1d"], "over": "DEFER later"},
+        ]))
+        account = service.directory / "account"
+        kills = rounds = 0
+        while kills < KILLS:
+            rounds += 1
+            load = subprocess.Popen(
+                [BINARY, "load", "policy", "--target", f"inet:127.0.0.1:{service.port}", "--connections", "20",
+                 "--rate", "2000", "--duration", "25s", "--timeout", "30s", "--reconnect", "--account", account,
+                 "--senders", "40", "--recipients", "3", "--states", "rcpt,data,end-of-message",
+                 "--seed", str(seed + rounds), "--json"],
+                env=ENVIRONMENT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+            try:
+                kills += self.kill_while_loaded(service, load, chance, KILLS - kills)
+                output, errors = load.communicate(timeout=90)
+            finally:
+                if load.poll() is None:
+                    load.kill()
+                    load.communicate()
+            self.assertEqual(load.returncode, 0, f"seed {seed}: {output}{errors}")
+            answered = self.compare(service, account, f"seed {seed}, after {kills} kills")
+            print(f"\n  {kills} of {KILLS} kills, {answered} answers", end="", file=sys.stderr, flush=True)
+        print(file=sys.stderr)
+
+    def kill_while_loaded(self, service, load, chance, most):
+        """Kills and restarts the service while requests are being answered, until the load is near its end."""
+        started = time.monotonic()
+        kills = 0
+        while kills < most and time.monotonic() - started < 22:
+            before = self.journal_size(service)
+            wait_until(
+                lambda: self.journal_size(service) != before or load.poll() is not None, "requests are answered")
+            time.sleep(chance.uniform(0, 0.2))
+            service.kill()
+            kills += 1
+            service.start()
+        return kills
+
+    def journal_size(self, service):
+        return sum(file.stat().st_size for file in service.directory.glob("ledger.sqlite*"))
+
+    def compare(self, service, account, when):
+        """Compares the generator's own account with what Weir has counted; returns the number of answers."""
+        recipients, messages, answers = collections.Counter(), collections.defaultdict(set), 0
+        for line in account.read_text().splitlines():
+            instance, sender, state, word = line.split()
+            self.assertEqual(word, "DUNNO", line)
+            answers += 1
+            if state == "RCPT":
+                recipients[sender] += 1
+            messages[sender].add(instance)
+        self.assertEqual(service.used_by_all("recipients"), dict(recipients), when)
+        self.assertEqual(
+            service.used_by_all("messages"), {sender: len(instances) for sender, instances in messages.items()}, when)
+        self.assertGreater(answers, 0)
+        return answers
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)

@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""weir serve as a service manager meets it: sockets handed over, notifications, signals, exit statuses."""
+import os
+import signal
+import socket
+import subprocess
+import unittest
+
+from postfix import DEFAULT_TIMEOUT
+from weir import BINARY, ENVIRONMENT, PolicyClient, WeirService
+
+LIMIT = {"name": "per-sender", "key": ["sender"], "count": "recipients", "rates": ["2/1h"], "over": "DEFER later"}
+
+
+class ServiceManager(unittest.TestCase):
+    def test_sockets_are_taken_over_and_outlive_a_restart(self):
+        listener = self.enterContext(socket.create_server(("127.0.0.1", 0), backlog=100))
+        port = listener.getsockname()[1]
+        service = WeirService(port, limits=[LIMIT])
+        self.addCleanup(service.__exit__)
+        service.configure()
+        # As systemd does it: the sockets from descriptor 3 on, and the process that they are meant for.
+        command = (f'LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=policy exec "$0" serve --config "$1" '
+                   f"3<&{listener.fileno()}")
+        for _ in range(2):
+            # Nobody accepts yet: the client waits, and is answered when the service is there.
+            with PolicyClient(port) as early:
+                early.send(early.request(sender="alice@example.org"))
+                with open(service.log_file, "ab") as log:
+                    service.process = subprocess.Popen(
+                        ["sh", "-c", command, BINARY, service.config_file], env=ENVIRONMENT,
+                        pass_fds=[listener.fileno()], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+                self.assertEqual(early.reply(), "DUNNO", service.log())
+            self.assertEqual(service.stop(), 0)
+        listener.close()
+        service.start()
+        self.assertEqual(service.ask(sender="alice@example.org"), "DEFER later")
+
+    def test_notifications(self):
+        service = WeirService(limits=[LIMIT])
+        notify = self.enterContext(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
+        notify.bind(str(service.directory / "notify"))
+        notify.settimeout(DEFAULT_TIMEOUT)
+        service.environment = {"NOTIFY_SOCKET": str(service.directory / "notify")}
+        self.enterContext(service)
+        self.wait_notified(notify, "READY=1")
+        service.reload()
+        self.wait_notified(notify, "RELOADING=1")
+        self.wait_notified(notify, "READY=1")
+        service.process.send_signal(signal.SIGTERM)
+        self.wait_notified(notify, "STOPPING=1")
+        self.assertEqual(service.process.wait(DEFAULT_TIMEOUT), 0)
+
+    def wait_notified(self, notify, state):
+        while state not in notify.recv(4096).decode().splitlines():
+            pass
+
+    def test_interrupt_ends_it_as_well(self):
+        service = self.enterContext(WeirService(limits=[LIMIT]))
+        service.process.send_signal(signal.SIGINT)
+        self.assertEqual(service.process.wait(DEFAULT_TIMEOUT), 0)
+
+    def test_a_port_that_is_taken(self):
+        service = self.enterContext(WeirService(limits=[LIMIT]))
+        other = WeirService(service.port)
+        self.addCleanup(other.__exit__)
+        other.start(wait=False)
+        self.assertNotEqual(other.process.wait(DEFAULT_TIMEOUT), 0)
+        self.assertIn(str(service.port), other.log())
+        self.assertEqual(service.ask(), "DUNNO")
+
+    def test_a_bad_configuration_at_start(self):
+        service = WeirService()
+        self.addCleanup(service.__exit__)
+        service.configure(text="limits:\n  - name: x\n    rate: 5/1h\nlisten: { polcy: [] }\n")
+        service.start(wait=False)
+        self.assertNotIn(service.process.wait(DEFAULT_TIMEOUT), (0, None))
+        for fault in ("weir.yaml:3:", "weir.yaml:4:", "rates", "policy"):
+            self.assertIn(fault, service.log())
+
+    def test_the_unix_socket_of_a_killed_service_is_no_hindrance(self):
+        service = self.enterContext(WeirService(limits=[LIMIT]))
+        service.kill()
+        self.assertTrue(os.path.exists(service.policy_socket))
+        service.start()
+        with service.client(service.policy_socket) as client:
+            self.assertEqual(client.ask(), "DUNNO")
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)

@@ -1,0 +1,210 @@
+// SPDX-License-Identifier: Apache-2.0
+import Limits
+import Synchronization
+
+/// Clocks that only move when told to.
+final class TestClocks: SystemClocks {
+    private struct State {
+        var boot: UInt64 = 1
+        var reading = ClockReading(sinceBoot: 5_000_000, wall: 1_790_000_000_000)
+    }
+    private let state = Mutex(State())
+
+    var boot: UInt64 { state.withLock { $0.boot } }
+    func read() -> ClockReading { state.withLock { $0.reading } }
+
+    func advance(_ milliseconds: Int64) {
+        state.withLock {
+            $0.reading.sinceBoot += milliseconds
+            $0.reading.wall += milliseconds
+        }
+    }
+
+    func stepWall(_ milliseconds: Int64) {
+        state.withLock { $0.reading.wall += milliseconds }
+    }
+
+    /// A new boot, after `milliseconds` with the power off.
+    func reboot(after milliseconds: Int64) {
+        state.withLock {
+            $0.boot += 1
+            $0.reading.sinceBoot = 1000
+            $0.reading.wall += milliseconds
+        }
+    }
+}
+
+/// What a crash leaves: everything that was appended, and the checkpoint pieces that were written.
+final class MemoryStore: LedgerStore {
+    var rows: [UInt64: AccountRow] = [:]
+    var limits: [StoredLimit] = []
+    var transactions: [(checkpoint: Int, sequence: UInt64, content: [UInt8])] = []
+    var segments: [(number: Int, batches: [(sequence: UInt64, content: [UInt8])])] = []
+    var failure: StoreError?
+    var wantsCheckpoint = false
+    var checkpointProgress = CheckpointProgress.done
+    private var checkpoint = 0
+
+    func open() throws(StoreError) -> Recovery {
+        if let failure { throw failure }
+        return Recovery(
+            hashKey: .init(low: 7, high: 9), lastBatch: segments.flatMap(\.batches).last?.content, limits: limits)
+    }
+
+    func recover(into sink: any RecoverySink) throws(StoreError) {
+        do {
+            for row in rows.values { try sink.recover(account: row) }
+            for part in transactions {
+                try part.content.withUnsafeBytes { try sink.recover(transactions: $0, sequence: part.sequence) }
+            }
+            for batch in segments.flatMap(\.batches) {
+                try batch.content.withUnsafeBytes { try sink.recover(batch: $0, sequence: batch.sequence) }
+            }
+        } catch {
+            throw StoreError("damage: \(error)")
+        }
+    }
+
+    func register(_ limit: StoredLimit) throws(StoreError) {
+        for old in limits where old.name == limit.name { rows = rows.filter { $0.value.limit != old.id } }
+        limits.removeAll { $0.name == limit.name }
+        limits.append(limit)
+    }
+
+    func append(_ batch: UnsafeRawBufferPointer, sequence: UInt64) throws(StoreError) {
+        if let failure { throw failure }
+        segments[segments.count - 1].batches.append((sequence, Array(batch)))
+    }
+
+    func flush() throws(StoreError) {}
+
+    func beginCheckpoint(after sequence: UInt64) throws(StoreError) {
+        if let failure { throw failure }
+        checkpoint += 1
+        segments.append((checkpoint, []))
+        checkpointProgress = .running
+    }
+
+    func save(_ piece: CheckpointPiece) -> Bool {
+        switch piece {
+        case .accounts(let saved): for row in saved { rows[row.id] = row }
+        case .removed(let ids): for id in ids { rows[id] = nil }
+        case .transactions(let sequence, let content): transactions.append((checkpoint, sequence, content))
+        case .end:
+            transactions.removeAll { $0.checkpoint < checkpoint }
+            segments.removeAll { $0.number < checkpoint }
+            checkpointProgress = .done
+        }
+        return true
+    }
+}
+
+/// A ledger with a store and clocks of its own, asked in words.
+final class LedgerHarness {
+    let clocks = TestClocks()
+    let store: any LedgerStore
+    var limits: [Limit]
+    var settings = Ledger.Settings()
+    var names = AttributeNames()
+    private(set) var ledger: Ledger
+
+    init(_ limits: [Limit], names: AttributeNames, store: any LedgerStore = MemoryStore(), settings: Ledger.Settings = .init()) throws {
+        self.limits = limits
+        self.names = names
+        self.store = store
+        self.settings = settings
+        // The room is reserved at each start, and tests start often.
+        self.settings.mostTransactions = 4096
+        ledger = try Ledger(limits: limits, settings: self.settings, clocks: clocks, store: store)
+    }
+
+    /// The process is gone, with all that it had not handed to the store.
+    func crash() throws {
+        ledger = try Ledger(limits: limits, settings: settings, clocks: clocks, store: store)
+    }
+
+    /// One request in a tick of its own; nil: it passed.
+    @discardableResult
+    func ask(_ attributes: [String: String], commits: Bool = true) throws -> String? {
+        ledger.beginTick()
+        let action = decide(attributes)
+        if commits {
+            try ledger.commit()
+            if let error = ledger.maintain(slots: 64) { throw error }
+        }
+        return action
+    }
+
+    func decide(_ attributes: [String: String]) -> String? {
+        var bytes: [UInt8] = []
+        var ranges: [Range<Int>] = []
+        for name in names.names {
+            let value = Array((attributes[name] ?? "").utf8)
+            ranges.append(bytes.count..<bytes.count + value.count)
+            bytes += value
+        }
+        return bytes.withUnsafeBytes { bytes in
+            ranges.withUnsafeBufferPointer { ranges in
+                let decision = ledger.decide(Attributes(bytes: bytes, ranges: ranges))
+                transaction = decision.transaction
+                return decision.action.map { String(decoding: $0, as: UTF8.self) }
+            }
+        }
+    }
+    private(set) var transaction: UInt64 = 0
+
+    func used(_ key: String, limit: String? = nil) -> [UInt64] {
+        ledger.beginTick()
+        return ledger.standings(ofKey: Array(key.utf8), limit: limit).first?.usages.map(\.used) ?? []
+    }
+
+    func standing(_ key: String, limit: String? = nil) -> Standing? {
+        ledger.beginTick()
+        return ledger.standings(ofKey: Array(key.utf8), limit: limit).first
+    }
+
+    func finishCheckpoint() throws {
+        ledger.beginTick()
+        try ledger.beginCheckpoint()
+        while ledger.isCheckpointRunning {
+            if let error = ledger.maintain(slots: 16) { throw error }
+            try ledger.commit()
+        }
+    }
+}
+
+/// Limits in words, for tests.
+struct LimitMaker {
+    var names = AttributeNames()
+    var forms = KeyForms()
+
+    mutating func limit(
+        _ name: String = "per-user", key: [String] = ["sasl_username"], count: Limit.Count = .recipients, rates: [String],
+        when: [(String, Condition.Test)] = [], over: String = "DEFER_IF_PERMIT 4.7.1 $count/$limit per $window, $retry s",
+        mode: Limit.Mode = .enforce, block: Limit.Block? = nil, countRefused: Bool = false,
+        exempt: [LookupTable] = [], overrides: [LookupTable] = []
+    ) -> Limit {
+        let conditions = when.map { Condition(part: KeyPart($0.0, in: &names), test: $0.1, forms: forms) }
+        let parts = key.map { KeyPart($0, in: &names) }
+        return Limit(
+            name: name, conditions: conditions, key: KeyDefinition(parts: parts, forms: forms), count: count,
+            rates: rates.map { Rate($0)! }, over: try! ActionTemplate(over),
+            tooLarge: try! ActionTemplate("REJECT 5.7.1 never"), mode: mode, warnAt: 80, block: block,
+            countRefused: countRefused, exempt: exempt, overrides: overrides)
+    }
+}
+
+/// A small generator whose runs can be repeated by their seed.
+struct SeededGenerator: RandomNumberGenerator {
+    private var state: UInt64
+
+    init(seed: UInt64) { state = seed }
+
+    mutating func next() -> UInt64 {
+        state &+= 0x9e37_79b9_7f4a_7c15
+        var mixed = state
+        mixed = (mixed ^ mixed >> 30) &* 0xbf58_476d_1ce4_e5b9
+        mixed = (mixed ^ mixed >> 27) &* 0x94d0_49bb_1331_11eb
+        return mixed ^ mixed >> 31
+    }
+}

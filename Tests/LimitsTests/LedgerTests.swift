@@ -1,0 +1,335 @@
+// SPDX-License-Identifier: Apache-2.0
+import Limits
+import Testing
+
+@Suite struct LedgerTests {
+    private func rcpt(_ instance: String, to recipient: String, user: String = "user", more: [String: String] = [:]) -> [String: String] {
+        ["protocol_state": "RCPT", "instance": instance, "recipient": recipient, "sasl_username": user]
+            .merging(more) { $1 }
+    }
+
+    private func end(_ state: String, _ instance: String, count: Int, user: String = "user", more: [String: String] = [:]) -> [String: String] {
+        ["protocol_state": state, "instance": instance, "recipient_count": String(count), "sasl_username": user]
+            .merging(more) { $1 }
+    }
+
+    private func harness(_ limits: (inout LimitMaker) -> [Limit], settings: Ledger.Settings = .init()) throws -> LedgerHarness {
+        var maker = LimitMaker()
+        let made = limits(&maker)
+        return try LedgerHarness(made, names: maker.names, settings: settings)
+    }
+
+    // MARK: What is charged, and when
+
+    @Test(arguments: [["RCPT"], ["DATA"], ["END-OF-MESSAGE"], ["RCPT", "DATA"], ["RCPT", "END-OF-MESSAGE"], ["DATA", "END-OF-MESSAGE"], ["RCPT", "DATA", "END-OF-MESSAGE"]])
+    func hooksNeverCountTwice(states: [String]) throws {
+        let harness = try harness { [$0.limit(rates: ["100/1h"]), $0.limit("messages", count: .messages, rates: ["100/1h"])] }
+        for message in 0..<3 {
+            for state in states {
+                if state == "RCPT" {
+                    for recipient in 0..<4 { try harness.ask(rcpt("m\(message)", to: "r\(recipient)@example.org")) }
+                } else {
+                    try harness.ask(end(state, "m\(message)", count: 4))
+                }
+            }
+        }
+        #expect(harness.used("user", limit: "per-user") == [12])
+        #expect(harness.used("user", limit: "messages") == [3])
+    }
+
+    @Test func rejectedRecipientsAreGivenBack() throws {
+        let harness = try harness { [$0.limit(rates: ["100/1h"])] }
+        for recipient in 0..<10 { try harness.ask(rcpt("m", to: "r\(recipient)@example.org")) }
+        #expect(harness.used("user") == [10])
+        try harness.ask(end("DATA", "m", count: 7))
+        #expect(harness.used("user") == [7])
+        try harness.ask(end("END-OF-MESSAGE", "m", count: 7))
+        #expect(harness.used("user") == [7])
+    }
+
+    @Test func bytesAreSettledToTheRealSize() throws {
+        let harness = try harness { [$0.limit(count: .bytes, rates: ["10000/1h"])] }
+        try harness.ask(rcpt("m", to: "a@example.org", more: ["size": "4000"]))
+        #expect(harness.used("user") == [4000])
+        try harness.ask(end("END-OF-MESSAGE", "m", count: 1, more: ["size": "2500"]))
+        #expect(harness.used("user") == [2500])
+        #expect(try harness.ask(end("END-OF-MESSAGE", "n", count: 1, more: ["size": "8000"])) == "DEFER_IF_PERMIT 4.7.1 2500/10000 per 1h, 3640 s")
+        #expect(try harness.ask(end("END-OF-MESSAGE", "o", count: 1, more: ["size": "10001"])) == "REJECT 5.7.1 never")
+        #expect(harness.used("user") == [2500])
+    }
+
+    @Test func aRepeatedRequestIsAnsweredTheSameAndChargedOnce() throws {
+        let harness = try harness { [$0.limit(rates: ["1/1h"], countRefused: true)] }
+        let first = rcpt("m", to: "a@example.org")
+        #expect(try harness.ask(first) == nil)
+        #expect(try harness.ask(first) == nil)
+        #expect(harness.used("user") == [1])
+        let second = rcpt("n", to: "a@example.org")
+        let refusal = try harness.ask(second)
+        #expect(refusal != nil)
+        harness.clocks.advance(1000)
+        #expect(try harness.ask(second) == refusal)
+        #expect(harness.standing("user")?.refusedTries == 1)
+        try harness.crash()
+        #expect(try harness.ask(second) == refusal)
+        #expect(harness.standing("user")?.refusedTries == 1)
+    }
+
+    @Test func refusedByOneIsChargedToNone() throws {
+        let harness = try harness { [$0.limit(rates: ["100/1h", "3/1m"]), $0.limit("client", key: ["client_address"], rates: ["2/1h"])] }
+        for number in 0..<5 {
+            try harness.ask(rcpt("m\(number)", to: "a@example.org", more: ["client_address": "192.0.2.1"]))
+        }
+        #expect(harness.used("user") == [2, 2])
+        #expect(harness.used("192.0.2.1") == [2])
+        #expect(harness.standing("192.0.2.1")?.refusedTries == 3)
+        #expect(harness.standing("user")?.refusedTries == 0)
+    }
+
+    @Test func aMessageRefusedAtItsEndGivesEverythingBack() throws {
+        let harness = try harness { [$0.limit(rates: ["100/1h"]), $0.limit("bytes", count: .bytes, rates: ["1000/1h"])] }
+        for recipient in 0..<5 { try harness.ask(rcpt("m", to: "r\(recipient)@example.org")) }
+        #expect(harness.used("user", limit: "per-user") == [5])
+        let refusal = try harness.ask(end("END-OF-MESSAGE", "m", count: 5, more: ["size": "2000"]))
+        #expect(refusal == "REJECT 5.7.1 never")
+        #expect(harness.used("user", limit: "per-user") == [0])
+        #expect(harness.used("user", limit: "bytes") == [0])
+    }
+
+    @Test(arguments: [true, false])
+    func droppedTransactions(givesBack: Bool) throws {
+        var settings = Ledger.Settings()
+        settings.givesBackDropped = givesBack
+        let harness = try harness({ [$0.limit(rates: ["100/1h"])] }, settings: settings)
+        try harness.ask(rcpt("m", to: "a@example.org"))
+        let transaction = harness.transaction
+        harness.ledger.close(transaction)
+        #expect(harness.used("user") == [givesBack ? 0 : 1])
+        // Were it not over after all, its DATA would charge it again.
+        try harness.ask(end("DATA", "m", count: 1))
+        harness.ledger.close(transaction)
+        #expect(harness.used("user") == [1])
+    }
+
+    @Test func countedPerRecipientDomain() throws {
+        let harness = try harness { [$0.limit("domain", key: ["recipient_domain"], rates: ["2/1h"])] }
+        #expect(try harness.ask(rcpt("m", to: "a@Example.ORG")) == nil)
+        #expect(try harness.ask(rcpt("m", to: "b@example.org.")) == nil)
+        #expect(try harness.ask(rcpt("m", to: "c@example.org")) != nil)
+        #expect(try harness.ask(rcpt("m", to: "c@example.com")) == nil)
+        try harness.ask(end("DATA", "m", count: 3))
+        #expect(harness.used("example.org") == [2])
+        // One recipient is left in the end: all but its domain's are given back.
+        #expect(try harness.ask(rcpt("n", to: "d@example.net")) == nil)
+        #expect(try harness.ask(rcpt("n", to: "d@example.com")) == nil)
+        try harness.ask(end("DATA", "n", count: 1, more: ["recipient": "d@example.net"]))
+        #expect(harness.used("example.net") == [1])
+        #expect(harness.used("example.com") == [1])
+    }
+
+    @Test func connectionsAreCountedOnce() throws {
+        let harness = try harness { [$0.limit("connections", key: ["client_address"], count: .connections, rates: ["2/1h"])] }
+        func request(_ state: String, port: Int, instance: String = "") throws -> String? {
+            try harness.ask([
+                "protocol_state": state, "client_address": "192.0.2.1", "client_port": String(port), "instance": instance,
+            ])
+        }
+        #expect(try request("CONNECT", port: 1) == nil)
+        #expect(try request("CONNECT", port: 1) == nil)
+        #expect(try request("RCPT", port: 1, instance: "a") == nil)
+        #expect(harness.used("192.0.2.1") == [1])
+        #expect(try request("RCPT", port: 2, instance: "b") == nil)
+        let refusal = try request("CONNECT", port: 3)
+        #expect(refusal != nil)
+        #expect(try request("RCPT", port: 3, instance: "c") == refusal)
+        #expect(harness.used("192.0.2.1") == [2])
+        #expect(harness.standing("192.0.2.1")?.refusedTries == 1)
+        // The port of an earlier connection, after its retries are over: a new connection.
+        harness.clocks.advance(200_000)
+        #expect(try request("CONNECT", port: 1) != nil)
+    }
+
+    @Test func theNullSenderIsNoKey() throws {
+        let harness = try harness { [$0.limit(key: ["sender"], rates: ["1/1h"])] }
+        for number in 0..<5 {
+            #expect(try harness.ask(["protocol_state": "RCPT", "instance": "\(number)", "sender": "", "recipient": "a@example.org"]) == nil)
+        }
+    }
+
+    // MARK: Tiers, modes, exceptions
+
+    @Test func shadowRefusesNothing() throws {
+        let harness = try harness { [$0.limit(rates: ["2/1h"], mode: .shadow), $0.limit("real", rates: ["4/1h"])] }
+        let answers = try (0..<6).map { try harness.ask(rcpt("m\($0)", to: "a@example.org")) == nil }
+        #expect(answers == [true, true, true, true, false, false])
+        #expect(harness.used("user", limit: "per-user") == [2])
+        #expect(harness.standing("user", limit: "per-user")?.refusedTries == 4)
+    }
+
+    @Test func aBlockEndsByItself() throws {
+        let harness = try harness { [$0.limit(rates: ["1/1m"], block: .init(after: 3, milliseconds: 600_000))] }
+        for number in 0..<4 { try harness.ask(rcpt("m\(number)", to: "a@example.org")) }
+        #expect(harness.standing("user")?.blockedUntil != nil)
+        harness.clocks.advance(120_000)
+        #expect(try harness.ask(rcpt("n", to: "a@example.org")) != nil)
+        try harness.crash()
+        #expect(harness.standing("user")?.blockedUntil != nil)
+        harness.clocks.advance(500_000)
+        #expect(try harness.ask(rcpt("o", to: "a@example.org")) == nil)
+    }
+
+    @Test(arguments: [true, false])
+    func refusedTriesCountWhereAsked(counted: Bool) throws {
+        let harness = try harness { [$0.limit(rates: ["2/1m"], countRefused: counted)] }
+        for number in 0..<5 { try harness.ask(rcpt("m\(number)", to: "a@example.org")) }
+        #expect(harness.used("user") == [counted ? 5 : 2])
+        try harness.crash()
+        #expect(harness.used("user") == [counted ? 5 : 2])
+        #expect(harness.standing("user")?.refusedTries == 3)
+    }
+
+    @Test func tablesExemptAndOverride() throws {
+        let exempt = LookupTable.text(Array("boss@example.org  OK\n".utf8)).table
+        let overrides = LookupTable.text(Array("example.com 5/1h\n".utf8)).table
+        let harness = try harness { [$0.limit(rates: ["1/1h"], exempt: [exempt], overrides: [overrides])] }
+        func send(_ user: String) throws -> Int {
+            try (0..<8).filter { try harness.ask(rcpt("\(user)\($0)", to: "a@example.org", user: user)) == nil }.count
+        }
+        #expect(try send("user@example.org") == 1)
+        #expect(try send("Boss@Example.org") == 8)
+        #expect(try send("user@example.com") == 5)
+    }
+
+    @Test func interventions() throws {
+        let harness = try harness { [$0.limit(rates: ["1/1h", "10/1d"]), $0.limit("other", key: ["sender"], rates: ["1/1h"])] }
+        let key = Array("user".utf8)
+        try harness.ask(rcpt("a", to: "a@example.org"))
+        #expect(try harness.ask(rcpt("b", to: "a@example.org")) != nil)
+        func intervene(_ intervention: Intervention) throws {
+            harness.ledger.beginTick()
+            #expect(harness.ledger.intervene(intervention, onKey: key, limit: nil).map(\.limit) == ["per-user"])
+            try harness.ledger.commit()
+            try harness.crash()
+        }
+        try intervene(.raise([Rate("3/1h")!], until: harness.ledger.now + 60_000))
+        #expect(try harness.ask(rcpt("c", to: "a@example.org")) == nil)
+        #expect(try harness.ask(rcpt("d", to: "a@example.org")) == nil)
+        #expect(try harness.ask(rcpt("e", to: "a@example.org")) != nil)
+        harness.clocks.advance(61_000)
+        #expect(harness.standing("user")?.usages.map(\.admitted) == [1, 10])
+        try intervene(.reset)
+        #expect(harness.used("user") == [0, 0])
+        try intervene(.block(until: harness.ledger.now + 60_000))
+        #expect(try harness.ask(rcpt("f", to: "a@example.org")) != nil)
+        try intervene(.unblock)
+        #expect(try harness.ask(rcpt("g", to: "a@example.org")) == nil)
+        #expect(harness.ledger.intervene(.reset, onKey: Array("nobody".utf8), limit: nil).isEmpty)
+        #expect(harness.ledger.intervene(.block(until: harness.ledger.now + 1), onKey: Array("nobody".utf8), limit: "other").count == 1)
+    }
+
+    // MARK: Life
+
+    @Test func idleKeysLeaveMemoryAndStore() throws {
+        var maker = LimitMaker()
+        let store = MemoryStore()
+        let harness = try LedgerHarness([maker.limit(rates: ["10/1m"])], names: maker.names, store: store)
+        for number in 0..<200 { try harness.ask(rcpt("m\(number)", to: "a@example.org", user: "u\(number)")) }
+        try harness.finishCheckpoint()
+        #expect(store.rows.count == 200)
+        harness.clocks.advance(120_000)
+        for _ in 0..<50 {
+            harness.ledger.beginTick()
+            _ = harness.ledger.maintain(slots: 256)
+        }
+        #expect(harness.ledger.limits[0].accountCount == 0)
+        try harness.finishCheckpoint()
+        #expect(store.rows.isEmpty)
+    }
+
+    @Test func moreKeysThanAllowedGiveUpTheLeastUsed() throws {
+        var settings = Ledger.Settings()
+        settings.mostAccounts = 100
+        let harness = try harness({ [$0.limit(rates: ["1000/1h"])] }, settings: settings)
+        for number in 0..<50 { try harness.ask(end("DATA", "h\(number)", count: 1, user: "heavy")) }
+        for number in 0..<1000 { try harness.ask(rcpt("m\(number)", to: "a@example.org", user: "u\(number)")) }
+        #expect(harness.ledger.limits[0].accountCount <= 100)
+        #expect(harness.used("heavy") == [50])
+    }
+
+    @Test func reloadKeepsWhatCountsTheSame() throws {
+        var maker = LimitMaker()
+        let harness = try LedgerHarness([maker.limit(rates: ["10/1h", "50/1d"]), maker.limit("gone", key: ["sender"], rates: ["100/1h"])], names: maker.names)
+        for number in 0..<5 { try harness.ask(rcpt("m\(number)", to: "a@example.org", more: ["sender": "a@example.org"])) }
+        harness.ledger.beginTick()
+        harness.limits = [maker.limit(rates: ["7/1h", "3/1m", "60/1d"]), maker.limit("new", key: ["sender"], rates: ["100/1h"])]
+        try harness.ledger.reload(harness.limits, settings: harness.settings)
+        #expect(harness.used("user") == [5, 0, 5])
+        #expect(harness.used("a@example.org").isEmpty)
+        // A transaction that was open over the reload is settled all the same.
+        try harness.ask(end("DATA", "m4", count: 3, more: ["sender": "a@example.org"]))
+        #expect(harness.used("user")[0] == 7)
+        try harness.crash()
+        #expect(harness.used("user")[0] == 7)
+    }
+
+    @Test func aFaultyStoreLosesNothing() throws {
+        var maker = LimitMaker()
+        let store = MemoryStore()
+        let harness = try LedgerHarness([maker.limit(rates: ["100/1h"])], names: maker.names, store: store)
+        try harness.ask(rcpt("a", to: "a@example.org"))
+        store.failure = StoreError("disk full")
+        #expect(throws: StoreError.self) { try harness.ask(rcpt("b", to: "a@example.org")) }
+        harness.ledger.beginTick()
+        _ = harness.decide(rcpt("c", to: "a@example.org"))
+        harness.ledger.discardBatch()
+        #expect(harness.used("user") == [3])
+        store.failure = nil
+        harness.ledger.beginTick()
+        try harness.ledger.restartJournal()
+        while harness.ledger.isCheckpointRunning { _ = harness.ledger.maintain(slots: 64) }
+        try harness.crash()
+        #expect(harness.used("user") == [3])
+    }
+
+    /// Crashes at any point: what was committed is there, once; transactions go on where they were.
+    @Test(arguments: 0..<10 as Range<UInt64>)
+    func crashes(seed: UInt64) throws {
+        var random = SeededGenerator(seed: seed)
+        var maker = LimitMaker()
+        let harness = try LedgerHarness(
+            [maker.limit(rates: ["100000/1h"]), maker.limit("client", key: ["client_address"], count: .messages, rates: ["100000/1h"])],
+            names: maker.names)
+        var accepted: [String: UInt64] = [:]
+        var messages: [String: UInt64] = [:]
+        for number in 0..<300 {
+            let user = "u\(Int.random(in: 0..<5, using: &random))"
+            let recipients = Int.random(in: 1...5, using: &random)
+            let taken = Int.random(in: 1...recipients, using: &random)
+            let client = ["client_address": "192.0.2.\(Int.random(in: 1...3, using: &random))"]
+            func maybe(_ request: [String: String]) throws {
+                if Int.random(in: 0..<10, using: &random) == 0 {
+                    // Decided, but the crash comes before the commit, and Postfix asks again.
+                    try harness.ask(request, commits: false)
+                    try harness.crash()
+                }
+                try harness.ask(request)
+                if Int.random(in: 0..<10, using: &random) == 0 {
+                    // Committed, but the crash comes before the answer, and Postfix asks again.
+                    try harness.crash()
+                    try harness.ask(request)
+                }
+                if Int.random(in: 0..<12, using: &random) == 0 {
+                    harness.ledger.beginTick()
+                    try harness.ledger.beginCheckpoint()
+                }
+                harness.clocks.advance(.random(in: 0...50, using: &random))
+            }
+            for recipient in 0..<recipients { try maybe(rcpt("m\(number)", to: "r\(recipient)@example.org", user: user, more: client)) }
+            try maybe(end("DATA", "m\(number)", count: taken, user: user, more: client))
+            accepted[user, default: 0] += UInt64(taken)
+            messages[client["client_address"]!, default: 0] += 1
+        }
+        for (user, count) in accepted { #expect(harness.used(user) == [count], "seed \(seed)") }
+        for (client, count) in messages { #expect(harness.used(client) == [count], "seed \(seed)") }
+    }
+}

@@ -1,0 +1,301 @@
+// SPDX-License-Identifier: Apache-2.0
+import LoadGenerator
+import NIOCore
+import NIOEmbedded
+import Testing
+
+/// A load on a simulated clock, against a peer whose every answer the test gives.
+private final class Scene {
+    let loop = EmbeddedEventLoop()
+    var options = LoadOptions()
+    var mix = PolicyMix()
+    /// Connects that fail from now on.
+    var refuses = false
+    /// The open connections, in the order in which they were made.
+    private(set) var channels: [EmbeddedChannel] = []
+    private(set) var progress: [LoadProgress] = []
+    private var run: LoadRun<PolicyTraffic>!
+    private var outcome: Result<LoadReport, any Error>?
+
+    func start() throws {
+        run = LoadRun(
+            on: loop, target: .unix(path: "/policy"), options: options,
+            traffic: try PolicyTraffic(mix, firstInstance: PolicyDialogueTests.firstInstance),
+            connect: { [unowned self] connection in
+                if refuses { return loop.makeFailedFuture(IOError(errnoCode: 111, reason: "connect")) }
+                let channel = EmbeddedChannel(handler: connection, loop: loop)
+                do {
+                    try channel.connect(to: SocketAddress(unixDomainSocketPath: "/policy")).wait()
+                    try connection.connected(channel)
+                    channels.append(channel)
+                    return loop.makeSucceededVoidFuture()
+                } catch {
+                    return loop.makeFailedFuture(error)
+                }
+            },
+            progress: { [unowned self] in progress.append($0) })
+        run.start().assumeIsolated().whenComplete { self.outcome = $0 }
+        loop.run()
+    }
+
+    func interrupt() { run.interrupt() }
+
+    func advance(_ time: TimeAmount) { loop.advanceTime(by: time) }
+
+    /// What came in on a connection since the last look.
+    func requests(on index: Int = 0) throws -> [String] {
+        var requests: [String] = []
+        while let buffer = try channels[index].readOutbound(as: ByteBuffer.self) {
+            requests.append(String(buffer: buffer))
+        }
+        return requests
+    }
+
+    func answer(_ text: String = "action=DUNNO\n\n", on index: Int = 0) throws {
+        try channels[index].writeInbound(ByteBuffer(string: text))
+        loop.run()
+    }
+
+    func drop(_ index: Int = 0) {
+        channels.remove(at: index).pipeline.fireChannelInactive()
+        loop.run()
+    }
+
+    var isOver: Bool { outcome != nil }
+
+    func report() throws -> LoadReport { try #require(outcome).get() }
+}
+
+@Suite struct LoadRunTests {
+    @Test func `closed loop: the next request follows the answer, up to the count`() throws {
+        let scene = Scene()
+        scene.options.connections = 2
+        scene.options.count = 5
+        try scene.start()
+        for _ in 0..<2 {
+            #expect(try scene.requests(on: 0).count == 1)
+            #expect(try scene.requests(on: 1).count == 1)
+            scene.advance(.milliseconds(3))
+            try scene.answer(on: 0)
+            try scene.answer(on: 1)
+        }
+        #expect(!scene.isOver)
+        #expect(try scene.requests(on: 0).count == 1)
+        #expect(try scene.requests(on: 1).isEmpty)
+        try scene.answer("action=DEFER later\n\n", on: 0)
+        let report = try scene.report()
+        #expect(report.endedBy == .count)
+        #expect(report.answered == 5)
+        #expect(report.actions == ["DUNNO": 4, "DEFER": 1])
+        #expect(report.refusals == 1)
+        #expect(report.unanswered == 0)
+        #expect(abs(report.latency.p50 - 3000) < 3)
+        #expect(report.seconds == 0.006)
+    }
+
+    @Test func `open loop: a stall shows in every request that was due meanwhile`() throws {
+        let scene = Scene()
+        scene.options.connections = 1
+        scene.options.rate = 100
+        scene.options.duration = .milliseconds(95)
+        try scene.start()
+        // Due at 0, 10, ... 90 ms; the first answer takes 50 ms, then each comes at once.
+        scene.advance(.milliseconds(50))
+        for _ in 0..<6 {
+            #expect(try scene.requests().count == 1)
+            try scene.answer()
+        }
+        #expect(try scene.requests().isEmpty)
+        for _ in 0..<4 {
+            scene.advance(.milliseconds(10))
+            #expect(try scene.requests().count == 1)
+            try scene.answer()
+        }
+        scene.advance(.milliseconds(5))
+        let report = try scene.report()
+        #expect(report.endedBy == .duration)
+        #expect(report.answered == 10)
+        #expect(report.unsent == 0)
+        // 50, 40, 30, 20, 10, 0 ms of the stall, then 0 four times.
+        #expect(abs(report.latency.max - 50_000) < 50)
+        #expect(abs(report.latency.mean - 15_000) < 50)
+    }
+
+    @Test func `open loop: tells what was due and never sent`() throws {
+        let scene = Scene()
+        scene.options.connections = 1
+        scene.options.rate = 100
+        scene.options.duration = .milliseconds(100)
+        try scene.start()
+        scene.advance(.milliseconds(100))
+        #expect(!scene.isOver)
+        try scene.answer()
+        let report = try scene.report()
+        #expect(report.answered == 1)
+        #expect(report.unsent == 9)
+    }
+
+    @Test func `open loop: arrivals do not drift`() {
+        var schedule = ArrivalSchedule(start: .uptimeNanoseconds(0), rate: 3000)
+        for number in 0..<30_000 {
+            #expect(schedule.take(at: schedule.next) != nil)
+            #expect(schedule.taken == number + 1)
+        }
+        #expect(schedule.next == .uptimeNanoseconds(10_000_000_000))
+        #expect(schedule.take(at: .uptimeNanoseconds(9_999_999_999)) == nil)
+    }
+
+    @Test func `a lost connection ends its requests, and the last one the load`() throws {
+        let scene = Scene()
+        scene.options.connections = 2
+        try scene.start()
+        scene.drop(1)
+        #expect(!scene.isOver)
+        try scene.answer(on: 0)
+        scene.drop(0)
+        let report = try scene.report()
+        #expect(report.endedBy == .lost)
+        #expect(report.errors.closed == 2)
+        #expect(report.answered == 1)
+        #expect(report.unanswered == 2)
+    }
+
+    @Test func `with reconnect the same request goes out again after a second`() throws {
+        let scene = Scene()
+        scene.options.connections = 1
+        scene.options.count = 1
+        scene.options.reconnect = true
+        try scene.start()
+        let first = try scene.requests()
+        scene.refuses = true
+        scene.drop()
+        scene.advance(.seconds(1))
+        scene.advance(.milliseconds(999))
+        scene.refuses = false
+        #expect(scene.channels.isEmpty)
+        scene.advance(.milliseconds(1))
+        #expect(try scene.requests() == first)
+        try scene.answer()
+        let report = try scene.report()
+        #expect(report.answered == 1)
+        #expect(report.resent == 1)
+        #expect(report.errors.closed == 1)
+        #expect(report.errors.refused == 1)
+        #expect(report.unanswered == 0)
+        #expect(abs(report.latency.max - 2_000_000) < 2000)
+    }
+
+    @Test func `an answer that does not come ends the connection`() throws {
+        let scene = Scene()
+        scene.options.connections = 1
+        scene.options.timeout = .seconds(2)
+        try scene.start()
+        scene.advance(.milliseconds(1999))
+        #expect(!scene.isOver)
+        scene.advance(.milliseconds(100))
+        let report = try scene.report()
+        #expect(report.endedBy == .lost)
+        #expect(report.errors.timeout == 1)
+        #expect(report.unanswered == 1)
+    }
+
+    @Test(arguments: ["rubbish\n\n", "action=\n\n", "action=DUNNO\n\naction=DUNNO\n\n"])
+    func `a malformed reply ends the connection`(reply: String) throws {
+        let scene = Scene()
+        scene.options.connections = 1
+        try scene.start()
+        try scene.answer(reply)
+        let report = try scene.report()
+        #expect(report.errors.malformed == 1)
+        #expect(report.answered == 0)
+        #expect(report.lastError?.hasPrefix("malformed reply: ") == true)
+    }
+
+    @Test func `open loop: an idle connection that was lost is used again only when it is back`() throws {
+        let scene = Scene()
+        scene.options.connections = 1
+        scene.options.rate = 2
+        scene.options.reconnect = true
+        try scene.start()
+        _ = try scene.requests()
+        try scene.answer()
+        scene.drop()
+        // The request due at 500 ms waits for the connection, which is back after a second, and with the one due then.
+        scene.advance(.milliseconds(999))
+        #expect(scene.channels.isEmpty)
+        scene.advance(.milliseconds(1))
+        #expect(try scene.requests().count == 1)
+        try scene.answer()
+        #expect(try scene.requests().count == 1)
+        try scene.answer()
+        #expect(try scene.requests().isEmpty)
+        scene.interrupt()
+        let report = try scene.report()
+        #expect(report.answered == 3)
+        #expect(report.resent == 0)
+        #expect(abs(report.latency.max - 500_000) < 500)
+    }
+
+    @Test func `a reply that no request asked for ends the connection`() throws {
+        let scene = Scene()
+        scene.options.connections = 1
+        scene.options.rate = 1
+        scene.mix.recipients = 2
+        try scene.start()
+        try scene.answer()
+        try scene.answer()
+        let report = try scene.report()
+        #expect(report.errors.malformed == 1)
+        #expect(report.answered == 1)
+    }
+
+    @Test func `a reply may come in pieces`() throws {
+        let scene = Scene()
+        scene.options.connections = 1
+        scene.options.count = 1
+        try scene.start()
+        for byte in "action=DUNNO\n\n" {
+            #expect(!scene.isOver)
+            try scene.answer(String(byte))
+        }
+        #expect(try scene.report().actions == ["DUNNO": 1])
+    }
+
+    @Test func `a target that refuses every connect is unreachable`() throws {
+        let scene = Scene()
+        scene.options.connections = 3
+        scene.refuses = true
+        try scene.start()
+        #expect(throws: LoadError.unreachable(target: "unix:/policy", reason: "Connection refused")) {
+            try scene.report()
+        }
+    }
+
+    @Test func `an interrupt gives the figures so far`() throws {
+        let scene = Scene()
+        scene.options.connections = 1
+        try scene.start()
+        scene.advance(.seconds(1))
+        try scene.answer()
+        scene.interrupt()
+        let report = try scene.report()
+        #expect(report.endedBy == .interrupted)
+        #expect(report.answered == 1)
+        #expect(report.unanswered == 1)
+        #expect(report.answeredPerSecond == 1)
+    }
+
+    @Test func `shows each second by itself`() throws {
+        let scene = Scene()
+        scene.options.connections = 1
+        scene.options.duration = .seconds(3)
+        try scene.start()
+        for _ in 0..<4 {
+            scene.advance(.milliseconds(500))
+            try scene.answer()
+        }
+        scene.advance(.milliseconds(500))
+        #expect(scene.progress.map(\.elapsedSeconds) == [1, 2])
+        #expect(scene.progress.map(\.answered) == [1, 2])
+    }
+}

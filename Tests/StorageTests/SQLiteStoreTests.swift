@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: Apache-2.0
+import Foundation
+import Limits
+import Storage
+import Synchronization
+import Testing
+
+/// The real file: what comes back after the process has gone without a word, and what a damaged file does.
+@Suite struct SQLiteStoreTests {
+    private final class Folder: Sendable {
+        let path = NSTemporaryDirectory() + "weir-store-\(UUID().uuidString)"
+        let notices = Mutex<[String]>([])
+        var ledger: String { path + "/ledger.sqlite" }
+
+        init() throws { try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: true) }
+        deinit { try? FileManager.default.removeItem(atPath: path) }
+
+        func store(_ durability: Durability = .commit) -> SQLiteStore {
+            SQLiteStore(path: ledger, durability: durability) { [self] notice in notices.withLock { $0.append(notice) } }
+        }
+
+        var files: [String] { (try? FileManager.default.contentsOfDirectory(atPath: path).sorted()) ?? [] }
+    }
+
+    private final class Sink: RecoverySink {
+        var rows: [AccountRow] = []
+        var transactions: [[UInt8]] = []
+        var batches: [UInt64: [UInt8]] = [:]
+        func recover(account row: AccountRow) { rows.append(row) }
+        func recover(transactions content: UnsafeRawBufferPointer, sequence: UInt64) { transactions.append(Array(content)) }
+        func recover(batch content: UnsafeRawBufferPointer, sequence: UInt64) { batches[sequence] = Array(content) }
+    }
+
+    private func append(_ content: [UInt8], _ sequence: UInt64, to store: SQLiteStore) throws {
+        try content.withUnsafeBytes { bytes throws in try store.append(bytes, sequence: sequence) }
+    }
+
+    private func finish(_ store: SQLiteStore) async throws {
+        while !store.save(.end) { try await Task.sleep(for: .milliseconds(1)) }
+        while store.checkpointProgress == .running { try await Task.sleep(for: .milliseconds(1)) }
+        #expect(store.checkpointProgress == .done)
+    }
+
+    @Test(arguments: Durability.allCases)
+    func whatWasAppendedComesBack(durability: Durability) throws {
+        let folder = try Folder()
+        var key: SipHash.Key?
+        do {
+            let store = folder.store(durability)
+            key = try store.open().hashKey
+            try store.register(StoredLimit(id: 1, name: "per-user", signature: "recipients"))
+            try store.beginCheckpoint(after: 0)
+            for number in 1...100 as ClosedRange<UInt64> { try append([UInt8(number)], number, to: store) }
+            try store.flush()
+        }
+        let store = folder.store(durability)
+        let recovery = try store.open()
+        #expect(recovery.hashKey == key)
+        #expect(recovery.limits.map(\.name) == ["per-user"])
+        #expect(recovery.lastBatch == [100])
+        let sink = Sink()
+        try store.recover(into: sink)
+        #expect(sink.batches.count == 100)
+    }
+
+    @Test func aCheckpointCutsTheJournal() async throws {
+        let folder = try Folder()
+        let row = AccountRow(id: 3, limit: 1, key: Array("user".utf8), sequence: 2, content: [1, 2, 3])
+        do {
+            let store = folder.store()
+            _ = try store.open()
+            try store.beginCheckpoint(after: 0)
+            try append([1], 1, to: store)
+            try store.beginCheckpoint(after: 1)
+            try append([2], 2, to: store)
+            #expect(store.save(.accounts([row, AccountRow(id: 4, limit: 1, key: [1], sequence: 2, content: [])])))
+            #expect(store.save(.removed([4])))
+            #expect(store.save(.transactions(sequence: 2, content: [9])))
+            try await finish(store)
+        }
+        let store = folder.store()
+        _ = try store.open()
+        let sink = Sink()
+        try store.recover(into: sink)
+        #expect(sink.rows.map(\.id) == [3])
+        #expect(sink.rows.first?.content == row.content)
+        #expect(sink.transactions == [[9]])
+        #expect(sink.batches == [2: [2]])
+        #expect(folder.files.filter { $0.contains("segment-1") }.isEmpty)
+    }
+
+    @Test func aDamagedLedgerIsSetAside() async throws {
+        let folder = try Folder()
+        do {
+            let store = folder.store()
+            _ = try store.open()
+            try store.register(StoredLimit(id: 1, name: "per-user", signature: "recipients"))
+            try store.beginCheckpoint(after: 0)
+            try append([1], 1, to: store)
+            try await finish(store)
+        }
+        let rubbish = Data((0..<8192).map { UInt8(truncatingIfNeeded: $0 &* 7) })
+        try rubbish.write(to: URL(fileURLWithPath: folder.ledger))
+        let store = folder.store()
+        let recovery = try store.open()
+        #expect(recovery.limits.map(\.name) == ["per-user"], "the journal still knows")
+        let sink = Sink()
+        try store.recover(into: sink)
+        #expect(sink.batches == [1: [1]])
+        let aside = try #require(folder.files.first { $0.contains(".damaged-") && !$0.hasSuffix("-wal") && !$0.hasSuffix("-shm") })
+        #expect(try Data(contentsOf: URL(fileURLWithPath: folder.path + "/" + aside)) == rubbish)
+        #expect(folder.notices.withLock(\.count) == 1)
+    }
+
+    @Test func aDamagedSegmentIsSetAside() throws {
+        let folder = try Folder()
+        try Data(repeating: 1, count: 4096).write(to: URL(fileURLWithPath: folder.ledger + ".segment-7"))
+        let store = folder.store()
+        _ = try store.open()
+        try store.recover(into: Sink())
+        try store.beginCheckpoint(after: 0)
+        #expect(folder.files.contains { $0.contains("segment-7.damaged-") })
+        #expect(folder.notices.withLock { $0.first }?.contains("segment-7") == true)
+    }
+
+    @Test func onlyOneServiceMayUseIt() throws {
+        let folder = try Folder()
+        let store = folder.store()
+        _ = try store.open()
+        let error = #expect(throws: StoreError.self) { try folder.store().open() }
+        #expect(error?.message.contains("another weir serve") == true)
+    }
+
+    @Test func afterAFaultTheSameStoreCanBeOpened() throws {
+        let folder = try Folder()
+        try FileManager.default.createDirectory(atPath: folder.ledger, withIntermediateDirectories: false)
+        let store = folder.store()
+        #expect(throws: StoreError.self) { try store.open() }
+        try FileManager.default.removeItem(atPath: folder.ledger)
+        _ = try store.open()
+    }
+}

@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: Apache-2.0
+import NIOCore
+import Testing
+import Wire
+
+@Suite struct PolicyRequestParserTests {
+    private static let names = ["request", "protocol_state", "sender", "size"]
+    private static let request = "request=smtpd_access_policy\nprotocol_state=RCPT\nsender=a=b@example.org\nunknown=x\nsize=\n\n"
+
+    private func values(_ parser: PolicyRequestParser, in bytes: [UInt8]) -> [String] {
+        parser.ranges.map { String(decoding: bytes[$0], as: UTF8.self) }
+    }
+
+    @Test func cutAtEveryByte() throws {
+        let bytes = Array(Self.request.utf8)
+        for cut in 0..<bytes.count {
+            var parser = PolicyRequestParser(names: Self.names)
+            var searched = 0
+            #expect(try bytes[..<cut].withUnsafeBytes { bytes throws in try parser.parse(bytes, searched: &searched) } == nil)
+            #expect(try bytes.withUnsafeBytes { bytes throws in try parser.parse(bytes, searched: &searched) } == bytes.count)
+            #expect(values(parser, in: bytes) == ["smtpd_access_policy", "RCPT", "a=b@example.org", ""])
+        }
+    }
+
+    @Test func byteByByte() throws {
+        let bytes = Array(Self.request.utf8)
+        var parser = PolicyRequestParser(names: Self.names)
+        var searched = 0
+        for length in 0..<bytes.count {
+            #expect(try bytes[..<length].withUnsafeBytes { bytes throws in try parser.parse(bytes, searched: &searched) } == nil)
+        }
+        #expect(try bytes.withUnsafeBytes { bytes throws in try parser.parse(bytes, searched: &searched) } == bytes.count)
+    }
+
+    @Test func anotherOrderIsNoneTheWorse() throws {
+        var parser = PolicyRequestParser(names: Self.names)
+        for text in [
+            Self.request, "request=smtpd_access_policy\nsize=7\nsender=c\nprotocol_state=DATA\n\n",
+            "request=smtpd_access_policy\n\n", Self.request,
+            "size=9\nsizes=8\nsender=\nrequest=smtpd_access_policy\nprotocol_statex=RCPT\n\n",
+        ] {
+            var expected = ["request", "protocol_state", "sender", "size"]
+            let bytes = Array(text.utf8)
+            let lines = text.split(separator: "\n").map { $0.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false) }
+            expected = expected.map { name in lines.last { $0[0] == name }.map { String($0[1]) } ?? "" }
+            var searched = 0
+            #expect(try bytes.withUnsafeBytes { bytes throws in try parser.parse(bytes, searched: &searched) } == bytes.count)
+            #expect(values(parser, in: bytes) == expected)
+        }
+    }
+
+    @Test(arguments: [
+        ("request=smtpd_access_policy\nno equals sign\n\n", .noEqualsSign),
+        ("request=smtpd_access_policy\nsender=a\0b\n\n", .nul),
+        ("protocol_state=RCPT\n\n", .notPolicy),
+        ("\n", .notPolicy),
+        ("request=junk\n\n", .notPolicy),
+        ("request=smtpd_access_policy\n" + String(repeating: "a=b\n", count: 512) + "\n", .tooManyAttributes),
+        ("sender=" + String(repeating: "x", count: PolicyRequestParser.longest), .tooLong),
+        ("request=smtpd_access_policy\nsender=" + String(repeating: "x", count: PolicyRequestParser.longest) + "\n\n", .tooLong),
+    ] as [(String, PolicyRequestFault)])
+    func faults(text: String, fault: PolicyRequestFault) {
+        var parser = PolicyRequestParser(names: Self.names)
+        let bytes = Array(text.utf8)
+        var searched = 0
+        #expect(throws: fault) { try bytes.withUnsafeBytes { bytes throws in try parser.parse(bytes, searched: &searched) } }
+    }
+
+    @Test func largestAllowed() throws {
+        let filler = String(repeating: "a=b\n", count: 511)
+        let text = "request=smtpd_access_policy\n" + filler + "\n"
+        let bytes = Array(text.utf8)
+        var parser = PolicyRequestParser(names: Self.names)
+        var searched = 0
+        #expect(try bytes.withUnsafeBytes { bytes throws in try parser.parse(bytes, searched: &searched) } == bytes.count)
+    }
+
+    @Test func reply() {
+        var buffer = ByteBuffer()
+        buffer.writePolicyReply(action: "DEFER_IF_PERMIT 4.7.1 later".utf8)
+        #expect(String(buffer: buffer) == "action=DEFER_IF_PERMIT 4.7.1 later\n\n")
+    }
+}
