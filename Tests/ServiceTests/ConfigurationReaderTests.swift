@@ -35,8 +35,8 @@ import Testing
     @Test(arguments: [
         String(repeating: "[", count: 200_000), String(repeating: "- ", count: 200_000), String(repeating: "{a: ", count: 100_000),
         String(repeating: "? ", count: 100_000), "limits: " + String(repeating: "[", count: 500) + String(repeating: "]", count: 500),
-        "a: &a [x, x, x, x]\n" + (0..<24).map { "k\($0): &k\($0) [*\($0 == 0 ? "a" : "k\($0 - 1)"), *\($0 == 0 ? "a" : "k\($0 - 1)")]\n" }.joined()
-            + "[*k23]: 1\n",
+        "a: &a [x, x, x, x]\n" + (0..<40).map { "k\($0): &k\($0) [*\($0 == 0 ? "a" : "k\($0 - 1)"), *\($0 == 0 ? "a" : "k\($0 - 1)")]\n" }.joined()
+            + "[*k39]: 1\n",
         (0..<300).map { "k: \($0)\n" }.joined(), String(repeating: "\"\": 1\n", count: 300),
     ])
     func isBounded(yaml: String) throws {
