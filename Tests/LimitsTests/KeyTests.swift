@@ -83,12 +83,14 @@ import Testing
     @Test func signatureTellsWhatCountsMean() {
         var names = AttributeNames()
         let parts = ["sender", "client_address"].map { KeyPart($0, in: &names) }
-        var narrow = KeyForms()
-        narrow.ipv4Prefix = 24
+        var forms = Array(repeating: KeyForms(), count: 5)
+        forms[1].ipv4Prefix = 24
+        forms[2].ipv6Prefix = 48
+        forms[3].recipientDelimiter = Array("+".utf8)
+        forms[4].defaultDomain = Array("example.org".utf8)
         let signatures = [
-            KeyDefinition(parts: parts, forms: KeyForms()), KeyDefinition(parts: parts.reversed(), forms: KeyForms()),
-            KeyDefinition(parts: [parts[0]], forms: KeyForms()), KeyDefinition(parts: parts, forms: narrow),
-        ].map(\.signature)
+            KeyDefinition(parts: parts.reversed(), forms: KeyForms()), KeyDefinition(parts: [parts[0]], forms: KeyForms()),
+        ].map(\.signature) + forms.map { KeyDefinition(parts: parts, forms: $0).signature }
         #expect(Set(signatures).count == signatures.count)
     }
 

@@ -53,14 +53,14 @@ import Testing
 
     @Test(arguments: [
         ("missing.yaml", "No such file or directory"), ("", "Is a directory"), ("pipe", "it is no regular file"),
-        ("large.yaml", "it is larger than 4 MiB"),
+        ("large.yaml", "it is larger than 1 MiB"),
     ])
     func unreadableFiles(name: String, reason: String) throws {
         let folder = FileManager.default.temporaryDirectory.appending(path: "weir-\(UUID().uuidString)")
         try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
         defer { try? FileManager.default.removeItem(at: folder) }
         mkfifo(folder.appending(path: "pipe").path, 0o600)
-        try Data(repeating: UInt8(ascii: "#"), count: 5 << 20).write(to: folder.appending(path: "large.yaml"))
+        try Data(repeating: UInt8(ascii: "#"), count: 2 << 20).write(to: folder.appending(path: "large.yaml"))
         let path = folder.appending(path: name).path
         let faults = #expect(throws: ConfigurationFaults.self) { try ConfigurationReader.read(path: path).get() }
         #expect(faults?.all.map(\.description) == ["\(path): can't be read: \(reason)"])

@@ -63,6 +63,9 @@ package enum ConditionReader {
             return ValueType<Pattern>.pattern.read(node, inner, &reading).map { .matches($0) }
         case .table:
             guard let references = ValueType<[TableReference]>.list(of: .table).read(node, inner, &reading) else { return nil }
+            for reference in references where reference.name.kind == .networks && part.form != .network {
+                reading.warn(reference.node, reference.key, "nothing is ever found in it: '\(part.name)' is no address")
+            }
             return .inTables(references.compactMap { reading.load($0)?.table })
         case .not:
             return test(node, inner, &reading, part, forms).map { .not($0) }

@@ -26,7 +26,7 @@ package enum ConfigurationKeys {
             .init("ledger.durability", \.ledger.durability, .word, in: defaults,
                 "What an answered count survives: commit a crash of Weir, power a crash of the machine too, relaxed may lose the last 100 ms."),
             .init("ledger.most_keys", \.ledger.mostKeys, .number(1_000...100_000_000), in: defaults,
-                "Keys in memory over all limits, some 200 bytes each; beyond, the least used of a few is forgotten."),
+                "Keys in memory over all limits, a few hundred bytes each; beyond, the least used of a few is forgotten."),
             .init("on_failure", \.onFailure, .word, in: defaults,
                 "What a request is answered while Weir itself is in trouble: dunno lets mail pass, defer makes it wait."),
             .init("give_back_dropped", \.givesBackDropped, .boolean, in: defaults,

@@ -11,7 +11,7 @@ package enum ConfigurationReader {
         package let warnings: [ConfigurationFault]
     }
 
-    private static let largest = 4 << 20
+    private static let largest = 1 << 20
 
     package static func read(path: String) -> Result<Outcome, ConfigurationFaults> {
         switch BoundedFile.read(path, upTo: largest) {

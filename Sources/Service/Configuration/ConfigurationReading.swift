@@ -74,7 +74,10 @@ struct ConfigurationReading {
     ) {
         for (name, value) in entries(of: node, key) ?? [] {
             let path = prefix + name.text
-            if rows.contains(where: { $0.path == path }) {
+            if name.text.contains("."), let row = rows.first(where: { $0.path == path }) {
+                let map = row.path.replacing(".", with: ": { ")
+                fault(name, Self.path(key, name.text), "a key of a section is written in its map: \(map): ... }")
+            } else if rows.contains(where: { $0.path == path }) {
                 found[path] = value
             } else if rows.contains(where: { $0.path.hasPrefix(path + ".") }) {
                 collect(value, at: Self.path(key, name.text), under: path + ".", rows: rows, into: &found)

@@ -77,7 +77,7 @@ enum LimitReader {
             ConditionReader.conditions($0.node, $0.key, &reading, forms: draft.keyForms)
         }
         checkRecipients(draft.count, parts, conditions ?? [], nodes, &reading)
-        warnOfForgeable(draft, nodes, &reading)
+        if conditions?.isEmpty ?? true { warnOfForgeable(draft.key, nodes, &reading) }
         warnOfAction(draft.over, nodes, &reading)
         return Limit(
             name: draft.name, conditions: conditions ?? [], key: KeyDefinition(parts: parts, forms: draft.keyForms),
@@ -141,12 +141,12 @@ enum LimitReader {
         }
     }
 
-    private static func warnOfForgeable(_ draft: LimitDraft, _ nodes: LimitNodes, _ reading: inout ConfigurationReading) {
+    private static func warnOfForgeable(_ key: [String], _ nodes: LimitNodes, _ reading: inout ConfigurationReading) {
         let forgeable = ["sender", "sender_domain", "helo_name"]
-        guard draft.when == nil, !draft.key.isEmpty, draft.key.allSatisfy(forgeable.contains) else { return }
+        guard !key.isEmpty, key.allSatisfy(forgeable.contains) else { return }
         reading.warn(
             nodes["key"], "\(nodes.key).key",
-            "'\(draft.key.joined(separator: ", "))' is what the client claims, so anyone can use up this limit in another's name; "
+            "'\(key.joined(separator: ", "))' is what the client claims, so anyone can use up this limit in another's name; "
                 + "add a 'when' such as { sasl_username: present }, or count by sasl_username or client_address")
     }
 

@@ -74,20 +74,16 @@ extension ValueType {
 }
 
 extension ValueType where Value == [UInt8] {
-    static let delimiters = bytes("characters such as \"+\" or \"+-\"") { text in
-        text.utf8.allSatisfy { 0x21...0x7e ~= $0 && $0 != UInt8(ascii: "@") && $0 != UInt8(ascii: "\"") } ? nil : "recipient delimiter"
+    static let delimiters = ValueType.text("characters such as \"+\" or \"+-\"", write: quoted) { text in
+        let isTaken = text.utf8.allSatisfy { 0x21...0x7e ~= $0 && $0 != UInt8(ascii: "@") && $0 != UInt8(ascii: "\"") }
+        return isTaken ? .value(Array(text.utf8)) : .no("recipient delimiter")
     }
 
-    static let domain = bytes("a domain such as \"example.org\"") { text in
-        isHostName(text) || text.isEmpty ? nil : "domain"
+    static let domain = ValueType.text("a domain such as \"example.org\"", write: quoted) { text in
+        text.isEmpty || isHostName(text) ? .value(Array(text.lowercased().utf8)) : .no("domain")
     }
 
-    /// `problem` names what the text is not, or is nil.
-    private static func bytes(_ expected: String, problem: @escaping @Sendable (String) -> String?) -> ValueType {
-        .text(expected, write: { "\"\(String(decoding: $0, as: UTF8.self))\"" }) { text in
-            problem(text).map { .no($0) } ?? .value(Array(text.lowercased().utf8))
-        }
-    }
+    private static let quoted: @Sendable ([UInt8]) -> String? = { "\"\(String(decoding: $0, as: UTF8.self))\"" }
 
     private static func isHostName(_ text: String) -> Bool {
         text.utf8.count <= 255
