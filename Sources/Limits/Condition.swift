@@ -34,7 +34,7 @@ package struct Condition: Sendable {
     }
 
     /// Whether the condition holds. `value` is working space.
-    func holds(_ attributes: Attributes, scratch: MatchScratch, value: inout [UInt8]) -> Bool {
+    package func holds(_ attributes: Attributes, scratch: MatchScratch, value: inout [UInt8]) -> Bool {
         holds(test, attributes[part.attribute], scratch: scratch, value: &value)
     }
 

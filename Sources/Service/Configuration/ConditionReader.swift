@@ -3,9 +3,9 @@ internal import Limits
 internal import Patterns
 
 /// Reads `when`: a map from attributes to what they must be.
-enum ConditionReader {
+package enum ConditionReader {
     /// The words of a test that is a map.
-    enum Word: String, CaseIterable {
+    package enum Word: String, CaseIterable {
         case `in`, matches, table, not
     }
 
@@ -63,13 +63,12 @@ enum ConditionReader {
             return ValueType<Pattern>.pattern.read(node, inner, &reading).map { .matches($0) }
         case .table:
             guard let references = ValueType<[TableReference]>.list(of: .table).read(node, inner, &reading) else { return nil }
-            return .inTables(references.compactMap { reading.load($0, node, inner)?.table })
+            return .inTables(references.compactMap { reading.load($0)?.table })
         case .not:
             return test(node, inner, &reading, part, forms).map { .not($0) }
         case nil:
-            reading.fault(
-                name, inner,
-                "unknown test\(Spelling.hint(for: name.text, among: Word.allCases.map(\.rawValue))) Allowed here: \(words)")
+            let words = Word.allCases.map(\.rawValue)
+            reading.fault(name, inner, "unknown test\(Spelling.alternatives(to: name.text, among: words))")
             return nil
         }
     }

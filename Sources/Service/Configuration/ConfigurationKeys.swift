@@ -3,44 +3,44 @@ internal import Limits
 internal import Storage
 
 /// Every key of weir.yaml, one row each.
-enum ConfigurationKeys {
+package enum ConfigurationKeys {
     /// Keys of parts that are still to come.
-    static let notYet = [
+    package static let notYet = [
         "listen.milter": "milter",
         "listen.filter": "content filter",
         "checks": "header and body checks",
     ]
 
     /// In the order in which they are read, too: limits need what stands before them.
-    static let root: [ConfigurationKey<Configuration>] = {
+    package static let root: [ConfigurationKey<Configuration>] = {
         let defaults = Configuration()
         return [
-            .init("listen.policy", \.listen.policy, .list(of: EndpointType.policy.type), default: defaults,
+            .init("listen.policy", \.listen.policy, .list(of: EndpointType.policy.type), in: defaults,
                 "Where Postfix's check_policy_service reaches the policy server."),
-            .init("listen.policy_connections", \.listen.policyConnections, .number(10...1_000_000), default: defaults,
+            .init("listen.policy_connections", \.listen.policyConnections, .number(10...1_000_000), in: defaults,
                 "Policy connections open at once; further ones are closed as they come."),
-            .init("listen.admin", \.listen.admin, EndpointType.admin.type, default: defaults,
+            .init("listen.admin", \.listen.admin, EndpointType.admin.type, in: defaults,
                 "Where `weir limits` and other commands reach the service."),
-            .init("ledger.store", \.ledger.path, .store, default: defaults,
+            .init("ledger.store", \.ledger.path, .store, in: defaults,
                 "Where counts are kept; the journal's files stand beside it."),
-            .init("ledger.durability", \.ledger.durability, .word, default: defaults,
+            .init("ledger.durability", \.ledger.durability, .word, in: defaults,
                 "What an answered count survives: commit a crash of Weir, power a crash of the machine too, relaxed may lose the last 100 ms."),
-            .init("ledger.most_keys", \.ledger.mostKeys, .number(1_000...100_000_000), default: defaults,
+            .init("ledger.most_keys", \.ledger.mostKeys, .number(1_000...100_000_000), in: defaults,
                 "Keys in memory over all limits, some 200 bytes each; beyond, the least used of a few is forgotten."),
-            .init("on_failure", \.onFailure, .word, default: defaults,
+            .init("on_failure", \.onFailure, .word, in: defaults,
                 "What a request is answered while Weir itself is in trouble: dunno lets mail pass, defer makes it wait."),
-            .init("give_back_dropped", \.givesBackDropped, .boolean, default: defaults,
+            .init("give_back_dropped", \.givesBackDropped, .boolean, in: defaults,
                 "Give back what a message was charged that ended before DATA; true only where DATA or END-OF-MESSAGE is hooked up as well as RCPT."),
-            .init("log.to", \.log.destination, .logDestination, default: defaults,
+            .init("log.to", \.log.destination, .logDestination, in: defaults,
                 "Where log lines go; syslog takes facility mail."),
-            .init("log.decisions", \.log.decisions, .boolean, default: defaults,
+            .init("log.decisions", \.log.decisions, .boolean, in: defaults,
                 "Log a line for every decision, not only for refusals and warnings."),
-            .init("log.summary_interval", \.log.summaryInterval, .duration(10_000...86_400_000, unit: 1000), default: defaults,
+            .init("log.summary_interval", \.log.summaryInterval, .duration(10_000...86_400_000, unit: 1000), in: defaults,
                 "How often the highest rate of each limit is logged, as anvil(8) does."),
-        ] + keyForms(default: defaults) + [
-            .init("restriction_classes", \.restrictionClasses, .list(of: .restrictionClass), default: defaults,
+        ] + keyForms(in: defaults) + [
+            .init("restriction_classes", \.restrictionClasses, .list(of: .restrictionClass), in: defaults,
                 "Names of main.cf's smtpd_restriction_classes, which a limit may use as its action."),
-            .init("limits", expected: "a list of limits", defaultText: "[]",
+            .init("limits", expected: "a list of limits", .isDefault("[]"),
                 "What is counted by what, and how much of it is let through.",
                 read: { node, key, reading, configuration in
                     configuration.limits = LimitReader.limits(node, key, &reading, configuration)
@@ -49,58 +49,66 @@ enum ConfigurationKeys {
     }()
 
     /// How values are made one key: for all limits, or for one.
-    static func keyForms<Root: HasKeyForms>(default root: Root) -> [ConfigurationKey<Root>] {
-        [
-            .init("keys.ipv4_prefix", \.keyForms.ipv4Prefix, .number(0...32), default: root,
-                "Bits of a client's IPv4 address that make its key."),
-            .init("keys.ipv6_prefix", \.keyForms.ipv6Prefix, .number(0...128), default: root,
+    private static func keyForms<Root: HasKeyForms>(
+        in defaults: Root, areInherited: Bool = false
+    ) -> [ConfigurationKey<Root>] {
+        func row<Value>(
+            _ name: String, _ target: any WritableKeyPath<Root, Value> & Sendable, _ type: ValueType<Value>, _ summary: String
+        ) -> ConfigurationKey<Root> {
+            let path = "keys.\(name)"
+            let text = type.write(defaults[keyPath: target])!
+            return .init(path, target, type, areInherited ? .isInherited(from: path, example: text) : .isDefault(text), summary)
+        }
+        return [
+            row("ipv4_prefix", \.keyForms.ipv4Prefix, .number(0...32), "Bits of a client's IPv4 address that make its key."),
+            row("ipv6_prefix", \.keyForms.ipv6Prefix, .number(0...128),
                 "Bits of a client's IPv6 address that make its key; one customer usually has a /64 or more."),
-            .init("keys.recipient_delimiter", \.keyForms.recipientDelimiter, .delimiters, default: root,
-                "Postfix's recipient_delimiter: with \"+\" user+tag counts as user; empty, tags are part of the address."),
-            .init("keys.default_domain", \.keyForms.defaultDomain, .domain, default: root,
+            row("recipient_delimiter", \.keyForms.recipientDelimiter, .delimiters,
+                "Postfix's recipient_delimiter: with \"+\", user+tag counts as user; empty, tags are part of the address."),
+            row("default_domain", \.keyForms.defaultDomain, .domain,
                 "The domain of a SASL login that has none (smtpd_sasl_local_domain); empty, such logins stay as they are."),
         ]
     }
 
-    static let limit: [ConfigurationKey<LimitDraft>] = {
+    package static let limit: [ConfigurationKey<LimitDraft>] = {
         let defaults = LimitDraft()
         return [
-            .init("name", \.name, .limitName, isRequired: true, default: defaults,
+            .init("name", \.name, .limitName, .isFault(example: "per-user"),
                 "What the limit is called in logs and commands; its counts belong to this name."),
-            .init("when", expected: "a map from attributes to tests", defaultText: "{}",
+            .init("when", expected: "a map from attributes to tests", .isNothing(example: "{ sasl_username: present }"),
                 "What a request must be for the limit to apply; all of it must hold.",
                 read: { node, key, reading, draft in
                     draft.conditions = ConditionReader.conditions(node, key, &reading, forms: draft.keyForms)
                 }),
-            .init("key", \.key, .list(of: .attribute), isRequired: true, default: defaults,
+            .init("key", \.key, .list(of: .attribute), .isFault(example: "[sasl_username]"),
                 "The attribute that is counted by, or several together; a request that has none of it is not counted."),
-            .init("count", \.count, .word, default: defaults,
+            .init("count", \.count, .word, in: defaults,
                 "What is counted."),
-            .init("rates", \.rates, .list(of: .rate), isRequired: true, default: defaults,
+            .init("rates", \.rates, .list(of: .rate), .isFault(example: "[100/1m, 1000/1h, 5000/1d]"),
                 "How much is let through in any interval of each window's length; a request must fit into all of them."),
-            .init("over", \.over, .action, default: defaults,
+            .init("over", \.over, .action, in: defaults,
                 "The answer to what does not fit, any action of access(5); $name $key $count $limit $window $retry are filled in."),
-            .init("too_large", \.tooLarge, .action, default: defaults,
+            .init("too_large", \.tooLarge, .action, in: defaults,
                 "The answer to one message that is larger than the whole limit, and so could never pass."),
-            .init("mode", \.mode, .word, default: defaults,
+            .init("mode", \.mode, .word, in: defaults,
                 "enforce, or shadow: count, and only log what would have been refused."),
-            .init("warn_at", \.warnAt, .number(1...100), default: defaults,
+            .init("warn_at", \.warnAt, .number(1...100), in: defaults,
                 "Percent of a rate at which a key is logged once as near its limit."),
-            .init("count_refused", \.countRefused, .boolean, default: defaults,
+            .init("count_refused", \.countRefused, .boolean, in: defaults,
                 "Charge refused tries like accepted ones, so that who does not stop stays refused."),
-            .init("block.after", \.blockAfter, .optional(.number(1...1_000_000)), default: defaults,
+            .init("block.after", \.blockAfter, .optional(.number(1...1_000_000)), .isNothing(example: "100"),
                 "Refused tries within the longest window after which everything of the key is refused for block.for."),
-            .init("block.for", \.blockFor, .optional(.duration(1000...Window.allowed.upperBound, unit: 1)), default: defaults,
+            .init("block.for", \.blockFor, .optional(.duration(1000...Window.allowed.upperBound, unit: 1)), .isNothing(example: "1h"),
                 "How long a key stays blocked."),
-            .init("exempt", \.exempt, .list(of: .table), default: defaults,
+            .init("exempt", \.exempt, .list(of: .table), in: defaults,
                 "Tables of keys that are not limited; any result but DUNNO exempts."),
-            .init("overrides", \.overrides, .list(of: .table), default: defaults,
+            .init("overrides", \.overrides, .list(of: .table), in: defaults,
                 "Tables whose result is the rates of a key in place of those above, such as 500/1m,5000/1h."),
         ]
     }()
 
     /// The keys of a limit that the others of the limit need.
-    static let limitKeyForms = keyForms(default: LimitDraft())
+    package static let limitKeyForms = keyForms(in: LimitDraft(), areInherited: true)
 }
 
 /// What holds `keys.*`.

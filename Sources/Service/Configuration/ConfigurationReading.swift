@@ -10,7 +10,7 @@ struct ConfigurationReading {
     var restrictionClasses: [String] = []
     var attributeNames = AttributeNames()
     /// Tables that were read already.
-    var tables: [TableReference: LookupTable.Contents] = [:]
+    var tables: [TableName: LookupTable.Contents] = [:]
 
     init(file: String) {
         self.file = file
@@ -62,7 +62,7 @@ struct ConfigurationReading {
             if let value = found[row.path] {
                 row.read(value, path, &self, &root)
             } else if row.isRequired {
-                fault(node, key, "'\(row.path)' is missing: \(row.summary)")
+                fault(node, key, "'\(row.path)' is missing; expected \(row.expected)")
             }
         }
         return found
@@ -79,8 +79,8 @@ struct ConfigurationReading {
             } else if rows.contains(where: { $0.path.hasPrefix(path + ".") }) {
                 collect(value, at: Self.path(key, name.text), under: path + ".", rows: rows, into: &found)
             } else {
-                let allowed = Self.names(under: prefix, in: rows.map(\.path))
-                fault(name, Self.path(key, Spelling.shown(name.text)), Self.unknown(path, allowed: allowed))
+                let message = Self.unknown(name.text, under: prefix, rows.map(\.path))
+                fault(name, Self.path(key, Spelling.shown(name.text)), message)
             }
         }
     }
@@ -95,10 +95,14 @@ struct ConfigurationReading {
         return names
     }
 
-    private static func unknown(_ path: String, allowed: [String]) -> String {
-        if let part = ConfigurationKeys.notYet[path] { return "this version of Weir has no \(part) yet" }
-        let name = path.split(separator: ".").last.map(String.init) ?? path
-        return "unknown key\(Spelling.hint(for: name, among: allowed)) Allowed here: \(allowed.joined(separator: ", "))"
+    private static func unknown(_ name: String, under prefix: String, _ paths: [String]) -> String {
+        if let part = ConfigurationKeys.notYet[prefix + name] { return "this version of Weir has no \(part) yet" }
+        let allowed = names(under: prefix, in: paths)
+        // A key that is at home in another section.
+        if let elsewhere = paths.first(where: { $0.hasSuffix("." + name) }) {
+            return "unknown key; did you mean '\(elsewhere)'? Allowed here: \(allowed.joined(separator: ", "))"
+        }
+        return "unknown key" + Spelling.alternatives(to: name, among: allowed)
     }
 
     private static func path(_ parent: String, _ name: String) -> String {
@@ -107,43 +111,56 @@ struct ConfigurationReading {
 }
 
 /// One key of weir.yaml: the reader, the sample file and the manual all come from these rows.
-struct ConfigurationKey<Root>: Sendable {
+package struct ConfigurationKey<Root>: Sendable {
     /// From the root, as in `listen.policy`.
-    let path: String
+    package let path: String
     /// What it is for, in one sentence.
-    let summary: String
-    /// What can be written, as in `a whole number from 1 to 100`.
-    let expected: String
-    /// What holds where the key is left out, as YAML; nil where it has to be there, or nothing holds.
-    let defaultText: String?
-    let isRequired: Bool
+    package let summary: String
+    /// What can be written, as in `a number from 1 to 100`.
+    package let expected: String
+    package let absence: KeyAbsence
     let read: @Sendable (YAMLNode, String, inout ConfigurationReading, inout Root) -> Void
+
+    var isRequired: Bool {
+        if case .isFault = absence { true } else { false }
+    }
+
+    /// - Parameter defaults: what holds where the key is left out.
+    init<Value>(
+        _ path: String, _ target: any WritableKeyPath<Root, Value> & Sendable, _ type: ValueType<Value>, in defaults: Root,
+        _ summary: String
+    ) {
+        self.init(path, target, type, .isDefault(type.write(defaults[keyPath: target])!), summary)
+    }
 
     init<Value>(
         _ path: String, _ target: any WritableKeyPath<Root, Value> & Sendable, _ type: ValueType<Value>,
-        isRequired: Bool = false, default root: Root, _ summary: String
+        _ absence: KeyAbsence, _ summary: String
     ) {
-        self.path = path
-        self.summary = summary
-        self.isRequired = isRequired
-        expected = type.expected
-        defaultText = isRequired ? nil : type.write(root[keyPath: target])
-        read = { node, key, reading, root in
+        self.init(path, expected: type.expected, absence, summary) { node, key, reading, root in
             if let value = type.read(node, key, &reading) { root[keyPath: target] = value }
         }
     }
 
     init(
-        _ path: String, expected: String, defaultText: String?, isRequired: Bool = false, _ summary: String,
+        _ path: String, expected: String, _ absence: KeyAbsence, _ summary: String,
         read: @escaping @Sendable (YAMLNode, String, inout ConfigurationReading, inout Root) -> Void
     ) {
         self.path = path
         self.summary = summary
-        self.isRequired = isRequired
         self.expected = expected
-        self.defaultText = defaultText
+        self.absence = absence
         self.read = read
     }
+}
+
+/// What holds where a key is left out; examples and defaults are YAML.
+package enum KeyAbsence: Equatable, Sendable {
+    case isFault(example: String)
+    case isDefault(String)
+    case isNothing(example: String)
+    /// What the key of another path says.
+    case isInherited(from: String, example: String)
 }
 
 /// How a value is read, written and explained.

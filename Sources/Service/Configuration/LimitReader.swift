@@ -2,7 +2,7 @@
 internal import Limits
 
 /// A limit as it is being read.
-struct LimitDraft: HasKeyForms {
+package struct LimitDraft: HasKeyForms {
     var name = ""
     var keyForms = KeyForms()
     var conditions: [Condition] = []
@@ -30,6 +30,8 @@ enum LimitReader {
     static func limits(
         _ node: YAMLNode, _ key: String, _ reading: inout ConfigurationReading, _ configuration: Configuration
     ) -> [Limit] {
+        // Left empty where all limits have been commented out.
+        if case .nothing = node.value { return [] }
         guard case .list(let items) = node.value else {
             reading.fault(node, key, "expected a list of limits, found \(node.kind)")
             return []
@@ -73,8 +75,8 @@ enum LimitReader {
             name: draft.name, conditions: draft.conditions, key: KeyDefinition(parts: parts, forms: draft.keyForms),
             count: draft.count, rates: draft.rates, over: draft.over, tooLarge: draft.tooLarge, mode: draft.mode,
             warnAt: draft.warnAt, block: block(draft, nodes, &reading), countRefused: draft.countRefused,
-            exempt: tables("exempt", draft.exempt, parts, nodes, &reading),
-            overrides: overrides(draft, parts, nodes, &reading))
+            exempt: load(draft.exempt, parts, draft.keyForms, &reading).map(\.contents.table),
+            overrides: overrides(draft, parts, &reading))
     }
 
     private static func checkRates(_ rates: [Rate], _ nodes: LimitNodes, _ reading: inout ConfigurationReading) {
@@ -165,48 +167,60 @@ enum LimitReader {
 
     // MARK: Tables
 
-    private static func tables(
-        _ name: String, _ references: [TableReference], _ parts: [KeyPart], _ nodes: LimitNodes,
-        _ reading: inout ConfigurationReading
-    ) -> [LookupTable] {
-        references.compactMap { reference in
-            if reference.kind == .networks, !parts.isEmpty, !parts.contains(where: { $0.form == .network }) {
-                reading.warn(
-                    nodes[name], "\(nodes.key).\(name)",
-                    "'cidr:\(reference.path)' is never found: the key of this limit has no address")
+    private static func load(
+        _ tables: [TableReference], _ parts: [KeyPart], _ forms: KeyForms, _ reading: inout ConfigurationReading
+    ) -> [(reference: TableReference, contents: LookupTable.Contents)] {
+        tables.compactMap { table in
+            if table.name.kind == .networks, !parts.isEmpty, !parts.contains(where: { $0.form == .network }) {
+                reading.warn(table.node, table.key, "nothing is ever found in it: the key of this limit has no address")
             }
-            return reading.load(reference, nodes[name], "\(nodes.key).\(name)")?.table
+            guard let contents = reading.load(table) else { return nil }
+            warnOfNarrowNetworks(contents, in: table, forms, &reading)
+            return (table, contents)
+        }
+    }
+
+    /// A key is the address of a network; what is narrower than that network is not found by it.
+    private static func warnOfNarrowNetworks(
+        _ contents: LookupTable.Contents, in table: TableReference, _ forms: KeyForms,
+        _ reading: inout ConfigurationReading
+    ) {
+        guard case .networks(let entries) = contents.table else { return }
+        for (entry, result) in zip(entries, contents.results) {
+            let (length, name) =
+                entry.network.address.isIPv4 ? (forms.ipv4Prefix, "ipv4_prefix") : (forms.ipv6Prefix, "ipv6_prefix")
+            guard entry.network.prefixLength > length else { continue }
+            reading.add(warning: .init(
+                file: table.name.path, line: result.line, key: table.key,
+                message: "is narrower than the /\(length) that makes a key (keys.\(name)), and may never be found"))
         }
     }
 
     private static func overrides(
-        _ draft: LimitDraft, _ parts: [KeyPart], _ nodes: LimitNodes, _ reading: inout ConfigurationReading
+        _ draft: LimitDraft, _ parts: [KeyPart], _ reading: inout ConfigurationReading
     ) -> [LookupTable] {
-        let loaded = tables("overrides", draft.overrides, parts, nodes, &reading)
-        for reference in draft.overrides {
-            guard let contents = reading.load(reference, nodes["overrides"], "\(nodes.key).overrides") else { continue }
-            for result in contents.results { check(result, in: reference.path, draft, nodes, &reading) }
+        load(draft.overrides, parts, draft.keyForms, &reading).map { reference, contents in
+            for result in contents.results { check(result, in: reference, draft, &reading) }
+            return contents.table
         }
-        return loaded
     }
 
     /// Every word of an override has to be a rate, and should have a window of the limit.
     private static func check(
-        _ result: LookupTable.Result, in file: String, _ draft: LimitDraft, _ nodes: LimitNodes,
+        _ result: LookupTable.Result, in table: TableReference, _ draft: LimitDraft,
         _ reading: inout ConfigurationReading
     ) {
-        let key = "\(nodes.key).overrides"
         for word in Limit.words(ofOverride: result.text) {
             guard let rate = Rate(word) else {
                 reading.add(fault: .init(
-                    file: file, line: result.line, key: key,
+                    file: table.name.path, line: result.line, key: table.key,
                     message: "\(Spelling.quoted(String(word))) is no rate; expected \(ValueType<Rate>.rateExpected)"))
                 continue
             }
             if !draft.rates.isEmpty, !draft.rates.contains(where: { $0.window == rate.window }) {
                 let windows = draft.rates.map { Rate.text(ofDuration: $0.window.milliseconds) }.joined(separator: ", ")
                 reading.add(warning: .init(
-                    file: file, line: result.line, key: key,
+                    file: table.name.path, line: result.line, key: table.key,
                     message: "'\(rate.description)' changes nothing: the windows of '\(draft.name)' are \(windows)"))
             }
         }

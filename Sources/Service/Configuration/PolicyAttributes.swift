@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 /// The attributes that Postfix sends, and those that Weir derives from them.
-enum PolicyAttributes {
+package enum PolicyAttributes {
     /// SMTPD_POLICY_README, Postfix 2.1 to 3.12.
     static let ofPostfix = [
         "request", "protocol_state", "protocol_name", "helo_name", "queue_id", "sender", "recipient", "client_address",
@@ -12,7 +12,7 @@ enum PolicyAttributes {
     ]
 
     /// The domain parts of `sender`, `recipient` and `sasl_username`.
-    static let derived = ["sender_domain", "recipient_domain", "sasl_domain"]
+    package static let derived = ["sender_domain", "recipient_domain", "sasl_domain"]
 
     static let all = ofPostfix + derived
 

@@ -18,6 +18,12 @@ enum Spelling {
         nearest(to: word, among: candidates).map { "; did you mean '\($0)'?" } ?? ""
     }
 
+    /// `; did you mean 'policy'? Allowed here: policy, admin`
+    static func alternatives(to word: String, among allowed: [String]) -> String {
+        let hint = hint(for: word, among: allowed)
+        return (hint.isEmpty ? "; allowed here: " : "\(hint) Allowed here: ") + allowed.joined(separator: ", ")
+    }
+
     /// Inserted, dropped, changed and swapped letters (optimal string alignment).
     private static func distance(_ one: [Unicode.Scalar], _ other: [Unicode.Scalar]) -> Int {
         guard !one.isEmpty, !other.isEmpty else { return max(one.count, other.count) }

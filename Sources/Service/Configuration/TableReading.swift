@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 internal import Limits
 
-/// A table by its name in the configuration, as in `texthash:/etc/weir/vip`.
-struct TableReference: Hashable, Sendable {
+/// A table by its name, as in `texthash:/etc/weir/vip`.
+struct TableName: Hashable, Sendable {
     enum Kind: String, CaseIterable, Sendable {
         case text = "texthash"
         case networks = "cidr"
@@ -12,18 +12,34 @@ struct TableReference: Hashable, Sendable {
     let path: String
 }
 
+/// A table and where the configuration names it.
+struct TableReference: Sendable {
+    let name: TableName
+    let node: YAMLNode
+    let key: String
+}
+
 extension ValueType where Value == TableReference {
-    static let table = ValueType.text("texthash:/path or cidr:/path", write: { "\"\($0.kind.rawValue):\($0.path)\"" }) { text in
-        let kinds = TableReference.Kind.allCases.map(\.rawValue)
+    static let table = ValueType(
+        expected: ValueType<TableName>.tableName.expected, write: { ValueType<TableName>.tableName.write($0.name) }
+    ) { node, key, reading in
+        ValueType<TableName>.tableName.read(node, key, &reading).map { TableReference(name: $0, node: node, key: key) }
+    }
+}
+
+extension ValueType where Value == TableName {
+    fileprivate static let tableName = ValueType.text("texthash:/path or cidr:/path", write: { "\"\($0.kind.rawValue):\($0.path)\"" }) { text in
+        let kinds = TableName.Kind.allCases.map(\.rawValue)
         guard let colon = text.firstIndex(of: ":") else { return .no("table") }
         let word = String(text[..<colon])
-        guard let kind = TableReference.Kind(rawValue: word) else {
-            return .fault("\(Spelling.quoted(word)) is no type of table that Weir reads\(Spelling.hint(for: word, among: kinds)) Allowed here: \(kinds.joined(separator: ", "))")
+        guard let kind = TableName.Kind(rawValue: word) else {
+            return .fault(
+                "\(Spelling.quoted(word)) is no type of table that Weir reads\(Spelling.alternatives(to: word, among: kinds))")
         }
         guard let path = absolutePath(text[text.index(after: colon)...]) else {
             return .fault("\(Spelling.quoted(text)) names no absolute path")
         }
-        return .value(TableReference(kind: kind, path: path))
+        return .value(TableName(kind: kind, path: path))
     }
 }
 
@@ -34,28 +50,28 @@ extension ConfigurationReading {
     /// The contents of a table, read once however many limits ask for it; nil after a fault.
     ///
     /// Faults in the table are reported with the table's own name and lines.
-    mutating func load(_ reference: TableReference, _ node: YAMLNode, _ key: String) -> LookupTable.Contents? {
-        if let known = tables[reference] { return known }
+    mutating func load(_ table: TableReference) -> LookupTable.Contents? {
+        if let known = tables[table.name] { return known }
         let bytes: [UInt8]
-        switch BoundedFile.read(reference.path, upTo: Self.largestTable) {
+        switch BoundedFile.read(table.name.path, upTo: Self.largestTable) {
         case .success(let read): bytes = read
         case .failure(let failure):
-            fault(node, key, "can't read \(reference.path): \(failure.description)")
+            fault(table.node, table.key, "can't read \(table.name.path): \(failure.description)")
             return nil
         }
         let contents =
-            switch reference.kind {
+            switch table.name.kind {
             case .text: LookupTable.text(bytes)
             case .networks: LookupTable.networks(bytes)
             }
         for found in contents.faults.prefix(Self.mostTableFaults) {
-            add(fault: .init(file: reference.path, line: found.line, key: key, message: found.message))
+            add(fault: .init(file: table.name.path, line: found.line, key: table.key, message: found.message))
         }
-        if contents.faults.count > Self.mostTableFaults {
-            let more = contents.faults.count - Self.mostTableFaults
-            add(fault: .init(file: reference.path, key: key, message: "and \(more) more lines like these"))
+        let more = contents.faults.count - Self.mostTableFaults
+        if more > 0 {
+            add(fault: .init(file: table.name.path, key: table.key, message: "and \(more) more such lines"))
         }
-        tables[reference] = contents
+        tables[table.name] = contents
         return contents
     }
 }

@@ -2,20 +2,19 @@
 internal import Limits
 
 /// Where a listener may be reached, and what holds for its socket's file where nothing is said.
-struct EndpointType: Sendable {
+package struct EndpointType: Sendable {
     var mode: UInt16
-    var group: String?
     /// Others than this machine may reach it; the operator is told all the same.
     var isOpenToNetwork: Bool
     /// What is said where they do.
     var remark: String
 
-    static let policy = EndpointType(
-        mode: 0o666, group: nil, isOpenToNetwork: true,
+    package static let policy = EndpointType(
+        mode: 0o666, isOpenToNetwork: true,
         remark: "can be reached from other machines, and whoever reaches it can use up any sender's limit; "
             + "let a packet filter admit the Postfix hosts only")
-    static let admin = EndpointType(
-        mode: 0o660, group: "weir", isOpenToNetwork: false,
+    package static let admin = EndpointType(
+        mode: 0o660, isOpenToNetwork: false,
         remark: "can be reached from other machines; the admin listener takes 127.0.0.1, [::1] or a UNIX socket only")
 
     static let expected = "inet:address:port, unix:/path, or { unix: /path, mode: \"0660\", group: name }"
@@ -37,7 +36,7 @@ struct EndpointType: Sendable {
     }
 
     private func write(_ endpoint: Configuration.Endpoint) -> String? {
-        if case .unix(let path, let mode, let group) = endpoint, (mode, group) != (self.mode, self.group) {
+        if case .unix(let path, let mode, let group) = endpoint, mode != self.mode || group != nil {
             let group = group.map { ", group: \($0)" } ?? ""
             return "{ unix: \(path), mode: \"0\(String(mode, radix: 8))\"\(group) }"
         }
@@ -46,7 +45,7 @@ struct EndpointType: Sendable {
 
     private func parse(_ text: String) -> Parsed<Configuration.Endpoint> {
         if text.hasPrefix("unix:") {
-            return Self.socketPath(text.dropFirst("unix:".count)).map { .unix(path: $0, mode: mode, group: group) }
+            return Self.socketPath(text.dropFirst("unix:".count)).map { .unix(path: $0, mode: mode, group: nil) }
         }
         guard text.hasPrefix("inet:"), let colon = text.lastIndex(of: ":") else { return .no("endpoint") }
         let portText = text[text.index(after: colon)...]
@@ -79,27 +78,30 @@ struct EndpointType: Sendable {
     // MARK: A socket as a map
 
     /// A UNIX socket as it is being read.
-    struct Socket: Sendable {
+    package struct Socket: Sendable {
         var path = ""
         var mode: UInt16
         var group: String?
+
+        init(mode: UInt16) { self.mode = mode }
     }
 
     /// The keys of a socket's map.
-    var socketKeys: [ConfigurationKey<Socket>] {
-        let none = Socket(mode: mode, group: group)
-        return [
-            .init("unix", \.path, .text("an absolute path", write: { $0 }, parse: Self.socketPath), isRequired: true,
-                default: none, "Where the socket's file is made."),
-            .init("mode", \.mode, Self.modeType, default: none, "Who may connect: the mode of the file, in octal digits."),
-            .init("group", \.group, Self.groupType, default: none, "The group that the file is given to."),
+    package var socketKeys: [ConfigurationKey<Socket>] {
+        [
+            .init("unix", \.path, .text("an absolute path", write: { $0 }, parse: Self.socketPath),
+                .isFault(example: "/run/weir/policy"), "Where the socket's file is made."),
+            .init("mode", \.mode, Self.modeType, in: Socket(mode: mode),
+                "Who may connect: the mode of the file, in octal digits."),
+            .init("group", \.group, Self.groupType, .isNothing(example: "weir"),
+                "The group that the file is given to; without it, the service's own."),
         ]
     }
 
     private func socket(
         _ node: YAMLNode, _ key: String, _ reading: inout ConfigurationReading
     ) -> Configuration.Endpoint? {
-        var socket = Socket(mode: mode, group: group)
+        var socket = Socket(mode: mode)
         _ = reading.read(node, at: key, rows: socketKeys, into: &socket)
         return .unix(path: socket.path, mode: socket.mode, group: socket.group)
     }

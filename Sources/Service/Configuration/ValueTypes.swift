@@ -42,9 +42,7 @@ extension ValueType where Value: RawRepresentable & CaseIterable & Sendable, Val
         let words = Value.allCases.map(\.rawValue)
         return .text(words.joined(separator: " or "), write: { $0.rawValue }) { text in
             if let value = Value(rawValue: text) { return .value(value) }
-            return .fault(
-                "\(Spelling.quoted(text)) is not known\(Spelling.hint(for: text, among: words)) "
-                    + "Allowed here: \(words.joined(separator: ", "))")
+            return .fault("\(Spelling.quoted(text)) is not known\(Spelling.alternatives(to: text, among: words))")
         }
     }
 }
@@ -53,7 +51,7 @@ extension ValueType {
     /// A list, or one value in place of a list of one.
     static func list<Element>(of element: ValueType<Element>) -> ValueType where Value == [Element] {
         ValueType(
-            expected: "a list, each: \(element.expected)",
+            expected: "a list, each \(element.expected)",
             write: { "[\($0.compactMap(element.write).joined(separator: ", "))]" }
         ) { node, key, reading in
             guard case .list(let items) = node.value else { return element.read(node, key, &reading).map { [$0] } }

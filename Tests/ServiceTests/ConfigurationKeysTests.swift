@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: Apache-2.0
+import Foundation
+import Limits
+import Service
+import Testing
+
+/// Files of the repository, from this file's own place.
+enum Repository {
+    static let root = URL(filePath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
+        .deletingLastPathComponent()
+
+    static func text(_ path: String) throws -> String {
+        try String(contentsOf: root.appending(path: path), encoding: .utf8)
+    }
+
+    /// Expects that a file holds what is generated; with WEIR_WRITE_GENERATED=1 in the environment it is written first.
+    static func expect(_ path: String, toBe generated: String) throws {
+        if ProcessInfo.processInfo.environment["WEIR_WRITE_GENERATED"] == "1" {
+            try Data(generated.utf8).write(to: root.appending(path: path))
+        }
+        #expect(try text(path) == generated, "\(path) is out of date: run the tests with WEIR_WRITE_GENERATED=1")
+    }
+}
+
+func read(_ yaml: String) -> Result<ConfigurationReader.Outcome, ConfigurationFaults> {
+    ConfigurationReader.read(Array(yaml.utf8), file: "weir.yaml")
+}
+
+@Suite struct ConfigurationKeysTests {
+    @Test func sampleIsWhatTheRowsSay() throws {
+        try Repository.expect("conf/weir.yaml", toBe: ConfigurationText.sample)
+    }
+
+    @Test func sampleIsTheDefaults() throws {
+        let outcome = try read(try Repository.text("conf/weir.yaml")).get()
+        #expect(leaves(of: outcome.configuration) == leaves(of: Configuration()))
+        #expect(outcome.warnings.map(\.message) == ["there are no limits: every request is answered DUNNO"])
+    }
+
+    /// The sample with its example uncommented, as an operator would.
+    @Test func exampleOfALimitIsTheDefaults() throws {
+        let sample = try Repository.text("conf/weir.yaml")
+        let start = try #require(sample.range(of: "\nlimits:\n"))
+        let example = sample[start.upperBound...].split(separator: "\n").map { $0.dropFirst() }.joined(separator: "\n")
+        let outcome = try read(sample[..<start.upperBound] + example).get()
+        let minimal = try read(
+            """
+            limits:
+              - { name: per-user, key: sasl_username, rates: [100/1m, 1000/1h, 5000/1d], when: { sasl_username: present },
+                  block: { after: 100, for: 1h } }
+            """
+        ).get()
+        #expect(outcome.warnings == [])
+        #expect(leaves(of: outcome.configuration) == leaves(of: minimal.configuration))
+    }
+
+    @Test func manualHasEveryKey() throws {
+        let path = "docs/configuration.md"
+        let (begin, end) = ("<!-- generated: begin -->\n", "<!-- generated: end -->\n")
+        let text = try Repository.text(path)
+        let from = try #require(text.range(of: begin)).upperBound
+        let to = try #require(text.range(of: end)).lowerBound
+        try Repository.expect(path, toBe: text[..<from] + ConfigurationText.manual + text[to...])
+    }
+
+    @Test(arguments: ConditionReader.Word.allCases.map { "`\($0.rawValue)`" } + ["`present`", "`absent`"] + PolicyAttributes.derived.map { "`\($0)`" })
+    func manualSpeaksOf(word: String) throws {
+        #expect(try Repository.text("docs/configuration.md").contains(word))
+    }
+
+    @Test func everyKeyHasOneSentence() {
+        let summaries =
+            ConfigurationKeys.root.map(\.summary) + ConfigurationKeys.limit.map(\.summary)
+            + ConfigurationKeys.limitKeyForms.map(\.summary) + EndpointType.policy.socketKeys.map(\.summary)
+        for summary in summaries {
+            #expect(summary.count(where: { $0 == "." }) >= 1 && summary.hasSuffix(".") && !summary.contains(". "), "\(summary)")
+        }
+    }
+
+    /// A key that is read into the wrong place, or a setting that no key reaches, shows here.
+    @Test func everySettingHasAKey() throws {
+        let outcome = try read(
+            """
+            listen: { policy: "inet:127.0.0.2:10", policy_connections: 11, admin: "inet:127.0.0.1:12" }
+            ledger: { store: "sqlite:/ledger", durability: relaxed, most_keys: 1013 }
+            on_failure: defer
+            give_back_dropped: true
+            log: { to: syslog, decisions: true, summary_interval: 14m }
+            keys: { ipv4_prefix: 15, ipv6_prefix: 16, recipient_delimiter: "+-", default_domain: Example.ORG }
+            restriction_classes: [greylist]
+            limits: []
+            """
+        ).get()
+        let (defaults, changed) = (leaves(of: Configuration()), leaves(of: outcome.configuration))
+        let untouched = defaults.filter { changed[$0.key] == $0.value }.keys.sorted()
+        #expect(untouched == ["attributeNames", "limits"])
+        #expect(changed["listen.policy"] == #"[inet:127.0.0.2:10]"#)
+        #expect(changed["listen.policyConnections"] == "11")
+        #expect(changed["listen.admin"] == "inet:127.0.0.1:12")
+        #expect(changed["ledger.path"] == "/ledger")
+        #expect(changed["ledger.mostKeys"] == "1013")
+        #expect(changed["log.summaryInterval"] == "840")
+        #expect(changed["keyForms.ipv4Prefix"] == "15")
+        #expect(changed["keyForms.ipv6Prefix"] == "16")
+        #expect(outcome.configuration.keyForms.recipientDelimiter == Array("+-".utf8))
+        #expect(outcome.configuration.keyForms.defaultDomain == Array("example.org".utf8))
+    }
+
+    @Test func everySettingOfALimitHasAKey() throws {
+        let minimal = "{ name: a, key: sasl_username, rates: 1/1h }"
+        let full = """
+            { name: b, key: [client_address, sasl_domain], count: messages, rates: [2/1m, 3/1h], over: "451 x", too_large: "550 y",
+              mode: shadow, warn_at: 51, count_refused: true, block: { after: 4, for: 5m }, when: { sender: present },
+              keys: { ipv4_prefix: 24 }, exempt: "texthash:\(fixture("exempt"))", overrides: "texthash:\(fixture("overrides"))" }
+            """
+        let outcome = try read("limits:\n- \(minimal)\n- \(full)\n").get()
+        let limits = outcome.configuration.limits
+        let (first, second) = (leaves(of: limits[0]), leaves(of: limits[1]))
+        let same = first.filter { second[$0.key] == $0.value }.keys.sorted()
+        #expect(same == ["key.forms.defaultDomain", "key.forms.ipv6Prefix", "key.forms.recipientDelimiter"])
+        #expect(limits[1].block == Limit.Block(after: 4, milliseconds: 300_000))
+        #expect(limits[1].rates == [Rate("2/1m")!, Rate("3/1h")!])
+        #expect(limits[1].over.text == "451 x")
+        #expect(limits[1].tooLarge.text == "550 y")
+        #expect(limits[1].warnAt == 51)
+    }
+
+    private func fixture(_ name: String) -> String {
+        Repository.root.appending(path: "Tests/Fixtures/config/\(name)").path
+    }
+
+    /// The values of a struct and of the structs in it, by their paths.
+    private func leaves(of value: Any, at path: String = "") -> [String: String] {
+        let mirror = Mirror(reflecting: value)
+        guard mirror.displayStyle == .struct, !mirror.children.isEmpty, !(value is AttributeNames) else {
+            return [path: String(describing: value)]
+        }
+        return mirror.children.reduce(into: [:]) { result, child in
+            let name = path.isEmpty ? child.label! : "\(path).\(child.label!)"
+            result.merge(leaves(of: child.value, at: name)) { first, _ in first }
+        }
+    }
+}
