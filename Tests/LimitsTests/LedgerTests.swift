@@ -189,8 +189,8 @@ import Testing
     }
 
     @Test func tablesExemptAndOverride() throws {
-        let exempt = try LookupTable.text(Array("boss@example.org  OK\n".utf8))
-        let overrides = try LookupTable.text(Array("example.com 5/1h\n".utf8))
+        let exempt = LookupTable.text(Array("boss@example.org  OK\n".utf8)).table
+        let overrides = LookupTable.text(Array("example.com 5/1h\n".utf8)).table
         let harness = try harness { [$0.limit(rates: ["1/1h"], exempt: [exempt], overrides: [overrides])] }
         func send(_ user: String) throws -> Int {
             try (0..<8).filter { try harness.ask(rcpt("\(user)\($0)", to: "a@example.org", user: user)) == nil }.count

@@ -42,7 +42,8 @@ final class AdminListener: Sendable {
             address = .unixDomainSocket(path: path)
         }
         var logger = Logger(label: "weir.admin")
-        logger.logLevel = .error
+        // It takes the end of the service for a fault.
+        logger.logLevel = .critical
         let application = Application(
             router: router, configuration: .init(address: address, serverName: "weir"),
             onServerRunning: { [log] _ in

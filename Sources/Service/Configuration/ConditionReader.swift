@@ -17,7 +17,7 @@ enum ConditionReader {
             let nameNode = YAMLNode(line: name.line, column: name.column, value: .scalar(name.text))
             guard let attribute = ValueType.attribute.read(nameNode, key, &reading) else { return nil }
             let part = KeyPart(attribute, in: &reading.attributeNames)
-            return test(value, key, &reading, part, forms).map { Condition(part: part, test: $0) }
+            return test(value, key, &reading, part, forms).map { Condition(part: part, test: $0, forms: forms) }
         }
     }
 
