@@ -84,6 +84,8 @@ let package = Package(
             resources: [.copy("Fixtures")],
             swiftSettings: strict),
         .testTarget(name: "LimitsTests", dependencies: ["Limits", "Patterns"], swiftSettings: strict),
+        .testTarget(name: "MailSyntaxTests", dependencies: ["MailSyntax"], swiftSettings: strict),
+        .testTarget(name: "ServiceTests", dependencies: ["Limits", "Service"], swiftSettings: strict),
         .testTarget(name: "StorageTests", dependencies: ["Limits", "Storage"], swiftSettings: strict),
         .testTarget(
             name: "WireTests",

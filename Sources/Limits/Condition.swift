@@ -51,28 +51,31 @@ package struct Condition: Sendable {
         case .inNetworks(let networks):
             guard let address = IPAddress(raw) else { return false }
             return networks.contains { $0.contains(address) }
-        case .matches(let pattern):
+        case .matches(let pattern) where part.form != .domain:
             return pattern.matches(raw, using: scratch) == .match
-        case .present, .absent, .equals, .inTables:
+        case .present, .absent, .equals, .matches, .inTables:
             value.removeAll(keepingCapacity: true)
             let hasValue = part.append(raw, to: &value, forms: forms)
             switch test {
             case .present: return hasValue
             case .absent: return !hasValue
             case .equals(let values): return values.contains(value)
+            case .matches(let pattern): return pattern.matches(value, using: scratch) == .match
             case .inTables(let tables):
                 guard hasValue else { return false }
                 for table in tables {
                     if let result = table.lookup(value) { return result.uppercased() != "DUNNO" }
                 }
                 return false
-            case .inNetworks, .matches, .not: return false
+            case .inNetworks, .not: return false
             }
         }
     }
 
     /// A value of the configuration in the form in which values of requests are compared.
     package static func canonical(_ text: String, for part: KeyPart, forms: KeyForms) -> [UInt8] {
+        // What is compared is a domain, not the address that it comes from.
+        if part.form == .domain { return CanonicalAddress.folded(Array(text.utf8)) }
         var value: [UInt8] = []
         _ = Array(text.utf8).withUnsafeBytes { part.append($0, to: &value, forms: exact(forms)) }
         return value

@@ -155,8 +155,10 @@ package struct Network: Hashable, Sendable {
         guard let address = IPAddress(text[..<(slash ?? text.endIndex)]) else { return nil }
         var length = address.bits
         if let slash {
-            guard let given = Int(String(decoding: text[text.index(after: slash)...], as: UTF8.self)),
-                (0...address.bits).contains(given)
+            // Digits only, as in Postfix: `Int.init` would take a sign.
+            let digits = text[text.index(after: slash)...]
+            guard digits.allSatisfy({ $0 &- UInt8(ascii: "0") < 10 }),
+                let given = Int(String(decoding: digits, as: UTF8.self)), given <= address.bits
             else { return nil }
             length = given
         }
@@ -167,6 +169,17 @@ package struct Network: Hashable, Sendable {
 
     package init?(_ text: String) {
         self.init(Array(text.utf8))
+    }
+
+    /// The network that was meant by one with bits behind its prefix; nil for any other text.
+    package static func masked(_ text: String) -> String? {
+        let parts = text.split(separator: "/", omittingEmptySubsequences: false)
+        guard parts.count == 2, let address = IPAddress(String(parts[0])), let length = Int(parts[1]),
+            (0...address.bits).contains(length), address.prefix(length) != address
+        else { return nil }
+        var masked: [UInt8] = []
+        address.prefix(length).append(to: &masked)
+        return "\(String(decoding: masked, as: UTF8.self))/\(length)"
     }
 
     package func contains(_ other: IPAddress) -> Bool {

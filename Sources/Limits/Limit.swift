@@ -36,13 +36,18 @@ package struct Rate: Equatable, Sendable {
     }
 
     private static func amount(_ text: some StringProtocol) -> UInt64? {
-        UInt64(text) ?? scaled(text, units: ["k": 1000, "K": 1000, "M": 1_000_000, "G": 1_000_000_000])
+        number(text) ?? scaled(text, units: ["k": 1000, "K": 1000, "M": 1_000_000, "G": 1_000_000_000])
     }
 
     private static func scaled(_ text: some StringProtocol, units: [Character: UInt64]) -> UInt64? {
-        guard let unit = text.last.flatMap({ units[$0] }), let number = UInt64(text.dropLast()) else { return nil }
+        guard let unit = text.last.flatMap({ units[$0] }), let number = number(text.dropLast()) else { return nil }
         let (value, overflow) = number.multipliedReportingOverflow(by: unit)
         return overflow ? nil : value
+    }
+
+    /// Digits only: `UInt64.init` would take a sign.
+    private static func number(_ text: some StringProtocol) -> UInt64? {
+        text.utf8.allSatisfy { $0 &- UInt8(ascii: "0") < 10 } ? UInt64(text) : nil
     }
 }
 

@@ -27,25 +27,31 @@ package enum LookupTable: Sendable {
 
     /// Reads a texthash file: `key white-space result` on each line, as postmap(1) takes it.
     package static func text(_ content: [UInt8]) -> Contents {
-        var entries: [[UInt8]: String] = [:]
+        var entries: [[UInt8]: Result] = [:]
         let (results, faults) = read(content, expected: "key result") { key, result throws(Reason) in
-            entries[key.map(CanonicalAddress.asciiLowercased)] = result
+            let folded = key.map(CanonicalAddress.asciiLowercased)
+            if let first = entries[folded] {
+                throw Reason(text: "'\(display(key))' is there already, in line \(first.line)")
+            }
+            if key.last == UInt8(ascii: ":") { throw Reason(text: "'\(display(key))' ends in ':': keys have none") }
+            entries[folded] = result
         }
-        return Contents(table: .text(entries), results: results, faults: faults)
+        return Contents(table: .text(entries.mapValues(\.text)), results: results, faults: faults)
     }
 
     /// Reads a cidr_table(5) file: `network result` or `!network result` on each line; the first that holds wins.
     package static func networks(_ content: [UInt8]) -> Contents {
         var entries: [(Network, Bool, String)] = []
         let (results, faults) = read(content, expected: "network result") { pattern, result throws(Reason) in
-            let negated = pattern.first == UInt8(ascii: "!")
-            let text = negated ? pattern.dropFirst() : pattern
+            let text = pattern.drop { $0 == UInt8(ascii: "!") }
+            let negated = (pattern.count - text.count) % 2 == 1
             guard let network = Network(text) else {
-                throw Reason(
-                    text: "'\(display(text))' is no network, such as 192.0.2.0/24 or 2001:db8::/32, "
-                        + "or has bits behind its prefix")
+                let problem =
+                    Network.masked(display(text)).map { "has bits behind its prefix; the network is \($0)" }
+                    ?? "is no network; expected one such as 192.0.2.0/24 or 2001:db8::/32"
+                throw Reason(text: "'\(display(text))' \(problem)")
             }
-            entries.append((network, negated, result))
+            entries.append((network, negated, result.text))
         }
         return Contents(table: .networks(entries), results: results, faults: faults)
     }
@@ -57,7 +63,7 @@ package enum LookupTable: Sendable {
     /// Takes a table apart, line by line; one that can't be taken keeps none of the others back.
     private static func read(
         _ content: [UInt8], expected: String,
-        take: (_ key: ArraySlice<UInt8>, _ result: String) throws(Reason) -> Void
+        take: (_ key: ArraySlice<UInt8>, Result) throws(Reason) -> Void
     ) -> (results: [Result], faults: [Fault]) {
         var results: [Result] = []
         var faults: [Fault] = []
@@ -67,8 +73,9 @@ package enum LookupTable: Sendable {
                 guard !result.isEmpty else {
                     throw Reason(text: "expected '\(expected)', found only '\(display(key))'")
                 }
-                try take(key, display(result))
-                results.append(Result(line: number, text: display(result)))
+                let taken = Result(line: number, text: display(result))
+                try take(key, taken)
+                results.append(taken)
             } catch {
                 faults.append(Fault(line: number, message: error.text))
             }
@@ -81,22 +88,27 @@ package enum LookupTable: Sendable {
         switch self {
         case .networks(let entries):
             guard let address = IPAddress(value.prefix(while: { $0 != UInt8(ascii: "/") })) else { return nil }
-            return entries.first { $0.network.contains(address) != $0.negated }?.result
+            // An entry says nothing about addresses of the other kind, negated or not (Postfix util/cidr_match.c).
+            return entries.first {
+                $0.network.address.isIPv4 == address.isIPv4 && $0.network.contains(address) != $0.negated
+            }?.result
         case .text(let entries):
             return Self.lookupKeys(for: value.map(CanonicalAddress.asciiLowercased))
                 .lazy.compactMap { entries[$0] }.first
         }
     }
 
-    /// `user@a.b` is looked up as itself, `a.b`, `b`, `user@`; `192.0.2.1` as itself, `192.0.2`, `192.0`, `192`.
+    /// `user@a.b` is looked up as itself, `a.b`, `b`, `user@`; `192.0.2.1` as itself, `192.0.2`, `192.0`, `192`; the key
+    /// of a network as itself and its address.
     private static func lookupKeys(for value: [UInt8]) -> [[UInt8]] {
         var keys = [value]
         if let at = value.lastIndex(of: UInt8(ascii: "@")) {
             keys += withParents(Array(value[(at + 1)...]))
             keys.append(Array(value[...at]))
-        } else if let address = IPAddress(value) {
+        } else if let address = IPAddress(value.prefix(while: { $0 != UInt8(ascii: "/") })) {
             let separator = UInt8(ascii: address.isIPv4 ? "." : ":")
-            var rest = value[...]
+            var rest = value.prefix { $0 != UInt8(ascii: "/") }
+            if rest.count < value.count { keys.append(Array(rest)) }
             while let cut = rest.lastIndex(of: separator) {
                 rest = rest[..<cut]
                 if rest.last != separator, !rest.isEmpty { keys.append(Array(rest)) }

@@ -10,8 +10,8 @@ package struct CanonicalAddress: Equatable, Sendable {
     /// Empty where the address has none.
     package var domain: [UInt8]
 
-    /// - Parameter delimiters: Postfix's `recipient_delimiter`; what follows the first of them in the local part is
-    ///   dropped. Empty: nothing is dropped.
+    /// - Parameter delimiters: Postfix's `recipient_delimiter`; the first of them in the local part, and what follows
+    ///   it, is dropped where Postfix would split it off. Empty: nothing is dropped.
     package init(_ address: UnsafeRawBufferPointer, delimiters: [UInt8] = []) {
         var bytes = address[...]
         if bytes.first == UInt8(ascii: "<"), bytes.last == UInt8(ascii: ">"), bytes.count >= 2 {
@@ -23,9 +23,20 @@ package struct CanonicalAddress: Equatable, Sendable {
         let at = bytes.lastIndex(of: UInt8(ascii: "@"))
         localPart = Self.unquoted(bytes[..<(at ?? bytes.endIndex)])
         domain = at.map { Self.folded(bytes[($0 + 1)...]) } ?? []
-        if let cut = localPart.indices.dropFirst().first(where: { delimiters.contains(localPart[$0]) }) {
+        if let cut = localPart.firstIndex(where: delimiters.contains), cut > 0,
+            !Self.isReserved(localPart, delimiters: delimiters)
+        {
             localPart.removeSubrange(cut...)
         }
+    }
+
+    /// Whether Postfix never splits the local part (global/split_addr.c).
+    private static func isReserved(_ localPart: [UInt8], delimiters: [UInt8]) -> Bool {
+        let folded = localPart.map(asciiLowercased)
+        if folded == Array("mailer-daemon".utf8) || folded == Array("double-bounce".utf8) { return true }
+        guard delimiters.contains(UInt8(ascii: "-")) else { return false }
+        let request = Array("-request".utf8)
+        return folded.starts(with: "owner-".utf8) || folded.count > request.count && folded.suffix(request.count) == request[...]
     }
 
     /// A domain or host name in lower case, without the dot at its end.

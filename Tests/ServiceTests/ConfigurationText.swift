@@ -81,7 +81,8 @@ enum ConfigurationText {
     private static func comment<Root>(_ row: ConfigurationKey<Root>, indentation: String) -> [String] {
         let width = 110 - indentation.count
         var lines = [""]
-        for word in "\(row.summary) Takes \(row.expected).".split(separator: " ") {
+        let absence = if case .isNothing = row.absence { " Left out, there is none." } else { "" }
+        for word in "\(row.summary) Takes \(row.expected).\(absence)".split(separator: " ") {
             let last = lines[lines.count - 1]
             if last.count + word.count + 1 > width {
                 lines.append(String(word))

@@ -34,7 +34,7 @@ package enum ConditionReader {
         case .list(let items):
             if items.isEmpty { reading.fault(node, key, "is an empty list, and would never hold") }
             return .equals(items.enumerated().compactMap { index, item in
-                value(item, "\(key)[\(index)]", &reading, part, forms)
+                value(item, "\(key)[\(index)]", &reading, part, forms, isInList: true)
             })
         case .map(let entries):
             guard entries.count == 1, let (name, value) = entries.first else {
@@ -75,7 +75,8 @@ package enum ConditionReader {
 
     /// One value that an attribute may have, in canonical form.
     private static func value(
-        _ node: YAMLNode, _ key: String, _ reading: inout ConfigurationReading, _ part: KeyPart, _ forms: KeyForms
+        _ node: YAMLNode, _ key: String, _ reading: inout ConfigurationReading, _ part: KeyPart, _ forms: KeyForms,
+        isInList: Bool = false
     ) -> [UInt8]? {
         let type = ValueType<String>.text("a value", write: { $0 }) { text in
             text.isEmpty ? .fault("an empty value is written as: absent") : .value(text)
@@ -85,6 +86,9 @@ package enum ConditionReader {
             let hint = text.contains("/") ? "; a network is written as { in: [\(text)] }" : ""
             reading.fault(node, key, "\(Spelling.quoted(text)) is no address\(hint)")
             return nil
+        }
+        if let word = Spelling.nearest(to: text, among: ["present", "absent"]), !isInList {
+            reading.warn(node, key, "\(Spelling.quoted(text)) is taken as a value; did you mean '\(word)'?")
         }
         if part.name == "protocol_state", !PolicyAttributes.states.contains(text) {
             reading.warn(
@@ -100,16 +104,8 @@ package enum ConditionReader {
 extension ValueType where Value == Network {
     static let network = ValueType.text("a network such as 192.0.2.0/24 or 2001:db8::/32", write: { _ in nil }) { text in
         if let network = Network(text) { return .value(network) }
-        let parts = text.split(separator: "/", omittingEmptySubsequences: false)
-        if parts.count == 2, let address = IPAddress(String(parts[0])), let length = Int(parts[1]),
-            (0...address.bits).contains(length)
-        {
-            var masked: [UInt8] = []
-            address.prefix(length).append(to: &masked)
-            return .fault(
-                "\(Spelling.quoted(text)) has bits behind its prefix; the network is \(String(decoding: masked, as: UTF8.self))/\(length)")
-        }
-        return .no("network")
+        return Network.masked(text).map { .fault("\(Spelling.quoted(text)) has bits behind its prefix; the network is \($0)") }
+            ?? .no("network")
     }
 }
 

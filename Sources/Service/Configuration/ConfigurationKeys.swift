@@ -78,7 +78,7 @@ package enum ConfigurationKeys {
             .init("when", expected: "a map from attributes to tests", .isNothing(example: "{ sasl_username: present }"),
                 "What a request must be for the limit to apply; all of it must hold.",
                 read: { node, key, reading, draft in
-                    draft.conditions = ConditionReader.conditions(node, key, &reading, forms: draft.keyForms)
+                    draft.when = (node, key)
                 }),
             .init("key", \.key, .list(of: .attribute), .isFault(example: "[sasl_username]"),
                 "The attribute that is counted by, or several together; a request that has none of it is not counted."),
@@ -107,7 +107,7 @@ package enum ConfigurationKeys {
         ]
     }()
 
-    /// The keys of a limit that the others of the limit need.
+    /// The keys of a limit that hold for all limits where they are left out.
     package static let limitKeyForms = keyForms(in: LimitDraft(), areInherited: true)
 }
 

@@ -33,7 +33,8 @@ package enum ConfigurationReader {
                 reading.add(fault: .init(file: file, line: fault.line, column: fault.column, message: fault.message))
             }
             if let root = document.root {
-                _ = reading.read(root, at: "", rows: ConfigurationKeys.root, into: &configuration)
+                let found = reading.read(root, at: "", rows: ConfigurationKeys.root, into: &configuration)
+                checkListeners(configuration.listen, found, &reading)
             }
         }
         configuration.attributeNames = reading.attributeNames
@@ -45,6 +46,21 @@ package enum ConfigurationReader {
             return .failure(ConfigurationFaults(all: sorted(reading.faults, file: file), warnings: warnings))
         }
         return .success(Outcome(configuration: configuration, warnings: warnings))
+    }
+
+    /// Each address and each path can be listened on once.
+    private static func checkListeners(
+        _ listen: Configuration.Listen, _ found: [String: YAMLNode], _ reading: inout ConfigurationReading
+    ) {
+        let policy = found["listen.policy"]?.items ?? []
+        guard policy.count == listen.policy.count else { return }
+        for (index, item) in policy.enumerated()
+        where listen.policy[..<index].contains(where: { $0.description == listen.policy[index].description }) {
+            reading.fault(item, "listen.policy[\(index)]", "'\(listen.policy[index])' is there already")
+        }
+        if let admin = found["listen.admin"], listen.policy.contains(where: { $0.description == listen.admin.description }) {
+            reading.fault(admin, "listen.admin", "'\(listen.admin)' is a listener of listen.policy already")
+        }
     }
 
     /// The text without its byte order mark; nil, and a fault for each line, where it is not UTF-8.

@@ -5,7 +5,8 @@ internal import Limits
 package struct LimitDraft: HasKeyForms {
     var name = ""
     var keyForms = KeyForms()
-    var conditions: [Condition] = []
+    /// Read when all else of the limit is known.
+    var when: (node: YAMLNode, key: String)?
     var key: [String] = []
     var count = Limit.Count.recipients
     var rates: [Rate] = []
@@ -40,10 +41,14 @@ enum LimitReader {
         var seen: [String: Int] = [:]
         return items.enumerated().compactMap { index, item in
             let key = "\(key)[\(index)]"
+            guard case .map = item.value else {
+                reading.fault(item, key, "expected a map of keys and values, found \(item.kind)")
+                return nil
+            }
             var draft = LimitDraft()
             draft.keyForms = configuration.keyForms
             let found = reading.read(
-                item, at: key, rows: ConfigurationKeys.limitKeyForms + ConfigurationKeys.limit, into: &draft)
+                item, at: key, rows: ConfigurationKeys.limit + ConfigurationKeys.limitKeyForms, into: &draft)
             if let name = found["name"], !draft.name.isEmpty {
                 if let first = seen[draft.name] {
                     reading.fault(name, "\(key).name", "the limit in line \(first) has this name already")
@@ -66,34 +71,42 @@ enum LimitReader {
     private static func limit(
         _ draft: LimitDraft, _ nodes: LimitNodes, _ reading: inout ConfigurationReading
     ) -> Limit? {
-        checkRates(draft.rates, nodes, &reading)
+        checkRates(nodes, &reading)
         let parts = keyParts(draft.key, nodes, &reading)
-        checkRecipients(draft, parts, nodes, &reading)
+        let conditions = draft.when.map {
+            ConditionReader.conditions($0.node, $0.key, &reading, forms: draft.keyForms)
+        }
+        checkRecipients(draft.count, parts, conditions ?? [], nodes, &reading)
         warnOfForgeable(draft, nodes, &reading)
         warnOfAction(draft.over, nodes, &reading)
         return Limit(
-            name: draft.name, conditions: draft.conditions, key: KeyDefinition(parts: parts, forms: draft.keyForms),
+            name: draft.name, conditions: conditions ?? [], key: KeyDefinition(parts: parts, forms: draft.keyForms),
             count: draft.count, rates: draft.rates, over: draft.over, tooLarge: draft.tooLarge, mode: draft.mode,
             warnAt: draft.warnAt, block: block(draft, nodes, &reading), countRefused: draft.countRefused,
             exempt: load(draft.exempt, parts, draft.keyForms, &reading).map(\.contents.table),
             overrides: overrides(draft, parts, &reading))
     }
 
-    private static func checkRates(_ rates: [Rate], _ nodes: LimitNodes, _ reading: inout ConfigurationReading) {
-        guard let node = nodes.found["rates"], case .list(let items) = node.value else { return }
+    private static func checkRates(_ nodes: LimitNodes, _ reading: inout ConfigurationReading) {
+        guard let node = nodes.found["rates"] else { return }
         let key = "\(nodes.key).rates"
-        if items.isEmpty { reading.fault(node, key, "is empty; expected at least one rate such as 100/1m") }
-        if items.count > mostRates { reading.fault(node, key, "has \(items.count) rates; at most \(mostRates) can hold at once") }
-        guard rates.count == items.count else { return }
-        for (index, rate) in rates.enumerated() {
-            if let first = rates[..<index].first(where: { $0.window == rate.window }) {
-                reading.fault(items[index], "\(key)[\(index)]", "'\(rate.description)' has the window of '\(first.description)'")
-            } else if let stricter = rates.first(where: {
+        if node.items.isEmpty { reading.fault(node, key, "is empty; expected at least one rate such as 100/1m") }
+        if node.items.count > mostRates {
+            reading.fault(node, key, "has \(node.items.count) rates; at most \(mostRates) can hold at once")
+        }
+        let rates = node.items.map { $0.text.flatMap { Rate($0) } }
+        for (index, item) in node.items.enumerated() {
+            guard let rate = rates[index] else { continue }
+            let others = rates.compactMap(\.self)
+            let key = "\(key)[\(index)]"
+            if let first = rates[..<index].compactMap(\.self).first(where: { $0.window == rate.window }) {
+                reading.fault(item, key, "'\(rate.description)' has the window of '\(first.description)'")
+            } else if rate.count == 0 {
+                reading.warn(item, key, "'\(rate.description)' lets nothing through")
+            } else if let stricter = others.first(where: {
                 $0.count <= rate.count && $0.window.milliseconds > rate.window.milliseconds
             }) {
-                reading.warn(
-                    items[index], "\(key)[\(index)]",
-                    "'\(rate.description)' can't be reached: '\(stricter.description)' holds before it")
+                reading.warn(item, key, "'\(rate.description)' can't be reached: '\(stricter.description)' holds before it")
             }
         }
     }
@@ -103,37 +116,34 @@ enum LimitReader {
     ) -> [KeyPart] {
         guard let node = nodes.found["key"] else { return [] }
         let key = "\(nodes.key).key"
-        if case .list(let items) = node.value {
-            if items.isEmpty { reading.fault(node, key, "is empty; expected at least one attribute such as sasl_username") }
-            if names.count == items.count {
-                for (index, name) in names.enumerated() where names[..<index].contains(name) {
-                    reading.fault(items[index], "\(key)[\(index)]", "'\(name)' is there already")
-                }
-            }
+        if node.items.isEmpty { reading.fault(node, key, "is empty; expected at least one attribute such as sasl_username") }
+        for (index, item) in node.items.enumerated() {
+            guard let name = item.text, node.items[..<index].contains(where: { $0.text == name }) else { continue }
+            reading.fault(item, "\(key)[\(index)]", "\(Spelling.quoted(name)) is there already")
         }
         return names.map { KeyPart($0, in: &reading.attributeNames) }
     }
 
     /// What is settled at the end of a message can't be told apart by recipients: none is named there.
     private static func checkRecipients(
-        _ draft: LimitDraft, _ parts: [KeyPart], _ nodes: LimitNodes, _ reading: inout ConfigurationReading
+        _ count: Limit.Count, _ parts: [KeyPart], _ conditions: [Condition], _ nodes: LimitNodes,
+        _ reading: inout ConfigurationReading
     ) {
-        guard draft.count == .bytes || draft.count == .connections else { return }
+        guard count == .bytes || count == .connections else { return }
         let reason =
-            draft.count == .bytes
-            ? "a message's bytes can't be shared out among its recipients: Postfix names none of them at the end of the message"
+            count == .bytes
+            ? "at the end of a message, where its bytes are known, Postfix names no recipients"
             : "a connection has no recipient"
-        if let part = parts.first(where: \.isPerRecipient) {
-            reading.fault(nodes["key"], "\(nodes.key).key", "'\(part.name)' does not go with 'count: \(draft.count.rawValue)': \(reason)")
-        }
-        if let condition = draft.conditions.first(where: { $0.part.isPerRecipient }) {
-            reading.fault(nodes["when"], "\(nodes.key).when", "'\(condition.part.name)' does not go with 'count: \(draft.count.rawValue)': \(reason)")
+        for (name, parts) in [("key", parts), ("when", conditions.map(\.part))] {
+            guard let part = parts.first(where: \.isPerRecipient) else { continue }
+            let message = "'\(part.name)' does not go with 'count: \(count.rawValue)': \(reason)"
+            reading.fault(nodes[name], "\(nodes.key).\(name)", message)
         }
     }
 
     private static func warnOfForgeable(_ draft: LimitDraft, _ nodes: LimitNodes, _ reading: inout ConfigurationReading) {
         let forgeable = ["sender", "sender_domain", "helo_name"]
-        guard draft.conditions.isEmpty, !draft.key.isEmpty, draft.key.allSatisfy(forgeable.contains) else { return }
+        guard draft.when == nil, !draft.key.isEmpty, draft.key.allSatisfy(forgeable.contains) else { return }
         reading.warn(
             nodes["key"], "\(nodes.key).key",
             "'\(draft.key.joined(separator: ", "))' is what the client claims, so anyone can use up this limit in another's name; "
@@ -171,11 +181,12 @@ enum LimitReader {
         _ tables: [TableReference], _ parts: [KeyPart], _ forms: KeyForms, _ reading: inout ConfigurationReading
     ) -> [(reference: TableReference, contents: LookupTable.Contents)] {
         tables.compactMap { table in
-            if table.name.kind == .networks, !parts.isEmpty, !parts.contains(where: { $0.form == .network }) {
+            guard let contents = reading.load(table) else { return nil }
+            if parts.contains(where: { $0.form == .network }) {
+                warnOfNarrowNetworks(contents, in: table, forms, &reading)
+            } else if table.name.kind == .networks, !parts.isEmpty {
                 reading.warn(table.node, table.key, "nothing is ever found in it: the key of this limit has no address")
             }
-            guard let contents = reading.load(table) else { return nil }
-            warnOfNarrowNetworks(contents, in: table, forms, &reading)
             return (table, contents)
         }
     }
@@ -233,10 +244,14 @@ extension ValueType where Value == Rate {
     static let rate = ValueType.text(rateExpected, write: \.description) { text in
         if let rate = Rate(text) { return .value(rate) }
         let parts = text.split(separator: "/", maxSplits: 1, omittingEmptySubsequences: false)
-        if parts.count == 2, let window = Rate.duration(parts[1]), !Window.allowed.contains(window) {
+        guard parts.count == 2, let window = Rate.duration(parts[1]) else { return .no("rate") }
+        if !Window.allowed.contains(window) {
             return .fault("the window of \(Spelling.quoted(text)) is out of bounds; expected 1s to 366d")
         }
-        return .no("rate")
+        // With the same window and less in front of it, it would be a rate.
+        let digits = parts[0].prefix { $0.isASCII && $0.isNumber }
+        guard !digits.isEmpty, Rate("0\(parts[0].dropFirst(digits.count))/1s") != nil else { return .no("rate") }
+        return .fault("\(Spelling.quoted(text)) is out of bounds; expected up to \(SlidingWindows.largestAmount)/window")
     }
 }
 

@@ -50,8 +50,14 @@ package struct EndpointType: Sendable {
         guard text.hasPrefix("inet:"), let colon = text.lastIndex(of: ":") else { return .no("endpoint") }
         let portText = text[text.index(after: colon)...]
         let hostText = text[..<colon].dropFirst("inet:".count)
-        guard !hostText.isEmpty else { return .fault("\(Spelling.quoted(text)) names no address; write inet:127.0.0.1:\(portText)") }
-        guard let port = Int(portText), (1...65535).contains(port) else {
+        guard !hostText.isEmpty else {
+            let isPort = portText.allSatisfy { $0.isASCII && $0.isNumber }
+            return .fault(
+                isPort
+                    ? "\(Spelling.quoted(text)) names no address; write inet:127.0.0.1:\(portText)"
+                    : "\(Spelling.quoted(text)) names no port; write inet:\(portText):10040")
+        }
+        guard let port = Int(portText), portText.first != "+", (1...65535).contains(port) else {
             return .fault("\(Spelling.quoted(String(portText))) is no port; expected a number from 1 to 65535")
         }
         let isBracketed = hostText.first == "[" && hostText.last == "]"

@@ -15,7 +15,7 @@ extension ValueType where Value: FixedWidthInteger & Sendable {
     static func number(_ allowed: ClosedRange<Value>, of unit: String = "") -> ValueType {
         let expected = "a number\(unit.isEmpty ? "" : " of \(unit)") from \(allowed.lowerBound) to \(allowed.upperBound)"
         return .text(expected, write: { "\($0)" }) { text in
-            guard let number = Value(text) else { return .no("number") }
+            guard let number = Value(text), text.first != "+" else { return .no("number") }
             return allowed.contains(number) ? .value(number) : .fault("\(number) is out of bounds; expected \(expected)")
         }
     }
@@ -40,7 +40,7 @@ extension ValueType where Value: RawRepresentable & CaseIterable & Sendable, Val
     /// One of a few words.
     static var word: ValueType {
         let words = Value.allCases.map(\.rawValue)
-        return .text(words.joined(separator: " or "), write: { $0.rawValue }) { text in
+        return .text("one of \(words.joined(separator: ", "))", write: { $0.rawValue }) { text in
             if let value = Value(rawValue: text) { return .value(value) }
             return .fault("\(Spelling.quoted(text)) is not known\(Spelling.alternatives(to: text, among: words))")
         }
@@ -110,9 +110,11 @@ extension ValueType where Value == String {
         return isName && (1...64).contains(text.utf8.count) ? .value(text) : .no("name of a limit")
     }
 
+    private static let attributeName = "an attribute of a policy request, such as sasl_username"
+
     /// An attribute of a policy request; new ones keep coming, so an unknown name is no fault.
-    static let attribute = ValueType(expected: "an attribute of a policy request", write: { $0 }) { node, key, reading in
-        let text = ValueType.text("an attribute of a policy request", write: { $0 }) { text in
+    static let attribute = ValueType(expected: attributeName, write: { $0 }) { node, key, reading in
+        let text = ValueType.text(attributeName, write: { $0 }) { text in
             PolicyAttributes.isName(text) ? .value(text) : .no("attribute of a policy request")
         }
         guard let name = text.read(node, key, &reading) else { return nil }

@@ -18,6 +18,16 @@ struct YAMLNode: Sendable {
     let column: Int
     let value: Value
 
+    /// The text of a scalar.
+    var text: String? {
+        if case .scalar(let text) = value { text } else { nil }
+    }
+
+    /// The items of a list, or the value itself where it stands for a list of one.
+    var items: [YAMLNode] {
+        if case .list(let items) = value { items } else { [self] }
+    }
+
     /// `a list`, for messages.
     var kind: String {
         switch value {
@@ -70,6 +80,7 @@ struct YAMLDocument {
         }
         guard let node = try compose(&text) else { return nil }
         var converter = Converter(original: text.renamed, valuesLeft: Self.mostValues)
+        defer { faults += converter.faults }
         return try converter.convert(node, depth: Self.deepest)
     }
 
@@ -135,6 +146,12 @@ struct YAMLDocument {
     private struct Converter {
         let original: [YAMLText.Position: String]
         var valuesLeft: Int
+        private(set) var faults: [Fault] = []
+
+        init(original: [YAMLText.Position: String], valuesLeft: Int) {
+            self.original = original
+            self.valuesLeft = valuesLeft
+        }
 
         mutating func convert(_ node: Node, depth: Int) throws(Fault) -> YAMLNode {
             guard depth > 0 else { throw Fault(node, "nested too deep") }
@@ -147,19 +164,22 @@ struct YAMLDocument {
         private mutating func value(of node: Node, depth: Int) throws(Fault) -> YAMLNode.Value {
             switch node {
             case .scalar(let scalar):
-                try Fault.check(scalar.tag, of: node)
+                check(scalar.tag, of: node)
                 let isNothing = scalar.style == .plain && ["", "~", "null"].contains(scalar.string)
                 return isNothing ? .nothing : .scalar(scalar.string)
             case .sequence(let items):
-                try Fault.check(items.tag, of: node)
+                check(items.tag, of: node)
                 var list: [YAMLNode] = []
                 for item in items { list.append(try convert(item, depth: depth - 1)) }
                 return .list(list)
             case .mapping(let pairs):
-                try Fault.check(pairs.tag, of: node)
+                check(pairs.tag, of: node)
                 var map: [(YAMLName, YAMLNode)] = []
                 for (name, value) in pairs {
-                    guard let scalar = name.scalar, let mark = scalar.mark else { throw Fault(name, "a key has to be a plain word") }
+                    guard let scalar = name.scalar, let mark = scalar.mark else {
+                        faults.append(Fault(name, "a key has to be a plain word"))
+                        continue
+                    }
                     let position = YAMLText.Position(line: mark.line, column: mark.column)
                     let text = original[position] ?? scalar.string
                     let found = YAMLName(text: text, line: mark.line, column: mark.column)
@@ -170,6 +190,13 @@ struct YAMLDocument {
                 throw Fault(node, "an alias that stands for nothing")
             }
         }
+
+        /// YAML's own tags change nothing here: each key says what its value is. Others ask for what is not there.
+        private mutating func check(_ tag: Tag, of node: Node) {
+            let name = tag.description
+            guard !name.isEmpty, name != "!", !name.hasPrefix("tag:yaml.org,2002:") else { return }
+            faults.append(Fault(node, "the tag \(Spelling.quoted(name)) means nothing here"))
+        }
     }
 }
 
@@ -178,17 +205,12 @@ extension YAMLDocument.Fault {
         self.init(line: node.mark?.line ?? 1, column: node.mark?.column ?? 1, message: message)
     }
 
-    /// YAML's own tags change nothing here: each key says what its value is. Others ask for what is not there.
-    fileprivate static func check(_ tag: Tag, of node: Node) throws(Self) {
-        let name = tag.description
-        guard !name.isEmpty, name != "!", !name.hasPrefix("tag:yaml.org,2002:") else { return }
-        throw Self(node, "the tag \(Spelling.quoted(name)) means nothing here")
-    }
-
     fileprivate init(_ error: YamlError) {
         switch error {
-        case .scanner(let context, let problem, let mark, _), .parser(let context, let problem, let mark, _),
-            .composer(let context, let problem, let mark, _):
+        case .composer(let context, let problem, let mark, _):
+            let opening = context.map { "\($0.text), " } ?? ""
+            self.init(line: mark.line, column: mark.column, message: "no YAML: \(opening)\(problem)")
+        case .scanner(let context, let problem, let mark, _), .parser(let context, let problem, let mark, _):
             let opening = context.map { " (\($0.text) from line \($0.mark.line), column \($0.mark.column))" } ?? ""
             self.init(line: mark.line, column: mark.column, message: "no YAML: \(problem)\(opening)")
         case .reader(let problem, let offset, _, let text):

@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: Apache-2.0
+import Limits
+import Testing
+
+@Suite struct KeyTests {
+    /// The key of a request, or nil where the limit would not apply.
+    private func key(_ parts: [String], of values: [String: String], forms: KeyForms = KeyForms()) -> String? {
+        var names = AttributeNames()
+        let definition = KeyDefinition(parts: parts.map { KeyPart($0, in: &names) }, forms: forms)
+        var key: [UInt8] = []
+        return withRequest(values, names: names) { request in
+            definition.build(request, into: &key) ? String(decoding: key, as: UTF8.self) : nil
+        }
+    }
+
+    @Test(arguments: [
+        ("sender", "user@example.org", "user@example.org"),
+        ("sender", "User@EXAMPLE.org.", "User@example.org"),
+        ("sender", "@relay.example:user@example.org", "user@example.org"),
+        ("sender", "\"user\"@example.org", "user@example.org"),
+        ("sender", "postmaster", "postmaster"),
+        ("sender", "", nil),
+        ("sender", "<>", nil),
+        ("recipient", "b@Example.com", "b@example.com"),
+        ("sender_domain", "user@Sub.Example.ORG", "sub.example.org"),
+        ("sender_domain", "postmaster", nil),
+        ("sender_domain", "", nil),
+        ("recipient_domain", "b@example.com.", "example.com"),
+        ("sasl_username", "Alice", "alice"),
+        ("sasl_username", "Alice@Example.org", "alice@example.org"),
+        ("sasl_username", "", nil),
+        ("sasl_domain", "alice@example.org", "example.org"),
+        ("sasl_domain", "alice", nil),
+        ("client_address", "192.0.2.1", "192.0.2.1"),
+        ("client_address", "::ffff:192.0.2.1", "192.0.2.1"),
+        ("client_address", "2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("client_address", "unknown", nil),
+        ("client_address", "", nil),
+        ("client_name", "Mail.Example.ORG", "mail.example.org"),
+        ("helo_name", "HELO.example.", "helo.example"),
+        ("policy_context", "Submission", "Submission"),
+        ("an_attribute_to_come", "x y|z", "x y|z"),
+    ])
+    func canonicalForm(name: String, value: String, expected: String?) {
+        let attribute = ["sender_domain": "sender", "recipient_domain": "recipient", "sasl_domain": "sasl_username"][name] ?? name
+        #expect(key([name], of: [attribute: value]) == expected)
+    }
+
+    @Test(arguments: [
+        ("client_address", "192.0.2.77", "192.0.2.0/24"), ("client_address", "2001:db8:1:2:3::1", "2001:db8:1::/48"),
+        ("sender", "user+tag@example.org", "user@example.org"), ("sender", "User+Tag@Example.org", "User@example.org"),
+        ("sasl_username", "Alice", "alice@example.net"), ("sasl_username", "Alice+tag@Example.org", "alice@example.org"),
+        ("sasl_domain", "alice", "example.net"), ("sender", "postmaster", "postmaster"),
+    ])
+    func forms(name: String, value: String, expected: String) {
+        var forms = KeyForms()
+        (forms.ipv4Prefix, forms.ipv6Prefix) = (24, 48)
+        forms.recipientDelimiter = Array("+".utf8)
+        forms.defaultDomain = Array("example.net".utf8)
+        #expect(key([name], of: [name == "sasl_domain" ? "sasl_username" : name: value], forms: forms) == expected)
+    }
+
+    @Test func severalPartsAreToldApart() {
+        let parts = ["policy_context", "helo_name"]
+        #expect(key(parts, of: ["policy_context": "a", "helo_name": "b"]) == "a|b")
+        #expect(key(parts, of: ["policy_context": "a|b", "helo_name": "c"]) == "a\\|b|c")
+        #expect(key(parts, of: ["policy_context": "a", "helo_name": "b|c"]) == "a|b\\|c")
+        #expect(key(parts, of: ["policy_context": "a\\", "helo_name": "b"]) == "a\\\\|b")
+        #expect(key(parts, of: ["policy_context": "a"]) == nil)
+        #expect(key(parts, of: ["helo_name": "b"]) == nil)
+    }
+
+    @Test func longKeysAreBoundedAndStayApart() throws {
+        let start = String(repeating: "a", count: KeyDefinition.longest)
+        #expect(key(["policy_context"], of: ["policy_context": start]) == start)
+        let one = try #require(key(["policy_context"], of: ["policy_context": start + "1"]))
+        let other = try #require(key(["policy_context"], of: ["policy_context": start + "2"]))
+        #expect(one.utf8.count == KeyDefinition.longest)
+        #expect(one != other)
+        #expect(key(["policy_context"], of: ["policy_context": start + "1"]) == one)
+    }
+
+    @Test func signatureTellsWhatCountsMean() {
+        var names = AttributeNames()
+        let parts = ["sender", "client_address"].map { KeyPart($0, in: &names) }
+        var narrow = KeyForms()
+        narrow.ipv4Prefix = 24
+        let signatures = [
+            KeyDefinition(parts: parts, forms: KeyForms()), KeyDefinition(parts: parts.reversed(), forms: KeyForms()),
+            KeyDefinition(parts: [parts[0]], forms: KeyForms()), KeyDefinition(parts: parts, forms: narrow),
+        ].map(\.signature)
+        #expect(Set(signatures).count == signatures.count)
+    }
+
+    @Test(arguments: [(["recipient"], true), (["sender", "recipient_domain"], true), (["sender", "recipient_count"], false)])
+    func perRecipient(parts: [String], expected: Bool) {
+        var names = AttributeNames()
+        #expect(KeyDefinition(parts: parts.map { KeyPart($0, in: &names) }, forms: KeyForms()).isPerRecipient == expected)
+    }
+}

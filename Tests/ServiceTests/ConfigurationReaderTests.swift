@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: Apache-2.0
+import Foundation
+import Limits
+import Service
+import Testing
+
+@Suite struct ConfigurationReaderTests {
+    private static let fixtures = Repository.root.appending(path: "Tests/Fixtures/config")
+
+    private static var names: [String] {
+        get throws {
+            try FileManager.default.contentsOfDirectory(atPath: fixtures.path).filter { $0.hasSuffix(".yaml") }.sorted()
+        }
+    }
+
+    /// What `weir check-config` prints for each fixture; `@FIXTURES@` stands for their folder.
+    @Test(arguments: try names)
+    func diagnostics(name: String) throws {
+        var bytes = Array(try Data(contentsOf: Self.fixtures.appending(path: name)))
+        if let text = String(validating: bytes, as: UTF8.self) {
+            bytes = Array(text.replacing("@FIXTURES@", with: Self.fixtures.path).utf8)
+        }
+        let report = ConfigurationReport(ConfigurationReader.read(bytes, file: name), path: name)
+        let output = report.diagnostics(inColour: false) + (report.summary.map { $0 + "\n" } ?? "")
+        try Repository.expect(
+            "Tests/Fixtures/config/\(name.replacing(".yaml", with: ".expected"))",
+            toBe: output.replacing(Self.fixtures.path, with: "@FIXTURES@"))
+    }
+
+    @Test func thereAreFixtures() throws {
+        #expect(try Self.names.count >= 30)
+    }
+
+    /// Neither depth nor what aliases stand for may cost more than the file is long.
+    @Test(arguments: [
+        String(repeating: "[", count: 200_000), String(repeating: "- ", count: 200_000), String(repeating: "{a: ", count: 100_000),
+        String(repeating: "? ", count: 100_000), "limits: " + String(repeating: "[", count: 500) + String(repeating: "]", count: 500),
+        "a: &a [x, x, x, x]\n" + (0..<40).map { "k\($0): &k\($0) [*\($0 == 0 ? "a" : "k\($0 - 1)"), *\($0 == 0 ? "a" : "k\($0 - 1)")]\n" }.joined()
+            + "[*k39]: 1\n",
+        (0..<300).map { "k: \($0)\n" }.joined(), String(repeating: "\"\": 1\n", count: 300),
+    ])
+    func isBounded(yaml: String) throws {
+        #expect(throws: ConfigurationFaults.self) { try read(yaml).get() }
+    }
+
+    /// A file is read whole before anything is made of it, so each of its beginnings is a fault or a configuration.
+    @Test func everyBeginningOfAFileIsRead() throws {
+        let text = Array(try Repository.text("Tests/Fixtures/config/29-good.yaml").utf8)
+        for length in text.indices {
+            _ = ConfigurationReader.read(Array(text[..<length]), file: "weir.yaml")
+        }
+    }
+
+    @Test(arguments: [
+        ("missing.yaml", "No such file or directory"), ("", "Is a directory"), ("pipe", "it is no regular file"),
+        ("large.yaml", "it is larger than 4 MiB"),
+    ])
+    func unreadableFiles(name: String, reason: String) throws {
+        let folder = FileManager.default.temporaryDirectory.appending(path: "weir-\(UUID().uuidString)")
+        try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
+        defer { try? FileManager.default.removeItem(at: folder) }
+        mkfifo(folder.appending(path: "pipe").path, 0o600)
+        try Data(repeating: UInt8(ascii: "#"), count: 5 << 20).write(to: folder.appending(path: "large.yaml"))
+        let path = folder.appending(path: name).path
+        let faults = #expect(throws: ConfigurationFaults.self) { try ConfigurationReader.read(path: path).get() }
+        #expect(faults?.all.map(\.description) == ["\(path): can't be read: \(reason)"])
+    }
+
+    @Test(arguments: [
+        ("inet:127.0.0.1:10040", "inet:127.0.0.1:10040"), ("\"inet:[::1]:1\"", "inet:[::1]:1"), ("inet:localhost:65535", "inet:localhost:65535"),
+        ("unix:/run/weir/policy", "unix:/run/weir/policy"), ("{ unix: /run/weir/policy, mode: 660 }", "unix:/run/weir/policy"),
+    ])
+    func endpoints(yaml: String, expected: String) throws {
+        let outcome = try read("listen: { policy: \(yaml) }").get()
+        #expect(outcome.configuration.listen.policy.map(\.description) == [expected])
+    }
+
+    @Test func socketsHaveModesAndGroups() throws {
+        let outcome = try read(
+            """
+            listen:
+              policy: ["unix:/a", { unix: /b, mode: "0640" }, { unix: /c, group: postfix }]
+              admin: unix:/d
+            """
+        ).get()
+        #expect(outcome.configuration.listen.policy == [
+            .unix(path: "/a", mode: 0o666, group: nil), .unix(path: "/b", mode: 0o640, group: nil),
+            .unix(path: "/c", mode: 0o666, group: "postfix"),
+        ])
+        #expect(outcome.configuration.listen.admin == .unix(path: "/d", mode: 0o660, group: nil))
+    }
+
+    /// Keys of all limits hold for a limit that does not say otherwise, wherever they stand in the file.
+    @Test func limitsInheritKeyForms() throws {
+        let outcome = try read(
+            """
+            limits:
+              - { name: a, key: client_address, rates: 1/1m }
+              - { name: b, key: client_address, rates: 1/1m, keys: { ipv4_prefix: 16 } }
+            keys: { ipv4_prefix: 24, ipv6_prefix: 56 }
+            """
+        ).get()
+        #expect(outcome.configuration.limits.map(\.key.forms.ipv4Prefix) == [24, 16])
+        #expect(outcome.configuration.limits.map(\.key.forms.ipv6Prefix) == [56, 56])
+    }
+
+    /// The indexes that conditions and keys were compiled with belong to the names of the same configuration.
+    @Test func attributesAreIndexed() throws {
+        let outcome = try read("limits: [{ name: a, key: [tls_sni, sasl_domain], rates: 1/1m, when: { stress: present } }]").get()
+        let limit = outcome.configuration.limits[0]
+        let names = outcome.configuration.attributeNames.names
+        #expect(limit.key.parts.map { names[$0.attribute] } == ["tls_sni", "sasl_username"])
+        #expect(limit.conditions.map { names[$0.part.attribute] } == ["stress"])
+    }
+
+    @Test func faultsKeepTheirWarnings() throws {
+        let faults = #expect(throws: ConfigurationFaults.self) {
+            try read("limits: [{ name: a, key: sender, rates: 1/1x }]").get()
+        }
+        #expect(faults?.all.map(\.key) == ["limits[0].rates"])
+        #expect(faults?.warnings.map(\.key) == ["limits[0].key"])
+    }
+}
+
+@Suite struct ConfigurationReportTests {
+    private func report(_ yaml: String) -> ConfigurationReport {
+        ConfigurationReport(read(yaml), path: "weir.yaml")
+    }
+
+    @Test func json() throws {
+        let bad = try #require(
+            try JSONSerialization.jsonObject(with: Data(try report("on_failure: perhaps").json().utf8)) as? [String: Any])
+        #expect(bad["valid"] as? Bool == false)
+        let fault = try #require((bad["faults"] as? [[String: Any]])?.first)
+        #expect(fault["line"] as? Int == 1)
+        #expect(fault["column"] as? Int == 13)
+        #expect(fault["key"] as? String == "on_failure")
+        let good = try #require(
+            try JSONSerialization.jsonObject(
+                with: Data(try report("limits: [{ name: a, key: sasl_username, rates: 1/1m }]").json().utf8)) as? [String: Any])
+        #expect(good["valid"] as? Bool == true)
+        #expect(good["limits"] as? [String] == ["a"])
+        #expect(good["policy"] as? [String] == ["inet:127.0.0.1:10040"])
+    }
+
+    @Test func colour() {
+        let report = report("on_failure: perhaps")
+        #expect(report.diagnostics(inColour: true).hasPrefix("\u{1b}[1;31mweir.yaml:1:13\u{1b}[0m: on_failure: "))
+        #expect(!report.diagnostics(inColour: false).contains("\u{1b}"))
+    }
+}
