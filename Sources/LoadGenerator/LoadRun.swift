@@ -69,6 +69,7 @@ package final class LoadRun<Traffic: LoadTraffic> {
         var pending = connections.count
         for connection in connections {
             connect(connection).assumeIsolated().whenComplete { result in
+                if self.isOver { connection.close() }
                 if case .failure(let error) = result { self.failed(error) }
                 pending -= 1
                 if pending == 0 { self.begin() }
@@ -166,7 +167,7 @@ package final class LoadRun<Traffic: LoadTraffic> {
         _ = scheduled(in: Self.retryDelay) { run in
             guard !run.isOver else { return }
             run.connect(connection).assumeIsolated().whenComplete { result in
-                guard !run.isOver else { return }
+                guard !run.isOver else { return connection.close() }
                 switch result {
                 case .success where connection.outstanding != nil:
                     run.resent += 1

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import ArgumentParser
 import Dispatch
-import FoundationEssentials
 import Glibc
 import LoadGenerator
 import NIOCore
@@ -82,11 +81,13 @@ struct LoadPolicyCommand: ParsableCommand {
 
     func validate() throws {
         guard 1...100_000 ~= connections else { throw ValidationError("--connections is 1 to 100000") }
-        guard rate.map({ $0 > 0 && $0 <= 10_000_000 }) ?? true else { throw ValidationError("--rate is above 0") }
+        guard rate.map({ 0.001...10_000_000 ~= $0 }) ?? true else {
+            throw ValidationError("--rate is 0.001 to 10000000")
+        }
         guard count > 0 else { throw ValidationError("--count is at least 1") }
         guard duration.amount <= .hours(24) else { throw ValidationError("--duration is up to 24h") }
         guard timeout.amount <= .hours(1) else { throw ValidationError("--timeout is up to 1h") }
-        guard 1...100_000_000 ~= senders else { throw ValidationError("--senders is 1 to 100000000") }
+        guard 1...10_000_000 ~= senders else { throw ValidationError("--senders is 1 to 10000000") }
         guard 1...PolicyRequest.clients ~= clients else {
             throw ValidationError("--clients is 1 to \(PolicyRequest.clients)")
         }

@@ -248,6 +248,7 @@ class ShippedConfiguration(unittest.TestCase):
                     self.assertEqual([code for code, _ in smtp.mail("alice@example.org", ["b@example.com"])], [250, 354, 250])
                     self.assertEqual([code for code, _ in smtp.mail("alice@example.org", ["c@example.com"])], [450])
                 self.assertEqual(service.used("alice@example.org", "per-sender"), 2)
+                self.assertNotIn("warning:", postfix.log())
             # Weir is gone: mail passes.
             with SMTP(postfix.port) as smtp:
                 self.assertEqual([code for code, _ in smtp.mail("alice@example.org", ["d@example.com"])], [250, 354, 250])
