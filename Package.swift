@@ -92,8 +92,6 @@ let package = Package(
             dependencies: ["Wire", .product(name: "NIOCore", package: "swift-nio")],
             swiftSettings: strict),
         .testTarget(name: "PatternsTests", dependencies: ["Patterns"], swiftSettings: strict),
-        .testTarget(name: "MailSyntaxTests", dependencies: ["MailSyntax"], swiftSettings: strict),
-        .testTarget(name: "ServiceTests", dependencies: ["Limits", "Service"], swiftSettings: strict),
     ],
     swiftLanguageModes: [.v6]
 )

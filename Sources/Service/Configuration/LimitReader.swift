@@ -70,7 +70,7 @@ enum LimitReader {
 
     private static func limit(
         _ draft: LimitDraft, _ nodes: LimitNodes, _ reading: inout ConfigurationReading
-    ) -> Limit? {
+    ) -> Limit {
         checkRates(nodes, &reading)
         let parts = keyParts(draft.key, nodes, &reading)
         let conditions = draft.when.map {

@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// One key of weir.yaml: the reader, the sample file and the manual all come from these rows.
+package struct ConfigurationKey<Root>: Sendable {
+    /// From the root, as in `listen.policy`.
+    package let path: String
+    /// What it is for, in one sentence.
+    package let summary: String
+    /// What can be written, as in `a number from 1 to 100`.
+    package let expected: String
+    package let absence: KeyAbsence
+    let read: @Sendable (YAMLNode, String, inout ConfigurationReading, inout Root) -> Void
+
+    var isRequired: Bool {
+        if case .isFault = absence { true } else { false }
+    }
+
+    /// - Parameter defaults: what holds where the key is left out.
+    init<Value>(
+        _ path: String, _ target: any WritableKeyPath<Root, Value> & Sendable, _ type: ValueType<Value>, in defaults: Root,
+        _ summary: String
+    ) {
+        self.init(path, target, type, .isDefault(type.write(defaults[keyPath: target])!), summary)
+    }
+
+    init<Value>(
+        _ path: String, _ target: any WritableKeyPath<Root, Value> & Sendable, _ type: ValueType<Value>,
+        _ absence: KeyAbsence, _ summary: String
+    ) {
+        self.init(path, expected: type.expected, absence, summary) { node, key, reading, root in
+            if let value = type.read(node, key, &reading) { root[keyPath: target] = value }
+        }
+    }
+
+    init(
+        _ path: String, expected: String, _ absence: KeyAbsence, _ summary: String,
+        read: @escaping @Sendable (YAMLNode, String, inout ConfigurationReading, inout Root) -> Void
+    ) {
+        self.path = path
+        self.summary = summary
+        self.expected = expected
+        self.absence = absence
+        self.read = read
+    }
+}
+
+/// What holds where a key is left out; examples and defaults are YAML.
+package enum KeyAbsence: Equatable, Sendable {
+    case isFault(example: String)
+    case isDefault(String)
+    case isNothing(example: String)
+    /// What the key of another path says.
+    case isInherited(from: String, example: String)
+}
