@@ -19,13 +19,19 @@ let package = Package(
         .systemLibrary(
             name: "CVectorscan", pkgConfig: "libhs", providers: [.apt(["libvectorscan-dev"])]),
         .target(name: "Patterns", dependencies: ["CPCRE2"], swiftSettings: strict),
+        .target(name: "MailSyntax", swiftSettings: strict),
+        .target(
+            name: "Rules", dependencies: ["CVectorscan", "MailSyntax", "Patterns"],
+            swiftSettings: strict),
         .executableTarget(
             name: "weir",
             dependencies: [
+                "Rules",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             swiftSettings: strict),
         .testTarget(name: "PatternsTests", dependencies: ["Patterns"], swiftSettings: strict),
+        .testTarget(name: "RulesTests", dependencies: ["Rules"], swiftSettings: strict),
     ],
     swiftLanguageModes: [.v6]
 )

@@ -4,5 +4,6 @@ import ArgumentParser
 @main
 struct Weir: ParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "A filter service for Postfix: sending limits and content checks.")
+        abstract: "A filter service for Postfix: sending limits and content checks.",
+        subcommands: [QueryCommand.self])
 }
