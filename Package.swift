@@ -12,6 +12,7 @@ let package = Package(
     products: [.executable(name: "weir", targets: ["weir"])],
     dependencies: [
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.0"),
+        .package(url: "https://github.com/jpsim/Yams", from: "6.2.0"),
     ],
     targets: [
         .systemLibrary(
@@ -23,15 +24,23 @@ let package = Package(
         .target(
             name: "Rules", dependencies: ["CVectorscan", "MailSyntax", "Patterns"],
             swiftSettings: strict),
+        .target(
+            name: "Filter", dependencies: ["MailSyntax", "Patterns", "Rules"],
+            swiftSettings: strict),
         .executableTarget(
             name: "weir",
             dependencies: [
-                "Rules",
+                "Filter", "MailSyntax", "Rules",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
+                .product(name: "Yams", package: "Yams"),
             ],
             swiftSettings: strict),
         .testTarget(name: "PatternsTests", dependencies: ["Patterns"], swiftSettings: strict),
-        .testTarget(name: "RulesTests", dependencies: ["Rules"], swiftSettings: strict),
+        .testTarget(
+            name: "FilterTests", dependencies: ["Filter", "MailSyntax", "Rules"],
+            swiftSettings: strict),
+        .testTarget(name: "MailSyntaxTests", dependencies: ["MailSyntax"], swiftSettings: strict),
+        .testTarget(name: "RulesTests", dependencies: ["Patterns", "Rules"], swiftSettings: strict),
     ],
     swiftLanguageModes: [.v6]
 )

@@ -26,8 +26,10 @@ package final class Matcher {
     private let clock: @Sendable () -> UInt64
     private let budget: UInt64
     private var spent: UInt64 = 0
-    /// Rules given up since `beginMessage`.
+    /// Rules given up since they were last taken.
     package private(set) var givenUp: [GivenUp] = []
+    /// Those that were reported for this message.
+    private var reported: Set<RuleLocation> = []
     /// Which `if`s hold for the key at hand: the key's number, and the answer.
     private var conditions: [(key: UInt64, holds: Bool)] = []
     private var key: UInt64 = 0
@@ -52,6 +54,13 @@ package final class Matcher {
     package func beginMessage() {
         spent = 0
         if !givenUp.isEmpty { givenUp = [] }
+        if !reported.isEmpty { reported = [] }
+    }
+
+    /// The rules given up, each once a message.
+    package func takeGivenUp() -> [GivenUp] {
+        defer { givenUp = [] }
+        return givenUp
     }
 
     private var isOverBudget: Bool { spent >= budget }
@@ -199,7 +208,7 @@ package final class Matcher {
     private func giveUp(_ rule: Int, _ reason: String, _ list: RuleList) {
         list.counters.addLimit(to: rule)
         // One report a rule and message: a line is not worth a line of log.
-        if !givenUp.contains(where: { $0.rule == rule }) {
+        if reported.insert(list.location(of: rule)).inserted {
             givenUp.append(GivenUp(rule: rule, reason: reason))
         }
     }

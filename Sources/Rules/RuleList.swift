@@ -37,6 +37,7 @@ package final class RuleList: Sendable {
     }
 
     package var isEmpty: Bool { entries.isEmpty }
+    package var count: Int { entries.count }
 
     /// The multi-pattern scan, once there is one; until then every rule is tried in turn, with
     /// the same result.

@@ -5,5 +5,5 @@ import ArgumentParser
 struct Weir: ParsableCommand {
     static let configuration = CommandConfiguration(
         abstract: "A filter service for Postfix: sending limits and content checks.",
-        subcommands: [QueryCommand.self])
+        subcommands: [CheckCommand.self, QueryCommand.self])
 }
