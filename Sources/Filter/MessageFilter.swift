@@ -71,8 +71,6 @@ private struct Checker: ScannerEvents {
 
     /// No more checks: a rule has decided.
     private var isOver = false
-    /// A rule without an action: the message waits until the table is mended.
-    private var hasTableProblem = false
     /// Primary headers so far.
     private var headerCount = 0
     /// Recipient headers taken away, and those that a signature covers.
@@ -93,7 +91,6 @@ private struct Checker: ScannerEvents {
         nestedPass = rules.nestedHeader === rules.header ? headerPass : rules.nestedHeader.fastPass
         bodyPass = rules.body.fastPass
         isOver = false
-        hasTableProblem = false
         headerCount = 0
         if !stripped.isEmpty { stripped = [] }
         if !signed.isEmpty { signed = [] }
@@ -108,10 +105,6 @@ private struct Checker: ScannerEvents {
                 let text = "5.6.0 MIME nesting exceeds safety limit"
                 verdict.disposition = .refuse(Refusal(code: 550, text: Array(text.utf8)))
             }
-        }
-        if hasTableProblem, verdict.disposition == .accept {
-            let text = "4.3.0 content check without an action, try again later"
-            verdict.disposition = .refuse(Refusal(code: 451, text: Array(text.utf8)))
         }
         for name in stripped where signed.contains(name) {
             verdict.notes.append(.brokenSignature(header: "\(name)"))
@@ -144,6 +137,7 @@ extension Checker {
             outcome = strip(header, outcome)
         }
         switch outcome {
+        case .keep where !header.isVerbatim: edit(header.range, folded(Array(header.text)), ordinal)
         case .keep: break
         case .drop: edit(header.range, [], ordinal)
         case .replace(let text): edit(header.range, folded(text), ordinal)
@@ -185,18 +179,18 @@ extension Checker {
 
 extension Checker {
     mutating func body(_ body: BodyText) {
-        guard !isOver, !hasTableProblem else { return }
+        guard !isOver else { return }
         let list = rules.body
         let pass = bodyPass
         let matcher = matcher
-        if body.isPiece {
+        if body.isRecord {
             checkLine(body.text, at: body.offset, .unknown, list, pass)
         } else {
             matcher.forEachCandidateLine(in: body.text, of: list, pass: pass) { start, candidates in
                 let end = body.text[start...].firstIndex(of: 0x0a).map { $0 + 1 } ?? body.text.count
                 let line = UnsafeRawBufferPointer(rebasing: body.text[start..<end])
                 checkLine(line, at: body.offset + start, candidates, list, pass)
-                return !isOver && !hasTableProblem
+                return !isOver
             }
         }
         if !matcher.givenUp.isEmpty { collectGivenUp(list) }
@@ -238,8 +232,11 @@ extension Checker {
             action: match.text, content: Array(content.prefix(200)))
         defer { verdict.matches.append(record) }
         guard !match.text.isEmpty else {
+            // The message waits until the table is mended.
             record.fault = "no action: message not accepted, try again later"
-            hasTableProblem = true
+            let text = "4.3.0 content check without an action, try again later"
+            verdict.disposition = .refuse(Refusal(code: 451, text: Array(text.utf8)))
+            isOver = true
             return .keep
         }
         let action: Action

@@ -34,6 +34,9 @@ package struct Header {
     package let place: HeaderClass
     /// The bytes it takes up in the message, line ends included.
     package let range: Range<Int>
+    /// Whether `text` is all there is in the message: nothing behind a NUL or beyond the size
+    /// limit, and no white space before the colon. Postfix passes on `text`.
+    package let isVerbatim: Bool
 
     /// Which checks it goes to.
     package var checkedAs: HeaderClass { name.isMIME ? .mime : place }
@@ -41,12 +44,12 @@ package struct Header {
 
 /// Body text that the checks may look at.
 package struct BodyText {
-    /// Whole lines with their line ends, or one piece of a line. Valid during the callback only.
+    /// Whole lines with their line ends, or one record. Valid during the callback only.
     package let text: UnsafeRawBufferPointer
     /// Where it starts in the message.
     package let offset: Int
-    /// One piece of a line that is longer than the limit, and matched on its own.
-    package let isPiece: Bool
+    /// One line, or a piece of one that is longer than the limit, to be matched on its own.
+    package let isRecord: Bool
 }
 
 /// What the scanner finds, in the order of the message.
@@ -102,6 +105,7 @@ package struct MessageScanner: ~Copyable {
     /// The logical header at hand.
     private var header: [UInt8] = []
     private var headerRange = 0..<0
+    private var headerIsVerbatim = true
 
     package init(limits: ScannerLimits = ScannerLimits(), wantsBody: Bool = true) {
         self.limits = limits
@@ -161,23 +165,37 @@ package struct MessageScanner: ~Copyable {
         max(first == UInt8(ascii: ".") && !continuesLine ? limits.lineLength - 1 : limits.lineLength, 1)
     }
 
+    /// Length of the record at the start of `bytes`: up to a newline, or as long as it may be.
+    /// nil when its end has not come yet.
+    private func recordLength(_ bytes: UnsafeRawBufferPointer, _ window: Int) -> Int? {
+        guard let base = bytes.baseAddress else { return nil }
+        if let newline = memchr(base, 0x0a, min(bytes.count, window)) {
+            return UnsafeRawPointer(newline) - base + 1
+        }
+        guard bytes.count > window, window > 0 else {
+            return bytes.count == window && bytes.last != 0x0d ? window : nil
+        }
+        // A CRLF is not torn apart (smtp_stream.c).
+        return bytes[window - 1] == 0x0d && bytes[window] == 0x0a ? window + 1 : window
+    }
+
     /// Adds to the record in `carry`, and hands it on when it is whole.
     private mutating func completeCarry(
         _ bytes: UnsafeRawBufferPointer, _ events: inout some ScannerEvents
     ) -> Int {
         let window = window(carry[0])
-        let most = min(bytes.count, window - carry.count)
-        let newline = memchr(bytes.baseAddress!, 0x0a, most)
-        let count = newline.map { UnsafeRawPointer($0) - bytes.baseAddress! + 1 } ?? most
-        carry.append(contentsOf: UnsafeRawBufferPointer(rebasing: bytes[..<count]))
-        guard newline != nil || carry.count == window else { return count }
+        let taken = min(bytes.count, window + 1 - carry.count)
+        carry.append(contentsOf: UnsafeRawBufferPointer(rebasing: bytes[..<taken]))
+        guard let length = carry.withUnsafeBytes({ recordLength($0, window) }) else { return taken }
+        let surplus = carry.count - length
+        carry.removeLast(surplus)
         // Taken out for the time of the call, so that its memory can be used again.
         var whole: [UInt8] = []
         swap(&whole, &carry)
-        whole.withUnsafeBytes { record($0, isPiece: newline == nil, &events) }
+        whole.withUnsafeBytes { record($0, isPiece: $0.last != 0x0a, &events) }
         whole.removeAll(keepingCapacity: true)
         swap(&whole, &carry)
-        return count
+        return taken - surplus
     }
 
     /// Takes whole records off the front of `bytes`; returns how many bytes that is.
@@ -192,12 +210,10 @@ package struct MessageScanner: ~Copyable {
                 if count > 0 { continue }
             }
             let rest = bytes.suffix(from: start)
-            let window = min(rest.count, window(rest[0]))
-            let newline = memchr(rest.baseAddress!, 0x0a, window)
-            guard newline != nil || window == self.window(rest[0]) else { return start }
-            let count = newline.map { UnsafeRawPointer($0) - rest.baseAddress! + 1 } ?? window
+            guard let count = recordLength(rest, window(rest[0])) else { return start }
             record(
-                UnsafeRawBufferPointer(rebasing: rest[..<count]), isPiece: newline == nil, &events)
+                UnsafeRawBufferPointer(rebasing: rest[..<count]), isPiece: rest[count - 1] != 0x0a,
+                &events)
             start += count
         }
         return start
@@ -207,7 +223,24 @@ package struct MessageScanner: ~Copyable {
     private mutating func record(
         _ raw: UnsafeRawBufferPointer, isPiece: Bool, _ events: inout some ScannerEvents
     ) {
-        let text = raw.withoutLineEnd
+        let length = raw.withoutLineEnd.count
+        guard hasCR(raw, 0, length) else { return record(raw, length, isPiece, &events) }
+        // Every other CR is a space to all that follows (cleanup_replace_stray_cr_lf).
+        var copy = Array(raw)
+        for index in 0..<length where copy[index] == 0x0d { copy[index] = 0x20 }
+        copy.withUnsafeBytes { record($0, length, isPiece, &events) }
+    }
+
+    private func hasCR(_ bytes: UnsafeRawBufferPointer, _ start: Int, _ end: Int) -> Bool {
+        guard let base = bytes.baseAddress else { return false }
+        return memchr(base + start, 0x0d, end - start) != nil
+    }
+
+    private mutating func record(
+        _ raw: UnsafeRawBufferPointer, _ length: Int, _ isPiece: Bool,
+        _ events: inout some ScannerEvents
+    ) {
+        let text = UnsafeRawBufferPointer(rebasing: raw[..<length])
         if isFirst, takeFirst(raw, text, isPiece, &events) { return }
         if state != .body, takeHeader(raw, text, isPiece, &events) { return }
         takeBodyRecord(raw, text, isPiece, &events)
@@ -223,7 +256,8 @@ package struct MessageScanner: ~Copyable {
         if text.dropFirst(quotes).starts(with: "From ".utf8) {
             endHeader(&events)
             header.append(contentsOf: "X-Mailbox-Line: ".utf8)
-            header.append(contentsOf: text.upToNUL)
+            headerIsVerbatim = false
+            appendToHeader(text)
             advance(raw, isPiece)
             headerRange = position - raw.count..<position
             return true
@@ -253,7 +287,9 @@ package struct MessageScanner: ~Copyable {
             if continuesLine || isFolded {
                 if header.count < limits.headerSize {
                     if !continuesLine { header.append(0x0a) }
-                    header.append(contentsOf: text.upToNUL)
+                    appendToHeader(text)
+                } else {
+                    headerIsVerbatim = false
                 }
                 advance(raw, isPiece)
                 headerRange = headerRange.lowerBound..<position
@@ -265,13 +301,20 @@ package struct MessageScanner: ~Copyable {
         if nameLength > 0 {
             header.append(contentsOf: UnsafeRawBufferPointer(rebasing: text[..<nameLength]))
             let rest = text[nameLength...].drop(while: \.isBlank)
-            header.append(contentsOf: UnsafeRawBufferPointer(rebasing: rest).upToNUL)
+            headerIsVerbatim = rest.startIndex == nameLength
+            appendToHeader(UnsafeRawBufferPointer(rebasing: rest))
             headerRange = position..<position + raw.count
             advance(raw, isPiece)
             return true
         }
         endHeaders(isText: !text.isEmpty, &events)
         return false
+    }
+
+    private mutating func appendToHeader(_ text: UnsafeRawBufferPointer) {
+        let kept = text.upToNUL
+        if kept.count < text.count { headerIsVerbatim = false }
+        header.append(contentsOf: kept)
     }
 
     /// Hands the header at hand on, if there is one.
@@ -282,7 +325,10 @@ package struct MessageScanner: ~Copyable {
         text.withUnsafeBytes { bytes in
             let name = HeaderName(of: bytes)
             if name == .contentType { readContentType(bytes) }
-            events.header(Header(text: bytes, name: name, place: place, range: headerRange))
+            events.header(
+                Header(
+                    text: bytes, name: name, place: place, range: headerRange,
+                    isVerbatim: headerIsVerbatim))
         }
         text.removeAll(keepingCapacity: true)
         swap(&text, &header)
@@ -357,10 +403,7 @@ package struct MessageScanner: ~Copyable {
         _ events: inout some ScannerEvents
     ) {
         if !boundaries.isEmpty, !continuesLine { readBoundary(text) }
-        if isChecked {
-            events.body(
-                BodyText(text: raw, offset: position, isPiece: isPiece || continuesLine))
-        }
+        if isChecked { events.body(BodyText(text: raw, offset: position, isRecord: true)) }
         bodyOffset += text.count + 1
         advance(raw, isPiece)
     }
@@ -403,6 +446,7 @@ package struct MessageScanner: ~Copyable {
             let end = UnsafeRawPointer(newline) - base
             var textEnd = end
             while textEnd > start, bytes[textEnd - 1] == 0x0d { textEnd -= 1 }
+            if hasCR(bytes, start, textEnd) { break }
             counted += textEnd - start + 1
             start = end + 1
         }
@@ -410,14 +454,14 @@ package struct MessageScanner: ~Copyable {
         events.body(
             BodyText(
                 text: UnsafeRawBufferPointer(rebasing: bytes[..<start]), offset: position,
-                isPiece: false))
+                isRecord: false))
         bodyOffset = counted
         position += start
         return start
     }
 
     /// Text that goes to the checks at once, so that their offsets stay small.
-    private static let longestText = 1 << 20
+    private static let longestText = 1 << 16
 
     /// Passes over body text that nobody looks at, up to what may be a boundary.
     private mutating func skipBody(_ bytes: UnsafeRawBufferPointer) -> Int {

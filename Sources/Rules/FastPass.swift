@@ -128,7 +128,7 @@ extension FastPass {
         if pattern.caseless { flags |= Int(HS_FLAG_CASELESS) }
         if pattern.multiline { flags |= Int(HS_FLAG_MULTILINE) }
         // A rule's `.` may cross a folded header's newlines, and there are none in a body line.
-        if subject == .header { flags |= Int(HS_FLAG_DOTALL) | Int(HS_FLAG_SINGLEMATCH) }
+        if subject == .header { flags |= Int(HS_FLAG_DOTALL) }
         return UInt32(flags)
     }
 

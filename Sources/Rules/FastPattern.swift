@@ -232,9 +232,10 @@ struct PatternRewriter {
         }
     }
 
-    /// The rules never see a line's end: any CR before it goes with it.
+    /// The rules never see a line's end, any CR before it included, nor the newlines that a
+    /// scanned header is padded with.
     private var endOfSubject: Piece {
-        assertion(subject == .lines ? "(?:\\r*$)" : "$")
+        assertion(subject == .lines ? "(?:\\r*$)" : "(?:\\n*$)")
     }
 
     private func assertion(_ text: String) -> Piece {

@@ -5,6 +5,11 @@ internal import Glibc
 /// Working memory of one thread of scanning: Vectorscan's own, and what a scan found.
 final class ScanScratch {
     private var scratch: OpaquePointer?
+    /// The text and `padding` newlines behind it.
+    private var padded: [UInt8] = []
+    /// Vectorscan 5.4.9 misses patterns in the last bytes of what it scans, up to the size of a
+    /// vector less one (x86: shufti and vermicelli), so nothing that counts may be there.
+    private static let padding = 64
     /// The database that `scratch` was last made ready for.
     private var ready: ObjectIdentifier?
     private var state = State()
@@ -38,9 +43,12 @@ final class ScanScratch {
         guard prepare(pass, database) else { return nil }
         state.text = text
         state.isHeader = pass.subject == .header
+        padded.removeAll(keepingCapacity: true)
+        padded.append(contentsOf: text)
+        padded.append(contentsOf: repeatElement(0x0a, count: Self.padding))
         let code = withUnsafeMutablePointer(to: &state) { state in
             hs_scan(
-                database, text.baseAddress, UInt32(text.count), 0, scratch,
+                database, padded, UInt32(padded.count), 0, scratch,
                 { rule, _, end, _, context in
                     let state = context!.assumingMemoryBound(to: State.self)
                     return ScanScratch.note(rule, end: Int(end), &state.pointee)
@@ -65,6 +73,9 @@ final class ScanScratch {
     }
 
     private static func note(_ rule: UInt32, end: Int, _ state: inout State) -> Int32 {
+        // A header is one line, and its `$` takes the padding with it.
+        let end = state.isHeader ? 0 : end
+        guard end <= state.text.count else { return 0 }
         let known = state.lines[Int(rule)]
         if known.start <= end, end <= known.end { return 0 }
         guard state.hits.count < state.limit else { return 1 }
