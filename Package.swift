@@ -35,6 +35,14 @@ let package = Package(
                 .product(name: "Yams", package: "Yams"),
             ],
             swiftSettings: strict),
+        .target(
+            name: "CAllocationCount", path: "Benchmarks/rules/Sources/CAllocationCount"),
+        .executableTarget(
+            name: "RulesBenchmark",
+            dependencies: [
+                "CAllocationCount", "CPCRE2", "CVectorscan", "Filter", "MailSyntax", "Rules",
+            ],
+            path: "Benchmarks/rules/Sources/RulesBenchmark", swiftSettings: strict),
         .testTarget(name: "PatternsTests", dependencies: ["Patterns"], swiftSettings: strict),
         .testTarget(
             name: "FilterTests", dependencies: ["Filter", "MailSyntax", "Rules"],

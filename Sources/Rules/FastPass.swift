@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 internal import CVectorscan
 internal import Glibc
+internal import Synchronization
+
+private let lastNumber = Atomic<UInt64>(0)
 
 /// All rules of a list as one Vectorscan database: one pass over a header, or over many body
 /// lines, tells which rules can find their pattern where. PCRE2 then decides.
@@ -9,6 +12,8 @@ package final class FastPass: Sendable {
     // (Hyperscan API reference, "Scratch space").
     nonisolated(unsafe) let database: OpaquePointer?
     let subject: FastPattern.Subject
+    /// Unlike its address never used again.
+    let number: UInt64
     /// By rule: whether the database has its pattern.
     private let covered: [Bool]
     /// Rules to be tried on every key: not in the database, or negated. Ascending.
@@ -19,6 +24,7 @@ package final class FastPass: Sendable {
     ) {
         self.database = database
         self.subject = subject
+        number = lastNumber.wrappingAdd(1, ordering: .relaxed).newValue
         self.covered = covered
         always = list.entries.indices.filter { rule in
             guard case .match = list.entries[rule].statement.operation else { return false }

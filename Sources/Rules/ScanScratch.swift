@@ -10,8 +10,8 @@ final class ScanScratch {
     /// Vectorscan 5.4.9 misses patterns in the last bytes of what it scans, up to the size of a
     /// vector less one (x86: shufti and vermicelli), so nothing that counts may be there.
     private static let padding = 64
-    /// The database that `scratch` was last made ready for.
-    private var ready: ObjectIdentifier?
+    /// The passes that `scratch` was made ready for last; it only ever grows.
+    private var ready: [UInt64] = []
     private var state = State()
 
     /// Where a rule last found its pattern: hits between the bounds are on a line that is
@@ -61,14 +61,15 @@ final class ScanScratch {
     }
 
     private func prepare(_ pass: FastPass, _ database: OpaquePointer) -> Bool {
-        guard ready != ObjectIdentifier(pass) else { return true }
+        guard !ready.contains(pass.number) else { return true }
         guard hs_alloc_scratch(database, &scratch) == HS_SUCCESS else { return false }
-        ready = ObjectIdentifier(pass)
+        if ready.count == 8 { ready.removeFirst() }
+        ready.append(pass.number)
         if state.lines.count < pass.ruleCount {
             state.lines = Array(repeating: Line(), count: pass.ruleCount)
         }
         // A line on its own never has more hits than there are rules.
-        state.limit = max(4_096, pass.ruleCount)
+        state.limit = max(state.limit, 4_096, pass.ruleCount)
         return true
     }
 
