@@ -5,7 +5,10 @@ internal import MailSyntax
 /// "undisclosed recipients", in any case, with hyphens, underscores or spaces, folded, quoted,
 /// with comments. Any mailbox, and any other group, keeps the header.
 func isUndisclosedRecipients(_ header: some Collection<UInt8>) -> Bool {
-    guard let colon = header.firstIndex(of: UInt8(ascii: ":")) else { return false }
+    // Most recipient headers have no group at all.
+    guard header.contains(UInt8(ascii: ";")),
+        let colon = header.firstIndex(of: UInt8(ascii: ":"))
+    else { return false }
     var parser = EmptyGroups(Array(header[header.index(after: colon)...]))
     return parser.parse()
 }

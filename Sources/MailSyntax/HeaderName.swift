@@ -24,10 +24,10 @@ package enum HeaderName: Sendable {
         let colon = header.firstIndex(of: UInt8(ascii: ":")) ?? header.count
         var end = colon
         while end > 0, header[end - 1].isSpace { end -= 1 }
-        self.init(header[..<end])
+        self.init(UnsafeRawBufferPointer(rebasing: header[..<end]))
     }
 
-    private init(_ name: Slice<UnsafeRawBufferPointer>) {
+    init(_ name: UnsafeRawBufferPointer) {
         switch name.count {
         case 2 where name.equalsIgnoringCase("to"): self = .to
         case 2 where name.equalsIgnoringCase("cc"): self = .cc

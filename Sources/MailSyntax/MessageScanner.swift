@@ -106,6 +106,7 @@ package struct MessageScanner: ~Copyable {
     private var header: [UInt8] = []
     private var headerRange = 0..<0
     private var headerIsVerbatim = true
+    private var headerName = HeaderName.other
 
     package init(limits: ScannerLimits = ScannerLimits(), wantsBody: Bool = true) {
         self.limits = limits
@@ -257,6 +258,7 @@ package struct MessageScanner: ~Copyable {
             endHeader(&events)
             header.append(contentsOf: "X-Mailbox-Line: ".utf8)
             headerIsVerbatim = false
+            headerName = .other
             appendToHeader(text)
             advance(raw, isPiece)
             headerRange = position - raw.count..<position
@@ -302,6 +304,7 @@ package struct MessageScanner: ~Copyable {
             header.append(contentsOf: UnsafeRawBufferPointer(rebasing: text[..<nameLength]))
             let rest = text[nameLength...].drop(while: \.isBlank)
             headerIsVerbatim = rest.startIndex == nameLength
+            headerName = HeaderName(UnsafeRawBufferPointer(rebasing: text[..<nameLength]))
             appendToHeader(UnsafeRawBufferPointer(rebasing: rest))
             headerRange = position..<position + raw.count
             advance(raw, isPiece)
@@ -323,11 +326,10 @@ package struct MessageScanner: ~Copyable {
         var text: [UInt8] = []
         swap(&text, &header)
         text.withUnsafeBytes { bytes in
-            let name = HeaderName(of: bytes)
-            if name == .contentType { readContentType(bytes) }
+            if headerName == .contentType { readContentType(bytes) }
             events.header(
                 Header(
-                    text: bytes, name: name, place: place, range: headerRange,
+                    text: bytes, name: headerName, place: place, range: headerRange,
                     isVerbatim: headerIsVerbatim))
         }
         text.removeAll(keepingCapacity: true)
@@ -359,34 +361,34 @@ package struct MessageScanner: ~Copyable {
 
     private mutating func readContentType(_ header: UnsafeRawBufferPointer) {
         var items = HeaderTokens(header, from: "Content-Type:".utf8.count)
-        guard let tokens = items.nextItem(), let type = tokens.first else {
+        guard let item = items.nextItem(), let type = item.first else {
             contentType = .other
             return
         }
-        let subtype = tokens.count == 3 && tokens[1] == .special(UInt8(ascii: "/")) ? tokens[2] : nil
-        if type.isToken("text") {
+        let subtype = items.isSpecial(item.second, UInt8(ascii: "/")) ? item.third : nil
+        if items.isToken(type, "text") {
             contentType = .text
-        } else if type.isToken("message") {
-            let isMessage = subtype?.isToken("rfc822") ?? false || subtype?.isToken("global") ?? false
+        } else if items.isToken(type, "message") {
+            let isMessage = items.isToken(subtype, "rfc822") || items.isToken(subtype, "global")
             contentType = isMessage ? .message : .otherMessage
-        } else if type.isToken("multipart") {
+        } else if items.isToken(type, "multipart") {
             contentType = .multipart
-            pushBoundaries(&items, partType: subtype?.isToken("digest") ?? false ? .message : .text)
+            pushBoundaries(&items, partType: items.isToken(subtype, "digest") ? .message : .text)
         }
         // Any other type leaves what was there, as in mime_state_content_type().
     }
 
     /// Every `boundary=` counts: which of several a mail reader takes is anyone's guess.
     private mutating func pushBoundaries(_ items: inout HeaderTokens, partType: ContentType) {
-        while let tokens = items.nextItem() {
-            guard tokens.count == 3, tokens[0].isToken("boundary"),
-                tokens[1] == .special(UInt8(ascii: "="))
+        while let item = items.nextItem() {
+            guard let value = item.third, items.isToken(item.first, "boundary"),
+                items.isSpecial(item.second, UInt8(ascii: "="))
             else { continue }
             guard boundaries.count <= limits.mimeNesting else {
                 nestingExceeded = true
                 continue
             }
-            let text = tokens[2].text.prefix { $0 != 0 }.prefix(limits.mimeBoundaryLength)
+            let text = items.value(value).prefix(limits.mimeBoundaryLength)
             boundaries.append(Boundary(text: Array(text), partType: partType))
         }
     }
@@ -403,7 +405,10 @@ package struct MessageScanner: ~Copyable {
         _ events: inout some ScannerEvents
     ) {
         if !boundaries.isEmpty, !continuesLine { readBoundary(text) }
-        if isChecked { events.body(BodyText(text: raw, offset: position, isRecord: true)) }
+        // An empty line matches nothing.
+        if isChecked, !text.isEmpty {
+            events.body(BodyText(text: raw, offset: position, isRecord: true))
+        }
         bodyOffset += text.count + 1
         advance(raw, isPiece)
     }

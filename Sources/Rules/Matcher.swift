@@ -28,6 +28,7 @@ package final class Matcher {
     private var spent: UInt64 = 0
     /// Rules given up since they were last taken.
     package private(set) var givenUp: [GivenUp] = []
+    private var budgetIsReported = false
     /// Those that were reported for this message.
     private var reported: Set<RuleLocation> = []
     /// Which `if`s hold for the key at hand: the key's number, and the answer.
@@ -37,8 +38,6 @@ package final class Matcher {
 
     /// Without a fast pass one try in this many is timed, and stands for as many.
     private static let samplingInterval = 64
-
-    private static let budgetIsSpent = "the message's time budget is spent"
 
     /// `budget` is per message, `clock` monotonic; both in nanoseconds.
     package init(
@@ -53,6 +52,7 @@ package final class Matcher {
     /// Starts the budget anew.
     package func beginMessage() {
         spent = 0
+        budgetIsReported = false
         if !givenUp.isEmpty { givenUp = [] }
         if !reported.isEmpty { reported = [] }
     }
@@ -63,13 +63,21 @@ package final class Matcher {
         return givenUp
     }
 
-    private var isOverBudget: Bool { spent >= budget }
+    /// Whether the message has no time left; the first rule that this meets is reported.
+    private func isOverBudget(at rule: Int, _ list: RuleList, more: UInt64 = 0) -> Bool {
+        guard spent + more >= budget else { return false }
+        if !budgetIsReported, rule < list.entries.count {
+            budgetIsReported = true
+            giveUp(rule, "the message's time budget is spent", list)
+        }
+        return true
+    }
 
     // MARK: - One rule after the other
 
     /// The first rule that applies to `key`, as Postfix finds it: each in turn.
     package func firstMatch(_ key: UnsafeRawBufferPointer, in list: RuleList) -> Match? {
-        guard !isOverBudget else { return nil }
+        guard !isOverBudget(at: 0, list) else { return nil }
         let key = Self.upToNUL(key)
         let start = clock()
         defer { spent += clock() &- start }
@@ -82,10 +90,7 @@ package final class Matcher {
             }
             tries += 1
             let isSample = tries % Self.samplingInterval == 0
-            if isSample, spent + (clock() &- start) >= budget {
-                giveUp(index, Self.budgetIsSpent, list)
-                return nil
-            }
+            if isSample, isOverBudget(at: index, list, more: clock() &- start) { return nil }
             let applies =
                 isSample
                 ? sampled(index, expression, key, list) : applies(index, expression, key, list)
@@ -120,7 +125,7 @@ package final class Matcher {
         _ wholeKey: UnsafeRawBufferPointer, in list: RuleList, pass: FastPass,
         candidates: UnsafeBufferPointer<UInt32>
     ) -> Match? {
-        guard !isOverBudget else { return nil }
+        guard !isOverBudget(at: 0, list) else { return nil }
         let key = Self.upToNUL(wholeKey)
         self.key &+= 1
         if conditions.count < list.entries.count {
@@ -172,10 +177,7 @@ package final class Matcher {
         if pass.covers(rule), !candidates.contains(sorted: UInt32(rule)) {
             return expression.negated
         }
-        guard !isOverBudget else {
-            giveUp(rule, Self.budgetIsSpent, list)
-            return false
-        }
+        guard !isOverBudget(at: rule, list) else { return false }
         let start = clock()
         let result = applies(rule, expression, key, list)
         let time = clock() &- start

@@ -6,7 +6,7 @@ internal import Glibc
 final class ScanScratch {
     private var scratch: OpaquePointer?
     /// The text and `padding` newlines behind it.
-    private var padded: [UInt8] = []
+    private var padded = UnsafeMutableRawBufferPointer.allocate(byteCount: 8_192, alignment: 64)
     /// Vectorscan 5.4.9 misses patterns in the last bytes of what it scans, up to the size of a
     /// vector less one (x86: shufti and vermicelli), so nothing that counts may be there.
     private static let padding = 64
@@ -31,7 +31,10 @@ final class ScanScratch {
         var limit = 0
     }
 
-    deinit { hs_free_scratch(scratch) }
+    deinit {
+        hs_free_scratch(scratch)
+        padded.deallocate()
+    }
 
     /// Scans `text`; nil when the scan can't tell, for want of memory or for too many hits.
     ///
@@ -43,12 +46,16 @@ final class ScanScratch {
         guard prepare(pass, database) else { return nil }
         state.text = text
         state.isHeader = pass.subject == .header
-        padded.removeAll(keepingCapacity: true)
-        padded.append(contentsOf: text)
-        padded.append(contentsOf: repeatElement(0x0a, count: Self.padding))
+        let length = text.count + Self.padding
+        if length > padded.count {
+            padded.deallocate()
+            padded = .allocate(byteCount: length, alignment: 64)
+        }
+        padded.copyMemory(from: text)
+        memset(padded.baseAddress! + text.count, 0x0a, Self.padding)
         let code = withUnsafeMutablePointer(to: &state) { state in
             hs_scan(
-                database, padded, UInt32(padded.count), 0, scratch,
+                database, padded.baseAddress, UInt32(length), 0, scratch,
                 { rule, _, end, _, context in
                     let state = context!.assumingMemoryBound(to: State.self)
                     return ScanScratch.note(rule, end: Int(end), &state.pointee)
