@@ -194,8 +194,6 @@ var sink = 0
 let thousand = rules(1_000)
 let filter = MessageFilter(thousand, matcher: Matcher())
 
-if CommandLine.arguments.count > 2 { for _ in 0..<1500 { sink += filterAll(filter, thousand, small) }; exit(0) }
-
 do {
     let bodies = small.map(body(of:))
     let text = bodies.flatMap(lines(of:))
