@@ -23,8 +23,16 @@ let package = Package(
     targets: [
         .systemLibrary(
             name: "CPCRE2", pkgConfig: "libpcre2-8", providers: [.apt(["libpcre2-dev"])]),
+        .systemLibrary(
+            name: "CVectorscan", pkgConfig: "libhs", providers: [.apt(["libvectorscan-dev"])]),
         .target(name: "Patterns", dependencies: ["CPCRE2"], swiftSettings: strict),
         .target(name: "MailSyntax", swiftSettings: strict),
+        .target(
+            name: "Rules", dependencies: ["CVectorscan", "MailSyntax", "Patterns"],
+            swiftSettings: strict),
+        .target(
+            name: "Filter", dependencies: ["MailSyntax", "Patterns", "Rules"],
+            swiftSettings: strict),
         .target(
             name: "Wire",
             dependencies: [.product(name: "NIOCore", package: "swift-nio")],
@@ -68,12 +76,21 @@ let package = Package(
         .executableTarget(
             name: "weir",
             dependencies: [
-                "Limits", "LoadGenerator", "Service",
+                "Filter", "Limits", "LoadGenerator", "MailSyntax", "Rules", "Service",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "NIOCore", package: "swift-nio"),
                 .product(name: "NIOPosix", package: "swift-nio"),
+                .product(name: "Yams", package: "Yams"),
             ],
             swiftSettings: strict),
+        .target(
+            name: "CAllocationCount", path: "Benchmarks/rules/Sources/CAllocationCount"),
+        .executableTarget(
+            name: "RulesBenchmark",
+            dependencies: [
+                "CAllocationCount", "CPCRE2", "CVectorscan", "Filter", "MailSyntax", "Rules",
+            ],
+            path: "Benchmarks/rules/Sources/RulesBenchmark", swiftSettings: strict),
         .testTarget(
             name: "LoadGeneratorTests",
             dependencies: [
@@ -83,15 +100,19 @@ let package = Package(
             ],
             resources: [.copy("Fixtures")],
             swiftSettings: strict),
+        .testTarget(
+            name: "FilterTests", dependencies: ["Filter", "MailSyntax", "Rules"],
+            swiftSettings: strict),
         .testTarget(name: "LimitsTests", dependencies: ["Limits", "Patterns"], swiftSettings: strict),
         .testTarget(name: "MailSyntaxTests", dependencies: ["MailSyntax"], swiftSettings: strict),
+        .testTarget(name: "PatternsTests", dependencies: ["Patterns"], swiftSettings: strict),
+        .testTarget(name: "RulesTests", dependencies: ["Patterns", "Rules"], swiftSettings: strict),
         .testTarget(name: "ServiceTests", dependencies: ["Limits", "Service"], swiftSettings: strict),
         .testTarget(name: "StorageTests", dependencies: ["Limits", "Storage"], swiftSettings: strict),
         .testTarget(
             name: "WireTests",
             dependencies: ["Wire", .product(name: "NIOCore", package: "swift-nio")],
             swiftSettings: strict),
-        .testTarget(name: "PatternsTests", dependencies: ["Patterns"], swiftSettings: strict),
     ],
     swiftLanguageModes: [.v6]
 )

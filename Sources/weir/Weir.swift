@@ -7,8 +7,11 @@ import Service
 struct Weir: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "weir",
-        abstract: "A filter service for Postfix: holds every sender to its rate.",
-        subcommands: [ServeCommand.self, CheckConfigCommand.self, LimitsCommand.self, LoadCommand.self])
+        abstract: "A filter service for Postfix: sending limits and content checks.",
+        subcommands: [
+            ServeCommand.self, CheckConfigCommand.self, LimitsCommand.self, CheckCommand.self, QueryCommand.self,
+            LoadCommand.self,
+        ])
 }
 
 struct ConfigurationOptions: ParsableArguments {

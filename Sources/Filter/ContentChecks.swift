@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: Apache-2.0
+package import MailSyntax
+package import Patterns
+
+/// What the content filter is to do, as the configuration has it.
+package struct ContentChecks: Hashable, Sendable {
+    package enum UndisclosedRecipients: String, CaseIterable, Sendable {
+        case strip, keep
+    }
+
+    /// Tables as `TYPE:FILE`, in order.
+    package var header: [String] = []
+    /// nil as in Postfix: the same as `header`.
+    package var mimeHeader: [String]?
+    /// nil as in Postfix: the same as `header`.
+    package var nestedHeader: [String]?
+    package var body: [String] = []
+    package var undisclosedRecipients = UndisclosedRecipients.strip
+    package var scannerLimits = ScannerLimits()
+    /// For one try of one pattern.
+    package var matchLimits = MatchLimits()
+    /// Time that the checks of one message may take.
+    package var messageBudget = Duration.seconds(5)
+    /// Whether to scan for all patterns at once; the result is the same without, but slower.
+    package var fastPass = true
+    /// Where compiled scans are kept; nil for nowhere.
+    package var cacheDirectory: String?
+
+    package init() {}
+}

@@ -1,0 +1,300 @@
+// SPDX-License-Identifier: Apache-2.0
+internal import MailSyntax
+package import Rules
+
+/// Runs one message after the other through the scanner and the rules: bytes in, verdict out.
+/// It belongs to one connection; the matcher may be shared by all of a thread.
+///
+///     filter.begin(rules)
+///     filter.update(bytes)        // any number of times, in pieces of any size
+///     let verdict = filter.finish()
+package final class MessageFilter {
+    private var scanner: MessageScanner
+    private var checker: Checker
+
+    package init(_ rules: ContentRules, matcher: Matcher) {
+        scanner = MessageScanner(limits: rules.checks.scannerLimits, wantsBody: !rules.body.isEmpty)
+        checker = Checker(rules, matcher)
+    }
+
+    /// Makes ready for a message, to be judged by `rules` to its end.
+    package func begin(_ rules: ContentRules) {
+        if rules === checker.rules {
+            scanner.reset()
+        } else {
+            scanner = MessageScanner(
+                limits: rules.checks.scannerLimits, wantsBody: !rules.body.isEmpty)
+        }
+        checker.begin(rules)
+    }
+
+    /// Whether the verdict is known, and the rest of the message can't change it.
+    package var isDecided: Bool { checker.verdict.disposition != .accept }
+
+    /// The next bytes of the message; lines end in LF or CRLF, dots are not doubled.
+    package func update(_ bytes: UnsafeRawBufferPointer) { scanner.update(bytes, &checker) }
+
+    /// The next bytes of the message.
+    package func update(_ bytes: [UInt8]) { bytes.withUnsafeBytes { update($0) } }
+
+    /// A header that comes with its name and value apart, as in the milter protocol: the same as
+    /// its line. Where the value breaks without folding, it is folded.
+    package func addHeader(name: [UInt8], value: [UInt8]) {
+        var line = name + [UInt8(ascii: ":")]
+        for (index, part) in value.split(separator: 0x0a, omittingEmptySubsequences: false)
+            .enumerated()
+        {
+            if index > 0 { line.append(0x0a) }
+            if index > 0, part.first?.isBlank != true { line.append(0x09) }
+            line += part
+        }
+        update(line + [0x0d, 0x0a])
+    }
+
+    /// Ends the message.
+    package func finish() -> Verdict {
+        scanner.finish(&checker)
+        return checker.finish(nestingExceeded: scanner.nestingExceeded)
+    }
+}
+
+/// Judges what the scanner finds (Postfix `cleanup_message.c`).
+private struct Checker: ScannerEvents {
+    private(set) var rules: ContentRules
+    private let matcher: Matcher
+    private(set) var verdict = Verdict()
+
+    private var headerPass: FastPass?
+    private var mimePass: FastPass?
+    private var nestedPass: FastPass?
+    private var bodyPass: FastPass?
+
+    /// No more checks: a rule has decided.
+    private var isOver = false
+    /// Primary headers so far.
+    private var headerCount = 0
+    /// Recipient headers taken away, and those that a signature covers.
+    private var stripped: [HeaderName] = []
+    private var signed: [HeaderName] = []
+
+    init(_ rules: ContentRules, _ matcher: Matcher) {
+        self.rules = rules
+        self.matcher = matcher
+        begin(rules)
+    }
+
+    mutating func begin(_ rules: ContentRules) {
+        self.rules = rules
+        verdict = Verdict()
+        headerPass = rules.header.fastPass
+        mimePass = rules.mimeHeader === rules.header ? headerPass : rules.mimeHeader.fastPass
+        nestedPass = rules.nestedHeader === rules.header ? headerPass : rules.nestedHeader.fastPass
+        bodyPass = rules.body.fastPass
+        isOver = false
+        headerCount = 0
+        if !stripped.isEmpty { stripped = [] }
+        if !signed.isEmpty { signed = [] }
+        matcher.beginMessage()
+    }
+
+    mutating func finish(nestingExceeded: Bool) -> Verdict {
+        // Without header checks Postfix does not report it.
+        if nestingExceeded, rules.lists.contains(where: { !$0.isBody && !$0.list.isEmpty }) {
+            verdict.notes.append(.nestingExceeded)
+            if verdict.disposition == .accept {
+                let text = "5.6.0 MIME nesting exceeds safety limit"
+                verdict.disposition = .refuse(Refusal(code: 550, text: Array(text.utf8)))
+            }
+        }
+        for name in stripped where signed.contains(name) {
+            verdict.notes.append(.brokenSignature(header: "\(name)"))
+        }
+        return verdict
+    }
+}
+
+// MARK: - Headers
+
+extension Checker {
+    mutating func header(_ header: Header) {
+        let ordinal = header.place == .primary ? headerCount : nil
+        if header.place == .primary { headerCount += 1 }
+        if header.place == .primary, header.name == .dkimSignature {
+            signed += signedRecipientHeaders(header.text)
+        }
+        var outcome = Outcome.keep
+        if !isOver {
+            let (list, pass, subject) = checks(for: header.checkedAs)
+            if !list.isEmpty, let match = matcher.firstMatch(key: header.text, in: list, pass: pass) {
+                collectGivenUp(list)
+                outcome = act(
+                    match, list, subject, header.text, range: header.range, header: ordinal)
+            } else if !matcher.givenUp.isEmpty {
+                collectGivenUp(list)
+            }
+        }
+        if rules.checks.undisclosedRecipients == .strip, header.place == .primary {
+            outcome = strip(header, outcome)
+        }
+        switch outcome {
+        case .keep where !header.isVerbatim: edit(header.range, folded(Array(header.text)), ordinal)
+        case .keep: break
+        case .drop: edit(header.range, [], ordinal)
+        case .replace(let text): edit(header.range, folded(text), ordinal)
+        }
+    }
+
+    private func checks(
+        for place: HeaderClass
+    ) -> (RuleList, FastPass?, RuleMatch.Subject) {
+        switch place {
+        case .primary: (rules.header, headerPass, .header)
+        case .mime: (rules.mimeHeader, mimePass, .mimeHeader)
+        case .nested: (rules.nestedHeader, nestedPass, .nestedHeader)
+        }
+    }
+
+    /// Takes an undisclosed-recipients header away, as the rules have left it.
+    private mutating func strip(_ header: Header, _ outcome: Outcome) -> Outcome {
+        let isUndisclosed =
+            switch outcome {
+            case .keep: header.name.isVisibleRecipient && isUndisclosedRecipients(header.text)
+            case .drop: false
+            case .replace(let text):
+                text.withUnsafeBytes { HeaderName(of: $0).isVisibleRecipient }
+                    && isUndisclosedRecipients(text)
+            }
+        guard isUndisclosed else { return outcome }
+        verdict.notes.append(.undisclosedRecipients(offset: header.range.lowerBound))
+        stripped.append(header.name)
+        return .drop
+    }
+
+    mutating func endOfHeaders(at offset: Int, isText: Bool) {
+        if isText { edit(offset..<offset, [0x0a], nil) }
+    }
+}
+
+// MARK: - Body
+
+extension Checker {
+    mutating func body(_ body: BodyText) {
+        guard !isOver else { return }
+        let list = rules.body
+        let pass = bodyPass
+        let matcher = matcher
+        if body.isRecord {
+            checkLine(body.text, at: body.offset, .unknown, list, pass)
+        } else {
+            matcher.forEachCandidateLine(in: body.text, of: list, pass: pass) { start, candidates in
+                let end = body.text[start...].firstIndex(of: 0x0a).map { $0 + 1 } ?? body.text.count
+                let line = UnsafeRawBufferPointer(rebasing: body.text[start..<end])
+                checkLine(line, at: body.offset + start, candidates, list, pass)
+                return !isOver
+            }
+        }
+        if !matcher.givenUp.isEmpty { collectGivenUp(list) }
+    }
+
+    /// One line or piece of one, with its line end if it has one.
+    private mutating func checkLine(
+        _ raw: UnsafeRawBufferPointer, at offset: Int, _ candidates: LineCandidates,
+        _ list: RuleList, _ pass: FastPass?
+    ) {
+        let line = raw.withoutLineEnd
+        guard !line.isEmpty, line[0] != 0,
+            let match = matcher.firstMatch(
+                line: line, in: list, pass: pass, candidates: candidates)
+        else { return }
+        let range = offset..<offset + raw.count
+        switch act(match, list, .body, line, range: range, header: nil) {
+        case .keep: break
+        case .drop: edit(range, [], nil)
+        case .replace(let text): edit(offset..<offset + line.count, text, nil)
+        }
+    }
+}
+
+// MARK: - Actions
+
+extension Checker {
+    private enum Outcome {
+        case keep, drop
+        case replace([UInt8])
+    }
+
+    private mutating func act(
+        _ match: Match, _ list: RuleList, _ subject: RuleMatch.Subject,
+        _ content: UnsafeRawBufferPointer, range: Range<Int>, header: Int?
+    ) -> Outcome {
+        var record = RuleMatch(
+            subject: subject, offset: range.lowerBound, location: list.location(of: match.rule),
+            action: match.text, content: Array(content.prefix(200)))
+        defer { verdict.matches.append(record) }
+        guard !match.text.isEmpty else {
+            // The message waits until the table is mended.
+            record.fault = "no action: message not accepted, try again later"
+            let text = "4.3.0 content check without an action, try again later"
+            verdict.disposition = .refuse(Refusal(code: 451, text: Array(text.utf8)))
+            isOver = true
+            return .keep
+        }
+        let action: Action
+        do {
+            action = try Action(match.text, isHeader: subject.isHeader)
+        } catch {
+            record.fault = error.message
+            return .keep
+        }
+        switch action {
+        case .reject(let refusal):
+            verdict.disposition = .refuse(refusal)
+            isOver = true
+        case .discard:
+            verdict.disposition = .discard
+            isOver = true
+        case .pass:
+            isOver = true
+        case .redirect(let address):
+            verdict.redirect = address
+            isOver = true
+        case .hold:
+            record.isLogged = !verdict.isHeld
+            verdict.isHeld = true
+        case .filter(let target): verdict.filter = target
+        case .bcc(let address): verdict.bcc.append(address)
+        case .warn, .info: break
+        case .dunno: record.isLogged = false
+        case .prepend(let text):
+            let lines = subject.isHeader ? folded(text) : text + [0x0a]
+            edit(range.lowerBound..<range.lowerBound, lines, header)
+        case .replace(let text): return .replace(text)
+        case .strip: return .drop
+        case .ignore:
+            record.isLogged = false
+            return .drop
+        }
+        return .keep
+    }
+
+    /// Header text as lines: one that does not begin with white space gets a tab.
+    private func folded(_ text: [UInt8]) -> [UInt8] {
+        var lines: [UInt8] = []
+        for line in text.split(separator: 0x0a, omittingEmptySubsequences: false) {
+            if !lines.isEmpty, line.first?.isBlank != true { lines.append(0x09) }
+            lines += line
+            lines.append(0x0a)
+        }
+        return lines
+    }
+
+    private mutating func edit(_ range: Range<Int>, _ replacement: [UInt8], _ header: Int?) {
+        verdict.edits.append(Edit(range: range, replacement: replacement, header: header))
+    }
+
+    private mutating func collectGivenUp(_ list: RuleList) {
+        for rule in matcher.takeGivenUp() {
+            verdict.notes.append(.givenUp(list.location(of: rule.rule), reason: rule.reason))
+        }
+    }
+}

@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: Apache-2.0
+internal import MailSyntax
+
+/// Whether a recipient header names nobody: nothing but empty groups (RFC 5322 3.4) called
+/// "undisclosed recipients", in any case, with hyphens, underscores or spaces, folded, quoted,
+/// with comments. Any mailbox, and any other group, keeps the header.
+func isUndisclosedRecipients(_ header: some Collection<UInt8>) -> Bool {
+    // Most recipient headers have no group at all.
+    guard header.contains(UInt8(ascii: ";")),
+        let colon = header.firstIndex(of: UInt8(ascii: ":"))
+    else { return false }
+    var parser = EmptyGroups(Array(header[header.index(after: colon)...]))
+    return parser.parse()
+}
+
+/// `name : [CFWS ,]* ;` one or more times, with commas between.
+private struct EmptyGroups {
+    private let text: [UInt8]
+    private var index = 0
+
+    init(_ text: [UInt8]) { self.text = text }
+
+    mutating func parse() -> Bool {
+        var groups = 0
+        while true {
+            skip(",")
+            guard index < text.count else { return groups > 0 }
+            guard takeName(), take(":") else { return false }
+            skip(",")
+            guard take(";") else { return false }
+            groups += 1
+        }
+    }
+
+    /// The display name, reduced to its letters.
+    private mutating func takeName() -> Bool {
+        var letters: [UInt8] = []
+        while true {
+            skip("")
+            guard index < text.count else { return false }
+            switch text[index] {
+            case UInt8(ascii: "\""): break
+            case UInt8(ascii: "-"), UInt8(ascii: "_"): break
+            case let byte where byte.isAlphanumeric: letters.append(byte)
+            default:
+                return letters.equalsIgnoringCase("undisclosedrecipients")
+                    || letters.equalsIgnoringCase("undisclosedrecipient")
+            }
+            index += 1
+        }
+    }
+
+    private mutating func take(_ byte: Unicode.Scalar) -> Bool {
+        skip("")
+        guard index < text.count, text[index] == UInt8(ascii: byte) else { return false }
+        index += 1
+        return true
+    }
+
+    /// Passes over white space, comments and `also`.
+    private mutating func skip(_ also: String) {
+        while index < text.count {
+            if text[index].isSpace || also.utf8.contains(text[index]) {
+                index += 1
+            } else if text[index] == UInt8(ascii: "(") {
+                guard skipComment() else { return }
+            } else {
+                return
+            }
+        }
+    }
+
+    /// False, and nothing skipped, for a comment without end.
+    private mutating func skipComment() -> Bool {
+        var (level, position) = (0, index)
+        while position < text.count {
+            switch text[position] {
+            case UInt8(ascii: "("): level += 1
+            case UInt8(ascii: ")"): level -= 1
+            case UInt8(ascii: "\\"): position += 1
+            default: break
+            }
+            position += 1
+            if level == 0 {
+                index = min(position, text.count)
+                return true
+            }
+        }
+        return false
+    }
+}
+
+/// The recipient headers that a DKIM-Signature's `h=` tag covers (RFC 6376 3.5).
+func signedRecipientHeaders(_ signature: UnsafeRawBufferPointer) -> [HeaderName] {
+    var names: [HeaderName] = []
+    for tag in signature.dropFirst("DKIM-Signature:".utf8.count).split(separator: UInt8(ascii: ";")) {
+        let tag = tag.filter { !$0.isSpace }
+        guard tag.starts(with: Array("h=".utf8)) else { continue }
+        for name in tag.dropFirst(2).split(separator: UInt8(ascii: ":")) {
+            let header = (Array(name) + [UInt8(ascii: ":")]).withUnsafeBytes { HeaderName(of: $0) }
+            if header.isVisibleRecipient { names.append(header) }
+        }
+    }
+    return names
+}

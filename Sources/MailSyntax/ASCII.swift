@@ -1,0 +1,20 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// The character classes of Postfix's `ISSPACE`, `ISALNUM` and friends: ASCII, C locale.
+extension UInt8 {
+    /// Space, tab, newline, vertical tab, form feed or carriage return.
+    package var isSpace: Bool { self == 0x20 || (0x09...0x0d ~= self) }
+    /// Space or tab.
+    package var isBlank: Bool { self == 0x20 || self == 0x09 }
+    package var isDigit: Bool { 0x30...0x39 ~= self }
+    package var isAlphanumeric: Bool { isDigit || 0x61...0x7a ~= (self | 0x20) }
+    package var isControl: Bool { self < 0x20 || self == 0x7f }
+    package var lowercased: UInt8 { 0x41...0x5a ~= self ? self | 0x20 : self }
+}
+
+extension Sequence<UInt8> {
+    /// Whether the bytes are `text` but for ASCII case; `text` is in lower case.
+    package func equalsIgnoringCase(_ text: StaticString) -> Bool {
+        text.withUTF8Buffer { elementsEqual($0) { $0.lowercased == $1 } }
+    }
+}

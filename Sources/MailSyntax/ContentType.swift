@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// Tokens of a structured header (Postfix `header_token.c`), up to three of an item that ends
+/// at a semicolon: comments are skipped, and quoted strings are one token.
+struct HeaderTokens {
+    struct Token {
+        enum Kind { case token, quoted, special }
+
+        let kind: Kind
+        /// In the header; of a quoted string what is between the quotes.
+        let range: Range<Int>
+    }
+
+    /// The first three tokens of an item.
+    struct Item {
+        private(set) var count = 0
+        private(set) var first: Token?
+        private(set) var second: Token?
+        private(set) var third: Token?
+
+        mutating func add(_ token: Token) {
+            switch count {
+            case 0: first = token
+            case 1: second = token
+            case 2: third = token
+            default: return
+            }
+            count += 1
+        }
+    }
+
+    private let text: UnsafeRawBufferPointer
+    private var index: Int
+
+    init(_ text: UnsafeRawBufferPointer, from index: Int) {
+        self.text = text
+        self.index = index
+    }
+
+    /// Whether a token is `value` (in lower case), in any case.
+    func isToken(_ token: Token?, _ value: StaticString) -> Bool {
+        guard let token, token.kind == .token, token.range.count == value.utf8CodeUnitCount else {
+            return false
+        }
+        return text[token.range].equalsIgnoringCase(value)
+    }
+
+    func isSpecial(_ token: Token?, _ byte: UInt8) -> Bool {
+        guard let token, token.kind == .special else { return false }
+        return text[token.range.lowerBound] == byte
+    }
+
+    /// The next item; nil when nothing is left.
+    mutating func nextItem() -> Item? {
+        var item = Item()
+        while index < text.count {
+            let byte = text[index]
+            index += 1
+            switch byte {
+            case 0x20, 0x09, 0x0a, 0x0d:
+                break
+            case UInt8(ascii: ";"):
+                return item
+            case UInt8(ascii: "("):
+                skipComment()
+            case UInt8(ascii: "\""):
+                item.add(Token(kind: .quoted, range: takeQuoted()))
+            case let byte where Self.isSpecial(byte):
+                item.add(Token(kind: .special, range: index - 1..<index))
+            default:
+                let start = index - 1
+                while index < text.count, !Self.isSpecial(text[index]), text[index] != 0x20 {
+                    index += 1
+                }
+                item.add(Token(kind: .token, range: start..<index))
+            }
+        }
+        return item.count == 0 ? nil : item
+    }
+
+    /// RFC 2045 tspecials, and control characters.
+    private static func isSpecial(_ byte: UInt8) -> Bool {
+        switch byte {
+        case UInt8(ascii: "("), UInt8(ascii: ")"), UInt8(ascii: "<"), UInt8(ascii: ">"),
+            UInt8(ascii: "@"), UInt8(ascii: ","), UInt8(ascii: ";"), UInt8(ascii: ":"),
+            UInt8(ascii: "\\"), UInt8(ascii: "\""), UInt8(ascii: "/"), UInt8(ascii: "["),
+            UInt8(ascii: "]"), UInt8(ascii: "?"), UInt8(ascii: "="):
+            true
+        default:
+            byte.isControl
+        }
+    }
+
+    private mutating func skipComment() {
+        var level = 1
+        while index < text.count, level > 0 {
+            switch text[index] {
+            case UInt8(ascii: "("): level += 1
+            case UInt8(ascii: ")"): level -= 1
+            case UInt8(ascii: "\\"): index += 1
+            default: break
+            }
+            index += 1
+        }
+        index = min(index, text.count)
+    }
+
+    private mutating func takeQuoted() -> Range<Int> {
+        let start = index
+        while index < text.count, text[index] != UInt8(ascii: "\"") {
+            index += text[index] == UInt8(ascii: "\\") ? 2 : 1
+        }
+        let end = min(index, text.count)
+        index = min(index + 1, text.count)
+        return start..<end
+    }
+
+    /// What a token stands for: of a quoted string without its escapes, unfolded.
+    func value(_ token: Token) -> [UInt8] {
+        guard token.kind == .quoted else { return Array(text[token.range]) }
+        var value: [UInt8] = []
+        var index = token.range.lowerBound
+        while index < token.range.upperBound {
+            let byte = text[index]
+            index += 1
+            switch byte {
+            case 0x0a:
+                // White space before the newline goes with it.
+                while let last = value.last, [0x20, 0x09, 0x0a, 0x0d].contains(last) {
+                    value.removeLast()
+                }
+            case UInt8(ascii: "\\"):
+                if index < token.range.upperBound { value.append(text[index]) }
+                index += 1
+            default:
+                value.append(byte)
+            }
+        }
+        return value
+    }
+}
+
+/// What a Content-Type header says about where headers may follow (`mime_state.c`).
+enum ContentType: Equatable {
+    case text
+    /// Begins with headers of its own: message/rfc822 or message/global.
+    case message
+    /// message/partial and others, whose content is taken for text.
+    case otherMessage
+    case multipart
+    case other
+}

@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// The headers that are more than text to the scanner or the filter (Postfix `header_opts.c`).
+package enum HeaderName: Sendable {
+    case contentType
+    /// Content-Description, -Disposition, -ID and -Transfer-Encoding, and MIME-Version.
+    case otherMIME
+    case to, cc, resentTo, resentCc
+    case dkimSignature
+    case other
+
+    /// Goes to the MIME header checks wherever it stands.
+    package var isMIME: Bool { self == .contentType || self == .otherMIME }
+    /// Names recipients to the reader: without any of these, Postfix may add its own.
+    package var isVisibleRecipient: Bool {
+        switch self {
+        case .to, .cc, .resentTo, .resentCc: true
+        case .contentType, .otherMIME, .dkimSignature, .other: false
+        }
+    }
+
+    /// The name at the start of a logical header.
+    package init(of header: UnsafeRawBufferPointer) {
+        let colon = header.firstIndex(of: UInt8(ascii: ":")) ?? header.count
+        var end = colon
+        while end > 0, header[end - 1].isSpace { end -= 1 }
+        self.init(UnsafeRawBufferPointer(rebasing: header[..<end]))
+    }
+
+    init(_ name: UnsafeRawBufferPointer) {
+        switch name.count {
+        case 2 where name.equalsIgnoringCase("to"): self = .to
+        case 2 where name.equalsIgnoringCase("cc"): self = .cc
+        case 9 where name.equalsIgnoringCase("resent-to"): self = .resentTo
+        case 9 where name.equalsIgnoringCase("resent-cc"): self = .resentCc
+        case 10 where name.equalsIgnoringCase("content-id"): self = .otherMIME
+        case 12 where name.equalsIgnoringCase("content-type"): self = .contentType
+        case 12 where name.equalsIgnoringCase("mime-version"): self = .otherMIME
+        case 14 where name.equalsIgnoringCase("dkim-signature"): self = .dkimSignature
+        case 19 where name.equalsIgnoringCase("content-description"): self = .otherMIME
+        case 19 where name.equalsIgnoringCase("content-disposition"): self = .otherMIME
+        case 25 where name.equalsIgnoringCase("content-transfer-encoding"): self = .otherMIME
+        default: self = .other
+        }
+    }
+}
+
+/// Length of the header name that `line` begins with, 0 when it is no header: printable ASCII
+/// without space, then white space or nothing, then a colon (Postfix `is_header.c`).
+package func headerNameLength(_ line: UnsafeRawBufferPointer) -> Int {
+    var length = 0
+    while length < line.count, 0x21...0x7e ~= line[length], line[length] != UInt8(ascii: ":") {
+        length += 1
+    }
+    guard length > 0 else { return 0 }
+    var index = length
+    while index < line.count, line[index].isBlank { index += 1 }
+    return index < line.count && line[index] == UInt8(ascii: ":") ? length : 0
+}

@@ -1,0 +1,514 @@
+// SPDX-License-Identifier: Apache-2.0
+internal import Glibc
+
+/// Bounds of the scanner, with Postfix's names and defaults.
+package struct ScannerLimits: Hashable, Sendable {
+    /// `header_size_limit`: bytes of one logical header that are looked at.
+    package var headerSize = 102_400
+    /// `line_length_limit`: longer lines are looked at piece by piece.
+    package var lineLength = 2_048
+    /// `body_checks_size_limit`: bytes of each body segment that are looked at; 0 is all.
+    package var bodyChecksSize = 51_200
+    /// `mime_boundary_length_limit`: bytes of a boundary that are compared.
+    package var mimeBoundaryLength = 2_048
+    /// `mime_nesting_limit`: multiparts within each other, before the message is refused.
+    package var mimeNesting = 100
+
+    package init() {}
+}
+
+/// Where a header stands.
+package enum HeaderClass: String, Sendable {
+    case primary
+    /// After a multipart boundary.
+    case mime
+    /// At the start of an attached message.
+    case nested
+}
+
+/// A logical header: its lines joined by newlines, without what follows a NUL in a line.
+package struct Header {
+    /// Valid during the callback only.
+    package let text: UnsafeRawBufferPointer
+    package let name: HeaderName
+    package let place: HeaderClass
+    /// The bytes it takes up in the message, line ends included.
+    package let range: Range<Int>
+    /// Whether `text` is all there is in the message: nothing behind a NUL or beyond the size
+    /// limit, and no white space before the colon. Postfix passes on `text`.
+    package let isVerbatim: Bool
+
+    /// Which checks it goes to.
+    package var checkedAs: HeaderClass { name.isMIME ? .mime : place }
+}
+
+/// Body text that the checks may look at.
+package struct BodyText {
+    /// Whole lines with their line ends, or one record. Valid during the callback only.
+    package let text: UnsafeRawBufferPointer
+    /// Where it starts in the message.
+    package let offset: Int
+    /// One line, or a piece of one that is longer than the limit, to be matched on its own.
+    package let isRecord: Bool
+}
+
+/// What the scanner finds, in the order of the message.
+package protocol ScannerEvents {
+    mutating func header(_ header: Header)
+    /// Before the first byte that is no primary header, which is at `offset`; `isText` when that
+    /// is text, so that an empty line has to be put in.
+    mutating func endOfHeaders(at offset: Int, isText: Bool)
+    mutating func body(_ text: BodyText)
+}
+
+/// The streaming scanner: message bytes in, in pieces of any size, and out what header and body
+/// checks see, exactly as Postfix's `mime_state.c` has it behind `smtpd`. Line ends are LF with
+/// any number of CRs before it, as in `smtp_stream.c`.
+///
+///     primary -- empty line, or text --> body     <--+
+///        |                                |          |
+///        |   message/rfc822               | --boundary        --boundary--
+///        +------------------> nested      v          |
+///                               |        mime -------+  empty line, or text
+///                               +--> body            +---> nested: message/rfc822
+///
+/// Memory: one logical header (bounded by `headerSize`), one line piece (bounded by
+/// `lineLength`), and the open boundaries (bounded by `mimeNesting`).
+package struct MessageScanner: ~Copyable {
+    private enum State { case primary, mime, nested, body }
+
+    private struct Boundary {
+        let text: [UInt8]
+        /// What a part is that does not say: multipart/digest has messages.
+        let partType: ContentType
+    }
+
+    private let limits: ScannerLimits
+    /// Whether anyone wants `body` events.
+    private let wantsBody: Bool
+    private var state = State.primary
+    private var contentType = ContentType.text
+    private var boundaries: [Boundary] = []
+    /// More multiparts within each other than allowed: Postfix refuses the message.
+    package private(set) var nestingExceeded = false
+
+    /// Offset in the message of the next byte to come, or of the first in `carry`.
+    private var position = 0
+    /// The start of a record whose end has not come yet.
+    private var carry: [UInt8] = []
+    /// The record at hand goes on with the line of the one before.
+    private var continuesLine = false
+    private var isFirst = true
+    /// Offset in the body segment as Postfix counts it: each record, plus one for its end.
+    private var bodyOffset = 0
+
+    /// The logical header at hand.
+    private var header: [UInt8] = []
+    private var headerRange = 0..<0
+    private var headerIsVerbatim = true
+    private var headerName = HeaderName.other
+
+    package init(limits: ScannerLimits = ScannerLimits(), wantsBody: Bool = true) {
+        self.limits = limits
+        self.wantsBody = wantsBody
+    }
+
+    /// Makes ready for another message, with the memory at hand.
+    package mutating func reset() {
+        state = .primary
+        contentType = .text
+        boundaries.removeAll(keepingCapacity: true)
+        nestingExceeded = false
+        position = 0
+        carry.removeAll(keepingCapacity: true)
+        continuesLine = false
+        isFirst = true
+        bodyOffset = 0
+        header.removeAll(keepingCapacity: true)
+    }
+
+    // MARK: - Records
+
+    /// Takes the next bytes of the message.
+    package mutating func update(
+        _ bytes: UnsafeRawBufferPointer, _ events: inout some ScannerEvents
+    ) {
+        var rest = bytes
+        while !rest.isEmpty {
+            if carry.isEmpty {
+                let count = takeWhole(rest, &events)
+                rest = rest.suffix(from: count)
+                if count == 0 {
+                    carry.append(contentsOf: rest)
+                    return
+                }
+            } else {
+                rest = rest.suffix(from: completeCarry(rest, &events))
+            }
+        }
+    }
+
+    /// Ends the message; text that no line end came for is a line of its own.
+    package mutating func finish(_ events: inout some ScannerEvents) {
+        if !carry.isEmpty {
+            let last = carry
+            carry.removeAll(keepingCapacity: true)
+            last.withUnsafeBytes { record($0, isPiece: false, &events) }
+        }
+        endHeader(&events)
+        if state == .primary { events.endOfHeaders(at: position, isText: false) }
+        state = .body
+    }
+
+    /// Bytes that a record starting with `first` may have, its line end included. smtpd reads
+    /// that many, and takes the dot away that SMTP puts before another, later.
+    private func window(_ first: UInt8) -> Int {
+        max(first == UInt8(ascii: ".") && !continuesLine ? limits.lineLength - 1 : limits.lineLength, 1)
+    }
+
+    /// Length of the record at the start of `bytes`: up to a newline, or as long as it may be.
+    /// nil when its end has not come yet.
+    private func recordLength(_ bytes: UnsafeRawBufferPointer, _ window: Int) -> Int? {
+        guard let base = bytes.baseAddress else { return nil }
+        if let newline = memchr(base, 0x0a, min(bytes.count, window)) {
+            return UnsafeRawPointer(newline) - base + 1
+        }
+        guard bytes.count > window, window > 0 else {
+            return bytes.count == window && bytes.last != 0x0d ? window : nil
+        }
+        // A CRLF is not torn apart (smtp_stream.c).
+        return bytes[window - 1] == 0x0d && bytes[window] == 0x0a ? window + 1 : window
+    }
+
+    /// Adds to the record in `carry`, and hands it on when it is whole.
+    private mutating func completeCarry(
+        _ bytes: UnsafeRawBufferPointer, _ events: inout some ScannerEvents
+    ) -> Int {
+        let window = window(carry[0])
+        let taken = min(bytes.count, window + 1 - carry.count)
+        carry.append(contentsOf: UnsafeRawBufferPointer(rebasing: bytes[..<taken]))
+        guard let length = carry.withUnsafeBytes({ recordLength($0, window) }) else { return taken }
+        let surplus = carry.count - length
+        carry.removeLast(surplus)
+        // Taken out for the time of the call, so that its memory can be used again.
+        var whole: [UInt8] = []
+        swap(&whole, &carry)
+        whole.withUnsafeBytes { record($0, isPiece: $0.last != 0x0a, &events) }
+        whole.removeAll(keepingCapacity: true)
+        swap(&whole, &carry)
+        return taken - surplus
+    }
+
+    /// Takes whole records off the front of `bytes`; returns how many bytes that is.
+    private mutating func takeWhole(
+        _ bytes: UnsafeRawBufferPointer, _ events: inout some ScannerEvents
+    ) -> Int {
+        var start = 0
+        while start < bytes.count {
+            if state == .body, !continuesLine {
+                let count = takeBody(bytes.suffix(from: start), &events)
+                start += count
+                if count > 0 { continue }
+            }
+            let rest = bytes.suffix(from: start)
+            guard let count = recordLength(rest, window(rest[0])) else { return start }
+            record(
+                UnsafeRawBufferPointer(rebasing: rest[..<count]), isPiece: rest[count - 1] != 0x0a,
+                &events)
+            start += count
+        }
+        return start
+    }
+
+    /// One record: a line with its end, or a piece of a line.
+    private mutating func record(
+        _ raw: UnsafeRawBufferPointer, isPiece: Bool, _ events: inout some ScannerEvents
+    ) {
+        let length = raw.withoutLineEnd.count
+        guard hasCR(raw, 0, length) else { return record(raw, length, isPiece, &events) }
+        // Every other CR is a space to all that follows (cleanup_replace_stray_cr_lf).
+        var copy = Array(raw)
+        for index in 0..<length where copy[index] == 0x0d { copy[index] = 0x20 }
+        copy.withUnsafeBytes { record($0, length, isPiece, &events) }
+    }
+
+    private func hasCR(_ bytes: UnsafeRawBufferPointer, _ start: Int, _ end: Int) -> Bool {
+        guard let base = bytes.baseAddress else { return false }
+        return memchr(base + start, 0x0d, end - start) != nil
+    }
+
+    private mutating func record(
+        _ raw: UnsafeRawBufferPointer, _ length: Int, _ isPiece: Bool,
+        _ events: inout some ScannerEvents
+    ) {
+        let text = UnsafeRawBufferPointer(rebasing: raw[..<length])
+        if isFirst, takeFirst(raw, text, isPiece, &events) { return }
+        if state != .body, takeHeader(raw, text, isPiece, &events) { return }
+        takeBodyRecord(raw, text, isPiece, &events)
+    }
+
+    /// What smtpd makes of the first lines: an mbox `From ` becomes a header, and white space
+    /// gets an empty line before it. True when there is nothing left to do.
+    private mutating func takeFirst(
+        _ raw: UnsafeRawBufferPointer, _ text: UnsafeRawBufferPointer, _ isPiece: Bool,
+        _ events: inout some ScannerEvents
+    ) -> Bool {
+        let quotes = text.prefix { $0 == UInt8(ascii: ">") }.count
+        if text.dropFirst(quotes).starts(with: "From ".utf8) {
+            endHeader(&events)
+            header.append(contentsOf: "X-Mailbox-Line: ".utf8)
+            headerIsVerbatim = false
+            headerName = .other
+            appendToHeader(text)
+            advance(raw, isPiece)
+            headerRange = position - raw.count..<position
+            return true
+        }
+        isFirst = false
+        if let first = text.first, first.isBlank {
+            endHeaders(isText: true, &events)
+            bodyOffset = 1
+        }
+        return false
+    }
+
+    private mutating func advance(_ raw: UnsafeRawBufferPointer, _ isPiece: Bool) {
+        position += raw.count
+        continuesLine = isPiece
+    }
+
+    // MARK: - Headers
+
+    /// Takes a record in a header section; false when it is none of it, and the section is over.
+    private mutating func takeHeader(
+        _ raw: UnsafeRawBufferPointer, _ text: UnsafeRawBufferPointer, _ isPiece: Bool,
+        _ events: inout some ScannerEvents
+    ) -> Bool {
+        if !header.isEmpty {
+            let isFolded = text.first?.isBlank ?? false
+            if continuesLine || isFolded {
+                if header.count < limits.headerSize {
+                    if !continuesLine { header.append(0x0a) }
+                    appendToHeader(text)
+                } else {
+                    headerIsVerbatim = false
+                }
+                advance(raw, isPiece)
+                headerRange = headerRange.lowerBound..<position
+                return true
+            }
+            endHeader(&events)
+        }
+        let nameLength = headerNameLength(text)
+        if nameLength > 0 {
+            header.append(contentsOf: UnsafeRawBufferPointer(rebasing: text[..<nameLength]))
+            let rest = text[nameLength...].drop(while: \.isBlank)
+            headerIsVerbatim = rest.startIndex == nameLength
+            headerName = HeaderName(UnsafeRawBufferPointer(rebasing: text[..<nameLength]))
+            appendToHeader(UnsafeRawBufferPointer(rebasing: rest))
+            headerRange = position..<position + raw.count
+            advance(raw, isPiece)
+            return true
+        }
+        endHeaders(isText: !text.isEmpty, &events)
+        return false
+    }
+
+    private mutating func appendToHeader(_ text: UnsafeRawBufferPointer) {
+        let kept = text.upToNUL
+        if kept.count < text.count { headerIsVerbatim = false }
+        header.append(contentsOf: kept)
+    }
+
+    /// Hands the header at hand on, if there is one.
+    private mutating func endHeader(_ events: inout some ScannerEvents) {
+        guard !header.isEmpty else { return }
+        var text: [UInt8] = []
+        swap(&text, &header)
+        text.withUnsafeBytes { bytes in
+            if headerName == .contentType { readContentType(bytes) }
+            events.header(
+                Header(
+                    text: bytes, name: headerName, place: place, range: headerRange,
+                    isVerbatim: headerIsVerbatim))
+        }
+        text.removeAll(keepingCapacity: true)
+        swap(&text, &header)
+        continuesLine = false
+    }
+
+    private var place: HeaderClass {
+        switch state {
+        case .primary, .body: .primary
+        case .mime: .mime
+        case .nested: .nested
+        }
+    }
+
+    /// Leaves a header section; what the body then is depends on the Content-Type.
+    private mutating func endHeaders(isText: Bool, _ events: inout some ScannerEvents) {
+        endHeader(&events)
+        if state == .primary { events.endOfHeaders(at: position, isText: isText) }
+        bodyOffset = 0
+        if isText || contentType != .message {
+            state = .body
+            if !isText, contentType == .multipart { contentType = .other }
+        } else {
+            state = .nested
+            contentType = .text
+        }
+    }
+
+    private mutating func readContentType(_ header: UnsafeRawBufferPointer) {
+        var items = HeaderTokens(header, from: "Content-Type:".utf8.count)
+        guard let item = items.nextItem(), let type = item.first else {
+            contentType = .other
+            return
+        }
+        let subtype = items.isSpecial(item.second, UInt8(ascii: "/")) ? item.third : nil
+        if items.isToken(type, "text") {
+            contentType = .text
+        } else if items.isToken(type, "message") {
+            let isMessage = items.isToken(subtype, "rfc822") || items.isToken(subtype, "global")
+            contentType = isMessage ? .message : .otherMessage
+        } else if items.isToken(type, "multipart") {
+            contentType = .multipart
+            pushBoundaries(&items, partType: items.isToken(subtype, "digest") ? .message : .text)
+        }
+        // Any other type leaves what was there, as in mime_state_content_type().
+    }
+
+    /// Every `boundary=` counts: which of several a mail reader takes is anyone's guess.
+    private mutating func pushBoundaries(_ items: inout HeaderTokens, partType: ContentType) {
+        while let item = items.nextItem() {
+            guard let value = item.third, items.isToken(item.first, "boundary"),
+                items.isSpecial(item.second, UInt8(ascii: "="))
+            else { continue }
+            guard boundaries.count <= limits.mimeNesting else {
+                nestingExceeded = true
+                continue
+            }
+            let text = items.value(value).prefix(limits.mimeBoundaryLength)
+            boundaries.append(Boundary(text: Array(text), partType: partType))
+        }
+    }
+
+    // MARK: - Body
+
+    private var isChecked: Bool {
+        wantsBody && (limits.bodyChecksSize == 0 || bodyOffset < limits.bodyChecksSize)
+    }
+
+    /// One record of the body, which may be a boundary.
+    private mutating func takeBodyRecord(
+        _ raw: UnsafeRawBufferPointer, _ text: UnsafeRawBufferPointer, _ isPiece: Bool,
+        _ events: inout some ScannerEvents
+    ) {
+        if !boundaries.isEmpty, !continuesLine { readBoundary(text) }
+        // An empty line matches nothing.
+        if isChecked, !text.isEmpty {
+            events.body(BodyText(text: raw, offset: position, isRecord: true))
+        }
+        bodyOffset += text.count + 1
+        advance(raw, isPiece)
+    }
+
+    /// Whether `line` is a boundary: a prefix is enough, and the innermost counts.
+    private mutating func readBoundary(_ line: UnsafeRawBufferPointer) {
+        guard line.count > 2, line[0] == UInt8(ascii: "-"), line[1] == UInt8(ascii: "-"),
+            let index = boundaries.lastIndex(where: { line.dropFirst(2).starts(with: $0.text) })
+        else { return }
+        let boundary = boundaries[index]
+        boundaries.removeLast(boundaries.count - 1 - index)
+        if line.dropFirst(2 + boundary.text.count).starts(with: "--".utf8) {
+            boundaries.removeLast()
+            state = .body
+            contentType = .other
+            bodyOffset = 0
+        } else {
+            state = .mime
+            contentType = boundary.partType
+        }
+    }
+
+    /// Takes whole lines of body text in one go: up to a boundary, a line that is too long, or
+    /// the end of the text that is checked. 0 when the record at hand needs a closer look.
+    private mutating func takeBody(
+        _ bytes: UnsafeRawBufferPointer, _ events: inout some ScannerEvents
+    ) -> Int {
+        guard isChecked else { return skipBody(bytes) }
+        let base = bytes.baseAddress!
+        let wholeLines = limits.bodyChecksSize == 0 ? Int.max : limits.bodyChecksSize
+        let hasBoundaries = !boundaries.isEmpty
+        let mayEnd = min(bytes.count, Self.longestText)
+        var (start, counted) = (0, bodyOffset)
+        while start < mayEnd, counted < wholeLines {
+            if hasBoundaries, bytes[start] == UInt8(ascii: "-"), isMaybeBoundary(bytes, start) {
+                break
+            }
+            let most = min(bytes.count - start, window(bytes[start]))
+            guard let newline = memchr(base + start, 0x0a, most) else { break }
+            let end = UnsafeRawPointer(newline) - base
+            var textEnd = end
+            while textEnd > start, bytes[textEnd - 1] == 0x0d { textEnd -= 1 }
+            if hasCR(bytes, start, textEnd) { break }
+            counted += textEnd - start + 1
+            start = end + 1
+        }
+        guard start > 0 else { return 0 }
+        events.body(
+            BodyText(
+                text: UnsafeRawBufferPointer(rebasing: bytes[..<start]), offset: position,
+                isRecord: false))
+        bodyOffset = counted
+        position += start
+        return start
+    }
+
+    /// Text that goes to the checks at once, so that their offsets stay small.
+    private static let longestText = 1 << 16
+
+    /// Passes over body text that nobody looks at, up to what may be a boundary.
+    private mutating func skipBody(_ bytes: UnsafeRawBufferPointer) -> Int {
+        if boundaries.isEmpty {
+            // Nothing that follows can change a thing.
+            position += bytes.count
+            return bytes.count
+        }
+        var start = 0
+        while start < bytes.count {
+            if bytes[start] == UInt8(ascii: "-"), isMaybeBoundary(bytes, start) { break }
+            let most = min(bytes.count - start, window(bytes[start]))
+            guard let newline = memchr(bytes.baseAddress! + start, 0x0a, most) else { break }
+            start = UnsafeRawPointer(newline) - bytes.baseAddress! + 1
+        }
+        // The offset is past the limit and only grows, until a boundary sets it back.
+        position += start
+        return start
+    }
+
+    /// Two hyphens, or one and no more bytes yet.
+    private func isMaybeBoundary(_ bytes: UnsafeRawBufferPointer, _ start: Int) -> Bool {
+        start + 1 >= bytes.count || bytes[start + 1] == UInt8(ascii: "-")
+    }
+}
+
+extension UnsafeRawBufferPointer {
+    /// Without the LF at its end and all CRs before it; as it is when it has no LF.
+    package var withoutLineEnd: UnsafeRawBufferPointer {
+        guard last == 0x0a else { return self }
+        var end = count - 1
+        while end > 0, self[end - 1] == 0x0d { end -= 1 }
+        return UnsafeRawBufferPointer(rebasing: self[..<end])
+    }
+
+    /// Postfix keeps headers as C strings.
+    fileprivate var upToNUL: UnsafeRawBufferPointer {
+        guard let base = baseAddress, let end = memchr(base, 0, count) else { return self }
+        return UnsafeRawBufferPointer(start: base, count: UnsafeRawPointer(end) - base)
+    }
+
+    fileprivate func suffix(from start: Int) -> UnsafeRawBufferPointer {
+        UnsafeRawBufferPointer(rebasing: self[start...])
+    }
+}

@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: Apache-2.0
+internal import CVectorscan
+internal import Glibc
+internal import Synchronization
+
+private let lastNumber = Atomic<UInt64>(0)
+
+/// All rules of a list as one Vectorscan database: one pass over a header, or over many body
+/// lines, tells which rules can find their pattern where. PCRE2 then decides.
+package final class FastPass: Sendable {
+    // Safe to share: a database is never written after it was built; scratch is per thread
+    // (Hyperscan API reference, "Scratch space").
+    nonisolated(unsafe) let database: OpaquePointer?
+    let subject: FastPattern.Subject
+    /// Unlike its address never used again.
+    let number: UInt64
+    /// By rule: whether the database has its pattern.
+    private let covered: [Bool]
+    /// Rules to be tried on every key: not in the database, or negated. Ascending.
+    let always: [UInt32]
+
+    init(
+        database: OpaquePointer?, subject: FastPattern.Subject, covered: [Bool], list: RuleList
+    ) {
+        self.database = database
+        self.subject = subject
+        number = lastNumber.wrappingAdd(1, ordering: .relaxed).newValue
+        self.covered = covered
+        always = list.entries.indices.filter { rule in
+            guard case .match = list.entries[rule].statement.operation else { return false }
+            return !covered[rule] || list.entries[rule].statement.expression?.negated == true
+        }.map(UInt32.init)
+    }
+
+    deinit { hs_free_database(database) }
+
+    var ruleCount: Int { covered.count }
+
+    func covers(_ rule: Int) -> Bool { covered[rule] }
+
+    /// Rules with a pattern that the database does not have.
+    package var uncovered: [Int] { covered.indices.filter { !covered[$0] } }
+}
+
+// MARK: - Building
+
+extension FastPass {
+    /// The patterns of `list` that can be scanned for, in the order of its rules.
+    struct Plan: Equatable {
+        var rules: [UInt32] = []
+        var patterns: [FastPattern] = []
+
+        init(_ list: RuleList, subject: FastPattern.Subject) {
+            for (rule, entry) in list.entries.enumerated() {
+                guard let source = entry.statement.expression?.source,
+                    let pattern = FastPattern(source, subject: subject)
+                else { continue }
+                rules.append(UInt32(rule))
+                patterns.append(pattern)
+            }
+        }
+
+        /// Leaves the patterns at `positions` out.
+        mutating func remove(_ positions: Set<Int>) {
+            let kept = rules.indices.filter { !positions.contains($0) }
+            rules = kept.map { rules[$0] }
+            patterns = kept.map { patterns[$0] }
+        }
+    }
+
+    /// Compiles the patterns of `list`, or takes them from `cache`; seconds for ten thousand.
+    package static func build(
+        for list: RuleList, body: Bool, cache: FastPassCache? = nil
+    ) -> FastPass {
+        let subject: FastPattern.Subject = body ? .lines : .header
+        var plan = Plan(list, subject: subject)
+        if let stored = cache?.load(plan, subject) {
+            plan.remove(stored.refused)
+            return FastPass(plan, stored.database, subject, list)
+        }
+        let (database, refused) = compile(plan, subject)
+        cache?.store(database, refused: refused, plan, subject)
+        plan.remove(refused)
+        return FastPass(plan, database, subject, list)
+    }
+
+    private convenience init(
+        _ plan: Plan, _ database: OpaquePointer?, _ subject: FastPattern.Subject, _ list: RuleList
+    ) {
+        var covered = [Bool](repeating: false, count: list.entries.count)
+        if database != nil { for rule in plan.rules { covered[Int(rule)] = true } }
+        self.init(database: database, subject: subject, covered: covered, list: list)
+    }
+
+    /// One database of all patterns; those that Vectorscan refuses are left out and named.
+    private static func compile(
+        _ plan: Plan, _ subject: FastPattern.Subject
+    ) -> (OpaquePointer?, refused: Set<Int>) {
+        guard !plan.rules.isEmpty else { return (nil, []) }
+        if let database = compile(plan, subject, without: []) { return (database, []) }
+        let refused = Set(plan.patterns.indices.filter { !isValid(plan.patterns[$0], subject) })
+        return (compile(plan, subject, without: refused), refused)
+    }
+
+    private static func compile(
+        _ plan: Plan, _ subject: FastPattern.Subject, without refused: Set<Int>
+    ) -> OpaquePointer? {
+        let kept = plan.patterns.indices.filter { !refused.contains($0) }
+        // One allocation holds all expressions, each with its NUL.
+        var text: [CChar] = []
+        var offsets: [Int] = []
+        for position in kept {
+            offsets.append(text.count)
+            text += plan.patterns[position].expression.map(CChar.init(bitPattern:)) + [0]
+        }
+        let flags = kept.map { compileFlags(of: plan.patterns[$0], subject) }
+        let rules = kept.map { plan.rules[$0] }
+        return text.withUnsafeBufferPointer { text in
+            var expressions = offsets.map { offset in text.baseAddress.map { $0 + offset } }
+            return expressions.withUnsafeMutableBufferPointer { expressions in
+                var database: OpaquePointer?
+                var failure: UnsafeMutablePointer<hs_compile_error_t>?
+                hs_compile_multi(
+                    expressions.baseAddress, flags, rules, UInt32(kept.count), UInt32(HS_MODE_BLOCK), nil,
+                    &database, &failure)
+                hs_free_compile_error(failure)
+                return database
+            }
+        }
+    }
+
+    private static func compileFlags(of pattern: FastPattern, _ subject: FastPattern.Subject) -> UInt32 {
+        var flags = 0
+        if pattern.caseless { flags |= Int(HS_FLAG_CASELESS) }
+        if pattern.multiline { flags |= Int(HS_FLAG_MULTILINE) }
+        // A rule's `.` may cross a folded header's newlines, and there are none in a body line.
+        if subject == .header { flags |= Int(HS_FLAG_DOTALL) }
+        return UInt32(flags)
+    }
+
+    private static func isValid(
+        _ pattern: FastPattern, _ subject: FastPattern.Subject
+    ) -> Bool {
+        var info: UnsafeMutablePointer<hs_expr_info_t>?
+        var failure: UnsafeMutablePointer<hs_compile_error_t>?
+        let text = pattern.expression.map(CChar.init(bitPattern:)) + [0]
+        defer {
+            free(info)
+            hs_free_compile_error(failure)
+        }
+        return hs_expression_info(text, compileFlags(of: pattern, subject), &info, &failure) == HS_SUCCESS
+    }
+}

@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: Apache-2.0
+internal import CVectorscan
+internal import Glibc
+
+/// Compiled databases on disk, so that a restart with ten thousand rules scans at once.
+///
+/// A file is taken only if it, and the directory, belong to the service's own user and nobody
+/// else may write there: a database from another hand could be made to run amok in the scanner.
+package struct FastPassCache: Sendable {
+    let directory: String
+
+    package init(directory: String) { self.directory = directory }
+
+    struct Stored {
+        let database: OpaquePointer
+        /// Positions in the plan that Vectorscan refused.
+        let refused: Set<Int>
+    }
+
+    /// The database for exactly these patterns, this library and this processor; nil when there
+    /// is none, or none that can be trusted.
+    func load(_ plan: FastPass.Plan, _ subject: FastPattern.Subject) -> Stored? {
+        let key = Self.key(plan, subject)
+        guard directoryIsTrusted, let content = read(path(key)) else { return nil }
+        // The whole key is in the file: the name is only a hash of it.
+        var reader = Reader(content)
+        guard reader.take(key.count) == key[...], let refusedCount = reader.number(),
+            refusedCount <= plan.rules.count
+        else { return nil }
+        var refused: Set<Int> = []
+        for _ in 0..<refusedCount {
+            guard let position = reader.number(), position < plan.rules.count else { return nil }
+            refused.insert(position)
+        }
+        guard let blob = reader.rest else { return nil }
+        // Vectorscan checks its own version, platform and checksum.
+        var database: OpaquePointer?
+        let code = blob.withUnsafeBytes {
+            hs_deserialize_database(
+                $0.baseAddress?.assumingMemoryBound(to: CChar.self), $0.count, &database)
+        }
+        guard code == HS_SUCCESS, let database else { return nil }
+        return Stored(database: database, refused: refused)
+    }
+
+    /// Keeps a database; a failure costs the next start its time and is no error.
+    func store(
+        _ database: OpaquePointer?, refused: Set<Int>, _ plan: FastPass.Plan,
+        _ subject: FastPattern.Subject
+    ) {
+        guard let database, makeDirectory(), directoryIsTrusted else { return }
+        let key = Self.key(plan, subject)
+        var content = key
+        content += Self.bytes(of: refused.count)
+        for position in refused.sorted() { content += Self.bytes(of: position) }
+        var blob: UnsafeMutablePointer<CChar>?
+        var length = 0
+        guard hs_serialize_database(database, &blob, &length) == HS_SUCCESS, let blob else { return }
+        content += UnsafeRawBufferPointer(start: blob, count: length)
+        free(blob)
+        write(content, to: path(key))
+    }
+
+    // MARK: - Contents
+
+    private static func key(_ plan: FastPass.Plan, _ subject: FastPattern.Subject) -> [UInt8] {
+        var key = Array("weir fast pass 1\n".utf8)
+        key += Array(String(cString: hs_version()).utf8) + [0, subject == .header ? 1 : 2]
+        key += bytes(of: plan.patterns.count)
+        for (rule, pattern) in zip(plan.rules, plan.patterns) {
+            key += bytes(of: Int(rule))
+            key += [pattern.caseless ? 1 : 0, pattern.multiline ? 1 : 0]
+            key += bytes(of: pattern.expression.count) + pattern.expression
+        }
+        return key
+    }
+
+    private static func bytes(of number: Int) -> [UInt8] {
+        withUnsafeBytes(of: UInt32(number).littleEndian, Array.init)
+    }
+
+    private struct Reader {
+        var content: ArraySlice<UInt8>
+
+        init(_ content: [UInt8]) { self.content = content[...] }
+
+        var rest: ArraySlice<UInt8>? { content.isEmpty ? nil : content }
+
+        mutating func take(_ count: Int) -> ArraySlice<UInt8>? {
+            guard content.count >= count else { return nil }
+            defer { content = content.dropFirst(count) }
+            return content.prefix(count)
+        }
+
+        mutating func number() -> Int? {
+            take(4).map { $0.reversed().reduce(0) { $0 << 8 | Int($1) } }
+        }
+    }
+
+    // MARK: - Files
+
+    private func path(_ key: [UInt8]) -> String {
+        // FNV-1a.
+        let hash = key.reduce(0xcbf2_9ce4_8422_2325 as UInt64) { ($0 ^ UInt64($1)) &* 0x100_0000_01b3 }
+        let digits = String(hash, radix: 16)
+        return directory + "/rules-" + String(repeating: "0", count: 16 - digits.count) + digits
+    }
+
+    private func makeDirectory() -> Bool { mkdir(directory, 0o700) == 0 || errno == EEXIST }
+
+    private static func isTrusted(_ status: stat) -> Bool {
+        status.st_uid == geteuid() && status.st_mode & 0o022 == 0
+    }
+
+    private var directoryIsTrusted: Bool {
+        var status = stat()
+        return lstat(directory, &status) == 0 && status.st_mode & S_IFMT == S_IFDIR
+            && Self.isTrusted(status)
+    }
+
+    private func read(_ path: String) -> [UInt8]? {
+        let descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK)
+        guard descriptor >= 0 else { return nil }
+        defer { close(descriptor) }
+        var status = stat()
+        guard fstat(descriptor, &status) == 0, status.st_mode & S_IFMT == S_IFREG,
+            Self.isTrusted(status), status.st_size <= 1 << 30
+        else { return nil }
+        let size = Int(status.st_size)
+        let content = [UInt8](unsafeUninitializedCapacity: size) { buffer, count in
+            while count < size {
+                let got = Glibc.read(descriptor, buffer.baseAddress! + count, size - count)
+                if got <= 0 { break }
+                count += got
+            }
+        }
+        return content.count == size ? content : nil
+    }
+
+    /// Writes beside the file and renames, so that a reader never sees half of one.
+    private func write(_ content: [UInt8], to path: String) {
+        let temporary = "\(path).\(getpid())"
+        let descriptor = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0o600)
+        guard descriptor >= 0 else { return }
+        var written = 0
+        content.withUnsafeBytes { bytes in
+            while written < bytes.count {
+                let count = Glibc.write(
+                    descriptor, bytes.baseAddress! + written, bytes.count - written)
+                if count <= 0 { break }
+                written += count
+            }
+        }
+        close(descriptor)
+        if written != content.count || rename(temporary, path) != 0 { unlink(temporary) }
+    }
+}

@@ -1,0 +1,520 @@
+// SPDX-License-Identifier: Apache-2.0
+internal import MailSyntax
+internal import Patterns
+
+/// A rule's pattern made ready for the multi-pattern scan: a regular expression that matches,
+/// with the same end, wherever the rule's own does. It may match more, never less.
+///
+/// Only constructs known to mean the same to PCRE2 (or POSIX) and Vectorscan are carried over;
+/// what can't be is widened where that is safe (a look-around becomes nothing, a back-reference
+/// any text, a large repeat an open one) and otherwise the pattern is not taken at all.
+struct FastPattern: Equatable {
+    /// What is scanned at once.
+    enum Subject: Hashable {
+        /// One logical header, as the rules see it.
+        case header
+        /// Many body lines with their line ends, which the rules never see.
+        case lines
+    }
+
+    let expression: [UInt8]
+    let caseless: Bool
+    let multiline: Bool
+
+    /// nil when the pattern can't be taken, or can match nothing at all and so everywhere.
+    init?(_ source: PatternSource, subject: Subject) {
+        var rewriter: PatternRewriter
+        switch source.syntax {
+        case .pcre(let options):
+            rewriter = PatternRewriter(source.bytes, subject: subject, dialect: .pcre)
+            rewriter.extended = options.contains(.extended)
+            rewriter.caseless = options.contains(.caseless)
+            rewriter.multiline = options.contains(.multiline)
+        case .posix(let options):
+            // Basic expressions are rare enough to go unfiltered.
+            guard options.contains(.extended) else { return nil }
+            rewriter = PatternRewriter(source.bytes, subject: subject, dialect: .posix)
+            rewriter.caseless = options.contains(.caseless)
+            rewriter.multiline = options.contains(.newlines)
+        }
+        do throws(PatternRewriter.Unfit) {
+            let result = try rewriter.rewrite()
+            guard result.minimum > 0 else { return nil }
+            expression = result.text
+            caseless = rewriter.caseless
+            multiline = rewriter.multiline || subject == .lines
+        } catch {
+            return nil
+        }
+    }
+}
+
+/// Recursive descent over a pattern, writing the wider one as it goes.
+struct PatternRewriter {
+    enum Dialect { case pcre, posix }
+    /// The pattern has something that can't be carried over.
+    struct Unfit: Error {}
+
+    /// A piece of the pattern, rewritten.
+    struct Piece {
+        var text: [UInt8] = []
+        /// Least number of bytes it matches.
+        var minimum = 0
+        /// Number of positions it compiles to, about; 0 for `^`, `$`, `\b` and the like.
+        var weight = 0
+    }
+
+    /// Repeats beyond this are opened: `.{0,200}` scans as `.*`, and costs as little.
+    static let largestRepeat = 32
+    /// A pattern that compiles to more positions than this is left to PCRE2 alone, which keeps
+    /// the time that compiling takes in bounds.
+    static let largestWeight = 3_000
+    static let deepestNesting = 60
+
+    private let source: [UInt8]
+    private let subject: FastPattern.Subject
+    private let dialect: Dialect
+    private var index = 0
+    private var depth = 0
+    var extended = false
+    var caseless = false
+    var multiline = false
+
+    init(_ source: [UInt8], subject: FastPattern.Subject, dialect: Dialect) {
+        self.source = source
+        self.subject = subject
+        self.dialect = dialect
+    }
+
+    mutating func rewrite() throws(Unfit) -> Piece {
+        // (*UTF) and its like change the meaning of all that follows.
+        if dialect == .pcre, source.starts(with: Array("(*".utf8)) { throw Unfit() }
+        let result = try alternatives()
+        guard index == source.count, result.weight <= Self.largestWeight else { throw Unfit() }
+        return result
+    }
+
+    private mutating func alternatives() throws(Unfit) -> Piece {
+        depth += 1
+        defer { depth -= 1 }
+        guard depth <= Self.deepestNesting else { throw Unfit() }
+        var result = try sequence()
+        while peek() == UInt8(ascii: "|") {
+            index += 1
+            let next = try sequence()
+            result.text += [UInt8(ascii: "|")] + next.text
+            result.minimum = min(result.minimum, next.minimum)
+            result.weight += next.weight
+        }
+        return result
+    }
+
+    private mutating func sequence() throws(Unfit) -> Piece {
+        var result = Piece()
+        while true {
+            skipExtended()
+            guard let byte = peek(), byte != UInt8(ascii: "|"), byte != UInt8(ascii: ")") else {
+                return result
+            }
+            let piece = try quantified(try atom())
+            result.text += piece.text
+            result.minimum += piece.minimum
+            result.weight += piece.weight
+            guard result.weight <= Self.largestWeight else { throw Unfit() }
+        }
+    }
+
+    // MARK: - Quantifiers
+
+    private mutating func quantified(_ atom: Piece) throws(Unfit) -> Piece {
+        var piece = atom
+        while true {
+            skipExtended()
+            guard let (low, high) = try quantifier() else { return piece }
+            if dialect == .pcre {
+                // Lazy ones match the same, possessive ones less.
+                skipExtended()
+                if peek() == UInt8(ascii: "?") || peek() == UInt8(ascii: "+") { index += 1 }
+            }
+            // A repeated assertion, such as `$?`, may hold or not: assume it does.
+            if piece.weight == 0 {
+                if dialect == .posix { throw Unfit() }
+                return Piece()
+            }
+            piece = repeated(piece, low, high)
+            if dialect == .pcre { return piece }
+        }
+    }
+
+    private func repeated(_ piece: Piece, _ low: Int, _ high: Int?) -> Piece {
+        let least = min(low, Self.largestRepeat)
+        let most = high.flatMap { $0 > Self.largestRepeat ? nil : $0 }
+        var result = Piece(text: Array("(?:".utf8) + piece.text + Array("){".utf8))
+        result.text += Array("\(least),\(most.map(String.init) ?? "")}".utf8)
+        result.minimum = piece.minimum * least
+        result.weight = piece.weight * max(most ?? least, 1)
+        return result
+    }
+
+    /// `*`, `+`, `?`, `{n}`, `{n,}` or `{n,m}` as its bounds, nil when there is none here.
+    private mutating func quantifier() throws(Unfit) -> (Int, Int?)? {
+        switch peek() {
+        case UInt8(ascii: "*"):
+            index += 1
+            return (0, nil)
+        case UInt8(ascii: "+"):
+            index += 1
+            return (1, nil)
+        case UInt8(ascii: "?"):
+            index += 1
+            return (0, 1)
+        case UInt8(ascii: "{"):
+            return try interval()
+        default:
+            return nil
+        }
+    }
+
+    private mutating func interval() throws(Unfit) -> (Int, Int?)? {
+        let start = index
+        index += 1
+        guard let low = number() else {
+            // PCRE2 before 10.43 takes {,m} for text; POSIX refuses or guesses.
+            if dialect == .posix || peek() == UInt8(ascii: ",") { throw Unfit() }
+            index = start
+            return nil
+        }
+        var high: Int? = low
+        if peek() == UInt8(ascii: ",") {
+            index += 1
+            high = number()
+        }
+        guard peek() == UInt8(ascii: "}") else {
+            if dialect == .posix { throw Unfit() }
+            index = start
+            return nil
+        }
+        index += 1
+        return (low, high)
+    }
+
+    private mutating func number() -> Int? {
+        let digits = source[index...].prefix { $0.isDigit }
+        index += digits.count
+        return Int(String(decoding: digits, as: UTF8.self))
+    }
+
+    // MARK: - Atoms
+
+    private mutating func atom() throws(Unfit) -> Piece {
+        let byte = source[index]
+        index += 1
+        switch byte {
+        case UInt8(ascii: "."):
+            return Piece(text: [byte], minimum: 1, weight: 1)
+        case UInt8(ascii: "^"):
+            return assertion("^")
+        case UInt8(ascii: "$"):
+            return endOfSubject
+        case UInt8(ascii: "["):
+            return try bracketExpression()
+        case UInt8(ascii: "("):
+            return try group()
+        case UInt8(ascii: "\\"):
+            return try dialect == .pcre ? perlEscape() : posixEscape()
+        case UInt8(ascii: "*"), UInt8(ascii: "+"), UInt8(ascii: "?"):
+            // Text in some dialects, an error in others.
+            throw Unfit()
+        case UInt8(ascii: "{") where dialect == .posix:
+            throw Unfit()
+        default:
+            return literal(byte)
+        }
+    }
+
+    /// The rules never see a line's end, any CR before it included, nor the newlines that a
+    /// scanned header is padded with.
+    private var endOfSubject: Piece {
+        assertion(subject == .lines ? "(?:\\r*$)" : "(?:\\n*$)")
+    }
+
+    private func assertion(_ text: String) -> Piece {
+        Piece(text: Array(text.utf8))
+    }
+
+    private func literal(_ byte: UInt8) -> Piece {
+        Piece(text: escaped(byte), minimum: 1, weight: 1)
+    }
+
+    private func escaped(_ byte: UInt8) -> [UInt8] {
+        if byte.isAlphanumeric { return [byte] }
+        let digits = Array("0123456789abcdef".utf8)
+        return Array("\\x".utf8) + [digits[Int(byte >> 4)], digits[Int(byte & 15)]]
+    }
+
+    private mutating func group() throws(Unfit) -> Piece {
+        var isLookaround = false
+        if dialect == .pcre {
+            if peek() == UInt8(ascii: "*") { throw Unfit() }
+            if peek() == UInt8(ascii: "?") {
+                index += 1
+                switch try groupKind() {
+                case .nothing: return Piece()
+                case .lookaround: isLookaround = true
+                case .group: break
+                }
+            }
+        }
+        var piece = try alternatives()
+        guard peek() == UInt8(ascii: ")") else { throw Unfit() }
+        index += 1
+        if isLookaround { return Piece() }
+        piece.text = Array("(?:".utf8) + piece.text + Array(")".utf8)
+        return piece
+    }
+
+    private enum GroupKind { case nothing, group, lookaround }
+
+    /// What follows `(?`: consumed up to the group's content, or with its `)`.
+    private mutating func groupKind() throws(Unfit) -> GroupKind {
+        guard let byte = peek() else { throw Unfit() }
+        index += 1
+        switch byte {
+        case UInt8(ascii: ":"), UInt8(ascii: ">"):
+            return .group
+        case UInt8(ascii: "="), UInt8(ascii: "!"):
+            return .lookaround
+        case UInt8(ascii: "<"):
+            if peek() == UInt8(ascii: "=") || peek() == UInt8(ascii: "!") {
+                index += 1
+                return .lookaround
+            }
+            return try namedGroup(end: UInt8(ascii: ">"))
+        case UInt8(ascii: "'"):
+            return try namedGroup(end: byte)
+        case UInt8(ascii: "P") where peek() == UInt8(ascii: "<"):
+            index += 1
+            return try namedGroup(end: UInt8(ascii: ">"))
+        default:
+            index -= 1
+            return try inlineFlags()
+        }
+    }
+
+    private mutating func namedGroup(end: UInt8) throws(Unfit) -> GroupKind {
+        while let byte = peek(), byte != end { index += 1 }
+        guard peek() == end else { throw Unfit() }
+        index += 1
+        return .group
+    }
+
+    /// `(?i)`, `(?s-m:` and so on: every flag is taken for the whole pattern if it widens it,
+    /// and left out if it narrows it.
+    private mutating func inlineFlags() throws(Unfit) -> GroupKind {
+        var on = true
+        while let byte = peek() {
+            index += 1
+            switch byte {
+            case UInt8(ascii: "-"): on = false
+            case UInt8(ascii: "i"): caseless = caseless || on
+            case UInt8(ascii: "m"): multiline = multiline || on
+            case UInt8(ascii: "s"), UInt8(ascii: "U"), UInt8(ascii: "J"): break
+            case UInt8(ascii: ":"): return .group
+            case UInt8(ascii: ")"): return .nothing
+            default: throw Unfit()
+            }
+        }
+        throw Unfit()
+    }
+
+    private func peek() -> UInt8? { index < source.count ? source[index] : nil }
+
+    /// Under `x`, white space and comments between items are nothing.
+    private mutating func skipExtended() {
+        guard extended else { return }
+        while let byte = peek() {
+            if byte.isSpace {
+                index += 1
+            } else if byte == UInt8(ascii: "#") {
+                while let byte = peek(), byte != UInt8(ascii: "\n") { index += 1 }
+            } else {
+                return
+            }
+        }
+    }
+}
+
+// MARK: - Escapes
+
+extension PatternRewriter {
+    private mutating func perlEscape() throws(Unfit) -> Piece {
+        guard let byte = peek() else { throw Unfit() }
+        index += 1
+        switch byte {
+        case let byte where Self.escapedClass(byte) != nil:
+            let ranges = Self.escapedClass(byte) ?? ""
+            return Piece(text: Array("[\(ranges)]".utf8), minimum: 1, weight: 1)
+        case UInt8(ascii: "b"): return assertion("\\b")
+        case UInt8(ascii: "B"): return assertion("\\B")
+        case UInt8(ascii: "A"), UInt8(ascii: "G"): return assertion("^")
+        case UInt8(ascii: "z"), UInt8(ascii: "Z"): return endOfSubject
+        case UInt8(ascii: "Q"): return try quoted()
+        case UInt8(ascii: "1")...UInt8(ascii: "9"):
+            // Two digits may be a group or an octal number.
+            if peek()?.isDigit == true { throw Unfit() }
+            return Piece(text: Array(".*".utf8), weight: 1)
+        default:
+            return literal(try codeUnit(after: byte))
+        }
+    }
+
+    /// The byte that an escape stands for, in a class or outside of one.
+    private mutating func codeUnit(after byte: UInt8) throws(Unfit) -> UInt8 {
+        switch byte {
+        case UInt8(ascii: "n"): return 0x0a
+        case UInt8(ascii: "r"): return 0x0d
+        case UInt8(ascii: "t"): return 0x09
+        case UInt8(ascii: "f"): return 0x0c
+        case UInt8(ascii: "e"): return 0x1b
+        case UInt8(ascii: "a"): return 0x07
+        case UInt8(ascii: "x"): return try hexadecimal()
+        default:
+            if byte.isAlphanumeric { throw Unfit() }
+            return byte
+        }
+    }
+
+    private mutating func hexadecimal() throws(Unfit) -> UInt8 {
+        let braced = peek() == UInt8(ascii: "{")
+        if braced { index += 1 }
+        let digits = source[index...].prefix(braced ? 8 : 2).prefix {
+            $0.isDigit || 0x61...0x66 ~= ($0 | 0x20)
+        }
+        index += digits.count
+        if braced {
+            guard peek() == UInt8(ascii: "}") else { throw Unfit() }
+            index += 1
+        }
+        guard let value = UInt8(String(decoding: digits, as: UTF8.self), radix: 16) else {
+            throw Unfit()
+        }
+        return value
+    }
+
+    private mutating func quoted() throws(Unfit) -> Piece {
+        var text: [UInt8] = []
+        var count = 0
+        while let byte = peek() {
+            if byte == UInt8(ascii: "\\"), index + 1 < source.count,
+                source[index + 1] == UInt8(ascii: "E")
+            {
+                index += 2
+                break
+            }
+            text += escaped(byte)
+            count += 1
+            index += 1
+        }
+        // A quantifier here would repeat the last byte only.
+        skipExtended()
+        if let byte = peek(), Array("*+?{".utf8).contains(byte) { throw Unfit() }
+        return Piece(text: text, minimum: count, weight: count)
+    }
+
+    private mutating func posixEscape() throws(Unfit) -> Piece {
+        guard let byte = peek(), !byte.isAlphanumeric,
+            !Array("<>`'".utf8).contains(byte)
+        else { throw Unfit() }
+        index += 1
+        return literal(byte)
+    }
+}
+
+// MARK: - Bracket expressions
+
+extension PatternRewriter {
+    /// The ranges of a POSIX class in the C locale.
+    private static func namedRanges(_ name: [UInt8]) -> String? {
+        switch String(decoding: name, as: UTF8.self) {
+        case "alpha": "A-Za-z"
+        case "digit": "0-9"
+        case "alnum": "0-9A-Za-z"
+        case "upper": "A-Z"
+        case "lower": "a-z"
+        case "space": "\\x09-\\x0d\\x20"
+        case "blank": "\\x09\\x20"
+        case "punct": "\\x21-\\x2f\\x3a-\\x40\\x5b-\\x60\\x7b-\\x7e"
+        case "print": "\\x20-\\x7e"
+        case "graph": "\\x21-\\x7e"
+        case "cntrl": "\\x00-\\x1f\\x7f"
+        case "xdigit": "0-9A-Fa-f"
+        default: nil
+        }
+    }
+
+    /// The ranges of `\d` and its like, written out so that both engines mean the same by them.
+    private static func escapedClass(_ letter: UInt8) -> String? {
+        switch letter {
+        case UInt8(ascii: "d"): "0-9"
+        case UInt8(ascii: "D"): "\\x00-\\x2f\\x3a-\\xff"
+        case UInt8(ascii: "s"): "\\x09-\\x0d\\x20"
+        case UInt8(ascii: "S"): "\\x00-\\x08\\x0e-\\x1f\\x21-\\xff"
+        case UInt8(ascii: "w"): "0-9A-Z_a-z"
+        case UInt8(ascii: "W"): "\\x00-\\x2f\\x3a-\\x40\\x5b-\\x5e\\x60\\x7b-\\xff"
+        default: nil
+        }
+    }
+
+    private mutating func bracketExpression() throws(Unfit) -> Piece {
+        var text: [UInt8] = [UInt8(ascii: "[")]
+        if peek() == UInt8(ascii: "^") {
+            text.append(UInt8(ascii: "^"))
+            index += 1
+        }
+        let start = index
+        while let byte = peek(), byte != UInt8(ascii: "]") || index == start {
+            index += 1
+            switch byte {
+            case UInt8(ascii: "\\") where dialect == .pcre:
+                guard let next = peek() else { throw Unfit() }
+                index += 1
+                if let ranges = Self.escapedClass(next) {
+                    text += try classInBrackets(ranges, after: text)
+                } else {
+                    text += escaped(try next == UInt8(ascii: "b") ? 0x08 : codeUnit(after: next))
+                }
+            case UInt8(ascii: "[") where Array(":.=".utf8).contains(peek() ?? 0):
+                text += try classInBrackets(try namedClass(), after: text)
+            case UInt8(ascii: "-"):
+                // At either end of the brackets a hyphen is itself.
+                let isLiteral = index == start + 1 || peek() == UInt8(ascii: "]")
+                text += isLiteral ? escaped(byte) : [byte]
+            default:
+                text += escaped(byte)
+            }
+        }
+        guard peek() == UInt8(ascii: "]") else { throw Unfit() }
+        index += 1
+        return Piece(text: text + [UInt8(ascii: "]")], minimum: 1, weight: 1)
+    }
+
+    /// A class among the brackets; what a hyphen beside one means differs, so that is not taken.
+    private func classInBrackets(_ ranges: String, after text: [UInt8]) throws(Unfit) -> [UInt8] {
+        let hyphen = UInt8(ascii: "-")
+        let isFollowed = peek() == hyphen && index + 1 < source.count
+            && source[index + 1] != UInt8(ascii: "]")
+        guard text.last != hyphen, !isFollowed else { throw Unfit() }
+        return Array(ranges.utf8)
+    }
+
+    /// The ranges of `[:alpha:]`, from after its `[`.
+    private mutating func namedClass() throws(Unfit) -> String {
+        guard peek() == UInt8(ascii: ":"),
+            let end = source[(index + 1)...].firstIndex(of: UInt8(ascii: ":")),
+            end + 1 < source.count, source[end + 1] == UInt8(ascii: "]"),
+            let ranges = Self.namedRanges(Array(source[index + 1..<end]))
+        else { throw Unfit() }
+        index = end + 2
+        return ranges
+    }
+}

@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: Apache-2.0
+internal import Glibc
+
+extension Matcher {
+    /// The first rule that applies to a header or another text that is one key, by the fast
+    /// pass where there is one.
+    package func firstMatch(key: UnsafeRawBufferPointer, in list: RuleList, pass: FastPass?)
+        -> Match?
+    {
+        let key = Self.upToNUL(key)
+        guard let pass, let hits = scan.scan(key, with: pass) else {
+            return firstMatch(key, in: list)
+        }
+        if hits.isEmpty, pass.always.isEmpty { return nil }
+        return withRules(of: hits[...]) {
+            firstMatch(key, in: list, pass: pass, candidates: $0)
+        }
+    }
+
+    /// The rule numbers of hits on one line, for the time of `body`.
+    func withRules<Result>(
+        of hits: ArraySlice<UInt64>, _ body: (UnsafeBufferPointer<UInt32>) -> Result
+    ) -> Result {
+        withUnsafeTemporaryAllocation(of: UInt32.self, capacity: hits.count) { rules in
+            for (index, hit) in hits.enumerated() {
+                rules.initializeElement(at: index, to: UInt32(truncatingIfNeeded: hit))
+            }
+            return body(UnsafeBufferPointer(rules))
+        }
+    }
+
+    /// Scans body lines at once: calls `body` with the start of each line that may match, and
+    /// the rules that may match there, in order, until it returns false. Where one scan can't
+    /// tell, that is each line, to be scanned on its own.
+    package func forEachCandidateLine(
+        in text: UnsafeRawBufferPointer, of list: RuleList, pass: FastPass?,
+        _ body: (Int, LineCandidates) -> Bool
+    ) {
+        // A key ends at a NUL, and what ends there the scan of the whole text would not see.
+        guard let pass, Self.upToNUL(text).count == text.count,
+            let hits = scan.scan(text, with: pass)
+        else {
+            var start = 0
+            while start < text.count {
+                guard body(start, .unknown) else { return }
+                start = endOfLine(text, start)
+            }
+            return
+        }
+        if pass.always.isEmpty {
+            forEachHit(hits, body)
+        } else {
+            forEachLine(text, hits, body)
+        }
+    }
+
+    private func forEachHit(_ hits: [UInt64], _ body: (Int, LineCandidates) -> Bool) {
+        var first = 0
+        while first < hits.count {
+            let start = hits[first] >> 32
+            let end = hits[first...].firstIndex { $0 >> 32 != start } ?? hits.count
+            guard body(Int(start), .hits(hits[first..<end])) else { return }
+            first = end
+        }
+    }
+
+    private func forEachLine(
+        _ text: UnsafeRawBufferPointer, _ hits: [UInt64], _ body: (Int, LineCandidates) -> Bool
+    ) {
+        var (start, first) = (0, 0)
+        while start < text.count {
+            let end = hits[first...].firstIndex { $0 >> 32 != start } ?? hits.count
+            guard body(start, .hits(hits[first..<end])) else { return }
+            first = end
+            start = endOfLine(text, start)
+        }
+    }
+
+    private func endOfLine(_ text: UnsafeRawBufferPointer, _ start: Int) -> Int {
+        guard let base = text.baseAddress, let end = memchr(base + start, 0x0a, text.count - start)
+        else { return text.count }
+        return UnsafeRawPointer(end) - base + 1
+    }
+
+    /// The first rule that applies to a line that `forEachCandidateLine` named.
+    package func firstMatch(
+        line: UnsafeRawBufferPointer, in list: RuleList, pass: FastPass?,
+        candidates: LineCandidates
+    ) -> Match? {
+        guard let pass, case .hits(let hits) = candidates else {
+            return firstMatch(key: line, in: list, pass: pass)
+        }
+        return withRules(of: hits) {
+            firstMatch(line, in: list, pass: pass, candidates: $0)
+        }
+    }
+}
+
+/// Which rules may match a line.
+package enum LineCandidates {
+    /// Not known yet.
+    case unknown
+    /// Those of the hits, and those that are always tried.
+    case hits(ArraySlice<UInt64>)
+}

@@ -1,0 +1,252 @@
+// SPDX-License-Identifier: Apache-2.0
+internal import Glibc
+package import Patterns
+
+/// What a lookup found.
+package struct Match: Sendable {
+    /// The rule's number in its list.
+    package let rule: Int
+    /// The right-hand side with its groups filled in; empty when the rule has none, which
+    /// Postfix takes for an error of the table.
+    package let text: [UInt8]
+}
+
+/// A rule that was given up: it counts as no match, and the operator should know.
+package struct GivenUp: Sendable {
+    package let rule: Int
+    package let reason: String
+}
+
+/// Looks keys up in rule lists: the working memory of one thread, for any number of lists.
+///
+/// A message has a budget of time for all its lookups; what it does not cover counts as no match.
+package final class Matcher {
+    let scratch: Scratch
+    let scan = ScanScratch()
+    private let clock: @Sendable () -> UInt64
+    private let budget: UInt64
+    private var spent: UInt64 = 0
+    /// Rules given up since they were last taken.
+    package private(set) var givenUp: [GivenUp] = []
+    private var budgetIsReported = false
+    /// Those that were reported for this message.
+    private var reported: Set<RuleLocation> = []
+    /// Which `if`s hold for the key at hand: the key's number, and the answer.
+    private var conditions: [(key: UInt64, holds: Bool)] = []
+    private var key: UInt64 = 0
+    private var tries = 0
+
+    /// Without a fast pass one try in this many is timed, and stands for as many.
+    private static let samplingInterval = 64
+
+    /// `budget` is per message, `clock` monotonic; both in nanoseconds.
+    package init(
+        limits: MatchLimits = MatchLimits(), budget: UInt64 = 5_000_000_000,
+        clock: @escaping @Sendable () -> UInt64 = monotonicNanoseconds
+    ) {
+        scratch = Scratch(limits: limits)
+        self.budget = budget
+        self.clock = clock
+    }
+
+    /// Starts the budget anew.
+    package func beginMessage() {
+        spent = 0
+        budgetIsReported = false
+        if !givenUp.isEmpty { givenUp = [] }
+        if !reported.isEmpty { reported = [] }
+    }
+
+    /// The rules given up, each once a message.
+    package func takeGivenUp() -> [GivenUp] {
+        defer { givenUp = [] }
+        return givenUp
+    }
+
+    /// Whether the message has no time left; the first rule that this meets is reported.
+    private func isOverBudget(at rule: Int, _ list: RuleList, more: UInt64 = 0) -> Bool {
+        guard spent + more >= budget else { return false }
+        if !budgetIsReported, rule < list.entries.count {
+            budgetIsReported = true
+            giveUp(rule, "the message's time budget is spent", list)
+        }
+        return true
+    }
+
+    // MARK: - One rule after the other
+
+    /// The first rule that applies to `key`, as Postfix finds it: each in turn.
+    package func firstMatch(_ key: UnsafeRawBufferPointer, in list: RuleList) -> Match? {
+        guard !isOverBudget(at: 0, list) else { return nil }
+        let key = Self.upToNUL(key)
+        let start = clock()
+        defer { spent += clock() &- start }
+        var index = 0
+        while index < list.entries.count {
+            let entry = list.entries[index]
+            guard let expression = entry.statement.expression else {
+                index += 1
+                continue
+            }
+            tries += 1
+            let isSample = tries % Self.samplingInterval == 0
+            if isSample, isOverBudget(at: index, list, more: clock() &- start) { return nil }
+            let applies =
+                isSample
+                ? sampled(index, expression, key, list) : applies(index, expression, key, list)
+            switch entry.statement.operation {
+            case .match(let replacement) where applies && secondApplies(index, key, list):
+                return match(index, replacement, key, list)
+            case .if where !applies:
+                index = entry.elsewhere
+            case .match, .if, .endif:
+                index += 1
+            }
+        }
+        return nil
+    }
+
+    private func sampled(
+        _ rule: Int, _ expression: Expression, _ key: UnsafeRawBufferPointer, _ list: RuleList
+    ) -> Bool {
+        let start = clock()
+        defer {
+            let time = (clock() &- start) * UInt64(Self.samplingInterval)
+            list.counters.add(time: time, to: rule)
+        }
+        return applies(rule, expression, key, list)
+    }
+
+    // MARK: - Candidates only
+
+    /// The first rule that applies to `key`, given that of the rules that `pass` knows only
+    /// `candidates` (in ascending order) can find their pattern in it.
+    func firstMatch(
+        _ wholeKey: UnsafeRawBufferPointer, in list: RuleList, pass: FastPass,
+        candidates: UnsafeBufferPointer<UInt32>
+    ) -> Match? {
+        guard !isOverBudget(at: 0, list) else { return nil }
+        let key = Self.upToNUL(wholeKey)
+        self.key &+= 1
+        if conditions.count < list.entries.count {
+            conditions = Array(repeating: (0, false), count: list.entries.count)
+        }
+        // Two ascending lists: what the scan found, and what it can't rule out.
+        var (found, always) = (0, 0)
+        while found < candidates.count || always < pass.always.count {
+            let next: UInt32
+            if always == pass.always.count
+                || (found < candidates.count && candidates[found] < pass.always[always])
+            {
+                next = candidates[found]
+                found += 1
+            } else {
+                next = pass.always[always]
+                always += 1
+                if found < candidates.count, candidates[found] == next { found += 1 }
+            }
+            let rule = Int(next)
+            guard case .match(let replacement) = list.entries[rule].statement.operation,
+                isReached(rule, key, list, pass, candidates),
+                holds(rule, key, list, pass, candidates), secondApplies(rule, key, list)
+            else { continue }
+            return match(rule, replacement, key, list)
+        }
+        return nil
+    }
+
+    /// Whether all `if`s around the rule hold.
+    private func isReached(
+        _ rule: Int, _ key: UnsafeRawBufferPointer, _ list: RuleList, _ pass: FastPass,
+        _ candidates: UnsafeBufferPointer<UInt32>
+    ) -> Bool {
+        guard let condition = list.entries[rule].enclosing else { return true }
+        if conditions[condition].key == self.key { return conditions[condition].holds }
+        let result =
+            isReached(condition, key, list, pass, candidates)
+            && holds(condition, key, list, pass, candidates)
+        conditions[condition] = (self.key, result)
+        return result
+    }
+
+    private func holds(
+        _ rule: Int, _ key: UnsafeRawBufferPointer, _ list: RuleList, _ pass: FastPass,
+        _ candidates: UnsafeBufferPointer<UInt32>
+    ) -> Bool {
+        guard let expression = list.entries[rule].statement.expression else { return false }
+        if pass.covers(rule), !candidates.contains(sorted: UInt32(rule)) {
+            return expression.negated
+        }
+        guard !isOverBudget(at: rule, list) else { return false }
+        let start = clock()
+        let result = applies(rule, expression, key, list)
+        let time = clock() &- start
+        spent += time
+        list.counters.add(time: time, to: rule)
+        return result
+    }
+
+    // MARK: - Results
+
+    private func applies(
+        _ rule: Int, _ expression: Expression, _ key: UnsafeRawBufferPointer, _ list: RuleList
+    ) -> Bool {
+        guard let result = expression.applies(to: key, using: scratch) else {
+            giveUp(rule, scratch.failure, list)
+            return false
+        }
+        return result
+    }
+
+    private func secondApplies(
+        _ rule: Int, _ key: UnsafeRawBufferPointer, _ list: RuleList
+    ) -> Bool {
+        let statement = list.entries[rule].statement
+        guard let second = statement.second, let first = statement.expression else { return true }
+        // The groups come from the first pattern, so that is matched again behind the second.
+        return applies(rule, second, key, list) && applies(rule, first, key, list)
+    }
+
+    private func giveUp(_ rule: Int, _ reason: String, _ list: RuleList) {
+        list.counters.addLimit(to: rule)
+        // One report a rule and message: a line is not worth a line of log.
+        if reported.insert(list.location(of: rule)).inserted {
+            givenUp.append(GivenUp(rule: rule, reason: reason))
+        }
+    }
+
+    private func match(
+        _ rule: Int, _ replacement: Replacement, _ key: UnsafeRawBufferPointer, _ list: RuleList
+    ) -> Match {
+        list.counters.addHit(at: clock(), to: rule)
+        if let literal = replacement.literal { return Match(rule: rule, text: literal) }
+        let expression = list.entries[rule].statement.expression
+        var text: [UInt8] = []
+        for segment in replacement.segments {
+            switch segment {
+            case .literal(let bytes): text += bytes
+            case .group(let group):
+                if let range = expression?.capture(group, in: scratch) { text += key[range] }
+            }
+        }
+        return Match(rule: rule, text: text)
+    }
+
+    /// Postfix keeps keys as C strings.
+    static func upToNUL(_ key: UnsafeRawBufferPointer) -> UnsafeRawBufferPointer {
+        guard let base = key.baseAddress, let end = memchr(base, 0, key.count) else { return key }
+        return UnsafeRawBufferPointer(start: base, count: UnsafeRawPointer(end) - base)
+    }
+}
+
+extension UnsafeBufferPointer<UInt32> {
+    /// Binary search.
+    func contains(sorted element: UInt32) -> Bool {
+        var (low, high) = (0, count)
+        while low < high {
+            let middle = (low + high) / 2
+            if self[middle] < element { low = middle + 1 } else { high = middle }
+        }
+        return low < count && self[low] == element
+    }
+}

@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: Apache-2.0
+import MailSyntax
+
+/// The right-hand side of a rule: literal text and `$n` (Postfix `mac_parse.c`).
+package struct Replacement: Equatable, Sendable {
+    enum Segment: Equatable {
+        case literal([UInt8])
+        /// A capturing group, from 1.
+        case group(Int)
+    }
+
+    let segments: [Segment]
+    /// Largest group named; 0 when the text is all literal.
+    let largestGroup: Int
+
+    /// The text when it does not depend on what matched.
+    var literal: [UInt8]? {
+        guard largestGroup == 0 else { return nil }
+        guard case .literal(let text)? = segments.first else { return [] }
+        return text
+    }
+}
+
+/// Why a right-hand side can't be used.
+enum ReplacementFault: Equatable {
+    case truncated
+    case emptyName
+    case notANumber([UInt8])
+    case outOfRange([UInt8])
+}
+
+extension Replacement {
+    /// Parses `text`; all faults are reported, and the first that leaves nothing to parse is last.
+    static func parse(_ text: ArraySlice<UInt8>) -> (Replacement?, [ReplacementFault]) {
+        var segments: [Segment] = []
+        var literal: [UInt8] = []
+        var largest = 0
+        var faults: [ReplacementFault] = []
+        var index = text.startIndex
+
+        while index < text.endIndex {
+            guard text[index] == UInt8(ascii: "$") else {
+                literal.append(text[index])
+                index += 1
+                continue
+            }
+            index += 1
+            if index < text.endIndex, text[index] == UInt8(ascii: "$") {
+                literal.append(UInt8(ascii: "$"))
+                index += 1
+                continue
+            }
+            if !literal.isEmpty { segments.append(.literal(literal)) }
+            literal = []
+            let isBracketed = index < text.endIndex && Array("{(".utf8).contains(text[index])
+            guard let name = takeName(text, &index) else { return (nil, faults + [.truncated]) }
+            // mac_parse() goes no further with brackets once there was a fault.
+            if isBracketed, !faults.isEmpty { break }
+            guard !name.isEmpty else { return (nil, faults + [.emptyName]) }
+            guard name.allSatisfy(\.isDigit) else {
+                faults.append(.notANumber(Array(name)))
+                continue
+            }
+            // Ten digits are beyond any group count; more would overflow.
+            let group = Int(String(decoding: name.prefix(10), as: UTF8.self)) ?? 0
+            guard group > 0 else {
+                faults.append(.outOfRange(Array(name)))
+                continue
+            }
+            segments.append(.group(group))
+            largest = max(largest, group)
+        }
+        if !literal.isEmpty { segments.append(.literal(literal)) }
+        guard faults.isEmpty else { return (nil, faults) }
+        return (Replacement(segments: segments, largestGroup: largest), [])
+    }
+
+    /// The name after a `$`: `n`, `{n}` or `(n)`, brackets nested; nil when one does not close.
+    private static func takeName(
+        _ text: ArraySlice<UInt8>, _ index: inout Int
+    ) -> ArraySlice<UInt8>? {
+        let open = index < text.endIndex ? text[index] : 0
+        guard open == UInt8(ascii: "{") || open == UInt8(ascii: "(") else {
+            let start = index
+            while index < text.endIndex,
+                text[index].isAlphanumeric || text[index] == UInt8(ascii: "_")
+            {
+                index += 1
+            }
+            return text[start..<index]
+        }
+        let close = open == UInt8(ascii: "{") ? UInt8(ascii: "}") : UInt8(ascii: ")")
+        index += 1
+        let start = index
+        var level = 1
+        while index < text.endIndex {
+            if text[index] == open { level += 1 }
+            if text[index] == close { level -= 1 }
+            index += 1
+            if level == 0 { return text[start..<index - 1] }
+        }
+        return nil
+    }
+}

@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+internal import Synchronization
+
+/// The tables of one class of checks in order: the first table with a result wins (`maps.c`).
+/// A rule is known by its position in all of them together.
+package final class RuleList: Sendable {
+    struct Entry: Sendable {
+        let statement: Table.Statement
+        let table: Int
+        /// The innermost `if` around it, as a rule number.
+        let enclosing: Int?
+        /// Where the search goes on when this is an `if` that does not hold.
+        let elsewhere: Int
+    }
+
+    package let tables: [Table]
+    let entries: [Entry]
+    package let counters: RuleCounters
+    private let slot = Mutex<FastPass?>(nil)
+
+    package init(tables: [Table]) {
+        self.tables = tables
+        var entries: [Entry] = []
+        for (number, table) in tables.enumerated() {
+            let base = entries.count
+            for statement in table.statements {
+                var elsewhere = base + table.statements.count
+                if case .if(let endif?) = statement.operation { elsewhere = base + endif }
+                entries.append(
+                    Entry(
+                        statement: statement, table: number,
+                        enclosing: statement.enclosing.map { base + $0 }, elsewhere: elsewhere))
+            }
+        }
+        self.entries = entries
+        counters = RuleCounters(count: entries.count)
+    }
+
+    package var isEmpty: Bool { entries.isEmpty }
+    package var count: Int { entries.count }
+
+    /// The multi-pattern scan, once there is one; until then every rule is tried in turn, with
+    /// the same result.
+    package var fastPass: FastPass? {
+        get { slot.withLock { $0 } }
+        set { slot.withLock { $0 = newValue } }
+    }
+
+    /// Where a rule stands, as in `pcre:/etc/postfix/header_checks:12`.
+    package func location(of rule: Int) -> RuleLocation {
+        let entry = entries[rule]
+        return RuleLocation(table: tables[entry.table].name, line: entry.statement.line)
+    }
+}
+
+/// A rule's table and line.
+package struct RuleLocation: Hashable, Sendable, CustomStringConvertible {
+    package let table: String
+    package let line: Int
+
+    package var description: String { "\(table):\(line)" }
+}

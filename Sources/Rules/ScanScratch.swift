@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: Apache-2.0
+internal import CVectorscan
+internal import Glibc
+
+/// Working memory of one thread of scanning: Vectorscan's own, and what a scan found.
+final class ScanScratch {
+    private var scratch: OpaquePointer?
+    /// The text and `padding` newlines behind it.
+    private var padded = UnsafeMutableRawBufferPointer.allocate(byteCount: 8_192, alignment: 64)
+    /// Vectorscan 5.4.9 misses patterns in the last bytes of what it scans, up to the size of a
+    /// vector less one (x86: shufti and vermicelli), so nothing that counts may be there.
+    private static let padding = 64
+    /// The passes that `scratch` was made ready for last; it only ever grows.
+    private var ready: [UInt64] = []
+    private var state = State()
+
+    /// Where a rule last found its pattern: hits between the bounds are on a line that is
+    /// known already.
+    private struct Line {
+        var start: UInt32 = 1
+        var end: UInt32 = 0
+    }
+
+    /// What the callback works on.
+    private struct State {
+        var text = UnsafeRawBufferPointer(start: nil, count: 0)
+        var isHeader = false
+        var lines: [Line] = []
+        /// Line start in the upper half, rule in the lower.
+        var hits: [UInt64] = []
+        var limit = 0
+    }
+
+    deinit {
+        hs_free_scratch(scratch)
+        padded.deallocate()
+    }
+
+    /// Scans `text`; nil when the scan can't tell, for want of memory or for too many hits.
+    ///
+    /// Each hit is a rule and the start of the line where its pattern ends, 0 in a header. They
+    /// come out in ascending order, without duplicates.
+    func scan(_ text: UnsafeRawBufferPointer, with pass: FastPass) -> [UInt64]? {
+        state.hits.removeAll(keepingCapacity: true)
+        guard let database = pass.database, !text.isEmpty else { return state.hits }
+        guard prepare(pass, database) else { return nil }
+        state.text = text
+        state.isHeader = pass.subject == .header
+        let length = text.count + Self.padding
+        if length > padded.count {
+            padded.deallocate()
+            padded = .allocate(byteCount: length, alignment: 64)
+        }
+        padded.copyMemory(from: text)
+        memset(padded.baseAddress! + text.count, 0x0a, Self.padding)
+        let code = withUnsafeMutablePointer(to: &state) { state in
+            hs_scan(
+                database, padded.baseAddress, UInt32(length), 0, scratch,
+                { rule, _, end, _, context in
+                    let state = context!.assumingMemoryBound(to: State.self)
+                    return ScanScratch.note(rule, end: Int(end), &state.pointee)
+                }, state)
+        }
+        for hit in state.hits { state.lines[Int(UInt32(truncatingIfNeeded: hit))] = Line() }
+        guard code == HS_SUCCESS else { return nil }
+        if state.hits.count > 1 { sortHits() }
+        return state.hits
+    }
+
+    private func prepare(_ pass: FastPass, _ database: OpaquePointer) -> Bool {
+        guard !ready.contains(pass.number) else { return true }
+        guard hs_alloc_scratch(database, &scratch) == HS_SUCCESS else { return false }
+        if ready.count == 8 { ready.removeFirst() }
+        ready.append(pass.number)
+        if state.lines.count < pass.ruleCount {
+            state.lines = Array(repeating: Line(), count: pass.ruleCount)
+        }
+        // A line on its own never has more hits than there are rules.
+        state.limit = max(state.limit, 4_096, pass.ruleCount)
+        return true
+    }
+
+    private static func note(_ rule: UInt32, end: Int, _ state: inout State) -> Int32 {
+        // A header is one line, and its `$` takes the padding with it.
+        let end = state.isHeader ? 0 : end
+        guard end <= state.text.count else { return 0 }
+        let known = state.lines[Int(rule)]
+        if known.start <= end, end <= known.end { return 0 }
+        guard state.hits.count < state.limit else { return 1 }
+        let line = state.isHeader ? 0..<state.text.count : lineBounds(around: end, state.text)
+        state.lines[Int(rule)] = Line(start: UInt32(line.lowerBound), end: UInt32(line.upperBound))
+        state.hits.append(UInt64(line.lowerBound) << 32 | UInt64(rule))
+        return 0
+    }
+
+    /// From the line's first byte to its newline, which belongs to it, or the end of the text.
+    private static func lineBounds(around end: Int, _ text: UnsafeRawBufferPointer) -> Range<Int> {
+        guard let base = text.baseAddress else { return 0..<0 }
+        var start = end
+        while start > 0, text[start - 1] != 0x0a { start -= 1 }
+        let after = memchr(base + end, 0x0a, text.count - end)
+        return start..<(after.map { UnsafeRawPointer($0) - base } ?? text.count)
+    }
+
+    private func sortHits() {
+        state.hits.sort()
+        var kept = 1
+        for index in 1..<state.hits.count where state.hits[index] != state.hits[kept - 1] {
+            state.hits[kept] = state.hits[index]
+            kept += 1
+        }
+        state.hits.removeLast(state.hits.count - kept)
+    }
+}

@@ -1,0 +1,252 @@
+// SPDX-License-Identifier: Apache-2.0
+import ArgumentParser
+import Filter
+import Foundation
+import Rules
+
+/// `weir check`: what the rules would do to messages, without doing it.
+struct CheckCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "check",
+        abstract: "Show what the header and body checks do to messages.",
+        discussion: """
+            Prints every rule that matches, with its class, the byte offset of the header or \
+            line, its table and line, and its action; then the difference that it makes. Takes \
+            messages, mbox files, Maildirs and folders.
+
+            EXAMPLE: weir check --config /etc/weir/weir.yaml ~/Maildir
+            """)
+
+    @Option(help: "The configuration file.")
+    var config = "/etc/weir/weir.yaml"
+
+    @Flag(help: "Print one JSON object for each message, one a line.")
+    var json = false
+
+    @Argument(help: "Messages: files, mbox files, Maildirs, folders.")
+    var messages: [String]
+
+    mutating func run() throws {
+        let rules = try loadRules()
+        let files: [String]
+        do {
+            files = try MessageFiles.expand(messages)
+        } catch {
+            throw complaint(error.localizedDescription, EX_NOINPUT)
+        }
+        if files.count > 100 { prepareFastPass(rules) }
+        let report: any CheckReport = json ? JSONCheckReport() : TextCheckReport()
+        let filter = MessageFilter(rules, matcher: Matcher(rules.checks))
+        var progress = Progress(total: files.count)
+        var unreadable = 0
+        for file in files {
+            progress.step()
+            do {
+                for message in try MessageFiles.messages(in: file) {
+                    filter.begin(rules)
+                    filter.update(message.content)
+                    report.add(message, filter.finish())
+                }
+            } catch {
+                OutputStream(STDERR_FILENO).write(
+                    line: "weir check: \(file): \(error.localizedDescription)")
+                unreadable += 1
+            }
+        }
+        progress.end()
+        report.finish()
+        if unreadable > 0 { throw ExitCode(EX_NOINPUT) }
+    }
+
+    /// Worth its time where there are many messages; they need not wait for many rules.
+    private func prepareFastPass(_ rules: ContentRules) {
+        if rules.lists.reduce(0, { $0 + $1.list.count }) > 1_000 {
+            rules.prepareFastPassInBackground()
+        } else {
+            rules.prepareFastPass()
+        }
+    }
+
+    private func loadRules() throws -> ContentRules {
+        do {
+            let rules = try ContentRules(try loadContentChecks(configPath: config))
+            for warning in rules.warnings {
+                OutputStream(STDERR_FILENO).write(line: "weir check: warning: \(warning)")
+            }
+            return rules
+        } catch let error as ContentRules.Faults {
+            throw complaint(error.faults.map(\.description).joined(separator: "\n"), EX_CONFIG)
+        } catch {
+            throw complaint("\(config): \(error)", EX_CONFIG)
+        }
+    }
+
+    private func complaint(_ message: String, _ status: Int32) -> ExitCode {
+        OutputStream(STDERR_FILENO).write(line: "weir check: \(message)")
+        return ExitCode(status)
+    }
+}
+
+extension Matcher {
+    convenience init(_ checks: ContentChecks) {
+        let (seconds, attoseconds) = checks.messageBudget.components
+        let budget = UInt64(clamping: seconds) * 1_000_000_000 + UInt64(attoseconds / 1_000_000_000)
+        self.init(limits: checks.matchLimits, budget: budget)
+    }
+}
+
+/// How far a long run has got, on a terminal, once it has taken two seconds.
+private struct Progress {
+    let total: Int
+    private var done = 0
+    private var lastShown = monotonicNanoseconds() + 1_900_000_000
+    private var isShown = false
+
+    init(total: Int) { self.total = total }
+
+    mutating func step() {
+        done += 1
+        guard monotonicNanoseconds() > lastShown + 100_000_000, isatty(STDERR_FILENO) == 1 else {
+            return
+        }
+        lastShown = monotonicNanoseconds()
+        isShown = true
+        OutputStream(STDERR_FILENO).write("\r\(done) of \(total) files".utf8)
+    }
+
+    func end() {
+        if isShown { OutputStream(STDERR_FILENO).write("\r\u{1b}[K".utf8) }
+    }
+}
+
+// MARK: - Reports
+
+private protocol CheckReport {
+    func add(_ message: MessageFile, _ verdict: Verdict)
+    func finish()
+}
+
+private final class TextCheckReport: CheckReport {
+    private let output = OutputStream(STDOUT_FILENO)
+    private var count = 0
+    private var matched = 0
+
+    private enum Colour: String {
+        case red = "31", green = "32", cyan = "36", bold = "1"
+    }
+
+    private func coloured(_ text: String, _ colour: Colour) -> String {
+        OutputStream.isTerminal ? "\u{1b}[\(colour.rawValue)m\(text)\u{1b}[0m" : text
+    }
+
+    func add(_ message: MessageFile, _ verdict: Verdict) {
+        count += 1
+        output.write(
+            line: coloured(printable(message.name.utf8), .bold) + ": " + summary(verdict))
+        guard !verdict.matches.isEmpty || !verdict.notes.isEmpty else { return }
+        matched += 1
+        for match in verdict.matches {
+            output.write(
+                line: "  \(match.subject.rawValue) offset \(match.offset) \(match.location): "
+                    + printable(match.action))
+            output.write(line: "    " + printable(match.content))
+            if let fault = match.fault { output.write(line: "    warning: " + fault) }
+        }
+        for note in verdict.notes { output.write(line: "  note: \(note)") }
+        for line in MessageDifference(message.content, verdict.edits).lines {
+            switch line {
+            case .place(let number): output.write(line: coloured("@@ line \(number) @@", .cyan))
+            case .context(let text): output.write(line: " " + printable(text))
+            case .removed(let text): output.write(line: coloured("-" + printable(text), .red))
+            case .added(let text): output.write(line: coloured("+" + printable(text), .green))
+            }
+        }
+    }
+
+    func finish() {
+        if count > 1 { output.write(line: "\(count) messages, \(matched) with something to report") }
+    }
+
+    private func summary(_ verdict: Verdict) -> String {
+        var parts: [String] = []
+        switch verdict.disposition {
+        case .accept: parts.append(verdict.edits.isEmpty ? "unchanged" : "changed")
+        case .refuse(let refusal): parts.append("refused: \(refusal.code) " + printable(refusal.text))
+        case .discard: parts.append("discarded")
+        }
+        if verdict.isHeld { parts.append("held") }
+        if let filter = verdict.filter { parts.append("filter " + printable(filter)) }
+        if let redirect = verdict.redirect { parts.append("redirected to " + printable(redirect)) }
+        parts += verdict.bcc.map { "bcc " + printable($0) }
+        return parts.joined(separator: ", ")
+    }
+}
+
+private final class JSONCheckReport: CheckReport {
+    private struct Message: Encodable {
+        struct Match: Encodable {
+            let `class`: String
+            let offset: Int
+            let table: String
+            let line: Int
+            let action: String
+            let content: String
+            let fault: String?
+        }
+        struct Change: Encodable {
+            let offset: Int
+            let length: Int
+            /// Base64, with LF as line end.
+            let replacement: Data
+        }
+
+        let name: String
+        let disposition: String
+        let code: Int?
+        let text: String?
+        let held: Bool
+        let filter: String?
+        let redirect: String?
+        let bcc: [String]
+        let matches: [Match]
+        let notes: [String]
+        let edits: [Change]
+    }
+
+    private let output = OutputStream(STDOUT_FILENO)
+    private let encoder = JSONEncoder()
+
+    init() { encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes] }
+
+    func add(_ message: MessageFile, _ verdict: Verdict) {
+        var (disposition, refusal): (String, Refusal?) = ("accept", nil)
+        switch verdict.disposition {
+        case .accept: break
+        case .refuse(let reason): (disposition, refusal) = ("refuse", reason)
+        case .discard: disposition = "discard"
+        }
+        let result = Message(
+            name: message.name, disposition: disposition, code: refusal?.code,
+            text: refusal.map { text($0.text) }, held: verdict.isHeld,
+            filter: verdict.filter.map(text), redirect: verdict.redirect.map(text),
+            bcc: verdict.bcc.map(text),
+            matches: verdict.matches.map {
+                Message.Match(
+                    class: $0.subject.rawValue, offset: $0.offset, table: $0.location.table,
+                    line: $0.location.line, action: text($0.action), content: text($0.content),
+                    fault: $0.fault)
+            },
+            notes: verdict.notes.map { "\($0)" },
+            edits: verdict.edits.map {
+                Message.Change(
+                    offset: $0.range.lowerBound, length: $0.range.count,
+                    replacement: Data($0.replacement))
+            })
+        // Strings, numbers and finite arrays only: encoding can't fail.
+        if let line = try? encoder.encode(result) { output.write(line + [0x0a]) }
+    }
+
+    func finish() {}
+
+    private func text(_ bytes: [UInt8]) -> String { String(decoding: bytes, as: UTF8.self) }
+}

@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: Apache-2.0
+import ArgumentParser
+import Glibc
+import Rules
+
+/// `weir query`: one lookup in a table, with postmap(1)'s output and exit status.
+struct QueryCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "query",
+        abstract: "Look a key up in a pcre: or regexp: table, as postmap -q does.",
+        discussion: """
+            Prints the result and exits 0, or exits 1 when no rule matches. With - as the key, \
+            the keys are read from standard input, one a line, and printed before their results.
+
+            EXAMPLE: weir query pcre:/etc/postfix/header_checks 'Subject: hello'
+            """)
+
+    @Flag(
+        name: .shortAndLong,
+        help: "Look up as header and body checks do: any bytes, and an empty key matches nothing.")
+    var checks = false
+
+    @Argument(help: "The table, as TYPE:FILE; TYPE is pcre or regexp.")
+    var table: String
+
+    @Argument(help: "The key, or - for keys from standard input.")
+    var key: String
+
+    mutating func run() throws {
+        let list: RuleList
+        do {
+            list = RuleList(tables: [try Table(named: table)])
+        } catch {
+            warn("fatal: \(error)")
+            throw ExitCode.failure
+        }
+        for warning in list.tables[0].warnings { warn("warning: \(warning)") }
+
+        var query = Query(list: list, isCheck: checks)
+        let found = try key == "-" ? query.lookUpAll() : query.lookUp(rawArgument(key), echo: false)
+        if !found { throw ExitCode.failure }
+    }
+
+    /// The argument's own bytes: Swift's strings replace what is not UTF-8.
+    private func rawArgument(_ text: String) -> [UInt8] {
+        let arguments = UnsafeBufferPointer(
+            start: CommandLine.unsafeArgv, count: Int(CommandLine.argc))
+        let raw = arguments.last { $0.map { String(cString: $0) == text } ?? false } ?? nil
+        guard let raw else { return Array(text.utf8) }
+        return Array(UnsafeRawBufferPointer(start: raw, count: strlen(raw)))
+    }
+}
+
+/// Lookups of any number of keys in one table.
+private struct Query {
+    let list: RuleList
+    let isCheck: Bool
+    let matcher = Matcher()
+    let output = OutputStream(STDOUT_FILENO)
+
+    mutating func lookUpAll() throws -> Bool {
+        var found = false
+        for line in InputLines() {
+            found = try lookUp(Array(line.prefix { $0 != 0 }), echo: true) || found
+        }
+        return found
+    }
+
+    /// Prints what the table has for `key`; false when it has nothing.
+    mutating func lookUp(_ key: [UInt8], echo: Bool) throws -> Bool {
+        guard isCheck || isUTF8(key) else {
+            warn(
+                "warning: \(name): non-UTF-8 key \"\(printable(key))\": "
+                    + "malformed UTF-8 or invalid codepoint")
+            return false
+        }
+        if isCheck, key.isEmpty { return false }
+        matcher.beginMessage()
+        let match = key.withUnsafeBytes { matcher.firstMatch($0, in: list) }
+        for rule in matcher.givenUp {
+            let table = list.tables[0]
+            let line = list.location(of: rule.rule).line
+            warn("warning: \(table.type.rawValue) map \(table.path), line \(line): \(rule.reason)")
+        }
+        guard let match else { return false }
+        guard isCheck || isUTF8(match.text) else {
+            warn(
+                "warning: \(name): key \"\(printable(key))\": non-UTF-8 value "
+                    + "\"\(printable(match.text))\": malformed UTF-8 or invalid codepoint")
+            warn("fatal: table \(name): query error")
+            throw ExitCode.failure
+        }
+        if match.text.isEmpty {
+            warn(
+                "warning: table \(name): key \(printable(key)): "
+                    + "empty string result is not allowed")
+            warn("warning: table \(name) should return NO RESULT in case of NOT FOUND")
+        }
+        if echo { output.write(key + [UInt8(ascii: "\t")]) }
+        output.write(match.text + [0x0a])
+        return true
+    }
+
+    private var name: String { list.tables[0].name }
+
+    private func isUTF8(_ bytes: [UInt8]) -> Bool {
+        String(validating: bytes, as: UTF8.self) != nil
+    }
+}
+
+private func warn(_ message: String) {
+    OutputStream(STDERR_FILENO).write(line: "weir query: \(message)")
+}

@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: Apache-2.0
+import Filter
+import Glibc
+import Rules
+import Testing
+
+/// Rules from text, through files as the operator has them.
+private func rules(header: String = "", body: String = "", keep: Bool = false) throws -> ContentRules {
+    var template = Array("/tmp/weir-filter-XXXXXX".utf8CString)
+    let directory = try #require(mkdtemp(&template).map { String(cString: $0) })
+    defer { system("rm -rf '\(directory)'") }
+    var checks = ContentChecks()
+    checks.undisclosedRecipients = keep ? .keep : .strip
+    for (name, text) in [("header", header), ("body", body)] where !text.isEmpty {
+        let path = "\(directory)/\(name)"
+        let file = try #require(fopen(path, "w"))
+        fputs(text, file)
+        fclose(file)
+        if name == "header" { checks.header = ["pcre:\(path)"] } else { checks.body = ["pcre:\(path)"] }
+    }
+    let rules = try ContentRules(checks)
+    rules.prepareFastPass()
+    return rules
+}
+
+private func judge(_ message: String, _ rules: ContentRules) -> Verdict {
+    let filter = MessageFilter(rules, matcher: Matcher())
+    filter.update(Array(message.utf8))
+    return filter.finish()
+}
+
+private func result(_ message: String, _ rules: ContentRules) -> String {
+    let verdict = judge(message, rules)
+    return String(decoding: verdict.apply(to: Array(message.utf8), lineEnd: .crlf), as: UTF8.self)
+}
+
+@Suite struct MessageFilterTests {
+    private static let message = "Subject: hi\r\nTo: a@example.org\r\n\r\nfoo\r\nbar\r\n"
+
+    @Test(arguments: [
+        ("/^Subject/ PREPEND X-A: b", "", "X-A: b\r\nSubject: hi\r\nTo: a@example.org\r\n\r\nfoo\r\nbar\r\n"),
+        ("/^Subject: (.*)/ REPLACE Subject: [$1]", "", "Subject: [hi]\r\nTo: a@example.org\r\n\r\nfoo\r\nbar\r\n"),
+        ("/^To/ IGNORE", "/foo/ REPLACE baz", "Subject: hi\r\n\r\nbaz\r\nbar\r\n"),
+        ("", "/foo/ STRIP\n/bar/ PREPEND x", "Subject: hi\r\nTo: a@example.org\r\n\r\nx\r\nbar\r\n"),
+        ("/^Subject/ PASS", "/foo/ STRIP", message),
+        ("", "/foo/ REDIRECT nowhere", message),
+    ])
+    func edits(header: String, body: String, expected: String) throws {
+        #expect(result(Self.message, try rules(header: header, body: body)) == expected)
+    }
+
+    @Test(arguments: [
+        ("REJECT", 550, "5.7.1 message content rejected"), ("REJECT no", 550, "5.7.1 no"),
+        ("REJECT 4.7.0 later", 451, "4.7.0 later"), ("REJECT 2.0.0 odd", 451, "4.0.0 odd"),
+        ("", 451, "4.3.0 content check without an action, try again later"),
+    ])
+    func refusals(action: String, code: Int, text: String) throws {
+        let verdict = judge(Self.message, try rules(body: "/foo/ \(action)\n/bar/ DISCARD"))
+        #expect(verdict.disposition == .refuse(Refusal(code: code, text: Array(text.utf8))))
+        #expect(verdict.matches.count == 1)
+    }
+
+    @Test func otherActionsAddUp() throws {
+        let verdict = judge(
+            Self.message,
+            try rules(
+                header: "/^Subject/ FILTER a:b\n/^To/ FILTER c:d",
+                body: "/foo/ HOLD\n/bar/ BCC x@example.org"))
+        #expect(verdict.filter == Array("c:d".utf8))
+        #expect(verdict.isHeld)
+        #expect(verdict.bcc == [Array("x@example.org".utf8)])
+        #expect(verdict.edits.isEmpty && verdict.disposition == .accept)
+    }
+
+    @Test(arguments: [
+        "undisclosed-recipients:;", " Undisclosed Recipients: ;", "\r\n undisclosed-recipients:;",
+        "undisclosed-recipients:; (no To header on input)", "\"Undisclosed recipients\":;",
+        "(x) undisclosed_recipient : , ;", "undisclosed-recipients:;, undisclosed-recipients:;",
+    ])
+    func emptyGroupIsStripped(value: String) throws {
+        let rules = try rules()
+        #expect(result("A: b\r\nTo:\(value)\r\n\r\nx\r\n", rules) == "A: b\r\n\r\nx\r\n")
+    }
+
+    @Test(arguments: [
+        "a@example.org", "undisclosed-recipients: a@example.org;", "undisclosed-recipients:;, a@example.org",
+        "friends:;", "undisclosed-recipients", "undisclosed-recipients:", "\"undisclosed-recipients:;\" <a@example.org>",
+        "undisclosed-recipients:(;", "",
+    ])
+    func anyMailboxKeepsTheHeader(value: String) throws {
+        #expect(judge("To: \(value)\r\n\r\nx\r\n", try rules()).edits.isEmpty)
+    }
+
+    @Test func strippingIsSaidToBreakASignature() throws {
+        let message = "DKIM-Signature: v=1; h=From:\r\n To; b=x\r\nTo: undisclosed-recipients:;\r\n\r\nx\r\n"
+        #expect(
+            judge(message, try rules()).notes == [
+                .undisclosedRecipients(offset: 40), .brokenSignature(header: "to"),
+            ])
+        #expect(judge(message, try rules(keep: true)).edits.isEmpty)
+    }
+
+    @Test func aFilterServesOneMessageAfterTheOther() throws {
+        let rules = try rules(header: "/^Subject: bad/ REJECT")
+        let filter = MessageFilter(rules, matcher: Matcher())
+        for subject in ["bad", "good", "bad"] {
+            filter.begin(rules)
+            filter.update(Array("Subject: \(subject)\r\n\r\n".utf8))
+            #expect((filter.finish().disposition == .accept) == (subject == "good"))
+        }
+    }
+
+    @Test func headersThatComeApartAreTheSame() throws {
+        let rules = try rules(header: "/^Subject: a\\n\\sb$/ REJECT yes")
+        let filter = MessageFilter(rules, matcher: Matcher())
+        filter.addHeader(name: Array("Subject".utf8), value: Array(" a\nb".utf8))
+        #expect(filter.finish().disposition == .refuse(Refusal(code: 550, text: Array("5.7.1 yes".utf8))))
+    }
+
+    @Test func budgetIsPerMessageAndNamed() throws {
+        let rules = try rules(body: (0..<200).map { "/rule\($0)x/ REJECT" }.joined(separator: "\n"))
+        rules.body.fastPass = nil
+        nonisolated(unsafe) var now: UInt64 = 0
+        let matcher = Matcher(budget: 50) {
+            now += 1
+            return now
+        }
+        let filter = MessageFilter(rules, matcher: matcher)
+        for _ in 0..<2 {
+            filter.begin(rules)
+            filter.update(Array(("\r\n" + String(repeating: "line\r\n", count: 100)).utf8))
+            let notes = filter.finish().notes
+            #expect(notes.count == 1)
+            guard case .givenUp(let location, let reason)? = notes.first else { continue }
+            #expect(location.line > 0)
+            #expect(reason == "the message's time budget is spent")
+        }
+    }
+
+    @Test func allUnusableTablesAreNamed() {
+        var checks = ContentChecks()
+        checks.header = ["pcre:/nonexistent/a", "hash:/b"]
+        checks.body = ["regexp:/"]
+        let faults = #expect(throws: ContentRules.Faults.self) { try ContentRules(checks) }
+        #expect(faults?.faults.count == 3)
+    }
+}

@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: Apache-2.0
+import MailSyntax
+import Testing
+
+/// Writes down what the scanner finds, one line an event.
+private struct Transcript: ScannerEvents {
+    var lines: [String] = []
+    /// Body text as its lines, so that it does not matter how many came at once.
+    mutating func header(_ header: Header) {
+        let mark = header.isVerbatim ? "" : " altered"
+        lines.append("\(header.checkedAs) \(header.range)\(mark) \(text(header.text))")
+    }
+
+    mutating func endOfHeaders(at offset: Int, isText: Bool) {
+        lines.append("end of headers \(offset)\(isText ? " text" : "")")
+    }
+
+    mutating func body(_ body: BodyText) {
+        var start = 0
+        while start < body.text.count {
+            let end = body.isRecord ? body.text.count : (body.text[start...].firstIndex(of: 0x0a) ?? body.text.count - 1) + 1
+            let line = UnsafeRawBufferPointer(rebasing: body.text[start..<end])
+            let key = line.withoutLineEnd
+            if !key.isEmpty { lines.append("body \(body.offset + start) \(text(key))") }
+            start = end
+        }
+    }
+
+    private func text(_ bytes: UnsafeRawBufferPointer) -> String {
+        bytes.count > 80 ? "\(bytes.count) bytes" : String(decoding: bytes, as: UTF8.self)
+    }
+}
+
+private func scan(_ message: [UInt8], pieces: Int = .max, limits: ScannerLimits = ScannerLimits()) -> [String] {
+    var scanner = MessageScanner(limits: limits)
+    var transcript = Transcript()
+    var start = 0
+    while start < message.count {
+        let end = min(message.count, start + min(pieces, message.count))
+        message[start..<end].withUnsafeBytes { scanner.update($0, &transcript) }
+        start = end
+    }
+    scanner.finish(&transcript)
+    return transcript.lines + (scanner.nestingExceeded ? ["nesting exceeded"] : [])
+}
+
+private func scan(_ message: String, limits: ScannerLimits = ScannerLimits()) -> [String] {
+    scan(Array(message.utf8), limits: limits)
+}
+
+@Suite struct MessageScannerTests {
+    @Test func classesOfHeaders() {
+        let message =
+            "To: a\r\nContent-Type: multipart/mixed; boundary=b\r\n\r\npre\r\n--b\r\nX-A : 1\r\n"
+            + "Content-Type: message/rfc822\r\n\r\nSubject: in\r\n here\r\n\r\nnested\r\n--b-- x\r\npost\r\n"
+        #expect(
+            scan(message) == [
+                "primary 0..<7 To: a", "mime 7..<50 Content-Type: multipart/mixed; boundary=b",
+                "end of headers 50", "body 52 pre", "body 57 --b", "mime 62..<71 altered X-A: 1",
+                "mime 71..<101 Content-Type: message/rfc822", "nested 103..<123 Subject: in\n here",
+                "body 125 nested", "body 133 --b-- x", "body 142 post",
+            ])
+    }
+
+    @Test(arguments: [
+        ("", ["end of headers 0"]),
+        ("\r\n", ["end of headers 0"]),
+        ("A: b", ["primary 0..<4 A: b", "end of headers 4"]),
+        ("text\r\n", ["end of headers 0 text", "body 0 text"]),
+        (" text\n", ["end of headers 0 text", "body 0  text"]),
+        ("From x\r\nA: b\r\n", ["primary 0..<8 altered X-Mailbox-Line: From x", "primary 8..<14 A: b", "end of headers 14"]),
+        ("A: b\0c\r\n d\r\n", ["primary 0..<12 altered A: b\n d", "end of headers 12"]),
+        ("A: b\rc\r\r\n", ["primary 0..<9 A: b c", "end of headers 9"]),
+        ("A: b\n\nx\ry\n", ["primary 0..<5 A: b", "end of headers 5", "body 6 x y"]),
+    ] as [(String, [String])])
+    func oddMessages(message: String, expected: [String]) {
+        #expect(scan(message) == expected)
+    }
+
+    @Test func longLinesAreTakenInPieces() {
+        let lines = scan("\r\n" + String(repeating: "x", count: 5_000) + "\r\n." + String(repeating: "y", count: 2_047) + "\r\n")
+        #expect(
+            lines == [
+                "end of headers 0", "body 2 2048 bytes", "body 2050 2048 bytes", "body 4098 904 bytes",
+                "body 5004 2047 bytes", "body 7051 y",
+            ])
+    }
+
+    @Test func bodyIsLookedAtUpToTheLimitOfEachSegment() {
+        var limits = ScannerLimits()
+        limits.bodyChecksSize = 10
+        let message = "Content-Type: multipart/mixed; boundary=b\n\n12345678\nx\ny\n--b\n\nz\n"
+        #expect(scan(message, limits: limits).dropFirst(2) == ["body 43 12345678", "body 61 z"])
+    }
+
+    @Test func nestingIsBounded() {
+        let part = "Content-Type: multipart/mixed; boundary=b\n\n--b\n"
+        #expect(!scan(String(repeating: part, count: 101)).contains("nesting exceeded"))
+        #expect(scan(String(repeating: part, count: 102)).contains("nesting exceeded"))
+        #expect(scan(String(repeating: part, count: 10_000)).last == "nesting exceeded")
+    }
+
+    @Test func headerIsBounded() {
+        let message = "A: x\n" + String(repeating: " " + String(repeating: "y", count: 999) + "\n", count: 10_000)
+        let lines = scan(message)
+        #expect(Int(lines[0].split(separator: " ")[3]).map { $0 < 102_400 + 2_048 + 1 } == true)
+        #expect(lines.count == 2)
+    }
+
+    private static let samples: [[UInt8]] = [
+        "To: a\r\nContent-Type: multipart/mixed;\r\n boundary=\"b\"\r\n\r\npre\r\n--b\r\nX-A : 1\r\n\r\n.dot\r\n-\r\n--\r\n--b--\r\nx\ry\r\n",
+        "A: b\r\n\r\n" + String(repeating: "e", count: 2_047) + "\r\n" + String(repeating: "f", count: 2_046) + "\r\nq",
+        "." + String(repeating: "d", count: 2_046) + "\r\n\r\n\r\n",
+        String(repeating: "N: " + String(repeating: "v", count: 3_000) + "\r\n w\r\n", count: 3) + "\r\n\0\r\r\n",
+    ].map { Array($0.utf8) }
+
+    /// Cut into pieces of every small size, a message gives what it gives in one.
+    @Test(arguments: 0..<4)
+    func piecesOfAnySize(sample: Int) {
+        let message = Self.samples[sample]
+        let whole = scan(message)
+        for size in Array(1...70) + [2_047, 2_048, 2_049] {
+            #expect(scan(message, pieces: size) == whole, "pieces of \(size)")
+        }
+    }
+}

@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: Apache-2.0
+import Glibc
+import Rules
+import Testing
+
+/// SplitMix64: the same numbers each time.
+struct Numbers: RandomNumberGenerator {
+    var state: UInt64
+
+    mutating func next() -> UInt64 {
+        state &+= 0x9e37_79b9_7f4a_7c15
+        var mixed = (state ^ (state >> 30)) &* 0xbf58_476d_1ce4_e5b9
+        mixed = (mixed ^ (mixed >> 27)) &* 0x94d0_49bb_1331_11eb
+        return mixed ^ (mixed >> 31)
+    }
+}
+
+@Suite struct FastPassTests {
+    private static let atoms = [
+        "a", "b", "ab", "foo", "bar", ".", "[a-f]", "[^a]", "\\w", "\\d", "\\s", "\\b", "^", "$", "(a|b)",
+        "(foo|ba)", "x{2,3}", "o{2}", "(?=f)", "(?!f)", "(?<=o)b", "(.)\\1", "\\Aa", "b\\z", "o\\Z", "a++",
+        "(?i)B", "(?-i)A", "[[:alpha:]]", "\\.", "-", "\\x41", "[\\]a]", "(?>a+)b", "\\Qa.b\\E", ".{0,40}",
+        "[^\\s]", "(?:ab){1,50}", "\\r", "[a-]", "\\S+", "(?m)^a", "#", " ",
+    ]
+    private static let posixAtoms = [
+        "a", "b", "ab", "foo", ".", "[a-f]", "[^a]", "^", "$", "(a|b)", "x{2,3}", "[[:digit:]]", "\\.", "[]a]", "o+", "()",
+    ]
+
+    private static func pattern(_ atoms: [String], _ random: inout Numbers) -> String {
+        (0..<Int.random(in: 1...4, using: &random)).map { _ in
+            atoms.randomElement(using: &random)! + (["", "", "", "*", "+", "?", "|"].randomElement(using: &random)!)
+        }.joined()
+    }
+
+    private static func randomTable(_ type: TableType, _ random: inout Numbers) -> Table {
+        let lines = (0..<Int.random(in: 1...12, using: &random)).map { number -> String in
+            let pattern = pattern(type == .pcre ? atoms : posixAtoms, &random)
+            let flags = ["", "", "", "i", "m", type == .pcre ? "x" : "", type == .pcre ? "s" : ""].randomElement(using: &random)!
+            switch Int.random(in: 0..<10, using: &random) {
+            case 0: return "if \(["", "!"].randomElement(using: &random)!)/\(pattern)/\(flags)"
+            case 1: return "endif"
+            case 2: return "!/\(pattern)/\(flags) not \(number)"
+            default: return "/\(pattern)/\(flags) rule \(number)"
+            }
+        }
+        return Table(type: type, path: "random", content: Array(lines.joined(separator: "\n").utf8))
+    }
+
+    private static func line(_ random: inout Numbers) -> String {
+        let words = ["a", "b", "ab", "foo", "bar", "A", "xx", "xxx", "oo", "1", ".", "-", " ", "\t", "fob", "\r", "é", "q", "aaab"]
+        return (0..<Int.random(in: 0...40, using: &random)).map { _ in words.randomElement(using: &random)! }.joined()
+    }
+
+    /// Which rule decides each line, with the pass and without.
+    @Test(arguments: 0..<400)
+    func bodyLinesComeOutTheSame(seed: Int) {
+        var random = Numbers(state: UInt64(seed))
+        let list = RuleList(tables: [Self.randomTable(seed % 3 == 0 ? .regexp : .pcre, &random), Self.randomTable(.pcre, &random)])
+        let pass = FastPass.build(for: list, body: true)
+        let matcher = Matcher()
+        var lines = (0..<20).map { _ in Array(Self.line(&random).utf8) }
+        if seed % 7 == 0 { lines[3] += [0, 0x61] }
+        let text = Array(lines.map { $0 + [0x0d, 0x0a] }.joined())
+        var (fast, slow): ([Int: String], [Int: String]) = ([:], [:])
+        text.withUnsafeBytes { text in
+            matcher.forEachCandidateLine(in: text, of: list, pass: pass) { start, candidates in
+                let line = Self.key(text, start)
+                if let match = matcher.firstMatch(line: line, in: list, pass: pass, candidates: candidates) {
+                    fast[start] = String(decoding: match.text, as: UTF8.self)
+                }
+                return true
+            }
+            var start = 0
+            while start < text.count {
+                let line = Self.key(text, start)
+                if let match = matcher.firstMatch(line, in: list) {
+                    slow[start] = String(decoding: match.text, as: UTF8.self)
+                }
+                start = (text[start...].firstIndex(of: 0x0a) ?? text.count) + 1
+            }
+        }
+        #expect(fast == slow)
+    }
+
+    /// The line at `start` without its end.
+    private static func key(_ text: UnsafeRawBufferPointer, _ start: Int) -> UnsafeRawBufferPointer {
+        var end = text[start...].firstIndex(of: 0x0a) ?? text.count
+        while end > start, text[end - 1] == 0x0d { end -= 1 }
+        return UnsafeRawBufferPointer(rebasing: text[start..<end])
+    }
+
+    @Test(arguments: 0..<400)
+    func headersComeOutTheSame(seed: Int) {
+        var random = Numbers(state: UInt64(seed) + 1_000_000)
+        let list = RuleList(tables: [Self.randomTable(seed % 3 == 0 ? .regexp : .pcre, &random)])
+        let pass = FastPass.build(for: list, body: false)
+        let matcher = Matcher()
+        for _ in 0..<20 {
+            let lines = (0..<Int.random(in: 1...3, using: &random)).map { _ in Self.line(&random) }
+            let key = Array(lines.joined(separator: "\n ").utf8)
+            let (fast, slow) = key.withUnsafeBytes {
+                (matcher.firstMatch(key: $0, in: list, pass: pass), matcher.firstMatch($0, in: list))
+            }
+            #expect(fast?.rule == slow?.rule)
+            #expect(fast?.text == slow?.text)
+        }
+    }
+
+    /// Vectorscan 5.4.9 misses these in the last bytes of what it is given.
+    @Test(arguments: ["/^To:|foo/ x", "/(foo|a.c)d|foo/ x", "/[e-g]oo/ x", "/^To|oo/ x"])
+    func patternsAtTheEnd(content: String) {
+        let list = RuleList(tables: [table(content)])
+        for body in [true, false] {
+            let pass = FastPass.build(for: list, body: body)
+            let matcher = Matcher()
+            for length in 3..<200 {
+                let key = [UInt8](repeating: UInt8(ascii: "q"), count: length - 3) + Array("foo".utf8)
+                let match = key.withUnsafeBytes { matcher.firstMatch(key: $0, in: list, pass: pass) }
+                #expect(match != nil, "\(length) bytes")
+            }
+        }
+    }
+
+    @Test func everyLineMatchesEveryRule() {
+        let rules = (0..<300).map { "/a|b{\($0)}c/ rule \($0)" }.joined(separator: "\n")
+        let list = RuleList(tables: [table(rules)])
+        let pass = FastPass.build(for: list, body: true)
+        let matcher = Matcher()
+        let text = Array(repeatElement("xa\n", count: 100).joined().utf8)
+        var found = 0
+        text.withUnsafeBytes { text in
+            matcher.forEachCandidateLine(in: text, of: list, pass: pass) { start, candidates in
+                let line = Self.key(text, start)
+                found += matcher.firstMatch(line: line, in: list, pass: pass, candidates: candidates) == nil ? 0 : 1
+                return true
+            }
+        }
+        #expect(found == 100)
+    }
+
+    @Test func cacheIsTrustedOnlyInOwnHands() throws {
+        var template = Array("/tmp/weir-cache-XXXXXX".utf8CString)
+        let directory = try #require(mkdtemp(&template).map { String(cString: $0) })
+        defer { system("rm -rf '\(directory)'") }
+        let list = RuleList(tables: [table("/foo/ x\n/a{1,5}b/ y")])
+        let cache = FastPassCache(directory: directory + "/fast")
+        let files = { Set(try! listing(directory + "/fast")) }
+        _ = FastPass.build(for: list, body: true, cache: cache)
+        let written = files()
+        #expect(written.count == 1)
+        // Damage shows as a rebuild: the file is whole again.
+        let path = directory + "/fast/" + written.first!
+        let size = fileSize(path)
+        truncate(path, off_t(size / 2))
+        _ = FastPass.build(for: list, body: true, cache: cache)
+        #expect(fileSize(path) == size)
+        // Nothing is taken from, nor put into, a folder that others can write to.
+        chmod(directory + "/fast", 0o777)
+        unlink(path)
+        _ = FastPass.build(for: list, body: true, cache: cache)
+        #expect(files().isEmpty)
+    }
+}
+
+private func fileSize(_ path: String) -> Int {
+    var status = stat()
+    return stat(path, &status) == 0 ? Int(status.st_size) : -1
+}
+
+private func listing(_ path: String) throws -> [String] {
+    let directory = try #require(opendir(path))
+    defer { closedir(directory) }
+    var names: [String] = []
+    while let entry = readdir(directory) {
+        let name = withUnsafeBytes(of: entry.pointee.d_name) { String(cString: $0.bindMemory(to: CChar.self).baseAddress!) }
+        if !name.hasPrefix(".") { names.append(name) }
+    }
+    return names
+}

@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: Apache-2.0
+import Patterns
+import Rules
+import Testing
+
+func table(_ text: String, type: TableType = .pcre) -> Table {
+    Table(type: type, path: "test", content: Array(text.utf8))
+}
+
+func lookUp(_ key: String, in tables: Table...) -> String? {
+    let list = RuleList(tables: tables)
+    let match = Array(key.utf8).withUnsafeBytes { Matcher().firstMatch($0, in: list) }
+    return match.map { String(decoding: $0.text, as: UTF8.self) }
+}
+
+@Suite struct LookupTests {
+    @Test func firstRuleWinsAndThenFirstTable() {
+        #expect(lookUp("ab", in: table("/b/ one\n/a/ two")) == "one")
+        #expect(lookUp("a", in: table("/b/ one\nif /q/"), table("/a/ two")) == "two")
+    }
+
+    @Test(arguments: [
+        ("/A/ caseless", "a", "caseless"),
+        ("/A/i exact", "a", nil),
+        ("/a.b/ dot", "a\nb", "dot"),
+        ("!/a/ without", "b", "without"),
+        ("!!/a/ twice", "a", "twice"),
+        ("/(a)(x)?/ <$1><$2>$$", "a", "<a><>$"),
+        ("/x/ one\n  two\n# no\n\n three", "x", "one  two three"),
+        ("if /a/\nif /b/\n/./ both\nendif\n/./ a only\nendif\n/./ none", "ac", "a only"),
+        ("if /a/\n/a/ yes\nendif\n/./ no", "b", "no"),
+        ("if /q/\n/./ never\n", "a", nil),
+        ("if /(/\n/./ anyway\nendif\n", "a", "anyway"),
+        ("/a/", "a", ""),
+    ] as [(String, String, String?)])
+    func pcre(content: String, key: String, expected: String?) {
+        #expect(lookUp(key, in: table(content)) == expected)
+    }
+
+    @Test(arguments: [
+        ("/(foo|foobar)/ $1", "foobar", "foobar"),
+        ("/^a/!/b/ lonely", "ab", nil),
+        ("/^a/!/b/ lonely", "ac", "lonely"),
+        ("/^(a)/!/b/ $1", "ac", "a"),
+        ("/a\\|b/x basic", "b", "basic"),
+    ] as [(String, String, String?)])
+    func regexp(content: String, key: String, expected: String?) {
+        #expect(lookUp(key, in: table(content, type: .regexp)) == expected)
+    }
+
+    @Test func keyEndsAtNUL() {
+        #expect(lookUp("foo\0bar", in: table("/bar/ seen\n/foo$/ cut")) == "cut")
+    }
+
+    @Test func faultsNameTheLine() {
+        let warnings = table("# x\n/a(/ X\n\n/b/z Y\nendif\nif /c/\n/d/").warnings
+        #expect(
+            warnings.map(\.description) == [
+                "pcre map test, line 2: error in regex at offset 2: missing closing parenthesis",
+                "pcre map test, line 4: unknown regexp option \"z\": skipping this rule",
+                "pcre map test, line 5: ignoring ENDIF without matching IF",
+                "pcre map test, line 7: no replacement text: using empty string",
+                "pcre map test, line 6: IF has no matching ENDIF",
+            ])
+    }
+
+    @Test(arguments: [
+        ("pcre:/nonexistent", "open /nonexistent: No such file or directory"),
+        ("pcre:/", "open /: not a regular file"),
+        ("pcre:/dev/zero", "open /dev/zero: not a regular file"),
+        ("hash:/x", "unsupported dictionary type: hash"),
+        ("nothing", "unsupported dictionary type: nothing"),
+        ("pcre:{{/a/ b}}", "open {{/a/ b}}: rules inside the name are not supported, put them in a file"),
+    ])
+    func unusable(name: String, message: String) {
+        let fault = #expect(throws: TableFault.self) { try Table(named: name) }
+        #expect(fault?.description == message)
+        #expect(fault?.severity == .fault)
+    }
+
+    @Test func limitIsNoMatchNegatedOrNot() {
+        let list = RuleList(tables: [
+            table("/^(a+)+$/ slow\n!/^(a+)+$/ not slow\n/a/ next")
+        ])
+        let matcher = Matcher(limits: .init(steps: 1_000))
+        let key = [UInt8](repeating: UInt8(ascii: "a"), count: 64) + [UInt8(ascii: "b")]
+        let match = key.withUnsafeBytes { matcher.firstMatch($0, in: list) }
+        #expect(match.map { list.location(of: $0.rule).line } == 3)
+        #expect(matcher.givenUp.map(\.rule) == [0, 1])
+        #expect(list.counters[0].limitsReached == 1)
+        #expect(list.counters[2].hits == 1)
+    }
+}
