@@ -25,6 +25,8 @@ package final class Account {
     package final class Exception {
         /// Everything is refused until then.
         package internal(set) var blockedUntil: LedgerTime?
+        /// The administrator set the block: it holds an exempt key too.
+        var isBlockedByHand = false
         /// Counts in place of the limit's, one for each rate, until then; set by the administrator.
         package internal(set) var raised: (counts: [UInt64], until: LedgerTime)?
         /// Counts in place of the limit's, from a table.
@@ -97,7 +99,7 @@ package final class Account {
     }
 
     package func blockedUntil(at time: LedgerTime) -> LedgerTime? {
-        guard let until = exception?.blockedUntil, until > time else { return nil }
+        guard exception.map({ !$0.isExempt || $0.isBlockedByHand }) ?? false, let until = exception?.blockedUntil, until > time else { return nil }
         return until
     }
 
@@ -107,13 +109,22 @@ package final class Account {
         makeException().raised = (counts, until)
     }
 
+    /// A block or other counts are in force: what somebody decided, and must not be forgotten.
+    func isSetApart(at time: LedgerTime) -> Bool {
+        guard let exception else { return false }
+        return exception.blockedUntil.map { $0 > time } ?? false || exception.raised.map { $0.until > time } ?? false
+    }
+
     /// Nothing counts any more, and nobody has decided anything about this key.
     func isIdle(at time: LedgerTime) -> Bool {
-        if let exception {
-            if exception.blockedUntil.map({ $0 > time }) ?? false { return false }
-            if exception.raised.map({ $0.until > time }) ?? false { return false }
-        }
-        return limit.terms.lanes.indices.allSatisfy { used(lane: $0) == 0 }
+        !isSetApart(at: time) && limit.terms.lanes.indices.allSatisfy { used(lane: $0) == 0 }
+    }
+
+    /// Until when everything is refused, and who said so; nil where the block is over.
+    func setBlock(until: LedgerTime?, byHand: Bool) {
+        guard until != nil || exception != nil else { return }
+        makeException().blockedUntil = until
+        makeException().isBlockedByHand = until != nil && byHand
     }
 }
 

@@ -26,25 +26,29 @@ package struct ActionTemplate: Equatable, Sendable {
         package let message: String
     }
 
-    /// Actions of access(5) that need no reply code, and what has to stand behind them.
-    private static let actions: [(word: String, argument: Argument)] = [
-        ("OK", .none), ("RELAY", .none), ("DUNNO", .none), ("REJECT", .optional), ("DEFER", .optional),
-        ("DEFER_IF_PERMIT", .optional), ("DEFER_IF_REJECT", .optional), ("HOLD", .optional), ("DISCARD", .optional),
-        ("FILTER", .transport), ("REDIRECT", .address), ("BCC", .address), ("PREPEND", .header),
-        ("INFO", .optional), ("WARN", .optional),
+    /// Actions of access(5) that need no reply code, what has to stand behind them, and what becomes of the request.
+    private static let actions: [(word: String, argument: Argument, outcome: Outcome)] = [
+        ("OK", .none, .passes), ("RELAY", .none, .passes), ("DUNNO", .none, .passes), ("REJECT", .optional, .refused),
+        ("DEFER", .optional, .refused), ("DEFER_IF_PERMIT", .optional, .refused),
+        ("DEFER_IF_REJECT", .optional, .passes), ("HOLD", .optional, .passes), ("DISCARD", .optional, .passes),
+        ("FILTER", .transport, .passes), ("REDIRECT", .address, .passes), ("BCC", .address, .passes),
+        ("PREPEND", .header, .passes), ("INFO", .optional, .passes), ("WARN", .optional, .passes),
     ]
 
     private enum Argument { case none, optional, transport, address, header }
+    private enum Outcome { case refused, passes }
 
     /// As the operator wrote it.
     package let text: String
     let pieces: [Piece]
+    /// The request passes all the same, as far as this answer goes: what passes is charged, also beyond the limit.
+    package let letsPass: Bool
 
     /// - Parameter restrictionClasses: names of `smtpd_restriction_classes`, which Postfix takes as actions too.
     package init(_ text: String, restrictionClasses: [String] = []) throws(Fault) {
         self.text = text
         pieces = try Self.parse(Array(text.utf8))
-        try Self.check(text, restrictionClasses: restrictionClasses)
+        letsPass = try Self.check(text, restrictionClasses: restrictionClasses) == .passes
     }
 
     /// The action of a reply; what came from a peer is made harmless (no control characters, valid UTF-8).
@@ -111,7 +115,9 @@ package struct ActionTemplate: Equatable, Sendable {
     }
 
     /// Refuses what Postfix would log a warning about and then permit, or answer with "server configuration error".
-    private static func check(_ text: String, restrictionClasses: [String]) throws(Fault) {
+    ///
+    /// What a restriction class does is known to Postfix alone; whoever names one at a limit will want it to refuse.
+    private static func check(_ text: String, restrictionClasses: [String]) throws(Fault) -> Outcome {
         let words = text.split(separator: " ", maxSplits: 1)
         guard let word = words.first.map(String.init) else {
             throw Fault(message: "an empty action would be taken as DUNNO by Postfix")
@@ -124,10 +130,10 @@ package struct ActionTemplate: Equatable, Sendable {
             guard !argument.isEmpty else {
                 throw Fault(message: "Postfix takes '\(word)' without a text as a permit; write a text behind it")
             }
-            return
+            return .refused
         }
         guard let known = actions.first(where: { $0.word == word.uppercased() }) else {
-            if restrictionClasses.contains(word) { return }
+            if restrictionClasses.contains(word) { return .refused }
             throw Fault(
                 message: "unknown action '\(word)'; Postfix knows "
                     + actions.map(\.word).joined(separator: ", ")
@@ -142,5 +148,6 @@ package struct ActionTemplate: Equatable, Sendable {
             case .header: argument.contains(":") ? nil : "needs a header, 'Name: value'"
             }
         if let problem { throw Fault(message: "\(known.word) \(problem)") }
+        return known.outcome
     }
 }

@@ -10,7 +10,7 @@ enum JournalEntry: UInt8 {
     case transaction = 2
     /// account, amount charged for the refused try
     case refused = 3
-    /// account, time until which it is blocked (0: no longer)
+    /// account, time until which it is blocked (0: no longer), 1 where the administrator said so
     case blocked = 4
     /// account, time until which it is raised (0: no longer), counts
     case raised = 5

@@ -58,6 +58,8 @@ package struct KeyPart: Equatable, Sendable {
         case .verbatim:
             key.append(contentsOf: value)
         case .host:
+            // Postfix's word for a client whose name it could not find out or verify: no name of anybody's.
+            if name != "helo_name", value.elementsEqual("unknown".utf8) { return false }
             key.append(contentsOf: CanonicalAddress.folded(value))
         case .network:
             return Self.appendNetwork(value, to: &key, forms: forms)

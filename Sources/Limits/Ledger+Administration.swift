@@ -19,7 +19,6 @@ package struct Standing: Equatable, Sendable {
     package var blockedUntil: LedgerTime?
     package var raisedUntil: LedgerTime?
     package var isExempt: Bool
-
 }
 
 /// What an administrator can do to a key.
@@ -30,6 +29,19 @@ package enum Intervention: Equatable, Sendable {
     case raise([Rate], until: LedgerTime)
     case block(until: LedgerTime)
     case unblock
+}
+
+/// A rate names a window that no limit has for which it is meant.
+package struct UnknownWindow: Error {
+    let rate: Rate
+    let limits: [(name: String, rates: [Rate])]
+
+    package var description: String {
+        let known = limits.map { limit in
+            "\(limit.name) (\(limit.rates.map(\.description).joined(separator: ", ")))"
+        }
+        return "no window of \(Rate.text(ofDuration: rate.window.milliseconds)) in \(known.joined(separator: ", "))"
+    }
 }
 
 extension Ledger {
@@ -97,9 +109,19 @@ extension Ledger {
     /// `commit`.
     ///
     /// - Returns: where the key stands now; empty where no limit was meant.
-    package func intervene(_ intervention: Intervention, onKey key: [UInt8], limit name: String?) -> [Standing] {
-        let meant = limits.filter { state in
+    /// - Throws: where a rate has a window that no limit meant has; nothing has been changed then.
+    package func intervene(
+        _ intervention: Intervention, onKey key: [UInt8], limit name: String?
+    ) throws(UnknownWindow) -> [Standing] {
+        var meant = limits.filter { state in
             name.map { $0 == state.limit.name } ?? (existingAccount(for: key, of: state) != nil)
+        }
+        if case .raise(let rates, _) = intervention, !meant.isEmpty {
+            let windows = rates.map(\.window)
+            for rate in rates where !meant.contains(where: { $0.limit.has(rate.window) }) {
+                throw UnknownWindow(rate: rate, limits: meant.map { ($0.limit.name, $0.limit.rates) })
+            }
+            meant.removeAll { limit in !windows.contains { limit.limit.has($0) } }
         }
         return meant.map { limit in
             let account = account(for: key, of: limit)
@@ -116,10 +138,11 @@ extension Ledger {
             journal.write(account.id)
             account.windows.clear()
             account.hasWarned = false
-            setBlock(of: account, until: nil)
+            setBlock(of: account, until: nil, byHand: true)
         case .raise(let rates, let until):
-            let counts = account.limit.limit.rates.map { rate in
-                rates.first { $0.window == rate.window }?.count ?? rate.count
+            let overridden = account.exception?.overridden
+            let counts = account.limit.limit.rates.enumerated().map { lane, rate in
+                rates.first { $0.window == rate.window }?.count ?? overridden?[lane] ?? rate.count
             }
             account.setRaised(counts, until: until)
             openBatch()
@@ -129,20 +152,21 @@ extension Ledger {
             journal.write(UInt64(counts.count))
             for count in counts { journal.write(count) }
         case .block(let until):
-            setBlock(of: account, until: until)
+            setBlock(of: account, until: until, byHand: true)
         case .unblock:
-            setBlock(of: account, until: nil)
+            setBlock(of: account, until: nil, byHand: true)
         }
         noteChange(of: account)
     }
 
-    func setBlock(of account: Account, until: LedgerTime?) {
+    func setBlock(of account: Account, until: LedgerTime?, byHand: Bool) {
         guard until != nil || account.exception?.blockedUntil != nil else { return }
-        account.makeException().blockedUntil = until
+        account.setBlock(until: until, byHand: byHand)
         openBatch()
         journal.write(.blocked)
         journal.write(account.id)
         journal.write(signed: until?.milliseconds ?? 0)
+        journal.write(byHand ? 1 : 0)
     }
 }
 

@@ -19,6 +19,7 @@ extension JournalWriter {
         }
         let exception = account.exception
         write(signed: exception?.blockedUntil?.milliseconds ?? 0)
+        write(exception?.isBlockedByHand ?? false ? 1 : 0)
         write(signed: exception?.raised?.until.milliseconds ?? 0)
         let counts = exception?.raised?.counts ?? []
         write(UInt64(counts.count))
@@ -119,7 +120,8 @@ final class Replay: RecoverySink {
             case .blocked:
                 let account = try readAccount(&reader, changedBy: sequence)
                 let until = try reader.readSigned()
-                account?.makeException().blockedUntil = until == 0 ? nil : LedgerTime(milliseconds: until)
+                let byHand = try reader.read() == 1
+                account?.setBlock(until: until == 0 ? nil : LedgerTime(milliseconds: until), byHand: byHand)
             case .raised:
                 let account = try readAccount(&reader, changedBy: sequence)
                 let until = LedgerTime(milliseconds: try reader.readSigned())
@@ -230,7 +232,8 @@ final class Replay: RecoverySink {
             }
         }
         let blockedUntil = try reader.readSigned()
-        if blockedUntil != 0 { account.makeException().blockedUntil = LedgerTime(milliseconds: blockedUntil) }
+        let byHand = try reader.read() == 1
+        if blockedUntil != 0 { account.setBlock(until: LedgerTime(milliseconds: blockedUntil), byHand: byHand) }
         let raisedUntil = try reader.readSigned()
         account.setRaised(try readCounts(&reader), until: LedgerTime(milliseconds: raisedUntil))
     }

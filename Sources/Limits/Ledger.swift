@@ -44,12 +44,16 @@ package final class Ledger {
     private let scratch = MatchScratch()
     var key: [UInt8] = []
     private var plan: [Step] = []
+    /// Accounts of limits in shadow mode that would have refused the request.
+    private var shadowed: [Account] = []
 
     /// What one account gains or loses by a request.
     private struct Step {
         let account: Account
         var charge: UInt64 = 0
         var giveBack: UInt64 = 0
+        /// What has to fit into a window as a whole: a message comes again as it is, a recipient comes again alone.
+        var whole: UInt64 = 0
 
         var limit: LimitState { account.limit }
         var isOfConnection: Bool { account.limit.terms.limit.count == .connections }
@@ -119,8 +123,12 @@ package final class Ledger {
         let connection = limitsConnections ? self.connection(of: request, state) : nil
         if let refusal = connection?.refusal { return Decision(action: refusal, transaction: subject.id) }
 
+        let settles = state == .data || state == .endOfMessage
         plan.removeAll(keepingCapacity: true)
+        shadowed.removeAll(keepingCapacity: true)
         var refusal: Refusal?
+        // Over a limit whose answer lets the request pass, and so charged all the same.
+        var remark: Refusal?
         for limit in limits {
             guard let step = step(of: limit, request, state, subject, connection) else { continue }
             guard let found = judge(step) else {
@@ -128,20 +136,26 @@ package final class Ledger {
                 continue
             }
             if limit.terms.limit.mode == .shadow {
+                // What it said to a recipient it does not say once more of the whole message.
+                if settles, subject.transaction?.shadowed.contains(where: { $0 === step.account }) ?? false { continue }
                 _ = refuse(found, request)
-            } else if refusal == nil {
-                refusal = found
+                shadowed.append(step.account)
+            } else if found.answer.letsPass {
+                remark = remark ?? found
+                plan.append(step)
+            } else {
+                refusal = refusal ?? found
             }
         }
-        let action = refusal.map { refuse($0, request) }
-        let settles = state == .data || state == .endOfMessage
-        if action != nil {
+        let action = (refusal ?? remark).map { refuse($0, request) }
+        if refusal != nil {
             plan.removeAll(keepingCapacity: true)
             if settles, let transaction = subject.transaction { planGiveBack(of: transaction) }
         } else if settles, let transaction = subject.transaction {
             planSettlement(of: transaction, request, state)
         }
-        if !plan.isEmpty || action != nil {
+        let isNewsOfTransaction = settles && !(subject.transaction?.isSettled ?? true)
+        if !plan.isEmpty || action != nil || !shadowed.isEmpty || isNewsOfTransaction {
             record(subject, action: action, settles: settles)
             if let connection, !connection.isCounted { record(connection, refusal: refusal, action: action) }
         }
@@ -186,12 +200,13 @@ package final class Ledger {
         guard terms.limit.key.build(request, into: &key),
             let account = counts ? account(for: key, of: limit) : existingAccount(for: key, of: limit)
         else { return nil }
-        if account.exception?.isExempt ?? false { return nil }
+        if account.exception?.isExempt ?? false, account.blockedUntil(at: now) == nil { return nil }
         var step = Step(account: account)
         if counts {
             let charged = subject.transaction?.charged(to: account) ?? 0
             let target = target(terms.limit.count, request, state, charged: charged)
             if target > charged { step.charge = target - charged } else { step.giveBack = charged - target }
+            step.whole = terms.limit.count == .recipients && state == .rcpt ? 1 : target
         }
         return step
     }
@@ -214,6 +229,11 @@ package final class Ledger {
         let lane: Int
         let amount: UInt64
         let until: LedgerTime
+
+        var answer: ActionTemplate {
+            let limit = account.limit.limit
+            return reason == .tooLarge ? limit.tooLarge : limit.over
+        }
     }
 
     private func judge(_ step: Step) -> Refusal? {
@@ -226,7 +246,7 @@ package final class Ledger {
         for lane in 0..<account.limit.terms.refusedLane {
             let admitted = account.admitted(lane: lane, at: now)
             if account.used(lane: lane) &+ step.charge <= admitted { continue }
-            guard let fitting = account.fitting(step.charge, lane: lane, at: now) else {
+            guard step.whole <= admitted, let fitting = account.fitting(step.charge, lane: lane, at: now) else {
                 return Refusal(account: account, reason: .tooLarge, lane: lane, amount: step.charge, until: now)
             }
             if worst.map({ fitting > $0.until }) ?? true {
@@ -236,13 +256,19 @@ package final class Ledger {
         return worst
     }
 
+    /// Whether the present request is about to be charged to an account.
+    func isPlanned(_ account: Account) -> Bool {
+        plan.contains { $0.account === account }
+    }
+
     // MARK: Carrying out
 
     /// Keeps a refused try, and gives the answer.
     private func refuse(_ refusal: Refusal, _ request: Attributes) -> [UInt8] {
         let (account, limit) = (refusal.account, refusal.account.limit)
         limit.refusals += 1
-        let alsoCharged = limit.limit.countRefused && refusal.reason != .tooLarge ? refusal.amount : 0
+        let isChargedAsRefused = limit.limit.countRefused && refusal.reason != .tooLarge && !refusal.answer.letsPass
+        let alsoCharged = isChargedAsRefused ? refusal.amount : 0
         account.addRefused(charging: alsoCharged)
         openBatch()
         journal.write(.refused)
@@ -250,15 +276,18 @@ package final class Ledger {
         journal.write(alsoCharged)
         noteChange(of: account)
         var blockedUntil: LedgerTime?
-        if let block = limit.limit.block, refusal.reason != .blocked,
-            account.refusedTries >= block.after
-        {
-            blockedUntil = now + block.milliseconds
-            setBlock(of: account, until: blockedUntil)
+        if let block = limit.limit.block, refusal.reason != .blocked {
+            let tries = account.refusedTries
+            if limit.limit.mode == .shadow {
+                // Told once, and not set: nobody wants it in force on the day the limit is.
+                if tries == block.after { blockedUntil = now + block.milliseconds }
+            } else if tries >= block.after {
+                blockedUntil = now + block.milliseconds
+                setBlock(of: account, until: blockedUntil, byHand: false)
+            }
         }
         let event = LimitEvent(account: account, lane: refusal.lane, until: blockedUntil ?? refusal.until, time: now)
-        let template = refusal.reason == .tooLarge ? limit.limit.tooLarge : limit.limit.over
-        let action = template.render(event.value(of:))
+        let action = refusal.answer.render(event.value(of:))
         observer?.refused(event, because: refusal.reason, request, action: action)
         if blockedUntil != nil { observer?.blocked(event) }
         return action
@@ -297,7 +326,8 @@ package final class Ledger {
         if subject.transaction == nil, subject.id != 0, let evicted = transactions.insert(transaction) {
             dropped(evicted)
         }
-        transaction.isSettled = settles
+        if settles { transaction.isSettled = true }
+        transaction.shadowed += shadowed
         transaction.remember(subject.request, refusedWith: action)
         apply(to: transaction, request: subject.request, action: action, ofConnection: false)
     }
@@ -327,21 +357,18 @@ package final class Ledger {
     private func charge(_ step: Step, _ transaction: Transaction) {
         let account = step.account
         let limit = account.limit
-        var isNear = false
+        var nearLane: Int?
         let terms = limit.terms
         for lane in 0..<terms.refusedLane {
             let used = account.windows.charge(step.charge, lane: lane, slot: terms.slots[lane])
             let admitted = account.admitted(lane: lane, at: now)
             limit.notePeak(of: account, lane: lane, used: used, admitted: admitted)
-            if used &* 100 >= admitted &* terms.limit.warnAt {
-                isNear = true
-                if !account.hasWarned {
-                    account.hasWarned = true
-                    observer?.near(LimitEvent(account: account, lane: lane, until: now, time: now))
-                }
-            }
+            if nearLane == nil, used &* 100 >= admitted &* terms.limit.warnAt { nearLane = lane }
         }
-        if !isNear { account.hasWarned = false }
+        if let nearLane, !account.hasWarned {
+            observer?.near(LimitEvent(account: account, lane: nearLane, until: now, time: now))
+        }
+        account.hasWarned = nearLane != nil
         transaction.charges.append(Transaction.Charge(account: account, amount: step.charge, time: now))
         writeCharge(account, Int64(step.charge), at: now)
         noteChange(of: account)

@@ -120,6 +120,10 @@ package struct Limit: Sendable {
     /// Tells whether counts of another limit of this name mean the same.
     package var signature: String { "\(count.rawValue) by \(key.signature)" }
 
+    func has(_ window: Window) -> Bool {
+        rates.contains { $0.window == window }
+    }
+
     /// Rates are never empty: the configuration refuses a limit without one.
     var longestWindow: Window { rates.map(\.window).max { $0.milliseconds < $1.milliseconds }! }
 }

@@ -11,6 +11,8 @@ final class Transaction {
     var charges: [Charge] = []
     /// Answers to requests other than "pass", to be given again where Postfix asks again.
     var refusals: [(request: UInt64, action: [UInt8])] = []
+    /// Accounts of limits in shadow mode that would have refused a recipient; in memory only, for it only saves words.
+    var shadowed: [Account] = []
     private var firstRequest: UInt64 = 0
     private var laterRequests: [UInt64] = []
     /// The last batch that a stored copy already holds.
@@ -68,9 +70,9 @@ final class Transaction {
 }
 
 /// The transactions that may still be asked about, oldest first; bounded in time and number.
-struct TransactionTable: ~Copyable {
+package struct TransactionTable: ~Copyable {
     /// After DATA or END-OF-MESSAGE only a repeated request can come (within smtpd_policy_service_timeout, 100 s).
-    static let settledLifetime: Int64 = 300_000
+    package static let settledLifetime: Int64 = 300_000
     /// A slow client may need this long from the first RCPT to the end of its message.
     static let openLifetime: Int64 = 3_600_000
 

@@ -173,6 +173,16 @@ final class LedgerHarness {
     }
 }
 
+/// Keeps the counts of the windows that each warning tells.
+final class NearObserver: LedgerObserver {
+    private(set) var told: [[UInt64]] = []
+
+    func refused(_ event: LimitEvent, because reason: RefusalReason, _ request: Attributes, action: [UInt8]) {}
+    func near(_ event: LimitEvent) { told.append(event.limit.rates.indices.map { event.account.used(lane: $0) }) }
+    func blocked(_ event: LimitEvent) {}
+    func evicted(_ account: Account, at time: LedgerTime) {}
+}
+
 /// Limits in words, for tests.
 struct LimitMaker {
     var names = AttributeNames()

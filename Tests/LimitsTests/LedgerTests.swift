@@ -111,6 +111,42 @@ import Testing
         #expect(harness.used("user") == [1])
     }
 
+    /// What was accepted is not given back, also where its DATA had nothing left to settle.
+    @Test func whatWasAcceptedIsNotGivenBack() throws {
+        var settings = Ledger.Settings()
+        settings.givesBackDropped = true
+        let harness = try harness(
+            { [$0.limit("domain", key: ["recipient_domain"], rates: ["100/1h"])] }, settings: settings)
+        try harness.ask(rcpt("m", to: "a@example.org"))
+        try harness.ask(rcpt("m", to: "b@example.com"))
+        try harness.ask(end("DATA", "m", count: 2))
+        harness.ledger.close(harness.transaction)
+        #expect(harness.used("example.org") == [1])
+        try harness.crash()
+        harness.clocks.advance(TransactionTable.settledLifetime + 1)
+        for _ in 0..<10 {
+            harness.ledger.beginTick()
+            _ = harness.ledger.maintain(slots: 256)
+        }
+        #expect(harness.used("example.org") == [1])
+    }
+
+    /// SIZE= was too small: the message as a whole never fits, and its sender is told so.
+    @Test func anUnderstatedSizeIsNotPutOffForEver() throws {
+        let harness = try harness { [$0.limit(count: .bytes, rates: ["10000/1h"])] }
+        #expect(try harness.ask(rcpt("m", to: "a@example.org", more: ["size": "4000"])) == nil)
+        #expect(try harness.ask(end("END-OF-MESSAGE", "m", count: 1, more: ["size": "12000"])) == "REJECT 5.7.1 never")
+        #expect(harness.used("user") == [0])
+    }
+
+    @Test func recipientsBeyondTheLimitMayComeLater() throws {
+        let harness = try harness { [$0.limit(rates: ["3/1h"])] }
+        let answers = try (0..<5).map { try harness.ask(rcpt("m", to: "r\($0)@example.org")) }
+        #expect(answers.map { $0 == nil } == [true, true, true, false, false])
+        #expect(answers[4]?.hasPrefix("DEFER_IF_PERMIT") == true)
+        #expect(try harness.ask(end("DATA", "n", count: 4)) == "REJECT 5.7.1 never")
+    }
+
     @Test func countedPerRecipientDomain() throws {
         let harness = try harness { [$0.limit("domain", key: ["recipient_domain"], rates: ["2/1h"])] }
         #expect(try harness.ask(rcpt("m", to: "a@Example.ORG")) == nil)
@@ -166,6 +202,68 @@ import Testing
         #expect(harness.standing("user", limit: "per-user")?.refusedTries == 4)
     }
 
+    @Test func shadowSaysItOnceAndBlocksNobody() throws {
+        let block = Limit.Block(after: 3, milliseconds: 600_000)
+        let harness = try harness { [$0.limit(rates: ["1/1m"], mode: .shadow, block: block)] }
+        try harness.ask(rcpt("a", to: "a@example.org"))
+        for message in 0..<5 {
+            try harness.ask(rcpt("m\(message)", to: "a@example.org"))
+            try harness.ask(end("DATA", "m\(message)", count: 1))
+        }
+        #expect(harness.standing("user")?.refusedTries == 5)
+        #expect(harness.standing("user")?.blockedUntil == nil)
+    }
+
+    /// An answer that lets the request pass: the count goes on, and a limit behind it still refuses.
+    @Test(arguments: ["PREPEND X-Rate: $count", "WARN over", "HOLD", "DEFER_IF_REJECT later"])
+    func whatPassesIsCharged(over: String) throws {
+        let harness = try harness { [$0.limit("soft", rates: ["2/1h"], over: over, countRefused: true), $0.limit("hard", rates: ["4/1h"])] }
+        let answers = try (0..<6).map { try harness.ask(rcpt("m\($0)", to: "a@example.org")) }
+        #expect(answers.map { $0?.prefix(4) } == [nil, nil, over.prefix(4), over.prefix(4), "DEFE", "DEFE"])
+        #expect(answers[5]?.hasPrefix("DEFER_IF_PERMIT") == true)
+        #expect(harness.used("user", limit: "soft") == [4])
+        #expect(harness.standing("user", limit: "soft")?.refusedTries == 2)
+        #expect(harness.used("user", limit: "hard") == [4])
+        try harness.crash()
+        #expect(harness.used("user", limit: "soft") == [4])
+    }
+
+    @Test func aBlockByHandHoldsAnExemptKey() throws {
+        let exempt = LookupTable.text(Array("boss  OK\n".utf8)).table
+        let harness = try harness { [$0.limit(rates: ["1/1h"], exempt: [exempt])] }
+        #expect(try harness.ask(rcpt("a", to: "a@example.org", user: "boss")) == nil)
+        harness.ledger.beginTick()
+        _ = try harness.ledger.intervene(.block(until: harness.ledger.now + 60_000), onKey: Array("boss".utf8), limit: "per-user")
+        #expect(try harness.ask(rcpt("b", to: "a@example.org", user: "boss")) != nil)
+        try harness.crash()
+        #expect(try harness.ask(rcpt("c", to: "a@example.org", user: "boss")) != nil)
+        try harness.finishCheckpoint()
+        try harness.crash()
+        #expect(try harness.ask(rcpt("d", to: "a@example.org", user: "boss")) != nil)
+        harness.clocks.advance(61_000)
+        for number in 0..<3 { #expect(try harness.ask(rcpt("e\(number)", to: "a@example.org", user: "boss")) == nil) }
+        #expect(harness.used("boss") == [0])
+    }
+
+    @Test func aBlockByItselfLetsGoOfAKeyThatIsExemptNow() throws {
+        let harness = try harness { [$0.limit(rates: ["1/1h"], block: .init(after: 1, milliseconds: 600_000))] }
+        for number in 0..<3 { try harness.ask(rcpt("a\(number)", to: "a@example.org")) }
+        #expect(harness.standing("user")?.blockedUntil != nil)
+        var maker = LimitMaker(names: harness.names)
+        let exempt = LookupTable.text(Array("user  OK\n".utf8)).table
+        harness.ledger.beginTick()
+        try harness.ledger.reload([maker.limit(rates: ["1/1h"], exempt: [exempt])], settings: harness.settings)
+        #expect(try harness.ask(rcpt("b", to: "a@example.org")) == nil)
+    }
+
+    @Test func theWarningTellsTheCountsOfAllWindows() throws {
+        let harness = try harness { [$0.limit(rates: ["100/1m", "5/1h"])] }
+        let observer = NearObserver()
+        harness.ledger.observer = observer
+        for number in 0..<5 { try harness.ask(rcpt("m\(number)", to: "a@example.org")) }
+        #expect(observer.told == [[4, 4]])
+    }
+
     @Test func aBlockEndsByItself() throws {
         let harness = try harness { [$0.limit(rates: ["1/1m"], block: .init(after: 3, milliseconds: 600_000))] }
         for number in 0..<4 { try harness.ask(rcpt("m\(number)", to: "a@example.org")) }
@@ -207,7 +305,7 @@ import Testing
         #expect(try harness.ask(rcpt("b", to: "a@example.org")) != nil)
         func intervene(_ intervention: Intervention) throws {
             harness.ledger.beginTick()
-            #expect(harness.ledger.intervene(intervention, onKey: key, limit: nil).map(\.limit) == ["per-user"])
+            #expect(try harness.ledger.intervene(intervention, onKey: key, limit: nil).map(\.limit) == ["per-user"])
             try harness.ledger.commit()
             try harness.crash()
         }
@@ -223,8 +321,22 @@ import Testing
         #expect(try harness.ask(rcpt("f", to: "a@example.org")) != nil)
         try intervene(.unblock)
         #expect(try harness.ask(rcpt("g", to: "a@example.org")) == nil)
-        #expect(harness.ledger.intervene(.reset, onKey: Array("nobody".utf8), limit: nil).isEmpty)
-        #expect(harness.ledger.intervene(.block(until: harness.ledger.now + 1), onKey: Array("nobody".utf8), limit: "other").count == 1)
+        #expect(try harness.ledger.intervene(.reset, onKey: Array("nobody".utf8), limit: nil).isEmpty)
+        #expect(try harness.ledger.intervene(.block(until: harness.ledger.now + 1), onKey: Array("nobody".utf8), limit: "other").count == 1)
+    }
+
+    @Test func raisingKeepsWhatATableSays() throws {
+        let overrides = LookupTable.text(Array("user 5/1h 50/1d\n".utf8)).table
+        let harness = try harness { [$0.limit(rates: ["1/1h", "10/1d"], overrides: [overrides]), $0.limit("other", rates: ["1/1w"])] }
+        try harness.ask(rcpt("a", to: "a@example.org"))
+        let key = Array("user".utf8)
+        let until = harness.ledger.now + 60_000
+        let standings = try harness.ledger.intervene(.raise([Rate("7/1h")!], until: until), onKey: key, limit: nil)
+        #expect(standings.map(\.limit) == ["per-user"])
+        #expect(standings[0].usages.map(\.admitted) == [7, 50])
+        #expect(throws: UnknownWindow.self) {
+            try harness.ledger.intervene(.raise([Rate("7/2h")!], until: until), onKey: key, limit: nil)
+        }
     }
 
     // MARK: Life
@@ -254,6 +366,19 @@ import Testing
         for number in 0..<1000 { try harness.ask(rcpt("m\(number)", to: "a@example.org", user: "u\(number)")) }
         #expect(harness.ledger.limits[0].accountCount <= 100)
         #expect(harness.used("heavy") == [50])
+    }
+
+    @Test func aFloodOfKeysEndsNoBlock() throws {
+        var settings = Ledger.Settings()
+        settings.mostAccounts = 100
+        let harness = try harness({ [$0.limit(rates: ["1000/1h"])] }, settings: settings)
+        for number in 0..<3 {
+            _ = try harness.ledger.intervene(
+                .block(until: harness.ledger.now + 3_600_000), onKey: Array("bad\(number)".utf8), limit: "per-user")
+        }
+        for number in 0..<2000 { try harness.ask(rcpt("m\(number)", to: "a@example.org", user: "u\(number)")) }
+        #expect(harness.ledger.limits[0].accountCount <= 101)
+        for number in 0..<3 { #expect(harness.standing("bad\(number)")?.blockedUntil != nil) }
     }
 
     @Test func reloadKeepsWhatCountsTheSame() throws {

@@ -92,7 +92,12 @@ final class AdminListener: Sendable {
         if let duration = message.duration, !(1...10 * 366 * 86_400).contains(duration) {
             return try Self.failure("a duration is from a second to ten years")
         }
-        let standings = try await host.intervene(message, rates: rates)
+        let standings: [AdminMessages.Standing]
+        do {
+            standings = try await host.intervene(message, rates: rates)
+        } catch let unknown as UnknownWindow {
+            return try Self.failure(unknown.description)
+        }
         let details = [
             message.limit.map { "limit \($0)" }, rates.isEmpty ? nil : rates.map(\.description).joined(separator: " "),
             message.duration.map { "for \($0)s" },

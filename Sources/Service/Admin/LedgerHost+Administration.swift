@@ -35,9 +35,10 @@ extension LedgerHost {
     }
 
     /// - Returns: where the key stands afterwards; empty where no limit knows it.
+    /// - Throws: `UnknownWindow`.
     func intervene(_ message: AdminMessages.Intervention, rates: [Rate]) async throws -> [AdminMessages.Standing] {
         try await eventLoop.submit { [self] in
-            withLedger { ledger in
+            try withLedger { ledger in
                 // Ten years stand for "until somebody ends it".
                 let until = ledger.now + (message.duration.map { $0 * 1000 } ?? 10 * 366 * 86_400_000)
                 let intervention: Intervention =
@@ -47,7 +48,7 @@ extension LedgerHost {
                     case .block: .block(until: until)
                     case .unblock: .unblock
                     }
-                return ledger.intervene(intervention, onKey: Array(message.key.utf8), limit: message.limit)
+                return try ledger.intervene(intervention, onKey: Array(message.key.utf8), limit: message.limit)
                     .map { AdminMessages.Standing($0, in: ledger) }
             } ?? []
         }.get()
