@@ -423,7 +423,11 @@ package final class Ledger {
         let isCounted: Bool
         /// It was refused, and so is all that comes over it.
         let refusal: [UInt8]?
+        /// Names its first mail transaction; `otherRequest` in any other request.
+        let firstTransaction: UInt64
     }
+
+    private static let otherRequest: UInt64 = 1
 
     /// A repeated CONNECT within this time is Postfix asking again after a fault, and not a new connection.
     private static let repeatedConnect: Int64 = 110_000
@@ -434,17 +438,32 @@ package final class Ledger {
         hash.combine(request.clientAddress)
         hash.combine(request.clientPort)
         let id = hash.finalize() | 1
+        let first = firstTransaction(of: request)
         guard let record = transactions[id] else {
-            return Connection(id: id, record: nil, isCounted: false, refusal: nil)
+            return Connection(id: id, record: nil, isCounted: false, refusal: nil, firstTransaction: first)
         }
         let age = now - record.lastSeen
-        if age > (state == .connect ? Self.repeatedConnect : TransactionTable.settledLifetime) {
+        let isOver = age > (state == .connect ? Self.repeatedConnect : TransactionTable.settledLifetime)
+        // A client may take the same port again at once; its transactions begin anew then.
+        let known = record.latestRequest
+        let beginsAnew = first != Self.otherRequest && known != Self.otherRequest && known != first
+        if isOver || beginsAnew {
             record.refusals = []
-            return Connection(id: id, record: record, isCounted: false, refusal: nil)
+            return Connection(id: id, record: record, isCounted: false, refusal: nil, firstTransaction: first)
         }
+        if known == Self.otherRequest, first != known { record.remember(first, refusedWith: nil) }
         let refusal = record.refusals.first?.action
         if refusal == nil { record.lastSeen = now }
-        return Connection(id: id, record: record, isCounted: true, refusal: refusal)
+        return Connection(id: id, record: record, isCounted: true, refusal: refusal, firstTransaction: first)
+    }
+
+    /// The first transaction of an SMTP session has the sequence number 0 at the end of its `instance`.
+    private func firstTransaction(of request: Attributes) -> UInt64 {
+        let instance = request.instance
+        guard instance.count > 2, instance.suffix(2).elementsEqual(".0".utf8) else { return Self.otherRequest }
+        var hash = SipHash(key: hashKey)
+        hash.combine(instance)
+        return hash.finalize() | 2
     }
 
     /// Keeps that a connection was counted, or that a limit on connections refused it.
@@ -457,8 +476,8 @@ package final class Ledger {
         record.isSettled = true
         record.charges = []
         if connection.record == nil, let evicted = transactions.insert(record) { dropped(evicted) }
-        record.remember(1, refusedWith: action)
-        apply(to: record, request: 1, action: action, ofConnection: true)
+        record.remember(connection.firstTransaction, refusedWith: action)
+        apply(to: record, request: connection.firstTransaction, action: action, ofConnection: true)
     }
 
     // MARK: The journal

@@ -53,6 +53,9 @@ final class Transaction {
         refusals.first { $0.request == request }?.action
     }
 
+    /// 0 where there was none.
+    var latestRequest: UInt64 { laterRequests.last ?? firstRequest }
+
     var requests: [UInt64] { firstRequest == 0 ? [] : [firstRequest] + laterRequests }
 
     /// Takes off what was given back of a charge.

@@ -185,6 +185,28 @@ import Testing
         #expect(try request("CONNECT", port: 1) != nil)
     }
 
+    /// As Postfix names them: pid.seconds.microseconds.sequence, the last from 0 in each connection.
+    @Test func aPortThatIsTakenAgainIsAnotherConnection() throws {
+        let harness = try harness { [$0.limit("connections", key: ["client_address"], count: .connections, rates: ["3/1h"])] }
+        func ask(_ instance: String, state: String = "RCPT") throws -> String? {
+            try harness.ask([
+                "protocol_state": state, "client_address": "192.0.2.1", "client_port": "1", "instance": instance,
+                "recipient": "a@example.org",
+            ])
+        }
+        #expect(try ask("", state: "CONNECT") == nil)
+        for instance in ["3c2f.6b03cf7d.d4025.0", "3c2f.6b03cf7d.d86c3.1", "3c2f.6b03cf7d.d86c3.1"] { #expect(try ask(instance) == nil) }
+        #expect(harness.used("192.0.2.1") == [1])
+        #expect(try ask("3c2f.6b03cf7d.e1db7.0") == nil)
+        try harness.crash()
+        #expect(try ask("3c2f.6b03cf7d.e4c36.1") == nil)
+        #expect(harness.used("192.0.2.1") == [2])
+        #expect(try ask("3c30.6b03cf7e.11111.0") == nil)
+        #expect(try ask("3c30.6b03cf7e.22222.0") != nil)
+        #expect(try ask("3c30.6b03cf7e.33333.1") != nil)
+        #expect(harness.used("192.0.2.1") == [3])
+    }
+
     @Test func theNullSenderIsNoKey() throws {
         let harness = try harness { [$0.limit(key: ["sender"], rates: ["1/1h"])] }
         for number in 0..<5 {
