@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+internal import CPrefetch
 
 /// A key of a limit, hashed with a secret to 128 bits: keys are told apart by it alone. That two of a million keys share
 /// one is less likely than a fault of the memory that holds them, and nobody outside can look for such a pair.
@@ -8,71 +9,125 @@ struct KeyHash: Equatable {
 }
 
 /// The accounts of one limit, by key: open addressing in shards, so that growing never stops the loop for long.
-struct AccountTable {
+///
+/// `shards` is valid, and initialised, for `shardCount` shards from init to deinit, and so are each shard's `slots` for
+/// `mask + 1` slots; only this value, which can't be copied, knows them. A slot holds one reference to its account.
+struct AccountTable: ~Copyable {
     private static let shardBits: UInt64 = 8
+    private static let shardCount = 1 << Int(shardBits)
 
-    private var shards = [Shard](repeating: Shard(), count: 1 << Int(shardBits))
+    private let shards: UnsafeMutablePointer<Shard>
     private(set) var count = 0
 
     private struct Shard {
-        /// A power of two of slots, at most three quarters of them in use.
-        var slots = [Slot](repeating: Slot(), count: 4)
+        var slots = Self.allocate(4)
+        /// One less than the slots, a power of two; at most three quarters of them are in use.
+        var mask = 3
         var count = 0
+
+        static func allocate(_ count: Int) -> UnsafeMutablePointer<Slot> {
+            let slots = UnsafeMutablePointer<Slot>.allocate(capacity: count)
+            slots.initialize(repeating: Slot(hash: 0, account: nil), count: count)
+            return slots
+        }
     }
 
     private struct Slot {
-        var hash: UInt64 = 0
-        var account: Account?
+        var hash: UInt64
+        var account: Unmanaged<Account>?
     }
 
-    private static func shard(of hash: KeyHash) -> Int {
-        Int(truncatingIfNeeded: hash.low &>> (64 &- shardBits))
+    init() {
+        shards = .allocate(capacity: Self.shardCount)
+        for index in 0..<Self.shardCount { (shards + index).initialize(to: Shard()) }
+    }
+
+    deinit {
+        forEach { Unmanaged.passUnretained($0).release() }
+        for index in 0..<Self.shardCount { shards[index].slots.deallocate() }
+        shards.deallocate()
+    }
+
+    private func shard(of hash: KeyHash) -> UnsafeMutablePointer<Shard> {
+        shards + Int(truncatingIfNeeded: hash.low &>> (64 &- Self.shardBits))
     }
 
     func find(_ hash: KeyHash) -> Account? {
-        shards[Self.shard(of: hash)].slots.withUnsafeBufferPointer { slots in
-            let mask = slots.count &- 1
-            var index = Int(truncatingIfNeeded: hash.low) & mask
-            while true {
-                if slots[index].hash == hash.low, let account = slots[index].account, account.hash == hash {
-                    return account
-                }
-                if slots[index].account == nil { return nil }
-                index = (index &+ 1) & mask
+        let shard = shard(of: hash)
+        let (slots, mask) = (shard.pointee.slots, shard.pointee.mask)
+        var index = Int(truncatingIfNeeded: hash.low) & mask
+        while let account = slots[index].account {
+            if slots[index].hash == hash.low {
+                let account = account.takeUnretainedValue()
+                if account.hash == hash { return account }
             }
+            index = (index &+ 1) & mask
         }
+        return nil
+    }
+
+    /// Asks for the slot where a key is likely to be.
+    func prefetchSlot(_ hash: KeyHash) {
+        let shard = shard(of: hash)
+        weir_prefetch(shard.pointee.slots + (Int(truncatingIfNeeded: hash.low) & shard.pointee.mask))
+    }
+
+    /// Asks for the account of a key, once its slot is near.
+    func prefetchAccount(_ hash: KeyHash) {
+        guard let account = candidate(hash) else { return }
+        weir_prefetch(account.toOpaque())
+        weir_prefetch(account.toOpaque() + 64)
+    }
+
+    /// Asks for the counts of a key, once its account is near.
+    func prefetchWindows(_ hash: KeyHash) {
+        candidate(hash)?._withUnsafeGuaranteedRef { $0.windows.prefetch() }
+    }
+
+    /// The account that is likely to be a key's, told by half of its hash alone.
+    private func candidate(_ hash: KeyHash) -> Unmanaged<Account>? {
+        let shard = shard(of: hash)
+        let (slots, mask) = (shard.pointee.slots, shard.pointee.mask)
+        var index = Int(truncatingIfNeeded: hash.low) & mask
+        while let account = slots[index].account {
+            if slots[index].hash == hash.low { return account }
+            index = (index &+ 1) & mask
+        }
+        return nil
     }
 
     /// Adds an account whose key is not there yet.
     mutating func insert(_ account: Account) {
-        let shard = Self.shard(of: account.hash)
-        if (shards[shard].count + 1) * 4 > shards[shard].slots.count * 3 { Self.grow(&shards[shard]) }
-        Self.place(account, in: &shards[shard].slots)
-        shards[shard].count += 1
+        let shard = shard(of: account.hash)
+        if (shard.pointee.count + 1) * 4 > (shard.pointee.mask + 1) * 3 { Self.grow(&shard.pointee) }
+        Self.place(Slot(hash: account.hash.low, account: .passRetained(account)), in: shard.pointee)
+        shard.pointee.count += 1
         count += 1
     }
 
     mutating func remove(_ account: Account) {
-        let shard = Self.shard(of: account.hash)
-        let mask = shards[shard].slots.count - 1
+        let shard = shard(of: account.hash)
+        let (slots, mask) = (shard.pointee.slots, shard.pointee.mask)
+        let wanted = Unmanaged.passUnretained(account).toOpaque()
         var hole = Int(truncatingIfNeeded: account.hash.low) & mask
-        while let candidate = shards[shard].slots[hole].account, candidate !== account { hole = (hole + 1) & mask }
-        guard shards[shard].slots[hole].account != nil else { return }
+        while let candidate = slots[hole].account, candidate.toOpaque() != wanted { hole = (hole + 1) & mask }
+        guard let found = slots[hole].account else { return }
         // Closes the gap, so that no search stops at it (Knuth, volume 3, 6.4, algorithm R).
         var next = hole
         while true {
             next = (next + 1) & mask
-            let moved = shards[shard].slots[next]
+            let moved = slots[next]
             guard moved.account != nil else { break }
             let home = Int(truncatingIfNeeded: moved.hash) & mask
             if (next - home) & mask >= (next - hole) & mask {
-                shards[shard].slots[hole] = moved
+                slots[hole] = moved
                 hole = next
             }
         }
-        shards[shard].slots[hole] = Slot()
-        shards[shard].count -= 1
+        slots[hole] = Slot(hash: 0, account: nil)
+        shard.pointee.count -= 1
         count -= 1
+        found.release()
     }
 
     /// A place in the table from which to go on later, over whatever has changed since.
@@ -82,14 +137,16 @@ struct AccountTable {
     }
 
     /// The accounts of the next `slots` slots; false at the end of the table.
+    ///
+    /// `body` must not add or remove accounts.
     func visit(from cursor: inout Cursor, slots: Int, _ body: (Account) -> Void) -> Bool {
         var left = slots
-        while cursor.shard < shards.count {
-            let table = shards[cursor.shard].slots
-            while cursor.slot < table.count {
+        while cursor.shard < Self.shardCount {
+            let shard = shards[cursor.shard]
+            while cursor.slot <= shard.mask {
                 guard left > 0 else { return true }
                 left -= 1
-                if let account = table[cursor.slot].account { body(account) }
+                if let account = shard.slots[cursor.slot].account { body(account.takeUnretainedValue()) }
                 cursor.slot += 1
             }
             cursor.shard += 1
@@ -98,26 +155,27 @@ struct AccountTable {
         return false
     }
 
+    /// `body` must not add or remove accounts.
     func forEach(_ body: (Account) -> Void) {
-        for shard in shards {
-            for slot in shard.slots {
-                if let account = slot.account { body(account) }
+        for index in 0..<Self.shardCount {
+            let shard = shards[index]
+            for slot in 0...shard.mask {
+                if let account = shard.slots[slot].account { body(account.takeUnretainedValue()) }
             }
         }
     }
 
     private static func grow(_ shard: inout Shard) {
-        let old = shard.slots
-        shard.slots = Array(repeating: Slot(), count: old.count * 2)
-        for slot in old {
-            if let account = slot.account { place(account, in: &shard.slots) }
-        }
+        let (old, oldMask) = (shard.slots, shard.mask)
+        shard.mask = 2 * oldMask + 1
+        shard.slots = Shard.allocate(shard.mask + 1)
+        for index in 0...oldMask where old[index].account != nil { place(old[index], in: shard) }
+        old.deallocate()
     }
 
-    private static func place(_ account: Account, in slots: inout [Slot]) {
-        let mask = slots.count - 1
-        var index = Int(truncatingIfNeeded: account.hash.low) & mask
-        while slots[index].account != nil { index = (index + 1) & mask }
-        slots[index] = Slot(hash: account.hash.low, account: account)
+    private static func place(_ slot: Slot, in shard: Shard) {
+        var index = Int(truncatingIfNeeded: slot.hash) & shard.mask
+        while shard.slots[index].account != nil { index = (index + 1) & shard.mask }
+        shard.slots[index] = slot
     }
 }

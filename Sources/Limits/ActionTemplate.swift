@@ -41,14 +41,17 @@ package struct ActionTemplate: Equatable, Sendable {
     /// As the operator wrote it.
     package let text: String
     let pieces: [Piece]
+
     /// The request passes all the same, as far as this answer goes: what passes is charged, also beyond the limit.
-    package let letsPass: Bool
+    ///
+    /// What a restriction class does is known to Postfix alone; whoever names one at a limit will want it to refuse.
+    package var letsPass: Bool { Self.action(in: text)?.outcome == .passes }
 
     /// - Parameter restrictionClasses: names of `smtpd_restriction_classes`, which Postfix takes as actions too.
     package init(_ text: String, restrictionClasses: [String] = []) throws(Fault) {
         self.text = text
         pieces = try Self.parse(Array(text.utf8))
-        letsPass = try Self.check(text, restrictionClasses: restrictionClasses) == .passes
+        try Self.check(text, restrictionClasses: restrictionClasses)
     }
 
     /// The action of a reply; what came from a peer is made harmless (no control characters, valid UTF-8).
@@ -115,9 +118,7 @@ package struct ActionTemplate: Equatable, Sendable {
     }
 
     /// Refuses what Postfix would log a warning about and then permit, or answer with "server configuration error".
-    ///
-    /// What a restriction class does is known to Postfix alone; whoever names one at a limit will want it to refuse.
-    private static func check(_ text: String, restrictionClasses: [String]) throws(Fault) -> Outcome {
+    private static func check(_ text: String, restrictionClasses: [String]) throws(Fault) {
         let words = text.split(separator: " ", maxSplits: 1)
         guard let word = words.first.map(String.init) else {
             throw Fault(message: "an empty action would be taken as DUNNO by Postfix")
@@ -130,10 +131,10 @@ package struct ActionTemplate: Equatable, Sendable {
             guard !argument.isEmpty else {
                 throw Fault(message: "Postfix takes '\(word)' without a text as a permit; write a text behind it")
             }
-            return .refused
+            return
         }
-        guard let known = actions.first(where: { $0.word == word.uppercased() }) else {
-            if restrictionClasses.contains(word) { return .refused }
+        guard let known = action(in: text) else {
+            if restrictionClasses.contains(word) { return }
             throw Fault(
                 message: "unknown action '\(word)'; Postfix knows "
                     + actions.map(\.word).joined(separator: ", ")
@@ -148,6 +149,10 @@ package struct ActionTemplate: Equatable, Sendable {
             case .header: argument.contains(":") ? nil : "needs a header, 'Name: value'"
             }
         if let problem { throw Fault(message: "\(known.word) \(problem)") }
-        return known.outcome
+    }
+
+    private static func action(in text: String) -> (word: String, argument: Argument, outcome: Outcome)? {
+        let word = text.split(separator: " ", maxSplits: 1).first?.uppercased()
+        return actions.first { $0.word == word }
     }
 }

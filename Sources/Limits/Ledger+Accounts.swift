@@ -1,19 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 
 extension Ledger {
-    func existingAccount(for key: [UInt8], of limit: LimitState) -> Account? {
-        guard let account = limit.accounts.find(hash(of: key, of: limit)) else { return nil }
+    func existingAccount(_ hash: KeyHash, of limit: LimitState) -> Account? {
+        guard let account = limit.accounts.find(hash) else { return nil }
         if account.generation != generation { lookUpException(of: account) }
         return account
     }
 
-    /// The account of a key, opened where the key is new.
-    func account(for key: [UInt8], of limit: LimitState) -> Account {
-        let hash = hash(of: key, of: limit)
-        if let account = limit.accounts.find(hash) {
-            if account.generation != generation { lookUpException(of: account) }
-            return account
-        }
+    /// An account of a key that has none.
+    func openAccount(_ hash: KeyHash, key: [UInt8], of limit: LimitState) -> Account {
         if accountCount >= settings.mostAccounts { makeRoom() }
         lastAccountID += 1
         let account = Account(id: lastAccountID, key: key, hash: hash, limit: limit)

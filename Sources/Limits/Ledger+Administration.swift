@@ -48,7 +48,7 @@ extension Ledger {
     /// Where a key stands with every limit that knows it; only with `limit` where one is named.
     package func standings(ofKey key: [UInt8], limit name: String?) -> [Standing] {
         limits.filter { name == nil || $0.limit.name == name }
-            .compactMap { existingAccount(for: key, of: $0).map(standing) }
+            .compactMap { existingAccount(hash(of: key, of: $0), of: $0).map(standing) }
     }
 
     package func standing(of account: Account) -> Standing {
@@ -114,7 +114,7 @@ extension Ledger {
         _ intervention: Intervention, onKey key: [UInt8], limit name: String?
     ) throws(UnknownWindow) -> [Standing] {
         var meant = limits.filter { state in
-            name.map { $0 == state.limit.name } ?? (existingAccount(for: key, of: state) != nil)
+            name.map { $0 == state.limit.name } ?? (existingAccount(hash(of: key, of: state), of: state) != nil)
         }
         if case .raise(let rates, _) = intervention, !meant.isEmpty {
             let windows = rates.map(\.window)
@@ -124,7 +124,8 @@ extension Ledger {
             meant.removeAll { limit in !windows.contains { limit.limit.has($0) } }
         }
         return meant.map { limit in
-            let account = account(for: key, of: limit)
+            let hash = hash(of: key, of: limit)
+            let account = existingAccount(hash, of: limit) ?? openAccount(hash, key: key, of: limit)
             apply(intervention, to: account)
             return standing(of: account)
         }

@@ -91,7 +91,7 @@ final class Replay: RecoverySink {
             for _ in 0..<(try reader.read()) {
                 transaction.refusals.append((request: try reader.readHash(), action: try reader.readField()))
             }
-            transaction.charges = []
+            transaction.charges = Transaction.Charges()
             for _ in 0..<(try reader.read()) {
                 let account = accounts[try reader.read()]
                 let amount = try reader.read()

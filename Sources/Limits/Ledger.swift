@@ -7,7 +7,10 @@ internal import Patterns
 /// waiting; `commit` hands the batch to the store. Whoever asked gets the answer only after that, so that a count that
 /// was answered is a count that was kept.
 ///
-///     beginTick -> decide, decide, ... -> commit -> (answers go out) -> maintain
+///     beginTick -> prepare, prepare, ... -> fetch -> decide, decide, ... -> commit -> (answers go out) -> maintain
+///
+/// Requests are prepared in a group, because what is counted for a hundred thousand keys is far from the processor:
+/// the memory that all of them need is asked for at once, and not waited for one by one.
 ///
 /// A request is charged to all limits that apply or, where one of them refuses, to none.
 package final class Ledger {
@@ -43,9 +46,26 @@ package final class Ledger {
     var upkeep = Upkeep()
     private let scratch = MatchScratch()
     var key: [UInt8] = []
+    /// Requests that wait for their decision, in the order in which they came.
+    private var prepared: [Prepared] = []
+    private var nextPrepared = 0
+    /// The limits that apply to the prepared requests, and where their accounts are.
+    private var probes: [Probe] = []
     private var plan: [Step] = []
     /// Accounts of limits in shadow mode that would have refused the request.
     private var shadowed: [Account] = []
+
+    private struct Prepared {
+        let state: ProtocolState
+        let transaction: UInt64
+        /// The end of its probes; they begin where those of the request before end.
+        let probesEnd: Int
+    }
+
+    private struct Probe {
+        let limit: LimitState
+        let hash: KeyHash
+    }
 
     /// What one account gains or loses by a request.
     private struct Step {
@@ -110,10 +130,35 @@ package final class Ledger {
 
     // MARK: Deciding
 
-    /// Decides a request and charges it, in memory. The answer may go out after the next `commit`.
-    package func decide(_ request: Attributes) -> Decision {
+    /// Finds out which limits apply to a request that `decide` will be asked about.
+    package func prepare(_ request: Attributes) {
+        if nextPrepared == prepared.count {
+            prepared.removeAll(keepingCapacity: true)
+            probes.removeAll(keepingCapacity: true)
+            nextPrepared = 0
+        }
         let state = ProtocolState(request.protocolState)
-        let subject = subject(of: request, state)
+        probe(request, state)
+        let transaction = transactionID(of: request, state)
+        transactions.prefetch(transaction)
+        prepared.append(Prepared(state: state, transaction: transaction, probesEnd: probes.count))
+    }
+
+    /// Brings what the prepared requests will be charged to near the processor.
+    package func fetch() {
+        for probe in probes { probe.limit.accounts.prefetchAccount(probe.hash) }
+        for probe in probes { probe.limit.accounts.prefetchWindows(probe.hash) }
+    }
+
+    /// Decides a request and charges it, in memory. The answer may go out after the next `commit`.
+    ///
+    /// - Precondition: requests are decided in the order in which they were prepared.
+    package func decide(_ request: Attributes) -> Decision {
+        let probesStart = nextPrepared == 0 ? 0 : prepared[nextPrepared - 1].probesEnd
+        let prepared = prepared[nextPrepared]
+        nextPrepared += 1
+        let state = prepared.state
+        let subject = subject(prepared.transaction, of: request, state)
         if let known = subject.transaction {
             known.lastSeen = now
             if known.hasAnswered(subject.request) {
@@ -129,8 +174,10 @@ package final class Ledger {
         var refusal: Refusal?
         // Over a limit whose answer lets the request pass, and so charged all the same.
         var remark: Refusal?
-        for limit in limits {
-            guard let step = step(of: limit, request, state, subject, connection) else { continue }
+        for index in probesStart..<prepared.probesEnd {
+            let probe = probes[index]
+            let limit = probe.limit
+            guard let step = step(of: limit, probe.hash, request, state, subject, connection) else { continue }
             guard let found = judge(step) else {
                 plan.append(step)
                 continue
@@ -140,7 +187,7 @@ package final class Ledger {
                 if settles, subject.transaction?.shadowed.contains(where: { $0 === step.account }) ?? false { continue }
                 _ = refuse(found, request)
                 shadowed.append(step.account)
-            } else if found.answer.letsPass {
+            } else if found.letsPass {
                 remark = remark ?? found
                 plan.append(step)
             } else {
@@ -171,34 +218,47 @@ package final class Ledger {
         var transaction: Transaction?
     }
 
-    private func subject(of request: Attributes, _ state: ProtocolState) -> Subject {
-        guard state.isMail, !request.instance.isEmpty else { return Subject() }
+    private func transactionID(of request: Attributes, _ state: ProtocolState) -> UInt64 {
+        guard state.isMail, !request.instance.isEmpty else { return 0 }
         // `instance` is unique on one host only, and no request names its host.
         var transaction = SipHash(key: hashKey)
         transaction.combine(request.instance)
         transaction.combine(request.clientAddress)
         transaction.combine(request.sender)
-        let id = transaction.finalize() | 1
+        return transaction.finalize() | 1
+    }
+
+    private func subject(_ id: UInt64, of request: Attributes, _ state: ProtocolState) -> Subject {
+        guard id != 0 else { return Subject() }
         var hash = SipHash(key: hashKey)
         hash.combine(UInt64(state.rawValue) << 56 | request.recipientCount << 40 ^ request.size)
         hash.combine(request.recipient)
         return Subject(id: id, request: hash.finalize() | 1, transaction: transactions[id])
     }
 
-    /// What `limit` makes of a request, or nil where it does not apply.
+    /// Finds out which limits apply to a request.
+    private func probe(_ request: Attributes, _ state: ProtocolState) {
+        // At the end of a message with several recipients none of them is named.
+        let isUnnamed = state.isMail && request.recipient.isEmpty
+        for limit in limits where !(isUnnamed && limit.terms.isPerRecipient) {
+            let wording = limit.terms.limit
+            guard wording.conditions.allSatisfy({ $0.holds(request, scratch: scratch, value: &key) }),
+                wording.key.build(request, into: &key)
+            else { continue }
+            let hash = hash(of: key, of: limit)
+            limit.accounts.prefetchSlot(hash)
+            probes.append(Probe(limit: limit, hash: hash))
+        }
+    }
+
+    /// What a limit that applies makes of a request; nil where there is nothing to charge or to refuse.
     private func step(
-        of limit: LimitState, _ request: Attributes, _ state: ProtocolState, _ subject: Subject,
+        of limit: LimitState, _ hash: KeyHash, _ request: Attributes, _ state: ProtocolState, _ subject: Subject,
         _ connection: Connection?
     ) -> Step? {
         let terms = limit.terms
         let counts = terms.limit.count == .connections ? connection.map { !$0.isCounted } ?? false : state.isMail
-        // At the end of a message with several recipients none of them is named.
-        if terms.isPerRecipient, state.isMail, request.recipient.isEmpty { return nil }
-        for condition in terms.limit.conditions where !condition.holds(request, scratch: scratch, value: &key) {
-            return nil
-        }
-        guard terms.limit.key.build(request, into: &key),
-            let account = counts ? account(for: key, of: limit) : existingAccount(for: key, of: limit)
+        guard let account = existingAccount(hash, of: limit) ?? (counts ? newAccount(hash, request, of: limit) : nil)
         else { return nil }
         if account.exception?.isExempt ?? false, account.blockedUntil(at: now) == nil { return nil }
         var step = Step(account: account)
@@ -209,6 +269,11 @@ package final class Ledger {
             step.whole = terms.limit.count == .recipients && state == .rcpt ? 1 : target
         }
         return step
+    }
+
+    private func newAccount(_ hash: KeyHash, _ request: Attributes, of limit: LimitState) -> Account? {
+        guard limit.terms.limit.key.build(request, into: &key) else { return nil }
+        return openAccount(hash, key: key, of: limit)
     }
 
     /// What a transaction should have been charged after this request.
@@ -233,6 +298,11 @@ package final class Ledger {
         var answer: ActionTemplate {
             let limit = account.limit.limit
             return reason == .tooLarge ? limit.tooLarge : limit.over
+        }
+
+        var letsPass: Bool {
+            let terms = account.limit.terms
+            return reason == .tooLarge ? terms.tooLargeLetsPass : terms.overLetsPass
         }
     }
 
@@ -267,7 +337,7 @@ package final class Ledger {
     private func refuse(_ refusal: Refusal, _ request: Attributes) -> [UInt8] {
         let (account, limit) = (refusal.account, refusal.account.limit)
         limit.refusals += 1
-        let isChargedAsRefused = limit.limit.countRefused && refusal.reason != .tooLarge && !refusal.answer.letsPass
+        let isChargedAsRefused = limit.limit.countRefused && refusal.reason != .tooLarge && !refusal.letsPass
         let alsoCharged = isChargedAsRefused ? refusal.amount : 0
         account.addRefused(charging: alsoCharged)
         openBatch()
@@ -385,7 +455,7 @@ package final class Ledger {
             left -= taken
             writeCharge(account, -Int64(taken), at: charge.time)
         }
-        transaction.charges.removeAll { $0.amount == 0 }
+        transaction.charges.removeEmpty()
         noteChange(of: account)
     }
 
@@ -474,7 +544,7 @@ package final class Ledger {
         let record = connection.record ?? Transaction(id: connection.id, lastSeen: now)
         record.lastSeen = now
         record.isSettled = true
-        record.charges = []
+        record.charges = Transaction.Charges()
         if connection.record == nil, let evicted = transactions.insert(record) { dropped(evicted) }
         record.remember(connection.firstTransaction, refusedWith: action)
         apply(to: record, request: connection.firstTransaction, action: action, ofConnection: true)

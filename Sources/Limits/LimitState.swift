@@ -76,6 +76,8 @@ final class LimitTerms {
     /// What each rate admits.
     let counts: [UInt64]
     let refusedLane: Int
+    let overLetsPass: Bool
+    let tooLargeLetsPass: Bool
     /// Whether the limit can only be judged where the recipient is known.
     let isPerRecipient: Bool
     /// The present slot of each lane: the division is made once a tick. Valid for `lanes.count` from init to deinit.
@@ -86,6 +88,8 @@ final class LimitTerms {
         lanes = limit.rates.map(\.window) + [limit.longestWindow]
         counts = limit.rates.map(\.count)
         refusedLane = counts.count
+        overLetsPass = limit.over.letsPass
+        tooLargeLetsPass = limit.tooLarge.letsPass
         isPerRecipient = limit.isPerRecipient
         slots = .allocate(capacity: lanes.count)
         slots.initialize(repeating: 0, count: lanes.count)

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+internal import CPrefetch
 
 /// The length of a window and the way it is cut into slots.
 ///
@@ -30,27 +31,30 @@ package struct Window: Hashable, Sendable {
 
 /// What one key has used of several windows, in one allocation of a few words while the key is quiet.
 ///
-/// Lane i belongs to window i. A lane holds a header word (number of used slots and their sum) and its used slots,
-/// oldest first, each a word of slot number (24 bits, wrapping) and amount (40 bits). All lanes have the same
-/// capacity, which grows with use up to 61 slots. Slot numbers come from `Window.slot`, and never go back.
+/// Lane i belongs to window i. First stand the heads of all lanes, two words each, so that the usual charge touches
+/// them alone: one cache line for four lanes. Behind them each lane has its earlier slots, oldest first.
 ///
-/// The words are allocated by hand: an array would take 32 bytes more for each of a million keys. `words` is valid for
-/// `lanes * laneLength` words from init to deinit, and only this value, which can't be copied, knows it.
+///     head      capacity of the earlier slots (8 bits), how many are used (8 bits), sum of the whole lane (48 bits)
+///     present   number of the slot charged last (24 bits, wrapping), amount (40 bits)
+///     earlier   the same, once for each used slot
+///
+/// Slot numbers come from `Window.slot`, and never go back.
+///
+/// The words are allocated by hand: an array would take 32 bytes more for each of a million keys. `words` is valid, and
+/// initialised, for two words a lane and all capacities from init to deinit, and only this value, which can't be
+/// copied, knows it.
 package struct SlidingWindows: ~Copyable {
     /// The most that one slot, and so one limit, can hold.
     package static let largestAmount: UInt64 = 1 << 40 - 1
 
     private static let slotMask: UInt64 = 0xff_ffff
-    private static let sumMask: UInt64 = 1 << 56 - 1
-    private static let longestLane = Int(Window.slots) + 2
+    private static let sumMask: UInt64 = 1 << 48 - 1
 
     private var words: UnsafeMutablePointer<UInt64>
-    private let lanes: Int32
-    /// Words from one lane to the next.
-    private var laneLength: Int32 = 2
+    private let lanes: Int
 
     package init(lanes: Int) {
-        self.lanes = Int32(lanes)
+        self.lanes = lanes
         words = .allocate(capacity: lanes * 2)
         words.initialize(repeating: 0, count: lanes * 2)
     }
@@ -59,61 +63,54 @@ package struct SlidingWindows: ~Copyable {
         words.deallocate()
     }
 
-    private func lane(_ lane: Int) -> UnsafeMutablePointer<UInt64> {
-        assert(0..<Int(lanes) ~= lane)
-        return words + lane &* Int(laneLength)
+    /// Asks for the heads of the lanes.
+    func prefetch() {
+        weir_prefetch(words)
+        weir_prefetch(words + 8)
     }
 
     /// What counts in the window when `slot` is the present one.
-    package mutating func used(lane number: Int, slot: Int64) -> UInt64 {
-        let lane = lane(number)
-        if lane[0] == 0 { return 0 }
+    package mutating func used(lane: Int, slot: Int64) -> UInt64 {
+        assert(0..<lanes ~= lane)
         let now = UInt64(bitPattern: slot) & Self.slotMask
-        if Self.isExpired(lane[1], now: now) { Self.dropExpired(lane, now: now) }
-        return lane[0] & Self.sumMask
+        if words[2 &* lane &+ 1] >> 40 != now { advance(lane, to: now) }
+        return words[2 &* lane] & Self.sumMask
     }
 
     /// - Returns: what counts in the window afterwards.
     @discardableResult
-    package mutating func charge(_ amount: UInt64, lane number: Int, slot: Int64) -> UInt64 {
-        let before = used(lane: number, slot: slot)
-        guard amount > 0 else { return before }
-        let now = UInt64(bitPattern: slot) & Self.slotMask
-        var lane = lane(number)
-        let count = Int(lane[0] >> 56)
-        if count > 0, lane[count] >> 40 == now {
-            lane[count] &+= amount
-        } else {
-            if count &+ 1 == laneLength {
-                grow()
-                lane = self.lane(number)
-            }
-            lane[count &+ 1] = now << 40 | amount
-            lane[0] &+= 1 << 56
-        }
-        lane[0] &+= amount
-        return before &+ amount
+    package mutating func charge(_ amount: UInt64, lane: Int, slot: Int64) -> UInt64 {
+        let before = used(lane: lane, slot: slot)
+        let room = Self.largestAmount &- words[2 &* lane &+ 1] & Self.largestAmount
+        let charged = min(amount, room)
+        words[2 &* lane &+ 1] &+= charged
+        words[2 &* lane] &+= charged
+        return before &+ charged
     }
 
     /// Takes back what was charged in `slot`; what has expired since stays gone.
-    package mutating func giveBack(_ amount: UInt64, lane number: Int, chargedIn slot: Int64) {
+    package mutating func giveBack(_ amount: UInt64, lane: Int, chargedIn slot: Int64) {
         let charged = UInt64(bitPattern: slot) & Self.slotMask
-        let lane = lane(number)
-        for index in stride(from: Int(lane[0] >> 56), to: 0, by: -1) where lane[index] >> 40 == charged {
-            let taken = min(amount, lane[index] & Self.largestAmount)
-            lane[index] &-= taken
-            lane[0] &-= taken
-            return
+        let earlier = earlierSlots(lane)
+        var index = count(lane)
+        var word = words + (2 &* lane &+ 1)
+        while word.pointee >> 40 != charged {
+            guard index > 0 else { return }
+            index &-= 1
+            word = earlier + index
         }
+        let taken = min(amount, word.pointee & Self.largestAmount)
+        word.pointee &-= taken
+        words[2 &* lane] &-= taken
     }
 
     /// The slot with which, when it has expired, `amount` more fits under `limit`; nil where it fits already.
     ///
     /// - Precondition: `amount` is not more than `limit`.
-    package mutating func blockingSlot(_ amount: UInt64, under limit: UInt64, lane number: Int, slot: Int64) -> Int64? {
-        var sum = used(lane: number, slot: slot)
+    package mutating func blockingSlot(_ amount: UInt64, under limit: UInt64, lane: Int, slot: Int64) -> Int64? {
+        var sum = used(lane: lane, slot: slot)
         var blocking: Int64?
-        forEachSlot(lane: number, slot: slot) { charged, value in
+        forEachSlot(lane: lane, slot: slot) { charged, value in
             guard sum &+ amount > limit else { return }
             sum &-= value
             blocking = charged
@@ -122,55 +119,98 @@ package struct SlidingWindows: ~Copyable {
     }
 
     /// The used slots, oldest first, by their full numbers; `slot` is the present one.
-    package func forEachSlot(lane number: Int, slot: Int64, _ body: (_ slot: Int64, _ amount: UInt64) -> Void) {
-        let lane = lane(number)
-        let count = Int(lane[0] >> 56)
-        var index = 1
-        while index <= count {
-            let age = (UInt64(bitPattern: slot) &- lane[index] >> 40) & Self.slotMask
-            body(slot - Int64(age), lane[index] & Self.largestAmount)
-            index += 1
+    package func forEachSlot(lane: Int, slot: Int64, _ body: (_ slot: Int64, _ amount: UInt64) -> Void) {
+        func visit(_ word: UInt64) {
+            guard word & Self.largestAmount > 0 else { return }
+            let age = (UInt64(bitPattern: slot) &- word >> 40) & Self.slotMask
+            body(slot - Int64(age), word & Self.largestAmount)
         }
+        let earlier = earlierSlots(lane)
+        for index in 0..<count(lane) { visit(earlier[index]) }
+        visit(words[2 &* lane &+ 1])
     }
 
     /// Puts back a slot as `forEachSlot` gave it; slots come oldest first.
-    package mutating func restore(_ amount: UInt64, slot: Int64, lane number: Int) {
-        if Int(lane(number)[0] >> 56) + 1 == laneLength { grow() }
-        let lane = lane(number)
-        lane[Int(lane[0] >> 56) + 1] = (UInt64(bitPattern: slot) & Self.slotMask) << 40 | amount
-        lane[0] += 1 << 56 + amount
+    package mutating func restore(_ amount: UInt64, slot: Int64, lane: Int) {
+        keepPresent(lane)
+        words[2 * lane + 1] = (UInt64(bitPattern: slot) & Self.slotMask) << 40 | amount
+        words[2 * lane] += amount
     }
 
     package mutating func clear() {
-        words.update(repeating: 0, count: Int(lanes * laneLength))
+        for lane in 0..<lanes {
+            words[2 * lane] &= 0xff << 56
+            words[2 * lane + 1] = 0
+        }
+    }
+
+    private func capacity(_ lane: Int) -> Int { Int(words[2 &* lane] >> 56) }
+
+    private func count(_ lane: Int) -> Int { Int(words[2 &* lane] >> 48 & 0xff) }
+
+    private func earlierSlots(_ lane: Int) -> UnsafeMutablePointer<UInt64> {
+        var offset = 2 &* lanes
+        for before in 0..<lane { offset &+= capacity(before) }
+        return words + offset
+    }
+
+    /// Makes `now` the present slot of a lane, and lets go of what has expired by then.
+    private mutating func advance(_ lane: Int, to now: UInt64) {
+        let present = words[2 &* lane &+ 1]
+        if words[2 &* lane] & Self.sumMask == 0 {
+            words[2 &* lane] &= 0xff << 56
+        } else {
+            // Behind the present slot: counted in the present one, and so for longer, never for less long.
+            if (now &- present >> 40) & Self.slotMask > Self.slotMask / 2 { return }
+            dropExpired(lane, now: now)
+            if Self.isExpired(present, now: now) {
+                words[2 &* lane] &-= present & Self.largestAmount
+            } else {
+                keepPresent(lane)
+            }
+        }
+        words[2 &* lane &+ 1] = now << 40
+    }
+
+    /// Puts the present slot behind the earlier ones.
+    private mutating func keepPresent(_ lane: Int) {
+        let present = words[2 &* lane &+ 1]
+        guard present & Self.largestAmount > 0 else { return }
+        let count = count(lane)
+        if count == capacity(lane) { grow(lane) }
+        earlierSlots(lane)[count] = present
+        words[2 &* lane] &+= 1 << 48
     }
 
     private static func isExpired(_ word: UInt64, now: UInt64) -> Bool {
         (now &- word >> 40) & slotMask > UInt64(Window.slots)
     }
 
-    private static func dropExpired(_ lane: UnsafeMutablePointer<UInt64>, now: UInt64) {
-        let count = Int(lane[0] >> 56)
+    private mutating func dropExpired(_ lane: Int, now: UInt64) {
+        let (count, earlier) = (count(lane), earlierSlots(lane))
         var dropped = 0
         var amount: UInt64 = 0
-        while dropped < count, isExpired(lane[1 &+ dropped], now: now) {
-            amount &+= lane[1 &+ dropped] & largestAmount
+        while dropped < count, Self.isExpired(earlier[dropped], now: now) {
+            amount &+= earlier[dropped] & Self.largestAmount
             dropped &+= 1
         }
-        (lane + 1).update(from: lane + 1 + dropped, count: count - dropped)
-        lane[0] &-= UInt64(dropped) << 56 &+ amount
+        guard dropped > 0 else { return }
+        earlier.update(from: earlier + dropped, count: count - dropped)
+        words[2 &* lane] &-= UInt64(dropped) << 48 &+ amount
     }
 
-    private mutating func grow() {
-        let oldLength = Int(laneLength)
-        let newLength = min(2 * oldLength, Self.longestLane)
-        let grown = UnsafeMutablePointer<UInt64>.allocate(capacity: Int(lanes) * newLength)
-        grown.initialize(repeating: 0, count: Int(lanes) * newLength)
-        for lane in 0..<Int(lanes) {
-            (grown + lane * newLength).update(from: words + lane * oldLength, count: oldLength)
-        }
+    /// More room for one lane's earlier slots, of which there are never more than the window has slots.
+    private mutating func grow(_ lane: Int) {
+        let before = earlierSlots(lane) - words
+        let old = capacity(lane)
+        let new = old == 0 ? 2 : min(2 * old, Int(Window.slots) + 1)
+        let behind = (lane..<lanes).reduce(0) { $0 + capacity($1) } - old
+        let grown = UnsafeMutablePointer<UInt64>.allocate(capacity: before + new + behind)
+        grown.update(from: words, count: before + old)
+        (grown + before + old).update(repeating: 0, count: new - old)
+        (grown + before + new).update(from: words + before + old, count: behind)
+        grown[2 * lane] += UInt64(new - old) << 56
         words.deallocate()
         words = grown
-        laneLength = Int32(newLength)
     }
 }

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+internal import CPrefetch
 internal import DequeModule
 internal import Glibc
 
@@ -8,7 +9,7 @@ final class Transaction {
     var lastSeen: LedgerTime
     /// A DATA or END-OF-MESSAGE request has told what Postfix accepted.
     var isSettled = false
-    var charges: [Charge] = []
+    var charges = Charges()
     /// Answers to requests other than "pass", to be given again where Postfix asks again.
     var refusals: [(request: UInt64, action: [UInt8])] = []
     /// Accounts of limits in shadow mode that would have refused a recipient; in memory only, for it only saves words.
@@ -22,6 +23,44 @@ final class Transaction {
         let account: Account
         var amount: UInt64
         let time: LedgerTime
+    }
+
+    /// Charges in their order. Most transactions have one for each of a limit or two: these need no allocation.
+    struct Charges: RandomAccessCollection, MutableCollection {
+        private var first: Charge?
+        private var second: Charge?
+        private var others: [Charge] = []
+
+        var startIndex: Int { 0 }
+        var endIndex: Int { first == nil ? 0 : second == nil ? 1 : 2 + others.count }
+
+        subscript(index: Int) -> Charge {
+            get { index == 0 ? first! : index == 1 ? second! : others[index - 2] }
+            set {
+                switch index {
+                case 0: first = newValue
+                case 1: second = newValue
+                default: others[index - 2] = newValue
+                }
+            }
+        }
+
+        mutating func append(_ charge: Charge) {
+            if first == nil {
+                first = charge
+            } else if second == nil {
+                second = charge
+            } else {
+                others.append(charge)
+            }
+        }
+
+        mutating func removeEmpty() {
+            guard contains(where: { $0.amount == 0 }) else { return }
+            var kept = Charges()
+            for charge in self where charge.amount > 0 { kept.append(charge) }
+            self = kept
+        }
     }
 
     /// Enough for every recipient of a transaction (`smtpd_recipient_limit` is 1000) several times over.
@@ -62,7 +101,7 @@ final class Transaction {
     func takeBack(_ amount: UInt64, from account: Account, chargedAt time: LedgerTime) {
         guard let index = charges.firstIndex(where: { $0.account === account && $0.time == time }) else { return }
         charges[index].amount -= min(amount, charges[index].amount)
-        if charges[index].amount == 0 { charges.remove(at: index) }
+        charges.removeEmpty()
     }
 
     func charged(to account: Account) -> UInt64 {
@@ -93,6 +132,9 @@ package struct TransactionTable: ~Copyable {
     var count: Int { byID.count }
 
     subscript(id: UInt64) -> Transaction? { byID[id] }
+
+    /// Asks for the place of an id.
+    func prefetch(_ id: UInt64) { byID.prefetch(id) }
 
     /// Adds a transaction whose id is not there; returns the oldest one where there was no room for both.
     mutating func insert(_ transaction: Transaction) -> Transaction? {
@@ -128,8 +170,15 @@ package struct TransactionTable: ~Copyable {
         return order[position - departed]
     }
 
+    /// How far ahead of its end a transaction is asked for; by then nobody has looked at it for long.
+    private static let lookahead = 8
+
     private mutating func popFirst() -> Transaction? {
         guard let oldest = order.popFirst() else { return nil }
+        if order.count > Self.lookahead {
+            byID.prefetch(order[Self.lookahead / 2].id)
+            weir_prefetch(Unmanaged.passUnretained(order[Self.lookahead]).toOpaque())
+        }
         departed += 1
         byID.remove(oldest.id)
         return oldest
@@ -164,6 +213,10 @@ private struct TransactionIndex: ~Copyable {
     deinit {
         for index in 0...mask { slots[index].transaction?.release() }
         free(slots)
+    }
+
+    func prefetch(_ id: UInt64) {
+        weir_prefetch(slots + (Int(truncatingIfNeeded: id >> 1) & mask))
     }
 
     subscript(id: UInt64) -> Transaction? {

@@ -5,8 +5,8 @@ internal import Storage
 
 /// Runs the ledger on an event loop: the one on which policy requests arrive.
 ///
-/// All requests that one turn of the loop has read are decided as they are parsed, and committed together at the end
-/// of the turn; then their answers go out. So the batch grows with the load by itself, nothing hops between threads,
+/// All requests that one turn of the loop has read are decided and committed together at the end of the turn; then
+/// their answers go out. So the batch grows with the load by itself, nothing hops between threads,
 /// and a single request waits for nobody.
 ///
 /// Sendable, unchecked: every method but `submit` runs on `eventLoop`, and says so by a precondition in debug builds.
@@ -18,14 +18,22 @@ package final class LedgerHost: @unchecked Sendable {
     private let clocks: any SystemClocks
     private var ledger: Ledger?
     private var trouble: Trouble?
-    private var awaiting: [any Awaiting] = []
+    /// Have a request that waits to be decided.
+    private var asking: [any Client] = []
+    /// Wait for the batch to be kept.
+    private var awaiting: [any Client] = []
     private var isTickScheduled = false
     package private(set) var requests: UInt64 = 0
     private let upkeep: TimeAmount = .milliseconds(50)
     private var upkeepTask: RepeatedTask?
 
-    /// Somebody whose answer is out once the batch is kept.
-    package protocol Awaiting: AnyObject {
+    /// Whoever asks: one request at a time.
+    package protocol Client: AnyObject {
+        /// Shows the request.
+        func withRequest(_ body: (Attributes) -> Void)
+        /// Takes the decision, which may go out when the client is released; may submit the next request.
+        func take(_ decision: Decision)
+        /// The batch is kept: answers may go out.
         func release()
     }
 
@@ -95,18 +103,35 @@ package final class LedgerHost: @unchecked Sendable {
 
     // MARK: Requests
 
-    /// Decides a request; the answer may go out when `awaiting` is released.
-    ///
-    /// - Returns: the action, nil for DUNNO.
-    package func decide(_ request: Attributes, for awaiting: any Awaiting, isAwaiting: Bool) -> Decision {
+    /// Takes a client's request, to be decided when this turn of the loop has read all that there is.
+    package func submit(_ client: any Client) {
         if !isTickScheduled { beginTick() }
-        if !isAwaiting { self.awaiting.append(awaiting) }
-        requests &+= 1
-        guard let ledger else { return troubled }
-        if trouble != nil, configuration.onFailure == .defer { return troubled }
-        let decision = ledger.decide(request)
-        if observer.logsPasses, decision.action == nil { observer.passed(request) }
-        return decision
+        asking.append(client)
+    }
+
+    private func decideAll() {
+        while !asking.isEmpty {
+            let group = asking
+            asking.removeAll(keepingCapacity: true)
+            requests &+= UInt64(group.count)
+            if let ledger, trouble == nil || configuration.onFailure == .dunno {
+                for client in group { client.withRequest(ledger.prepare) }
+                ledger.fetch()
+                for client in group { decide(client, in: ledger) }
+            } else {
+                for client in group { client.take(troubled) }
+            }
+            awaiting += group
+        }
+    }
+
+    private func decide(_ client: any Client, in ledger: Ledger) {
+        var decision: Decision?
+        client.withRequest { request in
+            decision = ledger.decide(request)
+            if observer.logsPasses, decision?.action == nil { observer.passed(request) }
+        }
+        if let decision { client.take(decision) }
     }
 
     /// The mail transaction has ended, as far as its client can tell.
@@ -133,6 +158,7 @@ package final class LedgerHost: @unchecked Sendable {
     }
 
     private func endTick() {
+        decideAll()
         isTickScheduled = false
         commit()
         let released = awaiting

@@ -145,7 +145,10 @@ final class LedgerHarness {
         }
         return bytes.withUnsafeBytes { bytes in
             ranges.withUnsafeBufferPointer { ranges in
-                let decision = ledger.decide(Attributes(bytes: bytes, ranges: ranges))
+                let request = Attributes(bytes: bytes, ranges: ranges)
+                ledger.prepare(request)
+                ledger.fetch()
+                let decision = ledger.decide(request)
                 transaction = decision.transaction
                 return decision.action.map { String(decoding: $0, as: UTF8.self) }
             }

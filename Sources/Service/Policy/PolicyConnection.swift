@@ -4,19 +4,26 @@ internal import NIOCore
 internal import Wire
 
 /// One policy client (an smtpd process): feeds its bytes to the parser, and sends one reply for each request.
-final class PolicyConnection: ChannelInboundHandler, LedgerHost.Awaiting {
+final class PolicyConnection: ChannelInboundHandler, LedgerHost.Client {
     typealias InboundIn = ByteBuffer
     typealias OutboundOut = ByteBuffer
 
     private let listener: PolicyListener
     private var context: ChannelHandlerContext?
-    /// The beginning of a request whose end has not come yet.
-    private var partial: ByteBuffer?
+    /// What has come and is not answered yet, from the beginning of a request.
+    private var received: ByteBuffer?
+    /// How much of it has been searched for the end of the request.
     private var searched = 0
+    /// The length of the request that waits to be decided; 0: none does.
+    private var requestLength = 0
+    /// Its values, by the index of their names.
+    private var ranges: [Range<Int>] = []
     private(set) var partialSince: NIODeadline?
     /// Replies that go out when the batch is kept.
     private var replies: ByteBuffer?
     private var transaction: UInt64 = 0
+    /// Something came that is no request: what came before is answered, and that is all.
+    private var isClosing = false
 
     private static let dunno: ByteBuffer = {
         var buffer = ByteBuffer()
@@ -35,55 +42,66 @@ final class PolicyConnection: ChannelInboundHandler, LedgerHost.Awaiting {
 
     func channelInactive(context: ChannelHandlerContext) {
         self.context = nil
-        replies = nil
-        listener.closed(self, midRequest: partial != nil)
-        if transaction != 0 { listener.host.close(transaction) }
+        listener.closed(self, midRequest: partialSince != nil)
+        if requestLength == 0 { closeTransaction() }
     }
 
     func channelRead(context: ChannelHandlerContext, data: NIOAny) {
-        var buffer = unwrapInboundIn(data)
-        if var earlier = partial.take() {
-            earlier.writeBuffer(&buffer)
-            buffer = earlier
+        var bytes = unwrapInboundIn(data)
+        if received == nil {
+            received = bytes
+        } else {
+            received?.writeBuffer(&bytes)
         }
+        if requestLength == 0, !isClosing { findRequest() }
+    }
+
+    /// Hands the request at the front of what has come to the host, once its end has come.
+    private func findRequest() {
         do {
-            while buffer.readableBytes > 0, try answerNext(&buffer) {}
+            requestLength = try parse() ?? 0
         } catch {
-            listener.refused(error, from: context)
-            context.close(promise: nil)
+            isClosing = true
+            partialSince = nil
+            if let context { listener.refused(error, from: context) }
+            if replies == nil { close() }
             return
         }
-        if buffer.readableBytes > 0 {
-            buffer.discardReadBytes()
-            partial = buffer
+        if requestLength > 0 {
+            partialSince = nil
+            listener.host.submit(self)
+        } else if received?.readableBytes ?? 0 > 0 {
+            received?.discardReadBytes()
             partialSince = partialSince ?? .now()
         } else {
-            partialSince = nil
+            received = nil
         }
     }
 
-    /// Decides the request at the front of the buffer; false where its end has not come yet.
-    private func answerNext(_ buffer: inout ByteBuffer) throws(PolicyRequestFault) -> Bool {
-        let outcome = buffer.withUnsafeReadableBytes { bytes in
+    private func parse() throws(PolicyRequestFault) -> Int? {
+        let outcome = received?.withUnsafeReadableBytes { bytes in
             Result { () throws(PolicyRequestFault) -> Int? in
-                guard let length = try listener.parser.parse(bytes, searched: &searched) else { return nil }
-                listener.parser.ranges.withUnsafeBufferPointer { ranges in
-                    answer(Attributes(bytes: bytes, ranges: ranges))
-                }
-                return length
+                guard !bytes.isEmpty else { return nil }
+                return try listener.parser.parse(bytes, searched: &searched, ranges: &ranges)
             }
         }
-        guard let length = try outcome.get() else { return false }
-        buffer.moveReaderIndex(forwardBy: length)
-        searched = 0
-        return true
+        return try outcome?.get()
     }
 
-    private func answer(_ request: Attributes) {
-        let decision = listener.host.decide(request, for: self, isAwaiting: replies != nil)
+    func withRequest(_ body: (Attributes) -> Void) {
+        received?.withUnsafeReadableBytes { bytes in
+            ranges.withUnsafeBufferPointer { body(Attributes(bytes: bytes, ranges: $0)) }
+        }
+    }
+
+    func take(_ decision: Decision) {
+        received?.moveReaderIndex(forwardBy: requestLength)
+        requestLength = 0
+        searched = 0
         // One smtpd process serves one client after the other: another transaction means that the last one is over.
-        if transaction != 0, transaction != decision.transaction { listener.host.close(transaction) }
+        if transaction != decision.transaction { closeTransaction() }
         transaction = decision.transaction
+        guard context != nil else { return closeTransaction() }
         if replies == nil, decision.action == nil {
             replies = Self.dunno
         } else {
@@ -95,11 +113,18 @@ final class PolicyConnection: ChannelInboundHandler, LedgerHost.Awaiting {
             }
             replies = buffer
         }
+        findRequest()
+    }
+
+    private func closeTransaction() {
+        if transaction != 0 { listener.host.close(transaction) }
+        transaction = 0
     }
 
     func release() {
         guard let replies = replies.take() else { return }
         context?.writeAndFlush(wrapOutboundOut(replies), promise: nil)
+        if isClosing { close() }
     }
 
     func errorCaught(context: ChannelHandlerContext, error: any Error) {
@@ -113,5 +138,5 @@ final class PolicyConnection: ChannelInboundHandler, LedgerHost.Awaiting {
     }
 
     /// Nothing of a request has come that would be lost.
-    var isIdle: Bool { partial == nil && replies == nil }
+    var isIdle: Bool { received == nil && replies == nil }
 }

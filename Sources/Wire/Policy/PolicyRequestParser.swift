@@ -27,21 +27,18 @@ package struct PolicyRequestParser {
     private let names: [[UInt8]]
     /// The index of the name that was found in each line of the last request; -1: nobody asks for it.
     private var expected: [(name: [UInt8], index: Int)] = []
-    /// The values of the last request, by index of its name; empty ranges where it had none.
-    package private(set) var ranges: [Range<Int>]
-
     /// - Parameter names: the attributes that are asked for; "request" must be the first.
     package init(names: [String]) {
         self.names = names.map { Array($0.utf8) }
-        ranges = Array(repeating: 0..<0, count: names.count)
     }
 
-    /// Parses the request at the start of `bytes`; its values are then in `ranges`.
+    /// Parses the request at the start of `bytes`.
     ///
     /// - Parameter searched: how many bytes were looked at in vain before; set to how many that are now.
+    /// - Parameter ranges: set to where the values are, by index of their names; empty where the request had none.
     /// - Returns: the length of the request with its empty line, or nil where that has not come yet.
     package mutating func parse(
-        _ bytes: UnsafeRawBufferPointer, searched: inout Int
+        _ bytes: UnsafeRawBufferPointer, searched: inout Int, ranges: inout [Range<Int>]
     ) throws(PolicyRequestFault) -> Int? {
         guard let length = Self.end(of: bytes, searched: &searched) else {
             if bytes.count > Self.longest { throw .tooLong }
@@ -49,11 +46,15 @@ package struct PolicyRequestParser {
         }
         if length > Self.longest { throw .tooLong }
         if bytes.baseAddress.map({ memchr($0, 0, length) != nil }) ?? false { throw .nul }
-        for index in ranges.indices { ranges[index] = 0..<0 }
+        if ranges.count == names.count {
+            for index in ranges.indices { ranges[index] = 0..<0 }
+        } else {
+            ranges = Array(repeating: 0..<0, count: names.count)
+        }
         var position = 0
         var line = 0
         while bytes[position] != UInt8(ascii: "\n") {
-            position = try parseLine(line, of: bytes, from: position)
+            position = try parseLine(line, of: bytes, from: position, &ranges)
             line += 1
             if line > Self.mostAttributes { throw .tooManyAttributes }
         }
@@ -77,7 +78,7 @@ package struct PolicyRequestParser {
 
     /// Parses the line at `start`; returns where the next one begins.
     private mutating func parseLine(
-        _ line: Int, of bytes: UnsafeRawBufferPointer, from start: Int
+        _ line: Int, of bytes: UnsafeRawBufferPointer, from start: Int, _ ranges: inout [Range<Int>]
     ) throws(PolicyRequestFault) -> Int {
         // `end(of:)` has seen a newline behind every line.
         let base = bytes.baseAddress! + start
