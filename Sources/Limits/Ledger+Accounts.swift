@@ -11,7 +11,8 @@ extension Ledger {
     func openAccount(_ hash: KeyHash, key: [UInt8], of limit: LimitState) -> Account {
         if accountCount >= settings.mostAccounts { makeRoom() }
         lastAccountID += 1
-        let account = Account(id: lastAccountID, key: key, hash: hash, limit: limit)
+        // Copied: `key` may be the buffer in which keys are built, with room for the longest.
+        let account = Account(id: lastAccountID, key: key.withUnsafeBytes { Array($0) }, hash: hash, limit: limit)
         adopt(account)
         lookUpException(of: account)
         openBatch()

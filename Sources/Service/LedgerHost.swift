@@ -45,8 +45,8 @@ package final class LedgerHost: @unchecked Sendable {
     }
 
     private static let retryInterval: TimeAmount = .seconds(1)
-    /// Accounts looked at in one go: some 50 microseconds beside the answers, more when there is nothing else to do.
-    private static let slotsPerTick = 64
+    /// Accounts looked at in one go: some microseconds beside the answers, more when there is nothing else to do.
+    private static let slotsPerTick = 16
     private static let slotsPerPause = 2048
 
     package init(
