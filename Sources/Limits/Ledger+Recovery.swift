@@ -51,7 +51,10 @@ extension JournalWriter {
 final class Replay: RecoverySink {
     private let ledger: Ledger
     private let limits: [UInt64: LimitState]
-    private var accounts: [UInt64: Account] = [:]
+    /// From rows, in the order of their ids.
+    private var stored: [Account] = []
+    /// Opened since, as the journal tells.
+    private var opened: [UInt64: Account] = [:]
 
     init(ledger: Ledger) {
         self.ledger = ledger
@@ -65,6 +68,7 @@ final class Replay: RecoverySink {
             return
         }
         let account = open(id: row.id, key: row.key, limit: limit)
+        stored.append(account)
         account.isStored = true
         account.savedSequence = row.sequence
         ledger.sequence = max(ledger.sequence, row.sequence)
@@ -93,7 +97,7 @@ final class Replay: RecoverySink {
             }
             transaction.charges = Transaction.Charges()
             for _ in 0..<(try reader.read()) {
-                let account = accounts[try reader.read()]
+                let account = account(try reader.read())
                 let amount = try reader.read()
                 let time = LedgerTime(milliseconds: try reader.readSigned())
                 if let account {
@@ -138,8 +142,8 @@ final class Replay: RecoverySink {
         let limit = limits[try reader.read()]
         let key = try reader.readField()
         ledger.lastAccountID = max(ledger.lastAccountID, id)
-        guard let limit, accounts[id] == nil else { return }
-        _ = open(id: id, key: key, limit: limit)
+        guard let limit, account(id) == nil else { return }
+        opened[id] = open(id: id, key: key, limit: limit)
     }
 
     private func recoverTransaction(
@@ -162,7 +166,7 @@ final class Replay: RecoverySink {
         while case let accountID = try reader.read(), accountID != 0 {
             let amount = try reader.readSigned()
             let chargedAt = time + -Int64(clamping: try reader.read())
-            guard let account = accounts[accountID] else { continue }
+            guard let account = account(accountID) else { continue }
             let appliesToAccount = account.savedSequence < sequence
             if appliesToAccount { ledger.noteChange(of: account) }
             if amount > 0 {
@@ -177,7 +181,7 @@ final class Replay: RecoverySink {
     }
 
     private func readAccount(_ reader: inout JournalReader, changedBy sequence: UInt64) throws(JournalDamage) -> Account? {
-        guard let account = accounts[try reader.read()], account.savedSequence < sequence else { return nil }
+        guard let account = account(try reader.read()), account.savedSequence < sequence else { return nil }
         ledger.noteChange(of: account)
         return account
     }
@@ -198,9 +202,18 @@ final class Replay: RecoverySink {
         }
         let account = Account(id: id, key: key, hash: hash, limit: limit)
         account.generation = .max
-        accounts[id] = account
         ledger.adopt(account)
         return account
+    }
+
+    private func account(_ id: UInt64) -> Account? {
+        guard let last = stored.last, id <= last.id else { return opened[id] }
+        var (low, high) = (0, stored.count - 1)
+        while low < high {
+            let middle = (low + high) / 2
+            if stored[middle].id < id { low = middle + 1 } else { high = middle }
+        }
+        return stored[low].id == id ? stored[low] : opened[id]
     }
 
     private func transaction(_ id: UInt64, lastSeen: LedgerTime) -> Transaction {
@@ -213,13 +226,14 @@ final class Replay: RecoverySink {
     private func restore(_ account: Account, from reader: inout JournalReader) throws(JournalDamage) {
         let lanes = account.limit.terms.lanes
         let stored = try reader.read()
-        var restored: Set<Int> = []
+        // A bit for each lane that has its counts.
+        var restored: UInt64 = 0
         for storedLane in 0..<stored {
             let milliseconds = try reader.read()
             let isRefusedLane = storedLane == stored - 1
             let candidates = isRefusedLane ? lanes.count - 1..<lanes.count : 0..<lanes.count - 1
-            let lane = candidates.first { UInt64(lanes[$0].milliseconds) == milliseconds && !restored.contains($0) }
-            if let lane { restored.insert(lane) }
+            let lane = candidates.first { UInt64(lanes[$0].milliseconds) == milliseconds && restored & 1 << $0 == 0 }
+            if let lane { restored |= 1 << lane }
             let count = try reader.read()
             guard count <= UInt64(Window.slots) + 1 else { throw JournalDamage(offset: reader.offset) }
             var slot: Int64 = 0

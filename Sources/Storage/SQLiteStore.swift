@@ -85,11 +85,7 @@ package final class SQLiteStore: LedgerStore {
     package func recover(into sink: any RecoverySink) throws(StoreError) {
         do {
             try background.read { db in
-                let rows = try Row.fetchCursor(db, sql: "SELECT id, limit_id, key, sequence, content FROM accounts")
-                while let row = try rows.next() {
-                    let account = AccountRow(
-                        id: UInt64(bitPattern: row[0]), limit: UInt64(bitPattern: row[1]),
-                        key: try row.bytes(at: 2), sequence: UInt64(bitPattern: row[3]), content: try row.bytes(at: 4))
+                try forEachAccount(in: db) { account in
                     do { try sink.recover(account: account) } catch {
                         notice("account \(account.id) in \(path) can't be read and starts from nothing: \(error)")
                     }
@@ -108,6 +104,24 @@ package final class SQLiteStore: LedgerStore {
                 try JournalSegment.forEachBatch(ofSegmentAt: segment) { sequence, content in
                     try sink.recover(batch: content, sequence: sequence)
                 }
+            }
+        }
+    }
+
+    /// All rows, in the order of their ids; straight from SQLite, for there may be millions.
+    private func forEachAccount(in db: Database, _ body: (AccountRow) -> Void) throws {
+        let statement = try db.makeStatement(
+            sql: "SELECT id, limit_id, key, sequence, content FROM accounts ORDER BY id")
+        try withExtendedLifetime(statement) {
+            let row = statement.sqliteStatement
+            while case let code = sqlite3_step(row), code != SQLITE_DONE {
+                guard code == SQLITE_ROW else {
+                    throw DatabaseError(resultCode: ResultCode(rawValue: code), message: db.lastErrorMessage)
+                }
+                body(
+                    AccountRow(
+                        id: row.number(0), limit: row.number(1), key: row.bytes(2), sequence: row.number(3),
+                        content: row.bytes(4)))
             }
         }
     }
@@ -242,6 +256,19 @@ package final class SQLiteStore: LedgerStore {
 extension Row {
     fileprivate func bytes(at index: Int) throws -> [UInt8] {
         try withUnsafeData(atIndex: index) { data in data.map(Array.init) ?? [] }
+    }
+}
+
+/// The columns of a statement's present row.
+extension SQLiteStatement {
+    fileprivate func number(_ column: Int32) -> UInt64 {
+        UInt64(bitPattern: sqlite3_column_int64(self, column))
+    }
+
+    fileprivate func bytes(_ column: Int32) -> [UInt8] {
+        // The address first: SQLite may convert the value for it, and tells its size only then.
+        let start = sqlite3_column_blob(self, column)
+        return Array(UnsafeRawBufferPointer(start: start, count: Int(sqlite3_column_bytes(self, column))))
     }
 }
 
