@@ -181,21 +181,20 @@ extension Ledger {
     }
 
     /// Makes `limits` the ones in use, known to the store, with the accounts of those that were in use before.
+    ///
+    /// - Throws: where the store does not take what is new; nothing has been changed then.
     func register(_ newLimits: [Limit], known: [StoredLimit]) throws(StoreError) {
         let before = limits
         lastLimitID = max(lastLimitID, known.map(\.id).max() ?? 0)
-        var states: [LimitState] = []
+        var stored: [StoredLimit] = []
         for limit in newLimits {
             let same = known.first { $0.name == limit.name && $0.signature == limit.signature }
-            let stored: StoredLimit
-            if let same {
-                stored = same
-            } else {
-                lastLimitID += 1
-                stored = StoredLimit(id: lastLimitID, name: limit.name, signature: limit.signature)
-                try store.register(stored)
-            }
-            states.append(continuing(limit, stored, from: before.first { $0.storedID == stored.id }))
+            if same == nil { lastLimitID += 1 }
+            stored.append(same ?? StoredLimit(id: lastLimitID, name: limit.name, signature: limit.signature))
+        }
+        try store.register(stored.filter { !known.contains($0) })
+        let states = zip(newLimits, stored).map { limit, stored in
+            continuing(limit, stored, from: before.first { $0.storedID == stored.id })
         }
         for state in before where !states.contains(where: { $0 === state }) {
             // Its accounts leave memory and, with the next checkpoint, the store.
@@ -210,7 +209,7 @@ extension Ledger {
     }
 
     private func continuing(_ limit: Limit, _ stored: StoredLimit, from before: LimitState?) -> LimitState {
-        guard let before else { 
+        guard let before else {
             let state = LimitState(limit: limit, storedID: stored.id)
             state.terms.setTime(now)
             return state

@@ -31,13 +31,28 @@ struct Upkeep {
     static let transactionsPerPiece = 1024
 }
 
+/// What has gone wrong between answers.
+package enum UpkeepFault: Error, Equatable, Sendable {
+    /// A checkpoint was given up. The journal goes on, and keeps every count; it only grows.
+    case checkpoint(StoreError)
+    /// Batches can't be kept.
+    case journal(StoreError)
+
+    package var storeError: StoreError {
+        switch self {
+        case .checkpoint(let error), .journal(let error): error
+        }
+    }
+}
+
 extension Ledger {
     /// Goes on with what is to be done between answers, about `slots` accounts of it. Call it after `commit`.
     ///
+    /// - Parameter checkpoints: false lets a new checkpoint wait, for a while after one has failed.
     /// - Returns: a fault of the store that has come up meanwhile.
-    package func maintain(slots: Int) -> StoreError? {
+    package func maintain(slots: Int, checkpoints: Bool = true) -> UpkeepFault? {
         // First, while nothing waits to be committed: a row counts up to the last batch and no further.
-        let failure = continueCheckpoint(slots: slots)
+        let failure = continueCheckpoint(slots: slots, mayBegin: checkpoints)
         sweepSlots(slots) { account in
             if !account.isDirty, account.isIdle(at: now) { upkeep.swept.append(account) }
         }
@@ -51,10 +66,10 @@ extension Ledger {
     }
 
     /// Starts a checkpoint, unless one is under way.
-    package func beginCheckpoint() throws(StoreError) {
+    package func beginCheckpoint() throws(UpkeepFault) {
         guard upkeep.phase == .idle else { return }
-        try commit()
-        try store.beginCheckpoint(after: sequence)
+        do throws(StoreError) { try commit() } catch { throw .journal(error) }
+        do throws(StoreError) { try store.beginCheckpoint(after: sequence) } catch { throw .checkpoint(error) }
         upkeep.phase = .saving
         upkeep.saving = upkeep.dirty
         upkeep.savedCount = 0
@@ -63,13 +78,13 @@ extension Ledger {
         upkeep.needsCheckpoint = false
         // A journal must never be empty: its last batch tells the time of the counts.
         openBatch()
-        try commit()
+        do throws(StoreError) { try commit() } catch { throw .journal(error) }
     }
 
     package var isCheckpointRunning: Bool { upkeep.phase != .idle }
 
     /// Goes on after a fault of the store: a new piece of journal, and a checkpoint of all that it has missed.
-    package func restartJournal() throws(StoreError) {
+    package func restartJournal() throws(UpkeepFault) {
         if upkeep.phase != .idle { abandonCheckpoint() }
         try beginCheckpoint()
     }
@@ -85,11 +100,11 @@ extension Ledger {
         if !hasMore { upkeep.sweepLimit += 1 }
     }
 
-    private func continueCheckpoint(slots: Int) -> StoreError? {
-        do throws(StoreError) {
+    private func continueCheckpoint(slots: Int, mayBegin: Bool) -> UpkeepFault? {
+        do throws(UpkeepFault) {
             switch upkeep.phase {
             case .idle:
-                if store.wantsCheckpoint || upkeep.needsCheckpoint { try beginCheckpoint() }
+                if mayBegin, store.wantsCheckpoint || upkeep.needsCheckpoint { try beginCheckpoint() }
             case .saving:
                 savePieces(slots: slots)
             case .finishing:
@@ -98,7 +113,7 @@ extension Ledger {
                 case .done:
                     upkeep.phase = .idle
                     upkeep.saving = []
-                case .failed(let error): throw error
+                case .failed(let error): throw .checkpoint(error)
                 }
             }
             return nil

@@ -93,7 +93,11 @@ package final class Ledger {
         try register(limits, known: recovery.limits)
         try store.recover(into: Replay(ledger: self))
         beginTick()
-        try beginCheckpoint()
+        do throws(UpkeepFault) {
+            try beginCheckpoint()
+        } catch {
+            throw error.storeError
+        }
     }
 
     /// The time of this tick: all requests that are handled together happen at once.
@@ -432,7 +436,7 @@ package final class Ledger {
         for lane in 0..<terms.refusedLane {
             let used = account.windows.charge(step.charge, lane: lane, slot: terms.slots[lane])
             let admitted = account.admitted(lane: lane, at: now)
-            limit.notePeak(of: account, lane: lane, used: used, admitted: admitted)
+            limit.notePeak(of: account, lane: lane, used: used, admitted: admitted, wallTime: wallTimeNow)
             if nearLane == nil, used &* 100 >= admitted &* terms.limit.warnAt { nearLane = lane }
         }
         if let nearLane, !account.hasWarned {

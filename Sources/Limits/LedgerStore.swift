@@ -78,10 +78,10 @@ package struct StoreError: Error, Equatable, Sendable {
 package protocol LedgerStore: AnyObject {
     /// What is known of the past; called once, first.
     func open() throws(StoreError) -> Recovery
-    /// Hands all rows, transactions and batches to `sink`, in the order in which they are to be applied.
+    /// Hands all rows, by rising ids, then transactions and batches to `sink`, in the order in which they came about.
     func recover(into sink: any RecoverySink) throws(StoreError)
-    /// Adds a limit, or replaces one whose meaning has changed; the counts of the former are dropped.
-    func register(_ limit: StoredLimit) throws(StoreError)
+    /// Adds limits, all or none. One of a name that is there replaces it, and its accounts will be removed.
+    func register(_ limits: [StoredLimit]) throws(StoreError)
     /// Keeps one batch as durably as configured before it returns.
     func append(_ batch: UnsafeRawBufferPointer, sequence: UInt64) throws(StoreError)
     /// Where `append` may hold batches back (`durability: relaxed`): keeps what it has held back.

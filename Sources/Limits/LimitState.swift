@@ -14,8 +14,11 @@ package final class LimitState {
     /// The fullest any window has been since the last summary, as anvil(8) logs it.
     package struct Peak: Sendable {
         package var key: [UInt8]
-        package var rate: Rate
+        package var window: Window
         package var used: UInt64
+        package var admitted: UInt64
+        /// Milliseconds since 1970.
+        package var wallTime: Int64
     }
 
     init(limit: Limit, storedID: UInt64) {
@@ -32,11 +35,13 @@ package final class LimitState {
         return peak.take()
     }
 
-    func notePeak(of account: Account, lane: Int, used: UInt64, admitted: UInt64) {
+    func notePeak(of account: Account, lane: Int, used: UInt64, admitted: UInt64, wallTime: Int64) {
         let fullness = Double(used) / Double(max(1, admitted))
         guard fullness > peakFullness else { return }
         peakFullness = fullness
-        peak = Peak(key: account.key, rate: terms.limit.rates[lane], used: used)
+        peak = Peak(
+            key: account.key, window: terms.limit.rates[lane].window, used: used, admitted: admitted,
+            wallTime: wallTime)
     }
 
     /// Takes over another wording of the limit; windows of equal length keep their counts.

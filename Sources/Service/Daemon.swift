@@ -38,11 +38,13 @@ package actor Daemon {
         RuntimeLimits.raiseOpenFiles()
         let signals = await UnixSignalsSequence(trapping: .sighup, .sigterm, .sigint)
         try await host.eventLoop.submit { [host] in host.start() }.get()
-        let inherited = try ServiceManager.inheritedSockets()
-        try await policy.listen(on: configuration.listen.policy, inherited: inherited)
-        await withThrowingTaskGroup(of: Void.self) { group in
-            let (endpoint, tokenPath) = (configuration.listen.admin, configuration.adminTokenPath)
-            group.addTask { [admin] in try await admin.run(on: endpoint, tokenPath: tokenPath) }
+        var inherited = try ServiceManager.inheritedSockets()
+        try await policy.listen(on: configuration.listen.policy, inherited: &inherited)
+        for address in inherited.keys.sorted() {
+            log.warning("the socket \(address) was passed by the service manager, and no listener of the configuration has it")
+        }
+        try await withThrowingTaskGroup(of: Void.self) { group in
+            try await startAdmin(in: &group)
             group.addTask { [host, manager] in try await manager.keepAlive(host) }
             log.notice("ready: \(configuration.summary)")
             manager.notify("READY=1\nSTATUS=\(configuration.summary)")
@@ -57,6 +59,21 @@ package actor Daemon {
             await stop()
             group.cancelAll()
         }
+    }
+
+    /// Returns when the admin listener listens.
+    private func startAdmin(in group: inout ThrowingTaskGroup<Void, any Error>) async throws {
+        let (endpoint, tokenPath) = (configuration.listen.admin, configuration.adminTokenPath)
+        let (running, report) = AsyncThrowingStream<Void, any Error>.makeStream()
+        group.addTask { [admin, log] in
+            do {
+                try await admin.run(on: endpoint, tokenPath: tokenPath) { report.finish() }
+            } catch where !Task.isCancelled {
+                if case .terminated = report.yield() { log.error("the admin listener has ended: \(error)") }
+                report.finish(throwing: error)
+            }
+        }
+        for try await _ in running {}
     }
 
     /// Reads the configuration, and runs on it until a signal ends the service.
@@ -89,12 +106,18 @@ package actor Daemon {
             for key in read.configuration.keysNeedingRestart(comparedWith: configuration) {
                 log.warning("\(key) has changed: that takes a restart; until then the old value holds")
             }
+            // What takes a restart stays as it runs, and is told again by every reload until then.
+            var taken = read.configuration
+            taken.listen.policy = configuration.listen.policy
+            taken.listen.admin = configuration.listen.admin
+            taken.ledger.path = configuration.ledger.path
+            taken.ledger.durability = configuration.ledger.durability
             do {
-                try await host.eventLoop.submit { [host, policy] in
-                    try host.reload(read.configuration)
-                    policy.reload(read.configuration)
+                try await host.eventLoop.submit { [host, policy, taken] in
+                    try host.reload(taken)
+                    policy.reload(taken)
                 }.get()
-                configuration = read.configuration
+                configuration = taken
                 log.redirect(to: configuration.log.destination)
                 log.notice("reloaded: \(configuration.summary)")
             } catch {

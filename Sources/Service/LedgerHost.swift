@@ -26,6 +26,9 @@ package final class LedgerHost: @unchecked Sendable {
     package private(set) var requests: UInt64 = 0
     private let upkeep: TimeAmount = .milliseconds(50)
     private var upkeepTask: RepeatedTask?
+    /// After a checkpoint has failed, the next one waits until then.
+    private var nextCheckpoint = NIODeadline.uptimeNanoseconds(0)
+    private var nextSummary: NIODeadline
 
     /// Whoever asks: one request at a time.
     package protocol Client: AnyObject {
@@ -40,8 +43,7 @@ package final class LedgerHost: @unchecked Sendable {
     /// The store does not take batches, or could not be opened.
     private struct Trouble {
         let error: StoreError
-        var retryAt: NIODeadline
-        var unsaved: UInt64 = 0
+        let retryAt: NIODeadline
     }
 
     private static let retryInterval: TimeAmount = .seconds(1)
@@ -56,6 +58,7 @@ package final class LedgerHost: @unchecked Sendable {
         self.configuration = configuration
         self.clocks = clocks
         self.log = log
+        nextSummary = .now() + .seconds(configuration.log.summaryInterval)
         observer = DecisionLog(log: log)
         observer.logsPasses = configuration.log.decisions
     }
@@ -76,16 +79,16 @@ package final class LedgerHost: @unchecked Sendable {
         eventLoop.preconditionInEventLoop()
         upkeepTask?.cancel()
         endTick()
+        summarize()
         guard let ledger, trouble == nil else { return }
-        do throws(StoreError) {
+        do throws(UpkeepFault) {
             ledger.beginTick()
             try ledger.beginCheckpoint()
             while ledger.isCheckpointRunning, NIODeadline.now() < deadline {
-                if let error = ledger.maintain(slots: Self.slotsPerPause) { throw error }
-                try ledger.commit()
+                if let fault = ledger.maintain(slots: Self.slotsPerPause) { throw fault }
             }
         } catch {
-            log.error("could not save a last checkpoint (the journal holds everything): \(error.message)")
+            log.error("could not save a last checkpoint (the journal holds everything): \(error.storeError.message)")
         }
         self.ledger = nil
     }
@@ -169,19 +172,12 @@ package final class LedgerHost: @unchecked Sendable {
 
     private func commit() {
         guard let ledger else { return }
-        do {
-            if trouble == nil {
-                try ledger.commit()
-            } else {
-                trouble?.unsaved &+= 1
-                ledger.discardBatch()
-            }
-        } catch {
-            fail(error)
-        }
+        guard trouble == nil else { return ledger.discardBatch() }
+        do throws(StoreError) { try ledger.commit() } catch { fail(error) }
     }
 
     private func pause() {
+        if NIODeadline.now() >= nextSummary { summarize() }
         guard !isTickScheduled else { return }
         if let trouble {
             if NIODeadline.now() >= trouble.retryAt { retry() }
@@ -194,8 +190,24 @@ package final class LedgerHost: @unchecked Sendable {
     }
 
     private func upkeep(slots: Int) {
-        guard trouble == nil, let error = ledger?.maintain(slots: slots) else { return }
-        fail(error)
+        guard trouble == nil, let ledger else { return }
+        switch ledger.maintain(slots: slots, checkpoints: NIODeadline.now() >= nextCheckpoint) {
+        case nil: break
+        case .checkpoint(let error):
+            nextCheckpoint = .now() + Self.retryInterval
+            log.complain(
+                .failedCheckpoint,
+                "the ledger could not be checkpointed: \(error.message); nothing is lost, counts are kept in its journal, "
+                    + "which grows; trying again every second. Check free space and permissions.")
+        case .journal(let error):
+            fail(error)
+        }
+    }
+
+    /// Logs the highest counts since the last summary, in the manner of anvil(8).
+    private func summarize() {
+        nextSummary = .now() + .seconds(configuration.log.summaryInterval)
+        for limit in ledger?.limits ?? [] { observer.summarize(limit) }
     }
 
     // MARK: Trouble
@@ -222,8 +234,7 @@ package final class LedgerHost: @unchecked Sendable {
                     + (ledger == nil ? "requests are answered \(configuration.onFailure.rawValue.uppercased())" : answer)
                     + "; trying again every second. Check free space, permissions and who holds the file.")
         }
-        let unsaved = trouble?.unsaved ?? 0
-        trouble = Trouble(error: error, retryAt: .now() + Self.retryInterval, unsaved: unsaved)
+        trouble = Trouble(error: error, retryAt: .now() + Self.retryInterval)
     }
 
     private func retry() {
@@ -236,25 +247,32 @@ package final class LedgerHost: @unchecked Sendable {
         }
         ledger.beginTick()
         ledger.discardBatch()
-        do throws(StoreError) {
+        do throws(UpkeepFault) {
             try ledger.restartJournal()
             log.notice("the ledger is kept again; saving what was counted in memory meanwhile")
             trouble = nil
         } catch {
-            fail(error)
+            fail(error.storeError)
         }
     }
 
     /// Whether counts are being kept; the reason where they are not.
     package var fault: StoreError? { trouble?.error }
 
-    /// The ledger, for an administrator's request; nil while it can't be opened.
-    package func withLedger<T>(_ body: (Ledger) throws -> T) rethrows -> T? {
+    /// The ledger, for an administrator's request.
+    ///
+    /// - Throws: `LedgerUnavailable` while it can't be opened, and what `body` throws.
+    func withLedger<T>(_ body: (Ledger) throws -> T) throws -> T {
         eventLoop.preconditionInEventLoop()
-        guard let ledger else { return nil }
+        guard let ledger else { throw LedgerUnavailable(reason: trouble?.error.message ?? "the service is stopping") }
         if !isTickScheduled { beginTick() }
         return try body(ledger)
     }
+}
+
+/// Nobody can tell or change what is counted: the ledger can't be opened.
+struct LedgerUnavailable: Error {
+    let reason: String
 }
 
 extension Configuration {

@@ -10,15 +10,15 @@ struct ServiceManager: Sendable {
 
     private static let firstInherited: Int32 = 3
 
-    /// The sockets passed by socket activation, by the endpoints that they are bound to.
-    static func inheritedSockets() throws -> [Configuration.Endpoint: Int32] {
+    /// The sockets passed by socket activation, by the addresses that they are bound to, as in `inet:127.0.0.1:10040`.
+    static func inheritedSockets() throws -> [String: Int32] {
         guard let pid = environment("LISTEN_PID").flatMap({ Int32($0) }), pid == getpid(),
             let count = environment("LISTEN_FDS").flatMap({ Int32($0) })
         else { return [:] }
-        var sockets: [Configuration.Endpoint: Int32] = [:]
+        var sockets: [String: Int32] = [:]
         for descriptor in firstInherited..<firstInherited + count {
             _ = fcntl(descriptor, F_SETFD, FD_CLOEXEC)
-            sockets[try endpoint(of: descriptor)] = descriptor
+            sockets[try endpoint(of: descriptor).description] = descriptor
         }
         return sockets
     }

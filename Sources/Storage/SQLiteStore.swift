@@ -11,7 +11,7 @@ package import Limits
 /// and then deletes the segments that these have made superfluous. A row tells the last batch that it holds, so a
 /// checkpoint needs no moment at which everything stands still.
 ///
-///     ledger.sqlite               accounts, limits, transactions; anybody may read it
+///     ledger.sqlite               accounts, limits, transactions
 ///     ledger.sqlite.segment-N     batches since the last checkpoint
 ///     ledger.sqlite.lock          held by the one service that uses them
 ///
@@ -61,9 +61,8 @@ package final class SQLiteStore: LedgerStore {
         var journalKey: SipHash.Key?
         for number in segmentNumbers() {
             lastSegmentNumber = number
-            guard let contents = readable(segmentPath(number), { try JournalSegment.contents(ofSegmentAt: $0) }) else {
-                continue
-            }
+            guard let contents = try readable(segmentPath(number), { try JournalSegment.contents(ofSegmentAt: $0) })
+            else { continue }
             journalKey = contents.hashKey
             lastBatch = contents.lastBatch ?? lastBatch
             if limits.isEmpty { limits = contents.limits }
@@ -93,14 +92,20 @@ package final class SQLiteStore: LedgerStore {
                 let parts = try Row.fetchCursor(db, sql: "SELECT sequence, content FROM transactions ORDER BY sequence, part")
                 while let row = try parts.next() {
                     let content = try row.bytes(at: 1)
-                    try content.withUnsafeBytes { try sink.recover(transactions: $0, sequence: UInt64(bitPattern: row[0])) }
+                    do {
+                        try content.withUnsafeBytes { bytes in
+                            try sink.recover(transactions: bytes, sequence: UInt64(bitPattern: row[0]))
+                        }
+                    } catch let damage as JournalDamage {
+                        notice("mail transactions in \(path) can't be read (\(damage)); recipients of mail under way may count twice")
+                    }
                 }
             }
         } catch {
             throw StoreError("can't read \(path): \(error)")
         }
         for number in segmentNumbers() {
-            _ = readable(segmentPath(number)) { segment in
+            _ = try readable(segmentPath(number)) { segment in
                 try JournalSegment.forEachBatch(ofSegmentAt: segment) { sequence, content in
                     try sink.recover(batch: content, sequence: sequence)
                 }
@@ -144,12 +149,10 @@ package final class SQLiteStore: LedgerStore {
     private func openLedger() throws(StoreError) -> (hashKey: SipHash.Key?, limits: [StoredLimit]) {
         do {
             return try background.open()
-        } catch let error as DatabaseError
-            where [.SQLITE_CORRUPT, .SQLITE_NOTADB].contains(error.resultCode.primaryResultCode)
-        {
+        } catch let error where Self.isDamage(error) {
             let aside = try setAside(path)
             notice(
-                "\(path) is damaged (\(error.message ?? "no details")); it was set aside as \(aside), "
+                "\(path) is damaged (\(error)); it was set aside as \(aside), "
                     + "and counting goes on from what the journal holds")
             return try describing("open") { try background.open() }
         } catch {
@@ -158,14 +161,25 @@ package final class SQLiteStore: LedgerStore {
     }
 
     /// The result of reading a segment; nil where it is damaged, and set aside.
-    private func readable<T>(_ segment: String, _ body: (String) throws -> T) -> T? {
+    ///
+    /// - Throws: where it can't be read for any other reason (permissions, a lock, the disk): it is left as it is.
+    private func readable<T>(_ segment: String, _ body: (String) throws -> T) throws(StoreError) -> T? {
         do {
             return try body(segment)
-        } catch {
-            let aside = (try? setAside(segment)) ?? "nothing: it could not be renamed"
+        } catch let error where Self.isDamage(error) {
+            let aside = try setAside(segment)
             notice("\(segment) is damaged (\(error)); it was set aside as \(aside), counts since the last checkpoint are lost")
             return nil
+        } catch {
+            throw StoreError("can't read \(segment): \(error)")
         }
+    }
+
+    /// The file holds what no version of Weir and SQLite has written.
+    private static func isDamage(_ error: any Error) -> Bool {
+        if error is JournalDamage { return true }
+        let code = (error as? DatabaseError)?.resultCode.primaryResultCode
+        return code == .SQLITE_CORRUPT || code == .SQLITE_NOTADB
     }
 
     private func setAside(_ file: String) throws(StoreError) -> String {
@@ -186,10 +200,11 @@ package final class SQLiteStore: LedgerStore {
 
     // MARK: While in use
 
-    package func register(_ limit: StoredLimit) throws(StoreError) {
-        try describing("write to") { try background.write { try limit.save(in: $0) } }
-        limits.removeAll { $0.name == limit.name }
-        limits.append(limit)
+    package func register(_ new: [StoredLimit]) throws(StoreError) {
+        guard !new.isEmpty else { return }
+        try describing("write to") { try background.write { db in for limit in new { try limit.save(in: db) } } }
+        let names = new.map(\.name)
+        limits = limits.filter { !names.contains($0.name) } + new
     }
 
     package func append(_ batch: UnsafeRawBufferPointer, sequence: UInt64) throws(StoreError) {
@@ -279,12 +294,10 @@ extension StoredLimit {
         }
     }
 
-    /// Replaces what the store had by this name, and drops its counts.
+    /// Replaces what the store had by this name. The accounts of that go with a checkpoint: there may be many.
     func save(in db: Database) throws {
-        let arguments: StatementArguments = [Int64(bitPattern: id), name, signature]
         try db.execute(
-            sql: "DELETE FROM accounts WHERE limit_id IN (SELECT id FROM limits WHERE name = ? AND id <> ?)",
-            arguments: [name, Int64(bitPattern: id)])
-        try db.execute(sql: "INSERT OR REPLACE INTO limits (id, name, signature) VALUES (?, ?, ?)", arguments: arguments)
+            sql: "INSERT OR REPLACE INTO limits (id, name, signature) VALUES (?, ?, ?)",
+            arguments: [Int64(bitPattern: id), name, signature])
     }
 }

@@ -137,16 +137,18 @@ struct LimitsCommand: AsyncParsableCommand {
 
 /// The way to the running service, and of its answers to a person.
 private enum Admin {
-    /// Exit codes of sysexits.h.
-    private static let unavailable = ExitCode(69)
-
     static func ask<T>(_ options: ConfigurationOptions, _ body: (AdminClient) async throws -> T) async throws -> T {
-        let configuration = try options.read()
+        let configuration = try options.readAdmin()
         do {
             return try await body(AdminClient(configuration))
         } catch let failure as AdminClient.Failure {
             complain(failure.description)
-            throw failure.isUnavailable ? unavailable : ExitCode(1)
+            // EX_UNAVAILABLE, EX_TEMPFAIL of sysexits.h.
+            switch failure.kind {
+            case .unreachable: throw ExitCode(69)
+            case .inTrouble: throw ExitCode(75)
+            case .refused: throw ExitCode(1)
+            }
         }
     }
 

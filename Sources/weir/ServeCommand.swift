@@ -8,7 +8,8 @@ struct ServeCommand: AsyncParsableCommand {
         abstract: "Runs the service in the foreground.",
         discussion: """
             SIGHUP reads the configuration again, SIGTERM ends the service. systemd's notifications, watchdog and \
-            socket activation are used where they are offered.
+            socket activation are used where they are offered. The exit status is 78 where the configuration has \
+            faults, and 69 where a listener can't be opened.
 
             Example: weir serve --config /etc/weir/weir.yaml
             """)
@@ -16,6 +17,11 @@ struct ServeCommand: AsyncParsableCommand {
     @OptionGroup var options: ConfigurationOptions
 
     func run() async throws {
-        try await Daemon.serve(configurationPath: options.config)
+        do {
+            try await Daemon.serve(configurationPath: options.config)
+        } catch {
+            StandardError.write("weir serve: \(error)\n")
+            throw ExitCode(error is ConfigurationFaults ? 78 : 69)
+        }
     }
 }

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 import ArgumentParser
-import Foundation
 import Service
 
 @main
@@ -26,8 +25,28 @@ struct ConfigurationOptions: ParsableArguments {
         case .success(let outcome):
             return outcome.configuration
         case .failure(let faults):
-            FileHandle.standardError.write(Data((faults.description + "\n").utf8))
+            StandardError.write("\(faults)\n")
             throw ExitCode(78)
+        }
+    }
+
+    /// As much of the configuration as tells where the running service is; that may have read an older file.
+    ///
+    /// - Throws: `ExitCode` 78 (EX_CONFIG), where the fault is in just that.
+    func readAdmin() throws -> Configuration {
+        switch ConfigurationReader.read(path: config) {
+        case .success(let outcome):
+            return outcome.configuration
+        case .failure(let faults):
+            let isLost = faults.all.contains { fault in
+                fault.key.isEmpty || fault.key.hasPrefix("listen") || fault.key.hasPrefix("ledger")
+            }
+            if isLost {
+                StandardError.write("\(faults)\n")
+                throw ExitCode(78)
+            }
+            StandardError.write("weir: \(config) has faults that `weir check-config` tells; asking the running service\n")
+            return faults.readable
         }
     }
 }

@@ -53,7 +53,7 @@ final class MemoryStore: LedgerStore {
 
     func recover(into sink: any RecoverySink) throws(StoreError) {
         do {
-            for row in rows.values { try sink.recover(account: row) }
+            for row in rows.values.sorted(by: { $0.id < $1.id }) { try sink.recover(account: row) }
             for part in transactions {
                 try part.content.withUnsafeBytes { try sink.recover(transactions: $0, sequence: part.sequence) }
             }
@@ -65,10 +65,9 @@ final class MemoryStore: LedgerStore {
         }
     }
 
-    func register(_ limit: StoredLimit) throws(StoreError) {
-        for old in limits where old.name == limit.name { rows = rows.filter { $0.value.limit != old.id } }
-        limits.removeAll { $0.name == limit.name }
-        limits.append(limit)
+    func register(_ new: [StoredLimit]) throws(StoreError) {
+        if let failure { throw failure }
+        limits = limits.filter { old in !new.contains { $0.name == old.name } } + new
     }
 
     func append(_ batch: UnsafeRawBufferPointer, sequence: UInt64) throws(StoreError) {

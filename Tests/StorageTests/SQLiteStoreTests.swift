@@ -48,7 +48,7 @@ import Testing
         do {
             let store = folder.store(durability)
             key = try store.open().hashKey
-            try store.register(StoredLimit(id: 1, name: "per-user", signature: "recipients"))
+            try store.register([StoredLimit(id: 1, name: "per-user", signature: "recipients")])
             try store.beginCheckpoint(after: 0)
             for number in 1...100 as ClosedRange<UInt64> { try append([UInt8(number)], number, to: store) }
             try store.flush()
@@ -94,7 +94,7 @@ import Testing
         do {
             let store = folder.store()
             _ = try store.open()
-            try store.register(StoredLimit(id: 1, name: "per-user", signature: "recipients"))
+            try store.register([StoredLimit(id: 1, name: "per-user", signature: "recipients")])
             try store.beginCheckpoint(after: 0)
             try append([1], 1, to: store)
             try await finish(store)

@@ -8,9 +8,15 @@ internal import NIOPosix
 /// Asks a running service, over its admin listener.
 package struct AdminClient: Sendable {
     package struct Failure: Error, CustomStringConvertible {
+        package enum Kind: Sendable {
+            /// Nobody answers there.
+            case unreachable
+            /// The service can't open its ledger.
+            case inTrouble
+            case refused
+        }
         package let description: String
-        /// Nobody listens there, rather than somebody who says no.
-        package let isUnavailable: Bool
+        package let kind: Kind
     }
 
     private let endpoint: Configuration.Endpoint
@@ -53,7 +59,7 @@ package struct AdminClient: Sendable {
             let said = try? JSONDecoder().decode(AdminMessages.Failure.self, from: reply)
             throw Failure(
                 description: said?.error ?? "the service answered \(status.code) \(status.reasonPhrase)",
-                isUnavailable: false)
+                kind: status == .serviceUnavailable ? .inTrouble : .refused)
         }
         return try JSONDecoder().decode(T.self, from: reply)
     }
@@ -78,7 +84,7 @@ package struct AdminClient: Sendable {
             }
         } catch {
             promise.fail(error)
-            throw Failure(description: "no service answers on \(endpoint): \(error)", isUnavailable: true)
+            throw Failure(description: "no service answers on \(endpoint): \(error)", kind: .unreachable)
         }
         var headers = HTTPHeaders([("Host", "weir"), ("Content-Length", String(body.count)), ("Connection", "close")])
         if let token { headers.add(name: "Authorization", value: "Bearer \(token)") }
@@ -117,7 +123,7 @@ private final class ReplyHandler: ChannelInboundHandler {
 
     func channelInactive(context: ChannelHandlerContext) {
         promise.take()?.fail(
-            AdminClient.Failure(description: "the service closed the connection without an answer", isUnavailable: true))
+            AdminClient.Failure(description: "the service closed the connection without an answer", kind: .unreachable))
     }
 }
 

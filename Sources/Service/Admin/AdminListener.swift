@@ -27,8 +27,24 @@ final class AdminListener: Sendable {
     }
 
     /// Serves until its task is cancelled.
-    func run(on endpoint: Configuration.Endpoint, tokenPath: String) async throws {
+    ///
+    /// - Parameter onRunning: called when it listens.
+    /// - Throws: `ListenerFailure`.
+    func run(
+        on endpoint: Configuration.Endpoint, tokenPath: String, onRunning: @escaping @Sendable () -> Void
+    ) async throws {
+        do {
+            try await serve(on: endpoint, tokenPath: tokenPath, onRunning: onRunning)
+        } catch {
+            throw ListenerFailure(key: "listen.admin", endpoint: endpoint, cause: error)
+        }
+    }
+
+    private func serve(
+        on endpoint: Configuration.Endpoint, tokenPath: String, onRunning: @escaping @Sendable () -> Void
+    ) async throws {
         let router = Router(context: AdminContext.self)
+        router.add(middleware: FailureMiddleware())
         if case .inet = endpoint {
             router.add(middleware: TokenMiddleware(token: try AdminToken.readOrCreate(at: tokenPath)))
         }
@@ -38,7 +54,7 @@ final class AdminListener: Sendable {
         case .inet(let host, let port):
             address = .hostname(host, port: port)
         case .unix(let path, _, _):
-            unlink(path)
+            try UnixSocketFile.clear(path)
             address = .unixDomainSocket(path: path)
         }
         var logger = Logger(label: "weir.admin")
@@ -47,10 +63,12 @@ final class AdminListener: Sendable {
         let application = Application(
             router: router, configuration: .init(address: address, serverName: "weir"),
             onServerRunning: { [log] _ in
-                guard case .unix(let path, let mode, let group) = endpoint else { return }
-                do { try UnixSocketFile.set(mode: mode, group: group, of: path) } catch {
-                    log.warning("\(error); only the service's own user can use it")
+                if case .unix(let path, let mode, let group) = endpoint {
+                    do { try UnixSocketFile.set(mode: mode, group: group, of: path) } catch {
+                        log.warning("\(error); only the service's own user can use it")
+                    }
                 }
+                onRunning()
             },
             eventLoopGroupProvider: .shared(MultiThreadedEventLoopGroup(numberOfThreads: 1)), logger: logger)
         try await application.run()
@@ -92,12 +110,7 @@ final class AdminListener: Sendable {
         if let duration = message.duration, !(1...10 * 366 * 86_400).contains(duration) {
             return try Self.failure("a duration is from a second to ten years")
         }
-        let standings: [AdminMessages.Standing]
-        do {
-            standings = try await host.intervene(message, rates: rates)
-        } catch let unknown as UnknownWindow {
-            return try Self.failure(unknown.description)
-        }
+        let standings = try await host.intervene(message, rates: rates)
         let details = [
             message.limit.map { "limit \($0)" }, rates.isEmpty ? nil : rates.map(\.description).joined(separator: " "),
             message.duration.map { "for \($0)s" },
@@ -108,7 +121,7 @@ final class AdminListener: Sendable {
         return try Self.json(standings)
     }
 
-    private static func json(_ value: some Encodable, status: HTTPResponse.Status = .ok) throws -> Response {
+    fileprivate static func json(_ value: some Encodable, status: HTTPResponse.Status = .ok) throws -> Response {
         let encoder = JSONEncoder()
         encoder.outputFormatting = [.sortedKeys]
         return Response(
@@ -148,6 +161,22 @@ private struct PeerCredentials {
     var pid: Int32
     var uid: UInt32
     var gid: UInt32
+}
+
+/// Answers with the reason what the ledger can't do.
+private struct FailureMiddleware: RouterMiddleware {
+    func handle(
+        _ request: Request, context: AdminContext, next: (Request, AdminContext) async throws -> Response
+    ) async throws -> Response {
+        do {
+            return try await next(request, context)
+        } catch let unavailable as LedgerUnavailable {
+            let text = "nothing can be told or changed while the ledger can't be opened: \(unavailable.reason)"
+            return try AdminListener.json(AdminMessages.Failure(error: text), status: .serviceUnavailable)
+        } catch let unknown as UnknownWindow {
+            return try AdminListener.json(AdminMessages.Failure(error: unknown.description), status: .badRequest)
+        }
+    }
 }
 
 /// Lets nobody in who does not have the token.

@@ -52,10 +52,20 @@ package enum AdminMessages {
     package struct Status: Codable, Equatable, Sendable {
         package var requests: UInt64
         package var connections: Int
+        package var faults: PolicyFaults
         package var keys: Int
         /// What keeps the ledger from being kept; absent where all is well.
         package var trouble: String?
         package var limits: [LimitStatus]
+    }
+
+    /// What policy clients have done wrong since the start.
+    package struct PolicyFaults: Codable, Equatable, Sendable {
+        /// Over `listen.policy_connections`.
+        package var refusedConnections: UInt64
+        package var malformed: UInt64
+        package var tooSlow: UInt64
+        package var droppedMidRequest: UInt64
     }
 
     package struct LimitStatus: Codable, Equatable, Sendable {

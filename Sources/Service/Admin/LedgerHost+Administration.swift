@@ -18,24 +18,27 @@ extension LedgerHost {
     }
 
     private func advance(_ walk: FullestWalk, _ promise: EventLoopPromise<[AdminMessages.Standing]>) {
-        let hasMore = withLedger { walk.advance(in: $0, slots: Self.slotsPerPiece) } ?? false
-        if hasMore {
-            eventLoop.assumeIsolated().execute { self.advance(walk, promise) }
-        } else {
-            promise.succeed(withLedger(walk.result) ?? [])
+        do {
+            if try withLedger({ walk.advance(in: $0, slots: Self.slotsPerPiece) }) {
+                eventLoop.assumeIsolated().execute { self.advance(walk, promise) }
+            } else {
+                promise.succeed(try withLedger(walk.result))
+            }
+        } catch {
+            promise.fail(error)
         }
     }
 
     func standings(ofKey key: String, limit: String?) async throws -> [AdminMessages.Standing] {
         try await eventLoop.submit { [self] in
-            withLedger { ledger in
+            try withLedger { ledger in
                 ledger.standings(ofKey: Array(key.utf8), limit: limit).map { AdminMessages.Standing($0, in: ledger) }
-            } ?? []
+            }
         }.get()
     }
 
     /// - Returns: where the key stands afterwards; empty where no limit knows it.
-    /// - Throws: `UnknownWindow`.
+    /// - Throws: `UnknownWindow`, `LedgerUnavailable`.
     func intervene(_ message: AdminMessages.Intervention, rates: [Rate]) async throws -> [AdminMessages.Standing] {
         try await eventLoop.submit { [self] in
             try withLedger { ledger in
@@ -50,21 +53,30 @@ extension LedgerHost {
                     }
                 return try ledger.intervene(intervention, onKey: Array(message.key.utf8), limit: message.limit)
                     .map { AdminMessages.Standing($0, in: ledger) }
-            } ?? []
+            }
         }.get()
     }
 
     func status(of policy: PolicyListener) async throws -> AdminMessages.Status {
         try await eventLoop.submit { [self] in
-            let limits = withLedger { ledger in
+            // What can be told is told, also while the ledger can't be opened.
+            let limits = try? withLedger { ledger in
                 ledger.limits.map {
                     AdminMessages.LimitStatus(name: $0.limit.name, keys: $0.accountCount, refusals: $0.refusals)
                 }
             }
             return AdminMessages.Status(
-                requests: requests, connections: policy.openConnections,
+                requests: requests, connections: policy.openConnections, faults: .init(policy.counters),
                 keys: limits?.reduce(0) { $0 + $1.keys } ?? 0, trouble: fault?.message, limits: limits ?? [])
         }.get()
+    }
+}
+
+extension AdminMessages.PolicyFaults {
+    init(_ counters: PolicyListener.Counters) {
+        self.init(
+            refusedConnections: counters.refusedConnections, malformed: counters.malformed, tooSlow: counters.tooSlow,
+            droppedMidRequest: counters.droppedMidRequest)
     }
 }
 

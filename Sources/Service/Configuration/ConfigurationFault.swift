@@ -35,6 +35,8 @@ package struct ConfigurationFaults: Error, CustomStringConvertible {
     package let all: [ConfigurationFault]
     /// What would have been warned of as well.
     package let warnings: [ConfigurationFault]
+    /// As much as could be read, and defaults for the rest: enough to find a service that runs on an older file.
+    package let readable: Configuration
 
     package var description: String { all.map(\.description).joined(separator: "\n") }
 }

@@ -19,7 +19,7 @@ package enum ConfigurationReader {
             return read(bytes, file: path)
         case .failure(let failure):
             let fault = ConfigurationFault(file: path, message: "can't be read: \(failure.description)")
-            return .failure(ConfigurationFaults(all: [fault], warnings: []))
+            return .failure(ConfigurationFaults(all: [fault], warnings: [], readable: Configuration()))
         }
     }
 
@@ -43,7 +43,9 @@ package enum ConfigurationReader {
         }
         let warnings = sorted(reading.warnings, file: file)
         guard reading.faults.isEmpty else {
-            return .failure(ConfigurationFaults(all: sorted(reading.faults, file: file), warnings: warnings))
+            return .failure(
+                ConfigurationFaults(
+                    all: sorted(reading.faults, file: file), warnings: warnings, readable: configuration))
         }
         return .success(Outcome(configuration: configuration, warnings: warnings))
     }

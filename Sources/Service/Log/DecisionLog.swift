@@ -41,6 +41,15 @@ final class DecisionLog: LedgerObserver {
         log.info("\(Self.origin("pass", request))\(Self.details(request))")
     }
 
+    /// `statistics: max recipients 83/100 per 1m for (per-user:user@example.org) at Nov 23 05:01:02`, as anvil(8).
+    func summarize(_ limit: LimitState) {
+        guard let peak = limit.takePeak() else { return }
+        log.notice(
+            "statistics: max \(limit.limit.count.rawValue) \(peak.used)/\(peak.admitted) per "
+                + "\(Rate.text(ofDuration: peak.window.milliseconds)) for (\(limit.limit.name):\(Self.text(peak.key))) "
+                + "at \(EventLog.time(peak.wallTime / 1000))")
+    }
+
     private static func origin(_ verb: String, _ request: Attributes) -> String {
         let queueID = request.queueID.isEmpty ? "NOQUEUE" : text(request.queueID)
         return "\(queueID): \(verb): \(text(request.protocolState)) from "

@@ -24,9 +24,9 @@ package final class EventLog: Sendable {
         }
     }
 
-    /// Things that a peer can cause as often as it likes; each is logged at most once in ten seconds.
+    /// Things that a peer or a fault can cause again and again; each is logged at most once in ten seconds.
     package enum Complaint: Hashable, Sendable {
-        case tooManyConnections, malformedRequest, slowRequest, evictedKeys
+        case tooManyConnections, malformedRequest, slowRequest, evictedKeys, failedCheckpoint
     }
 
     private struct State {
@@ -147,17 +147,22 @@ package final class EventLog: Sendable {
         }
     }
 
-    /// `Nov 23 02:44:06 host `: as in maillog.
-    private static func timestamp() -> String {
-        var now = time(nil)
+    /// `Nov 23 02:44:06`, as in maillog, of seconds since 1970.
+    static func time(_ seconds: Int64) -> String {
+        var seconds = time_t(seconds)
         var parts = tm()
-        localtime_r(&now, &parts)
+        localtime_r(&seconds, &parts)
         var text = [CChar](repeating: 0, count: 64)
-        let length = strftime(&text, text.count, "%b %e %H:%M:%S ", &parts)
+        let length = strftime(&text, text.count, "%b %e %H:%M:%S", &parts)
+        return String(decoding: text[..<length].map(UInt8.init(bitPattern:)), as: UTF8.self)
+    }
+
+    /// `Nov 23 02:44:06 host `
+    private static func timestamp() -> String {
         var host = [CChar](repeating: 0, count: 256)
         gethostname(&host, host.count - 1)
         let hostLength = host.firstIndex(of: 0) ?? 0
-        return String(decoding: text[..<length].map(UInt8.init(bitPattern:)), as: UTF8.self)
+        return time(Int64(Glibc.time(nil))) + " "
             + String(decoding: host[..<hostLength].map(UInt8.init(bitPattern:)), as: UTF8.self) + " "
     }
 

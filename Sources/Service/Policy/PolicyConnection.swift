@@ -24,6 +24,8 @@ final class PolicyConnection: ChannelInboundHandler, LedgerHost.Client {
     private var transaction: UInt64 = 0
     /// Something came that is no request: what came before is answered, and that is all.
     private var isClosing = false
+    /// The client has shut down its side; what it has asked is answered.
+    private var isInputClosed = false
 
     private static let dunno: ByteBuffer = {
         var buffer = ByteBuffer()
@@ -54,6 +56,19 @@ final class PolicyConnection: ChannelInboundHandler, LedgerHost.Client {
             received?.writeBuffer(&bytes)
         }
         if requestLength == 0, !isClosing { findRequest() }
+    }
+
+    func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
+        guard case ChannelEvent.inputClosed = event else { return context.fireUserInboundEventTriggered(event) }
+        isInputClosed = true
+        if requestLength == 0, replies == nil { close() }
+    }
+
+    /// A client that does not read its answers is not read from either.
+    func channelWritabilityChanged(context: ChannelHandlerContext) {
+        context.channel.setOption(.autoRead, value: context.channel.isWritable).assumeIsolated().whenFailure { _ in
+            context.close(promise: nil)
+        }
     }
 
     /// Hands the request at the front of what has come to the host, once its end has come.
@@ -122,9 +137,11 @@ final class PolicyConnection: ChannelInboundHandler, LedgerHost.Client {
     }
 
     func release() {
-        guard let replies = replies.take() else { return }
-        context?.writeAndFlush(wrapOutboundOut(replies), promise: nil)
-        if isClosing { close() }
+        guard let replies = replies.take(), let context else { return }
+        guard isClosing || isInputClosed else {
+            return context.writeAndFlush(wrapOutboundOut(replies), promise: nil)
+        }
+        context.writeAndFlush(wrapOutboundOut(replies)).assumeIsolated().whenComplete { _ in context.close(promise: nil) }
     }
 
     func errorCaught(context: ChannelHandlerContext, error: any Error) {

@@ -53,7 +53,10 @@ package final class PolicyListener: @unchecked Sendable {
     }
 
     /// Starts to listen; on an already bound socket where the service manager has passed one.
-    package func listen(on endpoints: [Configuration.Endpoint], inherited: [Configuration.Endpoint: Int32]) async throws {
+    ///
+    /// - Parameter inherited: sockets by their addresses; those that are used are taken out.
+    /// - Throws: `ListenerFailure`.
+    package func listen(on endpoints: [Configuration.Endpoint], inherited: inout [String: Int32]) async throws {
         let bootstrap = ServerBootstrap(group: host.eventLoop)
             .serverChannelOption(.backlog, value: Self.backlog)
             .serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
@@ -64,6 +67,7 @@ package final class PolicyListener: @unchecked Sendable {
                 }
             }
             .childChannelOption(.maxMessagesPerRead, value: 1)
+            .childChannelOption(.allowRemoteHalfClosure, value: true)
             .childChannelOption(.recvAllocator, value: FixedSizeRecvByteBufferAllocator(capacity: Self.readBuffer))
             .childChannelInitializer { [self] channel in
                 channel.eventLoop.makeCompletedFuture {
@@ -72,19 +76,29 @@ package final class PolicyListener: @unchecked Sendable {
             }
         for endpoint in endpoints {
             let channel: any Channel
-            if let descriptor = inherited[endpoint] {
-                channel = try await bootstrap.withBoundSocket(descriptor).get()
-            } else {
+            let descriptor = inherited.removeValue(forKey: endpoint.description)
+            do {
                 switch endpoint {
                 case .inet(let name, let port):
-                    channel = try await bootstrap
+                    let bootstrap = bootstrap
                         .childChannelOption(.socketOption(.so_keepalive), value: 1)
                         .childChannelOption(.tcpOption(.tcp_nodelay), value: 1)
-                        .bind(host: name, port: port).get()
+                    if let descriptor {
+                        channel = try await bootstrap.withBoundSocket(descriptor).get()
+                    } else {
+                        channel = try await bootstrap.bind(host: name, port: port).get()
+                    }
                 case .unix(let path, let mode, let group):
-                    channel = try await bootstrap.bind(unixDomainSocketPath: path, cleanupExistingSocketFile: true).get()
-                    try UnixSocketFile.set(mode: mode, group: group, of: path)
+                    if let descriptor {
+                        channel = try await bootstrap.withBoundSocket(descriptor).get()
+                    } else {
+                        try UnixSocketFile.clear(path)
+                        channel = try await bootstrap.bind(unixDomainSocketPath: path).get()
+                        try UnixSocketFile.set(mode: mode, group: group, of: path)
+                    }
                 }
+            } catch {
+                throw ListenerFailure(key: "listen.policy", endpoint: endpoint, cause: error)
             }
             try await host.eventLoop.submit { [self] in channels.append(channel) }.get()
         }
@@ -143,6 +157,18 @@ package final class PolicyListener: @unchecked Sendable {
             log.complain(.slowRequest, "closed a policy connection: a request did not end within 100 s")
             connection.close()
         }
+    }
+}
+
+/// A listener can't be opened.
+struct ListenerFailure: Error, CustomStringConvertible {
+    let key: String
+    let endpoint: Configuration.Endpoint
+    let cause: any Error
+
+    var description: String {
+        let reason = (cause as? IOError).map { String(cString: strerror($0.errnoCode)) } ?? "\(cause)"
+        return "can't listen on \(endpoint) (\(key)): \(reason)"
     }
 }
 
