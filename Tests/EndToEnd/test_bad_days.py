@@ -10,7 +10,7 @@ import subprocess
 import tempfile
 import unittest
 
-from postfix import as_root, run, wait_until
+from postfix import DEFAULT_TIMEOUT, as_root, run, wait_until
 from weir import BINARY, ENVIRONMENT, PolicyClient, WeirService
 
 LIMIT = {"name": "per-sender", "key": ["sender"], "count": "recipients", "rates": ["1000000/1d"], "over": "DEFER later"}
@@ -126,6 +126,30 @@ class Ledger(unittest.TestCase):
         wait_until(lambda: service.used("alice@example.org", "per-sender") == 30, f"all are counted\n{service.log()}")
         service.restart()
         self.assertUsed(service, 30)
+
+    def test_a_journal_that_is_locked_is_not_damaged(self):
+        service = self.enterContext(WeirService(limits=[LIMIT]))
+        self.count(service, 10)
+        service.kill()
+        segment = max(service.directory.glob("ledger.sqlite.segment-*[0-9]"), key=lambda file: file.stat().st_mtime)
+        holder = subprocess.Popen(
+            ["sqlite3", segment], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        try:
+            holder.stdin.write("PRAGMA locking_mode=EXCLUSIVE;\nBEGIN EXCLUSIVE;\nSELECT 'held';\n")
+            holder.stdin.flush()
+            while holder.stdout.readline() not in ("held\n", ""):
+                pass
+            service.start()
+            self.assertEqual(service.ask(sender="alice@example.org"), "DUNNO")
+            service.wait_logged("can't read")
+            shown = service.limits("list", check=False)
+            self.assertEqual(shown.returncode, 75, shown.stdout)
+            self.assertIn("can't be opened", shown.stderr)
+        finally:
+            holder.communicate(".quit\n", timeout=10)
+        service.wait_logged("counted again")
+        self.assertUsed(service, 10)
+        self.assertEqual(list(service.directory.glob("*damaged*")), [])
 
     def test_two_services_do_not_share_a_ledger(self):
         service = self.enterContext(WeirService(limits=[LIMIT]))
@@ -279,16 +303,39 @@ class Peers(unittest.TestCase):
             client.send(PolicyClient.request() * 1 + PolicyClient.request() + PolicyClient.request())
             self.assertEqual([client.reply() for _ in range(3)], ["DUNNO"] * 3)
 
-    def test_a_peer_that_reads_nothing(self):
+    def test_a_peer_that_reads_nothing_is_not_read_from(self):
+        before = resident_kilobytes(self.service.pid)
+        requests = b"request=smtpd_access_policy\n\n" * 10_000
         with self.service.client() as client:
-            client.socket.settimeout(2)
-            request = PolicyClient.request()
-            with contextlib.suppress(TimeoutError, ConnectionError):
-                for _ in range(20_000):
-                    client.send(request)
+            client.socket.settimeout(1)
+            sent = 0
+            with contextlib.suppress(TimeoutError):
+                # Answers are half as long as these; without an end to it, the service would hold some 90 MB of them.
+                while sent < 200_000_000:
+                    sent += client.socket.send(requests)
             self.sound()
+            self.assertLess(sent, 100_000_000)
+            self.assertLess(resident_kilobytes(self.service.pid) - before, 20_000)
+            # Whoever reads after all gets them, and is read from again.
+            client.socket.settimeout(DEFAULT_TIMEOUT)
+            for _ in range(1000):
+                self.assertEqual(client.reply(), "DUNNO")
         self.sound()
-        self.assertLess(resident_kilobytes(self.service.pid), 200_000)
+
+    def test_a_client_that_has_said_all_is_answered(self):
+        for number in (1, 3, 500):
+            with self.service.client() as client:
+                client.send(PolicyClient.request(sender="other@example.org") * number)
+                client.socket.shutdown(socket.SHUT_WR)
+                self.assertEqual([client.reply() for _ in range(number)], ["DUNNO"] * number)
+                self.assertIsNone(client.reply())
+
+    def test_what_came_before_rubbish_is_answered(self):
+        with self.service.client() as client:
+            client.send(PolicyClient.request() + b"rubbish\n\n" + PolicyClient.request())
+            self.assertEqual(client.reply(), "DUNNO")
+            self.assertIsNone(client.reply())
+        self.sound()
 
 
 def resident_kilobytes(pid):

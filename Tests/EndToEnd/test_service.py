@@ -60,6 +60,77 @@ class ServiceManager(unittest.TestCase):
         service.process.send_signal(signal.SIGINT)
         self.assertEqual(service.process.wait(DEFAULT_TIMEOUT), 0)
 
+    def test_unix_sockets_are_taken_over_too(self):
+        service = WeirService(limits=[LIMIT])
+        self.addCleanup(service.__exit__)
+        service.configure()
+        listener = self.enterContext(socket.socket(socket.AF_UNIX))
+        listener.bind(str(service.policy_socket))
+        listener.listen(100)
+        stranger = self.enterContext(socket.create_server(("127.0.0.1", 0)))
+        command = (f'LISTEN_PID=$$ LISTEN_FDS=2 exec "$0" serve --config "$1" '
+                   f"3<&{listener.fileno()} 4<&{stranger.fileno()}")
+        inode = os.stat(service.policy_socket).st_ino
+        with open(service.log_file, "ab") as log:
+            service.process = subprocess.Popen(
+                ["sh", "-c", command, BINARY, service.config_file], env=ENVIRONMENT,
+                pass_fds=[listener.fileno(), stranger.fileno()], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        service.wait_ready()
+        self.assertEqual(os.stat(service.policy_socket).st_ino, inode)
+        with service.client(service.policy_socket) as client:
+            self.assertEqual(client.ask(), "DUNNO")
+        service.wait_logged(f"inet:127.0.0.1:{stranger.getsockname()[1]}")
+
+    def test_a_second_service_takes_nothing_from_the_first(self):
+        service = self.enterContext(WeirService(limits=[LIMIT]))
+        for listen in ({"policy": f"unix:{service.policy_socket}", "admin": f"unix:{service.directory}/other"},
+                       {"policy": f"unix:{service.directory}/another", "admin": f"unix:{service.admin_socket}"}):
+            other = WeirService()
+            self.addCleanup(other.__exit__)
+            other.configure(listen=listen)
+            other.start(wait=False)
+            self.assertEqual(other.process.wait(DEFAULT_TIMEOUT), 69, other.log())
+            self.assertIn("another process listens on", other.log())
+        with service.client(service.policy_socket) as client:
+            self.assertEqual(client.ask(), "DUNNO")
+        self.assertEqual(service.limits("list").returncode, 0)
+
+    def test_a_file_in_the_place_of_a_socket_stays(self):
+        service = WeirService()
+        self.addCleanup(service.__exit__)
+        service.policy_socket.write_text("precious")
+        service.start(wait=False)
+        self.assertEqual(service.process.wait(DEFAULT_TIMEOUT), 69)
+        self.assertEqual(service.policy_socket.read_text(), "precious")
+        self.assertIn("is no socket", service.log())
+
+    def test_an_admin_listener_that_fails_ends_the_start(self):
+        service = WeirService()
+        self.addCleanup(service.__exit__)
+        service.configure(listen={"policy": f"inet:127.0.0.1:{service.port}", "admin": "unix:/nowhere/at/all"})
+        service.start(wait=False)
+        self.assertEqual(service.process.wait(DEFAULT_TIMEOUT), 69)
+        self.assertIn("unix:/nowhere/at/all (listen.admin): No such file or directory", service.log())
+        self.assertNotIn("ready", service.log())
+
+    def test_peaks_are_logged(self):
+        service = self.enterContext(WeirService(limits=[LIMIT]))
+        service.ask(sender="alice@example.org", instance="1")
+        service.ask(sender="alice@example.org", instance="2")
+        service.ask(sender="bob@example.org", instance="3")
+        service.stop()
+        self.assertRegex(
+            service.log(),
+            r"statistics: max recipients 2/2 per 1h for \(per-sender:alice@example\.org\) at \w{3} [ \d]\d \d\d:\d\d:\d\d")
+
+    def test_limits_beside_a_faulty_configuration(self):
+        service = self.enterContext(WeirService(limits=[LIMIT]))
+        service.ask(sender="alice@example.org")
+        service.configure(limits=[{"name": "broken"}])
+        shown = service.limits("show", "alice@example.org")
+        self.assertIn("recipients 1/2", shown.stdout)
+        self.assertIn("check-config", shown.stderr)
+
     def test_a_port_that_is_taken(self):
         service = self.enterContext(WeirService(limits=[LIMIT]))
         other = WeirService(service.port)
