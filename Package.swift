@@ -60,7 +60,7 @@ let package = Package(
         .target(
             name: "Service",
             dependencies: [
-                "Limits", "Patterns", "Storage", "Wire",
+                "Filter", "Limits", "MailSyntax", "Patterns", "Rules", "Storage", "Wire",
                 .product(name: "Hummingbird", package: "hummingbird"),
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "NIOCore", package: "swift-nio"),
@@ -85,7 +85,6 @@ let package = Package(
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "NIOCore", package: "swift-nio"),
                 .product(name: "NIOPosix", package: "swift-nio"),
-                .product(name: "Yams", package: "Yams"),
             ],
             swiftSettings: strict),
         .target(
@@ -112,7 +111,7 @@ let package = Package(
         .testTarget(name: "MailSyntaxTests", dependencies: ["MailSyntax"], swiftSettings: strict),
         .testTarget(name: "PatternsTests", dependencies: ["Patterns"], swiftSettings: strict),
         .testTarget(name: "RulesTests", dependencies: ["Patterns", "Rules"], swiftSettings: strict),
-        .testTarget(name: "ServiceTests", dependencies: ["Limits", "Service"], swiftSettings: strict),
+        .testTarget(name: "ServiceTests", dependencies: ["Filter", "Limits", "Rules", "Service"], swiftSettings: strict),
         .testTarget(name: "StorageTests", dependencies: ["Limits", "Storage"], swiftSettings: strict),
         .testTarget(
             name: "WireTests",

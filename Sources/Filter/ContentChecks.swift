@@ -19,8 +19,8 @@ package struct ContentChecks: Hashable, Sendable {
     package var scannerLimits = ScannerLimits()
     /// For one try of one pattern.
     package var matchLimits = MatchLimits()
-    /// Time that the checks of one message may take.
-    package var messageBudget = Duration.seconds(5)
+    /// Milliseconds that the checks of one message may take.
+    package var messageBudget: Int64 = 5_000
     /// Whether to scan for all patterns at once; the result is the same without, but slower.
     package var fastPass = true
     /// Where compiled scans are kept; nil for nowhere.

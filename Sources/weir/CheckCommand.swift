@@ -3,6 +3,7 @@ import ArgumentParser
 import Filter
 import Foundation
 import Rules
+import Service
 
 /// `weir check`: what the rules would do to messages, without doing it.
 struct CheckCommand: ParsableCommand {
@@ -17,8 +18,7 @@ struct CheckCommand: ParsableCommand {
             EXAMPLE: weir check --config /etc/weir/weir.yaml ~/Maildir
             """)
 
-    @Option(help: "The configuration file.")
-    var config = "/etc/weir/weir.yaml"
+    @OptionGroup var options: ConfigurationOptions
 
     @Flag(help: "Print one JSON object for each message, one a line.")
     var json = false
@@ -68,17 +68,11 @@ struct CheckCommand: ParsableCommand {
     }
 
     private func loadRules() throws -> ContentRules {
-        do {
-            let rules = try ContentRules(try loadContentChecks(configPath: config))
-            for warning in rules.warnings {
-                OutputStream(STDERR_FILENO).write(line: "weir check: warning: \(warning)")
-            }
-            return rules
-        } catch let error as ContentRules.Faults {
-            throw complaint(error.faults.map(\.description).joined(separator: "\n"), EX_CONFIG)
-        } catch {
-            throw complaint("\(config): \(error)", EX_CONFIG)
+        let rules = try options.read().rules
+        for warning in rules.warnings {
+            OutputStream(STDERR_FILENO).write(line: "weir check: warning: \(warning)")
         }
+        return rules
     }
 
     private func complaint(_ message: String, _ status: Int32) -> ExitCode {
@@ -89,9 +83,7 @@ struct CheckCommand: ParsableCommand {
 
 extension Matcher {
     convenience init(_ checks: ContentChecks) {
-        let (seconds, attoseconds) = checks.messageBudget.components
-        let budget = UInt64(clamping: seconds) * 1_000_000_000 + UInt64(attoseconds / 1_000_000_000)
-        self.init(limits: checks.matchLimits, budget: budget)
+        self.init(limits: checks.matchLimits, budget: UInt64(checks.messageBudget) * 1_000_000)
     }
 }
 

@@ -17,13 +17,13 @@ struct ConfigurationOptions: ParsableArguments {
     @Option(name: .long, help: "The configuration file.")
     var config = "/etc/weir/weir.yaml"
 
-    /// The configuration, for a command that needs it whole.
+    /// The configuration and its rules, for a command that needs them whole.
     ///
     /// - Throws: `ExitCode` 78 (EX_CONFIG), after all faults have been named.
-    func read() throws -> Configuration {
+    func read() throws -> ConfigurationReader.Outcome {
         switch ConfigurationReader.read(path: config) {
         case .success(let outcome):
-            return outcome.configuration
+            return outcome
         case .failure(let faults):
             StandardError.write("\(faults)\n")
             throw ExitCode(78)

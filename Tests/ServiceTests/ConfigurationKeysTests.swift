@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
+import Filter
 import Foundation
 import Limits
+import Rules
 import Service
 import Testing
 
@@ -41,7 +43,8 @@ func read(_ yaml: String) -> Result<ConfigurationReader.Outcome, ConfigurationFa
     @Test func exampleOfALimitIsTheDefaults() throws {
         let sample = try Repository.text("conf/weir.yaml")
         let start = try #require(sample.range(of: "\nlimits:\n"))
-        let example = sample[start.upperBound...].split(separator: "\n").map { $0.dropFirst() }.joined(separator: "\n")
+        let example = sample[start.upperBound...].split(separator: "\n").prefix { $0.hasPrefix("#") }
+            .map { $0.dropFirst() }.joined(separator: "\n")
         let outcome = try read(sample[..<start.upperBound] + example).get()
         let minimal = try read(
             """
@@ -89,6 +92,22 @@ func read(_ yaml: String) -> Result<ConfigurationReader.Outcome, ConfigurationFa
             keys: { ipv4_prefix: 15, ipv6_prefix: 16, recipient_delimiter: "+-", default_domain: Example.ORG }
             restriction_classes: [greylist]
             limits: []
+            checks:
+              header: "pcre:\(fixture("header_checks"))"
+              mime_header: []
+              nested_header: []
+              body: ["regexp:\(fixture("header_checks"))"]
+              undisclosed_recipients: keep
+              fast_pass: false
+              cache: /cache
+              match_limit: 1017
+              heap_limit: 1018
+              message_budget: 19s
+              header_size_limit: 1020
+              line_length_limit: 1021
+              body_checks_size_limit: 1022
+              mime_boundary_length_limit: 1023
+              mime_nesting_limit: 1024
             """
         ).get()
         let (defaults, changed) = (leaves(of: Configuration()), leaves(of: outcome.configuration))
@@ -104,6 +123,16 @@ func read(_ yaml: String) -> Result<ConfigurationReader.Outcome, ConfigurationFa
         #expect(changed["keyForms.ipv6Prefix"] == "16")
         #expect(outcome.configuration.keyForms.recipientDelimiter == Array("+-".utf8))
         #expect(outcome.configuration.keyForms.defaultDomain == Array("example.org".utf8))
+        #expect(changed["checks.mimeHeader"] == "Optional([])")
+        #expect(changed["checks.matchLimits.steps"] == "1017")
+        #expect(changed["checks.matchLimits.heapKiB"] == "1018")
+        #expect(changed["checks.messageBudget"] == "19000")
+        #expect(changed["checks.scannerLimits.headerSize"] == "1020")
+        #expect(changed["checks.scannerLimits.lineLength"] == "1021")
+        #expect(changed["checks.scannerLimits.bodyChecksSize"] == "1022")
+        #expect(changed["checks.scannerLimits.mimeBoundaryLength"] == "1023")
+        #expect(changed["checks.scannerLimits.mimeNesting"] == "1024")
+        #expect(outcome.rules.header.count == 1)
     }
 
     @Test func everySettingOfALimitHasAKey() throws {

@@ -19,7 +19,9 @@ enum ConfigurationText {
             }
             let indentation = String(repeating: "  ", count: parts.count - 1)
             lines += comment(row, indentation: indentation)
-            if row.path == "limits" {
+            if case .isInherited = row.absence {
+                lines.append("\(indentation)#\(parts.last!): \(value(row.absence))")
+            } else if row.path == "limits" {
                 lines.append("limits:")
                 lines += exampleOfALimit.map { $0.isEmpty ? "#" : "#" + $0 }
             } else {
@@ -81,7 +83,12 @@ enum ConfigurationText {
     private static func comment<Root>(_ row: ConfigurationKey<Root>, indentation: String) -> [String] {
         let width = 110 - indentation.count
         var lines = [""]
-        let absence = if case .isNothing = row.absence { " Left out, there is none." } else { "" }
+        let absence =
+            switch row.absence {
+            case .isNothing: " Left out, there is none."
+            case .isInherited(let path, _): " Left out: as in \(path)."
+            case .isDefault, .isFault: ""
+            }
         for word in "\(row.summary) Takes \(row.expected).\(absence)".split(separator: " ") {
             let last = lines[lines.count - 1]
             if last.count + word.count + 1 > width {

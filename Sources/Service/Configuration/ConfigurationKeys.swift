@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
+internal import Filter
 internal import Limits
+internal import MailSyntax
+internal import Patterns
 internal import Storage
 
 /// Every key of weir.yaml, one row each.
@@ -8,7 +11,6 @@ package enum ConfigurationKeys {
     package static let notYet = [
         "listen.milter": "milter",
         "listen.filter": "content filter",
-        "checks": "header and body checks",
     ]
 
     /// In the order in which they are read, too: limits need what stands before them.
@@ -45,8 +47,45 @@ package enum ConfigurationKeys {
                 read: { node, key, reading, configuration in
                     configuration.limits = LimitReader.limits(node, key, &reading, configuration)
                 }),
-        ]
+        ] + checks(in: defaults)
     }()
+
+    private static func checks(in defaults: Configuration) -> [ConfigurationKey<Configuration>] {
+        [
+            .init("checks.header", \.checks.header, .list(of: .checks), in: defaults,
+                "Postfix's header_checks, for the headers of the message itself."),
+            .init("checks.mime_header", \.checks.mimeHeader, .optional(.list(of: .checks)),
+                .isInherited(from: "checks.header", example: "[]"),
+                "Postfix's mime_header_checks, for headers that speak of MIME; an empty list stands for none."),
+            .init("checks.nested_header", \.checks.nestedHeader, .optional(.list(of: .checks)),
+                .isInherited(from: "checks.header", example: "[]"),
+                "Postfix's nested_header_checks, for the headers of attached messages; an empty list stands for none."),
+            .init("checks.body", \.checks.body, .list(of: .checks), in: defaults,
+                "Postfix's body_checks, for the lines of the body."),
+            .init("checks.undisclosed_recipients", \.checks.undisclosedRecipients, .word, in: defaults,
+                "Whether a To: or Cc: with nothing but an empty group (undisclosed-recipients:;) is taken out."),
+            .init("checks.fast_pass", \.checks.fastPass, .boolean, in: defaults,
+                "Look for all patterns at once before each rule is asked; without it the result is the same, and comes later."),
+            .init("checks.cache", \.checks.cacheDirectory, .optional(.path), in: defaults,
+                "Where compiled tables are kept from one start to the next; only the service's user may write there."),
+            .init("checks.match_limit", \.checks.matchLimits.steps, .number(1_000...1_000_000_000), in: defaults,
+                "Steps that one try of one pattern may take; a rule that needs more counts as no match, and is logged."),
+            .init("checks.heap_limit", \.checks.matchLimits.heapKiB, .number(64...4_194_304, of: "KiB"), in: defaults,
+                "Memory that one try of one pattern may take."),
+            .init("checks.message_budget", \.checks.messageBudget, .duration(1000...3_600_000, unit: 1), in: defaults,
+                "Time that the checks of one message may take; what is left of them then counts as no match, and is logged."),
+            .init("checks.header_size_limit", \.checks.scannerLimits.headerSize, .number(1...1_073_741_824, of: "bytes"), in: defaults,
+                "Postfix's header_size_limit: how much of one header is looked at."),
+            .init("checks.line_length_limit", \.checks.scannerLimits.lineLength, .number(80...1_048_576, of: "bytes"), in: defaults,
+                "Postfix's line_length_limit: longer lines are looked at piece by piece."),
+            .init("checks.body_checks_size_limit", \.checks.scannerLimits.bodyChecksSize, .number(0...1_073_741_824, of: "bytes"), in: defaults,
+                "Postfix's body_checks_size_limit: how much of each body part is looked at; 0 is all of it."),
+            .init("checks.mime_boundary_length_limit", \.checks.scannerLimits.mimeBoundaryLength, .number(1...65_536, of: "bytes"), in: defaults,
+                "Postfix's mime_boundary_length_limit: how much of a boundary is compared."),
+            .init("checks.mime_nesting_limit", \.checks.scannerLimits.mimeNesting, .number(1...10_000), in: defaults,
+                "Postfix's mime_nesting_limit: how deep parts may stand in each other."),
+        ]
+    }
 
     /// How values are made one key: for all limits, or for one.
     private static func keyForms<Root: HasKeyForms>(

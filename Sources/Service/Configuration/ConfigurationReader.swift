@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
+package import Filter
+internal import Rules
 
 /// Reads weir.yaml into a `Configuration`, or says all that is wrong with it.
 ///
@@ -8,6 +10,8 @@ package enum ConfigurationReader {
     /// What was read, and what the operator should know all the same.
     package struct Outcome: Sendable {
         package let configuration: Configuration
+        /// The tables of `checks`, compiled.
+        package let rules: ContentRules
         package let warnings: [ConfigurationFault]
     }
 
@@ -35,19 +39,36 @@ package enum ConfigurationReader {
             if let root = document.root {
                 let found = reading.read(root, at: "", rows: ConfigurationKeys.root, into: &configuration)
                 checkListeners(configuration.listen, found, &reading)
+                for name in ["header", "mime_header", "nested_header", "body"] {
+                    guard let node = found["checks.\(name)"], !node.items.isEmpty else { continue }
+                    reading.warn(node, "checks.\(name)", "`weir check` uses it; the service has no way in for messages yet")
+                }
             }
         }
         configuration.attributeNames = reading.attributeNames
+        let rules = compile(configuration.checks, &reading)
         if reading.faults.isEmpty, configuration.limits.isEmpty {
             reading.add(warning: .init(file: file, message: "there are no limits: every request is answered DUNNO"))
         }
         let warnings = sorted(reading.warnings, file: file)
-        guard reading.faults.isEmpty else {
+        guard reading.faults.isEmpty, let rules else {
             return .failure(
                 ConfigurationFaults(
                     all: sorted(reading.faults, file: file), warnings: warnings, readable: configuration))
         }
-        return .success(Outcome(configuration: configuration, warnings: warnings))
+        return .success(Outcome(configuration: configuration, rules: rules, warnings: warnings))
+    }
+
+    /// Faults and warnings name the table and its lines.
+    private static func compile(_ checks: ContentChecks, _ reading: inout ConfigurationReading) -> ContentRules? {
+        do {
+            let rules = try ContentRules(checks)
+            for warning in rules.warnings { reading.add(warning: .init(warning)) }
+            return rules
+        } catch {
+            for fault in error.faults { reading.add(fault: .init(fault)) }
+            return nil
+        }
     }
 
     /// Each address and each path can be listened on once.
@@ -84,5 +105,12 @@ package enum ConfigurationReader {
             (one.element.line ?? 0, one.element.column ?? 0, one.offset)
                 < (other.element.line ?? 0, other.element.column ?? 0, other.offset)
         }.map(\.element) + others
+    }
+}
+
+extension ConfigurationFault {
+    /// What is wrong with a table of header or body checks.
+    init(_ fault: TableFault) {
+        self.init(file: fault.path, line: fault.line, key: "checks", message: fault.message)
     }
 }

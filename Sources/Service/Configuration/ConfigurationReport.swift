@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 internal import Foundation
+internal import Filter
 internal import Limits
+internal import Rules
 
 /// What `weir check-config` says about a configuration.
 package struct ConfigurationReport {
@@ -13,7 +15,9 @@ package struct ConfigurationReport {
         self.path = path
         switch result {
         case .success(let outcome):
-            (configuration, faults, warnings) = (outcome.configuration, [], outcome.warnings)
+            let doubts = outcome.rules.lists.flatMap { list, isBody in list.lint(isBody: isBody) }
+            (configuration, faults) = (outcome.configuration, [])
+            warnings = outcome.warnings + doubts.map(ConfigurationFault.init)
         case .failure(let failure):
             (configuration, faults, warnings) = (nil, failure.all, failure.warnings)
         }

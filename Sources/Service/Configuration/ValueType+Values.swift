@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 internal import Limits
+internal import Rules
 
 extension ValueType where Value == Bool {
     static let boolean = ValueType.text("true or false", write: { $0 ? "true" : "false" }) { text in
@@ -118,6 +119,25 @@ extension ValueType where Value == String {
             reading.warn(node, key, PolicyAttributes.unknown(name))
         }
         return name
+    }
+
+    /// A table of header or body checks; it is read when it is compiled.
+    static let checks = ValueType.text("pcre:/path or regexp:/path", write: { "\"\($0)\"" }) { text in
+        let types = TableType.allCases.map(\.rawValue)
+        guard let colon = text.firstIndex(of: ":") else { return .no("table") }
+        let word = String(text[..<colon])
+        guard types.contains(word) else {
+            return .fault(
+                "\(Spelling.quoted(word)) is no type of table for checks\(Spelling.alternatives(to: word, among: types))")
+        }
+        guard absolutePath(text[text.index(after: colon)...]) != nil else {
+            return .fault("\(Spelling.quoted(text)) names no absolute path")
+        }
+        return .value(text)
+    }
+
+    static let path = ValueType.text("an absolute path", write: { "\"\($0)\"" }) { text in
+        absolutePath(text).map { .value($0) } ?? .no("absolute path")
     }
 
     /// `sqlite:/absolute/path`
