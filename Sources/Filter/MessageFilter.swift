@@ -137,11 +137,20 @@ extension Checker {
             outcome = strip(header, outcome)
         }
         switch outcome {
-        case .keep where !header.isVerbatim: edit(header.range, folded(Array(header.text)), ordinal)
+        case .keep where !header.isVerbatim: edit(header.range, folded(cut(Array(header.text))), ordinal)
         case .keep: break
         case .drop: edit(header.range, [], ordinal)
-        case .replace(let text): edit(header.range, folded(text), ordinal)
+        case .replace(let text): edit(header.range, folded(cut(text)), ordinal)
         }
+    }
+
+    /// A header of more than `header_size_limit`, as Postfix lets it out (cleanup_out_header): up to the last line that
+    /// fits, unless more than a tenth of the limit were lost by that; then up to the limit itself.
+    private func cut(_ text: [UInt8]) -> [UInt8] {
+        let limit = rules.checks.scannerLimits.headerSize
+        guard text.count > limit else { return text }
+        let lineStart = text[...limit].lastIndex(of: 0x0a).map { $0 + 1 } ?? 0
+        return Array(lineStart * 10 > limit * 9 ? text[..<(lineStart - 1)] : text[..<limit])
     }
 
     private func checks(
@@ -256,12 +265,15 @@ extension Checker {
         case .pass:
             isOver = true
         case .redirect(let address):
+            // It overrides FILTER, before and after it.
             verdict.redirect = address
+            verdict.filter = nil
             isOver = true
         case .hold:
             record.isLogged = !verdict.isHeld
             verdict.isHeld = true
-        case .filter(let target): verdict.filter = target
+        case .filter(let target):
+            if verdict.redirect == nil { verdict.filter = target }
         case .bcc(let address): verdict.bcc.append(address)
         case .warn, .info: break
         case .dunno: record.isLogged = false

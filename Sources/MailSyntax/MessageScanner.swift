@@ -330,7 +330,7 @@ package struct MessageScanner: ~Copyable {
             events.header(
                 Header(
                     text: bytes, name: headerName, place: place, range: headerRange,
-                    isVerbatim: headerIsVerbatim))
+                    isVerbatim: headerIsVerbatim && bytes.count <= limits.headerSize))
         }
         text.removeAll(keepingCapacity: true)
         swap(&text, &header)
