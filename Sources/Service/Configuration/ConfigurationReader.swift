@@ -81,6 +81,11 @@ package enum ConfigurationReader {
         where listen.policy[..<index].contains(where: { $0.description == listen.policy[index].description }) {
             reading.fault(item, "listen.policy[\(index)]", "'\(listen.policy[index])' is there already")
         }
+        for (index, item) in (found["listen.filter"]?.items ?? []).enumerated() where index < listen.filter.count {
+            let own = listen.filter[index].listen.description
+            let others = listen.policy.map(\.description) + listen.filter[..<index].map(\.listen.description)
+            if others.contains(own) { reading.fault(item, "listen.filter[\(index)].listen", "'\(own)' is there already") }
+        }
         if let admin = found["listen.admin"], listen.policy.contains(where: { $0.description == listen.admin.description }) {
             reading.fault(admin, "listen.admin", "'\(listen.admin)' is a listener of listen.policy already")
         }
