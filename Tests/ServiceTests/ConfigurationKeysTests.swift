@@ -181,7 +181,7 @@ func read(_ yaml: String) -> Result<ConfigurationReader.Outcome, ConfigurationFa
         ("listen: 'inet:127.0.0.1:1', next_hop: 'inet:127.0.0.1:1'", "mail would go in circles"),
         ("listen: 'inet:127.0.0.1:1'", "'next_hop' is missing"),
         ("listen: 'inet:127.0.0.1:10040', next_hop: 'inet:127.0.0.1:1'", "is there already"),
-        ("listen: 'inet:127.0.0.1:1', next_hop: 'inet:127.0.0.1:2', networks: 192.0.2.1/24", "expected 192.0.2.0/24"),
+        ("listen: 'inet:127.0.0.1:1', next_hop: 'inet:127.0.0.1:2', networks: 192.0.2.1/24", "the network is 192.0.2.0/24"),
         ("listen: 'unix:/run/a', next_hop: 'inet:127.0.0.1:2', networks: 192.0.2.0/24", "its mode and group admit them"),
         ("listen: 'inet:127.0.0.1:1', next_hop: 'inet:127.0.0.1:2', protocol: lmtp, mode: before_queue", "speaks SMTP only"),
     ])

@@ -40,7 +40,7 @@ package enum ConfigurationKeys {
                 "Give back what a message was charged that ended before DATA; true only where DATA or END-OF-MESSAGE is hooked up as well as RCPT."),
             .init("filter.connections", \.filter.connections, .number(1...100_000), in: defaults,
                 "Clients of each filter listener at once; further ones are told to come later."),
-            .init("filter.spool", \.filter.spool, .directory, in: defaults,
+            .init("filter.spool", \.filter.spool, .path, in: defaults,
                 "The directory of messages under way that are too large for memory; they have no names there."),
             .init("filter.most_memory", \.filter.mostMemory, .number(1...1_000_000, of: "MiB"), in: defaults,
                 "Memory for the content of all messages under way; what does not fit goes to the spool."),

@@ -40,8 +40,8 @@ package enum ConfigurationReader {
                 let found = reading.read(root, at: "", rows: ConfigurationKeys.root, into: &configuration)
                 checkListeners(configuration.listen, found, &reading)
                 for name in ["header", "mime_header", "nested_header", "body"] {
-                    guard let node = found["checks.\(name)"], !node.items.isEmpty else { continue }
-                    reading.warn(node, "checks.\(name)", "`weir check` uses it; the service has no way in for messages yet")
+                    guard let node = found["checks.\(name)"], !node.items.isEmpty, configuration.listen.filter.isEmpty else { continue }
+                    reading.warn(node, "checks.\(name)", "there is no listen.filter: only `weir check` and `weir filter` use it")
                 }
             }
         }

@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0
-internal import Limits
 internal import Wire
 
 /// Reads `listen.filter`.
@@ -49,14 +48,4 @@ extension Configuration.FilterListener {
     static let unset = Configuration.FilterListener(
         listen: .unix(path: "", mode: EndpointType.filter.mode, group: nil),
         nextHop: .unix(path: "", mode: EndpointType.filter.mode, group: nil))
-}
-
-extension ValueType where Value == Network {
-    static let network = ValueType.text("a network such as 192.0.2.0/24 or 2001:db8::/32", write: { _ in nil }) { text in
-        if let network = Network(text) { return .value(network) }
-        if let meant = Network.masked(text) {
-            return .fault("\(Spelling.quoted(text)) has bits behind its prefix; expected \(meant)")
-        }
-        return .no("network")
-    }
 }

@@ -140,10 +140,6 @@ extension ValueType where Value == String {
         absolutePath(text).map { .value($0) } ?? .no("absolute path")
     }
 
-    static let directory = ValueType.text("an absolute path of a directory", write: { "\"\($0)\"" }) { text in
-        absolutePath(text).map { .value($0) } ?? .no("absolute path")
-    }
-
     /// `sqlite:/absolute/path`
     static let store = ValueType.text("sqlite:/path", write: { "\"sqlite:\($0)\"" }) { text in
         guard text.hasPrefix("sqlite:") else { return .no("store") }

@@ -23,6 +23,7 @@ package final class FilterListener: Sendable {
     private let group: MultiThreadedEventLoopGroup
     private let workers: [FilterWorker]
     private let connections: Connections
+    private let channel = Mutex<(any Channel)?>(nil)
 
     private static let backlog: Int32 = 4096
 
@@ -51,16 +52,18 @@ package final class FilterListener: Sendable {
         }
     }
 
-    /// Starts to listen; on an already bound socket where the service manager has passed one.
+    /// Starts to listen.
     ///
-    /// - Returns: the channel, to be closed first when the service stops.
-    package func listen(inherited: [Configuration.Endpoint: Int32] = [:]) async throws -> any Channel {
+    /// - Parameter inherited: sockets by their addresses; those that are used are taken out.
+    /// - Throws: `ListenerFailure`.
+    package func listen(inherited: inout [String: Int32]) async throws {
         let workers = workers
-        for worker in workers { worker.eventLoop.execute { worker.start() } }
+        for worker in workers { try await worker.eventLoop.submit { worker.start() }.get() }
         let bootstrap = ServerBootstrap(group: group)
             .serverChannelOption(.backlog, value: Self.backlog)
             .serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
             .serverChannelInitializer { channel in
+                // Out of file descriptors: waits for a second instead of spinning.
                 channel.eventLoop.makeCompletedFuture {
                     try channel.pipeline.syncOperations.addHandler(AcceptBackoffHandler())
                 }
@@ -73,22 +76,13 @@ package final class FilterListener: Sendable {
                     try channel.pipeline.syncOperations.addHandler(FilterConnection(worker: worker))
                 }
             }
-        if let descriptor = inherited[settings.listen] { return try await bootstrap.withBoundSocket(descriptor).get() }
-        switch settings.listen {
-        case .inet(let host, let port):
-            return try await bootstrap
-                .childChannelOption(.socketOption(.so_keepalive), value: 1)
-                .childChannelOption(.tcpOption(.tcp_nodelay), value: 1)
-                .bind(host: host, port: port).get()
-        case .unix(let path, let mode, let group):
-            let channel = try await bootstrap.bind(unixDomainSocketPath: path, cleanupExistingSocketFile: true).get()
-            try UnixSocketFile.set(mode: mode, group: group, of: path)
-            return channel
-        }
+        let channel = try await bootstrap.listen(on: settings.listen, key: "listen.filter", inherited: &inherited)
+        self.channel.withLock { $0 = channel }
     }
 
     /// Lets messages that have begun be finished, takes no further ones, and defers what is left at `deadline`.
     package func stop(by deadline: NIODeadline) async {
+        try? await channel.withLock { $0 }?.close().get()
         for worker in workers { try? await worker.eventLoop.submit { worker.beginStop() }.get() }
         while connections.open.load(ordering: .relaxed) > 0, NIODeadline.now() < deadline {
             try? await Task.sleep(for: .milliseconds(10))
@@ -168,9 +162,7 @@ final class FilterWorker: @unchecked Sendable {
     /// The matcher for `rules`: one for all connections of this loop, while the limits of a match are the same.
     func matcher(_ rules: ContentRules) -> Matcher {
         if let checks, checks.checks == rules.checks { return checks.matcher }
-        let (seconds, attoseconds) = rules.checks.messageBudget.components
-        let budget = UInt64(clamping: seconds) * 1_000_000_000 + UInt64(attoseconds / 1_000_000_000)
-        let matcher = Matcher(limits: rules.checks.matchLimits, budget: budget)
+        let matcher = Matcher(limits: rules.checks.matchLimits, budget: UInt64(rules.checks.messageBudget) * 1_000_000)
         checks = (rules.checks, matcher)
         return matcher
     }
