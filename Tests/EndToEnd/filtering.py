@@ -81,7 +81,7 @@ def dialogue(replies, messages=None):
                 envelope = []
             envelope.append(line.rstrip(b"\r\n").decode())
             if str(answer(word)).startswith("354"):
-                content = b""
+                content = bytearray()
                 for line in lines:
                     if line == b".\r\n":
                         break
@@ -90,7 +90,7 @@ def dialogue(replies, messages=None):
                     return
                 # Taken is what the client is told, so it is kept first.
                 if messages is not None and str(replies.get(".", "250")).startswith("250"):
-                    messages.append((envelope, content))
+                    messages.append((envelope, bytes(content)))
                 answer(".")
                 envelope = []
             if word == "QUIT":

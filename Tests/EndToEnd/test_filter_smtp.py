@@ -299,7 +299,7 @@ class Filter(unittest.TestCase):
     def test_many_sessions(self):
         """1,000 clients at once, some with 20 MB: all are served, in bounded memory."""
         size = 2_000_000
-        with SMTPSink("-d/dev/null") as sink, FilterService(sink.port) as weir:
+        with SMTPSink("-m", "2000") as sink, FilterService(sink.port) as weir:
             clients = [connect(weir.filter_port) for _ in range(1_000)]
             readers = [client.makefile("rb") for client in clients]
             try:

@@ -14,7 +14,7 @@ import Wire
 /// `> endOfContent TEXT` shows all content of the message. At the end nothing may be left over.
 @Suite struct SMTPServerSessionTests {
     static let transcripts = Bundle.module.urls(forResourcesWithExtension: "transcript", subdirectory: "Fixtures/SMTP")!
-        .map { $0.deletingPathExtension().lastPathComponent }.sorted()
+        .compactMap { $0.lastPathComponent }.map { String($0.dropLast(".transcript".count)) }.sorted()
 
     @Test(arguments: transcripts, [true, false])
     func transcript(_ name: String, byteByByte: Bool) throws {
