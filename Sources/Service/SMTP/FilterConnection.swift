@@ -46,6 +46,8 @@ final class FilterConnection: ChannelDuplexHandler {
     private var failure: SMTPFailure?
 
     private var isPumping = false
+    /// The last reply is on its way.
+    private var isEnding = false
     private var readIsWaiting = false
     private var activeSince = NIODeadline.now()
     private var contentSince: NIODeadline?
@@ -83,6 +85,7 @@ final class FilterConnection: ChannelDuplexHandler {
     }
 
     func channelRead(context: ChannelHandlerContext, data: NIOAny) {
+        guard !session.isClosed else { return }
         session.receive(unwrapInboundIn(data))
         activeSince = .now()
         pump()
@@ -118,8 +121,10 @@ final class FilterConnection: ChannelDuplexHandler {
     private func flush() {
         guard let context else { return }
         if session.isIdle, worker.isStopping { session.close(SMTPReply(421, "4.3.2 Error: the service is stopping")) }
+        guard !isEnding else { return }
         let output = session.takeOutput()
         if session.isClosed {
+            isEnding = true
             dropTransaction()
             let promise = context.eventLoop.makePromise(of: Void.self)
             promise.futureResult.assumeIsolated().whenComplete { _ in context.close(promise: nil) }
@@ -156,7 +161,10 @@ final class FilterConnection: ChannelDuplexHandler {
     /// Ends what takes too long, or what is idle when the service stops.
     func checkTime(_ now: NIODeadline) {
         let timeouts = worker.timeouts
-        if let contentSince, session.isReceivingContent, now - contentSince > timeouts.content {
+        if session.isClosed {
+            // It does not even take its last reply.
+            if now - activeSince > timeouts.client { context?.close(promise: nil) }
+        } else if let contentSince, session.isReceivingContent, now - contentSince > timeouts.content {
             close(SMTPReply(421, "4.4.2 Error: the message takes too long"))
         } else if isWaitingForClient, now - activeSince > timeouts.client {
             close(SMTPReply(421, "4.4.2 Error: timeout exceeded"))

@@ -180,7 +180,7 @@ final class FilterWorker: @unchecked Sendable {
             return SMTPReply(421, "4.7.0 Error: too many connections")
         }
         guard !isStopping else { return SMTPReply(421, "4.3.2 Error: the service is stopping") }
-        return bounds.hasRoom ? nil : SMTPReply(452, "4.3.1 Insufficient system storage")
+        return bounds.hasRoom ? nil : SMTPReply(421, "4.3.1 Insufficient system storage")
     }
 
     func closed(_ connection: FilterConnection) {
