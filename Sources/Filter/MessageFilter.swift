@@ -119,6 +119,11 @@ extension Checker {
     mutating func header(_ header: Header) {
         let ordinal = header.place == .primary ? headerCount : nil
         if header.place == .primary { headerCount += 1 }
+        if header.place == .primary, header.name == .weirVerdict {
+            // Whoever sent it, it was not us.
+            edit(header.range, [], ordinal)
+            return
+        }
         if header.place == .primary, header.name == .dkimSignature {
             signed += signedRecipientHeaders(header.text)
         }
@@ -277,6 +282,9 @@ extension Checker {
         case .bcc(let address): verdict.bcc.append(address)
         case .warn, .info: break
         case .dunno: record.isLogged = false
+        case .prepend(let text) where subject == .header && isVerdict(text),
+            .replace(let text) where subject == .header && isVerdict(text):
+            record.fault = "X-Weir-Verdict is for Weir to write"
         case .prepend(let text):
             let lines = subject.isHeader ? folded(text) : text + [0x0a]
             edit(range.lowerBound..<range.lowerBound, lines, header)
@@ -287,6 +295,10 @@ extension Checker {
             return .drop
         }
         return .keep
+    }
+
+    private func isVerdict(_ header: [UInt8]) -> Bool {
+        header.withUnsafeBytes { HeaderName(of: $0) == .weirVerdict }
     }
 
     /// Header text as lines: one that does not begin with white space gets a tab.

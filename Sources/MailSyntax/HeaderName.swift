@@ -7,6 +7,8 @@ package enum HeaderName: Sendable {
     case otherMIME
     case to, cc, resentTo, resentCc
     case dkimSignature
+    /// X-Weir-Verdict: what Weir tells the Postfix behind it, and nobody else may.
+    case weirVerdict
     case other
 
     /// Goes to the MIME header checks wherever it stands.
@@ -15,7 +17,7 @@ package enum HeaderName: Sendable {
     package var isVisibleRecipient: Bool {
         switch self {
         case .to, .cc, .resentTo, .resentCc: true
-        case .contentType, .otherMIME, .dkimSignature, .other: false
+        case .contentType, .otherMIME, .dkimSignature, .weirVerdict, .other: false
         }
     }
 
@@ -37,6 +39,7 @@ package enum HeaderName: Sendable {
         case 12 where name.equalsIgnoringCase("content-type"): self = .contentType
         case 12 where name.equalsIgnoringCase("mime-version"): self = .otherMIME
         case 14 where name.equalsIgnoringCase("dkim-signature"): self = .dkimSignature
+        case 14 where name.equalsIgnoringCase("x-weir-verdict"): self = .weirVerdict
         case 19 where name.equalsIgnoringCase("content-description"): self = .otherMIME
         case 19 where name.equalsIgnoringCase("content-disposition"): self = .otherMIME
         case 25 where name.equalsIgnoringCase("content-transfer-encoding"): self = .otherMIME

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+package import Filter
 internal import Glibc
 internal import Limits
 package import NIOCore
@@ -14,19 +15,24 @@ package actor Daemon {
     private let host: LedgerHost
     private let policy: PolicyListener
     private let admin: AdminListener
+    /// nil where no filter listens.
+    private let filter: FilterService?
     private let manager = ServiceManager()
 
     /// How long connections may take to end when the service stops.
     private static let gracePeriod: TimeAmount = .seconds(10)
 
-    /// - Parameter eventLoop: where policy requests are read and decided.
-    package init(configurationPath: String, configuration: Configuration, eventLoop: any EventLoop) {
+    /// - Parameters:
+    ///   - rules: of the configuration's `checks`.
+    ///   - eventLoop: where policy requests are read and decided.
+    package init(configurationPath: String, configuration: Configuration, rules: ContentRules, eventLoop: any EventLoop) {
         self.configurationPath = configurationPath
         self.configuration = configuration
         log = EventLog(destination: configuration.log.destination)
         host = LedgerHost(configuration: configuration, eventLoop: eventLoop, clocks: MachineClocks(), log: log)
         policy = PolicyListener(configuration: configuration, host: host, log: log)
         admin = AdminListener(host: host, policy: policy, log: log)
+        filter = FilterService(configuration, rules: rules, log: log)
     }
 
     /// Runs until a signal ends it.
@@ -40,6 +46,7 @@ package actor Daemon {
         try await host.eventLoop.submit { [host] in host.start() }.get()
         var inherited = try ServiceManager.inheritedSockets()
         try await policy.listen(on: configuration.listen.policy, inherited: &inherited)
+        try await filter?.listen(inherited: &inherited)
         for address in inherited.keys.sorted() {
             log.warning("the socket \(address) was passed by the service manager, and no listener of the configuration has it")
         }
@@ -83,7 +90,8 @@ package actor Daemon {
         let read = try ConfigurationReader.read(path: configurationPath).get()
         let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
         let daemon = Daemon(
-            configurationPath: configurationPath, configuration: read.configuration, eventLoop: group.next())
+            configurationPath: configurationPath, configuration: read.configuration, rules: read.rules,
+            eventLoop: group.next())
         for warning in read.warnings { daemon.log.warning(warning.description) }
         do {
             try await daemon.run()
@@ -110,6 +118,8 @@ package actor Daemon {
             var taken = read.configuration
             taken.listen.policy = configuration.listen.policy
             taken.listen.admin = configuration.listen.admin
+            taken.listen.filter = configuration.listen.filter
+            taken.filter = configuration.filter
             taken.ledger.path = configuration.ledger.path
             taken.ledger.durability = configuration.ledger.durability
             do {
@@ -117,6 +127,7 @@ package actor Daemon {
                     try host.reload(taken)
                     policy.reload(taken)
                 }.get()
+                filter?.use(read.rules)
                 configuration = taken
                 log.redirect(to: configuration.log.destination)
                 log.notice("reloaded: \(configuration.summary)")
@@ -129,7 +140,9 @@ package actor Daemon {
     private func stop() async {
         manager.notify("STOPPING=1")
         let deadline = NIODeadline.now() + Self.gracePeriod
+        async let filterHasStopped: Void? = filter?.stop(by: deadline)
         await policy.stop(by: deadline)
+        await filterHasStopped
         try? await host.eventLoop.submit { [host] in host.stop(by: .now() + Self.gracePeriod) }.get()
         log.notice("stopped")
         log.flush()
@@ -142,6 +155,7 @@ extension Configuration {
         let names = limits.map(\.name).joined(separator: ", ")
         return "\(limits.count) limit\(limits.count == 1 ? "" : "s")\(names.isEmpty ? "" : " (\(names))"), policy on "
             + listen.policy.map(\.description).joined(separator: " ")
+            + listen.filter.map { ", filter on \($0.listen) to \($0.nextHop)" }.joined()
             + ", ledger \(ledger.path), durability \(ledger.durability.rawValue)"
     }
 
@@ -150,6 +164,8 @@ extension Configuration {
         [
             ("listen.policy", listen.policy != running.listen.policy),
             ("listen.admin", listen.admin != running.listen.admin),
+            ("listen.filter", listen.filter != running.listen.filter),
+            ("filter", filter != running.filter),
             ("ledger.store", ledger.path != running.ledger.path),
             ("ledger.durability", ledger.durability != running.ledger.durability),
         ].filter(\.1).map(\.0)

@@ -9,8 +9,24 @@ struct Weir: AsyncParsableCommand {
         abstract: "A filter service for Postfix: sending limits and content checks.",
         subcommands: [
             ServeCommand.self, CheckConfigCommand.self, LimitsCommand.self, CheckCommand.self, QueryCommand.self,
-            LoadCommand.self,
+            FilterCommand.self, LoadCommand.self,
         ])
+
+    static func main() async {
+        do {
+            var command = try parseAsRoot()
+            if var command = command as? any AsyncParsableCommand {
+                try await command.run()
+            } else {
+                try command.run()
+            }
+        } catch where CommandLine.arguments.dropFirst().first == "filter" && exitCode(for: error) == .validationFailure {
+            // pipe(8) would bounce all mail for a mistake in master.cf.
+            exit(withError: FilterCommand.complain(fullMessage(for: error)))
+        } catch {
+            exit(withError: error)
+        }
+    }
 }
 
 struct ConfigurationOptions: ParsableArguments {

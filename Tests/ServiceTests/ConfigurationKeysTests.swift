@@ -74,7 +74,7 @@ func read(_ yaml: String) -> Result<ConfigurationReader.Outcome, ConfigurationFa
     @Test func everyKeyHasOneSentence() {
         let summaries =
             ConfigurationKeys.root.map(\.summary) + ConfigurationKeys.limit.map(\.summary)
-            + ConfigurationKeys.limitKeyForms.map(\.summary) + EndpointType.policy.socketKeys.map(\.summary)
+            + ConfigurationKeys.limitKeyForms.map(\.summary) + ConfigurationKeys.filter.map(\.summary) + EndpointType.policy.socketKeys.map(\.summary)
         for summary in summaries {
             #expect(summary.count(where: { $0 == "." }) >= 1 && summary.hasSuffix(".") && !summary.contains(". "), "\(summary)")
         }
@@ -84,7 +84,9 @@ func read(_ yaml: String) -> Result<ConfigurationReader.Outcome, ConfigurationFa
     @Test func everySettingHasAKey() throws {
         let outcome = try read(
             """
-            listen: { policy: "inet:127.0.0.2:10", policy_connections: 11, admin: "inet:127.0.0.1:12" }
+            listen: { policy: "inet:127.0.0.2:10", policy_connections: 11, admin: "inet:127.0.0.1:12",
+                      filter: [{ listen: "inet:192.0.2.1:13", next_hop: "inet:127.0.0.1:14", networks: 192.0.2.0/24 }] }
+            filter: { connections: 15, spool: /spool, most_memory: 16, most_spool: 17 }
             ledger: { store: "sqlite:/ledger", durability: relaxed, most_keys: 1013 }
             on_failure: defer
             give_back_dropped: true
@@ -116,6 +118,14 @@ func read(_ yaml: String) -> Result<ConfigurationReader.Outcome, ConfigurationFa
         #expect(changed["listen.policy"] == #"[inet:127.0.0.2:10]"#)
         #expect(changed["listen.policyConnections"] == "11")
         #expect(changed["listen.admin"] == "inet:127.0.0.1:12")
+        let filter = outcome.configuration.listen.filter[0]
+        #expect(filter.listen == .inet(host: "192.0.2.1", port: 13))
+        #expect(filter.nextHop == .inet(host: "127.0.0.1", port: 14))
+        #expect(filter.networks == [Network("192.0.2.0/24")!])
+        #expect(changed["filter.connections"] == "15")
+        #expect(changed["filter.spool"] == "/spool")
+        #expect(changed["filter.mostMemory"] == "16")
+        #expect(changed["filter.mostSpool"] == "17")
         #expect(changed["ledger.path"] == "/ledger")
         #expect(changed["ledger.mostKeys"] == "1013")
         #expect(changed["log.summaryInterval"] == "840")
@@ -152,6 +162,36 @@ func read(_ yaml: String) -> Result<ConfigurationReader.Outcome, ConfigurationFa
         #expect(limits[1].over.text == "451 x")
         #expect(limits[1].tooLarge.text == "550 y")
         #expect(limits[1].warnAt == 51)
+    }
+
+    @Test func settingsOfAFilter() throws {
+        let filter = try read(
+            "listen: { filter: [{ listen: 'inet:127.0.0.1:1', next_hop: 'inet:127.0.0.1:2', protocol: lmtp }, "
+                + "{ listen: 'unix:/run/a', next_hop: 'unix:/run/b', mode: before_queue }] }"
+        ).get().configuration.listen.filter
+        #expect(filter.map(\.variant) == [.lmtp, .smtp])
+        #expect(filter.map(\.mode) == [.afterQueue, .beforeQueue])
+        #expect(filter.map(\.networks) == [[], []])
+    }
+
+    /// Neither an open relay nor a loop.
+    @Test(arguments: [
+        ("listen: 'inet:0.0.0.0:1', next_hop: 'inet:127.0.0.1:2'", "or it would be an open relay"),
+        ("listen: 'inet:[::]:1', next_hop: 'inet:127.0.0.1:2', networks: []", "or it would be an open relay"),
+        ("listen: 'inet:127.0.0.1:1', next_hop: 'inet:127.0.0.1:1'", "mail would go in circles"),
+        ("listen: 'inet:127.0.0.1:1'", "'next_hop' is missing"),
+        ("listen: 'inet:127.0.0.1:10040', next_hop: 'inet:127.0.0.1:1'", "is there already"),
+        ("listen: 'inet:127.0.0.1:1', next_hop: 'inet:127.0.0.1:2', networks: 192.0.2.1/24", "the network is 192.0.2.0/24"),
+        ("listen: 'unix:/run/a', next_hop: 'inet:127.0.0.1:2', networks: 192.0.2.0/24", "its mode and group admit them"),
+        ("listen: 'inet:127.0.0.1:1', next_hop: 'inet:127.0.0.1:2', protocol: lmtp, mode: before_queue", "speaks SMTP only"),
+    ])
+    func badFilter(_ filter: String, _ fault: String) {
+        let text = "listen: { policy: 'inet:127.0.0.1:10040', filter: [{ \(filter) }] }"
+        guard case .failure(let faults) = read(text) else {
+            Issue.record("taken: \(text)")
+            return
+        }
+        #expect(faults.all.count == 1 && faults.description.contains(fault), "\(faults)")
     }
 
     private func fixture(_ name: String) -> String {

@@ -55,6 +55,8 @@ enum ConfigurationText {
             + "\nA UNIX socket of `listen.policy` or `listen.admin`, written as a map:\n\n"
             + socket.map { entry($0, under: "") }.joined()
             + "\nUnder `listen.admin`, `mode` is \(quoted(value(admin.absence))) where it is left out.\n"
+            + "\nAn item of `listen.filter`:\n\n"
+            + ConfigurationKeys.filter.map { entry($0, under: "listen.filter[].") }.joined()
             + "\nA limit:\n\n"
             + (ConfigurationKeys.limit).map { entry($0, under: "limits[].") }.joined()
             + ConfigurationKeys.limitKeyForms.map { entry($0, under: "limits[].") }.joined()

@@ -2,11 +2,13 @@
 package import Filter
 package import Limits
 package import Storage
+package import Wire
 
 /// What `weir.yaml` says, checked and compiled: nothing in it can fail later for the way it was written.
 package struct Configuration: Sendable {
     package var listen = Listen()
     package var ledger = LedgerSettings()
+    package var filter = Filter()
     package var onFailure = OnFailure.dunno
     /// What a transaction was charged is given back where it ended before DATA.
     package var givesBackDropped = false
@@ -33,6 +35,39 @@ package struct Configuration: Sendable {
         package var admin: Endpoint = .unix(path: "/run/weir/admin", mode: 0o660, group: "weir")
         /// Policy connections open at once; more are closed as they come.
         package var policyConnections = 20_000
+        package var filter: [FilterListener] = []
+
+        package init() {}
+    }
+
+    /// A proxy of the content filter.
+    package struct FilterListener: Equatable, Sendable {
+        package enum Mode: String, CaseIterable, Sendable {
+            case afterQueue = "after_queue"
+            case beforeQueue = "before_queue"
+        }
+
+        package var listen: Endpoint
+        package var nextHop: Endpoint
+        package var variant = SMTPServerSession.Variant.smtp
+        package var mode = Mode.afterQueue
+        /// Clients outside these are refused; none: all but those of this machine are.
+        package var networks: [Network] = []
+
+        package init(listen: Endpoint, nextHop: Endpoint) {
+            self.listen = listen
+            self.nextHop = nextHop
+        }
+    }
+
+    package struct Filter: Equatable, Sendable {
+        /// Clients of each listener at once.
+        package var connections = 2_000
+        package var spool = "/var/lib/weir"
+        /// MiB of content in memory, over all listeners.
+        package var mostMemory = 64
+        /// MiB of content in the spool, over all listeners.
+        package var mostSpool = 2_048
 
         package init() {}
     }

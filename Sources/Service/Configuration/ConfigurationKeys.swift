@@ -4,13 +4,13 @@ internal import Limits
 internal import MailSyntax
 internal import Patterns
 internal import Storage
+internal import Wire
 
 /// Every key of weir.yaml, one row each.
 package enum ConfigurationKeys {
     /// Keys of parts that are still to come.
     package static let notYet = [
         "listen.milter": "milter",
-        "listen.filter": "content filter",
     ]
 
     /// In the order in which they are read, too: limits need what stands before them.
@@ -23,6 +23,11 @@ package enum ConfigurationKeys {
                 "Policy connections open at once; further ones are closed as they come."),
             .init("listen.admin", \.listen.admin, EndpointType.admin.type, in: defaults,
                 "Where `weir limits` and other commands reach the service."),
+            .init("listen.filter", expected: "a list of filters", .isDefault("[]"),
+                "Where Postfix hands mail to the content filter, and where that hands it on.",
+                read: { node, key, reading, configuration in
+                    configuration.listen.filter = FilterReader.listeners(node, key, &reading)
+                }),
             .init("ledger.store", \.ledger.path, .store, in: defaults,
                 "Where counts are kept; the journal's files stand beside it."),
             .init("ledger.durability", \.ledger.durability, .word, in: defaults,
@@ -33,6 +38,14 @@ package enum ConfigurationKeys {
                 "What a request is answered while Weir itself is in trouble: dunno lets mail pass, defer makes it wait."),
             .init("give_back_dropped", \.givesBackDropped, .boolean, in: defaults,
                 "Give back what a message was charged that ended before DATA; true only where DATA or END-OF-MESSAGE is hooked up as well as RCPT."),
+            .init("filter.connections", \.filter.connections, .number(1...100_000), in: defaults,
+                "Clients of each filter listener at once; further ones are told to come later."),
+            .init("filter.spool", \.filter.spool, .path, in: defaults,
+                "The directory of messages under way that are too large for memory; they have no names there."),
+            .init("filter.most_memory", \.filter.mostMemory, .number(1...1_000_000, of: "MiB"), in: defaults,
+                "Memory for the content of all messages under way; what does not fit goes to the spool."),
+            .init("filter.most_spool", \.filter.mostSpool, .number(1...1_000_000, of: "MiB"), in: defaults,
+                "Disk for the content of all messages under way; what does not fit is answered 452 and comes again."),
             .init("log.to", \.log.destination, .logDestination, in: defaults,
                 "Where log lines go; syslog takes facility mail."),
             .init("log.decisions", \.log.decisions, .boolean, in: defaults,
@@ -143,6 +156,22 @@ package enum ConfigurationKeys {
                 "Tables of keys that are not limited; any result but DUNNO exempts."),
             .init("overrides", \.overrides, .list(of: .table), in: defaults,
                 "Tables whose result is the rates of a key in place of those above, such as 500/1m,5000/1h."),
+        ]
+    }()
+
+    package static let filter: [ConfigurationKey<Configuration.FilterListener>] = {
+        let defaults = Configuration.FilterListener.unset
+        return [
+            .init("listen", \.listen, EndpointType.filter.type, .isFault(example: "inet:127.0.0.1:10025"),
+                "Where Postfix's content_filter, or its smtpd_proxy_filter, reaches this filter."),
+            .init("next_hop", \.nextHop, EndpointType.filter.type, .isFault(example: "inet:127.0.0.1:10026"),
+                "Where mail goes on to: the smtpd for what was filtered."),
+            .init("protocol", \.variant, .word, in: defaults,
+                "What Postfix speaks to this filter, as the transport in content_filter says; to the next hop it is smtp always."),
+            .init("mode", \.mode, .word, in: defaults,
+                "Whether mail comes by content_filter (after_queue) or by smtpd_proxy_filter (before_queue, which waits 100 s at most)."),
+            .init("networks", \.networks, .list(of: .network), .isNothing(example: "[127.0.0.0/8]"),
+                "The only clients that are let in; left out, those of this machine, and `listen` has to be an address of its own."),
         ]
     }()
 

@@ -40,8 +40,8 @@ package enum ConfigurationReader {
                 let found = reading.read(root, at: "", rows: ConfigurationKeys.root, into: &configuration)
                 checkListeners(configuration.listen, found, &reading)
                 for name in ["header", "mime_header", "nested_header", "body"] {
-                    guard let node = found["checks.\(name)"], !node.items.isEmpty else { continue }
-                    reading.warn(node, "checks.\(name)", "`weir check` uses it; the service has no way in for messages yet")
+                    guard let node = found["checks.\(name)"], !node.items.isEmpty, configuration.listen.filter.isEmpty else { continue }
+                    reading.warn(node, "checks.\(name)", "there is no listen.filter: only `weir check` and `weir filter` use it")
                 }
             }
         }
@@ -80,6 +80,11 @@ package enum ConfigurationReader {
         for (index, item) in policy.enumerated()
         where listen.policy[..<index].contains(where: { $0.description == listen.policy[index].description }) {
             reading.fault(item, "listen.policy[\(index)]", "'\(listen.policy[index])' is there already")
+        }
+        for (index, item) in (found["listen.filter"]?.items ?? []).enumerated() where index < listen.filter.count {
+            let own = listen.filter[index].listen.description
+            let others = listen.policy.map(\.description) + listen.filter[..<index].map(\.listen.description)
+            if others.contains(own) { reading.fault(item, "listen.filter[\(index)].listen", "'\(own)' is there already") }
         }
         if let admin = found["listen.admin"], listen.policy.contains(where: { $0.description == listen.admin.description }) {
             reading.fault(admin, "listen.admin", "'\(listen.admin)' is a listener of listen.policy already")

@@ -6,9 +6,11 @@ package struct EndpointType: Sendable {
     var mode: UInt16
     /// Others than this machine may reach it; the operator is told all the same.
     var isOpenToNetwork: Bool
-    /// What is said where they do.
+    /// What is said where they do; empty: nothing is.
     var remark: String
 
+    /// Whom a filter lets in is said by its networks.
+    package static let filter = EndpointType(mode: 0o660, isOpenToNetwork: true, remark: "")
     package static let policy = EndpointType(
         mode: 0o666, isOpenToNetwork: true,
         remark: "can be reached from other machines, and whoever reaches it can use up any sender's limit; "
@@ -27,7 +29,7 @@ package struct EndpointType: Sendable {
             } else {
                 endpoint = ValueType.text(Self.expected, write: { _ in nil }, parse: parse).read(node, key, &reading)
             }
-            if case .inet(let host, _)? = endpoint, !Self.isLoopback(host) {
+            if !remark.isEmpty, case .inet(let host, _)? = endpoint, !Self.isLoopback(host) {
                 let message = "'\(host)' \(remark)"
                 if isOpenToNetwork { reading.warn(node, key, message) } else { reading.fault(node, key, message) }
             }
@@ -75,7 +77,7 @@ package struct EndpointType: Sendable {
         return .value(path)
     }
 
-    private static func isLoopback(_ host: String) -> Bool {
+    static func isLoopback(_ host: String) -> Bool {
         host == "localhost" || ["127.0.0.0/8", "::1"].contains { network in
             IPAddress(host).map { Network(network)!.contains($0) } ?? false
         }

@@ -26,7 +26,7 @@ package final class EventLog: Sendable {
 
     /// Things that a peer or a fault can cause again and again; each is logged at most once in ten seconds.
     package enum Complaint: Hashable, Sendable {
-        case tooManyConnections, malformedRequest, slowRequest, evictedKeys, failedCheckpoint
+        case tooManyConnections, malformedRequest, slowRequest, evictedKeys, failedCheckpoint, nextHop, noRoom, strangeClient
     }
 
     private struct State {

@@ -75,31 +75,7 @@ package final class PolicyListener: @unchecked Sendable {
                 }
             }
         for endpoint in endpoints {
-            let channel: any Channel
-            let descriptor = inherited.removeValue(forKey: endpoint.description)
-            do {
-                switch endpoint {
-                case .inet(let name, let port):
-                    let bootstrap = bootstrap
-                        .childChannelOption(.socketOption(.so_keepalive), value: 1)
-                        .childChannelOption(.tcpOption(.tcp_nodelay), value: 1)
-                    if let descriptor {
-                        channel = try await bootstrap.withBoundSocket(descriptor).get()
-                    } else {
-                        channel = try await bootstrap.bind(host: name, port: port).get()
-                    }
-                case .unix(let path, let mode, let group):
-                    if let descriptor {
-                        channel = try await bootstrap.withBoundSocket(descriptor).get()
-                    } else {
-                        try UnixSocketFile.clear(path)
-                        channel = try await bootstrap.bind(unixDomainSocketPath: path).get()
-                        try UnixSocketFile.set(mode: mode, group: group, of: path)
-                    }
-                }
-            } catch {
-                throw ListenerFailure(key: "listen.policy", endpoint: endpoint, cause: error)
-            }
+            let channel = try await bootstrap.listen(on: endpoint, key: "listen.policy", inherited: &inherited)
             try await host.eventLoop.submit { [self] in channels.append(channel) }.get()
         }
         host.eventLoop.scheduleRepeatedTask(initialDelay: Self.sweepInterval, delay: Self.sweepInterval) { [weak self] task in

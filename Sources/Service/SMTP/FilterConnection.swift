@@ -1,0 +1,474 @@
+// SPDX-License-Identifier: Apache-2.0
+internal import Filter
+internal import NIOCore
+internal import Rules
+internal import Wire
+
+/// One client of the filter: joins its session with the checks and a connection to the next hop.
+///
+///     EHLO      the next hop's capabilities are offered
+///     RCPT      MAIL and RCPT go to the next hop, whose answer is the client's
+///     content   is kept and checked, while the next hop waits
+///     the end   the verdict, then DATA, the content and the final dot; the next hop's answer is the client's
+///
+/// Until the final dot has gone, a lost next hop costs a 421 or 451; from then on a 451, and perhaps a duplicate.
+final class FilterConnection: ChannelDuplexHandler {
+    typealias InboundIn = ByteBuffer
+    typealias OutboundIn = ByteBuffer
+    typealias OutboundOut = ByteBuffer
+
+    /// What the next hop was asked last.
+    private enum Delivery {
+        /// Envelope, or nothing.
+        case none
+        /// DATA, with what the verdict adds to the envelope.
+        case data(Verdict)
+        case content
+        /// The final dot.
+        case final
+    }
+
+    private let worker: FilterWorker
+    private var session: SMTPServerSession
+    private let content: ReceivedContent
+    private var filter: MessageFilter?
+    private var context: ChannelHandlerContext?
+
+    private var nextHop: NextHopConnection?
+    private var delivery = Delivery.none
+    /// What was asked on a connection that was used before and has not answered once: it may have been closed already.
+    private var unconfirmed: [(command: SMTPClientSession.Command, line: ByteBuffer)] = []
+    private var isConfirmed = false
+    private var mailRefusal: SMTPReply?
+    /// Why the message can't go to the recipients that the verdict names.
+    private var addressRefusal: SMTPReply?
+    /// The next hop went away while content was coming.
+    private var failure: SMTPFailure?
+
+    private var isPumping = false
+    /// The last reply is on its way.
+    private var isEnding = false
+    private var readIsWaiting = false
+    private var activeSince = NIODeadline.now()
+    private var contentSince: NIODeadline?
+
+    /// Bytes of later commands that are read before earlier ones are answered.
+    private static let mostWaiting = 64 << 10
+
+    init(worker: FilterWorker) {
+        self.worker = worker
+        session = SMTPServerSession(variant: worker.settings.variant, hostName: worker.hostName, token: worker.token)
+        content = worker.makeContent()
+    }
+
+    // MARK: The client
+
+    func channelActive(context: ChannelHandlerContext) {
+        self.context = context
+        if let refusal = worker.opened(self, context.remoteAddress) {
+            _ = session.takeOutput()
+            session.close(refusal)
+        }
+        flush()
+    }
+
+    func channelInactive(context: ChannelHandlerContext) {
+        self.context = nil
+        worker.closed(self)
+        dropTransaction()
+        content.reset()
+    }
+
+    func errorCaught(context: ChannelHandlerContext, error: any Error) {
+        // Resets and time-outs of the peer; what matters of them shows in channelInactive.
+        context.close(promise: nil)
+    }
+
+    func channelRead(context: ChannelHandlerContext, data: NIOAny) {
+        guard !session.isClosed else { return }
+        session.receive(unwrapInboundIn(data))
+        activeSince = .now()
+        pump()
+    }
+
+    func read(context: ChannelHandlerContext) {
+        if mayRead { context.read() } else { readIsWaiting = true }
+    }
+
+    func channelWritabilityChanged(context: ChannelHandlerContext) {
+        pump()
+        context.fireChannelWritabilityChanged()
+    }
+
+    private var mayRead: Bool {
+        !content.isWriting && session.waitingBytes < Self.mostWaiting && context?.channel.isWritable ?? false
+    }
+
+    /// Takes what has come as far as it goes, then lets the replies go together.
+    private func pump() {
+        guard context != nil, !isPumping else { return }
+        isPumping = true
+        while !content.isWriting, let step = session.next(into: &content.buffer) { take(step) }
+        isPumping = false
+        nextHop?.flush()
+        flush()
+        if readIsWaiting, mayRead {
+            readIsWaiting = false
+            context?.read()
+        }
+    }
+
+    private func flush() {
+        guard let context else { return }
+        if session.isIdle, worker.isStopping { session.close(SMTPReply(421, "4.3.2 Error: the service is stopping")) }
+        guard !isEnding else { return }
+        let output = session.takeOutput()
+        if session.isClosed {
+            isEnding = true
+            dropTransaction()
+            let promise = context.eventLoop.makePromise(of: Void.self)
+            promise.futureResult.assumeIsolated().whenComplete { _ in context.close(promise: nil) }
+            context.writeAndFlush(wrapOutboundOut(output ?? ByteBuffer()), promise: promise)
+        } else if let output {
+            context.writeAndFlush(wrapOutboundOut(output), promise: nil)
+        }
+    }
+
+    private func take(_ step: SMTPServerSession.Step) {
+        switch step {
+        case .needsCapabilities: offer()
+        case .recipient(let line):
+            if nextHop == nil { beginTransaction() }
+            ask(.recipient, line)
+        case .beginContent: beginContent()
+        case .content: takeContent(isEnd: false)
+        case .endOfContent: takeContent(isEnd: true)
+        case .aborted: dropTransaction()
+        case .closed: break
+        }
+    }
+
+    private func offer() {
+        worker.pool.withCapabilities { [self] result in
+            switch result {
+            case .success(let capabilities): session.offer(capabilities)
+            case .failure(let failure): session.close(failure.reply(421))
+            }
+            pump()
+        }
+    }
+
+    /// Ends what takes too long, or what is idle when the service stops.
+    func checkTime(_ now: NIODeadline) {
+        let timeouts = worker.timeouts
+        if session.isClosed {
+            // It does not even take its last reply.
+            if now - activeSince > timeouts.client { context?.close(promise: nil) }
+        } else if let contentSince, session.isReceivingContent, now - contentSince > timeouts.content {
+            close(SMTPReply(421, "4.4.2 Error: the message takes too long"))
+        } else if isWaitingForClient, now - activeSince > timeouts.client {
+            close(SMTPReply(421, "4.4.2 Error: timeout exceeded"))
+        }
+    }
+
+    private var isWaitingForClient: Bool {
+        session.isReceivingContent ? !content.isWriting : nextHop == nil || session.unanswered == 0 && isEnvelope
+    }
+
+    private var isEnvelope: Bool {
+        if case .none = delivery { true } else { false }
+    }
+
+    /// Says a last word.
+    func close(_ reply: SMTPReply) {
+        session.close(reply)
+        flush()
+    }
+
+    func closeIfIdle() {
+        if session.isIdle { flush() }
+    }
+
+    // MARK: The envelope
+
+    private func beginTransaction() {
+        isConfirmed = false
+        mailRefusal = nil
+        unconfirmed.removeAll(keepingCapacity: true)
+        let connection = worker.pool.acquire(for: self)
+        nextHop = connection
+        for line in session.xforward { ask(.xforward, line) }
+        ask(.mail, session.mail)
+        if connection.hasBeenReady { nextHopReady(connection) }
+    }
+
+    private func ask(_ command: SMTPClientSession.Command, _ line: ByteBuffer) {
+        if !isConfirmed { unconfirmed.append((command, line)) }
+        nextHop?.send(command, line)
+    }
+
+    /// The next hop is there, and may be another than it was.
+    func nextHopReady(_ connection: NextHopConnection) {
+        guard let offered = session.offered, !connection.capabilities.covers(offered) else { return }
+        session.close(SMTPReply(421, "4.3.0 Error: the next hop can do less than before, try again"))
+        if !isPumping { flush() }
+    }
+
+    /// Drops what the next hop has of this message.
+    private func dropTransaction() {
+        defer { endTransaction() }
+        switch delivery {
+        case .none: nextHop?.abandon(isInData: false)
+        case .data, .content: nextHop?.abandon(isInData: true)
+        // The next hop has it all: it answers, and nobody hears it.
+        case .final: nextHop?.owner = nil
+        }
+    }
+
+    private func endTransaction() {
+        nextHop = nil
+        delivery = .none
+        failure = nil
+        addressRefusal = nil
+        contentSince = nil
+    }
+
+    // MARK: The next hop
+
+    func nextHop(_ connection: NextHopConnection, answers command: SMTPClientSession.Command, with reply: SMTPReply) {
+        guard connection === nextHop else { return }
+        isConfirmed = true
+        unconfirmed.removeAll(keepingCapacity: true)
+        switch (delivery, command) {
+        case (.none, .mail): if !reply.isPositive { mailRefusal = reply }
+        case (.none, .recipient): session.answerRecipient(mailRefusal ?? reply.asFinal)
+        case (.data(let verdict), .data): dataAnswered(reply, verdict)
+        case (.data(let verdict), .recipient), (.data(let verdict), .mail), (.data(let verdict), .reset):
+            addressAnswered(reply, verdict)
+        case (_, .xforward):
+            if !reply.isPositive { worker.log.complain(.nextHop, "the next hop refuses XFORWARD with \(reply.text)") }
+        case (.final, .endOfData):
+            if !reply.isPositive { worker.log.info("filter: \(session.summary): the next hop answers \(reply.text)") }
+            connection.release()
+            finish(reply.asFinal)
+        default: break
+        }
+        pump()
+    }
+
+    func nextHopClosed(_ connection: NextHopConnection, _ failure: SMTPFailure) {
+        guard connection === nextHop else { return }
+        nextHop = nil
+        if connection.isReused, !isConfirmed, case .none = delivery {
+            // It was closed while it had nothing to do, which is no fault of this transaction.
+            let fresh = worker.pool.acquire(for: self, fresh: true)
+            nextHop = fresh
+            for (command, line) in unconfirmed { fresh.send(command, line) }
+            return fresh.flush()
+        }
+        worker.log.complain(.nextHop, "the next hop \(worker.settings.nextHop): \(failure.cause)")
+        if session.isReceivingContent || content.isWriting {
+            self.failure = failure
+        } else if isEnvelope {
+            session.close(failure.reply(421))
+            if !isPumping { flush() }
+        } else {
+            delivery = .none
+            finish(failure.reply(451))
+            pump()
+        }
+    }
+
+    // MARK: The content
+
+    private func beginContent() {
+        let rules = worker.rules()
+        let filter = filter ?? MessageFilter(rules, matcher: worker.matcher(rules))
+        self.filter = filter
+        filter.begin(rules)
+        let size = nextHop?.capabilities.size ?? 0
+        content.begin(most: size > 0 ? size : .max)
+        contentSince = .now()
+    }
+
+    private func takeContent(isEnd: Bool) {
+        content.takeNew { bytes in
+            if let filter, !filter.isDecided { filter.update(bytes) }
+        }
+        guard let writing = content.settle(isEnd: isEnd) else {
+            if isEnd { judge() }
+            return
+        }
+        writing.assumeIsolated().whenComplete { [self] _ in
+            guard context != nil else { return content.reset() }
+            if isEnd { judge() }
+            pump()
+        }
+    }
+
+    private func judge() {
+        contentSince = nil
+        guard let filter else { return }
+        let verdict = filter.finish()
+        if let failure = content.failure { return refuse(failure) }
+        worker.report(verdict, session)
+        switch verdict.disposition {
+        case .refuse(let refusal): drop(SMTPReply(refusal.code, refusal.text))
+        case .discard: drop(SMTPReply(250, "2.0.0 Ok: discarded"))
+        case .accept: handOn(verdict)
+        }
+    }
+
+    private func refuse(_ failure: ReceivedContent.Failure) {
+        switch failure {
+        case .tooLarge: drop(SMTPReply(552, "5.3.4 Error: message file too big"))
+        case .noRoom(let cause):
+            worker.log.complain(.noRoom, "mail is deferred: \(cause)")
+            drop(SMTPReply(452, "4.3.1 Insufficient system storage"))
+        }
+    }
+
+    /// The message goes no further.
+    private func drop(_ reply: SMTPReply) {
+        dropTransaction()
+        finish(reply)
+    }
+
+    private func finish(_ reply: SMTPReply) {
+        endTransaction()
+        content.reset()
+        session.finish(reply)
+    }
+
+    private func handOn(_ verdict: Verdict) {
+        guard let nextHop else { return finish((failure ?? .lost("")).reply(451)) }
+        delivery = .data(verdict)
+        if let redirect = verdict.redirect {
+            nextHop.send(.reset, "RSET\r\n")
+            for line in session.xforward { nextHop.send(.xforward, line) }
+            nextHop.send(.mail, session.mail)
+            add(redirect, to: nextHop)
+        } else {
+            for address in verdict.bcc { add(address, to: nextHop) }
+        }
+        nextHop.send(.data, "DATA\r\n")
+    }
+
+    /// Asks for a recipient that a rule names.
+    private func add(_ address: [UInt8], to nextHop: NextHopConnection) {
+        guard !address.contains(where: { $0 <= 0x20 || $0 == 0x7f || $0 == UInt8(ascii: "<") || $0 == UInt8(ascii: ">") }) else {
+            worker.log.warning("filter: a rule names a recipient that is no address: \(String(decoding: address, as: UTF8.self))")
+            addressRefusal = SMTPReply(451, "4.3.0 Error: content check names no address, try again later")
+            return
+        }
+        var line = ByteBuffer()
+        line.writeStaticString("RCPT TO:<")
+        line.writeBytes(address)
+        line.writeStaticString(">\r\n")
+        nextHop.send(.recipient, line)
+    }
+
+    /// The answer to what the verdict adds to the envelope.
+    private func addressAnswered(_ reply: SMTPReply, _ verdict: Verdict) {
+        guard !reply.isPositive else { return }
+        if verdict.redirect != nil || reply.isTransient {
+            addressRefusal = addressRefusal ?? reply.asFinal
+        } else {
+            worker.log.warning("filter: \(session.summary): a BCC goes without: the next hop answers \(reply.text)")
+        }
+    }
+
+    private func dataAnswered(_ reply: SMTPReply, _ verdict: Verdict) {
+        guard reply.code == 354, addressRefusal == nil else {
+            let answer = addressRefusal ?? reply.asFinal
+            nextHop?.abandon(isInData: reply.code == 354)
+            nextHop = nil
+            return finish(answer)
+        }
+        delivery = .content
+        if !content.isSpooled, verdict.isVerbatim, !session.contentHasLeadingDot {
+            // As it came, in one piece with the final dot.
+            content.buffer.writeStaticString(".\r\n")
+            sendLast(content.buffer)
+        } else {
+            var writer = MessageWriter(verdict, count: content.count)
+            if content.isSpooled { sendSpooled(writer, ByteBuffer()) } else { sendKept(&writer) }
+        }
+    }
+
+    private func sendLast(_ bytes: ByteBuffer) {
+        delivery = .final
+        _ = nextHop?.write(bytes, isLast: true)
+        content.reset()
+    }
+
+    private func sendKept(_ writer: inout MessageWriter) {
+        var output = ByteBuffer()
+        output.reserveCapacity(content.count + 4096)
+        content.buffer.withUnsafeReadableBytes { bytes in
+            while let piece = writer.next() {
+                switch piece {
+                case .new(let text): writer.write(new: text, to: &output)
+                case .original(let range): writer.write(UnsafeRawBufferPointer(rebasing: bytes[range]), to: &output)
+                }
+            }
+        }
+        writer.writeEnd(to: &output)
+        sendLast(output)
+    }
+
+    /// Sends piece after piece, each when the one before has gone.
+    private func sendSpooled(_ writer: MessageWriter, _ pending: ByteBuffer) {
+        var (writer, output) = (writer, pending)
+        while let piece = writer.next() {
+            switch piece {
+            case .new(let text): writer.write(new: text, to: &output)
+            case .original(let range):
+                let (rest, written) = (writer, output)
+                content.read(range).assumeIsolated().whenComplete { [self] result in
+                    guard case .content = delivery else { return }
+                    switch result {
+                    case .failure(let error): spoolFailed(error)
+                    case .success(let bytes): sendRead(bytes, rest, written)
+                    }
+                }
+                return
+            }
+        }
+        writer.writeEnd(to: &output)
+        sendLast(output)
+    }
+
+    private func sendRead(_ bytes: ByteBuffer, _ writer: MessageWriter, _ pending: ByteBuffer) {
+        var (writer, output) = (writer, pending)
+        output.reserveCapacity(minimumWritableBytes: bytes.readableBytes + 64)
+        bytes.withUnsafeReadableBytes { writer.write($0, to: &output) }
+        guard let writing = nextHop?.write(output, isLast: false) else { return }
+        let rest = writer
+        writing.assumeIsolated().whenSuccess { [self] in
+            guard case .content = delivery, nextHop != nil else { return }
+            sendSpooled(rest, ByteBuffer())
+        }
+    }
+
+    private func spoolFailed(_ error: any Error) {
+        worker.log.complain(.noRoom, "mail is deferred: can't read a spool file: \(error)")
+        drop(SMTPReply(451, "4.3.0 Error: queue file read error"))
+        pump()
+    }
+}
+
+extension SMTPReply {
+    /// As the answer to a recipient or a message: what is no yes or no is a fault of the next hop, and no bounce.
+    fileprivate var asFinal: SMTPReply {
+        300..<400 ~= code ? SMTPReply(451, "4.5.0 Error: protocol error of the next hop") : self
+    }
+}
+
+extension SMTPServerSession {
+    /// `from=<a@example.org>`, for logs.
+    var summary: String {
+        let command = String(decoding: mail.readableBytesView.dropFirst("MAIL FROM:".count), as: UTF8.self)
+        return "from=\(command.prefix { $0 != " " && !$0.isNewline })"
+    }
+}

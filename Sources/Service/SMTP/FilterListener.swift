@@ -1,0 +1,215 @@
+// SPDX-License-Identifier: Apache-2.0
+package import Filter
+internal import Glibc
+internal import Limits
+package import NIOCore
+package import NIOPosix
+internal import Rules
+internal import Synchronization
+internal import Wire
+
+/// The content filter as an SMTP or LMTP proxy, after the queue (FILTER_README) or before it (SMTPD_PROXY_README):
+/// mail comes from Postfix, is checked, and goes to the next hop, which is Postfix again.
+///
+/// Each event loop has connections of its own, to clients and to the next hop, and a matcher; nothing hops between
+/// threads but what a spool file takes. None of the loops is the policy server's.
+///
+/// Security: a client outside `networks` is refused. What comes from one is content of strangers all the same: lines,
+/// recipients under way, content in memory and in the spool are bounded, only CRLF.CRLF ends a message, and no other
+/// line end goes out. The next hop is trusted, but its bytes are bounded too.
+package final class FilterListener: Sendable {
+    private let settings: Configuration.FilterListener
+    private let log: EventLog
+    private let group: MultiThreadedEventLoopGroup
+    private let workers: [FilterWorker]
+    private let connections: Connections
+    private let channel = Mutex<(any Channel)?>(nil)
+
+    private static let backlog: Int32 = 4096
+
+    /// How many clients there are, over all loops.
+    final class Connections: Sendable {
+        let open = Atomic(0)
+        let most: Int
+        init(most: Int) { self.most = most }
+    }
+
+    /// - Parameter rules: those that hold now; asked at each message.
+    package init(
+        _ settings: Configuration.FilterListener, mostConnections: Int, bounds: ContentBounds,
+        group: MultiThreadedEventLoopGroup, threads: NIOThreadPool, timeouts: FilterTimeouts? = nil,
+        rules: @escaping @Sendable () -> ContentRules, log: EventLog
+    ) {
+        self.settings = settings
+        self.log = log
+        self.group = group
+        let connections = Connections(most: mostConnections)
+        self.connections = connections
+        workers = group.makeIterator().map { loop in
+            FilterWorker(
+                settings, eventLoop: loop, connections: connections, bounds: bounds, threads: threads,
+                timeouts: timeouts ?? FilterTimeouts(mode: settings.mode), rules: rules, log: log)
+        }
+    }
+
+    /// Starts to listen.
+    ///
+    /// - Parameter inherited: sockets by their addresses; those that are used are taken out.
+    /// - Throws: `ListenerFailure`.
+    package func listen(inherited: inout [String: Int32]) async throws {
+        let workers = workers
+        for worker in workers { try await worker.eventLoop.submit { worker.start() }.get() }
+        let bootstrap = ServerBootstrap(group: group)
+            .serverChannelOption(.backlog, value: Self.backlog)
+            .serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
+            .serverChannelInitializer { channel in
+                // Out of file descriptors: waits for a second instead of spinning.
+                channel.eventLoop.makeCompletedFuture {
+                    try channel.pipeline.syncOperations.addHandler(AcceptBackoffHandler())
+                }
+            }
+            .childChannelInitializer { channel in
+                channel.eventLoop.makeCompletedFuture {
+                    guard let worker = workers.first(where: { $0.eventLoop === channel.eventLoop }) else {
+                        preconditionFailure("a channel of another group")
+                    }
+                    try channel.pipeline.syncOperations.addHandler(FilterConnection(worker: worker))
+                }
+            }
+        let channel = try await bootstrap.listen(on: settings.listen, key: "listen.filter", inherited: &inherited)
+        self.channel.withLock { $0 = channel }
+    }
+
+    /// Lets messages that have begun be finished, takes no further ones, and defers what is left at `deadline`.
+    package func stop(by deadline: NIODeadline) async {
+        try? await channel.withLock { $0 }?.close().get()
+        for worker in workers { try? await worker.eventLoop.submit { worker.beginStop() }.get() }
+        while connections.open.load(ordering: .relaxed) > 0, NIODeadline.now() < deadline {
+            try? await Task.sleep(for: .milliseconds(10))
+        }
+        for worker in workers { try? await worker.eventLoop.submit { worker.endStop() }.get() }
+    }
+}
+
+/// What one event loop has of a filter listener.
+///
+/// Sendable, unchecked: all state belongs to its event loop, on which every connection runs; what other threads touch
+/// (`eventLoop`) is constant.
+final class FilterWorker: @unchecked Sendable {
+    let settings: Configuration.FilterListener
+    let eventLoop: any EventLoop
+    let pool: NextHopPool
+    let hostName: [UInt8]
+    let token: [UInt8]
+    let timeouts: FilterTimeouts
+    let rules: @Sendable () -> ContentRules
+    let log: EventLog
+    private let shared: FilterListener.Connections
+    private let bounds: ContentBounds
+    private let threads: NIOThreadPool
+    private var checks: (checks: ContentChecks, matcher: Matcher)?
+    private var connections: [ObjectIdentifier: FilterConnection] = [:]
+    private(set) var isStopping = false
+
+    /// Of this process: who hears it in a greeting has called itself.
+    private static let ownToken = Array("Weir-\(String(UInt64.random(in: .min ... .max), radix: 36))".utf8)
+    private static let loopback = [Network("127.0.0.0/8")!, Network("::1")!]
+
+    init(
+        _ settings: Configuration.FilterListener, eventLoop: any EventLoop, connections: FilterListener.Connections,
+        bounds: ContentBounds, threads: NIOThreadPool, timeouts: FilterTimeouts,
+        rules: @escaping @Sendable () -> ContentRules, log: EventLog
+    ) {
+        self.settings = settings
+        self.eventLoop = eventLoop
+        self.timeouts = timeouts
+        self.rules = rules
+        self.log = log
+        self.bounds = bounds
+        self.threads = threads
+        shared = connections
+        hostName = Self.hostName()
+        token = Self.ownToken
+        pool = NextHopPool(
+            endpoint: settings.nextHop, eventLoop: eventLoop, hostName: hostName, token: token, timeouts: timeouts, log: log)
+    }
+
+    func start() {
+        eventLoop.scheduleRepeatedTask(initialDelay: timeouts.sweep, delay: timeouts.sweep) { [weak self] task in
+            guard let self else { return task.cancel() }
+            let now = NIODeadline.now()
+            for connection in connections.values { connection.checkTime(now) }
+            pool.sweep(now)
+        }
+    }
+
+    func beginStop() {
+        isStopping = true
+        pool.stop()
+        for connection in connections.values { connection.closeIfIdle() }
+    }
+
+    func endStop() {
+        for connection in connections.values {
+            connection.close(SMTPReply(421, "4.3.2 Error: the service is stopping"))
+        }
+    }
+
+    func makeContent() -> ReceivedContent {
+        ReceivedContent(bounds: bounds, threads: threads, eventLoop: eventLoop)
+    }
+
+    /// The matcher for `rules`: one for all connections of this loop, while the limits of a match are the same.
+    func matcher(_ rules: ContentRules) -> Matcher {
+        if let checks, checks.checks == rules.checks { return checks.matcher }
+        let matcher = Matcher(limits: rules.checks.matchLimits, budget: UInt64(rules.checks.messageBudget) * 1_000_000)
+        checks = (rules.checks, matcher)
+        return matcher
+    }
+
+    /// A client has come; the reply that sends it away, or nil.
+    func opened(_ connection: FilterConnection, _ address: SocketAddress?) -> SMTPReply? {
+        connections[ObjectIdentifier(connection)] = connection
+        let open = shared.open.add(1, ordering: .relaxed).newValue
+        guard isAdmitted(address) else {
+            log.complain(.strangeClient, "refused \(address?.ipAddress ?? "a client"): it is in no network of \(settings.listen)")
+            return SMTPReply(554, "5.7.1 Error: access denied")
+        }
+        guard open <= shared.most else {
+            log.complain(.tooManyConnections, "more than \(shared.most) filter connections (filter.connections)")
+            return SMTPReply(421, "4.7.0 Error: too many connections")
+        }
+        guard !isStopping else { return SMTPReply(421, "4.3.2 Error: the service is stopping") }
+        return bounds.hasRoom ? nil : SMTPReply(421, "4.3.1 Insufficient system storage")
+    }
+
+    func closed(_ connection: FilterConnection) {
+        guard connections.removeValue(forKey: ObjectIdentifier(connection)) != nil else { return }
+        shared.open.subtract(1, ordering: .relaxed)
+    }
+
+    private func isAdmitted(_ address: SocketAddress?) -> Bool {
+        guard case .inet = settings.listen else { return true }
+        guard let text = address?.ipAddress, let client = IPAddress(text) else { return false }
+        return (settings.networks.isEmpty ? Self.loopback : settings.networks).contains { $0.contains(client) }
+    }
+
+    /// Logs what the rules have done, in the words of Postfix's cleanup.
+    func report(_ verdict: Verdict, _ session: SMTPServerSession) {
+        for match in verdict.matches where match.isLogged {
+            let text = String(decoding: match.content.prefix { $0 != 0x0a }, as: UTF8.self)
+            let action = String(decoding: match.action, as: UTF8.self)
+            let line = "filter: \(session.summary): \(match.subject.rawValue) \(match.location): \(action): \(text)"
+            if let fault = match.fault { log.warning("\(line): \(fault)") } else { log.info(line) }
+        }
+        for note in verdict.notes { log.info("filter: \(session.summary): \(note)") }
+    }
+
+    private static func hostName() -> [UInt8] {
+        var name = [CChar](repeating: 0, count: 256)
+        gethostname(&name, name.count - 1)
+        let bytes = name.prefix { $0 != 0 }.map(UInt8.init(bitPattern:))
+        let isName = !bytes.isEmpty && bytes.allSatisfy { 0x20 < $0 && $0 < 0x7f }
+        return isName ? bytes : Array("localhost".utf8)
+    }
+}

@@ -1,0 +1,323 @@
+// SPDX-License-Identifier: Apache-2.0
+package import NIOCore
+internal import NIOPosix
+internal import Wire
+
+/// Times after which the filter gives up; tests make them short.
+package struct FilterTimeouts: Sendable {
+    /// For the next command or piece of content of a client (RFC 5321 4.5.3.2.7).
+    package var client: TimeAmount = .seconds(300)
+    /// For all of the content of one message.
+    package var content: TimeAmount = .seconds(3600)
+    package var connect: TimeAmount = .seconds(10)
+    /// For a reply of the next hop.
+    package var reply: TimeAmount
+    /// For its reply to the final dot (RFC 5321 4.5.3.2.6).
+    package var finalReply: TimeAmount
+    /// How long a connection to the next hop is kept with nothing to do.
+    package var idle: TimeAmount = .seconds(5)
+    /// How long the next hop's capabilities are believed without a connection to it.
+    package var capabilities: TimeAmount = .seconds(60)
+    package var sweep: TimeAmount = .seconds(1)
+
+    package init(mode: Configuration.FilterListener.Mode) {
+        switch mode {
+        case .afterQueue: (reply, finalReply) = (.seconds(300), .seconds(600))
+        // smtpd waits 100 s for the filter (smtpd_proxy_timeout), and should hear of it.
+        case .beforeQueue: (reply, finalReply) = (.seconds(80), .seconds(80))
+        }
+    }
+}
+
+/// The connections of one event loop to the next hop of one listener.
+final class NextHopPool {
+    let eventLoop: any EventLoop
+    let endpoint: Configuration.Endpoint
+    let hostName: [UInt8]
+    let token: [UInt8]
+    let timeouts: FilterTimeouts
+    let log: EventLog
+    /// Last used, last in.
+    private var idle: [NextHopConnection] = []
+    private var open: [ObjectIdentifier: NextHopConnection] = [:]
+    private var capabilities: (value: SMTPCapabilities, at: NIODeadline)?
+    private var asking: [(Result<SMTPCapabilities, SMTPFailure>) -> Void] = []
+    private var isStopping = false
+
+    /// Idle connections of one loop: each keeps a process of the next hop from other work.
+    private static let mostIdle = 50
+
+    init(
+        endpoint: Configuration.Endpoint, eventLoop: any EventLoop, hostName: [UInt8], token: [UInt8],
+        timeouts: FilterTimeouts, log: EventLog
+    ) {
+        self.endpoint = endpoint
+        self.eventLoop = eventLoop
+        self.hostName = hostName
+        self.token = token
+        self.timeouts = timeouts
+        self.log = log
+    }
+
+    /// A connection for one transaction; it may be still on its way.
+    ///
+    /// - Parameter fresh: not one that was used before.
+    func acquire(for owner: FilterConnection, fresh: Bool = false) -> NextHopConnection {
+        if !fresh, let connection = idle.popLast() {
+            connection.owner = owner
+            connection.isReused = true
+            return connection
+        }
+        let connection = connect()
+        connection.owner = owner
+        return connection
+    }
+
+    /// Tells what the next hop can do; asks it where that is not known.
+    func withCapabilities(_ body: @escaping (Result<SMTPCapabilities, SMTPFailure>) -> Void) {
+        if let connection = idle.last { return body(.success(connection.capabilities)) }
+        if let capabilities, NIODeadline.now() - capabilities.at < timeouts.capabilities {
+            return body(.success(capabilities.value))
+        }
+        asking.append(body)
+        if asking.count == 1 { _ = connect() }
+    }
+
+    private func connect() -> NextHopConnection {
+        let connection = NextHopConnection(pool: self)
+        open[ObjectIdentifier(connection)] = connection
+        connection.connect()
+        return connection
+    }
+
+    // MARK: Told by connections
+
+    func ready(_ connection: NextHopConnection) {
+        capabilities = (connection.capabilities, .now())
+        answerAsking(.success(connection.capabilities))
+        if connection.owner == nil { keep(connection) }
+    }
+
+    /// Nothing is under way on `connection`, and nobody's.
+    func keep(_ connection: NextHopConnection) {
+        guard !isStopping, idle.count < Self.mostIdle else { return connection.quit() }
+        connection.idleSince = .now()
+        idle.append(connection)
+    }
+
+    func closed(_ connection: NextHopConnection, _ failure: SMTPFailure) {
+        open[ObjectIdentifier(connection)] = nil
+        idle.removeAll { $0 === connection }
+        if !connection.hasBeenReady {
+            capabilities = nil
+            answerAsking(.failure(failure))
+            log.complain(.nextHop, "the next hop \(endpoint): \(failure.cause)")
+        }
+    }
+
+    private func answerAsking(_ result: Result<SMTPCapabilities, SMTPFailure>) {
+        let bodies = asking
+        asking = []
+        for body in bodies { body(result) }
+    }
+
+    func sweep(_ now: NIODeadline) {
+        for connection in open.values { connection.checkTime(now) }
+        for connection in idle where now - connection.idleSince > timeouts.idle {
+            connection.quit()
+        }
+    }
+
+    func stop() {
+        isStopping = true
+        for connection in idle { connection.quit() }
+    }
+}
+
+/// Why the next hop can't take mail now: the cause for the log, and what the client is told.
+struct SMTPFailure: Error {
+    let cause: String
+    /// Always transient: the client keeps its mail.
+    let reply: SMTPReply
+
+    init(_ cause: String, _ reply: SMTPReply) {
+        self.cause = cause
+        self.reply = reply
+    }
+
+    /// - Parameter code: 421 where the connection ends too, 451 as a final reply.
+    func reply(_ code: Int) -> SMTPReply {
+        reply.code == code ? reply : SMTPReply(code, reply.bytes.readableBytesView.dropFirst(4).prefix { $0 != 0x0d })
+    }
+
+    static func lost(_ cause: String) -> SMTPFailure {
+        SMTPFailure(cause, SMTPReply(421, "4.4.2 Error: lost connection with the next hop"))
+    }
+    static func unreachable(_ cause: String) -> SMTPFailure {
+        SMTPFailure(cause, SMTPReply(421, "4.4.1 Error: no answer from the next hop"))
+    }
+    static let loop = SMTPFailure(
+        "is this service itself: a mail loop", SMTPReply(421, "4.4.6 Error: the next hop is this filter itself"))
+}
+
+/// One connection to the next hop: carries the bytes of its session, and tells its owner what came back.
+final class NextHopConnection: ChannelInboundHandler {
+    typealias InboundIn = ByteBuffer
+    typealias OutboundOut = ByteBuffer
+
+    private let pool: NextHopPool
+    private var session: SMTPClientSession
+    private var context: ChannelHandlerContext?
+    private var isClosed = false
+    private(set) var hasBeenReady = false
+    /// A reply is awaited, or bytes are to be taken, since then.
+    private var waitingSince: NIODeadline?
+    private var waitsForFinalReply = false
+    /// Whose transaction it carries.
+    weak var owner: FilterConnection?
+    /// It has carried another transaction before.
+    var isReused = false
+    var idleSince = NIODeadline.now()
+
+    init(pool: NextHopPool) {
+        self.pool = pool
+        session = SMTPClientSession(hostName: pool.hostName, token: pool.token)
+    }
+
+    var capabilities: SMTPCapabilities { session.capabilities }
+
+    func connect() {
+        let bound = NIOLoopBound(self, eventLoop: pool.eventLoop)
+        let bootstrap = ClientBootstrap(group: pool.eventLoop)
+            .connectTimeout(pool.timeouts.connect)
+            .channelInitializer { channel in
+                channel.eventLoop.makeCompletedFuture { try channel.pipeline.syncOperations.addHandler(bound.value) }
+            }
+        let connecting = switch pool.endpoint {
+        case .inet(let host, let port):
+            bootstrap.channelOption(.tcpOption(.tcp_nodelay), value: 1).connect(host: host, port: port)
+        case .unix(let path, _, _): bootstrap.connect(unixDomainSocketPath: path)
+        }
+        connecting.assumeIsolated().whenFailure { [self] error in
+            end(.unreachable("can't connect: \(error)"))
+        }
+        waitingSince = .now()
+    }
+
+    func channelActive(context: ChannelHandlerContext) {
+        guard !isClosed else { return context.close(promise: nil) }
+        self.context = context
+        waitingSince = .now()
+        flush()
+    }
+
+    func channelInactive(context: ChannelHandlerContext) {
+        end(hasBeenReady ? .lost("lost connection") : .unreachable("closed the connection at once"))
+    }
+
+    func errorCaught(context: ChannelHandlerContext, error: any Error) {
+        end(.lost("\(error)"))
+    }
+
+    func send(_ command: SMTPClientSession.Command, _ line: ByteBuffer) { session.send(command, line) }
+    func send(_ command: SMTPClientSession.Command, _ line: StaticString) { session.send(command, line) }
+
+    /// Writes what was asked since the last time, in one piece.
+    func flush() {
+        guard let context, let output = session.takeOutput() else { return }
+        waitingSince = .now()
+        context.writeAndFlush(wrapOutboundOut(output), promise: nil)
+    }
+
+    /// Writes content. The last piece ends in the final dot.
+    func write(_ content: ByteBuffer, isLast: Bool) -> EventLoopFuture<Void>? {
+        guard let context else { return nil }
+        waitingSince = .now()
+        if isLast {
+            session.endData()
+            waitsForFinalReply = true
+            context.writeAndFlush(wrapOutboundOut(content), promise: nil)
+            return nil
+        }
+        let promise = context.eventLoop.makePromise(of: Void.self)
+        context.writeAndFlush(wrapOutboundOut(content), promise: promise)
+        return promise.futureResult
+    }
+
+    func channelRead(context: ChannelHandlerContext, data: NIOAny) {
+        session.receive(unwrapInboundIn(data))
+        do {
+            while !isClosed, let event = try session.next() { take(event) }
+        } catch {
+            end(.lost("sent what is no SMTP reply (\(error))"))
+        }
+        flush()
+    }
+
+    private func take(_ event: SMTPClientSession.Event) {
+        waitingSince = session.isIdle ? nil : .now()
+        switch event {
+        case .ready:
+            hasBeenReady = true
+            pool.ready(self)
+            owner?.nextHopReady(self)
+        case .refused(let reply):
+            let text = "refused with \(reply.text)"
+            // The operator's servers speak for themselves, but a mail must not bounce for how they are set up.
+            end(SMTPFailure(text, reply.isTransient ? reply : SMTPReply(421, "4.3.0 Error: the next hop refuses us")))
+        case .loop: end(.loop)
+        case .reply(let command, let reply):
+            if command == .endOfData { waitsForFinalReply = false }
+            if let owner {
+                owner.nextHop(self, answers: command, with: reply)
+            } else if command == .endOfData || command == .reset, reply.isPositive, session.isIdle {
+                pool.keep(self)
+            } else if command == .reset || session.isIdle {
+                quit()
+            }
+        }
+    }
+
+    /// The transaction is over: whoever comes next may have it.
+    func release() {
+        owner = nil
+        if session.isIdle, !isClosed { pool.keep(self) } else { quit() }
+    }
+
+    /// Drops the transaction, without the final dot.
+    ///
+    /// - Parameter isInData: content was asked for, so that only the end of the connection can drop it.
+    func abandon(isInData: Bool) {
+        owner = nil
+        guard hasBeenReady, !isInData else { return end(.lost("the transaction was dropped")) }
+        session.send(.reset, "RSET\r\n")
+        flush()
+    }
+
+    func quit() {
+        guard !isClosed, let context else { return end(.lost("closed")) }
+        var line = ByteBuffer()
+        line.writeStaticString("QUIT\r\n")
+        context.writeAndFlush(wrapOutboundOut(line), promise: nil)
+        end(.lost("closed"))
+    }
+
+    func checkTime(_ now: NIODeadline) {
+        guard let waitingSince else { return }
+        let timeouts = pool.timeouts
+        guard now - waitingSince > (waitsForFinalReply ? timeouts.finalReply : timeouts.reply) else { return }
+        end(hasBeenReady ? .lost("no reply in time") : .unreachable("no greeting in time"))
+    }
+
+    /// Closes the connection, and says so, once.
+    private func end(_ failure: SMTPFailure) {
+        guard !isClosed else { return }
+        isClosed = true
+        context?.close(promise: nil)
+        context = nil
+        pool.closed(self, failure)
+        let owner = owner
+        self.owner = nil
+        owner?.nextHopClosed(self, failure)
+    }
+}

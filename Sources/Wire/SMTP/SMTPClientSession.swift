@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: Apache-2.0
+package import NIOCore
+
+/// Our side of a connection to the next hop: what is asked, in order, and which reply belongs to what.
+///
+///     connected -- 220 --> EHLO -- 250 --> ready <--> commands, each answered in turn
+///
+/// Commands wait until the next hop is ready, and go out together where it offers PIPELINING (RFC 2920); DATA, the end
+/// of the data and QUIT end such a group. The content itself is the caller's to write, between `.data` answered with
+/// 354 and `endData`.
+///
+/// Reset for each message: nothing. Kept for the connection: the capabilities, and what is still unanswered.
+package struct SMTPClientSession {
+    package enum Command: Equatable, Sendable {
+        case greeting, ehlo, xforward, mail, recipient, data, endOfData, reset, quit
+
+        /// Nothing may be sent behind it before its reply is there.
+        var endsGroup: Bool {
+            switch self {
+            case .greeting, .ehlo, .data, .endOfData, .quit: true
+            case .xforward, .mail, .recipient, .reset: false
+            }
+        }
+    }
+
+    package enum Event: Equatable, Sendable {
+        /// EHLO was answered: `capabilities` hold from here on.
+        case ready
+        case reply(Command, SMTPReply)
+        /// The greeting or the answer to EHLO was a refusal.
+        case refused(SMTPReply)
+        /// The greeting was our own.
+        case loop
+    }
+
+    private let hostName: [UInt8]
+    /// What our own greetings hold, so that we know when we talk to ourselves.
+    private let token: [UInt8]
+    private var parser = SMTPReplyParser()
+    private var input = ByteBuffer()
+    /// Sent and not answered yet.
+    private var unanswered: [Command] = [.greeting]
+    /// Not sent yet.
+    private var waiting: [(command: Command, line: ByteBuffer)] = []
+    private var isReady = false
+    /// What is to be written to the next hop.
+    package private(set) var output = ByteBuffer()
+    /// Of the next hop, from `ready` on.
+    package private(set) var capabilities = SMTPCapabilities()
+
+    package init(hostName: [UInt8], token: [UInt8]) {
+        self.hostName = hostName
+        self.token = token
+    }
+
+    /// Whether everything that was asked has been answered.
+    package var isIdle: Bool { isReady && unanswered.isEmpty && waiting.isEmpty }
+
+    /// Asks something; `line` has its line end.
+    package mutating func send(_ command: Command, _ line: ByteBuffer) {
+        if canSend(command) {
+            write(command, line)
+        } else {
+            waiting.append((command, line))
+        }
+    }
+
+    package mutating func send(_ command: Command, _ line: StaticString) {
+        var buffer = ByteBuffer()
+        buffer.writeStaticString(line)
+        send(command, buffer)
+    }
+
+    /// The caller has written content, and the final dot behind it.
+    package mutating func endData() { unanswered.append(.endOfData) }
+
+    /// What is to be written, once.
+    package mutating func takeOutput() -> ByteBuffer? {
+        guard output.readableBytes > 0 else { return nil }
+        defer { output = ByteBuffer() }
+        return output
+    }
+
+    private func canSend(_ command: Command) -> Bool {
+        guard isReady, waiting.isEmpty else { return false }
+        guard let last = unanswered.last else { return true }
+        return capabilities.extensions.contains(.pipelining) && !last.endsGroup
+    }
+
+    private mutating func write(_ command: Command, _ line: ByteBuffer) {
+        output.writeImmutableBuffer(line)
+        unanswered.append(command)
+    }
+
+    private mutating func sendWaiting() {
+        var count = 0
+        while count < waiting.count {
+            guard isReady, unanswered.isEmpty || (capabilities.extensions.contains(.pipelining) && !unanswered.last!.endsGroup)
+            else { break }
+            write(waiting[count].command, waiting[count].line)
+            count += 1
+        }
+        waiting.removeFirst(count)
+    }
+
+    package mutating func receive(_ bytes: ByteBuffer) {
+        guard input.readableBytes > 0 else {
+            input = bytes
+            return
+        }
+        input.discardReadBytes()
+        input.writeImmutableBuffer(bytes)
+    }
+
+    /// What the next reply means; nil when none has come.
+    package mutating func next() throws(SMTPReplyFault) -> Event? {
+        guard let reply = try parser.next(&input) else { return nil }
+        guard let command = unanswered.first else {
+            // A server that closes an idle connection may say so first (RFC 5321 3.8).
+            if reply.code == 421 { return .refused(reply) }
+            throw .unexpected
+        }
+        unanswered.removeFirst()
+        defer { sendWaiting() }
+        switch command {
+        case .greeting:
+            guard reply.code == 220 else { return .refused(reply) }
+            guard !reply.bytes.readableBytesView.contains(sequence: token) else { return .loop }
+            output.writeStaticString("EHLO ")
+            output.writeBytes(hostName)
+            output.writeStaticString("\r\n")
+            unanswered.append(.ehlo)
+            return try next()
+        case .ehlo:
+            guard reply.code == 250 else { return .refused(reply) }
+            capabilities = SMTPCapabilities(reply)
+            isReady = true
+            return .ready
+        case .xforward, .mail, .recipient, .data, .endOfData, .reset, .quit:
+            return .reply(command, reply)
+        }
+    }
+}
+
+extension ByteBufferView {
+    /// Whether `sequence`, which is not empty, stands somewhere in here.
+    fileprivate func contains(sequence: [UInt8]) -> Bool {
+        indices.contains { self[$0...].starts(with: sequence) }
+    }
+}

@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: Apache-2.0
+internal import Glibc
+package import NIOCore
+
+/// What ends the connection to a next hop: bytes that are no SMTP reply (RFC 5321 4.2).
+package enum SMTPReplyFault: Error, Equatable, Sendable {
+    /// A line of more than `SMTPReply.longestLine` bytes, or a reply of more than `longest`.
+    case tooLong
+    /// A line without three digits from 200 to 599, or without a blank or hyphen behind them.
+    case notReply
+    /// Lines of one reply with different codes.
+    case codesDiffer
+    /// A reply to nothing.
+    case unexpected
+}
+
+/// A reply as the other side wrote it, every line ended by CRLF.
+package struct SMTPReply: Equatable, Sendable {
+    package static let longestLine = 2_048
+    package static let longest = 65_536
+
+    /// 200 to 599.
+    package let code: Int
+    /// All lines with their codes and line ends, ready to be relayed.
+    package let bytes: ByteBuffer
+
+    package init(code: Int, bytes: ByteBuffer) {
+        self.code = code
+        self.bytes = bytes
+    }
+
+    /// A reply of one line.
+    package init(_ code: Int, _ text: some Collection<UInt8>) {
+        var bytes = ByteBuffer()
+        bytes.writeInteger(UInt8(ascii: "0") + UInt8(code / 100))
+        bytes.writeInteger(UInt8(ascii: "0") + UInt8(code / 10 % 10))
+        bytes.writeInteger(UInt8(ascii: "0") + UInt8(code % 10))
+        bytes.writeInteger(UInt8(ascii: " "))
+        // A reply line holds no control characters, wherever its text comes from.
+        bytes.writeBytes(text.lazy.map { $0 < 0x20 || $0 == 0x7f ? UInt8(ascii: " ") : $0 })
+        bytes.writeStaticString("\r\n")
+        self.init(code: code, bytes: bytes)
+    }
+
+    package init(_ code: Int, _ text: String) { self.init(code, text.utf8) }
+
+    package var isPositive: Bool { code < 300 }
+    package var isTransient: Bool { 400..<500 ~= code }
+
+    /// The first line without its line end, for logs.
+    package var text: String {
+        String(decoding: bytes.readableBytesView.prefix { $0 != 0x0d }, as: UTF8.self)
+    }
+}
+
+/// Takes replies off the bytes of a next hop. A line may end in LF alone: it is the operator's own server, and what is
+/// relayed ends in CRLF all the same.
+package struct SMTPReplyParser {
+    /// The lines of a reply that goes on.
+    private var lines = ByteBuffer()
+    private var code = 0
+
+    package init() {}
+
+    /// The next reply, once all of it has come.
+    package mutating func next(_ input: inout ByteBuffer) throws(SMTPReplyFault) -> SMTPReply? {
+        while let line = try nextLine(&input) {
+            guard line.count >= 3, line.prefix(3).allSatisfy({ $0 &- UInt8(ascii: "0") < 10 }) else { throw .notReply }
+            let value = line.prefix(3).reduce(0) { $0 * 10 + Int($1 - UInt8(ascii: "0")) }
+            guard 200..<600 ~= value else { throw .notReply }
+            let separator = line.count > 3 ? line[line.startIndex + 3] : UInt8(ascii: " ")
+            guard separator == UInt8(ascii: " ") || separator == UInt8(ascii: "-") else { throw .notReply }
+            guard lines.readableBytes == 0 || code == value else { throw .codesDiffer }
+            guard lines.readableBytes + line.count <= SMTPReply.longest else { throw .tooLong }
+            code = value
+            // What goes back to the sender must not bring line ends of its own.
+            lines.writeBytes(line.lazy.map { $0 == 0x0d || $0 == 0 ? UInt8(ascii: " ") : $0 })
+            lines.writeStaticString("\r\n")
+            if separator == UInt8(ascii: " ") {
+                defer { lines = ByteBuffer() }
+                return SMTPReply(code: value, bytes: lines)
+            }
+        }
+        return nil
+    }
+
+    private func nextLine(_ input: inout ByteBuffer) throws(SMTPReplyFault) -> ByteBufferView? {
+        let view = input.readableBytesView
+        guard let newline = view.prefix(SMTPReply.longestLine).firstIndex(of: 0x0a) else {
+            guard view.count < SMTPReply.longestLine else { throw .tooLong }
+            return nil
+        }
+        input.moveReaderIndex(forwardBy: newline - view.startIndex + 1)
+        let line = view[view.startIndex..<newline]
+        return line.last == 0x0d ? line.dropLast() : line
+    }
+}

@@ -1,0 +1,350 @@
+// SPDX-License-Identifier: Apache-2.0
+package import NIOCore
+
+/// Our side of a connection from a client, in SMTP (RFC 5321) or LMTP (RFC 2033): commands in, replies out, and in
+/// between steps for the caller, who knows the next hop.
+///
+///               EHLO: needsCapabilities         MAIL             RCPT: recipient
+///     connected ------------------------> ready -----> mail  <---------------------+
+///                                           ^           |  |                       |
+///              RSET, EHLO: aborted          |           |  +-- answerRecipient ----+
+///              <----------------------------+-----------+
+///                                           |           | DATA, a recipient was taken
+///                                  finish   |           v
+///                                           +-- ended <--- data
+///                                                   CRLF.CRLF: endOfContent
+///
+/// MAIL is kept until the first recipient, and goes to the next hop together with it: so a refusal of MAIL is the answer
+/// to RCPT. RCPTs are handed on without waiting for one another; every other command waits until all are answered.
+/// Replies go out in the order of the commands.
+///
+/// Reset for each message (RSET, EHLO, the final reply): `mail`, `xforward`, the recipients' number, the decoder.
+/// Kept for the connection: the greeting, what was offered, the number of errors.
+package struct SMTPServerSession {
+    package enum Variant: String, CaseIterable, Sendable {
+        case smtp, lmtp
+    }
+
+    /// What the caller has to do.
+    package enum Step: Equatable, Sendable {
+        /// EHLO came: `offer`, or `close` with a reply.
+        case needsCapabilities
+        /// RCPT came: to be asked of the next hop with this line, then `answerRecipient`.
+        case recipient(ByteBuffer)
+        /// DATA came and was answered with 354: content follows.
+        case beginContent
+        /// Content was appended to the caller's buffer.
+        case content
+        /// The content is complete: `finish`.
+        case endOfContent
+        /// The client gave the transaction up, and the next hop has to.
+        case aborted
+        /// To be closed when the replies are out.
+        case closed
+    }
+
+    private enum State: Equatable {
+        case ready, mail, data, ended, closed
+        /// EHLO waits for the next hop's capabilities.
+        case offering
+    }
+
+    /// A command line with its parameters (RFC 5321 4.5.3.1.4 asks for 512 bytes, extensions for more).
+    package static let longestLine = 4_096
+    /// Recipients handed on and not answered yet.
+    private static let mostUnanswered = 100
+    /// `smtpd_hard_error_limit` of Postfix.
+    private static let mostErrors = 20
+
+    private let variant: Variant
+    private let hostName: [UInt8]
+    private var state = State.ready
+    private var input = ByteBuffer()
+    private var decoder = SMTPDataDecoder()
+    private var errors = 0
+    private var hasGreeted = false
+    /// Recipients that the next hop has not answered yet.
+    package private(set) var unanswered = 0
+    /// Recipients that it has taken.
+    package private(set) var accepted = 0
+    /// What the reply to EHLO said; nil after HELO.
+    package private(set) var offered: SMTPCapabilities?
+    /// The MAIL command of the transaction with its line end.
+    package private(set) var mail = ByteBuffer()
+    /// The XFORWARD commands before it.
+    package private(set) var xforward: [ByteBuffer] = []
+    /// What is to be written to the client.
+    package private(set) var output = ByteBuffer()
+
+    /// - Parameter token: a word of the greeting by which we know ourselves.
+    package init(variant: Variant, hostName: [UInt8], token: [UInt8]) {
+        self.variant = variant
+        self.hostName = hostName
+        output.writeStaticString("220 ")
+        output.writeBytes(hostName)
+        output.writeStaticString(variant == .smtp ? " ESMTP " : " LMTP ")
+        output.writeBytes(token)
+        output.writeStaticString("\r\n")
+    }
+
+    package var isClosed: Bool { state == .closed }
+    /// Between two messages.
+    package var isIdle: Bool { state == .ready }
+    package var isReceivingContent: Bool { state == .data }
+    package var contentHasLeadingDot: Bool { decoder.hasLeadingDot }
+    /// Bytes that have come and wait until earlier commands are answered.
+    package var waitingBytes: Int { input.readableBytes }
+
+    package mutating func receive(_ bytes: ByteBuffer) {
+        guard input.readableBytes > 0 else {
+            input = bytes
+            return
+        }
+        input.discardReadBytes()
+        input.writeImmutableBuffer(bytes)
+    }
+
+    /// What is to be written, once.
+    package mutating func takeOutput() -> ByteBuffer? {
+        guard output.readableBytes > 0 else { return nil }
+        defer { output = ByteBuffer() }
+        return output
+    }
+
+    /// Goes on with what has come; nil when more has to come, or the caller has to answer first.
+    package mutating func next(into content: inout ByteBuffer) -> Step? {
+        while true {
+            switch state {
+            case .offering, .ended, .closed: return nil
+            case .data:
+                guard input.readableBytes > 0 else { return nil }
+                guard decoder.decode(&input, into: &content) else { return .content }
+                state = .ended
+                return .endOfContent
+            case .ready, .mail:
+                guard let line = peekLine() else { return isClosed ? .closed : nil }
+                let verb = SMTPVerb(line)
+                guard unanswered == 0 || verb == .rcpt && unanswered < Self.mostUnanswered else { return nil }
+                input.moveReaderIndex(forwardBy: line.count + 2)
+                if let step = take(verb, line) { return step }
+            }
+        }
+    }
+
+    /// The command at the front, without its line end, which is CRLF and nothing else.
+    private mutating func peekLine() -> ByteBufferView? {
+        let view = input.readableBytesView
+        guard let newline = view.prefix(Self.longestLine).firstIndex(of: 0x0a) else {
+            if view.count >= Self.longestLine { close(SMTPReply(500, "5.5.2 Error: line too long")) }
+            return nil
+        }
+        let line = view[..<newline]
+        // Whoever sends a bare LF may mean two commands by what others read as one.
+        guard line.last == 0x0d, !line.dropLast().contains(where: { $0 < 0x20 || $0 == 0x7f }) else {
+            close(SMTPReply(500, "5.5.2 Error: control character or bare <LF> in a command"))
+            return nil
+        }
+        return line.dropLast()
+    }
+
+    private mutating func take(_ verb: SMTPVerb, _ line: ByteBufferView) -> Step? {
+        let argument = line.drop { $0 != UInt8(ascii: " ") }.drop { $0 == UInt8(ascii: " ") }
+        switch verb {
+        case .ehlo, .lhlo, .helo: return greet(verb, argument)
+        case .mail: beginMail(line, argument)
+        case .rcpt: return recipient(line, argument)
+        case .data: return beginData(argument)
+        case .xforward: takeXForward(line)
+        case .rset:
+            guard argument.isEmpty else {
+                fail(501, "5.5.4 Syntax: RSET")
+                return nil
+            }
+            reply(250, "2.0.0 Ok")
+            return abort()
+        case .noop: reply(250, "2.0.0 Ok")
+        case .vrfy: reply(252, "2.0.0 try it with RCPT")
+        case .quit:
+            close(SMTPReply(221, "2.0.0 Bye"))
+            return .closed
+        case .unknown: fail(502, "5.5.2 Error: command not recognized")
+        }
+        return isClosed ? .closed : nil
+    }
+
+    private mutating func greet(_ verb: SMTPVerb, _ argument: ByteBufferView) -> Step? {
+        guard (verb == .lhlo) == (variant == .lmtp) else {
+            fail(500, variant == .lmtp ? "5.5.1 Error: this is LMTP, say LHLO" : "5.5.1 Error: this is SMTP, say EHLO")
+            return isClosed ? .closed : nil
+        }
+        guard !argument.isEmpty else {
+            fail(501, "5.5.4 Syntax: EHLO hostname")
+            return isClosed ? .closed : nil
+        }
+        // Drops a transaction (RFC 5321 4.1.4); `aborted` comes first, then the same line again.
+        if state == .mail {
+            reset()
+            var line = ByteBuffer()
+            line.writeStaticString(verb == .helo ? "HELO " : verb == .lhlo ? "LHLO " : "EHLO ")
+            line.writeBytes(argument)
+            line.writeStaticString("\r\n")
+            line.writeImmutableBuffer(input)
+            input = line
+            return .aborted
+        }
+        xforward = []
+        hasGreeted = true
+        if verb == .helo {
+            offered = nil
+            reply(250, hostName)
+            return nil
+        }
+        state = .offering
+        return .needsCapabilities
+    }
+
+    /// Answers EHLO.
+    package mutating func offer(_ capabilities: SMTPCapabilities) {
+        guard state == .offering else { return }
+        offered = capabilities
+        capabilities.write(to: &output, host: hostName)
+        state = .ready
+    }
+
+    private mutating func beginMail(_ line: ByteBufferView, _ argument: ByteBufferView) {
+        guard hasGreeted else { return fail(503, "5.5.1 Error: send HELO/EHLO first") }
+        guard state == .ready else { return fail(503, "5.5.1 Error: nested MAIL command") }
+        guard argument.count > 5, argument.prefix(5).isWord("FROM:") else {
+            return fail(501, "5.5.4 Syntax: MAIL FROM:<address>")
+        }
+        mail = ByteBuffer(command: line)
+        state = .mail
+        reply(250, "2.1.0 Ok")
+    }
+
+    private mutating func recipient(_ line: ByteBufferView, _ argument: ByteBufferView) -> Step? {
+        guard state == .mail else { fail(503, "5.5.1 Error: need MAIL command"); return isClosed ? .closed : nil }
+        guard argument.count > 3, argument.prefix(3).isWord("TO:") else {
+            // Not between replies that are still to come.
+            guard unanswered == 0 else {
+                close(SMTPReply(501, "5.5.4 Syntax: RCPT TO:<address>"))
+                return .closed
+            }
+            fail(501, "5.5.4 Syntax: RCPT TO:<address>")
+            return isClosed ? .closed : nil
+        }
+        unanswered += 1
+        return .recipient(ByteBuffer(command: line))
+    }
+
+    /// Answers the earliest RCPT that was not answered yet.
+    package mutating func answerRecipient(_ reply: SMTPReply) {
+        guard unanswered > 0 else { return }
+        unanswered -= 1
+        if reply.isPositive { accepted += 1 }
+        output.writeImmutableBuffer(reply.bytes)
+    }
+
+    private mutating func beginData(_ argument: ByteBufferView) -> Step? {
+        guard argument.isEmpty else { fail(501, "5.5.4 Syntax: DATA"); return isClosed ? .closed : nil }
+        guard state == .mail else { fail(503, "5.5.1 Error: need RCPT command"); return isClosed ? .closed : nil }
+        guard accepted > 0 else { fail(554, "5.5.1 Error: no valid recipients"); return isClosed ? .closed : nil }
+        reply(354, "End data with <CR><LF>.<CR><LF>")
+        decoder = SMTPDataDecoder()
+        state = .data
+        return .beginContent
+    }
+
+    /// The final reply: to LMTP once for each recipient that was taken (RFC 2033 4.2).
+    package mutating func finish(_ reply: SMTPReply) {
+        guard state == .ended else { return }
+        for _ in 0..<(variant == .lmtp ? accepted : 1) { output.writeImmutableBuffer(reply.bytes) }
+        reset()
+    }
+
+    private mutating func takeXForward(_ line: ByteBufferView) {
+        guard let offered, !offered.xforward.isEmpty else { return fail(502, "5.5.1 Error: XFORWARD is not offered") }
+        guard state == .ready else { return fail(503, "5.5.1 Error: XFORWARD within a transaction") }
+        let attributes = line.split(separator: UInt8(ascii: " ")).dropFirst()
+        let areKnown = attributes.allSatisfy { attribute in
+            let name = attribute.prefix { $0 != UInt8(ascii: "=") }
+            return name.count < attribute.count && offered.xforward.contains { name.isWord($0.word) }
+        }
+        guard areKnown, !attributes.isEmpty else { return fail(501, "5.5.4 Error: bad XFORWARD attribute") }
+        guard xforward.count < XForwardAttribute.allCases.count else { return fail(503, "5.5.1 Error: too many XFORWARD commands") }
+        xforward.append(ByteBuffer(command: line))
+        reply(250, "2.0.0 Ok")
+    }
+
+    private mutating func abort() -> Step? {
+        let hadTransaction = state == .mail
+        reset()
+        return hadTransaction ? .aborted : nil
+    }
+
+    private mutating func reset() {
+        state = .ready
+        mail = ByteBuffer()
+        xforward = []
+        accepted = 0
+        decoder = SMTPDataDecoder()
+    }
+
+    /// Says one last thing; what was not answered yet is answered the same.
+    package mutating func close(_ reply: SMTPReply) {
+        guard state != .closed else { return }
+        let lines = switch state {
+        case .ended: variant == .lmtp ? max(1, accepted) : 1
+        case .mail, .ready: max(1, unanswered)
+        case .data, .offering: 1
+        case .closed: 0
+        }
+        for _ in 0..<lines { output.writeImmutableBuffer(reply.bytes) }
+        unanswered = 0
+        state = .closed
+    }
+
+    private mutating func reply(_ code: Int, _ text: some Collection<UInt8>) {
+        output.writeImmutableBuffer(SMTPReply(code, text).bytes)
+    }
+
+    private mutating func reply(_ code: Int, _ text: String) { reply(code, text.utf8) }
+
+    /// Refuses a command; who makes nothing but errors is sent away.
+    private mutating func fail(_ code: Int, _ text: String) {
+        errors += 1
+        guard errors <= Self.mostErrors else { return close(SMTPReply(421, "4.7.0 Error: too many errors")) }
+        reply(code, text)
+    }
+}
+
+/// The commands that are known.
+private enum SMTPVerb {
+    case helo, ehlo, lhlo, mail, rcpt, data, rset, noop, vrfy, quit, xforward, unknown
+
+    init(_ line: ByteBufferView) {
+        let word = line.prefix { $0 != UInt8(ascii: " ") }
+        self = if word.isWord("MAIL") { .mail }
+            else if word.isWord("RCPT") { .rcpt }
+            else if word.isWord("DATA") { .data }
+            else if word.isWord("XFORWARD") { .xforward }
+            else if word.isWord("EHLO") { .ehlo }
+            else if word.isWord("LHLO") { .lhlo }
+            else if word.isWord("HELO") { .helo }
+            else if word.isWord("RSET") { .rset }
+            else if word.isWord("NOOP") { .noop }
+            else if word.isWord("VRFY") { .vrfy }
+            else if word.isWord("QUIT") { .quit }
+            else { .unknown }
+    }
+}
+
+extension ByteBuffer {
+    /// A command with its line end.
+    fileprivate init(command line: ByteBufferView) {
+        self.init()
+        reserveCapacity(line.count + 2)
+        writeBytes(line)
+        writeStaticString("\r\n")
+    }
+}

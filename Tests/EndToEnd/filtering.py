@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The content filter as tests run it: `weir serve` with a filter listener, and next hops that behave as told."""
+import contextlib
+import socket
+import threading
+
+from postfix import PrivatePostfix, free_port
+from weir import ROOT, WeirService
+
+CONF = ROOT / "conf" / "postfix"
+
+
+class FilterService(WeirService):
+    """`weir serve` with one filter to the next hop on `next_hop`, and header and body checks of these lines."""
+
+    def __init__(self, next_hop, header="", body="", listener=None, checks=None, bounds=None, **config):
+        super().__init__(**config)
+        self.filter_port = free_port()
+        for name, lines in (("header.pcre", header), ("body.pcre", body)):
+            (self.directory / name).write_text(lines)
+        self.config["listen"]["filter"] = [{
+            "listen": f"inet:127.0.0.1:{self.filter_port}", "next_hop": f"inet:127.0.0.1:{next_hop}", **(listener or {})}]
+        self.config["filter"] = {"spool": str(self.directory), **(bounds or {})}
+        self.config["checks"] = {
+            "header": [f"pcre:{self.directory}/header.pcre"], "body": [f"pcre:{self.directory}/body.pcre"],
+            "cache": f"{self.directory}/cache", **(checks or {})}
+
+
+class NextHop:
+    """An SMTP server whose every connection runs `serve(lines, connection)`: `lines` gives what comes, line by line."""
+
+    def __init__(self, serve):
+        self.serve = serve
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listener.getsockname()[1]
+        self.connections = []
+
+    def __enter__(self):
+        threading.Thread(target=self.accept, daemon=True).start()
+        return self
+
+    def __exit__(self, *_):
+        self.listener.close()
+        for connection in self.connections:
+            connection.close()
+
+    def accept(self):
+        while True:
+            try:
+                connection, _ = self.listener.accept()
+            except OSError:
+                return
+            self.connections.append(connection)
+            threading.Thread(target=self.run, args=(connection,), daemon=True).start()
+
+    def run(self, connection):
+        with contextlib.suppress(OSError, StopIteration, ValueError), connection:
+            self.serve(iter(connection.makefile("rb").readline, b""), connection)
+
+
+def dialogue(replies, messages=None):
+    """A server for NextHop: answers each command with the reply of its first word, or "250 Ok".
+
+    A reply may be bytes to be sent as they are, or None: the connection is closed. "." is the reply to a message,
+    which goes to `messages` as (envelope lines, content as it came over the wire).
+    """
+    defaults = {"": "220 hop.example.org", "EHLO": "250-hop.example.org\r\n250-PIPELINING\r\n250 8BITMIME", "DATA": "354 go", "QUIT": "221 Bye"}
+
+    def serve(lines, connection):
+        def answer(word):
+            reply = replies.get(word, defaults.get(word, "250 Ok"))
+            if reply is None:
+                raise StopIteration
+            connection.sendall(reply if isinstance(reply, bytes) else reply.encode() + b"\r\n")
+            return reply
+        answer("")
+        envelope = []
+        for line in lines:
+            word = line.split()[0].split(b":")[0].upper().decode()
+            if word in ("MAIL", "RSET", "EHLO"):
+                envelope = []
+            envelope.append(line.rstrip(b"\r\n").decode())
+            if str(answer(word)).startswith("354"):
+                content = bytearray()
+                for line in lines:
+                    if line == b".\r\n":
+                        break
+                    content += line
+                else:
+                    return
+                # Taken is what the client is told, so it is kept first.
+                if messages is not None and str(replies.get(".", "250")).startswith("250"):
+                    messages.append((envelope, bytes(content)))
+                answer(".")
+                envelope = []
+            if word == "QUIT":
+                return
+
+    return serve
+
+
+def services(reinject_port):
+    """The services of conf/postfix/master.cf for these ports, as they are shipped but for chroot and paths."""
+    lines = (CONF / "master.cf").read_text().splitlines()
+    found, name = {}, None
+    for line in lines:
+        if line.startswith((" ", "\t")):
+            if name:
+                found[name] += " " + line.strip()
+        elif line and not line.startswith("#"):
+            name = line.split()[0]
+            found[name] = line
+        elif not line.startswith("#"):
+            name = None
+    wanted = {"weir": found["weir"], "reinject": found["127.0.0.1:10026"], "weir_cleanup": found["weir_cleanup"]}
+    result = []
+    for service, line in wanted.items():
+        words = line.split()
+        words[4] = "n"
+        text = " ".join(words).replace("/etc/weir/postfix", str(CONF))
+        result.append(text.replace("127.0.0.1:10026", f"127.0.0.1:{reinject_port}"))
+    return result
+
+
+@contextlib.contextmanager
+def filtered_postfix(sink_port, header="", body="", main=None, listener=None, before_queue=False, **config):
+    """A Postfix that has its mail filtered by a Weir, and takes it back; gives both."""
+    reinject = free_port()
+    with FilterService(reinject, header, body, listener, **config) as weir:
+        parameters = {} if before_queue else {"content_filter": f"weir:[127.0.0.1]:{weir.filter_port}"}
+        with PrivatePostfix(main={**parameters, **(main or {})}, relay=sink_port, services=services(reinject)) as postfix:
+            if before_queue:
+                postfix.services[0] += f" -o smtpd_proxy_filter=127.0.0.1:{weir.filter_port} -o content_filter="
+                postfix.write()
+                postfix.reload()
+            yield postfix, weir

@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The SMTP filter between two Postfixes, hooked up by the lines of conf/postfix/master.cf, and `weir filter`."""
+import subprocess
+import unittest
+
+from filtering import FilterService, filtered_postfix
+from postfix import SMTPSink, free_port, run, wait_until
+from weir import BINARY, ENVIRONMENT
+
+
+def submit(postfix, content, sender="a@example.org", recipients=("b@example.com",)):
+    return postfix.sendmail(sender, list(recipients), content)
+
+
+def smtp(postfix, content, *options):
+    return postfix.swaks("--from", "a@example.org", "--to", "b@example.com", "--data", content.replace("\n", "\\n"), *options)
+
+
+class AfterQueue(unittest.TestCase):
+    def test_content_arrives_as_it_was(self):
+        content = "Subject: x\nTo: b@example.com\nX-Long: " + "y" * 900 + "\n\n.\n..\nbody\n" + "z" * 900 + "\n"
+        with SMTPSink() as sink, filtered_postfix(sink.port) as (postfix, weir):
+            submit(postfix, content)
+            wait_until(sink.messages, "the message arrived")
+            postfix.wait_drained()
+            (message,) = sink.messages()
+            self.assertTrue(message["content"].endswith(content.split("\n\n", 1)[1].encode().rstrip(b"\n")) or content.split("\n\n", 1)[1].encode().rstrip() in message["content"])
+            for line in content.split("\n\n")[0].split("\n"):
+                self.assertIn(line.encode(), message["content"])
+            self.assertEqual(message["recipients"], ["b@example.com"])
+
+    def test_undisclosed_recipients_are_gone_for_good(self):
+        """Though the Postfix adds the header by itself, as older ones and many sites do, and would do it twice."""
+        old = {"undisclosed_recipients_header": "To: undisclosed-recipients:;"}
+        with SMTPSink() as sink, filtered_postfix(sink.port, main=old) as (postfix, weir):
+            submit(postfix, "Subject: none\n\nbody\n")
+            submit(postfix, "Subject: own\nTo: Undisclosed recipients:;\n\nbody\n")
+            submit(postfix, "Subject: real\nTo: b@example.com\n\nbody\n")
+            wait_until(lambda: len(sink.messages()) == 3, lambda: f"3 messages arrived\n{postfix.log()}\n{weir.log()}")
+            for message in sink.messages():
+                self.assertNotIn(b"undisclosed", message["content"].lower())
+                self.assertEqual(b"To: b@example.com" in message["content"], b"Subject: real" in message["content"])
+            self.assertIn("undisclosed-recipients header", weir.log())
+
+    def test_hold_and_filter(self):
+        header = "/^Subject: hold/ HOLD\n/^Subject: filter/ FILTER discard:\n"
+        with SMTPSink() as sink, filtered_postfix(sink.port, header) as (postfix, weir):
+            submit(postfix, "Subject: hold\n\nbody\n")
+            submit(postfix, "Subject: filter\n\nbody\n")
+            submit(postfix, "Subject: forged\nX-Weir-Verdict: HOLD\n\nbody\n")
+            wait_until(sink.messages, lambda: f"one arrived\n{postfix.log()}\n{weir.log()}")
+            (held,) = wait_until(lambda: [m for m in postfix.queue() if m["queue_name"] == "hold"], postfix.log)
+            self.assertNotIn("X-Weir-Verdict", postfix.message(held["queue_id"]))
+            self.assertIn("Subject: hold", postfix.message(held["queue_id"]))
+            wait_until(lambda: "relay=none, delay" in postfix.log() and "postfix/discard" in postfix.log(), postfix.log)
+            (message,) = sink.messages()
+            self.assertIn(b"Subject: forged", message["content"])
+            self.assertNotIn(b"X-Weir-Verdict", message["content"])
+
+    def test_mail_waits_while_weir_is_down(self):
+        with SMTPSink() as sink, filtered_postfix(sink.port, main={"minimal_backoff_time": "1s", "maximal_backoff_time": "1s", "queue_run_delay": "1s"}) as (postfix, weir):
+            weir.kill()
+            for _ in range(3):
+                submit(postfix, "Subject: x\n\nbody\n")
+            wait_until(lambda: "Connection refused" in postfix.log(), postfix.log)
+            self.assertEqual(len(postfix.queue()), 3)
+            weir.start()
+            postfix.command("postqueue", "-f")
+            wait_until(lambda: len(sink.messages()) == 3, postfix.log)
+
+    def test_none_lost_while_weir_is_killed(self):
+        """Hundreds of messages while the service is killed again and again: each arrives once, a few perhaps twice."""
+        main = {"minimal_backoff_time": "1s", "maximal_backoff_time": "1s", "queue_run_delay": "1s"}
+        with SMTPSink() as sink, filtered_postfix(sink.port, main=main) as (postfix, weir):
+            count, kills = 400, 6
+            source = subprocess.Popen(
+                ["/usr/sbin/smtp-source", "-s", "5", "-m", str(count), "-l", "4000", "-N", "-t", "b@example.com", f"127.0.0.1:{postfix.port}"],
+                stdin=subprocess.DEVNULL)
+            for _ in range(kills):
+                try:
+                    source.wait(0.3)
+                except subprocess.TimeoutExpired:
+                    pass
+                weir.kill()
+                weir.start()
+            self.assertEqual(source.wait(60), 0)
+
+            def is_drained():
+                postfix.command("postqueue", "-f")
+                return not postfix.queue()
+            wait_until(is_drained, postfix.log, timeout=90, interval=1)
+            recipients = {tuple(message["recipients"]) for message in sink.messages()}
+            self.assertEqual(len(recipients), count)
+            self.assertLessEqual(len(sink.messages()), count + kills * 20)
+
+
+class BeforeQueue(unittest.TestCase):
+    def test_refused_to_the_client(self):
+        listener = {"mode": "before_queue"}
+        with SMTPSink() as sink, filtered_postfix(sink.port, "/^Subject: spam/ REJECT 5.7.1 no spam\n", listener=listener, before_queue=True) as (postfix, weir):
+            refused = smtp(postfix, "Subject: spam\n\nbody\n")
+            self.assertIn("550 5.7.1 no spam", refused.stdout)
+            taken = smtp(postfix, "Subject: ham\n\nbody\n")
+            self.assertIn("250 2.0.0 Ok: queued as", taken.stdout)
+            wait_until(sink.messages, lambda: f"arrived\n{postfix.log()}\n{weir.log()}")
+            (message,) = sink.messages()
+            self.assertIn(b"Subject: ham", message["content"])
+
+
+class Pipe(unittest.TestCase):
+    def filter(self, weir, content, *options, recipients=("b@example.com",)):
+        return run(
+            [BINARY, "filter", "--config", weir.config_file, *options, "-f", "a@example.org", "--", *recipients],
+            input=content, check=False, env=ENVIRONMENT)
+
+    def test_outcomes(self):
+        rules = "/^Subject: no/ REJECT 5.7.1 not here\n/^Subject: later/ REJECT 4.7.1 wait\n/^Subject: gone/ DISCARD\n/^Subject: hold/ HOLD\n/^Subject: other/ REDIRECT r@example.com\n/^Subject: old/ REPLACE Subject: new\n"
+        weir = FilterService(free_port(), rules)
+        self.addCleanup(weir.__exit__)
+        weir.configure()
+        command = weir.directory / "take"
+        taken = weir.directory / "taken"
+        command.write_text(f"#!/bin/sh\necho \"$@\" > {taken}\ncat >> {taken}\nexit ${{STATUS:-0}}\n")
+        command.chmod(0o755)
+        to = ("--to", str(command))
+        self.assertEqual(self.filter(weir, "Subject: old\nX: y\n\nbody\n", *to).returncode, 0)
+        self.assertEqual(taken.read_text(), "-f a@example.org -- b@example.com\nSubject: new\nX: y\n\nbody\n")
+        self.assertEqual(self.filter(weir, "Subject: other\n\n", *to).returncode, 0)
+        self.assertEqual(taken.read_text().split("\n")[0], "-f a@example.org -- r@example.com")
+        taken.unlink()
+        refused = self.filter(weir, "Subject: no\n\n", *to)
+        self.assertEqual((refused.returncode, refused.stdout), (69, "5.7.1 not here\n"))
+        self.assertEqual(self.filter(weir, "Subject: later\n\n", *to).returncode, 75)
+        self.assertEqual(self.filter(weir, "Subject: gone\n\n", *to).returncode, 0)
+        self.assertEqual(self.filter(weir, "Subject: hold\n\n", *to).returncode, 75)
+        self.assertFalse(taken.exists())
+        # Trouble of ours, of the configuration, of the command line: the message waits.
+        self.assertEqual(self.filter(weir, "\n", "--to", "/nonexistent").returncode, 75)
+        self.assertEqual(self.filter(weir, "\n", "--to", "/bin/false").returncode, 75)
+        self.assertEqual(self.filter(weir, "\n", "--unknown").returncode, 75)
+        weir.config_file.write_text("nonsense")
+        self.assertEqual(self.filter(weir, "\n", *to).returncode, 75)
+
+
+if __name__ == "__main__":
+    unittest.main()

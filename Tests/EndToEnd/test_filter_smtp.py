@@ -1,0 +1,363 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The SMTP filter on its own: what goes in, what comes out, and what becomes of next hops and clients that misbehave."""
+import re
+import signal
+import socket
+import threading
+import time
+import unittest
+
+from filtering import FilterService, NextHop, dialogue
+from postfix import SMTP, SMTPSink, connect, free_port, wait_until
+
+MESSAGE = b"Subject: test\r\nTo: b@example.com\r\n\r\nbody\r\n"
+
+
+class Client(SMTP):
+    """Sends messages as bytes."""
+
+    def deliver(self, content, sender="a@example.org", recipients=("b@example.com",)):
+        """The replies to each RCPT, to DATA and to the content, which is sent as it is, with its final dot."""
+        self.command(f"MAIL FROM:<{sender}>", 250)
+        replies = [self.command(f"RCPT TO:<{recipient}>") for recipient in recipients]
+        if any(code == 250 for code, _ in replies):
+            self.command("DATA", 354)
+            self.socket.sendall(content)
+            replies.append(self.expect())
+        return replies
+
+
+class Filter(unittest.TestCase):
+    def pass_through(self, content, **options):
+        """What the next hop gets over the wire for `content` and the final dot, and the reply."""
+        messages = []
+        with NextHop(dialogue({}, messages)) as hop, FilterService(hop.port, **options) as weir:
+            with Client(weir.filter_port) as client:
+                reply = client.deliver(content)[-1]
+            return messages, reply
+
+    def test_bytes_stay_as_they_are(self):
+        lines = [b"Subject: =?utf-8?q?x?=", b"To:  b@example.com,", b"\tc@example.com", b"X-Empty:", b"", b"..", b"...x", b"\0\xff", b"x" * 3000, b"", b""]
+        content = b"\r\n".join(lines) + b"\r\n"
+        messages, reply = self.pass_through(content + b".\r\n")
+        self.assertEqual(reply[0], 250)
+        self.assertEqual([content for _, content in messages], [content])
+
+    def test_large_message_through_the_spool(self):
+        line = b".".join(b"%06d" % number for number in range(11)) + b"\r\n"
+        content = b"Subject: large\r\n\r\n" + b"..dot\r\n" + line * 150_000
+        for header, expected in (("", content), ("/^Subject:/ PREPEND X-Checked: yes\n", b"X-Checked: yes\r\n" + content)):
+            with self.subTest(header=header):
+                messages, reply = self.pass_through(content + b".\r\n", header=header)
+                self.assertEqual(reply[0], 250)
+                self.assertTrue(messages[0][1] == expected, (len(messages[0][1]), len(expected)))
+
+    def test_smuggling(self):
+        """Whatever some take for the end of the data, one message comes out, without any bare CR or LF."""
+        for mark in (b"\n.\n", b"\n.\r\n", b"\r\n.\n", b"\r.\r", b"\r\n.\r", b"\r.\r\n", b"\n.\r", b"\r.\n", b"\r\n.\r\r\n", b"\r\r\n.\n",
+                     b"\r\n\0.\r\n", b"\r\n.\0\r\n", b"\n\n.\r\n"):
+            smuggled = b"MAIL FROM:<x@example.org>\r\nRCPT TO:<y@example.com>\r\nDATA\r\nSubject: smuggled\r\n\r\nx\r\n"
+            with self.subTest(mark=mark):
+                messages, reply = self.pass_through(b"Subject: a\r\n\r\nb" + mark + smuggled + b".\r\n")
+                self.assertEqual(reply[0], 250)
+                self.assertEqual(len(messages), 1)
+                content = messages[0][1]
+                self.assertIn(b"Subject: smuggled\r\n", content)
+                self.assertNotRegex(content, rb"(?<!\r)\n|\r(?!\n)")
+                self.assertNotRegex(content, rb"(?m)^\.\r$")
+
+    def test_rules_see_lines_without_stuffing(self):
+        messages, reply = self.pass_through(b"\r\n..x\r\n.\r\n", body="/^\\.x$/ REPLACE .y\n/^\\.\\./ REJECT\n")
+        self.assertEqual((reply[0], messages[0][1]), (250, b"\r\n..y\r\n"))
+
+    def test_envelope_and_parameters(self):
+        messages = []
+        greeting = "250-hop\r\n250-PIPELINING\r\n250-SIZE 1000000\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250-DSN\r\n250-STARTTLS\r\n250-CHUNKING\r\n250-AUTH PLAIN\r\n250 XFORWARD NAME ADDR PORT PROTO HELO IDENT SOURCE"
+        with NextHop(dialogue({"EHLO": greeting}, messages)) as hop, FilterService(hop.port) as weir:
+            with Client(weir.filter_port, helo=None) as client:
+                _, text = client.command("EHLO client.example.org", 250)
+                offered = text.split("\n")[1:]
+                self.assertEqual(sorted(offered), sorted([
+                    "PIPELINING", "SIZE 1000000", "8BITMIME", "SMTPUTF8", "DSN", "XFORWARD NAME ADDR PORT PROTO HELO IDENT SOURCE"]))
+                forward = ["XFORWARD NAME=c.example.com ADDR=192.0.2.1 PORT=25", "XFORWARD PROTO=ESMTP HELO=x IDENT=4F SOURCE=REMOTE"]
+                for line in forward:
+                    client.command(line, 250)
+                envelope = ["MAIL FROM:<a@example.org> SIZE=10 BODY=8BITMIME SMTPUTF8 RET=HDRS ENVID=x", "RCPT TO:<b@example.com> NOTIFY=FAILURE ORCPT=rfc822;b@example.com"]
+                for line in envelope:
+                    client.command(line, 250)
+                client.command("DATA", 354)
+                client.send(MESSAGE + b".\r\n")
+                client.expect(250)
+        self.assertEqual([line for line in messages[0][0] if line != "DATA"], envelope)
+
+    def test_codes_come_back_as_they_were_given(self):
+        for replies, expected in (
+            ({"MAIL": "550 5.1.8 no such sender"}, [(550, "5.1.8 no such sender")]),
+            ({"RCPT": "450 4.2.0 greylisted"}, [(450, "4.2.0 greylisted")]),
+            ({"RCPT": "251-one\r\n251 two"}, None),
+            ({"DATA": "451 4.3.5 later"}, [(250, "Ok"), (451, "4.3.5 later")]),
+            ({".": "554 5.6.0 bad content"}, [(250, "Ok"), (554, "5.6.0 bad content")]),
+            ({".": "250 2.0.0 Ok: queued as 4F"}, [(250, "Ok"), (250, "2.0.0 Ok: queued as 4F")]),
+        ):
+            with self.subTest(replies=replies), NextHop(dialogue(replies)) as hop, FilterService(hop.port) as weir:
+                with Client(weir.filter_port) as client:
+                    if expected is None:
+                        client.command("MAIL FROM:<>", 250)
+                        self.assertEqual(client.command("RCPT TO:<b@example.com>"), (251, "one\ntwo"))
+                    else:
+                        self.assertEqual(client.deliver(MESSAGE + b".\r\n"), expected)
+
+    def test_next_hop_in_trouble(self):
+        """At every step, every kind of trouble: the client keeps its mail, and the service takes the next one."""
+        for step in ("", "EHLO", "MAIL", "RCPT", "DATA", "."):
+            for reply in (None, "421 4.3.2 stopping", b"garbage\r\n", b"250-a\r\n251 b\r\n", b"x" * 3000):
+                with self.subTest(step=step, reply=reply), NextHop(dialogue({step: reply})) as hop, FilterService(hop.port) as weir:
+                    codes = []
+                    try:
+                        with Client(weir.filter_port) as client:
+                            codes = [code for code, _ in client.deliver(MESSAGE + b".\r\n")]
+                    except AssertionError as error:
+                        codes = [int(code) for code in re.findall(r"S: (\d+)", str(error))]
+                    self.assertIn(codes[-1], (421, 451))
+                    self.assertTrue(weir.is_running)
+
+    def test_next_hop_is_down(self):
+        with FilterService(free_port()) as weir:
+            with Client(weir.filter_port, helo=None) as client:
+                self.assertEqual(client.command("EHLO client.example.org")[0], 421)
+
+    def test_next_hop_comes_back(self):
+        """Connections that the next hop has closed in the meantime cost no mail."""
+        messages = []
+        with NextHop(dialogue({}, messages)) as hop, FilterService(hop.port) as weir, Client(weir.filter_port) as client:
+            for _ in range(5):
+                self.assertEqual(client.deliver(MESSAGE + b".\r\n")[-1][0], 250)
+                hop.connections[-1].shutdown(socket.SHUT_RDWR)
+        self.assertEqual(len(messages), 5)
+
+    def test_connections_are_reused(self):
+        with NextHop(dialogue({})) as hop, FilterService(hop.port) as weir:
+            with Client(weir.filter_port) as client:
+                for _ in range(20):
+                    client.deliver(MESSAGE + b".\r\n")
+                client.deliver(b"Subject: spam\r\n\r\n.\r\n")
+            self.assertEqual(len(hop.connections), 1)
+
+    def test_loop(self):
+        port = free_port()
+        with FilterService(port) as weir:
+            weir.stop()
+            listener = weir.config["listen"]["filter"][0]
+            other = {"listen": f"inet:127.0.0.1:{port}", "next_hop": listener["listen"]}
+            weir.config["listen"]["filter"] = [listener, other]
+            weir.configure()
+            weir.start()
+            with Client(weir.filter_port, helo=None) as client:
+                self.assertEqual(client.command("EHLO x")[0], 421)
+            weir.wait_logged("mail loop")
+
+    # Verdicts
+
+    def verdict(self, header="", body="", content=MESSAGE, replies=None):
+        messages = []
+        with NextHop(dialogue(replies or {}, messages)) as hop, FilterService(hop.port, header, body) as weir:
+            with Client(weir.filter_port) as client:
+                reply = client.deliver(content + b".\r\n")[-1]
+                self.assertEqual(client.deliver(b"X: y\r\n\r\n.\r\n")[-1][0], 250)
+        self.assertEqual(messages.pop()[1], b"X: y\r\n\r\n")
+        return reply, messages
+
+    def test_reject(self):
+        self.assertEqual(self.verdict("/^Subject: test/ REJECT 5.7.9 no tests"), ((550, "5.7.9 no tests"), []))
+        self.assertEqual(self.verdict(body="/^body/ REJECT 4.7.1 later"), ((451, "4.7.1 later"), []))
+
+    def test_discard(self):
+        self.assertEqual(self.verdict("/^Subject: test/ DISCARD"), ((250, "2.0.0 Ok: discarded"), []))
+
+    def test_redirect_and_bcc(self):
+        reply, messages = self.verdict("/^Subject: test/ REDIRECT r@example.com")
+        self.assertEqual(reply[0], 250)
+        self.assertEqual(messages[0][0][:2], ["MAIL FROM:<a@example.org>", "RCPT TO:<r@example.com>"])
+        _, messages = self.verdict("/^Subject: test/ BCC c@example.com")
+        self.assertEqual(messages[0][0][1:3], ["RCPT TO:<b@example.com>", "RCPT TO:<c@example.com>"])
+
+    def test_edits(self):
+        _, messages = self.verdict("/^Subject: (.*)/ PREPEND X-Old: $1\n/^To:/ STRIP\n", "/^bo(dy)/ REPLACE $1")
+        self.assertEqual(messages[0][1], b"X-Old: test\r\nSubject: test\r\n\r\ndy\r\n")
+
+    def test_hold_and_filter_can_not_be_forged(self):
+        forged = b"x-weir-verdict: HOLD\r\nX-WEIR-Verdict :\r\n FILTER x:y\r\n"
+        _, messages = self.verdict("/^Subject: test/ FILTER smtp:example.org", content=forged + MESSAGE)
+        self.assertEqual(messages[0][1], b"X-Weir-Verdict: FILTER smtp:example.org\r\n" + MESSAGE)
+        _, messages = self.verdict("/^X-Say: (.*)/ REPLACE $1", content=b"X-Say: X-Weir-Verdict: HOLD\r\n" + MESSAGE)
+        self.assertEqual(messages[0][1], b"X-Say: X-Weir-Verdict: HOLD\r\n" + MESSAGE)
+
+    # Clients
+
+    def test_lmtp(self):
+        messages = []
+        with NextHop(dialogue({}, messages)) as hop, FilterService(hop.port, listener={"protocol": "lmtp"}) as weir:
+            with Client(weir.filter_port, helo=None) as client:
+                client.command("LHLO x", 250)
+                client.deliver(MESSAGE + b".\r\n", recipients=["b@example.com", "c@example.com"])
+                client.expect(250)
+        self.assertEqual(len(messages), 1)
+
+    def test_over_size(self):
+        """Also where MAIL did not say so; the connection goes on."""
+        with NextHop(dialogue({"EHLO": "250-hop\r\n250 SIZE 1000"})) as hop, FilterService(hop.port) as weir:
+            with Client(weir.filter_port) as client:
+                self.assertEqual(client.deliver(b"\r\n" + b"x" * 40_000_000 + b"\r\n.\r\n")[-1][0], 552)
+                self.assertEqual(client.deliver(MESSAGE + b".\r\n")[-1][0], 250)
+
+    def test_line_of_10_MB_and_10000_recipients(self):
+        messages = []
+        with NextHop(dialogue({}, messages)) as hop, FilterService(hop.port) as weir, Client(weir.filter_port) as client:
+            content = b"\r\n" + b"x" * 10_000_000 + b"\r\n"
+            client.send(b"MAIL FROM:<>\r\n" + b"".join(b"RCPT TO:<r%d@example.com>\r\n" % number for number in range(10_000)) + b"DATA\r\n")
+            for _ in range(10_001):
+                client.expect(250)
+            client.expect(354)
+            client.send(content + b".\r\n")
+            client.expect(250)
+            self.assertEqual(len([line for line in messages[0][0] if line.startswith("RCPT")]), 10_000)
+            self.assertTrue(messages[0][1] == content)
+
+    def test_rubbish(self):
+        with NextHop(dialogue({})) as hop, FilterService(hop.port) as weir:
+            for rubbish in (b"EHLO " + b"x" * 1_000_000, b"\0" * 100_000, b"\r\n" * 100_000, b"NOOP\n" * 100, b"X\r\n" * 10_000, b"GET / HTTP/1.1\r\n\r\n" * 100):
+                with self.subTest(rubbish=rubbish[:10]), connect(weir.filter_port) as client:
+                    received = b""
+                    try:
+                        client.sendall(rubbish)
+                        while data := client.recv(65536):
+                            received += data
+                    except (ConnectionResetError, BrokenPipeError):
+                        pass
+            with Client(weir.filter_port) as client:
+                self.assertEqual(client.deliver(MESSAGE + b".\r\n")[-1][0], 250)
+
+    def test_client_that_goes_away(self):
+        """In the middle of a message, or before its final dot: nothing is handed on."""
+        messages = []
+        with NextHop(dialogue({}, messages)) as hop, FilterService(hop.port) as weir:
+            for part in (b"", b"Subject: x\r\n", MESSAGE, MESSAGE + b".", MESSAGE + b".\r"):
+                with Client(weir.filter_port) as client:
+                    client.command("MAIL FROM:<>", 250)
+                    client.command("RCPT TO:<b@example.com>", 250)
+                    client.command("DATA", 354)
+                    client.send(part)
+            with Client(weir.filter_port) as client:
+                self.assertEqual(client.deliver(MESSAGE + b".\r\n")[-1][0], 250)
+            self.assertEqual(len(messages), 1)
+
+    def test_bound_of_the_spool(self):
+        """What does not fit is answered 452, and there is room again afterwards."""
+        large = b"\r\n" + (b"x" * 70 + b"\r\n") * 20_000
+        with NextHop(dialogue({})) as hop, FilterService(hop.port, bounds={"most_spool": 1}) as weir:
+            with Client(weir.filter_port) as client:
+                self.assertEqual(client.deliver(large + b".\r\n")[-1], (452, "4.3.1 Insufficient system storage"))
+                self.assertEqual(client.deliver(MESSAGE + b".\r\n")[-1][0], 250)
+            weir.wait_logged("mail is deferred: the spool is full")
+
+    def test_no_spool_directory(self):
+        with NextHop(dialogue({})) as hop, FilterService(hop.port, bounds={"spool": "/nonexistent"}) as weir:
+            with Client(weir.filter_port) as client:
+                self.assertEqual(client.deliver(b"\r\n" + b"x\r\n" * 200_000 + b".\r\n")[-1][0], 452)
+                self.assertEqual(client.deliver(MESSAGE + b".\r\n")[-1][0], 250)
+
+    # Life cycle
+
+    def test_stop_finishes_what_has_begun(self):
+        messages = []
+        with NextHop(dialogue({}, messages)) as hop, FilterService(hop.port) as weir:
+            with Client(weir.filter_port) as busy, Client(weir.filter_port) as idle:
+                busy.command("MAIL FROM:<>", 250)
+                busy.command("RCPT TO:<b@example.com>", 250)
+                busy.command("DATA", 354)
+                busy.send(b"Subject: x\r\n")
+                weir.process.send_signal(signal.SIGTERM)
+                idle.expect(421)
+                busy.send(b"\r\n.\r\n")
+                busy.expect(250)
+                busy.expect(421)
+            self.assertEqual(weir.process.wait(20), 0)
+            self.assertEqual(len(messages), 1)
+
+    def test_reload_between_two_messages(self):
+        with NextHop(dialogue({})) as hop, FilterService(hop.port) as weir, Client(weir.filter_port) as client:
+            self.assertEqual(client.deliver(MESSAGE + b".\r\n")[-1][0], 250)
+            (weir.directory / "header.pcre").write_text("/^Subject: test/ REJECT\n")
+            weir.reload()
+            weir.wait_logged("reloaded")
+            self.assertEqual(client.deliver(MESSAGE + b".\r\n")[-1][0], 550)
+            (weir.directory / "header.pcre").unlink()
+            weir.reload()
+            weir.wait_logged("was not taken")
+            self.assertEqual(client.deliver(MESSAGE + b".\r\n")[-1][0], 550)
+
+    def test_many_sessions(self):
+        """1,000 clients at once, some with 20 MB: all are served, in bounded memory."""
+        size = 2_000_000
+        with SMTPSink("-m", "2000") as sink, FilterService(sink.port) as weir:
+            clients = [connect(weir.filter_port) for _ in range(1_000)]
+            readers = [client.makefile("rb") for client in clients]
+            try:
+                for line, ends in ((b"EHLO x\r\n", True), (b"MAIL FROM:<>\r\n", False), (b"RCPT TO:<b@example.com>\r\n", False), (b"DATA\r\n", False)):
+                    for client in clients:
+                        client.sendall(line)
+                    if ends:
+                        for reader in readers:
+                            while not reader.readline().startswith(b"250 "):
+                                pass
+                for reader in readers:
+                    self.assertEqual([reader.readline()[:3] for _ in range(3)], [b"250", b"250", b"354"])
+                threads = [threading.Thread(target=client.sendall, args=(b"\r\n" + b"x" * 70 + (b"\r\n" + b"y" * 70) * (size // 72 if number < 20 else 50) + b"\r\n.\r\n",))
+                           for number, client in enumerate(clients)]
+                for thread in threads:
+                    thread.start()
+                for thread, reader in zip(threads, readers):
+                    thread.join(60)
+                    self.assertEqual(reader.readline()[:3], b"250")
+                peak = int(re.search(r"VmHWM:\s+(\d+)", open(f"/proc/{weir.pid}/status").read())[1])
+                self.assertLess(peak, 300 * 1024)
+            finally:
+                for client in clients:
+                    client.close()
+
+
+class Kills(unittest.TestCase):
+    def test_kill_of_the_service_at_every_step(self):
+        """A message that was answered 250 has arrived, and one that was not has not, or its reply was lost."""
+        steps = ["EHLO x", "MAIL FROM:<>", "RCPT TO:<b@example.com>", "DATA", "content", "."]
+        messages = []
+        with NextHop(dialogue({}, messages)) as hop, FilterService(hop.port) as weir:
+            for round_ in range(5):
+                for number in range(len(steps)):
+                    before = len(messages)
+                    with Client(weir.filter_port, helo=None) as client:
+                        for step in steps[:number + 1]:
+                            if step == "content":
+                                client.send(MESSAGE)
+                            elif step == ".":
+                                client.send(b".\r\n")
+                                time.sleep(0.001 * round_)
+                            else:
+                                client.command(step)
+                        weir.kill()
+                        answered = False
+                        if number == 5:
+                            try:
+                                answered = client.reply()[0] == 250
+                            except (AssertionError, OSError):
+                                pass
+                    time.sleep(0.02)
+                    arrived = len(messages) - before
+                    self.assertLessEqual(arrived, 1 if number == 5 else 0)
+                    if answered:
+                        self.assertEqual(arrived, 1)
+                    weir.start()
+
+
+if __name__ == "__main__":
+    unittest.main()

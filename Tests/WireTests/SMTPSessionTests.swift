@@ -1,0 +1,216 @@
+// SPDX-License-Identifier: Apache-2.0
+import Foundation
+import NIOCore
+import Testing
+import Wire
+
+/// Plays the transcripts of Fixtures/SMTP. Lines:
+///
+///     C: TEXT      the client sends a line            C< TEXT    it sends these bytes; \r \n \0 \\ are escapes
+///     S: TEXT      a line of the session's replies    > STEP     a step that it asks the caller to take
+///     ! offer EHLO-KEYWORDS, separated by commas      ! answer CODE TEXT   of a recipient
+///     ! finish CODE TEXT   of the message             ! close CODE TEXT    of the connection
+///
+/// `> endOfContent TEXT` shows all content of the message. At the end nothing may be left over.
+@Suite struct SMTPServerSessionTests {
+    static let transcripts = Bundle.module.urls(forResourcesWithExtension: "transcript", subdirectory: "Fixtures/SMTP")!
+        .compactMap { $0.lastPathComponent }.map { String($0.dropLast(".transcript".count)) }.sorted()
+
+    @Test(arguments: transcripts, [true, false])
+    func transcript(_ name: String, byteByByte: Bool) throws {
+        let url = Bundle.module.url(forResource: name, withExtension: "transcript", subdirectory: "Fixtures/SMTP")!
+        let player = Player(variant: name.hasPrefix("lmtp") ? .lmtp : .smtp, byteByByte: byteByByte)
+        for (index, line) in try String(contentsOf: url, encoding: .utf8).split(separator: "\n").enumerated() {
+            if line.hasPrefix("#") { continue }
+            let (mark, text) = (line.prefix(2), String(line.dropFirst(3)))
+            let place = "\(name), command \(index + 1): \(line)"
+            switch mark {
+            case "C:": player.send(Array((text + "\r\n").utf8))
+            case "C<": player.send(unescaped(text))
+            case "S:": #expect(player.takeReply() == text, "\(place)")
+            case "> ": #expect(player.takeStep() == String(line.dropFirst(2)), "\(place)")
+            case "! ": player.call(String(line.dropFirst(2)))
+            default: Issue.record("\(place): not a line of a transcript")
+            }
+        }
+        #expect(player.takeReply() == nil)
+        #expect(player.takeStep() == nil)
+    }
+
+    private final class Player {
+        private var session: SMTPServerSession
+        private let byteByByte: Bool
+        private var content = ByteBuffer()
+        private var replies: [String] = []
+        private var steps: [String] = []
+
+        init(variant: SMTPServerSession.Variant, byteByByte: Bool) {
+            self.byteByByte = byteByByte
+            session = SMTPServerSession(variant: variant, hostName: Array("mx.example.org".utf8), token: Array("token".utf8))
+            run()
+        }
+
+        func send(_ bytes: [UInt8]) {
+            for piece in byteByByte ? bytes.map({ [$0] }) : [bytes] {
+                session.receive(ByteBuffer(bytes: piece))
+                run()
+            }
+        }
+
+        func call(_ text: String) {
+            let words = text.split(separator: " ", maxSplits: 2).map(String.init)
+            switch words[0] {
+            case "offer":
+                let lines = text.dropFirst(6).split(separator: ",").map { "250-\($0)\r\n" }.joined()
+                session.offer(SMTPCapabilities(SMTPReply(code: 250, bytes: ByteBuffer(string: "250-x\r\n\(lines)"))))
+            case "answer": session.answerRecipient(SMTPReply(Int(words[1])!, words[2]))
+            case "finish": session.finish(SMTPReply(Int(words[1])!, words[2]))
+            case "close": session.close(SMTPReply(Int(words[1])!, words[2]))
+            default: Issue.record("unknown call: \(text)")
+            }
+            run()
+        }
+
+        private func run() {
+            while let step = session.next(into: &content) {
+                switch step {
+                case .content: break
+                case .recipient(let line): steps.append("recipient \(escaped(line))")
+                case .endOfContent:
+                    steps.append("endOfContent \(escaped(content))")
+                    content.clear()
+                default: steps.append("\(step)")
+                }
+            }
+            guard let output = session.takeOutput() else { return }
+            let text = String(buffer: output)
+            #expect(text.hasSuffix("\r\n"))
+            replies += text.components(separatedBy: "\r\n").dropLast()
+        }
+
+        func takeReply() -> String? { replies.isEmpty ? nil : replies.removeFirst() }
+        func takeStep() -> String? { steps.isEmpty ? nil : steps.removeFirst() }
+    }
+
+    /// Errors, and lines without end, end a connection.
+    @Test func rubbishEndsTheConnection() {
+        for (rubbish, reply) in [
+            (String(repeating: "x", count: 5_000), "500 5.5.2 Error: line too long\r\n"),
+            ("EHLO " + String(repeating: "x", count: 1 << 20), "500 5.5.2 Error: line too long\r\n"),
+            (String(repeating: "X\r\n", count: 21), "421 4.7.0 Error: too many errors\r\n"),
+            ("NOOP\n", "500 5.5.2 Error: control character or bare <LF> in a command\r\n"),
+            ("NOOP\0\r\n", "500 5.5.2 Error: control character or bare <LF> in a command\r\n"),
+            ("NO\rOP\r\n", "500 5.5.2 Error: control character or bare <LF> in a command\r\n"),
+        ] {
+            var session = SMTPServerSession(variant: .smtp, hostName: [0x61], token: [0x62])
+            var content = ByteBuffer()
+            session.receive(ByteBuffer(string: rubbish))
+            while session.next(into: &content) != nil {}
+            #expect(session.isClosed)
+            #expect(String(buffer: session.output).hasSuffix(reply))
+        }
+    }
+}
+
+@Suite struct SMTPClientSessionTests {
+    private let ehlo = "250-sink.example.org\r\n250-SIZE 1000\r\n250-STARTTLS\r\n250-AUTH PLAIN\r\n250-CHUNKING\r\n250 8BITMIME\r\n"
+
+    private func session(_ extensions: String) throws -> SMTPClientSession {
+        var session = SMTPClientSession(hostName: Array("mx.example.org".utf8), token: Array("token".utf8))
+        session.receive(ByteBuffer(string: "220 sink.example.org ESMTP\r\n"))
+        #expect(try session.next() == nil)
+        #expect(text(session.takeOutput()) == "EHLO mx.example.org\r\n")
+        session.receive(ByteBuffer(string: extensions))
+        #expect(try session.next() == .ready)
+        return session
+    }
+
+    private func text(_ buffer: ByteBuffer?) -> String? { buffer.map { String(buffer: $0) } }
+
+    private func replies(_ session: inout SMTPClientSession, _ bytes: String) throws -> [SMTPClientSession.Event] {
+        var events: [SMTPClientSession.Event] = []
+        for byte in bytes.utf8 {
+            session.receive(ByteBuffer(bytes: [byte]))
+            while let event = try session.next() { events.append(event) }
+        }
+        return events
+    }
+
+    @Test func commandsGoTogetherWherePipeliningIsOffered() throws {
+        var session = try session("250-x\r\n250 PIPELINING\r\n")
+        session.send(.mail, "MAIL FROM:<>\r\n")
+        session.send(.recipient, "RCPT TO:<a@example.org>\r\n")
+        session.send(.data, "DATA\r\n")
+        session.send(.reset, "RSET\r\n")
+        #expect(text(session.takeOutput()) == "MAIL FROM:<>\r\nRCPT TO:<a@example.org>\r\nDATA\r\n")
+        let events = try replies(&session, "250 a\r\n250-b\r\n250 c\r\n354 d\r\n")
+        #expect(events == [
+            .reply(.mail, SMTPReply(250, "a")),
+            .reply(.recipient, SMTPReply(code: 250, bytes: ByteBuffer(string: "250-b\r\n250 c\r\n"))),
+            .reply(.data, SMTPReply(354, "d")),
+        ])
+        #expect(text(session.takeOutput()) == "RSET\r\n")
+    }
+
+    @Test func commandsGoOneByOneElsewhere() throws {
+        var session = try session(ehlo)
+        #expect(session.capabilities.extensions == [.size, .eightBitMIME])
+        #expect(session.capabilities.size == 1000)
+        session.send(.mail, "MAIL FROM:<>\r\n")
+        session.send(.recipient, "RCPT TO:<a@example.org>\r\n")
+        #expect(text(session.takeOutput()) == "MAIL FROM:<>\r\n")
+        #expect(try replies(&session, "550 5.1.8 no\r\n") == [.reply(.mail, SMTPReply(550, "5.1.8 no"))])
+        #expect(text(session.takeOutput()) == "RCPT TO:<a@example.org>\r\n")
+        #expect(!session.isIdle)
+    }
+
+    @Test func knowsItself() throws {
+        var session = SMTPClientSession(hostName: [0x61], token: Array("token".utf8))
+        session.receive(ByteBuffer(string: "220 a ESMTP token\r\n"))
+        #expect(try session.next() == .loop)
+    }
+
+    @Test(arguments: [
+        ("250 a\r\n", SMTPReplyFault.unexpected), ("hello\r\n", .notReply), ("199 a\r\n", .notReply),
+        ("600 a\r\n", .notReply), ("250x\r\n", .notReply), ("25\r\n", .notReply),
+        ("250-a\r\n251 b\r\n", .codesDiffer), ("250 " + String(repeating: "x", count: 3_000), .tooLong),
+        (String(repeating: "250-" + String(repeating: "x", count: 1_000) + "\r\n", count: 100), .tooLong),
+    ])
+    func noReply(_ bytes: String, _ fault: SMTPReplyFault) throws {
+        var session = try session(ehlo)
+        if fault != .unexpected { session.send(.mail, "MAIL FROM:<>\r\n") }
+        #expect(throws: fault) { try replies(&session, bytes) }
+    }
+
+    @Test func controlCharactersOfARepliesTextAreNotRelayed() throws {
+        var session = try session(ehlo)
+        session.send(.mail, "MAIL FROM:<>\r\n")
+        let events = try replies(&session, "250 a\rb\0c\n")
+        #expect(events == [.reply(.mail, SMTPReply(code: 250, bytes: ByteBuffer(string: "250 a b c\r\n")))])
+        #expect(SMTPReply(550, "a\r\n250 b").bytes == ByteBuffer(string: "550 a  250 b\r\n"))
+    }
+}
+
+extension SMTPClientSessionTests {
+    @Test func whatIsOfferedMustBeCovered() {
+        func capabilities(_ lines: String) -> SMTPCapabilities {
+            SMTPCapabilities(SMTPReply(code: 250, bytes: ByteBuffer(string: "250-x\r\n\(lines)")))
+        }
+        let full = capabilities("250-8BITMIME\r\n250-DSN\r\n250-SMTPUTF8\r\n250-pipelining\r\n250 XFORWARD NAME SOURCE\r\n")
+        #expect(full.covers(capabilities("250 DSN\r\n")))
+        #expect(full.covers(full))
+        #expect(!capabilities("250 DSN\r\n").covers(full))
+        #expect(!capabilities("250 XFORWARD NAME\r\n").covers(capabilities("250 XFORWARD SOURCE\r\n")))
+        var text = ByteBuffer()
+        full.write(to: &text, host: "h".utf8)
+        #expect(String(buffer: text) == "250-h\r\n250-PIPELINING\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250-DSN\r\n250 XFORWARD NAME SOURCE\r\n")
+    }
+}
+
+private func unescaped(_ text: String) -> [UInt8] {
+    Array(text.replacing("\\r", with: "\r").replacing("\\n", with: "\n").replacing("\\0", with: "\0").utf8)
+}
+
+private func escaped(_ buffer: ByteBuffer) -> String {
+    String(buffer: buffer).replacing("\r\n", with: "\\r\\n").replacing("\0", with: "\\0")
+}
