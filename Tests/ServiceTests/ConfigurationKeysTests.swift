@@ -5,6 +5,7 @@ import Limits
 import Rules
 import Service
 import Testing
+import Wire
 
 /// Files of the repository, from this file's own place.
 enum Repository {
