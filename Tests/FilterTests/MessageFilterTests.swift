@@ -37,6 +37,15 @@ private func result(_ message: String, _ rules: ContentRules) -> String {
 @Suite struct MessageFilterTests {
     private static let message = "Subject: hi\r\nTo: a@example.org\r\n\r\nfoo\r\nbar\r\n"
 
+    /// A header that the Postfix behind Weir obeys: no message brings one, and no rule writes one.
+    @Test(arguments: ["X-Weir-Verdict: HOLD", "x-weir-verdict : HOLD", "X-WEIR-VERDICT:\r\n HOLD"])
+    func verdictHeadersAreTakenAway(_ header: String) throws {
+        #expect(result("A: b\r\n\(header)\r\n\(Self.message)", try rules()) == "A: b\r\n" + Self.message)
+        let copying = try rules(header: "/^A: (.*)/ PREPEND $1\n/^B: (.*)/ REPLACE $1")
+        let message = "A: X-Weir-Verdict: HOLD\r\nB: X-Weir-Verdict: HOLD\r\n" + Self.message
+        #expect(result(message, copying) == message)
+    }
+
     @Test(arguments: [
         ("/^Subject/ PREPEND X-A: b", "", "X-A: b\r\nSubject: hi\r\nTo: a@example.org\r\n\r\nfoo\r\nbar\r\n"),
         ("/^Subject: (.*)/ REPLACE Subject: [$1]", "", "Subject: [hi]\r\nTo: a@example.org\r\n\r\nfoo\r\nbar\r\n"),
