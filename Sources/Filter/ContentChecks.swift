@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 package import MailSyntax
 package import Patterns
+package import Rules
 
 /// What the content filter is to do, as the configuration has it.
 package struct ContentChecks: Hashable, Sendable {
@@ -23,8 +24,15 @@ package struct ContentChecks: Hashable, Sendable {
     package var messageBudget: Int64 = 5_000
     /// Whether to scan for all patterns at once; the result is the same without, but slower.
     package var fastPass = true
-    /// Where compiled scans are kept; nil for nowhere.
-    package var cacheDirectory: String?
+    /// Where the service keeps compiled scans.
+    package var cacheDirectory = "/var/lib/weir/rules"
 
     package init() {}
+}
+
+extension Matcher {
+    /// With the limits of `checks`.
+    package convenience init(_ checks: ContentChecks) {
+        self.init(limits: checks.matchLimits, budget: UInt64(checks.messageBudget) * 1_000_000)
+    }
 }

@@ -2,8 +2,8 @@
 import MailSyntax
 
 /// The right-hand side of a rule: literal text and `$n` (Postfix `mac_parse.c`).
-package struct Replacement: Equatable, Sendable {
-    enum Segment: Equatable {
+package struct Replacement: Hashable, Sendable {
+    enum Segment: Hashable {
         case literal([UInt8])
         /// A capturing group, from 1.
         case group(Int)

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 internal import Synchronization
 
-/// What each rule of a list did since the list was loaded.
+/// What each rule of a list did since it was first loaded.
 package final class RuleCounters: Sendable {
-    package struct Counter: Equatable, Sendable {
+    package struct Values: Equatable, Sendable {
         /// Times the rule decided.
         package var hits = 0
         /// When it last did, in nanoseconds of the clock that the matcher was given.
@@ -14,23 +14,56 @@ package final class RuleCounters: Sendable {
         package var limitsReached = 0
     }
 
-    private let counters: Mutex<[Counter]>
+    /// Of one rule; lists of one reload and the next share it while messages are on their way through both.
+    private final class Counter: Sendable {
+        let values = Mutex(Values())
+    }
 
-    init(count: Int) { counters = Mutex(Array(repeating: Counter(), count: count)) }
+    /// What makes a rule the same after a reload.
+    private struct Identity: Hashable {
+        let table: String
+        let source: PatternSource?
+        let second: PatternSource?
+        let isNegated: Bool
+        let action: Replacement?
+    }
 
-    package subscript(rule: Int) -> Counter { counters.withLock { $0[rule] } }
+    private let identities: [Identity]
+    private let counters: [Counter]
+
+    /// - Parameter old: goes on counting for the rules that it has as well; of several that are the same, in their order.
+    init(entries: [RuleList.Entry], tables: [Table], continuing old: RuleCounters?) {
+        identities = entries.map { entry in
+            let statement = entry.statement
+            var action: Replacement?
+            if case .match(let replacement) = statement.operation { action = replacement }
+            return Identity(
+                table: tables[entry.table].name, source: statement.expression?.source, second: statement.second?.source,
+                isNegated: statement.expression?.negated ?? false, action: action)
+        }
+        var known: [Identity: ArraySlice<Counter>] = [:]
+        for (identity, counter) in zip(old?.identities ?? [], old?.counters ?? []) {
+            known[identity, default: []].append(counter)
+        }
+        counters = identities.map { known[$0]?.popFirst() ?? Counter() }
+    }
+
+    /// Whether both are of the same rules in the same order.
+    func hasSameRules(as other: RuleCounters) -> Bool { identities == other.identities }
+
+    package subscript(rule: Int) -> Values { counters[rule].values.withLock { $0 } }
 
     /// All of them, by rule number.
-    package var snapshot: [Counter] { counters.withLock { $0 } }
+    package var snapshot: [Values] { counters.map { $0.values.withLock { $0 } } }
 
-    func add(time: UInt64, to rule: Int) { counters.withLock { $0[rule].time += time } }
+    func add(time: UInt64, to rule: Int) { counters[rule].values.withLock { $0.time += time } }
 
     func addHit(at time: UInt64, to rule: Int) {
-        counters.withLock {
-            $0[rule].hits += 1
-            $0[rule].lastHit = time
+        counters[rule].values.withLock {
+            $0.hits += 1
+            $0.lastHit = time
         }
     }
 
-    func addLimit(to rule: Int) { counters.withLock { $0[rule].limitsReached += 1 } }
+    func addLimit(to rule: Int) { counters[rule].values.withLock { $0.limitsReached += 1 } }
 }

@@ -18,7 +18,8 @@ package final class RuleList: Sendable {
     package let counters: RuleCounters
     private let slot = Mutex<FastPass?>(nil)
 
-    package init(tables: [Table]) {
+    /// - Parameter old: the list that this one takes the place of.
+    package init(tables: [Table], continuing old: RuleList? = nil) {
         self.tables = tables
         var entries: [Entry] = []
         for (number, table) in tables.enumerated() {
@@ -33,7 +34,8 @@ package final class RuleList: Sendable {
             }
         }
         self.entries = entries
-        counters = RuleCounters(count: entries.count)
+        counters = RuleCounters(entries: entries, tables: tables, continuing: old?.counters)
+        if let old, counters.hasSameRules(as: old.counters) { fastPass = old.fastPass }
     }
 
     package var isEmpty: Bool { entries.isEmpty }

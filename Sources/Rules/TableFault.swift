@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 /// What is wrong with a table, in the words Postfix would log.
-package struct TableFault: Error, Equatable, Sendable, CustomStringConvertible {
+package struct TableFault: Error, Hashable, Sendable, CustomStringConvertible {
     package enum Severity: Sendable {
         /// The rule is skipped, or means something else than its author thinks.
         case warning

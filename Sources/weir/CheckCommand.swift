@@ -60,11 +60,7 @@ struct CheckCommand: ParsableCommand {
 
     /// Worth its time where there are many messages; they need not wait for many rules.
     private func prepareFastPass(_ rules: ContentRules) {
-        if rules.lists.reduce(0, { $0 + $1.list.count }) > 1_000 {
-            rules.prepareFastPassInBackground()
-        } else {
-            rules.prepareFastPass()
-        }
+        if rules.areFew { rules.prepareFastPass() } else { rules.prepareFastPassInBackground() }
     }
 
     private func loadRules() throws -> ContentRules {
@@ -78,12 +74,6 @@ struct CheckCommand: ParsableCommand {
     private func complaint(_ message: String, _ status: Int32) -> ExitCode {
         OutputStream(STDERR_FILENO).write(line: "weir check: \(message)")
         return ExitCode(status)
-    }
-}
-
-extension Matcher {
-    convenience init(_ checks: ContentChecks) {
-        self.init(limits: checks.matchLimits, budget: UInt64(checks.messageBudget) * 1_000_000)
     }
 }
 

@@ -18,17 +18,11 @@ package struct Configuration: Sendable {
     /// Names of `smtpd_restriction_classes`, which limits use as actions.
     package var restrictionClasses: [String] = []
     package var limits: [Limit] = []
-    package var checks = Configuration.noChecks
+    package var checks = ContentChecks()
     /// The attributes that limits ask for, by the indexes that they were compiled with.
     package var attributeNames = AttributeNames()
 
     package init() {}
-
-    private static let noChecks: ContentChecks = {
-        var checks = ContentChecks()
-        checks.cacheDirectory = "/var/lib/weir/rules"
-        return checks
-    }()
 
     package struct Listen: Equatable, Sendable {
         package var policy: [Endpoint] = [.inet(host: "127.0.0.1", port: 10040)]

@@ -79,7 +79,7 @@ package enum ConfigurationKeys {
                 "Whether a To: or Cc: with nothing but an empty group (undisclosed-recipients:;) is taken out."),
             .init("checks.fast_pass", \.checks.fastPass, .boolean, in: defaults,
                 "Look for all patterns at once before each rule is asked; without it the result is the same, and comes later."),
-            .init("checks.cache", \.checks.cacheDirectory, .optional(.path), in: defaults,
+            .init("checks.cache", \.checks.cacheDirectory, .path, in: defaults,
                 "Where compiled tables are kept from one start to the next; only the service's user may write there."),
             .init("checks.match_limit", \.checks.matchLimits.steps, .number(1_000...1_000_000_000), in: defaults,
                 "Steps that one try of one pattern may take; a rule that needs more counts as no match, and is logged."),

@@ -67,6 +67,7 @@ package enum ConfigurationReader {
             return rules
         } catch {
             for fault in error.faults { reading.add(fault: .init(fault)) }
+            for warning in error.warnings { reading.add(warning: .init(warning)) }
             return nil
         }
     }

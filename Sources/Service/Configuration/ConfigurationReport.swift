@@ -15,9 +15,8 @@ package struct ConfigurationReport {
         self.path = path
         switch result {
         case .success(let outcome):
-            let doubts = outcome.rules.lists.flatMap { list, isBody in list.lint(isBody: isBody) }
             (configuration, faults) = (outcome.configuration, [])
-            warnings = outcome.warnings + doubts.map(ConfigurationFault.init)
+            warnings = outcome.warnings + outcome.rules.lint().map(ConfigurationFault.init)
         case .failure(let failure):
             (configuration, faults, warnings) = (nil, failure.all, failure.warnings)
         }

@@ -162,7 +162,7 @@ final class FilterWorker: @unchecked Sendable {
     /// The matcher for `rules`: one for all connections of this loop, while the limits of a match are the same.
     func matcher(_ rules: ContentRules) -> Matcher {
         if let checks, checks.checks == rules.checks { return checks.matcher }
-        let matcher = Matcher(limits: rules.checks.matchLimits, budget: UInt64(rules.checks.messageBudget) * 1_000_000)
+        let matcher = Matcher(rules.checks)
         checks = (rules.checks, matcher)
         return matcher
     }

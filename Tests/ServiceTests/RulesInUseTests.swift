@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: Apache-2.0
+import Filter
+import Foundation
+import Rules
+import Service
+import Synchronization
+import Testing
+
+@Suite struct RulesInUseTests {
+    /// A folder with a table, which the test writes anew.
+    private final class Folder: Sendable {
+        let path = FileManager.default.temporaryDirectory.appending(path: "weir-\(UUID().uuidString)").path
+
+        init() throws { try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: true) }
+
+        deinit { try? FileManager.default.removeItem(atPath: path) }
+
+        func rules(_ text: String, fastPass: Bool = true) throws -> ContentRules {
+            try Data(text.utf8).write(to: URL(filePath: path + "/body_checks"))
+            var checks = ContentChecks()
+            checks.body = ["pcre:\(path)/body_checks"]
+            checks.fastPass = fastPass
+            checks.cacheDirectory = path + "/cache"
+            return try ContentRules(checks)
+        }
+    }
+
+    /// How many messages were judged by each set of rules, and by none.
+    private final class Tally: Sendable {
+        let counts = Mutex([0, 0, 0])
+        let isOver = Atomic(false)
+
+        func add(_ set: Int?) { counts.withLock { $0[set ?? 2] += 1 } }
+
+        var hasBoth: Bool { counts.withLock { $0[0] > 0 && $0[1] > 0 } }
+    }
+
+    private static let message = Array("Subject: x\r\n\r\nfoo\r\nbar\r\n".utf8)
+
+    private static func judge(_ rules: ContentRules) -> Verdict {
+        let filter = MessageFilter(rules, matcher: Matcher(rules.checks))
+        filter.update(message)
+        return filter.finish()
+    }
+
+    private static func replace(_ inUse: RulesInUse, with rules: ContentRules) async {
+        await withCheckedContinuation { done in inUse.replace(with: rules) { done.resume() } }
+    }
+
+    @Test func countersSurviveWhereTheRuleIsTheSame() async throws {
+        let folder = try Folder()
+        let inUse = RulesInUse(try folder.rules("/foo/ WARN one\n/bar/ WARN two\n/foo/ WARN one\n"))
+        let before = inUse.current
+        _ = Self.judge(before)
+        // The second rule's action is another, the first rule has moved down.
+        await Self.replace(inUse, with: try folder.rules("/x/ WARN new\n/foo/ WARN one\n/bar/ WARN three\n"))
+        let after = inUse.current
+        #expect(after.body.counters.snapshot.map(\.hits) == [0, 1, 0])
+        // A message that began before the reload is counted too.
+        _ = Self.judge(before)
+        _ = Self.judge(after)
+        #expect(after.body.counters.snapshot.map(\.hits) == [0, 3, 1])
+    }
+
+    @Test func sameRulesKeepTheirFastPass() async throws {
+        let folder = try Folder()
+        let first = try folder.rules("/foo/ WARN one\n")
+        first.prepareFastPass()
+        let inUse = RulesInUse(first)
+        await Self.replace(inUse, with: try folder.rules("# a comment\n\n/foo/ WARN one\n"))
+        #expect(inUse.current.body.fastPass === first.body.fastPass)
+        await Self.replace(inUse, with: try folder.rules("/foo/ WARN one\n", fastPass: false))
+        #expect(inUse.current.body.fastPass == nil)
+        await Self.replace(inUse, with: try folder.rules("/fo/ WARN one\n"))
+        #expect(inUse.current.body.fastPass != nil)
+    }
+
+    /// Two sets of rules are swapped while messages are judged: every verdict is that of one of the two, whole.
+    @Test func everyVerdictIsThatOfOneSetOfRules() async throws {
+        let folder = try Folder()
+        let sets = [
+            try folder.rules("/foo/ REPLACE foo-a\n/bar/ REPLACE bar-a\n"),
+            try folder.rules("/fo+/ REPLACE foo-b\n/ba./ REPLACE bar-b\n"),
+        ]
+        let expected = sets.map { rules in Self.judge(rules).edits.map(\.replacement) }
+        #expect(expected[0] != expected[1])
+        let inUse = RulesInUse(sets[0])
+        let tally = Tally()
+        await withTaskGroup(of: Void.self) { group in
+            for _ in 0..<2 {
+                group.addTask {
+                    let filter = MessageFilter(inUse.current, matcher: Matcher(inUse.current.checks))
+                    while !tally.isOver.load(ordering: .acquiring) {
+                        filter.begin(inUse.current)
+                        // In pieces, so that a swap comes in the middle.
+                        for start in stride(from: 0, to: Self.message.count, by: 7) {
+                            filter.update(Array(Self.message[start..<min(start + 7, Self.message.count)]))
+                        }
+                        let found = filter.finish().edits.map(\.replacement)
+                        tally.add(expected.firstIndex(of: found))
+                        await Task.yield()
+                    }
+                }
+            }
+            // Thousands, and as many as it takes for messages to have met both.
+            for number in 1...1_000_000 where number <= 5_000 || !tally.hasBoth {
+                await Self.replace(inUse, with: sets[number % 2])
+                await Task.yield()
+            }
+            tally.isOver.store(true, ordering: .releasing)
+        }
+        let judged = tally.counts.withLock { $0 }
+        #expect(judged[2] == 0)
+        #expect(judged[0] > 0 && judged[1] > 0)
+    }
+}
