@@ -11,6 +11,8 @@ package import Rules
 package final class MessageFilter {
     private var scanner: MessageScanner
     private var checker: Checker
+    /// Working space for headers that come in parts.
+    private var line: [UInt8] = []
 
     package init(_ rules: ContentRules, matcher: Matcher) {
         scanner = MessageScanner(limits: rules.checks.scannerLimits, wantsBody: !rules.body.isEmpty)
@@ -26,30 +28,43 @@ package final class MessageFilter {
                 limits: rules.checks.scannerLimits, wantsBody: !rules.body.isEmpty)
         }
         checker.begin(rules)
+        count = 0
     }
 
     /// Whether the verdict is known, and the rest of the message can't change it.
     package var isDecided: Bool { checker.verdict.disposition != .accept }
 
     /// The next bytes of the message; lines end in LF or CRLF, dots are not doubled.
-    package func update(_ bytes: UnsafeRawBufferPointer) { scanner.update(bytes, &checker) }
+    package func update(_ bytes: UnsafeRawBufferPointer) {
+        count += bytes.count
+        scanner.update(bytes, &checker)
+    }
 
     /// The next bytes of the message.
     package func update(_ bytes: [UInt8]) { bytes.withUnsafeBytes { update($0) } }
 
     /// A header that comes with its name and value apart, as in the milter protocol: the same as
     /// its line. Where the value breaks without folding, it is folded.
-    package func addHeader(name: [UInt8], value: [UInt8]) {
-        var line = name + [UInt8(ascii: ":")]
-        for (index, part) in value.split(separator: 0x0a, omittingEmptySubsequences: false)
-            .enumerated()
-        {
-            if index > 0 { line.append(0x0a) }
-            if index > 0, part.first?.isBlank != true { line.append(0x09) }
-            line += part
+    package func addHeader(name: UnsafeRawBufferPointer, value: UnsafeRawBufferPointer) {
+        line.removeAll(keepingCapacity: true)
+        line.append(contentsOf: name)
+        line.append(UInt8(ascii: ":"))
+        var isContinued = false
+        for byte in value {
+            if isContinued, !byte.isBlank { line.append(0x09) }
+            isContinued = byte == 0x0a
+            line.append(byte)
         }
-        update(line + [0x0d, 0x0a])
+        line.append(0x0d)
+        line.append(0x0a)
+        update(line)
     }
+
+    /// The empty line behind the headers, where they come apart from the body.
+    package func endHeaders() { update([0x0d, 0x0a]) }
+
+    /// How many bytes have come.
+    package private(set) var count = 0
 
     /// Ends the message.
     package func finish() -> Verdict {

@@ -7,7 +7,7 @@
 package struct AttributeNames: Equatable, Sendable {
     package private(set) var names: [String] = [
         "request", "protocol_state", "instance", "sender", "recipient", "recipient_count", "size", "sasl_username",
-        "client_address", "client_name", "client_port", "queue_id", "helo_name",
+        "client_address", "client_name", "client_port", "queue_id", "helo_name", "uid",
     ]
 
     package init() {}
@@ -46,6 +46,8 @@ package struct Attributes {
     package var clientName: UnsafeRawBufferPointer { self[9] }
     package var clientPort: UnsafeRawBufferPointer { self[10] }
     package var queueID: UnsafeRawBufferPointer { self[11] }
+    /// Of who ran sendmail(1); a milter's requests have it.
+    package var userID: UnsafeRawBufferPointer { self[13] }
 
     /// A decimal number; 0 for anything else, and no more than a slot can hold.
     private static func number(_ text: UnsafeRawBufferPointer) -> UInt64 {

@@ -478,8 +478,18 @@ package final class Ledger {
         dropped(transaction)
     }
 
+    /// Nothing of the transaction was accepted, and it comes again as another: all that it was charged is given back.
+    package func withdraw(_ id: UInt64) {
+        guard let transaction = transactions[id], !transaction.charges.isEmpty else { return }
+        giveBackAll(of: transaction)
+    }
+
     func dropped(_ transaction: Transaction) {
         guard settings.givesBackDropped, !transaction.isSettled, !transaction.charges.isEmpty else { return }
+        giveBackAll(of: transaction)
+    }
+
+    private func giveBackAll(of transaction: Transaction) {
         writeHead(of: transaction, request: 0, action: nil)
         while let account = transaction.charges.first?.account {
             giveBack(transaction.charged(to: account), to: account, transaction)

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 /// What a request is answered.
-package struct Decision {
+package struct Decision: Sendable {
     /// The action to answer with; nil: nothing speaks against the request (DUNNO).
     package let action: [UInt8]?
     /// Names the mail transaction to `Ledger.close`; 0 where the request belongs to none.

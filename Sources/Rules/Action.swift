@@ -108,7 +108,7 @@ extension Refusal {
 }
 
 /// Length of the RFC 3463 code at the start of `text`, such as `4.7.1`; 0 when there is none.
-private func enhancedStatusCodeLength(_ text: ArraySlice<UInt8>) -> Int {
+package func enhancedStatusCodeLength(_ text: ArraySlice<UInt8>) -> Int {
     guard let first = text.first, Array("245".utf8).contains(first) else { return 0 }
     let code = text.prefix { !$0.isSpace }
     let parts = code.split(separator: UInt8(ascii: "."), omittingEmptySubsequences: false)

@@ -15,8 +15,8 @@ package actor Daemon {
     private let host: LedgerHost
     private let policy: PolicyListener
     private let admin: AdminListener
-    /// nil where no filter listens.
-    private let filter: FilterService?
+    /// nil where neither a filter nor a milter listens.
+    private let content: ContentService?
     private let manager = ServiceManager()
 
     /// How long connections may take to end when the service stops.
@@ -32,7 +32,7 @@ package actor Daemon {
         host = LedgerHost(configuration: configuration, eventLoop: eventLoop, clocks: MachineClocks(), log: log)
         policy = PolicyListener(configuration: configuration, host: host, log: log)
         admin = AdminListener(host: host, policy: policy, log: log)
-        filter = FilterService(configuration, rules: rules, log: log)
+        content = ContentService(configuration, rules: rules, host: host, log: log)
     }
 
     /// Runs until a signal ends it.
@@ -46,7 +46,7 @@ package actor Daemon {
         try await host.eventLoop.submit { [host] in host.start() }.get()
         var inherited = try ServiceManager.inheritedSockets()
         try await policy.listen(on: configuration.listen.policy, inherited: &inherited)
-        try await filter?.listen(inherited: &inherited)
+        try await content?.listen(inherited: &inherited)
         for address in inherited.keys.sorted() {
             log.warning("the socket \(address) was passed by the service manager, and no listener of the configuration has it")
         }
@@ -119,6 +119,7 @@ package actor Daemon {
             taken.listen.policy = configuration.listen.policy
             taken.listen.admin = configuration.listen.admin
             taken.listen.filter = configuration.listen.filter
+            taken.listen.milter = configuration.listen.milter
             taken.filter = configuration.filter
             taken.ledger.path = configuration.ledger.path
             taken.ledger.durability = configuration.ledger.durability
@@ -127,7 +128,7 @@ package actor Daemon {
                     try host.reload(taken)
                     policy.reload(taken)
                 }.get()
-                filter?.use(read.rules)
+                content?.reload(taken, rules: read.rules)
                 configuration = taken
                 log.redirect(to: configuration.log.destination)
                 log.notice("reloaded: \(configuration.summary)")
@@ -140,9 +141,9 @@ package actor Daemon {
     private func stop() async {
         manager.notify("STOPPING=1")
         let deadline = NIODeadline.now() + Self.gracePeriod
-        async let filterHasStopped: Void? = filter?.stop(by: deadline)
+        async let contentHasStopped: Void? = content?.stop(by: deadline)
         await policy.stop(by: deadline)
-        await filterHasStopped
+        await contentHasStopped
         try? await host.eventLoop.submit { [host] in host.stop(by: .now() + Self.gracePeriod) }.get()
         log.notice("stopped")
         log.flush()
@@ -155,6 +156,7 @@ extension Configuration {
         let names = limits.map(\.name).joined(separator: ", ")
         return "\(limits.count) limit\(limits.count == 1 ? "" : "s")\(names.isEmpty ? "" : " (\(names))"), policy on "
             + listen.policy.map(\.description).joined(separator: " ")
+            + (listen.milter.isEmpty ? "" : ", milter on " + listen.milter.map(\.description).joined(separator: " "))
             + listen.filter.map { ", filter on \($0.listen) to \($0.nextHop)" }.joined()
             + ", ledger \(ledger.path), durability \(ledger.durability.rawValue)"
     }
@@ -165,6 +167,7 @@ extension Configuration {
             ("listen.policy", listen.policy != running.listen.policy),
             ("listen.admin", listen.admin != running.listen.admin),
             ("listen.filter", listen.filter != running.listen.filter),
+            ("listen.milter", listen.milter != running.listen.milter),
             ("filter", filter != running.filter),
             ("ledger.store", ledger.path != running.ledger.path),
             ("ledger.durability", ledger.durability != running.ledger.durability),

@@ -2,6 +2,7 @@
 package import Limits
 package import NIOCore
 internal import Storage
+internal import Wire
 
 /// Runs the ledger on an event loop: the one on which policy requests arrive.
 ///
@@ -9,13 +10,19 @@ internal import Storage
 /// their answers go out. So the batch grows with the load by itself, nothing hops between threads,
 /// and a single request waits for nobody.
 ///
-/// Sendable, unchecked: every method but `submit` runs on `eventLoop`, and says so by a precondition in debug builds.
+/// Sendable, unchecked: all state belongs to `eventLoop`, on which every method runs; what a milter asks from another loop
+/// is put on this one first.
 package final class LedgerHost: @unchecked Sendable {
     package let eventLoop: any EventLoop
     private let log: EventLog
     private let observer: DecisionLog
     private var configuration: Configuration
     private let clocks: any SystemClocks
+    /// Speaks of attributes by the same indexes as the limits.
+    var parser: PolicyRequestParser
+    /// Kept where a milter asks, too.
+    var sessions = PolicySessions()
+    private(set) var keepsSessions: Bool
     private var ledger: Ledger?
     private var trouble: Trouble?
     /// Have a request that waits to be decided.
@@ -58,6 +65,8 @@ package final class LedgerHost: @unchecked Sendable {
         self.configuration = configuration
         self.clocks = clocks
         self.log = log
+        parser = PolicyRequestParser(names: configuration.attributeNames.names)
+        keepsSessions = configuration.milterAsks
         nextSummary = .now() + .seconds(configuration.log.summaryInterval)
         observer = DecisionLog(log: log)
         observer.logsPasses = configuration.log.decisions
@@ -101,6 +110,8 @@ package final class LedgerHost: @unchecked Sendable {
             try ledger.reload(configuration.limits, settings: configuration.ledgerSettings)
         }
         self.configuration = configuration
+        parser = PolicyRequestParser(names: configuration.attributeNames.names)
+        keepsSessions = configuration.milterAsks
         observer.logsPasses = configuration.log.decisions
     }
 
@@ -142,6 +153,13 @@ package final class LedgerHost: @unchecked Sendable {
         guard configuration.givesBackDropped, let ledger else { return }
         if !isTickScheduled { beginTick() }
         ledger.close(transaction)
+    }
+
+    /// Nothing of the mail transaction is accepted, and it will come again.
+    package func withdraw(_ transaction: UInt64) {
+        guard let ledger else { return }
+        if !isTickScheduled { beginTick() }
+        ledger.withdraw(transaction)
     }
 
     private var troubled: Decision {
@@ -276,6 +294,9 @@ struct LedgerUnavailable: Error {
 }
 
 extension Configuration {
+    /// Whether a milter asks the ledger about its messages.
+    fileprivate var milterAsks: Bool { !listen.milter.isEmpty && milter.limits }
+
     var ledgerSettings: Ledger.Settings {
         var settings = Ledger.Settings()
         settings.givesBackDropped = givesBackDropped

@@ -122,7 +122,9 @@ private func result(_ message: String, _ rules: ContentRules) -> String {
     @Test func headersThatComeApartAreTheSame() throws {
         let rules = try rules(header: "/^Subject: a\\n\\sb$/ REJECT yes")
         let filter = MessageFilter(rules, matcher: Matcher())
-        filter.addHeader(name: Array("Subject".utf8), value: Array(" a\nb".utf8))
+        Array("Subject".utf8).withUnsafeBytes { name in
+            Array(" a\nb".utf8).withUnsafeBytes { filter.addHeader(name: name, value: $0) }
+        }
         #expect(filter.finish().disposition == .refuse(Refusal(code: 550, text: Array("5.7.1 yes".utf8))))
     }
 

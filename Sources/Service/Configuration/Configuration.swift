@@ -9,6 +9,8 @@ package struct Configuration: Sendable {
     package var listen = Listen()
     package var ledger = LedgerSettings()
     package var filter = Filter()
+    package var milter = Milter()
+    package var canonicalise = Canonicalise.none
     package var onFailure = OnFailure.dunno
     /// What a transaction was charged is given back where it ended before DATA.
     package var givesBackDropped = false
@@ -30,8 +32,31 @@ package struct Configuration: Sendable {
         /// Policy connections open at once; more are closed as they come.
         package var policyConnections = 20_000
         package var filter: [FilterListener] = []
+        package var milter: [Endpoint] = []
 
         package init() {}
+    }
+
+    package struct Milter: Equatable, Sendable {
+        /// What becomes of a message from sendmail(1) that a limit refuses: no recipient of it can be refused.
+        package enum LocalOver: String, CaseIterable, Sendable {
+            case hold, `defer`
+        }
+
+        /// Connections at once, over all milter listeners.
+        package var connections = 10_000
+        /// Whether messages are charged to the limits.
+        package var limits = true
+        package var localOver = LocalOver.hold
+
+        package init() {}
+    }
+
+    /// What the milter makes canonical.
+    package enum Canonicalise: String, CaseIterable, Sendable {
+        case none
+        /// Sender and recipients.
+        case envelope
     }
 
     /// A proxy of the content filter.

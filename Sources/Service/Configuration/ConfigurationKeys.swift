@@ -8,11 +8,6 @@ internal import Wire
 
 /// Every key of weir.yaml, one row each.
 package enum ConfigurationKeys {
-    /// Keys of parts that are still to come.
-    package static let notYet = [
-        "listen.milter": "milter",
-    ]
-
     /// In the order in which they are read, too: limits need what stands before them.
     package static let root: [ConfigurationKey<Configuration>] = {
         let defaults = Configuration()
@@ -28,6 +23,8 @@ package enum ConfigurationKeys {
                 read: { node, key, reading, configuration in
                     configuration.listen.filter = FilterReader.listeners(node, key, &reading)
                 }),
+            .init("listen.milter", \.listen.milter, .list(of: EndpointType.milter.type), in: defaults,
+                "Where Postfix's smtpd_milters and non_smtpd_milters, or Sendmail, reach the milter."),
             .init("ledger.store", \.ledger.path, .store, in: defaults,
                 "Where counts are kept; the journal's files stand beside it."),
             .init("ledger.durability", \.ledger.durability, .word, in: defaults,
@@ -46,6 +43,14 @@ package enum ConfigurationKeys {
                 "Memory for the content of all messages under way; what does not fit goes to the spool."),
             .init("filter.most_spool", \.filter.mostSpool, .number(1...1_000_000, of: "MiB"), in: defaults,
                 "Disk for the content of all messages under way; what does not fit is answered 452 and comes again."),
+            .init("milter.connections", \.milter.connections, .number(1...1_000_000), in: defaults,
+                "Connections of MTAs at once, over all milter listeners; further ones are closed as they come."),
+            .init("milter.limits", \.milter.limits, .boolean, in: defaults,
+                "Charge messages that come by the milter to the limits; one that the policy server has charged is not charged again."),
+            .init("milter.local_over", \.milter.localOver, .word, in: defaults,
+                "What becomes of a message from sendmail(1) that a limit refuses: hold puts it into the hold queue, defer makes it wait."),
+            .init("canonicalise", \.canonicalise, .word, in: defaults,
+                "envelope: the milter mends senders and recipients with source routes, needless quotes, upper-case domains or dots at their end."),
             .init("log.to", \.log.destination, .logDestination, in: defaults,
                 "Where log lines go; syslog takes facility mail."),
             .init("log.decisions", \.log.decisions, .boolean, in: defaults,

@@ -39,14 +39,17 @@ package enum ConfigurationReader {
             if let root = document.root {
                 let found = reading.read(root, at: "", rows: ConfigurationKeys.root, into: &configuration)
                 checkListeners(configuration.listen, found, &reading)
+                let isUsed = !configuration.listen.filter.isEmpty || !configuration.listen.milter.isEmpty
                 for name in ["header", "mime_header", "nested_header", "body"] {
-                    guard let node = found["checks.\(name)"], !node.items.isEmpty, configuration.listen.filter.isEmpty else { continue }
-                    reading.warn(node, "checks.\(name)", "there is no listen.filter: only `weir check` and `weir filter` use it")
+                    guard let node = found["checks.\(name)"], !node.items.isEmpty, !isUsed else { continue }
+                    reading.warn(
+                        node, "checks.\(name)", "there is no listen.milter or listen.filter: only `weir check` and `weir filter` use it")
                 }
             }
         }
         configuration.attributeNames = reading.attributeNames
         let rules = compile(configuration.checks, &reading)
+        if !configuration.listen.milter.isEmpty, let rules { checkActions(of: rules, &reading) }
         if reading.faults.isEmpty, configuration.limits.isEmpty {
             reading.add(warning: .init(file: file, message: "there are no limits: every request is answered DUNNO"))
         }
@@ -72,6 +75,17 @@ package enum ConfigurationReader {
         }
     }
 
+    /// What a milter can't carry out is refused here, and not met at run time.
+    private static func checkActions(of rules: ContentRules, _ reading: inout ConfigurationReading) {
+        var seen: Set<TableFault> = []
+        for (list, _) in rules.lists {
+            for rule in list.rules(withAction: "filter") {
+                let fault = list.fault(of: rule, "FILTER can't be carried out by a milter (listen.milter)")
+                if seen.insert(fault).inserted { reading.add(fault: .init(fault)) }
+            }
+        }
+    }
+
     /// Each address and each path can be listened on once.
     private static func checkListeners(
         _ listen: Configuration.Listen, _ found: [String: YAMLNode], _ reading: inout ConfigurationReading
@@ -82,13 +96,19 @@ package enum ConfigurationReader {
         where listen.policy[..<index].contains(where: { $0.description == listen.policy[index].description }) {
             reading.fault(item, "listen.policy[\(index)]", "'\(listen.policy[index])' is there already")
         }
+        var taken = listen.policy.map(\.description)
         for (index, item) in (found["listen.filter"]?.items ?? []).enumerated() where index < listen.filter.count {
             let own = listen.filter[index].listen.description
-            let others = listen.policy.map(\.description) + listen.filter[..<index].map(\.listen.description)
-            if others.contains(own) { reading.fault(item, "listen.filter[\(index)].listen", "'\(own)' is there already") }
+            if taken.contains(own) { reading.fault(item, "listen.filter[\(index)].listen", "'\(own)' is there already") }
+            taken.append(own)
         }
-        if let admin = found["listen.admin"], listen.policy.contains(where: { $0.description == listen.admin.description }) {
-            reading.fault(admin, "listen.admin", "'\(listen.admin)' is a listener of listen.policy already")
+        for (index, item) in (found["listen.milter"]?.items ?? []).enumerated() where index < listen.milter.count {
+            let own = listen.milter[index].description
+            if taken.contains(own) { reading.fault(item, "listen.milter[\(index)]", "'\(own)' is there already") }
+            taken.append(own)
+        }
+        if let admin = found["listen.admin"], taken.contains(listen.admin.description) {
+            reading.fault(admin, "listen.admin", "'\(listen.admin)' is another listener already")
         }
     }
 

@@ -8,6 +8,8 @@ struct ConfigurationReading {
     private(set) var warnings: [ConfigurationFault] = []
     /// Names that `over` and `too_large` may use as actions.
     var restrictionClasses: [String] = []
+    /// A milter answers what limits say, too.
+    var answersMilter = false
     var attributeNames = AttributeNames()
     /// Tables that were read already.
     var tables: [TableName: LookupTable.Contents] = [:]
@@ -99,7 +101,6 @@ struct ConfigurationReading {
     }
 
     private static func unknown(_ name: String, under prefix: String, _ paths: [String]) -> String {
-        if let part = ConfigurationKeys.notYet[prefix + name] { return "this version of Weir has no \(part) yet" }
         let allowed = names(under: prefix, in: paths)
         // A key that is at home in another section.
         if let elsewhere = paths.first(where: { $0.hasSuffix("." + name) }) {

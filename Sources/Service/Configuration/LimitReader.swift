@@ -38,6 +38,7 @@ enum LimitReader {
             return []
         }
         reading.restrictionClasses = configuration.restrictionClasses
+        reading.answersMilter = !configuration.listen.milter.isEmpty && configuration.milter.limits
         var seen: [String: Int] = [:]
         return items.enumerated().compactMap { index, item in
             let key = "\(key)[\(index)]"
@@ -79,6 +80,8 @@ enum LimitReader {
         checkRecipients(draft.count, parts, conditions ?? [], nodes, &reading)
         if conditions?.isEmpty ?? true { warnOfForgeable(draft.key, nodes, &reading) }
         warnOfAction(draft.over, nodes, &reading)
+        checkMilter(draft.over, "over", nodes, &reading)
+        checkMilter(draft.tooLarge, "too_large", nodes, &reading)
         return Limit(
             name: draft.name, conditions: conditions ?? [], key: KeyDefinition(parts: parts, forms: draft.keyForms),
             count: draft.count, rates: draft.rates, over: draft.over, tooLarge: draft.tooLarge, mode: draft.mode,
@@ -161,6 +164,18 @@ enum LimitReader {
             reading.warn(node, "\(nodes.key).over", "refuses nothing; 'mode: shadow' counts and logs without refusing")
         default: break
         }
+    }
+
+    /// What a milter can't carry out is refused here, and not met at run time.
+    private static func checkMilter(
+        _ action: ActionTemplate, _ name: String, _ nodes: LimitNodes, _ reading: inout ConfigurationReading
+    ) {
+        guard reading.answersMilter, let word = action.text.split(separator: " ").first.map(String.init),
+            AccessAction.impossible.contains(word.uppercased()) || reading.restrictionClasses.contains(word)
+        else { return }
+        reading.fault(
+            nodes[name], "\(nodes.key).\(name)",
+            "'\(word)' can't be carried out by a milter (listen.milter); choose another action, or set milter.limits: false")
     }
 
     private static func block(

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// The attributes that Postfix sends, and those that Weir derives from them.
+/// The attributes that Postfix sends, and those that Weir derives.
 package enum PolicyAttributes {
     /// SMTPD_POLICY_README, Postfix 2.1 to 3.12.
     static let ofPostfix = [
@@ -14,7 +14,10 @@ package enum PolicyAttributes {
     /// The domain parts of `sender`, `recipient` and `sasl_username`.
     package static let derived = ["sender_domain", "recipient_domain", "sasl_domain"]
 
-    static let all = ofPostfix + derived
+    /// What the milter tells besides: the user ID of whoever ran sendmail(1).
+    package static let ofMilter = ["uid"]
+
+    static let all = ofPostfix + derived + ofMilter
 
     /// `protocol_state`
     static let states = ["CONNECT", "EHLO", "HELO", "MAIL", "RCPT", "DATA", "END-OF-MESSAGE", "VRFY", "ETRN"]

@@ -15,6 +15,10 @@ package struct EndpointType: Sendable {
         mode: 0o666, isOpenToNetwork: true,
         remark: "can be reached from other machines, and whoever reaches it can use up any sender's limit; "
             + "let a packet filter admit the Postfix hosts only")
+    package static let milter = EndpointType(
+        mode: 0o666, isOpenToNetwork: true,
+        remark: "can be reached from other machines, and whoever reaches it can use up any sender's limit; "
+            + "let a packet filter admit the MTAs only")
     package static let admin = EndpointType(
         mode: 0o660, isOpenToNetwork: false,
         remark: "can be reached from other machines; the admin listener takes 127.0.0.1, [::1] or a UNIX socket only")

@@ -60,7 +60,7 @@ final class DecisionLog: LedgerObserver {
         var details = ""
         for (name, value) in [
             ("instance", request.instance), ("sasl_username", request.saslUsername), ("sender", request.sender),
-            ("recipient", request.recipient),
+            ("recipient", request.recipient), ("uid", request.userID),
         ] where !value.isEmpty {
             details += ", \(name)=\(text(value))"
         }

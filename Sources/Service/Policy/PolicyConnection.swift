@@ -97,7 +97,7 @@ final class PolicyConnection: ChannelInboundHandler, LedgerHost.Client {
         let outcome = received?.withUnsafeReadableBytes { bytes in
             Result { () throws(PolicyRequestFault) -> Int? in
                 guard !bytes.isEmpty else { return nil }
-                return try listener.parser.parse(bytes, searched: &searched, ranges: &ranges)
+                return try listener.host.parser.parse(bytes, searched: &searched, ranges: &ranges)
             }
         }
         return try outcome?.get()
@@ -110,6 +110,7 @@ final class PolicyConnection: ChannelInboundHandler, LedgerHost.Client {
     }
 
     func take(_ decision: Decision) {
+        if listener.host.keepsSessions { withRequest { listener.host.sessions.note($0) } }
         received?.moveReaderIndex(forwardBy: requestLength)
         requestLength = 0
         searched = 0

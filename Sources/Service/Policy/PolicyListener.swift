@@ -15,7 +15,6 @@ internal import Wire
 /// Sendable, unchecked: all state belongs to the host's event loop, on which every connection runs.
 package final class PolicyListener: @unchecked Sendable {
     let host: LedgerHost
-    var parser: PolicyRequestParser
     private let log: EventLog
     private var mostConnections: Int
     private var connections: [ObjectIdentifier: PolicyConnection] = [:]
@@ -41,14 +40,11 @@ package final class PolicyListener: @unchecked Sendable {
     package init(configuration: Configuration, host: LedgerHost, log: EventLog) {
         self.host = host
         self.log = log
-        parser = PolicyRequestParser(names: configuration.attributeNames.names)
         mostConnections = configuration.listen.policyConnections
     }
 
-    /// Must run together with the host's `reload`: both speak of attributes by the same indexes.
     package func reload(_ configuration: Configuration) {
         host.eventLoop.preconditionInEventLoop()
-        parser = PolicyRequestParser(names: configuration.attributeNames.names)
         mostConnections = configuration.listen.policyConnections
     }
 

@@ -58,7 +58,7 @@ final class FilterConnection: ChannelDuplexHandler {
     init(worker: FilterWorker) {
         self.worker = worker
         session = SMTPServerSession(variant: worker.settings.variant, hostName: worker.hostName, token: worker.token)
-        content = worker.makeContent()
+        content = worker.checks.makeContent()
     }
 
     // MARK: The client
@@ -282,8 +282,8 @@ final class FilterConnection: ChannelDuplexHandler {
     // MARK: The content
 
     private func beginContent() {
-        let rules = worker.rules()
-        let filter = filter ?? MessageFilter(rules, matcher: worker.matcher(rules))
+        let rules = worker.checks.rules()
+        let filter = filter ?? worker.checks.makeFilter(rules)
         self.filter = filter
         filter.begin(rules)
         let size = nextHop?.capabilities.size ?? 0
@@ -311,7 +311,7 @@ final class FilterConnection: ChannelDuplexHandler {
         guard let filter else { return }
         let verdict = filter.finish()
         if let failure = content.failure { return refuse(failure) }
-        worker.report(verdict, session)
+        worker.checks.report(verdict, "filter: \(session.summary)")
         switch verdict.disposition {
         case .refuse(let refusal): drop(SMTPReply(refusal.code, refusal.text))
         case .discard: drop(SMTPReply(250, "2.0.0 Ok: discarded"))

@@ -4,7 +4,6 @@ internal import Glibc
 internal import Limits
 package import NIOCore
 package import NIOPosix
-internal import Rules
 internal import Synchronization
 internal import Wire
 
@@ -47,8 +46,8 @@ package final class FilterListener: Sendable {
         self.connections = connections
         workers = group.makeIterator().map { loop in
             FilterWorker(
-                settings, eventLoop: loop, connections: connections, bounds: bounds, threads: threads,
-                timeouts: timeouts ?? FilterTimeouts(mode: settings.mode), rules: rules, log: log)
+                settings, connections: connections, timeouts: timeouts ?? FilterTimeouts(mode: settings.mode), eventLoop: loop,
+                checks: MessageChecks(eventLoop: loop, bounds: bounds, threads: threads, rules: rules, log: log), log: log)
         }
     }
 
@@ -102,12 +101,9 @@ final class FilterWorker: @unchecked Sendable {
     let hostName: [UInt8]
     let token: [UInt8]
     let timeouts: FilterTimeouts
-    let rules: @Sendable () -> ContentRules
+    let checks: MessageChecks
     let log: EventLog
     private let shared: FilterListener.Connections
-    private let bounds: ContentBounds
-    private let threads: NIOThreadPool
-    private var checks: (checks: ContentChecks, matcher: Matcher)?
     private var connections: [ObjectIdentifier: FilterConnection] = [:]
     private(set) var isStopping = false
 
@@ -116,17 +112,14 @@ final class FilterWorker: @unchecked Sendable {
     private static let loopback = [Network("127.0.0.0/8")!, Network("::1")!]
 
     init(
-        _ settings: Configuration.FilterListener, eventLoop: any EventLoop, connections: FilterListener.Connections,
-        bounds: ContentBounds, threads: NIOThreadPool, timeouts: FilterTimeouts,
-        rules: @escaping @Sendable () -> ContentRules, log: EventLog
+        _ settings: Configuration.FilterListener, connections: FilterListener.Connections, timeouts: FilterTimeouts,
+        eventLoop: any EventLoop, checks: MessageChecks, log: EventLog
     ) {
         self.settings = settings
         self.eventLoop = eventLoop
         self.timeouts = timeouts
-        self.rules = rules
+        self.checks = checks
         self.log = log
-        self.bounds = bounds
-        self.threads = threads
         shared = connections
         hostName = Self.hostName()
         token = Self.ownToken
@@ -155,18 +148,6 @@ final class FilterWorker: @unchecked Sendable {
         }
     }
 
-    func makeContent() -> ReceivedContent {
-        ReceivedContent(bounds: bounds, threads: threads, eventLoop: eventLoop)
-    }
-
-    /// The matcher for `rules`: one for all connections of this loop, while the limits of a match are the same.
-    func matcher(_ rules: ContentRules) -> Matcher {
-        if let checks, checks.checks == rules.checks { return checks.matcher }
-        let matcher = Matcher(rules.checks)
-        checks = (rules.checks, matcher)
-        return matcher
-    }
-
     /// A client has come; the reply that sends it away, or nil.
     func opened(_ connection: FilterConnection, _ address: SocketAddress?) -> SMTPReply? {
         connections[ObjectIdentifier(connection)] = connection
@@ -180,7 +161,7 @@ final class FilterWorker: @unchecked Sendable {
             return SMTPReply(421, "4.7.0 Error: too many connections")
         }
         guard !isStopping else { return SMTPReply(421, "4.3.2 Error: the service is stopping") }
-        return bounds.hasRoom ? nil : SMTPReply(421, "4.3.1 Insufficient system storage")
+        return checks.hasRoom ? nil : SMTPReply(421, "4.3.1 Insufficient system storage")
     }
 
     func closed(_ connection: FilterConnection) {
@@ -192,17 +173,6 @@ final class FilterWorker: @unchecked Sendable {
         guard case .inet = settings.listen else { return true }
         guard let text = address?.ipAddress, let client = IPAddress(text) else { return false }
         return (settings.networks.isEmpty ? Self.loopback : settings.networks).contains { $0.contains(client) }
-    }
-
-    /// Logs what the rules have done, in the words of Postfix's cleanup.
-    func report(_ verdict: Verdict, _ session: SMTPServerSession) {
-        for match in verdict.matches where match.isLogged {
-            let text = String(decoding: match.content.prefix { $0 != 0x0a }, as: UTF8.self)
-            let action = String(decoding: match.action, as: UTF8.self)
-            let line = "filter: \(session.summary): \(match.subject.rawValue) \(match.location): \(action): \(text)"
-            if let fault = match.fault { log.warning("\(line): \(fault)") } else { log.info(line) }
-        }
-        for note in verdict.notes { log.info("filter: \(session.summary): \(note)") }
     }
 
     private static func hostName() -> [UInt8] {

@@ -3,10 +3,11 @@ package import Filter
 package import NIOCore
 internal import NIOPosix
 
-/// All filter listeners: their event loops, which are not the policy server's, the threads that wait for the disk, and
-/// the rules that hold now.
-package final class FilterService: Sendable {
-    private let listeners: [FilterListener]
+/// All listeners that take messages, filters and milters: their event loops, which are not the policy server's, the
+/// threads that wait for the disk, and the rules that hold now.
+package final class ContentService: Sendable {
+    private let filters: [FilterListener]
+    private let milter: MilterListener?
     private let group: MultiThreadedEventLoopGroup
     private let threads: NIOThreadPool
     private let rules: RulesInUse
@@ -14,9 +15,9 @@ package final class FilterService: Sendable {
 
     private static let diskThreads = 2
 
-    /// nil where no filter is configured.
-    package init?(_ configuration: Configuration, rules: ContentRules, log: EventLog) {
-        guard !configuration.listen.filter.isEmpty else { return nil }
+    /// nil where neither a filter nor a milter is configured.
+    package init?(_ configuration: Configuration, rules: ContentRules, host: LedgerHost, log: EventLog) {
+        guard !configuration.listen.filter.isEmpty || !configuration.listen.milter.isEmpty else { return nil }
         group = MultiThreadedEventLoopGroup(numberOfThreads: max(1, System.coreCount))
         threads = NIOThreadPool(numberOfThreads: Self.diskThreads)
         let inUse = RulesInUse(rules)
@@ -25,15 +26,21 @@ package final class FilterService: Sendable {
         let filter = configuration.filter
         let bounds = ContentBounds(
             directory: filter.spool, mostMemory: filter.mostMemory << 20, mostSpool: filter.mostSpool << 20)
-        listeners = configuration.listen.filter.map { [group, threads] settings in
+        filters = configuration.listen.filter.map { [group, threads] settings in
             FilterListener(
                 settings, mostConnections: filter.connections, bounds: bounds, group: group, threads: threads,
                 rules: { inUse.current }, log: log)
         }
+        milter =
+            configuration.listen.milter.isEmpty
+            ? nil
+            : MilterListener(
+                configuration, bounds: bounds, group: group, threads: threads, host: host, rules: { inUse.current }, log: log)
     }
 
-    /// Rules for the messages that begin from now on; those under way keep theirs.
-    package func use(_ rules: ContentRules) {
+    /// Rules and settings for the messages that begin from now on; those under way keep theirs.
+    package func reload(_ configuration: Configuration, rules: ContentRules) {
+        milter?.reload(configuration)
         self.rules.replace(with: rules) { [log] in
             if !rules.areFew { log.notice("the reloaded checks are compiled, and hold for new messages") }
         }
@@ -43,13 +50,15 @@ package final class FilterService: Sendable {
     /// - Throws: `ListenerFailure`.
     package func listen(inherited: inout [String: Int32]) async throws {
         threads.start()
-        for listener in listeners { try await listener.listen(inherited: &inherited) }
+        for filter in filters { try await filter.listen(inherited: &inherited) }
+        try await milter?.listen(inherited: &inherited)
     }
 
     /// Finishes what is under way by `deadline`, and defers the rest.
     package func stop(by deadline: NIODeadline) async {
         await withTaskGroup(of: Void.self) { group in
-            for listener in listeners { group.addTask { await listener.stop(by: deadline) } }
+            for filter in filters { group.addTask { await filter.stop(by: deadline) } }
+            group.addTask { [milter] in await milter?.stop(by: deadline) }
         }
         try? await group.shutdownGracefully()
         try? await threads.shutdownGracefully()

@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0
+internal import Filter
+internal import NIOCore
+internal import NIOPosix
+internal import Rules
+
+/// What the connections of one event loop check messages with. Belongs to that loop.
+final class MessageChecks {
+    /// Those that hold now; asked at each message.
+    let rules: @Sendable () -> ContentRules
+    private let eventLoop: any EventLoop
+    private let bounds: ContentBounds
+    private let threads: NIOThreadPool
+    private let log: EventLog
+    private var inUse: (checks: ContentChecks, matcher: Matcher)?
+
+    init(
+        eventLoop: any EventLoop, bounds: ContentBounds, threads: NIOThreadPool,
+        rules: @escaping @Sendable () -> ContentRules, log: EventLog
+    ) {
+        self.eventLoop = eventLoop
+        self.bounds = bounds
+        self.threads = threads
+        self.rules = rules
+        self.log = log
+    }
+
+    /// Whether a new message has any chance.
+    var hasRoom: Bool { bounds.hasRoom }
+
+    func makeContent() -> ReceivedContent {
+        ReceivedContent(bounds: bounds, threads: threads, eventLoop: eventLoop)
+    }
+
+    func makeFilter(_ rules: ContentRules) -> MessageFilter {
+        MessageFilter(rules, matcher: matcher(rules.checks))
+    }
+
+    /// One for all connections of this loop, while the limits of a match are the same.
+    private func matcher(_ checks: ContentChecks) -> Matcher {
+        if let inUse, inUse.checks == checks { return inUse.matcher }
+        let matcher = Matcher(checks)
+        inUse = (checks, matcher)
+        return matcher
+    }
+
+    /// Logs what the rules have done, in the words of Postfix's cleanup.
+    ///
+    /// - Parameter origin: what names the message.
+    func report(_ verdict: Verdict, _ origin: @autoclosure () -> String) {
+        guard !verdict.matches.isEmpty || !verdict.notes.isEmpty else { return }
+        let origin = origin()
+        for match in verdict.matches where match.isLogged {
+            let text = String(decoding: match.content.prefix { $0 != 0x0a }, as: UTF8.self)
+            let action = String(decoding: match.action, as: UTF8.self)
+            let line = "\(origin): \(match.subject.rawValue) \(match.location): \(action): \(text)"
+            if let fault = match.fault { log.warning("\(line): \(fault)") } else { log.info(line) }
+        }
+        for note in verdict.notes { log.info("\(origin): \(note)") }
+    }
+}

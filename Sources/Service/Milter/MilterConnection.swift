@@ -1,0 +1,542 @@
+// SPDX-License-Identifier: Apache-2.0
+internal import Filter
+internal import Glibc
+internal import Limits
+internal import MailSyntax
+internal import NIOCore
+internal import Rules
+internal import Wire
+
+/// One connection of an MTA: joins its session with the checks and the ledger.
+///
+///     MAIL, RCPT   kept; a recipient is asked of the ledger where limits are
+///     headers      checked as they come
+///     body         checked as it comes; kept only where a rule may change it
+///     the end      the ledger settles what was charged, then the edits and the last word go out together
+///
+/// A message that is given up before its end costs nothing but what its recipients were charged.
+final class MilterConnection: ChannelDuplexHandler {
+    typealias InboundIn = ByteBuffer
+    typealias OutboundIn = ByteBuffer
+    typealias OutboundOut = ByteBuffer
+
+    /// What is known of the message under way.
+    private struct Message {
+        /// With its brackets.
+        var sender: [UInt8] = []
+        var declaredSize: [UInt8] = []
+        /// With their brackets; those that were not refused.
+        var recipients: [[UInt8]] = []
+        var recipientBytes = 0
+        var question: MilterQuestion
+        /// What the ledger calls it, once it was charged.
+        var charged: UInt64?
+        var hasHeadersEnded = false
+        var bodyStart = 0
+        /// What limits said that is carried out at the end.
+        var holdReason: [UInt8]?
+        var isDiscarded = false
+        /// Why a recipient of a message from sendmail(1) could not be had.
+        var localRefusal: [UInt8]?
+        var prepended: [(name: [UInt8], value: [UInt8])] = []
+        var redirect: [UInt8]?
+        var bcc: [[UInt8]] = []
+    }
+
+    private let worker: MilterWorker
+    private var context: ChannelHandlerContext?
+    private var session: MilterSession
+    private var settings: MilterSettings
+    private var rules: ContentRules
+    private let name: String
+    private var messages: UInt64 = 0
+    private var client = MilterSession.Client()
+    private var helo: [UInt8] = []
+    private var message: Message?
+    private var headers = MilterHeaders()
+    private var filter: MessageFilter?
+    private var content: ReceivedContent?
+
+    /// The ledger or the disk is at work.
+    private var isWaiting = false
+    private var isPumping = false
+    private var isTCP = false
+    private var readIsWaiting = false
+    private(set) var activeSince = NIODeadline.now()
+
+    /// Packets that are read before earlier ones are done with.
+    private static let mostWaiting = 512 << 10
+    private static let mostRecipientBytes = 4 << 20
+    /// Bytes of a body that are read from a spool file at a time.
+    private static let pieceSize = 128 << 10
+    /// RFC 1870
+    private static let sizeParameter = "SIZE="
+
+    init(worker: MilterWorker) {
+        self.worker = worker
+        settings = worker.shared.settings
+        rules = worker.checks.rules()
+        session = MilterSession(wanting: MilterTerms(rules, settings))
+        name = worker.shared.makeName()
+    }
+
+    // MARK: The MTA
+
+    func channelActive(context: ChannelHandlerContext) {
+        self.context = context
+        if case .v4? = context.remoteAddress { isTCP = true }
+        if case .v6? = context.remoteAddress { isTCP = true }
+        if !worker.opened(self) { close() }
+    }
+
+    func channelInactive(context: ChannelHandlerContext) {
+        self.context = nil
+        worker.closed(self)
+        abandon()
+    }
+
+    func errorCaught(context: ChannelHandlerContext, error: any Error) {
+        // Resets and time-outs of the peer; what matters of them shows in channelInactive.
+        context.close(promise: nil)
+    }
+
+    func channelRead(context: ChannelHandlerContext, data: NIOAny) {
+        session.receive(unwrapInboundIn(data))
+        activeSince = .now()
+        pump()
+    }
+
+    func channelReadComplete(context: ChannelHandlerContext) {
+        // What the MTA sends without waiting for an answer it sends in small pieces, each after the acknowledgement of the
+        // last (Nagle): so that comes at once. The kernel forgets it, and is told again.
+        if isTCP {
+            try? context.channel.syncOptions?.setOption(
+                ChannelOptions.Types.SocketOption(level: .tcp, name: .init(rawValue: TCP_QUICKACK)), value: 1)
+        }
+    }
+
+    func read(context: ChannelHandlerContext) {
+        if mayRead { context.read() } else { readIsWaiting = true }
+    }
+
+    func channelWritabilityChanged(context: ChannelHandlerContext) {
+        pump()
+        context.fireChannelWritabilityChanged()
+    }
+
+    private var mayRead: Bool {
+        (!isWaiting || session.waitingBytes < Self.mostWaiting) && context?.channel.isWritable ?? false
+    }
+
+    func close() { context?.close(promise: nil) }
+
+    func closeIfIdle() {
+        if session.isIdle, !isWaiting { close() }
+    }
+
+    /// Takes what has come as far as it goes, then lets the answers go together.
+    private func pump() {
+        guard context != nil, !isPumping else { return }
+        isPumping = true
+        do throws(MilterFault) {
+            while !isWaiting, context != nil, let event = try session.next() { try take(event) }
+        } catch {
+            worker.log.complain(.malformedRequest, "closed the milter connection of \(peer): \(error.text)")
+            isPumping = false
+            return close()
+        }
+        isPumping = false
+        flush()
+        if worker.isStopping { closeIfIdle() }
+        if readIsWaiting, mayRead {
+            readIsWaiting = false
+            context?.read()
+        }
+    }
+
+    private func flush() {
+        guard let context, session.output.readableBytes > 0 else { return }
+        let output = session.output
+        session.output = ByteBuffer()
+        context.writeAndFlush(wrapOutboundOut(output), promise: nil)
+    }
+
+    private var peer: String {
+        context?.remoteAddress?.ipAddress ?? "an MTA"
+    }
+
+    private func take(_ event: MilterSession.Event) throws(MilterFault) {
+        switch event {
+        case .connect(let client):
+            self.client = client
+            helo = []
+            goOn()
+        case .helo(let name):
+            helo = name
+            goOn()
+        case .mail(let sender, let parameters):
+            abandon()
+            begin(sender, parameters)
+            goOn()
+        case .recipient(let address): try take(recipient: address)
+        case .header(let name, let value):
+            name.withUnsafeReadableBytes { name in value.withUnsafeReadableBytes { value in take(header: name, value) } }
+            goOn()
+        case .body(let piece): take(body: piece)
+        case .endOfMessage: finish()
+        case .abort: abandon()
+        case .other: goOn()
+        case .quit: close()
+        }
+    }
+
+    /// Says that nothing speaks against it, where that has to be said.
+    private func goOn() {
+        if session.needsReply { session.output.writeMilterContinue() }
+    }
+
+    // MARK: The envelope
+
+    private func begin(_ sender: [UInt8], _ parameters: [[UInt8]]) {
+        let (newSettings, newRules) = (worker.shared.settings, worker.checks.rules())
+        // Rules that need what this connection was not negotiated for wait for the next one.
+        if newRules !== rules || newSettings.asksLimits != settings.asksLimits, let terms = session.terms,
+            MilterTerms(newRules, newSettings).isCovered(by: terms, missing: session.missingActions)
+        {
+            rules = newRules
+            settings = newSettings
+        } else if newSettings.asksLimits == settings.asksLimits, newSettings.canonicalises == settings.canonicalises {
+            settings = newSettings
+        }
+        let filter = filter ?? worker.checks.makeFilter(rules)
+        self.filter = filter
+        filter.begin(rules)
+        headers.removeAll()
+        let size = parameters.first { String(decoding: $0.prefix(Self.sizeParameter.utf8.count), as: UTF8.self).uppercased() == Self.sizeParameter }
+        var question = MilterQuestion(
+            state: .recipient, attributes: [], sender: sender, instance: Array("\(name).\(messages)".utf8), transaction: nil, session: nil)
+        messages += 1
+        if !isLocal, !client.address.isEmpty, client.port != 0 {
+            question.session = PolicySessions.key(address: client.address, port: String(client.port).utf8)
+        }
+        message = Message(sender: sender, declaredSize: size.map { Array($0.dropFirst(Self.sizeParameter.utf8.count)) } ?? [], question: question)
+    }
+
+    /// From sendmail(1), which Postfix tells as a client of its own host without a port.
+    private var isLocal: Bool {
+        client.port == 0 && (client.address.isEmpty || client.address.elementsEqual("127.0.0.1".utf8) || client.address.elementsEqual("::1".utf8))
+    }
+
+    private func take(recipient: [UInt8]) throws(MilterFault) {
+        message!.recipients.append(recipient)
+        message!.recipientBytes += recipient.count + MemoryLayout<[UInt8]>.stride
+        guard message!.recipientBytes <= Self.mostRecipientBytes else { throw .tooMuch }
+        guard settings.asksLimits else { return goOn() }
+        var question = message!.question
+        question.attributes = attributes(recipient: recipient, count: 0, size: message!.declaredSize)
+        ask(question) { connection, answer in connection.answered(answer, recipient: recipient) }
+    }
+
+    private func answered(_ answer: MilterAnswer, recipient: [UInt8]) {
+        switch answer {
+        case .isCharged(let transaction): message?.question.transaction = transaction
+        case .decision(let action, let transaction):
+            if transaction != 0 { message?.charged = transaction }
+            switch action {
+            case .refuse(let reply) where isLocal: message?.localRefusal = message?.localRefusal ?? reply
+            case .refuse(let reply):
+                message?.recipients.removeLast()
+                return session.needsReply ? session.output.writeMilterReply(reply) : ()
+            default: keep(action)
+            }
+        }
+        goOn()
+    }
+
+    /// Keeps what is carried out at the end of the message.
+    private func keep(_ action: AccessAction?) {
+        switch action {
+        case .discard: message?.isDiscarded = true
+        case .hold(let reason): message?.holdReason = message?.holdReason ?? reason
+        case .prepend(let name, let value): message?.prepended.append((name, value))
+        case .redirect(let address): message?.redirect = address
+        case .bcc(let address): message?.bcc.append(address)
+        case .pass, .refuse, nil: break
+        }
+    }
+
+    private func attributes(recipient: [UInt8], count: Int, size: [UInt8]) -> [UInt8] {
+        var text: [UInt8] = []
+        text.reserveCapacity(512)
+        text.appendAttribute("protocol_name", (isLocal ? "local" : "ESMTP").utf8)
+        text.appendAttribute("client_address", client.address)
+        text.appendAttribute("client_name", client.name)
+        if client.port != 0 { text.appendAttribute("client_port", String(client.port).utf8) }
+        text.appendAttribute("helo_name", helo)
+        text.appendAttribute("recipient", recipient.withoutBrackets)
+        text.appendAttribute("recipient_count", String(count).utf8)
+        text.appendAttribute("size", size)
+        for (name, macro) in Self.macroAttributes {
+            if let value = session.macro(macro) { text.appendAttribute(name, value) }
+        }
+        if isLocal, let sender = message?.sender.withoutBrackets,
+            let userID = settings.accounts.userID(of: sender, host: session.macro("j") ?? [])
+        {
+            text.appendAttribute("uid", userID)
+        }
+        return text
+    }
+
+    private static let macroAttributes: [(StaticString, String)] = [
+        ("queue_id", "i"), ("reverse_client_name", "client_ptr"), ("server_address", "daemon_addr"), ("server_port", "daemon_port"),
+        ("sasl_method", "auth_type"), ("sasl_username", "auth_authen"), ("sasl_sender", "auth_author"),
+        ("encryption_protocol", "tls_version"), ("encryption_cipher", "cipher"), ("encryption_keysize", "cipher_bits"),
+        ("ccert_subject", "cert_subject"), ("ccert_issuer", "cert_issuer"),
+    ]
+
+    /// Asks the ledger; nothing else is taken until it has answered.
+    private func ask(_ question: MilterQuestion, _ then: @escaping @Sendable (MilterConnection, MilterAnswer) -> Void) {
+        isWaiting = true
+        let own = NIOLoopBound(self, eventLoop: worker.eventLoop)
+        worker.host.ask(question) { answer in
+            own.eventLoop.execute {
+                let connection = own.value
+                connection.isWaiting = false
+                guard connection.context != nil, connection.message != nil else { return }
+                then(connection, answer)
+                connection.pump()
+            }
+        }
+    }
+
+    // MARK: The content
+
+    private func take(header name: UnsafeRawBufferPointer, _ value: UnsafeRawBufferPointer) {
+        guard let filter, message != nil, !name.isEmpty, name.allSatisfy({ 0x20 < $0 && $0 < 0x7f && $0 != UInt8(ascii: ":") }) else {
+            return
+        }
+        headers.append(name)
+        guard !filter.isDecided else { return }
+        if session.terms?.options.contains(.leadingSpace) ?? false {
+            filter.addHeader(name: name, value: value)
+        } else {
+            Array([0x20] + value).withUnsafeBytes { filter.addHeader(name: name, value: $0) }
+        }
+    }
+
+    private func endHeaders() {
+        guard let filter, !(message?.hasHeadersEnded ?? true) else { return }
+        message?.hasHeadersEnded = true
+        filter.endHeaders()
+        message?.bodyStart = filter.count
+    }
+
+    private func take(body piece: ByteBuffer) {
+        endHeaders()
+        guard let filter, message != nil, !filter.isDecided else { return goOn() }
+        piece.withUnsafeReadableBytes { filter.update($0) }
+        guard rules.editsBody, session.terms?.actions.contains(.changeBody) ?? false else { return goOn() }
+        keep(piece, isEnd: false) { $0.goOn() }
+    }
+
+    /// Keeps content that a rule may change yet.
+    private func keep(_ piece: ByteBuffer, isEnd: Bool, _ then: @escaping (MilterConnection) -> Void) {
+        var piece = piece
+        let content = content ?? worker.checks.makeContent()
+        if self.content == nil { content.begin(most: .max) }
+        self.content = content
+        if content.failure == nil { content.buffer.writeBuffer(&piece) }
+        content.takeNew { _ in }
+        guard let writing = content.settle(isEnd: isEnd) else { return then(self) }
+        isWaiting = true
+        writing.assumeIsolated().whenComplete { [self] _ in
+            isWaiting = false
+            guard context != nil, message != nil else { return }
+            then(self)
+            pump()
+        }
+    }
+
+    // MARK: The end
+
+    private func finish() {
+        guard let filter, message != nil else { return goOn() }
+        endHeaders()
+        let verdict = filter.finish()
+        worker.checks.report(verdict, origin)
+        switch verdict.disposition {
+        case .refuse(let refusal):
+            end { $0.writeMilterReply(Array("\(refusal.code) ".utf8) + refusal.text) }
+        case .discard:
+            end { $0.writeMilterDiscard() }
+        case .accept:
+            settle(verdict)
+        }
+    }
+
+    /// Lets the ledger know what was accepted, and asks it for a last word.
+    private func settle(_ verdict: Verdict) {
+        guard settings.asksLimits, let message else { return conclude(verdict) }
+        if let refusal = message.localRefusal { return refuseLocal(verdict, refusal) }
+        var question = message.question
+        question.state = .endOfMessage
+        let only = message.recipients.count == 1 ? message.recipients[0] : []
+        question.attributes = attributes(recipient: only, count: message.recipients.count, size: Array(String(filter?.count ?? 0).utf8))
+        ask(question) { connection, answer in
+            guard case .decision(let action, _) = answer else { return connection.conclude(verdict) }
+            switch action {
+            case .refuse(let reply) where connection.isLocal: connection.refuseLocal(verdict, reply)
+            case .refuse(let reply): connection.end { $0.writeMilterReply(reply) }
+            default:
+                connection.keep(action)
+                connection.conclude(verdict)
+            }
+        }
+    }
+
+    /// A message from sendmail(1) is over a limit: nobody is there to be told, so it is held, or comes again.
+    private func refuseLocal(_ verdict: Verdict, _ reply: [UInt8]) {
+        let text = String(decoding: reply, as: UTF8.self)
+        switch settings.localOver {
+        case .hold:
+            worker.log.notice("\(origin): held: \(text)")
+            message?.holdReason = Array(reply.dropFirst(4))
+            conclude(verdict)
+        case .defer:
+            worker.log.notice("\(origin): deferred: \(text)")
+            if let charged = message?.charged { worker.host.giveBack(charged) }
+            end { $0.writeMilterReply("4".utf8 + reply.dropFirst().map { $0 }) }
+        }
+    }
+
+    /// Says what is to be done to the message.
+    private func conclude(_ verdict: Verdict) {
+        guard let message, let terms = session.terms else { return }
+        if message.isDiscarded { return end { $0.writeMilterDiscard() } }
+        var verdict = verdict
+        verdict.redirect = verdict.redirect ?? message.redirect
+        verdict.bcc += message.bcc
+        var edits = MilterEdits(verdict: verdict, bodyStart: message.bodyStart, recipients: message.recipients)
+        edits.holdReason = message.holdReason
+        edits.prepended = message.prepended
+        if settings.canonicalises { canonicalise(&edits, message) }
+        guard edits.canName(headers), edits.actions.isSubset(of: terms.actions) else {
+            return fail(edits.canName(headers) ? "the MTA does not grant the edits that it takes" : "there are more headers than can be named")
+        }
+        if !edits.bodyEdits.isEmpty, let failure = content?.failure {
+            if case .noRoom(let cause) = failure { return fail(cause) }
+            return fail("the body is too large")
+        }
+        edits.write(to: &session.output, headers: headers, hasLeadingSpace: terms.options.contains(.leadingSpace))
+        guard !edits.bodyEdits.isEmpty else { return end { $0.writeMilterContinue() } }
+        keep(ByteBuffer(), isEnd: true) { $0.replaceBody(edits.bodyEdits) }
+    }
+
+    private func canonicalise(_ edits: inout MilterEdits, _ message: Message) {
+        let sender = Self.canonical(message.sender)
+        if sender != message.sender { edits.canonicalSender = sender }
+        let recipients = message.recipients.map(Self.canonical)
+        if recipients != message.recipients { edits.canonicalRecipients = recipients }
+        for (old, new) in zip([message.sender] + message.recipients, [sender] + recipients) where old != new {
+            worker.log.info("\(origin): \(String(decoding: old, as: UTF8.self)) becomes \(String(decoding: new, as: UTF8.self))")
+        }
+    }
+
+    /// An address in brackets, in its canonical form; the null sender stays.
+    private static func canonical(_ address: [UInt8]) -> [UInt8] {
+        guard !address.withoutBrackets.isEmpty else { return address }
+        let canonical = address.withUnsafeBytes { CanonicalAddress($0) }
+        let domain = canonical.domain.isEmpty ? [] : [UInt8(ascii: "@")] + canonical.domain
+        return [UInt8(ascii: "<")] + canonical.localPart + domain + [UInt8(ascii: ">")]
+    }
+
+    /// The verdict can't be carried out; `on_failure` says what becomes of the message.
+    private func fail(_ cause: String) {
+        worker.log.complain(.noRoom, "\(origin): \(cause); the message is \(settings.onFailure == .dunno ? "let through as it is" : "deferred")")
+        let defers = settings.onFailure == .defer
+        end { defers ? $0.writeMilterTemporaryFailure() : $0.writeMilterContinue() }
+    }
+
+    private func replaceBody(_ edits: [Edit]) {
+        guard let content else { return }
+        var verdict = Verdict()
+        verdict.edits = edits
+        writeBody(verdict.pieces(of: content.count, lineEnd: .crlf)[...], MilterBody())
+    }
+
+    /// Writes the pieces that are left; those of a spool file when they have been read.
+    private func writeBody(_ pieces: ArraySlice<Verdict.Piece>, _ body: MilterBody) {
+        guard let content else { return }
+        var (pieces, body) = (pieces, body)
+        while let piece = pieces.popFirst() {
+            switch piece {
+            case .new(let text): text.withUnsafeBytes { body.write($0, to: &session.output) }
+            case .original(let range) where !content.isSpooled:
+                content.buffer.withUnsafeReadableBytes { body.write(UnsafeRawBufferPointer(rebasing: $0[range]), to: &session.output) }
+            case .original(var range):
+                if range.count > Self.pieceSize {
+                    pieces = [.original(range.lowerBound + Self.pieceSize..<range.upperBound)] + pieces
+                    range = range.lowerBound..<range.lowerBound + Self.pieceSize
+                }
+                return readBody(range, content, pieces, body)
+            }
+        }
+        body.finish(&session.output)
+        end { $0.writeMilterContinue() }
+    }
+
+    private func readBody(
+        _ range: Range<Int>, _ content: ReceivedContent, _ rest: ArraySlice<Verdict.Piece>, _ body: MilterBody
+    ) {
+        isWaiting = true
+        content.read(range).assumeIsolated().whenComplete { [self] result in
+            isWaiting = false
+            guard context != nil, message != nil else { return }
+            switch result {
+            case .failure(let error):
+                // Half of a new body is with the MTA: it must not take the message.
+                worker.log.complain(.noRoom, "\(origin): deferred: can't read a spool file: \(error)")
+                end { $0.writeMilterTemporaryFailure() }
+                pump()
+            case .success(let bytes):
+                var body = body
+                bytes.withUnsafeReadableBytes { body.write($0, to: &session.output) }
+                isWaiting = true
+                let output = session.output
+                session.output = ByteBuffer()
+                context?.writeAndFlush(wrapOutboundOut(output)).assumeIsolated().whenSuccess { [self] in
+                    isWaiting = false
+                    guard context != nil, message != nil else { return }
+                    writeBody(rest, body)
+                    pump()
+                }
+            }
+        }
+    }
+
+    /// Says the last word about the message.
+    private func end(_ write: (inout ByteBuffer) -> Void) {
+        write(&session.output)
+        forget()
+    }
+
+    /// The MTA has given the message up, or is gone.
+    private func abandon() {
+        guard let message else { return }
+        if settings.asksLimits { worker.host.abandon(message.question) }
+        forget()
+    }
+
+    private func forget() {
+        message = nil
+        content?.reset()
+        content = nil
+        session.endMessage()
+    }
+
+    /// `milter: 4ZkTx12345: from=<a@example.org>`, for logs.
+    private var origin: String {
+        let queueID = session.macro("i").map { String(decoding: $0, as: UTF8.self) } ?? "NOQUEUE"
+        return "milter: \(queueID): from=\(String(decoding: message?.sender ?? [], as: UTF8.self))"
+    }
+}

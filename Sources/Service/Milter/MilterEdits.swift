@@ -1,0 +1,174 @@
+// SPDX-License-Identifier: Apache-2.0
+internal import Filter
+internal import NIOCore
+internal import Wire
+
+/// The headers of a message as a milter counts them.
+struct MilterHeaders {
+    private var names: [UInt8] = []
+    private var ends: [Int] = []
+    /// There were more than are kept; those can't be named.
+    private(set) var isCut = false
+
+    private static let most = 65_536
+    private static let mostBytes = 1 << 20
+
+    mutating func append(_ name: UnsafeRawBufferPointer) {
+        guard ends.count < Self.most, names.count + name.count <= Self.mostBytes else {
+            isCut = true
+            return
+        }
+        for byte in name { names.append(byte &- UInt8(ascii: "A") < 26 ? byte | 0x20 : byte) }
+        ends.append(names.count)
+    }
+
+    mutating func removeAll() {
+        names.removeAll(keepingCapacity: true)
+        ends.removeAll(keepingCapacity: true)
+        isCut = false
+    }
+
+    func has(_ ordinal: Int) -> Bool { ends.indices.contains(ordinal) }
+
+    /// In lower case.
+    func name(_ ordinal: Int) -> ArraySlice<UInt8> { names[(ordinal == 0 ? 0 : ends[ordinal - 1])..<ends[ordinal]] }
+
+    /// Which of the headers of its name this is, from 1.
+    func index(_ ordinal: Int) -> Int {
+        let name = name(ordinal)
+        return 1 + (0..<ordinal).count { self.name($0).elementsEqual(name) }
+    }
+}
+
+/// What a verdict asks of the MTA, in milter terms. Nothing here waits, and nothing is written that can't be carried out.
+struct MilterEdits {
+    let verdict: Verdict
+    /// The body begins here in what the verdict's ranges count.
+    let bodyStart: Int
+    /// With brackets, as the MTA named them.
+    let recipients: [[UInt8]]
+    /// nil where they stay; else the new one for each of `recipients`.
+    var canonicalRecipients: [[UInt8]]?
+    var canonicalSender: [UInt8]?
+    /// Beyond what the verdict says, by limits.
+    var holdReason: [UInt8]?
+    var prepended: [(name: [UInt8], value: [UInt8])] = []
+
+    private var headerEdits: [Edit] { verdict.edits.filter { $0.header != nil } }
+    /// Edits of the body, by its own offsets.
+    var bodyEdits: [Edit] {
+        verdict.edits.compactMap { edit in
+            guard edit.header == nil, edit.range.lowerBound >= bodyStart else { return nil }
+            var edit = edit
+            edit.range = edit.range.lowerBound - bodyStart..<edit.range.upperBound - bodyStart
+            return edit
+        }
+    }
+
+    /// What the MTA must have granted.
+    var actions: MilterActions {
+        var actions = MilterActions()
+        if !headerEdits.isEmpty { actions.insert(.changeHeaders) }
+        if !prepended.isEmpty || headerEdits.contains(where: { !$0.replacement.isEmpty }) { actions.insert(.addHeaders) }
+        if !bodyEdits.isEmpty { actions.insert(.changeBody) }
+        if verdict.isHeld || holdReason != nil { actions.insert(.quarantine) }
+        if verdict.redirect != nil || !verdict.bcc.isEmpty || canonicalRecipients != nil { actions.insert(.addRecipients) }
+        if verdict.redirect != nil || canonicalRecipients != nil { actions.insert(.deleteRecipients) }
+        if canonicalSender != nil { actions.insert(.changeSender) }
+        return actions
+    }
+
+    /// Whether all headers that are to be changed can be named.
+    func canName(_ headers: MilterHeaders) -> Bool {
+        headerEdits.allSatisfy { headers.has($0.header!) }
+    }
+
+    /// Writes all but the body and the last word.
+    func write(to output: inout ByteBuffer, headers: MilterHeaders, hasLeadingSpace: Bool) {
+        // From the last to the first: so what is put in or taken out moves none that is still to be named.
+        for edit in headerEdits.reversed() { write(edit, to: &output, headers, hasLeadingSpace) }
+        for (name, value) in prepended.reversed() {
+            output.writeMilterInsert(header: name, at: 0, value: Self.value(value[...], hasLeadingSpace))
+        }
+        if let canonicalSender { output.writeMilterChange(sender: canonicalSender) }
+        if let redirect = verdict.redirect {
+            for recipient in recipients { Self.delete(recipient, from: &output) }
+            output.writeMilterAdd(recipient: Self.bracketed(redirect))
+        } else {
+            for (old, new) in zip(recipients, canonicalRecipients ?? recipients) where old != new {
+                Self.delete(old, from: &output)
+                output.writeMilterAdd(recipient: new)
+            }
+            for address in verdict.bcc { output.writeMilterAdd(recipient: Self.bracketed(address)) }
+        }
+        if let holdReason {
+            output.writeMilterQuarantine(holdReason)
+        } else if verdict.isHeld {
+            output.writeMilterQuarantine("header or body check".utf8)
+        }
+    }
+
+    /// A recipient with a source route is one without to Postfix (tok822_parse.c), and found by that name only.
+    private static func delete(_ recipient: [UInt8], from output: inout ByteBuffer) {
+        output.writeMilterDelete(recipient: recipient)
+        guard recipient.starts(with: "<@".utf8), let colon = recipient.firstIndex(of: UInt8(ascii: ":")) else { return }
+        output.writeMilterDelete(recipient: [UInt8(ascii: "<")] + recipient[(colon + 1)...])
+    }
+
+    private func write(_ edit: Edit, to output: inout ByteBuffer, _ headers: MilterHeaders, _ hasLeadingSpace: Bool) {
+        guard let ordinal = edit.header else { return }
+        let name = headers.name(ordinal)
+        guard !edit.replacement.isEmpty else {
+            return output.writeMilterChange(header: name, headers.index(ordinal), to: [])
+        }
+        let newName = edit.replacement.prefix { $0 != UInt8(ascii: ":") }
+        let value = Self.value(Self.withoutLineEnd(edit.replacement[newName.endIndex...].dropFirst()), hasLeadingSpace)
+        if !edit.range.isEmpty, newName.count == name.count, newName.map({ $0 &- UInt8(ascii: "A") < 26 ? $0 | 0x20 : $0 }) == Array(name),
+            !value.isEmpty
+        {
+            return output.writeMilterChange(header: newName, headers.index(ordinal), to: value)
+        }
+        if !edit.range.isEmpty { output.writeMilterChange(header: name, headers.index(ordinal), to: []) }
+        // The MTA's own Received: is the first of all.
+        output.writeMilterInsert(header: newName, at: ordinal + 1, value: value)
+    }
+
+    private static func withoutLineEnd(_ text: ArraySlice<UInt8>) -> ArraySlice<UInt8> {
+        text.last == 0x0a ? text.dropLast() : text
+    }
+
+    /// What is behind the colon, as the MTA wants it: without negotiation it adds the space by itself.
+    private static func value(_ text: ArraySlice<UInt8>, _ hasLeadingSpace: Bool) -> ArraySlice<UInt8> {
+        !hasLeadingSpace && text.first == UInt8(ascii: " ") ? text.dropFirst() : text
+    }
+
+    private static func bracketed(_ address: [UInt8]) -> [UInt8] {
+        address.first == UInt8(ascii: "<") ? address : [UInt8(ascii: "<")] + address + [UInt8(ascii: ">")]
+    }
+}
+
+/// A new body, written in packets as large as the protocol has them.
+struct MilterBody {
+    private var pending = ByteBuffer()
+    private var isWritten = false
+
+    mutating func write(_ bytes: UnsafeRawBufferPointer, to output: inout ByteBuffer) {
+        pending.writeBytes(bytes)
+        while pending.readableBytes >= MilterSession.largestChunk { writePacket(&output) }
+    }
+
+    mutating func finish(_ output: inout ByteBuffer) {
+        // Nothing at all would leave the old body.
+        if pending.readableBytes > 0 || !isWritten { writePacket(&output) }
+    }
+
+    private mutating func writePacket(_ output: inout ByteBuffer) {
+        isWritten = true
+        var piece = pending.readSlice(length: min(pending.readableBytes, MilterSession.largestChunk))!
+        piece.readWithUnsafeReadableBytes { bytes in
+            output.writeMilterBody(bytes)
+            return bytes.count
+        }
+        pending.discardReadBytes()
+    }
+}

@@ -1,0 +1,228 @@
+// SPDX-License-Identifier: Apache-2.0
+internal import Filter
+internal import Glibc
+internal import Limits
+internal import NIOCore
+internal import NIOPosix
+internal import Rules
+internal import Synchronization
+internal import Wire
+
+/// The milter (MILTER_README): the MTA hands over each message once, before it is queued, and is answered with edits.
+///
+/// Each event loop has connections of its own, and a matcher; what the limits say is asked of the ledger's loop.
+///
+/// Security: a client is an MTA of the operator's, and what it relays is of strangers: packets, macros, recipients and
+/// content are bounded, and bytes that are no milter protocol end that one connection.
+///
+/// Sendable, unchecked: `channels` is changed before the service is ready, and read when it stops.
+final class MilterListener: @unchecked Sendable {
+    private let endpoints: [Configuration.Endpoint]
+    private let group: MultiThreadedEventLoopGroup
+    private let workers: [MilterWorker]
+    private let shared: MilterShared
+    private var channels: [any Channel] = []
+
+    private static let backlog: Int32 = 4096
+    private static let sweepInterval: TimeAmount = .seconds(60)
+
+    /// - Parameter rules: those that hold now; asked at each message.
+    init(
+        _ configuration: Configuration, bounds: ContentBounds, group: MultiThreadedEventLoopGroup, threads: NIOThreadPool,
+        host: LedgerHost, rules: @escaping @Sendable () -> ContentRules, log: EventLog
+    ) {
+        endpoints = configuration.listen.milter
+        self.group = group
+        let shared = MilterShared(MilterSettings(configuration))
+        self.shared = shared
+        workers = group.makeIterator().map { loop in
+            MilterWorker(
+                eventLoop: loop, shared: shared, host: host,
+                checks: MessageChecks(eventLoop: loop, bounds: bounds, threads: threads, rules: rules, log: log), log: log)
+        }
+    }
+
+    func reload(_ configuration: Configuration) {
+        shared.settings = MilterSettings(configuration)
+    }
+
+    /// Starts to listen.
+    ///
+    /// - Parameter inherited: sockets by their addresses; those that are used are taken out.
+    /// - Throws: `ListenerFailure`.
+    func listen(inherited: inout [String: Int32]) async throws {
+        let workers = workers
+        let bootstrap = ServerBootstrap(group: group)
+            .serverChannelOption(.backlog, value: Self.backlog)
+            .serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
+            .serverChannelInitializer { channel in
+                // Out of file descriptors: waits for a second instead of spinning.
+                channel.eventLoop.makeCompletedFuture {
+                    try channel.pipeline.syncOperations.addHandler(AcceptBackoffHandler())
+                }
+            }
+            .childChannelInitializer { channel in
+                channel.eventLoop.makeCompletedFuture {
+                    guard let worker = workers.first(where: { $0.eventLoop === channel.eventLoop }) else {
+                        preconditionFailure("a channel of another group")
+                    }
+                    try channel.pipeline.syncOperations.addHandler(MilterConnection(worker: worker))
+                }
+            }
+        for endpoint in endpoints {
+            channels.append(try await bootstrap.listen(on: endpoint, key: "listen.milter", inherited: &inherited))
+        }
+        for worker in workers {
+            worker.eventLoop.scheduleRepeatedTask(initialDelay: Self.sweepInterval, delay: Self.sweepInterval) { _ in worker.sweep() }
+        }
+    }
+
+    /// Lets messages that have begun be finished, takes no further ones, and closes what is left at `deadline`.
+    func stop(by deadline: NIODeadline) async {
+        for channel in channels { try? await channel.close().get() }
+        for worker in workers { try? await worker.eventLoop.submit { worker.beginStop() }.get() }
+        while shared.open.load(ordering: .relaxed) > 0, NIODeadline.now() < deadline {
+            try? await Task.sleep(for: .milliseconds(10))
+        }
+        for worker in workers { try? await worker.eventLoop.submit { worker.endStop() }.get() }
+    }
+}
+
+/// What of the configuration holds for messages that begin from now on.
+struct MilterSettings: Sendable {
+    let connections: Int
+    let asksLimits: Bool
+    let localOver: Configuration.Milter.LocalOver
+    let canonicalises: Bool
+    let onFailure: Configuration.OnFailure
+    let accounts: LocalAccounts
+
+    init(_ configuration: Configuration) {
+        connections = configuration.milter.connections
+        asksLimits = configuration.milter.limits && !configuration.limits.isEmpty
+        localOver = configuration.milter.localOver
+        canonicalises = configuration.canonicalise == .envelope
+        onFailure = configuration.onFailure
+        accounts = LocalAccounts()
+    }
+}
+
+/// What all loops share.
+final class MilterShared: Sendable {
+    let open = Atomic(0)
+    private let held: Mutex<MilterSettings>
+    private let names = Atomic<UInt64>(0)
+    /// No other process gives messages the same names.
+    private let process = String(UInt64.random(in: .min ... .max), radix: 36)
+
+    init(_ settings: MilterSettings) {
+        held = Mutex(settings)
+    }
+
+    var settings: MilterSettings {
+        get { held.withLock { $0 } }
+        set { held.withLock { $0 = newValue } }
+    }
+
+    /// A name for a connection, which no other has had.
+    func makeName() -> String {
+        "milter.\(process).\(String(names.add(1, ordering: .relaxed).newValue, radix: 36))"
+    }
+}
+
+/// What one event loop has of the milter.
+///
+/// Sendable, unchecked: all state belongs to its event loop, on which every connection runs; what other threads touch
+/// (`eventLoop`) is constant.
+final class MilterWorker: @unchecked Sendable {
+    let eventLoop: any EventLoop
+    let host: LedgerHost
+    let checks: MessageChecks
+    let shared: MilterShared
+    let log: EventLog
+    private var connections: [ObjectIdentifier: MilterConnection] = [:]
+    private(set) var isStopping = false
+
+    /// libmilter's own time-out (MI_TIMEOUT): longer than any MTA waits for its client.
+    private static let timeout: TimeAmount = .seconds(7210)
+
+    init(eventLoop: any EventLoop, shared: MilterShared, host: LedgerHost, checks: MessageChecks, log: EventLog) {
+        self.eventLoop = eventLoop
+        self.shared = shared
+        self.host = host
+        self.checks = checks
+        self.log = log
+    }
+
+    /// An MTA has come; false where it is to go.
+    func opened(_ connection: MilterConnection) -> Bool {
+        connections[ObjectIdentifier(connection)] = connection
+        let most = shared.settings.connections
+        if shared.open.add(1, ordering: .relaxed).newValue > most {
+            log.complain(.tooManyConnections, "more than \(most) milter connections (milter.connections)")
+            return false
+        }
+        return !isStopping
+    }
+
+    func closed(_ connection: MilterConnection) {
+        guard connections.removeValue(forKey: ObjectIdentifier(connection)) != nil else { return }
+        shared.open.subtract(1, ordering: .relaxed)
+    }
+
+    func sweep() {
+        let oldest = NIODeadline.now() - Self.timeout
+        for connection in connections.values where connection.activeSince < oldest { connection.close() }
+    }
+
+    func beginStop() {
+        isStopping = true
+        for connection in connections.values { connection.closeIfIdle() }
+    }
+
+    func endStop() {
+        for connection in connections.values { connection.close() }
+    }
+}
+
+/// What a milter has to be told and granted for these rules and settings.
+extension MilterTerms {
+    init(_ rules: ContentRules, _ settings: MilterSettings) {
+        let strips = rules.checks.undisclosedRecipients == .strip
+        let hasRules = rules.lists.contains { !$0.list.isEmpty }
+        let readsParts = !rules.body.isEmpty || !rules.mimeHeader.isEmpty || !rules.nestedHeader.isEmpty
+        var actions: MilterActions = [.setMacros]
+        if hasRules || strips { actions.formUnion([.changeHeaders, .addHeaders, .addRecipients, .deleteRecipients, .quarantine]) }
+        if settings.asksLimits { actions.formUnion([.addHeaders, .addRecipients, .deleteRecipients, .quarantine]) }
+        if settings.canonicalises { actions.formUnion([.changeSender, .addRecipients, .deleteRecipients]) }
+        if rules.editsBody { actions.insert(.changeBody) }
+        var options: MilterOptions = [
+            .noData, .noUnknown, .noEndOfHeaders, .noReplyToConnect, .noReplyToHelo, .noReplyToMail, .noReplyToHeader, .noReplyToBody,
+            .leadingSpace,
+        ]
+        if !settings.asksLimits { options.formUnion([.noHelo, .noReplyToRecipient]) }
+        if !hasRules, !strips { options.insert(.noHeaders) }
+        if !readsParts { options.insert(.noBody) }
+        var macros: [MilterStage: String] = [.mail: "i", .recipient: "i", .data: "", .endOfHeaders: "", .endOfMessage: "i"]
+        if settings.asksLimits {
+            macros[.connect] = "j {client_ptr} {daemon_addr} {daemon_port}"
+            macros[.helo] = "{tls_version} {cipher} {cipher_bits} {cert_subject} {cert_issuer}"
+            macros[.mail] = "i {auth_type} {auth_authen} {auth_author}"
+        } else {
+            (macros[.connect], macros[.helo]) = ("", "")
+        }
+        self.init(actions: actions, options: options, macros: macros)
+    }
+
+    /// Whether a connection that was negotiated to `terms` carries what these ask for.
+    func isCovered(by terms: MilterTerms, missing: MilterActions) -> Bool {
+        let withheld: MilterOptions = [.noHelo, .noHeaders, .noBody, .noReplyToRecipient]
+        return actions.subtracting(missing).isSubset(of: terms.actions.union(.setMacros))
+            && terms.options.intersection(withheld).isSubset(of: options)
+    }
+}
+
+extension ContentRules {
+    /// Whether a rule may change what stands behind the message's own headers.
+    var editsBody: Bool { body.mayEdit || mimeHeader.mayEdit || nestedHeader.mayEdit }
+}

@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: Apache-2.0
+internal import Limits
+internal import MailSyntax
+
+/// The mail transactions that Postfix has asked the policy server about, by the client's connection: the milter, which is
+/// told of the same messages a moment later, charges none of them again.
+struct PolicySessions {
+    struct Transaction: Equatable {
+        let instance: [UInt8]
+        let sender: [UInt8]
+    }
+
+    private var recent: [[UInt8]: Transaction] = [:]
+    private var older: [[UInt8]: Transaction] = [:]
+
+    /// Beyond twice as many connections the oldest are forgotten.
+    private static let most = 32_768
+
+    /// Keeps what a request tells, if it is one about mail over a connection that has a name.
+    mutating func note(_ request: Attributes) {
+        guard !request.instance.isEmpty, !request.clientPort.isEmpty, !request.clientAddress.isEmpty else { return }
+        let key = Self.key(address: request.clientAddress, port: request.clientPort)
+        if let known = recent[key], known.instance.elementsEqual(request.instance) { return }
+        if recent.count >= Self.most {
+            older = recent
+            recent = [:]
+        }
+        recent[key] = Transaction(instance: Array(request.instance), sender: Array(request.sender))
+    }
+
+    /// The transaction of this connection's present message, if the policy server knows it.
+    ///
+    /// - Parameter sender: with brackets or without.
+    func transaction(_ key: [UInt8], sender: [UInt8]) -> Transaction? {
+        guard let known = recent[key] ?? older[key], Self.canonical(known.sender) == Self.canonical(sender) else { return nil }
+        return known
+    }
+
+    /// The message is over.
+    mutating func forget(_ key: [UInt8]) {
+        recent[key] = nil
+        older[key] = nil
+    }
+
+    static func key(address: some Sequence<UInt8>, port: some Sequence<UInt8>) -> [UInt8] {
+        Array(address) + [0] + Array(port)
+    }
+
+    private static func canonical(_ address: [UInt8]) -> CanonicalAddress {
+        address.withUnsafeBytes { CanonicalAddress($0) }
+    }
+}

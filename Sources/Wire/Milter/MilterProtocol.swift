@@ -1,0 +1,204 @@
+// SPDX-License-Identifier: Apache-2.0
+package import NIOCore
+
+/// The edits that a milter may ask for (SMFIF_*).
+package struct MilterActions: OptionSet, Equatable, Sendable {
+    package let rawValue: UInt32
+
+    package init(rawValue: UInt32) { self.rawValue = rawValue }
+
+    package static let addHeaders = Self(rawValue: 0x01)
+    package static let changeBody = Self(rawValue: 0x02)
+    package static let addRecipients = Self(rawValue: 0x04)
+    package static let deleteRecipients = Self(rawValue: 0x08)
+    package static let changeHeaders = Self(rawValue: 0x10)
+    package static let quarantine = Self(rawValue: 0x20)
+    package static let changeSender = Self(rawValue: 0x40)
+    /// Not an edit: the milter says which macros it wants.
+    package static let setMacros = Self(rawValue: 0x100)
+}
+
+/// What the MTA leaves out, and what it does not wait for (SMFIP_*).
+package struct MilterOptions: OptionSet, Equatable, Sendable {
+    package let rawValue: UInt32
+
+    package init(rawValue: UInt32) { self.rawValue = rawValue }
+
+    package static let noConnect = Self(rawValue: 0x1)
+    package static let noHelo = Self(rawValue: 0x2)
+    package static let noMail = Self(rawValue: 0x4)
+    package static let noRecipient = Self(rawValue: 0x8)
+    package static let noBody = Self(rawValue: 0x10)
+    package static let noHeaders = Self(rawValue: 0x20)
+    package static let noEndOfHeaders = Self(rawValue: 0x40)
+    package static let noReplyToHeader = Self(rawValue: 0x80)
+    package static let noUnknown = Self(rawValue: 0x100)
+    package static let noData = Self(rawValue: 0x200)
+    package static let noReplyToConnect = Self(rawValue: 0x1000)
+    package static let noReplyToHelo = Self(rawValue: 0x2000)
+    package static let noReplyToMail = Self(rawValue: 0x4000)
+    package static let noReplyToRecipient = Self(rawValue: 0x8000)
+    package static let noReplyToData = Self(rawValue: 0x1_0000)
+    package static let noReplyToUnknown = Self(rawValue: 0x2_0000)
+    package static let noReplyToEndOfHeaders = Self(rawValue: 0x4_0000)
+    package static let noReplyToBody = Self(rawValue: 0x8_0000)
+    /// Header values come with the space behind the colon, and are taken with it.
+    package static let leadingSpace = Self(rawValue: 0x10_0000)
+}
+
+/// The moments at which an MTA sends macros (SMFIM_*).
+package enum MilterStage: UInt32, Sendable {
+    case connect, helo, mail, recipient, data, endOfMessage, endOfHeaders
+}
+
+/// What one connection has been negotiated to be.
+package struct MilterTerms: Equatable, Sendable {
+    package static let newestVersion: UInt32 = 6
+    package static let oldestVersion: UInt32 = 2
+
+    package var version = newestVersion
+    package var actions: MilterActions
+    package var options: MilterOptions
+    /// Names of macros, divided by blanks; what an MTA can't be asked for it sends by its own configuration.
+    package var macros: [MilterStage: String]
+
+    package init(actions: MilterActions, options: MilterOptions, macros: [MilterStage: String] = [:]) {
+        self.actions = actions
+        self.options = options
+        self.macros = macros
+    }
+
+    /// What is left of it with an MTA that offers this much.
+    func limited(to version: UInt32, _ offeredActions: MilterActions, _ offeredOptions: MilterOptions) -> MilterTerms {
+        var terms = self
+        terms.version = min(version, Self.newestVersion)
+        terms.actions.formIntersection(offeredActions)
+        terms.options.formIntersection(offeredOptions)
+        if !terms.actions.contains(.setMacros) { terms.macros = [:] }
+        return terms
+    }
+}
+
+/// What ends the connection of an MTA: bytes that are no milter protocol.
+package enum MilterFault: Error, Equatable, Sendable {
+    /// A packet of no bytes, or of more than `MilterSession.longestPacket`.
+    case length(UInt32)
+    /// A packet that is cut short, lacks a NUL, or has bytes left over, by its command.
+    case malformed(UInt8)
+    case unknownCommand(UInt8)
+    /// A command that can't come at this point.
+    case outOfOrder(UInt8)
+    /// Older than protocol version 2.
+    case version(UInt32)
+    /// More recipients, or longer macros, than memory is kept for.
+    case tooMuch
+
+    package var text: String {
+        switch self {
+        case .length(let length): "a packet of \(length) bytes; 1 to \(MilterSession.longestPacket) are taken"
+        case .malformed(let command): "a malformed packet \(Self.name(command))"
+        case .unknownCommand(let command): "an unknown command \(Self.name(command))"
+        case .outOfOrder(let command): "a command \(Self.name(command)) out of order"
+        case .version(let version): "protocol version \(version); \(MilterTerms.oldestVersion) and later are spoken"
+        case .tooMuch: "more recipients than memory is kept for"
+        }
+    }
+
+    private static func name(_ command: UInt8) -> String {
+        0x21..<0x7f ~= command ? "'\(UnicodeScalar(command))'" : "0x\(String(command, radix: 16))"
+    }
+}
+
+/// What is asked of the MTA at the end of a message, or said about it.
+extension ByteBuffer {
+    /// A packet: its length, the command byte, the payload (libmilter `comm.c`).
+    private mutating func writeMilterPacket(_ command: Character, _ payload: (inout ByteBuffer) -> Void) {
+        let start = writerIndex
+        writeInteger(UInt32(0))
+        writeInteger(command.asciiValue!)
+        payload(&self)
+        setInteger(UInt32(writerIndex - start - MemoryLayout<UInt32>.size), at: start)
+    }
+
+    private mutating func writeMilterText(_ text: some Collection<UInt8>) {
+        writeBytes(text.lazy.filter { $0 != 0 })
+        writeInteger(UInt8(0))
+    }
+
+    package mutating func writeMilterContinue() { writeMilterPacket("c") { _ in } }
+    package mutating func writeMilterAccept() { writeMilterPacket("a") { _ in } }
+    package mutating func writeMilterDiscard() { writeMilterPacket("d") { _ in } }
+    package mutating func writeMilterTemporaryFailure() { writeMilterPacket("t") { _ in } }
+
+    /// - Parameter reply: `550 5.7.1 text`, of one line; a 4NN or 5NN code.
+    package mutating func writeMilterReply(_ reply: some Collection<UInt8>) {
+        writeMilterPacket("y") { packet in
+            var text: [UInt8] = []
+            for byte in reply {
+                // A line holds no control characters, and `%` is a format to the MTA.
+                text.append(byte < 0x20 || byte == 0x7f ? UInt8(ascii: " ") : byte)
+                if byte == UInt8(ascii: "%") { text.append(byte) }
+            }
+            packet.writeMilterText(text)
+        }
+    }
+
+    /// - Parameter reason: what is longer than 100 bytes is cut by Postfix.
+    package mutating func writeMilterQuarantine(_ reason: some Collection<UInt8>) {
+        writeMilterPacket("q") { $0.writeMilterText(reason) }
+    }
+
+    /// Changes the header that is the `index`th, from 1, of its name; an empty value deletes it.
+    package mutating func writeMilterChange(
+        header name: some Collection<UInt8>, _ index: Int, to value: some Collection<UInt8>
+    ) {
+        writeMilterPacket("m") { packet in
+            packet.writeInteger(UInt32(index))
+            packet.writeMilterText(name)
+            packet.writeMilterText(value)
+        }
+    }
+
+    /// Inserts a header at a position from 0 among all, the MTA's own Received: included.
+    package mutating func writeMilterInsert(
+        header name: some Collection<UInt8>, at position: Int, value: some Collection<UInt8>
+    ) {
+        writeMilterPacket("i") { packet in
+            packet.writeInteger(UInt32(position))
+            packet.writeMilterText(name)
+            packet.writeMilterText(value)
+        }
+    }
+
+    /// - Parameter recipient: with its brackets, as it came.
+    package mutating func writeMilterDelete(recipient: some Collection<UInt8>) {
+        writeMilterPacket("-") { $0.writeMilterText(recipient) }
+    }
+
+    /// - Parameter recipient: with brackets.
+    package mutating func writeMilterAdd(recipient: some Collection<UInt8>) {
+        writeMilterPacket("+") { $0.writeMilterText(recipient) }
+    }
+
+    /// - Parameter sender: with brackets.
+    package mutating func writeMilterChange(sender: some Collection<UInt8>) {
+        writeMilterPacket("e") { $0.writeMilterText(sender) }
+    }
+
+    /// A piece of a new body, at most `MilterSession.largestChunk` bytes; all pieces come one behind the other.
+    package mutating func writeMilterBody(_ piece: UnsafeRawBufferPointer) {
+        writeMilterPacket("b") { $0.writeBytes(piece) }
+    }
+
+    mutating func writeMilterTerms(_ terms: MilterTerms) {
+        writeMilterPacket("O") { packet in
+            packet.writeInteger(terms.version)
+            packet.writeInteger(terms.actions.rawValue)
+            packet.writeInteger(terms.options.rawValue)
+            for (stage, names) in terms.macros.sorted(by: { $0.key.rawValue < $1.key.rawValue }) {
+                packet.writeInteger(stage.rawValue)
+                packet.writeMilterText(names.utf8)
+            }
+        }
+    }
+}

@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The milter in a real Postfix, for mail by SMTP and by sendmail(1): every action, delivered bytes and the queue."""
+import unittest
+
+from milter import milter_postfix
+from postfix import SMTP, SMTPSink, wait_until
+
+CLIENT_LIMIT = {"name": "client", "key": ["client_address"], "count": "recipients", "rates": ["3/1h"]}
+
+
+def content(subject, *headers, body="body\n"):
+    return "".join(line + "\n" for line in (f"Subject: {subject}", "To: b@example.com", *headers)) + "\n" + body
+
+
+def subject_of(message):
+    return next(line[9:].decode() for line in message["content"].split(b"\n") if line.startswith(b"Subject: "))
+
+
+class Actions(unittest.TestCase):
+    HEADER = """\
+/^Subject: reject/ REJECT 5.7.1 no such subject
+/^Subject: later/ REJECT 4.7.1 not now: 100% sure
+/^Subject: discard/ DISCARD
+/^Subject: hold/ HOLD
+/^Subject: redirect/ REDIRECT other@example.com
+/^Subject: bcc/ BCC copy@example.com
+/^X-First:/ PREPEND X-Before: first
+/^X-Replace: (.*)/ REPLACE X-Replace: was $1
+/^X-Rename: (.*)/ REPLACE X-Renamed: $1
+/^X-Twice: two/ IGNORE
+/^X-Gone:/ STRIP
+/^X-Folded:/ REPLACE X-Folded: one
+ two
+"""
+    BODY = """\
+/^replace (.*)/ REPLACE replaced $1
+/^drop/ IGNORE
+/^before/ PREPEND put in
+/^stop/ REJECT 5.7.2 not in the body
+"""
+
+    def check(self, over_tcp):
+        with SMTPSink() as sink, milter_postfix(sink.port, self.HEADER, self.BODY, over_tcp=over_tcp) as (postfix, weir):
+            def smtp(text, recipients=("b@example.com", "c@example.com")):
+                with SMTP(postfix.port) as client:
+                    return client.mail("a@example.org", list(recipients), text)[-1]
+
+            self.assertIn("5.7.1 no such subject", str(smtp(content("reject"))))
+            self.assertEqual(smtp(content("reject"))[0], 550)
+            self.assertEqual(smtp(content("later")), (451, "4.7.1 not now: 100% sure"))
+            self.assertEqual(smtp(content("stop", body="a\nstop\nb\n")), (550, "5.7.2 not in the body"))
+            for subject in ("discard", "hold", "redirect", "bcc"):
+                self.assertEqual(smtp(content(subject))[0], 250, subject)
+            headers = (
+                "X-First: 1", "X-Replace: x", "X-Twice: one", "X-Twice: two", "X-Twice: three", "X-Rename: y", "X-Gone: z",
+                "X-Folded: a\n b")
+            body = "keep\nreplace this\ndrop that\nbefore\nlast\n"
+            self.assertEqual(smtp(content("edit", *headers, body=body))[0], 250)
+            postfix.sendmail("a@example.org", ["b@example.com"], content("edit", *headers, body=body))
+            wait_until(lambda: len(sink.messages()) == 4, lambda: f"{sink.messages()}\n{postfix.log()}\n{weir.log()}")
+            found = {}
+            for message in sink.messages():
+                found.setdefault(subject_of(message), []).append(message)
+            self.assertEqual(sorted(found), ["bcc", "edit", "redirect"])
+            self.assertEqual(found["redirect"][0]["recipients"], ["other@example.com"])
+            self.assertEqual(sorted(found["bcc"][0]["recipients"]), ["b@example.com", "c@example.com", "copy@example.com"])
+            for message in found["edit"]:
+                text = message["content"].decode()
+                self.assertIn(
+                    "X-Before: first\nX-First: 1\nX-Replace: was x\nX-Twice: one\nX-Twice: three\nX-Renamed: y\n"
+                    "X-Folded: one two\n", text)
+                self.assertNotIn("X-Gone", text)
+                self.assertTrue(text.endswith("\n\nkeep\nreplaced this\nput in\nbefore\nlast\n"), text)
+            (held,) = [entry for entry in postfix.queue() if entry["queue_name"] == "hold"]
+            self.assertIn("Subject: hold", postfix.message(held["queue_id"]))
+            self.assertNotIn("closed the milter connection", weir.log())
+            self.assertNotIn("warning: milter", postfix.log())
+
+    def test_over_tcp(self):
+        self.check(True)
+
+    def test_over_a_unix_socket(self):
+        self.check(False)
+
+    def test_large_bodies_are_replaced_whole(self):
+        lines = [f"line {number} " + "x" * 60 for number in range(20_000)]
+        with SMTPSink() as sink, milter_postfix(
+                sink.port, "", "/^line 7 / REPLACE seven\n/^line 19999 / IGNORE\n",
+                main={"message_size_limit": "20000000"}, checks={"body_checks_size_limit": 0}) as (postfix, weir):
+            postfix.sendmail("a@example.org", ["b@example.com"], content("large", body="\n".join(lines) + "\n"))
+            wait_until(sink.messages, lambda: f"{postfix.log()}\n{weir.log()}")
+            postfix.wait_drained()
+            (message,) = sink.messages()
+            expected = lines[:7] + ["seven"] + lines[8:19_999]
+            self.assertEqual(message["content"].decode().split("\n\n", 1)[1].splitlines(), expected)
+
+
+class UndisclosedRecipients(unittest.TestCase):
+    def test_gone_though_cleanup_adds_it(self):
+        old = {"undisclosed_recipients_header": "To: undisclosed-recipients:;"}
+        with SMTPSink() as sink, milter_postfix(sink.port, main=old) as (postfix, weir):
+            postfix.sendmail("a@example.org", ["b@example.com"], "Subject: none\n\nbody\n")
+            postfix.sendmail("a@example.org", ["b@example.com"], "Subject: own\nTo: Undisclosed recipients:;\n\nbody\n")
+            postfix.sendmail("a@example.org", ["b@example.com"], "Subject: real\nTo: b@example.com\n\nbody\n")
+            wait_until(lambda: len(sink.messages()) == 3, lambda: f"{postfix.log()}\n{weir.log()}")
+            for message in sink.messages():
+                self.assertNotIn(b"undisclosed", message["content"].lower())
+                self.assertEqual(b"To: b@example.com" in message["content"], subject_of(message) == "real")
+
+
+class Limits(unittest.TestCase):
+    def test_recipients_are_refused_one_by_one(self):
+        with SMTPSink() as sink, milter_postfix(sink.port, limits=[CLIENT_LIMIT]) as (postfix, weir):
+            with SMTP(postfix.port) as client:
+                replies = client.mail("a@example.org", [f"r{n}@example.com" for n in range(5)])
+            self.assertEqual([code for code, _ in replies], [250, 250, 250, 450, 450, 354, 250])
+            self.assertIn("4.7.1 sending limit reached", replies[3][1])
+            wait_until(sink.messages, postfix.log)
+            self.assertEqual(len(sink.messages()[0]["recipients"]), 3)
+            self.assertEqual(weir.used("127.0.0.1", "client"), 3)
+            self.assertIn("refuse: RCPT from", weir.log())
+
+    def test_charged_once_with_the_policy_server(self):
+        for hooks in ({}, {"smtpd_data_restrictions": None}, {"smtpd_end_of_data_restrictions": None}):
+            with self.subTest(hooks=list(hooks)), SMTPSink() as sink, milter_postfix(
+                    sink.port, limits=[{**CLIENT_LIMIT, "rates": ["100/1h"]}]) as (postfix, weir):
+                service = f"check_policy_service inet:127.0.0.1:{weir.port}"
+                postfix.set(
+                    smtpd_recipient_restrictions=f"{service}, permit_mynetworks, reject", **{name: service for name in hooks})
+                with SMTP(postfix.port) as client:
+                    for number in range(3):
+                        client.mail("a@example.org", ["b@example.com", f"c{number}@example.com"])
+                    client.mail("a@example.org", ["b@example.com"], )
+                postfix.wait_drained()
+                self.assertEqual(weir.used("127.0.0.1", "client"), 7, weir.log())
+
+    def test_a_flood_of_sendmail_is_held(self):
+        limit = {"name": "script", "when": {"protocol_name": "local"}, "key": ["sender"], "rates": ["5/1h"]}
+        with SMTPSink() as sink, milter_postfix(sink.port, limits=[limit]) as (postfix, weir):
+            for number in range(12):
+                postfix.sendmail("root@mx.example.org", [f"r{number}@example.com"], content("flood"))
+            wait_until(lambda: len(sink.messages()) == 5 and len(postfix.queue()) == 7, lambda: f"{postfix.log()}\n{weir.log()}")
+            self.assertEqual({entry["queue_name"] for entry in postfix.queue()}, {"hold"})
+            self.assertIn("uid=0", weir.log())
+            self.assertIn("held: 450 4.7.1 sending limit reached", weir.log())
+
+    def test_a_flood_of_sendmail_is_deferred(self):
+        limit = {"name": "script", "when": {"uid": "present"}, "key": ["uid"], "rates": ["5/1h"]}
+        with SMTPSink() as sink, milter_postfix(sink.port, limits=[limit], milter={"local_over": "defer"}) as (postfix, weir):
+            for number in range(6):
+                postfix.sendmail("root@mx.example.org", [f"r{number}@example.com", f"s{number}@example.com"], content("flood"))
+            wait_until(lambda: len(sink.messages()) == 2, lambda: f"{postfix.log()}\n{weir.log()}")
+            wait_until(lambda: weir.log().count("deferred: 450 4.7.1") >= 4, lambda: f"{postfix.log()}\n{weir.log()}")
+            # What was deferred is charged nothing: it comes again.
+            self.assertEqual(weir.used("0", "script"), 4)
+            weir.limits("raise", "0", "100/1h", "--limit", "script", "--for", "1h")
+            wait_until(
+                lambda: postfix.command("postkick", "public", "pickup", "W", check=False) and len(sink.messages()) == 6,
+                lambda: f"{postfix.log()}\n{weir.log()}", interval=0.5, timeout=90)
+
+
+class Canonicalise(unittest.TestCase):
+    def test_envelope(self):
+        main = {"strict_rfc821_envelopes": "no", "allow_untrusted_routing": "yes"}
+        with SMTPSink() as sink, milter_postfix(sink.port, main=main, canonicalise="envelope") as (postfix, weir):
+            with SMTP(postfix.port) as client:
+                replies = client.mail('"plain"@EXAMPLE.org', ["@relay.example.net:b@Example.COM", '"c"@example.com', "d@example.com."])
+            self.assertEqual(replies[-1][0], 250, replies)
+            wait_until(sink.messages, lambda: f"{postfix.log()}\n{weir.log()}")
+            (message,) = sink.messages()
+            self.assertEqual(message["sender"], "plain@example.org")
+            self.assertEqual(sorted(message["recipients"]), ["b@example.com", "c@example.com", "d@example.com"], weir.log())
+
+
+class Trouble(unittest.TestCase):
+    def test_mail_waits_while_weir_is_down(self):
+        with SMTPSink() as sink, milter_postfix(sink.port) as (postfix, weir):
+            weir.kill()
+            with SMTP(postfix.port) as client:
+                client.command("MAIL FROM:<a@example.org>", 451)
+            weir.start()
+            with SMTP(postfix.port) as client:
+                self.assertEqual(client.mail("a@example.org", ["b@example.com"])[-1][0], 250)
+
+    def test_rules_change_between_two_messages(self):
+        with SMTPSink() as sink, milter_postfix(sink.port, "/^Subject: x/ REJECT\n") as (postfix, weir):
+            with SMTP(postfix.port) as client:
+                self.assertEqual(client.mail("a@example.org", ["b@example.com"], content("x"))[-1][0], 550)
+                (weir.directory / "header.pcre").write_text("/^Subject: y/ REJECT\n")
+                weir.reload()
+                weir.wait_logged("reloaded")
+                self.assertEqual(client.mail("a@example.org", ["b@example.com"], content("x"))[-1][0], 250)
+                self.assertEqual(client.mail("a@example.org", ["b@example.com"], content("y"))[-1][0], 550)
+
+
+if __name__ == "__main__":
+    unittest.main()
