@@ -2,12 +2,11 @@
 
 /// What a list's rules may come to do, as far as their text tells before anything has matched.
 extension RuleList {
-    /// Whether some rule may change, take away or put in a line. One whose action comes from the line itself may.
-    package var mayEdit: Bool {
+    /// Whether some rule may have one of these actions, in lower case. One whose action comes from the line itself may.
+    static func mayAct(_ entries: [Entry], _ actions: Set<String>) -> Bool {
         entries.contains { entry in
             guard case .match(let replacement) = entry.statement.operation else { return false }
-            guard let word = replacement.actionWord else { return true }
-            return ["ignore", "strip", "replace", "prepend"].contains(word)
+            return replacement.actionWord.map(actions.contains) ?? true
         }
     }
 

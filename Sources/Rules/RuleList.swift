@@ -16,6 +16,10 @@ package final class RuleList: Sendable {
     package let tables: [Table]
     let entries: [Entry]
     package let counters: RuleCounters
+    /// Whether some rule may change, take away or put in a line.
+    package let mayEdit: Bool
+    /// Whether some rule may send the message to another recipient than its own.
+    package let mayRedirect: Bool
     private let slot = Mutex<FastPass?>(nil)
 
     /// - Parameter old: the list that this one takes the place of.
@@ -34,6 +38,8 @@ package final class RuleList: Sendable {
             }
         }
         self.entries = entries
+        mayEdit = Self.mayAct(entries, ["ignore", "strip", "replace", "prepend"])
+        mayRedirect = Self.mayAct(entries, ["redirect"])
         counters = RuleCounters(entries: entries, tables: tables, continuing: old?.counters)
         if let old, counters.hasSameRules(as: old.counters) { fastPass = old.fastPass }
     }

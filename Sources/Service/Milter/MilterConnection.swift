@@ -46,9 +46,8 @@ final class MilterConnection: ChannelDuplexHandler {
     private let worker: MilterWorker
     private var context: ChannelHandlerContext?
     private var session: MilterSession
-    private var settings: MilterSettings
-    private var rules: ContentRules
-    private let name: String
+    private var offer: MilterOffer
+    private lazy var name = worker.shared.makeName()
     private var messages: UInt64 = 0
     private var client = MilterSession.Client()
     private var helo: [UInt8] = []
@@ -74,11 +73,12 @@ final class MilterConnection: ChannelDuplexHandler {
 
     init(worker: MilterWorker) {
         self.worker = worker
-        settings = worker.shared.settings
-        rules = worker.checks.rules()
-        session = MilterSession(wanting: MilterTerms(rules, settings))
-        name = worker.shared.makeName()
+        offer = worker.makeOffer()
+        session = MilterSession(wanting: offer.terms)
     }
+
+    private var settings: MilterSettings { offer.settings }
+    private var rules: ContentRules { offer.rules }
 
     // MARK: The MTA
 
@@ -198,25 +198,19 @@ final class MilterConnection: ChannelDuplexHandler {
     // MARK: The envelope
 
     private func begin(_ sender: [UInt8], _ parameters: [[UInt8]]) {
-        let (newSettings, newRules) = (worker.shared.settings, worker.checks.rules())
+        let current = worker.makeOffer()
         // Rules that need what this connection was not negotiated for wait for the next one.
-        if newRules !== rules || newSettings.asksLimits != settings.asksLimits, let terms = session.terms,
-            MilterTerms(newRules, newSettings).isCovered(by: terms, missing: session.missingActions)
-        {
-            rules = newRules
-            settings = newSettings
-        } else if newSettings.asksLimits == settings.asksLimits, newSettings.canonicalises == settings.canonicalises {
-            settings = newSettings
-        }
+        if let terms = session.terms, current.terms.isCovered(by: terms, missing: session.missingActions) { offer = current }
         let filter = filter ?? worker.checks.makeFilter(rules)
         self.filter = filter
         filter.begin(rules)
         headers.removeAll()
         let size = parameters.first { String(decoding: $0.prefix(Self.sizeParameter.utf8.count), as: UTF8.self).uppercased() == Self.sizeParameter }
         var question = MilterQuestion(
-            state: .recipient, attributes: [], sender: sender, instance: Array("\(name).\(messages)".utf8), transaction: nil, session: nil)
+            state: .recipient, attributes: [], sender: sender, instance: [], transaction: nil, session: nil)
+        if settings.asksLimits { question.instance = Array("\(name).\(messages)".utf8) }
         messages += 1
-        if !isLocal, !client.address.isEmpty, client.port != 0 {
+        if settings.asksLimits, !isLocal, !client.address.isEmpty, client.port != 0 {
             question.session = PolicySessions.key(address: client.address, port: String(client.port).utf8)
         }
         message = Message(sender: sender, declaredSize: size.map { Array($0.dropFirst(Self.sizeParameter.utf8.count)) } ?? [], question: question)
@@ -312,7 +306,8 @@ final class MilterConnection: ChannelDuplexHandler {
     // MARK: The content
 
     private func take(header name: UnsafeRawBufferPointer, _ value: UnsafeRawBufferPointer) {
-        guard let filter, message != nil, !name.isEmpty, name.allSatisfy({ 0x20 < $0 && $0 < 0x7f && $0 != UInt8(ascii: ":") }) else {
+        beginContent()
+        guard let filter, !name.isEmpty, name.allSatisfy({ 0x20 < $0 && $0 < 0x7f && $0 != UInt8(ascii: ":") }) else {
             return
         }
         headers.append(name)
@@ -324,7 +319,13 @@ final class MilterConnection: ChannelDuplexHandler {
         }
     }
 
+    /// The MTA names no sender where none is needed.
+    private func beginContent() {
+        if message == nil { begin([], []) }
+    }
+
     private func endHeaders() {
+        beginContent()
         guard let filter, !(message?.hasHeadersEnded ?? true) else { return }
         message?.hasHeadersEnded = true
         filter.endHeaders()
@@ -333,7 +334,7 @@ final class MilterConnection: ChannelDuplexHandler {
 
     private func take(body piece: ByteBuffer) {
         endHeaders()
-        guard let filter, message != nil, !filter.isDecided else { return goOn() }
+        guard let filter, !filter.isDecided else { return goOn() }
         piece.withUnsafeReadableBytes { filter.update($0) }
         guard rules.editsBody, session.terms?.actions.contains(.changeBody) ?? false else { return goOn() }
         keep(piece, isEnd: false) { $0.goOn() }
@@ -360,8 +361,8 @@ final class MilterConnection: ChannelDuplexHandler {
     // MARK: The end
 
     private func finish() {
-        guard let filter, message != nil else { return goOn() }
         endHeaders()
+        guard let filter else { return goOn() }
         let verdict = filter.finish()
         worker.checks.report(verdict, origin)
         switch verdict.disposition {
@@ -534,9 +535,10 @@ final class MilterConnection: ChannelDuplexHandler {
         session.endMessage()
     }
 
-    /// `milter: 4ZkTx12345: from=<a@example.org>`, for logs.
+    /// `milter: 4ZkTx12345: from=<a@example.org>`, for logs; without the sender where the MTA does not name it.
     private var origin: String {
         let queueID = session.macro("i").map { String(decoding: $0, as: UTF8.self) } ?? "NOQUEUE"
-        return "milter: \(queueID): from=\(String(decoding: message?.sender ?? [], as: UTF8.self))"
+        let sender = message?.sender ?? []
+        return "milter: \(queueID)" + (sender.isEmpty ? "" : ": from=\(String(decoding: sender, as: UTF8.self))")
     }
 }

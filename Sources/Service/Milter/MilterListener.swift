@@ -43,7 +43,7 @@ final class MilterListener: @unchecked Sendable {
     }
 
     func reload(_ configuration: Configuration) {
-        shared.settings = MilterSettings(configuration)
+        shared.settings = MilterSettings(configuration, generation: shared.settings.generation + 1)
     }
 
     /// Starts to listen.
@@ -90,6 +90,8 @@ final class MilterListener: @unchecked Sendable {
 
 /// What of the configuration holds for messages that begin from now on.
 struct MilterSettings: Sendable {
+    /// Tells it from those before a reload.
+    let generation: UInt64
     let connections: Int
     let asksLimits: Bool
     let localOver: Configuration.Milter.LocalOver
@@ -97,7 +99,8 @@ struct MilterSettings: Sendable {
     let onFailure: Configuration.OnFailure
     let accounts: LocalAccounts
 
-    init(_ configuration: Configuration) {
+    init(_ configuration: Configuration, generation: UInt64 = 0) {
+        self.generation = generation
         connections = configuration.milter.connections
         asksLimits = configuration.milter.limits && !configuration.limits.isEmpty
         localOver = configuration.milter.localOver
@@ -105,6 +108,13 @@ struct MilterSettings: Sendable {
         onFailure = configuration.onFailure
         accounts = LocalAccounts()
     }
+}
+
+/// What a connection is negotiated by, and its messages are judged by.
+struct MilterOffer {
+    let rules: ContentRules
+    let settings: MilterSettings
+    let terms: MilterTerms
 }
 
 /// What all loops share.
@@ -142,6 +152,8 @@ final class MilterWorker: @unchecked Sendable {
     let log: EventLog
     private var connections: [ObjectIdentifier: MilterConnection] = [:]
     private(set) var isStopping = false
+    /// What connections are offered, for as long as it holds.
+    private var offer: MilterOffer?
 
     /// libmilter's own time-out (MI_TIMEOUT): longer than any MTA waits for its client.
     private static let timeout: TimeAmount = .seconds(7210)
@@ -152,6 +164,15 @@ final class MilterWorker: @unchecked Sendable {
         self.host = host
         self.checks = checks
         self.log = log
+    }
+
+    /// What a new connection begins with.
+    func makeOffer() -> MilterOffer {
+        let (rules, settings) = (checks.rules(), shared.settings)
+        if let offer, offer.rules === rules, offer.settings.generation == settings.generation { return offer }
+        let offer = MilterOffer(rules: rules, settings: settings, terms: MilterTerms(rules, settings))
+        self.offer = offer
+        return offer
     }
 
     /// An MTA has come; false where it is to go.
@@ -185,12 +206,14 @@ final class MilterWorker: @unchecked Sendable {
     }
 }
 
-/// What a milter has to be told and granted for these rules and settings.
+/// What a milter has to be told and granted for these rules and settings. What it does not need the MTA leaves out: each
+/// event is a packet to send and to wake up for.
 extension MilterTerms {
     init(_ rules: ContentRules, _ settings: MilterSettings) {
         let strips = rules.checks.undisclosedRecipients == .strip
         let hasRules = rules.lists.contains { !$0.list.isEmpty }
         let readsParts = !rules.body.isEmpty || !rules.mimeHeader.isEmpty || !rules.nestedHeader.isEmpty
+        let needsEnvelope = settings.asksLimits || settings.canonicalises
         var actions: MilterActions = [.setMacros]
         if hasRules || strips { actions.formUnion([.changeHeaders, .addHeaders, .addRecipients, .deleteRecipients, .quarantine]) }
         if settings.asksLimits { actions.formUnion([.addHeaders, .addRecipients, .deleteRecipients, .quarantine]) }
@@ -200,23 +223,24 @@ extension MilterTerms {
             .noData, .noUnknown, .noEndOfHeaders, .noReplyToConnect, .noReplyToHelo, .noReplyToMail, .noReplyToHeader, .noReplyToBody,
             .leadingSpace,
         ]
-        if !settings.asksLimits { options.formUnion([.noHelo, .noReplyToRecipient]) }
+        if !settings.asksLimits { options.formUnion([.noConnect, .noHelo, .noReplyToRecipient]) }
+        if !needsEnvelope, !rules.redirects { options.formUnion([.noMail, .noRecipient]) }
         if !hasRules, !strips { options.insert(.noHeaders) }
         if !readsParts { options.insert(.noBody) }
-        var macros: [MilterStage: String] = [.mail: "i", .recipient: "i", .data: "", .endOfHeaders: "", .endOfMessage: "i"]
+        var macros = Dictionary(uniqueKeysWithValues: MilterStage.allCases.map { ($0, "") })
+        macros[.endOfMessage] = "i"
         if settings.asksLimits {
             macros[.connect] = "j {client_ptr} {daemon_addr} {daemon_port}"
             macros[.helo] = "{tls_version} {cipher} {cipher_bits} {cert_subject} {cert_issuer}"
             macros[.mail] = "i {auth_type} {auth_authen} {auth_author}"
-        } else {
-            (macros[.connect], macros[.helo]) = ("", "")
+            macros[.recipient] = "i"
         }
         self.init(actions: actions, options: options, macros: macros)
     }
 
     /// Whether a connection that was negotiated to `terms` carries what these ask for.
     func isCovered(by terms: MilterTerms, missing: MilterActions) -> Bool {
-        let withheld: MilterOptions = [.noHelo, .noHeaders, .noBody, .noReplyToRecipient]
+        let withheld: MilterOptions = [.noConnect, .noHelo, .noMail, .noRecipient, .noHeaders, .noBody, .noReplyToRecipient]
         return actions.subtracting(missing).isSubset(of: terms.actions.union(.setMacros))
             && terms.options.intersection(withheld).isSubset(of: options)
     }
@@ -225,4 +249,7 @@ extension MilterTerms {
 extension ContentRules {
     /// Whether a rule may change what stands behind the message's own headers.
     var editsBody: Bool { body.mayEdit || mimeHeader.mayEdit || nestedHeader.mayEdit }
+
+    /// Whether a rule may ask for the recipients to be taken out.
+    var redirects: Bool { lists.contains { $0.list.mayRedirect } }
 }

@@ -47,7 +47,7 @@ package struct MilterOptions: OptionSet, Equatable, Sendable {
 }
 
 /// The moments at which an MTA sends macros (SMFIM_*).
-package enum MilterStage: UInt32, Sendable {
+package enum MilterStage: UInt32, CaseIterable, Sendable {
     case connect, helo, mail, recipient, data, endOfMessage, endOfHeaders
 }
 
@@ -59,7 +59,7 @@ package struct MilterTerms: Equatable, Sendable {
     package var version = newestVersion
     package var actions: MilterActions
     package var options: MilterOptions
-    /// Names of macros, divided by blanks; what an MTA can't be asked for it sends by its own configuration.
+    /// Names of macros, divided by blanks; an MTA that can't be asked sends those of its own configuration.
     package var macros: [MilterStage: String]
 
     package init(actions: MilterActions, options: MilterOptions, macros: [MilterStage: String] = [:]) {

@@ -8,6 +8,8 @@ package import NIOCore
 ///                    ^                |              |            |
 ///                    +------- A, E ---+--------------+------------+
 ///
+/// An MTA that was asked to leave out MAIL goes from connected to the headers.
+///
 /// Reset for each message: the macros from MAIL on. Kept for the connection: the terms, and the macros before.
 package struct MilterSession {
     /// One event, as the MTA tells it.
@@ -125,7 +127,6 @@ package struct MilterSession {
             guard let name = packet.readMilterText(), packet.readableBytes == 0 else { throw .malformed(command) }
             return answered(.noReplyToHelo, .helo(name))
         case "M":
-            guard state == .connected else { throw .outOfOrder(command) }
             var texts = try Self.texts(&packet, command)
             guard !texts.isEmpty else { throw .malformed(command) }
             state = .envelope
@@ -140,22 +141,22 @@ package struct MilterSession {
         case "U":
             return answered(.noReplyToUnknown, .other)
         case "L":
-            guard state == .envelope || state == .headers else { throw .outOfOrder(command) }
+            guard state == .headers || mayBeginContent else { throw .outOfOrder(command) }
             guard let name = packet.readMilterSlice(), let value = packet.readMilterSlice(), packet.readableBytes == 0 else {
                 throw .malformed(command)
             }
             state = .headers
             return answered(.noReplyToHeader, .header(name: name, value: value))
         case "N":
-            guard state == .envelope || state == .headers else { throw .outOfOrder(command) }
+            guard state == .headers || mayBeginContent else { throw .outOfOrder(command) }
             state = .body
             return answered(.noReplyToEndOfHeaders, .other)
         case "B":
-            guard state != .connected else { throw .outOfOrder(command) }
+            guard state == .headers || state == .body || mayBeginContent else { throw .outOfOrder(command) }
             state = .body
             return answered(.noReplyToBody, .body(packet))
         case "E":
-            guard state != .connected else { throw .outOfOrder(command) }
+            guard state == .headers || state == .body || mayBeginContent else { throw .outOfOrder(command) }
             // Old MTAs send the last of the body with it.
             if packet.readableBytes > 0 {
                 var end = ByteBuffer()
@@ -181,6 +182,10 @@ package struct MilterSession {
         default:
             throw .unknownCommand(command)
         }
+    }
+
+    private var mayBeginContent: Bool {
+        state == .envelope || state == .connected && terms?.options.contains(.noMail) ?? false
     }
 
     /// The message is over; what was said about it means nothing for the next.

@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the benchmarks with mail have in common: messages and tables, `weir serve`, smtp-source."""
+import json
+import os
+import pathlib
+import platform
+import random
+import socket
+import subprocess
+import sys
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "Benchmarks" / "rules"))
+import corpus  # noqa: E402
+
+
+def free_port():
+    while True:
+        port = random.randrange(20000, 32000)
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) != 0:
+                return port
+
+
+def wait_for(port):
+    for _ in range(1000):
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.02)
+    sys.exit(f"nothing listens on {port}")
+
+
+def message(size):
+    """A plain message of `size` bytes that no rule matches."""
+    words = random.Random(7)
+    lines = ["Received: from client.example.org (client.example.org [192.0.2.1])", "\tby mx.example.org; Mon, 1 Jun 2026 10:00:00 +0000",
+             "From: Alice <alice@example.org>", "To: Bob <bob@example.com>", "Subject: minutes of the meeting", "MIME-Version: 1.0",
+             "Content-Type: text/plain; charset=utf-8", "Message-ID: <1@example.org>", ""]
+    text = "\n".join(lines) + "\n"
+    while len(text) < size:
+        line = ""
+        while len(line) < 60:
+            line += words.choice(corpus.WORDS) + " "
+        text += line.strip() + "\n"
+    return text[:size - 1] + "\n"
+
+
+def tables(directory, count):
+    """Header and body checks of `count` rules each, none of which matches; as `header_checks` and `body_checks`."""
+    files = []
+    for kind, patterns in (("header", corpus.HEADER), ("body", corpus.BODY)):
+        table = directory / f"{kind}-{count}.pcre"
+        table.write_text("".join(f"~{pattern}~ REJECT\n" for pattern, _ in corpus.rules(patterns, count)))
+        table.chmod(0o644)
+        files.append(f"pcre:{table}")
+    return files
+
+
+class Weir:
+    """`weir serve` with `count` header and body rules, and listeners as `listen` says."""
+
+    def __init__(self, directory, count, listen, ready):
+        config = {
+            "listen": {"policy": [f"unix:{directory}/policy{count}"], "admin": f"unix:{directory}/admin{count}", **listen},
+            "ledger": {"store": f"sqlite:{directory}/ledger{count}.sqlite"}, "filter": {"spool": str(directory)},
+            "checks": {"cache": f"{directory}/cache", "header": [], "body": []},
+        }
+        if count:
+            header, body = tables(directory, count)
+            config["checks"].update(header=[header], body=[body])
+        file = directory / f"weir{count}.yaml"
+        file.write_text(json.dumps(config))
+        binary = os.environ.get("WEIR_BINARY", ROOT / ".build" / "release" / "weir")
+        self.log = open(directory / f"log{count}", "w")
+        self.process = subprocess.Popen([binary, "serve", "--config", file], stdout=self.log, stderr=self.log)
+        wait_for(ready)
+
+    @property
+    def pid(self):
+        return self.process.pid
+
+    def stop(self):
+        self.process.terminate()
+        self.process.wait(20)
+        self.log.close()
+
+
+def source(port, file, sessions, kept, count):
+    command = ["/usr/sbin/smtp-source", *(["-d"] if kept else []), "-s", str(sessions), "-m", str(count), "-F", file, "-M", "client.example.org",
+               "-f", "alice@example.org", "-t", "bob@example.com", f"127.0.0.1:{port}"]
+    start = time.monotonic()
+    subprocess.run(command, check=True, timeout=120, stdin=subprocess.DEVNULL)
+    return count / (time.monotonic() - start)
+
+
+def machine():
+    cpu = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), "?")
+    return f"{os.cpu_count()} cores of {cpu}, Linux {platform.release()}"

@@ -1,0 +1,229 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The milter protocol as an MTA of any age or mood speaks it: packets by hand."""
+import pathlib
+import struct
+import unittest
+
+from milter import ACTIONS, MTA, MilterService, text
+from postfix import wait_until
+
+RULES = """\
+/^Subject: reject/ REJECT no
+/^Subject: hold/ HOLD
+/^X-Old:/ REPLACE X-New: value
+/^X-Gone:/ IGNORE
+/^X-Mark:/ PREPEND X-Above: put in
+/^X-To:/ REDIRECT other@example.com
+"""
+BODY = "/^drop/ IGNORE\n"
+HEADERS = [("From", " a@example.org"), ("X-Mark", " 1")]
+
+
+def change(index, name, value):
+    return "m", struct.pack(">I", index) + text(name) + text(value)
+
+
+def insert(position, name, value):
+    return "i", struct.pack(">I", position) + text(name) + text(value)
+
+
+class Dialogue(unittest.TestCase):
+    def test_all_versions_get_the_same_edits(self):
+        headers = [("X-Gone", " 1"), ("X-Old", " 2"), ("x-gone", " 3"), ("X-Mark", " 4"), ("X-Gone", " 5")]
+        with MilterService(RULES, BODY) as weir:
+            for version, options in ((6, 0x1FFFFF), (6, 0), (4, 0x3FF), (2, 0x7F)):
+                with self.subTest(version=version, options=options), weir.mta(version=version, options=options) as mta:
+                    self.assertEqual(mta.version, version)
+                    mta.connect()
+                    for _ in range(2):
+                        mta.mail()
+                        replies = mta.content(headers, b"keep\r\ndrop\r\nkeep\r\n")
+                        space = " " if mta.options & 0x100000 else ""
+                        self.assertEqual(replies, [
+                            change(3, "x-gone", ""), insert(4, "X-Above", f"{space}put in"), change(2, "x-gone", ""),
+                            change(1, "x-old", ""), insert(2, "X-New", f"{space}value"), change(1, "x-gone", ""),
+                            ("b", b"keep\r\nkeep\r\n"), ("c", b"")])
+
+    def test_what_is_not_granted_is_not_done(self):
+        """on_failure says what becomes of a message that can't be given its edits."""
+        for on_failure, last in (("dunno", "c"), ("defer", "t")):
+            with MilterService(RULES, BODY, on_failure=on_failure) as weir:
+                for missing, subject in ((0x20, "hold"), (0x10, "x"), (0x2, "x")):
+                    with self.subTest(on_failure=on_failure, missing=missing), weir.mta(actions=ACTIONS & ~missing) as mta:
+                        mta.connect()
+                        mta.mail()
+                        headers = [("Subject", f" {subject}")] + ([("X-Gone", " 1")] if missing == 0x10 else [])
+                        body = b"drop\r\n" if missing == 0x2 else b""
+                        replies = mta.content(headers, body)
+                        if missing == 0x2:
+                            # A body that may not be changed is let through, or waits, too.
+                            self.assertEqual(replies[-1][0], last, replies)
+                        else:
+                            self.assertEqual(replies, [(last, b"")])
+                wait_until(lambda: "does not grant the edits" in weir.log(), weir.log)
+
+    def test_abort_and_quit_at_any_point(self):
+        steps = [
+            lambda mta: mta.connect(), lambda mta: mta.mail(), lambda mta: mta.send("L", text("Subject") + text(" x")),
+            lambda mta: (mta.send("N"), mta.answer(0x40000)), lambda mta: mta.send("B", b"text\r\n")]
+        with MilterService(RULES, BODY) as weir:
+            for count in range(len(steps) + 1):
+                with weir.mta() as mta:
+                    for step in steps[:count]:
+                        step(mta)
+                    mta.send("A")
+                    mta.mail()
+                    self.assertEqual(mta.content([("Subject", " reject")]), [("y", text("550 5.7.1 no"))])
+                    mta.send("K")
+                    mta.connect()
+                    mta.mail()
+                    for step in steps[2:count]:
+                        step(mta)
+                    mta.send("Q")
+                    self.assertTrue(mta.is_closed())
+            self.assertNotIn("closed the milter connection", weir.log())
+
+    def test_redirect_takes_all_recipients_out(self):
+        with MilterService(RULES) as weir, weir.mta() as mta:
+            mta.connect()
+            mta.mail(recipients=("b@example.com", "c@example.com"))
+            self.assertEqual(mta.content([("X-To", " x")]), [
+                ("-", text("<b@example.com>")), ("-", text("<c@example.com>")), ("+", text("<other@example.com>")), ("c", b"")])
+
+    def test_an_empty_body_takes_the_place_of_the_old(self):
+        with MilterService("", BODY) as weir, weir.mta() as mta:
+            mta.connect()
+            mta.mail()
+            self.assertEqual(mta.content(HEADERS, b"drop\r\ndrop\r\n"), [("b", b""), ("c", b"")])
+
+    def test_packets_cut_anywhere(self):
+        stream = b"".join([
+            MTA.packet("O", struct.pack(">III", 6, ACTIONS, 0x1FFFFF)), MTA.packet("C", text("x") + b"U"), MTA.packet("M", text("<a@example.org>")),
+            MTA.packet("R", text("<b@example.com>")), MTA.packet("L", text("Subject") + text(" reject")), MTA.packet("B", b"x\r\n"), MTA.packet("E")])
+        with MilterService(RULES, BODY) as weir:
+            for cut in range(1, len(stream)):
+                with weir.mta(negotiate=False) as mta:
+                    mta.raw(stream[:cut])
+                    mta.raw(stream[cut:])
+                    self.assertEqual(mta.reply()[0], "O")
+                    self.assertEqual(mta.reply(), ("y", text("550 5.7.1 no")))
+            # Dropped at every step: the service goes on.
+            for cut in range(1, len(stream)):
+                with weir.mta(negotiate=False) as mta:
+                    mta.raw(stream[:cut])
+            with weir.mta() as mta:
+                mta.mail()
+                self.assertEqual(mta.content(HEADERS)[-1], ("c", b""))
+
+    def test_limits_charge_once_what_no_policy_request_told(self):
+        limit = {"name": "login", "key": ["sasl_username"], "rates": ["2/1h"]}
+        with MilterService(limits=[limit]) as weir, weir.mta() as mta:
+            mta.connect()
+            replies = mta.mail(recipients=[f"r{number}@example.com" for number in range(4)], auth_authen="alice")
+            self.assertEqual([command for command, _ in replies], ["c", "c", "y", "y"])
+            self.assertEqual(mta.content(HEADERS)[-1], ("c", b""))
+            mta.mail(recipients=["r@example.com"], auth_authen="bob")
+            mta.send("A")
+            self.assertEqual(weir.used_by_all("login"), {"alice": 2, "bob": 1})
+
+    def test_actions_of_limits(self):
+        for action, expected in (
+                ("HOLD too much", [("q", text("too much")), ("c", b"")]), ("DISCARD", [("d", b"")]),
+                ("PREPEND X-Spam: yes", [insert(0, "X-Spam", " yes"), ("c", b"")]), ("BCC copy@example.com", [("+", text("<copy@example.com>")), ("c", b"")]),
+                ("WARN much", [("c", b"")])):
+            limit = {"name": "sender", "key": ["sender"], "count": "messages", "rates": ["1/1h"], "over": action, "too_large": action}
+            with self.subTest(action=action), MilterService(limits=[limit]) as weir, weir.mta() as mta:
+                mta.connect()
+                mta.mail()
+                self.assertEqual(mta.content([("From", " a@example.org")]), [("c", b"")])
+                self.assertEqual(mta.mail(), [("c", b"")])
+                self.assertEqual(mta.content([("From", " a@example.org")]), expected)
+
+
+class BadInput(unittest.TestCase):
+    def test_one_connection_ends_and_all_others_go_on(self):
+        hello = MTA.packet("O", struct.pack(">III", 6, ACTIONS, 0x1FFFFF))
+        mail = hello + MTA.packet("M", text("<a@example.org>"))
+        bad = {
+            "a length of 0": struct.pack(">I", 0), "a length of 4 GB": b"\xff\xff\xff\xff", "a length beyond the bound": struct.pack(">I", 1 << 20),
+            "an old version": MTA.packet("O", struct.pack(">III", 1, 0, 0)), "a short negotiation": MTA.packet("O", b"\0\0"),
+            "no negotiation": MTA.packet("M", text("<a@example.org>")), "two negotiations": hello + hello, "an unknown command": hello + MTA.packet("z"),
+            "a recipient before a sender": hello + MTA.packet("R", text("<b@example.com>")), "a body before a message": hello + MTA.packet("B", b"x"),
+            "an end before a message": hello + MTA.packet("E"), "a header without NULs": mail + MTA.packet("L", b"Subject"),
+            "a header with one NUL": mail + MTA.packet("L", text("Subject") + b"x"), "a sender without a NUL": hello + MTA.packet("M", b"<a>"),
+            "a macro without a value": hello + MTA.packet("D", b"M" + text("i")), "a client without an address": hello + MTA.packet("C", text("x") + b"4"),
+            "an unknown address family": hello + MTA.packet("C", text("x") + b"9" + b"\0\0" + text("y")),
+            "headers behind the body": mail + MTA.packet("B", b"x") + MTA.packet("L", text("a") + text("b")), "SMTP": b"EHLO client.example.org\r\n",
+            "HTTP": b"GET / HTTP/1.1\r\n\r\n",
+        }
+        limit = {"name": "sender", "key": ["sender"], "rates": ["1000/1h"]}
+        with MilterService(RULES, BODY, limits=[limit]) as weir, weir.mta() as other:
+            other.mail()
+            for name, data in bad.items():
+                with self.subTest(name), weir.mta(negotiate=False) as mta:
+                    mta.raw(data)
+                    while reply := mta.reply():
+                        self.assertIn(reply[0], "Oc", reply)
+            self.assertEqual(other.content([("Subject", " reject")]), [("y", text("550 5.7.1 no"))])
+            self.assertIn("closed the milter connection of 127.0.0.1: ", weir.log())
+
+    def test_large_macros_headers_and_envelopes_stay_bounded(self):
+        with MilterService(RULES, BODY) as weir:
+            with weir.mta() as mta:
+                for number in range(200):
+                    mta.send("D", b"M" + text(f"{{x{number}}}") + text("y" * 200_000) + text("i") + text("z" * 50_000))
+                mta.mail()
+                for number in range(2_000):
+                    mta.send("L", text("X-Many") + text(" " + "v" * 10_000))
+                self.assertEqual(mta.content(HEADERS)[-1], ("c", b""))
+            resident = int(next(
+                line for line in pathlib.Path(f"/proc/{weir.pid}/status").read_text().splitlines() if line.startswith("VmRSS")).split()[1])
+            self.assertLess(resident, 150_000)
+            with weir.mta() as mta:
+                mta.send("M", text("<a@example.org>"))
+                with self.assertRaises(OSError):
+                    for number in range(100_000):
+                        mta.send("R", text(f"<{'r' * 200}{number}@example.com>"))
+                    mta.reply() or mta.send("R") or mta.send("R")
+                    raise AssertionError("still open")
+
+    def test_two_thousand_connections(self):
+        import resource
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 8192), hard))
+        self.addCleanup(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+        with MilterService(RULES, BODY) as weir:
+            connections = []
+            self.addCleanup(lambda: [mta.socket.close() for mta in connections])
+            for _ in range(2_000):
+                mta = weir.mta()
+                mta.connect()
+                mta.mail()
+                mta.send("L", text("Subject") + text(" hold"))
+                connections.append(mta)
+            for mta in connections:
+                mta.send("B", b"x" * 4_000)
+                mta.send("E")
+            for mta in connections:
+                self.assertEqual(mta.replies()[-1], ("c", b""))
+            status = pathlib.Path(f"/proc/{weir.pid}/status").read_text().splitlines()
+            self.assertLess(int(next(line for line in status if line.startswith("VmRSS")).split()[1]), 100_000)
+
+
+class Configuration(unittest.TestCase):
+    def test_what_a_milter_cannot_do_is_refused(self):
+        from weir import weir as command
+        limit = {"name": "sender", "key": ["sender"], "rates": ["1/1h"], "over": "FILTER smtp:[127.0.0.1]:10025"}
+        service = MilterService("/a/ DUNNO\n/b/ FILTER smtp:[127.0.0.1]:10025\n", limits=[limit])
+        self.addCleanup(service.__exit__)
+        service.configure()
+        result = command("check-config", "--config", service.config_file, check=False)
+        self.assertEqual(result.returncode, 1)
+        output = result.stdout + result.stderr
+        self.assertIn("header.pcre:2: ", output)
+        self.assertIn("FILTER can't be carried out by a milter", output)
+        self.assertIn("limits[0].over: 'FILTER' can't be carried out by a milter", output)
+
+
+if __name__ == "__main__":
+    unittest.main()
