@@ -86,7 +86,10 @@ func read(_ yaml: String) -> Result<ConfigurationReader.Outcome, ConfigurationFa
         let outcome = try read(
             """
             listen: { policy: "inet:127.0.0.2:10", policy_connections: 11, admin: "inet:127.0.0.1:12",
-                      filter: [{ listen: "inet:192.0.2.1:13", next_hop: "inet:127.0.0.1:14", networks: 192.0.2.0/24 }] }
+                      filter: [{ listen: "inet:192.0.2.1:13", next_hop: "inet:127.0.0.1:14", networks: 192.0.2.0/24 }],
+                      milter: "inet:127.0.0.1:18" }
+            milter: { connections: 19, limits: false, local_over: defer }
+            canonicalise: envelope
             filter: { connections: 15, spool: /spool, most_memory: 16, most_spool: 17 }
             ledger: { store: "sqlite:/ledger", durability: relaxed, most_keys: 1013 }
             on_failure: defer
@@ -123,6 +126,8 @@ func read(_ yaml: String) -> Result<ConfigurationReader.Outcome, ConfigurationFa
         #expect(filter.listen == .inet(host: "192.0.2.1", port: 13))
         #expect(filter.nextHop == .inet(host: "127.0.0.1", port: 14))
         #expect(filter.networks == [Network("192.0.2.0/24")!])
+        #expect(changed["listen.milter"] == "[inet:127.0.0.1:18]")
+        #expect(changed["milter.connections"] == "19")
         #expect(changed["filter.connections"] == "15")
         #expect(changed["filter.spool"] == "/spool")
         #expect(changed["filter.mostMemory"] == "16")

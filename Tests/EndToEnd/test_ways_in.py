@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The same messages by the milter, the SMTP filter and the pipe come out the same, byte for byte but for trace headers."""
+import pathlib
+import re
+import subprocess
+import unittest
+
+from filtering import filtered_postfix
+from milter import milter_postfix
+from postfix import SMTPSink, wait_until
+from weir import BINARY, ENVIRONMENT, ROOT
+
+HEADER = """\
+/^To: undisclosed/ WARN
+/^X-Old: (.*)/ REPLACE X-New: $1
+/^X-Gone:/ IGNORE
+/^X-Mark:/ PREPEND X-Above: put in
+/^Content-Disposition: (.*)evil(.*)/ REPLACE Content-Disposition: ${1}good${2}
+/^X-Nested-Gone:/ IGNORE
+"""
+BODY = "/^drop/ IGNORE\n/^replace (.*)/ REPLACE replaced $1\n/^before/ PREPEND put in\n"
+# Lines by which one message is known from another, and which every way in leaves alone.
+NUMBER = "X-Number"
+
+
+def corpus():
+    """Plain, folded and MIME messages, with rules that hit in each place; then the shapes of the scanner's own fixtures."""
+    plain = "From: a@example.org\nTo: b@example.com\nX-Old: 1\nX-Gone: 2\nX-Gone: 3\nX-Mark: 4\nSubject: folded\n\tand more\n\n"
+    yield plain + "keep\ndrop it\nreplace this\nbefore\n.\n..\n.dots\n\nlast\n"
+    yield "From: a@example.org\nTo: undisclosed-recipients:;\nSubject: none\n\nbody\n"
+    yield "From: a@example.org\nTo: b@example.com\nSubject: no body\n\n"
+    yield "From: a@example.org\nTo: b@example.com\nX-Gone: last header\n\n" + "x" * 900 + "\n" + "drop\n" * 50
+    yield (
+        "From: a@example.org\nTo: b@example.com\nMIME-Version: 1.0\nContent-Type: multipart/mixed; boundary=b1\n\npreamble\n--b1\n"
+        "Content-Type: text/plain\nContent-Disposition: attachment; filename=evil.txt\n\ndrop\nkeep\n--b1\n"
+        "Content-Type: message/rfc822\n\nFrom: c@example.org\nX-Nested-Gone: x\nSubject: nested\n\nreplace nested\n--b1--\nbefore the end\n")
+    yield "From: a@example.org\nTo: b@example.com\nSubject: long\n\n" + "".join(f"line {n} " + "y" * 70 + "\n" for n in range(8_000)) + "drop\nend\n"
+    for file in sorted((ROOT / "Tests" / "Fixtures" / "mime").rglob("*.eml")):
+        text = file.read_bytes()
+        # What sendmail(1) and SMTP themselves would change is no message of this test.
+        is_plain = text.isascii() and not re.search(rb"[\0\r]", text) and len(max(text.split(b"\n"), key=len)) < 900
+        if is_plain and re.match(rb"[!-9;-~]+:", text):
+            yield text.decode()
+
+
+def by_number(messages):
+    found = {}
+    for message in messages:
+        content = message["content"].replace(b"\r\n", b"\n")
+        number = re.search(rb"^" + NUMBER.encode() + rb": (\d+)$", content, re.M)
+        found[int(number[1])] = without_trace(content)
+    return found
+
+
+def without_trace(content):
+    """Without Received:, and what Postfix adds to mail that lacks it."""
+    head, _, body = content.partition(b"\n\n")
+    headers = re.split(rb"\n(?![ \t])", head)
+    return b"\n".join(h for h in headers if not re.match(rb"(Received|Message-Id|Date|From):", h)) + b"\n\n" + body
+
+
+class SameResult(unittest.TestCase):
+    def test_every_way_in(self):
+        messages = [f"{NUMBER}: {number}\n{text}" for number, text in enumerate(corpus())]
+        self.assertGreater(len(messages), 6)
+        main = {"message_size_limit": "20000000"}
+        results = {}
+        for name, way in (("milter", milter_postfix), ("filter", filtered_postfix)):
+            with SMTPSink() as sink, way(sink.port, HEADER, BODY, main=main) as (postfix, weir):
+                for text in messages:
+                    postfix.sendmail("a@example.org", ["b@example.com"], text)
+                wait_until(lambda: len(sink.messages()) == len(messages), lambda: f"{name}\n{postfix.log()}\n{weir.log()}", timeout=60)
+                postfix.wait_drained()
+                results[name] = by_number(sink.messages())
+                if name == "filter":
+                    taken = weir.directory / "taken"
+                    command = pathlib.Path(weir.directory / "take")
+                    command.write_text(f"#!/bin/sh\nexec cat > {taken}\n")
+                    command.chmod(0o755)
+                    results["pipe"] = {}
+                    for number, text in enumerate(messages):
+                        subprocess.run(
+                            [BINARY, "filter", "--config", weir.config_file, "--to", command, "-f", "a@example.org", "--", "b@example.com"],
+                            input=text.encode(), check=True, timeout=30, env=ENVIRONMENT, stderr=subprocess.DEVNULL)
+                        results["pipe"][number] = without_trace(taken.read_bytes())
+        for number, text in enumerate(messages):
+            with self.subTest(number=number):
+                self.assertEqual(results["milter"][number], results["filter"][number])
+                self.assertEqual(results["milter"][number], results["pipe"][number])
+        self.assertIn(b"X-Above: put in\nX-Mark: 4", results["milter"][0])
+        self.assertIn(b"keep\nreplaced this\nput in\nbefore\n.\n..\n.dots\n\nlast\n", results["milter"][0])
+        self.assertNotIn(b"undisclosed", results["milter"][1])
+        self.assertIn(b"filename=good.txt\n\nkeep\n", results["milter"][4])
+
+
+if __name__ == "__main__":
+    unittest.main()
