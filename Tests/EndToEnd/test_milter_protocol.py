@@ -5,7 +5,7 @@ import struct
 import unittest
 
 from milter import ACTIONS, MTA, MilterService, text
-from postfix import wait_until
+from postfix import run, wait_until
 
 RULES = """\
 /^Subject: reject/ REJECT no
@@ -138,6 +138,17 @@ class Dialogue(unittest.TestCase):
                 self.assertEqual(mta.content([("From", " a@example.org")]), [("c", b"")])
                 self.assertEqual(mta.mail(), [("c", b"")])
                 self.assertEqual(mta.content([("From", " a@example.org")]), expected)
+
+
+class Miltertest(unittest.TestCase):
+    def test_scripts(self):
+        scripts = sorted((pathlib.Path(__file__).parent / "miltertest").glob("*.lua"))
+        self.assertTrue(scripts)
+        with MilterService(RULES, BODY) as weir:
+            for script in scripts:
+                for address in (f"inet:{weir.milter_port}@127.0.0.1", f"unix:{weir.milter_socket}"):
+                    with self.subTest(script=script.name, address=address):
+                        run(["miltertest", "-D", f"address={address}", "-s", script])
 
 
 class BadInput(unittest.TestCase):
