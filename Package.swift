@@ -111,7 +111,13 @@ let package = Package(
         .testTarget(name: "MailSyntaxTests", dependencies: ["MailSyntax"], swiftSettings: strict),
         .testTarget(name: "PatternsTests", dependencies: ["Patterns"], swiftSettings: strict),
         .testTarget(name: "RulesTests", dependencies: ["Patterns", "Rules"], swiftSettings: strict),
-        .testTarget(name: "ServiceTests", dependencies: ["Filter", "Limits", "Rules", "Service", "Wire"], swiftSettings: strict),
+        .testTarget(
+            name: "ServiceTests",
+            dependencies: [
+                "Filter", "Limits", "Rules", "Service", "Wire",
+                .product(name: "NIOCore", package: "swift-nio"), .product(name: "NIOPosix", package: "swift-nio"),
+            ],
+            swiftSettings: strict),
         .testTarget(name: "StorageTests", dependencies: ["Limits", "Storage"], swiftSettings: strict),
         .testTarget(
             name: "WireTests",

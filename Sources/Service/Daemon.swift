@@ -42,6 +42,7 @@ package actor Daemon {
         // Sockets get their modes when they are there; until then they belong to the service alone.
         umask(0o077)
         RuntimeLimits.raiseOpenFiles()
+        RuntimeLimits.surviveFileLimit()
         let signals = await UnixSignalsSequence(trapping: .sighup, .sigterm, .sigint)
         try await host.eventLoop.submit { [host] in host.start() }.get()
         var inherited = try ServiceManager.inheritedSockets()

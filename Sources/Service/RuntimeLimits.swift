@@ -9,4 +9,7 @@ enum RuntimeLimits {
         limit.rlim_cur = limit.rlim_max
         setrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
     }
+
+    /// A file that may not grow any more (LimitFSIZE=) is an error of its write, as a full disk is, and not the end.
+    static func surviveFileLimit() { signal(SIGXFSZ, SIG_IGN) }
 }

@@ -1,14 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """The SMTP filter on its own: what goes in, what comes out, and what becomes of next hops and clients that misbehave."""
+import contextlib
+import multiprocessing
+import os
+import pathlib
+import random
 import re
+import shutil
 import signal
 import socket
+import tempfile
 import threading
 import time
 import unittest
 
 from filtering import FilterService, NextHop, dialogue
-from postfix import SMTP, SMTPSink, connect, free_port, wait_until
+from postfix import SMTP, SMTPSink, accepts, connect, free_port, run, wait_until
 
 MESSAGE = b"Subject: test\r\nTo: b@example.com\r\n\r\nbody\r\n"
 
@@ -260,6 +267,19 @@ class Filter(unittest.TestCase):
                 self.assertEqual(client.deliver(MESSAGE + b".\r\n")[-1][0], 250)
             weir.wait_logged("mail is deferred: the spool is full")
 
+    def test_full_disk(self):
+        """A file of the spool can't grow as far as its message; when it can, it is taken."""
+        large = b"\r\n" + (b"x" * 70 + b"\r\n") * 30_000
+        with NextHop(dialogue({})) as hop, FilterService(hop.port) as weir:
+            run(["prlimit", "--pid", str(weir.pid), "--fsize=1000000:unlimited"])
+            with Client(weir.filter_port) as client:
+                for _ in range(3):
+                    self.assertEqual(client.deliver(large + b".\r\n")[-1], (452, "4.3.1 Insufficient system storage"))
+                self.assertEqual(client.deliver(MESSAGE + b".\r\n")[-1][0], 250)
+                weir.wait_logged("mail is deferred: can't write to a spool file")
+                run(["prlimit", "--pid", str(weir.pid), "--fsize=unlimited:unlimited"])
+                self.assertEqual(client.deliver(large + b".\r\n")[-1][0], 250)
+
     def test_no_spool_directory(self):
         with NextHop(dialogue({})) as hop, FilterService(hop.port, bounds={"spool": "/nonexistent"}) as weir:
             with Client(weir.filter_port) as client:
@@ -298,10 +318,15 @@ class Filter(unittest.TestCase):
 
     def test_many_sessions(self):
         """1,000 clients at once, some with 20 MB: all are served, in bounded memory."""
-        size = 2_000_000
+        large = (b"\r\n" + b"y" * 70) * (20_000_000 // 72)
         with SMTPSink("-m", "2000") as sink, FilterService(sink.port) as weir:
             clients = [connect(weir.filter_port) for _ in range(1_000)]
             readers = [client.makefile("rb") for client in clients]
+
+            def send(client, *pieces):
+                for piece in (*pieces, b"\r\n.\r\n"):
+                    client.sendall(piece)
+
             try:
                 for line, ends in ((b"EHLO x\r\n", True), (b"MAIL FROM:<>\r\n", False), (b"RCPT TO:<b@example.com>\r\n", False), (b"DATA\r\n", False)):
                     for client in clients:
@@ -312,7 +337,7 @@ class Filter(unittest.TestCase):
                                 pass
                 for reader in readers:
                     self.assertEqual([reader.readline()[:3] for _ in range(3)], [b"250", b"250", b"354"])
-                threads = [threading.Thread(target=client.sendall, args=(b"\r\n" + b"x" * 70 + (b"\r\n" + b"y" * 70) * (size // 72 if number < 20 else 50) + b"\r\n.\r\n",))
+                threads = [threading.Thread(target=send, args=(client, b"\r\nx", large if number < 50 else large[:3_600]))
                            for number, client in enumerate(clients)]
                 for thread in threads:
                     thread.start()
@@ -357,6 +382,78 @@ class Kills(unittest.TestCase):
                     if answered:
                         self.assertEqual(arrived, 1)
                     weir.start()
+
+    def test_kill_of_the_next_hop_and_of_senders(self):
+        """Thousands of messages while both ends die again and again: what was answered 250 has arrived, and all do in the end."""
+        senders, count, port = 4, 500, free_port()
+        directory = pathlib.Path(tempfile.mkdtemp(prefix="weir-test-"))
+        self.addCleanup(shutil.rmtree, directory)
+        random.seed(1)
+
+        def hop():
+            """Notes the number of each message, then says 250."""
+            file = os.open(directory / "arrived", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+            listener = socket.create_server(("127.0.0.1", port), backlog=200)
+
+            class Note(list):
+                def append(self, message):
+                    os.write(file, re.search(rb"X-Number: (.*)\r\n", message[1])[1] + b"\n")
+
+            take = dialogue({}, Note())
+            while True:
+                connection, _ = listener.accept()
+                threading.Thread(target=serve, args=(take, connection), daemon=True).start()
+
+        def serve(take, connection):
+            with contextlib.suppress(OSError, StopIteration, ValueError), connection:
+                take(iter(connection.makefile("rb").readline, b""), connection)
+
+        def sender(name, weir_port):
+            """Sends each message until it is answered 250, and goes on behind the last one when it is started again."""
+            file = directory / f"answered-{name}"
+            done = len(file.read_text().splitlines()) if file.exists() else 0
+            with open(file, "a", buffering=1) as answered:
+                while done < count:
+                    with contextlib.suppress(AssertionError, OSError), Client(weir_port) as client:
+                        while done < count:
+                            number = f"{name}-{done}"
+                            if client.deliver(f"X-Number: {number}\r\n\r\nbody\r\n.\r\n".encode())[-1][0] != 250:
+                                break
+                            answered.write(number + "\n")
+                            done += 1
+
+        def start(target, *arguments):
+            process = multiprocessing.get_context("fork").Process(target=target, args=arguments)
+            process.start()
+            return process
+
+        kills = 0
+        with FilterService(port) as weir:
+            end = start(hop)
+            wait_until(lambda: accepts(port), "the next hop")
+            running = [start(sender, str(name), weir.filter_port) for name in range(senders)]
+            while any(process.is_alive() or process.exitcode for process in running):
+                time.sleep(random.random() / 10)
+                if kills < 40:
+                    kills += 1
+                    if kills % 2:
+                        end.kill()
+                        end.join()
+                        end = start(hop)
+                    else:
+                        running[kills // 2 % senders].kill()
+                for name, process in enumerate(running):
+                    if not process.is_alive() and process.exitcode:
+                        process.join()
+                        running[name] = start(sender, str(name), weir.filter_port)
+            end.kill()
+            end.join()
+            self.assertTrue(weir.is_running)
+        arrived = (directory / "arrived").read_text().splitlines()
+        expected = {f"{name}-{number}" for name in range(senders) for number in range(count)}
+        self.assertEqual(set(arrived), expected)
+        # A double only where a final reply was lost: at most one for each sender and kill.
+        self.assertLessEqual(len(arrived) - len(expected), kills * senders)
 
 
 if __name__ == "__main__":

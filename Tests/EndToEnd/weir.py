@@ -36,6 +36,8 @@ class WeirService:
         self.log_file = self.directory / "log"
         self.process = None
         self.environment = {}
+        # Words before the service's own command line, such as `prlimit --fsize=N`.
+        self.wrapper = []
         self.config = {
             "listen": {
                 "policy": [f"inet:127.0.0.1:{self.port}", f"unix:{self.policy_socket}"],
@@ -76,7 +78,7 @@ class WeirService:
             self.configure()
         with open(self.log_file, "ab") as log:
             self.process = subprocess.Popen(
-                [BINARY, "serve", "--config", self.config_file], env={**ENVIRONMENT, **self.environment},
+                [*self.wrapper, BINARY, "serve", "--config", self.config_file], env={**ENVIRONMENT, **self.environment},
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         if wait:
             self.wait_ready()

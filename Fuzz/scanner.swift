@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: Apache-2.0
+import MailSyntax
+
+/// Whatever the bytes are, and in whatever pieces they come, the scanner finds the same things at the same places, within
+/// the message, and stays within its limits.
+///
+/// The first byte is the size of the pieces; the rest is the message.
+@_cdecl("LLVMFuzzerTestOneInput")
+public func scanInput(_ data: UnsafePointer<UInt8>?, _ count: Int) -> CInt {
+    guard let data, count > 1 else { return 0 }
+    let message = UnsafeRawBufferPointer(start: data + 1, count: count - 1)
+    let limits = [ScannerLimits(), smallLimits]
+    for limits in limits {
+        let whole = scan(message, pieces: message.count, limits)
+        let pieces = scan(message, pieces: max(1, Int(data[0])), limits)
+        precondition(whole.found == pieces.found && whole.nestingExceeded == pieces.nestingExceeded)
+    }
+    return 0
+}
+
+/// So small that short inputs reach them.
+private let smallLimits: ScannerLimits = {
+    var limits = ScannerLimits()
+    limits.headerSize = 100
+    limits.lineLength = 24
+    limits.bodyChecksSize = 200
+    limits.mimeBoundaryLength = 5
+    limits.mimeNesting = 3
+    return limits
+}()
+
+private func scan(
+    _ message: UnsafeRawBufferPointer, pieces: Int, _ limits: ScannerLimits
+) -> (found: [Found], nestingExceeded: Bool) {
+    var scanner = MessageScanner(limits: limits)
+    var events = Findings(size: message.count, limits: limits)
+    var start = 0
+    while start < message.count {
+        let end = min(message.count, start + pieces)
+        scanner.update(UnsafeRawBufferPointer(rebasing: message[start..<end]), &events)
+        start = end
+    }
+    scanner.finish(&events)
+    return (events.found, scanner.nestingExceeded)
+}
+
+private enum Found: Equatable {
+    case header(HeaderClass, Range<Int>, isVerbatim: Bool, [UInt8])
+    case endOfHeaders(Int, isText: Bool)
+    case line(Int, [UInt8])
+}
+
+private struct Findings: ScannerEvents {
+    let size: Int
+    let limits: ScannerLimits
+    var found: [Found] = []
+
+    mutating func header(_ header: Header) {
+        precondition(header.range.lowerBound >= 0 && header.range.upperBound <= size)
+        // One more record may come to a header that is just below the limit.
+        precondition(header.text.count <= limits.headerSize + limits.lineLength + "X-Mailbox-Line: \r\n".utf8.count)
+        found.append(.header(header.checkedAs, header.range, isVerbatim: header.isVerbatim, Array(header.text)))
+    }
+
+    mutating func endOfHeaders(at offset: Int, isText: Bool) {
+        precondition(0...size ~= offset)
+        found.append(.endOfHeaders(offset, isText: isText))
+    }
+
+    /// Body text as its lines: it does not matter how many come at once.
+    mutating func body(_ body: BodyText) {
+        precondition(body.offset >= 0 && body.offset + body.text.count <= size)
+        var start = 0
+        while start < body.text.count {
+            let end = body.isRecord ? body.text.count : (body.text[start...].firstIndex(of: 0x0a) ?? body.text.count - 1) + 1
+            let key = UnsafeRawBufferPointer(rebasing: body.text[start..<end]).withoutLineEnd
+            precondition(key.count <= limits.lineLength + 1)
+            if !key.isEmpty { found.append(.line(body.offset + start, Array(key))) }
+            start = end
+        }
+    }
+}

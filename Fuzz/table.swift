@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: Apache-2.0
+import Patterns
+import Rules
+
+/// Whatever a table's bytes are, it is read without a crash, its faults name lines of it, and a key finds the same rule with
+/// the fast pass and without.
+///
+/// The first byte chooses `pcre:` or `regexp:`; the table ends at the first 0xff, and a key follows.
+@_cdecl("LLVMFuzzerTestOneInput")
+public func readInput(_ data: UnsafePointer<UInt8>?, _ count: Int) -> CInt {
+    guard let data, count > 1 else { return 0 }
+    let input = UnsafeRawBufferPointer(start: data + 1, count: count - 1)
+    let end = input.firstIndex(of: 0xff) ?? input.count
+    let content = Array(input[..<end])
+    let key = input.dropFirst(end + 1)
+    let type: TableType = data[0] & 1 == 0 ? .pcre : .regexp
+    // Nested counts make the system's library take all memory there is.
+    if type == .regexp, content.count(where: { $0 == UInt8(ascii: "{") }) > 1 { return 0 }
+
+    let table = Table(type: type, path: "table", content: content)
+    let lines = content.count(where: { $0 == 0x0a }) + 1
+    for fault in table.warnings { precondition(fault.line.map { 1...lines ~= $0 } ?? true) }
+    let list = RuleList(tables: [table])
+    precondition(list.lint(isBody: true).allSatisfy { $0.line.map { 1...lines ~= $0 } ?? true })
+    guard !list.isEmpty else { return 0 }
+
+    for isBody in [false, true] {
+        let pass = FastPass.build(for: list, body: isBody)
+        // A body line has no newline.
+        let subject = isBody ? key.prefix { $0 != 0x0a } : key
+        Array(subject).withUnsafeBytes { compare($0, list, pass) }
+    }
+    return 0
+}
+
+private func compare(_ key: UnsafeRawBufferPointer, _ list: RuleList, _ pass: FastPass) {
+    let matcher = Matcher(limits: MatchLimits(steps: 10_000))
+    let slow = matcher.firstMatch(key, in: list)
+    let fast = matcher.firstMatch(key: key, in: list, pass: pass)
+    // A rule that the pass proves absent does not run into its limit.
+    guard matcher.givenUp.isEmpty else { return }
+    precondition(slow?.rule == fast?.rule && slow?.text == fast?.text)
+}
