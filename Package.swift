@@ -62,6 +62,7 @@ let package = Package(
             dependencies: [
                 "Filter", "Limits", "MailSyntax", "Patterns", "Rules", "Storage", "Wire",
                 .product(name: "Hummingbird", package: "hummingbird"),
+                .product(name: "HummingbirdCore", package: "hummingbird"),
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "NIOCore", package: "swift-nio"),
                 .product(name: "NIOHTTP1", package: "swift-nio"),

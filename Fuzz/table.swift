@@ -14,8 +14,8 @@ public func readInput(_ data: UnsafePointer<UInt8>?, _ count: Int) -> CInt {
     let content = Array(input[..<end])
     let key = input.dropFirst(end + 1)
     let type: TableType = data[0] & 1 == 0 ? .pcre : .regexp
-    // Nested counts make the system's library take all memory there is.
-    if type == .regexp, content.count(where: { $0 == UInt8(ascii: "{") }) > 1 { return 0 }
+    // Counts within counts make regcomp(3) take all memory there is.
+    if type == .regexp, content.count(where: { $0 == UInt8(ascii: "{") }) > 1 || hasStackedCounts(content) { return 0 }
 
     let table = Table(type: type, path: "table", content: content)
     let lines = content.count(where: { $0 == 0x0a }) + 1
@@ -32,6 +32,11 @@ public func readInput(_ data: UnsafePointer<UInt8>?, _ count: Int) -> CInt {
         (Array(subject) + [0]).withUnsafeBytes { compare(UnsafeRawBufferPointer(rebasing: $0.dropLast()), list, pass) }
     }
     return 0
+}
+
+/// `a+++++`, which is a count of a count of a count.
+private func hasStackedCounts(_ content: [UInt8]) -> Bool {
+    zip(content, content.dropFirst()).contains { "+*?{".utf8.contains($0) && "+*?{".utf8.contains($1) }
 }
 
 private func compare(_ key: UnsafeRawBufferPointer, _ list: RuleList, _ pass: FastPass) {

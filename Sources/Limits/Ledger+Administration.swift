@@ -8,6 +8,8 @@ package struct Standing: Equatable, Sendable {
         package var admitted: UInt64
         /// When there is room for one more; nil where there is now.
         package var freesAt: LedgerTime?
+        /// What was charged in each slot of the window, oldest first; nil where it was not asked for.
+        package var history: [UInt64]?
     }
 
     package var limit: String
@@ -48,23 +50,33 @@ extension Ledger {
     /// Where a key stands with every limit that knows it; only with `limit` where one is named.
     package func standings(ofKey key: [UInt8], limit name: String?) -> [Standing] {
         limits.filter { name == nil || $0.limit.name == name }
-            .compactMap { existingAccount(hash(of: key, of: $0), of: $0).map(standing) }
+            .compactMap { existingAccount(hash(of: key, of: $0), of: $0).map { standing(of: $0, withHistory: true) } }
     }
 
-    package func standing(of account: Account) -> Standing {
+    package func standing(of account: Account, withHistory: Bool = false) -> Standing {
         let limit = account.limit
         let usages = limit.limit.rates.indices.map { lane in
             let admitted = account.admitted(lane: lane, at: now)
             let fitting = account.fitting(1, lane: lane, at: now)
             return Standing.Usage(
                 rate: limit.limit.rates[lane], used: account.used(lane: lane), admitted: admitted,
-                freesAt: fitting == now ? nil : fitting)
+                freesAt: fitting == now ? nil : fitting, history: withHistory ? history(of: account, lane: lane) : nil)
         }
         return Standing(
             limit: limit.limit.name, count: limit.limit.count, mode: limit.limit.mode, key: account.key, usages: usages,
             refusedTries: account.refusedTries, blockedUntil: account.blockedUntil(at: now),
             raisedUntil: account.exception?.raised.flatMap { $0.until > now ? $0.until : nil },
             isExempt: account.exception?.isExempt ?? false)
+    }
+
+    private func history(of account: Account, lane: Int) -> [UInt64] {
+        let slot = account.limit.terms.slots[lane]
+        var amounts = [UInt64](repeating: 0, count: Int(Window.slots) + 1)
+        account.windows.forEachSlot(lane: lane, slot: slot) { charged, amount in
+            let age = Int(slot - charged)
+            if amounts.indices.contains(age) { amounts[amounts.count - 1 - age] += amount }
+        }
+        return amounts
     }
 
     /// How full the fullest window of an account is, in thousandths; nil for one that is idle.

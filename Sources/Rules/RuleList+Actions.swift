@@ -18,6 +18,11 @@ extension RuleList {
         }
     }
 
+    /// Whether it has an action; an `if` and an `endif` have none.
+    package func mayDecide(_ rule: Int) -> Bool {
+        if case .match = entries[rule].statement.operation { true } else { false }
+    }
+
     /// A fault of a rule's line.
     package func fault(of rule: Int, _ message: String) -> TableFault {
         let table = tables[entries[rule].table]

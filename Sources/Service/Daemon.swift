@@ -31,8 +31,8 @@ package actor Daemon {
         log = EventLog(destination: configuration.log.destination)
         host = LedgerHost(configuration: configuration, eventLoop: eventLoop, clocks: MachineClocks(), log: log)
         policy = PolicyListener(configuration: configuration, host: host, log: log)
-        admin = AdminListener(host: host, policy: policy, log: log)
-        content = ContentService(configuration, rules: rules, host: host, log: log)
+                content = ContentService(configuration, rules: rules, host: host, log: log)
+        admin = AdminListener(host: host, policy: policy, content: content, log: log)
     }
 
     /// Runs until a signal ends it.

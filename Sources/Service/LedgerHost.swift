@@ -16,7 +16,7 @@ package final class LedgerHost: @unchecked Sendable {
     package let eventLoop: any EventLoop
     private let log: EventLog
     private let observer: DecisionLog
-    private var configuration: Configuration
+    private(set) var configuration: Configuration
     private let clocks: any SystemClocks
     /// Speaks of attributes by the same indexes as the limits.
     var parser: PolicyRequestParser
@@ -30,6 +30,8 @@ package final class LedgerHost: @unchecked Sendable {
     /// Wait for the batch to be kept.
     private var awaiting: [any Client] = []
     private var isTickScheduled = false
+    private var tickBegan = NIODeadline.now()
+    private(set) var activity = PolicyActivity()
     package private(set) var requests: UInt64 = 0
     private let upkeep: TimeAmount = .milliseconds(50)
     private var upkeepTask: RepeatedTask?
@@ -70,6 +72,7 @@ package final class LedgerHost: @unchecked Sendable {
         nextSummary = .now() + .seconds(configuration.log.summaryInterval)
         observer = DecisionLog(log: log)
         observer.logsPasses = configuration.log.decisions
+        observer.onRefusal = { [unowned self] in activity.note($0) }
     }
 
     // MARK: Life cycle
@@ -128,24 +131,38 @@ package final class LedgerHost: @unchecked Sendable {
             let group = asking
             asking.removeAll(keepingCapacity: true)
             requests &+= UInt64(group.count)
+            var answered: UInt64 = 0
             if let ledger, trouble == nil || configuration.onFailure == .dunno {
                 for client in group { client.withRequest(ledger.prepare) }
                 ledger.fetch()
-                for client in group { decide(client, in: ledger) }
+                for client in group where decide(client, in: ledger) { answered &+= 1 }
             } else {
                 for client in group { client.take(troubled) }
+                if troubled.action != nil { answered = UInt64(group.count) }
             }
+            activity.count(passed: UInt64(group.count) &- answered, answered: answered, at: uptime)
             awaiting += group
         }
     }
 
-    private func decide(_ client: any Client, in ledger: Ledger) {
+    /// - Returns: whether the answer is an action.
+    private func decide(_ client: any Client, in ledger: Ledger) -> Bool {
         var decision: Decision?
         client.withRequest { request in
             decision = ledger.decide(request)
             if observer.logsPasses, decision?.action == nil { observer.passed(request) }
         }
-        if let decision { client.take(decision) }
+        guard let decision else { return false }
+        client.take(decision)
+        return decision.action != nil
+    }
+
+    /// Whole seconds since the machine's start.
+    private var uptime: Int64 { Int64(tickBegan.uptimeNanoseconds / 1_000_000_000) }
+
+    /// Oldest first, without the second that is going on.
+    func activityHistory() -> [PolicyActivity.Second] {
+        activity.history(at: Int64(NIODeadline.now().uptimeNanoseconds / 1_000_000_000))
     }
 
     /// The mail transaction has ended, as far as its client can tell.
@@ -173,6 +190,7 @@ package final class LedgerHost: @unchecked Sendable {
 
     private func beginTick() {
         isTickScheduled = true
+        tickBegan = .now()
         ledger?.beginTick()
         // Runs when everything that this turn of the loop has read is handled.
         eventLoop.execute { self.endTick() }
@@ -185,6 +203,7 @@ package final class LedgerHost: @unchecked Sendable {
         let released = awaiting
         awaiting.removeAll(keepingCapacity: true)
         for connection in released { connection.release() }
+        if !released.isEmpty { activity.record(latency: .now() - tickBegan, requests: released.count) }
         upkeep(slots: Self.slotsPerTick)
     }
 

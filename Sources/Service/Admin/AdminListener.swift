@@ -3,6 +3,7 @@ internal import Foundation
 internal import Glibc
 internal import HTTPTypes
 internal import Hummingbird
+internal import HummingbirdCore
 internal import Limits
 internal import Logging
 internal import NIOCore
@@ -16,13 +17,20 @@ internal import NIOPosix
 final class AdminListener: Sendable {
     private let host: LedgerHost
     private let policy: PolicyListener
+    /// nil where nothing takes messages.
+    private let content: ContentService?
     private let log: EventLog
 
     private static let largestBody = 65_536
+    private static let mostConnections = 500
+    private static let idleTimeout: TimeAmount = .seconds(60)
+    /// Longer than any answer may take; the service is not alive beyond.
+    private static let healthTimeout: TimeAmount = .seconds(5)
 
-    init(host: LedgerHost, policy: PolicyListener, log: EventLog) {
+    init(host: LedgerHost, policy: PolicyListener, content: ContentService?, log: EventLog) {
         self.host = host
         self.policy = policy
+        self.content = content
         self.log = log
     }
 
@@ -45,6 +53,7 @@ final class AdminListener: Sendable {
     ) async throws {
         let router = Router(context: AdminContext.self)
         router.add(middleware: FailureMiddleware())
+        router.add(middleware: OriginMiddleware())
         if case .inet = endpoint {
             router.add(middleware: TokenMiddleware(token: try AdminToken.readOrCreate(at: tokenPath)))
         }
@@ -61,7 +70,9 @@ final class AdminListener: Sendable {
         // It takes the end of the service for a fault.
         logger.logLevel = .critical
         let application = Application(
-            router: router, configuration: .init(address: address, serverName: "weir"),
+            router: router, server: .http1(configuration: .init(idleTimeout: Self.idleTimeout)),
+            configuration: .init(
+                address: address, serverName: "weir", availableConnectionsDelegate: MaximumAvailableConnections(Self.mostConnections)),
             onServerRunning: { [log] _ in
                 if case .unix(let path, let mode, let group) = endpoint {
                     do { try UnixSocketFile.set(mode: mode, group: group, of: path) } catch {
@@ -77,6 +88,32 @@ final class AdminListener: Sendable {
     private func addRoutes(to router: Router<AdminContext>) {
         router.get("status") { [host, policy] _, _ in
             try Self.json(try await host.status(of: policy))
+        }
+        router.get("snapshot") { [self] _, _ in
+            try Self.json(try await snapshot().snapshot)
+        }
+        router.get("metrics") { [self] _, _ in
+            let (snapshot, latency) = try await snapshot()
+            var metrics = Metrics()
+            metrics.begin("weir_build_info", "gauge", "The version that runs.")
+            metrics.add("weir_build_info", [("version", snapshot.version)], 1)
+            metrics.add(snapshot, latency: latency)
+            metrics.addProcess()
+            return Self.text(metrics.text, as: "text/plain; version=0.0.4")
+        }
+        router.get("healthz") { [self] _, _ in
+            await isAlive() ? Self.text("alive\n") : Self.text("the ledger's event loop does not turn\n", status: .serviceUnavailable)
+        }
+        router.get("readyz") { [self] _, _ in
+            guard await isAlive() else { return Self.text("the ledger's event loop does not turn\n", status: .serviceUnavailable) }
+            let fault = try await host.eventLoop.submit { [host] in host.fault }.get()
+            guard let fault else { return Self.text("ready\n") }
+            return Self.text("the ledger can't be kept: \(fault.message)\n", status: .serviceUnavailable)
+        }
+        for file in AdminPage.files {
+            router.get(.init(file.path)) { _, _ in
+                Response(status: .ok, headers: AdminPage.headers(type: file.type), body: .init(byteBuffer: ByteBuffer(string: file.content)))
+            }
         }
         router.get("limits") { [host] request, _ in
             let most = request.uri.queryParameters.get("most", as: Int.self) ?? 50
@@ -115,17 +152,40 @@ final class AdminListener: Sendable {
             message.limit.map { "limit \($0)" }, rates.isEmpty ? nil : rates.map(\.description).joined(separator: " "),
             message.duration.map { "for \($0)s" },
         ].compactMap(\.self).joined(separator: ", ")
-        log.notice(
-            "audit: \(user): \(message.action.rawValue) \(message.key)\(details.isEmpty ? "" : " (\(details))"): "
+        log.audit(
+            "\(user): \(message.action.rawValue) \(message.key)\(details.isEmpty ? "" : " (\(details))"): "
                 + (standings.isEmpty ? "no limit knows this key" : "done for \(standings.map(\.limit).joined(separator: ", "))"))
         return try Self.json(standings)
+    }
+
+    private func snapshot() async throws -> (snapshot: AdminMessages.Snapshot, latency: LatencyHistogram) {
+        var (snapshot, latency) = try await host.snapshot(of: policy, version: WeirVersion.current)
+        snapshot.ways = content?.ways ?? []
+        if let figures = content?.ruleFigures() { (snapshot.rules, snapshot.rulesWithoutHits) = figures }
+        snapshot.audit = log.recentAudit
+        return (snapshot, latency)
+    }
+
+    /// Whether the loop that answers Postfix still turns.
+    private func isAlive() async -> Bool {
+        let loop = host.eventLoop
+        let promise = MultiThreadedEventLoopGroup.singleton.next().makePromise(of: Bool.self)
+        // The first of the two counts.
+        let timeout = promise.futureResult.eventLoop.scheduleTask(in: Self.healthTimeout) { promise.succeed(false) }
+        loop.execute { promise.succeed(true) }
+        defer { timeout.cancel() }
+        return (try? await promise.futureResult.get()) ?? false
+    }
+
+    private static func text(_ text: String, as type: String = "text/plain; charset=utf-8", status: HTTPResponse.Status = .ok) -> Response {
+        Response(status: status, headers: [.contentType: type, .cacheControl: "no-store"], body: .init(byteBuffer: ByteBuffer(string: text)))
     }
 
     fileprivate static func json(_ value: some Encodable, status: HTTPResponse.Status = .ok) throws -> Response {
         let encoder = JSONEncoder()
         encoder.outputFormatting = [.sortedKeys]
         return Response(
-            status: status, headers: [.contentType: "application/json"],
+            status: status, headers: [.contentType: "application/json", .cacheControl: "no-store"],
             body: .init(byteBuffer: ByteBuffer(bytes: try encoder.encode(value))))
     }
 
@@ -179,19 +239,50 @@ private struct FailureMiddleware: RouterMiddleware {
     }
 }
 
-/// Lets nobody in who does not have the token.
+/// Lets no page of another site in: neither by its own name for this address, nor by a form of its own.
+private struct OriginMiddleware: RouterMiddleware {
+    func handle(
+        _ request: Request, context: AdminContext, next: (Request, AdminContext) async throws -> Response
+    ) async throws -> Response {
+        let host = request.head.authority ?? ""
+        guard Self.isOwn(host) else {
+            throw HTTPError(.misdirectedRequest, message: "this is no name of the admin listener")
+        }
+        if let origin = request.headers[.origin] {
+            guard origin.hasPrefix("http://"), origin.dropFirst("http://".count) == host else { throw HTTPError(.forbidden) }
+        }
+        if let site = request.headers[Self.fetchSite], site != "same-origin", site != "none" { throw HTTPError(.forbidden) }
+        return try await next(request, context)
+    }
+
+    private static let fetchSite = HTTPField.Name("Sec-Fetch-Site")!
+
+    /// `weir` is what `weir limits` says, a loopback name what a browser or a tunnel does.
+    private static func isOwn(_ host: String) -> Bool {
+        let isBracketed = host.hasPrefix("[")
+        let name = isBracketed ? String(host.prefix { $0 != "]" }.dropFirst()) : String(host.prefix { $0 != ":" })
+        return ["", "weir", "localhost"].contains(name.lowercased()) || EndpointType.isLoopback(name)
+    }
+}
+
+/// Lets nobody in who does not have the token, but to the page itself, which knows nothing, and to the probes.
 private struct TokenMiddleware: RouterMiddleware {
     let token: String
 
     func handle(
         _ request: Request, context: AdminContext, next: (Request, AdminContext) async throws -> Response
     ) async throws -> Response {
+        if request.method == .get, Self.isOpen(request.uri.path) { return try await next(request, context) }
         let given = Array((request.headers[.authorization] ?? "").utf8)
         let expected = Array("Bearer \(token)".utf8)
         // All bytes are compared, so that the time tells nothing.
         let difference = zip(given, expected).reduce(UInt8(given.count == expected.count ? 0 : 1)) { $0 | ($1.0 ^ $1.1) }
         guard difference == 0 else { throw HTTPError(.unauthorized) }
         return try await next(request, context)
+    }
+
+    private static func isOpen(_ path: String) -> Bool {
+        path == "/healthz" || path == "/readyz" || AdminPage.files.contains { $0.path == path }
     }
 }
 

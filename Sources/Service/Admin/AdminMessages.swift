@@ -13,6 +13,8 @@ package enum AdminMessages {
             package var limit: UInt64
             /// When there is room for one more; absent where there is now.
             package var freesAt: Double?
+            /// What was charged in each slot of the window, oldest first, where one key was asked for.
+            package var history: [UInt64]?
         }
 
         package var limit: String
@@ -74,6 +76,67 @@ package enum AdminMessages {
         package var refusals: UInt64
     }
 
+    /// A request that a limit refused, or would have refused in shadow mode.
+    package struct Refusal: Codable, Equatable, Sendable {
+        /// Seconds since 1970.
+        package var time: Double
+        package var limit: String
+        package var key: String
+        package var mode: String
+        package var reason: String
+        /// Such as `recipients 100/100 per 1m, 540/1000 per 1h`.
+        package var usage: String
+        /// Seconds until there is room.
+        package var retry: Int64
+        package var action: String
+        package var queueID: String
+        package var client: String
+        package var login: String
+        package var sender: String
+        package var recipient: String
+    }
+
+    /// What a rule of the checks has done.
+    package struct Rule: Codable, Equatable, Sendable {
+        /// `pcre:/etc/postfix/header_checks:12`
+        package var location: String
+        package var hits: Int
+        package var limitsReached: Int
+        package var milliseconds: Double
+    }
+
+    package struct Way: Codable, Sendable {
+        /// `milter`, or a filter by where it listens.
+        package var name: String
+        var values: MessageCounters.Values
+
+        package var messages: [String: UInt64] { values.messages }
+        package var connections: Int { values.connections }
+    }
+
+    /// All that the page and `weir top` show at one moment.
+    package struct Snapshot: Codable, Sendable {
+        package var time: Double
+        package var version: String
+        package var configuration: String
+        package var status: Status
+        package var passed: UInt64
+        package var answered: UInt64
+        /// Requests per second of the last ten minutes, oldest first: let through, and answered with an action.
+        package var passedPerSecond: [UInt64]
+        package var answeredPerSecond: [UInt64]
+        /// Microseconds below which half, and 99 %, of all answers took; absent before the first.
+        package var medianAnswer: Int64?
+        package var slowAnswer: Int64?
+        package var refusals: [Refusal]
+        package var ways: [Way]
+        /// Those with the most hits first.
+        package var rules: [Rule]
+        package var rulesWithoutHits: Int
+        /// Newest first.
+        package var audit: [String]
+    }
+
     package struct Failure: Codable, Equatable, Sendable {
         package var error: String
     }
@@ -89,7 +152,7 @@ extension AdminMessages.Standing {
         rates = standing.usages.map { usage in
             Rate(
                 rate: usage.rate.description, window: Limits.Rate.text(ofDuration: usage.rate.window.milliseconds),
-                used: usage.used, limit: usage.admitted, freesAt: usage.freesAt.map(seconds))
+                used: usage.used, limit: usage.admitted, freesAt: usage.freesAt.map(seconds), history: usage.history)
         }
         refusedTries = standing.refusedTries
         blockedUntil = standing.blockedUntil.map(seconds)

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+internal import Glibc
 internal import Limits
 internal import NIOCore
 
@@ -58,17 +59,31 @@ extension LedgerHost {
     }
 
     func status(of policy: PolicyListener) async throws -> AdminMessages.Status {
+        try await eventLoop.submit { [self] in presentStatus(of: policy) }.get()
+    }
+
+    /// What the ledger and the policy server tell of themselves; the rest of a snapshot is filled in by others.
+    func snapshot(of policy: PolicyListener, version: String) async throws -> (AdminMessages.Snapshot, LatencyHistogram) {
         try await eventLoop.submit { [self] in
-            // What can be told is told, also while the ledger can't be opened.
-            let limits = try? withLedger { ledger in
-                ledger.limits.map {
-                    AdminMessages.LimitStatus(name: $0.limit.name, keys: $0.accountCount, refusals: $0.refusals)
-                }
-            }
-            return AdminMessages.Status(
-                requests: requests, connections: policy.openConnections, faults: .init(policy.counters),
-                keys: limits?.reduce(0) { $0 + $1.keys } ?? 0, trouble: fault?.message, limits: limits ?? [])
+            let history = activityHistory()
+            let snapshot = AdminMessages.Snapshot(
+                time: Double(time(nil)), version: version, configuration: configuration.summary, status: presentStatus(of: policy),
+                passed: activity.passed, answered: activity.answered, passedPerSecond: history.map(\.passed),
+                answeredPerSecond: history.map(\.answered), medianAnswer: activity.latency.bound(ofShare: 0.5),
+                slowAnswer: activity.latency.bound(ofShare: 0.99), refusals: activity.refusals.newestFirst, ways: [], rules: [],
+                rulesWithoutHits: 0, audit: [])
+            return (snapshot, activity.latency)
         }.get()
+    }
+
+    private func presentStatus(of policy: PolicyListener) -> AdminMessages.Status {
+        // What can be told is told, also while the ledger can't be opened.
+        let limits = try? withLedger { ledger in
+            ledger.limits.map { AdminMessages.LimitStatus(name: $0.limit.name, keys: $0.accountCount, refusals: $0.refusals) }
+        }
+        return AdminMessages.Status(
+            requests: requests, connections: policy.openConnections, faults: .init(policy.counters),
+            keys: limits?.reduce(0) { $0 + $1.keys } ?? 0, trouble: fault?.message, limits: limits ?? [])
     }
 }
 

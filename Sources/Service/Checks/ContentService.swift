@@ -2,6 +2,7 @@
 package import Filter
 package import NIOCore
 internal import NIOPosix
+internal import Rules
 
 /// All listeners that take messages, filters and milters: their event loops, which are not the policy server's, the
 /// threads that wait for the disk, and the rules that hold now.
@@ -36,6 +37,26 @@ package final class ContentService: Sendable {
             ? nil
             : MilterListener(
                 configuration, bounds: bounds, group: group, threads: threads, host: host, rules: { inUse.current }, log: log)
+    }
+
+    /// What the ways in have done.
+    var ways: [AdminMessages.Way] { filters.map(\.way) + (milter.map { [$0.way] } ?? []) }
+
+    /// The rules with hits, most first, and how many have none.
+    func ruleFigures() -> (rules: [AdminMessages.Rule], withoutHits: Int) {
+        var rules: [AdminMessages.Rule] = []
+        var withoutHits = 0
+        for (list, _) in self.rules.current.lists {
+            for (rule, values) in list.counters.snapshot.enumerated() where list.mayDecide(rule) {
+                if values.hits == 0 { withoutHits += 1 }
+                guard values.hits > 0 || values.limitsReached > 0 else { continue }
+                rules.append(
+                    .init(
+                        location: list.location(of: rule).description, hits: values.hits, limitsReached: values.limitsReached,
+                        milliseconds: Double(values.time) / 1e6))
+            }
+        }
+        return (rules.sorted { ($0.hits, $1.location) > ($1.hits, $0.location) }, withoutHits)
     }
 
     /// Rules and settings for the messages that begin from now on; those under way keep theirs.

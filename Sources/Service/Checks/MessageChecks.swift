@@ -8,6 +8,7 @@ internal import Rules
 final class MessageChecks {
     /// Those that hold now; asked at each message.
     let rules: @Sendable () -> ContentRules
+    let counters: MessageCounters
     private let eventLoop: any EventLoop
     private let bounds: ContentBounds
     private let threads: NIOThreadPool
@@ -15,9 +16,10 @@ final class MessageChecks {
     private var inUse: (checks: ContentChecks, matcher: Matcher)?
 
     init(
-        eventLoop: any EventLoop, bounds: ContentBounds, threads: NIOThreadPool,
+        eventLoop: any EventLoop, bounds: ContentBounds, threads: NIOThreadPool, counters: MessageCounters,
         rules: @escaping @Sendable () -> ContentRules, log: EventLog
     ) {
+        self.counters = counters
         self.eventLoop = eventLoop
         self.bounds = bounds
         self.threads = threads
@@ -44,10 +46,11 @@ final class MessageChecks {
         return matcher
     }
 
-    /// Logs what the rules have done, in the words of Postfix's cleanup.
+    /// Counts a message, and logs what the rules have done, in the words of Postfix's cleanup.
     ///
     /// - Parameter origin: what names the message.
     func report(_ verdict: Verdict, _ origin: @autoclosure () -> String) {
+        counters.count(verdict)
         guard !verdict.matches.isEmpty || !verdict.notes.isEmpty else { return }
         let origin = origin()
         for match in verdict.matches where match.isLogged {

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+internal import Glibc
 internal import Limits
 
 /// Writes what the ledger decides to the log, so that each line can be matched with Postfix's own.
@@ -6,6 +7,8 @@ final class DecisionLog: LedgerObserver {
     private let log: EventLog
     /// A line also where nothing speaks against a request (`log.decisions`).
     var logsPasses = false
+    /// For the page and `weir top`.
+    var onRefusal: (AdminMessages.Refusal) -> Void = { _ in }
 
     init(log: EventLog) {
         self.log = log
@@ -19,6 +22,13 @@ final class DecisionLog: LedgerObserver {
             "\(Self.origin(verb, request)): limit \(event.limit.name), key \(Self.text(event.account.key)): "
                 + "\(reason.rawValue), \(Self.usage(event)), room in \(event.retrySeconds)s"
                 + "\(Self.details(request)), action=\(Self.text(action))")
+        onRefusal(
+            AdminMessages.Refusal(
+                time: Double(time(nil)), limit: event.limit.name, key: Self.text(event.account.key), mode: event.limit.mode.rawValue,
+                reason: reason.rawValue, usage: Self.usage(event), retry: event.retrySeconds, action: Self.text(action),
+                queueID: Self.text(request.queueID),
+                client: "\(request.clientName.isEmpty ? "unknown" : Self.text(request.clientName))[\(Self.text(request.clientAddress))]",
+                login: Self.text(request.saslUsername), sender: Self.text(request.sender), recipient: Self.text(request.recipient)))
     }
 
     func near(_ event: LimitEvent) {

@@ -35,6 +35,7 @@ package final class EventLog: Sendable {
         var dropped = 0
         var isDraining = false
         var complaints: [Complaint: (last: ContinuousClock.Instant, kept: Int)] = [:]
+        var audit = Recent<String>(most: 100)
     }
 
     private let state: Mutex<State>
@@ -53,6 +54,15 @@ package final class EventLog: Sendable {
     package func warning(_ text: String) { write(.warning, text) }
     package func notice(_ text: String) { write(.notice, text) }
     package func info(_ text: String) { write(.info, text) }
+
+    /// Logs what an administrator has changed, and keeps it to be shown.
+    func audit(_ text: String) {
+        state.withLock { $0.audit.append("\(Self.time(Int64(Glibc.time(nil)))) \(text)") }
+        notice("audit: \(text)")
+    }
+
+    /// Newest first.
+    var recentAudit: [String] { state.withLock { $0.audit.newestFirst } }
 
     /// Logs what a peer has caused, at most every ten seconds, with how often it happened in between.
     package func complain(_ complaint: Complaint, _ text: @autoclosure () -> String) {

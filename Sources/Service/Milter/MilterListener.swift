@@ -38,9 +38,13 @@ final class MilterListener: @unchecked Sendable {
         workers = group.makeIterator().map { loop in
             MilterWorker(
                 eventLoop: loop, shared: shared, host: host,
-                checks: MessageChecks(eventLoop: loop, bounds: bounds, threads: threads, rules: rules, log: log), log: log)
+                checks: MessageChecks(
+                    eventLoop: loop, bounds: bounds, threads: threads, counters: shared.counters, rules: rules, log: log),
+                log: log)
         }
     }
+
+    var way: AdminMessages.Way { .init(name: "milter", values: shared.counters.values) }
 
     func reload(_ configuration: Configuration) {
         shared.settings = MilterSettings(configuration, generation: shared.settings.generation + 1)
@@ -81,7 +85,7 @@ final class MilterListener: @unchecked Sendable {
     func stop(by deadline: NIODeadline) async {
         for channel in channels { try? await channel.close().get() }
         for worker in workers { try? await worker.eventLoop.submit { worker.beginStop() }.get() }
-        while shared.open.load(ordering: .relaxed) > 0, NIODeadline.now() < deadline {
+        while shared.counters.connections.load(ordering: .relaxed) > 0, NIODeadline.now() < deadline {
             try? await Task.sleep(for: .milliseconds(10))
         }
         for worker in workers { try? await worker.eventLoop.submit { worker.endStop() }.get() }
@@ -119,7 +123,7 @@ struct MilterOffer {
 
 /// What all loops share.
 final class MilterShared: Sendable {
-    let open = Atomic(0)
+    let counters = MessageCounters(hasNextHop: false)
     private let held: Mutex<MilterSettings>
     private let names = Atomic<UInt64>(0)
     /// No other process gives messages the same names.
@@ -179,7 +183,7 @@ final class MilterWorker: @unchecked Sendable {
     func opened(_ connection: MilterConnection) -> Bool {
         connections[ObjectIdentifier(connection)] = connection
         let most = shared.settings.connections
-        if shared.open.add(1, ordering: .relaxed).newValue > most {
+        if shared.counters.connections.add(1, ordering: .relaxed).newValue > most {
             log.complain(.tooManyConnections, "more than \(most) milter connections (milter.connections)")
             return false
         }
@@ -188,7 +192,7 @@ final class MilterWorker: @unchecked Sendable {
 
     func closed(_ connection: MilterConnection) {
         guard connections.removeValue(forKey: ObjectIdentifier(connection)) != nil else { return }
-        shared.open.subtract(1, ordering: .relaxed)
+        shared.counters.connections.subtract(1, ordering: .relaxed)
     }
 
     func sweep() {

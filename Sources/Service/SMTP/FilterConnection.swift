@@ -266,6 +266,7 @@ final class FilterConnection: ChannelDuplexHandler {
             for (command, line) in unconfirmed { fresh.send(command, line) }
             return fresh.flush()
         }
+        worker.checks.counters.countNextHopFailure()
         worker.log.complain(.nextHop, "the next hop \(worker.settings.nextHop): \(failure.cause)")
         if session.isReceivingContent || content.isWriting {
             self.failure = failure

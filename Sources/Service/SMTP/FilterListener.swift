@@ -21,17 +21,10 @@ package final class FilterListener: Sendable {
     private let log: EventLog
     private let group: MultiThreadedEventLoopGroup
     private let workers: [FilterWorker]
-    private let connections: Connections
+    let counters = MessageCounters(hasNextHop: true)
     private let channel = Mutex<(any Channel)?>(nil)
 
     private static let backlog: Int32 = 4096
-
-    /// How many clients there are, over all loops.
-    final class Connections: Sendable {
-        let open = Atomic(0)
-        let most: Int
-        init(most: Int) { self.most = most }
-    }
 
     /// - Parameter rules: those that hold now; asked at each message.
     package init(
@@ -42,12 +35,13 @@ package final class FilterListener: Sendable {
         self.settings = settings
         self.log = log
         self.group = group
-        let connections = Connections(most: mostConnections)
-        self.connections = connections
+        let counters = counters
         workers = group.makeIterator().map { loop in
             FilterWorker(
-                settings, connections: connections, timeouts: timeouts ?? FilterTimeouts(mode: settings.mode), eventLoop: loop,
-                checks: MessageChecks(eventLoop: loop, bounds: bounds, threads: threads, rules: rules, log: log), log: log)
+                settings, mostConnections: mostConnections, timeouts: timeouts ?? FilterTimeouts(mode: settings.mode), eventLoop: loop,
+                checks: MessageChecks(
+                    eventLoop: loop, bounds: bounds, threads: threads, counters: counters, rules: rules, log: log),
+                log: log)
         }
     }
 
@@ -83,11 +77,15 @@ package final class FilterListener: Sendable {
     package func stop(by deadline: NIODeadline) async {
         try? await channel.withLock { $0 }?.close().get()
         for worker in workers { try? await worker.eventLoop.submit { worker.beginStop() }.get() }
-        while connections.open.load(ordering: .relaxed) > 0, NIODeadline.now() < deadline {
+        while counters.connections.load(ordering: .relaxed) > 0, NIODeadline.now() < deadline {
             try? await Task.sleep(for: .milliseconds(10))
         }
         for worker in workers { try? await worker.eventLoop.submit { worker.endStop() }.get() }
     }
+}
+
+extension FilterListener {
+    var way: AdminMessages.Way { .init(name: "filter \(settings.listen)", values: counters.values) }
 }
 
 /// What one event loop has of a filter listener.
@@ -103,7 +101,7 @@ final class FilterWorker: @unchecked Sendable {
     let timeouts: FilterTimeouts
     let checks: MessageChecks
     let log: EventLog
-    private let shared: FilterListener.Connections
+    private let mostConnections: Int
     private var connections: [ObjectIdentifier: FilterConnection] = [:]
     private(set) var isStopping = false
 
@@ -112,7 +110,7 @@ final class FilterWorker: @unchecked Sendable {
     private static let loopback = [Network("127.0.0.0/8")!, Network("::1")!]
 
     init(
-        _ settings: Configuration.FilterListener, connections: FilterListener.Connections, timeouts: FilterTimeouts,
+        _ settings: Configuration.FilterListener, mostConnections: Int, timeouts: FilterTimeouts,
         eventLoop: any EventLoop, checks: MessageChecks, log: EventLog
     ) {
         self.settings = settings
@@ -120,7 +118,7 @@ final class FilterWorker: @unchecked Sendable {
         self.timeouts = timeouts
         self.checks = checks
         self.log = log
-        shared = connections
+        self.mostConnections = mostConnections
         hostName = Self.hostName()
         token = Self.ownToken
         pool = NextHopPool(
@@ -151,13 +149,13 @@ final class FilterWorker: @unchecked Sendable {
     /// A client has come; the reply that sends it away, or nil.
     func opened(_ connection: FilterConnection, _ address: SocketAddress?) -> SMTPReply? {
         connections[ObjectIdentifier(connection)] = connection
-        let open = shared.open.add(1, ordering: .relaxed).newValue
+        let open = checks.counters.connections.add(1, ordering: .relaxed).newValue
         guard isAdmitted(address) else {
             log.complain(.strangeClient, "refused \(address?.ipAddress ?? "a client"): it is in no network of \(settings.listen)")
             return SMTPReply(554, "5.7.1 Error: access denied")
         }
-        guard open <= shared.most else {
-            log.complain(.tooManyConnections, "more than \(shared.most) filter connections (filter.connections)")
+        guard open <= mostConnections else {
+            log.complain(.tooManyConnections, "more than \(mostConnections) filter connections (filter.connections)")
             return SMTPReply(421, "4.7.0 Error: too many connections")
         }
         guard !isStopping else { return SMTPReply(421, "4.3.2 Error: the service is stopping") }
@@ -166,7 +164,7 @@ final class FilterWorker: @unchecked Sendable {
 
     func closed(_ connection: FilterConnection) {
         guard connections.removeValue(forKey: ObjectIdentifier(connection)) != nil else { return }
-        shared.open.subtract(1, ordering: .relaxed)
+        checks.counters.connections.subtract(1, ordering: .relaxed)
     }
 
     private func isAdmitted(_ address: SocketAddress?) -> Bool {

@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: Apache-2.0
+internal import Glibc
+
+/// The text format of Prometheus (version 0.0.4). Label values are names of the configuration, never what a peer has sent.
+struct Metrics {
+    private(set) var text = ""
+
+    /// Begins a metric; its samples follow.
+    mutating func begin(_ name: String, _ type: String, _ help: String) {
+        text += "# HELP \(name) \(help)\n# TYPE \(name) \(type)\n"
+    }
+
+    mutating func add(_ name: String, _ labels: [(String, String)], _ value: some CustomStringConvertible) {
+        text += name
+        if !labels.isEmpty { text += "{" + labels.map { "\($0)=\"\(Self.escaped($1))\"" }.joined(separator: ",") + "}" }
+        text += " \(value)\n"
+    }
+
+    mutating func single(_ name: String, _ type: String, _ help: String, _ value: some CustomStringConvertible) {
+        begin(name, type, help)
+        add(name, [], value)
+    }
+
+    mutating func add(_ name: String, _ histogram: LatencyHistogram) {
+        var sum: UInt64 = 0
+        for (bound, count) in zip(LatencyHistogram.bounds, histogram.counts) {
+            sum += count
+            add("\(name)_bucket", [("le", "\(Double(bound) / 1_000_000)")], sum)
+        }
+        add("\(name)_bucket", [("le", "+Inf")], histogram.total)
+        add("\(name)_sum", [], Double(histogram.nanoseconds) / 1_000_000_000)
+        add("\(name)_count", [], histogram.total)
+    }
+
+    private static func escaped(_ value: String) -> String {
+        value.replacing("\\", with: "\\\\").replacing("\"", with: "\\\"").replacing("\n", with: "\\n")
+    }
+}
+
+extension Metrics {
+    /// What every process has to tell (proc(5)).
+    mutating func addProcess() {
+        let seconds = Double(MachineClocks.microseconds(of: CLOCK_PROCESS_CPUTIME_ID)) / 1e6
+        single("process_cpu_seconds_total", "counter", "CPU time that the process has used.", seconds)
+        if case .success(let bytes) = BoundedFile.read("/proc/self/statm", upTo: 4096),
+            let pages = Int(String(decoding: bytes, as: UTF8.self).split(separator: " ").dropFirst().first ?? "")
+        {
+            single("process_resident_memory_bytes", "gauge", "Memory of the process.", pages * Int(getpagesize()))
+        }
+    }
+
+    mutating func add(_ snapshot: AdminMessages.Snapshot, latency: LatencyHistogram) {
+        begin("weir_policy_answers_total", "counter", "Policy requests answered: DUNNO, or with an action.")
+        add("weir_policy_answers_total", [("answer", "dunno")], snapshot.passed)
+        add("weir_policy_answers_total", [("answer", "action")], snapshot.answered)
+        begin("weir_policy_answer_seconds", "histogram", "Time from a request to its answer, in the ledger.")
+        add("weir_policy_answer_seconds", latency)
+        let status = snapshot.status
+        single("weir_policy_connections", "gauge", "Open connections of policy clients.", status.connections)
+        begin("weir_policy_faults_total", "counter", "What policy clients have done wrong.")
+        for (kind, count) in [
+            ("refused_connection", status.faults.refusedConnections), ("malformed", status.faults.malformed),
+            ("too_slow", status.faults.tooSlow), ("dropped", status.faults.droppedMidRequest),
+        ] {
+            add("weir_policy_faults_total", [("kind", kind)], count)
+        }
+        single("weir_ledger_up", "gauge", "1 while counts are kept on disk.", status.trouble == nil ? 1 : 0)
+        begin("weir_limit_keys", "gauge", "Keys that a limit counts.")
+        for limit in status.limits { add("weir_limit_keys", [("limit", limit.name)], limit.keys) }
+        begin("weir_limit_refusals_total", "counter", "Requests that a limit has refused, or would have in shadow mode.")
+        for limit in status.limits { add("weir_limit_refusals_total", [("limit", limit.name)], limit.refusals) }
+        begin("weir_messages_total", "counter", "Messages by way in, and what the checks made of them.")
+        for way in snapshot.ways {
+            for outcome in MessageCounters.Outcome.allCases {
+                add("weir_messages_total", [("listener", way.name), ("outcome", outcome.rawValue)], way.values.messages[outcome.rawValue] ?? 0)
+            }
+        }
+        begin("weir_message_connections", "gauge", "Open connections by way in.")
+        for way in snapshot.ways { add("weir_message_connections", [("listener", way.name)], way.values.connections) }
+        begin("weir_next_hop_failures_total", "counter", "Times that a next hop could not be had, or went away.")
+        for way in snapshot.ways { if let failures = way.values.nextHopFailures { add("weir_next_hop_failures_total", [("listener", way.name)], failures) } }
+        begin("weir_rule_hits_total", "counter", "Times that a rule has decided; rules without a hit are left out.")
+        for rule in snapshot.rules where rule.hits > 0 { add("weir_rule_hits_total", [("rule", rule.location)], rule.hits) }
+        begin("weir_rule_limits_reached_total", "counter", "Times that a rule was given up, and counted as no match.")
+        for rule in snapshot.rules where rule.limitsReached > 0 { add("weir_rule_limits_reached_total", [("rule", rule.location)], rule.limitsReached) }
+    }
+}

@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The admin listener: metrics, probes and the page, and who is kept out of it."""
+import http.client
+import json
+import os
+import pathlib
+import re
+import shutil
+import socket
+import subprocess
+import tempfile
+import threading
+import unittest
+
+from filtering import FilterService, NextHop, dialogue
+from postfix import SMTP, free_port
+from weir import WeirService
+
+LIMIT = {"name": "per-sender", "key": ["sender"], "count": "recipients", "rates": ["3/1h"]}
+HOSTILE = "<script>alert(1)</script>@example.org"
+
+
+class UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path):
+        super().__init__("localhost", timeout=20)
+        self.path = str(path)
+
+    def connect(self):
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(20)
+        self.sock.connect(self.path)
+
+
+def get(connection, path, method="GET", body=None, **headers):
+    connection.request(method, path, body=body, headers={name.replace("_", "-"): value for name, value in headers.items()})
+    reply = connection.getresponse()
+    try:
+        return reply.status, reply.read().decode(), reply.headers
+    finally:
+        connection.close()
+
+
+def samples(text):
+    """Metrics as a dictionary; every line has to be one of the text format."""
+    found = {}
+    for line in text.splitlines():
+        if not line.startswith("#"):
+            match = re.fullmatch(r'([a-z_]+(?:\{(?:[a-z]+="(?:[^"\\]|\\.)*",?)+\})?) ([0-9.e+-]+)', line)
+            if not match:
+                raise AssertionError(f"not a sample: {line}")
+            found[match[1]] = float(match[2])
+    return found
+
+
+class Metrics(unittest.TestCase):
+    def test_what_was_counted(self):
+        with NextHop(dialogue({})) as hop, FilterService(
+                hop.port, "/^Subject: no/ REJECT\n/^Subject: never/ REJECT\n/^X-Old:/ IGNORE\n", limits=[LIMIT]) as weir:
+            for number in range(5):
+                weir.ask(sender="a@example.org")
+            for subject in ("yes", "no", "no", "old\nX-Old: 1"):
+                with SMTP(weir.filter_port) as client:
+                    client.mail("a@example.org", ["b@example.com"], f"Subject: {subject}\n\nbody\n")
+            status, text, headers = get(UnixConnection(weir.admin_socket), "/metrics")
+            self.assertEqual((status, headers["Content-Type"]), (200, "text/plain; version=0.0.4"))
+            found = samples(text)
+            self.assertEqual(found['weir_policy_answers_total{answer="dunno"}'], 3)
+            self.assertEqual(found['weir_policy_answers_total{answer="action"}'], 2)
+            self.assertEqual(found['weir_limit_refusals_total{limit="per-sender"}'], 2)
+            self.assertEqual(found["weir_policy_answer_seconds_count"], 5)
+            self.assertEqual(found['weir_policy_answer_seconds_bucket{le="+Inf"}'], 5)
+            self.assertEqual(found["weir_ledger_up"], 1)
+            way = f'listener="filter inet:127.0.0.1:{weir.filter_port}"'
+            counts = {outcome: found[f'weir_messages_total{{{way},outcome="{outcome}"}}'] for outcome in ("passed", "edited", "refused")}
+            self.assertEqual(counts, {"passed": 1, "edited": 1, "refused": 2})
+            self.assertEqual(found[f'weir_rule_hits_total{{rule="pcre:{weir.directory}/header.pcre:1"}}'], 2)
+            # Never what a peer has sent.
+            self.assertNotIn("example.org", text)
+
+    def test_probes(self):
+        with WeirService(limits=[LIMIT]) as weir:
+            for path in ("/healthz", "/readyz"):
+                self.assertEqual(get(UnixConnection(weir.admin_socket), path)[0], 200)
+        directory = pathlib.Path(tempfile.mkdtemp(prefix="weir-test-"))
+        self.addCleanup(shutil.rmtree, directory)
+        with WeirService(limits=[LIMIT], ledger={"store": f"sqlite:{directory}/none/ledger.sqlite"}) as weir:
+            self.assertEqual(get(UnixConnection(weir.admin_socket), "/healthz")[0], 200)
+            status, text, _ = get(UnixConnection(weir.admin_socket), "/readyz")
+            self.assertEqual(status, 503)
+            self.assertIn("the ledger can't be kept", text)
+            self.assertEqual(samples(get(UnixConnection(weir.admin_socket), "/metrics")[1])["weir_ledger_up"], 0)
+
+
+class Strangers(unittest.TestCase):
+    def setUp(self):
+        self.weir = WeirService(limits=[LIMIT])
+        self.port = free_port()
+        self.weir.config["listen"]["admin"] = f"inet:127.0.0.1:{self.port}"
+        self.weir.admin_socket = self.port
+        self.enterContext(self.weir)
+        self.token = (self.weir.directory / "admin-token").read_text()
+
+    def get(self, path, **options):
+        return get(http.client.HTTPConnection("127.0.0.1", self.port, timeout=20), path, **options)
+
+    def test_who_is_let_in(self):
+        bearer = f"Bearer {self.token}"
+        for path in ("/snapshot", "/metrics", "/limits", "/limits/key?key=x", "/status"):
+            self.assertEqual(self.get(path)[0], 401, path)
+            self.assertEqual(self.get(path, Authorization="Bearer x")[0], 401, path)
+            self.assertEqual(self.get(path, Authorization=bearer)[0], 200, path)
+            for headers in ({"Host": "evil.example"}, {"Host": "127.0.0.1.evil.example"}, {"Origin": "http://evil.example"}, {"Sec-Fetch-Site": "cross-site"}):
+                self.assertIn(self.get(path, Authorization=bearer, **headers)[0], (403, 421), (path, headers))
+        block = json.dumps({"action": "block", "key": "a@example.org"})
+        self.assertEqual(self.get("/limits/key", method="POST", body=block)[0], 401)
+        self.assertEqual(self.get("/limits/key", method="POST", body=block, Authorization=bearer, Origin="http://evil.example")[0], 403)
+        self.assertEqual(self.get("/limits/key", method="POST", body="x" * 10_000_000, Authorization=bearer)[0], 413)
+        self.assertEqual(self.get("/limits/key", method="POST", body="nonsense", Authorization=bearer)[0], 400)
+        self.assertEqual(self.weir.ask(sender="a@example.org"), "DUNNO")
+
+    def test_page_knows_nothing_by_itself(self):
+        for path in ("/", "/page.css", "/page.js"):
+            status, text, headers = self.get(path)
+            self.assertEqual(status, 200)
+            self.assertIn("default-src 'none'", headers["Content-Security-Policy"])
+            self.assertEqual(headers["X-Content-Type-Options"], "nosniff")
+            self.assertNotIn(self.token, text)
+            self.assertNotRegex(text, r"https?://(?!www\.w3\.org/2000/svg)")
+
+    def test_idle_connections_are_bounded(self):
+        idle = []
+        self.addCleanup(lambda: [connection.close() for connection in idle])
+        for _ in range(700):
+            connection = socket.create_connection(("127.0.0.1", self.port), timeout=20)
+            idle.append(connection)
+        self.assertEqual(self.weir.ask(sender="a@example.org"), "DUNNO")
+        descriptors = len(os.listdir(f"/proc/{self.weir.pid}/fd"))
+        self.assertLess(descriptors, 600)
+
+
+class Page(unittest.TestCase):
+    def test_in_a_browser(self):
+        """What the page shows once its script has run: figures, refusals, and text of strangers as text."""
+        with WeirService(limits=[LIMIT]) as weir:
+            for _ in range(5):
+                weir.ask(sender=HOSTILE)
+            port = free_port()
+            proxy = threading.Thread(target=tunnel, args=(port, weir.admin_socket), daemon=True)
+            proxy.start()
+            profile = tempfile.mkdtemp(prefix="weir-test-")
+            self.addCleanup(shutil.rmtree, profile, ignore_errors=True)
+            page = subprocess.run(
+                ["chromium", "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={profile}", "--virtual-time-budget=3000",
+                 "--timeout=8000", "--dump-dom", f"http://127.0.0.1:{port}/"],
+                capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL).stdout
+            self.assertIn("the ledger is kept", page)
+            self.assertIn("per-sender", page)
+            self.assertIn("&lt;script&gt;alert(1)&lt;/script&gt;@example.org", page)
+            self.assertNotIn("<script>alert", page)
+            self.assertIn("recipients 3/3 per 1h", page)
+
+
+def tunnel(port, path):
+    """A port that leads to a UNIX socket, as `ssh -L` makes one."""
+    listener = socket.create_server(("127.0.0.1", port))
+
+    def copy(one, other):
+        try:
+            while data := one.recv(65536):
+                other.sendall(data)
+        except OSError:
+            pass
+        for end in (one, other):
+            try:
+                end.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+
+    while True:
+        client, _ = listener.accept()
+        server = socket.socket(socket.AF_UNIX)
+        server.connect(str(path))
+        threading.Thread(target=copy, args=(client, server), daemon=True).start()
+        threading.Thread(target=copy, args=(server, client), daemon=True).start()
+
+
+if __name__ == "__main__":
+    unittest.main()
