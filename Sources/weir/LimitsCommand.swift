@@ -136,13 +136,16 @@ struct LimitsCommand: AsyncParsableCommand {
 }
 
 /// The way to the running service, and of its answers to a person.
-private enum Admin {
-    static func ask<T>(_ options: ConfigurationOptions, _ body: (AdminClient) async throws -> T) async throws -> T {
+enum Admin {
+    /// - Parameter command: what faults are said by.
+    static func ask<T>(
+        _ options: ConfigurationOptions, by command: String = "limits", _ body: (AdminClient) async throws -> T
+    ) async throws -> T {
         let configuration = try options.readAdmin()
         do {
             return try await body(AdminClient(configuration))
         } catch let failure as AdminClient.Failure {
-            complain(failure.description)
+            complain(failure.description, by: command)
             // EX_UNAVAILABLE, EX_TEMPFAIL of sysexits.h.
             switch failure.kind {
             case .unreachable: throw ExitCode(69)
@@ -152,8 +155,8 @@ private enum Admin {
         }
     }
 
-    static func complain(_ text: String) {
-        FileHandle.standardError.write(Data("weir limits: \(text)\n".utf8))
+    static func complain(_ text: String, by command: String = "limits") {
+        FileHandle.standardError.write(Data("weir \(command): \(text)\n".utf8))
     }
 
     static func print(_ standings: [AdminMessages.Standing], json: Bool, whenEmpty: String) throws {

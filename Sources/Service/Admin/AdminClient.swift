@@ -42,6 +42,10 @@ package struct AdminClient: Sendable {
         try await ask(.GET, "/status", [:])
     }
 
+    package func snapshot() async throws -> AdminMessages.Snapshot {
+        try await ask(.GET, "/snapshot", [:])
+    }
+
     package func intervene(_ message: AdminMessages.Intervention) async throws -> [AdminMessages.Standing] {
         try await ask(.POST, "/limits/key", [:], body: try JSONEncoder().encode(message))
     }

@@ -57,20 +57,20 @@ enum AdminPage {
           </section>
           <section aria-labelledby="top-title">
             <h2 id="top-title">Nearest to their limits</h2>
-            <div class="wide"><table id="top"><thead><tr><th>Limit<th>Key<th>Fullest window<th>Used<th>Refused tries</tr></thead><tbody></tbody></table></div>
+            <div class="wide" tabindex="0" role="group"><table id="top"><thead><tr><th>Limit<th>Key<th>Fullest window<th>Used<th>Refused tries</tr></thead><tbody></tbody></table></div>
           </section>
           <section aria-labelledby="refusals-title">
             <h2 id="refusals-title">Refusals, newest first</h2>
-            <div class="wide"><table id="refusals"><thead><tr><th>Time<th>Limit<th>Key<th>Why<th>Room in<th>Message</tr></thead><tbody></tbody></table></div>
+            <div class="wide" tabindex="0" role="group"><table id="refusals"><thead><tr><th>Time<th>Limit<th>Key<th>Why<th>Room in<th>Message</tr></thead><tbody></tbody></table></div>
           </section>
           <section aria-labelledby="ways-title">
             <h2 id="ways-title">Messages</h2>
-            <div class="wide"><table id="ways"><thead><tr><th>Way in<th>Passed<th>Edited<th>Held<th>Refused<th>Deferred<th>Discarded<th>Connections<th>Next hop failures</tr></thead><tbody></tbody></table></div>
+            <div class="wide" tabindex="0" role="group"><table id="ways"><thead><tr><th>Way in<th>Passed<th>Edited<th>Held<th>Refused<th>Deferred<th>Discarded<th>Connections<th>Next hop failures</tr></thead><tbody></tbody></table></div>
           </section>
           <section aria-labelledby="rules-title">
             <h2 id="rules-title">Rules by hits</h2>
             <p id="dead"></p>
-            <div class="wide"><table id="rules"><thead><tr><th>Rule<th>Hits<th>Given up<th>Time</tr></thead><tbody></tbody></table></div>
+            <div class="wide" tabindex="0" role="group"><table id="rules"><thead><tr><th>Rule<th>Hits<th>Given up<th>Time</tr></thead><tbody></tbody></table></div>
           </section>
           <section aria-labelledby="audit-title">
             <h2 id="audit-title">Changes by hand</h2>
@@ -91,9 +91,9 @@ enum AdminPage {
         h1 { font-size: 1.4rem; margin: 0 } h2 { font-size: 1.05rem; margin: 0 0 .5rem }
         main { display: grid; gap: 1rem; padding: 1rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 34rem), 1fr)) }
         section { background: var(--card); border: 1px solid var(--line); border-radius: .5rem; padding: .8rem; min-width: 0 }
-        .wide { overflow-x: auto } table { border-collapse: collapse; width: 100%; font-size: .9rem }
+        .wide { overflow-x: auto } table { border-collapse: collapse; width: 100%; min-width: 34rem; font-size: .9rem } #refusals { min-width: 48rem }
         th, td { text-align: left; padding: .25rem .5rem; border-bottom: 1px solid var(--line); vertical-align: top }
-        td.number { text-align: right; font-variant-numeric: tabular-nums } td button { border: 0; background: none; color: inherit; text-decoration: underline; padding: 0; font: inherit; cursor: pointer }
+        td.number { text-align: right; font-variant-numeric: tabular-nums } td button { border: 0; background: none; color: inherit; text-decoration: underline; padding: 0; font: inherit; text-align: left; cursor: pointer }
         #rate { width: 100%; height: 8rem; background: var(--ground) } .passed { fill: var(--bar) } .answered { fill: var(--bad) }
         progress { width: 8rem; accent-color: var(--good) } .full progress { accent-color: var(--bad) } svg.history { width: 100%; height: 3rem; background: var(--ground) }
         dl { display: grid; grid-template-columns: repeat(auto-fit, minmax(9rem, 1fr)); gap: .5rem; margin: 0 } dt { color: var(--soft); font-size: .85rem } dd { margin: 0; font-size: 1.15rem; font-variant-numeric: tabular-nums }
