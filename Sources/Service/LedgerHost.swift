@@ -135,7 +135,7 @@ package final class LedgerHost: @unchecked Sendable {
             if let ledger, trouble == nil || configuration.onFailure == .dunno {
                 for client in group { client.withRequest(ledger.prepare) }
                 ledger.fetch()
-                for client in group where decide(client, in: ledger) { answered &+= 1 }
+                for client in group { if decide(client, in: ledger) { answered &+= 1 } }
             } else {
                 for client in group { client.take(troubled) }
                 if troubled.action != nil { answered = UInt64(group.count) }

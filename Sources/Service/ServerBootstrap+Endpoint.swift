@@ -3,6 +3,18 @@ internal import NIOCore
 internal import NIOPosix
 
 extension ServerBootstrap {
+    /// With a long queue of clients, and a pause of a second where file descriptors run out.
+    static func accepting(on group: any EventLoopGroup) -> ServerBootstrap {
+        ServerBootstrap(group: group)
+            .serverChannelOption(.backlog, value: 4096)
+            .serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
+            .serverChannelInitializer { channel in
+                channel.eventLoop.makeCompletedFuture {
+                    try channel.pipeline.syncOperations.addHandler(AcceptBackoffHandler())
+                }
+            }
+    }
+
     /// Listens; on an already bound socket where the service manager has passed one.
     ///
     /// - Parameters:

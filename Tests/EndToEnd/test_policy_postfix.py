@@ -233,22 +233,26 @@ class Life(BehindPostfix):
 
 
 class ShippedConfiguration(unittest.TestCase):
-    """conf/postfix/main.cf as it is, but for the port."""
+    """conf/postfix/main.cf as it is, but for the ports."""
 
     def test_the_lines_for_main_cf(self):
-        port = free_port()
-        lines = (ROOT / "conf" / "postfix" / "main.cf").read_text().replace("127.0.0.1:10040", f"127.0.0.1:{port}")
+        port, milter_port = free_port(), free_port()
+        lines = (ROOT / "conf" / "postfix" / "main.cf").read_text()
+        for ours, shipped in ((port, 10040), (milter_port, 10041)):
+            lines = lines.replace(f"127.0.0.1:{shipped}", f"127.0.0.1:{ours}")
         main = {"smtpd_recipient_restrictions": None, "smtpd_relay_restrictions": None}
-        with PrivatePostfix(main, lines=lines) as postfix:
+        service = WeirService(port, limits=[limit(rates=["2/1h"])], give_back_dropped=True)
+        service.config["listen"]["milter"] = [f"inet:127.0.0.1:{milter_port}"]
+        with service, PrivatePostfix(main, lines=lines) as postfix:
             self.assertEqual(postfix.command("postconf", "-n").stderr, "")
-            with WeirService(port, limits=[limit(rates=["2/1h"])], give_back_dropped=True) as service:
-                with SMTP(postfix.port) as smtp:
-                    self.assertEqual([code for code, _ in smtp.mail("alice@example.org", ["a@example.com"])], [250, 354, 250])
-                    self.assertEqual([code for code, _ in smtp.mail("alice@example.org", ["unqualified"])], [504])
-                    self.assertEqual([code for code, _ in smtp.mail("alice@example.org", ["b@example.com"])], [250, 354, 250])
-                    self.assertEqual([code for code, _ in smtp.mail("alice@example.org", ["c@example.com"])], [450])
-                self.assertEqual(service.used("alice@example.org", "per-sender"), 2)
-                self.assertNotIn("warning:", postfix.log())
+            with SMTP(postfix.port) as smtp:
+                self.assertEqual([code for code, _ in smtp.mail("alice@example.org", ["a@example.com"])], [250, 354, 250])
+                self.assertEqual([code for code, _ in smtp.mail("alice@example.org", ["unqualified"])], [504])
+                self.assertEqual([code for code, _ in smtp.mail("alice@example.org", ["b@example.com"])], [250, 354, 250])
+                self.assertEqual([code for code, _ in smtp.mail("alice@example.org", ["c@example.com"])], [450])
+            self.assertEqual(service.used("alice@example.org", "per-sender"), 2)
+            self.assertNotIn("warning:", postfix.log())
+            service.stop()
             # Weir is gone: mail passes.
             with SMTP(postfix.port) as smtp:
                 self.assertEqual([code for code, _ in smtp.mail("alice@example.org", ["d@example.com"])], [250, 354, 250])

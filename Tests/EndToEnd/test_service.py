@@ -4,6 +4,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import unittest
 
 from postfix import DEFAULT_TIMEOUT
@@ -11,25 +12,35 @@ from weir import BINARY, ENVIRONMENT, PolicyClient, WeirService
 
 LIMIT = {"name": "per-sender", "key": ["sender"], "count": "recipients", "rates": ["2/1h"], "over": "DEFER later"}
 
+# What systemd does between fork(2) and execve(2): the sockets from descriptor 3 on, for this very process.
+HAND_OVER = """
+import fcntl, os, sys
+command, sockets = sys.argv[1:5], [int(number) for number in sys.argv[5:]]
+for number, copy in enumerate([fcntl.fcntl(number, fcntl.F_DUPFD, 3 + len(sockets)) for number in sockets], start=3):
+    os.dup2(copy, number)
+os.execve(command[0], command, {**os.environ, "LISTEN_PID": str(os.getpid()), "LISTEN_FDS": str(len(sockets))})
+"""
+
 
 class ServiceManager(unittest.TestCase):
+    def start_with_sockets(self, service, listeners, environment={}):
+        numbers = [listener.fileno() for listener in listeners]
+        with open(service.log_file, "ab") as log:
+            service.process = subprocess.Popen(
+                [sys.executable, "-c", HAND_OVER, BINARY, "serve", "--config", service.config_file, *map(str, numbers)],
+                env={**ENVIRONMENT, **environment}, pass_fds=numbers, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+
     def test_sockets_are_taken_over_and_outlive_a_restart(self):
         listener = self.enterContext(socket.create_server(("127.0.0.1", 0), backlog=100))
         port = listener.getsockname()[1]
         service = WeirService(port, limits=[LIMIT])
         self.addCleanup(service.__exit__)
         service.configure()
-        # As systemd does it: the sockets from descriptor 3 on, and the process that they are meant for.
-        command = (f'LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=policy exec "$0" serve --config "$1" '
-                   f"3<&{listener.fileno()}")
         for _ in range(2):
             # Nobody accepts yet: the client waits, and is answered when the service is there.
             with PolicyClient(port) as early:
                 early.send(early.request(sender="alice@example.org"))
-                with open(service.log_file, "ab") as log:
-                    service.process = subprocess.Popen(
-                        ["sh", "-c", command, BINARY, service.config_file], env=ENVIRONMENT,
-                        pass_fds=[listener.fileno()], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+                self.start_with_sockets(service, [listener], {"LISTEN_FDNAMES": "policy"})
                 self.assertEqual(early.reply(), "DUNNO", service.log())
             self.assertEqual(service.stop(), 0)
         listener.close()
@@ -68,13 +79,8 @@ class ServiceManager(unittest.TestCase):
         listener.bind(str(service.policy_socket))
         listener.listen(100)
         stranger = self.enterContext(socket.create_server(("127.0.0.1", 0)))
-        command = (f'LISTEN_PID=$$ LISTEN_FDS=2 exec "$0" serve --config "$1" '
-                   f"3<&{listener.fileno()} 4<&{stranger.fileno()}")
         inode = os.stat(service.policy_socket).st_ino
-        with open(service.log_file, "ab") as log:
-            service.process = subprocess.Popen(
-                ["sh", "-c", command, BINARY, service.config_file], env=ENVIRONMENT,
-                pass_fds=[listener.fileno(), stranger.fileno()], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        self.start_with_sockets(service, [listener, stranger])
         service.wait_ready()
         self.assertEqual(os.stat(service.policy_socket).st_ino, inode)
         with service.client(service.policy_socket) as client:

@@ -47,10 +47,12 @@ extension LedgerHost {
         }
     }
 
-    /// The message was given up.
+    /// The message was given up. The MTA waits for no answer to that, so the policy server may know the next one already.
     func abandon(_ question: MilterQuestion) {
-        guard let session = question.session else { return }
-        eventLoop.execute { [self] in sessions.forget(session) }
+        guard let session = question.session, let transaction = question.transaction else { return }
+        eventLoop.execute { [self] in
+            if sessions.transaction(session, sender: transaction.sender) == transaction { sessions.forget(session) }
+        }
     }
 
     /// The message is deferred, and comes again as a whole: what it was charged is given back.

@@ -23,7 +23,6 @@ final class MilterListener: @unchecked Sendable {
     private let shared: MilterShared
     private var channels: [any Channel] = []
 
-    private static let backlog: Int32 = 4096
     private static let sweepInterval: TimeAmount = .seconds(60)
 
     /// - Parameter rules: those that hold now; asked at each message.
@@ -56,15 +55,7 @@ final class MilterListener: @unchecked Sendable {
     /// - Throws: `ListenerFailure`.
     func listen(inherited: inout [String: Int32]) async throws {
         let workers = workers
-        let bootstrap = ServerBootstrap(group: group)
-            .serverChannelOption(.backlog, value: Self.backlog)
-            .serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
-            .serverChannelInitializer { channel in
-                // Out of file descriptors: waits for a second instead of spinning.
-                channel.eventLoop.makeCompletedFuture {
-                    try channel.pipeline.syncOperations.addHandler(AcceptBackoffHandler())
-                }
-            }
+        let bootstrap = ServerBootstrap.accepting(on: group)
             .childChannelInitializer { channel in
                 channel.eventLoop.makeCompletedFuture {
                     guard let worker = workers.first(where: { $0.eventLoop === channel.eventLoop }) else {

@@ -33,7 +33,6 @@ package final class PolicyListener: @unchecked Sendable {
     /// Postfix waits 100 s for an answer (smtpd_policy_service_timeout); it sends a request in one piece.
     private static let requestTimeout: TimeAmount = .seconds(100)
     private static let sweepInterval: TimeAmount = .seconds(5)
-    private static let backlog: Int32 = 4096
     /// Holds a request of Postfix whole; each open connection keeps one such buffer.
     private static let readBuffer = 4096
 
@@ -53,15 +52,7 @@ package final class PolicyListener: @unchecked Sendable {
     /// - Parameter inherited: sockets by their addresses; those that are used are taken out.
     /// - Throws: `ListenerFailure`.
     package func listen(on endpoints: [Configuration.Endpoint], inherited: inout [String: Int32]) async throws {
-        let bootstrap = ServerBootstrap(group: host.eventLoop)
-            .serverChannelOption(.backlog, value: Self.backlog)
-            .serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
-            .serverChannelInitializer { channel in
-                // Out of file descriptors: waits for a second instead of spinning.
-                channel.eventLoop.makeCompletedFuture {
-                    try channel.pipeline.syncOperations.addHandler(AcceptBackoffHandler())
-                }
-            }
+        let bootstrap = ServerBootstrap.accepting(on: host.eventLoop)
             .childChannelOption(.maxMessagesPerRead, value: 1)
             .childChannelOption(.allowRemoteHalfClosure, value: true)
             .childChannelOption(.recvAllocator, value: FixedSizeRecvByteBufferAllocator(capacity: Self.readBuffer))

@@ -24,8 +24,6 @@ package final class FilterListener: Sendable {
     let counters = MessageCounters(hasNextHop: true)
     private let channel = Mutex<(any Channel)?>(nil)
 
-    private static let backlog: Int32 = 4096
-
     /// - Parameter rules: those that hold now; asked at each message.
     package init(
         _ settings: Configuration.FilterListener, mostConnections: Int, bounds: ContentBounds,
@@ -52,15 +50,7 @@ package final class FilterListener: Sendable {
     package func listen(inherited: inout [String: Int32]) async throws {
         let workers = workers
         for worker in workers { try await worker.eventLoop.submit { worker.start() }.get() }
-        let bootstrap = ServerBootstrap(group: group)
-            .serverChannelOption(.backlog, value: Self.backlog)
-            .serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
-            .serverChannelInitializer { channel in
-                // Out of file descriptors: waits for a second instead of spinning.
-                channel.eventLoop.makeCompletedFuture {
-                    try channel.pipeline.syncOperations.addHandler(AcceptBackoffHandler())
-                }
-            }
+        let bootstrap = ServerBootstrap.accepting(on: group)
             .childChannelInitializer { channel in
                 channel.eventLoop.makeCompletedFuture {
                     guard let worker = workers.first(where: { $0.eventLoop === channel.eventLoop }) else {
