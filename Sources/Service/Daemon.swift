@@ -12,6 +12,7 @@ package actor Daemon {
     private let configurationPath: String
     private var configuration: Configuration
     private let log: EventLog
+    private let alerts: Alerts
     private let host: LedgerHost
     private let policy: PolicyListener
     private let admin: AdminListener
@@ -21,6 +22,7 @@ package actor Daemon {
 
     /// How long connections may take to end when the service stops.
     private static let gracePeriod: TimeAmount = .seconds(10)
+    private static let timeForAlerts: TimeAmount = .seconds(3)
 
     /// - Parameters:
     ///   - rules: of the configuration's `checks`.
@@ -29,9 +31,13 @@ package actor Daemon {
         self.configurationPath = configurationPath
         self.configuration = configuration
         log = EventLog(destination: configuration.log.destination)
-        host = LedgerHost(configuration: configuration, eventLoop: eventLoop, clocks: MachineClocks(), log: log)
+        let alerts = Alerts(configuration.alerts, log: log)
+        log.onTrouble { alerts.raise(trouble: $0, $1) }
+        self.alerts = alerts
+        host = LedgerHost(
+            configuration: configuration, eventLoop: eventLoop, clocks: MachineClocks(), log: log, alerts: alerts)
         policy = PolicyListener(configuration: configuration, host: host, log: log)
-                content = ContentService(configuration, rules: rules, host: host, log: log)
+        content = ContentService(configuration, rules: rules, host: host, log: log)
         admin = AdminListener(host: host, policy: policy, content: content, log: log)
     }
 
@@ -130,6 +136,7 @@ package actor Daemon {
                     policy.reload(taken)
                 }.get()
                 content?.reload(taken, rules: read.rules)
+                alerts.reload(taken.alerts)
                 configuration = taken
                 log.redirect(to: configuration.log.destination)
                 log.notice("reloaded: \(configuration.summary)")
@@ -146,6 +153,7 @@ package actor Daemon {
         await policy.stop(by: deadline)
         await contentHasStopped
         try? await host.eventLoop.submit { [host] in host.stop(by: .now() + Self.gracePeriod) }.get()
+        await alerts.stop(within: Self.timeForAlerts)
         log.notice("stopped")
         log.flush()
     }

@@ -15,6 +15,7 @@ internal import Wire
 package final class LedgerHost: @unchecked Sendable {
     package let eventLoop: any EventLoop
     private let log: EventLog
+    private let alerts: Alerts
     private let observer: DecisionLog
     private(set) var configuration: Configuration
     private let clocks: any SystemClocks
@@ -24,6 +25,9 @@ package final class LedgerHost: @unchecked Sendable {
     var sessions = PolicySessions()
     private(set) var keepsSessions: Bool
     private var ledger: Ledger?
+    private var store: SQLiteStore?
+    /// What administrators did lately.
+    private(set) var audit = Recent<AuditEntry>(most: 100)
     private var trouble: Trouble?
     /// Have a request that waits to be decided.
     private var asking: [any Client] = []
@@ -60,17 +64,18 @@ package final class LedgerHost: @unchecked Sendable {
     private static let slotsPerTick = 16
     private static let slotsPerPause = 2048
 
-    package init(
-        configuration: Configuration, eventLoop: any EventLoop, clocks: any SystemClocks, log: EventLog
+    init(
+        configuration: Configuration, eventLoop: any EventLoop, clocks: any SystemClocks, log: EventLog, alerts: Alerts
     ) {
         self.eventLoop = eventLoop
         self.configuration = configuration
         self.clocks = clocks
         self.log = log
+        self.alerts = alerts
         parser = PolicyRequestParser(names: configuration.attributeNames.names)
         keepsSessions = configuration.milterAsks
         nextSummary = .now() + .seconds(configuration.log.summaryInterval)
-        observer = DecisionLog(log: log)
+        observer = DecisionLog(log: log, alerts: alerts)
         observer.logsPasses = configuration.log.decisions
         observer.onRefusal = { [unowned self] in activity.note($0) }
     }
@@ -258,6 +263,8 @@ package final class LedgerHost: @unchecked Sendable {
                 limits: configuration.limits, settings: configuration.ledgerSettings, clocks: clocks, store: store)
             ledger.observer = observer
             self.ledger = ledger
+            self.store = store
+            for entry in try store.recentAudit(audit.most) { audit.append(entry) }
         } catch {
             fail(error)
         }
@@ -270,6 +277,7 @@ package final class LedgerHost: @unchecked Sendable {
                 "the ledger can't be kept: \(error.message); "
                     + (ledger == nil ? "requests are answered \(configuration.onFailure.rawValue.uppercased())" : answer)
                     + "; trying again every second. Check free space, permissions and who holds the file.")
+            alerts.raise(trouble: Self.alertSubject, "can't be kept: \(error.message)")
         }
         trouble = Trouble(error: error, retryAt: .now() + Self.retryInterval)
     }
@@ -279,7 +287,10 @@ package final class LedgerHost: @unchecked Sendable {
             let before = trouble
             trouble = nil
             openLedger()
-            if trouble == nil, before != nil { log.notice("the ledger is open; requests are counted again") }
+            if trouble == nil, before != nil {
+                log.notice("the ledger is open; requests are counted again")
+                alerts.raise(recovery: Self.alertSubject, "is open; requests are counted again")
+            }
             return
         }
         ledger.beginTick()
@@ -287,11 +298,22 @@ package final class LedgerHost: @unchecked Sendable {
         do throws(UpkeepFault) {
             try ledger.restartJournal()
             log.notice("the ledger is kept again; saving what was counted in memory meanwhile")
+            alerts.raise(recovery: Self.alertSubject, "is kept again")
             trouble = nil
         } catch {
             fail(error.storeError)
         }
     }
+
+    /// Logs what an administrator has changed, and keeps it.
+    func record(_ entry: AuditEntry) {
+        eventLoop.preconditionInEventLoop()
+        log.notice("audit: \(entry)")
+        audit.append(entry)
+        store?.record(entry)
+    }
+
+    private static let alertSubject = "the ledger"
 
     /// Whether counts are being kept; the reason where they are not.
     package var fault: StoreError? { trouble?.error }

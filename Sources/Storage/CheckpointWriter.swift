@@ -82,7 +82,17 @@ final class CheckpointWriter: Sendable {
                         content BLOB NOT NULL, PRIMARY KEY (checkpoint, part)) WITHOUT ROWID;
                     """)
         }
+        migrator.registerMigration("2: audit") { try $0.execute(sql: AuditEntry.table) }
         return migrator
+    }
+
+    /// Keeps what an administrator did, after what waits to be written.
+    ///
+    /// - Parameter failed: told where that was not possible.
+    func record(_ entry: AuditEntry, failed: @escaping @Sendable (any Error) -> Void) {
+        queue.async { [self] in
+            do { try write(entry.save) } catch { failed(error) }
+        }
     }
 
     // MARK: Checkpoints

@@ -207,6 +207,18 @@ package final class SQLiteStore: LedgerStore {
         limits = limits.filter { !names.contains($0.name) } + new
     }
 
+    /// Keeps what an administrator did; soon, and away from the ledger's loop.
+    package func record(_ entry: AuditEntry) {
+        background.record(entry) { [notice, path] error in
+            notice("the audit trail in \(path) could not be written: \(error); this is missing there: \(entry)")
+        }
+    }
+
+    /// What administrators did lately, oldest first.
+    package func recentAudit(_ most: Int) throws(StoreError) -> [AuditEntry] {
+        try describing("read") { try background.read { try AuditEntry.newest(most, in: $0) } }
+    }
+
     package func append(_ batch: UnsafeRawBufferPointer, sequence: UInt64) throws(StoreError) {
         guard let segment else { throw StoreError("the journal of \(path) is not open") }
         if durability == .relaxed {

@@ -14,7 +14,7 @@ struct LimitsCommand: AsyncParsableCommand {
 
             Example: weir limits show user@example.org
             """,
-        subcommands: [List.self, Show.self, Reset.self, Raise.self, Block.self, Unblock.self])
+        subcommands: [List.self, Show.self, Reset.self, Raise.self, Block.self, Unblock.self, Audit.self])
 
     struct List: AsyncParsableCommand {
         static let configuration = CommandConfiguration(
@@ -103,11 +103,31 @@ struct LimitsCommand: AsyncParsableCommand {
         func run() async throws { try await target.intervene(.unblock) }
     }
 
+    struct Audit: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(
+            abstract: "Lists what was changed by hand, the last hundred changes, newest first.",
+            discussion: "Example: weir limits audit")
+
+        @OptionGroup var options: ConfigurationOptions
+        @Flag(help: "Print JSON.") var json = false
+
+        func run() async throws {
+            let entries = try await Admin.ask(options) { try await $0.snapshot() }.audit
+            if json { return try Admin.printJSON(entries) }
+            if entries.isEmpty { print("nothing was changed by hand") }
+            for entry in entries {
+                let time = Date(timeIntervalSince1970: Double(entry.time)).formatted(.iso8601)
+                print("\(time) \(Admin.printable(entry.description))")
+            }
+        }
+    }
+
     /// What an intervention is about.
     struct Target: ParsableArguments {
         @OptionGroup var options: ConfigurationOptions
         @Argument(help: "The key, as `weir limits list` writes it.") var key: String
         @Option(help: "Only this limit.") var limit: String?
+        @Option(help: "Why, for the audit trail.") var reason: String?
         @Flag(help: "Print JSON.") var json = false
 
         func intervene(
@@ -121,7 +141,7 @@ struct LimitsCommand: AsyncParsableCommand {
                 seconds = milliseconds / 1000
             }
             let message = AdminMessages.Intervention(
-                action: action, key: key, limit: limit, rates: rates, duration: seconds)
+                action: action, key: key, limit: limit, rates: rates, duration: seconds, reason: reason)
             let standings = try await Admin.ask(options) { try await $0.intervene(message) }
             guard !standings.isEmpty else {
                 Admin.complain(
@@ -160,14 +180,20 @@ enum Admin {
     }
 
     static func print(_ standings: [AdminMessages.Standing], json: Bool, whenEmpty: String) throws {
-        if json {
-            let encoder = JSONEncoder()
-            encoder.outputFormatting = [.sortedKeys, .prettyPrinted, .withoutEscapingSlashes]
-            Swift.print(String(decoding: try encoder.encode(standings), as: UTF8.self))
-            return
-        }
+        if json { return try printJSON(standings) }
         if standings.isEmpty { return Swift.print(whenEmpty) }
         for standing in standings { Swift.print(description(of: standing)) }
+    }
+
+    static func printJSON(_ value: some Encodable) throws {
+        let encoder = JSONEncoder()
+        encoder.outputFormatting = [.sortedKeys, .prettyPrinted, .withoutEscapingSlashes]
+        Swift.print(String(decoding: try encoder.encode(value), as: UTF8.self))
+    }
+
+    /// What a peer may have sent moves no cursor.
+    static func printable(_ text: String) -> String {
+        text.unicodeScalars.map { $0.properties.generalCategory == .control ? "?" : String($0) }.joined()
     }
 
     /// `per-user user@example.org: recipients 12/100 per 1m, 540/1000 per 1h, room in 35s; 4 tries refused`
@@ -177,8 +203,7 @@ enum Admin {
         let rates = standing.rates.map { rate in
             "\(rate.used)/\(rate.limit) per \(rate.window)" + (rate.freesAt.map { ", room in \(seconds($0))" } ?? "")
         }
-        let key = standing.key.unicodeScalars.map { $0.properties.generalCategory == .control ? "?" : String($0) }.joined()
-        var parts = ["\(standing.limit) \(key): \(standing.count) \(rates.joined(separator: ", "))"]
+        var parts = ["\(standing.limit) \(printable(standing.key)): \(standing.count) \(rates.joined(separator: ", "))"]
         if standing.refusedTries > 0 {
             parts.append("\(standing.refusedTries) \(standing.refusedTries == 1 ? "try" : "tries") refused")
         }

@@ -15,7 +15,7 @@ import unittest
 
 from filtering import FilterService, NextHop, dialogue
 from postfix import SMTP, free_port
-from weir import BINARY, WeirService
+from weir import BINARY, ROOT, WeirService
 from weir import weir as command
 
 LIMIT = {"name": "per-sender", "key": ["sender"], "count": "recipients", "rates": ["3/1h"]}
@@ -78,6 +78,12 @@ class Metrics(unittest.TestCase):
             self.assertEqual(found[f'weir_rule_hits_total{{rule="pcre:{weir.directory}/header.pcre:1"}}'], 2)
             # Never what a peer has sent.
             self.assertNotIn("example.org", text)
+            # The dashboard asks for nothing that is not there.
+            dashboard = json.loads((ROOT / "deploy/grafana/weir.json").read_text())
+            asked = {name for panel in dashboard["panels"] for target in panel["targets"]
+                     for name in re.findall(r"\b(?:weir|process)_\w+", target["expr"])}
+            self.assertGreater(len(asked), 10)
+            self.assertLessEqual(asked, set(re.findall(r"^# TYPE (\S+)", text, re.M)) | {"weir_policy_answer_seconds_bucket"})
 
     def test_probes(self):
         with WeirService(limits=[LIMIT]) as weir:

@@ -95,6 +95,7 @@ func read(_ yaml: String) -> Result<ConfigurationReader.Outcome, ConfigurationFa
             on_failure: defer
             give_back_dropped: true
             log: { to: syslog, decisions: true, summary_interval: 14m }
+            alerts: { tiers: [over], webhook: "https://example.org/x", command: /bin/sh, mail: [root], sendmail: /bin/true, interval: 20s, repeat: 21s }
             keys: { ipv4_prefix: 15, ipv6_prefix: 16, recipient_delimiter: "+-", default_domain: Example.ORG }
             restriction_classes: [greylist]
             limits: []
@@ -135,6 +136,11 @@ func read(_ yaml: String) -> Result<ConfigurationReader.Outcome, ConfigurationFa
         #expect(changed["ledger.path"] == "/ledger")
         #expect(changed["ledger.mostKeys"] == "1013")
         #expect(changed["log.summaryInterval"] == "840")
+        #expect(outcome.configuration.alerts.webhook == "https://example.org/x")
+        #expect(outcome.configuration.alerts.command == "/bin/sh")
+        #expect(changed["alerts.sendmail"] == "/bin/true")
+        #expect(changed["alerts.interval"] == "20")
+        #expect(changed["alerts.repeatAfter"] == "21")
         #expect(changed["keyForms.ipv4Prefix"] == "15")
         #expect(changed["keyForms.ipv6Prefix"] == "16")
         #expect(outcome.configuration.keyForms.recipientDelimiter == Array("+-".utf8))

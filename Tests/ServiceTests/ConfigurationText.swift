@@ -19,14 +19,16 @@ enum ConfigurationText {
             }
             let indentation = String(repeating: "  ", count: parts.count - 1)
             lines += comment(row, indentation: indentation)
-            if case .isInherited = row.absence {
-                lines.append("\(indentation)#\(parts.last!): \(value(row.absence))")
-            } else if row.path == "limits" {
+            if row.path == "limits" {
                 lines.append("limits:")
                 lines += exampleOfALimit.map { $0.isEmpty ? "#" : "#" + $0 }
-            } else {
-                lines.append("\(indentation)\(parts.last!): \(value(row.absence))")
+                continue
             }
+            let mark = switch row.absence {
+                case .isInherited, .isNothing: "#"
+                case .isDefault, .isFault: ""
+            }
+            lines.append("\(indentation)\(mark)\(parts.last!): \(value(row.absence))")
         }
         return lines.map { $0 + "\n" }.joined()
     }

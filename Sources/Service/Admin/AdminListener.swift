@@ -22,6 +22,7 @@ final class AdminListener: Sendable {
     private let log: EventLog
 
     private static let largestBody = 65_536
+    private static let longestReason = 500
     private static let mostConnections = 500
     private static let idleTimeout: TimeAmount = .seconds(60)
     /// Longer than any answer may take; the service is not alive beyond.
@@ -147,22 +148,20 @@ final class AdminListener: Sendable {
         if let duration = message.duration, !(1...10 * 366 * 86_400).contains(duration) {
             return try Self.failure("a duration is from a second to ten years")
         }
-        let standings = try await host.intervene(message, rates: rates)
+        guard (message.reason ?? "").utf8.count <= Self.longestReason else {
+            return try Self.failure("a reason has \(Self.longestReason) bytes at most")
+        }
         let details = [
             message.limit.map { "limit \($0)" }, rates.isEmpty ? nil : rates.map(\.description).joined(separator: " "),
             message.duration.map { "for \($0)s" },
         ].compactMap(\.self).joined(separator: ", ")
-        log.audit(
-            "\(user): \(message.action.rawValue) \(message.key)\(details.isEmpty ? "" : " (\(details))"): "
-                + (standings.isEmpty ? "no limit knows this key" : "done for \(standings.map(\.limit).joined(separator: ", "))"))
-        return try Self.json(standings)
+        return try Self.json(try await host.intervene(message, rates: rates, by: user, details: details))
     }
 
     private func snapshot() async throws -> (snapshot: AdminMessages.Snapshot, latency: LatencyHistogram) {
         var (snapshot, latency) = try await host.snapshot(of: policy, version: WeirVersion.current)
         snapshot.ways = content?.ways ?? []
         if let figures = content?.ruleFigures() { (snapshot.rules, snapshot.rulesWithoutHits) = figures }
-        snapshot.audit = log.recentAudit
         return (snapshot, latency)
     }
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-internal import Limits
+package import Limits
 
 /// What the admin listener says and takes, as JSON. Times are seconds since 1970, as the wall clock has them now.
 package enum AdminMessages {
@@ -41,13 +41,18 @@ package enum AdminMessages {
         package var rates: [String]?
         /// For `raise` and `block`, in seconds.
         package var duration: Int64?
+        /// Why, for the audit trail.
+        package var reason: String?
 
-        package init(action: Action, key: String, limit: String?, rates: [String]?, duration: Int64?) {
+        package init(
+            action: Action, key: String, limit: String?, rates: [String]?, duration: Int64?, reason: String?
+        ) {
             self.action = action
             self.key = key
             self.limit = limit
             self.rates = rates
             self.duration = duration
+            self.reason = reason
         }
     }
 
@@ -134,7 +139,7 @@ package enum AdminMessages {
         package var rules: [Rule]
         package var rulesWithoutHits: Int
         /// Newest first.
-        package var audit: [String]
+        package var audit: [AuditEntry]
     }
 
     package struct Failure: Codable, Equatable, Sendable {

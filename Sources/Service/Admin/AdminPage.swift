@@ -183,7 +183,8 @@ enum AdminPage {
           rows("ways", snapshot.ways, item => { const m = item.values.messages; return [item.name, m.passed, m.edited, m.held, m.refused, m.deferred, m.discarded, item.values.connections, item.values.nextHopFailures ?? "-"]; });
           rows("rules", snapshot.rules.slice(0, 100), item => [item.location, item.hits, item.limitsReached, item.milliseconds.toFixed(1) + " ms"]);
           element("dead").textContent = snapshot.rulesWithoutHits + " rules have not decided anything since they were loaded.";
-          element("audit").replaceChildren(...snapshot.audit.map(line => make("li", line)));
+          element("audit").replaceChildren(...snapshot.audit.map(entry => make("li", `${new Date(entry.time * 1000).toLocaleString()} ${entry.user}: ${entry.action} ${entry.key}`
+            + (entry.details && ` (${entry.details})`) + (entry.limits.length ? ": done for " + entry.limits.join(", ") : ": no limit knows this key") + (entry.reason && ": " + entry.reason))));
           element("about").textContent = `Weir ${snapshot.version}: ${snapshot.configuration}`;
         }
 
@@ -214,7 +215,10 @@ enum AdminPage {
             history.forEach((amount, index) => { if (amount) chart.append(makeSVG("rect", { class: "passed", x: index, width: .9, y: 10 - amount / top * 10, height: amount / top * 10 })); });
             parts.push(line, chart);
           }
-          const acts = make("p", undefined, { class: "acts" });
+          const acts = make("p", undefined, { class: "acts" }), label = make("label", "Reason "), reason = make("input", undefined, { maxlength: 200, autocomplete: "off" });
+          label.append(reason);
+          acts.append(label, " ");
+          const change = intervention => intervene({ ...intervention, reason: reason.value.trim() || undefined });
           const act = (name, ask) => { const button = make("button", name, { type: "button" }); button.addEventListener("click", ask); acts.append(button, " "); };
           act("Reset", () => confirm(`Forget what ${item.limit} has counted for ${item.key}?`) && change({ action: "reset", key: item.key, limit: item.limit }));
           act("Raise", () => { const rate = prompt("Rates for one day, such as 500/1h", item.rates.map(rate => rate.rate).join(" ")); if (rate) change({ action: "raise", key: item.key, limit: item.limit, rates: rate.trim().split(/[\s,]+/), duration: 86400 }); });
@@ -224,7 +228,7 @@ enum AdminPage {
           return parts;
         }
 
-        async function change(intervention) {
+        async function intervene(intervention) {
           try { await ask("/limits/key", { method: "POST", body: JSON.stringify(intervention) }); await showKey(intervention.key); await refresh(); }
           catch (error) { alert(error.message); }
         }

@@ -38,11 +38,16 @@ extension LedgerHost {
         }.get()
     }
 
+    /// Carries out what `user` wants, and keeps that it was done.
+    ///
+    /// - Parameter details: of the intervention, for the audit trail.
     /// - Returns: where the key stands afterwards; empty where no limit knows it.
     /// - Throws: `UnknownWindow`, `LedgerUnavailable`.
-    func intervene(_ message: AdminMessages.Intervention, rates: [Rate]) async throws -> [AdminMessages.Standing] {
+    func intervene(
+        _ message: AdminMessages.Intervention, rates: [Rate], by user: String, details: String
+    ) async throws -> [AdminMessages.Standing] {
         try await eventLoop.submit { [self] in
-            try withLedger { ledger in
+            let standings = try withLedger { ledger in
                 // Ten years stand for "until somebody ends it".
                 let until = ledger.now + (message.duration.map { $0 * 1000 } ?? 10 * 366 * 86_400_000)
                 let intervention: Intervention =
@@ -55,6 +60,11 @@ extension LedgerHost {
                 return try ledger.intervene(intervention, onKey: Array(message.key.utf8), limit: message.limit)
                     .map { AdminMessages.Standing($0, in: ledger) }
             }
+            record(
+                AuditEntry(
+                    time: Int64(time(nil)), user: user, action: message.action.rawValue, key: message.key, details: details,
+                    reason: message.reason ?? "", limits: standings.map(\.limit)))
+            return standings
         }.get()
     }
 
@@ -71,7 +81,7 @@ extension LedgerHost {
                 passed: activity.passed, answered: activity.answered, passedPerSecond: history.map(\.passed),
                 answeredPerSecond: history.map(\.answered), medianAnswer: activity.latency.bound(ofShare: 0.5),
                 slowAnswer: activity.latency.bound(ofShare: 0.99), refusals: activity.refusals.newestFirst, ways: [], rules: [],
-                rulesWithoutHits: 0, audit: [])
+                rulesWithoutHits: 0, audit: audit.newestFirst)
             return (snapshot, activity.latency)
         }.get()
     }

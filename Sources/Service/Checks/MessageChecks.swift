@@ -57,7 +57,12 @@ final class MessageChecks {
             let text = String(decoding: match.content.prefix { $0 != 0x0a }, as: UTF8.self)
             let action = String(decoding: match.action, as: UTF8.self)
             let line = "\(origin): \(match.subject.rawValue) \(match.location): \(action): \(text)"
-            if let fault = match.fault { log.warning("\(line): \(fault)") } else { log.info(line) }
+            if let fault = match.fault {
+                log.warning("\(line): \(fault)")
+                log.tell(trouble: "rule \(match.location)", "\(fault)")
+            } else {
+                log.info(line)
+            }
         }
         for note in verdict.notes { log.info("\(origin): \(note)") }
     }

@@ -15,6 +15,7 @@ package struct Configuration: Sendable {
     /// What a transaction was charged is given back where it ended before DATA.
     package var givesBackDropped = false
     package var log = Log()
+    package var alerts = Alerts()
     /// How values are made one key, where a limit does not say otherwise.
     package var keyForms = KeyForms()
     /// Names of `smtpd_restriction_classes`, which limits use as actions.
@@ -110,6 +111,25 @@ package struct Configuration: Sendable {
     /// What a request is answered while Weir itself is in trouble.
     package enum OnFailure: String, CaseIterable, Sendable {
         case dunno, `defer`
+    }
+
+    /// Whom to tell what at once; all of it is in the log, too.
+    package struct Alerts: Equatable, Sendable {
+        package enum Tier: String, CaseIterable, Sendable {
+            case warn, over, block, trouble
+        }
+
+        package var tiers = Tier.allCases
+        package var webhook: String?
+        package var command: String?
+        package var mail: [String] = []
+        package var sendmail = "/usr/sbin/sendmail"
+        /// Seconds between notices by one channel.
+        package var interval: Int64 = 30
+        /// Seconds until the same is told again.
+        package var repeatAfter: Int64 = 3600
+
+        package init() {}
     }
 
     package struct Log: Equatable, Sendable {

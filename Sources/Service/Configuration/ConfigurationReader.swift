@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 package import Filter
+internal import Glibc
 internal import Rules
 
 /// Reads weir.yaml into a `Configuration`, or says all that is wrong with it.
@@ -39,6 +40,10 @@ package enum ConfigurationReader {
             if let root = document.root {
                 let found = reading.read(root, at: "", rows: ConfigurationKeys.root, into: &configuration)
                 checkListeners(configuration.listen, found, &reading)
+                for (key, program) in [("alerts.command", configuration.alerts.command), ("alerts.sendmail", configuration.alerts.sendmail)] {
+                    guard let node = found[key], let program, access(program, X_OK) != 0 else { continue }
+                    reading.warn(node, key, "\(program) can't be run: \(String(cString: strerror(errno)))")
+                }
                 let isUsed = !configuration.listen.filter.isEmpty || !configuration.listen.milter.isEmpty
                 for name in ["header", "mime_header", "nested_header", "body"] {
                     guard let node = found["checks.\(name)"], !node.items.isEmpty, !isUsed else { continue }

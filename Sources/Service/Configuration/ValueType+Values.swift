@@ -140,6 +140,18 @@ extension ValueType where Value == String {
         absolutePath(text).map { .value($0) } ?? .no("absolute path")
     }
 
+    static let url = ValueType.text("a URL, http://host/path or https://host/path", write: { "\"\($0)\"" }) { text in
+        let rest = text.hasPrefix("https://") ? text.dropFirst(8) : text.hasPrefix("http://") ? text.dropFirst(7) : ""
+        let isPlain = text.utf8.allSatisfy { 0x21...0x7e ~= $0 && $0 != UInt8(ascii: "\"") }
+        return isPlain && isAlphanumeric(rest.utf8.first ?? 0) || rest.first == "[" ? .value(text) : .no("URL")
+    }
+
+    /// An address that sendmail(1) takes as an argument.
+    static let mailAddress = ValueType.text("an address such as postmaster@example.org", write: { "\"\($0)\"" }) { text in
+        let isPlain = text.utf8.allSatisfy { 0x21...0x7e ~= $0 && !"\"(),:;<>\\".utf8.contains($0) }
+        return isPlain && isAlphanumeric(text.utf8.first ?? 0) && text.last != "@" ? .value(text) : .no("mail address")
+    }
+
     /// `sqlite:/absolute/path`
     static let store = ValueType.text("sqlite:/path", write: { "\"sqlite:\($0)\"" }) { text in
         guard text.hasPrefix("sqlite:") else { return .no("store") }

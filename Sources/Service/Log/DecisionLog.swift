@@ -5,13 +5,15 @@ internal import Limits
 /// Writes what the ledger decides to the log, so that each line can be matched with Postfix's own.
 final class DecisionLog: LedgerObserver {
     private let log: EventLog
+    private let alerts: Alerts
     /// A line also where nothing speaks against a request (`log.decisions`).
     var logsPasses = false
     /// For the page and `weir top`.
     var onRefusal: (AdminMessages.Refusal) -> Void = { _ in }
 
-    init(log: EventLog) {
+    init(log: EventLog, alerts: Alerts) {
         self.log = log
+        self.alerts = alerts
     }
 
     /// `ABC123: refuse: RCPT from host[192.0.2.1]: limit per-user, key user@example.org: over, recipients 100/100 per 1m, ...`
@@ -22,6 +24,7 @@ final class DecisionLog: LedgerObserver {
             "\(Self.origin(verb, request)): limit \(event.limit.name), key \(Self.text(event.account.key)): "
                 + "\(reason.rawValue), \(Self.usage(event)), room in \(event.retrySeconds)s"
                 + "\(Self.details(request)), action=\(Self.text(action))")
+        alert(.over, event) { "\(reason.rawValue), \(Self.usage(event))\(Self.details(request))" }
         onRefusal(
             AdminMessages.Refusal(
                 time: Double(time(nil)), limit: event.limit.name, key: Self.text(event.account.key), mode: event.limit.mode.rawValue,
@@ -35,12 +38,19 @@ final class DecisionLog: LedgerObserver {
         log.warning(
             "limit \(event.limit.name), key \(Self.text(event.account.key)): "
                 + "\(event.limit.warnAt) % reached, \(Self.usage(event))")
+        alert(.warn, event) { "\(event.limit.warnAt) % reached, \(Self.usage(event))" }
     }
 
     func blocked(_ event: LimitEvent) {
         log.warning(
             "limit \(event.limit.name), key \(Self.text(event.account.key)): blocked for \(event.retrySeconds)s "
                 + "after \(event.account.refusedTries) refused tries")
+        alert(.block, event) { "blocked for \(event.retrySeconds)s after \(event.account.refusedTries) refused tries" }
+    }
+
+    private func alert(_ tier: Alert.Tier, _ event: LimitEvent, _ text: () -> String) {
+        alerts.raise(
+            tier, limit: event.limit.name, key: Self.text(event.account.key), mode: event.limit.mode.rawValue, text)
     }
 
     func evicted(_ account: Account, at time: LedgerTime) {

@@ -26,7 +26,20 @@ package final class EventLog: Sendable {
 
     /// Things that a peer or a fault can cause again and again; each is logged at most once in ten seconds.
     package enum Complaint: Hashable, Sendable {
-        case tooManyConnections, malformedRequest, slowRequest, evictedKeys, failedCheckpoint, nextHop, noRoom, strangeClient
+        case tooManyConnections, malformedRequest, slowRequest, evictedKeys, failedCheckpoint, noRoom, strangeClient
+        case nextHop(String)
+
+        /// What is in trouble; nil where only a peer has done wrong.
+        fileprivate var subject: String? {
+            switch self {
+            case .tooManyConnections: "connections"
+            case .evictedKeys: "keys of the ledger"
+            case .failedCheckpoint: "checkpoint of the ledger"
+            case .nextHop(let endpoint): "next hop \(endpoint)"
+            case .noRoom: "room for messages"
+            case .malformedRequest, .slowRequest, .strangeClient: nil
+            }
+        }
     }
 
     private struct State {
@@ -35,7 +48,7 @@ package final class EventLog: Sendable {
         var dropped = 0
         var isDraining = false
         var complaints: [Complaint: (last: ContinuousClock.Instant, kept: Int)] = [:]
-        var audit = Recent<String>(most: 100)
+        var onTrouble: (@Sendable (_ subject: String, _ text: String) -> Void)?
     }
 
     private let state: Mutex<State>
@@ -55,14 +68,15 @@ package final class EventLog: Sendable {
     package func notice(_ text: String) { write(.notice, text) }
     package func info(_ text: String) { write(.info, text) }
 
-    /// Logs what an administrator has changed, and keeps it to be shown.
-    func audit(_ text: String) {
-        state.withLock { $0.audit.append("\(Self.time(Int64(Glibc.time(nil)))) \(text)") }
-        notice("audit: \(text)")
+    /// Whom to tell of trouble that is complained of.
+    func onTrouble(_ tell: @escaping @Sendable (_ subject: String, _ text: String) -> Void) {
+        state.withLock { $0.onTrouble = tell }
     }
 
-    /// Newest first.
-    var recentAudit: [String] { state.withLock { $0.audit.newestFirst } }
+    /// Tells of trouble that has lines of its own in the log.
+    func tell(trouble subject: String, _ text: String) {
+        if let tell = state.withLock({ $0.onTrouble }) { tell(subject, text) }
+    }
 
     /// Logs what a peer has caused, at most every ten seconds, with how often it happened in between.
     package func complain(_ complaint: Complaint, _ text: @autoclosure () -> String) {
@@ -80,6 +94,7 @@ package final class EventLog: Sendable {
             return earlier.kept
         }
         guard let kept else { return }
+        if let subject = complaint.subject { tell(trouble: subject, text()) }
         warning(kept == 0 ? text() : "\(text()) (and \(kept) more since the last such line)")
     }
 
@@ -169,14 +184,16 @@ package final class EventLog: Sendable {
 
     /// `Nov 23 02:44:06 host `
     private static func timestamp() -> String {
-        var host = [CChar](repeating: 0, count: 256)
-        gethostname(&host, host.count - 1)
-        let hostLength = host.firstIndex(of: 0) ?? 0
-        return time(Int64(Glibc.time(nil))) + " "
-            + String(decoding: host[..<hostLength].map(UInt8.init(bitPattern:)), as: UTF8.self) + " "
+        "\(time(Int64(Glibc.time(nil)))) \(hostName) "
     }
 
-    private static func escaped(_ text: String) -> String {
+    static var hostName: String {
+        var host = [CChar](repeating: 0, count: 256)
+        gethostname(&host, host.count - 1)
+        return String(decoding: host.prefix { $0 != 0 }.map(UInt8.init(bitPattern:)), as: UTF8.self)
+    }
+
+    static func escaped(_ text: String) -> String {
         guard text.unicodeScalars.contains(where: isControl) else { return text }
         var escaped = ""
         for scalar in text.unicodeScalars {

@@ -60,7 +60,7 @@ struct PolicyActivity {
 struct Recent<Element: Sendable>: Sendable {
     private var elements: [Element] = []
     private var next = 0
-    private let most: Int
+    let most: Int
 
     init(most: Int) {
         self.most = most

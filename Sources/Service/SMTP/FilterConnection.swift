@@ -246,7 +246,7 @@ final class FilterConnection: ChannelDuplexHandler {
         case (.data(let verdict), .recipient), (.data(let verdict), .mail), (.data(let verdict), .reset):
             addressAnswered(reply, verdict)
         case (_, .xforward):
-            if !reply.isPositive { worker.log.complain(.nextHop, "the next hop refuses XFORWARD with \(reply.text)") }
+            if !reply.isPositive { worker.log.complain(.nextHop("\(worker.settings.nextHop)"), "the next hop refuses XFORWARD with \(reply.text)") }
         case (.final, .endOfData):
             if !reply.isPositive { worker.log.info("filter: \(session.summary): the next hop answers \(reply.text)") }
             connection.release()
@@ -267,7 +267,7 @@ final class FilterConnection: ChannelDuplexHandler {
             return fresh.flush()
         }
         worker.checks.counters.countNextHopFailure()
-        worker.log.complain(.nextHop, "the next hop \(worker.settings.nextHop): \(failure.cause)")
+        worker.log.complain(.nextHop("\(worker.settings.nextHop)"), "the next hop \(worker.settings.nextHop): \(failure.cause)")
         if session.isReceivingContent || content.isWriting {
             self.failure = failure
         } else if isEnvelope {

@@ -111,7 +111,7 @@ final class NextHopPool {
         if !connection.hasBeenReady {
             capabilities = nil
             answerAsking(.failure(failure))
-            log.complain(.nextHop, "the next hop \(endpoint): \(failure.cause)")
+            log.complain(.nextHop("\(endpoint)"), "the next hop \(endpoint): \(failure.cause)")
         }
     }
 

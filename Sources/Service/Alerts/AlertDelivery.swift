@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: Apache-2.0
+internal import Synchronization
+
+/// A way to tell an operator.
+protocol AlertChannel: Sendable {
+    /// What faults are said by.
+    var name: String { get }
+    /// Returns when it was taken.
+    ///
+    /// - Throws: where it was not, or not in time.
+    func send(_ notice: AlertNotice) async throws
+}
+
+/// Alerts on their way by one channel: the first at once, and what comes within `interval` after it together.
+final class AlertDelivery: Sendable {
+    private struct State {
+        var waiting: [Alert] = []
+        var leftOut = 0
+        /// Sends what waits until nothing does.
+        var sender: Task<Void, Never>?
+        var pause: Task<Void, Never>?
+        var isHurried = false
+    }
+
+    private let channel: any AlertChannel
+    private let interval: Duration
+    private let log: EventLog
+    private let state = Mutex(State())
+
+    /// In one notice; it stays small enough for a mail, and for a pipe's buffer.
+    private static let most = 50
+    private static let pausesBetweenTries: [Duration] = [.seconds(1), .seconds(5)]
+
+    init(_ channel: any AlertChannel, interval: Duration, log: EventLog) {
+        self.channel = channel
+        self.interval = interval
+        self.log = log
+    }
+
+    func submit(_ alert: Alert) {
+        state.withLock { state in
+            if state.waiting.count < Self.most { state.waiting.append(alert) } else { state.leftOut += 1 }
+            if state.sender == nil { state.sender = Task { await self.run() } }
+        }
+    }
+
+    /// Sends without pauses from now on, each notice once.
+    func hurry() {
+        state.withLock { state in
+            state.isHurried = true
+            state.pause?.cancel()
+        }
+    }
+
+    /// Returns when nothing waits any more.
+    func finish() async {
+        hurry()
+        await state.withLock { $0.sender }?.value
+    }
+
+    private func run() async {
+        while let notice = take() {
+            await send(notice)
+            await pause(interval)
+        }
+    }
+
+    private func take() -> AlertNotice? {
+        state.withLock { state in
+            guard !state.waiting.isEmpty else {
+                state.sender = nil
+                return nil
+            }
+            defer { (state.waiting, state.leftOut) = ([], 0) }
+            return AlertNotice(host: EventLog.hostName, alerts: state.waiting, leftOut: state.leftOut)
+        }
+    }
+
+    private func send(_ notice: AlertNotice) async {
+        var pauses = Self.pausesBetweenTries[...]
+        while true {
+            do {
+                return try await channel.send(notice)
+            } catch {
+                guard let next = pauses.popFirst(), !state.withLock({ $0.isHurried }) else {
+                    return log.warning("an alert could not be sent by \(channel.name) and is in the log alone: \(error)")
+                }
+                await pause(next)
+            }
+        }
+    }
+
+    private func pause(_ duration: Duration) async {
+        let pause = Task { _ = try? await Task.sleep(for: duration) }
+        state.withLock { state in
+            state.pause = pause
+            if state.isHurried { pause.cancel() }
+        }
+        await pause.value
+    }
+}

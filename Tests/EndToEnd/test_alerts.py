@@ -1,0 +1,209 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Alerts by webhook, command and mail, and the audit trail."""
+import http.server
+import json
+import os
+import pathlib
+import shutil
+import socket
+import sqlite3
+import tempfile
+import threading
+import unittest
+
+from filtering import FilterService
+from postfix import free_port, wait_until
+from weir import WeirService
+from weir import weir as command
+
+LIMIT = {"name": "per-sender", "key": ["sender"], "count": "recipients", "rates": ["3/1h"], "warn_at": 60,
+         "block": {"after": 2, "for": "1h"}}
+
+
+class Hook:
+    """A webhook that keeps what it gets; `status` is what it answers, None: nothing at all."""
+
+    def __init__(self, status=200):
+        self.got = []
+        hook = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_POST(self):
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                hook.got.append((self.headers["Content-Type"], json.loads(body)))
+                if status:
+                    self.send_response(status)
+                    self.send_header("Content-Length", "0")
+                    self.end_headers()
+                else:
+                    hook.ended.wait(60)
+
+            def log_message(self, *_):
+                pass
+
+        self.ended = threading.Event()
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}/T0/secret"
+
+    def __enter__(self):
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, *_):
+        self.ended.set()
+        self.server.shutdown()
+        self.server.server_close()
+
+    @property
+    def alerts(self):
+        return [alert for _, notice in self.got for alert in notice["alerts"]]
+
+
+class Alerts(unittest.TestCase):
+    def script(self, text):
+        directory = pathlib.Path(tempfile.mkdtemp(prefix="weir-test-"))
+        self.addCleanup(shutil.rmtree, directory)
+        directory.chmod(0o777)
+        path = directory / "program"
+        path.write_text("#!/bin/sh\n" + text.replace("HERE", str(directory)))
+        path.chmod(0o755)
+        return path
+
+    def test_tiers_of_a_key_by_webhook(self):
+        """Near, over and blocked are told once each, the first at once and the others together."""
+        with Hook() as hook, WeirService(limits=[LIMIT], alerts={"webhook": hook.url, "interval": "1s"}) as weir:
+            for _ in range(8):
+                weir.ask(sender="a@example.org")
+            wait_until(lambda: len(hook.alerts) >= 3, "three alerts")
+            self.assertEqual([alert["tier"] for alert in hook.alerts], ["warn", "over", "block"])
+            first = hook.alerts[0]
+            self.assertEqual((first["limit"], first["key"], first["mode"], first["repeats"]), ("per-sender", "a@example.org", "enforce", 0))
+            self.assertEqual(hook.alerts[1]["text"].split(", instance")[0], "over, recipients 3/3 per 1h")
+            self.assertEqual(hook.got[0][0], "application/json")
+            self.assertIn("warn: limit per-sender, key a@example.org: 60 % reached", hook.got[0][1]["text"])
+            self.assertEqual(weir.log().count("alert: over: limit per-sender, key a@example.org"), 1)
+            self.assertNotIn("secret", weir.log())
+
+    def test_repeats_and_tiers_are_configured(self):
+        with Hook() as hook, WeirService(
+                limits=[LIMIT], alerts={"webhook": hook.url, "interval": "1s", "repeat": "1s", "tiers": ["over"]}) as weir:
+            def ask_until_told_again():
+                weir.ask(sender="a@example.org")
+                return len(hook.alerts) >= 2
+            wait_until(ask_until_told_again, "the alert is told again")
+            self.assertEqual({alert["tier"] for alert in hook.alerts}, {"over"})
+            self.assertGreater(hook.alerts[1]["repeats"], 0)
+
+    def test_many_keys_make_few_notices(self):
+        """500 senders that run over: two notices or three, none too long, and the rest counted."""
+        with Hook() as hook, WeirService(
+                limits=[{**LIMIT, "rates": ["1/1h"]}], alerts={"webhook": hook.url, "interval": "1s", "tiers": ["over"]}) as weir:
+            for number in range(500):
+                for _ in range(2):
+                    weir.ask(sender=f"user{number}@example.org")
+            wait_until(lambda: sum(len(n["alerts"]) + n["leftOut"] for _, n in list(hook.got)) == 500, "all are told or counted")
+            self.assertLess(len(hook.got), 20)
+            self.assertLessEqual(max(len(notice["alerts"]) for _, notice in hook.got), 50)
+
+    def test_command_and_mail(self):
+        program = self.script("cat > HERE/input.new; mv HERE/input.new HERE/input")
+        mailer = self.script('echo "$@" > HERE/arguments; cat > HERE/mail.new; mv HERE/mail.new HERE/mail')
+        hostile = "evil\r\nBcc: x@example.org \u00e9@example.org"
+        with WeirService(
+                limits=[{**LIMIT, "key": ["helo_name"]}],
+                alerts={"command": str(program), "mail": ["ops@example.org", "root"], "sendmail": str(mailer), "tiers": ["over"]}) as weir:
+            for _ in range(5):
+                weir.ask(sender="a@example.org", helo_name=hostile.replace("\r\n", " \x1b"))
+            mail, taken = mailer.parent / "mail", program.parent / "input"
+            wait_until(lambda: mail.exists() and taken.exists(), "both have run")
+            self.assertEqual((mailer.parent / "arguments").read_text().strip(), "-i -- ops@example.org root")
+            head, _, body = mail.read_bytes().decode().partition("\n\n")
+            self.assertRegex(head, r"^Subject: Weir on \S+: over: limit per-sender, key evil \?bcc: x@example.org \?@example.org")
+            self.assertIn("To: ops@example.org, root\n", head)
+            self.assertIn("Auto-Submitted: auto-generated", head)
+            self.assertIn("\\u{1B}", body)
+            self.assertEqual(json.loads(taken.read_text())["alerts"][0]["tier"], "over")
+
+    def test_channels_that_fail_delay_no_answer(self):
+        """A webhook that never answers, one that refuses, a command that hangs, and one that is not there."""
+        slow = self.script("exec sleep 60")
+        with Hook(status=None) as hook, WeirService(
+                limits=[LIMIT], alerts={"webhook": hook.url, "command": str(slow), "mail": ["root"], "sendmail": "/nonexistent/sendmail"}) as weir:
+            for number in range(200):
+                for _ in range(4):
+                    weir.ask(sender=f"user{number}@example.org")
+            wait_until(lambda: hook.got, "the webhook was asked")
+            weir.wait_logged("an alert could not be sent by alerts.mail", timeout=60)
+            self.assertIn("can't run /nonexistent/sendmail: No such file or directory", weir.log())
+            self.assertEqual(weir.stop(), 0)
+        with Hook(status=500) as hook, WeirService(limits=[LIMIT], alerts={"webhook": hook.url}) as weir:
+            for _ in range(4):
+                weir.ask(sender="a@example.org")
+            weir.wait_logged("an alert could not be sent by alerts.webhook and is in the log alone: it answers 500", timeout=60)
+            self.assertEqual(len(hook.got), 3)
+
+    def test_trouble_and_its_end(self):
+        with Hook() as hook:
+            directory = pathlib.Path(tempfile.mkdtemp(prefix="weir-test-"))
+            self.addCleanup(shutil.rmtree, directory)
+            with WeirService(limits=[LIMIT], ledger={"store": f"sqlite:{directory}/later/ledger.sqlite"},
+                             alerts={"webhook": hook.url, "interval": "1s"}):
+                wait_until(lambda: any(alert["tier"] == "trouble" for alert in hook.alerts), "trouble is told")
+                (directory / "later").mkdir()
+                wait_until(lambda: any(alert["tier"] == "recovery" for alert in hook.alerts), "recovery is told")
+                self.assertEqual({alert["subject"] for alert in hook.alerts}, {"the ledger"})
+            closed = free_port()
+            with FilterService(closed, "/^Subject: no/ REJECT\n", alerts={"webhook": hook.url}) as weir:
+                with socket.create_connection(("127.0.0.1", weir.filter_port), timeout=20) as client:
+                    client.recv(1000)
+                    client.sendall(b"EHLO x\r\nMAIL FROM:<a@example.org>\r\n")
+                    client.recv(1000)
+                    wait_until(lambda: any(alert["subject"] == f"next hop inet:127.0.0.1:{closed}" for alert in hook.alerts), "the next hop is told")
+
+    def test_reload_and_waiting_alerts_at_the_end(self):
+        with Hook() as hook, WeirService(limits=[LIMIT]) as weir:
+            weir.configure(alerts={"webhook": hook.url, "interval": "1h"})
+            weir.reload()
+            weir.wait_logged("reloaded:")
+            for _ in range(8):
+                weir.ask(sender="a@example.org")
+            wait_until(lambda: hook.got, "the first goes out at once")
+            self.assertEqual(weir.stop(), 0)
+            self.assertEqual(sorted(alert["tier"] for alert in hook.alerts), ["block", "over", "warn"])
+
+    def test_configuration_faults(self):
+        with WeirService() as weir:
+            weir.configure(alerts={"webhook": "ftp://example.org", "mail": ["-oQ/tmp", "a b"], "tiers": ["shout"], "command": "relative", "interval": "400d"})
+            result = command("check-config", "--config", weir.config_file, check=False)
+            self.assertEqual(result.returncode, 1)
+            for text in ("is no URL", "is no mail address", "'shout' is not known", "is no absolute path", "is out of bounds"):
+                self.assertIn(text, result.stdout + result.stderr)
+            weir.configure(alerts={"command": "/nonexistent/program"})
+            result = command("check-config", "--config", weir.config_file)
+            self.assertIn("/nonexistent/program can't be run: No such file", result.stdout + result.stderr)
+
+
+class Audit(unittest.TestCase):
+    def test_kept_in_the_store(self):
+        with WeirService(limits=[LIMIT]) as weir:
+            weir.ask(sender="a@example.org")
+            at = ("--config", weir.config_file)
+            command("limits", "raise", *at, "a@example.org", "500/1h", "--for", "2d", "--reason", "newsletter, asked by phone")
+            command("limits", "block", *at, "nobody@example.org", check=False)
+            weir.wait_logged("(500/1h, for 172800s): done for per-sender: newsletter, asked by phone")
+            self.assertEqual(weir.stop(), 0)
+            rows = sqlite3.connect(weir.ledger).execute("SELECT user, action, key, details, reason, limits FROM audit").fetchall()
+            user = f"uid {os.getuid()} (root)"
+            self.assertEqual(rows, [
+                (user, "raise", "a@example.org", "500/1h, for 172800s", "newsletter, asked by phone", "per-sender"),
+                (user, "block", "nobody@example.org", "", "", "")])
+            weir.start()
+            lines = command("limits", "audit", *at).stdout.splitlines()
+            self.assertRegex(lines[1], r"^\S+Z uid 0 \(root\): raise a@example.org \(500/1h, for 172800s\): done for per-sender: newsletter, asked by phone$")
+            self.assertEqual(json.loads(command("limits", "audit", *at, "--json").stdout)[0]["action"], "block")
+            result = command("limits", "reset", *at, "a@example.org", "--reason", "x" * 600, check=False)
+            self.assertIn("a reason has 500 bytes at most", result.stderr)
+
+
+if __name__ == "__main__":
+    unittest.main()
