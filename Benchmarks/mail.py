@@ -61,11 +61,11 @@ def tables(directory, count):
 class Weir:
     """`weir serve` with `count` header and body rules, and listeners as `listen` says."""
 
-    def __init__(self, directory, count, listen, ready):
+    def __init__(self, directory, count, listen, ready, limits=()):
         config = {
             "listen": {"policy": [f"unix:{directory}/policy{count}"], "admin": f"unix:{directory}/admin{count}", **listen},
             "ledger": {"store": f"sqlite:{directory}/ledger{count}.sqlite"}, "filter": {"spool": str(directory)},
-            "checks": {"cache": f"{directory}/cache", "header": [], "body": []},
+            "checks": {"cache": f"{directory}/cache", "header": [], "body": []}, "limits": list(limits),
         }
         if count:
             header, body = tables(directory, count)

@@ -34,6 +34,7 @@ package final class LoadConnection<Traffic: LoadTraffic>: ChannelInboundHandler 
     /// Takes over a channel that is connected and has this connection as its handler.
     package func connected(_ channel: any Channel) throws {
         input.clear()
+        dialogue.connected()
         context = try channel.pipeline.syncOperations.context(handler: self)
     }
 
@@ -63,7 +64,12 @@ package final class LoadConnection<Traffic: LoadTraffic>: ChannelInboundHandler 
 
     private func send() {
         output.clear()
-        dialogue.begin(into: &output)
+        dialogue.begin(into: &output, at: run.elapsed)
+        write()
+    }
+
+    private func write() {
+        guard output.readableBytes > 0 else { return }
         context?.writeAndFlush(wrapOutboundOut(output), promise: nil)
     }
 
@@ -75,10 +81,12 @@ package final class LoadConnection<Traffic: LoadTraffic>: ChannelInboundHandler 
             input.writeImmutableBuffer(unwrapInboundIn(data))
         }
         do {
-            switch try dialogue.receive(&input) {
+            output.clear()
+            switch try dialogue.receive(&input, into: &output, at: run.elapsed) {
             case .wait:
-                return
+                write()
             case .answered:
+                write()
                 guard let due = outstanding?.due else { return }
                 outstanding = nil
                 run.answered(by: self, due: due)
@@ -108,7 +116,7 @@ extension LoadConnection {
         let bound = NIOLoopBound(self, eventLoop: eventLoop)
         return ClientBootstrap(group: eventLoop)
             .connectTimeout(timeout)
-            .channelOption(.recvAllocator, value: FixedSizeRecvByteBufferAllocator(capacity: 1024))
+            .channelOption(.recvAllocator, value: FixedSizeRecvByteBufferAllocator(capacity: 2048))
             .channelInitializer { channel in
                 channel.eventLoop.makeCompletedFuture { try channel.pipeline.syncOperations.addHandler(bound.value) }
             }

@@ -4,8 +4,8 @@ package import NIOCore
 /// How much load, how fast and for how long, whatever the protocol.
 package struct LoadOptions: Sendable {
     package var connections = 10
-    /// Operations a second in all; nil sends the next as soon as the last is answered.
-    package var rate: Double?
+    /// When operations are due; nil sends the next as soon as the last is answered.
+    package var pace: LoadPace?
     package var duration = TimeAmount.seconds(10)
     /// Operations in all.
     package var count = 10_000_000

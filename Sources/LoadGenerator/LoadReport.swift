@@ -65,10 +65,33 @@ package struct LoadReport: Codable, Sendable {
     package let unsent: Int
     /// What the last error was, for a person to read.
     package let lastError: String?
+    /// Where the population had a trojan.
+    package let trojan: TrojanReport?
+    /// Of the latencies, finer the nearer to 100 %.
+    package let percentiles: [PercentilePoint]
+    /// What each second brought.
+    package let series: [LoadProgress]
+    /// Where a sink has looked at what arrived.
+    package var sink: SinkReport?
+}
+
+/// A share of all operations was answered within a time.
+package struct PercentilePoint: Codable, Sendable {
+    package let percentile: Double
+    /// Microseconds.
+    package let latency: Double
+
+    /// The points that HdrHistogram's own plots have.
+    static func points(of nanoseconds: Histogram<UInt32>) -> [PercentilePoint] {
+        guard nanoseconds.totalCount > 0 else { return [] }
+        return nanoseconds.percentiles(ticksPerHalfDistance: 5).map {
+            PercentilePoint(percentile: $0.percentile, latency: Double($0.value) / 1000)
+        }
+    }
 }
 
 /// The figures of one second of a load.
-package struct LoadProgress: Sendable {
+package struct LoadProgress: Codable, Sendable {
     package let elapsedSeconds: Int
     package let answered: Int
     package let latency: LatencyReport

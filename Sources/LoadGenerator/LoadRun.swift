@@ -42,6 +42,7 @@ package final class LoadRun<Traffic: LoadTraffic> {
     private var errors = LoadErrors()
     private var lastError: String?
     private var endedBy: LoadEnding?
+    private var series: [LoadProgress] = []
     private var second: Histogram<UInt32>
     private var total: Histogram<UInt32>
     private let longestLatency: UInt64
@@ -92,7 +93,7 @@ package final class LoadRun<Traffic: LoadTraffic> {
         isIssuing = true
         let now = eventLoop.now
         started = now
-        schedule = options.rate.map { ArrivalSchedule(start: now, rate: $0) }
+        schedule = options.pace.map { ArrivalSchedule(start: now, pace: $0) }
         ending = scheduled(in: options.duration) { $0.stopIssuing(.duration) }
         timers = [
             repeated(every: Self.sweepInterval) { $0.sweep() },
@@ -200,9 +201,8 @@ package final class LoadRun<Traffic: LoadTraffic> {
 
     private var outstanding: Int { issued - answered - abandoned }
 
-    private var elapsedSeconds: Double {
-        started.map { Double((eventLoop.now - $0).nanoseconds) / 1e9 } ?? 0
-    }
+    /// Since the clock was started.
+    var elapsed: TimeAmount { started.map { eventLoop.now - $0 } ?? .zero }
 
     // MARK: The end
 
@@ -223,7 +223,7 @@ package final class LoadRun<Traffic: LoadTraffic> {
         guard !isOver else { return }
         isOver = true
         isIssuing = false
-        let seconds = elapsedSeconds
+        let seconds = elapsed.seconds
         ending?.cancel()
         arrival?.cancel()
         for timer in timers { timer.cancel() }
@@ -238,7 +238,7 @@ package final class LoadRun<Traffic: LoadTraffic> {
             LoadReport(
                 target: "\(target)",
                 connections: options.connections,
-                rate: options.rate,
+                rate: options.pace?.meanRate,
                 endedBy: reason,
                 seconds: seconds,
                 answered: answered,
@@ -250,23 +250,27 @@ package final class LoadRun<Traffic: LoadTraffic> {
                 resent: resent,
                 unanswered: abandoned + outstanding,
                 unsent: unsent(after: seconds),
-                lastError: lastError))
+                lastError: lastError,
+                trojan: traffic.trojan,
+                percentiles: PercentilePoint.points(of: total),
+                series: series))
     }
 
     private func unsent(after seconds: Double) -> Int {
         guard let schedule, issued < options.count else { return 0 }
-        let span = min(seconds, Double(options.duration.nanoseconds) / 1e9)
-        return max(0, min(Int(span * schedule.rate), options.count) - issued)
+        let due = schedule.pace.due(within: min(seconds, options.duration.seconds))
+        return max(0, min(Int(due), options.count) - issued)
     }
 
     private func endSecond() {
-        progress(
-            LoadProgress(
-                elapsedSeconds: Int(elapsedSeconds.rounded()),
-                answered: Int(second.totalCount),
-                latency: LatencyReport(second),
-                refusals: traffic.outcomes.refusals,
-                errors: errors.total))
+        let now = LoadProgress(
+            elapsedSeconds: Int(elapsed.seconds.rounded()),
+            answered: Int(second.totalCount),
+            latency: LatencyReport(second),
+            refusals: traffic.outcomes.refusals,
+            errors: errors.total)
+        series.append(now)
+        progress(now)
         total.add(second)
         second.reset()
         // What can't be saved ends the load: finish() meets the same error, and reports it.

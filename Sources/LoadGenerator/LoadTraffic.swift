@@ -12,6 +12,9 @@ package protocol LoadTraffic: AnyObject, SendableMetatype {
     /// What the peers answered so far.
     var outcomes: OutcomeTally { get }
 
+    /// How the trojan fared, where the population has one.
+    var trojan: TrojanReport? { get }
+
     /// Brings to disk what is to be kept of the answers. Called once a second and at the end.
     func save() throws
 }
@@ -19,16 +22,21 @@ package protocol LoadTraffic: AnyObject, SendableMetatype {
 /// One connection's side of a protocol: bytes in, bytes out, no I/O and no clock. An operation is what the load's rate
 /// counts and what a latency is measured of: a policy request, an SMTP message.
 package protocol LoadDialogue {
-    /// Writes what starts the operation in hand: the one that a lost connection left unanswered, or else the next.
-    mutating func begin(into output: inout ByteBuffer)
+    /// A connection was made, the first or another one.
+    mutating func connected()
 
-    /// Consumes what came from the peer.
-    mutating func receive(_ input: inout ByteBuffer) throws -> LoadStep
+    /// Writes what starts the operation in hand: the one that a lost connection left unanswered, or else the next.
+    ///
+    /// - Parameter time: since the load began.
+    mutating func begin(into output: inout ByteBuffer, at time: TimeAmount)
+
+    /// Consumes what came from the peer, and writes what follows.
+    mutating func receive(_ input: inout ByteBuffer, into output: inout ByteBuffer, at time: TimeAmount) throws -> LoadStep
 }
 
 /// What a dialogue makes of the bytes it was given.
 package enum LoadStep: Equatable {
-    /// The reply is not complete.
+    /// The operation goes on.
     case wait
     /// The operation is over.
     case answered

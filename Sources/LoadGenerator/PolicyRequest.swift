@@ -36,6 +36,7 @@ package struct PolicyRequest: Sendable {
     package var sender: Int
     /// Names the client: its place in 198.18.0.0/15, which RFC 2544 sets aside for benchmarks.
     package var client: Int
+    package var isTrojan: Bool
     package var clientPort: Int
     /// Absent at DATA and END-OF-MESSAGE when more than one recipient was accepted.
     package var recipient: Int?
@@ -48,10 +49,13 @@ package struct PolicyRequest: Sendable {
 
     package static let clients = 1 << 17
 
-    package init(instance: PolicyInstance, sender: Int, client: Int, clientPort: Int, recipient: Int?, size: Int) {
+    package init(
+        instance: PolicyInstance, sender: Int, client: Int, isTrojan: Bool = false, clientPort: Int, recipient: Int?, size: Int
+    ) {
         self.instance = instance
         self.sender = sender
         self.client = client
+        self.isTrojan = isTrojan
         self.clientPort = clientPort
         self.recipient = recipient
         self.size = size
@@ -101,6 +105,10 @@ package struct PolicyRequest: Sendable {
     }
 
     package func writeSender(to bytes: inout [UInt8]) {
+        Self.write(sender: sender, to: &bytes)
+    }
+
+    static func write(sender: Int, to bytes: inout [UInt8]) {
         bytes.append("user")
         bytes.append(decimal: UInt64(sender))
         bytes.append("@customer")

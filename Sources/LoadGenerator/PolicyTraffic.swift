@@ -3,11 +3,7 @@ package import NIOCore
 
 /// What mail a policy load pretends: who sends how often, and which states smtpd would ask about.
 package struct PolicyMix: Sendable {
-    package var senders = 10_000
-    /// At most `PolicyRequest.clients`.
-    package var clients = 10_000
-    /// Exponent of the law by which senders and clients are drawn; 0 draws all alike.
-    package var zipf = 1.1
+    package var population = Population()
     package var states: Set<ProtocolState> = [.rcpt]
     /// Recipients of one message.
     package var recipients = 1
@@ -22,19 +18,21 @@ package struct PolicyMix: Sendable {
 /// `instance`, which no other run has.
 package final class PolicyTraffic: LoadTraffic {
     private let mix: PolicyMix
-    private let senders: AliasTable
-    private let clients: AliasTable
+    private var people: PopulationDraw
     private let account: AccountFile?
     private var random: SplitMix64
     private var nextInstance: PolicyInstance
     private var text: [UInt8] = []
     package private(set) var outcomes = OutcomeTally()
+    package private(set) var trojan: TrojanReport?
 
-    /// - Parameter firstInstance: The instance of the first message; the others count up its time.
-    package init(_ mix: PolicyMix, firstInstance: PolicyInstance) throws {
+    /// - Parameters:
+    ///   - honestRate: Requests a second of all but the trojan, in an open loop.
+    ///   - firstInstance: The instance of the first message; the others count up its time.
+    package init(_ mix: PolicyMix, honestRate: Double?, firstInstance: PolicyInstance) throws {
         self.mix = mix
-        senders = .zipf(count: mix.senders, exponent: mix.zipf)
-        clients = .zipf(count: mix.clients, exponent: mix.zipf)
+        people = PopulationDraw(mix.population, honestRate: honestRate)
+        trojan = mix.population.trojan.map { _ in TrojanReport() }
         account = try mix.account.map(AccountFile.init)
         random = SplitMix64(seed: mix.seed)
         nextInstance = firstInstance
@@ -54,23 +52,27 @@ package final class PolicyTraffic: LoadTraffic {
         output.writeBytes(text)
     }
 
-    fileprivate func nextMessage() -> PolicyRequest {
+    fileprivate func nextMessage(at time: TimeAmount) -> PolicyRequest {
         defer { nextInstance.time += 1 }
+        let person = people.next(at: time, using: &random)
         return PolicyRequest(
             instance: nextInstance,
-            sender: senders.draw(using: &random),
-            client: clients.draw(using: &random),
+            sender: person.sender,
+            client: person.client,
+            isTrojan: person.isTrojan,
             clientPort: 32768 + random.next(below: 28232),
             recipient: random.next(below: 1_000_000),
             size: 1200 + random.next(below: 60_000))
     }
 
     /// - Returns: Whether smtpd would go on with what it asked about.
-    fileprivate func record(action: Span<UInt8>, for request: PolicyRequest) -> Bool {
+    fileprivate func record(action: Span<UInt8>, for request: PolicyRequest, at time: TimeAmount) -> Bool {
         let isBlank = { (byte: UInt8) in byte == UInt8(ascii: " ") || byte == UInt8(ascii: "\t") }
         let word = action.extracting(0..<(action.indices.first { isBlank(action[$0]) } ?? action.count))
         account?.append(request, word: word)
-        return !outcomes.count(word, isRefusal: Self.isRefusal)
+        let isRefused = outcomes.count(word, isRefusal: Self.isRefusal)
+        trojan?.count(isTrojan: request.isTrojan, isRefused: isRefused, at: time)
+        return !isRefused
     }
 
     /// The actions after which smtpd does not accept (SMTPD_POLICY_README, access(5)).
@@ -107,16 +109,20 @@ package struct PolicyDialogue: LoadDialogue {
         self.recipients = recipients
     }
 
-    package mutating func begin(into output: inout ByteBuffer) {
-        let request = self.request ?? firstRequest()
+    package mutating func connected() {}
+
+    package mutating func begin(into output: inout ByteBuffer, at time: TimeAmount) {
+        let request = self.request ?? firstRequest(at: time)
         self.request = request
         isAsking = true
         traffic.write(request, into: &output)
     }
 
-    package mutating func receive(_ input: inout ByteBuffer) throws -> LoadStep {
+    package mutating func receive(
+        _ input: inout ByteBuffer, into output: inout ByteBuffer, at time: TimeAmount
+    ) throws -> LoadStep {
         guard isAsking, let request else { throw MalformedReply(reason: "a reply to no request") }
-        guard let goesOn = try record(input.readableBytesUInt8Span, for: request) else { return .wait }
+        guard let goesOn = try record(input.readableBytesUInt8Span, for: request, at: time) else { return .wait }
         input.clear()
         isAsking = false
         self.request = next(after: request, goesOn: goesOn)
@@ -124,13 +130,13 @@ package struct PolicyDialogue: LoadDialogue {
     }
 
     /// - Returns: Whether smtpd would go on, or nil while the reply is not complete.
-    private func record(_ reply: Span<UInt8>, for request: PolicyRequest) throws(MalformedReply) -> Bool? {
+    private func record(_ reply: Span<UInt8>, for request: PolicyRequest, at time: TimeAmount) throws(MalformedReply) -> Bool? {
         guard let action = try PolicyReply.action(in: reply) else { return nil }
-        return traffic.record(action: reply.extracting(action), for: request)
+        return traffic.record(action: reply.extracting(action), for: request, at: time)
     }
 
-    private mutating func firstRequest() -> PolicyRequest {
-        var request = traffic.nextMessage()
+    private mutating func firstRequest(at time: TimeAmount) -> PolicyRequest {
+        var request = traffic.nextMessage(at: time)
         if asksAtRcpt {
             recipientsLeft = recipients
             accepted = 0

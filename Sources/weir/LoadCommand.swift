@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import ArgumentParser
-import Dispatch
-import Glibc
+import Foundation
 import LoadGenerator
 import NIOCore
 import NIOPosix
@@ -10,7 +9,11 @@ struct LoadCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "load",
         abstract: "Put a measured load on a service.",
-        subcommands: [LoadPolicyCommand.self])
+        discussion: """
+            Exit status: 0 every operation was answered and no bound of --fail-if is broken, 1 some were not or one is, \
+            69 the target cannot be reached or closed every connection, 130 interrupted.
+            """,
+        subcommands: [LoadPolicyCommand.self, LoadSMTPCommand.self, LoadMilterCommand.self])
 }
 
 struct LoadPolicyCommand: ParsableCommand {
@@ -23,37 +26,9 @@ struct LoadPolicyCommand: ParsableCommand {
             latency counts from when a request was due, so that a stall shows.
 
               weir load policy --target inet:127.0.0.1:10040 --connections 100 --rate 5000 --duration 30s
-
-            Exit status: 0 every request was answered, 1 some were not, 69 the target cannot be reached or closed \
-            every connection, 130 interrupted.
             """)
 
-    @Option(help: ArgumentHelp("inet:HOST:PORT or unix:PATH.", valueName: "target"))
-    var target: LoadTarget
-
-    @Option(help: "Connections, all opened before the first request.")
-    var connections = 10
-
-    @Option(help: "Requests a second in all (default: as fast as they are answered).")
-    var rate: Double?
-
-    @Option(help: ArgumentHelp("How long, as 500ms, 10s, 5m or 1h.", valueName: "time"))
-    var duration = TimeArgument(argument: "10s")!
-
-    @Option(help: "Requests in all, if the duration does not end first.")
-    var count = 10_000_000
-
-    @Option(help: ArgumentHelp("How long to wait for an answer.", valueName: "time"))
-    var timeout = TimeArgument(argument: "10s")!
-
-    @Option(help: "Senders, each with a SASL login of the same name.")
-    var senders = 10_000
-
-    @Option(help: "Client addresses, at most \(PolicyRequest.clients).")
-    var clients = 10_000
-
-    @Option(help: "Exponent of the Zipf law that senders and clients are drawn by; 0 draws all alike.")
-    var zipf = 1.1
+    @OptionGroup var load: LoadArguments
 
     @Option(help: "Which of rcpt, data and end-of-message to ask at.")
     var states = ProtocolStates(set: [.rcpt])
@@ -61,145 +36,184 @@ struct LoadPolicyCommand: ParsableCommand {
     @Option(help: "Recipients of each message.")
     var recipients = 1
 
-    @Option(help: "The same seed sends the same mail.")
-    var seed: UInt64 = 1
-
-    @Flag(help: "Do as Postfix when a connection is lost: wait a second, connect, send the same request again.")
-    var reconnect = false
-
     @Option(help: ArgumentHelp(
         "Append a line for each answered request: instance, sender, state, first word of the action.",
         valueName: "file"))
     var account: String?
 
-    @Option(help: ArgumentHelp(
-        "Load this target although it is not on this machine; it must be named once more.", valueName: "target"))
-    var iOwn: LoadTarget?
-
-    @Flag(help: "Print the figures as JSON.")
-    var json = false
-
     func validate() throws {
-        guard 1...100_000 ~= connections else { throw ValidationError("--connections is 1 to 100000") }
-        guard rate.map({ 0.001...10_000_000 ~= $0 }) ?? true else {
-            throw ValidationError("--rate is 0.001 to 10000000")
-        }
-        guard count > 0 else { throw ValidationError("--count is at least 1") }
-        guard duration.amount <= .hours(24) else { throw ValidationError("--duration is up to 24h") }
-        guard timeout.amount <= .hours(1) else { throw ValidationError("--timeout is up to 1h") }
-        guard 1...10_000_000 ~= senders else { throw ValidationError("--senders is 1 to 10000000") }
-        guard 1...PolicyRequest.clients ~= clients else {
-            throw ValidationError("--clients is 1 to \(PolicyRequest.clients)")
-        }
-        guard 0...10 ~= zipf else { throw ValidationError("--zipf is 0 to 10") }
         guard 1...10_000 ~= recipients else { throw ValidationError("--recipients is 1 to 10000") }
     }
 
     func run() throws {
-        let address = try resolvedAddress()
-        raiseDescriptorLimit()
-        let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
-        defer { try? group.syncShutdownGracefully() }
-        let showsProgress = isatty(STDERR_FILENO) == 1
-        let load = PolicyLoad(options: options, mix: mix).start(
-            on: group.any(), target: target, address: address, firstInstance: firstInstance,
-            progress: { if showsProgress { LoadSummary.show($0) } })
-        let interrupt = DispatchSource.makeSignalSource(signal: SIGINT)
-        signal(SIGINT, SIG_IGN)
-        interrupt.setEventHandler(handler: load.interrupt)
-        interrupt.resume()
-        let report: LoadReport
-        do {
-            report = try load.report.wait()
-        } catch let error as LoadError {
-            complain("\(error)")
-            throw ExitCode(error.exitStatus)
-        }
-        if showsProgress { LoadSummary.clearLine() }
-        try print(json ? LoadSummary.json(report) : LoadSummary.text(report))
-        if report.endedBy == .lost { complain("\(target) closed every connection") }
-        throw ExitCode(report.exitStatus)
-    }
-
-    private var options: LoadOptions {
-        var options = LoadOptions()
-        options.connections = connections
-        options.rate = rate
-        options.duration = duration.amount
-        options.count = count
-        options.timeout = timeout.amount
-        options.reconnect = reconnect
-        return options
-    }
-
-    private var mix: PolicyMix {
         var mix = PolicyMix()
-        mix.senders = senders
-        mix.clients = clients
-        mix.zipf = zipf
+        mix.population = load.population
         mix.states = states.set
         mix.recipients = recipients
-        mix.seed = seed
+        mix.seed = load.seed
         mix.account = account
+        let (honestRate, instance) = (load.rate, PolicyInstance.first)
+        try load.run(on: MultiThreadedEventLoopGroup.singleton.next()) { [mix] in
+            try PolicyTraffic(mix, honestRate: honestRate, firstInstance: instance)
+        }
+    }
+}
+
+struct LoadSMTPCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "smtp",
+        abstract: "Send mail as many clients would, and look at what arrives.",
+        discussion: """
+            Each connection is kept open and sends one message after the other. With --sink a server of this command \
+            listens there, to be the last hop of what is tested; it checks that every accepted message arrives once, and as it was \
+            sent: what stands above its first header line may be added on the way, and undisclosed-recipients headers taken out.
+
+              weir load smtp --target inet:127.0.0.1:10025 --sink inet:127.0.0.1:10026 --undisclosed 0.1
+
+            Recipients are at --domain. See that the target hands their mail to the sink and nowhere else.
+            """)
+
+    @OptionGroup var load: LoadArguments
+    @OptionGroup var messages: MessageArguments
+
+    @Option(help: ArgumentHelp("Where a sink listens for what the target hands on.", valueName: "target"))
+    var sink: LoadTarget?
+
+    @Option(help: ArgumentHelp("How long to wait for what was accepted to arrive at the sink.", valueName: "time"))
+    var drain = TimeArgument(argument: "30s")!
+
+    func run() throws {
+        let mix = try messages.mix(seed: load.seed)
+        let eventLoop = MultiThreadedEventLoopGroup.singleton.next()
+        let (population, honestRate, run, date) = (load.population, load.rate, LoadArguments.runName, messages.date)
+        let arrivals = try eventLoop.submit {
+            NIOLoopBound(Arrivals(mix, run: run, date: date), eventLoop: eventLoop)
+        }.wait()
+        if let sink {
+            let address = try LoadArguments.address(of: sink, named: "--sink", iOwn: load.iOwn)
+            do {
+                _ = try SMTPSink.start(on: eventLoop, address: address, arrivals: arrivals).wait()
+            } catch {
+                LoadArguments.complain("cannot listen on \(sink): \(error)")
+                throw ExitCode(EX_UNAVAILABLE)
+            }
+        }
+        try load.run(
+            on: eventLoop,
+            complete: { report in
+                guard sink != nil else { return report }
+                var report = report
+                let deadline = NIODeadline.now() + drain.amount
+                while try NIODeadline.now() < deadline && !eventLoop.submit({ arrivals.value.isComplete }).wait() { usleep(50_000) }
+                report.sink = try eventLoop.submit { arrivals.value.finish() }.wait()
+                return report
+            },
+            traffic: { SMTPTraffic(mix, population: population, honestRate: honestRate, arrivals: arrivals.value) })
+    }
+}
+
+struct LoadMilterCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "milter",
+        abstract: "Show mail to a milter as many smtpd processes would.",
+        discussion: """
+            Each connection is kept open and shows one message after the other, with the macros of Postfix. The trojan of \
+            --profile trojan is known by its login.
+
+              weir load milter --target inet:127.0.0.1:10041 --connections 20 --rate 500
+            """)
+
+    @OptionGroup var load: LoadArguments
+    @OptionGroup var messages: MessageArguments
+
+    func run() throws {
+        let mix = try messages.mix(seed: load.seed)
+        let (population, honestRate, run, date) = (load.population, load.rate, LoadArguments.runName, messages.date)
+        try load.run(on: MultiThreadedEventLoopGroup.singleton.next()) {
+            MilterTraffic(mix, population: population, honestRate: honestRate, run: run, date: date)
+        }
+    }
+}
+
+/// What the messages are like.
+struct MessageArguments: ParsableArguments {
+    @Option(help: "Plain text of so many bytes (default: a mix of texts, HTML and attachments, 28 KB on the average).")
+    var size: Int?
+
+    @Option(help: ArgumentHelp("Send the .eml files of this folder.", valueName: "folder"))
+    var messages: String?
+
+    @Option(help: ArgumentHelp("Share of messages with a To: undisclosed-recipients:;, from 0 to 1.", valueName: "share"))
+    var undisclosed = 0.0
+
+    @Option(help: ArgumentHelp("Share of messages with the header of --hit-header, from 0 to 1.", valueName: "share"))
+    var hits = 0.0
+
+    @Option(help: ArgumentHelp("A header that the rules under test look for.", valueName: "name: value"))
+    var hitHeader: String?
+
+    @Option(help: "Recipients of a message that has several.")
+    var recipients = 1
+
+    @Option(help: ArgumentHelp("Share of messages that have --recipients of them, from 0 to 1; the others have one.", valueName: "share"))
+    var multi = 1.0
+
+    @Option(help: "The domain of all recipients.")
+    var domain = "example.org"
+
+    func validate() throws {
+        guard 1...100_000_000 ~= size ?? 1 else { throw ValidationError("--size is 1 to 100000000") }
+        guard size == nil || messages == nil else { throw ValidationError("--size and --messages exclude each other") }
+        for (name, share) in [("--undisclosed", undisclosed), ("--hits", hits), ("--multi", multi)] {
+            guard 0...1 ~= share else { throw ValidationError("\(name) is 0 to 1") }
+        }
+        guard 1...10_000 ~= recipients else { throw ValidationError("--recipients is 1 to 10000") }
+        guard hits == 0 || hitHeader != nil else { throw ValidationError("--hits takes --hit-header") }
+        guard (hitHeader ?? "a: b").wholeMatch(of: /[!-9;-~]+:[ -~]*/) != nil else { throw ValidationError("--hit-header is 'name: value'") }
+        guard domain.wholeMatch(of: /[A-Za-z0-9.-]+/) != nil else { throw ValidationError("--domain is a domain") }
+    }
+
+    func mix(seed: UInt64) throws -> MessageMix {
+        var mix = MessageMix()
+        if let size { mix.content = .text(size: size) }
+        if let messages { mix.content = .files(try Self.files(in: messages)) }
+        mix.undisclosed = undisclosed
+        mix.hits = hits
+        mix.hitLine = hitHeader ?? ""
+        mix.recipients = recipients
+        mix.multi = multi
+        mix.domain = domain
+        mix.seed = seed
         return mix
     }
 
-    private var firstInstance: PolicyInstance {
+    private static func files(in folder: String) throws -> [[UInt8]] {
+        do {
+            let names = try FileManager.default.contentsOfDirectory(atPath: folder).filter { $0.hasSuffix(".eml") }.sorted()
+            guard !names.isEmpty else { throw ValidationError("there is no .eml file in \(folder)") }
+            return try names.map { Array(try Data(contentsOf: URL(fileURLWithPath: "\(folder)/\($0)"))) }
+        } catch let error as CocoaError {
+            throw ValidationError("can't read \(folder): \(error.localizedDescription)")
+        }
+    }
+
+    /// As in a Date: header, in UTC.
+    var date: String {
+        var now = time(nil)
+        var parts = tm()
+        gmtime_r(&now, &parts)
+        var text = [CChar](repeating: 0, count: 64)
+        let length = strftime(&text, text.count, "%a, %d %b %Y %H:%M:%S +0000", &parts)
+        return String(decoding: text[..<length].map(UInt8.init(bitPattern:)), as: UTF8.self)
+    }
+}
+
+extension PolicyInstance {
+    fileprivate static var first: PolicyInstance {
         var now = timespec()
         clock_gettime(CLOCK_REALTIME, &now)
         return PolicyInstance(
             processID: UInt64(getpid()), time: UInt64(now.tv_sec) * 1_000_000 + UInt64(now.tv_nsec) / 1000)
-    }
-
-    private func resolvedAddress() throws -> SocketAddress {
-        let address: SocketAddress
-        do {
-            address = try target.resolve()
-        } catch {
-            complain("cannot resolve \(target): \(error)")
-            throw ExitCode(EX_NOHOST)
-        }
-        guard address.isLoopback || iOwn == target else {
-            throw ValidationError("\(target) is not on this machine; if you may load it, say --i-own \(target)")
-        }
-        return address
-    }
-
-    private func raiseDescriptorLimit() {
-        var limit = rlimit()
-        getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
-        limit.rlim_cur = limit.rlim_max
-        setrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
-    }
-
-    private func complain(_ message: String) {
-        StandardError.write("weir load: \(message)\n")
-    }
-}
-
-extension LoadError {
-    /// As sysexits.h has it.
-    fileprivate var exitStatus: Int32 {
-        switch self {
-        case .unreachable: EX_UNAVAILABLE
-        case .account: EX_IOERR
-        }
-    }
-}
-
-extension LoadReport {
-    fileprivate var exitStatus: Int32 {
-        switch endedBy {
-        case .lost: EX_UNAVAILABLE
-        case .interrupted: 128 + SIGINT
-        case .duration, .count: unanswered > 0 ? EXIT_FAILURE : EXIT_SUCCESS
-        }
-    }
-}
-
-extension LoadTarget: ExpressibleByArgument {
-    public init?(argument: String) {
-        self.init(argument)
     }
 }
 
@@ -221,24 +235,5 @@ struct ProtocolStates: ExpressibleByArgument, CustomStringConvertible {
 
     var description: String {
         ProtocolState.allCases.filter(set.contains).map { $0.rawValue.lowercased() }.joined(separator: ",")
-    }
-}
-
-/// A time as an argument: 500ms, 10s, 5m, 1h, or a number of seconds.
-struct TimeArgument: ExpressibleByArgument, CustomStringConvertible {
-    let description: String
-    let amount: TimeAmount
-
-    init?(argument: String) {
-        let digits = argument.prefix { $0.isNumber }
-        guard let number = Int64(digits), 1...1_000_000 ~= number else { return nil }
-        switch argument.dropFirst(digits.count) {
-        case "ms": amount = .milliseconds(number)
-        case "s", "": amount = .seconds(number)
-        case "m": amount = .minutes(number)
-        case "h": amount = .hours(number)
-        default: return nil
-        }
-        description = argument
     }
 }

@@ -32,9 +32,47 @@ enum LoadSummary {
                 ].filter { $0.value > 0 }))
         }
         if let lastError = report.lastError { lines.append("last error  \(lastError)") }
+        if let trojan = report.trojan { lines += text(trojan) }
+        if let sink = report.sink { lines += text(sink) }
         if report.resent > 0 { lines.append("sent again  \(report.resent)") }
         if report.unanswered > 0 { lines.append("unanswered  \(report.unanswered)") }
         return lines.joined(separator: "\n")
+    }
+
+    private static func text(_ trojan: TrojanReport) -> [String] {
+        let held =
+            if let seconds = trojan.heldAfterSeconds, let passed = trojan.passedBeforeHeld {
+                "held after \(passed) let through and \(decimal(seconds)) s"
+                    + (trojan.heldSinceLastPassSeconds.map { ", \(time($0 * 1e6)) after the last of them" } ?? "")
+            } else {
+                "never held"
+            }
+        return [
+            "trojan      \(held); \(trojan.passedAfterHeld) of \(trojan.answered - (trojan.passedBeforeHeld ?? trojan.answered)) let through since",
+            "others      \(trojan.honestRefused) of \(trojan.honestAnswered) refused",
+        ]
+    }
+
+    private static func text(_ sink: SinkReport) -> [String] {
+        var others = [
+            "undisclosed-recipients taken out": sink.undisclosedStripped, "hits changed": sink.hitsChanged,
+            "again after a lost connection": sink.againAfterLoss, "of others": sink.strangers,
+        ]
+        others = others.filter { $0.value > 0 }
+        return [
+            "sink        \(sink.arrived) arrived of \(sink.accepted) accepted: lost \(sink.lost), twice \(sink.duplicates), changed \(sink.changed)",
+            "            unchanged \(sink.unchanged)" + (others.isEmpty ? "" : ", " + list(others)),
+        ]
+    }
+
+    /// The figures of each second; times in microseconds.
+    static func csv(_ report: LoadReport) -> String {
+        let lines = report.series.map { second in
+            let latency = second.latency
+            return "\(second.elapsedSeconds),\(second.answered),\(decimal(latency.p50)),\(decimal(latency.p90)),\(decimal(latency.p99)),"
+                + "\(decimal(latency.p999)),\(decimal(latency.max)),\(second.refusals),\(second.errors)\n"
+        }
+        return "second,answered,p50_us,p90_us,p99_us,p999_us,max_us,refused_so_far,errors_so_far\n" + lines.joined()
     }
 
     /// Rewrites the live line on the terminal.
@@ -53,16 +91,16 @@ enum LoadSummary {
             .joined(separator: ", ")
     }
 
-    private static func time(_ microseconds: Double) -> String {
+    static func time(_ microseconds: Double) -> String {
         microseconds < 1000 ? "\(whole(microseconds)) us" : "\(decimal(microseconds / 1000)) ms"
     }
 
-    private static func whole(_ number: Double) -> String {
+    static func whole(_ number: Double) -> String {
         "\(Int(number.rounded()))"
     }
 
     /// With two decimals.
-    private static func decimal(_ number: Double) -> String {
+    static func decimal(_ number: Double) -> String {
         let hundredths = Int((number * 100).rounded())
         return "\(hundredths / 100).\(hundredths % 100 < 10 ? "0" : "")\(hundredths % 100)"
     }

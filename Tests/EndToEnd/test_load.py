@@ -3,13 +3,18 @@
 import collections
 import contextlib
 import json
+import pathlib
+import shutil
 import signal
+import smtplib
 import socketserver
 import subprocess
+import tempfile
 import threading
 import time
 import unittest
 
+from filtering import FilterService
 from postfix import free_port
 from weir import BINARY, ENVIRONMENT, WeirService, weir
 
@@ -93,6 +98,176 @@ class Figures(unittest.TestCase):
                 process.kill()
             self.assertEqual(process.returncode, 128 + signal.SIGINT)
             self.assertEqual(json.loads(output)["ended_by"], "interrupted")
+
+
+class Profiles(unittest.TestCase):
+    def test_a_trojan_is_held_and_nobody_else(self):
+        service = self.enterContext(WeirService(limits=[{**LIMIT, "rates": ["50/1h"]}]))
+        arguments = ("--target", f"inet:127.0.0.1:{service.port}", "--profile", "trojan", "--rate", "500", "--duration", "3s",
+                     "--trojan-rate", "100", "--trojan-after", "1s", "--senders", "100000", "--zipf", "0", "--json")
+        result = load(*arguments, "--fail-if", "honest-refused>0", "--fail-if", "held-after>2s", "--fail-if", "passed-before-held>50")
+        self.assertEqual((result.returncode, result.stderr), (0, ""))
+        trojan = json.loads(result.stdout)["trojan"]
+        self.assertEqual(trojan["passed_before_held"], 50)
+        self.assertEqual((trojan["passed"], trojan["passed_after_held"], trojan["honest_refused"]), (50, 0, 0))
+        self.assertGreater(trojan["answered"], 100)
+        # Where nothing holds it, the bound is broken.
+        free = self.enterContext(WeirService(limits=[LIMIT]))
+        result = load("--target", f"inet:127.0.0.1:{free.port}", *arguments[2:], "--fail-if", "held-after>2s")
+        self.assertEqual(result.returncode, 1)
+        self.assertIn("held-after was not measured", result.stderr)
+
+    def test_a_day_and_a_peak_have_their_count(self):
+        service = self.enterContext(WeirService(limits=[LIMIT]))
+        at = ("--target", f"inet:127.0.0.1:{service.port}", "--json", "--duration", "2s")
+        report = json.loads(load(*at, "--profile", "day", "--count", "3000").stdout)
+        self.assertEqual((report["answered"], report["unsent"]), (3000, 0))
+        report = json.loads(load(*at, "--profile", "peak", "--rate", "300").stdout)
+        self.assertAlmostEqual(report["answered"], 1000, delta=2)
+        for arguments in (["--profile", "day"], ["--profile", "peak"], ["--profile", "day", "--count", "9", "--rate", "9"]):
+            self.assertEqual(load(*at, *arguments).returncode, EX_USAGE)
+
+    def test_files_and_bounds(self):
+        service = self.enterContext(WeirService(limits=[LIMIT]))
+        csv, html = service.directory / "load.csv", service.directory / "load.html"
+        at = ("--target", f"inet:127.0.0.1:{service.port}", "--rate", "200")
+        result = load(*at, "--duration", "9s", "--count", "600", "--csv", csv, "--html", html, "--fail-if", "p50<=0us", "--fail-if", "errors>=1%", "--fail-if", "answered>100")
+        self.assertEqual(result.returncode, 1)
+        self.assertEqual(result.stderr, "weir load: answered>100 holds: 600.00\n")
+        rows = csv.read_text().splitlines()
+        self.assertEqual(rows[0].split(",")[:3], ["second", "answered", "p50_us"])
+        self.assertGreaterEqual(len(rows), 3)
+        page = html.read_text()
+        self.assertEqual(page.count("<polyline"), 3)
+        self.assertNotRegex(page, r"https?://|<script")
+        self.assertEqual(load(*at, "--count", "1", "--csv", "/nonexistent/load.csv").returncode, EX_IOERR)
+        for bound in ("p99", "p99>5", "speed>1", "p99>5%", "rate>1ms", "lost>"):
+            self.assertEqual(load(*at, "--fail-if", bound).returncode, EX_USAGE, bound)
+
+
+class Hop(socketserver.ThreadingTCPServer):
+    """Takes mail and hands it to a sink, as `tamper(number, content)` says: a list of what to hand on."""
+    daemon_threads = True
+    allow_reuse_address = True
+
+    def __init__(self, sink, tamper):
+        self.sink, self.tamper, self.taken = sink, tamper, 0
+        hop = self
+
+        class Handler(socketserver.StreamRequestHandler):
+            def handle(self):
+                self.wfile.write(b"220 hop\r\n")
+                while line := self.rfile.readline():
+                    verb = line.split()[0].upper() if line.split() else b""
+                    if verb != b"DATA":
+                        self.wfile.write(b"250 ok\r\n")
+                        continue
+                    self.wfile.write(b"354 go\r\n")
+                    content = b""
+                    while (line := self.rfile.readline()) != b".\r\n":
+                        if not line:
+                            return
+                        content += line[1:] if line.startswith(b".") else line
+                    hop.taken += 1
+                    for one in hop.tamper(hop.taken, content):
+                        with smtplib.SMTP("127.0.0.1", hop.sink, timeout=20) as client:
+                            client.sendmail("a@example.org", ["b@example.org"], one)
+                    self.wfile.write(b"250 taken\r\n")
+
+        super().__init__(("127.0.0.1", 0), Handler)
+
+
+class Mail(unittest.TestCase):
+    def through(self, tamper, *arguments):
+        sink = free_port()
+        with Hop(sink, tamper) as hop:
+            threading.Thread(target=hop.serve_forever, daemon=True).start()
+            try:
+                result = weir("load", "smtp", "--target", f"inet:127.0.0.1:{hop.server_address[1]}", "--sink", f"inet:127.0.0.1:{sink}",
+                              "--connections", "2", "--count", "40", "--drain", "1s", "--json", *arguments, check=False)
+            finally:
+                hop.shutdown()
+        report = json.loads(result.stdout)
+        return result.returncode, {key: value for key, value in report["sink"].items() if value}
+
+    def test_what_the_sink_sees(self):
+        """Unchanged, with lines on top, lost, twice and changed: each is told, and the last three fail the run."""
+        whole = {"accepted": 40, "arrived": 40, "unchanged": 40}
+        self.assertEqual(self.through(lambda _, mail: [mail]), (0, whole))
+        self.assertEqual(self.through(lambda _, mail: [b"Received: from x\r\n\tby y\r\n" + mail]), (0, whole))
+        self.assertEqual(self.through(lambda number, mail: [] if number == 7 else [mail]),
+                         (1, {"accepted": 40, "arrived": 39, "unchanged": 39, "lost": 1}))
+        self.assertEqual(self.through(lambda number, mail: [mail, mail] if number == 7 else [mail]),
+                         (1, {"accepted": 40, "arrived": 40, "unchanged": 41, "duplicates": 1}))
+        self.assertEqual(self.through(lambda number, mail: [mail.replace(b"Subject:", b"subject:", number == 7)]),
+                         (1, {"accepted": 40, "arrived": 40, "unchanged": 39, "changed": 1}))
+        self.assertEqual(self.through(lambda number, mail: [mail[:-9]] if number == 7 else [mail]),
+                         (1, {"accepted": 40, "arrived": 40, "unchanged": 39, "changed": 1}))
+        self.assertEqual(self.through(lambda _, mail: [mail, b"Subject: another\r\n\r\n"]), (0, {**whole, "strangers": 40}))
+
+    def test_undisclosed_and_hits(self):
+        """What may be changed on the way is told apart from what may not."""
+        strip = lambda _, mail: [mail.replace(b"To: undisclosed-recipients:;\r\n", b"")]
+        status, sink = self.through(strip, "--undisclosed", "0.5")
+        self.assertEqual(status, 0)
+        self.assertEqual(sink["unchanged"] + sink["undisclosed_stripped"], 40)
+        self.assertGreater(sink["undisclosed_stripped"], 5)
+        mark = lambda _, mail: [mail.replace(b"X-Mark: 1\r\n", b"X-Mark: 1\r\nX-Seen: yes\r\n")]
+        status, sink = self.through(mark, "--hits", "0.5", "--hit-header", "X-Mark: 1")
+        self.assertEqual(status, 0)
+        self.assertGreater(sink["hits_changed"], 5)
+
+    def test_messages_of_a_folder(self):
+        folder = pathlib.Path(tempfile.mkdtemp(prefix="weir-test-"))
+        self.addCleanup(shutil.rmtree, folder)
+        (folder / "one.eml").write_bytes(b"Subject: one\n\n.dots\n..\nand no end")
+        (folder / "two.eml").write_bytes(b"Subject: two\r\nTo: b@example.org\r\n\r\n\xff\x00 bytes\r\n")
+        seen = set()
+        status, sink = self.through(lambda _, mail: seen.add(mail.split(b"\r\n", 1)[1]) or [mail], "--messages", folder)
+        self.assertEqual((status, sink["unchanged"]), (0, 40))
+        self.assertEqual(seen, {b"Subject: one\r\n\r\n.dots\r\n..\r\nand no end\r\n",
+                                b"Subject: two\r\nTo: b@example.org\r\n\r\n\xff\x00 bytes\r\n"})
+        result = weir("load", "smtp", "--target", "inet:127.0.0.1:1", "--messages", "/nonexistent", check=False)
+        self.assertEqual(result.returncode, EX_USAGE)
+
+    def test_through_weir(self):
+        """The realistic mix through the filter and to the milter of one service; refusals are told by their code."""
+        sink, milter = free_port(), free_port()
+        service = FilterService(sink, "/^X-Mark: 1/ REJECT marked\n", limits=[])
+        service.config["listen"]["milter"] = [f"inet:127.0.0.1:{milter}"]
+        with service:
+            result = weir("load", "smtp", "--target", f"inet:127.0.0.1:{service.filter_port}", "--sink", f"inet:127.0.0.1:{sink}",
+                          "--count", "400", "--undisclosed", "0.2", "--hits", "0.1", "--hit-header", "X-Mark: 1", "--recipients", "3",
+                          "--multi", "0.3", "--json", check=False)
+            self.assertEqual(result.returncode, 0, result.stderr)
+            report = json.loads(result.stdout)
+            self.assertEqual(report["actions"]["250"] + report["actions"]["550"], 400)
+            self.assertGreater(report["actions"]["550"], 10)
+            self.assertEqual(report["sink"]["arrived"], report["actions"]["250"])
+            self.assertGreater(report["sink"]["undisclosed_stripped"], 20)
+            result = weir("load", "milter", "--target", f"inet:127.0.0.1:{milter}", "--count", "400", "--hits", "0.1",
+                          "--hit-header", "X-Mark: 1", "--json", check=False)
+            report = json.loads(result.stdout)
+            self.assertEqual(sum(report["actions"].values()), 400)
+            self.assertGreater(report["actions"]["replycode"], 10)
+            self.assertEqual(report["refusals"], report["actions"]["replycode"])
+
+    def test_bad_targets(self):
+        closed = f"inet:127.0.0.1:{free_port()}"
+        for kind in ("smtp", "milter"):
+            self.assertEqual(weir("load", kind, "--target", closed, check=False).returncode, EX_UNAVAILABLE)
+            self.assertEqual(weir("load", kind, "--target", "inet:192.0.2.1:25", check=False).returncode, EX_USAGE)
+            with target(lambda *_: False) as name:
+                result = weir("load", kind, "--target", name, "--timeout", "1s", "--json", check=False)
+                self.assertEqual(result.returncode, EX_UNAVAILABLE)
+                self.assertEqual(json.loads(result.stdout)["answered"], 0)
+        with target(lambda *_: False) as name:
+            taken = name.replace("inet:", "")
+            result = weir("load", "smtp", "--target", closed, "--sink", name, check=False)
+            self.assertEqual(result.returncode, EX_UNAVAILABLE)
+            self.assertIn(f"cannot listen on inet:{taken}", result.stderr)
+        result = weir("load", "smtp", "--target", closed, "--sink", "inet:0.0.0.0:2525", check=False)
+        self.assertEqual(result.returncode, EX_USAGE)
 
 
 class BadTargets(unittest.TestCase):

@@ -20,7 +20,7 @@ private final class Scene {
     func start() throws {
         run = LoadRun(
             on: loop, target: .unix(path: "/policy"), options: options,
-            traffic: try PolicyTraffic(mix, firstInstance: PolicyDialogueTests.firstInstance),
+            traffic: try PolicyTraffic(mix, honestRate: nil, firstInstance: PolicyDialogueTests.firstInstance),
             connect: { [unowned self] connection in
                 if refuses { return loop.makeFailedFuture(IOError(errnoCode: 111, reason: "connect")) }
                 let channel = EmbeddedChannel(handler: connection, loop: loop)
@@ -96,7 +96,7 @@ private final class Scene {
     @Test func `open loop: a stall shows in every request that was due meanwhile`() throws {
         let scene = Scene()
         scene.options.connections = 1
-        scene.options.rate = 100
+        scene.options.pace = .steady(rate: 100, for: .seconds(60))
         scene.options.duration = .milliseconds(95)
         try scene.start()
         // Due at 0, 10, ... 90 ms; the first answer takes 50 ms, then each comes at once.
@@ -124,7 +124,7 @@ private final class Scene {
     @Test func `open loop: tells what was due and never sent`() throws {
         let scene = Scene()
         scene.options.connections = 1
-        scene.options.rate = 100
+        scene.options.pace = .steady(rate: 100, for: .seconds(60))
         scene.options.duration = .milliseconds(100)
         try scene.start()
         scene.advance(.milliseconds(100))
@@ -136,7 +136,7 @@ private final class Scene {
     }
 
     @Test func `open loop: arrivals do not drift`() {
-        var schedule = ArrivalSchedule(start: .uptimeNanoseconds(0), rate: 3000)
+        var schedule = ArrivalSchedule(start: .uptimeNanoseconds(0), pace: .steady(rate: 3000, for: .seconds(1)))
         for number in 0..<30_000 {
             #expect(schedule.take(at: schedule.next) != nil)
             #expect(schedule.taken == number + 1)
@@ -214,7 +214,7 @@ private final class Scene {
     @Test func `open loop: an idle connection that was lost is used again only when it is back`() throws {
         let scene = Scene()
         scene.options.connections = 1
-        scene.options.rate = 2
+        scene.options.pace = .steady(rate: 2, for: .seconds(60))
         scene.options.reconnect = true
         try scene.start()
         _ = try scene.requests()
@@ -239,7 +239,7 @@ private final class Scene {
     @Test func `a reply that no request asked for ends the connection`() throws {
         let scene = Scene()
         scene.options.connections = 1
-        scene.options.rate = 1
+        scene.options.pace = .steady(rate: 1, for: .seconds(60))
         scene.mix.recipients = 2
         try scene.start()
         try scene.answer()

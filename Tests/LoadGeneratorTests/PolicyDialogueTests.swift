@@ -18,12 +18,12 @@ import Testing
 
     /// The requests of a dialogue that gets these replies, as `state/recipient_count`, with a `|` between messages.
     private func requests(_ mix: PolicyMix, replies: [String]) throws -> String {
-        var dialogue = try PolicyTraffic(mix, firstInstance: Self.firstInstance).makeDialogue()
+        var dialogue = try PolicyTraffic(mix, honestRate: nil, firstInstance: Self.firstInstance).makeDialogue()
         var text = ""
         var instance = ""
         for reply in replies {
             var output = ByteBuffer()
-            dialogue.begin(into: &output)
+            dialogue.begin(into: &output, at: .zero)
             let sent = attributes(output)
             if !instance.isEmpty { text += sent["instance"] == instance ? " " : " | " }
             instance = try #require(sent["instance"])
@@ -57,14 +57,14 @@ import Testing
     }
 
     @Test func `sends the same again until it is answered`() throws {
-        var dialogue = try PolicyTraffic(PolicyMix(), firstInstance: Self.firstInstance).makeDialogue()
+        var dialogue = try PolicyTraffic(PolicyMix(), honestRate: nil, firstInstance: Self.firstInstance).makeDialogue()
         var first = ByteBuffer(), again = ByteBuffer(), next = ByteBuffer()
-        dialogue.begin(into: &first)
-        dialogue.begin(into: &again)
+        dialogue.begin(into: &first, at: .zero)
+        dialogue.begin(into: &again, at: .zero)
         #expect(first == again)
         var input = ByteBuffer(string: "action=DUNNO\n\n")
         _ = try dialogue.receive(&input)
-        dialogue.begin(into: &next)
+        dialogue.begin(into: &next, at: .zero)
         #expect(next != first)
     }
 
@@ -72,10 +72,10 @@ import Testing
         func mail(seed: UInt64, first: PolicyInstance) throws -> [[String: String]] {
             var mix = PolicyMix()
             mix.seed = seed
-            var dialogue = try PolicyTraffic(mix, firstInstance: first).makeDialogue()
+            var dialogue = try PolicyTraffic(mix, honestRate: nil, firstInstance: first).makeDialogue()
             return try (0..<20).map { _ in
                 var output = ByteBuffer()
-                dialogue.begin(into: &output)
+                dialogue.begin(into: &output, at: .zero)
                 var input = ByteBuffer(string: "action=DUNNO\n\n")
                 _ = try dialogue.receive(&input)
                 var attributes = attributes(output)
@@ -92,13 +92,13 @@ import Testing
         let file = FileManager.default.temporaryDirectory.appending(path: "weir-account-\(UUID())")
         defer { try? FileManager.default.removeItem(at: file) }
         var mix = PolicyMix()
-        mix.senders = 1
+        mix.population.senders = 1
         mix.account = file.path
-        let traffic = try PolicyTraffic(mix, firstInstance: Self.firstInstance)
+        let traffic = try PolicyTraffic(mix, honestRate: nil, firstInstance: Self.firstInstance)
         var dialogue = traffic.makeDialogue()
         for reply in ["DUNNO", "450 4.7.1 later", "DUNNO", "DEFER_IF_PERMIT later", "HOLD"] {
             var output = ByteBuffer()
-            dialogue.begin(into: &output)
+            dialogue.begin(into: &output, at: .zero)
             var input = ByteBuffer(string: "action=\(reply)\n\n")
             _ = try dialogue.receive(&input)
         }
@@ -118,5 +118,14 @@ import Testing
         }
         #expect(tally.counts.count == OutcomeTally.maximumWords + 1)
         #expect(tally.counts[OutcomeTally.other] == 1000 - OutcomeTally.maximumWords)
+    }
+}
+
+extension PolicyDialogue {
+    /// Takes a reply, after which a policy client has nothing to say.
+    fileprivate mutating func receive(_ input: inout ByteBuffer) throws -> LoadStep {
+        var output = ByteBuffer()
+        defer { #expect(output.readableBytes == 0) }
+        return try receive(&input, into: &output, at: .zero)
     }
 }

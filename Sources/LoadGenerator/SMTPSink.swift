@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: Apache-2.0
+import Glibc
+package import NIOCore
+import NIOPosix
+
+/// A server that takes all mail, and shows it to `Arrivals`.
+package struct SMTPSink: Sendable {
+    private let channel: any Channel
+
+    /// - Throws: where nobody can listen there.
+    package static func start(
+        on eventLoop: any EventLoop, address: SocketAddress, arrivals: NIOLoopBound<Arrivals>
+    ) -> EventLoopFuture<SMTPSink> {
+        ServerBootstrap(group: eventLoop)
+            .serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
+            .serverChannelOption(.backlog, value: 4096)
+            .childChannelOption(.recvAllocator, value: FixedSizeRecvByteBufferAllocator(capacity: 65_536))
+            .childChannelInitializer { channel in
+                channel.eventLoop.makeCompletedFuture {
+                    try channel.pipeline.syncOperations.addHandler(SMTPSinkConnection(arrivals.value))
+                }
+            }
+            .bind(to: address)
+            .map(SMTPSink.init)
+    }
+
+    package func close() -> EventLoopFuture<Void> { channel.close() }
+}
+
+/// One session: answers every command with yes.
+private final class SMTPSinkConnection: ChannelInboundHandler {
+    typealias InboundIn = ByteBuffer
+    typealias OutboundOut = ByteBuffer
+
+    private let arrivals: Arrivals
+    private var input = ByteBuffer()
+    private var replies = ByteBuffer()
+    private var content: [UInt8] = []
+    private var isInContent = false
+    private var isClosing = false
+
+    private static let longestLine = 65_536
+    private static let largestMessage = 256 << 20
+
+    init(_ arrivals: Arrivals) {
+        self.arrivals = arrivals
+    }
+
+    func channelActive(context: ChannelHandlerContext) {
+        replies.writeStaticString("220 sink ESMTP\r\n")
+        flush(context)
+    }
+
+    func channelRead(context: ChannelHandlerContext, data: NIOAny) {
+        if input.readableBytes == 0 {
+            input = unwrapInboundIn(data)
+        } else {
+            input.writeImmutableBuffer(unwrapInboundIn(data))
+        }
+        input.readWithUnsafeReadableBytes { takeLines($0) }
+        let isTooMuch = input.readableBytes > Self.longestLine || content.count > Self.largestMessage
+        flush(context)
+        if isClosing || isTooMuch { context.close(promise: nil) }
+    }
+
+    func errorCaught(context: ChannelHandlerContext, error: any Error) {
+        context.close(promise: nil)
+    }
+
+    private func flush(_ context: ChannelHandlerContext) {
+        guard replies.readableBytes > 0 else { return }
+        context.writeAndFlush(wrapOutboundOut(replies), promise: nil)
+        replies.clear()
+    }
+
+    /// - Returns: how many bytes are done with.
+    private func takeLines(_ bytes: UnsafeRawBufferPointer) -> Int {
+        guard let base = bytes.baseAddress else { return 0 }
+        var start = 0
+        while start < bytes.count, let found = memchr(base + start, 0x0a, bytes.count - start) {
+            let end = found - UnsafeMutableRawPointer(mutating: base) + 1
+            let line = UnsafeRawBufferPointer(rebasing: bytes[start..<end])
+            if isInContent { takeContent(line) } else { takeCommand(line) }
+            start = end
+        }
+        return start
+    }
+
+    private func takeContent(_ line: UnsafeRawBufferPointer) {
+        guard line[0] == UInt8(ascii: ".") else { return content.append(contentsOf: line) }
+        guard line.count == 3, line[1] == UInt8(ascii: "\r") else { return content.append(contentsOf: line.dropFirst()) }
+        isInContent = false
+        content.withUnsafeBytes(arrivals.arrived)
+        content.removeAll(keepingCapacity: content.capacity <= 1 << 20)
+        replies.writeStaticString("250 2.0.0 taken\r\n")
+    }
+
+    private func takeCommand(_ line: UnsafeRawBufferPointer) {
+        let word = String(decoding: line.prefix { $0 > 0x20 }, as: UTF8.self).uppercased()
+        switch word {
+        case "EHLO": replies.writeStaticString("250-sink\r\n250-PIPELINING\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250 ENHANCEDSTATUSCODES\r\n")
+        case "DATA":
+            isInContent = true
+            replies.writeStaticString("354 go on\r\n")
+        case "QUIT":
+            isClosing = true
+            replies.writeStaticString("221 2.0.0 bye\r\n")
+        default: replies.writeStaticString("250 2.0.0 ok\r\n")
+        }
+    }
+}

@@ -1,0 +1,256 @@
+// SPDX-License-Identifier: Apache-2.0
+package import NIOCore
+
+/// The mail of all sessions of an SMTP load.
+package final class SMTPTraffic: LoadTraffic {
+    fileprivate let corpus: MessageCorpus
+    private var people: PopulationDraw
+    private var random: SplitMix64
+    private var nextID = 0
+    /// What was sent, where a sink looks at what arrives.
+    private let arrivals: Arrivals?
+    private var text: [UInt8] = []
+    package private(set) var outcomes = OutcomeTally()
+    package private(set) var trojan: TrojanReport?
+
+    /// - Parameter arrivals: has to be of the same mix.
+    package init(_ mix: MessageMix, population: Population, honestRate: Double?, arrivals: Arrivals) {
+        corpus = arrivals.corpus
+        people = PopulationDraw(population, honestRate: honestRate)
+        random = SplitMix64(seed: mix.seed)
+        trojan = population.trojan.map { _ in TrojanReport() }
+        self.arrivals = arrivals
+    }
+
+    package func makeDialogue() -> SMTPDialogue { SMTPDialogue(traffic: self) }
+
+    package func save() {}
+
+    fileprivate func nextMessage(at time: TimeAmount) -> LoadMessage {
+        defer { nextID += 1 }
+        let message = corpus.next(id: nextID, person: people.next(at: time, using: &random), using: &random)
+        arrivals?.sent(message)
+        return message
+    }
+
+    fileprivate func sentAgain(_ message: LoadMessage) { arrivals?.sentAgain(message) }
+
+    /// Writes with one copy: many small writes into a ByteBuffer cost several times as much.
+    fileprivate func write(into output: inout ByteBuffer, _ body: (inout [UInt8]) -> Void) {
+        text.removeAll(keepingCapacity: true)
+        body(&text)
+        output.writeBytes(text)
+    }
+
+    fileprivate func writeContent(of message: LoadMessage, into output: inout ByteBuffer) {
+        write(into: &output) { corpus.writeHead(of: message, to: &$0) }
+        output.writeBytes(corpus.templates[message.template].stuffed)
+        output.writeStaticString(".\r\n")
+    }
+
+    fileprivate func record(code: Int, for message: LoadMessage, at time: TimeAmount) {
+        let word = Array("\(code)".utf8)
+        let isRefused = outcomes.count(word.span) { $0.first != "2" }
+        if !isRefused { arrivals?.accepted(message) }
+        trojan?.count(isTrojan: message.person.isTrojan, isRefused: isRefused, at: time)
+    }
+}
+
+/// Sends one message after the other over one session.
+///
+/// ```
+/// greeting -> EHLO (HELO) -> [MAIL, RCPT..., DATA] -> content -> [MAIL, ...
+/// ```
+/// The envelope goes out at once where the server announces PIPELINING, and step by step where not. A transaction that
+/// comes to no content is ended by RSET.
+package struct SMTPDialogue: LoadDialogue {
+    private enum Awaited {
+        case greeting, ehlo, helo, mail, recipient, data, final, reset
+    }
+
+    private let traffic: SMTPTraffic
+    private var message: LoadMessage?
+    private var isAsked = false
+    /// Replies that are outstanding, in order; none: nothing was sent since the last.
+    private var awaited = CircularBuffer<Awaited>()
+    private var pipelines = false
+    private var isGreeted = false
+    private var recipientsSent = 0
+    private var recipientsTaken = 0
+    /// The first reply that refused something of the transaction.
+    private var refusal: Int?
+
+    fileprivate init(traffic: SMTPTraffic) {
+        self.traffic = traffic
+    }
+
+    package mutating func connected() {
+        awaited = [.greeting]
+        isGreeted = false
+        pipelines = false
+        isAsked = false
+    }
+
+    package mutating func begin(into output: inout ByteBuffer, at time: TimeAmount) {
+        if let message { traffic.sentAgain(message) } else { message = traffic.nextMessage(at: time) }
+        isAsked = true
+        if isGreeted { sendEnvelope(into: &output) }
+    }
+
+    package mutating func receive(
+        _ input: inout ByteBuffer, into output: inout ByteBuffer, at time: TimeAmount
+    ) throws -> LoadStep {
+        while let reply = try SMTPReplyReader.next(from: &input) {
+            guard let step = awaited.popFirst() else { throw MalformedReply(reason: "a reply to no command") }
+            if let code = try take(reply, to: step, into: &output) {
+                guard let message else { throw MalformedReply(reason: "a reply to no message") }
+                traffic.record(code: code, for: message, at: time)
+                self.message = nil
+                isAsked = false
+                return .answered
+            }
+        }
+        return .wait
+    }
+
+    /// - Returns: the code that the message came to, where that was its last reply.
+    private mutating func take(
+        _ reply: SMTPReplyReader.Reply, to step: Awaited, into output: inout ByteBuffer
+    ) throws(MalformedReply) -> Int? {
+        let isPositive = 200..<300 ~= reply.code
+        switch step {
+        case .greeting:
+            guard isPositive else { throw MalformedReply(reason: "the greeting is \(reply.code)") }
+            send("EHLO [127.0.0.1]\r\n", awaiting: .ehlo, into: &output)
+        case .ehlo where !isPositive:
+            send("HELO [127.0.0.1]\r\n", awaiting: .helo, into: &output)
+        case .ehlo, .helo:
+            guard isPositive else { throw MalformedReply(reason: "HELO is answered \(reply.code)") }
+            pipelines = reply.hasPipelining
+            isGreeted = true
+            if isAsked { sendEnvelope(into: &output) }
+        case .mail:
+            if !isPositive { refuse(reply.code) }
+            if !pipelines { if isPositive { sendRecipient(into: &output) } else { return reply.code } }
+        case .recipient:
+            if isPositive { recipientsTaken += 1 } else { refuse(reply.code) }
+            if !pipelines {
+                if recipientsSent < message?.recipients ?? 0 {
+                    sendRecipient(into: &output)
+                } else if recipientsTaken > 0 {
+                    send("DATA\r\n", awaiting: .data, into: &output)
+                } else {
+                    send("RSET\r\n", awaiting: .reset, into: &output)
+                }
+            }
+        case .data:
+            guard let message else { throw MalformedReply(reason: "a reply to no message") }
+            if reply.code == 354 {
+                awaited.append(.final)
+                if recipientsTaken > 0 {
+                    traffic.writeContent(of: message, into: &output)
+                } else {
+                    output.writeStaticString(".\r\n")
+                }
+            } else {
+                refuse(reply.code)
+                send("RSET\r\n", awaiting: .reset, into: &output)
+            }
+        case .final:
+            return recipientsTaken > 0 ? reply.code : refusal ?? reply.code
+        case .reset:
+            return refusal ?? reply.code
+        }
+        return nil
+    }
+
+    private mutating func refuse(_ code: Int) {
+        if refusal == nil { refusal = code }
+    }
+
+    private mutating func send(_ line: StaticString, awaiting step: Awaited, into output: inout ByteBuffer) {
+        output.writeStaticString(line)
+        awaited.append(step)
+    }
+
+    private mutating func sendEnvelope(into output: inout ByteBuffer) {
+        guard let message else { return }
+        recipientsSent = 0
+        recipientsTaken = 0
+        refusal = nil
+        traffic.write(into: &output) { bytes in
+            bytes.append("MAIL FROM:<")
+            traffic.corpus.writeSender(of: message, to: &bytes)
+            bytes.append(">\r\n")
+        }
+        awaited.append(.mail)
+        guard pipelines else { return }
+        for _ in 0..<message.recipients { sendRecipient(into: &output) }
+        send("DATA\r\n", awaiting: .data, into: &output)
+    }
+
+    private mutating func sendRecipient(into output: inout ByteBuffer) {
+        guard let message else { return }
+        let index = recipientsSent
+        traffic.write(into: &output) { bytes in
+            bytes.append("RCPT TO:<")
+            traffic.corpus.writeRecipient(index, of: message, to: &bytes)
+            bytes.append(">\r\n")
+        }
+        recipientsSent += 1
+        awaited.append(.recipient)
+    }
+}
+
+/// Takes SMTP replies apart (RFC 5321, 4.2).
+enum SMTPReplyReader {
+    struct Reply {
+        var code: Int
+        var hasPipelining: Bool
+    }
+
+    private static let longest = 65_536
+
+    /// The next whole reply, which is taken out; nil while it is not complete.
+    static func next(from input: inout ByteBuffer) throws(MalformedReply) -> Reply? {
+        guard let (reply, length) = try first(in: input.readableBytesUInt8Span) else { return nil }
+        input.moveReaderIndex(forwardBy: length)
+        return reply
+    }
+
+    private static func first(in bytes: Span<UInt8>) throws(MalformedReply) -> (Reply, length: Int)? {
+        var reply = Reply(code: 0, hasPipelining: false)
+        var start = 0
+        while let end = bytes.firstIndex(of: UInt8(ascii: "\n"), from: start) {
+            var line = bytes.extracting(start..<end)
+            if line.count > 0, line[line.count - 1] == UInt8(ascii: "\r") { line = line.extracting(0..<line.count - 1) }
+            guard line.count >= 3, let code = number(line.extracting(0..<3)) else {
+                throw MalformedReply(reason: "a line without a reply code")
+            }
+            reply.code = code
+            if line.count == 14, line.extracting(4..<14).isEqual(to: pipelining) { reply.hasPipelining = true }
+            start = end + 1
+            if line.count == 3 || line[3] != UInt8(ascii: "-") { return (reply, start) }
+        }
+        guard bytes.count <= longest else { throw MalformedReply(reason: "longer than \(longest) bytes") }
+        return nil
+    }
+
+    private static let pipelining = Array("PIPELINING".utf8)
+
+    private static func number(_ digits: Span<UInt8>) -> Int? {
+        var number = 0
+        for index in digits.indices {
+            guard UInt8(ascii: "0")...UInt8(ascii: "9") ~= digits[index] else { return nil }
+            number = number * 10 + Int(digits[index] - UInt8(ascii: "0"))
+        }
+        return number
+    }
+}
+
+extension Span<UInt8> {
+    func firstIndex(of byte: UInt8, from start: Int) -> Int? {
+        for index in start..<count where self[index] == byte { return index }
+        return nil
+    }
+}
