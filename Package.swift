@@ -81,10 +81,12 @@ let package = Package(
                 .product(name: "NIOPosix", package: "swift-nio"),
             ],
             swiftSettings: strict),
+        .target(
+            name: "Advisor", dependencies: ["Filter", "Limits", "Service", "Wire"], swiftSettings: strict),
         .executableTarget(
             name: "weir",
             dependencies: [
-                "Filter", "Limits", "LoadGenerator", "MailSyntax", "Rules", "Service",
+                "Advisor", "Filter", "Limits", "LoadGenerator", "MailSyntax", "Rules", "Service",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "NIOCore", package: "swift-nio"),
                 .product(name: "NIOPosix", package: "swift-nio"),

@@ -9,7 +9,7 @@ struct Weir: AsyncParsableCommand {
         abstract: "A filter service for Postfix: sending limits and content checks.",
         subcommands: [
             ServeCommand.self, CheckConfigCommand.self, LimitsCommand.self, CheckCommand.self, QueryCommand.self,
-            FilterCommand.self, TopCommand.self, LoadCommand.self,
+            FilterCommand.self, TopCommand.self, LoadCommand.self, DoctorCommand.self, ImportCommand.self,
         ])
 
     static func main() async {

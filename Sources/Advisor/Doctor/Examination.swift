@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: Apache-2.0
+package import Service
+
+/// Looks at how a Postfix instance and Weir are hooked up. What it finds depends on its two inputs alone.
+package struct Examination {
+    let setup: PostfixSetup
+    let configuration: Configuration
+    /// ` -c DIRECTORY` in the commands, where it is not the system's instance.
+    private let directoryOption: String
+    private(set) var findings: [Finding] = []
+
+    /// All smtpd services, and those of them to which mail comes back from a content filter.
+    let servers: [PostfixSetup.Service]
+    let reinjections: [PostfixSetup.Service]
+    /// The others: where mail comes in.
+    let entrances: [PostfixSetup.Service]
+
+    /// - Parameter directory: of main.cf and master.cf, where the commands have to name it.
+    package static func findings(
+        in setup: PostfixSetup, configuration: Configuration, directory: String?
+    ) -> [Finding] {
+        var examination = Examination(setup, configuration, directory)
+        examination.examinePolicy()
+        examination.examineMilter()
+        examination.examineFilter()
+        let order = Finding.Severity.allCases
+        return examination.findings.enumerated().sorted { one, other in
+            (order.firstIndex(of: one.element.severity)!, one.offset) < (order.firstIndex(of: other.element.severity)!, other.offset)
+        }.map(\.element)
+    }
+
+    private init(_ setup: PostfixSetup, _ configuration: Configuration, _ directory: String?) {
+        self.setup = setup
+        self.configuration = configuration
+        directoryOption = directory.map { " -c \(Self.quoted($0))" } ?? ""
+        servers = setup.services.filter { $0.program == "smtpd" }
+        let nextHops = configuration.listen.filter.map { ListenerAddress($0.nextHop) }
+        func isReinjection(_ service: PostfixSetup.Service) -> Bool {
+            guard service.type == "inet", let address = ListenerAddress(service: service.name) else { return false }
+            // That of another filter is told by its not filtering again.
+            return nextHops.contains(where: address.answers) || address.isLoopback && service.overrides["content_filter"] == ""
+        }
+        reinjections = servers.filter(isReinjection)
+        entrances = servers.filter { !isReinjection($0) }
+    }
+
+    var queue: String { setup.value("queue_directory") }
+
+    /// Seconds, of `10s`, `100` or `5m`; nil for anything else.
+    static func seconds(_ text: String) -> Int? {
+        guard let unit = text.last, let factor = ["s": 1, "m": 60, "h": 3600, "d": 86_400][unit] else { return Int(text) }
+        return Int(text.dropLast()).map { $0 * factor }
+    }
+
+    /// Whether the service looks for its sockets below the queue directory.
+    func isChrooted(_ service: PostfixSetup.Service) -> Bool {
+        let isModern = (Double(setup.value("compatibility_level")) ?? 0) >= 1
+        return service.chroot == "y" || service.chroot == "-" && !isModern
+    }
+
+    // MARK: Findings
+
+    mutating func add(
+        _ severity: Finding.Severity, _ kind: String, _ service: PostfixSetup.Service?, _ text: String, commands: [String] = [],
+        configuration: [String] = []
+    ) {
+        findings.append(
+            Finding(
+                severity: severity, kind: kind, place: service?.id ?? "main.cf", text: text, commands: commands, configuration: configuration))
+    }
+
+    // MARK: Commands
+
+    /// Sets a parameter where its value comes from: for the one service that overrides it, or for all.
+    func set(_ name: String, to value: String, in service: PostfixSetup.Service?) -> String {
+        guard let service, service.overrides[name] != nil else { return set(name, to: value) }
+        return override(name, with: value, in: service)
+    }
+
+    func set(_ name: String, to value: String) -> String {
+        "postconf\(directoryOption) -e \(Self.quoted("\(name)=\(value)"))"
+    }
+
+    /// Sets a parameter for one service alone. Commas are enough between the words of a list there; blanks are not possible.
+    func override(_ name: String, with value: String, in service: PostfixSetup.Service) -> String {
+        let words = RestrictionList.words(value[...], separators: ", \t").joined(separator: ",")
+        return "postconf\(directoryOption) -P \(Self.quoted("\(service.id)/\(name)=\(words)"))"
+    }
+
+    func add(service line: String) -> String {
+        let words = line.split(separator: " ")
+        return "postconf\(directoryOption) -M \(Self.quoted("\(words[0])/\(words[1])=\(line)"))"
+    }
+
+    func remove(_ service: PostfixSetup.Service) -> String {
+        "postconf\(directoryOption) -MX \(Self.quoted(service.id))"
+    }
+
+    private static func quoted(_ text: String) -> String {
+        text.contains { !$0.isLetter && !$0.isNumber && !"/._-".contains($0) } ? "'\(text.replacing("'", with: "'\\''"))'" : text
+    }
+}

@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: Apache-2.0
+import Glibc
+import Service
+
+/// Where something listens or is looked for, so that the many ways to write it can be compared.
+enum ListenerAddress: Equatable {
+    /// The host in lower case; `127.0.0.1` for localhost, empty for all of them.
+    case inet(host: String, port: Int)
+    case unix(path: String)
+
+    init(_ endpoint: Configuration.Endpoint) {
+        switch endpoint {
+        case .inet(let host, let port): self = .inet(host: Self.canonical(host), port: port)
+        case .unix(let path, _, _): self = .unix(path: path)
+        }
+    }
+
+    /// As parameters of Postfix name a server: `inet:host:port`, `host:port`, `[host]:port`, `unix:path`.
+    ///
+    /// - Parameter queue: the queue directory, in which relative paths begin.
+    init?(_ text: String, queue: String) {
+        if text.hasPrefix("unix:") || text.hasPrefix("local:") {
+            let path = text.drop { $0 != ":" }.dropFirst()
+            self = .unix(path: path.hasPrefix("/") ? String(path) : "\(queue)/\(path)")
+            return
+        }
+        let endpoint = text.hasPrefix("inet:") ? text.dropFirst(5) : text.hasPrefix("inet6:") ? text.dropFirst(6) : text[...]
+        // Milters of Sendmail's notation are port@host.
+        if let at = endpoint.firstIndex(of: "@"), let port = Self.port(endpoint[..<at]) {
+            self = .inet(host: Self.canonical(String(endpoint[endpoint.index(after: at)...])), port: port)
+            return
+        }
+        guard let colon = endpoint.lastIndex(of: ":"), let port = Self.port(endpoint[endpoint.index(after: colon)...]) else { return nil }
+        self = .inet(host: Self.canonical(String(endpoint[..<colon])), port: port)
+    }
+
+    /// The name of an inet service of master.cf: `smtp`, `10026`, `127.0.0.1:10026`, `[::1]:10026`.
+    init?(service name: String) {
+        if let port = Self.port(name[...]) {
+            self = .inet(host: "", port: port)
+        } else {
+            self.init(name, queue: "")
+        }
+    }
+
+    /// Whether who looks for `other` finds what listens here.
+    func answers(_ other: ListenerAddress) -> Bool {
+        guard case .inet(let host, let port) = self, case .inet(let otherHost, let otherPort) = other else { return self == other }
+        return port == otherPort && (host == otherHost || ["", "0.0.0.0", "::"].contains(host))
+    }
+
+    var isLoopback: Bool {
+        guard case .inet(let host, _) = self else { return true }
+        return host.hasPrefix("127.") || host == "::1"
+    }
+
+    private static func canonical(_ host: String) -> String {
+        let bare = host.first == "[" ? String(host.dropFirst().dropLast()) : host
+        return bare.lowercased() == "localhost" ? "127.0.0.1" : bare.lowercased()
+    }
+
+    private static func port(_ text: Substring) -> Int? {
+        if let number = Int(text) { return number }
+        guard !text.isEmpty, text.allSatisfy({ $0.isLetter || $0.isNumber || $0 == "-" }) else { return nil }
+        return getservbyname(String(text), "tcp").map { Int(UInt16(truncatingIfNeeded: $0.pointee.s_port).byteSwapped) }
+    }
+}

@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// A Postfix instance as postconf(1) shows it: main.cf with all defaults, and master.cf.
+package struct PostfixSetup: Sendable {
+    /// A service of master.cf.
+    package struct Service: Sendable {
+        package let name: String
+        /// `inet`, `unix`, `pass`, `fifo` or `unix-dgram`.
+        package let type: String
+        /// The column as it stands: `y`, `n` or `-`.
+        package let chroot: String
+        /// `smtpd`, `smtp`, `cleanup`, ...
+        package let program: String
+        /// From `-o name=value`.
+        package let overrides: [String: String]
+
+        /// `submission/inet`, as postconf -P has it.
+        package var id: String { "\(name)/\(type)" }
+    }
+
+    private var parameters: [String: String]
+    /// Names that main.cf sets.
+    package let set: Set<String>
+    package let services: [Service]
+
+    /// - Parameters: what `postconf -d`, `postconf -n` and `postconf -M` print.
+    package init(defaults: String, settings: String, master: String) {
+        let own = Self.parameters(settings)
+        parameters = Self.parameters(defaults).merging(own) { $1 }
+        set = Set(own.keys)
+        services = Self.joined(master).compactMap(Self.service)
+    }
+
+    // MARK: Values
+
+    /// What holds for a service, as it is written.
+    package func raw(_ name: String, in service: Service? = nil) -> String {
+        service?.overrides[name] ?? parameters[name] ?? ""
+    }
+
+    /// What holds for a service, with all names replaced by their values.
+    package func value(_ name: String, in service: Service? = nil) -> String {
+        expanded(raw(name, in: service), in: service)
+    }
+
+    /// Replaces `$name`, `${name}`, `$(name)`, `${name?text}` and `${name:text}` (postconf(5)).
+    package func expanded(_ text: String, in service: Service? = nil, depth: Int = 0) -> String {
+        guard depth < 20, text.contains("$") else { return text }
+        var result = ""
+        var rest = Substring(text)
+        while let dollar = rest.firstIndex(of: "$") {
+            result += rest[..<dollar]
+            rest = rest[dollar...].dropFirst()
+            if rest.first == "$" {
+                result += "$"
+                rest = rest.dropFirst()
+            } else if let open = rest.first, open == "{" || open == "(" {
+                guard let (inner, after) = Self.enclosed(rest, open, open == "{" ? "}" : ")") else { return result + "$" + rest }
+                result += substitute(inner, in: service, depth: depth)
+                rest = after
+            } else {
+                let name = rest.prefix { $0.isLetter || $0.isNumber || $0 == "_" }
+                result += expanded(raw(String(name), in: service), in: service, depth: depth + 1)
+                rest = rest.dropFirst(name.count)
+            }
+        }
+        return result + rest
+    }
+
+    private func substitute(_ inner: Substring, in service: Service?, depth: Int) -> String {
+        let name = String(inner.prefix { $0.isLetter || $0.isNumber || $0 == "_" })
+        let value = expanded(raw(name, in: service), in: service, depth: depth + 1)
+        let condition = inner.dropFirst(name.count)
+        switch condition.first {
+        case "?" where !value.isEmpty, ":" where value.isEmpty:
+            return expanded(Self.unbraced(condition.dropFirst()), in: service, depth: depth + 1)
+        case "?", ":": return ""
+        default: return value
+        }
+    }
+
+    private static func unbraced(_ text: Substring) -> String {
+        guard let (inner, _) = enclosed(text, "{", "}") else { return String(text) }
+        return inner.trimmed
+    }
+
+    /// What stands between the bracket that the text begins with and its counterpart, and what follows that.
+    static func enclosed(_ text: Substring, _ open: Character, _ close: Character) -> (Substring, after: Substring)? {
+        guard text.first == open else { return nil }
+        var depth = 0
+        for index in text.indices {
+            if text[index] == open { depth += 1 }
+            if text[index] == close { depth -= 1 }
+            if depth == 0 { return (text[text.index(after: text.startIndex)..<index], text[text.index(after: index)...]) }
+        }
+        return nil
+    }
+
+    // MARK: Reading
+
+    /// `name = value`, a line each.
+    private static func parameters(_ text: String) -> [String: String] {
+        var parameters: [String: String] = [:]
+        for line in joined(text) {
+            guard let equals = line.firstIndex(of: "=") else { continue }
+            parameters[line[..<equals].trimmed] = line[line.index(after: equals)...].trimmed
+        }
+        return parameters
+    }
+
+    /// Lines that begin with a blank belong to the one before; comments and empty lines between them do not count.
+    private static func joined(_ text: String) -> [String] {
+        var lines: [String] = []
+        for line in text.split(whereSeparator: \.isNewline) where !line.trimmed.isEmpty && line.trimmed.first != "#" {
+            if let first = line.first, first == " " || first == "\t", !lines.isEmpty {
+                lines[lines.count - 1] += " " + line.trimmed
+            } else {
+                lines.append(String(line))
+            }
+        }
+        return lines
+    }
+
+    private static func service(_ line: String) -> Service? {
+        let words = RestrictionList.words(line[...], separators: " \t")
+        guard words.count >= 8 else { return nil }
+        var overrides: [String: String] = [:]
+        var rest = words[8...]
+        while let word = rest.popFirst() {
+            guard word.hasPrefix("-o") else { continue }
+            let argument = word == "-o" ? rest.popFirst() ?? "" : String(word.dropFirst(2))
+            let text = argument.first == "{" ? String(argument.dropFirst().dropLast()) : argument
+            guard let equals = text.firstIndex(of: "=") else { continue }
+            overrides[text[..<equals].trimmed] = text[text.index(after: equals)...].trimmed
+        }
+        return Service(name: words[0], type: words[1], chroot: words[4], program: words[7], overrides: overrides)
+    }
+}
+
+extension StringProtocol {
+    var trimmed: String {
+        String(drop { $0 == " " || $0 == "\t" }.reversed().drop { $0 == " " || $0 == "\t" }.reversed())
+    }
+}

@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// A list such as smtpd_recipient_restrictions, an element each: `permit_mynetworks`, `check_policy_service inet:...`.
+struct RestrictionList {
+    struct Element {
+        /// As it is written, with its argument.
+        var text: String
+        var name: Substring { text.prefix { $0 != " " } }
+        var argument: String { text.dropFirst(name.count).trimmed }
+    }
+
+    var elements: [Element]
+
+    init(_ text: String) {
+        elements = []
+        var words = Self.words(text[...], separators: ", \t")[...]
+        while let word = words.popFirst() {
+            if Self.takesArgument(word), let argument = words.popFirst() {
+                elements.append(Element(text: "\(word) \(argument)"))
+            } else {
+                elements.append(Element(text: word))
+            }
+        }
+    }
+
+    /// As in main.cf.
+    var text: String { elements.map(\.text).joined(separator: ", ") }
+
+    /// Words, of which a pair of braces is one.
+    static func words(_ text: Substring, separators: String) -> [String] {
+        var words: [String] = []
+        var rest = text
+        while true {
+            rest = rest.drop { separators.contains($0) }
+            guard let first = rest.first else { return words }
+            if first == "{", let (inner, after) = PostfixSetup.enclosed(rest, "{", "}") {
+                words.append("{\(inner)}")
+                rest = after
+            } else {
+                let word = Self.plainWord(rest, separators)
+                words.append(String(word))
+                rest = rest.dropFirst(word.count)
+            }
+        }
+    }
+
+    /// Braces and parentheses within a word, as in `${name}`, hold it together.
+    private static func plainWord(_ text: Substring, _ separators: String) -> Substring {
+        var depth = 0
+        for index in text.indices {
+            switch text[index] {
+            case "{", "(": depth += 1
+            case "}", ")": depth -= 1
+            case let character where depth <= 0 && separators.contains(character): return text[..<index]
+            default: break
+            }
+        }
+        return text
+    }
+
+    private static func takesArgument(_ word: String) -> Bool {
+        ["check_", "reject_rbl", "reject_rhsbl", "permit_dnswl", "permit_rhswl"].contains { word.hasPrefix($0) } || word == "sleep"
+    }
+
+    /// What lets a site's own users and hosts pass, and so ends the list for them.
+    static let permits: Set<Substring> = [
+        "permit", "permit_mynetworks", "permit_sasl_authenticated", "permit_tls_clientcerts", "permit_tls_all_clientcerts",
+        "permit_inet_interfaces", "permit_naked_ip_address",
+    ]
+}
+
+/// A server that a parameter of Postfix names, with what is said about it: `{ inet:127.0.0.1:10040, timeout=10s }`.
+struct ServerReference {
+    let address: String
+    let attributes: [String: String]
+
+    init(_ text: String) {
+        let inner = text.first == "{" ? String(text.dropFirst().dropLast()) : text
+        let words = RestrictionList.words(inner[...], separators: ", \t")
+        address = words.first ?? ""
+        var attributes: [String: String] = [:]
+        for word in words.dropFirst() {
+            // `{ name = value }` is possible here, too.
+            let pair = word.first == "{" ? String(word.dropFirst().dropLast()) : word
+            guard let equals = pair.firstIndex(of: "=") else { continue }
+            attributes[pair[..<equals].trimmed] = pair[pair.index(after: equals)...].trimmed
+        }
+        self.attributes = attributes
+    }
+}

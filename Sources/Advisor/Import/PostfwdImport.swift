@@ -1,0 +1,263 @@
+// SPDX-License-Identifier: Apache-2.0
+import Limits
+
+extension ImportedLimits {
+    /// Turns the rate(), size() and rcpt() rules of a postfwd ruleset into limits.
+    ///
+    /// What a rule says is turned whole, or the rule is left out: a condition that is lost would limit others, or nobody.
+    package init(postfwd text: String) {
+        let ruleset = PostfwdRuleset(text)
+        leftOut = ruleset.faults
+        var isBehindDecision = false
+        for rule in ruleset.rules {
+            do throws(PostfwdRule.Unsupported) {
+                guard let limit = try rule.limit(named: freeName) else {
+                    isBehindDecision = true
+                    throw .init("it counts nothing: \(rule.action.isEmpty ? "no action" : rule.action)")
+                }
+                limits.append(limit)
+                if isBehindDecision {
+                    notes.append(.init(line: rule.line, text: "limit \(limit.name): rules before it that were not turned could decide first, and then it did not count"))
+                }
+                if let note = rule.note { notes.append(.init(line: rule.line, text: "limit \(limit.name): \(note)")) }
+            } catch {
+                leftOut.append(.init(line: rule.line, text: "\(rule.name): \(error.reason)"))
+            }
+        }
+        leftOut.sort { $0.line < $1.line }
+    }
+}
+
+/// The rules of a file, with macros put in.
+struct PostfwdRuleset {
+    private(set) var rules: [PostfwdRule] = []
+    private(set) var faults: [ImportedLimits.Remark] = []
+    private var macros: [String: String] = [:]
+
+    init(_ text: String) {
+        for (line, content) in Self.logicalLines(text) { read(content, line: line) }
+    }
+
+    /// A line that begins with a blank, or follows one that ends with a backslash, belongs to the one before; so does
+    /// everything to the end of a macro's definition.
+    private static func logicalLines(_ text: String) -> [(line: Int, content: String)] {
+        var lines: [(line: Int, content: String)] = []
+        var continues = false
+        for (index, line) in text.split(separator: "\n", omittingEmptySubsequences: false).enumerated() {
+            let content = String(line.filter { $0 != "\r" && $0 != "\0" })
+            guard !content.trimmed.isEmpty, content.trimmed.first != "#" else {
+                continues = false
+                continue
+            }
+            let isOpen = lines.last.map { $0.content.hasPrefix("&&") && $0.content.contains("{") && !$0.content.contains("}") } ?? false
+            let text = content.trimmed
+            let part = text.last == "\\" ? String(text.dropLast()) : text
+            if let first = content.first, !lines.isEmpty, continues || isOpen || first == " " || first == "\t" {
+                lines[lines.count - 1].content += ";" + part
+            } else {
+                lines.append((index + 1, part))
+            }
+            continues = text.last == "\\"
+        }
+        return lines
+    }
+
+    private mutating func read(_ content: String, line: Int) {
+        if content.hasPrefix("&&"), let brace = content.firstIndex(of: "{"),
+            let (inner, _) = PostfixSetup.enclosed(content[brace...], "{", "}"), !content[..<brace].contains(";")
+        {
+            macros[content[..<brace].trimmed] = String(inner)
+            return
+        }
+        var items: [String] = []
+        guard expand(content, into: &items, depth: 0) else {
+            faults.append(.init(line: line, text: "a macro that is not defined, or is part of itself: \(content.prefix(60))"))
+            return
+        }
+        guard let rule = PostfwdRule(items, line: line, number: rules.count) else {
+            faults.append(.init(line: line, text: "is no rule: \(content.prefix(60))"))
+            return
+        }
+        rules.append(rule)
+    }
+
+    private func expand(_ content: String, into items: inout [String], depth: Int) -> Bool {
+        guard depth < 10 else { return false }
+        for part in content.split(separator: ";") {
+            let item = part.trimmed
+            if item.isEmpty { continue }
+            guard item.hasPrefix("&&") else {
+                items.append(item)
+                continue
+            }
+            guard let macro = macros[item], expand(macro, into: &items, depth: depth + 1) else { return false }
+        }
+        return true
+    }
+}
+
+/// A rule: items that all must hold, the same item twice being one or the other, and an action.
+struct PostfwdRule {
+    struct Unsupported: Error {
+        let reason: String
+
+        init(_ reason: String) {
+            self.reason = reason
+        }
+    }
+
+    private struct Item {
+        var name: String
+        var operation: String
+        var value: String
+    }
+
+    let line: Int
+    let name: String
+    let action: String
+    private var items: [Item] = []
+    /// What a reader should know of the limit that was made.
+    var note: String? {
+        kind == "rate" && state.isEmpty ? "rate() counted requests; here it counts recipients, which is the same where postfwd is asked at RCPT" : nil
+    }
+
+    /// nil where an item cannot be read.
+    init?(_ texts: [String], line: Int, number: Int) {
+        var (name, action) = ("R-\(number)", "")
+        for text in texts {
+            guard let item = Self.item(text) else { return nil }
+            switch item.name {
+            case "id": name = item.value
+            case "action": action = item.value
+            default: items.append(item)
+            }
+        }
+        (self.line, self.name, self.action) = (line, name, action)
+    }
+
+    private static func item(_ text: String) -> Item? {
+        let name = text.prefix { $0.isASCII && ($0.isLetter || $0.isNumber || $0 == "_") }
+        let rest = text.dropFirst(name.count).drop { $0 == " " || $0 == "\t" }
+        guard !name.isEmpty,
+            let operation = ["==", "=~", "~=", "=>", ">=", "=<", "<=", "!=", "!~", "!<", "!>", "=", "<", ">"].first(where: rest.hasPrefix)
+        else { return nil }
+        return Item(name: String(name), operation: operation, value: rest.dropFirst(operation.count).trimmed)
+    }
+
+    // MARK: The limit
+
+    /// `rate`, `size` or `rcpt`; nil where the action is another.
+    private var kind: String? {
+        let word = action.prefix { $0 != "(" }.trimmed
+        let plain = word.hasSuffix("5321") ? String(word.dropLast(4)) : word
+        return ["rate", "size", "rcpt"].contains(plain) && action.last == ")" ? plain : nil
+    }
+
+    /// The protocol state that the rule asks for.
+    private var state: String {
+        items.first { $0.name == "protocol_state" && ["==", "="].contains($0.operation) }?.value ?? ""
+    }
+
+    /// nil where the rule does not count.
+    func limit(named freeName: (String) -> String) throws(Unsupported) -> ImportedLimits.Limit? {
+        guard let kind else { return nil }
+        let arguments = action[action.firstIndex(of: "(")!...].dropFirst().dropLast().split(separator: "/", maxSplits: 3)
+            .map(\.trimmed)
+        guard arguments.count >= 3 else { throw .init("\(kind)() has too few arguments") }
+        let attribute = arguments[0].hasPrefix("$$") ? String(arguments[0].dropFirst(2)) : arguments[0]
+        guard Self.attributes.contains(attribute) else { throw .init("nothing is counted by \(arguments[0]) here") }
+        guard let number = UInt64(arguments[1]), number > 0 else { throw .init("\(arguments[1]) is no number") }
+        guard let window = ImportedLimits.window(arguments[2]) else { throw .init("\(arguments[2]) is no number of seconds from 1 to 366 days") }
+        let count = try self.count(kind)
+        return ImportedLimits.Limit(
+            name: freeName(name), line: line, when: try conditions(), key: attribute, count: count, rate: "\(number)/\(window)",
+            over: arguments.count > 3 ? try Self.action(arguments[3], attribute: attribute) : nil)
+    }
+
+    private func count(_ kind: String) throws(Unsupported) -> String {
+        switch (kind, state.uppercased()) {
+        case ("size", _): "bytes"
+        case ("rcpt", _), (_, ""), (_, "RCPT"): "recipients"
+        case (_, "DATA"), (_, "END-OF-MESSAGE"): "messages"
+        case (_, "CONNECT"): "connections"
+        default: throw .init("\(kind)() at protocol_state \(state)")
+        }
+    }
+
+    private static let attributes: Set<String> = [
+        "sender", "sender_domain", "recipient", "recipient_domain", "client_address", "client_name", "reverse_client_name", "helo_name",
+        "sasl_username", "sasl_sender", "sasl_method", "ccert_subject", "ccert_issuer", "ccert_fingerprint", "ccert_pubkey_fingerprint",
+        "encryption_protocol", "encryption_cipher", "server_address", "server_port", "policy_context", "protocol_name",
+    ]
+
+    private static func action(_ text: String, attribute: String) throws(Unsupported) -> String {
+        let turned = text.replacing("$$ratecount", with: "\u{1}").replacing("$$(ratecount)", with: "\u{1}")
+            .replacing("$$\(attribute)", with: "\u{2}").replacing("$$(\(attribute))", with: "\u{2}")
+        guard !turned.contains("$") else { throw .init("the text of the action has a variable that Weir has not: \(text)") }
+        let action = turned.replacing("\u{1}", with: "$count").replacing("\u{2}", with: "$key")
+        do throws(ActionTemplate.Fault) { _ = try ActionTemplate(action) } catch { throw .init("the action '\(text)': \(error.message)") }
+        return action
+    }
+
+    // MARK: Conditions
+
+    private func conditions() throws(Unsupported) -> [(attribute: String, test: String)] {
+        var conditions: [(attribute: String, test: String)] = []
+        var seen: [String] = []
+        // Weir settles by itself what was counted at which state.
+        for item in items where item.name != "protocol_state" && !seen.contains(item.name) {
+            seen.append(item.name)
+            guard Self.attributes.contains(item.name) else { throw .init("\(item.name) \(item.operation) \(item.value) can't be asked for") }
+            let same = items.filter { $0.name == item.name }
+            conditions.append((item.name, try Self.test(same)))
+        }
+        return conditions
+    }
+
+    /// One test of an attribute's items, any of which may hold.
+    private static func test(_ items: [Item]) throws(Unsupported) -> String {
+        var isNegated: Bool?
+        var patterns: [String] = []
+        var networks: [String] = []
+        for item in items {
+            var (value, negates) = (item.value, item.operation.first == "!")
+            if value.hasPrefix("!!") {
+                negates.toggle()
+                value = value.dropFirst(2).trimmed
+                if value.first == "(", value.last == ")" { value = value.dropFirst().dropLast().trimmed }
+            }
+            // One of several that is not so: nothing that a single test can say.
+            guard isNegated == nil || isNegated == negates && !negates else { throw .init("\(item.name) is asked for and negated at once") }
+            isNegated = negates
+            guard !value.contains("$$"), !["file:", "table:", "lfile:", "ltable:"].contains(where: value.contains) else {
+                throw .init("\(item.name) \(item.operation) \(item.value): the value comes from elsewhere")
+            }
+            if value.isEmpty { throw .init("\(item.name) \(item.operation) nothing") }
+            guard ["==", "=", "=~", "~=", "!=", "!~"].contains(item.operation) else {
+                throw .init("\(item.name) \(item.operation) \(item.value): there is no comparison of sizes")
+            }
+            if ["client_address", "server_address"].contains(item.name), !["=~", "~=", "!~"].contains(item.operation) {
+                for network in value.split(whereSeparator: { ", \t".contains($0) }).map(String.init) {
+                    guard ImportedLimits.isNetwork(network) else { throw .init("\(network) is no network") }
+                    networks.append(network)
+                }
+            } else {
+                patterns.append(["==", "!="].contains(item.operation) ? "^\(escaped(value))$" : unslashed(value))
+            }
+        }
+        guard networks.isEmpty || patterns.isEmpty else { throw .init("\(items[0].name) is asked for by network and by pattern") }
+        let test =
+            networks.isEmpty
+            ? "{ matches: \(ImportedLimits.quoted("/\(patterns.count == 1 ? patterns[0] : patterns.map { "(?:\($0))" }.joined(separator: "|"))/")) }"
+            : "{ in: [\(networks.map(ImportedLimits.quoted).joined(separator: ", "))] }"
+        return isNegated == true ? "{ not: \(test) }" : test
+    }
+
+    private static func unslashed(_ pattern: String) -> String {
+        pattern.count > 1 && pattern.first == "/" && pattern.last == "/" ? String(pattern.dropFirst().dropLast()) : pattern
+    }
+
+    private static func escaped(_ text: String) -> String {
+        text.map { $0.isLetter || $0.isNumber || "@_-".contains($0) ? String($0) : "\\\($0)" }.joined()
+    }
+}

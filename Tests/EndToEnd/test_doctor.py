@@ -1,0 +1,328 @@
+# SPDX-License-Identifier: Apache-2.0
+"""weir doctor: each wrong hook-up is found, what it prints mends it, and right ones give no finding."""
+import json
+import os
+import pathlib
+import re
+import shlex
+import shutil
+import subprocess
+import tempfile
+import unittest
+
+from filtering import FilterService
+from postfix import MASTER, PrivatePostfix, SMTP, SMTPSink, free_port, run
+from weir import ROOT, WeirService, weir
+
+POLICY = "check_policy_service { inet:127.0.0.1:10040, timeout=10s, default_action=DUNNO }"
+MILTER = "{ inet:127.0.0.1:10041, default_action=accept }"
+SMTPD = "smtp inet n - y - - smtpd"
+SUBMISSION = "submission inet n - y - - smtpd -o smtpd_sasl_auth_enable=yes"
+BACK = ("127.0.0.1:10026 inet n - y - - smtpd -o content_filter= -o receive_override_options=no_milters -o mynetworks=127.0.0.0/8"
+        " -o smtpd_recipient_restrictions=permit_mynetworks,reject -o smtpd_end_of_data_restrictions=")
+TRANSPORT = "weir unix - - y - 20 smtp"
+LIMITS = [{"name": "per-user", "when": {"sasl_username": "present"}, "key": ["sasl_username"], "rates": ["100/1h"]}]
+FILTER = [{"listen": "inet:127.0.0.1:10025", "next_hop": "inet:127.0.0.1:10026"}]
+GOOD = f"smtpd_recipient_restrictions = {POLICY}, permit_mynetworks, reject_unauth_destination\n"
+
+# Name: main.cf, master.cf, weir.yaml beyond LIMITS, kinds of finding; and weir.yaml where that is what has to be mended.
+WRONG = {
+    "nobody asks": ("", [SMTPD], {}, {"policy-nowhere"}),
+    "nobody asks, with a list": ("smtpd_recipient_restrictions = permit_mynetworks, reject_unauth_destination\n", [SMTPD], {}, {"policy-nowhere"}),
+    "behind permit_mynetworks": (
+        f"smtpd_recipient_restrictions = permit_mynetworks,\n  permit_sasl_authenticated\n  {POLICY}, reject_unauth_destination\n", [SMTPD], {}, {"policy-behind-permit"}),
+    "behind a permit in a variable": (
+        f"trusted = permit_sasl_authenticated\nsmtpd_recipient_restrictions = ${{trusted}}, {POLICY}, reject\n", [SMTPD], {}, {"policy-behind-permit"}),
+    "behind a permit in a class": (
+        f"smtpd_restriction_classes = friends\nfriends = permit_mynetworks\nsmtpd_recipient_restrictions = friends, {POLICY}, reject\n",
+        [SMTPD], {}, {"policy-behind-permit"}),
+    "end of data behind a permit": (GOOD + f"smtpd_end_of_data_restrictions = permit_mynetworks, {POLICY}\n", [SMTPD], {"give_back_dropped": True}, {"policy-behind-permit"}),
+    "submission with a list of its own": (
+        GOOD, [SMTPD, SUBMISSION + " -o smtpd_recipient_restrictions=permit_sasl_authenticated,reject"], {}, {"policy-not-here"}),
+    "submission behind its permit": (
+        GOOD + f"mine = {POLICY}\n", [SMTPD, SUBMISSION + " -o smtpd_recipient_restrictions=permit_sasl_authenticated,$mine,reject"], {}, {"policy-behind-permit"}),
+    "no default action, 100 seconds": (
+        "smtpd_recipient_restrictions = check_policy_service inet:127.0.0.1:10040, permit_mynetworks, reject_unauth_destination\n", [SMTPD], {},
+        {"policy-default-action", "policy-timeout"}),
+    "no default action, behind a permit, with a context": (
+        "smtpd_recipient_restrictions = permit_mynetworks, check_policy_service { inet:localhost:10040, policy_context=mx }, reject\n", [SMTPD], {},
+        {"policy-default-action", "policy-timeout", "policy-behind-permit"}),
+    "a socket out of a chroot's reach": (
+        "smtpd_recipient_restrictions = check_policy_service { unix:/run/weir/policy, timeout=10s, default_action=DUNNO }, permit_mynetworks, reject\n", [SMTPD],
+        {"listen": {"policy": ["unix:/run/weir/policy", "inet:127.0.0.1:10040"]}}, {"policy-socket-in-chroot"}),
+    "asked too early": (
+        GOOD + f"smtpd_delay_reject = no\nsmtpd_sender_restrictions = {POLICY}\n", [SMTPD], {}, {"policy-too-early"}),
+    "nobody listens for requests": (GOOD, [SMTPD], {"listen": {"policy": ["inet:127.0.0.1:10050"]}}, {"policy-nobody-listens", "policy-nowhere"}, {}),
+    "given back and never settled": (GOOD, [SMTPD], {"give_back_dropped": True}, {"give-back-unsettled"}),
+    "the milter is asked nowhere": (GOOD, [SMTPD], {"listen": {"milter": ["inet:127.0.0.1:10041"]}}, {"milter-nowhere", "milter-not-for-sendmail"}),
+    "the milter is not asked at submission": (
+        GOOD + f"smtpd_milters = {MILTER}\nnon_smtpd_milters = {MILTER}\n", [SMTPD, SUBMISSION + " -o smtpd_milters="],
+        {"listen": {"milter": ["inet:127.0.0.1:10041"]}}, {"milter-not-here"}),
+    "the milter's mail waits without a word": (
+        GOOD + "smtpd_milters = inet:localhost:10041\nnon_smtpd_milters = $smtpd_milters\n", [SMTPD], {"listen": {"milter": ["inet:127.0.0.1:10041"]}},
+        {"milter-default-action"}),
+    "the milter's mail is refused": (
+        GOOD + f"smtpd_milters = inet:127.0.0.1:10041, unix:other\nnon_smtpd_milters = {MILTER}\nmilter_default_action = reject\n", [SMTPD],
+        {"listen": {"milter": ["inet:127.0.0.1:10041"]}}, {"milter-default-action"}),
+    "milters are switched off": (
+        GOOD + f"smtpd_milters = {MILTER}\nnon_smtpd_milters = {MILTER}\nreceive_override_options = no_milters, no_address_mappings\n", [SMTPD],
+        {"listen": {"milter": ["inet:127.0.0.1:10041"]}}, {"milter-switched-off"}),
+    "the milter has no time": (
+        GOOD + f"smtpd_milters = {MILTER}\nnon_smtpd_milters = {MILTER}\nmilter_content_timeout = 5s\n", [SMTPD],
+        {"listen": {"milter": ["inet:127.0.0.1:10041"]}}, {"milter-timeout"}, {"listen": {"milter": ["inet:127.0.0.1:10041"]}, "checks": {"message_budget": "2s"}}),
+    "nobody listens for the milter": (
+        GOOD + f"smtpd_milters = {MILTER}\nnon_smtpd_milters = {MILTER}\n", [SMTPD], {}, {"milter-nobody-listens"}, {"listen": {"milter": ["inet:127.0.0.1:10041"]}}),
+    "nothing is filtered": (GOOD, [SMTPD, TRANSPORT, BACK], {"listen": {"filter": FILTER}}, {"filter-nowhere"}),
+    "nothing is filtered, and nothing is there for it": (GOOD, [SMTPD], {"listen": {"filter": FILTER}}, {"filter-nowhere", "filter-no-way-back"}),
+    "no transport": (GOOD + "content_filter = weir:[127.0.0.1]:10025\n", [SMTPD, BACK], {"listen": {"filter": FILTER}}, {"filter-transport"}),
+    "no way back": (GOOD + "content_filter = weir:[127.0.0.1]:10025\n", [SMTPD, TRANSPORT], {"listen": {"filter": FILTER}}, {"filter-no-way-back"}),
+    "a loop": (
+        GOOD + "content_filter = weir:[127.0.0.1]:10025\n", [SMTPD, TRANSPORT, BACK.replace(" -o content_filter=", "")], {"listen": {"filter": FILTER}}, {"filter-loop"}),
+    "a loop before the queue": (
+        GOOD + "smtpd_proxy_filter = 127.0.0.1:10025\n", [SMTPD, BACK], {"listen": {"filter": [{**FILTER[0], "mode": "before_queue"}]}}, {"filter-loop"}),
+    "counted a second time": (
+        GOOD + "content_filter = weir:[127.0.0.1]:10025\n", [SMTPD, TRANSPORT, BACK.replace("permit_mynetworks,reject", "$weir_policy,permit_mynetworks,reject").replace(
+            "$weir_policy", "$again")], {"listen": {"filter": FILTER}}, {"counted-twice"}),
+    "counted a second time by main.cf": (
+        GOOD + "content_filter = weir:[127.0.0.1]:10025\n", [SMTPD, TRANSPORT, "127.0.0.1:10026 inet n - y - - smtpd -o content_filter= -o mynetworks=127.0.0.0/8"],
+        {"listen": {"filter": FILTER}}, {"counted-twice"}),
+    "by the milter a second time": (
+        GOOD + f"content_filter = weir:[127.0.0.1]:10025\nsmtpd_milters = {MILTER}\nnon_smtpd_milters = {MILTER}\n", [SMTPD, TRANSPORT, BACK.replace(" -o receive_override_options=no_milters", "")],
+        {"listen": {"filter": FILTER, "milter": ["inet:127.0.0.1:10041"]}}, {"milter-twice"}),
+    "the way back is open": (
+        GOOD + "content_filter = weir:[127.0.0.1]:10025\n", [SMTPD, TRANSPORT, BACK.replace("127.0.0.1:10026", "10026")], {"listen": {"filter": FILTER}}, {"filter-way-back-open"}),
+    "after the queue is before it": (
+        GOOD + "content_filter = weir:[127.0.0.1]:10025\n", [SMTPD, TRANSPORT, BACK], {"listen": {"filter": [{**FILTER[0], "mode": "before_queue"}]}}, {"filter-mode"},
+        {"listen": {"filter": FILTER}}),
+    "the wrong protocol": (
+        GOOD + "content_filter = weir:[127.0.0.1]:10025\n", [SMTPD, TRANSPORT.replace("smtp", "lmtp"), BACK], {"listen": {"filter": FILTER}}, {"filter-protocol"},
+        {"listen": {"filter": [{**FILTER[0], "protocol": "lmtp"}]}}),
+    "no time before the queue": (
+        GOOD + "smtpd_proxy_timeout = 5s\n", [SMTPD + " -o smtpd_proxy_filter=127.0.0.1:10025", BACK], {"listen": {"filter": [{**FILTER[0], "mode": "before_queue"}]}}, {"filter-timeout"}),
+}
+
+RIGHT = {
+    "one list": (GOOD, [SMTPD], {}),
+    "both hooks": (GOOD + f"smtpd_end_of_data_restrictions = {POLICY}\n", [SMTPD], {"give_back_dropped": True}),
+    "a chosen default action": (
+        "smtpd_policy_service_default_action = 450 4.3.0 later\nsmtpd_policy_service_timeout = 20s\n"
+        "smtpd_recipient_restrictions = check_policy_service inet:127.0.0.1:10040, permit_mynetworks, reject\n", [SMTPD], {}),
+    "at end of data alone": (f"smtpd_end_of_data_restrictions = {POLICY}\n", [SMTPD], {}),
+    "submission by main.cf": (GOOD, [SMTPD, SUBMISSION], {}),
+    "postscreen": (GOOD, ["smtp inet n - y - 1 postscreen", "smtpd pass - - y - - smtpd"], {}),
+    "a chrooted socket": (
+        "smtpd_recipient_restrictions = check_policy_service { unix:private/weir, timeout=10s, default_action=DUNNO }, permit_mynetworks, reject\n", [SMTPD],
+        {"listen": {"policy": ["unix:/var/spool/postfix/private/weir"]}}),
+    "the milter counts, nobody else": (
+        f"smtpd_milters = {MILTER}\nnon_smtpd_milters = $smtpd_milters\n", [SMTPD], {"listen": {"milter": ["inet:127.0.0.1:10041"]}}),
+    "after the queue": (GOOD + "content_filter = weir:[127.0.0.1]:10025\n", [SMTPD, TRANSPORT, BACK], {"listen": {"filter": FILTER}}),
+    "amavis beside Weir": (
+        GOOD + "content_filter = amavis:[127.0.0.1]:10024\n", [SMTPD, "127.0.0.1:10027 inet n - y - - smtpd -o content_filter= -o smtpd_recipient_restrictions=permit_mynetworks,reject"], {}),
+    "before the queue": (
+        GOOD, [SMTPD + " -o smtpd_proxy_filter=127.0.0.1:10025", BACK], {"listen": {"filter": [{**FILTER[0], "mode": "before_queue"}]}}),
+    "nothing is limited": ("", [SMTPD], {"limits": []}),
+}
+
+
+class Hookup:
+    """main.cf and master.cf in a folder, and weir.yaml beside them."""
+
+    def __init__(self, test, main, services, config):
+        self.directory = pathlib.Path(tempfile.mkdtemp(prefix="weir-test-"))
+        test.addCleanup(shutil.rmtree, self.directory)
+        (self.directory / "main.cf").write_text("compatibility_level = 3.6\nagain = " + POLICY + "\n" + main)
+        base = "".join(line + "\n" for line in MASTER.splitlines() if not line.startswith("smtp "))
+        (self.directory / "master.cf").write_text(base + "\n".join(services) + "\nsmtp unix - - n - - smtp\n")
+        self.configure(config)
+
+    def configure(self, config):
+        (self.directory / "weir.yaml").write_text(json.dumps({"limits": LIMITS, **config}))
+
+    def findings(self):
+        # Postfix waits for a while before it reads what was written just now.
+        for name in ("main.cf", "master.cf"):
+            os.utime(self.directory / name, (1_700_000_000, 1_700_000_000))
+        result = weir("doctor", "--postfix", self.directory, "--config", self.directory / "weir.yaml", "--no-service", "--json", check=False)
+        if result.returncode not in (0, 1):
+            raise AssertionError(result.stdout + result.stderr)
+        findings = [finding for report in json.loads(result.stdout) for finding in report["findings"]]
+        serious = [finding for finding in findings if finding["severity"] != "note"]
+        if bool(serious) != bool(result.returncode):
+            raise AssertionError(f"exit status {result.returncode}: {findings}")
+        return serious
+
+
+class Hookups(unittest.TestCase):
+    def test_wrong_ones_are_found_and_mended(self):
+        """What is printed, applied, makes the next run clean."""
+        for name, (main, services, config, kinds, *mended) in WRONG.items():
+            with self.subTest(name):
+                hookup = Hookup(self, main, services, config)
+                findings = hookup.findings()
+                self.assertEqual({finding["kind"] for finding in findings}, kinds, findings)
+                commands = list(dict.fromkeys(command for finding in findings for command in finding["commands"]))
+                if mended:
+                    self.assertTrue(any(finding["configuration"] for finding in findings))
+                    hookup.configure(mended[0])
+                else:
+                    self.assertTrue(commands)
+                    for command in commands:
+                        words = shlex.split(command)
+                        self.assertEqual(words[:3], ["postconf", "-c", str(hookup.directory)])
+                        run(words)
+                        os.utime(hookup.directory / "main.cf", (1_700_000_000, 1_700_000_000))
+                self.assertEqual(hookup.findings(), [], commands)
+
+    def test_manual_knows_every_kind(self):
+        sources = "".join(path.read_text() for path in (ROOT / "Sources").glob("*/**/*.swift"))
+        manual = (ROOT / "docs/doctor.md").read_text()
+        kinds = set(re.findall(r'"((?:policy|milter|filter|give-back|counted|service)-[a-z-]+)"', sources)) | {"give-back"}
+        self.assertGreater(len(kinds), 25)
+        for kind in kinds - {"policy-"}:
+            self.assertIn(f"`{kind}`", manual)
+
+    def test_right_ones_give_no_finding(self):
+        for name, (main, services, config) in RIGHT.items():
+            with self.subTest(name):
+                self.assertEqual(Hookup(self, main, services, config).findings(), [])
+
+    def test_shipped_lines_give_no_finding(self):
+        hookup = Hookup(self, (ROOT / "conf/postfix/main.cf").read_text() + (ROOT / "conf/postfix/master.cf").read_text().split("# And these in main.cf:\n")[1].replace("# ", "").replace("#", ""),
+                        (ROOT / "conf/postfix/master.cf").read_text().splitlines(),
+                        {"listen": {"milter": ["inet:127.0.0.1:10041"]}, "give_back_dropped": True})
+        self.assertEqual(hookup.findings(), [])
+
+
+class Live(unittest.TestCase):
+    def test_on_a_running_postfix(self):
+        """Behind a permit nobody is counted; with what the doctor prints, everybody is."""
+        service = self.enterContext(WeirService(limits=[{"name": "per-sender", "key": ["sender"], "rates": ["100/1h"]}]))
+        policy = f"check_policy_service {{ inet:127.0.0.1:{service.port}, timeout=10s, default_action=DUNNO }}"
+        sink = self.enterContext(SMTPSink())
+        postfix = self.enterContext(PrivatePostfix(relay=sink.port, main={"smtpd_recipient_restrictions": f"permit_mynetworks, {policy}, reject"}))
+
+        def send():
+            with SMTP(postfix.port) as client:
+                client.mail("a@example.org", ["b@example.com"])
+
+        send()
+        shown = weir("limits", "show", "--config", service.config_file, "a@example.org").stdout
+        self.assertIn("no limit knows a@example.org", shown)
+        result = weir("doctor", "--postfix", postfix.etc, "--config", service.config_file, "--json", check=False)
+        findings = [finding for report in json.loads(result.stdout) for finding in report["findings"]]
+        self.assertEqual([finding["kind"] for finding in findings], ["policy-behind-permit"], findings)
+        for command in findings[0]["commands"]:
+            run(shlex.split(command))
+        postfix.reload()
+        send()
+        self.assertEqual(service.used("a@example.org", "per-sender"), 1)
+        result = weir("doctor", "--postfix", postfix.etc, "--config", service.config_file)
+        self.assertIn("weir serve: nothing found", result.stdout)
+        service.stop()
+        result = weir("doctor", "--postfix", postfix.etc, "--config", service.config_file, check=False)
+        self.assertEqual(result.returncode, 1)
+        self.assertIn("nobody answers on inet:127.0.0.1", result.stdout)
+
+    def test_postconf_that_can_not_be_asked(self):
+        with WeirService() as service:
+            directory = service.directory / "bin"
+            directory.mkdir()
+            at = ("doctor", "--config", service.config_file)
+
+            def with_postconf(text):
+                (directory / "postconf").write_text("#!/bin/sh\n" + text)
+                (directory / "postconf").chmod(0o755)
+                return subprocess.run(
+                    [os.environ.get("WEIR_BINARY", ROOT / ".build/release/weir"), *at], env={"PATH": f"{directory}:/usr/bin:/bin"},
+                    capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL)
+
+            result = with_postconf("echo broken >&2; exit 1\n")
+            self.assertEqual(result.returncode, 69)
+            self.assertIn("postconf -d ended with 1: broken", result.stderr)
+            result = with_postconf("exec sleep 100\n")
+            self.assertEqual(result.returncode, 69)
+            self.assertIn("took longer than", result.stderr)
+            result = with_postconf("head -c 20000000 /dev/zero\n")
+            self.assertEqual(result.returncode, 69)
+            result = weir(*at, "--postfix", "/nonexistent", check=False)
+            self.assertEqual(result.returncode, 69)
+            self.assertIn("/nonexistent", result.stderr)
+
+
+POSTFWD = r"""
+# what is turned
+&&OUTSIDE { client_address=!!(10.0.0.0/8); };
+id=RATE01 ;  client_name==unknown
+   action=rate(client_address/3/300/450 4.7.1 sorry, at most 3)
+id=SIZE01 ; protocol_state==END-OF-MESSAGE ; &&OUTSIDE ; \
+   action=size(client_address/1572864/3600/450 4.7.1 sorry [$$ratecount of $$client_address])
+id=RCPT01; sasl_username=~/@example\.org$/
+   sasl_username=bob; action=rcpt(sasl_username/500/86400/REJECT limit for $$sasl_username)
+id=RATE01; protocol_state=END-OF-MESSAGE; sender_domain=example.com; action=rate5321($$sender/10/60)
+# what is not
+id=WHITE; client_address=192.0.2.0/24; action=DUNNO
+id=NUMBER; size=>1000; action=rate(sender/1/60/REJECT x)
+id=FILE; sender==file:/etc/senders; action=rate(sender/1/60/REJECT x)
+id=NAMES; action=rate(sender/1/60/REJECT $$helo_name)
+id=SCORE; action=rate(sender/1/60/score(+5))
+id=ZERO; action=rate(sender/0/60/REJECT x)
+id=ITEM; action=rate(rblcount/1/60/REJECT x)
+id=OR; helo_name!=a; helo_name=~b; action=rate(sender/1/60/REJECT x)
+&&NOWHERE; action=rate(sender/1/60/REJECT x)
+""" + "\0\xff rubbish\n"
+
+
+class Import(unittest.TestCase):
+    def result(self, source, text):
+        directory = pathlib.Path(tempfile.mkdtemp(prefix="weir-test-"))
+        self.addCleanup(shutil.rmtree, directory)
+        (directory / "rules").write_bytes(text.encode("latin-1"))
+        result = weir("import", source, directory / "rules", check=False)
+        (directory / "weir.yaml").write_text(result.stdout)
+        weir("check-config", "--config", directory / "weir.yaml")
+        return result, [line.split(": ", 1)[0].rsplit(":", 1)[-1] for line in result.stderr.splitlines() if ": left out: " in line]
+
+    def test_postfwd(self):
+        result, left_out = self.result("postfwd", POSTFWD)
+        self.assertEqual(result.returncode, 1)
+        first = POSTFWD.splitlines().index("# what is not") + 2
+        self.assertEqual(left_out, [str(first + number) for number in range(10)])
+        for text in ('- name: RATE01\n    when:\n      client_name: { matches: "/^unknown$/" }\n    key: [client_address]\n    count: recipients\n    rates: [3/5m]\n    over: "450 4.7.1 sorry, at most 3"\n',
+                     '- name: SIZE01\n    when:\n      client_address: { not: { in: ["10.0.0.0/8"] } }\n    key: [client_address]\n    count: bytes\n    rates: [1572864/1h]\n    over: "450 4.7.1 sorry [$count of $key]"\n',
+                     r'sasl_username: { matches: "/(?:@example\\.org$)|(?:bob)/" }' + '\n    key: [sasl_username]\n    count: recipients\n    rates: [500/1d]\n    over: "REJECT limit for $key"\n',
+                     '- name: RATE01-2\n    when:\n      sender_domain: { matches: "/example.com/" }\n    key: [sender]\n    count: messages\n    rates: [10/1m]\n'):
+            self.assertIn(text, result.stdout)
+        self.assertEqual(result.stdout.count("- name:"), 4)
+
+    def test_postfwd_and_weir_refuse_the_same(self):
+        """The limits that were made, at work."""
+        result, _ = self.result("postfwd", "id=A; sender==a@example.org; action=rate(sender/2/3600/450 4.7.1 slow down)\n")
+        self.assertEqual(result.returncode, 0)
+        with WeirService() as service:
+            # JSON is YAML: each key of the service's own configuration is a line of its own before the limits.
+            own = "".join(f"{key}: {json.dumps(value)}\n" for key, value in service.config.items() if key != "limits")
+            service.configure(text=own + result.stdout)
+            service.reload()
+            service.wait_logged("reloaded:")
+            self.assertEqual([service.ask(sender="A@example.org") for _ in range(3)], ["DUNNO", "DUNNO", "450 4.7.1 slow down"])
+            self.assertEqual([service.ask(sender="b@example.org") for _ in range(3)], ["DUNNO"] * 3)
+
+    def test_anvil(self):
+        result, left_out = self.result("anvil", (
+            "mynetworks = 127.0.0.0/8,\n  # a comment\n\n  192.0.2.0/24 [2001:db8::]/32 hash:/etc/more\nsmtpd_client_message_rate_limit = 30\n"
+            "smtpd_client_recipient_rate_limit=$many\nsmtpd_client_auth_rate_limit = 5\nsmtpd_client_connection_rate_limit = 0\nmany = 100\n"
+            "anvil_rate_time_unit = 2m\n"))
+        self.assertEqual(result.returncode, 1)
+        self.assertEqual(left_out[-1], "7")
+        self.assertIn("has hash:/etc/more, which is no network", result.stderr)
+        for text in ("name: per-client-recipients", "rates: [100/2m]", "name: per-client-messages", "rates: [30/2m]",
+                     'client_address: { not: { in: ["127.0.0.0/8", "192.0.2.0/24", "[2001:db8::]/32"] } }'):
+            self.assertIn(text, result.stdout)
+        self.assertEqual(result.stdout.count("- name:"), 2)
+        result, left_out = self.result("anvil", "")
+        self.assertEqual((result.returncode, left_out), (0, []))
+        self.assertEqual(weir("import", "anvil", "/nonexistent", check=False).returncode, 66)
+
+
+if __name__ == "__main__":
+    unittest.main()
