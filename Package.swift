@@ -82,7 +82,7 @@ let package = Package(
             ],
             swiftSettings: strict),
         .target(
-            name: "Advisor", dependencies: ["Filter", "Limits", "Service", "Wire"], swiftSettings: strict),
+            name: "Advisor", dependencies: ["Filter", "Limits", "Patterns", "Service", "Wire"], swiftSettings: strict),
         .executableTarget(
             name: "weir",
             dependencies: [

@@ -10,6 +10,7 @@ struct Weir: AsyncParsableCommand {
         subcommands: [
             ServeCommand.self, CheckConfigCommand.self, LimitsCommand.self, CheckCommand.self, QueryCommand.self,
             FilterCommand.self, TopCommand.self, LoadCommand.self, DoctorCommand.self, ImportCommand.self,
+            ReplayCommand.self,
         ])
 
     static func main() async {

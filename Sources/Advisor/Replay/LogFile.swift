@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: Apache-2.0
+import Foundation
+
+/// Reads the lines of a log, plain or compressed by gzip(1); a few hundred kilobytes of it are in memory at a time.
+final class LogFile {
+    struct Failure: Error, CustomStringConvertible {
+        let description: String
+    }
+
+    private let path: String
+    private let handle: FileHandle
+    /// Unpacks the file, where that is needed.
+    private let unpacker: Process?
+    private var buffer: [UInt8]
+    private var filled = 0
+    /// A line that is longer than the buffer is passed over to its end.
+    private var isInLongLine = false
+    private(set) var longLines = 0
+
+    private static let size = 1 << 18
+
+    /// - Parameter path: `-` is standard input.
+    init(path: String) throws(Failure) {
+        self.path = path
+        buffer = Array(repeating: 0, count: Self.size)
+        guard path != "-" else {
+            (handle, unpacker) = (.standardInput, nil)
+            return
+        }
+        guard let file = FileHandle(forReadingAtPath: path) else {
+            throw Failure(description: "can't read \(path): \(String(cString: strerror(errno)))")
+        }
+        guard Self.isPacked(file) else {
+            (handle, unpacker) = (file, nil)
+            return
+        }
+        let process = Process()
+        process.executableURL = URL(fileURLWithPath: "/usr/bin/env")
+        process.arguments = ["gzip", "-dc"]
+        process.standardInput = file
+        process.standardError = FileHandle.nullDevice
+        let pipe = Pipe()
+        process.standardOutput = pipe
+        do { try process.run() } catch { throw Failure(description: "can't run gzip: \(error.localizedDescription)") }
+        (handle, unpacker) = (pipe.fileHandleForReading, process)
+    }
+
+    deinit {
+        // What reads no further lets gzip end.
+        if let unpacker, unpacker.isRunning { kill(unpacker.processIdentifier, SIGKILL) }
+    }
+
+    private static func isPacked(_ file: FileHandle) -> Bool {
+        var magic: [UInt8] = [0, 0]
+        return pread(file.fileDescriptor, &magic, 2, 0) == 2 && magic == [0x1f, 0x8b]
+    }
+
+    /// Shows all lines, without their ends. A last line without an end is a line, too.
+    ///
+    /// - Parameter most: about so many lines, from the beginning.
+    /// - Throws: where the file can't be read to its end; what came before has been shown.
+    func forEachLine(upTo most: Int = .max, _ body: (UnsafeRawBufferPointer) -> Void) throws {
+        var lines = 0
+        while case let count = try fill(), count > 0 {
+            filled += count
+            takeLines { line in
+                lines += 1
+                body(line)
+            }
+            if lines >= most { return }
+        }
+        if filled > 0, !isInLongLine {
+            buffer.withUnsafeBytes { body(UnsafeRawBufferPointer(rebasing: $0[..<filled])) }
+        }
+        guard let unpacker else { return }
+        unpacker.waitUntilExit()
+        // 2 is a warning: what follows the end is no gzip.
+        guard [0, 2].contains(unpacker.terminationStatus) else {
+            throw Failure(description: "\(path) is cut or damaged; it was read up to there")
+        }
+    }
+
+    private func fill() throws -> Int {
+        while true {
+            let count = buffer.withUnsafeMutableBytes { bytes in
+                read(handle.fileDescriptor, bytes.baseAddress! + filled, bytes.count - filled)
+            }
+            if count >= 0 { return count }
+            guard errno == EINTR else { throw Failure(description: "can't read \(path): \(String(cString: strerror(errno)))") }
+        }
+    }
+
+    private func takeLines(_ body: (UnsafeRawBufferPointer) -> Void) {
+        let rest = buffer.withUnsafeBytes { bytes -> Range<Int> in
+            let base = bytes.baseAddress!
+            var start = 0
+            while let found = memchr(base + start, 0x0a, filled - start) {
+                let end = found - UnsafeMutableRawPointer(mutating: base)
+                if !isInLongLine { body(UnsafeRawBufferPointer(rebasing: bytes[start..<end])) }
+                isInLongLine = false
+                start = end + 1
+            }
+            return start..<filled
+        }
+        if rest.count == buffer.count || isInLongLine {
+            if !isInLongLine { longLines += 1 }
+            isInLongLine = true
+            filled = 0
+        } else {
+            buffer.withUnsafeMutableBytes { _ = memmove($0.baseAddress!, $0.baseAddress! + rest.lowerBound, rest.count) }
+            filled = rest.count
+        }
+    }
+}

@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: Apache-2.0
+import Limits
+import Synchronization
+
+/// Keeps nothing: a replay counts in memory.
+final class ReplayStore: LedgerStore {
+    let wantsCheckpoint = false
+    let checkpointProgress = CheckpointProgress.done
+
+    func open() -> Recovery { Recovery(hashKey: SipHash.Key(low: 0, high: 0), lastBatch: nil, limits: []) }
+    func recover(into sink: any RecoverySink) {}
+    func register(_ limits: [StoredLimit]) {}
+    func append(_ batch: UnsafeRawBufferPointer, sequence: UInt64) {}
+    func flush() {}
+    func beginCheckpoint(after sequence: UInt64) {}
+    func save(_ piece: CheckpointPiece) -> Bool { true }
+}
+
+/// Clocks that stand where the log is.
+final class ReplayClocks: SystemClocks {
+    private let milliseconds = Atomic<Int64>(0)
+
+    let boot: UInt64 = 1
+
+    /// - Parameter time: milliseconds since 1970; the clocks do not go back.
+    func advance(to time: Int64) {
+        milliseconds.store(max(time, milliseconds.load(ordering: .relaxed)), ordering: .relaxed)
+    }
+
+    func read() -> ClockReading {
+        let now = milliseconds.load(ordering: .relaxed)
+        return ClockReading(sinceBoot: now, wall: now)
+    }
+}
