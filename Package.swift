@@ -22,7 +22,6 @@ let package = Package(
         .package(url: "https://github.com/HdrHistogram/hdrhistogram-swift", from: "0.2.0"),
         .package(url: "https://github.com/hummingbird-project/hummingbird", from: "2.28.0"),
         .package(url: "https://github.com/jpsim/Yams", from: "6.2.0"),
-        .package(url: "https://github.com/swift-server/async-http-client", from: "1.30.0"),
         .package(url: "https://github.com/swift-server/swift-service-lifecycle", from: "2.13.0"),
     ],
     targets: [
@@ -62,7 +61,6 @@ let package = Package(
             name: "Service",
             dependencies: [
                 "Filter", "Limits", "MailSyntax", "Patterns", "Rules", "Storage", "Wire",
-                .product(name: "AsyncHTTPClient", package: "async-http-client"),
                 .product(name: "Hummingbird", package: "hummingbird"),
                 .product(name: "HummingbirdCore", package: "hummingbird"),
                 .product(name: "Logging", package: "swift-log"),
@@ -82,7 +80,11 @@ let package = Package(
             ],
             swiftSettings: strict),
         .target(
-            name: "Advisor", dependencies: ["Filter", "Limits", "Patterns", "Service", "Wire"], swiftSettings: strict),
+            name: "Advisor",
+            dependencies: [
+                "Filter", "Limits", "Patterns", "Service", "Wire", .product(name: "NIOCore", package: "swift-nio"),
+            ],
+            swiftSettings: strict),
         .executableTarget(
             name: "weir",
             dependencies: [

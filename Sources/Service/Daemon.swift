@@ -35,7 +35,8 @@ package actor Daemon {
         log.onTrouble { alerts.raise(trouble: $0, $1) }
         self.alerts = alerts
         host = LedgerHost(
-            configuration: configuration, eventLoop: eventLoop, clocks: MachineClocks(), log: log, alerts: alerts)
+            configuration: configuration, eventLoop: eventLoop, clocks: MachineClocks(), log: log, alerts: alerts,
+            probes: ProbeBoard())
         policy = PolicyListener(configuration: configuration, host: host, log: log)
         content = ContentService(configuration, rules: rules, host: host, log: log)
         admin = AdminListener(host: host, policy: policy, content: content, log: log)

@@ -2,6 +2,7 @@
 import Advisor
 import ArgumentParser
 import Foundation
+import LoadGenerator
 import NIOCore
 import NIOPosix
 import Service
@@ -16,8 +17,9 @@ struct DoctorCommand: AsyncParsableCommand {
 
               weir doctor
               weir doctor --postfix /etc/postfix-out --json
+              weir doctor --try
 
-            Exit status: 0 nothing was found but notes, 1 faults or warnings, 69 postconf cannot be asked, 78 the configuration has faults.
+            Exit status: 0 nothing was found but notes, 1 faults or warnings, 69 postconf, smtpd or the service cannot be asked, 78 the configuration has faults.
             """)
 
     @OptionGroup var options: ConfigurationOptions
@@ -28,8 +30,21 @@ struct DoctorCommand: AsyncParsableCommand {
     @Flag(name: .customLong("no-service"), help: "Do not try whether the service answers.")
     var skipsService = false
 
+    @Flag(name: .customLong("try"), help: "Instead, send one probe mail through the running Postfix and Weir, and say where it came by.")
+    var tries = false
+
+    @Option(help: ArgumentHelp("Where smtpd listens, for --try; on this machine.", valueName: "target"))
+    var smtp = LoadTarget.inet(host: "127.0.0.1", port: 25)
+
+    @Option(help: ArgumentHelp("Whom the probe is to, for --try (default: postmaster at Postfix's myhostname).", valueName: "address"))
+    var to: String?
+
     @Flag(help: "Print JSON.")
     var json = false
+
+    func validate() throws {
+        guard to.map({ $0.wholeMatch(of: /[!#-;=?-~]+/) != nil }) ?? true else { throw ValidationError("--to is an address") }
+    }
 
     /// An instance of Postfix, and what was found there.
     private struct Report: Encodable {
@@ -39,6 +54,7 @@ struct DoctorCommand: AsyncParsableCommand {
 
     func run() async throws {
         let configuration = try options.read().configuration
+        if tries { return try await run(trialOf: configuration) }
         var reports: [Report] = []
         do {
             let setup = try Postconf.setup(directory: postfix)
@@ -49,8 +65,7 @@ struct DoctorCommand: AsyncParsableCommand {
                 }
             }
         } catch let failure as Postconf.Failure {
-            StandardError.write("weir doctor: \(failure)\n")
-            throw ExitCode(69)
+            throw Self.unavailable("\(failure)")
         }
         if !skipsService { reports.append(Report(instance: "weir serve", findings: await Self.trying(configuration))) }
         if json {
@@ -62,6 +77,27 @@ struct DoctorCommand: AsyncParsableCommand {
         }
         let isWell = reports.allSatisfy { $0.findings.allSatisfy { $0.severity == .note } }
         throw ExitCode(isWell ? 0 : 1)
+    }
+
+    private func run(trialOf configuration: Configuration) async throws {
+        do {
+            let setup = try Postconf.setup(directory: postfix)
+            let trial = DoctorTrial(configuration: configuration, setup: setup, target: smtp, recipient: to)
+            let report = try await trial.run()
+            if json { try Admin.printJSON(report) } else { print(DoctorTrial.text(report)) }
+            if !report.isWell { throw ExitCode(1) }
+        } catch let failure as Postconf.Failure {
+            throw Self.unavailable("\(failure)")
+        } catch let failure as ProbeMail.Failure {
+            throw Self.unavailable("\(failure)")
+        } catch let failure as AdminClient.Failure {
+            throw Self.unavailable("\(failure)")
+        }
+    }
+
+    private static func unavailable(_ reason: String) -> ExitCode {
+        StandardError.write("weir doctor: \(reason)\n")
+        return ExitCode(69)
     }
 
     private func report(_ setup: PostfixSetup, _ configuration: Configuration, directory: String?) -> Report {

@@ -9,7 +9,7 @@ struct ReplayCommand: ParsableCommand {
         commandName: "replay",
         abstract: "Run the limits of a configuration over yesterday's mail.",
         discussion: """
-            Reads Postfix's logs, plain or packed by gzip, rotated ones in any order, or the output of journalctl -o export, and says who would have \
+            Reads what log.capture of weir.yaml has kept, or Postfix's logs, plain or packed by gzip, rotated ones in any order, or the output of journalctl -o export, and says who would have \
             been refused when and why, how much the keys of each limit used, and which numbers would have caught the outliers and nobody else. \
             Nothing is written, and no service is asked.
 
@@ -34,7 +34,7 @@ struct ReplayCommand: ParsableCommand {
         let configuration = try options.read().configuration
         let report: ReplayReport
         do {
-            report = try Replay(configuration).run(logs)
+            report = try Replay(configuration, over: logs).run()
         } catch {
             StandardError.write("weir replay: \(error)\n")
             throw ExitCode(EX_NOINPUT)
@@ -67,7 +67,7 @@ struct ReplayCommand: ParsableCommand {
     }
 
     private static func logLines(_ log: LogFigures) -> [String] {
-        var lines = ["\(log.messages) messages to \(log.recipients) recipients in \(log.lines) lines"]
+        var lines = ["\(log.requests > 0 ? "\(log.requests) requests and " : "")\(log.messages) messages to \(log.recipients) recipients in \(log.lines) lines"]
         if let first = log.first, let last = log.last { lines[0] += ", \(time(first)) to \(time(last))" }
         let skipped = [
             (log.linesWithoutTime, "lines whose time can't be read"), (log.linesOutOfOrder, "lines earlier than one before them"),

@@ -74,7 +74,7 @@ class Ledger(unittest.TestCase):
         self.count(service, 100)
         sent += 100
         self.assertUsed(service, sent)
-        self.assertEqual(service.log().count("can't be kept"), 1, service.log())
+        self.assertEqual(service.log().count("error: the ledger can't be kept"), 1, service.log())
         disk.clear()
         service.wait_logged("kept again")
         self.count(service, 5)

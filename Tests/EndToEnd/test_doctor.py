@@ -10,7 +10,8 @@ import subprocess
 import tempfile
 import unittest
 
-from filtering import FilterService
+from filtering import filtered_postfix
+from milter import milter_postfix
 from postfix import MASTER, PrivatePostfix, SMTP, SMTPSink, free_port, run
 from weir import ROOT, WeirService, weir
 
@@ -247,6 +248,71 @@ class Live(unittest.TestCase):
             result = weir(*at, "--postfix", "/nonexistent", check=False)
             self.assertEqual(result.returncode, 69)
             self.assertIn("/nonexistent", result.stderr)
+
+
+class Trial(unittest.TestCase):
+    def trial(self, postfix, service, *arguments):
+        result = weir("doctor", "--try", "--postfix", postfix.etc, "--config", service.config_file, "--smtp", f"inet:127.0.0.1:{postfix.port}",
+                      "--to", "postmaster@example.com", "--json", *arguments, check=False)
+        self.assertIn(result.returncode, (0, 1), result.stderr)
+        report = json.loads(result.stdout)
+        self.assertEqual(postfix.queue(), [])
+        return result.returncode, report
+
+    def test_policy_alone(self):
+        """Refused by a limit that has no room, and yet followed; charged to nobody, and given up before DATA."""
+        limits = [{"name": "per-client", "key": ["client_address"], "rates": ["2/1h"]}]
+        with WeirService(limits=limits) as service, SMTPSink() as sink:
+            policy = f"check_policy_service inet:127.0.0.1:{service.port}"
+            with PrivatePostfix(relay=sink.port, main={"smtpd_recipient_restrictions": f"{policy}, permit_mynetworks, reject"}) as postfix:
+                for _ in range(3):
+                    status, report = self.trial(postfix, service)
+                    self.assertEqual((status, report["missing"], report["mayBeDelivered"]), (0, [], False))
+                    self.assertEqual([(one["stage"], one["place"], one["outcome"]) for one in report["sightings"]], [("policy", "policy server, RCPT", "DUNNO")])
+                self.assertEqual(service.used("127.0.0.1", "per-client") or 0, 0)
+                self.assertEqual(sink.messages(), [])
+
+    def test_filter_and_policy(self):
+        with SMTPSink() as sink, filtered_postfix(sink.port, limits=[{"name": "per-sender", "key": ["sender"], "rates": ["9/1h"]}]) as (postfix, service):
+            postfix.parameters["smtpd_recipient_restrictions"] = f"check_policy_service inet:127.0.0.1:{service.port}, permit_mynetworks, reject"
+            postfix.write()
+            postfix.reload()
+            status, report = self.trial(postfix, service)
+            self.assertEqual(status, 0, report)
+            self.assertEqual([one["stage"] for one in report["sightings"]], ["policy", "filter"])
+            self.assertEqual(report["sightings"][1]["outcome"], "passed")
+            self.assertTrue(all(one["text"][0] in "23" for one in report["replies"]))
+            # Where the policy server is not asked, that is said; the probe is gone all the same.
+            postfix.parameters["smtpd_recipient_restrictions"] = "permit_mynetworks, reject"
+            postfix.write()
+            postfix.reload()
+            status, report = self.trial(postfix, service)
+            self.assertEqual((status, report["missing"]), (1, ["policy"]))
+            self.assertEqual(sink.messages(), [])
+
+    def test_milter(self):
+        with SMTPSink() as sink, milter_postfix(sink.port, header="/^X-Never:/ REJECT\n") as (postfix, service):
+            status, report = self.trial(postfix, service)
+            self.assertEqual((status, report["missing"]), (0, []), report)
+            self.assertEqual(report["sightings"][-1]["place"], "milter, end of message")
+            self.assertEqual(sink.messages(), [])
+            # Other mail is not touched by a probe that is under way, nor by one that claims to be.
+            with SMTP(postfix.port) as client:
+                client.mail("weir-probe-x@example.org", ["b@example.com"], "X-Weir-Probe: x\nSubject: kept\n\n")
+            postfix.wait_drained()
+            self.assertEqual(len(sink.messages()), 1)
+
+    def test_who_can_not_be_asked(self):
+        with WeirService(limits=LIMITS) as service, PrivatePostfix() as postfix:
+            at = ("doctor", "--try", "--postfix", postfix.etc, "--config", service.config_file)
+            result = weir(*at, "--smtp", f"inet:127.0.0.1:{free_port()}", check=False)
+            self.assertEqual(result.returncode, 69)
+            self.assertIn("Connection refused", result.stderr)
+            self.assertEqual(weir(*at, "--smtp", "inet:192.0.2.1:25", check=False).returncode, 64)
+            self.assertEqual(weir(*at, "--to", "a b", check=False).returncode, 64)
+            service.stop()
+            result = weir(*at, "--smtp", f"inet:127.0.0.1:{postfix.port}", check=False)
+            self.assertEqual(result.returncode, 69)
 
 
 POSTFWD = r"""

@@ -111,6 +111,43 @@ class OfRealPostfix(Replay):
             self.assertEqual(self.used(self.replay(second, first), "recipients"), live["recipients"])
 
 
+class OfACapture(Replay):
+    def test_the_same_as_live(self):
+        """All attributes, refusals included; what the milter of another service would leave out is counted."""
+        limits = [
+            {"name": "to", "key": ["recipient_domain"], "rates": ["6/1h"], "over": "REJECT no"},
+            {"name": "helo", "key": ["helo_name"], "count": "messages", "rates": ["100/1h"]},
+            {"name": "size", "key": ["sender"], "count": "bytes", "rates": ["1G/1h"]}]
+        capture = self.directory / "capture"
+        with WeirService(limits=limits, log={"capture": str(capture)}) as service:
+            for number in range(10):
+                with service.client() as client:
+                    instance = f"1.{number}"
+                    answers = [client.ask(instance=instance, recipient=f"r{turn}@example{number % 2}.org", helo_name=f"h{number % 3}") for turn in range(2)]
+                    if "DUNNO" in answers:
+                        client.ask(instance=instance, protocol_state="END-OF-MESSAGE", recipient="", recipient_count=str(answers.count("DUNNO")), size="500", helo_name=f"h{number % 3}")
+            live = {limit["name"]: service.used_by_all(limit["name"]) for limit in limits}
+            refused = service.log().count(": refuse: ")
+            service.stop()
+        self.assertEqual(capture.stat().st_mode & 0o777, 0o600)
+        report = self.replay(capture, limits=limits)
+        self.assertEqual(report["limits_left_out"], [])
+        self.assertEqual(report["limits"][0]["refused"], refused)
+        self.assertEqual(refused, 8)
+        self.assertEqual(live["to"], {"example0.org": 6, "example1.org": 6})
+        self.assertEqual(self.used(report, "to"), {"example0.org": 10, "example1.org": 10})
+        self.assertEqual(self.used(report, "size"), live["size"])
+
+    def test_a_disk_that_takes_nothing(self):
+        with WeirService(limits=LIMITS, log={"capture": "/dev/full"}) as service:
+            self.assertEqual([service.ask(sender="a@example.org") for _ in range(3)], ["DUNNO"] * 3)
+            service.wait_logged("can't write to /dev/full: No space left on device")
+            service.configure(log={})
+            service.reload()
+            service.wait_logged("reloaded:")
+            self.assertEqual(service.ask(sender="a@example.org"), "DUNNO")
+
+
 class Figures(Replay):
     def test_who_would_have_been_refused_and_when(self):
         start = 1_790_000_000

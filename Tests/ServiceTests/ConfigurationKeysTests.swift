@@ -94,7 +94,7 @@ func read(_ yaml: String) -> Result<ConfigurationReader.Outcome, ConfigurationFa
             ledger: { store: "sqlite:/ledger", durability: relaxed, most_keys: 1013 }
             on_failure: defer
             give_back_dropped: true
-            log: { to: syslog, decisions: true, summary_interval: 14m }
+            log: { to: syslog, decisions: true, summary_interval: 14m, capture: /capture }
             alerts: { tiers: [over], webhook: "https://example.org/x", command: /bin/sh, mail: [root], sendmail: /bin/true, interval: 20s, repeat: 21s }
             keys: { ipv4_prefix: 15, ipv6_prefix: 16, recipient_delimiter: "+-", default_domain: Example.ORG }
             restriction_classes: [greylist]

@@ -63,7 +63,7 @@ import Testing
         let filter = FilterListener(
             .init(listen: .unix(path: own, mode: 0o600, group: nil), nextHop: .unix(path: hop, mode: 0o600, group: nil)),
             mostConnections: 10, bounds: ContentBounds(directory: directory.path, mostMemory: 1 << 20, mostSpool: 1 << 20),
-            group: group, threads: threads, timeouts: timeouts, rules: { rules }, log: log)
+            group: group, threads: threads, timeouts: timeouts, probes: ProbeBoard(), rules: { rules }, log: log)
         var inherited: [String: Int32] = [:]
         try await filter.listen(inherited: &inherited)
         // Blocking calls, on a thread of their own.

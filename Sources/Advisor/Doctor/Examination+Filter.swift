@@ -28,6 +28,8 @@ extension Examination {
         }
     }
 
+    var handsToFilter: Bool { configuration.listen.filter.contains { !users(of: $0).isEmpty } }
+
     /// `[127.0.0.1]:10025`, as a next hop is written.
     private static func nextHopText(_ endpoint: Configuration.Endpoint) -> String {
         switch endpoint {

@@ -36,6 +36,10 @@ extension Examination {
         }
     }
 
+    var showsToMilter: Bool {
+        entrances.contains { !references("smtpd_milters", in: $0).isEmpty && !isSwitchedOff($0) }
+    }
+
     /// Whether the milter charges what comes in by this service.
     func milterCounts(_ service: PostfixSetup.Service) -> Bool {
         configuration.milter.limits && !references("smtpd_milters", in: service).isEmpty && !isSwitchedOff(service)

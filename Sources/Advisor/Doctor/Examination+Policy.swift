@@ -22,6 +22,10 @@ extension Examination {
         for service in reinjections { examineReinjection(service) }
     }
 
+    var asksPolicy: Bool {
+        entrances.contains { service in (Self.recipientLists + Self.settlingLists).contains { asks($0, in: service) } }
+    }
+
     // MARK: Lists
 
     /// The elements of a list as they are written, each with what it stands for.

@@ -29,6 +29,18 @@ package struct Examination {
         }.map(\.element)
     }
 
+    /// The stages to which this instance hands its mail, in the order in which it comes by.
+    package static func stages(in setup: PostfixSetup, configuration: Configuration) -> [AdminMessages.ProbeStage] {
+        let examination = Examination(setup, configuration, nil)
+        return AdminMessages.ProbeStage.allCases.filter { stage in
+            switch stage {
+            case .policy: examination.asksPolicy
+            case .milter: examination.showsToMilter
+            case .filter: examination.handsToFilter
+            }
+        }
+    }
+
     private init(_ setup: PostfixSetup, _ configuration: Configuration, _ directory: String?) {
         self.setup = setup
         self.configuration = configuration

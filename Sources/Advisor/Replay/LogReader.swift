@@ -28,6 +28,8 @@ package struct LogFigures: Codable, Sendable, Equatable {
     package internal(set) var linesOutOfOrder = 0
     package internal(set) var messages = 0
     package internal(set) var recipients = 0
+    /// Policy requests of a capture.
+    package internal(set) var requests = 0
     /// Messages of sendmail(1), about which no policy server is asked.
     package internal(set) var localMessages = 0
     /// Messages that came back from a content filter.
@@ -48,12 +50,17 @@ final class LogReader {
     /// Of messages of sendmail(1), or from a content filter.
     private var others: Set<[UInt8]> = []
     private let take: (LoggedMessage) -> Void
+    private let takeRequest: ([UInt8], Int64) -> Void
 
     /// Messages whose queue manager's line is outstanding; beyond, the oldest are forgotten.
     private static let mostOpen = 200_000
 
-    init(take: @escaping (LoggedMessage) -> Void) {
+    /// - Parameters:
+    ///   - take: of a log: each message that was accepted.
+    ///   - takeRequest: of a capture: each policy request, and when it came, in milliseconds since 1970.
+    init(take: @escaping (LoggedMessage) -> Void, takeRequest: @escaping ([UInt8], Int64) -> Void) {
         self.take = take
+        self.takeRequest = takeRequest
     }
 
     /// Reads files in the order of their first lines.
@@ -64,10 +71,19 @@ final class LogReader {
             let file = try LogFile(path: path)
             var time = LogTime(year: Self.year(of: path))
             var journal: JournalExport?
+            var capture: CapturedRequest?
             do {
                 try file.forEachLine { line in
                     if journal == nil, line.starts(with: JournalExport.mark) { journal = JournalExport() }
-                    if journal != nil {
+                    if capture == nil, journal == nil, CapturedRequest.time(line) != nil { capture = CapturedRequest() }
+                    if capture != nil {
+                        figures.lines += 1
+                        capture?.take(line) { request, time in
+                            note(time)
+                            figures.requests += 1
+                            takeRequest(request, time)
+                        }
+                    } else if journal != nil {
                         journal?.take(line) { time, tag, text in
                             figures.lines += 1
                             read(text, of: tag, at: time)
@@ -86,6 +102,15 @@ final class LogReader {
             }
             if file.longLines > 0 { figures.faults.append("\(path): \(file.longLines) lines were too long and were passed over") }
         }
+    }
+
+    /// Whether a file is what log.capture has kept; standard input is always a log.
+    static func isCapture(_ path: String) throws(LogFile.Failure) -> Bool {
+        guard path != "-" else { return false }
+        let file = try LogFile(path: path)
+        var isCapture: Bool?
+        try? file.forEachLine(upTo: 1) { line in isCapture = isCapture ?? (CapturedRequest.time(line) != nil) }
+        return isCapture ?? false
     }
 
     /// A log's last line was written when the file was: where that is earlier in the year than the first line, a year has ended.
@@ -110,7 +135,7 @@ final class LogReader {
         var time = LogTime(year: year)
         var first: Int64?
         try? file.forEachLine(upTo: 1000) { line in
-            if first == nil { first = time.read(line)?.milliseconds ?? JournalExport.time(line) }
+            if first == nil { first = time.read(line)?.milliseconds ?? JournalExport.time(line) ?? CapturedRequest.time(line) }
         }
         return first
     }
@@ -257,6 +282,35 @@ final class LogReader {
                 if memcmp(text.baseAddress! + start, word.baseAddress!, word.count) == 0 { return start..<start + word.count }
             }
             return nil
+        }
+    }
+}
+
+/// Requests as `log.capture` keeps them.
+struct CapturedRequest {
+    private static let mark = Array("time=".utf8)
+    private static let longest = 65_536
+
+    private var time: Int64?
+    private var request: [UInt8] = []
+
+    /// Milliseconds, of `time=1790000000.123456`.
+    static func time(_ line: UnsafeRawBufferPointer) -> Int64? {
+        guard line.count >= mark.count + 12, line.starts(with: mark), let dot = line.firstIndex(of: UInt8(ascii: ".")),
+            let seconds = Int64(String(decoding: line[mark.count..<dot], as: UTF8.self)), 0..<1 << 40 ~= seconds,
+            let microseconds = Int64(String(decoding: line[(dot + 1)...], as: UTF8.self))
+        else { return nil }
+        return seconds * 1000 + microseconds / 1000
+    }
+
+    mutating func take(_ line: UnsafeRawBufferPointer, _ body: ([UInt8], Int64) -> Void) {
+        if request.isEmpty || time == nil, let found = Self.time(line) {
+            time = found
+        } else if !line.isEmpty {
+            if request.count + line.count < Self.longest { request += Array(line) + [0x0a] }
+        } else {
+            if let time, !request.isEmpty { body(request + [0x0a], time) }
+            (time, request) = (nil, [])
         }
     }
 }

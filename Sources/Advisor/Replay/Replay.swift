@@ -17,6 +17,9 @@ package final class Replay {
     private let leftOut: [String]
     private var text: [UInt8] = []
     private var instance = 0
+    /// Recipients of the transactions of a capture, by what names them.
+    private var followed: [[UInt8]: Int] = [:]
+    private static let mostFollowed = 100_000
 
     /// What a log does not tell; a limit that asks for it can't be replayed.
     private static let told: Set<String> = [
@@ -24,9 +27,15 @@ package final class Replay {
         "policy_context", "protocol_state", "instance", "queue_id", "protocol_name", "request",
     ]
 
-    package init(_ configuration: Configuration) throws {
+    private let paths: [String]
+
+    /// - Parameter paths: of logs or captures, in any order.
+    /// - Throws: where a file can't be read at all.
+    package init(_ configuration: Configuration, over paths: [String]) throws {
+        self.paths = paths
+        let isCapture = try paths.contains(where: LogReader.isCapture)
         let isTold = { (limit: Limit) in
-            (limit.key.parts.map(\.name) + limit.conditions.map(\.part.name)).allSatisfy(Self.told.contains)
+            isCapture || (limit.key.parts.map(\.name) + limit.conditions.map(\.part.name)).allSatisfy(Self.told.contains)
         }
         let limits = configuration.limits.filter(isTold)
         leftOut = configuration.limits.filter { !isTold($0) }.map(\.name)
@@ -39,11 +48,11 @@ package final class Replay {
         ledger.observer = refusals
     }
 
-    /// Reads logs, and tells what the limits made of them.
+    /// Reads all, and tells what the limits made of it.
     ///
     /// - Throws: where a file can't be read at all.
-    package func run(_ paths: [String]) throws -> ReplayReport {
-        let reader = LogReader { [self] in take($0) }
+    package func run() throws -> ReplayReport {
+        let reader = LogReader(take: { [self] in take($0) }, takeRequest: { [self] in take(request: $0, at: $1) })
         try reader.read(paths)
         let limits = zip(ledger.limits, courses).map { state, course in
             LimitReplay(course, refusals: refusals.of(limit: state.limit.name))
@@ -77,11 +86,51 @@ package final class Replay {
         return passes
     }
 
+    /// Of a capture: everything is there that Postfix said.
+    private func take(request: [UInt8], at time: Int64) {
+        clocks.advance(to: time)
+        ledger.beginTick()
+        instance += 1
+        request.withUnsafeBytes { bytes in
+            var searched = 0
+            guard (try? parser.parse(bytes, searched: &searched, ranges: &ranges)) != nil else { return }
+            ranges.withUnsafeBufferPointer { ranges in
+                let attributes = Attributes(bytes: bytes, ranges: ranges)
+                ledger.prepare(attributes)
+                ledger.fetch()
+                _ = ledger.decide(attributes)
+                ledger.discardBatch()
+                follow(attributes, at: time)
+            }
+        }
+        if instance % 64 == 0 { _ = ledger.maintain(slots: 256) }
+    }
+
+    /// What a transaction adds by this request, as if nothing had been refused.
+    private func follow(_ request: Attributes, at time: Int64) {
+        let key = Array(request.instance) + Array(request.clientAddress)
+        let state = ProtocolState(request.protocolState)
+        if followed.count > Self.mostFollowed { followed = [:] }
+        let before = followed[key]
+        var recipients = 0
+        switch state {
+        case .rcpt: recipients = 1
+        case .data, .endOfMessage: if before == nil { recipients = max(1, Int(request.recipientCount)) }
+        default: return
+        }
+        followed[key] = (before ?? 0) + recipients
+        for course in courses {
+            course.take(
+                request, recipients: recipients, messages: before == nil ? 1 : 0, size: state == .endOfMessage ? Int(request.size) : 0,
+                at: ledger.now, wall: time)
+        }
+    }
+
     private func follow(_ message: LoggedMessage) {
         let now = ledger.now
         withRequest(message, "END-OF-MESSAGE", recipient: nil, count: message.recipients) { request in
             for course in courses {
-                course.take(request, recipients: message.recipients, size: message.size, at: now, wall: message.time)
+                course.take(request, recipients: message.recipients, messages: 1, size: message.size, at: now, wall: message.time)
             }
         }
     }

@@ -28,15 +28,16 @@ final class UsageCourse {
         self.limit = limit
     }
 
-    func take(_ request: Attributes, recipients: Int, size: Int, at time: LedgerTime, wall: Int64) {
+    func take(_ request: Attributes, recipients: Int, messages: Int, size: Int, at time: LedgerTime, wall: Int64) {
         guard limit.conditions.allSatisfy({ $0.holds(request, scratch: scratch, value: &key) }), limit.key.build(request, into: &key)
         else { return }
         let amount: UInt64 =
             switch limit.count {
             case .recipients: UInt64(recipients)
             case .bytes: UInt64(size)
-            case .messages, .connections: 1
+            case .messages, .connections: UInt64(messages)
             }
+        guard amount > 0 else { return }
         counted += amount
         let peaks: Peaks
         if let known = keys[key] {

@@ -50,6 +50,22 @@ package struct AdminClient: Sendable {
         try await ask(.POST, "/limits/key", [:], body: try JSONEncoder().encode(message))
     }
 
+    /// A probe that goes as far as `last`; its token.
+    package func beginProbe(upTo last: AdminMessages.ProbeStage) async throws -> String {
+        let probe: AdminMessages.Probe = try await ask(
+            .POST, "/probe", [:], body: try JSONEncoder().encode(AdminMessages.Probe(last: last, token: nil)))
+        return probe.token ?? ""
+    }
+
+    package func sightings(ofProbe token: String) async throws -> [AdminMessages.ProbeSighting] {
+        try await ask(.GET, "/probe", ["token": token])
+    }
+
+    /// - Returns: all its sightings.
+    package func endProbe(_ token: String) async throws -> [AdminMessages.ProbeSighting] {
+        try await ask(.DELETE, "/probe", ["token": token])
+    }
+
     private func ask<T: Decodable>(
         _ method: HTTPMethod, _ path: String, _ query: [String: String?], body: Data = Data()
     ) async throws -> T {

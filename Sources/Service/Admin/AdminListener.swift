@@ -126,6 +126,21 @@ final class AdminListener: Sendable {
             return try Self.json(
                 try await host.standings(ofKey: key, limit: request.uri.queryParameters.get("limit")))
         }
+        router.post("probe") { [host] request, _ in
+            let body = try await request.body.collect(upTo: Self.largestBody)
+            guard let last = try? JSONDecoder().decode(AdminMessages.Probe.self, from: Data(body.readableBytesView)).last else {
+                return try Self.failure("the body names no last stage")
+            }
+            return try Self.json(AdminMessages.Probe(last: last, token: host.probes.begin(upTo: last)))
+        }
+        router.get("probe") { [host] request, _ in
+            try Self.json(host.probes.sightings(of: request.uri.queryParameters.get("token") ?? ""))
+        }
+        router.delete("probe") { [host] request, _ in
+            let token = request.uri.queryParameters.get("token") ?? ""
+            defer { host.probes.end(token) }
+            return try Self.json(host.probes.sightings(of: token))
+        }
         router.post("limits/key") { [self] request, context in
             let body = try await request.body.collect(upTo: Self.largestBody)
             guard let message = try? JSONDecoder().decode(AdminMessages.Intervention.self, from: Data(body.readableBytesView)) else {

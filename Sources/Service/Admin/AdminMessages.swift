@@ -142,6 +142,32 @@ package enum AdminMessages {
         package var audit: [AuditEntry]
     }
 
+    /// Holds the token of a probe mail.
+    package static let probeHeader = "X-Weir-Probe"
+
+    /// In the order in which mail comes by.
+    package enum ProbeStage: String, Codable, Sendable, CaseIterable {
+        case policy, milter, filter
+    }
+
+    /// A probe mail was seen.
+    package struct ProbeSighting: Codable, Equatable, Sendable {
+        package var stage: ProbeStage
+        /// `RCPT`, or the filter's address.
+        package var place: String
+        /// Since the probe was asked for.
+        package var milliseconds: Double
+        /// What became of it there.
+        package var outcome: String
+    }
+
+    /// Asks for a probe, and names it.
+    package struct Probe: Codable, Equatable, Sendable {
+        /// The last stage that it is to reach, which takes it away.
+        package var last: ProbeStage?
+        package var token: String?
+    }
+
     package struct Failure: Codable, Equatable, Sendable {
         package var error: String
     }

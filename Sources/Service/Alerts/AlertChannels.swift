@@ -1,32 +1,40 @@
 // SPDX-License-Identifier: Apache-2.0
-internal import AsyncHTTPClient
 internal import Foundation
-internal import NIOCore
-internal import NIOHTTP1
 
 /// Why a channel did not take a notice.
 struct AlertFailure: Error, CustomStringConvertible {
     let description: String
 }
 
-/// Posts the notice as JSON.
+/// Posts the notice as JSON, by curl(1).
 struct Webhook: AlertChannel {
-    /// Never logged: it often holds a secret.
+    static let program = "/usr/bin/curl"
+
+    /// Never logged, and no argument: it often holds a secret.
     let url: String
 
     var name: String { "alerts.webhook" }
 
-    private static let timeout: TimeAmount = .seconds(10)
+    private static let seconds = 10
+    /// What curl's exit statuses mean.
+    private static let reasons: [Int32: String] = [
+        6: "its name can't be resolved", 7: "nobody answers there", 22: "it answers with an error", 28: "no answer within \(seconds) s",
+        35: "TLS fails", 52: "it closes without an answer", 56: "the connection was lost", 60: "its certificate is not trusted",
+    ]
 
     func send(_ notice: AlertNotice) async throws {
-        var request = HTTPClientRequest(url: url)
-        request.method = .POST
-        request.headers.add(name: "Content-Type", value: "application/json")
-        request.headers.add(name: "User-Agent", value: "weir/\(WeirVersion.current)")
-        request.body = .bytes(ByteBuffer(bytes: try notice.json))
-        let response = try await HTTPClient.shared.execute(request, timeout: Self.timeout)
-        guard (200..<300).contains(response.status.code) else {
-            throw AlertFailure(description: "it answers \(response.status.code)")
+        let options = [
+            ("url", url), ("data-binary", String(decoding: try notice.json, as: UTF8.self)), ("header", "Content-Type: application/json"),
+            ("user-agent", "weir/\(WeirVersion.current)"), ("max-time", "\(Self.seconds)"), ("proto", "=http,https"), ("output", "/dev/null"),
+        ]
+        let lines = options.map { name, value in
+            "\(name) = \"\(value.replacing("\\", with: "\\\\").replacing("\"", with: "\\\""))\"\n"
+        }
+        do {
+            try await ChildProcess.run(
+                [Self.program, "--silent", "--fail", "--globoff", "--config", "-"], input: Array(lines.joined().utf8))
+        } catch let exit as ChildProcess.BadExit {
+            throw AlertFailure(description: Self.reasons[exit.status] ?? exit.description)
         }
     }
 }

@@ -4,6 +4,14 @@ internal import Glibc
 
 /// A program that gets some text on its standard input, and has half a minute to be done.
 enum ChildProcess {
+    /// It ended with another status than 0.
+    struct BadExit: Error, CustomStringConvertible {
+        let program: String
+        let status: Int32
+
+        var description: String { "\(program) ended with \(status)" }
+    }
+
     private static let timeout: Duration = .seconds(30)
     private static let environment = ["PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C.UTF-8"]
     private static let queue = DispatchQueue(label: "weir.child", attributes: .concurrent)
@@ -11,7 +19,7 @@ enum ChildProcess {
     /// What it prints goes to this process's standard error.
     ///
     /// - Parameter words: its path and arguments; no shell looks at them.
-    /// - Throws: `AlertFailure` where it could not be run, ended with another status than 0, or had to be killed.
+    /// - Throws: `BadExit`, or `AlertFailure` where it could not be run, or had to be killed.
     static func run(_ words: [String], input: [UInt8]) async throws {
         try await withCheckedThrowingContinuation { continuation in
             queue.async { continuation.resume(with: Result { try runAndWait(words, input: input) }) }
@@ -93,7 +101,7 @@ enum ChildProcess {
         }
         // As WIFEXITED and WEXITSTATUS of waitpid(2) do.
         guard status & 0x7f == 0 else { throw AlertFailure(description: "\(words[0]) ended on signal \(status & 0x7f)") }
-        guard status >> 8 & 0xff == 0 else { throw AlertFailure(description: "\(words[0]) ended with \(status >> 8 & 0xff)") }
+        guard status >> 8 & 0xff == 0 else { throw BadExit(program: words[0], status: status >> 8 & 0xff) }
     }
 
     private static func failure(_ words: [String], _ code: Int32) -> AlertFailure {

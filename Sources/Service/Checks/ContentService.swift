@@ -30,7 +30,7 @@ package final class ContentService: Sendable {
         filters = configuration.listen.filter.map { [group, threads] settings in
             FilterListener(
                 settings, mostConnections: filter.connections, bounds: bounds, group: group, threads: threads,
-                rules: { inUse.current }, log: log)
+                probes: host.probes, rules: { inUse.current }, log: log)
         }
         milter =
             configuration.listen.milter.isEmpty

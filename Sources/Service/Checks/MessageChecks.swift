@@ -9,6 +9,7 @@ final class MessageChecks {
     /// Those that hold now; asked at each message.
     let rules: @Sendable () -> ContentRules
     let counters: MessageCounters
+    let probes: ProbeBoard
     private let eventLoop: any EventLoop
     private let bounds: ContentBounds
     private let threads: NIOThreadPool
@@ -16,10 +17,11 @@ final class MessageChecks {
     private var inUse: (checks: ContentChecks, matcher: Matcher)?
 
     init(
-        eventLoop: any EventLoop, bounds: ContentBounds, threads: NIOThreadPool, counters: MessageCounters,
+        eventLoop: any EventLoop, bounds: ContentBounds, threads: NIOThreadPool, counters: MessageCounters, probes: ProbeBoard,
         rules: @escaping @Sendable () -> ContentRules, log: EventLog
     ) {
         self.counters = counters
+        self.probes = probes
         self.eventLoop = eventLoop
         self.bounds = bounds
         self.threads = threads

@@ -144,6 +144,8 @@ package struct Configuration: Sendable {
         package var decisions = false
         /// Seconds between summary lines of peaks (anvil's `anvil_status_update_time`).
         package var summaryInterval: Int64 = 600
+        /// Where policy requests are kept, for `weir replay`.
+        package var capture: String?
 
         package init() {}
     }

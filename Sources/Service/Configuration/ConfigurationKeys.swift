@@ -57,6 +57,8 @@ package enum ConfigurationKeys {
                 "Log a line for every decision, not only for refusals and warnings."),
             .init("log.summary_interval", \.log.summaryInterval, .duration(10_000...86_400_000, unit: 1000), in: defaults,
                 "How often the highest rate of each limit is logged, as anvil(8) does."),
+            .init("log.capture", \.log.capture, .optional(.path), .isNothing(example: "/var/lib/weir/capture"),
+                "A file to which all requests of policy clients are appended, for weir replay; it grows for as long as this is set."),
             .init("alerts.tiers", \.alerts.tiers, .list(of: .word), in: defaults,
                 "What is told at once: warn is a key near a limit, over one that is refused, block one that is blocked, trouble what is wrong with Weir, a next hop or a rule."),
             .init("alerts.webhook", \.alerts.webhook, .optional(.url), .isNothing(example: "\"https://alerts.example.org/weir\""),

@@ -40,7 +40,10 @@ package enum ConfigurationReader {
             if let root = document.root {
                 let found = reading.read(root, at: "", rows: ConfigurationKeys.root, into: &configuration)
                 checkListeners(configuration.listen, found, &reading)
-                for (key, program) in [("alerts.command", configuration.alerts.command), ("alerts.sendmail", configuration.alerts.sendmail)] {
+                for (key, program) in [
+                    ("alerts.webhook", configuration.alerts.webhook.map { _ in Webhook.program }), ("alerts.command", configuration.alerts.command),
+                    ("alerts.sendmail", configuration.alerts.sendmail),
+                ] {
                     guard let node = found[key], let program, access(program, X_OK) != 0 else { continue }
                     reading.warn(node, key, "\(program) can't be run: \(String(cString: strerror(errno)))")
                 }

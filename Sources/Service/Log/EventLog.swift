@@ -26,7 +26,7 @@ package final class EventLog: Sendable {
 
     /// Things that a peer or a fault can cause again and again; each is logged at most once in ten seconds.
     package enum Complaint: Hashable, Sendable {
-        case tooManyConnections, malformedRequest, slowRequest, evictedKeys, failedCheckpoint, noRoom, strangeClient
+        case tooManyConnections, malformedRequest, slowRequest, evictedKeys, failedCheckpoint, noRoom, strangeClient, capture
         case nextHop(String)
 
         /// What is in trouble; nil where only a peer has done wrong.
@@ -37,6 +37,7 @@ package final class EventLog: Sendable {
             case .failedCheckpoint: "checkpoint of the ledger"
             case .nextHop(let endpoint): "next hop \(endpoint)"
             case .noRoom: "room for messages"
+            case .capture: "capture"
             case .malformedRequest, .slowRequest, .strangeClient: nil
             }
         }

@@ -36,6 +36,8 @@ final class MilterConnection: ChannelDuplexHandler {
         /// What limits said that is carried out at the end.
         var holdReason: [UInt8]?
         var isDiscarded = false
+        /// Of a probe of the doctor.
+        var probeMark: [UInt8]?
         /// Why a recipient of a message from sendmail(1) could not be had.
         var localRefusal: [UInt8]?
         var prepended: [(name: [UInt8], value: [UInt8])] = []
@@ -311,6 +313,7 @@ final class MilterConnection: ChannelDuplexHandler {
             return
         }
         headers.append(name)
+        if worker.checks.probes.isActive, name.elementsEqual(AdminMessages.probeHeader.utf8) { message?.probeMark = Array(value) }
         guard !filter.isDecided else { return }
         if session.terms?.options.contains(.leadingSpace) ?? false {
             filter.addHeader(name: name, value: value)
@@ -365,6 +368,7 @@ final class MilterConnection: ChannelDuplexHandler {
         guard let filter else { return goOn() }
         let verdict = filter.finish()
         worker.checks.report(verdict, origin)
+        if worker.checks.probes.isActive, isEndOfProbe(verdict) { return end { $0.writeMilterDiscard() } }
         switch verdict.disposition {
         case .refuse(let refusal):
             end { $0.writeMilterReply(Array("\(refusal.code) ".utf8) + refusal.text) }
@@ -373,6 +377,13 @@ final class MilterConnection: ChannelDuplexHandler {
         case .accept:
             settle(verdict)
         }
+    }
+
+    /// A probe of the doctor is known by its header: without limits nobody tells the milter of senders.
+    private func isEndOfProbe(_ verdict: Verdict) -> Bool {
+        guard let mark = message?.probeMark else { return false }
+        if case .last = worker.checks.probes.see(mark, at: .milter, "milter, end of message", verdict.summary) { return true }
+        return false
     }
 
     /// Lets the ledger know what was accepted, and asks it for a last word.

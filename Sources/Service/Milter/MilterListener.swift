@@ -38,7 +38,8 @@ final class MilterListener: @unchecked Sendable {
             MilterWorker(
                 eventLoop: loop, shared: shared, host: host,
                 checks: MessageChecks(
-                    eventLoop: loop, bounds: bounds, threads: threads, counters: shared.counters, rules: rules, log: log),
+                    eventLoop: loop, bounds: bounds, threads: threads, counters: shared.counters, probes: host.probes, rules: rules,
+                    log: log),
                 log: log)
         }
     }

@@ -84,6 +84,7 @@ final class PolicyConnection: ChannelInboundHandler, LedgerHost.Client {
         }
         if requestLength > 0 {
             partialSince = nil
+            if let capture = listener.host.capture, let received { capture.append(received.readableBytesView.prefix(requestLength)) }
             listener.host.submit(self)
         } else if received?.readableBytes ?? 0 > 0 {
             received?.discardReadBytes()

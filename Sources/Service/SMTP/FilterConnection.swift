@@ -313,6 +313,10 @@ final class FilterConnection: ChannelDuplexHandler {
         let verdict = filter.finish()
         if let failure = content.failure { return refuse(failure) }
         worker.checks.report(verdict, "filter: \(session.summary)")
+        let place = "filter \(worker.settings.listen)"
+        if case .last = worker.checks.probes.see(session.mail.readableBytesView, at: .filter, place, verdict.summary) {
+            return drop(SMTPReply(250, "2.0.0 Ok: a probe, discarded"))
+        }
         switch verdict.disposition {
         case .refuse(let refusal): drop(SMTPReply(refusal.code, refusal.text))
         case .discard: drop(SMTPReply(250, "2.0.0 Ok: discarded"))

@@ -28,7 +28,7 @@ package final class FilterListener: Sendable {
     package init(
         _ settings: Configuration.FilterListener, mostConnections: Int, bounds: ContentBounds,
         group: MultiThreadedEventLoopGroup, threads: NIOThreadPool, timeouts: FilterTimeouts? = nil,
-        rules: @escaping @Sendable () -> ContentRules, log: EventLog
+        probes: ProbeBoard, rules: @escaping @Sendable () -> ContentRules, log: EventLog
     ) {
         self.settings = settings
         self.log = log
@@ -38,7 +38,7 @@ package final class FilterListener: Sendable {
             FilterWorker(
                 settings, mostConnections: mostConnections, timeouts: timeouts ?? FilterTimeouts(mode: settings.mode), eventLoop: loop,
                 checks: MessageChecks(
-                    eventLoop: loop, bounds: bounds, threads: threads, counters: counters, rules: rules, log: log),
+                    eventLoop: loop, bounds: bounds, threads: threads, counters: counters, probes: probes, rules: rules, log: log),
                 log: log)
         }
     }
