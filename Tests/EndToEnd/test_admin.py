@@ -85,6 +85,20 @@ class Metrics(unittest.TestCase):
             self.assertGreater(len(asked), 10)
             self.assertLessEqual(asked, set(re.findall(r"^# TYPE (\S+)", text, re.M)) | {"weir_policy_answer_seconds_bucket"})
 
+    def test_answers_may_be_old_where_that_is_asked_for(self):
+        with WeirService(limits=[LIMIT]) as weir:
+            def used(path):
+                return [one["rates"][0]["used"] for one in json.loads(get(UnixConnection(weir.admin_socket), path)[1])]
+
+            def passed(path):
+                return json.loads(get(UnixConnection(weir.admin_socket), path)[1])["passed"]
+
+            weir.ask(sender="a@example.org")
+            self.assertEqual((used("/limits?age=60"), passed("/snapshot?age=60")), ([1], 1))
+            weir.ask(sender="a@example.org")
+            self.assertEqual((used("/limits?age=60"), passed("/snapshot?age=60")), ([1], 1))
+            self.assertEqual((used("/limits"), passed("/snapshot")), ([2], 2))
+
     def test_probes(self):
         with WeirService(limits=[LIMIT]) as weir:
             for path in ("/healthz", "/readyz"):

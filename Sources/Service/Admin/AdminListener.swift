@@ -8,6 +8,7 @@ internal import Limits
 internal import Logging
 internal import NIOCore
 internal import NIOPosix
+internal import Synchronization
 
 /// The admin listener: HTTP on a UNIX socket (or on loopback), for `weir limits` and whatever else asks.
 ///
@@ -20,6 +21,8 @@ final class AdminListener: Sendable {
     /// nil where nothing takes messages.
     private let content: ContentService?
     private let log: EventLog
+    /// For pages, of which many may ask at the same moment.
+    private let lastSnapshot = Mutex<(bytes: ByteBuffer, madeAt: NIODeadline)?>(nil)
 
     private static let largestBody = 65_536
     private static let longestReason = 500
@@ -90,8 +93,12 @@ final class AdminListener: Sendable {
         router.get("status") { [host, policy] _, _ in
             try Self.json(try await host.status(of: policy))
         }
-        router.get("snapshot") { [self] _, _ in
-            try Self.json(try await snapshot().snapshot)
+        router.get("snapshot") { [self] request, _ in
+            let age = Self.age(request), now = NIODeadline.now()
+            if let last = lastSnapshot.withLock({ $0 }), now - last.madeAt < age { return Self.json(bytes: last.bytes) }
+            let bytes = try Self.encoded(try await snapshot().snapshot)
+            lastSnapshot.withLock { $0 = (bytes, now) }
+            return Self.json(bytes: bytes)
         }
         router.get("metrics") { [self] _, _ in
             let (snapshot, latency) = try await snapshot()
@@ -119,7 +126,8 @@ final class AdminListener: Sendable {
         router.get("limits") { [host] request, _ in
             let most = request.uri.queryParameters.get("most", as: Int.self) ?? 50
             guard (1...100_000).contains(most) else { return try Self.failure("most is a number from 1 to 100000") }
-            return try Self.json(try await host.fullest(most, limit: request.uri.queryParameters.get("limit")))
+            return try Self.json(
+                try await host.fullest(most, limit: request.uri.queryParameters.get("limit"), age: Self.age(request)))
         }
         router.get("limits/key") { [host] request, _ in
             guard let key = request.uri.queryParameters.get("key") else { return try Self.failure("no key was given") }
@@ -195,12 +203,24 @@ final class AdminListener: Sendable {
         Response(status: status, headers: [.contentType: type, .cacheControl: "no-store"], body: .init(byteBuffer: ByteBuffer(string: text)))
     }
 
-    fileprivate static func json(_ value: some Encodable, status: HTTPResponse.Status = .ok) throws -> Response {
+    /// How many seconds old an answer may be.
+    private static func age(_ request: Request) -> TimeAmount {
+        .seconds(min(60, max(0, request.uri.queryParameters.get("age", as: Int64.self) ?? 0)))
+    }
+
+    private static func encoded(_ value: some Encodable) throws -> ByteBuffer {
         let encoder = JSONEncoder()
         encoder.outputFormatting = [.sortedKeys]
-        return Response(
-            status: status, headers: [.contentType: "application/json", .cacheControl: "no-store"],
-            body: .init(byteBuffer: ByteBuffer(bytes: try encoder.encode(value))))
+        return ByteBuffer(bytes: try encoder.encode(value))
+    }
+
+    private static func json(bytes: ByteBuffer, status: HTTPResponse.Status = .ok) -> Response {
+        Response(
+            status: status, headers: [.contentType: "application/json", .cacheControl: "no-store"], body: .init(byteBuffer: bytes))
+    }
+
+    fileprivate static func json(_ value: some Encodable, status: HTTPResponse.Status = .ok) throws -> Response {
+        json(bytes: try encoded(value), status: status)
     }
 
     private static func failure(_ text: String) throws -> Response {

@@ -234,7 +234,7 @@ enum AdminPage {
         }
 
         async function refresh() {
-          try { draw(await ask("/snapshot")); drawTop(await ask("/limits?most=20")); element("token").hidden = true; }
+          try { draw(await ask("/snapshot?age=1")); drawTop(await ask("/limits?most=20&age=1")); element("token").hidden = true; }
           catch (error) { const state = element("state"); state.textContent = error.message; state.className = "bad"; }
         }
 

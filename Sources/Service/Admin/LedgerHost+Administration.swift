@@ -5,23 +5,39 @@ internal import NIOCore
 
 /// What administrators ask of the ledger. Everything is answered on its loop, in pieces that let requests through.
 extension LedgerHost {
-    /// Slots of the tables that are looked at in one go.
-    private static let slotsPerPiece = 4096
+    /// Slots of the tables that are looked at in one go, some hundred microseconds where they are full.
+    private static let slotsPerPiece = 1024
+    /// Requests come in between: what is only put at the end of the loop's tasks would run before it looks for them.
+    private static let pauseBetweenPieces: TimeAmount = .microseconds(500)
 
     /// The `most` fullest keys, of all limits or of one.
-    func fullest(_ most: Int, limit: String?) async throws -> [AdminMessages.Standing] {
+    ///
+    /// - Parameter age: how old the list may be. Where a new one takes longer than that, which it does from some hundred thousand
+    ///   keys on, the last one is given while it is made, up to a minute old.
+    func fullest(_ most: Int, limit: String?, age: TimeAmount) async throws -> [AdminMessages.Standing] {
         try await eventLoop.flatSubmit { [self] in
-            let promise = eventLoop.makePromise(of: [AdminMessages.Standing].self)
-            let walk = FullestWalk(most: most, limit: limit)
-            advance(walk, promise)
-            return promise.futureResult
+            let query = FullestLists.Query(most: most, limit: limit)
+            let now = NIODeadline.now()
+            if age > .zero, let known = fullestLists.known(query, at: now) {
+                if now - known.madeAt > age, fullestLists.begin(query) { walk(query).assumeIsolated().whenComplete { _ in } }
+                return eventLoop.makeSucceededFuture(known.standings)
+            }
+            return walk(query)
         }.get()
+    }
+
+    private func walk(_ query: FullestLists.Query) -> EventLoopFuture<[AdminMessages.Standing]> {
+        let promise = eventLoop.makePromise(of: [AdminMessages.Standing].self)
+        advance(FullestWalk(most: query.most, limit: query.limit), promise)
+        let made = promise.futureResult
+        made.assumeIsolated().whenComplete { self.fullestLists.end(query, with: try? $0.get(), at: .now()) }
+        return made
     }
 
     private func advance(_ walk: FullestWalk, _ promise: EventLoopPromise<[AdminMessages.Standing]>) {
         do {
             if try withLedger({ walk.advance(in: $0, slots: Self.slotsPerPiece) }) {
-                eventLoop.assumeIsolated().execute { self.advance(walk, promise) }
+                _ = eventLoop.assumeIsolated().scheduleTask(in: Self.pauseBetweenPieces) { self.advance(walk, promise) }
             } else {
                 promise.succeed(try withLedger(walk.result))
             }
@@ -102,6 +118,34 @@ extension AdminMessages.PolicyFaults {
         self.init(
             refusedConnections: counters.refusedConnections, malformed: counters.malformed, tooSlow: counters.tooSlow,
             droppedMidRequest: counters.droppedMidRequest)
+    }
+}
+
+/// The last lists of fullest keys, for pages that ask again and again.
+struct FullestLists {
+    struct Query: Hashable {
+        var most: Int
+        var limit: String?
+    }
+
+    private var lists: [Query: (standings: [AdminMessages.Standing], madeAt: NIODeadline)] = [:]
+    private var underWay: Set<Query> = []
+
+    private static let most = 16
+    private static let lifetime: TimeAmount = .seconds(60)
+
+    func known(_ query: Query, at now: NIODeadline) -> (standings: [AdminMessages.Standing], madeAt: NIODeadline)? {
+        lists[query].flatMap { now - $0.madeAt < Self.lifetime ? $0 : nil }
+    }
+
+    /// - Returns: whether nobody makes this list already.
+    mutating func begin(_ query: Query) -> Bool { underWay.insert(query).inserted }
+
+    mutating func end(_ query: Query, with standings: [AdminMessages.Standing]?, at now: NIODeadline) {
+        underWay.remove(query)
+        guard let standings else { return }
+        if lists.count >= Self.most { lists = [:] }
+        lists[query] = (standings, now)
     }
 }
 
