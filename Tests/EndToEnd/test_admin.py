@@ -6,6 +6,7 @@ import os
 import pathlib
 import pty
 import re
+import resource
 import shutil
 import socket
 import subprocess
@@ -152,9 +153,14 @@ class Strangers(unittest.TestCase):
     def test_idle_connections_are_bounded(self):
         idle = []
         self.addCleanup(lambda: [connection.close() for connection in idle])
-        for _ in range(700):
-            connection = socket.create_connection(("127.0.0.1", self.port), timeout=20)
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self.addCleanup(resource.setrlimit, resource.RLIMIT_NOFILE, limits)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(limits[0], min(limits[1], 20_000)), limits[1]))
+        for _ in range(min(10_000, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 200)):
+            connection = socket.socket()
+            connection.setblocking(False)
             idle.append(connection)
+            connection.connect_ex(("127.0.0.1", self.port))
         self.assertEqual(self.weir.ask(sender="a@example.org"), "DUNNO")
         descriptors = len(os.listdir(f"/proc/{self.weir.pid}/fd"))
         self.assertLess(descriptors, 600)

@@ -57,7 +57,7 @@ enum AdminPage {
           </section>
           <section aria-labelledby="top-title">
             <h2 id="top-title">Nearest to their limits</h2>
-            <div class="wide" tabindex="0" role="group"><table id="top"><thead><tr><th>Limit<th>Key<th>Fullest window<th>Used<th>Refused tries</tr></thead><tbody></tbody></table></div>
+            <div class="wide" tabindex="0" role="group"><table id="top"><thead><tr><th>Key<th>Used<th>Fullest window<th>Limit<th>Refused tries</tr></thead><tbody></tbody></table></div>
           </section>
           <section aria-labelledby="refusals-title">
             <h2 id="refusals-title">Refusals, newest first</h2>
@@ -89,7 +89,7 @@ enum AdminPage {
         body { margin: 0; font: 16px/1.45 system-ui, sans-serif; color: var(--ink); background: var(--ground) }
         header { display: flex; flex-wrap: wrap; align-items: baseline; gap: 0 1rem; padding: .5rem 1rem; border-bottom: 1px solid var(--line) }
         h1 { font-size: 1.4rem; margin: 0 } h2 { font-size: 1.05rem; margin: 0 0 .5rem }
-        main { display: grid; gap: 1rem; padding: 1rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 34rem), 1fr)) }
+        main { display: grid; gap: 1rem; padding: 1rem; align-items: start; grid-template-columns: repeat(auto-fit, minmax(min(100%, 40rem), 1fr)) }
         section { background: var(--card); border: 1px solid var(--line); border-radius: .5rem; padding: .8rem; min-width: 0 }
         .wide { overflow-x: auto } table { border-collapse: collapse; width: 100%; min-width: 34rem; font-size: .9rem } #refusals { min-width: 48rem }
         th, td { text-align: left; padding: .25rem .5rem; border-bottom: 1px solid var(--line); vertical-align: top }
@@ -98,7 +98,7 @@ enum AdminPage {
         progress { width: 8rem; accent-color: var(--good) } .full progress { accent-color: var(--bad) } svg.history { width: 100%; height: 3rem; background: var(--ground) }
         dl { display: grid; grid-template-columns: repeat(auto-fit, minmax(9rem, 1fr)); gap: .5rem; margin: 0 } dt { color: var(--soft); font-size: .85rem } dd { margin: 0; font-size: 1.15rem; font-variant-numeric: tabular-nums }
         .good { color: var(--good) } .bad { color: var(--bad) } footer, #rate-text, #dead { color: var(--soft); font-size: .85rem } footer { padding: 0 1rem 1rem; overflow-wrap: anywhere }
-        input, form button, .acts button { font: inherit; padding: .3rem .6rem } :focus-visible { outline: 3px solid var(--good); outline-offset: 2px } td, code, dd { overflow-wrap: anywhere }
+        input, form button, .acts button { font: inherit; padding: .3rem .6rem } :focus-visible { outline: 3px solid var(--good); outline-offset: 2px } td button, code, dd, li { overflow-wrap: anywhere } td { overflow-wrap: break-word } progress { vertical-align: middle }
 
         """#
 
@@ -145,7 +145,7 @@ enum AdminPage {
           if (focused) { const again = document.querySelector(`[data-row="${CSS.escape(focused)}"]`); if (again) again.focus(); }
         }
 
-        const clock = seconds => new Date(seconds * 1000).toLocaleTimeString();
+        const clock = seconds => new Date(seconds * 1000).toLocaleTimeString([], { hour12: false });
         const took = microseconds => microseconds === undefined ? "-" : microseconds < 1000 ? microseconds + " µs" : microseconds / 1000 + " ms";
 
         function keyButton(limit, key, place) {
@@ -191,7 +191,7 @@ enum AdminPage {
         function drawTop(standings) {
           rows("top", standings, item => {
             const fullest = item.rates.reduce((one, other) => other.used / Math.max(1, other.limit) > one.used / Math.max(1, one.limit) ? other : one);
-            return [item.limit + (item.blockedUntil ? " (blocked)" : ""), keyButton(item.limit, item.key, "t"), fullest.window, bar(fullest.used, fullest.limit), item.refusedTries];
+            return [keyButton(item.limit, item.key, "t"), bar(fullest.used, fullest.limit), fullest.window, item.limit + (item.blockedUntil ? " (blocked)" : ""), item.refusedTries];
           });
         }
 
