@@ -116,6 +116,7 @@ package final class LedgerHost: @unchecked Sendable {
             log.error("could not save a last checkpoint (the journal holds everything): \(error.storeError.message)")
         }
         self.ledger = nil
+        store = nil
     }
 
     package func reload(_ configuration: Configuration) throws(StoreError) {

@@ -88,7 +88,7 @@ class Ledger(unittest.TestCase):
         disk.fill()
         with service.client() as client:
             wait_until(lambda: client.ask(sender="bob@example.org").startswith("DEFER"), "mail is deferred", interval=0)
-        self.assertIn("can't be kept", service.log())
+        service.wait_logged("can't be kept")
         disk.clear()
         service.wait_logged("kept again")
         self.count(service, 5)
@@ -166,7 +166,7 @@ class Ledger(unittest.TestCase):
         damaged = os.urandom(100_000)
         service.ledger.write_bytes(damaged)
         service.start()
-        self.assertIn("damaged", service.log())
+        service.wait_logged("damaged")
         aside = [file for file in service.directory.iterdir() if file.name.startswith("ledger.sqlite.damaged")]
         self.assertEqual(len(aside), 1)
         self.assertEqual(aside[0].read_bytes(), damaged)

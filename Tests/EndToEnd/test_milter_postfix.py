@@ -152,7 +152,7 @@ class Limits(unittest.TestCase):
             wait_until(lambda: len(sink.messages()) == 2, lambda: f"{postfix.log()}\n{weir.log()}")
             wait_until(lambda: weir.log().count("deferred: 450 4.7.1") >= 4, lambda: f"{postfix.log()}\n{weir.log()}")
             # What was deferred is charged nothing: it comes again.
-            self.assertEqual(weir.used("0", "script"), 4)
+            wait_until(lambda: weir.used("0", "script") == 4, weir.log)
             weir.limits("raise", "0", "100/1h", "--limit", "script", "--for", "1h")
             wait_until(
                 lambda: postfix.command("postkick", "public", "pickup", "W", check=False) and len(sink.messages()) == 6,
