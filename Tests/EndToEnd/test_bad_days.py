@@ -114,7 +114,8 @@ class Ledger(unittest.TestCase):
         holder = subprocess.Popen(
             ["sqlite3", service.ledger], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         try:
-            holder.stdin.write("BEGIN EXCLUSIVE;\nSELECT 'held';\n")
+            # The service's own writers are let go first.
+            holder.stdin.write(".timeout 10000\nBEGIN EXCLUSIVE;\nSELECT 'held';\n")
             holder.stdin.flush()
             self.assertEqual(holder.stdout.readline(), "held\n")
             self.count(service, 10)
