@@ -11,6 +11,8 @@ struct Upkeep {
     }
 
     var phase = Phase.idle
+    /// When the last checkpoint began.
+    var checkpointBegan = LedgerTime(milliseconds: 0)
     /// Changed since they were saved last.
     var dirty: [Account] = []
     /// Left memory, but not the store yet.
@@ -71,6 +73,7 @@ extension Ledger {
         do throws(StoreError) { try commit() } catch { throw .journal(error) }
         do throws(StoreError) { try store.beginCheckpoint(after: sequence) } catch { throw .checkpoint(error) }
         upkeep.phase = .saving
+        upkeep.checkpointBegan = now
         upkeep.saving = upkeep.dirty
         upkeep.savedCount = 0
         upkeep.dirty = []
@@ -104,7 +107,7 @@ extension Ledger {
         do throws(UpkeepFault) {
             switch upkeep.phase {
             case .idle:
-                if mayBegin, store.wantsCheckpoint || upkeep.needsCheckpoint { try beginCheckpoint() }
+                if mayBegin, store.wantsCheckpoint(age: now - upkeep.checkpointBegan) || upkeep.needsCheckpoint { try beginCheckpoint() }
             case .saving:
                 savePieces(slots: slots)
             case .finishing:

@@ -86,8 +86,8 @@ package protocol LedgerStore: AnyObject {
     func append(_ batch: UnsafeRawBufferPointer, sequence: UInt64) throws(StoreError)
     /// Where `append` may hold batches back (`durability: relaxed`): keeps what it has held back.
     func flush() throws(StoreError)
-    /// The journal has grown enough that a checkpoint is worth it.
-    var wantsCheckpoint: Bool { get }
+    /// Whether the journal has grown enough that a checkpoint is worth it, `age` milliseconds after the last one began.
+    func wantsCheckpoint(age: Int64) -> Bool
     /// Starts a checkpoint: batches from here on go to a new piece of the journal.
     func beginCheckpoint(after sequence: UInt64) throws(StoreError)
     /// Hands over a piece, to be written elsewhere; false while the writer is behind: try again later.

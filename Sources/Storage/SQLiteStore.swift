@@ -32,11 +32,10 @@ package final class SQLiteStore: LedgerStore {
     private var held: [(sequence: UInt64, content: [UInt8])] = []
     private var appends = 0
     private var journalBytes = 0
-    private var segmentStarted: ContinuousClock.Instant
 
-    /// A checkpoint is worth its cost at this size, but not more often than `segmentAge`, up to `largestSegment`.
+    /// A checkpoint is worth its cost at this size, but not more often than `segmentAge` (milliseconds), up to `largestSegment`.
     private static let segmentBytes = 16 << 20
-    private static let segmentAge: Duration = .seconds(30)
+    private static let segmentAge: Int64 = 30_000
     private static let largestSegment = 128 << 20
 
     package init(path: String, durability: Durability, notice: @escaping Notice) {
@@ -44,7 +43,6 @@ package final class SQLiteStore: LedgerStore {
         self.durability = durability
         self.notice = notice
         background = CheckpointWriter(path: path)
-        segmentStarted = .now
     }
 
     deinit {
@@ -245,9 +243,8 @@ package final class SQLiteStore: LedgerStore {
         }
     }
 
-    package var wantsCheckpoint: Bool {
-        journalBytes >= Self.segmentBytes
-            && (journalBytes >= Self.largestSegment || ContinuousClock.now - segmentStarted >= Self.segmentAge)
+    package func wantsCheckpoint(age: Int64) -> Bool {
+        journalBytes >= Self.segmentBytes && (journalBytes >= Self.largestSegment || age >= Self.segmentAge)
     }
 
     package func beginCheckpoint(after sequence: UInt64) throws(StoreError) {
@@ -262,7 +259,6 @@ package final class SQLiteStore: LedgerStore {
         segment = next
         appends = 0
         journalBytes = 0
-        segmentStarted = .now
     }
 
     package func save(_ piece: CheckpointPiece) -> Bool {

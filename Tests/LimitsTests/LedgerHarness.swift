@@ -41,7 +41,6 @@ final class MemoryStore: LedgerStore {
     var transactions: [(checkpoint: Int, sequence: UInt64, content: [UInt8])] = []
     var segments: [(number: Int, batches: [(sequence: UInt64, content: [UInt8])])] = []
     var failure: StoreError?
-    var wantsCheckpoint = false
     var checkpointProgress = CheckpointProgress.done
     private var checkpoint = 0
 
@@ -76,6 +75,8 @@ final class MemoryStore: LedgerStore {
     }
 
     func flush() throws(StoreError) {}
+
+    func wantsCheckpoint(age: Int64) -> Bool { false }
 
     func beginCheckpoint(after sequence: UInt64) throws(StoreError) {
         if let failure { throw failure }

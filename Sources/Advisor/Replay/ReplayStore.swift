@@ -4,7 +4,6 @@ import Synchronization
 
 /// Keeps nothing: a replay counts in memory.
 final class ReplayStore: LedgerStore {
-    let wantsCheckpoint = false
     let checkpointProgress = CheckpointProgress.done
 
     func open() -> Recovery { Recovery(hashKey: SipHash.Key(low: 0, high: 0), lastBatch: nil, limits: []) }
@@ -12,6 +11,7 @@ final class ReplayStore: LedgerStore {
     func register(_ limits: [StoredLimit]) {}
     func append(_ batch: UnsafeRawBufferPointer, sequence: UInt64) {}
     func flush() {}
+    func wantsCheckpoint(age: Int64) -> Bool { false }
     func beginCheckpoint(after sequence: UInt64) {}
     func save(_ piece: CheckpointPiece) -> Bool { true }
 }
