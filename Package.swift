@@ -28,7 +28,7 @@ let package = Package(
         .systemLibrary(
             name: "CPCRE2", pkgConfig: "libpcre2-8", providers: [.apt(["libpcre2-dev"])]),
         .systemLibrary(
-            name: "CVectorscan", pkgConfig: "libhs", providers: [.apt(["libvectorscan-dev"])]),
+            name: "CVectorscan", pkgConfig: "libhs", providers: [.apt(["libhyperscan-dev"])]),
         .systemLibrary(name: "CPrefetch"),
         .target(name: "Patterns", dependencies: ["CPCRE2"], swiftSettings: singleThreaded),
         .target(name: "MailSyntax", swiftSettings: singleThreaded),
@@ -117,7 +117,7 @@ let package = Package(
         .testTarget(name: "LimitsTests", dependencies: ["Limits", "Patterns", "Storage"], swiftSettings: strict),
         .testTarget(name: "MailSyntaxTests", dependencies: ["MailSyntax"], swiftSettings: strict),
         .testTarget(name: "PatternsTests", dependencies: ["Patterns"], swiftSettings: strict),
-        .testTarget(name: "RulesTests", dependencies: ["Patterns", "Rules"], swiftSettings: strict),
+        .testTarget(name: "RulesTests", dependencies: ["MailSyntax", "Patterns", "Rules"], swiftSettings: strict),
         .testTarget(
             name: "ServiceTests",
             dependencies: [

@@ -131,7 +131,26 @@ private struct Checker: ScannerEvents {
 // MARK: - Headers
 
 extension Checker {
-    mutating func header(_ header: Header) {
+    mutating func headers(_ block: HeaderBlock) {
+        // A list that serves several classes scans once.
+        let primary = matcher.candidates(in: block, pass: headerPass)
+        let mime = mimePass === headerPass ? primary : matcher.candidates(in: block, pass: mimePass)
+        let nested = nestedPass === headerPass ? primary : matcher.candidates(in: block, pass: nestedPass)
+        for header in block.headers {
+            let candidates =
+                switch header.checkedAs {
+                case .primary: primary.of(header)
+                case .mime: mime.of(header)
+                case .nested: nested.of(header)
+                }
+            check(header, block.text(of: header), candidates)
+        }
+    }
+
+    /// `candidates` are nil when no rule can match.
+    private mutating func check(
+        _ header: Header, _ text: UnsafeRawBufferPointer, _ candidates: LineCandidates?
+    ) {
         let ordinal = header.place == .primary ? headerCount : nil
         if header.place == .primary { headerCount += 1 }
         if header.place == .primary, header.name == .weirVerdict {
@@ -140,24 +159,25 @@ extension Checker {
             return
         }
         if header.place == .primary, header.name == .dkimSignature {
-            signed += signedRecipientHeaders(header.text)
+            signed += signedRecipientHeaders(text)
         }
         var outcome = Outcome.keep
-        if !isOver {
+        if !isOver, let candidates {
             let (list, pass, subject) = checks(for: header.checkedAs)
-            if !list.isEmpty, let match = matcher.firstMatch(key: header.text, in: list, pass: pass) {
+            if !list.isEmpty,
+                let match = matcher.firstMatch(line: text, in: list, pass: pass, candidates: candidates)
+            {
                 collectGivenUp(list)
-                outcome = act(
-                    match, list, subject, header.text, range: header.range, header: ordinal)
+                outcome = act(match, list, subject, text, range: header.range, header: ordinal)
             } else if !matcher.givenUp.isEmpty {
                 collectGivenUp(list)
             }
         }
         if rules.checks.undisclosedRecipients == .strip, header.place == .primary {
-            outcome = strip(header, outcome)
+            outcome = strip(header, text, outcome)
         }
         switch outcome {
-        case .keep where !header.isVerbatim: edit(header.range, folded(cut(Array(header.text))), ordinal)
+        case .keep where !header.isVerbatim: edit(header.range, folded(cut(Array(text))), ordinal)
         case .keep: break
         case .drop: edit(header.range, [], ordinal)
         case .replace(let text): edit(header.range, folded(cut(text)), ordinal)
@@ -184,10 +204,12 @@ extension Checker {
     }
 
     /// Takes an undisclosed-recipients header away, as the rules have left it.
-    private mutating func strip(_ header: Header, _ outcome: Outcome) -> Outcome {
+    private mutating func strip(
+        _ header: Header, _ text: UnsafeRawBufferPointer, _ outcome: Outcome
+    ) -> Outcome {
         let isUndisclosed =
             switch outcome {
-            case .keep: header.name.isVisibleRecipient && isUndisclosedRecipients(header.text)
+            case .keep: header.name.isVisibleRecipient && isUndisclosedRecipients(text)
             case .drop: false
             case .replace(let text):
                 text.withUnsafeBytes { HeaderName(of: $0).isVisibleRecipient }

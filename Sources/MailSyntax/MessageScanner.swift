@@ -28,18 +28,29 @@ package enum HeaderClass: String, Sendable {
 
 /// A logical header: its lines joined by newlines, without what follows a NUL in a line.
 package struct Header {
-    /// Valid during the callback only.
-    package let text: UnsafeRawBufferPointer
+    /// Where it is in the text of its block.
+    package let textRange: Range<Int>
     package let name: HeaderName
     package let place: HeaderClass
     /// The bytes it takes up in the message, line ends included.
     package let range: Range<Int>
-    /// Whether `text` is all there is in the message: nothing behind a NUL or beyond the size
-    /// limit, and no white space before the colon. Postfix passes on `text`.
+    /// Whether its text is all there is in the message: nothing behind a NUL or beyond the size
+    /// limit, and no white space before the colon. Postfix passes on the text.
     package let isVerbatim: Bool
 
     /// Which checks it goes to.
     package var checkedAs: HeaderClass { name.isMIME ? .mime : place }
+}
+
+/// Headers in their order, so many that looking for something in all of them at once pays.
+package struct HeaderBlock {
+    /// Their texts, each with a newline behind it. Valid during the callback only.
+    package let text: UnsafeRawBufferPointer
+    package let headers: [Header]
+
+    package func text(of header: Header) -> UnsafeRawBufferPointer {
+        UnsafeRawBufferPointer(rebasing: text[header.textRange])
+    }
 }
 
 /// Body text that the checks may look at.
@@ -54,7 +65,8 @@ package struct BodyText {
 
 /// What the scanner finds, in the order of the message.
 package protocol ScannerEvents {
-    mutating func header(_ header: Header)
+    /// A section of headers, or a part of a long one.
+    mutating func headers(_ block: HeaderBlock)
     /// Before the first byte that is no primary header, which is at `offset`; `isText` when that
     /// is text, so that an empty line has to be put in.
     mutating func endOfHeaders(at offset: Int, isText: Bool)
@@ -72,7 +84,7 @@ package protocol ScannerEvents {
 ///                               |        mime -------+  empty line, or text
 ///                               +--> body            +---> nested: message/rfc822
 ///
-/// Memory: one logical header (bounded by `headerSize`), one line piece (bounded by
+/// Memory: some headers (bounded by `headerSize` and `blockSize`), one line piece (bounded by
 /// `lineLength`), and the open boundaries (bounded by `mimeNesting`).
 package struct MessageScanner: ~Copyable {
     private enum State { case primary, mime, nested, body }
@@ -102,8 +114,11 @@ package struct MessageScanner: ~Copyable {
     /// Offset in the body segment as Postfix counts it: each record, plus one for its end.
     private var bodyOffset = 0
 
-    /// The logical header at hand.
-    private var header: [UInt8] = []
+    /// The texts of the headers that were not handed on yet, and behind them that of the header at hand.
+    private var block: [UInt8] = []
+    private var headers: [Header] = []
+    /// Where the header at hand begins in `block`.
+    private var headerStart = 0
     private var headerRange = 0..<0
     private var headerIsVerbatim = true
     private var headerName = HeaderName.other
@@ -124,7 +139,13 @@ package struct MessageScanner: ~Copyable {
         continuesLine = false
         isFirst = true
         bodyOffset = 0
-        header.removeAll(keepingCapacity: true)
+        clearBlock()
+    }
+
+    private mutating func clearBlock() {
+        block.removeAll(keepingCapacity: true)
+        headers.removeAll(keepingCapacity: true)
+        headerStart = 0
     }
 
     // MARK: - Records
@@ -156,6 +177,7 @@ package struct MessageScanner: ~Copyable {
             last.withUnsafeBytes { record($0, isPiece: false, &events) }
         }
         endHeader(&events)
+        flushHeaders(&events)
         if state == .primary { events.endOfHeaders(at: position, isText: false) }
         state = .body
     }
@@ -256,7 +278,7 @@ package struct MessageScanner: ~Copyable {
         let quotes = text.prefix { $0 == UInt8(ascii: ">") }.count
         if text.dropFirst(quotes).starts(with: "From ".utf8) {
             endHeader(&events)
-            header.append(contentsOf: "X-Mailbox-Line: ".utf8)
+            block.append(contentsOf: "X-Mailbox-Line: ".utf8)
             headerIsVerbatim = false
             headerName = .other
             appendToHeader(text)
@@ -284,11 +306,11 @@ package struct MessageScanner: ~Copyable {
         _ raw: UnsafeRawBufferPointer, _ text: UnsafeRawBufferPointer, _ isPiece: Bool,
         _ events: inout some ScannerEvents
     ) -> Bool {
-        if !header.isEmpty {
+        if isInHeader {
             let isFolded = text.first?.isBlank ?? false
             if continuesLine || isFolded {
-                if header.count < limits.headerSize {
-                    if !continuesLine { header.append(0x0a) }
+                if block.count - headerStart < limits.headerSize {
+                    if !continuesLine { block.append(0x0a) }
                     appendToHeader(text)
                 } else {
                     headerIsVerbatim = false
@@ -301,7 +323,7 @@ package struct MessageScanner: ~Copyable {
         }
         let nameLength = headerNameLength(text)
         if nameLength > 0 {
-            header.append(contentsOf: UnsafeRawBufferPointer(rebasing: text[..<nameLength]))
+            block.append(contentsOf: UnsafeRawBufferPointer(rebasing: text[..<nameLength]))
             let rest = text[nameLength...].drop(while: \.isBlank)
             headerIsVerbatim = rest.startIndex == nameLength
             headerName = HeaderName(UnsafeRawBufferPointer(rebasing: text[..<nameLength]))
@@ -317,24 +339,34 @@ package struct MessageScanner: ~Copyable {
     private mutating func appendToHeader(_ text: UnsafeRawBufferPointer) {
         let kept = text.upToNUL
         if kept.count < text.count { headerIsVerbatim = false }
-        header.append(contentsOf: kept)
+        block.append(contentsOf: kept)
     }
 
-    /// Hands the header at hand on, if there is one.
+    private var isInHeader: Bool { block.count > headerStart }
+
+    /// Ends the header at hand, if there is one.
     private mutating func endHeader(_ events: inout some ScannerEvents) {
-        guard !header.isEmpty else { return }
-        var text: [UInt8] = []
-        swap(&text, &header)
-        text.withUnsafeBytes { bytes in
-            if headerName == .contentType { readContentType(bytes) }
-            events.header(
-                Header(
-                    text: bytes, name: headerName, place: place, range: headerRange,
-                    isVerbatim: headerIsVerbatim && bytes.count <= limits.headerSize))
-        }
-        text.removeAll(keepingCapacity: true)
-        swap(&text, &header)
+        guard isInHeader else { return }
+        let textRange = headerStart..<block.count
+        if headerName == .contentType { readContentType(Array(block[textRange])) }
+        headers.append(
+            Header(
+                textRange: textRange, name: headerName, place: place, range: headerRange,
+                isVerbatim: headerIsVerbatim && textRange.count <= limits.headerSize))
+        block.append(0x0a)
+        headerStart = block.count
         continuesLine = false
+        if block.count >= Self.blockSize { flushHeaders(&events) }
+    }
+
+    /// Headers go on in one block up to this size.
+    private static let blockSize = 1 << 15
+
+    /// Hands on the headers that have ended.
+    private mutating func flushHeaders(_ events: inout some ScannerEvents) {
+        guard !headers.isEmpty else { return }
+        block.withUnsafeBytes { events.headers(HeaderBlock(text: $0, headers: headers)) }
+        clearBlock()
     }
 
     private var place: HeaderClass {
@@ -348,6 +380,7 @@ package struct MessageScanner: ~Copyable {
     /// Leaves a header section; what the body then is depends on the Content-Type.
     private mutating func endHeaders(isText: Bool, _ events: inout some ScannerEvents) {
         endHeader(&events)
+        flushHeaders(&events)
         if state == .primary { events.endOfHeaders(at: position, isText: isText) }
         bodyOffset = 0
         if isText || contentType != .message {
@@ -357,6 +390,10 @@ package struct MessageScanner: ~Copyable {
             state = .nested
             contentType = .text
         }
+    }
+
+    private mutating func readContentType(_ header: [UInt8]) {
+        header.withUnsafeBytes { readContentType($0) }
     }
 
     private mutating func readContentType(_ header: UnsafeRawBufferPointer) {
@@ -413,11 +450,14 @@ package struct MessageScanner: ~Copyable {
         advance(raw, isPiece)
     }
 
-    /// Whether `line` is a boundary: a prefix is enough, and the innermost counts.
+    /// Which boundary `line` is, if any: a prefix is enough, and the innermost counts.
+    private func boundaryIndex(_ line: UnsafeRawBufferPointer) -> Int? {
+        guard line.count > 2, line[0] == UInt8(ascii: "-"), line[1] == UInt8(ascii: "-") else { return nil }
+        return boundaries.lastIndex { line.dropFirst(2).starts(with: $0.text) }
+    }
+
     private mutating func readBoundary(_ line: UnsafeRawBufferPointer) {
-        guard line.count > 2, line[0] == UInt8(ascii: "-"), line[1] == UInt8(ascii: "-"),
-            let index = boundaries.lastIndex(where: { line.dropFirst(2).starts(with: $0.text) })
-        else { return }
+        guard let index = boundaryIndex(line) else { return }
         let boundary = boundaries[index]
         boundaries.removeLast(boundaries.count - 1 - index)
         if line.dropFirst(2 + boundary.text.count).starts(with: "--".utf8) {
@@ -431,7 +471,7 @@ package struct MessageScanner: ~Copyable {
         }
     }
 
-    /// Takes whole lines of body text in one go: up to a boundary, a line that is too long, or
+    /// Takes whole lines of body text in one go: with the next boundary, or up to a line that is too long, or
     /// the end of the text that is checked. 0 when the record at hand needs a closer look.
     private mutating func takeBody(
         _ bytes: UnsafeRawBufferPointer, _ events: inout some ScannerEvents
@@ -442,16 +482,18 @@ package struct MessageScanner: ~Copyable {
         let hasBoundaries = !boundaries.isEmpty
         let mayEnd = min(bytes.count, Self.longestText)
         var (start, counted) = (0, bodyOffset)
-        while start < mayEnd, counted < wholeLines {
-            if hasBoundaries, bytes[start] == UInt8(ascii: "-"), isMaybeBoundary(bytes, start) {
-                break
-            }
+        var boundary: UnsafeRawBufferPointer?
+        while start < mayEnd, counted < wholeLines, boundary == nil {
             let most = min(bytes.count - start, window(bytes[start]))
             guard let newline = memchr(base + start, 0x0a, most) else { break }
             let end = UnsafeRawPointer(newline) - base
             var textEnd = end
             while textEnd > start, bytes[textEnd - 1] == 0x0d { textEnd -= 1 }
             if hasCR(bytes, start, textEnd) { break }
+            if hasBoundaries, bytes[start] == UInt8(ascii: "-") {
+                let line = UnsafeRawBufferPointer(rebasing: bytes[start..<textEnd])
+                if boundaryIndex(line) != nil { boundary = line }
+            }
             counted += textEnd - start + 1
             start = end + 1
         }
@@ -460,8 +502,14 @@ package struct MessageScanner: ~Copyable {
             BodyText(
                 text: UnsafeRawBufferPointer(rebasing: bytes[..<start]), offset: position,
                 isRecord: false))
-        bodyOffset = counted
         position += start
+        bodyOffset = counted
+        if let boundary {
+            // It may set the count back, and belongs to what follows then.
+            bodyOffset -= boundary.count + 1
+            readBoundary(boundary)
+            bodyOffset += boundary.count + 1
+        }
         return start
     }
 

@@ -5,7 +5,7 @@ internal import Synchronization
 
 private let lastNumber = Atomic<UInt64>(0)
 
-/// All rules of a list as one Vectorscan database: one pass over a header, or over many body
+/// All rules of a list as one Vectorscan database: one pass over many headers, or over many body
 /// lines, tells which rules can find their pattern where. PCRE2 then decides.
 package final class FastPass: Sendable {
     // Safe to share: a database is never written after it was built; scratch is per thread
@@ -58,7 +58,20 @@ extension FastPass {
                 rules.append(UInt32(rule))
                 patterns.append(pattern)
             }
+            reduceToKeywords()
         }
+
+        /// Where many rules have the same keyword, mail that has it would be tried on all of them.
+        private mutating func reduceToKeywords() {
+            var sharing: [[UInt8]: Int] = [:]
+            for pattern in patterns { if let keyword = pattern.keyword { sharing[keyword, default: 0] += 1 } }
+            for index in patterns.indices {
+                guard let keyword = patterns[index].keyword, sharing[keyword, default: 0] <= Self.mostSharing else { continue }
+                patterns[index].reduceToKeyword()
+            }
+        }
+
+        private static let mostSharing = 2
 
         /// Leaves the patterns at `positions` out.
         mutating func remove(_ positions: Set<Int>) {
@@ -72,13 +85,13 @@ extension FastPass {
     package static func build(
         for list: RuleList, body: Bool, cache: FastPassCache? = nil
     ) -> FastPass {
-        let subject: FastPattern.Subject = body ? .lines : .header
+        let subject: FastPattern.Subject = body ? .lines : .headers
         var plan = Plan(list, subject: subject)
         if let stored = cache?.load(plan, subject) {
             plan.remove(stored.refused)
             return FastPass(plan, stored.database, subject, list)
         }
-        let (database, refused) = compile(plan, subject)
+        let (database, refused) = compile(plan)
         cache?.store(database, refused: refused, plan, subject)
         plan.remove(refused)
         return FastPass(plan, database, subject, list)
@@ -93,18 +106,14 @@ extension FastPass {
     }
 
     /// One database of all patterns; those that Vectorscan refuses are left out and named.
-    private static func compile(
-        _ plan: Plan, _ subject: FastPattern.Subject
-    ) -> (OpaquePointer?, refused: Set<Int>) {
+    private static func compile(_ plan: Plan) -> (OpaquePointer?, refused: Set<Int>) {
         guard !plan.rules.isEmpty else { return (nil, []) }
-        if let database = compile(plan, subject, without: []) { return (database, []) }
-        let refused = Set(plan.patterns.indices.filter { !isValid(plan.patterns[$0], subject) })
-        return (compile(plan, subject, without: refused), refused)
+        if let database = compile(plan, without: []) { return (database, []) }
+        let refused = Set(plan.patterns.indices.filter { !isValid(plan.patterns[$0]) })
+        return (compile(plan, without: refused), refused)
     }
 
-    private static func compile(
-        _ plan: Plan, _ subject: FastPattern.Subject, without refused: Set<Int>
-    ) -> OpaquePointer? {
+    private static func compile(_ plan: Plan, without refused: Set<Int>) -> OpaquePointer? {
         let kept = plan.patterns.indices.filter { !refused.contains($0) }
         // One allocation holds all expressions, each with its NUL.
         var text: [CChar] = []
@@ -113,7 +122,7 @@ extension FastPass {
             offsets.append(text.count)
             text += plan.patterns[position].expression.map(CChar.init(bitPattern:)) + [0]
         }
-        let flags = kept.map { compileFlags(of: plan.patterns[$0], subject) }
+        let flags = kept.map { compileFlags(of: plan.patterns[$0]) }
         let rules = kept.map { plan.rules[$0] }
         return text.withUnsafeBufferPointer { text in
             var expressions = offsets.map { offset in text.baseAddress.map { $0 + offset } }
@@ -129,18 +138,11 @@ extension FastPass {
         }
     }
 
-    private static func compileFlags(of pattern: FastPattern, _ subject: FastPattern.Subject) -> UInt32 {
-        var flags = 0
-        if pattern.caseless { flags |= Int(HS_FLAG_CASELESS) }
-        if pattern.multiline { flags |= Int(HS_FLAG_MULTILINE) }
-        // A rule's `.` may cross a folded header's newlines, and there are none in a body line.
-        if subject == .header { flags |= Int(HS_FLAG_DOTALL) }
-        return UInt32(flags)
+    private static func compileFlags(of pattern: FastPattern) -> UInt32 {
+        UInt32(HS_FLAG_MULTILINE) | (pattern.caseless ? UInt32(HS_FLAG_CASELESS) : 0)
     }
 
-    private static func isValid(
-        _ pattern: FastPattern, _ subject: FastPattern.Subject
-    ) -> Bool {
+    private static func isValid(_ pattern: FastPattern) -> Bool {
         var info: UnsafeMutablePointer<hs_expr_info_t>?
         var failure: UnsafeMutablePointer<hs_compile_error_t>?
         let text = pattern.expression.map(CChar.init(bitPattern:)) + [0]
@@ -148,6 +150,6 @@ extension FastPass {
             free(info)
             hs_free_compile_error(failure)
         }
-        return hs_expression_info(text, compileFlags(of: pattern, subject), &info, &failure) == HS_SUCCESS
+        return hs_expression_info(text, compileFlags(of: pattern), &info, &failure) == HS_SUCCESS
     }
 }

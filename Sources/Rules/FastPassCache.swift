@@ -64,12 +64,12 @@ package struct FastPassCache: Sendable {
     // MARK: - Contents
 
     private static func key(_ plan: FastPass.Plan, _ subject: FastPattern.Subject) -> [UInt8] {
-        var key = Array("weir fast pass 1\n".utf8)
-        key += Array(String(cString: hs_version()).utf8) + [0, subject == .header ? 1 : 2]
+        var key = Array("weir fast pass 2\n".utf8)
+        key += Array(String(cString: hs_version()).utf8) + [0, subject == .headers ? 1 : 2]
         key += bytes(of: plan.patterns.count)
         for (rule, pattern) in zip(plan.rules, plan.patterns) {
             key += bytes(of: Int(rule))
-            key += [pattern.caseless ? 1 : 0, pattern.multiline ? 1 : 0]
+            key += [pattern.caseless ? 1 : 0]
             key += bytes(of: pattern.expression.count) + pattern.expression
         }
         return key

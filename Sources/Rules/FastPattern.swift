@@ -11,17 +11,26 @@ internal import Patterns
 struct FastPattern: Equatable {
     /// What is scanned at once.
     enum Subject: Hashable {
-        /// One logical header, as the rules see it.
-        case header
+        /// Logical headers, each a line of its own: CRs stand for the newlines at its folds.
+        case headers
         /// Many body lines with their line ends, which the rules never see.
         case lines
     }
 
-    let expression: [UInt8]
-    let caseless: Bool
-    let multiline: Bool
+    private(set) var expression: [UInt8]
+    private(set) var caseless: Bool
+    /// Bytes that are in all that it matches, in lower case, where there are enough of them to be rare in mail.
+    let keyword: [UInt8]?
 
-    /// nil when the pattern can't be taken, or can match nothing at all and so everywhere.
+    /// Scans for the keyword alone: much faster to build and to scan for, and nearly as rare.
+    mutating func reduceToKeyword() {
+        guard let keyword else { return }
+        expression = keyword.flatMap(PatternRewriter.escaped)
+        caseless = true
+    }
+
+    /// nil when the pattern can't be taken, or can match nothing at all and so everywhere, or when the library can't be
+    /// trusted with it.
     init?(_ source: PatternSource, subject: Subject) {
         var rewriter: PatternRewriter
         switch source.syntax {
@@ -40,13 +49,18 @@ struct FastPattern: Equatable {
         do throws(PatternRewriter.Unfit) {
             let result = try rewriter.rewrite()
             guard result.minimum > 0 else { return nil }
+            guard result.hasLiteral || ScanLibrary.findsPatternsWithoutLiteral else { return nil }
             expression = result.text
             caseless = rewriter.caseless
-            multiline = rewriter.multiline || subject == .lines
+            keyword = result.keyword.score >= Self.leastScore ? result.keyword.bytes : nil
         } catch {
             return nil
         }
     }
+}
+
+extension FastPattern {
+    private static let leastScore = 6
 }
 
 /// Recursive descent over a pattern, writing the wider one as it goes.
@@ -62,6 +76,21 @@ struct PatternRewriter {
         var minimum = 0
         /// Number of positions it compiles to, about; 0 for `^`, `$`, `\b` and the like.
         var weight = 0
+        /// The bytes that it matches, where it can match no others.
+        var exact: [UInt8]?
+        /// Whether all it matches holds two bytes in a row that are known.
+        var hasLiteral = false
+        var keyword = Keyword()
+
+        /// What asks for nothing, and takes nothing.
+        static let nothing = Piece(exact: [])
+    }
+
+    /// Bytes that are in all that a piece matches.
+    struct Keyword {
+        var bytes: [UInt8] = []
+        /// How many of them tell this pattern from others: a header's name does not, nor does a scheme.
+        var score = 0
     }
 
     /// Repeats beyond this are opened: `.{0,200}` scans as `.*`, and costs as little.
@@ -103,6 +132,9 @@ struct PatternRewriter {
             index += 1
             let next = try sequence()
             result.text += [UInt8(ascii: "|")] + next.text
+            result.exact = nil
+            result.hasLiteral = result.hasLiteral && next.hasLiteral
+            result.keyword = Keyword()
             result.minimum = min(result.minimum, next.minimum)
             result.weight += next.weight
         }
@@ -110,18 +142,52 @@ struct PatternRewriter {
     }
 
     private mutating func sequence() throws(Unfit) -> Piece {
-        var result = Piece()
+        var result = Piece.nothing
+        // What is exact from here on: one after the other, and nothing between.
+        var run: (bytes: [UInt8], isFirst: Bool, isAnchored: Bool) = ([], true, false)
         while true {
             skipExtended()
             guard let byte = peek(), byte != UInt8(ascii: "|"), byte != UInt8(ascii: ")") else {
+                if result.exact != nil { result.exact = run.bytes }
+                result.hasLiteral = result.hasLiteral || run.bytes.count > 1
+                result.keyword = rarer(keyword(run), result.keyword)
                 return result
             }
             let piece = try quantified(try atom())
+            if let exact = piece.exact {
+                if run.bytes.isEmpty { run.isAnchored = run.isAnchored || piece.text == [UInt8(ascii: "^")] }
+                run.bytes += exact
+            } else {
+                result.exact = nil
+                result.hasLiteral = result.hasLiteral || run.bytes.count > 1 || piece.hasLiteral
+                result.keyword = rarer(rarer(keyword(run), piece.keyword), result.keyword)
+                run = ([], false, false)
+            }
             result.text += piece.text
             result.minimum += piece.minimum
             result.weight += piece.weight
             guard result.weight <= Self.largestWeight else { throw Unfit() }
         }
+    }
+
+    private func rarer(_ one: Keyword, _ other: Keyword) -> Keyword { one.score > other.score ? one : other }
+
+    private func keyword(_ run: (bytes: [UInt8], isFirst: Bool, isAnchored: Bool)) -> Keyword {
+        let bytes = run.bytes.map(\.lowercased)
+        var rest = bytes[...]
+        switch subject {
+        case .headers where run.isFirst:
+            if let colon = rest.firstIndex(of: UInt8(ascii: ":")) {
+                rest = rest[(colon + 1)...].drop(while: \.isBlank)
+            } else if run.isAnchored {
+                return Keyword()
+            }
+        case .headers: break
+        case .lines:
+            let scheme = Array("://".utf8)
+            if let end = rest.indices.first(where: { rest[$0...].starts(with: scheme) }) { rest = rest[(end + 3)...] }
+        }
+        return Keyword(bytes: bytes, score: rest.count)
     }
 
     // MARK: - Quantifiers
@@ -139,7 +205,7 @@ struct PatternRewriter {
             // A repeated assertion, such as `$?`, may hold or not: assume it does.
             if piece.weight == 0 {
                 if dialect == .posix { throw Unfit() }
-                return Piece()
+                return .nothing
             }
             piece = repeated(piece, low, high)
             if dialect == .pcre { return piece }
@@ -153,6 +219,7 @@ struct PatternRewriter {
         result.text += Array("\(least),\(most.map(String.init) ?? "")}".utf8)
         result.minimum = piece.minimum * least
         result.weight = piece.weight * max(most ?? least, 1)
+        if least > 0 { (result.keyword, result.hasLiteral) = (piece.keyword, piece.hasLiteral) }
         return result
     }
 
@@ -213,9 +280,9 @@ struct PatternRewriter {
         case UInt8(ascii: "."):
             return Piece(text: [byte], minimum: 1, weight: 1)
         case UInt8(ascii: "^"):
-            return assertion("^")
+            return lineAssertion("^")
         case UInt8(ascii: "$"):
-            return endOfSubject
+            return lineAssertion(endOfSubject)
         case UInt8(ascii: "["):
             return try bracketExpression()
         case UInt8(ascii: "("):
@@ -232,21 +299,24 @@ struct PatternRewriter {
         }
     }
 
-    /// The rules never see a line's end, any CR before it included, nor the newlines that a
-    /// scanned header is padded with.
-    private var endOfSubject: Piece {
-        assertion(subject == .lines ? "(?:\\r*$)" : "(?:\\n*$)")
+    /// The rules never see a line's end, any CR before it included.
+    private let endOfSubject = "(?:\\r*$)"
+
+    /// `^` or `$`, which under `m` may hold at each fold of a header: there nothing is asked for.
+    private func lineAssertion(_ text: String) -> Piece {
+        subject == .headers && multiline ? .nothing : assertion(text)
     }
 
     private func assertion(_ text: String) -> Piece {
-        Piece(text: Array(text.utf8))
+        Piece(text: Array(text.utf8), exact: [])
     }
 
     private func literal(_ byte: UInt8) -> Piece {
-        Piece(text: escaped(byte), minimum: 1, weight: 1)
+        let byte = byte == 0x0a && subject == .headers ? 0x0d : byte
+        return Piece(text: Self.escaped(byte), minimum: 1, weight: 1, exact: [byte])
     }
 
-    private func escaped(_ byte: UInt8) -> [UInt8] {
+    static func escaped(_ byte: UInt8) -> [UInt8] {
         if byte.isAlphanumeric { return [byte] }
         let digits = Array("0123456789abcdef".utf8)
         return Array("\\x".utf8) + [digits[Int(byte >> 4)], digits[Int(byte & 15)]]
@@ -259,7 +329,7 @@ struct PatternRewriter {
             if peek() == UInt8(ascii: "?") {
                 index += 1
                 switch try groupKind() {
-                case .nothing: return Piece()
+                case .nothing: return .nothing
                 case .lookaround: isLookaround = true
                 case .group: break
                 }
@@ -268,7 +338,7 @@ struct PatternRewriter {
         var piece = try alternatives()
         guard peek() == UInt8(ascii: ")") else { throw Unfit() }
         index += 1
-        if isLookaround { return Piece() }
+        if isLookaround { return .nothing }
         piece.text = Array("(?:".utf8) + piece.text + Array(")".utf8)
         return piece
     }
@@ -317,7 +387,9 @@ struct PatternRewriter {
             switch byte {
             case UInt8(ascii: "-"): on = false
             case UInt8(ascii: "i"): caseless = caseless || on
-            case UInt8(ascii: "m"): multiline = multiline || on
+            case UInt8(ascii: "m"):
+                // What comes before was taken for something else.
+                if subject == .headers, on { throw Unfit() }
             case UInt8(ascii: "s"), UInt8(ascii: "U"), UInt8(ascii: "J"): break
             case UInt8(ascii: ":"): return .group
             case UInt8(ascii: ")"): return .nothing
@@ -357,7 +429,7 @@ extension PatternRewriter {
         case UInt8(ascii: "b"): return assertion("\\b")
         case UInt8(ascii: "B"): return assertion("\\B")
         case UInt8(ascii: "A"), UInt8(ascii: "G"): return assertion("^")
-        case UInt8(ascii: "z"), UInt8(ascii: "Z"): return endOfSubject
+        case UInt8(ascii: "z"), UInt8(ascii: "Z"): return assertion(endOfSubject)
         case UInt8(ascii: "Q"): return try quoted()
         case UInt8(ascii: "1")...UInt8(ascii: "9"):
             // Two digits may be a group or an octal number.
@@ -402,8 +474,7 @@ extension PatternRewriter {
     }
 
     private mutating func quoted() throws(Unfit) -> Piece {
-        var text: [UInt8] = []
-        var count = 0
+        var piece = Piece.nothing
         while let byte = peek() {
             if byte == UInt8(ascii: "\\"), index + 1 < source.count,
                 source[index + 1] == UInt8(ascii: "E")
@@ -411,14 +482,17 @@ extension PatternRewriter {
                 index += 2
                 break
             }
-            text += escaped(byte)
-            count += 1
+            let literal = literal(byte)
+            piece.text += literal.text
+            piece.exact? += literal.exact ?? []
+            piece.minimum += 1
+            piece.weight += 1
             index += 1
         }
         // A quantifier here would repeat the last byte only.
         skipExtended()
         if let byte = peek(), Array("*+?{".utf8).contains(byte) { throw Unfit() }
-        return Piece(text: text, minimum: count, weight: count)
+        return piece
     }
 
     private mutating func posixEscape() throws(Unfit) -> Piece {
@@ -467,11 +541,13 @@ extension PatternRewriter {
 
     private mutating func bracketExpression() throws(Unfit) -> Piece {
         var text: [UInt8] = [UInt8(ascii: "[")]
-        if peek() == UInt8(ascii: "^") {
+        let isNegated = peek() == UInt8(ascii: "^")
+        if isNegated {
             text.append(UInt8(ascii: "^"))
             index += 1
         }
         let start = index
+        var lineEnds = LineEndMembers()
         while let byte = peek(), byte != UInt8(ascii: "]") || index == start {
             index += 1
             switch byte {
@@ -481,21 +557,47 @@ extension PatternRewriter {
                 if let ranges = Self.escapedClass(next) {
                     text += try classInBrackets(ranges, after: text)
                 } else {
-                    text += escaped(try next == UInt8(ascii: "b") ? 0x08 : codeUnit(after: next))
+                    let unit = try next == UInt8(ascii: "b") ? 0x08 : codeUnit(after: next)
+                    lineEnds.add(unit)
+                    text += Self.escaped(unit)
                 }
             case UInt8(ascii: "[") where Array(":.=".utf8).contains(peek() ?? 0):
                 text += try classInBrackets(try namedClass(), after: text)
             case UInt8(ascii: "-"):
                 // At either end of the brackets a hyphen is itself.
                 let isLiteral = index == start + 1 || peek() == UInt8(ascii: "]")
-                text += isLiteral ? escaped(byte) : [byte]
+                text += isLiteral ? Self.escaped(byte) : [byte]
+                if !isLiteral { lineEnds.beginRange() }
             default:
-                text += escaped(byte)
+                lineEnds.add(byte)
+                text += Self.escaped(byte)
             }
         }
         guard peek() == UInt8(ascii: "]") else { throw Unfit() }
         index += 1
+        if subject == .headers {
+            // A CR stands for a newline: where that may match, it must.
+            if isNegated, lineEnds.hasCR, !lineEnds.hasNewline { throw Unfit() }
+            if !isNegated, lineEnds.hasNewline { text += Self.escaped(0x0d) }
+        }
         return Piece(text: text + [UInt8(ascii: "]")], minimum: 1, weight: 1)
+    }
+
+    /// Which line ends are among the bytes and ranges of brackets. Of the classes, each has both or none.
+    private struct LineEndMembers {
+        private(set) var hasNewline = false
+        private(set) var hasCR = false
+        private var last: UInt8 = 0
+        private var isRange = false
+
+        mutating func beginRange() { isRange = true }
+
+        mutating func add(_ byte: UInt8) {
+            let range = isRange && last <= byte ? last...byte : byte...byte
+            hasNewline = hasNewline || range.contains(0x0a)
+            hasCR = hasCR || range.contains(0x0d)
+            (last, isRange) = (byte, false)
+        }
     }
 
     /// A class among the brackets; what a hyphen beside one means differs, so that is not taken.

@@ -1,7 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 internal import Glibc
+package import MailSyntax
 
 extension Matcher {
+    /// Scans all headers of a block at once, for rules that may match them.
+    package func candidates(in block: HeaderBlock, pass: FastPass?) -> HeaderCandidates {
+        HeaderCandidates(
+            hits: pass.flatMap { scan.scan(block, with: $0) }, mayBeEmpty: pass?.always.isEmpty ?? false)
+    }
+
     /// The first rule that applies to a header or another text that is one key, by the fast
     /// pass where there is one.
     package func firstMatch(key: UnsafeRawBufferPointer, in list: RuleList, pass: FastPass?)
@@ -82,7 +89,7 @@ extension Matcher {
         return UnsafeRawPointer(end) - base + 1
     }
 
-    /// The first rule that applies to a line that `forEachCandidateLine` named.
+    /// The first rule that applies to a header, or a line that `forEachCandidateLine` named.
     package func firstMatch(
         line: UnsafeRawBufferPointer, in list: RuleList, pass: FastPass?,
         candidates: LineCandidates
@@ -93,6 +100,23 @@ extension Matcher {
         return withRules(of: hits) {
             firstMatch(line, in: list, pass: pass, candidates: $0)
         }
+    }
+}
+
+/// Which rules may match the headers of a block.
+package struct HeaderCandidates {
+    /// nil where one scan can't tell.
+    fileprivate let hits: [UInt64]?
+    /// A header without hits matches no rule.
+    fileprivate let mayBeEmpty: Bool
+
+    /// nil when no rule can match the header.
+    package func of(_ header: Header) -> LineCandidates? {
+        guard let hits else { return .unknown }
+        let start = UInt64(header.textRange.lowerBound)
+        let first = hits.firstIndex { $0 >> 32 >= start } ?? hits.count
+        let end = hits[first...].firstIndex { $0 >> 32 != start } ?? hits.count
+        return first == end && mayBeEmpty ? nil : .hits(hits[first..<end])
     }
 }
 

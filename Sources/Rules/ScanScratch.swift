@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 internal import CVectorscan
 internal import Glibc
+internal import MailSyntax
 
 /// Working memory of one thread of scanning: Vectorscan's own, and what a scan found.
 final class ScanScratch {
@@ -24,7 +25,6 @@ final class ScanScratch {
     /// What the callback works on.
     private struct State {
         var text = UnsafeRawBufferPointer(start: nil, count: 0)
-        var isHeader = false
         var lines: [Line] = []
         /// Line start in the upper half, rule in the lower.
         var hits: [UInt64] = []
@@ -36,23 +36,37 @@ final class ScanScratch {
         padded.deallocate()
     }
 
-    /// Scans `text`; nil when the scan can't tell, for want of memory or for too many hits.
+    /// Scans body lines, or one header; nil when the scan can't tell, for want of memory or for too
+    /// many hits.
     ///
-    /// Each hit is a rule and the start of the line where its pattern ends, 0 in a header. They
-    /// come out in ascending order, without duplicates.
+    /// Each hit is a rule and the start of the line, or header, where its pattern ends. They come
+    /// out in ascending order, without duplicates.
     func scan(_ text: UnsafeRawBufferPointer, with pass: FastPass) -> [UInt64]? {
+        scan(text, headers: [], with: pass)
+    }
+
+    /// Scans all headers of a block at once.
+    func scan(_ block: HeaderBlock, with pass: FastPass) -> [UInt64]? {
+        scan(block.text, headers: block.headers, with: pass)
+    }
+
+    private func scan(
+        _ text: UnsafeRawBufferPointer, headers: [Header], with pass: FastPass
+    ) -> [UInt64]? {
         state.hits.removeAll(keepingCapacity: true)
         guard let database = pass.database, !text.isEmpty else { return state.hits }
         guard prepare(pass, database) else { return nil }
-        state.text = text
-        state.isHeader = pass.subject == .header
         let length = text.count + Self.padding
         if length > padded.count {
             padded.deallocate()
             padded = .allocate(byteCount: length, alignment: 64)
         }
-        padded.copyMemory(from: text)
+        switch pass.subject {
+        case .lines: padded.copyMemory(from: text)
+        case .headers: copyHeaders(text, headers)
+        }
         memset(padded.baseAddress! + text.count, 0x0a, Self.padding)
+        state.text = UnsafeRawBufferPointer(rebasing: padded[..<text.count])
         let code = withUnsafeMutablePointer(to: &state) { state in
             hs_scan(
                 database, padded.baseAddress, UInt32(length), 0, scratch,
@@ -65,6 +79,15 @@ final class ScanScratch {
         guard code == HS_SUCCESS else { return nil }
         if state.hits.count > 1 { sortHits() }
         return state.hits
+    }
+
+    /// CRs stand for newlines within a header.
+    private func copyHeaders(_ text: UnsafeRawBufferPointer, _ headers: [Header]) {
+        for index in text.indices {
+            let byte = text[index]
+            padded[index] = byte == 0x0a ? 0x0d : byte
+        }
+        for header in headers { padded[header.textRange.upperBound] = 0x0a }
     }
 
     private func prepare(_ pass: FastPass, _ database: OpaquePointer) -> Bool {
@@ -81,13 +104,11 @@ final class ScanScratch {
     }
 
     private static func note(_ rule: UInt32, end: Int, _ state: inout State) -> Int32 {
-        // A header is one line, and its `$` takes the padding with it.
-        let end = state.isHeader ? 0 : end
         guard end <= state.text.count else { return 0 }
         let known = state.lines[Int(rule)]
         if known.start <= end, end <= known.end { return 0 }
         guard state.hits.count < state.limit else { return 1 }
-        let line = state.isHeader ? 0..<state.text.count : lineBounds(around: end, state.text)
+        let line = lineBounds(around: end, state.text)
         state.lines[Int(rule)] = Line(start: UInt32(line.lowerBound), end: UInt32(line.upperBound))
         state.hits.append(UInt64(line.lowerBound) << 32 | UInt64(rule))
         return 0

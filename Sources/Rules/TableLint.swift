@@ -12,7 +12,7 @@ extension RuleList {
         for (number, entry) in entries.enumerated() {
             guard let expression = entry.statement.expression else { continue }
             if let doubt = Self.catastrophic(expression) { faults.append(fault(number, doubt)) }
-            if FastPattern(expression.source, subject: isBody ? .lines : .header) == nil {
+            if FastPattern(expression.source, subject: isBody ? .lines : .headers) == nil {
                 faults.append(
                     fault(number, "can't take the fast pass: the pattern is tried on every key"))
             }

@@ -6,9 +6,11 @@ import Testing
 private struct Transcript: ScannerEvents {
     var lines: [String] = []
     /// Body text as its lines, so that it does not matter how many came at once.
-    mutating func header(_ header: Header) {
-        let mark = header.isVerbatim ? "" : " altered"
-        lines.append("\(header.checkedAs) \(header.range)\(mark) \(text(header.text))")
+    mutating func headers(_ block: HeaderBlock) {
+        for header in block.headers {
+            let mark = header.isVerbatim ? "" : " altered"
+            lines.append("\(header.checkedAs) \(header.range)\(mark) \(text(block.text(of: header)))")
+        }
     }
 
     mutating func endOfHeaders(at offset: Int, isText: Bool) {

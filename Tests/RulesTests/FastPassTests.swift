@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import Glibc
+import MailSyntax
 import Rules
 import Testing
 
@@ -20,10 +21,12 @@ struct Numbers: RandomNumberGenerator {
         "a", "b", "ab", "foo", "bar", ".", "[a-f]", "[^a]", "\\w", "\\d", "\\s", "\\b", "^", "$", "(a|b)",
         "(foo|ba)", "x{2,3}", "o{2}", "(?=f)", "(?!f)", "(?<=o)b", "(.)\\1", "\\Aa", "b\\z", "o\\Z", "a++",
         "(?i)B", "(?-i)A", "[[:alpha:]]", "\\.", "-", "\\x41", "[\\]a]", "(?>a+)b", "\\Qa.b\\E", ".{0,40}",
-        "[^\\s]", "(?:ab){1,50}", "\\r", "[a-]", "\\S+", "(?m)^a", "#", " ",
+        "[^\\s]", "(?:ab){1,50}", "\\r", "[a-]", "\\S+", "(?m)^a", "#", " ", "\\n", "[\\n]", "[^\\r]", "[^\\n]", "[\\t-\\x0b]", "\\n ",
+        // Long enough to be scanned for alone.
+        "foobarfoo", "Foobar", "(foobarab)", "(fob: foobar)", "(?:barfoobar){2}", "bar: foo",
     ]
     private static let posixAtoms = [
-        "a", "b", "ab", "foo", ".", "[a-f]", "[^a]", "^", "$", "(a|b)", "x{2,3}", "[[:digit:]]", "\\.", "[]a]", "o+", "()",
+        "a", "b", "ab", "foo", ".", "[a-f]", "[^a]", "^", "$", "(a|b)", "x{2,3}", "[[:digit:]]", "\\.", "[]a]", "o+", "()", "foobarfoo", "bar: foo",
     ]
 
     private static func pattern(_ atoms: [String], _ random: inout Numbers) -> String {
@@ -47,8 +50,11 @@ struct Numbers: RandomNumberGenerator {
     }
 
     private static func line(_ random: inout Numbers) -> String {
-        let words = ["a", "b", "ab", "foo", "bar", "A", "xx", "xxx", "oo", "1", ".", "-", " ", "\t", "fob", "\r", "é", "q", "aaab"]
-        return (0..<Int.random(in: 0...40, using: &random)).map { _ in words.randomElement(using: &random)! }.joined()
+        let words = ["a", "b", "ab", "foo", "bar", "A", "xx", "xxx", "oo", "1", ".", "-", " ", "\t", "fob", "\r", "é", "q", "aaab", "foobar", "foo", "barfoobar", ": "]
+        // Now and then one word is all there is for a while, as where a scan leaps over it.
+        let filler = ["", "", "x", "q ", "-"].randomElement(using: &random)!
+        return String(repeating: filler, count: Int.random(in: 0...150, using: &random))
+            + (0..<Int.random(in: 0...40, using: &random)).map { _ in words.randomElement(using: &random)! }.joined()
     }
 
     /// Which rule decides each line, with the pass and without.
@@ -101,8 +107,69 @@ struct Numbers: RandomNumberGenerator {
             let (fast, slow) = key.withUnsafeBytes {
                 (matcher.firstMatch(key: $0, in: list, pass: pass), matcher.firstMatch($0, in: list))
             }
-            #expect(fast?.rule == slow?.rule)
+            #expect(fast?.rule == slow?.rule, "\(String(decoding: key, as: UTF8.self).debugDescription)")
             #expect(fast?.text == slow?.text)
+        }
+    }
+
+    /// Which rule decides each header of a block that is scanned at once.
+    @Test(arguments: 0..<400)
+    func blocksOfHeadersComeOutTheSame(seed: Int) {
+        var random = Numbers(state: UInt64(seed) + 2_000_000)
+        let list = RuleList(tables: [Self.randomTable(seed % 3 == 0 ? .regexp : .pcre, &random)])
+        let pass = FastPass.build(for: list, body: false)
+        let matcher = Matcher()
+        var message: [UInt8] = []
+        for _ in 0..<20 {
+            let lines = (0..<Int.random(in: 1...3, using: &random)).map { _ in Self.line(&random) }
+            message += Array("X:\(lines.joined(separator: "\n "))\r\n".utf8)
+        }
+        var comparison = Comparison(list: list, pass: pass, matcher: matcher)
+        var scanner = MessageScanner()
+        message.withUnsafeBytes { scanner.update($0, &comparison) }
+        scanner.finish(&comparison)
+        #expect(comparison.headers == 20)
+        #expect(comparison.fast == comparison.slow)
+    }
+
+    private struct Comparison: ScannerEvents {
+        let list: RuleList
+        let pass: FastPass
+        let matcher: Matcher
+        var headers = 0
+        var fast: [String?] = []
+        var slow: [String?] = []
+
+        mutating func headers(_ block: HeaderBlock) {
+            let candidates = matcher.candidates(in: block, pass: pass)
+            for header in block.headers {
+                headers += 1
+                let text = block.text(of: header)
+                let found = candidates.of(header).flatMap { matcher.firstMatch(line: text, in: list, pass: pass, candidates: $0) }
+                fast.append(found.map { String(decoding: $0.text, as: UTF8.self) })
+                slow.append(matcher.firstMatch(text, in: list).map { String(decoding: $0.text, as: UTF8.self) })
+            }
+        }
+        mutating func endOfHeaders(at offset: Int, isText: Bool) {}
+        mutating func body(_ text: BodyText) {}
+    }
+
+    /// A rule that matches nothing in the mail costs no try, whatever words it begins with; one that shares its
+    /// keyword with many is looked for as a whole.
+    @Test func keywordsFindWhatPatternsFind() {
+        let hosts = (0..<20).map { "/^Received: from .*host\($0)\\.example\\.net/ host \($0)" }
+        let shared = (0..<20).map { "/^Subject:.* cheap watches [a-z]\($0)$/ shared \($0)" }
+        let list = RuleList(tables: [table((hosts + shared).joined(separator: "\n"))])
+        let pass = FastPass.build(for: list, body: false)
+        #expect(pass.uncovered.isEmpty)
+        let matcher = Matcher()
+        for (key, action) in [
+            ("Received: from a (HOST7.example.net [192.0.2.1])", "host 7"), ("Received: from host7.example.org", nil),
+            ("X-Received: from host7.example.net", nil), ("Subject: best cheap watches a12", "shared 12"),
+            ("Subject: cheap watches", nil), ("Subject: a\n cheap watches b3", "shared 3"),
+        ] {
+            let match = Array(key.utf8).withUnsafeBytes { matcher.firstMatch(key: $0, in: list, pass: pass) }
+            #expect(match.map { String(decoding: $0.text, as: UTF8.self) } == action, "\(key)")
         }
     }
 
@@ -115,6 +182,21 @@ struct Numbers: RandomNumberGenerator {
             let matcher = Matcher()
             for length in 3..<200 {
                 let key = [UInt8](repeating: UInt8(ascii: "q"), count: length - 3) + Array("foo".utf8)
+                let match = key.withUnsafeBytes { matcher.firstMatch(key: $0, in: list, pass: pass) }
+                #expect(match != nil, "\(length) bytes")
+            }
+        }
+    }
+
+    /// Vectorscan 5.4.9 with AVX-512 misses these behind the first 64 bytes.
+    @Test(arguments: ["/b.+c/ x", "/-\\b/ x", "/[^x]c/ x", "/foo|.c/ x", "/b[a-z]+c/ x"])
+    func patternsWithoutLiteral(content: String) {
+        let list = RuleList(tables: [table(content)])
+        for body in [true, false] {
+            let pass = FastPass.build(for: list, body: body)
+            let matcher = Matcher()
+            for length in 0..<200 {
+                let key = [UInt8](repeating: UInt8(ascii: "x"), count: length) + Array("-bac".utf8)
                 let match = key.withUnsafeBytes { matcher.firstMatch(key: $0, in: list, pass: pass) }
                 #expect(match != nil, "\(length) bytes")
             }

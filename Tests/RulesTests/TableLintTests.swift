@@ -9,12 +9,12 @@ import Testing
                 """
                 /spam/ REJECT
                 /spam/ DUNNO
-                /^(a+)+$/ WARN slow
-                /x/ REDIRECT nobody
-                /y/
-                /z/ FROBNICATE
+                /^aa(a+)+$/ WARN slow
+                /eggs/ REDIRECT nobody
+                /ham/
+                /bacon/ FROBNICATE
                 /(a)(?1)/ DUNNO
-                if /q/
+                if /tea/
                 /spam/ DUNNO
                 endif
                 """)

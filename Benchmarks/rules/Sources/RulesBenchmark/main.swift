@@ -157,7 +157,7 @@ final class OnePass {
 
 /// Takes what the scanner finds, and does nothing.
 struct Ignore: ScannerEvents {
-    mutating func header(_ header: Header) {}
+    mutating func headers(_ block: HeaderBlock) {}
     mutating func endOfHeaders(at offset: Int, isText: Bool) {}
     mutating func body(_ text: BodyText) {}
 }
