@@ -323,11 +323,15 @@ package struct MessageScanner: ~Copyable {
         }
         let nameLength = headerNameLength(text)
         if nameLength > 0 {
-            block.append(contentsOf: UnsafeRawBufferPointer(rebasing: text[..<nameLength]))
-            let rest = text[nameLength...].drop(while: \.isBlank)
-            headerIsVerbatim = rest.startIndex == nameLength
-            headerName = HeaderName(UnsafeRawBufferPointer(rebasing: text[..<nameLength]))
-            appendToHeader(UnsafeRawBufferPointer(rebasing: rest))
+            let name = UnsafeRawBufferPointer(rebasing: text[..<nameLength])
+            headerName = HeaderName(name)
+            headerIsVerbatim = text[nameLength] == UInt8(ascii: ":")
+            if headerIsVerbatim {
+                appendToHeader(text)
+            } else {
+                block.append(contentsOf: name)
+                appendToHeader(UnsafeRawBufferPointer(rebasing: text[nameLength...].drop(while: \.isBlank)))
+            }
             headerRange = position..<position + raw.count
             advance(raw, isPiece)
             return true
@@ -348,7 +352,7 @@ package struct MessageScanner: ~Copyable {
     private mutating func endHeader(_ events: inout some ScannerEvents) {
         guard isInHeader else { return }
         let textRange = headerStart..<block.count
-        if headerName == .contentType { readContentType(Array(block[textRange])) }
+        if headerName == .contentType { readContentType(textRange) }
         headers.append(
             Header(
                 textRange: textRange, name: headerName, place: place, range: headerRange,
@@ -392,8 +396,12 @@ package struct MessageScanner: ~Copyable {
         }
     }
 
-    private mutating func readContentType(_ header: [UInt8]) {
-        header.withUnsafeBytes { readContentType($0) }
+    private mutating func readContentType(_ header: Range<Int>) {
+        // Taken out for the time of the call.
+        var text: [UInt8] = []
+        swap(&text, &block)
+        text.withUnsafeBytes { readContentType(UnsafeRawBufferPointer(rebasing: $0[header])) }
+        swap(&text, &block)
     }
 
     private mutating func readContentType(_ header: UnsafeRawBufferPointer) {
@@ -453,7 +461,12 @@ package struct MessageScanner: ~Copyable {
     /// Which boundary `line` is, if any: a prefix is enough, and the innermost counts.
     private func boundaryIndex(_ line: UnsafeRawBufferPointer) -> Int? {
         guard line.count > 2, line[0] == UInt8(ascii: "-"), line[1] == UInt8(ascii: "-") else { return nil }
-        return boundaries.lastIndex { line.dropFirst(2).starts(with: $0.text) }
+        return boundaries.lastIndex { boundary in
+            boundary.text.withUnsafeBytes { text in
+                text.isEmpty
+                    || line.count - 2 >= text.count && memcmp(line.baseAddress! + 2, text.baseAddress!, text.count) == 0
+            }
+        }
     }
 
     private mutating func readBoundary(_ line: UnsafeRawBufferPointer) {

@@ -12,7 +12,7 @@ import unittest
 
 from filtering import filtered_postfix
 from milter import milter_postfix
-from postfix import MASTER, PrivatePostfix, SMTP, SMTPSink, free_port, run
+from postfix import MASTER, PrivatePostfix, SMTP, SMTPSink, free_port, run, wait_until
 from weir import ROOT, WeirService, weir
 
 POLICY = "check_policy_service { inet:127.0.0.1:10040, timeout=10s, default_action=DUNNO }"
@@ -192,6 +192,82 @@ class Hookups(unittest.TestCase):
                         (ROOT / "conf/postfix/master.cf").read_text().splitlines(),
                         {"listen": {"milter": ["inet:127.0.0.1:10041"]}, "give_back_dropped": True})
         self.assertEqual(hookup.findings(), [])
+
+
+class MendedOnARunningPostfix(unittest.TestCase):
+    """Each wrong hook-up that main.cf or master.cf is to blame for: after what the doctor prints, every recipient is
+    counted once, every message is filtered once, and all of them arrive."""
+
+    # A chroot needs files that a private Postfix has not.
+    LEFT_OUT = {"a socket out of a chroot's reach"}
+    # What these do wrong shows in counts and headers; "end of data" settles what RCPT has counted.
+    SHOWN = {"policy-nowhere", "policy-behind-permit", "policy-not-here", "milter-nowhere", "milter-not-here",
+             "milter-not-for-sendmail", "milter-switched-off", "filter-nowhere", "counted-twice", "milter-twice"}
+    NOT_SHOWN = {"end of data behind a permit"}
+
+    def test_all(self):
+        entries = {name: entry for name, entry in WRONG.items() if len(entry) == 4 and name not in self.LEFT_OUT}
+        self.assertGreater(len(entries), 25)
+        for name, (main, services, config, kinds) in entries.items():
+            with self.subTest(name):
+                self.mend(name, main, services, config, kinds)
+
+    def mend(self, name, main, services, config, kinds):
+        ports = {number: str(free_port()) for number in ("10025", "10026", "10040", "10041")}
+
+        def on_free_ports(text):
+            # Nobody logs in here, and no other milter is there.
+            text = text.replace("permit_sasl_authenticated", "permit_mynetworks").replace(", unix:other", "")
+            return re.sub(r"\b100(25|26|40|41)\b", lambda match: ports[match[0]], text)
+
+        config = json.loads(on_free_ports(json.dumps(config)))
+        service = WeirService(port=int(ports["10040"]), limits=[{"name": "per-sender", "key": ["sender"], "rates": ["100/1h"]}])
+        (service.directory / "header.pcre").write_text("/^Subject:/ PREPEND X-Seen: Weir\n")
+        service.config["listen"].update(config.pop("listen", {}))
+        service.config.update(config)
+        service.config["checks"] = {"header": [f"pcre:{service.directory}/header.pcre"], "cache": f"{service.directory}/cache"}
+        service.config["filter"] = {"spool": str(service.directory)}
+        submission = free_port() if SUBMISSION.split()[0] in " ".join(services) else None
+        extra = [re.sub(r"^submission ", f"127.0.0.1:{submission} ", on_free_ports(line)).replace(" - y ", " - n ", 1) for line in services]
+        with service, SMTPSink() as sink:
+            postfix = PrivatePostfix(relay=sink.port, lines=f"again = {on_free_ports(POLICY)}\n" + on_free_ports(main))
+            postfix.parameters["smtpd_recipient_restrictions"] = None
+            # Its own smtpd takes the place of the one on port 25.
+            own = [index for index, line in enumerate(extra) if line.startswith("smtp inet")]
+            postfix.services = [extra.pop(own[0]).replace("smtp ", f"127.0.0.1:{postfix.port} ", 1), *extra]
+            with postfix:
+                ways = [port for port in (postfix.port, submission) if port]
+                filters = ("filter" in service.config["listen"]) + ("milter" in service.config["listen"])
+                counts_sendmail = "milter" in service.config["listen"]
+                good = {"counted": 2 * len(ways) + counts_sendmail, "seen": [filters] * len(ways)}
+                self.assertEqual(self.findings(postfix, service)[0], kinds)
+                if kinds <= self.SHOWN and name not in self.NOT_SHOWN:
+                    self.assertNotEqual(self.observe("before@example.org", ways, postfix, service, sink), good)
+                kinds, commands = self.findings(postfix, service)
+                for command in commands:
+                    run(shlex.split(command))
+                postfix.reload()
+                self.assertEqual(self.findings(postfix, service)[0], set(), commands)
+                self.assertEqual(self.observe("after@example.org", ways, postfix, service, sink), good)
+
+    def findings(self, postfix, service):
+        result = weir("doctor", "--postfix", postfix.etc, "--config", service.config_file, "--json", check=False)
+        findings = [finding for report in json.loads(result.stdout) for finding in report["findings"] if finding["severity"] != "note"]
+        return {finding["kind"] for finding in findings}, list(dict.fromkeys(command for finding in findings for command in finding["commands"]))
+
+    def observe(self, sender, ways, postfix, service, sink):
+        """Two recipients over each way in, one by sendmail(1): what was counted, and how often each message was filtered."""
+        for port in ways:
+            with SMTP(port) as client:
+                client.mail(sender, ["b@example.com", "c@example.com"], f"Subject: way {port}\n\nbody\n")
+        postfix.sendmail(sender, ["d@example.com"], "Subject: sendmail\n\nbody\n")
+
+        def arrived():
+            return [one["content"].decode() for one in sink.messages() if one["sender"] == sender]
+        wait_until(lambda: len(arrived()) >= len(ways) + 1 and not postfix.queue(), lambda: f"{sender}: {postfix.log()}\n{service.log()}")
+        self.assertEqual(len(arrived()), len(ways) + 1)
+        return {"counted": service.used(sender, "per-sender") or 0,
+                "seen": [text.count("X-Seen: Weir") for text in sorted(arrived()) if "Subject: way" in text]}
 
 
 class Live(unittest.TestCase):
