@@ -48,14 +48,15 @@ package enum UpkeepFault: Error, Equatable, Sendable {
 }
 
 extension Ledger {
-    /// Goes on with what is to be done between answers, about `slots` accounts of it. Call it after `commit`.
+    /// Goes on with what is to be done between answers: about `slots` accounts of a checkpoint, and a quarter as many
+    /// looked at for idle ones. Call it after `commit`.
     ///
     /// - Parameter checkpoints: false lets a new checkpoint wait, for a while after one has failed.
     /// - Returns: a fault of the store that has come up meanwhile.
     package func maintain(slots: Int, checkpoints: Bool = true) -> UpkeepFault? {
         // First, while nothing waits to be committed: a row counts up to the last batch and no further.
         let failure = continueCheckpoint(slots: slots, mayBegin: checkpoints)
-        sweepSlots(slots) { account in
+        sweepSlots(max(1, slots / 4)) { account in
             if !account.isDirty, account.isIdle(at: now) { upkeep.swept.append(account) }
         }
         for account in upkeep.swept { remove(account) }

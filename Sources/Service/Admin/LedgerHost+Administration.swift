@@ -8,7 +8,9 @@ extension LedgerHost {
     /// Slots of the tables that are looked at in one go, some hundred microseconds where they are full.
     private static let slotsPerPiece = 1024
     /// Requests come in between: what is only put at the end of the loop's tasks would run before it looks for them.
-    private static let pauseBetweenPieces: TimeAmount = .microseconds(500)
+    private static let shortestPause: TimeAmount = .microseconds(500)
+    /// A list that nobody waits for takes one part in so many of the loop's time.
+    private static let leisure: Int64 = 80
 
     /// The `most` fullest keys, of all limits or of one.
     ///
@@ -19,25 +21,27 @@ extension LedgerHost {
             let query = FullestLists.Query(most: most, limit: limit)
             let now = NIODeadline.now()
             if age > .zero, let known = fullestLists.known(query, at: now) {
-                if now - known.madeAt > age, fullestLists.begin(query) { walk(query).assumeIsolated().whenComplete { _ in } }
+                if now - known.madeAt > age, fullestLists.begin(query) { walk(query, isAwaited: false).assumeIsolated().whenComplete { _ in } }
                 return eventLoop.makeSucceededFuture(known.standings)
             }
-            return walk(query)
+            return walk(query, isAwaited: true)
         }.get()
     }
 
-    private func walk(_ query: FullestLists.Query) -> EventLoopFuture<[AdminMessages.Standing]> {
+    private func walk(_ query: FullestLists.Query, isAwaited: Bool) -> EventLoopFuture<[AdminMessages.Standing]> {
         let promise = eventLoop.makePromise(of: [AdminMessages.Standing].self)
-        advance(FullestWalk(most: query.most, limit: query.limit), promise)
+        advance(FullestWalk(most: query.most, limit: query.limit), isAwaited, promise)
         let made = promise.futureResult
         made.assumeIsolated().whenComplete { self.fullestLists.end(query, with: try? $0.get(), at: .now()) }
         return made
     }
 
-    private func advance(_ walk: FullestWalk, _ promise: EventLoopPromise<[AdminMessages.Standing]>) {
+    private func advance(_ walk: FullestWalk, _ isAwaited: Bool, _ promise: EventLoopPromise<[AdminMessages.Standing]>) {
         do {
+            let began = NIODeadline.now()
             if try withLedger({ walk.advance(in: $0, slots: Self.slotsPerPiece) }) {
-                _ = eventLoop.assumeIsolated().scheduleTask(in: Self.pauseBetweenPieces) { self.advance(walk, promise) }
+                let pause = isAwaited ? Self.shortestPause : max(Self.shortestPause, (.now() - began) * Self.leisure)
+                _ = eventLoop.assumeIsolated().scheduleTask(in: pause) { self.advance(walk, isAwaited, promise) }
             } else {
                 promise.succeed(try withLedger(walk.result))
             }
