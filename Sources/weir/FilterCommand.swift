@@ -38,16 +38,13 @@ struct FilterCommand: ParsableCommand {
     mutating func run() throws {
         // A sendmail that goes away is a failure to hand on, not the end of this process.
         signal(SIGPIPE, SIG_IGN)
-        let rules = try readRules()
+        let (rules, logDestination) = try readConfiguration()
         let message = try readMessage()
         let filter = MessageFilter(rules, matcher: Matcher(rules.checks))
         filter.begin(rules)
         filter.update(message)
         let verdict = filter.finish()
-        for match in verdict.matches where match.isLogged {
-            OutputStream(STDERR_FILENO).write(
-                line: "weir filter: \(match.subject.rawValue) \(match.location): \(printable(match.action))")
-        }
+        report(verdict.matches, to: logDestination)
         switch verdict.disposition {
         case .discard: return
         case .refuse(let refusal):
@@ -58,11 +55,20 @@ struct FilterCommand: ParsableCommand {
         }
     }
 
-    private func readRules() throws -> ContentRules {
+    private func readConfiguration() throws -> (ContentRules, Configuration.Log.Destination) {
         switch ConfigurationReader.read(path: options.config) {
-        case .success(let outcome): return outcome.rules
+        case .success(let outcome): return (outcome.rules, outcome.configuration.log.destination)
         case .failure(let faults): throw trouble("\(faults)")
         }
+    }
+
+    /// Logs what rules did. Standard error belongs to pipe(8), which shows it to the sender in a bounce.
+    private func report(_ matches: [RuleMatch], to destination: Configuration.Log.Destination) {
+        let log = EventLog(destination: destination == .standardError && isatty(STDERR_FILENO) == 0 ? .syslog : destination)
+        for match in matches where match.isLogged {
+            log.notice("filter: \(match.subject.rawValue) \(match.location): \(printable(match.action))")
+        }
+        log.flush()
     }
 
     private func readMessage() throws -> [UInt8] {

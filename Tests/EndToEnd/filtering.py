@@ -99,8 +99,8 @@ def dialogue(replies, messages=None):
     return serve
 
 
-def services(reinject_port):
-    """The services of conf/postfix/master.cf for these ports, as they are shipped but for chroot and paths."""
+def services(reinject_port, ways=("weir",)):
+    """The services of conf/postfix/master.cf for these ports, as they are shipped but for chroot and paths: `ways` to Weir and the way back."""
     lines = (CONF / "master.cf").read_text().splitlines()
     found, name = {}, None
     for line in lines:
@@ -112,10 +112,9 @@ def services(reinject_port):
             found[name] = line
         elif not line.startswith("#"):
             name = None
-    wanted = {"weir": found["weir"], "reinject": found["127.0.0.1:10026"], "weir_cleanup": found["weir_cleanup"]}
     result = []
-    for service, line in wanted.items():
-        words = line.split()
+    for service in (*ways, "127.0.0.1:10026", "weir_cleanup"):
+        words = found[service].split()
         words[4] = "n"
         text = " ".join(words).replace("/etc/weir/postfix", str(CONF))
         result.append(text.replace("127.0.0.1:10026", f"127.0.0.1:{reinject_port}"))

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The SMTP filter between two Postfixes, hooked up by the lines of conf/postfix/master.cf, and `weir filter`."""
+import shutil
 import subprocess
 import unittest
 
-from filtering import FilterService, filtered_postfix
-from postfix import SMTPSink, free_port, run, wait_until
+from filtering import FilterService, filtered_postfix, services
+from postfix import PrivatePostfix, SMTPSink, free_port, run, wait_until
 from weir import BINARY, ENVIRONMENT
 
 
@@ -113,6 +114,36 @@ class Pipe(unittest.TestCase):
         return run(
             [BINARY, "filter", "--config", weir.config_file, *options, "-f", "a@example.org", "--", *recipients],
             input=content, check=False, env=ENVIRONMENT)
+
+    def test_in_a_running_postfix(self):
+        """By the line of master.cf: changed and passed on, refused and returned, put off and kept."""
+        rules = "/^Subject: no/ REJECT 5.7.1 not here\n/^Subject: later/ REJECT 4.7.1 wait\n/^Subject: old/ REPLACE Subject: new\n"
+        reinject = free_port()
+        weir = FilterService(free_port(), rules)
+        self.addCleanup(weir.__exit__)
+        weir.configure()
+        # pipe(8) runs it as somebody who may not see where the tests are, nor hand mail to this Postfix by sendmail(1).
+        binary, back = weir.directory / "weir", weir.directory / "back"
+        shutil.copy(BINARY, binary)
+        back.write_text(
+            "#!/usr/bin/python3\nimport smtplib, sys\nwith smtplib.SMTP('127.0.0.1', %d) as hop:\n"
+            "    hop.sendmail(sys.argv[2], sys.argv[4:], sys.stdin.buffer.read())\n" % reinject)
+        for path, mode in ((binary, 0o755), (back, 0o755), (weir.config_file, 0o644)):
+            path.chmod(mode)
+        pipe, *others = services(reinject, ways=("weirpipe",))
+        pipe = pipe.replace("user=weir", "user=nobody").replace("/usr/bin/weir filter", f"{binary} filter --config {weir.config_file} --to {back}")
+        with SMTPSink() as sink, PrivatePostfix(relay=sink.port, main={"content_filter": "weirpipe:dummy"}, services=[pipe, *others]) as postfix:
+            for subject in ("old", "no", "later"):
+                self.assertIn("250 2.0.0 Ok: queued as", smtp(postfix, f"Subject: {subject}\n\nbody\n").stdout)
+            wait_until(lambda: len(sink.messages()) == 2, postfix.log)
+            passed, bounce = sorted(sink.messages(), key=lambda message: message["sender"] == "")
+            self.assertIn(b"Subject: new\n", passed["content"])
+            self.assertIn(b"Status: 5.7.1", bounce["content"])
+            self.assertIn(b"not here", bounce["content"])
+            self.assertNotIn(b"header.pcre", bounce["content"])
+            self.assertRegex(postfix.log(), r"relay=weirpipe,.*dsn=5\.7\.1, status=bounced")
+            wait_until(lambda: [message["queue_name"] for message in postfix.queue()] == ["deferred"], postfix.log)
+            self.assertRegex(postfix.log(), r"relay=weirpipe,.*dsn=4\.7\.1, status=deferred")
 
     def test_outcomes(self):
         rules = "/^Subject: no/ REJECT 5.7.1 not here\n/^Subject: later/ REJECT 4.7.1 wait\n/^Subject: gone/ DISCARD\n/^Subject: hold/ HOLD\n/^Subject: other/ REDIRECT r@example.com\n/^Subject: old/ REPLACE Subject: new\n"
