@@ -126,6 +126,26 @@ class Dialogue(unittest.TestCase):
             mta.send("A")
             self.assertEqual(weir.used_by_all("login"), {"alice": 2, "bob": 1})
 
+    def test_an_abort_that_comes_late(self):
+        """The MTA waits for no answer to an abort: the policy server may know the client's next transaction by then."""
+        limit = {"name": "sender", "key": ["sender"], "rates": ["100/1h"]}
+        with MilterService(limits=[limit]) as weir, weir.mta() as mta, weir.client() as policy:
+            def ask(instance):
+                self.assertEqual(policy.ask(instance=instance, client_address="192.0.2.1", client_port="40000", sender="a@example.org"), "DUNNO")
+            mta.connect(address="192.0.2.1", port=40000)
+            ask("first")
+            mta.mail()
+            ask("second")
+            mta.send("A")
+            mta.mail()
+            self.assertEqual(mta.content(HEADERS)[-1], ("c", b""))
+            # Each was charged by the policy server, and by nobody else.
+            self.assertEqual(weir.used_by_all("sender"), {"a@example.org": 2})
+            # A message that the policy server does not know is charged by the milter.
+            mta.mail()
+            self.assertEqual(mta.content(HEADERS)[-1], ("c", b""))
+            self.assertEqual(weir.used_by_all("sender"), {"a@example.org": 3})
+
     def test_actions_of_limits(self):
         for action, expected in (
                 ("HOLD too much", [("q", text("too much")), ("c", b"")]), ("DISCARD", [("d", b"")]),
