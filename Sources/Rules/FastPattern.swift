@@ -2,10 +2,10 @@
 internal import MailSyntax
 internal import Patterns
 
-/// A rule's pattern made ready for the multi-pattern scan: a regular expression that matches,
-/// with the same end, wherever the rule's own does. It may match more, never less.
+/// A rule's pattern made ready for the multi-pattern scan: a regular expression that matches
+/// within all that the rule's own does. It may match more, never less.
 ///
-/// Only constructs known to mean the same to PCRE2 (or POSIX) and Vectorscan are carried over;
+/// Only constructs known to mean the same to PCRE2 (or POSIX) and libhs are carried over;
 /// what can't be is widened where that is safe (a look-around becomes nothing, a back-reference
 /// any text, a large repeat an open one) and otherwise the pattern is not taken at all.
 struct FastPattern: Equatable {
@@ -21,6 +21,8 @@ struct FastPattern: Equatable {
     private(set) var caseless: Bool
     /// Bytes that are in all that it matches, in lower case, where there are enough of them to be rare in mail.
     let keyword: [UInt8]?
+
+    private static let leastScore = 6
 
     /// Scans for the keyword alone: much faster to build and to scan for, and nearly as rare.
     mutating func reduceToKeyword() {
@@ -57,10 +59,6 @@ struct FastPattern: Equatable {
             return nil
         }
     }
-}
-
-extension FastPattern {
-    private static let leastScore = 6
 }
 
 /// Recursive descent over a pattern, writing the wider one as it goes.
