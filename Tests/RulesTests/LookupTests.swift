@@ -14,6 +14,23 @@ func lookUp(_ key: String, in tables: Table...) -> String? {
 }
 
 @Suite struct LookupTests {
+    /// glibc would take gigabytes for these, and the service with it.
+    @Test(arguments: [
+        "a" + String(repeating: "{2,}", count: 60), "(((a{1,255}){1,255}){1,255}){1,255}", "x(a" + String(repeating: "+", count: 80) + ")",
+        "[[:alpha:]]{2}" + String(repeating: "{9}", count: 9), "((a|b*{100})?{100}c){100}",
+    ])
+    func repeatsThatMultiplyAreRefused(pattern: String) {
+        let warnings = table("/\(pattern)/ x\n/foo/ y", type: .regexp).warnings.map(\.description)
+        #expect(warnings.count == 1 && warnings.first?.contains("multiply") == true, "\(warnings)")
+    }
+
+    @Test(arguments: [
+        ("^(a{1,100}){1,100}$", "aaa"), ("\\{2,}[]{9}]{3}", "{2,}9]{"), ("(a+)+(b*)*c?{2}", "a"), ("[^]{99999}]\\+x", "y+x"),
+    ])
+    func repeatsThatDoNotAreTaken(pattern: String, key: String) {
+        #expect(lookUp(key, in: table("/\(pattern)/ found", type: .regexp)) == "found", "\(table("/\(pattern)/ found", type: .regexp).warnings)")
+    }
+
     @Test func firstRuleWinsAndThenFirstTable() {
         #expect(lookUp("ab", in: table("/b/ one\n/a/ two")) == "one")
         #expect(lookUp("a", in: table("/b/ one\nif /q/"), table("/a/ two")) == "two")
