@@ -132,6 +132,10 @@ private struct Checker: ScannerEvents {
 
 extension Checker {
     mutating func headers(_ block: HeaderBlock) {
+        guard !isOver else {
+            for header in block.headers { check(header, block.text(of: header), nil) }
+            return
+        }
         // A list that serves several classes scans once.
         let primary = matcher.candidates(in: block, pass: headerPass)
         let mime = mimePass === headerPass ? primary : matcher.candidates(in: block, pass: mimePass)

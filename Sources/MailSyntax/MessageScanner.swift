@@ -84,7 +84,7 @@ package protocol ScannerEvents {
 ///                               |        mime -------+  empty line, or text
 ///                               +--> body            +---> nested: message/rfc822
 ///
-/// Memory: some headers (bounded by `headerSize` and `blockSize`), one line piece (bounded by
+/// Memory: some headers (bounded by `headerSize`, `blockSize` and `blockCount`), one line piece (bounded by
 /// `lineLength`), and the open boundaries (bounded by `mimeNesting`).
 package struct MessageScanner: ~Copyable {
     private enum State { case primary, mime, nested, body }
@@ -360,11 +360,12 @@ package struct MessageScanner: ~Copyable {
         block.append(0x0a)
         headerStart = block.count
         continuesLine = false
-        if block.count >= Self.blockSize { flushHeaders(&events) }
+        if block.count >= Self.blockSize || headers.count == Self.blockCount { flushHeaders(&events) }
     }
 
-    /// Headers go on in one block up to this size.
+    /// Headers go on in one block up to this size, and this number.
     private static let blockSize = 1 << 15
+    private static let blockCount = 128
 
     /// Hands on the headers that have ended.
     private mutating func flushHeaders(_ events: inout some ScannerEvents) {

@@ -91,6 +91,14 @@ struct PatternRewriter {
         var score = 0
     }
 
+    /// Bytes that are matched one after the other, with nothing between.
+    private struct Run {
+        var bytes: [UInt8] = []
+        /// At the start of its sequence.
+        var isFirst = true
+        var isAnchored = false
+    }
+
     /// Repeats beyond this are opened: `.{0,200}` scans as `.*`, and costs as little.
     static let largestRepeat = 32
     /// A pattern that compiles to more positions than this is left to PCRE2 alone, which keeps
@@ -141,8 +149,7 @@ struct PatternRewriter {
 
     private mutating func sequence() throws(Unfit) -> Piece {
         var result = Piece.nothing
-        // What is exact from here on: one after the other, and nothing between.
-        var run: (bytes: [UInt8], isFirst: Bool, isAnchored: Bool) = ([], true, false)
+        var run = Run()
         while true {
             skipExtended()
             guard let byte = peek(), byte != UInt8(ascii: "|"), byte != UInt8(ascii: ")") else {
@@ -159,7 +166,7 @@ struct PatternRewriter {
                 result.exact = nil
                 result.hasLiteral = result.hasLiteral || run.bytes.count > 1 || piece.hasLiteral
                 result.keyword = rarer(rarer(keyword(run), piece.keyword), result.keyword)
-                run = ([], false, false)
+                run = Run(isFirst: false)
             }
             result.text += piece.text
             result.minimum += piece.minimum
@@ -170,7 +177,7 @@ struct PatternRewriter {
 
     private func rarer(_ one: Keyword, _ other: Keyword) -> Keyword { one.score > other.score ? one : other }
 
-    private func keyword(_ run: (bytes: [UInt8], isFirst: Bool, isAnchored: Bool)) -> Keyword {
+    private func keyword(_ run: Run) -> Keyword {
         let bytes = run.bytes.map(\.lowercased)
         var rest = bytes[...]
         switch subject {

@@ -6,7 +6,7 @@ extension Matcher {
     /// Scans all headers of a block at once, for rules that may match them.
     package func candidates(in block: HeaderBlock, pass: FastPass?) -> HeaderCandidates {
         HeaderCandidates(
-            hits: pass.flatMap { scan.scan(block, with: $0) }, mayBeEmpty: pass?.always.isEmpty ?? false)
+            hits: pass.flatMap { scan.scan(block, with: $0) }, hitsAreAll: pass?.always.isEmpty ?? false)
     }
 
     /// The first rule that applies to a header or another text that is one key, by the fast
@@ -107,8 +107,8 @@ extension Matcher {
 package struct HeaderCandidates {
     /// nil where one scan can't tell.
     fileprivate let hits: [UInt64]?
-    /// A header without hits matches no rule.
-    fileprivate let mayBeEmpty: Bool
+    /// Whether a header without hits matches no rule.
+    fileprivate let hitsAreAll: Bool
 
     /// nil when no rule can match the header.
     package func of(_ header: Header) -> LineCandidates? {
@@ -116,7 +116,7 @@ package struct HeaderCandidates {
         let start = UInt64(header.textRange.lowerBound)
         let first = hits.firstIndex { $0 >> 32 >= start } ?? hits.count
         let end = hits[first...].firstIndex { $0 >> 32 != start } ?? hits.count
-        return first == end && mayBeEmpty ? nil : .hits(hits[first..<end])
+        return first == end && hitsAreAll ? nil : .hits(hits[first..<end])
     }
 }
 

@@ -125,6 +125,17 @@ RIGHT = {
 }
 
 
+def serious_findings(result):
+    """What `weir doctor --json` found, but for notes; its exit status says whether there is any."""
+    if result.returncode not in (0, 1):
+        raise AssertionError(result.stdout + result.stderr)
+    findings = [finding for report in json.loads(result.stdout) for finding in report["findings"]]
+    serious = [finding for finding in findings if finding["severity"] != "note"]
+    if bool(serious) != bool(result.returncode):
+        raise AssertionError(f"exit status {result.returncode}: {findings}")
+    return serious
+
+
 class Hookup:
     """main.cf and master.cf in a folder, and weir.yaml beside them."""
 
@@ -144,13 +155,7 @@ class Hookup:
         for name in ("main.cf", "master.cf"):
             os.utime(self.directory / name, (1_700_000_000, 1_700_000_000))
         result = weir("doctor", "--postfix", self.directory, "--config", self.directory / "weir.yaml", "--no-service", "--json", check=False)
-        if result.returncode not in (0, 1):
-            raise AssertionError(result.stdout + result.stderr)
-        findings = [finding for report in json.loads(result.stdout) for finding in report["findings"]]
-        serious = [finding for finding in findings if finding["severity"] != "note"]
-        if bool(serious) != bool(result.returncode):
-            raise AssertionError(f"exit status {result.returncode}: {findings}")
-        return serious
+        return serious_findings(result)
 
 
 class Hookups(unittest.TestCase):
@@ -240,10 +245,10 @@ class MendedOnARunningPostfix(unittest.TestCase):
                 filters = ("filter" in service.config["listen"]) + ("milter" in service.config["listen"])
                 counts_sendmail = "milter" in service.config["listen"]
                 good = {"counted": 2 * len(ways) + counts_sendmail, "seen": [filters] * len(ways)}
-                self.assertEqual(self.findings(postfix, service)[0], kinds)
+                found, commands = self.findings(postfix, service)
+                self.assertEqual(found, kinds)
                 if kinds <= self.SHOWN and name not in self.NOT_SHOWN:
                     self.assertNotEqual(self.observe("before@example.org", ways, postfix, service, sink), good)
-                kinds, commands = self.findings(postfix, service)
                 for command in commands:
                     run(shlex.split(command))
                 postfix.reload()
@@ -251,8 +256,7 @@ class MendedOnARunningPostfix(unittest.TestCase):
                 self.assertEqual(self.observe("after@example.org", ways, postfix, service, sink), good)
 
     def findings(self, postfix, service):
-        result = weir("doctor", "--postfix", postfix.etc, "--config", service.config_file, "--json", check=False)
-        findings = [finding for report in json.loads(result.stdout) for finding in report["findings"] if finding["severity"] != "note"]
+        findings = serious_findings(weir("doctor", "--postfix", postfix.etc, "--config", service.config_file, "--json", check=False))
         return {finding["kind"] for finding in findings}, list(dict.fromkeys(command for finding in findings for command in finding["commands"]))
 
     def observe(self, sender, ways, postfix, service, sink):
@@ -285,8 +289,7 @@ class Live(unittest.TestCase):
         send()
         shown = weir("limits", "show", "--config", service.config_file, "a@example.org").stdout
         self.assertIn("no limit knows a@example.org", shown)
-        result = weir("doctor", "--postfix", postfix.etc, "--config", service.config_file, "--json", check=False)
-        findings = [finding for report in json.loads(result.stdout) for finding in report["findings"]]
+        findings = serious_findings(weir("doctor", "--postfix", postfix.etc, "--config", service.config_file, "--json", check=False))
         self.assertEqual([finding["kind"] for finding in findings], ["policy-behind-permit"], findings)
         for command in findings[0]["commands"]:
             run(shlex.split(command))

@@ -10,7 +10,7 @@ import Testing
     private static let messagesPerDay = 500_000
     private static let messagesPerTick = 100
 
-    @Test func theFilesStaySmallForAWeek() async throws {
+    @Test func theFilesStaySmallForAWeek() throws {
         let folder = NSTemporaryDirectory() + "weir-week-\(UUID().uuidString)"
         try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
         defer { try? FileManager.default.removeItem(atPath: folder) }

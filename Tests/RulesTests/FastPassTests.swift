@@ -57,6 +57,10 @@ struct Numbers: RandomNumberGenerator {
             + (0..<Int.random(in: 0...40, using: &random)).map { _ in words.randomElement(using: &random)! }.joined()
     }
 
+    private static func foldedLines(_ random: inout Numbers) -> String {
+        (0..<Int.random(in: 1...3, using: &random)).map { _ in line(&random) }.joined(separator: "\n ")
+    }
+
     /// Which rule decides each line, with the pass and without.
     @Test(arguments: 0..<400)
     func bodyLinesComeOutTheSame(seed: Int) {
@@ -102,8 +106,7 @@ struct Numbers: RandomNumberGenerator {
         let pass = FastPass.build(for: list, body: false)
         let matcher = Matcher()
         for _ in 0..<20 {
-            let lines = (0..<Int.random(in: 1...3, using: &random)).map { _ in Self.line(&random) }
-            let key = Array(lines.joined(separator: "\n ").utf8)
+            let key = Array(Self.foldedLines(&random).utf8)
             let (fast, slow) = key.withUnsafeBytes {
                 (matcher.firstMatch(key: $0, in: list, pass: pass), matcher.firstMatch($0, in: list))
             }
@@ -121,8 +124,7 @@ struct Numbers: RandomNumberGenerator {
         let matcher = Matcher()
         var message: [UInt8] = []
         for _ in 0..<20 {
-            let lines = (0..<Int.random(in: 1...3, using: &random)).map { _ in Self.line(&random) }
-            message += Array("X:\(lines.joined(separator: "\n "))\r\n".utf8)
+            message += Array("X:\(Self.foldedLines(&random))\r\n".utf8)
         }
         var comparison = Comparison(list: list, pass: pass, matcher: matcher)
         var scanner = MessageScanner()

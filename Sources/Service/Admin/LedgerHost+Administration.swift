@@ -15,13 +15,15 @@ extension LedgerHost {
     /// The `most` fullest keys, of all limits or of one.
     ///
     /// - Parameter age: how old the list may be. Where a new one takes longer than that, which it does from some hundred thousand
-    ///   keys on, the last one is given while it is made, up to a minute old.
+    ///   keys on, the last one is given while it is made.
     func fullest(_ most: Int, limit: String?, age: TimeAmount) async throws -> [AdminMessages.Standing] {
         try await eventLoop.flatSubmit { [self] in
             let query = FullestLists.Query(most: most, limit: limit)
             let now = NIODeadline.now()
             if age > .zero, let known = fullestLists.known(query, at: now) {
-                if now - known.madeAt > age, fullestLists.begin(query) { walk(query, isAwaited: false).assumeIsolated().whenComplete { _ in } }
+                if now - known.madeAt > age, fullestLists.begin(query) {
+                    walk(query, isAwaited: false).assumeIsolated().whenComplete { _ in }
+                }
                 return eventLoop.makeSucceededFuture(known.standings)
             }
             return walk(query, isAwaited: true)
@@ -139,7 +141,7 @@ struct FullestLists {
     private static let lifetime: TimeAmount = .seconds(60)
 
     func known(_ query: Query, at now: NIODeadline) -> (standings: [AdminMessages.Standing], madeAt: NIODeadline)? {
-        lists[query].flatMap { now - $0.madeAt < Self.lifetime ? $0 : nil }
+        lists[query].flatMap { underWay.contains(query) || now - $0.madeAt < Self.lifetime ? $0 : nil }
     }
 
     /// - Returns: whether nobody makes this list already.
