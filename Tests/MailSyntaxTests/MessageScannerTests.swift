@@ -51,6 +51,15 @@ private func scan(_ message: String, limits: ScannerLimits = ScannerLimits()) ->
 }
 
 @Suite struct MessageScannerTests {
+    /// More than one block of them, by number and by size.
+    @Test(arguments: [1, 400]) func manyHeaders(length: Int) {
+        let value = String(repeating: "x", count: length)
+        let message = (0..<300).map { "H\($0): \(value)\n" }.joined() + "\nbody\n"
+        let headers = scan(message).prefix { !$0.hasPrefix("end") }
+        #expect(headers.count == 300)
+        #expect(headers.enumerated().allSatisfy { $1.hasPrefix("primary ") && (length > 80 || $1.hasSuffix(" H\($0): \(value)")) })
+    }
+
     @Test func classesOfHeaders() {
         let message =
             "To: a\r\nContent-Type: multipart/mixed; boundary=b\r\n\r\npre\r\n--b\r\nX-A : 1\r\n"
