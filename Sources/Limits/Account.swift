@@ -15,11 +15,15 @@ package final class Account {
     var isDirty = false
     /// The store has a row of it.
     var isStored = false
+    /// Where it stands among the limit's fullest; `noPlace` where it does not.
+    var place = Account.noPlace
     /// The reload up to which tables have been asked about the key.
     var generation: UInt32 = 0
     package let key: [UInt8]
     /// The last batch that the stored row already holds; older journal entries are not applied again.
     var savedSequence: UInt64 = 0
+
+    static let noPlace = UInt16.max
 
     /// What sets a key apart from the others of its limit.
     package final class Exception {
@@ -52,6 +56,20 @@ package final class Account {
 
     /// Refused tries within the longest window.
     package var refusedTries: UInt64 { used(lane: limit.terms.refusedLane) }
+
+    /// How full the fullest window is, 1 where it holds all that is admitted; nil where nothing counts any more.
+    package func fullness(at time: LedgerTime) -> Double? {
+        var fullest: Double?
+        for lane in 0..<limit.terms.refusedLane {
+            let used = used(lane: lane)
+            guard used > 0 else { continue }
+            fullest = max(fullest ?? 0, Double(used) / Double(max(1, admitted(lane: lane, at: time))))
+        }
+        // Refused tries make an account worth showing, but are no measure.
+        if fullest == nil, refusedTries > 0 { fullest = .leastNonzeroMagnitude }
+        if blockedUntil(at: time) != nil { fullest = max(fullest ?? 0, 1) }
+        return fullest
+    }
 
     func charge(_ amount: UInt64) {
         let terms = limit.terms
@@ -113,11 +131,6 @@ package final class Account {
     func isSetApart(at time: LedgerTime) -> Bool {
         guard let exception else { return false }
         return exception.blockedUntil.map { $0 > time } ?? false || exception.raised.map { $0.until > time } ?? false
-    }
-
-    /// Nothing counts any more, and nobody has decided anything about this key.
-    func isIdle(at time: LedgerTime) -> Bool {
-        !isSetApart(at: time) && limit.terms.lanes.indices.allSatisfy { used(lane: $0) == 0 }
     }
 
     /// Until when everything is refused, and who said so; nil where the block is over.

@@ -30,6 +30,7 @@ extension Ledger {
     }
 
     func remove(_ account: Account) {
+        account.limit.fullest.remove(account)
         account.limit.accounts.remove(account)
         accountCount -= 1
         if account.isStored { upkeep.removed.append(account.id) }
@@ -48,6 +49,11 @@ extension Ledger {
         guard !account.isDirty else { return }
         account.isDirty = true
         upkeep.dirty.append(account)
+    }
+
+    func noteFullness(of account: Account) {
+        guard let fullness = account.fullness(at: now) else { return }
+        account.limit.fullest.note(account, fullness: fullness, at: now)
     }
 
     /// Asks the limit's tables what they say of the key, or of its parts.

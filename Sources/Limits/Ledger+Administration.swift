@@ -79,19 +79,14 @@ extension Ledger {
         return amounts
     }
 
-    /// How full the fullest window of an account is, in thousandths; nil for one that is idle.
-    package func fullness(of account: Account) -> UInt64? {
-        var fullest: UInt64?
-        for lane in account.limit.terms.lanes.indices {
-            let used = account.used(lane: lane)
-            guard used > 0 else { continue }
-            // The last lane holds refused tries: it makes an account worth showing, but is no measure.
-            let isRate = lane < account.limit.terms.refusedLane
-            let fullness = isRate ? used &* 1000 / max(1, account.admitted(lane: lane, at: now)) : 0
-            fullest = max(fullest ?? 0, fullness)
-        }
-        if account.blockedUntil(at: now) != nil { fullest = max(fullest ?? 0, 1000) }
-        return fullest
+    /// The longest list that `fullest` tells.
+    package static var mostFullest: Int { FullestAccounts.most }
+
+    /// Where the `most` fullest accounts stand, of all limits or of one, the fullest first.
+    package func fullest(_ most: Int, limit name: String?) -> [Standing] {
+        var measured = limits.filter { name == nil || $0.limit.name == name }.flatMap { $0.fullest.measured(at: now) }
+        measured.sort { ($0.fullness, $1.account.id) > ($1.fullness, $0.account.id) }
+        return measured.prefix(most).map { standing(of: $0.account) }
     }
 
     /// The wall clock's time of a ledger time, in milliseconds since 1970: for people to read.
@@ -170,6 +165,7 @@ extension Ledger {
             setBlock(of: account, until: nil, byHand: true)
         }
         noteChange(of: account)
+        noteFullness(of: account)
     }
 
     func setBlock(of account: Account, until: LedgerTime?, byHand: Bool) {
@@ -212,6 +208,7 @@ extension Ledger {
             // Its accounts leave memory and, with the next checkpoint, the store.
             state.accounts.forEach { if $0.isStored { upkeep.removed.append($0.id) } }
             state.accounts = AccountTable()
+            state.fullest = FullestAccounts()
         }
         limits = states
         limitsConnections = newLimits.contains { $0.count == .connections }

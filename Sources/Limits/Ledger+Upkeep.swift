@@ -57,7 +57,11 @@ extension Ledger {
         // First, while nothing waits to be committed: a row counts up to the last batch and no further.
         let failure = continueCheckpoint(slots: slots, mayBegin: checkpoints)
         sweepSlots(max(1, slots / 4)) { account in
-            if !account.isDirty, account.isIdle(at: now) { upkeep.swept.append(account) }
+            if let fullness = account.fullness(at: now) {
+                account.limit.fullest.note(account, fullness: fullness, at: now)
+            } else if !account.isDirty, !account.isSetApart(at: now) {
+                upkeep.swept.append(account)
+            }
         }
         for account in upkeep.swept { remove(account) }
         upkeep.swept.removeAll(keepingCapacity: true)
@@ -99,9 +103,14 @@ extension Ledger {
         if upkeep.sweepLimit >= limits.count { upkeep.sweepLimit = 0 }
         // `body` may look at `upkeep`, so the cursor is no inout of it.
         var cursor = upkeep.sweepCursor
-        let hasMore = limits[upkeep.sweepLimit].accounts.visit(from: &cursor, slots: slots, body)
-        upkeep.sweepCursor = hasMore ? cursor : AccountTable.Cursor()
-        if !hasMore { upkeep.sweepLimit += 1 }
+        let limit = limits[upkeep.sweepLimit]
+        if limit.accounts.visit(from: &cursor, slots: slots, body) {
+            upkeep.sweepCursor = cursor
+        } else {
+            limit.fullest.relax(at: now)
+            upkeep.sweepCursor = AccountTable.Cursor()
+            upkeep.sweepLimit += 1
+        }
     }
 
     private func continueCheckpoint(slots: Int, mayBegin: Bool) -> UpkeepFault? {

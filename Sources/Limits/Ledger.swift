@@ -93,6 +93,7 @@ package final class Ledger {
         try register(limits, known: recovery.limits)
         try store.recover(into: Replay(ledger: self))
         beginTick()
+        for limit in self.limits { limit.accounts.forEach(noteFullness) }
         do throws(UpkeepFault) {
             try beginCheckpoint()
         } catch {
@@ -360,6 +361,7 @@ package final class Ledger {
                 setBlock(of: account, until: blockedUntil, byHand: false)
             }
         }
+        noteFullness(of: account)
         let event = LimitEvent(account: account, lane: refusal.lane, until: blockedUntil ?? refusal.until, time: now)
         let action = refusal.answer.render(event.value(of:))
         observer?.refused(event, because: refusal.reason, request, action: action)
@@ -432,17 +434,22 @@ package final class Ledger {
         let account = step.account
         let limit = account.limit
         var nearLane: Int?
+        var fullest = 0.0
         let terms = limit.terms
         for lane in 0..<terms.refusedLane {
             let used = account.windows.charge(step.charge, lane: lane, slot: terms.slots[lane])
             let admitted = account.admitted(lane: lane, at: now)
-            limit.notePeak(of: account, lane: lane, used: used, admitted: admitted, wallTime: wallTimeNow)
+            let fullness = Double(used) / Double(max(1, admitted))
+            limit.notePeak(
+                of: account, lane: lane, used: used, admitted: admitted, fullness: fullness, wallTime: wallTimeNow)
+            fullest = max(fullest, fullness)
             if nearLane == nil, used &* 100 >= admitted &* terms.limit.warnAt { nearLane = lane }
         }
         if let nearLane, !account.hasWarned {
             observer?.near(LimitEvent(account: account, lane: nearLane, until: now, time: now))
         }
         account.hasWarned = nearLane != nil
+        limit.fullest.note(account, fullness: fullest, at: now)
         transaction.charges.append(Transaction.Charge(account: account, amount: step.charge, time: now))
         writeCharge(account, Int64(step.charge), at: now)
         noteChange(of: account)

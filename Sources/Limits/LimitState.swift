@@ -7,6 +7,7 @@ package final class LimitState {
     /// What the store calls the limit.
     let storedID: UInt64
     var accounts = AccountTable()
+    var fullest = FullestAccounts()
     package internal(set) var refusals: UInt64 = 0
     private var peak: Peak?
     private var peakFullness = 0.0
@@ -35,8 +36,7 @@ package final class LimitState {
         return peak.take()
     }
 
-    func notePeak(of account: Account, lane: Int, used: UInt64, admitted: UInt64, wallTime: Int64) {
-        let fullness = Double(used) / Double(max(1, admitted))
+    func notePeak(of account: Account, lane: Int, used: UInt64, admitted: UInt64, fullness: Double, wallTime: Int64) {
         guard fullness > peakFullness else { return }
         peakFullness = fullness
         peak = Peak(
@@ -56,6 +56,7 @@ package final class LimitState {
             }
         }
         terms = new
+        fullest.forgetThreshold()
     }
 
     private func relaned(_ account: Account, under new: LimitTerms) -> SlidingWindows {

@@ -36,7 +36,6 @@ package final class LedgerHost: @unchecked Sendable {
     private var asking: [any Client] = []
     /// Wait for the batch to be kept.
     private var awaiting: [any Client] = []
-    var fullestLists = FullestLists()
     private var isTickScheduled = false
     private var tickBegan = NIODeadline.now()
     private(set) var activity = PolicyActivity()

@@ -22,7 +22,9 @@ final class AdminListener: Sendable {
     private let content: ContentService?
     private let log: EventLog
     /// For pages, of which many may ask at the same moment.
-    private let lastSnapshot = Mutex<(bytes: ByteBuffer, madeAt: NIODeadline)?>(nil)
+    private let lastAnswers = Mutex<[String: (bytes: ByteBuffer, madeAt: NIODeadline)]>([:])
+
+    private static let mostLastAnswers = 16
 
     private static let largestBody = 65_536
     private static let longestReason = 500
@@ -94,11 +96,7 @@ final class AdminListener: Sendable {
             try Self.json(try await host.status(of: policy))
         }
         router.get("snapshot") { [self] request, _ in
-            let age = Self.age(request), now = NIODeadline.now()
-            if let last = lastSnapshot.withLock({ $0 }), now - last.madeAt < age { return Self.json(bytes: last.bytes) }
-            let bytes = try Self.encoded(try await snapshot().snapshot)
-            lastSnapshot.withLock { $0 = (bytes, now) }
-            return Self.json(bytes: bytes)
+            try await lately(request) { try await self.snapshot().snapshot }
         }
         router.get("metrics") { [self] _, _ in
             let (snapshot, latency) = try await snapshot()
@@ -123,11 +121,11 @@ final class AdminListener: Sendable {
                 Response(status: .ok, headers: AdminPage.headers(type: file.type), body: .init(byteBuffer: ByteBuffer(string: file.content)))
             }
         }
-        router.get("limits") { [host] request, _ in
+        router.get("limits") { [self] request, _ in
             let most = request.uri.queryParameters.get("most", as: Int.self) ?? 50
             guard (1...100_000).contains(most) else { return try Self.failure("most is a number from 1 to 100000") }
-            return try Self.json(
-                try await host.fullest(most, limit: request.uri.queryParameters.get("limit"), age: Self.age(request)))
+            let limit = request.uri.queryParameters.get("limit")
+            return try await lately(request) { try await self.host.fullest(most, limit: limit) }
         }
         router.get("limits/key") { [host] request, _ in
             guard let key = request.uri.queryParameters.get("key") else { return try Self.failure("no key was given") }
@@ -203,9 +201,18 @@ final class AdminListener: Sendable {
         Response(status: status, headers: [.contentType: type, .cacheControl: "no-store"], body: .init(byteBuffer: ByteBuffer(string: text)))
     }
 
-    /// How many seconds old an answer may be.
-    private static func age(_ request: Request) -> TimeAmount {
-        .seconds(min(60, max(0, request.uri.queryParameters.get("age", as: Int64.self) ?? 0)))
+    /// Answers as it was answered last, where that is not older than the request's `age` admits, in seconds.
+    private func lately(_ request: Request, _ make: @Sendable () async throws -> some Encodable) async throws -> Response {
+        let age = min(60, max(0, request.uri.queryParameters.get("age", as: Int64.self) ?? 0))
+        guard age > 0 else { return try Self.json(try await make()) }
+        let (uri, now) = (request.uri.string, NIODeadline.now())
+        if let last = lastAnswers.withLock({ $0[uri] }), now - last.madeAt < .seconds(age) { return Self.json(bytes: last.bytes) }
+        let bytes = try Self.encoded(try await make())
+        lastAnswers.withLock { answers in
+            if answers.count >= Self.mostLastAnswers { answers = [:] }
+            answers[uri] = (bytes, now)
+        }
+        return Self.json(bytes: bytes)
     }
 
     private static func encoded(_ value: some Encodable) throws -> ByteBuffer {

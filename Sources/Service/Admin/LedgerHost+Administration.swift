@@ -8,42 +8,28 @@ extension LedgerHost {
     /// Slots of the tables that are looked at in one go, some hundred microseconds where they are full.
     private static let slotsPerPiece = 1024
     /// Requests come in between: what is only put at the end of the loop's tasks would run before it looks for them.
-    private static let shortestPause: TimeAmount = .microseconds(500)
-    /// A list that nobody waits for takes one part in so many of the loop's time.
-    private static let leisure: Int64 = 80
+    private static let pauseBetweenPieces: TimeAmount = .microseconds(500)
 
     /// The `most` fullest keys, of all limits or of one.
     ///
-    /// - Parameter age: how old the list may be. Where a new one takes longer than that, which it does from some hundred thousand
-    ///   keys on, the last one is given while it is made.
-    func fullest(_ most: Int, limit: String?, age: TimeAmount) async throws -> [AdminMessages.Standing] {
+    /// Up to `Ledger.mostFullest` are at hand; for more, all keys are looked at, which takes seconds at a million.
+    func fullest(_ most: Int, limit: String?) async throws -> [AdminMessages.Standing] {
         try await eventLoop.flatSubmit { [self] in
-            let query = FullestLists.Query(most: most, limit: limit)
-            let now = NIODeadline.now()
-            if age > .zero, let known = fullestLists.known(query, at: now) {
-                if now - known.madeAt > age, fullestLists.begin(query) {
-                    walk(query, isAwaited: false).assumeIsolated().whenComplete { _ in }
-                }
-                return eventLoop.makeSucceededFuture(known.standings)
+            let promise = eventLoop.makePromise(of: [AdminMessages.Standing].self)
+            if most <= Ledger.mostFullest {
+                promise.completeWith(
+                    Result { try withLedger { ledger in ledger.fullest(most, limit: limit).map { .init($0, in: ledger) } } })
+            } else {
+                advance(FullestWalk(most: most, limit: limit), promise)
             }
-            return walk(query, isAwaited: true)
+            return promise.futureResult
         }.get()
     }
 
-    private func walk(_ query: FullestLists.Query, isAwaited: Bool) -> EventLoopFuture<[AdminMessages.Standing]> {
-        let promise = eventLoop.makePromise(of: [AdminMessages.Standing].self)
-        advance(FullestWalk(most: query.most, limit: query.limit), isAwaited, promise)
-        let made = promise.futureResult
-        made.assumeIsolated().whenComplete { self.fullestLists.end(query, with: try? $0.get(), at: .now()) }
-        return made
-    }
-
-    private func advance(_ walk: FullestWalk, _ isAwaited: Bool, _ promise: EventLoopPromise<[AdminMessages.Standing]>) {
+    private func advance(_ walk: FullestWalk, _ promise: EventLoopPromise<[AdminMessages.Standing]>) {
         do {
-            let began = NIODeadline.now()
             if try withLedger({ walk.advance(in: $0, slots: Self.slotsPerPiece) }) {
-                let pause = isAwaited ? Self.shortestPause : max(Self.shortestPause, (.now() - began) * Self.leisure)
-                _ = eventLoop.assumeIsolated().scheduleTask(in: pause) { self.advance(walk, isAwaited, promise) }
+                _ = eventLoop.assumeIsolated().scheduleTask(in: Self.pauseBetweenPieces) { self.advance(walk, promise) }
             } else {
                 promise.succeed(try withLedger(walk.result))
             }
@@ -127,40 +113,12 @@ extension AdminMessages.PolicyFaults {
     }
 }
 
-/// The last lists of fullest keys, for pages that ask again and again.
-struct FullestLists {
-    struct Query: Hashable {
-        var most: Int
-        var limit: String?
-    }
-
-    private var lists: [Query: (standings: [AdminMessages.Standing], madeAt: NIODeadline)] = [:]
-    private var underWay: Set<Query> = []
-
-    private static let most = 16
-    private static let lifetime: TimeAmount = .seconds(60)
-
-    func known(_ query: Query, at now: NIODeadline) -> (standings: [AdminMessages.Standing], madeAt: NIODeadline)? {
-        lists[query].flatMap { underWay.contains(query) || now - $0.madeAt < Self.lifetime ? $0 : nil }
-    }
-
-    /// - Returns: whether nobody makes this list already.
-    mutating func begin(_ query: Query) -> Bool { underWay.insert(query).inserted }
-
-    mutating func end(_ query: Query, with standings: [AdminMessages.Standing]?, at now: NIODeadline) {
-        underWay.remove(query)
-        guard let standings else { return }
-        if lists.count >= Self.most { lists = [:] }
-        lists[query] = (standings, now)
-    }
-}
-
 /// Looks for the fullest accounts, a piece at a time.
 private final class FullestWalk {
     private let most: Int
     private let limit: String?
     private var walk = Ledger.Walk()
-    private var found: [(fullness: UInt64, account: Account)] = []
+    private var found: [(fullness: Double, account: Account)] = []
 
     init(most: Int, limit: String?) {
         self.most = most
@@ -170,7 +128,7 @@ private final class FullestWalk {
     func advance(in ledger: Ledger, slots: Int) -> Bool {
         let hasMore = ledger.walk(&walk, slots: slots) { account in
             if let limit, account.limit.limit.name != limit { return }
-            if let fullness = ledger.fullness(of: account) { found.append((fullness, account)) }
+            if let fullness = account.fullness(at: ledger.now) { found.append((fullness, account)) }
         }
         if found.count > 2 * most + slots || !hasMore { keepFullest() }
         return hasMore

@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: Apache-2.0
+import Limits
+import Testing
+
+/// The list that is kept while keys are charged is the one that a look at all of them gives.
+struct FullestAccountsTests {
+    private static let users = 12_000
+
+    private func harness() throws -> LedgerHarness {
+        var maker = LimitMaker()
+        var settings = Ledger.Settings()
+        settings.mostAccounts = Self.users
+        return try LedgerHarness([maker.limit(rates: ["300/10m", "1000/1h"], countRefused: true)], names: maker.names, settings: settings)
+    }
+
+    /// How full the fullest accounts are, by looking at all.
+    private func byLookingAtAll(_ ledger: Ledger, most: Int) -> [Double] {
+        var found: [Double] = []
+        var walk = Ledger.Walk()
+        while ledger.walk(&walk, slots: 4096, { account in account.fullness(at: ledger.now).map { found.append($0) } }) {}
+        return Array(found.sorted(by: >).prefix(most))
+    }
+
+    private func fullness(_ standing: Standing) -> Double {
+        standing.usages.map { Double($0.used) / Double($0.admitted) }.max() ?? 0
+    }
+
+    private func check(_ harness: LedgerHarness, most: Int = 100, sourceLocation: SourceLocation = #_sourceLocation) {
+        harness.ledger.beginTick()
+        let list = harness.ledger.fullest(most, limit: nil)
+        #expect(list.map(fullness) == byLookingAtAll(harness.ledger, most: most), sourceLocation: sourceLocation)
+        #expect(Set(list.map(\.key)).count == list.count, sourceLocation: sourceLocation)
+    }
+
+    /// Messages of users some of whom send far more than others.
+    private func traffic(_ harness: LedgerHarness, messages: Int, spread: Int64, _ random: inout SeededGenerator) throws {
+        for _ in 0..<messages {
+            let share = Double.random(in: 0..<1, using: &random)
+            let user = Int(share * share * share * Double(Self.users))
+            try harness.ask([
+                "protocol_state": "DATA", "instance": "m\(random.next())", "sasl_username": "u\(user)",
+                "recipient_count": String(Int.random(in: 1...20, using: &random)),
+            ])
+            harness.clocks.advance(.random(in: 0...2 * spread, using: &random))
+        }
+    }
+
+    private func sweep(_ harness: LedgerHarness, rounds: Int) throws {
+        for _ in 0..<rounds {
+            harness.ledger.beginTick()
+            // More than the table has slots.
+            if let error = harness.ledger.maintain(slots: 1 << 20) { throw error }
+            try harness.ledger.commit()
+        }
+    }
+
+    @Test(arguments: 0..<3 as Range<UInt64>)
+    func isTheFullestOfAll(seed: UInt64) throws {
+        var random = SeededGenerator(seed: seed)
+        let harness = try harness()
+        for _ in 0..<6 {
+            try traffic(harness, messages: 5000, spread: 40, &random)
+            check(harness)
+        }
+        try harness.crash()
+        check(harness)
+        // Quieter: those that were the fullest empty, and others come up.
+        for _ in 0..<20 {
+            try traffic(harness, messages: 100, spread: 2000, &random)
+            try sweep(harness, rounds: 4)
+        }
+        check(harness)
+        harness.clocks.advance(2 * 3_600_000)
+        try sweep(harness, rounds: 2)
+        #expect(harness.ledger.fullest(100, limit: nil).isEmpty)
+    }
+
+    @Test func interventionsAndReloadsShowAtOnce() throws {
+        var random = SeededGenerator(seed: 7)
+        let harness = try harness()
+        try traffic(harness, messages: 15_000, spread: 40, &random)
+        harness.ledger.beginTick()
+        _ = try harness.ledger.intervene(.block(until: harness.ledger.now + 60_000), onKey: Array("new".utf8), limit: "per-user")
+        let list = harness.ledger.fullest(100, limit: "per-user")
+        #expect(list.contains { $0.key == Array("new".utf8) })
+        #expect(harness.ledger.fullest(100, limit: "other").isEmpty)
+
+        var maker = LimitMaker()
+        harness.limits = [maker.limit(rates: ["30000/10m", "100/1h"])]
+        try harness.ledger.reload(harness.limits, settings: harness.settings)
+        try sweep(harness, rounds: 2)
+        harness.clocks.advance(60_000)
+        check(harness)
+    }
+}
