@@ -28,8 +28,9 @@ extension ServerBootstrap {
         do {
             switch endpoint {
             case .inet(let name, let port):
-                let bootstrap = childChannelOption(.socketOption(.so_keepalive), value: 1)
-                    .childChannelOption(.tcpOption(.tcp_nodelay), value: 1)
+                // Linux hands both on to the sockets that are accepted: no calls for each of them.
+                let bootstrap = serverChannelOption(.socketOption(.so_keepalive), value: 1)
+                    .serverChannelOption(.tcpOption(.tcp_nodelay), value: 1)
                 if let descriptor { return try await bootstrap.withBoundSocket(descriptor).get() }
                 return try await bootstrap.bind(host: name, port: port).get()
             case .unix(let path, let mode, let group):

@@ -313,8 +313,8 @@ final class FilterConnection: ChannelDuplexHandler {
         let verdict = filter.finish()
         if let failure = content.failure { return refuse(failure) }
         worker.checks.report(verdict, "filter: \(session.summary)")
-        let place = "filter \(worker.settings.listen)"
-        if case .last = worker.checks.probes.see(session.mail.readableBytesView, at: .filter, place, verdict.summary) {
+        let mark = session.mail.readableBytesView
+        if case .last = worker.checks.probes.see(mark, at: .filter, "filter \(worker.settings.listen)", verdict.summary) {
             return drop(SMTPReply(250, "2.0.0 Ok: a probe, discarded"))
         }
         switch verdict.disposition {
