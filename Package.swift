@@ -29,9 +29,9 @@ let package = Package(
             name: "CPCRE2", pkgConfig: "libpcre2-8", providers: [.apt(["libpcre2-dev"])]),
         .systemLibrary(
             name: "CVectorscan", pkgConfig: "libhs", providers: [.apt(["libhyperscan-dev"])]),
-        .systemLibrary(name: "CPrefetch"),
+        .systemLibrary(name: "CIntrinsics"),
         .target(name: "Patterns", dependencies: ["CPCRE2"], swiftSettings: singleThreaded),
-        .target(name: "MailSyntax", swiftSettings: singleThreaded),
+        .target(name: "MailSyntax", dependencies: ["CIntrinsics"], swiftSettings: singleThreaded),
         .target(
             name: "Rules", dependencies: ["CVectorscan", "MailSyntax", "Patterns"],
             swiftSettings: singleThreaded),
@@ -45,7 +45,7 @@ let package = Package(
         .target(
             name: "Limits",
             dependencies: [
-                "CPrefetch", "MailSyntax", "Patterns",
+                "CIntrinsics", "MailSyntax", "Patterns",
                 .product(name: "DequeModule", package: "swift-collections"),
             ],
             swiftSettings: singleThreaded),

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-internal import CPrefetch
+internal import CIntrinsics
 
 /// A key of a limit, hashed with a secret to 128 bits: keys are told apart by it alone. That two of a million keys share
 /// one is less likely than a fault of the memory that holds them, and nobody outside can look for such a pair.

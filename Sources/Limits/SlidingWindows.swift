@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-internal import CPrefetch
+internal import CIntrinsics
 
 /// The length of a window and the way it is cut into slots.
 ///

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-internal import CPrefetch
+internal import CIntrinsics
 internal import DequeModule
 internal import Glibc
 

@@ -15,6 +15,8 @@ extension UInt8 {
 extension Sequence<UInt8> {
     /// Whether the bytes are `text` but for ASCII case; `text` is in lower case.
     package func equalsIgnoringCase(_ text: StaticString) -> Bool {
-        text.withUTF8Buffer { elementsEqual($0) { $0.lowercased == $1 } }
+        var expected = UnsafeBufferPointer(start: text.utf8Start, count: text.utf8CodeUnitCount).makeIterator()
+        for byte in self where byte.lowercased != expected.next() { return false }
+        return expected.next() == nil
     }
 }

@@ -115,10 +115,10 @@ struct HeaderTokens {
         return start..<end
     }
 
-    /// What a token stands for: of a quoted string without its escapes, unfolded.
-    func value(_ token: Token) -> [UInt8] {
-        guard token.kind == .quoted else { return Array(text[token.range]) }
-        var value: [UInt8] = []
+    /// Appends what a token stands for: of a quoted string without its escapes, unfolded.
+    func appendValue(of token: Token, to value: inout [UInt8]) {
+        guard token.kind == .quoted else { return value.append(contentsOf: text[token.range]) }
+        let start = value.count
         var index = token.range.lowerBound
         while index < token.range.upperBound {
             let byte = text[index]
@@ -126,7 +126,7 @@ struct HeaderTokens {
             switch byte {
             case 0x0a:
                 // White space before the newline goes with it.
-                while let last = value.last, [0x20, 0x09, 0x0a, 0x0d].contains(last) {
+                while value.count > start, let last = value.last, [0x20, 0x09, 0x0a, 0x0d].contains(last) {
                     value.removeLast()
                 }
             case UInt8(ascii: "\\"):
@@ -136,7 +136,6 @@ struct HeaderTokens {
                 value.append(byte)
             }
         }
-        return value
     }
 }
 

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+internal import CIntrinsics
 internal import Glibc
 
 /// Bounds of the scanner, with Postfix's names and defaults.
@@ -90,7 +91,8 @@ package struct MessageScanner: ~Copyable {
     private enum State { case primary, mime, nested, body }
 
     private struct Boundary {
-        let text: [UInt8]
+        /// Where it is in `boundaryTexts`.
+        let text: Range<Int>
         /// What a part is that does not say: multipart/digest has messages.
         let partType: ContentType
     }
@@ -101,6 +103,7 @@ package struct MessageScanner: ~Copyable {
     private var state = State.primary
     private var contentType = ContentType.text
     private var boundaries: [Boundary] = []
+    private var boundaryTexts: [UInt8] = []
     /// More multiparts within each other than allowed: Postfix refuses the message.
     package private(set) var nestingExceeded = false
 
@@ -132,7 +135,7 @@ package struct MessageScanner: ~Copyable {
     package mutating func reset() {
         state = .primary
         contentType = .text
-        boundaries.removeAll(keepingCapacity: true)
+        keepBoundaries(0)
         nestingExceeded = false
         position = 0
         carry.removeAll(keepingCapacity: true)
@@ -202,6 +205,17 @@ package struct MessageScanner: ~Copyable {
         return bytes[window - 1] == 0x0d && bytes[window] == 0x0a ? window + 1 : window
     }
 
+    /// The line at the start of `bytes`, where nothing in it needs a closer look: it has a newline and is not too long,
+    /// and there is no NUL in it, and no CR but before its newline.
+    private func plainLine(_ bytes: UnsafeRawBufferPointer) -> (textLength: Int, length: Int)? {
+        let most = min(bytes.count, window(bytes[0]))
+        let textLength = weir_line_break(bytes.baseAddress!, most)
+        var newline = textLength
+        while newline < most, bytes[newline] == 0x0d { newline += 1 }
+        guard newline < most, bytes[newline] == 0x0a else { return nil }
+        return (textLength, newline + 1)
+    }
+
     /// Adds to the record in `carry`, and hands it on when it is whole.
     private mutating func completeCarry(
         _ bytes: UnsafeRawBufferPointer, _ events: inout some ScannerEvents
@@ -233,6 +247,11 @@ package struct MessageScanner: ~Copyable {
                 if count > 0 { continue }
             }
             let rest = bytes.suffix(from: start)
+            if let line = plainLine(rest) {
+                record(UnsafeRawBufferPointer(rebasing: rest[..<line.length]), line.textLength, false, &events)
+                start += line.length
+                continue
+            }
             guard let count = recordLength(rest, window(rest[0])) else { return start }
             record(
                 UnsafeRawBufferPointer(rebasing: rest[..<count]), isPiece: rest[count - 1] != 0x0a,
@@ -434,9 +453,17 @@ package struct MessageScanner: ~Copyable {
                 nestingExceeded = true
                 continue
             }
-            let text = items.value(value).prefix(limits.mimeBoundaryLength)
-            boundaries.append(Boundary(text: Array(text), partType: partType))
+            let start = boundaryTexts.count
+            items.appendValue(of: value, to: &boundaryTexts)
+            boundaryTexts.removeLast(max(boundaryTexts.count - start - limits.mimeBoundaryLength, 0))
+            boundaries.append(Boundary(text: start..<boundaryTexts.count, partType: partType))
         }
+    }
+
+    /// Closes all boundaries but the first `count`.
+    private mutating func keepBoundaries(_ count: Int) {
+        boundaries.removeLast(boundaries.count - count)
+        boundaryTexts.removeLast(boundaryTexts.count - (boundaries.last?.text.upperBound ?? 0))
     }
 
     // MARK: - Body
@@ -462,10 +489,11 @@ package struct MessageScanner: ~Copyable {
     /// Which boundary `line` is, if any: a prefix is enough, and the innermost counts.
     private func boundaryIndex(_ line: UnsafeRawBufferPointer) -> Int? {
         guard line.count > 2, line[0] == UInt8(ascii: "-"), line[1] == UInt8(ascii: "-") else { return nil }
-        return boundaries.lastIndex { boundary in
-            boundary.text.withUnsafeBytes { text in
-                text.isEmpty
-                    || line.count - 2 >= text.count && memcmp(line.baseAddress! + 2, text.baseAddress!, text.count) == 0
+        let start = line.baseAddress! + 2
+        return boundaryTexts.withUnsafeBytes { texts in
+            boundaries.lastIndex { boundary in
+                let text = UnsafeRawBufferPointer(rebasing: texts[boundary.text])
+                return text.isEmpty || line.count - 2 >= text.count && memcmp(start, text.baseAddress!, text.count) == 0
             }
         }
     }
@@ -473,9 +501,9 @@ package struct MessageScanner: ~Copyable {
     private mutating func readBoundary(_ line: UnsafeRawBufferPointer) {
         guard let index = boundaryIndex(line) else { return }
         let boundary = boundaries[index]
-        boundaries.removeLast(boundaries.count - 1 - index)
-        if line.dropFirst(2 + boundary.text.count).starts(with: "--".utf8) {
-            boundaries.removeLast()
+        let isClose = line.dropFirst(2 + boundary.text.count).starts(with: "--".utf8)
+        keepBoundaries(isClose ? index : index + 1)
+        if isClose {
             state = .body
             contentType = .other
             bodyOffset = 0
@@ -491,25 +519,19 @@ package struct MessageScanner: ~Copyable {
         _ bytes: UnsafeRawBufferPointer, _ events: inout some ScannerEvents
     ) -> Int {
         guard isChecked else { return skipBody(bytes) }
-        let base = bytes.baseAddress!
         let wholeLines = limits.bodyChecksSize == 0 ? Int.max : limits.bodyChecksSize
         let hasBoundaries = !boundaries.isEmpty
         let mayEnd = min(bytes.count, Self.longestText)
         var (start, counted) = (0, bodyOffset)
         var boundary: UnsafeRawBufferPointer?
         while start < mayEnd, counted < wholeLines, boundary == nil {
-            let most = min(bytes.count - start, window(bytes[start]))
-            guard let newline = memchr(base + start, 0x0a, most) else { break }
-            let end = UnsafeRawPointer(newline) - base
-            var textEnd = end
-            while textEnd > start, bytes[textEnd - 1] == 0x0d { textEnd -= 1 }
-            if hasCR(bytes, start, textEnd) { break }
+            guard let line = plainLine(bytes.suffix(from: start)) else { break }
             if hasBoundaries, bytes[start] == UInt8(ascii: "-") {
-                let line = UnsafeRawBufferPointer(rebasing: bytes[start..<textEnd])
-                if boundaryIndex(line) != nil { boundary = line }
+                let text = UnsafeRawBufferPointer(rebasing: bytes[start..<start + line.textLength])
+                if boundaryIndex(text) != nil { boundary = text }
             }
-            counted += textEnd - start + 1
-            start = end + 1
+            counted += line.textLength + 1
+            start += line.length
         }
         guard start > 0 else { return 0 }
         events.body(
