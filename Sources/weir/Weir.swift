@@ -7,6 +7,7 @@ struct Weir: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "weir",
         abstract: "A filter service for Postfix: sending limits and content checks.",
+        version: "weir \(WeirVersion.current)",
         subcommands: [
             ServeCommand.self, CheckConfigCommand.self, LimitsCommand.self, CheckCommand.self, QueryCommand.self,
             FilterCommand.self, TopCommand.self, LoadCommand.self, DoctorCommand.self, ImportCommand.self,

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import unittest
 
-from postfix import DEFAULT_TIMEOUT
+from postfix import DEFAULT_TIMEOUT, run
 from weir import BINARY, ENVIRONMENT, PolicyClient, WeirService
 
 LIMIT = {"name": "per-sender", "key": ["sender"], "count": "recipients", "rates": ["2/1h"], "over": "DEFER later"}
@@ -162,6 +162,11 @@ class ServiceManager(unittest.TestCase):
         service.start()
         with service.client(service.policy_socket) as client:
             self.assertEqual(client.ask(), "DUNNO")
+
+    def test_the_binary_needs_none_of_swifts_libraries(self):
+        libraries = run(["ldd", BINARY]).stdout
+        self.assertIn("libpcre2", libraries)
+        self.assertNotRegex(libraries, "(?i)libswift|foundation|libdispatch")
 
 
 if __name__ == "__main__":
