@@ -34,20 +34,7 @@ struct FastPattern: Equatable {
     /// nil when the pattern can't be taken, or can match nothing at all and so everywhere, or when the library can't be
     /// trusted with it.
     init?(_ source: PatternSource, subject: Subject) {
-        var rewriter: PatternRewriter
-        switch source.syntax {
-        case .pcre(let options):
-            rewriter = PatternRewriter(source.bytes, subject: subject, dialect: .pcre)
-            rewriter.extended = options.contains(.extended)
-            rewriter.caseless = options.contains(.caseless)
-            rewriter.multiline = options.contains(.multiline)
-        case .posix(let options):
-            // Basic expressions are rare enough to go unfiltered.
-            guard options.contains(.extended) else { return nil }
-            rewriter = PatternRewriter(source.bytes, subject: subject, dialect: .posix)
-            rewriter.caseless = options.contains(.caseless)
-            rewriter.multiline = options.contains(.newlines)
-        }
+        guard var rewriter = PatternRewriter(source, subject: subject) else { return nil }
         do throws(PatternRewriter.Unfit) {
             let result = try rewriter.rewrite()
             guard result.minimum > 0 else { return nil }
@@ -111,14 +98,32 @@ struct PatternRewriter {
     private let dialect: Dialect
     private var index = 0
     private var depth = 0
-    var extended = false
-    var caseless = false
-    var multiline = false
+    private let extended: Bool
+    private let multiline: Bool
+    private(set) var caseless: Bool
+    /// Texts that are in all that the pattern matches.
+    private(set) var literals: [[UInt8]] = []
+    /// What all that it matches begins with.
+    private(set) var prefix: [UInt8]?
 
-    init(_ source: [UInt8], subject: FastPattern.Subject, dialect: Dialect) {
-        self.source = source
+    /// nil for a pattern in a syntax that is not taken.
+    init?(_ pattern: PatternSource, subject: FastPattern.Subject) {
+        source = pattern.bytes
         self.subject = subject
-        self.dialect = dialect
+        switch pattern.syntax {
+        case .pcre(let options):
+            dialect = .pcre
+            extended = options.contains(.extended)
+            caseless = options.contains(.caseless)
+            multiline = options.contains(.multiline)
+        case .posix(let options):
+            // Basic expressions are rare enough to go unfiltered.
+            guard options.contains(.extended) else { return nil }
+            dialect = .posix
+            extended = false
+            caseless = options.contains(.caseless)
+            multiline = options.contains(.newlines)
+        }
     }
 
     mutating func rewrite() throws(Unfit) -> Piece {
@@ -143,6 +148,7 @@ struct PatternRewriter {
             result.keyword = Keyword()
             result.minimum = min(result.minimum, next.minimum)
             result.weight += next.weight
+            if depth == 1 { (literals, prefix) = ([], nil) }
         }
         return result
     }
@@ -156,6 +162,7 @@ struct PatternRewriter {
                 if result.exact != nil { result.exact = run.bytes }
                 result.hasLiteral = result.hasLiteral || run.bytes.count > 1
                 result.keyword = rarer(keyword(run), result.keyword)
+                note(run)
                 return result
             }
             let piece = try quantified(try atom())
@@ -166,6 +173,7 @@ struct PatternRewriter {
                 result.exact = nil
                 result.hasLiteral = result.hasLiteral || run.bytes.count > 1 || piece.hasLiteral
                 result.keyword = rarer(rarer(keyword(run), piece.keyword), result.keyword)
+                note(run)
                 run = Run(isFirst: false)
             }
             result.text += piece.text
@@ -173,6 +181,12 @@ struct PatternRewriter {
             result.weight += piece.weight
             guard result.weight <= Self.largestWeight else { throw Unfit() }
         }
+    }
+
+    private mutating func note(_ run: Run) {
+        guard depth == 1 else { return }
+        if !run.bytes.isEmpty { literals.append(run.bytes) }
+        if run.isFirst, run.isAnchored { prefix = run.bytes }
     }
 
     private func rarer(_ one: Keyword, _ other: Keyword) -> Keyword { one.score > other.score ? one : other }

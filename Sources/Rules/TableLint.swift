@@ -7,33 +7,23 @@ extension RuleList {
     /// checks; the faults found while loading are in each table's `warnings`.
     package func lint(isBody: Bool) -> [TableFault] {
         var faults: [TableFault] = []
-        // Patterns that decide for every key that matches them, by what encloses them.
-        var deciding: [Shadow: Int] = [:]
+        var shadows = Shadows()
+        let subject: FastPattern.Subject = isBody ? .lines : .headers
         for (number, entry) in entries.enumerated() {
             guard let expression = entry.statement.expression else { continue }
             if let doubt = Self.catastrophic(expression) { faults.append(fault(number, doubt)) }
-            if FastPattern(expression.source, subject: isBody ? .lines : .headers) == nil {
+            if FastPattern(expression.source, subject: subject) == nil {
                 faults.append(
                     fault(number, "can't take the fast pass: the pattern is tried on every key"))
             }
             guard case .match(let replacement) = entry.statement.operation else { continue }
             if let literal = replacement.literal { lintAction(literal, number, isBody, &faults) }
-            let shadow = Shadow(
-                source: expression.source, negated: expression.negated,
-                enclosing: entry.enclosing)
-            if let earlier = deciding[shadow] {
+            let mayDecide = entry.statement.second == nil
+            if let earlier = shadows.decider(before: number, expression, mayDecide: mayDecide, in: self, subject: subject) {
                 faults.append(fault(number, "never reached: \(location(of: earlier)) decides first"))
-            } else if entry.statement.second == nil {
-                deciding[shadow] = number
             }
         }
         return faults
-    }
-
-    private struct Shadow: Hashable {
-        let source: PatternSource
-        let negated: Bool
-        let enclosing: Int?
     }
 
     private func fault(_ rule: Int, _ message: String) -> TableFault {

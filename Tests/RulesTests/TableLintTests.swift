@@ -27,6 +27,66 @@ import Testing
                 "5 no action: matching mail is deferred",
                 "6 unknown command: FROBNICATE",
                 "7 can't take the fast pass: the pattern is tried on every key",
+                "9 never reached: pcre:test:1 decides first",
             ])
+    }
+
+    /// Which line decides before the last one, of tables where one could think so.
+    @Test(arguments: [
+        ("/viagra/ REJECT\n/buy viagra now/ REJECT", 1),
+        ("/viagra/ REJECT\n/buy (cheap )?VIAGRA.*now/ REJECT", 1),
+        ("/viagra/ REJECT\n/(viagra)/ REJECT", 1),
+        ("/^Received:/ IGNORE\n/^Received: from mail\\.example/ REJECT", 1),
+        ("/^X-A\\./ IGNORE\n/^X-A\\.b[0-9]/ REJECT", 1),
+        ("/./ DUNNO\n/^/ WARN\n/[0-9]/ REJECT", 2),
+        ("// DUNNO\n!/a/ REJECT", nil),
+        ("// DUNNO\nif /b/\n/a/ REJECT\nendif", 1),
+        ("/abc/A WARN\n/^abcd/ REJECT", 1),
+        ("/Free/i WARN\n/Free/i REJECT", 1),
+        ("/Free/i WARN\n/a Free b/i REJECT", 1),
+        // What they look for may be where the earlier rule does not see it, or not at all.
+        ("/viagra/ REJECT\n/buy (viagra)? now/ REJECT", nil),
+        ("/viagra/ REJECT\n/viagr.a/ REJECT", nil),
+        ("/viagra/ REJECT\n/viagra*/ REJECT", nil),
+        ("/viagra/ REJECT\n/buy|viagra/ REJECT", nil),
+        ("/viagra/ REJECT\n/viagra|buy/ REJECT", nil),
+        ("/^viagra/ REJECT\n/viagra now/ REJECT", nil),
+        ("/abc/A WARN\n/abcd/ REJECT", nil),
+        ("/viagra$/ REJECT\n/viagra now/ REJECT", nil),
+        ("/viagra(?! ok)/ REJECT\n/viagra ok/ REJECT", nil),
+        ("/^+viagra/ REJECT\n/a viagra/ REJECT", nil),
+        ("/\\bviagra/ REJECT\n/xviagra/ REJECT", nil),
+        ("/Free/i WARN\n/free stuff/ REJECT", nil),
+        ("/Free/i WARN\n/FREE stuff/i REJECT", nil),
+        ("!/viagra/ REJECT\n/viagra now/ REJECT", nil),
+        ("if /x/\n/viagra/ REJECT\nendif\n/viagra now/ REJECT", nil),
+        ("/^b/m WARN\n/^bc/ REJECT", nil),
+    ]) func shadows(content: String, decider: Int?) {
+        let faults = RuleList(tables: [table(content)]).lint(isBody: false).filter { $0.message.hasPrefix("never reached") }
+        #expect(faults.map(\.message) == (decider.map { ["never reached: pcre:test:\($0) decides first"] } ?? []))
+    }
+
+    /// Rules that are said to be shadowed never decide, whatever the key.
+    @Test func whatIsShadowedNeverDecides() {
+        var random = Numbers(state: 20)
+        var shadowed = 0
+        for _ in 0..<3_000 {
+            let patterns = (0..<4).map { _ in Self.pattern(&random) }
+            let list = RuleList(tables: [table(patterns.map { "\($0) WARN\n" }.joined())])
+            let lines = Set(list.lint(isBody: true).filter { $0.message.hasPrefix("never reached") }.compactMap(\.line))
+            shadowed += lines.count
+            for _ in 0..<20 {
+                let key = (0..<Int.random(in: 0...6, using: &random)).map { _ in UInt8(ascii: ["a", "b", "A"].randomElement(using: &random)!) }
+                let match = key.withUnsafeBytes { Matcher().firstMatch($0, in: list) }
+                if let match { #expect(!lines.contains(list.location(of: match.rule).line), "\(patterns) \(key)") }
+            }
+        }
+        #expect(shadowed > 200)
+    }
+
+    private static func pattern(_ random: inout Numbers) -> String {
+        let pieces = ["a", "b", "A", "^", "$", "a", "b", ".", "(a)", "a?", "|", "(?!b)", "\\b", "a*", "b+", "^?", "^+"]
+        let body = (0..<Int.random(in: 1...4, using: &random)).map { _ in pieces.randomElement(using: &random)! }.joined()
+        return "/\(body)/\(["", "i", "m", "A"].randomElement(using: &random)!)"
     }
 }

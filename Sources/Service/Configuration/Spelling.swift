@@ -2,15 +2,17 @@
 
 /// Guesses what was meant, and shows what was written.
 enum Spelling {
-    /// The candidate that is fewest edits away, where it is near enough to be what was meant.
+    /// The candidate that is fewest edits away, where it is near enough to be what was meant; else the longest
+    /// that the word begins with, such as `header` for Postfix's `header_checks`.
     static func nearest(to word: String, among candidates: some Sequence<String>) -> String? {
-        let word = Array(word.lowercased().unicodeScalars)
-        let allowance = max(1, word.count / 3)
-        return
+        let letters = Array(word.lowercased().unicodeScalars)
+        let allowance = max(1, letters.count / 3)
+        let similar =
             candidates
-            .map { ($0, distance(word, Array($0.lowercased().unicodeScalars))) }
+            .map { ($0, distance(letters, Array($0.lowercased().unicodeScalars))) }
             .filter { $0.1 <= allowance }
             .min { $0.1 < $1.1 }?.0
+        return similar ?? candidates.filter { word.hasPrefix("\($0)_") }.max { $0.count < $1.count }
     }
 
     /// `; did you mean 'policy'?`, or nothing.
