@@ -62,6 +62,16 @@ class ServiceManager(unittest.TestCase):
         self.wait_notified(notify, "STOPPING=1")
         self.assertEqual(service.process.wait(DEFAULT_TIMEOUT), 0)
 
+    def test_the_watchdog_hears_of_the_ledgers_loop(self):
+        service = WeirService(limits=[LIMIT])
+        notify = self.enterContext(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
+        notify.bind(str(service.directory / "notify"))
+        notify.settimeout(DEFAULT_TIMEOUT)
+        service.environment = {"NOTIFY_SOCKET": str(service.directory / "notify"), "WATCHDOG_USEC": "100000"}
+        self.enterContext(service)
+        for _ in range(3):
+            self.wait_notified(notify, "WATCHDOG=1")
+
     def wait_notified(self, notify, state):
         while state not in notify.recv(4096).decode().splitlines():
             pass
