@@ -205,15 +205,20 @@ package struct MessageScanner: ~Copyable {
         return bytes[window - 1] == 0x0d && bytes[window] == 0x0a ? window + 1 : window
     }
 
-    /// The line at the start of `bytes`, where nothing in it needs a closer look: it has a newline and is not too long,
-    /// and there is no NUL in it, and no CR but before its newline.
-    private func plainLine(_ bytes: UnsafeRawBufferPointer) -> (textLength: Int, length: Int)? {
-        let most = min(bytes.count, window(bytes[0]))
-        let textLength = weir_line_break(bytes.baseAddress!, most)
+    /// The line that begins at `base`, where nothing in it needs a closer look: it ends within `most` bytes, and there is no
+    /// NUL in it, and no CR but before its newline.
+    @inline(__always)
+    private func plainLine(_ base: UnsafeRawPointer, _ most: Int) -> (textLength: Int, length: Int)? {
+        let textLength = weir_line_break(base, most)
         var newline = textLength
-        while newline < most, bytes[newline] == 0x0d { newline += 1 }
-        guard newline < most, bytes[newline] == 0x0a else { return nil }
-        return (textLength, newline + 1)
+        while newline < most {
+            switch base.load(fromByteOffset: newline, as: UInt8.self) {
+            case 0x0a: return (textLength, newline + 1)
+            case 0x0d: newline += 1
+            default: return nil
+            }
+        }
+        return nil
     }
 
     /// Adds to the record in `carry`, and hands it on when it is whole.
@@ -247,8 +252,8 @@ package struct MessageScanner: ~Copyable {
                 if count > 0 { continue }
             }
             let rest = bytes.suffix(from: start)
-            if let line = plainLine(rest) {
-                record(UnsafeRawBufferPointer(rebasing: rest[..<line.length]), line.textLength, false, &events)
+            if let base = rest.baseAddress, let line = plainLine(base, min(rest.count, window(rest[0]))) {
+                record(UnsafeRawBufferPointer(start: base, count: line.length), line.textLength, false, &events)
                 start += line.length
                 continue
             }
@@ -501,7 +506,8 @@ package struct MessageScanner: ~Copyable {
     private mutating func readBoundary(_ line: UnsafeRawBufferPointer) {
         guard let index = boundaryIndex(line) else { return }
         let boundary = boundaries[index]
-        let isClose = line.dropFirst(2 + boundary.text.count).starts(with: "--".utf8)
+        let end = 2 + boundary.text.count
+        let isClose = line.count >= end + 2 && line[end] == UInt8(ascii: "-") && line[end + 1] == UInt8(ascii: "-")
         keepBoundaries(isClose ? index : index + 1)
         if isClose {
             state = .body
@@ -519,19 +525,24 @@ package struct MessageScanner: ~Copyable {
         _ bytes: UnsafeRawBufferPointer, _ events: inout some ScannerEvents
     ) -> Int {
         guard isChecked else { return skipBody(bytes) }
+        let base = bytes.baseAddress!
         let wholeLines = limits.bodyChecksSize == 0 ? Int.max : limits.bodyChecksSize
         let hasBoundaries = !boundaries.isEmpty
         let mayEnd = min(bytes.count, Self.longestText)
+        let dot = UInt8(ascii: ".")
+        let (longest, longestWithDot) = (window(0), window(dot))
         var (start, counted) = (0, bodyOffset)
         var boundary: UnsafeRawBufferPointer?
-        while start < mayEnd, counted < wholeLines, boundary == nil {
-            guard let line = plainLine(bytes.suffix(from: start)) else { break }
-            if hasBoundaries, bytes[start] == UInt8(ascii: "-") {
-                let text = UnsafeRawBufferPointer(rebasing: bytes[start..<start + line.textLength])
-                if boundaryIndex(text) != nil { boundary = text }
-            }
+        while start < mayEnd, counted < wholeLines {
+            let first = base.load(fromByteOffset: start, as: UInt8.self)
+            guard let line = plainLine(base + start, min(bytes.count - start, first == dot ? longestWithDot : longest)) else { break }
+            let text = UnsafeRawBufferPointer(start: base + start, count: line.textLength)
             counted += line.textLength + 1
             start += line.length
+            if first == UInt8(ascii: "-"), hasBoundaries, boundaryIndex(text) != nil {
+                boundary = text
+                break
+            }
         }
         guard start > 0 else { return 0 }
         events.body(
