@@ -11,6 +11,7 @@ import re
 import subprocess
 import tempfile
 import unittest
+import unittest.mock
 from concurrent.futures import ThreadPoolExecutor
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -143,6 +144,13 @@ class Generator:
 class PostmapDifferential(unittest.TestCase):
     maxDiff = None
 
+    @classmethod
+    def setUpClass(cls):
+        # postmap wants a main.cf, and the machine's may be missing.
+        directory = cls.enterClassContext(tempfile.TemporaryDirectory(prefix="weir-test-"))
+        pathlib.Path(directory, "main.cf").write_text("compatibility_level = 3.6\n")
+        cls.enterClassContext(unittest.mock.patch.dict(ENVIRONMENT, MAIL_CONFIG=directory))
+
     def compare(self, kind, path, keys):
         postmap = run(["postmap", "-q", "-", f"{kind}:{path}"], keys)
         weir = run([WEIR, "query", f"{kind}:{path}", "-"], keys)
@@ -185,9 +193,7 @@ class PostmapDifferential(unittest.TestCase):
 
     def test_single_keys(self):
         table = FIXTURES / "actions.pcre"
-        for key in ["Subject: spam", "nothing of the kind", "", "-", "café"]:
-            if key == "-":
-                continue
+        for key in ["Subject: spam", "nothing of the kind", "", "café"]:
             with self.subTest(key=key):
                 name = f"pcre:{table}"
                 self.assertEqual(
