@@ -55,11 +55,14 @@ private struct Findings: ScannerEvents {
     let limits: ScannerLimits
     var found: [Found] = []
 
-    mutating func header(_ header: Header) {
-        precondition(header.range.lowerBound >= 0 && header.range.upperBound <= size)
-        // One more record may come to a header that is just below the limit.
-        precondition(header.text.count <= limits.headerSize + limits.lineLength + "X-Mailbox-Line: \r\n".utf8.count)
-        found.append(.header(header.checkedAs, header.range, isVerbatim: header.isVerbatim, Array(header.text)))
+    mutating func headers(_ block: HeaderBlock) {
+        for header in block.headers {
+            let text = block.text(of: header)
+            precondition(header.range.lowerBound >= 0 && header.range.upperBound <= size)
+            // One more record may come to a header that is just below the limit.
+            precondition(text.count <= limits.headerSize + limits.lineLength + "X-Mailbox-Line: \r\n".utf8.count)
+            found.append(.header(header.checkedAs, header.range, isVerbatim: header.isVerbatim, Array(text)))
+        }
     }
 
     mutating func endOfHeaders(at offset: Int, isText: Bool) {
