@@ -5,14 +5,15 @@ enum Spelling {
     /// The candidate that is fewest edits away, where it is near enough to be what was meant; else the longest
     /// that the word begins with, such as `header` for Postfix's `header_checks`.
     static func nearest(to word: String, among candidates: some Sequence<String>) -> String? {
-        let letters = Array(word.lowercased().unicodeScalars)
+        let word = word.lowercased()
+        let letters = Array(word.unicodeScalars)
         let allowance = max(1, letters.count / 3)
         let similar =
             candidates
             .map { ($0, distance(letters, Array($0.lowercased().unicodeScalars))) }
             .filter { $0.1 <= allowance }
             .min { $0.1 < $1.1 }?.0
-        return similar ?? candidates.filter { word.hasPrefix("\($0)_") }.max { $0.count < $1.count }
+        return similar ?? candidates.filter { word.hasPrefix("\($0.lowercased())_") }.max { $0.count < $1.count }
     }
 
     /// `; did you mean 'policy'?`, or nothing.
