@@ -83,6 +83,7 @@ private struct Checker: ScannerEvents {
     private var mimePass: FastPass?
     private var nestedPass: FastPass?
     private var bodyPass: FastPass?
+    private var stripsUndisclosedRecipients = false
 
     /// No more checks: a rule has decided.
     private var isOver = false
@@ -105,6 +106,7 @@ private struct Checker: ScannerEvents {
         mimePass = rules.mimeHeader === rules.header ? headerPass : rules.mimeHeader.fastPass
         nestedPass = rules.nestedHeader === rules.header ? headerPass : rules.nestedHeader.fastPass
         bodyPass = rules.body.fastPass
+        stripsUndisclosedRecipients = rules.checks.undisclosedRecipients == .strip
         isOver = false
         headerCount = 0
         if !stripped.isEmpty { stripped = [] }
@@ -155,15 +157,18 @@ extension Checker {
     private mutating func check(
         _ header: Header, _ text: UnsafeRawBufferPointer, _ candidates: LineCandidates?
     ) {
-        let ordinal = header.place == .primary ? headerCount : nil
-        if header.place == .primary { headerCount += 1 }
-        if header.place == .primary, header.name == .weirVerdict {
-            // Whoever sent it, it was not us.
-            edit(header.range, [], ordinal)
-            return
-        }
-        if header.place == .primary, header.name == .dkimSignature {
-            signed += signedRecipientHeaders(text)
+        var ordinal: Int?
+        if case .primary = header.place {
+            ordinal = headerCount
+            headerCount += 1
+            switch header.name {
+            case .weirVerdict:
+                // Whoever sent it, it was not us.
+                edit(header.range, [], ordinal)
+                return
+            case .dkimSignature: signed += signedRecipientHeaders(text)
+            case .contentType, .otherMIME, .to, .cc, .resentTo, .resentCc, .other: break
+            }
         }
         var outcome = Outcome.keep
         if !isOver, let candidates {
@@ -177,9 +182,7 @@ extension Checker {
                 collectGivenUp(list)
             }
         }
-        if rules.checks.undisclosedRecipients == .strip, header.place == .primary {
-            outcome = strip(header, text, outcome)
-        }
+        if stripsUndisclosedRecipients, ordinal != nil { outcome = strip(header, text, outcome) }
         switch outcome {
         case .keep where !header.isVerbatim: edit(header.range, folded(cut(Array(text))), ordinal)
         case .keep: break

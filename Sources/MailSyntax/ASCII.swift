@@ -12,11 +12,15 @@ extension UInt8 {
     package var lowercased: UInt8 { 0x41...0x5a ~= self ? self | 0x20 : self }
 }
 
-extension Sequence<UInt8> {
+extension Collection<UInt8> {
     /// Whether the bytes are `text` but for ASCII case; `text` is in lower case.
     package func equalsIgnoringCase(_ text: StaticString) -> Bool {
-        var expected = UnsafeBufferPointer(start: text.utf8Start, count: text.utf8CodeUnitCount).makeIterator()
-        for byte in self where byte.lowercased != expected.next() { return false }
-        return expected.next() == nil
+        guard count == text.utf8CodeUnitCount else { return false }
+        var expected = text.utf8Start
+        for byte in self {
+            guard byte.lowercased == expected.pointee else { return false }
+            expected += 1
+        }
+        return true
     }
 }

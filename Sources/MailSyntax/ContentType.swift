@@ -39,10 +39,8 @@ struct HeaderTokens {
 
     /// Whether a token is `value` (in lower case), in any case.
     func isToken(_ token: Token?, _ value: StaticString) -> Bool {
-        guard let token, token.kind == .token, token.range.count == value.utf8CodeUnitCount else {
-            return false
-        }
-        return text[token.range].equalsIgnoringCase(value)
+        guard let token, token.kind == .token else { return false }
+        return UnsafeRawBufferPointer(rebasing: text[token.range]).equalsIgnoringCase(value)
     }
 
     func isSpecial(_ token: Token?, _ byte: UInt8) -> Bool {
@@ -69,10 +67,10 @@ struct HeaderTokens {
                 item.add(Token(kind: .special, range: index - 1..<index))
             default:
                 let start = index - 1
-                while index < text.count, !Self.isSpecial(text[index]), text[index] != 0x20 {
-                    index += 1
-                }
-                item.add(Token(kind: .token, range: start..<index))
+                var end = index
+                while end < text.count, !Self.isSpecial(text[end]), text[end] != 0x20 { end += 1 }
+                item.add(Token(kind: .token, range: start..<end))
+                index = end
             }
         }
         return item.count == 0 ? nil : item

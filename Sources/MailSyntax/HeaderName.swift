@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+internal import CIntrinsics
 
 /// The headers that are more than text to the scanner or the filter (Postfix `header_opts.c`).
 package enum HeaderName: Sendable {
@@ -51,10 +52,8 @@ package enum HeaderName: Sendable {
 /// Length of the header name that `line` begins with, 0 when it is no header: printable ASCII
 /// without space, then white space or nothing, then a colon (Postfix `is_header.c`).
 package func headerNameLength(_ line: UnsafeRawBufferPointer) -> Int {
-    var length = 0
-    while length < line.count, 0x21...0x7e ~= line[length], line[length] != UInt8(ascii: ":") {
-        length += 1
-    }
+    guard let base = line.baseAddress else { return 0 }
+    let length = weir_header_name_end(base, line.count)
     guard length > 0 else { return 0 }
     var index = length
     while index < line.count, line[index].isBlank { index += 1 }

@@ -19,7 +19,7 @@ package struct ScannerLimits: Hashable, Sendable {
 }
 
 /// Where a header stands.
-package enum HeaderClass: String, Sendable {
+package enum HeaderClass: Sendable {
     case primary
     /// After a multipart boundary.
     case mime
@@ -118,7 +118,7 @@ package struct MessageScanner: ~Copyable {
     private var bodyOffset = 0
 
     /// The texts of the headers that were not handed on yet, and behind them that of the header at hand.
-    private var block: [UInt8] = []
+    private var block = HeaderText()
     private var headers: [Header] = []
     /// Where the header at hand begins in `block`.
     private var headerStart = 0
@@ -146,8 +146,8 @@ package struct MessageScanner: ~Copyable {
     }
 
     private mutating func clearBlock() {
-        block.removeAll(keepingCapacity: true)
-        headers.removeAll(keepingCapacity: true)
+        block.removeAll()
+        if !headers.isEmpty { headers.removeAll(keepingCapacity: true) }
         headerStart = 0
     }
 
@@ -246,16 +246,11 @@ package struct MessageScanner: ~Copyable {
     ) -> Int {
         var start = 0
         while start < bytes.count {
-            if state == .body, !continuesLine {
-                let count = takeBody(bytes.suffix(from: start), &events)
+            let rest = bytes.suffix(from: start)
+            if !continuesLine, !isFirst {
+                let count = state == .body ? takeBody(rest, &events) : takeHeaders(rest, &events)
                 start += count
                 if count > 0 { continue }
-            }
-            let rest = bytes.suffix(from: start)
-            if let base = rest.baseAddress, let line = plainLine(base, min(rest.count, window(rest[0]))) {
-                record(UnsafeRawBufferPointer(start: base, count: line.length), line.textLength, false, &events)
-                start += line.length
-                continue
             }
             guard let count = recordLength(rest, window(rest[0])) else { return start }
             record(
@@ -302,7 +297,8 @@ package struct MessageScanner: ~Copyable {
         let quotes = text.prefix { $0 == UInt8(ascii: ">") }.count
         if text.dropFirst(quotes).starts(with: "From ".utf8) {
             endHeader(&events)
-            block.append(contentsOf: "X-Mailbox-Line: ".utf8)
+            let name: StaticString = "X-Mailbox-Line: "
+            block.append(UnsafeRawBufferPointer(start: name.utf8Start, count: name.utf8CodeUnitCount))
             headerIsVerbatim = false
             headerName = .other
             appendToHeader(text)
@@ -324,6 +320,35 @@ package struct MessageScanner: ~Copyable {
     }
 
     // MARK: - Headers
+
+    /// Takes whole header lines in one go, while they need no closer look. 0 when the record at hand does.
+    private mutating func takeHeaders(
+        _ bytes: UnsafeRawBufferPointer, _ events: inout some ScannerEvents
+    ) -> Int {
+        let base = bytes.baseAddress!
+        var start = 0
+        while start < bytes.count {
+            let first = base.load(fromByteOffset: start, as: UInt8.self)
+            guard let line = plainLine(base + start, min(bytes.count - start, window(first))) else { break }
+            let text = UnsafeRawBufferPointer(start: base + start, count: line.textLength)
+            if first.isBlank {
+                guard isInHeader, block.count - headerStart < limits.headerSize else { break }
+                block.append(0x0a)
+                headerRange = headerRange.lowerBound..<position + line.length
+            } else {
+                let nameLength = headerNameLength(text)
+                guard nameLength > 0, text[nameLength] == UInt8(ascii: ":") else { break }
+                endHeader(&events)
+                headerName = HeaderName(UnsafeRawBufferPointer(rebasing: text[..<nameLength]))
+                headerIsVerbatim = true
+                headerRange = position..<position + line.length
+            }
+            block.append(text)
+            position += line.length
+            start += line.length
+        }
+        return start
+    }
 
     /// Takes a record in a header section; false when it is none of it, and the section is over.
     private mutating func takeHeader(
@@ -353,7 +378,7 @@ package struct MessageScanner: ~Copyable {
             if headerIsVerbatim {
                 appendToHeader(text)
             } else {
-                block.append(contentsOf: name)
+                block.append(name)
                 appendToHeader(UnsafeRawBufferPointer(rebasing: text[nameLength...].drop(while: \.isBlank)))
             }
             headerRange = position..<position + raw.count
@@ -367,7 +392,7 @@ package struct MessageScanner: ~Copyable {
     private mutating func appendToHeader(_ text: UnsafeRawBufferPointer) {
         let kept = text.upToNUL
         if kept.count < text.count { headerIsVerbatim = false }
-        block.append(contentsOf: kept)
+        block.append(kept)
     }
 
     private var isInHeader: Bool { block.count > headerStart }
@@ -376,7 +401,7 @@ package struct MessageScanner: ~Copyable {
     private mutating func endHeader(_ events: inout some ScannerEvents) {
         guard isInHeader else { return }
         let textRange = headerStart..<block.count
-        if headerName == .contentType { readContentType(textRange) }
+        if headerName == .contentType { readContentType(UnsafeRawBufferPointer(rebasing: block.bytes[textRange])) }
         headers.append(
             Header(
                 textRange: textRange, name: headerName, place: place, range: headerRange,
@@ -394,7 +419,7 @@ package struct MessageScanner: ~Copyable {
     /// Hands on the headers that have ended.
     private mutating func flushHeaders(_ events: inout some ScannerEvents) {
         guard !headers.isEmpty else { return }
-        block.withUnsafeBytes { events.headers(HeaderBlock(text: $0, headers: headers)) }
+        events.headers(HeaderBlock(text: block.bytes, headers: headers))
         clearBlock()
     }
 
@@ -419,14 +444,6 @@ package struct MessageScanner: ~Copyable {
             state = .nested
             contentType = .text
         }
-    }
-
-    private mutating func readContentType(_ header: Range<Int>) {
-        // Taken out for the time of the call.
-        var text: [UInt8] = []
-        swap(&text, &block)
-        text.withUnsafeBytes { readContentType(UnsafeRawBufferPointer(rebasing: $0[header])) }
-        swap(&text, &block)
     }
 
     private mutating func readContentType(_ header: UnsafeRawBufferPointer) {
@@ -467,6 +484,7 @@ package struct MessageScanner: ~Copyable {
 
     /// Closes all boundaries but the first `count`.
     private mutating func keepBoundaries(_ count: Int) {
+        guard boundaries.count > count else { return }
         boundaries.removeLast(boundaries.count - count)
         boundaryTexts.removeLast(boundaryTexts.count - (boundaries.last?.text.upperBound ?? 0))
     }

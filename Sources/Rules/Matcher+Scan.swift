@@ -113,6 +113,7 @@ package struct HeaderCandidates {
     /// nil when no rule can match the header.
     package func of(_ header: Header) -> LineCandidates? {
         guard let hits else { return .unknown }
+        if hits.isEmpty, hitsAreAll { return nil }
         let start = UInt64(header.textRange.lowerBound)
         let first = hits.firstIndex { $0 >> 32 >= start } ?? hits.count
         let end = hits[first...].firstIndex { $0 >> 32 != start } ?? hits.count

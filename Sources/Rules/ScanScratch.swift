@@ -83,9 +83,10 @@ final class ScanScratch {
 
     /// CRs stand for newlines within a header.
     private func copyHeaders(_ text: UnsafeRawBufferPointer, _ headers: [Header]) {
-        for index in text.indices {
-            let byte = text[index]
-            padded[index] = byte == 0x0a ? 0x0d : byte
+        text.withMemoryRebound(to: UInt8.self) { text in
+            padded.withMemoryRebound(to: UInt8.self) { padded in
+                for index in text.indices { padded[index] = text[index] == 0x0a ? 0x0d : text[index] }
+            }
         }
         for header in headers { padded[header.textRange.upperBound] = 0x0a }
     }

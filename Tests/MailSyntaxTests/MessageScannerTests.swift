@@ -134,4 +134,29 @@ private func scan(_ message: String, limits: ScannerLimits = ScannerLimits()) ->
             #expect(scan(message, pieces: size) == whole, "pieces of \(size)")
         }
     }
+
+    /// Lines are searched many bytes at once where they come whole, and byte by byte where they don't.
+    @Test(arguments: [0x00, 0x09, 0x0a, 0x0d, 0x20, 0x3a, 0x7f, 0x80] as [UInt8])
+    func bytesThatCountAreFoundWhereverTheyAre(byte: UInt8) {
+        for position in 0..<70 {
+            var line = [UInt8](repeating: UInt8(ascii: "x"), count: 70)
+            line[position] = byte
+            let message = Array("A: b\r\nX: ".utf8) + line + Array("\r\n".utf8) + line + Array(": c\r\n\r\n".utf8) + line + Array("\r\nend\r\n".utf8)
+            #expect(scan(message) == scan(message, pieces: 1), "at \(position)")
+        }
+    }
+
+    @Test func headerNamesEndAtAColonOrWhatIsNoPartOfOne() {
+        for byte in UInt8.min...UInt8.max {
+            for position in 0..<40 {
+                var line = [UInt8](repeating: UInt8(ascii: "n"), count: 40) + Array(": value".utf8)
+                line[position] = byte
+                let isPart = 0x21...0x7e ~= byte && byte != UInt8(ascii: ":")
+                // White space may stand before the colon, which is at 40.
+                let endsThere = byte == UInt8(ascii: ":") || (byte == 0x20 || byte == 0x09) && position == 39
+                let expected = isPart ? 40 : endsThere ? position : 0
+                #expect(line.withUnsafeBytes(headerNameLength) == expected, "\(byte) at \(position)")
+            }
+        }
+    }
 }
