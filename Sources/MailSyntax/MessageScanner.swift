@@ -12,7 +12,7 @@ package struct ScannerLimits: Hashable, Sendable {
     package var bodyChecksSize = 51_200
     /// `mime_boundary_length_limit`: bytes of a boundary that are compared.
     package var mimeBoundaryLength = 2_048
-    /// `mime_nesting_limit`: multiparts within each other, before the message is refused.
+    /// `mime_nesting_limit`: multiparts within each other. As in Postfix two more pass before the message is refused.
     package var mimeNesting = 100
 
     package init() {}
@@ -471,7 +471,8 @@ package struct MessageScanner: ~Copyable {
             guard let value = item.third, items.isToken(item.first, "boundary"),
                 items.isSpecial(item.second, UInt8(ascii: "="))
             else { continue }
-            guard boundaries.count <= limits.mimeNesting else {
+            // mime_state.c counts the open ones from -1, and refuses what comes when they are more than the limit.
+            guard boundaries.count - 1 <= limits.mimeNesting else {
                 nestingExceeded = true
                 continue
             }

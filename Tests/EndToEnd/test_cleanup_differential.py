@@ -460,6 +460,9 @@ class CleanupDifferential(unittest.TestCase):
                 changed, refused = changed + these[0], refused + these[1]
                 fast = self.weir(messages)
                 slow = self.weir(messages, fast_pass=False)
+                for verdict in (*fast.values(), *slow.values()):
+                    # A rule that is known to be absent is not tried, and reaches no limit.
+                    verdict["notes"] = [note for note in verdict["notes"] if "match limit was reached" not in note]
                 self.assertEqual(fast, slow)
         # Tables that do nothing would show nothing.
         self.assertGreater(changed, ROUNDS * MESSAGES // 20)

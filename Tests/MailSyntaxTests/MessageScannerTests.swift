@@ -106,8 +106,8 @@ private func scan(_ message: String, limits: ScannerLimits = ScannerLimits()) ->
 
     @Test func nestingIsBounded() {
         let part = "Content-Type: multipart/mixed; boundary=b\n\n--b\n"
-        #expect(!scan(String(repeating: part, count: 101)).contains("nesting exceeded"))
-        #expect(scan(String(repeating: part, count: 102)).contains("nesting exceeded"))
+        #expect(!scan(String(repeating: part, count: 102)).contains("nesting exceeded"))
+        #expect(scan(String(repeating: part, count: 103)).contains("nesting exceeded"))
         #expect(scan(String(repeating: part, count: 10_000)).last == "nesting exceeded")
     }
 
