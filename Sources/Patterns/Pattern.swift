@@ -39,7 +39,7 @@ package enum MatchResult: Equatable, Sendable {
     case failed(code: Int32)
 }
 
-/// A compiled PCRE2 pattern over raw bytes, JIT-compiled where the library can.
+/// A compiled PCRE2 pattern over raw bytes, JIT-compiled where the library can and gives what its interpreter gives.
 package final class Pattern: Sendable {
     // Safe to share: PCRE2 never writes to compiled code after pcre2_jit_compile (pcre2api,
     // "Multithreading"), and only init and deinit touch it otherwise.
@@ -57,7 +57,7 @@ package final class Pattern: Sendable {
             throw PatternError(message: errorMessage(error), offset: offset)
         }
         // A pattern that the JIT can't take is matched by the interpreter: the same result.
-        pcre2_jit_compile_8(code, PCRE2_JIT_COMPLETE)
+        if !isForInterpreter(source) { pcre2_jit_compile_8(code, PCRE2_JIT_COMPLETE) }
         var captures: UInt32 = 0
         pcre2_pattern_info_8(code, UInt32(PCRE2_INFO_CAPTURECOUNT), &captures)
         self.code = code
@@ -102,5 +102,22 @@ package func errorMessage(_ code: Int32) -> String {
         let length = pcre2_get_error_message_8(code, buffer.baseAddress, buffer.count)
         guard length > 0 else { return "unexpected pcre2 error code \(code)" }
         return String(decoding: buffer.prefix(Int(length)), as: UTF8.self)
+    }
+}
+
+/// Whether there may be an atomic group, a call of a group or a verb in a pattern. With these the JIT of PCRE2 10.42 finds other
+/// matches than the interpreter, which Postfix has: to the JIT `(?>a+?)b` is not in `aab`.
+private func isForInterpreter(_ source: [UInt8]) -> Bool {
+    let isDigit = { (byte: UInt8) in 0x30...0x39 ~= byte }
+    return source.indices.contains { index in
+        let rest = source[index...]
+        if rest.starts(with: "\\g".utf8) || rest.starts(with: "(*".utf8) { return true }
+        guard rest.starts(with: "(?".utf8), let next = rest.dropFirst(2).first else { return false }
+        switch next {
+        case UInt8(ascii: ">"), UInt8(ascii: "R"), UInt8(ascii: "&"): return true
+        case UInt8(ascii: "P"): return rest.dropFirst(3).first == UInt8(ascii: ">")
+        case UInt8(ascii: "+"), UInt8(ascii: "-"): return rest.dropFirst(3).first.map(isDigit) ?? false
+        default: return isDigit(next)
+        }
     }
 }
