@@ -20,7 +20,6 @@ package struct MatchLimits: Hashable, Sendable {
 package final class MatchScratch {
     private(set) var matchData: OpaquePointer
     let context: OpaquePointer
-    private let jitStack: OpaquePointer?
     private var capacity: Int
     /// Groups of the pattern that was matched last; the rest of the vector is older than that.
     private var captureCount = 0
@@ -30,8 +29,6 @@ package final class MatchScratch {
         // PCRE2's constructors return null only when malloc does.
         matchData = pcre2_match_data_create_8(UInt32(capacity), nil)!
         context = pcre2_match_context_create_8(nil)!
-        jitStack = pcre2_jit_stack_create_8(32 << 10, 1 << 20, nil)
-        pcre2_jit_stack_assign_8(context, nil, jitStack.map(UnsafeMutableRawPointer.init))
         pcre2_set_match_limit_8(context, limits.steps)
         pcre2_set_depth_limit_8(context, limits.steps)
         pcre2_set_heap_limit_8(context, limits.heapKiB)
@@ -40,7 +37,6 @@ package final class MatchScratch {
     deinit {
         pcre2_match_data_free_8(matchData)
         pcre2_match_context_free_8(context)
-        if let jitStack { pcre2_jit_stack_free_8(jitStack) }
     }
 
     /// Byte range of a group in the subject of the last match; nil when the group took no

@@ -39,10 +39,11 @@ package enum MatchResult: Equatable, Sendable {
     case failed(code: Int32)
 }
 
-/// A compiled PCRE2 pattern over raw bytes, JIT-compiled where the library can and gives what its interpreter gives.
+/// A compiled PCRE2 pattern over raw bytes. The interpreter matches it, as in Postfix: the JIT of PCRE2 10.42 finds other
+/// matches than the interpreter, such as none of `B(?i:B|)[^a]+(?:[^a]+)` in a line with `BB` at its end.
 package final class Pattern: Sendable {
-    // Safe to share: PCRE2 never writes to compiled code after pcre2_jit_compile (pcre2api,
-    // "Multithreading"), and only init and deinit touch it otherwise.
+    // Safe to share: PCRE2 never writes to compiled code (pcre2api, "Multithreading"), and
+    // only init and deinit touch it otherwise.
     nonisolated(unsafe) private let code: OpaquePointer
     /// Number of capturing groups.
     package let captureCount: Int
@@ -56,8 +57,6 @@ package final class Pattern: Sendable {
         else {
             throw PatternError(message: errorMessage(error), offset: offset)
         }
-        // A pattern that the JIT can't take is matched by the interpreter: the same result.
-        if !isForInterpreter(source) { pcre2_jit_compile_8(code, PCRE2_JIT_COMPLETE) }
         var captures: UInt32 = 0
         pcre2_pattern_info_8(code, UInt32(PCRE2_INFO_CAPTURECOUNT), &captures)
         self.code = code
@@ -74,13 +73,8 @@ package final class Pattern: Sendable {
         // PCRE2 before 10.38 refuses a null subject even when it is empty.
         let base = bytes.baseAddress ?? UnsafeRawPointer(code)
         let subject = base.assumingMemoryBound(to: UInt8.self)
-        var result = pcre2_match_8(
+        let result = pcre2_match_8(
             code, subject, bytes.count, 0, 0, scratch.matchData, scratch.context)
-        if result == PCRE2_ERROR_JIT_STACKLIMIT {
-            // Not a property of the pattern: the interpreter keeps its frames on the heap.
-            result = pcre2_match_8(
-                code, subject, bytes.count, 0, PCRE2_NO_JIT, scratch.matchData, scratch.context)
-        }
         switch result {
         case 1...: return .match
         case PCRE2_ERROR_NOMATCH: return .noMatch
@@ -102,22 +96,5 @@ package func errorMessage(_ code: Int32) -> String {
         let length = pcre2_get_error_message_8(code, buffer.baseAddress, buffer.count)
         guard length > 0 else { return "unexpected pcre2 error code \(code)" }
         return String(decoding: buffer.prefix(Int(length)), as: UTF8.self)
-    }
-}
-
-/// Whether there may be an atomic group, a call of a group or a verb in a pattern. With these the JIT of PCRE2 10.42 finds other
-/// matches than the interpreter, which Postfix has: to the JIT `(?>a+?)b` is not in `aab`.
-private func isForInterpreter(_ source: [UInt8]) -> Bool {
-    let isDigit = { (byte: UInt8) in 0x30...0x39 ~= byte }
-    return source.indices.contains { index in
-        let rest = source[index...]
-        if rest.starts(with: "\\g".utf8) || rest.starts(with: "(*".utf8) { return true }
-        guard rest.starts(with: "(?".utf8), let next = rest.dropFirst(2).first else { return false }
-        switch next {
-        case UInt8(ascii: ">"), UInt8(ascii: "R"), UInt8(ascii: "&"): return true
-        case UInt8(ascii: "P"): return rest.dropFirst(3).first == UInt8(ascii: ">")
-        case UInt8(ascii: "+"), UInt8(ascii: "-"): return rest.dropFirst(3).first.map(isDigit) ?? false
-        default: return isDigit(next)
-        }
     }
 }

@@ -80,7 +80,13 @@ private func bytes(_ text: String) -> [UInt8] { Array(text.utf8) }
         #expect(pattern.matches(bytes("aaa"), using: scratch) == .match)
     }
 
-    @Test func jitStackOverflowIsNoVerdict() throws {
+    @Test(arguments: [(#"\b([^\s]|)a*8"#, " 8"), (#"(q\b|)z*?\Kq"#, "q "), ("(?>a+?)b", "aab")])
+    func whatTheJITMisses(source: String, subject: String) throws {
+        let pattern = try Pattern(bytes(source), options: [.caseless, .dotAll])
+        #expect(pattern.matches(bytes(subject), using: scratch) == .match)
+    }
+
+    @Test func manyGroupsNeedNoStack() throws {
         let pattern = try Pattern(bytes("^(?:(a)|b)*$"), options: [])
         let subject = [UInt8](repeating: UInt8(ascii: "a"), count: 60_000)
         #expect(pattern.matches(subject, using: scratch) == .match)
