@@ -2,8 +2,7 @@
 package import Filter
 internal import Glibc
 internal import Limits
-package import NIOCore
-internal import NIOPosix
+internal import NIOCore
 internal import Storage
 internal import UnixSignals
 
@@ -26,8 +25,8 @@ package actor Daemon {
 
     /// - Parameters:
     ///   - rules: of the configuration's `checks`.
-    ///   - eventLoop: where policy requests are read and decided.
-    package init(configurationPath: String, configuration: Configuration, rules: ContentRules, eventLoop: any EventLoop) {
+    ///   - loop: where policy requests are read and decided.
+    package init(configurationPath: String, configuration: Configuration, rules: ContentRules, loop: LedgerLoop) {
         self.configurationPath = configurationPath
         self.configuration = configuration
         log = EventLog(destination: configuration.log.destination)
@@ -35,7 +34,7 @@ package actor Daemon {
         log.onTrouble { alerts.raise(trouble: $0, $1) }
         self.alerts = alerts
         host = LedgerHost(
-            configuration: configuration, eventLoop: eventLoop, clocks: MachineClocks(), log: log, alerts: alerts,
+            configuration: configuration, loop: loop, clocks: MachineClocks(), log: log, alerts: alerts,
             probes: ProbeBoard())
         policy = PolicyListener(configuration: configuration, host: host, log: log)
         content = ContentService(configuration, rules: rules, host: host, log: log)
@@ -51,7 +50,7 @@ package actor Daemon {
         RuntimeLimits.raiseOpenFiles()
         RuntimeLimits.surviveFileLimit()
         let signals = await UnixSignalsSequence(trapping: .sighup, .sigterm, .sigint)
-        try await host.eventLoop.submit { [host] in host.start() }.get()
+        try await host.loop.submit { [host] in host.start() }
         var inherited = try ServiceManager.inheritedSockets()
         try await policy.listen(on: configuration.listen.policy, inherited: &inherited)
         try await content?.listen(inherited: &inherited)
@@ -96,10 +95,10 @@ package actor Daemon {
     /// - Throws: `ConfigurationFaults`, or what kept a listener from opening.
     package static func serve(configurationPath: String) async throws {
         let read = try ConfigurationReader.read(path: configurationPath).get()
-        let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
+        let loop = try LedgerLoop.start()
         let daemon = Daemon(
             configurationPath: configurationPath, configuration: read.configuration, rules: read.rules,
-            eventLoop: group.next())
+            loop: loop)
         for warning in read.warnings { daemon.log.warning(warning.description) }
         do {
             try await daemon.run()
@@ -107,7 +106,7 @@ package actor Daemon {
             daemon.log.flush()
             throw error
         }
-        try await group.shutdownGracefully()
+        await loop.stop()
     }
 
     private func reload() async {
@@ -132,10 +131,10 @@ package actor Daemon {
             taken.ledger.path = configuration.ledger.path
             taken.ledger.durability = configuration.ledger.durability
             do {
-                try await host.eventLoop.submit { [host, policy, taken] in
+                try await host.loop.submit { [host, policy, taken] in
                     try host.reload(taken)
                     policy.reload(taken)
-                }.get()
+                }
                 content?.reload(taken, rules: read.rules)
                 alerts.reload(taken.alerts)
                 configuration = taken
@@ -153,7 +152,7 @@ package actor Daemon {
         async let contentHasStopped: Void? = content?.stop(by: deadline)
         await policy.stop(by: deadline)
         await contentHasStopped
-        try? await host.eventLoop.submit { [host] in host.stop(by: .now() + Self.gracePeriod) }.get()
+        try? await host.loop.submit { [host] in host.stop(by: .now() + Self.gracePeriod) }
         await alerts.stop(within: Self.timeForAlerts)
         log.notice("stopped")
         log.flush()

@@ -4,16 +4,16 @@ package import NIOCore
 internal import Storage
 internal import Wire
 
-/// Runs the ledger on an event loop: the one on which policy requests arrive.
+/// Runs the ledger on its loop: the one on which policy requests arrive.
 ///
 /// All requests that one turn of the loop has read are decided and committed together at the end of the turn; then
 /// their answers go out. So the batch grows with the load by itself, nothing hops between threads,
 /// and a single request waits for nobody.
 ///
-/// Sendable, unchecked: all state belongs to `eventLoop`, on which every method runs; what a milter asks from another loop
+/// Sendable, unchecked: all state belongs to `loop`, on which every method runs; what a milter asks from another loop
 /// is put on this one first.
 package final class LedgerHost: @unchecked Sendable {
-    package let eventLoop: any EventLoop
+    package let loop: LedgerLoop
     private let log: EventLog
     private let alerts: Alerts
     let probes: ProbeBoard
@@ -36,12 +36,11 @@ package final class LedgerHost: @unchecked Sendable {
     private var asking: [any Client] = []
     /// Wait for the batch to be kept.
     private var awaiting: [any Client] = []
-    private var isTickScheduled = false
+    private var isTickUnderWay = false
     private var tickBegan = NIODeadline.now()
     private(set) var activity = PolicyActivity()
     package private(set) var requests: UInt64 = 0
-    private let upkeep: TimeAmount = .milliseconds(50)
-    private var upkeepTask: RepeatedTask?
+    private var isStopped = false
     /// After a checkpoint has failed, the next one waits until then.
     private var nextCheckpoint = NIODeadline.uptimeNanoseconds(0)
     private var nextSummary: NIODeadline
@@ -63,15 +62,16 @@ package final class LedgerHost: @unchecked Sendable {
     }
 
     private static let retryInterval: TimeAmount = .seconds(1)
+    private static let upkeepInterval: TimeAmount = .milliseconds(50)
     /// Accounts looked at in one go: some microseconds beside the answers, more when there is nothing else to do.
     private static let slotsPerTick = 16
     private static let slotsPerPause = 2048
 
     init(
-        configuration: Configuration, eventLoop: any EventLoop, clocks: any SystemClocks, log: EventLog, alerts: Alerts,
+        configuration: Configuration, loop: LedgerLoop, clocks: any SystemClocks, log: EventLog, alerts: Alerts,
         probes: ProbeBoard
     ) {
-        self.eventLoop = eventLoop
+        self.loop = loop
         self.configuration = configuration
         self.clocks = clocks
         self.log = log
@@ -90,17 +90,19 @@ package final class LedgerHost: @unchecked Sendable {
 
     /// Opens the ledger. Where that fails the service runs all the same, answers as `on_failure` says, and tries again.
     package func start() {
-        eventLoop.preconditionInEventLoop()
+        loop.preconditionInLoop()
         openLedger()
-        upkeepTask = eventLoop.scheduleRepeatedTask(initialDelay: upkeep, delay: upkeep) { [unowned self] _ in
+        loop.endOfTurn = { [unowned self] in if isTickUnderWay { endTick() } }
+        loop.schedule(every: Self.upkeepInterval) { [unowned self] in
             pause()
+            return !isStopped
         }
     }
 
     /// Commits what is waiting and saves everything, within `deadline`.
     package func stop(by deadline: NIODeadline) {
-        eventLoop.preconditionInEventLoop()
-        upkeepTask?.cancel()
+        loop.preconditionInLoop()
+        isStopped = true
         endTick()
         summarize()
         capture?.flush()
@@ -119,7 +121,7 @@ package final class LedgerHost: @unchecked Sendable {
     }
 
     package func reload(_ configuration: Configuration) throws(StoreError) {
-        eventLoop.preconditionInEventLoop()
+        loop.preconditionInLoop()
         endTick()
         if let ledger {
             ledger.beginTick()
@@ -138,7 +140,7 @@ package final class LedgerHost: @unchecked Sendable {
 
     /// Takes a client's request, to be decided when this turn of the loop has read all that there is.
     package func submit(_ client: any Client) {
-        if !isTickScheduled { beginTick() }
+        if !isTickUnderWay { beginTick() }
         asking.append(client)
     }
 
@@ -200,14 +202,14 @@ package final class LedgerHost: @unchecked Sendable {
     /// The mail transaction has ended, as far as its client can tell.
     package func close(_ transaction: UInt64) {
         guard configuration.givesBackDropped, let ledger else { return }
-        if !isTickScheduled { beginTick() }
+        if !isTickUnderWay { beginTick() }
         ledger.close(transaction)
     }
 
     /// Nothing of the mail transaction is accepted, and it will come again.
     package func withdraw(_ transaction: UInt64) {
         guard let ledger else { return }
-        if !isTickScheduled { beginTick() }
+        if !isTickUnderWay { beginTick() }
         ledger.withdraw(transaction)
     }
 
@@ -221,16 +223,15 @@ package final class LedgerHost: @unchecked Sendable {
     private static let deferral = Array("DEFER_IF_PERMIT 4.3.0 Service temporarily unavailable, try again later".utf8)
 
     private func beginTick() {
-        isTickScheduled = true
+        isTickUnderWay = true
         tickBegan = .now()
         ledger?.beginTick()
-        // Runs when everything that this turn of the loop has read is handled.
-        eventLoop.execute { self.endTick() }
     }
 
+    /// Runs when everything that this turn of the loop has read is handled.
     private func endTick() {
         decideAll()
-        isTickScheduled = false
+        isTickUnderWay = false
         commit()
         let released = awaiting
         awaiting.removeAll(keepingCapacity: true)
@@ -247,7 +248,7 @@ package final class LedgerHost: @unchecked Sendable {
 
     private func pause() {
         if NIODeadline.now() >= nextSummary { summarize() }
-        guard !isTickScheduled else { return }
+        guard !isTickUnderWay else { return }
         if let trouble {
             if NIODeadline.now() >= trouble.retryAt { retry() }
         } else {
@@ -334,7 +335,7 @@ package final class LedgerHost: @unchecked Sendable {
 
     /// Logs what an administrator has changed, and keeps it.
     func record(_ entry: AuditEntry) {
-        eventLoop.preconditionInEventLoop()
+        loop.preconditionInLoop()
         log.notice("audit: \(entry)")
         audit.append(entry)
         store?.record(entry)
@@ -349,9 +350,9 @@ package final class LedgerHost: @unchecked Sendable {
     ///
     /// - Throws: `LedgerUnavailable` while it can't be opened, and what `body` throws.
     func withLedger<T>(_ body: (Ledger) throws -> T) throws -> T {
-        eventLoop.preconditionInEventLoop()
+        loop.preconditionInLoop()
         guard let ledger else { throw LedgerUnavailable(reason: trouble?.error.message ?? "the service is stopping") }
-        if !isTickScheduled { beginTick() }
+        if !isTickUnderWay { beginTick() }
         return try body(ledger)
     }
 }

@@ -86,7 +86,7 @@ struct ServiceManager: Sendable {
             return
         }
         while !Task.isCancelled {
-            try await host.eventLoop.submit {}.get()
+            try await host.loop.submit {}
             notify("WATCHDOG=1")
             try await Task.sleep(for: .microseconds(interval / 2))
         }

@@ -112,7 +112,7 @@ final class AdminListener: Sendable {
         }
         router.get("readyz") { [self] _, _ in
             guard await isAlive() else { return Self.text("the ledger's event loop does not turn\n", status: .serviceUnavailable) }
-            let fault = try await host.eventLoop.submit { [host] in host.fault }.get()
+            let fault = try await host.loop.submit { [host] in host.fault }
             guard let fault else { return Self.text("ready\n") }
             return Self.text("the ledger can't be kept: \(fault.message)\n", status: .serviceUnavailable)
         }
@@ -188,7 +188,7 @@ final class AdminListener: Sendable {
 
     /// Whether the loop that answers Postfix still turns.
     private func isAlive() async -> Bool {
-        let loop = host.eventLoop
+        let loop = host.loop
         let promise = MultiThreadedEventLoopGroup.singleton.next().makePromise(of: Bool.self)
         // The first of the two counts.
         let timeout = promise.futureResult.eventLoop.scheduleTask(in: Self.healthTimeout) { promise.succeed(false) }

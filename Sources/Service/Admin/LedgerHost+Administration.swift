@@ -7,43 +7,41 @@ internal import NIOCore
 extension LedgerHost {
     /// Slots of the tables that are looked at in one go, some hundred microseconds where they are full.
     private static let slotsPerPiece = 1024
-    /// Requests come in between: what is only put at the end of the loop's tasks would run before it looks for them.
+    /// Requests come in between.
     private static let pauseBetweenPieces: TimeAmount = .microseconds(500)
 
     /// The `most` fullest keys, of all limits or of one.
     ///
     /// Up to `Ledger.mostFullest` are at hand; for more, all keys are looked at, which takes seconds at a million.
     func fullest(_ most: Int, limit: String?) async throws -> [AdminMessages.Standing] {
-        try await eventLoop.flatSubmit { [self] in
-            let promise = eventLoop.makePromise(of: [AdminMessages.Standing].self)
-            if most <= Ledger.mostFullest {
-                promise.completeWith(
-                    Result { try withLedger { ledger in ledger.fullest(most, limit: limit).map { .init($0, in: ledger) } } })
-            } else {
-                advance(FullestWalk(most: most, limit: limit), promise)
+        if most <= Ledger.mostFullest {
+            return try await loop.submit { [self] in
+                try withLedger { ledger in ledger.fullest(most, limit: limit).map { .init($0, in: ledger) } }
             }
-            return promise.futureResult
-        }.get()
+        }
+        return try await withCheckedThrowingContinuation { continuation in
+            loop.execute { self.advance(FullestWalk(most: most, limit: limit), continuation) }
+        }
     }
 
-    private func advance(_ walk: FullestWalk, _ promise: EventLoopPromise<[AdminMessages.Standing]>) {
+    private func advance(_ walk: FullestWalk, _ asked: CheckedContinuation<[AdminMessages.Standing], any Error>) {
         do {
             if try withLedger({ walk.advance(in: $0, slots: Self.slotsPerPiece) }) {
-                _ = eventLoop.assumeIsolated().scheduleTask(in: Self.pauseBetweenPieces) { self.advance(walk, promise) }
+                loop.schedule(in: Self.pauseBetweenPieces) { self.advance(walk, asked) }
             } else {
-                promise.succeed(try withLedger(walk.result))
+                asked.resume(returning: try withLedger(walk.result))
             }
         } catch {
-            promise.fail(error)
+            asked.resume(throwing: error)
         }
     }
 
     func standings(ofKey key: String, limit: String?) async throws -> [AdminMessages.Standing] {
-        try await eventLoop.submit { [self] in
+        try await loop.submit { [self] in
             try withLedger { ledger in
                 ledger.standings(ofKey: Array(key.utf8), limit: limit).map { AdminMessages.Standing($0, in: ledger) }
             }
-        }.get()
+        }
     }
 
     /// Carries out what `user` wants, and keeps that it was done.
@@ -54,7 +52,7 @@ extension LedgerHost {
     func intervene(
         _ message: AdminMessages.Intervention, rates: [Rate], by user: String, details: String
     ) async throws -> [AdminMessages.Standing] {
-        try await eventLoop.submit { [self] in
+        try await loop.submit { [self] in
             let standings = try withLedger { ledger in
                 // Ten years stand for "until somebody ends it".
                 let until = ledger.now + (message.duration.map { $0 * 1000 } ?? 10 * 366 * 86_400_000)
@@ -73,16 +71,16 @@ extension LedgerHost {
                     time: Int64(time(nil)), user: user, action: message.action.rawValue, key: message.key, details: details,
                     reason: message.reason ?? "", limits: standings.map(\.limit)))
             return standings
-        }.get()
+        }
     }
 
     func status(of policy: PolicyListener) async throws -> AdminMessages.Status {
-        try await eventLoop.submit { [self] in presentStatus(of: policy) }.get()
+        try await loop.submit { [self] in presentStatus(of: policy) }
     }
 
     /// What the ledger and the policy server tell of themselves; the rest of a snapshot is filled in by others.
     func snapshot(of policy: PolicyListener, version: String) async throws -> (AdminMessages.Snapshot, LatencyHistogram) {
-        try await eventLoop.submit { [self] in
+        try await loop.submit { [self] in
             let history = activityHistory()
             let snapshot = AdminMessages.Snapshot(
                 time: Double(time(nil)), version: version, configuration: configuration.summary, status: presentStatus(of: policy),
@@ -91,7 +89,7 @@ extension LedgerHost {
                 slowAnswer: activity.latency.bound(ofShare: 0.99), refusals: activity.refusals.newestFirst, ways: [], rules: [],
                 rulesWithoutHits: 0, audit: audit.newestFirst)
             return (snapshot, activity.latency)
-        }.get()
+        }
     }
 
     private func presentStatus(of policy: PolicyListener) -> AdminMessages.Status {

@@ -28,7 +28,7 @@ final class CaptureFile: Sendable {
     }
 
     /// - Parameter request: with its empty line.
-    func append(_ request: ByteBufferView) {
+    func append(_ request: Slice<UnsafeRawBufferPointer>) {
         let now = MachineClocks.microseconds(of: CLOCK_REALTIME)
         let fraction = String(now % 1_000_000 + 1_000_000).dropFirst()
         let starts = state.withLock { state in

@@ -33,7 +33,7 @@ enum MilterAnswer: Sendable {
 extension LedgerHost {
     /// Asks from another event loop; the answer comes on the ledger's.
     func ask(_ question: MilterQuestion, _ answer: @escaping @Sendable (MilterAnswer) -> Void) {
-        eventLoop.execute { [self] in
+        loop.execute { [self] in
             if question.state == .recipient, question.transaction == nil, let session = question.session,
                 let known = sessions.transaction(session, sender: question.sender)
             {
@@ -50,14 +50,14 @@ extension LedgerHost {
     /// The message was given up. The MTA waits for no answer to that, so the policy server may know the next one already.
     func abandon(_ question: MilterQuestion) {
         guard let session = question.session, let transaction = question.transaction else { return }
-        eventLoop.execute { [self] in
+        loop.execute { [self] in
             if sessions.transaction(session, sender: transaction.sender) == transaction { sessions.forget(session) }
         }
     }
 
     /// The message is deferred, and comes again as a whole: what it was charged is given back.
     func giveBack(_ transaction: UInt64) {
-        eventLoop.execute { [self] in withdraw(transaction) }
+        loop.execute { [self] in withdraw(transaction) }
     }
 }
 

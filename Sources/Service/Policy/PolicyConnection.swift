@@ -1,136 +1,138 @@
 // SPDX-License-Identifier: Apache-2.0
+internal import Glibc
 internal import Limits
 internal import NIOCore
 internal import Wire
 
 /// One policy client (an smtpd process): feeds its bytes to the parser, and sends one reply for each request.
-final class PolicyConnection: ChannelInboundHandler, LedgerHost.Client {
-    typealias InboundIn = ByteBuffer
-    typealias OutboundOut = ByteBuffer
-
+final class PolicyConnection: LedgerLoop.Socket, LedgerHost.Client {
+    private let descriptor: Int32
     private let listener: PolicyListener
-    private var context: ChannelHandlerContext?
-    /// What has come and is not answered yet, from the beginning of a request.
-    private var received: ByteBuffer?
-    /// How much of it has been searched for the end of the request.
+    private var isOpen = true
+    /// What this turn of the loop has read, from the beginning of a request; it stands in the listener's buffer.
+    private var fresh = UnsafeRawBufferPointer(start: nil, count: 0)
+    /// The beginning of a request whose end has not come in an earlier turn. What comes is put behind it, and `fresh` is empty.
+    private var kept: [UInt8] = []
+    /// How much of what has come has been searched for the end of the request.
     private var searched = 0
     /// The length of the request that waits to be decided; 0: none does.
     private var requestLength = 0
     /// Its values, by the index of their names.
     private var ranges: [Range<Int>] = []
     private(set) var partialSince: NIODeadline?
-    /// Replies that go out when the batch is kept.
-    private var replies: ByteBuffer?
+    /// Go out when the batch is kept.
+    private var replies = Replies.none
+    /// What the client has not read yet. Until it has, it is not read from either.
+    private var unsent: [UInt8] = []
     private var transaction: UInt64 = 0
     /// Something came that is no request: what came before is answered, and that is all.
     private var isClosing = false
-    /// The client has shut down its side; what it has asked is answered.
-    private var isInputClosed = false
 
-    private static let dunno: ByteBuffer = {
-        var buffer = ByteBuffer()
-        buffer.writePolicyReply(action: "DUNNO".utf8)
-        return buffer
-    }()
+    /// Most are the same, and need no memory of their own.
+    private enum Replies {
+        case none, dunno
+        case bytes([UInt8])
+    }
 
-    init(listener: PolicyListener) {
+    private static let dunno = Array("action=DUNNO\n\n".utf8)
+
+    init(descriptor: Int32, listener: PolicyListener) {
+        self.descriptor = descriptor
         self.listener = listener
     }
 
-    func channelActive(context: ChannelHandlerContext) {
-        self.context = context
-        listener.opened(self, context)
+    func isReady() {
+        if unsent.isEmpty { read() } else { sendRest() }
     }
 
-    func channelInactive(context: ChannelHandlerContext) {
-        self.context = nil
-        listener.closed(self, midRequest: partialSince != nil)
-        if requestLength == 0 { closeTransaction() }
-    }
-
-    func channelRead(context: ChannelHandlerContext, data: NIOAny) {
-        var bytes = unwrapInboundIn(data)
-        if received == nil {
-            received = bytes
-        } else {
-            received?.writeBuffer(&bytes)
+    private func read() {
+        let room = listener.room
+        // The turn has read enough; the loop tells of this connection again in the next.
+        guard !room.isEmpty else { return }
+        let count = recv(descriptor, room.baseAddress, room.count, 0)
+        guard count > 0 else {
+            // 0: the client has said all. All that was complete is answered.
+            if count == 0 || (errno != EAGAIN && errno != EINTR) { close() }
+            return
         }
-        if requestLength == 0, !isClosing { findRequest() }
+        guard !isClosing else { return }
+        let bytes = listener.take(count, of: room)
+        if kept.isEmpty { fresh = bytes } else { kept += bytes }
+        findRequest()
     }
 
-    func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
-        guard case ChannelEvent.inputClosed = event else { return context.fireUserInboundEventTriggered(event) }
-        isInputClosed = true
-        if requestLength == 0, replies == nil { close() }
-    }
-
-    /// A client that does not read its answers is not read from either.
-    func channelWritabilityChanged(context: ChannelHandlerContext) {
-        context.channel.setOption(.autoRead, value: context.channel.isWritable).assumeIsolated().whenFailure { _ in
-            context.close(promise: nil)
-        }
+    private func withReceived<T>(_ body: (UnsafeRawBufferPointer) throws(PolicyRequestFault) -> T) throws(PolicyRequestFault) -> T {
+        if kept.isEmpty { return try body(fresh) }
+        let outcome = kept.withUnsafeBytes { bytes in Result { () throws(PolicyRequestFault) in try body(bytes) } }
+        return try outcome.get()
     }
 
     /// Hands the request at the front of what has come to the host, once its end has come.
     private func findRequest() {
-        do {
-            requestLength = try parse() ?? 0
+        do throws(PolicyRequestFault) {
+            requestLength = try withReceived { bytes throws(PolicyRequestFault) in
+                guard !bytes.isEmpty else { return 0 }
+                return try listener.host.parser.parse(bytes, searched: &searched, ranges: &ranges) ?? 0
+            }
         } catch {
             isClosing = true
             partialSince = nil
-            if let context { listener.refused(error, from: context) }
-            if replies == nil { close() }
+            listener.refused(error, from: peer)
+            if case .none = replies { close() }
             return
         }
         if requestLength > 0 {
             partialSince = nil
-            if let capture = listener.host.capture, let received { capture.append(received.readableBytesView.prefix(requestLength)) }
+            if let capture = listener.host.capture { try? withReceived { capture.append($0[..<requestLength]) } }
             listener.host.submit(self)
-        } else if received?.readableBytes ?? 0 > 0 {
-            received?.discardReadBytes()
-            partialSince = partialSince ?? .now()
         } else {
-            received = nil
+            keepRest()
         }
     }
 
-    private func parse() throws(PolicyRequestFault) -> Int? {
-        let outcome = received?.withUnsafeReadableBytes { bytes in
-            Result { () throws(PolicyRequestFault) -> Int? in
-                guard !bytes.isEmpty else { return nil }
-                return try listener.host.parser.parse(bytes, searched: &searched, ranges: &ranges)
-            }
+    /// Keeps the beginning of a request over the end of the turn.
+    private func keepRest() {
+        if !fresh.isEmpty {
+            kept = Array(fresh)
+            fresh = UnsafeRawBufferPointer(start: nil, count: 0)
         }
-        return try outcome?.get()
+        if !kept.isEmpty { partialSince = partialSince ?? .now() }
     }
 
     func withRequest(_ body: (Attributes) -> Void) {
-        received?.withUnsafeReadableBytes { bytes in
+        try? withReceived { bytes in
             ranges.withUnsafeBufferPointer { body(Attributes(bytes: bytes, ranges: $0)) }
         }
     }
 
     func take(_ decision: Decision) {
         if listener.host.keepsSessions { withRequest { listener.host.sessions.note($0) } }
-        received?.moveReaderIndex(forwardBy: requestLength)
+        if kept.isEmpty {
+            fresh = UnsafeRawBufferPointer(rebasing: fresh[requestLength...])
+        } else {
+            kept.removeFirst(requestLength)
+        }
         requestLength = 0
         searched = 0
         // One smtpd process serves one client after the other: another transaction means that the last one is over.
         if transaction != decision.transaction { closeTransaction() }
         transaction = decision.transaction
-        guard context != nil else { return closeTransaction() }
-        if replies == nil, decision.action == nil {
-            replies = Self.dunno
-        } else {
-            var buffer = replies.take() ?? ByteBuffer()
-            if let action = decision.action {
-                buffer.writePolicyReply(action: action)
-            } else {
-                buffer.writePolicyReply(action: "DUNNO".utf8)
-            }
-            replies = buffer
-        }
+        guard isOpen else { return closeTransaction() }
+        reply(decision.action)
         findRequest()
+    }
+
+    private func reply(_ action: [UInt8]?) {
+        var bytes: [UInt8]
+        switch (replies, action) {
+        case (.none, nil): return replies = .dunno
+        case (.none, _): bytes = []
+        case (.dunno, _): bytes = Self.dunno
+        case (.bytes(let earlier), _): bytes = earlier
+        }
+        replies = .none
+        bytes.appendPolicyReply(action: action ?? Array("DUNNO".utf8))
+        replies = .bytes(bytes)
     }
 
     private func closeTransaction() {
@@ -139,23 +141,63 @@ final class PolicyConnection: ChannelInboundHandler, LedgerHost.Client {
     }
 
     func release() {
-        guard let replies = replies.take(), let context else { return }
-        guard isClosing || isInputClosed else {
-            return context.writeAndFlush(wrapOutboundOut(replies), promise: nil)
+        guard isOpen else { return }
+        switch replies {
+        case .none: return
+        case .dunno: send(Self.dunno)
+        case .bytes(let bytes): send(bytes)
         }
-        context.writeAndFlush(wrapOutboundOut(replies)).assumeIsolated().whenComplete { _ in context.close(promise: nil) }
+        replies = .none
+        if isClosing, unsent.isEmpty { close() }
     }
 
-    func errorCaught(context: ChannelHandlerContext, error: any Error) {
-        // Resets and time-outs of the peer; what matters of them shows in channelInactive.
-        context.close(promise: nil)
+    private func send(_ bytes: [UInt8]) {
+        let sent = Glibc.send(descriptor, bytes, bytes.count, Int32(MSG_NOSIGNAL))
+        guard sent != bytes.count else { return }
+        guard sent >= 0 || errno == EAGAIN || errno == EINTR else { return close() }
+        unsent = Array(bytes.dropFirst(max(0, sent)))
+        listener.host.loop.change(descriptor, to: .writing)
     }
 
-    /// Ends a request that has been coming for too long, or a connection at the end of the service.
+    private func sendRest() {
+        let rest = unsent
+        unsent = []
+        send(rest)
+        guard isOpen, unsent.isEmpty else { return }
+        if isClosing { close() } else { listener.host.loop.change(descriptor, to: .reading) }
+    }
+
+    /// Ends the connection: at its own end or at that of the service, and where a request has been coming for too long.
     func close() {
-        context?.close(promise: nil)
+        guard isOpen else { return }
+        isOpen = false
+        let (descriptor, listener) = (descriptor, listener)
+        listener.closed(descriptor, midRequest: partialSince != nil)
+        if requestLength == 0 { closeTransaction() }
+        listener.host.loop.close(descriptor)
+    }
+
+    private var peer: String {
+        var storage = sockaddr_storage()
+        var length = socklen_t(MemoryLayout<sockaddr_storage>.size)
+        let address = withUnsafeMutablePointer(to: &storage) { storage in
+            storage.withMemoryRebound(to: sockaddr.self, capacity: 1) { address in
+                getpeername(descriptor, address, &length) == 0 ? address.pointee.sa_family : 0
+            }
+        }
+        switch Int32(address) {
+        case AF_INET:
+            return withUnsafeBytes(of: &storage) { "\(SocketAddress($0.loadUnaligned(as: sockaddr_in.self)))" }
+        case AF_INET6:
+            return withUnsafeBytes(of: &storage) { "\(SocketAddress($0.loadUnaligned(as: sockaddr_in6.self)))" }
+        default:
+            return "a policy client"
+        }
     }
 
     /// Nothing of a request has come that would be lost.
-    var isIdle: Bool { received == nil && replies == nil }
+    var isIdle: Bool {
+        guard case .none = replies else { return false }
+        return kept.isEmpty && unsent.isEmpty && requestLength == 0
+    }
 }

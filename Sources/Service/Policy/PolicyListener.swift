@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
+internal import CEpoll
 internal import Glibc
 internal import Limits
 package import NIOCore
-internal import NIOPosix
 internal import Wire
 
 /// The policy server (SMTPD_POLICY_README): Postfix asks, the ledger decides.
@@ -12,18 +12,22 @@ internal import Wire
 /// that are no request end that one connection. Connections are bounded in number, and kept open for as long as their
 /// clients like, because Postfix takes a second to notice one that was closed.
 ///
-/// Sendable, unchecked: all state belongs to the host's event loop, on which every connection runs.
+/// Sendable, unchecked: all state belongs to the host's loop, on which every connection runs; `input` is written by it alone.
 package final class PolicyListener: @unchecked Sendable {
     let host: LedgerHost
     private let log: EventLog
     private var mostConnections: Int
-    private var connections: [ObjectIdentifier: PolicyConnection] = [:]
-    private var channels: [any Channel] = []
+    /// By descriptor.
+    private var connections: [Int32: PolicyConnection] = [:]
+    private var doors: [Int32] = []
     private var isStopping = false
     package private(set) var counters = Counters()
+    /// What a turn of the loop reads, of all connections one behind the other.
+    private let input = UnsafeMutableRawBufferPointer.allocate(byteCount: 256 << 10, alignment: 8)
+    private var inputUsed = 0
+    private var inputTurn: UInt64 = 0
 
     package struct Counters: Sendable {
-        package var accepted: UInt64 = 0
         package var refusedConnections: UInt64 = 0
         package var malformed: UInt64 = 0
         package var tooSlow: UInt64 = 0
@@ -33,8 +37,9 @@ package final class PolicyListener: @unchecked Sendable {
     /// Postfix waits 100 s for an answer (smtpd_policy_service_timeout); it sends a request in one piece.
     private static let requestTimeout: TimeAmount = .seconds(100)
     private static let sweepInterval: TimeAmount = .seconds(5)
-    /// Holds a request of Postfix whole; each open connection keeps one such buffer.
-    private static let readBuffer = 4096
+    /// Read of one connection in one turn: a request of Postfix whole.
+    private static let mostRead = 4096
+    private static let backlog: Int32 = 4096
 
     package init(configuration: Configuration, host: LedgerHost, log: EventLog) {
         self.host = host
@@ -42,8 +47,12 @@ package final class PolicyListener: @unchecked Sendable {
         mostConnections = configuration.listen.policyConnections
     }
 
+    deinit {
+        input.deallocate()
+    }
+
     package func reload(_ configuration: Configuration) {
-        host.eventLoop.preconditionInEventLoop()
+        host.loop.preconditionInLoop()
         mostConnections = configuration.listen.policyConnections
     }
 
@@ -52,63 +61,117 @@ package final class PolicyListener: @unchecked Sendable {
     /// - Parameter inherited: sockets by their addresses; those that are used are taken out.
     /// - Throws: `ListenerFailure`.
     package func listen(on endpoints: [Configuration.Endpoint], inherited: inout [String: Int32]) async throws {
-        let bootstrap = ServerBootstrap.accepting(on: host.eventLoop)
-            .childChannelOption(.maxMessagesPerRead, value: 1)
-            .childChannelOption(.allowRemoteHalfClosure, value: true)
-            .childChannelOption(.recvAllocator, value: FixedSizeRecvByteBufferAllocator(capacity: Self.readBuffer))
-            .childChannelInitializer { [self] channel in
-                channel.eventLoop.makeCompletedFuture {
-                    try channel.pipeline.syncOperations.addHandler(PolicyConnection(listener: self))
-                }
-            }
         for endpoint in endpoints {
-            let channel = try await bootstrap.listen(on: endpoint, key: "listen.policy", inherited: &inherited)
-            try await host.eventLoop.submit { [self] in channels.append(channel) }.get()
+            let descriptor = try ListeningSocket.open(at: endpoint, key: "listen.policy", inherited: &inherited)
+            guard Glibc.listen(descriptor, Self.backlog) == 0 else {
+                throw ListenerFailure(
+                    key: "listen.policy", endpoint: endpoint, cause: IOError(errnoCode: errno, reason: "listen"))
+            }
+            try await host.loop.submit { [self] in
+                doors.append(descriptor)
+                host.loop.watch(descriptor, for: .reading, Door(descriptor: descriptor, listener: self))
+            }
         }
-        host.eventLoop.scheduleRepeatedTask(initialDelay: Self.sweepInterval, delay: Self.sweepInterval) { [weak self] task in
-            guard let self, !isStopping else { return task.cancel() }
-            closeSlow()
+        try await host.loop.submit { [self] in
+            host.loop.schedule(every: Self.sweepInterval) { [self] in
+                closeSlow()
+                return !isStopping
+            }
         }
     }
 
     /// Stops listening, lets requests that have begun be answered, and closes all connections by `deadline`.
     package func stop(by deadline: NIODeadline) async {
-        for channel in channels { try? await channel.close().get() }
-        try? await host.eventLoop.submit { [self] in isStopping = true }.get()
+        try? await host.loop.submit { [self] in
+            isStopping = true
+            for door in doors { host.loop.close(door) }
+            doors = []
+        }
         while NIODeadline.now() < deadline {
-            let left = try? await host.eventLoop.submit { [self] in
+            let left = try? await host.loop.submit { [self] in
                 for connection in connections.values where connection.isIdle { connection.close() }
                 return connections.count
-            }.get()
+            }
             if left ?? 0 == 0 { return }
             try? await Task.sleep(for: .milliseconds(10))
         }
-        try? await host.eventLoop.submit { [self] in connections.values.forEach { $0.close() } }.get()
+        try? await host.loop.submit { [self] in connections.values.forEach { $0.close() } }
     }
 
     package var openConnections: Int { connections.count }
 
-    // MARK: Told by connections
+    // MARK: Accepting
 
-    func opened(_ connection: PolicyConnection, _ context: ChannelHandlerContext) {
+    /// A socket that clients connect to.
+    private final class Door: LedgerLoop.Socket {
+        private let descriptor: Int32
+        private let listener: PolicyListener
+        /// Accepted in one turn.
+        private static let most = 64
+        /// While descriptors have run out.
+        private static let pause: TimeAmount = .seconds(1)
+
+        init(descriptor: Int32, listener: PolicyListener) {
+            self.descriptor = descriptor
+            self.listener = listener
+        }
+
+        func isReady() {
+            for _ in 0..<Self.most {
+                let accepted = accept4(descriptor, nil, nil, Int32(SOCK_NONBLOCK.rawValue | SOCK_CLOEXEC.rawValue))
+                guard accepted < 0 else {
+                    listener.accepted(accepted)
+                    continue
+                }
+                if [EMFILE, ENFILE, ENOBUFS, ENOMEM].contains(errno) { takeBreath() }
+                return
+            }
+        }
+
+        private func takeBreath() {
+            listener.log.complain(.tooManyConnections, "can't accept policy connections: \(String(cString: strerror(errno)))")
+            let (listener, descriptor) = (listener, descriptor)
+            listener.host.loop.change(descriptor, to: .nothing)
+            listener.host.loop.schedule(in: Self.pause) {
+                if listener.doors.contains(descriptor) { listener.host.loop.change(descriptor, to: .reading) }
+            }
+        }
+    }
+
+    private func accepted(_ descriptor: Int32) {
         guard connections.count < mostConnections, !isStopping else {
             counters.refusedConnections += 1
             log.complain(.tooManyConnections, "more than \(mostConnections) policy connections (listen.policy_connections)")
-            context.close(promise: nil)
+            Glibc.close(descriptor)
             return
         }
-        counters.accepted += 1
-        connections[ObjectIdentifier(connection)] = connection
+        let connection = PolicyConnection(descriptor: descriptor, listener: self)
+        connections[descriptor] = connection
+        host.loop.watch(descriptor, for: .reading, connection)
     }
 
-    func closed(_ connection: PolicyConnection, midRequest: Bool) {
-        connections[ObjectIdentifier(connection)] = nil
+    // MARK: Asked and told by connections
+
+    /// Where a connection may read to; empty where this turn has read enough.
+    var room: UnsafeMutableRawBufferPointer {
+        if inputTurn != host.loop.turn { (inputTurn, inputUsed) = (host.loop.turn, 0) }
+        guard inputUsed + Self.mostRead <= input.count else { return UnsafeMutableRawBufferPointer(start: nil, count: 0) }
+        return UnsafeMutableRawBufferPointer(rebasing: input[inputUsed..<inputUsed + Self.mostRead])
+    }
+
+    /// What was read stays where it is until the end of the turn.
+    func take(_ count: Int, of room: UnsafeMutableRawBufferPointer) -> UnsafeRawBufferPointer {
+        inputUsed += count
+        return UnsafeRawBufferPointer(rebasing: room[..<count])
+    }
+
+    func closed(_ descriptor: Int32, midRequest: Bool) {
+        connections[descriptor] = nil
         if midRequest { counters.droppedMidRequest += 1 }
     }
 
-    func refused(_ fault: PolicyRequestFault, from context: ChannelHandlerContext) {
+    func refused(_ fault: PolicyRequestFault, from peer: String) {
         counters.malformed += 1
-        let peer = context.remoteAddress?.description ?? "a policy client"
         log.complain(.malformedRequest, "closed the connection of \(peer): \(fault.text)")
     }
 
@@ -120,18 +183,6 @@ package final class PolicyListener: @unchecked Sendable {
             log.complain(.slowRequest, "closed a policy connection: a request did not end within 100 s")
             connection.close()
         }
-    }
-}
-
-/// A listener can't be opened.
-struct ListenerFailure: Error, CustomStringConvertible {
-    let key: String
-    let endpoint: Configuration.Endpoint
-    let cause: any Error
-
-    var description: String {
-        let reason = (cause as? IOError).map { String(cString: strerror($0.errnoCode)) } ?? "\(cause)"
-        return "can't listen on \(endpoint) (\(key)): \(reason)"
     }
 }
 

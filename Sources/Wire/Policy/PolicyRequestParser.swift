@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 internal import Glibc
-package import NIOCore
 
 /// What ends the connection of a policy client: bytes that are no request.
 package enum PolicyRequestFault: Error, Equatable, Sendable {
@@ -113,11 +112,11 @@ package struct PolicyRequestParser {
     }
 }
 
-extension ByteBuffer {
-    /// Writes a reply of the policy delegation protocol: one `action=` line and an empty one.
-    package mutating func writePolicyReply(action: some Collection<UInt8>) {
-        writeStaticString("action=")
-        writeBytes(action)
-        writeStaticString("\n\n")
+extension [UInt8] {
+    /// Appends a reply of the policy delegation protocol: one `action=` line and an empty one.
+    package mutating func appendPolicyReply(action: [UInt8]) {
+        append(contentsOf: "action=".utf8)
+        append(contentsOf: action)
+        append(contentsOf: "\n\n".utf8)
     }
 }

@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: Apache-2.0
+internal import Glibc
+internal import NIOCore
+
+enum ListeningSocket {
+    /// Opens a socket at an address, as SwiftNIO or `LedgerLoop` take it; or takes the one that the service manager has passed.
+    ///
+    /// - Parameters:
+    ///   - key: of the configuration, for errors.
+    ///   - inherited: sockets by their addresses; the one that is used is taken out.
+    /// - Returns: a descriptor that does not block. It is bound, and does not listen yet.
+    /// - Throws: `ListenerFailure`.
+    static func open(
+        at endpoint: Configuration.Endpoint, key: String, inherited: inout [String: Int32]
+    ) throws(ListenerFailure) -> Int32 {
+        let passed = inherited.removeValue(forKey: endpoint.description)
+        if let passed { _ = fcntl(passed, F_SETFL, O_NONBLOCK) }
+        do {
+            switch endpoint {
+            case .inet(let host, let port):
+                let descriptor = try passed ?? bound(to: .makeAddressResolvingHost(host, port: port))
+                // Linux hands both on to the sockets that are accepted: no calls for each of them.
+                try set(SO_KEEPALIVE, at: SOL_SOCKET, of: descriptor)
+                try set(TCP_NODELAY, at: Int32(IPPROTO_TCP), of: descriptor)
+                return descriptor
+            case .unix(let path, let mode, let group):
+                if let passed { return passed }
+                try UnixSocketFile.clear(path)
+                let descriptor = try bound(to: SocketAddress(unixDomainSocketPath: path))
+                try UnixSocketFile.set(mode: mode, group: group, of: path)
+                return descriptor
+            }
+        } catch {
+            throw ListenerFailure(key: key, endpoint: endpoint, cause: error)
+        }
+    }
+
+    private static func bound(to address: SocketAddress) throws -> Int32 {
+        let kind = SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue | SOCK_NONBLOCK.rawValue
+        let descriptor = socket(Int32(address.protocol.rawValue), Int32(kind), 0)
+        guard descriptor >= 0 else { throw IOError(errnoCode: errno, reason: "socket") }
+        do {
+            try set(SO_REUSEADDR, at: SOL_SOCKET, of: descriptor)
+            let code = address.withSockAddr { bind(descriptor, $0, socklen_t($1)) }
+            guard code == 0 else { throw IOError(errnoCode: errno, reason: "bind") }
+            return descriptor
+        } catch {
+            close(descriptor)
+            throw error
+        }
+    }
+
+    private static func set(_ option: Int32, at level: Int32, of descriptor: Int32) throws {
+        var on: Int32 = 1
+        guard setsockopt(descriptor, level, option, &on, socklen_t(MemoryLayout<Int32>.size)) == 0 else {
+            throw IOError(errnoCode: errno, reason: "setsockopt")
+        }
+    }
+}
+
+/// A listener can't be opened.
+struct ListenerFailure: Error, CustomStringConvertible {
+    let key: String
+    let endpoint: Configuration.Endpoint
+    let cause: any Error
+
+    var description: String {
+        let reason = (cause as? IOError).map { String(cString: strerror($0.errnoCode)) } ?? "\(cause)"
+        return "can't listen on \(endpoint) (\(key)): \(reason)"
+    }
+}

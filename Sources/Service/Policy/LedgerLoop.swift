@@ -1,0 +1,224 @@
+// SPDX-License-Identifier: Apache-2.0
+internal import CEpoll
+internal import Glibc
+internal import NIOCore
+internal import Synchronization
+
+/// The thread that owns the ledger, and the sockets of those who ask it.
+///
+/// A turn of the loop: wait until a socket is ready, let each that is read or write once, run what other threads have
+/// handed over and what is due, and then `endOfTurn`, where everything that was asked is decided and answered together.
+///
+/// Not one of SwiftNIO's loops: a policy request is one read and one write, and a channel's way to both costs more than
+/// the decision between them (docs/decisions.md).
+///
+/// Sendable, unchecked: `tasks` is behind its lock, `owner` is atomic, `wakeup` and `epoll` never change; all else belongs
+/// to the thread.
+package final class LedgerLoop: @unchecked Sendable {
+    /// Told when its descriptor can be read or written, or has failed. Its reads and writes must not block.
+    package protocol Socket: AnyObject {
+        func isReady()
+    }
+
+    enum Interest {
+        case reading, writing
+        /// Only failures are told.
+        case nothing
+
+        fileprivate var events: UInt32 {
+            switch self {
+            case .reading: EPOLLIN.rawValue
+            case .writing: EPOLLOUT.rawValue
+            case .nothing: 0
+            }
+        }
+    }
+
+    private struct Timer {
+        let deadline: NIODeadline
+        let task: () -> Void
+    }
+
+    private let epoll: Int32
+    /// Readable when `tasks` has something.
+    private let wakeup: Int32
+    private let tasks = Mutex<[@Sendable () -> Void]>([])
+    private let owner = Atomic<UInt>(0)
+    /// By descriptor.
+    private var sockets: [(any Socket)?] = []
+    /// The next one last.
+    private var timers: [Timer] = []
+    private var isStopped = false
+    /// Counts the turns: what was read in this one may be given up in the next.
+    private(set) var turn: UInt64 = 0
+    /// Runs at the end of each turn.
+    var endOfTurn: () -> Void = {}
+
+    /// Sockets told of in one turn; further ones wait for the next.
+    private static let mostEvents = 256
+
+    /// Makes a loop, and starts its thread, which holds the loop until `stop`.
+    ///
+    /// - Throws: `IOError` where the process may have no more descriptors or threads.
+    package static func start() throws -> LedgerLoop {
+        let epoll = epoll_create1(Int32(EPOLL_CLOEXEC))
+        guard epoll >= 0 else { throw IOError(errnoCode: errno, reason: "epoll_create1") }
+        let wakeup = eventfd(0, Int32(EFD_CLOEXEC | EFD_NONBLOCK))
+        guard wakeup >= 0 else { throw IOError(errnoCode: errno, reason: "eventfd") }
+        let loop = LedgerLoop(epoll: epoll, wakeup: wakeup)
+        try loop.startThread()
+        return loop
+    }
+
+    private init(epoll: Int32, wakeup: Int32) {
+        self.epoll = epoll
+        self.wakeup = wakeup
+        control(EPOLL_CTL_ADD, wakeup, .reading)
+    }
+
+    deinit {
+        close(wakeup)
+        close(epoll)
+    }
+
+    private func startThread() throws {
+        var thread = pthread_t()
+        let code = pthread_create(
+            &thread, nil,
+            { loop in
+                Unmanaged<LedgerLoop>.fromOpaque(loop!).takeRetainedValue().run()
+                return nil
+            }, Unmanaged.passRetained(self).toOpaque())
+        guard code == 0 else { throw IOError(errnoCode: code, reason: "pthread_create") }
+        pthread_detach(thread)
+    }
+
+    /// Ends the thread after this turn.
+    package func stop() async {
+        await withCheckedContinuation { continuation in
+            execute {
+                self.isStopped = true
+                continuation.resume()
+            }
+        }
+    }
+
+    // MARK: From any thread
+
+    /// Runs a task on the loop, after those that came before it.
+    package func execute(_ task: @escaping @Sendable () -> Void) {
+        let isFirst = tasks.withLock { tasks in
+            tasks.append(task)
+            return tasks.count == 1
+        }
+        if isFirst { eventfd_write(wakeup, 1) }
+    }
+
+    /// What `body` returns on the loop.
+    package func submit<T: Sendable>(_ body: @escaping @Sendable () throws -> T) async throws -> T {
+        try await withCheckedThrowingContinuation { continuation in
+            execute { continuation.resume(with: Result { try body() }) }
+        }
+    }
+
+    func preconditionInLoop() {
+        precondition(owner.load(ordering: .relaxed) == UInt(pthread_self()), "not on the ledger's loop")
+    }
+
+    // MARK: On the loop
+
+    /// Runs a task when `delay` is over: some milliseconds late at the most, where a turn is no longer.
+    func schedule(in delay: TimeAmount, _ task: @escaping () -> Void) {
+        let timer = Timer(deadline: .now() + delay, task: task)
+        let place = timers.lastIndex { $0.deadline > timer.deadline }.map { $0 + 1 } ?? 0
+        timers.insert(timer, at: place)
+    }
+
+    /// Runs a task again and again, until it returns false.
+    func schedule(every interval: TimeAmount, _ task: @escaping () -> Bool) {
+        schedule(in: interval) { [unowned self] in
+            if task() { schedule(every: interval, task) }
+        }
+    }
+
+    /// Watches a socket, from now on until `forget`. The loop holds it meanwhile.
+    func watch(_ descriptor: Int32, for interest: Interest, _ socket: any Socket) {
+        let index = Int(descriptor)
+        while sockets.count <= index { sockets.append(nil) }
+        sockets[index] = socket
+        control(EPOLL_CTL_ADD, descriptor, interest)
+    }
+
+    func change(_ descriptor: Int32, to interest: Interest) {
+        control(EPOLL_CTL_MOD, descriptor, interest)
+    }
+
+    /// Closes a socket that was watched.
+    func close(_ descriptor: Int32) {
+        sockets[Int(descriptor)] = nil
+        // A descriptor that is closed leaves the epoll set by itself.
+        Glibc.close(descriptor)
+    }
+
+    private func control(_ operation: Int32, _ descriptor: Int32, _ interest: Interest) {
+        var event = epoll_event(events: interest.events, data: epoll_data_t(fd: descriptor))
+        let code = epoll_ctl(epoll, operation, descriptor, &event)
+        // The descriptor is open and known; the kernel may be out of memory, or of max_user_watches.
+        precondition(code == 0, "epoll_ctl: \(String(cString: strerror(errno)))")
+    }
+
+    // MARK: The thread
+
+    private func run() {
+        owner.store(UInt(pthread_self()), ordering: .relaxed)
+        withUnsafeTemporaryAllocation(of: epoll_event.self, capacity: Self.mostEvents) { events in
+            while !isStopped { runTurn(events) }
+        }
+        endOfTurn = {}
+        timers = []
+    }
+
+    private func runTurn(_ events: UnsafeMutableBufferPointer<epoll_event>) {
+        let count = Int(epoll_wait(epoll, events.baseAddress, Int32(events.count), millisecondsUntilTimer()))
+        turn &+= 1
+        for event in events.prefix(max(0, count)) {
+            let descriptor = event.data.fd
+            if descriptor == wakeup {
+                runTasks()
+            } else {
+                // nil: another of this turn has closed it.
+                sockets[Int(descriptor)]?.isReady()
+            }
+        }
+        runTimers()
+        endOfTurn()
+    }
+
+    /// -1: there is no timer.
+    private func millisecondsUntilTimer() -> Int32 {
+        guard let next = timers.last else { return -1 }
+        let left = (next.deadline - .now()).nanoseconds
+        return left <= 0 ? 0 : Int32(clamping: (left + 999_999) / 1_000_000)
+    }
+
+    private func runTasks() {
+        var count: eventfd_t = 0
+        eventfd_read(wakeup, &count)
+        let waiting = tasks.withLock { tasks in
+            defer { tasks = [] }
+            return tasks
+        }
+        for task in waiting { task() }
+    }
+
+    private func runTimers() {
+        guard var next = timers.last else { return }
+        let now = NIODeadline.now()
+        while next.deadline <= now {
+            timers.removeLast()
+            next.task()
+            guard let following = timers.last else { return }
+            next = following
+        }
+    }
+}

@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: Apache-2.0
+import Glibc
+import NIOCore
+import Synchronization
+import Testing
+
+@testable import Service
+
+/// What happens on the loop, in order; only that loop writes it.
+private final class Diary: @unchecked Sendable {
+    var entries: [String] = []
+}
+
+private final class Reader: LedgerLoop.Socket {
+    private let descriptor: Int32
+    private let note: (String) -> Void
+
+    init(_ descriptor: Int32, _ note: @escaping (String) -> Void) {
+        self.descriptor = descriptor
+        self.note = note
+    }
+
+    func isReady() {
+        var bytes = [UInt8](repeating: 0, count: 16)
+        let count = recv(descriptor, &bytes, bytes.count, Int32(MSG_DONTWAIT))
+        note("read \(String(decoding: bytes.prefix(max(0, count)), as: UTF8.self))")
+    }
+}
+
+@Suite("The ledger's loop")
+struct LedgerLoopTests {
+    private let diary = Diary()
+
+    private func pair() -> (Int32, Int32) {
+        var ends: [Int32] = [0, 0]
+        socketpair(AF_UNIX, Int32(SOCK_STREAM.rawValue), 0, &ends)
+        return (ends[0], ends[1])
+    }
+
+    @Test("Tasks run in their order, before the end of their turn")
+    func tasks() async throws {
+        let loop = try LedgerLoop.start()
+        try await loop.submit { [diary] in
+            loop.preconditionInLoop()
+            loop.endOfTurn = { if diary.entries.last != "end" { diary.entries.append("end") } }
+            for number in 1...3 { loop.execute { diary.entries.append("task \(number)") } }
+        }
+        // What the loop does of itself before the next turn is done when that has begun.
+        let entries = try await loop.submit { [diary] in diary.entries }
+        #expect(entries.filter { $0 != "end" } == ["task 1", "task 2", "task 3"])
+        #expect(entries.first == "end")
+        await loop.stop()
+    }
+
+    @Test("What a task throws is thrown to whoever handed it over")
+    func fault() async throws {
+        let loop = try LedgerLoop.start()
+        await #expect(throws: CancellationError.self) { try await loop.submit { throw CancellationError() } }
+        await loop.stop()
+    }
+
+    @Test("All sockets that are ready are read in one turn, once each, and a closed one no more")
+    func sockets() async throws {
+        let loop = try LedgerLoop.start()
+        let (ours, theirs) = pair()
+        let (other, peer) = pair()
+        // Both are ready when the loop next looks.
+        try await loop.submit { [diary] in
+            write(theirs, "a", 1)
+            write(peer, "b", 1)
+            loop.watch(ours, for: .reading, Reader(ours) { diary.entries.append($0) })
+            loop.watch(other, for: .reading, Reader(other) { diary.entries.append($0) })
+            loop.endOfTurn = { diary.entries.append("end") }
+        }
+        var entries: [String] = []
+        while entries.filter({ $0.hasPrefix("read") }).count < 2 {
+            entries = try await loop.submit { [diary] in diary.entries }
+        }
+        let first = try #require(entries.firstIndex { $0.hasPrefix("read") })
+        #expect(entries[first + 1].hasPrefix("read"))
+        #expect(entries.filter { $0.hasPrefix("read") }.sorted() == ["read a", "read b"])
+        try await loop.submit { [diary] in
+            loop.close(ours)
+            write(peer, "c", 1)
+            diary.entries = []
+        }
+        while !(try await loop.submit { [diary] in diary.entries.contains("read c") }) {}
+        close(theirs)
+        close(peer)
+        await loop.stop()
+    }
+
+    @Test("Nothing is told of a socket while nothing is wanted of it")
+    func interest() async throws {
+        let loop = try LedgerLoop.start()
+        let (ours, theirs) = pair()
+        try await loop.submit { [diary] in
+            loop.watch(ours, for: .nothing, Reader(ours) { diary.entries.append($0) })
+            write(theirs, "a", 1)
+        }
+        for _ in 1...3 { #expect(try await loop.submit { [diary] in diary.entries } == []) }
+        try await loop.submit { loop.change(ours, to: .reading) }
+        while try await loop.submit({ [diary] in diary.entries }) != ["read a"] {}
+        try await loop.submit { loop.close(ours) }
+        close(theirs)
+        await loop.stop()
+    }
+
+    @Test("Timers run in the order in which they are due, and repeat until they are told not to")
+    func timers() async throws {
+        let loop = try LedgerLoop.start()
+        let entries = try await withCheckedThrowingContinuation { (asked: CheckedContinuation<[String], any Error>) in
+            loop.execute { [diary] in
+                loop.schedule(in: .milliseconds(3)) { diary.entries.append("late") }
+                loop.schedule(in: .nanoseconds(0)) { diary.entries.append("first") }
+                loop.schedule(in: .nanoseconds(0)) { diary.entries.append("second") }
+                var rounds = 0
+                loop.schedule(every: .milliseconds(5)) {
+                    rounds += 1
+                    diary.entries.append("round \(rounds)")
+                    if rounds == 2 { asked.resume(returning: diary.entries) }
+                    return rounds < 2
+                }
+            }
+        }
+        #expect(entries == ["first", "second", "late", "round 1", "round 2"])
+        await loop.stop()
+    }
+}
