@@ -93,9 +93,10 @@ package final class LedgerHost: @unchecked Sendable {
         loop.preconditionInLoop()
         openLedger()
         loop.endOfTurn = { [unowned self] in if isTickUnderWay { endTick() } }
-        loop.schedule(every: Self.upkeepInterval) { [unowned self] in
+        loop.schedule(every: Self.upkeepInterval) { [weak self] in
+            guard let self, !isStopped else { return false }
             pause()
-            return !isStopped
+            return true
         }
     }
 
@@ -104,6 +105,7 @@ package final class LedgerHost: @unchecked Sendable {
         loop.preconditionInLoop()
         isStopped = true
         endTick()
+        loop.endOfTurn = {}
         summarize()
         capture?.flush()
         guard let ledger, trouble == nil else { return }

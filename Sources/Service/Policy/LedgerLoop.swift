@@ -86,6 +86,7 @@ package final class LedgerLoop: @unchecked Sendable {
         let code = pthread_create(
             &thread, nil,
             { loop in
+                pthread_setname_np(pthread_self(), "weir-ledger")
                 Unmanaged<LedgerLoop>.fromOpaque(loop!).takeRetainedValue().run()
                 return nil
             }, Unmanaged.passRetained(self).toOpaque())
