@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 internal import Glibc
-internal import NIOCore
-internal import NIOPosix
+package import NIOCore
+package import NIOPosix
+internal import Synchronization
 
 /// The content of one message as it comes in: in memory while it is small and there is room, else in a spool file that
 /// has no name, so that nothing is left of it whatever happens. Belongs to one event loop; the disk is another thread's.
-final class ReceivedContent {
-    enum Failure: Equatable {
+package final class ReceivedContent {
+    package enum Failure: Equatable {
         /// Larger than the next hop takes.
         case tooLarge
         /// The bound of all messages together, or the disk.
@@ -28,21 +29,20 @@ final class ReceivedContent {
     private let eventLoop: any EventLoop
 
     /// All of the content, or where it is spooled what was not written yet. What comes next is appended.
-    var buffer = ByteBuffer()
+    package var buffer = ByteBuffer()
     /// Bytes of `buffer` that `takeNew` has given.
     private var seen = 0
     private var most = Int.max
-    private var descriptor: Int32 = -1
+    private var file: SpoolFile?
     /// Bytes in the spool file.
     private var spooled = 0
     private var memory = 0
-    private var spoolTaken = 0
     private(set) var count = 0
-    private(set) var failure: Failure?
+    package private(set) var failure: Failure?
     /// The disk is at work: nothing may be appended.
     private(set) var isWriting = false
 
-    init(bounds: ContentBounds, threads: NIOThreadPool, eventLoop: any EventLoop) {
+    package init(bounds: ContentBounds, threads: NIOThreadPool, eventLoop: any EventLoop) {
         self.bounds = bounds
         self.threads = threads
         self.eventLoop = eventLoop
@@ -51,25 +51,23 @@ final class ReceivedContent {
     deinit { reset() }
 
     /// - Parameter most: bytes that the next hop takes.
-    func begin(most: Int) {
+    package func begin(most: Int) {
         reset()
         self.most = most
         buffer.clear(minimumCapacity: 8 << 10)
     }
 
-    /// Gives everything back.
-    func reset() {
+    /// Gives everything back; the spool file goes once nothing reads or writes it.
+    package func reset() {
         bounds.giveBack(memory: memory)
-        bounds.giveBack(spool: spoolTaken)
-        if descriptor >= 0 { close(descriptor) }
-        (memory, spoolTaken, spooled, count, seen, descriptor, failure) = (0, 0, 0, 0, 0, -1, nil)
+        (memory, spooled, count, seen, file, failure) = (0, 0, 0, 0, nil, nil)
         buffer = ByteBuffer()
     }
 
-    var isSpooled: Bool { descriptor >= 0 }
+    var isSpooled: Bool { file != nil }
 
     /// Shows what was appended since the last time.
-    func takeNew(_ body: (UnsafeRawBufferPointer) -> Void) {
+    package func takeNew(_ body: (UnsafeRawBufferPointer) -> Void) {
         guard buffer.readableBytes > seen else { return }
         count += buffer.readableBytes - seen
         if count > most { failure = failure ?? .tooLarge }
@@ -83,21 +81,21 @@ final class ReceivedContent {
     ///
     /// - Parameter isEnd: no more content comes.
     /// - Returns: nil where nothing has to be waited for.
-    func settle(isEnd: Bool) -> EventLoopFuture<Void>? {
+    package func settle(isEnd: Bool) -> EventLoopFuture<Void>? {
         guard failure == nil else {
             drop()
             return nil
         }
-        if !isSpooled {
+        if file == nil {
             guard !fitsMemory() else { return nil }
             openSpool()
         }
-        guard failure == nil else {
+        guard let file else {
             drop()
             return nil
         }
         guard buffer.readableBytes >= Self.pieceSize || isEnd && buffer.readableBytes > 0 else { return nil }
-        return writePiece()
+        return writePiece(to: file)
     }
 
     private func drop() {
@@ -117,27 +115,27 @@ final class ReceivedContent {
     }
 
     private func openSpool() {
-        // A file that never had a name; a moment of the event loop, as against the write(2)s of content.
-        descriptor = open(bounds.directory, Self.temporaryFile | O_RDWR | O_CLOEXEC, 0o600)
-        if descriptor < 0 { fail("can't make a spool file in \(bounds.directory)", errno) }
+        // A moment of the event loop, as against the write(2)s of content.
+        let descriptor = open(bounds.directory, Self.temporaryFile | O_RDWR | O_CLOEXEC, 0o600)
+        guard descriptor >= 0 else { return fail("can't make a spool file in \(bounds.directory)", errno) }
+        file = SpoolFile(descriptor, bounds)
     }
 
-    private func writePiece() -> EventLoopFuture<Void>? {
+    private func writePiece(to file: SpoolFile) -> EventLoopFuture<Void>? {
         let piece = buffer
-        guard bounds.takeSpool(piece.readableBytes) else {
+        guard file.take(piece.readableBytes) else {
             failure = .noRoom("the spool is full")
             drop()
             return nil
         }
-        spoolTaken += piece.readableBytes
         buffer = ByteBuffer()
         seen = 0
         bounds.giveBack(memory: memory)
         memory = 0
         isWriting = true
-        let (descriptor, offset) = (descriptor, spooled)
+        let offset = spooled
         spooled += piece.readableBytes
-        return threads.runIfActive(eventLoop: eventLoop) { Self.write(piece, to: descriptor, at: offset) }
+        return threads.runIfActive(eventLoop: eventLoop) { file.write(piece, at: offset) }
             .assumeIsolated().map { [self] code in
                 isWriting = false
                 if code != 0 { fail("can't write to a spool file in \(bounds.directory)", code) }
@@ -148,9 +146,41 @@ final class ReceivedContent {
         failure = .noRoom("\(what): \(String(cString: strerror(code)))")
     }
 
+    /// Reads from the spool file.
+    func read(_ range: Range<Int>) -> EventLoopFuture<ByteBuffer> {
+        guard let file else { preconditionFailure("content that is in memory") }
+        return threads.runIfActive(eventLoop: eventLoop) { try file.read(range) }
+    }
+}
+
+/// A file without a name, and what it takes of the bound of all. Whoever reads or writes it holds it: a descriptor that
+/// is closed meanwhile may be another message's file by then.
+private final class SpoolFile: Sendable {
+    private let descriptor: Int32
+    private let bounds: ContentBounds
+    private let taken = Atomic(0)
+
+    init(_ descriptor: Int32, _ bounds: ContentBounds) {
+        self.descriptor = descriptor
+        self.bounds = bounds
+    }
+
+    deinit {
+        close(descriptor)
+        bounds.giveBack(spool: taken.load(ordering: .relaxed))
+    }
+
+    /// Takes room for so many bytes more.
+    func take(_ count: Int) -> Bool {
+        guard bounds.takeSpool(count) else { return false }
+        taken.add(count, ordering: .relaxed)
+        return true
+    }
+
     /// 0, or the error.
-    private static func write(_ piece: ByteBuffer, to descriptor: Int32, at offset: Int) -> Int32 {
-        piece.withUnsafeReadableBytes { bytes in
+    func write(_ piece: ByteBuffer, at offset: Int) -> Int32 {
+        defer { withExtendedLifetime(self) {} }
+        return piece.withUnsafeReadableBytes { bytes in
             var written = 0
             while written < bytes.count {
                 let count = pwrite(descriptor, bytes.baseAddress! + written, bytes.count - written, off_t(offset + written))
@@ -162,22 +192,19 @@ final class ReceivedContent {
         }
     }
 
-    /// Reads from the spool file.
-    func read(_ range: Range<Int>) -> EventLoopFuture<ByteBuffer> {
-        let descriptor = descriptor
-        return threads.runIfActive(eventLoop: eventLoop) {
-            var bytes = ByteBuffer()
-            try bytes.writeWithUnsafeMutableBytes(minimumWritableBytes: range.count) { pointer in
-                var read = 0
-                while read < range.count {
-                    let count = pread(descriptor, pointer.baseAddress! + read, range.count - read, off_t(range.lowerBound + read))
-                    if count < 0, errno == EINTR { continue }
-                    guard count > 0 else { throw IOError(errnoCode: count == 0 ? EIO : errno, reason: "pread") }
-                    read += count
-                }
-                return read
+    func read(_ range: Range<Int>) throws -> ByteBuffer {
+        defer { withExtendedLifetime(self) {} }
+        var bytes = ByteBuffer()
+        try bytes.writeWithUnsafeMutableBytes(minimumWritableBytes: range.count) { pointer in
+            var read = 0
+            while read < range.count {
+                let count = pread(descriptor, pointer.baseAddress! + read, range.count - read, off_t(range.lowerBound + read))
+                if count < 0, errno == EINTR { continue }
+                guard count > 0 else { throw IOError(errnoCode: count == 0 ? EIO : errno, reason: "pread") }
+                read += count
             }
-            return bytes
+            return read
         }
+        return bytes
     }
 }

@@ -429,9 +429,10 @@ final class FilterConnection: ChannelDuplexHandler {
             switch piece {
             case .new(let text): writer.write(new: text, to: &output)
             case .original(let range):
-                let (rest, written) = (writer, output)
+                let (rest, written, hop) = (writer, output, nextHop)
                 content.read(range).assumeIsolated().whenComplete { [self] result in
-                    guard case .content = delivery else { return }
+                    // With another next hop, it is another message's turn.
+                    guard case .content = delivery, nextHop === hop else { return }
                     switch result {
                     case .failure(let error): spoolFailed(error)
                     case .success(let bytes): sendRead(bytes, rest, written)
