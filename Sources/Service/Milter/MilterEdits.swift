@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-internal import Filter
-internal import NIOCore
+package import Filter
+package import NIOCore
 internal import Wire
 
 /// The headers of a message as a milter counts them.
-struct MilterHeaders {
+package struct MilterHeaders {
     private var names: [UInt8] = []
     private var ends: [Int] = []
     /// There were more than are kept; those can't be named.
@@ -13,7 +13,9 @@ struct MilterHeaders {
     private static let most = 65_536
     private static let mostBytes = 1 << 20
 
-    mutating func append(_ name: UnsafeRawBufferPointer) {
+    package init() {}
+
+    package mutating func append(_ name: UnsafeRawBufferPointer) {
         guard ends.count < Self.most, names.count + name.count <= Self.mostBytes else {
             isCut = true
             return
@@ -33,20 +35,26 @@ struct MilterHeaders {
     /// In lower case.
     func name(_ ordinal: Int) -> ArraySlice<UInt8> { names[(ordinal == 0 ? 0 : ends[ordinal - 1])..<ends[ordinal]] }
 
-    /// Which of the headers of its name this is, from 1.
-    func index(_ ordinal: Int) -> Int {
-        let name = name(ordinal)
-        return 1 + (0..<ordinal).count { self.name($0).elementsEqual(name) }
+    /// For each of the first `count` headers, which of those of its name it is, from 1.
+    func numbers(upTo count: Int) -> [Int] {
+        var found: [ArraySlice<UInt8>: Int] = [:]
+        return (0..<count).map { ordinal in
+            let name = name(ordinal)
+            let number = found[name, default: 0] + 1
+            found[name] = number
+            return number
+        }
     }
 }
 
 /// What a verdict asks of the MTA, in milter terms. Nothing here waits, and nothing is written that can't be carried out.
-struct MilterEdits {
-    let verdict: Verdict
-    /// The body begins here in what the verdict's ranges count.
-    let bodyStart: Int
+package struct MilterEdits {
+    private let verdict: Verdict
+    private let headerEdits: [Edit]
+    /// Edits of the body, by its own offsets.
+    let bodyEdits: [Edit]
     /// With brackets, as the MTA named them.
-    let recipients: [[UInt8]]
+    private let recipients: [[UInt8]]
     /// nil where they stay; else the new one for each of `recipients`.
     var canonicalRecipients: [[UInt8]]?
     var canonicalSender: [UInt8]?
@@ -54,10 +62,12 @@ struct MilterEdits {
     var holdReason: [UInt8]?
     var prepended: [(name: [UInt8], value: [UInt8])] = []
 
-    private var headerEdits: [Edit] { verdict.edits.filter { $0.header != nil } }
-    /// Edits of the body, by its own offsets.
-    var bodyEdits: [Edit] {
-        verdict.edits.compactMap { edit in
+    /// - Parameter bodyStart: where the body begins in what the verdict's ranges count.
+    package init(verdict: Verdict, bodyStart: Int, recipients: [[UInt8]]) {
+        self.verdict = verdict
+        self.recipients = recipients
+        headerEdits = verdict.edits.filter { $0.header != nil }
+        bodyEdits = verdict.edits.compactMap { edit in
             guard edit.header == nil, edit.range.lowerBound >= bodyStart else { return nil }
             var edit = edit
             edit.range = edit.range.lowerBound - bodyStart..<edit.range.upperBound - bodyStart
@@ -84,9 +94,13 @@ struct MilterEdits {
     }
 
     /// Writes all but the body and the last word.
-    func write(to output: inout ByteBuffer, headers: MilterHeaders, hasLeadingSpace: Bool) {
+    package func write(to output: inout ByteBuffer, headers: MilterHeaders, hasLeadingSpace: Bool) {
+        let numbers = headers.numbers(upTo: (headerEdits.last?.header ?? -1) + 1)
         // From the last to the first: so what is put in or taken out moves none that is still to be named.
-        for edit in headerEdits.reversed() { write(edit, to: &output, headers, hasLeadingSpace) }
+        for edit in headerEdits.reversed() {
+            guard let ordinal = edit.header else { continue }
+            write(edit, ordinal, headers.name(ordinal), numbers[ordinal], to: &output, hasLeadingSpace)
+        }
         for (name, value) in prepended.reversed() {
             output.writeMilterInsert(header: name, at: 0, value: Self.value(value[...], hasLeadingSpace))
         }
@@ -115,20 +129,20 @@ struct MilterEdits {
         output.writeMilterDelete(recipient: [UInt8(ascii: "<")] + recipient[(colon + 1)...])
     }
 
-    private func write(_ edit: Edit, to output: inout ByteBuffer, _ headers: MilterHeaders, _ hasLeadingSpace: Bool) {
-        guard let ordinal = edit.header else { return }
-        let name = headers.name(ordinal)
+    private func write(
+        _ edit: Edit, _ ordinal: Int, _ name: ArraySlice<UInt8>, _ number: Int, to output: inout ByteBuffer, _ hasLeadingSpace: Bool
+    ) {
         guard !edit.replacement.isEmpty else {
-            return output.writeMilterChange(header: name, headers.index(ordinal), to: [])
+            return output.writeMilterChange(header: name, number, to: [])
         }
         let newName = edit.replacement.prefix { $0 != UInt8(ascii: ":") }
         let value = Self.value(Self.withoutLineEnd(edit.replacement[newName.endIndex...].dropFirst()), hasLeadingSpace)
         if !edit.range.isEmpty, newName.count == name.count, newName.map({ $0 &- UInt8(ascii: "A") < 26 ? $0 | 0x20 : $0 }) == Array(name),
             !value.isEmpty
         {
-            return output.writeMilterChange(header: newName, headers.index(ordinal), to: value)
+            return output.writeMilterChange(header: newName, number, to: value)
         }
-        if !edit.range.isEmpty { output.writeMilterChange(header: name, headers.index(ordinal), to: []) }
+        if !edit.range.isEmpty { output.writeMilterChange(header: name, number, to: []) }
         // The MTA's own Received: is the first of all.
         output.writeMilterInsert(header: newName, at: ordinal + 1, value: value)
     }

@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: Apache-2.0
+import Filter
+import NIOCore
+import Rules
+import Service
+import Testing
+
+@Suite struct MilterEditsTests {
+    /// As many headers as are kept, each edited: they are numbered in one pass, where one for each would be two thousand million looks.
+    @Test(.timeLimit(.minutes(1))) func manyHeadersThatAreTakenOut() throws {
+        let names = ["x-weir-verdict", "X-Weir-Verdict", "X-Other"]
+        let count = 65_536
+        let rules = try ContentRules(ContentChecks())
+        let filter = MessageFilter(rules, matcher: Matcher(rules.checks))
+        var headers = MilterHeaders()
+        for ordinal in 0..<count {
+            Array(names[ordinal % 3].utf8).withUnsafeBytes { name in
+                headers.append(name)
+                filter.addHeader(name: name, value: UnsafeRawBufferPointer(start: nil, count: 0))
+            }
+        }
+        filter.endHeaders()
+        let edits = MilterEdits(verdict: filter.finish(), bodyStart: filter.count, recipients: [])
+        var output = ByteBuffer()
+        edits.write(to: &output, headers: headers, hasLeadingSpace: true)
+        var found: [UInt32] = []
+        while let length: UInt32 = output.readInteger(), var packet = output.readSlice(length: Int(length)) {
+            #expect(packet.readInteger() == UInt8(ascii: "m"))
+            found.append(packet.readInteger() ?? 0)
+            #expect(packet.readString(length: packet.readableBytes) == "x-weir-verdict\0\0")
+        }
+        // Two of three have that name; the last goes first.
+        let expected = (0..<count).filter { $0 % 3 != 2 }.indices.map { UInt32($0 + 1) }
+        #expect(found == expected.reversed())
+    }
+}
