@@ -159,6 +159,21 @@ class Dialogue(unittest.TestCase):
                 self.assertEqual(mta.mail(), [("c", b"")])
                 self.assertEqual(mta.content([("From", " a@example.org")]), expected)
 
+    def test_refusals_have_one_class(self):
+        """Postfix takes no reply whose enhanced status code is of another class than its code."""
+        for action, smtp, local in (
+                ("REJECT 5.7.1 too much", "554 5.7.1 too much", "450 4.7.1 too much"), ("REJECT 4.7.1 later", "554 5.7.1 later", "450 4.7.1 later"),
+                ("550 no", "550 5.7.1 no", "450 4.7.1 no"), ("450 5.7.1 later", "450 4.7.1 later", "450 4.7.1 later")):
+            limit = {"name": "sender", "key": ["sender"], "rates": ["1/1h"], "over": action, "too_large": action}
+            with self.subTest(action=action), MilterService(limits=[limit], milter={"local_over": "defer"}) as weir:
+                with weir.mta() as mta:
+                    mta.connect()
+                    self.assertEqual(mta.mail(recipients=["b@example.com", "c@example.com"]), [("c", b""), ("y", text(smtp))])
+                with weir.mta() as mta:
+                    mta.connect(address="127.0.0.1", port=0)
+                    self.assertEqual(mta.mail(), [("c", b"")])
+                    self.assertEqual(mta.content([("From", " a@example.org")]), [("y", text(local))])
+
 
 class Miltertest(unittest.TestCase):
     def test_scripts(self):

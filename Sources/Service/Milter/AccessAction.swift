@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-internal import Rules
+internal import MailSyntax
+package import Rules
 
 /// An action of access(5), which is what a limit answers, as a milter can carry it out.
-enum AccessAction: Equatable {
+package enum AccessAction: Equatable, Sendable {
     case pass
-    /// `450 4.7.1 text`
-    case refuse([UInt8])
+    case refuse(Refusal)
     case discard
     case hold(reason: [UInt8])
     case prepend(name: [UInt8], value: [UInt8])
@@ -15,12 +15,12 @@ enum AccessAction: Equatable {
     /// Actions that no milter can carry out; what `restriction_classes` names is another.
     static let impossible = ["FILTER"]
 
-    init(_ action: [UInt8]) {
+    package init(_ action: [UInt8]) {
         let (word, text) = Action.split(action)
         let name = String(decoding: word, as: UTF8.self).uppercased()
         switch name {
-        case "REJECT": self = .refuse(Self.reply("554", "5.7.1", text, "Access denied"))
-        case "DEFER", "DEFER_IF_PERMIT": self = .refuse(Self.reply("450", "4.7.1", text, "Access denied, try again later"))
+        case "REJECT": self = .refuse(Refusal(accessCode: 554, text, "Access denied"))
+        case "DEFER", "DEFER_IF_PERMIT": self = .refuse(Refusal(accessCode: 450, text, "Access denied, try again later"))
         case "DISCARD": self = .discard
         case "HOLD": self = .hold(reason: text.isEmpty ? Array("over a limit".utf8) : Array(text))
         case "REDIRECT": self = .redirect(Array(text))
@@ -29,21 +29,30 @@ enum AccessAction: Equatable {
             let name = text.prefix { $0 != UInt8(ascii: ":") }
             self = .prepend(name: Array(name), value: Array(text[name.endIndex...].dropFirst()))
         default:
-            guard word.count == 3, word.allSatisfy(\.isDigit), word.first == UInt8(ascii: "4") || word.first == UInt8(ascii: "5")
-            else {
+            guard word.count == 3, let code = Int(name), 400..<600 ~= code else {
                 self = .pass
                 return
             }
-            self = .refuse(Self.reply(name, "\(name.prefix(1)).7.1", text, "Access denied"))
+            self = .refuse(Refusal(accessCode: code, text, "Access denied"))
         }
-    }
-
-    private static func reply(_ code: String, _ status: String, _ text: ArraySlice<UInt8>, _ words: String) -> [UInt8] {
-        let hasStatus = enhancedStatusCodeLength(text) > 0
-        return Array("\(code) ".utf8) + (hasStatus ? [] : Array("\(status) ".utf8)) + (text.isEmpty ? Array(words.utf8) : Array(text))
     }
 }
 
-extension UInt8 {
-    fileprivate var isDigit: Bool { self &- UInt8(ascii: "0") < 10 }
+extension Refusal {
+    /// - Parameter words: what is said where there is no text.
+    fileprivate init(accessCode code: Int, _ text: ArraySlice<UInt8>, _ words: String) {
+        let length = enhancedStatusCodeLength(text)
+        let rest = text.dropFirst(length).drop(while: \.isSpace)
+        // Postfix takes no reply of a milter whose enhanced status code is of another class than the code (milter8.c).
+        let status = Array("\(code / 100)".utf8) + (length > 0 ? Array(text.prefix(length).dropFirst()) : Array(".7.1".utf8))
+        self.init(code: code, text: status + [UInt8(ascii: " ")] + (rest.isEmpty ? Array(words.utf8) : Array(rest)))
+    }
+
+    /// The same, so that the message comes again.
+    package var deferred: Refusal {
+        code < 500 ? self : Refusal(code: 450, text: [UInt8(ascii: "4")] + text.dropFirst())
+    }
+
+    /// `450 4.7.1 text`
+    package var reply: [UInt8] { Array("\(code) ".utf8) + text }
 }

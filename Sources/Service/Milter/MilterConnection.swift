@@ -39,7 +39,7 @@ final class MilterConnection: ChannelDuplexHandler {
         /// Of a probe of the doctor.
         var probeMark: [UInt8]?
         /// Why a recipient of a message from sendmail(1) could not be had.
-        var localRefusal: [UInt8]?
+        var localRefusal: Refusal?
         var prepended: [(name: [UInt8], value: [UInt8])] = []
         var redirect: [UInt8]?
         var bcc: [[UInt8]] = []
@@ -239,10 +239,10 @@ final class MilterConnection: ChannelDuplexHandler {
         case .decision(let action, let transaction):
             if transaction != 0 { message?.charged = transaction }
             switch action {
-            case .refuse(let reply) where isLocal: message?.localRefusal = message?.localRefusal ?? reply
-            case .refuse(let reply):
+            case .refuse(let refusal) where isLocal: message?.localRefusal = message?.localRefusal ?? refusal
+            case .refuse(let refusal):
                 message?.recipients.removeLast()
-                return session.needsReply ? session.output.writeMilterReply(reply) : ()
+                return session.needsReply ? session.output.writeMilterReply(refusal.reply) : ()
             default: keep(action)
             }
         }
@@ -371,7 +371,7 @@ final class MilterConnection: ChannelDuplexHandler {
         if worker.checks.probes.isActive, isEndOfProbe(verdict) { return end { $0.writeMilterDiscard() } }
         switch verdict.disposition {
         case .refuse(let refusal):
-            end { $0.writeMilterReply(Array("\(refusal.code) ".utf8) + refusal.text) }
+            end { $0.writeMilterReply(refusal.reply) }
         case .discard:
             end { $0.writeMilterDiscard() }
         case .accept:
@@ -397,8 +397,8 @@ final class MilterConnection: ChannelDuplexHandler {
         ask(question) { connection, answer in
             guard case .decision(let action, _) = answer else { return connection.conclude(verdict) }
             switch action {
-            case .refuse(let reply) where connection.isLocal: connection.refuseLocal(verdict, reply)
-            case .refuse(let reply): connection.end { $0.writeMilterReply(reply) }
+            case .refuse(let refusal) where connection.isLocal: connection.refuseLocal(verdict, refusal)
+            case .refuse(let refusal): connection.end { $0.writeMilterReply(refusal.reply) }
             default:
                 connection.keep(action)
                 connection.conclude(verdict)
@@ -407,17 +407,17 @@ final class MilterConnection: ChannelDuplexHandler {
     }
 
     /// A message from sendmail(1) is over a limit: nobody is there to be told, so it is held, or comes again.
-    private func refuseLocal(_ verdict: Verdict, _ reply: [UInt8]) {
-        let text = String(decoding: reply, as: UTF8.self)
+    private func refuseLocal(_ verdict: Verdict, _ refusal: Refusal) {
         switch settings.localOver {
         case .hold:
-            worker.log.notice("\(origin): held: \(text)")
-            message?.holdReason = Array(reply.dropFirst(4))
+            worker.log.notice("\(origin): held: \(String(decoding: refusal.reply, as: UTF8.self))")
+            message?.holdReason = refusal.text
             conclude(verdict)
         case .defer:
-            worker.log.notice("\(origin): deferred: \(text)")
+            let reply = refusal.deferred.reply
+            worker.log.notice("\(origin): deferred: \(String(decoding: reply, as: UTF8.self))")
             if let charged = message?.charged { worker.host.giveBack(charged) }
-            end { $0.writeMilterReply("4".utf8 + reply.dropFirst().map { $0 }) }
+            end { $0.writeMilterReply(reply) }
         }
     }
 
