@@ -38,8 +38,8 @@ let package = Package(
             name: "CPCRE2", pkgConfig: "libpcre2-8", providers: [.apt(["libpcre2-dev"])]),
         .systemLibrary(
             name: "CVectorscan", pkgConfig: "libhs", providers: [.apt(["libhyperscan-dev"])]),
-        .systemLibrary(name: "CEpoll"),
         .systemLibrary(name: "CIntrinsics"),
+        .systemLibrary(name: "CLinux"),
         .target(name: "Patterns", dependencies: ["CPCRE2"], swiftSettings: singleThreaded),
         .target(name: "MailSyntax", dependencies: ["CIntrinsics"], swiftSettings: singleThreaded),
         .target(
@@ -70,7 +70,7 @@ let package = Package(
         .target(
             name: "Service",
             dependencies: [
-                "CEpoll", "Filter", "Limits", "MailSyntax", "Patterns", "Rules", "Storage", "Wire",
+                "CLinux", "Filter", "Limits", "MailSyntax", "Patterns", "Rules", "Storage", "Wire",
                 .product(name: "Hummingbird", package: "hummingbird"),
                 .product(name: "HummingbirdCore", package: "hummingbird"),
                 .product(name: "Logging", package: "swift-log"),

@@ -124,6 +124,17 @@ class Alerts(unittest.TestCase):
             self.assertIn("\\u{1B}", body)
             self.assertEqual(json.loads(taken.read_text())["alerts"][0]["tier"], "over")
 
+    def test_programs_get_no_descriptor_of_the_service(self):
+        """Not the sockets that it listens on, nor those of its clients: who keeps one keeps the port, or the client waiting."""
+        program = self.script("ls /proc/self/fd > HERE/found.new; mv HERE/found.new HERE/found")
+        with WeirService(limits=[LIMIT], alerts={"command": str(program), "tiers": ["over"]}) as weir:
+            for _ in range(5):
+                weir.ask(sender="a@example.org")
+            found = program.parent / "found"
+            wait_until(found.exists, "it has run")
+            # The fourth is what ls reads.
+            self.assertEqual(found.read_text().split(), ["0", "1", "2", "3"])
+
     def test_channels_that_fail_delay_no_answer(self):
         """A webhook that never answers, one that refuses, a command that hangs, and one that is not there."""
         slow = self.script("exec sleep 60")
@@ -136,11 +147,12 @@ class Alerts(unittest.TestCase):
             weir.wait_logged("an alert could not be sent by alerts.mail", timeout=60)
             self.assertIn("can't run /nonexistent/sendmail: No such file or directory", weir.log())
             self.assertEqual(weir.stop(), 0)
-        with Hook(status=500) as hook, WeirService(limits=[LIMIT], alerts={"webhook": hook.url}) as weir:
-            for _ in range(4):
-                weir.ask(sender="a@example.org")
-            weir.wait_logged("an alert could not be sent by alerts.webhook and is in the log alone: it answers with an error", timeout=60)
-            self.assertEqual(len(hook.got), 3)
+        for status, words in ((500, "500"), (404, "404"), (302, "302, a redirect, which is not followed")):
+            with self.subTest(status=status), Hook(status) as hook, WeirService(limits=[LIMIT], alerts={"webhook": hook.url}) as weir:
+                for _ in range(4):
+                    weir.ask(sender="a@example.org")
+                weir.wait_logged(f"an alert could not be sent by alerts.webhook and is in the log alone: it answers with {words}\n", timeout=60)
+                self.assertEqual(len(hook.got), 3)
 
     def test_trouble_and_its_end(self):
         with Hook() as hook:

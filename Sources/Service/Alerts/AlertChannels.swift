@@ -18,7 +18,7 @@ struct Webhook: AlertChannel {
     private static let seconds = 10
     /// What curl's exit statuses mean.
     private static let reasons: [Int32: String] = [
-        6: "its name can't be resolved", 7: "nobody answers there", 22: "it answers with an error", 28: "no answer within \(seconds) s",
+        6: "its name can't be resolved", 7: "nobody answers there", 28: "no answer within \(seconds) s",
         35: "TLS fails", 52: "it closes without an answer", 56: "the connection was lost", 60: "its certificate is not trusted",
     ]
 
@@ -26,15 +26,23 @@ struct Webhook: AlertChannel {
         let options = [
             ("url", url), ("data-binary", String(decoding: try notice.json, as: UTF8.self)), ("header", "Content-Type: application/json"),
             ("user-agent", "weir/\(WeirVersion.current)"), ("max-time", "\(Self.seconds)"), ("proto", "=http,https"), ("output", "/dev/null"),
+            ("write-out", "%{http_code}"),
         ]
         let lines = options.map { name, value in
             "\(name) = \"\(value.replacing("\\", with: "\\\\").replacing("\"", with: "\\\""))\"\n"
         }
+        let output: [UInt8]
         do {
-            try await ChildProcess.run(
-                [Self.program, "--silent", "--fail", "--globoff", "--config", "-"], input: Array(lines.joined().utf8))
+            output = try await ChildProcess.output(
+                of: [Self.program, "--silent", "--globoff", "--config", "-"], input: Array(lines.joined().utf8))
         } catch let exit as ChildProcess.BadExit {
             throw AlertFailure(description: Self.reasons[exit.status] ?? exit.description)
+        }
+        let status = String(decoding: output, as: UTF8.self)
+        switch status.first {
+        case "2": break
+        case "3": throw AlertFailure(description: "it answers with \(status), a redirect, which is not followed")
+        default: throw AlertFailure(description: "it answers with \(status)")
         }
     }
 }

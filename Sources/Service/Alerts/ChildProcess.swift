@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+internal import CLinux
 internal import Dispatch
 internal import Glibc
 
@@ -13,6 +14,7 @@ enum ChildProcess {
     }
 
     private static let timeout: Duration = .seconds(30)
+    private static let longestOutput = 1024
     private static let environment = ["PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C.UTF-8"]
     private static let queue = DispatchQueue(label: "weir.child", attributes: .concurrent)
 
@@ -21,21 +23,40 @@ enum ChildProcess {
     /// - Parameter words: its path and arguments; no shell looks at them.
     /// - Throws: `BadExit`, or `AlertFailure` where it could not be run, or had to be killed.
     static func run(_ words: [String], input: [UInt8]) async throws {
-        try await withCheckedThrowingContinuation { continuation in
-            queue.async { continuation.resume(with: Result { try runAndWait(words, input: input) }) }
+        try await onQueue { try runAndWait(words, input: input, output: STDERR_FILENO) }
+    }
+
+    /// The same, for a program that prints little.
+    ///
+    /// - Returns: what it prints to its standard output, at most `longestOutput` bytes of it.
+    static func output(of words: [String], input: [UInt8]) async throws -> [UInt8] {
+        try await onQueue {
+            let (reading, writing) = try makePipe(words)
+            defer {
+                close(reading)
+                close(writing)
+            }
+            _ = fcntl(reading, F_SETFL, O_NONBLOCK)
+            try runAndWait(words, input: input, output: writing)
+            return [UInt8](unsafeUninitializedCapacity: longestOutput) { bytes, count in
+                count = max(0, read(reading, bytes.baseAddress, bytes.count))
+            }
         }
     }
 
-    private static func runAndWait(_ words: [String], input: [UInt8]) throws {
-        var ends: [Int32] = [-1, -1]
-        guard pipe(&ends) == 0 else { throw failure(words, errno) }
-        let (reading, writing) = (ends[0], ends[1])
-        for end in ends { _ = fcntl(end, F_SETFD, FD_CLOEXEC) }
+    private static func onQueue<Result: Sendable>(_ body: @escaping @Sendable () throws -> Result) async throws -> Result {
+        try await withCheckedThrowingContinuation { continuation in
+            queue.async { continuation.resume(with: .init(catching: body)) }
+        }
+    }
+
+    private static func runAndWait(_ words: [String], input: [UInt8], output: Int32) throws {
+        let (reading, writing) = try makePipe(words)
         _ = fcntl(writing, F_SETFL, O_NONBLOCK)
         let pid: pid_t
         do {
             defer { close(reading) }
-            pid = try spawn(words, standardInput: reading)
+            pid = try spawn(words, standardInput: reading, standardOutput: output)
         } catch {
             close(writing)
             throw error
@@ -46,12 +67,20 @@ enum ChildProcess {
         try wait(for: pid, words, by: deadline)
     }
 
-    private static func spawn(_ words: [String], standardInput: Int32) throws -> pid_t {
+    private static func makePipe(_ words: [String]) throws -> (reading: Int32, writing: Int32) {
+        var ends: [Int32] = [-1, -1]
+        guard pipe(&ends) == 0 else { throw failure(words, errno) }
+        return (ends[0], ends[1])
+    }
+
+    private static func spawn(_ words: [String], standardInput: Int32, standardOutput: Int32) throws -> pid_t {
         var actions = posix_spawn_file_actions_t()
         posix_spawn_file_actions_init(&actions)
         defer { posix_spawn_file_actions_destroy(&actions) }
         posix_spawn_file_actions_adddup2(&actions, standardInput, STDIN_FILENO)
-        posix_spawn_file_actions_adddup2(&actions, STDERR_FILENO, STDOUT_FILENO)
+        posix_spawn_file_actions_adddup2(&actions, standardOutput, STDOUT_FILENO)
+        // Neither the ends of others' pipes nor the sockets of the event loops are marked to be closed.
+        posix_spawn_file_actions_addclosefrom_np(&actions, STDERR_FILENO + 1)
         var attributes = posix_spawnattr_t()
         posix_spawnattr_init(&attributes)
         defer { posix_spawnattr_destroy(&attributes) }

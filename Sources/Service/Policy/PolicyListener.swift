@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-internal import CEpoll
+internal import CLinux
 internal import Glibc
 internal import Limits
 package import NIOCore
