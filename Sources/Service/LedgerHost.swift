@@ -15,7 +15,7 @@ internal import Wire
 package final class LedgerHost: @unchecked Sendable {
     package let loop: LedgerLoop
     private let log: EventLog
-    private let alerts: Alerts
+    let alerts: Alerts
     let probes: ProbeBoard
     /// Where requests are kept as they came.
     private(set) var capture: CaptureFile?

@@ -160,6 +160,32 @@ class Limits(unittest.TestCase):
                 lambda: postfix.command("postkick", "public", "pickup", "W", check=False) and len(sink.messages()) == 6,
                 lambda: f"{postfix.log()}\n{weir.log()}", interval=0.5, timeout=90)
 
+    def test_an_alert_passes_the_limit_that_it_tells_of(self):
+        limit = {"name": "all-scripts", "when": {"protocol_name": "local"}, "key": ["client_address"], "rates": ["1/1h"]}
+        with SMTPSink() as sink, milter_postfix(
+                sink.port, limits=[limit], checks={"undisclosed_recipients": "keep"}) as (postfix, weir):
+            mailer = weir.directory / "sendmail"
+            mailer.write_text(f'#!/bin/sh\nexec /usr/sbin/sendmail -C {postfix.etc} "$@"\n')
+            mailer.chmod(0o755)
+            weir.configure(alerts={"mail": ["ops@example.com"], "sendmail": str(mailer), "tiers": ["over"]})
+            weir.reload()
+            weir.wait_logged("reloaded:")
+
+            def alert():
+                return next((message for message in sink.messages() if message["recipients"] == ["ops@example.com"]), None)
+
+            for subject in ("first", "over"):
+                postfix.sendmail("root@mx.example.org", ["b@example.com"], content(subject))
+            wait_until(alert, lambda: f"{postfix.log()}\n{weir.log()}")
+            self.assertIn("all-scripts", alert()["content"].decode())
+            self.assertEqual(weir.used("127.0.0.1", "all-scripts"), 1)
+            # Neither a mark that was used nor one that is guessed lets mail pass.
+            (mark,) = [line.decode() for line in alert()["content"].split(b"\n") if line.startswith(b"X-Weir-Alert: ")]
+            for line in (mark, f"X-Weir-Alert: {'1' * 32}"):
+                postfix.sendmail("root@mx.example.org", ["b@example.com"], content("forged", line))
+            wait_until(lambda: len(postfix.queue()) == 3, lambda: f"{postfix.log()}\n{weir.log()}")
+            self.assertEqual({entry["queue_name"] for entry in postfix.queue()}, {"hold"})
+
 
 class Canonicalise(unittest.TestCase):
     def test_envelope(self):

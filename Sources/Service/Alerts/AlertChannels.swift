@@ -62,6 +62,7 @@ struct AlertCommand: AlertChannel {
 struct AlertMail: AlertChannel {
     let sendmail: String
     let recipients: [String]
+    let marks: AlertMarks
 
     var name: String { "alerts.mail" }
 
@@ -70,6 +71,7 @@ struct AlertMail: AlertChannel {
         let subject = String(notice.text.unicodeScalars.map { (0x20...0x7e).contains($0.value) ? Character($0) : "?" }.prefix(200))
         var lines = [
             "Subject: \(subject)", "To: \(recipients.joined(separator: ", "))", "Auto-Submitted: auto-generated",
+            "\(AlertMarks.header): \(marks.make())",
             "MIME-Version: 1.0", "Content-Type: text/plain; charset=utf-8", "Content-Transfer-Encoding: 8bit", "",
         ]
         for alert in notice.alerts {

@@ -20,26 +20,28 @@ final class Alerts: Sendable {
         var history = AlertHistory<Name>()
     }
 
+    let marks: AlertMarks
     private let state: Mutex<State>
     private let log: EventLog
 
     init(_ settings: Configuration.Alerts, log: EventLog) {
         self.log = log
-        state = Mutex(State(settings: settings, deliveries: Self.deliveries(settings, log)))
+        marks = AlertMarks()
+        state = Mutex(State(settings: settings, deliveries: Self.deliveries(settings, marks, log)))
     }
 
-    private static func deliveries(_ settings: Configuration.Alerts, _ log: EventLog) -> [AlertDelivery] {
+    private static func deliveries(_ settings: Configuration.Alerts, _ marks: AlertMarks, _ log: EventLog) -> [AlertDelivery] {
         var channels: [any AlertChannel] = []
         if let url = settings.webhook { channels.append(Webhook(url: url)) }
         if let path = settings.command { channels.append(AlertCommand(path: path)) }
-        if !settings.mail.isEmpty { channels.append(AlertMail(sendmail: settings.sendmail, recipients: settings.mail)) }
+        if !settings.mail.isEmpty { channels.append(AlertMail(sendmail: settings.sendmail, recipients: settings.mail, marks: marks)) }
         return channels.map { AlertDelivery($0, interval: .seconds(settings.interval), log: log) }
     }
 
     func reload(_ settings: Configuration.Alerts) {
         let replaced: [AlertDelivery] = state.withLock { state in
             guard state.settings != settings else { return [] }
-            defer { state.deliveries = Self.deliveries(settings, log) }
+            defer { state.deliveries = Self.deliveries(settings, marks, log) }
             state.settings = settings
             return state.deliveries
         }

@@ -38,6 +38,8 @@ final class MilterConnection: ChannelDuplexHandler {
         var isDiscarded = false
         /// Of a probe of the doctor.
         var probeMark: [UInt8]?
+        /// Of an alert of Weir's own.
+        var alertMark: [UInt8]?
         /// Why a recipient of a message from sendmail(1) could not be had.
         var localRefusal: Refusal?
         var prepended: [(name: [UInt8], value: [UInt8])] = []
@@ -314,6 +316,9 @@ final class MilterConnection: ChannelDuplexHandler {
         }
         headers.append(name)
         if worker.checks.probes.isActive, name.elementsEqual(AdminMessages.probeHeader.utf8) { message?.probeMark = Array(value) }
+        if settings.asksLimits, worker.host.alerts.marks.isActive, name.elementsEqual(AlertMarks.header.utf8) {
+            message?.alertMark = Array(value)
+        }
         guard !filter.isDecided else { return }
         if session.terms?.options.contains(.leadingSpace) ?? false {
             filter.addHeader(name: name, value: value)
@@ -389,6 +394,7 @@ final class MilterConnection: ChannelDuplexHandler {
     /// Lets the ledger know what was accepted, and asks it for a last word.
     private func settle(_ verdict: Verdict) {
         guard settings.asksLimits, let message else { return conclude(verdict) }
+        if let mark = message.alertMark, worker.host.alerts.marks.take(mark) { return passAlert(verdict) }
         if let refusal = message.localRefusal { return refuseLocal(verdict, refusal) }
         var question = message.question
         question.state = .endOfMessage
@@ -404,6 +410,18 @@ final class MilterConnection: ChannelDuplexHandler {
                 connection.conclude(verdict)
             }
         }
+    }
+
+    /// An alert of Weir's own is charged nothing, and goes out whatever limits have said of it.
+    private func passAlert(_ verdict: Verdict) {
+        worker.log.info("\(origin): passed: an alert")
+        if let charged = message?.charged { worker.host.giveBack(charged) }
+        message?.isDiscarded = false
+        message?.holdReason = nil
+        message?.prepended = []
+        message?.redirect = nil
+        message?.bcc = []
+        conclude(verdict)
     }
 
     /// A message from sendmail(1) is over a limit: nobody is there to be told, so it is held, or comes again.

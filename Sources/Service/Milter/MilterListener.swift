@@ -90,6 +90,7 @@ struct MilterSettings: Sendable {
     let generation: UInt64
     let connections: Int
     let asksLimits: Bool
+    let mailsAlerts: Bool
     let localOver: Configuration.Milter.LocalOver
     let canonicalises: Bool
     let onFailure: Configuration.OnFailure
@@ -99,6 +100,7 @@ struct MilterSettings: Sendable {
         self.generation = generation
         connections = configuration.milter.connections
         asksLimits = configuration.milter.limits && !configuration.limits.isEmpty
+        mailsAlerts = !configuration.alerts.mail.isEmpty
         localOver = configuration.milter.localOver
         canonicalises = configuration.canonicalise == .envelope
         onFailure = configuration.onFailure
@@ -221,7 +223,7 @@ extension MilterTerms {
         ]
         if !settings.asksLimits { options.formUnion([.noConnect, .noHelo, .noReplyToRecipient]) }
         if !needsEnvelope, !rules.redirects { options.formUnion([.noMail, .noRecipient]) }
-        if !hasRules, !strips { options.insert(.noHeaders) }
+        if !hasRules, !strips, !(settings.asksLimits && settings.mailsAlerts) { options.insert(.noHeaders) }
         if !readsParts { options.insert(.noBody) }
         var macros = Dictionary(uniqueKeysWithValues: MilterStage.allCases.map { ($0, "") })
         macros[.endOfMessage] = "i"

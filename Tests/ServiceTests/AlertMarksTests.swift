@@ -1,0 +1,22 @@
+// SPDX-License-Identifier: Apache-2.0
+import Service
+import Testing
+
+@Suite struct AlertMarksTests {
+    @Test func eachIsGoodOnce() {
+        let marks = AlertMarks()
+        let (first, second) = (marks.make(), marks.make())
+        #expect(first != second)
+        #expect(!marks.take([]))
+        #expect(!marks.take(Array(first.dropLast().utf8)))
+        #expect(marks.take(Array(" \(first)".utf8)))
+        #expect(!marks.take(Array(" \(first)".utf8)))
+        #expect(marks.take(Array(second.utf8)))
+    }
+
+    @Test func areBounded() {
+        let marks = AlertMarks()
+        let made = (0..<150).map { _ in marks.make() }
+        #expect(made.filter { marks.take(Array($0.utf8)) } == Array(made.suffix(100)))
+    }
+}
