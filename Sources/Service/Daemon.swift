@@ -9,7 +9,10 @@ internal import UnixSignals
 /// `weir serve`: starts the listeners, reloads on SIGHUP, stops on SIGTERM and SIGINT.
 package actor Daemon {
     private let configurationPath: String
+    /// What holds.
     private var configuration: Configuration
+    /// What the file said last.
+    private var lastRead: Configuration
     private let log: EventLog
     private let alerts: Alerts
     private let host: LedgerHost
@@ -29,6 +32,7 @@ package actor Daemon {
     package init(configurationPath: String, configuration: Configuration, rules: ContentRules, loop: LedgerLoop) {
         self.configurationPath = configurationPath
         self.configuration = configuration
+        lastRead = configuration
         log = EventLog(destination: configuration.log.destination)
         let alerts = Alerts(configuration.alerts, log: log)
         log.onTrouble { alerts.raise(trouble: $0, $1) }
@@ -118,18 +122,14 @@ package actor Daemon {
             log.error("\(configurationPath) was not taken: the service goes on with the configuration that it has")
         case .success(let read):
             for warning in read.warnings { log.warning(warning.description) }
-            for key in read.configuration.keysNeedingRestart(comparedWith: configuration) {
-                log.warning("\(key) has changed: that takes a restart; until then the old value holds")
-            }
-            // What takes a restart stays as it runs, and is told again by every reload until then.
             var taken = read.configuration
-            taken.listen.policy = configuration.listen.policy
-            taken.listen.admin = configuration.listen.admin
-            taken.listen.filter = configuration.listen.filter
-            taken.listen.milter = configuration.listen.milter
-            taken.filter = configuration.filter
-            taken.ledger.path = configuration.ledger.path
-            taken.ledger.durability = configuration.ledger.durability
+            for key in RestartKey.all {
+                if key.differs(read.configuration, configuration), key.differs(read.configuration, lastRead) {
+                    log.warning("\(key.name) has changed: that takes a restart; until then the old value holds")
+                }
+                key.copy(configuration, &taken)
+            }
+            lastRead = read.configuration
             do {
                 try await host.loop.submit { [host, policy, taken] in
                     try host.reload(taken)
@@ -169,18 +169,26 @@ extension Configuration {
             + listen.filter.map { ", filter on \($0.listen) to \($0.nextHop)" }.joined()
             + ", ledger \(ledger.path), durability \(ledger.durability.rawValue)"
     }
+}
 
-    /// What a running service can't change.
-    fileprivate func keysNeedingRestart(comparedWith running: Configuration) -> [String] {
+/// What a running service can't change.
+private struct RestartKey {
+    let name: String
+    let differs: (Configuration, Configuration) -> Bool
+    let copy: (_ from: Configuration, _ to: inout Configuration) -> Void
+
+    private init<Value: Equatable>(_ name: String, _ path: WritableKeyPath<Configuration, Value>) {
+        self.name = name
+        differs = { $0[keyPath: path] != $1[keyPath: path] }
+        copy = { $1[keyPath: path] = $0[keyPath: path] }
+    }
+
+    static var all: [RestartKey] {
         [
-            ("listen.policy", listen.policy != running.listen.policy),
-            ("listen.admin", listen.admin != running.listen.admin),
-            ("listen.filter", listen.filter != running.listen.filter),
-            ("listen.milter", listen.milter != running.listen.milter),
-            ("filter", filter != running.filter),
-            ("ledger.store", ledger.path != running.ledger.path),
-            ("ledger.durability", ledger.durability != running.ledger.durability),
-        ].filter(\.1).map(\.0)
+            .init("listen.policy", \.listen.policy), .init("listen.admin", \.listen.admin), .init("listen.filter", \.listen.filter),
+            .init("listen.milter", \.listen.milter), .init("filter", \.filter), .init("ledger.store", \.ledger.path),
+            .init("ledger.durability", \.ledger.durability),
+        ]
     }
 }
 

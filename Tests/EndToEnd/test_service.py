@@ -7,7 +7,7 @@ import subprocess
 import sys
 import unittest
 
-from postfix import DEFAULT_TIMEOUT, run
+from postfix import DEFAULT_TIMEOUT, free_port, run, wait_until
 from weir import BINARY, ENVIRONMENT, PolicyClient, WeirService
 
 LIMIT = {"name": "per-sender", "key": ["sender"], "count": "recipients", "rates": ["2/1h"], "over": "DEFER later"}
@@ -61,6 +61,27 @@ class ServiceManager(unittest.TestCase):
         service.process.send_signal(signal.SIGTERM)
         self.wait_notified(notify, "STOPPING=1")
         self.assertEqual(service.process.wait(DEFAULT_TIMEOUT), 0)
+
+    def test_what_takes_a_restart_is_told_once(self):
+        service = self.enterContext(WeirService(limits=[LIMIT]))
+
+        def reload(port, connections):
+            service.configure(
+                listen={**service.config["listen"], "policy": f"inet:127.0.0.1:{port}"}, filter={"connections": connections})
+            count = service.log().count("reloaded: ")
+            service.reload()
+            wait_until(lambda: service.log().count("reloaded: ") > count, service.log)
+            return [line.split("warning: ")[1] for line in service.log().splitlines() if "takes a restart" in line]
+
+        told = "has changed: that takes a restart; until then the old value holds"
+        first = [f"listen.policy {told}", f"filter {told}"]
+        other = free_port()
+        self.assertEqual(reload(other, 7), first)
+        self.assertIn(f"policy on inet:127.0.0.1:{service.port}", service.log().splitlines()[-1])
+        self.assertNotIn(f"inet:127.0.0.1:{other}", service.log())
+        self.assertEqual(reload(other, 7), first)
+        self.assertEqual(reload(other, 8), [*first, f"filter {told}"])
+        self.assertEqual(service.ask(sender="alice@example.org"), "DUNNO")
 
     def test_the_watchdog_hears_of_the_ledgers_loop(self):
         service = WeirService(limits=[LIMIT])
