@@ -33,8 +33,8 @@ package final class Account {
         var isBlockedByHand = false
         /// Counts in place of the limit's, one for each rate, until then; set by the administrator.
         package internal(set) var raised: (counts: [UInt64], until: LedgerTime)?
-        /// Counts in place of the limit's, from a table.
-        package internal(set) var overridden: [UInt64]?
+        /// Rates in place of the limit's with the same windows, from a table.
+        package internal(set) var overridden: [Rate] = []
         /// Not limited at all, says a table.
         package internal(set) var isExempt = false
     }
@@ -103,7 +103,8 @@ package final class Account {
     package func admitted(lane: Int, at time: LedgerTime) -> UInt64 {
         if let exception {
             if let raised = exception.raised, raised.until > time { return raised.counts[lane] }
-            if let overridden = exception.overridden { return overridden[lane] }
+            let window = limit.terms.lanes[lane]
+            for rate in exception.overridden where rate.window == window { return rate.count }
         }
         return limit.terms.counts[lane]
     }

@@ -62,13 +62,13 @@ extension Ledger {
         let limit = account.limit.limit
         guard !limit.exempt.isEmpty || !limit.overrides.isEmpty else {
             account.exception?.isExempt = false
-            account.exception?.overridden = nil
+            account.exception?.overridden = []
             return
         }
         let values = limit.key.lookupValues(of: account.key)
         let exempt = Self.lookup(values, in: limit.exempt).map { $0.uppercased() != "DUNNO" } ?? false
-        let overridden = Self.lookup(values, in: limit.overrides).map { limit.admitted(byOverride: $0) }
-        guard exempt || overridden != nil || account.exception != nil else { return }
+        let overridden = Self.lookup(values, in: limit.overrides).map(Limit.rates(ofOverride:)) ?? []
+        guard exempt || !overridden.isEmpty || account.exception != nil else { return }
         account.makeException().isExempt = exempt
         account.makeException().overridden = overridden
     }
@@ -126,12 +126,11 @@ extension KeyDefinition {
 }
 
 extension Limit {
-    /// The counts of all rates where a table gives some of them other ones, as in `500/1m 5000/1h`.
+    /// The rates that a table gives in place of some of a limit's, as in `500/1m 5000/1h`.
     ///
     /// A rate whose window the limit does not have changes nothing; the configuration reports it.
-    package func admitted(byOverride text: String) -> [UInt64] {
-        let overriding = Self.words(ofOverride: text).compactMap { Rate($0) }
-        return rates.map { rate in overriding.first { $0.window == rate.window }?.count ?? rate.count }
+    static func rates(ofOverride text: String) -> [Rate] {
+        words(ofOverride: text).compactMap { Rate($0) }
     }
 
     /// The result of an override, rate by rate.

@@ -148,9 +148,9 @@ extension Ledger {
             account.hasWarned = false
             setBlock(of: account, until: nil, byHand: true)
         case .raise(let rates, let until):
-            let overridden = account.exception?.overridden
-            let counts = account.limit.limit.rates.enumerated().map { lane, rate in
-                rates.first { $0.window == rate.window }?.count ?? overridden?[lane] ?? rate.count
+            let overridden = account.exception?.overridden ?? []
+            let counts = account.limit.limit.rates.map { rate in
+                rates.first { $0.window == rate.window }?.count ?? overridden.first { $0.window == rate.window }?.count ?? rate.count
             }
             account.setRaised(counts, until: until)
             openBatch()

@@ -419,6 +419,23 @@ import Testing
         #expect(harness.used("user")[0] == 7)
     }
 
+    /// Until a request asks the table anew, the key has what the table said before, window by window.
+    @Test(arguments: [["100/1m", "1000/1h"], ["1000/1h", "5000/1d"], ["100/1m"]])
+    func otherWindowsWithOverrides(rates: [String]) throws {
+        let overrides = LookupTable.text(Array("user 5000/1h\n".utf8)).table
+        let harness = try harness { [$0.limit(rates: ["1000/1h"], overrides: [overrides])] }
+        try harness.ask(rcpt("a", to: "a@example.org"))
+        var maker = LimitMaker(names: harness.names)
+        harness.ledger.beginTick()
+        try harness.ledger.reload([maker.limit(rates: rates, overrides: [overrides])], settings: harness.settings)
+        let listed = harness.ledger.fullest(10, limit: nil).flatMap(\.usages)
+        for _ in 0..<50 { _ = harness.ledger.maintain(slots: 256) }
+        #expect(try harness.ask(rcpt("b", to: "a@example.org")) == nil)
+        for usages in [listed, harness.standing("user")?.usages ?? []] {
+            #expect(usages.map(\.admitted) == rates.map { $0 == "1000/1h" ? 5000 : Rate($0)!.count })
+        }
+    }
+
     @Test func aFaultyStoreLosesNothing() throws {
         var maker = LimitMaker()
         let store = MemoryStore()
