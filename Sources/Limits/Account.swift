@@ -19,6 +19,8 @@ package final class Account {
     var place = Account.noPlace
     /// The reload up to which tables have been asked about the key.
     var generation: UInt32 = 0
+    /// The request that was judged with it last.
+    var request: UInt32 = 0
     package let key: [UInt8]
     /// The last batch that the stored row already holds; older journal entries are not applied again.
     var savedSequence: UInt64 = 0
@@ -81,6 +83,13 @@ package final class Account {
         let terms = limit.terms
         windows.charge(1, lane: terms.refusedLane, slot: terms.slots[terms.refusedLane])
         charge(amount)
+    }
+
+    /// Whether what was charged at `time` and what is charged now can't be told apart.
+    func isOfPresentSlots(_ time: LedgerTime) -> Bool {
+        let terms = limit.terms
+        for lane in 0..<terms.refusedLane where terms.lanes[lane].slot(at: time) != terms.slots[lane] { return false }
+        return true
     }
 
     func giveBack(_ amount: UInt64, chargedAt time: LedgerTime) {

@@ -84,7 +84,7 @@ extension Ledger {
 
     /// Gives up the least used of a few accounts. They are taken from where the sweep stands, so each gets its turn.
     ///
-    /// Those that are set apart, or that the present request is about to be charged to, stay. Where a long stretch
+    /// Those that are set apart, or that the present request is judged with, stay. Where a long stretch
     /// of the tables holds nothing else, there is one account more than the settings admit.
     private func makeRoom() {
         var least: (account: Account, used: UInt64)?
@@ -93,7 +93,7 @@ extension Ledger {
         while seen < 16, stretches < 64 {
             stretches += 1
             sweepSlots(64) { account in
-                guard !account.isSetApart(at: now), !isPlanned(account) else { return }
+                guard !account.isSetApart(at: now), !isInUse(account) else { return }
                 seen += 1
                 let used = account.limit.terms.lanes.indices.reduce(0) { $0 + account.used(lane: $1) }
                 if least.map({ used < $0.used }) ?? true { least = (account, used) }

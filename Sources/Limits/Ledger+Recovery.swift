@@ -38,11 +38,15 @@ extension JournalWriter {
             write(hash: refusal.request)
             write(refusal.action)
         }
-        write(UInt64(transaction.charges.count))
+        var parts: UInt64 = 0
+        for charge in transaction.charges { charge.forEachPart { _, _ in parts += 1 } }
+        write(parts)
         for charge in transaction.charges {
-            write(charge.account.id)
-            write(charge.amount)
-            write(signed: charge.time.milliseconds)
+            charge.forEachPart { amount, time in
+                write(charge.account.id)
+                write(amount)
+                write(signed: time.milliseconds)
+            }
         }
     }
 }
@@ -95,14 +99,12 @@ final class Replay: RecoverySink {
             for _ in 0..<(try reader.read()) {
                 transaction.refusals.append((request: try reader.readHash(), action: try reader.readField()))
             }
-            transaction.charges = Transaction.Charges()
+            transaction.charges = Charges()
             for _ in 0..<(try reader.read()) {
                 let account = account(try reader.read())
                 let amount = try reader.read()
                 let time = LedgerTime(milliseconds: try reader.readSigned())
-                if let account {
-                    transaction.charges.append(Transaction.Charge(account: account, amount: amount, time: time))
-                }
+                if let account, amount > 0 { transaction.charges.add(amount, to: account, at: time) }
             }
         }
     }
@@ -171,11 +173,11 @@ final class Replay: RecoverySink {
             if appliesToAccount { ledger.noteChange(of: account) }
             if amount > 0 {
                 if appliesToAccount { account.charge(UInt64(amount)) }
-                transaction?.charges.append(.init(account: account, amount: UInt64(amount), time: time))
+                transaction?.charges.add(UInt64(amount), to: account, at: time)
             } else {
                 let given = amount.magnitude
                 if appliesToAccount { account.giveBack(given, chargedAt: chargedAt) }
-                transaction?.takeBack(given, from: account, chargedAt: chargedAt)
+                transaction?.charges.change(account) { $0.giveBack(given) { _, _ in } }
             }
         }
     }

@@ -49,6 +49,8 @@ package final class Ledger {
     /// Requests that wait for their decision, in the order in which they came.
     private var prepared: [Prepared] = []
     private var nextPrepared = 0
+    /// Numbers the requests that are decided, over and over.
+    private var number: UInt32 = 0
     /// The limits that apply to the prepared requests, and where their accounts are.
     private var probes: [Probe] = []
     private var plan: [Step] = []
@@ -176,6 +178,7 @@ package final class Ledger {
         let settles = state == .data || state == .endOfMessage
         plan.removeAll(keepingCapacity: true)
         shadowed.removeAll(keepingCapacity: true)
+        number &+= 1
         var refusal: Refusal?
         // Over a limit whose answer lets the request pass, and so charged all the same.
         var remark: Refusal?
@@ -183,11 +186,13 @@ package final class Ledger {
             let probe = probes[index]
             let limit = probe.limit
             guard let step = step(of: limit, probe.hash, request, state, subject, connection) else { continue }
+            step.account.request = number
             guard let found = judge(step) else {
                 plan.append(step)
                 continue
             }
             if limit.terms.limit.mode == .shadow {
+                if step.giveBack > 0 { plan.append(step) }
                 // What it said to a recipient it does not say once more of the whole message.
                 if settles, subject.transaction?.shadowed.contains(where: { $0 === step.account }) ?? false { continue }
                 _ = refuse(found, request)
@@ -331,9 +336,9 @@ package final class Ledger {
         return worst
     }
 
-    /// Whether the present request is about to be charged to an account.
-    func isPlanned(_ account: Account) -> Bool {
-        plan.contains { $0.account === account }
+    /// Whether the present request is judged with an account.
+    func isInUse(_ account: Account) -> Bool {
+        account.request == number
     }
 
     // MARK: Carrying out
@@ -371,14 +376,14 @@ package final class Ledger {
 
     /// A message that is refused whole is charged nothing: what its recipients were charged goes back.
     private func planGiveBack(of transaction: Transaction) {
-        for charge in transaction.charges where !plan.contains(where: { $0.account === charge.account }) {
+        for charge in transaction.charges {
             plan.append(Step(account: charge.account, giveBack: transaction.charged(to: charge.account)))
         }
     }
 
     /// Settles accounts that were charged at RCPT, but which this request alone would not lead to.
     private func planSettlement(of transaction: Transaction, _ request: Attributes, _ state: ProtocolState) {
-        for charge in transaction.charges where !plan.contains(where: { $0.account === charge.account }) {
+        for charge in transaction.charges where !isInUse(charge.account) {
             let limit = charge.account.limit
             let charged = transaction.charged(to: charge.account)
             let target: UInt64
@@ -403,7 +408,7 @@ package final class Ledger {
             dropped(evicted)
         }
         if settles { transaction.isSettled = true }
-        transaction.shadowed += shadowed
+        for account in shadowed { transaction.noteShadowed(account) }
         transaction.remember(subject.request, refusedWith: action)
         apply(to: transaction, request: subject.request, action: action, ofConnection: false)
     }
@@ -450,23 +455,18 @@ package final class Ledger {
         }
         account.hasWarned = nearLane != nil
         limit.fullest.note(account, fullness: fullest, at: now)
-        transaction.charges.append(Transaction.Charge(account: account, amount: step.charge, time: now))
+        transaction.charges.add(step.charge, to: account, at: now)
         writeCharge(account, Int64(step.charge), at: now)
         noteChange(of: account)
     }
 
-    /// Gives back the oldest charges first: what stays counted then stays so for the longest.
-    func giveBack(_ amount: UInt64, to account: Account, _ transaction: Transaction) {
-        var left = amount
-        for index in transaction.charges.indices where transaction.charges[index].account === account && left > 0 {
-            let charge = transaction.charges[index]
-            let taken = min(left, charge.amount)
-            account.giveBack(taken, chargedAt: charge.time)
-            transaction.charges[index].amount -= taken
-            left -= taken
-            writeCharge(account, -Int64(taken), at: charge.time)
+    private func giveBack(_ amount: UInt64, to account: Account, _ transaction: Transaction) {
+        transaction.charges.change(account) { charge in
+            charge.giveBack(amount) { taken, time in
+                account.giveBack(taken, chargedAt: time)
+                writeCharge(account, -Int64(taken), at: time)
+            }
         }
-        transaction.charges.removeEmpty()
         noteChange(of: account)
     }
 
@@ -487,18 +487,18 @@ package final class Ledger {
 
     /// Nothing of the transaction was accepted, and it comes again as another: all that it was charged is given back.
     package func withdraw(_ id: UInt64) {
-        guard let transaction = transactions[id], !transaction.charges.isEmpty else { return }
+        guard let transaction = transactions[id], transaction.isCharged else { return }
         giveBackAll(of: transaction)
     }
 
     func dropped(_ transaction: Transaction) {
-        guard settings.givesBackDropped, !transaction.isSettled, !transaction.charges.isEmpty else { return }
+        guard settings.givesBackDropped, !transaction.isSettled, transaction.isCharged else { return }
         giveBackAll(of: transaction)
     }
 
     private func giveBackAll(of transaction: Transaction) {
         writeHead(of: transaction, request: 0, action: nil)
-        while let account = transaction.charges.first?.account {
+        for account in transaction.charges.map(\.account) {
             giveBack(transaction.charged(to: account), to: account, transaction)
         }
         journal.write(0)
@@ -565,7 +565,7 @@ package final class Ledger {
         let record = connection.record ?? Transaction(id: connection.id, lastSeen: now)
         record.lastSeen = now
         record.isSettled = true
-        record.charges = Transaction.Charges()
+        record.charges = Charges()
         if connection.record == nil, let evicted = transactions.insert(record) { dropped(evicted) }
         record.remember(connection.firstTransaction, refusedWith: action)
         apply(to: record, request: connection.firstTransaction, action: action, ofConnection: true)

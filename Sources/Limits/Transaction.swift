@@ -19,50 +19,6 @@ final class Transaction {
     /// The last batch that a stored copy already holds.
     var savedSequence: UInt64 = 0
 
-    struct Charge {
-        let account: Account
-        var amount: UInt64
-        let time: LedgerTime
-    }
-
-    /// Charges in their order. Most transactions have one for each of a limit or two: these need no allocation.
-    struct Charges: RandomAccessCollection, MutableCollection {
-        private var first: Charge?
-        private var second: Charge?
-        private var others: [Charge] = []
-
-        var startIndex: Int { 0 }
-        var endIndex: Int { first == nil ? 0 : second == nil ? 1 : 2 + others.count }
-
-        subscript(index: Int) -> Charge {
-            get { index == 0 ? first! : index == 1 ? second! : others[index - 2] }
-            set {
-                switch index {
-                case 0: first = newValue
-                case 1: second = newValue
-                default: others[index - 2] = newValue
-                }
-            }
-        }
-
-        mutating func append(_ charge: Charge) {
-            if first == nil {
-                first = charge
-            } else if second == nil {
-                second = charge
-            } else {
-                others.append(charge)
-            }
-        }
-
-        mutating func removeEmpty() {
-            guard contains(where: { $0.amount == 0 }) else { return }
-            var kept = Charges()
-            for charge in self where charge.amount > 0 { kept.append(charge) }
-            self = kept
-        }
-    }
-
     /// Enough for every recipient of a transaction (`smtpd_recipient_limit` is 1000) several times over.
     private static let mostRequests = 4096
 
@@ -97,17 +53,118 @@ final class Transaction {
 
     var requests: [UInt64] { firstRequest == 0 ? [] : [firstRequest] + laterRequests }
 
-    /// Takes off what was given back of a charge.
-    func takeBack(_ amount: UInt64, from account: Account, chargedAt time: LedgerTime) {
-        guard let index = charges.firstIndex(where: { $0.account === account && $0.time == time }) else { return }
-        charges[index].amount -= min(amount, charges[index].amount)
-        charges.removeEmpty()
+    func charged(to account: Account) -> UInt64 {
+        charges.total(of: account)
     }
 
-    func charged(to account: Account) -> UInt64 {
-        var sum: UInt64 = 0
-        for charge in charges where charge.account === account { sum &+= charge.amount }
-        return sum
+    var isCharged: Bool { charges.contains { $0.total > 0 } }
+
+    func noteShadowed(_ account: Account) {
+        guard shadowed.count < Self.mostRequests, !shadowed.contains(where: { $0 === account }) else { return }
+        shadowed.append(account)
+    }
+}
+
+/// What one account was charged for a transaction, oldest first.
+struct Charge {
+    let account: Account
+    private(set) var total: UInt64
+    /// When the oldest of it was charged; what it amounts to is what `later` leaves of `total`.
+    private var time: LedgerTime
+    /// Empty where all of it was charged in one slot of each window.
+    private var later: [(amount: UInt64, time: LedgerTime)] = []
+
+    init(account: Account, amount: UInt64, time: LedgerTime) {
+        self.account = account
+        self.total = amount
+        self.time = time
+    }
+
+    private var oldest: UInt64 { later.reduce(total) { $0 &- $1.amount } }
+
+    /// - Precondition: the present slots of the account are those of `time`, or later ones.
+    mutating func add(_ amount: UInt64, at time: LedgerTime) {
+        if total == 0 {
+            self.time = time
+        } else if !account.isOfPresentSlots(later.last?.time ?? self.time) {
+            later.append((amount, time))
+        } else if !later.isEmpty {
+            later[later.count - 1].amount &+= amount
+        }
+        total &+= amount
+    }
+
+    /// Gives back the oldest first: what stays counted then stays so for the longest.
+    mutating func giveBack(_ amount: UInt64, _ body: (_ taken: UInt64, _ time: LedgerTime) -> Void) {
+        var (left, oldest, gone) = (min(amount, total), oldest, 0)
+        while left > 0 {
+            let taken = min(left, oldest)
+            body(taken, time)
+            total &-= taken
+            left &-= taken
+            oldest &-= taken
+            if oldest == 0, gone < later.count {
+                (oldest, time) = later[gone]
+                gone += 1
+            }
+        }
+        later.removeFirst(gone)
+    }
+
+    func forEachPart(_ body: (_ amount: UInt64, _ time: LedgerTime) -> Void) {
+        guard total > 0 else { return }
+        body(oldest, time)
+        for part in later { body(part.amount, part.time) }
+    }
+}
+
+/// One charge for each account, in the order of the first. Most transactions have one for a limit or two: these need no
+/// allocation.
+struct Charges: RandomAccessCollection {
+    private var first: Charge?
+    private var second: Charge?
+    private var others: [Charge] = []
+    /// Where the accounts of `others` stand; empty as long as looking at each is quicker.
+    private var positions: [ObjectIdentifier: Int] = [:]
+
+    private static let mostWithoutPositions = 16
+
+    var startIndex: Int { 0 }
+    var endIndex: Int { first == nil ? 0 : second == nil ? 1 : 2 + others.count }
+
+    subscript(index: Int) -> Charge { index == 0 ? first! : index == 1 ? second! : others[index - 2] }
+
+    func total(of account: Account) -> UInt64 {
+        if let first, first.account === account { return first.total }
+        if let second, second.account === account { return second.total }
+        return position(of: account).map { others[$0].total } ?? 0
+    }
+
+    mutating func add(_ amount: UInt64, to account: Account, at time: LedgerTime) {
+        let known: Void? = change(account) { $0.add(amount, at: time) }
+        guard known == nil else { return }
+        let charge = Charge(account: account, amount: amount, time: time)
+        if first == nil {
+            first = charge
+        } else if second == nil {
+            second = charge
+        } else {
+            others.append(charge)
+            guard others.count >= Self.mostWithoutPositions else { return }
+            let new = positions.isEmpty ? 0 : others.count - 1
+            for index in new..<others.count { positions[ObjectIdentifier(others[index].account)] = index }
+        }
+    }
+
+    /// Changes the charge of an account where there is one.
+    mutating func change<Result>(_ account: Account, _ body: (inout Charge) -> Result) -> Result? {
+        if first?.account === account { return body(&first!) }
+        if second?.account === account { return body(&second!) }
+        return position(of: account).map { body(&others[$0]) }
+    }
+
+    private func position(of account: Account) -> Int? {
+        positions.isEmpty ? others.firstIndex { $0.account === account } : positions[ObjectIdentifier(account)]
     }
 }
 

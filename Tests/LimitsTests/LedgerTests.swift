@@ -214,6 +214,42 @@ import Testing
         }
     }
 
+    /// More limits than are looked through one by one; recipients that come over several slots, and are settled twice.
+    @Test func manyLimitsAreSettledAlike() throws {
+        let count = 60
+        let harness = try harness { maker in
+            (0..<count).map { maker.limit("limit\($0)", rates: ["100000/1m", "100000/1h"], mode: $0 % 3 == 0 ? .shadow : .enforce) }
+        }
+        for recipient in 0..<30 {
+            try harness.ask(rcpt("m", to: "r\(recipient)@example.org"))
+            harness.clocks.advance(700)
+            if recipient == 20 {
+                try harness.finishCheckpoint()
+                try harness.crash()
+            }
+        }
+        try harness.ask(end("DATA", "m", count: 12))
+        try harness.crash()
+        try harness.ask(end("END-OF-MESSAGE", "m", count: 11))
+        for limit in 0..<count { #expect(harness.used("user", limit: "limit\(limit)") == [11, 11]) }
+        // What is left was charged last: from 19 * 700 ms on, and all of it is gone a minute after 29 * 700 ms.
+        harness.clocks.advance(60_000 - 10 * 700)
+        #expect(harness.used("user", limit: "limit7") == [11, 11])
+        harness.clocks.advance(9 * 700 + 1000)
+        #expect(harness.used("user", limit: "limit7") == [0, 11])
+    }
+
+    /// A hundred recipients of a message against 500 limits: a request's work grows with the limits, and not with all charges before it.
+    @Test func aLargeMessageAgainstManyLimits() throws {
+        let harness = try harness { maker in
+            (0..<500).map { maker.limit("limit\($0)", key: $0 % 2 == 0 ? ["sasl_username"] : ["recipient"], rates: ["100000/1m"]) }
+        }
+        for recipient in 0..<100 { try harness.ask(rcpt("m", to: "r\(recipient)@example.org")) }
+        try harness.ask(end("DATA", "m", count: 90))
+        #expect(harness.used("user", limit: "limit0") == [90])
+        #expect(harness.used("r7@example.org", limit: "limit1") == [1])
+    }
+
     // MARK: Tiers, modes, exceptions
 
     @Test func shadowRefusesNothing() throws {
