@@ -37,6 +37,8 @@ package final class Account {
         package internal(set) var raised: (counts: [UInt64], until: LedgerTime)?
         /// Rates in place of the limit's with the same windows, from a table.
         package internal(set) var overridden: [Rate] = []
+        /// What was charged up to then was forgotten by hand.
+        var resetAt: LedgerTime?
         /// Not limited at all, says a table.
         package internal(set) var isExempt = false
     }
@@ -97,6 +99,13 @@ package final class Account {
         for lane in 0..<terms.refusedLane {
             windows.giveBack(amount, lane: lane, chargedIn: terms.lanes[lane].slot(at: time))
         }
+    }
+
+    /// Forgets what has been charged. What transactions under way were charged is nothing to give back from now on.
+    func reset(at time: LedgerTime) {
+        windows.clear()
+        hasWarned = false
+        makeException().resetAt = time
     }
 
     /// When `amount` more fits into a window; `time` where it does now, nil where it never does.

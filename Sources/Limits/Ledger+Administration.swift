@@ -144,8 +144,7 @@ extension Ledger {
             openBatch()
             journal.write(.reset)
             journal.write(account.id)
-            account.windows.clear()
-            account.hasWarned = false
+            account.reset(at: now)
             setBlock(of: account, until: nil, byHand: true)
         case .raise(let rates, let until):
             let overridden = account.exception?.overridden ?? []

@@ -24,6 +24,8 @@ extension JournalWriter {
         let counts = exception?.raised?.counts ?? []
         write(UInt64(counts.count))
         for count in counts { write(count) }
+        // Most accounts end here.
+        if let resetAt = exception?.resetAt { write(signed: resetAt.milliseconds) }
     }
 
     mutating func write(_ transaction: Transaction) {
@@ -134,7 +136,7 @@ final class Replay: RecoverySink {
                 let counts = try readCounts(&reader)
                 account?.setRaised(counts, until: until)
             case .reset:
-                try readAccount(&reader, changedBy: sequence)?.windows.clear()
+                try readAccount(&reader, changedBy: sequence)?.reset(at: time)
             }
         }
     }
@@ -177,7 +179,7 @@ final class Replay: RecoverySink {
             } else {
                 let given = amount.magnitude
                 if appliesToAccount { account.giveBack(given, chargedAt: chargedAt) }
-                transaction?.charges.change(account) { $0.giveBack(given) { _, _ in } }
+                transaction?.takeBack(given, from: account)
             }
         }
     }
@@ -252,5 +254,7 @@ final class Replay: RecoverySink {
         if blockedUntil != 0 { account.setBlock(until: LedgerTime(milliseconds: blockedUntil), byHand: byHand) }
         let raisedUntil = try reader.readSigned()
         account.setRaised(try readCounts(&reader), until: LedgerTime(milliseconds: raisedUntil))
+        guard !reader.isAtEnd else { return }
+        account.makeException().resetAt = LedgerTime(milliseconds: try reader.readSigned())
     }
 }

@@ -54,7 +54,14 @@ final class Transaction {
     var requests: [UInt64] { firstRequest == 0 ? [] : [firstRequest] + laterRequests }
 
     func charged(to account: Account) -> UInt64 {
-        charges.total(of: account)
+        if let resetAt = account.exception?.resetAt { charges.change(account) { $0.forget(upTo: resetAt) } }
+        return charges.total(of: account)
+    }
+
+    /// Takes off what was given back.
+    func takeBack(_ amount: UInt64, from account: Account) {
+        _ = charged(to: account)
+        charges.change(account) { $0.giveBack(amount) { _, _ in } }
     }
 
     var isCharged: Bool { charges.contains { $0.total > 0 } }
@@ -92,6 +99,11 @@ struct Charge {
             later[later.count - 1].amount &+= amount
         }
         total &+= amount
+    }
+
+    /// Drops what was charged up to `end`, oldest first.
+    mutating func forget(upTo end: LedgerTime) {
+        while total > 0, time <= end { giveBack(oldest) { _, _ in } }
     }
 
     /// Gives back the oldest first: what stays counted then stays so for the longest.

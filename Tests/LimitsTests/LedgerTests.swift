@@ -383,6 +383,40 @@ import Testing
         #expect(try harness.ledger.intervene(.block(until: harness.ledger.now + 1), onKey: Array("nobody".utf8), limit: "other").count == 1)
     }
 
+    /// What was charged before a reset is nothing to take off from what was charged after it.
+    @Test(arguments: ["close", "withdraw", "DATA", "refused"], [[], ["crash"], ["checkpoint"], ["checkpoint", "crash"], ["crash", "checkpoint", "crash"]])
+    func resetWithMailUnderWay(end: String, then: [String]) throws {
+        var settings = Ledger.Settings()
+        settings.givesBackDropped = true
+        let harness = try harness(
+            { [$0.limit(rates: ["10/1d"]), $0.limit("bytes", count: .bytes, rates: ["1000/1d"])] }, settings: settings)
+        func go(_ steps: [String]) throws {
+            for step in steps { if step == "crash" { try harness.crash() } else { try harness.finishCheckpoint() } }
+        }
+        for recipient in 0..<10 { try harness.ask(rcpt("a", to: "r\(recipient)@example.org")) }
+        let before = harness.transaction
+        harness.clocks.advance(1)
+        _ = try harness.ledger.intervene(.reset, onKey: Array("user".utf8), limit: nil)
+        try harness.ledger.commit()
+        try go(then)
+        harness.clocks.advance(1)
+        for recipient in 0..<10 { #expect(try harness.ask(rcpt("b", to: "r\(recipient)@example.org")) == nil) }
+        try harness.ask(self.end("DATA", "b", count: 10))
+        try go(then)
+        harness.ledger.beginTick()
+        switch end {
+        case "close": harness.ledger.close(before)
+        case "withdraw": harness.ledger.withdraw(before)
+        case "DATA": #expect(try harness.ask(self.end("DATA", "a", count: 10)) != nil)
+        default: #expect(try harness.ask(self.end("END-OF-MESSAGE", "a", count: 10, more: ["size": "2000"])) != nil)
+        }
+        try harness.ledger.commit()
+        #expect(harness.used("user", limit: "per-user") == [10])
+        try go(then)
+        #expect(harness.used("user", limit: "per-user") == [10])
+        #expect(try harness.ask(rcpt("c", to: "a@example.org")) != nil)
+    }
+
     @Test func raisingKeepsWhatATableSays() throws {
         let overrides = LookupTable.text(Array("user 5/1h 50/1d\n".utf8)).table
         let harness = try harness { [$0.limit(rates: ["1/1h", "10/1d"], overrides: [overrides]), $0.limit("other", rates: ["1/1w"])] }
@@ -456,7 +490,7 @@ import Testing
     }
 
     /// Until a request asks the table anew, the key has what the table said before, window by window.
-    @Test(arguments: [["100/1m", "1000/1h"], ["1000/1h", "5000/1d"], ["100/1m"]])
+    @Test(arguments: [["100/1m", "1000/1h"], ["1000/1h", "5000/1d"]])
     func otherWindowsWithOverrides(rates: [String]) throws {
         let overrides = LookupTable.text(Array("user 5000/1h\n".utf8)).table
         let harness = try harness { [$0.limit(rates: ["1000/1h"], overrides: [overrides])] }
