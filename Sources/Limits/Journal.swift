@@ -6,7 +6,7 @@
 enum JournalEntry: UInt8 {
     /// id, limit, key
     case account = 1
-    /// id, request hash, flags (1: settled, 2: refused), [action], then account, amount and age for each charge, 0
+    /// id, request hash, `TransactionFlags`, [action], [recipient hash], then account, amount and age for each charge, 0
     case transaction = 2
     /// account, amount charged for the refused try
     case refused = 3
@@ -16,6 +16,18 @@ enum JournalEntry: UInt8 {
     case raised = 5
     /// account
     case reset = 6
+}
+
+struct TransactionFlags: OptionSet {
+    let rawValue: UInt64
+
+    static let settled = TransactionFlags(rawValue: 1)
+    /// An action follows.
+    static let refused = TransactionFlags(rawValue: 2)
+    /// A hash follows by which each charge is remembered, whatever the `policy_context`.
+    static let recipient = TransactionFlags(rawValue: 4)
+    /// Of a connection: what was known of it was of an earlier one.
+    static let anew = TransactionFlags(rawValue: 8)
 }
 
 /// Appends numbers and bytes to a growing buffer.

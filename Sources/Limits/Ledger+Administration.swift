@@ -211,6 +211,7 @@ extension Ledger {
         }
         limits = states
         limitsConnections = newLimits.contains { $0.count == .connections }
+        context = newLimits.lazy.compactMap(\.contextAttribute).first
         accountCount = states.reduce(0) { $0 + $1.accounts.count }
         upkeep.sweepLimit = 0
         upkeep.sweepCursor = AccountTable.Cursor()

@@ -155,15 +155,17 @@ final class Replay: RecoverySink {
     ) throws(JournalDamage) {
         let id = try reader.readHash()
         let request = try reader.readHash()
-        let flags = try reader.read()
-        let action = flags & 2 != 0 ? try reader.readField() : nil
+        let flags = TransactionFlags(rawValue: try reader.read())
+        let action = flags.contains(.refused) ? try reader.readField() : nil
+        let recipient = flags.contains(.recipient) ? try reader.readHash() : 0
         var transaction: Transaction?
         if id != 0 {
             let known = self.transaction(id, lastSeen: time)
             if known.savedSequence < sequence {
                 transaction = known
                 known.lastSeen = time
-                known.isSettled = flags & 1 != 0
+                known.isSettled = flags.contains(.settled)
+                if flags.contains(.anew) { (known.charges, known.refusals) = (Charges(), []) }
                 if request != 0 { known.remember(request, refusedWith: action) }
             }
         }
@@ -176,6 +178,7 @@ final class Replay: RecoverySink {
             if amount > 0 {
                 if appliesToAccount { account.charge(UInt64(amount)) }
                 transaction?.charges.add(UInt64(amount), to: account, at: time)
+                if recipient != 0 { transaction?.remember(Ledger.charge(of: recipient, to: account.hash)) }
             } else {
                 let given = amount.magnitude
                 if appliesToAccount { account.giveBack(given, chargedAt: chargedAt) }

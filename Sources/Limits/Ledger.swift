@@ -41,6 +41,8 @@ package final class Ledger {
     var accountCount = 0
     /// Some limit counts connections.
     var limitsConnections = false
+    /// Where `policy_context` stands in a request, if some limit looks at it.
+    var context: Int?
     /// Counts up with every reload: what tables say of a key is looked up again.
     var generation: UInt32 = 0
     var upkeep = Upkeep()
@@ -185,6 +187,9 @@ package final class Ledger {
         for index in probesStart..<prepared.probesEnd {
             let probe = probes[index]
             let limit = probe.limit
+            if subject.recipient != 0, let known = subject.transaction,
+                known.hasAnswered(Self.charge(of: subject.recipient, to: probe.hash))
+            { continue }
             guard let step = step(of: limit, probe.hash, request, state, subject, connection) else { continue }
             step.account.request = number
             guard let found = judge(step) else {
@@ -214,7 +219,7 @@ package final class Ledger {
         let isNewsOfTransaction = settles && !(subject.transaction?.isSettled ?? true)
         if !plan.isEmpty || action != nil || !shadowed.isEmpty || isNewsOfTransaction {
             record(subject, action: action, settles: settles)
-            if let connection, !connection.isCounted { record(connection, refusal: refusal, action: action) }
+            if let connection { record(connection, refusal: refusal, action: action) }
         }
         return Decision(action: action, transaction: subject.id)
     }
@@ -225,6 +230,8 @@ package final class Ledger {
         var id: UInt64 = 0
         /// Tells this request from the others of the transaction; Postfix repeats one after a fault.
         var request: UInt64 = 0
+        /// Tells this recipient from the others in whatever `policy_context`; 0 where that makes no difference.
+        var recipient: UInt64 = 0
         var transaction: Transaction?
     }
 
@@ -243,7 +250,22 @@ package final class Ledger {
         var hash = SipHash(key: hashKey)
         hash.combine(UInt64(state.rawValue) << 56 | request.recipientCount << 40 ^ request.size)
         hash.combine(request.recipient)
-        return Subject(id: id, request: hash.finalize() | 1, transaction: transactions[id])
+        let known = hash.finalize() | 1
+        var subject = Subject(id: id, request: known, transaction: transactions[id])
+        if let context {
+            // Each hook is another request: other limits may apply. Those that apply at both have charged the recipient already.
+            var hash = SipHash(key: hashKey)
+            hash.combine(known)
+            hash.combine(request[context])
+            subject.request = hash.finalize() | 1
+            if state == .rcpt { subject.recipient = known }
+        }
+        return subject
+    }
+
+    /// Remembered like a request: an account was charged a recipient, for one `policy_context` or another.
+    static func charge(of recipient: UInt64, to account: KeyHash) -> UInt64 {
+        recipient ^ account.low | 1
     }
 
     /// Finds out which limits apply to a request.
@@ -267,7 +289,7 @@ package final class Ledger {
         _ connection: Connection?
     ) -> Step? {
         let terms = limit.terms
-        let counts = terms.limit.count == .connections ? connection.map { !$0.isCounted } ?? false : state.isMail
+        let counts = terms.limit.count == .connections ? connection?.isNew(to: limit) ?? false : state.isMail
         guard let account = existingAccount(hash, of: limit) ?? (counts ? newAccount(hash, request, of: limit) : nil)
         else { return nil }
         if account.exception?.isExempt ?? false, account.blockedUntil(at: now) == nil { return nil }
@@ -410,12 +432,16 @@ package final class Ledger {
         if settles { transaction.isSettled = true }
         for account in shadowed { transaction.noteShadowed(account) }
         transaction.remember(subject.request, refusedWith: action)
-        apply(to: transaction, request: subject.request, action: action, ofConnection: false)
+        if subject.recipient != 0 {
+            for step in plan where !step.isOfConnection { transaction.remember(Self.charge(of: subject.recipient, to: step.account.hash)) }
+            for account in shadowed { transaction.remember(Self.charge(of: subject.recipient, to: account.hash)) }
+        }
+        writeHead(of: transaction, request: subject.request, action: action, recipient: subject.recipient)
+        apply(to: transaction, ofConnection: false)
     }
 
     /// Takes the steps of the plan that belong to a mail transaction or to a connection, and writes them down.
-    private func apply(to transaction: Transaction, request: UInt64, action: [UInt8]?, ofConnection: Bool) {
-        writeHead(of: transaction, request: request, action: action)
+    private func apply(to transaction: Transaction, ofConnection: Bool) {
         for step in plan where step.isOfConnection == ofConnection {
             if step.charge > 0 {
                 charge(step, transaction)
@@ -426,13 +452,20 @@ package final class Ledger {
         journal.write(0)
     }
 
-    private func writeHead(of transaction: Transaction, request: UInt64, action: [UInt8]?) {
+    private func writeHead(
+        of transaction: Transaction, request: UInt64, action: [UInt8]?, recipient: UInt64 = 0, beginsAnew: Bool = false
+    ) {
         openBatch()
         journal.write(.transaction)
         journal.write(hash: transaction.id)
         journal.write(hash: request)
-        journal.write((transaction.isSettled ? 1 : 0) | (action == nil ? 0 : 2))
+        var flags: TransactionFlags = transaction.isSettled ? .settled : []
+        if action != nil { flags.insert(.refused) }
+        if recipient != 0 { flags.insert(.recipient) }
+        if beginsAnew { flags.insert(.anew) }
+        journal.write(flags.rawValue)
         if let action { journal.write(action) }
+        if recipient != 0 { journal.write(hash: recipient) }
     }
 
     private func charge(_ step: Step, _ transaction: Transaction) {
@@ -516,6 +549,13 @@ package final class Ledger {
         let refusal: [UInt8]?
         /// Names its first mail transaction; `otherRequest` in any other request.
         let firstTransaction: UInt64
+
+        /// Whether a limit has it still to count. Others count it at its first request, whatever that is; a limit that waits for
+        /// one `policy_context` can't.
+        func isNew(to limit: LimitState) -> Bool {
+            guard isCounted else { return true }
+            return limit.terms.looksAtContext && !(record?.charges.contains { $0.account.limit === limit } ?? false)
+        }
     }
 
     private static let otherRequest: UInt64 = 1
@@ -565,10 +605,11 @@ package final class Ledger {
         let record = connection.record ?? Transaction(id: connection.id, lastSeen: now)
         record.lastSeen = now
         record.isSettled = true
-        record.charges = Charges()
+        if !connection.isCounted { record.charges = Charges() }
         if connection.record == nil, let evicted = transactions.insert(record) { dropped(evicted) }
         record.remember(connection.firstTransaction, refusedWith: action)
-        apply(to: record, request: connection.firstTransaction, action: action, ofConnection: true)
+        writeHead(of: record, request: connection.firstTransaction, action: action, beginsAnew: !connection.isCounted)
+        apply(to: record, ofConnection: true)
     }
 
     // MARK: The journal

@@ -117,6 +117,11 @@ package struct Limit: Sendable {
         key.isPerRecipient || conditions.contains { $0.part.isPerRecipient }
     }
 
+    /// The index of `policy_context`, where the limit looks at it.
+    var contextAttribute: Int? {
+        (conditions.map(\.part) + key.parts).first { $0.name == "policy_context" }?.attribute
+    }
+
     /// Tells whether counts of another limit of this name mean the same.
     package var signature: String { "\(count.rawValue) by \(key.signature)" }
 

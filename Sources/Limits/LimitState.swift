@@ -86,6 +86,8 @@ final class LimitTerms {
     let tooLargeLetsPass: Bool
     /// Whether the limit can only be judged where the recipient is known.
     let isPerRecipient: Bool
+    /// Whether `policy_context` is in its conditions or its key.
+    let looksAtContext: Bool
     /// The present slot of each lane: the division is made once a tick. Valid for `lanes.count` from init to deinit.
     let slots: UnsafeMutablePointer<Int64>
 
@@ -97,6 +99,7 @@ final class LimitTerms {
         overLetsPass = limit.over.letsPass
         tooLargeLetsPass = limit.tooLarge.letsPass
         isPerRecipient = limit.isPerRecipient
+        looksAtContext = limit.contextAttribute != nil
         slots = .allocate(capacity: lanes.count)
         slots.initialize(repeating: 0, count: lanes.count)
     }

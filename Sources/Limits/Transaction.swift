@@ -31,7 +31,7 @@ final class Transaction {
         firstRequest == request || laterRequests.contains(request)
     }
 
-    func remember(_ request: UInt64, refusedWith action: [UInt8]?) {
+    func remember(_ request: UInt64, refusedWith action: [UInt8]? = nil) {
         if firstRequest == 0 {
             firstRequest = request
         } else {

@@ -232,10 +232,10 @@ import Testing
         try harness.crash()
         try harness.ask(end("END-OF-MESSAGE", "m", count: 11))
         for limit in 0..<count { #expect(harness.used("user", limit: "limit\(limit)") == [11, 11]) }
-        // What is left was charged last: from 19 * 700 ms on, and all of it is gone a minute after 29 * 700 ms.
-        harness.clocks.advance(60_000 - 10 * 700)
+        // What is left was charged last, from 11 * 700 ms ago on.
+        harness.clocks.advance(60_000 - 11 * 700)
         #expect(harness.used("user", limit: "limit7") == [11, 11])
-        harness.clocks.advance(9 * 700 + 1000)
+        harness.clocks.advance(10 * 700 + 1000)
         #expect(harness.used("user", limit: "limit7") == [0, 11])
     }
 
@@ -248,6 +248,54 @@ import Testing
         try harness.ask(end("DATA", "m", count: 90))
         #expect(harness.used("user", limit: "limit0") == [90])
         #expect(harness.used("r7@example.org", limit: "limit1") == [1])
+    }
+
+    /// Two hooks at one state, told apart by `policy_context`: each limit judges its own, and charges a recipient once.
+    @Test(arguments: [[], ["crash"], ["checkpoint"], ["checkpoint", "crash"]])
+    func twoHooksAtOneState(between: [String]) throws {
+        func equals(_ contexts: String...) -> [(String, Condition.Test)] { [("policy_context", .equals(contexts.map { Array($0.utf8) }))] }
+        let harness = try harness { maker in
+            [
+                maker.limit("client", key: ["client_address"], rates: ["100/1h"], when: equals("client")),
+                maker.limit("rcpt", rates: ["3/1h"], when: equals("rcpt")),
+                maker.limit("either", rates: ["100/1h"], when: equals("client", "rcpt")),
+                maker.limit("any", rates: ["100/1h"]),
+                maker.limit("shadow", rates: ["0/1h"], mode: .shadow),
+                maker.limit("each", key: ["sasl_username", "policy_context"], rates: ["100/1h"]),
+                maker.limit("first", key: ["client_address"], count: .connections, rates: ["100/1h"], when: equals("client")),
+                maker.limit("second", key: ["client_address"], count: .connections, rates: ["2/1h"], when: equals("rcpt")),
+            ]
+        }
+        func ask(_ request: [String: String], _ context: String, connection: Int) throws -> String? {
+            try harness.ask(request.merging(["policy_context": context, "client_address": "192.0.2.1", "client_port": "\(connection)"]) { $1 })
+        }
+        func go() throws {
+            for step in between { if step == "crash" { try harness.crash() } else { try harness.finishCheckpoint() } }
+        }
+        for message in 0..<2 {
+            for recipient in 0..<2 {
+                let request = rcpt("m\(message)", to: "r\(recipient)@example.org")
+                for context in ["client", "rcpt", "client", "rcpt"] {
+                    let passes = (message, recipient) != (1, 1) || context == "client"
+                    #expect(try (ask(request, context, connection: message) == nil) == passes)
+                    try go()
+                }
+            }
+        }
+        #expect(harness.used("192.0.2.1", limit: "client") == [4])
+        #expect(harness.used("user", limit: "rcpt") == [3])
+        #expect(harness.used("user", limit: "either") == [4])
+        #expect(harness.used("user", limit: "any") == [4])
+        #expect(harness.used("user|client", limit: "each") == [4])
+        #expect(harness.used("user|rcpt", limit: "each") == [3])
+        if between.isEmpty { #expect(harness.standing("user", limit: "shadow")?.refusedTries == 4) }
+        for context in ["client", "rcpt"] { try #expect(ask(end("DATA", "m0", count: 1), context, connection: 0) == nil) }
+        #expect(harness.used("user", limit: "rcpt") == [2])
+        #expect(harness.used("user", limit: "any") == [3])
+        #expect(harness.used("192.0.2.1", limit: "first") == [2])
+        #expect(harness.used("192.0.2.1", limit: "second") == [2])
+        #expect(try ask(rcpt("m3", to: "a@example.org"), "client", connection: 3) == nil)
+        #expect(try ask(rcpt("m3", to: "a@example.org"), "rcpt", connection: 3) != nil)
     }
 
     // MARK: Tiers, modes, exceptions
