@@ -103,6 +103,9 @@ class Filter(unittest.TestCase):
             ({"RCPT": "450 4.2.0 greylisted"}, [(450, "4.2.0 greylisted")]),
             ({"RCPT": "251-one\r\n251 two"}, None),
             ({"DATA": "451 4.3.5 later"}, [(250, "Ok"), (451, "4.3.5 later")]),
+            # What can't be an answer is a fault of the next hop, and above all no yes.
+            ({"DATA": "250 2.0.0 Ok"}, [(250, "Ok"), (451, "4.5.0 Error: protocol error of the next hop")]),
+            ({"MAIL": b"354 go\r\n"}, [(451, "4.5.0 Error: protocol error of the next hop")]),
             ({".": "554 5.6.0 bad content"}, [(250, "Ok"), (554, "5.6.0 bad content")]),
             ({".": "250 2.0.0 Ok: queued as 4F"}, [(250, "Ok"), (250, "2.0.0 Ok: queued as 4F")]),
         ):
@@ -141,6 +144,19 @@ class Filter(unittest.TestCase):
                 self.assertEqual(client.deliver(MESSAGE + b".\r\n")[-1][0], 250)
                 hop.connections[-1].shutdown(socket.SHUT_RDWR)
         self.assertEqual(len(messages), 5)
+
+    def test_next_hop_out_of_step(self):
+        """A reply too many, taken for that to DATA, is no yes to the message, and its connection is not used again."""
+        messages = []
+
+        def serve(lines, connection):
+            replies = {"DATA": b"250 late\r\n354 go\r\n"} if len(hop.connections) == 1 else {}
+            dialogue(replies, messages)(lines, connection)
+
+        with NextHop(serve) as hop, FilterService(hop.port) as weir, Client(weir.filter_port) as client:
+            self.assertEqual(client.deliver(MESSAGE + b".\r\n")[-1][0], 451)
+            self.assertEqual(client.deliver(MESSAGE + b".\r\n")[-1][0], 250)
+            self.assertEqual((len(messages), len(hop.connections)), (1, 2))
 
     def test_connections_are_reused(self):
         with NextHop(dialogue({})) as hop, FilterService(hop.port) as weir:

@@ -240,7 +240,7 @@ final class FilterConnection: ChannelDuplexHandler {
         isConfirmed = true
         unconfirmed.removeAll(keepingCapacity: true)
         switch (delivery, command) {
-        case (.none, .mail): if !reply.isPositive { mailRefusal = reply }
+        case (.none, .mail): if !reply.isPositive { mailRefusal = reply.asFinal }
         case (.none, .recipient): session.answerRecipient(mailRefusal ?? reply.asFinal)
         case (.data(let verdict), .data): dataAnswered(reply, verdict)
         case (.data(let verdict), .recipient), (.data(let verdict), .mail), (.data(let verdict), .reset):
@@ -385,8 +385,9 @@ final class FilterConnection: ChannelDuplexHandler {
 
     private func dataAnswered(_ reply: SMTPReply, _ verdict: Verdict) {
         guard reply.code == 354, addressRefusal == nil else {
-            let answer = addressRefusal ?? reply.asFinal
-            nextHop?.abandon(isInData: reply.code == 354)
+            let answer = addressRefusal ?? reply.asRefusal
+            // A reply that is neither 354 nor a refusal may be that to another command.
+            nextHop?.abandon(isInData: reply.code < 400)
             nextHop = nil
             return finish(answer)
         }
@@ -466,9 +467,12 @@ final class FilterConnection: ChannelDuplexHandler {
 
 extension SMTPReply {
     /// As the answer to a recipient or a message: what is no yes or no is a fault of the next hop, and no bounce.
-    fileprivate var asFinal: SMTPReply {
-        300..<400 ~= code ? SMTPReply(451, "4.5.0 Error: protocol error of the next hop") : self
-    }
+    fileprivate var asFinal: SMTPReply { 300..<400 ~= code ? .protocolError : self }
+
+    /// As the answer to a message that could not be handed on: no yes either.
+    fileprivate var asRefusal: SMTPReply { code < 400 ? .protocolError : self }
+
+    private static let protocolError = SMTPReply(451, "4.5.0 Error: protocol error of the next hop")
 }
 
 extension SMTPServerSession {
