@@ -184,7 +184,7 @@ extension Checker {
         }
         if stripsUndisclosedRecipients, ordinal != nil { outcome = strip(header, text, outcome) }
         switch outcome {
-        case .keep where !header.isVerbatim: edit(header.range, folded(cut(Array(text))), ordinal)
+        case .keep where !header.isVerbatim: edit(header.range, folded(cut(Array(text))), ordinal, isFormal: true)
         case .keep: break
         case .drop: edit(header.range, [], ordinal)
         case .replace(let text): edit(header.range, folded(cut(text)), ordinal)
@@ -229,7 +229,7 @@ extension Checker {
     }
 
     mutating func endOfHeaders(at offset: Int, isText: Bool) {
-        if isText { edit(offset..<offset, [0x0a], nil) }
+        if isText { edit(offset..<offset, [0x0a], nil, isFormal: true) }
     }
 }
 
@@ -356,8 +356,8 @@ extension Checker {
         return lines
     }
 
-    private mutating func edit(_ range: Range<Int>, _ replacement: [UInt8], _ header: Int?) {
-        verdict.edits.append(Edit(range: range, replacement: replacement, header: header))
+    private mutating func edit(_ range: Range<Int>, _ replacement: [UInt8], _ header: Int?, isFormal: Bool = false) {
+        verdict.edits.append(Edit(range: range, replacement: replacement, header: header, isFormal: isFormal))
     }
 
     private mutating func collectGivenUp(_ list: RuleList) {

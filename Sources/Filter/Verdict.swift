@@ -36,6 +36,8 @@ package struct Edit: Equatable, Sendable {
     package var replacement: [UInt8]
     /// The primary header that this is about, counted from 0; nil for other headers and the body.
     package var header: Int?
+    /// No rule asks for it: only the form becomes that of Postfix.
+    package var isFormal = false
 }
 
 /// A rule that matched.

@@ -62,6 +62,38 @@ class Dialogue(unittest.TestCase):
                             self.assertEqual(replies, [(last, b"")])
                 wait_until(lambda: "does not grant the edits" in weir.log(), weir.log)
 
+    def test_a_part_whose_form_is_not_that_of_postfix(self):
+        """What no rule asks for is left where the body can't be changed, and takes no part of the verdict with it."""
+        headers = [("Subject", " hold"), ("X-Gone", " 1"), ("MIME-Version", " 1.0"), ("Content-Type", " multipart/mixed; boundary=b")]
+        body = b"--b\r\nX-Odd : 1\r\n\r\n" + b"text\r\n" * 50_000 + b"--b--\r\n"
+        for checks in ({}, {"mime_header": [], "nested_header": []}):
+            with self.subTest(checks=checks), MilterService("/^Subject: hold/ HOLD\n/^X-Gone:/ IGNORE\n", "/^evil/ REJECT\n", checks=checks) as weir:
+                with weir.mta(actions=ACTIONS & ~0x2) as mta:
+                    mta.mail()
+                    self.assertEqual([command for command, _ in mta.content(headers, body)], ["m", "q", "c"])
+                with weir.mta() as mta:
+                    mta.mail()
+                    self.assertEqual([command for command, _ in mta.content(headers, body) if command != "b"], ["m", "q", "c"])
+
+    def test_rules_that_change_bodies_no_more(self):
+        """A connection keeps what it has negotiated: the body that goes back is the one that came."""
+        headers = [("From", " a@example.org"), ("MIME-Version", " 1.0"), ("Content-Type", " multipart/mixed; boundary=b")]
+        with MilterService("", BODY) as weir, weir.mta() as mta:
+            mta.mail()
+            self.assertEqual(mta.content(HEADERS, b"drop\r\nkeep\r\n"), [("b", b"keep\r\n"), ("c", b"")])
+            (weir.directory / "body.pcre").write_text("/^drop/ REJECT\n")
+            weir.reload()
+            weir.wait_logged("reloaded")
+            for size in (10, 100_000):
+                text_ = b"x" * 70 + b"\r\n"
+                mta.mail()
+                replies = mta.content(headers, text_ * size + b"--b\r\nX-Odd : 1\r\n\r\n" + text_ + b"--b--\r\n")
+                self.assertEqual(replies[-1], ("c", b""))
+                new = b"".join(payload for command, payload in replies if command == "b")
+                self.assertTrue(new == text_ * size + b"--b\r\nX-Odd: 1\r\n\r\n" + text_ + b"--b--\r\n")
+            mta.mail()
+            self.assertEqual(mta.content(HEADERS, b"drop\r\n")[-1][0], "y")
+
     def test_abort_and_quit_at_any_point(self):
         steps = [
             lambda mta: mta.connect(), lambda mta: mta.mail(), lambda mta: mta.send("L", text("Subject") + text(" x")),

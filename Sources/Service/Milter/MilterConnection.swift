@@ -344,9 +344,12 @@ final class MilterConnection: ChannelDuplexHandler {
         endHeaders()
         guard let filter, !filter.isDecided else { return goOn() }
         piece.withUnsafeReadableBytes { filter.update($0) }
-        guard rules.editsBody, session.terms?.actions.contains(.changeBody) ?? false else { return goOn() }
+        guard keepsBody else { return goOn() }
         keep(piece, isEnd: false) { $0.goOn() }
     }
+
+    /// By what was negotiated, which holds for all messages of the connection: the rules may be others by now.
+    private var keepsBody: Bool { session.terms?.actions.contains(.changeBody) ?? false }
 
     /// Keeps content that a rule may change yet.
     private func keep(_ piece: ByteBuffer, isEnd: Bool, _ then: @escaping (MilterConnection) -> Void) {
@@ -446,6 +449,7 @@ final class MilterConnection: ChannelDuplexHandler {
         var verdict = verdict
         verdict.redirect = verdict.redirect ?? message.redirect
         verdict.bcc += message.bcc
+        if !keepsBody { verdict.edits.removeAll { $0.isFormal && $0.header == nil } }
         var edits = MilterEdits(verdict: verdict, bodyStart: message.bodyStart, recipients: message.recipients)
         edits.holdReason = message.holdReason
         edits.prepended = message.prepended
@@ -453,9 +457,11 @@ final class MilterConnection: ChannelDuplexHandler {
         guard edits.canName(headers), edits.actions.isSubset(of: terms.actions) else {
             return fail(edits.canName(headers) ? "the MTA does not grant the edits that it takes" : "there are more headers than can be named")
         }
-        if !edits.bodyEdits.isEmpty, let failure = content?.failure {
-            if case .noRoom(let cause) = failure { return fail(cause) }
-            return fail("the body is too large")
+        if let last = edits.bodyEdits.last {
+            if case .noRoom(let cause) = content?.failure { return fail(cause) }
+            guard let content, content.failure == nil, last.range.upperBound <= content.count else {
+                return fail("the body was not kept whole")
+            }
         }
         edits.write(to: &session.output, headers: headers, hasLeadingSpace: terms.options.contains(.leadingSpace))
         guard !edits.bodyEdits.isEmpty else { return end { $0.writeMilterContinue() } }
