@@ -265,6 +265,20 @@ class BadInput(unittest.TestCase):
                     mta.reply() or mta.send("R") or mta.send("R")
                     raise AssertionError("still open")
 
+    def test_more_headers_than_can_be_changed(self):
+        """Refused whatever on_failure says: a sender could have his message let through unchecked."""
+        refused = ("y", text("550 5.6.0 message has too many headers"))
+        with MilterService(RULES, BODY, on_failure="dunno") as weir:
+            for headers, expected in (
+                    ([("X-Gone", " 1")] * 4_000, ["m"] * 4_000 + ["q", "c"]), ([("X-Gone", " 1")] * 4_001, refused),
+                    ([("A", "")] * 65_600, ["q", "c"]), ([("A", "")] * 65_600 + [("X-Gone", " 1")], refused)):
+                with self.subTest(count=len(headers)), weir.mta() as mta:
+                    mta.mail()
+                    mta.raw(b"".join(MTA.packet("L", text(name) + text(value)) for name, value in [("Subject", " hold"), *headers]))
+                    replies = mta.content([])
+                    self.assertEqual(replies[0] if expected is refused else [command for command, _ in replies], expected)
+                    self.assertEqual(len(replies), 1 if expected is refused else len(expected))
+
     def test_two_thousand_connections(self):
         import resource
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

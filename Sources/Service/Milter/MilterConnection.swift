@@ -454,9 +454,8 @@ final class MilterConnection: ChannelDuplexHandler {
         edits.holdReason = message.holdReason
         edits.prepended = message.prepended
         if settings.canonicalises { canonicalise(&edits, message) }
-        guard edits.canName(headers), edits.actions.isSubset(of: terms.actions) else {
-            return fail(edits.canName(headers) ? "the MTA does not grant the edits that it takes" : "there are more headers than can be named")
-        }
+        guard edits.canName(headers) else { return refuseHeaders() }
+        guard edits.actions.isSubset(of: terms.actions) else { return fail("the MTA does not grant the edits that it takes") }
         if let last = edits.bodyEdits.last {
             if case .noRoom(let cause) = content?.failure { return fail(cause) }
             guard let content, content.failure == nil, last.range.upperBound <= content.count else {
@@ -491,6 +490,12 @@ final class MilterConnection: ChannelDuplexHandler {
         worker.log.complain(.noRoom, "\(origin): \(cause); the message is \(settings.onFailure == .dunno ? "let through as it is" : "deferred")")
         let defers = settings.onFailure == .defer
         end { defers ? $0.writeMilterTemporaryFailure() : $0.writeMilterContinue() }
+    }
+
+    /// More headers than can be changed. That is the sender's doing, who must not choose what `on_failure` says.
+    private func refuseHeaders() {
+        worker.log.notice("\(origin): refused: more headers to change than a milter can")
+        end { $0.writeMilterReply("550 5.6.0 message has too many headers".utf8) }
     }
 
     private func replaceBody(_ edits: [Edit]) {

@@ -88,9 +88,13 @@ package struct MilterEdits {
         return actions
     }
 
-    /// Whether all headers that are to be changed can be named.
+    /// Postfix's cleanup panics at about 10,000 of them, and is not started again at once.
+    private static let mostHeaderEdits = 4_000
+
+    /// Whether the headers that are to be changed are not too many, and all can be named.
     func canName(_ headers: MilterHeaders) -> Bool {
-        headerEdits.allSatisfy { headers.has($0.header!) }
+        let edits = headerEdits
+        return edits.count <= Self.mostHeaderEdits && edits.allSatisfy { headers.has($0.header!) }
     }
 
     /// Writes all but the body and the last word.
