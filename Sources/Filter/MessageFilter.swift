@@ -49,8 +49,10 @@ package final class MessageFilter {
         line.removeAll(keepingCapacity: true)
         line.append(contentsOf: name)
         line.append(UInt8(ascii: ":"))
+        // The last line end is that of the header, however the value has it.
+        let end = value.lastIndex { $0 != 0x0a && $0 != 0x0d }.map { $0 + 1 } ?? 0
         var isContinued = false
-        for byte in value {
+        for byte in value[..<end] {
             if isContinued, !byte.isBlank { line.append(0x09) }
             isContinued = byte == 0x0a
             line.append(byte)
@@ -89,9 +91,19 @@ private struct Checker: ScannerEvents {
     private var isOver = false
     /// Primary headers so far.
     private var headerCount = 0
-    /// Recipient headers taken away, and those that a signature covers.
-    private var stripped: [HeaderName] = []
-    private var signed: [HeaderName] = []
+    /// The names of the recipient headers taken away, and of those that a signature covers.
+    private var stripped: Set<HeaderName> = []
+    private var signed: Set<HeaderName> = []
+    /// Where the first recipient header was taken away, and how many were.
+    private var firstStripped = 0
+    private var strippedCount = 0
+    /// Matches that are kept.
+    private var logged = 0
+    private var unlogged = 0
+    private var copies: Set<[UInt8]> = []
+
+    /// Matches of either kind that are kept of one message.
+    private static let mostMatches = 1_000
 
     init(_ rules: ContentRules, _ matcher: Matcher) {
         self.rules = rules
@@ -109,8 +121,10 @@ private struct Checker: ScannerEvents {
         stripsUndisclosedRecipients = rules.checks.undisclosedRecipients == .strip
         isOver = false
         headerCount = 0
+        (strippedCount, logged, unlogged) = (0, 0, 0)
         if !stripped.isEmpty { stripped = [] }
         if !signed.isEmpty { signed = [] }
+        if !copies.isEmpty { copies = [] }
         matcher.beginMessage()
     }
 
@@ -123,8 +137,9 @@ private struct Checker: ScannerEvents {
                 verdict.disposition = .refuse(Refusal(code: 550, text: Array(text.utf8)))
             }
         }
-        for name in stripped where signed.contains(name) {
-            verdict.notes.append(.brokenSignature(header: "\(name)"))
+        if strippedCount > 0 { verdict.notes.append(.undisclosedRecipients(offset: firstStripped, more: strippedCount - 1)) }
+        for name in stripped.intersection(signed).map({ "\($0)" }).sorted() {
+            verdict.notes.append(.brokenSignature(header: name))
         }
         return verdict
     }
@@ -166,7 +181,7 @@ extension Checker {
                 // Whoever sent it, it was not us.
                 edit(header.range, [], ordinal)
                 return
-            case .dkimSignature: signed += signedRecipientHeaders(text)
+            case .dkimSignature: signed.formUnion(signedRecipientHeaders(text))
             case .contentType, .otherMIME, .to, .cc, .resentTo, .resentCc, .other: break
             }
         }
@@ -223,8 +238,9 @@ extension Checker {
                     && isUndisclosedRecipients(text)
             }
         guard isUndisclosed else { return outcome }
-        verdict.notes.append(.undisclosedRecipients(offset: header.range.lowerBound))
-        stripped.append(header.name)
+        if strippedCount == 0 { firstStripped = header.range.lowerBound }
+        strippedCount += 1
+        stripped.insert(header.name)
         return .drop
     }
 
@@ -288,7 +304,7 @@ extension Checker {
         var record = RuleMatch(
             subject: subject, offset: range.lowerBound, location: list.location(of: match.rule),
             action: match.text, content: Array(content.prefix(200)))
-        defer { verdict.matches.append(record) }
+        defer { keep(record) }
         guard !match.text.isEmpty else {
             // The message waits until the table is mended.
             record.fault = "no action: message not accepted, try again later"
@@ -323,7 +339,7 @@ extension Checker {
             verdict.isHeld = true
         case .filter(let target):
             if verdict.redirect == nil { verdict.filter = target }
-        case .bcc(let address): verdict.bcc.append(address)
+        case .bcc(let address): if copies.insert(address).inserted { verdict.bcc.append(address) }
         case .warn, .info: break
         case .dunno: record.isLogged = false
         case .prepend(let text) where subject == .header && isVerdict(text),
@@ -339,6 +355,16 @@ extension Checker {
             return .drop
         }
         return .keep
+    }
+
+    /// A message may have any number of lines that match.
+    private mutating func keep(_ match: RuleMatch) {
+        if match.isLogged { logged += 1 } else { unlogged += 1 }
+        if (match.isLogged ? logged : unlogged) <= Self.mostMatches || isOver {
+            verdict.matches.append(match)
+        } else if match.isLogged {
+            verdict.moreMatches += 1
+        }
     }
 
     private func isVerdict(_ header: [UInt8]) -> Bool {

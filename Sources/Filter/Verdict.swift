@@ -20,8 +20,10 @@ package struct Verdict: Sendable {
     package var redirect: [UInt8]?
     /// More recipients.
     package var bcc: [[UInt8]] = []
-    /// What matched, in the order of the message.
+    /// What matched, in the order of the message; of a flood the first, and the one that ended the checks.
     package var matches: [RuleMatch] = []
+    /// Matches to be logged that `matches` leaves out.
+    package var moreMatches = 0
     /// What the operator should know besides.
     package var notes: [Note] = []
 
@@ -69,8 +71,8 @@ package struct RuleMatch: Sendable {
 package enum Note: Equatable, Sendable {
     /// A rule was given up, and counted as no match.
     case givenUp(RuleLocation, reason: String)
-    /// An undisclosed-recipients header at this offset was taken away.
-    case undisclosedRecipients(offset: Int)
+    /// An undisclosed-recipients header at this offset was taken away, and so many behind it.
+    case undisclosedRecipients(offset: Int, more: Int = 0)
     /// A DKIM signature covers the header that was taken away, and will not verify.
     case brokenSignature(header: String)
     /// MIME parts within each other beyond the limit.
@@ -129,8 +131,8 @@ extension Note: CustomStringConvertible {
     package var description: String {
         switch self {
         case .givenUp(let location, let reason): "\(location): no match, \(reason)"
-        case .undisclosedRecipients(let offset):
-            "undisclosed-recipients header at offset \(offset) stripped"
+        case .undisclosedRecipients(let offset, let more):
+            "undisclosed-recipients header at offset \(offset) stripped" + (more > 0 ? ", and \(more) more" : "")
         case .brokenSignature(let header):
             "the DKIM-Signature covers the stripped \(header) header and will not verify"
         case .nestingExceeded: "MIME nesting exceeds safety limit"

@@ -134,6 +134,7 @@ private final class TextCheckReport: CheckReport {
             output.write(line: "    " + printable(match.content))
             if let fault = match.fault { output.write(line: "    warning: " + fault) }
         }
+        if verdict.moreMatches > 0 { output.write(line: "  and \(verdict.moreMatches) more matches") }
         for note in verdict.notes { output.write(line: "  note: \(note)") }
         for line in MessageDifference(message.content, verdict.edits).lines {
             switch line {

@@ -109,6 +109,30 @@ private func result(_ message: String, _ rules: ContentRules) -> String {
         #expect(judge(message, try rules(keep: true)).edits.isEmpty)
     }
 
+    @Test func floodsOfMatchesAreCounted() throws {
+        let rules = try rules(header: "/^A:/ WARN\n/^B:/ IGNORE\n/^C:/ REJECT", keep: true)
+        let (flood, ignored) = (String(repeating: "A: x\r\n", count: 3_000), String(repeating: "B: x\r\n", count: 3_000))
+        let verdict = judge(ignored + flood + "C: x\r\n\r\n", rules)
+        #expect(verdict.matches.count { $0.isLogged } == 1_001 && verdict.moreMatches == 2_000)
+        #expect(verdict.matches.count { !$0.isLogged } == 1_000)
+        #expect(verdict.matches.last?.action == Array("REJECT".utf8))
+        #expect(judge("A: x\r\n\r\n", rules).moreMatches == 0)
+    }
+
+    @Test func floodsOfStrippedHeadersAreOneNote() throws {
+        let message = "DKIM-Signature: v=1; h=To; b=x\r\n" + String(repeating: "To: undisclosed-recipients:;\r\n", count: 5_000)
+        let verdict = judge(message + "\r\n", try rules())
+        #expect(verdict.notes == [.undisclosedRecipients(offset: 32, more: 4_999), .brokenSignature(header: "to")])
+        #expect(verdict.edits.count == 5_000)
+        #expect(verdict.notes.first?.description == "undisclosed-recipients header at offset 32 stripped, and 4999 more")
+    }
+
+    @Test func aRecipientIsAddedOnce() throws {
+        let rules = try rules(body: "/^a/ BCC a@example.org\n/^b/ BCC b@example.org")
+        let verdict = judge("\r\na\r\nb\r\na\r\na\r\nb\r\n", rules)
+        #expect(verdict.bcc == [Array("a@example.org".utf8), Array("b@example.org".utf8)])
+    }
+
     @Test func aFilterServesOneMessageAfterTheOther() throws {
         let rules = try rules(header: "/^Subject: bad/ REJECT")
         let filter = MessageFilter(rules, matcher: Matcher())
@@ -126,6 +150,18 @@ private func result(_ message: String, _ rules: ContentRules) -> String {
             Array(" a\nb".utf8).withUnsafeBytes { filter.addHeader(name: name, value: $0) }
         }
         #expect(filter.finish().disposition == .refuse(Refusal(code: 550, text: Array("5.7.1 yes".utf8))))
+    }
+
+    @Test(arguments: [" a\n", " a\n\n", " a\r\n", "\n", ""])
+    func aValueThatEndsInALineEndEndsNoHeaders(_ value: String) throws {
+        let rules = try rules(header: "/^Subject: bad/ REJECT")
+        let filter = MessageFilter(rules, matcher: Matcher())
+        for (name, value) in [("X-A", value), ("Subject", " bad")] {
+            Array(name.utf8).withUnsafeBytes { name in
+                Array(value.utf8).withUnsafeBytes { filter.addHeader(name: name, value: $0) }
+            }
+        }
+        #expect(filter.finish().disposition != .accept)
     }
 
     @Test func budgetIsPerMessageAndNamed() throws {

@@ -66,6 +66,7 @@ final class MessageChecks {
                 log.info(line)
             }
         }
+        if verdict.moreMatches > 0 { log.info("\(origin): and \(verdict.moreMatches) more matches") }
         for note in verdict.notes { log.info("\(origin): \(note)") }
     }
 }

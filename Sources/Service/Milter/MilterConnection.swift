@@ -258,7 +258,7 @@ final class MilterConnection: ChannelDuplexHandler {
         case .hold(let reason): message?.holdReason = message?.holdReason ?? reason
         case .prepend(let name, let value): message?.prepended.append((name, value))
         case .redirect(let address): message?.redirect = address
-        case .bcc(let address): message?.bcc.append(address)
+        case .bcc(let address): if message?.bcc.contains(address) == false { message?.bcc.append(address) }
         case .pass, .refuse, nil: break
         }
     }
@@ -448,7 +448,7 @@ final class MilterConnection: ChannelDuplexHandler {
         if message.isDiscarded { return end { $0.writeMilterDiscard() } }
         var verdict = verdict
         verdict.redirect = verdict.redirect ?? message.redirect
-        verdict.bcc += message.bcc
+        verdict.bcc += message.bcc.filter { !verdict.bcc.contains($0) }
         if !keepsBody { verdict.edits.removeAll { $0.isFormal && $0.header == nil } }
         var edits = MilterEdits(verdict: verdict, bodyStart: message.bodyStart, recipients: message.recipients)
         edits.holdReason = message.holdReason
