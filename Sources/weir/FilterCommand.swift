@@ -44,7 +44,7 @@ struct FilterCommand: ParsableCommand {
         filter.begin(rules)
         filter.update(message)
         let verdict = filter.finish()
-        report(verdict.matches, to: logDestination)
+        report(verdict, to: logDestination)
         switch verdict.disposition {
         case .discard: return
         case .refuse(let refusal):
@@ -63,11 +63,12 @@ struct FilterCommand: ParsableCommand {
     }
 
     /// Logs what rules did. Standard error belongs to pipe(8), which shows it to the sender in a bounce.
-    private func report(_ matches: [RuleMatch], to destination: Configuration.Log.Destination) {
+    private func report(_ verdict: Verdict, to destination: Configuration.Log.Destination) {
         let log = EventLog(destination: destination == .standardError && isatty(STDERR_FILENO) == 0 ? .syslog : destination)
-        for match in matches where match.isLogged {
+        for match in verdict.matches where match.isLogged {
             log.notice("filter: \(match.subject.rawValue) \(match.location): \(printable(match.action))")
         }
+        if verdict.moreMatches > 0 { log.notice("filter: and \(verdict.moreMatches) more matches") }
         log.flush()
     }
 
@@ -95,7 +96,7 @@ struct FilterCommand: ParsableCommand {
         process.standardInput = pipe
         do {
             try process.run()
-            let ending = message.contains(0x0d) ? Verdict.LineEnd.crlf : .lf
+            let ending = lineEnd(of: message)
             try pipe.fileHandleForWriting.write(contentsOf: Data(verdict.apply(to: message, lineEnd: ending)))
             try pipe.fileHandleForWriting.close()
         } catch {
@@ -111,6 +112,12 @@ struct FilterCommand: ParsableCommand {
         case EX_DATAERR, EX_NOUSER, EX_NOHOST, EX_UNAVAILABLE: throw ExitCode(process.terminationStatus)
         default: throw trouble("\(path) ended with \(process.terminationStatus)")
         }
+    }
+
+    /// That of the first line: a CR elsewhere is text.
+    private func lineEnd(of message: [UInt8]) -> Verdict.LineEnd {
+        guard let first = message.firstIndex(of: 0x0a), first > 0 else { return .lf }
+        return message[first - 1] == 0x0d ? .crlf : .lf
     }
 
     private func address(_ bytes: [UInt8]) throws -> String {

@@ -157,6 +157,9 @@ class Pipe(unittest.TestCase):
         to = ("--to", str(command))
         self.assertEqual(self.filter(weir, "Subject: old\nX: y\n\nbody\n", *to).returncode, 0)
         self.assertEqual(taken.read_text(), "-f a@example.org -- b@example.com\nSubject: new\nX: y\n\nbody\n")
+        # A CR within is no line end.
+        self.assertEqual(self.filter(weir, "X: y\nSubject: old\n\na\rb\n", *to).returncode, 0)
+        self.assertEqual(taken.read_bytes().split(b"\n", 1)[1], b"X: y\nSubject: new\n\na\rb\n")
         self.assertEqual(self.filter(weir, "Subject: other\n\n", *to).returncode, 0)
         self.assertEqual(taken.read_text().split("\n")[0], "-f a@example.org -- r@example.com")
         taken.unlink()
