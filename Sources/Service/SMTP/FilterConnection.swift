@@ -36,6 +36,8 @@ final class FilterConnection: ChannelDuplexHandler {
 
     private var nextHop: NextHopConnection?
     private var delivery = Delivery.none
+    /// The number of the message: what was begun for another is not for this one.
+    private var message: UInt64 = 0
     /// What was asked on a connection that was used before and has not answered once: it may have been closed already.
     private var unconfirmed: [(command: SMTPClientSession.Command, line: ByteBuffer)] = []
     private var isConfirmed = false
@@ -228,6 +230,7 @@ final class FilterConnection: ChannelDuplexHandler {
     private func endTransaction() {
         nextHop = nil
         delivery = .none
+        message += 1
         failure = nil
         addressRefusal = nil
         contentSince = nil
@@ -430,10 +433,9 @@ final class FilterConnection: ChannelDuplexHandler {
             switch piece {
             case .new(let text): writer.write(new: text, to: &output)
             case .original(let range):
-                let (rest, written, hop) = (writer, output, nextHop)
+                let (rest, written, message) = (writer, output, message)
                 content.read(range).assumeIsolated().whenComplete { [self] result in
-                    // With another next hop, it is another message's turn.
-                    guard case .content = delivery, nextHop === hop else { return }
+                    guard case .content = delivery, message == self.message else { return }
                     switch result {
                     case .failure(let error): spoolFailed(error)
                     case .success(let bytes): sendRead(bytes, rest, written)
@@ -451,9 +453,9 @@ final class FilterConnection: ChannelDuplexHandler {
         output.reserveCapacity(minimumWritableBytes: bytes.readableBytes + 64)
         bytes.withUnsafeReadableBytes { writer.write($0, to: &output) }
         guard let writing = nextHop?.write(output, isLast: false) else { return }
-        let rest = writer
+        let (rest, message) = (writer, message)
         writing.assumeIsolated().whenSuccess { [self] in
-            guard case .content = delivery, nextHop != nil else { return }
+            guard case .content = delivery, message == self.message, nextHop != nil else { return }
             sendSpooled(rest, ByteBuffer())
         }
     }
