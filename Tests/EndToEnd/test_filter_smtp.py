@@ -145,6 +145,49 @@ class Filter(unittest.TestCase):
                 hop.connections[-1].shutdown(socket.SHUT_RDWR)
         self.assertEqual(len(messages), 5)
 
+    def test_next_hop_says_that_it_closes(self):
+        """421 to the first command on a connection that had nothing to do is no answer to that command."""
+        messages = []
+
+        def serve(lines, connection):
+            mails = 0
+
+            def watched():
+                nonlocal mails
+                for line in lines:
+                    mails += line.startswith(b"MAIL")
+                    if mails == 2:
+                        connection.sendall(b"421 4.4.2 timeout exceeded\r\n")
+                        return
+                    yield line
+
+            dialogue({}, messages)(watched(), connection)
+
+        with NextHop(serve) as hop, FilterService(hop.port) as weir, Client(weir.filter_port) as client:
+            for _ in range(3):
+                self.assertEqual(client.deliver(MESSAGE + b".\r\n")[-1][0], 250)
+        self.assertEqual(len(messages), 3)
+
+    def test_next_hop_on_a_unix_socket(self):
+        """Taken, and when it is down, which connect(2) says at once, answered 421."""
+        messages = []
+        directory = pathlib.Path(tempfile.mkdtemp(prefix="weir-test-"))
+        self.addCleanup(shutil.rmtree, directory)
+        hop = NextHop(dialogue({}, messages))
+        hop.listener.close()
+        hop.listener = socket.socket(socket.AF_UNIX)
+        hop.listener.bind(str(directory / "hop"))
+        hop.listener.listen()
+        with hop, FilterService(1, listener={"next_hop": f"unix:{directory}/hop"}) as weir:
+            with Client(weir.filter_port) as client, Client(weir.filter_port) as other:
+                self.assertEqual(client.deliver(MESSAGE + b".\r\n")[-1][0], 250)
+                (directory / "hop").unlink()
+                for connection in hop.connections:
+                    connection.shutdown(socket.SHUT_RDWR)
+                other.command("MAIL FROM:<>", 250)
+                other.command("RCPT TO:<b@example.com>", 421)
+        self.assertEqual(len(messages), 1)
+
     def test_next_hop_out_of_step(self):
         """A reply too many, taken for that to DATA, is no yes to the message, and its connection is not used again."""
         messages = []

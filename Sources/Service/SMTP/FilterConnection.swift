@@ -240,6 +240,11 @@ final class FilterConnection: ChannelDuplexHandler {
 
     func nextHop(_ connection: NextHopConnection, answers command: SMTPClientSession.Command, with reply: SMTPReply) {
         guard connection === nextHop else { return }
+        if reply.code == 421, isUnconfirmed(connection) {
+            // It said so before it closes, where others just close.
+            connection.abandon(isInData: true)
+            return askAgain()
+        }
         isConfirmed = true
         unconfirmed.removeAll(keepingCapacity: true)
         switch (delivery, command) {
@@ -262,13 +267,7 @@ final class FilterConnection: ChannelDuplexHandler {
     func nextHopClosed(_ connection: NextHopConnection, _ failure: SMTPFailure) {
         guard connection === nextHop else { return }
         nextHop = nil
-        if connection.isReused, !isConfirmed, case .none = delivery {
-            // It was closed while it had nothing to do, which is no fault of this transaction.
-            let fresh = worker.pool.acquire(for: self, fresh: true)
-            nextHop = fresh
-            for (command, line) in unconfirmed { fresh.send(command, line) }
-            return fresh.flush()
-        }
+        if isUnconfirmed(connection) { return askAgain() }
         worker.checks.counters.countNextHopFailure()
         worker.log.complain(.nextHop("\(worker.settings.nextHop)"), "the next hop \(worker.settings.nextHop): \(failure.cause)")
         if session.isReceivingContent || content.isWriting {
@@ -281,6 +280,19 @@ final class FilterConnection: ChannelDuplexHandler {
             finish(failure.reply(451))
             pump()
         }
+    }
+
+    /// It was closed while it had nothing to do, perhaps, which is no fault of this transaction.
+    private func isUnconfirmed(_ connection: NextHopConnection) -> Bool {
+        connection.isReused && !isConfirmed && isEnvelope
+    }
+
+    /// Asks on a connection that is new.
+    private func askAgain() {
+        let fresh = worker.pool.acquire(for: self, fresh: true)
+        nextHop = fresh
+        for (command, line) in unconfirmed { fresh.send(command, line) }
+        fresh.flush()
     }
 
     // MARK: The content

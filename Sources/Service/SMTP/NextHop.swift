@@ -68,9 +68,7 @@ final class NextHopPool {
             connection.isReused = true
             return connection
         }
-        let connection = connect()
-        connection.owner = owner
-        return connection
+        return connect(for: owner)
     }
 
     /// Tells what the next hop can do; asks it where that is not known.
@@ -80,11 +78,12 @@ final class NextHopPool {
             return body(.success(capabilities.value))
         }
         asking.append(body)
-        if asking.count == 1 { _ = connect() }
+        if asking.count == 1 { _ = connect(for: nil) }
     }
 
-    private func connect() -> NextHopConnection {
+    private func connect(for owner: FilterConnection?) -> NextHopConnection {
         let connection = NextHopConnection(pool: self)
+        connection.owner = owner
         open[ObjectIdentifier(connection)] = connection
         connection.connect()
         return connection
@@ -199,7 +198,8 @@ final class NextHopConnection: ChannelInboundHandler {
         case .unix(let path, _, _): bootstrap.connect(unixDomainSocketPath: path)
         }
         connecting.assumeIsolated().whenFailure { [self] error in
-            end(.unreachable("can't connect: \(error)"))
+            // A UNIX socket refuses within the call, while whoever wants the connection does not have it yet.
+            pool.eventLoop.assumeIsolated().execute { self.end(.unreachable("can't connect: \(error)")) }
         }
         waitingSince = .now()
     }
