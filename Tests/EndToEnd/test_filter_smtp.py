@@ -246,6 +246,9 @@ class Filter(unittest.TestCase):
         self.assertEqual(messages[0][0][:2], ["MAIL FROM:<a@example.org>", "RCPT TO:<r@example.com>"])
         _, messages = self.verdict("/^Subject: test/ BCC c@example.com")
         self.assertEqual(messages[0][0][1:3], ["RCPT TO:<b@example.com>", "RCPT TO:<c@example.com>"])
+        # Once, and with no bounce that would tell the sender of it.
+        _, messages = self.verdict("/^(Subject|To):/ BCC c@example.com", replies={"EHLO": "250-hop.example.org\r\n250 DSN"})
+        self.assertEqual(messages[0][0][1:], ["RCPT TO:<b@example.com>", "RCPT TO:<c@example.com> NOTIFY=NEVER", "DATA"])
 
     def test_edits(self):
         _, messages = self.verdict("/^Subject: (.*)/ PREPEND X-Old: $1\n/^To:/ STRIP\n", "/^bo(dy)/ REPLACE $1")

@@ -122,6 +122,27 @@ class Dialogue(unittest.TestCase):
             self.assertEqual(mta.content([("X-To", " x")]), [
                 ("-", text("<b@example.com>")), ("-", text("<c@example.com>")), ("+", text("<other@example.com>")), ("c", b"")])
 
+    def test_parameters_of_recipients(self):
+        """A copy is not told of to the sender, and a recipient in its canonical form keeps what was asked for it."""
+        copy = {"name": "sender", "key": ["sender"], "count": "messages", "rates": ["1/1h"], "over": "BCC copy@example.com"}
+        with MilterService("/^X-Copy:/ BCC copy@example.com\n", limits=[copy], canonicalise="envelope") as weir:
+            for actions in (ACTIONS, ACTIONS & ~0x80):
+                with self.subTest(actions=actions), weir.mta(actions=actions) as mta:
+                    mta.connect()
+                    def added(recipient, parameters):
+                        return ("2", text(recipient) + text(parameters)) if actions & 0x80 else ("+", text(recipient))
+                    for _ in range(2):
+                        mta.send("D", b"M" + text("i") + text("4ABC"))
+                        mta.send("M", text("<a@example.org>"))
+                        for parameters in (b"", text("NOTIFY=NEVER") + text("ORCPT=rfc822;b")):
+                            mta.send("R", text(f"<b{len(parameters)}@EXAMPLE.com>") + parameters)
+                            self.assertEqual(mta.reply(), ("c", b""))
+                        replies = mta.content([("X-Copy", " 1"), ("X-Copy", " 2")])
+                        self.assertEqual(replies, [
+                            ("-", text("<b0@EXAMPLE.com>")), ("+", text("<b0@example.com>")),
+                            ("-", text("<b28@EXAMPLE.com>")), added("<b28@example.com>", "NOTIFY=NEVER ORCPT=rfc822;b"),
+                            added("<copy@example.com>", "NOTIFY=NEVER"), ("c", b"")])
+
     def test_an_empty_body_takes_the_place_of_the_old(self):
         with MilterService("", BODY) as weir, weir.mta() as mta:
             mta.connect()
@@ -181,7 +202,7 @@ class Dialogue(unittest.TestCase):
     def test_actions_of_limits(self):
         for action, expected in (
                 ("HOLD too much", [("q", text("too much")), ("c", b"")]), ("DISCARD", [("d", b"")]),
-                ("PREPEND X-Spam: yes", [insert(0, "X-Spam", " yes"), ("c", b"")]), ("BCC copy@example.com", [("+", text("<copy@example.com>")), ("c", b"")]),
+                ("PREPEND X-Spam: yes", [insert(0, "X-Spam", " yes"), ("c", b"")]), ("BCC copy@example.com", [("2", text("<copy@example.com>") + text("NOTIFY=NEVER")), ("c", b"")]),
                 ("WARN much", [("c", b"")])):
             limit = {"name": "sender", "key": ["sender"], "count": "messages", "rates": ["1/1h"], "over": action, "too_large": action}
             with self.subTest(action=action), MilterService(limits=[limit]) as weir, weir.mta() as mta:

@@ -20,7 +20,8 @@ import Testing
             }
         }
         filter.endHeaders()
-        let edits = MilterEdits(verdict: filter.finish(), bodyStart: filter.count, recipients: [])
+        let edits = MilterEdits(
+            verdict: filter.finish(), bodyStart: filter.count, recipients: [], parameters: [], takesParameters: false)
         var output = ByteBuffer()
         edits.write(to: &output, headers: headers, hasLeadingSpace: true)
         var found: [UInt32] = []

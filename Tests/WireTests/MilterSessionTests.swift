@@ -62,8 +62,10 @@ import Wire
         buffer.writeMilterChange(header: "Subject".utf8, 2, to: " x\n\ty".utf8)
         buffer.writeMilterInsert(header: "X".utf8, at: 0, value: "".utf8)
         buffer.writeMilterQuarantine("a\0b".utf8)
+        buffer.writeMilterAdd(recipient: "<a@example.org>".utf8, parameters: "NOTIFY=NEVER ORCPT=rfc822;b".utf8)
         let expected =
             packet("y 550 5.7.1 100%%  sure\\0") + packet("m N:2,Subject\\0 x\\x0a\\x09y\\0") + packet("i N:0,X\\0\\0") + packet("q ab\\0")
+            + packet("2 <a@example.org>\\0NOTIFY=NEVER ORCPT=rfc822;b\\0")
         #expect(Array(buffer.readableBytesView) == expected)
     }
 
@@ -82,7 +84,7 @@ import Wire
         case .connect(let client): "connect \(text(client.name)) [\(text(client.address))]:\(client.port)"
         case .helo(let name): "helo \(text(name))"
         case .mail(let sender, let parameters): (["mail \(text(sender))"] + parameters.map(text)).joined(separator: " ")
-        case .recipient(let address): "recipient \(text(address))"
+        case .recipient(let address, let parameters): (["recipient \(text(address))"] + parameters.map(text)).joined(separator: " ")
         case .header(let name, let value): "header \(text(name.readableBytesView)):\(text(value.readableBytesView))"
         case .body(let piece): "body \(text(piece.readableBytesView))"
         case .endOfMessage: "end"

@@ -27,6 +27,8 @@ final class MilterConnection: ChannelDuplexHandler {
         var declaredSize: [UInt8] = []
         /// With their brackets; those that were not refused.
         var recipients: [[UInt8]] = []
+        /// Of RCPT, divided by blanks, for each of `recipients`.
+        var parameters: [[UInt8]] = []
         var recipientBytes = 0
         var question: MilterQuestion
         /// What the ledger calls it, once it was charged.
@@ -182,7 +184,7 @@ final class MilterConnection: ChannelDuplexHandler {
             abandon()
             begin(sender, parameters)
             goOn()
-        case .recipient(let address): try take(recipient: address)
+        case .recipient(let address, let parameters): try take(recipient: address, parameters)
         case .header(let name, let value):
             name.withUnsafeReadableBytes { name in value.withUnsafeReadableBytes { value in take(header: name, value) } }
             goOn()
@@ -225,9 +227,11 @@ final class MilterConnection: ChannelDuplexHandler {
         client.port == 0 && (client.address.isEmpty || client.address.elementsEqual("127.0.0.1".utf8) || client.address.elementsEqual("::1".utf8))
     }
 
-    private func take(recipient: [UInt8]) throws(MilterFault) {
+    private func take(recipient: [UInt8], _ parameters: [[UInt8]]) throws(MilterFault) {
+        let parameters = Array(parameters.joined(separator: [UInt8(ascii: " ")]))
         message!.recipients.append(recipient)
-        message!.recipientBytes += recipient.count + MemoryLayout<[UInt8]>.stride
+        message!.parameters.append(parameters)
+        message!.recipientBytes += recipient.count + parameters.count + 2 * MemoryLayout<[UInt8]>.stride
         guard message!.recipientBytes <= Self.mostRecipientBytes else { throw .tooMuch }
         guard settings.asksLimits else { return goOn() }
         var question = message!.question
@@ -244,6 +248,7 @@ final class MilterConnection: ChannelDuplexHandler {
             case .refuse(let refusal) where isLocal: message?.localRefusal = message?.localRefusal ?? refusal
             case .refuse(let refusal):
                 message?.recipients.removeLast()
+                message?.parameters.removeLast()
                 return session.needsReply ? session.output.writeMilterReply(refusal.reply) : ()
             default: keep(action)
             }
@@ -450,7 +455,9 @@ final class MilterConnection: ChannelDuplexHandler {
         verdict.redirect = verdict.redirect ?? message.redirect
         verdict.bcc += message.bcc.filter { !verdict.bcc.contains($0) }
         if !keepsBody { verdict.edits.removeAll { $0.isFormal && $0.header == nil } }
-        var edits = MilterEdits(verdict: verdict, bodyStart: message.bodyStart, recipients: message.recipients)
+        var edits = MilterEdits(
+            verdict: verdict, bodyStart: message.bodyStart, recipients: message.recipients, parameters: message.parameters,
+            takesParameters: terms.actions.contains(.addRecipientsWithParameters))
         edits.holdReason = message.holdReason
         edits.prepended = message.prepended
         if settings.canonicalises { canonicalise(&edits, message) }

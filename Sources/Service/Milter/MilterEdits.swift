@@ -55,6 +55,10 @@ package struct MilterEdits {
     let bodyEdits: [Edit]
     /// With brackets, as the MTA named them.
     private let recipients: [[UInt8]]
+    /// Of RCPT, divided by blanks, for each of `recipients`.
+    private let parameters: [[UInt8]]
+    /// Whether the MTA takes such for a recipient that is added.
+    private let takesParameters: Bool
     /// nil where they stay; else the new one for each of `recipients`.
     var canonicalRecipients: [[UInt8]]?
     var canonicalSender: [UInt8]?
@@ -63,9 +67,13 @@ package struct MilterEdits {
     var prepended: [(name: [UInt8], value: [UInt8])] = []
 
     /// - Parameter bodyStart: where the body begins in what the verdict's ranges count.
-    package init(verdict: Verdict, bodyStart: Int, recipients: [[UInt8]]) {
+    package init(
+        verdict: Verdict, bodyStart: Int, recipients: [[UInt8]], parameters: [[UInt8]], takesParameters: Bool
+    ) {
         self.verdict = verdict
         self.recipients = recipients
+        self.parameters = parameters
+        self.takesParameters = takesParameters
         headerEdits = verdict.edits.filter { $0.header != nil }
         bodyEdits = verdict.edits.compactMap { edit in
             guard edit.header == nil, edit.range.lowerBound >= bodyStart else { return nil }
@@ -113,16 +121,25 @@ package struct MilterEdits {
             for recipient in recipients { Self.delete(recipient, from: &output) }
             output.writeMilterAdd(recipient: Self.bracketed(redirect))
         } else {
-            for (old, new) in zip(recipients, canonicalRecipients ?? recipients) where old != new {
+            for (index, (old, new)) in zip(recipients, canonicalRecipients ?? recipients).enumerated() where old != new {
                 Self.delete(old, from: &output)
-                output.writeMilterAdd(recipient: new)
+                add(new, parameters[index], to: &output)
             }
-            for address in verdict.bcc { output.writeMilterAdd(recipient: Self.bracketed(address)) }
+            // As Postfix has it: no bounce tells the sender of it.
+            for address in verdict.bcc { add(Self.bracketed(address), Array("NOTIFY=NEVER".utf8), to: &output) }
         }
         if let holdReason {
             output.writeMilterQuarantine(holdReason)
         } else if verdict.isHeld {
             output.writeMilterQuarantine("header or body check".utf8)
+        }
+    }
+
+    private func add(_ recipient: [UInt8], _ parameters: [UInt8], to output: inout ByteBuffer) {
+        if takesParameters, !parameters.isEmpty {
+            output.writeMilterAdd(recipient: recipient, parameters: parameters)
+        } else {
+            output.writeMilterAdd(recipient: recipient)
         }
     }
 

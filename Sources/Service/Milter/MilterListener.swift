@@ -216,6 +216,7 @@ extension MilterTerms {
         if hasRules || strips { actions.formUnion([.changeHeaders, .addHeaders, .addRecipients, .deleteRecipients, .quarantine]) }
         if settings.asksLimits { actions.formUnion([.addHeaders, .addRecipients, .deleteRecipients, .quarantine]) }
         if settings.canonicalises { actions.formUnion([.changeSender, .addRecipients, .deleteRecipients]) }
+        if actions.contains(.addRecipients) { actions.insert(.addRecipientsWithParameters) }
         if rules.editsBody { actions.insert(.changeBody) }
         var options: MilterOptions = [
             .noData, .noUnknown, .noEndOfHeaders, .noReplyToConnect, .noReplyToHelo, .noReplyToMail, .noReplyToHeader, .noReplyToBody,

@@ -367,15 +367,17 @@ final class FilterConnection: ChannelDuplexHandler {
             nextHop.send(.reset, "RSET\r\n")
             for line in session.xforward { nextHop.send(.xforward, line) }
             nextHop.send(.mail, session.mail)
-            add(redirect, to: nextHop)
+            add(redirect, ">\r\n", to: nextHop)
         } else {
-            for address in verdict.bcc { add(address, to: nextHop) }
+            // As Postfix has it: no bounce tells the sender of it.
+            let end: StaticString = nextHop.capabilities.extensions.contains(.dsn) ? "> NOTIFY=NEVER\r\n" : ">\r\n"
+            for address in verdict.bcc { add(address, end, to: nextHop) }
         }
         nextHop.send(.data, "DATA\r\n")
     }
 
-    /// Asks for a recipient that a rule names.
-    private func add(_ address: [UInt8], to nextHop: NextHopConnection) {
+    /// Asks for a recipient that a rule names; `end` is what follows the address.
+    private func add(_ address: [UInt8], _ end: StaticString, to nextHop: NextHopConnection) {
         guard !address.contains(where: { $0 <= 0x20 || $0 == 0x7f || $0 == UInt8(ascii: "<") || $0 == UInt8(ascii: ">") }) else {
             worker.log.warning("filter: a rule names a recipient that is no address: \(String(decoding: address, as: UTF8.self))")
             addressRefusal = SMTPReply(451, "4.3.0 Error: content check names no address, try again later")
@@ -384,7 +386,7 @@ final class FilterConnection: ChannelDuplexHandler {
         var line = ByteBuffer()
         line.writeStaticString("RCPT TO:<")
         line.writeBytes(address)
-        line.writeStaticString(">\r\n")
+        line.writeStaticString(end)
         nextHop.send(.recipient, line)
     }
 

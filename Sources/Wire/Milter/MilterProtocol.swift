@@ -14,6 +14,7 @@ package struct MilterActions: OptionSet, Equatable, Sendable {
     package static let changeHeaders = Self(rawValue: 0x10)
     package static let quarantine = Self(rawValue: 0x20)
     package static let changeSender = Self(rawValue: 0x40)
+    package static let addRecipientsWithParameters = Self(rawValue: 0x80)
     /// Not an edit: the milter says which macros it wants.
     package static let setMacros = Self(rawValue: 0x100)
 }
@@ -178,6 +179,14 @@ extension ByteBuffer {
     /// - Parameter recipient: with brackets.
     package mutating func writeMilterAdd(recipient: some Collection<UInt8>) {
         writeMilterPacket("+") { $0.writeMilterText(recipient) }
+    }
+
+    /// - Parameter parameters: of RCPT, divided by blanks.
+    package mutating func writeMilterAdd(recipient: some Collection<UInt8>, parameters: some Collection<UInt8>) {
+        writeMilterPacket("2") { packet in
+            packet.writeMilterText(recipient)
+            packet.writeMilterText(parameters)
+        }
     }
 
     /// - Parameter sender: with brackets.

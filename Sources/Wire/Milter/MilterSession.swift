@@ -18,8 +18,8 @@ package struct MilterSession {
         case helo([UInt8])
         /// The sender with its brackets, then the parameters of MAIL.
         case mail([UInt8], parameters: [[UInt8]])
-        /// The recipient with its brackets.
-        case recipient([UInt8])
+        /// The recipient with its brackets, then the parameters of RCPT.
+        case recipient([UInt8], parameters: [[UInt8]])
         case header(name: ByteBuffer, value: ByteBuffer)
         case body(ByteBuffer)
         /// The message is complete; the caller answers.
@@ -133,8 +133,9 @@ package struct MilterSession {
             return answered(.noReplyToMail, .mail(texts.removeFirst(), parameters: texts))
         case "R":
             guard state == .envelope else { throw .outOfOrder(command) }
-            guard let address = try Self.texts(&packet, command).first else { throw .malformed(command) }
-            return answered(.noReplyToRecipient, .recipient(address))
+            var texts = try Self.texts(&packet, command)
+            guard !texts.isEmpty else { throw .malformed(command) }
+            return answered(.noReplyToRecipient, .recipient(texts.removeFirst(), parameters: texts))
         case "T":
             guard state == .envelope else { throw .outOfOrder(command) }
             return answered(.noReplyToData, .other)
