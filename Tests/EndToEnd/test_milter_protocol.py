@@ -143,6 +143,14 @@ class Dialogue(unittest.TestCase):
                             ("-", text("<b28@EXAMPLE.com>")), added("<b28@example.com>", "NOTIFY=NEVER ORCPT=rfc822;b"),
                             added("<copy@example.com>", "NOTIFY=NEVER"), ("c", b"")])
 
+    def test_a_body_that_comes_with_the_end(self):
+        """As old MTAs send the last of it: one packet, one answer."""
+        with MilterService("", "/^bad/ REJECT no\n") as weir, weir.mta(version=2, options=0x7F) as mta:
+            for body, expected in ((b"bad\r\n", ("y", text("550 5.7.1 no"))), (b"good\r\n", ("c", b""))) * 2:
+                mta.mail()
+                mta.send("E", body)
+                self.assertEqual(mta.reply(), expected)
+
     def test_an_empty_body_takes_the_place_of_the_old(self):
         with MilterService("", BODY) as weir, weir.mta() as mta:
             mta.connect()

@@ -54,7 +54,8 @@ package struct MilterSession {
     private var state = State.new
     private var input = ByteBuffer()
     private var macros: [(name: [UInt8], value: [UInt8], isOfMessage: Bool)] = []
-    private var reply = MilterOptions()
+    /// With which the MTA does not wait for an answer to the last event; none: it always does. nil: it never does.
+    private var reply: MilterOptions? = []
     package private(set) var terms: MilterTerms?
     /// What the MTA has not offered of what was wanted.
     package private(set) var missingActions = MilterActions()
@@ -83,7 +84,7 @@ package struct MilterSession {
 
     /// Whether the MTA waits for an answer to the last event.
     package var needsReply: Bool {
-        guard let terms else { return false }
+        guard let terms, let reply else { return false }
         return reply.isEmpty || !terms.options.contains(reply)
     }
 
@@ -158,7 +159,7 @@ package struct MilterSession {
             return answered(.noReplyToBody, .body(packet))
         case "E":
             guard state == .headers || state == .body || mayBeginContent else { throw .outOfOrder(command) }
-            // Old MTAs send the last of the body with it.
+            // Old MTAs send the last of the body with it, and wait for one answer.
             if packet.readableBytes > 0 {
                 var end = ByteBuffer()
                 end.writeInteger(UInt32(1))
@@ -166,7 +167,7 @@ package struct MilterSession {
                 end.writeBuffer(&input)
                 input = end
                 state = .body
-                reply = .noReplyToBody
+                reply = nil
                 return .body(packet)
             }
             state = .connected
