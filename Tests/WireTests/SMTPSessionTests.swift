@@ -95,12 +95,12 @@ import Wire
     /// Errors, and lines without end, end a connection.
     @Test func rubbishEndsTheConnection() {
         for (rubbish, reply) in [
-            (String(repeating: "x", count: 5_000), "500 5.5.2 Error: line too long\r\n"),
-            ("EHLO " + String(repeating: "x", count: 1 << 20), "500 5.5.2 Error: line too long\r\n"),
+            (String(repeating: "x", count: 5_000), "421 4.5.2 Error: line too long\r\n"),
+            ("EHLO " + String(repeating: "x", count: 1 << 20), "421 4.5.2 Error: line too long\r\n"),
             (String(repeating: "X\r\n", count: 21), "421 4.7.0 Error: too many errors\r\n"),
-            ("NOOP\n", "500 5.5.2 Error: control character or bare <LF> in a command\r\n"),
-            ("NOOP\0\r\n", "500 5.5.2 Error: control character or bare <LF> in a command\r\n"),
-            ("NO\rOP\r\n", "500 5.5.2 Error: control character or bare <LF> in a command\r\n"),
+            ("NOOP\n", "421 4.5.2 Error: control character or bare <LF> in a command\r\n"),
+            ("NOOP\0\r\n", "421 4.5.2 Error: control character or bare <LF> in a command\r\n"),
+            ("NO\rOP\r\n", "421 4.5.2 Error: control character or bare <LF> in a command\r\n"),
         ] {
             var session = SMTPServerSession(variant: .smtp, hostName: [0x61], token: [0x62])
             var content = ByteBuffer()
@@ -109,6 +109,24 @@ import Wire
             #expect(session.isClosed)
             #expect(String(buffer: session.output).hasSuffix(reply))
         }
+    }
+
+    /// So many in a row, but not for as long as the connection lives.
+    @Test func errorsAreForgottenWhenAMessageIsTaken() {
+        var session = SMTPServerSession(variant: .smtp, hostName: [0x61], token: [0x62])
+        var content = ByteBuffer()
+        func run(_ text: String) {
+            session.receive(ByteBuffer(string: text))
+            while let step = session.next(into: &content) {
+                if case .recipient = step { session.answerRecipient(SMTPReply(250, "2.1.5 Ok")) }
+                if step == .endOfContent { session.finish(SMTPReply(250, "2.0.0 Ok")) }
+            }
+        }
+        run("HELO a\r\n")
+        for _ in 0..<50 { run("X\r\nMAIL FROM:<>\r\nRCPT TO:<a@example.org>\r\nDATA\r\n.\r\n") }
+        #expect(!session.isClosed)
+        run(String(repeating: "X\r\n", count: 21))
+        #expect(session.isClosed)
     }
 }
 

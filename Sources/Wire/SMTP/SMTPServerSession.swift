@@ -19,7 +19,7 @@ package import NIOCore
 /// Replies go out in the order of the commands.
 ///
 /// Reset for each message (RSET, EHLO, the final reply): `mail`, `xforward`, the recipients' number, the decoder.
-/// Kept for the connection: the greeting, what was offered, the number of errors.
+/// Kept for the connection: the greeting, what was offered, the number of errors since a message was taken.
 package struct SMTPServerSession {
     package enum Variant: String, CaseIterable, Sendable {
         case smtp, lmtp
@@ -124,7 +124,8 @@ package struct SMTPServerSession {
             case .ready, .mail:
                 guard let line = peekLine() else { return isClosed ? .closed : nil }
                 let verb = SMTPVerb(line)
-                guard unanswered == 0 || verb == .rcpt && unanswered < Self.mostUnanswered else { return nil }
+                let isRecipient = verb == .rcpt && argument(of: line).isRecipient
+                guard unanswered == 0 || isRecipient && unanswered < Self.mostUnanswered else { return nil }
                 input.moveReaderIndex(forwardBy: line.count + 2)
                 if let step = take(verb, line) { return step }
             }
@@ -135,20 +136,29 @@ package struct SMTPServerSession {
     private mutating func peekLine() -> ByteBufferView? {
         let view = input.readableBytesView
         guard let newline = view.prefix(Self.longestLine).firstIndex(of: 0x0a) else {
-            if view.count >= Self.longestLine { close(SMTPReply(500, "5.5.2 Error: line too long")) }
+            if view.count >= Self.longestLine { closeInTurn("4.5.2 Error: line too long") }
             return nil
         }
         let line = view[..<newline]
         // Whoever sends a bare LF may mean two commands by what others read as one.
-        guard line.last == 0x0d, !line.dropLast().contains(where: { $0 < 0x20 || $0 == 0x7f }) else {
-            close(SMTPReply(500, "5.5.2 Error: control character or bare <LF> in a command"))
+        guard line.last == 0x0d, !line.dropLast().contains(where: { $0 < 0x20 && $0 != 0x09 || $0 == 0x7f }) else {
+            closeInTurn("4.5.2 Error: control character or bare <LF> in a command")
             return nil
         }
         return line.dropLast()
     }
 
+    /// Ends a connection for what came, which waits until the commands before are answered: they are good.
+    private mutating func closeInTurn(_ text: String) {
+        if unanswered == 0 { close(SMTPReply(421, text)) }
+    }
+
+    private func argument(of line: ByteBufferView) -> ByteBufferView {
+        line.drop { $0 != UInt8(ascii: " ") }.drop { $0 == UInt8(ascii: " ") }
+    }
+
     private mutating func take(_ verb: SMTPVerb, _ line: ByteBufferView) -> Step? {
-        let argument = line.drop { $0 != UInt8(ascii: " ") }.drop { $0 == UInt8(ascii: " ") }
+        let argument = argument(of: line)
         switch verb {
         case .ehlo, .lhlo, .helo: return greet(verb, argument)
         case .mail: beginMail(line, argument)
@@ -224,12 +234,7 @@ package struct SMTPServerSession {
 
     private mutating func recipient(_ line: ByteBufferView, _ argument: ByteBufferView) -> Step? {
         guard state == .mail else { fail(503, "5.5.1 Error: need MAIL command"); return isClosed ? .closed : nil }
-        guard argument.count > 3, argument.prefix(3).isWord("TO:") else {
-            // Not between replies that are still to come.
-            guard unanswered == 0 else {
-                close(SMTPReply(501, "5.5.4 Syntax: RCPT TO:<address>"))
-                return .closed
-            }
+        guard argument.isRecipient else {
             fail(501, "5.5.4 Syntax: RCPT TO:<address>")
             return isClosed ? .closed : nil
         }
@@ -259,6 +264,7 @@ package struct SMTPServerSession {
     package mutating func finish(_ reply: SMTPReply) {
         guard state == .ended else { return }
         for _ in 0..<(variant == .lmtp ? accepted : 1) { output.writeImmutableBuffer(reply.bytes) }
+        if reply.isPositive { errors = 0 }
         reset()
     }
 
@@ -310,7 +316,7 @@ package struct SMTPServerSession {
 
     private mutating func reply(_ code: Int, _ text: String) { reply(code, text.utf8) }
 
-    /// Refuses a command; who makes nothing but errors is sent away.
+    /// Refuses a command; who, since the last message that was taken, makes nothing but errors is sent away.
     private mutating func fail(_ code: Int, _ text: String) {
         errors += 1
         guard errors <= Self.mostErrors else { return close(SMTPReply(421, "4.7.0 Error: too many errors")) }
@@ -337,6 +343,11 @@ private enum SMTPVerb {
             else if word.isWord("QUIT") { .quit }
             else { .unknown }
     }
+}
+
+extension ByteBufferView {
+    /// Whether this is what follows RCPT.
+    fileprivate var isRecipient: Bool { count > 3 && prefix(3).isWord("TO:") }
 }
 
 extension ByteBuffer {
