@@ -76,7 +76,15 @@ extension Ledger {
     package func beginCheckpoint() throws(UpkeepFault) {
         guard upkeep.phase == .idle else { return }
         do throws(StoreError) { try commit() } catch { throw .journal(error) }
-        do throws(StoreError) { try store.beginCheckpoint(after: sequence) } catch { throw .checkpoint(error) }
+        // A journal must never be empty: its last batch tells the time of the counts.
+        openBatch()
+        sequence += 1
+        defer { journal.removeAll() }
+        do throws(StoreError) {
+            try store.beginCheckpoint(with: journal.content, sequence: sequence)
+        } catch {
+            throw .checkpoint(error)
+        }
         upkeep.phase = .saving
         upkeep.checkpointBegan = now
         upkeep.saving = upkeep.dirty
@@ -84,9 +92,6 @@ extension Ledger {
         upkeep.dirty = []
         upkeep.transactionPosition = transactions.firstPosition
         upkeep.needsCheckpoint = false
-        // A journal must never be empty: its last batch tells the time of the counts.
-        openBatch()
-        do throws(StoreError) { try commit() } catch { throw .journal(error) }
     }
 
     package var isCheckpointRunning: Bool { upkeep.phase != .idle }

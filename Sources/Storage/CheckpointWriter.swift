@@ -167,7 +167,7 @@ final class CheckpointWriter: Sendable {
         // Copies the WAL into the file, with the fsyncs that this needs, and cuts it.
         try opened().writeWithoutTransaction { _ = try $0.checkpoint(.truncate) }
         for number in Self.segmentNumbers(of: path) where number < checkpoint {
-            for suffix in ["", "-wal", "-shm"] { unlink("\(path).segment-\(number)\(suffix)") }
+            JournalSegment.remove("\(path).segment-\(number)")
         }
         // Closing their files takes a while; nothing waits for it here.
         state.withLock { state in
@@ -179,8 +179,10 @@ final class CheckpointWriter: Sendable {
     static func segmentNumbers(of path: String) -> [Int] {
         let (folder, name) = (URL(fileURLWithPath: path).deletingLastPathComponent().path, URL(fileURLWithPath: path).lastPathComponent)
         let files = (try? FileManager.default.contentsOfDirectory(atPath: folder)) ?? []
+        // In bytes, as the file system tells names apart.
+        let prefix = (name + ".segment-").utf8
         return files.compactMap { file in
-            file.hasPrefix(name + ".segment-") ? Int(file.dropFirst(name.utf8.count + ".segment-".utf8.count)) : nil
+            file.utf8.starts(with: prefix) ? Int(Substring(file.utf8.dropFirst(prefix.count))) : nil
         }.sorted()
     }
 }

@@ -28,40 +28,68 @@ final class JournalSegment: @unchecked Sendable {
     private let queue: DatabaseQueue
     private let insert: OpaquePointer
     private let connection: OpaquePointer
+    /// It could not take a batch, and may never again: the file, not only the disk, may be at fault.
+    private(set) var isFaulty = false
 
-    /// Creates a new segment.
-    init(path: String, number: Int, durability: Durability, hashKey: SipHash.Key, limits: [StoredLimit]) throws {
+    /// Creates a new segment with its first batch in it; where that fails no file is left behind.
+    init(
+        path: String, number: Int, durability: Durability, hashKey: SipHash.Key, limits: [StoredLimit],
+        first: (sequence: UInt64, content: UnsafeRawBufferPointer)
+    ) throws {
         self.number = number
         self.path = path
-        queue = try DatabaseQueue(path: path, configuration: Self.configuration(durability))
-        (connection, insert) = try queue.inDatabase { db in
-            try db.execute(
-                sql: """
-                    CREATE TABLE meta (hash_low INTEGER NOT NULL, hash_high INTEGER NOT NULL);
-                    CREATE TABLE limits (id INTEGER PRIMARY KEY, name TEXT NOT NULL, signature TEXT NOT NULL);
-                    CREATE TABLE batches (sequence INTEGER PRIMARY KEY, content BLOB NOT NULL);
-                    """)
-            try db.execute(
-                sql: "INSERT INTO meta VALUES (?, ?)",
-                arguments: [Int64(bitPattern: hashKey.low), Int64(bitPattern: hashKey.high)])
-            for limit in limits {
-                try db.execute(
-                    sql: "INSERT INTO limits VALUES (?, ?, ?)",
-                    arguments: [Int64(limit.id), limit.name, limit.signature])
+        do {
+            queue = try DatabaseQueue(path: path, configuration: Self.configuration(durability))
+            (connection, insert) = try queue.inDatabase { db in
+                // One transaction: a file without a hash key is one that was never finished, and holds nothing.
+                try db.inTransaction {
+                    try Self.create(in: db, hashKey: hashKey, limits: limits)
+                    try db.execute(
+                        sql: "INSERT INTO batches VALUES (?, ?)", arguments: [Int64(first.sequence), Data(first.content)])
+                    return .commit
+                }
+                return try Self.prepareInsert(in: db)
             }
-            var statement: OpaquePointer?
-            let sql = "INSERT INTO batches VALUES (?, ?)"
-            let code = sqlite3_prepare_v3(
-                db.sqliteConnection, sql, -1, UInt32(SQLITE_PREPARE_PERSISTENT), &statement, nil)
-            guard code == SQLITE_OK, let connection = db.sqliteConnection, let statement else {
-                throw DatabaseError(resultCode: ResultCode(rawValue: code))
-            }
-            // GRDB's observers expect that every statement is theirs. From here on none is.
-            sqlite3_commit_hook(connection, nil, nil)
-            sqlite3_rollback_hook(connection, nil, nil)
-            sqlite3_update_hook(connection, nil, nil)
-            return (connection, statement)
+        } catch {
+            Self.remove(path)
+            throw error
         }
+    }
+
+    private static func create(in db: Database, hashKey: SipHash.Key, limits: [StoredLimit]) throws {
+        try db.execute(
+            sql: """
+                CREATE TABLE meta (hash_low INTEGER NOT NULL, hash_high INTEGER NOT NULL);
+                CREATE TABLE limits (id INTEGER PRIMARY KEY, name TEXT NOT NULL, signature TEXT NOT NULL);
+                CREATE TABLE batches (sequence INTEGER PRIMARY KEY, content BLOB NOT NULL);
+                """)
+        try db.execute(
+            sql: "INSERT INTO meta VALUES (?, ?)",
+            arguments: [Int64(bitPattern: hashKey.low), Int64(bitPattern: hashKey.high)])
+        for limit in limits {
+            try db.execute(
+                sql: "INSERT INTO limits VALUES (?, ?, ?)",
+                arguments: [Int64(limit.id), limit.name, limit.signature])
+        }
+    }
+
+    private static func prepareInsert(in db: Database) throws -> (connection: OpaquePointer, insert: OpaquePointer) {
+        var statement: OpaquePointer?
+        let sql = "INSERT INTO batches VALUES (?, ?)"
+        let code = sqlite3_prepare_v3(
+            db.sqliteConnection, sql, -1, UInt32(SQLITE_PREPARE_PERSISTENT), &statement, nil)
+        guard code == SQLITE_OK, let connection = db.sqliteConnection, let statement else {
+            throw DatabaseError(resultCode: ResultCode(rawValue: code))
+        }
+        // GRDB's observers expect that every statement is theirs. From here on none is.
+        sqlite3_commit_hook(connection, nil, nil)
+        sqlite3_rollback_hook(connection, nil, nil)
+        sqlite3_update_hook(connection, nil, nil)
+        return (connection, statement)
+    }
+
+    static func remove(_ path: String) {
+        for suffix in ["", "-wal", "-shm"] { unlink(path + suffix) }
     }
 
     deinit {
@@ -77,7 +105,10 @@ final class JournalSegment: @unchecked Sendable {
         let message = code == SQLITE_DONE ? nil : String(cString: sqlite3_errmsg(connection))
         sqlite3_reset(insert)
         sqlite3_clear_bindings(insert)
-        if let message { throw StoreError("can't write to \(path): \(message)") }
+        if let message {
+            isFaulty = true
+            throw StoreError("can't write to \(path): \(message)")
+        }
     }
 
     /// Keeps several batches in one transaction.
@@ -100,6 +131,7 @@ final class JournalSegment: @unchecked Sendable {
 
     private func execute(_ sql: String) throws(StoreError) {
         guard sqlite3_exec(connection, sql, nil, nil, nil) == SQLITE_OK else {
+            isFaulty = true
             throw StoreError("can't write to \(path): \(String(cString: sqlite3_errmsg(connection)))")
         }
     }
@@ -130,12 +162,12 @@ final class JournalSegment: @unchecked Sendable {
         var lastBatch: [UInt8]?
     }
 
+    /// - Returns: nil where the segment was never finished, and so holds nothing.
     /// - Throws: `DatabaseError` where the file is no segment.
-    static func contents(ofSegmentAt path: String) throws -> Contents {
+    static func contents(ofSegmentAt path: String) throws -> Contents? {
         try reading(path) { db in
-            guard let meta = try Row.fetchOne(db, sql: "SELECT hash_low, hash_high FROM meta") else {
-                throw DatabaseError(resultCode: .SQLITE_CORRUPT, message: "no hash key in \(path)")
-            }
+            guard try db.tableExists("meta"), let meta = try Row.fetchOne(db, sql: "SELECT hash_low, hash_high FROM meta")
+            else { return nil }
             let last = try Data.fetchOne(db, sql: "SELECT content FROM batches ORDER BY sequence DESC LIMIT 1")
             return Contents(
                 hashKey: SipHash.Key(

@@ -59,8 +59,12 @@ package final class SQLiteStore: LedgerStore {
         var journalKey: SipHash.Key?
         for number in segmentNumbers() {
             lastSegmentNumber = number
-            guard let contents = try readable(segmentPath(number), { try JournalSegment.contents(ofSegmentAt: $0) })
-            else { continue }
+            let path = segmentPath(number)
+            guard let read = try readable(path, { try JournalSegment.contents(ofSegmentAt: $0) }) else { continue }
+            guard let contents = read else {
+                JournalSegment.remove(path)
+                continue
+            }
             journalKey = contents.hashKey
             lastBatch = contents.lastBatch ?? lastBatch
             if limits.isEmpty { limits = contents.limits }
@@ -247,14 +251,16 @@ package final class SQLiteStore: LedgerStore {
         journalBytes >= Self.segmentBytes && (journalBytes >= Self.largestSegment || age >= Self.segmentAge)
     }
 
-    package func beginCheckpoint(after sequence: UInt64) throws(StoreError) {
+    package func beginCheckpoint(with batch: UnsafeRawBufferPointer, sequence: UInt64) throws(StoreError) {
         try flush()
-        let number = lastSegmentNumber + 1
+        // Before it is tried: what a failure may leave behind is in nobody's way.
+        lastSegmentNumber += 1
+        let number = lastSegmentNumber
         let next = try describing("start a journal segment beside") {
             try JournalSegment(
-                path: segmentPath(number), number: number, durability: durability, hashKey: hashKey, limits: limits)
+                path: segmentPath(number), number: number, durability: durability, hashKey: hashKey, limits: limits,
+                first: (sequence, batch))
         }
-        lastSegmentNumber = number
         background.beginCheckpoint(from: number, retiring: segment)
         segment = next
         appends = 0

@@ -36,6 +36,11 @@ class SmallDisk:
             while True:
                 filler.write(bytes(4096))
 
+    def free(self, octets):
+        """Gives back a little."""
+        filler = self.directory / "filler"
+        os.truncate(filler, filler.stat().st_size - octets)
+
     def clear(self):
         (self.directory / "filler").unlink()
 
@@ -81,6 +86,28 @@ class Ledger(unittest.TestCase):
         sent += 5
         service.restart()
         self.assertUsed(service, sent)
+
+    def test_disk_nearly_full(self):
+        """Room for a part of a new segment only: what is tried in vain is not in the way of the next try."""
+        disk, service = self.on_small_disk()
+        self.count(service, 10)
+        disk.fill()
+        sent = 10
+        while "can't be kept" not in service.log() and sent < 50_000:
+            self.count(service, 200)
+            sent += 200
+        for _ in range(4):
+            disk.free(4096)
+            for _ in range(2):
+                # A try makes files and removes them.
+                before = disk.directory.stat().st_mtime_ns
+                wait_until(lambda: disk.directory.stat().st_mtime_ns != before, f"it is tried again\n{service.log()}")
+        disk.clear()
+        service.wait_logged("kept again")
+        self.count(service, 5)
+        self.assertUsed(service, sent + 5)
+        service.restart()
+        self.assertUsed(service, sent + 5)
 
     def test_disk_full_and_configured_to_defer(self):
         disk, service = self.on_small_disk(on_failure="defer")

@@ -78,10 +78,10 @@ final class MemoryStore: LedgerStore {
 
     func wantsCheckpoint(age: Int64) -> Bool { false }
 
-    func beginCheckpoint(after sequence: UInt64) throws(StoreError) {
+    func beginCheckpoint(with batch: UnsafeRawBufferPointer, sequence: UInt64) throws(StoreError) {
         if let failure { throw failure }
         checkpoint += 1
-        segments.append((checkpoint, []))
+        segments.append((checkpoint, [(sequence, Array(batch))]))
         checkpointProgress = .running
     }
 

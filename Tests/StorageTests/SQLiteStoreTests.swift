@@ -10,9 +10,12 @@ import Testing
     private final class Folder: Sendable {
         let path = NSTemporaryDirectory() + "weir-store-\(UUID().uuidString)"
         let notices = Mutex<[String]>([])
-        var ledger: String { path + "/ledger.sqlite" }
+        let ledger: String
 
-        init() throws { try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: true) }
+        init(name: String = "ledger.sqlite") throws {
+            ledger = path + "/" + name
+            try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: true)
+        }
         deinit { try? FileManager.default.removeItem(atPath: path) }
 
         func store(_ durability: Durability = .commit) -> SQLiteStore {
@@ -35,6 +38,11 @@ import Testing
         try content.withUnsafeBytes { bytes throws in try store.append(bytes, sequence: sequence) }
     }
 
+    /// Begins a checkpoint; the new segment's first batch is a zero.
+    private func begin(_ sequence: UInt64, of store: SQLiteStore) throws {
+        try [0 as UInt8].withUnsafeBytes { bytes throws in try store.beginCheckpoint(with: bytes, sequence: sequence) }
+    }
+
     private func finish(_ store: SQLiteStore) async throws {
         while !store.save(.end) { try await Task.sleep(for: .milliseconds(1)) }
         while store.checkpointProgress == .running { try await Task.sleep(for: .milliseconds(1)) }
@@ -49,7 +57,7 @@ import Testing
             let store = folder.store(durability)
             key = try store.open().hashKey
             try store.register([StoredLimit(id: 1, name: "per-user", signature: "recipients")])
-            try store.beginCheckpoint(after: 0)
+            try begin(0, of: store)
             for number in 1...100 as ClosedRange<UInt64> { try append([UInt8(number)], number, to: store) }
             try store.flush()
         }
@@ -60,7 +68,7 @@ import Testing
         #expect(recovery.lastBatch == [100])
         let sink = Sink()
         try store.recover(into: sink)
-        #expect(sink.batches.count == 100)
+        #expect(sink.batches.count == 101)
     }
 
     @Test func aCheckpointCutsTheJournal() async throws {
@@ -69,10 +77,10 @@ import Testing
         do {
             let store = folder.store()
             _ = try store.open()
-            try store.beginCheckpoint(after: 0)
+            try begin(0, of: store)
             try append([1], 1, to: store)
-            try store.beginCheckpoint(after: 1)
-            try append([2], 2, to: store)
+            try begin(2, of: store)
+            try append([3], 3, to: store)
             #expect(store.save(.accounts([row, AccountRow(id: 4, limit: 1, key: [1], sequence: 2, content: [])])))
             #expect(store.save(.removed([4])))
             #expect(store.save(.transactions(sequence: 2, content: [9])))
@@ -85,7 +93,7 @@ import Testing
         #expect(sink.rows.map(\.id) == [3])
         #expect(sink.rows.first?.content == row.content)
         #expect(sink.transactions == [[9]])
-        #expect(sink.batches == [2: [2]])
+        #expect(sink.batches == [2: [0], 3: [3]])
         #expect(folder.files.filter { $0.contains("segment-1") }.isEmpty)
     }
 
@@ -95,7 +103,7 @@ import Testing
             let store = folder.store()
             _ = try store.open()
             try store.register([StoredLimit(id: 1, name: "per-user", signature: "recipients")])
-            try store.beginCheckpoint(after: 0)
+            try begin(0, of: store)
             try append([1], 1, to: store)
             try await finish(store)
         }
@@ -106,7 +114,7 @@ import Testing
         #expect(recovery.limits.map(\.name) == ["per-user"], "the journal still knows")
         let sink = Sink()
         try store.recover(into: sink)
-        #expect(sink.batches == [1: [1]])
+        #expect(sink.batches == [0: [0], 1: [1]])
         let aside = try #require(folder.files.first { $0.contains(".damaged-") && !$0.hasSuffix("-wal") && !$0.hasSuffix("-shm") })
         #expect(try Data(contentsOf: URL(fileURLWithPath: folder.path + "/" + aside)) == rubbish)
         #expect(folder.notices.withLock(\.count) == 1)
@@ -118,9 +126,47 @@ import Testing
         let store = folder.store()
         _ = try store.open()
         try store.recover(into: Sink())
-        try store.beginCheckpoint(after: 0)
+        try begin(0, of: store)
         #expect(folder.files.contains { $0.contains("segment-7.damaged-") })
         #expect(folder.notices.withLock { $0.first }?.contains("segment-7") == true)
+    }
+
+    @Test func aSegmentThatCouldNotBeMadeIsInNobodysWay() throws {
+        let folder = try Folder()
+        let store = folder.store()
+        _ = try store.open()
+        try store.register([StoredLimit(id: 1, name: "a", signature: "x"), StoredLimit(id: 1, name: "b", signature: "x")])
+        // Fails when the file is there already, at the second limit of the same id.
+        #expect(throws: StoreError.self) { try begin(1, of: store) }
+        #expect(folder.files.filter { $0.contains("segment") }.isEmpty)
+        try store.register([StoredLimit(id: 2, name: "b", signature: "x")])
+        // In the way of a second try under the same number, and not ours to remove.
+        try FileManager.default.createDirectory(atPath: folder.ledger + ".segment-1", withIntermediateDirectories: false)
+        try begin(2, of: store)
+        try append([3], 3, to: store)
+    }
+
+    @Test func aSegmentThatWasNeverFinishedIsNothingToLose() throws {
+        let folder = try Folder()
+        for suffix in ["", "-wal"] { try Data().write(to: URL(fileURLWithPath: folder.ledger + ".segment-3" + suffix)) }
+        let store = folder.store()
+        _ = try store.open()
+        try store.recover(into: Sink())
+        #expect(folder.files.filter { $0.contains("segment-3") }.isEmpty)
+        #expect(folder.notices.withLock { $0.isEmpty })
+    }
+
+    @Test(arguments: ["z\u{e4}hler.sqlite", "za\u{308}hler.sqlite", "\u{1f4ec}.sqlite"])
+    func theNameMayBeOfAnyCharacters(name: String) throws {
+        let folder = try Folder(name: name)
+        do {
+            let store = folder.store()
+            _ = try store.open()
+            try begin(1, of: store)
+            try append([2], 2, to: store)
+        }
+        let store = folder.store()
+        #expect(try store.open().lastBatch == [2])
     }
 
     @Test func onlyOneServiceMayUseIt() throws {

@@ -12,7 +12,7 @@ final class ReplayStore: LedgerStore {
     func append(_ batch: UnsafeRawBufferPointer, sequence: UInt64) {}
     func flush() {}
     func wantsCheckpoint(age: Int64) -> Bool { false }
-    func beginCheckpoint(after sequence: UInt64) {}
+    func beginCheckpoint(with batch: UnsafeRawBufferPointer, sequence: UInt64) {}
     func save(_ piece: CheckpointPiece) -> Bool { true }
 }
 
