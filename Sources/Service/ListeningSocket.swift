@@ -65,7 +65,6 @@ struct ListenerFailure: Error, CustomStringConvertible {
     let cause: any Error
 
     var description: String {
-        let reason = (cause as? IOError).map { String(cString: strerror($0.errnoCode)) } ?? "\(cause)"
-        return "can't listen on \(endpoint) (\(key)): \(reason)"
+        "can't listen on \(endpoint) (\(key)): \(cause.systemReason)"
     }
 }

@@ -171,6 +171,9 @@ class Alerts(unittest.TestCase):
                     client.sendall(b"EHLO x\r\nMAIL FROM:<a@example.org>\r\n")
                     client.recv(1000)
                     wait_until(lambda: any(alert["subject"] == f"next hop inet:127.0.0.1:{closed}" for alert in hook.alerts), "the next hop is told")
+                    # Its name is not said twice, and the cause is the system's.
+                    self.assertIn("can't connect: Connection refused", {alert["text"] for alert in hook.alerts})
+                    weir.wait_logged(f"the next hop inet:127.0.0.1:{closed}: can't connect: Connection refused")
 
     def test_reload_and_waiting_alerts_at_the_end(self):
         with Hook() as hook, WeirService(limits=[LIMIT]) as weir:

@@ -41,6 +41,11 @@ package final class EventLog: Sendable {
             case .malformedRequest, .slowRequest, .strangeClient: nil
             }
         }
+
+        /// What a line has to name, where its text does not.
+        fileprivate var origin: String {
+            if case .nextHop(let endpoint) = self { "the next hop \(endpoint): " } else { "" }
+        }
     }
 
     private struct State {
@@ -96,7 +101,7 @@ package final class EventLog: Sendable {
         }
         guard let kept else { return }
         if let subject = complaint.subject { tell(trouble: subject, text()) }
-        warning(kept == 0 ? text() : "\(text()) (and \(kept) more since the last such line)")
+        warning(complaint.origin + text() + (kept == 0 ? "" : " (and \(kept) more since the last such line)"))
     }
 
     package func redirect(to destination: Configuration.Log.Destination) {

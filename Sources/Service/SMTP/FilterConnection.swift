@@ -254,7 +254,7 @@ final class FilterConnection: ChannelDuplexHandler {
         case (.data(let verdict), .recipient), (.data(let verdict), .mail), (.data(let verdict), .reset):
             addressAnswered(reply, verdict)
         case (_, .xforward):
-            if !reply.isPositive { worker.log.complain(.nextHop("\(worker.settings.nextHop)"), "the next hop refuses XFORWARD with \(reply.text)") }
+            if !reply.isPositive { worker.log.complain(.nextHop("\(worker.settings.nextHop)"), "refuses XFORWARD with \(reply.text)") }
         case (.final, .endOfData):
             if !reply.isPositive { worker.log.info("filter: \(session.summary): the next hop answers \(reply.text)") }
             connection.release()
@@ -269,7 +269,7 @@ final class FilterConnection: ChannelDuplexHandler {
         nextHop = nil
         if isUnconfirmed(connection) { return askAgain() }
         worker.checks.counters.countNextHopFailure()
-        worker.log.complain(.nextHop("\(worker.settings.nextHop)"), "the next hop \(worker.settings.nextHop): \(failure.cause)")
+        worker.log.complain(.nextHop("\(worker.settings.nextHop)"), failure.cause)
         if session.isReceivingContent || content.isWriting {
             self.failure = failure
         } else if isEnvelope {

@@ -110,7 +110,7 @@ final class NextHopPool {
         if !connection.hasBeenReady {
             capabilities = nil
             answerAsking(.failure(failure))
-            log.complain(.nextHop("\(endpoint)"), "the next hop \(endpoint): \(failure.cause)")
+            log.complain(.nextHop("\(endpoint)"), failure.cause)
         }
     }
 
@@ -199,7 +199,7 @@ final class NextHopConnection: ChannelInboundHandler {
         }
         connecting.assumeIsolated().whenFailure { [self] error in
             // A UNIX socket refuses within the call, while whoever wants the connection does not have it yet.
-            pool.eventLoop.assumeIsolated().execute { self.end(.unreachable("can't connect: \(error)")) }
+            pool.eventLoop.assumeIsolated().execute { self.end(.unreachable("can't connect: \(error.systemReason)")) }
         }
         waitingSince = .now()
     }
@@ -216,7 +216,7 @@ final class NextHopConnection: ChannelInboundHandler {
     }
 
     func errorCaught(context: ChannelHandlerContext, error: any Error) {
-        end(.lost("\(error)"))
+        end(.lost(error.systemReason))
     }
 
     func send(_ command: SMTPClientSession.Command, _ line: ByteBuffer) { session.send(command, line) }
