@@ -283,18 +283,26 @@ extension TableParser {
     }
 }
 
-/// Bytes as log text, as in Postfix's own log: UTF-8 stays, and what is no text becomes `?`.
+/// Bytes as text for a log or a terminal, as in Postfix's own log: UTF-8 stays, and what is no text becomes `?`.
+/// What would turn text around or hide in it (U+202E) does, too.
 package func printable(_ bytes: some Sequence<UInt8>) -> String {
     var text = ""
     var decoder = UTF8()
     var iterator = bytes.makeIterator()
     while true {
         switch decoder.decode(&iterator) {
-        case .scalarValue(let scalar):
-            let isControl = scalar.properties.generalCategory == .control
-            text.unicodeScalars.append(isControl ? "?" : scalar)
+        case .scalarValue(let scalar): text.unicodeScalars.append(isPrintable(scalar) ? scalar : "?")
         case .error: text += "?"
         case .emptyInput: return text
         }
+    }
+}
+
+private func isPrintable(_ scalar: Unicode.Scalar) -> Bool {
+    switch scalar.properties.generalCategory {
+    case .control, .lineSeparator, .paragraphSeparator: false
+    // The joiners belong to the writing of Persian and of many languages of India.
+    case .format: scalar == "\u{200c}" || scalar == "\u{200d}"
+    default: true
     }
 }

@@ -9,13 +9,13 @@ import Service
 struct CheckCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "check",
-        abstract: "Show what the header and body checks do to messages.",
+        abstract: "Shows what the header and body checks do to messages.",
         discussion: """
             Prints every rule that matches, with its class, the byte offset of the header or \
             line, its table and line, and its action; then the difference that it makes. Takes \
             messages, mbox files, Maildirs and folders.
 
-            EXAMPLE: weir check --config /etc/weir/weir.yaml ~/Maildir
+            Example: weir check --config /etc/weir/weir.yaml ~/Maildir
             """)
 
     @OptionGroup var options: ConfigurationOptions
@@ -32,7 +32,7 @@ struct CheckCommand: ParsableCommand {
         do {
             files = try MessageFiles.expand(messages)
         } catch {
-            throw complaint(error.localizedDescription, EX_NOINPUT)
+            throw complaint("\(error)", EX_NOINPUT)
         }
         if files.count > 100 { prepareFastPass(rules) }
         let report: any CheckReport = json ? JSONCheckReport() : TextCheckReport()
@@ -41,20 +41,22 @@ struct CheckCommand: ParsableCommand {
         var unreadable = 0
         for file in files {
             progress.step()
+            let found: [MessageFile]
             do {
-                for message in try MessageFiles.messages(in: file) {
-                    filter.begin(rules)
-                    filter.update(message.content)
-                    report.add(message, filter.finish())
-                }
+                found = try MessageFiles.messages(in: file)
             } catch {
-                OutputStream(STDERR_FILENO).write(
-                    line: "weir check: \(file): \(error.localizedDescription)")
+                StandardError.write("weir check: \(printable(file.utf8)): \(error.localizedDescription)\n")
                 unreadable += 1
+                continue
+            }
+            for message in found {
+                filter.begin(rules)
+                filter.update(message.content)
+                try report.add(message, filter.finish())
             }
         }
         progress.end()
-        report.finish()
+        try report.finish()
         if unreadable > 0 { throw ExitCode(EX_NOINPUT) }
     }
 
@@ -66,13 +68,13 @@ struct CheckCommand: ParsableCommand {
     private func loadRules() throws -> ContentRules {
         let rules = try options.read().rules
         for warning in rules.warnings {
-            OutputStream(STDERR_FILENO).write(line: "weir check: warning: \(warning)")
+            StandardError.write("weir check: warning: \(warning)\n")
         }
         return rules
     }
 
     private func complaint(_ message: String, _ status: Int32) -> ExitCode {
-        OutputStream(STDERR_FILENO).write(line: "weir check: \(message)")
+        StandardError.write("weir check: \(message)\n")
         return ExitCode(status)
     }
 }
@@ -93,23 +95,23 @@ private struct Progress {
         }
         lastShown = monotonicNanoseconds()
         isShown = true
-        OutputStream(STDERR_FILENO).write("\r\(done) of \(total) files".utf8)
+        StandardError.write("\r\(done) of \(total) files")
     }
 
     func end() {
-        if isShown { OutputStream(STDERR_FILENO).write("\r\u{1b}[K".utf8) }
+        if isShown { StandardError.write("\r\u{1b}[K") }
     }
 }
 
 // MARK: - Reports
 
 private protocol CheckReport {
-    func add(_ message: MessageFile, _ verdict: Verdict)
-    func finish()
+    func add(_ message: MessageFile, _ verdict: Verdict) throws
+    func finish() throws
 }
 
 private final class TextCheckReport: CheckReport {
-    private let output = OutputStream(STDOUT_FILENO)
+    private let isColoured = Terminal.takesColour(STDOUT_FILENO)
     private var count = 0
     private var matched = 0
 
@@ -118,36 +120,36 @@ private final class TextCheckReport: CheckReport {
     }
 
     private func coloured(_ text: String, _ colour: Colour) -> String {
-        OutputStream.isTerminal ? "\u{1b}[\(colour.rawValue)m\(text)\u{1b}[0m" : text
+        isColoured ? "\u{1b}[\(colour.rawValue)m\(text)\u{1b}[0m" : text
     }
 
-    func add(_ message: MessageFile, _ verdict: Verdict) {
+    func add(_ message: MessageFile, _ verdict: Verdict) throws {
         count += 1
-        output.write(
+        try StandardOutput.write(
             line: coloured(printable(message.name.utf8), .bold) + ": " + summary(verdict))
         guard !verdict.matches.isEmpty || !verdict.notes.isEmpty else { return }
         matched += 1
         for match in verdict.matches {
-            output.write(
+            try StandardOutput.write(
                 line: "  \(match.subject.rawValue) offset \(match.offset) \(match.location): "
                     + printable(match.action))
-            output.write(line: "    " + printable(match.content))
-            if let fault = match.fault { output.write(line: "    warning: " + fault) }
+            try StandardOutput.write(line: "    " + printable(match.content))
+            if let fault = match.fault { try StandardOutput.write(line: "    warning: " + fault) }
         }
-        if verdict.moreMatches > 0 { output.write(line: "  and \(verdict.moreMatches) more matches") }
-        for note in verdict.notes { output.write(line: "  note: \(note)") }
+        if verdict.moreMatches > 0 { try StandardOutput.write(line: "  and \(verdict.moreMatches) more matches") }
+        for note in verdict.notes { try StandardOutput.write(line: "  note: \(note)") }
         for line in MessageDifference(message.content, verdict.edits).lines {
             switch line {
-            case .place(let number): output.write(line: coloured("@@ line \(number) @@", .cyan))
-            case .context(let text): output.write(line: " " + printable(text))
-            case .removed(let text): output.write(line: coloured("-" + printable(text), .red))
-            case .added(let text): output.write(line: coloured("+" + printable(text), .green))
+            case .place(let number): try StandardOutput.write(line: coloured("@@ line \(number) @@", .cyan))
+            case .context(let text): try StandardOutput.write(line: " " + printable(text))
+            case .removed(let text): try StandardOutput.write(line: coloured("-" + printable(text), .red))
+            case .added(let text): try StandardOutput.write(line: coloured("+" + printable(text), .green))
             }
         }
     }
 
-    func finish() {
-        if count > 1 { output.write(line: "\(count) messages, \(matched) with something to report") }
+    func finish() throws {
+        if count > 1 { try StandardOutput.write(line: "\(count) messages, \(matched) with something to report") }
     }
 
     private func summary(_ verdict: Verdict) -> String {
@@ -196,12 +198,11 @@ private final class JSONCheckReport: CheckReport {
         let edits: [Change]
     }
 
-    private let output = OutputStream(STDOUT_FILENO)
     private let encoder = JSONEncoder()
 
     init() { encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes] }
 
-    func add(_ message: MessageFile, _ verdict: Verdict) {
+    func add(_ message: MessageFile, _ verdict: Verdict) throws {
         var (disposition, refusal): (String, Refusal?) = ("accept", nil)
         switch verdict.disposition {
         case .accept: break
@@ -225,8 +226,7 @@ private final class JSONCheckReport: CheckReport {
                     offset: $0.range.lowerBound, length: $0.range.count,
                     replacement: Data($0.replacement))
             })
-        // Strings, numbers and finite arrays only: encoding can't fail.
-        if let line = try? encoder.encode(result) { output.write(line + [0x0a]) }
+        try StandardOutput.write(Array(encoder.encode(result)) + [0x0a])
     }
 
     func finish() {}

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import ArgumentParser
-import Foundation
+import Glibc
 import Service
 
 struct CheckConfigCommand: ParsableCommand {
@@ -23,17 +23,11 @@ struct CheckConfigCommand: ParsableCommand {
     func run() throws {
         let report = ConfigurationReport(ConfigurationReader.read(path: options.config), path: options.config)
         if json {
-            print(try report.json())
+            try StandardOutput.write(line: report.json())
         } else {
-            FileHandle.standardError.write(Data(report.diagnostics(inColour: Self.errorsAreShownInColour).utf8))
-            if let summary = report.summary { print(summary) }
+            StandardError.write(report.diagnostics(inColour: Terminal.takesColour(STDERR_FILENO)))
+            if let summary = report.summary { try StandardOutput.write(line: summary) }
         }
         if !report.isValid { throw ExitCode(1) }
-    }
-
-    /// On a terminal, unless its user has asked for none (no-color.org).
-    private static var errorsAreShownInColour: Bool {
-        let environment = ProcessInfo.processInfo.environment
-        return isatty(STDERR_FILENO) == 1 && (environment["NO_COLOR"] ?? "").isEmpty && environment["TERM"] != "dumb"
     }
 }

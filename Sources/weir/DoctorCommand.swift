@@ -71,9 +71,9 @@ struct DoctorCommand: AsyncParsableCommand {
         if json {
             let encoder = JSONEncoder()
             encoder.outputFormatting = [.sortedKeys, .prettyPrinted, .withoutEscapingSlashes]
-            print(String(decoding: try encoder.encode(reports), as: UTF8.self))
+            try StandardOutput.write(line: String(decoding: encoder.encode(reports), as: UTF8.self))
         } else {
-            show(reports)
+            try show(reports)
         }
         let isWell = reports.allSatisfy { $0.findings.allSatisfy { $0.severity == .note } }
         throw ExitCode(isWell ? 0 : 1)
@@ -84,7 +84,7 @@ struct DoctorCommand: AsyncParsableCommand {
             let setup = try Postconf.setup(directory: postfix)
             let trial = DoctorTrial(configuration: configuration, setup: setup, target: smtp, recipient: to)
             let report = try await trial.run()
-            if json { try Admin.printJSON(report) } else { print(DoctorTrial.text(report)) }
+            if json { try Admin.printJSON(report) } else { try StandardOutput.write(line: DoctorTrial.text(report)) }
             if !report.isWell { throw ExitCode(1) }
         } catch let failure as Postconf.Failure {
             throw Self.unavailable("\(failure)")
@@ -97,7 +97,7 @@ struct DoctorCommand: AsyncParsableCommand {
 
     private static func unavailable(_ reason: String) -> ExitCode {
         StandardError.write("weir doctor: \(reason)\n")
-        return ExitCode(69)
+        return ExitCode(EX_UNAVAILABLE)
     }
 
     private func report(_ setup: PostfixSetup, _ configuration: Configuration, directory: String?) -> Report {
@@ -106,13 +106,13 @@ struct DoctorCommand: AsyncParsableCommand {
             findings: Examination.findings(in: setup, configuration: configuration, directory: directory))
     }
 
-    private func show(_ reports: [Report]) {
+    private func show(_ reports: [Report]) throws {
         for report in reports {
-            print("\(report.instance): " + (report.findings.isEmpty ? "nothing found" : "\(report.findings.count) found"))
+            try StandardOutput.write(line: "\(report.instance): " + (report.findings.isEmpty ? "nothing found" : "\(report.findings.count) found"))
             for finding in report.findings {
-                print("\n\(finding.severity.rawValue): \(finding.place): \(finding.text) [\(finding.kind)]")
-                for command in finding.commands { print("    \(command)") }
-                for line in finding.configuration { print("    weir.yaml: \(line)") }
+                try StandardOutput.write(line: "\n\(finding.severity.rawValue): \(finding.place): \(finding.text) [\(finding.kind)]")
+                for command in finding.commands { try StandardOutput.write(line: "    \(command)") }
+                for line in finding.configuration { try StandardOutput.write(line: "    weir.yaml: \(line)") }
             }
         }
     }
@@ -148,13 +148,8 @@ struct DoctorCommand: AsyncParsableCommand {
                 }
             try? await channel.close().get()
             return nil
-        } catch let error as IOError {
-            return String(cString: strerror(error.errnoCode))
-        } catch let error as NIOConnectionError {
-            let cause = error.connectionErrors.first.map { $0.error }
-            return (cause as? IOError).map { String(cString: strerror($0.errnoCode)) } ?? "\(cause ?? error)"
         } catch {
-            return "\(error)"
+            return error.systemReason
         }
     }
 }

@@ -3,6 +3,7 @@ import Advisor
 import ArgumentParser
 import Foundation
 import LoadGenerator
+import Rules
 import Service
 
 /// `weir doctor --try`: one probe mail, from Postfix through all stages of Weir.
@@ -70,9 +71,9 @@ struct DoctorTrial {
     static func text(_ report: Report) -> String {
         func time(_ milliseconds: Double) -> String { LoadSummary.time(milliseconds * 1000) }
         var lines = ["probe mail from \(report.sender) to \(report.recipient) by \(report.target)"]
-        for reply in report.replies { lines.append("    \(time(reply.milliseconds))  \(reply.command.prefix(12)): \(Admin.printable(reply.text))") }
+        for reply in report.replies { lines.append("    \(time(reply.milliseconds))  \(reply.command.prefix(12)): \(printable(reply.text.utf8))") }
         for sighting in report.sightings {
-            lines.append("  seen by the \(sighting.place) after \(time(sighting.milliseconds)): \(Admin.printable(sighting.outcome))")
+            lines.append("  seen by the \(sighting.place) after \(time(sighting.milliseconds)): \(printable(sighting.outcome.utf8))")
         }
         for stage in report.missing { lines.append("  MISSING: the \(stage.rawValue) never saw it") }
         if report.mayBeDelivered { lines.append("  nothing took the message away: it may be delivered to \(report.recipient)") }

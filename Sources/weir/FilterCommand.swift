@@ -12,7 +12,7 @@ import Service
 struct FilterCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "filter",
-        abstract: "Filter one message from standard input, and hand it on to sendmail.",
+        abstract: "Filters one message from standard input, and hands it on to sendmail.",
         discussion: """
             For master.cf, as the command of a pipe(8) service; docs/content-filter.md has the lines. The result goes to \
             `sendmail -G -i -f SENDER -- RECIPIENT...`, or to the command that --to names, in place of sendmail and its \
@@ -21,7 +21,7 @@ struct FilterCommand: ParsableCommand {
             Exit status: that of the command; 0 also for DISCARD; 69 for REJECT, with the text on standard output; 75 where \
             a rule defers the message, or something is wrong here.
 
-            EXAMPLE: weir filter -f alice@example.org -- bob@example.com < message.eml
+            Example: weir filter -f alice@example.org -- bob@example.com < message.eml
             """)
 
     @OptionGroup var options: ConfigurationOptions
@@ -49,7 +49,7 @@ struct FilterCommand: ParsableCommand {
         case .discard: return
         case .refuse(let refusal):
             // pipe(8) takes the status code of the first line over that of the exit status.
-            OutputStream(STDOUT_FILENO).write(line: printable(refusal.text))
+            try StandardOutput.write(line: printable(refusal.text))
             throw ExitCode(refusal.code < 500 ? EX_TEMPFAIL : EX_UNAVAILABLE)
         case .accept: try handOn(message, verdict)
         }
@@ -133,7 +133,7 @@ struct FilterCommand: ParsableCommand {
 
     /// What keeps the message in the queue.
     static func complain(_ message: String) -> ExitCode {
-        OutputStream(STDERR_FILENO).write(line: "weir filter: \(message)")
+        StandardError.write("weir filter: \(message)\n")
         return ExitCode(EX_TEMPFAIL)
     }
 }

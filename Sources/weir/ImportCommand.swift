@@ -6,7 +6,7 @@ import Foundation
 struct ImportCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "import",
-        abstract: "Turn other people's limits into Weir's.",
+        abstract: "Turns other people's limits into Weir's.",
         discussion: """
             Prints the `limits` of a weir.yaml. What cannot be turned whole is left out, and named with its line on standard error: nothing is guessed.
 
@@ -45,7 +45,7 @@ struct ImportCommand: ParsableCommand {
             case .postfwd: ImportedLimits(postfwd: text)
             case .anvil: ImportedLimits(anvil: text)
             }
-        print(imported.yaml(from: file), terminator: "")
+        try StandardOutput.write(imported.yaml(from: file))
         for (word, remarks) in [("left out", imported.leftOut), ("note", imported.notes)] {
             for remark in remarks {
                 StandardError.write("\(file)\(remark.line > 0 ? ":\(remark.line)" : ""): \(word): \(remark.text)\n")

@@ -2,6 +2,7 @@
 import ArgumentParser
 import Foundation
 import Limits
+import Rules
 import Service
 
 struct LimitsCommand: AsyncParsableCommand {
@@ -73,7 +74,7 @@ struct LimitsCommand: AsyncParsableCommand {
 
         @OptionGroup var target: Target
         @Argument(help: "Rates, such as 5000/1h.") var rates: [String]
-        @Option(name: .customLong("for"), help: "For how long, such as 2d.") var duration = "1d"
+        @Option(name: .customLong("for"), help: "For how long, such as 2d.") var duration = DurationArgument(argument: "1d")!
 
         func run() async throws { try await target.intervene(.raise, rates: rates, duration: duration) }
     }
@@ -89,7 +90,7 @@ struct LimitsCommand: AsyncParsableCommand {
 
         @OptionGroup var target: Target
         @Option(name: .customLong("for"), help: "For how long, such as 12h; without it, until it is unblocked.")
-        var duration: String?
+        var duration: DurationArgument?
 
         func run() async throws { try await target.intervene(.block, duration: duration) }
     }
@@ -114,11 +115,23 @@ struct LimitsCommand: AsyncParsableCommand {
         func run() async throws {
             let entries = try await Admin.ask(options) { try await $0.snapshot() }.audit
             if json { return try Admin.printJSON(entries) }
-            if entries.isEmpty { print("nothing was changed by hand") }
+            if entries.isEmpty { try StandardOutput.write(line: "nothing was changed by hand") }
             for entry in entries {
                 let time = Date(timeIntervalSince1970: Double(entry.time)).formatted(.iso8601)
-                print("\(time) \(Admin.printable(entry.description))")
+                try StandardOutput.write(line: "\(time) \(printable(entry.description.utf8))")
             }
+        }
+    }
+
+    /// `90s`, `15m`, `12h`, `2d` or `1w`, from a second on.
+    struct DurationArgument: ExpressibleByArgument {
+        let seconds: Int64
+        let defaultValueDescription: String
+
+        init?(argument: String) {
+            guard let milliseconds = Rate.duration(argument), milliseconds >= 1000 else { return nil }
+            seconds = milliseconds / 1000
+            defaultValueDescription = argument
         }
     }
 
@@ -131,17 +144,10 @@ struct LimitsCommand: AsyncParsableCommand {
         @Flag(help: "Print JSON.") var json = false
 
         func intervene(
-            _ action: AdminMessages.Intervention.Action, rates: [String]? = nil, duration: String? = nil
+            _ action: AdminMessages.Intervention.Action, rates: [String]? = nil, duration: DurationArgument? = nil
         ) async throws {
-            var seconds: Int64?
-            if let duration {
-                guard let milliseconds = Rate.duration(duration), milliseconds >= 1000 else {
-                    throw ValidationError("'\(duration)' is no duration; write such as 90s, 15m, 12h, 2d, 1w")
-                }
-                seconds = milliseconds / 1000
-            }
             let message = AdminMessages.Intervention(
-                action: action, key: key, limit: limit, rates: rates, duration: seconds, reason: reason)
+                action: action, key: key, limit: limit, rates: rates, duration: duration?.seconds, reason: reason)
             let standings = try await Admin.ask(options) { try await $0.intervene(message) }
             guard !standings.isEmpty else {
                 Admin.complain(
@@ -155,60 +161,82 @@ struct LimitsCommand: AsyncParsableCommand {
     }
 }
 
+extension AdminClient.Failure {
+    fileprivate var exitStatus: Int32 {
+        switch kind {
+        case .unreachable: EX_UNAVAILABLE
+        case .inTrouble: EX_TEMPFAIL
+        case .notPermitted: EX_NOPERM
+        case .refused: EXIT_FAILURE
+        }
+    }
+}
+
 /// The way to the running service, and of its answers to a person.
 enum Admin {
+    /// Seconds; a block that has no end is one of ten years.
+    private static let endless = 9.0 * 365 * 86_400
+
     /// - Parameter command: what faults are said by.
     static func ask<T>(
         _ options: ConfigurationOptions, by command: String = "limits", _ body: (AdminClient) async throws -> T
     ) async throws -> T {
-        let configuration = try options.readAdmin()
+        try await ask(options.readAdmin(), by: command, body)
+    }
+
+    static func ask<T>(
+        _ configuration: Configuration, by command: String, _ body: (AdminClient) async throws -> T
+    ) async throws -> T {
         do {
             return try await body(AdminClient(configuration))
         } catch let failure as AdminClient.Failure {
             complain(failure.description, by: command)
-            // EX_UNAVAILABLE, EX_TEMPFAIL of sysexits.h.
-            switch failure.kind {
-            case .unreachable: throw ExitCode(69)
-            case .inTrouble: throw ExitCode(75)
-            case .refused: throw ExitCode(1)
-            }
+            throw ExitCode(failure.exitStatus)
         }
     }
 
     static func complain(_ text: String, by command: String = "limits") {
-        FileHandle.standardError.write(Data("weir \(command): \(text)\n".utf8))
+        StandardError.write("weir \(command): \(printable(text.utf8))\n")
     }
 
     static func print(_ standings: [AdminMessages.Standing], json: Bool, whenEmpty: String) throws {
         if json { return try printJSON(standings) }
-        if standings.isEmpty { return Swift.print(whenEmpty) }
-        for standing in standings { Swift.print(description(of: standing)) }
+        if standings.isEmpty { return try StandardOutput.write(line: whenEmpty) }
+        for standing in standings { try StandardOutput.write(line: description(of: standing)) }
     }
 
     static func printJSON(_ value: some Encodable) throws {
         let encoder = JSONEncoder()
         encoder.outputFormatting = [.sortedKeys, .prettyPrinted, .withoutEscapingSlashes]
-        Swift.print(String(decoding: try encoder.encode(value), as: UTF8.self))
+        try StandardOutput.write(line: String(decoding: encoder.encode(value), as: UTF8.self))
     }
 
-    /// What a peer may have sent moves no cursor.
-    static func printable(_ text: String) -> String {
-        text.unicodeScalars.map { $0.properties.generalCategory == .control ? "?" : String($0) }.joined()
+    /// `2d`, `1h 30m`: the two largest units, rounded up.
+    static func duration(_ seconds: Int) -> String {
+        let units = [("d", 86_400), ("h", 3600), ("m", 60), ("s", 1)]
+        let seconds = max(1, seconds)
+        let index = units.firstIndex { seconds >= $0.1 }!
+        let (unit, length) = units[index]
+        let (smallUnit, smallLength) = units[min(index + 1, units.count - 1)]
+        let rounded = (seconds + smallLength - 1) / smallLength * smallLength
+        guard rounded == seconds else { return duration(rounded) }
+        let rest = seconds % length / smallLength
+        return "\(seconds / length)\(unit)" + (rest > 0 ? " \(rest)\(smallUnit)" : "")
     }
 
     /// `per-user user@example.org: recipients 12/100 per 1m, 540/1000 per 1h, room in 35s; 4 tries refused`
-    private static func description(of standing: AdminMessages.Standing) -> String {
+    static func description(of standing: AdminMessages.Standing) -> String {
         let now = Date().timeIntervalSince1970
-        func seconds(_ time: Double) -> String { "\(max(1, Int((time - now).rounded(.up))))s" }
+        func rest(_ time: Double) -> String { duration(Int((time - now).rounded(.up))) }
         let rates = standing.rates.map { rate in
-            "\(rate.used)/\(rate.limit) per \(rate.window)" + (rate.freesAt.map { ", room in \(seconds($0))" } ?? "")
+            "\(rate.used)/\(rate.limit) per \(rate.window)" + (rate.freesAt.map { ", room in \(rest($0))" } ?? "")
         }
-        var parts = ["\(standing.limit) \(printable(standing.key)): \(standing.count) \(rates.joined(separator: ", "))"]
+        var parts = ["\(standing.limit) \(printable(standing.key.utf8)): \(standing.count) \(rates.joined(separator: ", "))"]
         if standing.refusedTries > 0 {
             parts.append("\(standing.refusedTries) \(standing.refusedTries == 1 ? "try" : "tries") refused")
         }
-        if let until = standing.blockedUntil { parts.append("blocked for \(seconds(until))") }
-        if let until = standing.raisedUntil { parts.append("raised for \(seconds(until))") }
+        if let until = standing.blockedUntil { parts.append(until - now > endless ? "blocked until unblocked" : "blocked for \(rest(until))") }
+        if let until = standing.raisedUntil { parts.append("raised for \(rest(until))") }
         if standing.exempt { parts.append("exempt") }
         if standing.mode == "shadow" { parts.append("shadow") }
         return parts.joined(separator: "; ")

@@ -147,7 +147,7 @@ struct LoadArguments: ParsableArguments {
         do {
             let report = try complete(try load.report.wait())
             if showsProgress { LoadSummary.clearLine() }
-            try print(json ? LoadSummary.json(report) : LoadSummary.text(report))
+            try StandardOutput.write(line: json ? LoadSummary.json(report) : LoadSummary.text(report))
             try csv.map { try write(LoadSummary.csv(report), to: $0) }
             try html.map { try write(LoadPage.html(report), to: $0) }
             if report.endedBy == .lost { Self.complain("\(target) closed every connection") }

@@ -8,7 +8,7 @@ import NIOPosix
 struct LoadCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "load",
-        abstract: "Put a measured load on a service.",
+        abstract: "Puts a measured load on a service.",
         discussion: """
             Exit status: 0 every operation was answered and no bound of --fail-if is broken, 1 some were not or one is, \
             69 the target cannot be reached or closed every connection, 130 interrupted.
@@ -19,7 +19,7 @@ struct LoadCommand: ParsableCommand {
 struct LoadPolicyCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "policy",
-        abstract: "Ask a policy server as many smtpd processes would.",
+        abstract: "Asks a policy server as many smtpd processes would.",
         discussion: """
             Each connection is kept open and has one request outstanding, with the attributes that Postfix 3.7 sends. \
             Without --rate the next request follows the answer; with --rate requests are due at fixed times, and \
@@ -62,7 +62,7 @@ struct LoadPolicyCommand: ParsableCommand {
 struct LoadSMTPCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "smtp",
-        abstract: "Send mail as many clients would, and look at what arrives.",
+        abstract: "Sends mail as many clients would, and looks at what arrives.",
         discussion: """
             Each connection is kept open and sends one message after the other. With --sink a server of this command \
             listens there, to be the last hop of what is tested; it checks that every accepted message arrives once, and as it was \
@@ -115,7 +115,7 @@ struct LoadSMTPCommand: ParsableCommand {
 struct LoadMilterCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "milter",
-        abstract: "Show mail to a milter as many smtpd processes would.",
+        abstract: "Shows mail to a milter as many smtpd processes would.",
         discussion: """
             Each connection is kept open and shows one message after the other, with the macros of Postfix. The trojan of \
             --profile trojan is known by its login.

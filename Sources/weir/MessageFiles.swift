@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import Foundation
+import Rules
 
 /// A message to be checked, and what to call it.
 struct MessageFile {
@@ -9,14 +10,19 @@ struct MessageFile {
 
 /// The messages of files, mbox files, Maildirs and folders, one after the other.
 enum MessageFiles {
+    struct Failure: Error, CustomStringConvertible {
+        let description: String
+    }
+
     /// The files behind the arguments; a folder stands for all that is in it, Maildir or not.
     static func expand(_ paths: [String]) throws -> [String] {
         var files: [String] = []
         for path in paths {
-            var isDirectory: ObjCBool = false
-            guard FileManager.default.fileExists(atPath: path, isDirectory: &isDirectory) else {
-                throw CocoaError(.fileNoSuchFile, userInfo: [NSFilePathErrorKey: path])
+            guard access(path, R_OK) == 0 else {
+                throw Failure(description: "can't read \(printable(path.utf8)): \(String(cString: strerror(errno)))")
             }
+            var isDirectory: ObjCBool = false
+            _ = FileManager.default.fileExists(atPath: path, isDirectory: &isDirectory)
             files += isDirectory.boolValue ? folder(path) : [path]
         }
         return files

@@ -7,12 +7,12 @@ import Rules
 struct QueryCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "query",
-        abstract: "Look a key up in a pcre: or regexp: table, as postmap -q does.",
+        abstract: "Looks a key up in a pcre: or regexp: table, as postmap -q does.",
         discussion: """
             Prints the result and exits 0, or exits 1 when no rule matches. With - as the key, \
             the keys are read from standard input, one a line, and printed before their results.
 
-            EXAMPLE: weir query pcre:/etc/postfix/header_checks 'Subject: hello'
+            Example: weir query pcre:/etc/postfix/header_checks 'Subject: hello'
             """)
 
     @Flag(
@@ -56,7 +56,6 @@ private struct Query {
     let list: RuleList
     let isCheck: Bool
     let matcher = Matcher()
-    let output = OutputStream(STDOUT_FILENO)
 
     mutating func lookUpAll() throws -> Bool {
         var found = false
@@ -96,8 +95,8 @@ private struct Query {
                     + "empty string result is not allowed")
             warn("warning: table \(name) should return NO RESULT in case of NOT FOUND")
         }
-        if echo { output.write(key + [UInt8(ascii: "\t")]) }
-        output.write(match.text + [0x0a])
+        if echo { try StandardOutput.write(key + [UInt8(ascii: "\t")]) }
+        try StandardOutput.write(match.text + [0x0a])
         return true
     }
 
@@ -109,5 +108,5 @@ private struct Query {
 }
 
 private func warn(_ message: String) {
-    OutputStream(STDERR_FILENO).write(line: "weir query: \(message)")
+    StandardError.write("weir query: \(message)\n")
 }

@@ -2,12 +2,13 @@
 import Advisor
 import ArgumentParser
 import Foundation
+import Rules
 import Service
 
 struct ReplayCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "replay",
-        abstract: "Run the limits of a configuration over yesterday's mail.",
+        abstract: "Runs the limits of a configuration over yesterday's mail.",
         discussion: """
             Reads what log.capture of weir.yaml has kept, or Postfix's logs, plain or packed by gzip, rotated ones in any order, or the output of journalctl -o export, and says who would have \
             been refused when and why, how much the keys of each limit used, and which numbers would have caught the outliers and nobody else. \
@@ -43,9 +44,9 @@ struct ReplayCommand: ParsableCommand {
             let encoder = JSONEncoder()
             encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
             encoder.keyEncodingStrategy = .convertToSnakeCase
-            print(String(decoding: try encoder.encode(report), as: UTF8.self))
+            try StandardOutput.write(line: String(decoding: encoder.encode(report), as: UTF8.self))
         } else {
-            print(Self.text(report))
+            try StandardOutput.write(line: Self.text(report))
         }
         if let html {
             do {
@@ -83,7 +84,7 @@ struct ReplayCommand: ParsableCommand {
         let verb = limit.mode == "shadow" ? "would be refused" : "refused"
         var lines = ["", "limit \(limit.name): \(limit.counted) \(limit.count) of \(limit.keys) keys; \(limit.refused) requests of \(limit.keysRefused) keys \(verb)"]
         for key in limit.refusals.prefix(mostShown) {
-            lines.append("  \(Admin.printable(key.key)): \(key.refused) \(verb), first at \(time(key.first)): \(key.reason)")
+            lines.append("  \(printable(key.key.utf8)): \(key.refused) \(verb), first at \(time(key.first)): \(key.reason)")
         }
         if limit.keysRefused > mostShown { lines.append("  and \(limit.keysRefused - mostShown) more") }
         for window in limit.windows where limit.keys > 0 {
@@ -97,7 +98,7 @@ struct ReplayCommand: ParsableCommand {
     }
 
     private static func keys(_ keys: [WindowReplay.Key]) -> String {
-        let shown = keys.prefix(5).map { "\(Admin.printable($0.key)) (\($0.peak) at \(time($0.at)))" }.joined(separator: ", ")
+        let shown = keys.prefix(5).map { "\(printable($0.key.utf8)) (\($0.peak) at \(time($0.at)))" }.joined(separator: ", ")
         return keys.count > 5 ? "\(shown) and \(keys.count - 5) more" : shown
     }
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import ArgumentParser
+import Glibc
 import Service
 
 struct ServeCommand: AsyncParsableCommand {
@@ -21,7 +22,7 @@ struct ServeCommand: AsyncParsableCommand {
             try await Daemon.serve(configurationPath: options.config)
         } catch {
             StandardError.write("weir serve: \(error)\n")
-            throw ExitCode(error is ConfigurationFaults ? 78 : 69)
+            throw ExitCode(error is ConfigurationFaults ? EX_CONFIG : EX_UNAVAILABLE)
         }
     }
 }

@@ -1,36 +1,79 @@
 // SPDX-License-Identifier: Apache-2.0
 import Glibc
+import Synchronization
 
-/// Bytes for standard output or standard error, written when it is full, on `flush` and at the end.
-final class OutputStream {
-    static let isTerminal = isatty(STDOUT_FILENO) == 1
+/// Standard error, unbuffered.
+enum StandardError {
+    static func write(_ text: String) {
+        // Where nobody takes it there is nobody to tell.
+        _ = writeAll(Array(text.utf8), to: STDERR_FILENO)
+    }
+}
 
-    private let descriptor: Int32
-    private var buffer: [UInt8] = []
+/// Standard output, in large pieces: the rest goes out at the end of the process, or by `flush`.
+enum StandardOutput {
+    /// It takes no more.
+    struct Failure: Error, CustomStringConvertible {
+        fileprivate let code: Int32
 
-    init(_ descriptor: Int32) { self.descriptor = descriptor }
+        /// Whoever read it has gone, and wants no more.
+        var isBrokenPipe: Bool { code == EPIPE }
 
-    deinit { flush() }
-
-    func write(_ bytes: some Sequence<UInt8>) {
-        buffer += bytes
-        if buffer.count >= 1 << 16 { flush() }
+        var description: String { "can't write to standard output: \(String(cString: strerror(code)))" }
     }
 
-    func write(line text: String) { write(Array(text.utf8) + [0x0a]) }
+    private static let waiting = Mutex<[UInt8]>([])
+    private static let mostWaiting = 1 << 16
 
-    /// What can't be written is lost: the reader has gone.
-    func flush() {
-        var written = 0
-        while written < buffer.count {
-            let count = buffer.withUnsafeBytes {
-                Glibc.write(descriptor, $0.baseAddress! + written, $0.count - written)
-            }
-            if count < 0, errno == EINTR { continue }
-            if count <= 0 { break }
-            written += count
+    static func write(_ bytes: [UInt8]) throws(Failure) {
+        let isFull = waiting.withLock { waiting in
+            waiting += bytes
+            return waiting.count >= mostWaiting
         }
-        buffer.removeAll(keepingCapacity: true)
+        if isFull { try flush() }
+    }
+
+    static func write(_ text: String) throws(Failure) { try write(Array(text.utf8)) }
+
+    static func write(line text: String) throws(Failure) { try write(Array(text.utf8) + [0x0a]) }
+
+    static func flush() throws(Failure) {
+        let bytes = waiting.withLock { waiting in
+            defer { waiting = [] }
+            return waiting
+        }
+        let code = writeAll(bytes, to: STDOUT_FILENO)
+        guard code == 0 else { throw Failure(code: code) }
+    }
+}
+
+/// - Returns: 0, or the code of what went wrong.
+private func writeAll(_ bytes: [UInt8], to descriptor: Int32) -> Int32 {
+    var rest = bytes[...]
+    while !rest.isEmpty {
+        let count = rest.withUnsafeBytes { write(descriptor, $0.baseAddress, $0.count) }
+        if count < 0, errno == EINTR { continue }
+        guard count > 0 else { return errno }
+        rest = rest.dropFirst(count)
+    }
+    return 0
+}
+
+/// Of the terminal that a stream leads to.
+enum Terminal {
+    /// As `NO_COLOR` (no-color.org) and `TERM` allow it.
+    static func takesColour(_ descriptor: Int32) -> Bool {
+        isatty(descriptor) == 1 && (variable("NO_COLOR") ?? "").isEmpty && variable("TERM") != "dumb"
+    }
+
+    static func size(_ descriptor: Int32) -> (columns: Int, rows: Int) {
+        var size = winsize()
+        guard ioctl(descriptor, UInt(TIOCGWINSZ), &size) == 0, size.ws_col > 0, size.ws_row > 0 else { return (80, 24) }
+        return (Int(size.ws_col), Int(size.ws_row))
+    }
+
+    private static func variable(_ name: String) -> String? {
+        getenv(name).map { String(cString: $0) }
     }
 }
 

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import ArgumentParser
+import Glibc
+import Rules
 import Service
 
 @main
@@ -16,19 +18,77 @@ struct Weir: AsyncParsableCommand {
 
     static func main() async {
         do {
-            var command = try parseAsRoot()
+            try await run(parse())
+            try StandardOutput.flush()
+        } catch {
+            // What was written before goes out, too.
+            do { try StandardOutput.flush() } catch { end(with: error) }
+            end(with: error)
+        }
+    }
+
+    private static func parse() throws -> any ParsableCommand {
+        if let mistake = unknownCommand(in: CommandLine.arguments.dropFirst()) { throw mistake }
+        return try parseAsRoot()
+    }
+
+    private static func run(_ command: any ParsableCommand) async throws {
+        var command = command
+        do {
             if var command = command as? any AsyncParsableCommand {
                 try await command.run()
             } else {
                 try command.run()
             }
-        } catch where CommandLine.arguments.dropFirst().first == "filter" && exitCode(for: error) == .validationFailure {
-            // pipe(8) would bounce all mail for a mistake in master.cf.
-            exit(withError: FilterCommand.complain(fullMessage(for: error)))
-        } catch {
-            exit(withError: error)
+        } catch let error as ValidationError {
+            throw UsageFault(text: error.message, usage: usageString(for: type(of: command)))
         }
     }
+
+    /// A word that is none of the commands, where one has to be: the options behind it are nobody's fault.
+    private static func unknownCommand(in arguments: some Sequence<String>) -> UsageFault? {
+        var command: any ParsableCommand.Type = Weir.self
+        for word in arguments {
+            let subcommands = command.configuration.subcommands
+            guard !subcommands.isEmpty, !word.hasPrefix("-"), word != "help" else { return nil }
+            guard let next = subcommands.first(where: { $0._commandName == word }) else {
+                let names = subcommands.map { $0._commandName }.joined(separator: ", ")
+                return UsageFault(text: "there is no command '\(printable(word.utf8))' (there are \(names))", usage: usageString(for: command))
+            }
+            command = next
+        }
+        return nil
+    }
+
+    private static func end(with error: any Error) -> Never {
+        let isFilter = CommandLine.arguments.dropFirst().first == "filter"
+        switch error {
+        // pipe(8) would bounce all mail for a mistake in master.cf.
+        case let fault as UsageFault where isFilter: exit(withError: FilterCommand.complain(fault.description))
+        case _ where isFilter && exitCode(for: error) == .validationFailure: exit(withError: FilterCommand.complain(fullMessage(for: error)))
+        case let failure as StandardOutput.Failure where isFilter: exit(withError: FilterCommand.complain(failure.description))
+        case let fault as UsageFault:
+            StandardError.write("Error: \(fault)\n")
+            exit(withError: ExitCode(EX_USAGE))
+        case let failure as StandardOutput.Failure where failure.isBrokenPipe:
+            // As if nobody here had asked to be spared the signal.
+            signal(SIGPIPE, SIG_DFL)
+            raise(SIGPIPE)
+            exit(withError: ExitCode(128 + SIGPIPE))
+        case let failure as StandardOutput.Failure:
+            StandardError.write("weir: \(failure)\n")
+            exit(withError: ExitCode(EX_IOERR))
+        default: exit(withError: error)
+        }
+    }
+}
+
+/// What is wrong with a command line, and how that command is used.
+private struct UsageFault: Error, CustomStringConvertible {
+    let text: String
+    let usage: String
+
+    var description: String { "\(text)\n\(usage)" }
 }
 
 struct ConfigurationOptions: ParsableArguments {
@@ -44,7 +104,7 @@ struct ConfigurationOptions: ParsableArguments {
             return outcome
         case .failure(let faults):
             StandardError.write("\(faults)\n")
-            throw ExitCode(78)
+            throw ExitCode(EX_CONFIG)
         }
     }
 
@@ -61,7 +121,7 @@ struct ConfigurationOptions: ParsableArguments {
             }
             if isLost {
                 StandardError.write("\(faults)\n")
-                throw ExitCode(78)
+                throw ExitCode(EX_CONFIG)
             }
             StandardError.write("weir: \(config) has faults that `weir check-config` tells; asking the running service\n")
             return faults.readable

@@ -4,7 +4,6 @@ import http.client
 import json
 import os
 import pathlib
-import pty
 import re
 import resource
 import shutil
@@ -16,8 +15,7 @@ import unittest
 
 from filtering import FilterService, NextHop, dialogue
 from postfix import SMTP, free_port
-from weir import BINARY, ROOT, WeirService
-from weir import weir as command
+from weir import ROOT, WeirService
 
 LIMIT = {"name": "per-sender", "key": ["sender"], "count": "recipients", "rates": ["3/1h"]}
 HOSTILE = "<script>alert(1)</script>@example.org"
@@ -186,44 +184,6 @@ class Page(unittest.TestCase):
             self.assertIn("&lt;script&gt;alert(1)&lt;/script&gt;@example.org", page)
             self.assertNotIn("<script>alert", page)
             self.assertIn("recipients 3/3 per 1h", page)
-
-
-class Top(unittest.TestCase):
-    def test_lines(self):
-        with WeirService(limits=[LIMIT]) as weir:
-            for _ in range(5):
-                weir.ask(sender="a@example.org")
-            output = command("top", "--config", weir.config_file, "--count", "2").stdout.splitlines()
-            self.assertEqual(len(output), 2)
-            self.assertRegex(output[1], r"^dunno/s=\d+ action/s=\d+ p50=\S+ p99=\S+ keys=1 ledger=ok$")
-
-    def test_on_a_terminal(self):
-        """Drawn on a terminal of its own; text of strangers moves no cursor, and q ends it."""
-        with WeirService(limits=[LIMIT]) as weir:
-            for number in range(5):
-                weir.ask(sender="evil\x1b[2J@example.org")
-                weir.ask(sender="other@example.org")
-            pid, terminal = pty.fork()
-            if pid == 0:
-                os.execv(BINARY, [str(BINARY), "top", "--config", str(weir.config_file)])
-            self.addCleanup(os.close, terminal)
-            shown = b""
-
-            def read_until(wanted):
-                nonlocal shown
-                while wanted not in shown:
-                    shown += os.read(terminal, 65536)
-
-            read_until(b"REFUSALS")
-            self.assertNotIn(b"\x1b[2J", shown)
-            self.assertIn(b"evil?[2J@example.org", shown)
-            os.write(terminal, b"s")
-            read_until(b"by used")
-            os.write(terminal, b"/other\n")
-            read_until(b"filter /other)")
-            os.write(terminal, b"q")
-            read_until(b"\x1b[?1049l")
-            self.assertEqual(os.waitpid(pid, 0)[1], 0)
 
 
 def tunnel(port, path):

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 internal import Foundation
 internal import Glibc
-internal import NIOCore
+package import NIOCore
 internal import NIOHTTP1
 internal import NIOPosix
 
@@ -13,6 +13,8 @@ package struct AdminClient: Sendable {
             case unreachable
             /// The service can't open its ledger.
             case inTrouble
+            /// This user may not ask.
+            case notPermitted
             case refused
         }
         package let description: String
@@ -21,13 +23,23 @@ package struct AdminClient: Sendable {
 
     private let endpoint: Configuration.Endpoint
     private let token: String?
+    /// Why there is no token; only a service that asks for one makes it matter.
+    private let tokenFault: String?
+    private let timeout: TimeAmount
 
-    private static let timeout: TimeAmount = .seconds(30)
     private static let largestReply = 64 << 20
 
-    package init(_ configuration: Configuration) {
+    /// - Parameter timeout: for an answer.
+    package init(_ configuration: Configuration, timeout: TimeAmount = .seconds(30)) {
         endpoint = configuration.listen.admin
-        token = if case .inet = endpoint { AdminToken.read(at: configuration.adminTokenPath) } else { nil }
+        self.timeout = timeout
+        guard case .inet = endpoint else {
+            (token, tokenFault) = (nil, nil)
+            return
+        }
+        let path = configuration.adminTokenPath
+        token = AdminToken.read(at: path)
+        tokenFault = access(path, R_OK) == 0 ? nil : "can't read \(path): \(String(cString: strerror(errno)))"
     }
 
     package func fullest(_ most: Int, limit: String?) async throws -> [AdminMessages.Standing] {
@@ -75,13 +87,28 @@ package struct AdminClient: Sendable {
         // A plus sign in a query means a space to many a server, and addresses have them.
         let uri = (components.string ?? path).replacing("+", with: "%2B")
         let (status, reply) = try await exchange(method, uri, body)
-        guard status == .ok else {
-            let said = try? JSONDecoder().decode(AdminMessages.Failure.self, from: reply)
-            throw Failure(
-                description: said?.error ?? "the service answered \(status.code) \(status.reasonPhrase)",
-                kind: status == .serviceUnavailable ? .inTrouble : .refused)
+        guard status == .ok else { throw failure(status, reply) }
+        do {
+            return try JSONDecoder().decode(T.self, from: reply)
+        } catch {
+            throw Failure(description: "what answers on \(endpoint) is not this version of Weir", kind: .unreachable)
         }
-        return try JSONDecoder().decode(T.self, from: reply)
+    }
+
+    private func failure(_ status: HTTPResponseStatus, _ reply: Data) -> Failure {
+        if status == .unauthorized, let tokenFault { return Failure(description: tokenFault, kind: .notPermitted) }
+        let text = (try? JSONDecoder().decode(AdminMessages.Failure.self, from: reply))?.error
+            ?? (status == .notFound ? String(decoding: reply, as: UTF8.self).trimmingCharacters(in: .whitespacesAndNewlines) : "")
+        return Failure(
+            description: text.isEmpty ? "the service answered \(status.code) \(status.reasonPhrase)" : text,
+            kind: status == .serviceUnavailable ? .inTrouble : .refused)
+    }
+
+    private func failure(toConnect error: any Error) -> Failure {
+        if let error = error as? IOError, error.errnoCode == EACCES {
+            return Failure(description: "can't connect to \(endpoint): \(error.systemReason)", kind: .notPermitted)
+        }
+        return Failure(description: "no service answers on \(endpoint): \(error.systemReason)", kind: .unreachable)
     }
 
     private func exchange(_ method: HTTPMethod, _ uri: String, _ body: Data) async throws -> (HTTPResponseStatus, Data) {
@@ -93,7 +120,7 @@ package struct AdminClient: Sendable {
                     try channel.pipeline.syncOperations.addHTTPClientHandlers()
                     try channel.pipeline.syncOperations.addHandler(
                         NIOHTTPClientResponseAggregator(maxContentLength: Self.largestReply))
-                    try channel.pipeline.syncOperations.addHandler(ReplyHandler(promise: promise))
+                    try channel.pipeline.syncOperations.addHandler(ReplyHandler(endpoint: endpoint, promise: promise))
                 }
             }
         let channel: any Channel
@@ -104,7 +131,7 @@ package struct AdminClient: Sendable {
             }
         } catch {
             promise.fail(error)
-            throw Failure(description: "no service answers on \(endpoint): \(error)", kind: .unreachable)
+            throw failure(toConnect: error)
         }
         var headers = HTTPHeaders([("Host", "weir"), ("Content-Length", String(body.count)), ("Connection", "close")])
         if let token { headers.add(name: "Authorization", value: "Bearer \(token)") }
@@ -112,9 +139,13 @@ package struct AdminClient: Sendable {
         channel.write(HTTPClientRequestPart.head(head), promise: nil)
         channel.write(HTTPClientRequestPart.body(.byteBuffer(ByteBuffer(bytes: body))), promise: nil)
         channel.writeAndFlush(HTTPClientRequestPart.end(nil), promise: nil)
-        let timeout = channel.eventLoop.scheduleTask(in: Self.timeout) { channel.close(promise: nil) }
+        let overdue = Failure(
+            description: "the service on \(endpoint) gives no answer within \(timeout.nanoseconds / 1_000_000_000) s", kind: .unreachable)
+        let timer = channel.eventLoop.scheduleTask(in: timeout) {
+            channel.pipeline.fireErrorCaught(overdue)
+        }
         defer {
-            timeout.cancel()
+            timer.cancel()
             channel.close(promise: nil)
         }
         return try await promise.futureResult.get()
@@ -124,9 +155,11 @@ package struct AdminClient: Sendable {
 private final class ReplyHandler: ChannelInboundHandler {
     typealias InboundIn = NIOHTTPClientResponseFull
 
+    private let endpoint: Configuration.Endpoint
     private var promise: EventLoopPromise<(HTTPResponseStatus, Data)>?
 
-    init(promise: EventLoopPromise<(HTTPResponseStatus, Data)>) {
+    init(endpoint: Configuration.Endpoint, promise: EventLoopPromise<(HTTPResponseStatus, Data)>) {
+        self.endpoint = endpoint
         self.promise = promise
     }
 
@@ -137,7 +170,9 @@ private final class ReplyHandler: ChannelInboundHandler {
     }
 
     func errorCaught(context: ChannelHandlerContext, error: any Error) {
-        promise.take()?.fail(error)
+        promise.take()?.fail(
+            error as? AdminClient.Failure
+                ?? AdminClient.Failure(description: "the connection to the service on \(endpoint) broke: \(error.systemReason)", kind: .unreachable))
         context.close(promise: nil)
     }
 

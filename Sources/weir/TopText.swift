@@ -1,0 +1,204 @@
+// SPDX-License-Identifier: Apache-2.0
+import Foundation
+import Rules
+import Service
+
+/// What `weir top` writes.
+struct TopText {
+    enum Order: String, CaseIterable {
+        case fullest, used, tries = "refused tries", key
+    }
+
+    private var order = Order.fullest
+    private var filter = ""
+    private var isTyping = false
+
+    // MARK: Keys
+
+    /// - Returns: false where it is to end.
+    mutating func take(_ keys: String) -> Bool {
+        // A key such as an arrow sends several characters; Esc comes alone.
+        if keys.unicodeScalars.count > 1, keys.unicodeScalars.first == "\u{1b}" { return true }
+        for key in keys.unicodeScalars {
+            switch key {
+            case "\u{3}": return false
+            case "\r", "\n": isTyping = false
+            case "\u{1b}": (isTyping, filter) = (false, "")
+            case "\u{7f}", "\u{8}": if isTyping, !filter.isEmpty { filter.removeLast() }
+            case _ where isTyping: filter.unicodeScalars.append(key)
+            case "q": return false
+            case "s":
+                let all = Order.allCases
+                order = all[(all.firstIndex(of: order)! + 1) % all.count]
+            case "/": (isTyping, filter) = (true, "")
+            default: break
+            }
+        }
+        return true
+    }
+
+    // MARK: Into a pipe
+
+    private static let mostRefusals = 10
+
+    /// A line that begins with the time, and behind it, indented, one of each key and of each refusal.
+    ///
+    /// - Parameter time: of the look before.
+    static func lines(_ figures: TopFigures, since time: Double) -> [String] {
+        let snapshot = figures.snapshot
+        // What was refused within the second of the look itself may not be all there yet.
+        let refusals = snapshot.refusals.filter { time == 0 || $0.time >= time && $0.time < snapshot.time }.prefix(mostRefusals)
+        return ["\(Date(timeIntervalSince1970: snapshot.time).formatted(.iso8601)) \(rates(snapshot))"]
+            + figures.standings.map { "  \(Admin.description(of: $0))" }
+            + refusals.map { "  refused: \(printable(text($0).utf8))" }
+    }
+
+    private static func rates(_ snapshot: AdminMessages.Snapshot) -> String {
+        let passed = snapshot.passedPerSecond.last ?? 0
+        let answered = snapshot.answeredPerSecond.last ?? 0
+        let messages = snapshot.ways.map { way in
+            way.name + " " + way.messages.sorted { $0.key < $1.key }.filter { $0.value > 0 }.map { "\($0.key)=\($0.value)" }.joined(separator: ",")
+        }
+        return ([
+            "dunno/s=\(passed) action/s=\(answered) p50=\(time(snapshot.medianAnswer)) p99=\(time(snapshot.slowAnswer)) keys=\(snapshot.status.keys) "
+                + "ledger=\(snapshot.status.trouble == nil ? "ok" : "trouble")"
+        ] + messages).joined(separator: "; ")
+    }
+
+    private static func text(_ refusal: AdminMessages.Refusal) -> String {
+        "\(refusal.limit) \(refusal.key): \(refusal.reason), \(refusal.usage), room in \(Admin.duration(Int(refusal.retry))), \(refusal.client)"
+    }
+
+    private static func time(_ microseconds: Int64?) -> String {
+        microseconds.map { $0 < 1000 ? "\($0)us" : "\(Double($0) / 1000)ms" } ?? "-"
+    }
+
+    // MARK: On a terminal
+
+    /// Beside the key, which is always there; the last ones give way first where there is no room.
+    private enum Column: CaseIterable {
+        case share, usage, limit, tries
+
+        var width: Int {
+            switch self {
+            case .share: 4
+            case .usage, .limit: 16
+            case .tries: 6
+            }
+        }
+
+        var heading: String {
+            switch self {
+            case .share: "   %"
+            case .usage: "USED/LIMIT"
+            case .limit: "LIMIT"
+            case .tries: " TRIES"
+            }
+        }
+
+        func text(_ standing: AdminMessages.Standing) -> String {
+            let rate = TopText.fullest(standing)
+            return switch self {
+            case .share: TopText.rightAligned("\(Int(TopText.share(standing) * 100))", width)
+            case .usage: "\(rate.used)/\(rate.limit) per \(rate.window)"
+            case .limit: standing.limit
+            case .tries: TopText.rightAligned("\(standing.refusedTries)", width)
+            }
+        }
+
+        /// From left to right.
+        static let order: [Column] = [.limit, .usage, .share, .tries]
+
+        static func fitting(_ width: Int) -> [Column] {
+            var columns = Array(allCases)
+            while !columns.isEmpty, columns.reduce(0, { $0 + $1.width + 1 }) + leastKeyWidth > width { columns.removeLast() }
+            return order.filter(columns.contains)
+        }
+
+        private static let leastKeyWidth = 18
+    }
+
+    func screen(_ figures: TopFigures, fault: String?, columns: Int, rows: Int) -> [String] {
+        let snapshot = figures.snapshot
+        let state = snapshot.status.trouble.map { "THE LEDGER CAN'T BE KEPT: \($0)" } ?? "ledger kept"
+        let shownColumns = Column.fitting(columns)
+        let keyWidth = columns - shownColumns.reduce(0) { $0 + $1.width + 1 }
+        func row(_ cell: (Column) -> String, _ key: String) -> String {
+            (shownColumns.map { Self.fitted(cell($0), $0.width) } + [key]).joined(separator: " ")
+        }
+        let filtered = filter.isEmpty && !isTyping ? "" : ", filter /\(filter)\(isTyping ? "_" : "")"
+        var lines = [
+            fault.map { "NO FIGURES SINCE \(Date(timeIntervalSince1970: snapshot.time).formatted(.iso8601)): \($0)" }
+                ?? "Weir \(snapshot.version)  \(state)",
+            Self.rates(snapshot), "", row(\.heading, "KEY (by \(order.rawValue)\(filtered))"),
+        ]
+        let shown = figures.standings.filter { filter.isEmpty || $0.key.lowercased().contains(filter.lowercased()) }.sorted(by: comesFirst)
+        let refusals = snapshot.refusals.prefix(max(3, rows / 3))
+        for standing in shown.prefix(max(0, rows - lines.count - refusals.count - 2)) {
+            let mark = standing.blockedUntil == nil ? "" : "  BLOCKED"
+            let key = mark.isEmpty ? standing.key : Self.cut(printable(standing.key.utf8), keyWidth - mark.count)
+            lines.append(row({ $0.text(standing) }, key + mark))
+        }
+        lines += ["", "REFUSALS"]
+        lines += refusals.map(Self.text)
+        return lines.prefix(rows).map { Self.cut(printable($0.utf8), columns) }
+    }
+
+    private func comesFirst(_ one: AdminMessages.Standing, _ other: AdminMessages.Standing) -> Bool {
+        /// A key that is blocked has come to its limit, whatever it has used.
+        func fullness(_ standing: AdminMessages.Standing) -> Double { standing.blockedUntil == nil ? Self.share(standing) : .infinity }
+        return switch order {
+        case .fullest: (fullness(one), other.key) > (fullness(other), one.key)
+        case .used: (Self.fullest(one).used, other.key) > (Self.fullest(other).used, one.key)
+        case .tries: (one.refusedTries, other.key) > (other.refusedTries, one.key)
+        case .key: one.key < other.key
+        }
+    }
+
+    private static func share(_ standing: AdminMessages.Standing) -> Double { share(fullest(standing)) }
+
+    private static func share(_ rate: AdminMessages.Standing.Rate) -> Double { Double(rate.used) / Double(max(1, rate.limit)) }
+
+    /// Limits have a rate at least.
+    private static func fullest(_ standing: AdminMessages.Standing) -> AdminMessages.Standing.Rate {
+        standing.rates.max { share($0) < share($1) }!
+    }
+
+    // MARK: Widths
+
+    private static func rightAligned(_ text: String, _ width: Int) -> String {
+        String(repeating: " ", count: max(0, width - text.count)) + text
+    }
+
+    /// Exactly `width` cells.
+    private static func fitted(_ text: String, _ width: Int) -> String {
+        let text = cut(printable(text.utf8), width)
+        return text + String(repeating: " ", count: width - text.unicodeScalars.reduce(0) { $0 + cells($1) })
+    }
+
+    /// At most `width` cells of a terminal.
+    private static func cut(_ text: String, _ width: Int) -> String {
+        var (cut, used) = (String.UnicodeScalarView(), 0)
+        for scalar in text.unicodeScalars {
+            used += cells(scalar)
+            guard used <= width else { break }
+            cut.append(scalar)
+        }
+        return String(cut)
+    }
+
+    /// As terminals do it; wcwidth(3) would need a locale.
+    private static func cells(_ scalar: Unicode.Scalar) -> Int {
+        guard !scalar.isASCII else { return 1 }
+        switch scalar.properties.generalCategory {
+        case .nonspacingMark, .enclosingMark, .format: return 0
+        default: return scalar.properties.isEmojiPresentation || wide.contains { $0 ~= scalar.value } ? 2 : 1
+        }
+    }
+
+    /// East Asian Width W and F (Unicode Standard Annex 11), in blocks.
+    private static let wide: [ClosedRange<UInt32>] = [
+        0x1100...0x115f, 0x2e80...0x303e, 0x3041...0x4dbf, 0x4e00...0xa4cf, 0xa960...0xa97f, 0xac00...0xd7a3, 0xf900...0xfaff, 0xfe30...0xfe6f,
+        0xff01...0xff60, 0xffe0...0xffe6, 0x16fe0...0x18dff, 0x1aff0...0x1b2ff, 0x1f200...0x1f2ff, 0x20000...0x3fffd,
+    ]
+}
