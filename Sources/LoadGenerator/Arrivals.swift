@@ -33,8 +33,8 @@ package final class Arrivals {
         if entries[message.id].arrived == 0 { acceptedButNotArrived += 1 }
     }
 
-    /// Whether all that was accepted is there.
-    package var isComplete: Bool { acceptedButNotArrived == 0 }
+    /// How many that were accepted are not there yet.
+    package var missing: Int { acceptedButNotArrived }
 
     /// The figures, once no more is waited for.
     package func finish() -> SinkReport {

@@ -8,6 +8,7 @@ extension Error {
         switch self {
         case let error as IOError: String(cString: strerror(error.errnoCode))
         case let error as MalformedReply: "malformed reply: \(error.reason)"
+        case let error as SessionRefused: "the session is refused: \(error.reply)"
         default: String(describing: self)
         }
     }

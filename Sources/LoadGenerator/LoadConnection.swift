@@ -23,6 +23,8 @@ package final class LoadConnection<Traffic: LoadTraffic>: ChannelInboundHandler 
     private var input = ByteBuffer()
     private var output = ByteBuffer()
     private(set) var outstanding: Outstanding?
+    /// It has been made once, at least.
+    private(set) var wasMade = false
 
     init(run: LoadRun<Traffic>, dialogue: Traffic.Dialogue) {
         self.run = run
@@ -36,6 +38,7 @@ package final class LoadConnection<Traffic: LoadTraffic>: ChannelInboundHandler 
         input.clear()
         dialogue.connected()
         context = try channel.pipeline.syncOperations.context(handler: self)
+        wasMade = true
     }
 
     /// Starts the operation that was due at `due`.
@@ -93,7 +96,7 @@ package final class LoadConnection<Traffic: LoadTraffic>: ChannelInboundHandler 
             }
         } catch {
             close()
-            run.lost(self, \.malformed, reason: error.reason)
+            run.lost(self, error is SessionRefused ? \.refused : \.malformed, reason: error.reason)
         }
     }
 

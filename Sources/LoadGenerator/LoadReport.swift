@@ -3,7 +3,7 @@ import Histogram
 
 /// How often each thing went wrong.
 package struct LoadErrors: Codable, Sendable, Equatable {
-    /// Connects that failed.
+    /// Connects that failed, and sessions that the peer would not have.
     package var refused = 0
     /// Connections that ended by the peer or by a network fault.
     package var closed = 0
@@ -44,10 +44,11 @@ package enum LoadEnding: String, Codable, Sendable {
 /// A load's figures.
 package struct LoadReport: Codable, Sendable {
     package let target: String
+    /// Those that were made.
     package let connections: Int
     /// Operations a second that were meant, in an open loop.
     package let rate: Double?
-    package let endedBy: LoadEnding
+    package var endedBy: LoadEnding
     package let seconds: Double
     package let answered: Int
     package let answeredPerSecond: Double

@@ -237,7 +237,7 @@ package final class LoadRun<Traffic: LoadTraffic> {
         report.succeed(
             LoadReport(
                 target: "\(target)",
-                connections: options.connections,
+                connections: connections.count(where: \.wasMade),
                 rate: options.pace?.meanRate,
                 endedBy: reason,
                 seconds: seconds,

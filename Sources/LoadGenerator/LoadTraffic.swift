@@ -34,6 +34,16 @@ package protocol LoadDialogue {
     mutating func receive(_ input: inout ByteBuffer, into output: inout ByteBuffer, at time: TimeAmount) throws -> LoadStep
 }
 
+/// The peer does not want the session at all.
+package struct SessionRefused: Error, Equatable {
+    /// Its words.
+    package let reply: String
+
+    package init(reply: String) {
+        self.reply = reply
+    }
+}
+
 /// What a dialogue makes of the bytes it was given.
 package enum LoadStep: Equatable {
     /// The operation goes on.

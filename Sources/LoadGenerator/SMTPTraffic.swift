@@ -100,7 +100,8 @@ package struct SMTPDialogue: LoadDialogue {
     package mutating func receive(
         _ input: inout ByteBuffer, into output: inout ByteBuffer, at time: TimeAmount
     ) throws -> LoadStep {
-        while let reply = try SMTPReplyReader.next(from: &input) {
+        // Before the session begins a refusal has a reason for somebody to read.
+        while let reply = try SMTPReplyReader.next(from: &input, withText: !isGreeted) {
             guard let step = awaited.popFirst() else { throw MalformedReply(reason: "a reply to no command") }
             if let code = try take(reply, to: step, into: &output) {
                 guard let message else { throw MalformedReply(reason: "a reply to no message") }
@@ -116,16 +117,16 @@ package struct SMTPDialogue: LoadDialogue {
     /// - Returns: the code that the message came to, where that was its last reply.
     private mutating func take(
         _ reply: SMTPReplyReader.Reply, to step: Awaited, into output: inout ByteBuffer
-    ) throws(MalformedReply) -> Int? {
+    ) throws -> Int? {
         let isPositive = 200..<300 ~= reply.code
         switch step {
         case .greeting:
-            guard isPositive else { throw MalformedReply(reason: "the greeting is \(reply.code)") }
+            guard isPositive else { throw SessionRefused(reply: reply.text) }
             send("EHLO [127.0.0.1]\r\n", awaiting: .ehlo, into: &output)
-        case .ehlo where !isPositive:
+        case .ehlo where 500..<600 ~= reply.code:
             send("HELO [127.0.0.1]\r\n", awaiting: .helo, into: &output)
         case .ehlo, .helo:
-            guard isPositive else { throw MalformedReply(reason: "HELO is answered \(reply.code)") }
+            guard isPositive else { throw SessionRefused(reply: reply.text) }
             pipelines = reply.hasPipelining
             isGreeted = true
             if isAsked { sendEnvelope(into: &output) }
@@ -207,18 +208,20 @@ enum SMTPReplyReader {
     struct Reply {
         var code: Int
         var hasPipelining: Bool
+        /// The last line, where it was asked for.
+        var text = ""
     }
 
     private static let longest = 65_536
 
     /// The next whole reply, which is taken out; nil while it is not complete.
-    static func next(from input: inout ByteBuffer) throws(MalformedReply) -> Reply? {
-        guard let (reply, length) = try first(in: input.readableBytesUInt8Span) else { return nil }
+    static func next(from input: inout ByteBuffer, withText: Bool) throws(MalformedReply) -> Reply? {
+        guard let (reply, length) = try first(in: input.readableBytesUInt8Span, withText: withText) else { return nil }
         input.moveReaderIndex(forwardBy: length)
         return reply
     }
 
-    private static func first(in bytes: Span<UInt8>) throws(MalformedReply) -> (Reply, length: Int)? {
+    private static func first(in bytes: Span<UInt8>, withText: Bool) throws(MalformedReply) -> (Reply, length: Int)? {
         var reply = Reply(code: 0, hasPipelining: false)
         var start = 0
         while let end = bytes.firstIndex(of: UInt8(ascii: "\n"), from: start) {
@@ -230,7 +233,10 @@ enum SMTPReplyReader {
             reply.code = code
             if line.count == 14, line.extracting(4..<14).isEqual(to: pipelining) { reply.hasPipelining = true }
             start = end + 1
-            if line.count == 3 || line[3] != UInt8(ascii: "-") { return (reply, start) }
+            if line.count == 3 || line[3] != UInt8(ascii: "-") {
+                if withText { reply.text = String(decoding: line.indices.map { line[$0] }, as: UTF8.self) }
+                return (reply, start)
+            }
         }
         guard bytes.count <= longest else { throw MalformedReply(reason: "longer than \(longest) bytes") }
         return nil

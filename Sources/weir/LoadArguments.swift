@@ -5,6 +5,8 @@ import Foundation
 import LoadGenerator
 import NIOCore
 import NIOPosix
+import Service
+import Synchronization
 
 /// The course that a load takes.
 enum LoadProfile: String, CaseIterable, ExpressibleByArgument {
@@ -129,31 +131,39 @@ struct LoadArguments: ParsableArguments {
 
     /// Runs the load to its end, and prints and writes what came of it.
     ///
-    /// - Parameter complete: adds what is known only after the last answer.
+    /// - Parameter complete: adds what is known only after the last answer; ends at once where an interruption has come.
     func run<Traffic: LoadTraffic>(
-        on eventLoop: any EventLoop, complete: (LoadReport) throws -> LoadReport = { $0 },
+        on eventLoop: any EventLoop, complete: (LoadReport, Interruption) throws -> LoadReport = { report, _ in report },
         traffic: @escaping @Sendable () throws -> Traffic
     ) throws -> Never {
         let address = try Self.address(of: target, named: "--target", iOwn: iOwn)
         Self.raiseDescriptorLimit()
-        let showsProgress = isatty(STDERR_FILENO) == 1
         let load = RunningLoad.start(
             on: eventLoop, target: target, address: address, options: options,
-            progress: { if showsProgress { LoadSummary.show($0) } }, traffic: traffic)
+            progress: LoadSummary.show, traffic: traffic)
+        let interruption = Interruption()
         let interrupt = DispatchSource.makeSignalSource(signal: SIGINT)
         signal(SIGINT, SIG_IGN)
-        interrupt.setEventHandler(handler: load.interrupt)
+        interrupt.setEventHandler {
+            interruption.come()
+            load.interrupt()
+        }
         interrupt.resume()
         do {
-            let report = try complete(try load.report.wait())
-            if showsProgress { LoadSummary.clearLine() }
+            var report = try complete(try load.report.wait(), interruption)
+            if interruption.hasCome { report.endedBy = .interrupted }
+            LoadSummary.clearLine()
             try StandardOutput.write(line: json ? LoadSummary.json(report) : LoadSummary.text(report))
             try csv.map { try write(LoadSummary.csv(report), to: $0) }
             try html.map { try write(LoadPage.html(report), to: $0) }
-            if report.endedBy == .lost { Self.complain("\(target) closed every connection") }
+            if report.endedBy == .lost { Self.complain("no connection to \(target) is left\(report.lastError.map { ": \($0)" } ?? "")") }
+            let isShort = report.connections < connections
+            if isShort, report.endedBy != .interrupted {
+                Self.complain("\(report.connections) of \(connections) connections could be made\(report.lastError.map { "; last error: \($0)" } ?? "")")
+            }
             let broken = bounds.filter { $0.isBroken(by: report) }
             for bound in broken { Self.complain("\(bound) holds: \(bound.measured(in: report))") }
-            throw ExitCode(broken.isEmpty ? report.exitStatus : max(report.exitStatus, EXIT_FAILURE))
+            throw ExitCode(broken.isEmpty && !isShort ? report.exitStatus : max(report.exitStatus, EXIT_FAILURE))
         } catch let error as LoadError {
             Self.complain("\(error)")
             throw ExitCode(error.exitStatus)
@@ -174,7 +184,7 @@ struct LoadArguments: ParsableArguments {
         do {
             address = try target.resolve()
         } catch {
-            complain("cannot resolve \(target): \(error)")
+            complain("cannot resolve \(target): \(error.systemReason)")
             throw ExitCode(EX_NOHOST)
         }
         guard address.isLoopback || iOwn == target else {
@@ -199,6 +209,15 @@ struct LoadArguments: ParsableArguments {
         let now = Date().timeIntervalSince1970
         return String(getpid(), radix: 16) + "x" + String(UInt64(now * 1_000_000), radix: 16)
     }
+}
+
+/// Whether Ctrl-C was pressed.
+final class Interruption: Sendable {
+    private let flag = Atomic(false)
+
+    var hasCome: Bool { flag.load(ordering: .relaxed) }
+
+    func come() { flag.store(true, ordering: .relaxed) }
 }
 
 extension LoadError {

@@ -32,6 +32,7 @@ struct LoadBound: ExpressibleByArgument, CustomStringConvertible {
         /// What was not measured is beyond every bound.
         func value(in report: LoadReport) -> Double {
             switch self {
+            case _ where kind == .latency && report.answered == 0: .infinity
             case .p50: report.latency.p50
             case .p90: report.latency.p90
             case .p99: report.latency.p99

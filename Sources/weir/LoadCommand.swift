@@ -4,6 +4,7 @@ import Foundation
 import LoadGenerator
 import NIOCore
 import NIOPosix
+import Service
 
 struct LoadCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
@@ -11,7 +12,8 @@ struct LoadCommand: ParsableCommand {
         abstract: "Puts a measured load on a service.",
         discussion: """
             Exit status: 0 every operation was answered and no bound of --fail-if is broken, 1 some were not or one is, \
-            69 the target cannot be reached or closed every connection, 130 interrupted.
+            68 the target's name is unknown, 69 the target cannot be reached or no connection to it is left, 74 a file or \
+            standard output cannot be written, 130 interrupted.
             """,
         subcommands: [LoadPolicyCommand.self, LoadSMTPCommand.self, LoadMilterCommand.self])
 }
@@ -94,17 +96,22 @@ struct LoadSMTPCommand: ParsableCommand {
             do {
                 _ = try SMTPSink.start(on: eventLoop, address: address, arrivals: arrivals).wait()
             } catch {
-                LoadArguments.complain("cannot listen on \(sink): \(error)")
+                LoadArguments.complain("cannot listen on \(sink): \(error.systemReason)")
                 throw ExitCode(EX_UNAVAILABLE)
             }
         }
         try load.run(
             on: eventLoop,
-            complete: { report in
+            complete: { report, interruption in
                 guard sink != nil else { return report }
                 var report = report
                 let deadline = NIODeadline.now() + drain.amount
-                while try NIODeadline.now() < deadline && !eventLoop.submit({ arrivals.value.isComplete }).wait() { usleep(50_000) }
+                while !interruption.hasCome, NIODeadline.now() < deadline,
+                    case let missing = try eventLoop.submit({ arrivals.value.missing }).wait(), missing > 0
+                {
+                    LoadSummary.showLine("waiting for \(missing) messages at the sink")
+                    usleep(50_000)
+                }
                 report.sink = try eventLoop.submit { arrivals.value.finish() }.wait()
                 return report
             },

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import FoundationEssentials
+import Glibc
 import LoadGenerator
 
 /// A load's figures as a person or a script reads them.
@@ -27,7 +28,7 @@ enum LoadSummary {
             let errors = report.errors
             lines.append(
                 "errors      " + list([
-                    "refused connect": errors.refused, "closed": errors.closed,
+                    "refused": errors.refused, "closed": errors.closed,
                     "malformed reply": errors.malformed, "timeout": errors.timeout,
                 ].filter { $0.value > 0 }))
         }
@@ -75,16 +76,19 @@ enum LoadSummary {
         return "second,answered,p50_us,p90_us,p99_us,p999_us,max_us,refused_so_far,errors_so_far\n" + lines.joined()
     }
 
-    /// Rewrites the live line on the terminal.
     static func show(_ progress: LoadProgress) {
-        StandardError.write(
-            "\r\u{1B}[K\(progress.elapsedSeconds) s  \(progress.answered)/s  p50 \(time(progress.latency.p50))"
+        showLine(
+            "\(progress.elapsedSeconds) s  \(progress.answered)/s  p50 \(time(progress.latency.p50))"
                 + "  p99 \(time(progress.latency.p99))  refused \(progress.refusals)  errors \(progress.errors)")
     }
 
-    static func clearLine() {
-        StandardError.write("\r\u{1B}[K")
+    /// Rewrites the live line, where standard error is a terminal; `text` is cut to its width.
+    static func showLine(_ text: String) {
+        guard isatty(STDERR_FILENO) == 1 else { return }
+        StandardError.write("\r\u{1B}[K" + text.prefix(Terminal.size(STDERR_FILENO).columns - 1))
     }
+
+    static func clearLine() { showLine("") }
 
     private static func list(_ counts: [String: Int]) -> String {
         counts.sorted { ($1.value, $0.key) < ($0.value, $1.key) }.map { "\($0.key) \($0.value)" }

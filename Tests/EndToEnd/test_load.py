@@ -2,20 +2,26 @@
 """weir load as an operator meets it: figures, messages and exit statuses, with good and bad targets."""
 import collections
 import contextlib
+import fcntl
 import json
+import os
 import pathlib
+import pty
+import re
 import shutil
 import signal
 import smtplib
 import socketserver
+import struct
 import subprocess
 import tempfile
+import termios
 import threading
 import time
 import unittest
 
 from filtering import FilterService
-from postfix import free_port
+from postfix import free_port, run
 from weir import BINARY, ENVIRONMENT, WeirService, weir
 
 EX_USAGE, EX_UNAVAILABLE, EX_NOHOST, EX_IOERR = 64, 69, 68, 74
@@ -98,6 +104,50 @@ class Figures(unittest.TestCase):
                 process.kill()
             self.assertEqual(process.returncode, 128 + signal.SIGINT)
             self.assertEqual(json.loads(output)["ended_by"], "interrupted")
+
+
+class LiveLine(unittest.TestCase):
+    def on_terminal(self, columns, *arguments):
+        """`weir load` with standard error on a terminal of so many columns: the process, and the terminal's other end."""
+        ours, theirs = pty.openpty()
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+        process = subprocess.Popen([BINARY, "load", *arguments, "--json"], env=ENVIRONMENT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                   stderr=theirs, text=True)
+        os.close(theirs)
+        self.addCleanup(os.close, ours)
+        self.addCleanup(process.stdout.close)
+        self.addCleanup(process.wait)
+        self.addCleanup(process.kill)
+        return process, ours
+
+    @staticmethod
+    def read_until(wanted, terminal):
+        shown = ""
+        while wanted not in shown:
+            shown += os.read(terminal, 65536).decode()
+        return shown
+
+    def test_is_cut_to_the_width(self):
+        with target(lambda connection, _: connection.sendall(b"action=DUNNO\n\n")) as name:
+            process, terminal = self.on_terminal(30, "policy", "--target", name, "--rate", "100", "--duration", "60s")
+            shown = self.read_until("p50", terminal)
+            process.send_signal(signal.SIGINT)
+            process.communicate(timeout=30)
+        self.assertLess(max(len(line) for line in re.split(r"\r\x1b\[K|\r\n", shown)), 30, shown)
+
+    def test_an_interrupt_ends_the_wait_for_the_sink(self):
+        sink = free_port()
+        with Hop(sink, lambda number, mail: [] if number == 7 else [mail]) as hop:
+            threading.Thread(target=hop.serve_forever, daemon=True).start()
+            process, terminal = self.on_terminal(80, "smtp", "--target", f"inet:127.0.0.1:{hop.server_address[1]}", "--sink", f"inet:127.0.0.1:{sink}",
+                                                 "--connections", "2", "--count", "20", "--drain", "1000s")
+            self.read_until("waiting for 1 messages at the sink", terminal)
+            process.send_signal(signal.SIGINT)
+            output, _ = process.communicate(timeout=30)
+            hop.shutdown()
+        self.assertEqual(process.returncode, 128 + signal.SIGINT)
+        report = json.loads(output)
+        self.assertEqual((report["ended_by"], report["sink"]["lost"], report["sink"]["arrived"]), ("interrupted", 1, 19))
 
 
 class Profiles(unittest.TestCase):
@@ -298,21 +348,64 @@ class BadTargets(unittest.TestCase):
 
     def test_closes_every_connection(self):
         with target(lambda *_: False) as name:
-            self.assertFails(EX_UNAVAILABLE, "closed every connection", "--target", name)
+            self.assertFails(EX_UNAVAILABLE, f"no connection to {name} is left: connection closed by the peer\n", "--target", name)
 
     def test_answers_rubbish(self):
         with target(lambda connection, _: connection.sendall(b"what?\n\n")) as name:
-            result = load("--target", name, "--connections", "3", "--json")
-        self.assertEqual(result.returncode, EX_UNAVAILABLE)
+            result = self.assertFails(EX_UNAVAILABLE, "is left: malformed reply: a line without =\n", "--target", name, "--connections", "3", "--json")
         self.assertEqual(json.loads(result.stdout)["errors"]["malformed"], 3)
 
     def test_answers_too_late(self):
         with target(lambda *_: time.sleep(2)) as name:
-            result = load("--target", name, "--connections", "2", "--timeout", "500ms", "--json")
-        self.assertEqual(result.returncode, EX_UNAVAILABLE)
+            result = self.assertFails(EX_UNAVAILABLE, "is left: no answer in time\n", "--target", name, "--connections", "2", "--timeout", "500ms",
+                                      "--json", "--fail-if", "p99>5ms")
         report = json.loads(result.stdout)
         self.assertEqual(report["errors"]["timeout"], 2)
         self.assertEqual(report["unanswered"], 2)
+        # What was not measured keeps no bound.
+        self.assertIn("p99>5ms holds: p99 was not measured", result.stderr)
+
+    def test_more_connections_than_descriptors(self):
+        with target(lambda connection, _: connection.sendall(b"action=DUNNO\n\n")) as name:
+            result = run(["prlimit", "--nofile=64", BINARY, "load", "policy", "--target", name, "--connections", "200", "--count", "300", "--json"],
+                         check=False, env=ENVIRONMENT)
+        self.assertEqual(result.returncode, 1, result.stderr)
+        report = json.loads(result.stdout)
+        self.assertEqual(report["answered"], 300)
+        self.assertTrue(10 < report["connections"] < 64, report["connections"])
+        self.assertIn(f"{report['connections']} of 200 connections could be made; last error: Too many open files", result.stderr)
+
+    def test_an_smtp_server_that_is_busy(self):
+        """The server's own words are shown, and it is not asked again by HELO."""
+        for greeting, words in ((b"421 4.3.2 no room\r\n", []), (b"220 hello\r\n", [b"EHLO"])):
+            asked = []
+
+            class Busy(socketserver.StreamRequestHandler):
+                def handle(self):
+                    self.wfile.write(greeting)
+                    while line := self.rfile.readline():
+                        asked.append(line.split()[0])
+                        self.wfile.write(b"421 4.3.2 no room\r\n")
+
+            with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Busy) as server:
+                server.daemon_threads = True
+                threading.Thread(target=server.serve_forever, daemon=True).start()
+                result = weir("load", "smtp", "--target", f"inet:127.0.0.1:{server.server_address[1]}", "--connections", "1", "--json", check=False)
+                server.shutdown()
+            self.assertEqual(result.returncode, EX_UNAVAILABLE)
+            self.assertIn("is left: the session is refused: 421 4.3.2 no room\n", result.stderr)
+            self.assertEqual(json.loads(result.stdout)["errors"]["refused"], 1)
+            self.assertEqual(asked, words)
+
+    def test_a_name_that_is_unknown(self):
+        self.assertFails(EX_NOHOST, "the name nosuch.invalid can't be resolved", "--target", "inet:nosuch.invalid:10040")
+
+    def test_figures_that_can_not_be_written(self):
+        with target(lambda connection, _: connection.sendall(b"action=DUNNO\n\n")) as name, open("/dev/full", "wb") as full:
+            for arguments in ((), ("--json",)):
+                result = subprocess.run([BINARY, "load", "policy", "--target", name, "--count", "10", *arguments], env=ENVIRONMENT, timeout=30,
+                                        stdin=subprocess.DEVNULL, stdout=full, stderr=subprocess.PIPE, text=True)
+                self.assertEqual((result.returncode, result.stderr), (EX_IOERR, "weir: can't write to standard output: No space left on device\n"))
 
     def test_a_stall_shows_in_an_open_loop(self):
         asked = []

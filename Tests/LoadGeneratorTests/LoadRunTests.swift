@@ -11,6 +11,8 @@ private final class Scene {
     var mix = PolicyMix()
     /// Connects that fail from now on.
     var refuses = false
+    /// How many connections there can be.
+    var mostChannels = Int.max
     /// The open connections, in the order in which they were made.
     private(set) var channels: [EmbeddedChannel] = []
     private(set) var progress: [LoadProgress] = []
@@ -22,7 +24,7 @@ private final class Scene {
             on: loop, target: .unix(path: "/policy"), options: options,
             traffic: try PolicyTraffic(mix, honestRate: nil, firstInstance: PolicyDialogueTests.firstInstance),
             connect: { [unowned self] connection in
-                if refuses { return loop.makeFailedFuture(IOError(errnoCode: 111, reason: "connect")) }
+                if refuses || channels.count == mostChannels { return loop.makeFailedFuture(IOError(errnoCode: 111, reason: "connect")) }
                 let channel = EmbeddedChannel(handler: connection, loop: loop)
                 do {
                     try channel.connect(to: SocketAddress(unixDomainSocketPath: "/policy")).wait()
@@ -91,6 +93,20 @@ private final class Scene {
         #expect(report.unanswered == 0)
         #expect(abs(report.latency.p50 - 3000) < 3)
         #expect(report.seconds == 0.006)
+    }
+
+    @Test func `the report has the connections that were made`() throws {
+        let scene = Scene()
+        scene.options.connections = 5
+        scene.options.count = 2
+        scene.mostChannels = 2
+        try scene.start()
+        try scene.answer(on: 0)
+        try scene.answer(on: 1)
+        let report = try scene.report()
+        #expect(report.endedBy == .count)
+        #expect(report.connections == 2)
+        #expect(report.errors.refused == 3)
     }
 
     @Test func `open loop: a stall shows in every request that was due meanwhile`() throws {

@@ -96,10 +96,30 @@ import Testing
         #expect(try session.say(Self.greeting + Self.ehlo) == "EHLO MAIL RCPT DATA")
     }
 
-    @Test(arguments: ["hello\r\n", "2\r\n", "421 go away\r\n", "250-\r\nrubbish\r\n"])
+    @Test(arguments: ["hello\r\n", "2\r\n", "250-\r\nrubbish\r\n"])
     func `what is no greeting ends the session`(text: String) {
         var session = Session()
         #expect(throws: MalformedReply.self) { try session.say(text) }
+    }
+
+    @Test(arguments: ["421 4.3.2 go away\r\n", "554-one\r\n554 4.3.2 go away\r\n"])
+    func `a greeting that refuses is told in its words`(text: String) {
+        var session = Session()
+        #expect(throws: SessionRefused(reply: "\(text.prefix(3)) 4.3.2 go away")) { try session.say(text) }
+    }
+
+    @Test(arguments: ["421 4.3.2 too busy\r\n", "450 4.3.2 too busy\r\n"])
+    func `a server that is busy at EHLO is not asked by HELO`(text: String) throws {
+        var session = Session()
+        _ = try session.say(Self.greeting)
+        #expect(throws: SessionRefused(reply: "\(text.prefix(3)) 4.3.2 too busy")) { try session.say(text) }
+    }
+
+    @Test func `HELO that is refused is told in its words`() throws {
+        var session = Session()
+        _ = try session.say(Self.greeting)
+        #expect(try session.say("502 what\r\n") == "HELO")
+        #expect(throws: SessionRefused(reply: "550 not you")) { try session.say("550 not you\r\n") }
     }
 
     @Test func `replies may come in any pieces`() throws {
