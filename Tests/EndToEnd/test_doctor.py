@@ -182,10 +182,25 @@ class Hookups(unittest.TestCase):
     def test_manual_knows_every_kind(self):
         sources = "".join(path.read_text() for path in (ROOT / "Sources").glob("*/**/*.swift"))
         manual = (ROOT / "docs/doctor.md").read_text()
-        kinds = set(re.findall(r'"((?:policy|milter|filter|give-back|counted|service)-[a-z-]+)"', sources)) | {"give-back"}
+        kinds = set(re.findall(r'"((?:policy|milter|filter|give-back|counted|service|postconf)-[a-z-]+)"', sources)) | {"give-back"}
         self.assertGreater(len(kinds), 25)
         for kind in kinds - {"policy-"}:
             self.assertIn(f"`{kind}`", manual)
+
+    def test_what_postconf_says(self):
+        """Its warnings are findings, and where it gives up its own words are shown."""
+        hookup = Hookup(self, GOOD + "mine = check_policy_service { unix:private/weir, timeout=10s\nsmtpd_end_of_data_restrictions = $mine\n"
+                        "smtpd_recipent_restrictions = reject\n", [SMTPD], {"give_back_dropped": True})
+        findings = [finding for finding in hookup.findings() if finding["kind"] == "postconf-warning"]
+        self.assertEqual(len(findings), 1, findings)
+        self.assertEqual((findings[0]["severity"], findings[0]["place"]), ("warning", "main.cf"))
+        self.assertRegex(findings[0]["text"], r"^postconf says: warning: .*missing '}' in \"\{ unix:private/weir, timeout=10s")
+        result = weir("doctor", "--postfix", hookup.directory, "--config", hookup.directory / "weir.yaml", "--no-service", check=False)
+        self.assertRegex(result.stdout, r"\nnote: main\.cf: postconf says: warning: .*: unused parameter: smtpd_recipent_restrictions=reject \[postconf-warning\]")
+        (hookup.directory / "master.cf").write_text("smtp inet\n")
+        result = weir("doctor", "--postfix", hookup.directory, "--config", hookup.directory / "weir.yaml", "--no-service", check=False)
+        self.assertEqual(result.returncode, 69)
+        self.assertIn(f"\npostconf: fatal: file {hookup.directory}/master.cf: line 1: bad field count\n", result.stderr)
 
     def test_right_ones_give_no_finding(self):
         for name, (main, services, config) in RIGHT.items():

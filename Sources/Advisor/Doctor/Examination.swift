@@ -20,6 +20,7 @@ package struct Examination {
         in setup: PostfixSetup, configuration: Configuration, directory: String?
     ) -> [Finding] {
         var examination = Examination(setup, configuration, directory)
+        examination.takeComplaints()
         examination.examinePolicy()
         examination.examineMilter()
         examination.examineFilter()
@@ -71,6 +72,15 @@ package struct Examination {
     }
 
     // MARK: Findings
+
+    /// What postconf itself has found: `postconf: warning: main.cf: missing '}' in ...`
+    private mutating func takeComplaints() {
+        for complaint in setup.complaints {
+            let text = complaint.split(separator: ": ", maxSplits: 1).last.map(String.init) ?? complaint
+            // Other programs keep parameters of their own in main.cf.
+            add(text.contains(": unused parameter: ") ? .note : .warning, "postconf-warning", nil, "postconf says: \(text)")
+        }
+    }
 
     mutating func add(
         _ severity: Finding.Severity, _ kind: String, _ service: PostfixSetup.Service?, _ text: String, commands: [String] = [],

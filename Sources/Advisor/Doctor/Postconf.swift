@@ -13,11 +13,14 @@ package enum Postconf {
     /// - Parameter directory: of main.cf and master.cf; nil: the one of the system.
     package static func setup(directory: String?) throws -> PostfixSetup {
         let directory = directory.map { ["-c", $0] } ?? []
+        let (defaults, settings, master) = (try run(directory + ["-d"]), try run(directory + ["-n"]), try run(directory + ["-M"]))
         return PostfixSetup(
-            defaults: try run(directory + ["-d"]), settings: try run(directory + ["-n"]), master: try run(directory + ["-M"]))
+            defaults: defaults.output, settings: settings.output, master: master.output,
+            complaints: defaults.complaints + settings.complaints + master.complaints)
     }
 
-    private static func run(_ arguments: [String]) throws -> String {
+    /// - Returns: what it printed, and its warnings.
+    private static func run(_ arguments: [String]) throws -> (output: String, complaints: [String]) {
         let command = "postconf \(arguments.joined(separator: " "))"
         let process = Process()
         process.executableURL = URL(fileURLWithPath: "/usr/bin/env")
@@ -39,19 +42,19 @@ package enum Postconf {
         // Its warnings are few, and fit into the pipe; they are read when it has ended.
         let content = try? output.fileHandleForReading.readToEnd()
         process.waitUntilExit()
-        let complaint = String(decoding: (try? errors.fileHandleForReading.readToEnd()) ?? Data(), as: UTF8.self)
+        let complaints = String(decoding: (try? errors.fileHandleForReading.readToEnd()) ?? Data(), as: UTF8.self)
+            .split(separator: "\n").map(String.init)
         guard process.terminationReason == .exit else {
             throw Failure(description: "\(command) was killed, as it took longer than \(Int(timeout)) s")
         }
         guard process.terminationStatus == 0 else {
-            let reason = complaint.split(separator: "\n").last.map(String.init) ?? "without a word"
             throw Failure(
                 description: process.terminationStatus == 127
                     ? "there is no postconf in \(environment["PATH"] ?? "")"
-                    : "\(command) ended with \(process.terminationStatus): \(reason)")
+                    : "\(command) ended with \(process.terminationStatus)" + complaints.map { "\n\($0)" }.joined())
         }
         let text = content.flatMap { $0 } ?? Data()
         guard text.count <= largestOutput else { throw Failure(description: "\(command) printed \(text.count >> 20) MiB") }
-        return String(decoding: text, as: UTF8.self)
+        return (String(decoding: text, as: UTF8.self), complaints)
     }
 }

@@ -22,13 +22,19 @@ package struct PostfixSetup: Sendable {
     /// Names that main.cf sets.
     package let set: Set<String>
     package let services: [Service]
+    /// What postconf(1) says is wrong, each once, as it says it.
+    package let complaints: [String]
 
-    /// - Parameters: what `postconf -d`, `postconf -n` and `postconf -M` print.
-    package init(defaults: String, settings: String, master: String) {
+    /// - Parameters:
+    ///   - defaults: what `postconf -d` prints; `settings` and `master`: `-n` and `-M`.
+    ///   - complaints: what they print to standard error.
+    package init(defaults: String, settings: String, master: String, complaints: [String]) {
         let own = Self.parameters(settings)
         parameters = Self.parameters(defaults).merging(own) { $1 }
         set = Set(own.keys)
         services = Self.joined(master).compactMap(Self.service)
+        var seen: Set<String> = []
+        self.complaints = complaints.filter { seen.insert($0).inserted }
     }
 
     // MARK: Values

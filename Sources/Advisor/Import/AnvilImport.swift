@@ -4,7 +4,7 @@ import Limits
 extension ImportedLimits {
     /// Turns main.cf's settings for anvil(8) into limits: so many per client and `anvil_rate_time_unit`.
     package init(anvil text: String) {
-        let setup = PostfixSetup(defaults: Self.anvilDefaults, settings: text, master: "")
+        let setup = PostfixSetup(defaults: Self.anvilDefaults, settings: text, master: "", complaints: [])
         let lines = text.split(separator: "\n", omittingEmptySubsequences: false)
         func line(of name: String) -> Int {
             (lines.firstIndex { $0.prefix { $0 != "=" }.trimmed == name } ?? -1) + 1
