@@ -17,7 +17,7 @@ struct ReplayCommand: ParsableCommand {
               weir replay /var/log/mail.log.1 /var/log/mail.log
               journalctl -u 'postfix*' -o export | weir replay --config new.yaml -
 
-            Exit status: 0, 66 a file can't be read, 78 the configuration has faults.
+            Exit status: 0, 66 a file can't be read or is named twice, 74 the figures can't be written, 78 the configuration has faults.
             """)
 
     @OptionGroup var options: ConfigurationOptions
@@ -71,12 +71,14 @@ struct ReplayCommand: ParsableCommand {
         var lines = ["\(log.requests > 0 ? "\(log.requests) requests and " : "")\(log.messages) messages to \(log.recipients) recipients in \(log.lines) lines"]
         if let first = log.first, let last = log.last { lines[0] += ", \(time(first)) to \(time(last))" }
         let skipped = [
-            (log.linesWithoutTime, "lines whose time can't be read"), (log.linesOutOfOrder, "lines earlier than one before them"),
+            (log.linesWithoutTime, "lines whose time can't be read"),
             (log.localMessages, "messages of sendmail(1), about which nobody is asked"),
             (log.reinjectedMessages, "messages that came back from a content filter"),
             (log.messagesWithoutClient, "messages whose client is not in what was read"),
         ].filter { $0.0 > 0 }
-        lines += skipped.map { "  not counted: \($0.0) \($0.1)" } + log.faults.map { "  \($0)" }
+        lines += skipped.map { "  not counted: \($0.0) \($0.1)" }
+        if log.linesOutOfOrder > 0 { lines.append("  counted at the time of a later one before them: \(log.linesOutOfOrder) lines") }
+        lines += log.faults.map { "  \($0)" }
         return lines
     }
 

@@ -245,6 +245,24 @@ class BadLogs(Replay):
         self.assertTrue(100 < report["log"]["messages"] < 2000)
         self.assertEqual(self.replay(self.write(b""))["log"]["lines"], 0)
 
+    def test_lines_that_are_out_of_order(self):
+        """They are counted, and that is what is said."""
+        start = 1_790_000_000
+        path = self.write(message(start + 100, 1) + message(start + 40, 2) + message(start + 200, 3), modified=start + 300)
+        report = self.replay(path)
+        self.assertEqual((report["log"]["messages"], report["log"]["lines_out_of_order"]), (3, 4))
+        text = weir("replay", path, "--config", self.directory / "weir.yaml").stdout
+        self.assertIn("  counted at the time of a later one before them: 4 lines\n", text)
+        self.assertNotIn("not counted", text)
+
+    def test_a_file_that_is_named_twice(self):
+        path = self.write(message(1_790_000_000, 1), modified=1_790_000_100)
+        link = self.directory / "link"
+        link.symlink_to(path)
+        for other, words in ((path, f"{path} is named twice"), (link, f"{path} and {link} are the same file")):
+            result = self.replay(path, other, check=False)
+            self.assertEqual((result.returncode, result.stderr), (66, f"weir replay: {words}\n"))
+
     def test_files_that_can_not_be_read(self):
         for path in ("/nonexistent", self.directory):
             (self.directory / "weir.yaml").write_text(json.dumps({"limits": LIMITS}))

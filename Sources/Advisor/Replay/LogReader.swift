@@ -24,7 +24,7 @@ package struct LogFigures: Codable, Sendable, Equatable {
     package internal(set) var otherLines = 0
     /// Lines whose time can't be read: cut, in another language, or no log at all.
     package internal(set) var linesWithoutTime = 0
-    /// Lines that are earlier than one before them.
+    /// Lines that are earlier than one before them; they count as if they came with that one.
     package internal(set) var linesOutOfOrder = 0
     package internal(set) var messages = 0
     package internal(set) var recipients = 0
@@ -65,6 +65,7 @@ final class LogReader {
 
     /// Reads files in the order of their first lines.
     func read(_ paths: [String]) throws(LogFile.Failure) {
+        try Self.refuseDoubles(paths)
         var files: [(path: String, start: Int64)] = []
         for path in paths { files.append((path, path == "-" ? .max : try Self.start(of: path))) }
         for (path, _) in files.sorted(by: { $0.start < $1.start }) {
@@ -101,6 +102,17 @@ final class LogReader {
                 figures.faults.append("\(error)")
             }
             if file.longLines > 0 { figures.faults.append("\(path): \(file.longLines) lines were too long and were passed over") }
+        }
+    }
+
+    /// What is read twice counts twice.
+    private static func refuseDoubles(_ paths: [String]) throws(LogFile.Failure) {
+        var seen: [String: String] = [:]
+        for path in paths {
+            let file = path == "-" ? path : URL(fileURLWithPath: path).resolvingSymlinksInPath().path
+            guard let earlier = seen.updateValue(path, forKey: file) else { continue }
+            throw LogFile.Failure(
+                description: earlier == path ? "\(path) is named twice" : "\(earlier) and \(path) are the same file")
         }
     }
 
