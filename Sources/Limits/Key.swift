@@ -72,6 +72,34 @@ package struct KeyPart: Equatable, Sendable {
         return true
     }
 
+    /// Appends the canonical form of what a person writes: a value as requests have it, or the canonical form itself. False
+    /// where no request has such a value.
+    fileprivate func append(written value: UnsafeRawBufferPointer, to key: inout [UInt8], forms: KeyForms) -> Bool {
+        switch form {
+        case .network:
+            return Self.append(writtenNetwork: value, to: &key, forms: forms)
+        case .domain:
+            // An address is no domain: whoever means one user must not reach all of them.
+            let name = value.first == UInt8(ascii: "@") ? value.dropFirst() : value[...]
+            guard !name.isEmpty, !name.contains(UInt8(ascii: "@")) else { return false }
+            key.append(contentsOf: CanonicalAddress.folded(name))
+            return true
+        case .address, .host, .login, .verbatim:
+            return append(value, to: &key, forms: forms)
+        }
+    }
+
+    private static func append(
+        writtenNetwork value: UnsafeRawBufferPointer, to key: inout [UInt8], forms: KeyForms
+    ) -> Bool {
+        let slash = value.firstIndex(of: UInt8(ascii: "/"))
+        let text = Array(value[..<(slash ?? value.endIndex)])
+        guard let address = IPAddress(text) else { return false }
+        let length = address.isIPv4 ? forms.ipv4Prefix : forms.ipv6Prefix
+        if let slash, !value[(slash + 1)...].elementsEqual(String(length).utf8) { return false }
+        return text.withUnsafeBytes { appendNetwork($0, to: &key, forms: forms) }
+    }
+
     private func appendAddress(_ value: UnsafeRawBufferPointer, to key: inout [UInt8], forms: KeyForms) -> Bool {
         var address = CanonicalAddress(value, delimiters: forms.recipientDelimiter)
         if form == .login {
@@ -157,11 +185,46 @@ package struct KeyDefinition: Equatable, Sendable {
     ///
     /// The parts of a key are joined by `|`; where there are several, `|` and `\` inside them are escaped by `\`.
     package func build(_ attributes: Attributes, into key: inout [UInt8]) -> Bool {
+        join(into: &key) { part, _, key in part.append(attributes[part.attribute], to: &key, forms: forms) }
+    }
+
+    /// The key that a person means by `text`: values as requests have them, or a key as it is told, joined by `|`. Nil where
+    /// no request has such a key.
+    package func canonical(_ text: [UInt8]) -> [UInt8]? {
+        let values = values(of: text)
+        guard values.count == parts.count else { return nil }
+        var key: [UInt8] = []
+        let isKey = join(into: &key) { part, index, key in
+            values[index].withUnsafeBytes { part.append(written: $0, to: &key, forms: forms) }
+        }
+        return isKey ? key : nil
+    }
+
+    /// The values of which a key is joined.
+    func values(of key: [UInt8]) -> [[UInt8]] {
+        guard parts.count > 1 else { return [key] }
+        var values: [[UInt8]] = [[]]
+        var escaped = false
+        for byte in key {
+            if escaped || (byte != UInt8(ascii: "\\") && byte != UInt8(ascii: "|")) {
+                values[values.count - 1].append(byte)
+                escaped = false
+            } else if byte == UInt8(ascii: "\\") {
+                escaped = true
+            } else {
+                values.append([])
+            }
+        }
+        return values
+    }
+
+    @inline(__always)
+    private func join(into key: inout [UInt8], _ append: (KeyPart, Int, inout [UInt8]) -> Bool) -> Bool {
         key.removeAll(keepingCapacity: true)
         for (index, part) in parts.enumerated() {
             if index > 0 { key.append(UInt8(ascii: "|")) }
             let start = key.count
-            guard part.append(attributes[part.attribute], to: &key, forms: forms) else { return false }
+            guard append(part, index, &key) else { return false }
             if parts.count > 1 { Self.escape(&key, from: start) }
         }
         if key.count > Self.longest { Self.shorten(&key) }

@@ -108,20 +108,7 @@ extension Ledger {
 extension KeyDefinition {
     /// The key itself, then its parts: what tables are asked for, in this order.
     func lookupValues(of key: [UInt8]) -> [[UInt8]] {
-        guard parts.count > 1 else { return [key] }
-        var values: [[UInt8]] = [[]]
-        var escaped = false
-        for byte in key {
-            if escaped || (byte != UInt8(ascii: "\\") && byte != UInt8(ascii: "|")) {
-                values[values.count - 1].append(byte)
-                escaped = false
-            } else if byte == UInt8(ascii: "\\") {
-                escaped = true
-            } else {
-                values.append([])
-            }
-        }
-        return [key] + values
+        parts.count > 1 ? [key] + values(of: key) : [key]
     }
 }
 

@@ -33,24 +33,56 @@ package enum Intervention: Equatable, Sendable {
     case unblock
 }
 
-/// A rate names a window that no limit has for which it is meant.
-package struct UnknownWindow: Error {
-    let rate: Rate
-    let limits: [(name: String, rates: [Rate])]
+/// What an administrator asks for can't be told or done; nothing has been changed.
+package enum AdministrationFault: Error, Equatable, CustomStringConvertible {
+    case unknownLimit(String, known: [String])
+    /// No request has such a key, in any limit that is meant.
+    case noKey(String, limits: [String])
+    /// A rate names a window that no limit has for which it is meant.
+    case unknownWindow(Rate, limits: [String])
 
     package var description: String {
-        let known = limits.map { limit in
-            "\(limit.name) (\(limit.rates.map(\.description).joined(separator: ", ")))"
+        switch self {
+        case .unknownLimit(let name, let known):
+            known.isEmpty ? "there is no limit \(name), nor any other" : "there is no limit \(name) (there are \(known.joined(separator: ", ")))"
+        case .noKey(let key, let limits): "'\(key)' is no key of \(limits.isEmpty ? "any limit" : limits.joined(separator: ", "))"
+        case .unknownWindow(let rate, let limits):
+            "no window of \(Rate.text(ofDuration: rate.window.milliseconds)) in \(limits.joined(separator: ", "))"
         }
-        return "no window of \(Rate.text(ofDuration: rate.window.milliseconds)) in \(known.joined(separator: ", "))"
     }
 }
 
 extension Ledger {
+    /// The limit of a name, or all where none is named.
+    package func limits(named name: String?) throws(AdministrationFault) -> [LimitState] {
+        guard let name else { return limits }
+        let named = limits.filter { $0.limit.name == name }
+        if named.isEmpty { throw .unknownLimit(name, known: limits.map(\.limit.name)) }
+        return named
+    }
+
+    /// The limits in which `text` means a key, each with the key; only `name` where one is named.
+    package func keys(
+        meantBy text: [UInt8], limit name: String?
+    ) throws(AdministrationFault) -> [(limit: LimitState, key: [UInt8])] {
+        let candidates = try limits(named: name)
+        let keys = candidates.compactMap { limit in key(meantBy: text, of: limit).map { (limit, $0) } }
+        if keys.isEmpty {
+            let described = candidates.map { "\($0.limit.name), which counts by \($0.limit.key.parts.map(\.name).joined(separator: "|"))" }
+            throw .noKey(String(decoding: text, as: UTF8.self), limits: described)
+        }
+        return keys
+    }
+
+    /// A client may have sent what no canonical form takes; as such a key is told, it is understood.
+    private func key(meantBy text: [UInt8], of limit: LimitState) -> [UInt8]? {
+        limit.limit.key.canonical(text) ?? (existingAccount(hash(of: text, of: limit), of: limit) == nil ? nil : text)
+    }
+
     /// Where a key stands with every limit that knows it; only with `limit` where one is named.
-    package func standings(ofKey key: [UInt8], limit name: String?) -> [Standing] {
-        limits.filter { name == nil || $0.limit.name == name }
-            .compactMap { existingAccount(hash(of: key, of: $0), of: $0).map { standing(of: $0, withHistory: true) } }
+    package func standings(ofKey key: [UInt8], limit name: String?) throws(AdministrationFault) -> [Standing] {
+        try keys(meantBy: key, limit: name)
+            .compactMap { limit, key in existingAccount(hash(of: key, of: limit), of: limit).map { standing(of: $0, withHistory: true) } }
     }
 
     package func standing(of account: Account, withHistory: Bool = false) -> Standing {
@@ -83,10 +115,12 @@ extension Ledger {
     package static var mostFullest: Int { FullestAccounts.most }
 
     /// Where the `most` fullest accounts stand, of all limits or of one, the fullest first.
-    package func fullest(_ most: Int, limit name: String?) -> [Standing] {
-        var measured = limits.filter { name == nil || $0.limit.name == name }.flatMap { $0.fullest.measured(at: now) }
+    package func fullest(
+        _ most: Int, limit name: String?, withHistory: Bool = false
+    ) throws(AdministrationFault) -> [Standing] {
+        var measured = try limits(named: name).flatMap { $0.fullest.measured(at: now) }
         measured.sort { ($0.fullness, $1.account.id) > ($1.fullness, $0.account.id) }
-        return measured.prefix(most).map { standing(of: $0.account) }
+        return measured.prefix(most).map { standing(of: $0.account, withHistory: withHistory) }
     }
 
     /// The wall clock's time of a ledger time, in milliseconds since 1970: for people to read.
@@ -116,21 +150,19 @@ extension Ledger {
     /// `commit`.
     ///
     /// - Returns: where the key stands now; empty where no limit was meant.
-    /// - Throws: where a rate has a window that no limit meant has; nothing has been changed then.
     package func intervene(
-        _ intervention: Intervention, onKey key: [UInt8], limit name: String?
-    ) throws(UnknownWindow) -> [Standing] {
-        var meant = limits.filter { state in
-            name.map { $0 == state.limit.name } ?? (existingAccount(hash(of: key, of: state), of: state) != nil)
-        }
+        _ intervention: Intervention, onKey text: [UInt8], limit name: String?
+    ) throws(AdministrationFault) -> [Standing] {
+        var meant = try keys(meantBy: text, limit: name)
+        if name == nil { meant.removeAll { limit, key in existingAccount(hash(of: key, of: limit), of: limit) == nil } }
         if case .raise(let rates, _) = intervention, !meant.isEmpty {
-            let windows = rates.map(\.window)
-            for rate in rates where !meant.contains(where: { $0.limit.has(rate.window) }) {
-                throw UnknownWindow(rate: rate, limits: meant.map { ($0.limit.name, $0.limit.rates) })
+            for rate in rates where !meant.contains(where: { $0.limit.limit.has(rate.window) }) {
+                let known = meant.map { "\($0.limit.limit.name) (\($0.limit.limit.rates.map(\.description).joined(separator: ", ")))" }
+                throw .unknownWindow(rate, limits: known)
             }
-            meant.removeAll { limit in !windows.contains { limit.limit.has($0) } }
+            meant.removeAll { meant in !rates.contains { meant.limit.limit.has($0.window) } }
         }
-        return meant.map { limit in
+        return meant.map { limit, key in
             let hash = hash(of: key, of: limit)
             let account = existingAccount(hash, of: limit) ?? openAccount(hash, key: key, of: limit)
             apply(intervention, to: account)

@@ -43,7 +43,7 @@ struct LimitsCommand: AsyncParsableCommand {
             discussion: "Example: weir limits show user@example.org")
 
         @OptionGroup var options: ConfigurationOptions
-        @Argument(help: "The key: an address, a login, a domain, as `weir limits list` writes it.") var key: String
+        @Argument(help: "The key: an address, a login, a domain, as `weir limits list` writes it, or as a request has it.") var key: String
         @Option(help: "Only this limit.") var limit: String?
         @Flag(help: "Print JSON.") var json = false
 
@@ -138,7 +138,7 @@ struct LimitsCommand: AsyncParsableCommand {
     /// What an intervention is about.
     struct Target: ParsableArguments {
         @OptionGroup var options: ConfigurationOptions
-        @Argument(help: "The key, as `weir limits list` writes it.") var key: String
+        @Argument(help: "The key, as `weir limits list` writes it, or as a request has it.") var key: String
         @Option(help: "Only this limit.") var limit: String?
         @Option(help: "Why, for the audit trail.") var reason: String?
         @Flag(help: "Print JSON.") var json = false
@@ -150,10 +150,7 @@ struct LimitsCommand: AsyncParsableCommand {
                 action: action, key: key, limit: limit, rates: rates, duration: duration?.seconds, reason: reason)
             let standings = try await Admin.ask(options) { try await $0.intervene(message) }
             guard !standings.isEmpty else {
-                Admin.complain(
-                    limit == nil
-                        ? "no limit knows \(key), so nothing was changed; name the limit that is meant with --limit"
-                        : "there is no limit \(limit ?? "")")
+                Admin.complain("no limit knows \(key), so nothing was changed; name the limit that is meant with --limit")
                 throw ExitCode(1)
             }
             try Admin.print(standings, json: json, whenEmpty: "")
@@ -239,6 +236,7 @@ enum Admin {
         if let until = standing.raisedUntil { parts.append("raised for \(rest(until))") }
         if standing.exempt { parts.append("exempt") }
         if standing.mode == "shadow" { parts.append("shadow") }
+        if let note = standing.note { parts.append(printable(note)) }
         return parts.joined(separator: "; ")
     }
 }

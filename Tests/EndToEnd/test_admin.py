@@ -164,6 +164,45 @@ class Strangers(unittest.TestCase):
         self.assertLess(descriptors, 600)
 
 
+class Keys(unittest.TestCase):
+    """Keys as a person writes them."""
+
+    LIMITS = [{"name": "per-user", "key": ["sasl_username"], "count": "recipients", "rates": ["1/1h"], "block": {"after": 1, "for": "1h"}},
+              {"name": "per-client", "key": ["client_address"], "count": "messages", "rates": ["1000/1h"]}]
+
+    def test_any_spelling_means_the_key_that_is_counted(self):
+        with WeirService(limits=self.LIMITS) as weir:
+            self.assertRegex(weir.limits("block", "Bob", "--limit", "per-user").stdout, "^per-user bob: .*blocked")
+            self.assertNotEqual(weir.ask(sasl_username="bob"), "DUNNO")
+            self.assertRegex(weir.limits("block", "2001:db8::5", "--limit", "per-client").stdout, "^per-client 2001:db8::/64: .*blocked")
+            self.assertNotEqual(weir.ask(client_address="2001:db8::77"), "DUNNO")
+            self.assertRegex(weir.limits("unblock", "2001:db8::/64").stdout, "^per-client 2001:db8::/64: ")
+            self.assertEqual(weir.ask(client_address="2001:db8::77"), "DUNNO")
+            self.assertRegex(weir.limits("show", "BOB").stdout, "^per-user bob: ")
+            for key in ("192.0.2.077", ""):
+                refused = weir.limits("block", key, "--limit", "per-client", check=False)
+                self.assertEqual(refused.returncode, 1)
+                self.assertIn(f"'{key}' is no key of per-client, which counts by client_address", refused.stderr)
+            self.assertRegex(weir.limits("audit").stdout, r"block bob \(limit per-user\)")
+            self.assertEqual(weir.used_by_all("per-user"), {"bob": 0})
+
+    def test_a_limit_that_is_not_there(self):
+        with WeirService(limits=self.LIMITS) as weir:
+            for arguments in (["list"], ["show", "x"], ["list", "--most", "5000"], ["reset", "x"], ["raise", "x", "5/1h"]):
+                refused = weir.limits(*arguments, "--limit", "nosuch", check=False)
+                self.assertEqual(refused.returncode, 1, arguments)
+                self.assertIn("there is no limit nosuch (there are per-user, per-client)", refused.stderr)
+            self.assertEqual(get(UnixConnection(weir.admin_socket), "/limits?limit=nosuch")[0], 404)
+
+    def test_a_raise_says_that_the_key_is_blocked_still(self):
+        with WeirService(limits=self.LIMITS) as weir:
+            for _ in range(3):
+                weir.ask(sasl_username="bob")
+            self.assertRegex(weir.limits("raise", "Bob", "500/1h").stdout, r"still blocked for (59|60)m: weir limits unblock bob")
+            weir.limits("unblock", "bob")
+            self.assertEqual(weir.ask(sasl_username="bob"), "DUNNO")
+
+
 class Page(unittest.TestCase):
     def test_in_a_browser(self):
         """What the page shows once its script has run: figures, refusals, and text of strangers as text."""

@@ -63,6 +63,26 @@ import Testing
         #expect(key([name], of: [name == "sasl_domain" ? "sasl_username" : name: value], forms: forms) == expected)
     }
 
+    /// What an administrator writes means the key that requests have.
+    @Test(arguments: [
+        (["sasl_username"], "Bob", "bob"), (["sasl_username"], "", nil), (["sender"], "Alice@Example.ORG", "Alice@example.org"),
+        (["sender"], "<alice@example.org>", "alice@example.org"), (["sender"], "<>", nil), (["sender_domain"], "Example.ORG.", "example.org"),
+        (["sender_domain"], "@example.org", "example.org"), (["sender_domain"], "alice@example.org", nil),
+        (["client_address"], "2001:db8::5", "2001:db8::/64"), (["client_address"], "2001:DB8::/64", "2001:db8::/64"),
+        (["client_address"], "2001:db8::/48", nil), (["client_address"], "192.0.2.7", "192.0.2.7"), (["client_address"], "192.0.2.7/32", "192.0.2.7"),
+        (["client_address"], "192.0.2.077", nil), (["client_address"], "bob", nil), (["client_name"], "unknown", nil),
+        (["sasl_username", "client_address"], "Bob|2001:db8::5", "bob|2001:db8::/64"), (["sasl_username", "client_address"], "Bob", nil),
+        (["sasl_username", "client_address"], "Bob|", nil), (["policy_context", "helo_name"], "a\\|b|C.example", "a\\|b|c.example"),
+        (["policy_context"], "a|b", "a|b"),
+    ] as [([String], String, String?)])
+    func meant(parts: [String], text: String, expected: String?) {
+        var names = AttributeNames()
+        let definition = KeyDefinition(parts: parts.map { KeyPart($0, in: &names) }, forms: KeyForms())
+        let key = definition.canonical(Array(text.utf8))
+        #expect(key.map { String(decoding: $0, as: UTF8.self) } == expected)
+        if let key { #expect(definition.canonical(key) == key) }
+    }
+
     @Test func severalPartsAreToldApart() {
         let parts = ["policy_context", "helo_name"]
         #expect(key(parts, of: ["policy_context": "a", "helo_name": "b"]) == "a|b")

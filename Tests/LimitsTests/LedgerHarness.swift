@@ -157,13 +157,12 @@ final class LedgerHarness {
     private(set) var transaction: UInt64 = 0
 
     func used(_ key: String, limit: String? = nil) -> [UInt64] {
-        ledger.beginTick()
-        return ledger.standings(ofKey: Array(key.utf8), limit: limit).first?.usages.map(\.used) ?? []
+        standing(key, limit: limit)?.usages.map(\.used) ?? []
     }
 
     func standing(_ key: String, limit: String? = nil) -> Standing? {
         ledger.beginTick()
-        return ledger.standings(ofKey: Array(key.utf8), limit: limit).first
+        return (try? ledger.standings(ofKey: Array(key.utf8), limit: limit))?.first
     }
 
     func finishCheckpoint() throws {

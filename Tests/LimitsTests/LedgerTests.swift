@@ -465,6 +465,28 @@ import Testing
         #expect(try harness.ask(rcpt("c", to: "a@example.org")) != nil)
     }
 
+    @Test func interventionsMeanTheKeyThatRequestsHave() throws {
+        let harness = try harness { [$0.limit(rates: ["5/1h"]), $0.limit("per-client", key: ["client_address"], rates: ["5/1h"])] }
+        func block(_ key: String, limit: String?) throws -> [String] {
+            harness.ledger.beginTick()
+            return try harness.ledger.intervene(.block(until: harness.ledger.now + 60_000), onKey: Array(key.utf8), limit: limit)
+                .map { "\($0.limit) \(String(decoding: $0.key, as: UTF8.self))" }
+        }
+        #expect(try block("USER", limit: "per-user") == ["per-user user"])
+        #expect(try harness.ask(rcpt("a", to: "a@example.org")) != nil)
+        #expect(try block("User", limit: nil) == ["per-user user"])
+        #expect(try block("2001:db8::5", limit: "per-client") == ["per-client 2001:db8::/64"])
+        #expect(try block("2001:db8::/64", limit: nil) == ["per-client 2001:db8::/64"])
+        #expect(throws: AdministrationFault.noKey("192.0.2.077", limits: ["per-client, which counts by client_address"])) {
+            try block("192.0.2.077", limit: "per-client")
+        }
+        #expect(throws: AdministrationFault.self) { try block("", limit: nil) }
+        #expect(throws: AdministrationFault.unknownLimit("nosuch", known: ["per-user", "per-client"])) {
+            try harness.ledger.standings(ofKey: Array("user".utf8), limit: "nosuch")
+        }
+        #expect(harness.ledger.limits.map(\.accountCount) == [1, 1])
+    }
+
     @Test func raisingKeepsWhatATableSays() throws {
         let overrides = LookupTable.text(Array("user 5/1h 50/1d\n".utf8)).table
         let harness = try harness { [$0.limit(rates: ["1/1h", "10/1d"], overrides: [overrides]), $0.limit("other", rates: ["1/1w"])] }
@@ -474,7 +496,7 @@ import Testing
         let standings = try harness.ledger.intervene(.raise([Rate("7/1h")!], until: until), onKey: key, limit: nil)
         #expect(standings.map(\.limit) == ["per-user"])
         #expect(standings[0].usages.map(\.admitted) == [7, 50])
-        #expect(throws: UnknownWindow.self) {
+        #expect(throws: AdministrationFault.self) {
             try harness.ledger.intervene(.raise([Rate("7/2h")!], until: until), onKey: key, limit: nil)
         }
     }

@@ -274,8 +274,9 @@ private struct FailureMiddleware: RouterMiddleware {
         } catch let unavailable as LedgerUnavailable {
             let text = "nothing can be told or changed while the ledger can't be opened: \(unavailable.reason)"
             return try AdminListener.json(AdminMessages.Failure(error: text), status: .serviceUnavailable)
-        } catch let unknown as UnknownWindow {
-            return try AdminListener.json(AdminMessages.Failure(error: unknown.description), status: .badRequest)
+        } catch let fault as AdministrationFault {
+            let isUnknown = if case .unknownLimit = fault { true } else { false }
+            return try AdminListener.json(AdminMessages.Failure(error: fault.description), status: isUnknown ? .notFound : .badRequest)
         }
     }
 }

@@ -27,6 +27,8 @@ package enum AdminMessages {
         package var blockedUntil: Double?
         package var raisedUntil: Double?
         package var exempt: Bool
+        /// What whoever has changed something should know besides.
+        package var note: String?
     }
 
     package struct Intervention: Codable, Equatable, Sendable {

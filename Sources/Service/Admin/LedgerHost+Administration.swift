@@ -16,9 +16,10 @@ extension LedgerHost {
     func fullest(_ most: Int, limit: String?) async throws -> [AdminMessages.Standing] {
         if most <= Ledger.mostFullest {
             return try await loop.submit { [self] in
-                try withLedger { ledger in ledger.fullest(most, limit: limit).map { .init($0, in: ledger) } }
+                try withLedger { ledger in try ledger.fullest(most, limit: limit).map { .init($0, in: ledger) } }
             }
         }
+        try await loop.submit { [self] in _ = try withLedger { try $0.limits(named: limit) } }
         return try await withCheckedThrowingContinuation { continuation in
             loop.execute { self.advance(FullestWalk(most: most, limit: limit), continuation) }
         }
@@ -39,7 +40,7 @@ extension LedgerHost {
     func standings(ofKey key: String, limit: String?) async throws -> [AdminMessages.Standing] {
         try await loop.submit { [self] in
             try withLedger { ledger in
-                ledger.standings(ofKey: Array(key.utf8), limit: limit).map { AdminMessages.Standing($0, in: ledger) }
+                try ledger.standings(ofKey: Array(key.utf8), limit: limit).map { AdminMessages.Standing($0, in: ledger) }
             }
         }
     }
@@ -48,7 +49,7 @@ extension LedgerHost {
     ///
     /// - Parameter details: of the intervention, for the audit trail.
     /// - Returns: where the key stands afterwards; empty where no limit knows it.
-    /// - Throws: `UnknownWindow`, `LedgerUnavailable`.
+    /// - Throws: `AdministrationFault`, `LedgerUnavailable`.
     func intervene(
         _ message: AdminMessages.Intervention, rates: [Rate], by user: String, details: String
     ) async throws -> [AdminMessages.Standing] {
@@ -64,14 +65,30 @@ extension LedgerHost {
                     case .unblock: .unblock
                     }
                 return try ledger.intervene(intervention, onKey: Array(message.key.utf8), limit: message.limit)
-                    .map { AdminMessages.Standing($0, in: ledger) }
+                    .map { standing in
+                        var presented = AdminMessages.Standing(standing, in: ledger)
+                        if message.action == .raise, let until = standing.blockedUntil {
+                            presented.note = "still blocked for \(Self.rounded(until - ledger.now)): weir limits unblock \(presented.key)"
+                        }
+                        return presented
+                    }
             }
-            record(
-                AuditEntry(
-                    time: Int64(time(nil)), user: user, action: message.action.rawValue, key: message.key, details: details,
-                    reason: message.reason ?? "", limits: standings.map(\.limit)))
+            for key in standings.isEmpty ? [message.key] : Set(standings.map(\.key)).sorted() {
+                record(
+                    AuditEntry(
+                        time: Int64(time(nil)), user: user, action: message.action.rawValue, key: key, details: details,
+                        reason: message.reason ?? "", limits: standings.filter { $0.key == key }.map(\.limit)))
+            }
             return standings
         }
+    }
+
+    /// Milliseconds in the unit in which a person would tell them.
+    private static func rounded(_ milliseconds: Int64) -> String {
+        for (unit, length) in [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000)] as [(String, Int64)] where milliseconds >= 2 * length {
+            return "\(milliseconds / length)\(unit)"
+        }
+        return "\(max(1, milliseconds / 1000))s"
     }
 
     func status(of policy: PolicyListener) async throws -> AdminMessages.Status {
