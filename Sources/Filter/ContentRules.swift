@@ -81,14 +81,18 @@ package final class ContentRules: Sendable {
         mutating func forget() { lists = [:] }
     }
 
-    /// Every list once, with the checks that use it.
-    package var lists: [(list: RuleList, isBody: Bool)] {
-        var lists = [(header, false)]
-        for list in [mimeHeader, nestedHeader] where !lists.contains(where: { $0.0 === list }) {
-            lists.append((list, false))
+    /// Every list once, by the first class of checks that uses it, as the configuration calls it.
+    package var classes: [(name: String, list: RuleList)] {
+        var classes = [("header", header)]
+        for (name, list) in [("mime_header", mimeHeader), ("nested_header", nestedHeader)]
+        where !classes.contains(where: { $0.1 === list }) {
+            classes.append((name, list))
         }
-        return lists + [(body, true)]
+        return classes + [("body", body)]
     }
+
+    /// Every list once, with the checks that use it.
+    package var lists: [(list: RuleList, isBody: Bool)] { classes.map { ($0.list, $0.list === body) } }
 
     /// Compiles the fast pass of each list that has none, or takes it from the cache, and puts it
     /// to use: up to a minute for ten thousand rules, while messages go on being matched.

@@ -49,6 +49,8 @@ def samples(text):
             match = re.fullmatch(r'([a-z_]+(?:\{(?:[a-z]+="(?:[^"\\]|\\.)*",?)+\})?) ([0-9.e+-]+)', line)
             if not match:
                 raise AssertionError(f"not a sample: {line}")
+            if match[1] in found:
+                raise AssertionError(f"told twice: {line}")
             found[match[1]] = float(match[2])
     return found
 
@@ -74,7 +76,7 @@ class Metrics(unittest.TestCase):
             way = f'listener="filter inet:127.0.0.1:{weir.filter_port}"'
             counts = {outcome: found[f'weir_messages_total{{{way},outcome="{outcome}"}}'] for outcome in ("passed", "edited", "refused")}
             self.assertEqual(counts, {"passed": 1, "edited": 1, "refused": 2})
-            self.assertEqual(found[f'weir_rule_hits_total{{rule="pcre:{weir.directory}/header.pcre:1"}}'], 2)
+            self.assertEqual(found[f'weir_rule_hits_total{{checks="header",rule="pcre:{weir.directory}/header.pcre:1"}}'], 2)
             # Never what a peer has sent.
             self.assertNotIn("example.org", text)
             # The dashboard asks for nothing that is not there.
@@ -83,6 +85,20 @@ class Metrics(unittest.TestCase):
                      for name in re.findall(r"\b(?:weir|process)_\w+", target["expr"])}
             self.assertGreater(len(asked), 10)
             self.assertLessEqual(asked, set(re.findall(r"^# TYPE (\S+)", text, re.M)) | {"weir_policy_answer_seconds_bucket"})
+
+    def test_a_table_in_two_lists(self):
+        """Each list counts for itself, and no series is told twice."""
+        with NextHop(dialogue({})) as hop, FilterService(hop.port, "/^X-Odd:/ WARN odd\n") as weir:
+            table = f"pcre:{weir.directory}/header.pcre"
+            weir.configure(checks={**weir.config["checks"], "nested_header": [table, table]})
+            weir.restart()
+            nested = ("X-Odd: 1\nContent-Type: multipart/mixed; boundary=b\n\n--b\nContent-Type: message/rfc822\n\n"
+                      "X-Odd: 2\n\nbody\n--b--\n")
+            with SMTP(weir.filter_port) as client:
+                client.mail("a@example.org", ["b@example.com"], nested)
+            found = samples(get(UnixConnection(weir.admin_socket), "/metrics")[1])
+            hits = {name: value for name, value in found.items() if name.startswith("weir_rule_hits_total")}
+            self.assertEqual(hits, {f'weir_rule_hits_total{{checks="{checks}",rule="{table}:1"}}': 1 for checks in ("header", "nested_header")})
 
     def test_answers_may_be_old_where_that_is_asked_for(self):
         with WeirService(limits=[LIMIT]) as weir:

@@ -103,8 +103,16 @@ package enum AdminMessages {
         package var recipient: String
     }
 
+    package struct RuleName: Codable, Hashable, Sendable {
+        /// `header`, `mime_header`, `nested_header` or `body`; the first of those that share their tables.
+        package var checks: String
+        /// `pcre:/etc/postfix/header_checks:12`
+        package var location: String
+    }
+
     /// What a rule of the checks has done.
     package struct Rule: Codable, Equatable, Sendable {
+        package var checks: String
         /// `pcre:/etc/postfix/header_checks:12`
         package var location: String
         package var hits: Int

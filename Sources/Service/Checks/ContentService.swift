@@ -46,19 +46,35 @@ package final class ContentService: Sendable {
 
     /// The rules with hits, most first, and how many have none.
     func ruleFigures() -> (rules: [AdminMessages.Rule], withoutHits: Int) {
-        var rules: [AdminMessages.Rule] = []
+        var rules: [AdminMessages.RuleName: AdminMessages.Rule] = [:]
         var withoutHits = 0
-        for (list, _) in self.rules.current.lists {
+        forEachRule { name, values in
+            if values.hits == 0 { withoutHits += 1 }
+            guard values.hits > 0 || values.limitsReached > 0 else { return }
+            // A table may stand in one list twice.
+            var rule = rules[name] ?? .init(checks: name.checks, location: name.location, hits: 0, limitsReached: 0, milliseconds: 0)
+            rule.hits += values.hits
+            rule.limitsReached += values.limitsReached
+            rule.milliseconds += Double(values.time) / 1e6
+            rules[name] = rule
+        }
+        let sorted = rules.values.sorted { ($0.hits, $1.location, $1.checks) > ($1.hits, $0.location, $0.checks) }
+        return (sorted, withoutHits)
+    }
+
+    /// The rules that have decided nothing since they were loaded, in their order.
+    func rulesWithoutHits() -> [AdminMessages.RuleName] {
+        var names: [AdminMessages.RuleName] = []
+        forEachRule { name, values in if values.hits == 0 { names.append(name) } }
+        return names
+    }
+
+    private func forEachRule(_ body: (AdminMessages.RuleName, RuleCounters.Values) -> Void) {
+        for (checks, list) in rules.current.classes {
             for (rule, values) in list.counters.snapshot.enumerated() where list.mayDecide(rule) {
-                if values.hits == 0 { withoutHits += 1 }
-                guard values.hits > 0 || values.limitsReached > 0 else { continue }
-                rules.append(
-                    .init(
-                        location: list.location(of: rule).description, hits: values.hits, limitsReached: values.limitsReached,
-                        milliseconds: Double(values.time) / 1e6))
+                body(.init(checks: checks, location: list.location(of: rule).description), values)
             }
         }
-        return (rules.sorted { ($0.hits, $1.location) > ($1.hits, $0.location) }, withoutHits)
     }
 
     /// Rules and settings for the messages that begin from now on; those under way keep theirs.

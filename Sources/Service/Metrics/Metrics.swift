@@ -80,8 +80,8 @@ extension Metrics {
         begin("weir_next_hop_failures_total", "counter", "Times that a next hop could not be had, or went away.")
         for way in snapshot.ways { if let failures = way.values.nextHopFailures { add("weir_next_hop_failures_total", [("listener", way.name)], failures) } }
         begin("weir_rule_hits_total", "counter", "Times that a rule has decided; rules without a hit are left out.")
-        for rule in snapshot.rules where rule.hits > 0 { add("weir_rule_hits_total", [("rule", rule.location)], rule.hits) }
+        for rule in snapshot.rules where rule.hits > 0 { add("weir_rule_hits_total", [("checks", rule.checks), ("rule", rule.location)], rule.hits) }
         begin("weir_rule_limits_reached_total", "counter", "Times that a rule was given up, and counted as no match.")
-        for rule in snapshot.rules where rule.limitsReached > 0 { add("weir_rule_limits_reached_total", [("rule", rule.location)], rule.limitsReached) }
+        for rule in snapshot.rules where rule.limitsReached > 0 { add("weir_rule_limits_reached_total", [("checks", rule.checks), ("rule", rule.location)], rule.limitsReached) }
     }
 }
