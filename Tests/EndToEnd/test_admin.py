@@ -100,6 +100,28 @@ class Metrics(unittest.TestCase):
             hits = {name: value for name, value in found.items() if name.startswith("weir_rule_hits_total")}
             self.assertEqual(hits, {f'weir_rule_hits_total{{checks="{checks}",rule="{table}:1"}}': 1 for checks in ("header", "nested_header")})
 
+    def test_a_next_hop_that_is_down(self):
+        """Each try counts once, and so does the message that is deferred for it."""
+        down = free_port()
+        with FilterService(down) as weir:
+            def found():
+                return samples(get(UnixConnection(weir.admin_socket), "/metrics")[1])
+
+            way = f'listener="filter inet:127.0.0.1:{weir.filter_port}"'
+            self.assertEqual((found()[f"weir_next_hop_failures_total{{{way}}}"], found()[f"weir_next_hop_up{{{way}}}"]), (0, 1))
+            for _ in range(3):
+                with socket.create_connection(("127.0.0.1", weir.filter_port), 20) as client:
+                    reader = client.makefile("rb")
+                    reader.readline()
+                    client.sendall(b"EHLO client.example.org\r\n")
+                    self.assertRegex(reader.readline(), b"^421 ")
+            self.assertEqual(found()[f"weir_next_hop_failures_total{{{way}}}"], 3)
+            self.assertEqual(found()[f'weir_messages_total{{{way},outcome="deferred"}}'], 3)
+            self.assertEqual(found()[f"weir_next_hop_up{{{way}}}"], 0)
+            hop = json.loads(get(UnixConnection(weir.admin_socket), "/snapshot")[1])["ways"][0]["values"]["nextHop"]
+            self.assertEqual((hop["address"], hop["connections"], hop["idle"]), (f"inet:127.0.0.1:{down}", 0, 0))
+            self.assertIn("can't connect", hop["trouble"]["cause"])
+
     def test_answers_may_be_old_where_that_is_asked_for(self):
         with WeirService(limits=[LIMIT]) as weir:
             def used(path):

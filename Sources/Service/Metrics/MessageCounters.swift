@@ -12,20 +12,20 @@ final class MessageCounters: Sendable {
     struct Values: Codable, Sendable {
         var messages: [String: UInt64]
         var connections: Int
-        /// Where there is a next hop: how often it could not be had, or went away.
-        var nextHopFailures: UInt64?
+        /// Absent where there is none.
+        var nextHop: NextHopCounters.Values?
     }
 
     private let messages = Outcome.allCases.map { _ in Counter() }
-    private let failures: Counter?
+    let nextHop: NextHopCounters?
     let connections = Atomic(0)
 
     private final class Counter: Sendable {
         let value = Atomic<UInt64>(0)
     }
 
-    init(hasNextHop: Bool) {
-        failures = hasNextHop ? Counter() : nil
+    init(nextHop: NextHopCounters? = nil) {
+        self.nextHop = nextHop
     }
 
     func count(_ outcome: Outcome) {
@@ -40,12 +40,10 @@ final class MessageCounters: Sendable {
         }
     }
 
-    func countNextHopFailure() { failures?.value.add(1, ordering: .relaxed) }
-
     var values: Values {
         let counts = messages.map { $0.value.load(ordering: .relaxed) }
         return Values(
             messages: Dictionary(uniqueKeysWithValues: zip(Outcome.allCases.map(\.rawValue), counts)),
-            connections: connections.load(ordering: .relaxed), nextHopFailures: failures?.value.load(ordering: .relaxed))
+            connections: connections.load(ordering: .relaxed), nextHop: nextHop?.values)
     }
 }

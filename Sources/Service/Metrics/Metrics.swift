@@ -78,7 +78,15 @@ extension Metrics {
         begin("weir_message_connections", "gauge", "Open connections by way in.")
         for way in snapshot.ways { add("weir_message_connections", [("listener", way.name)], way.values.connections) }
         begin("weir_next_hop_failures_total", "counter", "Times that a next hop could not be had, or went away.")
-        for way in snapshot.ways { if let failures = way.values.nextHopFailures { add("weir_next_hop_failures_total", [("listener", way.name)], failures) } }
+        for way in snapshot.ways { if let hop = way.values.nextHop { add("weir_next_hop_failures_total", [("listener", way.name)], hop.failures) } }
+        begin("weir_next_hop_up", "gauge", "0 where a next hop could not be had when it was tried last.")
+        for way in snapshot.ways { if let hop = way.values.nextHop { add("weir_next_hop_up", [("listener", way.name)], hop.trouble == nil ? 1 : 0) } }
+        begin("weir_next_hop_connections", "gauge", "Open connections to a next hop.")
+        for way in snapshot.ways {
+            guard let hop = way.values.nextHop else { continue }
+            add("weir_next_hop_connections", [("listener", way.name), ("state", "busy")], hop.connections - hop.idle)
+            add("weir_next_hop_connections", [("listener", way.name), ("state", "idle")], hop.idle)
+        }
         begin("weir_rule_hits_total", "counter", "Times that a rule has decided; rules without a hit are left out.")
         for rule in snapshot.rules where rule.hits > 0 { add("weir_rule_hits_total", [("checks", rule.checks), ("rule", rule.location)], rule.hits) }
         begin("weir_rule_limits_reached_total", "counter", "Times that a rule was given up, and counted as no match.")

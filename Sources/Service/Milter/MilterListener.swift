@@ -117,7 +117,7 @@ struct MilterOffer {
 
 /// What all loops share.
 final class MilterShared: Sendable {
-    let counters = MessageCounters(hasNextHop: false)
+    let counters = MessageCounters()
     private let held: Mutex<MilterSettings>
     private let names = Atomic<UInt64>(0)
     /// No other process gives messages the same names.

@@ -154,7 +154,10 @@ final class FilterConnection: ChannelDuplexHandler {
         worker.pool.withCapabilities { [self] result in
             switch result {
             case .success(let capabilities): session.offer(capabilities)
-            case .failure(let failure): session.close(failure.reply(421))
+            case .failure(let failure):
+                // The client comes once more with its message.
+                worker.checks.counters.count(.deferred)
+                session.close(failure.reply(421))
             }
             pump()
         }
@@ -268,11 +271,15 @@ final class FilterConnection: ChannelDuplexHandler {
         guard connection === nextHop else { return }
         nextHop = nil
         if isUnconfirmed(connection) { return askAgain() }
-        worker.checks.counters.countNextHopFailure()
-        worker.log.complain(.nextHop("\(worker.settings.nextHop)"), failure.cause)
+        // The pool has told where it never was ready.
+        if connection.hasBeenReady {
+            worker.pool.counters.countLoss()
+            worker.log.complain(.nextHop("\(worker.settings.nextHop)"), failure.cause)
+        }
         if session.isReceivingContent || content.isWriting {
             self.failure = failure
         } else if isEnvelope {
+            worker.checks.counters.count(.deferred)
             session.close(failure.reply(421))
             if !isPumping { flush() }
         } else {

@@ -21,7 +21,7 @@ package final class FilterListener: Sendable {
     private let log: EventLog
     private let group: MultiThreadedEventLoopGroup
     private let workers: [FilterWorker]
-    let counters = MessageCounters(hasNextHop: true)
+    let counters: MessageCounters
     private let channel = Mutex<(any Channel)?>(nil)
 
     /// - Parameter rules: those that hold now; asked at each message.
@@ -33,13 +33,15 @@ package final class FilterListener: Sendable {
         self.settings = settings
         self.log = log
         self.group = group
-        let counters = counters
+        let nextHop = NextHopCounters(address: "\(settings.nextHop)")
+        let counters = MessageCounters(nextHop: nextHop)
+        self.counters = counters
         workers = group.makeIterator().map { loop in
             FilterWorker(
                 settings, mostConnections: mostConnections, timeouts: timeouts ?? FilterTimeouts(mode: settings.mode), eventLoop: loop,
                 checks: MessageChecks(
                     eventLoop: loop, bounds: bounds, threads: threads, counters: counters, probes: probes, rules: rules, log: log),
-                log: log)
+                nextHop: nextHop, log: log)
         }
     }
 
@@ -101,7 +103,7 @@ final class FilterWorker: @unchecked Sendable {
 
     init(
         _ settings: Configuration.FilterListener, mostConnections: Int, timeouts: FilterTimeouts,
-        eventLoop: any EventLoop, checks: MessageChecks, log: EventLog
+        eventLoop: any EventLoop, checks: MessageChecks, nextHop: NextHopCounters, log: EventLog
     ) {
         self.settings = settings
         self.eventLoop = eventLoop
@@ -112,7 +114,8 @@ final class FilterWorker: @unchecked Sendable {
         hostName = Self.hostName()
         token = Self.ownToken
         pool = NextHopPool(
-            endpoint: settings.nextHop, eventLoop: eventLoop, hostName: hostName, token: token, timeouts: timeouts, log: log)
+            endpoint: settings.nextHop, eventLoop: eventLoop, hostName: hostName, token: token, timeouts: timeouts, counters: nextHop,
+            log: log)
     }
 
     func start() {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 package import NIOCore
 internal import NIOPosix
+internal import Synchronization
 internal import Wire
 
 /// Times after which the filter gives up; tests make them short.
@@ -36,6 +37,7 @@ final class NextHopPool {
     let hostName: [UInt8]
     let token: [UInt8]
     let timeouts: FilterTimeouts
+    let counters: NextHopCounters
     let log: EventLog
     /// Last used, last in.
     private var idle: [NextHopConnection] = []
@@ -49,13 +51,14 @@ final class NextHopPool {
 
     init(
         endpoint: Configuration.Endpoint, eventLoop: any EventLoop, hostName: [UInt8], token: [UInt8],
-        timeouts: FilterTimeouts, log: EventLog
+        timeouts: FilterTimeouts, counters: NextHopCounters, log: EventLog
     ) {
         self.endpoint = endpoint
         self.eventLoop = eventLoop
         self.hostName = hostName
         self.token = token
         self.timeouts = timeouts
+        self.counters = counters
         self.log = log
     }
 
@@ -64,6 +67,7 @@ final class NextHopPool {
     /// - Parameter fresh: not one that was used before.
     func acquire(for owner: FilterConnection, fresh: Bool = false) -> NextHopConnection {
         if !fresh, let connection = idle.popLast() {
+            counters.idle.subtract(1, ordering: .relaxed)
             connection.owner = owner
             connection.isReused = true
             return connection
@@ -85,6 +89,7 @@ final class NextHopPool {
         let connection = NextHopConnection(pool: self)
         connection.owner = owner
         open[ObjectIdentifier(connection)] = connection
+        counters.connections.add(1, ordering: .relaxed)
         connection.connect()
         return connection
     }
@@ -93,6 +98,7 @@ final class NextHopPool {
 
     func ready(_ connection: NextHopConnection) {
         capabilities = (connection.capabilities, .now())
+        counters.noteReady()
         answerAsking(.success(connection.capabilities))
         if connection.owner == nil { keep(connection) }
     }
@@ -102,16 +108,24 @@ final class NextHopPool {
         guard !isStopping, idle.count < Self.mostIdle else { return connection.quit() }
         connection.idleSince = .now()
         idle.append(connection)
+        counters.idle.add(1, ordering: .relaxed)
     }
 
-    func closed(_ connection: NextHopConnection, _ failure: SMTPFailure) {
+    /// - Parameter isWanted: Weir itself has closed it, which is no fault of the next hop.
+    func closed(_ connection: NextHopConnection, _ failure: SMTPFailure, isWanted: Bool) {
         open[ObjectIdentifier(connection)] = nil
-        idle.removeAll { $0 === connection }
-        if !connection.hasBeenReady {
-            capabilities = nil
-            answerAsking(.failure(failure))
+        counters.connections.subtract(1, ordering: .relaxed)
+        if let place = idle.firstIndex(where: { $0 === connection }) {
+            idle.remove(at: place)
+            counters.idle.subtract(1, ordering: .relaxed)
+        }
+        guard !connection.hasBeenReady else { return }
+        if !isWanted {
+            counters.countFailure(failure.cause)
             log.complain(.nextHop("\(endpoint)"), failure.cause)
         }
+        capabilities = nil
+        answerAsking(.failure(failure))
     }
 
     private func answerAsking(_ result: Result<SMTPCapabilities, SMTPFailure>) {
@@ -289,17 +303,17 @@ final class NextHopConnection: ChannelInboundHandler {
     /// - Parameter isInData: content was asked for, so that only the end of the connection can drop it.
     func abandon(isInData: Bool) {
         owner = nil
-        guard hasBeenReady, !isInData else { return end(.lost("the transaction was dropped")) }
+        guard hasBeenReady, !isInData else { return end(.lost("the transaction was dropped"), isWanted: true) }
         session.send(.reset, "RSET\r\n")
         flush()
     }
 
     func quit() {
-        guard !isClosed, let context else { return end(.lost("closed")) }
+        guard !isClosed, let context else { return end(.lost("closed"), isWanted: true) }
         var line = ByteBuffer()
         line.writeStaticString("QUIT\r\n")
         context.writeAndFlush(wrapOutboundOut(line), promise: nil)
-        end(.lost("closed"))
+        end(.lost("closed"), isWanted: true)
     }
 
     func checkTime(_ now: NIODeadline) {
@@ -310,12 +324,12 @@ final class NextHopConnection: ChannelInboundHandler {
     }
 
     /// Closes the connection, and says so, once.
-    private func end(_ failure: SMTPFailure) {
+    private func end(_ failure: SMTPFailure, isWanted: Bool = false) {
         guard !isClosed else { return }
         isClosed = true
         context?.close(promise: nil)
         context = nil
-        pool.closed(self, failure)
+        pool.closed(self, failure, isWanted: isWanted)
         let owner = owner
         self.owner = nil
         owner?.nextHopClosed(self, failure)
