@@ -128,6 +128,9 @@ extension Ledger {
         wallTimeNow + (time - now)
     }
 
+    /// When the last checkpoint began, in milliseconds since 1970, and how long the last took that came to its end.
+    package var lastCheckpoint: (began: Int64, took: Int64?) { (wallTime(of: upkeep.checkpointBegan), upkeep.checkpointTook) }
+
     /// A walk over all accounts, a piece at a time, while requests are decided in between.
     package struct Walk {
         fileprivate var limit = 0

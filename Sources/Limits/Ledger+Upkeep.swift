@@ -13,6 +13,8 @@ struct Upkeep {
     var phase = Phase.idle
     /// When the last checkpoint began.
     var checkpointBegan = LedgerTime(milliseconds: 0)
+    /// How long the last one took that came to its end, in milliseconds; nil before that.
+    var checkpointTook: Int64?
     /// Changed since they were saved last.
     var dirty: [Account] = []
     /// Left memory, but not the store yet.
@@ -130,6 +132,7 @@ extension Ledger {
                 case .running: break
                 case .done:
                     upkeep.phase = .idle
+                    upkeep.checkpointTook = now - upkeep.checkpointBegan
                     upkeep.saving = []
                 case .failed(let error): throw .checkpoint(error)
                 }

@@ -42,7 +42,7 @@ package actor Daemon {
             probes: ProbeBoard())
         policy = PolicyListener(configuration: configuration, host: host, log: log)
         content = ContentService(configuration, rules: rules, host: host, log: log)
-        admin = AdminListener(host: host, policy: policy, content: content, log: log)
+        admin = AdminListener(host: host, policy: policy, content: content, alerts: alerts, log: log)
     }
 
     /// Runs until a signal ends it.

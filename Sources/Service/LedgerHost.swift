@@ -38,7 +38,7 @@ package final class LedgerHost: @unchecked Sendable {
     private var awaiting: [any Client] = []
     private var isTickUnderWay = false
     private var tickBegan = NIODeadline.now()
-    private(set) var activity = PolicyActivity()
+    private var activity = PolicyActivity()
     package private(set) var requests: UInt64 = 0
     private var isStopped = false
     /// After a checkpoint has failed, the next one waits until then.
@@ -158,9 +158,12 @@ package final class LedgerHost: @unchecked Sendable {
                 for client in group { if decide(client, in: ledger) { answered &+= 1 } }
             } else {
                 for client in group { client.take(troubled) }
-                if troubled.action != nil { answered = UInt64(group.count) }
+                if let action = troubled.action {
+                    answered = UInt64(group.count)
+                    activity.count(action, requests: group.count)
+                }
             }
-            activity.count(passed: UInt64(group.count) &- answered, answered: answered, at: uptime)
+            activity.settle(passed: UInt64(group.count) &- answered, at: uptime)
             awaiting += group
         }
     }
@@ -175,6 +178,7 @@ package final class LedgerHost: @unchecked Sendable {
         guard var decision else { return false }
         if probes.isActive { decision = exempt(decision, ifProbe: client) }
         client.take(decision)
+        if let action = decision.action { activity.count(action) }
         return decision.action != nil
     }
 
@@ -196,9 +200,9 @@ package final class LedgerHost: @unchecked Sendable {
     /// Whole seconds since the machine's start.
     private var uptime: Int64 { Int64(tickBegan.uptimeNanoseconds / 1_000_000_000) }
 
-    /// Oldest first, without the second that is going on.
-    func activityHistory() -> [PolicyActivity.Second] {
-        activity.history(at: Int64(NIODeadline.now().uptimeNanoseconds / 1_000_000_000))
+    /// What the policy server has been doing, as of now.
+    func withActivity<T>(_ body: (inout PolicyActivity, _ second: Int64) -> T) -> T {
+        body(&activity, Int64(NIODeadline.now().uptimeNanoseconds / 1_000_000_000))
     }
 
     /// The mail transaction has ended, as far as its client can tell.
@@ -238,7 +242,7 @@ package final class LedgerHost: @unchecked Sendable {
         let released = awaiting
         awaiting.removeAll(keepingCapacity: true)
         for connection in released { connection.release() }
-        if !released.isEmpty { activity.record(latency: .now() - tickBegan, requests: released.count) }
+        if !released.isEmpty { activity.record(latency: (.now() - tickBegan).nanoseconds, requests: released.count, at: uptime) }
         upkeep(slots: Self.slotsPerTick)
     }
 
@@ -347,6 +351,9 @@ package final class LedgerHost: @unchecked Sendable {
 
     /// Whether counts are being kept; the reason where they are not.
     package var fault: StoreError? { trouble?.error }
+
+    var journalBytes: Int { store?.journalBytes ?? 0 }
+    var evictedKeys: UInt64 { observer.evictedKeys }
 
     /// The ledger, for an administrator's request.
     ///

@@ -31,7 +31,8 @@ package final class SQLiteStore: LedgerStore {
     private var lastSegmentNumber = 0
     private var held: [(sequence: UInt64, content: [UInt8])] = []
     private var appends = 0
-    private var journalBytes = 0
+    /// The newest segment of the journal.
+    package private(set) var journalBytes = 0
 
     /// A checkpoint is worth its cost at this size, but not more often than `segmentAge` (milliseconds), up to `largestSegment`.
     private static let segmentBytes = 16 << 20

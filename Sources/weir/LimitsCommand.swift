@@ -113,7 +113,12 @@ struct LimitsCommand: AsyncParsableCommand {
         @Flag(help: "Print JSON.") var json = false
 
         func run() async throws {
-            let entries = try await Admin.ask(options) { try await $0.snapshot() }.audit
+            let snapshot = try await Admin.ask(options) { try await $0.snapshot() }
+            let entries = snapshot.audit
+            if entries.isEmpty, let trouble = snapshot.status.trouble {
+                Admin.complain("what was changed by hand can't be told while the ledger can't be kept: \(trouble)")
+                throw ExitCode(75)
+            }
             if json { return try Admin.printJSON(entries) }
             if entries.isEmpty { try StandardOutput.write(line: "nothing was changed by hand") }
             for entry in entries {

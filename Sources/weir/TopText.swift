@@ -54,13 +54,12 @@ struct TopText {
     }
 
     private static func rates(_ snapshot: AdminMessages.Snapshot) -> String {
-        let passed = snapshot.passedPerSecond.last ?? 0
-        let answered = snapshot.answeredPerSecond.last ?? 0
+        let answers = snapshot.answers.map { "\($0.action.lowercased())/s=\($0.perSecond.last ?? 0)" }.joined(separator: " ")
         let messages = snapshot.ways.map { way in
             way.name + " " + way.messages.sorted { $0.key < $1.key }.filter { $0.value > 0 }.map { "\($0.key)=\($0.value)" }.joined(separator: ",")
         }
         return ([
-            "dunno/s=\(passed) action/s=\(answered) p50=\(time(snapshot.medianAnswer)) p99=\(time(snapshot.slowAnswer)) keys=\(snapshot.status.keys) "
+            "\(answers) p50/1m=\(time(snapshot.medianAnswer)) p99/1m=\(time(snapshot.slowAnswer)) keys=\(snapshot.status.keys) "
                 + "ledger=\(snapshot.status.trouble == nil ? "ok" : "trouble")"
         ] + messages).joined(separator: "; ")
     }

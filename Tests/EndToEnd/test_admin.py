@@ -11,6 +11,7 @@ import socket
 import subprocess
 import tempfile
 import threading
+import time
 import unittest
 
 from filtering import FilterService, NextHop, dialogue
@@ -68,11 +69,16 @@ class Metrics(unittest.TestCase):
             self.assertEqual((status, headers["Content-Type"]), (200, "text/plain; version=0.0.4"))
             found = samples(text)
             self.assertEqual(found['weir_policy_answers_total{answer="dunno"}'], 3)
-            self.assertEqual(found['weir_policy_answers_total{answer="action"}'], 2)
+            self.assertEqual(found['weir_policy_answers_total{answer="defer"}'], 2)
             self.assertEqual(found['weir_limit_refusals_total{limit="per-sender"}'], 2)
             self.assertEqual(found["weir_policy_answer_seconds_count"], 5)
             self.assertEqual(found['weir_policy_answer_seconds_bucket{le="+Inf"}'], 5)
             self.assertEqual(found["weir_ledger_up"], 1)
+            self.assertAlmostEqual(found["process_start_time_seconds"], time.time(), delta=300)
+            self.assertGreater(found["weir_ledger_journal_bytes"], 0)
+            self.assertGreater(found["weir_ledger_checkpoint_time_seconds"], found["process_start_time_seconds"] - 60)
+            for name in ("weir_ledger_keys_evicted_total", "weir_alerts_failed_total", "weir_log_lines_dropped_total"):
+                self.assertEqual(found[name], 0)
             way = f'listener="filter inet:127.0.0.1:{weir.filter_port}"'
             counts = {outcome: found[f'weir_messages_total{{{way},outcome="{outcome}"}}'] for outcome in ("passed", "edited", "refused")}
             self.assertEqual(counts, {"passed": 1, "edited": 1, "refused": 2})
@@ -128,7 +134,7 @@ class Metrics(unittest.TestCase):
                 return [one["rates"][0]["used"] for one in json.loads(get(UnixConnection(weir.admin_socket), path)[1])]
 
             def passed(path):
-                return json.loads(get(UnixConnection(weir.admin_socket), path)[1])["passed"]
+                return json.loads(get(UnixConnection(weir.admin_socket), path)[1])["answers"][0]["total"]
 
             weir.ask(sender="a@example.org")
             self.assertEqual((used("/limits?age=60"), passed("/snapshot?age=60")), ([1], 1))
@@ -138,8 +144,10 @@ class Metrics(unittest.TestCase):
 
     def test_probes(self):
         with WeirService(limits=[LIMIT]) as weir:
-            for path in ("/healthz", "/readyz"):
-                self.assertEqual(get(UnixConnection(weir.admin_socket), path)[0], 200)
+            for path in ("/healthz", "/readyz", "/metrics"):
+                for method in ("GET", "HEAD"):
+                    status, text, _ = get(UnixConnection(weir.admin_socket), path, method)
+                    self.assertEqual((status, text == ""), (200, method == "HEAD"), (path, method))
         directory = pathlib.Path(tempfile.mkdtemp(prefix="weir-test-"))
         self.addCleanup(shutil.rmtree, directory)
         with WeirService(limits=[LIMIT], ledger={"store": f"sqlite:{directory}/none/ledger.sqlite"}) as weir:
@@ -148,6 +156,9 @@ class Metrics(unittest.TestCase):
             self.assertEqual(status, 503)
             self.assertIn("the ledger can't be kept", text)
             self.assertEqual(samples(get(UnixConnection(weir.admin_socket), "/metrics")[1])["weir_ledger_up"], 0)
+            audit = weir.limits("audit", check=False)
+            self.assertEqual((audit.returncode, audit.stdout), (75, ""))
+            self.assertIn("can't be told while the ledger can't be kept", audit.stderr)
 
 
 class Strangers(unittest.TestCase):
@@ -166,7 +177,8 @@ class Strangers(unittest.TestCase):
         bearer = f"Bearer {self.token}"
         for path in ("/snapshot", "/metrics", "/limits", "/limits/key?key=x", "/status"):
             self.assertEqual(self.get(path)[0], 401, path)
-            self.assertEqual(self.get(path, Authorization="Bearer x")[0], 401, path)
+            self.assertEqual(self.get(path)[1], '{"error":"the token is needed"}')
+            self.assertEqual(self.get(path, Authorization="Bearer x")[:2], (401, '{"error":"wrong token"}'), path)
             self.assertEqual(self.get(path, Authorization=bearer)[0], 200, path)
             for headers in ({"Host": "evil.example"}, {"Host": "127.0.0.1.evil.example"}, {"Origin": "http://evil.example"}, {"Sec-Fetch-Site": "cross-site"}):
                 self.assertIn(self.get(path, Authorization=bearer, **headers)[0], (403, 421), (path, headers))
@@ -200,6 +212,17 @@ class Strangers(unittest.TestCase):
         self.assertEqual(self.weir.ask(sender="a@example.org"), "DUNNO")
         descriptors = len(os.listdir(f"/proc/{self.weir.pid}/fd"))
         self.assertLess(descriptors, 600)
+        self.weir.wait_logged("500 connections to the admin listener: it takes no more until one ends")
+
+    def test_no_part_of_a_token_is_left(self):
+        """Where it can't be written whole: a short one would be taken at the next start."""
+        self.weir.stop()
+        token = self.weir.directory / "admin-token"
+        token.unlink()
+        self.weir.wrapper = ["prlimit", "--fsize=10"]
+        self.weir.start(wait=False)
+        self.assertNotEqual(self.weir.process.wait(20), 0)
+        self.assertFalse(token.exists())
 
 
 class Keys(unittest.TestCase):

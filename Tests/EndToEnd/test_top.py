@@ -209,7 +209,7 @@ class Lines(unittest.TestCase):
             looks = [line for line in output if not line.startswith("  ")]
             self.assertEqual(len(looks), 2)
             for look in looks:
-                self.assertRegex(look, r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ dunno/s=\d+ action/s=\d+ p50=\S+ p99=\S+ keys=2 ledger=ok$")
+                self.assertRegex(look, r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ dunno/s=\d+( \w+/s=\d+)* p50/1m=\S+ p99/1m=\S+ keys=2 ledger=ok$")
             self.assertEqual(output[0], looks[0])
             self.assertRegex(output[1], r"^  per-sender a@example\.org: recipients 3/3 per 1h, room in \S+( \S+)?; 2 tries refused$")
             refused = [line for line in output if line.startswith("  refused: ")]

@@ -20,6 +20,7 @@ final class AdminListener: Sendable {
     private let policy: PolicyListener
     /// nil where nothing takes messages.
     private let content: ContentService?
+    private let alerts: Alerts
     private let log: EventLog
     /// For pages, of which many may ask at the same moment.
     private let lastAnswers = Mutex<[String: (bytes: ByteBuffer, madeAt: NIODeadline)]>([:])
@@ -33,10 +34,11 @@ final class AdminListener: Sendable {
     /// Longer than any answer may take; the service is not alive beyond.
     private static let healthTimeout: TimeAmount = .seconds(5)
 
-    init(host: LedgerHost, policy: PolicyListener, content: ContentService?, log: EventLog) {
+    init(host: LedgerHost, policy: PolicyListener, content: ContentService?, alerts: Alerts, log: EventLog) {
         self.host = host
         self.policy = policy
         self.content = content
+        self.alerts = alerts
         self.log = log
     }
 
@@ -57,7 +59,7 @@ final class AdminListener: Sendable {
     private func serve(
         on endpoint: Configuration.Endpoint, tokenPath: String, onRunning: @escaping @Sendable () -> Void
     ) async throws {
-        let router = Router(context: AdminContext.self)
+        let router = Router(context: AdminContext.self, options: .autoGenerateHeadEndpoints)
         router.add(middleware: FailureMiddleware())
         router.add(middleware: OriginMiddleware())
         if case .inet = endpoint {
@@ -78,7 +80,7 @@ final class AdminListener: Sendable {
         let application = Application(
             router: router, server: .http1(configuration: .init(idleTimeout: Self.idleTimeout)),
             configuration: .init(
-                address: address, serverName: "weir", availableConnectionsDelegate: MaximumAvailableConnections(Self.mostConnections)),
+                address: address, serverName: "weir", availableConnectionsDelegate: AdminConnections(most: Self.mostConnections, log: log)),
             onServerRunning: { [log] _ in
                 if case .unix(let path, let mode, let group) = endpoint {
                     do { try UnixSocketFile.set(mode: mode, group: group, of: path) } catch {
@@ -104,6 +106,8 @@ final class AdminListener: Sendable {
             metrics.begin("weir_build_info", "gauge", "The version that runs.")
             metrics.add("weir_build_info", [("version", snapshot.version)], 1)
             metrics.add(snapshot, latency: latency)
+            metrics.single("weir_alerts_failed_total", "counter", "Alert notices that a channel did not take; they are in the log.", alerts.failedNotices)
+            metrics.single("weir_log_lines_dropped_total", "counter", "Log lines dropped because the log is too slow.", log.droppedLines)
             metrics.addProcess()
             return Self.text(metrics.text, as: "text/plain; version=0.0.4")
         }
@@ -252,9 +256,38 @@ struct AdminContext: RequestContext {
                 level: .socket, name: .init(rawValue: SO_PEERCRED)).get(),
             peer.uid != uid_t.max, peer.pid != 0
         else { return "\(channel.remoteAddress?.description ?? "somebody") with the token" }
-        let name = getpwuid(peer.uid).map { String(cString: $0.pointee.pw_name) }
-        return "uid \(peer.uid)\(name.map { " (\($0))" } ?? "")"
+        return "uid \(peer.uid)\(Self.name(ofUser: peer.uid).map { " (\($0))" } ?? "")"
     }
+
+    private static func name(ofUser uid: uid_t) -> String? {
+        var entry = passwd()
+        var found: UnsafeMutablePointer<passwd>?
+        return withUnsafeTemporaryAllocation(of: CChar.self, capacity: 16_384) { buffer in
+            guard getpwuid_r(uid, &entry, buffer.baseAddress!, buffer.count, &found) == 0, found != nil else { return nil }
+            return String(cString: entry.pw_name)
+        }
+    }
+}
+
+/// Takes no more connections than the listener has room for, and complains where there are as many.
+private struct AdminConnections: AvailableConnectionsDelegate {
+    let most: Int
+    let log: EventLog
+    private var open = 0
+
+    init(most: Int, log: EventLog) {
+        self.most = most
+        self.log = log
+    }
+
+    mutating func connectionOpened() {
+        open += 1
+        if open >= most { log.complain(.tooManyAdminConnections, "\(open) connections to the admin listener: it takes no more until one ends") }
+    }
+
+    mutating func connectionClosed() { open -= 1 }
+
+    func isAcceptingNewConnections() -> Bool { open < most }
 }
 
 /// `struct ucred` of unix(7), which the C library shows only to GNU sources.
@@ -314,12 +347,15 @@ private struct TokenMiddleware: RouterMiddleware {
     func handle(
         _ request: Request, context: AdminContext, next: (Request, AdminContext) async throws -> Response
     ) async throws -> Response {
-        if request.method == .get, Self.isOpen(request.uri.path) { return try await next(request, context) }
+        if request.method == .get || request.method == .head, Self.isOpen(request.uri.path) { return try await next(request, context) }
         let given = Array((request.headers[.authorization] ?? "").utf8)
         let expected = Array("Bearer \(token)".utf8)
         // All bytes are compared, so that the time tells nothing.
         let difference = zip(given, expected).reduce(UInt8(given.count == expected.count ? 0 : 1)) { $0 | ($1.0 ^ $1.1) }
-        guard difference == 0 else { throw HTTPError(.unauthorized) }
+        guard difference == 0 else {
+            let text = given.isEmpty ? "the token is needed" : "wrong token"
+            return try AdminListener.json(AdminMessages.Failure(error: text), status: .unauthorized)
+        }
         return try await next(request, context)
     }
 
@@ -329,8 +365,9 @@ private struct TokenMiddleware: RouterMiddleware {
 }
 
 /// The token that lets a local user use an admin listener on loopback: a file that only the service and its group read.
-enum AdminToken {
-    static func readOrCreate(at path: String) throws -> String {
+package enum AdminToken {
+    /// - Throws: `UnixSocketFile.Failure`.
+    package static func readOrCreate(at path: String) throws -> String {
         if let token = read(at: path) { return token }
         let token = (0..<32).map { _ in String(UInt8.random(in: 0...255), radix: 16) }.joined()
         let descriptor = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0o640)
@@ -339,7 +376,13 @@ enum AdminToken {
         }
         defer { close(descriptor) }
         fchmod(descriptor, 0o640)
-        _ = Array(token.utf8).withUnsafeBytes { write(descriptor, $0.baseAddress, $0.count) }
+        let written = Array(token.utf8).withUnsafeBytes { write(descriptor, $0.baseAddress, $0.count) }
+        guard written == token.utf8.count else {
+            let reason = written < 0 ? String(cString: strerror(errno)) : "only \(written) bytes were taken"
+            // What is left of it would be a shorter token at the next start.
+            unlink(path)
+            throw UnixSocketFile.Failure(description: "can't write \(path): \(reason)")
+        }
         return token
     }
 

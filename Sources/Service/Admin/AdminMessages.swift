@@ -65,7 +65,20 @@ package enum AdminMessages {
         package var keys: Int
         /// What keeps the ledger from being kept; absent where all is well.
         package var trouble: String?
+        package var ledger: LedgerStatus
         package var limits: [LimitStatus]
+    }
+
+    package struct LedgerStatus: Codable, Equatable, Sendable {
+        package var path: String
+        package var durability: String
+        /// Of the newest segment.
+        package var journalBytes: Int
+        /// When it began; absent while the ledger can't be opened.
+        package var lastCheckpoint: Double?
+        package var checkpointSeconds: Double?
+        package var mostKeys: Int
+        package var evictedKeys: UInt64
     }
 
     /// What policy clients have done wrong since the start.
@@ -79,6 +92,11 @@ package enum AdminMessages {
 
     package struct LimitStatus: Codable, Equatable, Sendable {
         package var name: String
+        /// What it counts by, such as `sasl_username|client_address`.
+        package var attributes: String
+        package var count: String
+        package var mode: String
+        package var rates: [String]
         package var keys: Int
         package var refusals: UInt64
     }
@@ -129,18 +147,24 @@ package enum AdminMessages {
         package var connections: Int { values.connections }
     }
 
+    /// Requests that were answered with one kind of action.
+    package struct Answers: Codable, Equatable, Sendable {
+        /// `DUNNO`, `DEFER`, `REJECT`, ...
+        package var action: String
+        package var total: UInt64
+        /// Of the last ten minutes, oldest first.
+        package var perSecond: [UInt64]
+    }
+
     /// All that the page and `weir top` show at one moment.
     package struct Snapshot: Codable, Sendable {
         package var time: Double
         package var version: String
         package var configuration: String
         package var status: Status
-        package var passed: UInt64
-        package var answered: UInt64
-        /// Requests per second of the last ten minutes, oldest first: let through, and answered with an action.
-        package var passedPerSecond: [UInt64]
-        package var answeredPerSecond: [UInt64]
-        /// Microseconds below which half, and 99 %, of all answers took; absent before the first.
+        /// DUNNO first, and the other actions that there were.
+        package var answers: [Answers]
+        /// Microseconds below which half, and 99 %, of the answers of the last minute took; absent where there were none.
         package var medianAnswer: Int64?
         package var slowAnswer: Int64?
         package var refusals: [Refusal]

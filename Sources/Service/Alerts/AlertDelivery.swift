@@ -24,6 +24,7 @@ final class AlertDelivery: Sendable {
 
     private let channel: any AlertChannel
     private let interval: Duration
+    private let failures: Failures
     private let log: EventLog
     private let state = Mutex(State())
 
@@ -31,9 +32,15 @@ final class AlertDelivery: Sendable {
     private static let most = 50
     private static let pausesBetweenTries: [Duration] = [.seconds(1), .seconds(5)]
 
-    init(_ channel: any AlertChannel, interval: Duration, log: EventLog) {
+    /// Notices that were given up, over all channels.
+    final class Failures: Sendable {
+        let count = Atomic<UInt64>(0)
+    }
+
+    init(_ channel: any AlertChannel, interval: Duration, failures: Failures, log: EventLog) {
         self.channel = channel
         self.interval = interval
+        self.failures = failures
         self.log = log
     }
 
@@ -83,6 +90,7 @@ final class AlertDelivery: Sendable {
                 return try await channel.send(notice)
             } catch {
                 guard let next = pauses.popFirst(), !state.withLock({ $0.isHurried }) else {
+                    failures.count.add(1, ordering: .relaxed)
                     return log.warning("an alert could not be sent by \(channel.name) and is in the log alone: \(error)")
                 }
                 await pause(next)

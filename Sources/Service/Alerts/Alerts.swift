@@ -22,26 +22,32 @@ final class Alerts: Sendable {
 
     let marks: AlertMarks
     private let state: Mutex<State>
+    private let failures = AlertDelivery.Failures()
     private let log: EventLog
 
     init(_ settings: Configuration.Alerts, log: EventLog) {
         self.log = log
         marks = AlertMarks()
-        state = Mutex(State(settings: settings, deliveries: Self.deliveries(settings, marks, log)))
+        state = Mutex(State(settings: settings, deliveries: Self.deliveries(settings, marks, failures, log)))
     }
 
-    private static func deliveries(_ settings: Configuration.Alerts, _ marks: AlertMarks, _ log: EventLog) -> [AlertDelivery] {
+    private static func deliveries(
+        _ settings: Configuration.Alerts, _ marks: AlertMarks, _ failures: AlertDelivery.Failures, _ log: EventLog
+    ) -> [AlertDelivery] {
         var channels: [any AlertChannel] = []
         if let url = settings.webhook { channels.append(Webhook(url: url)) }
         if let path = settings.command { channels.append(AlertCommand(path: path)) }
         if !settings.mail.isEmpty { channels.append(AlertMail(sendmail: settings.sendmail, recipients: settings.mail, marks: marks)) }
-        return channels.map { AlertDelivery($0, interval: .seconds(settings.interval), log: log) }
+        return channels.map { AlertDelivery($0, interval: .seconds(settings.interval), failures: failures, log: log) }
     }
+
+    /// Notices that a channel did not take.
+    var failedNotices: UInt64 { failures.count.load(ordering: .relaxed) }
 
     func reload(_ settings: Configuration.Alerts) {
         let replaced: [AlertDelivery] = state.withLock { state in
             guard state.settings != settings else { return [] }
-            defer { state.deliveries = Self.deliveries(settings, marks, log) }
+            defer { state.deliveries = Self.deliveries(settings, marks, failures, log) }
             state.settings = settings
             return state.deliveries
         }

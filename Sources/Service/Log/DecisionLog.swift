@@ -8,6 +8,7 @@ final class DecisionLog: LedgerObserver {
     private let alerts: Alerts
     /// A line also where nothing speaks against a request (`log.decisions`).
     var logsPasses = false
+    private(set) var evictedKeys: UInt64 = 0
     /// For the page and `weir top`.
     var onRefusal: (AdminMessages.Refusal) -> Void = { _ in }
 
@@ -54,6 +55,7 @@ final class DecisionLog: LedgerObserver {
     }
 
     func evicted(_ account: Account, at time: LedgerTime) {
+        evictedKeys += 1
         log.complain(.evictedKeys, "more keys than ledger.most_keys: gave up the counts of some of the least used")
     }
 

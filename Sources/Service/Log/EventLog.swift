@@ -26,13 +26,14 @@ package final class EventLog: Sendable {
 
     /// Things that a peer or a fault can cause again and again; each is logged at most once in ten seconds.
     package enum Complaint: Hashable, Sendable {
-        case tooManyConnections, malformedRequest, slowRequest, evictedKeys, failedCheckpoint, noRoom, strangeClient, capture
+        case tooManyConnections, tooManyAdminConnections, malformedRequest, slowRequest, evictedKeys, failedCheckpoint, noRoom, strangeClient, capture
         case nextHop(String)
 
         /// What is in trouble; nil where only a peer has done wrong.
         fileprivate var subject: String? {
             switch self {
             case .tooManyConnections: "connections"
+            case .tooManyAdminConnections: "admin listener"
             case .evictedKeys: "keys of the ledger"
             case .failedCheckpoint: "checkpoint of the ledger"
             case .nextHop(let endpoint): "next hop \(endpoint)"
@@ -52,6 +53,7 @@ package final class EventLog: Sendable {
         var destination: Configuration.Log.Destination
         var waiting: [(level: Level, line: String)] = []
         var dropped = 0
+        var droppedSinceStart: UInt64 = 0
         var isDraining = false
         var complaints: [Complaint: (last: ContinuousClock.Instant, kept: Int)] = [:]
         var onTrouble: (@Sendable (_ subject: String, _ text: String) -> Void)?
@@ -104,6 +106,9 @@ package final class EventLog: Sendable {
         warning(complaint.origin + text() + (kept == 0 ? "" : " (and \(kept) more since the last such line)"))
     }
 
+    /// Lines that were dropped because too many waited.
+    var droppedLines: UInt64 { state.withLock { $0.droppedSinceStart } }
+
     package func redirect(to destination: Configuration.Log.Destination) {
         state.withLock { $0.destination = destination }
     }
@@ -113,6 +118,7 @@ package final class EventLog: Sendable {
         let starts = state.withLock { state in
             guard state.waiting.count < Self.mostWaiting else {
                 state.dropped += 1
+                state.droppedSinceStart += 1
                 return false
             }
             state.waiting.append((level, Self.escaped(level.word + text)))

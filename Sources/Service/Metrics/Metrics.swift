@@ -47,12 +47,22 @@ extension Metrics {
         {
             single("process_resident_memory_bytes", "gauge", "Memory of the process.", pages * Int(getpagesize()))
         }
+        if let start = Self.processStart { single("process_start_time_seconds", "gauge", "When the process began, since 1970.", start) }
     }
 
+    private static let processStart: Double? = {
+        // The name of the program stands in brackets, and may hold anything.
+        guard case .success(let process) = BoundedFile.read("/proc/self/stat", upTo: 4096),
+            let fields = process.lastIndex(of: UInt8(ascii: ")")).map({ String(decoding: process[$0...], as: UTF8.self).split(separator: " ") }),
+            fields.count > 20, let ticks = Double(fields[20])
+        else { return nil }
+        let uptime = Double(MachineClocks.microseconds(of: CLOCK_BOOTTIME)) / 1e6
+        return Double(MachineClocks.microseconds(of: CLOCK_REALTIME)) / 1e6 - uptime + ticks / Double(sysconf(Int32(_SC_CLK_TCK)))
+    }()
+
     mutating func add(_ snapshot: AdminMessages.Snapshot, latency: LatencyHistogram) {
-        begin("weir_policy_answers_total", "counter", "Policy requests answered: DUNNO, or with an action.")
-        add("weir_policy_answers_total", [("answer", "dunno")], snapshot.passed)
-        add("weir_policy_answers_total", [("answer", "action")], snapshot.answered)
+        begin("weir_policy_answers_total", "counter", "Policy requests answered, by action.")
+        for answers in snapshot.answers { add("weir_policy_answers_total", [("answer", answers.action.lowercased())], answers.total) }
         begin("weir_policy_answer_seconds", "histogram", "Time from a request to its answer, in the ledger.")
         add("weir_policy_answer_seconds", latency)
         let status = snapshot.status
@@ -65,6 +75,16 @@ extension Metrics {
             add("weir_policy_faults_total", [("kind", kind)], count)
         }
         single("weir_ledger_up", "gauge", "1 while counts are kept on disk.", status.trouble == nil ? 1 : 0)
+        let ledger = status.ledger
+        single("weir_ledger_journal_bytes", "gauge", "Size of the journal's newest segment.", ledger.journalBytes)
+        if let began = ledger.lastCheckpoint {
+            single("weir_ledger_checkpoint_time_seconds", "gauge", "When the last checkpoint began, since 1970.", began)
+        }
+        if let took = ledger.checkpointSeconds {
+            single("weir_ledger_checkpoint_duration_seconds", "gauge", "How long the last checkpoint took that came to its end.", took)
+        }
+        single("weir_ledger_keys_most", "gauge", "Keys that are kept at most (ledger.most_keys).", ledger.mostKeys)
+        single("weir_ledger_keys_evicted_total", "counter", "Keys given up because there were more than ledger.most_keys.", ledger.evictedKeys)
         begin("weir_limit_keys", "gauge", "Keys that a limit counts.")
         for limit in status.limits { add("weir_limit_keys", [("limit", limit.name)], limit.keys) }
         begin("weir_limit_refusals_total", "counter", "Requests that a limit has refused, or would have in shadow mode.")
