@@ -52,6 +52,7 @@ package final class EventLog: Sendable {
     private struct State {
         var destination: Configuration.Log.Destination
         var waiting: [(level: Level, line: String)] = []
+        var waitingBytes = 0
         var dropped = 0
         var droppedSinceStart: UInt64 = 0
         var isDraining = false
@@ -64,6 +65,7 @@ package final class EventLog: Sendable {
     private let prefix: String
 
     private static let mostWaiting = 10_000
+    private static let mostWaitingBytes = 16 << 20
     private static let complaintInterval: Duration = .seconds(10)
 
     package init(destination: Configuration.Log.Destination) {
@@ -115,13 +117,15 @@ package final class EventLog: Sendable {
 
     /// Writes one line; control characters in it are escaped, so that one event stays one line.
     package func write(_ level: Level, _ text: String) {
+        let line = Self.escaped(level.word + text)
         let starts = state.withLock { state in
-            guard state.waiting.count < Self.mostWaiting else {
+            guard state.waiting.count < Self.mostWaiting, state.waitingBytes + line.utf8.count <= Self.mostWaitingBytes else {
                 state.dropped += 1
                 state.droppedSinceStart += 1
                 return false
             }
-            state.waiting.append((level, Self.escaped(level.word + text)))
+            state.waiting.append((level, line))
+            state.waitingBytes += line.utf8.count
             defer { state.isDraining = true }
             return !state.isDraining
         }
@@ -139,6 +143,7 @@ package final class EventLog: Sendable {
                 if state.waiting.isEmpty, state.dropped == 0 { state.isDraining = false }
                 defer {
                     state.waiting.removeAll(keepingCapacity: true)
+                    state.waitingBytes = 0
                     state.dropped = 0
                 }
                 return (state.waiting, state.dropped, state.destination)

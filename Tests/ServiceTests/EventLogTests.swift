@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: Apache-2.0
+import Foundation
+import Glibc
+import Service
+import Testing
+
+@Suite struct EventLogTests {
+    /// Lines of 1 MiB to a pipe that nobody reads yet: most find no room, and the log says so.
+    @Test func longLinesThatWaitAreBounded() throws {
+        let path = FileManager.default.temporaryDirectory.appending(path: "weir-\(UUID().uuidString)").path
+        try #require(mkfifo(path, 0o600) == 0)
+        defer { unlink(path) }
+        // For both: so nobody waits for the other to open it.
+        let pipe = open(path, O_RDWR)
+        try #require(pipe >= 0)
+        defer { close(pipe) }
+        let log = EventLog(destination: .file(path))
+        let (count, line) = (40, String(repeating: "x", count: 1 << 20))
+        for _ in 0..<count { log.notice(line) }
+        var found = 0
+        var rest: [UInt8] = []
+        var buffer = [UInt8](repeating: 0, count: 1 << 16)
+        while found < count, !String(decoding: rest, as: UTF8.self).contains("log lines were dropped: the log is too slow") {
+            let read = Glibc.read(pipe, &buffer, buffer.count)
+            try #require(read > 0)
+            found += buffer[..<read].count { $0 == 0x0a }
+            rest = (rest + buffer[..<read]).suffix(1000)
+        }
+        #expect(found < count)
+    }
+}
