@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-internal import Limits
+package import Limits
 internal import MailSyntax
 
 /// The mail transactions that Postfix has asked the policy server about, by the client's connection: the milter, which is
 /// told of the same messages a moment later, charges none of them again.
-struct PolicySessions {
-    struct Transaction: Equatable {
+package struct PolicySessions {
+    package struct Transaction: Equatable, Sendable {
         let instance: [UInt8]
         let sender: [UInt8]
     }
@@ -15,11 +15,16 @@ struct PolicySessions {
 
     /// Beyond twice as many connections the oldest are forgotten.
     private static let most = 32_768
+    /// Bytes of one; a longer one is charged by the milter, too.
+    private static let longest = 1024
+
+    package init() {}
 
     /// Keeps what a request tells, if it is one about mail over a connection that has a name.
-    mutating func note(_ request: Attributes) {
+    package mutating func note(_ request: Attributes) {
         guard !request.instance.isEmpty, !request.clientPort.isEmpty, !request.clientAddress.isEmpty else { return }
         let key = Self.key(address: request.clientAddress, port: request.clientPort)
+        guard key.count + request.instance.count + request.sender.count <= Self.longest else { return forget(key) }
         if let known = recent[key], known.instance.elementsEqual(request.instance) { return }
         if recent.count >= Self.most {
             older = recent
@@ -31,7 +36,7 @@ struct PolicySessions {
     /// The transaction of this connection's present message, if the policy server knows it.
     ///
     /// - Parameter sender: with brackets or without.
-    func transaction(_ key: [UInt8], sender: [UInt8]) -> Transaction? {
+    package func transaction(_ key: [UInt8], sender: [UInt8]) -> Transaction? {
         guard let known = recent[key] ?? older[key], Self.canonical(known.sender) == Self.canonical(sender) else { return nil }
         return known
     }
@@ -42,7 +47,7 @@ struct PolicySessions {
         older[key] = nil
     }
 
-    static func key(address: some Sequence<UInt8>, port: some Sequence<UInt8>) -> [UInt8] {
+    package static func key(address: some Sequence<UInt8>, port: some Sequence<UInt8>) -> [UInt8] {
         Array(address) + [0] + Array(port)
     }
 
