@@ -62,6 +62,12 @@ class ServiceManager(unittest.TestCase):
         self.wait_notified(notify, "STOPPING=1")
         self.assertEqual(service.process.wait(DEFAULT_TIMEOUT), 0)
 
+    def test_the_log_says_what_can_never_fit(self):
+        service = self.enterContext(WeirService(limits=[LIMIT]))
+        service.ask(protocol_state="END-OF-MESSAGE", recipient_count="60", sender="alice@example.org")
+        service.wait_logged("key alice@example.org: too large, recipients 0/2 per 1h, never fits, ")
+        self.assertNotIn("room in", service.log())
+
     def test_what_takes_a_restart_is_told_once(self):
         service = self.enterContext(WeirService(limits=[LIMIT]))
 

@@ -19,39 +19,37 @@ final class DecisionLog: LedgerObserver {
 
     /// `ABC123: refuse: RCPT from host[192.0.2.1]: limit per-user, key user@example.org: over, recipients 100/100 per 1m, ...`
     func refused(_ event: LimitEvent, because reason: RefusalReason, _ request: Attributes, action: [UInt8]) {
+        let (key, action, client) = (Self.text(event.account.key), Self.text(action), Self.client(request))
+        let (usage, details) = (Self.usage(event), Self.details(request))
         let verb = event.limit.mode == .shadow ? "would refuse" : "refuse"
+        let room = reason == .tooLarge ? "never fits" : "room in \(event.retrySeconds)s"
         log.write(
             .notice,
-            "\(Self.origin(verb, request)): limit \(event.limit.name), key \(Self.text(event.account.key)): "
-                + "\(reason.rawValue), \(Self.usage(event)), room in \(event.retrySeconds)s"
-                + "\(Self.details(request)), action=\(Self.text(action))")
-        alert(.over, event) { "\(reason.rawValue), \(Self.usage(event))\(Self.details(request))" }
+            "\(Self.origin(verb, request, client)): limit \(event.limit.name), key \(key): \(reason.rawValue), \(usage), \(room)"
+                + "\(details), action=\(action)")
+        alert(.over, event, key) { "\(reason.rawValue), \(usage)\(details)" }
         onRefusal(
             AdminMessages.Refusal(
-                time: Double(time(nil)), limit: event.limit.name, key: Self.text(event.account.key), mode: event.limit.mode.rawValue,
-                reason: reason.rawValue, usage: Self.usage(event), retry: event.retrySeconds, action: Self.text(action),
-                queueID: Self.text(request.queueID),
-                client: "\(request.clientName.isEmpty ? "unknown" : Self.text(request.clientName))[\(Self.text(request.clientAddress))]",
+                time: Double(time(nil)), limit: event.limit.name, key: key, mode: event.limit.mode.rawValue, reason: reason.rawValue,
+                usage: usage, retry: event.retrySeconds, action: action, queueID: Self.text(request.queueID), client: client,
                 login: Self.text(request.saslUsername), sender: Self.text(request.sender), recipient: Self.text(request.recipient)))
     }
 
     func near(_ event: LimitEvent) {
-        log.warning(
-            "limit \(event.limit.name), key \(Self.text(event.account.key)): "
-                + "\(event.limit.warnAt) % reached, \(Self.usage(event))")
-        alert(.warn, event) { "\(event.limit.warnAt) % reached, \(Self.usage(event))" }
+        let (key, text) = (Self.text(event.account.key), "\(event.limit.warnAt) % reached, \(Self.usage(event))")
+        log.warning("limit \(event.limit.name), key \(key): \(text)")
+        alert(.warn, event, key) { text }
     }
 
     func blocked(_ event: LimitEvent) {
-        log.warning(
-            "limit \(event.limit.name), key \(Self.text(event.account.key)): blocked for \(event.retrySeconds)s "
-                + "after \(event.account.refusedTries) refused tries")
-        alert(.block, event) { "blocked for \(event.retrySeconds)s after \(event.account.refusedTries) refused tries" }
+        let key = Self.text(event.account.key)
+        let text = "blocked for \(event.retrySeconds)s after \(event.account.refusedTries) refused tries"
+        log.warning("limit \(event.limit.name), key \(key): \(text)")
+        alert(.block, event, key) { text }
     }
 
-    private func alert(_ tier: Alert.Tier, _ event: LimitEvent, _ text: () -> String) {
-        alerts.raise(
-            tier, limit: event.limit.name, key: Self.text(event.account.key), mode: event.limit.mode.rawValue, text)
+    private func alert(_ tier: Alert.Tier, _ event: LimitEvent, _ key: String, _ text: () -> String) {
+        alerts.raise(tier, limit: event.limit.name, key: key, mode: event.limit.mode.rawValue, text)
     }
 
     func evicted(_ account: Account, at time: LedgerTime) {
@@ -60,7 +58,7 @@ final class DecisionLog: LedgerObserver {
     }
 
     func passed(_ request: Attributes) {
-        log.info("\(Self.origin("pass", request))\(Self.details(request))")
+        log.info("\(Self.origin("pass", request, Self.client(request)))\(Self.details(request))")
     }
 
     /// `statistics: max recipients 83/100 per 1m for (per-user:user@example.org) at Nov 23 05:01:02`, as anvil(8).
@@ -72,10 +70,14 @@ final class DecisionLog: LedgerObserver {
                 + "at \(EventLog.time(peak.wallTime / 1000))")
     }
 
-    private static func origin(_ verb: String, _ request: Attributes) -> String {
+    private static func origin(_ verb: String, _ request: Attributes, _ client: String) -> String {
         let queueID = request.queueID.isEmpty ? "NOQUEUE" : text(request.queueID)
-        return "\(queueID): \(verb): \(text(request.protocolState)) from "
-            + "\(request.clientName.isEmpty ? "unknown" : text(request.clientName))[\(text(request.clientAddress))]"
+        return "\(queueID): \(verb): \(text(request.protocolState)) from \(client)"
+    }
+
+    /// `host[192.0.2.1]`
+    private static func client(_ request: Attributes) -> String {
+        "\(request.clientName.isEmpty ? "unknown" : text(request.clientName))[\(text(request.clientAddress))]"
     }
 
     private static func details(_ request: Attributes) -> String {
@@ -99,7 +101,7 @@ final class DecisionLog: LedgerObserver {
         return "\(event.limit.count.rawValue) \(rates.joined(separator: ", "))"
     }
 
-    private static func text(_ bytes: some Sequence<UInt8>) -> String {
-        String(decoding: Array(bytes), as: UTF8.self)
+    private static func text(_ bytes: some Collection<UInt8>) -> String {
+        String(decoding: bytes, as: UTF8.self)
     }
 }
