@@ -255,6 +255,7 @@ class BadInput(unittest.TestCase):
             "a length of 0": struct.pack(">I", 0), "a length of 4 GB": b"\xff\xff\xff\xff", "a length beyond the bound": struct.pack(">I", 1 << 20),
             "an old version": MTA.packet("O", struct.pack(">III", 1, 0, 0)), "a short negotiation": MTA.packet("O", b"\0\0"),
             "no negotiation": MTA.packet("M", text("<a@example.org>")), "two negotiations": hello + hello, "an unknown command": hello + MTA.packet("z"),
+            "two senders": mail + MTA.packet("M", text("<a@example.org>")),
             "a recipient before a sender": hello + MTA.packet("R", text("<b@example.com>")), "a body before a message": hello + MTA.packet("B", b"x"),
             "an end before a message": hello + MTA.packet("E"), "a header without NULs": mail + MTA.packet("L", b"Subject"),
             "a header with one NUL": mail + MTA.packet("L", text("Subject") + b"x"), "a sender without a NUL": hello + MTA.packet("M", b"<a>"),

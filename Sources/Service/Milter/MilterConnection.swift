@@ -181,7 +181,6 @@ final class MilterConnection: ChannelDuplexHandler {
             helo = name
             goOn()
         case .mail(let sender, let parameters):
-            abandon()
             begin(sender, parameters)
             goOn()
         case .recipient(let address, let parameters): try take(recipient: address, parameters)
@@ -229,13 +228,13 @@ final class MilterConnection: ChannelDuplexHandler {
 
     private func take(recipient: [UInt8], _ parameters: [[UInt8]]) throws(MilterFault) {
         let parameters = Array(parameters.joined(separator: [UInt8(ascii: " ")]))
-        message!.recipients.append(recipient)
-        message!.parameters.append(parameters)
-        message!.recipientBytes += recipient.count + parameters.count + 2 * MemoryLayout<[UInt8]>.stride
-        guard message!.recipientBytes <= Self.mostRecipientBytes else { throw .tooMuch }
+        message?.recipients.append(recipient)
+        message?.parameters.append(parameters)
+        message?.recipientBytes += recipient.count + parameters.count + 2 * MemoryLayout<[UInt8]>.stride
+        guard let message, message.recipientBytes <= Self.mostRecipientBytes else { throw .tooMuch }
         guard settings.asksLimits else { return goOn() }
-        var question = message!.question
-        question.attributes = attributes(recipient: recipient, count: 0, size: message!.declaredSize)
+        var question = message.question
+        question.attributes = attributes(recipient: recipient, count: 0, size: message.declaredSize)
         ask(question) { connection, answer in connection.answered(answer, recipient: recipient) }
     }
 

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 internal import Filter
-internal import Glibc
 internal import Limits
 internal import NIOCore
 internal import NIOPosix

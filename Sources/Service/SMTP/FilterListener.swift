@@ -18,7 +18,6 @@ internal import Wire
 /// line end goes out. The next hop is trusted, but its bytes are bounded too.
 package final class FilterListener: Sendable {
     private let settings: Configuration.FilterListener
-    private let log: EventLog
     private let group: MultiThreadedEventLoopGroup
     private let workers: [FilterWorker]
     let counters: MessageCounters
@@ -31,7 +30,6 @@ package final class FilterListener: Sendable {
         probes: ProbeBoard, rules: @escaping @Sendable () -> ContentRules, log: EventLog
     ) {
         self.settings = settings
-        self.log = log
         self.group = group
         let nextHop = NextHopCounters(address: "\(settings.nextHop)")
         let counters = MessageCounters(nextHop: nextHop)

@@ -80,7 +80,7 @@ package struct MilterTerms: Equatable, Sendable {
     }
 }
 
-/// What ends the connection of an MTA: bytes that are no milter protocol.
+/// What ends the connection of an MTA: bytes that are no milter protocol, or more than is taken.
 package enum MilterFault: Error, Equatable, Sendable {
     /// A packet of no bytes, or of more than `MilterSession.longestPacket`.
     case length(UInt32)
@@ -91,7 +91,7 @@ package enum MilterFault: Error, Equatable, Sendable {
     case outOfOrder(UInt8)
     /// Older than protocol version 2.
     case version(UInt32)
-    /// More recipients, or longer macros, than memory is kept for.
+    /// More recipients than memory is kept for.
     case tooMuch
 
     package var text: String {
@@ -127,7 +127,6 @@ extension ByteBuffer {
     }
 
     package mutating func writeMilterContinue() { writeMilterPacket("c") { _ in } }
-    package mutating func writeMilterAccept() { writeMilterPacket("a") { _ in } }
     package mutating func writeMilterDiscard() { writeMilterPacket("d") { _ in } }
     package mutating func writeMilterTemporaryFailure() { writeMilterPacket("t") { _ in } }
 

@@ -128,6 +128,7 @@ package struct MilterSession {
             guard let name = packet.readMilterText(), packet.readableBytes == 0 else { throw .malformed(command) }
             return answered(.noReplyToHelo, .helo(name))
         case "M":
+            guard state == .connected else { throw .outOfOrder(command) }
             var texts = try Self.texts(&packet, command)
             guard !texts.isEmpty else { throw .malformed(command) }
             state = .envelope
