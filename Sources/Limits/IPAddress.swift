@@ -171,6 +171,9 @@ package struct Network: Hashable, Sendable {
         self.init(Array(text.utf8))
     }
 
+    /// Of this machine itself.
+    package static let loopback = [Network("127.0.0.0/8")!, Network("::1")!]
+
     /// The network that was meant by one with bits behind its prefix; nil for any other text.
     package static func masked(_ text: String) -> String? {
         let parts = text.split(separator: "/", omittingEmptySubsequences: false)

@@ -82,9 +82,7 @@ package struct EndpointType: Sendable {
     }
 
     static func isLoopback(_ host: String) -> Bool {
-        host == "localhost" || ["127.0.0.0/8", "::1"].contains { network in
-            IPAddress(host).map { Network(network)!.contains($0) } ?? false
-        }
+        host == "localhost" || IPAddress(host).map { address in Network.loopback.contains { $0.contains(address) } } ?? false
     }
 
     // MARK: A socket as a map

@@ -97,7 +97,6 @@ final class FilterWorker: @unchecked Sendable {
 
     /// Of this process: who hears it in a greeting has called itself.
     private static let ownToken = Array("Weir-\(String(UInt64.random(in: .min ... .max), radix: 36))".utf8)
-    private static let loopback = [Network("127.0.0.0/8")!, Network("::1")!]
 
     init(
         _ settings: Configuration.FilterListener, mostConnections: Int, timeouts: FilterTimeouts,
@@ -161,7 +160,7 @@ final class FilterWorker: @unchecked Sendable {
     private func isAdmitted(_ address: SocketAddress?) -> Bool {
         guard case .inet = settings.listen else { return true }
         guard let text = address?.ipAddress, let client = IPAddress(text) else { return false }
-        return (settings.networks.isEmpty ? Self.loopback : settings.networks).contains { $0.contains(client) }
+        return (settings.networks.isEmpty ? Network.loopback : settings.networks).contains { $0.contains(client) }
     }
 
     private static func hostName() -> [UInt8] {
