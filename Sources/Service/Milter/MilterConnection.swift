@@ -72,8 +72,6 @@ final class MilterConnection: ChannelDuplexHandler {
     /// Packets that are read before earlier ones are done with.
     private static let mostWaiting = 512 << 10
     private static let mostRecipientBytes = 4 << 20
-    /// Bytes of a body that are read from a spool file at a time.
-    private static let pieceSize = 128 << 10
     /// RFC 1870
     private static let sizeParameter = "SIZE="
 
@@ -508,33 +506,26 @@ final class MilterConnection: ChannelDuplexHandler {
         guard let content else { return }
         var verdict = Verdict()
         verdict.edits = edits
-        writeBody(verdict.pieces(of: content.count, lineEnd: .crlf)[...], MilterBody())
+        writeBody(MessagePieces(verdict.pieces(of: content.count, lineEnd: .crlf)), MilterBody())
     }
 
     /// Writes the pieces that are left; those of a spool file when they have been read.
-    private func writeBody(_ pieces: ArraySlice<Verdict.Piece>, _ body: MilterBody) {
+    private func writeBody(_ pieces: MessagePieces, _ body: MilterBody) {
         guard let content else { return }
         var (pieces, body) = (pieces, body)
-        while let piece = pieces.popFirst() {
+        while let piece = pieces.next() {
             switch piece {
             case .new(let text): text.withUnsafeBytes { body.write($0, to: &session.output) }
             case .original(let range) where !content.isSpooled:
                 content.buffer.withUnsafeReadableBytes { body.write(UnsafeRawBufferPointer(rebasing: $0[range]), to: &session.output) }
-            case .original(var range):
-                if range.count > Self.pieceSize {
-                    pieces = [.original(range.lowerBound + Self.pieceSize..<range.upperBound)] + pieces
-                    range = range.lowerBound..<range.lowerBound + Self.pieceSize
-                }
-                return readBody(range, content, pieces, body)
+            case .original(let range): return readBody(range, content, pieces, body)
             }
         }
         body.finish(&session.output)
         end { $0.writeMilterContinue() }
     }
 
-    private func readBody(
-        _ range: Range<Int>, _ content: ReceivedContent, _ rest: ArraySlice<Verdict.Piece>, _ body: MilterBody
-    ) {
+    private func readBody(_ range: Range<Int>, _ content: ReceivedContent, _ rest: MessagePieces, _ body: MilterBody) {
         isWaiting = true
         content.read(range).assumeIsolated().whenComplete { [self] result in
             isWaiting = false

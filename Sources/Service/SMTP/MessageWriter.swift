@@ -5,26 +5,17 @@ internal import Wire
 
 /// Puts the message together as the next hop is to get it: Weir's own header, the content with its edits, dots stuffed.
 struct MessageWriter {
-    private var pieces: ArraySlice<Verdict.Piece>
+    private var pieces: MessagePieces
     private var atLineStart = true
-
-    /// Bytes that are read from a spool file at a time.
-    static let most = 128 << 10
 
     init(_ verdict: Verdict, count: Int) {
         var pieces = verdict.pieces(of: count, lineEnd: .crlf)
         if let header = verdict.internalHeader { pieces.insert(.new(header), at: 0) }
-        self.pieces = pieces[...]
+        self.pieces = MessagePieces(pieces)
     }
 
     /// What comes next: text to be taken as it is, or content to be read and then given to `write`.
-    mutating func next() -> Verdict.Piece? {
-        guard let piece = pieces.popFirst() else { return nil }
-        guard case .original(let range) = piece, range.count > Self.most else { return piece }
-        let middle = range.lowerBound + Self.most
-        pieces = [.original(middle..<range.upperBound)] + pieces
-        return .original(range.lowerBound..<middle)
-    }
+    mutating func next() -> Verdict.Piece? { pieces.next() }
 
     mutating func write(_ bytes: UnsafeRawBufferPointer, to output: inout ByteBuffer) {
         output.writeDotStuffed(bytes, atLineStart: &atLineStart)
