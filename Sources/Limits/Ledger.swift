@@ -600,7 +600,7 @@ package final class Ledger {
     /// Keeps that a connection was counted, or that a limit on connections refused it.
     private func record(_ connection: Connection, refusal: Refusal?, action: [UInt8]?) {
         let isRefused = refusal.map { $0.account.limit.limit.count == .connections && $0.reason == .over } ?? false
-        guard isRefused || plan.contains(where: \.isOfConnection) else { return }
+        guard isRefused || plan.contains(where: { $0.isOfConnection && $0.charge > 0 }) else { return }
         let action = isRefused ? action : nil
         let record = connection.record ?? Transaction(id: connection.id, lastSeen: now)
         record.lastSeen = now
