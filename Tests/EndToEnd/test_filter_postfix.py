@@ -5,7 +5,7 @@ import subprocess
 import unittest
 
 from filtering import FilterService, filtered_postfix, services
-from postfix import PrivatePostfix, SMTPSink, free_port, run, wait_until
+from postfix import SMTP, PrivatePostfix, SMTPSink, free_port, run, wait_until
 from weir import BINARY, ENVIRONMENT
 
 
@@ -57,6 +57,45 @@ class AfterQueue(unittest.TestCase):
             (message,) = sink.messages()
             self.assertIn(b"Subject: forged", message["content"])
             self.assertNotIn(b"X-Weir-Verdict", message["content"])
+
+    def test_a_rule_sees_long_lines_whole(self):
+        with SMTPSink() as sink, filtered_postfix(sink.port, "", "/needle in the line/ REPLACE found\n") as (postfix, weir):
+            submit(postfix, "Subject: x\n\n" + "a" * 992 + "needle in the line" + "b" * 500 + "\n")
+            wait_until(sink.messages, lambda: f"{postfix.log()}\n{weir.log()}")
+            self.assertTrue(sink.messages()[0]["content"].rstrip().endswith(b"\n\nfound"), sink.messages())
+
+    def test_what_was_taken_is_not_too_big_on_its_way_back(self):
+        with SMTPSink() as sink, filtered_postfix(sink.port, main={"message_size_limit": "100000"}) as (postfix, weir):
+            def is_taken(lines):
+                with SMTP(postfix.port) as client:
+                    return client.mail("a@example.org", ["b@example.com"], "Subject: x\n\n" + ("x" * 76 + "\n") * lines)[-1][0] == 250
+            # The largest that is taken.
+            self.assertTrue(any(is_taken(lines) for lines in range(1_285, 1_245, -1)))
+            wait_until(sink.messages, lambda: f"{postfix.log()}\n{weir.log()}")
+            self.assertEqual(sink.messages()[0]["sender"], "a@example.org", postfix.log())
+
+    def test_no_fallback_relay_gets_what_was_not_filtered(self):
+        with SMTPSink() as sink, filtered_postfix(sink.port, main={"smtp_fallback_relay": f"[127.0.0.1]:{sink.port}"}) as (postfix, weir):
+            weir.stop()
+            submit(postfix, "Subject: x\n\nbody\n")
+            wait_until(lambda: "status=deferred" in postfix.log() or sink.messages(), postfix.log)
+            self.assertEqual(sink.messages(), [])
+
+    def test_aliases_and_copies_are_made_once(self):
+        for before_queue in (False, True):
+            listener = {"mode": "before_queue" if before_queue else "after_queue"}
+            with self.subTest(before_queue=before_queue), SMTPSink() as sink, filtered_postfix(
+                    sink.port, listener=listener, before_queue=before_queue,
+                    main={"virtual_alias_maps": "inline:{ { a@example.com = a@example.com, z@example.com } }", "always_bcc": "copy@example.com"},
+            ) as (postfix, weir):
+                # More than default_destination_recipient_limit.
+                recipients = ["a@example.com", *(f"r{number}@example.com" for number in range(60))]
+                with SMTP(postfix.port) as client:
+                    self.assertEqual(client.mail("a@example.org", recipients)[-1][0], 250)
+                wait_until(lambda: sum(len(m["recipients"]) for m in sink.messages()) >= 63, lambda: f"{postfix.log()}\n{weir.log()}")
+                postfix.wait_drained()
+                found = sorted(recipient for message in sink.messages() for recipient in message["recipients"])
+                self.assertEqual((found.count("z@example.com"), found.count("copy@example.com"), len(found)), (1, 1, 63))
 
     def test_mail_waits_while_weir_is_down(self):
         with SMTPSink() as sink, filtered_postfix(sink.port, main={"minimal_backoff_time": "1s", "maximal_backoff_time": "1s", "queue_run_delay": "1s"}) as (postfix, weir):

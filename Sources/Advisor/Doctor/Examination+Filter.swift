@@ -97,7 +97,12 @@ extension Examination {
 
     private func transport(named name: String, for filter: Configuration.FilterListener) -> [String] {
         guard !setup.services.contains(where: { $0.name == name && $0.type == "unix" }) else { return [] }
-        return [add(service: "\(name) unix - - y - 20 \(filter.variant.rawValue) -o syslog_name=postfix/weir -o smtp_send_xforward_command=yes -o disable_mime_output_conversion=yes -o smtp_tls_security_level=none")]
+        let program = filter.variant.rawValue
+        let options = [
+            "syslog_name=postfix/weir", "\(program)_send_xforward_command=yes", "disable_mime_output_conversion=yes",
+            "\(program)_line_length_limit=0", "\(program)_fallback_relay=", "\(program)_tls_security_level=none",
+        ]
+        return [add(service: "\(name) unix - - y - 20 \(program) \(options.map { "-o \($0)" }.joined(separator: " "))")]
     }
 
     // MARK: The way back
@@ -119,6 +124,8 @@ extension Examination {
         "smtpd_sender_restrictions=", "smtpd_relay_restrictions=permit_mynetworks,reject",
         "smtpd_recipient_restrictions=permit_mynetworks,reject", "smtpd_data_restrictions=", "smtpd_end_of_data_restrictions=",
         "smtpd_tls_security_level=none", "smtpd_client_connection_count_limit=0", "smtpd_client_connection_rate_limit=0",
+        "smtpd_timeout=3600s", "smtpd_error_sleep_time=0", "smtpd_soft_error_limit=1001", "smtpd_hard_error_limit=1000",
+        "smtpd_junk_command_limit=1000",
     ].map { "-o \($0)" }.joined(separator: " ")
 
     private mutating func examineReinjection(_ service: PostfixSetup.Service, of filter: Configuration.FilterListener) {
