@@ -65,10 +65,7 @@ struct FilterCommand: ParsableCommand {
     /// Logs what rules did. Standard error belongs to pipe(8), which shows it to the sender in a bounce.
     private func report(_ verdict: Verdict, to destination: Configuration.Log.Destination) {
         let log = EventLog(destination: destination == .standardError && isatty(STDERR_FILENO) == 0 ? .syslog : destination)
-        for match in verdict.matches where match.isLogged {
-            log.notice("filter: \(match.subject.rawValue) \(match.location): \(printable(match.action))")
-        }
-        if verdict.moreMatches > 0 { log.notice("filter: and \(verdict.moreMatches) more matches") }
+        log.report(verdict, of: "filter: from=<\(sender)>")
         log.flush()
     }
 

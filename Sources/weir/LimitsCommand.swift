@@ -229,7 +229,7 @@ enum Admin {
     /// `per-user user@example.org: recipients 12/100 per 1m, 540/1000 per 1h, room in 35s; 4 tries refused`
     static func description(of standing: AdminMessages.Standing) -> String {
         let now = Date().timeIntervalSince1970
-        func rest(_ time: Double) -> String { duration(Int((time - now).rounded(.up))) }
+        func rest(_ time: Double) -> String { duration(Int((time - now).rounded())) }
         let rates = standing.rates.map { rate in
             "\(rate.used)/\(rate.limit) per \(rate.window)" + (rate.freesAt.map { ", room in \(rest($0))" } ?? "")
         }

@@ -88,7 +88,7 @@ private struct UsageFault: Error, CustomStringConvertible {
     let text: String
     let usage: String
 
-    var description: String { "\(text)\n\(usage)" }
+    var description: String { "\(text)\nUsage: \(usage)" }
 }
 
 struct ConfigurationOptions: ParsableArguments {

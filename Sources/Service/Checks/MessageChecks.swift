@@ -48,25 +48,12 @@ final class MessageChecks {
         return matcher
     }
 
-    /// Counts a message, and logs what the rules have done, in the words of Postfix's cleanup.
+    /// Counts a message, and logs what the rules have done.
     ///
     /// - Parameter origin: what names the message.
     func report(_ verdict: Verdict, _ origin: @autoclosure () -> String) {
         counters.count(verdict)
         guard !verdict.matches.isEmpty || !verdict.notes.isEmpty else { return }
-        let origin = origin()
-        for match in verdict.matches where match.isLogged {
-            let text = String(decoding: match.content.prefix { $0 != 0x0a }, as: UTF8.self)
-            let action = String(decoding: match.action, as: UTF8.self)
-            let line = "\(origin): \(match.subject.rawValue) \(match.location): \(action): \(text)"
-            if let fault = match.fault {
-                log.warning("\(line): \(fault)")
-                log.tell(trouble: "rule \(match.location)", "\(fault)")
-            } else {
-                log.info(line)
-            }
-        }
-        if verdict.moreMatches > 0 { log.info("\(origin): and \(verdict.moreMatches) more matches") }
-        for note in verdict.notes { log.info("\(origin): \(note)") }
+        log.report(verdict, of: origin())
     }
 }
