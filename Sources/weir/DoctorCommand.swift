@@ -15,11 +15,10 @@ struct DoctorCommand: AsyncParsableCommand {
             Reads the configuration and what postconf says of main.cf and master.cf, and tries whether the service answers. Of each finding \
             it prints the commands or the lines of weir.yaml that mend it. It changes nothing by itself; after changes: postfix reload.
 
-              weir doctor
-              weir doctor --postfix /etc/postfix-out --json
-              weir doctor --try
+            Exit status: 0 nothing was found but notes, 1 faults or warnings, 69 postconf, smtpd or the service cannot be asked, 74 standard \
+            output cannot be written, 78 the configuration has faults.
 
-            Exit status: 0 nothing was found but notes, 1 faults or warnings, 69 postconf, smtpd or the service cannot be asked, 78 the configuration has faults.
+            Example: weir doctor --postfix /etc/postfix-out
             """)
 
     @OptionGroup var options: ConfigurationOptions

@@ -10,10 +10,9 @@ struct ImportCommand: ParsableCommand {
         discussion: """
             Prints the `limits` of a weir.yaml. What cannot be turned whole is left out, and named with its line on standard error: nothing is guessed.
 
-              weir import postfwd /etc/postfix/postfwd.cf > limits.yaml
-              weir import anvil /etc/postfix/main.cf
+            Exit status: 0 all was turned, 1 something was left out, 66 the file can't be read, 74 standard output can't be written.
 
-            Exit status: 0 all was turned, 1 something was left out, 66 the file can't be read.
+            Example: weir import postfwd /etc/postfix/postfwd.cf > limits.yaml
             """)
 
     enum Source: String, CaseIterable, ExpressibleByArgument {

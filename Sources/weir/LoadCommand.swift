@@ -27,7 +27,7 @@ struct LoadPolicyCommand: ParsableCommand {
             Without --rate the next request follows the answer; with --rate requests are due at fixed times, and \
             latency counts from when a request was due, so that a stall shows.
 
-              weir load policy --target inet:127.0.0.1:10040 --connections 100 --rate 5000 --duration 30s
+            Example: weir load policy --target inet:127.0.0.1:10040 --connections 100 --rate 5000 --duration 30s
             """)
 
     @OptionGroup var load: LoadArguments
@@ -70,7 +70,7 @@ struct LoadSMTPCommand: ParsableCommand {
             listens there, to be the last hop of what is tested; it checks that every accepted message arrives once, and as it was \
             sent: what stands above its first header line may be added on the way, and undisclosed-recipients headers taken out.
 
-              weir load smtp --target inet:127.0.0.1:10025 --sink inet:127.0.0.1:10026 --undisclosed 0.1
+            Example: weir load smtp --target inet:127.0.0.1:10025 --sink inet:127.0.0.1:10026 --undisclosed 0.1
 
             Recipients are at --domain. See that the target hands their mail to the sink and nowhere else.
             """)
@@ -127,7 +127,7 @@ struct LoadMilterCommand: ParsableCommand {
             Each connection is kept open and shows one message after the other, with the macros of Postfix. The trojan of \
             --profile trojan is known by its login.
 
-              weir load milter --target inet:127.0.0.1:10041 --connections 20 --rate 500
+            Example: weir load milter --target inet:127.0.0.1:10041 --connections 20 --rate 500
             """)
 
     @OptionGroup var load: LoadArguments

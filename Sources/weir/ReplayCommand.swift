@@ -14,10 +14,9 @@ struct ReplayCommand: ParsableCommand {
             been refused when and why, how much the keys of each limit used, and which numbers would have caught the outliers and nobody else. \
             Nothing is written, and no service is asked.
 
-              weir replay /var/log/mail.log.1 /var/log/mail.log
-              journalctl -u 'postfix*' -o export | weir replay --config new.yaml -
-
             Exit status: 0, 66 a file can't be read or is named twice, 74 the figures can't be written, 78 the configuration has faults.
+
+            Example: weir replay --config new.yaml /var/log/mail.log.1 /var/log/mail.log
             """)
 
     @OptionGroup var options: ConfigurationOptions
