@@ -149,6 +149,14 @@ extension Ledger {
         return walk.limit < limits.count
     }
 
+    /// The limits in which `text` means a key, each with the key and whether it is known; none is no fault.
+    package func meanings(of text: [UInt8]) -> [(limit: String, key: [UInt8], isKnown: Bool)] {
+        limits.compactMap { limit in
+            guard let key = key(meantBy: text, of: limit) else { return nil }
+            return (limit.limit.name, key, existingAccount(hash(of: key, of: limit), of: limit) != nil)
+        }
+    }
+
     /// Carries out an intervention at every limit that knows the key, or that is named; the result is kept by the next
     /// `commit`.
     ///

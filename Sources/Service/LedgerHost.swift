@@ -31,6 +31,8 @@ package final class LedgerHost: @unchecked Sendable {
     private var store: SQLiteStore?
     /// What administrators did lately.
     private(set) var audit = Recent<AuditEntry>(most: 100)
+    /// An administrator's search is under way.
+    var isSearching = false
     private var trouble: Trouble?
     /// Have a request that waits to be decided.
     private var asking: [any Client] = []

@@ -13,6 +13,7 @@ import tempfile
 import threading
 import time
 import unittest
+import urllib.parse
 
 from filtering import FilterService, NextHop, dialogue
 from postfix import SMTP, free_port
@@ -83,6 +84,8 @@ class Metrics(unittest.TestCase):
             counts = {outcome: found[f'weir_messages_total{{{way},outcome="{outcome}"}}'] for outcome in ("passed", "edited", "refused")}
             self.assertEqual(counts, {"passed": 1, "edited": 1, "refused": 2})
             self.assertEqual(found[f'weir_rule_hits_total{{checks="header",rule="pcre:{weir.directory}/header.pcre:1"}}'], 2)
+            unused = json.loads(get(UnixConnection(weir.admin_socket), "/rules/unused")[1])
+            self.assertEqual(unused, [{"checks": "header", "location": f"pcre:{weir.directory}/header.pcre:2"}])
             # Never what a peer has sent.
             self.assertNotIn("example.org", text)
             # The dashboard asks for nothing that is not there.
@@ -246,6 +249,34 @@ class Keys(unittest.TestCase):
                 self.assertIn(f"'{key}' is no key of per-client, which counts by client_address", refused.stderr)
             self.assertRegex(weir.limits("audit").stdout, r"block bob \(limit per-user\)")
             self.assertEqual(weir.used_by_all("per-user"), {"bob": 0})
+
+    def test_search(self):
+        with WeirService(limits=self.LIMITS) as weir:
+            def search(text):
+                return json.loads(get(UnixConnection(weir.admin_socket), "/search?text=" + urllib.parse.quote(text))[1])
+
+            for user in ("alice", "malice", "bob"):
+                weir.ask(sasl_username=user)
+            self.assertEqual(search("ALI"), {
+                "meant": [{"limit": "per-user", "key": "ali", "isKnown": False}], "isCut": False,
+                "found": [{"limit": "per-user", "key": key, "isKnown": True} for key in ("alice", "malice")]})
+            self.assertEqual(search("2001:db8::5")["meant"], [
+                {"limit": "per-user", "key": "2001:db8::5", "isKnown": False}, {"limit": "per-client", "key": "2001:db8::/64", "isKnown": False}])
+            self.assertEqual(search("192.0.2.1")["meant"][1], {"limit": "per-client", "key": "192.0.2.1", "isKnown": True})
+            with weir.client() as client:
+                for number in range(150):
+                    client.ask(sasl_username=f"user{number}")
+            found = search("user")
+            self.assertEqual((len(found["found"]), found["isCut"]), (100, True))
+            self.assertEqual(get(UnixConnection(weir.admin_socket), "/search?text=")[0], 400)
+
+    def test_top_keys_with_their_history(self):
+        with WeirService(limits=self.LIMITS) as weir:
+            weir.ask(sasl_username="bob")
+            path = "/limits?limit=per-user&most=20&history=1"
+            standings = json.loads(get(UnixConnection(weir.admin_socket), path)[1])
+            self.assertEqual([(one["key"], sum(one["rates"][0]["history"])) for one in standings], [("bob", 1)])
+            self.assertEqual(get(UnixConnection(weir.admin_socket), "/limits?most=101&history=1")[0], 400)
 
     def test_a_limit_that_is_not_there(self):
         with WeirService(limits=self.LIMITS) as weir:

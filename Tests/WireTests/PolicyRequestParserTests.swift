@@ -81,8 +81,8 @@ import Wire
     }
 
     @Test func reply() {
-        var buffer = ByteBuffer()
-        buffer.writePolicyReply(action: "DEFER_IF_PERMIT 4.7.1 later".utf8)
-        #expect(String(buffer: buffer) == "action=DEFER_IF_PERMIT 4.7.1 later\n\n")
+        var reply: [UInt8] = []
+        reply.appendPolicyReply(action: Array("DEFER_IF_PERMIT 4.7.1 later".utf8))
+        #expect(reply == Array("action=DEFER_IF_PERMIT 4.7.1 later\n\n".utf8))
     }
 }

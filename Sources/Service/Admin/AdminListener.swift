@@ -30,6 +30,8 @@ final class AdminListener: Sendable {
     private static let largestBody = 65_536
     private static let longestReason = 500
     private static let mostConnections = 500
+    private static let mostHistories = 100
+    private static let longestSearch = 256
     private static let idleTimeout: TimeAmount = .seconds(60)
     /// Longer than any answer may take; the service is not alive beyond.
     private static let healthTimeout: TimeAmount = .seconds(5)
@@ -129,7 +131,24 @@ final class AdminListener: Sendable {
             let most = request.uri.queryParameters.get("most", as: Int.self) ?? 50
             guard (1...100_000).contains(most) else { return try Self.failure("most is a number from 1 to 100000") }
             let limit = request.uri.queryParameters.get("limit")
-            return try await lately(request) { try await self.host.fullest(most, limit: limit) }
+            let withHistory = request.uri.queryParameters.get("history") == "1"
+            guard !withHistory || most <= Self.mostHistories else {
+                return try Self.failure("with history most is a number from 1 to \(Self.mostHistories)")
+            }
+            return try await lately(request) { try await self.host.fullest(most, limit: limit, withHistory: withHistory) }
+        }
+        router.get("search") { [host] request, _ in
+            let text = request.uri.queryParameters.get("text") ?? ""
+            guard (1...Self.longestSearch).contains(text.utf8.count) else {
+                return try Self.failure("text has from 1 to \(Self.longestSearch) bytes")
+            }
+            guard let result = try await host.search(text) else {
+                return try Self.json(AdminMessages.Failure(error: "another search is under way"), status: .tooManyRequests)
+            }
+            return try Self.json(result)
+        }
+        router.get("rules/unused") { [self] request, _ in
+            try await lately(request) { self.content?.rulesWithoutHits() ?? [] }
         }
         router.get("limits/key") { [host] request, _ in
             guard let key = request.uri.queryParameters.get("key") else { return try Self.failure("no key was given") }

@@ -31,6 +31,22 @@ package enum AdminMessages {
         package var note: String?
     }
 
+    package struct FoundKey: Codable, Equatable, Sendable {
+        package var limit: String
+        package var key: String
+        /// Something has been counted for it lately, or somebody has set it apart.
+        package var isKnown: Bool
+    }
+
+    package struct Search: Codable, Equatable, Sendable {
+        /// What the text means by itself, in the limits that can have such a key.
+        package var meant: [FoundKey]
+        /// Keys in which the text stands.
+        package var found: [FoundKey]
+        /// There are more.
+        package var isCut: Bool
+    }
+
     package struct Intervention: Codable, Equatable, Sendable {
         package enum Action: String, Codable, Sendable, CaseIterable {
             case reset, raise, block, unblock

@@ -10,14 +10,19 @@ extension LedgerHost {
     private static let slotsPerPiece = 1024
     /// Requests come in between.
     private static let pauseBetweenPieces: TimeAmount = .microseconds(500)
+    /// People wait for it, and not Postfix.
+    private static let pauseInSearch: TimeAmount = .milliseconds(2)
 
     /// The `most` fullest keys, of all limits or of one.
     ///
     /// Up to `Ledger.mostFullest` are at hand; for more, all keys are looked at, which takes seconds at a million.
-    func fullest(_ most: Int, limit: String?) async throws -> [AdminMessages.Standing] {
+    /// - Parameter withHistory: only where they are at hand.
+    func fullest(_ most: Int, limit: String?, withHistory: Bool = false) async throws -> [AdminMessages.Standing] {
         if most <= Ledger.mostFullest {
             return try await loop.submit { [self] in
-                try withLedger { ledger in try ledger.fullest(most, limit: limit).map { .init($0, in: ledger) } }
+                try withLedger { ledger in
+                    try ledger.fullest(most, limit: limit, withHistory: withHistory).map { .init($0, in: ledger) }
+                }
             }
         }
         try await loop.submit { [self] in _ = try withLedger { try $0.limits(named: limit) } }
@@ -34,6 +39,39 @@ extension LedgerHost {
                 asked.resume(returning: try withLedger(walk.result))
             }
         } catch {
+            asked.resume(throwing: error)
+        }
+    }
+
+    /// Keys in which `text` stands, whatever its case, and those that it means by itself.
+    ///
+    /// All keys are looked at, which takes seconds at a million.
+    ///
+    /// - Returns: nil while another search is under way: there is one at a time, for each takes its part of the loop.
+    func search(_ text: String) async throws -> AdminMessages.Search? {
+        try await withCheckedThrowingContinuation { asked in
+            loop.execute { [self] in
+                guard !isSearching else { return asked.resume(returning: nil) }
+                do {
+                    let walk = SearchWalk(text: Array(text.utf8), meant: try withLedger { $0.meanings(of: Array(text.utf8)) })
+                    isSearching = true
+                    advance(walk, asked)
+                } catch {
+                    asked.resume(throwing: error)
+                }
+            }
+        }
+    }
+
+    private func advance(_ walk: SearchWalk, _ asked: CheckedContinuation<AdminMessages.Search?, any Error>) {
+        do {
+            if try withLedger({ walk.advance(in: $0, slots: Self.slotsPerPiece) }) {
+                return loop.schedule(in: Self.pauseInSearch) { self.advance(walk, asked) }
+            }
+            isSearching = false
+            asked.resume(returning: walk.result)
+        } catch {
+            isSearching = false
             asked.resume(throwing: error)
         }
     }
@@ -176,4 +214,47 @@ private final class FullestWalk {
     func result(_ ledger: Ledger) -> [AdminMessages.Standing] {
         found.map { AdminMessages.Standing(ledger.standing(of: $0.account), in: ledger) }
     }
+}
+
+/// Looks for keys in which a text stands, a piece at a time.
+private final class SearchWalk {
+    /// More tell nobody which one is meant.
+    private static let most = 100
+
+    private let text: [UInt8]
+    private let meant: [AdminMessages.FoundKey]
+    private var walk = Ledger.Walk()
+    private var found: [AdminMessages.FoundKey] = []
+    private var isCut = false
+
+    init(text: [UInt8], meant: [(limit: String, key: [UInt8], isKnown: Bool)]) {
+        self.text = text.map(Self.folded)
+        self.meant = meant.map { .init(limit: $0.limit, key: String(decoding: $0.key, as: UTF8.self), isKnown: $0.isKnown) }
+    }
+
+    func advance(in ledger: Ledger, slots: Int) -> Bool {
+        let hasMore = ledger.walk(&walk, slots: slots) { account in
+            guard contains(account.key) else { return }
+            guard found.count < Self.most else { return isCut = true }
+            found.append(.init(limit: account.limit.limit.name, key: String(decoding: account.key, as: UTF8.self), isKnown: true))
+        }
+        return hasMore && !isCut
+    }
+
+    var result: AdminMessages.Search {
+        .init(meant: meant, found: found.sorted { ($0.key, $0.limit) < ($1.key, $1.limit) }, isCut: isCut)
+    }
+
+    private func contains(_ key: [UInt8]) -> Bool {
+        guard key.count >= text.count else { return false }
+        return key.withUnsafeBufferPointer { key in
+            text.withUnsafeBufferPointer { text in
+                (0...key.count - text.count).contains { start in
+                    text.indices.allSatisfy { Self.folded(key[start + $0]) == text[$0] }
+                }
+            }
+        }
+    }
+
+    private static func folded(_ byte: UInt8) -> UInt8 { byte &- UInt8(ascii: "A") < 26 ? byte | 0x20 : byte }
 }
