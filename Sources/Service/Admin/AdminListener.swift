@@ -137,6 +137,9 @@ final class AdminListener: Sendable {
             }
             return try await lately(request) { try await self.host.fullest(most, limit: limit, withHistory: withHistory) }
         }
+        router.get("limits/meant") { [host] request, _ in
+            try Self.json(try await host.meanings(of: request.uri.queryParameters.get("key") ?? ""))
+        }
         router.get("search") { [host] request, _ in
             let text = request.uri.queryParameters.get("text") ?? ""
             guard (1...Self.longestSearch).contains(text.utf8.count) else {

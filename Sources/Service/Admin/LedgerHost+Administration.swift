@@ -53,7 +53,7 @@ extension LedgerHost {
             loop.execute { [self] in
                 guard !isSearching else { return asked.resume(returning: nil) }
                 do {
-                    let walk = SearchWalk(text: Array(text.utf8), meant: try withLedger { $0.meanings(of: Array(text.utf8)) })
+                    let walk = SearchWalk(text: Array(text.utf8), meant: try presentMeanings(of: text))
                     isSearching = true
                     advance(walk, asked)
                 } catch {
@@ -61,6 +61,16 @@ extension LedgerHost {
                 }
             }
         }
+    }
+
+    /// The limits in which `text` is a key, known or not.
+    func meanings(of text: String) async throws -> [AdminMessages.FoundKey] {
+        try await loop.submit { [self] in try presentMeanings(of: text) }
+    }
+
+    private func presentMeanings(of text: String) throws -> [AdminMessages.FoundKey] {
+        try withLedger { $0.meanings(of: Array(text.utf8)) }
+            .map { .init(limit: $0.limit, key: String(decoding: $0.key, as: UTF8.self), isKnown: $0.isKnown) }
     }
 
     private func advance(_ walk: SearchWalk, _ asked: CheckedContinuation<AdminMessages.Search?, any Error>) {
@@ -227,9 +237,9 @@ private final class SearchWalk {
     private var found: [AdminMessages.FoundKey] = []
     private var isCut = false
 
-    init(text: [UInt8], meant: [(limit: String, key: [UInt8], isKnown: Bool)]) {
+    init(text: [UInt8], meant: [AdminMessages.FoundKey]) {
         self.text = text.map(Self.folded)
-        self.meant = meant.map { .init(limit: $0.limit, key: String(decoding: $0.key, as: UTF8.self), isKnown: $0.isKnown) }
+        self.meant = meant
     }
 
     func advance(in ledger: Ledger, slots: Int) -> Bool {
