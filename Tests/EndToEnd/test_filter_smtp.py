@@ -320,6 +320,26 @@ class Filter(unittest.TestCase):
                 self.assertEqual(client.deliver(MESSAGE + b".\r\n")[-1][0], 250)
             self.assertEqual(len(messages), 1)
 
+    def test_client_that_ends_its_side_only(self):
+        """What is complete is handed on, and answered, to the last command."""
+        messages = []
+        large = b"\r\n" + (b"x" * 70 + b"\r\n") * 20_000
+        with NextHop(dialogue({}, messages)) as hop, FilterService(hop.port) as weir:
+            for content in (MESSAGE, large):
+                with Client(weir.filter_port, helo=None) as client:
+                    client.send(b"EHLO x\r\nMAIL FROM:<>\r\nRCPT TO:<b@example.com>\r\nDATA\r\n" + content + b".\r\nQUIT\r\n")
+                    client.socket.shutdown(socket.SHUT_WR)
+                    self.assertEqual([client.reply()[0] for _ in range(6)], [250, 250, 250, 354, 250, 221])
+            # A command or content that is not complete is not.
+            for part in (b"EHLO x\r\nMAIL FROM:<>\r\nRCPT TO:<b@example.com>\r\nDATA\r\n" + MESSAGE, b"EHLO x\r\nQUI"):
+                with Client(weir.filter_port, helo=None) as client:
+                    client.send(part)
+                    client.socket.shutdown(socket.SHUT_WR)
+                    codes = [line[:3] for line in client.reader]
+                    self.assertNotIn(b"221", codes)
+                    self.assertEqual(codes.count(b"354"), b"DATA" in part)
+        self.assertEqual(len(messages), 2)
+
     def test_bound_of_the_spool(self):
         """What does not fit is answered 452, and there is room again afterwards."""
         large = b"\r\n" + (b"x" * 70 + b"\r\n") * 20_000

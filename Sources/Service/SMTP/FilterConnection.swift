@@ -51,6 +51,8 @@ final class FilterConnection: ChannelDuplexHandler {
     /// The last reply is on its way.
     private var isEnding = false
     private var readIsWaiting = false
+    /// Nothing more comes from the client.
+    private var inputHasEnded = false
     private var activeSince = NIODeadline.now()
     private var contentSince: NIODeadline?
 
@@ -93,6 +95,14 @@ final class FilterConnection: ChannelDuplexHandler {
         pump()
     }
 
+    func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
+        if case .inputClosed? = event as? ChannelEvent {
+            inputHasEnded = true
+            flush()
+        }
+        context.fireUserInboundEventTriggered(event)
+    }
+
     func read(context: ChannelHandlerContext) {
         if mayRead { context.read() } else { readIsWaiting = true }
     }
@@ -125,7 +135,7 @@ final class FilterConnection: ChannelDuplexHandler {
         if session.isIdle, worker.isStopping { session.close(SMTPReply(421, "4.3.2 Error: the service is stopping")) }
         guard !isEnding else { return }
         let output = session.takeOutput()
-        if session.isClosed {
+        if isOver {
             isEnding = true
             dropTransaction()
             let promise = context.eventLoop.makePromise(of: Void.self)
@@ -134,6 +144,11 @@ final class FilterConnection: ChannelDuplexHandler {
         } else if let output {
             context.writeAndFlush(wrapOutboundOut(output), promise: nil)
         }
+    }
+
+    /// All has been said. What is complete is answered: the client may have shut down its side only.
+    private var isOver: Bool {
+        session.isClosed || inputHasEnded && !session.awaitsAnswer && !content.isWriting
     }
 
     private func take(_ step: SMTPServerSession.Step) {

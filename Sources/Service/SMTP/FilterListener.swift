@@ -51,6 +51,7 @@ package final class FilterListener: Sendable {
         let workers = workers
         for worker in workers { try await worker.eventLoop.submit { worker.start() }.get() }
         let bootstrap = ServerBootstrap.accepting(on: group)
+            .childChannelOption(.allowRemoteHalfClosure, value: true)
             .childChannelInitializer { channel in
                 channel.eventLoop.makeCompletedFuture {
                     guard let worker = workers.first(where: { $0.eventLoop === channel.eventLoop }) else {

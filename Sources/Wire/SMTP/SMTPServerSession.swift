@@ -91,6 +91,8 @@ package struct SMTPServerSession {
     /// Between two messages.
     package var isIdle: Bool { state == .ready }
     package var isReceivingContent: Bool { state == .data }
+    /// The caller has to answer before anything goes on.
+    package var awaitsAnswer: Bool { state == .ended || state == .offering || unanswered > 0 }
     package var contentHasLeadingDot: Bool { decoder.hasLeadingDot }
     /// Bytes that have come and wait until earlier commands are answered.
     package var waitingBytes: Int { input.readableBytes }
