@@ -171,7 +171,10 @@ class Pipe(unittest.TestCase):
             path.chmod(mode)
         pipe, *others = services(reinject, ways=("weirpipe",))
         pipe = pipe.replace("user=weir", "user=nobody").replace("/usr/bin/weir filter", f"{binary} filter --config {weir.config_file} --to {back}")
-        with SMTPSink() as sink, PrivatePostfix(relay=sink.port, main={"content_filter": "weirpipe:dummy"}, services=[pipe, *others]) as postfix:
+        with SMTPSink() as sink, PrivatePostfix(relay=sink.port, services=[pipe, *others]) as postfix:
+            postfix.services[0] += " -o content_filter=weirpipe:dummy"
+            postfix.write()
+            postfix.reload()
             for subject in ("old", "no", "later"):
                 self.assertIn("250 2.0.0 Ok: queued as", smtp(postfix, f"Subject: {subject}\n\nbody\n").stdout)
             wait_until(lambda: len(sink.messages()) == 2, postfix.log)
@@ -183,6 +186,9 @@ class Pipe(unittest.TestCase):
             self.assertRegex(postfix.log(), r"relay=weirpipe,.*dsn=5\.7\.1, status=bounced")
             wait_until(lambda: [message["queue_name"] for message in postfix.queue()] == ["deferred"], postfix.log)
             self.assertRegex(postfix.log(), r"relay=weirpipe,.*dsn=4\.7\.1, status=deferred")
+            # What comes by sendmail(1), as what the command hands back does, is not filtered again.
+            submit(postfix, "Subject: no\n\nbody\n")
+            wait_until(lambda: len(sink.messages()) == 3, postfix.log)
 
     def test_outcomes(self):
         rules = "/^Subject: no/ REJECT 5.7.1 not here\n/^Subject: later/ REJECT 4.7.1 wait\n/^Subject: gone/ DISCARD\n/^Subject: hold/ HOLD\n/^Subject: other/ REDIRECT r@example.com\n/^Subject: old/ REPLACE Subject: new\n"
