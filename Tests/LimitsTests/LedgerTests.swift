@@ -568,7 +568,7 @@ import Testing
         var maker = LimitMaker(names: harness.names)
         harness.ledger.beginTick()
         try harness.ledger.reload([maker.limit(rates: rates, overrides: [overrides])], settings: harness.settings)
-        let listed = harness.ledger.fullest(10, limit: nil).flatMap(\.usages)
+        let listed = try harness.ledger.fullest(10, limit: nil).flatMap(\.usages)
         for _ in 0..<50 { _ = harness.ledger.maintain(slots: 256) }
         #expect(try harness.ask(rcpt("b", to: "a@example.org")) == nil)
         for usages in [listed, harness.standing("user")?.usages ?? []] {
