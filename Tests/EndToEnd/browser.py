@@ -19,8 +19,7 @@ class Browser:
 
     KEYS = {"Tab": 9, "Enter": 13, "Escape": 27, "ArrowDown": 40}
 
-    def __init__(self, width=1280, height=900, dark=False):
-        self.width, self.height, self.dark = width, height, dark
+    def __init__(self):
         self.calls = 0
         self.buffer = b""
 
@@ -28,7 +27,7 @@ class Browser:
         self.profile = pathlib.Path(tempfile.mkdtemp(prefix="weir-test-"))
         self.process = subprocess.Popen(
             ["chromium", "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={self.profile}", "--remote-debugging-port=0",
-             "--remote-allow-origins=*", f"--window-size={self.width},{self.height}", "about:blank"],
+             "--remote-allow-origins=*", "about:blank"],
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
             self.connect()
@@ -59,8 +58,11 @@ class Browser:
             self.receive()
         self.buffer = self.buffer.split(b"\r\n\r\n", 1)[1]
         self.call("Page.enable")
-        self.call("Emulation.setDeviceMetricsOverride", width=self.width, height=self.height, deviceScaleFactor=1, mobile=False)
-        self.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": "dark" if self.dark else "light"}])
+        self.resize(1280, 900)
+
+    def resize(self, width, height, dark=False):
+        self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
+        self.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}])
 
     def receive(self):
         data = self.socket.recv(1 << 20)

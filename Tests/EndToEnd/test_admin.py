@@ -305,8 +305,8 @@ class Page(unittest.TestCase):
         self.port = free_port()
         threading.Thread(target=tunnel, args=(self.port, self.weir.admin_socket), daemon=True).start()
 
-    def browser(self, *size, **options):
-        browser = self.enterContext(Browser(*size, **options))
+    def browser(self):
+        browser = self.enterContext(Browser())
         browser.open(f"http://127.0.0.1:{self.port}/")
         browser.wait('document.getElementById("state").textContent === "the ledger is kept"')
         return browser
@@ -339,12 +339,13 @@ class Page(unittest.TestCase):
         """Nothing scrolls sideways but the tables in their frames, and every frame, table and field has a name."""
         for number in range(60):
             self.weir.ask(sender=f"a-long-name-that-goes-on-and-on@{'sub.' * 20}example.org", sasl_username="alice")
+        browser = self.browser()
+        self.search(browser, "alice")
+        browser.wait('document.querySelectorAll("fieldset").length === 2')
         for size in ((360, 740), (1280, 900), (3840, 2160)):
             for dark in (False, True):
                 with self.subTest(size=size, dark=dark):
-                    browser = self.browser(*size, dark=dark)
-                    self.search(browser, "alice")
-                    browser.wait('document.querySelectorAll("fieldset").length === 2')
+                    browser.resize(*size, dark)
                     self.assertLessEqual(browser.run("document.documentElement.scrollWidth"), size[0])
                     self.assertEqual(browser.run("""[...document.querySelectorAll("table, [role=group], svg[role=img]")].filter(one =>
                         !one.getAttribute("aria-label") && !document.getElementById(one.getAttribute("aria-labelledby"))).length"""), 0)
