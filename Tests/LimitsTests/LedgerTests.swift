@@ -543,6 +543,16 @@ import Testing
         for number in 0..<3 { #expect(harness.standing("bad\(number)")?.blockedUntil != nil) }
     }
 
+    @Test func whoIsRefusedDoesNotMakeRoom() throws {
+        var settings = Ledger.Settings()
+        settings.mostAccounts = 1
+        let harness = try harness(
+            { [$0.limit(rates: ["0/1h"], block: .init(after: 1, milliseconds: 60_000)), $0.limit("to", key: ["recipient"], rates: ["9/1h"])] },
+            settings: settings)
+        #expect(try harness.ask(rcpt("a", to: "a@example.org")) != nil)
+        #expect(harness.standing("user")?.blockedUntil != nil)
+    }
+
     @Test func reloadKeepsWhatCountsTheSame() throws {
         var maker = LimitMaker()
         let harness = try LedgerHarness([maker.limit(rates: ["10/1h", "50/1d"]), maker.limit("gone", key: ["sender"], rates: ["100/1h"])], names: maker.names)
