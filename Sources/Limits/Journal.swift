@@ -139,6 +139,19 @@ struct JournalReader {
         return Int64(bitPattern: value >> 1) ^ -Int64(bitPattern: value & 1)
     }
 
+    /// A time that can be reckoned with.
+    mutating func readTime() throws(JournalDamage) -> LedgerTime {
+        let milliseconds = try readSigned()
+        guard 0...LedgerTime.largest.milliseconds ~= milliseconds else { throw JournalDamage(offset: offset) }
+        return LedgerTime(milliseconds: milliseconds)
+    }
+
+    mutating func readAmount() throws(JournalDamage) -> UInt64 {
+        let amount = try read()
+        guard amount <= SlidingWindows.largestAmount else { throw JournalDamage(offset: offset) }
+        return amount
+    }
+
     mutating func readHash() throws(JournalDamage) -> UInt64 {
         guard bytes.count - offset >= 8 else { throw JournalDamage(offset: offset) }
         defer { offset += 8 }

@@ -67,7 +67,11 @@ final class Replay: RecoverySink {
         limits = Dictionary(uniqueKeysWithValues: ledger.limits.map { ($0.storedID, $0) })
     }
 
+    /// Ids and sequences are counted up from 1, and never come here.
+    private static let largestNumber: UInt64 = 1 << 62
+
     func recover(account row: AccountRow) throws(JournalDamage) {
+        guard row.id <= Self.largestNumber, row.sequence <= Self.largestNumber else { throw JournalDamage(offset: 0) }
         ledger.lastAccountID = max(ledger.lastAccountID, row.id)
         guard let limit = limits[row.limit] else {
             ledger.upkeep.removed.append(row.id)
@@ -88,10 +92,12 @@ final class Replay: RecoverySink {
     }
 
     func recover(transactions content: UnsafeRawBufferPointer, sequence: UInt64) throws(JournalDamage) {
+        guard sequence <= Self.largestNumber else { throw JournalDamage(offset: 0) }
         var reader = JournalReader(content)
         while !reader.isAtEnd {
             let id = try reader.readHash()
-            let lastSeen = LedgerTime(milliseconds: try reader.readSigned())
+            guard id != 0 else { throw JournalDamage(offset: reader.offset) }
+            let lastSeen = ledger.settle(on: try reader.readTime())
             let transaction = transaction(id, lastSeen: lastSeen)
             transaction.lastSeen = lastSeen
             transaction.savedSequence = sequence
@@ -104,16 +110,17 @@ final class Replay: RecoverySink {
             transaction.charges = Charges()
             for _ in 0..<(try reader.read()) {
                 let account = account(try reader.read())
-                let amount = try reader.read()
-                let time = LedgerTime(milliseconds: try reader.readSigned())
+                let amount = try reader.readAmount()
+                let time = ledger.settle(on: try reader.readTime())
                 if let account, amount > 0 { transaction.charges.add(amount, to: account, at: time) }
             }
         }
     }
 
     func recover(batch content: UnsafeRawBufferPointer, sequence: UInt64) throws(JournalDamage) {
+        guard sequence <= Self.largestNumber else { throw JournalDamage(offset: 0) }
         var reader = JournalReader(content)
-        let time = try Ledger.readAnchor(&reader).time
+        let time = ledger.settle(on: try Ledger.readAnchor(&reader).time)
         ledger.sequence = max(ledger.sequence, sequence)
         // What the batch did, it did at its own time.
         for limit in limits.values { limit.terms.setTime(time) }
@@ -123,16 +130,16 @@ final class Replay: RecoverySink {
             case .transaction: try recoverTransaction(&reader, sequence, time)
             case .refused:
                 let account = try readAccount(&reader, changedBy: sequence)
-                let charged = try reader.read()
+                let charged = try reader.readAmount()
                 account?.addRefused(charging: charged)
             case .blocked:
                 let account = try readAccount(&reader, changedBy: sequence)
-                let until = try reader.readSigned()
+                let until = try reader.readTime()
                 let byHand = try reader.read() == 1
-                account?.setBlock(until: until == 0 ? nil : LedgerTime(milliseconds: until), byHand: byHand)
+                account?.setBlock(until: until.milliseconds == 0 ? nil : until, byHand: byHand)
             case .raised:
                 let account = try readAccount(&reader, changedBy: sequence)
-                let until = LedgerTime(milliseconds: try reader.readSigned())
+                let until = try reader.readTime()
                 let counts = try readCounts(&reader)
                 account?.setRaised(counts, until: until)
             case .reset:
@@ -145,8 +152,11 @@ final class Replay: RecoverySink {
         let id = try reader.read()
         let limit = limits[try reader.read()]
         let key = try reader.readField()
+        guard id <= Self.largestNumber else { throw JournalDamage(offset: reader.offset) }
         ledger.lastAccountID = max(ledger.lastAccountID, id)
         guard let limit, account(id) == nil else { return }
+        // A row tells of the key's later life, under another id.
+        if let later = limit.accounts.find(ledger.hash(of: key, of: limit)), later.id > id { return }
         opened[id] = open(id: id, key: key, limit: limit)
     }
 
@@ -171,7 +181,11 @@ final class Replay: RecoverySink {
         }
         while case let accountID = try reader.read(), accountID != 0 {
             let amount = try reader.readSigned()
-            let chargedAt = time + -Int64(clamping: try reader.read())
+            let age = try reader.read()
+            guard amount.magnitude <= SlidingWindows.largestAmount, age <= UInt64(time.milliseconds) else {
+                throw JournalDamage(offset: reader.offset)
+            }
+            let chargedAt = time + -Int64(age)
             guard let account = account(accountID) else { continue }
             let appliesToAccount = account.savedSequence < sequence
             if appliesToAccount { ledger.noteChange(of: account) }
@@ -197,7 +211,7 @@ final class Replay: RecoverySink {
         let count = try reader.read()
         guard count <= 1000 else { throw JournalDamage(offset: reader.offset) }
         var counts: [UInt64] = []
-        for _ in 0..<count { counts.append(try reader.read()) }
+        for _ in 0..<count { counts.append(try reader.readAmount()) }
         return counts
     }
 
@@ -243,21 +257,29 @@ final class Replay: RecoverySink {
             if let lane { restored |= 1 << lane }
             let count = try reader.read()
             guard count <= UInt64(Window.slots) + 1 else { throw JournalDamage(offset: reader.offset) }
+            let window = lane.map { lanes[$0] }
+            var present = window?.slot(at: ledger.now) ?? 0
             var slot: Int64 = 0
+            var latest = Int64.min
             for _ in 0..<count {
                 slot &+= try reader.readSigned()
-                let amount = try reader.read()
-                guard let lane, amount <= SlidingWindows.largestAmount else { continue }
-                let age = lanes[lane].slot(at: ledger.now) &- slot
-                if 0...Window.slots ~= age { account.windows.restore(amount, slot: slot, lane: lane) }
+                let amount = try reader.readAmount()
+                guard let lane, let window, slot > latest else { continue }
+                latest = slot
+                if slot > present {
+                    guard slot <= window.slot(at: .largest) else { throw JournalDamage(offset: reader.offset) }
+                    _ = ledger.settle(on: window.start(ofSlot: slot))
+                    present = window.slot(at: ledger.now)
+                }
+                if 0...Window.slots ~= present &- slot { account.windows.restore(amount, slot: slot, lane: lane) }
             }
         }
-        let blockedUntil = try reader.readSigned()
+        let blockedUntil = try reader.readTime()
         let byHand = try reader.read() == 1
-        if blockedUntil != 0 { account.setBlock(until: LedgerTime(milliseconds: blockedUntil), byHand: byHand) }
-        let raisedUntil = try reader.readSigned()
-        account.setRaised(try readCounts(&reader), until: LedgerTime(milliseconds: raisedUntil))
+        if blockedUntil.milliseconds != 0 { account.setBlock(until: blockedUntil, byHand: byHand) }
+        let raisedUntil = try reader.readTime()
+        account.setRaised(try readCounts(&reader), until: raisedUntil)
         guard !reader.isAtEnd else { return }
-        account.makeException().resetAt = LedgerTime(milliseconds: try reader.readSigned())
+        account.makeException().resetAt = ledger.settle(on: try reader.readTime())
     }
 }

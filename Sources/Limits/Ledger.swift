@@ -116,6 +116,15 @@ package final class Ledger {
         for limit in limits { limit.terms.setTime(tick.time) }
     }
 
+    /// The time of something that the store has kept. It is not to come: where the clock is behind it, the clock is set.
+    func settle(on time: LedgerTime) -> LedgerTime {
+        guard time > now else { return time }
+        clock.advance(to: time)
+        tick = clock.anchor()
+        for limit in limits { limit.terms.setTime(now) }
+        return min(time, now)
+    }
+
     /// Hands what was decided since the last call to the store.
     ///
     /// - Throws: where the store could not take it. The counts stay in memory and are saved by the next checkpoint.
@@ -632,7 +641,7 @@ package final class Ledger {
 
     static func readAnchor(_ reader: inout JournalReader) throws(JournalDamage) -> ClockAnchor {
         let boot = try reader.readHash()
-        let reading = ClockReading(sinceBoot: try reader.readSigned(), wall: try reader.readSigned())
-        return ClockAnchor(boot: boot, reading: reading, time: LedgerTime(milliseconds: try reader.readSigned()))
+        let reading = ClockReading(sinceBoot: try reader.readTime().milliseconds, wall: try reader.readTime().milliseconds)
+        return ClockAnchor(boot: boot, reading: reading, time: try reader.readTime())
     }
 }

@@ -4,6 +4,9 @@
 package struct LedgerTime: Comparable, Hashable, Sendable {
     package var milliseconds: Int64
 
+    /// Sums and slots of times up to here do not overflow.
+    static let largest = LedgerTime(milliseconds: 1 << 53)
+
     package init(milliseconds: Int64) {
         self.milliseconds = milliseconds
     }
@@ -61,23 +64,32 @@ package struct ClockAnchor: Equatable, Sendable {
 /// less than nothing, no time has passed, which can hold mail back for a while but never lets more through.
 package struct LedgerClock: Sendable {
     private let clocks: any SystemClocks
-    private let offset: Int64
+    private var offset: Int64
     private var latest: LedgerTime
+
+    /// The year 2248. What is kept with a later time is damaged, and no reason to lose all that counts now.
+    private static let end = LedgerTime(milliseconds: 1 << 43)
 
     package init(clocks: any SystemClocks, resuming anchor: ClockAnchor?) {
         self.clocks = clocks
         let now = clocks.read()
-        let start: LedgerTime
+        var start = LedgerTime(milliseconds: now.wall)
         if let anchor {
             let away =
                 anchor.boot == clocks.boot
                 ? now.sinceBoot - anchor.reading.sinceBoot : now.wall - anchor.reading.wall
-            start = anchor.time + max(0, away)
-        } else {
-            start = LedgerTime(milliseconds: now.wall)
+            let resumed = anchor.time + max(0, away)
+            if resumed <= Self.end { start = resumed }
         }
         offset = start.milliseconds - now.sinceBoot
         latest = start
+    }
+
+    /// Goes on from `time`, where that is later: something has been counted then.
+    mutating func advance(to time: LedgerTime) {
+        guard latest < time, time <= Self.end else { return }
+        offset += time - latest
+        latest = time
     }
 
     package mutating func now() -> LedgerTime {

@@ -22,6 +22,10 @@ package struct Window: Hashable, Sendable {
         time.milliseconds * Self.slots / milliseconds
     }
 
+    package func start(ofSlot slot: Int64) -> LedgerTime {
+        LedgerTime(milliseconds: (slot * milliseconds + Self.slots - 1) / Self.slots)
+    }
+
     /// When what was charged in `slot` stops to count.
     package func expiry(ofSlot slot: Int64) -> LedgerTime {
         // The smallest time t with slot(t) == slot + 61, rounded up.

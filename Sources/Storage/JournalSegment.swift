@@ -184,7 +184,7 @@ final class JournalSegment: @unchecked Sendable {
             while let row = try rows.next() {
                 let sequence: Int64 = row["sequence"]
                 try row.withUnsafeData(named: "content") { data in
-                    try data?.withUnsafeBytes { try body(UInt64(sequence), $0) }
+                    try data?.withUnsafeBytes { try body(UInt64(bitPattern: sequence), $0) }
                 }
             }
         }

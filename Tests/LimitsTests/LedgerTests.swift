@@ -605,6 +605,49 @@ import Testing
         #expect(harness.used("user") == [3])
     }
 
+    /// The journal is lost, and the wall clock went back over a reboot: what is kept is of a time to come.
+    @Test func aClockBehindTheStore() throws {
+        var maker = LimitMaker()
+        let store = MemoryStore()
+        let harness = try LedgerHarness([maker.limit(rates: ["5/1h"])], names: maker.names, store: store)
+        for recipient in 0..<3 { try harness.ask(rcpt("m", to: "r\(recipient)@example.org")) }
+        try harness.ask(end("DATA", "n", count: 1))
+        try harness.finishCheckpoint()
+        for segment in store.segments.indices { store.segments[segment].batches = [] }
+        harness.clocks.reboot(after: -7_200_000)
+        try harness.crash()
+        #expect(harness.used("user") == [4])
+        try harness.ask(end("DATA", "m", count: 1))
+        #expect(harness.used("user") == [2])
+        try harness.crash()
+        #expect(harness.used("user") == [2])
+        #expect(try harness.ask(end("DATA", "o", count: 4)) != nil)
+        harness.clocks.advance(3_600_000 + 120_000)
+        #expect(harness.used("user") == [0])
+    }
+
+    /// A key that came back under a new id: the row of that stays, though the journal still tells of the old one.
+    @Test func theJournalOfAKeysEarlierLife() throws {
+        var maker = LimitMaker()
+        let store = MemoryStore()
+        let harness = try LedgerHarness([maker.limit(rates: ["5/1m"])], names: maker.names, store: store)
+        try harness.ask(rcpt("a", to: "a@example.org"))
+        let journal = store.segments
+        try harness.finishCheckpoint()
+        harness.clocks.advance(120_000)
+        harness.ledger.beginTick()
+        for _ in 0..<50 { _ = harness.ledger.maintain(slots: 256) }
+        #expect(harness.ledger.limits[0].accountCount == 0)
+        try harness.ask(rcpt("c", to: "a@example.org"))
+        try harness.ask(rcpt("d", to: "a@example.org"))
+        try harness.finishCheckpoint()
+        #expect(store.rows.keys.sorted() == [2])
+        // The checkpoint is written, and there was no time to delete the journal before it.
+        store.segments = [(number: 0, batches: journal.flatMap(\.batches))] + store.segments
+        try harness.crash()
+        #expect(harness.used("user") == [2])
+    }
+
     /// Crashes at any point: what was committed is there, once; transactions go on where they were.
     @Test(arguments: 0..<10 as Range<UInt64>)
     func crashes(seed: UInt64) throws {
