@@ -108,6 +108,18 @@ package final class Account {
         makeException().resetAt = time
     }
 
+    /// Lets go of what will have expired by `time`, which may be so far away that slot numbers wrap.
+    func expire(by time: LedgerTime) {
+        let terms = limit.terms
+        for lane in terms.lanes.indices {
+            if terms.lanes[lane].slot(at: time) - terms.slots[lane] > Window.slots {
+                windows.clear(lane: lane)
+            } else {
+                _ = used(lane: lane)
+            }
+        }
+    }
+
     /// When `amount` more fits into a window; `time` where it does now, nil where it never does.
     func fitting(_ amount: UInt64, lane: Int, at time: LedgerTime) -> LedgerTime? {
         let terms = limit.terms

@@ -61,10 +61,25 @@ final class Replay: RecoverySink {
     private var stored: [Account] = []
     /// Opened since, as the journal tells.
     private var opened: [UInt64: Account] = [:]
+    /// When the accounts that batches have changed were looked at last.
+    private var expiredBy = LedgerTime(milliseconds: 0)
+    private let mostUnused: Int64
 
     init(ledger: Ledger) {
         self.ledger = ledger
         limits = Dictionary(uniqueKeysWithValues: ledger.limits.map { ($0.storedID, $0) })
+        mostUnused = ledger.limits.reduce(.max) { min($0, $1.terms.mostUnused) }
+    }
+
+    /// Comes from the time of the last batch to the present.
+    func finish() {
+        expire(by: ledger.now)
+    }
+
+    /// What a row holds is of its own time, and needs this only once a batch has changed it.
+    private func expire(by time: LedgerTime) {
+        for account in ledger.upkeep.dirty { account.expire(by: time) }
+        expiredBy = time
     }
 
     /// Ids and sequences are counted up from 1, and never come here.
@@ -122,6 +137,7 @@ final class Replay: RecoverySink {
         var reader = JournalReader(content)
         let time = ledger.settle(on: try Ledger.readAnchor(&reader).time)
         ledger.sequence = max(ledger.sequence, sequence)
+        if time - expiredBy > mostUnused { expire(by: time) }
         // What the batch did, it did at its own time.
         for limit in limits.values { limit.terms.setTime(time) }
         while !reader.isAtEnd {

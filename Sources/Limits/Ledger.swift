@@ -95,7 +95,9 @@ package final class Ledger {
         tick = clock.anchor()
         transactions = TransactionTable(capacity: settings.mostTransactions)
         try register(limits, known: recovery.limits)
-        try store.recover(into: Replay(ledger: self))
+        let replay = Replay(ledger: self)
+        try store.recover(into: replay)
+        replay.finish()
         beginTick()
         for limit in self.limits { limit.accounts.forEach(noteFullness) }
         do throws(UpkeepFault) {
@@ -112,8 +114,13 @@ package final class Ledger {
 
     /// Reads the clock; to be called before the first request of a tick.
     package func beginTick() {
+        let before = now
         tick = clock.anchor()
-        for limit in limits { limit.terms.setTime(tick.time) }
+        for limit in limits {
+            // The machine slept.
+            if now - before > limit.terms.mostUnused { limit.accounts.forEach { $0.expire(by: now) } }
+            limit.terms.setTime(now)
+        }
     }
 
     /// The time of something that the store has kept. It is not to come: where the clock is behind it, the clock is set.

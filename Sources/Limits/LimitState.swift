@@ -86,6 +86,8 @@ final class LimitTerms {
     let tooLargeLetsPass: Bool
     /// Whether the limit can only be judged where the recipient is known.
     let isPerRecipient: Bool
+    /// So many milliseconds may pass before each account has to be looked at, lest slot numbers wrap.
+    let mostUnused: Int64
     /// Whether `policy_context` is in its conditions or its key.
     let looksAtContext: Bool
     /// The present slot of each lane: the division is made once a tick. Valid for `lanes.count` from init to deinit.
@@ -99,6 +101,7 @@ final class LimitTerms {
         overLetsPass = limit.over.letsPass
         tooLargeLetsPass = limit.tooLarge.letsPass
         isPerRecipient = limit.isPerRecipient
+        mostUnused = lanes.reduce(.max) { min($0, $1.milliseconds) } * SlidingWindows.mostSlotsUnused / Window.slots
         looksAtContext = limit.contextAttribute != nil
         slots = .allocate(capacity: lanes.count)
         slots.initialize(repeating: 0, count: lanes.count)

@@ -42,7 +42,8 @@ package struct Window: Hashable, Sendable {
 ///     present   number of the slot charged last (24 bits, wrapping), amount (40 bits)
 ///     earlier   the same, once for each used slot
 ///
-/// Slot numbers come from `Window.slot`, and never go back.
+/// Slot numbers come from `Window.slot`, and never go back. They wrap: each lane is to be used at least every `mostSlotsUnused`,
+/// or cleared where everything in it has expired.
 ///
 /// The words are allocated by hand: an array would take 32 bytes more for each of a million keys. `words` is valid, and
 /// initialised, for two words a lane and all capacities from init to deinit, and only this value, which can't be
@@ -50,6 +51,8 @@ package struct Window: Hashable, Sendable {
 package struct SlidingWindows: ~Copyable {
     /// The most that one slot, and so one limit, can hold.
     package static let largestAmount: UInt64 = 1 << 40 - 1
+
+    static let mostSlotsUnused: Int64 = 1 << 21
 
     private static let slotMask: UInt64 = 0xff_ffff
     private static let sumMask: UInt64 = 1 << 48 - 1
@@ -142,10 +145,12 @@ package struct SlidingWindows: ~Copyable {
     }
 
     package mutating func clear() {
-        for lane in 0..<lanes {
-            words[2 * lane] &= 0xff << 56
-            words[2 * lane + 1] = 0
-        }
+        for lane in 0..<lanes { clear(lane: lane) }
+    }
+
+    mutating func clear(lane: Int) {
+        words[2 * lane] &= 0xff << 56
+        words[2 * lane + 1] = 0
     }
 
     private func capacity(_ lane: Int) -> Int { Int(words[2 &* lane] >> 56) }

@@ -77,6 +77,38 @@ import Testing
         #expect(harness.used("user") == [0])
     }
 
+    /// Slots of a second's window are numbered anew every 77 hours. What is left of their halves must not look like the future.
+    @Test(arguments: [10, 30, 45, 60, 77, 78, 100, 1000] as [Int64], ["crash", "reboot", "sleep", "checkpoint"])
+    func longIdleness(hours: Int64, by way: String) throws {
+        var maker = LimitMaker()
+        let harness = try LedgerHarness([maker.limit(rates: ["3/1s", "1000/366d"])], names: maker.names)
+        func send(_ number: Int64, _ user: String) throws -> String? {
+            try harness.ask(["protocol_state": "DATA", "instance": "\(user)\(number)", "sasl_username": user, "recipient_count": "1"])
+        }
+        for number in 0..<3 as Range<Int64> { #expect(try send(number, "user") == nil) }
+        #expect(try send(3, "user") != nil)
+        if way == "checkpoint" { try harness.finishCheckpoint() }
+        let away = hours * 3_600_000
+        switch way {
+        case "sleep": harness.clocks.advance(away)
+        case "reboot":
+            harness.clocks.reboot(after: away)
+            try harness.crash()
+        default:
+            // A quiet server: a request of another key now and then, and no checkpoint for days.
+            for number in 0..<hours {
+                harness.clocks.advance(3_600_000)
+                if number % 7 == 0 { #expect(try send(number, "other") == nil) }
+            }
+            try harness.crash()
+        }
+        #expect(harness.used("user") == [0, 3])
+        for number in 10..<13 as Range<Int64> { #expect(try send(number, "user") == nil) }
+        #expect(try send(13, "user") != nil)
+        harness.clocks.advance(1100)
+        #expect(try send(14, "user") == nil)
+    }
+
     @Test(arguments: [3_600_000, -3_600_000] as [Int64])
     func clockStep(_ step: Int64) throws {
         var maker = LimitMaker()
