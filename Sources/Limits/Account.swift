@@ -33,8 +33,8 @@ package final class Account {
         package internal(set) var blockedUntil: LedgerTime?
         /// The administrator set the block: it holds an exempt key too.
         var isBlockedByHand = false
-        /// Counts in place of the limit's, one for each rate, until then; set by the administrator.
-        package internal(set) var raised: (counts: [UInt64], until: LedgerTime)?
+        /// Rates in place of the table's and the limit's with the same windows, until then; set by the administrator.
+        package internal(set) var raised: (rates: [Rate], until: LedgerTime)?
         /// Rates in place of the limit's with the same windows, from a table.
         package internal(set) var overridden: [Rate] = []
         /// What was charged up to then was forgotten by hand.
@@ -132,8 +132,10 @@ package final class Account {
     /// What the rate of `lane` admits to this key.
     package func admitted(lane: Int, at time: LedgerTime) -> UInt64 {
         if let exception {
-            if let raised = exception.raised, raised.until > time { return raised.counts[lane] }
             let window = limit.terms.lanes[lane]
+            if let raised = exception.raised, raised.until > time {
+                for rate in raised.rates where rate.window == window { return rate.count }
+            }
             for rate in exception.overridden where rate.window == window { return rate.count }
         }
         return limit.terms.counts[lane]
@@ -152,10 +154,11 @@ package final class Account {
         return until
     }
 
-    /// Other counts for a time; those of another number of rates than the limit has are of an older configuration.
-    func setRaised(_ counts: [UInt64], until: LedgerTime) {
-        guard counts.count == limit.terms.refusedLane else { return }
-        makeException().raised = (counts, until)
+    /// Other rates for a time; those of a window that the limit does not have are of an older configuration.
+    func setRaised(_ rates: [Rate], until: LedgerTime) {
+        let known = rates.filter { limit.limit.has($0.window) }
+        guard !known.isEmpty else { return }
+        makeException().raised = (known, until)
     }
 
     /// A block or other counts are in force: what somebody decided, and must not be forgotten.

@@ -12,10 +12,12 @@ enum JournalEntry: UInt8 {
     case refused = 3
     /// account, time until which it is blocked (0: no longer), 1 where the administrator said so
     case blocked = 4
-    /// account, time until which it is raised (0: no longer), counts
-    case raised = 5
+    /// No longer written: account, time until which it is raised, a count for each rate of the limit
+    case raisedCounts = 5
     /// account
     case reset = 6
+    /// account, time until which it is raised, rates
+    case raised = 7
 }
 
 struct TransactionFlags: OptionSet {

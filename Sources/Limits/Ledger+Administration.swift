@@ -190,17 +190,12 @@ extension Ledger {
             account.reset(at: now)
             setBlock(of: account, until: nil, byHand: true)
         case .raise(let rates, let until):
-            let overridden = account.exception?.overridden ?? []
-            let counts = account.limit.limit.rates.map { rate in
-                rates.first { $0.window == rate.window }?.count ?? overridden.first { $0.window == rate.window }?.count ?? rate.count
-            }
-            account.setRaised(counts, until: until)
+            account.setRaised(rates, until: until)
             openBatch()
             journal.write(.raised)
             journal.write(account.id)
             journal.write(signed: until.milliseconds)
-            journal.write(UInt64(counts.count))
-            for count in counts { journal.write(count) }
+            journal.write(rates)
         case .block(let until):
             setBlock(of: account, until: until, byHand: true)
         case .unblock:

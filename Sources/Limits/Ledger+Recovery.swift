@@ -20,12 +20,21 @@ extension JournalWriter {
         let exception = account.exception
         write(signed: exception?.blockedUntil?.milliseconds ?? 0)
         write(exception?.isBlockedByHand ?? false ? 1 : 0)
-        write(signed: exception?.raised?.until.milliseconds ?? 0)
-        let counts = exception?.raised?.counts ?? []
-        write(UInt64(counts.count))
-        for count in counts { write(count) }
-        // Most accounts end here.
-        if let resetAt = exception?.resetAt { write(signed: resetAt.milliseconds) }
+        // Once a time until which it was raised, and a count for each rate.
+        write(signed: 0)
+        write(0)
+        guard let exception, exception.resetAt != nil || exception.raised != nil else { return }
+        write(signed: exception.resetAt?.milliseconds ?? 0)
+        write(signed: exception.raised?.until.milliseconds ?? 0)
+        write(exception.raised?.rates ?? [])
+    }
+
+    mutating func write(_ rates: [Rate]) {
+        write(UInt64(rates.count))
+        for rate in rates {
+            write(UInt64(rate.window.milliseconds))
+            write(rate.count)
+        }
     }
 
     mutating func write(_ transaction: Transaction) {
@@ -153,11 +162,18 @@ final class Replay: RecoverySink {
                 let until = try reader.readTime()
                 let byHand = try reader.read() == 1
                 account?.setBlock(until: until.milliseconds == 0 ? nil : until, byHand: byHand)
-            case .raised:
+            case .raisedCounts:
                 let account = try readAccount(&reader, changedBy: sequence)
                 let until = try reader.readTime()
                 let counts = try readCounts(&reader)
-                account?.setRaised(counts, until: until)
+                if let windows = account?.limit.limit.rates.map(\.window), windows.count == counts.count {
+                    account?.setRaised(zip(counts, windows).map(Rate.init), until: until)
+                }
+            case .raised:
+                let account = try readAccount(&reader, changedBy: sequence)
+                let until = try reader.readTime()
+                let rates = try readRates(&reader)
+                account?.setRaised(rates, until: until)
             case .reset:
                 try readAccount(&reader, changedBy: sequence)?.reset(at: time)
             }
@@ -231,6 +247,18 @@ final class Replay: RecoverySink {
         return counts
     }
 
+    private func readRates(_ reader: inout JournalReader) throws(JournalDamage) -> [Rate] {
+        let count = try reader.read()
+        guard count <= 1000 else { throw JournalDamage(offset: reader.offset) }
+        var rates: [Rate] = []
+        for _ in 0..<count {
+            let window = try reader.read()
+            guard let window = Int64(exactly: window), Window.allowed.contains(window) else { throw JournalDamage(offset: reader.offset) }
+            rates.append(Rate(count: try reader.readAmount(), window: Window(milliseconds: window)))
+        }
+        return rates
+    }
+
     private func open(id: UInt64, key: [UInt8], limit: LimitState) -> Account {
         let hash = ledger.hash(of: key, of: limit)
         if let earlier = limit.accounts.find(hash) {
@@ -265,9 +293,11 @@ final class Replay: RecoverySink {
         let stored = try reader.read()
         // A bit for each lane that has its counts.
         var restored: UInt64 = 0
+        var windows: [UInt64] = []
         for storedLane in 0..<stored {
             let milliseconds = try reader.read()
             let isRefusedLane = storedLane == stored - 1
+            if !isRefusedLane { windows.append(milliseconds) }
             let candidates = isRefusedLane ? lanes.count - 1..<lanes.count : 0..<lanes.count - 1
             let lane = candidates.first { UInt64(lanes[$0].milliseconds) == milliseconds && restored & 1 << $0 == 0 }
             if let lane { restored |= 1 << lane }
@@ -294,8 +324,15 @@ final class Replay: RecoverySink {
         let byHand = try reader.read() == 1
         if blockedUntil.milliseconds != 0 { account.setBlock(until: blockedUntil, byHand: byHand) }
         let raisedUntil = try reader.readTime()
-        account.setRaised(try readCounts(&reader), until: raisedUntil)
+        let counts = try readCounts(&reader)
+        account.setRaised(
+            zip(counts, windows).compactMap { count, milliseconds in
+                lanes.first { UInt64($0.milliseconds) == milliseconds }.map { Rate(count: count, window: $0) }
+            }, until: raisedUntil)
         guard !reader.isAtEnd else { return }
-        account.makeException().resetAt = ledger.settle(on: try reader.readTime())
+        let resetAt = ledger.settle(on: try reader.readTime())
+        if resetAt.milliseconds != 0 { account.makeException().resetAt = resetAt }
+        let until = try reader.readTime()
+        account.setRaised(try readRates(&reader), until: until)
     }
 }

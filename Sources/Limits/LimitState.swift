@@ -51,7 +51,8 @@ package final class LimitState {
         if new.lanes != terms.lanes {
             accounts.forEach { account in
                 account.windows = relaned(account, under: new)
-                account.exception?.raised = nil
+                account.exception?.raised?.rates.removeAll { !newLimit.has($0.window) }
+                if account.exception?.raised?.rates.isEmpty ?? false { account.exception?.raised = nil }
                 changed(account)
             }
         }

@@ -501,6 +501,63 @@ import Testing
         }
     }
 
+    /// A raise is of windows, wherever they stand; those that it does not name have the rates of the day.
+    @Test(arguments: [["crash"], ["checkpoint", "crash"], []])
+    func aRaiseUnderOtherRates(then: [String]) throws {
+        let harness = try harness { [$0.limit(rates: ["10/1m", "1000/1h"])] }
+        var maker = LimitMaker(names: harness.names)
+        try harness.ask(rcpt("a", to: "a@example.org"))
+        let until = harness.ledger.now + 3_600_000
+        _ = try harness.ledger.intervene(.raise([Rate("5000/1h")!], until: until), onKey: Array("user".utf8), limit: nil)
+        try harness.ledger.commit()
+        for (rates, admitted) in [
+            (["10/1m", "1000/1h"], [10, 5000]), (["1000/1h", "10/1m"], [5000, 10]), (["1000/1h", "5/1m"], [5000, 5]),
+            (["1000/1h", "5/1m", "9000/1d"], [5000, 5, 9000]), (["5/1m", "9000/1d"], [5, 9000]),
+        ] as [([String], [UInt64])] {
+            harness.limits = [maker.limit(rates: rates)]
+            for step in then { if step == "crash" { try harness.crash() } else { try harness.finishCheckpoint() } }
+            if then.isEmpty {
+                harness.ledger.beginTick()
+                try harness.ledger.reload(harness.limits, settings: harness.settings)
+            }
+            #expect(harness.standing("user")?.usages.map(\.admitted) == admitted)
+            #expect(harness.standing("user")?.raisedUntil == (rates.contains("1000/1h") ? until : nil))
+        }
+    }
+
+    /// A row and a batch as they were written when a raise was a count for each rate of its day.
+    @Test func raisesOfEarlierVersions() throws {
+        var maker = LimitMaker()
+        let store = MemoryStore()
+        let harness = try LedgerHarness([maker.limit(rates: ["10/1m", "1000/1h"])], names: maker.names, store: store)
+        try harness.ask(rcpt("a", to: "a@example.org"))
+        let until = harness.ledger.now.milliseconds + 3_600_000
+        var number = UInt64(bitPattern: until << 1)
+        var time: [UInt8] = []
+        while number >= 0x80 {
+            time.append(UInt8(truncatingIfNeeded: number) | 0x80)
+            number >>= 7
+        }
+        time.append(UInt8(number))
+        let last = store.segments.count - 1
+        let batch = store.segments[last].batches.last!
+        // Its anchor, found by an entry that stands behind it: account 1 of limit 1.
+        let entry: [UInt8] = [1, 1, 1, 4] + Array("user".utf8)
+        let end = batch.content.indices.first { batch.content[$0...].starts(with: entry) }
+        let anchor = Array(batch.content[..<(try #require(end))])
+        let counts: [UInt8] = [2, 20, 0x90, 0x4e]
+        store.segments[last].batches.append((batch.sequence + 1, anchor + ([5, 1] + time + counts)))
+        try harness.crash()
+        #expect(harness.standing("user")?.usages.map(\.admitted) == [20, 10_000])
+        // No counts, no block; then the raise.
+        let windows: [UInt8] = [3, 0xe0, 0xd4, 3, 0, 0x80, 0xdd, 0xdb, 1, 0, 0x80, 0xdd, 0xdb, 1, 0]
+        store.rows[1] = AccountRow(id: 1, limit: 1, key: Array("user".utf8), sequence: 1000, content: windows + ([0, 0] + time + counts))
+        harness.limits = [maker.limit(rates: ["1000/1h", "10/1m"])]
+        try harness.crash()
+        #expect(harness.standing("user")?.usages.map(\.admitted) == [10_000, 20])
+        #expect(harness.standing("user")?.raisedUntil?.milliseconds == until)
+    }
+
     // MARK: Life
 
     @Test func idleKeysLeaveMemoryAndStore() throws {
