@@ -116,6 +116,8 @@ package final class LedgerHost: @unchecked Sendable {
             try ledger.beginCheckpoint()
             while ledger.isCheckpointRunning, NIODeadline.now() < deadline {
                 if let fault = ledger.maintain(slots: Self.slotsPerPause) { throw fault }
+                // Before a row is written that holds what has been given back meanwhile.
+                do throws(StoreError) { try ledger.commit() } catch { throw .journal(error) }
             }
         } catch {
             log.error("could not save a last checkpoint (the journal holds everything): \(error.storeError.message)")
