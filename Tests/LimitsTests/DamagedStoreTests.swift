@@ -36,7 +36,7 @@ import Testing
             // Where the limit that knows the key was lost, none has the window.
             _ = try? harness.ledger.intervene(intervention, onKey: Array("user\(Int.random(in: 0...2, using: &random))".utf8), limit: nil)
         }
-        for standing in harness.ledger.fullest(100, limit: nil) { _ = standing.usages.compactMap(\.freesAt).map(harness.ledger.wallTime) }
+        for standing in try harness.ledger.fullest(100, limit: nil) { _ = standing.usages.compactMap(\.freesAt).map(harness.ledger.wallTime) }
         for user in 0..<3 { _ = harness.used("user\(user)") }
         try harness.ledger.commit()
     }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 internal import CLinux
 internal import Glibc
-internal import NIOCore
+package import NIOCore
 internal import Synchronization
 
 /// The thread that owns the ledger, and the sockets of those who ask it.
@@ -20,7 +20,7 @@ package final class LedgerLoop: @unchecked Sendable {
         func isReady()
     }
 
-    enum Interest {
+    package enum Interest {
         case reading, writing
         /// Only failures are told.
         case nothing
@@ -52,7 +52,7 @@ package final class LedgerLoop: @unchecked Sendable {
     /// Counts the turns: what was read in this one may be given up in the next.
     private(set) var turn: UInt64 = 0
     /// Runs at the end of each turn.
-    var endOfTurn: () -> Void = {}
+    package var endOfTurn: () -> Void = {}
 
     /// Sockets told of in one turn; further ones wait for the next.
     private static let mostEvents = 256
@@ -122,40 +122,40 @@ package final class LedgerLoop: @unchecked Sendable {
         }
     }
 
-    func preconditionInLoop() {
+    package func preconditionInLoop() {
         precondition(owner.load(ordering: .relaxed) == UInt(pthread_self()), "not on the ledger's loop")
     }
 
     // MARK: On the loop
 
     /// Runs a task when `delay` is over: some milliseconds late at the most, where a turn is no longer.
-    func schedule(in delay: TimeAmount, _ task: @escaping () -> Void) {
+    package func schedule(in delay: TimeAmount, _ task: @escaping () -> Void) {
         let timer = Timer(deadline: .now() + delay, task: task)
         let place = timers.lastIndex { $0.deadline > timer.deadline }.map { $0 + 1 } ?? 0
         timers.insert(timer, at: place)
     }
 
     /// Runs a task again and again, until it returns false.
-    func schedule(every interval: TimeAmount, _ task: @escaping () -> Bool) {
+    package func schedule(every interval: TimeAmount, _ task: @escaping () -> Bool) {
         schedule(in: interval) { [unowned self] in
             if task() { schedule(every: interval, task) }
         }
     }
 
     /// Watches a socket, from now on until `forget`. The loop holds it meanwhile.
-    func watch(_ descriptor: Int32, for interest: Interest, _ socket: any Socket) {
+    package func watch(_ descriptor: Int32, for interest: Interest, _ socket: any Socket) {
         let index = Int(descriptor)
         while sockets.count <= index { sockets.append(nil) }
         sockets[index] = socket
         control(EPOLL_CTL_ADD, descriptor, interest)
     }
 
-    func change(_ descriptor: Int32, to interest: Interest) {
+    package func change(_ descriptor: Int32, to interest: Interest) {
         control(EPOLL_CTL_MOD, descriptor, interest)
     }
 
     /// Closes a socket that was watched.
-    func close(_ descriptor: Int32) {
+    package func close(_ descriptor: Int32) {
         sockets[Int(descriptor)] = nil
         // A descriptor that is closed leaves the epoll set by itself.
         Glibc.close(descriptor)
