@@ -241,7 +241,7 @@ enum Admin {
         if let until = standing.raisedUntil { parts.append("raised for \(rest(until))") }
         if standing.exempt { parts.append("exempt") }
         if standing.mode == "shadow" { parts.append("shadow") }
-        if let note = standing.note { parts.append(printable(note)) }
+        if let note = standing.note { parts.append(printable(note.utf8)) }
         return parts.joined(separator: "; ")
     }
 }
