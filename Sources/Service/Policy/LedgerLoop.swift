@@ -77,8 +77,8 @@ package final class LedgerLoop: @unchecked Sendable {
     }
 
     deinit {
-        close(wakeup)
-        close(epoll)
+        Glibc.close(wakeup)
+        Glibc.close(epoll)
     }
 
     private func startThread() throws {
