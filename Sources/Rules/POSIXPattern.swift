@@ -24,9 +24,7 @@ final class POSIXPattern: Sendable {
     let groupCount: Int
 
     init(_ source: [UInt8], options: Options) throws(Failure) {
-        guard Self.positions(source, isExtended: options.contains(.extended)) <= Self.mostPositions else {
-            throw Failure(message: "its repeats multiply to more than \(Self.mostPositions) copies")
-        }
+        if let excess = PatternSize.excess(of: source, isExtended: options.contains(.extended)) { throw Failure(message: excess) }
         let expression = UnsafeMutablePointer<regex_t>.allocate(capacity: 1)
         expression.initialize(to: regex_t())
         let code = (source + [0]).withUnsafeBytes {
@@ -39,58 +37,6 @@ final class POSIXPattern: Sendable {
         }
         self.expression = expression
         groupCount = expression.pointee.re_nsub
-    }
-
-    /// glibc copies what is repeated, and what holds repeats again: sixty stacked `{2,}` would take all memory there is.
-    private static let mostPositions = 250_000
-
-    /// How many bytes, classes and the like there are in `source` when all repeats are written out, about.
-    private static func positions(_ source: [UInt8], isExtended: Bool) -> Int {
-        var groups = [0]
-        var last = 0
-        var index = 0
-        func add(_ count: Int) {
-            groups[groups.count - 1] += count
-            last = count
-        }
-        func multiply(by factor: Int) {
-            let (product, overflows) = last.multipliedReportingOverflow(by: max(factor, 1))
-            let grown = overflows ? mostPositions + 1 : min(product, mostPositions + 1)
-            groups[groups.count - 1] += grown - last
-            last = grown
-        }
-        while index < source.count, groups[groups.count - 1] <= mostPositions {
-            var byte = source[index]
-            index += 1
-            // What an operator is with a backslash in a basic expression, it is without one in an extended one.
-            var isOperator = isExtended
-            if byte == UInt8(ascii: "\\"), index < source.count {
-                byte = source[index]
-                index += 1
-                isOperator.toggle()
-            } else if byte == UInt8(ascii: "[") {
-                // Its end is a bracket that is not its first byte.
-                let start = index < source.count && source[index] == UInt8(ascii: "^") ? index + 1 : index
-                index = source.dropFirst(start + 1).firstIndex(of: UInt8(ascii: "]")).map { $0 + 1 } ?? source.count
-                add(1)
-                continue
-            }
-            switch byte {
-            case UInt8(ascii: "(") where isOperator: groups.append(0)
-            case UInt8(ascii: ")") where isOperator && groups.count > 1: add(groups.removeLast())
-            case UInt8(ascii: "+") where isOperator: multiply(by: 2)
-            case UInt8(ascii: "{") where isOperator:
-                let text = source[index...].prefix { $0.isDigit || $0 == UInt8(ascii: ",") }
-                let bounds = text.split(separator: UInt8(ascii: ","), omittingEmptySubsequences: false)
-                    .map { Int(String(decoding: $0, as: UTF8.self)) }
-                index += text.count
-                multiply(by: bounds.last.flatMap { $0 } ?? (bounds.first.flatMap { $0 } ?? 0) + 1)
-            case UInt8(ascii: "*"): break
-            case UInt8(ascii: "?") where isOperator, UInt8(ascii: "}") where isOperator: break
-            default: add(1)
-            }
-        }
-        return groups.reduce(0, +)
     }
 
     deinit {
@@ -119,5 +65,89 @@ final class POSIXPattern: Sendable {
             regerror(code, expression, buffer.baseAddress, buffer.count)
             return String(cString: buffer.baseAddress!)
         }
+    }
+}
+
+/// What a pattern costs glibc to compile, about.
+private struct PatternSize {
+    /// glibc copies what is repeated, and what holds repeats again: sixty stacked `{2,}` would take all memory there is.
+    private static let mostPositions = 250_000
+    /// Each takes 700 bytes of stack, in threads too that have but two megabytes.
+    private static let mostNesting = 1_000
+    /// Each takes up to 130 bytes of stack, where it may be passed over without text, and a group twice that.
+    private static let mostOperators = 10_000
+
+    /// Bytes, classes and the like when all repeats are written out.
+    private var positions = 0
+    /// Groups, repeats, alternatives and assertions then.
+    private var operators = 0
+
+    /// Why `source` would take too much; nil where it does not.
+    static func excess(of source: [UInt8], isExtended: Bool) -> String? {
+        var groups = [PatternSize()]
+        var last = PatternSize()
+        var index = 0
+        func add(_ size: PatternSize) {
+            groups[groups.count - 1].positions += size.positions
+            groups[groups.count - 1].operators += size.operators
+            last = size
+        }
+        func multiply(by factor: Int) {
+            groups[groups.count - 1].positions -= last.positions
+            groups[groups.count - 1].operators -= last.operators
+            add(PatternSize(
+                positions: product(last.positions, factor, most: mostPositions),
+                operators: product(last.operators, factor, most: mostOperators) + 1))
+        }
+        while index < source.count {
+            let positions = groups[groups.count - 1].positions
+            if positions > mostPositions { return "its repeats multiply to more than \(mostPositions) copies" }
+            if groups.count > mostNesting { return "its groups are more than \(mostNesting) deep" }
+            var byte = source[index]
+            index += 1
+            // What an operator is with a backslash in a basic expression, it is without one in an extended one.
+            var isOperator = isExtended
+            var isAssertion = "^$".utf8.contains(byte)
+            if byte == UInt8(ascii: "\\"), index < source.count {
+                byte = source[index]
+                index += 1
+                isOperator.toggle()
+                isAssertion = "<>bB`'".utf8.contains(byte)
+            } else if byte == UInt8(ascii: "[") {
+                // Its end is a bracket that is not its first byte.
+                let start = index < source.count && source[index] == UInt8(ascii: "^") ? index + 1 : index
+                index = source.dropFirst(start + 1).firstIndex(of: UInt8(ascii: "]")).map { $0 + 1 } ?? source.count
+                add(PatternSize(positions: 1))
+                continue
+            }
+            switch byte {
+            case UInt8(ascii: "(") where isOperator: groups.append(PatternSize(operators: 2))
+            case UInt8(ascii: ")") where isOperator && groups.count > 1: add(groups.removeLast())
+            case UInt8(ascii: "+") where isOperator: multiply(by: 2)
+            case UInt8(ascii: "{") where isOperator:
+                let text = source[index...].prefix { $0.isDigit || $0 == UInt8(ascii: ",") }
+                let bounds = text.split(separator: UInt8(ascii: ","), omittingEmptySubsequences: false)
+                    .map { Int(String(decoding: $0, as: UTF8.self)) }
+                index += text.count
+                multiply(by: bounds.last.flatMap { $0 } ?? (bounds.first.flatMap { $0 } ?? 0) + 1)
+            case UInt8(ascii: "*"): multiply(by: 1)
+            case UInt8(ascii: "?") where isOperator: multiply(by: 1)
+            case UInt8(ascii: "}") where isOperator: break
+            case UInt8(ascii: "|") where isOperator: add(PatternSize(operators: 1))
+            default: add(PatternSize(positions: 1, operators: isAssertion ? 1 : 0))
+            }
+        }
+        let whole = groups.reduce(into: PatternSize()) {
+            $0.positions += $1.positions
+            $0.operators += $1.operators
+        }
+        if whole.positions > mostPositions { return "its repeats multiply to more than \(mostPositions) copies" }
+        if whole.operators > mostOperators { return "it has more than \(mostOperators) groups, repeats and alternatives" }
+        return nil
+    }
+
+    private static func product(_ count: Int, _ factor: Int, most: Int) -> Int {
+        let (product, overflows) = count.multipliedReportingOverflow(by: max(factor, 1))
+        return overflows ? most + 1 : min(product, most + 1)
     }
 }

@@ -24,7 +24,20 @@ func lookUp(_ key: String, in tables: Table...) -> String? {
         #expect(warnings.count == 1 && warnings.first?.contains("multiply") == true, "\(warnings)")
     }
 
+    /// glibc's recursion over these goes deeper than a thread's stack.
     @Test(arguments: [
+        (String(repeating: "(", count: 20_000) + "a" + String(repeating: ")", count: 20_000), "deep"),
+        (String(repeating: "a|", count: 200_000) + "b", "alternatives"), ("(a*){30000}", "repeats"), (String(repeating: "^", count: 20_000), "more than"),
+        ("(" + String(repeating: "()", count: 6_000) + ")", "groups"),
+    ])
+    func patternsBeyondTheStackAreRefused(pattern: String, words: String) {
+        let warnings = table("/\(pattern)/ x\n/foo/ y", type: .regexp).warnings.map(\.description)
+        #expect(warnings.count == 1 && warnings.first?.contains(words) == true, "\(warnings)")
+    }
+
+    @Test(arguments: [
+        (String(repeating: "(", count: 900) + "a" + String(repeating: ")", count: 900), "a"),
+        ((0..<2_000).map { "word\($0)\\.example" }.joined(separator: "|"), "word1999.example"),
         ("^(a{1,100}){1,100}$", "aaa"), ("\\{2,}[]{9}]{3}", "{2,}9]{"), ("(a+)+(b*)*c?{2}", "a"), ("[^]{99999}]\\+x", "y+x"),
     ])
     func repeatsThatDoNotAreTaken(pattern: String, key: String) {
