@@ -57,6 +57,8 @@ package final class ContentRules: Sendable {
 
     private struct Loader {
         private var lists: [[String]: RuleList] = [:]
+        /// Tables whose warnings are known.
+        private var known: Set<String> = []
         var warnings: [TableFault] = []
         var faults: [TableFault] = []
 
@@ -67,7 +69,7 @@ package final class ContentRules: Sendable {
                 do {
                     let table = try Table(named: name)
                     tables.append(table)
-                    warnings += table.warnings.filter { !warnings.contains($0) }
+                    if known.insert(name).inserted { warnings += table.warnings }
                 } catch {
                     if !faults.contains(error) { faults.append(error) }
                 }

@@ -12,6 +12,10 @@ struct TableParser {
     /// Indices of the `if`s that are open.
     private var open: [Int] = []
     private var line = 0
+    /// Faults beyond those that are kept.
+    private var moreFaults = 0
+    /// A wrong file, such as a database, has one in each line.
+    private static let mostFaults = 1_000
 
     init(type: TableType, path: String) {
         self.type = type
@@ -34,6 +38,12 @@ struct TableParser {
         for index in open.reversed() {
             line = statements[index].line
             warn("IF has no matching ENDIF")
+        }
+        if moreFaults > 0 {
+            faults.append(
+                TableFault(
+                    severity: .warning, type: type.rawValue, path: path, line: nil,
+                    message: "\(type) map \(path): and \(moreFaults) more"))
         }
     }
 
@@ -258,6 +268,10 @@ extension TableParser {
 
 extension TableParser {
     private mutating func warn(_ message: String) {
+        guard faults.count < Self.mostFaults else {
+            moreFaults += 1
+            return
+        }
         faults.append(
             TableFault(
                 severity: .warning, type: type.rawValue, path: path, line: line,

@@ -37,6 +37,18 @@ private func result(_ message: String, _ rules: ContentRules) -> String {
 @Suite struct MessageFilterTests {
     private static let message = "Subject: hi\r\nTo: a@example.org\r\n\r\nfoo\r\nbar\r\n"
 
+    /// Body checks read the table again.
+    @Test func warningsOfATableComeOnce() throws {
+        let path = "/tmp/weir-warnings-\(getpid())"
+        let file = try #require(fopen(path, "w"))
+        fputs("x\nx\n", file)
+        fclose(file)
+        defer { unlink(path) }
+        var checks = ContentChecks()
+        (checks.header, checks.body) = (["pcre:\(path)"], ["pcre:\(path)"])
+        #expect(try ContentRules(checks).warnings.map(\.line) == [1, 2])
+    }
+
     /// A header that the Postfix behind Weir obeys: no message brings one, and no rule writes one.
     @Test(arguments: ["X-Weir-Verdict: HOLD", "x-weir-verdict : HOLD", "X-WEIR-VERDICT:\r\n HOLD"])
     func verdictHeadersAreTakenAway(_ header: String) throws {

@@ -82,6 +82,12 @@ func lookUp(_ key: String, in tables: Table...) -> String? {
         #expect(lookUp("foo\0bar", in: table("/bar/ seen\n/foo$/ cut")) == "cut")
     }
 
+    @Test func faultsWithoutEnd() {
+        let warnings = table(String(repeating: "x\n", count: 5_000) + "/foo/ y").warnings
+        #expect(warnings.count == 1_001)
+        #expect(warnings.last?.description == "pcre map test: and 4000 more")
+    }
+
     @Test func faultsNameTheLine() {
         let warnings = table("# x\n/a(/ X\n\n/b/z Y\nendif\nif /c/\n/d/").warnings
         #expect(
