@@ -98,7 +98,7 @@ let package = Package(
         .executableTarget(
             name: "weir",
             dependencies: [
-                "Advisor", "Filter", "Limits", "LoadGenerator", "MailSyntax", "Rules", "Service",
+                "Advisor", "Filter", "Limits", "LoadGenerator", "MailSyntax", "Patterns", "Rules", "Service",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "NIOCore", package: "swift-nio"),
                 .product(name: "NIOPosix", package: "swift-nio"),

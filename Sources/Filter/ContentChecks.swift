@@ -19,7 +19,7 @@ package struct ContentChecks: Hashable, Sendable {
     package var undisclosedRecipients = UndisclosedRecipients.strip
     package var scannerLimits = ScannerLimits()
     /// For one try of one pattern.
-    package var matchLimits = MatchLimits()
+    package var matchLimits = MatchLimits(steps: 10_000_000, heapKiB: 262_144)
     /// Milliseconds that the checks of one message may take.
     package var messageBudget: Int64 = 5_000
     /// Whether to scan for all patterns at once; the result is the same without, but slower.

@@ -12,6 +12,14 @@ package struct MatchLimits: Hashable, Sendable {
         self.steps = steps
         self.heapKiB = heapKiB
     }
+
+    /// PCRE2's own, which Postfix has.
+    package static var library: MatchLimits {
+        var limits = MatchLimits()
+        pcre2_config_8(UInt32(PCRE2_CONFIG_MATCHLIMIT), &limits.steps)
+        pcre2_config_8(UInt32(PCRE2_CONFIG_HEAPLIMIT), &limits.heapKiB)
+        return limits
+    }
 }
 
 /// The working memory of matching: one for each owner (an event loop, a thread), used by any

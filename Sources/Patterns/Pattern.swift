@@ -32,10 +32,8 @@ package struct PatternError: Error, Equatable, Sendable {
 package enum MatchResult: Equatable, Sendable {
     case match
     case noMatch
-    /// The match, depth or heap limit of the `MatchScratch` ended the try.
-    case limitExceeded
-    /// PCRE2 refused for another reason (`pcre2_get_error_message` knows the code),
-    /// such as bytes that are no UTF-8 under a pattern that asks for UTF itself.
+    /// The match, depth or heap limit of the `MatchScratch` ended the try, or PCRE2 refused for another reason, such as
+    /// bytes that are no UTF-8 under a pattern that asks for UTF itself; `errorMessage` knows the code.
     case failed(code: Int32)
 }
 
@@ -78,8 +76,6 @@ package final class Pattern: Sendable {
         switch result {
         case 1...: return .match
         case PCRE2_ERROR_NOMATCH: return .noMatch
-        case PCRE2_ERROR_MATCHLIMIT, PCRE2_ERROR_DEPTHLIMIT, PCRE2_ERROR_HEAPLIMIT:
-            return .limitExceeded
         default: return .failed(code: result)
         }
     }

@@ -29,9 +29,6 @@ package struct Expression: Sendable {
             switch pattern.matches(key, using: scratch.pcre) {
             case .match: return !negated
             case .noMatch: return negated
-            case .limitExceeded:
-                scratch.failure = "a match limit was reached"
-                return nil
             case .failed(let code):
                 scratch.failure = errorMessage(code)
                 return nil

@@ -62,7 +62,8 @@ extension RuleList {
             return hasReference ? "a back-reference in a regexp: table has no match limit" : nil
         }
         let scratch = MatchScratch(limits: MatchLimits(steps: 100_000))
-        for probe in probes where pattern.matches(probe, using: scratch) == .limitExceeded {
+        for probe in probes {
+            guard case .failed = pattern.matches(probe, using: scratch) else { continue }
             return "catastrophic backtracking: 100000 steps on \(probe.count) bytes"
         }
         return nil

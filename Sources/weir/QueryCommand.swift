@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import ArgumentParser
 import Glibc
+import Patterns
 import Rules
 
 /// `weir query`: one lookup in a table, with postmap(1)'s output and exit status.
@@ -55,7 +56,8 @@ struct QueryCommand: ParsableCommand {
 private struct Query {
     let list: RuleList
     let isCheck: Bool
-    let matcher = Matcher()
+    /// No bound but those that Postfix has as well.
+    let matcher = Matcher(limits: .library, budget: .max)
 
     mutating func lookUpAll() throws -> Bool {
         var found = false

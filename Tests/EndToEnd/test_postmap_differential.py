@@ -201,6 +201,14 @@ class PostmapDifferential(unittest.TestCase):
                 self.assertEqual(
                     run(["postmap", "-q", key, name], b""), run([WEIR, "query", name, key], b""))
 
+    def test_match_limits(self):
+        """Patterns that end at PCRE2's own limits, or shortly before."""
+        with tempfile.TemporaryDirectory() as directory:
+            table = pathlib.Path(directory, "table")
+            table.write_text("/^(a+)+$/ slow\n!/^(a|a)+$/ not slow\n!/^(a+)+x$/ not x\n/(*LIMIT_DEPTH=10)^(?:ab?)+$/ deep\n/./ any\n")
+            keys = b"\n".join(b"a" * length + b"b" for length in range(17, 27)) + b"\n"
+            self.assertEqual(*self.compare("pcre", table, keys))
+
     def test_missing_table(self):
         for command in (["postmap", "-q", "x", "pcre:/nonexistent"],
                         [WEIR, "query", "pcre:/nonexistent", "x"]):
