@@ -28,11 +28,13 @@ package struct MatchLimits: Hashable, Sendable {
 package final class MatchScratch {
     private(set) var matchData: OpaquePointer
     let context: OpaquePointer
+    package let limits: MatchLimits
     private var capacity: Int
     /// Groups of the pattern that was matched last; the rest of the vector is older than that.
     private var captureCount = 0
 
     package init(limits: MatchLimits = MatchLimits()) {
+        self.limits = limits
         capacity = 16
         // PCRE2's constructors return null only when malloc does.
         matchData = pcre2_match_data_create_8(UInt32(capacity), nil)!

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 internal import CVectorscan
 internal import Glibc
+internal import Patterns
 internal import Synchronization
 
 private let lastNumber = Atomic<UInt64>(0)
@@ -18,6 +19,8 @@ package final class FastPass: Sendable {
     private let covered: [Bool]
     /// Rules to be tried on every key: not in the database, or negated. Ascending.
     let always: [UInt32]
+    /// Of the negated rules that can end in a match limit.
+    private let efforts: [Int: Effort]
 
     init(
         database: OpaquePointer?, subject: FastPattern.Subject, covered: [Bool], list: RuleList
@@ -30,6 +33,12 @@ package final class FastPass: Sendable {
             guard case .match = list.entries[rule].statement.operation else { return false }
             return !covered[rule] || list.entries[rule].statement.expression?.negated == true
         }.map(UInt32.init)
+        var efforts: [Int: Effort] = [:]
+        for (rule, entry) in list.entries.enumerated() where covered[rule] {
+            guard let expression = entry.statement.expression, expression.negated, case .pcre = expression.engine else { continue }
+            efforts[rule] = PatternRewriter.effort(of: expression.source, subject: subject)
+        }
+        self.efforts = efforts
     }
 
     deinit { hs_free_database(database) }
@@ -37,6 +46,11 @@ package final class FastPass: Sendable {
     var ruleCount: Int { covered.count }
 
     func covers(_ rule: Int) -> Bool { covered[rule] }
+
+    /// Whether a negated rule whose pattern is not in the key may end in a match limit, and so does not apply.
+    func mayExceed(_ limits: MatchLimits, rule: Int, _ expression: Expression, keyLength: Int) -> Bool {
+        efforts[rule]?.mayExceed(limits, keyLength: keyLength, groupCount: expression.groupCount) ?? false
+    }
 
     /// Rules with a pattern that the database does not have.
     package var uncovered: [Int] { covered.indices.filter { !covered[$0] } }

@@ -48,6 +48,29 @@ struct FastPattern: Equatable {
     }
 }
 
+/// A bound on the ways to match that PCRE2 tries: `factor`, times the key's length to the power of `degree`.
+struct Effort: Equatable {
+    var factor = 1.0
+    var degree = 0
+    /// A repeat of what can match in more than one way: their number has no such bound.
+    private var isOpen = false
+
+    mutating func `repeat`(_ low: Int, _ high: Int?, ofChoice isChoice: Bool) {
+        isOpen = isOpen || isChoice && (high ?? 2) > 1
+        factor *= Double(max(low, 1))
+        if high == 1 { factor *= 2 } else if high != low { degree += 1 }
+    }
+
+    /// Whether trying a pattern on a key may end in one of the limits.
+    func mayExceed(_ limits: MatchLimits, keyLength: Int, groupCount: Int) -> Bool {
+        let length = Double(keyLength + 1)
+        let steps = repeatElement(length, count: degree).reduce(factor, *)
+        // PCRE2 keeps a frame for each repeat of a group and each item; more than one of 128 bytes and two offsets a group.
+        let frames = 4 * (length + factor) * Double(128 + 16 * groupCount)
+        return isOpen || steps > Double(limits.steps) || frames > Double(limits.heapKiB) * 1_024
+    }
+}
+
 /// Recursive descent over a pattern, writing the wider one as it goes.
 struct PatternRewriter {
     enum Dialect { case pcre, posix }
@@ -105,6 +128,7 @@ struct PatternRewriter {
     private(set) var literals: [[UInt8]] = []
     /// What all that it matches begins with.
     private(set) var prefix: [UInt8]?
+    private var effort = Effort()
 
     /// nil for a pattern in a syntax that is not taken.
     init?(_ pattern: PatternSource, subject: FastPattern.Subject) {
@@ -139,6 +163,7 @@ struct PatternRewriter {
         defer { depth -= 1 }
         guard depth <= Self.deepestNesting else { throw Unfit() }
         var result = try sequence()
+        var branches = 1.0
         while peek() == UInt8(ascii: "|") {
             index += 1
             let next = try sequence()
@@ -149,7 +174,9 @@ struct PatternRewriter {
             result.minimum = min(result.minimum, next.minimum)
             result.weight += next.weight
             if depth == 1 { (literals, prefix) = ([], nil) }
+            branches += 1
         }
+        effort.factor *= branches
         return result
     }
 
@@ -165,7 +192,8 @@ struct PatternRewriter {
                 note(run)
                 return result
             }
-            let piece = try quantified(try atom())
+            let before = effort
+            let piece = try quantified(try atom(), isChoice: effort != before)
             if let exact = piece.exact {
                 if run.bytes.isEmpty { run.isAnchored = run.isAnchored || piece.text == [UInt8(ascii: "^")] }
                 run.bytes += exact
@@ -209,13 +237,25 @@ struct PatternRewriter {
         return Keyword(bytes: bytes, score: rest.count)
     }
 
+    /// What PCRE2 may need to tell that the pattern does not match.
+    static func effort(of pattern: PatternSource, subject: FastPattern.Subject) -> Effort? {
+        guard var rewriter = PatternRewriter(pattern, subject: subject), (try? rewriter.rewrite()) != nil else { return nil }
+        // Otherwise it is tried at each byte of the key.
+        let isAnchored = pattern.bytes.first == UInt8(ascii: "^") && rewriter.prefix != nil
+        rewriter.effort.degree += isAnchored ? 0 : 1
+        rewriter.effort.factor *= Double(pattern.bytes.count)
+        return rewriter.effort
+    }
+
     // MARK: - Quantifiers
 
-    private mutating func quantified(_ atom: Piece) throws(Unfit) -> Piece {
+    /// `isChoice`: there is more than one way to match the atom at the same place.
+    private mutating func quantified(_ atom: Piece, isChoice: Bool) throws(Unfit) -> Piece {
         var piece = atom
         while true {
             skipExtended()
             guard let (low, high) = try quantifier() else { return piece }
+            effort.repeat(low, high, ofChoice: isChoice)
             if dialect == .pcre {
                 // Lazy ones match the same, possessive ones less.
                 skipExtended()

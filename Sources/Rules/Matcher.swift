@@ -175,7 +175,8 @@ package final class Matcher {
     ) -> Bool {
         guard let expression = list.entries[rule].statement.expression else { return false }
         if pass.covers(rule), !candidates.contains(sorted: UInt32(rule)) {
-            return expression.negated
+            guard expression.negated else { return false }
+            guard pass.mayExceed(scratch.pcre.limits, rule: rule, expression, keyLength: key.count) else { return true }
         }
         guard !isOverBudget(at: rule, list) else { return false }
         let start = clock()

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import Glibc
 import MailSyntax
+import Patterns
 import Rules
 import Testing
 
@@ -112,6 +113,30 @@ struct Numbers: RandomNumberGenerator {
             }
             #expect(fast?.rule == slow?.rule, "\(String(decoding: key, as: UTF8.self).debugDescription)")
             #expect(fast?.text == slow?.text)
+        }
+    }
+
+    /// Patterns that may end in a limit, which then do not match, negated or not.
+    @Test(arguments: 0..<200)
+    func limitsComeOutTheSame(seed: Int) {
+        var random = Numbers(state: UInt64(seed) + 3_000_000)
+        let heavy = Self.atoms + ["(a+)+q", "(a|ab)*q", "(?=(a*)*q)", "a*a*a*q", "(?:a?){9}q", "(?:a|b|ab)+1", "\\w+\\w+q", "(?:ab?)*1", "^(a+)+1", "^a*b*q", "^foo|q"]
+        let lines = (0..<6).map { number in
+            let pattern = Self.pattern(heavy, &random)
+            return number % 3 == 0 ? "if !/\(pattern)/\n/./ inside \(number)\nendif" : "!/\(pattern)/ not \(number)"
+        }
+        let list = RuleList(tables: [table(lines.joined(separator: "\n"))])
+        let pass = FastPass.build(for: list, body: false)
+        for steps: UInt32 in [50, 1_000, 20_000] {
+            let matcher = Matcher(limits: MatchLimits(steps: steps, heapKiB: 64), budget: .max)
+            for _ in 0..<8 {
+                let words = ["a", "a", "ab", "b", "foo", "x"]
+                let key = (0..<Int.random(in: 0...60, using: &random)).flatMap { _ in Array(words.randomElement(using: &random)!.utf8) }
+                let (fast, slow) = key.withUnsafeBytes {
+                    (matcher.firstMatch(key: $0, in: list, pass: pass), matcher.firstMatch($0, in: list))
+                }
+                #expect(fast?.rule == slow?.rule, "\(lines) \(steps) \(String(decoding: key, as: UTF8.self))")
+            }
         }
     }
 
