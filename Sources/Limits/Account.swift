@@ -15,6 +15,8 @@ package final class Account {
     var isDirty = false
     /// The store has a row of it.
     var isStored = false
+    /// It has left memory: idle, given up, or its limit is gone. A transaction may still know it.
+    var isRemoved = false
     /// Where it stands among the limit's fullest; `noPlace` where it does not.
     var place = Account.noPlace
     /// The reload up to which tables have been asked about the key.

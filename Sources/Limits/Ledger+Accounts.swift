@@ -9,7 +9,7 @@ extension Ledger {
 
     /// An account of a key that has none.
     func openAccount(_ hash: KeyHash, key: [UInt8], of limit: LimitState) -> Account {
-        if accountCount >= settings.mostAccounts { makeRoom() }
+        if accountCount >= settings.mostAccounts { _ = makeRoom() }
         lastAccountID += 1
         // Copied: `key` may be the buffer in which keys are built, with room for the longest.
         let account = Account(id: lastAccountID, key: key.withUnsafeBytes { Array($0) }, hash: hash, limit: limit)
@@ -33,6 +33,13 @@ extension Ledger {
         account.limit.fullest.remove(account)
         account.limit.accounts.remove(account)
         accountCount -= 1
+        noteRemoval(of: account)
+        if account.isDirty { upkeep.releaseRemoved() }
+    }
+
+    /// The account has left memory: the next checkpoint removes it from the store, if it is there, and saves it no more.
+    func noteRemoval(of account: Account) {
+        account.isRemoved = true
         if account.isStored { upkeep.removed.append(account.id) }
     }
 
@@ -46,7 +53,8 @@ extension Ledger {
 
     /// The account has changed: the next checkpoint saves it.
     func noteChange(of account: Account) {
-        guard !account.isDirty else { return }
+        // A transaction may know an account that has left memory.
+        guard !account.isDirty, !account.isRemoved else { return }
         account.isDirty = true
         upkeep.dirty.append(account)
     }
@@ -86,7 +94,9 @@ extension Ledger {
     ///
     /// Those that are set apart, or that the present request is judged with, stay. Where a long stretch
     /// of the tables holds nothing else, there is one account more than the settings admit.
-    private func makeRoom() {
+    ///
+    /// - Returns: whether there was one to give up.
+    private func makeRoom() -> Bool {
         var least: (account: Account, used: UInt64)?
         var seen = 0
         var stretches = 0
@@ -99,9 +109,17 @@ extension Ledger {
                 if least.map({ used < $0.used }) ?? true { least = (account, used) }
             }
         }
-        guard let account = least?.account else { return }
+        guard let account = least?.account else { return false }
         observer?.evicted(account, at: now)
         remove(account)
+        return true
+    }
+
+    /// Gives up accounts beyond what the settings admit, `most` at a time: a journal may bring back many that were given up
+    /// before, and a reload may admit fewer.
+    func giveUpSurplus(most: Int) {
+        var left = min(most, accountCount - settings.mostAccounts)
+        while left > 0, makeRoom() { left -= 1 }
     }
 }
 

@@ -243,7 +243,7 @@ extension Ledger {
         }
         for state in before where !states.contains(where: { $0 === state }) {
             // Its accounts leave memory and, with the next checkpoint, the store.
-            state.accounts.forEach { if $0.isStored { upkeep.removed.append($0.id) } }
+            state.accounts.forEach(noteRemoval)
             state.accounts = AccountTable()
             state.fullest = FullestAccounts()
         }

@@ -15,10 +15,15 @@ struct Upkeep {
     var checkpointBegan = LedgerTime(milliseconds: 0)
     /// How long the last one took that came to its end, in milliseconds; nil before that.
     var checkpointTook: Int64?
-    /// Changed since they were saved last.
+    /// Changed since they were saved last, or since the checkpoint under way began.
     var dirty: [Account] = []
+    /// Where those that have left memory are looked for next.
+    private var dirtyPosition = 0
     /// Left memory, but not the store yet.
     var removed: [UInt64] = []
+    /// Handed to the store by the checkpoint under way.
+    var removing: [UInt64] = []
+    /// What the checkpoint under way saves; those from `savedCount` on are to come.
     var saving: [Account] = []
     /// Idle accounts of one sweep.
     var swept: [Account] = []
@@ -30,9 +35,42 @@ struct Upkeep {
     var sweepCursor = AccountTable.Cursor()
     /// The journal can't be trusted to hold what memory holds; only a checkpoint can make that good.
     var needsCheckpoint = false
+    /// After checkpoints have failed, how long the next one waits, and until when.
+    private var pause: Int64 = 0
+    private var pauseEnds = LedgerTime(milliseconds: 0)
 
     static let rowsPerPiece = 512
     static let transactionsPerPiece = 1024
+    private static let pauses: ClosedRange<Int64> = 1000...60_000
+
+    func isPausing(at time: LedgerTime) -> Bool { time < pauseEnds }
+
+    mutating func checkpointFailed(at time: LedgerTime) {
+        pause = min(max(2 * pause, Self.pauses.lowerBound), Self.pauses.upperBound)
+        pauseEnds = time + pause
+    }
+
+    mutating func checkpointDone(at time: LedgerTime) {
+        phase = .idle
+        checkpointTook = time - checkpointBegan
+        saving = []
+        removing = []
+        pause = 0
+    }
+
+    /// Lets go of dirty accounts that have left memory. Looks at a few with each that leaves, so that they never are many
+    /// beside the others, however long no checkpoint can be made.
+    mutating func releaseRemoved() {
+        for _ in 0..<4 where !dirty.isEmpty {
+            if dirtyPosition >= dirty.count { dirtyPosition = 0 }
+            if dirty[dirtyPosition].isRemoved {
+                dirty.swapAt(dirtyPosition, dirty.count - 1)
+                dirty.removeLast()
+            } else {
+                dirtyPosition += 1
+            }
+        }
+    }
 }
 
 /// What has gone wrong between answers.
@@ -53,20 +91,21 @@ extension Ledger {
     /// Goes on with what is to be done between answers: about `slots` accounts of a checkpoint, and a quarter as many
     /// looked at for idle ones. Call it after `commit`.
     ///
-    /// - Parameter checkpoints: false lets a new checkpoint wait, for a while after one has failed.
-    /// - Returns: a fault of the store that has come up meanwhile.
-    package func maintain(slots: Int, checkpoints: Bool = true) -> UpkeepFault? {
+    /// - Returns: a fault of the store that has come up meanwhile. After one of a checkpoint the next waits a second, and
+    ///   twice as long with each that fails, up to a minute.
+    package func maintain(slots: Int) -> UpkeepFault? {
         // First, while nothing waits to be committed: a row counts up to the last batch and no further.
-        let failure = continueCheckpoint(slots: slots, mayBegin: checkpoints)
+        let failure = continueCheckpoint(slots: slots)
         sweepSlots(max(1, slots / 4)) { account in
             if let fullness = account.fullness(at: now) {
                 account.limit.fullest.note(account, fullness: fullness, at: now)
-            } else if !account.isDirty, !account.isSetApart(at: now) {
+            } else if !account.isSetApart(at: now) {
                 upkeep.swept.append(account)
             }
         }
         for account in upkeep.swept { remove(account) }
         upkeep.swept.removeAll(keepingCapacity: true)
+        giveUpSurplus(most: slots / 32)
         for _ in 0..<max(1, slots / 16) {
             guard let expired = transactions.popExpired(at: now, attempts: 16) else { break }
             dropped(expired)
@@ -120,26 +159,25 @@ extension Ledger {
         }
     }
 
-    private func continueCheckpoint(slots: Int, mayBegin: Bool) -> UpkeepFault? {
+    private func continueCheckpoint(slots: Int) -> UpkeepFault? {
         do throws(UpkeepFault) {
             switch upkeep.phase {
             case .idle:
-                if mayBegin, store.wantsCheckpoint(age: now - upkeep.checkpointBegan) || upkeep.needsCheckpoint { try beginCheckpoint() }
+                guard !upkeep.isPausing(at: now) else { break }
+                if store.wantsCheckpoint(age: now - upkeep.checkpointBegan) || upkeep.needsCheckpoint { try beginCheckpoint() }
             case .saving:
                 savePieces(slots: slots)
             case .finishing:
                 switch store.checkpointProgress {
                 case .running: break
-                case .done:
-                    upkeep.phase = .idle
-                    upkeep.checkpointTook = now - upkeep.checkpointBegan
-                    upkeep.saving = []
+                case .done: upkeep.checkpointDone(at: now)
                 case .failed(let error): throw .checkpoint(error)
                 }
             }
             return nil
         } catch {
             abandonCheckpoint()
+            if case .checkpoint = error { upkeep.checkpointFailed(at: now) }
             return error
         }
     }
@@ -148,8 +186,14 @@ extension Ledger {
         upkeep.phase = .idle
         upkeep.needsCheckpoint = true
         upkeep.waiting = []
-        for account in upkeep.saving { account.isDirty = true }
-        upkeep.dirty += upkeep.saving
+        upkeep.removed += upkeep.removing
+        upkeep.removing = []
+        for (index, account) in upkeep.saving.enumerated() where !account.isRemoved {
+            // One that was saved, and has changed since, is among the dirty ones already.
+            if index < upkeep.savedCount, account.isDirty { continue }
+            account.isDirty = true
+            upkeep.dirty.append(account)
+        }
         upkeep.saving = []
     }
 
@@ -171,15 +215,20 @@ extension Ledger {
 
     /// Adds what comes next in the checkpoint to `waiting`; returns how much it was.
     private func prepareNextPiece(most: Int) -> Int {
-        let rest = upkeep.saving[upkeep.savedCount...]
+        let rest = upkeep.saving[upkeep.savedCount...].prefix(min(Upkeep.rowsPerPiece, most))
         if !rest.isEmpty {
-            let rows = rest.prefix(min(Upkeep.rowsPerPiece, most)).map(row)
-            upkeep.savedCount += rows.count
-            upkeep.waiting.append(.accounts(rows))
-            return rows.count
+            var rows: [AccountRow] = []
+            for account in rest where !account.isRemoved {
+                account.isDirty = false
+                rows.append(row(of: account))
+            }
+            upkeep.savedCount += rest.count
+            if !rows.isEmpty { upkeep.waiting.append(.accounts(rows)) }
+            return rest.count
         }
         if !upkeep.removed.isEmpty {
             upkeep.waiting.append(.removed(upkeep.removed))
+            upkeep.removing += upkeep.removed
             upkeep.removed = []
             return 1
         }
@@ -192,7 +241,9 @@ extension Ledger {
             writer.write(transaction)
             count += 1
             // Whoever reads the transaction must find its accounts, those opened since the checkpoint began as well.
-            for charge in transaction.charges where !charge.account.isStored { rows.append(row(of: charge.account)) }
+            for charge in transaction.charges where !charge.account.isStored && !charge.account.isRemoved {
+                rows.append(row(of: charge.account))
+            }
         }
         if !rows.isEmpty { upkeep.waiting.append(.accounts(rows)) }
         upkeep.waiting.append(count > 0 ? .transactions(sequence: sequence, content: Array(writer.content)) : .end)
@@ -200,7 +251,6 @@ extension Ledger {
     }
 
     private func row(of account: Account) -> AccountRow {
-        account.isDirty = false
         account.isStored = true
         var writer = JournalWriter()
         writer.write(account)

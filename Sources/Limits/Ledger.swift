@@ -51,8 +51,8 @@ package final class Ledger {
     /// Requests that wait for their decision, in the order in which they came.
     private var prepared: [Prepared] = []
     private var nextPrepared = 0
-    /// Numbers the requests that are decided, over and over.
-    private var number: UInt32 = 0
+    /// Numbers the requests that are decided, over and over. Begins with one that no account has before the first.
+    private var number: UInt32 = 1
     /// The limits that apply to the prepared requests, and where their accounts are.
     private var probes: [Probe] = []
     private var plan: [Step] = []
@@ -99,6 +99,7 @@ package final class Ledger {
         try store.recover(into: replay)
         replay.finish()
         beginTick()
+        giveUpSurplus(most: .max)
         for limit in self.limits { limit.accounts.forEach(noteFullness) }
         do throws(UpkeepFault) {
             try beginCheckpoint()

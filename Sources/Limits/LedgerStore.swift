@@ -88,8 +88,8 @@ package protocol LedgerStore: AnyObject {
     func flush() throws(StoreError)
     /// Whether the journal has grown enough that a checkpoint is worth it, `age` milliseconds after the last one began.
     func wantsCheckpoint(age: Int64) -> Bool
-    /// Starts a checkpoint: batches from `batch` on go to a new piece of the journal. Where that fails, batches go where
-    /// they went before.
+    /// Starts a checkpoint: batches from `batch` on go to a new piece of the journal, unless it stands for an earlier one
+    /// that was not finished. Where that fails, batches go where they went before.
     func beginCheckpoint(with batch: UnsafeRawBufferPointer, sequence: UInt64) throws(StoreError)
     /// Hands over a piece, to be written elsewhere; false while the writer is behind: try again later.
     func save(_ piece: CheckpointPiece) -> Bool

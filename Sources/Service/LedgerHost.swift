@@ -43,8 +43,6 @@ package final class LedgerHost: @unchecked Sendable {
     private var activity = PolicyActivity()
     package private(set) var requests: UInt64 = 0
     private var isStopped = false
-    /// After a checkpoint has failed, the next one waits until then.
-    private var nextCheckpoint = NIODeadline.uptimeNanoseconds(0)
     private var nextSummary: NIODeadline
 
     /// Whoever asks: one request at a time.
@@ -271,14 +269,13 @@ package final class LedgerHost: @unchecked Sendable {
 
     private func upkeep(slots: Int) {
         guard trouble == nil, let ledger else { return }
-        switch ledger.maintain(slots: slots, checkpoints: NIODeadline.now() >= nextCheckpoint) {
+        switch ledger.maintain(slots: slots) {
         case nil: break
         case .checkpoint(let error):
-            nextCheckpoint = .now() + Self.retryInterval
             log.complain(
                 .failedCheckpoint,
                 "the ledger could not be checkpointed: \(error.message); nothing is lost, counts are kept in its journal, "
-                    + "which grows; trying again every second. Check free space and permissions.")
+                    + "which grows; trying again, at least every minute. Check free space, permissions and who reads the file.")
         case .journal(let error):
             fail(error)
         }

@@ -15,6 +15,8 @@ final class CheckpointWriter: Sendable {
         var database: DatabaseQueue?
         var progress = CheckpointProgress.done
         var waitingPieces = 0
+        /// Counts up with each begin: what waits of a checkpoint that was given up is not written.
+        var attempt = 0
         /// Which checkpoint's transactions are being written, and how many parts of them.
         var firstSegment = 0
         var parts: Int64 = 0
@@ -100,6 +102,7 @@ final class CheckpointWriter: Sendable {
     func beginCheckpoint(from segment: Int, retiring retired: JournalSegment?) {
         state.withLock {
             $0.progress = .running
+            $0.attempt += 1
             $0.firstSegment = segment
             $0.parts = 0
             if let retired { $0.retired.append(retired) }
@@ -110,25 +113,33 @@ final class CheckpointWriter: Sendable {
 
     /// Takes a piece to be written; false while enough of them wait.
     func enqueue(_ piece: CheckpointPiece) -> Bool {
-        let hasRoom = state.withLock { state in
-            guard state.waitingPieces < Self.mostWaiting else { return false }
+        let attempt: Int? = state.withLock { state in
+            guard state.waitingPieces < Self.mostWaiting else { return nil }
             state.waitingPieces += 1
-            return true
+            return state.attempt
         }
-        guard hasRoom else { return false }
+        guard let attempt else { return false }
         queue.async { [self] in
             do {
-                if case .running = progress { try write(piece) }
+                if let checkpoint = firstSegment(ofRunning: attempt) { try write(piece, of: checkpoint, attempt) }
             } catch {
-                state.withLock { $0.progress = .failed(StoreError("can't write to \(path): \(error)")) }
+                finish(attempt, .failed(StoreError("can't write to \(path): \(error)")))
             }
             state.withLock { $0.waitingPieces -= 1 }
         }
         return true
     }
 
-    private func write(_ piece: CheckpointPiece) throws {
-        let checkpoint = Int64(state.withLock { $0.firstSegment })
+    /// nil where the attempt has failed or was given up.
+    private func firstSegment(ofRunning attempt: Int) -> Int64? {
+        state.withLock { $0.attempt == attempt && $0.progress == .running ? Int64($0.firstSegment) : nil }
+    }
+
+    private func finish(_ attempt: Int, _ progress: CheckpointProgress) {
+        state.withLock { if $0.attempt == attempt { $0.progress = progress } }
+    }
+
+    private func write(_ piece: CheckpointPiece, of checkpoint: Int64, _ attempt: Int) throws {
         switch piece {
         case .accounts(let rows):
             try write { db in
@@ -157,23 +168,28 @@ final class CheckpointWriter: Sendable {
                     arguments: [checkpoint, part, Int64(bitPattern: sequence), Data(content)])
             }
         case .end:
-            try end(checkpoint)
+            try end(checkpoint, attempt)
         }
     }
 
     /// Makes the checkpoint last, and only then deletes what it has made superfluous.
-    private func end(_ checkpoint: Int64) throws {
-        try write { try $0.execute(sql: "DELETE FROM transactions WHERE checkpoint < ?", arguments: [checkpoint]) }
+    private func end(_ checkpoint: Int64, _ attempt: Int) throws {
+        let parts = state.withLock { $0.parts }
+        try write { db in
+            // Also what an earlier attempt at this checkpoint has left.
+            try db.execute(
+                sql: "DELETE FROM transactions WHERE checkpoint < ? OR checkpoint = ? AND part > ?",
+                arguments: [checkpoint, checkpoint, parts])
+        }
         // Copies the WAL into the file, with the fsyncs that this needs, and cuts it.
         try opened().writeWithoutTransaction { _ = try $0.checkpoint(.truncate) }
         for number in Self.segmentNumbers(of: path) where number < checkpoint {
             JournalSegment.remove("\(path).segment-\(number)")
         }
-        // Closing their files takes a while; nothing waits for it here.
-        state.withLock { state in
-            state.retired = []
-            state.progress = .done
-        }
+        finish(attempt, .done)
+        // Closing their files takes a while; nothing waits for it here, and the ledger's loop takes the lock as well.
+        var retired: [JournalSegment] = []
+        state.withLock { swap(&$0.retired, &retired) }
     }
 
     static func segmentNumbers(of path: String) -> [Int] {

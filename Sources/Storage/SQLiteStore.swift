@@ -254,6 +254,11 @@ package final class SQLiteStore: LedgerStore {
 
     package func beginCheckpoint(with batch: UnsafeRawBufferPointer, sequence: UInt64) throws(StoreError) {
         try flush()
+        if let segment, !segment.isFaulty, background.progress != .done {
+            // The segment begins at the last checkpoint, which was not finished: this one stands for both.
+            try append(batch, sequence: sequence)
+            return background.beginCheckpoint(from: segment.number, retiring: nil)
+        }
         // Before it is tried: what a failure may leave behind is in nobody's way.
         lastSegmentNumber += 1
         let number = lastSegmentNumber

@@ -41,10 +41,14 @@ final class MemoryStore: LedgerStore {
     var transactions: [(checkpoint: Int, sequence: UInt64, content: [UInt8])] = []
     var segments: [(number: Int, batches: [(sequence: UInt64, content: [UInt8])])] = []
     var failure: StoreError?
+    /// Checkpoints are taken, and not written.
+    var checkpointFailure: StoreError?
     var checkpointProgress = CheckpointProgress.done
     /// Damage costs what has it, and no more, as with files.
     var toleratesDamage = false
-    private var checkpoint = 0
+    private(set) var checkpoint = 0
+    /// Rows that were handed over since the last checkpoint began.
+    private(set) var handed = 0
 
     func open() throws(StoreError) -> Recovery {
         if let failure { throw failure }
@@ -84,11 +88,17 @@ final class MemoryStore: LedgerStore {
     func beginCheckpoint(with batch: UnsafeRawBufferPointer, sequence: UInt64) throws(StoreError) {
         if let failure { throw failure }
         checkpoint += 1
+        handed = 0
         segments.append((checkpoint, [(sequence, Array(batch))]))
         checkpointProgress = .running
     }
 
     func save(_ piece: CheckpointPiece) -> Bool {
+        if case .accounts(let saved) = piece { handed += saved.count }
+        if let checkpointFailure {
+            checkpointProgress = .failed(checkpointFailure)
+            return true
+        }
         switch piece {
         case .accounts(let saved): for row in saved { rows[row.id] = row }
         case .removed(let ids): for id in ids { rows[id] = nil }
@@ -186,6 +196,19 @@ final class NearObserver: LedgerObserver {
     func near(_ event: LimitEvent) { told.append(event.limit.rates.indices.map { event.account.used(lane: $0) }) }
     func blocked(_ event: LimitEvent) {}
     func evicted(_ account: Account, at time: LedgerTime) {}
+}
+
+/// Knows the accounts that were given up, for as long as anybody else does.
+final class EvictionObserver: LedgerObserver {
+    struct Reference {
+        weak var account: Account?
+    }
+    private(set) var evicted: [Reference] = []
+
+    func refused(_ event: LimitEvent, because reason: RefusalReason, _ request: Attributes, action: [UInt8]) {}
+    func near(_ event: LimitEvent) {}
+    func blocked(_ event: LimitEvent) {}
+    func evicted(_ account: Account, at time: LedgerTime) { evicted.append(Reference(account: account)) }
 }
 
 /// Limits in words, for tests.

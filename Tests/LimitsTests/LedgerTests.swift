@@ -587,6 +587,82 @@ import Testing
         #expect(harness.used("heavy") == [50])
     }
 
+    private func flooded(_ store: MemoryStore) throws -> LedgerHarness {
+        var maker = LimitMaker()
+        var settings = Ledger.Settings()
+        settings.mostAccounts = 100
+        let harness = try LedgerHarness(
+            [maker.limit(rates: ["1000/1h"])], names: maker.names, store: store, settings: settings)
+        for number in 0..<1000 { try harness.ask(rcpt("m\(number)", to: "a@example.org", user: "u\(number)")) }
+        return harness
+    }
+
+    @Test func givenUpKeysLeaveNoRows() throws {
+        let store = MemoryStore()
+        let harness = try flooded(store)
+        // The first saves what is in use; by the second, transactions know keys of all checkpoints.
+        for round in 0..<2 {
+            try harness.finishCheckpoint()
+            #expect(store.rows.count == 100)
+            for number in 0..<500 { try harness.ask(rcpt("n\(round).\(number)", to: "a@example.org", user: "v\(round).\(number)")) }
+        }
+        harness.ledger.beginTick()
+        try harness.ledger.beginCheckpoint()
+        for number in 0..<500 { try harness.ask(rcpt("o\(number)", to: "a@example.org", user: "w\(number)")) }
+        while harness.ledger.isCheckpointRunning { #expect(harness.ledger.maintain(slots: 16) == nil) }
+        try harness.finishCheckpoint()
+        #expect(store.rows.count == 100)
+    }
+
+    @Test func keysOfALimitThatIsGoneLeaveNoRows() throws {
+        var maker = LimitMaker()
+        let store = MemoryStore()
+        let harness = try LedgerHarness([maker.limit(rates: ["10/1h"])], names: maker.names, store: store)
+        for number in 0..<100 { try harness.ask(rcpt("m\(number)", to: "a@example.org", user: "u\(number)")) }
+        try harness.ledger.reload([], settings: harness.settings)
+        try harness.finishCheckpoint()
+        #expect(store.rows.isEmpty)
+    }
+
+    @Test func aRestartBringsBackNoMoreKeysThanAllowed() throws {
+        let store = MemoryStore()
+        let harness = try flooded(store)
+        // All thousand are in the journal.
+        try harness.crash()
+        #expect(harness.ledger.limits[0].accountCount <= 100)
+        try harness.finishCheckpoint()
+        #expect(store.rows.count <= 100)
+    }
+
+    @Test func aReloadThatAllowsFewerKeysGivesUpTheOthers() throws {
+        let harness = try flooded(MemoryStore())
+        harness.settings.mostAccounts = 20
+        try harness.ledger.reload(harness.limits, settings: harness.settings)
+        for _ in 0..<20 {
+            harness.ledger.beginTick()
+            #expect(harness.ledger.maintain(slots: 2048) == nil)
+        }
+        #expect(harness.ledger.limits[0].accountCount == 20)
+    }
+
+    @Test func givenUpKeysLeaveMemoryWhileTheStoreIsInTrouble() throws {
+        var maker = LimitMaker()
+        var settings = Ledger.Settings()
+        settings.mostAccounts = 100
+        let store = MemoryStore()
+        let harness = try LedgerHarness([maker.limit(rates: ["1000/1h"])], names: maker.names, store: store, settings: settings)
+        let observer = EvictionObserver()
+        harness.ledger.observer = observer
+        store.failure = StoreError("disk full")
+        for number in 0..<10_000 {
+            // No `instance`: a transaction would know the account for a while.
+            try harness.ask(["protocol_state": "RCPT", "recipient": "a@example.org", "sasl_username": "u\(number)"], commits: false)
+            harness.ledger.discardBatch()
+        }
+        #expect(observer.evicted.count > 9000)
+        #expect(observer.evicted.count { $0.account != nil } < 200)
+    }
+
     @Test func aFloodOfKeysEndsNoBlock() throws {
         var settings = Ledger.Settings()
         settings.mostAccounts = 100
@@ -703,6 +779,41 @@ import Testing
         store.segments = [(number: 0, batches: journal.flatMap(\.batches))] + store.segments
         try harness.crash()
         #expect(harness.used("user") == [2])
+    }
+
+    @Test func failingCheckpointsAreTriedEverMoreSeldom() throws {
+        var maker = LimitMaker()
+        let store = MemoryStore()
+        let harness = try LedgerHarness([maker.limit(rates: ["1000/1h"])], names: maker.names, store: store)
+        func maintainForAnHour() -> Int {
+            let before = store.checkpoint
+            for second in 0..<3600 {
+                harness.clocks.advance(1000)
+                // Changed before, while and after it is saved.
+                for _ in 0..<4 {
+                    harness.ledger.beginTick()
+                    _ = harness.decide(end("DATA", "m\(second)", count: 1, user: "u\(second % 10)"))
+                    try? harness.ledger.commit()
+                    _ = harness.ledger.maintain(slots: 64)
+                }
+            }
+            return store.checkpoint - before
+        }
+        for number in 0..<10 { try harness.ask(end("DATA", "idle\(number)", count: 1, user: "idle\(number)")) }
+        try harness.finishCheckpoint()
+        store.checkpointFailure = StoreError("locked")
+        #expect(throws: UpkeepFault.self) { try harness.finishCheckpoint() }
+        #expect(50...70 ~= maintainForAnHour())
+        store.checkpointFailure = nil
+        harness.clocks.advance(60_000)
+        for _ in 0..<500 {
+            harness.ledger.beginTick()
+            #expect(harness.ledger.maintain(slots: 256) == nil)
+        }
+        #expect(store.handed <= 10, "each key once")
+        #expect(maintainForAnHour() == 0)
+        try harness.finishCheckpoint()
+        #expect(Set(store.rows.values.map(\.key)) == Set((0..<10).map { Array("u\($0)".utf8) }), "idle keys have left the store")
     }
 
     /// Crashes at any point: what was committed is there, once; transactions go on where they were.

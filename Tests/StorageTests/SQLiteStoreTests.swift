@@ -78,6 +78,7 @@ import Testing
             let store = folder.store()
             _ = try store.open()
             try begin(0, of: store)
+            try await finish(store)
             try append([1], 1, to: store)
             try begin(2, of: store)
             try append([3], 3, to: store)
@@ -129,6 +130,54 @@ import Testing
         try begin(0, of: store)
         #expect(folder.files.contains { $0.contains("segment-7.damaged-") })
         #expect(folder.notices.withLock { $0.first }?.contains("segment-7") == true)
+    }
+
+    @Test func aCheckpointThatWasNotFinishedIsMadeGoodByTheNext() async throws {
+        let folder = try Folder()
+        let row = AccountRow(id: 3, limit: 1, key: Array("user".utf8), sequence: 1, content: [1])
+        do {
+            let store = folder.store()
+            _ = try store.open()
+            try begin(1, of: store)
+            try await finish(store)
+            try begin(2, of: store)
+            for number in 1...3 as ClosedRange<UInt8> { #expect(store.save(.transactions(sequence: 2, content: [number]))) }
+            for sequence in 3...9 as ClosedRange<UInt64> { try begin(sequence, of: store) }
+            #expect(folder.files.filter { $0.hasSuffix("segment-1") || $0.hasSuffix("segment-2") }.count == 2)
+            #expect(folder.files.filter { $0.hasSuffix("segment-3") }.isEmpty)
+            #expect(store.save(.accounts([row])))
+            #expect(store.save(.transactions(sequence: 9, content: [9])))
+            try await finish(store)
+        }
+        let store = folder.store()
+        _ = try store.open()
+        let sink = Sink()
+        try store.recover(into: sink)
+        #expect(sink.rows.map(\.id) == [3])
+        #expect(sink.transactions == [[9]])
+        #expect(sink.batches.keys.sorted() == Array(2...9))
+        #expect(folder.files.filter { $0.hasSuffix("segment-1") }.isEmpty)
+    }
+
+    /// The end of a checkpoint that was given up must not delete what the next has not saved yet.
+    @Test func whatWaitsOfACheckpointThatWasGivenUpIsNotWritten() async throws {
+        let folder = try Folder()
+        let store = folder.store()
+        _ = try store.open()
+        try begin(1, of: store)
+        try await finish(store)
+        try begin(2, of: store)
+        let rows = (1...50_000 as ClosedRange<UInt64>).map { AccountRow(id: $0, limit: 1, key: [1], sequence: 2, content: [1]) }
+        #expect(store.save(.accounts(rows)))
+        #expect(store.save(.end))
+        // While the rows are being written.
+        try begin(3, of: store)
+        #expect(store.save(.accounts([])))
+        while !store.save(.accounts([])) { try await Task.sleep(for: .milliseconds(1)) }
+        #expect(store.checkpointProgress == .running)
+        #expect(!folder.files.filter { $0.hasSuffix("segment-1") }.isEmpty)
+        try await finish(store)
+        #expect(folder.files.filter { $0.hasSuffix("segment-1") }.isEmpty)
     }
 
     @Test func aSegmentThatCouldNotBeMadeIsInNobodysWay() throws {
