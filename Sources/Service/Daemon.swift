@@ -64,6 +64,7 @@ package actor Daemon {
         try await withThrowingTaskGroup(of: Void.self) { group in
             try await startAdmin(in: &group)
             group.addTask { [host, manager] in try await manager.keepAlive(host) }
+            alerts.begin()
             log.notice("ready: \(configuration.summary)")
             manager.notify("READY=1\nSTATUS=\(configuration.summary)")
             for await signal in signals {

@@ -12,7 +12,7 @@ import threading
 import unittest
 
 from filtering import FilterService
-from postfix import free_port, wait_until
+from postfix import DEFAULT_TIMEOUT, free_port, wait_until
 from weir import WeirService
 from weir import weir as command
 
@@ -153,6 +153,16 @@ class Alerts(unittest.TestCase):
                     weir.ask(sender="a@example.org")
                 weir.wait_logged(f"an alert could not be sent by alerts.webhook and is in the log alone: it answers with {words}\n", timeout=60)
                 self.assertEqual(len(hook.got), 3)
+
+    def test_a_second_start_by_mistake_tells_nobody(self):
+        with Hook() as hook, WeirService(limits=[LIMIT]) as weir:
+            second = WeirService(
+                port=weir.port, limits=[LIMIT], ledger={"store": f"sqlite:{weir.ledger}"}, alerts={"webhook": hook.url})
+            self.addCleanup(second.__exit__)
+            second.start(wait=False)
+            self.assertNotEqual(second.process.wait(DEFAULT_TIMEOUT), 0)
+            self.assertIn("alert: trouble: the ledger: can't be kept: another weir serve", second.log())
+            self.assertEqual(hook.got, [])
 
     def test_trouble_and_its_end(self):
         with Hook() as hook:

@@ -18,6 +18,9 @@ final class Alerts: Sendable {
         var settings: Configuration.Alerts
         var deliveries: [AlertDelivery]
         var history = AlertHistory<Name>()
+        /// Raised before the service was ready; nil since. One that does not come to that tells the log alone: it was
+        /// started beside another by mistake, and whoever started it is told.
+        var early: [Alert]? = []
     }
 
     let marks: AlertMarks
@@ -43,6 +46,17 @@ final class Alerts: Sendable {
 
     /// Notices that a channel did not take.
     var failedNotices: UInt64 { failures.count.load(ordering: .relaxed) }
+
+    /// The service is ready: what was raised while it started goes out.
+    func begin() {
+        let (early, deliveries) = state.withLock { state in
+            defer { state.early = nil }
+            return (state.early ?? [], state.deliveries)
+        }
+        for alert in early {
+            for delivery in deliveries { delivery.submit(alert) }
+        }
+    }
 
     func reload(_ settings: Configuration.Alerts) {
         let replaced: [AlertDelivery] = state.withLock { state in
@@ -80,19 +94,22 @@ final class Alerts: Sendable {
     }
 
     private func tell(_ name: Name, _ make: () -> Alert) {
-        let told: (repeats: Int, deliveries: [AlertDelivery])? = state.withLock { state in
+        let repeats: Int? = state.withLock { state in
             let configured: Configuration.Alerts.Tier? =
                 name.tier == .recovery ? .trouble : .init(rawValue: name.tier.rawValue)
             guard let configured, state.settings.tiers.contains(configured) else { return nil }
             return state.history.tell(name, at: .now, interval: .seconds(state.settings.repeatAfter))
-                .map { ($0, state.deliveries) }
         }
-        guard let told else { return }
+        guard let repeats else { return }
         var alert = make()
-        alert.repeats = told.repeats
+        alert.repeats = repeats
         alert.text = String(alert.text.prefix(Alert.longestText))
         log.notice("alert: \(alert.description)")
-        for delivery in told.deliveries { delivery.submit(alert) }
+        let deliveries = state.withLock { [alert] state in
+            state.early?.append(alert)
+            return state.early == nil ? state.deliveries : []
+        }
+        for delivery in deliveries { delivery.submit(alert) }
     }
 
     /// Sends what waits, within `limit`.
