@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
+internal import Dispatch
+internal import Glibc
 package import Limits
 package import NIOCore
 internal import Storage
@@ -30,10 +32,14 @@ package final class LedgerHost: @unchecked Sendable {
     private var ledger: Ledger?
     private var store: SQLiteStore?
     /// What administrators did lately.
-    private(set) var audit = Recent<AuditEntry>(most: 100)
+    private(set) var audit = Recent<AuditEntry>(most: LedgerHost.mostAudit)
+    private static let mostAudit = 100
     /// An administrator's search is under way.
     var isSearching = false
     private var trouble: Trouble?
+    /// Where a ledger that could not be opened at the start is opened: it may wait for a lock, and read for long.
+    private let opening = DispatchQueue(label: "weir.opening", qos: .utility)
+    private var reloads = 0
     /// Have a request that waits to be decided.
     private var asking: [any Client] = []
     /// Wait for the batch to be kept.
@@ -59,6 +65,13 @@ package final class LedgerHost: @unchecked Sendable {
     private struct Trouble {
         let error: StoreError
         let retryAt: NIODeadline
+    }
+
+    /// A ledger that was opened, on its way to the loop. Sendable, unchecked: nobody else has it.
+    private struct Opened: @unchecked Sendable {
+        let ledger: Ledger
+        let store: SQLiteStore
+        let audit: [AuditEntry]
     }
 
     private static let retryInterval: TimeAmount = .seconds(1)
@@ -91,7 +104,7 @@ package final class LedgerHost: @unchecked Sendable {
     /// Opens the ledger. Where that fails the service runs all the same, answers as `on_failure` says, and tries again.
     package func start() {
         loop.preconditionInLoop()
-        openLedger()
+        take(Self.open(configuration, clocks, log))
         loop.endOfTurn = { [unowned self] in if isTickUnderWay { endTick() } }
         loop.schedule(every: Self.upkeepInterval) { [weak self] in
             guard let self, !isStopped else { return false }
@@ -108,17 +121,20 @@ package final class LedgerHost: @unchecked Sendable {
         loop.endOfTurn = {}
         summarize()
         capture?.flush()
-        guard let ledger, trouble == nil else { return }
+        guard let ledger else { return }
         do throws(UpkeepFault) {
             ledger.beginTick()
-            try ledger.beginCheckpoint()
+            if trouble == nil { try ledger.beginCheckpoint() } else { try ledger.restartJournal() }
             while ledger.isCheckpointRunning, NIODeadline.now() < deadline {
                 if let fault = ledger.maintain(slots: Self.slotsPerPause) { throw fault }
                 // Before a row is written that holds what has been given back meanwhile.
                 do throws(StoreError) { try ledger.commit() } catch { throw .journal(error) }
+                // The writer is slower, and has a thread of its own.
+                usleep(1000)
             }
         } catch {
-            log.error("could not save a last checkpoint (the journal holds everything): \(error.storeError.message)")
+            let kept = trouble == nil ? "the journal holds everything" : "what was counted while the ledger could not be kept is lost"
+            log.error("could not save a last checkpoint (\(kept)): \(error.storeError.message)")
         }
         self.ledger = nil
         store = nil
@@ -131,6 +147,7 @@ package final class LedgerHost: @unchecked Sendable {
             ledger.beginTick()
             try ledger.reload(configuration.limits, settings: configuration.ledgerSettings)
         }
+        reloads += 1
         self.configuration = configuration
         parser = PolicyRequestParser(names: configuration.attributeNames.names)
         keepsSessions = configuration.milterAsks
@@ -258,7 +275,7 @@ package final class LedgerHost: @unchecked Sendable {
         if NIODeadline.now() >= nextSummary { summarize() }
         guard !isTickUnderWay else { return }
         if let trouble {
-            if NIODeadline.now() >= trouble.retryAt { retry() }
+            if NIODeadline.now() >= trouble.retryAt { retry(after: trouble) }
         } else {
             ledger?.beginTick()
             commit()
@@ -289,19 +306,44 @@ package final class LedgerHost: @unchecked Sendable {
 
     // MARK: Trouble
 
-    private func openLedger() {
+    private static func open(
+        _ configuration: Configuration, _ clocks: any SystemClocks, _ log: EventLog
+    ) -> Result<Opened, StoreError> {
         let store = SQLiteStore(
-            path: configuration.ledger.path, durability: configuration.ledger.durability,
-            notice: { [log] in log.error($0) })
-        do {
+            path: configuration.ledger.path, durability: configuration.ledger.durability, notice: { log.error($0) })
+        return Result { () throws(StoreError) in
             let ledger = try Ledger(
                 limits: configuration.limits, settings: configuration.ledgerSettings, clocks: clocks, store: store)
-            ledger.observer = observer
-            self.ledger = ledger
-            self.store = store
-            for entry in try store.recentAudit(audit.most) { audit.append(entry) }
+            return Opened(ledger: ledger, store: store, audit: try store.recentAudit(mostAudit))
+        }
+    }
+
+    /// - Parameter isOutdated: the configuration is another by now.
+    private func take(_ outcome: Result<Opened, StoreError>, isOutdated: Bool = false) {
+        guard !isStopped else { return }
+        do throws(StoreError) {
+            let opened = try outcome.get()
+            opened.ledger.beginTick()
+            if isOutdated { try opened.ledger.reload(configuration.limits, settings: configuration.ledgerSettings) }
+            opened.ledger.observer = observer
+            ledger = opened.ledger
+            store = opened.store
+            for entry in opened.audit { audit.append(entry) }
         } catch {
-            fail(error)
+            return fail(error)
+        }
+        guard trouble != nil else { return }
+        trouble = nil
+        log.notice("the ledger is open; requests are counted again")
+        alerts.raise(recovery: Self.alertSubject, "is open; requests are counted again")
+    }
+
+    /// Opens the ledger while requests are answered without it.
+    private func reopen(after trouble: Trouble) {
+        self.trouble = Trouble(error: trouble.error, retryAt: .distantFuture)
+        opening.async { [self, configuration, clocks, log, reloads] in
+            let outcome = Self.open(configuration, clocks, log)
+            loop.execute { self.take(outcome, isOutdated: reloads != self.reloads) }
         }
     }
 
@@ -317,24 +359,15 @@ package final class LedgerHost: @unchecked Sendable {
         trouble = Trouble(error: error, retryAt: .now() + Self.retryInterval)
     }
 
-    private func retry() {
-        guard let ledger else {
-            let before = trouble
-            trouble = nil
-            openLedger()
-            if trouble == nil, before != nil {
-                log.notice("the ledger is open; requests are counted again")
-                alerts.raise(recovery: Self.alertSubject, "is open; requests are counted again")
-            }
-            return
-        }
+    private func retry(after trouble: Trouble) {
+        guard let ledger else { return reopen(after: trouble) }
         ledger.beginTick()
         ledger.discardBatch()
         do throws(UpkeepFault) {
             try ledger.restartJournal()
             log.notice("the ledger is kept again; saving what was counted in memory meanwhile")
             alerts.raise(recovery: Self.alertSubject, "is kept again")
-            trouble = nil
+            self.trouble = nil
         } catch {
             fail(error.storeError)
         }

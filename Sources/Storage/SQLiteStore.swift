@@ -15,7 +15,7 @@ package import Limits
 ///     ledger.sqlite.segment-N     batches since the last checkpoint
 ///     ledger.sqlite.lock          held by the one service that uses them
 ///
-/// All but the closures handed to `background` runs on the ledger's loop.
+/// All but the closures handed to `background` runs on the ledger's loop, or where the ledger is opened for it.
 package final class SQLiteStore: LedgerStore {
     /// What an operator should know of a start or a fault; told once each.
     package typealias Notice = @Sendable (String) -> Void

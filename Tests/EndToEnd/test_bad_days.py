@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What goes wrong around Weir: disks, files, peers, configurations. Mail goes on, and nothing answered is lost."""
 import contextlib
+import fcntl
 import json
 import os
 import pathlib
@@ -110,6 +111,64 @@ class Ledger(unittest.TestCase):
         self.assertUsed(service, sent + 5)
         service.restart()
         self.assertUsed(service, sent + 5)
+
+    def test_stopped_before_it_is_kept_again(self):
+        disk, service = self.on_small_disk()
+        self.count(service, 10)
+        disk.fill()
+        sent = 10
+        while "can't be kept" not in service.log() and sent < 50_000:
+            self.count(service, 200)
+            sent += 200
+        disk.clear()
+        service.restart()
+        self.assertUsed(service, sent)
+
+    def test_a_ledger_that_does_not_open_is_told_of_once(self):
+        service = self.enterContext(WeirService(limits=[LIMIT]))
+        service.stop()
+        for file in service.directory.glob("ledger.sqlite*"):
+            file.unlink()
+        service.ledger.mkdir()
+        service.start()
+        lock = service.directory / "ledger.sqlite.lock"
+        for _ in range(3):
+            # Made by each try.
+            wait_until(lock.exists, f"it is tried again\n{service.log()}")
+            lock.unlink()
+        wait_until(lock.exists, f"it is tried again\n{service.log()}")
+        self.assertEqual(service.log().count("error: the ledger can't be kept"), 1, service.log())
+        service.ledger.rmdir()
+        service.wait_logged("counted again")
+        self.count(service, 1)
+        self.assertUsed(service, 1)
+
+    def test_requests_are_answered_while_the_ledger_is_being_opened(self):
+        service = self.enterContext(WeirService(limits=[LIMIT]))
+        service.stop()
+
+        def is_being_opened():
+            with open(service.directory / "ledger.sqlite.lock", "rb") as lock:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    return True
+            return False
+        holder = subprocess.Popen(
+            ["sqlite3", service.ledger], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        try:
+            holder.stdin.write("PRAGMA locking_mode=EXCLUSIVE;\nBEGIN EXCLUSIVE;\nSELECT 'held';\n")
+            holder.stdin.flush()
+            while holder.stdout.readline() not in ("held\n", ""):
+                pass
+            service.start()
+            with service.client() as client:
+                wait_until(is_being_opened, f"it is tried again, and waits for the lock\n{service.log()}", interval=0.01)
+                self.assertEqual(client.ask(), "DUNNO")
+                self.assertTrue(is_being_opened(), "the answer waited for it")
+        finally:
+            holder.communicate(".quit\n", timeout=10)
+        service.wait_logged("counted again")
 
     def test_disk_full_and_configured_to_defer(self):
         disk, service = self.on_small_disk(on_failure="defer")
