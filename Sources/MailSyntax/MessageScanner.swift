@@ -114,6 +114,8 @@ package struct MessageScanner: ~Copyable {
     /// The record at hand goes on with the line of the one before.
     private var continuesLine = false
     private var isFirst = true
+    /// The lines at hand are folds of the header that smtpd puts before the message: the first began with a stray CR.
+    private var continuesReceived = false
     /// Offset in the body segment as Postfix counts it: each record, plus one for its end.
     private var bodyOffset = 0
 
@@ -141,6 +143,7 @@ package struct MessageScanner: ~Copyable {
         carry.removeAll(keepingCapacity: true)
         continuesLine = false
         isFirst = true
+        continuesReceived = false
         bodyOffset = 0
         clearBlock()
     }
@@ -266,11 +269,11 @@ package struct MessageScanner: ~Copyable {
         _ raw: UnsafeRawBufferPointer, isPiece: Bool, _ events: inout some ScannerEvents
     ) {
         let length = raw.withoutLineEnd.count
-        guard hasCR(raw, 0, length) else { return record(raw, length, isPiece, &events) }
-        // Every other CR is a space to all that follows (cleanup_replace_stray_cr_lf).
+        guard hasCR(raw, 0, length) else { return record(raw, asItCame: raw, length, isPiece, &events) }
+        // Every other CR is a space to all that follows smtpd (cleanup_replace_stray_cr_lf).
         var copy = Array(raw)
         for index in 0..<length where copy[index] == 0x0d { copy[index] = 0x20 }
-        copy.withUnsafeBytes { record($0, length, isPiece, &events) }
+        copy.withUnsafeBytes { record($0, asItCame: raw, length, isPiece, &events) }
     }
 
     private func hasCR(_ bytes: UnsafeRawBufferPointer, _ start: Int, _ end: Int) -> Bool {
@@ -279,37 +282,48 @@ package struct MessageScanner: ~Copyable {
     }
 
     private mutating func record(
-        _ raw: UnsafeRawBufferPointer, _ length: Int, _ isPiece: Bool,
+        _ raw: UnsafeRawBufferPointer, asItCame: UnsafeRawBufferPointer, _ length: Int, _ isPiece: Bool,
         _ events: inout some ScannerEvents
     ) {
         let text = UnsafeRawBufferPointer(rebasing: raw[..<length])
-        if isFirst, takeFirst(raw, text, isPiece, &events) { return }
+        if isFirst, takeFirst(raw, text, asItCame: UnsafeRawBufferPointer(rebasing: asItCame[..<length]), isPiece, &events) { return }
         if state != .body, takeHeader(raw, text, isPiece, &events) { return }
         takeBodyRecord(raw, text, isPiece, &events)
     }
 
-    /// What smtpd makes of the first lines: an mbox `From ` becomes a header, and white space
-    /// gets an empty line before it. True when there is nothing left to do.
+    /// What smtpd makes of the first records: an mbox `From ` becomes a header, or goes on with the one at hand, and white
+    /// space gets an empty line before it, or ends the line at hand. True when there is nothing left to do.
     private mutating func takeFirst(
-        _ raw: UnsafeRawBufferPointer, _ text: UnsafeRawBufferPointer, _ isPiece: Bool,
+        _ raw: UnsafeRawBufferPointer, _ text: UnsafeRawBufferPointer, asItCame: UnsafeRawBufferPointer, _ isPiece: Bool,
         _ events: inout some ScannerEvents
     ) -> Bool {
-        let quotes = text.prefix { $0 == UInt8(ascii: ">") }.count
-        if text.dropFirst(quotes).starts(with: "From ".utf8) {
-            endHeader(&events)
-            let name: StaticString = "X-Mailbox-Line: "
-            block.append(UnsafeRawBufferPointer(start: name.utf8Start, count: name.utf8CodeUnitCount))
-            headerIsVerbatim = false
-            headerName = .other
-            appendToHeader(text)
+        let quotes = asItCame.prefix { $0 == UInt8(ascii: ">") }.count
+        if asItCame.dropFirst(quotes).starts(with: "From ".utf8) {
+            if !continuesLine {
+                endHeader(&events)
+                headerIsVerbatim = false
+                headerName = .other
+                headerRange = position..<position
+            }
+            if block.count - headerStart < limits.headerSize {
+                let name: StaticString = "X-Mailbox-Line: "
+                block.append(UnsafeRawBufferPointer(start: name.utf8Start, count: name.utf8CodeUnitCount))
+                appendToHeader(text)
+            }
             advance(raw, isPiece)
-            headerRange = position - raw.count..<position
+            headerRange = headerRange.lowerBound..<position
             return true
         }
         isFirst = false
-        if let first = text.first, first.isBlank {
-            endHeaders(isText: true, &events)
-            bodyOffset = 1
+        if let first = asItCame.first, first.isBlank {
+            if continuesLine {
+                continuesLine = false
+            } else {
+                endHeaders(isText: true, &events)
+                bodyOffset = 1
+            }
+        } else if text.first?.isBlank == true, !isInHeader {
+            continuesReceived = true
         }
         return false
     }
@@ -369,6 +383,9 @@ package struct MessageScanner: ~Copyable {
                 return true
             }
             endHeader(&events)
+        } else if continuesReceived, continuesLine || text.first?.isBlank == true {
+            advance(raw, isPiece)
+            return true
         }
         let nameLength = headerNameLength(text)
         if nameLength > 0 {
@@ -436,6 +453,7 @@ package struct MessageScanner: ~Copyable {
         endHeader(&events)
         flushHeaders(&events)
         if state == .primary { events.endOfHeaders(at: position, isText: isText) }
+        continuesReceived = false
         bodyOffset = 0
         if isText || contentType != .message {
             state = .body

@@ -88,6 +88,31 @@ private func scan(_ message: String, limits: ScannerLimits = ScannerLimits()) ->
         #expect(scan(message) == expected)
     }
 
+    /// smtpd looks for white space before cleanup makes stray CRs spaces.
+    @Test(arguments: [
+        ("\rfoo\r\n bar\r\nA: b\r\n c\r\n\r\n d\r\n", ["primary 12..<22 A: b\n c", "end of headers 22", "body 24  d"]),
+        ("\rfoo\r\ntext\r\n", ["end of headers 6 text", "body 6 text"]),
+        ("From x\r\n\rfoo\r\nA: b\r\n", ["primary 0..<14 altered X-Mailbox-Line: From x\n foo", "primary 14..<20 A: b", "end of headers 20"]),
+        ("From\rx\r\nA: b\r\n", ["end of headers 0 text", "body 0 From x", "body 8 A: b"]),
+        ("From x\r\n foo\r\n", ["primary 0..<8 altered X-Mailbox-Line: From x", "end of headers 8 text", "body 8  foo"]),
+    ] as [(String, [String])])
+    func strayCRsAtTheStart(message: String, expected: [String]) {
+        #expect(scan(message) == expected)
+    }
+
+    /// Pieces of a first line that is longer than a record go on with the header that it becomes.
+    @Test(arguments: [(" tail", 1), ("From tail", 16), (">From tail", 16), ("tail", 0), ("\rtail", 0), ("", 0)])
+    func pieceBehindFrom(piece: String, more: Int) {
+        let line = "From " + String(repeating: "x", count: 2_043)
+        let message = line + piece + "\r\nA: b\r\n\r\nbody\r\n"
+        let end = 2_048 + piece.utf8.count + 2
+        #expect(
+            scan(message) == [
+                "primary 0..<\(end) altered \(16 + 2_048 + more + piece.utf8.count) bytes",
+                "primary \(end)..<\(end + 6) A: b", "end of headers \(end + 6)", "body \(end + 8) body",
+            ])
+    }
+
     @Test func longLinesAreTakenInPieces() {
         let lines = scan("\r\n" + String(repeating: "x", count: 5_000) + "\r\n." + String(repeating: "y", count: 2_047) + "\r\n")
         #expect(
