@@ -129,8 +129,8 @@ private struct Checker: ScannerEvents {
     }
 
     mutating func finish(nestingExceeded: Bool) -> Verdict {
-        // Without header checks Postfix does not report it.
-        if nestingExceeded, rules.lists.contains(where: { !$0.isBody && !$0.list.isEmpty }) {
+        // Without tables for headers Postfix does not report it.
+        if nestingExceeded, rules.lists.contains(where: { !$0.isBody && !$0.list.tables.isEmpty }) {
             verdict.notes.append(.nestingExceeded)
             if verdict.disposition == .accept {
                 let text = "5.6.0 MIME nesting exceeds safety limit"
@@ -346,7 +346,7 @@ extension Checker {
             .replace(let text) where subject == .header && isVerdict(text):
             record.fault = "X-Weir-Verdict is for Weir to write"
         case .prepend(let text):
-            let lines = subject.isHeader ? folded(text) : text + [0x0a]
+            let lines = subject.isHeader ? folded(cut(text)) : text + [0x0a]
             edit(range.lowerBound..<range.lowerBound, lines, header)
         case .replace(let text): return .replace(text)
         case .strip: return .drop

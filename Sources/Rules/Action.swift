@@ -103,6 +103,8 @@ extension Refusal {
         reason += text.isEmpty ? Array("message content rejected".utf8)[...] : rest
         // A code that is neither is taken for a deferral.
         if reason[0] != UInt8(ascii: "5") { reason[0] = UInt8(ascii: "4") }
+        // As smtpd prints it.
+        for index in reason.indices where !(0x20...0x7e).contains(reason[index]) { reason[index] = 0x20 }
         self.init(code: reason[0] == UInt8(ascii: "4") ? 451 : 550, text: reason)
     }
 }

@@ -61,8 +61,8 @@ extension Replacement {
                 faults.append(.notANumber(Array(name)))
                 continue
             }
-            // Ten digits are beyond any group count; more would overflow.
-            let group = Int(String(decoding: name.prefix(10), as: UTF8.self)) ?? 0
+            // As atoi(3) has it.
+            let group = Int(Int32(truncatingIfNeeded: Int(String(decoding: name, as: UTF8.self)) ?? .max))
             guard group > 0 else {
                 faults.append(.outOfRange(Array(name)))
                 continue

@@ -121,7 +121,7 @@ class Postfix:
 127.0.0.1:{self.checked} inet n - n - 20 smtpd -o cleanup_service_name=checked
 127.0.0.1:{self.plain} inet n - n - 20 smtpd
 checked unix n - n - 0 cleanup {checks}
-cleanup unix n - n - 0 cleanup -o disable_mime_input_processing=yes
+cleanup unix n - n - 0 cleanup -o disable_mime_input_processing=yes -o header_size_limit=1000000
 qmgr unix n - n 300 1 qmgr
 rewrite unix - - n - - trivial-rewrite
 bounce unix - - n - 0 bounce

@@ -145,6 +145,29 @@ private func result(_ message: String, _ rules: ContentRules) -> String {
         #expect(verdict.bcc == [Array("a@example.org".utf8), Array("b@example.org".utf8)])
     }
 
+    /// What is no printable ASCII is a space in a reply, byte by byte.
+    @Test func refusalsArePrintable() throws {
+        let rules = try rules(header: "/^Subject:(.*)/ REJECT no$1")
+        let verdict = judge("Subject: caf\u{e9}\r\n\tb\u{7f}\r\n\r\n", rules)
+        #expect(verdict.disposition == .refuse(Refusal(code: 550, text: Array("5.7.1 no caf    b ".utf8))))
+    }
+
+    @Test(arguments: [("$1", 102_396), ("$1$1", 102_401)])
+    func whatIsPrependedIsCutAtTheLimit(value: String, length: Int) throws {
+        let rules = try rules(header: "/^Subject: (.*)/ PREPEND X-P: \(value)")
+        let message = "Subject: " + String(repeating: "x", count: 102_390) + "\r\n\r\n"
+        #expect(judge(message, rules).edits.map(\.replacement.count) == [length])
+    }
+
+    /// Postfix reports it wherever a table for headers is set, whatever is in it.
+    @Test func nestingIsRefusedWithAnyTable() throws {
+        let part = "Content-Type: multipart/mixed; boundary=b\n\n--b\n"
+        let message = String(repeating: part, count: 103)
+        #expect(judge(message, try rules()).disposition == .accept)
+        let refusal = Refusal(code: 550, text: Array("5.6.0 MIME nesting exceeds safety limit".utf8))
+        #expect(judge(message, try rules(header: "# none\n")).disposition == .refuse(refusal))
+    }
+
     @Test func aFilterServesOneMessageAfterTheOther() throws {
         let rules = try rules(header: "/^Subject: bad/ REJECT")
         let filter = MessageFilter(rules, matcher: Matcher())

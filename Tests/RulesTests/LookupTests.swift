@@ -56,6 +56,8 @@ func lookUp(_ key: String, in tables: Table...) -> String? {
         ("!/a/ without", "b", "without"),
         ("!!/a/ twice", "a", "twice"),
         ("/(a)(x)?/ <$1><$2>$$", "a", "<a><>$"),
+        ("/(a)(b)/ $0000000000000000000000002\n/./ no", "ab", "b"),
+        ("/(a)/ $99999999999999999999\n/(a)/ $2147483648\n/./ none", "a", "none"),
         ("/x/ one\n  two\n# no\n\n three", "x", "one  two three"),
         ("if /a/\nif /b/\n/./ both\nendif\n/./ a only\nendif\n/./ none", "ac", "a only"),
         ("if /a/\n/a/ yes\nendif\n/./ no", "b", "no"),
