@@ -23,7 +23,7 @@ import time
 import unittest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-WEIR = os.environ.get("WEIR", str(ROOT / ".build/release/weir"))
+WEIR = os.environ.get("WEIR_BINARY", str(ROOT / ".build/release/weir"))
 MESSAGES = int(os.environ.get("WEIR_MESSAGES", "200"))
 ROUNDS = int(os.environ.get("WEIR_ROUNDS", "5"))
 SEED = int(os.environ.get("WEIR_SEED", "1"))

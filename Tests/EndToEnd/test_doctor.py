@@ -333,7 +333,7 @@ class Live(unittest.TestCase):
 
             result = with_postconf("echo broken >&2; exit 1\n")
             self.assertEqual(result.returncode, 69)
-            self.assertIn("postconf -d ended with 1: broken", result.stderr)
+            self.assertIn("postconf -d ended with 1\nbroken", result.stderr)
             result = with_postconf("exec sleep 100\n")
             self.assertEqual(result.returncode, 69)
             self.assertIn("took longer than", result.stderr)

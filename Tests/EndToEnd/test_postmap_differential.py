@@ -15,7 +15,7 @@ import unittest.mock
 from concurrent.futures import ThreadPoolExecutor
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-WEIR = os.environ.get("WEIR", str(ROOT / ".build/release/weir"))
+WEIR = os.environ.get("WEIR_BINARY", str(ROOT / ".build/release/weir"))
 TABLES = int(os.environ.get("WEIR_TABLES", "1000"))
 SEED = int(os.environ.get("WEIR_SEED", "1"))
 FIXTURES = ROOT / "Tests/Fixtures/rules"

@@ -69,7 +69,8 @@ class OnTerminal:
         self.shown = b""
         while not (match := re.search(rb"\x1b\[H(.*?)\x1b\[J", self.shown, re.S)):
             self.read(DEFAULT_TIMEOUT)
-        return match[1].decode().replace("\x1b[K", "").split("\r\n")
+        # The terminal makes a carriage return and a newline of each newline.
+        return match[1].decode().replace("\x1b[K", "").replace("\r", "").split("\n")
 
     def keys(self, text):
         os.write(self.terminal, text)
