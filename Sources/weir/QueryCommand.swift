@@ -24,18 +24,26 @@ struct QueryCommand: ParsableCommand {
     @Argument(help: "The table, as TYPE:FILE; TYPE is pcre or regexp.")
     var table: String
 
-    @Argument(help: "The key, or - for keys from standard input.")
-    var key: String
+    @Argument(
+        parsing: .captureForPassthrough,
+        help: ArgumentHelp("The key, which may begin with a hyphen, or - for keys from standard input.", valueName: "key"))
+    var keys: [String]
+
+    private var key: String { keys[keys.endIndex - 1] }
+
+    func validate() throws {
+        guard keys.count == 1 || keys.count == 2 && keys[0] == "--" else { throw ValidationError("One key is looked up at a time.") }
+    }
 
     mutating func run() throws {
         let list: RuleList
         do {
             list = RuleList(tables: [try Table(named: table)])
         } catch {
-            warn("fatal: \(error)")
+            warn("fatal: \(error)".utf8)
             throw ExitCode.failure
         }
-        for warning in list.tables[0].warnings { warn("warning: \(warning)") }
+        for warning in list.tables[0].warnings { warn("warning: \(warning)".utf8) }
 
         var query = Query(list: list, isCheck: checks)
         let found = try key == "-" ? query.lookUpAll() : query.lookUp(rawArgument(key), echo: false)
@@ -71,8 +79,8 @@ private struct Query {
     mutating func lookUp(_ key: [UInt8], echo: Bool) throws -> Bool {
         guard isCheck || isUTF8(key) else {
             warn(
-                "warning: \(name): non-UTF-8 key \"\(printable(key))\": "
-                    + "malformed UTF-8 or invalid codepoint")
+                Array("warning: \(name): non-UTF-8 key \"".utf8) + shown(key)
+                    + Array("\": malformed UTF-8 or invalid codepoint".utf8))
             return false
         }
         if isCheck, key.isEmpty { return false }
@@ -81,21 +89,21 @@ private struct Query {
         for rule in matcher.givenUp {
             let table = list.tables[0]
             let line = list.location(of: rule.rule).line
-            warn("warning: \(table.type.rawValue) map \(table.path), line \(line): \(rule.reason)")
+            warn("warning: \(table.type.rawValue) map \(table.path), line \(line): \(rule.reason)".utf8)
         }
         guard let match else { return false }
         guard isCheck || isUTF8(match.text) else {
             warn(
-                "warning: \(name): key \"\(printable(key))\": non-UTF-8 value "
-                    + "\"\(printable(match.text))\": malformed UTF-8 or invalid codepoint")
-            warn("fatal: table \(name): query error")
+                Array("warning: \(name): key \"".utf8) + shown(key) + Array("\": non-UTF-8 value \"".utf8) + shown(match.text)
+                    + Array("\": malformed UTF-8 or invalid codepoint".utf8))
+            warn("fatal: table \(name): query error".utf8)
             throw ExitCode.failure
         }
         if match.text.isEmpty {
             warn(
-                "warning: table \(name): key \(printable(key)): "
-                    + "empty string result is not allowed")
-            warn("warning: table \(name) should return NO RESULT in case of NOT FOUND")
+                Array("warning: table \(name): key ".utf8) + shown(key)
+                    + Array(": empty string result is not allowed".utf8))
+            warn("warning: table \(name) should return NO RESULT in case of NOT FOUND".utf8)
         }
         if echo { try StandardOutput.write(key + [UInt8(ascii: "\t")]) }
         try StandardOutput.write(match.text + [0x0a])
@@ -109,6 +117,24 @@ private struct Query {
     }
 }
 
-private func warn(_ message: String) {
-    StandardError.write("weir query: \(message)\n")
+private func warn(_ message: some Sequence<UInt8>) {
+    StandardError.write(Array("weir query: ".utf8) + message + [0x0a])
+}
+
+/// Bytes as Postfix shows them (`printable.c`): it takes any byte from 0xc2 to 0xfe and those from 0x80 to 0xbf behind it
+/// for a character.
+private func shown(_ bytes: [UInt8]) -> [UInt8] {
+    var text = bytes
+    var index = 0
+    func isTail(_ index: Int) -> Bool { index < bytes.count && bytes[index] & 0xc0 == 0x80 }
+    while index < bytes.count {
+        switch bytes[index] {
+        case 0x20...0x7e: break
+        case 0xc2...0xfe where isTail(index + 1):
+            while isTail(index + 1) { index += 1 }
+        default: text[index] = UInt8(ascii: "?")
+        }
+        index += 1
+    }
+    return text
 }

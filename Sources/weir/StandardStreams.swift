@@ -4,10 +4,12 @@ import Synchronization
 
 /// Standard error, unbuffered.
 enum StandardError {
-    static func write(_ text: String) {
+    static func write(_ bytes: [UInt8]) {
         // Where nobody takes it there is nobody to tell.
-        _ = writeAll(Array(text.utf8), to: STDERR_FILENO)
+        _ = writeAll(bytes, to: STDERR_FILENO)
     }
+
+    static func write(_ text: String) { write(Array(text.utf8)) }
 }
 
 /// Standard output, in large pieces: the rest goes out at the end of the process, or by `flush`.

@@ -195,11 +195,21 @@ class PostmapDifferential(unittest.TestCase):
 
     def test_single_keys(self):
         table = FIXTURES / "actions.pcre"
-        for key in ["Subject: spam", "nothing of the kind", "", "café"]:
+        for key in ["Subject: spam", "nothing of the kind", "", "café", "-spam", "--spam", "-q", "--", b"a\xff", b"\xf5\x80\xc2\x85"]:
             with self.subTest(key=key):
                 name = f"pcre:{table}"
                 self.assertEqual(
                     run(["postmap", "-q", key, name], b""), run([WEIR, "query", name, key], b""))
+
+    def test_keys_that_are_no_text(self):
+        pieces = [b"a", b'"', b"\x01", b"\x7f", b"\t", b"\x80", b"\xc0", b"\xc1\xbf", b"\xc2\x85", b"\xc3", b"\xe0\x80\x80", b"\xe2\x82", b"\xe2\x80\xa8",
+                  b"\xed\xa0\x80", b"\xef\xbf\xbf", b"\xf0\x9f", b"\xf0\x9f\x98\x80", b"\xf4\x90\x80\x80", b"\xf5\x80", b"\xfe\x80", b"\xff"]
+        source = random.Random(SEED)
+        keys = b"".join(b"".join(source.choices(pieces, k=source.randint(1, 4))) + b"\n" for _ in range(1000))
+        with tempfile.TemporaryDirectory() as directory:
+            table = pathlib.Path(directory, "table")
+            table.write_text("/a/ x\n/^.\"/\n/./ any\n")
+            self.assertEqual(*self.compare("pcre", table, keys))
 
     def test_match_limits(self):
         """Patterns that end at PCRE2's own limits, or shortly before."""
