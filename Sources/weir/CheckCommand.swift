@@ -13,7 +13,7 @@ struct CheckCommand: ParsableCommand {
         discussion: """
             Prints every rule that matches, with its class, the byte offset of the header or \
             line, its table and line, and its action; then the difference that it makes. Takes \
-            messages, mbox files, Maildirs and folders.
+            messages, mbox files, Maildirs with their folders, and folders; - is standard input.
 
             Example: weir check --config /etc/weir/weir.yaml ~/Maildir
             """)
@@ -23,41 +23,34 @@ struct CheckCommand: ParsableCommand {
     @Flag(help: "Print one JSON object for each message, one a line.")
     var json = false
 
-    @Argument(help: "Messages: files, mbox files, Maildirs, folders.")
+    @Argument(help: "Messages: files, mbox files, Maildirs, folders, or - for standard input.")
     var messages: [String]
 
     mutating func run() throws {
         let rules = try loadRules()
-        let files: [String]
-        do {
-            files = try MessageFiles.expand(messages)
-        } catch {
-            throw complaint("\(error)", EX_NOINPUT)
-        }
+        var faults: [MessageFileFault] = []
+        let files = rawArguments(messages).flatMap { MessageFiles.expand($0, faults: &faults) }
+        for fault in faults { complain(fault) }
         if files.count > 100 { prepareFastPass(rules) }
         let report: any CheckReport = json ? JSONCheckReport() : TextCheckReport()
         let filter = MessageFilter(rules, matcher: Matcher(rules.checks))
         var progress = Progress(total: files.count)
-        var unreadable = 0
         for file in files {
             progress.step()
-            let found: [MessageFile]
             do {
-                found = try MessageFiles.messages(in: file)
-            } catch {
-                StandardError.write("weir check: \(printable(file.utf8)): \(error.localizedDescription)\n")
-                unreadable += 1
-                continue
-            }
-            for message in found {
-                filter.begin(rules)
-                filter.update(message.content)
-                try report.add(message, filter.finish())
+                try MessageFiles.forEachMessage(in: file) { message in
+                    filter.begin(rules)
+                    filter.update(message.content)
+                    try report.add(message, filter.finish())
+                }
+            } catch let fault as MessageFileFault {
+                complain(fault)
+                faults.append(fault)
             }
         }
         progress.end()
         try report.finish()
-        if unreadable > 0 { throw ExitCode(EX_NOINPUT) }
+        if !faults.isEmpty { throw ExitCode(EX_NOINPUT) }
     }
 
     /// Worth its time where there are many messages; they need not wait for many rules.
@@ -73,9 +66,8 @@ struct CheckCommand: ParsableCommand {
         return rules
     }
 
-    private func complaint(_ message: String, _ status: Int32) -> ExitCode {
-        StandardError.write("weir check: \(message)\n")
-        return ExitCode(status)
+    private func complain(_ fault: MessageFileFault) {
+        StandardError.write("weir check: \(printable("\(fault)".utf8))\n")
     }
 }
 
@@ -127,7 +119,7 @@ private final class TextCheckReport: CheckReport {
         count += 1
         try StandardOutput.write(
             line: coloured(printable(message.name.utf8), .bold) + ": " + summary(verdict))
-        guard !verdict.matches.isEmpty || !verdict.notes.isEmpty else { return }
+        guard !verdict.matches.isEmpty || !verdict.notes.isEmpty || !verdict.edits.isEmpty else { return }
         matched += 1
         for match in verdict.matches {
             try StandardOutput.write(

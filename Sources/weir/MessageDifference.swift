@@ -63,10 +63,20 @@ struct MessageDifference {
 
     /// The lines that an edit touches; none for an insertion between two.
     private static func lineRange(of edit: Edit, _ bounds: [Int]) -> (Int, Int) {
-        let first = (bounds.lastIndex { $0 <= edit.range.lowerBound } ?? 0)
+        let first = max(count(in: bounds, below: edit.range.lowerBound + 1) - 1, 0)
         if edit.range.isEmpty, bounds[first] == edit.range.lowerBound { return (first, first) }
-        let end = bounds.firstIndex { $0 >= edit.range.upperBound } ?? bounds.count - 1
+        let end = min(count(in: bounds, below: edit.range.upperBound), bounds.count - 1)
         return (min(first, end), end)
+    }
+
+    /// How many of `bounds`, which ascend, are less than `position`.
+    private static func count(in bounds: [Int], below position: Int) -> Int {
+        var (low, high) = (0, bounds.count)
+        while low < high {
+            let middle = (low + high) / 2
+            if bounds[middle] < position { low = middle + 1 } else { high = middle }
+        }
+        return low
     }
 
     private static func line(_ number: Int, _ message: [UInt8], _ bounds: [Int]) -> [UInt8] {

@@ -46,17 +46,8 @@ struct QueryCommand: ParsableCommand {
         for warning in list.tables[0].warnings { warn("warning: \(warning)".utf8) }
 
         var query = Query(list: list, isCheck: checks)
-        let found = try key == "-" ? query.lookUpAll() : query.lookUp(rawArgument(key), echo: false)
+        let found = try key == "-" ? query.lookUpAll() : query.lookUp(rawArguments([key])[0], echo: false)
         if !found { throw ExitCode.failure }
-    }
-
-    /// The argument's own bytes: Swift's strings replace what is not UTF-8.
-    private func rawArgument(_ text: String) -> [UInt8] {
-        let arguments = UnsafeBufferPointer(
-            start: CommandLine.unsafeArgv, count: Int(CommandLine.argc))
-        let raw = arguments.last { $0.map { String(cString: $0) == text } ?? false } ?? nil
-        guard let raw else { return Array(text.utf8) }
-        return Array(UnsafeRawBufferPointer(start: raw, count: strlen(raw)))
     }
 }
 
