@@ -42,6 +42,8 @@ package final class LedgerHost: @unchecked Sendable {
     private var reloads = 0
     /// Have a request that waits to be decided.
     private var asking: [any Client] = []
+    /// Are being decided, while those of them that have more to ask do so.
+    private var deciding: [any Client] = []
     /// Wait for the batch to be kept.
     private var awaiting: [any Client] = []
     private var isTickUnderWay = false
@@ -167,23 +169,23 @@ package final class LedgerHost: @unchecked Sendable {
 
     private func decideAll() {
         while !asking.isEmpty {
-            let group = asking
-            asking.removeAll(keepingCapacity: true)
-            requests &+= UInt64(group.count)
+            swap(&asking, &deciding)
+            requests &+= UInt64(deciding.count)
             var answered: UInt64 = 0
             if let ledger, trouble == nil || configuration.onFailure == .dunno {
-                for client in group { client.withRequest(ledger.prepare) }
+                for client in deciding { client.withRequest(ledger.prepare) }
                 ledger.fetch()
-                for client in group { if decide(client, in: ledger) { answered &+= 1 } }
+                for client in deciding { if decide(client, in: ledger) { answered &+= 1 } }
             } else {
-                for client in group { client.take(troubled) }
+                for client in deciding { client.take(troubled) }
                 if let action = troubled.action {
-                    answered = UInt64(group.count)
-                    activity.count(action, requests: group.count)
+                    answered = UInt64(deciding.count)
+                    activity.count(action, requests: deciding.count)
                 }
             }
-            activity.settle(passed: UInt64(group.count) &- answered, at: uptime)
-            awaiting += group
+            activity.settle(passed: UInt64(deciding.count) &- answered, at: uptime)
+            awaiting += deciding
+            deciding.removeAll(keepingCapacity: true)
         }
     }
 
@@ -258,10 +260,9 @@ package final class LedgerHost: @unchecked Sendable {
         decideAll()
         isTickUnderWay = false
         commit()
-        let released = awaiting
+        for client in awaiting { client.release() }
+        if !awaiting.isEmpty { activity.record(latency: (.now() - tickBegan).nanoseconds, requests: awaiting.count, at: uptime) }
         awaiting.removeAll(keepingCapacity: true)
-        for connection in released { connection.release() }
-        if !released.isEmpty { activity.record(latency: (.now() - tickBegan).nanoseconds, requests: released.count, at: uptime) }
         upkeep(slots: Self.slotsPerTick)
     }
 

@@ -53,7 +53,7 @@ class CommandLines(Commands):
         self.assertIn("SUBCOMMANDS", weir("--help").stdout)
 
     def test_a_file_that_is_not_there(self):
-        self.assertFails(EX_NOINPUT, "weir check: can't read /nonexistent: No such file or directory\n", "check", "--config", self.config, "/nonexistent")
+        self.assertFails(EX_NOINPUT, "weir check: /nonexistent: No such file or directory\n", "check", "--config", self.config, "/nonexistent")
 
 
 class Output(Commands):
