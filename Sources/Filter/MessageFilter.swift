@@ -91,8 +91,8 @@ private struct Checker: ScannerEvents {
     private var isOver = false
     /// Primary headers so far.
     private var headerCount = 0
-    /// The names of the recipient headers taken away, and of those that a signature covers.
-    private var stripped: Set<HeaderName> = []
+    /// The recipient headers taken away, with their names as the first of each was written, and those that a signature covers.
+    private var stripped: [HeaderName: String] = [:]
     private var signed: Set<HeaderName> = []
     /// Where the first recipient header was taken away, and how many were.
     private var firstStripped = 0
@@ -138,7 +138,7 @@ private struct Checker: ScannerEvents {
             }
         }
         if strippedCount > 0 { verdict.notes.append(.undisclosedRecipients(offset: firstStripped, more: strippedCount - 1)) }
-        for name in stripped.intersection(signed).map({ "\($0)" }).sorted() {
+        for name in stripped.filter({ signed.contains($0.key) }).values.sorted() {
             verdict.notes.append(.brokenSignature(header: name))
         }
         return verdict
@@ -240,7 +240,9 @@ extension Checker {
         guard isUndisclosed else { return outcome }
         if strippedCount == 0 { firstStripped = header.range.lowerBound }
         strippedCount += 1
-        stripped.insert(header.name)
+        if stripped[header.name] == nil {
+            stripped[header.name] = String(decoding: text.prefix { $0 != UInt8(ascii: ":") }, as: UTF8.self)
+        }
         return .drop
     }
 

@@ -35,16 +35,18 @@ private struct EmptyGroups {
     /// The display name, reduced to its letters.
     private mutating func takeName() -> Bool {
         var letters: [UInt8] = []
+        var isQuoted = false
         while true {
-            skip("")
+            if !isQuoted { skip("") }
             guard index < text.count else { return false }
             switch text[index] {
-            case UInt8(ascii: "\""): break
+            case UInt8(ascii: "\""): isQuoted.toggle()
+            case let byte where isQuoted && byte.isSpace: break
             case UInt8(ascii: "-"), UInt8(ascii: "_"): break
             case let byte where byte.isAlphanumeric: letters.append(byte)
             default:
-                return letters.equalsIgnoringCase("undisclosedrecipients")
-                    || letters.equalsIgnoringCase("undisclosedrecipient")
+                let isName = letters.equalsIgnoringCase("undisclosedrecipients") || letters.equalsIgnoringCase("undisclosedrecipient")
+                return isName && !isQuoted
             }
             index += 1
         }

@@ -32,6 +32,8 @@ package struct Table: Sendable {
     let statements: [Statement]
     /// What was skipped or doubtful while reading it.
     package let warnings: [TableFault]
+    /// Whether an editor has put a mark before the first line that tells UTF-8, which makes it another line to Postfix.
+    let hasByteOrderMark: Bool
 
     package var name: String { "\(type.rawValue):\(path)" }
 
@@ -54,6 +56,7 @@ package struct Table: Sendable {
         self.path = path
         statements = parser.statements
         warnings = parser.faults
+        hasByteOrderMark = content.starts(with: [0xef, 0xbb, 0xbf])
     }
 
     /// Far above any table that people write, and small enough to refuse a wrong path fast.

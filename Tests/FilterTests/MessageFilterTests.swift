@@ -106,7 +106,7 @@ private func result(_ message: String, _ rules: ContentRules) -> String {
     @Test(arguments: [
         "a@example.org", "undisclosed-recipients: a@example.org;", "undisclosed-recipients:;, a@example.org",
         "friends:;", "undisclosed-recipients", "undisclosed-recipients:", "\"undisclosed-recipients:;\" <a@example.org>",
-        "undisclosed-recipients:(;", "",
+        "undisclosed-recipients:(;", "", "un\"disclosed recipients:;", "\"undisclosed (x) recipients\":;",
     ])
     func anyMailboxKeepsTheHeader(value: String) throws {
         #expect(judge("To: \(value)\r\n\r\nx\r\n", try rules()).edits.isEmpty)
@@ -116,9 +116,11 @@ private func result(_ message: String, _ rules: ContentRules) -> String {
         let message = "DKIM-Signature: v=1; h=From:\r\n To; b=x\r\nTo: undisclosed-recipients:;\r\n\r\nx\r\n"
         #expect(
             judge(message, try rules()).notes == [
-                .undisclosedRecipients(offset: 40), .brokenSignature(header: "to"),
+                .undisclosedRecipients(offset: 40), .brokenSignature(header: "To"),
             ])
         #expect(judge(message, try rules(keep: true)).edits.isEmpty)
+        let resent = "DKIM-Signature: v=1; h=resent-to; b=x\r\nResent-To: undisclosed-recipients:;\r\n\r\nx\r\n"
+        #expect(judge(resent, try rules()).notes.last == .brokenSignature(header: "Resent-To"))
     }
 
     @Test func floodsOfMatchesAreCounted() throws {
@@ -134,7 +136,7 @@ private func result(_ message: String, _ rules: ContentRules) -> String {
     @Test func floodsOfStrippedHeadersAreOneNote() throws {
         let message = "DKIM-Signature: v=1; h=To; b=x\r\n" + String(repeating: "To: undisclosed-recipients:;\r\n", count: 5_000)
         let verdict = judge(message + "\r\n", try rules())
-        #expect(verdict.notes == [.undisclosedRecipients(offset: 32, more: 4_999), .brokenSignature(header: "to")])
+        #expect(verdict.notes == [.undisclosedRecipients(offset: 32, more: 4_999), .brokenSignature(header: "To")])
         #expect(verdict.edits.count == 5_000)
         #expect(verdict.notes.first?.description == "undisclosed-recipients header at offset 32 stripped, and 4999 more")
     }

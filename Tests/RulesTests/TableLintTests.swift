@@ -22,13 +22,39 @@ import Testing
         #expect(
             list.lint(isBody: true).map { "\($0.line ?? 0) \($0.message)" } == [
                 "2 never reached: pcre:test:1 decides first",
-                "3 catastrophic backtracking: 100000 steps on 42 bytes",
+                "3 catastrophic backtracking: 100000 steps on 136 bytes",
                 "4 bad REDIRECT target \"nobody\" -- need user@domain",
                 "5 no action: matching mail is deferred",
                 "6 unknown command: FROBNICATE",
                 "7 can't take the fast pass: the pattern is tried on every key",
                 "9 never reached: pcre:test:1 decides first",
             ])
+    }
+
+    @Test(arguments: [
+        ("(x+x+)+y", true), ("([\\w.-]+)+@", true), ("(=+)*$", true), ("(?:q|q)*z", true), ("^Subject: (?:foo|bar)+ x$", false),
+        ("[\\w.-]+@[\\w.-]+", false), ("^(?:[a-z]+ )+spam", false),
+    ])
+    func catastrophicPatterns(pattern: String, isNamed: Bool) {
+        let faults = RuleList(tables: [table("/\(pattern)/ REJECT")]).lint(isBody: true)
+        #expect(faults.contains { $0.message.hasPrefix("catastrophic") } == isNamed, "\(faults)")
+    }
+
+    /// What Postfix makes of codes that are none of an enhanced status.
+    @Test(arguments: [
+        ("REJECT 450 4.7.1 later", "450 is no code of a refusal: the reply is \"550 5.7.1 450 4.7.1 later\""),
+        ("REJECT 2.1.1 x", "2.1.1 is no code of a refusal: the reply is \"451 4.1.1 x\""),
+        ("REJECT 5.7 x", "5.7 is no code of a refusal: the reply is \"550 5.7.1 5.7 x\""),
+        ("REJECT 4.7.1 later", nil), ("REJECT 5.7.1", nil), ("REJECT 3 strikes", nil), ("REJECT 1000 copies", nil), ("REJECT", nil),
+    ] as [(String, String?)])
+    func codesOfRefusals(action: String, message: String?) {
+        let faults = RuleList(tables: [table("/a/ \(action)")]).lint(isBody: false)
+        #expect(faults.map(\.message) == [message].compactMap(\.self))
+    }
+
+    @Test func byteOrderMarkIsNamed() {
+        let faults = RuleList(tables: [table("\u{feff}# rules\n/spam/ REJECT")]).lint(isBody: true)
+        #expect(faults.map { "\($0)" } == ["pcre map test, line 1: a UTF-8 byte order mark stands before the first line, which is no rule with it"])
     }
 
     /// Which line decides before the last one, of tables where one could think so.
