@@ -122,7 +122,7 @@ private struct Checker: ScannerEvents {
         isOver = false
         headerCount = 0
         (strippedCount, logged, unlogged) = (0, 0, 0)
-        if !stripped.isEmpty { stripped = [] }
+        if !stripped.isEmpty { stripped = [:] }
         if !signed.isEmpty { signed = [] }
         if !copies.isEmpty { copies = [] }
         matcher.beginMessage()
