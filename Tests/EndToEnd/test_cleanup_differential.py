@@ -321,9 +321,10 @@ class Generator:
         dice = self.random.random()
         if dice < 0.02:
             return self.pick(b"", b"\r\n", b"X-A: only\r\n", b"spam\r\n", b"\n", b" foo\r\nX-A: x\r\n")
-        start = self.pick("From a@example.com now\r\n", ">From x\r\n>>From y\r\n", " folded\r\n") if dice < 0.06 else ""
+        start = self.pick("From a@example.com now\r\n", ">From x\r\n>>From y\r\n", " folded\r\n", "\rstray\r\n folded\r\n",
+                          "From x\r\n\rspam\r\n", "From " + "x" * 2043 + self.pick("foo", " spam", ">From spam", "\rfoo") + "\r\n") if dice < 0.06 else ""
         # The messages are given to weir in mbox files, where this would begin another.
-        return (start + self.part(0)).encode().replace(b"\n\nFrom ", b"\n\nfrom ")
+        return re.sub(rb"(?<=\n)(\r?\n)From ", rb"\1from ", (start + self.part(0)).encode())
 
 
 def without_received(data):
