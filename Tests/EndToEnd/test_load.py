@@ -46,8 +46,12 @@ def target(answer):
                         if answer(self.request, request) is False:
                             return
 
-    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
-        server.daemon_threads = True
+    class Server(socketserver.ThreadingTCPServer):
+        # The default is 5: of many connections at once, some would wait a second for the next try.
+        request_queue_size = 256
+        daemon_threads = True
+
+    with Server(("127.0.0.1", 0), Handler) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         try:
