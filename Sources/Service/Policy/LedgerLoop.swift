@@ -142,7 +142,7 @@ package final class LedgerLoop: @unchecked Sendable {
         }
     }
 
-    /// Watches a socket, from now on until `forget`. The loop holds it meanwhile.
+    /// Watches a socket, from now on until `close`. The loop holds it meanwhile.
     package func watch(_ descriptor: Int32, for interest: Interest, _ socket: any Socket) {
         let index = Int(descriptor)
         while sockets.count <= index { sockets.append(nil) }
