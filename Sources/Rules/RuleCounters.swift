@@ -6,7 +6,7 @@ package final class RuleCounters: Sendable {
     package struct Values: Equatable, Sendable {
         /// Times the rule decided.
         package var hits = 0
-        /// When it last did, in nanoseconds of the clock that the matcher was given.
+        /// When it last did, in nanoseconds of the clock that the matcher was given: of `monotonicNanoseconds` where the service runs.
         package var lastHit: UInt64?
         /// Time spent in its pattern, in nanoseconds; sampled while there is no fast pass.
         package var time: UInt64 = 0

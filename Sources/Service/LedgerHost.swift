@@ -55,6 +55,8 @@ package final class LedgerHost: @unchecked Sendable {
 
     /// Whoever asks: one request at a time.
     package protocol Client: AnyObject {
+        /// Where a probe of the doctor has come to by it.
+        static var stage: AdminMessages.ProbeStage { get }
         /// Shows the request.
         func withRequest(_ body: (Attributes) -> Void)
         /// Takes the decision, which may go out when the client is released; may submit the next request.
@@ -207,9 +209,10 @@ package final class LedgerHost: @unchecked Sendable {
     private func exempt(_ decision: Decision, ifProbe client: any Client) -> Decision {
         var sighting = ProbeBoard.Sighting.none
         client.withRequest { request in
-            let place = client is PolicyConnection ? "policy server" : "milter"
+            let stage = type(of: client).stage
+            let place = stage == .policy ? "policy server" : "milter"
             sighting = probes.see(
-                request.sender, at: client is PolicyConnection ? .policy : .milter,
+                request.sender, at: stage,
                 "\(place), \(String(decoding: request.protocolState, as: UTF8.self))",
                 decision.action.map { String(decoding: $0, as: UTF8.self) } ?? "DUNNO")
         }

@@ -84,6 +84,10 @@ class Metrics(unittest.TestCase):
             counts = {outcome: found[f'weir_messages_total{{{way},outcome="{outcome}"}}'] for outcome in ("passed", "edited", "refused")}
             self.assertEqual(counts, {"passed": 1, "edited": 1, "refused": 2})
             self.assertEqual(found[f'weir_rule_hits_total{{checks="header",rule="pcre:{weir.directory}/header.pcre:1"}}'], 2)
+            rules = {rule["location"].rpartition(":")[2]: rule for rule in json.loads(get(UnixConnection(weir.admin_socket), "/snapshot")[1])["rules"]}
+            self.assertEqual(set(rules), {"1", "3"})
+            for rule in rules.values():
+                self.assertAlmostEqual(rule["lastHit"], time.time(), delta=60)
             unused = json.loads(get(UnixConnection(weir.admin_socket), "/rules/unused")[1])
             self.assertEqual(unused, [{"checks": "header", "location": f"pcre:{weir.directory}/header.pcre:2"}])
             # Never what a peer has sent.

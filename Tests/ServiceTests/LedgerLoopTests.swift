@@ -66,8 +66,8 @@ struct LedgerLoopTests {
         try await loop.submit { [diary] in
             write(theirs, "a", 1)
             write(peer, "b", 1)
-            loop.watch(ours, for: .reading, Reader(ours) { diary.entries.append($0) })
-            loop.watch(other, for: .reading, Reader(other) { diary.entries.append($0) })
+            try loop.watch(ours, for: .reading, Reader(ours) { diary.entries.append($0) })
+            try loop.watch(other, for: .reading, Reader(other) { diary.entries.append($0) })
             loop.endOfTurn = { diary.entries.append("end") }
         }
         var entries: [String] = []
@@ -93,7 +93,7 @@ struct LedgerLoopTests {
         let loop = try LedgerLoop.start()
         let (ours, theirs) = pair()
         try await loop.submit { [diary] in
-            loop.watch(ours, for: .nothing, Reader(ours) { diary.entries.append($0) })
+            try loop.watch(ours, for: .nothing, Reader(ours) { diary.entries.append($0) })
             write(theirs, "a", 1)
         }
         for _ in 1...3 {
@@ -104,6 +104,18 @@ struct LedgerLoopTests {
         while try await loop.submit({ [diary] in diary.entries }) != ["read a"] {}
         try await loop.submit { loop.close(ours) }
         close(theirs)
+        await loop.stop()
+    }
+
+    @Test("What the kernel does not watch is refused, and the loop goes on")
+    func refused() async throws {
+        let loop = try LedgerLoop.start()
+        let file = open("/dev/null", O_RDONLY)
+        await #expect(throws: IOError.self) {
+            try await loop.submit { try loop.watch(file, for: .reading, Reader(file) { _ in }) }
+        }
+        close(file)
+        #expect(try await loop.submit { 1 } == 1)
         await loop.stop()
     }
 

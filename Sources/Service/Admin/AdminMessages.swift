@@ -150,6 +150,8 @@ package enum AdminMessages {
         /// `pcre:/etc/postfix/header_checks:12`
         package var location: String
         package var hits: Int
+        /// nil where it has none.
+        package var lastHit: Double?
         package var limitsReached: Int
         package var milliseconds: Double
     }

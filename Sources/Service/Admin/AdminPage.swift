@@ -85,7 +85,7 @@ enum AdminPage {
           </section>
           <section aria-labelledby="rules-title">
             <h2 id="rules-title">Rules by hits</h2>
-            <div class="wide" tabindex="0" role="group" aria-labelledby="rules-title"><table id="rules" aria-labelledby="rules-title"><thead><tr><th scope="col">Checks<th scope="col">Rule<th scope="col">Hits<th scope="col">Given up<th scope="col">Time</tr></thead><tbody></tbody></table></div>
+            <div class="wide" tabindex="0" role="group" aria-labelledby="rules-title"><table id="rules" aria-labelledby="rules-title"><thead><tr><th scope="col">Checks<th scope="col">Rule<th scope="col">Hits<th scope="col">Last hit<th scope="col">Given up<th scope="col">Time</tr></thead><tbody></tbody></table></div>
             <details id="unused"><summary>Rules without a hit</summary><div class="wide" tabindex="0" role="group" aria-label="Rules without a hit"><ul></ul></div></details>
           </section>
           <section aria-labelledby="audit-title">
@@ -293,7 +293,7 @@ enum AdminPage {
             const hop = item.values.nextHop, trouble = hop.trouble && `not to be had since ${date(hop.trouble.since)}: ${hop.trouble.cause}`;
             return [hop.address, [trouble || "no fault", () => make("span", trouble || "no fault", { class: trouble ? "bad" : "" })], hop.connections - hop.idle, hop.idle, hop.failures];
           });
-          rows("rules", snapshot.rules.slice(0, 100), item => item.checks + " " + item.location, item => [item.checks, item.location, item.hits, item.limitsReached, item.milliseconds.toFixed(1) + " ms"]);
+          rows("rules", snapshot.rules.slice(0, 100), item => item.checks + " " + item.location, item => [item.checks, item.location, item.hits, item.lastHit ? date(item.lastHit) : "", item.limitsReached, item.milliseconds.toFixed(1) + " ms"]);
           show(element("unused").firstElementChild, `${snapshot.rulesWithoutHits} rules have decided nothing since they were loaded`);
           sync(element("audit"), "li", snapshot.audit, entry => JSON.stringify(entry), (item, entry) => show(item, `${date(entry.time)} ${entry.user}: ${entry.action} ${entry.key}`
             + (entry.details && ` (${entry.details})`) + (entry.limits.length ? ": done for " + entry.limits.join(", ") : ": no limit knows this key") + (entry.reason && ": " + entry.reason)));

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 package import Filter
+internal import Glibc
 package import NIOCore
 internal import NIOPosix
 internal import Rules
@@ -48,12 +49,14 @@ package final class ContentService: Sendable {
     func ruleFigures() -> (rules: [AdminMessages.Rule], withoutHits: Int) {
         var rules: [AdminMessages.RuleName: AdminMessages.Rule] = [:]
         var withoutHits = 0
+        let start = Double(MachineClocks.microseconds(of: CLOCK_REALTIME)) / 1e6 - Double(monotonicNanoseconds()) / 1e9
         forEachRule { name, values in
             if values.hits == 0 { withoutHits += 1 }
             guard values.hits > 0 || values.limitsReached > 0 else { return }
             // A table may stand in one list twice.
             var rule = rules[name] ?? .init(checks: name.checks, location: name.location, hits: 0, limitsReached: 0, milliseconds: 0)
             rule.hits += values.hits
+            if let time = values.lastHit { rule.lastHit = max(rule.lastHit ?? 0, start + Double(time) / 1e9) }
             rule.limitsReached += values.limitsReached
             rule.milliseconds += Double(values.time) / 1e6
             rules[name] = rule

@@ -63,6 +63,8 @@ extension LedgerHost {
 
 /// One question under way. Belongs to the ledger's event loop.
 private final class MilterQuery: LedgerHost.Client {
+    static var stage: AdminMessages.ProbeStage { .milter }
+
     private let request: [UInt8]
     private var ranges: [Range<Int>] = []
     private let answer: @Sendable (MilterAnswer) -> Void

@@ -66,6 +66,7 @@ package final class LedgerLoop: @unchecked Sendable {
         let wakeup = eventfd(0, Int32(EFD_CLOEXEC | EFD_NONBLOCK))
         guard wakeup >= 0 else { throw IOError(errnoCode: errno, reason: "eventfd") }
         let loop = LedgerLoop(epoll: epoll, wakeup: wakeup)
+        try loop.add(wakeup, .reading)
         try loop.startThread()
         return loop
     }
@@ -73,7 +74,6 @@ package final class LedgerLoop: @unchecked Sendable {
     private init(epoll: Int32, wakeup: Int32) {
         self.epoll = epoll
         self.wakeup = wakeup
-        control(EPOLL_CTL_ADD, wakeup, .reading)
     }
 
     deinit {
@@ -143,15 +143,19 @@ package final class LedgerLoop: @unchecked Sendable {
     }
 
     /// Watches a socket, from now on until `close`. The loop holds it meanwhile.
-    package func watch(_ descriptor: Int32, for interest: Interest, _ socket: any Socket) {
+    ///
+    /// - Throws: `IOError` where the kernel has no memory for it, or the user has as many as `fs.epoll.max_user_watches`;
+    ///   then the socket is the caller's to close.
+    package func watch(_ descriptor: Int32, for interest: Interest, _ socket: any Socket) throws(IOError) {
+        try add(descriptor, interest)
         let index = Int(descriptor)
         while sockets.count <= index { sockets.append(nil) }
         sockets[index] = socket
-        control(EPOLL_CTL_ADD, descriptor, interest)
     }
 
     package func change(_ descriptor: Int32, to interest: Interest) {
-        control(EPOLL_CTL_MOD, descriptor, interest)
+        // Of a descriptor that is watched: this takes no memory, and can't fail.
+        precondition(control(EPOLL_CTL_MOD, descriptor, interest) == 0, "epoll_ctl")
     }
 
     /// Closes a socket that was watched.
@@ -161,11 +165,13 @@ package final class LedgerLoop: @unchecked Sendable {
         Glibc.close(descriptor)
     }
 
-    private func control(_ operation: Int32, _ descriptor: Int32, _ interest: Interest) {
+    private func add(_ descriptor: Int32, _ interest: Interest) throws(IOError) {
+        guard control(EPOLL_CTL_ADD, descriptor, interest) == 0 else { throw IOError(errnoCode: errno, reason: "epoll_ctl") }
+    }
+
+    private func control(_ operation: Int32, _ descriptor: Int32, _ interest: Interest) -> Int32 {
         var event = epoll_event(events: interest.events, data: epoll_data_t(fd: descriptor))
-        let code = epoll_ctl(epoll, operation, descriptor, &event)
-        // The descriptor is open and known; the kernel may be out of memory, or of max_user_watches.
-        precondition(code == 0, "epoll_ctl: \(String(cString: strerror(errno)))")
+        return epoll_ctl(epoll, operation, descriptor, &event)
     }
 
     // MARK: The thread

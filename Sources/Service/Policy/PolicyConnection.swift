@@ -6,6 +6,8 @@ internal import Wire
 
 /// One policy client (an smtpd process): feeds its bytes to the parser, and sends one reply for each request.
 final class PolicyConnection: LedgerLoop.Socket, LedgerHost.Client {
+    static var stage: AdminMessages.ProbeStage { .policy }
+
     private let descriptor: Int32
     private let listener: PolicyListener
     private var isOpen = true

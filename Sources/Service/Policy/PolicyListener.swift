@@ -63,13 +63,14 @@ package final class PolicyListener: @unchecked Sendable {
     package func listen(on endpoints: [Configuration.Endpoint], inherited: inout [String: Int32]) async throws {
         for endpoint in endpoints {
             let descriptor = try ListeningSocket.open(at: endpoint, key: "listen.policy", inherited: &inherited)
-            guard Glibc.listen(descriptor, Self.backlog) == 0 else {
-                throw ListenerFailure(
-                    key: "listen.policy", endpoint: endpoint, cause: IOError(errnoCode: errno, reason: "listen"))
-            }
-            try await host.loop.submit { [self] in
-                doors.append(descriptor)
-                host.loop.watch(descriptor, for: .reading, Door(descriptor: descriptor, listener: self))
+            do {
+                guard Glibc.listen(descriptor, Self.backlog) == 0 else { throw IOError(errnoCode: errno, reason: "listen") }
+                try await host.loop.submit { [self] in
+                    try host.loop.watch(descriptor, for: .reading, Door(descriptor: descriptor, listener: self))
+                    doors.append(descriptor)
+                }
+            } catch {
+                throw ListenerFailure(key: "listen.policy", endpoint: endpoint, cause: error)
             }
         }
         try await host.loop.submit { [self] in
@@ -146,8 +147,14 @@ package final class PolicyListener: @unchecked Sendable {
             return
         }
         let connection = PolicyConnection(descriptor: descriptor, listener: self)
-        connections[descriptor] = connection
-        host.loop.watch(descriptor, for: .reading, connection)
+        do {
+            try host.loop.watch(descriptor, for: .reading, connection)
+            connections[descriptor] = connection
+        } catch {
+            counters.refusedConnections += 1
+            log.complain(.tooManyConnections, "can't take a policy connection: \(error.systemReason)")
+            Glibc.close(descriptor)
+        }
     }
 
     // MARK: Asked and told by connections
