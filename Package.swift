@@ -50,7 +50,7 @@ let package = Package(
             swiftSettings: singleThreaded),
         .target(
             name: "Wire",
-            dependencies: [.product(name: "NIOCore", package: "swift-nio")],
+            dependencies: ["CIntrinsics", .product(name: "NIOCore", package: "swift-nio")],
             swiftSettings: singleThreaded),
         .target(
             name: "Limits",

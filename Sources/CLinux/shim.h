@@ -5,6 +5,18 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
+
+long syscall(long number, ...);
+
+// recv and send without what glibc does around them so that a thread can be cancelled in them: none of ours is.
+static inline ssize_t weir_recv(int socket, void *bytes, size_t count) {
+    return syscall(SYS_recvfrom, socket, bytes, count, 0, NULL, NULL);
+}
+
+static inline ssize_t weir_send(int socket, const void *bytes, size_t count) {
+    return syscall(SYS_sendto, socket, bytes, count, MSG_NOSIGNAL, NULL, 0);
+}
 
 int accept4(int listening, struct sockaddr *address, socklen_t *length, int flags);
 int pthread_setname_np(pthread_t thread, const char *name);

@@ -78,28 +78,24 @@ package final class Account {
     }
 
     func charge(_ amount: UInt64) {
-        let terms = limit.terms
-        for lane in 0..<terms.refusedLane { windows.charge(amount, lane: lane, slot: terms.slots[lane]) }
+        for lane in 0..<limit.terms.refusedLane { windows.charge(amount, lane: lane, slot: limit.terms.slots[lane]) }
     }
 
     /// Counts a refused try, and charges it where the limit says so.
     func addRefused(charging amount: UInt64) {
-        let terms = limit.terms
-        windows.charge(1, lane: terms.refusedLane, slot: terms.slots[terms.refusedLane])
+        windows.charge(1, lane: limit.terms.refusedLane, slot: limit.terms.slots[limit.terms.refusedLane])
         charge(amount)
     }
 
     /// Whether what was charged at `time` and what is charged now can't be told apart.
     func isOfPresentSlots(_ time: LedgerTime) -> Bool {
-        let terms = limit.terms
-        for lane in 0..<terms.refusedLane where terms.lanes[lane].slot(at: time) != terms.slots[lane] { return false }
+        for lane in 0..<limit.terms.refusedLane where limit.terms.lanes[lane].slot(at: time) != limit.terms.slots[lane] { return false }
         return true
     }
 
     func giveBack(_ amount: UInt64, chargedAt time: LedgerTime) {
-        let terms = limit.terms
-        for lane in 0..<terms.refusedLane {
-            windows.giveBack(amount, lane: lane, chargedIn: terms.lanes[lane].slot(at: time))
+        for lane in 0..<limit.terms.refusedLane {
+            windows.giveBack(amount, lane: lane, chargedIn: limit.terms.lanes[lane].slot(at: time))
         }
     }
 
@@ -112,9 +108,8 @@ package final class Account {
 
     /// Lets go of what will have expired by `time`, which may be so far away that slot numbers wrap.
     func expire(by time: LedgerTime) {
-        let terms = limit.terms
-        for lane in terms.lanes.indices {
-            if terms.lanes[lane].slot(at: time) - terms.slots[lane] > Window.slots {
+        for lane in limit.terms.lanes.indices {
+            if limit.terms.lanes[lane].slot(at: time) - limit.terms.slots[lane] > Window.slots {
                 windows.clear(lane: lane)
             } else {
                 _ = used(lane: lane)
@@ -124,11 +119,10 @@ package final class Account {
 
     /// When `amount` more fits into a window; `time` where it does now, nil where it never does.
     func fitting(_ amount: UInt64, lane: Int, at time: LedgerTime) -> LedgerTime? {
-        let terms = limit.terms
         let admitted = admitted(lane: lane, at: time)
         guard amount <= admitted else { return nil }
-        let blocking = windows.blockingSlot(amount, under: admitted, lane: lane, slot: terms.slots[lane])
-        return blocking.map { terms.lanes[lane].expiry(ofSlot: $0) } ?? time
+        let blocking = windows.blockingSlot(amount, under: admitted, lane: lane, slot: limit.terms.slots[lane])
+        return blocking.map { limit.terms.lanes[lane].expiry(ofSlot: $0) } ?? time
     }
 
     /// What the rate of `lane` admits to this key.

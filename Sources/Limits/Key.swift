@@ -54,6 +54,10 @@ package struct KeyPart: Equatable, Sendable {
     /// Appends the canonical value; false where the request has none: an empty attribute, the null sender, no domain.
     package func append(_ value: UnsafeRawBufferPointer, to key: inout [UInt8], forms: KeyForms) -> Bool {
         guard !value.isEmpty else { return false }
+        if isCanonical(value, forms: forms) {
+            key.append(contentsOf: value)
+            return true
+        }
         switch form {
         case .verbatim:
             key.append(contentsOf: value)
@@ -63,13 +67,21 @@ package struct KeyPart: Equatable, Sendable {
             key.append(contentsOf: CanonicalAddress.folded(value))
         case .network:
             return Self.appendNetwork(value, to: &key, forms: forms)
-        case .address where Self.isPlainAddress(value, delimiters: forms.recipientDelimiter),
-            .login where Self.isPlainAddress(value, delimiters: forms.recipientDelimiter, foldsLocalPart: true):
-            key.append(contentsOf: value)
         case .address, .domain, .login:
             return appendAddress(value, to: &key, forms: forms)
         }
         return true
+    }
+
+    /// Whether a value is canonical as it stands; most are, and need no work.
+    fileprivate func isCanonical(_ value: UnsafeRawBufferPointer, forms: KeyForms) -> Bool {
+        switch form {
+        case .verbatim: true
+        case .network: forms.ipv4Prefix == 32 && Self.isDotted(value)
+        case .address: Self.isPlainAddress(value, delimiters: forms.recipientDelimiter)
+        case .login: Self.isPlainAddress(value, delimiters: forms.recipientDelimiter, foldsLocalPart: true)
+        case .host, .domain: false
+        }
     }
 
     /// Appends the canonical form of what a person writes: a value as requests have it, or the canonical form itself. False
@@ -119,7 +131,6 @@ package struct KeyPart: Equatable, Sendable {
         return true
     }
 
-    /// Whether the address is canonical as it stands; most are, and need no work.
     private static func isPlainAddress(
         _ value: UnsafeRawBufferPointer, delimiters: [UInt8], foldsLocalPart: Bool = false
     ) -> Bool {
@@ -140,13 +151,13 @@ package struct KeyPart: Equatable, Sendable {
         return inDomain && value.last != UInt8(ascii: ".") && value.last != UInt8(ascii: "@")
     }
 
+    private static func isDotted(_ value: UnsafeRawBufferPointer) -> Bool {
+        for byte in value where byte &- UInt8(ascii: "0") >= 10 && byte != UInt8(ascii: ".") { return false }
+        return true
+    }
+
     /// `192.0.2.1`, `192.0.2.0/24` or `2001:db8::/64`; a value that is no address is taken as it is.
     private static func appendNetwork(_ value: UnsafeRawBufferPointer, to key: inout [UInt8], forms: KeyForms) -> Bool {
-        let isDotted = value.allSatisfy { $0 &- UInt8(ascii: "0") < 10 || $0 == UInt8(ascii: ".") }
-        if isDotted, forms.ipv4Prefix == 32 {
-            key.append(contentsOf: value)
-            return true
-        }
         guard let address = IPAddress(value) else {
             if value.elementsEqual("unknown".utf8) { return false }
             key.append(contentsOf: value)
@@ -186,6 +197,14 @@ package struct KeyDefinition: Equatable, Sendable {
     /// The parts of a key are joined by `|`; where there are several, `|` and `\` inside them are escaped by `\`.
     package func build(_ attributes: Attributes, into key: inout [UInt8]) -> Bool {
         join(into: &key) { part, _, key in part.append(attributes[part.attribute], to: &key, forms: forms) }
+    }
+
+    /// A request's key where that is a value of the request as it stands; nil where it has to be built, or there is none.
+    func asItStands(in attributes: Attributes) -> UnsafeRawBufferPointer? {
+        guard parts.count == 1 else { return nil }
+        let value = attributes[parts[0].attribute]
+        guard 1...Self.longest ~= value.count, parts[0].isCanonical(value, forms: forms) else { return nil }
+        return value
     }
 
     /// The key that a person means by `text`: values as requests have them, or a key as it is told, joined by `|`. Nil where

@@ -44,9 +44,13 @@ extension Ledger {
     }
 
     func hash(of key: [UInt8], of limit: LimitState) -> KeyHash {
+        key.withUnsafeBytes { hash(of: $0, of: limit) }
+    }
+
+    func hash(of key: UnsafeRawBufferPointer, of limit: LimitState) -> KeyHash {
         var hash = SipHash(key: hashKey)
         hash.combine(limit.storedID)
-        key.withUnsafeBytes { hash.combine($0) }
+        hash.combine(key)
         let (low, high) = hash.finalize128()
         return KeyHash(low: low, high: high)
     }

@@ -220,6 +220,7 @@ extension Ledger {
     /// Takes the limits of a new configuration. A limit that counts the same by the same name keeps its counts, window
     /// by window; what is gone is forgotten.
     package func reload(_ limits: [Limit], settings: Settings) throws(StoreError) {
+        precondition(!isAsked, "a request is judged by the limits under which it was prepared")
         try register(limits, known: self.limits.map { .init(id: $0.storedID, name: $0.limit.name, signature: $0.limit.signature) })
         self.settings = settings
         generation += 1

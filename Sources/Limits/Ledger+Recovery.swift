@@ -41,18 +41,17 @@ extension JournalWriter {
         write(hash: transaction.id)
         write(signed: transaction.lastSeen.milliseconds)
         write(transaction.isSettled ? 1 : 0)
-        let requests = transaction.requests
-        write(UInt64(requests.count))
-        for request in requests { write(hash: request) }
+        write(UInt64(transaction.requestCount))
+        transaction.forEachRequest { write(hash: $0) }
         write(UInt64(transaction.refusals.count))
         for refusal in transaction.refusals {
             write(hash: refusal.request)
             write(refusal.action)
         }
         var parts: UInt64 = 0
-        for charge in transaction.charges { charge.forEachPart { _, _ in parts += 1 } }
+        transaction.charges.visit { $0.forEachPart { _, _ in parts += 1 } }
         write(parts)
-        for charge in transaction.charges {
+        transaction.charges.visit { charge in
             charge.forEachPart { amount, time in
                 write(charge.account.id)
                 write(amount)

@@ -29,8 +29,9 @@ struct Upkeep {
     var swept: [Account] = []
     var savedCount = 0
     var transactionPosition = 0
-    /// Pieces that the store has not taken yet, in their order.
+    /// Pieces that the store has not taken yet, in their order, and how much is in them.
     var waiting: [CheckpointPiece] = []
+    var waitingRows = 0
     var sweepLimit = 0
     var sweepCursor = AccountTable.Cursor()
     /// The journal can't be trusted to hold what memory holds; only a checkpoint can make that good.
@@ -39,8 +40,6 @@ struct Upkeep {
     private var pause: Int64 = 0
     private var pauseEnds = LedgerTime(milliseconds: 0)
 
-    static let rowsPerPiece = 512
-    static let transactionsPerPiece = 1024
     private static let pauses: ClosedRange<Int64> = 1000...60_000
 
     func isPausing(at time: LedgerTime) -> Bool { time < pauseEnds }
@@ -186,6 +185,7 @@ extension Ledger {
         upkeep.phase = .idle
         upkeep.needsCheckpoint = true
         upkeep.waiting = []
+        upkeep.waitingRows = 0
         upkeep.removed += upkeep.removing
         upkeep.removing = []
         for (index, account) in upkeep.saving.enumerated() where !account.isRemoved {
@@ -200,22 +200,27 @@ extension Ledger {
     private func savePieces(slots: Int) {
         var left = slots
         while true {
-            while let piece = upkeep.waiting.first {
-                guard store.save(piece) else { return }
-                upkeep.waiting.removeFirst()
-                if case .end = piece {
+            var isEnd = false
+            if case .end? = upkeep.waiting.last { isEnd = true }
+            if isEnd || upkeep.waitingRows >= store.rowsTogether {
+                guard store.save(upkeep.waiting) else { return }
+                upkeep.waiting = []
+                upkeep.waitingRows = 0
+                if isEnd {
                     upkeep.phase = .finishing
                     return
                 }
             }
             guard left > 0 else { return }
-            left -= prepareNextPiece(most: left)
+            let prepared = prepareNextPiece(most: min(left, store.rowsTogether))
+            upkeep.waitingRows += prepared
+            left -= prepared
         }
     }
 
-    /// Adds what comes next in the checkpoint to `waiting`; returns how much it was.
+    /// Adds what comes next in the checkpoint to `waiting`, as much as there is time for between two answers; returns how much it was.
     private func prepareNextPiece(most: Int) -> Int {
-        let rest = upkeep.saving[upkeep.savedCount...].prefix(min(Upkeep.rowsPerPiece, most))
+        let rest = upkeep.saving[upkeep.savedCount...].prefix(most)
         if !rest.isEmpty {
             var rows: [AccountRow] = []
             for account in rest where !account.isRemoved {
@@ -235,14 +240,14 @@ extension Ledger {
         var writer = JournalWriter()
         var count = 0
         var rows: [AccountRow] = []
-        while count < min(Upkeep.transactionsPerPiece, most),
+        while count < most,
             let transaction = transactions.transaction(at: &upkeep.transactionPosition)
         {
             writer.write(transaction)
             count += 1
             // Whoever reads the transaction must find its accounts, those opened since the checkpoint began as well.
-            for charge in transaction.charges where !charge.account.isStored && !charge.account.isRemoved {
-                rows.append(row(of: charge.account))
+            transaction.charges.visit { charge in
+                if !charge.account.isStored, !charge.account.isRemoved { rows.append(row(of: charge.account)) }
             }
         }
         if !rows.isEmpty { upkeep.waiting.append(.accounts(rows)) }

@@ -67,7 +67,8 @@ package final class Ledger {
     }
 
     private struct Probe {
-        let limit: LimitState
+        /// Not held: limits are not replaced while requests wait (`reload`).
+        let limit: Unmanaged<LimitState>
         let hash: KeyHash
     }
 
@@ -172,15 +173,22 @@ package final class Ledger {
 
     /// Brings what the prepared requests will be charged to near the processor.
     package func fetch() {
-        for probe in probes { probe.limit.accounts.prefetchAccount(probe.hash) }
-        for probe in probes { probe.limit.accounts.prefetchWindows(probe.hash) }
+        let waiting = probes[probesStart...]
+        for probe in waiting { probe.limit._withUnsafeGuaranteedRef { $0.accounts.prefetchAccount(probe.hash) } }
+        for probe in waiting { probe.limit._withUnsafeGuaranteedRef { $0.accounts.prefetchWindows(probe.hash) } }
     }
+
+    /// Where the probes of the request begin that is decided next.
+    private var probesStart: Int { nextPrepared == 0 ? 0 : prepared[nextPrepared - 1].probesEnd }
+
+    /// Requests wait to be decided.
+    var isAsked: Bool { nextPrepared < prepared.count }
 
     /// Decides a request and charges it, in memory. The answer may go out after the next `commit`.
     ///
     /// - Precondition: requests are decided in the order in which they were prepared.
     package func decide(_ request: Attributes) -> Decision {
-        let probesStart = nextPrepared == 0 ? 0 : prepared[nextPrepared - 1].probesEnd
+        let start = probesStart
         let prepared = prepared[nextPrepared]
         nextPrepared += 1
         let state = prepared.state
@@ -201,9 +209,9 @@ package final class Ledger {
         var refusal: Refusal?
         // Over a limit whose answer lets the request pass, and so charged all the same.
         var remark: Refusal?
-        for index in probesStart..<prepared.probesEnd {
+        for index in start..<prepared.probesEnd {
             let probe = probes[index]
-            let limit = probe.limit
+            let limit = probe.limit.takeUnretainedValue()
             if subject.recipient != 0, let known = subject.transaction,
                 known.hasAnswered(Self.charge(of: subject.recipient, to: probe.hash))
             { continue }
@@ -290,13 +298,17 @@ package final class Ledger {
         // At the end of a message with several recipients none of them is named.
         let isUnnamed = state.isMail && request.recipient.isEmpty
         for limit in limits where !(isUnnamed && limit.terms.isPerRecipient) {
-            let wording = limit.terms.limit
-            guard wording.conditions.allSatisfy({ $0.holds(request, scratch: scratch, value: &key) }),
-                wording.key.build(request, into: &key)
-            else { continue }
-            let hash = hash(of: key, of: limit)
+            guard limit.terms.holds(request, scratch: scratch, value: &key) else { continue }
+            let hash: KeyHash
+            if let key = limit.terms.limit.key.asItStands(in: request) {
+                hash = self.hash(of: key, of: limit)
+            } else if limit.terms.limit.key.build(request, into: &key) {
+                hash = self.hash(of: key, of: limit)
+            } else {
+                continue
+            }
             limit.accounts.prefetchSlot(hash)
-            probes.append(Probe(limit: limit, hash: hash))
+            probes.append(Probe(limit: .passUnretained(limit), hash: hash))
         }
     }
 
@@ -305,17 +317,17 @@ package final class Ledger {
         of limit: LimitState, _ hash: KeyHash, _ request: Attributes, _ state: ProtocolState, _ subject: Subject,
         _ connection: Connection?
     ) -> Step? {
-        let terms = limit.terms
-        let counts = terms.limit.count == .connections ? connection?.isNew(to: limit) ?? false : state.isMail
+        let count = limit.terms.limit.count
+        let counts = count == .connections ? connection?.isNew(to: limit) ?? false : state.isMail
         guard let account = existingAccount(hash, of: limit) ?? (counts ? newAccount(hash, request, of: limit) : nil)
         else { return nil }
         if account.exception?.isExempt ?? false, account.blockedUntil(at: now) == nil { return nil }
         var step = Step(account: account)
         if counts {
             let charged = subject.transaction?.charged(to: account) ?? 0
-            let target = target(terms.limit.count, request, state, charged: charged)
+            let target = target(count, request, state, charged: charged)
             if target > charged { step.charge = target - charged } else { step.giveBack = charged - target }
-            step.whole = terms.limit.count == .recipients && state == .rcpt ? 1 : target
+            step.whole = count == .recipients && state == .rcpt ? 1 : target
         }
         return step
     }
@@ -350,8 +362,7 @@ package final class Ledger {
         }
 
         var letsPass: Bool {
-            let terms = account.limit.terms
-            return reason == .tooLarge ? terms.tooLargeLetsPass : terms.overLetsPass
+            reason == .tooLarge ? account.limit.terms.tooLargeLetsPass : account.limit.terms.overLetsPass
         }
     }
 
@@ -490,15 +501,14 @@ package final class Ledger {
         let limit = account.limit
         var nearLane: Int?
         var fullest = 0.0
-        let terms = limit.terms
-        for lane in 0..<terms.refusedLane {
-            let used = account.windows.charge(step.charge, lane: lane, slot: terms.slots[lane])
+        for lane in 0..<limit.terms.refusedLane {
+            let used = account.windows.charge(step.charge, lane: lane, slot: limit.terms.slots[lane])
             let admitted = account.admitted(lane: lane, at: now)
             let fullness = Double(used) / Double(max(1, admitted))
             limit.notePeak(
                 of: account, lane: lane, used: used, admitted: admitted, fullness: fullness, wallTime: wallTimeNow)
             fullest = max(fullest, fullness)
-            if nearLane == nil, used &* 100 >= admitted &* terms.limit.warnAt { nearLane = lane }
+            if nearLane == nil, used &* 100 >= admitted &* limit.terms.limit.warnAt { nearLane = lane }
         }
         if let nearLane, !account.hasWarned {
             observer?.near(LimitEvent(account: account, lane: nearLane, until: now, time: now))

@@ -91,8 +91,10 @@ package protocol LedgerStore: AnyObject {
     /// Starts a checkpoint: batches from `batch` on go to a new piece of the journal, unless it stands for an earlier one
     /// that was not finished. Where that fails, batches go where they went before.
     func beginCheckpoint(with batch: UnsafeRawBufferPointer, sequence: UInt64) throws(StoreError)
-    /// Hands over a piece, to be written elsewhere; false while the writer is behind: try again later.
-    func save(_ piece: CheckpointPiece) -> Bool
+    /// So many rows and transactions are handed over together.
+    var rowsTogether: Int { get }
+    /// Hands over pieces, to be written elsewhere and together; false while the writer is behind: try again later.
+    func save(_ pieces: [CheckpointPiece]) -> Bool
     /// How the checkpoint that was begun stands.
     var checkpointProgress: CheckpointProgress { get }
 }

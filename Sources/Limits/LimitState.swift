@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+internal import Patterns
 
 /// A limit in use: its accounts and figures.
 package final class LimitState {
@@ -60,7 +61,7 @@ package final class LimitState {
         fullest.forgetThreshold()
     }
 
-    private func relaned(_ account: Account, under new: LimitTerms) -> SlidingWindows {
+    private func relaned(_ account: Account, under new: borrowing LimitTerms) -> SlidingWindows {
         var windows = SlidingWindows(lanes: new.lanes.count)
         for (lane, window) in new.lanes.enumerated() {
             // The lane of refused tries is the last one, before and after.
@@ -75,8 +76,9 @@ package final class LimitState {
     }
 }
 
-/// A limit's wording, laid out for deciding, and the slots of the present tick.
-final class LimitTerms {
+/// A limit's wording, laid out for deciding, and the slots of the present tick. It stands in the limit itself, and what
+/// is asked of it is read there: holding it for each question would cost more than the answer.
+struct LimitTerms: ~Copyable {
     let limit: Limit
     /// The windows of the lanes: one for each rate, and the last for refused tries, as long as the longest.
     let lanes: [Window]
@@ -110,6 +112,14 @@ final class LimitTerms {
 
     deinit {
         slots.deallocate()
+    }
+
+    /// Whether the limit applies to a request. `value` is working space.
+    func holds(_ request: Attributes, scratch: MatchScratch, value: inout [UInt8]) -> Bool {
+        for index in limit.conditions.indices where !limit.conditions[index].holds(request, scratch: scratch, value: &value) {
+            return false
+        }
+        return true
     }
 
     func setTime(_ time: LedgerTime) {

@@ -79,6 +79,7 @@ package struct SipHash {
         v0 ^= word
     }
 
+    @inline(__always)
     private mutating func round() {
         v0 = v0 &+ v1
         v1 = Self.rotated(v1, 13) ^ v0

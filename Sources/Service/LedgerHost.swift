@@ -110,8 +110,8 @@ package final class LedgerHost: @unchecked Sendable {
         loop.preconditionInLoop()
         take(Self.open(configuration, clocks, log))
         loop.endOfTurn = { [unowned self] in if isTickUnderWay { endTick() } }
-        loop.schedule(every: Self.upkeepInterval) { [weak self] in
-            guard let self, !isStopped else { return false }
+        loop.schedule(every: Self.upkeepInterval) { [self] in
+            guard !isStopped else { return false }
             pause()
             return true
         }
@@ -166,18 +166,22 @@ package final class LedgerHost: @unchecked Sendable {
     /// Takes a client's request, to be decided when this turn of the loop has read all that there is.
     package func submit(_ client: any Client) {
         if !isTickUnderWay { beginTick() }
+        if let judging { client.withRequest(judging.prepare) }
         asking.append(client)
     }
+
+    /// The ledger, where requests are put to it: not while it can't be kept, if mail is deferred then. The same from the
+    /// beginning of a tick to its end.
+    private var judging: Ledger? { trouble == nil || configuration.onFailure == .dunno ? ledger : nil }
 
     private func decideAll() {
         while !asking.isEmpty {
             swap(&asking, &deciding)
             requests &+= UInt64(deciding.count)
             var answered: UInt64 = 0
-            if let ledger, trouble == nil || configuration.onFailure == .dunno {
-                for client in deciding { client.withRequest(ledger.prepare) }
-                ledger.fetch()
-                for client in deciding { if decide(client, in: ledger) { answered &+= 1 } }
+            if let judging {
+                judging.fetch()
+                for client in deciding { if decide(client, in: judging) { answered &+= 1 } }
             } else {
                 for client in deciding { client.take(troubled) }
                 if let action = troubled.action {
@@ -186,8 +190,12 @@ package final class LedgerHost: @unchecked Sendable {
                 }
             }
             activity.settle(passed: UInt64(deciding.count) &- answered, at: uptime)
-            awaiting += deciding
-            deciding.removeAll(keepingCapacity: true)
+            if awaiting.isEmpty {
+                swap(&awaiting, &deciding)
+            } else {
+                awaiting += deciding
+                deciding.removeAll(keepingCapacity: true)
+            }
         }
     }
 
@@ -325,6 +333,7 @@ package final class LedgerHost: @unchecked Sendable {
     /// - Parameter isOutdated: the configuration is another by now.
     private func take(_ outcome: Result<Opened, StoreError>, isOutdated: Bool = false) {
         guard !isStopped else { return }
+        endTick()
         do throws(StoreError) {
             let opened = try outcome.get()
             opened.ledger.beginTick()

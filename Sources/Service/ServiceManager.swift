@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+internal import CLinux  // Whose module map claims sockaddr_storage.
 internal import Glibc
 internal import NIOCore
 

@@ -5,7 +5,7 @@ internal import GRDB
 internal import Limits
 internal import Synchronization
 
-/// Writes checkpoints to `ledger.sqlite`, away from the ledger's loop, one piece after the other.
+/// Writes checkpoints to `ledger.sqlite`, away from the ledger's loop, some pieces at a time.
 final class CheckpointWriter: Sendable {
     private let path: String
     private let queue = DispatchQueue(label: "weir.checkpoint", qos: .utility)
@@ -14,7 +14,8 @@ final class CheckpointWriter: Sendable {
     private struct State {
         var database: DatabaseQueue?
         var progress = CheckpointProgress.done
-        var waitingPieces = 0
+        /// Handed over together, and not written yet.
+        var waiting = 0
         /// Counts up with each begin: what waits of a checkpoint that was given up is not written.
         var attempt = 0
         /// Which checkpoint's transactions are being written, and how many parts of them.
@@ -23,7 +24,7 @@ final class CheckpointWriter: Sendable {
         var retired: [JournalSegment] = []
     }
 
-    /// Pieces that may wait: bounds the memory of a checkpoint on a slow disk.
+    /// So often pieces may wait: bounds the memory of a checkpoint on a slow disk.
     private static let mostWaiting = 8
 
     init(path: String) {
@@ -111,21 +112,21 @@ final class CheckpointWriter: Sendable {
 
     var progress: CheckpointProgress { state.withLock { $0.progress } }
 
-    /// Takes a piece to be written; false while enough of them wait.
-    func enqueue(_ piece: CheckpointPiece) -> Bool {
+    /// Takes pieces to be written in one transaction; false while enough of them wait.
+    func enqueue(_ pieces: [CheckpointPiece]) -> Bool {
         let attempt: Int? = state.withLock { state in
-            guard state.waitingPieces < Self.mostWaiting else { return nil }
-            state.waitingPieces += 1
+            guard state.waiting < Self.mostWaiting else { return nil }
+            state.waiting += 1
             return state.attempt
         }
         guard let attempt else { return false }
         queue.async { [self] in
             do {
-                if let checkpoint = firstSegment(ofRunning: attempt) { try write(piece, of: checkpoint, attempt) }
+                if let checkpoint = firstSegment(ofRunning: attempt) { try write(pieces, of: checkpoint, attempt) }
             } catch {
                 finish(attempt, .failed(StoreError("can't write to \(path): \(error)")))
             }
-            state.withLock { $0.waitingPieces -= 1 }
+            state.withLock { $0.waiting -= 1 }
         }
         return true
     }
@@ -139,36 +140,37 @@ final class CheckpointWriter: Sendable {
         state.withLock { if $0.attempt == attempt { $0.progress = progress } }
     }
 
-    private func write(_ piece: CheckpointPiece, of checkpoint: Int64, _ attempt: Int) throws {
+    private func write(_ pieces: [CheckpointPiece], of checkpoint: Int64, _ attempt: Int) throws {
+        try write { db in for piece in pieces { try write(piece, of: checkpoint, attempt, to: db) } }
+        if case .end? = pieces.last { try end(checkpoint, attempt) }
+    }
+
+    private func write(_ piece: CheckpointPiece, of checkpoint: Int64, _ attempt: Int, to db: Database) throws {
         switch piece {
         case .accounts(let rows):
-            try write { db in
-                let statement = try db.cachedStatement(
-                    sql: "INSERT OR REPLACE INTO accounts (id, limit_id, key, sequence, content) VALUES (?, ?, ?, ?, ?)")
-                for row in rows {
-                    try statement.execute(arguments: [
-                        Int64(bitPattern: row.id), Int64(bitPattern: row.limit), Data(row.key),
-                        Int64(bitPattern: row.sequence), Data(row.content),
-                    ])
-                }
+            let statement = try db.cachedStatement(
+                sql: "INSERT OR REPLACE INTO accounts (id, limit_id, key, sequence, content) VALUES (?, ?, ?, ?, ?)")
+            for row in rows {
+                try statement.execute(arguments: [
+                    Int64(bitPattern: row.id), Int64(bitPattern: row.limit), Data(row.key),
+                    Int64(bitPattern: row.sequence), Data(row.content),
+                ])
             }
         case .removed(let ids):
-            try write { db in
-                let statement = try db.cachedStatement(sql: "DELETE FROM accounts WHERE id = ?")
-                for id in ids { try statement.execute(arguments: [Int64(bitPattern: id)]) }
-            }
+            let statement = try db.cachedStatement(sql: "DELETE FROM accounts WHERE id = ?")
+            for id in ids { try statement.execute(arguments: [Int64(bitPattern: id)]) }
         case .transactions(let sequence, let content):
-            let part = state.withLock { state in
+            let number: Int64? = state.withLock { state in
+                // Given up meanwhile: the parts are those of the next attempt, which replaces what this one has written.
+                guard state.attempt == attempt else { return nil }
                 state.parts += 1
                 return state.parts
             }
-            try write { db in
-                try db.execute(
-                    sql: "INSERT OR REPLACE INTO transactions VALUES (?, ?, ?, ?)",
-                    arguments: [checkpoint, part, Int64(bitPattern: sequence), Data(content)])
-            }
+            guard let part = number else { return }
+            let statement = try db.cachedStatement(sql: "INSERT OR REPLACE INTO transactions VALUES (?, ?, ?, ?)")
+            try statement.execute(arguments: [checkpoint, part, Int64(bitPattern: sequence), Data(content)])
         case .end:
-            try end(checkpoint, attempt)
+            break
         }
     }
 

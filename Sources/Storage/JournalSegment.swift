@@ -144,7 +144,7 @@ final class JournalSegment: @unchecked Sendable {
             // can live on the heap.
             try db.execute(
                 sql: """
-                    PRAGMA page_size = 512;
+                    PRAGMA page_size = 1024;
                     PRAGMA locking_mode = EXCLUSIVE;
                     PRAGMA journal_mode = WAL;
                     PRAGMA wal_autocheckpoint = 0;

@@ -37,7 +37,7 @@ package final class SQLiteStore: LedgerStore {
     /// A checkpoint is worth its cost at this size, but not more often than `segmentAge` (milliseconds), up to `largestSegment`.
     private static let segmentBytes = 16 << 20
     private static let segmentAge: Int64 = 30_000
-    private static let largestSegment = 128 << 20
+    private static let largestSegment = 256 << 20
 
     package init(path: String, durability: Durability, notice: @escaping Notice) {
         self.path = path
@@ -273,8 +273,11 @@ package final class SQLiteStore: LedgerStore {
         journalBytes = 0
     }
 
-    package func save(_ piece: CheckpointPiece) -> Bool {
-        background.enqueue(piece)
+    /// A transaction of SQLite costs as much as writing some dozen rows.
+    package let rowsTogether = 1024
+
+    package func save(_ pieces: [CheckpointPiece]) -> Bool {
+        background.enqueue(pieces)
     }
 
     package var checkpointProgress: CheckpointProgress { background.progress }

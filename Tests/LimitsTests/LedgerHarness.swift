@@ -49,6 +49,10 @@ final class MemoryStore: LedgerStore {
     private(set) var checkpoint = 0
     /// Rows that were handed over since the last checkpoint began.
     private(set) var handed = 0
+    /// How often something was.
+    private(set) var saves = 0
+    /// By default a crash finds a checkpoint half written.
+    var rowsTogether = 1
 
     func open() throws(StoreError) -> Recovery {
         if let failure { throw failure }
@@ -89,16 +93,22 @@ final class MemoryStore: LedgerStore {
         if let failure { throw failure }
         checkpoint += 1
         handed = 0
+        saves = 0
         segments.append((checkpoint, [(sequence, Array(batch))]))
         checkpointProgress = .running
     }
 
-    func save(_ piece: CheckpointPiece) -> Bool {
-        if case .accounts(let saved) = piece { handed += saved.count }
-        if let checkpointFailure {
-            checkpointProgress = .failed(checkpointFailure)
-            return true
+    func save(_ pieces: [CheckpointPiece]) -> Bool {
+        saves += 1
+        for piece in pieces {
+            if case .accounts(let saved) = piece { handed += saved.count }
+            if checkpointFailure == nil { save(piece) }
         }
+        if let checkpointFailure { checkpointProgress = .failed(checkpointFailure) }
+        return true
+    }
+
+    private func save(_ piece: CheckpointPiece) {
         switch piece {
         case .accounts(let saved): for row in saved { rows[row.id] = row }
         case .removed(let ids): for id in ids { rows[id] = nil }
@@ -108,7 +118,6 @@ final class MemoryStore: LedgerStore {
             segments.removeAll { $0.number < checkpoint }
             checkpointProgress = .done
         }
-        return true
     }
 }
 

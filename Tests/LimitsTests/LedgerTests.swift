@@ -781,6 +781,18 @@ import Testing
         #expect(harness.used("user") == [2])
     }
 
+    @Test func aCheckpointIsHandedOverInPortions() throws {
+        var maker = LimitMaker()
+        let store = MemoryStore()
+        store.rowsTogether = 100
+        let harness = try LedgerHarness([maker.limit(rates: ["1000/1h"])], names: maker.names, store: store)
+        for number in 0..<1000 { try harness.ask(end("DATA", "m\(number)", count: 1, user: "u\(number)")) }
+        try harness.finishCheckpoint()
+        #expect(store.handed == 1000)
+        // As many transactions; and the end by itself.
+        #expect(18...22 ~= store.saves)
+    }
+
     @Test func failingCheckpointsAreTriedEverMoreSeldom() throws {
         var maker = LimitMaker()
         let store = MemoryStore()

@@ -44,7 +44,7 @@ import Testing
     }
 
     private func finish(_ store: SQLiteStore) async throws {
-        while !store.save(.end) { try await Task.sleep(for: .milliseconds(1)) }
+        while !store.save([.end]) { try await Task.sleep(for: .milliseconds(1)) }
         while store.checkpointProgress == .running { try await Task.sleep(for: .milliseconds(1)) }
         #expect(store.checkpointProgress == .done)
     }
@@ -82,9 +82,9 @@ import Testing
             try append([1], 1, to: store)
             try begin(2, of: store)
             try append([3], 3, to: store)
-            #expect(store.save(.accounts([row, AccountRow(id: 4, limit: 1, key: [1], sequence: 2, content: [])])))
-            #expect(store.save(.removed([4])))
-            #expect(store.save(.transactions(sequence: 2, content: [9])))
+            #expect(store.save([.accounts([row, AccountRow(id: 4, limit: 1, key: [1], sequence: 2, content: [])])]))
+            #expect(store.save([.removed([4])]))
+            #expect(store.save([.transactions(sequence: 2, content: [9])]))
             try await finish(store)
         }
         let store = folder.store()
@@ -141,12 +141,12 @@ import Testing
             try begin(1, of: store)
             try await finish(store)
             try begin(2, of: store)
-            for number in 1...3 as ClosedRange<UInt8> { #expect(store.save(.transactions(sequence: 2, content: [number]))) }
+            for number in 1...3 as ClosedRange<UInt8> { #expect(store.save([.transactions(sequence: 2, content: [number])])) }
             for sequence in 3...9 as ClosedRange<UInt64> { try begin(sequence, of: store) }
             #expect(folder.files.filter { $0.hasSuffix("segment-1") || $0.hasSuffix("segment-2") }.count == 2)
             #expect(folder.files.filter { $0.hasSuffix("segment-3") }.isEmpty)
-            #expect(store.save(.accounts([row])))
-            #expect(store.save(.transactions(sequence: 9, content: [9])))
+            #expect(store.save([.accounts([row])]))
+            #expect(store.save([.transactions(sequence: 9, content: [9])]))
             try await finish(store)
         }
         let store = folder.store()
@@ -168,12 +168,12 @@ import Testing
         try await finish(store)
         try begin(2, of: store)
         let rows = (1...50_000 as ClosedRange<UInt64>).map { AccountRow(id: $0, limit: 1, key: [1], sequence: 2, content: [1]) }
-        #expect(store.save(.accounts(rows)))
-        #expect(store.save(.end))
+        #expect(store.save([.accounts(rows)]))
+        #expect(store.save([.end]))
         // While the rows are being written.
         try begin(3, of: store)
-        #expect(store.save(.accounts([])))
-        while !store.save(.accounts([])) { try await Task.sleep(for: .milliseconds(1)) }
+        #expect(store.save([.accounts([])]))
+        while !store.save([.accounts([])]) { try await Task.sleep(for: .milliseconds(1)) }
         #expect(store.checkpointProgress == .running)
         #expect(!folder.files.filter { $0.hasSuffix("segment-1") }.isEmpty)
         try await finish(store)

@@ -52,6 +52,40 @@ import Wire
         }
     }
 
+    /// Requests like the one before are read in another way than others, with the same result.
+    @Test func whatCameBeforeMakesNoDifference() throws {
+        var random = SystemRandomNumberGenerator()
+        let lines = [
+            "request=smtpd_access_policy", "protocol_state=RCPT", "sender=a@example.org", "sender=", "size=123", "other=1",
+            "a_name_that_is_longer_than_any_of_postfix=x", "other", "=", "size=a\0b", "long=" + String(repeating: "x", count: 100), "",
+        ]
+        var used = PolicyRequestParser(names: Self.names)
+        var base = Array(lines.prefix(7))
+        for _ in 0..<20_000 {
+            if Int.random(in: 0..<20, using: &random) == 0 {
+                base = (0..<Int.random(in: 0...9, using: &random)).map { _ in lines.randomElement(using: &random)! }
+            }
+            var request = base
+            if Bool.random(using: &random), !request.isEmpty {
+                request[Int.random(in: 0..<request.count, using: &random)] = lines.randomElement(using: &random)!
+            }
+            var bytes = Array((request.map { $0 + "\n" }.joined() + "\n").utf8)
+            if Int.random(in: 0..<4, using: &random) == 0 { bytes.removeLast(Int.random(in: 0...bytes.count, using: &random)) }
+            func outcome(_ parser: inout PolicyRequestParser) -> String {
+                var (searched, ranges) = (0, [Range<Int>]())
+                do {
+                    let length = try bytes.withUnsafeBytes { bytes throws in try parser.parse(bytes, searched: &searched, ranges: &ranges) }
+                    return "\(length ?? -1) \(length == nil ? "\(searched)" : "\(values(ranges, in: bytes))")"
+                } catch {
+                    return "\(error)"
+                }
+            }
+            var fresh = PolicyRequestParser(names: Self.names)
+            let expected = outcome(&fresh)
+            #expect(outcome(&used) == expected, "\(String(reflecting: String(decoding: bytes, as: UTF8.self)))")
+        }
+    }
+
     @Test(arguments: [
         ("request=smtpd_access_policy\nno equals sign\n\n", .noEqualsSign),
         ("request=smtpd_access_policy\nsender=a\0b\n\n", .nul),

@@ -13,7 +13,8 @@ final class ReplayStore: LedgerStore {
     func flush() {}
     func wantsCheckpoint(age: Int64) -> Bool { false }
     func beginCheckpoint(with batch: UnsafeRawBufferPointer, sequence: UInt64) {}
-    func save(_ piece: CheckpointPiece) -> Bool { true }
+    let rowsTogether = 1
+    func save(_ pieces: [CheckpointPiece]) -> Bool { true }
 }
 
 /// Clocks that stand where the log is.

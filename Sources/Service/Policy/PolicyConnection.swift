@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+internal import CLinux
 internal import Glibc
 internal import Limits
 internal import NIOCore
@@ -51,7 +52,7 @@ final class PolicyConnection: LedgerLoop.Socket, LedgerHost.Client {
         let room = listener.room
         // The turn has read enough; the loop tells of this connection again in the next.
         guard !room.isEmpty else { return }
-        let count = recv(descriptor, room.baseAddress, room.count, 0)
+        let count = weir_recv(descriptor, room.baseAddress, room.count)
         guard count > 0 else {
             // 0: the client has said all. All that was complete is answered.
             if count == 0 || (errno != EAGAIN && errno != EINTR) { close() }
@@ -154,7 +155,7 @@ final class PolicyConnection: LedgerLoop.Socket, LedgerHost.Client {
     }
 
     private func send(_ bytes: [UInt8]) {
-        let sent = Glibc.send(descriptor, bytes, bytes.count, Int32(MSG_NOSIGNAL))
+        let sent = weir_send(descriptor, bytes, bytes.count)
         guard sent != bytes.count else { return }
         guard sent >= 0 || errno == EAGAIN || errno == EINTR else { return close() }
         unsent = Array(bytes.dropFirst(max(0, sent)))

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+internal import CIntrinsics
 internal import Glibc
 
 /// What ends the connection of a policy client: bytes that are no request.
@@ -16,16 +17,29 @@ package enum PolicyRequestFault: Error, Equatable, Sendable {
 /// Reads requests of the Postfix policy delegation protocol (SMTPD_POLICY_README): lines `name=value`, ended by an
 /// empty line. Split at the first `=`; names that nobody asked for are passed over.
 ///
-/// Postfix sends its attributes in one order, so each line is first compared with the name that came in this place in
-/// the request before. A request is a view of the buffer: nothing is copied.
+/// Postfix sends its attributes in one order, so a request is first read as one that has the same names as the request
+/// before, in a single pass. What is not, or is no request at all, is read line by line. A request is a view of the
+/// buffer: nothing is copied.
 package struct PolicyRequestParser {
     package static let longest = 65_536
     /// Postfix sends some thirty.
     package static let mostAttributes = 512
 
     private let names: [[UInt8]]
-    /// The index of the name that was found in each line of the last request; -1: nobody asks for it.
-    private var expected: [(name: [UInt8], index: Int)] = []
+    /// The lines of the last request.
+    private var expected: [ExpectedLine] = []
+
+    private struct ExpectedLine {
+        /// With its `=`.
+        var name = weir_name()
+        /// 0: the name is too long to be expected.
+        var nameLength = 0
+        /// Of the name; -1: nobody asks for it.
+        var index = -1
+    }
+
+    private static let mostExpected = 64
+
     /// - Parameter names: the attributes that are asked for; "request" must be the first.
     package init(names: [String]) {
         self.names = names.map { Array($0.utf8) }
@@ -39,17 +53,19 @@ package struct PolicyRequestParser {
     package mutating func parse(
         _ bytes: UnsafeRawBufferPointer, searched: inout Int, ranges: inout [Range<Int>]
     ) throws(PolicyRequestFault) -> Int? {
+        clear(&ranges)
+        // What comes in pieces is searched for its end first, lest a byte at a time is read again and again.
+        if searched == 0, let length = parseAsExpected(bytes, &ranges), length <= Self.longest {
+            try checkRequest(bytes[ranges[0]])
+            return length
+        }
         guard let length = Self.end(of: bytes, searched: &searched) else {
             if bytes.count > Self.longest { throw .tooLong }
             return nil
         }
         if length > Self.longest { throw .tooLong }
         if bytes.baseAddress.map({ memchr($0, 0, length) != nil }) ?? false { throw .nul }
-        if ranges.count == names.count {
-            for index in ranges.indices { ranges[index] = 0..<0 }
-        } else {
-            ranges = Array(repeating: 0..<0, count: names.count)
-        }
+        clear(&ranges)
         var position = 0
         var line = 0
         while bytes[position] != UInt8(ascii: "\n") {
@@ -57,9 +73,48 @@ package struct PolicyRequestParser {
             line += 1
             if line > Self.mostAttributes { throw .tooManyAttributes }
         }
-        let request = UnsafeRawBufferPointer(rebasing: bytes[ranges[0]])
-        guard request.elementsEqual("smtpd_access_policy".utf8) else { throw .notPolicy }
+        try checkRequest(bytes[ranges[0]])
         return length
+    }
+
+    private func clear(_ ranges: inout [Range<Int>]) {
+        if ranges.count == names.count {
+            for index in ranges.indices { ranges[index] = 0..<0 }
+        } else {
+            ranges = Array(repeating: 0..<0, count: names.count)
+        }
+    }
+
+    private func checkRequest(_ value: Slice<UnsafeRawBufferPointer>) throws(PolicyRequestFault) {
+        let wanted: StaticString = "smtpd_access_policy"
+        let value = UnsafeRawBufferPointer(rebasing: value)
+        guard value.count == wanted.utf8CodeUnitCount, memcmp(value.baseAddress!, wanted.utf8Start, value.count) == 0
+        else { throw .notPolicy }
+    }
+
+    /// Parses a request whose names are those of the last one.
+    ///
+    /// - Returns: nil where it has others, is not complete, or is at fault; some of `ranges` are set then.
+    private func parseAsExpected(_ bytes: UnsafeRawBufferPointer, _ ranges: inout [Range<Int>]) -> Int? {
+        guard let base = bytes.baseAddress else { return nil }
+        return expected.withUnsafeBufferPointer { lines -> Int? in
+            ranges.withUnsafeMutableBufferPointer { ranges -> Int? in
+                var position = 0
+                for index in lines.indices {
+                    guard position < bytes.count else { return nil }
+                    if bytes[position] == UInt8(ascii: "\n") { return position &+ 1 }
+                    let line = lines[index]
+                    guard line.nameLength > 0 else { return nil }
+                    // By its place: a copy of the name would be written piece by piece and read at once.
+                    let name = (lines.baseAddress! + index).pointer(to: \.name)
+                    let length = weir_policy_line(base + position, bytes.count &- position, name, line.nameLength)
+                    guard length > 0 else { return nil }
+                    if line.index >= 0 { ranges[line.index] = position &+ line.nameLength..<position &+ length }
+                    position = position &+ length &+ 1
+                }
+                return position < bytes.count && bytes[position] == UInt8(ascii: "\n") ? position + 1 : nil
+            }
+        }
     }
 
     /// Finds the empty line that ends a request.
@@ -81,34 +136,23 @@ package struct PolicyRequestParser {
     ) throws(PolicyRequestFault) -> Int {
         // `end(of:)` has seen a newline behind every line.
         let base = bytes.baseAddress! + start
-        let left = bytes.count - start
-        let lineLength = base.distance(to: UnsafeRawPointer(memchr(base, 0x0a, left)!))
-        if line < expected.count {
-            let (name, index) = expected[line]
-            if lineLength > name.count, base.load(fromByteOffset: name.count, as: UInt8.self) == UInt8(ascii: "="),
-                memcmp(base, name, name.count) == 0
-            {
-                if index >= 0 { ranges[index] = start + name.count + 1..<start + lineLength }
-                return start + lineLength + 1
-            }
-        }
+        let lineLength = base.distance(to: UnsafeRawPointer(memchr(base, 0x0a, bytes.count - start)!))
         guard let equals = memchr(base, 0x3d, lineLength) else { throw .noEqualsSign }
         let nameLength = base.distance(to: UnsafeRawPointer(equals))
-        let name = Array(UnsafeRawBufferPointer(start: base, count: nameLength))
-        let index = names.firstIndex(of: name) ?? -1
+        let index = names.firstIndex { $0.count == nameLength && memcmp($0, base, nameLength) == 0 } ?? -1
         if index >= 0 { ranges[index] = start + nameLength + 1..<start + lineLength }
-        expect(name, index, inLine: line)
+        expect(UnsafeRawBufferPointer(start: base, count: nameLength + 1), index, inLine: line)
         return start + lineLength + 1
     }
 
-    private mutating func expect(_ name: [UInt8], _ index: Int, inLine line: Int) {
-        // A name is kept for the next request; one that is no name of Postfix's would only take memory.
-        guard line < 64, name.count <= 64 else { return }
-        if line < expected.count {
-            expected[line] = (name, index)
-        } else if line == expected.count {
-            expected.append((name, index))
+    private mutating func expect(_ name: UnsafeRawBufferPointer, _ index: Int, inLine line: Int) {
+        guard line < Self.mostExpected else { return }
+        var new = ExpectedLine(index: index)
+        if name.count < MemoryLayout<weir_name>.size {
+            withUnsafeMutableBytes(of: &new.name) { $0.copyMemory(from: name) }
+            new.nameLength = name.count
         }
+        if line < expected.count { expected[line] = new } else if line == expected.count { expected.append(new) }
     }
 }
 
