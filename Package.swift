@@ -111,7 +111,7 @@ let package = Package(
             dependencies: [
                 "CAllocationCount", "CPCRE2", "CVectorscan", "Filter", "MailSyntax", "Rules",
             ],
-            path: "Benchmarks/rules/Sources/RulesBenchmark", swiftSettings: strict),
+            path: "Benchmarks/rules/Sources/RulesBenchmark", swiftSettings: strict, linkerSettings: selfContained),
         .testTarget(
             name: "LoadGeneratorTests",
             dependencies: [
@@ -125,7 +125,7 @@ let package = Package(
             name: "FilterTests", dependencies: ["Filter", "MailSyntax", "Rules"],
             swiftSettings: strict),
         .testTarget(name: "LimitsTests", dependencies: ["Limits", "Patterns", "Storage"], swiftSettings: strict),
-        .testTarget(name: "MailSyntaxTests", dependencies: ["MailSyntax"], swiftSettings: strict),
+        .testTarget(name: "MailSyntaxTests", dependencies: ["CIntrinsics", "MailSyntax"], swiftSettings: strict),
         .testTarget(name: "PatternsTests", dependencies: ["Patterns"], swiftSettings: strict),
         .testTarget(name: "RulesTests", dependencies: ["MailSyntax", "Patterns", "Rules"], swiftSettings: strict),
         .testTarget(

@@ -85,6 +85,8 @@ private struct Checker: ScannerEvents {
     private var mimePass: FastPass?
     private var nestedPass: FastPass?
     private var bodyPass: FastPass?
+    /// All classes of headers have the pass of the first.
+    private var sharesPass = false
     private var stripsUndisclosedRecipients = false
 
     /// No more checks: a rule has decided.
@@ -112,12 +114,12 @@ private struct Checker: ScannerEvents {
     }
 
     mutating func begin(_ rules: ContentRules) {
+        // A pass stays as it is once it is compiled.
+        if rules !== self.rules || headerPass == nil || mimePass == nil || nestedPass == nil || bodyPass == nil {
+            takePasses(of: rules)
+        }
         self.rules = rules
         verdict = Verdict()
-        headerPass = rules.header.fastPass
-        mimePass = rules.mimeHeader === rules.header ? headerPass : rules.mimeHeader.fastPass
-        nestedPass = rules.nestedHeader === rules.header ? headerPass : rules.nestedHeader.fastPass
-        bodyPass = rules.body.fastPass
         stripsUndisclosedRecipients = rules.checks.undisclosedRecipients == .strip
         isOver = false
         headerCount = 0
@@ -126,6 +128,14 @@ private struct Checker: ScannerEvents {
         if !signed.isEmpty { signed = [] }
         if !copies.isEmpty { copies = [] }
         matcher.beginMessage()
+    }
+
+    private mutating func takePasses(of rules: ContentRules) {
+        headerPass = rules.header.fastPass
+        mimePass = rules.mimeHeader === rules.header ? headerPass : rules.mimeHeader.fastPass
+        nestedPass = rules.nestedHeader === rules.header ? headerPass : rules.nestedHeader.fastPass
+        bodyPass = rules.body.fastPass
+        sharesPass = mimePass === headerPass && nestedPass === headerPass
     }
 
     mutating func finish(nestingExceeded: Bool) -> Verdict {
@@ -138,10 +148,16 @@ private struct Checker: ScannerEvents {
             }
         }
         if strippedCount > 0 { verdict.notes.append(.undisclosedRecipients(offset: firstStripped, more: strippedCount - 1)) }
+        if !stripped.isEmpty { noteBrokenSignatures() }
+        var known = Verdict()
+        swap(&known, &verdict)
+        return known
+    }
+
+    private mutating func noteBrokenSignatures() {
         for name in stripped.filter({ signed.contains($0.key) }).values.sorted() {
             verdict.notes.append(.brokenSignature(header: name))
         }
-        return verdict
     }
 }
 
@@ -153,8 +169,12 @@ extension Checker {
             for header in block.headers { check(header, block.text(of: header), nil) }
             return
         }
-        // A list that serves several classes scans once.
         let primary = matcher.candidates(in: block, pass: headerPass)
+        guard !sharesPass else {
+            for header in block.headers { check(header, block.text(of: header), primary.of(header)) }
+            return
+        }
+        // A list that serves several classes scans once.
         let mime = mimePass === headerPass ? primary : matcher.candidates(in: block, pass: mimePass)
         let nested = nestedPass === headerPass ? primary : matcher.candidates(in: block, pass: nestedPass)
         for header in block.headers {

@@ -531,13 +531,16 @@ package struct MessageScanner: ~Copyable {
     /// Which boundary `line` is, if any: a prefix is enough, and the innermost counts.
     private func boundaryIndex(_ line: UnsafeRawBufferPointer) -> Int? {
         guard line.count > 2, line[0] == UInt8(ascii: "-"), line[1] == UInt8(ascii: "-") else { return nil }
-        let start = line.baseAddress! + 2
-        return boundaryTexts.withUnsafeBytes { texts in
-            boundaries.lastIndex { boundary in
-                let text = UnsafeRawBufferPointer(rebasing: texts[boundary.text])
-                return text.isEmpty || line.count - 2 >= text.count && memcmp(start, text.baseAddress!, text.count) == 0
+        let text = UnsafeRawBufferPointer(rebasing: line[2...])
+        for index in boundaries.indices.reversed() {
+            let range = boundaries[index].text
+            guard range.count <= text.count else { continue }
+            let isThis = boundaryTexts.withUnsafeBytes { texts in
+                range.isEmpty || memcmp(text.baseAddress!, texts.baseAddress! + range.lowerBound, range.count) == 0
             }
+            if isThis { return index }
         }
+        return nil
     }
 
     private mutating func readBoundary(_ line: UnsafeRawBufferPointer) {
@@ -571,6 +574,10 @@ package struct MessageScanner: ~Copyable {
         var (start, counted) = (0, bodyOffset)
         var boundary: UnsafeRawBufferPointer?
         while start < mayEnd, counted < wholeLines {
+            let plain = weir_plain_lines(base + start, min(mayEnd - start, wholeLines - counted), longestWithDot, hasBoundaries)
+            counted += plain.length - plain.returns
+            start += plain.length
+            guard start < mayEnd, counted < wholeLines else { break }
             let first = base.load(fromByteOffset: start, as: UInt8.self)
             guard let line = plainLine(base + start, min(bytes.count - start, first == dot ? longestWithDot : longest)) else { break }
             let text = UnsafeRawBufferPointer(start: base + start, count: line.textLength)
