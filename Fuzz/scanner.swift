@@ -9,7 +9,7 @@ import MailSyntax
 public func scanInput(_ data: UnsafePointer<UInt8>?, _ count: Int) -> CInt {
     guard let data, count > 1 else { return 0 }
     let message = UnsafeRawBufferPointer(start: data + 1, count: count - 1)
-    let limits = [ScannerLimits(), smallLimits]
+    let limits = [ScannerLimits(), smallLimits, middleLimits]
     for limits in limits {
         let whole = scan(message, pieces: message.count, limits)
         let pieces = scan(message, pieces: max(1, Int(data[0])), limits)
@@ -26,6 +26,14 @@ private let smallLimits: ScannerLimits = {
     limits.bodyChecksSize = 200
     limits.mimeBoundaryLength = 5
     limits.mimeNesting = 3
+    return limits
+}()
+
+/// Reached where lines are looked at many at a time, which needs room for two blocks of 64 bytes.
+private let middleLimits: ScannerLimits = {
+    var limits = ScannerLimits()
+    limits.lineLength = 140
+    limits.bodyChecksSize = 500
     return limits
 }()
 
