@@ -52,6 +52,7 @@ package final class FilterListener: Sendable {
         for worker in workers { try await worker.eventLoop.submit { worker.start() }.get() }
         let bootstrap = ServerBootstrap.accepting(on: group)
             .childChannelOption(.allowRemoteHalfClosure, value: true)
+            .childChannelOption(.recvAllocator, value: Self.recvAllocator)
             .childChannelInitializer { channel in
                 channel.eventLoop.makeCompletedFuture {
                     guard let worker = workers.first(where: { $0.eventLoop === channel.eventLoop }) else {
@@ -63,6 +64,9 @@ package final class FilterListener: Sendable {
         let channel = try await bootstrap.listen(on: settings.listen, key: "listen.filter", inherited: &inherited)
         self.channel.withLock { $0 = channel }
     }
+
+    /// A message of the usual size in one read.
+    private static let recvAllocator = AdaptiveRecvByteBufferAllocator(minimum: 16_384, initial: 16_384, maximum: 65_536)
 
     /// Lets messages that have begun be finished, takes no further ones, and defers what is left at `deadline`.
     package func stop(by deadline: NIODeadline) async {

@@ -91,8 +91,12 @@ package enum XForwardAttribute: CaseIterable, Sendable {
 extension Collection<UInt8> {
     /// Whether these bytes are `word` in any case; `word` is upper case.
     func isWord(_ word: StaticString) -> Bool {
-        word.withUTF8Buffer { word in
-            count == word.count && zip(self, word).allSatisfy { $0 & 0xdf == $1 || $0 == $1 }
+        guard count == word.utf8CodeUnitCount else { return false }
+        var expected = word.utf8Start
+        for byte in self {
+            guard byte & 0xdf == expected.pointee || byte == expected.pointee else { return false }
+            expected += 1
         }
+        return true
     }
 }

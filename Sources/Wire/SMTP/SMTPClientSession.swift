@@ -10,7 +10,7 @@ package import NIOCore
 /// 354 and `endData`.
 ///
 /// Reset for each message: nothing. Kept for the connection: the capabilities, and what is still unanswered.
-package struct SMTPClientSession {
+package struct SMTPClientSession: ~Copyable {
     package enum Command: Equatable, Sendable {
         case greeting, ehlo, xforward, mail, recipient, data, endOfData, reset, quit
 

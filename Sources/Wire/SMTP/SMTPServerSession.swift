@@ -20,7 +20,7 @@ package import NIOCore
 ///
 /// Reset for each message (RSET, EHLO, the final reply): `mail`, `xforward`, the recipients' number, the decoder.
 /// Kept for the connection: the greeting, what was offered, the number of errors since a message was taken.
-package struct SMTPServerSession {
+package struct SMTPServerSession: ~Copyable {
     package enum Variant: String, CaseIterable, Sendable {
         case smtp, lmtp
     }
