@@ -11,7 +11,7 @@ package import NIOCore
 /// An MTA that was asked to leave out MAIL goes from connected to the headers.
 ///
 /// Reset for each message: the macros from MAIL on. Kept for the connection: the terms, and the macros before.
-package struct MilterSession {
+package struct MilterSession: ~Copyable {
     /// One event, as the MTA tells it.
     package enum Event: Equatable, Sendable {
         case connect(Client)
