@@ -105,6 +105,8 @@ static inline weir_lines weir_plain_lines_16(const void *text, size_t count, siz
 #if defined(__x86_64__)
 #include <immintrin.h>
 #define WEIR_AVX2 __attribute__((target("avx2,bmi,bmi2,lzcnt,popcnt")))
+/// Every processor with AVX2 and BMI2 has the others.
+#define WEIR_HAS_AVX2 (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi2"))
 
 static inline WEIR_AVX2 unsigned long long weir_mark_32(__m256i low, __m256i high, char byte) {
     __m256i wanted = _mm256_set1_epi8(byte);
@@ -126,7 +128,7 @@ static WEIR_AVX2 weir_lines weir_plain_lines_32(const void *text, size_t count, 
 }
 
 static inline weir_lines weir_plain_lines(const void *text, size_t count, size_t longest, _Bool hyphens) {
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi2")
+    return WEIR_HAS_AVX2
         ? weir_plain_lines_32(text, count, longest, hyphens) : weir_plain_lines_16(text, count, longest, hyphens);
 }
 #else

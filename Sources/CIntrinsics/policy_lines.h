@@ -4,18 +4,44 @@
 
 #include "byte_scan.h"
 
-/// The name of an attribute with its `=`; what it does not fill is ignored.
+/// The longest name that can be expected, with its `=`.
+#define WEIR_LONGEST_NAME 31
+
+/// A line that a request is expected to have in some place.
 typedef struct {
-    unsigned long long words[4];
-} weir_name;
+    /// The name of its attribute with the `=`; what it does not fill is ignored.
+    unsigned char name[WEIR_LONGEST_NAME + 1];
+    /// Of the name; 0 where it is too long to be expected.
+    unsigned long length;
+    /// Of its value among those that are asked for; -1: nobody asks.
+    long index;
+} weir_policy_line;
+
+/// Where a value is in its request.
+typedef struct {
+    long start, end;
+} weir_policy_value;
+
+/// What the 32 bytes at the start of a line are: a bit for each that is the name's, and that ends the line.
+typedef struct {
+    unsigned same, ends;
+} weir_line_start;
+
+static inline weir_line_start weir_line_start_16(const unsigned char *text, const unsigned char *name) {
+    weir_bytes low = weir_load(text), high = weir_load(text + 16);
+    weir_line_start start = {
+        WEIR_BITS(low == weir_load(name)) | WEIR_BITS(high == weir_load(name + 16)) << 16,
+        WEIR_BITS((low == '\n') | (low == '\0')) | WEIR_BITS((high == '\n') | (high == '\0')) << 16};
+    return start;
+}
 
 /// Where the first newline or NUL of `text` is; `count` where there is none.
-static inline size_t weir_policy_line_end(const unsigned char *text, size_t count) {
-    size_t start = 0;
+static inline unsigned long weir_policy_line_end(const unsigned char *text, unsigned long count) {
+    unsigned long start = 0;
     for (; count - start >= sizeof(weir_bytes); start += sizeof(weir_bytes)) {
         weir_bytes line = weir_load(text + start);
         unsigned bits = WEIR_BITS((line == '\n') | (line == '\0'));
-        if (bits) return start + (size_t)__builtin_ctz(bits);
+        if (bits) return start + (unsigned long)__builtin_ctz(bits);
     }
     for (; start < count; start++) {
         if (text[start] == '\n' || text[start] == '\0') break;
@@ -23,27 +49,67 @@ static inline size_t weir_policy_line_end(const unsigned char *text, size_t coun
     return start;
 }
 
-/// The length of the line at the start of `text`, if that is the attribute whose name are the first `length` bytes of
-/// `name`, at least one and fewer than its size; 0 where it is another, has no end within `count` bytes, or a NUL.
-static inline size_t weir_policy_line(const void *text, size_t count, const weir_name *name, size_t length) {
-    const unsigned char *bytes = (const unsigned char *)text, *wanted = (const unsigned char *)name->words;
-    size_t end;
-    if (count >= sizeof *name) {
-        weir_bytes low = weir_load(bytes), high = weir_load(bytes + 16);
-        unsigned same = WEIR_BITS(low == weir_load(wanted)) | WEIR_BITS(high == weir_load(wanted + 16)) << 16;
-        unsigned value = ~0u << length;
-        if ((same | value) != ~0u) return 0;
-        unsigned ends = WEIR_BITS((low == '\n') | (low == '\0')) | WEIR_BITS((high == '\n') | (high == '\0')) << 16;
-        if (ends & value) {
-            end = (size_t)__builtin_ctz(ends & value);
-        } else {
-            end = sizeof *name + weir_policy_line_end(bytes + sizeof *name, count - sizeof *name);
-        }
-    } else {
-        if (count < length || __builtin_memcmp(bytes, wanted, length) != 0) return 0;
-        end = length + weir_policy_line_end(bytes + length, count - length);
-    }
-    return end < count && bytes[end] == '\n' ? end : 0;
+/// Reads a request whose lines are the expected ones, or the first of them, and sets their values.
+///
+/// Returns its length with the empty line behind it; 0 where it has other lines, no end within `count` bytes, or a NUL;
+/// then some values may be set.
+#define WEIR_POLICY_REQUEST(line_start) \
+    const unsigned char *bytes = (const unsigned char *)text; \
+    unsigned long position = 0; \
+    for (unsigned long line = 0; position < count; line++) { \
+        if (bytes[position] == '\n') return position + 1; \
+        if (line == lines || expected[line].length == 0) return 0; \
+        const unsigned char *name = expected[line].name; \
+        unsigned long length = expected[line].length, left = count - position, end; \
+        if (left >= sizeof expected->name) { \
+            weir_line_start start = line_start(bytes + position, name); \
+            unsigned value = ~0u << length; \
+            if ((start.same | value) != ~0u) return 0; \
+            end = start.ends & value ? (unsigned long)__builtin_ctz(start.ends & value) \
+                : sizeof expected->name + weir_policy_line_end(bytes + position + sizeof expected->name, left - sizeof expected->name); \
+        } else { \
+            if (left < length || __builtin_memcmp(bytes + position, name, length) != 0) return 0; \
+            end = length + weir_policy_line_end(bytes + position + length, left - length); \
+        } \
+        if (end >= left || bytes[position + end] != '\n') return 0; \
+        if (expected[line].index >= 0) { \
+            weir_policy_value found = {(long)(position + length), (long)(position + end)}; \
+            values[expected[line].index] = found; \
+        } \
+        position += end + 1; \
+    } \
+    return 0;
+
+static inline unsigned long weir_policy_request_16(
+    const void *text, unsigned long count, const weir_policy_line *expected, unsigned long lines, weir_policy_value *values) {
+    WEIR_POLICY_REQUEST(weir_line_start_16)
 }
+
+#if defined(__x86_64__)
+static inline WEIR_AVX2 weir_line_start weir_line_start_32(const unsigned char *text, const unsigned char *name) {
+    __m256i line = _mm256_loadu_si256((const __m256i *)text), wanted = _mm256_loadu_si256((const __m256i *)name);
+    __m256i newlines = _mm256_cmpeq_epi8(line, _mm256_set1_epi8('\n')), nuls = _mm256_cmpeq_epi8(line, _mm256_setzero_si256());
+    weir_line_start start = {
+        (unsigned)_mm256_movemask_epi8(_mm256_cmpeq_epi8(line, wanted)),
+        (unsigned)_mm256_movemask_epi8(_mm256_or_si256(newlines, nuls))};
+    return start;
+}
+
+static WEIR_AVX2 unsigned long weir_policy_request_32(
+    const void *text, unsigned long count, const weir_policy_line *expected, unsigned long lines, weir_policy_value *values) {
+    WEIR_POLICY_REQUEST(weir_line_start_32)
+}
+
+static inline unsigned long weir_policy_request(
+    const void *text, unsigned long count, const weir_policy_line *expected, unsigned long lines, weir_policy_value *values) {
+    return WEIR_HAS_AVX2 ? weir_policy_request_32(text, count, expected, lines, values)
+        : weir_policy_request_16(text, count, expected, lines, values);
+}
+#else
+static inline unsigned long weir_policy_request(
+    const void *text, unsigned long count, const weir_policy_line *expected, unsigned long lines, weir_policy_value *values) {
+    return weir_policy_request_16(text, count, expected, lines, values);
+}
+#endif
 
 #endif

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+internal import Glibc
 package import NIOCore
 
 /// A load that was started.
@@ -19,12 +20,28 @@ package struct RunningLoad: Sendable {
         let run = eventLoop.submit {
             let run = LoadRun(
                 on: eventLoop, target: target, options: options, traffic: try makeTraffic(),
-                connect: { $0.connect(to: address, on: eventLoop, timeout: options.timeout) },
+                connect: { connection in
+                    guard hasRoom else { return eventLoop.makeFailedFuture(IOError(errnoCode: EMFILE, reason: "socket")) }
+                    return connection.connect(to: address, on: eventLoop, timeout: options.timeout)
+                },
                 progress: progress)
             return NIOLoopBound(run, eventLoop: eventLoop)
         }
         return RunningLoad(
             report: run.flatMap { $0.value.start() },
             interrupt: { run.whenSuccess { $0.value.interrupt() } })
+    }
+
+    /// Descriptors that connections leave to others: libdispatch ends the process when it finds none for the main thread.
+    private static let spareDescriptors: UInt = 8
+
+    /// Whether there would be descriptors left beside another connection.
+    private static var hasRoom: Bool {
+        var limit = rlimit()
+        // The lowest one that is free.
+        let next = open("/dev/null", O_RDONLY | O_CLOEXEC)
+        guard next >= 0, getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit) == 0 else { return false }
+        close(next)
+        return UInt(next) + spareDescriptors < limit.rlim_cur
     }
 }

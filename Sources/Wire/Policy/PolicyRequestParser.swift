@@ -27,16 +27,7 @@ package struct PolicyRequestParser {
 
     private let names: [[UInt8]]
     /// The lines of the last request.
-    private var expected: [ExpectedLine] = []
-
-    private struct ExpectedLine {
-        /// With its `=`.
-        var name = weir_name()
-        /// 0: the name is too long to be expected.
-        var nameLength = 0
-        /// Of the name; -1: nobody asks for it.
-        var index = -1
-    }
+    private var expected: [weir_policy_line] = []
 
     private static let mostExpected = 64
 
@@ -55,7 +46,7 @@ package struct PolicyRequestParser {
     ) throws(PolicyRequestFault) -> Int? {
         clear(&ranges)
         // What comes in pieces is searched for its end first, lest a byte at a time is read again and again.
-        if searched == 0, let length = parseAsExpected(bytes, &ranges), length <= Self.longest {
+        if searched == 0, case let length = parseAsExpected(bytes, &ranges), 1...Self.longest ~= length {
             try checkRequest(bytes[ranges[0]])
             return length
         }
@@ -94,26 +85,12 @@ package struct PolicyRequestParser {
 
     /// Parses a request whose names are those of the last one.
     ///
-    /// - Returns: nil where it has others, is not complete, or is at fault; some of `ranges` are set then.
-    private func parseAsExpected(_ bytes: UnsafeRawBufferPointer, _ ranges: inout [Range<Int>]) -> Int? {
-        guard let base = bytes.baseAddress else { return nil }
-        return expected.withUnsafeBufferPointer { lines -> Int? in
-            ranges.withUnsafeMutableBufferPointer { ranges -> Int? in
-                var position = 0
-                for index in lines.indices {
-                    guard position < bytes.count else { return nil }
-                    if bytes[position] == UInt8(ascii: "\n") { return position &+ 1 }
-                    let line = lines[index]
-                    guard line.nameLength > 0 else { return nil }
-                    // By its place: a copy of the name would be written piece by piece and read at once.
-                    let name = (lines.baseAddress! + index).pointer(to: \.name)
-                    let length = weir_policy_line(base + position, bytes.count &- position, name, line.nameLength)
-                    guard length > 0 else { return nil }
-                    if line.index >= 0 { ranges[line.index] = position &+ line.nameLength..<position &+ length }
-                    position = position &+ length &+ 1
-                }
-                return position < bytes.count && bytes[position] == UInt8(ascii: "\n") ? position + 1 : nil
-            }
+    /// - Returns: 0 where it has others, is not complete, or is at fault; some of `ranges` are set then.
+    private func parseAsExpected(_ bytes: UnsafeRawBufferPointer, _ ranges: inout [Range<Int>]) -> Int {
+        ranges.withUnsafeMutableBytes { ranges in
+            // A range of numbers is two numbers; the indexes of lines are those of `names`, for each of which there is one.
+            let values = ranges.assumingMemoryBound(to: weir_policy_value.self)
+            return Int(weir_policy_request(bytes.baseAddress, UInt(bytes.count), expected, UInt(expected.count), values.baseAddress))
         }
     }
 
@@ -147,10 +124,11 @@ package struct PolicyRequestParser {
 
     private mutating func expect(_ name: UnsafeRawBufferPointer, _ index: Int, inLine line: Int) {
         guard line < Self.mostExpected else { return }
-        var new = ExpectedLine(index: index)
-        if name.count < MemoryLayout<weir_name>.size {
+        var new = weir_policy_line()
+        new.index = index
+        if name.count <= WEIR_LONGEST_NAME {
             withUnsafeMutableBytes(of: &new.name) { $0.copyMemory(from: name) }
-            new.nameLength = name.count
+            new.length = UInt(name.count)
         }
         if line < expected.count { expected[line] = new } else if line == expected.count { expected.append(new) }
     }
