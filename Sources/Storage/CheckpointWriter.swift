@@ -123,7 +123,8 @@ final class CheckpointWriter: Sendable {
         }
         guard let attempt else { return false }
         queue.async { [self] in
-            Self.giveWay()
+            Self.schedule(asBatch: true)
+            defer { Self.schedule(asBatch: false) }
             do {
                 if let checkpoint = firstSegment(ofRunning: attempt) { try write(pieces, of: checkpoint, attempt) }
             } catch {
@@ -134,12 +135,12 @@ final class CheckpointWriter: Sendable {
         return true
     }
 
-    /// Has the thread at hand take no other's turn when it wakes: nobody waits for a checkpoint. Where that is forbidden, it is
-    /// a thread like others.
-    private static func giveWay() {
+    /// Has the thread at hand take no other's turn when it wakes: only a reload waits for a checkpoint. Where that is forbidden,
+    /// it is a thread like others.
+    private static func schedule(asBatch isBatch: Bool) {
         var parameters = sched_param()
         // SCHED_BATCH of <linux/sched.h>, which Glibc's module leaves out.
-        sched_setscheduler(0, 3, &parameters)
+        sched_setscheduler(0, isBatch ? 3 : SCHED_OTHER, &parameters)
     }
 
     /// nil where the attempt has failed or was given up.
@@ -195,7 +196,9 @@ final class CheckpointWriter: Sendable {
 
     /// Makes the checkpoint last, and only then deletes what it has made superfluous.
     private func end(_ checkpoint: Int64, _ attempt: Int) throws {
-        let parts = state.withLock { $0.parts }
+        // Given up while its last pieces were written: the next one deletes what is superfluous then.
+        let known = state.withLock { $0.attempt == attempt ? $0.parts : nil }
+        guard let parts = known else { return }
         try write { db in
             // Also what an earlier attempt at this checkpoint has left.
             try db.execute(

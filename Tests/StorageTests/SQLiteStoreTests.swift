@@ -168,8 +168,7 @@ import Testing
         try await finish(store)
         try begin(2, of: store)
         let rows = (1...50_000 as ClosedRange<UInt64>).map { AccountRow(id: $0, limit: 1, key: [1], sequence: 2, content: [1]) }
-        #expect(store.save([.accounts(rows)]))
-        #expect(store.save([.end]))
+        #expect(store.save([.accounts(rows), .transactions(sequence: 2, content: [2]), .end]))
         // While the rows are being written.
         try begin(3, of: store)
         #expect(store.save([.accounts([])]))

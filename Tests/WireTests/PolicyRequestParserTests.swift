@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+import CIntrinsics
 import NIOCore
 import Testing
 import Wire
@@ -83,6 +84,37 @@ import Wire
             var fresh = PolicyRequestParser(names: Self.names)
             let expected = outcome(&fresh)
             #expect(outcome(&used) == expected, "\(String(reflecting: String(decoding: bytes, as: UTF8.self)))")
+        }
+    }
+
+    /// With vectors of either size, and nothing behind the request that could be read.
+    @Test func vectorsOfBothSizesFindTheSame() {
+        var random = SystemRandomNumberGenerator()
+        let names = ["request=", "sender=", "size=", "a_name_of_just_thirty_one_bytes"]
+        let lines = names.enumerated().map { index, name in
+            var line = weir_policy_line()
+            withUnsafeMutableBytes(of: &line.name) { $0.copyBytes(from: name.utf8) }
+            (line.length, line.index) = (UInt(name.utf8.count), index)
+            return line
+        }
+        for _ in 0..<20_000 {
+            var text: [UInt8] = []
+            for name in names.prefix(Int.random(in: 0...4, using: &random)) {
+                text += Array(name.utf8) + (0..<Int.random(in: 0...70, using: &random)).map { _ in 0x78 } + [0x0a]
+            }
+            text.append(0x0a)
+            if Int.random(in: 0..<3, using: &random) == 0 {
+                text[Int.random(in: 0..<text.count, using: &random)] = [0, 0x0a, 0x78].randomElement(using: &random)!
+            }
+            if Int.random(in: 0..<3, using: &random) == 0 { text.removeLast(Int.random(in: 0...text.count, using: &random)) }
+            let bytes = UnsafeMutableRawBufferPointer.allocate(byteCount: text.count, alignment: 1)
+            defer { bytes.deallocate() }
+            bytes.copyBytes(from: text)
+            var (values, others) = ([weir_policy_value](repeating: .init(), count: 4), [weir_policy_value](repeating: .init(), count: 4))
+            let length = weir_policy_request(bytes.baseAddress, UInt(bytes.count), lines, 4, &values)
+            #expect(weir_policy_request_16(bytes.baseAddress, UInt(bytes.count), lines, 4, &others) == length)
+            #expect(values.map { [$0.start, $0.end] } == others.map { [$0.start, $0.end] })
+            #expect(length <= text.count && (length == 0 || text[Int(length) - 1] == 0x0a))
         }
     }
 
