@@ -12,14 +12,14 @@ typedef struct {
     /// The name of its attribute with the `=`; what it does not fill is ignored.
     unsigned char name[WEIR_LONGEST_NAME + 1];
     /// Of the name; 0 where it is too long to be expected.
-    unsigned long length;
+    size_t length;
     /// Of its value among those that are asked for; -1: nobody asks.
-    long index;
+    ptrdiff_t index;
 } weir_policy_line;
 
 /// Where a value is in its request.
 typedef struct {
-    long start, end;
+    ptrdiff_t start, end;
 } weir_policy_value;
 
 /// What the 32 bytes at the start of a line are: a bit for each that is the name's, and that ends the line.
@@ -36,12 +36,12 @@ static inline weir_line_start weir_line_start_16(const unsigned char *text, cons
 }
 
 /// Where the first newline or NUL of `text` is; `count` where there is none.
-static inline unsigned long weir_policy_line_end(const unsigned char *text, unsigned long count) {
-    unsigned long start = 0;
+static inline size_t weir_policy_line_end(const unsigned char *text, size_t count) {
+    size_t start = 0;
     for (; count - start >= sizeof(weir_bytes); start += sizeof(weir_bytes)) {
         weir_bytes line = weir_load(text + start);
         unsigned bits = WEIR_BITS((line == '\n') | (line == '\0'));
-        if (bits) return start + (unsigned long)__builtin_ctz(bits);
+        if (bits) return start + (size_t)__builtin_ctz(bits);
     }
     for (; start < count; start++) {
         if (text[start] == '\n' || text[start] == '\0') break;
@@ -55,17 +55,17 @@ static inline unsigned long weir_policy_line_end(const unsigned char *text, unsi
 /// then some values may be set.
 #define WEIR_POLICY_REQUEST(line_start) \
     const unsigned char *bytes = (const unsigned char *)text; \
-    unsigned long position = 0; \
-    for (unsigned long line = 0; position < count; line++) { \
+    size_t position = 0; \
+    for (size_t line = 0; position < count; line++) { \
         if (bytes[position] == '\n') return position + 1; \
         if (line == lines || expected[line].length == 0) return 0; \
         const unsigned char *name = expected[line].name; \
-        unsigned long length = expected[line].length, left = count - position, end; \
+        size_t length = expected[line].length, left = count - position, end; \
         if (left >= sizeof expected->name) { \
             weir_line_start start = line_start(bytes + position, name); \
             unsigned value = ~0u << length; \
             if ((start.same | value) != ~0u) return 0; \
-            end = start.ends & value ? (unsigned long)__builtin_ctz(start.ends & value) \
+            end = start.ends & value ? (size_t)__builtin_ctz(start.ends & value) \
                 : sizeof expected->name + weir_policy_line_end(bytes + position + sizeof expected->name, left - sizeof expected->name); \
         } else { \
             if (left < length || __builtin_memcmp(bytes + position, name, length) != 0) return 0; \
@@ -73,15 +73,15 @@ static inline unsigned long weir_policy_line_end(const unsigned char *text, unsi
         } \
         if (end >= left || bytes[position + end] != '\n') return 0; \
         if (expected[line].index >= 0) { \
-            weir_policy_value found = {(long)(position + length), (long)(position + end)}; \
+            weir_policy_value found = {(ptrdiff_t)(position + length), (ptrdiff_t)(position + end)}; \
             values[expected[line].index] = found; \
         } \
         position += end + 1; \
     } \
     return 0;
 
-static inline unsigned long weir_policy_request_16(
-    const void *text, unsigned long count, const weir_policy_line *expected, unsigned long lines, weir_policy_value *values) {
+static inline size_t weir_policy_request_16(
+    const void *text, size_t count, const weir_policy_line *expected, size_t lines, weir_policy_value *values) {
     WEIR_POLICY_REQUEST(weir_line_start_16)
 }
 
@@ -95,19 +95,19 @@ static inline WEIR_AVX2 weir_line_start weir_line_start_32(const unsigned char *
     return start;
 }
 
-static WEIR_AVX2 unsigned long weir_policy_request_32(
-    const void *text, unsigned long count, const weir_policy_line *expected, unsigned long lines, weir_policy_value *values) {
+static WEIR_AVX2 size_t weir_policy_request_32(
+    const void *text, size_t count, const weir_policy_line *expected, size_t lines, weir_policy_value *values) {
     WEIR_POLICY_REQUEST(weir_line_start_32)
 }
 
-static inline unsigned long weir_policy_request(
-    const void *text, unsigned long count, const weir_policy_line *expected, unsigned long lines, weir_policy_value *values) {
+static inline size_t weir_policy_request(
+    const void *text, size_t count, const weir_policy_line *expected, size_t lines, weir_policy_value *values) {
     return WEIR_HAS_AVX2 ? weir_policy_request_32(text, count, expected, lines, values)
         : weir_policy_request_16(text, count, expected, lines, values);
 }
 #else
-static inline unsigned long weir_policy_request(
-    const void *text, unsigned long count, const weir_policy_line *expected, unsigned long lines, weir_policy_value *values) {
+static inline size_t weir_policy_request(
+    const void *text, size_t count, const weir_policy_line *expected, size_t lines, weir_policy_value *values) {
     return weir_policy_request_16(text, count, expected, lines, values);
 }
 #endif

@@ -54,12 +54,8 @@ package struct KeyPart: Equatable, Sendable {
     /// Appends the canonical value; false where the request has none: an empty attribute, the null sender, no domain.
     package func append(_ value: UnsafeRawBufferPointer, to key: inout [UInt8], forms: KeyForms) -> Bool {
         guard !value.isEmpty else { return false }
-        if isCanonical(value, forms: forms) {
-            key.append(contentsOf: value)
-            return true
-        }
         switch form {
-        case .verbatim:
+        case .verbatim, _ where isCanonical(value, forms: forms):
             key.append(contentsOf: value)
         case .host:
             // Postfix's word for a client whose name it could not find out or verify: no name of anybody's.

@@ -94,7 +94,7 @@ import Wire
         let lines = names.enumerated().map { index, name in
             var line = weir_policy_line()
             withUnsafeMutableBytes(of: &line.name) { $0.copyBytes(from: name.utf8) }
-            (line.length, line.index) = (UInt(name.utf8.count), index)
+            (line.length, line.index) = (name.utf8.count, index)
             return line
         }
         for _ in 0..<20_000 {
@@ -111,10 +111,10 @@ import Wire
             defer { bytes.deallocate() }
             bytes.copyBytes(from: text)
             var (values, others) = ([weir_policy_value](repeating: .init(), count: 4), [weir_policy_value](repeating: .init(), count: 4))
-            let length = weir_policy_request(bytes.baseAddress, UInt(bytes.count), lines, 4, &values)
-            #expect(weir_policy_request_16(bytes.baseAddress, UInt(bytes.count), lines, 4, &others) == length)
+            let length = weir_policy_request(bytes.baseAddress, bytes.count, lines, 4, &values)
+            #expect(weir_policy_request_16(bytes.baseAddress, bytes.count, lines, 4, &others) == length)
             #expect(values.map { [$0.start, $0.end] } == others.map { [$0.start, $0.end] })
-            #expect(length <= text.count && (length == 0 || text[Int(length) - 1] == 0x0a))
+            #expect(length <= text.count && (length == 0 || text[length - 1] == 0x0a))
         }
     }
 

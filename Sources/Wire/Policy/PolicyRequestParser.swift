@@ -90,7 +90,7 @@ package struct PolicyRequestParser {
         ranges.withUnsafeMutableBytes { ranges in
             // A range of numbers is two numbers; the indexes of lines are those of `names`, for each of which there is one.
             let values = ranges.assumingMemoryBound(to: weir_policy_value.self)
-            return Int(weir_policy_request(bytes.baseAddress, UInt(bytes.count), expected, UInt(expected.count), values.baseAddress))
+            return weir_policy_request(bytes.baseAddress, bytes.count, expected, expected.count, values.baseAddress)
         }
     }
 
@@ -128,7 +128,7 @@ package struct PolicyRequestParser {
         new.index = index
         if name.count <= WEIR_LONGEST_NAME {
             withUnsafeMutableBytes(of: &new.name) { $0.copyMemory(from: name) }
-            new.length = UInt(name.count)
+            new.length = name.count
         }
         if line < expected.count { expected[line] = new } else if line == expected.count { expected.append(new) }
     }
