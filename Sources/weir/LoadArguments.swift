@@ -143,12 +143,14 @@ struct LoadArguments: ParsableArguments {
             progress: LoadSummary.show, traffic: traffic)
         let interruption = Interruption()
         let interrupt = DispatchSource.makeSignalSource(signal: SIGINT)
-        signal(SIGINT, SIG_IGN)
+        let isWatched = DispatchSemaphore(value: 0)
+        interrupt.setRegistrationHandler { isWatched.signal() }
         interrupt.setEventHandler {
             interruption.come()
             load.interrupt()
         }
         interrupt.resume()
+        isWatched.wait()
         do {
             var report = try complete(try load.report.wait(), interruption)
             if interruption.hasCome { report.endedBy = .interrupted }

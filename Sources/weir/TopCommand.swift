@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 import ArgumentParser
-import Dispatch
 import Foundation
 import Glibc
 import Service
 import Synchronization
+import UnixSignals
 
 struct TopCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
@@ -65,27 +65,23 @@ struct TopCommand: AsyncParsableCommand {
             watch.end()
         }
         defer { looker.cancel() }
+        // In this order: a signal that comes before is of no harm to the terminal, and none that comes after is lost.
+        let signals = await UnixSignalsSequence(trapping: .sigterm, .sighup, .sigint, .sigquit)
         let screen = Screen()
         defer { screen.restore() }
-        let signals = [SIGTERM, SIGHUP, SIGINT, SIGQUIT].map { Self.source(of: $0, endingWith: screen.restore) }
-        defer { for source in signals { source.cancel() } }
+        let ending = Task {
+            for await signal in signals {
+                screen.restore()
+                Glibc.exit(128 + signal.rawValue)
+            }
+        }
+        defer { ending.cancel() }
         var view = TopText()
         while view.take(screen.readKeys()), case let state = watch.state, !state.isOver {
             let size = Terminal.size(STDOUT_FILENO)
             try screen.show(view.screen(state.figures, fault: state.fault, columns: size.columns, rows: size.rows))
             try await Task.sleep(for: .milliseconds(100))
         }
-    }
-
-    private static func source(of number: Int32, endingWith restore: @escaping @Sendable () -> Void) -> any DispatchSourceSignal {
-        signal(number, SIG_IGN)
-        let source = DispatchSource.makeSignalSource(signal: number)
-        source.setEventHandler {
-            restore()
-            Glibc.exit(128 + number)
-        }
-        source.resume()
-        return source
     }
 
     private func figures(of client: AdminClient, most: Int) async throws -> TopFigures {

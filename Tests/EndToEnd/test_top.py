@@ -177,15 +177,15 @@ class Faults(unittest.TestCase):
 
 class Endings(unittest.TestCase):
     def test_the_terminal_is_as_it_was(self):
-        """After q, Ctrl-C and each signal, also while the service answers nothing."""
+        """After q, Ctrl-C and each signal, in the first moment, later, and while the service answers nothing."""
         with WeirService(limits=[LIMIT]) as service:
             endings = [("q", lambda top: top.keys(b"q"), 0), ("Ctrl-C", lambda top: top.keys(b"\x03"), 0)] + [
                 (number.name, lambda top, number=number: top.process.send_signal(number), 128 + number)
                 for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)]
-            for stops in (False, True):
+            for shown, stops in ((SCREEN_ON, False), (b"ledger kept", False), (b"ledger kept", True)):
                 for name, end, status in endings:
-                    with self.subTest(name, stops=stops), OnTerminal(service.config_file) as top:
-                        top.read_until(b"ledger kept")
+                    with self.subTest(name, shown=shown, stops=stops), OnTerminal(service.config_file) as top:
+                        top.read_until(shown)
                         if stops:
                             service.process.send_signal(signal.SIGSTOP)
                         try:
