@@ -3,18 +3,20 @@ internal import MailSyntax
 package import Rules
 
 /// Runs one message after the other through the scanner and the rules: bytes in, verdict out.
-/// It belongs to one connection; the matcher may be shared by all of a thread.
+/// It belongs to one thread, and the matcher may be shared by all of it.
 ///
 ///     filter.begin(rules)
 ///     filter.update(bytes)        // any number of times, in pieces of any size
 ///     let verdict = filter.finish()
 package final class MessageFilter {
+    package let matcher: Matcher
     private var scanner: MessageScanner
     private var checker: Checker
     /// Working space for headers that come in parts.
     private var line: [UInt8] = []
 
     package init(_ rules: ContentRules, matcher: Matcher) {
+        self.matcher = matcher
         scanner = MessageScanner(limits: rules.checks.scannerLimits, wantsBody: !rules.body.isEmpty)
         checker = Checker(rules, matcher)
     }
@@ -51,12 +53,13 @@ package final class MessageFilter {
         line.append(UInt8(ascii: ":"))
         // The last line end is that of the header, however the value has it.
         let end = value.lastIndex { $0 != 0x0a && $0 != 0x0d }.map { $0 + 1 } ?? 0
-        var isContinued = false
-        for byte in value[..<end] {
-            if isContinued, !byte.isBlank { line.append(0x09) }
-            isContinued = byte == 0x0a
-            line.append(byte)
+        var rest = value[..<end]
+        while let newline = rest.firstIndex(of: 0x0a) {
+            line.append(contentsOf: rest[...newline])
+            rest = rest[(newline + 1)...]
+            if rest.first?.isBlank == false { line.append(0x09) }
         }
+        line.append(contentsOf: rest)
         line.append(0x0d)
         line.append(0x0a)
         update(line)

@@ -15,6 +15,10 @@ final class MessageChecks {
     private let threads: NIOThreadPool
     private let log: EventLog
     private var inUse: (checks: ContentChecks, matcher: Matcher)?
+    /// Filters that no message has now.
+    private var idleFilters: [MessageFilter] = []
+
+    private static let mostIdleFilters = 64
 
     init(
         eventLoop: any EventLoop, bounds: ContentBounds, threads: NIOThreadPool, counters: MessageCounters, probes: ProbeBoard,
@@ -36,8 +40,17 @@ final class MessageChecks {
         ReceivedContent(bounds: bounds, threads: threads, eventLoop: eventLoop)
     }
 
-    func makeFilter(_ rules: ContentRules) -> MessageFilter {
-        MessageFilter(rules, matcher: matcher(rules.checks))
+    /// A filter for one message, which begins.
+    func takeFilter(_ rules: ContentRules) -> MessageFilter {
+        let matcher = matcher(rules.checks)
+        guard let filter = idleFilters.popLast() else { return MessageFilter(rules, matcher: matcher) }
+        filter.begin(rules)
+        return filter
+    }
+
+    /// Its message is over.
+    func giveBack(_ filter: MessageFilter) {
+        if filter.matcher === inUse?.matcher, idleFilters.count < Self.mostIdleFilters { idleFilters.append(filter) }
     }
 
     /// One for all connections of this loop, while the limits of a match are the same.
@@ -45,6 +58,7 @@ final class MessageChecks {
         if let inUse, inUse.checks == checks { return inUse.matcher }
         let matcher = Matcher(checks)
         inUse = (checks, matcher)
+        idleFilters = []
         return matcher
     }
 

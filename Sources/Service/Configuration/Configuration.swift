@@ -97,6 +97,10 @@ package struct Configuration: Sendable {
         case inet(host: String, port: Int)
         /// `mode` and `group` of the socket's file; a nil group leaves the service's own.
         case unix(path: String, mode: UInt16, group: String?)
+
+        package var isTCP: Bool {
+            if case .inet = self { true } else { false }
+        }
     }
 
     package struct LedgerSettings: Equatable, Sendable {

@@ -65,7 +65,9 @@ final class MilterConnection: ChannelDuplexHandler {
     /// The ledger or the disk is at work.
     private var isWaiting = false
     private var isPumping = false
-    private var isTCP = false
+    /// What has come was answered.
+    private var isAnswered = false
+    private let isTCP: Bool
     private var readIsWaiting = false
     private(set) var activeSince = NIODeadline.now()
 
@@ -75,8 +77,9 @@ final class MilterConnection: ChannelDuplexHandler {
     /// RFC 1870
     private static let sizeParameter = "SIZE="
 
-    init(worker: MilterWorker) {
+    init(worker: MilterWorker, isTCP: Bool) {
         self.worker = worker
+        self.isTCP = isTCP
         offer = worker.makeOffer()
         session = MilterSession(wanting: offer.terms)
     }
@@ -88,8 +91,6 @@ final class MilterConnection: ChannelDuplexHandler {
 
     func channelActive(context: ChannelHandlerContext) {
         self.context = context
-        if case .v4? = context.remoteAddress { isTCP = true }
-        if case .v6? = context.remoteAddress { isTCP = true }
         if !worker.opened(self) { close() }
     }
 
@@ -105,6 +106,7 @@ final class MilterConnection: ChannelDuplexHandler {
     }
 
     func channelRead(context: ChannelHandlerContext, data: NIOAny) {
+        isAnswered = false
         session.receive(unwrapInboundIn(data))
         activeSince = .now()
         pump()
@@ -112,8 +114,8 @@ final class MilterConnection: ChannelDuplexHandler {
 
     func channelReadComplete(context: ChannelHandlerContext) {
         // What the MTA sends without waiting for an answer it sends in small pieces, each after the acknowledgement of the
-        // last (Nagle): so that comes at once. The kernel forgets it, and is told again.
-        if isTCP {
+        // last (Nagle): so that comes at once, where no answer has carried it. The kernel forgets it, and is told again.
+        if isTCP, !isAnswered {
             try? context.channel.syncOptions?.setOption(
                 ChannelOptions.Types.SocketOption(level: .tcp, name: .init(rawValue: TCP_QUICKACK)), value: 1)
         }
@@ -162,6 +164,7 @@ final class MilterConnection: ChannelDuplexHandler {
         guard let context, session.output.readableBytes > 0 else { return }
         let output = session.output
         session.output = ByteBuffer()
+        isAnswered = true
         context.writeAndFlush(wrapOutboundOut(output), promise: nil)
     }
 
@@ -203,10 +206,8 @@ final class MilterConnection: ChannelDuplexHandler {
     private func begin(_ sender: [UInt8], _ parameters: [[UInt8]]) {
         let current = worker.makeOffer()
         // Rules that need what this connection was not negotiated for wait for the next one.
-        if let terms = session.terms, current.terms.isCovered(by: terms, missing: session.missingActions) { offer = current }
-        let filter = filter ?? worker.checks.makeFilter(rules)
-        self.filter = filter
-        filter.begin(rules)
+        if current !== offer, let terms = session.terms, current.terms.isCovered(by: terms, missing: session.missingActions) { offer = current }
+        filter = worker.checks.takeFilter(rules)
         headers.removeAll()
         let size = parameters.first { String(decoding: $0.prefix(Self.sizeParameter.utf8.count), as: UTF8.self).uppercased() == Self.sizeParameter }
         var question = MilterQuestion(
@@ -567,6 +568,8 @@ final class MilterConnection: ChannelDuplexHandler {
 
     private func forget() {
         message = nil
+        if let filter { worker.checks.giveBack(filter) }
+        filter = nil
         content?.reset()
         content = nil
         session.endMessage()

@@ -23,6 +23,8 @@ final class MilterListener: @unchecked Sendable {
     private var channels: [any Channel] = []
 
     private static let sweepInterval: TimeAmount = .seconds(60)
+    /// A message of the usual size in one read.
+    private static let recvAllocator = AdaptiveRecvByteBufferAllocator(minimum: 16_384, initial: 16_384, maximum: 65_536)
 
     /// - Parameter rules: those that hold now; asked at each message.
     init(
@@ -46,7 +48,7 @@ final class MilterListener: @unchecked Sendable {
     var way: AdminMessages.Way { .init(name: "milter", values: shared.counters.values) }
 
     func reload(_ configuration: Configuration) {
-        shared.settings = MilterSettings(configuration, generation: shared.settings.generation + 1)
+        shared.settings = MilterSettings(configuration)
     }
 
     /// Starts to listen.
@@ -55,16 +57,17 @@ final class MilterListener: @unchecked Sendable {
     /// - Throws: `ListenerFailure`.
     func listen(inherited: inout [String: Int32]) async throws {
         let workers = workers
-        let bootstrap = ServerBootstrap.accepting(on: group)
-            .childChannelInitializer { channel in
-                channel.eventLoop.makeCompletedFuture {
-                    guard let worker = workers.first(where: { $0.eventLoop === channel.eventLoop }) else {
-                        preconditionFailure("a channel of another group")
-                    }
-                    try channel.pipeline.syncOperations.addHandler(MilterConnection(worker: worker))
-                }
-            }
         for endpoint in endpoints {
+            let bootstrap = ServerBootstrap.accepting(on: group)
+                .childChannelOption(.recvAllocator, value: Self.recvAllocator)
+                .childChannelInitializer { channel in
+                    channel.eventLoop.makeCompletedFuture {
+                        guard let worker = workers.first(where: { $0.eventLoop === channel.eventLoop }) else {
+                            preconditionFailure("a channel of another group")
+                        }
+                        try channel.pipeline.syncOperations.addHandler(MilterConnection(worker: worker, isTCP: endpoint.isTCP))
+                    }
+                }
             channels.append(try await bootstrap.listen(on: endpoint, key: "listen.milter", inherited: &inherited))
         }
         for worker in workers {
@@ -84,9 +87,7 @@ final class MilterListener: @unchecked Sendable {
 }
 
 /// What of the configuration holds for messages that begin from now on.
-struct MilterSettings: Sendable {
-    /// Tells it from those before a reload.
-    let generation: UInt64
+final class MilterSettings: Sendable {
     let connections: Int
     let asksLimits: Bool
     let mailsAlerts: Bool
@@ -95,8 +96,7 @@ struct MilterSettings: Sendable {
     let onFailure: Configuration.OnFailure
     let accounts: LocalAccounts
 
-    init(_ configuration: Configuration, generation: UInt64 = 0) {
-        self.generation = generation
+    init(_ configuration: Configuration) {
         connections = configuration.milter.connections
         asksLimits = configuration.milter.limits && !configuration.limits.isEmpty
         mailsAlerts = !configuration.alerts.mail.isEmpty
@@ -108,10 +108,16 @@ struct MilterSettings: Sendable {
 }
 
 /// What a connection is negotiated by, and its messages are judged by.
-struct MilterOffer {
+final class MilterOffer {
     let rules: ContentRules
     let settings: MilterSettings
     let terms: MilterTerms
+
+    init(_ rules: ContentRules, _ settings: MilterSettings) {
+        self.rules = rules
+        self.settings = settings
+        terms = MilterTerms(rules, settings)
+    }
 }
 
 /// What all loops share.
@@ -166,8 +172,8 @@ final class MilterWorker: @unchecked Sendable {
     /// What a new connection begins with.
     func makeOffer() -> MilterOffer {
         let (rules, settings) = (checks.rules(), shared.settings)
-        if let offer, offer.rules === rules, offer.settings.generation == settings.generation { return offer }
-        let offer = MilterOffer(rules: rules, settings: settings, terms: MilterTerms(rules, settings))
+        if let offer, offer.rules === rules, offer.settings === settings { return offer }
+        let offer = MilterOffer(rules, settings)
         self.offer = offer
         return offer
     }

@@ -321,9 +321,7 @@ final class FilterConnection: ChannelDuplexHandler {
 
     private func beginContent() {
         let rules = worker.checks.rules()
-        let filter = filter ?? worker.checks.makeFilter(rules)
-        self.filter = filter
-        filter.begin(rules)
+        filter = worker.checks.takeFilter(rules)
         let size = nextHop?.capabilities.size ?? 0
         content.begin(most: size > 0 ? size : .max)
         contentSince = .now()
@@ -378,6 +376,8 @@ final class FilterConnection: ChannelDuplexHandler {
 
     private func finish(_ reply: SMTPReply) {
         endTransaction()
+        if let filter { worker.checks.giveBack(filter) }
+        filter = nil
         content.reset()
         session.finish(reply)
     }

@@ -61,12 +61,24 @@ package struct MilterTerms: Equatable, Sendable {
     package var actions: MilterActions
     package var options: MilterOptions
     /// Names of macros, divided by blanks; an MTA that can't be asked sends those of its own configuration.
-    package var macros: [MilterStage: String]
+    package private(set) var macros: [MilterStage: String]
+    /// The names that `macros` asks for, without braces.
+    let macroNames: Set<[UInt8]>
 
+    /// A macro that no MTA has. Postfix takes an empty list as none at all, and sends those of its own configuration.
+    private static let noMacro = "{none}"
+
+    /// - Parameter macros: a stage without any is asked for none.
     package init(actions: MilterActions, options: MilterOptions, macros: [MilterStage: String] = [:]) {
         self.actions = actions
         self.options = options
-        self.macros = macros
+        self.macros = macros.mapValues { $0.isEmpty ? Self.noMacro : $0 }
+        macroNames = Set(macros.values.flatMap { $0.utf8.split(separator: UInt8(ascii: " ")).map { Array(Self.withoutBraces($0)) } })
+    }
+
+    /// `{mail_addr}` and `mail_addr` are one.
+    static func withoutBraces<Name: BidirectionalCollection<UInt8>>(_ name: Name) -> Name.SubSequence {
+        name.first == UInt8(ascii: "{") && name.last == UInt8(ascii: "}") ? name.dropFirst().dropLast() : name[...]
     }
 
     /// What is left of it with an MTA that offers this much.

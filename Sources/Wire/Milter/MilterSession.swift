@@ -50,7 +50,6 @@ package struct MilterSession: ~Copyable {
     private enum State { case new, connected, envelope, headers, body }
 
     private let wanted: MilterTerms
-    private let wantedMacros: Set<[UInt8]>
     private var state = State.new
     private var input = ByteBuffer()
     private var macros: [(name: [UInt8], value: [UInt8], isOfMessage: Bool)] = []
@@ -63,12 +62,6 @@ package struct MilterSession: ~Copyable {
 
     package init(wanting terms: MilterTerms) {
         wanted = terms
-        wantedMacros = Set(terms.macros.values.flatMap { $0.utf8.split(separator: UInt8(ascii: " ")).map(Self.macroName) })
-    }
-
-    /// `{mail_addr}` and `mail_addr` are one.
-    private static func macroName(_ text: some BidirectionalCollection<UInt8>) -> [UInt8] {
-        text.first == UInt8(ascii: "{") && text.last == UInt8(ascii: "}") ? Array(text.dropFirst().dropLast()) : Array(text)
     }
 
     package mutating func receive(_ bytes: ByteBuffer) {
@@ -219,15 +212,17 @@ package struct MilterSession: ~Copyable {
     private mutating func takeMacros(_ packet: ByteBuffer) throws(MilterFault) {
         var packet = packet
         guard let command: UInt8 = packet.readInteger() else { throw .malformed(UInt8(ascii: "D")) }
-        let texts = try Self.texts(&packet, UInt8(ascii: "D"))
-        guard texts.count % 2 == 0 else { throw .malformed(UInt8(ascii: "D")) }
         let isOfMessage = command != UInt8(ascii: "C") && command != UInt8(ascii: "H")
-        for index in stride(from: 0, to: texts.count, by: 2) {
-            let name = Self.macroName(texts[index])
-            guard wantedMacros.contains(name) else { continue }
-            macros.removeAll { $0.name == name }
-            if texts[index + 1].count <= Self.longestMacro { macros.append((name, texts[index + 1], isOfMessage)) }
+        while packet.readableBytes > 0 {
+            guard let name = packet.readMilterSlice(), let value = packet.readMilterSlice() else { throw .malformed(UInt8(ascii: "D")) }
+            take(macro: Array(MilterTerms.withoutBraces(name.readableBytesView)), value, isOfMessage: isOfMessage)
         }
+    }
+
+    private mutating func take(macro name: [UInt8], _ value: ByteBuffer, isOfMessage: Bool) {
+        guard wanted.macroNames.contains(name) else { return }
+        macros.removeAll { $0.name == name }
+        if value.readableBytes <= Self.longestMacro { macros.append((name, Array(value.readableBytesView), isOfMessage)) }
     }
 
     private static func texts(_ packet: inout ByteBuffer, _ command: UInt8) throws(MilterFault) -> [[UInt8]] {
