@@ -9,14 +9,12 @@ package import Rules
 ///     filter.update(bytes)        // any number of times, in pieces of any size
 ///     let verdict = filter.finish()
 package final class MessageFilter {
-    package let matcher: Matcher
     private var scanner: MessageScanner
     private var checker: Checker
     /// Working space for headers that come in parts.
     private var line: [UInt8] = []
 
     package init(_ rules: ContentRules, matcher: Matcher) {
-        self.matcher = matcher
         scanner = MessageScanner(limits: rules.checks.scannerLimits, wantsBody: !rules.body.isEmpty)
         checker = Checker(rules, matcher)
     }
@@ -32,6 +30,9 @@ package final class MessageFilter {
         checker.begin(rules)
         count = 0
     }
+
+    /// Those that the last message began with.
+    package var rules: ContentRules { checker.rules }
 
     /// Whether the verdict is known, and the rest of the message can't change it.
     package var isDecided: Bool { checker.verdict.disposition != .accept }

@@ -29,7 +29,7 @@ package actor Daemon {
     /// - Parameters:
     ///   - rules: of the configuration's `checks`.
     ///   - loop: where policy requests are read and decided.
-    package init(configurationPath: String, configuration: Configuration, rules: ContentRules, loop: LedgerLoop) {
+    package init(configurationPath: String, configuration: Configuration, rules: ContentRules, loop: SocketLoop) {
         self.configurationPath = configurationPath
         self.configuration = configuration
         lastRead = configuration
@@ -100,7 +100,7 @@ package actor Daemon {
     /// - Throws: `ConfigurationFaults`, or what kept a listener from opening.
     package static func serve(configurationPath: String) async throws {
         let read = try ConfigurationReader.read(path: configurationPath).get()
-        let loop = try LedgerLoop.start()
+        let loop = try SocketLoop.start(named: "weir-ledger")
         let daemon = Daemon(
             configurationPath: configurationPath, configuration: read.configuration, rules: read.rules,
             loop: loop)

@@ -15,7 +15,7 @@ internal import Wire
 /// Sendable, unchecked: all state belongs to `loop`, on which every method runs; what a milter asks from another loop
 /// is put on this one first.
 package final class LedgerHost: @unchecked Sendable {
-    package let loop: LedgerLoop
+    package let loop: SocketLoop
     private let log: EventLog
     let alerts: Alerts
     let probes: ProbeBoard
@@ -85,7 +85,7 @@ package final class LedgerHost: @unchecked Sendable {
     private static let slotsPerPause = 2048
 
     init(
-        configuration: Configuration, loop: LedgerLoop, clocks: any SystemClocks, log: EventLog, alerts: Alerts,
+        configuration: Configuration, loop: SocketLoop, clocks: any SystemClocks, log: EventLog, alerts: Alerts,
         probes: ProbeBoard
     ) {
         self.loop = loop

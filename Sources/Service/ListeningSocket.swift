@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
+internal import CLinux
 internal import Glibc
 internal import NIOCore
 
 enum ListeningSocket {
-    /// Opens a socket at an address, as SwiftNIO or `LedgerLoop` take it; or takes the one that the service manager has passed.
+    /// Opens a socket at an address, as SwiftNIO or `SocketLoop` take it; or takes the one that the service manager has passed.
     ///
     /// - Parameters:
     ///   - key: of the configuration, for errors.
@@ -50,7 +51,8 @@ enum ListeningSocket {
         }
     }
 
-    private static func set(_ option: Int32, at level: Int32, of descriptor: Int32) throws {
+    /// Turns an option on.
+    static func set(_ option: Int32, at level: Int32, of descriptor: Int32) throws {
         var on: Int32 = 1
         guard setsockopt(descriptor, level, option, &on, socklen_t(MemoryLayout<Int32>.size)) == 0 else {
             throw IOError(errnoCode: errno, reason: "setsockopt")

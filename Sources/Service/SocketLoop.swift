@@ -4,17 +4,17 @@ internal import Glibc
 package import NIOCore
 internal import Synchronization
 
-/// The thread that owns the ledger, and the sockets of those who ask it.
+/// A thread and its sockets: the ledger's with those who ask it, and those of the milter.
 ///
-/// A turn of the loop: wait until a socket is ready, let each that is read or write once, run what other threads have
+/// A turn of the loop: wait until a socket is ready, let each that is do a little, run what other threads have
 /// handed over and what is due, and then `endOfTurn`, where everything that was asked is decided and answered together.
 ///
-/// Not one of SwiftNIO's loops: a policy request is one read and one write, and a channel's way to both costs more than
-/// the decision between them (docs/decisions.md).
+/// Not one of SwiftNIO's loops: a policy request is one read and one write, a message by milter few of either, and a
+/// channel's way to them costs more than what is done between them (docs/decisions.md).
 ///
-/// Sendable, unchecked: `tasks` is behind its lock, `owner` is atomic, `wakeup` and `epoll` never change; all else belongs
+/// Sendable, unchecked: `tasks` is behind its lock, `owner` is atomic, `name`, `wakeup` and `epoll` never change; all else belongs
 /// to the thread.
-package final class LedgerLoop: @unchecked Sendable {
+package final class SocketLoop: @unchecked Sendable {
     /// Told when its descriptor can be read or written, or has failed. Its reads and writes must not block.
     package protocol Socket: AnyObject {
         func isReady()
@@ -22,13 +22,16 @@ package final class LedgerLoop: @unchecked Sendable {
 
     package enum Interest {
         case reading, writing
-        /// Only failures are told.
+        /// Clients come to a socket that several loops may watch: one of them is told. It can't be changed.
+        case accepting
+        /// Only failures are told, and that a peer on this machine has gone.
         case nothing
 
         fileprivate var events: UInt32 {
             switch self {
             case .reading: EPOLLIN.rawValue
             case .writing: EPOLLOUT.rawValue
+            case .accepting: EPOLLIN.rawValue | EPOLLEXCLUSIVE.rawValue
             case .nothing: 0
             }
         }
@@ -39,6 +42,7 @@ package final class LedgerLoop: @unchecked Sendable {
         let task: () -> Void
     }
 
+    private let name: String
     private let epoll: Int32
     /// Readable when `tasks` has something.
     private let wakeup: Int32
@@ -59,19 +63,24 @@ package final class LedgerLoop: @unchecked Sendable {
 
     /// Makes a loop, and starts its thread, which holds the loop until `stop`.
     ///
+    /// - Parameter name: of the thread, at most 15 bytes.
     /// - Throws: `IOError` where the process may have no more descriptors or threads.
-    package static func start() throws -> LedgerLoop {
+    package static func start(named name: String) throws -> SocketLoop {
         let epoll = epoll_create1(Int32(EPOLL_CLOEXEC))
         guard epoll >= 0 else { throw IOError(errnoCode: errno, reason: "epoll_create1") }
         let wakeup = eventfd(0, Int32(EFD_CLOEXEC | EFD_NONBLOCK))
-        guard wakeup >= 0 else { throw IOError(errnoCode: errno, reason: "eventfd") }
-        let loop = LedgerLoop(epoll: epoll, wakeup: wakeup)
+        guard wakeup >= 0 else {
+            defer { Glibc.close(epoll) }
+            throw IOError(errnoCode: errno, reason: "eventfd")
+        }
+        let loop = SocketLoop(name: name, epoll: epoll, wakeup: wakeup)
         try loop.add(wakeup, .reading)
         try loop.startThread()
         return loop
     }
 
-    private init(epoll: Int32, wakeup: Int32) {
+    private init(name: String, epoll: Int32, wakeup: Int32) {
+        self.name = name
         self.epoll = epoll
         self.wakeup = wakeup
     }
@@ -83,14 +92,19 @@ package final class LedgerLoop: @unchecked Sendable {
 
     private func startThread() throws {
         var thread = pthread_t()
+        let own = Unmanaged.passRetained(self)
         let code = pthread_create(
             &thread, nil,
             { loop in
-                pthread_setname_np(pthread_self(), "weir-ledger")
-                Unmanaged<LedgerLoop>.fromOpaque(loop!).takeRetainedValue().run()
+                let loop = Unmanaged<SocketLoop>.fromOpaque(loop!).takeRetainedValue()
+                pthread_setname_np(pthread_self(), loop.name)
+                loop.run()
                 return nil
-            }, Unmanaged.passRetained(self).toOpaque())
-        guard code == 0 else { throw IOError(errnoCode: code, reason: "pthread_create") }
+            }, own.toOpaque())
+        guard code == 0 else {
+            own.release()
+            throw IOError(errnoCode: code, reason: "pthread_create")
+        }
         pthread_detach(thread)
     }
 
@@ -123,7 +137,7 @@ package final class LedgerLoop: @unchecked Sendable {
     }
 
     package func preconditionInLoop() {
-        precondition(owner.load(ordering: .relaxed) == UInt(pthread_self()), "not on the ledger's loop")
+        precondition(owner.load(ordering: .relaxed) == UInt(pthread_self()), "not on the loop")
     }
 
     // MARK: On the loop
@@ -142,7 +156,7 @@ package final class LedgerLoop: @unchecked Sendable {
         }
     }
 
-    /// Watches a socket, from now on until `close`. The loop holds it meanwhile.
+    /// Watches a socket, from now on until `unwatch` or `close`. The loop holds it meanwhile.
     ///
     /// - Throws: `IOError` where the kernel has no memory for it, or the user has as many as `fs.epoll.max_user_watches`;
     ///   then the socket is the caller's to close.
@@ -156,6 +170,12 @@ package final class LedgerLoop: @unchecked Sendable {
     package func change(_ descriptor: Int32, to interest: Interest) {
         // Of a descriptor that is watched: this takes no memory, and can't fail.
         precondition(control(EPOLL_CTL_MOD, descriptor, interest) == 0, "epoll_ctl")
+    }
+
+    /// Watches a socket no more, which stays open.
+    package func unwatch(_ descriptor: Int32) {
+        sockets[Int(descriptor)] = nil
+        precondition(control(EPOLL_CTL_DEL, descriptor, .nothing) == 0, "epoll_ctl")
     }
 
     /// Closes a socket that was watched.
@@ -227,5 +247,21 @@ package final class LedgerLoop: @unchecked Sendable {
             guard let following = timers.last else { return }
             next = following
         }
+    }
+}
+
+/// What belongs to a loop, on its way through other threads and back. Sendable, unchecked: it is shown on the loop alone.
+struct LoopBound<Value>: @unchecked Sendable {
+    private let held: Value
+    private let loop: SocketLoop
+
+    init(_ value: Value, _ loop: SocketLoop) {
+        held = value
+        self.loop = loop
+    }
+
+    var value: Value {
+        loop.preconditionInLoop()
+        return held
     }
 }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 internal import CDispatch  // Whose module map claims stat.
+internal import CLinux
 internal import Glibc
 
 /// The file of a UNIX socket: who may connect is who may write it.

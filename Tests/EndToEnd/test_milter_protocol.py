@@ -1,11 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """The milter protocol as an MTA of any age or mood speaks it: packets by hand."""
 import pathlib
+import signal
 import struct
+import threading
+import time
 import unittest
 
 from milter import ACTIONS, MTA, MilterService, text
 from postfix import run, wait_until
+from test_admin import UnixConnection, get, samples
 
 RULES = """\
 /^Subject: reject/ REJECT no
@@ -25,6 +29,10 @@ def change(index, name, value):
 
 def insert(position, name, value):
     return "i", struct.pack(">I", position) + text(name) + text(value)
+
+
+def metric(weir, name):
+    return samples(get(UnixConnection(weir.admin_socket), "/metrics")[1]).get(name, 0)
 
 
 class Dialogue(unittest.TestCase):
@@ -308,6 +316,49 @@ class BadInput(unittest.TestCase):
                     replies = mta.content([])
                     self.assertEqual(replies[0] if expected is refused else [command for command, _ in replies], expected)
                     self.assertEqual(len(replies), 1 if expected is refused else len(expected))
+
+    def test_answers_that_are_not_read(self):
+        """The service takes no more from such an MTA than it can answer, and answers all once it reads."""
+        limit = {"name": "sender", "key": ["sender"], "rates": ["1/1h"], "over": "REJECT " + "no " * 30}
+        count = 40_000
+        with MilterService(limits=[limit]) as weir, MTA(weir.milter_socket) as mta:
+            mta.connect()
+            self.assertEqual(mta.mail()[0][0], "c")
+            sender = threading.Thread(target=mta.raw, args=(b"".join(MTA.packet("R", text(f"<r{number}@example.com>")) for number in range(count)),))
+            sender.start()
+            def refused():
+                return metric(weir, 'weir_limit_refusals_total{limit="sender"}')
+            wait_until(lambda: refused() > 0, "the first are asked")
+            wait_until(lambda: self.stands_still(refused), "no more are asked")
+            self.assertLess(refused(), count / 4)
+            for _ in range(count):
+                self.assertEqual(mta.reply()[0], "y")
+            sender.join()
+            self.assertEqual(mta.content(HEADERS)[-1], ("c", b""))
+
+    @staticmethod
+    def stands_still(figure):
+        before = figure()
+        time.sleep(0.3)
+        return figure() == before
+
+    def test_a_stop_while_a_body_goes_out(self):
+        """The MTA has begun to take it: it gets the rest."""
+        body = b"drop\r\n" + b"keep this line of the body\r\n" * 8_000
+        with MilterService("", BODY) as weir, weir.mta() as mta, MTA(weir.milter_socket) as local:
+            for one in (mta, local):
+                one.mail()
+                for start in range(0, len(body), 65535):
+                    one.send("B", body[start:start + 65535])
+                one.send("E")
+            wait_until(lambda: metric(weir, 'weir_messages_total{listener="milter",outcome="edited"}') == 2, "both are judged")
+            weir.process.send_signal(signal.SIGTERM)
+            weir.wait_logged("stopping on")
+            for one in (mta, local):
+                replies = one.replies()
+                self.assertEqual(replies[-1], ("c", b""))
+                self.assertEqual(b"".join(piece for command, piece in replies if command == "b"), body.removeprefix(b"drop\r\n"))
+                self.assertTrue(one.is_closed())
 
     def test_two_thousand_connections(self):
         import resource

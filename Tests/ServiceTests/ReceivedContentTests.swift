@@ -44,11 +44,11 @@ import Testing
 
     /// Content on its way to a spool file.
     private static func spool(_ bounds: ContentBounds, _ threads: NIOThreadPool, _ loop: any EventLoop) -> ReceivedContent {
-        let content = ReceivedContent(bounds: bounds, threads: threads, eventLoop: loop)
+        let content = ReceivedContent(bounds: bounds, threads: threads) { loop.execute($0) }
         content.begin(most: .max)
         content.buffer.writeRepeatingByte(UInt8(ascii: "x"), count: size)
         content.takeNew { _ in }
-        _ = content.settle(isEnd: true)
+        _ = content.settle(isEnd: true) {}
         return content
     }
 }

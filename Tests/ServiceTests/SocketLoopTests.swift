@@ -9,7 +9,7 @@ private final class Diary: @unchecked Sendable {
     var entries: [String] = []
 }
 
-private final class Reader: LedgerLoop.Socket {
+private final class Reader: SocketLoop.Socket {
     private let descriptor: Int32
     private let note: (String) -> Void
 
@@ -25,8 +25,8 @@ private final class Reader: LedgerLoop.Socket {
     }
 }
 
-@Suite("The ledger's loop")
-struct LedgerLoopTests {
+@Suite("A loop of sockets")
+struct SocketLoopTests {
     private let diary = Diary()
 
     private func pair() -> (Int32, Int32) {
@@ -37,7 +37,7 @@ struct LedgerLoopTests {
 
     @Test("Tasks run in their order, before the end of their turn")
     func tasks() async throws {
-        let loop = try LedgerLoop.start()
+        let loop = try SocketLoop.start(named: "test")
         try await loop.submit { [diary] in
             loop.preconditionInLoop()
             loop.endOfTurn = { if diary.entries.last != "end" { diary.entries.append("end") } }
@@ -52,14 +52,14 @@ struct LedgerLoopTests {
 
     @Test("What a task throws is thrown to whoever handed it over")
     func fault() async throws {
-        let loop = try LedgerLoop.start()
+        let loop = try SocketLoop.start(named: "test")
         await #expect(throws: CancellationError.self) { try await loop.submit { throw CancellationError() } }
         await loop.stop()
     }
 
     @Test("All sockets that are ready are read in one turn, once each, and a closed one no more")
     func sockets() async throws {
-        let loop = try LedgerLoop.start()
+        let loop = try SocketLoop.start(named: "test")
         let (ours, theirs) = pair()
         let (other, peer) = pair()
         // Both are ready when the loop next looks.
@@ -90,7 +90,7 @@ struct LedgerLoopTests {
 
     @Test("Nothing is told of a socket while nothing is wanted of it")
     func interest() async throws {
-        let loop = try LedgerLoop.start()
+        let loop = try SocketLoop.start(named: "test")
         let (ours, theirs) = pair()
         try await loop.submit { [diary] in
             try loop.watch(ours, for: .nothing, Reader(ours) { diary.entries.append($0) })
@@ -109,7 +109,7 @@ struct LedgerLoopTests {
 
     @Test("What the kernel does not watch is refused, and the loop goes on")
     func refused() async throws {
-        let loop = try LedgerLoop.start()
+        let loop = try SocketLoop.start(named: "test")
         let file = open("/dev/null", O_RDONLY)
         await #expect(throws: IOError.self) {
             try await loop.submit { try loop.watch(file, for: .reading, Reader(file) { _ in }) }
@@ -121,7 +121,7 @@ struct LedgerLoopTests {
 
     @Test("Timers run in the order in which they are due, and repeat until they are told not to")
     func timers() async throws {
-        let loop = try LedgerLoop.start()
+        let loop = try SocketLoop.start(named: "test")
         let entries = try await withCheckedThrowingContinuation { (asked: CheckedContinuation<[String], any Error>) in
             loop.execute { [diary] in
                 loop.schedule(in: .milliseconds(3)) { diary.entries.append("late") }

@@ -40,7 +40,7 @@ import Wire
                 var bytes = line.hasPrefix(">>") ? unescaped(line.dropFirst(3)) : packet(line.dropFirst(2))
                 while !bytes.isEmpty {
                     let piece = byteByByte ? bytes.prefix(1) : bytes[...]
-                    session.receive(ByteBuffer(bytes: piece))
+                    #expect(session.receive(upTo: piece.count) { $0.copyBytes(from: piece); return piece.count } == piece.count)
                     bytes.removeFirst(piece.count)
                     if events.last?.hasPrefix("!") ?? false { break }
                     run()

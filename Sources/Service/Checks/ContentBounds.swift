@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 internal import Synchronization
 
-/// How much content of messages all filter connections together may hold.
+/// How much content of messages all connections together may hold.
 package final class ContentBounds: Sendable {
     /// Where spool files are made; they have no names.
     let directory: String

@@ -5,12 +5,13 @@ package import NIOCore
 internal import NIOPosix
 internal import Rules
 
-/// All listeners that take messages, filters and milters: their event loops, which are not the policy server's, the
+/// All listeners that take messages, filters and milters: their loops, which are not the policy server's, the
 /// threads that wait for the disk, and the rules that hold now.
 package final class ContentService: Sendable {
     private let filters: [FilterListener]
     private let milter: MilterListener?
-    private let group: MultiThreadedEventLoopGroup
+    /// The filters'.
+    private let group: MultiThreadedEventLoopGroup?
     private let threads: NIOThreadPool
     private let rules: RulesInUse
     private let log: EventLog
@@ -20,9 +21,12 @@ package final class ContentService: Sendable {
     /// nil where neither a filter nor a milter is configured.
     package init?(_ configuration: Configuration, rules: ContentRules, host: LedgerHost, log: EventLog) {
         guard !configuration.listen.filter.isEmpty || !configuration.listen.milter.isEmpty else { return nil }
-        // The other half is for the policy server and for Postfix. With more, messages go no faster, and each costs more: connections
-        // hop between loops when they are accepted, and loops that find less to do at a time sleep and wake more often.
-        group = MultiThreadedEventLoopGroup(numberOfThreads: max(1, System.coreCount / 2))
+        // Of either kind; the other half is for the policy server and for Postfix. With more, messages go no faster, and each costs
+        // more: connections hop between loops when they are accepted, and loops that find less to do at a time sleep and wake
+        // more often.
+        let loops = max(1, System.coreCount / 2)
+        let group = configuration.listen.filter.isEmpty ? nil : MultiThreadedEventLoopGroup(numberOfThreads: loops)
+        self.group = group
         threads = NIOThreadPool(numberOfThreads: Self.diskThreads)
         let inUse = RulesInUse(rules)
         self.rules = inUse
@@ -30,16 +34,18 @@ package final class ContentService: Sendable {
         let filter = configuration.filter
         let bounds = ContentBounds(
             directory: filter.spool, mostMemory: filter.mostMemory << 20, mostSpool: filter.mostSpool << 20)
-        filters = configuration.listen.filter.map { [group, threads] settings in
-            FilterListener(
-                settings, mostConnections: filter.connections, bounds: bounds, group: group, threads: threads,
-                probes: host.probes, rules: { inUse.current }, log: log)
+        filters = configuration.listen.filter.compactMap { [threads] settings in
+            group.map {
+                FilterListener(
+                    settings, mostConnections: filter.connections, bounds: bounds, group: $0, threads: threads,
+                    probes: host.probes, rules: { inUse.current }, log: log)
+            }
         }
         milter =
             configuration.listen.milter.isEmpty
             ? nil
             : MilterListener(
-                configuration, bounds: bounds, group: group, threads: threads, host: host, rules: { inUse.current }, log: log)
+                configuration, loops: loops, bounds: bounds, threads: threads, host: host, rules: { inUse.current }, log: log)
     }
 
     /// What the ways in have done.
@@ -102,7 +108,9 @@ package final class ContentService: Sendable {
             for filter in filters { group.addTask { await filter.stop(by: deadline) } }
             group.addTask { [milter] in await milter?.stop(by: deadline) }
         }
-        try? await group.shutdownGracefully()
+        // What the disk has done is told to the loops, so they end last.
         try? await threads.shutdownGracefully()
+        try? await group?.shutdownGracefully()
+        await milter?.end()
     }
 }

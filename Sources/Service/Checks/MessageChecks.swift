@@ -1,32 +1,32 @@
 // SPDX-License-Identifier: Apache-2.0
 internal import Filter
-internal import NIOCore
 internal import NIOPosix
 internal import Rules
 
-/// What the connections of one event loop check messages with. Belongs to that loop.
+/// What the connections of one loop check messages with. Belongs to that loop.
 final class MessageChecks {
     /// Those that hold now; asked at each message.
     let rules: @Sendable () -> ContentRules
     let counters: MessageCounters
     let probes: ProbeBoard
-    private let eventLoop: any EventLoop
+    private let home: ReceivedContent.Home
     private let bounds: ContentBounds
     private let threads: NIOThreadPool
     private let log: EventLog
     private var inUse: (checks: ContentChecks, matcher: Matcher)?
-    /// Filters that no message has now.
+    /// Filters that no message has now, of the rules that were asked for last: none keeps those of before a reload.
     private var idleFilters: [MessageFilter] = []
+    private var idleFiltersRules: ContentRules?
 
     private static let mostIdleFilters = 64
 
     init(
-        eventLoop: any EventLoop, bounds: ContentBounds, threads: NIOThreadPool, counters: MessageCounters, probes: ProbeBoard,
-        rules: @escaping @Sendable () -> ContentRules, log: EventLog
+        home: @escaping ReceivedContent.Home, bounds: ContentBounds, threads: NIOThreadPool, counters: MessageCounters,
+        probes: ProbeBoard, rules: @escaping @Sendable () -> ContentRules, log: EventLog
     ) {
         self.counters = counters
         self.probes = probes
-        self.eventLoop = eventLoop
+        self.home = home
         self.bounds = bounds
         self.threads = threads
         self.rules = rules
@@ -37,20 +37,20 @@ final class MessageChecks {
     var hasRoom: Bool { bounds.hasRoom }
 
     func makeContent() -> ReceivedContent {
-        ReceivedContent(bounds: bounds, threads: threads, eventLoop: eventLoop)
+        ReceivedContent(bounds: bounds, threads: threads, home: home)
     }
 
     /// A filter for one message, which begins.
     func takeFilter(_ rules: ContentRules) -> MessageFilter {
-        let matcher = matcher(rules.checks)
-        guard let filter = idleFilters.popLast() else { return MessageFilter(rules, matcher: matcher) }
+        if rules !== idleFiltersRules { (idleFilters, idleFiltersRules) = ([], rules) }
+        guard let filter = idleFilters.popLast() else { return MessageFilter(rules, matcher: matcher(rules.checks)) }
         filter.begin(rules)
         return filter
     }
 
     /// Its message is over.
     func giveBack(_ filter: MessageFilter) {
-        if filter.matcher === inUse?.matcher, idleFilters.count < Self.mostIdleFilters { idleFilters.append(filter) }
+        if filter.rules === idleFiltersRules, idleFilters.count < Self.mostIdleFilters { idleFilters.append(filter) }
     }
 
     /// One for all connections of this loop, while the limits of a match are the same.
@@ -58,7 +58,6 @@ final class MessageChecks {
         if let inUse, inUse.checks == checks { return inUse.matcher }
         let matcher = Matcher(checks)
         inUse = (checks, matcher)
-        idleFilters = []
         return matcher
     }
 

@@ -5,7 +5,7 @@ package import NIOPosix
 internal import Synchronization
 
 /// The content of one message as it comes in: in memory while it is small and there is room, else in a spool file that
-/// has no name, so that nothing is left of it whatever happens. Belongs to one event loop; the disk is another thread's.
+/// has no name, so that nothing is left of it whatever happens. Belongs to one loop; the disk is another thread's.
 package final class ReceivedContent {
     package enum Failure: Equatable {
         /// Larger than the next hop takes.
@@ -26,7 +26,10 @@ package final class ReceivedContent {
 
     private let bounds: ContentBounds
     private let threads: NIOThreadPool
-    private let eventLoop: any EventLoop
+    private let home: Home
+
+    /// Runs a task on the loop that the content belongs to.
+    package typealias Home = @Sendable (_ task: @escaping @Sendable () -> Void) -> Void
 
     /// All of the content, or where it is spooled what was not written yet. What comes next is appended.
     package var buffer = ByteBuffer()
@@ -42,10 +45,10 @@ package final class ReceivedContent {
     /// The disk is at work: nothing may be appended.
     private(set) var isWriting = false
 
-    package init(bounds: ContentBounds, threads: NIOThreadPool, eventLoop: any EventLoop) {
+    package init(bounds: ContentBounds, threads: NIOThreadPool, home: @escaping Home) {
         self.bounds = bounds
         self.threads = threads
-        self.eventLoop = eventLoop
+        self.home = home
     }
 
     deinit { reset() }
@@ -79,23 +82,25 @@ package final class ReceivedContent {
 
     /// Makes room after content was appended.
     ///
-    /// - Parameter isEnd: no more content comes.
-    /// - Returns: nil where nothing has to be waited for.
-    package func settle(isEnd: Bool) -> EventLoopFuture<Void>? {
+    /// - Parameters:
+    ///   - isEnd: no more content comes.
+    ///   - whenWritten: called once the disk has it, where that has to be waited for.
+    /// - Returns: whether it has to be.
+    package func settle(isEnd: Bool, whenWritten: @escaping () -> Void) -> Bool {
         guard failure == nil else {
             drop()
-            return nil
+            return false
         }
         if file == nil {
-            guard !fitsMemory() else { return nil }
+            guard !fitsMemory() else { return false }
             openSpool()
         }
         guard let file else {
             drop()
-            return nil
+            return false
         }
-        guard buffer.readableBytes >= Self.pieceSize || isEnd && buffer.readableBytes > 0 else { return nil }
-        return writePiece(to: file)
+        guard buffer.readableBytes >= Self.pieceSize || isEnd && buffer.readableBytes > 0 else { return false }
+        return writePiece(to: file, whenWritten)
     }
 
     private func drop() {
@@ -115,18 +120,18 @@ package final class ReceivedContent {
     }
 
     private func openSpool() {
-        // A moment of the event loop, as against the write(2)s of content.
+        // A moment of the loop, as against the write(2)s of content.
         let descriptor = open(bounds.directory, Self.temporaryFile | O_RDWR | O_CLOEXEC, 0o600)
         guard descriptor >= 0 else { return fail("can't make a spool file in \(bounds.directory)", errno) }
         file = SpoolFile(descriptor, bounds)
     }
 
-    private func writePiece(to file: SpoolFile) -> EventLoopFuture<Void>? {
+    private func writePiece(to file: SpoolFile, _ whenWritten: @escaping () -> Void) -> Bool {
         let piece = buffer
         guard file.take(piece.readableBytes) else {
             failure = .noRoom("the spool is full")
             drop()
-            return nil
+            return false
         }
         buffer = ByteBuffer()
         seen = 0
@@ -135,11 +140,24 @@ package final class ReceivedContent {
         isWriting = true
         let offset = spooled
         spooled += piece.readableBytes
-        return threads.runIfActive(eventLoop: eventLoop) { file.write(piece, at: offset) }
-            .assumeIsolated().map { [self] code in
-                isWriting = false
-                if code != 0 { fail("can't write to a spool file in \(bounds.directory)", code) }
-            }.nonisolated()
+        atDisk { file.write(piece, at: offset) } then: { [self] code in
+            isWriting = false
+            let code = code ?? ECANCELED
+            if code != 0 { fail("can't write to a spool file in \(bounds.directory)", code) }
+            whenWritten()
+        }
+        return true
+    }
+
+    /// - Parameter then: called at home; with nil where the service has no threads for the disk any more.
+    private func atDisk<Outcome: Sendable>(
+        _ work: @escaping @Sendable () -> Outcome, then: @escaping (Outcome?) -> Void
+    ) {
+        let errand = Errand(then)
+        threads.submit { [home] state in
+            let outcome: Outcome? = if case .active = state { work() } else { nil }
+            home { errand.take()?(outcome) }
+        }
     }
 
     private func fail(_ what: String, _ code: Int32) {
@@ -147,9 +165,26 @@ package final class ReceivedContent {
     }
 
     /// Reads from the spool file.
-    func read(_ range: Range<Int>) -> EventLoopFuture<ByteBuffer> {
+    func read(_ range: Range<Int>, then: @escaping (Result<ByteBuffer, IOError>) -> Void) {
         guard let file else { preconditionFailure("content that is in memory") }
-        return threads.runIfActive(eventLoop: eventLoop) { try file.read(range) }
+        atDisk { () -> Result<ByteBuffer, IOError> in
+            Result { () throws(IOError) in try file.read(range) }
+        } then: { outcome in
+            then(outcome ?? .failure(IOError(errnoCode: ECANCELED, reason: "pread")))
+        }
+    }
+}
+
+/// What goes on at home once the disk is done. Sendable, unchecked: only made and taken on the content's loop, and empty
+/// by the time another thread may be the last to hold it.
+private final class Errand<Outcome>: @unchecked Sendable {
+    private var then: ((Outcome?) -> Void)?
+
+    init(_ then: @escaping (Outcome?) -> Void) { self.then = then }
+
+    func take() -> ((Outcome?) -> Void)? {
+        defer { then = nil }
+        return then
     }
 }
 
@@ -192,19 +227,19 @@ private final class SpoolFile: Sendable {
         }
     }
 
-    func read(_ range: Range<Int>) throws -> ByteBuffer {
+    func read(_ range: Range<Int>) throws(IOError) -> ByteBuffer {
         defer { withExtendedLifetime(self) {} }
         var bytes = ByteBuffer()
-        try bytes.writeWithUnsafeMutableBytes(minimumWritableBytes: range.count) { pointer in
+        var code: Int32 = 0
+        bytes.writeWithUnsafeMutableBytes(minimumWritableBytes: range.count) { pointer in
             var read = 0
-            while read < range.count {
+            while read < range.count, code == 0 {
                 let count = pread(descriptor, pointer.baseAddress! + read, range.count - read, off_t(range.lowerBound + read))
-                if count < 0, errno == EINTR { continue }
-                guard count > 0 else { throw IOError(errnoCode: count == 0 ? EIO : errno, reason: "pread") }
-                read += count
+                if count > 0 { read += count } else if count == 0 || errno != EINTR { code = count == 0 ? EIO : errno }
             }
             return read
         }
+        guard code == 0 else { throw IOError(errnoCode: code, reason: "pread") }
         return bytes
     }
 }

@@ -3,7 +3,7 @@ internal import Filter
 internal import Rules
 internal import Synchronization
 
-/// What became of the messages of one way in, over all its event loops.
+/// What became of the messages of one way in, over all its loops.
 final class MessageCounters: Sendable {
     enum Outcome: String, CaseIterable, Sendable {
         case passed, edited, held, refused, deferred, discarded

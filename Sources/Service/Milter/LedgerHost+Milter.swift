@@ -31,7 +31,7 @@ enum MilterAnswer: Sendable {
 }
 
 extension LedgerHost {
-    /// Asks from another event loop; the answer comes on the ledger's.
+    /// Asks from another loop; the answer comes on the ledger's.
     func ask(_ question: MilterQuestion, _ answer: @escaping @Sendable (MilterAnswer) -> Void) {
         loop.execute { [self] in
             if question.state == .recipient, question.transaction == nil, let session = question.session,
@@ -61,7 +61,7 @@ extension LedgerHost {
     }
 }
 
-/// One question under way. Belongs to the ledger's event loop.
+/// One question under way. Belongs to the ledger's loop.
 private final class MilterQuery: LedgerHost.Client {
     static var stage: AdminMessages.ProbeStage { .milter }
 

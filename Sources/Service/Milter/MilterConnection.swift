@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+internal import CLinux
 internal import Filter
 internal import Glibc
 internal import Limits
@@ -15,11 +16,7 @@ internal import Wire
 ///     the end      the ledger settles what was charged, then the edits and the last word go out together
 ///
 /// A message that is given up before its end costs nothing but what its recipients were charged.
-final class MilterConnection: ChannelDuplexHandler {
-    typealias InboundIn = ByteBuffer
-    typealias OutboundIn = ByteBuffer
-    typealias OutboundOut = ByteBuffer
-
+final class MilterConnection: SocketLoop.Socket {
     /// What is known of the message under way.
     private struct Message {
         /// With its brackets.
@@ -49,8 +46,11 @@ final class MilterConnection: ChannelDuplexHandler {
         var bcc: [[UInt8]] = []
     }
 
+    private let descriptor: Int32
     private let worker: MilterWorker
-    private var context: ChannelHandlerContext?
+    private let isTCP: Bool
+    private var isOpen = true
+    /// Its output is what the MTA has not taken yet. Until it has, it is not read from.
     private var session: MilterSession
     private var offer: MilterOffer
     private lazy var name = worker.shared.makeName()
@@ -67,17 +67,24 @@ final class MilterConnection: ChannelDuplexHandler {
     private var isPumping = false
     /// What has come was answered.
     private var isAnswered = false
-    private let isTCP: Bool
-    private var readIsWaiting = false
+    private var interest = SocketLoop.Interest.reading
+    /// Goes on once the MTA has taken all.
+    private var whenSent: (() -> Void)?
     private(set) var activeSince = NIODeadline.now()
 
+    /// Of one read: a message of the usual size whole, and more at a time of one that is larger.
+    private static let mostRead = 16 << 10
+    private static let mostReadOfRest = 64 << 10
     /// Packets that are read before earlier ones are done with.
     private static let mostWaiting = 512 << 10
+    /// Of answers that the MTA does not read; what it sends meanwhile waits.
+    private static let mostUnsent = 256 << 10
     private static let mostRecipientBytes = 4 << 20
     /// RFC 1870
     private static let sizeParameter = "SIZE="
 
-    init(worker: MilterWorker, isTCP: Bool) {
+    init(_ descriptor: Int32, worker: MilterWorker, isTCP: Bool) {
+        self.descriptor = descriptor
         self.worker = worker
         self.isTCP = isTCP
         offer = worker.makeOffer()
@@ -89,87 +96,102 @@ final class MilterConnection: ChannelDuplexHandler {
 
     // MARK: The MTA
 
-    func channelActive(context: ChannelHandlerContext) {
-        self.context = context
-        if !worker.opened(self) { close() }
+    func isReady() {
+        guard isSending else { return read() }
+        send()
+        if !isSending { pump() }
     }
 
-    func channelInactive(context: ChannelHandlerContext) {
-        self.context = nil
-        worker.closed(self)
+    private func read() {
+        let count = session.receive(upTo: session.waitingBytes >= Self.mostRead ? Self.mostReadOfRest : Self.mostRead) { room in
+            let count = weir_recv(descriptor, room.baseAddress, room.count)
+            return count < 0 ? -Int(errno) : count
+        }
+        guard count > 0 else {
+            if count != -Int(EAGAIN), count != -Int(EINTR) { close() }
+            return
+        }
+        activeSince = .now()
+        isAnswered = false
+        pump()
+        if isTCP, isOpen, !isAnswered { acknowledge() }
+    }
+
+    /// What the MTA sends without waiting for an answer it sends in small pieces, each after the acknowledgement of the last
+    /// (Nagle): so that goes at once where no answer carries it. The kernel forgets it, and is told again.
+    private func acknowledge() {
+        var on: Int32 = 1
+        setsockopt(descriptor, Int32(IPPROTO_TCP), TCP_QUICKACK, &on, socklen_t(MemoryLayout<Int32>.size))
+    }
+
+    private var isSending: Bool { session.output.readableBytes > 0 }
+
+    private var mayRead: Bool { !isWaiting || session.waitingBytes < Self.mostWaiting }
+
+    /// Ends the connection, and with it what was under way.
+    func close() {
+        guard isOpen else { return }
+        isOpen = false
+        whenSent = nil
+        worker.loop.close(descriptor)
+        worker.closed(descriptor)
         abandon()
     }
 
-    func errorCaught(context: ChannelHandlerContext, error: any Error) {
-        // Resets and time-outs of the peer; what matters of them shows in channelInactive.
-        context.close(promise: nil)
-    }
-
-    func channelRead(context: ChannelHandlerContext, data: NIOAny) {
-        isAnswered = false
-        session.receive(unwrapInboundIn(data))
-        activeSince = .now()
-        pump()
-    }
-
-    func channelReadComplete(context: ChannelHandlerContext) {
-        // What the MTA sends without waiting for an answer it sends in small pieces, each after the acknowledgement of the
-        // last (Nagle): so that comes at once, where no answer has carried it. The kernel forgets it, and is told again.
-        if isTCP, !isAnswered {
-            try? context.channel.syncOptions?.setOption(
-                ChannelOptions.Types.SocketOption(level: .tcp, name: .init(rawValue: TCP_QUICKACK)), value: 1)
-        }
-    }
-
-    func read(context: ChannelHandlerContext) {
-        if mayRead { context.read() } else { readIsWaiting = true }
-    }
-
-    func channelWritabilityChanged(context: ChannelHandlerContext) {
-        pump()
-        context.fireChannelWritabilityChanged()
-    }
-
-    private var mayRead: Bool {
-        (!isWaiting || session.waitingBytes < Self.mostWaiting) && context?.channel.isWritable ?? false
-    }
-
-    func close() { context?.close(promise: nil) }
-
     func closeIfIdle() {
-        if session.isIdle, !isWaiting { close() }
+        if session.isIdle, !isWaiting, !isSending { close() }
     }
 
     /// Takes what has come as far as it goes, then lets the answers go together.
     private func pump() {
-        guard context != nil, !isPumping else { return }
+        guard isOpen, !isPumping else { return }
         isPumping = true
         do throws(MilterFault) {
-            while !isWaiting, context != nil, let event = try session.next() { try take(event) }
+            while !isWaiting, isOpen, hasRoomForAnswers, let event = try session.next() { try take(event) }
         } catch {
             worker.log.complain(.malformedRequest, "closed the milter connection of \(peer): \(error.text)")
             isPumping = false
             return close()
         }
         isPumping = false
-        flush()
+        if isSending { send() } else { watch() }
         if worker.isStopping { closeIfIdle() }
-        if readIsWaiting, mayRead {
-            readIsWaiting = false
-            context?.read()
-        }
     }
 
-    private func flush() {
-        guard let context, session.output.readableBytes > 0 else { return }
-        let output = session.output
-        session.output = ByteBuffer()
+    private var hasRoomForAnswers: Bool {
+        if session.output.readableBytes >= Self.mostUnsent { send() }
+        return session.output.readableBytes < Self.mostUnsent
+    }
+
+    private func send() {
+        guard isOpen else { return }
         isAnswered = true
-        context.writeAndFlush(wrapOutboundOut(output), promise: nil)
+        let sent = session.output.withUnsafeReadableBytes { bytes in
+            let sent = weir_send(descriptor, bytes.baseAddress, bytes.count)
+            return sent < 0 ? -Int(errno) : sent
+        }
+        guard sent >= 0 || sent == -Int(EAGAIN) || sent == -Int(EINTR) else { return close() }
+        session.output.moveReaderIndex(forwardBy: max(0, sent))
+        if !isSending {
+            session.output = ByteBuffer()
+            if let then = whenSent {
+                whenSent = nil
+                then()
+            }
+        }
+        watch()
+    }
+
+    /// Wants of the loop what can be done next.
+    private func watch() {
+        let wanted: SocketLoop.Interest = isSending ? .writing : mayRead ? .reading : .nothing
+        guard isOpen, wanted != interest else { return }
+        interest = wanted
+        worker.loop.change(descriptor, to: wanted)
     }
 
     private var peer: String {
-        context?.remoteAddress?.ipAddress ?? "an MTA"
+        SocketAddress(ofPeerOf: descriptor)?.ipAddress ?? "an MTA"
     }
 
     private func take(_ event: MilterSession.Event) throws(MilterFault) {
@@ -208,7 +230,6 @@ final class MilterConnection: ChannelDuplexHandler {
         // Rules that need what this connection was not negotiated for wait for the next one.
         if current !== offer, let terms = session.terms, current.terms.isCovered(by: terms, missing: session.missingActions) { offer = current }
         filter = worker.checks.takeFilter(rules)
-        headers.removeAll()
         let size = parameters.first { String(decoding: $0.prefix(Self.sizeParameter.utf8.count), as: UTF8.self).uppercased() == Self.sizeParameter }
         var question = MilterQuestion(
             state: .recipient, attributes: [], sender: sender, instance: [], transaction: nil, session: nil)
@@ -298,12 +319,12 @@ final class MilterConnection: ChannelDuplexHandler {
     /// Asks the ledger; nothing else is taken until it has answered.
     private func ask(_ question: MilterQuestion, _ then: @escaping @Sendable (MilterConnection, MilterAnswer) -> Void) {
         isWaiting = true
-        let own = NIOLoopBound(self, eventLoop: worker.eventLoop)
-        worker.host.ask(question) { answer in
-            own.eventLoop.execute {
+        let own = LoopBound(self, worker.loop)
+        worker.host.ask(question) { [loop = worker.loop] answer in
+            loop.execute {
                 let connection = own.value
                 connection.isWaiting = false
-                guard connection.context != nil, connection.message != nil else { return }
+                guard connection.isOpen, connection.message != nil else { return }
                 then(connection, answer)
                 connection.pump()
             }
@@ -362,14 +383,13 @@ final class MilterConnection: ChannelDuplexHandler {
         self.content = content
         if content.failure == nil { content.buffer.writeBuffer(&piece) }
         content.takeNew { _ in }
-        guard let writing = content.settle(isEnd: isEnd) else { return then(self) }
-        isWaiting = true
-        writing.assumeIsolated().whenComplete { [self] _ in
+        isWaiting = content.settle(isEnd: isEnd) { [self] in
             isWaiting = false
-            guard context != nil, message != nil else { return }
+            guard isOpen, message != nil else { return }
             then(self)
             pump()
         }
+        if !isWaiting { then(self) }
     }
 
     // MARK: The end
@@ -528,9 +548,9 @@ final class MilterConnection: ChannelDuplexHandler {
 
     private func readBody(_ range: Range<Int>, _ content: ReceivedContent, _ rest: MessagePieces, _ body: MilterBody) {
         isWaiting = true
-        content.read(range).assumeIsolated().whenComplete { [self] result in
+        content.read(range) { [self] result in
             isWaiting = false
-            guard context != nil, message != nil else { return }
+            guard isOpen, message != nil else { return }
             switch result {
             case .failure(let error):
                 // Half of a new body is with the MTA: it must not take the message.
@@ -540,15 +560,14 @@ final class MilterConnection: ChannelDuplexHandler {
             case .success(let bytes):
                 var body = body
                 bytes.withUnsafeReadableBytes { body.write($0, to: &session.output) }
+                // The next piece is read when this one has gone.
                 isWaiting = true
-                let output = session.output
-                session.output = ByteBuffer()
-                context?.writeAndFlush(wrapOutboundOut(output)).assumeIsolated().whenSuccess { [self] in
+                whenSent = { [self] in
                     isWaiting = false
-                    guard context != nil, message != nil else { return }
                     writeBody(rest, body)
                     pump()
                 }
+                send()
             }
         }
     }
@@ -562,12 +581,15 @@ final class MilterConnection: ChannelDuplexHandler {
     /// The MTA has given the message up, or is gone.
     private func abandon() {
         guard let message else { return }
+        // What it has found so far goes with it.
+        filter = nil
         if settings.asksLimits { worker.host.abandon(message.question) }
         forget()
     }
 
     private func forget() {
         message = nil
+        headers = MilterHeaders()
         if let filter { worker.checks.giveBack(filter) }
         filter = nil
         content?.reset()

@@ -24,12 +24,6 @@ package struct MilterHeaders {
         ends.append(names.count)
     }
 
-    mutating func removeAll() {
-        names.removeAll(keepingCapacity: true)
-        ends.removeAll(keepingCapacity: true)
-        isCut = false
-    }
-
     func has(_ ordinal: Int) -> Bool { ends.indices.contains(ordinal) }
 
     /// In lower case.

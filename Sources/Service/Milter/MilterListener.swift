@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 internal import Filter
+internal import Glibc
 internal import Limits
 internal import NIOCore
 internal import NIOPosix
@@ -9,39 +10,42 @@ internal import Wire
 
 /// The milter (MILTER_README): the MTA hands over each message once, before it is queued, and is answered with edits.
 ///
-/// Each event loop has connections of its own, and a matcher; what the limits say is asked of the ledger's loop.
+/// Each loop has connections of its own, and a matcher; what the limits say is asked of the ledger's loop.
 ///
 /// Security: a client is an MTA of the operator's, and what it relays is of strangers: packets, macros, recipients and
 /// content are bounded, and bytes that are no milter protocol end that one connection.
 ///
-/// Sendable, unchecked: `channels` is changed before the service is ready, and read when it stops.
+/// Sendable, unchecked: `workers` and `listening` are changed before the service is ready, and read when it stops.
 final class MilterListener: @unchecked Sendable {
     private let endpoints: [Configuration.Endpoint]
-    private let group: MultiThreadedEventLoopGroup
-    private let workers: [MilterWorker]
+    private let loops: Int
+    private let host: LedgerHost
+    private let log: EventLog
     private let shared: MilterShared
-    private var channels: [any Channel] = []
+    /// For the loop that is to be its own.
+    private let makeChecks: (SocketLoop) -> MessageChecks
+    private var workers: [MilterWorker] = []
+    private var listening: [Int32] = []
 
     private static let sweepInterval: TimeAmount = .seconds(60)
-    /// A message of the usual size in one read.
-    private static let recvAllocator = AdaptiveRecvByteBufferAllocator(minimum: 16_384, initial: 16_384, maximum: 65_536)
 
-    /// - Parameter rules: those that hold now; asked at each message.
+    /// - Parameters:
+    ///   - loops: how many threads serve it.
+    ///   - rules: those that hold now; asked at each message.
     init(
-        _ configuration: Configuration, bounds: ContentBounds, group: MultiThreadedEventLoopGroup, threads: NIOThreadPool,
+        _ configuration: Configuration, loops: Int, bounds: ContentBounds, threads: NIOThreadPool,
         host: LedgerHost, rules: @escaping @Sendable () -> ContentRules, log: EventLog
     ) {
         endpoints = configuration.listen.milter
-        self.group = group
+        self.loops = loops
+        self.host = host
+        self.log = log
         let shared = MilterShared(MilterSettings(configuration))
         self.shared = shared
-        workers = group.makeIterator().map { loop in
-            MilterWorker(
-                eventLoop: loop, shared: shared, host: host,
-                checks: MessageChecks(
-                    eventLoop: loop, bounds: bounds, threads: threads, counters: shared.counters, probes: host.probes, rules: rules,
-                    log: log),
-                log: log)
+        makeChecks = { loop in
+            MessageChecks(
+                home: { loop.execute($0) }, bounds: bounds, threads: threads, counters: shared.counters, probes: host.probes,
+                rules: rules, log: log)
         }
     }
 
@@ -56,33 +60,46 @@ final class MilterListener: @unchecked Sendable {
     /// - Parameter inherited: sockets by their addresses; those that are used are taken out.
     /// - Throws: `ListenerFailure`.
     func listen(inherited: inout [String: Int32]) async throws {
-        let workers = workers
+        while workers.count < loops { workers.append(try await startWorker()) }
         for endpoint in endpoints {
-            let bootstrap = ServerBootstrap.accepting(on: group)
-                .childChannelOption(.recvAllocator, value: Self.recvAllocator)
-                .childChannelInitializer { channel in
-                    channel.eventLoop.makeCompletedFuture {
-                        guard let worker = workers.first(where: { $0.eventLoop === channel.eventLoop }) else {
-                            preconditionFailure("a channel of another group")
-                        }
-                        try channel.pipeline.syncOperations.addHandler(MilterConnection(worker: worker, isTCP: endpoint.isTCP))
-                    }
-                }
-            channels.append(try await bootstrap.listen(on: endpoint, key: "listen.milter", inherited: &inherited))
+            let descriptor = try ListeningSocket.open(at: endpoint, key: "listen.milter", inherited: &inherited)
+            do {
+                // The MTA speaks first: who has not spoken yet is no reason to wake up. It works without, too.
+                if endpoint.isTCP { try? ListeningSocket.set(TCP_DEFER_ACCEPT, at: Int32(IPPROTO_TCP), of: descriptor) }
+                try Door.listen(descriptor)
+                listening.append(descriptor)
+                for worker in workers { try await worker.loop.submit { try worker.open(descriptor, isTCP: endpoint.isTCP) } }
+            } catch {
+                throw ListenerFailure(key: "listen.milter", endpoint: endpoint, cause: error)
+            }
         }
-        for worker in workers {
-            worker.eventLoop.scheduleRepeatedTask(initialDelay: Self.sweepInterval, delay: Self.sweepInterval) { _ in worker.sweep() }
+    }
+
+    private func startWorker() async throws -> MilterWorker {
+        let loop = try SocketLoop.start(named: "weir-milter-\(workers.count + 1)")
+        let worker = MilterWorker(loop: loop, shared: shared, host: host, checks: makeChecks(loop), log: log)
+        try await loop.submit {
+            loop.schedule(every: Self.sweepInterval) {
+                worker.sweep()
+                return !worker.isStopping
+            }
         }
+        return worker
     }
 
     /// Lets messages that have begun be finished, takes no further ones, and closes what is left at `deadline`.
     func stop(by deadline: NIODeadline) async {
-        for channel in channels { try? await channel.close().get() }
-        for worker in workers { try? await worker.eventLoop.submit { worker.beginStop() }.get() }
+        for worker in workers { try? await worker.loop.submit { worker.beginStop() } }
+        for descriptor in listening { close(descriptor) }
         while shared.counters.connections.load(ordering: .relaxed) > 0, NIODeadline.now() < deadline {
             try? await Task.sleep(for: .milliseconds(10))
         }
-        for worker in workers { try? await worker.eventLoop.submit { worker.endStop() }.get() }
+        for worker in workers { try? await worker.loop.submit { worker.endStop() } }
+    }
+
+    /// Ends the loops, after `stop`.
+    func end() async {
+        for worker in workers { await worker.loop.stop() }
     }
 }
 
@@ -143,17 +160,19 @@ final class MilterShared: Sendable {
     }
 }
 
-/// What one event loop has of the milter.
+/// What one loop has of the milter.
 ///
-/// Sendable, unchecked: all state belongs to its event loop, on which every connection runs; what other threads touch
-/// (`eventLoop`) is constant.
+/// Sendable, unchecked: all state belongs to its loop, on which every connection runs; what other threads touch
+/// (`loop`) is constant.
 final class MilterWorker: @unchecked Sendable {
-    let eventLoop: any EventLoop
+    let loop: SocketLoop
     let host: LedgerHost
     let checks: MessageChecks
     let shared: MilterShared
     let log: EventLog
-    private var connections: [ObjectIdentifier: MilterConnection] = [:]
+    private var doors: [Door] = []
+    /// By descriptor.
+    private var connections: [Int32: MilterConnection] = [:]
     private(set) var isStopping = false
     /// What connections are offered, for as long as it holds.
     private var offer: MilterOffer?
@@ -161,8 +180,8 @@ final class MilterWorker: @unchecked Sendable {
     /// libmilter's own time-out (MI_TIMEOUT): longer than any MTA waits for its client.
     private static let timeout: TimeAmount = .seconds(7210)
 
-    init(eventLoop: any EventLoop, shared: MilterShared, host: LedgerHost, checks: MessageChecks, log: EventLog) {
-        self.eventLoop = eventLoop
+    init(loop: SocketLoop, shared: MilterShared, host: LedgerHost, checks: MessageChecks, log: EventLog) {
+        self.loop = loop
         self.shared = shared
         self.host = host
         self.checks = checks
@@ -178,19 +197,37 @@ final class MilterWorker: @unchecked Sendable {
         return offer
     }
 
-    /// An MTA has come; false where it is to go.
-    func opened(_ connection: MilterConnection) -> Bool {
-        connections[ObjectIdentifier(connection)] = connection
-        let most = shared.settings.connections
-        if shared.counters.connections.add(1, ordering: .relaxed).newValue > most {
-            log.complain(.tooManyConnections, "more than \(most) milter connections (milter.connections)")
-            return false
-        }
-        return !isStopping
+    /// Takes those who come to a socket that listens.
+    func open(_ listening: Int32, isTCP: Bool) throws(IOError) {
+        let door = Door(listening, loop, clients: "milter connections", log: log) { [unowned self] in accepted($0, isTCP: isTCP) }
+        try door.open()
+        doors.append(door)
     }
 
-    func closed(_ connection: MilterConnection) {
-        guard connections.removeValue(forKey: ObjectIdentifier(connection)) != nil else { return }
+    private func accepted(_ descriptor: Int32, isTCP: Bool) {
+        let most = shared.settings.connections
+        guard shared.counters.connections.add(1, ordering: .relaxed).newValue <= most else {
+            return refused(descriptor, "more than \(most) milter connections (milter.connections)")
+        }
+        let connection = MilterConnection(descriptor, worker: self, isTCP: isTCP)
+        do {
+            try loop.watch(descriptor, for: .reading, connection)
+        } catch {
+            return refused(descriptor, "can't take a milter connection: \(error.systemReason)")
+        }
+        connections[descriptor] = connection
+        // It has mostly spoken by now.
+        connection.isReady()
+    }
+
+    private func refused(_ descriptor: Int32, _ cause: String) {
+        log.complain(.tooManyConnections, cause)
+        Glibc.close(descriptor)
+        shared.counters.connections.subtract(1, ordering: .relaxed)
+    }
+
+    func closed(_ descriptor: Int32) {
+        connections[descriptor] = nil
         shared.counters.connections.subtract(1, ordering: .relaxed)
     }
 
@@ -201,6 +238,7 @@ final class MilterWorker: @unchecked Sendable {
 
     func beginStop() {
         isStopping = true
+        for door in doors { door.shut() }
         for connection in connections.values { connection.closeIfIdle() }
     }
 

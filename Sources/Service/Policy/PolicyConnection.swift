@@ -6,7 +6,7 @@ internal import NIOCore
 internal import Wire
 
 /// One policy client (an smtpd process): feeds its bytes to the parser, and sends one reply for each request.
-final class PolicyConnection: LedgerLoop.Socket, LedgerHost.Client {
+final class PolicyConnection: SocketLoop.Socket, LedgerHost.Client {
     static var stage: AdminMessages.ProbeStage { .policy }
 
     private let descriptor: Int32
@@ -180,23 +180,7 @@ final class PolicyConnection: LedgerLoop.Socket, LedgerHost.Client {
         listener.host.loop.close(descriptor)
     }
 
-    private var peer: String {
-        var storage = sockaddr_storage()
-        var length = socklen_t(MemoryLayout<sockaddr_storage>.size)
-        let address = withUnsafeMutablePointer(to: &storage) { storage in
-            storage.withMemoryRebound(to: sockaddr.self, capacity: 1) { address in
-                getpeername(descriptor, address, &length) == 0 ? address.pointee.sa_family : 0
-            }
-        }
-        switch Int32(address) {
-        case AF_INET:
-            return withUnsafeBytes(of: &storage) { "\(SocketAddress($0.loadUnaligned(as: sockaddr_in.self)))" }
-        case AF_INET6:
-            return withUnsafeBytes(of: &storage) { "\(SocketAddress($0.loadUnaligned(as: sockaddr_in6.self)))" }
-        default:
-            return "a policy client"
-        }
-    }
+    private var peer: String { SocketAddress(ofPeerOf: descriptor).map { "\($0)" } ?? "a policy client" }
 
     /// Nothing of a request has come that would be lost.
     var isIdle: Bool {

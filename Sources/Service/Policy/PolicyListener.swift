@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0
-internal import CLinux
 internal import Glibc
 internal import Limits
 package import NIOCore
@@ -19,7 +18,9 @@ package final class PolicyListener: @unchecked Sendable {
     private var mostConnections: Int
     /// By descriptor.
     private var connections: [Int32: PolicyConnection] = [:]
-    private var doors: [Int32] = []
+    private var doors: [Door] = []
+    /// Those that the doors stand at.
+    private var listening: [Int32] = []
     private var isStopping = false
     package private(set) var counters = Counters()
     /// What a turn of the loop reads, of all connections one behind the other.
@@ -39,7 +40,6 @@ package final class PolicyListener: @unchecked Sendable {
     private static let sweepInterval: TimeAmount = .seconds(5)
     /// Read of one connection in one turn: a request of Postfix whole.
     private static let mostRead = 4096
-    private static let backlog: Int32 = 4096
 
     package init(configuration: Configuration, host: LedgerHost, log: EventLog) {
         self.host = host
@@ -64,10 +64,12 @@ package final class PolicyListener: @unchecked Sendable {
         for endpoint in endpoints {
             let descriptor = try ListeningSocket.open(at: endpoint, key: "listen.policy", inherited: &inherited)
             do {
-                guard Glibc.listen(descriptor, Self.backlog) == 0 else { throw IOError(errnoCode: errno, reason: "listen") }
+                try Door.listen(descriptor)
                 try await host.loop.submit { [self] in
-                    try host.loop.watch(descriptor, for: .reading, Door(descriptor: descriptor, listener: self))
-                    doors.append(descriptor)
+                    let door = Door(descriptor, host.loop, clients: "policy connections", log: log, accepted: accepted)
+                    try door.open()
+                    doors.append(door)
+                    listening.append(descriptor)
                 }
             } catch {
                 throw ListenerFailure(key: "listen.policy", endpoint: endpoint, cause: error)
@@ -85,8 +87,9 @@ package final class PolicyListener: @unchecked Sendable {
     package func stop(by deadline: NIODeadline) async {
         try? await host.loop.submit { [self] in
             isStopping = true
-            for door in doors { host.loop.close(door) }
-            doors = []
+            for door in doors { door.shut() }
+            for descriptor in listening { Glibc.close(descriptor) }
+            (doors, listening) = ([], [])
         }
         while NIODeadline.now() < deadline {
             let left = try? await host.loop.submit { [self] in
@@ -102,42 +105,6 @@ package final class PolicyListener: @unchecked Sendable {
     package var openConnections: Int { connections.count }
 
     // MARK: Accepting
-
-    /// A socket that clients connect to.
-    private final class Door: LedgerLoop.Socket {
-        private let descriptor: Int32
-        private let listener: PolicyListener
-        /// Accepted in one turn.
-        private static let most = 64
-        /// While descriptors have run out.
-        private static let pause: TimeAmount = .seconds(1)
-
-        init(descriptor: Int32, listener: PolicyListener) {
-            self.descriptor = descriptor
-            self.listener = listener
-        }
-
-        func isReady() {
-            for _ in 0..<Self.most {
-                let accepted = accept4(descriptor, nil, nil, Int32(SOCK_NONBLOCK.rawValue | SOCK_CLOEXEC.rawValue))
-                guard accepted < 0 else {
-                    listener.accepted(accepted)
-                    continue
-                }
-                if [EMFILE, ENFILE, ENOBUFS, ENOMEM].contains(errno) { takeBreath() }
-                return
-            }
-        }
-
-        private func takeBreath() {
-            listener.log.complain(.tooManyConnections, "can't accept policy connections: \(String(cString: strerror(errno)))")
-            let (listener, descriptor) = (listener, descriptor)
-            listener.host.loop.change(descriptor, to: .nothing)
-            listener.host.loop.schedule(in: Self.pause) {
-                if listener.doors.contains(descriptor) { listener.host.loop.change(descriptor, to: .reading) }
-            }
-        }
-    }
 
     private func accepted(_ descriptor: Int32) {
         guard connections.count < mostConnections, !isStopping else {

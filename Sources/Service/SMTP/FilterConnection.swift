@@ -331,15 +331,12 @@ final class FilterConnection: ChannelDuplexHandler {
         content.takeNew { bytes in
             if let filter, !filter.isDecided { filter.update(bytes) }
         }
-        guard let writing = content.settle(isEnd: isEnd) else {
-            if isEnd { judge() }
-            return
-        }
-        writing.assumeIsolated().whenComplete { [self] _ in
+        let mustWait = content.settle(isEnd: isEnd) { [self] in
             guard context != nil else { return content.reset() }
             if isEnd { judge() }
             pump()
         }
+        if !mustWait, isEnd { judge() }
     }
 
     private func judge() {
@@ -470,7 +467,7 @@ final class FilterConnection: ChannelDuplexHandler {
             case .new(let text): writer.write(new: text, to: &output)
             case .original(let range):
                 let (rest, written, message) = (writer, output, message)
-                content.read(range).assumeIsolated().whenComplete { [self] result in
+                content.read(range) { [self] result in
                     guard case .content = delivery, message == self.message else { return }
                     switch result {
                     case .failure(let error): spoolFailed(error)

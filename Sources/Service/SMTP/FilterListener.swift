@@ -38,7 +38,7 @@ package final class FilterListener: Sendable {
             FilterWorker(
                 settings, mostConnections: mostConnections, timeouts: timeouts ?? FilterTimeouts(mode: settings.mode), eventLoop: loop,
                 checks: MessageChecks(
-                    eventLoop: loop, bounds: bounds, threads: threads, counters: counters, probes: probes, rules: rules, log: log),
+                    home: { loop.execute($0) }, bounds: bounds, threads: threads, counters: counters, probes: probes, rules: rules, log: log),
                 nextHop: nextHop, log: log)
         }
     }

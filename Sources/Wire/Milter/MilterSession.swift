@@ -64,9 +64,20 @@ package struct MilterSession: ~Copyable {
         wanted = terms
     }
 
-    package mutating func receive(_ bytes: ByteBuffer) {
-        var bytes = bytes
-        if input.readableBytes == 0 { input = bytes } else { input.writeBuffer(&bytes) }
+    /// Takes what has come.
+    ///
+    /// - Parameters:
+    ///   - most: bytes to make room for.
+    ///   - read: writes what has come to the room, and says how much that is; nothing is taken where it is not above 0.
+    /// - Returns: what `read` has.
+    package mutating func receive(upTo most: Int, _ read: (UnsafeMutableRawBufferPointer) -> Int) -> Int {
+        var count = 0
+        input.writeWithUnsafeMutableBytes(minimumWritableBytes: most) { room in
+            count = read(UnsafeMutableRawBufferPointer(rebasing: room[..<most]))
+            return max(0, count)
+        }
+        if input.readableBytes == 0 { input = ByteBuffer() }
+        return count
     }
 
     /// Bytes that have not been made events of.

@@ -1,0 +1,22 @@
+// SPDX-License-Identifier: Apache-2.0
+internal import CLinux
+internal import Glibc
+internal import NIOCore
+
+extension SocketAddress {
+    /// The address of who is connected by TCP; nil for one of this machine's by a UNIX socket.
+    init?(ofPeerOf descriptor: Int32) {
+        var storage = sockaddr_storage()
+        var length = socklen_t(MemoryLayout<sockaddr_storage>.size)
+        let family = withUnsafeMutablePointer(to: &storage) { storage in
+            storage.withMemoryRebound(to: sockaddr.self, capacity: 1) { address in
+                getpeername(descriptor, address, &length) == 0 ? address.pointee.sa_family : 0
+            }
+        }
+        switch Int32(family) {
+        case AF_INET: self = withUnsafeBytes(of: &storage) { SocketAddress($0.loadUnaligned(as: sockaddr_in.self)) }
+        case AF_INET6: self = withUnsafeBytes(of: &storage) { SocketAddress($0.loadUnaligned(as: sockaddr_in6.self)) }
+        default: return nil
+        }
+    }
+}
