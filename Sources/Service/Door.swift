@@ -15,9 +15,13 @@ final class Door: SocketLoop.Socket {
 
     /// Accepted in one turn; few, so that loops which share the socket share the clients.
     private static let most = 8
-    /// While descriptors or memory have run out.
+    /// After a client could not be accepted, mostly because descriptors have run out: it would be told again at once.
     private static let pause: TimeAmount = .seconds(1)
     private static let backlog: Int32 = 4096
+    /// Nobody is left in the queue, or who was is gone (accept(2)).
+    private static let passing = [
+        EAGAIN, EINTR, ECONNABORTED, EPROTO, ENOPROTOOPT, ENETDOWN, EHOSTDOWN, ENONET, EHOSTUNREACH, ENETUNREACH, EOPNOTSUPP,
+    ]
 
     /// - Parameters:
     ///   - descriptor: listens already.
@@ -54,8 +58,7 @@ final class Door: SocketLoop.Socket {
                 accepted(client)
                 continue
             }
-            // What else keeps it from being accepted is told again at once.
-            if ![EAGAIN, EINTR, ECONNABORTED].contains(errno) { takeBreath() }
+            if !Self.passing.contains(errno) { takeBreath() }
             return
         }
     }

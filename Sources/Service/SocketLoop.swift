@@ -22,7 +22,7 @@ package final class SocketLoop: @unchecked Sendable {
 
     package enum Interest {
         case reading, writing
-        /// Clients come to a socket that several loops may watch: one of them is told. It can't be changed.
+        /// Clients come to a socket that several loops may watch: not all of them are told. It can't be changed.
         case accepting
         /// Only failures are told, and that a peer on this machine has gone.
         case nothing

@@ -119,6 +119,26 @@ struct SocketLoopTests {
         await loop.stop()
     }
 
+    @Test("A socket that is watched no more tells nothing, stays open, and can be watched again")
+    func unwatched() async throws {
+        let loop = try SocketLoop.start(named: "test")
+        let (ours, theirs) = pair()
+        try await loop.submit { [diary] in
+            try loop.watch(ours, for: .accepting, Reader(ours) { diary.entries.append($0) })
+            loop.unwatch(ours)
+            write(theirs, "a", 1)
+        }
+        for _ in 1...3 {
+            let entries = try await loop.submit { [diary] in diary.entries }
+            #expect(entries.isEmpty)
+        }
+        try await loop.submit { [diary] in try loop.watch(ours, for: .accepting, Reader(ours) { diary.entries.append($0) }) }
+        while try await loop.submit({ [diary] in diary.entries }) != ["read a"] {}
+        try await loop.submit { loop.close(ours) }
+        close(theirs)
+        await loop.stop()
+    }
+
     @Test("Timers run in the order in which they are due, and repeat until they are told not to")
     func timers() async throws {
         let loop = try SocketLoop.start(named: "test")

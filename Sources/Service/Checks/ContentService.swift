@@ -21,9 +21,9 @@ package final class ContentService: Sendable {
     /// nil where neither a filter nor a milter is configured.
     package init?(_ configuration: Configuration, rules: ContentRules, host: LedgerHost, log: EventLog) {
         guard !configuration.listen.filter.isEmpty || !configuration.listen.milter.isEmpty else { return nil }
-        // Of either kind; the other half is for the policy server and for Postfix. With more, messages go no faster, and each costs
-        // more: connections hop between loops when they are accepted, and loops that find less to do at a time sleep and wake
-        // more often.
+        // For filters, and as many for milters: what else runs needs cores, too. With more loops messages go no faster, and each
+        // costs more: connections hop between loops when they are accepted, and loops that find less to do at a time sleep and
+        // wake more often.
         let loops = max(1, System.coreCount / 2)
         let group = configuration.listen.filter.isEmpty ? nil : MultiThreadedEventLoopGroup(numberOfThreads: loops)
         self.group = group
@@ -95,7 +95,7 @@ package final class ContentService: Sendable {
     }
 
     /// - Parameter inherited: sockets by their addresses; those that are used are taken out.
-    /// - Throws: `ListenerFailure`.
+    /// - Throws: `ListenerFailure`; `IOError` where a loop can't be had.
     package func listen(inherited: inout [String: Int32]) async throws {
         threads.start()
         for filter in filters { try await filter.listen(inherited: &inherited) }

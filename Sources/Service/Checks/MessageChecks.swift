@@ -14,7 +14,8 @@ final class MessageChecks {
     private let threads: NIOThreadPool
     private let log: EventLog
     private var inUse: (checks: ContentChecks, matcher: Matcher)?
-    /// Filters that no message has now, of the rules that were asked for last: none keeps those of before a reload.
+    /// Filters that no message has now, of the rules that were asked for last. Those of before a reload go when the next
+    /// message begins.
     private var idleFilters: [MessageFilter] = []
     private var idleFiltersRules: ContentRules?
 

@@ -62,7 +62,7 @@ final class MilterConnection: SocketLoop.Socket {
     private var filter: MessageFilter?
     private var content: ReceivedContent?
 
-    /// The ledger or the disk is at work.
+    /// The ledger or the disk is at work, or a piece of a body goes out.
     private var isWaiting = false
     private var isPumping = false
     /// What has come was answered.
@@ -147,30 +147,33 @@ final class MilterConnection: SocketLoop.Socket {
         guard isOpen, !isPumping else { return }
         isPumping = true
         do throws(MilterFault) {
-            while !isWaiting, isOpen, hasRoomForAnswers, let event = try session.next() { try take(event) }
+            while !isWaiting, isOpen, makeRoomForAnswers(), let event = try session.next() { try take(event) }
         } catch {
             worker.log.complain(.malformedRequest, "closed the milter connection of \(peer): \(error.text)")
             isPumping = false
             return close()
         }
         isPumping = false
-        if isSending { send() } else { watch() }
+        // With no room, packets may be left: they are taken once the MTA has read all answers, of which the loop tells.
+        if isSending, hasRoomForAnswers { send() } else { watch() }
         if worker.isStopping { closeIfIdle() }
     }
 
-    private var hasRoomForAnswers: Bool {
-        if session.output.readableBytes >= Self.mostUnsent { send() }
-        return session.output.readableBytes < Self.mostUnsent
+    private var hasRoomForAnswers: Bool { session.output.readableBytes < Self.mostUnsent }
+
+    private func makeRoomForAnswers() -> Bool {
+        if !hasRoomForAnswers { send() }
+        return hasRoomForAnswers
     }
 
     private func send() {
         guard isOpen else { return }
-        isAnswered = true
         let sent = session.output.withUnsafeReadableBytes { bytes in
             let sent = weir_send(descriptor, bytes.baseAddress, bytes.count)
             return sent < 0 ? -Int(errno) : sent
         }
         guard sent >= 0 || sent == -Int(EAGAIN) || sent == -Int(EINTR) else { return close() }
+        if sent > 0 { isAnswered = true }
         session.output.moveReaderIndex(forwardBy: max(0, sent))
         if !isSending {
             session.output = ByteBuffer()

@@ -58,7 +58,7 @@ final class MilterListener: @unchecked Sendable {
     /// Starts to listen.
     ///
     /// - Parameter inherited: sockets by their addresses; those that are used are taken out.
-    /// - Throws: `ListenerFailure`.
+    /// - Throws: `ListenerFailure`; `IOError` where a loop can't be had.
     func listen(inherited: inout [String: Int32]) async throws {
         while workers.count < loops { workers.append(try await startWorker()) }
         for endpoint in endpoints {

@@ -62,7 +62,7 @@ package struct MilterTerms: Equatable, Sendable {
     package var options: MilterOptions
     /// Names of macros, divided by blanks; an MTA that can't be asked sends those of its own configuration.
     package private(set) var macros: [MilterStage: String]
-    /// The names that `macros` asks for, without braces.
+    /// The names that were asked for, without braces.
     let macroNames: Set<[UInt8]>
 
     /// A macro that no MTA has. Postfix takes an empty list as none at all, and sends those of its own configuration.
