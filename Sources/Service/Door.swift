@@ -5,7 +5,7 @@ internal import NIOCore
 
 /// A socket that clients connect to, at one of the loops that accept them. Belongs to that loop.
 final class Door: SocketLoop.Socket {
-    private let descriptor: Int32
+    let descriptor: Int32
     private let loop: SocketLoop
     private let clients: String
     private let log: EventLog

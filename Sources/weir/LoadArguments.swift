@@ -150,6 +150,7 @@ struct LoadArguments: ParsableArguments {
             load.interrupt()
         }
         interrupt.resume()
+        // A signal that comes before ends the process; none that comes after is lost.
         isWatched.wait()
         do {
             var report = try complete(try load.report.wait(), interruption)

@@ -17,44 +17,10 @@ import urllib.parse
 from browser import Browser
 from filtering import FilterService, NextHop, dialogue
 from postfix import SMTP, free_port
-from weir import ROOT, WeirService
+from weir import ROOT, UnixConnection, WeirService, get, samples
 
 LIMIT = {"name": "per-sender", "key": ["sender"], "count": "recipients", "rates": ["3/1h"]}
 HOSTILE = "<script>alert(1)</script>@example.org"
-
-
-class UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path):
-        super().__init__("localhost", timeout=20)
-        self.path = str(path)
-
-    def connect(self):
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(20)
-        self.sock.connect(self.path)
-
-
-def get(connection, path, method="GET", body=None, **headers):
-    connection.request(method, path, body=body, headers={name.replace("_", "-"): value for name, value in headers.items()})
-    reply = connection.getresponse()
-    try:
-        return reply.status, reply.read().decode(), reply.headers
-    finally:
-        connection.close()
-
-
-def samples(text):
-    """Metrics as a dictionary; every line has to be one of the text format."""
-    found = {}
-    for line in text.splitlines():
-        if not line.startswith("#"):
-            match = re.fullmatch(r'([a-z_]+(?:\{(?:[a-z]+="(?:[^"\\]|\\.)*",?)+\})?) ([0-9.e+-]+)', line)
-            if not match:
-                raise AssertionError(f"not a sample: {line}")
-            if match[1] in found:
-                raise AssertionError(f"told twice: {line}")
-            found[match[1]] = float(match[2])
-    return found
 
 
 class Metrics(unittest.TestCase):

@@ -9,7 +9,7 @@ import unittest
 
 from milter import ACTIONS, MTA, MilterService, text
 from postfix import accepts, run, wait_until
-from test_admin import UnixConnection, get, samples
+from weir import UnixConnection, get, samples
 
 RULES = """\
 /^Subject: reject/ REJECT no

@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Weir as tests run it: on free ports, with its files under a temporary directory, and a client of its protocol."""
 import contextlib
+import http.client
 import json
 import os
 import pathlib
+import re
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
 
@@ -235,3 +238,37 @@ class PolicyClient:
         with contextlib.suppress(ConnectionResetError):
             return self.socket.recv(1) == b""
         return True
+
+
+class UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path):
+        super().__init__("localhost", timeout=20)
+        self.path = str(path)
+
+    def connect(self):
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(20)
+        self.sock.connect(self.path)
+
+
+def get(connection, path, method="GET", body=None, **headers):
+    connection.request(method, path, body=body, headers={name.replace("_", "-"): value for name, value in headers.items()})
+    reply = connection.getresponse()
+    try:
+        return reply.status, reply.read().decode(), reply.headers
+    finally:
+        connection.close()
+
+
+def samples(text):
+    """Metrics as a dictionary; every line has to be one of the text format."""
+    found = {}
+    for line in text.splitlines():
+        if not line.startswith("#"):
+            match = re.fullmatch(r'([a-z_]+(?:\{(?:[a-z]+="(?:[^"\\]|\\.)*",?)+\})?) ([0-9.e+-]+)', line)
+            if not match:
+                raise AssertionError(f"not a sample: {line}")
+            if match[1] in found:
+                raise AssertionError(f"told twice: {line}")
+            found[match[1]] = float(match[2])
+    return found

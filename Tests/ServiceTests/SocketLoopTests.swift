@@ -35,6 +35,14 @@ struct SocketLoopTests {
         return (ends[0], ends[1])
     }
 
+    /// For some turns.
+    private func expectNothing(of loop: SocketLoop) async throws {
+        for _ in 1...3 {
+            let entries = try await loop.submit { [diary] in diary.entries }
+            #expect(entries.isEmpty)
+        }
+    }
+
     @Test("Tasks run in their order, before the end of their turn")
     func tasks() async throws {
         let loop = try SocketLoop.start(named: "test")
@@ -96,10 +104,7 @@ struct SocketLoopTests {
             try loop.watch(ours, for: .nothing, Reader(ours) { diary.entries.append($0) })
             write(theirs, "a", 1)
         }
-        for _ in 1...3 {
-            let entries = try await loop.submit { [diary] in diary.entries }
-            #expect(entries.isEmpty)
-        }
+        try await expectNothing(of: loop)
         try await loop.submit { loop.change(ours, to: .reading) }
         while try await loop.submit({ [diary] in diary.entries }) != ["read a"] {}
         try await loop.submit { loop.close(ours) }
@@ -128,10 +133,7 @@ struct SocketLoopTests {
             loop.unwatch(ours)
             write(theirs, "a", 1)
         }
-        for _ in 1...3 {
-            let entries = try await loop.submit { [diary] in diary.entries }
-            #expect(entries.isEmpty)
-        }
+        try await expectNothing(of: loop)
         try await loop.submit { [diary] in try loop.watch(ours, for: .accepting, Reader(ours) { diary.entries.append($0) }) }
         while try await loop.submit({ [diary] in diary.entries }) != ["read a"] {}
         try await loop.submit { loop.close(ours) }

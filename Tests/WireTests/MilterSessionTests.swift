@@ -56,6 +56,18 @@ import Wire
         #expect(session.output.readableBytes == 0)
     }
 
+    /// Postfix would take an empty list as no list, and send macros of its own choice.
+    @Test func stagesWithoutMacros() throws {
+        var session = MilterSession(wanting: MilterTerms(actions: [.setMacros], options: [], macros: [.connect: "", .endOfMessage: "i"]))
+        let offer = packet("O N:6,N:511,N:2097151") + packet("D C{none}\\0x\\0i\\04ABC\\0")
+        _ = session.receive(upTo: offer.count) { $0.copyBytes(from: offer); return offer.count }
+        #expect(try session.next() == nil)
+        let expected = packet("O N:6,N:256,N:0,N:0,{none}\\0N:5,i\\0")
+        #expect(Array(session.output.readableBytesView) == expected)
+        #expect(session.macro("none") == nil)
+        #expect(session.macro("i") == Array("4ABC".utf8))
+    }
+
     @Test func replies() {
         var buffer = ByteBuffer()
         buffer.writeMilterReply("550 5.7.1 100%\r\nsure".utf8)

@@ -33,7 +33,7 @@ package struct AdminClient: Sendable {
     package init(_ configuration: Configuration, timeout: TimeAmount = .seconds(30)) {
         endpoint = configuration.listen.admin
         self.timeout = timeout
-        guard case .inet = endpoint else {
+        guard endpoint.isTCP else {
             (token, tokenFault) = (nil, nil)
             return
         }

@@ -64,7 +64,7 @@ final class AdminListener: Sendable {
         let router = Router(context: AdminContext.self, options: .autoGenerateHeadEndpoints)
         router.add(middleware: FailureMiddleware())
         router.add(middleware: OriginMiddleware())
-        if case .inet = endpoint {
+        if endpoint.isTCP {
             router.add(middleware: TokenMiddleware(token: try AdminToken.readOrCreate(at: tokenPath)))
         }
         addRoutes(to: router)

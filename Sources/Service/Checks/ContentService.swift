@@ -34,13 +34,14 @@ package final class ContentService: Sendable {
         let filter = configuration.filter
         let bounds = ContentBounds(
             directory: filter.spool, mostMemory: filter.mostMemory << 20, mostSpool: filter.mostSpool << 20)
-        filters = configuration.listen.filter.compactMap { [threads] settings in
-            group.map {
-                FilterListener(
-                    settings, mostConnections: filter.connections, bounds: bounds, group: $0, threads: threads,
-                    probes: host.probes, rules: { inUse.current }, log: log)
-            }
-        }
+        filters =
+            group.map { [threads] group in
+                configuration.listen.filter.map { settings in
+                    FilterListener(
+                        settings, mostConnections: filter.connections, bounds: bounds, group: group, threads: threads,
+                        probes: host.probes, rules: { inUse.current }, log: log)
+                }
+            } ?? []
         milter =
             configuration.listen.milter.isEmpty
             ? nil

@@ -98,7 +98,7 @@ package struct Configuration: Sendable {
         /// `mode` and `group` of the socket's file; a nil group leaves the service's own.
         case unix(path: String, mode: UInt16, group: String?)
 
-        package var isTCP: Bool {
+        var isTCP: Bool {
             if case .inet = self { true } else { false }
         }
     }

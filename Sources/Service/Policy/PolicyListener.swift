@@ -19,8 +19,6 @@ package final class PolicyListener: @unchecked Sendable {
     /// By descriptor.
     private var connections: [Int32: PolicyConnection] = [:]
     private var doors: [Door] = []
-    /// Those that the doors stand at.
-    private var listening: [Int32] = []
     private var isStopping = false
     package private(set) var counters = Counters()
     /// What a turn of the loop reads, of all connections one behind the other.
@@ -69,7 +67,6 @@ package final class PolicyListener: @unchecked Sendable {
                     let door = Door(descriptor, host.loop, clients: "policy connections", log: log, accepted: accepted)
                     try door.open()
                     doors.append(door)
-                    listening.append(descriptor)
                 }
             } catch {
                 throw ListenerFailure(key: "listen.policy", endpoint: endpoint, cause: error)
@@ -87,9 +84,11 @@ package final class PolicyListener: @unchecked Sendable {
     package func stop(by deadline: NIODeadline) async {
         try? await host.loop.submit { [self] in
             isStopping = true
-            for door in doors { door.shut() }
-            for descriptor in listening { Glibc.close(descriptor) }
-            (doors, listening) = ([], [])
+            for door in doors {
+                door.shut()
+                Glibc.close(door.descriptor)
+            }
+            doors = []
         }
         while NIODeadline.now() < deadline {
             let left = try? await host.loop.submit { [self] in

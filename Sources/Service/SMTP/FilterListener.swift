@@ -163,7 +163,7 @@ final class FilterWorker: @unchecked Sendable {
     }
 
     private func isAdmitted(_ address: SocketAddress?) -> Bool {
-        guard case .inet = settings.listen else { return true }
+        guard settings.listen.isTCP else { return true }
         guard let text = address?.ipAddress, let client = IPAddress(text) else { return false }
         return (settings.networks.isEmpty ? Network.loopback : settings.networks).contains { $0.contains(client) }
     }
