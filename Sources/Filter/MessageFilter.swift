@@ -106,10 +106,13 @@ private struct Checker: ScannerEvents {
     /// Matches that are kept.
     private var logged = 0
     private var unlogged = 0
+    private var editBytes = 0
     private var copies: Set<[UInt8]> = []
 
     /// Matches of either kind that are kept of one message.
     private static let mostMatches = 1_000
+    /// What edits may take of memory, with their texts: a message of nothing but what is to be changed takes many times its size.
+    private static let mostEditBytes = 32 << 20
 
     init(_ rules: ContentRules, _ matcher: Matcher) {
         self.rules = rules
@@ -127,7 +130,7 @@ private struct Checker: ScannerEvents {
         stripsUndisclosedRecipients = rules.checks.undisclosedRecipients == .strip
         isOver = false
         headerCount = 0
-        (strippedCount, logged, unlogged) = (0, 0, 0)
+        (strippedCount, logged, unlogged, editBytes) = (0, 0, 0, 0)
         if !stripped.isEmpty { stripped = [:] }
         if !signed.isEmpty { signed = [] }
         if !copies.isEmpty { copies = [] }
@@ -374,6 +377,8 @@ extension Checker {
         case .prepend(let text):
             let lines = subject.isHeader ? folded(cut(text)) : text + [0x0a]
             edit(range.lowerBound..<range.lowerBound, lines, header)
+        // Postfix looks at the new header's name again.
+        case .replace(let text) where subject == .header && isDropped(text): return .drop
         case .replace(let text): return .replace(text)
         case .strip: return .drop
         case .ignore:
@@ -393,6 +398,14 @@ extension Checker {
         }
     }
 
+    /// Whether Postfix takes such a header out of any message (`message_drop_headers`).
+    private func isDropped(_ header: [UInt8]) -> Bool {
+        let name = header.prefix { $0 != UInt8(ascii: ":") && !$0.isBlank }.map(\.lowercased)
+        return Self.droppedHeaders.contains { name.elementsEqual($0.utf8) }
+    }
+
+    private static let droppedHeaders = ["bcc", "content-length", "resent-bcc", "return-path"]
+
     private func isVerdict(_ header: [UInt8]) -> Bool {
         header.withUnsafeBytes { HeaderName(of: $0) == .weirVerdict }
     }
@@ -409,6 +422,16 @@ extension Checker {
     }
 
     private mutating func edit(_ range: Range<Int>, _ replacement: [UInt8], _ header: Int?, isFormal: Bool = false) {
+        guard editBytes <= Self.mostEditBytes else { return }
+        editBytes += 2 * MemoryLayout<Edit>.stride + replacement.count
+        if editBytes > Self.mostEditBytes {
+            verdict.notes.append(.tooManyEdits(verdict.edits.count))
+            verdict.edits = []
+            isOver = true
+            guard case .accept = verdict.disposition else { return }
+            verdict.disposition = .refuse(Refusal(code: 550, text: Array("5.6.0 message has too many places to change".utf8)))
+            return
+        }
         verdict.edits.append(Edit(range: range, replacement: replacement, header: header, isFormal: isFormal))
     }
 

@@ -77,9 +77,17 @@ package enum Note: Equatable, Sendable {
     case brokenSignature(header: String)
     /// MIME parts within each other beyond the limit.
     case nestingExceeded
+    /// More edits than are kept, after so many: the message is refused.
+    case tooManyEdits(Int)
 }
 
 extension Verdict {
+    /// Whether what a rule names for REDIRECT or BCC can go into an envelope as it stands. Postfix takes any text, and finds
+    /// later that it names nobody.
+    package static func isAddress(_ text: [UInt8]) -> Bool {
+        !text.isEmpty && !text.contains { $0 <= 0x20 || $0 == 0x7f || "<>\"".utf8.contains($0) }
+    }
+
     package enum LineEnd: Sendable { case lf, crlf }
 
     /// A stretch of the message as it is to be.
@@ -136,6 +144,7 @@ extension Note: CustomStringConvertible {
         case .brokenSignature(let header):
             "the DKIM-Signature covers the stripped \(header) header and will not verify"
         case .nestingExceeded: "MIME nesting exceeds safety limit"
+        case .tooManyEdits(let count): "refused: after \(count) edits there is no room for more"
         }
     }
 }

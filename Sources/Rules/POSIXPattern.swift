@@ -54,8 +54,15 @@ final class POSIXPattern: Sendable {
         var empty: CChar = 0
         return withUnsafePointer(to: &empty) { empty in
             let base = bytes.baseAddress?.assumingMemoryBound(to: CChar.self) ?? empty
-            return regexec(expression, base, groups.count, groups.baseAddress, REG_STARTEND)
+            let code = regexec(expression, base, groups.count, groups.baseAddress, REG_STARTEND)
+            if code == 0 { Self.mend(groups) }
+            return code
         }
+    }
+
+    /// glibc may say of a repeated group, in a pattern with `\1`, that it ends before it begins. Postfix takes that for empty.
+    private static func mend(_ groups: UnsafeMutableBufferPointer<regmatch_t>) {
+        for index in groups.indices where groups[index].rm_eo < groups[index].rm_so { groups[index].rm_eo = groups[index].rm_so }
     }
 
     func message(_ code: Int32) -> String { Self.message(code, expression) }

@@ -75,6 +75,10 @@ func lookUp(_ key: String, in tables: Table...) -> String? {
         ("/^a/!/b/ lonely", "ac", "lonely"),
         ("/^(a)/!/b/ $1", "ac", "a"),
         ("/a\\|b/x basic", "b", "basic"),
+        // glibc says of the first group that it ends before it begins.
+        ("/(a*)*\\1/ [$1]", "aaabaaa", "[]"),
+        ("/^((a|)+)b\\1$/ [$1]", "aba", "[]"),
+        ("/((a|){3,})(b)\\1/ [$1]", "aaabaaa", "[]"),
     ] as [(String, String, String?)])
     func regexp(content: String, key: String, expected: String?) {
         #expect(lookUp(key, in: table(content, type: .regexp)) == expected)
