@@ -35,7 +35,7 @@ package actor Daemon {
         lastRead = configuration
         log = EventLog(destination: configuration.log.destination)
         let alerts = Alerts(configuration.alerts, log: log)
-        log.onTrouble { alerts.raise(trouble: $0, $1) }
+        log.onTrouble({ alerts.raise(trouble: $0, $1) }, recovery: { alerts.raise(recovery: $0, $1) })
         self.alerts = alerts
         host = LedgerHost(
             configuration: configuration, loop: loop, clocks: MachineClocks(), log: log, alerts: alerts,
@@ -142,7 +142,7 @@ package actor Daemon {
                 log.redirect(to: configuration.log.destination)
                 log.notice("reloaded: \(configuration.summary)")
             } catch {
-                log.error("the configuration was not taken: \(error)")
+                log.error("the configuration was not taken: \((error as? StoreError)?.message ?? "\(error)")")
             }
         }
     }

@@ -37,9 +37,7 @@ enum ListeningSocket {
     }
 
     private static func bound(to address: SocketAddress) throws -> Int32 {
-        let kind = SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue | SOCK_NONBLOCK.rawValue
-        let descriptor = socket(Int32(address.protocol.rawValue), Int32(kind), 0)
-        guard descriptor >= 0 else { throw IOError(errnoCode: errno, reason: "socket") }
+        let descriptor = try SocketStream.open(for: address)
         do {
             try set(SO_REUSEADDR, at: SOL_SOCKET, of: descriptor)
             let code = address.withSockAddr { bind(descriptor, $0, socklen_t($1)) }
@@ -52,7 +50,7 @@ enum ListeningSocket {
     }
 
     /// Turns an option on.
-    static func set(_ option: Int32, at level: Int32, of descriptor: Int32) throws {
+    static func set(_ option: Int32, at level: Int32, of descriptor: Int32) throws(IOError) {
         var on: Int32 = 1
         guard setsockopt(descriptor, level, option, &on, socklen_t(MemoryLayout<Int32>.size)) == 0 else {
             throw IOError(errnoCode: errno, reason: "setsockopt")

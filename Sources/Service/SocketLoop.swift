@@ -21,7 +21,7 @@ package final class SocketLoop: @unchecked Sendable {
     }
 
     package enum Interest {
-        case reading, writing
+        case reading, writing, readingAndWriting
         /// Clients come to a socket that several loops may watch: not all of them are told. It can't be changed.
         case accepting
         /// Only failures are told, and that a peer on this machine has gone.
@@ -31,6 +31,7 @@ package final class SocketLoop: @unchecked Sendable {
             switch self {
             case .reading: EPOLLIN.rawValue
             case .writing: EPOLLOUT.rawValue
+            case .readingAndWriting: EPOLLIN.rawValue | EPOLLOUT.rawValue
             case .accepting: EPOLLIN.rawValue | EPOLLEXCLUSIVE.rawValue
             case .nothing: 0
             }

@@ -38,7 +38,7 @@ import Testing
 
     @Test func clientThatSendsAByteAtATime() async throws {
         var timeouts = FilterTimeouts(mode: .afterQueue)
-        (timeouts.content, timeouts.sweep) = (.milliseconds(100), .milliseconds(5))
+        (timeouts.content, timeouts.linger, timeouts.sweep) = (.milliseconds(100), .milliseconds(20), .milliseconds(5))
         try await withFilter(timeouts, silentAt: nil) { client in
             #expect(client.converse(["EHLO x", "MAIL FROM:<a@example.org>", "RCPT TO:<b@example.com>", "DATA"]).last == 354)
             while client.send("x") { usleep(1000) }
@@ -55,7 +55,7 @@ import Testing
         let (own, hop) = (directory.appending(path: "filter").path, directory.appending(path: "hop").path)
         let server = NextHopServer(path: hop, silentAt: step)
         defer { server.stop() }
-        let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
+        let loop = try SocketLoop.start(named: "weir-content")
         let threads = NIOThreadPool(numberOfThreads: 1)
         threads.start()
         let rules = try ContentRules(ContentChecks())
@@ -63,9 +63,9 @@ import Testing
         let filter = FilterListener(
             .init(listen: .unix(path: own, mode: 0o600, group: nil), nextHop: .unix(path: hop, mode: 0o600, group: nil)),
             mostConnections: 10, bounds: ContentBounds(directory: directory.path, mostMemory: 1 << 20, mostSpool: 1 << 20),
-            group: group, threads: threads, timeouts: timeouts, probes: ProbeBoard(), rules: { rules }, log: log)
+            threads: threads, timeouts: timeouts, probes: ProbeBoard(), rules: { rules }, log: log)
         var inherited: [String: Int32] = [:]
-        try await filter.listen(inherited: &inherited)
+        try await filter.listen(on: [loop], inherited: &inherited)
         // Blocking calls, on a thread of their own.
         await withCheckedContinuation { done in
             Thread.detachNewThread {
@@ -74,8 +74,8 @@ import Testing
             }
         }
         await filter.stop(by: .now())
-        try await group.shutdownGracefully()
         try await threads.shutdownGracefully()
+        await loop.stop()
         log.flush()
     }
 }

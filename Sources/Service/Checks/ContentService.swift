@@ -4,29 +4,26 @@ internal import Glibc
 package import NIOCore
 internal import NIOPosix
 internal import Rules
+internal import Synchronization
 
 /// All listeners that take messages, filters and milters: their loops, which are not the policy server's, the
 /// threads that wait for the disk, and the rules that hold now.
 package final class ContentService: Sendable {
     private let filters: [FilterListener]
     private let milter: MilterListener?
-    /// The filters'.
-    private let group: MultiThreadedEventLoopGroup?
+    private let loops = Mutex<[SocketLoop]>([])
     private let threads: NIOThreadPool
     private let rules: RulesInUse
     private let log: EventLog
 
     private static let diskThreads = 2
+    /// What else runs needs cores, too. With more loops messages go no faster, and each costs more: loops that find less to
+    /// do at a time sleep and wake more often.
+    private static let loopCount = max(1, System.coreCount / 2)
 
     /// nil where neither a filter nor a milter is configured.
     package init?(_ configuration: Configuration, rules: ContentRules, host: LedgerHost, log: EventLog) {
         guard !configuration.listen.filter.isEmpty || !configuration.listen.milter.isEmpty else { return nil }
-        // For filters, and as many for milters: what else runs needs cores, too. With more loops messages go no faster, and each
-        // costs more: connections hop between loops when they are accepted, and loops that find less to do at a time sleep and
-        // wake more often.
-        let loops = max(1, System.coreCount / 2)
-        let group = configuration.listen.filter.isEmpty ? nil : MultiThreadedEventLoopGroup(numberOfThreads: loops)
-        self.group = group
         threads = NIOThreadPool(numberOfThreads: Self.diskThreads)
         let inUse = RulesInUse(rules)
         self.rules = inUse
@@ -34,19 +31,15 @@ package final class ContentService: Sendable {
         let filter = configuration.filter
         let bounds = ContentBounds(
             directory: filter.spool, mostMemory: filter.mostMemory << 20, mostSpool: filter.mostSpool << 20)
-        filters =
-            group.map { [threads] group in
-                configuration.listen.filter.map { settings in
-                    FilterListener(
-                        settings, mostConnections: filter.connections, bounds: bounds, group: group, threads: threads,
-                        probes: host.probes, rules: { inUse.current }, log: log)
-                }
-            } ?? []
+        filters = configuration.listen.filter.map { [threads] settings in
+            FilterListener(
+                settings, mostConnections: filter.connections, bounds: bounds, threads: threads, probes: host.probes,
+                rules: { inUse.current }, log: log)
+        }
         milter =
             configuration.listen.milter.isEmpty
             ? nil
-            : MilterListener(
-                configuration, loops: loops, bounds: bounds, threads: threads, host: host, rules: { inUse.current }, log: log)
+            : MilterListener(configuration, bounds: bounds, threads: threads, host: host, rules: { inUse.current }, log: log)
     }
 
     /// What the ways in have done.
@@ -99,8 +92,10 @@ package final class ContentService: Sendable {
     /// - Throws: `ListenerFailure`; `IOError` where a loop can't be had.
     package func listen(inherited: inout [String: Int32]) async throws {
         threads.start()
-        for filter in filters { try await filter.listen(inherited: &inherited) }
-        try await milter?.listen(inherited: &inherited)
+        let loops = try (1...Self.loopCount).map { try SocketLoop.start(named: "weir-content-\($0)") }
+        self.loops.withLock { $0 = loops }
+        for filter in filters { try await filter.listen(on: loops, inherited: &inherited) }
+        try await milter?.listen(on: loops, inherited: &inherited)
     }
 
     /// Finishes what is under way by `deadline`, and defers the rest.
@@ -111,7 +106,6 @@ package final class ContentService: Sendable {
         }
         // What the disk has done is told to the loops, so they end last.
         try? await threads.shutdownGracefully()
-        try? await group?.shutdownGracefully()
-        await milter?.end()
+        for loop in loops.withLock({ $0 }) { await loop.stop() }
     }
 }

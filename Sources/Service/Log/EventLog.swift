@@ -58,6 +58,7 @@ package final class EventLog: Sendable {
         var isDraining = false
         var complaints: [Complaint: (last: ContinuousClock.Instant, kept: Int)] = [:]
         var onTrouble: (@Sendable (_ subject: String, _ text: String) -> Void)?
+        var onRecovery: (@Sendable (_ subject: String, _ text: String) -> Void)?
     }
 
     private let state: Mutex<State>
@@ -78,9 +79,22 @@ package final class EventLog: Sendable {
     package func notice(_ text: String) { write(.notice, text) }
     package func info(_ text: String) { write(.info, text) }
 
-    /// Whom to tell of trouble that is complained of.
-    func onTrouble(_ tell: @escaping @Sendable (_ subject: String, _ text: String) -> Void) {
-        state.withLock { $0.onTrouble = tell }
+    /// Whom to tell of trouble that is complained of, and whom when it is over.
+    func onTrouble(
+        _ tell: @escaping @Sendable (_ subject: String, _ text: String) -> Void,
+        recovery: @escaping @Sendable (_ subject: String, _ text: String) -> Void
+    ) {
+        state.withLock { ($0.onTrouble, $0.onRecovery) = (tell, recovery) }
+    }
+
+    /// Logs that what was complained of is over.
+    func recover(_ complaint: Complaint, _ text: String) {
+        let tell = state.withLock { state in
+            state.complaints[complaint] = nil
+            return state.onRecovery
+        }
+        if let tell, let subject = complaint.subject { tell(subject, text) }
+        notice(complaint.origin + text)
     }
 
     /// Tells of trouble that has lines of its own in the log.
@@ -104,8 +118,9 @@ package final class EventLog: Sendable {
             return earlier.kept
         }
         guard let kept else { return }
-        if let subject = complaint.subject { tell(trouble: subject, text()) }
-        warning(complaint.origin + text() + (kept == 0 ? "" : " (and \(kept) more since the last such line)"))
+        let text = text()
+        if let subject = complaint.subject { tell(trouble: subject, text) }
+        warning(complaint.origin + text + (kept == 0 ? "" : " (and \(kept) more since the last such line)"))
     }
 
     /// Lines that were dropped because too many waited.
@@ -163,30 +178,36 @@ package final class EventLog: Sendable {
             }
         case .standardError:
             // journald adds the time itself.
-            let stamped = getenv("JOURNAL_STREAM") == nil
-            Self.put(lines.map { (stamped ? Self.timestamp() : "") + prefix + $0.line + "\n" }.joined(), to: STDERR_FILENO)
+            let stamp = getenv("JOURNAL_STREAM") == nil ? Self.timestamp() : ""
+            let unwritten = Self.put(lines.map { stamp + prefix + $0.line + "\n" }.joined(), to: STDERR_FILENO)
+            state.withLock { $0.droppedSinceStart += UInt64(unwritten) }
         case .file(let path):
             let descriptor = open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0o640)
-            guard descriptor >= 0 else {
-                let reason = String(cString: strerror(errno))
-                put([(.error, "error: can't write to the log \(path): \(reason)")] + lines, to: .standardError)
+            var unwritten = lines.count
+            if descriptor >= 0 {
+                let stamp = Self.timestamp()
+                unwritten = Self.put(lines.map { stamp + prefix + $0.line + "\n" }.joined(), to: descriptor)
+            }
+            guard unwritten > 0 else {
+                close(descriptor)
                 return
             }
-            Self.put(lines.map { Self.timestamp() + prefix + $0.line + "\n" }.joined(), to: descriptor)
-            close(descriptor)
+            let reason = String(cString: strerror(errno))
+            if descriptor >= 0 { close(descriptor) }
+            put([(.error, "error: can't write to the log \(path): \(reason)")] + lines.suffix(unwritten), to: .standardError)
         }
     }
 
-    private static func put(_ text: String, to descriptor: Int32) {
+    /// - Returns: how many lines have not been written, or not whole; `errno` says why.
+    private static func put(_ text: String, to descriptor: Int32) -> Int {
         var bytes = Array(text.utf8)[...]
         while !bytes.isEmpty {
             let written = bytes.withUnsafeBytes { Glibc.write(descriptor, $0.baseAddress, $0.count) }
-            if written < 0 {
-                if errno == EINTR { continue }
-                return
-            }
+            if written < 0, errno == EINTR { continue }
+            guard written > 0 else { return bytes.count { $0 == 0x0a } }
             bytes = bytes.dropFirst(written)
         }
+        return 0
     }
 
     /// `Nov 23 02:44:06`, as in maillog, of seconds since 1970.

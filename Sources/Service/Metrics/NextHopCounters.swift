@@ -39,7 +39,13 @@ final class NextHopCounters: Sendable {
         trouble.withLock { trouble in trouble = Trouble(cause: cause, since: trouble?.since ?? Double(time(nil))) }
     }
 
-    func noteReady() { trouble.withLock { $0 = nil } }
+    /// - Returns: whether it could not be had before.
+    func noteReady() -> Bool {
+        trouble.withLock { trouble in
+            defer { trouble = nil }
+            return trouble != nil
+        }
+    }
 
     var values: Values {
         Values(

@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0
-internal import CLinux
 internal import Filter
 internal import Glibc
 internal import Limits
@@ -46,7 +45,7 @@ final class MilterConnection: SocketLoop.Socket {
         var bcc: [[UInt8]] = []
     }
 
-    private let descriptor: Int32
+    private var stream: SocketStream
     private let worker: MilterWorker
     private let isTCP: Bool
     private var isOpen = true
@@ -67,7 +66,6 @@ final class MilterConnection: SocketLoop.Socket {
     private var isPumping = false
     /// What has come was answered.
     private var isAnswered = false
-    private var interest = SocketLoop.Interest.reading
     /// Goes on once the MTA has taken all.
     private var whenSent: (() -> Void)?
     private(set) var activeSince = NIODeadline.now()
@@ -84,7 +82,7 @@ final class MilterConnection: SocketLoop.Socket {
     private static let sizeParameter = "SIZE="
 
     init(_ descriptor: Int32, worker: MilterWorker, isTCP: Bool) {
-        self.descriptor = descriptor
+        stream = SocketStream(descriptor, worker.loop)
         self.worker = worker
         self.isTCP = isTCP
         offer = worker.makeOffer()
@@ -103,25 +101,16 @@ final class MilterConnection: SocketLoop.Socket {
     }
 
     private func read() {
-        let count = session.receive(upTo: session.waitingBytes >= Self.mostRead ? Self.mostReadOfRest : Self.mostRead) { room in
-            let count = weir_recv(descriptor, room.baseAddress, room.count)
-            return count < 0 ? -Int(errno) : count
-        }
-        guard count > 0 else {
-            if count != -Int(EAGAIN), count != -Int(EINTR) { close() }
-            return
+        let most = session.waitingBytes >= Self.mostRead ? Self.mostReadOfRest : Self.mostRead
+        switch stream.read({ session.receive(upTo: most, $0) }) {
+        case .bytes: break
+        case .nothing: return
+        case .end, .failure: return close()
         }
         activeSince = .now()
         isAnswered = false
         pump()
-        if isTCP, isOpen, !isAnswered { acknowledge() }
-    }
-
-    /// What the MTA sends without waiting for an answer it sends in small pieces, each after the acknowledgement of the last
-    /// (Nagle): so that goes at once where no answer carries it. The kernel forgets it, and is told again.
-    private func acknowledge() {
-        var on: Int32 = 1
-        setsockopt(descriptor, Int32(IPPROTO_TCP), TCP_QUICKACK, &on, socklen_t(MemoryLayout<Int32>.size))
+        if isTCP, isOpen, !isAnswered { stream.acknowledge() }
     }
 
     private var isSending: Bool { session.output.readableBytes > 0 }
@@ -133,8 +122,8 @@ final class MilterConnection: SocketLoop.Socket {
         guard isOpen else { return }
         isOpen = false
         whenSent = nil
-        worker.loop.close(descriptor)
-        worker.closed(descriptor)
+        stream.close()
+        worker.closed(stream.descriptor)
         abandon()
     }
 
@@ -168,13 +157,8 @@ final class MilterConnection: SocketLoop.Socket {
 
     private func send() {
         guard isOpen else { return }
-        let sent = session.output.withUnsafeReadableBytes { bytes in
-            let sent = weir_send(descriptor, bytes.baseAddress, bytes.count)
-            return sent < 0 ? -Int(errno) : sent
-        }
-        guard sent >= 0 || sent == -Int(EAGAIN) || sent == -Int(EINTR) else { return close() }
+        guard let sent = stream.send(&session.output) else { return close() }
         if sent > 0 { isAnswered = true }
-        session.output.moveReaderIndex(forwardBy: max(0, sent))
         if !isSending {
             session.output = ByteBuffer()
             if let then = whenSent {
@@ -187,14 +171,11 @@ final class MilterConnection: SocketLoop.Socket {
 
     /// Wants of the loop what can be done next.
     private func watch() {
-        let wanted: SocketLoop.Interest = isSending ? .writing : mayRead ? .reading : .nothing
-        guard isOpen, wanted != interest else { return }
-        interest = wanted
-        worker.loop.change(descriptor, to: wanted)
+        if isOpen { stream.want(isSending ? .writing : mayRead ? .reading : .nothing) }
     }
 
     private var peer: String {
-        SocketAddress(ofPeerOf: descriptor)?.ipAddress ?? "an MTA"
+        SocketAddress(ofPeerOf: stream.descriptor)?.ipAddress ?? "an MTA"
     }
 
     private func take(_ event: MilterSession.Event) throws(MilterFault) {
@@ -339,7 +320,7 @@ final class MilterConnection: SocketLoop.Socket {
     private func take(header name: UnsafeRawBufferPointer, _ value: UnsafeRawBufferPointer) {
         beginContent()
         guard let filter, !name.isEmpty, name.allSatisfy({ 0x20 < $0 && $0 < 0x7f && $0 != UInt8(ascii: ":") }) else {
-            return
+            return headers.skip()
         }
         headers.append(name)
         if worker.checks.probes.isActive, name.elementsEqual(AdminMessages.probeHeader.utf8) { message?.probeMark = Array(value) }
@@ -475,6 +456,12 @@ final class MilterConnection: SocketLoop.Socket {
         var verdict = verdict
         verdict.redirect = verdict.redirect ?? message.redirect
         verdict.bcc += message.bcc.filter { !verdict.bcc.contains($0) }
+        if let redirect = verdict.redirect, !Verdict.isAddress(redirect) {
+            warnOfNoAddress(redirect)
+            return end { $0.writeMilterReply("451 4.3.0 content check names no address, try again later".utf8) }
+        }
+        for address in verdict.bcc where !Verdict.isAddress(address) { warnOfNoAddress(address) }
+        verdict.bcc.removeAll { !Verdict.isAddress($0) }
         if !keepsBody { verdict.edits.removeAll { $0.isFormal && $0.header == nil } }
         var edits = MilterEdits(
             verdict: verdict, bodyStart: message.bodyStart, recipients: message.recipients, parameters: message.parameters,
@@ -493,6 +480,10 @@ final class MilterConnection: SocketLoop.Socket {
         edits.write(to: &session.output, headers: headers, hasLeadingSpace: terms.options.contains(.leadingSpace))
         guard !edits.bodyEdits.isEmpty else { return end { $0.writeMilterContinue() } }
         keep(ByteBuffer(), isEnd: true) { $0.replaceBody(edits.bodyEdits) }
+    }
+
+    private func warnOfNoAddress(_ text: [UInt8]) {
+        worker.log.warning("\(origin): a rule names a recipient that is no address: \(String(decoding: text, as: UTF8.self))")
     }
 
     private func canonicalise(_ edits: inout MilterEdits, _ message: Message) {

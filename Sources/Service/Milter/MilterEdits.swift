@@ -7,22 +7,28 @@ internal import Wire
 package struct MilterHeaders {
     private var names: [UInt8] = []
     private var ends: [Int] = []
-    /// There were more than are kept; those can't be named.
-    private(set) var isCut = false
+    /// Of each, among all that the MTA has told of, from 0.
+    private var positions: [Int] = []
+    private var told = 0
 
     private static let most = 65_536
     private static let mostBytes = 1 << 20
 
     package init() {}
 
+    /// Adds one that edits may name. Those beyond what is kept can't be named.
     package mutating func append(_ name: UnsafeRawBufferPointer) {
-        guard ends.count < Self.most, names.count + name.count <= Self.mostBytes else {
-            isCut = true
-            return
-        }
+        defer { told += 1 }
+        guard ends.count < Self.most, names.count + name.count <= Self.mostBytes else { return }
         for byte in name { names.append(byte &- UInt8(ascii: "A") < 26 ? byte | 0x20 : byte) }
         ends.append(names.count)
+        positions.append(told)
     }
+
+    /// Passes one over that no edit names.
+    package mutating func skip() { told += 1 }
+
+    func position(_ ordinal: Int) -> Int { positions[ordinal] }
 
     func has(_ ordinal: Int) -> Bool { ends.indices.contains(ordinal) }
 
@@ -105,7 +111,7 @@ package struct MilterEdits {
         // From the last to the first: so what is put in or taken out moves none that is still to be named.
         for edit in headerEdits.reversed() {
             guard let ordinal = edit.header else { continue }
-            write(edit, ordinal, headers.name(ordinal), numbers[ordinal], to: &output, hasLeadingSpace)
+            write(edit, headers.position(ordinal), headers.name(ordinal), numbers[ordinal], to: &output, hasLeadingSpace)
         }
         for (name, value) in prepended.reversed() {
             output.writeMilterInsert(header: name, at: 0, value: Self.value(value[...], hasLeadingSpace))
@@ -145,7 +151,7 @@ package struct MilterEdits {
     }
 
     private func write(
-        _ edit: Edit, _ ordinal: Int, _ name: ArraySlice<UInt8>, _ number: Int, to output: inout ByteBuffer, _ hasLeadingSpace: Bool
+        _ edit: Edit, _ position: Int, _ name: ArraySlice<UInt8>, _ number: Int, to output: inout ByteBuffer, _ hasLeadingSpace: Bool
     ) {
         guard !edit.replacement.isEmpty else {
             return output.writeMilterChange(header: name, number, to: [])
@@ -159,7 +165,7 @@ package struct MilterEdits {
         }
         if !edit.range.isEmpty { output.writeMilterChange(header: name, number, to: []) }
         // The MTA's own Received: is the first of all.
-        output.writeMilterInsert(header: newName, at: ordinal + 1, value: value)
+        output.writeMilterInsert(header: newName, at: position + 1, value: value)
     }
 
     private static func withoutLineEnd(_ text: ArraySlice<UInt8>) -> ArraySlice<UInt8> {

@@ -18,7 +18,6 @@ internal import Wire
 /// Sendable, unchecked: `workers` and `listening` are changed before the service is ready, and read when it stops.
 final class MilterListener: @unchecked Sendable {
     private let endpoints: [Configuration.Endpoint]
-    private let loops: Int
     private let host: LedgerHost
     private let log: EventLog
     private let shared: MilterShared
@@ -29,15 +28,12 @@ final class MilterListener: @unchecked Sendable {
 
     private static let sweepInterval: TimeAmount = .seconds(60)
 
-    /// - Parameters:
-    ///   - loops: how many threads serve it.
-    ///   - rules: those that hold now; asked at each message.
+    /// - Parameter rules: those that hold now; asked at each message.
     init(
-        _ configuration: Configuration, loops: Int, bounds: ContentBounds, threads: NIOThreadPool,
+        _ configuration: Configuration, bounds: ContentBounds, threads: NIOThreadPool,
         host: LedgerHost, rules: @escaping @Sendable () -> ContentRules, log: EventLog
     ) {
         endpoints = configuration.listen.milter
-        self.loops = loops
         self.host = host
         self.log = log
         let shared = MilterShared(MilterSettings(configuration))
@@ -57,10 +53,12 @@ final class MilterListener: @unchecked Sendable {
 
     /// Starts to listen.
     ///
-    /// - Parameter inherited: sockets by their addresses; those that are used are taken out.
-    /// - Throws: `ListenerFailure`; `IOError` where a loop can't be had.
-    func listen(inherited: inout [String: Int32]) async throws {
-        while workers.count < loops { workers.append(try await startWorker()) }
+    /// - Parameters:
+    ///   - loops: that serve it.
+    ///   - inherited: sockets by their addresses; those that are used are taken out.
+    /// - Throws: `ListenerFailure`.
+    func listen(on loops: [SocketLoop], inherited: inout [String: Int32]) async throws {
+        for loop in loops { workers.append(try await makeWorker(on: loop)) }
         for endpoint in endpoints {
             let descriptor = try ListeningSocket.open(at: endpoint, key: "listen.milter", inherited: &inherited)
             do {
@@ -75,8 +73,7 @@ final class MilterListener: @unchecked Sendable {
         }
     }
 
-    private func startWorker() async throws -> MilterWorker {
-        let loop = try SocketLoop.start(named: "weir-milter-\(workers.count + 1)")
+    private func makeWorker(on loop: SocketLoop) async throws -> MilterWorker {
         let worker = MilterWorker(loop: loop, shared: shared, host: host, checks: makeChecks(loop), log: log)
         try await loop.submit {
             loop.schedule(every: Self.sweepInterval) {
@@ -95,11 +92,6 @@ final class MilterListener: @unchecked Sendable {
             try? await Task.sleep(for: .milliseconds(10))
         }
         for worker in workers { try? await worker.loop.submit { worker.endStop() } }
-    }
-
-    /// Ends the loops, after `stop`.
-    func end() async {
-        for worker in workers { await worker.loop.stop() }
     }
 }
 

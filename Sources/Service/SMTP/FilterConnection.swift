@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 internal import Filter
+internal import Glibc
 internal import NIOCore
 internal import Rules
 internal import Wire
@@ -12,11 +13,7 @@ internal import Wire
 ///     the end   the verdict, then DATA, the content and the final dot; the next hop's answer is the client's
 ///
 /// Until the final dot has gone, a lost next hop costs a 421 or 451; from then on a 451, and perhaps a duplicate.
-final class FilterConnection: ChannelDuplexHandler {
-    typealias InboundIn = ByteBuffer
-    typealias OutboundIn = ByteBuffer
-    typealias OutboundOut = ByteBuffer
-
+final class FilterConnection: SocketLoop.Socket {
     /// What the next hop was asked last.
     private enum Delivery {
         /// Envelope, or nothing.
@@ -28,11 +25,13 @@ final class FilterConnection: ChannelDuplexHandler {
         case final
     }
 
+    private var stream: SocketStream
     private let worker: FilterWorker
+    private var isOpen = true
+    /// Its output is what the client has not taken yet. Until it has, it is not read from.
     private var session: SMTPServerSession
     private let content: ReceivedContent
     private var filter: MessageFilter?
-    private var context: ChannelHandlerContext?
 
     private var nextHop: NextHopConnection?
     private var delivery = Delivery.none
@@ -50,16 +49,21 @@ final class FilterConnection: ChannelDuplexHandler {
     private var isPumping = false
     /// The last reply is on its way.
     private var isEnding = false
-    private var readIsWaiting = false
+    /// The last reply has gone: the client may be sending yet, and would lose that reply if the socket were closed.
+    private var isLingering = false
     /// Nothing more comes from the client.
     private var inputHasEnded = false
     private var activeSince = NIODeadline.now()
     private var contentSince: NIODeadline?
 
+    /// Of one read: commands, and content.
+    private static let mostRead = 16 << 10
+    private static let mostContentRead = 64 << 10
     /// Bytes of later commands that are read before earlier ones are answered.
     private static let mostWaiting = 64 << 10
 
-    init(worker: FilterWorker) {
+    init(_ descriptor: Int32, worker: FilterWorker) {
+        stream = SocketStream(descriptor, worker.loop)
         self.worker = worker
         session = SMTPServerSession(variant: worker.settings.variant, hostName: worker.hostName, token: worker.token)
         content = worker.checks.makeContent()
@@ -67,83 +71,95 @@ final class FilterConnection: ChannelDuplexHandler {
 
     // MARK: The client
 
-    func channelActive(context: ChannelHandlerContext) {
-        self.context = context
-        if let refusal = worker.opened(self, context.remoteAddress) {
-            _ = session.takeOutput()
+    /// Greets the client, or sends it away.
+    func begin(_ refusal: SMTPReply?) {
+        if let refusal {
+            session.output.clear()
             session.close(refusal)
         }
         flush()
     }
 
-    func channelInactive(context: ChannelHandlerContext) {
-        self.context = nil
-        worker.closed(self)
+    func isReady() {
+        if isSending {
+            flush()
+            if !isSending { pump() }
+        } else if isLingering {
+            discard()
+        } else if mayRead {
+            read()
+        } else if stream.hasFailed {
+            end()
+        }
+    }
+
+    private func read() {
+        switch stream.read({ session.receive(upTo: session.isReceivingContent ? Self.mostContentRead : Self.mostRead, $0) }) {
+        case .bytes:
+            activeSince = .now()
+            pump()
+            if isOpen, session.isReceivingContent, worker.settings.listen.isTCP { stream.acknowledge() }
+        case .nothing: break
+        case .end:
+            inputHasEnded = true
+            flush()
+        case .failure: end()
+        }
+    }
+
+    /// Reads what nobody wants.
+    private func discard() {
+        switch stream.read({ room in withUnsafeTemporaryAllocation(byteCount: Self.mostRead, alignment: 1, room) }) {
+        case .bytes, .nothing: break
+        case .end, .failure: end()
+        }
+    }
+
+    /// Ends the connection, and with it what was under way.
+    private func end() {
+        guard isOpen else { return }
+        isOpen = false
+        stream.close()
+        worker.closed(stream.descriptor)
         dropTransaction()
         content.reset()
     }
 
-    func errorCaught(context: ChannelHandlerContext, error: any Error) {
-        // Resets and time-outs of the peer; what matters of them shows in channelInactive.
-        context.close(promise: nil)
-    }
+    private var isSending: Bool { session.output.readableBytes > 0 }
 
-    func channelRead(context: ChannelHandlerContext, data: NIOAny) {
-        guard !session.isClosed else { return }
-        session.receive(unwrapInboundIn(data))
-        activeSince = .now()
-        pump()
-    }
-
-    func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
-        if case .inputClosed? = event as? ChannelEvent {
-            inputHasEnded = true
-            flush()
-        }
-        context.fireUserInboundEventTriggered(event)
-    }
-
-    func read(context: ChannelHandlerContext) {
-        if mayRead { context.read() } else { readIsWaiting = true }
-    }
-
-    func channelWritabilityChanged(context: ChannelHandlerContext) {
-        pump()
-        context.fireChannelWritabilityChanged()
-    }
-
-    private var mayRead: Bool {
-        !content.isWriting && session.waitingBytes < Self.mostWaiting && context?.channel.isWritable ?? false
-    }
+    private var mayRead: Bool { !inputHasEnded && !content.isWriting && session.waitingBytes < Self.mostWaiting }
 
     /// Takes what has come as far as it goes, then lets the replies go together.
     private func pump() {
-        guard context != nil, !isPumping else { return }
+        guard isOpen, !isEnding, !isPumping else { return }
         isPumping = true
         while !content.isWriting, let step = session.next(into: &content.buffer) { take(step) }
         isPumping = false
         nextHop?.flush()
         flush()
-        if readIsWaiting, mayRead {
-            readIsWaiting = false
-            context?.read()
-        }
     }
 
     private func flush() {
-        guard let context else { return }
+        guard isOpen, !isLingering else { return }
         if session.isIdle, worker.isStopping { session.close(SMTPReply(421, "4.3.2 Error: the service is stopping")) }
-        guard !isEnding else { return }
-        let output = session.takeOutput()
-        if isOver {
+        if isOver, !isEnding {
             isEnding = true
             dropTransaction()
-            let promise = context.eventLoop.makePromise(of: Void.self)
-            promise.futureResult.assumeIsolated().whenComplete { _ in context.close(promise: nil) }
-            context.writeAndFlush(wrapOutboundOut(output ?? ByteBuffer()), promise: promise)
-        } else if let output {
-            context.writeAndFlush(wrapOutboundOut(output), promise: nil)
         }
+        if isSending, stream.send(&session.output) == nil { return end() }
+        if !isSending {
+            session.output.giveUpRead()
+            if isEnding { return lingerOrEnd() }
+        }
+        stream.want(isSending ? .writing : mayRead ? .reading : .nothing)
+    }
+
+    /// All has been said. Who has asked for the end sends nothing more.
+    private func lingerOrEnd() {
+        guard !inputHasEnded, !session.hasQuit, !worker.isStopping, shutdown(stream.descriptor, Int32(SHUT_WR)) == 0 else { return end() }
+        isLingering = true
+        activeSince = .now()
+        stream.want(.reading)
     }
 
     /// All has been said. What is complete is answered: the client may have shut down its side only.
@@ -182,8 +198,8 @@ final class FilterConnection: ChannelDuplexHandler {
     func checkTime(_ now: NIODeadline) {
         let timeouts = worker.timeouts
         if session.isClosed {
-            // It does not even take its last reply.
-            if now - activeSince > timeouts.client { context?.close(promise: nil) }
+            // It does not even take its last reply, or sends on and on.
+            if now - activeSince > (isLingering ? timeouts.linger : timeouts.client) { end() }
         } else if let contentSince, session.isReceivingContent, now - contentSince > timeouts.content {
             close(SMTPReply(421, "4.4.2 Error: the message takes too long"))
         } else if isWaitingForClient, now - activeSince > timeouts.client {
@@ -332,7 +348,8 @@ final class FilterConnection: ChannelDuplexHandler {
             if let filter, !filter.isDecided { filter.update(bytes) }
         }
         let mustWait = content.settle(isEnd: isEnd) { [self] in
-            guard context != nil else { return content.reset() }
+            // It may have been told a last word meanwhile.
+            guard isOpen, !session.isClosed else { return content.reset() }
             if isEnd { judge() }
             pump()
         }
@@ -386,27 +403,31 @@ final class FilterConnection: ChannelDuplexHandler {
             nextHop.send(.reset, "RSET\r\n")
             for line in session.xforward { nextHop.send(.xforward, line) }
             nextHop.send(.mail, session.mail)
-            add(redirect, ">\r\n", to: nextHop)
+            if !add(redirect, ">\r\n", to: nextHop) {
+                addressRefusal = SMTPReply(451, "4.3.0 Error: content check names no address, try again later")
+            }
         } else {
             // As Postfix has it: no bounce tells the sender of it.
             let end: StaticString = nextHop.capabilities.extensions.contains(.dsn) ? "> NOTIFY=NEVER\r\n" : ">\r\n"
-            for address in verdict.bcc { add(address, end, to: nextHop) }
+            for address in verdict.bcc { _ = add(address, end, to: nextHop) }
         }
         nextHop.send(.data, "DATA\r\n")
     }
 
     /// Asks for a recipient that a rule names; `end` is what follows the address.
-    private func add(_ address: [UInt8], _ end: StaticString, to nextHop: NextHopConnection) {
-        guard !address.contains(where: { $0 <= 0x20 || $0 == 0x7f || $0 == UInt8(ascii: "<") || $0 == UInt8(ascii: ">") }) else {
-            worker.log.warning("filter: a rule names a recipient that is no address: \(String(decoding: address, as: UTF8.self))")
-            addressRefusal = SMTPReply(451, "4.3.0 Error: content check names no address, try again later")
-            return
+    ///
+    /// - Returns: false, and nothing is asked, where that is no address.
+    private func add(_ address: [UInt8], _ end: StaticString, to nextHop: NextHopConnection) -> Bool {
+        guard Verdict.isAddress(address) else {
+            worker.log.warning("filter: \(session.summary): a rule names a recipient that is no address: \(String(decoding: address, as: UTF8.self))")
+            return false
         }
         var line = ByteBuffer()
         line.writeStaticString("RCPT TO:<")
         line.writeBytes(address)
         line.writeStaticString(end)
         nextHop.send(.recipient, line)
+        return true
     }
 
     /// The answer to what the verdict adds to the envelope.
@@ -440,8 +461,8 @@ final class FilterConnection: ChannelDuplexHandler {
 
     private func sendLast(_ bytes: ByteBuffer) {
         delivery = .final
-        _ = nextHop?.write(bytes, isLast: true)
         content.reset()
+        nextHop?.writeLast(bytes)
     }
 
     private func sendKept(_ writer: inout MessageWriter) {
@@ -485,9 +506,8 @@ final class FilterConnection: ChannelDuplexHandler {
         var (writer, output) = (writer, pending)
         output.reserveCapacity(minimumWritableBytes: bytes.readableBytes + 64)
         bytes.withUnsafeReadableBytes { writer.write($0, to: &output) }
-        guard let writing = nextHop?.write(output, isLast: false) else { return }
         let (rest, message) = (writer, message)
-        writing.assumeIsolated().whenSuccess { [self] in
+        nextHop?.write(output) { [self] in
             guard case .content = delivery, message == self.message, nextHop != nil else { return }
             sendSpooled(rest, ByteBuffer())
         }

@@ -10,33 +10,33 @@ internal import Wire
 /// The content filter as an SMTP or LMTP proxy, after the queue (FILTER_README) or before it (SMTPD_PROXY_README):
 /// mail comes from Postfix, is checked, and goes to the next hop, which is Postfix again.
 ///
-/// Each event loop has connections of its own, to clients and to the next hop, and a matcher; nothing hops between
-/// threads but what a spool file takes. None of the loops is the policy server's.
+/// Each loop has connections of its own, to clients and to the next hop, and a matcher; nothing hops between threads but
+/// what a spool file takes. None of the loops is the policy server's.
 ///
 /// Security: a client outside `networks` is refused. What comes from one is content of strangers all the same: lines,
 /// recipients under way, content in memory and in the spool are bounded, only CRLF.CRLF ends a message, and no other
 /// line end goes out. The next hop is trusted, but its bytes are bounded too.
-package final class FilterListener: Sendable {
+///
+/// Sendable, unchecked: `workers` and `listening` are changed before the service is ready, and read when it stops.
+package final class FilterListener: @unchecked Sendable {
     private let settings: Configuration.FilterListener
-    private let group: MultiThreadedEventLoopGroup
-    private let workers: [FilterWorker]
     let counters: MessageCounters
-    private let channel = Mutex<(any Channel)?>(nil)
+    private let makeWorker: (SocketLoop) -> FilterWorker
+    private var workers: [FilterWorker] = []
+    private var listening: Int32?
 
     /// - Parameter rules: those that hold now; asked at each message.
     package init(
-        _ settings: Configuration.FilterListener, mostConnections: Int, bounds: ContentBounds,
-        group: MultiThreadedEventLoopGroup, threads: NIOThreadPool, timeouts: FilterTimeouts? = nil,
-        probes: ProbeBoard, rules: @escaping @Sendable () -> ContentRules, log: EventLog
+        _ settings: Configuration.FilterListener, mostConnections: Int, bounds: ContentBounds, threads: NIOThreadPool,
+        timeouts: FilterTimeouts? = nil, probes: ProbeBoard, rules: @escaping @Sendable () -> ContentRules, log: EventLog
     ) {
         self.settings = settings
-        self.group = group
         let nextHop = NextHopCounters(address: "\(settings.nextHop)")
         let counters = MessageCounters(nextHop: nextHop)
         self.counters = counters
-        workers = group.makeIterator().map { loop in
+        makeWorker = { loop in
             FilterWorker(
-                settings, mostConnections: mostConnections, timeouts: timeouts ?? FilterTimeouts(mode: settings.mode), eventLoop: loop,
+                settings, mostConnections: mostConnections, timeouts: timeouts ?? FilterTimeouts(mode: settings.mode), loop: loop,
                 checks: MessageChecks(
                     home: { loop.execute($0) }, bounds: bounds, threads: threads, counters: counters, probes: probes, rules: rules, log: log),
                 nextHop: nextHop, log: log)
@@ -45,37 +45,30 @@ package final class FilterListener: Sendable {
 
     /// Starts to listen.
     ///
-    /// - Parameter inherited: sockets by their addresses; those that are used are taken out.
+    /// - Parameters:
+    ///   - loops: that serve it.
+    ///   - inherited: sockets by their addresses; those that are used are taken out.
     /// - Throws: `ListenerFailure`.
-    package func listen(inherited: inout [String: Int32]) async throws {
-        let workers = workers
-        for worker in workers { try await worker.eventLoop.submit { worker.start() }.get() }
-        let bootstrap = ServerBootstrap.accepting(on: group)
-            .childChannelOption(.allowRemoteHalfClosure, value: true)
-            .childChannelOption(.recvAllocator, value: Self.recvAllocator)
-            .childChannelInitializer { channel in
-                channel.eventLoop.makeCompletedFuture {
-                    guard let worker = workers.first(where: { $0.eventLoop === channel.eventLoop }) else {
-                        preconditionFailure("a channel of another group")
-                    }
-                    try channel.pipeline.syncOperations.addHandler(FilterConnection(worker: worker))
-                }
-            }
-        let channel = try await bootstrap.listen(on: settings.listen, key: "listen.filter", inherited: &inherited)
-        self.channel.withLock { $0 = channel }
+    package func listen(on loops: [SocketLoop], inherited: inout [String: Int32]) async throws {
+        workers = loops.map(makeWorker)
+        let descriptor = try ListeningSocket.open(at: settings.listen, key: "listen.filter", inherited: &inherited)
+        do {
+            try Door.listen(descriptor)
+            listening = descriptor
+            for worker in workers { try await worker.loop.submit { try worker.open(descriptor) } }
+        } catch {
+            throw ListenerFailure(key: "listen.filter", endpoint: settings.listen, cause: error)
+        }
     }
-
-    /// A message of the usual size in one read.
-    private static let recvAllocator = AdaptiveRecvByteBufferAllocator(minimum: 16_384, initial: 16_384, maximum: 65_536)
 
     /// Lets messages that have begun be finished, takes no further ones, and defers what is left at `deadline`.
     package func stop(by deadline: NIODeadline) async {
-        try? await channel.withLock { $0 }?.close().get()
-        for worker in workers { try? await worker.eventLoop.submit { worker.beginStop() }.get() }
+        for worker in workers { try? await worker.loop.submit { worker.beginStop() } }
+        if let listening { close(listening) }
         while counters.connections.load(ordering: .relaxed) > 0, NIODeadline.now() < deadline {
             try? await Task.sleep(for: .milliseconds(10))
         }
-        for worker in workers { try? await worker.eventLoop.submit { worker.endStop() }.get() }
+        for worker in workers { try? await worker.loop.submit { worker.endStop() } }
     }
 }
 
@@ -83,13 +76,13 @@ extension FilterListener {
     var way: AdminMessages.Way { .init(name: "filter \(settings.listen)", values: counters.values) }
 }
 
-/// What one event loop has of a filter listener.
+/// What one loop has of a filter listener.
 ///
-/// Sendable, unchecked: all state belongs to its event loop, on which every connection runs; what other threads touch
-/// (`eventLoop`) is constant.
+/// Sendable, unchecked: all state belongs to its loop, on which every connection runs; what other threads touch
+/// (`loop`) is constant.
 final class FilterWorker: @unchecked Sendable {
     let settings: Configuration.FilterListener
-    let eventLoop: any EventLoop
+    let loop: SocketLoop
     let pool: NextHopPool
     let hostName: [UInt8]
     let token: [UInt8]
@@ -97,7 +90,9 @@ final class FilterWorker: @unchecked Sendable {
     let checks: MessageChecks
     let log: EventLog
     private let mostConnections: Int
-    private var connections: [ObjectIdentifier: FilterConnection] = [:]
+    private var door: Door?
+    /// By descriptor.
+    private var connections: [Int32: FilterConnection] = [:]
     private(set) var isStopping = false
 
     /// Of this process: who hears it in a greeting has called itself.
@@ -105,10 +100,10 @@ final class FilterWorker: @unchecked Sendable {
 
     init(
         _ settings: Configuration.FilterListener, mostConnections: Int, timeouts: FilterTimeouts,
-        eventLoop: any EventLoop, checks: MessageChecks, nextHop: NextHopCounters, log: EventLog
+        loop: SocketLoop, checks: MessageChecks, nextHop: NextHopCounters, log: EventLog
     ) {
         self.settings = settings
-        self.eventLoop = eventLoop
+        self.loop = loop
         self.timeouts = timeouts
         self.checks = checks
         self.log = log
@@ -116,21 +111,26 @@ final class FilterWorker: @unchecked Sendable {
         hostName = Self.hostName()
         token = Self.ownToken
         pool = NextHopPool(
-            endpoint: settings.nextHop, eventLoop: eventLoop, hostName: hostName, token: token, timeouts: timeouts, counters: nextHop,
+            endpoint: settings.nextHop, loop: loop, hostName: hostName, token: token, timeouts: timeouts, counters: nextHop,
             log: log)
     }
 
-    func start() {
-        eventLoop.scheduleRepeatedTask(initialDelay: timeouts.sweep, delay: timeouts.sweep) { [weak self] task in
-            guard let self else { return task.cancel() }
+    /// Takes those who come to a socket that listens.
+    func open(_ listening: Int32) throws(IOError) {
+        let door = Door(listening, loop, clients: "filter connections", log: log) { [unowned self] in accepted($0) }
+        try door.open()
+        self.door = door
+        loop.schedule(every: timeouts.sweep) { [unowned self] in
             let now = NIODeadline.now()
             for connection in connections.values { connection.checkTime(now) }
             pool.sweep(now)
+            return true
         }
     }
 
     func beginStop() {
         isStopping = true
+        door?.shut()
         pool.stop()
         for connection in connections.values { connection.closeIfIdle() }
     }
@@ -141,13 +141,28 @@ final class FilterWorker: @unchecked Sendable {
         }
     }
 
-    /// A client has come; the reply that sends it away, or nil.
-    func opened(_ connection: FilterConnection, _ address: SocketAddress?) -> SMTPReply? {
-        connections[ObjectIdentifier(connection)] = connection
+    private func accepted(_ descriptor: Int32) {
+        let connection = FilterConnection(descriptor, worker: self)
+        do {
+            try loop.watch(descriptor, for: .reading, connection)
+        } catch {
+            log.complain(.tooManyConnections, "can't take a filter connection: \(error.systemReason)")
+            Glibc.close(descriptor)
+            return
+        }
+        connections[descriptor] = connection
         let open = checks.counters.connections.add(1, ordering: .relaxed).newValue
-        guard isAdmitted(address) else {
-            log.complain(.strangeClient, "refused \(address?.ipAddress ?? "a client"): it is in no network of \(settings.listen)")
-            return SMTPReply(554, "5.7.1 Error: access denied")
+        connection.begin(refusal(descriptor, open))
+    }
+
+    /// The reply that sends a client away, or nil.
+    private func refusal(_ descriptor: Int32, _ open: Int) -> SMTPReply? {
+        if settings.listen.isTCP {
+            let address = SocketAddress(ofPeerOf: descriptor)?.ipAddress
+            guard let address, isAdmitted(address) else {
+                log.complain(.strangeClient, "refused \(address ?? "a client"): it is in no network of \(settings.listen)")
+                return SMTPReply(554, "5.7.1 Error: access denied")
+            }
         }
         guard open <= mostConnections else {
             log.complain(.tooManyConnections, "more than \(mostConnections) filter connections (filter.connections)")
@@ -157,14 +172,13 @@ final class FilterWorker: @unchecked Sendable {
         return checks.hasRoom ? nil : SMTPReply(421, "4.3.1 Insufficient system storage")
     }
 
-    func closed(_ connection: FilterConnection) {
-        guard connections.removeValue(forKey: ObjectIdentifier(connection)) != nil else { return }
+    func closed(_ descriptor: Int32) {
+        connections[descriptor] = nil
         checks.counters.connections.subtract(1, ordering: .relaxed)
     }
 
-    private func isAdmitted(_ address: SocketAddress?) -> Bool {
-        guard settings.listen.isTCP else { return true }
-        guard let text = address?.ipAddress, let client = IPAddress(text) else { return false }
+    private func isAdmitted(_ address: String) -> Bool {
+        guard let client = IPAddress(address) else { return false }
         return (settings.networks.isEmpty ? Network.loopback : settings.networks).contains { $0.contains(client) }
     }
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
+internal import Glibc
 package import NIOCore
-internal import NIOPosix
 internal import Synchronization
 internal import Wire
 
@@ -10,6 +10,8 @@ package struct FilterTimeouts: Sendable {
     package var client: TimeAmount = .seconds(300)
     /// For all of the content of one message.
     package var content: TimeAmount = .seconds(3600)
+    /// For a client to hear the last reply, and to stop sending.
+    package var linger: TimeAmount = .seconds(2)
     package var connect: TimeAmount = .seconds(10)
     /// For a reply of the next hop.
     package var reply: TimeAmount
@@ -30,10 +32,12 @@ package struct FilterTimeouts: Sendable {
     }
 }
 
-/// The connections of one event loop to the next hop of one listener.
+/// The connections of one loop to the next hop of one listener.
 final class NextHopPool {
-    let eventLoop: any EventLoop
+    let loop: SocketLoop
     let endpoint: Configuration.Endpoint
+    /// To be tried in turn.
+    let addresses: [SocketAddress]
     let hostName: [UInt8]
     let token: [UInt8]
     let timeouts: FilterTimeouts
@@ -50,11 +54,12 @@ final class NextHopPool {
     private static let mostIdle = 50
 
     init(
-        endpoint: Configuration.Endpoint, eventLoop: any EventLoop, hostName: [UInt8], token: [UInt8],
+        endpoint: Configuration.Endpoint, loop: SocketLoop, hostName: [UInt8], token: [UInt8],
         timeouts: FilterTimeouts, counters: NextHopCounters, log: EventLog
     ) {
         self.endpoint = endpoint
-        self.eventLoop = eventLoop
+        addresses = endpoint.addresses
+        self.loop = loop
         self.hostName = hostName
         self.token = token
         self.timeouts = timeouts
@@ -98,7 +103,7 @@ final class NextHopPool {
 
     func ready(_ connection: NextHopConnection) {
         capabilities = (connection.capabilities, .now())
-        counters.noteReady()
+        if counters.noteReady() { log.recover(.nextHop("\(endpoint)"), "takes mail again") }
         answerAsking(.success(connection.capabilities))
         if connection.owner == nil { keep(connection) }
     }
@@ -174,17 +179,22 @@ struct SMTPFailure: Error {
 }
 
 /// One connection to the next hop: carries the bytes of its session, and tells its owner what came back.
-final class NextHopConnection: ChannelInboundHandler {
-    typealias InboundIn = ByteBuffer
-    typealias OutboundOut = ByteBuffer
-
+final class NextHopConnection: SocketLoop.Socket {
     private let pool: NextHopPool
     private var session: SMTPClientSession
-    private var context: ChannelHandlerContext?
+    /// nil before there is a socket.
+    private var stream: SocketStream?
+    /// Where it may be yet, when it is not at the address that is tried now.
+    private var otherAddresses: ArraySlice<SocketAddress>
+    /// What the next hop has not taken yet.
+    private var unsent = ByteBuffer()
+    /// Goes on once it has taken all of it.
+    private var whenTaken: (() -> Void)?
     private var isClosed = false
+    private var hasReceived = false
     private(set) var hasBeenReady = false
     /// A reply is awaited, or bytes are to be taken, since then.
-    private var waitingSince: NIODeadline?
+    private var waitingSince: NIODeadline? = .now()
     private var waitsForFinalReply = false
     /// Whose transaction it carries.
     weak var owner: FilterConnection?
@@ -192,45 +202,94 @@ final class NextHopConnection: ChannelInboundHandler {
     var isReused = false
     var idleSince = NIODeadline.now()
 
+    private static let mostRead = 4 << 10
+    /// After a UNIX socket's queue was full.
+    private static let pause: TimeAmount = .milliseconds(20)
+
     init(pool: NextHopPool) {
         self.pool = pool
         session = SMTPClientSession(hostName: pool.hostName, token: pool.token)
+        otherAddresses = pool.addresses[...]
     }
 
     var capabilities: SMTPCapabilities { session.capabilities }
 
     func connect() {
-        let bound = NIOLoopBound(self, eventLoop: pool.eventLoop)
-        let bootstrap = ClientBootstrap(group: pool.eventLoop)
-            .connectTimeout(pool.timeouts.connect)
-            .channelInitializer { channel in
-                channel.eventLoop.makeCompletedFuture { try channel.pipeline.syncOperations.addHandler(bound.value) }
+        var code = EADDRNOTAVAIL
+        while let address = otherAddresses.popFirst() {
+            do throws(IOError) {
+                return try connect(to: address)
+            } catch {
+                code = error.errnoCode
+                guard code == EAGAIN else { continue }
+                otherAddresses = [address] + otherAddresses
+                return pool.loop.schedule(in: Self.pause) { [self] in if !isClosed { connect() } }
             }
-        let connecting = switch pool.endpoint {
-        case .inet(let host, let port):
-            bootstrap.channelOption(.tcpOption(.tcp_nodelay), value: 1).connect(host: host, port: port)
-        case .unix(let path, _, _): bootstrap.connect(unixDomainSocketPath: path)
         }
-        connecting.assumeIsolated().whenFailure { [self] error in
-            // A UNIX socket refuses within the call, while whoever wants the connection does not have it yet.
-            pool.eventLoop.assumeIsolated().execute { self.end(.unreachable("can't connect: \(error.systemReason)")) }
-        }
-        waitingSince = .now()
+        endLater(Self.cannotConnect(code))
     }
 
-    func channelActive(context: ChannelHandlerContext) {
-        guard !isClosed else { return context.close(promise: nil) }
-        self.context = context
-        waitingSince = .now()
+    /// Begins to connect. The first that is told of the socket is the greeting, or that nobody is there.
+    private func connect(to address: SocketAddress) throws(IOError) {
+        let descriptor = try SocketStream.open(for: address)
+        do throws(IOError) {
+            if pool.endpoint.isTCP { try ListeningSocket.set(TCP_NODELAY, at: Int32(IPPROTO_TCP), of: descriptor) }
+            let code = address.withSockAddr { Glibc.connect(descriptor, $0, socklen_t($1)) }
+            guard code == 0 || errno == EINPROGRESS else { throw IOError(errnoCode: errno, reason: "connect") }
+            try pool.loop.watch(descriptor, for: .reading, self)
+        } catch {
+            close(descriptor)
+            throw error
+        }
+        stream = SocketStream(descriptor, pool.loop)
+    }
+
+    private static func cannotConnect(_ code: Int32) -> SMTPFailure {
+        .unreachable("can't connect: \(String(cString: strerror(code)))")
+    }
+
+    /// Ends the connection, but not within the call: whoever makes it is not done yet. A last word of the next hop is heard.
+    private func endLater(_ failure: SMTPFailure) {
+        pool.loop.schedule(in: .zero) { [self] in
+            while read() {}
+            end(failure)
+        }
+    }
+
+    // MARK: Bytes
+
+    func isReady() {
+        if unsent.readableBytes > 0 { send() }
+        if !isClosed { read() }
+    }
+
+    /// - Returns: whether something had come.
+    @discardableResult
+    private func read() -> Bool {
+        switch stream?.read({ session.receive(upTo: Self.mostRead, $0) }) {
+        case .bytes: hasReceived = true
+        case .nothing, nil: return false
+        case .end:
+            end(hasBeenReady ? .lost("lost connection") : .unreachable("closed the connection at once"))
+            return false
+        case .failure(let code):
+            if hasReceived { end(.lost(String(cString: strerror(code)))) } else { couldNotConnect(code) }
+            return false
+        }
+        do {
+            while !isClosed, let event = try session.next() { take(event) }
+        } catch {
+            end(.lost("sent what is no SMTP reply (\(error))"))
+        }
         flush()
+        return true
     }
 
-    func channelInactive(context: ChannelHandlerContext) {
-        end(hasBeenReady ? .lost("lost connection") : .unreachable("closed the connection at once"))
-    }
-
-    func errorCaught(context: ChannelHandlerContext, error: any Error) {
-        end(.lost(error.systemReason))
+    private func couldNotConnect(_ code: Int32) {
+        guard !otherAddresses.isEmpty else { return end(Self.cannotConnect(code)) }
+        stream?.close()
+        stream = nil
+        connect()
     }
 
     func send(_ command: SMTPClientSession.Command, _ line: ByteBuffer) { session.send(command, line) }
@@ -238,34 +297,46 @@ final class NextHopConnection: ChannelInboundHandler {
 
     /// Writes what was asked since the last time, in one piece.
     func flush() {
-        guard let context, let output = session.takeOutput() else { return }
+        guard !isClosed, session.output.readableBytes > 0 else { return }
+        unsent.writeBuffer(&session.output)
+        session.output.clear()
         waitingSince = .now()
-        context.writeAndFlush(wrapOutboundOut(output), promise: nil)
+        send()
     }
 
-    /// Writes content. The last piece ends in the final dot.
-    func write(_ content: ByteBuffer, isLast: Bool) -> EventLoopFuture<Void>? {
-        guard let context else { return nil }
+    /// Writes content.
+    ///
+    /// - Parameter then: called once the next hop has taken all of it.
+    func write(_ content: ByteBuffer, then: @escaping () -> Void) {
+        guard !isClosed else { return }
+        unsent = content
+        whenTaken = then
         waitingSince = .now()
-        if isLast {
-            session.endData()
-            waitsForFinalReply = true
-            context.writeAndFlush(wrapOutboundOut(content), promise: nil)
-            return nil
-        }
-        let promise = context.eventLoop.makePromise(of: Void.self)
-        context.writeAndFlush(wrapOutboundOut(content), promise: promise)
-        return promise.futureResult
+        send()
     }
 
-    func channelRead(context: ChannelHandlerContext, data: NIOAny) {
-        session.receive(unwrapInboundIn(data))
-        do {
-            while !isClosed, let event = try session.next() { take(event) }
-        } catch {
-            end(.lost("sent what is no SMTP reply (\(error))"))
+    /// Writes the last of the content, which ends in the final dot.
+    func writeLast(_ content: ByteBuffer) {
+        guard !isClosed else { return }
+        session.endData()
+        waitsForFinalReply = true
+        unsent = content
+        waitingSince = .now()
+        send()
+    }
+
+    private func send() {
+        guard let sent = stream?.send(&unsent) else { return endLater(.lost("lost connection")) }
+        if sent > 0 { waitingSince = .now() }
+        guard unsent.readableBytes == 0 else {
+            stream?.want(.readingAndWriting)
+            return
         }
-        flush()
+        unsent = ByteBuffer()
+        stream?.want(.reading)
+        let then = whenTaken
+        whenTaken = nil
+        then?()
     }
 
     private func take(_ event: SMTPClientSession.Event) {
@@ -280,6 +351,8 @@ final class NextHopConnection: ChannelInboundHandler {
             // The operator's servers speak for themselves, but a mail must not bounce for how they are set up.
             end(SMTPFailure(text, reply.isTransient ? reply : SMTPReply(421, "4.3.0 Error: the next hop refuses us")))
         case .loop: end(.loop)
+        case .reply(.endOfData, let reply) where reply.isPositive && unsent.readableBytes > 0:
+            end(.lost("took a message that it did not have (\(reply.text))"))
         case .reply(let command, let reply):
             if command == .endOfData { waitsForFinalReply = false }
             if let owner {
@@ -309,29 +382,48 @@ final class NextHopConnection: ChannelInboundHandler {
     }
 
     func quit() {
-        guard !isClosed, let context else { return end(.lost("closed"), isWanted: true) }
-        var line = ByteBuffer()
-        line.writeStaticString("QUIT\r\n")
-        context.writeAndFlush(wrapOutboundOut(line), promise: nil)
+        unsent.writeStaticString("QUIT\r\n")
+        _ = stream?.send(&unsent)
         end(.lost("closed"), isWanted: true)
     }
 
     func checkTime(_ now: NIODeadline) {
         guard let waitingSince else { return }
-        let timeouts = pool.timeouts
-        guard now - waitingSince > (waitsForFinalReply ? timeouts.finalReply : timeouts.reply) else { return }
-        end(hasBeenReady ? .lost("no reply in time") : .unreachable("no greeting in time"))
+        let (time, timeouts) = (now - waitingSince, pool.timeouts)
+        if !isConnected {
+            if time > timeouts.connect { end(Self.cannotConnect(ETIMEDOUT)) }
+        } else if time > (waitsForFinalReply ? timeouts.finalReply : timeouts.reply) {
+            end(hasBeenReady ? .lost("no reply in time") : .unreachable("no greeting in time"))
+        }
+    }
+
+    private var isConnected: Bool {
+        guard let stream else { return false }
+        return hasReceived || !pool.endpoint.isTCP || SocketAddress(ofPeerOf: stream.descriptor) != nil
     }
 
     /// Closes the connection, and says so, once.
     private func end(_ failure: SMTPFailure, isWanted: Bool = false) {
         guard !isClosed else { return }
         isClosed = true
-        context?.close(promise: nil)
-        context = nil
+        stream?.close()
+        stream = nil
+        whenTaken = nil
+        unsent = ByteBuffer()
         pool.closed(self, failure, isWanted: isWanted)
         let owner = owner
         self.owner = nil
         owner?.nextHopClosed(self, failure)
+    }
+}
+
+extension Configuration.Endpoint {
+    /// Those of localhost are two.
+    fileprivate var addresses: [SocketAddress] {
+        switch self {
+        case .inet("localhost", let port): ["127.0.0.1", "::1"].compactMap { try? SocketAddress(ipAddress: $0, port: port) }
+        case .inet(let host, let port): [try? SocketAddress(ipAddress: host, port: port)].compactMap { $0 }
+        case .unix(let path, _, _): [try? SocketAddress(unixDomainSocketPath: path)].compactMap { $0 }
+        }
     }
 }

@@ -64,20 +64,9 @@ package struct MilterSession: ~Copyable {
         wanted = terms
     }
 
-    /// Takes what has come.
-    ///
-    /// - Parameters:
-    ///   - most: bytes to make room for.
-    ///   - read: writes what has come to the room, and says how much that is; nothing is taken where it is not above 0.
-    /// - Returns: what `read` has.
+    /// Takes what has come: `ByteBuffer.receive`.
     package mutating func receive(upTo most: Int, _ read: (UnsafeMutableRawBufferPointer) -> Int) -> Int {
-        var count = 0
-        input.writeWithUnsafeMutableBytes(minimumWritableBytes: most) { room in
-            count = read(UnsafeMutableRawBufferPointer(rebasing: room[..<most]))
-            return max(0, count)
-        }
-        if input.readableBytes == 0 { input = ByteBuffer() }
-        return count
+        input.receive(upTo: most, read)
     }
 
     /// Bytes that have not been made events of.
@@ -107,7 +96,7 @@ package struct MilterSession: ~Copyable {
             let command: UInt8 = packet.readInteger()!
             if let event = try event(command, packet) { return event }
         }
-        if input.readableBytes == 0 { input = ByteBuffer() } else { input.discardReadBytes() }
+        input.giveUpRead()
         return nil
     }
 

@@ -10,7 +10,7 @@ package enum PolicyRequestFault: Error, Equatable, Sendable {
     /// A line without `=`.
     case noEqualsSign
     case nul
-    /// The first attribute must be `request=smtpd_access_policy`.
+    /// No attribute is `request=smtpd_access_policy`.
     case notPolicy
 }
 

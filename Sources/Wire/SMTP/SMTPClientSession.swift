@@ -43,8 +43,8 @@ package struct SMTPClientSession: ~Copyable {
     /// Not sent yet.
     private var waiting: [(command: Command, line: ByteBuffer)] = []
     private var isReady = false
-    /// What is to be written to the next hop.
-    package private(set) var output = ByteBuffer()
+    /// What is to be written to the next hop, which the caller takes from the front.
+    package var output = ByteBuffer()
     /// Of the next hop, from `ready` on.
     package private(set) var capabilities = SMTPCapabilities()
 
@@ -74,13 +74,6 @@ package struct SMTPClientSession: ~Copyable {
     /// The caller has written content, and the final dot behind it.
     package mutating func endData() { unanswered.append(.endOfData) }
 
-    /// What is to be written, once.
-    package mutating func takeOutput() -> ByteBuffer? {
-        guard output.readableBytes > 0 else { return nil }
-        defer { output = ByteBuffer() }
-        return output
-    }
-
     private func canSend(_ command: Command) -> Bool {
         guard isReady, waiting.isEmpty else { return false }
         guard let last = unanswered.last else { return true }
@@ -103,18 +96,17 @@ package struct SMTPClientSession: ~Copyable {
         waiting.removeFirst(count)
     }
 
-    package mutating func receive(_ bytes: ByteBuffer) {
-        guard input.readableBytes > 0 else {
-            input = bytes
-            return
-        }
-        input.discardReadBytes()
-        input.writeImmutableBuffer(bytes)
+    /// Takes what has come: `ByteBuffer.receive`.
+    package mutating func receive(upTo most: Int, _ read: (UnsafeMutableRawBufferPointer) -> Int) -> Int {
+        input.receive(upTo: most, read)
     }
 
     /// What the next reply means; nil when none has come.
     package mutating func next() throws(SMTPReplyFault) -> Event? {
-        guard let reply = try parser.next(&input) else { return nil }
+        guard let reply = try parser.next(&input) else {
+            input.giveUpRead()
+            return nil
+        }
         guard let command = unanswered.first else {
             // A server that closes an idle connection may say so first (RFC 5321 3.8).
             if reply.code == 421 { return .refused(reply) }

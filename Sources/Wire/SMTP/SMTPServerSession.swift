@@ -73,8 +73,8 @@ package struct SMTPServerSession: ~Copyable {
     package private(set) var mail = ByteBuffer()
     /// The XFORWARD commands before it.
     package private(set) var xforward: [ByteBuffer] = []
-    /// What is to be written to the client.
-    package private(set) var output = ByteBuffer()
+    /// What is to be written to the client, which the caller takes from the front.
+    package var output = ByteBuffer()
 
     /// - Parameter token: a word of the greeting by which we know ourselves.
     package init(variant: Variant, hostName: [UInt8], token: [UInt8]) {
@@ -88,6 +88,8 @@ package struct SMTPServerSession: ~Copyable {
     }
 
     package var isClosed: Bool { state == .closed }
+    /// The client has asked for the end.
+    package private(set) var hasQuit = false
     /// Between two messages.
     package var isIdle: Bool { state == .ready }
     package var isReceivingContent: Bool { state == .data }
@@ -97,24 +99,19 @@ package struct SMTPServerSession: ~Copyable {
     /// Bytes that have come and wait until earlier commands are answered.
     package var waitingBytes: Int { input.readableBytes }
 
-    package mutating func receive(_ bytes: ByteBuffer) {
-        guard input.readableBytes > 0 else {
-            input = bytes
-            return
-        }
-        input.discardReadBytes()
-        input.writeImmutableBuffer(bytes)
-    }
-
-    /// What is to be written, once.
-    package mutating func takeOutput() -> ByteBuffer? {
-        guard output.readableBytes > 0 else { return nil }
-        defer { output = ByteBuffer() }
-        return output
+    /// Takes what has come: `ByteBuffer.receive`.
+    package mutating func receive(upTo most: Int, _ read: (UnsafeMutableRawBufferPointer) -> Int) -> Int {
+        input.receive(upTo: most, read)
     }
 
     /// Goes on with what has come; nil when more has to come, or the caller has to answer first.
     package mutating func next(into content: inout ByteBuffer) -> Step? {
+        let step = advance(into: &content)
+        if step == nil { input.giveUpRead() }
+        return step
+    }
+
+    private mutating func advance(into content: inout ByteBuffer) -> Step? {
         while true {
             switch state {
             case .offering, .ended, .closed: return nil
@@ -177,6 +174,7 @@ package struct SMTPServerSession: ~Copyable {
         case .noop: reply(250, "2.0.0 Ok")
         case .vrfy: reply(252, "2.0.0 try it with RCPT")
         case .quit:
+            hasQuit = true
             close(SMTPReply(221, "2.0.0 Bye"))
             return .closed
         case .unknown: fail(502, "5.5.2 Error: command not recognized")
