@@ -157,7 +157,13 @@ package final class Account {
         makeException().raised = (known, until)
     }
 
-    /// A block or other counts are in force: what somebody decided, and must not be forgotten.
+    /// An administrator's block or other counts are in force, and must not be forgotten.
+    func isDecidedByHand(at time: LedgerTime) -> Bool {
+        guard let exception else { return false }
+        return exception.isBlockedByHand && exception.blockedUntil.map { $0 > time } ?? false || exception.raised.map { $0.until > time } ?? false
+    }
+
+    /// A block or other counts are in force.
     func isSetApart(at time: LedgerTime) -> Bool {
         guard let exception else { return false }
         return exception.blockedUntil.map { $0 > time } ?? false || exception.raised.map { $0.until > time } ?? false
@@ -165,6 +171,8 @@ package final class Account {
 
     /// Until when everything is refused, and who said so; nil where the block is over.
     func setBlock(until: LedgerTime?, byHand: Bool) {
+        // Who is let go begins anew: one more refusal must not block at once.
+        if until == nil, byHand { windows.clear(lane: limit.terms.refusedLane) }
         guard until != nil || exception != nil else { return }
         makeException().blockedUntil = until
         makeException().isBlockedByHand = until != nil && byHand

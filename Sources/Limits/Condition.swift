@@ -55,7 +55,7 @@ package struct Condition: Sendable {
             return pattern.matches(raw, using: scratch) == .match
         case .present, .absent, .equals, .matches, .inTables:
             value.removeAll(keepingCapacity: true)
-            let hasValue = part.append(raw, to: &value, forms: forms)
+            let hasValue = append(raw, to: &value)
             switch test {
             case .present: return hasValue
             case .absent: return !hasValue
@@ -64,7 +64,7 @@ package struct Condition: Sendable {
             case .inTables(let tables):
                 guard hasValue else { return false }
                 for table in tables {
-                    if let result = table.lookup(value) { return result.uppercased() != "DUNNO" }
+                    if let result = table.lookup(value, isHost: part.isHost) { return result.uppercased() != "DUNNO" }
                 }
                 return false
             case .inNetworks, .not: return false
@@ -72,10 +72,17 @@ package struct Condition: Sendable {
         }
     }
 
+    /// Appends what is compared. `unknown`, which is nobody's name and so no key, is one that a condition may ask for.
+    private func append(_ raw: UnsafeRawBufferPointer, to value: inout [UInt8]) -> Bool {
+        guard part.form == .host else { return part.append(raw, to: &value, forms: forms) }
+        value.append(contentsOf: CanonicalAddress.folded(raw))
+        return !raw.isEmpty
+    }
+
     /// A value of the configuration in the form in which values of requests are compared.
     package static func canonical(_ text: String, for part: KeyPart, forms: KeyForms) -> [UInt8] {
         // What is compared is a domain, not the address that it comes from.
-        if part.form == .domain { return CanonicalAddress.folded(Array(text.utf8)) }
+        if part.isHost { return CanonicalAddress.folded(Array(text.utf8)) }
         var value: [UInt8] = []
         _ = Array(text.utf8).withUnsafeBytes { part.append($0, to: &value, forms: exact(forms)) }
         return value

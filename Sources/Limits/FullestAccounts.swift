@@ -13,8 +13,6 @@ struct FullestAccounts {
     private var accounts: [Account] = []
     private(set) var threshold = 0.0
 
-    var count: Int { accounts.count }
-
     /// Notes that an account is as full as `fullness` now.
     mutating func note(_ account: Account, fullness: Double, at time: LedgerTime) {
         guard fullness > threshold, account.place == Account.noPlace else { return }

@@ -48,8 +48,19 @@ package struct KeyPart: Equatable, Sendable {
         }
     }
 
+    /// Whether the value is a domain's or host's name.
+    var isHost: Bool { form == .domain || form == .host }
+
     /// Whether the value can differ from one recipient of a message to the next.
     package var isPerRecipient: Bool { name == "recipient" || name == "recipient_domain" }
+
+    /// Whether a login name without a domain is one of the default domain.
+    fileprivate var takesDefaultDomain: Bool {
+        switch form {
+        case .address, .domain, .login: name.hasPrefix("sasl_")
+        case .host, .network, .verbatim: false
+        }
+    }
 
     /// Appends the canonical value; false where the request has none: an empty attribute, the null sender, no domain.
     package func append(_ value: UnsafeRawBufferPointer, to key: inout [UInt8], forms: KeyForms) -> Bool {
@@ -113,7 +124,7 @@ package struct KeyPart: Equatable, Sendable {
         if form == .login {
             address.localPart = address.localPart.map(CanonicalAddress.asciiLowercased)
         }
-        if address.domain.isEmpty, name.hasPrefix("sasl_") { address.domain = forms.defaultDomain }
+        if address.domain.isEmpty, takesDefaultDomain { address.domain = forms.defaultDomain }
         if form == .domain {
             key.append(contentsOf: address.domain)
             return !address.domain.isEmpty
@@ -181,11 +192,21 @@ package struct KeyDefinition: Equatable, Sendable {
 
     package var isPerRecipient: Bool { parts.contains(where: \.isPerRecipient) }
 
-    /// Tells whether counts kept under another definition mean the same: what the store compares on a restart.
+    /// Tells whether counts kept under another definition mean the same: what the store compares on a restart. Forms that
+    /// none of the parts has stand as they are by default.
     package var signature: String {
-        parts.map(\.name).joined(separator: "|") + " /\(forms.ipv4Prefix) /\(forms.ipv6Prefix)"
-            + " delimiter=\(String(decoding: forms.recipientDelimiter, as: UTF8.self))"
-            + " domain=\(String(decoding: forms.defaultDomain, as: UTF8.self))"
+        var used = KeyForms()
+        for part in parts {
+            switch part.form {
+            case .network: (used.ipv4Prefix, used.ipv6Prefix) = (forms.ipv4Prefix, forms.ipv6Prefix)
+            case .address, .login: used.recipientDelimiter = forms.recipientDelimiter
+            case .domain, .host, .verbatim: break
+            }
+            if part.takesDefaultDomain { used.defaultDomain = forms.defaultDomain }
+        }
+        return parts.map(\.name).joined(separator: "|") + " /\(used.ipv4Prefix) /\(used.ipv6Prefix)"
+            + " delimiter=\(String(decoding: used.recipientDelimiter, as: UTF8.self))"
+            + " domain=\(String(decoding: used.defaultDomain, as: UTF8.self))"
     }
 
     /// Builds the key of a request in `key`; false where a part has no value, and so the limit does not apply.
@@ -240,16 +261,30 @@ package struct KeyDefinition: Equatable, Sendable {
             if index > 0 { key.append(UInt8(ascii: "|")) }
             let start = key.count
             guard append(part, index, &key) else { return false }
-            if parts.count > 1 { Self.escape(&key, from: start) }
+            if parts.count > 1 { Self.escape(&key, from: start, most: longestPart) }
         }
-        if key.count > Self.longest { Self.shorten(&key) }
+        if key.count > Self.longest { Self.shorten(&key, from: 0, to: Self.longest) }
         return true
     }
+
+    /// Each of several parts has its share, so that a client can't push others out by what it sends.
+    private var longestPart: Int { (Self.longest - parts.count + 1) / parts.count }
+
+    private static func escape(_ key: inout [UInt8], from start: Int, most: Int) {
+        let escapes = key[start...].count { isEscaped($0) }
+        if key.count - start + escapes > most {
+            // Half of it, for all that is left may have to be escaped.
+            shorten(&key, from: start, to: most / 2)
+        }
+        escape(&key, from: start)
+    }
+
+    private static func isEscaped(_ byte: UInt8) -> Bool { byte == UInt8(ascii: "|") || byte == UInt8(ascii: "\\") }
 
     private static func escape(_ key: inout [UInt8], from start: Int) {
         var index = start
         while index < key.count {
-            if key[index] == UInt8(ascii: "|") || key[index] == UInt8(ascii: "\\") {
+            if isEscaped(key[index]) {
                 key.insert(UInt8(ascii: "\\"), at: index)
                 index += 1
             }
@@ -257,11 +292,13 @@ package struct KeyDefinition: Equatable, Sendable {
         }
     }
 
-    private static func shorten(_ key: inout [UInt8]) {
+    /// Cuts what is behind `start` to `length` bytes, with its hash at the end.
+    private static func shorten(_ key: inout [UInt8], from start: Int, to length: Int) {
         var hash = SipHash(key: .init(low: 0, high: 0))
-        key.withUnsafeBytes { hash.combine($0) }
+        key.withUnsafeBytes { hash.combine(UnsafeRawBufferPointer(rebasing: $0[start...])) }
         let digest = String(hash.finalize(), radix: 16)
-        key.removeSubrange((longest - digest.utf8.count - 1)...)
+        let end = start + max(length - digest.utf8.count - 1, 0)
+        if end < key.count { key.removeSubrange(end...) }
         key.append(UInt8(ascii: "#"))
         key.append(contentsOf: digest.utf8)
     }

@@ -69,7 +69,7 @@ extension Ledger {
     }
 
     /// Asks the limit's tables what they say of the key, or of its parts.
-    private func lookUpException(of account: Account) {
+    func lookUpException(of account: Account) {
         account.generation = generation
         let limit = account.limit.limit
         guard !limit.exempt.isEmpty || !limit.overrides.isEmpty else {
@@ -85,10 +85,10 @@ extension Ledger {
         account.makeException().overridden = overridden
     }
 
-    private static func lookup(_ values: [[UInt8]], in tables: [LookupTable]) -> String? {
+    private static func lookup(_ values: [(bytes: [UInt8], isHost: Bool)], in tables: [LookupTable]) -> String? {
         for value in values {
             for table in tables {
-                if let result = table.lookup(value) { return result }
+                if let result = table.lookup(value.bytes, isHost: value.isHost) { return result }
             }
         }
         return nil
@@ -96,21 +96,23 @@ extension Ledger {
 
     /// Gives up the least used of a few accounts. They are taken from where the sweep stands, so each gets its turn.
     ///
-    /// Those that are set apart, or that the present request is judged with, stay. Where a long stretch
+    /// Those that somebody decided about, or that the present request is judged with, stay; one that is blocked by its limit goes
+    /// where the others are, too. Where a long stretch
     /// of the tables holds nothing else, there is one account more than the settings admit.
     ///
     /// - Returns: whether there was one to give up.
     private func makeRoom() -> Bool {
-        var least: (account: Account, used: UInt64)?
+        var least: (account: Account, rank: UInt64)?
         var seen = 0
         var stretches = 0
         while seen < 16, stretches < 64 {
             stretches += 1
             sweepSlots(64) { account in
-                guard !account.isSetApart(at: now), !isInUse(account) else { return }
+                guard !account.isDecidedByHand(at: now), !isInUse(account) else { return }
                 seen += 1
                 let used = account.limit.terms.lanes.indices.reduce(0) { $0 + account.used(lane: $1) }
-                if least.map({ used < $0.used }) ?? true { least = (account, used) }
+                let rank = account.isSetApart(at: now) ? .max : used
+                if least.map({ rank < $0.rank }) ?? true { least = (account, rank) }
             }
         }
         guard let account = least?.account else { return false }
@@ -129,8 +131,9 @@ extension Ledger {
 
 extension KeyDefinition {
     /// The key itself, then its parts: what tables are asked for, in this order.
-    func lookupValues(of key: [UInt8]) -> [[UInt8]] {
-        parts.count > 1 ? [key] + values(of: key) : [key]
+    func lookupValues(of key: [UInt8]) -> [(bytes: [UInt8], isHost: Bool)] {
+        let values = zip(values(of: key), parts).map { (bytes: $0, isHost: $1.isHost) }
+        return parts.count > 1 ? [(key, false)] + values : values
     }
 }
 

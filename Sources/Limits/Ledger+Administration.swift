@@ -87,6 +87,8 @@ extension Ledger {
 
     package func standing(of account: Account, withHistory: Bool = false) -> Standing {
         let limit = account.limit
+        // Tables may be others since it was asked for last.
+        if account.generation != generation { lookUpException(of: account) }
         let usages = limit.limit.rates.indices.map { lane in
             let admitted = account.admitted(lane: lane, at: now)
             let fitting = account.fitting(1, lane: lane, at: now)
@@ -179,6 +181,13 @@ extension Ledger {
             apply(intervention, to: account)
             return standing(of: account)
         }
+    }
+
+    /// Why mail passes a limit that blocks a key; nil where it does not.
+    package func remark(onBlockBy name: String) -> String? {
+        guard let limit = limits.first(where: { $0.limit.name == name })?.limit else { return nil }
+        if limit.mode == .shadow { return "mail passes all the same: \(name) is in shadow mode" }
+        return limit.over.letsPass ? "mail passes all the same: over of \(name) refuses nothing" : nil
     }
 
     private func apply(_ intervention: Intervention, to account: Account) {

@@ -188,7 +188,10 @@ final class Replay: RecoverySink {
         guard let limit, account(id) == nil else { return }
         // A row tells of the key's later life, under another id.
         if let later = limit.accounts.find(ledger.hash(of: key, of: limit)), later.id > id { return }
-        opened[id] = open(id: id, key: key, limit: limit)
+        let account = open(id: id, key: key, limit: limit)
+        opened[id] = account
+        // The piece of journal that tells of it goes with the next checkpoint, and it may be charged after that.
+        ledger.noteChange(of: account)
     }
 
     private func recoverTransaction(

@@ -115,7 +115,12 @@ extension Ledger {
     /// Starts a checkpoint, unless one is under way.
     package func beginCheckpoint() throws(UpkeepFault) {
         guard upkeep.phase == .idle else { return }
-        do throws(StoreError) { try commit() } catch { throw .journal(error) }
+        do throws(StoreError) {
+            try commit()
+            try store.flush()
+        } catch {
+            throw .journal(error)
+        }
         // A journal must never be empty: its last batch tells the time of the counts.
         openBatch()
         sequence += 1
@@ -135,6 +140,9 @@ extension Ledger {
     }
 
     package var isCheckpointRunning: Bool { upkeep.phase != .idle }
+
+    /// The last checkpoint that was begun is on disk: with the journal since, the store holds all that memory holds.
+    package var isSaved: Bool { upkeep.phase == .idle && !upkeep.needsCheckpoint }
 
     /// Goes on after a fault of the store: a new piece of journal, and a checkpoint of all that it has missed.
     package func restartJournal() throws(UpkeepFault) {

@@ -84,7 +84,9 @@ package enum LookupTable: Sendable {
     }
 
     /// The result for an address, host or login: the whole of it first, then ever larger parts, as access(5) does.
-    package func lookup(_ value: [UInt8]) -> String? {
+    ///
+    /// - Parameter isHost: a value without `@` is a domain or host name, which belongs to larger domains.
+    package func lookup(_ value: [UInt8], isHost: Bool) -> String? {
         switch self {
         case .networks(let entries):
             guard let address = IPAddress(value.prefix(while: { $0 != UInt8(ascii: "/") })) else { return nil }
@@ -93,14 +95,14 @@ package enum LookupTable: Sendable {
                 $0.network.address.isIPv4 == address.isIPv4 && $0.network.contains(address) != $0.negated
             }?.result
         case .text(let entries):
-            return Self.lookupKeys(for: value.map(CanonicalAddress.asciiLowercased))
+            return Self.lookupKeys(for: value.map(CanonicalAddress.asciiLowercased), isHost: isHost)
                 .lazy.compactMap { entries[$0] }.first
         }
     }
 
     /// `user@a.b` is looked up as itself, `a.b`, `b`, `user@`; `192.0.2.1` as itself, `192.0.2`, `192.0`, `192`; the key
     /// of a network as itself and its address.
-    private static func lookupKeys(for value: [UInt8]) -> [[UInt8]] {
+    private static func lookupKeys(for value: [UInt8], isHost: Bool) -> [[UInt8]] {
         var keys = [value]
         if let at = value.lastIndex(of: UInt8(ascii: "@")) {
             keys += withParents(Array(value[(at + 1)...]))
@@ -113,7 +115,7 @@ package enum LookupTable: Sendable {
                 rest = rest[..<cut]
                 if rest.last != separator, !rest.isEmpty { keys.append(Array(rest)) }
             }
-        } else {
+        } else if isHost {
             keys += withParents(value).dropFirst()
         }
         return keys

@@ -39,10 +39,10 @@ package struct CanonicalAddress: Equatable, Sendable {
         return folded.starts(with: "owner-".utf8) || folded.count > request.count && folded.suffix(request.count) == request[...]
     }
 
-    /// A domain or host name in lower case, without the dot at its end.
+    /// A domain or host name in lower case, without dots at its end.
     package static func folded(_ name: some BidirectionalCollection<UInt8>) -> [UInt8] {
         var bytes = name.map(asciiLowercased)
-        if bytes.count > 1, bytes.last == UInt8(ascii: ".") { bytes.removeLast() }
+        while bytes.count > 1, bytes.last == UInt8(ascii: ".") { bytes.removeLast() }
         return bytes
     }
 

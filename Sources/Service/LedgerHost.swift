@@ -37,6 +37,8 @@ package final class LedgerHost: @unchecked Sendable {
     /// An administrator's search is under way.
     var isSearching = false
     private var trouble: Trouble?
+    /// What kept counts in memory, while those are not saved yet.
+    private var unsaved: StoreError?
     /// Where a ledger that could not be opened at the start is opened: it may wait for a lock, and read for long.
     private let opening = DispatchQueue(label: "weir.opening", qos: .utility)
     private var reloads = 0
@@ -52,6 +54,8 @@ package final class LedgerHost: @unchecked Sendable {
     package private(set) var requests: UInt64 = 0
     private var isStopped = false
     private var nextSummary: NIODeadline
+    /// When it is looked whether the store's files are where they were.
+    private var nextLook = NIODeadline.now()
 
     /// Whoever asks: one request at a time.
     package protocol Client: AnyObject {
@@ -84,7 +88,7 @@ package final class LedgerHost: @unchecked Sendable {
     private static let slotsPerTick = 16
     private static let slotsPerPause = 2048
 
-    init(
+    package init(
         configuration: Configuration, loop: SocketLoop, clocks: any SystemClocks, log: EventLog, alerts: Alerts,
         probes: ProbeBoard
     ) {
@@ -149,7 +153,11 @@ package final class LedgerHost: @unchecked Sendable {
         endTick()
         if let ledger {
             ledger.beginTick()
+            let before = ledger.limits.map { (limit: $0, keys: $0.accountCount) }
             try ledger.reload(configuration.limits, settings: configuration.ledgerSettings)
+            for (limit, keys) in before where keys > 0 && !ledger.limits.contains(where: { $0 === limit }) {
+                log.notice("limit \(limit.limit.name): \(keys) keys are forgotten with their counts and blocks: it is gone, or counts something else now")
+            }
         }
         reloads += 1
         self.configuration = configuration
@@ -283,28 +291,47 @@ package final class LedgerHost: @unchecked Sendable {
         do throws(StoreError) { try ledger.commit() } catch { fail(error) }
     }
 
+    /// Runs every 50 ms, between two ticks: what has to be done then however busy the loop is, and more upkeep where it is not.
     private func pause() {
         if NIODeadline.now() >= nextSummary { summarize() }
-        guard !isTickUnderWay else { return }
+        let isBusy = isTickUnderWay
+        if isBusy { endTick() }
+        if NIODeadline.now() >= nextLook {
+            nextLook = .now() + Self.retryInterval
+            if let file = store?.lostFile { fail(Self.lost(file)) }
+        }
         if let trouble {
             if NIODeadline.now() >= trouble.retryAt { retry(after: trouble) }
         } else {
             ledger?.beginTick()
             commit()
             do throws(StoreError) { try ledger?.flush() } catch { fail(error) }
-            upkeep(slots: Self.slotsPerPause)
+            if !isBusy { upkeep(slots: Self.slotsPerPause) }
         }
+    }
+
+    private static func lost(_ file: String) -> StoreError {
+        StoreError("\(file) was removed or replaced while it was in use: put it back, or restart the service, which begins anew where nothing is")
     }
 
     private func upkeep(slots: Int) {
         guard trouble == nil, let ledger else { return }
         switch ledger.maintain(slots: slots) {
-        case nil: break
+        case nil:
+            if unsaved != nil, ledger.isSaved {
+                unsaved = nil
+                log.notice("the ledger is kept again; what was counted in memory meanwhile is saved")
+                alerts.raise(recovery: Self.alertSubject, "is kept again")
+            }
         case .checkpoint(let error):
+            let loss =
+                unsaved == nil
+                ? "nothing is lost, counts are kept in its journal, which grows"
+                : "what was counted in memory before is lost if the service ends now"
             log.complain(
                 .failedCheckpoint,
-                "the ledger could not be checkpointed: \(error.message); nothing is lost, counts are kept in its journal, "
-                    + "which grows; trying again, at least every minute. Check free space, permissions and who reads the file.")
+                "the ledger could not be checkpointed: \(error.message); \(loss); trying again, at least every minute. "
+                    + "Check free space, permissions and who reads the file.")
         case .journal(let error):
             fail(error)
         }
@@ -370,16 +397,18 @@ package final class LedgerHost: @unchecked Sendable {
             alerts.raise(trouble: Self.alertSubject, "can't be kept: \(error.message)")
         }
         trouble = Trouble(error: error, retryAt: .now() + Self.retryInterval)
+        unsaved = nil
     }
 
     private func retry(after trouble: Trouble) {
         guard let ledger else { return reopen(after: trouble) }
+        if let file = store?.lostFile { return fail(Self.lost(file)) }
         ledger.beginTick()
         ledger.discardBatch()
         do throws(UpkeepFault) {
             try ledger.restartJournal()
-            log.notice("the ledger is kept again; saving what was counted in memory meanwhile")
-            alerts.raise(recovery: Self.alertSubject, "is kept again")
+            log.notice("the ledger takes counts again; saving what was counted in memory meanwhile")
+            unsaved = trouble.error
             self.trouble = nil
         } catch {
             fail(error.storeError)
@@ -397,7 +426,7 @@ package final class LedgerHost: @unchecked Sendable {
     private static let alertSubject = "the ledger"
 
     /// Whether counts are being kept; the reason where they are not.
-    package var fault: StoreError? { trouble?.error }
+    package var fault: StoreError? { trouble?.error ?? unsaved }
 
     var journalBytes: Int { store?.journalBytes ?? 0 }
     var evictedKeys: UInt64 { observer.evictedKeys }

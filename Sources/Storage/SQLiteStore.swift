@@ -195,6 +195,14 @@ package final class SQLiteStore: LedgerStore {
         return aside
     }
 
+    /// The first of the files in use that is no longer where it was: removed, or replaced by another.
+    package var lostFile: String? {
+        var (held, found) = (stat(), stat())
+        guard lock >= 0, fstat(lock, &held) == 0 else { return nil }
+        guard stat(path + ".lock", &found) == 0, (held.st_ino, held.st_dev) == (found.st_ino, found.st_dev) else { return path + ".lock" }
+        return [path, segment?.path].compactMap(\.self).first { access($0, F_OK) != 0 }
+    }
+
     private func segmentPath(_ number: Int) -> String { "\(path).segment-\(number)" }
 
     private func segmentNumbers() -> [Int] {
@@ -253,7 +261,6 @@ package final class SQLiteStore: LedgerStore {
     }
 
     package func beginCheckpoint(with batch: UnsafeRawBufferPointer, sequence: UInt64) throws(StoreError) {
-        try flush()
         if let segment, !segment.isFaulty, background.progress != .done {
             // The segment begins at the last checkpoint, which was not finished: this one stands for both.
             try append(batch, sequence: sequence)

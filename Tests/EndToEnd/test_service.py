@@ -22,6 +22,39 @@ os.execve(command[0], command, {**os.environ, "LISTEN_PID": str(os.getpid()), "L
 """
 
 
+class Transactions(unittest.TestCase):
+    """What a mail transaction was charged is given back when it is dropped, and only then."""
+    CONFIG = {"limits": [{**LIMIT, "rates": ["100/1h"], "when": {"protocol_state": "RCPT"}}], "give_back_dropped": True}
+
+    def charge(self, client, instance, recipients=2):
+        for number in range(recipients):
+            self.assertEqual(client.ask(sender="alice@example.org", instance=instance, recipient=f"{number}@example.com"), "DUNNO")
+
+    def test_verify_within_a_transaction(self):
+        service = self.enterContext(WeirService(**self.CONFIG))
+        with service.client() as client:
+            instance = client.new_instance()
+            self.charge(client, instance)
+            client.ask(protocol_state="VRFY", instance=instance, sender="alice@example.org", recipient="x@example.net")
+            client.ask(protocol_state="DATA", instance=instance, sender="alice@example.org", recipient="", recipient_count="2")
+            client.ask(protocol_state="END-OF-MESSAGE", instance=instance, sender="alice@example.org", recipient="", recipient_count="2")
+            self.assertEqual(service.used("alice@example.org", "per-sender"), 2)
+
+    def test_another_transaction_ends_the_last_one(self):
+        service = self.enterContext(WeirService(**self.CONFIG))
+        with service.client() as client:
+            self.charge(client, client.new_instance())
+            self.charge(client, client.new_instance(), 1)
+            self.assertEqual(service.used("alice@example.org", "per-sender"), 1)
+
+    def test_restart_within_a_transaction(self):
+        service = self.enterContext(WeirService(**self.CONFIG))
+        with service.client() as client:
+            self.charge(client, client.new_instance())
+            service.restart()
+            self.assertEqual(service.used("alice@example.org", "per-sender"), 2)
+
+
 class ServiceManager(unittest.TestCase):
     def start_with_sockets(self, service, listeners, environment={}):
         numbers = [listener.fileno() for listener in listeners]

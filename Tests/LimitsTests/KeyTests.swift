@@ -105,7 +105,7 @@ import Testing
 
     @Test func signatureTellsWhatCountsMean() {
         var names = AttributeNames()
-        let parts = ["sender", "client_address"].map { KeyPart($0, in: &names) }
+        let parts = ["sasl_username", "client_address"].map { KeyPart($0, in: &names) }
         var forms = Array(repeating: KeyForms(), count: 5)
         forms[1].ipv4Prefix = 24
         forms[2].ipv6Prefix = 48
@@ -115,6 +115,17 @@ import Testing
             KeyDefinition(parts: parts.reversed(), forms: KeyForms()), KeyDefinition(parts: [parts[0]], forms: KeyForms()),
         ].map(\.signature) + forms.map { KeyDefinition(parts: parts, forms: $0).signature }
         #expect(Set(signatures).count == signatures.count)
+        // What none of the parts is changed by changes nothing.
+        let helo = [KeyPart("helo_name", in: &names)]
+        #expect(Set(forms.map { KeyDefinition(parts: helo, forms: $0).signature }).count == 1)
+    }
+
+    /// What a client may make as long as it likes does not push the other parts out.
+    @Test(arguments: [String(repeating: "x", count: 500), String(repeating: "|", count: 500), String(repeating: "x", count: 120) + "|||||||||"])
+    func partsOfAKeyStayApart(helo: String) throws {
+        let built = try #require(self.key(["helo_name", "client_address"], of: ["helo_name": helo, "client_address": "192.0.2.1"]))
+        #expect(built.hasSuffix("|192.0.2.1"))
+        #expect(built.utf8.count <= KeyDefinition.longest)
     }
 
     @Test(arguments: [(["recipient"], true), (["sender", "recipient_domain"], true), (["sender", "recipient_count"], false)])

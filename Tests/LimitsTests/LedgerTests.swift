@@ -502,6 +502,45 @@ import Testing
     }
 
     /// A raise is of windows, wherever they stand; those that it does not name have the rates of the day.
+    /// The journal that tells of a key goes with the first checkpoint after a start; the key is charged after that.
+    @Test func aKeyThatWasOnlyOpenedBeforeACrash() throws {
+        var maker = LimitMaker()
+        let harness = try LedgerHarness([maker.limit(count: .bytes, rates: ["1000/1h"])], names: maker.names)
+        try harness.ask(["protocol_state": "RCPT", "instance": "1", "sasl_username": "a@b", "recipient": "x@y"])
+        try harness.crash()
+        try harness.finishCheckpoint()
+        try harness.ask(["protocol_state": "END-OF-MESSAGE", "instance": "1", "sasl_username": "a@b", "size": "300"])
+        #expect(harness.used("a@b") == [300])
+        try harness.crash()
+        #expect(harness.used("a@b") == [300])
+    }
+
+    /// Who was let go by hand is blocked again after as many refused tries as anybody.
+    @Test(arguments: [false, true])
+    func unblockingForgetsRefusedTries(crashes: Bool) throws {
+        var maker = LimitMaker()
+        let limit = maker.limit(rates: ["1/1m"], block: .init(after: 3, milliseconds: 600_000))
+        let harness = try LedgerHarness([limit], names: maker.names)
+        var number = 0
+        func refuse(_ count: Int) throws {
+            for _ in 0..<count {
+                number += 1
+                try harness.ask(["protocol_state": "RCPT", "instance": "\(number)", "sasl_username": "a@b", "recipient": "\(number)@y"])
+            }
+        }
+        try refuse(4)
+        #expect(harness.standing("a@b")?.blockedUntil != nil)
+        harness.ledger.beginTick()
+        _ = try harness.ledger.intervene(.unblock, onKey: Array("a@b".utf8), limit: nil)
+        try harness.ledger.commit()
+        if crashes { try harness.crash() }
+        #expect(harness.standing("a@b")?.refusedTries == 0)
+        try refuse(2)
+        #expect(harness.standing("a@b")?.blockedUntil == nil)
+        try refuse(1)
+        #expect(harness.standing("a@b")?.blockedUntil != nil)
+    }
+
     @Test(arguments: [["crash"], ["checkpoint", "crash"], []])
     func aRaiseUnderOtherRates(then: [String]) throws {
         let harness = try harness { [$0.limit(rates: ["10/1m", "1000/1h"])] }

@@ -29,7 +29,7 @@ import Testing
     func text(key: String, expected: String?) {
         let contents = texthash(Self.table)
         #expect(contents.faults == [])
-        #expect(contents.table.lookup(Array(key.utf8)) == expected)
+        #expect(contents.table.lookup(Array(key.utf8), isHost: true) == expected)
     }
 
     @Test(arguments: [
@@ -39,14 +39,14 @@ import Testing
     func networks(key: String, expected: String?) {
         let contents = cidr("192.0.2.0/25 first\n192.0.2.0/24\tsecond\n203.0.113.0/24 third\n!192.0.2.0/24 outside\n2001:db8::/32 six\n")
         #expect(contents.faults == [])
-        #expect(contents.table.lookup(Array(key.utf8)) == expected)
+        #expect(contents.table.lookup(Array(key.utf8), isHost: true) == expected)
     }
 
     /// Postfix util/readlline.c.
     @Test func continuationLines() {
         let contents = texthash("  # comment\n\na 1\n  2\n# comment inside\n\n\t3 \nb 4")
-        #expect(contents.table.lookup(Array("a".utf8)) == "1  2\t3")
-        #expect(contents.table.lookup(Array("b".utf8)) == "4")
+        #expect(contents.table.lookup(Array("a".utf8), isHost: true) == "1  2\t3")
+        #expect(contents.table.lookup(Array("b".utf8), isHost: true) == "4")
         #expect(contents.results.map(\.line) == [3, 8])
     }
 
@@ -63,6 +63,6 @@ import Testing
         let contents = cidr("192.0.2.1/24 a\n192.0.2.0/24\nif 192.0.2.0/24\n! 192.0.2.0/24 b\n!!192.0.2.0/24 c\n")
         #expect(contents.faults.map(\.line) == [1, 2, 3, 4])
         #expect(contents.results.map(\.line) == [5])
-        #expect(contents.table.lookup(Array("192.0.2.1".utf8)) == "c")
+        #expect(contents.table.lookup(Array("192.0.2.1".utf8), isHost: true) == "c")
     }
 }

@@ -13,6 +13,9 @@ struct Alert: Codable, Equatable, Sendable {
         case trouble
         /// That is over.
         case recovery
+
+        /// Of one key among many, which is being counted: the first to be left out where there are too many.
+        var isOfKeyInUse: Bool { self == .warn || self == .over }
     }
 
     /// Seconds since 1970.

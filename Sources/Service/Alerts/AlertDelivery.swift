@@ -46,7 +46,16 @@ final class AlertDelivery: Sendable {
 
     func submit(_ alert: Alert) {
         state.withLock { state in
-            if state.waiting.count < Self.most { state.waiting.append(alert) } else { state.leftOut += 1 }
+            if state.waiting.count < Self.most {
+                state.waiting.append(alert)
+            } else {
+                state.leftOut += 1
+                // A flood of keys must not keep back that a next hop is down.
+                if !alert.tier.isOfKeyInUse, let place = state.waiting.lastIndex(where: { $0.tier.isOfKeyInUse }) {
+                    state.waiting.remove(at: place)
+                    state.waiting.append(alert)
+                }
+            }
             if state.sender == nil { state.sender = Task { await self.run() } }
         }
     }

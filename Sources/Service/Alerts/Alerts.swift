@@ -8,7 +8,7 @@ internal import Synchronization
 ///
 /// Whoever raises an alert is never held up: it is put beside what waits, of which there is a bound, and each channel
 /// sends in its own time.
-final class Alerts: Sendable {
+package final class Alerts: Sendable {
     private struct Name: Hashable {
         var tier: Alert.Tier
         var subject: String
@@ -28,7 +28,7 @@ final class Alerts: Sendable {
     private let failures = AlertDelivery.Failures()
     private let log: EventLog
 
-    init(_ settings: Configuration.Alerts, log: EventLog) {
+    package init(_ settings: Configuration.Alerts, log: EventLog) {
         self.log = log
         marks = AlertMarks()
         state = Mutex(State(settings: settings, deliveries: Self.deliveries(settings, marks, failures, log)))

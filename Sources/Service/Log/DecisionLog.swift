@@ -21,7 +21,8 @@ final class DecisionLog: LedgerObserver {
     func refused(_ event: LimitEvent, because reason: RefusalReason, _ request: Attributes, action: [UInt8]) {
         let (key, action, client) = (Self.text(event.account.key), Self.text(action), Self.client(request))
         let (usage, details) = (Self.usage(event), Self.details(request))
-        let verb = event.limit.mode == .shadow ? "would refuse" : "refuse"
+        let letsPass = (reason == .tooLarge ? event.limit.tooLarge : event.limit.over).letsPass
+        let verb = event.limit.mode == .shadow ? "would refuse" : letsPass ? "let through" : "refuse"
         let room = reason == .tooLarge ? "never fits" : "room in \(event.retrySeconds)s"
         log.write(
             .notice,

@@ -117,9 +117,12 @@ final class PolicyConnection: SocketLoop.Socket, LedgerHost.Client {
         }
         requestLength = 0
         searched = 0
-        // One smtpd process serves one client after the other: another transaction means that the last one is over.
-        if transaction != decision.transaction { closeTransaction() }
-        transaction = decision.transaction
+        // One smtpd process serves one client after the other: another transaction means that the last one is over. VRFY and the
+        // like are of none, and may come in the middle of one.
+        if decision.transaction != 0, transaction != decision.transaction {
+            closeTransaction()
+            transaction = decision.transaction
+        }
         guard isOpen else { return closeTransaction() }
         reply(decision.action)
         findRequest()
@@ -176,7 +179,8 @@ final class PolicyConnection: SocketLoop.Socket, LedgerHost.Client {
         isOpen = false
         let (descriptor, listener) = (descriptor, listener)
         listener.closed(descriptor, midRequest: partialSince != nil)
-        if requestLength == 0 { closeTransaction() }
+        // At the end of the service it goes on with the next one.
+        if requestLength == 0, !listener.isStopping { closeTransaction() }
         listener.host.loop.close(descriptor)
     }
 

@@ -19,7 +19,7 @@ package final class PolicyListener: @unchecked Sendable {
     /// By descriptor.
     private var connections: [Int32: PolicyConnection] = [:]
     private var doors: [Door] = []
-    private var isStopping = false
+    private(set) var isStopping = false
     package private(set) var counters = Counters()
     /// What a turn of the loop reads, of all connections one behind the other.
     private let input = UnsafeMutableRawBufferPointer.allocate(byteCount: 256 << 10, alignment: 8)
