@@ -67,7 +67,7 @@ struct LimitsCommand: AsyncParsableCommand {
         static let configuration = CommandConfiguration(
             abstract: "Gives a key other rates for a time.",
             discussion: """
-                Each rate replaces the one of the same window; the others stay.
+                Each rate replaces the one of the same window; the others stay. Rates of an earlier raise end.
 
                 Example: weir limits raise user@example.org 5000/1h 20000/1d --for 2d
                 """)

@@ -65,7 +65,7 @@ struct TopText {
     }
 
     private static func text(_ refusal: AdminMessages.Refusal) -> String {
-        "\(refusal.limit) \(refusal.key): \(refusal.reason), \(refusal.usage), room in \(Admin.duration(Int(refusal.retry))), \(refusal.client)"
+        "\(refusal.limit)\(refusal.mode == "shadow" ? " (shadow)" : "") \(refusal.key): \(refusal.reason), \(refusal.usage), room in \(Admin.duration(Int(refusal.retry))), \(refusal.client)"
     }
 
     private static func time(_ microseconds: Int64?) -> String {

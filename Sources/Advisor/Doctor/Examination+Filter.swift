@@ -101,6 +101,7 @@ extension Examination {
         let options = [
             "syslog_name=postfix/weir", "\(program)_send_xforward_command=yes", "disable_mime_output_conversion=yes",
             "\(program)_line_length_limit=0", "\(program)_fallback_relay=", "\(program)_tls_security_level=none",
+            "\(program)_generic_maps=", "\(program)_header_checks=", "\(program)_body_checks=",
         ]
         return [add(service: "\(name) unix - - y - 20 \(program) \(options.map { "-o \($0)" }.joined(separator: " "))")]
     }
@@ -125,7 +126,7 @@ extension Examination {
         "smtpd_recipient_restrictions=permit_mynetworks,reject", "smtpd_data_restrictions=", "smtpd_end_of_data_restrictions=",
         "smtpd_tls_security_level=none", "smtpd_client_connection_count_limit=0", "smtpd_client_connection_rate_limit=0",
         "smtpd_timeout=3600s", "smtpd_error_sleep_time=0", "smtpd_soft_error_limit=1001", "smtpd_hard_error_limit=1000",
-        "smtpd_junk_command_limit=1000",
+        "smtpd_junk_command_limit=1000", "message_size_limit=0",
     ].map { "-o \($0)" }.joined(separator: " ")
 
     private mutating func examineReinjection(_ service: PostfixSetup.Service, of filter: Configuration.FilterListener) {

@@ -271,6 +271,12 @@ struct AdminContext: RequestContext {
         channel = source.channel
     }
 
+    /// Ends the connection of a request that is refused, when the answer has gone: the rest of what it sends would hold a
+    /// connection for as long as it likes.
+    func closeSoon() {
+        channel.eventLoop.scheduleTask(in: .seconds(1)) { [channel] in channel.close(promise: nil) }
+    }
+
     /// The user at the other end of a UNIX socket; on loopback, whoever has the token.
     func user() async -> String {
         guard let options = channel as? any SocketOptionProvider,
@@ -343,13 +349,19 @@ private struct OriginMiddleware: RouterMiddleware {
     ) async throws -> Response {
         let host = request.head.authority ?? ""
         guard Self.isOwn(host) else {
+            context.closeSoon()
             throw HTTPError(.misdirectedRequest, message: "this is no name of the admin listener")
         }
         if let origin = request.headers[.origin] {
-            guard origin.hasPrefix("http://"), origin.dropFirst("http://".count) == host else { throw HTTPError(.forbidden) }
+            guard origin.hasPrefix("http://"), origin.dropFirst("http://".count) == host else { throw forbidden(context) }
         }
-        if let site = request.headers[Self.fetchSite], site != "same-origin", site != "none" { throw HTTPError(.forbidden) }
+        if let site = request.headers[Self.fetchSite], site != "same-origin", site != "none" { throw forbidden(context) }
         return try await next(request, context)
+    }
+
+    private func forbidden(_ context: AdminContext) -> HTTPError {
+        context.closeSoon()
+        return HTTPError(.forbidden)
     }
 
     private static let fetchSite = HTTPField.Name("Sec-Fetch-Site")!
@@ -375,6 +387,7 @@ private struct TokenMiddleware: RouterMiddleware {
         // All bytes are compared, so that the time tells nothing.
         let difference = zip(given, expected).reduce(UInt8(given.count == expected.count ? 0 : 1)) { $0 | ($1.0 ^ $1.1) }
         guard difference == 0 else {
+            context.closeSoon()
             let text = given.isEmpty ? "the token is needed" : "wrong token"
             return try AdminListener.json(AdminMessages.Failure(error: text), status: .unauthorized)
         }
@@ -410,6 +423,6 @@ package enum AdminToken {
 
     static func read(at path: String) -> String? {
         guard let content = FileManager.default.contents(atPath: path), !content.isEmpty else { return nil }
-        return String(decoding: content, as: UTF8.self)
+        return String(decoding: content, as: UTF8.self).trimmingCharacters(in: .whitespacesAndNewlines)
     }
 }

@@ -132,10 +132,13 @@ enum AdminPage {
         let limits = [];
         let lastAnswer = null;
 
+        // Characters that nobody sees, or that turn text about, would make one key look like another.
+        const plain = text => String(text).replace(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu, character => `\\u{${character.codePointAt(0).toString(16)}}`);
+
         // Everything that a peer has sent goes in as text, never as markup.
         function make(name, text, attributes = {}) {
           const made = document.createElement(name);
-          if (text !== undefined) made.textContent = text;
+          if (text !== undefined) made.textContent = plain(text);
           for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
           return made;
         }
@@ -170,7 +173,7 @@ enum AdminPage {
           const selection = getSelection();
           if (!selection.isCollapsed && selection.containsNode(place, true)) return;
           place.shown = signature;
-          place.replaceChildren(content);
+          place.replaceChildren(typeof content === "string" ? plain(content) : content);
         }
 
         // Brings the children of `parent` to one for each item; those that stay the same stay in place, with their focus.
@@ -229,7 +232,7 @@ enum AdminPage {
           return [text, () => {
             const span = make("span", undefined, { class: isBlocked || part >= 1 ? "bad" : part >= .8 ? "warn" : "" });
             span.append(makeSVG("svg", { class: "meter", viewBox: "0 0 100 10", preserveAspectRatio: "none", "aria-hidden": "true" },
-              makeSVG("rect", { class: "level", width: isBlocked ? 100 : Math.min(100, part * 100), height: 10 })), " " + text);
+              makeSVG("rect", { class: "level", width: Math.min(100, part * 100), height: 10 })), " " + text);
             return span;
           }];
         }
@@ -279,8 +282,10 @@ enum AdminPage {
             "policy connections": status.connections, "faulty requests": status.faults.malformed + status.faults.tooSlow + status.faults.droppedMidRequest,
             "connections refused": status.faults.refusedConnections });
           const state = element("state");
-          show(state, status.trouble ? "the ledger can't be kept: " + status.trouble : "the ledger is kept");
-          state.className = status.trouble ? "bad" : "good";
+          const troubles = [...(status.trouble ? ["the ledger can't be kept: " + status.trouble] : []),
+            ...snapshot.ways.filter(way => way.values.nextHop && way.values.nextHop.trouble).map(way => `no next hop for ${way.name}: ${way.values.nextHop.trouble.cause}`)];
+          show(state, troubles.join("; ") || "the ledger is kept");
+          state.className = troubles.length ? "bad" : "good";
           figures("ledger", { "state": status.trouble ? "can't be kept: " + status.trouble : "kept", "keys": `${status.keys} of ${ledger.mostKeys} at most`,
             "keys given up": ledger.evictedKeys, "journal": size(ledger.journalBytes), "last checkpoint": ledger.lastCheckpoint ? date(ledger.lastCheckpoint) : "none",
             "it took": ledger.checkpointSeconds === undefined ? "not known yet" : ledger.checkpointSeconds + " s", "store": ledger.path, "durability": ledger.durability });
@@ -381,12 +386,15 @@ enum AdminPage {
 
         const durations = { "1 hour": 3600, "12 hours": 43200, "1 day": 86400, "2 days": 172800, "1 week": 604800, "30 days": 2592000, "until ended": "" };
 
+        // What a key is held to now: a raise begins with that.
+        const inForce = (item, limit) => item.rates.length ? item.rates.map(rate => rate.limit + "/" + rate.window).join(" ") : limit ? limit.rates.join(" ") : "";
+
         // What can be done to a key; made once, so that what is being typed stays.
         function acts(item) {
           const limit = limits.find(limit => limit.name === item.limit), group = make("fieldset", undefined, { class: "acts" });
           const field = (name, input) => { const label = make("label", name + " "); label.append(input); input.setAttribute("aria-label", `${name}, ${item.limit}`); group.append(label); return input; };
           group.append(make("legend", "Change " + item.limit));
-          const rates = field("Rates", make("input", undefined, { value: limit ? limit.rates.join(" ") : "", autocomplete: "off" }));
+          const rates = field("Rates", make("input", undefined, { value: inForce(item, limit), autocomplete: "off" }));
           const duration = field("For", make("select"));
           for (const [name, value] of Object.entries(durations)) duration.append(make("option", name, { value }));
           duration.value = 86400;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 internal import Glibc
 internal import Limits
+internal import MailSyntax
 internal import NIOCore
 internal import Storage
 
@@ -116,8 +117,9 @@ extension LedgerHost {
                 return try ledger.intervene(intervention, onKey: Array(message.key.utf8), limit: message.limit)
                     .map { standing in
                         var presented = AdminMessages.Standing(standing, in: ledger)
+                        if message.action == .block { presented.note = ledger.remark(onBlockBy: standing.limit) ?? fault.map { "not kept yet: \($0.message)" } }
                         if message.action == .raise, let until = standing.blockedUntil {
-                            presented.note = "still blocked for \(Self.rounded(until - ledger.now)): weir limits unblock \(presented.key)"
+                            presented.note = "still blocked for \(Self.rounded(until - ledger.now)): weir limits unblock \(Self.quoted(presented.key))"
                         }
                         return presented
                     }
@@ -130,6 +132,12 @@ extension LedgerHost {
             }
             return standings
         }
+    }
+
+    /// As a word for a shell: what a peer has sent must not be more than that.
+    private static func quoted(_ key: String) -> String {
+        let isPlain = !key.isEmpty && key.utf8.allSatisfy { $0.isAlphanumeric || "@._+:/=%,-".utf8.contains($0) } && !key.hasPrefix("-")
+        return isPlain ? key : "'\(key.replacing("'", with: "'\\''"))'"
     }
 
     /// Milliseconds in the unit in which a person would tell them.
