@@ -94,6 +94,7 @@ final class FilterWorker: @unchecked Sendable {
     /// By descriptor.
     private var connections: [Int32: FilterConnection] = [:]
     private(set) var isStopping = false
+    private var hasStopped = false
 
     /// Of this process: who hears it in a greeting has called itself.
     private static let ownToken = Array("Weir-\(String(UInt64.random(in: .min ... .max), radix: 36))".utf8)
@@ -120,11 +121,11 @@ final class FilterWorker: @unchecked Sendable {
         let door = Door(listening, loop, clients: "filter connections", log: log) { [unowned self] in accepted($0) }
         try door.open()
         self.door = door
-        loop.schedule(every: timeouts.sweep) { [unowned self] in
+        loop.schedule(every: timeouts.sweep) { [self] in
             let now = NIODeadline.now()
             for connection in connections.values { connection.checkTime(now) }
             pool.sweep(now)
-            return true
+            return !hasStopped
         }
     }
 
@@ -136,6 +137,7 @@ final class FilterWorker: @unchecked Sendable {
     }
 
     func endStop() {
+        hasStopped = true
         for connection in connections.values {
             connection.close(SMTPReply(421, "4.3.2 Error: the service is stopping"))
         }
