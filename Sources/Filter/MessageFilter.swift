@@ -358,6 +358,10 @@ extension Checker {
             isOver = true
         case .pass:
             isOver = true
+        case .redirect(let address) where !isAddress(address):
+            record.fault = "no address: message not accepted, try again later"
+            verdict.disposition = .refuse(Refusal(code: 451, text: Array("4.3.0 content check names no address, try again later".utf8)))
+            isOver = true
         case .redirect(let address):
             // It overrides FILTER, before and after it.
             verdict.redirect = address
@@ -368,6 +372,7 @@ extension Checker {
             verdict.isHeld = true
         case .filter(let target):
             if verdict.redirect == nil { verdict.filter = target }
+        case .bcc(let address) where !isAddress(address): record.fault = "no address: no copy is sent"
         case .bcc(let address): if copies.insert(address).inserted { verdict.bcc.append(address) }
         case .warn, .info: break
         case .dunno: record.isLogged = false
@@ -396,6 +401,11 @@ extension Checker {
         } else if match.isLogged {
             verdict.moreMatches += 1
         }
+    }
+
+    /// Whether what a rule names can go into an envelope as it stands. Postfix takes any text, and finds later that it names nobody.
+    private func isAddress(_ text: [UInt8]) -> Bool {
+        !text.isEmpty && !text.contains { $0 <= 0x20 || $0 == 0x7f || "<>\"".utf8.contains($0) }
     }
 
     /// Whether Postfix takes such a header out of any message (`message_drop_headers`).

@@ -82,12 +82,6 @@ package enum Note: Equatable, Sendable {
 }
 
 extension Verdict {
-    /// Whether what a rule names for REDIRECT or BCC can go into an envelope as it stands. Postfix takes any text, and finds
-    /// later that it names nobody.
-    package static func isAddress(_ text: [UInt8]) -> Bool {
-        !text.isEmpty && !text.contains { $0 <= 0x20 || $0 == 0x7f || "<>\"".utf8.contains($0) }
-    }
-
     package enum LineEnd: Sendable { case lf, crlf }
 
     /// A stretch of the message as it is to be.

@@ -43,6 +43,9 @@ package final class Account {
         var resetAt: LedgerTime?
         /// Not limited at all, says a table.
         package internal(set) var isExempt = false
+
+        func blocks(at time: LedgerTime) -> Bool { blockedUntil.map { $0 > time } ?? false }
+        func raises(at time: LedgerTime) -> Bool { raised.map { $0.until > time } ?? false }
     }
 
     init(id: UInt64, key: [UInt8], hash: KeyHash, limit: LimitState) {
@@ -160,13 +163,13 @@ package final class Account {
     /// An administrator's block or other counts are in force, and must not be forgotten.
     func isDecidedByHand(at time: LedgerTime) -> Bool {
         guard let exception else { return false }
-        return exception.isBlockedByHand && exception.blockedUntil.map { $0 > time } ?? false || exception.raised.map { $0.until > time } ?? false
+        return exception.isBlockedByHand && exception.blocks(at: time) || exception.raises(at: time)
     }
 
     /// A block or other counts are in force.
     func isSetApart(at time: LedgerTime) -> Bool {
         guard let exception else { return false }
-        return exception.blockedUntil.map { $0 > time } ?? false || exception.raised.map { $0.until > time } ?? false
+        return exception.blocks(at: time) || exception.raises(at: time)
     }
 
     /// Until when everything is refused, and who said so; nil where the block is over.

@@ -276,12 +276,6 @@ package struct KeyDefinition: Equatable, Sendable {
             // Half of it, for all that is left may have to be escaped.
             shorten(&key, from: start, to: most / 2)
         }
-        escape(&key, from: start)
-    }
-
-    private static func isEscaped(_ byte: UInt8) -> Bool { byte == UInt8(ascii: "|") || byte == UInt8(ascii: "\\") }
-
-    private static func escape(_ key: inout [UInt8], from start: Int) {
         var index = start
         while index < key.count {
             if isEscaped(key[index]) {
@@ -291,6 +285,8 @@ package struct KeyDefinition: Equatable, Sendable {
             index += 1
         }
     }
+
+    private static func isEscaped(_ byte: UInt8) -> Bool { byte == UInt8(ascii: "|") || byte == UInt8(ascii: "\\") }
 
     /// Cuts what is behind `start` to `length` bytes, with its hash at the end.
     private static func shorten(_ key: inout [UInt8], from start: Int, to length: Int) {

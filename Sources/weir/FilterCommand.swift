@@ -85,7 +85,7 @@ struct FilterCommand: ParsableCommand {
         }
         let words = to.split(separator: " ").map(String.init)
         guard let path = words.first else { throw trouble("--to names no command") }
-        let recipients = try verdict.redirect.map { [try address($0)] } ?? (recipients + verdict.bcc.filter(Verdict.isAddress).map(address))
+        let recipients = try verdict.redirect.map { [try address($0)] } ?? (recipients + verdict.bcc.map(address))
         let process = Process()
         process.executableURL = URL(fileURLWithPath: path)
         process.arguments = words.dropFirst() + ["-f", sender, "--"] + recipients

@@ -187,6 +187,17 @@ class Strangers(unittest.TestCase):
         self.assertLess(descriptors, 600)
         self.weir.wait_logged("500 connections to the admin listener: it takes no more until one ends")
 
+    def test_refused_requests_hold_no_connection(self):
+        """The rest of a request that is refused never comes: the service does not wait for it."""
+        for host, status in (("localhost", b"401"), ("evil.example", b"421")):
+            with socket.create_connection(("127.0.0.1", self.port), timeout=20) as client:
+                client.sendall(f"POST /limits/key HTTP/1.1\r\nHost: {host}\r\nContent-Length: 60000\r\n\r\nx".encode())
+                received = b""
+                # Far before an idle connection is closed, which takes a minute.
+                while data := client.recv(65536):
+                    received += data
+                self.assertIn(b"HTTP/1.1 " + status, received)
+
     def test_no_part_of_a_token_is_left(self):
         """Where it can't be written whole: a short one would be taken at the next start."""
         self.weir.stop()

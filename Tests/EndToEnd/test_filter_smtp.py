@@ -306,6 +306,18 @@ class Filter(unittest.TestCase):
             with Client(weir.filter_port) as client:
                 self.assertEqual(client.deliver(MESSAGE + b".\r\n")[-1][0], 250)
 
+    def test_last_word_to_a_client_that_sends_on(self):
+        """What is still on its way when the filter closes must not take the reply away."""
+        with NextHop(dialogue({})) as hop, FilterService(hop.port) as weir:
+            with connect(weir.filter_port) as client:
+                client.recv(1024)
+                with contextlib.suppress(ConnectionResetError, BrokenPipeError):
+                    client.sendall(b"x" * 1_000_000)
+                received = b""
+                while data := client.recv(65536):
+                    received += data
+                self.assertIn(b"421 4.5.2", received)
+
     def test_client_that_goes_away(self):
         """In the middle of a message, or before its final dot: nothing is handed on."""
         messages = []

@@ -148,6 +148,32 @@ private func result(_ message: String, _ rules: ContentRules) -> String {
     }
 
     /// What is no printable ASCII is a space in a reply, byte by byte.
+    /// A copy to nobody must not hold the message up; mail that is to go elsewhere must not go on.
+    @Test(arguments: ["<c@example.net>", "c@example.net extra", "a\"b@example.net"])
+    func addressesThatNameNobody(_ address: String) throws {
+        let copied = judge(Self.message, try rules(header: "/^Subject/ BCC \(address)"))
+        #expect(copied.disposition == .accept && copied.bcc.isEmpty && copied.matches.first?.fault != nil)
+        let redirected = judge(Self.message, try rules(header: "/^Subject/ REDIRECT \(address)"))
+        guard case .refuse(let refusal) = redirected.disposition else { return #expect(Bool(false), "\(redirected.disposition)") }
+        #expect(refusal.code == 451 && redirected.redirect == nil)
+    }
+
+    /// Postfix takes such headers out, also where a rule has just written one.
+    @Test func headersThatPostfixDrops() throws {
+        let dropping = try rules(header: "/^Subject/ REPLACE Bcc: x@example.net\n/^To/ REPLACE Bccx: y")
+        #expect(result(Self.message, dropping) == "Bccx: y\r\n\r\nfoo\r\nbar\r\n")
+    }
+
+    /// Each of these headers has to be written anew, and an edit is many times as large.
+    @Test func editsAreBounded() throws {
+        let some = judge(String(repeating: "a :\r\n", count: 1_000) + Self.message, try rules())
+        #expect(some.disposition == .accept && some.edits.count == 1_000)
+        let many = judge(String(repeating: "a :\r\n", count: 500_000) + Self.message, try rules())
+        guard case .refuse(let refusal) = many.disposition else { return #expect(Bool(false), "\(many.disposition)") }
+        #expect(refusal.code == 550 && many.edits.isEmpty)
+        #expect(many.notes.contains { if case .tooManyEdits = $0 { true } else { false } })
+    }
+
     @Test func refusalsArePrintable() throws {
         let rules = try rules(header: "/^Subject:(.*)/ REJECT no$1")
         let verdict = judge("Subject: caf\u{e9}\r\n\tb\u{7f}\r\n\r\n", rules)

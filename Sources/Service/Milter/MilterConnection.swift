@@ -456,12 +456,6 @@ final class MilterConnection: SocketLoop.Socket {
         var verdict = verdict
         verdict.redirect = verdict.redirect ?? message.redirect
         verdict.bcc += message.bcc.filter { !verdict.bcc.contains($0) }
-        if let redirect = verdict.redirect, !Verdict.isAddress(redirect) {
-            warnOfNoAddress(redirect)
-            return end { $0.writeMilterReply("451 4.3.0 content check names no address, try again later".utf8) }
-        }
-        for address in verdict.bcc where !Verdict.isAddress(address) { warnOfNoAddress(address) }
-        verdict.bcc.removeAll { !Verdict.isAddress($0) }
         if !keepsBody { verdict.edits.removeAll { $0.isFormal && $0.header == nil } }
         var edits = MilterEdits(
             verdict: verdict, bodyStart: message.bodyStart, recipients: message.recipients, parameters: message.parameters,
@@ -480,10 +474,6 @@ final class MilterConnection: SocketLoop.Socket {
         edits.write(to: &session.output, headers: headers, hasLeadingSpace: terms.options.contains(.leadingSpace))
         guard !edits.bodyEdits.isEmpty else { return end { $0.writeMilterContinue() } }
         keep(ByteBuffer(), isEnd: true) { $0.replaceBody(edits.bodyEdits) }
-    }
-
-    private func warnOfNoAddress(_ text: [UInt8]) {
-        worker.log.warning("\(origin): a rule names a recipient that is no address: \(String(decoding: text, as: UTF8.self))")
     }
 
     private func canonicalise(_ edits: inout MilterEdits, _ message: Message) {

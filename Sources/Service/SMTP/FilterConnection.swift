@@ -403,31 +403,22 @@ final class FilterConnection: SocketLoop.Socket {
             nextHop.send(.reset, "RSET\r\n")
             for line in session.xforward { nextHop.send(.xforward, line) }
             nextHop.send(.mail, session.mail)
-            if !add(redirect, ">\r\n", to: nextHop) {
-                addressRefusal = SMTPReply(451, "4.3.0 Error: content check names no address, try again later")
-            }
+            add(redirect, ">\r\n", to: nextHop)
         } else {
             // As Postfix has it: no bounce tells the sender of it.
             let end: StaticString = nextHop.capabilities.extensions.contains(.dsn) ? "> NOTIFY=NEVER\r\n" : ">\r\n"
-            for address in verdict.bcc { _ = add(address, end, to: nextHop) }
+            for address in verdict.bcc { add(address, end, to: nextHop) }
         }
         nextHop.send(.data, "DATA\r\n")
     }
 
     /// Asks for a recipient that a rule names; `end` is what follows the address.
-    ///
-    /// - Returns: false, and nothing is asked, where that is no address.
-    private func add(_ address: [UInt8], _ end: StaticString, to nextHop: NextHopConnection) -> Bool {
-        guard Verdict.isAddress(address) else {
-            worker.log.warning("filter: \(session.summary): a rule names a recipient that is no address: \(String(decoding: address, as: UTF8.self))")
-            return false
-        }
+    private func add(_ address: [UInt8], _ end: StaticString, to nextHop: NextHopConnection) {
         var line = ByteBuffer()
         line.writeStaticString("RCPT TO:<")
         line.writeBytes(address)
         line.writeStaticString(end)
         nextHop.send(.recipient, line)
-        return true
     }
 
     /// The answer to what the verdict adds to the envelope.
