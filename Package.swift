@@ -14,11 +14,13 @@ let singleThreaded = strict + [.unsafeFlags(["-enforce-exclusivity=unchecked"], 
 
 /// `weir` holds Swift's libraries, so that it runs on machines without the toolchain and takes a tenth less memory at rest.
 /// The compiler does not name by itself what Foundation's archive needs; the default linker warns of what it does not use.
-let selfContained: [LinkerSetting] = [
-    .unsafeFlags(["-static-stdlib", "-use-ld=lld"], .when(platforms: [.linux], configuration: .release))
-] + ["CoreFoundation", "_FoundationICU", "_FoundationCShims", "_FoundationCollections"].map {
-    .linkedLibrary($0, .when(platforms: [.linux], configuration: .release))
-}
+let selfContained: [LinkerSetting] =
+    [
+        .unsafeFlags(["-static-stdlib", "-use-ld=lld"], .when(platforms: [.linux], configuration: .release))
+    ]
+    + ["CoreFoundation", "_FoundationICU", "_FoundationCShims", "_FoundationCollections"].map {
+        .linkedLibrary($0, .when(platforms: [.linux], configuration: .release))
+    }
 
 let package = Package(
     name: "weir",

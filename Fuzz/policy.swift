@@ -19,13 +19,17 @@ public func parseInput(_ data: UnsafePointer<UInt8>?, _ count: Int) -> CInt {
         precondition(outcome == parse(rest, by: &patient, pieces: size))
         guard case .request(let length, let ranges) = outcome else { return 0 }
         precondition(1...rest.count ~= length)
-        for range in ranges where !range.isEmpty { precondition(range.upperBound < length && rest[range.upperBound] == 0x0a) }
+        for range in ranges where !range.isEmpty {
+            precondition(range.upperBound < length && rest[range.upperBound] == 0x0a)
+        }
         rest = UnsafeRawBufferPointer(rebasing: rest[length...])
     }
     return 0
 }
 
-private let names = ["request", "protocol_state", "sender", "recipient", "client_address", "size", "a", "sasl_username"]
+private let names = [
+    "request", "protocol_state", "sender", "recipient", "client_address", "size", "a", "sasl_username",
+]
 
 private enum Outcome: Equatable {
     case request(length: Int, [Range<Int>])

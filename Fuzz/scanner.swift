@@ -83,7 +83,8 @@ private struct Findings: ScannerEvents {
         precondition(body.offset >= 0 && body.offset + body.text.count <= size)
         var start = 0
         while start < body.text.count {
-            let end = body.isRecord ? body.text.count : (body.text[start...].firstIndex(of: 0x0a) ?? body.text.count - 1) + 1
+            let end =
+                body.isRecord ? body.text.count : (body.text[start...].firstIndex(of: 0x0a) ?? body.text.count - 1) + 1
             let key = UnsafeRawBufferPointer(rebasing: body.text[start..<end]).withoutLineEnd
             precondition(key.count <= limits.lineLength + 1)
             if !key.isEmpty { found.append(.line(body.offset + start, Array(key))) }

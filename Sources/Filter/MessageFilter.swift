@@ -154,7 +154,9 @@ private struct Checker: ScannerEvents {
                 verdict.disposition = .refuse(Refusal(code: 550, text: Array(text.utf8)))
             }
         }
-        if strippedCount > 0 { verdict.notes.append(.undisclosedRecipients(offset: firstStripped, more: strippedCount - 1)) }
+        if strippedCount > 0 {
+            verdict.notes.append(.undisclosedRecipients(offset: firstStripped, more: strippedCount - 1))
+        }
         if !stripped.isEmpty { noteBrokenSignatures() }
         var known = Verdict()
         swap(&known, &verdict)
@@ -360,7 +362,8 @@ extension Checker {
             isOver = true
         case .redirect(let address) where !isAddress(address):
             record.fault = "no address: message not accepted, try again later"
-            verdict.disposition = .refuse(Refusal(code: 451, text: Array("4.3.0 content check names no address, try again later".utf8)))
+            verdict.disposition = .refuse(
+                Refusal(code: 451, text: Array("4.3.0 content check names no address, try again later".utf8)))
             isOver = true
         case .redirect(let address):
             // It overrides FILTER, before and after it.
@@ -439,7 +442,8 @@ extension Checker {
             verdict.edits = []
             isOver = true
             guard case .accept = verdict.disposition else { return }
-            verdict.disposition = .refuse(Refusal(code: 550, text: Array("5.6.0 message has too many places to change".utf8)))
+            verdict.disposition = .refuse(
+                Refusal(code: 550, text: Array("5.6.0 message has too many places to change".utf8)))
             return
         }
         verdict.edits.append(Edit(range: range, replacement: replacement, header: header, isFormal: isFormal))

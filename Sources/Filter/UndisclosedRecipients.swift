@@ -45,7 +45,9 @@ private struct EmptyGroups {
             case UInt8(ascii: "-"), UInt8(ascii: "_"): break
             case let byte where byte.isAlphanumeric: letters.append(byte)
             default:
-                let isName = letters.equalsIgnoringCase("undisclosedrecipients") || letters.equalsIgnoringCase("undisclosedrecipient")
+                let isName =
+                    letters.equalsIgnoringCase("undisclosedrecipients")
+                    || letters.equalsIgnoringCase("undisclosedrecipient")
                 return isName && !isQuoted
             }
             index += 1

@@ -92,7 +92,8 @@ package final class Account {
 
     /// Whether what was charged at `time` and what is charged now can't be told apart.
     func isOfPresentSlots(_ time: LedgerTime) -> Bool {
-        for lane in 0..<limit.terms.refusedLane where limit.terms.lanes[lane].slot(at: time) != limit.terms.slots[lane] { return false }
+        for lane in 0..<limit.terms.refusedLane where limit.terms.lanes[lane].slot(at: time) != limit.terms.slots[lane]
+        { return false }
         return true
     }
 
@@ -149,7 +150,9 @@ package final class Account {
     }
 
     package func blockedUntil(at time: LedgerTime) -> LedgerTime? {
-        guard exception.map({ !$0.isExempt || $0.isBlockedByHand }) ?? false, let until = exception?.blockedUntil, until > time else { return nil }
+        guard exception.map({ !$0.isExempt || $0.isBlockedByHand }) ?? false, let until = exception?.blockedUntil,
+            until > time
+        else { return nil }
         return until
     }
 
@@ -181,4 +184,3 @@ package final class Account {
         makeException().isBlockedByHand = until != nil && byHand
     }
 }
-

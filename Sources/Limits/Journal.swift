@@ -86,7 +86,9 @@ struct JournalWriter: ~Copyable {
     mutating func write(_ field: [UInt8]) {
         write(UInt64(field.count))
         reserve(field.count)
-        field.withUnsafeBytes { (bytes + count).copyMemory(from: $0.baseAddress ?? UnsafeRawPointer(bytes), byteCount: $0.count) }
+        field.withUnsafeBytes {
+            (bytes + count).copyMemory(from: $0.baseAddress ?? UnsafeRawPointer(bytes), byteCount: $0.count)
+        }
         count += field.count
     }
 

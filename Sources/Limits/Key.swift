@@ -66,7 +66,8 @@ package struct KeyPart: Equatable, Sendable {
     package func append(_ value: UnsafeRawBufferPointer, to key: inout [UInt8], forms: KeyForms) -> Bool {
         guard !value.isEmpty else { return false }
         switch form {
-        case .verbatim, _ where isCanonical(value, forms: forms):
+        case .verbatim,
+            _ where isCanonical(value, forms: forms):
             key.append(contentsOf: value)
         case .host:
             // Postfix's word for a client whose name it could not find out or verify: no name of anybody's.

@@ -44,8 +44,11 @@ package enum AdministrationFault: Error, Equatable, CustomStringConvertible {
     package var description: String {
         switch self {
         case .unknownLimit(let name, let known):
-            known.isEmpty ? "there is no limit \(name), nor any other" : "there is no limit \(name) (there are \(known.joined(separator: ", ")))"
-        case .noKey(let key, let limits): "'\(key)' is no key of \(limits.isEmpty ? "any limit" : limits.joined(separator: ", "))"
+            known.isEmpty
+                ? "there is no limit \(name), nor any other"
+                : "there is no limit \(name) (there are \(known.joined(separator: ", ")))"
+        case .noKey(let key, let limits):
+            "'\(key)' is no key of \(limits.isEmpty ? "any limit" : limits.joined(separator: ", "))"
         case .unknownWindow(let rate, let limits):
             "no window of \(Rate.text(ofDuration: rate.window.milliseconds)) in \(limits.joined(separator: ", "))"
         }
@@ -68,7 +71,9 @@ extension Ledger {
         let candidates = try limits(named: name)
         let keys = candidates.compactMap { limit in key(meantBy: text, of: limit).map { (limit, $0) } }
         if keys.isEmpty {
-            let described = candidates.map { "\($0.limit.name), which counts by \($0.limit.key.parts.map(\.name).joined(separator: "|"))" }
+            let described = candidates.map {
+                "\($0.limit.name), which counts by \($0.limit.key.parts.map(\.name).joined(separator: "|"))"
+            }
             throw .noKey(String(decoding: text, as: UTF8.self), limits: described)
         }
         return keys
@@ -82,7 +87,9 @@ extension Ledger {
     /// Where a key stands with every limit that knows it; only with `limit` where one is named.
     package func standings(ofKey key: [UInt8], limit name: String?) throws(AdministrationFault) -> [Standing] {
         try keys(meantBy: key, limit: name)
-            .compactMap { limit, key in existingAccount(hash(of: key, of: limit), of: limit).map { standing(of: $0, withHistory: true) } }
+            .compactMap { limit, key in
+                existingAccount(hash(of: key, of: limit), of: limit).map { standing(of: $0, withHistory: true) }
+            }
     }
 
     package func standing(of account: Account, withHistory: Bool = false) -> Standing {
@@ -131,7 +138,9 @@ extension Ledger {
     }
 
     /// When the last checkpoint began, in milliseconds since 1970, and how long the last took that came to its end.
-    package var lastCheckpoint: (began: Int64, took: Int64?) { (wallTime(of: upkeep.checkpointBegan), upkeep.checkpointTook) }
+    package var lastCheckpoint: (began: Int64, took: Int64?) {
+        (wallTime(of: upkeep.checkpointBegan), upkeep.checkpointTook)
+    }
 
     /// A walk over all accounts, a piece at a time, while requests are decided in between.
     package struct Walk {
@@ -170,7 +179,9 @@ extension Ledger {
         if name == nil { meant.removeAll { limit, key in existingAccount(hash(of: key, of: limit), of: limit) == nil } }
         if case .raise(let rates, _) = intervention, !meant.isEmpty {
             for rate in rates where !meant.contains(where: { $0.limit.limit.has(rate.window) }) {
-                let known = meant.map { "\($0.limit.limit.name) (\($0.limit.limit.rates.map(\.description).joined(separator: ", ")))" }
+                let known = meant.map {
+                    "\($0.limit.limit.name) (\($0.limit.limit.rates.map(\.description).joined(separator: ", ")))"
+                }
                 throw .unknownWindow(rate, limits: known)
             }
             meant.removeAll { meant in !rates.contains { meant.limit.limit.has($0.window) } }
@@ -230,7 +241,9 @@ extension Ledger {
     /// by window; what is gone is forgotten.
     package func reload(_ limits: [Limit], settings: Settings) throws(StoreError) {
         precondition(!isAsked, "a request is judged by the limits under which it was prepared")
-        try register(limits, known: self.limits.map { .init(id: $0.storedID, name: $0.limit.name, signature: $0.limit.signature) })
+        try register(
+            limits,
+            known: self.limits.map { .init(id: $0.storedID, name: $0.limit.name, signature: $0.limit.signature) })
         self.settings = settings
         generation += 1
     }

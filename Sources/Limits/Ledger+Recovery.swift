@@ -235,7 +235,9 @@ final class Replay: RecoverySink {
         }
     }
 
-    private func readAccount(_ reader: inout JournalReader, changedBy sequence: UInt64) throws(JournalDamage) -> Account? {
+    private func readAccount(
+        _ reader: inout JournalReader, changedBy sequence: UInt64
+    ) throws(JournalDamage) -> Account? {
         guard let account = account(try reader.read()), account.savedSequence < sequence else { return nil }
         ledger.noteChange(of: account)
         return account
@@ -255,7 +257,9 @@ final class Replay: RecoverySink {
         var rates: [Rate] = []
         for _ in 0..<count {
             let window = try reader.read()
-            guard let window = Int64(exactly: window), Window.allowed.contains(window) else { throw JournalDamage(offset: reader.offset) }
+            guard let window = Int64(exactly: window), Window.allowed.contains(window) else {
+                throw JournalDamage(offset: reader.offset)
+            }
             rates.append(Rate(count: try reader.readAmount(), window: Window(milliseconds: window)))
         }
         return rates

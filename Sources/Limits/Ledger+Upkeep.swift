@@ -171,7 +171,9 @@ extension Ledger {
             switch upkeep.phase {
             case .idle:
                 guard !upkeep.isPausing(at: now) else { break }
-                if store.wantsCheckpoint(age: now - upkeep.checkpointBegan) || upkeep.needsCheckpoint { try beginCheckpoint() }
+                if store.wantsCheckpoint(age: now - upkeep.checkpointBegan) || upkeep.needsCheckpoint {
+                    try beginCheckpoint()
+                }
             case .saving:
                 savePieces(slots: slots)
             case .finishing:
@@ -268,6 +270,7 @@ extension Ledger {
         var writer = JournalWriter()
         writer.write(account)
         return AccountRow(
-            id: account.id, limit: account.limit.storedID, key: account.key, sequence: sequence, content: Array(writer.content))
+            id: account.id, limit: account.limit.storedID, key: account.key, sequence: sequence,
+            content: Array(writer.content))
     }
 }

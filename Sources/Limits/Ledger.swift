@@ -214,7 +214,9 @@ package final class Ledger {
             let limit = probe.limit.takeUnretainedValue()
             if subject.recipient != 0, let known = subject.transaction,
                 known.hasAnswered(Self.charge(of: subject.recipient, to: probe.hash))
-            { continue }
+            {
+                continue
+            }
             guard let step = step(of: limit, probe.hash, request, state, subject, connection) else { continue }
             step.account.request = number
             guard let found = judge(step) else {
@@ -338,7 +340,8 @@ package final class Ledger {
     }
 
     /// What a transaction should have been charged after this request.
-    private func target(_ count: Limit.Count, _ request: Attributes, _ state: ProtocolState, charged: UInt64) -> UInt64 {
+    private func target(_ count: Limit.Count, _ request: Attributes, _ state: ProtocolState, charged: UInt64) -> UInt64
+    {
         switch (count, state) {
         case (.connections, _), (.messages, _): 1
         case (.recipients, .rcpt): charged + 1
@@ -461,7 +464,9 @@ package final class Ledger {
         for account in shadowed { transaction.noteShadowed(account) }
         transaction.remember(subject.request, refusedWith: action)
         if subject.recipient != 0 {
-            for step in plan where !step.isOfConnection { transaction.remember(Self.charge(of: subject.recipient, to: step.account.hash)) }
+            for step in plan where !step.isOfConnection {
+                transaction.remember(Self.charge(of: subject.recipient, to: step.account.hash))
+            }
             for account in shadowed { transaction.remember(Self.charge(of: subject.recipient, to: account.hash)) }
         }
         writeHead(of: transaction, request: subject.request, action: action, recipient: subject.recipient)
@@ -659,7 +664,8 @@ package final class Ledger {
 
     static func readAnchor(_ reader: inout JournalReader) throws(JournalDamage) -> ClockAnchor {
         let boot = try reader.readHash()
-        let reading = ClockReading(sinceBoot: try reader.readTime().milliseconds, wall: try reader.readTime().milliseconds)
+        let reading = ClockReading(
+            sinceBoot: try reader.readTime().milliseconds, wall: try reader.readTime().milliseconds)
         return ClockAnchor(boot: boot, reading: reading, time: try reader.readTime())
     }
 }

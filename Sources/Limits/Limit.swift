@@ -28,7 +28,8 @@ package struct Rate: Equatable, Sendable {
     }
 
     package static func text(ofDuration milliseconds: Int64) -> String {
-        for (unit, length) in [("w", 604_800_000), ("d", 86_400_000), ("h", 3_600_000), ("m", 60_000)] as [(String, Int64)]
+        for (unit, length) in [("w", 604_800_000), ("d", 86_400_000), ("h", 3_600_000), ("m", 60_000)]
+            as [(String, Int64)]
         where milliseconds >= length && milliseconds % length == 0 {
             return "\(milliseconds / length)\(unit)"
         }

@@ -116,7 +116,8 @@ struct LimitTerms: ~Copyable {
 
     /// Whether the limit applies to a request. `value` is working space.
     func holds(_ request: Attributes, scratch: MatchScratch, value: inout [UInt8]) -> Bool {
-        for index in limit.conditions.indices where !limit.conditions[index].holds(request, scratch: scratch, value: &value) {
+        for index in limit.conditions.indices
+        where !limit.conditions[index].holds(request, scratch: scratch, value: &value) {
             return false
         }
         return true

@@ -137,7 +137,8 @@ package enum LookupTable: Sendable {
     /// Lines with their continuation lines joined, comments and empty lines left out (Postfix util/readlline.c).
     private static func logicalLines(_ content: [UInt8]) -> [(number: Int, line: [UInt8])] {
         var lines: [(Int, [UInt8])] = []
-        for (index, line) in content.split(separator: UInt8(ascii: "\n"), omittingEmptySubsequences: false).enumerated() {
+        for (index, line) in content.split(separator: UInt8(ascii: "\n"), omittingEmptySubsequences: false).enumerated()
+        {
             guard let first = line.first(where: { !isBlank($0) }), first != UInt8(ascii: "#") else { continue }
             if isBlank(line[line.startIndex]), !lines.isEmpty {
                 lines[lines.count - 1].1 += line

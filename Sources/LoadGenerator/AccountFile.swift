@@ -8,7 +8,9 @@ final class AccountFile {
     private var line: [UInt8] = []
 
     init(path: String) throws {
-        guard let file = fopen(path, "a") else { throw LoadError.account(path: path, reason: String(cString: strerror(errno))) }
+        guard let file = fopen(path, "a") else {
+            throw LoadError.account(path: path, reason: String(cString: strerror(errno)))
+        }
         self.file = file
         self.path = path
     }
@@ -32,6 +34,8 @@ final class AccountFile {
     }
 
     func save() throws {
-        guard fflush(file) == 0, ferror(file) == 0 else { throw LoadError.account(path: path, reason: String(cString: strerror(errno))) }
+        guard fflush(file) == 0, ferror(file) == 0 else {
+            throw LoadError.account(path: path, reason: String(cString: strerror(errno)))
+        }
     }
 }

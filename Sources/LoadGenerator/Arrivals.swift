@@ -75,7 +75,8 @@ package final class Arrivals {
         corpus.writeHead(of: message, undisclosed: undisclosed, to: &expected)
         let template = corpus.templates[message.template].content
         guard content.count == expected.count + template.count, let base = content.baseAddress else { return false }
-        return memcmp(base, expected, expected.count) == 0 && memcmp(base + expected.count, template, template.count) == 0
+        return memcmp(base, expected, expected.count) == 0
+            && memcmp(base + expected.count, template, template.count) == 0
     }
 
     /// Where the marker's line begins; it stands in the header.

@@ -25,7 +25,9 @@ package struct LoadPace: Sendable, Equatable {
     }
 
     /// A rate to which another one is added after a time.
-    package static func rising(rate: Double, by addition: Double, after: TimeAmount, for duration: TimeAmount) -> LoadPace {
+    package static func rising(
+        rate: Double, by addition: Double, after: TimeAmount, for duration: TimeAmount
+    ) -> LoadPace {
         LoadPace([
             Phase(seconds: after.seconds, rate: rate),
             Phase(seconds: max(0, (duration - after).seconds), rate: rate + addition),

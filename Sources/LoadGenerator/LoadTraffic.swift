@@ -31,7 +31,9 @@ package protocol LoadDialogue {
     mutating func begin(into output: inout ByteBuffer, at time: TimeAmount)
 
     /// Consumes what came from the peer, and writes what follows.
-    mutating func receive(_ input: inout ByteBuffer, into output: inout ByteBuffer, at time: TimeAmount) throws -> LoadStep
+    mutating func receive(
+        _ input: inout ByteBuffer, into output: inout ByteBuffer, at time: TimeAmount
+    ) throws -> LoadStep
 }
 
 /// The peer does not want the session at all.

@@ -39,7 +39,8 @@ enum MessageShape {
             bytes.append("Content-Type: text/plain; charset=utf-8\r\n\r\n")
             Self.writeText(size, to: &bytes, using: &random)
         case .html(let size):
-            bytes.append("Content-Type: text/html; charset=utf-8\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n")
+            bytes.append(
+                "Content-Type: text/html; charset=utf-8\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n")
             bytes.append("<html><body style=3D\"font-family: sans-serif\">\r\n")
             let end = bytes.count + size
             while bytes.count < end {
@@ -107,9 +108,13 @@ enum MessageShape {
     private static let base64 = Array("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/".utf8)
 
     private static let words = [
-        "please", "find", "the", "report", "for", "last", "month", "attached", "and", "tell", "me", "what", "you", "think", "of",
-        "our", "meeting", "on", "tuesday", "has", "been", "moved", "to", "thursday", "at", "ten", "kind", "regards", "invoice",
-        "order", "number", "delivery", "address", "customer", "team", "project", "plan", "review", "question", "answer", "with",
-        "thanks", "again", "soon", "next", "week", "server", "update", "budget", "contract", "office", "river", "garden", "train",
+        "please", "find", "the", "report", "for", "last", "month", "attached", "and", "tell", "me", "what", "you",
+        "think", "of",
+        "our", "meeting", "on", "tuesday", "has", "been", "moved", "to", "thursday", "at", "ten", "kind", "regards",
+        "invoice",
+        "order", "number", "delivery", "address", "customer", "team", "project", "plan", "review", "question", "answer",
+        "with",
+        "thanks", "again", "soon", "next", "week", "server", "update", "budget", "contract", "office", "river",
+        "garden", "train",
     ].map { Array($0.utf8) }
 }

@@ -135,10 +135,14 @@ package struct MilterDialogue: LoadDialogue {
         _ input: inout ByteBuffer, into output: inout ByteBuffer, at time: TimeAmount
     ) throws -> LoadStep {
         while let length: UInt32 = input.getInteger(at: input.readerIndex) {
-            guard 1...Self.longestPacket ~= Int(length) else { throw MalformedReply(reason: "a packet of \(length) bytes") }
+            guard 1...Self.longestPacket ~= Int(length) else {
+                throw MalformedReply(reason: "a packet of \(length) bytes")
+            }
             guard input.readableBytes >= 4 + Int(length) else { break }
             input.moveReaderIndex(forwardBy: 4)
-            guard var packet = input.readSlice(length: Int(length)), let code: UInt8 = packet.readInteger() else { break }
+            guard var packet = input.readSlice(length: Int(length)), let code: UInt8 = packet.readInteger() else {
+                break
+            }
             if try take(code, &packet, into: &output, at: time) { return .answered }
         }
         return .wait
@@ -158,7 +162,9 @@ package struct MilterDialogue: LoadDialogue {
             isReady = true
             go(on: .connect, into: &output)
         case ("p", _): break
-        case ("h", .end), ("m", .end), ("i", .end), ("+", .end), ("-", .end), ("b", .end), ("q", .end), ("e", .end), ("2", .end): break
+        case ("h", .end), ("m", .end), ("i", .end), ("+", .end), ("-", .end), ("b", .end), ("q", .end), ("e", .end),
+            ("2", .end):
+            break
         case ("c", .end): return end("continue", isRefusal: false, at: time)
         case ("c", _):
             if case .recipient = step { recipientsTaken += 1 }
@@ -262,11 +268,14 @@ package struct MilterDialogue: LoadDialogue {
             output.writePacket("C") { packet in
                 packet.writeStaticString("host.isp.example\u{0}4")
                 packet.writeInteger(UInt16(25_000))
-                packet.writeString("198.\(18 + message.message.person.client >> 16).\(message.message.person.client >> 8 & 0xff).\(message.message.person.client & 0xff)\u{0}")
+                packet.writeString(
+                    "198.\(18 + message.message.person.client >> 16).\(message.message.person.client >> 8 & 0xff).\(message.message.person.client & 0xff)\u{0}"
+                )
             }
         case .helo: output.writePacket("H") { $0.writeStaticString("host.isp.example\u{0}") }
         case .mail:
-            output.writeMacros("M", [("i", queueID(of: message)), ("{auth_authen}", message.sender), ("{mail_addr}", message.sender)])
+            output.writeMacros(
+                "M", [("i", queueID(of: message)), ("{auth_authen}", message.sender), ("{mail_addr}", message.sender)])
             output.writePacket("M") { $0.writeAddress(message.sender) }
         case .recipient(let index):
             output.writeMacros("R", [("i", queueID(of: message)), ("{rcpt_addr}", message.recipients[index])])

@@ -50,7 +50,8 @@ package struct PolicyRequest: Sendable {
     package static let clients = 1 << 17
 
     package init(
-        instance: PolicyInstance, sender: Int, client: Int, isTrojan: Bool = false, clientPort: Int, recipient: Int?, size: Int
+        instance: PolicyInstance, sender: Int, client: Int, isTrojan: Bool = false, clientPort: Int, recipient: Int?,
+        size: Int
     ) {
         self.instance = instance
         self.sender = sender

@@ -130,7 +130,9 @@ package struct PolicyDialogue: LoadDialogue {
     }
 
     /// - Returns: Whether smtpd would go on, or nil while the reply is not complete.
-    private func record(_ reply: Span<UInt8>, for request: PolicyRequest, at time: TimeAmount) throws(MalformedReply) -> Bool? {
+    private func record(
+        _ reply: Span<UInt8>, for request: PolicyRequest, at time: TimeAmount
+    ) throws(MalformedReply) -> Bool? {
         guard let action = try PolicyReply.action(in: reply) else { return nil }
         return traffic.record(action: reply.extracting(action), for: request, at: time)
     }

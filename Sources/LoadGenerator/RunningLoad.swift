@@ -15,13 +15,16 @@ package struct RunningLoad: Sendable {
     ///   - progress: Called each second on the event loop.
     package static func start<Traffic: LoadTraffic>(
         on eventLoop: any EventLoop, target: LoadTarget, address: SocketAddress, options: LoadOptions,
-        progress: @escaping @Sendable (LoadProgress) -> Void, traffic makeTraffic: @escaping @Sendable () throws -> Traffic
+        progress: @escaping @Sendable (LoadProgress) -> Void,
+        traffic makeTraffic: @escaping @Sendable () throws -> Traffic
     ) -> RunningLoad {
         let run = eventLoop.submit {
             let run = LoadRun(
                 on: eventLoop, target: target, options: options, traffic: try makeTraffic(),
                 connect: { connection in
-                    guard hasRoom else { return eventLoop.makeFailedFuture(IOError(errnoCode: EMFILE, reason: "socket")) }
+                    guard hasRoom else {
+                        return eventLoop.makeFailedFuture(IOError(errnoCode: EMFILE, reason: "socket"))
+                    }
                     return connection.connect(to: address, on: eventLoop, timeout: options.timeout)
                 },
                 progress: progress)

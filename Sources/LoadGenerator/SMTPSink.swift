@@ -88,7 +88,9 @@ private final class SMTPSinkConnection: ChannelInboundHandler {
 
     private func takeContent(_ line: UnsafeRawBufferPointer) {
         guard line[0] == UInt8(ascii: ".") else { return content.append(contentsOf: line) }
-        guard line.count == 3, line[1] == UInt8(ascii: "\r") else { return content.append(contentsOf: line.dropFirst()) }
+        guard line.count == 3, line[1] == UInt8(ascii: "\r") else {
+            return content.append(contentsOf: line.dropFirst())
+        }
         isInContent = false
         content.withUnsafeBytes(arrivals.arrived)
         content.removeAll(keepingCapacity: content.capacity <= 1 << 20)
@@ -98,7 +100,9 @@ private final class SMTPSinkConnection: ChannelInboundHandler {
     private func takeCommand(_ line: UnsafeRawBufferPointer) {
         let word = String(decoding: line.prefix { $0 > 0x20 }, as: UTF8.self).uppercased()
         switch word {
-        case "EHLO": replies.writeStaticString("250-sink\r\n250-PIPELINING\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250 ENHANCEDSTATUSCODES\r\n")
+        case "EHLO":
+            replies.writeStaticString(
+                "250-sink\r\n250-PIPELINING\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250 ENHANCEDSTATUSCODES\r\n")
         case "DATA":
             isInContent = true
             replies.writeStaticString("354 go on\r\n")

@@ -36,7 +36,8 @@ package struct CanonicalAddress: Equatable, Sendable {
         if folded == Array("mailer-daemon".utf8) || folded == Array("double-bounce".utf8) { return true }
         guard delimiters.contains(UInt8(ascii: "-")) else { return false }
         let request = Array("-request".utf8)
-        return folded.starts(with: "owner-".utf8) || folded.count > request.count && folded.suffix(request.count) == request[...]
+        return folded.starts(with: "owner-".utf8)
+            || folded.count > request.count && folded.suffix(request.count) == request[...]
     }
 
     /// A domain or host name in lower case, without dots at its end.

@@ -26,7 +26,8 @@ struct HeaderText: ~Copyable {
     mutating func removeAll() { count = 0 }
 
     private mutating func grow(_ more: Int) {
-        let larger = UnsafeMutableRawBufferPointer.allocate(byteCount: max(2 * memory.count, count + more, 1_024), alignment: 16)
+        let larger = UnsafeMutableRawBufferPointer.allocate(
+            byteCount: max(2 * memory.count, count + more, 1_024), alignment: 16)
         larger.copyMemory(from: bytes)
         memory.deallocate()
         memory = larger

@@ -286,7 +286,11 @@ package struct MessageScanner: ~Copyable {
         _ events: inout some ScannerEvents
     ) {
         let text = UnsafeRawBufferPointer(rebasing: raw[..<length])
-        if isFirst, takeFirst(raw, text, asItCame: UnsafeRawBufferPointer(rebasing: asItCame[..<length]), isPiece, &events) { return }
+        if isFirst,
+            takeFirst(raw, text, asItCame: UnsafeRawBufferPointer(rebasing: asItCame[..<length]), isPiece, &events)
+        {
+            return
+        }
         if state != .body, takeHeader(raw, text, isPiece, &events) { return }
         takeBodyRecord(raw, text, isPiece, &events)
     }
@@ -294,7 +298,8 @@ package struct MessageScanner: ~Copyable {
     /// What smtpd makes of the first records: an mbox `From ` becomes a header, or goes on with the one at hand, and white
     /// space gets an empty line before it, or ends the line at hand. True when there is nothing left to do.
     private mutating func takeFirst(
-        _ raw: UnsafeRawBufferPointer, _ text: UnsafeRawBufferPointer, asItCame: UnsafeRawBufferPointer, _ isPiece: Bool,
+        _ raw: UnsafeRawBufferPointer, _ text: UnsafeRawBufferPointer, asItCame: UnsafeRawBufferPointer,
+        _ isPiece: Bool,
         _ events: inout some ScannerEvents
     ) -> Bool {
         let quotes = asItCame.prefix { $0 == UInt8(ascii: ">") }.count
@@ -574,12 +579,14 @@ package struct MessageScanner: ~Copyable {
         var (start, counted) = (0, bodyOffset)
         var boundary: UnsafeRawBufferPointer?
         while start < mayEnd, counted < wholeLines {
-            let plain = weir_plain_lines(base + start, min(mayEnd - start, wholeLines - counted), longestWithDot, hasBoundaries)
+            let plain = weir_plain_lines(
+                base + start, min(mayEnd - start, wholeLines - counted), longestWithDot, hasBoundaries)
             counted += plain.length - plain.returns
             start += plain.length
             guard start < mayEnd, counted < wholeLines else { break }
             let first = base.load(fromByteOffset: start, as: UInt8.self)
-            guard let line = plainLine(base + start, min(bytes.count - start, first == dot ? longestWithDot : longest)) else { break }
+            guard let line = plainLine(base + start, min(bytes.count - start, first == dot ? longestWithDot : longest))
+            else { break }
             let text = UnsafeRawBufferPointer(start: base + start, count: line.textLength)
             counted += line.textLength + 1
             start += line.length

@@ -35,7 +35,9 @@ package final class FastPass: Sendable {
         }.map(UInt32.init)
         var efforts: [Int: Effort] = [:]
         for (rule, entry) in list.entries.enumerated() where covered[rule] {
-            guard let expression = entry.statement.expression, expression.negated, case .pcre = expression.engine else { continue }
+            guard let expression = entry.statement.expression, expression.negated, case .pcre = expression.engine else {
+                continue
+            }
             efforts[rule] = PatternRewriter.effort(of: expression.source, subject: subject)
         }
         self.efforts = efforts
@@ -80,7 +82,9 @@ extension FastPass {
             var sharing: [[UInt8]: Int] = [:]
             for pattern in patterns { if let keyword = pattern.keyword { sharing[keyword, default: 0] += 1 } }
             for index in patterns.indices {
-                guard let keyword = patterns[index].keyword, sharing[keyword, default: 0] <= Self.mostSharing else { continue }
+                guard let keyword = patterns[index].keyword, sharing[keyword, default: 0] <= Self.mostSharing else {
+                    continue
+                }
                 patterns[index].reduceToKeyword()
             }
         }

@@ -239,7 +239,9 @@ struct PatternRewriter {
 
     /// What PCRE2 may need to tell that the pattern does not match.
     static func effort(of pattern: PatternSource, subject: FastPattern.Subject) -> Effort? {
-        guard var rewriter = PatternRewriter(pattern, subject: subject), (try? rewriter.rewrite()) != nil else { return nil }
+        guard var rewriter = PatternRewriter(pattern, subject: subject), (try? rewriter.rewrite()) != nil else {
+            return nil
+        }
         // Otherwise it is tried at each byte of the key.
         let isAnchored = pattern.bytes.first == UInt8(ascii: "^") && rewriter.prefix != nil
         rewriter.effort.degree += isAnchored ? 0 : 1
@@ -662,7 +664,8 @@ extension PatternRewriter {
     /// A class among the brackets; what a hyphen beside one means differs, so that is not taken.
     private func classInBrackets(_ ranges: String, after text: [UInt8]) throws(Unfit) -> [UInt8] {
         let hyphen = UInt8(ascii: "-")
-        let isFollowed = peek() == hyphen && index + 1 < source.count
+        let isFollowed =
+            peek() == hyphen && index + 1 < source.count
             && source[index + 1] != UInt8(ascii: "]")
         guard text.last != hyphen, !isFollowed else { throw Unfit() }
         return Array(ranges.utf8)

@@ -11,7 +11,9 @@ extension Matcher {
 
     /// The first rule that applies to a header or another text that is one key, by the fast
     /// pass where there is one.
-    package func firstMatch(key: UnsafeRawBufferPointer, in list: RuleList, pass: FastPass?)
+    package func firstMatch(
+        key: UnsafeRawBufferPointer, in list: RuleList, pass: FastPass?
+    )
         -> Match?
     {
         let key = Self.upToNUL(key)

@@ -24,7 +24,9 @@ final class POSIXPattern: Sendable {
     let groupCount: Int
 
     init(_ source: [UInt8], options: Options) throws(Failure) {
-        if let excess = PatternSize.excess(of: source, isExtended: options.contains(.extended)) { throw Failure(message: excess) }
+        if let excess = PatternSize.excess(of: source, isExtended: options.contains(.extended)) {
+            throw Failure(message: excess)
+        }
         let expression = UnsafeMutablePointer<regex_t>.allocate(capacity: 1)
         expression.initialize(to: regex_t())
         let code = (source + [0]).withUnsafeBytes {
@@ -62,7 +64,9 @@ final class POSIXPattern: Sendable {
 
     /// glibc may say of a repeated group, in a pattern with `\1`, that it ends before it begins. Postfix takes that for empty.
     private static func mend(_ groups: UnsafeMutableBufferPointer<regmatch_t>) {
-        for index in groups.indices where groups[index].rm_eo < groups[index].rm_so { groups[index].rm_eo = groups[index].rm_so }
+        for index in groups.indices where groups[index].rm_eo < groups[index].rm_so {
+            groups[index].rm_eo = groups[index].rm_so
+        }
     }
 
     func message(_ code: Int32) -> String { Self.message(code, expression) }
@@ -102,9 +106,10 @@ private struct PatternSize {
         func multiply(by factor: Int) {
             groups[groups.count - 1].positions -= last.positions
             groups[groups.count - 1].operators -= last.operators
-            add(PatternSize(
-                positions: product(last.positions, factor, most: mostPositions),
-                operators: product(last.operators, factor, most: mostOperators) + 1))
+            add(
+                PatternSize(
+                    positions: product(last.positions, factor, most: mostPositions),
+                    operators: product(last.operators, factor, most: mostOperators) + 1))
         }
         while index < source.count {
             let positions = groups[groups.count - 1].positions
@@ -149,7 +154,9 @@ private struct PatternSize {
             $0.operators += $1.operators
         }
         if whole.positions > mostPositions { return "its repeats multiply to more than \(mostPositions) copies" }
-        if whole.operators > mostOperators { return "it has more than \(mostOperators) groups, repeats and alternatives" }
+        if whole.operators > mostOperators {
+            return "it has more than \(mostOperators) groups, repeats and alternatives"
+        }
         return nil
     }
 

@@ -16,7 +16,8 @@ enum ScanLibrary {
             hs_free_compile_error(failure)
         }
         guard
-            hs_compile("b.+c", UInt32(HS_FLAG_MULTILINE), UInt32(HS_MODE_BLOCK), nil, &database, &failure) == HS_SUCCESS,
+            hs_compile("b.+c", UInt32(HS_FLAG_MULTILINE), UInt32(HS_MODE_BLOCK), nil, &database, &failure)
+                == HS_SUCCESS,
             hs_alloc_scratch(database, &scratch) == HS_SUCCESS
         else { return false }
         // Some offsets come out right by chance.

@@ -90,7 +90,9 @@ private struct AskedText {
 
     /// nil for a pattern that is not understood.
     init?(_ source: PatternSource, subject: FastPattern.Subject) {
-        guard var rewriter = PatternRewriter(source, subject: subject), let result = try? rewriter.rewrite() else { return nil }
+        guard var rewriter = PatternRewriter(source, subject: subject), let result = try? rewriter.rewrite() else {
+            return nil
+        }
         isCaseless = rewriter.caseless
         literals = rewriter.literals.map { rewriter.caseless ? $0.map(\.lowercased) : $0 }
         prefix = rewriter.prefix.map { bytes in rewriter.caseless ? bytes.map(\.lowercased) : bytes }
@@ -140,9 +142,10 @@ extension PatternSource {
 extension RuleList {
     /// The `if`s around a rule, the innermost first.
     fileprivate func enclosing(of rule: Int) -> [Int] {
-        Array(sequence(state: entries[rule].enclosing) { [entries] enclosing in
-            defer { enclosing = enclosing.flatMap { entries[$0].enclosing } }
-            return enclosing
-        })
+        Array(
+            sequence(state: entries[rule].enclosing) { [entries] enclosing in
+                defer { enclosing = enclosing.flatMap { entries[$0].enclosing } }
+                return enclosing
+            })
     }
 }

@@ -24,7 +24,9 @@ extension RuleList {
             guard case .match(let replacement) = entry.statement.operation else { continue }
             if let literal = replacement.literal { lintAction(literal, number, isBody, &faults) }
             let mayDecide = entry.statement.second == nil
-            if let earlier = shadows.decider(before: number, expression, mayDecide: mayDecide, in: self, subject: subject) {
+            if let earlier = shadows.decider(
+                before: number, expression, mayDecide: mayDecide, in: self, subject: subject)
+            {
                 faults.append(fault(number, "never reached: \(location(of: earlier)) decides first"))
             }
         }
@@ -49,7 +51,10 @@ extension RuleList {
             let action = try Action(text, isHeader: !isBody)
             if case .reject(let refusal) = action, let word = Self.strayCode(text) {
                 faults.append(
-                    fault(rule, "\(printable(word)) is no code of a refusal: the reply is \"\(refusal.code) \(printable(refusal.text))\""))
+                    fault(
+                        rule,
+                        "\(printable(word)) is no code of a refusal: the reply is \"\(refusal.code) \(printable(refusal.text))\""
+                    ))
             }
         } catch {
             faults.append(fault(rule, error.message))
@@ -60,7 +65,8 @@ extension RuleList {
     private static func strayCode(_ action: [UInt8]) -> ArraySlice<UInt8>? {
         let text = Action.split(action).text
         let word = text.prefix { !$0.isSpace }
-        guard let first = word.first, "245".utf8.contains(first), word.allSatisfy({ $0.isDigit || $0 == UInt8(ascii: ".") }),
+        guard let first = word.first, "245".utf8.contains(first),
+            word.allSatisfy({ $0.isDigit || $0 == UInt8(ascii: ".") }),
             word.count == 3 || word.contains(UInt8(ascii: "."))
         else { return nil }
         return enhancedStatusCodeLength(text) > 0 && first != UInt8(ascii: "2") ? nil : word
@@ -76,7 +82,9 @@ extension RuleList {
 
     /// Where a group is repeated, the bytes that it names are tried as well.
     private static func ownProbes(_ source: [UInt8]) -> [[UInt8]] {
-        let repeatsGroup = zip(source, source.dropFirst()).contains { $0 == UInt8(ascii: ")") && "*+{".utf8.contains($1) }
+        let repeatsGroup = zip(source, source.dropFirst()).contains {
+            $0 == UInt8(ascii: ")") && "*+{".utf8.contains($1)
+        }
         return repeatsGroup ? Set(source.filter { 0x21...0x7e ~= $0 }).sorted().map { probe([$0]) } : []
     }
 

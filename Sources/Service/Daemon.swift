@@ -59,7 +59,8 @@ package actor Daemon {
         try await policy.listen(on: configuration.listen.policy, inherited: &inherited)
         try await content?.listen(inherited: &inherited)
         for address in inherited.keys.sorted() {
-            log.warning("the socket \(address) was passed by the service manager, and no listener of the configuration has it")
+            log.warning(
+                "the socket \(address) was passed by the service manager, and no listener of the configuration has it")
         }
         try await withThrowingTaskGroup(of: Void.self) { group in
             try await startAdmin(in: &group)
@@ -87,7 +88,7 @@ package actor Daemon {
         group.addTask { [admin, log] in
             do {
                 try await admin.run(on: endpoint, tokenPath: tokenPath) { report.finish() }
-            } catch where !Task.isCancelled {
+            } catch  where !Task.isCancelled {
                 if case .terminated = report.yield() { log.error("the admin listener has ended: \(error)") }
                 report.finish(throwing: error)
             }
@@ -186,7 +187,8 @@ private struct RestartKey {
 
     static var all: [RestartKey] {
         [
-            .init("listen.policy", \.listen.policy), .init("listen.admin", \.listen.admin), .init("listen.filter", \.listen.filter),
+            .init("listen.policy", \.listen.policy), .init("listen.admin", \.listen.admin),
+            .init("listen.filter", \.listen.filter),
             .init("listen.milter", \.listen.milter), .init("filter", \.filter), .init("ledger.store", \.ledger.path),
             .init("ledger.durability", \.ledger.durability),
         ]

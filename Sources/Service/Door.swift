@@ -20,7 +20,8 @@ final class Door: SocketLoop.Socket {
     private static let backlog: Int32 = 4096
     /// Nobody is left in the queue, or who was is gone (accept(2)).
     private static let passing = [
-        EAGAIN, EINTR, ECONNABORTED, EPROTO, ENOPROTOOPT, ENETDOWN, EHOSTDOWN, ENONET, EHOSTUNREACH, ENETUNREACH, EOPNOTSUPP,
+        EAGAIN, EINTR, ECONNABORTED, EPROTO, ENOPROTOOPT, ENETDOWN, EHOSTDOWN, ENONET, EHOSTUNREACH, ENETUNREACH,
+        EOPNOTSUPP,
     ]
 
     /// - Parameters:

@@ -12,7 +12,11 @@ extension Error {
             // A name may stand for several addresses; one reason is enough.
             error.connectionErrors.first?.error.systemReason ?? "the name \(error.host) can't be resolved"
         case let error as ChannelError:
-            if case .connectTimeout(let time) = error { "no answer within \(time.nanoseconds / 1_000_000_000) s" } else { "\(error)" }
+            if case .connectTimeout(let time) = error {
+                "no answer within \(time.nanoseconds / 1_000_000_000) s"
+            } else {
+                "\(error)"
+            }
         case let error as SocketAddressError.UnknownHost: "the name \(error.host) can't be resolved"
         case let error as SocketAddressError:
             error == .unixDomainSocketPathTooLong ? "the path is too long for a socket" : "\(error)"

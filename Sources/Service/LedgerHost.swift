@@ -141,7 +141,9 @@ package final class LedgerHost: @unchecked Sendable {
                 usleep(1000)
             }
         } catch {
-            let kept = trouble == nil ? "the journal holds everything" : "what was counted while the ledger could not be kept is lost"
+            let kept =
+                trouble == nil
+                ? "the journal holds everything" : "what was counted while the ledger could not be kept is lost"
             log.error("could not save a last checkpoint (\(kept)): \(error.storeError.message)")
         }
         self.ledger = nil
@@ -156,7 +158,9 @@ package final class LedgerHost: @unchecked Sendable {
             let before = ledger.limits.map { (limit: $0, keys: $0.accountCount) }
             try ledger.reload(configuration.limits, settings: configuration.ledgerSettings)
             for (limit, keys) in before where keys > 0 && !ledger.limits.contains(where: { $0 === limit }) {
-                log.notice("limit \(limit.limit.name): \(keys) keys are forgotten with their counts and blocks: it is gone, or counts something else now")
+                log.notice(
+                    "limit \(limit.limit.name): \(keys) keys are forgotten with their counts and blocks: it is gone, or counts something else now"
+                )
             }
         }
         reloads += 1
@@ -280,7 +284,9 @@ package final class LedgerHost: @unchecked Sendable {
         isTickUnderWay = false
         commit()
         for client in awaiting { client.release() }
-        if !awaiting.isEmpty { activity.record(latency: (.now() - tickBegan).nanoseconds, requests: awaiting.count, at: uptime) }
+        if !awaiting.isEmpty {
+            activity.record(latency: (.now() - tickBegan).nanoseconds, requests: awaiting.count, at: uptime)
+        }
         awaiting.removeAll(keepingCapacity: true)
         upkeep(slots: Self.slotsPerTick)
     }
@@ -311,7 +317,9 @@ package final class LedgerHost: @unchecked Sendable {
     }
 
     private static func lost(_ file: String) -> StoreError {
-        StoreError("\(file) was removed or replaced while it was in use: put it back, or restart the service, which begins anew where nothing is")
+        StoreError(
+            "\(file) was removed or replaced while it was in use: put it back, or restart the service, which begins anew where nothing is"
+        )
     }
 
     private func upkeep(slots: Int) {
@@ -392,7 +400,8 @@ package final class LedgerHost: @unchecked Sendable {
             let answer = configuration.onFailure == .dunno ? "limits are enforced from memory" : "mail is deferred"
             log.error(
                 "the ledger can't be kept: \(error.message); "
-                    + (ledger == nil ? "requests are answered \(configuration.onFailure.rawValue.uppercased())" : answer)
+                    + (ledger == nil
+                        ? "requests are answered \(configuration.onFailure.rawValue.uppercased())" : answer)
                     + "; trying again every second. Check free space, permissions and who holds the file.")
             alerts.raise(trouble: Self.alertSubject, "can't be kept: \(error.message)")
         }

@@ -187,7 +187,9 @@ package final class SocketLoop: @unchecked Sendable {
     }
 
     private func add(_ descriptor: Int32, _ interest: Interest) throws(IOError) {
-        guard control(EPOLL_CTL_ADD, descriptor, interest) == 0 else { throw IOError(errnoCode: errno, reason: "epoll_ctl") }
+        guard control(EPOLL_CTL_ADD, descriptor, interest) == 0 else {
+            throw IOError(errnoCode: errno, reason: "epoll_ctl")
+        }
     }
 
     private func control(_ operation: Int32, _ descriptor: Int32, _ interest: Interest) -> Int32 {

@@ -25,7 +25,8 @@ enum UnixSocketFile {
     }
 
     private static func isAnswered(_ path: String) -> Bool {
-        let descriptor = socket(AF_UNIX, Int32(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue | SOCK_NONBLOCK.rawValue), 0)
+        let descriptor = socket(
+            AF_UNIX, Int32(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue | SOCK_NONBLOCK.rawValue), 0)
         guard descriptor >= 0 else { return false }
         defer { close(descriptor) }
         var address = sockaddr_un()
@@ -50,7 +51,8 @@ enum UnixSocketFile {
                 throw Failure(description: "the group '\(group)' of \(path) does not exist")
             }
             guard chown(path, uid_t.max, entry.pointee.gr_gid) == 0 else {
-                throw Failure(description: "can't give \(path) to the group '\(group)': \(String(cString: strerror(errno)))")
+                throw Failure(
+                    description: "can't give \(path) to the group '\(group)': \(String(cString: strerror(errno)))")
             }
         }
         guard chmod(path, mode_t(mode)) == 0 else {

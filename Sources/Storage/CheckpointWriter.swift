@@ -217,7 +217,9 @@ final class CheckpointWriter: Sendable {
     }
 
     static func segmentNumbers(of path: String) -> [Int] {
-        let (folder, name) = (URL(fileURLWithPath: path).deletingLastPathComponent().path, URL(fileURLWithPath: path).lastPathComponent)
+        let (folder, name) = (
+            URL(fileURLWithPath: path).deletingLastPathComponent().path, URL(fileURLWithPath: path).lastPathComponent
+        )
         let files = (try? FileManager.default.contentsOfDirectory(atPath: folder)) ?? []
         // In bytes, as the file system tells names apart.
         let prefix = (name + ".segment-").utf8
@@ -234,7 +236,9 @@ extension Statement {
         bind(sqliteStatement)
         let code = sqlite3_step(sqliteStatement)
         guard code == SQLITE_DONE else {
-            throw DatabaseError(resultCode: ResultCode(rawValue: code), message: String(cString: sqlite3_errmsg(sqlite3_db_handle(sqliteStatement))))
+            throw DatabaseError(
+                resultCode: ResultCode(rawValue: code),
+                message: String(cString: sqlite3_errmsg(sqlite3_db_handle(sqliteStatement))))
         }
     }
 }

@@ -45,7 +45,8 @@ final class JournalSegment: @unchecked Sendable {
                 try db.inTransaction {
                     try Self.create(in: db, hashKey: hashKey, limits: limits)
                     try db.execute(
-                        sql: "INSERT INTO batches VALUES (?, ?)", arguments: [Int64(first.sequence), Data(first.content)])
+                        sql: "INSERT INTO batches VALUES (?, ?)",
+                        arguments: [Int64(first.sequence), Data(first.content)])
                     return .commit
                 }
                 return try Self.prepareInsert(in: db)
@@ -166,7 +167,8 @@ final class JournalSegment: @unchecked Sendable {
     /// - Throws: `DatabaseError` where the file is no segment.
     static func contents(ofSegmentAt path: String) throws -> Contents? {
         try reading(path) { db in
-            guard try db.tableExists("meta"), let meta = try Row.fetchOne(db, sql: "SELECT hash_low, hash_high FROM meta")
+            guard try db.tableExists("meta"),
+                let meta = try Row.fetchOne(db, sql: "SELECT hash_low, hash_high FROM meta")
             else { return nil }
             let last = try Data.fetchOne(db, sql: "SELECT content FROM batches ORDER BY sequence DESC LIMIT 1")
             return Contents(

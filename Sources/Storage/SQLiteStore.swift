@@ -70,7 +70,8 @@ package final class SQLiteStore: LedgerStore {
             lastBatch = contents.lastBatch ?? lastBatch
             if limits.isEmpty { limits = contents.limits }
         }
-        hashKey = stored.hashKey ?? journalKey ?? SipHash.Key(low: .random(in: 0...(.max)), high: .random(in: 0...(.max)))
+        hashKey =
+            stored.hashKey ?? journalKey ?? SipHash.Key(low: .random(in: 0...(.max)), high: .random(in: 0...(.max)))
         if stored.hashKey == nil {
             try describing("write to") { [hashKey, limits] in
                 try background.write { db in
@@ -92,7 +93,8 @@ package final class SQLiteStore: LedgerStore {
                         notice("account \(account.id) in \(path) can't be read and starts from nothing: \(error)")
                     }
                 }
-                let parts = try Row.fetchCursor(db, sql: "SELECT sequence, content FROM transactions ORDER BY sequence, part")
+                let parts = try Row.fetchCursor(
+                    db, sql: "SELECT sequence, content FROM transactions ORDER BY sequence, part")
                 while let row = try parts.next() {
                     let content = try row.bytes(at: 1)
                     do {
@@ -100,7 +102,9 @@ package final class SQLiteStore: LedgerStore {
                             try sink.recover(transactions: bytes, sequence: UInt64(bitPattern: row[0]))
                         }
                     } catch let damage as JournalDamage {
-                        notice("mail transactions in \(path) can't be read (\(damage)); recipients of mail under way may count twice")
+                        notice(
+                            "mail transactions in \(path) can't be read (\(damage)); recipients of mail under way may count twice"
+                        )
                     }
                 }
             }
@@ -171,7 +175,9 @@ package final class SQLiteStore: LedgerStore {
             return try body(segment)
         } catch let error where Self.isDamage(error) {
             let aside = try setAside(segment)
-            notice("\(segment) is damaged (\(error)); it was set aside as \(aside), counts since the last checkpoint are lost")
+            notice(
+                "\(segment) is damaged (\(error)); it was set aside as \(aside), counts since the last checkpoint are lost"
+            )
             return nil
         } catch {
             throw StoreError("can't read \(segment): \(error)")
@@ -199,7 +205,9 @@ package final class SQLiteStore: LedgerStore {
     package var lostFile: String? {
         var (held, found) = (stat(), stat())
         guard lock >= 0, fstat(lock, &held) == 0 else { return nil }
-        guard stat(path + ".lock", &found) == 0, (held.st_ino, held.st_dev) == (found.st_ino, found.st_dev) else { return path + ".lock" }
+        guard stat(path + ".lock", &found) == 0, (held.st_ino, held.st_dev) == (found.st_ino, found.st_dev) else {
+            return path + ".lock"
+        }
         return [path, segment?.path].compactMap(\.self).first { access($0, F_OK) != 0 }
     }
 

@@ -23,26 +23,35 @@ struct DoctorCommand: AsyncParsableCommand {
 
     @OptionGroup var options: ConfigurationOptions
 
-    @Option(help: ArgumentHelp("The folder of main.cf and master.cf (default: all instances that the system's Postfix knows).", valueName: "folder"))
+    @Option(
+        help: ArgumentHelp(
+            "The folder of main.cf and master.cf (default: all instances that the system's Postfix knows).",
+            valueName: "folder"))
     var postfix: String?
 
     @Flag(name: .customLong("no-service"), help: "Do not try whether the service answers.")
     var skipsService = false
 
-    @Flag(name: .customLong("try"), help: "Instead, send one probe mail through the running Postfix and Weir, and say where it came by.")
+    @Flag(
+        name: .customLong("try"),
+        help: "Instead, send one probe mail through the running Postfix and Weir, and say where it came by.")
     var tries = false
 
     @Option(help: ArgumentHelp("Where smtpd listens, for --try; on this machine.", valueName: "target"))
     var smtp = LoadTarget.inet(host: "127.0.0.1", port: 25)
 
-    @Option(help: ArgumentHelp("Whom the probe is to, for --try (default: postmaster at Postfix's myhostname).", valueName: "address"))
+    @Option(
+        help: ArgumentHelp(
+            "Whom the probe is to, for --try (default: postmaster at Postfix's myhostname).", valueName: "address"))
     var to: String?
 
     @Flag(help: "Print JSON.")
     var json = false
 
     func validate() throws {
-        guard to.map({ $0.wholeMatch(of: /[!#-;=?-~]+/) != nil }) ?? true else { throw ValidationError("--to is an address") }
+        guard to.map({ $0.wholeMatch(of: /[!#-;=?-~]+/) != nil }) ?? true else {
+            throw ValidationError("--to is an address")
+        }
     }
 
     /// An instance of Postfix, and what was found there.
@@ -59,8 +68,10 @@ struct DoctorCommand: AsyncParsableCommand {
             let setup = try Postconf.setup(directory: postfix)
             reports.append(report(setup, configuration, directory: postfix))
             if postfix == nil {
-                for directory in setup.value("multi_instance_directories").split(whereSeparator: { " ,\t".contains($0) }).map(String.init) {
-                    reports.append(report(try Postconf.setup(directory: directory), configuration, directory: directory))
+                for directory in setup.value("multi_instance_directories").split(whereSeparator: { " ,\t".contains($0) }
+                ).map(String.init) {
+                    reports.append(
+                        report(try Postconf.setup(directory: directory), configuration, directory: directory))
                 }
             }
         } catch let failure as Postconf.Failure {
@@ -107,9 +118,12 @@ struct DoctorCommand: AsyncParsableCommand {
 
     private func show(_ reports: [Report]) throws {
         for report in reports {
-            try StandardOutput.write(line: "\(report.instance): " + (report.findings.isEmpty ? "nothing found" : "\(report.findings.count) found"))
+            try StandardOutput.write(
+                line: "\(report.instance): "
+                    + (report.findings.isEmpty ? "nothing found" : "\(report.findings.count) found"))
             for finding in report.findings {
-                try StandardOutput.write(line: "\n\(finding.severity.rawValue): \(finding.place): \(finding.text) [\(finding.kind)]")
+                try StandardOutput.write(
+                    line: "\n\(finding.severity.rawValue): \(finding.place): \(finding.text) [\(finding.kind)]")
                 for command in finding.commands { try StandardOutput.write(line: "    \(command)") }
                 for line in finding.configuration { try StandardOutput.write(line: "    weir.yaml: \(line)") }
             }
@@ -132,7 +146,8 @@ struct DoctorCommand: AsyncParsableCommand {
             findings.append(
                 Finding(
                     severity: .fault, kind: "service-not-there", place: "weir.yaml",
-                    text: "\(key): nobody answers on \(endpoint): \(reason)", commands: ["systemctl status weir"], configuration: []))
+                    text: "\(key): nobody answers on \(endpoint): \(reason)", commands: ["systemctl status weir"],
+                    configuration: []))
         }
         return findings
     }

@@ -37,7 +37,8 @@ struct DoctorTrial {
         let token = try await client.beginProbe(upTo: last)
         let host = setup.value("myhostname")
         var mail = try ProbeMail(
-            to: address, sender: "weir-probe-\(token)@\(host)", recipient: recipient ?? "postmaster@\(host)", token: token)
+            to: address, sender: "weir-probe-\(token)@\(host)", recipient: recipient ?? "postmaster@\(host)",
+            token: token)
         // Where nothing takes the message away at its end, it is given up before.
         let sendsContent = last != .policy
         do { try mail.send(content: sendsContent) } catch {
@@ -46,13 +47,16 @@ struct DoctorTrial {
         }
         let deadline = ContinuousClock.now + Self.patience
         let isOnItsWay = sendsContent && mail.replies.allSatisfy(\.isPositive)
-        while isOnItsWay, ContinuousClock.now < deadline, try await !client.sightings(ofProbe: token).contains(where: { $0.stage == last }) {
+        while isOnItsWay, ContinuousClock.now < deadline,
+            try await !client.sightings(ofProbe: token).contains(where: { $0.stage == last })
+        {
             try await Task.sleep(for: .milliseconds(100))
         }
         let sightings = try await client.endProbe(token)
         let missing = configured.filter { stage in !sightings.contains { $0.stage == stage } }
         return Report(
-            sender: mail.sender, recipient: mail.recipient, target: "\(target)", replies: mail.replies, sightings: sightings, missing: missing,
+            sender: mail.sender, recipient: mail.recipient, target: "\(target)", replies: mail.replies,
+            sightings: sightings, missing: missing,
             mayBeDelivered: isOnItsWay && !sightings.contains { $0.stage == last })
     }
 
@@ -71,12 +75,18 @@ struct DoctorTrial {
     static func text(_ report: Report) -> String {
         func time(_ milliseconds: Double) -> String { LoadSummary.time(milliseconds * 1000) }
         var lines = ["probe mail from \(report.sender) to \(report.recipient) by \(report.target)"]
-        for reply in report.replies { lines.append("    \(time(reply.milliseconds))  \(reply.command.prefix(12)): \(printable(reply.text.utf8))") }
+        for reply in report.replies {
+            lines.append("    \(time(reply.milliseconds))  \(reply.command.prefix(12)): \(printable(reply.text.utf8))")
+        }
         for sighting in report.sightings {
-            lines.append("  seen by the \(sighting.place) after \(time(sighting.milliseconds)): \(printable(sighting.outcome.utf8))")
+            lines.append(
+                "  seen by the \(sighting.place) after \(time(sighting.milliseconds)): \(printable(sighting.outcome.utf8))"
+            )
         }
         for stage in report.missing { lines.append("  MISSING: the \(stage.rawValue) never saw it") }
-        if report.mayBeDelivered { lines.append("  nothing took the message away: it may be delivered to \(report.recipient)") }
+        if report.mayBeDelivered {
+            lines.append("  nothing took the message away: it may be delivered to \(report.recipient)")
+        }
         if report.isWell { lines.append("  it came by everywhere, and is gone") }
         return lines.joined(separator: "\n")
     }

@@ -29,7 +29,9 @@ struct FilterCommand: ParsableCommand {
     @Option(name: .customShort("f"), parsing: .unconditional, help: "The envelope sender; empty for a bounce.")
     var sender: String
 
-    @Option(name: .long, parsing: .unconditional, help: "A command to hand the message to; -f SENDER -- RECIPIENT... are added.")
+    @Option(
+        name: .long, parsing: .unconditional,
+        help: "A command to hand the message to; -f SENDER -- RECIPIENT... are added.")
     var to = "/usr/sbin/sendmail -G -i"
 
     @Argument(help: "The envelope recipients.")
@@ -64,7 +66,8 @@ struct FilterCommand: ParsableCommand {
 
     /// Logs what rules did. Standard error belongs to pipe(8), which shows it to the sender in a bounce.
     private func report(_ verdict: Verdict, to destination: Configuration.Log.Destination) {
-        let log = EventLog(destination: destination == .standardError && isatty(STDERR_FILENO) == 0 ? .syslog : destination)
+        let log = EventLog(
+            destination: destination == .standardError && isatty(STDERR_FILENO) == 0 ? .syslog : destination)
         log.report(verdict, of: "filter: from=<\(sender)>")
         log.flush()
     }
@@ -102,7 +105,9 @@ struct FilterCommand: ParsableCommand {
             throw trouble("can't hand the message to \(path): \(error.localizedDescription)")
         }
         process.waitUntilExit()
-        guard process.terminationReason == .exit else { throw trouble("\(path) ended on signal \(process.terminationStatus)") }
+        guard process.terminationReason == .exit else {
+            throw trouble("\(path) ended on signal \(process.terminationStatus)")
+        }
         switch process.terminationStatus {
         case 0: return
         // Of these sendmail means the message; all else is trouble on this machine.
@@ -118,7 +123,8 @@ struct FilterCommand: ParsableCommand {
     }
 
     private func address(_ bytes: [UInt8]) throws -> String {
-        guard let text = String(validating: bytes, as: UTF8.self), text.utf8.allSatisfy({ $0 > 0x20 && $0 != 0x7f }) else {
+        guard let text = String(validating: bytes, as: UTF8.self), text.utf8.allSatisfy({ $0 > 0x20 && $0 != 0x7f })
+        else {
             throw trouble("a rule names no address: \(printable(bytes))")
         }
         return text

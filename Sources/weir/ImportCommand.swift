@@ -19,7 +19,10 @@ struct ImportCommand: ParsableCommand {
         case postfwd, anvil
     }
 
-    @Argument(help: "postfwd: the rate(), size() and rcpt() rules of a ruleset; anvil: the smtpd_client_*_rate_limit of a main.cf.")
+    @Argument(
+        help:
+            "postfwd: the rate(), size() and rcpt() rules of a ruleset; anvil: the smtpd_client_*_rate_limit of a main.cf."
+    )
     var source: Source
 
     @Argument(help: "The file.")

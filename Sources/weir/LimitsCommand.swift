@@ -43,13 +43,16 @@ struct LimitsCommand: AsyncParsableCommand {
             discussion: "Example: weir limits show user@example.org")
 
         @OptionGroup var options: ConfigurationOptions
-        @Argument(help: "The key: an address, a login, a domain, as `weir limits list` writes it, or as a request has it.") var key: String
+        @Argument(
+            help: "The key: an address, a login, a domain, as `weir limits list` writes it, or as a request has it.")
+        var key: String
         @Option(help: "Only this limit.") var limit: String?
         @Flag(help: "Print JSON.") var json = false
 
         func run() async throws {
             let standings = try await Admin.ask(options) { try await $0.standings(ofKey: key, limit: limit) }
-            try Admin.print(standings, json: json, whenEmpty: "no limit knows \(key): nothing has been counted for it lately")
+            try Admin.print(
+                standings, json: json, whenEmpty: "no limit knows \(key): nothing has been counted for it lately")
         }
     }
 
@@ -74,7 +77,8 @@ struct LimitsCommand: AsyncParsableCommand {
 
         @OptionGroup var target: Target
         @Argument(help: "Rates, such as 5000/1h.") var rates: [String]
-        @Option(name: .customLong("for"), help: "For how long, such as 2d.") var duration = DurationArgument(argument: "1d")!
+        @Option(name: .customLong("for"), help: "For how long, such as 2d.") var duration = DurationArgument(
+            argument: "1d")!
 
         func run() async throws { try await target.intervene(.raise, rates: rates, duration: duration) }
     }
@@ -155,7 +159,8 @@ struct LimitsCommand: AsyncParsableCommand {
                 action: action, key: key, limit: limit, rates: rates, duration: duration?.seconds, reason: reason)
             let standings = try await Admin.ask(options) { try await $0.intervene(message) }
             guard !standings.isEmpty else {
-                Admin.complain("no limit knows \(key), so nothing was changed; name the limit that is meant with --limit")
+                Admin.complain(
+                    "no limit knows \(key), so nothing was changed; name the limit that is meant with --limit")
                 throw ExitCode(1)
             }
             try Admin.print(standings, json: json, whenEmpty: "")
@@ -233,11 +238,15 @@ enum Admin {
         let rates = standing.rates.map { rate in
             "\(rate.used)/\(rate.limit) per \(rate.window)" + (rate.freesAt.map { ", room in \(rest($0))" } ?? "")
         }
-        var parts = ["\(standing.limit) \(printable(standing.key.utf8)): \(standing.count) \(rates.joined(separator: ", "))"]
+        var parts = [
+            "\(standing.limit) \(printable(standing.key.utf8)): \(standing.count) \(rates.joined(separator: ", "))"
+        ]
         if standing.refusedTries > 0 {
             parts.append("\(standing.refusedTries) \(standing.refusedTries == 1 ? "try" : "tries") refused")
         }
-        if let until = standing.blockedUntil { parts.append(until - now > endless ? "blocked until unblocked" : "blocked for \(rest(until))") }
+        if let until = standing.blockedUntil {
+            parts.append(until - now > endless ? "blocked until unblocked" : "blocked for \(rest(until))")
+        }
         if let until = standing.raisedUntil { parts.append("raised for \(rest(until))") }
         if standing.exempt { parts.append("exempt") }
         if standing.mode == "shadow" { parts.append("shadow") }

@@ -21,9 +21,10 @@ struct LoadArguments: ParsableArguments {
     @Option(help: "Connections, all opened before the first operation.")
     var connections = 10
 
-    @Option(help: ArgumentHelp(
-        "steady; peak, with three times the rate in the middle third; day, --count over the curve of a working day, pressed into --duration; trojan, where one sender turns to spamming.",
-        valueName: "profile"))
+    @Option(
+        help: ArgumentHelp(
+            "steady; peak, with three times the rate in the middle third; day, --count over the curve of a working day, pressed into --duration; trojan, where one sender turns to spamming.",
+            valueName: "profile"))
     var profile = LoadProfile.steady
 
     @Option(help: "Operations a second in all (default: as fast as they are answered).")
@@ -59,8 +60,9 @@ struct LoadArguments: ParsableArguments {
     @Flag(help: "Do as Postfix when a connection is lost: wait a second, connect, send the same again.")
     var reconnect = false
 
-    @Option(help: ArgumentHelp(
-        "Load this target although it is not on this machine; it must be named once more.", valueName: "target"))
+    @Option(
+        help: ArgumentHelp(
+            "Load this target although it is not on this machine; it must be named once more.", valueName: "target"))
     var iOwn: LoadTarget?
 
     @Flag(help: "Print the figures as JSON.")
@@ -72,9 +74,11 @@ struct LoadArguments: ParsableArguments {
     @Option(help: ArgumentHelp("Write a page with plots.", valueName: "file"))
     var html: String?
 
-    @Option(name: .customLong("fail-if"), help: ArgumentHelp(
-        "Exit with 1 where this holds, as 'p99>5ms', 'refused>1%', 'lost>0'; can be given again. Knows \(LoadBound.Figure.names).",
-        valueName: "bound"))
+    @Option(
+        name: .customLong("fail-if"),
+        help: ArgumentHelp(
+            "Exit with 1 where this holds, as 'p99>5ms', 'refused>1%', 'lost>0'; can be given again. Knows \(LoadBound.Figure.names).",
+            valueName: "bound"))
     var bounds: [LoadBound] = []
 
     func validate() throws {
@@ -94,7 +98,9 @@ struct LoadArguments: ParsableArguments {
         case .steady: break
         case .day:
             guard count != nil else { throw ValidationError("--profile day takes --count: the day's mail") }
-            guard rate == nil else { throw ValidationError("--profile day takes no --rate: it follows from --count and --duration") }
+            guard rate == nil else {
+                throw ValidationError("--profile day takes no --rate: it follows from --count and --duration")
+            }
         case .peak, .trojan:
             guard rate != nil else { throw ValidationError("--profile \(profile.rawValue) takes --rate") }
         }
@@ -133,7 +139,8 @@ struct LoadArguments: ParsableArguments {
     ///
     /// - Parameter complete: adds what is known only after the last answer; ends at once where an interruption has come.
     func run<Traffic: LoadTraffic>(
-        on eventLoop: any EventLoop, complete: (LoadReport, Interruption) throws -> LoadReport = { report, _ in report },
+        on eventLoop: any EventLoop,
+        complete: (LoadReport, Interruption) throws -> LoadReport = { report, _ in report },
         traffic: @escaping @Sendable () throws -> Traffic
     ) throws -> Never {
         let address = try Self.address(of: target, named: "--target", iOwn: iOwn)
@@ -159,10 +166,14 @@ struct LoadArguments: ParsableArguments {
             try StandardOutput.write(line: json ? LoadSummary.json(report) : LoadSummary.text(report))
             try csv.map { try write(LoadSummary.csv(report), to: $0) }
             try html.map { try write(LoadPage.html(report), to: $0) }
-            if report.endedBy == .lost { Self.complain("no connection to \(target) is left\(report.lastError.map { ": \($0)" } ?? "")") }
+            if report.endedBy == .lost {
+                Self.complain("no connection to \(target) is left\(report.lastError.map { ": \($0)" } ?? "")")
+            }
             let isShort = report.connections < connections
             if isShort, report.endedBy != .interrupted {
-                Self.complain("\(report.connections) of \(connections) connections could be made\(report.lastError.map { "; last error: \($0)" } ?? "")")
+                Self.complain(
+                    "\(report.connections) of \(connections) connections could be made\(report.lastError.map { "; last error: \($0)" } ?? "")"
+                )
             }
             let broken = bounds.filter { $0.isBroken(by: report) }
             for bound in broken { Self.complain("\(bound) holds: \(bound.measured(in: report))") }

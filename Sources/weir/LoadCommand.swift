@@ -38,9 +38,10 @@ struct LoadPolicyCommand: ParsableCommand {
     @Option(help: "Recipients of each message.")
     var recipients = 1
 
-    @Option(help: ArgumentHelp(
-        "Append a line for each answered request: instance, sender, state, first word of the action.",
-        valueName: "file"))
+    @Option(
+        help: ArgumentHelp(
+            "Append a line for each answered request: instance, sender, state, first word of the action.",
+            valueName: "file"))
     var account: String?
 
     func validate() throws {
@@ -150,7 +151,8 @@ struct MessageArguments: ParsableArguments {
     @Option(help: ArgumentHelp("Send the .eml files of this folder.", valueName: "folder"))
     var messages: String?
 
-    @Option(help: ArgumentHelp("Share of messages with a To: undisclosed-recipients:;, from 0 to 1.", valueName: "share"))
+    @Option(
+        help: ArgumentHelp("Share of messages with a To: undisclosed-recipients:;, from 0 to 1.", valueName: "share"))
     var undisclosed = 0.0
 
     @Option(help: ArgumentHelp("Share of messages with the header of --hit-header, from 0 to 1.", valueName: "share"))
@@ -162,7 +164,9 @@ struct MessageArguments: ParsableArguments {
     @Option(help: "Recipients of a message that has several.")
     var recipients = 1
 
-    @Option(help: ArgumentHelp("Share of messages that have --recipients of them, from 0 to 1; the others have one.", valueName: "share"))
+    @Option(
+        help: ArgumentHelp(
+            "Share of messages that have --recipients of them, from 0 to 1; the others have one.", valueName: "share"))
     var multi = 1.0
 
     @Option(help: "The domain of all recipients.")
@@ -176,7 +180,9 @@ struct MessageArguments: ParsableArguments {
         }
         guard 1...10_000 ~= recipients else { throw ValidationError("--recipients is 1 to 10000") }
         guard hits == 0 || hitHeader != nil else { throw ValidationError("--hits takes --hit-header") }
-        guard (hitHeader ?? "a: b").wholeMatch(of: /[!-9;-~]+:[ -~]*/) != nil else { throw ValidationError("--hit-header is 'name: value'") }
+        guard (hitHeader ?? "a: b").wholeMatch(of: /[!-9;-~]+:[ -~]*/) != nil else {
+            throw ValidationError("--hit-header is 'name: value'")
+        }
         guard domain.wholeMatch(of: /[A-Za-z0-9.-]+/) != nil else { throw ValidationError("--domain is a domain") }
     }
 
@@ -196,7 +202,8 @@ struct MessageArguments: ParsableArguments {
 
     private static func files(in folder: String) throws -> [[UInt8]] {
         do {
-            let names = try FileManager.default.contentsOfDirectory(atPath: folder).filter { $0.hasSuffix(".eml") }.sorted()
+            let names = try FileManager.default.contentsOfDirectory(atPath: folder).filter { $0.hasSuffix(".eml") }
+                .sorted()
             guard !names.isEmpty else { throw ValidationError("there is no .eml file in \(folder)") }
             return try names.map { Array(try Data(contentsOf: URL(fileURLWithPath: "\(folder)/\($0)"))) }
         } catch let error as CocoaError {

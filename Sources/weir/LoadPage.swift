@@ -25,7 +25,9 @@ enum LoadPage {
         func nines(_ percentile: Double) -> Double { -log10(1 - percentile / 100) }
         let (last, top) = (max(1, nines(points.last!.percentile)), PlotPage.scale(points.map(\.latency).max()! / 1000))
         let line = points.map { (x: nines($0.percentile) / last, y: $0.latency / 1000 / top) }
-        let ticks = [0, 50, 90, 99, 99.9, 99.99, 99.999].filter { nines($0) <= last }.map { (nines($0) / last, "\($0) %") }
+        let ticks = [0, 50, 90, 99, 99.9, 99.99, 99.999].filter { nines($0) <= last }.map {
+            (nines($0) / last, "\($0) %")
+        }
         return PlotPage.plot("latency in milliseconds by percentile", [("one", line)], top: top, ticks: ticks)
     }
 

@@ -27,10 +27,12 @@ enum LoadSummary {
         if report.errors.total > 0 {
             let errors = report.errors
             lines.append(
-                "errors      " + list([
-                    "refused": errors.refused, "closed": errors.closed,
-                    "malformed reply": errors.malformed, "timeout": errors.timeout,
-                ].filter { $0.value > 0 }))
+                "errors      "
+                    + list(
+                        [
+                            "refused": errors.refused, "closed": errors.closed,
+                            "malformed reply": errors.malformed, "timeout": errors.timeout,
+                        ].filter { $0.value > 0 }))
         }
         if let lastError = report.lastError { lines.append("last error  \(lastError)") }
         if let trojan = report.trojan { lines += text(trojan) }
@@ -70,7 +72,8 @@ enum LoadSummary {
     static func csv(_ report: LoadReport) -> String {
         let lines = report.series.map { second in
             let latency = second.latency
-            return "\(second.elapsedSeconds),\(second.answered),\(decimal(latency.p50)),\(decimal(latency.p90)),\(decimal(latency.p99)),"
+            return
+                "\(second.elapsedSeconds),\(second.answered),\(decimal(latency.p50)),\(decimal(latency.p90)),\(decimal(latency.p99)),"
                 + "\(decimal(latency.p999)),\(decimal(latency.max)),\(second.refusals),\(second.errors)\n"
         }
         return "second,answered,p50_us,p90_us,p99_us,p999_us,max_us,refused_so_far,errors_so_far\n" + lines.joined()

@@ -45,7 +45,8 @@ enum MessageFiles {
     /// What is in a folder that is no Maildir, hidden files apart, and tmp, which holds what is not delivered yet.
     private static func all(in path: [UInt8], isTop: Bool, _ faults: inout [MessageFileFault]) -> [[UInt8]] {
         var files: [[UInt8]] = []
-        for name in entries(path, &faults) where name.first != UInt8(ascii: ".") && !(isTop && name.elementsEqual("tmp".utf8)) {
+        for name in entries(path, &faults)
+        where name.first != UInt8(ascii: ".") && !(isTop && name.elementsEqual("tmp".utf8)) {
             let file = join(path, name)
             if kind(file, followsLinks: false) == S_IFDIR {
                 files += folder(file, isTop: false, &faults)

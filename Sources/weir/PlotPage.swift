@@ -41,14 +41,19 @@ enum PlotPage {
     ) -> String {
         func x(_ share: Double) -> String { number(left + share * (width - left - 20)) }
         func y(_ share: Double) -> String { number(10 + (1 - share) * (height - bottom - 10)) }
-        var parts = ["<svg viewBox=\"0 0 \(number(width)) \(number(height))\" role=\"img\" aria-label=\"\(escaped(name))\">"]
+        var parts = [
+            "<svg viewBox=\"0 0 \(number(width)) \(number(height))\" role=\"img\" aria-label=\"\(escaped(name))\">"
+        ]
         for step in 0...4 {
             let share = Double(step) / 4
             parts.append("<line class=\"grid\" x1=\"\(x(0))\" x2=\"\(x(1))\" y1=\"\(y(share))\" y2=\"\(y(share))\"/>")
-            parts.append("<text x=\"\(number(left - 6))\" y=\"\(y(share))\" text-anchor=\"end\" dominant-baseline=\"middle\">\(number(top * share))</text>")
+            parts.append(
+                "<text x=\"\(number(left - 6))\" y=\"\(y(share))\" text-anchor=\"end\" dominant-baseline=\"middle\">\(number(top * share))</text>"
+            )
         }
         for (share, label) in ticks {
-            parts.append("<text x=\"\(x(share))\" y=\"\(number(height - 8))\" text-anchor=\"middle\">\(escaped(label))</text>")
+            parts.append(
+                "<text x=\"\(x(share))\" y=\"\(number(height - 8))\" text-anchor=\"middle\">\(escaped(label))</text>")
         }
         for (style, points) in lines {
             let path = points.map { "\(x($0.x)),\(y(min(1, $0.y)))" }.joined(separator: " ")
@@ -63,6 +68,7 @@ enum PlotPage {
     }
 
     static func escaped(_ text: String) -> String {
-        text.replacing("&", with: "&amp;").replacing("<", with: "&lt;").replacing(">", with: "&gt;").replacing("\"", with: "&quot;")
+        text.replacing("&", with: "&amp;").replacing("<", with: "&lt;").replacing(">", with: "&gt;").replacing(
+            "\"", with: "&quot;")
     }
 }

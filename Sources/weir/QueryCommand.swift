@@ -26,13 +26,16 @@ struct QueryCommand: ParsableCommand {
 
     @Argument(
         parsing: .captureForPassthrough,
-        help: ArgumentHelp("The key, which may begin with a hyphen, or - for keys from standard input.", valueName: "key"))
+        help: ArgumentHelp(
+            "The key, which may begin with a hyphen, or - for keys from standard input.", valueName: "key"))
     var keys: [String]
 
     private var key: String { keys[keys.endIndex - 1] }
 
     func validate() throws {
-        guard keys.count == 1 || keys.count == 2 && keys[0] == "--" else { throw ValidationError("One key is looked up at a time.") }
+        guard keys.count == 1 || keys.count == 2 && keys[0] == "--" else {
+            throw ValidationError("One key is looked up at a time.")
+        }
     }
 
     mutating func run() throws {
@@ -85,7 +88,8 @@ private struct Query {
         guard let match else { return false }
         guard isCheck || isUTF8(match.text) else {
             warn(
-                Array("warning: \(name): key \"".utf8) + shown(key) + Array("\": non-UTF-8 value \"".utf8) + shown(match.text)
+                Array("warning: \(name): key \"".utf8) + shown(key) + Array("\": non-UTF-8 value \"".utf8)
+                    + shown(match.text)
                     + Array("\": malformed UTF-8 or invalid codepoint".utf8))
             warn("fatal: table \(name): query error".utf8)
             throw ExitCode.failure

@@ -5,7 +5,8 @@ import Glibc
 func rawArguments(_ texts: [String]) -> [[UInt8]] {
     var rest = UnsafeBufferPointer(start: CommandLine.unsafeArgv, count: Int(CommandLine.argc))[...]
     return texts.reversed().map { text in
-        guard let index = rest.lastIndex(where: { $0.map { String(cString: $0) == text } ?? false }), let raw = rest[index]
+        guard let index = rest.lastIndex(where: { $0.map { String(cString: $0) == text } ?? false }),
+            let raw = rest[index]
         else { return Array(text.utf8) }
         rest = rest[..<index]
         return Array(UnsafeRawBufferPointer(start: raw, count: strlen(raw)))

@@ -67,7 +67,9 @@ struct ReplayCommand: ParsableCommand {
     }
 
     private static func logLines(_ log: LogFigures) -> [String] {
-        var lines = ["\(log.requests > 0 ? "\(log.requests) requests and " : "")\(log.messages) messages to \(log.recipients) recipients in \(log.lines) lines"]
+        var lines = [
+            "\(log.requests > 0 ? "\(log.requests) requests and " : "")\(log.messages) messages to \(log.recipients) recipients in \(log.lines) lines"
+        ]
         if let first = log.first, let last = log.last { lines[0] += ", \(time(first)) to \(time(last))" }
         let skipped = [
             (log.linesWithoutTime, "lines whose time can't be read"),
@@ -76,30 +78,40 @@ struct ReplayCommand: ParsableCommand {
             (log.messagesWithoutClient, "messages whose client is not in what was read"),
         ].filter { $0.0 > 0 }
         lines += skipped.map { "  not counted: \($0.0) \($0.1)" }
-        if log.linesOutOfOrder > 0 { lines.append("  counted at the time of a later one before them: \(log.linesOutOfOrder) lines") }
+        if log.linesOutOfOrder > 0 {
+            lines.append("  counted at the time of a later one before them: \(log.linesOutOfOrder) lines")
+        }
         lines += log.faults.map { "  \($0)" }
         return lines
     }
 
     private static func limitLines(_ limit: LimitReplay) -> [String] {
         let verb = limit.mode == "shadow" ? "would be refused" : "refused"
-        var lines = ["", "limit \(limit.name): \(limit.counted) \(limit.count) of \(limit.keys) keys; \(limit.refused) requests of \(limit.keysRefused) keys \(verb)"]
+        var lines = [
+            "",
+            "limit \(limit.name): \(limit.counted) \(limit.count) of \(limit.keys) keys; \(limit.refused) requests of \(limit.keysRefused) keys \(verb)",
+        ]
         for key in limit.refusals.prefix(mostShown) {
-            lines.append("  \(printable(key.key.utf8)): \(key.refused) \(verb), first at \(time(key.first)): \(key.reason)")
+            lines.append(
+                "  \(printable(key.key.utf8)): \(key.refused) \(verb), first at \(time(key.first)): \(key.reason)")
         }
         if limit.keysRefused > mostShown { lines.append("  and \(limit.keysRefused - mostShown) more") }
         for window in limit.windows where limit.keys > 0 {
             lines.append(
-                "  in \(window.window), at most: half of the keys \(window.p50), 90 % \(window.p90), 99 % \(window.p99), 99.9 % \(window.p999), all \(window.max)")
+                "  in \(window.window), at most: half of the keys \(window.p50), 90 % \(window.p90), 99 % \(window.p99), 99.9 % \(window.p999), all \(window.max)"
+            )
             if let suggested = window.suggested {
-                lines.append("    \(suggested)/\(window.window) would have caught \(window.caught.isEmpty ? "nobody" : keys(window.caught)); set is \(window.rate)")
+                lines.append(
+                    "    \(suggested)/\(window.window) would have caught \(window.caught.isEmpty ? "nobody" : keys(window.caught)); set is \(window.rate)"
+                )
             }
         }
         return lines
     }
 
     private static func keys(_ keys: [WindowReplay.Key]) -> String {
-        let shown = keys.prefix(5).map { "\(printable($0.key.utf8)) (\($0.peak) at \(time($0.at)))" }.joined(separator: ", ")
+        let shown = keys.prefix(5).map { "\(printable($0.key.utf8)) (\($0.peak) at \(time($0.at)))" }.joined(
+            separator: ", ")
         return keys.count > 5 ? "\(shown) and \(keys.count - 5) more" : shown
     }
 

@@ -13,7 +13,8 @@ enum ReplayPage {
             }
         }
         return PlotPage.html(
-            title: "Replay", "<pre>\(PlotPage.escaped(ReplayCommand.text(report)))</pre>\n" + plots.joined(separator: "\n"))
+            title: "Replay",
+            "<pre>\(PlotPage.escaped(ReplayCommand.text(report)))</pre>\n" + plots.joined(separator: "\n"))
     }
 
     /// The keys' peaks, and what is suggested.

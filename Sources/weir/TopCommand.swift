@@ -40,7 +40,9 @@ struct TopCommand: AsyncParsableCommand {
         var last = 0.0
         for look in 0..<(count ?? .max) {
             if look > 0 { try await Task.sleep(for: .seconds(interval)) }
-            let figures = try await Admin.ask(options.readAdmin(), by: "top") { try await self.figures(of: $0, most: 10) }
+            let figures = try await Admin.ask(options.readAdmin(), by: "top") {
+                try await self.figures(of: $0, most: 10)
+            }
             for line in TopText.lines(figures, since: last) { try StandardOutput.write(line: line) }
             try StandardOutput.flush()
             last = figures.snapshot.time

@@ -47,21 +47,26 @@ struct TopText {
     static func lines(_ figures: TopFigures, since time: Double) -> [String] {
         let snapshot = figures.snapshot
         // What was refused within the second of the look itself may not be all there yet.
-        let refusals = snapshot.refusals.filter { time == 0 || $0.time >= time && $0.time < snapshot.time }.prefix(mostRefusals)
+        let refusals = snapshot.refusals.filter { time == 0 || $0.time >= time && $0.time < snapshot.time }.prefix(
+            mostRefusals)
         return ["\(Date(timeIntervalSince1970: snapshot.time).formatted(.iso8601)) \(rates(snapshot))"]
             + figures.standings.map { "  \(Admin.description(of: $0))" }
             + refusals.map { "  refused: \(printable(text($0).utf8))" }
     }
 
     private static func rates(_ snapshot: AdminMessages.Snapshot) -> String {
-        let answers = snapshot.answers.map { "\($0.action.lowercased())/s=\($0.perSecond.last ?? 0)" }.joined(separator: " ")
+        let answers = snapshot.answers.map { "\($0.action.lowercased())/s=\($0.perSecond.last ?? 0)" }.joined(
+            separator: " ")
         let messages = snapshot.ways.map { way in
-            way.name + " " + way.messages.sorted { $0.key < $1.key }.filter { $0.value > 0 }.map { "\($0.key)=\($0.value)" }.joined(separator: ",")
+            way.name + " "
+                + way.messages.sorted { $0.key < $1.key }.filter { $0.value > 0 }.map { "\($0.key)=\($0.value)" }
+                .joined(separator: ",")
         }
-        return ([
-            "\(answers) p50/1m=\(time(snapshot.medianAnswer)) p99/1m=\(time(snapshot.slowAnswer)) keys=\(snapshot.status.keys) "
-                + "ledger=\(snapshot.status.trouble == nil ? "ok" : "trouble")"
-        ] + messages).joined(separator: "; ")
+        return
+            ([
+                "\(answers) p50/1m=\(time(snapshot.medianAnswer)) p99/1m=\(time(snapshot.slowAnswer)) keys=\(snapshot.status.keys) "
+                    + "ledger=\(snapshot.status.trouble == nil ? "ok" : "trouble")"
+            ] + messages).joined(separator: "; ")
     }
 
     private static func text(_ refusal: AdminMessages.Refusal) -> String {
@@ -110,7 +115,9 @@ struct TopText {
 
         static func fitting(_ width: Int) -> [Column] {
             var columns = Array(allCases)
-            while !columns.isEmpty, columns.reduce(0, { $0 + $1.width + 1 }) + leastKeyWidth > width { columns.removeLast() }
+            while !columns.isEmpty, columns.reduce(0, { $0 + $1.width + 1 }) + leastKeyWidth > width {
+                columns.removeLast()
+            }
             return order.filter(columns.contains)
         }
 
@@ -131,7 +138,8 @@ struct TopText {
                 ?? "Weir \(snapshot.version)  \(state)",
             Self.rates(snapshot), "", row(\.heading, "KEY (by \(order.rawValue)\(filtered))"),
         ]
-        let shown = figures.standings.filter { filter.isEmpty || $0.key.lowercased().contains(filter.lowercased()) }.sorted(by: comesFirst)
+        let shown = figures.standings.filter { filter.isEmpty || $0.key.lowercased().contains(filter.lowercased()) }
+            .sorted(by: comesFirst)
         let refusals = snapshot.refusals.prefix(max(3, rows / 3))
         for standing in shown.prefix(max(0, rows - lines.count - refusals.count - 2)) {
             let mark = standing.blockedUntil == nil ? "" : "  BLOCKED"
@@ -145,7 +153,9 @@ struct TopText {
 
     private func comesFirst(_ one: AdminMessages.Standing, _ other: AdminMessages.Standing) -> Bool {
         /// A key that is blocked has come to its limit, whatever it has used.
-        func fullness(_ standing: AdminMessages.Standing) -> Double { standing.blockedUntil == nil ? Self.share(standing) : .infinity }
+        func fullness(_ standing: AdminMessages.Standing) -> Double {
+            standing.blockedUntil == nil ? Self.share(standing) : .infinity
+        }
         return switch order {
         case .fullest: (fullness(one), other.key) > (fullness(other), one.key)
         case .used: (Self.fullest(one).used, other.key) > (Self.fullest(other).used, one.key)
@@ -156,7 +166,9 @@ struct TopText {
 
     private static func share(_ standing: AdminMessages.Standing) -> Double { share(fullest(standing)) }
 
-    private static func share(_ rate: AdminMessages.Standing.Rate) -> Double { Double(rate.used) / Double(max(1, rate.limit)) }
+    private static func share(_ rate: AdminMessages.Standing.Rate) -> Double {
+        Double(rate.used) / Double(max(1, rate.limit))
+    }
 
     /// Limits have a rate at least.
     private static func fullest(_ standing: AdminMessages.Standing) -> AdminMessages.Standing.Rate {
@@ -197,7 +209,8 @@ struct TopText {
 
     /// East Asian Width W and F (Unicode Standard Annex 11), in blocks.
     private static let wide: [ClosedRange<UInt32>] = [
-        0x1100...0x115f, 0x2e80...0x303e, 0x3041...0x4dbf, 0x4e00...0xa4cf, 0xa960...0xa97f, 0xac00...0xd7a3, 0xf900...0xfaff, 0xfe30...0xfe6f,
+        0x1100...0x115f, 0x2e80...0x303e, 0x3041...0x4dbf, 0x4e00...0xa4cf, 0xa960...0xa97f, 0xac00...0xd7a3,
+        0xf900...0xfaff, 0xfe30...0xfe6f,
         0xff01...0xff60, 0xffe0...0xffe6, 0x16fe0...0x18dff, 0x1aff0...0x1b2ff, 0x1f200...0x1f2ff, 0x20000...0x3fffd,
     ]
 }

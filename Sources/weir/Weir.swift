@@ -53,7 +53,9 @@ struct Weir: AsyncParsableCommand {
             guard !subcommands.isEmpty, !word.hasPrefix("-"), word != "help" else { return nil }
             guard let next = subcommands.first(where: { $0._commandName == word }) else {
                 let names = subcommands.map { $0._commandName }.joined(separator: ", ")
-                return UsageFault(text: "there is no command '\(printable(word.utf8))' (there are \(names))", usage: usageString(for: command))
+                return UsageFault(
+                    text: "there is no command '\(printable(word.utf8))' (there are \(names))",
+                    usage: usageString(for: command))
             }
             command = next
         }
@@ -65,8 +67,10 @@ struct Weir: AsyncParsableCommand {
         switch error {
         // pipe(8) would bounce all mail for a mistake in master.cf.
         case let fault as UsageFault where isFilter: exit(withError: FilterCommand.complain(fault.description))
-        case _ where isFilter && exitCode(for: error) == .validationFailure: exit(withError: FilterCommand.complain(fullMessage(for: error)))
-        case let failure as StandardOutput.Failure where isFilter: exit(withError: FilterCommand.complain(failure.description))
+        case _ where isFilter && exitCode(for: error) == .validationFailure:
+            exit(withError: FilterCommand.complain(fullMessage(for: error)))
+        case let failure as StandardOutput.Failure where isFilter:
+            exit(withError: FilterCommand.complain(failure.description))
         case let fault as UsageFault:
             StandardError.write("Error: \(fault)\n")
             exit(withError: ExitCode(EX_USAGE))
@@ -123,7 +127,8 @@ struct ConfigurationOptions: ParsableArguments {
                 StandardError.write("\(faults)\n")
                 throw ExitCode(EX_CONFIG)
             }
-            StandardError.write("weir: \(config) has faults that `weir check-config` tells; asking the running service\n")
+            StandardError.write(
+                "weir: \(config) has faults that `weir check-config` tells; asking the running service\n")
             return faults.readable
         }
     }

@@ -105,7 +105,8 @@ private func result(_ message: String, _ rules: ContentRules) -> String {
 
     @Test(arguments: [
         "a@example.org", "undisclosed-recipients: a@example.org;", "undisclosed-recipients:;, a@example.org",
-        "friends:;", "undisclosed-recipients", "undisclosed-recipients:", "\"undisclosed-recipients:;\" <a@example.org>",
+        "friends:;", "undisclosed-recipients", "undisclosed-recipients:",
+        "\"undisclosed-recipients:;\" <a@example.org>",
         "undisclosed-recipients:(;", "", "un\"disclosed recipients:;", "\"undisclosed (x) recipients\":;",
     ])
     func anyMailboxKeepsTheHeader(value: String) throws {
@@ -125,7 +126,9 @@ private func result(_ message: String, _ rules: ContentRules) -> String {
 
     @Test func floodsOfMatchesAreCounted() throws {
         let rules = try rules(header: "/^A:/ WARN\n/^B:/ IGNORE\n/^C:/ REJECT", keep: true)
-        let (flood, ignored) = (String(repeating: "A: x\r\n", count: 3_000), String(repeating: "B: x\r\n", count: 3_000))
+        let (flood, ignored) = (
+            String(repeating: "A: x\r\n", count: 3_000), String(repeating: "B: x\r\n", count: 3_000)
+        )
         let verdict = judge(ignored + flood + "C: x\r\n\r\n", rules)
         #expect(verdict.matches.count { $0.isLogged } == 1_001 && verdict.moreMatches == 2_000)
         #expect(verdict.matches.count { !$0.isLogged } == 1_000)
@@ -134,11 +137,13 @@ private func result(_ message: String, _ rules: ContentRules) -> String {
     }
 
     @Test func floodsOfStrippedHeadersAreOneNote() throws {
-        let message = "DKIM-Signature: v=1; h=To; b=x\r\n" + String(repeating: "To: undisclosed-recipients:;\r\n", count: 5_000)
+        let message =
+            "DKIM-Signature: v=1; h=To; b=x\r\n" + String(repeating: "To: undisclosed-recipients:;\r\n", count: 5_000)
         let verdict = judge(message + "\r\n", try rules())
         #expect(verdict.notes == [.undisclosedRecipients(offset: 32, more: 4_999), .brokenSignature(header: "To")])
         #expect(verdict.edits.count == 5_000)
-        #expect(verdict.notes.first?.description == "undisclosed-recipients header at offset 32 stripped, and 4999 more")
+        #expect(
+            verdict.notes.first?.description == "undisclosed-recipients header at offset 32 stripped, and 4999 more")
     }
 
     @Test func aRecipientIsAddedOnce() throws {
@@ -154,7 +159,9 @@ private func result(_ message: String, _ rules: ContentRules) -> String {
         let copied = judge(Self.message, try rules(header: "/^Subject/ BCC \(address)"))
         #expect(copied.disposition == .accept && copied.bcc.isEmpty && copied.matches.first?.fault != nil)
         let redirected = judge(Self.message, try rules(header: "/^Subject/ REDIRECT \(address)"))
-        guard case .refuse(let refusal) = redirected.disposition else { return #expect(Bool(false), "\(redirected.disposition)") }
+        guard case .refuse(let refusal) = redirected.disposition else {
+            return #expect(Bool(false), "\(redirected.disposition)")
+        }
         #expect(refusal.code == 451 && redirected.redirect == nil)
     }
 

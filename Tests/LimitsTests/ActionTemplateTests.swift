@@ -12,11 +12,19 @@ import Testing
     }
 
     @Test(arguments: [
-        ("DUNNO", "DUNNO"), ("reject", "reject"), ("REJECT 5.7.1 no", "REJECT 5.7.1 no"), ("450 4.7.1 wait", "450 4.7.1 wait"),
-        ("599 x", "599 x"), ("DEFER_IF_PERMIT $name: $count of $limit in $window, $retry", "DEFER_IF_PERMIT <name>: <count> of <limit> in <window>, <retry>"),
-        ("REJECT ${name}s $(key)!", "REJECT <name>s user@example.org!"), ("REJECT $$5", "REJECT $5"), ("REJECT $$name", "REJECT $name"),
-        ("FILTER smtp:[192.0.2.1]:25", "FILTER smtp:[192.0.2.1]:25"), ("REDIRECT a@example.org", "REDIRECT a@example.org"),
-        ("BCC a@example.org", "BCC a@example.org"), ("PREPEND X-Weir: $name", "PREPEND X-Weir: <name>"), ("HOLD", "HOLD"), ("INFO $key", "INFO user@example.org"),
+        ("DUNNO", "DUNNO"), ("reject", "reject"), ("REJECT 5.7.1 no", "REJECT 5.7.1 no"),
+        ("450 4.7.1 wait", "450 4.7.1 wait"),
+        ("599 x", "599 x"),
+        (
+            "DEFER_IF_PERMIT $name: $count of $limit in $window, $retry",
+            "DEFER_IF_PERMIT <name>: <count> of <limit> in <window>, <retry>"
+        ),
+        ("REJECT ${name}s $(key)!", "REJECT <name>s user@example.org!"), ("REJECT $$5", "REJECT $5"),
+        ("REJECT $$name", "REJECT $name"),
+        ("FILTER smtp:[192.0.2.1]:25", "FILTER smtp:[192.0.2.1]:25"),
+        ("REDIRECT a@example.org", "REDIRECT a@example.org"),
+        ("BCC a@example.org", "BCC a@example.org"), ("PREPEND X-Weir: $name", "PREPEND X-Weir: <name>"),
+        ("HOLD", "HOLD"), ("INFO $key", "INFO user@example.org"),
         ("REJECT gr\u{fc}n", "REJECT gr\u{fc}n"),
     ])
     func isRendered(text: String, expected: String) throws {
@@ -26,13 +34,20 @@ import Testing
 
     /// What Postfix would take as a permit, or as a server configuration error.
     @Test(arguments: [
-        ("", "an empty action"), (" ", "an empty action"), ("450", "without a text"), ("450 ", "without a text"), ("250 fine", "no reply code"),
-        ("350 x", "no reply code"), ("600 x", "no reply code"), ("45 x", "no reply code"), ("4500 x", "no reply code"), ("NOPE x", "unknown action 'NOPE'"),
-        ("REJECT: x", "unknown action 'REJECT:'"), ("450: x", "unknown action"), ("smtp:x", "unknown action"), ("$name x", "unknown action"),
-        ("OK x", "takes no text"), ("FILTER", "needs transport:destination"), ("FILTER smtp", "needs transport:destination"),
-        ("REDIRECT", "needs user@domain"), ("BCC x", "needs user@domain"), ("PREPEND", "needs a header"), ("PREPEND x", "needs a header"),
-        ("REJECT $nme", "unknown placeholder '$nme'"), ("REJECT $", "unknown placeholder '$'"), ("REJECT $names", "unknown placeholder '$names'"),
-        ("REJECT ${name", "no closing bracket"), ("REJECT ${name)", "no closing bracket"), ("REJECT a\nb", "control character"),
+        ("", "an empty action"), (" ", "an empty action"), ("450", "without a text"), ("450 ", "without a text"),
+        ("250 fine", "no reply code"),
+        ("350 x", "no reply code"), ("600 x", "no reply code"), ("45 x", "no reply code"), ("4500 x", "no reply code"),
+        ("NOPE x", "unknown action 'NOPE'"),
+        ("REJECT: x", "unknown action 'REJECT:'"), ("450: x", "unknown action"), ("smtp:x", "unknown action"),
+        ("$name x", "unknown action"),
+        ("OK x", "takes no text"), ("FILTER", "needs transport:destination"),
+        ("FILTER smtp", "needs transport:destination"),
+        ("REDIRECT", "needs user@domain"), ("BCC x", "needs user@domain"), ("PREPEND", "needs a header"),
+        ("PREPEND x", "needs a header"),
+        ("REJECT $nme", "unknown placeholder '$nme'"), ("REJECT $", "unknown placeholder '$'"),
+        ("REJECT $names", "unknown placeholder '$names'"),
+        ("REJECT ${name", "no closing bracket"), ("REJECT ${name)", "no closing bracket"),
+        ("REJECT a\nb", "control character"),
         ("REJECT a\tb", "control character"), ("REJECT a\u{7f}", "control character"),
     ])
     func isFault(text: String, message: String) {
@@ -48,7 +63,8 @@ import Testing
 
     /// What a peer sent must not end the reply, nor make it invalid UTF-8.
     @Test(arguments: [
-        ("a\n\naction=OK", "REJECT a??action=OK"), ("a\u{0}b\u{1b}[1m", "REJECT a?b?[1m"), ("a\u{9b}b", "REJECT a?b"), ("gr\u{fc}n", "REJECT gr\u{fc}n"),
+        ("a\n\naction=OK", "REJECT a??action=OK"), ("a\u{0}b\u{1b}[1m", "REJECT a?b?[1m"), ("a\u{9b}b", "REJECT a?b"),
+        ("gr\u{fc}n", "REJECT gr\u{fc}n"),
         ("$name", "REJECT $name"),
     ])
     func valuesAreHarmless(key: String, expected: String) throws {

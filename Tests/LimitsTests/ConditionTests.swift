@@ -7,7 +7,8 @@ import Testing
     private func holds(_ name: String, _ test: Condition.Test, _ value: String, forms: KeyForms = KeyForms()) -> Bool {
         var names = AttributeNames()
         let condition = Condition(part: KeyPart(name, in: &names), test: test, forms: forms)
-        let attribute = ["sender_domain": "sender", "recipient_domain": "recipient", "sasl_domain": "sasl_username"][name] ?? name
+        let attribute =
+            ["sender_domain": "sender", "recipient_domain": "recipient", "sasl_domain": "sasl_username"][name] ?? name
         var space: [UInt8] = []
         return withRequest([attribute: value], names: names) {
             condition.holds($0, scratch: MatchScratch(), value: &space)
@@ -45,10 +46,15 @@ import Testing
         #expect(!holds("client_address", equals("2001:db8::1", for: "client_address"), "2001:db8::2"))
         var forms = KeyForms()
         forms.ipv4Prefix = 24
-        #expect(!holds("client_address", equals("192.0.2.1", for: "client_address", forms: forms), "192.0.2.2", forms: forms))
+        #expect(
+            !holds(
+                "client_address", equals("192.0.2.1", for: "client_address", forms: forms), "192.0.2.2", forms: forms))
     }
 
-    @Test(arguments: [("192.0.2.9", true), ("::ffff:192.0.2.9", true), ("2001:db8::1", true), ("198.51.100.1", false), ("unknown", false), ("", false)])
+    @Test(arguments: [
+        ("192.0.2.9", true), ("::ffff:192.0.2.9", true), ("2001:db8::1", true), ("198.51.100.1", false),
+        ("unknown", false), ("", false),
+    ])
     func networks(value: String, expected: Bool) {
         let test = Condition.Test.inNetworks([Network("192.0.2.0/24")!, Network("2001:db8::/32")!])
         #expect(holds("client_address", test, value) == expected)
@@ -58,7 +64,8 @@ import Testing
     @Test(arguments: [
         ("helo_name", "^mail\\.", "mail.example.org", true), ("helo_name", "^mail\\.", "web.example.org", false),
         ("sender", "^a@", "a@example.org", true), ("sender_domain", "^example\\.org$", "a@Example.org", true),
-        ("sender_domain", "@", "a@example.org", false), ("sender_domain", "^$", "postmaster", true), ("sasl_username", "^$", "", true),
+        ("sender_domain", "@", "a@example.org", false), ("sender_domain", "^$", "postmaster", true),
+        ("sasl_username", "^$", "", true),
     ])
     func patterns(name: String, pattern: String, value: String, expected: Bool) throws {
         let test = Condition.Test.matches(try Pattern(Array(pattern.utf8), options: []))
@@ -66,7 +73,8 @@ import Testing
     }
 
     @Test(arguments: [
-        ("sender", "a@example.org", true), ("sender", "b@example.org", false), ("sender", "c@sub.example.com", true), ("sender", "", false),
+        ("sender", "a@example.org", true), ("sender", "b@example.org", false), ("sender", "c@sub.example.com", true),
+        ("sender", "", false),
         ("sender_domain", "x@example.com", true),
     ])
     func tables(name: String, value: String, expected: Bool) {

@@ -7,18 +7,23 @@ import Testing
     private static func limits(_ maker: inout LimitMaker) -> [Limit] {
         let overrides = LookupTable.text(Array("user1 20/1h\n".utf8)).table
         return [
-            maker.limit(rates: ["10/1s", "100/1h"], block: .init(after: 3, milliseconds: 60_000), countRefused: true, overrides: [overrides]),
+            maker.limit(
+                rates: ["10/1s", "100/1h"], block: .init(after: 3, milliseconds: 60_000), countRefused: true,
+                overrides: [overrides]),
             maker.limit("bytes", count: .bytes, rates: ["1G/366d"]),
             maker.limit("connections", key: ["client_address"], count: .connections, rates: ["100/1m"]),
-            maker.limit("hook", key: ["sender"], rates: ["50/1d"], when: [("policy_context", .equals([Array("rcpt".utf8)]))]),
+            maker.limit(
+                "hook", key: ["sender"], rates: ["50/1d"], when: [("policy_context", .equals([Array("rcpt".utf8)]))]),
         ]
     }
 
     private static func use(_ harness: LedgerHarness, _ name: String, random: inout some RandomNumberGenerator) throws {
         for message in 0..<6 {
             var request = [
-                "protocol_state": "RCPT", "instance": "\(name).\(message).0", "sasl_username": "user\(message % 3)", "size": "5000",
-                "sender": "s@example.org", "client_address": "192.0.2.\(message)", "client_port": "1", "policy_context": "rcpt",
+                "protocol_state": "RCPT", "instance": "\(name).\(message).0", "sasl_username": "user\(message % 3)",
+                "size": "5000",
+                "sender": "s@example.org", "client_address": "192.0.2.\(message)", "client_port": "1",
+                "policy_context": "rcpt",
             ]
             for recipient in 0..<Int.random(in: 1...6, using: &random) {
                 request["recipient"] = "r\(recipient)@example.org"
@@ -32,11 +37,16 @@ import Testing
             harness.ledger.close(harness.transaction)
         }
         let until = harness.ledger.now + 3_600_000
-        for intervention in [.raise([Rate("50/1h")!], until: until), .block(until: until), .unblock, .reset] as [Intervention] {
+        for intervention in [.raise([Rate("50/1h")!], until: until), .block(until: until), .unblock, .reset]
+            as [Intervention]
+        {
             // Where the limit that knows the key was lost, none has the window.
-            _ = try? harness.ledger.intervene(intervention, onKey: Array("user\(Int.random(in: 0...2, using: &random))".utf8), limit: nil)
+            _ = try? harness.ledger.intervene(
+                intervention, onKey: Array("user\(Int.random(in: 0...2, using: &random))".utf8), limit: nil)
         }
-        for standing in try harness.ledger.fullest(100, limit: nil) { _ = standing.usages.compactMap(\.freesAt).map(harness.ledger.wallTime) }
+        for standing in try harness.ledger.fullest(100, limit: nil) {
+            _ = standing.usages.compactMap(\.freesAt).map(harness.ledger.wallTime)
+        }
         for user in 0..<3 { _ = harness.used("user\(user)") }
         try harness.ledger.commit()
     }
@@ -51,7 +61,10 @@ import Testing
             case 3: bytes.remove(at: index)
             case 4: bytes.removeSubrange(index...)
             // The largest numbers.
-            default: bytes.replaceSubrange(index..<min(bytes.count, index + 2), with: Array(repeating: 0xff, count: 9) + [[0, 1, 0x7f].randomElement(using: &random)!])
+            default:
+                bytes.replaceSubrange(
+                    index..<min(bytes.count, index + 2),
+                    with: Array(repeating: 0xff, count: 9) + [[0, 1, 0x7f].randomElement(using: &random)!])
             }
         }
     }
@@ -70,7 +83,9 @@ import Testing
         try Self.use(harness, "b", random: &random)
         for number in 0..<250 {
             let store = MemoryStore()
-            (store.limits, store.rows, store.transactions, store.segments) = (sound.limits, sound.rows, sound.transactions, sound.segments)
+            (store.limits, store.rows, store.transactions, store.segments) = (
+                sound.limits, sound.rows, sound.transactions, sound.segments
+            )
             store.toleratesDamage = true
             for _ in 0..<Int.random(in: 1...3, using: &random) {
                 switch Int.random(in: 0..<8, using: &random) {
@@ -80,11 +95,17 @@ import Testing
                 case 3:
                     let id = store.rows.keys.sorted().randomElement(using: &random)!
                     let extreme = [0, 1, 1 << 62, .max].randomElement(using: &random)! as UInt64
-                    if Bool.random(using: &random) { store.rows[id]!.id = extreme } else { store.rows[id]!.sequence = extreme }
+                    if Bool.random(using: &random) {
+                        store.rows[id]!.id = extreme
+                    } else {
+                        store.rows[id]!.sequence = extreme
+                    }
                 case 4: Self.mutate(&store.transactions[0].content, random: &random)
                 default:
                     let segment = store.segments.indices.randomElement(using: &random)!
-                    guard let batch = store.segments[segment].batches.indices.randomElement(using: &random) else { continue }
+                    guard let batch = store.segments[segment].batches.indices.randomElement(using: &random) else {
+                        continue
+                    }
                     Self.mutate(&store.segments[segment].batches[batch].content, random: &random)
                 }
             }

@@ -10,14 +10,16 @@ struct FullestAccountsTests {
         var maker = LimitMaker()
         var settings = Ledger.Settings()
         settings.mostAccounts = Self.users
-        return try LedgerHarness([maker.limit(rates: ["300/10m", "1000/1h"], countRefused: true)], names: maker.names, settings: settings)
+        return try LedgerHarness(
+            [maker.limit(rates: ["300/10m", "1000/1h"], countRefused: true)], names: maker.names, settings: settings)
     }
 
     /// How full the fullest accounts are, by looking at all.
     private func byLookingAtAll(_ ledger: Ledger, most: Int) -> [Double] {
         var found: [Double] = []
         var walk = Ledger.Walk()
-        while ledger.walk(&walk, slots: 4096, { account in account.fullness(at: ledger.now).map { found.append($0) } }) {}
+        while ledger.walk(&walk, slots: 4096, { account in account.fullness(at: ledger.now).map { found.append($0) } })
+        {}
         return Array(found.sorted(by: >).prefix(most))
     }
 
@@ -33,7 +35,8 @@ struct FullestAccountsTests {
     }
 
     /// Messages of users some of whom send far more than others.
-    private func traffic(_ harness: LedgerHarness, messages: Int, spread: Int64, _ random: inout SeededGenerator) throws {
+    private func traffic(_ harness: LedgerHarness, messages: Int, spread: Int64, _ random: inout SeededGenerator) throws
+    {
         for _ in 0..<messages {
             let share = Double.random(in: 0..<1, using: &random)
             let user = Int(share * share * share * Double(Self.users))
@@ -80,10 +83,13 @@ struct FullestAccountsTests {
         let harness = try harness()
         try traffic(harness, messages: 15_000, spread: 40, &random)
         harness.ledger.beginTick()
-        _ = try harness.ledger.intervene(.block(until: harness.ledger.now + 60_000), onKey: Array("new".utf8), limit: "per-user")
+        _ = try harness.ledger.intervene(
+            .block(until: harness.ledger.now + 60_000), onKey: Array("new".utf8), limit: "per-user")
         let list = try harness.ledger.fullest(100, limit: "per-user")
         #expect(list.contains { $0.key == Array("new".utf8) })
-        #expect(throws: AdministrationFault.unknownLimit("other", known: ["per-user"])) { try harness.ledger.fullest(100, limit: "other") }
+        #expect(throws: AdministrationFault.unknownLimit("other", known: ["per-user"])) {
+            try harness.ledger.fullest(100, limit: "other")
+        }
 
         var maker = LimitMaker()
         harness.limits = [maker.limit(rates: ["30000/10m", "100/1h"])]

@@ -45,14 +45,16 @@ import Testing
         ("an_attribute_to_come", "x y|z", "x y|z"),
     ])
     func canonicalForm(name: String, value: String, expected: String?) {
-        let attribute = ["sender_domain": "sender", "recipient_domain": "recipient", "sasl_domain": "sasl_username"][name] ?? name
+        let attribute =
+            ["sender_domain": "sender", "recipient_domain": "recipient", "sasl_domain": "sasl_username"][name] ?? name
         #expect(key([name], of: [attribute: value]) == expected)
     }
 
     @Test(arguments: [
         ("client_address", "192.0.2.77", "192.0.2.0/24"), ("client_address", "2001:db8:1:2:3::1", "2001:db8:1::/48"),
         ("sender", "user+tag@example.org", "user@example.org"), ("sender", "User+Tag@Example.org", "User@example.org"),
-        ("sasl_username", "Alice", "alice@example.net"), ("sasl_username", "Alice+tag@Example.org", "alice@example.org"),
+        ("sasl_username", "Alice", "alice@example.net"),
+        ("sasl_username", "Alice+tag@Example.org", "alice@example.org"),
         ("sasl_domain", "alice", "example.net"), ("sender", "postmaster", "postmaster"),
     ])
     func forms(name: String, value: String, expected: String) {
@@ -64,17 +66,25 @@ import Testing
     }
 
     /// What an administrator writes means the key that requests have.
-    @Test(arguments: [
-        (["sasl_username"], "Bob", "bob"), (["sasl_username"], "", nil), (["sender"], "Alice@Example.ORG", "Alice@example.org"),
-        (["sender"], "<alice@example.org>", "alice@example.org"), (["sender"], "<>", nil), (["sender_domain"], "Example.ORG.", "example.org"),
-        (["sender_domain"], "@example.org", "example.org"), (["sender_domain"], "alice@example.org", nil),
-        (["client_address"], "2001:db8::5", "2001:db8::/64"), (["client_address"], "2001:DB8::/64", "2001:db8::/64"),
-        (["client_address"], "2001:db8::/48", nil), (["client_address"], "192.0.2.7", "192.0.2.7"), (["client_address"], "192.0.2.7/32", "192.0.2.7"),
-        (["client_address"], "192.0.2.077", nil), (["client_address"], "bob", nil), (["client_name"], "unknown", nil),
-        (["sasl_username", "client_address"], "Bob|2001:db8::5", "bob|2001:db8::/64"), (["sasl_username", "client_address"], "Bob", nil),
-        (["sasl_username", "client_address"], "Bob|", nil), (["policy_context", "helo_name"], "a\\|b|C.example", "a\\|b|c.example"),
-        (["policy_context"], "a|b", "a|b"),
-    ] as [([String], String, String?)])
+    @Test(
+        arguments: [
+            (["sasl_username"], "Bob", "bob"), (["sasl_username"], "", nil),
+            (["sender"], "Alice@Example.ORG", "Alice@example.org"),
+            (["sender"], "<alice@example.org>", "alice@example.org"), (["sender"], "<>", nil),
+            (["sender_domain"], "Example.ORG.", "example.org"),
+            (["sender_domain"], "@example.org", "example.org"), (["sender_domain"], "alice@example.org", nil),
+            (["client_address"], "2001:db8::5", "2001:db8::/64"),
+            (["client_address"], "2001:DB8::/64", "2001:db8::/64"),
+            (["client_address"], "2001:db8::/48", nil), (["client_address"], "192.0.2.7", "192.0.2.7"),
+            (["client_address"], "192.0.2.7/32", "192.0.2.7"),
+            (["client_address"], "192.0.2.077", nil), (["client_address"], "bob", nil),
+            (["client_name"], "unknown", nil),
+            (["sasl_username", "client_address"], "Bob|2001:db8::5", "bob|2001:db8::/64"),
+            (["sasl_username", "client_address"], "Bob", nil),
+            (["sasl_username", "client_address"], "Bob|", nil),
+            (["policy_context", "helo_name"], "a\\|b|C.example", "a\\|b|c.example"),
+            (["policy_context"], "a|b", "a|b"),
+        ] as [([String], String, String?)])
     func meant(parts: [String], text: String, expected: String?) {
         var names = AttributeNames()
         let definition = KeyDefinition(parts: parts.map { KeyPart($0, in: &names) }, forms: KeyForms())
@@ -111,9 +121,11 @@ import Testing
         forms[2].ipv6Prefix = 48
         forms[3].recipientDelimiter = Array("+".utf8)
         forms[4].defaultDomain = Array("example.org".utf8)
-        let signatures = [
-            KeyDefinition(parts: parts.reversed(), forms: KeyForms()), KeyDefinition(parts: [parts[0]], forms: KeyForms()),
-        ].map(\.signature) + forms.map { KeyDefinition(parts: parts, forms: $0).signature }
+        let signatures =
+            [
+                KeyDefinition(parts: parts.reversed(), forms: KeyForms()),
+                KeyDefinition(parts: [parts[0]], forms: KeyForms()),
+            ].map(\.signature) + forms.map { KeyDefinition(parts: parts, forms: $0).signature }
         #expect(Set(signatures).count == signatures.count)
         // What none of the parts is changed by changes nothing.
         let helo = [KeyPart("helo_name", in: &names)]
@@ -121,16 +133,23 @@ import Testing
     }
 
     /// What a client may make as long as it likes does not push the other parts out.
-    @Test(arguments: [String(repeating: "x", count: 500), String(repeating: "|", count: 500), String(repeating: "x", count: 120) + "|||||||||"])
+    @Test(arguments: [
+        String(repeating: "x", count: 500), String(repeating: "|", count: 500),
+        String(repeating: "x", count: 120) + "|||||||||",
+    ])
     func partsOfAKeyStayApart(helo: String) throws {
-        let built = try #require(self.key(["helo_name", "client_address"], of: ["helo_name": helo, "client_address": "192.0.2.1"]))
+        let built = try #require(
+            self.key(["helo_name", "client_address"], of: ["helo_name": helo, "client_address": "192.0.2.1"]))
         #expect(built.hasSuffix("|192.0.2.1"))
         #expect(built.utf8.count <= KeyDefinition.longest)
     }
 
-    @Test(arguments: [(["recipient"], true), (["sender", "recipient_domain"], true), (["sender", "recipient_count"], false)])
+    @Test(arguments: [
+        (["recipient"], true), (["sender", "recipient_domain"], true), (["sender", "recipient_count"], false),
+    ])
     func perRecipient(parts: [String], expected: Bool) {
         var names = AttributeNames()
-        #expect(KeyDefinition(parts: parts.map { KeyPart($0, in: &names) }, forms: KeyForms()).isPerRecipient == expected)
+        #expect(
+            KeyDefinition(parts: parts.map { KeyPart($0, in: &names) }, forms: KeyForms()).isPerRecipient == expected)
     }
 }

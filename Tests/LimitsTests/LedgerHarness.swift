@@ -68,7 +68,9 @@ final class MemoryStore: LedgerStore {
         }
         for row in rows.values.sorted(by: { $0.id < $1.id }) { try take { try sink.recover(account: row) } }
         for part in transactions {
-            try take { try part.content.withUnsafeBytes { try sink.recover(transactions: $0, sequence: part.sequence) } }
+            try take {
+                try part.content.withUnsafeBytes { try sink.recover(transactions: $0, sequence: part.sequence) }
+            }
         }
         for batch in segments.flatMap(\.batches) {
             try take { try batch.content.withUnsafeBytes { try sink.recover(batch: $0, sequence: batch.sequence) } }
@@ -130,7 +132,10 @@ final class LedgerHarness {
     var names = AttributeNames()
     private(set) var ledger: Ledger
 
-    init(_ limits: [Limit], names: AttributeNames, store: any LedgerStore = MemoryStore(), settings: Ledger.Settings = .init()) throws {
+    init(
+        _ limits: [Limit], names: AttributeNames, store: any LedgerStore = MemoryStore(),
+        settings: Ledger.Settings = .init()
+    ) throws {
         self.limits = limits
         self.names = names
         self.store = store
@@ -226,8 +231,10 @@ struct LimitMaker {
     var forms = KeyForms()
 
     mutating func limit(
-        _ name: String = "per-user", key: [String] = ["sasl_username"], count: Limit.Count = .recipients, rates: [String],
-        when: [(String, Condition.Test)] = [], over: String = "DEFER_IF_PERMIT 4.7.1 $count/$limit per $window, $retry s",
+        _ name: String = "per-user", key: [String] = ["sasl_username"], count: Limit.Count = .recipients,
+        rates: [String],
+        when: [(String, Condition.Test)] = [],
+        over: String = "DEFER_IF_PERMIT 4.7.1 $count/$limit per $window, $retry s",
         mode: Limit.Mode = .enforce, block: Limit.Block? = nil, countRefused: Bool = false,
         exempt: [LookupTable] = [], overrides: [LookupTable] = []
     ) -> Limit {

@@ -3,17 +3,23 @@ import Limits
 import Testing
 
 @Suite struct LedgerTests {
-    private func rcpt(_ instance: String, to recipient: String, user: String = "user", more: [String: String] = [:]) -> [String: String] {
+    private func rcpt(
+        _ instance: String, to recipient: String, user: String = "user", more: [String: String] = [:]
+    ) -> [String: String] {
         ["protocol_state": "RCPT", "instance": instance, "recipient": recipient, "sasl_username": user]
             .merging(more) { $1 }
     }
 
-    private func end(_ state: String, _ instance: String, count: Int, user: String = "user", more: [String: String] = [:]) -> [String: String] {
+    private func end(
+        _ state: String, _ instance: String, count: Int, user: String = "user", more: [String: String] = [:]
+    ) -> [String: String] {
         ["protocol_state": state, "instance": instance, "recipient_count": String(count), "sasl_username": user]
             .merging(more) { $1 }
     }
 
-    private func harness(_ limits: (inout LimitMaker) -> [Limit], settings: Ledger.Settings = .init()) throws -> LedgerHarness {
+    private func harness(
+        _ limits: (inout LimitMaker) -> [Limit], settings: Ledger.Settings = .init()
+    ) throws -> LedgerHarness {
         var maker = LimitMaker()
         let made = limits(&maker)
         return try LedgerHarness(made, names: maker.names, settings: settings)
@@ -21,9 +27,14 @@ import Testing
 
     // MARK: What is charged, and when
 
-    @Test(arguments: [["RCPT"], ["DATA"], ["END-OF-MESSAGE"], ["RCPT", "DATA"], ["RCPT", "END-OF-MESSAGE"], ["DATA", "END-OF-MESSAGE"], ["RCPT", "DATA", "END-OF-MESSAGE"]])
+    @Test(arguments: [
+        ["RCPT"], ["DATA"], ["END-OF-MESSAGE"], ["RCPT", "DATA"], ["RCPT", "END-OF-MESSAGE"],
+        ["DATA", "END-OF-MESSAGE"], ["RCPT", "DATA", "END-OF-MESSAGE"],
+    ])
     func hooksNeverCountTwice(states: [String]) throws {
-        let harness = try harness { [$0.limit(rates: ["100/1h"]), $0.limit("messages", count: .messages, rates: ["100/1h"])] }
+        let harness = try harness {
+            [$0.limit(rates: ["100/1h"]), $0.limit("messages", count: .messages, rates: ["100/1h"])]
+        }
         for message in 0..<3 {
             for state in states {
                 if state == "RCPT" {
@@ -53,7 +64,9 @@ import Testing
         #expect(harness.used("user") == [4000])
         try harness.ask(end("END-OF-MESSAGE", "m", count: 1, more: ["size": "2500"]))
         #expect(harness.used("user") == [2500])
-        #expect(try harness.ask(end("END-OF-MESSAGE", "n", count: 1, more: ["size": "8000"])) == "DEFER_IF_PERMIT 4.7.1 2500/10000 per 1h, 3640 s")
+        #expect(
+            try harness.ask(end("END-OF-MESSAGE", "n", count: 1, more: ["size": "8000"]))
+                == "DEFER_IF_PERMIT 4.7.1 2500/10000 per 1h, 3640 s")
         #expect(try harness.ask(end("END-OF-MESSAGE", "o", count: 1, more: ["size": "10001"])) == "REJECT 5.7.1 never")
         #expect(harness.used("user") == [2500])
     }
@@ -76,7 +89,9 @@ import Testing
     }
 
     @Test func refusedByOneIsChargedToNone() throws {
-        let harness = try harness { [$0.limit(rates: ["100/1h", "3/1m"]), $0.limit("client", key: ["client_address"], rates: ["2/1h"])] }
+        let harness = try harness {
+            [$0.limit(rates: ["100/1h", "3/1m"]), $0.limit("client", key: ["client_address"], rates: ["2/1h"])]
+        }
         for number in 0..<5 {
             try harness.ask(rcpt("m\(number)", to: "a@example.org", more: ["client_address": "192.0.2.1"]))
         }
@@ -87,7 +102,9 @@ import Testing
     }
 
     @Test func aMessageRefusedAtItsEndGivesEverythingBack() throws {
-        let harness = try harness { [$0.limit(rates: ["100/1h"]), $0.limit("bytes", count: .bytes, rates: ["1000/1h"])] }
+        let harness = try harness {
+            [$0.limit(rates: ["100/1h"]), $0.limit("bytes", count: .bytes, rates: ["1000/1h"])]
+        }
         for recipient in 0..<5 { try harness.ask(rcpt("m", to: "r\(recipient)@example.org")) }
         #expect(harness.used("user", limit: "per-user") == [5])
         let refusal = try harness.ask(end("END-OF-MESSAGE", "m", count: 5, more: ["size": "2000"]))
@@ -164,10 +181,13 @@ import Testing
     }
 
     @Test func connectionsAreCountedOnce() throws {
-        let harness = try harness { [$0.limit("connections", key: ["client_address"], count: .connections, rates: ["2/1h"])] }
+        let harness = try harness {
+            [$0.limit("connections", key: ["client_address"], count: .connections, rates: ["2/1h"])]
+        }
         func request(_ state: String, port: Int, instance: String = "") throws -> String? {
             try harness.ask([
-                "protocol_state": state, "client_address": "192.0.2.1", "client_port": String(port), "instance": instance,
+                "protocol_state": state, "client_address": "192.0.2.1", "client_port": String(port),
+                "instance": instance,
             ])
         }
         #expect(try request("CONNECT", port: 1) == nil)
@@ -187,7 +207,9 @@ import Testing
 
     /// As Postfix names them: pid.seconds.microseconds.sequence, the last from 0 in each connection.
     @Test func aPortThatIsTakenAgainIsAnotherConnection() throws {
-        let harness = try harness { [$0.limit("connections", key: ["client_address"], count: .connections, rates: ["3/1h"])] }
+        let harness = try harness {
+            [$0.limit("connections", key: ["client_address"], count: .connections, rates: ["3/1h"])]
+        }
         func ask(_ instance: String, state: String = "RCPT") throws -> String? {
             try harness.ask([
                 "protocol_state": state, "client_address": "192.0.2.1", "client_port": "1", "instance": instance,
@@ -195,7 +217,9 @@ import Testing
             ])
         }
         #expect(try ask("", state: "CONNECT") == nil)
-        for instance in ["3c2f.6b03cf7d.d4025.0", "3c2f.6b03cf7d.d86c3.1", "3c2f.6b03cf7d.d86c3.1"] { #expect(try ask(instance) == nil) }
+        for instance in ["3c2f.6b03cf7d.d4025.0", "3c2f.6b03cf7d.d86c3.1", "3c2f.6b03cf7d.d86c3.1"] {
+            #expect(try ask(instance) == nil)
+        }
         #expect(harness.used("192.0.2.1") == [1])
         #expect(try ask("3c2f.6b03cf7d.e1db7.0") == nil)
         try harness.crash()
@@ -210,7 +234,10 @@ import Testing
     @Test func theNullSenderIsNoKey() throws {
         let harness = try harness { [$0.limit(key: ["sender"], rates: ["1/1h"])] }
         for number in 0..<5 {
-            #expect(try harness.ask(["protocol_state": "RCPT", "instance": "\(number)", "sender": "", "recipient": "a@example.org"]) == nil)
+            #expect(
+                try harness.ask([
+                    "protocol_state": "RCPT", "instance": "\(number)", "sender": "", "recipient": "a@example.org",
+                ]) == nil)
         }
     }
 
@@ -218,7 +245,9 @@ import Testing
     @Test func manyLimitsAreSettledAlike() throws {
         let count = 60
         let harness = try harness { maker in
-            (0..<count).map { maker.limit("limit\($0)", rates: ["100000/1m", "100000/1h"], mode: $0 % 3 == 0 ? .shadow : .enforce) }
+            (0..<count).map {
+                maker.limit("limit\($0)", rates: ["100000/1m", "100000/1h"], mode: $0 % 3 == 0 ? .shadow : .enforce)
+            }
         }
         for recipient in 0..<30 {
             try harness.ask(rcpt("m", to: "r\(recipient)@example.org"))
@@ -242,7 +271,9 @@ import Testing
     /// A hundred recipients of a message against 500 limits: a request's work grows with the limits, and not with all charges before it.
     @Test func aLargeMessageAgainstManyLimits() throws {
         let harness = try harness { maker in
-            (0..<500).map { maker.limit("limit\($0)", key: $0 % 2 == 0 ? ["sasl_username"] : ["recipient"], rates: ["100000/1m"]) }
+            (0..<500).map {
+                maker.limit("limit\($0)", key: $0 % 2 == 0 ? ["sasl_username"] : ["recipient"], rates: ["100000/1m"])
+            }
         }
         for recipient in 0..<100 { try harness.ask(rcpt("m", to: "r\(recipient)@example.org")) }
         try harness.ask(end("DATA", "m", count: 90))
@@ -253,7 +284,9 @@ import Testing
     /// Two hooks at one state, told apart by `policy_context`: each limit judges its own, and charges a recipient once.
     @Test(arguments: [[], ["crash"], ["checkpoint"], ["checkpoint", "crash"]])
     func twoHooksAtOneState(between: [String]) throws {
-        func equals(_ contexts: String...) -> [(String, Condition.Test)] { [("policy_context", .equals(contexts.map { Array($0.utf8) }))] }
+        func equals(_ contexts: String...) -> [(String, Condition.Test)] {
+            [("policy_context", .equals(contexts.map { Array($0.utf8) }))]
+        }
         let harness = try harness { maker in
             [
                 maker.limit("client", key: ["client_address"], rates: ["100/1h"], when: equals("client")),
@@ -262,12 +295,17 @@ import Testing
                 maker.limit("any", rates: ["100/1h"]),
                 maker.limit("shadow", rates: ["0/1h"], mode: .shadow),
                 maker.limit("each", key: ["sasl_username", "policy_context"], rates: ["100/1h"]),
-                maker.limit("first", key: ["client_address"], count: .connections, rates: ["100/1h"], when: equals("client")),
-                maker.limit("second", key: ["client_address"], count: .connections, rates: ["2/1h"], when: equals("rcpt")),
+                maker.limit(
+                    "first", key: ["client_address"], count: .connections, rates: ["100/1h"], when: equals("client")),
+                maker.limit(
+                    "second", key: ["client_address"], count: .connections, rates: ["2/1h"], when: equals("rcpt")),
             ]
         }
         func ask(_ request: [String: String], _ context: String, connection: Int) throws -> String? {
-            try harness.ask(request.merging(["policy_context": context, "client_address": "192.0.2.1", "client_port": "\(connection)"]) { $1 })
+            try harness.ask(
+                request.merging([
+                    "policy_context": context, "client_address": "192.0.2.1", "client_port": "\(connection)",
+                ]) { $1 })
         }
         func go() throws {
             for step in between { if step == "crash" { try harness.crash() } else { try harness.finishCheckpoint() } }
@@ -289,7 +327,9 @@ import Testing
         #expect(harness.used("user|client", limit: "each") == [4])
         #expect(harness.used("user|rcpt", limit: "each") == [3])
         if between.isEmpty { #expect(harness.standing("user", limit: "shadow")?.refusedTries == 4) }
-        for context in ["client", "rcpt"] { try #expect(ask(end("DATA", "m0", count: 1), context, connection: 0) == nil) }
+        for context in ["client", "rcpt"] {
+            try #expect(ask(end("DATA", "m0", count: 1), context, connection: 0) == nil)
+        }
         #expect(harness.used("user", limit: "rcpt") == [2])
         #expect(harness.used("user", limit: "any") == [3])
         #expect(harness.used("192.0.2.1", limit: "first") == [2])
@@ -323,7 +363,9 @@ import Testing
     /// An answer that lets the request pass: the count goes on, and a limit behind it still refuses.
     @Test(arguments: ["PREPEND X-Rate: $count", "WARN over", "HOLD", "DEFER_IF_REJECT later"])
     func whatPassesIsCharged(over: String) throws {
-        let harness = try harness { [$0.limit("soft", rates: ["2/1h"], over: over, countRefused: true), $0.limit("hard", rates: ["4/1h"])] }
+        let harness = try harness {
+            [$0.limit("soft", rates: ["2/1h"], over: over, countRefused: true), $0.limit("hard", rates: ["4/1h"])]
+        }
         let answers = try (0..<6).map { try harness.ask(rcpt("m\($0)", to: "a@example.org")) }
         #expect(answers.map { $0?.prefix(4) } == [nil, nil, over.prefix(4), over.prefix(4), "DEFE", "DEFE"])
         #expect(answers[5]?.hasPrefix("DEFER_IF_PERMIT") == true)
@@ -339,7 +381,8 @@ import Testing
         let harness = try harness { [$0.limit(rates: ["1/1h"], exempt: [exempt])] }
         #expect(try harness.ask(rcpt("a", to: "a@example.org", user: "boss")) == nil)
         harness.ledger.beginTick()
-        _ = try harness.ledger.intervene(.block(until: harness.ledger.now + 60_000), onKey: Array("boss".utf8), limit: "per-user")
+        _ = try harness.ledger.intervene(
+            .block(until: harness.ledger.now + 60_000), onKey: Array("boss".utf8), limit: "per-user")
         #expect(try harness.ask(rcpt("b", to: "a@example.org", user: "boss")) != nil)
         try harness.crash()
         #expect(try harness.ask(rcpt("c", to: "a@example.org", user: "boss")) != nil)
@@ -405,7 +448,9 @@ import Testing
     }
 
     @Test func interventions() throws {
-        let harness = try harness { [$0.limit(rates: ["1/1h", "10/1d"]), $0.limit("other", key: ["sender"], rates: ["1/1h"])] }
+        let harness = try harness {
+            [$0.limit(rates: ["1/1h", "10/1d"]), $0.limit("other", key: ["sender"], rates: ["1/1h"])]
+        }
         let key = Array("user".utf8)
         try harness.ask(rcpt("a", to: "a@example.org"))
         #expect(try harness.ask(rcpt("b", to: "a@example.org")) != nil)
@@ -428,11 +473,16 @@ import Testing
         try intervene(.unblock)
         #expect(try harness.ask(rcpt("g", to: "a@example.org")) == nil)
         #expect(try harness.ledger.intervene(.reset, onKey: Array("nobody".utf8), limit: nil).isEmpty)
-        #expect(try harness.ledger.intervene(.block(until: harness.ledger.now + 1), onKey: Array("nobody".utf8), limit: "other").count == 1)
+        #expect(
+            try harness.ledger.intervene(
+                .block(until: harness.ledger.now + 1), onKey: Array("nobody".utf8), limit: "other"
+            ).count == 1)
     }
 
     /// What was charged before a reset is nothing to take off from what was charged after it.
-    @Test(arguments: ["close", "withdraw", "DATA", "refused"], [[], ["crash"], ["checkpoint"], ["checkpoint", "crash"], ["crash", "checkpoint", "crash"]])
+    @Test(
+        arguments: ["close", "withdraw", "DATA", "refused"],
+        [[], ["crash"], ["checkpoint"], ["checkpoint", "crash"], ["crash", "checkpoint", "crash"]])
     func resetWithMailUnderWay(end: String, then: [String]) throws {
         var settings = Ledger.Settings()
         settings.givesBackDropped = true
@@ -466,18 +516,24 @@ import Testing
     }
 
     @Test func interventionsMeanTheKeyThatRequestsHave() throws {
-        let harness = try harness { [$0.limit(rates: ["5/1h"]), $0.limit("per-client", key: ["client_address"], rates: ["5/1h"])] }
+        let harness = try harness {
+            [$0.limit(rates: ["5/1h"]), $0.limit("per-client", key: ["client_address"], rates: ["5/1h"])]
+        }
         func block(_ key: String, limit: String?) throws -> [String] {
             harness.ledger.beginTick()
-            return try harness.ledger.intervene(.block(until: harness.ledger.now + 60_000), onKey: Array(key.utf8), limit: limit)
-                .map { "\($0.limit) \(String(decoding: $0.key, as: UTF8.self))" }
+            return try harness.ledger.intervene(
+                .block(until: harness.ledger.now + 60_000), onKey: Array(key.utf8), limit: limit
+            )
+            .map { "\($0.limit) \(String(decoding: $0.key, as: UTF8.self))" }
         }
         #expect(try block("USER", limit: "per-user") == ["per-user user"])
         #expect(try harness.ask(rcpt("a", to: "a@example.org")) != nil)
         #expect(try block("User", limit: nil) == ["per-user user"])
         #expect(try block("2001:db8::5", limit: "per-client") == ["per-client 2001:db8::/64"])
         #expect(try block("2001:db8::/64", limit: nil) == ["per-client 2001:db8::/64"])
-        #expect(throws: AdministrationFault.noKey("192.0.2.077", limits: ["per-client, which counts by client_address"])) {
+        #expect(
+            throws: AdministrationFault.noKey("192.0.2.077", limits: ["per-client, which counts by client_address"])
+        ) {
             try block("192.0.2.077", limit: "per-client")
         }
         #expect(throws: AdministrationFault.self) { try block("", limit: nil) }
@@ -489,7 +545,9 @@ import Testing
 
     @Test func raisingKeepsWhatATableSays() throws {
         let overrides = LookupTable.text(Array("user 5/1h 50/1d\n".utf8)).table
-        let harness = try harness { [$0.limit(rates: ["1/1h", "10/1d"], overrides: [overrides]), $0.limit("other", rates: ["1/1w"])] }
+        let harness = try harness {
+            [$0.limit(rates: ["1/1h", "10/1d"], overrides: [overrides]), $0.limit("other", rates: ["1/1w"])]
+        }
         try harness.ask(rcpt("a", to: "a@example.org"))
         let key = Array("user".utf8)
         let until = harness.ledger.now + 60_000
@@ -525,7 +583,10 @@ import Testing
         func refuse(_ count: Int) throws {
             for _ in 0..<count {
                 number += 1
-                try harness.ask(["protocol_state": "RCPT", "instance": "\(number)", "sasl_username": "a@b", "recipient": "\(number)@y"])
+                try harness.ask([
+                    "protocol_state": "RCPT", "instance": "\(number)", "sasl_username": "a@b",
+                    "recipient": "\(number)@y",
+                ])
             }
         }
         try refuse(4)
@@ -547,7 +608,8 @@ import Testing
         var maker = LimitMaker(names: harness.names)
         try harness.ask(rcpt("a", to: "a@example.org"))
         let until = harness.ledger.now + 3_600_000
-        _ = try harness.ledger.intervene(.raise([Rate("5000/1h")!], until: until), onKey: Array("user".utf8), limit: nil)
+        _ = try harness.ledger.intervene(
+            .raise([Rate("5000/1h")!], until: until), onKey: Array("user".utf8), limit: nil)
         try harness.ledger.commit()
         for (rates, admitted) in [
             (["10/1m", "1000/1h"], [10, 5000]), (["1000/1h", "10/1m"], [5000, 10]), (["1000/1h", "5/1m"], [5000, 5]),
@@ -590,7 +652,8 @@ import Testing
         #expect(harness.standing("user")?.usages.map(\.admitted) == [20, 10_000])
         // No counts, no block; then the raise.
         let windows: [UInt8] = [3, 0xe0, 0xd4, 3, 0, 0x80, 0xdd, 0xdb, 1, 0, 0x80, 0xdd, 0xdb, 1, 0]
-        store.rows[1] = AccountRow(id: 1, limit: 1, key: Array("user".utf8), sequence: 1000, content: windows + ([0, 0] + time + counts))
+        store.rows[1] = AccountRow(
+            id: 1, limit: 1, key: Array("user".utf8), sequence: 1000, content: windows + ([0, 0] + time + counts))
         harness.limits = [maker.limit(rates: ["1000/1h", "10/1m"])]
         try harness.crash()
         #expect(harness.standing("user")?.usages.map(\.admitted) == [10_000, 20])
@@ -643,7 +706,9 @@ import Testing
         for round in 0..<2 {
             try harness.finishCheckpoint()
             #expect(store.rows.count == 100)
-            for number in 0..<500 { try harness.ask(rcpt("n\(round).\(number)", to: "a@example.org", user: "v\(round).\(number)")) }
+            for number in 0..<500 {
+                try harness.ask(rcpt("n\(round).\(number)", to: "a@example.org", user: "v\(round).\(number)"))
+            }
         }
         harness.ledger.beginTick()
         try harness.ledger.beginCheckpoint()
@@ -689,13 +754,15 @@ import Testing
         var settings = Ledger.Settings()
         settings.mostAccounts = 100
         let store = MemoryStore()
-        let harness = try LedgerHarness([maker.limit(rates: ["1000/1h"])], names: maker.names, store: store, settings: settings)
+        let harness = try LedgerHarness(
+            [maker.limit(rates: ["1000/1h"])], names: maker.names, store: store, settings: settings)
         let observer = EvictionObserver()
         harness.ledger.observer = observer
         store.failure = StoreError("disk full")
         for number in 0..<10_000 {
             // No `instance`: a transaction would know the account for a while.
-            try harness.ask(["protocol_state": "RCPT", "recipient": "a@example.org", "sasl_username": "u\(number)"], commits: false)
+            try harness.ask(
+                ["protocol_state": "RCPT", "recipient": "a@example.org", "sasl_username": "u\(number)"], commits: false)
             harness.ledger.discardBatch()
         }
         #expect(observer.evicted.count > 9000)
@@ -719,7 +786,12 @@ import Testing
         var settings = Ledger.Settings()
         settings.mostAccounts = 1
         let harness = try harness(
-            { [$0.limit(rates: ["0/1h"], block: .init(after: 1, milliseconds: 60_000)), $0.limit("to", key: ["recipient"], rates: ["9/1h"])] },
+            {
+                [
+                    $0.limit(rates: ["0/1h"], block: .init(after: 1, milliseconds: 60_000)),
+                    $0.limit("to", key: ["recipient"], rates: ["9/1h"]),
+                ]
+            },
             settings: settings)
         #expect(try harness.ask(rcpt("a", to: "a@example.org")) != nil)
         #expect(harness.standing("user")?.blockedUntil != nil)
@@ -727,10 +799,16 @@ import Testing
 
     @Test func reloadKeepsWhatCountsTheSame() throws {
         var maker = LimitMaker()
-        let harness = try LedgerHarness([maker.limit(rates: ["10/1h", "50/1d"]), maker.limit("gone", key: ["sender"], rates: ["100/1h"])], names: maker.names)
-        for number in 0..<5 { try harness.ask(rcpt("m\(number)", to: "a@example.org", more: ["sender": "a@example.org"])) }
+        let harness = try LedgerHarness(
+            [maker.limit(rates: ["10/1h", "50/1d"]), maker.limit("gone", key: ["sender"], rates: ["100/1h"])],
+            names: maker.names)
+        for number in 0..<5 {
+            try harness.ask(rcpt("m\(number)", to: "a@example.org", more: ["sender": "a@example.org"]))
+        }
         harness.ledger.beginTick()
-        harness.limits = [maker.limit(rates: ["7/1h", "3/1m", "60/1d"]), maker.limit("new", key: ["sender"], rates: ["100/1h"])]
+        harness.limits = [
+            maker.limit(rates: ["7/1h", "3/1m", "60/1d"]), maker.limit("new", key: ["sender"], rates: ["100/1h"]),
+        ]
         try harness.ledger.reload(harness.limits, settings: harness.settings)
         #expect(harness.used("user") == [5, 0, 5])
         #expect(harness.used("a@example.org").isEmpty)
@@ -864,7 +942,9 @@ import Testing
         #expect(store.handed <= 10, "each key once")
         #expect(maintainForAnHour() == 0)
         try harness.finishCheckpoint()
-        #expect(Set(store.rows.values.map(\.key)) == Set((0..<10).map { Array("u\($0)".utf8) }), "idle keys have left the store")
+        #expect(
+            Set(store.rows.values.map(\.key)) == Set((0..<10).map { Array("u\($0)".utf8) }),
+            "idle keys have left the store")
     }
 
     /// Crashes at any point: what was committed is there, once; transactions go on where they were.
@@ -873,7 +953,10 @@ import Testing
         var random = SeededGenerator(seed: seed)
         var maker = LimitMaker()
         let harness = try LedgerHarness(
-            [maker.limit(rates: ["100000/1h"]), maker.limit("client", key: ["client_address"], count: .messages, rates: ["100000/1h"])],
+            [
+                maker.limit(rates: ["100000/1h"]),
+                maker.limit("client", key: ["client_address"], count: .messages, rates: ["100000/1h"]),
+            ],
             names: maker.names)
         var accepted: [String: UInt64] = [:]
         var messages: [String: UInt64] = [:]
@@ -900,7 +983,9 @@ import Testing
                 }
                 harness.clocks.advance(.random(in: 0...50, using: &random))
             }
-            for recipient in 0..<recipients { try maybe(rcpt("m\(number)", to: "r\(recipient)@example.org", user: user, more: client)) }
+            for recipient in 0..<recipients {
+                try maybe(rcpt("m\(number)", to: "r\(recipient)@example.org", user: user, more: client))
+            }
             try maybe(end("DATA", "m\(number)", count: taken, user: user, more: client))
             accepted[user, default: 0] += UInt64(taken)
             messages[client["client_address"]!, default: 0] += 1

@@ -21,10 +21,13 @@ import Testing
 
     /// access(5): the whole, the domain and those above it, `user@`; addresses octet by octet.
     @Test(arguments: [
-        ("alice@example.org", "whole"), ("ALICE@EXAMPLE.ORG", "whole"), ("bob@example.org", "domain"), ("bob@sub.example.org", "dotted"),
+        ("alice@example.org", "whole"), ("ALICE@EXAMPLE.ORG", "whole"), ("bob@example.org", "domain"),
+        ("bob@sub.example.org", "dotted"),
         ("bob@other.org", "top"), ("bob@example.net", "local"), ("carol@example.net", nil), ("192.0.2.1", "address"),
-        ("192.0.2.2", "octets"), ("192.1.2.1", nil), ("2001:db8:1::5", "groups"), ("2001:db8:1:0::/64", "groups"), ("2001:db8:2::5", nil),
-        ("192.0.2.0/24", "octets"), ("mail.example.com", "host"), ("x.mail.example.com", "host"), ("example.com", nil), ("", nil),
+        ("192.0.2.2", "octets"), ("192.1.2.1", nil), ("2001:db8:1::5", "groups"), ("2001:db8:1:0::/64", "groups"),
+        ("2001:db8:2::5", nil),
+        ("192.0.2.0/24", "octets"), ("mail.example.com", "host"), ("x.mail.example.com", "host"), ("example.com", nil),
+        ("", nil),
     ])
     func text(key: String, expected: String?) {
         let contents = texthash(Self.table)
@@ -33,11 +36,14 @@ import Testing
     }
 
     @Test(arguments: [
-        ("192.0.2.1", "first"), ("192.0.2.200", "second"), ("198.51.100.1", "outside"), ("203.0.113.1", "third"), ("2001:db8::1", "six"),
+        ("192.0.2.1", "first"), ("192.0.2.200", "second"), ("198.51.100.1", "outside"), ("203.0.113.1", "third"),
+        ("2001:db8::1", "six"),
         ("2001:db8::/64", "six"), ("2001:db9::1", nil), ("alice", nil), ("", nil),
     ])
     func networks(key: String, expected: String?) {
-        let contents = cidr("192.0.2.0/25 first\n192.0.2.0/24\tsecond\n203.0.113.0/24 third\n!192.0.2.0/24 outside\n2001:db8::/32 six\n")
+        let contents = cidr(
+            "192.0.2.0/25 first\n192.0.2.0/24\tsecond\n203.0.113.0/24 third\n!192.0.2.0/24 outside\n2001:db8::/32 six\n"
+        )
         #expect(contents.faults == [])
         #expect(contents.table.lookup(Array(key.utf8), isHost: true) == expected)
     }
@@ -53,9 +59,11 @@ import Testing
     @Test func allFaultsOfATextAreReported() {
         let contents = texthash("a 1\nb\nc 2\nA 3\nd: 4\n")
         #expect(contents.faults.map(\.line) == [2, 4, 5])
-        #expect(contents.faults.map(\.message) == [
-            "expected 'key result', found only 'b'", "'A' is there already, in line 1", "'d:' ends in ':': keys have none",
-        ])
+        #expect(
+            contents.faults.map(\.message) == [
+                "expected 'key result', found only 'b'", "'A' is there already, in line 1",
+                "'d:' ends in ':': keys have none",
+            ])
         #expect(contents.results.map(\.text) == ["1", "2"])
     }
 

@@ -8,7 +8,8 @@ import Testing
     @Test(arguments: 0..<40 as Range<UInt64>)
     func holds(seed: UInt64) throws {
         var random = SeededGenerator(seed: seed)
-        let windows: [Int64] = [[1000], [60_000], [3_600_000, 60_000], [86_400_000, 7000], [90_001]].randomElement(using: &random)!
+        let windows: [Int64] = [[1000], [60_000], [3_600_000, 60_000], [86_400_000, 7000], [90_001]].randomElement(
+            using: &random)!
         let counts = windows.map { _ in UInt64.random(in: 1...40, using: &random) }
         var maker = LimitMaker()
         let limit = maker.limit(rates: zip(counts, windows).map { "\($0)/1s".replacing("1s", with: Self.text($1)) })
@@ -21,7 +22,9 @@ import Testing
         var now: Int64 = 0
         var refusals = 0
         for number in 0..<1500 {
-            let step = Int64.random(in: 0...(windows.randomElement(using: &random)! / Int64.random(in: 1...200, using: &random)), using: &random)
+            let step = Int64.random(
+                in: 0...(windows.randomElement(using: &random)! / Int64.random(in: 1...200, using: &random)),
+                using: &random)
             harness.clocks.advance(step)
             now += step
             switch Int.random(in: 0..<60, using: &random) {
@@ -31,10 +34,11 @@ import Testing
             default: break
             }
             let amount = UInt64.random(in: 1...4, using: &random)
-            let passed = try harness.ask([
-                "protocol_state": "DATA", "instance": "i\(number)", "sasl_username": "user",
-                "recipient_count": String(amount),
-            ]) == nil
+            let passed =
+                try harness.ask([
+                    "protocol_state": "DATA", "instance": "i\(number)", "sasl_username": "user",
+                    "recipient_count": String(amount),
+                ]) == nil
             if passed {
                 admitted += Array(repeating: now, count: Int(amount))
                 for rate in exact {
@@ -83,7 +87,9 @@ import Testing
         var maker = LimitMaker()
         let harness = try LedgerHarness([maker.limit(rates: ["3/1s", "1000/366d"])], names: maker.names)
         func send(_ number: Int64, _ user: String) throws -> String? {
-            try harness.ask(["protocol_state": "DATA", "instance": "\(user)\(number)", "sasl_username": user, "recipient_count": "1"])
+            try harness.ask([
+                "protocol_state": "DATA", "instance": "\(user)\(number)", "sasl_username": user, "recipient_count": "1",
+            ])
         }
         for number in 0..<3 as Range<Int64> { #expect(try send(number, "user") == nil) }
         #expect(try send(3, "user") != nil)
@@ -115,7 +121,8 @@ import Testing
         let harness = try LedgerHarness([maker.limit(rates: ["5/1m"])], names: maker.names)
         func send(_ instance: String, _ count: Int) throws -> String? {
             try harness.ask([
-                "protocol_state": "DATA", "instance": instance, "sasl_username": "user", "recipient_count": String(count),
+                "protocol_state": "DATA", "instance": instance, "sasl_username": "user",
+                "recipient_count": String(count),
             ])
         }
         #expect(try send("a", 5) == nil)

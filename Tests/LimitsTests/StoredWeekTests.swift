@@ -29,9 +29,11 @@ import Testing
                 harness.ledger.beginTick()
                 for message in 0..<Self.messagesPerTick {
                     // A few send most of the mail.
-                    let sender = Int.random(in: 0..<20_000, using: &random) * Int.random(in: 0..<20_000, using: &random) / 20_000
+                    let sender =
+                        Int.random(in: 0..<20_000, using: &random) * Int.random(in: 0..<20_000, using: &random) / 20_000
                     let action = harness.decide([
-                        "request": "smtpd_access_policy", "protocol_state": "RCPT", "sender": "user\(sender)@example.org",
+                        "request": "smtpd_access_policy", "protocol_state": "RCPT",
+                        "sender": "user\(sender)@example.org",
                         "recipient": "friend@example.com", "client_address": "192.0.2.\(sender % 250)",
                         "instance": "\(day).\(tick).\(message)",
                     ])

@@ -24,7 +24,9 @@ private final class Scene {
             on: loop, target: .unix(path: "/policy"), options: options,
             traffic: try PolicyTraffic(mix, honestRate: nil, firstInstance: PolicyDialogueTests.firstInstance),
             connect: { [unowned self] connection in
-                if refuses || channels.count == mostChannels { return loop.makeFailedFuture(IOError(errnoCode: 111, reason: "connect")) }
+                if refuses || channels.count == mostChannels {
+                    return loop.makeFailedFuture(IOError(errnoCode: 111, reason: "connect"))
+                }
                 let channel = EmbeddedChannel(handler: connection, loop: loop)
                 do {
                     try channel.connect(to: SocketAddress(unixDomainSocketPath: "/policy")).wait()

@@ -15,7 +15,9 @@ import Testing
         #expect(target.description == text)
     }
 
-    @Test(arguments: ["", "unix:", "inet:", "inet:25", "inet:host:", "inet::25", "inet:host:0", "inet:host:65536", "tcp:a:1"])
+    @Test(arguments: [
+        "", "unix:", "inet:", "inet:25", "inet:host:", "inet::25", "inet:host:0", "inet:host:65536", "tcp:a:1",
+    ])
     func `takes nothing else`(text: String) {
         #expect(LoadTarget(text) == nil)
     }

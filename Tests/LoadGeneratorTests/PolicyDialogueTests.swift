@@ -10,10 +10,11 @@ import Testing
     /// One request's attributes.
     private func attributes(_ buffer: ByteBuffer) -> [String: String] {
         let lines = String(buffer: buffer).split(separator: "\n")
-        return Dictionary(uniqueKeysWithValues: lines.map { line in
-            let parts = line.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false)
-            return (String(parts[0]), String(parts[1]))
-        })
+        return Dictionary(
+            uniqueKeysWithValues: lines.map { line in
+                let parts = line.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false)
+                return (String(parts[0]), String(parts[1]))
+            })
     }
 
     /// The requests of a dialogue that gets these replies, as `state/recipient_count`, with a `|` between messages.

@@ -155,7 +155,9 @@ import Testing
         return letters
     }
 
-    private func makeDialogue(recipients: Int = 1, content: MessageMix.Content = .text(size: 100)) -> (MilterTraffic, MilterDialogue) {
+    private func makeDialogue(
+        recipients: Int = 1, content: MessageMix.Content = .text(size: 100)
+    ) -> (MilterTraffic, MilterDialogue) {
         var mix = MessageMix()
         mix.content = content
         mix.recipients = recipients
@@ -187,7 +189,9 @@ import Testing
         #expect(try letters(output) == "DM")
     }
 
-    @Test func `what the milter does not want is left out, and to what it does not answer nothing is waited for`() throws {
+    @Test func `what the milter does not want is left out, and to what it does not answer nothing is waited for`()
+        throws
+    {
         var (traffic, dialogue) = makeDialogue(content: .text(size: 200_000))
         dialogue.connected()
         var output = ByteBuffer()

@@ -20,7 +20,8 @@ private struct Transcript: ScannerEvents {
     mutating func body(_ body: BodyText) {
         var start = 0
         while start < body.text.count {
-            let end = body.isRecord ? body.text.count : (body.text[start...].firstIndex(of: 0x0a) ?? body.text.count - 1) + 1
+            let end =
+                body.isRecord ? body.text.count : (body.text[start...].firstIndex(of: 0x0a) ?? body.text.count - 1) + 1
             let line = UnsafeRawBufferPointer(rebasing: body.text[start..<end])
             let key = line.withoutLineEnd
             if !key.isEmpty { lines.append("body \(body.offset + start) \(text(key))") }
@@ -57,7 +58,10 @@ private func scan(_ message: String, limits: ScannerLimits = ScannerLimits()) ->
         let message = (0..<300).map { "H\($0): \(value)\n" }.joined() + "\nbody\n"
         let headers = scan(message).prefix { !$0.hasPrefix("end") }
         #expect(headers.count == 300)
-        #expect(headers.enumerated().allSatisfy { $1.hasPrefix("primary ") && (length > 80 || $1.hasSuffix(" H\($0): \(value)")) })
+        #expect(
+            headers.enumerated().allSatisfy {
+                $1.hasPrefix("primary ") && (length > 80 || $1.hasSuffix(" H\($0): \(value)"))
+            })
     }
 
     @Test func classesOfHeaders() {
@@ -73,29 +77,43 @@ private func scan(_ message: String, limits: ScannerLimits = ScannerLimits()) ->
             ])
     }
 
-    @Test(arguments: [
-        ("", ["end of headers 0"]),
-        ("\r\n", ["end of headers 0"]),
-        ("A: b", ["primary 0..<4 A: b", "end of headers 4"]),
-        ("text\r\n", ["end of headers 0 text", "body 0 text"]),
-        (" text\n", ["end of headers 0 text", "body 0  text"]),
-        ("From x\r\nA: b\r\n", ["primary 0..<8 altered X-Mailbox-Line: From x", "primary 8..<14 A: b", "end of headers 14"]),
-        ("A: b\0c\r\n d\r\n", ["primary 0..<12 altered A: b\n d", "end of headers 12"]),
-        ("A: b\rc\r\r\n", ["primary 0..<9 A: b c", "end of headers 9"]),
-        ("A: b\n\nx\ry\n", ["primary 0..<5 A: b", "end of headers 5", "body 6 x y"]),
-    ] as [(String, [String])])
+    @Test(
+        arguments: [
+            ("", ["end of headers 0"]),
+            ("\r\n", ["end of headers 0"]),
+            ("A: b", ["primary 0..<4 A: b", "end of headers 4"]),
+            ("text\r\n", ["end of headers 0 text", "body 0 text"]),
+            (" text\n", ["end of headers 0 text", "body 0  text"]),
+            (
+                "From x\r\nA: b\r\n",
+                ["primary 0..<8 altered X-Mailbox-Line: From x", "primary 8..<14 A: b", "end of headers 14"]
+            ),
+            ("A: b\0c\r\n d\r\n", ["primary 0..<12 altered A: b\n d", "end of headers 12"]),
+            ("A: b\rc\r\r\n", ["primary 0..<9 A: b c", "end of headers 9"]),
+            ("A: b\n\nx\ry\n", ["primary 0..<5 A: b", "end of headers 5", "body 6 x y"]),
+        ] as [(String, [String])])
     func oddMessages(message: String, expected: [String]) {
         #expect(scan(message) == expected)
     }
 
     /// smtpd looks for white space before cleanup makes stray CRs spaces.
-    @Test(arguments: [
-        ("\rfoo\r\n bar\r\nA: b\r\n c\r\n\r\n d\r\n", ["primary 12..<22 A: b\n c", "end of headers 22", "body 24  d"]),
-        ("\rfoo\r\ntext\r\n", ["end of headers 6 text", "body 6 text"]),
-        ("From x\r\n\rfoo\r\nA: b\r\n", ["primary 0..<14 altered X-Mailbox-Line: From x\n foo", "primary 14..<20 A: b", "end of headers 20"]),
-        ("From\rx\r\nA: b\r\n", ["end of headers 0 text", "body 0 From x", "body 8 A: b"]),
-        ("From x\r\n foo\r\n", ["primary 0..<8 altered X-Mailbox-Line: From x", "end of headers 8 text", "body 8  foo"]),
-    ] as [(String, [String])])
+    @Test(
+        arguments: [
+            (
+                "\rfoo\r\n bar\r\nA: b\r\n c\r\n\r\n d\r\n",
+                ["primary 12..<22 A: b\n c", "end of headers 22", "body 24  d"]
+            ),
+            ("\rfoo\r\ntext\r\n", ["end of headers 6 text", "body 6 text"]),
+            (
+                "From x\r\n\rfoo\r\nA: b\r\n",
+                ["primary 0..<14 altered X-Mailbox-Line: From x\n foo", "primary 14..<20 A: b", "end of headers 20"]
+            ),
+            ("From\rx\r\nA: b\r\n", ["end of headers 0 text", "body 0 From x", "body 8 A: b"]),
+            (
+                "From x\r\n foo\r\n",
+                ["primary 0..<8 altered X-Mailbox-Line: From x", "end of headers 8 text", "body 8  foo"]
+            ),
+        ] as [(String, [String])])
     func strayCRsAtTheStart(message: String, expected: [String]) {
         #expect(scan(message) == expected)
     }
@@ -114,7 +132,8 @@ private func scan(_ message: String, limits: ScannerLimits = ScannerLimits()) ->
     }
 
     @Test func longLinesAreTakenInPieces() {
-        let lines = scan("\r\n" + String(repeating: "x", count: 5_000) + "\r\n." + String(repeating: "y", count: 2_047) + "\r\n")
+        let lines = scan(
+            "\r\n" + String(repeating: "x", count: 5_000) + "\r\n." + String(repeating: "y", count: 2_047) + "\r\n")
         #expect(
             lines == [
                 "end of headers 0", "body 2 2048 bytes", "body 2050 2048 bytes", "body 4098 904 bytes",
@@ -166,7 +185,9 @@ private func scan(_ message: String, limits: ScannerLimits = ScannerLimits()) ->
         for position in 0..<70 {
             var line = [UInt8](repeating: UInt8(ascii: "x"), count: 70)
             line[position] = byte
-            let message = Array("A: b\r\nX: ".utf8) + line + Array("\r\n".utf8) + line + Array(": c\r\n\r\n".utf8) + line + Array("\r\nend\r\n".utf8)
+            let message =
+                Array("A: b\r\nX: ".utf8) + line + Array("\r\n".utf8) + line + Array(": c\r\n\r\n".utf8) + line
+                + Array("\r\nend\r\n".utf8)
             #expect(scan(message) == scan(message, pieces: 1), "at \(position)")
         }
     }

@@ -13,7 +13,9 @@ import Testing
         var (length, returns) = (0, [Int](repeating: 0, count: text.count + 1))
         for (index, byte) in text.enumerated() { returns[index + 1] = returns[index] + (byte == 0x0d ? 1 : 0) }
         while length < text.count {
-            guard !(hyphens && text[length] == UInt8(ascii: "-")), let end = text[length...].firstIndex(of: 0x0a) else { break }
+            guard !(hyphens && text[length] == UInt8(ascii: "-")), let end = text[length...].firstIndex(of: 0x0a) else {
+                break
+            }
             let line = text[length..<end]
             let isPlain = !line.contains(0) && !line.dropLast().contains(0x0d)
             guard isPlain, end + 1 - length <= longest else { break }

@@ -22,7 +22,9 @@ private func bytes(_ text: String) -> [UInt8] { Array(text.utf8) }
     ]
 
     @Test(arguments: optionCases)
-    func options(source: String, options: PatternOptions, subject: String, expected: MatchResult)
+    func options(
+        source: String, options: PatternOptions, subject: String, expected: MatchResult
+    )
         throws
     {
         let pattern = try Pattern(bytes(source), options: options)

@@ -22,12 +22,14 @@ struct Numbers: RandomNumberGenerator {
         "a", "b", "ab", "foo", "bar", ".", "[a-f]", "[^a]", "\\w", "\\d", "\\s", "\\b", "^", "$", "(a|b)",
         "(foo|ba)", "x{2,3}", "o{2}", "(?=f)", "(?!f)", "(?<=o)b", "(.)\\1", "\\Aa", "b\\z", "o\\Z", "a++",
         "(?i)B", "(?-i)A", "[[:alpha:]]", "\\.", "-", "\\x41", "[\\]a]", "(?>a+)b", "\\Qa.b\\E", ".{0,40}",
-        "[^\\s]", "(?:ab){1,50}", "\\r", "[a-]", "\\S+", "(?m)^a", "#", " ", "\\n", "[\\n]", "[^\\r]", "[^\\n]", "[\\t-\\x0b]", "\\n ",
+        "[^\\s]", "(?:ab){1,50}", "\\r", "[a-]", "\\S+", "(?m)^a", "#", " ", "\\n", "[\\n]", "[^\\r]", "[^\\n]",
+        "[\\t-\\x0b]", "\\n ",
         // Long enough to be scanned for alone.
         "foobarfoo", "Foobar", "(foobarab)", "(fob: foobar)", "(?:barfoobar){2}", "bar: foo",
     ]
     private static let posixAtoms = [
-        "a", "b", "ab", "foo", ".", "[a-f]", "[^a]", "^", "$", "(a|b)", "x{2,3}", "[[:digit:]]", "\\.", "[]a]", "o+", "()", "foobarfoo", "bar: foo",
+        "a", "b", "ab", "foo", ".", "[a-f]", "[^a]", "^", "$", "(a|b)", "x{2,3}", "[[:digit:]]", "\\.", "[]a]", "o+",
+        "()", "foobarfoo", "bar: foo",
     ]
 
     private static func pattern(_ atoms: [String], _ random: inout Numbers) -> String {
@@ -39,7 +41,8 @@ struct Numbers: RandomNumberGenerator {
     private static func randomTable(_ type: TableType, _ random: inout Numbers) -> Table {
         let lines = (0..<Int.random(in: 1...12, using: &random)).map { number -> String in
             let pattern = pattern(type == .pcre ? atoms : posixAtoms, &random)
-            let flags = ["", "", "", "i", "m", type == .pcre ? "x" : "", type == .pcre ? "s" : ""].randomElement(using: &random)!
+            let flags = ["", "", "", "i", "m", type == .pcre ? "x" : "", type == .pcre ? "s" : ""].randomElement(
+                using: &random)!
             switch Int.random(in: 0..<10, using: &random) {
             case 0: return "if \(["", "!"].randomElement(using: &random)!)/\(pattern)/\(flags)"
             case 1: return "endif"
@@ -51,7 +54,10 @@ struct Numbers: RandomNumberGenerator {
     }
 
     private static func line(_ random: inout Numbers) -> String {
-        let words = ["a", "b", "ab", "foo", "bar", "A", "xx", "xxx", "oo", "1", ".", "-", " ", "\t", "fob", "\r", "é", "q", "aaab", "foobar", "foo", "barfoobar", ": "]
+        let words = [
+            "a", "b", "ab", "foo", "bar", "A", "xx", "xxx", "oo", "1", ".", "-", " ", "\t", "fob", "\r", "é", "q",
+            "aaab", "foobar", "foo", "barfoobar", ": ",
+        ]
         // Now and then one word is all there is for a while, as where a scan leaps over it.
         let filler = ["", "", "x", "q ", "-"].randomElement(using: &random)!
         return String(repeating: filler, count: Int.random(in: 0...150, using: &random))
@@ -66,7 +72,9 @@ struct Numbers: RandomNumberGenerator {
     @Test(arguments: 0..<400)
     func bodyLinesComeOutTheSame(seed: Int) {
         var random = Numbers(state: UInt64(seed))
-        let list = RuleList(tables: [Self.randomTable(seed % 3 == 0 ? .regexp : .pcre, &random), Self.randomTable(.pcre, &random)])
+        let list = RuleList(tables: [
+            Self.randomTable(seed % 3 == 0 ? .regexp : .pcre, &random), Self.randomTable(.pcre, &random),
+        ])
         let pass = FastPass.build(for: list, body: true)
         let matcher = Matcher()
         var lines = (0..<20).map { _ in Array(Self.line(&random).utf8) }
@@ -120,7 +128,11 @@ struct Numbers: RandomNumberGenerator {
     @Test(arguments: 0..<200)
     func limitsComeOutTheSame(seed: Int) {
         var random = Numbers(state: UInt64(seed) + 3_000_000)
-        let heavy = Self.atoms + ["(a+)+q", "(a|ab)*q", "(?=(a*)*q)", "a*a*a*q", "(?:a?){9}q", "(?:a|b|ab)+1", "\\w+\\w+q", "(?:ab?)*1", "^(a+)+1", "^a*b*q", "^foo|q"]
+        let heavy =
+            Self.atoms + [
+                "(a+)+q", "(a|ab)*q", "(?=(a*)*q)", "a*a*a*q", "(?:a?){9}q", "(?:a|b|ab)+1", "\\w+\\w+q", "(?:ab?)*1",
+                "^(a+)+1", "^a*b*q", "^foo|q",
+            ]
         let lines = (0..<6).map { number in
             let pattern = Self.pattern(heavy, &random)
             return number % 3 == 0 ? "if !/\(pattern)/\n/./ inside \(number)\nendif" : "!/\(pattern)/ not \(number)"
@@ -131,7 +143,9 @@ struct Numbers: RandomNumberGenerator {
             let matcher = Matcher(limits: MatchLimits(steps: steps, heapKiB: 64), budget: .max)
             for _ in 0..<8 {
                 let words = ["a", "a", "ab", "b", "foo", "x"]
-                let key = (0..<Int.random(in: 0...60, using: &random)).flatMap { _ in Array(words.randomElement(using: &random)!.utf8) }
+                let key = (0..<Int.random(in: 0...60, using: &random)).flatMap { _ in
+                    Array(words.randomElement(using: &random)!.utf8)
+                }
                 let (fast, slow) = key.withUnsafeBytes {
                     (matcher.firstMatch(key: $0, in: list, pass: pass), matcher.firstMatch($0, in: list))
                 }
@@ -172,7 +186,9 @@ struct Numbers: RandomNumberGenerator {
             for header in block.headers {
                 headers += 1
                 let text = block.text(of: header)
-                let found = candidates.of(header).flatMap { matcher.firstMatch(line: text, in: list, pass: pass, candidates: $0) }
+                let found = candidates.of(header).flatMap {
+                    matcher.firstMatch(line: text, in: list, pass: pass, candidates: $0)
+                }
                 fast.append(found.map { String(decoding: $0.text, as: UTF8.self) })
                 slow.append(matcher.firstMatch(text, in: list).map { String(decoding: $0.text, as: UTF8.self) })
             }
@@ -281,7 +297,9 @@ private func listing(_ path: String) throws -> [String] {
     defer { closedir(directory) }
     var names: [String] = []
     while let entry = readdir(directory) {
-        let name = withUnsafeBytes(of: entry.pointee.d_name) { String(cString: $0.bindMemory(to: CChar.self).baseAddress!) }
+        let name = withUnsafeBytes(of: entry.pointee.d_name) {
+            String(cString: $0.bindMemory(to: CChar.self).baseAddress!)
+        }
         if !name.hasPrefix(".") { names.append(name) }
     }
     return names

@@ -16,7 +16,8 @@ func lookUp(_ key: String, in tables: Table...) -> String? {
 @Suite struct LookupTests {
     /// glibc would take gigabytes for these, and the service with it.
     @Test(arguments: [
-        "a" + String(repeating: "{2,}", count: 60), "(((a{1,255}){1,255}){1,255}){1,255}", "x(a" + String(repeating: "+", count: 80) + ")",
+        "a" + String(repeating: "{2,}", count: 60), "(((a{1,255}){1,255}){1,255}){1,255}",
+        "x(a" + String(repeating: "+", count: 80) + ")",
         "[[:alpha:]]{2}" + String(repeating: "{9}", count: 9), "((a|b*{100})?{100}c){100}",
     ])
     func repeatsThatMultiplyAreRefused(pattern: String) {
@@ -27,7 +28,8 @@ func lookUp(_ key: String, in tables: Table...) -> String? {
     /// glibc's recursion over these goes deeper than a thread's stack.
     @Test(arguments: [
         (String(repeating: "(", count: 20_000) + "a" + String(repeating: ")", count: 20_000), "deep"),
-        (String(repeating: "a|", count: 200_000) + "b", "alternatives"), ("(a*){30000}", "repeats"), (String(repeating: "^", count: 20_000), "more than"),
+        (String(repeating: "a|", count: 200_000) + "b", "alternatives"), ("(a*){30000}", "repeats"),
+        (String(repeating: "^", count: 20_000), "more than"),
         ("(" + String(repeating: "()", count: 6_000) + ")", "groups"),
     ])
     func patternsBeyondTheStackAreRefused(pattern: String, words: String) {
@@ -38,10 +40,13 @@ func lookUp(_ key: String, in tables: Table...) -> String? {
     @Test(arguments: [
         (String(repeating: "(", count: 900) + "a" + String(repeating: ")", count: 900), "a"),
         ((0..<2_000).map { "word\($0)\\.example" }.joined(separator: "|"), "word1999.example"),
-        ("^(a{1,100}){1,100}$", "aaa"), ("\\{2,}[]{9}]{3}", "{2,}9]{"), ("(a+)+(b*)*c?{2}", "a"), ("[^]{99999}]\\+x", "y+x"),
+        ("^(a{1,100}){1,100}$", "aaa"), ("\\{2,}[]{9}]{3}", "{2,}9]{"), ("(a+)+(b*)*c?{2}", "a"),
+        ("[^]{99999}]\\+x", "y+x"),
     ])
     func repeatsThatDoNotAreTaken(pattern: String, key: String) {
-        #expect(lookUp(key, in: table("/\(pattern)/ found", type: .regexp)) == "found", "\(table("/\(pattern)/ found", type: .regexp).warnings)")
+        #expect(
+            lookUp(key, in: table("/\(pattern)/ found", type: .regexp)) == "found",
+            "\(table("/\(pattern)/ found", type: .regexp).warnings)")
     }
 
     @Test func firstRuleWinsAndThenFirstTable() {
@@ -49,37 +54,39 @@ func lookUp(_ key: String, in tables: Table...) -> String? {
         #expect(lookUp("a", in: table("/b/ one\nif /q/"), table("/a/ two")) == "two")
     }
 
-    @Test(arguments: [
-        ("/A/ caseless", "a", "caseless"),
-        ("/A/i exact", "a", nil),
-        ("/a.b/ dot", "a\nb", "dot"),
-        ("!/a/ without", "b", "without"),
-        ("!!/a/ twice", "a", "twice"),
-        ("/(a)(x)?/ <$1><$2>$$", "a", "<a><>$"),
-        ("/(a)(b)/ $0000000000000000000000002\n/./ no", "ab", "b"),
-        ("/(a)/ $99999999999999999999\n/(a)/ $2147483648\n/./ none", "a", "none"),
-        ("/x/ one\n  two\n# no\n\n three", "x", "one  two three"),
-        ("if /a/\nif /b/\n/./ both\nendif\n/./ a only\nendif\n/./ none", "ac", "a only"),
-        ("if /a/\n/a/ yes\nendif\n/./ no", "b", "no"),
-        ("if /q/\n/./ never\n", "a", nil),
-        ("if /(/\n/./ anyway\nendif\n", "a", "anyway"),
-        ("/a/", "a", ""),
-    ] as [(String, String, String?)])
+    @Test(
+        arguments: [
+            ("/A/ caseless", "a", "caseless"),
+            ("/A/i exact", "a", nil),
+            ("/a.b/ dot", "a\nb", "dot"),
+            ("!/a/ without", "b", "without"),
+            ("!!/a/ twice", "a", "twice"),
+            ("/(a)(x)?/ <$1><$2>$$", "a", "<a><>$"),
+            ("/(a)(b)/ $0000000000000000000000002\n/./ no", "ab", "b"),
+            ("/(a)/ $99999999999999999999\n/(a)/ $2147483648\n/./ none", "a", "none"),
+            ("/x/ one\n  two\n# no\n\n three", "x", "one  two three"),
+            ("if /a/\nif /b/\n/./ both\nendif\n/./ a only\nendif\n/./ none", "ac", "a only"),
+            ("if /a/\n/a/ yes\nendif\n/./ no", "b", "no"),
+            ("if /q/\n/./ never\n", "a", nil),
+            ("if /(/\n/./ anyway\nendif\n", "a", "anyway"),
+            ("/a/", "a", ""),
+        ] as [(String, String, String?)])
     func pcre(content: String, key: String, expected: String?) {
         #expect(lookUp(key, in: table(content)) == expected)
     }
 
-    @Test(arguments: [
-        ("/(foo|foobar)/ $1", "foobar", "foobar"),
-        ("/^a/!/b/ lonely", "ab", nil),
-        ("/^a/!/b/ lonely", "ac", "lonely"),
-        ("/^(a)/!/b/ $1", "ac", "a"),
-        ("/a\\|b/x basic", "b", "basic"),
-        // glibc says of the first group that it ends before it begins.
-        ("/(a*)*\\1/ [$1]", "aaabaaa", "[]"),
-        ("/^((a|)+)b\\1$/ [$1]", "aba", "[]"),
-        ("/((a|){3,})(b)\\1/ [$1]", "aaabaaa", "[]"),
-    ] as [(String, String, String?)])
+    @Test(
+        arguments: [
+            ("/(foo|foobar)/ $1", "foobar", "foobar"),
+            ("/^a/!/b/ lonely", "ab", nil),
+            ("/^a/!/b/ lonely", "ac", "lonely"),
+            ("/^(a)/!/b/ $1", "ac", "a"),
+            ("/a\\|b/x basic", "b", "basic"),
+            // glibc says of the first group that it ends before it begins.
+            ("/(a*)*\\1/ [$1]", "aaabaaa", "[]"),
+            ("/^((a|)+)b\\1$/ [$1]", "aba", "[]"),
+            ("/((a|){3,})(b)\\1/ [$1]", "aaabaaa", "[]"),
+        ] as [(String, String, String?)])
     func regexp(content: String, key: String, expected: String?) {
         #expect(lookUp(key, in: table(content, type: .regexp)) == expected)
     }

@@ -32,7 +32,8 @@ import Testing
     }
 
     @Test(arguments: [
-        ("(x+x+)+y", true), ("([\\w.-]+)+@", true), ("(=+)*$", true), ("(?:q|q)*z", true), ("^Subject: (?:foo|bar)+ x$", false),
+        ("(x+x+)+y", true), ("([\\w.-]+)+@", true), ("(=+)*$", true), ("(?:q|q)*z", true),
+        ("^Subject: (?:foo|bar)+ x$", false),
         ("[\\w.-]+@[\\w.-]+", false), ("^(?:[a-z]+ )+spam", false),
     ])
     func catastrophicPatterns(pattern: String, isNamed: Bool) {
@@ -41,12 +42,14 @@ import Testing
     }
 
     /// What Postfix makes of codes that are none of an enhanced status.
-    @Test(arguments: [
-        ("REJECT 450 4.7.1 later", "450 is no code of a refusal: the reply is \"550 5.7.1 450 4.7.1 later\""),
-        ("REJECT 2.1.1 x", "2.1.1 is no code of a refusal: the reply is \"451 4.1.1 x\""),
-        ("REJECT 5.7 x", "5.7 is no code of a refusal: the reply is \"550 5.7.1 5.7 x\""),
-        ("REJECT 4.7.1 later", nil), ("REJECT 5.7.1", nil), ("REJECT 3 strikes", nil), ("REJECT 1000 copies", nil), ("REJECT", nil),
-    ] as [(String, String?)])
+    @Test(
+        arguments: [
+            ("REJECT 450 4.7.1 later", "450 is no code of a refusal: the reply is \"550 5.7.1 450 4.7.1 later\""),
+            ("REJECT 2.1.1 x", "2.1.1 is no code of a refusal: the reply is \"451 4.1.1 x\""),
+            ("REJECT 5.7 x", "5.7 is no code of a refusal: the reply is \"550 5.7.1 5.7 x\""),
+            ("REJECT 4.7.1 later", nil), ("REJECT 5.7.1", nil), ("REJECT 3 strikes", nil), ("REJECT 1000 copies", nil),
+            ("REJECT", nil),
+        ] as [(String, String?)])
     func codesOfRefusals(action: String, message: String?) {
         let faults = RuleList(tables: [table("/a/ \(action)")]).lint(isBody: false)
         #expect(faults.map(\.message) == [message].compactMap(\.self))
@@ -54,7 +57,10 @@ import Testing
 
     @Test func byteOrderMarkIsNamed() {
         let faults = RuleList(tables: [table("\u{feff}# rules\n/spam/ REJECT")]).lint(isBody: true)
-        #expect(faults.map { "\($0)" } == ["pcre map test, line 1: a UTF-8 byte order mark stands before the first line, which is no rule with it"])
+        #expect(
+            faults.map { "\($0)" } == [
+                "pcre map test, line 1: a UTF-8 byte order mark stands before the first line, which is no rule with it"
+            ])
     }
 
     /// Which line decides before the last one, of tables where one could think so.
@@ -88,7 +94,9 @@ import Testing
         ("if /x/\n/viagra/ REJECT\nendif\n/viagra now/ REJECT", nil),
         ("/^b/m WARN\n/^bc/ REJECT", nil),
     ]) func shadows(content: String, decider: Int?) {
-        let faults = RuleList(tables: [table(content)]).lint(isBody: false).filter { $0.message.hasPrefix("never reached") }
+        let faults = RuleList(tables: [table(content)]).lint(isBody: false).filter {
+            $0.message.hasPrefix("never reached")
+        }
         #expect(faults.map(\.message) == (decider.map { ["never reached: pcre:test:\($0) decides first"] } ?? []))
     }
 
@@ -102,7 +110,9 @@ import Testing
             let lines = Set(list.lint(isBody: true).filter { $0.message.hasPrefix("never reached") }.compactMap(\.line))
             shadowed += lines.count
             for _ in 0..<20 {
-                let key = (0..<Int.random(in: 0...6, using: &random)).map { _ in UInt8(ascii: ["a", "b", "A"].randomElement(using: &random)!) }
+                let key = (0..<Int.random(in: 0...6, using: &random)).map { _ in
+                    UInt8(ascii: ["a", "b", "A"].randomElement(using: &random)!)
+                }
                 let match = key.withUnsafeBytes { Matcher().firstMatch($0, in: list) }
                 if let match { #expect(!lines.contains(list.location(of: match.rule).line), "\(patterns) \(key)") }
             }
@@ -112,7 +122,8 @@ import Testing
 
     private static func pattern(_ random: inout Numbers) -> String {
         let pieces = ["a", "b", "A", "^", "$", "a", "b", ".", "(a)", "a?", "|", "(?!b)", "\\b", "a*", "b+", "^?", "^+"]
-        let body = (0..<Int.random(in: 1...4, using: &random)).map { _ in pieces.randomElement(using: &random)! }.joined()
+        let body = (0..<Int.random(in: 1...4, using: &random)).map { _ in pieces.randomElement(using: &random)! }
+            .joined()
         return "/\(body)/\(["", "i", "m", "A"].randomElement(using: &random)!)"
     }
 }

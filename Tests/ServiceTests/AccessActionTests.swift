@@ -6,10 +6,12 @@ import Testing
 @Suite struct AccessActionTests {
     /// The code says whether it is a refusal for good, and the enhanced status code follows it.
     @Test(arguments: [
-        ("REJECT", "554 5.7.1 Access denied"), ("REJECT too much", "554 5.7.1 too much"), ("REJECT 5.7.0 no", "554 5.7.0 no"),
+        ("REJECT", "554 5.7.1 Access denied"), ("REJECT too much", "554 5.7.1 too much"),
+        ("REJECT 5.7.0 no", "554 5.7.0 no"),
         ("REJECT 4.7.1 later", "554 5.7.1 later"), ("reject 5.1.1", "554 5.1.1 Access denied"),
         ("DEFER", "450 4.7.1 Access denied, try again later"), ("DEFER_IF_PERMIT 4.7.2 later", "450 4.7.2 later"),
-        ("DEFER 5.7.1 later", "450 4.7.1 later"), ("450 5.7.1 later", "450 4.7.1 later"), ("421 later", "421 4.7.1 later"),
+        ("DEFER 5.7.1 later", "450 4.7.1 later"), ("450 5.7.1 later", "450 4.7.1 later"),
+        ("421 later", "421 4.7.1 later"),
         ("550 4.2.2 no", "550 5.2.2 no"), ("554 2.0.0 no", "554 5.0.0 no"),
     ])
     func refusals(action: String, reply: String) {
@@ -24,7 +26,9 @@ import Testing
         #expect(refusal(action).map { String(decoding: $0.deferred.reply, as: UTF8.self) } == reply)
     }
 
-    @Test(arguments: ["DUNNO", "OK", "250", "600 x", "45 x", "4500 x", "WARN x"]) func whatRefusesNothing(action: String) {
+    @Test(arguments: ["DUNNO", "OK", "250", "600 x", "45 x", "4500 x", "WARN x"]) func whatRefusesNothing(
+        action: String
+    ) {
         #expect(AccessAction(Array(action.utf8)) == .pass)
     }
 

@@ -9,7 +9,9 @@ import Testing
 @Suite struct AdminClientTests {
     private let path = "/tmp/weir-test-\(UInt64.random(in: 0 ... .max))"
 
-    private func failure(of configuration: Configuration, timeout: TimeAmount = .seconds(30)) async -> AdminClient.Failure? {
+    private func failure(
+        of configuration: Configuration, timeout: TimeAmount = .seconds(30)
+    ) async -> AdminClient.Failure? {
         do {
             _ = try await AdminClient(configuration, timeout: timeout).fullest(10, limit: "nosuch")
             return nil
@@ -30,7 +32,9 @@ import Testing
         #expect(failure.description == "no service answers on unix:\(path): No such file or directory")
         var configuration = Configuration()
         configuration.listen.admin = .inet(host: "127.0.0.1", port: 1)
-        #expect(await self.failure(of: configuration)?.description == "no service answers on inet:127.0.0.1:1: Connection refused")
+        #expect(
+            await self.failure(of: configuration)?.description
+                == "no service answers on inet:127.0.0.1:1: Connection refused")
     }
 
     @Test func `no answer`() async throws {
@@ -41,7 +45,9 @@ import Testing
         #expect(failure.description.contains("no answer within"))
     }
 
-    @Test(arguments: [#"{"error":"there is no limit nosuch (there are a, b)"}"#, "there is no limit nosuch (there are a, b)\n"])
+    @Test(arguments: [
+        #"{"error":"there is no limit nosuch (there are a, b)"}"#, "there is no limit nosuch (there are a, b)\n",
+    ])
     func `what the service says of an unknown limit`(body: String) async throws {
         let server = Server(path: path)
         defer { server.stop() }

@@ -67,7 +67,9 @@ func read(_ yaml: String) -> Result<ConfigurationReader.Outcome, ConfigurationFa
         try Repository.expect(path, toBe: text[..<from] + ConfigurationText.manual + text[to...])
     }
 
-    @Test(arguments: ConditionReader.Word.allCases.map { "`\($0.rawValue)`" } + ["`present`", "`absent`"] + PolicyAttributes.derived.map { "`\($0)`" })
+    @Test(
+        arguments: ConditionReader.Word.allCases.map { "`\($0.rawValue)`" } + ["`present`", "`absent`"]
+            + PolicyAttributes.derived.map { "`\($0)`" })
     func manualSpeaksOf(word: String) throws {
         #expect(try Repository.text("docs/configuration.md").contains(word))
     }
@@ -75,9 +77,12 @@ func read(_ yaml: String) -> Result<ConfigurationReader.Outcome, ConfigurationFa
     @Test func everyKeyHasOneSentence() {
         let summaries =
             ConfigurationKeys.root.map(\.summary) + ConfigurationKeys.limit.map(\.summary)
-            + ConfigurationKeys.limitKeyForms.map(\.summary) + ConfigurationKeys.filter.map(\.summary) + EndpointType.policy.socketKeys.map(\.summary)
+            + ConfigurationKeys.limitKeyForms.map(\.summary) + ConfigurationKeys.filter.map(\.summary)
+            + EndpointType.policy.socketKeys.map(\.summary)
         for summary in summaries {
-            #expect(summary.count(where: { $0 == "." }) >= 1 && summary.hasSuffix(".") && !summary.contains(". "), "\(summary)")
+            #expect(
+                summary.count(where: { $0 == "." }) >= 1 && summary.hasSuffix(".") && !summary.contains(". "),
+                "\(summary)")
         }
     }
 
@@ -193,9 +198,18 @@ func read(_ yaml: String) -> Result<ConfigurationReader.Outcome, ConfigurationFa
         ("listen: 'inet:127.0.0.1:1', next_hop: 'inet:127.0.0.1:1'", "mail would go in circles"),
         ("listen: 'inet:127.0.0.1:1'", "'next_hop' is missing"),
         ("listen: 'inet:127.0.0.1:10040', next_hop: 'inet:127.0.0.1:1'", "is there already"),
-        ("listen: 'inet:127.0.0.1:1', next_hop: 'inet:127.0.0.1:2', networks: 192.0.2.1/24", "the network is 192.0.2.0/24"),
-        ("listen: 'unix:/run/a', next_hop: 'inet:127.0.0.1:2', networks: 192.0.2.0/24", "its mode and group admit them"),
-        ("listen: 'inet:127.0.0.1:1', next_hop: 'inet:127.0.0.1:2', protocol: lmtp, mode: before_queue", "speaks SMTP only"),
+        (
+            "listen: 'inet:127.0.0.1:1', next_hop: 'inet:127.0.0.1:2', networks: 192.0.2.1/24",
+            "the network is 192.0.2.0/24"
+        ),
+        (
+            "listen: 'unix:/run/a', next_hop: 'inet:127.0.0.1:2', networks: 192.0.2.0/24",
+            "its mode and group admit them"
+        ),
+        (
+            "listen: 'inet:127.0.0.1:1', next_hop: 'inet:127.0.0.1:2', protocol: lmtp, mode: before_queue",
+            "speaks SMTP only"
+        ),
     ])
     func badFilter(_ filter: String, _ fault: String) {
         let text = "listen: { policy: 'inet:127.0.0.1:10040', filter: [{ \(filter) }] }"

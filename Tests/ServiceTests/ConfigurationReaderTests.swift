@@ -33,9 +33,13 @@ import Testing
 
     /// Neither depth nor what aliases stand for may cost more than the file is long.
     @Test(arguments: [
-        String(repeating: "[", count: 200_000), String(repeating: "- ", count: 200_000), String(repeating: "{a: ", count: 100_000),
-        String(repeating: "? ", count: 100_000), "limits: " + String(repeating: "[", count: 500) + String(repeating: "]", count: 500),
-        "a: &a [x, x, x, x]\n" + (0..<40).map { "k\($0): &k\($0) [*\($0 == 0 ? "a" : "k\($0 - 1)"), *\($0 == 0 ? "a" : "k\($0 - 1)")]\n" }.joined()
+        String(repeating: "[", count: 200_000), String(repeating: "- ", count: 200_000),
+        String(repeating: "{a: ", count: 100_000),
+        String(repeating: "? ", count: 100_000),
+        "limits: " + String(repeating: "[", count: 500) + String(repeating: "]", count: 500),
+        "a: &a [x, x, x, x]\n"
+            + (0..<40).map { "k\($0): &k\($0) [*\($0 == 0 ? "a" : "k\($0 - 1)"), *\($0 == 0 ? "a" : "k\($0 - 1)")]\n" }
+            .joined()
             + "[*k39]: 1\n",
         (0..<300).map { "k: \($0)\n" }.joined(), String(repeating: "\"\": 1\n", count: 300),
     ])
@@ -67,8 +71,10 @@ import Testing
     }
 
     @Test(arguments: [
-        ("inet:127.0.0.1:10040", "inet:127.0.0.1:10040"), ("\"inet:[::1]:1\"", "inet:[::1]:1"), ("inet:localhost:65535", "inet:localhost:65535"),
-        ("unix:/run/weir/policy", "unix:/run/weir/policy"), ("{ unix: /run/weir/policy, mode: 660 }", "unix:/run/weir/policy"),
+        ("inet:127.0.0.1:10040", "inet:127.0.0.1:10040"), ("\"inet:[::1]:1\"", "inet:[::1]:1"),
+        ("inet:localhost:65535", "inet:localhost:65535"),
+        ("unix:/run/weir/policy", "unix:/run/weir/policy"),
+        ("{ unix: /run/weir/policy, mode: 660 }", "unix:/run/weir/policy"),
     ])
     func endpoints(yaml: String, expected: String) throws {
         let outcome = try read("listen: { policy: \(yaml) }").get()
@@ -83,10 +89,11 @@ import Testing
               admin: unix:/d
             """
         ).get()
-        #expect(outcome.configuration.listen.policy == [
-            .unix(path: "/a", mode: 0o666, group: nil), .unix(path: "/b", mode: 0o640, group: nil),
-            .unix(path: "/c", mode: 0o666, group: "postfix"),
-        ])
+        #expect(
+            outcome.configuration.listen.policy == [
+                .unix(path: "/a", mode: 0o666, group: nil), .unix(path: "/b", mode: 0o640, group: nil),
+                .unix(path: "/c", mode: 0o666, group: "postfix"),
+            ])
         #expect(outcome.configuration.listen.admin == .unix(path: "/d", mode: 0o660, group: nil))
     }
 
@@ -106,7 +113,9 @@ import Testing
 
     /// The indexes that conditions and keys were compiled with belong to the names of the same configuration.
     @Test func attributesAreIndexed() throws {
-        let outcome = try read("limits: [{ name: a, key: [tls_sni, sasl_domain], rates: 1/1m, when: { stress: present } }]").get()
+        let outcome = try read(
+            "limits: [{ name: a, key: [tls_sni, sasl_domain], rates: 1/1m, when: { stress: present } }]"
+        ).get()
         let limit = outcome.configuration.limits[0]
         let names = outcome.configuration.attributeNames.names
         #expect(limit.key.parts.map { names[$0.attribute] } == ["tls_sni", "sasl_username"])
@@ -129,7 +138,8 @@ import Testing
 
     @Test func json() throws {
         let bad = try #require(
-            try JSONSerialization.jsonObject(with: Data(try report("on_failure: perhaps").json().utf8)) as? [String: Any])
+            try JSONSerialization.jsonObject(with: Data(try report("on_failure: perhaps").json().utf8))
+                as? [String: Any])
         #expect(bad["valid"] as? Bool == false)
         let fault = try #require((bad["faults"] as? [[String: Any]])?.first)
         #expect(fault["line"] as? Int == 1)
@@ -137,7 +147,8 @@ import Testing
         #expect(fault["key"] as? String == "on_failure")
         let good = try #require(
             try JSONSerialization.jsonObject(
-                with: Data(try report("limits: [{ name: a, key: sasl_username, rates: 1/1m }]").json().utf8)) as? [String: Any])
+                with: Data(try report("limits: [{ name: a, key: sasl_username, rates: 1/1m }]").json().utf8))
+                as? [String: Any])
         #expect(good["valid"] as? Bool == true)
         #expect(good["limits"] as? [String] == ["a"])
         #expect(good["policy"] as? [String] == ["inet:127.0.0.1:10040"])

@@ -24,10 +24,11 @@ enum ConfigurationText {
                 lines += exampleOfALimit.map { $0.isEmpty ? "#" : "#" + $0 }
                 continue
             }
-            let mark = switch row.absence {
+            let mark =
+                switch row.absence {
                 case .isInherited, .isNothing: "#"
                 case .isDefault, .isFault: ""
-            }
+                }
             lines.append("\(indentation)\(mark)\(parts.last!): \(value(row.absence))")
         }
         return lines.map { $0 + "\n" }.joined()

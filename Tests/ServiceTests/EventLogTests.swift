@@ -20,7 +20,9 @@ import Testing
         var found = 0
         var rest: [UInt8] = []
         var buffer = [UInt8](repeating: 0, count: 1 << 16)
-        while found < count, !String(decoding: rest, as: UTF8.self).contains("log lines were dropped: the log is too slow") {
+        while found < count,
+            !String(decoding: rest, as: UTF8.self).contains("log lines were dropped: the log is too slow")
+        {
             let read = Glibc.read(pipe, &buffer, buffer.count)
             try #require(read > 0)
             found += buffer[..<read].count { $0 == 0x0a }

@@ -16,7 +16,9 @@ import Testing
         var timeouts = FilterTimeouts(mode: .afterQueue)
         (timeouts.reply, timeouts.finalReply, timeouts.sweep) = (.milliseconds(50), .milliseconds(50), .milliseconds(5))
         try await withFilter(timeouts, silentAt: step) { client in
-            let codes = client.converse(["EHLO x", "MAIL FROM:<a@example.org>", "RCPT TO:<b@example.com>", "DATA", "Subject: x\r\n\r\nx\r\n."])
+            let codes = client.converse([
+                "EHLO x", "MAIL FROM:<a@example.org>", "RCPT TO:<b@example.com>", "DATA", "Subject: x\r\n\r\nx\r\n.",
+            ])
             // 220 at first; the last word is a deferral, and nothing was taken for the message.
             #expect(codes.first == 220)
             #expect(codes.last.map { [421, 451].contains($0) } ?? false, "\(codes)")
@@ -40,7 +42,8 @@ import Testing
         var timeouts = FilterTimeouts(mode: .afterQueue)
         (timeouts.content, timeouts.linger, timeouts.sweep) = (.milliseconds(100), .milliseconds(20), .milliseconds(5))
         try await withFilter(timeouts, silentAt: nil) { client in
-            #expect(client.converse(["EHLO x", "MAIL FROM:<a@example.org>", "RCPT TO:<b@example.com>", "DATA"]).last == 354)
+            #expect(
+                client.converse(["EHLO x", "MAIL FROM:<a@example.org>", "RCPT TO:<b@example.com>", "DATA"]).last == 354)
             while client.send("x") { usleep(1000) }
             #expect(client.reply() == 421)
         }
@@ -61,8 +64,10 @@ import Testing
         let rules = try ContentRules(ContentChecks())
         let log = EventLog(destination: .file(directory.appending(path: "log").path))
         let filter = FilterListener(
-            .init(listen: .unix(path: own, mode: 0o600, group: nil), nextHop: .unix(path: hop, mode: 0o600, group: nil)),
-            mostConnections: 10, bounds: ContentBounds(directory: directory.path, mostMemory: 1 << 20, mostSpool: 1 << 20),
+            .init(
+                listen: .unix(path: own, mode: 0o600, group: nil), nextHop: .unix(path: hop, mode: 0o600, group: nil)),
+            mostConnections: 10,
+            bounds: ContentBounds(directory: directory.path, mostMemory: 1 << 20, mostSpool: 1 << 20),
             threads: threads, timeouts: timeouts, probes: ProbeBoard(), rules: { rules }, log: log)
         var inherited: [String: Int32] = [:]
         try await filter.listen(on: [loop], inherited: &inherited)

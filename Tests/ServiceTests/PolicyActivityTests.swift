@@ -4,8 +4,10 @@ import Testing
 
 @Suite struct PolicyActivityTests {
     @Test(arguments: [
-        ("DEFER_IF_PERMIT 4.7.1 later", PolicyAction.defer), ("450 4.7.1 later", .defer), ("reject", .reject), ("521 5.7.1 no", .reject),
-        ("HOLD", .hold), ("PREPEND X-Over: yes", .prepend), ("Relay", .ok), ("dunno", .dunno), ("greylisting", .other), ("", .other),
+        ("DEFER_IF_PERMIT 4.7.1 later", PolicyAction.defer), ("450 4.7.1 later", .defer), ("reject", .reject),
+        ("521 5.7.1 no", .reject),
+        ("HOLD", .hold), ("PREPEND X-Over: yes", .prepend), ("Relay", .ok), ("dunno", .dunno), ("greylisting", .other),
+        ("", .other),
     ])
     func actions(answer: String, expected: PolicyAction) {
         #expect(PolicyAction(Array(answer.utf8)) == expected)

@@ -10,7 +10,8 @@ import Wire
     private mutating func note(instance: String, sender: String, port: String = "40000") throws {
         var parser = PolicyRequestParser(names: AttributeNames().names)
         let request = Array(
-            "request=smtpd_access_policy\nclient_address=192.0.2.1\nclient_port=\(port)\ninstance=\(instance)\nsender=\(sender)\n\n".utf8)
+            "request=smtpd_access_policy\nclient_address=192.0.2.1\nclient_port=\(port)\ninstance=\(instance)\nsender=\(sender)\n\n"
+                .utf8)
         var (searched, ranges) = (0, [Range<Int>]())
         _ = try request.withUnsafeBytes { try parser.parse($0, searched: &searched, ranges: &ranges) }
         request.withUnsafeBytes { bytes in
@@ -19,7 +20,8 @@ import Wire
     }
 
     private func isKnown(_ sender: String, port: String = "40000") -> Bool {
-        sessions.transaction(PolicySessions.key(address: "192.0.2.1".utf8, port: port.utf8), sender: Array(sender.utf8)) != nil
+        sessions.transaction(PolicySessions.key(address: "192.0.2.1".utf8, port: port.utf8), sender: Array(sender.utf8))
+            != nil
     }
 
     /// A request of any length costs little; what is too long is not taken for the one before it either.

@@ -28,7 +28,8 @@ import Testing
             // One of them gets the number of a descriptor that was closed too early.
             let others = (0..<20).map { number in
                 let path = directory.appending(path: "other-\(number)")
-                return FileManager.default.createFile(atPath: path.path, contents: nil) ? try? FileHandle(forUpdating: path) : nil
+                return FileManager.default.createFile(atPath: path.path, contents: nil)
+                    ? try? FileHandle(forUpdating: path) : nil
             }
             // Its bytes are on the disk until they have been written.
             #expect(Self.spool(bounds, threads, loop).failure == .noRoom("the spool is full"))
@@ -43,7 +44,9 @@ import Testing
     }
 
     /// Content on its way to a spool file.
-    private static func spool(_ bounds: ContentBounds, _ threads: NIOThreadPool, _ loop: any EventLoop) -> ReceivedContent {
+    private static func spool(
+        _ bounds: ContentBounds, _ threads: NIOThreadPool, _ loop: any EventLoop
+    ) -> ReceivedContent {
         let content = ReceivedContent(bounds: bounds, threads: threads) { loop.execute($0) }
         content.begin(most: .max)
         content.buffer.writeRepeatingByte(UInt8(ascii: "x"), count: size)

@@ -134,7 +134,9 @@ struct SocketLoopTests {
             write(theirs, "a", 1)
         }
         try await expectNothing(of: loop)
-        try await loop.submit { [diary] in try loop.watch(ours, for: .accepting, Reader(ours) { diary.entries.append($0) }) }
+        try await loop.submit { [diary] in
+            try loop.watch(ours, for: .accepting, Reader(ours) { diary.entries.append($0) })
+        }
         while try await loop.submit({ [diary] in diary.entries }) != ["read a"] {}
         try await loop.submit { loop.close(ours) }
         close(theirs)

@@ -19,7 +19,8 @@ import Testing
         deinit { try? FileManager.default.removeItem(atPath: path) }
 
         func store(_ durability: Durability = .commit) -> SQLiteStore {
-            SQLiteStore(path: ledger, durability: durability) { [self] notice in notices.withLock { $0.append(notice) } }
+            SQLiteStore(path: ledger, durability: durability) { [self] notice in notices.withLock { $0.append(notice) }
+            }
         }
 
         var files: [String] { (try? FileManager.default.contentsOfDirectory(atPath: path).sorted()) ?? [] }
@@ -30,7 +31,9 @@ import Testing
         var transactions: [[UInt8]] = []
         var batches: [UInt64: [UInt8]] = [:]
         func recover(account row: AccountRow) { rows.append(row) }
-        func recover(transactions content: UnsafeRawBufferPointer, sequence: UInt64) { transactions.append(Array(content)) }
+        func recover(transactions content: UnsafeRawBufferPointer, sequence: UInt64) {
+            transactions.append(Array(content))
+        }
         func recover(batch content: UnsafeRawBufferPointer, sequence: UInt64) { batches[sequence] = Array(content) }
     }
 
@@ -116,7 +119,8 @@ import Testing
         let sink = Sink()
         try store.recover(into: sink)
         #expect(sink.batches == [0: [0], 1: [1]])
-        let aside = try #require(folder.files.first { $0.contains(".damaged-") && !$0.hasSuffix("-wal") && !$0.hasSuffix("-shm") })
+        let aside = try #require(
+            folder.files.first { $0.contains(".damaged-") && !$0.hasSuffix("-wal") && !$0.hasSuffix("-shm") })
         #expect(try Data(contentsOf: URL(fileURLWithPath: folder.path + "/" + aside)) == rubbish)
         #expect(folder.notices.withLock(\.count) == 1)
     }
@@ -141,7 +145,9 @@ import Testing
             try begin(1, of: store)
             try await finish(store)
             try begin(2, of: store)
-            for number in 1...3 as ClosedRange<UInt8> { #expect(store.save([.transactions(sequence: 2, content: [number])])) }
+            for number in 1...3 as ClosedRange<UInt8> {
+                #expect(store.save([.transactions(sequence: 2, content: [number])]))
+            }
             for sequence in 3...9 as ClosedRange<UInt64> { try begin(sequence, of: store) }
             #expect(folder.files.filter { $0.hasSuffix("segment-1") || $0.hasSuffix("segment-2") }.count == 2)
             #expect(folder.files.filter { $0.hasSuffix("segment-3") }.isEmpty)
@@ -167,7 +173,9 @@ import Testing
         try begin(1, of: store)
         try await finish(store)
         try begin(2, of: store)
-        let rows = (1...50_000 as ClosedRange<UInt64>).map { AccountRow(id: $0, limit: 1, key: [1], sequence: 2, content: [1]) }
+        let rows = (1...50_000 as ClosedRange<UInt64>).map {
+            AccountRow(id: $0, limit: 1, key: [1], sequence: 2, content: [1])
+        }
         #expect(store.save([.accounts(rows), .transactions(sequence: 2, content: [2]), .end]))
         // While the rows are being written.
         try begin(3, of: store)
@@ -183,13 +191,16 @@ import Testing
         let folder = try Folder()
         let store = folder.store()
         _ = try store.open()
-        try store.register([StoredLimit(id: 1, name: "a", signature: "x"), StoredLimit(id: 1, name: "b", signature: "x")])
+        try store.register([
+            StoredLimit(id: 1, name: "a", signature: "x"), StoredLimit(id: 1, name: "b", signature: "x"),
+        ])
         // Fails when the file is there already, at the second limit of the same id.
         #expect(throws: StoreError.self) { try begin(1, of: store) }
         #expect(folder.files.filter { $0.contains("segment") }.isEmpty)
         try store.register([StoredLimit(id: 2, name: "b", signature: "x")])
         // In the way of a second try under the same number, and not ours to remove.
-        try FileManager.default.createDirectory(atPath: folder.ledger + ".segment-1", withIntermediateDirectories: false)
+        try FileManager.default.createDirectory(
+            atPath: folder.ledger + ".segment-1", withIntermediateDirectories: false)
         try begin(2, of: store)
         try append([3], 3, to: store)
     }

@@ -12,11 +12,13 @@ import Wire
 ///     ! FAULT              what ends the connection
 ///     < COMMAND PAYLOAD    a packet of the session's own
 @Suite struct MilterSessionTests {
-    static let transcripts = Bundle.module.urls(forResourcesWithExtension: "transcript", subdirectory: "Fixtures/Milter")!
+    static let transcripts = Bundle.module.urls(
+        forResourcesWithExtension: "transcript", subdirectory: "Fixtures/Milter")!
         .compactMap { $0.lastPathComponent }.map { String($0.dropLast(".transcript".count)) }.sorted()
 
     private static let terms = MilterTerms(
-        actions: [.changeHeaders, .quarantine, .setMacros], options: [.noData, .noReplyToMail, .noReplyToHeader, .leadingSpace],
+        actions: [.changeHeaders, .quarantine, .setMacros],
+        options: [.noData, .noReplyToMail, .noReplyToHeader, .leadingSpace],
         macros: [.mail: "i {auth_authen}", .endOfMessage: "i"])
 
     @Test(arguments: transcripts, [true, false])
@@ -40,7 +42,10 @@ import Wire
                 var bytes = line.hasPrefix(">>") ? unescaped(line.dropFirst(3)) : packet(line.dropFirst(2))
                 while !bytes.isEmpty {
                     let piece = byteByByte ? bytes.prefix(1) : bytes[...]
-                    #expect(session.receive(upTo: piece.count) { $0.copyBytes(from: piece); return piece.count } == piece.count)
+                    #expect(
+                        session.receive(upTo: piece.count) {
+                            $0.copyBytes(from: piece); return piece.count
+                        } == piece.count)
                     bytes.removeFirst(piece.count)
                     if events.last?.hasPrefix("!") ?? false { break }
                     run()
@@ -58,9 +63,12 @@ import Wire
 
     /// Postfix would take an empty list as no list, and send macros of its own choice.
     @Test func stagesWithoutMacros() throws {
-        var session = MilterSession(wanting: MilterTerms(actions: [.setMacros], options: [], macros: [.connect: "", .endOfMessage: "i"]))
+        var session = MilterSession(
+            wanting: MilterTerms(actions: [.setMacros], options: [], macros: [.connect: "", .endOfMessage: "i"]))
         let offer = packet("O N:6,N:511,N:2097151") + packet("D C{none}\\0x\\0i\\04ABC\\0")
-        _ = session.receive(upTo: offer.count) { $0.copyBytes(from: offer); return offer.count }
+        _ = session.receive(upTo: offer.count) {
+            $0.copyBytes(from: offer); return offer.count
+        }
         #expect(try session.next() == nil)
         let expected = packet("O N:6,N:256,N:0,N:0,{none}\\0N:5,i\\0")
         #expect(Array(session.output.readableBytesView) == expected)
@@ -76,7 +84,8 @@ import Wire
         buffer.writeMilterQuarantine("a\0b".utf8)
         buffer.writeMilterAdd(recipient: "<a@example.org>".utf8, parameters: "NOTIFY=NEVER ORCPT=rfc822;b".utf8)
         let expected =
-            packet("y 550 5.7.1 100%%  sure\\0") + packet("m N:2,Subject\\0 x\\x0a\\x09y\\0") + packet("i N:0,X\\0\\0") + packet("q ab\\0")
+            packet("y 550 5.7.1 100%%  sure\\0") + packet("m N:2,Subject\\0 x\\x0a\\x09y\\0") + packet("i N:0,X\\0\\0")
+            + packet("q ab\\0")
             + packet("2 <a@example.org>\\0NOTIFY=NEVER ORCPT=rfc822;b\\0")
         #expect(Array(buffer.readableBytesView) == expected)
     }
@@ -96,7 +105,8 @@ import Wire
         case .connect(let client): "connect \(text(client.name)) [\(text(client.address))]:\(client.port)"
         case .helo(let name): "helo \(text(name))"
         case .mail(let sender, let parameters): (["mail \(text(sender))"] + parameters.map(text)).joined(separator: " ")
-        case .recipient(let address, let parameters): (["recipient \(text(address))"] + parameters.map(text)).joined(separator: " ")
+        case .recipient(let address, let parameters):
+            (["recipient \(text(address))"] + parameters.map(text)).joined(separator: " ")
         case .header(let name, let value): "header \(text(name.readableBytesView)):\(text(value.readableBytesView))"
         case .body(let piece): "body \(text(piece.readableBytesView))"
         case .endOfMessage: "end"

@@ -6,7 +6,8 @@ import Wire
 
 @Suite struct PolicyRequestParserTests {
     private static let names = ["request", "protocol_state", "sender", "size"]
-    private static let request = "request=smtpd_access_policy\nprotocol_state=RCPT\nsender=a=b@example.org\nunknown=x\nsize=\n\n"
+    private static let request =
+        "request=smtpd_access_policy\nprotocol_state=RCPT\nsender=a=b@example.org\nunknown=x\nsize=\n\n"
 
     private func values(_ ranges: [Range<Int>], in bytes: [UInt8]) -> [String] {
         ranges.map { String(decoding: bytes[$0], as: UTF8.self) }
@@ -18,8 +19,14 @@ import Wire
             var parser = PolicyRequestParser(names: Self.names)
             var searched = 0
             var ranges: [Range<Int>] = []
-            #expect(try bytes[..<cut].withUnsafeBytes { bytes throws in try parser.parse(bytes, searched: &searched, ranges: &ranges) } == nil)
-            #expect(try bytes.withUnsafeBytes { bytes throws in try parser.parse(bytes, searched: &searched, ranges: &ranges) } == bytes.count)
+            #expect(
+                try bytes[..<cut].withUnsafeBytes { bytes throws in
+                    try parser.parse(bytes, searched: &searched, ranges: &ranges)
+                } == nil)
+            #expect(
+                try bytes.withUnsafeBytes { bytes throws in
+                    try parser.parse(bytes, searched: &searched, ranges: &ranges)
+                } == bytes.count)
             #expect(values(ranges, in: bytes) == ["smtpd_access_policy", "RCPT", "a=b@example.org", ""])
         }
     }
@@ -30,9 +37,14 @@ import Wire
         var searched = 0
         var ranges: [Range<Int>] = []
         for length in 0..<bytes.count {
-            #expect(try bytes[..<length].withUnsafeBytes { bytes throws in try parser.parse(bytes, searched: &searched, ranges: &ranges) } == nil)
+            #expect(
+                try bytes[..<length].withUnsafeBytes { bytes throws in
+                    try parser.parse(bytes, searched: &searched, ranges: &ranges)
+                } == nil)
         }
-        #expect(try bytes.withUnsafeBytes { bytes throws in try parser.parse(bytes, searched: &searched, ranges: &ranges) } == bytes.count)
+        #expect(
+            try bytes.withUnsafeBytes { bytes throws in try parser.parse(bytes, searched: &searched, ranges: &ranges) }
+                == bytes.count)
     }
 
     @Test func anotherOrderIsNoneTheWorse() throws {
@@ -44,11 +56,16 @@ import Wire
         ] {
             var expected = ["request", "protocol_state", "sender", "size"]
             let bytes = Array(text.utf8)
-            let lines = text.split(separator: "\n").map { $0.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false) }
+            let lines = text.split(separator: "\n").map {
+                $0.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false)
+            }
             expected = expected.map { name in lines.last { $0[0] == name }.map { String($0[1]) } ?? "" }
             var searched = 0
             var ranges: [Range<Int>] = []
-            #expect(try bytes.withUnsafeBytes { bytes throws in try parser.parse(bytes, searched: &searched, ranges: &ranges) } == bytes.count)
+            #expect(
+                try bytes.withUnsafeBytes { bytes throws in
+                    try parser.parse(bytes, searched: &searched, ranges: &ranges)
+                } == bytes.count)
             #expect(values(ranges, in: bytes) == expected)
         }
     }
@@ -57,8 +74,10 @@ import Wire
     @Test func whatCameBeforeMakesNoDifference() throws {
         var random = SystemRandomNumberGenerator()
         let lines = [
-            "request=smtpd_access_policy", "protocol_state=RCPT", "sender=a@example.org", "sender=", "size=123", "other=1",
-            "a_name_that_is_longer_than_any_of_postfix=x", "other", "=", "size=a\0b", "long=" + String(repeating: "x", count: 100), "",
+            "request=smtpd_access_policy", "protocol_state=RCPT", "sender=a@example.org", "sender=", "size=123",
+            "other=1",
+            "a_name_that_is_longer_than_any_of_postfix=x", "other", "=", "size=a\0b",
+            "long=" + String(repeating: "x", count: 100), "",
         ]
         var used = PolicyRequestParser(names: Self.names)
         var base = Array(lines.prefix(7))
@@ -71,11 +90,15 @@ import Wire
                 request[Int.random(in: 0..<request.count, using: &random)] = lines.randomElement(using: &random)!
             }
             var bytes = Array((request.map { $0 + "\n" }.joined() + "\n").utf8)
-            if Int.random(in: 0..<4, using: &random) == 0 { bytes.removeLast(Int.random(in: 0...bytes.count, using: &random)) }
+            if Int.random(in: 0..<4, using: &random) == 0 {
+                bytes.removeLast(Int.random(in: 0...bytes.count, using: &random))
+            }
             func outcome(_ parser: inout PolicyRequestParser) -> String {
                 var (searched, ranges) = (0, [Range<Int>]())
                 do {
-                    let length = try bytes.withUnsafeBytes { bytes throws in try parser.parse(bytes, searched: &searched, ranges: &ranges) }
+                    let length = try bytes.withUnsafeBytes { bytes throws in
+                        try parser.parse(bytes, searched: &searched, ranges: &ranges)
+                    }
                     return "\(length ?? -1) \(length == nil ? "\(searched)" : "\(values(ranges, in: bytes))")"
                 } catch {
                     return "\(error)"
@@ -106,11 +129,15 @@ import Wire
             if Int.random(in: 0..<3, using: &random) == 0 {
                 text[Int.random(in: 0..<text.count, using: &random)] = [0, 0x0a, 0x78].randomElement(using: &random)!
             }
-            if Int.random(in: 0..<3, using: &random) == 0 { text.removeLast(Int.random(in: 0...text.count, using: &random)) }
+            if Int.random(in: 0..<3, using: &random) == 0 {
+                text.removeLast(Int.random(in: 0...text.count, using: &random))
+            }
             let bytes = UnsafeMutableRawBufferPointer.allocate(byteCount: text.count, alignment: 1)
             defer { bytes.deallocate() }
             bytes.copyBytes(from: text)
-            var (values, others) = ([weir_policy_value](repeating: .init(), count: 4), [weir_policy_value](repeating: .init(), count: 4))
+            var (values, others) = (
+                [weir_policy_value](repeating: .init(), count: 4), [weir_policy_value](repeating: .init(), count: 4)
+            )
             let length = weir_policy_request(bytes.baseAddress, bytes.count, lines, 4, &values)
             #expect(weir_policy_request_16(bytes.baseAddress, bytes.count, lines, 4, &others) == length)
             #expect(values.map { [$0.start, $0.end] } == others.map { [$0.start, $0.end] })
@@ -118,22 +145,28 @@ import Wire
         }
     }
 
-    @Test(arguments: [
-        ("request=smtpd_access_policy\nno equals sign\n\n", .noEqualsSign),
-        ("request=smtpd_access_policy\nsender=a\0b\n\n", .nul),
-        ("protocol_state=RCPT\n\n", .notPolicy),
-        ("\n", .notPolicy),
-        ("request=junk\n\n", .notPolicy),
-        ("request=smtpd_access_policy\n" + String(repeating: "a=b\n", count: 512) + "\n", .tooManyAttributes),
-        ("sender=" + String(repeating: "x", count: PolicyRequestParser.longest), .tooLong),
-        ("request=smtpd_access_policy\nsender=" + String(repeating: "x", count: PolicyRequestParser.longest) + "\n\n", .tooLong),
-    ] as [(String, PolicyRequestFault)])
+    @Test(
+        arguments: [
+            ("request=smtpd_access_policy\nno equals sign\n\n", .noEqualsSign),
+            ("request=smtpd_access_policy\nsender=a\0b\n\n", .nul),
+            ("protocol_state=RCPT\n\n", .notPolicy),
+            ("\n", .notPolicy),
+            ("request=junk\n\n", .notPolicy),
+            ("request=smtpd_access_policy\n" + String(repeating: "a=b\n", count: 512) + "\n", .tooManyAttributes),
+            ("sender=" + String(repeating: "x", count: PolicyRequestParser.longest), .tooLong),
+            (
+                "request=smtpd_access_policy\nsender=" + String(repeating: "x", count: PolicyRequestParser.longest)
+                    + "\n\n", .tooLong
+            ),
+        ] as [(String, PolicyRequestFault)])
     func faults(text: String, fault: PolicyRequestFault) {
         var parser = PolicyRequestParser(names: Self.names)
         let bytes = Array(text.utf8)
         var searched = 0
         var ranges: [Range<Int>] = []
-        #expect(throws: fault) { try bytes.withUnsafeBytes { bytes throws in try parser.parse(bytes, searched: &searched, ranges: &ranges) } }
+        #expect(throws: fault) {
+            try bytes.withUnsafeBytes { bytes throws in try parser.parse(bytes, searched: &searched, ranges: &ranges) }
+        }
     }
 
     @Test func largestAllowed() throws {
@@ -143,7 +176,9 @@ import Wire
         var parser = PolicyRequestParser(names: Self.names)
         var searched = 0
         var ranges: [Range<Int>] = []
-        #expect(try bytes.withUnsafeBytes { bytes throws in try parser.parse(bytes, searched: &searched, ranges: &ranges) } == bytes.count)
+        #expect(
+            try bytes.withUnsafeBytes { bytes throws in try parser.parse(bytes, searched: &searched, ranges: &ranges) }
+                == bytes.count)
     }
 
     @Test func reply() {

@@ -93,7 +93,9 @@ import Wire
     @Test func stuffingIsTheInverse() {
         var random = SystemRandomNumberGenerator()
         for _ in 0..<5_000 {
-            let lines = (0..<Int.random(in: 0...6)).map { _ in ["", ".", "..", "a", ".a", "a."].randomElement(using: &random)! }
+            let lines = (0..<Int.random(in: 0...6)).map { _ in
+                ["", ".", "..", "a", ".a", "a."].randomElement(using: &random)!
+            }
             let content = Array(lines.map { $0 + "\r\n" }.joined().utf8)
             var wire = ByteBuffer()
             var atLineStart = true

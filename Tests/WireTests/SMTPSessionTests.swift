@@ -46,7 +46,8 @@ import Wire
 
         init(variant: SMTPServerSession.Variant, byteByByte: Bool) {
             self.byteByByte = byteByByte
-            session = SMTPServerSession(variant: variant, hostName: Array("mx.example.org".utf8), token: Array("token".utf8))
+            session = SMTPServerSession(
+                variant: variant, hostName: Array("mx.example.org".utf8), token: Array("token".utf8))
             run()
         }
 
@@ -132,7 +133,8 @@ import Wire
 }
 
 @Suite struct SMTPClientSessionTests {
-    private let ehlo = "250-sink.example.org\r\n250-SIZE 1000\r\n250-STARTTLS\r\n250-AUTH PLAIN\r\n250-CHUNKING\r\n250 8BITMIME\r\n"
+    private let ehlo =
+        "250-sink.example.org\r\n250-SIZE 1000\r\n250-STARTTLS\r\n250-AUTH PLAIN\r\n250-CHUNKING\r\n250 8BITMIME\r\n"
 
     private func session(_ extensions: String) throws -> SMTPClientSession {
         var session = SMTPClientSession(hostName: Array("mx.example.org".utf8), token: Array("token".utf8))
@@ -166,11 +168,12 @@ import Wire
         session.send(.reset, "RSET\r\n")
         #expect(takeOutput(&session) == "MAIL FROM:<>\r\nRCPT TO:<a@example.org>\r\nDATA\r\n")
         let events = try replies(&session, "250 a\r\n250-b\r\n250 c\r\n354 d\r\n")
-        #expect(events == [
-            .reply(.mail, SMTPReply(250, "a")),
-            .reply(.recipient, SMTPReply(code: 250, bytes: ByteBuffer(string: "250-b\r\n250 c\r\n"))),
-            .reply(.data, SMTPReply(354, "d")),
-        ])
+        #expect(
+            events == [
+                .reply(.mail, SMTPReply(250, "a")),
+                .reply(.recipient, SMTPReply(code: 250, bytes: ByteBuffer(string: "250-b\r\n250 c\r\n"))),
+                .reply(.data, SMTPReply(354, "d")),
+            ])
         #expect(takeOutput(&session) == "RSET\r\n")
     }
 
@@ -218,14 +221,17 @@ extension SMTPClientSessionTests {
         func capabilities(_ lines: String) -> SMTPCapabilities {
             SMTPCapabilities(SMTPReply(code: 250, bytes: ByteBuffer(string: "250-x\r\n\(lines)")))
         }
-        let full = capabilities("250-8BITMIME\r\n250-DSN\r\n250-SMTPUTF8\r\n250-pipelining\r\n250 XFORWARD NAME SOURCE\r\n")
+        let full = capabilities(
+            "250-8BITMIME\r\n250-DSN\r\n250-SMTPUTF8\r\n250-pipelining\r\n250 XFORWARD NAME SOURCE\r\n")
         #expect(full.covers(capabilities("250 DSN\r\n")))
         #expect(full.covers(full))
         #expect(!capabilities("250 DSN\r\n").covers(full))
         #expect(!capabilities("250 XFORWARD NAME\r\n").covers(capabilities("250 XFORWARD SOURCE\r\n")))
         var text = ByteBuffer()
         full.write(to: &text, host: "h".utf8)
-        #expect(String(buffer: text) == "250-h\r\n250-PIPELINING\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250-DSN\r\n250 XFORWARD NAME SOURCE\r\n")
+        #expect(
+            String(buffer: text)
+                == "250-h\r\n250-PIPELINING\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250-DSN\r\n250 XFORWARD NAME SOURCE\r\n")
     }
 }
 
@@ -239,12 +245,16 @@ private func escaped(_ buffer: ByteBuffer) -> String {
 
 extension SMTPServerSession {
     fileprivate mutating func receive(all bytes: [UInt8]) {
-        _ = receive(upTo: bytes.count) { $0.copyBytes(from: bytes); return bytes.count }
+        _ = receive(upTo: bytes.count) {
+            $0.copyBytes(from: bytes); return bytes.count
+        }
     }
 }
 
 extension SMTPClientSession {
     fileprivate mutating func receive(all bytes: [UInt8]) {
-        _ = receive(upTo: bytes.count) { $0.copyBytes(from: bytes); return bytes.count }
+        _ = receive(upTo: bytes.count) {
+            $0.copyBytes(from: bytes); return bytes.count
+        }
     }
 }

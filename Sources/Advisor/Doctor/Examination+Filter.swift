@@ -18,7 +18,8 @@ extension Examination {
             let users = users(of: filter)
             if users.isEmpty {
                 let address = Self.nextHopText(filter.listen)
-                add(.fault, "filter-nowhere", nil, "no mail is handed to the filter on \(filter.listen)",
+                add(
+                    .fault, "filter-nowhere", nil, "no mail is handed to the filter on \(filter.listen)",
                     commands: filter.mode == .afterQueue
                         ? transport(named: "weir", for: filter) + [set("content_filter", to: "weir:\(address)")]
                         : entrances.map { override("smtpd_proxy_filter", with: address, in: $0) })
@@ -44,7 +45,9 @@ extension Examination {
             users.append(User(service: nil, parameter: "content_filter", transport: transport))
         }
         for service in entrances {
-            if service.overrides["content_filter"] != nil, let transport = transport(to: filter, "content_filter", in: service) {
+            if service.overrides["content_filter"] != nil,
+                let transport = transport(to: filter, "content_filter", in: service)
+            {
                 users.append(User(service: service, parameter: "content_filter", transport: transport))
             }
             if isProxied(to: filter, service) {
@@ -55,10 +58,13 @@ extension Examination {
     }
 
     /// The transport by which a parameter hands mail to the filter; nil where it goes elsewhere.
-    private func transport(to filter: Configuration.FilterListener, _ name: String, in service: PostfixSetup.Service?) -> String? {
+    private func transport(
+        to filter: Configuration.FilterListener, _ name: String, in service: PostfixSetup.Service?
+    ) -> String? {
         let value = setup.value(name, in: service)
         guard let colon = value.firstIndex(of: ":") else { return nil }
-        return isOurs(String(value[value.index(after: colon)...]), [filter.listen], in: service) ? String(value[..<colon]) : nil
+        return isOurs(String(value[value.index(after: colon)...]), [filter.listen], in: service)
+            ? String(value[..<colon]) : nil
     }
 
     private func isProxied(to filter: Configuration.FilterListener, _ service: PostfixSetup.Service) -> Bool {
@@ -70,27 +76,37 @@ extension Examination {
         let isBeforeQueue = user.transport == nil
         if isBeforeQueue != (filter.mode == .beforeQueue) {
             let mode = isBeforeQueue ? Configuration.FilterListener.Mode.beforeQueue : .afterQueue
-            add(.warning, "filter-mode", user.service, "\(user.parameter) names the filter on \(filter.listen), whose mode is \(filter.mode.rawValue)",
+            add(
+                .warning, "filter-mode", user.service,
+                "\(user.parameter) names the filter on \(filter.listen), whose mode is \(filter.mode.rawValue)",
                 configuration: ["listen: { filter: [{ listen: \"\(filter.listen)\", mode: \(mode.rawValue) }] }"])
         }
         if isBeforeQueue {
             let wait = setup.value("smtpd_proxy_timeout", in: user.service)
             if let seconds = Self.seconds(wait), seconds * 1000 <= configuration.checks.messageBudget * 2 {
-                add(.warning, "filter-timeout", user.service, "smtpd waits \(wait) for the filter, hardly longer than checks.message_budget",
+                add(
+                    .warning, "filter-timeout", user.service,
+                    "smtpd waits \(wait) for the filter, hardly longer than checks.message_budget",
                     commands: [set("smtpd_proxy_timeout", to: "100s", in: user.service)])
             }
         } else if user.parameter == "content_filter", user.service != nil, setup.value("content_filter").isEmpty {
-            add(.note, "filter-not-for-sendmail", user.service, "mail of sendmail(1) is not handed to the filter; content_filter in main.cf would do that")
+            add(
+                .note, "filter-not-for-sendmail", user.service,
+                "mail of sendmail(1) is not handed to the filter; content_filter in main.cf would do that")
         }
         guard let name = user.transport else { return }
         guard let transport = setup.services.first(where: { $0.name == name && $0.type == "unix" }) else {
-            add(.fault, "filter-transport", user.service, "\(user.parameter) names the transport \(name), which master.cf has not: mail waits in the queue",
+            add(
+                .fault, "filter-transport", user.service,
+                "\(user.parameter) names the transport \(name), which master.cf has not: mail waits in the queue",
                 commands: self.transport(named: name, for: filter))
             return
         }
         let spoken = transport.program == "lmtp" ? "lmtp" : "smtp"
         if spoken != filter.variant.rawValue {
-            add(.fault, "filter-protocol", transport, "speaks \(spoken), and the filter on \(filter.listen) \(filter.variant.rawValue)",
+            add(
+                .fault, "filter-protocol", transport,
+                "speaks \(spoken), and the filter on \(filter.listen) \(filter.variant.rawValue)",
                 configuration: ["listen: { filter: [{ listen: \"\(filter.listen)\", protocol: \(spoken) }] }"])
         }
     }
@@ -110,42 +126,62 @@ extension Examination {
 
     private mutating func examineWayBack(of filter: Configuration.FilterListener) {
         let nextHop = ListenerAddress(filter.nextHop)
-        let servers = servers.filter { $0.type == "inet" && ListenerAddress(service: $0.name)?.answers(nextHop) ?? false }
+        let servers = servers.filter {
+            $0.type == "inet" && ListenerAddress(service: $0.name)?.answers(nextHop) ?? false
+        }
         if servers.isEmpty, nextHop.isLoopback, case .inet(let host, let port) = filter.nextHop {
-            add(.fault, "filter-no-way-back", nil, "nobody takes what the filter hands on to \(filter.nextHop): mail waits in the queue",
-                commands: [add(service: "\(host.contains(":") ? "[\(host)]" : host):\(port) inet n - y - - smtpd \(Self.reinjectionOptions)")])
+            add(
+                .fault, "filter-no-way-back", nil,
+                "nobody takes what the filter hands on to \(filter.nextHop): mail waits in the queue",
+                commands: [
+                    add(
+                        service:
+                            "\(host.contains(":") ? "[\(host)]" : host):\(port) inet n - y - - smtpd \(Self.reinjectionOptions)"
+                    )
+                ])
         }
         for service in servers { examineReinjection(service, of: filter) }
     }
 
     private static let reinjectionOptions = [
         "syslog_name=postfix/reinject", "content_filter=", "smtpd_proxy_filter=",
-        "receive_override_options=no_unknown_recipient_checks,no_header_body_checks,no_milters", "local_header_rewrite_clients=",
-        "mynetworks=127.0.0.0/8", "smtpd_authorized_xforward_hosts=127.0.0.0/8", "smtpd_client_restrictions=", "smtpd_helo_restrictions=",
+        "receive_override_options=no_unknown_recipient_checks,no_header_body_checks,no_milters",
+        "local_header_rewrite_clients=",
+        "mynetworks=127.0.0.0/8", "smtpd_authorized_xforward_hosts=127.0.0.0/8", "smtpd_client_restrictions=",
+        "smtpd_helo_restrictions=",
         "smtpd_sender_restrictions=", "smtpd_relay_restrictions=permit_mynetworks,reject",
-        "smtpd_recipient_restrictions=permit_mynetworks,reject", "smtpd_data_restrictions=", "smtpd_end_of_data_restrictions=",
-        "smtpd_tls_security_level=none", "smtpd_client_connection_count_limit=0", "smtpd_client_connection_rate_limit=0",
+        "smtpd_recipient_restrictions=permit_mynetworks,reject", "smtpd_data_restrictions=",
+        "smtpd_end_of_data_restrictions=",
+        "smtpd_tls_security_level=none", "smtpd_client_connection_count_limit=0",
+        "smtpd_client_connection_rate_limit=0",
         "smtpd_timeout=3600s", "smtpd_error_sleep_time=0", "smtpd_soft_error_limit=1001", "smtpd_hard_error_limit=1000",
         "smtpd_junk_command_limit=1000", "message_size_limit=0",
     ].map { "-o \($0)" }.joined(separator: " ")
 
     private mutating func examineReinjection(_ service: PostfixSetup.Service, of filter: Configuration.FilterListener) {
         if transport(to: filter, "content_filter", in: service) != nil {
-            add(.fault, "filter-loop", service, "hands what comes back from the filter to the filter again",
+            add(
+                .fault, "filter-loop", service, "hands what comes back from the filter to the filter again",
                 commands: [override("content_filter", with: "", in: service)])
         }
         if isProxied(to: filter, service) {
-            add(.fault, "filter-loop", service, "hands what comes back from the filter to the filter again",
+            add(
+                .fault, "filter-loop", service, "hands what comes back from the filter to the filter again",
                 commands: [override("smtpd_proxy_filter", with: "", in: service)])
         }
         if let address = ListenerAddress(service: service.name), case .inet(let host, let port) = address,
             ["", "0.0.0.0", "::"].contains(host), ListenerAddress(filter.nextHop).isLoopback
         {
             let options = service.overrides.sorted { $0.key < $1.key }
-                .map { " -o \($0.key)=\(RestrictionList.words($0.value[...], separators: ", \t").joined(separator: ","))" }.joined()
-            add(.fault, "filter-way-back-open", service,
+                .map {
+                    " -o \($0.key)=\(RestrictionList.words($0.value[...], separators: ", \t").joined(separator: ","))"
+                }.joined()
+            add(
+                .fault, "filter-way-back-open", service,
                 "listens on all interfaces: who reaches it passes by the filter, and whatever stands before it",
-                commands: [remove(service), add(service: "127.0.0.1:\(port) inet n - \(service.chroot) - - smtpd\(options)")])
+                commands: [
+                    remove(service), add(service: "127.0.0.1:\(port) inet n - \(service.chroot) - - smtpd\(options)"),
+                ])
         }
     }
 }

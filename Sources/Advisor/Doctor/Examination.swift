@@ -26,7 +26,9 @@ package struct Examination {
         examination.examineFilter()
         let order = Finding.Severity.allCases
         return examination.findings.enumerated().sorted { one, other in
-            (order.firstIndex(of: one.element.severity)!, one.offset) < (order.firstIndex(of: other.element.severity)!, other.offset)
+            (order.firstIndex(of: one.element.severity)!, one.offset) < (
+                order.firstIndex(of: other.element.severity)!, other.offset
+            )
         }.map(\.element)
     }
 
@@ -51,7 +53,8 @@ package struct Examination {
         func isReinjection(_ service: PostfixSetup.Service) -> Bool {
             guard service.type == "inet", let address = ListenerAddress(service: service.name) else { return false }
             // That of another filter is told by its not filtering again.
-            return nextHops.contains(where: address.answers) || address.isLoopback && service.overrides["content_filter"] == ""
+            return nextHops.contains(where: address.answers)
+                || address.isLoopback && service.overrides["content_filter"] == ""
         }
         reinjections = servers.filter(isReinjection)
         entrances = servers.filter { !isReinjection($0) }
@@ -61,7 +64,9 @@ package struct Examination {
 
     /// Seconds, of `10s`, `100` or `5m`; nil for anything else.
     static func seconds(_ text: String) -> Int? {
-        guard let unit = text.last, let factor = ["s": 1, "m": 60, "h": 3600, "d": 86_400][unit] else { return Int(text) }
+        guard let unit = text.last, let factor = ["s": 1, "m": 60, "h": 3600, "d": 86_400][unit] else {
+            return Int(text)
+        }
         return Int(text.dropLast()).map { $0 * factor }
     }
 
@@ -78,17 +83,21 @@ package struct Examination {
         for complaint in setup.complaints {
             let text = complaint.split(separator: ": ", maxSplits: 1).last.map(String.init) ?? complaint
             // Other programs keep parameters of their own in main.cf.
-            add(text.contains(": unused parameter: ") ? .note : .warning, "postconf-warning", nil, "postconf says: \(text)")
+            add(
+                text.contains(": unused parameter: ") ? .note : .warning, "postconf-warning", nil,
+                "postconf says: \(text)")
         }
     }
 
     mutating func add(
-        _ severity: Finding.Severity, _ kind: String, _ service: PostfixSetup.Service?, _ text: String, commands: [String] = [],
+        _ severity: Finding.Severity, _ kind: String, _ service: PostfixSetup.Service?, _ text: String,
+        commands: [String] = [],
         configuration: [String] = []
     ) {
         findings.append(
             Finding(
-                severity: severity, kind: kind, place: service?.id ?? "main.cf", text: text, commands: commands, configuration: configuration))
+                severity: severity, kind: kind, place: service?.id ?? "main.cf", text: text, commands: commands,
+                configuration: configuration))
     }
 
     // MARK: Commands
@@ -119,6 +128,7 @@ package struct Examination {
     }
 
     private static func quoted(_ text: String) -> String {
-        text.contains { !$0.isLetter && !$0.isNumber && !"/._-".contains($0) } ? "'\(text.replacing("'", with: "'\\''"))'" : text
+        text.contains { !$0.isLetter && !$0.isNumber && !"/._-".contains($0) }
+            ? "'\(text.replacing("'", with: "'\\''"))'" : text
     }
 }

@@ -24,13 +24,15 @@ enum ListenerAddress: Equatable {
             self = .unix(path: path.hasPrefix("/") ? String(path) : "\(queue)/\(path)")
             return
         }
-        let endpoint = text.hasPrefix("inet:") ? text.dropFirst(5) : text.hasPrefix("inet6:") ? text.dropFirst(6) : text[...]
+        let endpoint =
+            text.hasPrefix("inet:") ? text.dropFirst(5) : text.hasPrefix("inet6:") ? text.dropFirst(6) : text[...]
         // Milters of Sendmail's notation are port@host.
         if let at = endpoint.firstIndex(of: "@"), let port = Self.port(endpoint[..<at]) {
             self = .inet(host: Self.canonical(String(endpoint[endpoint.index(after: at)...])), port: port)
             return
         }
-        guard let colon = endpoint.lastIndex(of: ":"), let port = Self.port(endpoint[endpoint.index(after: colon)...]) else { return nil }
+        guard let colon = endpoint.lastIndex(of: ":"), let port = Self.port(endpoint[endpoint.index(after: colon)...])
+        else { return nil }
         self = .inet(host: Self.canonical(String(endpoint[..<colon])), port: port)
     }
 
@@ -45,7 +47,9 @@ enum ListenerAddress: Equatable {
 
     /// Whether who looks for `other` finds what listens here.
     func answers(_ other: ListenerAddress) -> Bool {
-        guard case .inet(let host, let port) = self, case .inet(let otherHost, let otherPort) = other else { return self == other }
+        guard case .inet(let host, let port) = self, case .inet(let otherHost, let otherPort) = other else {
+            return self == other
+        }
         return port == otherPort && (host == otherHost || ["", "0.0.0.0", "::"].contains(host))
     }
 

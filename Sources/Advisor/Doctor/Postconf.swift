@@ -13,7 +13,9 @@ package enum Postconf {
     /// - Parameter directory: of main.cf and master.cf; nil: the one of the system.
     package static func setup(directory: String?) throws -> PostfixSetup {
         let directory = directory.map { ["-c", $0] } ?? []
-        let (defaults, settings, master) = (try run(directory + ["-d"]), try run(directory + ["-n"]), try run(directory + ["-M"]))
+        let (defaults, settings, master) = (
+            try run(directory + ["-d"]), try run(directory + ["-n"]), try run(directory + ["-M"])
+        )
         return PostfixSetup(
             defaults: defaults.output, settings: settings.output, master: master.output,
             complaints: defaults.complaints + settings.complaints + master.complaints)
@@ -33,7 +35,9 @@ package enum Postconf {
         process.standardInput = FileHandle.nullDevice
         process.standardOutput = output
         process.standardError = errors
-        do { try process.run() } catch { throw Failure(description: "can't run postconf: \(error.localizedDescription)") }
+        do { try process.run() } catch {
+            throw Failure(description: "can't run postconf: \(error.localizedDescription)")
+        }
         let timer = DispatchSource.makeTimerSource()
         timer.schedule(deadline: .now() + timeout)
         timer.setEventHandler { kill(process.processIdentifier, SIGKILL) }
@@ -54,7 +58,9 @@ package enum Postconf {
                     : "\(command) ended with \(process.terminationStatus)" + complaints.map { "\n\($0)" }.joined())
         }
         let text = content.flatMap { $0 } ?? Data()
-        guard text.count <= largestOutput else { throw Failure(description: "\(command) printed \(text.count >> 20) MiB") }
+        guard text.count <= largestOutput else {
+            throw Failure(description: "\(command) printed \(text.count >> 20) MiB")
+        }
         return (String(decoding: text, as: UTF8.self), complaints)
     }
 }

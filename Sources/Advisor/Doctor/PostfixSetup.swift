@@ -61,7 +61,9 @@ package struct PostfixSetup: Sendable {
                 result += "$"
                 rest = rest.dropFirst()
             } else if let open = rest.first, open == "{" || open == "(" {
-                guard let (inner, after) = Self.enclosed(rest, open, open == "{" ? "}" : ")") else { return result + "$" + rest }
+                guard let (inner, after) = Self.enclosed(rest, open, open == "{" ? "}" : ")") else {
+                    return result + "$" + rest
+                }
                 result += substitute(inner, in: service, depth: depth)
                 rest = after
             } else {
@@ -97,7 +99,9 @@ package struct PostfixSetup: Sendable {
         for index in text.indices {
             if text[index] == open { depth += 1 }
             if text[index] == close { depth -= 1 }
-            if depth == 0 { return (text[text.index(after: text.startIndex)..<index], text[text.index(after: index)...]) }
+            if depth == 0 {
+                return (text[text.index(after: text.startIndex)..<index], text[text.index(after: index)...])
+            }
         }
         return nil
     }

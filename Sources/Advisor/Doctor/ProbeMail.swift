@@ -88,7 +88,9 @@ package struct ProbeMail {
             var chunk = [UInt8](repeating: 0, count: 4096)
             let count = recv(socket, &chunk, chunk.count, 0)
             guard count > 0, input.count < Self.longestReply else {
-                throw count == 0 ? Failure(description: "the connection was closed after \(command)") : Self.failure("no reply to \(command)")
+                throw count == 0
+                    ? Failure(description: "the connection was closed after \(command)")
+                    : Self.failure("no reply to \(command)")
             }
             input += chunk[..<count]
         }

@@ -59,12 +59,14 @@ struct RestrictionList {
     }
 
     private static func takesArgument(_ word: String) -> Bool {
-        ["check_", "reject_rbl", "reject_rhsbl", "permit_dnswl", "permit_rhswl"].contains { word.hasPrefix($0) } || word == "sleep"
+        ["check_", "reject_rbl", "reject_rhsbl", "permit_dnswl", "permit_rhswl"].contains { word.hasPrefix($0) }
+            || word == "sleep"
     }
 
     /// What lets a site's own users and hosts pass, and so ends the list for them.
     static let permits: Set<Substring> = [
-        "permit", "permit_mynetworks", "permit_sasl_authenticated", "permit_tls_clientcerts", "permit_tls_all_clientcerts",
+        "permit", "permit_mynetworks", "permit_sasl_authenticated", "permit_tls_clientcerts",
+        "permit_tls_all_clientcerts",
         "permit_inet_interfaces", "permit_naked_ip_address",
     ]
 }

@@ -11,21 +11,33 @@ extension ImportedLimits {
         }
         let unit = Self.window(setup.value("anvil_rate_time_unit"))
         if unit == nil {
-            leftOut.append(.init(line: line(of: "anvil_rate_time_unit"), text: "anvil_rate_time_unit = \(setup.value("anvil_rate_time_unit")) is no time"))
+            leftOut.append(
+                .init(
+                    line: line(of: "anvil_rate_time_unit"),
+                    text: "anvil_rate_time_unit = \(setup.value("anvil_rate_time_unit")) is no time"))
         }
         var exemptNetworks: [String] = []
-        let exceptions = RestrictionList.words(setup.value("smtpd_client_event_limit_exceptions")[...], separators: ", \t")
+        let exceptions = RestrictionList.words(
+            setup.value("smtpd_client_event_limit_exceptions")[...], separators: ", \t")
         for exception in exceptions {
             if Self.isNetwork(exception) {
                 exemptNetworks.append(exception)
             } else {
-                leftOut.append(.init(
-                    line: line(of: "smtpd_client_event_limit_exceptions"),
-                    text: "smtpd_client_event_limit_exceptions has \(exception), which is no network: such clients are limited"))
+                leftOut.append(
+                    .init(
+                        line: line(of: "smtpd_client_event_limit_exceptions"),
+                        text:
+                            "smtpd_client_event_limit_exceptions has \(exception), which is no network: such clients are limited"
+                    ))
             }
         }
         if exceptions.isEmpty, !setup.set.contains("smtpd_client_event_limit_exceptions") {
-            notes.append(.init(line: 0, text: "mynetworks is not set in this file: add your own networks to the limits' when, as anvil exempts them"))
+            notes.append(
+                .init(
+                    line: 0,
+                    text:
+                        "mynetworks is not set in this file: add your own networks to the limits' when, as anvil exempts them"
+                ))
         }
         for (name, count) in Self.anvilRates where setup.set.contains(name) {
             let value = setup.value(name)
@@ -38,9 +50,18 @@ extension ImportedLimits {
                 Limit(
                     name: "per-client-\(count)", line: line(of: name),
                     when: exemptNetworks.isEmpty
-                        ? [] : [("client_address", "{ not: { in: [\(exemptNetworks.map(Self.quoted).joined(separator: ", "))] } }")],
-                    key: "client_address", count: count, rate: "\(number)/\(unit)", over: "450 4.7.1 too much from your address, try again later",
-                    others: ["keys: { ipv4_prefix: \(setup.value("smtpd_client_ipv4_prefix_length")), ipv6_prefix: \(setup.value("smtpd_client_ipv6_prefix_length")) }"]))
+                        ? []
+                        : [
+                            (
+                                "client_address",
+                                "{ not: { in: [\(exemptNetworks.map(Self.quoted).joined(separator: ", "))] } }"
+                            )
+                        ],
+                    key: "client_address", count: count, rate: "\(number)/\(unit)",
+                    over: "450 4.7.1 too much from your address, try again later",
+                    others: [
+                        "keys: { ipv4_prefix: \(setup.value("smtpd_client_ipv4_prefix_length")), ipv6_prefix: \(setup.value("smtpd_client_ipv6_prefix_length")) }"
+                    ]))
         }
         for (name, reason) in Self.anvilOthers where setup.set.contains(name) && setup.value(name) != "0" {
             leftOut.append(.init(line: line(of: name), text: "\(name) = \(setup.value(name)): \(reason)"))
@@ -61,7 +82,10 @@ extension ImportedLimits {
     ]
 
     private static let anvilOthers = [
-        ("smtpd_client_connection_count_limit", "counts connections at the same time, which Weir does not; leave it to anvil"),
+        (
+            "smtpd_client_connection_count_limit",
+            "counts connections at the same time, which Weir does not; leave it to anvil"
+        ),
         ("smtpd_client_new_tls_session_rate_limit", "no policy request comes for TLS sessions; leave it to anvil"),
         ("smtpd_client_auth_rate_limit", "no policy request comes for AUTH commands; leave it to anvil"),
     ]

@@ -33,7 +33,10 @@ package struct ImportedLimits: Sendable {
     ///
     /// - Parameter file: that they come from.
     package func yaml(from file: String) -> String {
-        var lines = ["# Made of \(file). Read it before use: weir check-config --config THIS", "limits:\(limits.isEmpty ? " []" : "")"]
+        var lines = [
+            "# Made of \(file). Read it before use: weir check-config --config THIS",
+            "limits:\(limits.isEmpty ? " []" : "")",
+        ]
         for limit in limits {
             lines.append("  # line \(limit.line)")
             lines.append("  - name: \(limit.name)")
@@ -50,7 +53,8 @@ package struct ImportedLimits: Sendable {
 
     /// A name that no limit has yet, of what a rule is called.
     func freeName(_ wanted: String) -> String {
-        let base = String(wanted.map { $0.isASCII && ($0.isLetter || $0.isNumber || "-_.".contains($0)) ? $0 : "-" }.prefix(56))
+        let base = String(
+            wanted.map { $0.isASCII && ($0.isLetter || $0.isNumber || "-_.".contains($0)) ? $0 : "-" }.prefix(56))
         var name = base.isEmpty ? "limit" : base
         var number = 2
         while limits.contains(where: { $0.name == name }) {

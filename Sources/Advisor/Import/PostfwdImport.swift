@@ -17,7 +17,12 @@ extension ImportedLimits {
                 }
                 limits.append(limit)
                 if isBehindDecision {
-                    notes.append(.init(line: rule.line, text: "limit \(limit.name): rules before it that were not turned could decide first, and then it did not count"))
+                    notes.append(
+                        .init(
+                            line: rule.line,
+                            text:
+                                "limit \(limit.name): rules before it that were not turned could decide first, and then it did not count"
+                        ))
                 }
                 if let note = rule.note { notes.append(.init(line: rule.line, text: "limit \(limit.name): \(note)")) }
             } catch {
@@ -49,7 +54,9 @@ struct PostfwdRuleset {
                 continues = false
                 continue
             }
-            let isOpen = lines.last.map { $0.content.hasPrefix("&&") && $0.content.contains("{") && !$0.content.contains("}") } ?? false
+            let isOpen =
+                lines.last.map { $0.content.hasPrefix("&&") && $0.content.contains("{") && !$0.content.contains("}") }
+                ?? false
             let text = content.trimmed
             let part = text.last == "\\" ? String(text.dropLast()) : text
             if let first = content.first, !lines.isEmpty, continues || isOpen || first == " " || first == "\t" {
@@ -71,7 +78,8 @@ struct PostfwdRuleset {
         }
         var items: [String] = []
         guard expand(content, into: &items, depth: 0) else {
-            faults.append(.init(line: line, text: "a macro that is not defined, or is part of itself: \(content.prefix(60))"))
+            faults.append(
+                .init(line: line, text: "a macro that is not defined, or is part of itself: \(content.prefix(60))"))
             return
         }
         guard let rule = PostfwdRule(items, line: line, number: rules.count) else {
@@ -118,7 +126,9 @@ struct PostfwdRule {
     private var items: [Item] = []
     /// What a reader should know of the limit that was made.
     var note: String? {
-        kind == "rate" && state.isEmpty ? "rate() counted requests; here it counts recipients, which is the same where postfwd is asked at RCPT" : nil
+        kind == "rate" && state.isEmpty
+            ? "rate() counted requests; here it counts recipients, which is the same where postfwd is asked at RCPT"
+            : nil
     }
 
     /// nil where an item cannot be read.
@@ -139,7 +149,8 @@ struct PostfwdRule {
         let name = text.prefix { $0.isASCII && ($0.isLetter || $0.isNumber || $0 == "_") }
         let rest = text.dropFirst(name.count).drop { $0 == " " || $0 == "\t" }
         guard !name.isEmpty,
-            let operation = ["==", "=~", "~=", "=>", ">=", "=<", "<=", "!=", "!~", "!<", "!>", "=", "<", ">"].first(where: rest.hasPrefix)
+            let operation = ["==", "=~", "~=", "=>", ">=", "=<", "<=", "!=", "!~", "!<", "!>", "=", "<", ">"].first(
+                where: rest.hasPrefix)
         else { return nil }
         return Item(name: String(name), operation: operation, value: rest.dropFirst(operation.count).trimmed)
     }
@@ -161,16 +172,21 @@ struct PostfwdRule {
     /// nil where the rule does not count.
     func limit(named freeName: (String) -> String) throws(Unsupported) -> ImportedLimits.Limit? {
         guard let kind else { return nil }
-        let arguments = action[action.firstIndex(of: "(")!...].dropFirst().dropLast().split(separator: "/", maxSplits: 3)
-            .map(\.trimmed)
+        let arguments = action[action.firstIndex(of: "(")!...].dropFirst().dropLast().split(
+            separator: "/", maxSplits: 3
+        )
+        .map(\.trimmed)
         guard arguments.count >= 3 else { throw .init("\(kind)() has too few arguments") }
         let attribute = arguments[0].hasPrefix("$$") ? String(arguments[0].dropFirst(2)) : arguments[0]
         guard Self.attributes.contains(attribute) else { throw .init("nothing is counted by \(arguments[0]) here") }
         guard let number = UInt64(arguments[1]), number > 0 else { throw .init("\(arguments[1]) is no number") }
-        guard let window = ImportedLimits.window(arguments[2]) else { throw .init("\(arguments[2]) is no number of seconds from 1 to 366 days") }
+        guard let window = ImportedLimits.window(arguments[2]) else {
+            throw .init("\(arguments[2]) is no number of seconds from 1 to 366 days")
+        }
         let count = try self.count(kind)
         return ImportedLimits.Limit(
-            name: freeName(name), line: line, when: try conditions(), key: attribute, count: count, rate: "\(number)/\(window)",
+            name: freeName(name), line: line, when: try conditions(), key: attribute, count: count,
+            rate: "\(number)/\(window)",
             over: arguments.count > 3 ? try Self.action(arguments[3], attribute: attribute) : nil)
     }
 
@@ -185,17 +201,23 @@ struct PostfwdRule {
     }
 
     private static let attributes: Set<String> = [
-        "sender", "sender_domain", "recipient", "recipient_domain", "client_address", "client_name", "reverse_client_name", "helo_name",
-        "sasl_username", "sasl_sender", "sasl_method", "ccert_subject", "ccert_issuer", "ccert_fingerprint", "ccert_pubkey_fingerprint",
+        "sender", "sender_domain", "recipient", "recipient_domain", "client_address", "client_name",
+        "reverse_client_name", "helo_name",
+        "sasl_username", "sasl_sender", "sasl_method", "ccert_subject", "ccert_issuer", "ccert_fingerprint",
+        "ccert_pubkey_fingerprint",
         "encryption_protocol", "encryption_cipher", "server_address", "server_port", "policy_context", "protocol_name",
     ]
 
     private static func action(_ text: String, attribute: String) throws(Unsupported) -> String {
         let turned = text.replacing("$$ratecount", with: "\u{1}").replacing("$$(ratecount)", with: "\u{1}")
             .replacing("$$\(attribute)", with: "\u{2}").replacing("$$(\(attribute))", with: "\u{2}")
-        guard !turned.contains("$") else { throw .init("the text of the action has a variable that Weir has not: \(text)") }
+        guard !turned.contains("$") else {
+            throw .init("the text of the action has a variable that Weir has not: \(text)")
+        }
         let action = turned.replacing("\u{1}", with: "$count").replacing("\u{2}", with: "$key")
-        do throws(ActionTemplate.Fault) { _ = try ActionTemplate(action) } catch { throw .init("the action '\(text)': \(error.message)") }
+        do throws(ActionTemplate.Fault) { _ = try ActionTemplate(action) } catch {
+            throw .init("the action '\(text)': \(error.message)")
+        }
         return action
     }
 
@@ -207,7 +229,9 @@ struct PostfwdRule {
         // Weir settles by itself what was counted at which state.
         for item in items where item.name != "protocol_state" && !seen.contains(item.name) {
             seen.append(item.name)
-            guard Self.attributes.contains(item.name) else { throw .init("\(item.name) \(item.operation) \(item.value) can't be asked for") }
+            guard Self.attributes.contains(item.name) else {
+                throw .init("\(item.name) \(item.operation) \(item.value) can't be asked for")
+            }
             let same = items.filter { $0.name == item.name }
             conditions.append((item.name, try Self.test(same)))
         }
@@ -227,9 +251,12 @@ struct PostfwdRule {
                 if value.first == "(", value.last == ")" { value = value.dropFirst().dropLast().trimmed }
             }
             // One of several that is not so: nothing that a single test can say.
-            guard isNegated == nil || isNegated == negates && !negates else { throw .init("\(item.name) is asked for and negated at once") }
+            guard isNegated == nil || isNegated == negates && !negates else {
+                throw .init("\(item.name) is asked for and negated at once")
+            }
             isNegated = negates
-            guard !value.contains("$$"), !["file:", "table:", "lfile:", "ltable:"].contains(where: value.contains) else {
+            guard !value.contains("$$"), !["file:", "table:", "lfile:", "ltable:"].contains(where: value.contains)
+            else {
                 throw .init("\(item.name) \(item.operation) \(item.value): the value comes from elsewhere")
             }
             if value.isEmpty { throw .init("\(item.name) \(item.operation) nothing") }
@@ -245,7 +272,9 @@ struct PostfwdRule {
                 patterns.append(["==", "!="].contains(item.operation) ? "^\(escaped(value))$" : unslashed(value))
             }
         }
-        guard networks.isEmpty || patterns.isEmpty else { throw .init("\(items[0].name) is asked for by network and by pattern") }
+        guard networks.isEmpty || patterns.isEmpty else {
+            throw .init("\(items[0].name) is asked for by network and by pattern")
+        }
         let test =
             networks.isEmpty
             ? "{ matches: \(ImportedLimits.quoted("/\(patterns.count == 1 ? patterns[0] : patterns.map { "(?:\($0))" }.joined(separator: "|"))/")) }"
@@ -254,7 +283,8 @@ struct PostfwdRule {
     }
 
     private static func unslashed(_ pattern: String) -> String {
-        pattern.count > 1 && pattern.first == "/" && pattern.last == "/" ? String(pattern.dropFirst().dropLast()) : pattern
+        pattern.count > 1 && pattern.first == "/" && pattern.last == "/"
+            ? String(pattern.dropFirst().dropLast()) : pattern
     }
 
     private static func escaped(_ text: String) -> String {

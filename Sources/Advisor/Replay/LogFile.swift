@@ -86,7 +86,9 @@ final class LogFile {
                 read(handle.fileDescriptor, bytes.baseAddress! + filled, bytes.count - filled)
             }
             if count >= 0 { return count }
-            guard errno == EINTR else { throw Failure(description: "can't read \(path): \(String(cString: strerror(errno)))") }
+            guard errno == EINTR else {
+                throw Failure(description: "can't read \(path): \(String(cString: strerror(errno)))")
+            }
         }
     }
 
@@ -107,7 +109,9 @@ final class LogFile {
             isInLongLine = true
             filled = 0
         } else {
-            buffer.withUnsafeMutableBytes { _ = memmove($0.baseAddress!, $0.baseAddress! + rest.lowerBound, rest.count) }
+            buffer.withUnsafeMutableBytes {
+                _ = memmove($0.baseAddress!, $0.baseAddress! + rest.lowerBound, rest.count)
+            }
             filled = rest.count
         }
     }

@@ -101,7 +101,9 @@ final class LogReader {
             } catch {
                 figures.faults.append("\(error)")
             }
-            if file.longLines > 0 { figures.faults.append("\(path): \(file.longLines) lines were too long and were passed over") }
+            if file.longLines > 0 {
+                figures.faults.append("\(path): \(file.longLines) lines were too long and were passed over")
+            }
         }
     }
 
@@ -147,7 +149,9 @@ final class LogReader {
         var time = LogTime(year: year)
         var first: Int64?
         try? file.forEachLine(upTo: 1000) { line in
-            if first == nil { first = time.read(line)?.milliseconds ?? JournalExport.time(line) ?? CapturedRequest.time(line) }
+            if first == nil {
+                first = time.read(line)?.milliseconds ?? JournalExport.time(line) ?? CapturedRequest.time(line)
+            }
         }
         return first
     }
@@ -168,7 +172,8 @@ final class LogReader {
             return note(milliseconds)
         }
         read(
-            UnsafeRawBufferPointer(rebasing: line[(colon + 2)...]), of: UnsafeRawBufferPointer(rebasing: line[(host + 1)..<bracket]),
+            UnsafeRawBufferPointer(rebasing: line[(colon + 2)...]),
+            of: UnsafeRawBufferPointer(rebasing: line[(host + 1)..<bracket]),
             at: milliseconds)
     }
 
@@ -181,7 +186,8 @@ final class LogReader {
     /// - Parameter tag: `postfix/submission/smtpd`
     private func read(_ text: UnsafeRawBufferPointer, of tag: UnsafeRawBufferPointer, at time: Int64) {
         note(time)
-        guard let slash = tag.lastIndex(of: UInt8(ascii: "/")), let colon = text.firstIndex(of: UInt8(ascii: ":")), colon + 2 < text.count
+        guard let slash = tag.lastIndex(of: UInt8(ascii: "/")), let colon = text.firstIndex(of: UInt8(ascii: ":")),
+            colon + 2 < text.count
         else {
             figures.otherLines += 1
             return
@@ -190,7 +196,9 @@ final class LogReader {
         let program = tag[(slash + 1)...]
         if program.elementsEqual("smtpd".utf8), rest.starts(with: "client=".utf8) {
             readClient(rest, id: Array(text[..<colon]), service: Self.service(tag[..<slash]), at: time)
-        } else if program.elementsEqual("qmgr".utf8) || program.elementsEqual("nqmgr".utf8) || program.elementsEqual("oqmgr".utf8) {
+        } else if program.elementsEqual("qmgr".utf8) || program.elementsEqual("nqmgr".utf8)
+            || program.elementsEqual("oqmgr".utf8)
+        {
             readQueueManager(rest, id: Array(text[..<colon]))
         } else if program.elementsEqual("pickup".utf8), rest.starts(with: "uid=".utf8) {
             figures.localMessages += 1
@@ -209,12 +217,15 @@ final class LogReader {
     private func readClient(_ text: UnsafeRawBufferPointer, id: [UInt8], service: [UInt8], at time: Int64) {
         let parts = text.split(separator: UInt8(ascii: ","))
         let client = parts[0].dropFirst("client=".utf8.count)
-        guard let open = client.firstIndex(of: UInt8(ascii: "[")), let close = client.lastIndex(of: UInt8(ascii: "]")), open < close else {
+        guard let open = client.firstIndex(of: UInt8(ascii: "[")), let close = client.lastIndex(of: UInt8(ascii: "]")),
+            open < close
+        else {
             figures.otherLines += 1
             return
         }
         var message = LoggedMessage(
-            time: time, queueID: id, clientName: Array(client[..<open]), clientAddress: Array(client[(open + 1)..<close]), saslMethod: [],
+            time: time, queueID: id, clientName: Array(client[..<open]),
+            clientAddress: Array(client[(open + 1)..<close]), saslMethod: [],
             saslUsername: [], service: service, sender: [], size: 0, recipients: 0)
         for part in parts.dropFirst() {
             let pair = part.drop { $0 == 0x20 }
@@ -291,7 +302,9 @@ final class LogReader {
         word.withUTF8Buffer { word in
             guard text.count >= word.count else { return nil }
             for start in stride(from: text.count - word.count, through: 0, by: -1) where text[start] == word[0] {
-                if memcmp(text.baseAddress! + start, word.baseAddress!, word.count) == 0 { return start..<start + word.count }
+                if memcmp(text.baseAddress! + start, word.baseAddress!, word.count) == 0 {
+                    return start..<start + word.count
+                }
             }
             return nil
         }

@@ -7,7 +7,8 @@ struct LogTime {
     private var lastMonth: Int?
 
     private static let months: [UInt32: Int] = Dictionary(
-        uniqueKeysWithValues: ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"].enumerated()
+        uniqueKeysWithValues: ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]
+            .enumerated()
             .map { index, name in (name.utf8.reduce(0) { $0 << 8 | UInt32($1) }, index + 1) })
 
     /// - Parameter year: of the first line without one.
@@ -35,7 +36,8 @@ struct LogTime {
     }
 
     private static func readISO(_ line: UnsafeRawBufferPointer) -> (milliseconds: Int64, end: Int)? {
-        guard let year = number(line, 0, 4), let month = number(line, 5, 2), 1...12 ~= month, let day = number(line, 8, 2),
+        guard let year = number(line, 0, 4), let month = number(line, 5, 2), 1...12 ~= month,
+            let day = number(line, 8, 2),
             line[10] == UInt8(ascii: "T"), let time = time(line, 11)
         else { return nil }
         var milliseconds = milliseconds(year, month, day) + time
@@ -65,8 +67,10 @@ struct LogTime {
 
     /// `02:44:06`
     private static func time(_ line: UnsafeRawBufferPointer, _ start: Int) -> Int64? {
-        guard let hour = number(line, start, 2), let minute = number(line, start + 3, 2), let second = number(line, start + 6, 2),
-            line[start + 2] == UInt8(ascii: ":"), line[start + 5] == UInt8(ascii: ":"), hour < 24, minute < 60, second < 62
+        guard let hour = number(line, start, 2), let minute = number(line, start + 3, 2),
+            let second = number(line, start + 6, 2),
+            line[start + 2] == UInt8(ascii: ":"), line[start + 5] == UInt8(ascii: ":"), hour < 24, minute < 60,
+            second < 62
         else { return nil }
         return Int64((hour * 60 + minute) * 60 + second) * 1000
     }
@@ -76,7 +80,11 @@ struct LogTime {
         var number = 0
         for index in start..<start + count {
             let digit = line[index] &- 0x30
-            if digit < 10 { number = number * 10 + Int(digit) } else if index > start || line[index] != 0x20 { return nil }
+            if digit < 10 {
+                number = number * 10 + Int(digit)
+            } else if index > start || line[index] != 0x20 {
+                return nil
+            }
         }
         return number
     }

@@ -23,7 +23,8 @@ package final class Replay {
 
     /// What a log does not tell; a limit that asks for it can't be replayed.
     private static let told: Set<String> = [
-        "sender", "sender_domain", "sasl_username", "sasl_domain", "sasl_method", "client_address", "client_name", "size", "recipient_count",
+        "sender", "sender_domain", "sasl_username", "sasl_domain", "sasl_method", "client_address", "client_name",
+        "size", "recipient_count",
         "policy_context", "protocol_state", "instance", "queue_id", "protocol_name", "request",
     ]
 
@@ -35,7 +36,8 @@ package final class Replay {
         self.paths = paths
         let isCapture = try paths.contains(where: LogReader.isCapture)
         let isTold = { (limit: Limit) in
-            isCapture || (limit.key.parts.map(\.name) + limit.conditions.map(\.part.name)).allSatisfy(Self.told.contains)
+            isCapture
+                || (limit.key.parts.map(\.name) + limit.conditions.map(\.part.name)).allSatisfy(Self.told.contains)
         }
         let limits = configuration.limits.filter(isTold)
         leftOut = configuration.limits.filter { !isTold($0) }.map(\.name)
@@ -67,7 +69,9 @@ package final class Replay {
         ledger.beginTick()
         instance += 1
         var taken = 0
-        for recipient in 0..<message.recipients where decide(message, "RCPT", recipient: recipient, count: 0) { taken += 1 }
+        for recipient in 0..<message.recipients where decide(message, "RCPT", recipient: recipient, count: 0) {
+            taken += 1
+        }
         if taken > 0 { _ = decide(message, "END-OF-MESSAGE", recipient: taken == 1 ? 0 : nil, count: taken) }
         follow(message)
         // What has been idle long enough leaves the memory, as in the service.
@@ -121,7 +125,8 @@ package final class Replay {
         followed[key] = (before ?? 0) + recipients
         for course in courses {
             course.take(
-                request, recipients: recipients, messages: before == nil ? 1 : 0, size: state == .endOfMessage ? Int(request.size) : 0,
+                request, recipients: recipients, messages: before == nil ? 1 : 0,
+                size: state == .endOfMessage ? Int(request.size) : 0,
                 at: ledger.now, wall: time)
         }
     }
@@ -130,7 +135,9 @@ package final class Replay {
         let now = ledger.now
         withRequest(message, "END-OF-MESSAGE", recipient: nil, count: message.recipients) { request in
             for course in courses {
-                course.take(request, recipients: message.recipients, messages: 1, size: message.size, at: now, wall: message.time)
+                course.take(
+                    request, recipients: message.recipients, messages: 1, size: message.size, at: now,
+                    wall: message.time)
             }
         }
     }
@@ -186,7 +193,8 @@ private final class RefusalRecorder: LedgerObserver {
         found[event.limit.name, default: [:]][
             event.account.key,
             default: KeyRefusals(
-                key: String(decoding: event.account.key, as: UTF8.self), first: event.time.milliseconds, reason: "\(reason.rawValue), \(rate)")
+                key: String(decoding: event.account.key, as: UTF8.self), first: event.time.milliseconds,
+                reason: "\(reason.rawValue), \(rate)")
         ].refused += 1
     }
 

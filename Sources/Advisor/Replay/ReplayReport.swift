@@ -73,8 +73,10 @@ package struct WindowReplay: Codable, Sendable {
     package static let shares = (0...200).map { Double($0) / 200 }
 
     init(_ course: UsageCourse, lane: Int) {
-        let all = course.keys.map { Key(key: String(decoding: $0.key, as: UTF8.self), peak: $0.value.most[lane], at: $0.value.at[lane]) }
-            .sorted { ($0.peak, $1.key) > ($1.peak, $0.key) }
+        let all = course.keys.map {
+            Key(key: String(decoding: $0.key, as: UTF8.self), peak: $0.value.most[lane], at: $0.value.at[lane])
+        }
+        .sorted { ($0.peak, $1.key) > ($1.peak, $0.key) }
         let rising = all.map(\.peak).reversed() as [UInt64]
         func share(_ share: Double) -> UInt64 {
             rising.isEmpty ? 0 : rising[Swift.min(rising.count - 1, Int(share * Double(rising.count)))]
@@ -85,7 +87,8 @@ package struct WindowReplay: Codable, Sendable {
         max = rising.last ?? 0
         top = Array(all.prefix(LimitReplay.mostKeys))
         suggested = Self.suggestion(rising)
-        caught = suggested.map { suggested in Array(all.prefix { $0.peak > suggested }.prefix(LimitReplay.mostKeys)) } ?? []
+        caught =
+            suggested.map { suggested in Array(all.prefix { $0.peak > suggested }.prefix(LimitReplay.mostKeys)) } ?? []
         curve = Self.shares.map(share)
     }
 

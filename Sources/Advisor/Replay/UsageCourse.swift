@@ -29,7 +29,8 @@ final class UsageCourse {
     }
 
     func take(_ request: Attributes, recipients: Int, messages: Int, size: Int, at time: LedgerTime, wall: Int64) {
-        guard limit.conditions.allSatisfy({ $0.holds(request, scratch: scratch, value: &key) }), limit.key.build(request, into: &key)
+        guard limit.conditions.allSatisfy({ $0.holds(request, scratch: scratch, value: &key) }),
+            limit.key.build(request, into: &key)
         else { return }
         let amount: UInt64 =
             switch limit.count {

@@ -97,8 +97,10 @@ package struct AdminClient: Sendable {
 
     private func failure(_ status: HTTPResponseStatus, _ reply: Data) -> Failure {
         if status == .unauthorized, let tokenFault { return Failure(description: tokenFault, kind: .notPermitted) }
-        let text = (try? JSONDecoder().decode(AdminMessages.Failure.self, from: reply))?.error
-            ?? (status == .notFound ? String(decoding: reply, as: UTF8.self).trimmingCharacters(in: .whitespacesAndNewlines) : "")
+        let text =
+            (try? JSONDecoder().decode(AdminMessages.Failure.self, from: reply))?.error
+            ?? (status == .notFound
+                ? String(decoding: reply, as: UTF8.self).trimmingCharacters(in: .whitespacesAndNewlines) : "")
         return Failure(
             description: text.isEmpty ? "the service answered \(status.code) \(status.reasonPhrase)" : text,
             kind: status == .serviceUnavailable ? .inTrouble : .refused)
@@ -111,7 +113,8 @@ package struct AdminClient: Sendable {
         return Failure(description: "no service answers on \(endpoint): \(error.systemReason)", kind: .unreachable)
     }
 
-    private func exchange(_ method: HTTPMethod, _ uri: String, _ body: Data) async throws -> (HTTPResponseStatus, Data) {
+    private func exchange(_ method: HTTPMethod, _ uri: String, _ body: Data) async throws -> (HTTPResponseStatus, Data)
+    {
         let group = MultiThreadedEventLoopGroup.singleton
         let promise = group.next().makePromise(of: (HTTPResponseStatus, Data).self)
         let bootstrap = ClientBootstrap(group: promise.futureResult.eventLoop).connectTimeout(.seconds(5))
@@ -140,7 +143,8 @@ package struct AdminClient: Sendable {
         channel.write(HTTPClientRequestPart.body(.byteBuffer(ByteBuffer(bytes: body))), promise: nil)
         channel.writeAndFlush(HTTPClientRequestPart.end(nil), promise: nil)
         let overdue = Failure(
-            description: "the service on \(endpoint) gives no answer within \(timeout.nanoseconds / 1_000_000_000) s", kind: .unreachable)
+            description: "the service on \(endpoint) gives no answer within \(timeout.nanoseconds / 1_000_000_000) s",
+            kind: .unreachable)
         let timer = channel.eventLoop.scheduleTask(in: timeout) {
             channel.pipeline.fireErrorCaught(overdue)
         }
@@ -172,7 +176,9 @@ private final class ReplyHandler: ChannelInboundHandler {
     func errorCaught(context: ChannelHandlerContext, error: any Error) {
         promise.take()?.fail(
             error as? AdminClient.Failure
-                ?? AdminClient.Failure(description: "the connection to the service on \(endpoint) broke: \(error.systemReason)", kind: .unreachable))
+                ?? AdminClient.Failure(
+                    description: "the connection to the service on \(endpoint) broke: \(error.systemReason)",
+                    kind: .unreachable))
         context.close(promise: nil)
     }
 

@@ -82,7 +82,8 @@ final class AdminListener: Sendable {
         let application = Application(
             router: router, server: .http1(configuration: .init(idleTimeout: Self.idleTimeout)),
             configuration: .init(
-                address: address, serverName: "weir", availableConnectionsDelegate: AdminConnections(most: Self.mostConnections, log: log)),
+                address: address, serverName: "weir",
+                availableConnectionsDelegate: AdminConnections(most: Self.mostConnections, log: log)),
             onServerRunning: { [log] _ in
                 if case .unix(let path, let mode, let group) = endpoint {
                     do { try UnixSocketFile.set(mode: mode, group: group, of: path) } catch {
@@ -108,23 +109,33 @@ final class AdminListener: Sendable {
             metrics.begin("weir_build_info", "gauge", "The version that runs.")
             metrics.add("weir_build_info", [("version", snapshot.version)], 1)
             metrics.add(snapshot, latency: latency)
-            metrics.single("weir_alerts_failed_total", "counter", "Alert notices that a channel did not take; they are in the log.", alerts.failedNotices)
-            metrics.single("weir_log_lines_dropped_total", "counter", "Log lines dropped because the log is too slow.", log.droppedLines)
+            metrics.single(
+                "weir_alerts_failed_total", "counter",
+                "Alert notices that a channel did not take; they are in the log.", alerts.failedNotices)
+            metrics.single(
+                "weir_log_lines_dropped_total", "counter", "Log lines dropped because the log is too slow.",
+                log.droppedLines)
             metrics.addProcess()
             return Self.text(metrics.text, as: "text/plain; version=0.0.4")
         }
         router.get("healthz") { [self] _, _ in
-            await isAlive() ? Self.text("alive\n") : Self.text("the ledger's event loop does not turn\n", status: .serviceUnavailable)
+            await isAlive()
+                ? Self.text("alive\n")
+                : Self.text("the ledger's event loop does not turn\n", status: .serviceUnavailable)
         }
         router.get("readyz") { [self] _, _ in
-            guard await isAlive() else { return Self.text("the ledger's event loop does not turn\n", status: .serviceUnavailable) }
+            guard await isAlive() else {
+                return Self.text("the ledger's event loop does not turn\n", status: .serviceUnavailable)
+            }
             let fault = try await host.loop.submit { [host] in host.fault }
             guard let fault else { return Self.text("ready\n") }
             return Self.text("the ledger can't be kept: \(fault.message)\n", status: .serviceUnavailable)
         }
         for file in AdminPage.files {
             router.get(.init(file.path)) { _, _ in
-                Response(status: .ok, headers: AdminPage.headers(type: file.type), body: .init(byteBuffer: ByteBuffer(string: file.content)))
+                Response(
+                    status: .ok, headers: AdminPage.headers(type: file.type),
+                    body: .init(byteBuffer: ByteBuffer(string: file.content)))
             }
         }
         router.get("limits") { [self] request, _ in
@@ -135,7 +146,9 @@ final class AdminListener: Sendable {
             guard !withHistory || most <= Self.mostHistories else {
                 return try Self.failure("with history most is a number from 1 to \(Self.mostHistories)")
             }
-            return try await lately(request) { try await self.host.fullest(most, limit: limit, withHistory: withHistory) }
+            return try await lately(request) {
+                try await self.host.fullest(most, limit: limit, withHistory: withHistory)
+            }
         }
         router.get("limits/meant") { [host] request, _ in
             try Self.json(try await host.meanings(of: request.uri.queryParameters.get("key") ?? ""))
@@ -146,7 +159,8 @@ final class AdminListener: Sendable {
                 return try Self.failure("text has from 1 to \(Self.longestSearch) bytes")
             }
             guard let result = try await host.search(text) else {
-                return try Self.json(AdminMessages.Failure(error: "another search is under way"), status: .tooManyRequests)
+                return try Self.json(
+                    AdminMessages.Failure(error: "another search is under way"), status: .tooManyRequests)
             }
             return try Self.json(result)
         }
@@ -160,7 +174,9 @@ final class AdminListener: Sendable {
         }
         router.post("probe") { [host] request, _ in
             let body = try await request.body.collect(upTo: Self.largestBody)
-            guard let last = try? JSONDecoder().decode(AdminMessages.Probe.self, from: Data(body.readableBytesView)).last else {
+            guard
+                let last = try? JSONDecoder().decode(AdminMessages.Probe.self, from: Data(body.readableBytesView)).last
+            else {
                 return try Self.failure("the body names no last stage")
             }
             return try Self.json(AdminMessages.Probe(last: last, token: host.probes.begin(upTo: last)))
@@ -175,7 +191,10 @@ final class AdminListener: Sendable {
         }
         router.post("limits/key") { [self] request, context in
             let body = try await request.body.collect(upTo: Self.largestBody)
-            guard let message = try? JSONDecoder().decode(AdminMessages.Intervention.self, from: Data(body.readableBytesView)) else {
+            guard
+                let message = try? JSONDecoder().decode(
+                    AdminMessages.Intervention.self, from: Data(body.readableBytesView))
+            else {
                 return try Self.failure("the body is no intervention")
             }
             let user = await context.user()
@@ -223,16 +242,24 @@ final class AdminListener: Sendable {
         return (try? await promise.futureResult.get()) ?? false
     }
 
-    private static func text(_ text: String, as type: String = "text/plain; charset=utf-8", status: HTTPResponse.Status = .ok) -> Response {
-        Response(status: status, headers: [.contentType: type, .cacheControl: "no-store"], body: .init(byteBuffer: ByteBuffer(string: text)))
+    private static func text(
+        _ text: String, as type: String = "text/plain; charset=utf-8", status: HTTPResponse.Status = .ok
+    ) -> Response {
+        Response(
+            status: status, headers: [.contentType: type, .cacheControl: "no-store"],
+            body: .init(byteBuffer: ByteBuffer(string: text)))
     }
 
     /// Answers as it was answered last, where that is not older than the request's `age` admits, in seconds.
-    private func lately(_ request: Request, _ make: @Sendable () async throws -> some Encodable) async throws -> Response {
+    private func lately(
+        _ request: Request, _ make: @Sendable () async throws -> some Encodable
+    ) async throws -> Response {
         let age = min(60, max(0, request.uri.queryParameters.get("age", as: Int64.self) ?? 0))
         guard age > 0 else { return try Self.json(try await make()) }
         let (uri, now) = (request.uri.string, NIODeadline.now())
-        if let last = lastAnswers.withLock({ $0[uri] }), now - last.madeAt < .seconds(age) { return Self.json(bytes: last.bytes) }
+        if let last = lastAnswers.withLock({ $0[uri] }), now - last.madeAt < .seconds(age) {
+            return Self.json(bytes: last.bytes)
+        }
         let bytes = try Self.encoded(try await make())
         lastAnswers.withLock { answers in
             if answers.count >= Self.mostLastAnswers { answers = [:] }
@@ -249,7 +276,8 @@ final class AdminListener: Sendable {
 
     private static func json(bytes: ByteBuffer, status: HTTPResponse.Status = .ok) -> Response {
         Response(
-            status: status, headers: [.contentType: "application/json", .cacheControl: "no-store"], body: .init(byteBuffer: bytes))
+            status: status, headers: [.contentType: "application/json", .cacheControl: "no-store"],
+            body: .init(byteBuffer: bytes))
     }
 
     fileprivate static func json(_ value: some Encodable, status: HTTPResponse.Status = .ok) throws -> Response {
@@ -281,7 +309,8 @@ struct AdminContext: RequestContext {
     func user() async -> String {
         guard let options = channel as? any SocketOptionProvider,
             let peer: PeerCredentials = try? await options.unsafeGetSocketOption(
-                level: .socket, name: .init(rawValue: SO_PEERCRED)).get(),
+                level: .socket, name: .init(rawValue: SO_PEERCRED)
+            ).get(),
             peer.uid != uid_t.max, peer.pid != 0
         else { return "\(channel.remoteAddress?.description ?? "somebody") with the token" }
         return "uid \(peer.uid)\(Self.name(ofUser: peer.uid).map { " (\($0))" } ?? "")"
@@ -291,7 +320,9 @@ struct AdminContext: RequestContext {
         var entry = passwd()
         var found: UnsafeMutablePointer<passwd>?
         return withUnsafeTemporaryAllocation(of: CChar.self, capacity: 16_384) { buffer in
-            guard getpwuid_r(uid, &entry, buffer.baseAddress!, buffer.count, &found) == 0, found != nil else { return nil }
+            guard getpwuid_r(uid, &entry, buffer.baseAddress!, buffer.count, &found) == 0, found != nil else {
+                return nil
+            }
             return String(cString: entry.pw_name)
         }
     }
@@ -310,7 +341,10 @@ private struct AdminConnections: AvailableConnectionsDelegate {
 
     mutating func connectionOpened() {
         open += 1
-        if open >= most { log.complain(.tooManyAdminConnections, "\(open) connections to the admin listener: it takes no more until one ends") }
+        if open >= most {
+            log.complain(
+                .tooManyAdminConnections, "\(open) connections to the admin listener: it takes no more until one ends")
+        }
     }
 
     mutating func connectionClosed() { open -= 1 }
@@ -337,7 +371,8 @@ private struct FailureMiddleware: RouterMiddleware {
             return try AdminListener.json(AdminMessages.Failure(error: text), status: .serviceUnavailable)
         } catch let fault as AdministrationFault {
             let isUnknown = if case .unknownLimit = fault { true } else { false }
-            return try AdminListener.json(AdminMessages.Failure(error: fault.description), status: isUnknown ? .notFound : .badRequest)
+            return try AdminListener.json(
+                AdminMessages.Failure(error: fault.description), status: isUnknown ? .notFound : .badRequest)
         }
     }
 }
@@ -353,9 +388,13 @@ private struct OriginMiddleware: RouterMiddleware {
             throw HTTPError(.misdirectedRequest, message: "this is no name of the admin listener")
         }
         if let origin = request.headers[.origin] {
-            guard origin.hasPrefix("http://"), origin.dropFirst("http://".count) == host else { throw forbidden(context) }
+            guard origin.hasPrefix("http://"), origin.dropFirst("http://".count) == host else {
+                throw forbidden(context)
+            }
         }
-        if let site = request.headers[Self.fetchSite], site != "same-origin", site != "none" { throw forbidden(context) }
+        if let site = request.headers[Self.fetchSite], site != "same-origin", site != "none" {
+            throw forbidden(context)
+        }
         return try await next(request, context)
     }
 
@@ -381,11 +420,15 @@ private struct TokenMiddleware: RouterMiddleware {
     func handle(
         _ request: Request, context: AdminContext, next: (Request, AdminContext) async throws -> Response
     ) async throws -> Response {
-        if request.method == .get || request.method == .head, Self.isOpen(request.uri.path) { return try await next(request, context) }
+        if request.method == .get || request.method == .head, Self.isOpen(request.uri.path) {
+            return try await next(request, context)
+        }
         let given = Array((request.headers[.authorization] ?? "").utf8)
         let expected = Array("Bearer \(token)".utf8)
         // All bytes are compared, so that the time tells nothing.
-        let difference = zip(given, expected).reduce(UInt8(given.count == expected.count ? 0 : 1)) { $0 | ($1.0 ^ $1.1) }
+        let difference = zip(given, expected).reduce(UInt8(given.count == expected.count ? 0 : 1)) {
+            $0 | ($1.0 ^ $1.1)
+        }
         guard difference == 0 else {
             context.closeSoon()
             let text = given.isEmpty ? "the token is needed" : "wrong token"

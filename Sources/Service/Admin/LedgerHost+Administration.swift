@@ -90,7 +90,9 @@ extension LedgerHost {
     func standings(ofKey key: String, limit: String?) async throws -> [AdminMessages.Standing] {
         try await loop.submit { [self] in
             try withLedger { ledger in
-                try ledger.standings(ofKey: Array(key.utf8), limit: limit).map { AdminMessages.Standing($0, in: ledger) }
+                try ledger.standings(ofKey: Array(key.utf8), limit: limit).map {
+                    AdminMessages.Standing($0, in: ledger)
+                }
             }
         }
     }
@@ -117,9 +119,13 @@ extension LedgerHost {
                 return try ledger.intervene(intervention, onKey: Array(message.key.utf8), limit: message.limit)
                     .map { standing in
                         var presented = AdminMessages.Standing(standing, in: ledger)
-                        if message.action == .block { presented.note = ledger.remark(onBlockBy: standing.limit) ?? fault.map { "not kept yet: \($0.message)" } }
+                        if message.action == .block {
+                            presented.note =
+                                ledger.remark(onBlockBy: standing.limit) ?? fault.map { "not kept yet: \($0.message)" }
+                        }
                         if message.action == .raise, let until = standing.blockedUntil {
-                            presented.note = "still blocked for \(Self.rounded(until - ledger.now)): weir limits unblock \(Self.quoted(presented.key))"
+                            presented.note =
+                                "still blocked for \(Self.rounded(until - ledger.now)): weir limits unblock \(Self.quoted(presented.key))"
                         }
                         return presented
                     }
@@ -136,13 +142,16 @@ extension LedgerHost {
 
     /// As a word for a shell: what a peer has sent must not be more than that.
     private static func quoted(_ key: String) -> String {
-        let isPlain = !key.isEmpty && key.utf8.allSatisfy { $0.isAlphanumeric || "@._+:/=%,-".utf8.contains($0) } && !key.hasPrefix("-")
+        let isPlain =
+            !key.isEmpty && key.utf8.allSatisfy { $0.isAlphanumeric || "@._+:/=%,-".utf8.contains($0) }
+            && !key.hasPrefix("-")
         return isPlain ? key : "'\(key.replacing("'", with: "'\\''"))'"
     }
 
     /// Milliseconds in the unit in which a person would tell them.
     private static func rounded(_ milliseconds: Int64) -> String {
-        for (unit, length) in [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000)] as [(String, Int64)] where milliseconds >= 2 * length {
+        for (unit, length) in [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000)] as [(String, Int64)]
+        where milliseconds >= 2 * length {
             return "\(milliseconds / length)\(unit)"
         }
         return "\(max(1, milliseconds / 1000))s"
@@ -153,7 +162,8 @@ extension LedgerHost {
     }
 
     /// What the ledger and the policy server tell of themselves; the rest of a snapshot is filled in by others.
-    func snapshot(of policy: PolicyListener, version: String) async throws -> (AdminMessages.Snapshot, LatencyHistogram) {
+    func snapshot(of policy: PolicyListener, version: String) async throws -> (AdminMessages.Snapshot, LatencyHistogram)
+    {
         try await loop.submit { [self] in
             withActivity { activity, second in
                 let lastMinute = activity.latencyOfLastMinute(at: second)
@@ -163,9 +173,12 @@ extension LedgerHost {
                     return .init(action: action.name, total: total, perSecond: activity.history(of: action, at: second))
                 }
                 let snapshot = AdminMessages.Snapshot(
-                    time: Double(time(nil)), version: version, configuration: configuration.summary, status: presentStatus(of: policy),
-                    answers: answers, medianAnswer: lastMinute.bound(ofShare: 0.5), slowAnswer: lastMinute.bound(ofShare: 0.99),
-                    refusals: activity.refusals.newestFirst, ways: [], rules: [], rulesWithoutHits: 0, audit: audit.newestFirst)
+                    time: Double(time(nil)), version: version, configuration: configuration.summary,
+                    status: presentStatus(of: policy),
+                    answers: answers, medianAnswer: lastMinute.bound(ofShare: 0.5),
+                    slowAnswer: lastMinute.bound(ofShare: 0.99),
+                    refusals: activity.refusals.newestFirst, ways: [], rules: [], rulesWithoutHits: 0,
+                    audit: audit.newestFirst)
                 return (snapshot, activity.latency)
             }
         }
@@ -177,20 +190,25 @@ extension LedgerHost {
             ledger.limits.map { state in
                 let limit = state.limit
                 return AdminMessages.LimitStatus(
-                    name: limit.name, attributes: limit.key.parts.map(\.name).joined(separator: "|"), count: limit.count.rawValue,
-                    mode: limit.mode.rawValue, rates: limit.rates.map(\.description), keys: state.accountCount, refusals: state.refusals)
+                    name: limit.name, attributes: limit.key.parts.map(\.name).joined(separator: "|"),
+                    count: limit.count.rawValue,
+                    mode: limit.mode.rawValue, rates: limit.rates.map(\.description), keys: state.accountCount,
+                    refusals: state.refusals)
             }
         }
         return AdminMessages.Status(
             requests: requests, connections: policy.openConnections, faults: .init(policy.counters),
-            keys: limits?.reduce(0) { $0 + $1.keys } ?? 0, trouble: fault?.message, ledger: presentLedger(), limits: limits ?? [])
+            keys: limits?.reduce(0) { $0 + $1.keys } ?? 0, trouble: fault?.message, ledger: presentLedger(),
+            limits: limits ?? [])
     }
 
     private func presentLedger() -> AdminMessages.LedgerStatus {
         let checkpoint = try? withLedger(\.lastCheckpoint)
         return AdminMessages.LedgerStatus(
-            path: configuration.ledger.path, durability: configuration.ledger.durability.rawValue, journalBytes: journalBytes,
-            lastCheckpoint: checkpoint.map { Double($0.began) / 1000 }, checkpointSeconds: checkpoint?.took.map { Double($0) / 1000 },
+            path: configuration.ledger.path, durability: configuration.ledger.durability.rawValue,
+            journalBytes: journalBytes,
+            lastCheckpoint: checkpoint.map { Double($0.began) / 1000 },
+            checkpointSeconds: checkpoint?.took.map { Double($0) / 1000 },
             mostKeys: configuration.ledger.mostKeys, evictedKeys: evictedKeys)
     }
 }
@@ -254,7 +272,9 @@ private final class SearchWalk {
         let hasMore = ledger.walk(&walk, slots: slots) { account in
             guard contains(account.key) else { return }
             guard found.count < Self.most else { return isCut = true }
-            found.append(.init(limit: account.limit.limit.name, key: String(decoding: account.key, as: UTF8.self), isKnown: true))
+            found.append(
+                .init(limit: account.limit.limit.name, key: String(decoding: account.key, as: UTF8.self), isKnown: true)
+            )
         }
         return hasMore && !isCut
     }

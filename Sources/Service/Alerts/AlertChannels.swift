@@ -19,13 +19,16 @@ struct Webhook: AlertChannel {
     /// What curl's exit statuses mean.
     private static let reasons: [Int32: String] = [
         6: "its name can't be resolved", 7: "nobody answers there", 28: "no answer within \(seconds) s",
-        35: "TLS fails", 52: "it closes without an answer", 56: "the connection was lost", 60: "its certificate is not trusted",
+        35: "TLS fails", 52: "it closes without an answer", 56: "the connection was lost",
+        60: "its certificate is not trusted",
     ]
 
     func send(_ notice: AlertNotice) async throws {
         let options = [
-            ("url", url), ("data-binary", String(decoding: try notice.json, as: UTF8.self)), ("header", "Content-Type: application/json"),
-            ("user-agent", "weir/\(WeirVersion.current)"), ("max-time", "\(Self.seconds)"), ("proto", "=http,https"), ("output", "/dev/null"),
+            ("url", url), ("data-binary", String(decoding: try notice.json, as: UTF8.self)),
+            ("header", "Content-Type: application/json"),
+            ("user-agent", "weir/\(WeirVersion.current)"), ("max-time", "\(Self.seconds)"), ("proto", "=http,https"),
+            ("output", "/dev/null"),
             ("write-out", "%{http_code}"),
         ]
         let lines = options.map { name, value in
@@ -68,7 +71,8 @@ struct AlertMail: AlertChannel {
 
     func send(_ notice: AlertNotice) async throws {
         // What a peer has sent must neither end the header nor need encoding there.
-        let subject = String(notice.text.unicodeScalars.map { (0x20...0x7e).contains($0.value) ? Character($0) : "?" }.prefix(200))
+        let subject = String(
+            notice.text.unicodeScalars.map { (0x20...0x7e).contains($0.value) ? Character($0) : "?" }.prefix(200))
         var lines = [
             "Subject: \(subject)", "To: \(recipients.joined(separator: ", "))", "Auto-Submitted: auto-generated",
             "\(AlertMarks.header): \(marks.make())",

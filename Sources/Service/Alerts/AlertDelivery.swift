@@ -100,7 +100,8 @@ final class AlertDelivery: Sendable {
             } catch {
                 guard let next = pauses.popFirst(), !state.withLock({ $0.isHurried }) else {
                     failures.count.add(1, ordering: .relaxed)
-                    return log.warning("an alert could not be sent by \(channel.name) and is in the log alone: \(error)")
+                    return log.warning(
+                        "an alert could not be sent by \(channel.name) and is in the log alone: \(error)")
                 }
                 await pause(next)
             }

@@ -40,7 +40,9 @@ package final class Alerts: Sendable {
         var channels: [any AlertChannel] = []
         if let url = settings.webhook { channels.append(Webhook(url: url)) }
         if let path = settings.command { channels.append(AlertCommand(path: path)) }
-        if !settings.mail.isEmpty { channels.append(AlertMail(sendmail: settings.sendmail, recipients: settings.mail, marks: marks)) }
+        if !settings.mail.isEmpty {
+            channels.append(AlertMail(sendmail: settings.sendmail, recipients: settings.mail, marks: marks))
+        }
         return channels.map { AlertDelivery($0, interval: .seconds(settings.interval), failures: failures, log: log) }
     }
 
@@ -74,7 +76,8 @@ package final class Alerts: Sendable {
     func raise(_ tier: Alert.Tier, limit: String, key: String, mode: String, _ text: () -> String) {
         let subject = "limit \(limit), key \(key)"
         tell(Name(tier: tier, subject: subject)) {
-            Alert(time: Int64(time(nil)), tier: tier, limit: limit, key: key, mode: mode, subject: subject, text: text())
+            Alert(
+                time: Int64(time(nil)), tier: tier, limit: limit, key: key, mode: mode, subject: subject, text: text())
         }
     }
 

@@ -44,7 +44,9 @@ enum ChildProcess {
         }
     }
 
-    private static func onQueue<Result: Sendable>(_ body: @escaping @Sendable () throws -> Result) async throws -> Result {
+    private static func onQueue<Result: Sendable>(
+        _ body: @escaping @Sendable () throws -> Result
+    ) async throws -> Result {
         try await withCheckedThrowingContinuation { continuation in
             queue.async { continuation.resume(with: .init(catching: body)) }
         }
@@ -124,12 +126,15 @@ enum ChildProcess {
             guard ContinuousClock.now < deadline else {
                 kill(-pid, SIGKILL)
                 waitpid(pid, &status, 0)
-                throw AlertFailure(description: "\(words[0]) took longer than \(timeout.components.seconds) s and was killed")
+                throw AlertFailure(
+                    description: "\(words[0]) took longer than \(timeout.components.seconds) s and was killed")
             }
             usleep(20_000)
         }
         // As WIFEXITED and WEXITSTATUS of waitpid(2) do.
-        guard status & 0x7f == 0 else { throw AlertFailure(description: "\(words[0]) ended on signal \(status & 0x7f)") }
+        guard status & 0x7f == 0 else {
+            throw AlertFailure(description: "\(words[0]) ended on signal \(status & 0x7f)")
+        }
         guard status >> 8 & 0xff == 0 else { throw BadExit(program: words[0], status: status >> 8 & 0xff) }
     }
 

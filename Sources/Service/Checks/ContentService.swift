@@ -39,7 +39,8 @@ package final class ContentService: Sendable {
         milter =
             configuration.listen.milter.isEmpty
             ? nil
-            : MilterListener(configuration, bounds: bounds, threads: threads, host: host, rules: { inUse.current }, log: log)
+            : MilterListener(
+                configuration, bounds: bounds, threads: threads, host: host, rules: { inUse.current }, log: log)
     }
 
     /// What the ways in have done.
@@ -54,7 +55,9 @@ package final class ContentService: Sendable {
             if values.hits == 0 { withoutHits += 1 }
             guard values.hits > 0 || values.limitsReached > 0 else { return }
             // A table may stand in one list twice.
-            var rule = rules[name] ?? .init(checks: name.checks, location: name.location, hits: 0, limitsReached: 0, milliseconds: 0)
+            var rule =
+                rules[name]
+                ?? .init(checks: name.checks, location: name.location, hits: 0, limitsReached: 0, milliseconds: 0)
             rule.hits += values.hits
             if let time = values.lastHit { rule.lastHit = max(rule.lastHit ?? 0, start + Double(time) / 1e9) }
             rule.limitsReached += values.limitsReached

@@ -140,7 +140,9 @@ package final class ReceivedContent {
         isWriting = true
         let offset = spooled
         spooled += piece.readableBytes
-        atDisk { file.write(piece, at: offset) } then: { [self] code in
+        atDisk {
+            file.write(piece, at: offset)
+        } then: { [self] code in
             isWriting = false
             let code = code ?? ECANCELED
             if code != 0 { fail("can't write to a spool file in \(bounds.directory)", code) }
@@ -218,7 +220,8 @@ private final class SpoolFile: Sendable {
         return piece.withUnsafeReadableBytes { bytes in
             var written = 0
             while written < bytes.count {
-                let count = pwrite(descriptor, bytes.baseAddress! + written, bytes.count - written, off_t(offset + written))
+                let count = pwrite(
+                    descriptor, bytes.baseAddress! + written, bytes.count - written, off_t(offset + written))
                 if count < 0, errno == EINTR { continue }
                 guard count > 0 else { return count == 0 ? EIO : errno }
                 written += count
@@ -234,7 +237,8 @@ private final class SpoolFile: Sendable {
         bytes.writeWithUnsafeMutableBytes(minimumWritableBytes: range.count) { pointer in
             var read = 0
             while read < range.count, code == 0 {
-                let count = pread(descriptor, pointer.baseAddress! + read, range.count - read, off_t(range.lowerBound + read))
+                let count = pread(
+                    descriptor, pointer.baseAddress! + read, range.count - read, off_t(range.lowerBound + read))
                 if count > 0 { read += count } else if count == 0 || errno != EINTR { code = count == 0 ? EIO : errno }
             }
             return read

@@ -12,7 +12,9 @@ enum BoundedFile {
         let descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)
         guard descriptor >= 0 else { return .failure(Failure(description: reason())) }
         defer { close(descriptor) }
-        guard lseek(descriptor, 0, SEEK_CUR) == 0 else { return .failure(Failure(description: "it is no regular file")) }
+        guard lseek(descriptor, 0, SEEK_CUR) == 0 else {
+            return .failure(Failure(description: "it is no regular file"))
+        }
         var bytes: [UInt8] = []
         var chunk = [UInt8](repeating: 0, count: 1 << 16)
         while true {

@@ -26,16 +26,19 @@ package enum ConditionReader {
     ) -> Condition.Test? {
         switch node.value {
         case .nothing:
-            reading.fault(node, key, "has no test; expected present, absent, a value, a list of values, or a map with one of \(words)")
+            reading.fault(
+                node, key,
+                "has no test; expected present, absent, a value, a list of values, or a map with one of \(words)")
             return nil
         case .scalar("present"): return .present
         case .scalar("absent"): return .absent
         case .scalar: return value(node, key, &reading, part, forms).map { .equals([$0]) }
         case .list(let items):
             if items.isEmpty { reading.fault(node, key, "is an empty list, and would never hold") }
-            return .equals(items.enumerated().compactMap { index, item in
-                value(item, "\(key)[\(index)]", &reading, part, forms, isInList: true)
-            })
+            return .equals(
+                items.enumerated().compactMap { index, item in
+                    value(item, "\(key)[\(index)]", &reading, part, forms, isInList: true)
+                })
         case .map(let entries):
             guard entries.count == 1, let (name, value) = entries.first else {
                 reading.fault(node, key, "expected exactly one of \(words)")
@@ -55,14 +58,18 @@ package enum ConditionReader {
         switch Word(rawValue: name.text) {
         case .in:
             guard part.form == .network else {
-                reading.fault(name, inner, "looks for addresses, and '\(part.name)' has none; expected client_address or server_address")
+                reading.fault(
+                    name, inner,
+                    "looks for addresses, and '\(part.name)' has none; expected client_address or server_address")
                 return nil
             }
             return ValueType<[Network]>.list(of: .network).read(node, inner, &reading).map { .inNetworks($0) }
         case .matches:
             return ValueType<Pattern>.pattern.read(node, inner, &reading).map { .matches($0) }
         case .table:
-            guard let references = ValueType<[TableReference]>.list(of: .table).read(node, inner, &reading) else { return nil }
+            guard let references = ValueType<[TableReference]>.list(of: .table).read(node, inner, &reading) else {
+                return nil
+            }
             for reference in references where reference.name.kind == .networks && part.form != .network {
                 reading.warn(reference.node, reference.key, "nothing is ever found in it: '\(part.name)' is no address")
             }
@@ -96,18 +103,24 @@ package enum ConditionReader {
         if part.name == "protocol_state", !PolicyAttributes.states.contains(text) {
             reading.warn(
                 node, key,
-                "Postfix has no state \(Spelling.quoted(text))\(Spelling.hint(for: text, among: PolicyAttributes.states))")
+                "Postfix has no state \(Spelling.quoted(text))\(Spelling.hint(for: text, among: PolicyAttributes.states))"
+            )
         }
         let canonical = Condition.canonical(text, for: part, forms: forms)
-        if canonical.isEmpty { reading.fault(node, key, "\(Spelling.quoted(text)) is no value that '\(part.name)' can have") }
+        if canonical.isEmpty {
+            reading.fault(node, key, "\(Spelling.quoted(text)) is no value that '\(part.name)' can have")
+        }
         return canonical
     }
 }
 
 extension ValueType where Value == Network {
-    static let network = ValueType.text("a network such as 192.0.2.0/24 or 2001:db8::/32", write: { _ in nil }) { text in
+    static let network = ValueType.text("a network such as 192.0.2.0/24 or 2001:db8::/32", write: { _ in nil }) {
+        text in
         if let network = Network(text) { return .value(network) }
-        return Network.masked(text).map { .fault("\(Spelling.quoted(text)) has bits behind its prefix; the network is \($0)") }
+        return Network.masked(text).map {
+            .fault("\(Spelling.quoted(text)) has bits behind its prefix; the network is \($0)")
+        }
             ?? .no("network")
     }
 }
@@ -115,7 +128,8 @@ extension ValueType where Value == Network {
 extension ValueType where Value == Pattern {
     /// `regex` or `/regex/flags`, with the defaults and flags of pcre_table(5): case does not count, `.` takes a newline,
     /// and each of `i m s x` toggles.
-    static let pattern = ValueType.text("a pattern, or /pattern/flags as in pcre_table(5)", write: { _ in nil }) { text in
+    static let pattern = ValueType.text("a pattern, or /pattern/flags as in pcre_table(5)", write: { _ in nil }) {
+        text in
         var source = Array(text.utf8)[...]
         var options: PatternOptions = [.caseless, .dotAll]
         if source.first == UInt8(ascii: "/") {
@@ -125,7 +139,8 @@ extension ValueType where Value == Pattern {
             for flag in source[(end + 1)...] {
                 guard let option = flags[flag] else {
                     let shown = String(decoding: [flag], as: UTF8.self)
-                    return .fault("unknown flag \(Spelling.quoted(shown)) behind the pattern; known are i, m, s, x, A, E, U")
+                    return .fault(
+                        "unknown flag \(Spelling.quoted(shown)) behind the pattern; known are i, m, s, x, A, E, U")
                 }
                 options.formSymmetricDifference(option)
             }
@@ -135,7 +150,9 @@ extension ValueType where Value == Pattern {
         do throws(PatternError) {
             return .value(try Pattern(Array(source), options: options))
         } catch {
-            return .fault("\(Spelling.quoted(text)) is no pattern: \(error.message) at character \(error.offset + 1) of the pattern")
+            return .fault(
+                "\(Spelling.quoted(text)) is no pattern: \(error.message) at character \(error.offset + 1) of the pattern"
+            )
         }
     }
 

@@ -17,7 +17,8 @@ package struct ConfigurationKey<Root>: Sendable {
 
     /// - Parameter defaults: what holds where the key is left out.
     init<Value>(
-        _ path: String, _ target: any WritableKeyPath<Root, Value> & Sendable, _ type: ValueType<Value>, in defaults: Root,
+        _ path: String, _ target: any WritableKeyPath<Root, Value> & Sendable, _ type: ValueType<Value>,
+        in defaults: Root,
         _ summary: String
     ) {
         self.init(path, target, type, .isDefault(type.write(defaults[keyPath: target])!), summary)

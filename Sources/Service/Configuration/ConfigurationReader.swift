@@ -41,7 +41,8 @@ package enum ConfigurationReader {
                 let found = reading.read(root, at: "", rows: ConfigurationKeys.root, into: &configuration)
                 checkListeners(configuration.listen, found, &reading)
                 for (key, program) in [
-                    ("alerts.webhook", configuration.alerts.webhook.map { _ in Webhook.program }), ("alerts.command", configuration.alerts.command),
+                    ("alerts.webhook", configuration.alerts.webhook.map { _ in Webhook.program }),
+                    ("alerts.command", configuration.alerts.command),
                     ("alerts.sendmail", configuration.alerts.sendmail),
                 ] {
                     guard let node = found[key], let program, access(program, X_OK) != 0 else { continue }
@@ -51,7 +52,8 @@ package enum ConfigurationReader {
                 for name in ["header", "mime_header", "nested_header", "body"] {
                     guard let node = found["checks.\(name)"], !node.items.isEmpty, !isUsed else { continue }
                     reading.warn(
-                        node, "checks.\(name)", "there is no listen.milter or listen.filter: only `weir check` and `weir filter` use it")
+                        node, "checks.\(name)",
+                        "there is no listen.milter or listen.filter: only `weir check` and `weir filter` use it")
                 }
             }
         }
@@ -107,7 +109,9 @@ package enum ConfigurationReader {
         var taken = listen.policy.map(\.description)
         for (index, item) in (found["listen.filter"]?.items ?? []).enumerated() where index < listen.filter.count {
             let own = listen.filter[index].listen.description
-            if taken.contains(own) { reading.fault(item, "listen.filter[\(index)].listen", "'\(own)' is there already") }
+            if taken.contains(own) {
+                reading.fault(item, "listen.filter[\(index)].listen", "'\(own)' is there already")
+            }
             taken.append(own)
         }
         for (index, item) in (found["listen.milter"]?.items ?? []).enumerated() where index < listen.milter.count {

@@ -29,7 +29,9 @@ package struct ConfigurationReport {
         func paint(_ text: String, _ code: String) -> String { inColour ? "\u{1b}[\(code)m\(text)\u{1b}[0m" : text }
         var lines = faults.map { "\(paint($0.location, "1;31")): \($0.text)" }
         lines += warnings.map { "\(paint($0.location, "1")): \(paint("warning:", "1;33")) \($0.text)" }
-        if !isValid { lines.append("\(path): not taken: \(Self.count(faults, "fault")), \(Self.count(warnings, "warning"))") }
+        if !isValid {
+            lines.append("\(path): not taken: \(Self.count(faults, "fault")), \(Self.count(warnings, "warning"))")
+        }
         return lines.map { $0 + "\n" }.joined()
     }
 

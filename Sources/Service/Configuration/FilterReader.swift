@@ -29,16 +29,23 @@ enum FilterReader {
         {
             reading.fault(
                 node, "\(key).listen",
-                "'\(host)' can be reached from other machines: name the clients in 'networks', or it would be an open relay")
+                "'\(host)' can be reached from other machines: name the clients in 'networks', or it would be an open relay"
+            )
         }
         if let node = found["networks"], case .unix = listener.listen, !listener.networks.isEmpty {
-            reading.fault(node, "\(key).networks", "the clients of a UNIX socket have no addresses; its mode and group admit them")
+            reading.fault(
+                node, "\(key).networks", "the clients of a UNIX socket have no addresses; its mode and group admit them"
+            )
         }
-        if let node = found["next_hop"], found["listen"] != nil, listener.nextHop.description == listener.listen.description {
-            reading.fault(node, "\(key).next_hop", "'\(listener.nextHop)' is this filter itself: mail would go in circles")
+        if let node = found["next_hop"], found["listen"] != nil,
+            listener.nextHop.description == listener.listen.description
+        {
+            reading.fault(
+                node, "\(key).next_hop", "'\(listener.nextHop)' is this filter itself: mail would go in circles")
         }
         if let node = found["protocol"], listener.variant == .lmtp, listener.mode == .beforeQueue {
-            reading.fault(node, "\(key).protocol", "smtpd_proxy_filter speaks SMTP only; lmtp goes with mode: after_queue")
+            reading.fault(
+                node, "\(key).protocol", "smtpd_proxy_filter speaks SMTP only; lmtp goes with mode: after_queue")
         }
     }
 }

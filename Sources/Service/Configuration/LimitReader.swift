@@ -109,7 +109,8 @@ enum LimitReader {
             } else if let stricter = others.first(where: {
                 $0.count <= rate.count && $0.window.milliseconds > rate.window.milliseconds
             }) {
-                reading.warn(item, key, "'\(rate.description)' can't be reached: '\(stricter.description)' holds before it")
+                reading.warn(
+                    item, key, "'\(rate.description)' can't be reached: '\(stricter.description)' holds before it")
             }
         }
     }
@@ -119,7 +120,9 @@ enum LimitReader {
     ) -> [KeyPart] {
         guard let node = nodes.found["key"] else { return [] }
         let key = "\(nodes.key).key"
-        if node.items.isEmpty { reading.fault(node, key, "is empty; expected at least one attribute such as sasl_username") }
+        if node.items.isEmpty {
+            reading.fault(node, key, "is empty; expected at least one attribute such as sasl_username")
+        }
         for (index, item) in node.items.enumerated() {
             guard let name = item.text, node.items[..<index].contains(where: { $0.text == name }) else { continue }
             reading.fault(item, "\(key)[\(index)]", "\(Spelling.quoted(name)) is there already")
@@ -153,7 +156,9 @@ enum LimitReader {
                 + "add a 'when' such as { sasl_username: present }, or count by sasl_username or client_address")
     }
 
-    private static func warnOfAction(_ action: ActionTemplate, _ nodes: LimitNodes, _ reading: inout ConfigurationReading) {
+    private static func warnOfAction(
+        _ action: ActionTemplate, _ nodes: LimitNodes, _ reading: inout ConfigurationReading
+    ) {
         guard let node = nodes.found["over"] else { return }
         switch action.text.split(separator: " ").first?.uppercased() {
         case "OK", "RELAY":
@@ -175,15 +180,18 @@ enum LimitReader {
         else { return }
         reading.fault(
             nodes[name], "\(nodes.key).\(name)",
-            "'\(word)' can't be carried out by a milter (listen.milter); choose another action, or set milter.limits: false")
+            "'\(word)' can't be carried out by a milter (listen.milter); choose another action, or set milter.limits: false"
+        )
     }
 
     private static func block(
         _ draft: LimitDraft, _ nodes: LimitNodes, _ reading: inout ConfigurationReading
     ) -> Limit.Block? {
         switch (nodes.found["block.after"], nodes.found["block.for"]) {
-        case (let node?, nil): reading.fault(node, "\(nodes.key).block", "'for' is missing: how long a key stays blocked")
-        case (nil, let node?): reading.fault(node, "\(nodes.key).block", "'after' is missing: how many refused tries it takes")
+        case (let node?, nil):
+            reading.fault(node, "\(nodes.key).block", "'for' is missing: how long a key stays blocked")
+        case (nil, let node?):
+            reading.fault(node, "\(nodes.key).block", "'after' is missing: how many refused tries it takes")
         default: break
         }
         guard let after = draft.blockAfter, let milliseconds = draft.blockFor else { return nil }
@@ -216,9 +224,10 @@ enum LimitReader {
             let (length, name) =
                 entry.network.address.isIPv4 ? (forms.ipv4Prefix, "ipv4_prefix") : (forms.ipv6Prefix, "ipv6_prefix")
             guard entry.network.prefixLength > length else { continue }
-            reading.add(warning: .init(
-                file: table.name.path, line: result.line, key: table.key,
-                message: "is narrower than the /\(length) that makes a key (keys.\(name)), and may never be found"))
+            reading.add(
+                warning: .init(
+                    file: table.name.path, line: result.line, key: table.key,
+                    message: "is narrower than the /\(length) that makes a key (keys.\(name)), and may never be found"))
         }
     }
 
@@ -238,16 +247,20 @@ enum LimitReader {
     ) {
         for word in Limit.words(ofOverride: result.text) {
             guard let rate = Rate(word) else {
-                reading.add(fault: .init(
-                    file: table.name.path, line: result.line, key: table.key,
-                    message: "\(Spelling.quoted(String(word))) is no rate; expected \(ValueType<Rate>.rateExpected)"))
+                reading.add(
+                    fault: .init(
+                        file: table.name.path, line: result.line, key: table.key,
+                        message: "\(Spelling.quoted(String(word))) is no rate; expected \(ValueType<Rate>.rateExpected)"
+                    ))
                 continue
             }
             if !draft.rates.isEmpty, !draft.rates.contains(where: { $0.window == rate.window }) {
                 let windows = draft.rates.map { Rate.text(ofDuration: $0.window.milliseconds) }.joined(separator: ", ")
-                reading.add(warning: .init(
-                    file: table.name.path, line: result.line, key: table.key,
-                    message: "'\(rate.description)' changes nothing: the windows of '\(draft.name)' are \(windows)"))
+                reading.add(
+                    warning: .init(
+                        file: table.name.path, line: result.line, key: table.key,
+                        message: "'\(rate.description)' changes nothing: the windows of '\(draft.name)' are \(windows)")
+                )
             }
         }
     }
@@ -266,7 +279,8 @@ extension ValueType where Value == Rate {
         // With the same window and less in front of it, it would be a rate.
         let digits = parts[0].prefix { $0.isASCII && $0.isNumber }
         guard !digits.isEmpty, Rate("0\(parts[0].dropFirst(digits.count))/1s") != nil else { return .no("rate") }
-        return .fault("\(Spelling.quoted(text)) is out of bounds; expected up to \(SlidingWindows.largestAmount)/window")
+        return .fault(
+            "\(Spelling.quoted(text)) is out of bounds; expected up to \(SlidingWindows.largestAmount)/window")
     }
 }
 

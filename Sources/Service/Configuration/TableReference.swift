@@ -28,13 +28,16 @@ extension ValueType where Value == TableReference {
 }
 
 extension ValueType where Value == TableName {
-    fileprivate static let tableName = ValueType.text("texthash:/path or cidr:/path", write: { "\"\($0.kind.rawValue):\($0.path)\"" }) { text in
+    fileprivate static let tableName = ValueType.text(
+        "texthash:/path or cidr:/path", write: { "\"\($0.kind.rawValue):\($0.path)\"" }
+    ) { text in
         let kinds = TableName.Kind.allCases.map(\.rawValue)
         guard let colon = text.firstIndex(of: ":") else { return .no("table") }
         let word = String(text[..<colon])
         guard let kind = TableName.Kind(rawValue: word) else {
             return .fault(
-                "\(Spelling.quoted(word)) is no type of table that Weir reads\(Spelling.alternatives(to: word, among: kinds))")
+                "\(Spelling.quoted(word)) is no type of table that Weir reads\(Spelling.alternatives(to: word, among: kinds))"
+            )
         }
         guard let path = absolutePath(text[text.index(after: colon)...]) else {
             return .fault("\(Spelling.quoted(text)) names no absolute path")

@@ -69,20 +69,25 @@ package struct EndpointType: Sendable {
         let isBracketed = hostText.first == "[" && hostText.last == "]"
         let host = isBracketed ? String(hostText.dropFirst().dropLast()) : String(hostText)
         guard host == "localhost" || IPAddress(host) != nil, isBracketed == host.contains(":") else {
-            return .fault("\(Spelling.quoted(String(hostText))) is no address to listen on; expected 127.0.0.1, [::1], 0.0.0.0, [::] or one of this machine's own")
+            return .fault(
+                "\(Spelling.quoted(String(hostText))) is no address to listen on; expected 127.0.0.1, [::1], 0.0.0.0, [::] or one of this machine's own"
+            )
         }
         return .value(.inet(host: host, port: port))
     }
 
     /// `sun_path` of Linux holds 108 bytes with the NUL.
     private static func socketPath(_ text: some StringProtocol) -> Parsed<String> {
-        guard let path = absolutePath(text) else { return .fault("\(Spelling.quoted(String(text))) is no absolute path of a socket") }
+        guard let path = absolutePath(text) else {
+            return .fault("\(Spelling.quoted(String(text))) is no absolute path of a socket")
+        }
         guard path.utf8.count < 108 else { return .fault("the path of a UNIX socket can't be longer than 107 bytes") }
         return .value(path)
     }
 
     static func isLoopback(_ host: String) -> Bool {
-        host == "localhost" || IPAddress(host).map { address in Network.loopback.contains { $0.contains(address) } } ?? false
+        host == "localhost"
+            || IPAddress(host).map { address in Network.loopback.contains { $0.contains(address) } } ?? false
     }
 
     // MARK: A socket as a map
@@ -99,11 +104,14 @@ package struct EndpointType: Sendable {
     /// The keys of a socket's map.
     package var socketKeys: [ConfigurationKey<Socket>] {
         [
-            .init("unix", \.path, .text("an absolute path", write: { $0 }, parse: Self.socketPath),
+            .init(
+                "unix", \.path, .text("an absolute path", write: { $0 }, parse: Self.socketPath),
                 .isFault(example: "/run/weir/policy"), "Where the socket's file is made."),
-            .init("mode", \.mode, Self.modeType, in: Socket(mode: mode),
+            .init(
+                "mode", \.mode, Self.modeType, in: Socket(mode: mode),
                 "Who may connect: the mode of the file, in octal digits."),
-            .init("group", \.group, Self.groupType, .isNothing(example: "weir"),
+            .init(
+                "group", \.group, Self.groupType, .isNothing(example: "weir"),
                 "The group that the file is given to; without it, the service's own."),
         ]
     }
@@ -119,7 +127,8 @@ package struct EndpointType: Sendable {
     private static let modeType = ValueType<UInt16>.text(
         "three octal digits, such as \"0660\"", write: { "\"0\(String($0, radix: 8))\"" }
     ) { text in
-        guard (3...4).contains(text.utf8.count), text.utf8.count == 3 || text.first == "0", let mode = UInt16(text, radix: 8)
+        guard (3...4).contains(text.utf8.count), text.utf8.count == 3 || text.first == "0",
+            let mode = UInt16(text, radix: 8)
         else { return .no("mode") }
         return .value(mode)
     }

@@ -14,10 +14,12 @@ extension ValueType where Value == Bool {
 
 extension ValueType where Value: FixedWidthInteger & Sendable {
     static func number(_ allowed: ClosedRange<Value>, of unit: String = "") -> ValueType {
-        let expected = "a number\(unit.isEmpty ? "" : " of \(unit)") from \(allowed.lowerBound) to \(allowed.upperBound)"
+        let expected =
+            "a number\(unit.isEmpty ? "" : " of \(unit)") from \(allowed.lowerBound) to \(allowed.upperBound)"
         return .text(expected, write: { "\($0)" }) { text in
             guard let number = Value(text), text.first != "+" else { return .no("number") }
-            return allowed.contains(number) ? .value(number) : .fault("\(number) is out of bounds; expected \(expected)")
+            return allowed.contains(number)
+                ? .value(number) : .fault("\(number) is out of bounds; expected \(expected)")
         }
     }
 }
@@ -128,7 +130,8 @@ extension ValueType where Value == String {
         let word = String(text[..<colon])
         guard types.contains(word) else {
             return .fault(
-                "\(Spelling.quoted(word)) is no type of table for checks\(Spelling.alternatives(to: word, among: types))")
+                "\(Spelling.quoted(word)) is no type of table for checks\(Spelling.alternatives(to: word, among: types))"
+            )
         }
         guard absolutePath(text[text.index(after: colon)...]) != nil else {
             return .fault("\(Spelling.quoted(text)) names no absolute path")
@@ -147,7 +150,8 @@ extension ValueType where Value == String {
     }
 
     /// An address that sendmail(1) takes as an argument.
-    static let mailAddress = ValueType.text("an address such as postmaster@example.org", write: { "\"\($0)\"" }) { text in
+    static let mailAddress = ValueType.text("an address such as postmaster@example.org", write: { "\"\($0)\"" }) {
+        text in
         let isPlain = text.utf8.allSatisfy { 0x21...0x7e ~= $0 && !"\"(),:;<>\\".utf8.contains($0) }
         return isPlain && isAlphanumeric(text.utf8.first ?? 0) && text.last != "@" ? .value(text) : .no("mail address")
     }

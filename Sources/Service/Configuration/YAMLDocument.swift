@@ -88,7 +88,8 @@ struct YAMLDocument {
 
     /// Lines that are indented by tabs: what most often breaks a file without being seen.
     private static func tabs(in text: String) -> [Fault] {
-        text.split(omittingEmptySubsequences: false, whereSeparator: \.isNewline).enumerated().compactMap { number, line in
+        text.split(omittingEmptySubsequences: false, whereSeparator: \.isNewline).enumerated().compactMap {
+            number, line in
             let indentation = line.prefix { $0 == " " || $0 == "\t" }
             guard indentation.count < line.count, let tab = indentation.firstIndex(of: "\t") else { return nil }
             return Fault(

@@ -23,7 +23,8 @@ struct YAMLText {
             let next = scalars[index + 1]
             let isName = next.isASCII && (next.properties.isAlphabetic || next.properties.numericType != nil)
             let previous = index > 0 ? scalars[index - 1] : "\n"
-            return (isName || next == "_" || next == "-") && (previous.properties.isWhitespace || "[{,:?".unicodeScalars.contains(previous))
+            return (isName || next == "_" || next == "-")
+                && (previous.properties.isWhitespace || "[{,:?".unicodeScalars.contains(previous))
         }
     }
 

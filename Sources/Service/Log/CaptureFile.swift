@@ -59,7 +59,9 @@ final class CaptureFile: Sendable {
 
     private func write(_ bytes: ByteBuffer) {
         let descriptor = open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0o600)
-        guard descriptor >= 0 else { return log.complain(.capture, "can't write to \(path): \(String(cString: strerror(errno)))") }
+        guard descriptor >= 0 else {
+            return log.complain(.capture, "can't write to \(path): \(String(cString: strerror(errno)))")
+        }
         defer { close(descriptor) }
         var rest = bytes
         while rest.readableBytes > 0 {

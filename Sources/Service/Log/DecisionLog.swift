@@ -31,9 +31,12 @@ final class DecisionLog: LedgerObserver {
         alert(.over, event, key) { "\(reason.rawValue), \(usage)\(details)" }
         onRefusal(
             AdminMessages.Refusal(
-                time: Double(time(nil)), limit: event.limit.name, key: key, mode: event.limit.mode.rawValue, reason: reason.rawValue,
-                usage: usage, retry: event.retrySeconds, action: action, queueID: Self.text(request.queueID), client: client,
-                login: Self.text(request.saslUsername), sender: Self.text(request.sender), recipient: Self.text(request.recipient)))
+                time: Double(time(nil)), limit: event.limit.name, key: key, mode: event.limit.mode.rawValue,
+                reason: reason.rawValue,
+                usage: usage, retry: event.retrySeconds, action: action, queueID: Self.text(request.queueID),
+                client: client,
+                login: Self.text(request.saslUsername), sender: Self.text(request.sender),
+                recipient: Self.text(request.recipient)))
     }
 
     func near(_ event: LimitEvent) {

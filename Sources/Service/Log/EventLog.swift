@@ -26,7 +26,8 @@ package final class EventLog: Sendable {
 
     /// Things that a peer or a fault can cause again and again; each is logged at most once in ten seconds.
     package enum Complaint: Hashable, Sendable {
-        case tooManyConnections, tooManyAdminConnections, malformedRequest, slowRequest, evictedKeys, failedCheckpoint, noRoom, strangeClient, capture
+        case tooManyConnections, tooManyAdminConnections, malformedRequest, slowRequest, evictedKeys, failedCheckpoint,
+            noRoom, strangeClient, capture
         case nextHop(String)
 
         /// What is in trouble; nil where only a peer has done wrong.
@@ -134,7 +135,8 @@ package final class EventLog: Sendable {
     package func write(_ level: Level, _ text: String) {
         let line = Self.escaped(level.word + text)
         let starts = state.withLock { state in
-            guard state.waiting.count < Self.mostWaiting, state.waitingBytes + line.utf8.count <= Self.mostWaitingBytes else {
+            guard state.waiting.count < Self.mostWaiting, state.waitingBytes + line.utf8.count <= Self.mostWaitingBytes
+            else {
                 state.dropped += 1
                 state.droppedSinceStart += 1
                 return false
@@ -164,7 +166,9 @@ package final class EventLog: Sendable {
                 return (state.waiting, state.dropped, state.destination)
             }
             var batch = lines
-            if dropped > 0 { batch.append((.warning, "warning: \(dropped) log lines were dropped: the log is too slow")) }
+            if dropped > 0 {
+                batch.append((.warning, "warning: \(dropped) log lines were dropped: the log is too slow"))
+            }
             if batch.isEmpty { return }
             put(batch, to: destination)
         }
@@ -194,7 +198,9 @@ package final class EventLog: Sendable {
             }
             let reason = String(cString: strerror(errno))
             if descriptor >= 0 { close(descriptor) }
-            put([(.error, "error: can't write to the log \(path): \(reason)")] + lines.suffix(unwritten), to: .standardError)
+            put(
+                [(.error, "error: can't write to the log \(path): \(reason)")] + lines.suffix(unwritten),
+                to: .standardError)
         }
     }
 
@@ -235,7 +241,11 @@ package final class EventLog: Sendable {
         guard text.unicodeScalars.contains(where: isControl) else { return text }
         var escaped = ""
         for scalar in text.unicodeScalars {
-            if isControl(scalar) { escaped += scalar.escaped(asASCII: true) } else { escaped.unicodeScalars.append(scalar) }
+            if isControl(scalar) {
+                escaped += scalar.escaped(asASCII: true)
+            } else {
+                escaped.unicodeScalars.append(scalar)
+            }
         }
         return escaped
     }

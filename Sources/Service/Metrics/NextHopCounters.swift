@@ -49,7 +49,8 @@ final class NextHopCounters: Sendable {
 
     var values: Values {
         Values(
-            address: address, failures: failures.load(ordering: .relaxed), connections: connections.load(ordering: .relaxed),
+            address: address, failures: failures.load(ordering: .relaxed),
+            connections: connections.load(ordering: .relaxed),
             idle: idle.load(ordering: .relaxed), trouble: trouble.withLock(\.self))
     }
 }

@@ -9,7 +9,8 @@ package enum PolicyAction: Int, CaseIterable, Sendable {
     package var name: String { Self.names[rawValue] }
 
     private static let names = [
-        "DUNNO", "OK", "DEFER", "REJECT", "HOLD", "DISCARD", "FILTER", "REDIRECT", "BCC", "PREPEND", "INFO", "WARN", "other",
+        "DUNNO", "OK", "DEFER", "REJECT", "HOLD", "DISCARD", "FILTER", "REDIRECT", "BCC", "PREPEND", "INFO", "WARN",
+        "other",
     ]
     private static let words: [(word: [UInt8], action: PolicyAction)] =
         allCases.filter { $0 != .other }.map { (Array($0.name.utf8), $0) }

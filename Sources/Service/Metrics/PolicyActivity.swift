@@ -113,7 +113,8 @@ struct Recent<Element: Sendable>: Sendable {
 package struct LatencyHistogram: Sendable {
     /// Upper bounds in microseconds.
     static let bounds: [Int64] = [
-        25, 50, 100, 250, 500, 1000, 2500, 5000, 10_000, 25_000, 50_000, 100_000, 250_000, 1_000_000, 2_500_000, 5_000_000,
+        25, 50, 100, 250, 500, 1000, 2500, 5000, 10_000, 25_000, 50_000, 100_000, 250_000, 1_000_000, 2_500_000,
+        5_000_000,
         10_000_000, 30_000_000,
     ]
 

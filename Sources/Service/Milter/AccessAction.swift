@@ -20,7 +20,8 @@ package enum AccessAction: Equatable, Sendable {
         let name = String(decoding: word, as: UTF8.self).uppercased()
         switch name {
         case "REJECT": self = .refuse(Refusal(accessCode: 554, text, "Access denied"))
-        case "DEFER", "DEFER_IF_PERMIT": self = .refuse(Refusal(accessCode: 450, text, "Access denied, try again later"))
+        case "DEFER", "DEFER_IF_PERMIT":
+            self = .refuse(Refusal(accessCode: 450, text, "Access denied, try again later"))
         case "DISCARD": self = .discard
         case "HOLD": self = .hold(reason: text.isEmpty ? Array("over a limit".utf8) : Array(text))
         case "REDIRECT": self = .redirect(Array(text))
@@ -44,7 +45,8 @@ extension Refusal {
         let length = enhancedStatusCodeLength(text)
         let rest = text.dropFirst(length).drop(while: \.isSpace)
         // Postfix takes no reply of a milter whose enhanced status code is of another class than the code (milter8.c).
-        let status = Array("\(code / 100)".utf8) + (length > 0 ? Array(text.prefix(length).dropFirst()) : Array(".7.1".utf8))
+        let status =
+            Array("\(code / 100)".utf8) + (length > 0 ? Array(text.prefix(length).dropFirst()) : Array(".7.1".utf8))
         self.init(code: code, text: status + [UInt8(ascii: " ")] + (rest.isEmpty ? Array(words.utf8) : Array(rest)))
     }
 

@@ -71,7 +71,10 @@ private final class MilterQuery: LedgerHost.Client {
     private var decision: Decision?
 
     /// nil where it can't be asked: it is longer than requests may be.
-    init?(_ question: MilterQuestion, _ parser: inout PolicyRequestParser, _ answer: @escaping @Sendable (MilterAnswer) -> Void) {
+    init?(
+        _ question: MilterQuestion, _ parser: inout PolicyRequestParser,
+        _ answer: @escaping @Sendable (MilterAnswer) -> Void
+    ) {
         var request = Array("request=smtpd_access_policy\nprotocol_state=\(question.state.rawValue)\n".utf8)
         request += question.attributes
         request.appendAttribute("instance", question.transaction?.instance ?? question.instance)
@@ -80,7 +83,8 @@ private final class MilterQuery: LedgerHost.Client {
         self.request = request
         self.answer = answer
         var searched = 0
-        guard (try? request.withUnsafeBytes({ try parser.parse($0, searched: &searched, ranges: &ranges) })) != nil else { return nil }
+        guard (try? request.withUnsafeBytes({ try parser.parse($0, searched: &searched, ranges: &ranges) })) != nil
+        else { return nil }
     }
 
     func withRequest(_ body: (Attributes) -> Void) {

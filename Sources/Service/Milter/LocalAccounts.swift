@@ -30,7 +30,9 @@ struct LocalAccounts {
         guard let userID = userIDs[Array(sender[..<(at ?? sender.endIndex)])] else { return nil }
         guard let at else { return userID }
         let domain = sender[(at + 1)...]
-        let isOwn = domain.elementsEqual(host) || !domain.isEmpty && host.suffix(domain.count + 1).elementsEqual([UInt8(ascii: ".")] + domain)
+        let isOwn =
+            domain.elementsEqual(host)
+            || !domain.isEmpty && host.suffix(domain.count + 1).elementsEqual([UInt8(ascii: ".")] + domain)
         return isOwn ? userID : nil
     }
 }

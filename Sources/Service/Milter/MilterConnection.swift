@@ -192,7 +192,8 @@ final class MilterConnection: SocketLoop.Socket {
             goOn()
         case .recipient(let address, let parameters): try take(recipient: address, parameters)
         case .header(let name, let value):
-            name.withUnsafeReadableBytes { name in value.withUnsafeReadableBytes { value in take(header: name, value) } }
+            name.withUnsafeReadableBytes { name in value.withUnsafeReadableBytes { value in take(header: name, value) }
+            }
             goOn()
         case .body(let piece): take(body: piece)
         case .endOfMessage: finish()
@@ -212,9 +213,15 @@ final class MilterConnection: SocketLoop.Socket {
     private func begin(_ sender: [UInt8], _ parameters: [[UInt8]]) {
         let current = worker.makeOffer()
         // Rules that need what this connection was not negotiated for wait for the next one.
-        if current !== offer, let terms = session.terms, current.terms.isCovered(by: terms, missing: session.missingActions) { offer = current }
+        if current !== offer, let terms = session.terms,
+            current.terms.isCovered(by: terms, missing: session.missingActions)
+        {
+            offer = current
+        }
         filter = worker.checks.takeFilter(rules)
-        let size = parameters.first { String(decoding: $0.prefix(Self.sizeParameter.utf8.count), as: UTF8.self).uppercased() == Self.sizeParameter }
+        let size = parameters.first {
+            String(decoding: $0.prefix(Self.sizeParameter.utf8.count), as: UTF8.self).uppercased() == Self.sizeParameter
+        }
         var question = MilterQuestion(
             state: .recipient, attributes: [], sender: sender, instance: [], transaction: nil, session: nil)
         if settings.asksLimits { question.instance = Array("\(name).\(messages)".utf8) }
@@ -222,12 +229,16 @@ final class MilterConnection: SocketLoop.Socket {
         if settings.asksLimits, !isLocal, !client.address.isEmpty, client.port != 0 {
             question.session = PolicySessions.key(address: client.address, port: String(client.port).utf8)
         }
-        message = Message(sender: sender, declaredSize: size.map { Array($0.dropFirst(Self.sizeParameter.utf8.count)) } ?? [], question: question)
+        message = Message(
+            sender: sender, declaredSize: size.map { Array($0.dropFirst(Self.sizeParameter.utf8.count)) } ?? [],
+            question: question)
     }
 
     /// From sendmail(1), which Postfix tells as a client of its own host without a port.
     private var isLocal: Bool {
-        client.port == 0 && (client.address.isEmpty || client.address.elementsEqual("127.0.0.1".utf8) || client.address.elementsEqual("::1".utf8))
+        client.port == 0
+            && (client.address.isEmpty || client.address.elementsEqual("127.0.0.1".utf8)
+                || client.address.elementsEqual("::1".utf8))
     }
 
     private func take(recipient: [UInt8], _ parameters: [[UInt8]]) throws(MilterFault) {
@@ -294,7 +305,8 @@ final class MilterConnection: SocketLoop.Socket {
     }
 
     private static let macroAttributes: [(StaticString, String)] = [
-        ("queue_id", "i"), ("reverse_client_name", "client_ptr"), ("server_address", "daemon_addr"), ("server_port", "daemon_port"),
+        ("queue_id", "i"), ("reverse_client_name", "client_ptr"), ("server_address", "daemon_addr"),
+        ("server_port", "daemon_port"),
         ("sasl_method", "auth_type"), ("sasl_username", "auth_authen"), ("sasl_sender", "auth_author"),
         ("encryption_protocol", "tls_version"), ("encryption_cipher", "cipher"), ("encryption_keysize", "cipher_bits"),
         ("ccert_subject", "cert_subject"), ("ccert_issuer", "cert_issuer"),
@@ -323,7 +335,9 @@ final class MilterConnection: SocketLoop.Socket {
             return headers.skip()
         }
         headers.append(name)
-        if worker.checks.probes.isActive, name.elementsEqual(AdminMessages.probeHeader.utf8) { message?.probeMark = Array(value) }
+        if worker.checks.probes.isActive, name.elementsEqual(AdminMessages.probeHeader.utf8) {
+            message?.probeMark = Array(value)
+        }
         if settings.asksLimits, worker.host.alerts.marks.isActive, name.elementsEqual(AlertMarks.header.utf8) {
             message?.alertMark = Array(value)
         }
@@ -397,7 +411,9 @@ final class MilterConnection: SocketLoop.Socket {
     /// A probe of the doctor is known by its header: without limits nobody tells the milter of senders.
     private func isEndOfProbe(_ verdict: Verdict) -> Bool {
         guard let mark = message?.probeMark else { return false }
-        if case .last = worker.checks.probes.see(mark, at: .milter, "milter, end of message", verdict.summary) { return true }
+        if case .last = worker.checks.probes.see(mark, at: .milter, "milter, end of message", verdict.summary) {
+            return true
+        }
         return false
     }
 
@@ -409,7 +425,8 @@ final class MilterConnection: SocketLoop.Socket {
         var question = message.question
         question.state = .endOfMessage
         let only = message.recipients.count == 1 ? message.recipients[0] : []
-        question.attributes = attributes(recipient: only, count: message.recipients.count, size: Array(String(filter?.count ?? 0).utf8))
+        question.attributes = attributes(
+            recipient: only, count: message.recipients.count, size: Array(String(filter?.count ?? 0).utf8))
         ask(question) { connection, answer in
             guard case .decision(let action, _) = answer else { return connection.conclude(verdict) }
             switch action {
@@ -458,13 +475,16 @@ final class MilterConnection: SocketLoop.Socket {
         verdict.bcc += message.bcc.filter { !verdict.bcc.contains($0) }
         if !keepsBody { verdict.edits.removeAll { $0.isFormal && $0.header == nil } }
         var edits = MilterEdits(
-            verdict: verdict, bodyStart: message.bodyStart, recipients: message.recipients, parameters: message.parameters,
+            verdict: verdict, bodyStart: message.bodyStart, recipients: message.recipients,
+            parameters: message.parameters,
             takesParameters: terms.actions.contains(.addRecipientsWithParameters))
         edits.holdReason = message.holdReason
         edits.prepended = message.prepended
         if settings.canonicalises { canonicalise(&edits, message) }
         guard edits.canName(headers) else { return refuseHeaders() }
-        guard edits.actions.isSubset(of: terms.actions) else { return fail("the MTA does not grant the edits that it takes") }
+        guard edits.actions.isSubset(of: terms.actions) else {
+            return fail("the MTA does not grant the edits that it takes")
+        }
         if let last = edits.bodyEdits.last {
             if case .noRoom(let cause) = content?.failure { return fail(cause) }
             guard let content, content.failure == nil, last.range.upperBound <= content.count else {
@@ -482,7 +502,8 @@ final class MilterConnection: SocketLoop.Socket {
         let recipients = message.recipients.map(Self.canonical)
         if recipients != message.recipients { edits.canonicalRecipients = recipients }
         for (old, new) in zip([message.sender] + message.recipients, [sender] + recipients) where old != new {
-            worker.log.info("\(origin): \(String(decoding: old, as: UTF8.self)) becomes \(String(decoding: new, as: UTF8.self))")
+            worker.log.info(
+                "\(origin): \(String(decoding: old, as: UTF8.self)) becomes \(String(decoding: new, as: UTF8.self))")
         }
     }
 
@@ -496,7 +517,9 @@ final class MilterConnection: SocketLoop.Socket {
 
     /// The verdict can't be carried out; `on_failure` says what becomes of the message.
     private func fail(_ cause: String) {
-        worker.log.complain(.noRoom, "\(origin): \(cause); the message is \(settings.onFailure == .dunno ? "let through as it is" : "deferred")")
+        worker.log.complain(
+            .noRoom,
+            "\(origin): \(cause); the message is \(settings.onFailure == .dunno ? "let through as it is" : "deferred")")
         let defers = settings.onFailure == .defer
         end { defers ? $0.writeMilterTemporaryFailure() : $0.writeMilterContinue() }
     }
@@ -522,7 +545,9 @@ final class MilterConnection: SocketLoop.Socket {
             switch piece {
             case .new(let text): text.withUnsafeBytes { body.write($0, to: &session.output) }
             case .original(let range) where !content.isSpooled:
-                content.buffer.withUnsafeReadableBytes { body.write(UnsafeRawBufferPointer(rebasing: $0[range]), to: &session.output) }
+                content.buffer.withUnsafeReadableBytes {
+                    body.write(UnsafeRawBufferPointer(rebasing: $0[range]), to: &session.output)
+                }
             case .original(let range): return readBody(range, content, pieces, body)
             }
         }

@@ -87,10 +87,14 @@ package struct MilterEdits {
     var actions: MilterActions {
         var actions = MilterActions()
         if !headerEdits.isEmpty { actions.insert(.changeHeaders) }
-        if !prepended.isEmpty || headerEdits.contains(where: { !$0.replacement.isEmpty }) { actions.insert(.addHeaders) }
+        if !prepended.isEmpty || headerEdits.contains(where: { !$0.replacement.isEmpty }) {
+            actions.insert(.addHeaders)
+        }
         if !bodyEdits.isEmpty { actions.insert(.changeBody) }
         if verdict.isHeld || holdReason != nil { actions.insert(.quarantine) }
-        if verdict.redirect != nil || !verdict.bcc.isEmpty || canonicalRecipients != nil { actions.insert(.addRecipients) }
+        if verdict.redirect != nil || !verdict.bcc.isEmpty || canonicalRecipients != nil {
+            actions.insert(.addRecipients)
+        }
         if verdict.redirect != nil || canonicalRecipients != nil { actions.insert(.deleteRecipients) }
         if canonicalSender != nil { actions.insert(.changeSender) }
         return actions
@@ -111,7 +115,8 @@ package struct MilterEdits {
         // From the last to the first: so what is put in or taken out moves none that is still to be named.
         for edit in headerEdits.reversed() {
             guard let ordinal = edit.header else { continue }
-            write(edit, headers.position(ordinal), headers.name(ordinal), numbers[ordinal], to: &output, hasLeadingSpace)
+            write(
+                edit, headers.position(ordinal), headers.name(ordinal), numbers[ordinal], to: &output, hasLeadingSpace)
         }
         for (name, value) in prepended.reversed() {
             output.writeMilterInsert(header: name, at: 0, value: Self.value(value[...], hasLeadingSpace))
@@ -121,7 +126,8 @@ package struct MilterEdits {
             for recipient in recipients { Self.delete(recipient, from: &output) }
             output.writeMilterAdd(recipient: Self.bracketed(redirect))
         } else {
-            for (index, (old, new)) in zip(recipients, canonicalRecipients ?? recipients).enumerated() where old != new {
+            for (index, (old, new)) in zip(recipients, canonicalRecipients ?? recipients).enumerated() where old != new
+            {
                 Self.delete(old, from: &output)
                 add(new, parameters[index], to: &output)
             }
@@ -151,14 +157,16 @@ package struct MilterEdits {
     }
 
     private func write(
-        _ edit: Edit, _ position: Int, _ name: ArraySlice<UInt8>, _ number: Int, to output: inout ByteBuffer, _ hasLeadingSpace: Bool
+        _ edit: Edit, _ position: Int, _ name: ArraySlice<UInt8>, _ number: Int, to output: inout ByteBuffer,
+        _ hasLeadingSpace: Bool
     ) {
         guard !edit.replacement.isEmpty else {
             return output.writeMilterChange(header: name, number, to: [])
         }
         let newName = edit.replacement.prefix { $0 != UInt8(ascii: ":") }
         let value = Self.value(Self.withoutLineEnd(edit.replacement[newName.endIndex...].dropFirst()), hasLeadingSpace)
-        if !edit.range.isEmpty, newName.count == name.count, newName.map({ $0 &- UInt8(ascii: "A") < 26 ? $0 | 0x20 : $0 }) == Array(name),
+        if !edit.range.isEmpty, newName.count == name.count,
+            newName.map({ $0 &- UInt8(ascii: "A") < 26 ? $0 | 0x20 : $0 }) == Array(name),
             !value.isEmpty
         {
             return output.writeMilterChange(header: newName, number, to: value)

@@ -40,7 +40,8 @@ final class MilterListener: @unchecked Sendable {
         self.shared = shared
         makeChecks = { loop in
             MessageChecks(
-                home: { loop.execute($0) }, bounds: bounds, threads: threads, counters: shared.counters, probes: host.probes,
+                home: { loop.execute($0) }, bounds: bounds, threads: threads, counters: shared.counters,
+                probes: host.probes,
                 rules: rules, log: log)
         }
     }
@@ -66,7 +67,9 @@ final class MilterListener: @unchecked Sendable {
                 if endpoint.isTCP { try? ListeningSocket.set(TCP_DEFER_ACCEPT, at: Int32(IPPROTO_TCP), of: descriptor) }
                 try Door.listen(descriptor)
                 listening.append(descriptor)
-                for worker in workers { try await worker.loop.submit { try worker.open(descriptor, isTCP: endpoint.isTCP) } }
+                for worker in workers {
+                    try await worker.loop.submit { try worker.open(descriptor, isTCP: endpoint.isTCP) }
+                }
             } catch {
                 throw ListenerFailure(key: "listen.milter", endpoint: endpoint, cause: error)
             }
@@ -191,7 +194,9 @@ final class MilterWorker: @unchecked Sendable {
 
     /// Takes those who come to a socket that listens.
     func open(_ listening: Int32, isTCP: Bool) throws(IOError) {
-        let door = Door(listening, loop, clients: "milter connections", log: log) { [unowned self] in accepted($0, isTCP: isTCP) }
+        let door = Door(listening, loop, clients: "milter connections", log: log) { [unowned self] in
+            accepted($0, isTCP: isTCP)
+        }
         try door.open()
         doors.append(door)
     }
@@ -248,13 +253,16 @@ extension MilterTerms {
         let readsParts = !rules.body.isEmpty || !rules.mimeHeader.isEmpty || !rules.nestedHeader.isEmpty
         let needsEnvelope = settings.asksLimits || settings.canonicalises
         var actions: MilterActions = [.setMacros]
-        if hasRules || strips { actions.formUnion([.changeHeaders, .addHeaders, .addRecipients, .deleteRecipients, .quarantine]) }
+        if hasRules || strips {
+            actions.formUnion([.changeHeaders, .addHeaders, .addRecipients, .deleteRecipients, .quarantine])
+        }
         if settings.asksLimits { actions.formUnion([.addHeaders, .addRecipients, .deleteRecipients, .quarantine]) }
         if settings.canonicalises { actions.formUnion([.changeSender, .addRecipients, .deleteRecipients]) }
         if actions.contains(.addRecipients) { actions.insert(.addRecipientsWithParameters) }
         if rules.editsBody { actions.insert(.changeBody) }
         var options: MilterOptions = [
-            .noData, .noUnknown, .noEndOfHeaders, .noReplyToConnect, .noReplyToHelo, .noReplyToMail, .noReplyToHeader, .noReplyToBody,
+            .noData, .noUnknown, .noEndOfHeaders, .noReplyToConnect, .noReplyToHelo, .noReplyToMail, .noReplyToHeader,
+            .noReplyToBody,
             .leadingSpace,
         ]
         if !settings.asksLimits { options.formUnion([.noConnect, .noHelo, .noReplyToRecipient]) }
@@ -274,7 +282,9 @@ extension MilterTerms {
 
     /// Whether a connection that was negotiated to `terms` carries what these ask for.
     func isCovered(by terms: MilterTerms, missing: MilterActions) -> Bool {
-        let withheld: MilterOptions = [.noConnect, .noHelo, .noMail, .noRecipient, .noHeaders, .noBody, .noReplyToRecipient]
+        let withheld: MilterOptions = [
+            .noConnect, .noHelo, .noMail, .noRecipient, .noHeaders, .noBody, .noReplyToRecipient,
+        ]
         return actions.subtracting(missing).isSubset(of: terms.actions.union(.setMacros))
             && terms.options.intersection(withheld).isSubset(of: options)
     }

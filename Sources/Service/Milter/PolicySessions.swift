@@ -37,7 +37,9 @@ package struct PolicySessions {
     ///
     /// - Parameter sender: with brackets or without.
     package func transaction(_ key: [UInt8], sender: [UInt8]) -> Transaction? {
-        guard let known = recent[key] ?? older[key], Self.canonical(known.sender) == Self.canonical(sender) else { return nil }
+        guard let known = recent[key] ?? older[key], Self.canonical(known.sender) == Self.canonical(sender) else {
+            return nil
+        }
         return known
     }
 

@@ -64,7 +64,9 @@ final class PolicyConnection: SocketLoop.Socket, LedgerHost.Client {
         findRequest()
     }
 
-    private func withReceived<T>(_ body: (UnsafeRawBufferPointer) throws(PolicyRequestFault) -> T) throws(PolicyRequestFault) -> T {
+    private func withReceived<T>(
+        _ body: (UnsafeRawBufferPointer) throws(PolicyRequestFault) -> T
+    ) throws(PolicyRequestFault) -> T {
         if kept.isEmpty { return try body(fresh) }
         let outcome = kept.withUnsafeBytes { bytes in Result { () throws(PolicyRequestFault) in try body(bytes) } }
         return try outcome.get()

@@ -98,7 +98,7 @@ package final class PolicyListener: @unchecked Sendable {
             if left ?? 0 == 0 { return }
             try? await Task.sleep(for: .milliseconds(10))
         }
-        try? await host.loop.submit { [self] in connections.values.forEach { $0.close() } }
+        try? await host.loop.submit { [self] in for connection in connections.values { connection.close() } }
     }
 
     package var openConnections: Int { connections.count }
@@ -108,7 +108,8 @@ package final class PolicyListener: @unchecked Sendable {
     private func accepted(_ descriptor: Int32) {
         guard connections.count < mostConnections, !isStopping else {
             counters.refusedConnections += 1
-            log.complain(.tooManyConnections, "more than \(mostConnections) policy connections (listen.policy_connections)")
+            log.complain(
+                .tooManyConnections, "more than \(mostConnections) policy connections (listen.policy_connections)")
             Glibc.close(descriptor)
             return
         }
@@ -128,7 +129,9 @@ package final class PolicyListener: @unchecked Sendable {
     /// Where a connection may read to; empty where this turn has read enough.
     var room: UnsafeMutableRawBufferPointer {
         if inputTurn != host.loop.turn { (inputTurn, inputUsed) = (host.loop.turn, 0) }
-        guard inputUsed + Self.mostRead <= input.count else { return UnsafeMutableRawBufferPointer(start: nil, count: 0) }
+        guard inputUsed + Self.mostRead <= input.count else {
+            return UnsafeMutableRawBufferPointer(start: nil, count: 0)
+        }
         return UnsafeMutableRawBufferPointer(rebasing: input[inputUsed..<inputUsed + Self.mostRead])
     }
 

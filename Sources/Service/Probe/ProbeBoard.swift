@@ -75,7 +75,8 @@ package final class ProbeBoard: Sendable {
             guard mark.firstRange(of: current.token) != nil else { return .none }
             if current.sightings.count < Self.mostSightings {
                 let milliseconds = Double(age.components.seconds) * 1000 + Double(age.components.attoseconds) / 1e15
-                probe?.sightings.append(.init(stage: stage, place: place(), milliseconds: milliseconds, outcome: outcome()))
+                probe?.sightings.append(
+                    .init(stage: stage, place: place(), milliseconds: milliseconds, outcome: outcome()))
             }
             return stage == current.last ? .last : .passing
         }

@@ -6,7 +6,8 @@ extension Verdict {
     /// In a few words, for who follows a probe.
     var summary: String {
         switch disposition {
-        case .accept: isHeld ? "held" : edits.isEmpty ? "passed" : "passed with \(edits.count) edit\(edits.count == 1 ? "" : "s")"
+        case .accept:
+            isHeld ? "held" : edits.isEmpty ? "passed" : "passed with \(edits.count) edit\(edits.count == 1 ? "" : "s")"
         case .discard: "discarded by a rule"
         case .refuse(let refusal): "refused: \(refusal.code) \(String(decoding: refusal.text, as: UTF8.self))"
         }

@@ -94,7 +94,9 @@ final class FilterConnection: SocketLoop.Socket {
     }
 
     private func read() {
-        switch stream.read({ session.receive(upTo: session.isReceivingContent ? Self.mostContentRead : Self.mostRead, $0) }) {
+        switch stream.read({
+            session.receive(upTo: session.isReceivingContent ? Self.mostContentRead : Self.mostRead, $0)
+        }) {
         case .bytes:
             activeSince = .now()
             pump()
@@ -156,7 +158,8 @@ final class FilterConnection: SocketLoop.Socket {
 
     /// All has been said. Who has asked for the end sends nothing more.
     private func lingerOrEnd() {
-        guard !inputHasEnded, !session.hasQuit, !worker.isStopping, shutdown(stream.descriptor, Int32(SHUT_WR)) == 0 else { return end() }
+        guard !inputHasEnded, !session.hasQuit, !worker.isStopping, shutdown(stream.descriptor, Int32(SHUT_WR)) == 0
+        else { return end() }
         isLingering = true
         activeSince = .now()
         stream.want(.reading)
@@ -288,7 +291,9 @@ final class FilterConnection: SocketLoop.Socket {
         case (.data(let verdict), .recipient), (.data(let verdict), .mail), (.data(let verdict), .reset):
             addressAnswered(reply, verdict)
         case (_, .xforward):
-            if !reply.isPositive { worker.log.complain(.nextHop("\(worker.settings.nextHop)"), "refuses XFORWARD with \(reply.text)") }
+            if !reply.isPositive {
+                worker.log.complain(.nextHop("\(worker.settings.nextHop)"), "refuses XFORWARD with \(reply.text)")
+            }
         case (.final, .endOfData):
             if !reply.isPositive { worker.log.info("filter: \(session.summary): the next hop answers \(reply.text)") }
             connection.release()
@@ -363,7 +368,8 @@ final class FilterConnection: SocketLoop.Socket {
         if let failure = content.failure { return refuse(failure) }
         worker.checks.report(verdict, "filter: \(session.summary)")
         let mark = session.mail.readableBytesView
-        if case .last = worker.checks.probes.see(mark, at: .filter, "filter \(worker.settings.listen)", verdict.summary) {
+        if case .last = worker.checks.probes.see(mark, at: .filter, "filter \(worker.settings.listen)", verdict.summary)
+        {
             return drop(SMTPReply(250, "2.0.0 Ok: a probe, discarded"))
         }
         switch verdict.disposition {

@@ -28,7 +28,8 @@ package final class FilterListener: @unchecked Sendable {
     /// - Parameter rules: those that hold now; asked at each message.
     package init(
         _ settings: Configuration.FilterListener, mostConnections: Int, bounds: ContentBounds, threads: NIOThreadPool,
-        timeouts: FilterTimeouts? = nil, probes: ProbeBoard, rules: @escaping @Sendable () -> ContentRules, log: EventLog
+        timeouts: FilterTimeouts? = nil, probes: ProbeBoard, rules: @escaping @Sendable () -> ContentRules,
+        log: EventLog
     ) {
         self.settings = settings
         let nextHop = NextHopCounters(address: "\(settings.nextHop)")
@@ -36,9 +37,11 @@ package final class FilterListener: @unchecked Sendable {
         self.counters = counters
         makeWorker = { loop in
             FilterWorker(
-                settings, mostConnections: mostConnections, timeouts: timeouts ?? FilterTimeouts(mode: settings.mode), loop: loop,
+                settings, mostConnections: mostConnections, timeouts: timeouts ?? FilterTimeouts(mode: settings.mode),
+                loop: loop,
                 checks: MessageChecks(
-                    home: { loop.execute($0) }, bounds: bounds, threads: threads, counters: counters, probes: probes, rules: rules, log: log),
+                    home: { loop.execute($0) }, bounds: bounds, threads: threads, counters: counters, probes: probes,
+                    rules: rules, log: log),
                 nextHop: nextHop, log: log)
         }
     }
@@ -112,7 +115,8 @@ final class FilterWorker: @unchecked Sendable {
         hostName = Self.hostName()
         token = Self.ownToken
         pool = NextHopPool(
-            endpoint: settings.nextHop, loop: loop, hostName: hostName, token: token, timeouts: timeouts, counters: nextHop,
+            endpoint: settings.nextHop, loop: loop, hostName: hostName, token: token, timeouts: timeouts,
+            counters: nextHop,
             log: log)
     }
 
@@ -162,7 +166,8 @@ final class FilterWorker: @unchecked Sendable {
         if settings.listen.isTCP {
             let address = SocketAddress(ofPeerOf: descriptor)?.ipAddress
             guard let address, isAdmitted(address) else {
-                log.complain(.strangeClient, "refused \(address ?? "a client"): it is in no network of \(settings.listen)")
+                log.complain(
+                    .strangeClient, "refused \(address ?? "a client"): it is in no network of \(settings.listen)")
                 return SMTPReply(554, "5.7.1 Error: access denied")
             }
         }

@@ -421,7 +421,8 @@ extension Configuration.Endpoint {
     /// Those of localhost are two.
     fileprivate var addresses: [SocketAddress] {
         switch self {
-        case .inet("localhost", let port): ["127.0.0.1", "::1"].compactMap { try? SocketAddress(ipAddress: $0, port: port) }
+        case .inet("localhost", let port):
+            ["127.0.0.1", "::1"].compactMap { try? SocketAddress(ipAddress: $0, port: port) }
         case .inet(let host, let port): [try? SocketAddress(ipAddress: host, port: port)].compactMap { $0 }
         case .unix(let path, _, _): [try? SocketAddress(unixDomainSocketPath: path)].compactMap { $0 }
         }

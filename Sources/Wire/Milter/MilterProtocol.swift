@@ -73,7 +73,8 @@ package struct MilterTerms: Equatable, Sendable {
         self.actions = actions
         self.options = options
         self.macros = macros.mapValues { $0.isEmpty ? Self.noMacro : $0 }
-        macroNames = Set(macros.values.flatMap { $0.utf8.split(separator: UInt8(ascii: " ")).map { Array(Self.withoutBraces($0)) } })
+        macroNames = Set(
+            macros.values.flatMap { $0.utf8.split(separator: UInt8(ascii: " ")).map { Array(Self.withoutBraces($0)) } })
     }
 
     /// `{mail_addr}` and `mail_addr` are one.

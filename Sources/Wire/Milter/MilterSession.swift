@@ -102,7 +102,9 @@ package struct MilterSession: ~Copyable {
 
     /// nil where a packet tells the caller nothing.
     private mutating func event(_ command: UInt8, _ packet: ByteBuffer) throws(MilterFault) -> Event? {
-        guard state != .new || command == UInt8(ascii: "O") || command == UInt8(ascii: "Q") else { throw .outOfOrder(command) }
+        guard state != .new || command == UInt8(ascii: "O") || command == UInt8(ascii: "Q") else {
+            throw .outOfOrder(command)
+        }
         var packet = packet
         switch Character(UnicodeScalar(command)) {
         case "O":
@@ -138,7 +140,8 @@ package struct MilterSession: ~Copyable {
             return answered(.noReplyToUnknown, .other)
         case "L":
             guard state == .headers || mayBeginContent else { throw .outOfOrder(command) }
-            guard let name = packet.readMilterSlice(), let value = packet.readMilterSlice(), packet.readableBytes == 0 else {
+            guard let name = packet.readMilterSlice(), let value = packet.readMilterSlice(), packet.readableBytes == 0
+            else {
                 throw .malformed(command)
             }
             state = .headers
@@ -214,7 +217,9 @@ package struct MilterSession: ~Copyable {
         guard let command: UInt8 = packet.readInteger() else { throw .malformed(UInt8(ascii: "D")) }
         let isOfMessage = command != UInt8(ascii: "C") && command != UInt8(ascii: "H")
         while packet.readableBytes > 0 {
-            guard let name = packet.readMilterSlice(), let value = packet.readMilterSlice() else { throw .malformed(UInt8(ascii: "D")) }
+            guard let name = packet.readMilterSlice(), let value = packet.readMilterSlice() else {
+                throw .malformed(UInt8(ascii: "D"))
+            }
             take(macro: Array(MilterTerms.withoutBraces(name.readableBytesView)), value, isOfMessage: isOfMessage)
         }
     }
@@ -222,7 +227,9 @@ package struct MilterSession: ~Copyable {
     private mutating func take(macro name: [UInt8], _ value: ByteBuffer, isOfMessage: Bool) {
         guard wanted.macroNames.contains(name) else { return }
         macros.removeAll { $0.name == name }
-        if value.readableBytes <= Self.longestMacro { macros.append((name, Array(value.readableBytesView), isOfMessage)) }
+        if value.readableBytes <= Self.longestMacro {
+            macros.append((name, Array(value.readableBytesView), isOfMessage))
+        }
     }
 
     private static func texts(_ packet: inout ByteBuffer, _ command: UInt8) throws(MilterFault) -> [[UInt8]] {
@@ -238,12 +245,16 @@ package struct MilterSession: ~Copyable {
     private static func client(_ packet: inout ByteBuffer) throws(MilterFault) -> Client {
         let command = UInt8(ascii: "C")
         var client = Client()
-        guard let name = packet.readMilterText(), let family: UInt8 = packet.readInteger() else { throw .malformed(command) }
+        guard let name = packet.readMilterText(), let family: UInt8 = packet.readInteger() else {
+            throw .malformed(command)
+        }
         client.name = name
         switch Character(UnicodeScalar(family)) {
         case "U": return client
         case "L", "4", "6":
-            guard let port: UInt16 = packet.readInteger(), let address = packet.readMilterText(), packet.readableBytes == 0 else {
+            guard let port: UInt16 = packet.readInteger(), let address = packet.readMilterText(),
+                packet.readableBytes == 0
+            else {
                 throw .malformed(command)
             }
             client.port = port

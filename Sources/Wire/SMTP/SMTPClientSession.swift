@@ -88,7 +88,8 @@ package struct SMTPClientSession: ~Copyable {
     private mutating func sendWaiting() {
         var count = 0
         while count < waiting.count {
-            guard isReady, unanswered.isEmpty || (capabilities.extensions.contains(.pipelining) && !unanswered.last!.endsGroup)
+            guard isReady,
+                unanswered.isEmpty || (capabilities.extensions.contains(.pipelining) && !unanswered.last!.endsGroup)
             else { break }
             write(waiting[count].command, waiting[count].line)
             count += 1

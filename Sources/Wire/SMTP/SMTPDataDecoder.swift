@@ -76,7 +76,9 @@ package struct SMTPDataDecoder {
     }
 
     /// Takes whole lines and parts of one, up to something that wants a closer look.
-    private mutating func takeText(_ bytes: UnsafeRawBufferPointer, from start: Int, into content: inout ByteBuffer) -> Int {
+    private mutating func takeText(
+        _ bytes: UnsafeRawBufferPointer, from start: Int, into content: inout ByteBuffer
+    ) -> Int {
         let base = bytes.baseAddress!
         var index = start
         noteLeadingDot(bytes[start])
@@ -86,7 +88,8 @@ package struct SMTPDataDecoder {
                 return takePartialLine(bytes, from: start, lineStart: index, end: bytes.count, into: &content)
             }
             let newline = UnsafeRawPointer(found) - base
-            guard newline > index, bytes[newline - 1] == 0x0d, memchr(base + index, 0x0d, newline - 1 - index) == nil else {
+            guard newline > index, bytes[newline - 1] == 0x0d, memchr(base + index, 0x0d, newline - 1 - index) == nil
+            else {
                 return takePartialLine(bytes, from: start, lineStart: index, end: newline, into: &content)
             }
             index = newline + 1

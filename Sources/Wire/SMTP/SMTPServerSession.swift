@@ -277,7 +277,9 @@ package struct SMTPServerSession: ~Copyable {
             return name.count < attribute.count && offered.xforward.contains { name.isWord($0.word) }
         }
         guard areKnown, !attributes.isEmpty else { return fail(501, "5.5.4 Error: bad XFORWARD attribute") }
-        guard xforward.count < XForwardAttribute.allCases.count else { return fail(503, "5.5.1 Error: too many XFORWARD commands") }
+        guard xforward.count < XForwardAttribute.allCases.count else {
+            return fail(503, "5.5.1 Error: too many XFORWARD commands")
+        }
         xforward.append(ByteBuffer(command: line))
         reply(250, "2.0.0 Ok")
     }
@@ -299,12 +301,13 @@ package struct SMTPServerSession: ~Copyable {
     /// Says one last thing; what was not answered yet is answered the same.
     package mutating func close(_ reply: SMTPReply) {
         guard state != .closed else { return }
-        let lines = switch state {
-        case .ended: variant == .lmtp ? max(1, accepted) : 1
-        case .mail, .ready: max(1, unanswered)
-        case .data, .offering: 1
-        case .closed: 0
-        }
+        let lines =
+            switch state {
+            case .ended: variant == .lmtp ? max(1, accepted) : 1
+            case .mail, .ready: max(1, unanswered)
+            case .data, .offering: 1
+            case .closed: 0
+            }
         for _ in 0..<lines { output.writeImmutableBuffer(reply.bytes) }
         unanswered = 0
         state = .closed
@@ -330,18 +333,16 @@ private enum SMTPVerb {
 
     init(_ line: ByteBufferView) {
         let word = line.prefix { $0 != UInt8(ascii: " ") }
-        self = if word.isWord("MAIL") { .mail }
-            else if word.isWord("RCPT") { .rcpt }
-            else if word.isWord("DATA") { .data }
-            else if word.isWord("XFORWARD") { .xforward }
-            else if word.isWord("EHLO") { .ehlo }
-            else if word.isWord("LHLO") { .lhlo }
-            else if word.isWord("HELO") { .helo }
-            else if word.isWord("RSET") { .rset }
-            else if word.isWord("NOOP") { .noop }
-            else if word.isWord("VRFY") { .vrfy }
-            else if word.isWord("QUIT") { .quit }
-            else { .unknown }
+        self =
+            if word.isWord("MAIL") { .mail } else if word.isWord("RCPT") { .rcpt } else if word.isWord("DATA") {
+                .data
+            } else if word.isWord("XFORWARD") { .xforward } else if word.isWord("EHLO") {
+                .ehlo
+            } else if word.isWord("LHLO") { .lhlo } else if word.isWord("HELO") { .helo } else if word.isWord("RSET") {
+                .rset
+            } else if word.isWord("NOOP") { .noop } else if word.isWord("VRFY") { .vrfy } else if word.isWord("QUIT") {
+                .quit
+            } else { .unknown }
     }
 }
 

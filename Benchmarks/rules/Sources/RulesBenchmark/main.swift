@@ -237,7 +237,8 @@ do {
         { for line in few { interpreter.scan(line) } },
     ])
     let perLine = times[0] / Double(text.count)
-    report("1,000 body rules against PCRE2-JIT rule by rule, lines/s", times[1] / Double(few.count) / perLine, bound: 500)
+    report(
+        "1,000 body rules against PCRE2-JIT rule by rule, lines/s", times[1] / Double(few.count) / perLine, bound: 500)
     report("1,000 body rules against Postfix's way, lines/s", times[2] / Double(few.count) / perLine, bound: 1_000)
 
     for (name, mail, bound) in [("4 KiB", small, 0.4), ("64 KiB", large, 0.7)] {
@@ -247,7 +248,9 @@ do {
             { sink += filterAll(filter, thousand, mail) },
             { for body in bodies { onePass.scan(body) } },
         ])
-        report("\(name) messages through scanner and 1,000+1,000 rules against one bare pass over the body", times[1] / times[0], bound: bound)
+        report(
+            "\(name) messages through scanner and 1,000+1,000 rules against one bare pass over the body",
+            times[1] / times[0], bound: bound)
         print("{\"name\": \"\(name) messages/s on one core\", \"value\": \(Double(mail.count) / times[0])}")
     }
 }
@@ -281,14 +284,20 @@ do {
     let cold = try ContentRules(checks(10_000))
     let coldFilter = MessageFilter(cold, matcher: Matcher())
     sink += filterAll(coldFilter, cold, Array(small.prefix(1)))
-    report("10,000+10,000 rules, cold: first message judged after", monotonicSeconds() - start, bound: 1, atLeast: false, unit: "s")
+    report(
+        "10,000+10,000 rules, cold: first message judged after", monotonicSeconds() - start, bound: 1, atLeast: false,
+        unit: "s")
     let building = monotonicSeconds()
     cold.prepareFastPass(cache: cache)
-    report("10,000+10,000 rules, cold: fast pass ready after", monotonicSeconds() - building, bound: 60, atLeast: false, unit: "s")
+    report(
+        "10,000+10,000 rules, cold: fast pass ready after", monotonicSeconds() - building, bound: 60, atLeast: false,
+        unit: "s")
     let warm = monotonicSeconds()
     let again = try ContentRules(checks(10_000))
     again.prepareFastPass(cache: cache)
-    report("10,000+10,000 rules, from the cache: ready after", monotonicSeconds() - warm, bound: 0.5, atLeast: false, unit: "s")
+    report(
+        "10,000+10,000 rules, from the cache: ready after", monotonicSeconds() - warm, bound: 0.5, atLeast: false,
+        unit: "s")
 
     let ten = rules(10)
     let tenFilter = MessageFilter(ten, matcher: Matcher())
