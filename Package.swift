@@ -70,19 +70,61 @@ let package = Package(
             ],
             swiftSettings: singleThreaded),
         .target(
+            name: "Loop",
+            dependencies: [
+                "CLinux", "Wire",
+                .product(name: "NIOCore", package: "swift-nio"), .product(name: "NIOPosix", package: "swift-nio"),
+            ],
+            swiftSettings: singleThreaded),
+        .target(
+            name: "Settings",
+            dependencies: [
+                "Filter", "Limits", "MailSyntax", "Patterns", "Rules", "Wire",
+                .product(name: "Yams", package: "Yams"),
+            ],
+            swiftSettings: strict),
+        .target(
+            name: "Report",
+            dependencies: [
+                "CLinux", "Settings", "Limits", "MailSyntax",
+                .product(name: "NIOCore", package: "swift-nio"), .product(name: "NIOPosix", package: "swift-nio"),
+            ],
+            swiftSettings: strict),
+        .target(
+            name: "AdminAPI",
+            dependencies: [
+                "Settings", "Limits", "Loop", "Report", "Wire",
+                .product(name: "NIOCore", package: "swift-nio"), .product(name: "NIOHTTP1", package: "swift-nio"),
+                .product(name: "NIOPosix", package: "swift-nio"),
+            ],
+            swiftSettings: strict),
+        .target(
+            name: "Policy",
+            dependencies: [
+                "CLinux", "Settings", "Limits", "Loop", "MailSyntax", "Report", "Rules", "Storage", "Wire",
+                .product(name: "NIOCore", package: "swift-nio"),
+            ],
+            swiftSettings: singleThreaded),
+        .target(
+            name: "Messages",
+            dependencies: [
+                "CLinux", "Settings", "Filter", "Limits", "Loop", "MailSyntax", "Policy", "Report", "Rules", "Wire",
+                .product(name: "NIOCore", package: "swift-nio"), .product(name: "NIOPosix", package: "swift-nio"),
+            ],
+            swiftSettings: singleThreaded),
+        .target(
             name: "Service",
             dependencies: [
-                "CLinux", "Filter", "Limits", "MailSyntax", "Patterns", "Rules", "Storage", "Wire",
+                "AdminAPI", "CLinux", "Settings", "Filter", "Limits", "Loop", "Messages", "Policy", "Report", "Rules",
+                "Wire",
                 .product(name: "Hummingbird", package: "hummingbird"),
                 .product(name: "HummingbirdCore", package: "hummingbird"),
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "NIOCore", package: "swift-nio"),
-                .product(name: "NIOHTTP1", package: "swift-nio"),
                 .product(name: "NIOPosix", package: "swift-nio"),
                 .product(name: "UnixSignals", package: "swift-service-lifecycle"),
-                .product(name: "Yams", package: "Yams"),
             ],
-            swiftSettings: singleThreaded),
+            swiftSettings: strict),
         .target(
             name: "LoadGenerator",
             dependencies: [
@@ -94,13 +136,15 @@ let package = Package(
         .target(
             name: "Advisor",
             dependencies: [
-                "Filter", "Limits", "Patterns", "Service", "Wire", .product(name: "NIOCore", package: "swift-nio"),
+                "AdminAPI", "Settings", "Filter", "Limits", "Patterns", "Wire",
+                .product(name: "NIOCore", package: "swift-nio"),
             ],
             swiftSettings: strict),
         .executableTarget(
             name: "weir",
             dependencies: [
-                "Advisor", "Filter", "Limits", "LoadGenerator", "MailSyntax", "Patterns", "Rules", "Service",
+                "AdminAPI", "Advisor", "Settings", "Filter", "Limits", "LoadGenerator", "Loop", "MailSyntax", "Messages", "Patterns",
+                "Policy", "Report", "Rules", "Service", "Wire",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "NIOCore", package: "swift-nio"),
                 .product(name: "NIOPosix", package: "swift-nio"),
@@ -134,7 +178,7 @@ let package = Package(
         .testTarget(
             name: "ServiceTests",
             dependencies: [
-                "Filter", "Limits", "Rules", "Service", "Wire",
+                "AdminAPI", "Settings", "Filter", "Limits", "Loop", "Messages", "Policy", "Report", "Rules", "Service", "Wire",
                 .product(name: "NIOCore", package: "swift-nio"), .product(name: "NIOPosix", package: "swift-nio"),
             ],
             swiftSettings: strict),

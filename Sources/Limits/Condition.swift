@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-package import Patterns
 internal import MailSyntax
+package import Patterns
 
 /// One line of a limit's `when`: what an attribute must be for the limit to apply.
 package struct Condition: Sendable {

@@ -104,3 +104,13 @@ package enum CheckpointProgress: Equatable, Sendable {
     case done
     case failed(StoreError)
 }
+
+/// How much a batch must have survived before its answers go out.
+package enum Durability: String, CaseIterable, Sendable {
+    /// A crash of the service (`kill -9`): the batch is with the kernel.
+    case commit
+    /// A crash of the machine: the batch is on the disk (fsync).
+    case power
+    /// Nothing: batches are committed together, at most 100 ms later.
+    case relaxed
+}

@@ -1,8 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
+internal import AdminAPI
 package import Filter
 internal import Glibc
 internal import Limits
+package import Loop
+internal import Messages
 internal import NIOCore
+internal import Policy
+internal import Report
+package import Settings
 internal import Storage
 internal import UnixSignals
 
@@ -161,18 +167,6 @@ package actor Daemon {
     }
 }
 
-extension Configuration {
-    /// `3 limits, policy on inet:127.0.0.1:10040`
-    package var summary: String {
-        let names = limits.map(\.name).joined(separator: ", ")
-        return "\(limits.count) limit\(limits.count == 1 ? "" : "s")\(names.isEmpty ? "" : " (\(names))"), policy on "
-            + listen.policy.map(\.description).joined(separator: " ")
-            + (listen.milter.isEmpty ? "" : ", milter on " + listen.milter.map(\.description).joined(separator: " "))
-            + listen.filter.map { ", filter on \($0.listen) to \($0.nextHop)" }.joined()
-            + ", ledger \(ledger.path), durability \(ledger.durability.rawValue)"
-    }
-}
-
 /// What a running service can't change.
 private struct RestartKey {
     let name: String
@@ -192,14 +186,5 @@ private struct RestartKey {
             .init("listen.milter", \.listen.milter), .init("filter", \.filter), .init("ledger.store", \.ledger.path),
             .init("ledger.durability", \.ledger.durability),
         ]
-    }
-}
-
-extension Configuration.Endpoint: CustomStringConvertible {
-    package var description: String {
-        switch self {
-        case .inet(let host, let port): host.contains(":") ? "inet:[\(host)]:\(port)" : "inet:\(host):\(port)"
-        case .unix(let path, _, _): "unix:\(path)"
-        }
     }
 }

@@ -1,7 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 internal import CLinux  // Whose module map claims sockaddr_storage.
 internal import Glibc
+internal import Loop
 internal import NIOCore
+internal import Policy
+internal import Settings
+internal import Wire
 
 /// systemd's side of the service: sockets that it opened (sd_listen_fds), and what it is told (sd_notify).
 struct ServiceManager: Sendable {

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 internal import Dispatch
 internal import Foundation
-internal import Glibc
 internal import GRDB
 internal import GRDBSQLite
+internal import Glibc
 internal import Limits
 internal import Synchronization
 

@@ -4,16 +4,6 @@ internal import GRDB
 internal import GRDBSQLite
 internal import Limits
 
-/// How much a batch must have survived before its answers go out.
-package enum Durability: String, CaseIterable, Sendable {
-    /// A crash of the service (`kill -9`): the batch is with the kernel.
-    case commit
-    /// A crash of the machine: the batch is on the disk (fsync).
-    case power
-    /// Nothing: batches are committed together, at most 100 ms later.
-    case relaxed
-}
-
 /// One file of the journal: a SQLite database in WAL mode that is only ever appended to.
 ///
 /// While it is in use it is not checkpointed into its main file, so all of it stands in the WAL, whose frames carry

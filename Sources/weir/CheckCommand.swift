@@ -3,7 +3,7 @@ import ArgumentParser
 import Filter
 import Foundation
 import Rules
-import Service
+import Settings
 
 /// `weir check`: what the rules would do to messages, without doing it.
 struct CheckCommand: ParsableCommand {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import ArgumentParser
 import Glibc
-import Service
+import Settings
 
 struct CheckConfigCommand: ParsableCommand {
     static let configuration = CommandConfiguration(

@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
+import AdminAPI
 import Advisor
 import ArgumentParser
 import Foundation
 import LoadGenerator
+import Loop
 import NIOCore
 import NIOPosix
-import Service
+import Settings
+import Wire
 
 struct DoctorCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(

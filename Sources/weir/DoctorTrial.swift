@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
+import AdminAPI
 import Advisor
 import ArgumentParser
 import Foundation
 import LoadGenerator
+import Report
 import Rules
-import Service
+import Settings
 
 /// `weir doctor --try`: one probe mail, from Postfix through all stages of Weir.
 struct DoctorTrial {

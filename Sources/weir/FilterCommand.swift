@@ -2,8 +2,10 @@
 import ArgumentParser
 import Filter
 import Foundation
+import Messages
+import Report
 import Rules
-import Service
+import Settings
 
 /// `weir filter`: the content filter as a pipe(8) command (FILTER_README, "simple content filter").
 ///

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
+import AdminAPI
 import ArgumentParser
 import Foundation
 import Limits
+import Report
 import Rules
-import Service
+import Settings
 
 struct LimitsCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(

@@ -3,9 +3,9 @@ import ArgumentParser
 import Dispatch
 import Foundation
 import LoadGenerator
+import Loop
 import NIOCore
 import NIOPosix
-import Service
 import Synchronization
 
 /// The course that a load takes.

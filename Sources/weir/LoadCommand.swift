@@ -2,9 +2,9 @@
 import ArgumentParser
 import Foundation
 import LoadGenerator
+import Loop
 import NIOCore
 import NIOPosix
-import Service
 
 struct LoadCommand: ParsableCommand {
     static let configuration = CommandConfiguration(

@@ -2,8 +2,9 @@
 import Advisor
 import ArgumentParser
 import Foundation
+import Limits
 import Rules
-import Service
+import Settings
 
 struct ReplayCommand: ParsableCommand {
     static let configuration = CommandConfiguration(

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import Advisor
+import Limits
 
 /// What a replay has found, as a page with plots.
 enum ReplayPage {

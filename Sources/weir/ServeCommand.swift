@@ -2,6 +2,7 @@
 import ArgumentParser
 import Glibc
 import Service
+import Settings
 
 struct ServeCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(

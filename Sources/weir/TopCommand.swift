@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
+import AdminAPI
 import ArgumentParser
 import Foundation
 import Glibc
-import Service
+import Report
 import Synchronization
 import UnixSignals
 

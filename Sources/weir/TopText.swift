@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
+import AdminAPI
 import Foundation
+import Report
 import Rules
-import Service
 
 /// What `weir top` writes.
 struct TopText {
@@ -59,7 +60,7 @@ struct TopText {
             separator: " ")
         let messages = snapshot.ways.map { way in
             way.name + " "
-                + way.messages.sorted { $0.key < $1.key }.filter { $0.value > 0 }.map { "\($0.key)=\($0.value)" }
+                + way.values.messages.sorted { $0.key < $1.key }.filter { $0.value > 0 }.map { "\($0.key)=\($0.value)" }
                 .joined(separator: ",")
         }
         return

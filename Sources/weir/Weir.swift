@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 import ArgumentParser
 import Glibc
+import Report
 import Rules
-import Service
+import Settings
 
 @main
 struct Weir: AsyncParsableCommand {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
+import Policy
 import Rules
-import Service
 import Testing
 
 @Suite struct AccessActionTests {

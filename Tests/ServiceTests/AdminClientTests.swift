@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
+import AdminAPI
 import Foundation
 import Glibc
 import NIOCore
-import Service
+import Settings
 import Testing
+import Wire
 
 /// What a person is told where the running service can't be asked.
 @Suite struct AdminClientTests {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-import Service
+import Report
 import Testing
 
 @Suite struct AlertHistoryTests {

@@ -3,7 +3,7 @@ import Filter
 import Foundation
 import Limits
 import Rules
-import Service
+import Settings
 import Testing
 import Wire
 

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 import Foundation
 import Limits
-import Service
+import Settings
 import Testing
+import Wire
 
 @Suite struct ConfigurationReaderTests {
     private static let fixtures = Repository.root.appending(path: "Tests/Fixtures/config")

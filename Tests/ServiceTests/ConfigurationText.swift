@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-import Service
+import Settings
 
 /// What is written from the rows of the configuration: the sample file and the keys of the manual.
 enum ConfigurationText {

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 import Foundation
 import Glibc
-import Service
+import Report
+import Settings
 import Testing
 
 @Suite struct EventLogTests {

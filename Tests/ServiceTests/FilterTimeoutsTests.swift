@@ -2,10 +2,14 @@
 import Filter
 import Foundation
 import Glibc
+import Loop
+import Messages
 import NIOCore
 import NIOPosix
-import Service
+import Report
+import Settings
 import Testing
+import Wire
 
 /// Clients and next hops that say nothing, or too little at a time: with time-outs of milliseconds, each ends as it should.
 @Suite struct FilterTimeoutsTests {

@@ -1,8 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
+import AdminAPI
 import Foundation
 import Limits
+import Loop
 import NIOCore
-import Service
+import Policy
+import Report
+import Settings
 import Testing
 import Wire
 

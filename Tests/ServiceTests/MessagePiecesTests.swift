@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import Filter
-import Service
+import Messages
 import Testing
 
 @Suite struct MessagePiecesTests {

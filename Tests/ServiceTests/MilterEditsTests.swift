@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 import Filter
+import Messages
 import NIOCore
 import Rules
-import Service
 import Testing
 
 @Suite struct MilterEditsTests {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import Limits
-import Service
+import Policy
 import Testing
 import Wire
 

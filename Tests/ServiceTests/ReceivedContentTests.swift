@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 import Dispatch
 import Foundation
+import Messages
 import NIOCore
 import NIOPosix
-import Service
 import Testing
 
 @Suite struct ReceivedContentTests {

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 import Filter
 import Foundation
+import Messages
 import Rules
-import Service
 import Synchronization
 import Testing
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import Glibc
+import Loop
 import NIOCore
-import Service
 import Testing
 
 /// What happens on the loop, in order; only that loop writes it.

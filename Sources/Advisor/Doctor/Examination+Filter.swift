@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import Filter
-import Service
+import Settings
 import Wire
 
 /// The way of mail to the content filter and back.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import Filter
-import Service
+import Settings
+import Wire
 
 /// Which services show their mail to the milter.
 extension Examination {

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-import Service
+internal import Settings
+internal import Wire
 
 /// Where smtpd asks the policy server.
 extension Examination {

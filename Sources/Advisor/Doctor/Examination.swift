@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-package import Service
+package import AdminAPI
+internal import Report
+package import Settings
 
 /// Looks at how a Postfix instance and Weir are hooked up. What it finds depends on its two inputs alone.
 package struct Examination {

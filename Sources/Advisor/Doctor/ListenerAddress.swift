@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import Glibc
-import Service
+import Settings
+import Wire
 
 /// Where something listens or is looked for, so that the many ways to write it can be compared.
 enum ListenerAddress: Equatable {

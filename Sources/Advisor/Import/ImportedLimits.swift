@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+internal import Limits
 
 /// Other people's limits, as Weir's.
 package struct ImportedLimits: Sendable {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import Limits
-package import Service
+package import Settings
 import Wire
 
 /// Runs the limits of a configuration over the mail of a log, on a clock that follows the log.

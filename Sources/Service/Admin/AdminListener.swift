@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+internal import AdminAPI
 internal import Foundation
 internal import Glibc
 internal import HTTPTypes
@@ -6,9 +7,15 @@ internal import Hummingbird
 internal import HummingbirdCore
 internal import Limits
 internal import Logging
+internal import Loop
+internal import Messages
 internal import NIOCore
 internal import NIOPosix
+internal import Policy
+internal import Report
+internal import Settings
 internal import Synchronization
+internal import Wire
 
 /// The admin listener: HTTP on a UNIX socket (or on loopback), for `weir limits` and whatever else asks.
 ///
@@ -221,7 +228,10 @@ final class AdminListener: Sendable {
             message.limit.map { "limit \($0)" }, rates.isEmpty ? nil : rates.map(\.description).joined(separator: " "),
             message.duration.map { "for \($0)s" },
         ].compactMap(\.self).joined(separator: ", ")
-        return try Self.json(try await host.intervene(message, rates: rates, by: user, details: details))
+        let change = KeyChange(
+            message.action, key: message.key, limit: message.limit, rates: rates, duration: message.duration,
+            reason: message.reason ?? "", user: user, details: details)
+        return try Self.json(try await host.apply(change))
     }
 
     private func snapshot() async throws -> (snapshot: AdminMessages.Snapshot, latency: LatencyHistogram) {
@@ -439,33 +449,5 @@ private struct TokenMiddleware: RouterMiddleware {
 
     private static func isOpen(_ path: String) -> Bool {
         path == "/healthz" || path == "/readyz" || AdminPage.files.contains { $0.path == path }
-    }
-}
-
-/// The token that lets a local user use an admin listener on loopback: a file that only the service and its group read.
-package enum AdminToken {
-    /// - Throws: `UnixSocketFile.Failure`.
-    package static func readOrCreate(at path: String) throws -> String {
-        if let token = read(at: path) { return token }
-        let token = (0..<32).map { _ in String(UInt8.random(in: 0...255), radix: 16) }.joined()
-        let descriptor = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0o640)
-        guard descriptor >= 0 else {
-            throw UnixSocketFile.Failure(description: "can't create \(path): \(String(cString: strerror(errno)))")
-        }
-        defer { close(descriptor) }
-        fchmod(descriptor, 0o640)
-        let written = Array(token.utf8).withUnsafeBytes { write(descriptor, $0.baseAddress, $0.count) }
-        guard written == token.utf8.count else {
-            let reason = written < 0 ? String(cString: strerror(errno)) : "only \(written) bytes were taken"
-            // What is left of it would be a shorter token at the next start.
-            unlink(path)
-            throw UnixSocketFile.Failure(description: "can't write \(path): \(reason)")
-        }
-        return token
-    }
-
-    static func read(at path: String) -> String? {
-        guard let content = FileManager.default.contents(atPath: path), !content.isEmpty else { return nil }
-        return String(decoding: content, as: UTF8.self).trimmingCharacters(in: .whitespacesAndNewlines)
     }
 }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 internal import Hummingbird
+internal import Limits
 
 /// The page of the admin listener: three files, nothing from elsewhere. It knows nothing by itself, and shows what
 /// `/snapshot`, `/limits` and their like tell; on loopback these want the token, which the page asks for.

@@ -1,5 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
+internal import AdminAPI
 internal import Glibc
+internal import Policy
+internal import Report
+internal import Settings
 
 /// The text format of Prometheus (version 0.0.4). Label values are names of the configuration, never what a peer has sent.
 struct Metrics {

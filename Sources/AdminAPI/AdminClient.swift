@@ -1,0 +1,194 @@
+// SPDX-License-Identifier: Apache-2.0
+internal import Foundation
+internal import Glibc
+internal import Limits
+internal import Loop
+package import NIOCore
+internal import NIOHTTP1
+internal import NIOPosix
+internal import Report
+package import Settings
+internal import Wire
+
+/// Asks a running service, over its admin listener.
+package struct AdminClient: Sendable {
+    package struct Failure: Error, CustomStringConvertible {
+        package enum Kind: Sendable {
+            /// Nobody answers there.
+            case unreachable
+            /// The service can't open its ledger.
+            case inTrouble
+            /// This user may not ask.
+            case notPermitted
+            case refused
+        }
+        package let description: String
+        package let kind: Kind
+    }
+
+    private let endpoint: Configuration.Endpoint
+    private let token: String?
+    /// Why there is no token; only a service that asks for one makes it matter.
+    private let tokenFault: String?
+    private let timeout: TimeAmount
+
+    private static let largestReply = 64 << 20
+
+    /// - Parameter timeout: for an answer.
+    package init(_ configuration: Configuration, timeout: TimeAmount = .seconds(30)) {
+        endpoint = configuration.listen.admin
+        self.timeout = timeout
+        guard endpoint.isTCP else {
+            (token, tokenFault) = (nil, nil)
+            return
+        }
+        let path = configuration.adminTokenPath
+        token = AdminToken.read(at: path)
+        tokenFault = access(path, R_OK) == 0 ? nil : "can't read \(path): \(String(cString: strerror(errno)))"
+    }
+
+    package func fullest(_ most: Int, limit: String?) async throws -> [AdminMessages.Standing] {
+        try await ask(.GET, "/limits", ["most": String(most), "limit": limit])
+    }
+
+    package func standings(ofKey key: String, limit: String?) async throws -> [AdminMessages.Standing] {
+        try await ask(.GET, "/limits/key", ["key": key, "limit": limit])
+    }
+
+    package func status() async throws -> AdminMessages.Status {
+        try await ask(.GET, "/status", [:])
+    }
+
+    package func snapshot() async throws -> AdminMessages.Snapshot {
+        try await ask(.GET, "/snapshot", [:])
+    }
+
+    package func intervene(_ message: AdminMessages.Intervention) async throws -> [AdminMessages.Standing] {
+        try await ask(.POST, "/limits/key", [:], body: try JSONEncoder().encode(message))
+    }
+
+    /// A probe that goes as far as `last`; its token.
+    package func beginProbe(upTo last: AdminMessages.ProbeStage) async throws -> String {
+        let probe: AdminMessages.Probe = try await ask(
+            .POST, "/probe", [:], body: try JSONEncoder().encode(AdminMessages.Probe(last: last, token: nil)))
+        return probe.token ?? ""
+    }
+
+    package func sightings(ofProbe token: String) async throws -> [AdminMessages.ProbeSighting] {
+        try await ask(.GET, "/probe", ["token": token])
+    }
+
+    /// - Returns: all its sightings.
+    package func endProbe(_ token: String) async throws -> [AdminMessages.ProbeSighting] {
+        try await ask(.DELETE, "/probe", ["token": token])
+    }
+
+    private func ask<T: Decodable>(
+        _ method: HTTPMethod, _ path: String, _ query: [String: String?], body: Data = Data()
+    ) async throws -> T {
+        var components = URLComponents()
+        components.path = path
+        components.queryItems = query.compactMap { name, value in value.map { URLQueryItem(name: name, value: $0) } }
+        // A plus sign in a query means a space to many a server, and addresses have them.
+        let uri = (components.string ?? path).replacing("+", with: "%2B")
+        let (status, reply) = try await exchange(method, uri, body)
+        guard status == .ok else { throw failure(status, reply) }
+        do {
+            return try JSONDecoder().decode(T.self, from: reply)
+        } catch {
+            throw Failure(description: "what answers on \(endpoint) is not this version of Weir", kind: .unreachable)
+        }
+    }
+
+    private func failure(_ status: HTTPResponseStatus, _ reply: Data) -> Failure {
+        if status == .unauthorized, let tokenFault { return Failure(description: tokenFault, kind: .notPermitted) }
+        let text =
+            (try? JSONDecoder().decode(AdminMessages.Failure.self, from: reply))?.error
+            ?? (status == .notFound
+                ? String(decoding: reply, as: UTF8.self).trimmingCharacters(in: .whitespacesAndNewlines) : "")
+        return Failure(
+            description: text.isEmpty ? "the service answered \(status.code) \(status.reasonPhrase)" : text,
+            kind: status == .serviceUnavailable ? .inTrouble : .refused)
+    }
+
+    private func failure(toConnect error: any Error) -> Failure {
+        if let error = error as? IOError, error.errnoCode == EACCES {
+            return Failure(description: "can't connect to \(endpoint): \(error.systemReason)", kind: .notPermitted)
+        }
+        return Failure(description: "no service answers on \(endpoint): \(error.systemReason)", kind: .unreachable)
+    }
+
+    private func exchange(_ method: HTTPMethod, _ uri: String, _ body: Data) async throws -> (HTTPResponseStatus, Data)
+    {
+        let group = MultiThreadedEventLoopGroup.singleton
+        let promise = group.next().makePromise(of: (HTTPResponseStatus, Data).self)
+        let bootstrap = ClientBootstrap(group: promise.futureResult.eventLoop).connectTimeout(.seconds(5))
+            .channelInitializer { channel in
+                channel.eventLoop.makeCompletedFuture {
+                    try channel.pipeline.syncOperations.addHTTPClientHandlers()
+                    try channel.pipeline.syncOperations.addHandler(
+                        NIOHTTPClientResponseAggregator(maxContentLength: Self.largestReply))
+                    try channel.pipeline.syncOperations.addHandler(ReplyHandler(endpoint: endpoint, promise: promise))
+                }
+            }
+        let channel: any Channel
+        do {
+            switch endpoint {
+            case .inet(let host, let port): channel = try await bootstrap.connect(host: host, port: port).get()
+            case .unix(let path, _, _): channel = try await bootstrap.connect(unixDomainSocketPath: path).get()
+            }
+        } catch {
+            promise.fail(error)
+            throw failure(toConnect: error)
+        }
+        var headers = HTTPHeaders([("Host", "weir"), ("Content-Length", String(body.count)), ("Connection", "close")])
+        if let token { headers.add(name: "Authorization", value: "Bearer \(token)") }
+        let head = HTTPRequestHead(version: .http1_1, method: method, uri: uri, headers: headers)
+        channel.write(HTTPClientRequestPart.head(head), promise: nil)
+        channel.write(HTTPClientRequestPart.body(.byteBuffer(ByteBuffer(bytes: body))), promise: nil)
+        channel.writeAndFlush(HTTPClientRequestPart.end(nil), promise: nil)
+        let overdue = Failure(
+            description: "the service on \(endpoint) gives no answer within \(timeout.nanoseconds / 1_000_000_000) s",
+            kind: .unreachable)
+        let timer = channel.eventLoop.scheduleTask(in: timeout) {
+            channel.pipeline.fireErrorCaught(overdue)
+        }
+        defer {
+            timer.cancel()
+            channel.close(promise: nil)
+        }
+        return try await promise.futureResult.get()
+    }
+}
+
+private final class ReplyHandler: ChannelInboundHandler {
+    typealias InboundIn = NIOHTTPClientResponseFull
+
+    private let endpoint: Configuration.Endpoint
+    private var promise: EventLoopPromise<(HTTPResponseStatus, Data)>?
+
+    init(endpoint: Configuration.Endpoint, promise: EventLoopPromise<(HTTPResponseStatus, Data)>) {
+        self.endpoint = endpoint
+        self.promise = promise
+    }
+
+    func channelRead(context: ChannelHandlerContext, data: NIOAny) {
+        let response = unwrapInboundIn(data)
+        let body = response.body.map { Data($0.readableBytesView) } ?? Data()
+        promise.take()?.succeed((response.head.status, body))
+    }
+
+    func errorCaught(context: ChannelHandlerContext, error: any Error) {
+        promise.take()?.fail(
+            error as? AdminClient.Failure
+                ?? AdminClient.Failure(
+                    description: "the connection to the service on \(endpoint) broke: \(error.systemReason)",
+                    kind: .unreachable))
+        context.close(promise: nil)
+    }
+
+    func channelInactive(context: ChannelHandlerContext) {
+        promise.take()?.fail(
+            AdminClient.Failure(description: "the service closed the connection without an answer", kind: .unreachable))
+    }
+}

@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: Apache-2.0
+package import Limits
+package import Report
+
+/// What the admin listener says and takes, as JSON. Times are seconds since 1970, as the wall clock has them now.
+package enum AdminMessages {
+    package struct Intervention: Codable, Equatable, Sendable {
+        package typealias Action = KeyAction
+        package var action: KeyAction
+        package var key: String
+        /// Only this limit; absent: every limit that knows the key.
+        package var limit: String?
+        /// For `raise`: rates such as `500/1h`, each in place of the limit's rate of the same window.
+        package var rates: [String]?
+        /// For `raise` and `block`, in seconds.
+        package var duration: Int64?
+        /// Why, for the audit trail.
+        package var reason: String?
+
+        package init(
+            action: KeyAction, key: String, limit: String?, rates: [String]?, duration: Int64?, reason: String?
+        ) {
+            self.action = action
+            self.key = key
+            self.limit = limit
+            self.rates = rates
+            self.duration = duration
+            self.reason = reason
+        }
+    }
+
+    package struct Status: Codable, Equatable, Sendable {
+        package var requests: UInt64
+        package var connections: Int
+        package var faults: PolicyFaults
+        package var keys: Int
+        /// What keeps the ledger from being kept; absent where all is well.
+        package var trouble: String?
+        package var ledger: LedgerStatus
+        package var limits: [LimitStatus]
+
+        package init(
+            requests: UInt64, connections: Int, faults: PolicyFaults, keys: Int, trouble: String?, ledger: LedgerStatus,
+            limits: [LimitStatus]
+        ) {
+            self.requests = requests
+            self.connections = connections
+            self.faults = faults
+            self.keys = keys
+            self.trouble = trouble
+            self.ledger = ledger
+            self.limits = limits
+        }
+    }
+
+    /// All that the page and `weir top` show at one moment.
+    package struct Snapshot: Codable, Sendable {
+        package var time: Double
+        package var version: String
+        package var configuration: String
+        package var status: Status
+        /// DUNNO first, and the other actions that there were.
+        package var answers: [Answers]
+        /// Microseconds below which half, and 99 %, of the answers of the last minute took; absent where there were none.
+        package var medianAnswer: Int64?
+        package var slowAnswer: Int64?
+        package var refusals: [Refusal]
+        package var ways: [Way]
+        /// Those with the most hits first.
+        package var rules: [Rule]
+        package var rulesWithoutHits: Int
+        /// Newest first.
+        package var audit: [AuditEntry]
+
+        package init(
+            time: Double, version: String, configuration: String, status: Status, answers: [Answers],
+            medianAnswer: Int64?, slowAnswer: Int64?, refusals: [Refusal], ways: [Way], rules: [Rule],
+            rulesWithoutHits: Int, audit: [AuditEntry]
+        ) {
+            self.time = time
+            self.version = version
+            self.configuration = configuration
+            self.status = status
+            self.answers = answers
+            self.medianAnswer = medianAnswer
+            self.slowAnswer = slowAnswer
+            self.refusals = refusals
+            self.ways = ways
+            self.rules = rules
+            self.rulesWithoutHits = rulesWithoutHits
+            self.audit = audit
+        }
+    }
+
+    /// Asks for a probe, and names it.
+    package struct Probe: Codable, Equatable, Sendable {
+        /// The last stage that it is to reach, which takes it away.
+        package var last: ProbeStage?
+        package var token: String?
+
+        package init(last: ProbeStage?, token: String?) {
+            self.last = last
+            self.token = token
+        }
+    }
+
+    package struct Failure: Codable, Equatable, Sendable {
+        package var error: String
+
+        package init(error: String) {
+            self.error = error
+        }
+    }
+}
+
+extension AdminMessages {
+    package typealias Standing = KeyStanding
+    package typealias FoundKey = Report.FoundKey
+    package typealias Search = KeySearch
+    package typealias LedgerStatus = LedgerFigures
+    package typealias PolicyFaults = Report.PolicyFaults
+    package typealias LimitStatus = LimitFigures
+    package typealias Refusal = RefusedRequest
+    package typealias RuleName = Report.RuleName
+    package typealias Rule = RuleFigures
+    package typealias Way = WayFigures
+    package typealias Answers = AnswerFigures
+    package typealias ProbeStage = Report.ProbeStage
+    package typealias ProbeSighting = Report.ProbeSighting
+    package static let probeHeader = ProbeBoard.header
+}

@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+internal import CLinux
+internal import Glibc
+package import NIOCore
+package import Wire
+
+package enum ListeningSocket {
+    /// Opens a socket at an address, as SwiftNIO or `SocketLoop` take it; or takes the one that the service manager has passed.
+    ///
+    /// - Parameters:
+    ///   - key: of the configuration, for errors.
+    ///   - inherited: sockets by their addresses; the one that is used is taken out.
+    /// - Returns: a descriptor that does not block. It is bound, and does not listen yet.
+    /// - Throws: `ListenerFailure`.
+    static func open(
+        at endpoint: Endpoint, key: String, inherited: inout [String: Int32]
+    ) throws(ListenerFailure) -> Int32 {
+        let passed = inherited.removeValue(forKey: endpoint.description)
+        if let passed { _ = fcntl(passed, F_SETFL, O_NONBLOCK) }
+        do {
+            switch endpoint {
+            case .inet(let host, let port):
+                let descriptor = try passed ?? bound(to: .makeAddressResolvingHost(host, port: port))
+                // Linux hands both on to the sockets that are accepted: no calls for each of them.
+                try set(SO_KEEPALIVE, at: SOL_SOCKET, of: descriptor)
+                try set(TCP_NODELAY, at: Int32(IPPROTO_TCP), of: descriptor)
+                return descriptor
+            case .unix(let path, let mode, let group):
+                if let passed { return passed }
+                try UnixSocketFile.clear(path)
+                let descriptor = try bound(to: SocketAddress(unixDomainSocketPath: path))
+                try UnixSocketFile.set(mode: mode, group: group, of: path)
+                return descriptor
+            }
+        } catch {
+            throw ListenerFailure(key: key, endpoint: endpoint, cause: error)
+        }
+    }
+
+    private static func bound(to address: SocketAddress) throws -> Int32 {
+        let descriptor = try SocketStream.open(for: address)
+        do {
+            try set(SO_REUSEADDR, at: SOL_SOCKET, of: descriptor)
+            let code = address.withSockAddr { bind(descriptor, $0, socklen_t($1)) }
+            guard code == 0 else { throw IOError(errnoCode: errno, reason: "bind") }
+            return descriptor
+        } catch {
+            close(descriptor)
+            throw error
+        }
+    }
+
+    /// Turns an option on.
+    package static func set(_ option: Int32, at level: Int32, of descriptor: Int32) throws(IOError) {
+        var on: Int32 = 1
+        guard setsockopt(descriptor, level, option, &on, socklen_t(MemoryLayout<Int32>.size)) == 0 else {
+            throw IOError(errnoCode: errno, reason: "setsockopt")
+        }
+    }
+}
+
+/// A listener can't be opened.
+package struct ListenerFailure: Error, CustomStringConvertible {
+    let key: String
+    let endpoint: Endpoint
+    let cause: any Error
+
+    package init(key: String, endpoint: Endpoint, cause: any Error) {
+        self.key = key
+        self.endpoint = endpoint
+        self.cause = cause
+    }
+
+    package var description: String {
+        "can't listen on \(endpoint) (\(key)): \(cause.systemReason)"
+    }
+}

@@ -1,0 +1,21 @@
+// SPDX-License-Identifier: Apache-2.0
+internal import CLinux
+internal import Glibc
+internal import NIOCore
+
+extension SocketAddress {
+    /// The address of the peer of a TCP connection; nil for a UNIX socket.
+    package init?(ofPeerOf descriptor: Int32) {
+        var storage = sockaddr_storage()
+        var length = socklen_t(MemoryLayout<sockaddr_storage>.size)
+        let code = withUnsafeMutablePointer(to: &storage) { storage in
+            storage.withMemoryRebound(to: sockaddr.self, capacity: 1) { getpeername(descriptor, $0, &length) }
+        }
+        guard code == 0 else { return nil }
+        switch Int32(storage.ss_family) {
+        case AF_INET: self = withUnsafeBytes(of: &storage) { SocketAddress($0.loadUnaligned(as: sockaddr_in.self)) }
+        case AF_INET6: self = withUnsafeBytes(of: &storage) { SocketAddress($0.loadUnaligned(as: sockaddr_in6.self)) }
+        default: return nil
+        }
+    }
+}

@@ -1,0 +1,283 @@
+// SPDX-License-Identifier: Apache-2.0
+internal import CLinux
+internal import Glibc
+package import NIOCore
+internal import Synchronization
+
+/// A thread and its sockets: the ledger's with those who ask it, and those of the milter.
+///
+/// A turn of the loop: wait until a socket is ready, let each that is do a little, run what other threads have
+/// handed over and what is due, and then `endOfTurn`, where everything that was asked is decided and answered together.
+///
+/// Not one of SwiftNIO's loops: a policy request is one read and one write, a message by milter few of either, and a
+/// channel's way to them costs more than what is done between them (docs/decisions.md).
+///
+/// Sendable, unchecked: `tasks` is behind its lock, `owner` is atomic, `name`, `wakeup` and `epoll` never change; all else belongs
+/// to the thread.
+package final class SocketLoop: @unchecked Sendable {
+    /// Told when its descriptor can be read or written, or has failed. Its reads and writes must not block.
+    package protocol Socket: AnyObject {
+        func isReady()
+    }
+
+    package enum Interest {
+        case reading, writing, readingAndWriting
+        /// Clients come to a socket that several loops may watch: not all of them are told. It can't be changed.
+        case accepting
+        /// Only failures are told, and that a peer on this machine has gone.
+        case nothing
+
+        fileprivate var events: UInt32 {
+            switch self {
+            case .reading: EPOLLIN.rawValue
+            case .writing: EPOLLOUT.rawValue
+            case .readingAndWriting: EPOLLIN.rawValue | EPOLLOUT.rawValue
+            case .accepting: EPOLLIN.rawValue | EPOLLEXCLUSIVE.rawValue
+            case .nothing: 0
+            }
+        }
+    }
+
+    private struct Timer {
+        let deadline: NIODeadline
+        let task: () -> Void
+    }
+
+    private let name: String
+    private let epoll: Int32
+    /// Readable when `tasks` has something.
+    private let wakeup: Int32
+    private let tasks = Mutex<[@Sendable () -> Void]>([])
+    private let owner = Atomic<UInt>(0)
+    /// By descriptor.
+    private var sockets: [(any Socket)?] = []
+    /// The next one last.
+    private var timers: [Timer] = []
+    private var isStopped = false
+    /// Counts the turns: what was read in this one may be given up in the next.
+    package private(set) var turn: UInt64 = 0
+    /// Runs at the end of each turn.
+    package var endOfTurn: () -> Void = {}
+
+    /// Sockets told of in one turn; further ones wait for the next.
+    private static let mostEvents = 256
+
+    /// Makes a loop, and starts its thread, which holds the loop until `stop`.
+    ///
+    /// - Parameter name: of the thread, at most 15 bytes.
+    /// - Throws: `IOError` where the process may have no more descriptors or threads.
+    package static func start(named name: String) throws -> SocketLoop {
+        let epoll = epoll_create1(Int32(EPOLL_CLOEXEC))
+        guard epoll >= 0 else { throw IOError(errnoCode: errno, reason: "epoll_create1") }
+        let wakeup = eventfd(0, Int32(EFD_CLOEXEC | EFD_NONBLOCK))
+        guard wakeup >= 0 else {
+            defer { Glibc.close(epoll) }
+            throw IOError(errnoCode: errno, reason: "eventfd")
+        }
+        let loop = SocketLoop(name: name, epoll: epoll, wakeup: wakeup)
+        try loop.add(wakeup, .reading)
+        try loop.startThread()
+        return loop
+    }
+
+    private init(name: String, epoll: Int32, wakeup: Int32) {
+        self.name = name
+        self.epoll = epoll
+        self.wakeup = wakeup
+    }
+
+    deinit {
+        Glibc.close(wakeup)
+        Glibc.close(epoll)
+    }
+
+    private func startThread() throws {
+        var thread = pthread_t()
+        let own = Unmanaged.passRetained(self)
+        let code = pthread_create(
+            &thread, nil,
+            { loop in
+                let loop = Unmanaged<SocketLoop>.fromOpaque(loop!).takeRetainedValue()
+                pthread_setname_np(pthread_self(), loop.name)
+                loop.run()
+                return nil
+            }, own.toOpaque())
+        guard code == 0 else {
+            own.release()
+            throw IOError(errnoCode: code, reason: "pthread_create")
+        }
+        pthread_detach(thread)
+    }
+
+    /// Ends the thread after this turn.
+    package func stop() async {
+        await withCheckedContinuation { continuation in
+            execute {
+                self.isStopped = true
+                continuation.resume()
+            }
+        }
+    }
+
+    // MARK: From any thread
+
+    /// Runs a task on the loop, after those that came before it.
+    package func execute(_ task: @escaping @Sendable () -> Void) {
+        let isFirst = tasks.withLock { tasks in
+            tasks.append(task)
+            return tasks.count == 1
+        }
+        if isFirst { eventfd_write(wakeup, 1) }
+    }
+
+    /// What `body` returns on the loop.
+    package func submit<T: Sendable>(_ body: @escaping @Sendable () throws -> T) async throws -> T {
+        try await withCheckedThrowingContinuation { continuation in
+            execute { continuation.resume(with: Result { try body() }) }
+        }
+    }
+
+    /// Whether the calling thread is the loop's.
+    private var isCurrent: Bool { owner.load(ordering: .relaxed) == UInt(pthread_self()) }
+
+    package func preconditionInLoop() {
+        precondition(isCurrent, "not on the loop")
+    }
+
+    /// Checks in debug builds what "belongs to the loop" claims.
+    package func assertInLoop() {
+        assert(isCurrent, "not on the loop")
+    }
+
+    // MARK: On the loop
+
+    /// Runs a task when `delay` is over: some milliseconds late at the most, where a turn is no longer.
+    package func schedule(in delay: TimeAmount, _ task: @escaping () -> Void) {
+        assertInLoop()
+        let timer = Timer(deadline: .now() + delay, task: task)
+        let place = timers.lastIndex { $0.deadline > timer.deadline }.map { $0 + 1 } ?? 0
+        timers.insert(timer, at: place)
+    }
+
+    /// Runs a task again and again, until it returns false.
+    package func schedule(every interval: TimeAmount, _ task: @escaping () -> Bool) {
+        schedule(in: interval) { [unowned self] in
+            if task() { schedule(every: interval, task) }
+        }
+    }
+
+    /// Watches a socket, from now on until `unwatch` or `close`. The loop holds it meanwhile.
+    ///
+    /// - Throws: `IOError` where the kernel has no memory for it, or the user has as many as `fs.epoll.max_user_watches`;
+    ///   then the socket is the caller's to close.
+    package func watch(_ descriptor: Int32, for interest: Interest, _ socket: any Socket) throws(IOError) {
+        assertInLoop()
+        try add(descriptor, interest)
+        let index = Int(descriptor)
+        while sockets.count <= index { sockets.append(nil) }
+        sockets[index] = socket
+    }
+
+    package func change(_ descriptor: Int32, to interest: Interest) {
+        assertInLoop()
+        // Of a descriptor that is watched: this takes no memory, and can't fail.
+        precondition(control(EPOLL_CTL_MOD, descriptor, interest) == 0, "epoll_ctl")
+    }
+
+    /// Watches a socket no more, which stays open.
+    package func unwatch(_ descriptor: Int32) {
+        assertInLoop()
+        sockets[Int(descriptor)] = nil
+        precondition(control(EPOLL_CTL_DEL, descriptor, .nothing) == 0, "epoll_ctl")
+    }
+
+    /// Closes a socket that was watched.
+    package func close(_ descriptor: Int32) {
+        assertInLoop()
+        sockets[Int(descriptor)] = nil
+        // A descriptor that is closed leaves the epoll set by itself.
+        Glibc.close(descriptor)
+    }
+
+    private func add(_ descriptor: Int32, _ interest: Interest) throws(IOError) {
+        guard control(EPOLL_CTL_ADD, descriptor, interest) == 0 else {
+            throw IOError(errnoCode: errno, reason: "epoll_ctl")
+        }
+    }
+
+    private func control(_ operation: Int32, _ descriptor: Int32, _ interest: Interest) -> Int32 {
+        var event = epoll_event(events: interest.events, data: epoll_data_t(fd: descriptor))
+        return epoll_ctl(epoll, operation, descriptor, &event)
+    }
+
+    // MARK: The thread
+
+    private func run() {
+        owner.store(UInt(pthread_self()), ordering: .relaxed)
+        withUnsafeTemporaryAllocation(of: epoll_event.self, capacity: Self.mostEvents) { events in
+            while !isStopped { runTurn(events) }
+        }
+        endOfTurn = {}
+        timers = []
+    }
+
+    private func runTurn(_ events: UnsafeMutableBufferPointer<epoll_event>) {
+        let count = Int(epoll_wait(epoll, events.baseAddress, Int32(events.count), millisecondsUntilTimer()))
+        turn &+= 1
+        for event in events.prefix(max(0, count)) {
+            let descriptor = event.data.fd
+            if descriptor == wakeup {
+                runTasks()
+            } else {
+                // nil: another of this turn has closed it.
+                sockets[Int(descriptor)]?.isReady()
+            }
+        }
+        runTimers()
+        endOfTurn()
+    }
+
+    /// -1: there is no timer.
+    private func millisecondsUntilTimer() -> Int32 {
+        guard let next = timers.last else { return -1 }
+        let left = (next.deadline - .now()).nanoseconds
+        return left <= 0 ? 0 : Int32(clamping: (left + 999_999) / 1_000_000)
+    }
+
+    private func runTasks() {
+        var count: eventfd_t = 0
+        eventfd_read(wakeup, &count)
+        let waiting = tasks.withLock { tasks in
+            defer { tasks = [] }
+            return tasks
+        }
+        for task in waiting { task() }
+    }
+
+    private func runTimers() {
+        guard var next = timers.last else { return }
+        let now = NIODeadline.now()
+        while next.deadline <= now {
+            timers.removeLast()
+            next.task()
+            guard let following = timers.last else { return }
+            next = following
+        }
+    }
+}
+
+/// What belongs to a loop, on its way through other threads and back. Sendable, unchecked: it is shown on the loop alone.
+package struct LoopBound<Value>: @unchecked Sendable {
+    private let held: Value
+    private let loop: SocketLoop
+
+    package init(_ value: Value, _ loop: SocketLoop) {
+        held = value
+        self.loop = loop
+    }
+
+    package var value: Value {
+        loop.preconditionInLoop()
+        return held
+    }
+}

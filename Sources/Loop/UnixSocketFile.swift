@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+internal import CDispatch  // Whose module map claims stat.
+internal import CLinux
+internal import Glibc
+
+/// The file of a UNIX socket: who may connect is who may write it.
+package enum UnixSocketFile {
+    package struct Failure: Error, CustomStringConvertible {
+        package let description: String
+    }
+
+    /// Makes room for a socket: removes one that nobody listens on any more.
+    ///
+    /// - Throws: `Failure` where somebody does, or where the file is no socket.
+    package static func clear(_ path: String) throws {
+        var status = stat()
+        guard lstat(path, &status) == 0 else { return }
+        guard status.st_mode & S_IFMT == S_IFSOCK else {
+            throw Failure(description: "\(path) is there already, and is no socket")
+        }
+        guard !isAnswered(path) else {
+            throw Failure(description: "another process listens on \(path)")
+        }
+        unlink(path)
+    }
+
+    private static func isAnswered(_ path: String) -> Bool {
+        let descriptor = socket(
+            AF_UNIX, Int32(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue | SOCK_NONBLOCK.rawValue), 0)
+        guard descriptor >= 0 else { return false }
+        defer { close(descriptor) }
+        var address = sockaddr_un()
+        address.sun_family = sa_family_t(AF_UNIX)
+        let name = Array(path.utf8)
+        guard name.count < MemoryLayout.size(ofValue: address.sun_path) else { return false }
+        withUnsafeMutableBytes(of: &address.sun_path) { $0.copyBytes(from: name) }
+        let code = withUnsafePointer(to: &address) {
+            $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+                connect(descriptor, $0, socklen_t(MemoryLayout<sockaddr_un>.size))
+            }
+        }
+        // A full queue of connections is an answer too.
+        return code == 0 || errno == EAGAIN
+    }
+
+    /// - Throws: `Failure` where the group is unknown, or the service may not give the file to it.
+    package static func set(mode: UInt16, group: String?, of path: String) throws {
+        // First the group: until then only the owner may connect (umask 077 or stricter than any mode).
+        if let group {
+            guard let entry = getgrnam(group) else {
+                throw Failure(description: "the group '\(group)' of \(path) does not exist")
+            }
+            guard chown(path, uid_t.max, entry.pointee.gr_gid) == 0 else {
+                throw Failure(
+                    description: "can't give \(path) to the group '\(group)': \(String(cString: strerror(errno)))")
+            }
+        }
+        guard chmod(path, mode_t(mode)) == 0 else {
+            throw Failure(description: "can't set the mode of \(path): \(String(cString: strerror(errno)))")
+        }
+    }
+}

@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: Apache-2.0
+internal import Settings
+
+/// The logins of this machine by name, as passwd(5) has them: sendmail(1) names the login of whoever runs it as the
+/// sender, and that is all that the milter protocol tells of it.
+struct LocalAccounts {
+    private var userIDs: [[UInt8]: [UInt8]] = [:]
+
+    private static let largest = 16 << 20
+
+    /// - Parameter passwd: the file; one that can't be read has no accounts.
+    init(passwd: String = "/etc/passwd") {
+        self.init((try? BoundedFile.read(passwd, upTo: Self.largest).get()) ?? [])
+    }
+
+    init(_ passwd: [UInt8]) {
+        for line in passwd.split(separator: UInt8(ascii: "\n")) {
+            let fields = line.split(separator: UInt8(ascii: ":"), omittingEmptySubsequences: false)
+            guard fields.count >= 3, !fields[2].isEmpty else { continue }
+            userIDs[Array(fields[0])] = Array(fields[2])
+        }
+    }
+
+    /// The user ID, in digits, of the login that a sender is the address of; nil where it is none of this machine's.
+    ///
+    /// - Parameters:
+    ///   - sender: without brackets.
+    ///   - host: the MTA's name; a domain that it belongs to is this machine's, too (`myorigin`).
+    func userID(of sender: [UInt8], host: [UInt8]) -> [UInt8]? {
+        let at = sender.lastIndex(of: UInt8(ascii: "@"))
+        guard let userID = userIDs[Array(sender[..<(at ?? sender.endIndex)])] else { return nil }
+        guard let at else { return userID }
+        let domain = sender[(at + 1)...]
+        let isOwn =
+            domain.elementsEqual(host)
+            || !domain.isEmpty && host.suffix(domain.count + 1).elementsEqual([UInt8(ascii: ".")] + domain)
+        return isOwn ? userID : nil
+    }
+}

@@ -1,0 +1,170 @@
+// SPDX-License-Identifier: Apache-2.0
+package import Filter
+internal import Glibc
+internal import Limits
+package import Loop
+package import NIOCore
+package import NIOPosix
+package import Report
+package import Settings
+internal import Synchronization
+internal import Wire
+
+/// The content filter as an SMTP or LMTP proxy, after the queue (FILTER_README) or before it (SMTPD_PROXY_README):
+/// mail comes from Postfix, is checked, and goes to the next hop, which is Postfix again.
+///
+/// Each loop has connections of its own, to clients and to the next hop, and a matcher; nothing hops between threads but
+/// what a spool file takes. None of the loops is the policy server's.
+///
+/// Security: a client outside `networks` is refused. What comes from one is content of strangers all the same: lines,
+/// recipients under way, content in memory and in the spool are bounded, only CRLF.CRLF ends a message, and no other
+/// line end goes out. The next hop is trusted, but its bytes are bounded too.
+///
+/// Sendable, unchecked: `workers` is changed before the service is ready, and read when it stops.
+package final class FilterListener: @unchecked Sendable {
+    private let settings: Configuration.FilterListener
+    let counters: MessageCounters
+    private let reception: Reception<FilterConnection>
+    private let timeouts: FilterTimeouts
+    private let makeWorker: (Reception<FilterConnection>.Desk) -> FilterWorker
+    private var workers: [FilterWorker] = []
+
+    /// - Parameter rules: those that hold now; asked at each message.
+    package init(
+        _ settings: Configuration.FilterListener, mostConnections: Int, bounds: ContentBounds, threads: NIOThreadPool,
+        timeouts: FilterTimeouts? = nil, probes: ProbeBoard, rules: @escaping @Sendable () -> ContentRules,
+        log: EventLog
+    ) {
+        self.settings = settings
+        let timeouts = timeouts ?? FilterTimeouts(mode: settings.mode)
+        self.timeouts = timeouts
+        let nextHop = NextHopCounters(address: "\(settings.nextHop)")
+        let counters = MessageCounters(nextHop: nextHop)
+        self.counters = counters
+        reception = Reception(
+            .init(key: "listen.filter", clients: "filter connections", bound: "filter.connections"),
+            most: mostConnections, complain: { [log] text in log.complain(.tooManyConnections, text) })
+        makeWorker = { desk in
+            let loop = desk.loop
+            return FilterWorker(
+                settings, timeouts: timeouts, desk: desk,
+                checks: MessageChecks(
+                    home: { loop.execute($0) }, bounds: bounds, threads: threads, counters: counters, probes: probes,
+                    rules: rules, log: log),
+                nextHop: nextHop, log: log)
+        }
+    }
+
+    /// Starts to listen.
+    ///
+    /// - Parameters:
+    ///   - loops: the loops that serve it.
+    ///   - inherited: sockets by address; those that are used are removed.
+    /// - Throws: `ListenerFailure`.
+    package func listen(on loops: [SocketLoop], inherited: inout [String: Int32]) async throws {
+        workers = loops.map { makeWorker(reception.addDesk(on: $0, sweepInterval: timeouts.sweep)) }
+        for worker in workers { try await worker.loop.submit { worker.begin() } }
+        try await reception.listen(at: [settings.listen], inherited: &inherited)
+    }
+
+    /// Lets messages that have begun be finished, accepts no further ones, and defers what is left at `deadline`.
+    package func stop(by deadline: NIODeadline) async {
+        for worker in workers { try? await worker.loop.submit { worker.beginStop() } }
+        await reception.stop(by: deadline)
+        for worker in workers { try? await worker.loop.submit { worker.endStop() } }
+    }
+}
+
+extension FilterListener {
+    var way: WayFigures {
+        .init(name: "filter \(settings.listen)", values: counters.values(connections: reception.openConnections))
+    }
+}
+
+/// What one loop has of a filter listener.
+///
+/// Sendable, unchecked: all state belongs to its loop, on which every connection runs; what other threads touch
+/// (`loop`) is constant.
+final class FilterWorker: @unchecked Sendable {
+    let settings: Configuration.FilterListener
+    let desk: Reception<FilterConnection>.Desk
+    let pool: NextHopPool
+    let hostName: [UInt8]
+    let token: [UInt8]
+    let timeouts: FilterTimeouts
+    let checks: MessageChecks
+    let log: EventLog
+    private var hasStopped = false
+
+    /// Of this process: who hears it in a greeting has called itself.
+    private static let ownToken = Array("Weir-\(String(UInt64.random(in: .min ... .max), radix: 36))".utf8)
+
+    init(
+        _ settings: Configuration.FilterListener, timeouts: FilterTimeouts, desk: Reception<FilterConnection>.Desk,
+        checks: MessageChecks, nextHop: NextHopCounters, log: EventLog
+    ) {
+        self.settings = settings
+        self.desk = desk
+        self.timeouts = timeouts
+        self.checks = checks
+        self.log = log
+        hostName = Self.hostName()
+        token = Self.ownToken
+        pool = NextHopPool(
+            endpoint: settings.nextHop, loop: desk.loop, hostName: hostName, token: token, timeouts: timeouts,
+            counters: nextHop,
+            log: log)
+        desk.admit = { [unowned self] client, _, isOverBound in
+            FilterConnection(client, refusal: refusal(client, isOverBound), worker: self)
+        }
+    }
+
+    var loop: SocketLoop { desk.loop }
+    var isStopping: Bool { desk.isStopping }
+
+    func begin() {
+        loop.schedule(every: timeouts.sweep) { [self] in
+            pool.sweep(.now())
+            return !hasStopped
+        }
+    }
+
+    func beginStop() { pool.stop() }
+
+    func endStop() { hasStopped = true }
+
+    /// The reply that sends a client away, or nil.
+    private func refusal(_ descriptor: Int32, _ isOverBound: Bool) -> SMTPReply? {
+        if settings.listen.isTCP {
+            let address = SocketAddress(ofPeerOf: descriptor)?.ipAddress
+            guard let address, isAdmitted(address) else {
+                log.complain(
+                    .strangeClient, "refused \(address ?? "a client"): it is in no network of \(settings.listen)")
+                return SMTPReply(554, "5.7.1 Error: access denied")
+            }
+        }
+        guard !isOverBound else {
+            desk.complainOfBound()
+            return SMTPReply(421, "4.7.0 Error: too many connections")
+        }
+        guard !isStopping else { return SMTPReply(421, "4.3.2 Error: the service is stopping") }
+        return checks.hasRoom ? nil : SMTPReply(421, "4.3.1 Insufficient system storage")
+    }
+
+    func closed(_ descriptor: Int32) {
+        desk.closed(descriptor)
+    }
+
+    private func isAdmitted(_ address: String) -> Bool {
+        guard let client = IPAddress(address) else { return false }
+        return (settings.networks.isEmpty ? Network.loopback : settings.networks).contains { $0.contains(client) }
+    }
+
+    private static func hostName() -> [UInt8] {
+        var name = [CChar](repeating: 0, count: 256)
+        gethostname(&name, name.count - 1)
+        let bytes = name.prefix { $0 != 0 }.map(UInt8.init(bitPattern:))
+        let isName = !bytes.isEmpty && bytes.allSatisfy { 0x20 < $0 && $0 < 0x7f }
+        return isName ? bytes : Array("localhost".utf8)
+    }
+}

@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: Apache-2.0
+internal import Glibc
+internal import Limits
+internal import Report
+
+/// Writes what the ledger decides to the log, so that each line can be matched with Postfix's own.
+final class DecisionLog: LedgerObserver {
+    private let log: EventLog
+    private let alerts: Alerts
+    /// A line also where nothing speaks against a request (`log.decisions`).
+    var logsPasses = false
+    private(set) var evictedKeys: UInt64 = 0
+    /// For the page and `weir top`.
+    var onRefusal: (RefusedRequest) -> Void = { _ in }
+
+    init(log: EventLog, alerts: Alerts) {
+        self.log = log
+        self.alerts = alerts
+    }
+
+    /// `ABC123: refuse: RCPT from host[192.0.2.1]: limit per-user, key user@example.org: over, recipients 100/100 per 1m, ...`
+    func refused(_ event: LimitEvent, because reason: RefusalReason, _ request: Attributes, action: [UInt8]) {
+        let (key, action, client) = (Self.text(event.account.key), Self.text(action), Self.client(request))
+        let (usage, details) = (Self.usage(event), Self.details(request))
+        let letsPass = (reason == .tooLarge ? event.limit.tooLarge : event.limit.over).letsPass
+        let verb = event.limit.mode == .shadow ? "would refuse" : letsPass ? "let through" : "refuse"
+        let room = reason == .tooLarge ? "never fits" : "room in \(event.retrySeconds)s"
+        log.write(
+            .notice,
+            "\(Self.origin(verb, request, client)): limit \(event.limit.name), key \(key): \(reason.rawValue), \(usage), \(room)"
+                + "\(details), action=\(action)")
+        alert(.over, event, key) { "\(reason.rawValue), \(usage)\(details)" }
+        onRefusal(
+            RefusedRequest(
+                time: Double(time(nil)), limit: event.limit.name, key: key, mode: event.limit.mode.rawValue,
+                reason: reason.rawValue,
+                usage: usage, retry: event.retrySeconds, action: action, queueID: Self.text(request.queueID),
+                client: client,
+                login: Self.text(request.saslUsername), sender: Self.text(request.sender),
+                recipient: Self.text(request.recipient)))
+    }
+
+    func near(_ event: LimitEvent) {
+        let (key, text) = (Self.text(event.account.key), "\(event.limit.warnAt) % reached, \(Self.usage(event))")
+        log.warning("limit \(event.limit.name), key \(key): \(text)")
+        alert(.warn, event, key) { text }
+    }
+
+    func blocked(_ event: LimitEvent) {
+        let key = Self.text(event.account.key)
+        let text = "blocked for \(event.retrySeconds)s after \(event.account.refusedTries) refused tries"
+        log.warning("limit \(event.limit.name), key \(key): \(text)")
+        alert(.block, event, key) { text }
+    }
+
+    private func alert(_ tier: Alert.Tier, _ event: LimitEvent, _ key: String, _ text: () -> String) {
+        alerts.raise(tier, limit: event.limit.name, key: key, mode: event.limit.mode.rawValue, text)
+    }
+
+    func evicted(_ account: Account, at time: LedgerTime) {
+        evictedKeys += 1
+        log.complain(.evictedKeys, "more keys than ledger.most_keys: gave up the counts of some of the least used")
+    }
+
+    func passed(_ request: Attributes) {
+        log.info("\(Self.origin("pass", request, Self.client(request)))\(Self.details(request))")
+    }
+
+    /// `statistics: max recipients 83/100 per 1m for (per-user:user@example.org) at Nov 23 05:01:02`, as anvil(8).
+    func summarize(_ limit: LimitState) {
+        guard let peak = limit.takePeak() else { return }
+        log.notice(
+            "statistics: max \(limit.limit.count.rawValue) \(peak.used)/\(peak.admitted) per "
+                + "\(Rate.text(ofDuration: peak.window.milliseconds)) for (\(limit.limit.name):\(Self.text(peak.key))) "
+                + "at \(EventLog.time(peak.wallTime / 1000))")
+    }
+
+    private static func origin(_ verb: String, _ request: Attributes, _ client: String) -> String {
+        let queueID = request.queueID.isEmpty ? "NOQUEUE" : text(request.queueID)
+        return "\(queueID): \(verb): \(text(request.protocolState)) from \(client)"
+    }
+
+    /// `host[192.0.2.1]`
+    private static func client(_ request: Attributes) -> String {
+        "\(request.clientName.isEmpty ? "unknown" : text(request.clientName))[\(text(request.clientAddress))]"
+    }
+
+    private static func details(_ request: Attributes) -> String {
+        var details = ""
+        for (name, value) in [
+            ("instance", request.instance), ("sasl_username", request.saslUsername), ("sender", request.sender),
+            ("recipient", request.recipient), ("uid", request.userID),
+        ] where !value.isEmpty {
+            details += ", \(name)=\(text(value))"
+        }
+        return details
+    }
+
+    /// `recipients 100/100 per 1m, 540/1000 per 1h`
+    private static func usage(_ event: LimitEvent) -> String {
+        let rates = event.limit.rates.indices.map { lane in
+            let window = Rate.text(ofDuration: event.limit.rates[lane].window.milliseconds)
+            return "\(event.account.used(lane: lane))/"
+                + "\(event.account.admitted(lane: lane, at: event.time)) per \(window)"
+        }
+        return "\(event.limit.count.rawValue) \(rates.joined(separator: ", "))"
+    }
+
+    private static func text(_ bytes: some Collection<UInt8>) -> String {
+        String(decoding: bytes, as: UTF8.self)
+    }
+}

@@ -1,0 +1,293 @@
+// SPDX-License-Identifier: Apache-2.0
+internal import Glibc
+package import Limits
+internal import Loop
+internal import MailSyntax
+internal import NIOCore
+package import Report
+internal import Storage
+
+/// What administrators ask of the ledger. Everything is answered on its loop, in pieces that let requests through.
+extension LedgerHost {
+    /// Slots of the tables that are looked at in one go, some hundred microseconds where they are full.
+    private static let slotsPerPiece = 1024
+    /// Requests come in between.
+    private static let pauseBetweenPieces: TimeAmount = .microseconds(500)
+    /// People wait for it, and not Postfix.
+    private static let pauseInSearch: TimeAmount = .milliseconds(2)
+
+    /// The `most` fullest keys, of all limits or of one.
+    ///
+    /// Up to `Ledger.mostFullest` are at hand; for more, all keys are looked at, which takes seconds at a million.
+    /// - Parameter withHistory: only where they are at hand.
+    package func fullest(_ most: Int, limit: String?, withHistory: Bool = false) async throws -> [KeyStanding] {
+        if most <= Ledger.mostFullest {
+            return try await loop.submit { [self] in
+                try withLedger { ledger in
+                    try ledger.fullest(most, limit: limit, withHistory: withHistory).map { .init($0, in: ledger) }
+                }
+            }
+        }
+        try await loop.submit { [self] in _ = try withLedger { try $0.limits(named: limit) } }
+        return try await withCheckedThrowingContinuation { continuation in
+            loop.execute { self.advance(FullestWalk(most: most, limit: limit), continuation) }
+        }
+    }
+
+    private func advance(_ walk: FullestWalk, _ asked: CheckedContinuation<[KeyStanding], any Error>) {
+        do {
+            if try withLedger({ walk.advance(in: $0, slots: Self.slotsPerPiece) }) {
+                loop.schedule(in: Self.pauseBetweenPieces) { self.advance(walk, asked) }
+            } else {
+                asked.resume(returning: try withLedger(walk.result))
+            }
+        } catch {
+            asked.resume(throwing: error)
+        }
+    }
+
+    /// Keys in which `text` stands, whatever its case, and those that it means by itself.
+    ///
+    /// All keys are looked at, which takes seconds at a million.
+    ///
+    /// - Returns: nil while another search is under way: there is one at a time, for each takes its part of the loop.
+    package func search(_ text: String) async throws -> KeySearch? {
+        try await withCheckedThrowingContinuation { asked in
+            loop.execute { [self] in
+                guard !isSearching else { return asked.resume(returning: nil) }
+                do {
+                    let walk = SearchWalk(text: Array(text.utf8), meant: try presentMeanings(of: text))
+                    isSearching = true
+                    advance(walk, asked)
+                } catch {
+                    asked.resume(throwing: error)
+                }
+            }
+        }
+    }
+
+    /// The limits in which `text` is a key, known or not.
+    package func meanings(of text: String) async throws -> [FoundKey] {
+        try await loop.submit { [self] in try presentMeanings(of: text) }
+    }
+
+    private func presentMeanings(of text: String) throws -> [FoundKey] {
+        try withLedger { $0.meanings(of: Array(text.utf8)) }
+            .map { .init(limit: $0.limit, key: String(decoding: $0.key, as: UTF8.self), isKnown: $0.isKnown) }
+    }
+
+    private func advance(_ walk: SearchWalk, _ asked: CheckedContinuation<KeySearch?, any Error>) {
+        do {
+            if try withLedger({ walk.advance(in: $0, slots: Self.slotsPerPiece) }) {
+                return loop.schedule(in: Self.pauseInSearch) { self.advance(walk, asked) }
+            }
+            isSearching = false
+            asked.resume(returning: walk.result)
+        } catch {
+            isSearching = false
+            asked.resume(throwing: error)
+        }
+    }
+
+    package func standings(ofKey key: String, limit: String?) async throws -> [KeyStanding] {
+        try await loop.submit { [self] in
+            try withLedger { ledger in
+                try ledger.standings(ofKey: Array(key.utf8), limit: limit).map {
+                    KeyStanding($0, in: ledger)
+                }
+            }
+        }
+    }
+
+    /// Carries out an administrator's change, and adds it to the audit trail.
+    ///
+    /// - Returns: where the key stands afterwards; empty if no limit knows the key.
+    /// - Throws: `AdministrationFault`, `LedgerUnavailable`.
+    package func apply(_ change: KeyChange) async throws -> [KeyStanding] {
+        try await loop.submit { [self] in
+            let standings = try withLedger { ledger in
+                try ledger.intervene(
+                    change.intervention(at: ledger.now), onKey: Array(change.key.utf8), limit: change.limit
+                )
+                .map { standing in
+                    var figures = KeyStanding(standing, in: ledger)
+                    figures.note = note(on: change.action, standing, in: ledger)
+                    return figures
+                }
+            }
+            for key in standings.isEmpty ? [change.key] : Set(standings.map(\.key)).sorted() {
+                record(
+                    AuditEntry(
+                        time: Int64(time(nil)), user: change.user, action: change.action.rawValue, key: key,
+                        details: change.details, reason: change.reason,
+                        limits: standings.filter { $0.key == key }.map(\.limit)))
+            }
+            return standings
+        }
+    }
+
+    /// What the administrator should know about the change that was just made.
+    private func note(on action: KeyAction, _ standing: Standing, in ledger: Ledger) -> String? {
+        switch action {
+        case .block: return ledger.remark(onBlockBy: standing.limit) ?? fault.map { "not kept yet: \($0.message)" }
+        case .raise:
+            guard let until = standing.blockedUntil else { return nil }
+            let key = Self.quoted(String(decoding: standing.key, as: UTF8.self))
+            return "still blocked for \(Self.rounded(until - ledger.now)): weir limits unblock \(key)"
+        case .reset, .unblock: return nil
+        }
+    }
+
+    /// As a word for a shell: what a peer has sent must not be more than that.
+    private static func quoted(_ key: String) -> String {
+        let isPlain =
+            !key.isEmpty && key.utf8.allSatisfy { $0.isAlphanumeric || "@._+:/=%,-".utf8.contains($0) }
+            && !key.hasPrefix("-")
+        return isPlain ? key : "'\(key.replacing("'", with: "'\\''"))'"
+    }
+
+    /// Milliseconds in the unit in which a person would tell them.
+    private static func rounded(_ milliseconds: Int64) -> String {
+        for (unit, length) in [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000)] as [(String, Int64)]
+        where milliseconds >= 2 * length {
+            return "\(milliseconds / length)\(unit)"
+        }
+        return "\(max(1, milliseconds / 1000))s"
+    }
+}
+
+/// A change that an administrator makes to a key.
+package struct KeyChange: Sendable {
+    package var action: KeyAction
+    package var key: String
+    /// Only this limit; nil means every limit that knows the key.
+    package var limit: String?
+    /// For `raise`: each replaces the limit's rate of the same window.
+    package var rates: [Rate]
+    /// Seconds, for `raise` and `block`; nil means until an administrator ends it.
+    package var duration: Int64?
+    /// For the audit trail.
+    package var reason: String
+    package var user: String
+    package var details: String
+
+    package init(
+        _ action: KeyAction, key: String, limit: String?, rates: [Rate], duration: Int64?, reason: String, user: String,
+        details: String
+    ) {
+        self.action = action
+        self.key = key
+        self.limit = limit
+        self.rates = rates
+        self.duration = duration
+        self.reason = reason
+        self.user = user
+        self.details = details
+    }
+
+    /// Ten years stand for "until an administrator ends it".
+    private static let forever: Int64 = 10 * 366 * 86_400_000
+
+    fileprivate func intervention(at now: LedgerTime) -> Intervention {
+        let until = now + (duration.map { $0 * 1000 } ?? Self.forever)
+        return switch action {
+        case .reset: .reset
+        case .raise: .raise(rates, until: until)
+        case .block: .block(until: until)
+        case .unblock: .unblock
+        }
+    }
+}
+
+/// Looks for the fullest accounts, a piece at a time.
+private final class FullestWalk {
+    private let most: Int
+    private let limit: String?
+    private var walk = Ledger.Walk()
+    private var found: [(fullness: Double, account: Account)] = []
+
+    init(most: Int, limit: String?) {
+        self.most = most
+        self.limit = limit
+    }
+
+    func advance(in ledger: Ledger, slots: Int) -> Bool {
+        let hasMore = ledger.walk(&walk, slots: slots) { account in
+            if let limit, account.limit.limit.name != limit { return }
+            if let fullness = account.fullness(at: ledger.now) { found.append((fullness, account)) }
+        }
+        if found.count > 2 * most + slots || !hasMore { keepFullest() }
+        return hasMore
+    }
+
+    private func keepFullest() {
+        found.sort { ($0.fullness, $1.account.id) > ($1.fullness, $0.account.id) }
+        if found.count > most { found.removeSubrange(most...) }
+    }
+
+    func result(_ ledger: Ledger) -> [KeyStanding] {
+        found.map { KeyStanding(ledger.standing(of: $0.account), in: ledger) }
+    }
+}
+
+/// Looks for keys in which a text stands, a piece at a time.
+private final class SearchWalk {
+    /// More tell nobody which one is meant.
+    private static let most = 100
+
+    private let text: [UInt8]
+    private let meant: [FoundKey]
+    private var walk = Ledger.Walk()
+    private var found: [FoundKey] = []
+    private var isCut = false
+
+    init(text: [UInt8], meant: [FoundKey]) {
+        self.text = text.map(Self.folded)
+        self.meant = meant
+    }
+
+    func advance(in ledger: Ledger, slots: Int) -> Bool {
+        let hasMore = ledger.walk(&walk, slots: slots) { account in
+            guard contains(account.key) else { return }
+            guard found.count < Self.most else { return isCut = true }
+            found.append(
+                .init(limit: account.limit.limit.name, key: String(decoding: account.key, as: UTF8.self), isKnown: true)
+            )
+        }
+        return hasMore && !isCut
+    }
+
+    var result: KeySearch {
+        .init(meant: meant, found: found.sorted { ($0.key, $0.limit) < ($1.key, $1.limit) }, isCut: isCut)
+    }
+
+    private func contains(_ key: [UInt8]) -> Bool {
+        guard key.count >= text.count else { return false }
+        return key.withUnsafeBufferPointer { key in
+            text.withUnsafeBufferPointer { text in
+                (0...key.count - text.count).contains { start in
+                    text.indices.allSatisfy { Self.folded(key[start + $0]) == text[$0] }
+                }
+            }
+        }
+    }
+
+    private static func folded(_ byte: UInt8) -> UInt8 { byte &- UInt8(ascii: "A") < 26 ? byte | 0x20 : byte }
+}
+
+extension KeyStanding {
+    fileprivate init(_ standing: Standing, in ledger: Ledger) {
+        func seconds(_ time: LedgerTime) -> Double { Double(ledger.wallTime(of: time)) / 1000 }
+        self.init(
+            limit: standing.limit, key: String(decoding: standing.key, as: UTF8.self), count: standing.count.rawValue,
+            mode: standing.mode.rawValue,
+            rates: standing.usages.map { usage in
+                Rate(
+                    rate: usage.rate.description,
+                    window: Limits.Rate.text(ofDuration: usage.rate.window.milliseconds), used: usage.used,
+                    limit: usage.admitted, freesAt: usage.freesAt.map(seconds), history: usage.history)
+            },
+            refusedTries: standing.refusedTries, blockedUntil: standing.blockedUntil.map(seconds),
+            raisedUntil: standing.raisedUntil.map(seconds), exempt: standing.isExempt)
+    }
+}

@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: Apache-2.0
+internal import Limits
+internal import Loop
+internal import NIOCore
+internal import Report
+internal import Wire
+
+/// What a milter asks the ledger about its message, as a policy request would.
+package struct MilterQuestion: Sendable {
+    package enum State: String, Sendable {
+        case recipient = "RCPT"
+        case endOfMessage = "END-OF-MESSAGE"
+    }
+
+    package var state: State
+    /// `name=value` lines of all but state, instance and sender.
+    package var attributes: [UInt8]
+    /// With brackets or without.
+    package var sender: [UInt8]
+    /// The milter's own name for the message.
+    package var instance: [UInt8]
+    /// What the policy server calls it, once that is known.
+    package var transaction: PolicySessions.Transaction?
+    /// Names the client's connection; nil where the policy server can't have seen it.
+    package var session: [UInt8]?
+
+    package init(
+        state: State, attributes: [UInt8], sender: [UInt8], instance: [UInt8],
+        transaction: PolicySessions.Transaction?, session: [UInt8]?
+    ) {
+        self.state = state
+        self.attributes = attributes
+        self.sender = sender
+        self.instance = instance
+        self.transaction = transaction
+        self.session = session
+    }
+}
+
+package enum MilterAnswer: Sendable {
+    /// The policy server has charged it.
+    case isCharged(PolicySessions.Transaction)
+    /// nil: nothing speaks against it.
+    case decision(AccessAction?, transaction: UInt64)
+}
+
+extension LedgerHost {
+    /// Asks from another loop; the answer comes on the ledger's.
+    package func ask(_ question: MilterQuestion, _ answer: @escaping @Sendable (MilterAnswer) -> Void) {
+        loop.execute { [self] in
+            if question.state == .recipient, question.transaction == nil, let session = question.session,
+                let known = sessions.transaction(session, sender: question.sender)
+            {
+                return answer(.isCharged(known))
+            }
+            if question.state == .endOfMessage, let session = question.session { sessions.forget(session) }
+            guard let query = MilterQuery(question, &parser, answer) else {
+                return answer(.decision(nil, transaction: 0))
+            }
+            submit(query)
+        }
+    }
+
+    /// The message was given up. The MTA waits for no answer to that, so the policy server may know the next one already.
+    package func abandon(_ question: MilterQuestion) {
+        guard let session = question.session, let transaction = question.transaction else { return }
+        loop.execute { [self] in
+            if sessions.transaction(session, sender: transaction.sender) == transaction { sessions.forget(session) }
+        }
+    }
+
+    /// The message is deferred, and comes again as a whole: what it was charged is given back.
+    package func giveBack(_ transaction: UInt64) {
+        loop.execute { [self] in withdraw(transaction) }
+    }
+}
+
+/// One question under way. Belongs to the ledger's loop.
+private final class MilterQuery: LedgerHost.Client {
+    static var stage: ProbeStage { .milter }
+
+    private let request: [UInt8]
+    private var ranges: [Range<Int>] = []
+    private let answer: @Sendable (MilterAnswer) -> Void
+    private var decision: Decision?
+
+    /// nil where it can't be asked: it is longer than requests may be.
+    init?(
+        _ question: MilterQuestion, _ parser: inout PolicyRequestParser,
+        _ answer: @escaping @Sendable (MilterAnswer) -> Void
+    ) {
+        var request = Array("request=smtpd_access_policy\nprotocol_state=\(question.state.rawValue)\n".utf8)
+        request += question.attributes
+        request.appendAttribute("instance", question.transaction?.instance ?? question.instance)
+        request.appendAttribute("sender", question.transaction?.sender ?? question.sender.withoutBrackets)
+        request.append(UInt8(ascii: "\n"))
+        self.request = request
+        self.answer = answer
+        var searched = 0
+        guard (try? request.withUnsafeBytes({ try parser.parse($0, searched: &searched, ranges: &ranges) })) != nil
+        else { return nil }
+    }
+
+    func withRequest(_ body: (Attributes) -> Void) {
+        request.withUnsafeBytes { bytes in
+            ranges.withUnsafeBufferPointer { body(Attributes(bytes: bytes, ranges: $0)) }
+        }
+    }
+
+    func take(_ decision: Decision) { self.decision = decision }
+
+    func release() {
+        guard let decision else { return }
+        answer(.decision(decision.action.map { AccessAction($0) }, transaction: decision.transaction))
+    }
+}
+
+extension [UInt8] {
+    /// A line of a policy request; what would end it is made harmless.
+    package mutating func appendAttribute(_ name: StaticString, _ value: some Sequence<UInt8>) {
+        name.withUTF8Buffer { append(contentsOf: $0) }
+        append(UInt8(ascii: "="))
+        for byte in value { append(byte < 0x20 || byte == 0x7f ? UInt8(ascii: "?") : byte) }
+        append(UInt8(ascii: "\n"))
+    }
+
+    package var withoutBrackets: [UInt8] {
+        first == UInt8(ascii: "<") && last == UInt8(ascii: ">") ? Array(dropFirst().dropLast()) : self
+    }
+}

@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: Apache-2.0
+internal import CDispatch  // Whose module map claims timespec.
+internal import Glibc
+package import Limits
+
+/// The clocks of this machine.
+package struct MachineClocks: SystemClocks {
+    package let boot: UInt64
+
+    package init() {
+        var id = [UInt8](repeating: 0, count: 64)
+        let descriptor = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC)
+        let count = descriptor < 0 ? 0 : max(0, Glibc.read(descriptor, &id, id.count))
+        if descriptor >= 0 { close(descriptor) }
+        var hash = SipHash(key: .init(low: 0, high: 0))
+        id.withUnsafeBytes { hash.combine(UnsafeRawBufferPointer(rebasing: $0[..<count])) }
+        // Without an id no two starts are taken for the same boot: the wall clock decides.
+        boot = count > 0 ? hash.finalize() : .random(in: 0...(.max))
+    }
+
+    package func read() -> ClockReading {
+        ClockReading(sinceBoot: Self.milliseconds(of: CLOCK_BOOTTIME), wall: Self.milliseconds(of: CLOCK_REALTIME))
+    }
+
+    private static func milliseconds(of clock: Int32) -> Int64 {
+        microseconds(of: clock) / 1000
+    }
+
+    /// - Parameter clock: `CLOCK_REALTIME` or another clock of clock_gettime(2).
+    package static func microseconds(of clock: Int32) -> Int64 {
+        var time = timespec()
+        clock_gettime(clock, &time)
+        return Int64(time.tv_sec) * 1_000_000 + Int64(time.tv_nsec) / 1000
+    }
+}

@@ -1,0 +1,214 @@
+// SPDX-License-Identifier: Apache-2.0
+internal import CLinux
+internal import Glibc
+internal import Limits
+internal import Loop
+internal import NIOCore
+internal import Report
+internal import Wire
+
+/// One policy client (an smtpd process): feeds its bytes to the parser, and sends one reply for each request.
+final class PolicyConnection: ReceivedConnection, LedgerHost.Client {
+    static var stage: ProbeStage { .policy }
+
+    private let descriptor: Int32
+    private let listener: PolicyListener
+    private var isOpen = true
+    /// What this turn of the loop has read, from the beginning of a request; it stands in the listener's buffer.
+    private var fresh = UnsafeRawBufferPointer(start: nil, count: 0)
+    /// The beginning of a request whose end has not come in an earlier turn. What comes is put behind it, and `fresh` is empty.
+    private var kept: [UInt8] = []
+    /// How much of what has come has been searched for the end of the request.
+    private var searched = 0
+    /// The length of the request that waits to be decided; 0: none does.
+    private var requestLength = 0
+    /// Its values, by the index of their names.
+    private var ranges: [Range<Int>] = []
+    private var partialSince: NIODeadline?
+    /// Go out when the batch is kept.
+    private var replies = Replies.none
+    /// What the client has not read yet. Until it has, it is not read from either.
+    private var unsent: [UInt8] = []
+    private var transaction: UInt64 = 0
+    /// Something came that is no request: what came before is answered, and that is all.
+    private var isClosing = false
+
+    /// Most are the same, and need no memory of their own.
+    private enum Replies {
+        case none, dunno
+        case bytes([UInt8])
+    }
+
+    private static let dunno = Array("action=DUNNO\n\n".utf8)
+
+    init(descriptor: Int32, listener: PolicyListener) {
+        self.descriptor = descriptor
+        self.listener = listener
+    }
+
+    func isReady() {
+        if unsent.isEmpty { read() } else { sendRest() }
+    }
+
+    private func read() {
+        let room = listener.room
+        // The turn has read enough; the loop tells of this connection again in the next.
+        guard !room.isEmpty else { return }
+        let count = weir_recv(descriptor, room.baseAddress, room.count)
+        guard count > 0 else {
+            // 0: the client has said all. All that was complete is answered.
+            if count == 0 || (errno != EAGAIN && errno != EINTR) { close() }
+            return
+        }
+        guard !isClosing else { return }
+        let bytes = listener.take(count, of: room)
+        if kept.isEmpty { fresh = bytes } else { kept += bytes }
+        findRequest()
+    }
+
+    private func withReceived<T>(
+        _ body: (UnsafeRawBufferPointer) throws(PolicyRequestFault) -> T
+    ) throws(PolicyRequestFault) -> T {
+        if kept.isEmpty { return try body(fresh) }
+        let outcome = kept.withUnsafeBytes { bytes in Result { () throws(PolicyRequestFault) in try body(bytes) } }
+        return try outcome.get()
+    }
+
+    /// Hands the request at the front of what has come to the host, once its end has come.
+    private func findRequest() {
+        do throws(PolicyRequestFault) {
+            requestLength = try withReceived { bytes throws(PolicyRequestFault) in
+                guard !bytes.isEmpty else { return 0 }
+                return try listener.host.parser.parse(bytes, searched: &searched, ranges: &ranges) ?? 0
+            }
+        } catch {
+            isClosing = true
+            partialSince = nil
+            listener.refused(error, from: peer)
+            if case .none = replies { close() }
+            return
+        }
+        if requestLength > 0 {
+            partialSince = nil
+            if let capture = listener.host.capture { try? withReceived { capture.append($0[..<requestLength]) } }
+            listener.host.submit(self)
+        } else {
+            keepRest()
+        }
+    }
+
+    /// Keeps the beginning of a request over the end of the turn.
+    private func keepRest() {
+        if !fresh.isEmpty {
+            kept = Array(fresh)
+            fresh = UnsafeRawBufferPointer(start: nil, count: 0)
+        }
+        if !kept.isEmpty { partialSince = partialSince ?? .now() }
+    }
+
+    func withRequest(_ body: (Attributes) -> Void) {
+        try? withReceived { bytes in
+            ranges.withUnsafeBufferPointer { body(Attributes(bytes: bytes, ranges: $0)) }
+        }
+    }
+
+    func take(_ decision: Decision) {
+        if listener.host.keepsSessions { withRequest { listener.host.sessions.note($0) } }
+        if kept.isEmpty {
+            fresh = UnsafeRawBufferPointer(rebasing: fresh[requestLength...])
+        } else {
+            kept.removeFirst(requestLength)
+        }
+        requestLength = 0
+        searched = 0
+        // One smtpd process serves one client after the other: another transaction means that the last one is over. VRFY and the
+        // like are of none, and may come in the middle of one.
+        if decision.transaction != 0, transaction != decision.transaction {
+            closeTransaction()
+            transaction = decision.transaction
+        }
+        guard isOpen else { return closeTransaction() }
+        reply(decision.action)
+        findRequest()
+    }
+
+    private func reply(_ action: [UInt8]?) {
+        var bytes: [UInt8]
+        switch (replies, action) {
+        case (.none, nil): return replies = .dunno
+        case (.none, _): bytes = []
+        case (.dunno, _): bytes = Self.dunno
+        case (.bytes(let earlier), _): bytes = earlier
+        }
+        replies = .none
+        bytes.appendPolicyReply(action: action ?? Array("DUNNO".utf8))
+        replies = .bytes(bytes)
+    }
+
+    private func closeTransaction() {
+        if transaction != 0 { listener.host.close(transaction) }
+        transaction = 0
+    }
+
+    func release() {
+        guard isOpen else { return }
+        switch replies {
+        case .none: return
+        case .dunno: send(Self.dunno)
+        case .bytes(let bytes): send(bytes)
+        }
+        replies = .none
+        if isClosing, unsent.isEmpty { close() }
+    }
+
+    private func send(_ bytes: [UInt8]) {
+        let sent = weir_send(descriptor, bytes, bytes.count)
+        guard sent != bytes.count else { return }
+        guard sent >= 0 || errno == EAGAIN || errno == EINTR else { return close() }
+        unsent = Array(bytes.dropFirst(max(0, sent)))
+        listener.host.loop.change(descriptor, to: .writing)
+    }
+
+    private func sendRest() {
+        let rest = unsent
+        unsent = []
+        send(rest)
+        guard isOpen, unsent.isEmpty else { return }
+        if isClosing { close() } else { listener.host.loop.change(descriptor, to: .reading) }
+    }
+
+    /// Closes the connection, whatever is under way.
+    private func close() {
+        guard isOpen else { return }
+        isOpen = false
+        let (descriptor, listener) = (descriptor, listener)
+        listener.closed(descriptor, midRequest: partialSince != nil)
+        // When the service stops, the transaction continues with the next process.
+        if requestLength == 0, !listener.isStopping { closeTransaction() }
+        listener.host.loop.close(descriptor)
+    }
+
+    // MARK: ReceivedConnection
+
+    func begin() {}
+
+    func closeIfIdle() {
+        if isIdle { close() }
+    }
+
+    func closeAtStop() { close() }
+
+    func checkTime(_ now: NIODeadline) {
+        guard let partialSince, now - partialSince > PolicyListener.requestTimeout else { return }
+        listener.timedOut()
+        close()
+    }
+
+    private var peer: String { SocketAddress(ofPeerOf: descriptor).map { "\($0)" } ?? "a policy client" }
+
+    /// No part of a request would be lost.
+    private var isIdle: Bool {
+        guard case .none = replies else { return false }
+        return kept.isEmpty && unsent.isEmpty && requestLength == 0
+    }
+}

@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: Apache-2.0
+internal import Glibc
+internal import Limits
+internal import Loop
+package import NIOCore
+package import Report
+package import Settings
+internal import Wire
+
+/// The policy server (SMTPD_POLICY_README): Postfix asks, the ledger decides.
+///
+/// Security: a client is a Postfix process. It gets no say but the attributes of its requests; the most it can do is
+/// to charge keys of its own choice. A request is at most 64 KiB and 512 attributes, and must come within 100 s; bytes
+/// that are no request end that one connection. Connections are bounded in number, and kept open for as long as their
+/// clients like, because Postfix takes a second to notice one that was closed.
+///
+/// Sendable, unchecked: all state belongs to the host's loop, on which every connection runs; `input` is written by it alone.
+package final class PolicyListener: @unchecked Sendable {
+    let host: LedgerHost
+    private let log: EventLog
+    private let reception: Reception<PolicyConnection>
+    private let desk: Reception<PolicyConnection>.Desk
+    private var counted = PolicyFaults()
+    /// What one turn of the loop reads, of all connections one behind the other.
+    private let input = UnsafeMutableRawBufferPointer.allocate(byteCount: 256 << 10, alignment: 8)
+    private var inputUsed = 0
+    private var inputTurn: UInt64 = 0
+
+    /// Postfix waits 100 s for an answer (smtpd_policy_service_timeout). It sends a request in one piece.
+    static let requestTimeout: TimeAmount = .seconds(100)
+    private static let sweepInterval: TimeAmount = .seconds(5)
+    /// Bytes read from one connection in one turn: a whole request of Postfix.
+    private static let mostRead = 4096
+
+    package init(configuration: Configuration, host: LedgerHost, log: EventLog) {
+        self.host = host
+        self.log = log
+        reception = Reception(
+            .init(key: "listen.policy", clients: "policy connections", bound: "listen.policy_connections"),
+            most: configuration.listen.policyConnections,
+            complain: { [log] text in log.complain(.tooManyConnections, text) })
+        desk = reception.addDesk(on: host.loop, sweepInterval: Self.sweepInterval)
+        desk.admit = { [unowned self] client, _, isOverBound in
+            isOverBound ? nil : PolicyConnection(descriptor: client, listener: self)
+        }
+    }
+
+    deinit {
+        input.deallocate()
+    }
+
+    package func reload(_ configuration: Configuration) {
+        reception.mostConnections = configuration.listen.policyConnections
+    }
+
+    /// Starts to listen.
+    ///
+    /// - Parameter inherited: sockets by address; those that are used are removed.
+    /// - Throws: `ListenerFailure`.
+    package func listen(on endpoints: [Configuration.Endpoint], inherited: inout [String: Int32]) async throws {
+        try await reception.listen(at: endpoints, inherited: &inherited)
+    }
+
+    /// Stops listening, answers requests that have begun, and closes all connections by `deadline`.
+    package func stop(by deadline: NIODeadline) async { await reception.stop(by: deadline) }
+
+    package var openConnections: Int { reception.openConnections }
+
+    package var faults: PolicyFaults {
+        var faults = counted
+        faults.refusedConnections = reception.refusedConnections
+        return faults
+    }
+
+    var isStopping: Bool { desk.isStopping }
+
+    // MARK: For connections
+
+    /// Where a connection may read to; empty where this turn has read enough.
+    var room: UnsafeMutableRawBufferPointer {
+        if inputTurn != host.loop.turn { (inputTurn, inputUsed) = (host.loop.turn, 0) }
+        guard inputUsed + Self.mostRead <= input.count else {
+            return UnsafeMutableRawBufferPointer(start: nil, count: 0)
+        }
+        return UnsafeMutableRawBufferPointer(rebasing: input[inputUsed..<inputUsed + Self.mostRead])
+    }
+
+    /// What was read stays where it is until the end of the turn.
+    func take(_ count: Int, of room: UnsafeMutableRawBufferPointer) -> UnsafeRawBufferPointer {
+        inputUsed += count
+        return UnsafeRawBufferPointer(rebasing: room[..<count])
+    }
+
+    func closed(_ descriptor: Int32, midRequest: Bool) {
+        desk.closed(descriptor)
+        if midRequest { counted.droppedMidRequest += 1 }
+    }
+
+    func refused(_ fault: PolicyRequestFault, from peer: String) {
+        counted.malformed += 1
+        log.complain(.malformedRequest, "closed the connection of \(peer): \(fault.text)")
+    }
+
+    func timedOut() {
+        counted.tooSlow += 1
+        log.complain(.slowRequest, "closed a policy connection: a request did not end within 100 s")
+    }
+}
+
+extension PolicyRequestFault {
+    var text: String {
+        switch self {
+        case .tooLong: "a request of more than \(PolicyRequestParser.longest) bytes"
+        case .tooManyAttributes: "a request of more than \(PolicyRequestParser.mostAttributes) attributes"
+        case .noEqualsSign: "a line without '=' in a request"
+        case .nul: "a NUL byte in a request"
+        case .notPolicy: "a request that does not say request=smtpd_access_policy"
+        }
+    }
+}

@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: Apache-2.0
+internal import Foundation
+internal import Settings
+
+/// Why a channel did not take a notice.
+struct AlertFailure: Error, CustomStringConvertible {
+    let description: String
+}
+
+/// Posts the notice as JSON, by curl(1).
+struct Webhook: AlertChannel {
+    /// Never logged, and no argument: it often holds a secret.
+    let url: String
+
+    var name: String { "alerts.webhook" }
+
+    private static let seconds = 10
+    /// What curl's exit statuses mean.
+    private static let reasons: [Int32: String] = [
+        6: "its name can't be resolved", 7: "nobody answers there", 28: "no answer within \(seconds) s",
+        35: "TLS fails", 52: "it closes without an answer", 56: "the connection was lost",
+        60: "its certificate is not trusted",
+    ]
+
+    func send(_ notice: AlertNotice) async throws {
+        let options = [
+            ("url", url), ("data-binary", String(decoding: try notice.json, as: UTF8.self)),
+            ("header", "Content-Type: application/json"),
+            ("user-agent", "weir/\(WeirVersion.current)"), ("max-time", "\(Self.seconds)"), ("proto", "=http,https"),
+            ("output", "/dev/null"),
+            ("write-out", "%{http_code}"),
+        ]
+        let lines = options.map { name, value in
+            "\(name) = \"\(value.replacing("\\", with: "\\\\").replacing("\"", with: "\\\""))\"\n"
+        }
+        let output: [UInt8]
+        do {
+            output = try await ChildProcess.output(
+                of: [Configuration.Alerts.webhookProgram, "--silent", "--globoff", "--config", "-"],
+                input: Array(lines.joined().utf8))
+        } catch let exit as ChildProcess.BadExit {
+            throw AlertFailure(description: Self.reasons[exit.status] ?? exit.description)
+        }
+        let status = String(decoding: output, as: UTF8.self)
+        switch status.first {
+        case "2": break
+        case "3": throw AlertFailure(description: "it answers with \(status), a redirect, which is not followed")
+        default: throw AlertFailure(description: "it answers with \(status)")
+        }
+    }
+}
+
+/// Runs a program with the notice as JSON on its standard input.
+struct AlertCommand: AlertChannel {
+    let path: String
+
+    var name: String { "alerts.command" }
+
+    func send(_ notice: AlertNotice) async throws {
+        try await ChildProcess.run([path], input: Array(notice.json) + [0x0a])
+    }
+}
+
+/// Mails the notice through sendmail(1).
+struct AlertMail: AlertChannel {
+    let sendmail: String
+    let recipients: [String]
+    let marks: AlertMarks
+
+    var name: String { "alerts.mail" }
+
+    func send(_ notice: AlertNotice) async throws {
+        // What a peer has sent must neither end the header nor need encoding there.
+        let subject = String(
+            notice.text.unicodeScalars.map { (0x20...0x7e).contains($0.value) ? Character($0) : "?" }.prefix(200))
+        var lines = [
+            "Subject: \(subject)", "To: \(recipients.joined(separator: ", "))", "Auto-Submitted: auto-generated",
+            "\(AlertMarks.header): \(marks.make())",
+            "MIME-Version: 1.0", "Content-Type: text/plain; charset=utf-8", "Content-Transfer-Encoding: 8bit", "",
+        ]
+        for alert in notice.alerts {
+            lines.append("\(EventLog.time(alert.time)) \(EventLog.escaped(alert.description))")
+        }
+        if notice.leftOut > 0 { lines.append("and \(notice.leftOut) more, which are in the log") }
+        try await ChildProcess.run(
+            [sendmail, "-i", "--"] + recipients, input: Array((lines.joined(separator: "\n") + "\n").utf8))
+    }
+}
+
+extension AlertNotice {
+    var json: Data {
+        get throws {
+            let encoder = JSONEncoder()
+            encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
+            return try encoder.encode(self)
+        }
+    }
+}

@@ -1,0 +1,257 @@
+// SPDX-License-Identifier: Apache-2.0
+internal import Dispatch
+internal import Glibc
+package import Settings
+internal import Synchronization
+
+/// The log, in Postfix's manner: one line an event, to standard error, a file, or syslog.
+///
+/// Lines are written by a queue of their own, so that a slow disk or terminal delays no answer. Where more wait than
+/// memory should hold, lines are dropped and counted; the log says how many.
+package final class EventLog: Sendable {
+    package enum Level: Int32, Sendable {
+        // Values of syslog(3).
+        case error = 3
+        case warning = 4
+        case notice = 5
+        case info = 6
+
+        var word: String {
+            switch self {
+            case .error: "error: "
+            case .warning: "warning: "
+            case .notice, .info: ""
+            }
+        }
+    }
+
+    /// Things that a peer or a fault can cause again and again; each is logged at most once in ten seconds.
+    package enum Complaint: Hashable, Sendable {
+        case tooManyConnections, tooManyAdminConnections, malformedRequest, slowRequest, evictedKeys, failedCheckpoint,
+            noRoom, strangeClient, capture
+        case nextHop(String)
+
+        /// What is in trouble; nil where only a peer has done wrong.
+        fileprivate var subject: String? {
+            switch self {
+            case .tooManyConnections: "connections"
+            case .tooManyAdminConnections: "admin listener"
+            case .evictedKeys: "keys of the ledger"
+            case .failedCheckpoint: "checkpoint of the ledger"
+            case .nextHop(let endpoint): "next hop \(endpoint)"
+            case .noRoom: "room for messages"
+            case .capture: "capture"
+            case .malformedRequest, .slowRequest, .strangeClient: nil
+            }
+        }
+
+        /// What a line has to name, where its text does not.
+        fileprivate var origin: String {
+            if case .nextHop(let endpoint) = self { "the next hop \(endpoint): " } else { "" }
+        }
+    }
+
+    private struct State {
+        var destination: Configuration.Log.Destination
+        var waiting: [(level: Level, line: String)] = []
+        var waitingBytes = 0
+        var dropped = 0
+        var droppedSinceStart: UInt64 = 0
+        var isDraining = false
+        var complaints: [Complaint: (last: ContinuousClock.Instant, kept: Int)] = [:]
+        var onTrouble: (@Sendable (_ subject: String, _ text: String) -> Void)?
+        var onRecovery: (@Sendable (_ subject: String, _ text: String) -> Void)?
+    }
+
+    private let state: Mutex<State>
+    private let queue = DispatchQueue(label: "weir.log", qos: .utility)
+    private let prefix: String
+
+    private static let mostWaiting = 10_000
+    private static let mostWaitingBytes = 16 << 20
+    private static let complaintInterval: Duration = .seconds(10)
+
+    package init(destination: Configuration.Log.Destination) {
+        state = Mutex(State(destination: destination))
+        prefix = "weir[\(getpid())]: "
+    }
+
+    package func error(_ text: String) { write(.error, text) }
+    package func warning(_ text: String) { write(.warning, text) }
+    package func notice(_ text: String) { write(.notice, text) }
+    package func info(_ text: String) { write(.info, text) }
+
+    /// Whom to tell of trouble that is complained of, and whom when it is over.
+    package func onTrouble(
+        _ tell: @escaping @Sendable (_ subject: String, _ text: String) -> Void,
+        recovery: @escaping @Sendable (_ subject: String, _ text: String) -> Void
+    ) {
+        state.withLock { ($0.onTrouble, $0.onRecovery) = (tell, recovery) }
+    }
+
+    /// Logs that what was complained of is over.
+    package func recover(_ complaint: Complaint, _ text: String) {
+        let tell = state.withLock { state in
+            state.complaints[complaint] = nil
+            return state.onRecovery
+        }
+        if let tell, let subject = complaint.subject { tell(subject, text) }
+        notice(complaint.origin + text)
+    }
+
+    /// Tells of trouble that has lines of its own in the log.
+    package func tell(trouble subject: String, _ text: String) {
+        if let tell = state.withLock({ $0.onTrouble }) { tell(subject, text) }
+    }
+
+    /// Logs what a peer has caused, at most every ten seconds, with how often it happened in between.
+    package func complain(_ complaint: Complaint, _ text: @autoclosure () -> String) {
+        let now = ContinuousClock.now
+        let kept: Int? = state.withLock { state in
+            guard let earlier = state.complaints[complaint] else {
+                state.complaints[complaint] = (now, 0)
+                return 0
+            }
+            if now - earlier.last < Self.complaintInterval {
+                state.complaints[complaint] = (earlier.last, earlier.kept + 1)
+                return nil
+            }
+            state.complaints[complaint] = (now, 0)
+            return earlier.kept
+        }
+        guard let kept else { return }
+        let text = text()
+        if let subject = complaint.subject { tell(trouble: subject, text) }
+        warning(complaint.origin + text + (kept == 0 ? "" : " (and \(kept) more since the last such line)"))
+    }
+
+    /// Lines that were dropped because too many waited.
+    package var droppedLines: UInt64 { state.withLock { $0.droppedSinceStart } }
+
+    package func redirect(to destination: Configuration.Log.Destination) {
+        state.withLock { $0.destination = destination }
+    }
+
+    /// Writes one line; control characters in it are escaped, so that one event stays one line.
+    package func write(_ level: Level, _ text: String) {
+        let line = Self.escaped(level.word + text)
+        let starts = state.withLock { state in
+            guard state.waiting.count < Self.mostWaiting, state.waitingBytes + line.utf8.count <= Self.mostWaitingBytes
+            else {
+                state.dropped += 1
+                state.droppedSinceStart += 1
+                return false
+            }
+            state.waiting.append((level, line))
+            state.waitingBytes += line.utf8.count
+            defer { state.isDraining = true }
+            return !state.isDraining
+        }
+        if starts { queue.async { self.drain() } }
+    }
+
+    /// Returns when everything that was written so far is out.
+    package func flush() {
+        queue.sync {}
+    }
+
+    private func drain() {
+        while true {
+            let (lines, dropped, destination) = state.withLock { state in
+                if state.waiting.isEmpty, state.dropped == 0 { state.isDraining = false }
+                defer {
+                    state.waiting.removeAll(keepingCapacity: true)
+                    state.waitingBytes = 0
+                    state.dropped = 0
+                }
+                return (state.waiting, state.dropped, state.destination)
+            }
+            var batch = lines
+            if dropped > 0 {
+                batch.append((.warning, "warning: \(dropped) log lines were dropped: the log is too slow"))
+            }
+            if batch.isEmpty { return }
+            put(batch, to: destination)
+        }
+    }
+
+    private func put(_ lines: [(level: Level, line: String)], to destination: Configuration.Log.Destination) {
+        switch destination {
+        case .syslog:
+            for (level, line) in lines {
+                withVaList([]) { vsyslog(level.rawValue | LOG_MAIL, line.replacing("%", with: "%%"), $0) }
+            }
+        case .standardError:
+            // journald adds the time itself.
+            let stamp = getenv("JOURNAL_STREAM") == nil ? Self.timestamp() : ""
+            let unwritten = Self.put(lines.map { stamp + prefix + $0.line + "\n" }.joined(), to: STDERR_FILENO)
+            state.withLock { $0.droppedSinceStart += UInt64(unwritten) }
+        case .file(let path):
+            let descriptor = open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0o640)
+            var unwritten = lines.count
+            if descriptor >= 0 {
+                let stamp = Self.timestamp()
+                unwritten = Self.put(lines.map { stamp + prefix + $0.line + "\n" }.joined(), to: descriptor)
+            }
+            guard unwritten > 0 else {
+                close(descriptor)
+                return
+            }
+            let reason = String(cString: strerror(errno))
+            if descriptor >= 0 { close(descriptor) }
+            put(
+                [(.error, "error: can't write to the log \(path): \(reason)")] + lines.suffix(unwritten),
+                to: .standardError)
+        }
+    }
+
+    /// - Returns: how many lines have not been written, or not whole; `errno` says why.
+    private static func put(_ text: String, to descriptor: Int32) -> Int {
+        var bytes = Array(text.utf8)[...]
+        while !bytes.isEmpty {
+            let written = bytes.withUnsafeBytes { Glibc.write(descriptor, $0.baseAddress, $0.count) }
+            if written < 0, errno == EINTR { continue }
+            guard written > 0 else { return bytes.count { $0 == 0x0a } }
+            bytes = bytes.dropFirst(written)
+        }
+        return 0
+    }
+
+    /// `Nov 23 02:44:06`, as in maillog, of seconds since 1970.
+    package static func time(_ seconds: Int64) -> String {
+        var seconds = time_t(seconds)
+        var parts = tm()
+        localtime_r(&seconds, &parts)
+        var text = [CChar](repeating: 0, count: 64)
+        let length = strftime(&text, text.count, "%b %e %H:%M:%S", &parts)
+        return String(decoding: text[..<length].map(UInt8.init(bitPattern:)), as: UTF8.self)
+    }
+
+    /// `Nov 23 02:44:06 host `
+    private static func timestamp() -> String {
+        "\(time(Int64(Glibc.time(nil)))) \(hostName) "
+    }
+
+    static var hostName: String {
+        var host = [CChar](repeating: 0, count: 256)
+        gethostname(&host, host.count - 1)
+        return String(decoding: host.prefix { $0 != 0 }.map(UInt8.init(bitPattern:)), as: UTF8.self)
+    }
+
+    static func escaped(_ text: String) -> String {
+        guard text.unicodeScalars.contains(where: isControl) else { return text }
+        var escaped = ""
+        for scalar in text.unicodeScalars {
+            if isControl(scalar) {
+                escaped += scalar.escaped(asASCII: true)
+            } else {
+                escaped.unicodeScalars.append(scalar)
+            }
+        }
+        return escaped
+    }
+
+    private static func isControl(_ scalar: Unicode.Scalar) -> Bool {
+        scalar.value < 0x20 || 0x7f...0x9f ~= scalar.value || scalar.value == 0x2028 || scalar.value == 0x2029
+    }
+}

@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: Apache-2.0
+internal import Glibc
+package import Synchronization
+
+/// How the next hop of one filter does, over all its event loops.
+package final class NextHopCounters: Sendable {
+    package struct Trouble: Codable, Equatable, Sendable {
+        package var cause: String
+        /// Seconds since 1970.
+        package var since: Double
+    }
+
+    package struct Values: Codable, Sendable {
+        package var address: String
+        /// How often it could not be had, or went away.
+        package var failures: UInt64
+        package var connections: Int
+        /// Those of `connections` that have nothing to do.
+        package var idle: Int
+        /// Why it could not be had when it was tried last; absent where it could.
+        package var trouble: Trouble?
+    }
+
+    private let address: String
+    private let failures = Atomic<UInt64>(0)
+    private let trouble = Mutex<Trouble?>(nil)
+    package let connections = Atomic(0)
+    package let idle = Atomic(0)
+
+    package init(address: String) {
+        self.address = address
+    }
+
+    package func countLoss() { failures.add(1, ordering: .relaxed) }
+
+    /// It could not be had.
+    package func countFailure(_ cause: String) {
+        failures.add(1, ordering: .relaxed)
+        trouble.withLock { trouble in trouble = Trouble(cause: cause, since: trouble?.since ?? Double(time(nil))) }
+    }
+
+    /// - Returns: whether it could not be had before.
+    package func noteReady() -> Bool {
+        trouble.withLock { trouble in
+            defer { trouble = nil }
+            return trouble != nil
+        }
+    }
+
+    package var values: Values {
+        Values(
+            address: address, failures: failures.load(ordering: .relaxed),
+            connections: connections.load(ordering: .relaxed),
+            idle: idle.load(ordering: .relaxed), trouble: trouble.withLock(\.self))
+    }
+}

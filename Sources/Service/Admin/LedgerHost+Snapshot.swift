@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: Apache-2.0
+internal import AdminAPI
+internal import Glibc
+internal import Limits
+internal import Loop
+internal import Policy
+internal import Report
+internal import Settings
+
+extension LedgerHost {
+    func status(of policy: PolicyListener) async throws -> AdminMessages.Status {
+        try await loop.submit { [self] in presentStatus(of: policy) }
+    }
+
+    /// What the ledger and the policy server tell of themselves; the rest of a snapshot is filled in by others.
+    func snapshot(of policy: PolicyListener, version: String) async throws -> (AdminMessages.Snapshot, LatencyHistogram)
+    {
+        try await loop.submit { [self] in
+            withActivity { activity, second in
+                let lastMinute = activity.latencyOfLastMinute(at: second)
+                let answers = PolicyAction.allCases.compactMap { action -> AnswerFigures? in
+                    let total = activity.total(action)
+                    guard total > 0 || action == .dunno else { return nil }
+                    return .init(action: action.name, total: total, perSecond: activity.history(of: action, at: second))
+                }
+                let snapshot = AdminMessages.Snapshot(
+                    time: Double(time(nil)), version: version, configuration: configuration.summary,
+                    status: presentStatus(of: policy),
+                    answers: answers, medianAnswer: lastMinute.bound(ofShare: 0.5),
+                    slowAnswer: lastMinute.bound(ofShare: 0.99),
+                    refusals: activity.refusals.newestFirst, ways: [], rules: [], rulesWithoutHits: 0,
+                    audit: audit.newestFirst)
+                return (snapshot, activity.latency)
+            }
+        }
+    }
+
+    private func presentStatus(of policy: PolicyListener) -> AdminMessages.Status {
+        // What can be told is told, also while the ledger can't be opened.
+        let limits = try? withLedger { ledger in
+            ledger.limits.map { state in
+                let limit = state.limit
+                return LimitFigures(
+                    name: limit.name, attributes: limit.key.parts.map(\.name).joined(separator: "|"),
+                    count: limit.count.rawValue,
+                    mode: limit.mode.rawValue, rates: limit.rates.map(\.description), keys: state.accountCount,
+                    refusals: state.refusals)
+            }
+        }
+        return AdminMessages.Status(
+            requests: requests, connections: policy.openConnections, faults: policy.faults,
+            keys: limits?.reduce(0) { $0 + $1.keys } ?? 0, trouble: fault?.message, ledger: presentLedger(),
+            limits: limits ?? [])
+    }
+
+    private func presentLedger() -> LedgerFigures {
+        let checkpoint = try? withLedger(\.lastCheckpoint)
+        return LedgerFigures(
+            path: configuration.ledger.path, durability: configuration.ledger.durability.rawValue,
+            journalBytes: journalBytes,
+            lastCheckpoint: checkpoint.map { Double($0.began) / 1000 },
+            checkpointSeconds: checkpoint?.took.map { Double($0) / 1000 },
+            mostKeys: configuration.ledger.mostKeys, evictedKeys: evictedKeys)
+    }
+}

@@ -1,0 +1,300 @@
+// SPDX-License-Identifier: Apache-2.0
+internal import Limits
+
+/// A limit as it is being read.
+package struct LimitDraft: HasKeyForms {
+    var name = ""
+    var keyForms = KeyForms()
+    /// Read when all else of the limit is known.
+    var when: (node: YAMLNode, key: String)?
+    var key: [String] = []
+    var count = Limit.Count.recipients
+    var rates: [Rate] = []
+    // Both texts are constants: the tests read them.
+    var over = try! ActionTemplate("DEFER_IF_PERMIT 4.7.1 sending limit reached, try again later")
+    var tooLarge = try! ActionTemplate(
+        "REJECT 5.7.1 this message alone is larger than all that may be sent in $window ($limit)")
+    var mode = Limit.Mode.enforce
+    var warnAt: UInt64 = 80
+    var countRefused = false
+    var blockAfter: UInt64?
+    /// Milliseconds.
+    var blockFor: Int64?
+    var exempt: [TableReference] = []
+    var overrides: [TableReference] = []
+}
+
+/// Reads `limits`.
+enum LimitReader {
+    private static let mostRates = 16
+
+    static func limits(
+        _ node: YAMLNode, _ key: String, _ reading: inout ConfigurationReading, _ configuration: Configuration
+    ) -> [Limit] {
+        // Left empty where all limits have been commented out.
+        if case .nothing = node.value { return [] }
+        guard case .list(let items) = node.value else {
+            reading.fault(node, key, "expected a list of limits, found \(node.kind)")
+            return []
+        }
+        reading.restrictionClasses = configuration.restrictionClasses
+        reading.answersMilter = !configuration.listen.milter.isEmpty && configuration.milter.limits
+        var seen: [String: Int] = [:]
+        return items.enumerated().compactMap { index, item in
+            let key = "\(key)[\(index)]"
+            guard case .map = item.value else {
+                reading.fault(item, key, "expected a map of keys and values, found \(item.kind)")
+                return nil
+            }
+            var draft = LimitDraft()
+            draft.keyForms = configuration.keyForms
+            let found = reading.read(
+                item, at: key, rows: ConfigurationKeys.limit + ConfigurationKeys.limitKeyForms, into: &draft)
+            if let name = found["name"], !draft.name.isEmpty {
+                if let first = seen[draft.name] {
+                    reading.fault(name, "\(key).name", "the limit in line \(first) has this name already")
+                }
+                seen[draft.name] = seen[draft.name] ?? name.line
+            }
+            return limit(draft, LimitNodes(limit: item, key: key, found: found), &reading)
+        }
+    }
+
+    /// Where the parts of a limit stand.
+    private struct LimitNodes {
+        let limit: YAMLNode
+        let key: String
+        let found: [String: YAMLNode]
+
+        subscript(name: String) -> YAMLNode { found[name] ?? limit }
+    }
+
+    private static func limit(
+        _ draft: LimitDraft, _ nodes: LimitNodes, _ reading: inout ConfigurationReading
+    ) -> Limit {
+        checkRates(nodes, &reading)
+        let parts = keyParts(draft.key, nodes, &reading)
+        let conditions = draft.when.map {
+            ConditionReader.conditions($0.node, $0.key, &reading, forms: draft.keyForms)
+        }
+        checkRecipients(draft.count, parts, conditions ?? [], nodes, &reading)
+        if conditions?.isEmpty ?? true { warnOfForgeable(draft.key, nodes, &reading) }
+        warnOfAction(draft.over, nodes, &reading)
+        checkMilter(draft.over, "over", nodes, &reading)
+        checkMilter(draft.tooLarge, "too_large", nodes, &reading)
+        return Limit(
+            name: draft.name, conditions: conditions ?? [], key: KeyDefinition(parts: parts, forms: draft.keyForms),
+            count: draft.count, rates: draft.rates, over: draft.over, tooLarge: draft.tooLarge, mode: draft.mode,
+            warnAt: draft.warnAt, block: block(draft, nodes, &reading), countRefused: draft.countRefused,
+            exempt: load(draft.exempt, parts, draft.keyForms, &reading).map(\.contents.table),
+            overrides: overrides(draft, parts, &reading))
+    }
+
+    private static func checkRates(_ nodes: LimitNodes, _ reading: inout ConfigurationReading) {
+        guard let node = nodes.found["rates"] else { return }
+        let key = "\(nodes.key).rates"
+        if node.items.isEmpty { reading.fault(node, key, "is empty; expected at least one rate such as 100/1m") }
+        if node.items.count > mostRates {
+            reading.fault(node, key, "has \(node.items.count) rates; at most \(mostRates) can hold at once")
+        }
+        let rates = node.items.map { $0.text.flatMap { Rate($0) } }
+        for (index, item) in node.items.enumerated() {
+            guard let rate = rates[index] else { continue }
+            let others = rates.compactMap(\.self)
+            let key = "\(key)[\(index)]"
+            if let first = rates[..<index].compactMap(\.self).first(where: { $0.window == rate.window }) {
+                reading.fault(item, key, "'\(rate.description)' has the window of '\(first.description)'")
+            } else if rate.count == 0 {
+                reading.warn(item, key, "'\(rate.description)' lets nothing through")
+            } else if let stricter = others.first(where: {
+                $0.count <= rate.count && $0.window.milliseconds > rate.window.milliseconds
+            }) {
+                reading.warn(
+                    item, key, "'\(rate.description)' can't be reached: '\(stricter.description)' holds before it")
+            }
+        }
+    }
+
+    private static func keyParts(
+        _ names: [String], _ nodes: LimitNodes, _ reading: inout ConfigurationReading
+    ) -> [KeyPart] {
+        guard let node = nodes.found["key"] else { return [] }
+        let key = "\(nodes.key).key"
+        if node.items.isEmpty {
+            reading.fault(node, key, "is empty; expected at least one attribute such as sasl_username")
+        }
+        for (index, item) in node.items.enumerated() {
+            guard let name = item.text, node.items[..<index].contains(where: { $0.text == name }) else { continue }
+            reading.fault(item, "\(key)[\(index)]", "\(Spelling.quoted(name)) is there already")
+        }
+        return names.map { KeyPart($0, in: &reading.attributeNames) }
+    }
+
+    /// What is settled at the end of a message can't be told apart by recipients: none is named there.
+    private static func checkRecipients(
+        _ count: Limit.Count, _ parts: [KeyPart], _ conditions: [Condition], _ nodes: LimitNodes,
+        _ reading: inout ConfigurationReading
+    ) {
+        guard count == .bytes || count == .connections else { return }
+        let reason =
+            count == .bytes
+            ? "at the end of a message, where its bytes are known, Postfix names no recipients"
+            : "a connection has no recipient"
+        for (name, parts) in [("key", parts), ("when", conditions.map(\.part))] {
+            guard let part = parts.first(where: \.isPerRecipient) else { continue }
+            let message = "'\(part.name)' does not go with 'count: \(count.rawValue)': \(reason)"
+            reading.fault(nodes[name], "\(nodes.key).\(name)", message)
+        }
+    }
+
+    private static func warnOfForgeable(_ key: [String], _ nodes: LimitNodes, _ reading: inout ConfigurationReading) {
+        let forgeable = ["sender", "sender_domain", "helo_name"]
+        guard !key.isEmpty, key.allSatisfy(forgeable.contains) else { return }
+        reading.warn(
+            nodes["key"], "\(nodes.key).key",
+            "'\(key.joined(separator: ", "))' is what the client claims, so anyone can use up this limit in another's name; "
+                + "add a 'when' such as { sasl_username: present }, or count by sasl_username or client_address")
+    }
+
+    private static func warnOfAction(
+        _ action: ActionTemplate, _ nodes: LimitNodes, _ reading: inout ConfigurationReading
+    ) {
+        guard let node = nodes.found["over"] else { return }
+        switch action.text.split(separator: " ").first?.uppercased() {
+        case "OK", "RELAY":
+            reading.warn(
+                node, "\(nodes.key).over",
+                "ends Postfix's restriction list with a permit: who is over the limit skips all checks behind it")
+        case "DUNNO":
+            reading.warn(node, "\(nodes.key).over", "refuses nothing; 'mode: shadow' counts and logs without refusing")
+        default: break
+        }
+    }
+
+    /// What a milter can't carry out is refused here, and not met at run time.
+    private static func checkMilter(
+        _ action: ActionTemplate, _ name: String, _ nodes: LimitNodes, _ reading: inout ConfigurationReading
+    ) {
+        guard reading.answersMilter, let word = action.text.split(separator: " ").first.map(String.init),
+            ["FILTER"].contains(word.uppercased()) || reading.restrictionClasses.contains(word)
+        else { return }
+        reading.fault(
+            nodes[name], "\(nodes.key).\(name)",
+            "'\(word)' can't be carried out by a milter (listen.milter); choose another action, or set milter.limits: false"
+        )
+    }
+
+    private static func block(
+        _ draft: LimitDraft, _ nodes: LimitNodes, _ reading: inout ConfigurationReading
+    ) -> Limit.Block? {
+        switch (nodes.found["block.after"], nodes.found["block.for"]) {
+        case (let node?, nil):
+            reading.fault(node, "\(nodes.key).block", "'for' is missing: how long a key stays blocked")
+        case (nil, let node?):
+            reading.fault(node, "\(nodes.key).block", "'after' is missing: how many refused tries it takes")
+        default: break
+        }
+        guard let after = draft.blockAfter, let milliseconds = draft.blockFor else { return nil }
+        return Limit.Block(after: after, milliseconds: milliseconds)
+    }
+
+    // MARK: Tables
+
+    private static func load(
+        _ tables: [TableReference], _ parts: [KeyPart], _ forms: KeyForms, _ reading: inout ConfigurationReading
+    ) -> [(reference: TableReference, contents: LookupTable.Contents)] {
+        tables.compactMap { table in
+            guard let contents = reading.load(table) else { return nil }
+            if parts.contains(where: { $0.form == .network }) {
+                warnOfNarrowNetworks(contents, in: table, forms, &reading)
+            } else if table.name.kind == .networks, !parts.isEmpty {
+                reading.warn(table.node, table.key, "nothing is ever found in it: the key of this limit has no address")
+            }
+            return (table, contents)
+        }
+    }
+
+    /// A key is the address of a network; what is narrower than that network is not found by it.
+    private static func warnOfNarrowNetworks(
+        _ contents: LookupTable.Contents, in table: TableReference, _ forms: KeyForms,
+        _ reading: inout ConfigurationReading
+    ) {
+        guard case .networks(let entries) = contents.table else { return }
+        for (entry, result) in zip(entries, contents.results) {
+            let (length, name) =
+                entry.network.address.isIPv4 ? (forms.ipv4Prefix, "ipv4_prefix") : (forms.ipv6Prefix, "ipv6_prefix")
+            guard entry.network.prefixLength > length else { continue }
+            reading.add(
+                warning: .init(
+                    file: table.name.path, line: result.line, key: table.key,
+                    message: "is narrower than the /\(length) that makes a key (keys.\(name)), and may never be found"))
+        }
+    }
+
+    private static func overrides(
+        _ draft: LimitDraft, _ parts: [KeyPart], _ reading: inout ConfigurationReading
+    ) -> [LookupTable] {
+        load(draft.overrides, parts, draft.keyForms, &reading).map { reference, contents in
+            for result in contents.results { check(result, in: reference, draft, &reading) }
+            return contents.table
+        }
+    }
+
+    /// Every word of an override has to be a rate, and should have a window of the limit.
+    private static func check(
+        _ result: LookupTable.Result, in table: TableReference, _ draft: LimitDraft,
+        _ reading: inout ConfigurationReading
+    ) {
+        for word in Limit.words(ofOverride: result.text) {
+            guard let rate = Rate(word) else {
+                reading.add(
+                    fault: .init(
+                        file: table.name.path, line: result.line, key: table.key,
+                        message: "\(Spelling.quoted(String(word))) is no rate; expected \(ValueType<Rate>.rateExpected)"
+                    ))
+                continue
+            }
+            if !draft.rates.isEmpty, !draft.rates.contains(where: { $0.window == rate.window }) {
+                let windows = draft.rates.map { Rate.text(ofDuration: $0.window.milliseconds) }.joined(separator: ", ")
+                reading.add(
+                    warning: .init(
+                        file: table.name.path, line: result.line, key: table.key,
+                        message: "'\(rate.description)' changes nothing: the windows of '\(draft.name)' are \(windows)")
+                )
+            }
+        }
+    }
+}
+
+extension ValueType where Value == Rate {
+    static var rateExpected: String { "N/window such as 100/1m (k, M, G; s, m, h, d, w)" }
+
+    static let rate = ValueType.text(rateExpected, write: \.description) { text in
+        if let rate = Rate(text) { return .value(rate) }
+        let parts = text.split(separator: "/", maxSplits: 1, omittingEmptySubsequences: false)
+        guard parts.count == 2, let window = Rate.duration(parts[1]) else { return .no("rate") }
+        if !Window.allowed.contains(window) {
+            return .fault("the window of \(Spelling.quoted(text)) is out of bounds; expected 1s to 366d")
+        }
+        // With the same window and less in front of it, it would be a rate.
+        let digits = parts[0].prefix { $0.isASCII && $0.isNumber }
+        guard !digits.isEmpty, Rate("0\(parts[0].dropFirst(digits.count))/1s") != nil else { return .no("rate") }
+        return .fault(
+            "\(Spelling.quoted(text)) is out of bounds; expected up to \(SlidingWindows.largestAmount)/window")
+    }
+}
+
+extension ValueType where Value == ActionTemplate {
+    static let action = ValueType(
+        expected: "an action of access(5), such as REJECT text", write: { "\"\($0.text)\"" }
+    ) { node, key, reading in
+        let text = ValueType<String>.text("an action of access(5), such as REJECT text", write: { $0 }) { .value($0) }
+        guard let source = text.read(node, key, &reading) else { return nil }
+        do throws(ActionTemplate.Fault) {
+            return try ActionTemplate(source, restrictionClasses: reading.restrictionClasses)
+        } catch {
+            reading.fault(node, key, error.message)
+            return nil
+        }
+    }
+}
