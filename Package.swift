@@ -82,6 +82,7 @@ let package = Package(
                 .product(name: "UnixSignals", package: "swift-service-lifecycle"),
                 .product(name: "Yams", package: "Yams"),
             ],
+            resources: [.embedInCode("Admin/Page")],
             swiftSettings: singleThreaded),
         .target(
             name: "LoadGenerator",
@@ -106,6 +107,7 @@ let package = Package(
                 .product(name: "NIOPosix", package: "swift-nio"),
                 .product(name: "UnixSignals", package: "swift-service-lifecycle"),
             ],
+            resources: [.embedInCode("Page")],
             swiftSettings: strict, linkerSettings: selfContained),
         .target(
             name: "CAllocationCount", path: "Benchmarks/rules/Sources/CAllocationCount"),

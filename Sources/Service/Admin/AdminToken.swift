@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: Apache-2.0
+internal import Foundation
+internal import Glibc
+
+/// The token for an admin listener on a loopback port: a file that only the service's user and group can read.
+package enum AdminToken {
+    /// - Throws: `UnixSocketFile.Failure`.
+    package static func readOrCreate(at path: String) throws -> String {
+        if let token = read(at: path) { return token }
+        let token = (0..<32).map { _ in String(UInt8.random(in: 0...255), radix: 16) }.joined()
+        let descriptor = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0o640)
+        guard descriptor >= 0 else {
+            throw UnixSocketFile.Failure(description: "can't create \(path): \(String(cString: strerror(errno)))")
+        }
+        defer { close(descriptor) }
+        fchmod(descriptor, 0o640)
+        let written = Array(token.utf8).withUnsafeBytes { write(descriptor, $0.baseAddress, $0.count) }
+        guard written == token.utf8.count else {
+            let reason = written < 0 ? String(cString: strerror(errno)) : "only \(written) bytes were written"
+            // The next start would take a partial file for the token.
+            unlink(path)
+            throw UnixSocketFile.Failure(description: "can't write \(path): \(reason)")
+        }
+        return token
+    }
+
+    static func read(at path: String) -> String? {
+        guard let content = FileManager.default.contents(atPath: path), !content.isEmpty else { return nil }
+        return String(decoding: content, as: UTF8.self).trimmingCharacters(in: .whitespacesAndNewlines)
+    }
+}
