@@ -124,6 +124,7 @@ let package = Package(
                 .product(name: "NIOPosix", package: "swift-nio"),
                 .product(name: "UnixSignals", package: "swift-service-lifecycle"),
             ],
+            resources: [.embedInCode("Admin/Page")],
             swiftSettings: strict),
         .target(
             name: "LoadGenerator",
@@ -150,6 +151,7 @@ let package = Package(
                 .product(name: "NIOPosix", package: "swift-nio"),
                 .product(name: "UnixSignals", package: "swift-service-lifecycle"),
             ],
+            resources: [.embedInCode("Page")],
             swiftSettings: strict, linkerSettings: selfContained),
         .target(
             name: "CAllocationCount", path: "Benchmarks/rules/Sources/CAllocationCount"),

@@ -3,7 +3,7 @@ internal import Foundation
 internal import Glibc
 internal import Settings
 
-/// The token for an admin listener on loopback, in a file that only the service and its group can read.
+/// The token for an admin listener on a loopback port: a file that only the service's user and group can read.
 package enum AdminToken {
     package struct Failure: Error, CustomStringConvertible {
         package let description: String
@@ -21,8 +21,8 @@ package enum AdminToken {
         fchmod(descriptor, 0o640)
         let written = Array(token.utf8).withUnsafeBytes { write(descriptor, $0.baseAddress, $0.count) }
         guard written == token.utf8.count else {
-            let reason = written < 0 ? String(cString: strerror(errno)) : "only \(written) bytes were taken"
-            // What is left of it would be a shorter token at the next start.
+            let reason = written < 0 ? String(cString: strerror(errno)) : "only \(written) bytes were written"
+            // The next start would take a partial file for the token.
             unlink(path)
             throw Failure(description: "can't write \(path): \(reason)")
         }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import Foundation
 
-/// A page of plots that needs nothing else: no script, nothing from elsewhere.
+/// An HTML page of plots in one file, without scripts and without references to other files.
 enum PlotPage {
     static func html(title: String, _ content: String) -> String {
         """
@@ -11,12 +11,7 @@ enum PlotPage {
         <meta name="viewport" content="width=device-width, initial-scale=1">
         <title>\(escaped(title))</title>
         <style>
-        :root { color-scheme: light dark; --ink: #1c2430; --soft: #5a6675; --line: #d5dce4; --one: #1769aa; --two: #b3261e }
-        @media (prefers-color-scheme: dark) { :root { --ink: #e6ebf1; --soft: #9aa7b5; --line: #323c47; --one: #7fc1f5; --two: #ff8a80 } }
-        body { font: 16px/1.45 system-ui, sans-serif; color: var(--ink); max-width: 60rem; margin: 1rem auto; padding: 0 1rem }
-        pre { overflow-x: auto } svg { width: 100%; height: auto } text { font: 11px system-ui, sans-serif; fill: var(--soft) }
-        .grid { stroke: var(--line) } .one { stroke: var(--one) } .two { stroke: var(--two) } polyline { fill: none; stroke-width: 1.5 }
-        </style>
+        \(String(decoding: PackageResources.plot_css, as: UTF8.self))</style>
         <h1>\(escaped(title))</h1>
         \(content)
         </html>
@@ -26,7 +21,7 @@ enum PlotPage {
 
     private static let (width, height, left, bottom) = (800.0, 260.0, 60.0, 30.0)
 
-    /// The next of 1, 2 and 5 times a power of ten.
+    /// The smallest of 1, 2 and 5 times a power of ten that is not below `value`.
     static func scale(_ value: Double) -> Double {
         guard value > 0 else { return 1 }
         let power = pow(10, floor(log10(value)))
@@ -34,8 +29,8 @@ enum PlotPage {
     }
 
     /// - Parameters:
-    ///   - lines: style, and points from 0 to 1 each way.
-    ///   - ticks: along the x axis, from 0 to 1.
+    ///   - lines: CSS class, and points with coordinates from 0 to 1.
+    ///   - ticks: position on the x axis from 0 to 1, and label.
     static func plot(
         _ name: String, _ lines: [(String, [(x: Double, y: Double)])], top: Double, ticks: [(Double, String)]
     ) -> String {
@@ -48,7 +43,8 @@ enum PlotPage {
             let share = Double(step) / 4
             parts.append("<line class=\"grid\" x1=\"\(x(0))\" x2=\"\(x(1))\" y1=\"\(y(share))\" y2=\"\(y(share))\"/>")
             parts.append(
-                "<text x=\"\(number(left - 6))\" y=\"\(y(share))\" text-anchor=\"end\" dominant-baseline=\"middle\">\(number(top * share))</text>"
+                "<text x=\"\(number(left - 6))\" y=\"\(y(share))\" text-anchor=\"end\" "
+                    + "dominant-baseline=\"middle\">\(number(top * share))</text>"
             )
         }
         for (share, label) in ticks {
@@ -62,7 +58,7 @@ enum PlotPage {
         return parts.joined(separator: "\n") + "\n</svg>"
     }
 
-    /// Without zeros at its end.
+    /// With at most two decimals, without trailing zeros.
     private static func number(_ value: Double) -> String {
         value == value.rounded() ? "\(Int(value))" : "\((value * 100).rounded() / 100)"
     }

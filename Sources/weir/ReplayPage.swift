@@ -2,15 +2,13 @@
 import Advisor
 import Limits
 
-/// What a replay has found, as a page with plots.
+/// The report of `weir replay` as an HTML page with plots.
 enum ReplayPage {
     static func html(_ report: ReplayReport) -> String {
         let plots = report.limits.flatMap { limit in
             limit.windows.map { window in
-                """
-                <h2>\(PlotPage.escaped("\(limit.name): \(limit.count) in \(window.window), at most, by share of the keys"))</h2>
-                \(plot(limit, window))
-                """
+                let title = "\(limit.name): peak \(limit.count) per \(window.window), by share of keys"
+                return "<h2>\(PlotPage.escaped(title))</h2>\n\(plot(limit, window))"
             }
         }
         return PlotPage.html(
@@ -18,9 +16,9 @@ enum ReplayPage {
             "<pre>\(PlotPage.escaped(ReplayCommand.text(report)))</pre>\n" + plots.joined(separator: "\n"))
     }
 
-    /// The keys' peaks, and what is suggested.
+    /// The peaks of the keys, and the suggested limit.
     private static func plot(_ limit: LimitReplay, _ window: WindowReplay) -> String {
-        guard limit.keys > 1, let suggested = window.suggested else { return "<p>Too few keys.</p>" }
+        guard limit.keys > 1, let suggested = window.suggested else { return "<p>Too few keys for a plot.</p>" }
         let top = PlotPage.scale(Double(max(window.max, suggested)))
         let keys = zip(WindowReplay.shares, window.curve).map { (x: $0, y: Double($1) / top) }
         let line = [0.0, 1.0].map { (x: $0, y: Double(suggested) / top) }

@@ -2,24 +2,24 @@
 internal import Foundation
 internal import Settings
 
-/// Why a channel did not take a notice.
+/// Why a channel did not deliver a notice.
 struct AlertFailure: Error, CustomStringConvertible {
     let description: String
 }
 
-/// Posts the notice as JSON, by curl(1).
+/// Posts the notice as JSON with curl(1).
 struct Webhook: AlertChannel {
-    /// Never logged, and no argument: it often holds a secret.
+    /// Security: often contains a secret, so it is neither logged nor passed as an argument.
     let url: String
 
     var name: String { "alerts.webhook" }
 
     private static let seconds = 10
-    /// What curl's exit statuses mean.
+    /// Exit statuses of curl(1).
     private static let reasons: [Int32: String] = [
-        6: "its name can't be resolved", 7: "nobody answers there", 28: "no answer within \(seconds) s",
-        35: "TLS fails", 52: "it closes without an answer", 56: "the connection was lost",
-        60: "its certificate is not trusted",
+        6: "can't resolve the host name", 7: "can't connect", 28: "no response within \(seconds) s",
+        35: "the TLS handshake failed", 52: "the server closed the connection without a response",
+        56: "the connection was lost", 60: "the server's certificate is not trusted",
     ]
 
     func send(_ notice: AlertNotice) async throws {
@@ -36,21 +36,22 @@ struct Webhook: AlertChannel {
         let output: [UInt8]
         do {
             output = try await ChildProcess.output(
-                of: [Configuration.Alerts.webhookProgram, "--silent", "--globoff", "--config", "-"],
-                input: Array(lines.joined().utf8))
+                of: [Configuration.Alerts.webhookProgram, "--silent", "--globoff", "--config", "-"], input: Array(lines.joined().utf8))
         } catch let exit as ChildProcess.BadExit {
             throw AlertFailure(description: Self.reasons[exit.status] ?? exit.description)
         }
         let status = String(decoding: output, as: UTF8.self)
         switch status.first {
         case "2": break
-        case "3": throw AlertFailure(description: "it answers with \(status), a redirect, which is not followed")
-        default: throw AlertFailure(description: "it answers with \(status)")
+        case "3":
+            throw AlertFailure(
+                description: "the server answered with status \(status), a redirect, which is not followed")
+        default: throw AlertFailure(description: "the server answered with status \(status)")
         }
     }
 }
 
-/// Runs a program with the notice as JSON on its standard input.
+/// Runs a program with the notice as JSON on standard input.
 struct AlertCommand: AlertChannel {
     let path: String
 
@@ -61,7 +62,7 @@ struct AlertCommand: AlertChannel {
     }
 }
 
-/// Mails the notice through sendmail(1).
+/// Mails the notice with sendmail(1).
 struct AlertMail: AlertChannel {
     let sendmail: String
     let recipients: [String]
@@ -70,7 +71,7 @@ struct AlertMail: AlertChannel {
     var name: String { "alerts.mail" }
 
     func send(_ notice: AlertNotice) async throws {
-        // What a peer has sent must neither end the header nor need encoding there.
+        // Data from a peer must not end the header, nor need encoding (RFC 2047).
         let subject = String(
             notice.text.unicodeScalars.map { (0x20...0x7e).contains($0.value) ? Character($0) : "?" }.prefix(200))
         var lines = [
@@ -81,7 +82,7 @@ struct AlertMail: AlertChannel {
         for alert in notice.alerts {
             lines.append("\(EventLog.time(alert.time)) \(EventLog.escaped(alert.description))")
         }
-        if notice.leftOut > 0 { lines.append("and \(notice.leftOut) more, which are in the log") }
+        if notice.leftOut > 0 { lines.append("and \(notice.leftOut) more; see the log") }
         try await ChildProcess.run(
             [sendmail, "-i", "--"] + recipients, input: Array((lines.joined(separator: "\n") + "\n").utf8))
     }

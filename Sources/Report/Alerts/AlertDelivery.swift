@@ -1,22 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
 internal import Synchronization
 
-/// A way to tell an operator.
+/// A way to notify operators.
 protocol AlertChannel: Sendable {
-    /// What faults are said by.
+    /// The configuration key, for log lines.
     var name: String { get }
-    /// Returns when it was taken.
+    /// Returns when the notice is delivered.
     ///
-    /// - Throws: where it was not, or not in time.
+    /// - Throws: if it was not delivered, or not in time.
     func send(_ notice: AlertNotice) async throws
 }
 
-/// Alerts on their way by one channel: the first at once, and what comes within `interval` after it together.
+/// The queue of one channel. The first alert is sent at once; those of the next `interval` follow in one notice.
 final class AlertDelivery: Sendable {
     private struct State {
         var waiting: [Alert] = []
         var leftOut = 0
-        /// Sends what waits until nothing does.
+        /// Runs while alerts wait.
         var sender: Task<Void, Never>?
         var pause: Task<Void, Never>?
         var isHurried = false
@@ -28,11 +28,11 @@ final class AlertDelivery: Sendable {
     private let log: EventLog
     private let state = Mutex(State())
 
-    /// In one notice; it stays small enough for a mail, and for a pipe's buffer.
+    /// Alerts in one notice. It fits into a mail and into a pipe's buffer.
     private static let most = 50
     private static let pausesBetweenTries: [Duration] = [.seconds(1), .seconds(5)]
 
-    /// Notices that were given up, over all channels.
+    /// Notices that were not delivered, over all channels.
     final class Failures: Sendable {
         let count = Atomic<UInt64>(0)
     }
@@ -50,7 +50,7 @@ final class AlertDelivery: Sendable {
                 state.waiting.append(alert)
             } else {
                 state.leftOut += 1
-                // A flood of keys must not keep back that a next hop is down.
+                // A flood of keys must not displace an alert about a next hop.
                 if !alert.tier.isOfKeyInUse, let place = state.waiting.lastIndex(where: { $0.tier.isOfKeyInUse }) {
                     state.waiting.remove(at: place)
                     state.waiting.append(alert)
@@ -60,7 +60,7 @@ final class AlertDelivery: Sendable {
         }
     }
 
-    /// Sends without pauses from now on, each notice once.
+    /// From now on sends without pauses, and tries each notice once.
     func hurry() {
         state.withLock { state in
             state.isHurried = true
@@ -68,7 +68,7 @@ final class AlertDelivery: Sendable {
         }
     }
 
-    /// Returns when nothing waits any more.
+    /// Returns when no alert waits.
     func finish() async {
         hurry()
         await state.withLock { $0.sender }?.value
@@ -101,7 +101,7 @@ final class AlertDelivery: Sendable {
                 guard let next = pauses.popFirst(), !state.withLock({ $0.isHurried }) else {
                     failures.count.add(1, ordering: .relaxed)
                     return log.warning(
-                        "an alert could not be sent by \(channel.name) and is in the log alone: \(error)")
+                        "\(channel.name): alert not delivered, only logged: \(error)")
                 }
                 await pause(next)
             }

@@ -1,37 +1,39 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// What was told lately, so that a key that stays over its limit is told once and not at every message.
+/// The alerts sent recently. A key that stays over its limit makes one alert, not one for each message.
 package struct AlertHistory<Name: Hashable> {
-    private struct Told {
+    private struct Sent {
         var at: ContinuousClock.Instant
         var repeats = 0
     }
 
-    private var told: [Name: Told] = [:]
+    private var sent: [Name: Sent] = [:]
 
-    /// Beyond, what was told longest ago is forgotten, and told again.
+    /// Bound of remembered alerts. The oldest are forgotten first, and may be sent again early.
     private static var most: Int { 10_000 }
 
     package init() {}
 
-    /// How often this has been held back since it was told last, where it is to be told now; nil where it was told within
-    /// `interval`.
-    package mutating func tell(_ name: Name, at now: ContinuousClock.Instant, interval: Duration) -> Int? {
-        if let before = told[name], now - before.at < interval {
-            told[name]?.repeats += 1
+    /// Counts an alert that was raised, and decides whether to send it.
+    ///
+    /// - Returns: nil if the alert was sent within `interval` and is suppressed; else how often it was suppressed since
+    ///   it was last sent.
+    package mutating func record(_ name: Name, at now: ContinuousClock.Instant, interval: Duration) -> Int? {
+        if let before = sent[name], now - before.at < interval {
+            sent[name]?.repeats += 1
             return nil
         }
-        if told.count >= Self.most { makeRoom(at: now, interval: interval) }
-        return told.updateValue(Told(at: now), forKey: name)?.repeats ?? 0
+        if sent.count >= Self.most { makeRoom(at: now, interval: interval) }
+        return sent.updateValue(Sent(at: now), forKey: name)?.repeats ?? 0
     }
 
-    package mutating func forget(_ name: Name) { told[name] = nil }
+    package mutating func forget(_ name: Name) { sent[name] = nil }
 
     private mutating func makeRoom(at now: ContinuousClock.Instant, interval: Duration) {
-        told = told.filter { now - $0.value.at < interval }
-        guard told.count >= Self.most else { return }
-        // Half goes at once: sorting for each single one would cost more than it is worth.
-        let newest = told.sorted { $0.value.at > $1.value.at }.prefix(Self.most / 2)
-        told = Dictionary(uniqueKeysWithValues: newest.map { ($0.key, $0.value) })
+        sent = sent.filter { now - $0.value.at < interval }
+        guard sent.count >= Self.most else { return }
+        // Half of them, so that sorting is rare.
+        let newest = sent.sorted { $0.value.at > $1.value.at }.prefix(Self.most / 2)
+        sent = Dictionary(uniqueKeysWithValues: newest.map { ($0.key, $0.value) })
     }
 }

@@ -2,26 +2,26 @@
 internal import MailSyntax
 internal import Synchronization
 
-/// What alert mail is known by when it comes back through Weir's own milter, where a limit must not hold the mail that
-/// tells of it.
+/// Marks in the header of alert mail. Weir's own milter exempts marked mail, because a limit must not stop the alert
+/// about it.
 ///
-/// Security: a mark has 128 random bits, is seen by nobody before the milter has it, and lets one message pass; so it can't be
-/// forged, and one that was delivered is worth nothing.
+/// Security: a mark has almost 128 random bits, is secret until the milter has seen it, and exempts one message. So
+/// nobody can guess it, and the mark of a delivered message is useless.
 package final class AlertMarks: Sendable {
     package static let header = "X-Weir-Alert"
 
-    /// What all mail looks at.
+    /// Lets the milter skip the lock for other mail.
     private let isExpected = Atomic(false)
     private let marks = Mutex<[[UInt8]]>([])
 
-    /// Beyond, those of the oldest mail are forgotten.
+    /// Bound of remembered marks; the oldest are forgotten.
     private static let most = 100
 
     package init() {}
 
     package var isActive: Bool { isExpected.load(ordering: .relaxed) }
 
-    /// For a mail that goes out now.
+    /// A new mark, for a mail that is about to be sent.
     package func make() -> String {
         let mark = (0..<4).map { _ in String(UInt32.random(in: 0x1000_0000...(.max)), radix: 16) }.joined()
         marks.withLock { marks in
@@ -32,9 +32,9 @@ package final class AlertMarks: Sendable {
         return mark
     }
 
-    /// Whether this is the mark of a mail that was on its way.
+    /// Whether this is the mark of an alert mail that has not come back yet. Forgets it.
     ///
-    /// - Parameter value: of the header.
+    /// - Parameter value: the value of the header.
     package func take(_ value: [UInt8]) -> Bool {
         marks.withLock { marks in
             let mark = value.drop(while: \.isBlank)

@@ -5,10 +5,9 @@ internal import NIOPosix
 package import Settings
 internal import Synchronization
 
-/// Tells operators what they should know at once: in the log, and by the channels of `alerts`.
+/// Sends alerts to operators: to the log, and by the channels that `alerts` configures.
 ///
-/// Whoever raises an alert is never held up: it is put beside what waits, of which there is a bound, and each channel
-/// sends in its own time.
+/// Raising an alert never blocks: it is added to a bounded queue of each channel, which sends at its own pace.
 package final class Alerts: Sendable {
     private struct Name: Hashable {
         var tier: Alert.Tier
@@ -19,8 +18,8 @@ package final class Alerts: Sendable {
         var settings: Configuration.Alerts
         var deliveries: [AlertDelivery]
         var history = AlertHistory<Name>()
-        /// Raised before the service was ready; nil since. One that does not come to that tells the log alone: it was
-        /// started beside another by mistake, and whoever started it is told.
+        /// Alerts raised before the service is ready; nil afterwards. A service that never becomes ready only logs them,
+        /// because a second instance started by mistake must not alert operators.
         var early: [Alert]? = []
     }
 
@@ -47,10 +46,10 @@ package final class Alerts: Sendable {
         return channels.map { AlertDelivery($0, interval: .seconds(settings.interval), failures: failures, log: log) }
     }
 
-    /// Notices that a channel did not take.
+    /// Notices that a channel failed to deliver.
     package var failedNotices: UInt64 { failures.count.load(ordering: .relaxed) }
 
-    /// The service is ready: what was raised while it started goes out.
+    /// The service is ready: sends the alerts raised during the start.
     package func begin() {
         let (early, deliveries) = state.withLock { state in
             defer { state.early = nil }
@@ -71,38 +70,38 @@ package final class Alerts: Sendable {
         for delivery in replaced { delivery.hurry() }
     }
 
-    /// A key of a limit.
+    /// An alert about a key of a limit.
     ///
-    /// - Parameter text: asked for only where this is told.
+    /// - Parameter text: evaluated only if the alert is sent.
     package func raise(_ tier: Alert.Tier, limit: String, key: String, mode: String, _ text: () -> String) {
         let subject = "limit \(limit), key \(key)"
-        tell(Name(tier: tier, subject: subject)) {
+        raise(Name(tier: tier, subject: subject)) {
             Alert(
                 time: Int64(time(nil)), tier: tier, limit: limit, key: key, mode: mode, subject: subject, text: text())
         }
     }
 
-    /// Something of Weir's own.
+    /// An alert about a failure.
     package func raise(trouble subject: String, _ text: String) {
         state.withLock { $0.history.forget(Name(tier: .recovery, subject: subject)) }
-        tell(Name(tier: .trouble, subject: subject)) {
+        raise(Name(tier: .trouble, subject: subject)) {
             Alert(time: Int64(time(nil)), tier: .trouble, subject: subject, text: text)
         }
     }
 
     package func raise(recovery subject: String, _ text: String) {
         state.withLock { $0.history.forget(Name(tier: .trouble, subject: subject)) }
-        tell(Name(tier: .recovery, subject: subject)) {
+        raise(Name(tier: .recovery, subject: subject)) {
             Alert(time: Int64(time(nil)), tier: .recovery, subject: subject, text: text)
         }
     }
 
-    private func tell(_ name: Name, _ make: () -> Alert) {
+    private func raise(_ name: Name, _ make: () -> Alert) {
         let repeats: Int? = state.withLock { state in
             let configured: Configuration.Alerts.Tier? =
                 name.tier == .recovery ? .trouble : .init(rawValue: name.tier.rawValue)
             guard let configured, state.settings.tiers.contains(configured) else { return nil }
-            return state.history.tell(name, at: .now, interval: .seconds(state.settings.repeatAfter))
+            return state.history.record(name, at: .now, interval: .seconds(state.settings.repeatAfter))
         }
         guard let repeats else { return }
         var alert = make()
@@ -116,11 +115,11 @@ package final class Alerts: Sendable {
         for delivery in deliveries { delivery.submit(alert) }
     }
 
-    /// Sends what waits, within `limit`.
+    /// Sends the waiting alerts, within `limit`.
     package func stop(within limit: TimeAmount) async {
         let deliveries = state.withLock { $0.deliveries }
         let promise = MultiThreadedEventLoopGroup.singleton.next().makePromise(of: Void.self)
-        // The first of the two counts.
+        // A promise keeps its first result.
         let timeout = promise.futureResult.eventLoop.scheduleTask(in: limit) { promise.succeed() }
         promise.completeWithTask { for delivery in deliveries { await delivery.finish() } }
         try? await promise.futureResult.get()

@@ -3,14 +3,14 @@ internal import CLinux
 internal import Dispatch
 internal import Glibc
 
-/// A program that gets some text on its standard input, and has half a minute to be done.
+/// Runs a program with text on its standard input, for at most 30 seconds.
 enum ChildProcess {
-    /// It ended with another status than 0.
+    /// The program exited with a status other than 0.
     struct BadExit: Error, CustomStringConvertible {
         let program: String
         let status: Int32
 
-        var description: String { "\(program) ended with \(status)" }
+        var description: String { "\(program) exited with status \(status)" }
     }
 
     private static let timeout: Duration = .seconds(30)
@@ -18,17 +18,17 @@ enum ChildProcess {
     private static let environment = ["PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C.UTF-8"]
     private static let queue = DispatchQueue(label: "weir.child", attributes: .concurrent)
 
-    /// What it prints goes to this process's standard error.
+    /// The program's output goes to this process's standard error.
     ///
-    /// - Parameter words: its path and arguments; no shell looks at them.
-    /// - Throws: `BadExit`, or `AlertFailure` where it could not be run, or had to be killed.
+    /// - Parameter words: its path and arguments; no shell interprets them.
+    /// - Throws: `BadExit`, or `AlertFailure` if it could not be started or was killed.
     static func run(_ words: [String], input: [UInt8]) async throws {
         try await onQueue { try runAndWait(words, input: input, output: STDERR_FILENO) }
     }
 
-    /// The same, for a program that prints little.
+    /// The same, for a program with short output.
     ///
-    /// - Returns: what it prints to its standard output, at most `longestOutput` bytes of it.
+    /// - Returns: its standard output, at most `longestOutput` bytes.
     static func output(of words: [String], input: [UInt8]) async throws -> [UInt8] {
         try await onQueue {
             let (reading, writing) = try makePipe(words)
@@ -81,12 +81,12 @@ enum ChildProcess {
         defer { posix_spawn_file_actions_destroy(&actions) }
         posix_spawn_file_actions_adddup2(&actions, standardInput, STDIN_FILENO)
         posix_spawn_file_actions_adddup2(&actions, standardOutput, STDOUT_FILENO)
-        // Neither the ends of others' pipes nor the sockets of SwiftNIO are marked to be closed.
+        // Sockets of SwiftNIO and pipes of other children may lack FD_CLOEXEC.
         posix_spawn_file_actions_addclosefrom_np(&actions, STDERR_FILENO + 1)
         var attributes = posix_spawnattr_t()
         posix_spawnattr_init(&attributes)
         defer { posix_spawnattr_destroy(&attributes) }
-        // This process ignores signals that a program expects to work, and a group of its own can be killed as a whole.
+        // Resets signals that this process ignores. A process group of its own can be killed as a whole.
         var signals = sigset_t()
         sigfillset(&signals)
         posix_spawnattr_setsigdefault(&attributes, &signals)
@@ -104,7 +104,7 @@ enum ChildProcess {
         return pid
     }
 
-    /// A program that does not read, or is gone, is no fault: its exit status tells.
+    /// A program that stops reading or exits is not an error here; its exit status decides.
     private static func write(_ input: [UInt8], to descriptor: Int32, by deadline: ContinuousClock.Instant) {
         var rest = input[...]
         while !rest.isEmpty, ContinuousClock.now < deadline {
@@ -127,13 +127,13 @@ enum ChildProcess {
                 kill(-pid, SIGKILL)
                 waitpid(pid, &status, 0)
                 throw AlertFailure(
-                    description: "\(words[0]) took longer than \(timeout.components.seconds) s and was killed")
+                    description: "\(words[0]) ran longer than \(timeout.components.seconds) s and was killed")
             }
             usleep(20_000)
         }
         // As WIFEXITED and WEXITSTATUS of waitpid(2) do.
         guard status & 0x7f == 0 else {
-            throw AlertFailure(description: "\(words[0]) ended on signal \(status & 0x7f)")
+            throw AlertFailure(description: "\(words[0]) was killed by signal \(status & 0x7f)")
         }
         guard status >> 8 & 0xff == 0 else { throw BadExit(program: words[0], status: status >> 8 & 0xff) }
     }

@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: Apache-2.0
+internal import AdminAPI
+internal import Hummingbird
+internal import Policy
+internal import Report
+
+/// Probe mails of `weir doctor`: begins one, tells where it was seen, ends it.
+extension AdminListener {
+    func addProbeRoutes(to router: Router<AdminContext>) {
+        router.post("probe") { [host] request, _ in
+            guard let last = try await request.json(AdminMessages.Probe.self)?.last else {
+                let stages = AdminMessages.ProbeStage.allCases.map(\.rawValue).joined(separator: ", ")
+                throw AdminFailure(.badRequest, "the body must be JSON with the last stage, one of \(stages)")
+            }
+            return try AdminResponse.json(AdminMessages.Probe(last: last, token: host.probes.begin(upTo: last)))
+        }
+        router.get("probe") { [host] request, _ in
+            try AdminResponse.json(host.probes.sightings(of: request.uri.queryParameters.get("token") ?? ""))
+        }
+        router.delete("probe") { [host] request, _ in
+            let token = request.uri.queryParameters.get("token") ?? ""
+            defer { host.probes.end(token) }
+            return try AdminResponse.json(host.probes.sightings(of: token))
+        }
+    }
+}

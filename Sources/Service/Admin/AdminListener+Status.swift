@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0
+internal import AdminAPI
+internal import Hummingbird
+internal import Limits
+internal import Loop
+internal import Messages
+internal import NIOCore
+internal import NIOPosix
+internal import Policy
+internal import Report
+
+/// What the service is doing: health checks, metrics, and the figures of the page and `weir top`.
+extension AdminListener {
+    private static let notResponding = "the ledger's event loop is not responding\n"
+
+    func addHealthRoutes(to router: Router<AdminContext>) {
+        router.get("healthz") { [self] _, _ in
+            await isAlive()
+                ? AdminResponse.text("alive\n")
+                : AdminResponse.text(Self.notResponding, status: .serviceUnavailable)
+        }
+        router.get("readyz") { [self] _, _ in
+            guard await isAlive() else {
+                return AdminResponse.text(Self.notResponding, status: .serviceUnavailable)
+            }
+            let fault = try await host.loop.submit { [host] in host.fault }
+            guard let fault else { return AdminResponse.text("ready\n") }
+            return AdminResponse.text("ledger unavailable: \(fault.message)\n", status: .serviceUnavailable)
+        }
+    }
+
+    func addStatusRoutes(to router: Router<AdminContext>) {
+        router.get("status") { [host, policy] _, _ in
+            try AdminResponse.json(try await host.status(of: policy))
+        }
+        router.get("snapshot") { [self] request, _ in
+            try await cache.response(to: request) { try await self.snapshot().snapshot }
+        }
+        router.get("rules/unused") { [self] request, _ in
+            try await cache.response(to: request) { self.content?.rulesWithoutHits() ?? [] }
+        }
+        router.get("metrics") { [self] _, _ in
+            let (snapshot, latency) = try await snapshot()
+            var metrics = Metrics()
+            metrics.add(snapshot, latency: latency)
+            metrics.add(
+                "weir_alerts_failed_total", .counter,
+                "Alert notices that a channel failed to deliver; the log has them.", alerts.failedNotices)
+            metrics.add(
+                "weir_log_lines_dropped_total", .counter, "Log lines dropped because the log was too slow.",
+                log.droppedLines)
+            metrics.addProcess()
+            return AdminResponse.text(metrics.text, as: "text/plain; version=0.0.4")
+        }
+    }
+
+    private func snapshot() async throws -> (snapshot: AdminMessages.Snapshot, latency: LatencyHistogram) {
+        var (snapshot, latency) = try await host.snapshot(of: policy, version: WeirVersion.current)
+        snapshot.ways = content?.ways ?? []
+        if let figures = content?.ruleFigures() { (snapshot.rules, snapshot.rulesWithoutHits) = figures }
+        return (snapshot, latency)
+    }
+
+    /// Whether the event loop that answers Postfix still runs.
+    private func isAlive() async -> Bool {
+        let promise = MultiThreadedEventLoopGroup.singleton.next().makePromise(of: Bool.self)
+        // A promise keeps its first result.
+        let timeout = promise.futureResult.eventLoop.scheduleTask(in: Bounds.healthTimeout) { promise.succeed(false) }
+        host.loop.execute { promise.succeed(true) }
+        defer { timeout.cancel() }
+        return (try? await promise.futureResult.get()) ?? false
+    }
+}

@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+internal import Foundation
+internal import HTTPTypes
+internal import Hummingbird
+internal import NIOCore
+internal import Synchronization
+
+/// A refused or failed request: `AdminFailureMiddleware` answers with the status and `AdminMessages.Failure`.
+struct AdminFailure: Error {
+    let status: HTTPResponse.Status
+    let text: String
+
+    init(_ status: HTTPResponse.Status, _ text: String) {
+        self.status = status
+        self.text = text
+    }
+}
+
+enum AdminResponse {
+    static func text(
+        _ text: String, as type: String = "text/plain; charset=utf-8", status: HTTPResponse.Status = .ok
+    ) -> Response {
+        make(ByteBuffer(string: text), type, status)
+    }
+
+    static func json(_ value: some Encodable, status: HTTPResponse.Status = .ok) throws -> Response {
+        json(bytes: try encoded(value), status: status)
+    }
+
+    fileprivate static func json(bytes: ByteBuffer, status: HTTPResponse.Status = .ok) -> Response {
+        make(bytes, "application/json", status)
+    }
+
+    fileprivate static func encoded(_ value: some Encodable) throws -> ByteBuffer {
+        let encoder = JSONEncoder()
+        encoder.outputFormatting = [.sortedKeys]
+        return ByteBuffer(bytes: try encoder.encode(value))
+    }
+
+    private static func make(_ body: ByteBuffer, _ type: String, _ status: HTTPResponse.Status) -> Response {
+        Response(
+            status: status, headers: [.contentType: type, .cacheControl: "no-store"], body: .init(byteBuffer: body))
+    }
+}
+
+extension Request {
+    /// - Returns: nil if the body is not such JSON.
+    /// - Throws: `HTTPError` with status 413 if the body is too large.
+    func json<Message: Decodable>(_ type: Message.Type) async throws -> Message? {
+        let bytes = try await body.collect(upTo: AdminListener.Bounds.body)
+        return try? JSONDecoder().decode(type, from: Data(bytes.readableBytesView))
+    }
+}
+
+/// The latest JSON responses by path and query, because many open pages ask for the same at the same time.
+final class AdminResponseCache: Sendable {
+    private let responses = Mutex<[String: (bytes: ByteBuffer, madeAt: NIODeadline)]>([:])
+
+    /// The cached response, if it is not older than the request's `age` in seconds; else a new one.
+    func response(
+        to request: Request, _ make: @Sendable () async throws -> some Encodable
+    ) async throws -> Response {
+        let requested = request.uri.queryParameters.get("age", as: Int64.self) ?? 0
+        let age = min(AdminListener.Bounds.cachedAge, max(0, requested))
+        guard age > 0 else { return try AdminResponse.json(try await make()) }
+        let (uri, now) = (request.uri.string, NIODeadline.now())
+        if let cached = responses.withLock({ $0[uri] }), now - cached.madeAt < .seconds(age) {
+            return AdminResponse.json(bytes: cached.bytes)
+        }
+        let bytes = try AdminResponse.encoded(try await make())
+        responses.withLock { responses in
+            if responses.count >= AdminListener.Bounds.cachedResponses { responses = [:] }
+            responses[uri] = (bytes, now)
+        }
+        return AdminResponse.json(bytes: bytes)
+    }
+}
