@@ -61,8 +61,9 @@ import Testing
     @Test func `the trojan sends at its own rate, and as nobody else does`() throws {
         var mix = PolicyMix()
         mix.population.senders = 50
+        mix.population.honestRate = 75
         mix.population.trojan = .init(after: .seconds(10), rate: 25)
-        let traffic = try PolicyTraffic(mix, honestRate: 75, firstInstance: PolicyInstance(processID: 1, time: 1))
+        let traffic = try PolicyTraffic(mix, firstInstance: PolicyInstance(processID: 1, time: 1))
         var dialogue = traffic.makeDialogue()
         func trojans(_ count: Int, at time: TimeAmount) throws -> Int {
             try (0..<count).count { _ in

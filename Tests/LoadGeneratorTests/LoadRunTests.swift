@@ -22,7 +22,7 @@ private final class Scene {
     func start() throws {
         run = LoadRun(
             on: loop, target: .unix(path: "/policy"), options: options,
-            traffic: try PolicyTraffic(mix, honestRate: nil, firstInstance: PolicyDialogueTests.firstInstance),
+            traffic: try PolicyTraffic(mix, firstInstance: PolicyDialogueTests.firstInstance),
             connect: { [unowned self] connection in
                 if refuses || channels.count == mostChannels {
                     return loop.makeFailedFuture(IOError(errnoCode: 111, reason: "connect"))

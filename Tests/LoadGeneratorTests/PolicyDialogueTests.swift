@@ -19,7 +19,7 @@ import Testing
 
     /// The requests of a dialogue that gets these replies, as `state/recipient_count`, with a `|` between messages.
     private func requests(_ mix: PolicyMix, replies: [String]) throws -> String {
-        var dialogue = try PolicyTraffic(mix, honestRate: nil, firstInstance: Self.firstInstance).makeDialogue()
+        var dialogue = try PolicyTraffic(mix, firstInstance: Self.firstInstance).makeDialogue()
         var text = ""
         var instance = ""
         for reply in replies {
@@ -58,7 +58,7 @@ import Testing
     }
 
     @Test func `sends the same again until it is answered`() throws {
-        var dialogue = try PolicyTraffic(PolicyMix(), honestRate: nil, firstInstance: Self.firstInstance).makeDialogue()
+        var dialogue = try PolicyTraffic(PolicyMix(), firstInstance: Self.firstInstance).makeDialogue()
         var first = ByteBuffer(), again = ByteBuffer(), next = ByteBuffer()
         dialogue.begin(into: &first, at: .zero)
         dialogue.begin(into: &again, at: .zero)
@@ -73,7 +73,7 @@ import Testing
         func mail(seed: UInt64, first: PolicyInstance) throws -> [[String: String]] {
             var mix = PolicyMix()
             mix.seed = seed
-            var dialogue = try PolicyTraffic(mix, honestRate: nil, firstInstance: first).makeDialogue()
+            var dialogue = try PolicyTraffic(mix, firstInstance: first).makeDialogue()
             return try (0..<20).map { _ in
                 var output = ByteBuffer()
                 dialogue.begin(into: &output, at: .zero)
@@ -95,7 +95,7 @@ import Testing
         var mix = PolicyMix()
         mix.population.senders = 1
         mix.account = file.path
-        let traffic = try PolicyTraffic(mix, honestRate: nil, firstInstance: Self.firstInstance)
+        let traffic = try PolicyTraffic(mix, firstInstance: Self.firstInstance)
         var dialogue = traffic.makeDialogue()
         for reply in ["DUNNO", "450 4.7.1 later", "DUNNO", "DEFER_IF_PERMIT later", "HOLD"] {
             var output = ByteBuffer()

@@ -18,7 +18,7 @@ import Testing
             mix.content = .text(size: 100)
             mix.recipients = recipients
             let arrivals = Arrivals(mix, run: "1x1", date: "Mon, 23 Nov 2026 12:00:00 +0000")
-            traffic = SMTPTraffic(mix, population: Population(), honestRate: nil, arrivals: arrivals)
+            traffic = SMTPTraffic(mix, population: Population(), arrivals: arrivals)
             dialogue = traffic.makeDialogue()
             dialogue.connected()
         }
@@ -162,7 +162,7 @@ import Testing
         mix.content = content
         mix.recipients = recipients
         let traffic = MilterTraffic(
-            mix, population: Population(), honestRate: nil, run: "1x1", date: "Mon, 23 Nov 2026 12:00:00 +0000")
+            mix, population: Population(), run: "1x1", date: "Mon, 23 Nov 2026 12:00:00 +0000")
         return (traffic, traffic.makeDialogue())
     }
 

@@ -5,16 +5,17 @@ package import NIOCore
 internal import NIOHTTP1
 internal import NIOPosix
 
-/// Asks a running service, over its admin listener.
+/// A client of the running service's admin listener.
 package struct AdminClient: Sendable {
     package struct Failure: Error, CustomStringConvertible {
         package enum Kind: Sendable {
-            /// Nobody answers there.
+            /// No service, or no answer.
             case unreachable
             /// The service can't open its ledger.
             case inTrouble
-            /// This user may not ask.
+            /// The user lacks the permission.
             case notPermitted
+            /// Any other error status.
             case refused
         }
         package let description: String
@@ -23,7 +24,7 @@ package struct AdminClient: Sendable {
 
     private let endpoint: Configuration.Endpoint
     private let token: String?
-    /// Why there is no token; only a service that asks for one makes it matter.
+    /// Why the token can't be read. An error only if the service asks for a token.
     private let tokenFault: String?
     private let timeout: TimeAmount
 
@@ -62,7 +63,9 @@ package struct AdminClient: Sendable {
         try await ask(.POST, "/limits/key", [:], body: try JSONEncoder().encode(message))
     }
 
-    /// A probe that goes as far as `last`; its token.
+    /// Registers a probe, which the stage `last` discards.
+    ///
+    /// - Returns: its token.
     package func beginProbe(upTo last: AdminMessages.ProbeStage) async throws -> String {
         let probe: AdminMessages.Probe = try await ask(
             .POST, "/probe", [:], body: try JSONEncoder().encode(AdminMessages.Probe(last: last, token: nil)))
@@ -73,7 +76,7 @@ package struct AdminClient: Sendable {
         try await ask(.GET, "/probe", ["token": token])
     }
 
-    /// - Returns: all its sightings.
+    /// - Returns: all sightings of the probe.
     package func endProbe(_ token: String) async throws -> [AdminMessages.ProbeSighting] {
         try await ask(.DELETE, "/probe", ["token": token])
     }
@@ -84,14 +87,15 @@ package struct AdminClient: Sendable {
         var components = URLComponents()
         components.path = path
         components.queryItems = query.compactMap { name, value in value.map { URLQueryItem(name: name, value: $0) } }
-        // A plus sign in a query means a space to many a server, and addresses have them.
+        // Addresses may contain a plus sign, which many servers decode as a space.
         let uri = (components.string ?? path).replacing("+", with: "%2B")
         let (status, reply) = try await exchange(method, uri, body)
         guard status == .ok else { throw failure(status, reply) }
         do {
             return try JSONDecoder().decode(T.self, from: reply)
         } catch {
-            throw Failure(description: "what answers on \(endpoint) is not this version of Weir", kind: .unreachable)
+            throw Failure(
+                description: "the answer on \(endpoint) is not from this version of Weir", kind: .unreachable)
         }
     }
 
@@ -110,7 +114,7 @@ package struct AdminClient: Sendable {
         if let error = error as? IOError, error.errnoCode == EACCES {
             return Failure(description: "can't connect to \(endpoint): \(error.systemReason)", kind: .notPermitted)
         }
-        return Failure(description: "no service answers on \(endpoint): \(error.systemReason)", kind: .unreachable)
+        return Failure(description: "\(endpoint) is unreachable: \(error.systemReason)", kind: .unreachable)
     }
 
     private func exchange(_ method: HTTPMethod, _ uri: String, _ body: Data) async throws -> (HTTPResponseStatus, Data)
@@ -143,7 +147,7 @@ package struct AdminClient: Sendable {
         channel.write(HTTPClientRequestPart.body(.byteBuffer(ByteBuffer(bytes: body))), promise: nil)
         channel.writeAndFlush(HTTPClientRequestPart.end(nil), promise: nil)
         let overdue = Failure(
-            description: "the service on \(endpoint) gives no answer within \(timeout.nanoseconds / 1_000_000_000) s",
+            description: "no answer from \(endpoint) within \(timeout.nanoseconds / 1_000_000_000) s",
             kind: .unreachable)
         let timer = channel.eventLoop.scheduleTask(in: timeout) {
             channel.pipeline.fireErrorCaught(overdue)
@@ -177,19 +181,20 @@ private final class ReplyHandler: ChannelInboundHandler {
         promise.take()?.fail(
             error as? AdminClient.Failure
                 ?? AdminClient.Failure(
-                    description: "the connection to the service on \(endpoint) broke: \(error.systemReason)",
+                    description: "lost the connection to \(endpoint): \(error.systemReason)",
                     kind: .unreachable))
         context.close(promise: nil)
     }
 
     func channelInactive(context: ChannelHandlerContext) {
         promise.take()?.fail(
-            AdminClient.Failure(description: "the service closed the connection without an answer", kind: .unreachable))
+            AdminClient.Failure(
+                description: "\(endpoint) closed the connection without an answer", kind: .unreachable))
     }
 }
 
 extension Configuration {
-    /// Beside the ledger, where only the service's user can write.
+    /// Next to the ledger, where only the service's user can write.
     package var adminTokenPath: String {
         let folder = ledger.path.lastIndex(of: "/").map { String(ledger.path[...$0]) } ?? ""
         return folder + "admin-token"
