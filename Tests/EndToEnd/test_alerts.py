@@ -21,7 +21,7 @@ LIMIT = {"name": "per-sender", "key": ["sender"], "count": "recipients", "rates"
 
 
 class Hook:
-    """A webhook that records notices and answers with `status`, or not at all if that is None."""
+    """A webhook that keeps what it gets; `status` is what it answers, None: nothing at all."""
 
     def __init__(self, status=200):
         self.got = []
@@ -70,7 +70,7 @@ class Alerts(unittest.TestCase):
         return path
 
     def test_tiers_of_a_key_by_webhook(self):
-        """Near, over and blocked cause one notice each: the first at once, the others together."""
+        """Near, over and blocked are told once each, the first at once and the others together."""
         with Hook() as hook, WeirService(limits=[LIMIT], alerts={"webhook": hook.url, "interval": "1s"}) as weir:
             for _ in range(8):
                 weir.ask(sender="a@example.org")
@@ -95,7 +95,7 @@ class Alerts(unittest.TestCase):
             self.assertGreater(hook.alerts[1]["repeats"], 0)
 
     def test_many_keys_make_few_notices(self):
-        """500 senders over their limit cause two or three notices of bounded length, which count the rest."""
+        """500 senders that run over: two notices or three, none too long, and the rest counted."""
         with Hook() as hook, WeirService(
                 limits=[{**LIMIT, "rates": ["1/1h"]}], alerts={"webhook": hook.url, "interval": "1s", "tiers": ["over"]}) as weir:
             for number in range(500):
@@ -125,18 +125,18 @@ class Alerts(unittest.TestCase):
             self.assertEqual(json.loads(taken.read_text())["alerts"][0]["tier"], "over")
 
     def test_programs_get_no_descriptor_of_the_service(self):
-        """It doesn't inherit listening sockets, which would block the port, nor client sockets, which would hang clients."""
+        """Not the sockets that it listens on, nor those of its clients: who keeps one keeps the port, or the client waiting."""
         program = self.script("ls /proc/self/fd > HERE/found.new; mv HERE/found.new HERE/found")
         with WeirService(limits=[LIMIT], alerts={"command": str(program), "tiers": ["over"]}) as weir:
             for _ in range(5):
                 weir.ask(sender="a@example.org")
             found = program.parent / "found"
             wait_until(found.exists, "it has run")
-            # The fourth descriptor is the directory that ls reads.
+            # The fourth is what ls reads.
             self.assertEqual(found.read_text().split(), ["0", "1", "2", "3"])
 
     def test_channels_that_fail_delay_no_answer(self):
-        """A webhook that never answers, one that refuses, a command that hangs, and one that doesn't exist."""
+        """A webhook that never answers, one that refuses, a command that hangs, and one that is not there."""
         slow = self.script("exec sleep 60")
         with Hook(status=None) as hook, WeirService(
                 limits=[LIMIT], alerts={"webhook": hook.url, "command": str(slow), "mail": ["root"], "sendmail": "/nonexistent/sendmail"}) as weir:
@@ -181,7 +181,7 @@ class Alerts(unittest.TestCase):
                     client.sendall(b"EHLO x\r\nMAIL FROM:<a@example.org>\r\n")
                     client.recv(1000)
                     wait_until(lambda: any(alert["subject"] == f"next hop inet:127.0.0.1:{closed}" for alert in hook.alerts), "the next hop is told")
-                    # The name appears once, with the system's error.
+                    # Its name is not said twice, and the cause is the system's.
                     self.assertIn("can't connect: Connection refused", {alert["text"] for alert in hook.alerts})
                     weir.wait_logged(f"the next hop inet:127.0.0.1:{closed}: can't connect: Connection refused")
 

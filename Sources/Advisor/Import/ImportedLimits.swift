@@ -15,7 +15,7 @@ package struct ImportedLimits: Sendable {
         /// Attributes and tests in YAML.
         var when: [(attribute: String, test: String)]
         var key: String
-        /// A value of `count`, such as `recipients`.
+        /// A word of `count`.
         var count: String
         var rate: String
         var over: String?

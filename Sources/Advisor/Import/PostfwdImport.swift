@@ -197,7 +197,7 @@ struct PostfwdRule {
         case ("rcpt", _), (_, ""), (_, "RCPT"): "recipients"
         case (_, "DATA"), (_, "END-OF-MESSAGE"): "messages"
         case (_, "CONNECT"): "connections"
-        default: throw .init("\(kind)() at protocol_state \(state) is not supported")
+        default: throw .init("\(kind)() at protocol_state \(state)")
         }
     }
 

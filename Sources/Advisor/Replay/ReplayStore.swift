@@ -2,7 +2,7 @@
 import Limits
 import Synchronization
 
-/// A store that keeps nothing: a replay counts in memory only.
+/// Stores nothing: a replay counts in memory.
 final class ReplayStore: LedgerStore {
     let checkpointProgress = CheckpointProgress.done
 

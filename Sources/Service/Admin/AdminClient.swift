@@ -194,7 +194,7 @@ private final class ReplyHandler: ChannelInboundHandler {
 }
 
 extension Configuration {
-    /// Next to the ledger, where only the service's user can write.
+    /// Beside the ledger, where only the service's user can write.
     package var adminTokenPath: String {
         let folder = ledger.path.lastIndex(of: "/").map { String(ledger.path[...$0]) } ?? ""
         return folder + "admin-token"
