@@ -215,12 +215,12 @@ class Hookups(unittest.TestCase):
 
 
 class MendedOnARunningPostfix(unittest.TestCase):
-    """Each wrong hook-up that main.cf or master.cf is to blame for: after what the doctor prints, every recipient is
-    counted once, every message is filtered once, and all of them arrive."""
+    """Each mistake in main.cf or master.cf: after applying the printed commands, every recipient is
+    counted once, every message is filtered once, and all arrive."""
 
-    # A chroot needs files that a private Postfix has not.
+    # A chroot needs files that a private Postfix doesn't have.
     LEFT_OUT = {"a socket out of a chroot's reach"}
-    # What these do wrong shows in counts and headers; "end of data" settles what RCPT has counted.
+    # These mistakes show in counts and headers. "end of data" settles what was counted at RCPT.
     SHOWN = {"policy-nowhere", "policy-behind-permit", "policy-not-here", "milter-nowhere", "milter-not-here",
              "milter-not-for-sendmail", "milter-switched-off", "filter-nowhere", "counted-twice", "milter-twice"}
     NOT_SHOWN = {"end of data behind a permit"}
@@ -236,7 +236,7 @@ class MendedOnARunningPostfix(unittest.TestCase):
         ports = {number: str(free_port()) for number in ("10025", "10026", "10040", "10041")}
 
         def on_free_ports(text):
-            # Nobody logs in here, and no other milter is there.
+            # Without SASL logins and other milters.
             text = text.replace("permit_sasl_authenticated", "permit_mynetworks").replace(", unix:other", "")
             return re.sub(r"\b100(25|26|40|41)\b", lambda match: ports[match[0]], text)
 
@@ -252,7 +252,7 @@ class MendedOnARunningPostfix(unittest.TestCase):
         with service, SMTPSink() as sink:
             postfix = PrivatePostfix(relay=sink.port, lines=f"again = {on_free_ports(POLICY)}\n" + on_free_ports(main))
             postfix.parameters["smtpd_recipient_restrictions"] = None
-            # Its own smtpd takes the place of the one on port 25.
+            # Replace the service on port 25 by one on a free port.
             own = [index for index, line in enumerate(extra) if line.startswith("smtp inet")]
             postfix.services = [extra.pop(own[0]).replace("smtp ", f"127.0.0.1:{postfix.port} ", 1), *extra]
             with postfix:
@@ -275,7 +275,7 @@ class MendedOnARunningPostfix(unittest.TestCase):
         return {finding["kind"] for finding in findings}, list(dict.fromkeys(command for finding in findings for command in finding["commands"]))
 
     def observe(self, sender, ways, postfix, service, sink):
-        """Two recipients over each way in, one by sendmail(1): what was counted, and how often each message was filtered."""
+        """Sends to two recipients over each port and one over sendmail(1); returns what was counted, and how often each message was filtered."""
         for port in ways:
             with SMTP(port) as client:
                 client.mail(sender, ["b@example.com", "c@example.com"], f"Subject: way {port}\n\nbody\n")
@@ -459,7 +459,7 @@ class Import(unittest.TestCase):
         result, _ = self.result("postfwd", "id=A; sender==a@example.org; action=rate(sender/2/3600/450 4.7.1 slow down)\n")
         self.assertEqual(result.returncode, 0)
         with WeirService() as service:
-            # JSON is YAML: each key of the service's own configuration is a line of its own before the limits.
+            # JSON is valid YAML: write each key of the service's configuration on a line before the limits.
             own = "".join(f"{key}: {json.dumps(value)}\n" for key, value in service.config.items() if key != "limits")
             service.configure(text=own + result.stdout)
             service.reload()
