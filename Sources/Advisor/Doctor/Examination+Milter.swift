@@ -4,7 +4,7 @@ import Service
 
 /// Which services use the milter, and how.
 extension Examination {
-    private static let usualPort = 10_041
+    private static let defaultPort = 10_041
 
     mutating func examineMilter() {
         examineAddresses()
@@ -136,13 +136,13 @@ extension Examination {
         ] {
             for word in RestrictionList.words(setup.value(name, in: service)[...], separators: ", \t") {
                 let address = ServerReference(word).address
-                guard ListenerAddress(address, queue: queue) == .inet(host: "127.0.0.1", port: Self.usualPort),
+                guard ListenerAddress(address, queue: queue) == .inet(host: "127.0.0.1", port: Self.defaultPort),
                     !isOurs(address, configuration.listen.milter, in: service)
                 else { continue }
                 add(
                     .fault, "milter-nobody-listens", service,
                     "\(name) includes \(address), but listen.milter of weir.yaml does not",
-                    configuration: ["listen: { milter: [\"inet:127.0.0.1:\(Self.usualPort)\"] }"])
+                    configuration: ["listen: { milter: [\"inet:127.0.0.1:\(Self.defaultPort)\"] }"])
             }
         }
     }

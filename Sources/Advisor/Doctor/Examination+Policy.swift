@@ -9,7 +9,7 @@ extension Examination {
         "smtpd_client_restrictions", "smtpd_helo_restrictions", "smtpd_sender_restrictions",
     ]
 
-    private static let usualPort = 10_040
+    private static let defaultPort = 10_040
     /// Seconds. Postfix's default of 100 s is too long for a user who waits for a mail to be sent.
     private static let longestTimeout = 30
 
@@ -116,7 +116,7 @@ extension Examination {
             add(
                 .fault, "policy-socket-in-chroot", service,
                 "\(name) uses \(reference.address), but this service is chrooted and looks for \(path)",
-                commands: commands, configuration: ["listen: { policy: [\"inet:127.0.0.1:\(Self.usualPort)\"] }"])
+                commands: commands, configuration: ["listen: { policy: [\"inet:127.0.0.1:\(Self.defaultPort)\"] }"])
         }
     }
 
@@ -138,7 +138,7 @@ extension Examination {
         }
         .filter { $0.name == "check_policy_service" }.map { ServerReference($0.argument).address }
         for address in Set(addresses).sorted() where !isOurs(address, configuration.listen.policy, in: service) {
-            guard ListenerAddress(address, queue: queue) == .inet(host: "127.0.0.1", port: Self.usualPort) else {
+            guard ListenerAddress(address, queue: queue) == .inet(host: "127.0.0.1", port: Self.defaultPort) else {
                 continue
             }
             let listeners = configuration.listen.policy.map(\.description).joined(separator: ", ")
@@ -243,6 +243,6 @@ extension Examination {
         if let reference, !(reference.address.hasPrefix("unix:/") && isChrooted(service)) { return reference.address }
         let own = configuration.listen.policy
         let found = own.first { if case .inet = $0 { true } else { false } } ?? (isChrooted(service) ? nil : own.first)
-        return found?.description ?? "inet:127.0.0.1:\(Self.usualPort)"
+        return found?.description ?? "inet:127.0.0.1:\(Self.defaultPort)"
     }
 }
