@@ -42,7 +42,7 @@ import Testing
         defer { server.stop() }
         let failure = try #require(await failure(of: overSocket, timeout: .milliseconds(50)))
         #expect(failure.kind == .unreachable)
-        #expect(failure.description.contains("no answer within"))
+        #expect(failure.description.contains("no answer from"))
     }
 
     @Test(arguments: [
