@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the benchmarks with mail have in common: messages and tables, `weir serve`, smtp-source."""
+"""Shared by the benchmarks with mail: messages, tables, `weir serve`, smtp-source."""
 import json
 import os
 import pathlib
@@ -48,7 +48,7 @@ def message(size):
 
 
 def tables(directory, count):
-    """Header and body checks of `count` rules each, none of which matches; as `header_checks` and `body_checks`."""
+    """Writes `header_checks` and `body_checks` with `count` rules each, none of which matches."""
     files = []
     for kind, patterns in (("header", corpus.HEADER), ("body", corpus.BODY)):
         table = directory / f"{kind}-{count}.pcre"
@@ -59,7 +59,7 @@ def tables(directory, count):
 
 
 class Weir:
-    """`weir serve` with `count` header and body rules, and listeners as `listen` says."""
+    """`weir serve` with `count` header and body rules and the listeners of `listen`."""
 
     def __init__(self, directory, count, listen, ready, limits=()):
         config = {

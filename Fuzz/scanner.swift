@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 import MailSyntax
 
-/// Whatever the bytes are, and in whatever pieces they come, the scanner finds the same things at the same places, within
-/// the message, and stays within its limits.
+/// The scanner must report the same events for a message in one piece and in many pieces, with offsets within the message,
+/// and respect its limits.
 ///
 /// The first byte is the size of the pieces; the rest is the message.
 @_cdecl("LLVMFuzzerTestOneInput")
@@ -18,7 +18,7 @@ public func scanInput(_ data: UnsafePointer<UInt8>?, _ count: Int) -> CInt {
     return 0
 }
 
-/// So small that short inputs reach them.
+/// Small enough for short inputs to reach.
 private let smallLimits: ScannerLimits = {
     var limits = ScannerLimits()
     limits.headerSize = 100
@@ -29,7 +29,7 @@ private let smallLimits: ScannerLimits = {
     return limits
 }()
 
-/// Reached where lines are looked at many at a time, which needs room for two blocks of 64 bytes.
+/// For the path that scans many lines at once, which needs two blocks of 64 bytes.
 private let middleLimits: ScannerLimits = {
     var limits = ScannerLimits()
     limits.lineLength = 140
@@ -67,7 +67,7 @@ private struct Findings: ScannerEvents {
         for header in block.headers {
             let text = block.text(of: header)
             precondition(header.range.lowerBound >= 0 && header.range.upperBound <= size)
-            // One more record may come to a header that is just below the limit.
+            // A header just below the limit may get one more record.
             precondition(text.count <= limits.headerSize + limits.lineLength + "X-Mailbox-Line: \r\n".utf8.count)
             found.append(.header(header.checkedAs, header.range, isVerbatim: header.isVerbatim, Array(text)))
         }
@@ -78,7 +78,7 @@ private struct Findings: ScannerEvents {
         found.append(.endOfHeaders(offset, isText: isText))
     }
 
-    /// Body text as its lines: it does not matter how many come at once.
+    /// Splits body text into lines, so that the number of lines per event does not matter.
     mutating func body(_ body: BodyText) {
         precondition(body.offset >= 0 && body.offset + body.text.count <= size)
         var start = 0

@@ -2,8 +2,8 @@
 import Patterns
 import Rules
 
-/// Whatever a table's bytes are, it is read without a crash, its faults name lines of it, and a key finds the same rule with
-/// the fast pass and without.
+/// Parsing any table must not crash, warnings must have valid line numbers, and a key must match the same rule with and
+/// without the fast pass.
 ///
 /// The first byte chooses `pcre:` or `regexp:`; the table ends at the first 0xff, and a key follows.
 @_cdecl("LLVMFuzzerTestOneInput")
@@ -14,7 +14,7 @@ public func readInput(_ data: UnsafePointer<UInt8>?, _ count: Int) -> CInt {
     let content = Array(input[..<end])
     let key = input.dropFirst(end + 1)
     let type: TableType = data[0] & 1 == 0 ? .pcre : .regexp
-    // Counts within counts make regcomp(3) take all memory there is.
+    // Nested repetition makes regcomp(3) allocate all memory.
     if type == .regexp, content.count(where: { $0 == UInt8(ascii: "{") }) > 1 || hasStackedCounts(content) { return 0 }
 
     let table = Table(type: type, path: "table", content: content)
@@ -28,13 +28,13 @@ public func readInput(_ data: UnsafePointer<UInt8>?, _ count: Int) -> CInt {
         let pass = FastPass.build(for: list, body: isBody)
         // A body line has no newline.
         let subject = isBody ? key.prefix { $0 != 0x0a } : key
-        // A NUL behind it, though regexec(3) is told the length: AddressSanitizer looks for one all the same.
+        // AddressSanitizer expects a NUL after the subject, although regexec(3) gets the length.
         (Array(subject) + [0]).withUnsafeBytes { compare(UnsafeRawBufferPointer(rebasing: $0.dropLast()), list, pass) }
     }
     return 0
 }
 
-/// `a+++++`, which is a count of a count of a count.
+/// Nested repetition, such as `a+++++`.
 private func hasStackedCounts(_ content: [UInt8]) -> Bool {
     zip(content, content.dropFirst()).contains { "+*?{".utf8.contains($0) && "+*?{".utf8.contains($1) }
 }
@@ -43,7 +43,7 @@ private func compare(_ key: UnsafeRawBufferPointer, _ list: RuleList, _ pass: Fa
     let matcher = Matcher(limits: MatchLimits(steps: 10_000))
     let slow = matcher.firstMatch(key, in: list)
     let fast = matcher.firstMatch(key: key, in: list, pass: pass)
-    // A rule that the pass proves absent does not run into its limit.
+    // The fast pass skips rules that can't match, so only the slow pass reaches their limits.
     guard matcher.givenUp.isEmpty else { return }
     precondition(slow?.rule == fast?.rule && slow?.text == fast?.text)
 }

@@ -10,16 +10,17 @@ internal import Report
 package import Settings
 internal import Wire
 
-/// Asks a running service, over its admin listener.
+/// A client of the running service's admin listener.
 package struct AdminClient: Sendable {
     package struct Failure: Error, CustomStringConvertible {
         package enum Kind: Sendable {
-            /// Nobody answers there.
+            /// No service, or no answer.
             case unreachable
             /// The service can't open its ledger.
             case inTrouble
-            /// This user may not ask.
+            /// The user lacks the permission.
             case notPermitted
+            /// Any other error status.
             case refused
         }
         package let description: String
@@ -28,7 +29,7 @@ package struct AdminClient: Sendable {
 
     private let endpoint: Configuration.Endpoint
     private let token: String?
-    /// Why there is no token; only a service that asks for one makes it matter.
+    /// Why the token can't be read. An error only if the service asks for a token.
     private let tokenFault: String?
     private let timeout: TimeAmount
 
@@ -67,7 +68,9 @@ package struct AdminClient: Sendable {
         try await ask(.POST, "/limits/key", [:], body: try JSONEncoder().encode(message))
     }
 
-    /// A probe that goes as far as `last`; its token.
+    /// Registers a probe, which the stage `last` discards.
+    ///
+    /// - Returns: its token.
     package func beginProbe(upTo last: AdminMessages.ProbeStage) async throws -> String {
         let probe: AdminMessages.Probe = try await ask(
             .POST, "/probe", [:], body: try JSONEncoder().encode(AdminMessages.Probe(last: last, token: nil)))
@@ -78,7 +81,7 @@ package struct AdminClient: Sendable {
         try await ask(.GET, "/probe", ["token": token])
     }
 
-    /// - Returns: all its sightings.
+    /// - Returns: all sightings of the probe.
     package func endProbe(_ token: String) async throws -> [AdminMessages.ProbeSighting] {
         try await ask(.DELETE, "/probe", ["token": token])
     }
@@ -89,14 +92,15 @@ package struct AdminClient: Sendable {
         var components = URLComponents()
         components.path = path
         components.queryItems = query.compactMap { name, value in value.map { URLQueryItem(name: name, value: $0) } }
-        // A plus sign in a query means a space to many a server, and addresses have them.
+        // Addresses may contain a plus sign, which many servers decode as a space.
         let uri = (components.string ?? path).replacing("+", with: "%2B")
         let (status, reply) = try await exchange(method, uri, body)
         guard status == .ok else { throw failure(status, reply) }
         do {
             return try JSONDecoder().decode(T.self, from: reply)
         } catch {
-            throw Failure(description: "what answers on \(endpoint) is not this version of Weir", kind: .unreachable)
+            throw Failure(
+                description: "the answer on \(endpoint) is not from this version of Weir", kind: .unreachable)
         }
     }
 
@@ -115,7 +119,7 @@ package struct AdminClient: Sendable {
         if let error = error as? IOError, error.errnoCode == EACCES {
             return Failure(description: "can't connect to \(endpoint): \(error.systemReason)", kind: .notPermitted)
         }
-        return Failure(description: "no service answers on \(endpoint): \(error.systemReason)", kind: .unreachable)
+        return Failure(description: "\(endpoint) is unreachable: \(error.systemReason)", kind: .unreachable)
     }
 
     private func exchange(_ method: HTTPMethod, _ uri: String, _ body: Data) async throws -> (HTTPResponseStatus, Data)
@@ -148,7 +152,7 @@ package struct AdminClient: Sendable {
         channel.write(HTTPClientRequestPart.body(.byteBuffer(ByteBuffer(bytes: body))), promise: nil)
         channel.writeAndFlush(HTTPClientRequestPart.end(nil), promise: nil)
         let overdue = Failure(
-            description: "the service on \(endpoint) gives no answer within \(timeout.nanoseconds / 1_000_000_000) s",
+            description: "no answer from \(endpoint) within \(timeout.nanoseconds / 1_000_000_000) s",
             kind: .unreachable)
         let timer = channel.eventLoop.scheduleTask(in: timeout) {
             channel.pipeline.fireErrorCaught(overdue)
@@ -182,13 +186,14 @@ private final class ReplyHandler: ChannelInboundHandler {
         promise.take()?.fail(
             error as? AdminClient.Failure
                 ?? AdminClient.Failure(
-                    description: "the connection to the service on \(endpoint) broke: \(error.systemReason)",
+                    description: "lost the connection to \(endpoint): \(error.systemReason)",
                     kind: .unreachable))
         context.close(promise: nil)
     }
 
     func channelInactive(context: ChannelHandlerContext) {
         promise.take()?.fail(
-            AdminClient.Failure(description: "the service closed the connection without an answer", kind: .unreachable))
+            AdminClient.Failure(
+                description: "\(endpoint) closed the connection without an answer", kind: .unreachable))
     }
 }

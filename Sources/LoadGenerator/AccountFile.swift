@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import Glibc
 
-/// A file that says of each answered policy request what it was and what came back: `instance sender state word`.
+/// A file with a line per answered policy request: `instance sender state word`, where `word` starts the action.
 final class AccountFile {
     private let file: UnsafeMutablePointer<FILE>
     private let path: String
@@ -29,7 +29,7 @@ final class AccountFile {
         line.append(" ")
         for index in word.indices { line.append(word[index]) }
         line.append("\n")
-        // stdio has its own buffer; fwrite remembers a failure, which save() reports.
+        // Buffered by stdio. A failure sets ferror(3), which save() reports.
         fwrite(line, 1, line.count, file)
     }
 

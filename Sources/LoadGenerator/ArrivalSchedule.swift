@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 package import NIOCore
 
-/// When an open-loop load means to start each operation, whatever became of the ones before.
+/// When an open-loop load starts each operation, no matter how long earlier ones take.
 package struct ArrivalSchedule {
     package let start: NIODeadline
     package let pace: LoadPace
     package private(set) var taken = 0
-    /// The phase in which the next operation is due, when that begins, and how many operations are due before it.
+    /// The phase of the next operation, the seconds before the phase, and the number of operations due before it.
     private var phase = 0
     private var phaseStart = 0.0
     private var dueBefore = 0.0
@@ -22,7 +22,7 @@ package struct ArrivalSchedule {
         return start + .nanoseconds(Int64(seconds * 1e9))
     }
 
-    /// The time that the next operation was due, or nil where that is still to come.
+    /// Consumes the next operation if it is due, and returns the time it was due.
     package mutating func take(at now: NIODeadline) -> NIODeadline? {
         let due = next
         guard due <= now else { return nil }
@@ -31,7 +31,7 @@ package struct ArrivalSchedule {
         return due
     }
 
-    /// The last phase lasts for ever.
+    /// The last phase never ends.
     private mutating func enterPhase() {
         while phase + 1 < pace.phases.count {
             let (seconds, rate) = (pace.phases[phase].seconds, pace.phases[phase].rate)

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import Glibc
 
-/// Looks at what arrives at a sink: each message once, and as it was sent. Belongs to the load's event loop.
+/// Checks that each message arrives at the sink exactly once and unchanged. Bound to the load's event loop.
 package final class Arrivals {
     private struct Entry {
         var message: LoadMessage
@@ -17,8 +17,8 @@ package final class Arrivals {
     package private(set) var report = SinkReport()
 
     /// - Parameters:
-    ///   - run: Letters and digits that no other run has.
-    ///   - date: As in a Date: header.
+    ///   - run: a unique name, of letters and digits.
+    ///   - date: the value of the Date: headers.
     package init(_ mix: MessageMix, run: String, date: String) {
         corpus = MessageCorpus(mix, run: run, date: date)
     }
@@ -33,16 +33,16 @@ package final class Arrivals {
         if entries[message.id].arrived == 0 { acceptedButNotArrived += 1 }
     }
 
-    /// How many that were accepted are not there yet.
+    /// The number of accepted messages that have not arrived yet.
     package var missing: Int { acceptedButNotArrived }
 
-    /// The figures, once no more is waited for.
+    /// Counts missing messages as lost.
     package func finish() -> SinkReport {
         report.lost = acceptedButNotArrived
         return report
     }
 
-    /// Takes a message without the doubled dots. What stands above its first line was added on the way.
+    /// Records a message, after dot unstuffing. Lines above the marker header were added on the way.
     func arrived(_ content: UnsafeRawBufferPointer) {
         guard let start = Self.start(of: content), let id = id(in: content[start...]), id < entries.count else {
             report.strangers += 1
@@ -79,7 +79,7 @@ package final class Arrivals {
             && memcmp(base + expected.count, template, template.count) == 0
     }
 
-    /// Where the marker's line begins; it stands in the header.
+    /// The offset of the marker header.
     private static func start(of content: UnsafeRawBufferPointer) -> Int? {
         var line = 0
         while line < content.count, content[line] != UInt8(ascii: "\r") {
@@ -90,7 +90,7 @@ package final class Arrivals {
         return nil
     }
 
-    /// The number of a message of this run.
+    /// The id in the marker header, if the message is of this run.
     private func id(in content: Slice<UnsafeRawBufferPointer>) -> Int? {
         let value = content.dropFirst(MessageCorpus.marker.count).prefix { $0 != UInt8(ascii: "\r") }
         let parts = value.split(separator: UInt8(ascii: "."))
@@ -99,27 +99,28 @@ package final class Arrivals {
     }
 }
 
-/// What a sink has seen.
+/// The sink's figures, in messages.
 package struct SinkReport: Codable, Sendable, Equatable {
-    /// Messages that the target has accepted, and those of them that did not arrive in time.
+    /// Accepted by the target.
     package fileprivate(set) var accepted = 0
+    /// Accepted by the target, but not arrived in time.
     package fileprivate(set) var lost = 0
     package fileprivate(set) var arrived = 0
-    /// Arrived a second time although they were sent once.
+    /// Arrived again, although sent once.
     package fileprivate(set) var duplicates = 0
-    /// Arrived a second time after a connection was lost before the answer.
+    /// Arrived again, after a connection was lost before the answer and the message was resent.
     package fileprivate(set) var againAfterLoss = 0
     package fileprivate(set) var unchanged = 0
-    /// Without their undisclosed-recipients header, else unchanged.
+    /// Unchanged except for a removed undisclosed-recipients header.
     package fileprivate(set) var undisclosedStripped = 0
-    /// Messages with the header that rules look for, and otherwise than they were sent.
+    /// Changed, and with the header that the tested rules match.
     package fileprivate(set) var hitsChanged = 0
     package fileprivate(set) var changed = 0
-    /// Messages that are not of this run.
+    /// From other runs.
     package fileprivate(set) var strangers = 0
 
     package init() {}
 
-    /// Whether something is there that must not be.
+    /// Whether messages were lost, duplicated or changed.
     package var hasFaults: Bool { lost + duplicates + changed > 0 }
 }

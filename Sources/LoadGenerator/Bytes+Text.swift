@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// A request is put together in an array and then copied into a ByteBuffer at once: twenty small writes into a
-// ByteBuffer cost several times as much, each with its own check of capacity and access.
+// Requests are built in an array and copied into a ByteBuffer at once. Many small writes into a ByteBuffer cost several
+// times as much, because each checks capacity and exclusive access.
 extension [UInt8] {
     mutating func append(_ text: StaticString) {
         text.withUTF8Buffer { append(contentsOf: $0) }
     }
 
-    /// Appends a number's decimal digits, without a String in between.
+    /// Appends decimal digits without creating a String.
     mutating func append(decimal number: UInt64) {
         var digits = InlineArray<20, UInt8>(repeating: UInt8(ascii: "0"))
         var first = digits.count
@@ -20,7 +20,7 @@ extension [UInt8] {
         for index in first..<digits.count { append(digits[index]) }
     }
 
-    /// Appends a number's hexadecimal digits; `ten` is the letter for ten.
+    /// Appends hexadecimal digits; `ten` is the digit for ten, in upper or lower case.
     mutating func append(hexadecimal number: UInt64, ten: UInt8 = UInt8(ascii: "a")) {
         var shift = Swift.max(60 - number.leadingZeroBitCount & ~3, 0)
         while shift >= 0 {

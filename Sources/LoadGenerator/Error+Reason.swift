@@ -3,12 +3,12 @@ import Glibc
 import NIOCore
 
 extension Error {
-    /// What went wrong, for a person to read.
+    /// The reason for a lost connection, as reports print it.
     var reason: String {
         switch self {
         case let error as IOError: String(cString: strerror(error.errnoCode))
         case let error as MalformedReply: "malformed reply: \(error.reason)"
-        case let error as SessionRefused: "the session is refused: \(error.reply)"
+        case let error as SessionRefused: "session refused: \(error.reply)"
         default: String(describing: self)
         }
     }

@@ -2,29 +2,29 @@
 package import NIOCore
 import NIOPosix
 
-/// One connection of a load, through all its reconnects: feeds bytes to its dialogue and tells the run what became of
-/// them. Lives on the run's event loop.
+/// One connection of a load, including its reconnects: passes bytes to its dialogue and reports answers and losses to
+/// the run. Bound to the run's event loop.
 package final class LoadConnection<Traffic: LoadTraffic>: ChannelInboundHandler {
     package typealias InboundIn = ByteBuffer
     package typealias OutboundOut = ByteBuffer
 
-    /// An operation that waits for its answer.
+    /// An operation without an answer yet.
     struct Outstanding {
-        /// When it was to be sent; latency counts from here.
+        /// When it was due; latency is measured from here.
         let due: NIODeadline
         var sent: NIODeadline
     }
 
-    // The run owns its connections and is kept by whoever waits for its report.
+    // The run owns its connections; the caller that waits for its report keeps the run alive.
     private unowned let run: LoadRun<Traffic>
     private var dialogue: Traffic.Dialogue
-    /// Of the channel that is connected.
+    /// Nil while not connected.
     private var context: ChannelHandlerContext?
     private var input = ByteBuffer()
     private var output = ByteBuffer()
     private(set) var outstanding: Outstanding?
-    /// It has been made once, at least.
-    private(set) var wasMade = false
+    /// Whether it has ever been connected.
+    private(set) var wasConnected = false
 
     init(run: LoadRun<Traffic>, dialogue: Traffic.Dialogue) {
         self.run = run
@@ -33,12 +33,12 @@ package final class LoadConnection<Traffic: LoadTraffic>: ChannelInboundHandler 
 
     var isConnected: Bool { context != nil }
 
-    /// Takes over a channel that is connected and has this connection as its handler.
+    /// Called with a connected channel that has this connection as its handler.
     package func connected(_ channel: any Channel) throws {
         input.clear()
         dialogue.connected()
         context = try channel.pipeline.syncOperations.context(handler: self)
-        wasMade = true
+        wasConnected = true
     }
 
     /// Starts the operation that was due at `due`.
@@ -47,13 +47,13 @@ package final class LoadConnection<Traffic: LoadTraffic>: ChannelInboundHandler 
         send()
     }
 
-    /// Sends the outstanding operation once more.
+    /// Sends the outstanding operation again.
     func resend(now: NIODeadline) {
         outstanding?.sent = now
         send()
     }
 
-    /// Ends the connection without a word to the run.
+    /// Closes the connection without reporting it as lost.
     func close() {
         let context = self.context
         self.context = nil

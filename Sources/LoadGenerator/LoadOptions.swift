@@ -1,32 +1,32 @@
 // SPDX-License-Identifier: Apache-2.0
 package import NIOCore
 
-/// How much load, how fast and for how long, whatever the protocol.
+/// The options of a load that don't depend on the protocol.
 package struct LoadOptions: Sendable {
     package var connections = 10
-    /// When operations are due; nil sends the next as soon as the last is answered.
+    /// The rate of an open loop; nil for a closed loop.
     package var pace: LoadPace?
     package var duration = TimeAmount.seconds(10)
-    /// Operations in all.
+    /// Maximum number of operations.
     package var count = 10_000_000
-    /// How long to wait for an answer, and for connects.
+    /// For an answer, and for a connect.
     package var timeout = TimeAmount.seconds(10)
-    /// Whether to do as Postfix does when a connection is lost: wait a second, connect, send the same again.
+    /// After a lost connection, do as Postfix does: wait a second, reconnect, send the same operation again.
     package var reconnect = false
 
     package init() {}
 }
 
-/// Why a load could not be, or go on.
+/// Why a load could not start or continue.
 package enum LoadError: Error, Equatable, CustomStringConvertible {
-    /// Not one connection could be made.
+    /// All connects failed.
     case unreachable(target: String, reason: String)
     case account(path: String, reason: String)
 
     package var description: String {
         switch self {
-        case .unreachable(let target, let reason): "cannot connect to \(target): \(reason)"
-        case .account(let path, let reason): "cannot write \(path): \(reason)"
+        case .unreachable(let target, let reason): "can't connect to \(target): \(reason)"
+        case .account(let path, let reason): "can't write \(path): \(reason)"
         }
     }
 }

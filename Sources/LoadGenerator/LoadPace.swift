@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 package import NIOCore
 
-/// How many operations a second are due, over the time of a load.
+/// The rate of a load over time.
 package struct LoadPace: Sendable, Equatable {
     package struct Phase: Sendable, Equatable {
         package let seconds: Double
-        /// Operations a second, above zero.
+        /// Operations per second, above zero.
         package let rate: Double
     }
 
@@ -19,12 +19,12 @@ package struct LoadPace: Sendable, Equatable {
         LoadPace([Phase(seconds: duration.seconds, rate: rate)])
     }
 
-    /// The middle third of the time has three times the rate of the others.
+    /// Three times the rate in the middle third.
     package static func peak(rate: Double, for duration: TimeAmount) -> LoadPace {
         LoadPace([1, 3, 1].map { Phase(seconds: duration.seconds / 3, rate: rate * $0) })
     }
 
-    /// A rate to which another one is added after a time.
+    /// Adds `addition` to the rate after a time.
     package static func rising(
         rate: Double, by addition: Double, after: TimeAmount, for duration: TimeAmount
     ) -> LoadPace {
@@ -34,20 +34,20 @@ package struct LoadPace: Sendable, Equatable {
         ])
     }
 
-    /// `count` operations over a day's curve, the day pressed into `duration`: at night few, at ten and at two the most.
+    /// `count` operations along the curve of a working day, compressed into `duration`.
     package static func day(count: Int, in duration: TimeAmount) -> LoadPace {
         let sum = hours.reduce(0, +)
         let seconds = duration.seconds / Double(hours.count)
         return LoadPace(hours.map { Phase(seconds: seconds, rate: Double(count) * $0 / sum / seconds) })
     }
 
-    /// What each hour of a working day has of the day's mail, in parts of its busiest.
+    /// The rate of each hour of a working day, relative to the busiest.
     private static let hours: [Double] = [
         0.18, 0.14, 0.12, 0.12, 0.14, 0.20, 0.33, 0.55, 0.82, 0.97, 1.00, 0.95,
         0.80, 0.86, 0.98, 0.95, 0.86, 0.70, 0.52, 0.42, 0.38, 0.34, 0.28, 0.22,
     ]
 
-    /// How many operations are due in the first `seconds`.
+    /// The number of operations due in the first `seconds`.
     package func due(within seconds: Double) -> Double {
         var rest = seconds
         var due = 0.0
@@ -59,7 +59,7 @@ package struct LoadPace: Sendable, Equatable {
         return due
     }
 
-    /// Operations a second over all phases.
+    /// Operations per second over all phases.
     package var meanRate: Double {
         let seconds = phases.reduce(0) { $0 + $1.seconds }
         return phases.reduce(0) { $0 + $1.seconds * $1.rate } / seconds

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 import Histogram
 
-/// How often each thing went wrong.
+/// The number of errors of each kind.
 package struct LoadErrors: Codable, Sendable, Equatable {
-    /// Connects that failed, and sessions that the peer would not have.
+    /// Failed connects, and sessions that the peer refused.
     package var refused = 0
-    /// Connections that ended by the peer or by a network fault.
+    /// Connections closed by the peer or broken by the network.
     package var closed = 0
     package var malformed = 0
     /// Operations not answered in time.
@@ -34,55 +34,55 @@ package struct LatencyReport: Codable, Sendable {
     }
 }
 
-/// Why a load ended.
+/// The reason for the end of a load.
 package enum LoadEnding: String, Codable, Sendable {
     case duration, count, interrupted
     /// The last connection was lost.
     case lost
 }
 
-/// A load's figures.
+/// The figures of a load.
 package struct LoadReport: Codable, Sendable {
     package let target: String
-    /// Those that were made.
+    /// Connections that succeeded.
     package let connections: Int
-    /// Operations a second that were meant, in an open loop.
+    /// Requested operations per second of an open loop; absent for a closed loop.
     package let rate: Double?
     package var endedBy: LoadEnding
     package let seconds: Double
     package let answered: Int
     package let answeredPerSecond: Double
-    /// Of a closed loop from the sending of each operation, of an open loop from the time it was due.
+    /// In a closed loop measured from the sending of an operation, in an open loop from the time it was due.
     package let latency: LatencyReport
     /// Answers by their first word.
     package let actions: [String: Int]
     package let refusals: Int
     package let errors: LoadErrors
-    /// Operations sent once more after a connection was lost.
+    /// Operations sent again after a connection was lost.
     package let resent: Int
-    /// Operations sent, and given up.
+    /// Operations sent and never answered.
     package let unanswered: Int
-    /// Operations of an open loop that were due before the end, and never sent as every connection was busy.
+    /// Operations of an open loop that were due but never sent, because all connections were busy.
     package let unsent: Int
-    /// What the last error was, for a person to read.
+    /// The text of the last error.
     package let lastError: String?
-    /// Where the population had a trojan.
+    /// Absent if the population has no trojan.
     package let trojan: TrojanReport?
-    /// Of the latencies, finer the nearer to 100 %.
+    /// The latency distribution, with more points towards 100 %.
     package let percentiles: [PercentilePoint]
-    /// What each second brought.
+    /// The figures of each second.
     package let series: [LoadProgress]
-    /// Where a sink has looked at what arrived.
+    /// Absent without a sink.
     package var sink: SinkReport?
 }
 
-/// A share of all operations was answered within a time.
+/// A point of the latency distribution.
 package struct PercentilePoint: Codable, Sendable {
     package let percentile: Double
     /// Microseconds.
     package let latency: Double
 
-    /// The points that HdrHistogram's own plots have.
+    /// The points of HdrHistogram's own plots.
     static func points(of nanoseconds: Histogram<UInt32>) -> [PercentilePoint] {
         guard nanoseconds.totalCount > 0 else { return [] }
         return nanoseconds.percentiles(ticksPerHalfDistance: 5).map {

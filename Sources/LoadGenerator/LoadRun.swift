@@ -4,15 +4,15 @@ package import NIOCore
 
 /// One load from first connect to report. Bound to one event loop, whose clock is the load's.
 ///
-/// All connections are made first; then the clock starts. In a closed loop a connection starts its next operation when
-/// the last is answered. In an open loop `ArrivalSchedule` says when, and an operation that finds every connection busy
-/// waits, with its latency counted from when it was due. After the duration or the count nothing new is started, and
-/// what is outstanding is waited for, at most `timeout` long.
+/// First it opens all connections; then the clock starts. In a closed loop, a connection starts its next operation when
+/// the last is answered. In an open loop, `ArrivalSchedule` decides when; an operation waits while all connections are
+/// busy, and its latency includes the wait. After the duration or the count, the run starts no new operations and waits
+/// at most `timeout` for outstanding answers.
 package final class LoadRun<Traffic: LoadTraffic> {
     package typealias Connection = LoadConnection<Traffic>
     package typealias Connector = (Connection) -> EventLoopFuture<Void>
 
-    /// As long as Postfix waits before it tries again (smtpd_policy_service_retry_delay).
+    /// Postfix's default of smtpd_policy_service_retry_delay.
     package static var retryDelay: TimeAmount { .seconds(1) }
     private static var sweepInterval: TimeAmount { .milliseconds(100) }
 
@@ -30,7 +30,7 @@ package final class LoadRun<Traffic: LoadTraffic> {
     private var started: NIODeadline?
     private var schedule: ArrivalSchedule?
     private var arrival: Scheduled<Void>?
-    /// Connections with nothing to do until an operation is due (open loop).
+    /// Connections that wait for an operation to become due (open loop).
     private var idle = CircularBuffer<Connection>()
     private var timers: [RepeatedTask] = []
     private var ending: Scheduled<Void>?
@@ -58,20 +58,20 @@ package final class LoadRun<Traffic: LoadTraffic> {
         self.connect = connect
         self.progress = progress
         report = eventLoop.makePromise()
-        // Nothing waits longer: neither for its turn nor for its answer.
+        // Upper bound: an operation waits for a connection at most until the end, and then for its answer.
         longestLatency = UInt64((options.duration + options.timeout + options.timeout).nanoseconds)
         second = Histogram(highestTrackableValue: longestLatency)
         total = Histogram(highestTrackableValue: longestLatency)
     }
 
-    /// Connects, and starts the clock once each connection is made or has failed.
+    /// Connects, and starts the clock when all connects have succeeded or failed.
     package func start() -> EventLoopFuture<LoadReport> {
         connections = (0..<options.connections).map { _ in Connection(run: self, dialogue: traffic.makeDialogue()) }
         var pending = connections.count
         for connection in connections {
             connect(connection).assumeIsolated().whenComplete { result in
                 if self.isOver { connection.close() }
-                if case .failure(let error) = result { self.failed(error) }
+                if case .failure(let error) = result { self.connectFailed(error) }
                 pending -= 1
                 if pending == 0 { self.begin() }
             }
@@ -79,7 +79,7 @@ package final class LoadRun<Traffic: LoadTraffic> {
         return report.futureResult
     }
 
-    /// Ends the load at once, with the figures so far.
+    /// Ends the load now and reports the figures so far.
     package func interrupt() {
         finish(.interrupted)
     }
@@ -106,7 +106,7 @@ package final class LoadRun<Traffic: LoadTraffic> {
 
     // MARK: Pace
 
-    /// Gives a connection that has nothing outstanding its next operation, or lets it wait for one.
+    /// Starts the next operation on an idle connection, or makes it wait for one.
     private func ready(_ connection: Connection) {
         guard isIssuing else { return finishIfDrained() }
         let now = eventLoop.now
@@ -140,7 +140,7 @@ package final class LoadRun<Traffic: LoadTraffic> {
         if isIssuing, !idle.isEmpty { awaitArrival() }
     }
 
-    // MARK: What connections tell
+    // MARK: Callbacks from connections
 
     func answered(by connection: Connection, due: NIODeadline) {
         guard !isOver else { return }
@@ -158,7 +158,7 @@ package final class LoadRun<Traffic: LoadTraffic> {
         if isIssuing || connection.outstanding != nil { retry(connection) }
     }
 
-    private func failed(_ error: any Error) {
+    private func connectFailed(_ error: any Error) {
         errors.refused += 1
         lastError = error.reason
     }
@@ -176,7 +176,7 @@ package final class LoadRun<Traffic: LoadTraffic> {
                 case .success:
                     run.ready(connection)
                 case .failure(let error):
-                    run.failed(error)
+                    run.connectFailed(error)
                     run.retry(connection)
                 }
             }
@@ -189,7 +189,7 @@ package final class LoadRun<Traffic: LoadTraffic> {
         if connections.contains(where: \.isConnected) { finishIfDrained() } else { finish(.lost) }
     }
 
-    /// Ends connections whose answer is overdue.
+    /// Closes connections whose answer is overdue.
     private func sweep() {
         let now = eventLoop.now
         for connection in connections where connection.isConnected {
@@ -201,7 +201,7 @@ package final class LoadRun<Traffic: LoadTraffic> {
 
     private var outstanding: Int { issued - answered - abandoned }
 
-    /// Since the clock was started.
+    /// Since the clock started.
     var elapsed: TimeAmount { started.map { eventLoop.now - $0 } ?? .zero }
 
     // MARK: The end
@@ -237,7 +237,7 @@ package final class LoadRun<Traffic: LoadTraffic> {
         report.succeed(
             LoadReport(
                 target: "\(target)",
-                connections: connections.count(where: \.wasMade),
+                connections: connections.count(where: \.wasConnected),
                 rate: options.pace?.meanRate,
                 endedBy: reason,
                 seconds: seconds,
@@ -273,7 +273,7 @@ package final class LoadRun<Traffic: LoadTraffic> {
         progress(now)
         total.add(second)
         second.reset()
-        // What can't be saved ends the load: finish() meets the same error, and reports it.
+        // On an error end the load: finish() saves again, and reports the error.
         if (try? traffic.save()) == nil { finish(.interrupted) }
     }
 

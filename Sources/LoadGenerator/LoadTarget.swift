@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 package import NIOCore
 
-/// Where a load goes, in Postfix's notation: `inet:HOST:PORT` (an IPv6 HOST in brackets) or `unix:PATH`.
+/// The address of a load's target in Postfix's notation: `inet:HOST:PORT` (an IPv6 HOST in brackets) or `unix:PATH`.
 package enum LoadTarget: Sendable, Equatable, CustomStringConvertible {
     case inet(host: String, port: Int)
     case unix(path: String)
 
-    /// Returns nil where `text` is neither form.
+    /// Returns nil if `text` has neither form.
     package init?(_ text: String) {
         if let path = text.suffix(after: "unix:") {
             guard !path.isEmpty else { return nil }
@@ -30,7 +30,7 @@ package enum LoadTarget: Sendable, Equatable, CustomStringConvertible {
         }
     }
 
-    /// The address to connect to. May ask the resolver, and block while it does.
+    /// The address to connect to. Blocks while it asks the resolver.
     package func resolve() throws -> SocketAddress {
         switch self {
         case .inet(let host, let port): try .makeAddressResolvingHost(host, port: port)

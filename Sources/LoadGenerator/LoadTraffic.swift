@@ -1,44 +1,43 @@
 // SPDX-License-Identifier: Apache-2.0
 package import NIOCore
 
-/// What a kind of load sends and how it reads what comes back. One object serves all connections of a load, on the
-/// load's event loop; `LoadRun` does the rest (connections, pace, time-outs, figures).
+/// The protocol of a load: what it sends, and how it reads the answers. One object serves all connections of a load, on
+/// the load's event loop. `LoadRun` does the rest (connections, pace, timeouts, figures).
 package protocol LoadTraffic: AnyObject, SendableMetatype {
     associatedtype Dialogue: LoadDialogue
 
-    /// The dialogue of one more connection.
+    /// Creates the dialogue of a connection.
     func makeDialogue() -> Dialogue
 
-    /// What the peers answered so far.
+    /// The answers so far.
     var outcomes: OutcomeTally { get }
 
-    /// How the trojan fared, where the population has one.
+    /// Nil if the population has no trojan.
     var trojan: TrojanReport? { get }
 
-    /// Brings to disk what is to be kept of the answers. Called once a second and at the end.
+    /// Flushes the answers to disk. Called once a second and at the end.
     func save() throws
 }
 
-/// One connection's side of a protocol: bytes in, bytes out, no I/O and no clock. An operation is what the load's rate
-/// counts and what a latency is measured of: a policy request, an SMTP message.
+/// The client side of a protocol on one connection: bytes in, bytes out, no I/O and no clock. An operation is the unit
+/// of rates and latencies: a policy request or a message.
 package protocol LoadDialogue {
-    /// A connection was made, the first or another one.
+    /// Called after a connect or reconnect.
     mutating func connected()
 
-    /// Writes what starts the operation in hand: the one that a lost connection left unanswered, or else the next.
+    /// Writes the start of an operation: the one that a lost connection left unanswered, else the next.
     ///
     /// - Parameter time: since the load began.
     mutating func begin(into output: inout ByteBuffer, at time: TimeAmount)
 
-    /// Consumes what came from the peer, and writes what follows.
+    /// Consumes bytes from the peer and writes the next ones.
     mutating func receive(
         _ input: inout ByteBuffer, into output: inout ByteBuffer, at time: TimeAmount
     ) throws -> LoadStep
 }
 
-/// The peer does not want the session at all.
+/// The peer refused the session.
 package struct SessionRefused: Error, Equatable {
-    /// Its words.
     package let reply: String
 
     package init(reply: String) {
@@ -46,9 +45,9 @@ package struct SessionRefused: Error, Equatable {
     }
 }
 
-/// What a dialogue makes of the bytes it was given.
+/// The state of the operation after `LoadDialogue.receive`.
 package enum LoadStep: Equatable {
-    /// The operation goes on.
+    /// Not over yet.
     case wait
     /// The operation is over.
     case answered

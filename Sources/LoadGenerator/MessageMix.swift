@@ -1,25 +1,27 @@
 // SPDX-License-Identifier: Apache-2.0
+import NIOCore
 
-/// What the messages of a load are like.
+/// The content and recipients of a load's messages.
 package struct MessageMix: Sendable {
     package enum Content: Sendable {
-        /// Text, alternatives, HTML, attachments and forwarded mail from 1 KB to 1 MB, 28 KB on the average.
+        /// Text, alternatives, HTML, attachments and forwarded mail from 1 KB to 1 MB, 28 KB on average.
         case realistic
-        /// Plain text of so many bytes.
+        /// Plain text; bytes.
         case text(size: Int)
-        /// These, header and body, in turn.
+        /// Messages with header and body, drawn with equal probability.
         case files([[UInt8]])
     }
 
     package var content = Content.realistic
-    /// Share of messages with a `To: undisclosed-recipients:;`.
+    /// Share of messages with a `To: undisclosed-recipients:;` header.
     package var undisclosed = 0.0
-    /// Share of messages with `hitLine` in their header.
+    /// Share of messages with the header `hitLine`.
     package var hits = 0.0
-    /// `Name: value`, a header that the rules under test look for.
+    /// `Name: value`, a header that the tested rules match.
     package var hitLine = ""
-    /// Recipients of a message that has several, and the share of these.
+    /// Recipients of a message with several recipients.
     package var recipients = 1
+    /// Share of messages with `recipients` recipients; the others have one.
     package var multi = 1.0
     package var domain = "example.org"
     package var seed: UInt64 = 1
@@ -27,7 +29,7 @@ package struct MessageMix: Sendable {
     package init() {}
 }
 
-/// One message of a load: enough to write it again, byte for byte.
+/// One message of a load. `MessageCorpus` writes the same bytes for it each time.
 struct LoadMessage: Equatable {
     var id: Int
     var template: Int
@@ -38,27 +40,46 @@ struct LoadMessage: Equatable {
     var isHit: Bool
 }
 
-/// Writes messages. What differs from message to message stands in the first lines; the rest is one of some templates.
+/// The messages of a load, one after another; the same for the same seed.
+struct MessageSequence {
+    let corpus: MessageCorpus
+    private var people: PopulationDraw
+    private var random: SplitMix64
+    private var nextID = 0
+
+    init(_ corpus: MessageCorpus, seed: UInt64, population: Population) {
+        self.corpus = corpus
+        people = PopulationDraw(population)
+        random = SplitMix64(seed: seed)
+    }
+
+    mutating func next(at time: TimeAmount) -> LoadMessage {
+        defer { nextID += 1 }
+        return corpus.next(id: nextID, person: people.next(at: time, using: &random), using: &random)
+    }
+}
+
+/// Writes messages: first the lines that differ from message to message, then one of a few templates.
 struct MessageCorpus {
-    /// Header and body from where they no longer differ.
+    /// The end of the header, and the body.
     struct Template {
         var content: [UInt8]
-        /// With dots doubled, as SMTP has them.
+        /// Dot-stuffed (RFC 5321 4.5.2).
         var stuffed: [UInt8]
     }
 
     let templates: [Template]
     private let weights: AliasTable
-    /// Files have a header of their own.
+    /// False for files, which have complete headers.
     private let writesHeader: Bool
     private let mix: MessageMix
-    /// Names the run, so that what arrives of another one is no concern of this one.
+    /// Identifies the messages of this run at the sink.
     let run: String
     private let date: String
 
     static let marker = Array("X-Weir-Load: ".utf8)
 
-    /// - Parameter date: as in a Date: header.
+    /// - Parameter date: the value of the Date: headers.
     init(_ mix: MessageMix, run: String, date: String) {
         self.mix = mix
         self.run = run
@@ -83,9 +104,9 @@ struct MessageCorpus {
             isHit: mix.hits > 0 && random.nextShare() < mix.hits)
     }
 
-    /// The first lines. They have no dot at their beginning.
+    /// Writes the lines before the template. None starts with a dot.
     ///
-    /// - Parameter undisclosed: whether the undisclosed-recipients header is there, where the message has one.
+    /// - Parameter undisclosed: false to omit the undisclosed-recipients header.
     func writeHead(of message: LoadMessage, undisclosed: Bool = true, to bytes: inout [UInt8]) {
         bytes.append(contentsOf: Self.marker)
         bytes.append(contentsOf: run.utf8)
@@ -124,7 +145,7 @@ struct MessageCorpus {
         bytes.append(contentsOf: mix.domain.utf8)
     }
 
-    /// Each line with a CR and an LF at its end, also the last.
+    /// Ends every line, also the last, with CRLF.
     private static func withNetworkLineEnds(_ file: [UInt8]) -> [UInt8] {
         var lines = file.split(separator: UInt8(ascii: "\n"), omittingEmptySubsequences: false)
         if lines.last?.isEmpty ?? false { lines.removeLast() }
@@ -149,6 +170,6 @@ struct MessageCorpus {
 }
 
 extension SplitMix64 {
-    /// From 0 up to, but not including, 1.
+    /// From 0 up to, but not including, 1.0.
     mutating func nextShare() -> Double { Double(next() >> 11) * 0x1p-53 }
 }

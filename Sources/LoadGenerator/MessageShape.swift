@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// A kind of message, as it is common; random words and bytes fill it. Lines are shorter than 80 bytes.
+/// A common kind of message of about the given size, filled with random words or bytes. Lines are below 80 bytes.
 enum MessageShape {
     case text(Int)
-    /// Plain text and HTML of the same.
+    /// multipart/alternative with plain text and HTML.
     case alternative(Int)
     case html(Int)
-    /// A text and a file, in base64.
+    /// A text and a base64 file.
     case attachment(Int)
-    /// A message in a message.
+    /// A message/rfc822 part.
     case forwarded(Int)
 
-    /// How much of all mail each is, in bytes of a message; four of each are made.
+    /// The share of each shape; `realistic` makes four messages of each.
     private static let common: [(share: Double, shape: MessageShape)] = [
         (0.30, .text(1_200)), (0.20, .text(4_000)), (0.25, .alternative(12_000)), (0.12, .html(30_000)),
         (0.08, .attachment(120_000)), (0.04, .forwarded(15_000)), (0.01, .attachment(1_000_000)),
@@ -23,7 +23,7 @@ enum MessageShape {
         }
     }
 
-    /// The rest of the header, from the subject on, and the body.
+    /// The header from the subject on, and the body.
     func content(using random: inout SplitMix64) -> [UInt8] {
         var bytes: [UInt8] = []
         bytes.append("Subject: ")
@@ -91,7 +91,7 @@ enum MessageShape {
     private static func writeText(_ size: Int, to bytes: inout [UInt8], using random: inout SplitMix64) {
         let end = bytes.count + size
         while bytes.count < end {
-            // Now and then a line that begins with a dot, as SMTP has to double it.
+            // Some lines start with a dot, to test dot-stuffing.
             if random.next(below: 50) == 0 { bytes.append(".") }
             writeWords(7, to: &bytes, using: &random)
             bytes.append("\r\n")

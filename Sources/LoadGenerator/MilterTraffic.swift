@@ -1,22 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 package import NIOCore
 
-/// The mail of all sessions of a milter load.
+/// The traffic of a milter load.
 package final class MilterTraffic: LoadTraffic {
-    private let corpus: MessageCorpus
-    private var people: PopulationDraw
-    private var random: SplitMix64
-    private var nextID = 0
+    private var messages: MessageSequence
     package private(set) var outcomes = OutcomeTally()
     package private(set) var trojan: TrojanReport?
 
     /// - Parameters:
-    ///   - run: Letters and digits that no other run has.
-    ///   - date: As in a Date: header.
-    package init(_ mix: MessageMix, population: Population, honestRate: Double?, run: String, date: String) {
-        corpus = MessageCorpus(mix, run: run, date: date)
-        people = PopulationDraw(population, honestRate: honestRate)
-        random = SplitMix64(seed: mix.seed)
+    ///   - run: a unique name, of letters and digits.
+    ///   - date: the value of the Date: headers.
+    package init(_ mix: MessageMix, population: Population, run: String, date: String) {
+        messages = MessageSequence(
+            MessageCorpus(mix, run: run, date: date), seed: mix.seed, population: population)
         trojan = population.trojan.map { _ in TrojanReport() }
     }
 
@@ -25,9 +21,7 @@ package final class MilterTraffic: LoadTraffic {
     package func save() {}
 
     fileprivate func nextMessage(at time: TimeAmount) -> MilterMessage {
-        defer { nextID += 1 }
-        return MilterMessage(
-            corpus.next(id: nextID, person: people.next(at: time, using: &random), using: &random), in: corpus)
+        MilterMessage(messages.next(at: time), in: messages.corpus)
     }
 
     fileprivate func record(_ word: StaticString, isRefusal: Bool, for message: MilterMessage, at time: TimeAmount) {
@@ -37,12 +31,12 @@ package final class MilterTraffic: LoadTraffic {
     }
 }
 
-/// A message in the pieces in which an MTA shows it.
+/// A message, split as the milter protocol sends it.
 private struct MilterMessage {
     let message: LoadMessage
     let sender: [UInt8]
     let recipients: [[UInt8]]
-    /// Folded values with LF, as Postfix has them.
+    /// Folded values have LF line endings, as in Postfix.
     let fields: [(name: [UInt8], value: [UInt8])]
     let body: ArraySlice<UInt8>
 
@@ -79,34 +73,34 @@ private struct MilterMessage {
     }
 }
 
-/// Shows one message after the other to a milter, over one session, as Postfix does (milter8.c).
+/// Sends one message after another to a milter in one session, as Postfix does (milter8.c).
 ///
 /// ```
 /// OPTNEG -> CONNECT -> HELO -> [MAIL, RCPT..., DATA, headers, EOH, body, END] -> [MAIL, ...
 /// ```
-/// What the milter does not want to see is left out; where it wants to answer to nothing, nothing is waited for.
+/// The milter negotiates which steps are skipped, and to which steps it doesn't reply.
 package struct MilterDialogue: LoadDialogue {
     private enum Step: Equatable {
         case negotiate, connect, helo, mail, recipient(Int), data, field(Int), endOfHeader, body(Int), end
     }
 
-    /// What a milter asks to be spared of (SMFIP_*): not to see a step, and not to answer to it.
-    private struct Spared {
-        let unseen: UInt32
-        let unanswered: UInt32
+    /// The protocol flags of a step: don't send it (SMFIP_NO*), and don't expect a reply (SMFIP_NR_*).
+    private struct StepFlags {
+        let skip: UInt32
+        let noReply: UInt32
     }
 
     private let traffic: MilterTraffic
     private var message: MilterMessage?
-    private var isAsked = false
-    private var terms: UInt32 = 0
-    /// The step whose answer is outstanding.
+    /// SMFIP_* flags of the negotiation.
+    private var protocolFlags: UInt32 = 0
+    /// The step whose reply is outstanding.
     private var awaited: Step?
-    private var isReady = false
-    private var recipientsTaken = 0
+    private var isNegotiated = false
+    private var recipientsAccepted = 0
 
-    /// SMFIP_HDR_LEADSPC: values as they stand behind the colon.
-    private static let keepsLeadingSpace: UInt32 = 0x10_0000
+    /// SMFIP_HDR_LEADSPC: header values include the space after the colon.
+    private static let leadingSpace: UInt32 = 0x10_0000
     private static let bodyChunk = 65_535
     private static let longestPacket = 64 << 20
 
@@ -115,16 +109,14 @@ package struct MilterDialogue: LoadDialogue {
     }
 
     package mutating func connected() {
-        isReady = false
-        isAsked = false
+        isNegotiated = false
         awaited = nil
     }
 
     package mutating func begin(into output: inout ByteBuffer, at time: TimeAmount) {
         if message == nil { message = traffic.nextMessage(at: time) }
-        isAsked = true
-        if isReady {
-            go(on: .mail, into: &output)
+        if isNegotiated {
+            send(from: .mail, into: &output)
         } else {
             output.writePacket("O") { $0.writeMultipleIntegers(UInt32(6), UInt32(0x1ff), UInt32(0x1f_ffff)) }
             awaited = .negotiate
@@ -143,42 +135,42 @@ package struct MilterDialogue: LoadDialogue {
             guard var packet = input.readSlice(length: Int(length)), let code: UInt8 = packet.readInteger() else {
                 break
             }
-            if try take(code, &packet, into: &output, at: time) { return .answered }
+            if try handle(code, &packet, into: &output, at: time) { return .answered }
         }
         return .wait
     }
 
-    /// - Returns: whether the message has come to its end.
-    private mutating func take(
+    /// - Returns: whether this reply ends the message.
+    private mutating func handle(
         _ code: UInt8, _ packet: inout ByteBuffer, into output: inout ByteBuffer, at time: TimeAmount
     ) throws -> Bool {
-        guard let step = awaited else { throw MalformedReply(reason: "a reply to nothing") }
+        guard let step = awaited else { throw MalformedReply(reason: "unexpected reply") }
         switch (Character(UnicodeScalar(code)), step) {
         case ("O", .negotiate):
-            guard let (_, _, terms) = packet.readMultipleIntegers(as: (UInt32, UInt32, UInt32).self) else {
-                throw MalformedReply(reason: "a short negotiation")
+            guard let (_, _, flags) = packet.readMultipleIntegers(as: (UInt32, UInt32, UInt32).self) else {
+                throw MalformedReply(reason: "the negotiation reply is too short")
             }
-            self.terms = terms
-            isReady = true
-            go(on: .connect, into: &output)
+            protocolFlags = flags
+            isNegotiated = true
+            send(from: .connect, into: &output)
         case ("p", _): break
         case ("h", .end), ("m", .end), ("i", .end), ("+", .end), ("-", .end), ("b", .end), ("q", .end), ("e", .end),
             ("2", .end):
             break
         case ("c", .end): return end("continue", isRefusal: false, at: time)
         case ("c", _):
-            if case .recipient = step { recipientsTaken += 1 }
+            if case .recipient = step { recipientsAccepted += 1 }
             try next(after: step, into: &output)
-        case ("s", .body): go(on: .end, into: &output)
+        case ("s", .body): send(from: .end, into: &output)
         case ("r", .recipient(let index)), ("t", .recipient(let index)), ("y", .recipient(let index)):
-            if index + 1 < message?.recipients.count ?? 0 || recipientsTaken > 0 {
+            if index + 1 < message?.recipients.count ?? 0 || recipientsAccepted > 0 {
                 try next(after: step, into: &output)
             } else {
                 return abort(code, into: &output, at: time)
             }
         case ("a", _), ("r", _), ("t", _), ("d", _), ("y", _):
             return step == .end ? endAs(code, at: time) : abort(code, into: &output, at: time)
-        default: throw MalformedReply(reason: "the reply '\(UnicodeScalar(code))' at \(step)")
+        default: throw MalformedReply(reason: "unexpected reply '\(UnicodeScalar(code))' at \(step)")
         }
         return false
     }
@@ -201,14 +193,13 @@ package struct MilterDialogue: LoadDialogue {
     private mutating func end(_ word: StaticString, isRefusal: Bool, at time: TimeAmount) -> Bool {
         if let message { traffic.record(word, isRefusal: isRefusal, for: message, at: time) }
         message = nil
-        isAsked = false
         awaited = nil
         return true
     }
 
     private mutating func next(after step: Step, into output: inout ByteBuffer) throws {
-        guard let message else { throw MalformedReply(reason: "a reply to no message") }
-        go(on: Self.following(step, of: message), into: &output)
+        guard let message else { throw MalformedReply(reason: "unexpected reply") }
+        send(from: Self.following(step, of: message), into: &output)
     }
 
     private static func following(_ step: Step, of message: MilterMessage) -> Step {
@@ -226,37 +217,37 @@ package struct MilterDialogue: LoadDialogue {
         }
     }
 
-    /// Shows steps from `first` on, up to one that is answered.
-    private mutating func go(on first: Step, into output: inout ByteBuffer) {
+    /// Sends steps from `first` up to the first one with a reply.
+    private mutating func send(from first: Step, into output: inout ByteBuffer) {
         guard let message else { return }
         var step = first
-        if case .mail = step { recipientsTaken = 0 }
+        if case .mail = step { recipientsAccepted = 0 }
         while true {
-            let spared = Self.spared(step)
-            if terms & spared.unseen == 0 {
+            let flags = Self.flags(of: step)
+            if protocolFlags & flags.skip == 0 {
                 write(step, of: message, into: &output)
-                if terms & spared.unanswered == 0 {
+                if protocolFlags & flags.noReply == 0 {
                     awaited = step
                     return
                 }
             }
-            // What is not answered is taken.
-            if case .recipient = step { recipientsTaken += 1 }
+            // A step without a reply counts as accepted.
+            if case .recipient = step { recipientsAccepted += 1 }
             step = Self.following(step, of: message)
         }
     }
 
-    private static func spared(_ step: Step) -> Spared {
+    private static func flags(of step: Step) -> StepFlags {
         switch step {
-        case .negotiate, .end: Spared(unseen: 0, unanswered: 0)
-        case .connect: Spared(unseen: 0x1, unanswered: 0x1000)
-        case .helo: Spared(unseen: 0x2, unanswered: 0x2000)
-        case .mail: Spared(unseen: 0x4, unanswered: 0x4000)
-        case .recipient: Spared(unseen: 0x8, unanswered: 0x8000)
-        case .data: Spared(unseen: 0x200, unanswered: 0x10000)
-        case .field: Spared(unseen: 0x20, unanswered: 0x80)
-        case .endOfHeader: Spared(unseen: 0x40, unanswered: 0x40000)
-        case .body: Spared(unseen: 0x10, unanswered: 0x80000)
+        case .negotiate, .end: StepFlags(skip: 0, noReply: 0)
+        case .connect: StepFlags(skip: 0x1, noReply: 0x1000)
+        case .helo: StepFlags(skip: 0x2, noReply: 0x2000)
+        case .mail: StepFlags(skip: 0x4, noReply: 0x4000)
+        case .recipient: StepFlags(skip: 0x8, noReply: 0x8000)
+        case .data: StepFlags(skip: 0x200, noReply: 0x10000)
+        case .field: StepFlags(skip: 0x20, noReply: 0x80)
+        case .endOfHeader: StepFlags(skip: 0x40, noReply: 0x40000)
+        case .body: StepFlags(skip: 0x10, noReply: 0x80000)
         }
     }
 
@@ -268,9 +259,8 @@ package struct MilterDialogue: LoadDialogue {
             output.writePacket("C") { packet in
                 packet.writeStaticString("host.isp.example\u{0}4")
                 packet.writeInteger(UInt16(25_000))
-                packet.writeString(
-                    "198.\(18 + message.message.person.client >> 16).\(message.message.person.client >> 8 & 0xff).\(message.message.person.client & 0xff)\u{0}"
-                )
+                let client = message.message.person.client
+                packet.writeString("198.\(18 + client >> 16).\(client >> 8 & 0xff).\(client & 0xff)\u{0}")
             }
         case .helo: output.writePacket("H") { $0.writeStaticString("host.isp.example\u{0}") }
         case .mail:
@@ -286,7 +276,7 @@ package struct MilterDialogue: LoadDialogue {
                 packet.writeBytes(message.fields[index].name)
                 packet.writeInteger(UInt8(0))
                 let value = message.fields[index].value
-                packet.writeBytes(terms & Self.keepsLeadingSpace != 0 ? value[...] : value.drop { $0 == 0x20 })
+                packet.writeBytes(protocolFlags & Self.leadingSpace != 0 ? value[...] : value.drop { $0 == 0x20 })
                 packet.writeInteger(UInt8(0))
             }
         case .endOfHeader: output.writePacket("N") { _ in }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// Counts answers by their first word, without making a String for each.
+/// Counts answers by their first word, without creating a String for each.
 package struct OutcomeTally {
     private struct Entry {
         let word: [UInt8]
@@ -8,7 +8,7 @@ package struct OutcomeTally {
         var count = 0
     }
 
-    /// Words beyond this many are counted as one: a faulty peer may send a new word each time.
+    /// Further words are counted together, as a faulty peer could send a new word each time.
     package static let maximumWords = 64
     package static let other = "(other)"
 
@@ -18,7 +18,8 @@ package struct OutcomeTally {
     package init() {}
 
     /// Counts an answer that starts with `word`.
-    /// - Returns: Whether it refuses what was asked for, as `isRefusal` judged the word when it first came.
+    ///
+    /// - Returns: whether it is a refusal. `isRefusal` is called once per word.
     package mutating func count(_ word: Span<UInt8>, isRefusal: (String) -> Bool) -> Bool {
         let index = index(of: word, isRefusal: isRefusal)
         entries[index].count += 1

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-/// A reply that Postfix would not take as one.
+/// A reply that violates the protocol.
 package struct MalformedReply: Error, Equatable {
     package let reason: String
 
@@ -8,17 +8,17 @@ package struct MalformedReply: Error, Equatable {
     }
 }
 
-/// Finds where a policy reply's action stands in the bytes received.
+/// Finds the action in the bytes of a policy reply.
 package enum PolicyReply {
-    /// Bytes. No server has a reason to answer more.
+    /// Bytes; more than any server sends.
     package static let maximumLength = 65536
 
     private static let attribute = Array("action".utf8)
 
-    /// The offsets of the action (the text behind `action=`) within `bytes`, or nil while the reply is not complete.
+    /// The offsets of the action (the text after `action=`) within `bytes`, or nil while the reply is incomplete.
     ///
-    /// Refuses what Postfix takes for trouble (smtpd_check.c, attr_scan_plain.c): no or an empty action, digits alone,
-    /// a line without `=`, bytes behind the empty line.
+    /// Throws for what Postfix treats as an error (smtpd_check.c, attr_scan_plain.c): a missing or empty action, an
+    /// action of digits only, a line without `=`, bytes after the empty line.
     package static func action(in bytes: Span<UInt8>) throws(MalformedReply) -> Range<Int>? {
         let count = bytes.count
         guard count <= maximumLength else { throw MalformedReply(reason: "longer than \(maximumLength) bytes") }

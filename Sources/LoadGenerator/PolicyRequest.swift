@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// The states a load can send (SMTPD_POLICY_README, protocol_state), in the order of a mail transaction.
+/// The protocol states of a load (SMTPD_POLICY_README), in the order of a mail transaction.
 package enum ProtocolState: String, CaseIterable, Sendable {
     case rcpt = "RCPT"
     case data = "DATA"
     case endOfMessage = "END-OF-MESSAGE"
 }
 
-/// One mail transaction's `instance`: hexadecimal pid.seconds.microseconds.sequence, as smtpd writes it.
+/// The `instance` of a mail transaction: hexadecimal pid.seconds.microseconds.sequence, as smtpd writes it.
 package struct PolicyInstance: Sendable, Equatable {
     package var processID: UInt64
-    /// Microseconds since 1970, which no other transaction of this process has.
+    /// Microseconds since 1970, unique within this process.
     package var time: UInt64
 
     package init(processID: UInt64, time: UInt64) {
@@ -28,21 +28,21 @@ package struct PolicyInstance: Sendable, Equatable {
     }
 }
 
-/// A policy request as smtpd of Postfix 3.7 sends it from a submission service: 29 attributes, in its order.
+/// A policy request of a submission service: the 29 attributes of Postfix 3.7, in smtpd's order.
 package struct PolicyRequest: Sendable {
     package var state = ProtocolState.rcpt
     package var instance: PolicyInstance
-    /// Names the envelope sender and the SASL login.
+    /// Number of the envelope sender and SASL login.
     package var sender: Int
-    /// Names the client: its place in 198.18.0.0/15, which RFC 2544 sets aside for benchmarks.
+    /// Number of the client address in 198.18.0.0/15, which RFC 2544 reserves for benchmarks.
     package var client: Int
     package var isTrojan: Bool
     package var clientPort: Int
-    /// Absent at DATA and END-OF-MESSAGE when more than one recipient was accepted.
+    /// Nil at DATA and END-OF-MESSAGE if more than one recipient was accepted.
     package var recipient: Int?
     /// Zero at RCPT.
     package var recipientCount = 0
-    /// Absent until the first recipient was accepted.
+    /// Nil until a recipient was accepted.
     package var queueID: UInt64?
     /// Bytes.
     package var size: Int

@@ -1,21 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
 package import NIOCore
 
-/// What mail a policy load pretends: who sends how often, and which states smtpd would ask about.
+/// The transactions of a policy load: their senders, recipients and protocol states.
 package struct PolicyMix: Sendable {
     package var population = Population()
     package var states: Set<ProtocolState> = [.rcpt]
-    /// Recipients of one message.
+    /// Recipients per message.
     package var recipients = 1
     package var seed: UInt64 = 1
-    /// File to which a line goes for each answered request: instance, sender, state, first word of the action.
+    /// Path of the `AccountFile`.
     package var account: String?
 
     package init() {}
 }
 
-/// The mail of all connections of a policy load: message n is the same in each run with the same seed, but for its
-/// `instance`, which no other run has.
+/// The traffic of a policy load. With the same seed, transaction n is the same in each run except for its `instance`.
 package final class PolicyTraffic: LoadTraffic {
     private let mix: PolicyMix
     private var people: PopulationDraw
@@ -26,12 +25,10 @@ package final class PolicyTraffic: LoadTraffic {
     package private(set) var outcomes = OutcomeTally()
     package private(set) var trojan: TrojanReport?
 
-    /// - Parameters:
-    ///   - honestRate: Requests a second of all but the trojan, in an open loop.
-    ///   - firstInstance: The instance of the first message; the others count up its time.
-    package init(_ mix: PolicyMix, honestRate: Double?, firstInstance: PolicyInstance) throws {
+    /// - Parameter firstInstance: the instance of the first transaction; later ones increment its time.
+    package init(_ mix: PolicyMix, firstInstance: PolicyInstance) throws {
         self.mix = mix
-        people = PopulationDraw(mix.population, honestRate: honestRate)
+        people = PopulationDraw(mix.population)
         trojan = mix.population.trojan.map { _ in TrojanReport() }
         account = try mix.account.map(AccountFile.init)
         random = SplitMix64(seed: mix.seed)
@@ -65,7 +62,7 @@ package final class PolicyTraffic: LoadTraffic {
             size: 1200 + random.next(below: 60_000))
     }
 
-    /// - Returns: Whether smtpd would go on with what it asked about.
+    /// - Returns: whether smtpd would continue the transaction.
     fileprivate func record(action: Span<UInt8>, for request: PolicyRequest, at time: TimeAmount) -> Bool {
         let isBlank = { (byte: UInt8) in byte == UInt8(ascii: " ") || byte == UInt8(ascii: "\t") }
         let word = action.extracting(0..<(action.indices.first { isBlank(action[$0]) } ?? action.count))
@@ -75,7 +72,7 @@ package final class PolicyTraffic: LoadTraffic {
         return !isRefused
     }
 
-    /// The actions after which smtpd does not accept (SMTPD_POLICY_README, access(5)).
+    /// The actions with which smtpd rejects or defers (SMTPD_POLICY_README, access(5)).
     private static func isRefusal(_ word: String) -> Bool {
         switch word.uppercased() {
         case "REJECT", "DEFER", "DEFER_IF_PERMIT": true
@@ -84,18 +81,18 @@ package final class PolicyTraffic: LoadTraffic {
     }
 }
 
-/// Asks about one mail transaction after the other, each state in smtpd's order.
+/// Sends the requests of one mail transaction after another, in smtpd's order.
 ///
 /// ```
-/// message -> RCPT (once a recipient) -> DATA -> END-OF-MESSAGE -> next message
+/// message -> RCPT (per recipient) -> DATA -> END-OF-MESSAGE -> next message
 /// ```
-/// States that the load does not have are left out. Where no recipient was accepted, or DATA was refused, the next
-/// message follows at once, as smtpd does not ask any further.
+/// States that are not part of the load are skipped. If no recipient is accepted or DATA is refused, the transaction
+/// ends, as it does in smtpd.
 package struct PolicyDialogue: LoadDialogue {
     private let traffic: PolicyTraffic
     private let asksAtRcpt, asksAtData, asksAtEndOfMessage: Bool
     private let recipients: Int
-    /// The request that is being asked, or the transaction's next one; nil between transactions.
+    /// The outstanding request, or the next one of the transaction; nil between transactions.
     private var request: PolicyRequest?
     private var isAsking = false
     private var recipientsLeft = 0
@@ -121,15 +118,15 @@ package struct PolicyDialogue: LoadDialogue {
     package mutating func receive(
         _ input: inout ByteBuffer, into output: inout ByteBuffer, at time: TimeAmount
     ) throws -> LoadStep {
-        guard isAsking, let request else { throw MalformedReply(reason: "a reply to no request") }
-        guard let goesOn = try record(input.readableBytesUInt8Span, for: request, at: time) else { return .wait }
+        guard isAsking, let request else { throw MalformedReply(reason: "unexpected reply") }
+        guard let isAccepted = try record(input.readableBytesUInt8Span, for: request, at: time) else { return .wait }
         input.clear()
         isAsking = false
-        self.request = next(after: request, goesOn: goesOn)
+        self.request = next(after: request, isAccepted: isAccepted)
         return .answered
     }
 
-    /// - Returns: Whether smtpd would go on, or nil while the reply is not complete.
+    /// - Returns: whether smtpd would continue the transaction; nil while the reply is incomplete.
     private func record(
         _ reply: Span<UInt8>, for request: PolicyRequest, at time: TimeAmount
     ) throws(MalformedReply) -> Bool? {
@@ -145,18 +142,18 @@ package struct PolicyDialogue: LoadDialogue {
         } else {
             accepted = recipients
             request.state = asksAtData ? .data : .endOfMessage
-            settle(&request)
+            addEnvelope(to: &request)
         }
         return request
     }
 
-    /// The transaction's next request, or nil where it is over.
-    private mutating func next(after answered: PolicyRequest, goesOn: Bool) -> PolicyRequest? {
+    /// The next request of the transaction; nil if it is over.
+    private mutating func next(after answered: PolicyRequest, isAccepted: Bool) -> PolicyRequest? {
         var request = answered
         switch answered.state {
         case .rcpt:
             recipientsLeft -= 1
-            if goesOn {
+            if isAccepted {
                 accepted += 1
                 request.queueID = 0xA_0000_0000 | (answered.instance.time & 0xFFFF_FFFF)
             }
@@ -173,17 +170,17 @@ package struct PolicyDialogue: LoadDialogue {
                 return nil
             }
         case .data:
-            guard goesOn, asksAtEndOfMessage else { return nil }
+            guard isAccepted, asksAtEndOfMessage else { return nil }
             request.state = .endOfMessage
         case .endOfMessage:
             return nil
         }
-        settle(&request)
+        addEnvelope(to: &request)
         return request
     }
 
-    /// Sets what smtpd says once the recipients are known.
-    private func settle(_ request: inout PolicyRequest) {
+    /// Sets the attributes that depend on the accepted recipients.
+    private func addEnvelope(to request: inout PolicyRequest) {
         request.queueID = 0xA_0000_0000 | (request.instance.time & 0xFFFF_FFFF)
         request.recipientCount = accepted
         if accepted > 1 { request.recipient = nil }

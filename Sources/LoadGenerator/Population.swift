@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 package import NIOCore
 
-/// Who sends: names drawn by a Zipf law, and one of them that turns to spamming where the load is about that.
+/// The senders and clients of a load, drawn from a Zipf distribution, and optionally a trojan: a sender that starts to
+/// spam.
 package struct Population: Sendable {
-    /// A sender that nobody else is, from a client that nobody else is.
+    /// The trojan has its own sender and client address.
     package struct Trojan: Sendable, Equatable {
-        /// When it begins.
+        /// When it starts.
         package var after: TimeAmount
-        /// Operations a second, beside all others.
+        /// Operations per second, in addition to `honestRate`.
         package var rate: Double
 
         package init(after: TimeAmount, rate: Double) {
@@ -23,30 +24,31 @@ package struct Population: Sendable {
     }
 
     package var senders = 10_000
-    /// At most `PolicyRequest.clients`, which includes the trojan's.
+    /// Below `PolicyRequest.clients`: the trojan has an address of its own.
     package var clients = 10_000
-    /// Exponent of the law by which senders and clients are drawn; 0 draws all alike.
+    /// Exponent of the distribution; 0 is uniform.
     package var zipf = 1.1
+    /// Operations per second without the trojan's; nil in a closed loop.
+    package var honestRate: Double?
     package var trojan: Trojan?
 
     package init() {}
 }
 
-/// Draws people, one after the other.
+/// Draws the senders and clients of a load's operations.
 struct PopulationDraw {
     private let population: Population
     private let senders: AliasTable
     private let clients: AliasTable
-    /// The share of operations that are the trojan's, once it has begun.
+    /// The trojan's share of operations, once it has started.
     private let share: Double
     private var owed = 0.0
 
-    /// - Parameter honestRate: operations a second of all others; nil where they are sent as fast as they are answered.
-    init(_ population: Population, honestRate: Double?) {
+    init(_ population: Population) {
         self.population = population
         senders = .zipf(count: population.senders, exponent: population.zipf)
         clients = .zipf(count: population.clients, exponent: population.zipf)
-        share = population.trojan.map { $0.rate / ($0.rate + (honestRate ?? $0.rate)) } ?? 0
+        share = population.trojan.map { $0.rate / ($0.rate + (population.honestRate ?? $0.rate)) } ?? 0
     }
 
     mutating func next(at time: TimeAmount, using random: inout SplitMix64) -> Population.Person {
@@ -62,16 +64,16 @@ struct PopulationDraw {
     }
 }
 
-/// How the trojan fared, and what the others felt of it.
+/// The figures of the trojan, and of the honest senders. The trojan is held at its first refusal.
 package struct TrojanReport: Codable, Sendable, Equatable {
-    /// Its answers in all, and those that let it through.
     package private(set) var answered = 0
+    /// Answers that are not refusals.
     package private(set) var passed = 0
-    /// What it got through before it was held for the first time; absent where it never was.
+    /// Nil while it has not been held.
     package private(set) var passedBeforeHeld: Int?
-    /// From its first answer to the first that refused it.
+    /// From its first answer to its first refusal.
     package private(set) var heldAfterSeconds: Double?
-    /// From the last that let it through before that to the first that refused it.
+    /// From its last pass before the first refusal to that refusal.
     package private(set) var heldSinceLastPassSeconds: Double?
     package private(set) var passedAfterHeld = 0
     package private(set) var honestAnswered = 0

@@ -2,17 +2,17 @@
 internal import Glibc
 package import NIOCore
 
-/// A load that was started.
+/// A started load.
 package struct RunningLoad: Sendable {
     package let report: EventLoopFuture<LoadReport>
-    /// Ends the load at once; the report then has the figures so far.
+    /// Ends the load now; the report has the figures so far.
     package let interrupt: @Sendable () -> Void
 
     /// Runs a load on `eventLoop`.
     ///
     /// - Parameters:
-    ///   - makeTraffic: Called on the event loop.
-    ///   - progress: Called each second on the event loop.
+    ///   - progress: called each second on the event loop.
+    ///   - makeTraffic: called on the event loop.
     package static func start<Traffic: LoadTraffic>(
         on eventLoop: any EventLoop, target: LoadTarget, address: SocketAddress, options: LoadOptions,
         progress: @escaping @Sendable (LoadProgress) -> Void,
@@ -22,7 +22,7 @@ package struct RunningLoad: Sendable {
             let run = LoadRun(
                 on: eventLoop, target: target, options: options, traffic: try makeTraffic(),
                 connect: { connection in
-                    guard hasRoom else {
+                    guard hasSpareDescriptors else {
                         return eventLoop.makeFailedFuture(IOError(errnoCode: EMFILE, reason: "socket"))
                     }
                     return connection.connect(to: address, on: eventLoop, timeout: options.timeout)
@@ -35,13 +35,13 @@ package struct RunningLoad: Sendable {
             interrupt: { run.whenSuccess { $0.value.interrupt() } })
     }
 
-    /// Descriptors that connections leave to others: libdispatch ends the process when it finds none for the main thread.
+    /// Descriptors not used for connections: libdispatch aborts the process when it can't get one for the main thread.
     private static let spareDescriptors: UInt = 8
 
-    /// Whether there would be descriptors left beside another connection.
-    private static var hasRoom: Bool {
+    /// Whether another connection would leave `spareDescriptors`.
+    private static var hasSpareDescriptors: Bool {
         var limit = rlimit()
-        // The lowest one that is free.
+        // open(2) returns the lowest free descriptor.
         let next = open("/dev/null", O_RDONLY | O_CLOEXEC)
         guard next >= 0, getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit) == 0 else { return false }
         close(next)

@@ -3,11 +3,11 @@ import Glibc
 package import NIOCore
 import NIOPosix
 
-/// A server that takes all mail, and shows it to `Arrivals`.
+/// An SMTP server that accepts all mail and passes it to `Arrivals`.
 package struct SMTPSink: Sendable {
     private let channel: any Channel
 
-    /// - Throws: where nobody can listen there.
+    /// - Throws: if the address can't be bound.
     package static func start(
         on eventLoop: any EventLoop, address: SocketAddress, arrivals: NIOLoopBound<Arrivals>
     ) -> EventLoopFuture<SMTPSink> {
@@ -27,7 +27,7 @@ package struct SMTPSink: Sendable {
     package func close() -> EventLoopFuture<Void> { channel.close() }
 }
 
-/// One session: answers every command with yes.
+/// One session: accepts every command.
 private final class SMTPSinkConnection: ChannelInboundHandler {
     typealias InboundIn = ByteBuffer
     typealias OutboundOut = ByteBuffer
@@ -57,10 +57,10 @@ private final class SMTPSinkConnection: ChannelInboundHandler {
         } else {
             input.writeImmutableBuffer(unwrapInboundIn(data))
         }
-        input.readWithUnsafeReadableBytes { takeLines($0) }
-        let isTooMuch = input.readableBytes > Self.longestLine || content.count > Self.largestMessage
+        input.readWithUnsafeReadableBytes { handleLines($0) }
+        let isOversized = input.readableBytes > Self.longestLine || content.count > Self.largestMessage
         flush(context)
-        if isClosing || isTooMuch { context.close(promise: nil) }
+        if isClosing || isOversized { context.close(promise: nil) }
     }
 
     func errorCaught(context: ChannelHandlerContext, error: any Error) {
@@ -73,20 +73,20 @@ private final class SMTPSinkConnection: ChannelInboundHandler {
         replies.clear()
     }
 
-    /// - Returns: how many bytes are done with.
-    private func takeLines(_ bytes: UnsafeRawBufferPointer) -> Int {
+    /// - Returns: the number of bytes consumed.
+    private func handleLines(_ bytes: UnsafeRawBufferPointer) -> Int {
         guard let base = bytes.baseAddress else { return 0 }
         var start = 0
         while start < bytes.count, let found = memchr(base + start, 0x0a, bytes.count - start) {
             let end = found - UnsafeMutableRawPointer(mutating: base) + 1
             let line = UnsafeRawBufferPointer(rebasing: bytes[start..<end])
-            if isInContent { takeContent(line) } else { takeCommand(line) }
+            if isInContent { handleContent(line) } else { handleCommand(line) }
             start = end
         }
         return start
     }
 
-    private func takeContent(_ line: UnsafeRawBufferPointer) {
+    private func handleContent(_ line: UnsafeRawBufferPointer) {
         guard line[0] == UInt8(ascii: ".") else { return content.append(contentsOf: line) }
         guard line.count == 3, line[1] == UInt8(ascii: "\r") else {
             return content.append(contentsOf: line.dropFirst())
@@ -94,10 +94,10 @@ private final class SMTPSinkConnection: ChannelInboundHandler {
         isInContent = false
         content.withUnsafeBytes(arrivals.arrived)
         content.removeAll(keepingCapacity: content.capacity <= 1 << 20)
-        replies.writeStaticString("250 2.0.0 taken\r\n")
+        replies.writeStaticString("250 2.0.0 accepted\r\n")
     }
 
-    private func takeCommand(_ line: UnsafeRawBufferPointer) {
+    private func handleCommand(_ line: UnsafeRawBufferPointer) {
         let word = String(decoding: line.prefix { $0 > 0x20 }, as: UTF8.self).uppercased()
         switch word {
         case "EHLO":

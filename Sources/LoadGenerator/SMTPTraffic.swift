@@ -1,23 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 package import NIOCore
 
-/// The mail of all sessions of an SMTP load.
+/// The traffic of an SMTP load.
 package final class SMTPTraffic: LoadTraffic {
     fileprivate let corpus: MessageCorpus
-    private var people: PopulationDraw
-    private var random: SplitMix64
-    private var nextID = 0
-    /// What was sent, where a sink looks at what arrives.
-    private let arrivals: Arrivals?
+    private var messages: MessageSequence
+    private let arrivals: Arrivals
     private var text: [UInt8] = []
     package private(set) var outcomes = OutcomeTally()
     package private(set) var trojan: TrojanReport?
 
-    /// - Parameter arrivals: has to be of the same mix.
-    package init(_ mix: MessageMix, population: Population, honestRate: Double?, arrivals: Arrivals) {
+    /// - Parameter arrivals: of the same mix; records what is sent.
+    package init(_ mix: MessageMix, population: Population, arrivals: Arrivals) {
         corpus = arrivals.corpus
-        people = PopulationDraw(population, honestRate: honestRate)
-        random = SplitMix64(seed: mix.seed)
+        messages = MessageSequence(arrivals.corpus, seed: mix.seed, population: population)
         trojan = population.trojan.map { _ in TrojanReport() }
         self.arrivals = arrivals
     }
@@ -27,15 +23,14 @@ package final class SMTPTraffic: LoadTraffic {
     package func save() {}
 
     fileprivate func nextMessage(at time: TimeAmount) -> LoadMessage {
-        defer { nextID += 1 }
-        let message = corpus.next(id: nextID, person: people.next(at: time, using: &random), using: &random)
-        arrivals?.sent(message)
+        let message = messages.next(at: time)
+        arrivals.sent(message)
         return message
     }
 
-    fileprivate func sentAgain(_ message: LoadMessage) { arrivals?.sentAgain(message) }
+    fileprivate func sentAgain(_ message: LoadMessage) { arrivals.sentAgain(message) }
 
-    /// Writes with one copy: many small writes into a ByteBuffer cost several times as much.
+    /// Writes with one copy (see Bytes+Text.swift).
     fileprivate func write(into output: inout ByteBuffer, _ body: (inout [UInt8]) -> Void) {
         text.removeAll(keepingCapacity: true)
         body(&text)
@@ -51,18 +46,18 @@ package final class SMTPTraffic: LoadTraffic {
     fileprivate func record(code: Int, for message: LoadMessage, at time: TimeAmount) {
         let word = Array("\(code)".utf8)
         let isRefused = outcomes.count(word.span) { $0.first != "2" }
-        if !isRefused { arrivals?.accepted(message) }
+        if !isRefused { arrivals.accepted(message) }
         trojan?.count(isTrojan: message.person.isTrojan, isRefused: isRefused, at: time)
     }
 }
 
-/// Sends one message after the other over one session.
+/// Sends one message after another in one session.
 ///
 /// ```
 /// greeting -> EHLO (HELO) -> [MAIL, RCPT..., DATA] -> content -> [MAIL, ...
 /// ```
-/// The envelope goes out at once where the server announces PIPELINING, and step by step where not. A transaction that
-/// comes to no content is ended by RSET.
+/// With PIPELINING (RFC 2920) the envelope is sent at once, otherwise command by command. A transaction that fails
+/// before the content ends with RSET.
 package struct SMTPDialogue: LoadDialogue {
     private enum Awaited {
         case greeting, ehlo, helo, mail, recipient, data, final, reset
@@ -70,14 +65,15 @@ package struct SMTPDialogue: LoadDialogue {
 
     private let traffic: SMTPTraffic
     private var message: LoadMessage?
-    private var isAsked = false
-    /// Replies that are outstanding, in order; none: nothing was sent since the last.
+    /// Whether an operation is in progress.
+    private var isPending = false
+    /// Outstanding replies, in order.
     private var awaited = CircularBuffer<Awaited>()
     private var pipelines = false
     private var isGreeted = false
     private var recipientsSent = 0
-    private var recipientsTaken = 0
-    /// The first reply that refused something of the transaction.
+    private var recipientsAccepted = 0
+    /// The first negative reply of the transaction.
     private var refusal: Int?
 
     fileprivate init(traffic: SMTPTraffic) {
@@ -88,34 +84,34 @@ package struct SMTPDialogue: LoadDialogue {
         awaited = [.greeting]
         isGreeted = false
         pipelines = false
-        isAsked = false
+        isPending = false
     }
 
     package mutating func begin(into output: inout ByteBuffer, at time: TimeAmount) {
         if let message { traffic.sentAgain(message) } else { message = traffic.nextMessage(at: time) }
-        isAsked = true
+        isPending = true
         if isGreeted { sendEnvelope(into: &output) }
     }
 
     package mutating func receive(
         _ input: inout ByteBuffer, into output: inout ByteBuffer, at time: TimeAmount
     ) throws -> LoadStep {
-        // Before the session begins a refusal has a reason for somebody to read.
+        // The text is needed only for errors that refuse the session.
         while let reply = try SMTPReplyReader.next(from: &input, withText: !isGreeted) {
-            guard let step = awaited.popFirst() else { throw MalformedReply(reason: "a reply to no command") }
-            if let code = try take(reply, to: step, into: &output) {
-                guard let message else { throw MalformedReply(reason: "a reply to no message") }
+            guard let step = awaited.popFirst() else { throw MalformedReply(reason: "unexpected reply") }
+            if let code = try handle(reply, to: step, into: &output) {
+                guard let message else { throw MalformedReply(reason: "unexpected reply") }
                 traffic.record(code: code, for: message, at: time)
                 self.message = nil
-                isAsked = false
+                isPending = false
                 return .answered
             }
         }
         return .wait
     }
 
-    /// - Returns: the code that the message came to, where that was its last reply.
-    private mutating func take(
+    /// - Returns: the final reply code of the message; nil if more replies follow.
+    private mutating func handle(
         _ reply: SMTPReplyReader.Reply, to step: Awaited, into output: inout ByteBuffer
     ) throws -> Int? {
         let isPositive = 200..<300 ~= reply.code
@@ -129,26 +125,26 @@ package struct SMTPDialogue: LoadDialogue {
             guard isPositive else { throw SessionRefused(reply: reply.text) }
             pipelines = reply.hasPipelining
             isGreeted = true
-            if isAsked { sendEnvelope(into: &output) }
+            if isPending { sendEnvelope(into: &output) }
         case .mail:
             if !isPositive { refuse(reply.code) }
             if !pipelines { if isPositive { sendRecipient(into: &output) } else { return reply.code } }
         case .recipient:
-            if isPositive { recipientsTaken += 1 } else { refuse(reply.code) }
+            if isPositive { recipientsAccepted += 1 } else { refuse(reply.code) }
             if !pipelines {
                 if recipientsSent < message?.recipients ?? 0 {
                     sendRecipient(into: &output)
-                } else if recipientsTaken > 0 {
+                } else if recipientsAccepted > 0 {
                     send("DATA\r\n", awaiting: .data, into: &output)
                 } else {
                     send("RSET\r\n", awaiting: .reset, into: &output)
                 }
             }
         case .data:
-            guard let message else { throw MalformedReply(reason: "a reply to no message") }
+            guard let message else { throw MalformedReply(reason: "unexpected reply") }
             if reply.code == 354 {
                 awaited.append(.final)
-                if recipientsTaken > 0 {
+                if recipientsAccepted > 0 {
                     traffic.writeContent(of: message, into: &output)
                 } else {
                     output.writeStaticString(".\r\n")
@@ -158,7 +154,7 @@ package struct SMTPDialogue: LoadDialogue {
                 send("RSET\r\n", awaiting: .reset, into: &output)
             }
         case .final:
-            return recipientsTaken > 0 ? reply.code : refusal ?? reply.code
+            return recipientsAccepted > 0 ? reply.code : refusal ?? reply.code
         case .reset:
             return refusal ?? reply.code
         }
@@ -177,7 +173,7 @@ package struct SMTPDialogue: LoadDialogue {
     private mutating func sendEnvelope(into output: inout ByteBuffer) {
         guard let message else { return }
         recipientsSent = 0
-        recipientsTaken = 0
+        recipientsAccepted = 0
         refusal = nil
         traffic.write(into: &output) { bytes in
             bytes.append("MAIL FROM:<")
@@ -203,18 +199,18 @@ package struct SMTPDialogue: LoadDialogue {
     }
 }
 
-/// Takes SMTP replies apart (RFC 5321, 4.2).
+/// Parses SMTP replies (RFC 5321 4.2).
 enum SMTPReplyReader {
     struct Reply {
         var code: Int
         var hasPipelining: Bool
-        /// The last line, where it was asked for.
+        /// The last line; empty unless requested.
         var text = ""
     }
 
     private static let longest = 65_536
 
-    /// The next whole reply, which is taken out; nil while it is not complete.
+    /// Removes and returns the next complete reply; nil if there is none.
     static func next(from input: inout ByteBuffer, withText: Bool) throws(MalformedReply) -> Reply? {
         guard let (reply, length) = try first(in: input.readableBytesUInt8Span, withText: withText) else { return nil }
         input.moveReaderIndex(forwardBy: length)

@@ -5,25 +5,24 @@ import Foundation
 import Rules
 import Settings
 
-/// `weir check`: what the rules would do to messages, without doing it.
+/// `weir check`: shows what the rules would do to messages.
 struct CheckCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "check",
         abstract: "Shows what the header and body checks do to messages.",
         discussion: """
-            Prints every rule that matches, with its class, the byte offset of the header or \
-            line, its table and line, and its action; then the difference that it makes. Takes \
-            messages, mbox files, Maildirs with their folders, and folders; - is standard input.
+            For each rule that matches, prints its class, the byte offset of the header or line, the table and line of \
+            the rule, and its action; then a diff of the changes. Messages are not changed.
 
             Example: weir check --config /etc/weir/weir.yaml ~/Maildir
             """)
 
     @OptionGroup var options: ConfigurationOptions
 
-    @Flag(help: "Print one JSON object for each message, one a line.")
+    @Flag(help: "Print a JSON object per message, one per line.")
     var json = false
 
-    @Argument(help: "Messages: files, mbox files, Maildirs, folders, or - for standard input.")
+    @Argument(help: "Message files, mbox files, Maildirs or directories; - is standard input.")
     var messages: [String]
 
     mutating func run() throws {
@@ -53,7 +52,8 @@ struct CheckCommand: ParsableCommand {
         if !faults.isEmpty { throw ExitCode(EX_NOINPUT) }
     }
 
-    /// Worth its time where there are many messages; they need not wait for many rules.
+    /// Compiles the rules into one pattern, which pays off for many messages. For many rules this is slow, so the check
+    /// starts without it.
     private func prepareFastPass(_ rules: ContentRules) {
         if rules.areFew { rules.prepareFastPass() } else { rules.prepareFastPassInBackground() }
     }
@@ -61,17 +61,17 @@ struct CheckCommand: ParsableCommand {
     private func loadRules() throws -> ContentRules {
         let rules = try options.read().rules
         for warning in rules.warnings {
-            StandardError.write("weir check: warning: \(warning)\n")
+            StandardError.complain("warning: \(warning)", by: "check")
         }
         return rules
     }
 
     private func complain(_ fault: MessageFileFault) {
-        StandardError.write("weir check: \(printable("\(fault)".utf8))\n")
+        StandardError.complain(printable("\(fault)".utf8), by: "check")
     }
 }
 
-/// How far a long run has got, on a terminal, once it has taken two seconds.
+/// Progress on a terminal, shown once a run has taken two seconds.
 private struct Progress {
     let total: Int
     private var done = 0
@@ -141,7 +141,7 @@ private final class TextCheckReport: CheckReport {
     }
 
     func finish() throws {
-        if count > 1 { try StandardOutput.write(line: "\(count) messages, \(matched) with something to report") }
+        if count > 1 { try StandardOutput.write(line: "\(count) messages, \(matched) with findings") }
     }
 
     private func summary(_ verdict: Verdict) -> String {
@@ -173,7 +173,7 @@ private final class JSONCheckReport: CheckReport {
         struct Change: Encodable {
             let offset: Int
             let length: Int
-            /// Base64, with LF as line end.
+            /// Base64, with LF line endings.
             let replacement: Data
         }
 

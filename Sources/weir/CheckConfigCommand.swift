@@ -6,18 +6,19 @@ import Settings
 struct CheckConfigCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "check-config",
-        abstract: "Says all that is wrong with a configuration.",
+        abstract: "Checks a configuration and its tables.",
         discussion: """
-            Every fault and warning is a line on standard error: file:line:column: key: what is wrong, and what is \
-            allowed. The tables that the configuration names are read too. Nothing is changed. The exit status is 0 \
-            where the service would take the configuration, and 1 where it would not.
+            Prints each error and warning as a line on standard error: file:line:column: key: what is wrong, and which \
+            values are allowed. Also checks the tables that the configuration names. Changes nothing.
+
+            Exit status: 0 the service would load the configuration, 1 it would not.
 
             Example: weir check-config --config /etc/weir/weir.yaml && systemctl reload weir
             """)
 
     @OptionGroup var options: ConfigurationOptions
 
-    @Flag(help: "Print one JSON object to standard output, and nothing to standard error.")
+    @Flag(help: "Print one JSON object on standard output and nothing on standard error.")
     var json = false
 
     func run() throws {

@@ -13,13 +13,14 @@ import Wire
 struct DoctorCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "doctor",
-        abstract: "Finds what is hooked up wrongly between Postfix and Weir, and says how to mend it.",
+        abstract: "Finds mistakes in how Postfix and Weir are connected, and prints fixes.",
         discussion: """
-            Reads the configuration and what postconf says of main.cf and master.cf, and tries whether the service answers. Of each finding \
-            it prints the commands or the lines of weir.yaml that mend it. It changes nothing by itself; after changes: postfix reload.
+            Reads weir.yaml, main.cf and master.cf, and tests whether the service accepts connections. For each \
+            finding it prints the postconf commands or the lines of weir.yaml that fix it. It changes nothing. After \
+            applying a fix, run postfix reload.
 
-            Exit status: 0 nothing was found but notes, 1 faults or warnings, 69 postconf, smtpd or the service cannot be asked, 74 standard \
-            output cannot be written, 78 the configuration has faults.
+            Exit status: 0 no findings or only notes, 1 faults or warnings, 69 postconf failed, or smtpd or the \
+            service is unreachable, 74 standard output can't be written, 78 the configuration has errors.
 
             Example: weir doctor --postfix /etc/postfix-out
             """)
@@ -28,24 +29,24 @@ struct DoctorCommand: AsyncParsableCommand {
 
     @Option(
         help: ArgumentHelp(
-            "The folder of main.cf and master.cf (default: all instances that the system's Postfix knows).",
-            valueName: "folder"))
+            "Directory of main.cf and master.cf (default: that of the system, and all its other instances).",
+            valueName: "directory"))
     var postfix: String?
 
-    @Flag(name: .customLong("no-service"), help: "Do not try whether the service answers.")
+    @Flag(name: .customLong("no-service"), help: "Don't test whether the service accepts connections.")
     var skipsService = false
 
     @Flag(
         name: .customLong("try"),
-        help: "Instead, send one probe mail through the running Postfix and Weir, and say where it came by.")
+        help: "Instead, send a probe message through the running Postfix and Weir, and report which stages saw it.")
     var tries = false
 
-    @Option(help: ArgumentHelp("Where smtpd listens, for --try; on this machine.", valueName: "target"))
+    @Option(help: ArgumentHelp("With --try: address of smtpd, on this machine.", valueName: "target"))
     var smtp = LoadTarget.inet(host: "127.0.0.1", port: 25)
 
     @Option(
         help: ArgumentHelp(
-            "Whom the probe is to, for --try (default: postmaster at Postfix's myhostname).", valueName: "address"))
+            "With --try: recipient of the probe (default: postmaster at Postfix's myhostname).", valueName: "address"))
     var to: String?
 
     @Flag(help: "Print JSON.")
@@ -53,11 +54,11 @@ struct DoctorCommand: AsyncParsableCommand {
 
     func validate() throws {
         guard to.map({ $0.wholeMatch(of: /[!#-;=?-~]+/) != nil }) ?? true else {
-            throw ValidationError("--to is an address")
+            throw ValidationError("--to must be an address")
         }
     }
 
-    /// An instance of Postfix, and what was found there.
+    /// The findings of a Postfix instance, or of the service.
     private struct Report: Encodable {
         let instance: String
         let findings: [Finding]
@@ -80,16 +81,16 @@ struct DoctorCommand: AsyncParsableCommand {
         } catch let failure as Postconf.Failure {
             throw Self.unavailable("\(failure)")
         }
-        if !skipsService { reports.append(Report(instance: "weir serve", findings: await Self.trying(configuration))) }
+        if !skipsService {
+            reports.append(Report(instance: "weir serve", findings: await Self.unreachableListeners(of: configuration)))
+        }
         if json {
-            let encoder = JSONEncoder()
-            encoder.outputFormatting = [.sortedKeys, .prettyPrinted, .withoutEscapingSlashes]
-            try StandardOutput.write(line: String(decoding: encoder.encode(reports), as: UTF8.self))
+            try StandardOutput.write(line: JSONText.indented(reports))
         } else {
             try show(reports)
         }
-        let isWell = reports.allSatisfy { $0.findings.allSatisfy { $0.severity == .note } }
-        throw ExitCode(isWell ? 0 : 1)
+        let isHealthy = reports.allSatisfy { $0.findings.allSatisfy { $0.severity == .note } }
+        throw ExitCode(isHealthy ? 0 : 1)
     }
 
     private func run(trialOf configuration: Configuration) async throws {
@@ -97,8 +98,8 @@ struct DoctorCommand: AsyncParsableCommand {
             let setup = try Postconf.setup(directory: postfix)
             let trial = DoctorTrial(configuration: configuration, setup: setup, target: smtp, recipient: to)
             let report = try await trial.run()
-            if json { try Admin.printJSON(report) } else { try StandardOutput.write(line: DoctorTrial.text(report)) }
-            if !report.isWell { throw ExitCode(1) }
+            try StandardOutput.write(line: json ? JSONText.indented(report) : DoctorTrial.text(report))
+            if !report.isHealthy { throw ExitCode(1) }
         } catch let failure as Postconf.Failure {
             throw Self.unavailable("\(failure)")
         } catch let failure as ProbeMail.Failure {
@@ -109,7 +110,7 @@ struct DoctorCommand: AsyncParsableCommand {
     }
 
     private static func unavailable(_ reason: String) -> ExitCode {
-        StandardError.write("weir doctor: \(reason)\n")
+        StandardError.complain(reason, by: "doctor")
         return ExitCode(EX_UNAVAILABLE)
     }
 
@@ -121,9 +122,9 @@ struct DoctorCommand: AsyncParsableCommand {
 
     private func show(_ reports: [Report]) throws {
         for report in reports {
+            let count = report.findings.count
             try StandardOutput.write(
-                line: "\(report.instance): "
-                    + (report.findings.isEmpty ? "nothing found" : "\(report.findings.count) found"))
+                line: "\(report.instance): \(count == 0 ? "no" : "\(count)") finding\(count == 1 ? "" : "s")")
             for finding in report.findings {
                 try StandardOutput.write(
                     line: "\n\(finding.severity.rawValue): \(finding.place): \(finding.text) [\(finding.kind)]")
@@ -137,25 +138,25 @@ struct DoctorCommand: AsyncParsableCommand {
 
     private static let connectTimeout: TimeAmount = .seconds(2)
 
-    /// Whether somebody listens where the configuration says.
-    private static func trying(_ configuration: Configuration) async -> [Finding] {
+    /// A finding for each listener of the configuration that can't be connected to.
+    private static func unreachableListeners(of configuration: Configuration) async -> [Finding] {
         let listen = configuration.listen
         let endpoints =
             listen.policy.map { ("listen.policy", $0) } + listen.milter.map { ("listen.milter", $0) }
             + listen.filter.map { ("listen.filter", $0.listen) } + [("listen.admin", listen.admin)]
         var findings: [Finding] = []
         for (key, endpoint) in endpoints {
-            guard let reason = await failure(to: endpoint) else { continue }
+            guard let reason = await connectFailure(endpoint) else { continue }
             findings.append(
                 Finding(
                     severity: .fault, kind: "service-not-there", place: "weir.yaml",
-                    text: "\(key): nobody answers on \(endpoint): \(reason)", commands: ["systemctl status weir"],
+                    text: "\(key): \(endpoint) is unreachable: \(reason)", commands: ["systemctl status weir"],
                     configuration: []))
         }
         return findings
     }
 
-    private static func failure(to endpoint: Configuration.Endpoint) async -> String? {
+    private static func connectFailure(_ endpoint: Configuration.Endpoint) async -> String? {
         let bootstrap = ClientBootstrap(group: MultiThreadedEventLoopGroup.singleton).connectTimeout(connectTimeout)
         do {
             let channel =

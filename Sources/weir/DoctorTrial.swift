@@ -8,7 +8,7 @@ import Report
 import Rules
 import Settings
 
-/// `weir doctor --try`: one probe mail, from Postfix through all stages of Weir.
+/// `weir doctor --try`: sends a probe message through Postfix and all stages of Weir.
 struct DoctorTrial {
     let configuration: Configuration
     let setup: PostfixSetup
@@ -21,18 +21,19 @@ struct DoctorTrial {
         let target: String
         let replies: [ProbeMail.Reply]
         let sightings: [AdminMessages.ProbeSighting]
-        /// Stages that weir.yaml has, and the probe did not come by.
+        /// Stages that weir.yaml enables and that did not see the probe.
         let missing: [AdminMessages.ProbeStage]
-        /// Nothing took the message away.
+        /// No stage discarded the message.
         let mayBeDelivered: Bool
 
-        var isWell: Bool { missing.isEmpty && replies.allSatisfy(\.isPositive) }
+        var isHealthy: Bool { missing.isEmpty && replies.allSatisfy(\.isPositive) }
     }
 
-    private static let patience: Duration = .seconds(20)
+    /// How long to wait for the last stage to see the probe.
+    private static let timeout: Duration = .seconds(20)
 
     func run() async throws -> Report {
-        let address = try LoadArguments.address(of: target, named: "--smtp", iOwn: nil)
+        let address = try target.localAddress(option: "--smtp", command: "doctor")
         let client = AdminClient(configuration)
         let stages = Examination.stages(in: setup, configuration: configuration)
         let last = stages.last ?? .policy
@@ -41,28 +42,28 @@ struct DoctorTrial {
         var mail = try ProbeMail(
             to: address, sender: "weir-probe-\(token)@\(host)", recipient: recipient ?? "postmaster@\(host)",
             token: token)
-        // Where nothing takes the message away at its end, it is given up before.
+        // The policy server can't discard a message, so the session must end before DATA.
         let sendsContent = last != .policy
         do { try mail.send(content: sendsContent) } catch {
             _ = try? await client.endProbe(token)
             throw error
         }
-        let deadline = ContinuousClock.now + Self.patience
-        let isOnItsWay = sendsContent && mail.replies.allSatisfy(\.isPositive)
-        while isOnItsWay, ContinuousClock.now < deadline,
+        let deadline = ContinuousClock.now + Self.timeout
+        let isAccepted = sendsContent && mail.replies.allSatisfy(\.isPositive)
+        while isAccepted, ContinuousClock.now < deadline,
             try await !client.sightings(ofProbe: token).contains(where: { $0.stage == last })
         {
             try await Task.sleep(for: .milliseconds(100))
         }
         let sightings = try await client.endProbe(token)
-        let missing = configured.filter { stage in !sightings.contains { $0.stage == stage } }
+        let missing = enabledStages.filter { stage in !sightings.contains { $0.stage == stage } }
         return Report(
             sender: mail.sender, recipient: mail.recipient, target: "\(target)", replies: mail.replies,
             sightings: sightings, missing: missing,
-            mayBeDelivered: isOnItsWay && !sightings.contains { $0.stage == last })
+            mayBeDelivered: isAccepted && !sightings.contains { $0.stage == last })
     }
 
-    private var configured: [AdminMessages.ProbeStage] {
+    private var enabledStages: [AdminMessages.ProbeStage] {
         let listen = configuration.listen
         let isChargedByMilter = !listen.milter.isEmpty && configuration.milter.limits
         return AdminMessages.ProbeStage.allCases.filter { stage in
@@ -76,20 +77,19 @@ struct DoctorTrial {
 
     static func text(_ report: Report) -> String {
         func time(_ milliseconds: Double) -> String { LoadSummary.time(milliseconds * 1000) }
-        var lines = ["probe mail from \(report.sender) to \(report.recipient) by \(report.target)"]
+        var lines = ["probe from \(report.sender) to \(report.recipient) via \(report.target)"]
         for reply in report.replies {
             lines.append("    \(time(reply.milliseconds))  \(reply.command.prefix(12)): \(printable(reply.text.utf8))")
         }
         for sighting in report.sightings {
-            lines.append(
-                "  seen by the \(sighting.place) after \(time(sighting.milliseconds)): \(printable(sighting.outcome.utf8))"
-            )
+            let outcome = printable(sighting.outcome.utf8)
+            lines.append("  seen by the \(sighting.place) after \(time(sighting.milliseconds)): \(outcome)")
         }
-        for stage in report.missing { lines.append("  MISSING: the \(stage.rawValue) never saw it") }
+        for stage in report.missing { lines.append("  MISSING: not seen by the \(stage.rawValue) stage") }
         if report.mayBeDelivered {
-            lines.append("  nothing took the message away: it may be delivered to \(report.recipient)")
+            lines.append("  no stage discarded the probe: it may be delivered to \(report.recipient)")
         }
-        if report.isWell { lines.append("  it came by everywhere, and is gone") }
+        if report.isHealthy { lines.append("  every stage saw the probe; it was not delivered") }
         return lines.joined(separator: "\n")
     }
 }

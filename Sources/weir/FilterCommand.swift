@@ -9,38 +9,37 @@ import Settings
 
 /// `weir filter`: the content filter as a pipe(8) command (FILTER_README, "simple content filter").
 ///
-/// Diagnostics: sysexits(3), of which Postfix's pipe(8) makes a bounce or a deferral. A message bounces only where a rule
-/// says REJECT (69); whatever is wrong with Weir, its configuration or its command line is 75, and the message waits.
+/// Exit statuses are those of sysexits.h, from which pipe(8) makes a bounce or a deferral. A message bounces only if a
+/// rule rejects it (69). Any problem with Weir, its configuration or its command line is 75: the message is deferred.
 struct FilterCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "filter",
-        abstract: "Filters one message from standard input, and hands it on to sendmail.",
+        abstract: "Filters one message from standard input and passes it to sendmail.",
         discussion: """
-            For master.cf, as the command of a pipe(8) service; docs/content-filter.md has the lines. The result goes to \
-            `sendmail -G -i -f SENDER -- RECIPIENT...`, or to the command that --to names, in place of sendmail and its \
-            options.
+            Use it in master.cf as the command of a pipe(8) service; see docs/content-filter.md. The result is piped \
+            to sendmail -G -i -f SENDER -- RECIPIENT..., or to the command of --to.
 
-            Exit status: that of the command; 0 also for DISCARD; 69 for REJECT, with the text on standard output; 75 where \
-            a rule defers the message, or something is wrong here.
+            Exit status: that of the command; 0 also if a rule discards the message; 69 if a rule rejects it, with the \
+            reply on standard output; 75 if a rule defers it, or on any error.
 
             Example: weir filter -f alice@example.org -- bob@example.com < message.eml
             """)
 
     @OptionGroup var options: ConfigurationOptions
 
-    @Option(name: .customShort("f"), parsing: .unconditional, help: "The envelope sender; empty for a bounce.")
+    @Option(name: .customShort("f"), parsing: .unconditional, help: "Envelope sender; empty for a bounce.")
     var sender: String
 
     @Option(
         name: .long, parsing: .unconditional,
-        help: "A command to hand the message to; -f SENDER -- RECIPIENT... are added.")
+        help: "Command that takes the message; -f SENDER -- RECIPIENT... is appended.")
     var to = "/usr/sbin/sendmail -G -i"
 
-    @Argument(help: "The envelope recipients.")
+    @Argument(help: "Envelope recipients.")
     var recipients: [String]
 
     mutating func run() throws {
-        // A sendmail that goes away is a failure to hand on, not the end of this process.
+        // If sendmail exits early, the write must fail instead of killing this process.
         signal(SIGPIPE, SIG_IGN)
         let (rules, logDestination) = try readConfiguration()
         let message = try readMessage()
@@ -52,7 +51,7 @@ struct FilterCommand: ParsableCommand {
         switch verdict.disposition {
         case .discard: return
         case .refuse(let refusal):
-            // pipe(8) takes the status code of the first line over that of the exit status.
+            // pipe(8) prefers the enhanced status code of the first line to the exit status.
             try StandardOutput.write(line: printable(refusal.text))
             throw ExitCode(refusal.code < 500 ? EX_TEMPFAIL : EX_UNAVAILABLE)
         case .accept: try handOn(message, verdict)
@@ -62,11 +61,12 @@ struct FilterCommand: ParsableCommand {
     private func readConfiguration() throws -> (ContentRules, Configuration.Log.Destination) {
         switch ConfigurationReader.read(path: options.config) {
         case .success(let outcome): return (outcome.rules, outcome.configuration.log.destination)
-        case .failure(let faults): throw trouble("\(faults)")
+        case .failure(let faults): throw Self.deferral("\(faults)")
         }
     }
 
-    /// Logs what rules did. Standard error belongs to pipe(8), which shows it to the sender in a bounce.
+    /// Logs what the rules did. Not to standard error, unless it is a terminal: pipe(8) shows that to the sender in a
+    /// bounce.
     private func report(_ verdict: Verdict, to destination: Configuration.Log.Destination) {
         let log = EventLog(
             destination: destination == .standardError && isatty(STDERR_FILENO) == 0 ? .syslog : destination)
@@ -78,18 +78,18 @@ struct FilterCommand: ParsableCommand {
         do {
             return Array(try FileHandle.standardInput.readToEnd() ?? Data())
         } catch {
-            throw trouble("can't read the message: \(error.localizedDescription)")
+            throw Self.deferral("can't read the message: \(error.localizedDescription)")
         }
     }
 
-    /// Gives the message to the command, whose exit status is ours.
+    /// Pipes the message to the command. On success the exit status is 0, else that of the command or 75.
     private func handOn(_ message: [UInt8], _ verdict: Verdict) throws {
-        // sendmail has no header that its cleanup would take for an order of ours alone.
+        // No header could carry this to sendmail's cleanup(8) that a sender couldn't forge.
         guard !verdict.isHeld, verdict.filter == nil || verdict.redirect != nil else {
-            throw trouble("a rule says HOLD or FILTER, which takes the SMTP filter (docs/content-filter.md)")
+            throw Self.deferral("a rule says HOLD or FILTER; only the SMTP filter can do that (docs/content-filter.md)")
         }
         let words = to.split(separator: " ").map(String.init)
-        guard let path = words.first else { throw trouble("--to names no command") }
+        guard let path = words.first else { throw Self.deferral("--to is empty") }
         let recipients = try verdict.redirect.map { [try address($0)] } ?? (recipients + verdict.bcc.map(address))
         let process = Process()
         process.executableURL = URL(fileURLWithPath: path)
@@ -102,23 +102,23 @@ struct FilterCommand: ParsableCommand {
             try pipe.fileHandleForWriting.write(contentsOf: Data(verdict.apply(to: message, lineEnd: ending)))
             try pipe.fileHandleForWriting.close()
         } catch {
-            // What has got half a message must not take it for a whole one.
+            // The command must not deliver half a message.
             if process.isRunning { kill(process.processIdentifier, SIGKILL) }
-            throw trouble("can't hand the message to \(path): \(error.localizedDescription)")
+            throw Self.deferral("can't pass the message to \(path): \(error.localizedDescription)")
         }
         process.waitUntilExit()
         guard process.terminationReason == .exit else {
-            throw trouble("\(path) ended on signal \(process.terminationStatus)")
+            throw Self.deferral("\(path) was killed by signal \(process.terminationStatus)")
         }
         switch process.terminationStatus {
         case 0: return
-        // Of these sendmail means the message; all else is trouble on this machine.
+        // With these, sendmail rejects the message; any other status is a problem on this machine.
         case EX_DATAERR, EX_NOUSER, EX_NOHOST, EX_UNAVAILABLE: throw ExitCode(process.terminationStatus)
-        default: throw trouble("\(path) ended with \(process.terminationStatus)")
+        default: throw Self.deferral("\(path) exited with status \(process.terminationStatus)")
         }
     }
 
-    /// That of the first line: a CR elsewhere is text.
+    /// The line ending of the first line; a CR elsewhere is text.
     private func lineEnd(of message: [UInt8]) -> Verdict.LineEnd {
         guard let first = message.firstIndex(of: 0x0a), first > 0 else { return .lf }
         return message[first - 1] == 0x0d ? .crlf : .lf
@@ -127,18 +127,14 @@ struct FilterCommand: ParsableCommand {
     private func address(_ bytes: [UInt8]) throws -> String {
         guard let text = String(validating: bytes, as: UTF8.self), text.utf8.allSatisfy({ $0 > 0x20 && $0 != 0x7f })
         else {
-            throw trouble("a rule names no address: \(printable(bytes))")
+            throw Self.deferral("a rule's REDIRECT or BCC is not an address: \(printable(bytes))")
         }
         return text
     }
 
-    private func trouble(_ message: String) -> ExitCode {
-        Self.complain(message)
-    }
-
-    /// What keeps the message in the queue.
-    static func complain(_ message: String) -> ExitCode {
-        StandardError.write("weir filter: \(message)\n")
+    /// Prints an error, and makes pipe(8) keep the message in the queue.
+    static func deferral(_ message: String) -> ExitCode {
+        StandardError.complain(message, by: "filter")
         return ExitCode(EX_TEMPFAIL)
     }
 }

@@ -6,11 +6,13 @@ import Foundation
 struct ImportCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "import",
-        abstract: "Turns other people's limits into Weir's.",
+        abstract: "Converts limits of postfwd or anvil to Weir's.",
         discussion: """
-            Prints the `limits` of a weir.yaml. What cannot be turned whole is left out, and named with its line on standard error: nothing is guessed.
+            Prints the limits section of a weir.yaml. Rules that can't be converted exactly are left out and listed on \
+            standard error with their line numbers.
 
-            Exit status: 0 all was turned, 1 something was left out, 66 the file can't be read, 74 standard output can't be written.
+            Exit status: 0 everything was converted, 1 something was left out, 66 the file can't be read, 74 standard \
+            output can't be written.
 
             Example: weir import postfwd /etc/postfix/postfwd.cf > limits.yaml
             """)
@@ -20,25 +22,26 @@ struct ImportCommand: ParsableCommand {
     }
 
     @Argument(
-        help:
-            "postfwd: the rate(), size() and rcpt() rules of a ruleset; anvil: the smtpd_client_*_rate_limit of a main.cf."
-    )
+        help: """
+            What to convert: postfwd (the rate(), size() and rcpt() rules of a ruleset) or anvil (the \
+            smtpd_client_*_rate_limit parameters of a main.cf).
+            """)
     var source: Source
 
-    @Argument(help: "The file.")
+    @Argument(help: "File to read.")
     var file: String
 
     private static let largest = 16 << 20
 
     func run() throws {
         let handle = FileHandle(forReadingAtPath: file)
-        // nil, too, where the file is empty.
+        // read(upToCount:) returns nil for an empty file.
         guard let handle, let data = try? handle.read(upToCount: Self.largest + 1) ?? Data() else {
-            StandardError.write("weir import: can't read \(file): \(String(cString: strerror(errno)))\n")
+            StandardError.complain("can't read \(file): \(String(cString: strerror(errno)))", by: "import")
             throw ExitCode(EX_NOINPUT)
         }
         guard data.count <= Self.largest else {
-            StandardError.write("weir import: \(file) is larger than \(Self.largest >> 20) MiB\n")
+            StandardError.complain("\(file) is larger than \(Self.largest >> 20) MiB", by: "import")
             throw ExitCode(EX_NOINPUT)
         }
         let text = String(decoding: data, as: UTF8.self)

@@ -10,10 +10,10 @@ import Settings
 struct LimitsCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "limits",
-        abstract: "Shows and changes where senders stand with their limits, in the running service.",
+        abstract: "Shows and changes usage, raises and blocks in the running service.",
         discussion: """
-            Works over the admin socket: as root, or as a member of the group that the socket belongs to. What is \
-            changed takes effect at once, is kept over restarts, and leaves a line in the log that begins with 'audit:'.
+            Connects to the admin socket; run it as root or as a member of the socket's group. Changes take effect at \
+            once, survive restarts, and are logged with 'audit:'.
 
             Example: weir limits show user@example.org
             """,
@@ -21,32 +21,31 @@ struct LimitsCommand: AsyncParsableCommand {
 
     struct List: AsyncParsableCommand {
         static let configuration = CommandConfiguration(
-            abstract: "Lists the keys that are nearest to their limits.",
+            abstract: "Lists the keys that are closest to their limits.",
             discussion: "Example: weir limits list --limit per-user --most 20")
 
         @OptionGroup var options: ConfigurationOptions
         @Option(help: "Only this limit.") var limit: String?
-        @Option(help: "How many keys, the fullest first.") var most = 50
+        @Option(help: "Maximum number of keys; the fullest come first.") var most = 50
         @Flag(help: "Print JSON.") var json = false
 
         func validate() throws {
-            guard (1...100_000).contains(most) else { throw ValidationError("--most takes a number from 1 to 100000") }
+            guard (1...100_000).contains(most) else { throw ValidationError("--most must be from 1 to 100000") }
         }
 
         func run() async throws {
             let standings = try await Admin.ask(options) { try await $0.fullest(most, limit: limit) }
-            try Admin.print(standings, json: json, whenEmpty: "no key has used anything of a limit")
+            try Admin.print(standings, json: json, whenEmpty: "no key has used any of its limits")
         }
     }
 
     struct Show: AsyncParsableCommand {
         static let configuration = CommandConfiguration(
-            abstract: "Shows where one key stands with every limit that knows it.",
+            abstract: "Shows the usage of one key in every limit that counts it.",
             discussion: "Example: weir limits show user@example.org")
 
         @OptionGroup var options: ConfigurationOptions
-        @Argument(
-            help: "The key: an address, a login, a domain, as `weir limits list` writes it, or as a request has it.")
+        @Argument(help: "Key, such as an address, login or domain: as weir limits list prints it, or as in a request.")
         var key: String
         @Option(help: "Only this limit.") var limit: String?
         @Flag(help: "Print JSON.") var json = false
@@ -54,13 +53,13 @@ struct LimitsCommand: AsyncParsableCommand {
         func run() async throws {
             let standings = try await Admin.ask(options) { try await $0.standings(ofKey: key, limit: limit) }
             try Admin.print(
-                standings, json: json, whenEmpty: "no limit knows \(key): nothing has been counted for it lately")
+                standings, json: json, whenEmpty: "no limit has counted \(key) recently")
         }
     }
 
     struct Reset: AsyncParsableCommand {
         static let configuration = CommandConfiguration(
-            abstract: "Forgets what has been counted for a key, and ends a block.",
+            abstract: "Sets the usage of a key to zero and ends a block.",
             discussion: "Example: weir limits reset user@example.org")
 
         @OptionGroup var target: Target
@@ -70,32 +69,33 @@ struct LimitsCommand: AsyncParsableCommand {
 
     struct Raise: AsyncParsableCommand {
         static let configuration = CommandConfiguration(
-            abstract: "Gives a key other rates for a time.",
+            abstract: "Gives a key different rates for a while.",
             discussion: """
-                Each rate replaces the one of the same window; the others stay. Rates of an earlier raise end.
+                Each rate replaces the limit's rate of the same window; other rates stay. A new raise replaces an \
+                earlier one.
 
                 Example: weir limits raise user@example.org 5000/1h 20000/1d --for 2d
                 """)
 
         @OptionGroup var target: Target
         @Argument(help: "Rates, such as 5000/1h.") var rates: [String]
-        @Option(name: .customLong("for"), help: "For how long, such as 2d.") var duration = DurationArgument(
-            argument: "1d")!
+        @Option(name: .customLong("for"), help: "Duration, such as 2d.")
+        var duration = DurationArgument(argument: "1d")!
 
         func run() async throws { try await target.intervene(.raise, rates: rates, duration: duration) }
     }
 
     struct Block: AsyncParsableCommand {
         static let configuration = CommandConfiguration(
-            abstract: "Refuses everything from a key.",
+            abstract: "Refuses all requests of a key.",
             discussion: """
-                A key that no limit knows yet needs --limit.
+                A key that no limit has counted yet needs --limit.
 
                 Example: weir limits block user@example.org --for 12h
                 """)
 
         @OptionGroup var target: Target
-        @Option(name: .customLong("for"), help: "For how long, such as 12h; without it, until it is unblocked.")
+        @Option(name: .customLong("for"), help: "Duration, such as 12h (default: until unblocked).")
         var duration: DurationArgument?
 
         func run() async throws { try await target.intervene(.block, duration: duration) }
@@ -112,7 +112,7 @@ struct LimitsCommand: AsyncParsableCommand {
 
     struct Audit: AsyncParsableCommand {
         static let configuration = CommandConfiguration(
-            abstract: "Lists what was changed by hand, the last hundred changes, newest first.",
+            abstract: "Lists the last hundred manual changes, newest first.",
             discussion: "Example: weir limits audit")
 
         @OptionGroup var options: ConfigurationOptions
@@ -122,11 +122,11 @@ struct LimitsCommand: AsyncParsableCommand {
             let snapshot = try await Admin.ask(options) { try await $0.snapshot() }
             let entries = snapshot.audit
             if entries.isEmpty, let trouble = snapshot.status.trouble {
-                Admin.complain("what was changed by hand can't be told while the ledger can't be kept: \(trouble)")
-                throw ExitCode(75)
+                Admin.complain("can't read the audit trail while the ledger is not available: \(trouble)")
+                throw ExitCode(EX_TEMPFAIL)
             }
-            if json { return try Admin.printJSON(entries) }
-            if entries.isEmpty { try StandardOutput.write(line: "nothing was changed by hand") }
+            if json { return try StandardOutput.write(line: JSONText.indented(entries)) }
+            if entries.isEmpty { try StandardOutput.write(line: "no manual changes") }
             for entry in entries {
                 let time = Date(timeIntervalSince1970: Double(entry.time)).formatted(.iso8601)
                 try StandardOutput.write(line: "\(time) \(printable(entry.description.utf8))")
@@ -134,7 +134,7 @@ struct LimitsCommand: AsyncParsableCommand {
         }
     }
 
-    /// `90s`, `15m`, `12h`, `2d` or `1w`, from a second on.
+    /// `90s`, `15m`, `12h`, `2d` or `1w`; at least one second.
     struct DurationArgument: ExpressibleByArgument {
         let seconds: Int64
         let defaultValueDescription: String
@@ -146,12 +146,12 @@ struct LimitsCommand: AsyncParsableCommand {
         }
     }
 
-    /// What an intervention is about.
+    /// The arguments of all interventions.
     struct Target: ParsableArguments {
         @OptionGroup var options: ConfigurationOptions
-        @Argument(help: "The key, as `weir limits list` writes it, or as a request has it.") var key: String
+        @Argument(help: "Key, as weir limits list prints it, or as in a request.") var key: String
         @Option(help: "Only this limit.") var limit: String?
-        @Option(help: "Why, for the audit trail.") var reason: String?
+        @Option(help: "Reason, for the audit trail.") var reason: String?
         @Flag(help: "Print JSON.") var json = false
 
         func intervene(
@@ -161,8 +161,7 @@ struct LimitsCommand: AsyncParsableCommand {
                 action: action, key: key, limit: limit, rates: rates, duration: duration?.seconds, reason: reason)
             let standings = try await Admin.ask(options) { try await $0.intervene(message) }
             guard !standings.isEmpty else {
-                Admin.complain(
-                    "no limit knows \(key), so nothing was changed; name the limit that is meant with --limit")
+                Admin.complain("nothing changed: no limit has counted \(key) recently; choose a limit with --limit")
                 throw ExitCode(1)
             }
             try Admin.print(standings, json: json, whenEmpty: "")
@@ -181,12 +180,12 @@ extension AdminClient.Failure {
     }
 }
 
-/// The way to the running service, and of its answers to a person.
+/// Asks the running service and prints its answers.
 enum Admin {
-    /// Seconds; a block that has no end is one of ten years.
+    /// Seconds. A block without an end lasts ten years; anything longer than this is shown as such.
     private static let endless = 9.0 * 365 * 86_400
 
-    /// - Parameter command: what faults are said by.
+    /// - Parameter command: named in error messages.
     static func ask<T>(
         _ options: ConfigurationOptions, by command: String = "limits", _ body: (AdminClient) async throws -> T
     ) async throws -> T {
@@ -205,19 +204,13 @@ enum Admin {
     }
 
     static func complain(_ text: String, by command: String = "limits") {
-        StandardError.write("weir \(command): \(printable(text.utf8))\n")
+        StandardError.complain(printable(text.utf8), by: command)
     }
 
     static func print(_ standings: [AdminMessages.Standing], json: Bool, whenEmpty: String) throws {
-        if json { return try printJSON(standings) }
+        if json { return try StandardOutput.write(line: JSONText.indented(standings)) }
         if standings.isEmpty { return try StandardOutput.write(line: whenEmpty) }
         for standing in standings { try StandardOutput.write(line: description(of: standing)) }
-    }
-
-    static func printJSON(_ value: some Encodable) throws {
-        let encoder = JSONEncoder()
-        encoder.outputFormatting = [.sortedKeys, .prettyPrinted, .withoutEscapingSlashes]
-        try StandardOutput.write(line: String(decoding: encoder.encode(value), as: UTF8.self))
     }
 
     /// `2d`, `1h 30m`: the two largest units, rounded up.
@@ -236,9 +229,10 @@ enum Admin {
     /// `per-user user@example.org: recipients 12/100 per 1m, 540/1000 per 1h, room in 35s; 4 tries refused`
     static func description(of standing: AdminMessages.Standing) -> String {
         let now = Date().timeIntervalSince1970
-        func rest(_ time: Double) -> String { duration(Int((time - now).rounded())) }
+        func remaining(until time: Double) -> String { duration(Int((time - now).rounded())) }
         let rates = standing.rates.map { rate in
-            "\(rate.used)/\(rate.limit) per \(rate.window)" + (rate.freesAt.map { ", room in \(rest($0))" } ?? "")
+            "\(rate.used)/\(rate.limit) per \(rate.window)"
+                + (rate.freesAt.map { ", room in \(remaining(until: $0))" } ?? "")
         }
         var parts = [
             "\(standing.limit) \(printable(standing.key.utf8)): \(standing.count) \(rates.joined(separator: ", "))"
@@ -247,9 +241,9 @@ enum Admin {
             parts.append("\(standing.refusedTries) \(standing.refusedTries == 1 ? "try" : "tries") refused")
         }
         if let until = standing.blockedUntil {
-            parts.append(until - now > endless ? "blocked until unblocked" : "blocked for \(rest(until))")
+            parts.append(until - now > endless ? "blocked until unblocked" : "blocked for \(remaining(until: until))")
         }
-        if let until = standing.raisedUntil { parts.append("raised for \(rest(until))") }
+        if let until = standing.raisedUntil { parts.append("raised for \(remaining(until: until))") }
         if standing.exempt { parts.append("exempt") }
         if standing.mode == "shadow" { parts.append("shadow") }
         if let note = standing.note { parts.append(printable(note.utf8)) }

@@ -8,61 +8,64 @@ import NIOCore
 import NIOPosix
 import Synchronization
 
-/// The course that a load takes.
+/// How the rate of a load changes over time.
 enum LoadProfile: String, CaseIterable, ExpressibleByArgument {
     case steady, peak, day, trojan
 }
 
-/// What all loads have in common.
+/// The options of all loads. Defaults are those of `LoadOptions` and `Population`.
 struct LoadArguments: ParsableArguments {
-    @Option(help: ArgumentHelp("inet:HOST:PORT or unix:PATH.", valueName: "target"))
+    @Option(help: ArgumentHelp("Target, as inet:HOST:PORT or unix:PATH.", valueName: "target"))
     var target: LoadTarget
 
-    @Option(help: "Connections, all opened before the first operation.")
-    var connections = 10
+    @Option(help: "Number of connections; all are opened before the first operation.")
+    var connections = LoadOptions().connections
 
     @Option(
         help: ArgumentHelp(
-            "steady; peak, with three times the rate in the middle third; day, --count over the curve of a working day, pressed into --duration; trojan, where one sender turns to spamming.",
+            """
+            Rate over time: steady; peak (three times --rate in the middle third); day (--count operations along the \
+            curve of a working day, compressed into --duration); trojan (one sender starts to spam).
+            """,
             valueName: "profile"))
     var profile = LoadProfile.steady
 
-    @Option(help: "Operations a second in all (default: as fast as they are answered).")
+    @Option(help: "Operations per second over all connections (default: as fast as they are answered).")
     var rate: Double?
 
-    @Option(help: ArgumentHelp("How long, as 500ms, 10s, 5m or 1h.", valueName: "time"))
-    var duration = TimeArgument(argument: "10s")!
+    @Option(help: ArgumentHelp("Duration, such as 500ms, 10s, 5m or 1h.", valueName: "time"))
+    var duration = TimeArgument(LoadOptions().duration)
 
-    @Option(help: "Operations in all, if the duration does not end first (default: 10000000).")
+    @Option(help: "Maximum number of operations (default: \(LoadOptions().count)).")
     var count: Int?
 
-    @Option(help: ArgumentHelp("How long to wait for an answer.", valueName: "time"))
-    var timeout = TimeArgument(argument: "10s")!
+    @Option(help: ArgumentHelp("How long to wait for a connection or an answer.", valueName: "time"))
+    var timeout = TimeArgument(LoadOptions().timeout)
 
-    @Option(help: "Senders, each with a SASL login of the same name.")
-    var senders = 10_000
+    @Option(help: "Number of senders; each has a SASL login of the same name.")
+    var senders = Population().senders
 
-    @Option(help: "Client addresses, fewer than \(PolicyRequest.clients).")
-    var clients = 10_000
+    @Option(help: "Number of client addresses, below \(PolicyRequest.clients).")
+    var clients = Population().clients
 
-    @Option(help: "Exponent of the Zipf law that senders and clients are drawn by; 0 draws all alike.")
-    var zipf = 1.1
+    @Option(help: "Exponent of the Zipf distribution of senders and clients; 0 is uniform.")
+    var zipf = Population().zipf
 
-    @Option(help: ArgumentHelp("When the trojan begins (default: after a third of the duration).", valueName: "time"))
+    @Option(help: ArgumentHelp("When the trojan starts (default: after a third of --duration).", valueName: "time"))
     var trojanAfter: TimeArgument?
 
-    @Option(help: "Operations a second of the trojan, beside --rate.")
+    @Option(help: "Operations per second of the trojan, in addition to --rate.")
     var trojanRate = 20.0
 
-    @Option(help: "The same seed sends the same mail.")
+    @Option(help: "Seed; the same seed sends the same mail.")
     var seed: UInt64 = 1
 
-    @Flag(help: "Do as Postfix when a connection is lost: wait a second, connect, send the same again.")
+    @Flag(help: "After a lost connection do as Postfix does: wait a second, reconnect, send the operation again.")
     var reconnect = false
 
     @Option(
         help: ArgumentHelp(
-            "Load this target although it is not on this machine; it must be named once more.", valueName: "target"))
+            "Allow a target on another machine; repeat the target to confirm.", valueName: "target"))
     var iOwn: LoadTarget?
 
     @Flag(help: "Print the figures as JSON.")
@@ -71,40 +74,45 @@ struct LoadArguments: ParsableArguments {
     @Option(help: ArgumentHelp("Write the figures of each second as CSV.", valueName: "file"))
     var csv: String?
 
-    @Option(help: ArgumentHelp("Write a page with plots.", valueName: "file"))
+    @Option(help: ArgumentHelp("Write an HTML page with plots.", valueName: "file"))
     var html: String?
 
     @Option(
         name: .customLong("fail-if"),
         help: ArgumentHelp(
-            "Exit with 1 where this holds, as 'p99>5ms', 'refused>1%', 'lost>0'; can be given again. Knows \(LoadBound.Figure.names).",
+            """
+            Exit with status 1 if this is true of the result, such as 'p99>5ms', 'refused>1%' or 'lost>0'; may be \
+            repeated. Figures: \(LoadBound.Figure.names).
+            """,
             valueName: "bound"))
     var bounds: [LoadBound] = []
 
     func validate() throws {
-        guard 1...100_000 ~= connections else { throw ValidationError("--connections is 1 to 100000") }
+        guard 1...100_000 ~= connections else { throw ValidationError("--connections must be from 1 to 100000") }
         for (name, rate) in [("--rate", rate ?? 1), ("--trojan-rate", trojanRate)] {
-            guard 0.001...10_000_000 ~= rate else { throw ValidationError("\(name) is 0.001 to 10000000") }
+            guard 0.001...10_000_000 ~= rate else { throw ValidationError("\(name) must be from 0.001 to 10000000") }
         }
-        guard count ?? 1 > 0 else { throw ValidationError("--count is at least 1") }
-        guard duration.amount <= .hours(24) else { throw ValidationError("--duration is up to 24h") }
-        guard timeout.amount <= .hours(1) else { throw ValidationError("--timeout is up to 1h") }
-        guard 1...10_000_000 ~= senders else { throw ValidationError("--senders is 1 to 10000000") }
+        guard count ?? 1 > 0 else { throw ValidationError("--count must be at least 1") }
+        guard duration.amount <= .hours(24) else { throw ValidationError("--duration must be at most 24h") }
+        guard timeout.amount <= .hours(1) else { throw ValidationError("--timeout must be at most 1h") }
+        guard 1...10_000_000 ~= senders else { throw ValidationError("--senders must be from 1 to 10000000") }
         guard 1..<PolicyRequest.clients ~= clients else {
-            throw ValidationError("--clients is 1 to \(PolicyRequest.clients - 1)")
+            throw ValidationError("--clients must be from 1 to \(PolicyRequest.clients - 1)")
         }
-        guard 0...10 ~= zipf else { throw ValidationError("--zipf is 0 to 10") }
+        guard 0...10 ~= zipf else { throw ValidationError("--zipf must be from 0 to 10") }
         switch profile {
         case .steady: break
         case .day:
-            guard count != nil else { throw ValidationError("--profile day takes --count: the day's mail") }
+            guard count != nil else { throw ValidationError("--profile day needs --count, the messages of the day") }
             guard rate == nil else {
-                throw ValidationError("--profile day takes no --rate: it follows from --count and --duration")
+                throw ValidationError("--profile day has no --rate: --count and --duration determine it")
             }
         case .peak, .trojan:
-            guard rate != nil else { throw ValidationError("--profile \(profile.rawValue) takes --rate") }
+            guard rate != nil else { throw ValidationError("--profile \(profile.rawValue) needs --rate") }
         }
-        guard trojanStart < duration.amount else { throw ValidationError("--trojan-after is shorter than --duration") }
+        guard trojanStart < duration.amount else {
+            throw ValidationError("--trojan-after must be shorter than --duration")
+        }
     }
 
     private var trojanStart: TimeAmount { trojanAfter?.amount ?? .nanoseconds(duration.amount.nanoseconds / 3) }
@@ -131,80 +139,68 @@ struct LoadArguments: ParsableArguments {
         population.senders = senders
         population.clients = clients
         population.zipf = zipf
+        population.honestRate = rate
         if profile == .trojan { population.trojan = .init(after: trojanStart, rate: trojanRate) }
         return population
     }
 
-    /// Runs the load to its end, and prints and writes what came of it.
+    /// Runs the load and reports its figures.
     ///
-    /// - Parameter complete: adds what is known only after the last answer; ends at once where an interruption has come.
+    /// - Parameter complete: adds figures that are known only after the last answer; returns early when interrupted.
     func run<Traffic: LoadTraffic>(
         on eventLoop: any EventLoop,
         complete: (LoadReport, Interruption) throws -> LoadReport = { report, _ in report },
         traffic: @escaping @Sendable () throws -> Traffic
     ) throws -> Never {
-        let address = try Self.address(of: target, named: "--target", iOwn: iOwn)
+        let address = try target.localAddress(option: "--target", command: "load", iOwn: iOwn)
         Self.raiseDescriptorLimit()
         let load = RunningLoad.start(
             on: eventLoop, target: target, address: address, options: options,
             progress: LoadSummary.show, traffic: traffic)
         let interruption = Interruption()
-        let interrupt = DispatchSource.makeSignalSource(signal: SIGINT)
-        let isWatched = DispatchSemaphore(value: 0)
-        interrupt.setRegistrationHandler { isWatched.signal() }
-        interrupt.setEventHandler {
-            interruption.come()
+        let signalSource = DispatchSource.makeSignalSource(signal: SIGINT)
+        let isRegistered = DispatchSemaphore(value: 0)
+        signalSource.setRegistrationHandler { isRegistered.signal() }
+        signalSource.setEventHandler {
+            interruption.set()
             load.interrupt()
         }
-        interrupt.resume()
-        // A signal that comes before ends the process; none that comes after is lost.
-        isWatched.wait()
+        signalSource.resume()
+        // Until here SIGINT ends the process; from here on it ends the load.
+        isRegistered.wait()
         do {
             var report = try complete(try load.report.wait(), interruption)
-            if interruption.hasCome { report.endedBy = .interrupted }
-            LoadSummary.clearLine()
-            try StandardOutput.write(line: json ? LoadSummary.json(report) : LoadSummary.text(report))
-            try csv.map { try write(LoadSummary.csv(report), to: $0) }
-            try html.map { try write(LoadPage.html(report), to: $0) }
-            if report.endedBy == .lost {
-                Self.complain("no connection to \(target) is left\(report.lastError.map { ": \($0)" } ?? "")")
-            }
-            let isShort = report.connections < connections
-            if isShort, report.endedBy != .interrupted {
-                Self.complain(
-                    "\(report.connections) of \(connections) connections could be made\(report.lastError.map { "; last error: \($0)" } ?? "")"
-                )
-            }
-            let broken = bounds.filter { $0.isBroken(by: report) }
-            for bound in broken { Self.complain("\(bound) holds: \(bound.measured(in: report))") }
-            throw ExitCode(broken.isEmpty && !isShort ? report.exitStatus : max(report.exitStatus, EXIT_FAILURE))
+            if interruption.isSet { report.endedBy = .interrupted }
+            throw ExitCode(try publish(report))
         } catch let error as LoadError {
             Self.complain("\(error)")
             throw ExitCode(error.exitStatus)
+        } catch let failure as OutputFile.Failure {
+            Self.complain(failure.description)
+            throw ExitCode(EX_IOERR)
         }
     }
 
-    private func write(_ text: String, to path: String) throws {
-        do {
-            try Data(text.utf8).write(to: URL(fileURLWithPath: path))
-        } catch {
-            throw LoadError.account(path: path, reason: (error as NSError).localizedDescription)
+    /// Prints the report and writes the files of --csv and --html.
+    ///
+    /// - Returns: the exit status.
+    private func publish(_ report: LoadReport) throws -> Int32 {
+        LoadSummary.clearLine()
+        try StandardOutput.write(line: json ? JSONText.figures(report) : LoadSummary.text(report))
+        if let csv { try OutputFile.write(LoadSummary.csv(report), to: csv) }
+        if let html { try OutputFile.write(LoadPage.html(report), to: html) }
+        if report.endedBy == .lost {
+            Self.complain("all connections to \(target) are lost\(report.lastError.map { ": \($0)" } ?? "")")
         }
-    }
-
-    /// Where a load goes, or a sink listens: on this machine, or where the operator says so twice.
-    static func address(of target: LoadTarget, named name: String, iOwn: LoadTarget?) throws -> SocketAddress {
-        let address: SocketAddress
-        do {
-            address = try target.resolve()
-        } catch {
-            complain("cannot resolve \(target): \(error.systemReason)")
-            throw ExitCode(EX_NOHOST)
+        let isIncomplete = report.connections < connections
+        if isIncomplete, report.endedBy != .interrupted {
+            Self.complain(
+                "only \(report.connections) of \(connections) connections succeeded"
+                    + (report.lastError.map { "; last error: \($0)" } ?? ""))
         }
-        guard address.isLoopback || iOwn == target else {
-            throw ValidationError("\(name) \(target) is not on this machine; if you may load it, say --i-own \(target)")
-        }
-        return address
+        let broken = bounds.filter { $0.isBroken(by: report) }
+        for bound in broken { Self.complain("--fail-if \(bound): \(bound.measured(in: report))") }
+        return broken.isEmpty && !isIncomplete ? report.exitStatus : max(report.exitStatus, EXIT_FAILURE)
     }
 
     private static func raiseDescriptorLimit() {
@@ -215,10 +211,10 @@ struct LoadArguments: ParsableArguments {
     }
 
     static func complain(_ message: String) {
-        StandardError.write("weir load: \(message)\n")
+        StandardError.complain(message, by: "load")
     }
 
-    /// Names a run: no other has the same.
+    /// A unique name of this run.
     static var runName: String {
         let now = Date().timeIntervalSince1970
         return String(getpid(), radix: 16) + "x" + String(UInt64(now * 1_000_000), radix: 16)
@@ -229,13 +225,13 @@ struct LoadArguments: ParsableArguments {
 final class Interruption: Sendable {
     private let flag = Atomic(false)
 
-    var hasCome: Bool { flag.load(ordering: .relaxed) }
+    var isSet: Bool { flag.load(ordering: .relaxed) }
 
-    func come() { flag.store(true, ordering: .relaxed) }
+    func set() { flag.store(true, ordering: .relaxed) }
 }
 
 extension LoadError {
-    /// As sysexits.h has it.
+    /// From sysexits.h.
     fileprivate var exitStatus: Int32 {
         switch self {
         case .unreachable: EX_UNAVAILABLE
@@ -254,16 +250,16 @@ extension LoadReport {
     }
 }
 
-extension LoadTarget: ExpressibleByArgument {
-    public init?(argument: String) {
-        self.init(argument)
-    }
-}
-
-/// A time as an argument: 500ms, 10s, 5m, 1h, or a number of seconds.
+/// A duration: 500ms, 10s, 5m, 1h, or a number of seconds.
 struct TimeArgument: ExpressibleByArgument, CustomStringConvertible {
     let description: String
     let amount: TimeAmount
+
+    /// - Parameter amount: whole seconds.
+    init(_ amount: TimeAmount) {
+        description = "\(amount.nanoseconds / 1_000_000_000)s"
+        self.amount = amount
+    }
 
     init?(argument: String) {
         let digits = argument.prefix { $0.isNumber }

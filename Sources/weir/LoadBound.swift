@@ -2,7 +2,7 @@
 import ArgumentParser
 import LoadGenerator
 
-/// What a load must not come to, as `p99>5ms`.
+/// A bound on the figures of a load, such as `p99>5ms`.
 struct LoadBound: ExpressibleByArgument, CustomStringConvertible {
     enum Figure: String, CaseIterable {
         case p50, p90, p99, p999 = "p99.9", max, mean
@@ -16,7 +16,7 @@ struct LoadBound: ExpressibleByArgument, CustomStringConvertible {
             /// Microseconds, seconds.
             case latency, seconds
             case number
-            /// Can be a share of all answers, too.
+            /// A number, or a percentage of all answers.
             case count
         }
 
@@ -29,7 +29,7 @@ struct LoadBound: ExpressibleByArgument, CustomStringConvertible {
             }
         }
 
-        /// What was not measured is beyond every bound.
+        /// Infinite, and so beyond every bound, if it was not measured.
         func value(in report: LoadReport) -> Double {
             switch self {
             case _ where kind == .latency && report.answered == 0: .infinity
@@ -100,7 +100,7 @@ struct LoadBound: ExpressibleByArgument, CustomStringConvertible {
         return measured == .infinity || (isAbove ? measured > value : measured < value)
     }
 
-    /// For a person to read.
+    /// The measured figure, with its unit.
     func measured(in report: LoadReport) -> String {
         let measured = measure(report)
         guard measured < .infinity else { return "\(figure.rawValue) was not measured" }

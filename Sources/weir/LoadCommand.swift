@@ -9,11 +9,11 @@ import NIOPosix
 struct LoadCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "load",
-        abstract: "Puts a measured load on a service.",
+        abstract: "Generates load and measures throughput and latency.",
         discussion: """
-            Exit status: 0 every operation was answered and no bound of --fail-if is broken, 1 some were not or one is, \
-            68 the target's name is unknown, 69 the target cannot be reached or no connection to it is left, 74 a file or \
-            standard output cannot be written, 130 interrupted.
+            Exit status: 0 every operation was answered and no --fail-if bound is broken, 1 otherwise, 68 the name of \
+            the target doesn't resolve, 69 the target is unreachable or all connections were lost, 74 a file or \
+            standard output can't be written, 130 interrupted.
             """,
         subcommands: [LoadPolicyCommand.self, LoadSMTPCommand.self, LoadMilterCommand.self])
 }
@@ -21,31 +21,31 @@ struct LoadCommand: ParsableCommand {
 struct LoadPolicyCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "policy",
-        abstract: "Asks a policy server as many smtpd processes would.",
+        abstract: "Sends policy requests as smtpd does.",
         discussion: """
-            Each connection is kept open and has one request outstanding, with the attributes that Postfix 3.7 sends. \
-            Without --rate the next request follows the answer; with --rate requests are due at fixed times, and \
-            latency counts from when a request was due, so that a stall shows.
+            Each connection stays open and has one request outstanding, with the attributes of Postfix 3.7. Without \
+            --rate, a connection sends its next request when the last is answered (closed loop). With --rate, requests \
+            are due at fixed times, and latency is measured from the time a request was due (open loop).
 
             Example: weir load policy --target inet:127.0.0.1:10040 --connections 100 --rate 5000 --duration 30s
             """)
 
     @OptionGroup var load: LoadArguments
 
-    @Option(help: "Which of rcpt, data and end-of-message to ask at.")
-    var states = ProtocolStates(set: [.rcpt])
+    @Option(help: "Protocol states to send: a comma-separated list of rcpt, data and end-of-message.")
+    var states = ProtocolStates(set: PolicyMix().states)
 
-    @Option(help: "Recipients of each message.")
-    var recipients = 1
+    @Option(help: "Recipients per message.")
+    var recipients = PolicyMix().recipients
 
     @Option(
         help: ArgumentHelp(
-            "Append a line for each answered request: instance, sender, state, first word of the action.",
+            "Append a line per answered request: instance, sender, state, first word of the action.",
             valueName: "file"))
     var account: String?
 
     func validate() throws {
-        guard 1...10_000 ~= recipients else { throw ValidationError("--recipients is 1 to 10000") }
+        guard 1...10_000 ~= recipients else { throw ValidationError("--recipients must be from 1 to 10000") }
     }
 
     func run() throws {
@@ -55,9 +55,9 @@ struct LoadPolicyCommand: ParsableCommand {
         mix.recipients = recipients
         mix.seed = load.seed
         mix.account = account
-        let (honestRate, instance) = (load.rate, PolicyInstance.first)
+        let instance = PolicyInstance.first
         try load.run(on: MultiThreadedEventLoopGroup.singleton.next()) { [mix] in
-            try PolicyTraffic(mix, honestRate: honestRate, firstInstance: instance)
+            try PolicyTraffic(mix, firstInstance: instance)
         }
     }
 }
@@ -65,39 +65,39 @@ struct LoadPolicyCommand: ParsableCommand {
 struct LoadSMTPCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "smtp",
-        abstract: "Sends mail as many clients would, and looks at what arrives.",
+        abstract: "Sends messages over SMTP and checks what arrives.",
         discussion: """
-            Each connection is kept open and sends one message after the other. With --sink a server of this command \
-            listens there, to be the last hop of what is tested; it checks that every accepted message arrives once, and as it was \
-            sent: what stands above its first header line may be added on the way, and undisclosed-recipients headers taken out.
+            Each connection stays open and sends one message after another. With --sink, this command also listens as \
+            the last hop, and checks that every accepted message arrives exactly once and unchanged. Lines added above \
+            its first header line and removed undisclosed-recipients headers don't count as changes.
 
             Example: weir load smtp --target inet:127.0.0.1:10025 --sink inet:127.0.0.1:10026 --undisclosed 0.1
 
-            Recipients are at --domain. See that the target hands their mail to the sink and nowhere else.
+            Recipients are at --domain. Make sure that the target delivers their mail to the sink and nowhere else.
             """)
 
     @OptionGroup var load: LoadArguments
     @OptionGroup var messages: MessageArguments
 
-    @Option(help: ArgumentHelp("Where a sink listens for what the target hands on.", valueName: "target"))
+    @Option(help: ArgumentHelp("Listen here for the mail that the target delivers.", valueName: "target"))
     var sink: LoadTarget?
 
-    @Option(help: ArgumentHelp("How long to wait for what was accepted to arrive at the sink.", valueName: "time"))
+    @Option(help: ArgumentHelp("How long to wait for accepted messages to arrive at the sink.", valueName: "time"))
     var drain = TimeArgument(argument: "30s")!
 
     func run() throws {
         let mix = try messages.mix(seed: load.seed)
         let eventLoop = MultiThreadedEventLoopGroup.singleton.next()
-        let (population, honestRate, run, date) = (load.population, load.rate, LoadArguments.runName, messages.date)
+        let (population, run, date) = (load.population, LoadArguments.runName, messages.date)
         let arrivals = try eventLoop.submit {
             NIOLoopBound(Arrivals(mix, run: run, date: date), eventLoop: eventLoop)
         }.wait()
         if let sink {
-            let address = try LoadArguments.address(of: sink, named: "--sink", iOwn: load.iOwn)
+            let address = try sink.localAddress(option: "--sink", command: "load", iOwn: load.iOwn)
             do {
                 _ = try SMTPSink.start(on: eventLoop, address: address, arrivals: arrivals).wait()
             } catch {
-                LoadArguments.complain("cannot listen on \(sink): \(error.systemReason)")
+                LoadArguments.complain("can't listen on \(sink): \(error.systemReason)")
                 throw ExitCode(EX_UNAVAILABLE)
             }
         }
@@ -107,26 +107,26 @@ struct LoadSMTPCommand: ParsableCommand {
                 guard sink != nil else { return report }
                 var report = report
                 let deadline = NIODeadline.now() + drain.amount
-                while !interruption.hasCome, NIODeadline.now() < deadline,
+                while !interruption.isSet, NIODeadline.now() < deadline,
                     case let missing = try eventLoop.submit({ arrivals.value.missing }).wait(), missing > 0
                 {
-                    LoadSummary.showLine("waiting for \(missing) messages at the sink")
+                    LoadSummary.showLine("waiting for \(missing) messages to arrive at the sink")
                     usleep(50_000)
                 }
                 report.sink = try eventLoop.submit { arrivals.value.finish() }.wait()
                 return report
             },
-            traffic: { SMTPTraffic(mix, population: population, honestRate: honestRate, arrivals: arrivals.value) })
+            traffic: { SMTPTraffic(mix, population: population, arrivals: arrivals.value) })
     }
 }
 
 struct LoadMilterCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "milter",
-        abstract: "Shows mail to a milter as many smtpd processes would.",
+        abstract: "Sends messages over the milter protocol as smtpd does.",
         discussion: """
-            Each connection is kept open and shows one message after the other, with the macros of Postfix. The trojan of \
-            --profile trojan is known by its login.
+            Each connection stays open and sends one message after another, with the macros of Postfix. The sender of \
+            --profile trojan is identified by its SASL login.
 
             Example: weir load milter --target inet:127.0.0.1:10041 --connections 20 --rate 500
             """)
@@ -136,54 +136,56 @@ struct LoadMilterCommand: ParsableCommand {
 
     func run() throws {
         let mix = try messages.mix(seed: load.seed)
-        let (population, honestRate, run, date) = (load.population, load.rate, LoadArguments.runName, messages.date)
+        let (population, run, date) = (load.population, LoadArguments.runName, messages.date)
         try load.run(on: MultiThreadedEventLoopGroup.singleton.next()) {
-            MilterTraffic(mix, population: population, honestRate: honestRate, run: run, date: date)
+            MilterTraffic(mix, population: population, run: run, date: date)
         }
     }
 }
 
-/// What the messages are like.
+/// The options for the content and recipients of messages. Defaults are those of `MessageMix`.
 struct MessageArguments: ParsableArguments {
-    @Option(help: "Plain text of so many bytes (default: a mix of texts, HTML and attachments, 28 KB on the average).")
+    @Option(help: "Send plain text of this many bytes (default: text, HTML and attachments, 28 KB on average).")
     var size: Int?
 
-    @Option(help: ArgumentHelp("Send the .eml files of this folder.", valueName: "folder"))
+    @Option(help: ArgumentHelp("Send the .eml files of this directory.", valueName: "directory"))
     var messages: String?
 
     @Option(
-        help: ArgumentHelp("Share of messages with a To: undisclosed-recipients:;, from 0 to 1.", valueName: "share"))
-    var undisclosed = 0.0
+        help: ArgumentHelp("Share of messages with a To: undisclosed-recipients:; header, 0 to 1.", valueName: "share"))
+    var undisclosed = MessageMix().undisclosed
 
-    @Option(help: ArgumentHelp("Share of messages with the header of --hit-header, from 0 to 1.", valueName: "share"))
-    var hits = 0.0
+    @Option(help: ArgumentHelp("Share of messages with the header of --hit-header, 0 to 1.", valueName: "share"))
+    var hits = MessageMix().hits
 
-    @Option(help: ArgumentHelp("A header that the rules under test look for.", valueName: "name: value"))
+    @Option(help: ArgumentHelp("Header that the tested rules match.", valueName: "name: value"))
     var hitHeader: String?
 
-    @Option(help: "Recipients of a message that has several.")
-    var recipients = 1
+    @Option(help: "Recipients of a message with several recipients.")
+    var recipients = MessageMix().recipients
 
     @Option(
         help: ArgumentHelp(
-            "Share of messages that have --recipients of them, from 0 to 1; the others have one.", valueName: "share"))
-    var multi = 1.0
+            "Share of messages with --recipients recipients, 0 to 1; the others have one.", valueName: "share"))
+    var multi = MessageMix().multi
 
-    @Option(help: "The domain of all recipients.")
-    var domain = "example.org"
+    @Option(help: "Domain of all recipients.")
+    var domain = MessageMix().domain
 
     func validate() throws {
-        guard 1...100_000_000 ~= size ?? 1 else { throw ValidationError("--size is 1 to 100000000") }
-        guard size == nil || messages == nil else { throw ValidationError("--size and --messages exclude each other") }
+        guard 1...100_000_000 ~= size ?? 1 else { throw ValidationError("--size must be from 1 to 100000000") }
+        guard size == nil || messages == nil else { throw ValidationError("use either --size or --messages, not both") }
         for (name, share) in [("--undisclosed", undisclosed), ("--hits", hits), ("--multi", multi)] {
-            guard 0...1 ~= share else { throw ValidationError("\(name) is 0 to 1") }
+            guard 0...1 ~= share else { throw ValidationError("\(name) must be from 0 to 1") }
         }
-        guard 1...10_000 ~= recipients else { throw ValidationError("--recipients is 1 to 10000") }
-        guard hits == 0 || hitHeader != nil else { throw ValidationError("--hits takes --hit-header") }
+        guard 1...10_000 ~= recipients else { throw ValidationError("--recipients must be from 1 to 10000") }
+        guard hits == 0 || hitHeader != nil else { throw ValidationError("--hits needs --hit-header") }
         guard (hitHeader ?? "a: b").wholeMatch(of: /[!-9;-~]+:[ -~]*/) != nil else {
-            throw ValidationError("--hit-header is 'name: value'")
+            throw ValidationError("--hit-header must be 'name: value'")
         }
-        guard domain.wholeMatch(of: /[A-Za-z0-9.-]+/) != nil else { throw ValidationError("--domain is a domain") }
+        guard domain.wholeMatch(of: /[A-Za-z0-9.-]+/) != nil else {
+            throw ValidationError("--domain must be a domain name")
+        }
     }
 
     func mix(seed: UInt64) throws -> MessageMix {
@@ -204,22 +206,15 @@ struct MessageArguments: ParsableArguments {
         do {
             let names = try FileManager.default.contentsOfDirectory(atPath: folder).filter { $0.hasSuffix(".eml") }
                 .sorted()
-            guard !names.isEmpty else { throw ValidationError("there is no .eml file in \(folder)") }
+            guard !names.isEmpty else { throw ValidationError("no .eml files in \(folder)") }
             return try names.map { Array(try Data(contentsOf: URL(fileURLWithPath: "\(folder)/\($0)"))) }
         } catch let error as CocoaError {
             throw ValidationError("can't read \(folder): \(error.localizedDescription)")
         }
     }
 
-    /// As in a Date: header, in UTC.
-    var date: String {
-        var now = time(nil)
-        var parts = tm()
-        gmtime_r(&now, &parts)
-        var text = [CChar](repeating: 0, count: 64)
-        let length = strftime(&text, text.count, "%a, %d %b %Y %H:%M:%S +0000", &parts)
-        return String(decoding: text[..<length].map(UInt8.init(bitPattern:)), as: UTF8.self)
-    }
+    /// The value of a Date: header.
+    var date: String { utcText(time(nil), format: "%a, %d %b %Y %H:%M:%S +0000") }
 }
 
 extension PolicyInstance {
@@ -231,7 +226,7 @@ extension PolicyInstance {
     }
 }
 
-/// A comma-separated list of states, as an argument.
+/// A comma-separated list of protocol states.
 struct ProtocolStates: ExpressibleByArgument, CustomStringConvertible {
     var set: Set<ProtocolState>
 

@@ -1,28 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
-import FoundationEssentials
 import Glibc
 import LoadGenerator
 
-/// A load's figures as a person or a script reads them.
+/// The figures of a load as text and CSV.
 enum LoadSummary {
-    static func json(_ report: LoadReport) throws -> String {
-        let encoder = JSONEncoder()
-        encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
-        encoder.keyEncodingStrategy = .convertToSnakeCase
-        return String(decoding: try encoder.encode(report), as: UTF8.self)
-    }
-
     static func text(_ report: LoadReport) -> String {
         let latency = report.latency
         var lines = [
-            "\(report.answered) answers in \(decimal(report.seconds)) s: \(whole(report.answeredPerSecond)) a second"
+            "\(report.answered) answers in \(decimal(report.seconds)) s: \(whole(report.answeredPerSecond)) per second"
                 + " over \(report.connections) connections to \(report.target)",
             "latency     p50 \(time(latency.p50))   p90 \(time(latency.p90))   p99 \(time(latency.p99))"
                 + "   p99.9 \(time(latency.p999))   max \(time(latency.max))",
             "actions     " + list(report.actions),
         ]
         if let rate = report.rate {
-            lines.insert("open loop   \(whole(rate)) a second meant, \(report.unsent) due and not sent", at: 1)
+            lines.insert("open loop   \(whole(rate)) per second requested, \(report.unsent) due but not sent", at: 1)
         }
         if report.errors.total > 0 {
             let errors = report.errors
@@ -37,7 +29,7 @@ enum LoadSummary {
         if let lastError = report.lastError { lines.append("last error  \(lastError)") }
         if let trojan = report.trojan { lines += text(trojan) }
         if let sink = report.sink { lines += text(sink) }
-        if report.resent > 0 { lines.append("sent again  \(report.resent)") }
+        if report.resent > 0 { lines.append("resent      \(report.resent)") }
         if report.unanswered > 0 { lines.append("unanswered  \(report.unanswered)") }
         return lines.joined(separator: "\n")
     }
@@ -45,36 +37,38 @@ enum LoadSummary {
     private static func text(_ trojan: TrojanReport) -> [String] {
         let held =
             if let seconds = trojan.heldAfterSeconds, let passed = trojan.passedBeforeHeld {
-                "held after \(passed) let through and \(decimal(seconds)) s"
-                    + (trojan.heldSinceLastPassSeconds.map { ", \(time($0 * 1e6)) after the last of them" } ?? "")
+                "first refused after \(passed) passed, \(decimal(seconds)) s"
+                    + (trojan.heldSinceLastPassSeconds.map { ", \(time($0 * 1e6)) after the last pass" } ?? "")
             } else {
-                "never held"
+                "never refused"
             }
+        let answeredAfterHeld = trojan.answered - (trojan.passedBeforeHeld ?? trojan.answered)
         return [
-            "trojan      \(held); \(trojan.passedAfterHeld) of \(trojan.answered - (trojan.passedBeforeHeld ?? trojan.answered)) let through since",
+            "trojan      \(held); since then \(trojan.passedAfterHeld) of \(answeredAfterHeld) passed",
             "others      \(trojan.honestRefused) of \(trojan.honestAnswered) refused",
         ]
     }
 
     private static func text(_ sink: SinkReport) -> [String] {
         var others = [
-            "undisclosed-recipients taken out": sink.undisclosedStripped, "hits changed": sink.hitsChanged,
-            "again after a lost connection": sink.againAfterLoss, "of others": sink.strangers,
+            "undisclosed-recipients removed": sink.undisclosedStripped, "hits changed": sink.hitsChanged,
+            "repeated after a lost connection": sink.againAfterLoss, "from other runs": sink.strangers,
         ]
         others = others.filter { $0.value > 0 }
         return [
-            "sink        \(sink.arrived) arrived of \(sink.accepted) accepted: lost \(sink.lost), twice \(sink.duplicates), changed \(sink.changed)",
+            "sink        \(sink.arrived) of \(sink.accepted) accepted messages arrived: lost \(sink.lost), "
+                + "duplicates \(sink.duplicates), changed \(sink.changed)",
             "            unchanged \(sink.unchanged)" + (others.isEmpty ? "" : ", " + list(others)),
         ]
     }
 
-    /// The figures of each second; times in microseconds.
+    /// A line per second; times in microseconds.
     static func csv(_ report: LoadReport) -> String {
         let lines = report.series.map { second in
             let latency = second.latency
-            return
-                "\(second.elapsedSeconds),\(second.answered),\(decimal(latency.p50)),\(decimal(latency.p90)),\(decimal(latency.p99)),"
-                + "\(decimal(latency.p999)),\(decimal(latency.max)),\(second.refusals),\(second.errors)\n"
+            let times = [latency.p50, latency.p90, latency.p99, latency.p999, latency.max].map(decimal)
+                .joined(separator: ",")
+            return "\(second.elapsedSeconds),\(second.answered),\(times),\(second.refusals),\(second.errors)\n"
         }
         return "second,answered,p50_us,p90_us,p99_us,p999_us,max_us,refused_so_far,errors_so_far\n" + lines.joined()
     }
@@ -85,7 +79,7 @@ enum LoadSummary {
                 + "  p99 \(time(progress.latency.p99))  refused \(progress.refusals)  errors \(progress.errors)")
     }
 
-    /// Rewrites the live line, where standard error is a terminal; `text` is cut to its width.
+    /// Replaces the progress line if standard error is a terminal; `text` is cut to its width.
     static func showLine(_ text: String) {
         guard isatty(STDERR_FILENO) == 1 else { return }
         StandardError.write("\r\u{1B}[K" + text.prefix(Terminal.size(STDERR_FILENO).columns - 1))

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import Filter
 
-/// What a verdict changes in a message, as the lines of a unified difference.
+/// The changes of a verdict, as the lines of a unified diff.
 struct MessageDifference {
     enum Line: Equatable {
         /// Number of the first line shown, from 1.
@@ -21,7 +21,7 @@ struct MessageDifference {
         var shown = 0
         var index = 0
         while index < edits.count {
-            // Edits of the same lines make one change.
+            // Edits of the same lines form one hunk.
             var (first, end) = Self.lineRange(of: edits[index], bounds)
             var next = index + 1
             while next < edits.count {
@@ -61,7 +61,7 @@ struct MessageDifference {
         for line in start..<first { lines.append(.context(Self.line(line, message, bounds))) }
     }
 
-    /// The lines that an edit touches; none for an insertion between two.
+    /// The lines that an edit touches; empty for an insertion between two lines.
     private static func lineRange(of edit: Edit, _ bounds: [Int]) -> (Int, Int) {
         let first = max(count(in: bounds, below: edit.range.lowerBound + 1) - 1, 0)
         if edit.range.isEmpty, bounds[first] == edit.range.lowerBound { return (first, first) }
@@ -69,7 +69,7 @@ struct MessageDifference {
         return (min(first, end), end)
     }
 
-    /// How many of `bounds`, which ascend, are less than `position`.
+    /// How many of `bounds`, in ascending order, are below `position`.
     private static func count(in bounds: [Int], below position: Int) -> Int {
         var (low, high) = (0, bounds.count)
         while low < high {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import Glibc
 
-/// A message to be checked, and what to call it.
+/// A message to check, and its name in the report.
 struct MessageFile {
     let name: String
     let content: [UInt8]
@@ -15,9 +15,10 @@ struct MessageFileFault: Error, CustomStringConvertible {
     var description: String { "\(String(decoding: path, as: UTF8.self)): \(String(cString: strerror(code)))" }
 }
 
-/// The messages of files, mbox files, Maildirs and folders, one after the other. Paths are bytes, as the system has them.
+/// Finds and reads messages in files, mbox files, Maildirs and directories. Paths are bytes, as in the file system.
 enum MessageFiles {
-    /// The files behind an argument: itself, or all that is in a folder; of a Maildir its messages and those of its folders.
+    /// The files of an argument: the file itself, all files below a directory, or the messages of a Maildir and its
+    /// subfolders.
     static func expand(_ path: [UInt8], faults: inout [MessageFileFault]) -> [[UInt8]] {
         if path == standardInput { return [path] }
         switch kind(path) {
@@ -42,7 +43,8 @@ enum MessageFiles {
         return all(in: path, isTop: isTop, &faults)
     }
 
-    /// What is in a folder that is no Maildir, hidden files apart, and tmp, which holds what is not delivered yet.
+    /// The files in a directory that is not a Maildir, except hidden ones, and except `tmp` at the top, which holds
+    /// mail that is not delivered yet.
     private static func all(in path: [UInt8], isTop: Bool, _ faults: inout [MessageFileFault]) -> [[UInt8]] {
         var files: [[UInt8]] = []
         for name in entries(path, &faults)
@@ -63,14 +65,14 @@ enum MessageFiles {
 
     private static func join(_ folder: [UInt8], _ name: [UInt8]) -> [UInt8] { folder + [UInt8(ascii: "/")] + name }
 
-    /// The file type bits; nil where there is no such file.
+    /// The file type bits; nil if the file doesn't exist.
     private static func kind(_ path: [UInt8], followsLinks: Bool = true) -> mode_t? {
         var status = stat()
         let code = withCString(path) { followsLinks ? stat($0, &status) : lstat($0, &status) }
         return code == 0 ? status.st_mode & S_IFMT : nil
     }
 
-    /// The names in a folder, in order.
+    /// The sorted names in a directory.
     private static func entries(_ path: [UInt8], _ faults: inout [MessageFileFault]) -> [[UInt8]] {
         guard let stream = withCString(path, opendir) else {
             faults.append(MessageFileFault(path: path, code: errno))
@@ -119,7 +121,7 @@ enum MessageFiles {
         }
     }
 
-    /// Where lines stand that begin a message of an mbox: `From ` at the start or behind an empty line.
+    /// The offsets where messages of an mbox start: `From ` at the start of the file or after an empty line.
     private static func mboxStarts(_ content: [UInt8]) -> [Int] {
         content.withUnsafeBytes { bytes in
             func isMark(_ start: Int) -> Bool { bytes[start...].starts(with: "From ".utf8) }

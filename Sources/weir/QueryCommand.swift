@@ -8,33 +8,35 @@ import Rules
 struct QueryCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "query",
-        abstract: "Looks a key up in a pcre: or regexp: table, as postmap -q does.",
+        abstract: "Looks up a key in a pcre: or regexp: table, as postmap -q does.",
         discussion: """
-            Prints the result and exits 0, or exits 1 when no rule matches. With - as the key, \
-            the keys are read from standard input, one a line, and printed before their results.
+            Prints the result. With - as the key, reads keys from standard input, one per line, and prints each key \
+            before its result.
+
+            Exit status: 0 a rule matched, 1 no rule matched or the table can't be read.
 
             Example: weir query pcre:/etc/postfix/header_checks 'Subject: hello'
             """)
 
     @Flag(
         name: .shortAndLong,
-        help: "Look up as header and body checks do: any bytes, and an empty key matches nothing.")
+        help: "Look up as header and body checks do: keys may hold any bytes, and an empty key matches nothing.")
     var checks = false
 
-    @Argument(help: "The table, as TYPE:FILE; TYPE is pcre or regexp.")
+    @Argument(help: "Table, as pcre:FILE or regexp:FILE.")
     var table: String
 
     @Argument(
         parsing: .captureForPassthrough,
         help: ArgumentHelp(
-            "The key, which may begin with a hyphen, or - for keys from standard input.", valueName: "key"))
+            "Key, which may start with a hyphen; - reads keys from standard input.", valueName: "key"))
     var keys: [String]
 
     private var key: String { keys[keys.endIndex - 1] }
 
     func validate() throws {
         guard keys.count == 1 || keys.count == 2 && keys[0] == "--" else {
-            throw ValidationError("One key is looked up at a time.")
+            throw ValidationError("give one key")
         }
     }
 
@@ -54,11 +56,11 @@ struct QueryCommand: ParsableCommand {
     }
 }
 
-/// Lookups of any number of keys in one table.
+/// Looks up keys in one table.
 private struct Query {
     let list: RuleList
     let isCheck: Bool
-    /// No bound but those that Postfix has as well.
+    /// PCRE2's own limits, as in Postfix.
     let matcher = Matcher(limits: .library, budget: .max)
 
     mutating func lookUpAll() throws -> Bool {
@@ -69,7 +71,9 @@ private struct Query {
         return found
     }
 
-    /// Prints what the table has for `key`; false when it has nothing.
+    /// Prints the result for `key`.
+    ///
+    /// - Returns: whether a rule matched.
     mutating func lookUp(_ key: [UInt8], echo: Bool) throws -> Bool {
         guard isCheck || isUTF8(key) else {
             warn(
@@ -116,8 +120,8 @@ private func warn(_ message: some Sequence<UInt8>) {
     StandardError.write(Array("weir query: ".utf8) + message + [0x0a])
 }
 
-/// Bytes as Postfix shows them (`printable.c`): it takes any byte from 0xc2 to 0xfe and those from 0x80 to 0xbf behind it
-/// for a character.
+/// Replaces unprintable bytes as Postfix does (`printable.c`), which treats a byte from 0xc2 to 0xfe and the bytes from
+/// 0x80 to 0xbf after it as one character.
 private func shown(_ bytes: [UInt8]) -> [UInt8] {
     var text = bytes
     var index = 0

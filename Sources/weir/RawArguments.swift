@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import Glibc
 
-/// The own bytes of arguments that stand in this order: Swift's strings replace what is not UTF-8.
+/// The bytes of arguments, given in the order of the command line. Swift's strings replace invalid UTF-8.
 func rawArguments(_ texts: [String]) -> [[UInt8]] {
     var rest = UnsafeBufferPointer(start: CommandLine.unsafeArgv, count: Int(CommandLine.argc))[...]
     return texts.reversed().map { text in

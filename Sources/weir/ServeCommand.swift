@@ -9,9 +9,10 @@ struct ServeCommand: AsyncParsableCommand {
         commandName: "serve",
         abstract: "Runs the service in the foreground.",
         discussion: """
-            SIGHUP reads the configuration again, SIGTERM ends the service. systemd's notifications, watchdog and \
-            socket activation are used where they are offered. The exit status is 78 where the configuration has \
-            faults, and 69 where a listener can't be opened.
+            SIGHUP reloads the configuration, SIGTERM stops the service. Under systemd it uses notifications, the \
+            watchdog and socket activation.
+
+            Exit status: 69 a listener can't be opened, 78 the configuration has errors.
 
             Example: weir serve --config /etc/weir/weir.yaml
             """)
@@ -22,7 +23,7 @@ struct ServeCommand: AsyncParsableCommand {
         do {
             try await Daemon.serve(configurationPath: options.config)
         } catch {
-            StandardError.write("weir serve: \(error)\n")
+            StandardError.complain("\(error)", by: "serve")
             throw ExitCode(error is ConfigurationFaults ? EX_CONFIG : EX_UNAVAILABLE)
         }
     }

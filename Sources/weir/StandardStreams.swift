@@ -5,32 +5,35 @@ import Synchronization
 /// Standard error, unbuffered.
 enum StandardError {
     static func write(_ bytes: [UInt8]) {
-        // Where nobody takes it there is nobody to tell.
+        // If this fails, the error can't be reported anywhere.
         _ = writeAll(bytes, to: STDERR_FILENO)
     }
 
     static func write(_ text: String) { write(Array(text.utf8)) }
+
+    /// Writes `weir COMMAND: TEXT` on a line.
+    static func complain(_ text: String, by command: String) { write("weir \(command): \(text)\n") }
 }
 
-/// Standard output, in large pieces: the rest goes out at the end of the process, or by `flush`.
+/// Standard output, buffered: `flush` writes the rest, also when the process ends.
 enum StandardOutput {
-    /// It takes no more.
+    /// A write failed.
     struct Failure: Error, CustomStringConvertible {
         fileprivate let code: Int32
 
-        /// Whoever read it has gone, and wants no more.
+        /// The reader closed the pipe.
         var isBrokenPipe: Bool { code == EPIPE }
 
         var description: String { "can't write to standard output: \(String(cString: strerror(code)))" }
     }
 
-    private static let waiting = Mutex<[UInt8]>([])
-    private static let mostWaiting = 1 << 16
+    private static let buffer = Mutex<[UInt8]>([])
+    private static let bufferSize = 1 << 16
 
     static func write(_ bytes: [UInt8]) throws(Failure) {
-        let isFull = waiting.withLock { waiting in
-            waiting += bytes
-            return waiting.count >= mostWaiting
+        let isFull = buffer.withLock { buffer in
+            buffer += bytes
+            return buffer.count >= bufferSize
         }
         if isFull { try flush() }
     }
@@ -40,16 +43,16 @@ enum StandardOutput {
     static func write(line text: String) throws(Failure) { try write(Array(text.utf8) + [0x0a]) }
 
     static func flush() throws(Failure) {
-        let bytes = waiting.withLock { waiting in
-            defer { waiting = [] }
-            return waiting
+        let bytes = buffer.withLock { buffer in
+            defer { buffer = [] }
+            return buffer
         }
         let code = writeAll(bytes, to: STDOUT_FILENO)
         guard code == 0 else { throw Failure(code: code) }
     }
 }
 
-/// - Returns: 0, or the code of what went wrong.
+/// - Returns: 0 or an errno.
 private func writeAll(_ bytes: [UInt8], to descriptor: Int32) -> Int32 {
     var rest = bytes[...]
     while !rest.isEmpty {
@@ -61,13 +64,14 @@ private func writeAll(_ bytes: [UInt8], to descriptor: Int32) -> Int32 {
     return 0
 }
 
-/// Of the terminal that a stream leads to.
+/// The terminal behind a file descriptor.
 enum Terminal {
-    /// As `NO_COLOR` (no-color.org) and `TERM` allow it.
+    /// False for a file or pipe, with `NO_COLOR` (no-color.org), and with `TERM=dumb`.
     static func takesColour(_ descriptor: Int32) -> Bool {
         isatty(descriptor) == 1 && (variable("NO_COLOR") ?? "").isEmpty && variable("TERM") != "dumb"
     }
 
+    /// 80 columns and 24 rows where the size is unknown.
     static func size(_ descriptor: Int32) -> (columns: Int, rows: Int) {
         var size = winsize()
         guard ioctl(descriptor, UInt(TIOCGWINSZ), &size) == 0, size.ws_col > 0, size.ws_row > 0 else { return (80, 24) }

@@ -10,23 +10,23 @@ import UnixSignals
 struct TopCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "top",
-        abstract: "Shows live what the service does: rates, the keys nearest to their limits, refusals.",
+        abstract: "Shows live request rates, the keys closest to their limits, and refusals.",
         discussion: """
-            Works over the admin socket. In a terminal: s changes the order of the keys, / filters them, Esc shows all again, q ends it. \
-            Into a pipe it writes at each look a line with the time and the rates, then the fullest keys and what was refused since the \
-            last look.
+            Connects to the admin socket. Keys on a terminal: s changes the order, / filters, Esc clears the filter, \
+            q quits. To a pipe, prints at each interval a line with the time and the rates, then the fullest keys and \
+            the refusals since the last interval.
 
             Example: weir top --limit per-user
             """)
 
     @OptionGroup var options: ConfigurationOptions
     @Option(help: "Only this limit.") var limit: String?
-    @Option(help: "Seconds between two looks.") var interval = 1
-    @Option(help: "How many looks; without it, until q or Ctrl-C.") var count: Int?
+    @Option(help: "Refresh interval in seconds.") var interval = 1
+    @Option(help: "Number of refreshes (default: until q or Ctrl-C).") var count: Int?
 
     func validate() throws {
-        guard (1...3600).contains(interval) else { throw ValidationError("--interval takes a number from 1 to 3600") }
-        if let count, count < 1 { throw ValidationError("--count takes a number from 1") }
+        guard (1...3600).contains(interval) else { throw ValidationError("--interval must be from 1 to 3600") }
+        if let count, count < 1 { throw ValidationError("--count must be at least 1") }
     }
 
     func run() async throws {
@@ -39,8 +39,8 @@ struct TopCommand: AsyncParsableCommand {
 
     private func runAsLines() async throws {
         var last = 0.0
-        for look in 0..<(count ?? .max) {
-            if look > 0 { try await Task.sleep(for: .seconds(interval)) }
+        for refresh in 0..<(count ?? .max) {
+            if refresh > 0 { try await Task.sleep(for: .seconds(interval)) }
             let figures = try await Admin.ask(options.readAdmin(), by: "top") {
                 try await self.figures(of: $0, most: 10)
             }
@@ -51,24 +51,24 @@ struct TopCommand: AsyncParsableCommand {
     }
 
     private func runOnTerminal() async throws {
-        // Who can't be asked at all is told of on the terminal as it was.
+        // If the service is unreachable, print the error before switching screens.
         let configuration = try options.readAdmin()
         let first = try await Admin.ask(configuration, by: "top") { try await self.figures(of: $0, most: 1000) }
-        let watch = TopWatch(first)
-        let looker = Task {
+        let latest = LatestFigures(first)
+        let poller = Task {
             for _ in 1..<(count ?? .max) {
                 try await Task.sleep(for: .seconds(interval))
                 do {
-                    watch.set(try await figures(of: AdminClient(configuration), most: 1000))
+                    latest.set(try await figures(of: AdminClient(configuration), most: 1000))
                 } catch {
-                    watch.set(fault: "\(error)")
+                    latest.set(failure: "\(error)")
                 }
             }
             try await Task.sleep(for: .seconds(interval))
-            watch.end()
+            latest.end()
         }
-        defer { looker.cancel() }
-        // In this order: a signal that comes before is of no harm to the terminal, and none that comes after is lost.
+        defer { poller.cancel() }
+        // Trap signals before changing the terminal, so that none ends the process without restoring it.
         let signals = await UnixSignalsSequence(trapping: .sigterm, .sighup, .sigint, .sigquit)
         let screen = Screen()
         defer { screen.restore() }
@@ -80,9 +80,9 @@ struct TopCommand: AsyncParsableCommand {
         }
         defer { ending.cancel() }
         var view = TopText()
-        while view.take(screen.readKeys()), case let state = watch.state, !state.isOver {
+        while view.handle(screen.readKeys()), case let state = latest.state, !state.isOver {
             let size = Terminal.size(STDOUT_FILENO)
-            try screen.show(view.screen(state.figures, fault: state.fault, columns: size.columns, rows: size.rows))
+            try screen.show(view.screen(state.figures, failure: state.failure, columns: size.columns, rows: size.rows))
             try await Task.sleep(for: .milliseconds(100))
         }
     }
@@ -93,24 +93,24 @@ struct TopCommand: AsyncParsableCommand {
         do {
             return TopFigures(snapshot: snapshot, standings: try await client.fullest(most, limit: limit))
         } catch let failure as AdminClient.Failure where failure.kind == .inTrouble {
-            // The snapshot says what the trouble is.
+            // The snapshot has the reason.
             return TopFigures(snapshot: snapshot, standings: [])
         }
     }
 }
 
-/// What one look brought.
+/// The figures of one refresh.
 struct TopFigures: Sendable {
     let snapshot: AdminMessages.Snapshot
     let standings: [AdminMessages.Standing]
 }
 
-/// What the last look brought, for whoever draws it.
-private final class TopWatch: Sendable {
+/// The latest figures, shared by the poller and the screen.
+private final class LatestFigures: Sendable {
     struct State {
         var figures: TopFigures
-        /// Why the last look brought nothing.
-        var fault: String?
+        /// Why the last refresh failed.
+        var failure: String?
         var isOver = false
     }
 
@@ -120,13 +120,13 @@ private final class TopWatch: Sendable {
 
     var state: State { shared.withLock { $0 } }
 
-    func set(_ figures: TopFigures) { shared.withLock { ($0.figures, $0.fault) = (figures, nil) } }
-    func set(fault: String) { shared.withLock { $0.fault = fault } }
+    func set(_ figures: TopFigures) { shared.withLock { ($0.figures, $0.failure) = (figures, nil) } }
+    func set(failure: String) { shared.withLock { $0.failure = failure } }
     func end() { shared.withLock { $0.isOver = true } }
 }
 
-/// A terminal that gives its keys one by one, Ctrl-C among them, and has its other screen on, without a cursor. It is as it
-/// was after `restore`.
+/// A terminal in non-canonical mode, without echo, signals (Ctrl-C is a key) and cursor, on the alternate screen.
+/// `restore` puts it back into its original state.
 private final class Screen: Sendable {
     private let original: termios
     private let isRestored = Mutex(false)
@@ -137,7 +137,7 @@ private final class Screen: Sendable {
         self.original = original
         var raw = original
         raw.c_lflag &= ~tcflag_t(ICANON | ECHO | ISIG)
-        // A read takes what there is, and does not wait.
+        // read(2) returns at once with the available bytes.
         withUnsafeMutableBytes(of: &raw.c_cc) { codes in
             codes[Int(VMIN)] = 0
             codes[Int(VTIME)] = 0

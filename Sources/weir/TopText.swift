@@ -4,7 +4,7 @@ import Foundation
 import Report
 import Rules
 
-/// What `weir top` writes.
+/// The output of `weir top`, for a terminal and for a pipe.
 struct TopText {
     enum Order: String, CaseIterable {
         case fullest, used, tries = "refused tries", key
@@ -16,9 +16,9 @@ struct TopText {
 
     // MARK: Keys
 
-    /// - Returns: false where it is to end.
-    mutating func take(_ keys: String) -> Bool {
-        // A key such as an arrow sends several characters; Esc comes alone.
+    /// - Returns: false to quit.
+    mutating func handle(_ keys: String) -> Bool {
+        // Keys such as arrows send Esc and more characters; the Esc key sends only Esc.
         if keys.unicodeScalars.count > 1, keys.unicodeScalars.first == "\u{1b}" { return true }
         for key in keys.unicodeScalars {
             switch key {
@@ -38,16 +38,16 @@ struct TopText {
         return true
     }
 
-    // MARK: Into a pipe
+    // MARK: Pipe
 
     private static let mostRefusals = 10
 
-    /// A line that begins with the time, and behind it, indented, one of each key and of each refusal.
+    /// A line with the time and the rates, then an indented line for each key and each refusal.
     ///
-    /// - Parameter time: of the look before.
+    /// - Parameter time: of the last refresh; 0 for the first.
     static func lines(_ figures: TopFigures, since time: Double) -> [String] {
         let snapshot = figures.snapshot
-        // What was refused within the second of the look itself may not be all there yet.
+        // Refusals of the current second may be incomplete: leave them for the next refresh.
         let refusals = snapshot.refusals.filter { time == 0 || $0.time >= time && $0.time < snapshot.time }.prefix(
             mostRefusals)
         return ["\(Date(timeIntervalSince1970: snapshot.time).formatted(.iso8601)) \(rates(snapshot))"]
@@ -63,24 +63,23 @@ struct TopText {
                 + way.values.messages.sorted { $0.key < $1.key }.filter { $0.value > 0 }.map { "\($0.key)=\($0.value)" }
                 .joined(separator: ",")
         }
-        return
-            ([
-                "\(answers) p50/1m=\(time(snapshot.medianAnswer)) p99/1m=\(time(snapshot.slowAnswer)) keys=\(snapshot.status.keys) "
-                    + "ledger=\(snapshot.status.trouble == nil ? "ok" : "trouble")"
-            ] + messages).joined(separator: "; ")
+        let latency = "p50/1m=\(time(snapshot.medianAnswer)) p99/1m=\(time(snapshot.slowAnswer))"
+        let ledger = "keys=\(snapshot.status.keys) ledger=\(snapshot.status.trouble == nil ? "ok" : "trouble")"
+        return (["\(answers) \(latency) \(ledger)"] + messages).joined(separator: "; ")
     }
 
     private static func text(_ refusal: AdminMessages.Refusal) -> String {
-        "\(refusal.limit)\(refusal.mode == "shadow" ? " (shadow)" : "") \(refusal.key): \(refusal.reason), \(refusal.usage), room in \(Admin.duration(Int(refusal.retry))), \(refusal.client)"
+        "\(refusal.limit)\(refusal.mode == "shadow" ? " (shadow)" : "") \(refusal.key): \(refusal.reason), "
+            + "\(refusal.usage), room in \(Admin.duration(Int(refusal.retry))), \(refusal.client)"
     }
 
     private static func time(_ microseconds: Int64?) -> String {
         microseconds.map { $0 < 1000 ? "\($0)us" : "\(Double($0) / 1000)ms" } ?? "-"
     }
 
-    // MARK: On a terminal
+    // MARK: Terminal
 
-    /// Beside the key, which is always there; the last ones give way first where there is no room.
+    /// The columns beside the key. On a narrow terminal, the last ones are left out first.
     private enum Column: CaseIterable {
         case share, usage, limit, tries
 
@@ -125,9 +124,9 @@ struct TopText {
         private static let leastKeyWidth = 18
     }
 
-    func screen(_ figures: TopFigures, fault: String?, columns: Int, rows: Int) -> [String] {
+    func screen(_ figures: TopFigures, failure: String?, columns: Int, rows: Int) -> [String] {
         let snapshot = figures.snapshot
-        let state = snapshot.status.trouble.map { "THE LEDGER CAN'T BE KEPT: \($0)" } ?? "ledger kept"
+        let state = snapshot.status.trouble.map { "LEDGER FAILURE: \($0)" } ?? "ledger ok"
         let shownColumns = Column.fitting(columns)
         let keyWidth = columns - shownColumns.reduce(0) { $0 + $1.width + 1 }
         func row(_ cell: (Column) -> String, _ key: String) -> String {
@@ -135,7 +134,7 @@ struct TopText {
         }
         let filtered = filter.isEmpty && !isTyping ? "" : ", filter /\(filter)\(isTyping ? "_" : "")"
         var lines = [
-            fault.map { "NO FIGURES SINCE \(Date(timeIntervalSince1970: snapshot.time).formatted(.iso8601)): \($0)" }
+            failure.map { "NO FIGURES SINCE \(Date(timeIntervalSince1970: snapshot.time).formatted(.iso8601)): \($0)" }
                 ?? "Weir \(snapshot.version)  \(state)",
             Self.rates(snapshot), "", row(\.heading, "KEY (by \(order.rawValue)\(filtered))"),
         ]
@@ -153,7 +152,7 @@ struct TopText {
     }
 
     private func comesFirst(_ one: AdminMessages.Standing, _ other: AdminMessages.Standing) -> Bool {
-        /// A key that is blocked has come to its limit, whatever it has used.
+        /// A blocked key comes first, whatever it has used.
         func fullness(_ standing: AdminMessages.Standing) -> Double {
             standing.blockedUntil == nil ? Self.share(standing) : .infinity
         }
@@ -171,7 +170,7 @@ struct TopText {
         Double(rate.used) / Double(max(1, rate.limit))
     }
 
-    /// Limits have a rate at least.
+    /// The fullest rate. Every limit has at least one.
     private static func fullest(_ standing: AdminMessages.Standing) -> AdminMessages.Standing.Rate {
         standing.rates.max { share($0) < share($1) }!
     }
@@ -199,7 +198,7 @@ struct TopText {
         return String(cut)
     }
 
-    /// As terminals do it; wcwidth(3) would need a locale.
+    /// The width of a character in terminal cells. wcwidth(3) depends on the locale.
     private static func cells(_ scalar: Unicode.Scalar) -> Int {
         guard !scalar.isASCII else { return 1 }
         switch scalar.properties.generalCategory {
@@ -208,7 +207,7 @@ struct TopText {
         }
     }
 
-    /// East Asian Width W and F (Unicode Standard Annex 11), in blocks.
+    /// The blocks with East Asian Width W or F (Unicode Standard Annex 11).
     private static let wide: [ClosedRange<UInt32>] = [
         0x1100...0x115f, 0x2e80...0x303e, 0x3041...0x4dbf, 0x4e00...0xa4cf, 0xa960...0xa97f, 0xac00...0xd7a3,
         0xf900...0xfaff, 0xfe30...0xfe6f,

@@ -22,7 +22,7 @@ struct Weir: AsyncParsableCommand {
             try await run(parse())
             try StandardOutput.flush()
         } catch {
-            // What was written before goes out, too.
+            // Write what is still in the buffer.
             do { try StandardOutput.flush() } catch { end(with: error) }
             end(with: error)
         }
@@ -46,7 +46,7 @@ struct Weir: AsyncParsableCommand {
         }
     }
 
-    /// A word that is none of the commands, where one has to be: the options behind it are nobody's fault.
+    /// Finds an unknown command before the parser complains about the options that follow it.
     private static func unknownCommand(in arguments: some Sequence<String>) -> UsageFault? {
         var command: any ParsableCommand.Type = Weir.self
         for word in arguments {
@@ -55,7 +55,7 @@ struct Weir: AsyncParsableCommand {
             guard let next = subcommands.first(where: { $0._commandName == word }) else {
                 let names = subcommands.map { $0._commandName }.joined(separator: ", ")
                 return UsageFault(
-                    text: "there is no command '\(printable(word.utf8))' (there are \(names))",
+                    text: "unknown command '\(printable(word.utf8))'; commands are \(names)",
                     usage: usageString(for: command))
             }
             command = next
@@ -66,17 +66,17 @@ struct Weir: AsyncParsableCommand {
     private static func end(with error: any Error) -> Never {
         let isFilter = CommandLine.arguments.dropFirst().first == "filter"
         switch error {
-        // pipe(8) would bounce all mail for a mistake in master.cf.
-        case let fault as UsageFault where isFilter: exit(withError: FilterCommand.complain(fault.description))
+        // A usage error in master.cf must defer mail, not bounce it: pipe(8) bounces on EX_USAGE.
+        case let fault as UsageFault where isFilter: exit(withError: FilterCommand.deferral(fault.description))
         case _ where isFilter && exitCode(for: error) == .validationFailure:
-            exit(withError: FilterCommand.complain(fullMessage(for: error)))
+            exit(withError: FilterCommand.deferral(fullMessage(for: error)))
         case let failure as StandardOutput.Failure where isFilter:
-            exit(withError: FilterCommand.complain(failure.description))
+            exit(withError: FilterCommand.deferral(failure.description))
         case let fault as UsageFault:
             StandardError.write("Error: \(fault)\n")
             exit(withError: ExitCode(EX_USAGE))
         case let failure as StandardOutput.Failure where failure.isBrokenPipe:
-            // As if nobody here had asked to be spared the signal.
+            // Die of SIGPIPE, which the process ignores, as other commands do.
             signal(SIGPIPE, SIG_DFL)
             raise(SIGPIPE)
             exit(withError: ExitCode(128 + SIGPIPE))
@@ -88,7 +88,7 @@ struct Weir: AsyncParsableCommand {
     }
 }
 
-/// What is wrong with a command line, and how that command is used.
+/// A wrong command line, and the usage line of its command.
 private struct UsageFault: Error, CustomStringConvertible {
     let text: String
     let usage: String
@@ -97,12 +97,12 @@ private struct UsageFault: Error, CustomStringConvertible {
 }
 
 struct ConfigurationOptions: ParsableArguments {
-    @Option(name: .long, help: "The configuration file.")
+    @Option(name: .long, help: ArgumentHelp("Configuration file.", valueName: "file"))
     var config = "/etc/weir/weir.yaml"
 
-    /// The configuration and its rules, for a command that needs them whole.
+    /// The configuration and its rules, for a command that needs all of it.
     ///
-    /// - Throws: `ExitCode` 78 (EX_CONFIG), after all faults have been named.
+    /// - Throws: `ExitCode` 78 (EX_CONFIG) after printing all faults.
     func read() throws -> ConfigurationReader.Outcome {
         switch ConfigurationReader.read(path: config) {
         case .success(let outcome):
@@ -113,23 +113,24 @@ struct ConfigurationOptions: ParsableArguments {
         }
     }
 
-    /// As much of the configuration as tells where the running service is; that may have read an older file.
+    /// The part of the configuration that says where the running service listens. Faults elsewhere in the file don't
+    /// matter: the service may be running with an older version.
     ///
-    /// - Throws: `ExitCode` 78 (EX_CONFIG), where the fault is in just that.
+    /// - Throws: `ExitCode` 78 (EX_CONFIG) for a fault in that part.
     func readAdmin() throws -> Configuration {
         switch ConfigurationReader.read(path: config) {
         case .success(let outcome):
             return outcome.configuration
         case .failure(let faults):
-            let isLost = faults.all.contains { fault in
+            let isUnusable = faults.all.contains { fault in
                 fault.key.isEmpty || fault.key.hasPrefix("listen") || fault.key.hasPrefix("ledger")
             }
-            if isLost {
+            if isUnusable {
                 StandardError.write("\(faults)\n")
                 throw ExitCode(EX_CONFIG)
             }
             StandardError.write(
-                "weir: \(config) has faults that `weir check-config` tells; asking the running service\n")
+                "weir: \(config) has errors (run weir check-config); asking the running service anyway\n")
             return faults.readable
         }
     }

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A headless Chromium as tests drive it: over its DevTools protocol, which is JSON over a WebSocket."""
+"""Drives a headless Chromium over its DevTools protocol (JSON over a WebSocket)."""
 import base64
 import json
 import os
@@ -77,7 +77,7 @@ class Browser:
         return data
 
     def send(self, text):
-        """One frame, masked as a client's have to be (RFC 6455 5.2)."""
+        """A masked frame, as clients must send it (RFC 6455 5.2)."""
         data, mask = text.encode(), os.urandom(4)
         size = struct.pack(">BH", 0x80 | 126, len(data)) if 126 <= len(data) < 65536 else (
             struct.pack(">BQ", 0x80 | 127, len(data)) if len(data) >= 65536 else bytes([0x80 | len(data)]))
@@ -126,7 +126,7 @@ class Browser:
         self.call("Input.insertText", text=text)
 
     def press_until(self, key, script):
-        """Presses a key until something holds, as somebody does who sees the focus move."""
+        """Presses a key until a condition holds, as a user does who watches the focus."""
         for _ in range(200):
             if self.run(script):
                 return

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The content filter as tests run it: `weir serve` with a filter listener, and next hops that behave as told."""
+"""Runs the content filter: `weir serve` with a filter listener, and next hops that follow a script."""
 import contextlib
 import socket
 import threading
@@ -11,7 +11,7 @@ CONF = ROOT / "conf" / "postfix"
 
 
 class FilterService(WeirService):
-    """`weir serve` with one filter to the next hop on `next_hop`, and header and body checks of these lines."""
+    """`weir serve` with a filter to the port `next_hop`, and these lines as header and body checks."""
 
     def __init__(self, next_hop, header="", body="", listener=None, checks=None, bounds=None, **config):
         super().__init__(**config)
@@ -27,7 +27,7 @@ class FilterService(WeirService):
 
 
 class NextHop:
-    """An SMTP server whose every connection runs `serve(lines, connection)`: `lines` gives what comes, line by line."""
+    """An SMTP server that runs `serve(lines, connection)` for each connection; `lines` yields the received lines."""
 
     def __init__(self, serve):
         self.serve = serve
@@ -88,7 +88,7 @@ def dialogue(replies, messages=None):
                     content += line
                 else:
                     return
-                # Taken is what the client is told, so it is kept first.
+                # Record the message before the client learns that it was accepted.
                 if messages is not None and str(replies.get(".", "250")).startswith("250"):
                     messages.append((envelope, bytes(content)))
                 answer(".")
@@ -100,7 +100,7 @@ def dialogue(replies, messages=None):
 
 
 def services(reinject_port, ways=("weir",)):
-    """The services of conf/postfix/master.cf for these ports, as they are shipped but for chroot and paths: `ways` to Weir and the way back."""
+    """The services of conf/postfix/master.cf with these ports, without chroot and with other paths: `ways` to Weir, and the reinjection."""
     lines = (CONF / "master.cf").read_text().splitlines()
     found, name = {}, None
     for line in lines:
@@ -123,7 +123,7 @@ def services(reinject_port, ways=("weir",)):
 
 @contextlib.contextmanager
 def filtered_postfix(sink_port, header="", body="", main=None, listener=None, before_queue=False, **config):
-    """A Postfix that has its mail filtered by a Weir, and takes it back; gives both."""
+    """Yields a Postfix and a Weir that filters its mail."""
     reinject = free_port()
     with FilterService(reinject, header, body, listener, **config) as weir:
         parameters = {} if before_queue else {

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The milter as tests run it: `weir serve` with a milter listener, a Postfix that has it, and an MTA in Python."""
+"""Runs the milter: `weir serve` with a milter listener, a Postfix that uses it, and an MTA in Python."""
 import contextlib
 import socket
 import struct
@@ -7,13 +7,13 @@ import struct
 from postfix import DEFAULT_TIMEOUT, PrivatePostfix, connect, free_port
 from weir import WeirService
 
-# SMFIF_* and SMFIP_*: all that Postfix 3.7 offers.
+# All SMFIF_* and SMFIP_* flags that Postfix 3.7 offers.
 ACTIONS = 0x1FF
 OPTIONS = 0x1FFFFF
 
 
 class MilterService(WeirService):
-    """`weir serve` with a milter on a port and on a UNIX socket, and header and body checks of these lines."""
+    """`weir serve` with a milter on a port and a UNIX socket, and these lines as header and body checks."""
 
     def __init__(self, header="", body="", checks=None, **config):
         super().__init__(**config)
@@ -34,7 +34,7 @@ class MilterService(WeirService):
 
 @contextlib.contextmanager
 def milter_postfix(sink_port, header="", body="", main=None, over_tcp=True, **config):
-    """A Postfix that has Weir as its milter for smtpd and sendmail(1); gives both."""
+    """Yields a Postfix and the Weir that is its milter, for smtpd and sendmail(1)."""
     with MilterService(header, body, **config) as weir:
         milter = f"inet:127.0.0.1:{weir.milter_port}" if over_tcp else f"unix:{weir.milter_socket}"
         parameters = {
@@ -73,7 +73,7 @@ class MTA:
         self.socket.sendall(data)
 
     def reply(self):
-        """The next reply, or None where the milter has closed the connection."""
+        """The next reply; None if the milter closed the connection."""
         while len(self.buffer) < 4 or len(self.buffer) < 4 + struct.unpack(">I", self.buffer[:4])[0]:
             try:
                 data = self.socket.recv(65536)
@@ -88,7 +88,7 @@ class MTA:
         return chr(packet[0]), packet[1:]
 
     def replies(self):
-        """All replies up to the one that is final."""
+        """All replies up to the final one."""
         replies = []
         while True:
             reply = self.reply()
@@ -103,12 +103,12 @@ class MTA:
         self.answer(0x1000)
 
     def answer(self, option):
-        """Reads the reply to an event, unless it was agreed that there is none."""
+        """Reads the reply to an event, unless the negotiation excluded it."""
         if not self.options & option:
             assert self.reply() == ("c", b""), "expected to go on"
 
     def mail(self, sender="a@example.org", recipients=("b@example.com",), parameters=(), **macros):
-        """The envelope; the replies to the recipients."""
+        """Sends the envelope; returns the replies to the recipients."""
         self.send("D", b"M" + b"".join(text(name) + text(value) for name, value in {"i": "4ABC", **macros}.items()))
         self.send("M", text(f"<{sender}>") + b"".join(map(text, parameters)))
         self.answer(0x4000)
@@ -119,7 +119,7 @@ class MTA:
         return replies
 
     def content(self, headers, body=b""):
-        """Headers as pairs; the replies to the end of the message."""
+        """Sends headers (pairs) and body; returns the replies to the end of the message."""
         for name, value in headers:
             value = value if self.options & 0x100000 else value.removeprefix(" ")
             self.send("L", text(name) + text(value))

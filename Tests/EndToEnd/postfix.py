@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A private Postfix on loopback, and what is needed to talk to it.
+"""A private Postfix on loopback, with SMTP clients and a sink.
 
 PrivatePostfix has its own configuration, queue, data and log under a temporary directory and listens on free high
 ports, so that a system's own Postfix is never touched. Postfix insists on root: without it, the commands that need
@@ -99,7 +99,7 @@ def free_port():
 
 
 def wait_until(condition, what, timeout=DEFAULT_TIMEOUT, interval=0.05):
-    """Polls until `condition()` is true, and returns what it gave. `what` may be a function, for texts made at the end."""
+    """Polls until `condition()` is true, and returns its value. `what` may be a function that returns the error text."""
     deadline = time.monotonic() + timeout
     while True:
         value = condition()
@@ -146,7 +146,7 @@ def children(pid):
 
 
 def is_running(pid):
-    """Whether a process runs; one that has ended and was not waited for does not."""
+    """Whether a process runs; False for a zombie."""
     try:
         return pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     except OSError:
@@ -198,7 +198,7 @@ class PrivatePostfix:
         self.write()
         run(as_root(["chown", self.parameters["mail_owner"], self.directory / "data"]))
         run(as_root(["chown", "root:root", self.directory / "log", self.directory / "queue"]))
-        # Not through a pipe: what stays in the background would hold its end open.
+        # Not through a pipe: background processes would keep it open.
         with open(self.directory / "start.log", "w+") as log:
             subprocess.run(
                 as_root(["/usr/sbin/postfix", "-c", str(self.etc), "start"]), timeout=60,
@@ -220,7 +220,7 @@ class PrivatePostfix:
             run(as_root(["kill", "-KILL", *left]), check=False)
 
     def pid(self):
-        """The process id of master, or None where it does not run."""
+        """The process id of master; None if it isn't running."""
         found = run(as_root(["cat", self.directory / "queue" / "pid" / "master.pid"]), check=False).stdout.strip()
         return int(found) if found and is_running(int(found)) else None
 
@@ -237,7 +237,7 @@ class PrivatePostfix:
         self.reload()
 
     def reload(self):
-        """Makes a running Postfix read its configuration anew, and waits until no old smtpd is left."""
+        """Reloads a running Postfix, and waits until all old smtpd processes have exited."""
         master = self.pid()
         if not master:
             return
@@ -255,13 +255,13 @@ class PrivatePostfix:
         """Runs one of Postfix's commands on this instance, as root."""
         return run(as_root([f"/usr/sbin/{name}", "-c", self.etc, *arguments]), **options)
 
-    # What it shows
+    # State
 
     def log(self):
         return run(as_root(["cat", self.maillog]), check=False).stdout
 
     def queue(self):
-        """The messages in the queue, as postqueue -j tells."""
+        """The messages in the queue, from postqueue -j."""
         return [json.loads(line) for line in self.command("postqueue", "-j").stdout.splitlines()]
 
     def message(self, queue_id):
@@ -271,7 +271,7 @@ class PrivatePostfix:
     def wait_drained(self, timeout=DEFAULT_TIMEOUT):
         wait_until(lambda: not self.queue(), lambda: f"the queue drained\n{self.log()}", timeout, interval=0.2)
 
-    # Ways in
+    # Sending
 
     def swaks(self, *arguments, check=False):
         """Sends a message with swaks; its transcript is in the result's stdout."""
@@ -295,7 +295,7 @@ def process_name(pid):
 
 
 class SMTPSink:
-    """smtp-sink as a next hop that keeps what it is given."""
+    """smtp-sink as a next hop that keeps the mail."""
 
     def __init__(self, *options):
         self.directory = pathlib.Path(tempfile.mkdtemp(prefix="weir-sink-"))
@@ -323,12 +323,12 @@ class SMTPSink:
         shutil.rmtree(self.directory)
 
     def messages(self):
-        """What was delivered, in no order: a dictionary each, with `sender`, `recipients` and `content`."""
+        """The delivered messages, in no particular order: dictionaries with `sender`, `recipients` and `content`."""
         return [parse_dump(file.read_bytes()) for file in sorted(self.directory.iterdir())]
 
 
 def parse_dump(dump):
-    """Takes apart what smtp-sink -d writes: lines `X-...-Args:` of the envelope, the message, an empty line."""
+    """Parses the files of smtp-sink -d: `X-...-Args:` lines with the envelope, the message, an empty line."""
     lines = dump.removesuffix(b"\n").split(b"\n")
     envelope = {"sender": None, "recipients": []}
     while lines and (match := re.match(rb"X-(Client-Addr|Client-Proto|Helo-Args|Mail-Args|Rcpt-Args):? ?(.*)", lines[0])):
@@ -342,7 +342,7 @@ def parse_dump(dump):
 
 
 class SMTP:
-    """A plain SMTP client that sends what it is told and keeps the dialogue in `transcript`."""
+    """A plain SMTP client; `transcript` has the dialogue."""
 
     def __init__(self, port, helo="client.example.org", timeout=DEFAULT_TIMEOUT):
         self.socket = connect(port, timeout)
@@ -367,7 +367,7 @@ class SMTP:
         self.socket.close()
 
     def send(self, data):
-        """Sends bytes as they are; a str is a line without its end."""
+        """Sends bytes unchanged, and a str as a line."""
         if isinstance(data, str):
             self.transcript.append(f"C: {data}")
             data = data.encode() + b"\r\n"
@@ -376,7 +376,7 @@ class SMTP:
         self.socket.sendall(data)
 
     def reply(self):
-        """Reads one reply: its code and its text, lines joined by newlines."""
+        """Reads a reply; returns its code and its text, with newlines between lines."""
         texts = []
         while True:
             line = self.reader.readline().decode("utf-8", "replace").rstrip("\r\n")
@@ -388,7 +388,7 @@ class SMTP:
                 return int(line[:3]), "\n".join(texts)
 
     def expect(self, *codes):
-        """Reads one reply, which has to have one of these codes, and returns its code and text."""
+        """Reads a reply, which must have one of these codes; returns its code and text."""
         code, text = self.reply()
         if codes and code not in codes:
             raise AssertionError(f"expected {codes}:\n" + "\n".join(self.transcript))
@@ -399,7 +399,7 @@ class SMTP:
         return self.expect(*codes)
 
     def mail(self, sender, recipients, content="Subject: test\n\nbody\n"):
-        """Sends one message to those recipients that are accepted.
+        """Sends a message to the accepted recipients.
 
         Returns the reply to each RCPT, to DATA and to the end of data, as far as the dialogue went, as a list of
         (code, text).

@@ -128,7 +128,7 @@ class Metrics(unittest.TestCase):
             self.assertEqual(samples(get(UnixConnection(weir.admin_socket), "/metrics")[1])["weir_ledger_up"], 0)
             audit = weir.limits("audit", check=False)
             self.assertEqual((audit.returncode, audit.stdout), (75, ""))
-            self.assertIn("can't be told while the ledger can't be kept", audit.stderr)
+            self.assertIn("can't read the audit trail while the ledger is not available", audit.stderr)
 
 
 class Strangers(unittest.TestCase):

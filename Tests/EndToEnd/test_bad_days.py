@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What goes wrong around Weir: disks, files, peers, configurations. Mail goes on, and nothing answered is lost."""
+"""Failures of disks, files, peers and configurations: mail keeps flowing, and no answered request is lost."""
 import contextlib
 import fcntl
 import json
@@ -32,13 +32,13 @@ class SmallDisk:
         self.directory.rmdir()
 
     def fill(self):
-        """Takes all that is free, to the last byte."""
+        """Fills the file system completely."""
         with open(self.directory / "filler", "ab", buffering=0) as filler, contextlib.suppress(OSError):
             while True:
                 filler.write(bytes(4096))
 
     def free(self, octets):
-        """Gives back a little."""
+        """Frees a little space."""
         filler = self.directory / "filler"
         os.truncate(filler, filler.stat().st_size - octets)
 
@@ -50,7 +50,7 @@ class SmallDisk:
 
 
 class Ledger(unittest.TestCase):
-    """The store is in trouble: answers go on, and what was counted meanwhile is saved afterwards."""
+    """While the store fails, requests are answered; their counts are saved afterwards."""
 
     def count(self, service, number, sender="alice@example.org"):
         with service.client() as client:
@@ -71,7 +71,7 @@ class Ledger(unittest.TestCase):
         disk, service = self.on_small_disk()
         self.count(service, 10)
         disk.fill()
-        # More than the room that SQLite's own files may have left.
+        # More than the free space inside SQLite's files.
         sent = 10
         while "can't be kept" not in service.log() and sent < 50_000:
             self.count(service, 200)
@@ -89,7 +89,7 @@ class Ledger(unittest.TestCase):
         self.assertUsed(service, sent)
 
     def test_disk_nearly_full(self):
-        """Room for a part of a new segment only: what is tried in vain is not in the way of the next try."""
+        """With space for part of a new segment only, a failed attempt doesn't block the next one."""
         disk, service = self.on_small_disk()
         self.count(service, 10)
         disk.fill()
@@ -100,7 +100,7 @@ class Ledger(unittest.TestCase):
         for _ in range(4):
             disk.free(4096)
             for _ in range(2):
-                # A try makes files and removes them.
+                # Each attempt creates and removes files.
                 before = disk.directory.stat().st_mtime_ns
                 wait_until(
                     lambda: disk.directory.stat().st_mtime_ns != before or "takes counts again" in service.log(),
@@ -133,7 +133,7 @@ class Ledger(unittest.TestCase):
         service.start()
         lock = service.directory / "ledger.sqlite.lock"
         for _ in range(3):
-            # Made by each try.
+            # Created by each attempt.
             wait_until(lock.exists, f"it is tried again\n{service.log()}")
             lock.unlink()
         wait_until(lock.exists, f"it is tried again\n{service.log()}")
@@ -191,7 +191,7 @@ class Ledger(unittest.TestCase):
         for path in names:
             path.rename(aside / path.name)
         service.wait_logged("was removed or replaced while it was in use")
-        # Limits hold from memory, and another service can't be fooled into taking the place unnoticed.
+        # Limits hold from memory, and a second service can't take over the ledger unnoticed.
         self.count(service, 5)
         for path in names:
             path.with_name(path.name).unlink(missing_ok=True)
@@ -216,11 +216,11 @@ class Ledger(unittest.TestCase):
     def test_locked_by_another_process(self):
         service = self.enterContext(WeirService(limits=[LIMIT]))
         self.count(service, 10)
-        # A program of its own: locks of one process do not keep it out itself.
+        # In a separate process, as a process isn't blocked by its own locks.
         holder = subprocess.Popen(
             ["sqlite3", service.ledger], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         try:
-            # The service's own writers are let go first.
+            # The service's own writers finish first.
             holder.stdin.write(".timeout 10000\nBEGIN EXCLUSIVE;\nSELECT 'held';\n")
             holder.stdin.flush()
             self.assertEqual(holder.stdout.readline(), "held\n")
@@ -309,7 +309,7 @@ class Ledger(unittest.TestCase):
 
 
 class Peers(unittest.TestCase):
-    """A peer that does what none should: its connection ends or waits within bounds, all others go on."""
+    """A misbehaving peer: its connection is closed or waits within bounds; all others continue."""
 
     def setUp(self):
         self.service = self.enterContext(WeirService(limits=[LIMIT]))
@@ -321,7 +321,7 @@ class Peers(unittest.TestCase):
         self.assertEqual(self.other.ask(sender="other@example.org"), "DUNNO")
 
     def assertEnds(self, data, logged=None):
-        """Sending `data` ends that connection without a reply, and nothing else."""
+        """Sending `data` closes only that connection, without a reply."""
         with self.service.client() as client:
             with contextlib.suppress(ConnectionError):
                 client.send(data)
@@ -417,13 +417,13 @@ class Peers(unittest.TestCase):
             client.socket.settimeout(1)
             sent = 0
             with contextlib.suppress(TimeoutError):
-                # Answers are half as long as these; without an end to it, the service would hold some 90 MB of them.
+                # Answers are half as long as requests; without a bound the service would buffer some 90 MB.
                 while sent < 200_000_000:
                     sent += client.socket.send(requests)
             self.sound()
             self.assertLess(sent, 100_000_000)
             self.assertLess(resident_kilobytes(self.service.pid) - before, 20_000)
-            # Whoever reads after all gets them, and is read from again.
+            # Once the client reads, it gets them, and the service reads its requests again.
             client.socket.settimeout(DEFAULT_TIMEOUT)
             for _ in range(1000):
                 self.assertEqual(client.reply(), "DUNNO")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`weir check` on files, mbox files, Maildirs, folders and standard input."""
+"""`weir check` on files, mbox files, Maildirs, directories and standard input."""
 import json
 import os
 import pathlib
@@ -47,7 +47,7 @@ class Check(unittest.TestCase):
             (self.directory / name).mkdir(parents=True, exist_ok=True)
         expected = ["mail/cur/1:2,S", "mail/new/2", "mail/.Sub/cur/4:2,", "mail/.Sub/new/5"]
         self.assertEqual(self.names(self.directory / "mail"), expected)
-        # And within a folder of Maildirs.
+        # Also in a directory of Maildirs.
         (self.directory / "mail").rename(self.directory / "user")
         (self.directory / "home").mkdir()
         (self.directory / "user").rename(self.directory / "home/user")

@@ -40,7 +40,7 @@ def free_port():
 
 
 class Sink(socketserver.ThreadingTCPServer):
-    """An SMTP server that keeps what it gets, by sender."""
+    """An SMTP server that keeps mail by sender."""
     allow_reuse_address = True
     daemon_threads = True
 
@@ -91,7 +91,7 @@ class SinkSession(socketserver.StreamRequestHandler):
 
 
 class Postfix:
-    """A private Postfix: own configuration, queue and ports; `checked` has the tables."""
+    """A private Postfix with its own configuration, queue and ports; `checked` is the service with the tables."""
 
     def __init__(self, directory, sink, tables):
         self.directory = pathlib.Path(directory)
@@ -144,7 +144,7 @@ postlog unix-dgram n - n - 1 postlogd
                        capture_output=True, timeout=30)
 
     def queue(self):
-        """(held senders, number of messages that are still on their way)."""
+        """Returns (held senders, number of messages still in the queue)."""
         listing = subprocess.run(["postqueue", "-c", self.directory / "etc", "-j"],
                                  capture_output=True, timeout=30).stdout
         entries = [json.loads(line) for line in listing.splitlines()]
@@ -153,7 +153,7 @@ postlog unix-dgram n - n - 1 postlogd
 
 
 class Client:
-    """One SMTP session that sends bytes as they are."""
+    """An SMTP session that sends raw bytes."""
 
     def __init__(self, port):
         self.socket = socket.create_connection(("127.0.0.1", port), timeout=60)
@@ -227,7 +227,7 @@ class Generator:
             f"PREPEND {new}", "IGNORE").replace("$0", "")
 
     def table(self, kind, subject, port):
-        # The header that smtpd puts in is Postfix's own affair.
+        # Ignore the header that smtpd adds.
         lines = [f"/^Received: from client\\.example.*by mx\\.example\\.org/{'m' if kind == 'regexp' else ''} DUNNO"]
         for _ in range(self.random.randint(2, 14)):
             pattern = self.pattern(kind)
@@ -238,7 +238,7 @@ class Generator:
             elif dice < 0.16:
                 lines.append("endif")
             elif dice < 0.20:
-                # Most lines match these, so they must not do much. Some end in the match limit on long lines, and do not apply.
+                # Most lines match these, so their actions are harmless. Some reach the match limit on long lines, and don't apply.
                 if kind == "pcre" and self.chance(0.2):
                     pattern = "(?:e+)+7"
                 lines.append(f"!/{pattern}|^Received/ {self.pick('DUNNO', 'WARN all', 'INFO')}")
@@ -323,12 +323,12 @@ class Generator:
             return self.pick(b"", b"\r\n", b"X-A: only\r\n", b"spam\r\n", b"\n", b" foo\r\nX-A: x\r\n")
         start = self.pick("From a@example.com now\r\n", ">From x\r\n>>From y\r\n", " folded\r\n", "\rstray\r\n folded\r\n",
                           "From x\r\n\rspam\r\n", "From " + "x" * 2043 + self.pick("foo", " spam", ">From spam", "\rfoo") + "\r\n") if dice < 0.06 else ""
-        # The messages are given to weir in mbox files, where this would begin another.
+        # weir gets the messages in mbox files, where this line would start another message.
         return re.sub(rb"(?<=\n)(\r?\n)From ", rb"\1from ", (start + self.part(0)).encode())
 
 
 def without_received(data):
-    """Without the header that the private smtpd put in."""
+    """Removes the header that the private smtpd added."""
     return re.sub(rb"\AReceived: from client\.example .*\r\n(?:[ \t].*\r\n)*", b"", data)
 
 
@@ -359,7 +359,7 @@ class CleanupDifferential(unittest.TestCase):
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
         for name, message in messages.items():
-            # An mbox is a file of many messages; the separator is not part of any.
+            # An mbox file has many messages; separators are not part of them.
             (folder / name).write_bytes(b"From differential\n" + message)
         config = pathlib.Path(self.directory) / "weir.yaml"
         checks = {name.removesuffix("_checks"): [spec] for name, spec in self.tables.items()}
@@ -385,7 +385,7 @@ class CleanupDifferential(unittest.TestCase):
         return result + message[position:]
 
     def round(self, messages):
-        """Sends all messages both ways; returns how many were changed, and how many refused."""
+        """Sends all messages both ways; returns the numbers of changed and refused messages."""
         self.postfix.control("reload")
         for sink in (self.sink, self.filtered):
             sink.mail.clear()
@@ -467,10 +467,10 @@ class CleanupDifferential(unittest.TestCase):
                 fast = self.weir(messages, match_limit=1000)
                 slow = self.weir(messages, match_limit=1000, fast_pass=False)
                 for verdict in (*fast.values(), *slow.values()):
-                    # A rule that is known to be absent is not tried, and reaches no limit.
+                    # The fast pass skips rules that can't match, so they reach no limit.
                     verdict["notes"] = [note for note in verdict["notes"] if "limit exceeded" not in note]
                 self.assertEqual(fast, slow)
-        # Tables that do nothing would show nothing.
+        # Some rules must act, or the comparison would be void.
         self.assertGreater(changed, ROUNDS * MESSAGES // 20)
         self.assertGreater(refused, 0)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What all commands have in common: how they say what is wrong, and how they end."""
+"""Behaviour that all commands share: error messages and exit statuses."""
 import json
 import os
 import pathlib
@@ -36,15 +36,15 @@ class CommandLines(Commands):
         return result.stderr
 
     def test_a_command_that_is_unknown(self):
-        """It is named, whatever options follow it, with those that there are."""
-        self.assertIn("Usage: weir <subcommand>", self.assertFails(EX_USAGE, "there is no command 'foo' (there are serve, ", "foo", "--config", self.config))
+        """The error names it, whatever options follow, and lists the commands."""
+        self.assertIn("Usage: weir <subcommand>", self.assertFails(EX_USAGE, "unknown command 'foo'; commands are serve, ", "foo", "--config", self.config))
         self.assertIn("Usage: weir limits <subcommand>",
-                      self.assertFails(EX_USAGE, "there is no command 'lst' (there are list, ", "limits", "lst", "--config", self.config))
+                      self.assertFails(EX_USAGE, "unknown command 'lst'; commands are list, ", "limits", "lst", "--config", self.config))
 
     def test_usage_is_that_of_the_command(self):
         text = self.assertFails(EX_USAGE, "'0s'", "limits", "block", "a@example.org", "--for", "0s", "--config", self.config)
         self.assertIn("Usage: weir limits block ", text)
-        # Found only when the command runs.
+        # An error that is found only when the command runs.
         text = self.assertFails(EX_USAGE, "--i-own inet:192.0.2.1:10040", "load", "policy", "--target", "inet:192.0.2.1:10040")
         self.assertIn("Usage: weir load policy ", text)
 
@@ -73,7 +73,7 @@ class Output(Commands):
                     self.assertEqual((result.returncode, result.stderr), (EX_IOERR, "weir: can't write to standard output: No space left on device\n"))
 
     def test_colour(self):
-        """On a terminal, unless NO_COLOR says otherwise."""
+        """Only on a terminal, and not with NO_COLOR or TERM=dumb."""
         message = self.directory / "message.eml"
         message.write_text("Subject: b@example.org\nTo: undisclosed-recipients:;\n\nbody\n")
         for environment, is_coloured in (({}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)):
@@ -97,7 +97,7 @@ class Output(Commands):
 
 class FilterLog(Commands):
     def test_as_the_service_logs(self):
-        """The line that matched, why an action could not be taken, and what was done besides."""
+        """Logs the matched line, why an action failed, and other changes."""
         result = subprocess.run(
             [BINARY, "filter", "--config", self.config, "--to", "/bin/cat", "-f", "a@example.org", "--", "b@example.org"], env=ENVIRONMENT, timeout=30,
             input="Subject: nobody\nX-Warn: 1\nTo: undisclosed-recipients:;\n\nbody\n", capture_output=True, text=True)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""kill -9 under load: every count that was answered is there afterwards, and none is there twice."""
+"""kill -9 under load: afterwards every answered request is counted exactly once."""
 import collections
 import os
 import pathlib
@@ -48,7 +48,7 @@ class Kill(unittest.TestCase):
         print(file=sys.stderr)
 
     def kill_while_loaded(self, service, load, chance, most):
-        """Kills and restarts the service while requests are being answered, until the load is near its end."""
+        """Kills and restarts the service under load, until the load is almost done."""
         started = time.monotonic()
         kills = 0
         while kills < most and time.monotonic() - started < 22:
@@ -61,13 +61,13 @@ class Kill(unittest.TestCase):
         return kills
 
     def connections(self, service):
-        """How many connections the load has to the service: it sends all the time, and after a kill waits a second."""
+        """The number of connections of the load, which reconnects a second after a kill."""
         here, established = f"0100007F:{service.port:04X}", "01"
         rows = [line.split() for line in pathlib.Path("/proc/net/tcp").read_text().splitlines()[1:]]
         return sum(1 for row in rows if row[1] == here and row[3] == established)
 
     def compare(self, service, account, when):
-        """Compares the generator's own account with what Weir has counted; returns the number of answers."""
+        """Compares the generator's account file with Weir's counts; returns the number of answers."""
         recipients, messages, answers = collections.Counter(), collections.defaultdict(set), 0
         for line in account.read_text().splitlines():
             instance, sender, state, word = line.split()

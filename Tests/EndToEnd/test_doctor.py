@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""weir doctor: each wrong hook-up is found, what it prints mends it, and right ones give no finding."""
+"""weir doctor finds each misconfiguration, its commands fix it, and correct configurations give no findings."""
 import json
 import os
 import pathlib
@@ -26,7 +26,7 @@ LIMITS = [{"name": "per-user", "when": {"sasl_username": "present"}, "key": ["sa
 FILTER = [{"listen": "inet:127.0.0.1:10025", "next_hop": "inet:127.0.0.1:10026"}]
 GOOD = f"smtpd_recipient_restrictions = {POLICY}, permit_mynetworks, reject_unauth_destination\n"
 
-# Name: main.cf, master.cf, weir.yaml beyond LIMITS, kinds of finding; and weir.yaml where that is what has to be mended.
+# Name: main.cf, master.cf, weir.yaml in addition to LIMITS, expected kinds; and the fixed weir.yaml, if that needs the fix.
 WRONG = {
     "nobody asks": ("", [SMTPD], {}, {"policy-nowhere"}),
     "nobody asks, with a list": ("smtpd_recipient_restrictions = permit_mynetworks, reject_unauth_destination\n", [SMTPD], {}, {"policy-nowhere"}),
@@ -126,7 +126,7 @@ RIGHT = {
 
 
 def serious_findings(result):
-    """What `weir doctor --json` found, but for notes; its exit status says whether there is any."""
+    """The findings of `weir doctor --json` except notes. Checks that the exit status matches."""
     if result.returncode not in (0, 1):
         raise AssertionError(result.stdout + result.stderr)
     findings = [finding for report in json.loads(result.stdout) for finding in report["findings"]]
@@ -137,7 +137,7 @@ def serious_findings(result):
 
 
 class Hookup:
-    """main.cf and master.cf in a folder, and weir.yaml beside them."""
+    """A directory with main.cf, master.cf and weir.yaml."""
 
     def __init__(self, test, main, services, config):
         self.directory = pathlib.Path(tempfile.mkdtemp(prefix="weir-test-"))
@@ -151,7 +151,7 @@ class Hookup:
         (self.directory / "weir.yaml").write_text(json.dumps({"limits": LIMITS, **config}))
 
     def findings(self):
-        # Postfix waits for a while before it reads what was written just now.
+        # Postfix delays reading a file that was modified just now.
         for name in ("main.cf", "master.cf"):
             os.utime(self.directory / name, (1_700_000_000, 1_700_000_000))
         result = weir("doctor", "--postfix", self.directory, "--config", self.directory / "weir.yaml", "--no-service", "--json", check=False)
@@ -160,7 +160,7 @@ class Hookup:
 
 class Hookups(unittest.TestCase):
     def test_wrong_ones_are_found_and_mended(self):
-        """What is printed, applied, makes the next run clean."""
+        """After applying the printed commands, the next run has no findings."""
         for name, (main, services, config, kinds, *mended) in WRONG.items():
             with self.subTest(name):
                 hookup = Hookup(self, main, services, config)
@@ -188,7 +188,7 @@ class Hookups(unittest.TestCase):
             self.assertIn(f"`{kind}`", manual)
 
     def test_what_postconf_says(self):
-        """Its warnings are findings, and where it gives up its own words are shown."""
+        """Its warnings become findings; its errors are printed."""
         hookup = Hookup(self, GOOD + "mine = check_policy_service { unix:private/weir, timeout=10s\nsmtpd_end_of_data_restrictions = $mine\n"
                         "smtpd_recipent_restrictions = reject\n", [SMTPD], {"give_back_dropped": True})
         findings = [finding for finding in hookup.findings() if finding["kind"] == "postconf-warning"]
@@ -215,12 +215,12 @@ class Hookups(unittest.TestCase):
 
 
 class MendedOnARunningPostfix(unittest.TestCase):
-    """Each wrong hook-up that main.cf or master.cf is to blame for: after what the doctor prints, every recipient is
-    counted once, every message is filtered once, and all of them arrive."""
+    """Each mistake in main.cf or master.cf: after applying the printed commands, every recipient is
+    counted once, every message is filtered once, and all arrive."""
 
-    # A chroot needs files that a private Postfix has not.
+    # A chroot needs files that a private Postfix doesn't have.
     LEFT_OUT = {"a socket out of a chroot's reach"}
-    # What these do wrong shows in counts and headers; "end of data" settles what RCPT has counted.
+    # These mistakes show in counts and headers. "end of data" settles what was counted at RCPT.
     SHOWN = {"policy-nowhere", "policy-behind-permit", "policy-not-here", "milter-nowhere", "milter-not-here",
              "milter-not-for-sendmail", "milter-switched-off", "filter-nowhere", "counted-twice", "milter-twice"}
     NOT_SHOWN = {"end of data behind a permit"}
@@ -236,7 +236,7 @@ class MendedOnARunningPostfix(unittest.TestCase):
         ports = {number: str(free_port()) for number in ("10025", "10026", "10040", "10041")}
 
         def on_free_ports(text):
-            # Nobody logs in here, and no other milter is there.
+            # Without SASL logins and other milters.
             text = text.replace("permit_sasl_authenticated", "permit_mynetworks").replace(", unix:other", "")
             return re.sub(r"\b100(25|26|40|41)\b", lambda match: ports[match[0]], text)
 
@@ -252,7 +252,7 @@ class MendedOnARunningPostfix(unittest.TestCase):
         with service, SMTPSink() as sink:
             postfix = PrivatePostfix(relay=sink.port, lines=f"again = {on_free_ports(POLICY)}\n" + on_free_ports(main))
             postfix.parameters["smtpd_recipient_restrictions"] = None
-            # Its own smtpd takes the place of the one on port 25.
+            # Replace the service on port 25 by one on a free port.
             own = [index for index, line in enumerate(extra) if line.startswith("smtp inet")]
             postfix.services = [extra.pop(own[0]).replace("smtp ", f"127.0.0.1:{postfix.port} ", 1), *extra]
             with postfix:
@@ -275,7 +275,7 @@ class MendedOnARunningPostfix(unittest.TestCase):
         return {finding["kind"] for finding in findings}, list(dict.fromkeys(command for finding in findings for command in finding["commands"]))
 
     def observe(self, sender, ways, postfix, service, sink):
-        """Two recipients over each way in, one by sendmail(1): what was counted, and how often each message was filtered."""
+        """Sends to two recipients over each port and one over sendmail(1); returns what was counted, and how often each message was filtered."""
         for port in ways:
             with SMTP(port) as client:
                 client.mail(sender, ["b@example.com", "c@example.com"], f"Subject: way {port}\n\nbody\n")
@@ -291,7 +291,7 @@ class MendedOnARunningPostfix(unittest.TestCase):
 
 class Live(unittest.TestCase):
     def test_on_a_running_postfix(self):
-        """Behind a permit nobody is counted; with what the doctor prints, everybody is."""
+        """After a permit nothing is counted; with the printed fix, everything is."""
         service = self.enterContext(WeirService(limits=[{"name": "per-sender", "key": ["sender"], "rates": ["100/1h"]}]))
         policy = f"check_policy_service {{ inet:127.0.0.1:{service.port}, timeout=10s, default_action=DUNNO }}"
         sink = self.enterContext(SMTPSink())
@@ -303,7 +303,7 @@ class Live(unittest.TestCase):
 
         send()
         shown = weir("limits", "show", "--config", service.config_file, "a@example.org").stdout
-        self.assertIn("no limit knows a@example.org", shown)
+        self.assertIn("no limit has counted a@example.org recently", shown)
         findings = serious_findings(weir("doctor", "--postfix", postfix.etc, "--config", service.config_file, "--json", check=False))
         self.assertEqual([finding["kind"] for finding in findings], ["policy-behind-permit"], findings)
         for command in findings[0]["commands"]:
@@ -312,11 +312,11 @@ class Live(unittest.TestCase):
         send()
         self.assertEqual(service.used("a@example.org", "per-sender"), 1)
         result = weir("doctor", "--postfix", postfix.etc, "--config", service.config_file)
-        self.assertIn("weir serve: nothing found", result.stdout)
+        self.assertIn("weir serve: no findings", result.stdout)
         service.stop()
         result = weir("doctor", "--postfix", postfix.etc, "--config", service.config_file, check=False)
         self.assertEqual(result.returncode, 1)
-        self.assertIn("nobody answers on inet:127.0.0.1", result.stdout)
+        self.assertIn(" is unreachable: Connection refused", result.stdout)
 
     def test_postconf_that_can_not_be_asked(self):
         with WeirService() as service:
@@ -333,7 +333,7 @@ class Live(unittest.TestCase):
 
             result = with_postconf("echo broken >&2; exit 1\n")
             self.assertEqual(result.returncode, 69)
-            self.assertIn("postconf -d ended with 1\nbroken", result.stderr)
+            self.assertIn("postconf -d exited with status 1\nbroken", result.stderr)
             result = with_postconf("exec sleep 100\n")
             self.assertEqual(result.returncode, 69)
             self.assertIn("took longer than", result.stderr)
@@ -354,7 +354,7 @@ class Trial(unittest.TestCase):
         return result.returncode, report
 
     def test_policy_alone(self):
-        """Refused by a limit that has no room, and yet followed; charged to nobody, and given up before DATA."""
+        """A full limit doesn't refuse the probe. It is charged to no key, and the session ends before DATA."""
         limits = [{"name": "per-client", "key": ["client_address"], "rates": ["2/1h"]}]
         with WeirService(limits=limits) as service, SMTPSink() as sink:
             policy = f"check_policy_service inet:127.0.0.1:{service.port}"
@@ -376,7 +376,7 @@ class Trial(unittest.TestCase):
             self.assertEqual([one["stage"] for one in report["sightings"]], ["policy", "filter"])
             self.assertEqual(report["sightings"][1]["outcome"], "passed")
             self.assertTrue(all(one["text"][0] in "23" for one in report["replies"]))
-            # Where the policy server is not asked, that is said; the probe is gone all the same.
+            # If Postfix doesn't ask the policy server, the report says so, and the probe is still discarded.
             postfix.parameters["smtpd_recipient_restrictions"] = "permit_mynetworks, reject"
             postfix.write()
             postfix.reload()
@@ -390,7 +390,7 @@ class Trial(unittest.TestCase):
             self.assertEqual((status, report["missing"]), (0, []), report)
             self.assertEqual(report["sightings"][-1]["place"], "milter, end of message")
             self.assertEqual(sink.messages(), [])
-            # Other mail is not touched by a probe that is under way, nor by one that claims to be.
+            # Mail that only claims to be a probe is delivered.
             with SMTP(postfix.port) as client:
                 client.mail("weir-probe-x@example.org", ["b@example.com"], "X-Weir-Probe: x\nSubject: kept\n\n")
             postfix.wait_drained()
@@ -410,7 +410,7 @@ class Trial(unittest.TestCase):
 
 
 POSTFWD = r"""
-# what is turned
+# converted
 &&OUTSIDE { client_address=!!(10.0.0.0/8); };
 id=RATE01 ;  client_name==unknown
    action=rate(client_address/3/300/450 4.7.1 sorry, at most 3)
@@ -419,7 +419,7 @@ id=SIZE01 ; protocol_state==END-OF-MESSAGE ; &&OUTSIDE ; \
 id=RCPT01; sasl_username=~/@example\.org$/
    sasl_username=bob; action=rcpt(sasl_username/500/86400/REJECT limit for $$sasl_username)
 id=RATE01; protocol_state=END-OF-MESSAGE; sender_domain=example.com; action=rate5321($$sender/10/60)
-# what is not
+# not converted
 id=WHITE; client_address=192.0.2.0/24; action=DUNNO
 id=NUMBER; size=>1000; action=rate(sender/1/60/REJECT x)
 id=FILE; sender==file:/etc/senders; action=rate(sender/1/60/REJECT x)
@@ -445,7 +445,7 @@ class Import(unittest.TestCase):
     def test_postfwd(self):
         result, left_out = self.result("postfwd", POSTFWD)
         self.assertEqual(result.returncode, 1)
-        first = POSTFWD.splitlines().index("# what is not") + 2
+        first = POSTFWD.splitlines().index("# not converted") + 2
         self.assertEqual(left_out, [str(first + number) for number in range(10)])
         for text in ('- name: RATE01\n    when:\n      client_name: { matches: "/^unknown$/" }\n    key: [client_address]\n    count: recipients\n    rates: [3/5m]\n    over: "450 4.7.1 sorry, at most 3"\n',
                      '- name: SIZE01\n    when:\n      client_address: { not: { in: ["10.0.0.0/8"] } }\n    key: [client_address]\n    count: bytes\n    rates: [1572864/1h]\n    over: "450 4.7.1 sorry [$count of $key]"\n',
@@ -455,11 +455,11 @@ class Import(unittest.TestCase):
         self.assertEqual(result.stdout.count("- name:"), 4)
 
     def test_postfwd_and_weir_refuse_the_same(self):
-        """The limits that were made, at work."""
+        """The converted limits in a running service."""
         result, _ = self.result("postfwd", "id=A; sender==a@example.org; action=rate(sender/2/3600/450 4.7.1 slow down)\n")
         self.assertEqual(result.returncode, 0)
         with WeirService() as service:
-            # JSON is YAML: each key of the service's own configuration is a line of its own before the limits.
+            # JSON is valid YAML: write each key of the service's configuration on a line before the limits.
             own = "".join(f"{key}: {json.dumps(value)}\n" for key, value in service.config.items() if key != "limits")
             service.configure(text=own + result.stdout)
             service.reload()
@@ -474,7 +474,7 @@ class Import(unittest.TestCase):
             "anvil_rate_time_unit = 2m\n"))
         self.assertEqual(result.returncode, 1)
         self.assertEqual(left_out[-1], "7")
-        self.assertIn("has hash:/etc/more, which is no network", result.stderr)
+        self.assertIn("includes hash:/etc/more, which is not a network", result.stderr)
         for text in ("name: per-client-recipients", "rates: [100/2m]", "name: per-client-messages", "rates: [30/2m]",
                      'client_address: { not: { in: ["127.0.0.0/8", "192.0.2.0/24", "[2001:db8::]/32"] } }'):
             self.assertIn(text, result.stdout)

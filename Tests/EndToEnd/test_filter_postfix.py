@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The SMTP filter between two Postfixes, hooked up by the lines of conf/postfix/master.cf, and `weir filter`."""
+"""The SMTP filter between two Postfix instances with the lines of conf/postfix/master.cf, and `weir filter`."""
 import shutil
 import subprocess
 import unittest
@@ -31,7 +31,7 @@ class AfterQueue(unittest.TestCase):
             self.assertEqual(message["recipients"], ["b@example.com"])
 
     def test_undisclosed_recipients_are_gone_for_good(self):
-        """Though the Postfix adds the header by itself, as older ones and many sites do, and would do it twice."""
+        """Even if Postfix adds the header by itself, as older versions and many sites do, and would do so twice."""
         old = {"undisclosed_recipients_header": "To: undisclosed-recipients:;"}
         with SMTPSink() as sink, filtered_postfix(sink.port, main=old) as (postfix, weir):
             submit(postfix, "Subject: none\n\nbody\n")
@@ -69,7 +69,7 @@ class AfterQueue(unittest.TestCase):
             def is_taken(lines):
                 with SMTP(postfix.port) as client:
                     return client.mail("a@example.org", ["b@example.com"], "Subject: x\n\n" + ("x" * 76 + "\n") * lines)[-1][0] == 250
-            # The largest that is taken.
+            # The largest accepted size.
             self.assertTrue(any(is_taken(lines) for lines in range(1_285, 1_245, -1)))
             wait_until(sink.messages, lambda: f"{postfix.log()}\n{weir.log()}")
             self.assertEqual(sink.messages()[0]["sender"], "a@example.org", postfix.log())
@@ -103,14 +103,14 @@ class AfterQueue(unittest.TestCase):
             for _ in range(3):
                 submit(postfix, "Subject: x\n\nbody\n")
             wait_until(lambda: "Connection refused" in postfix.log(), postfix.log)
-            # A message that changes its queue meanwhile is listed twice, or not at all.
+            # A message that moves between queues meanwhile is listed twice or not at all.
             wait_until(lambda: len({message["queue_id"] for message in postfix.queue()}) == 3, postfix.log)
             weir.start()
             postfix.command("postqueue", "-f")
             wait_until(lambda: len(sink.messages()) == 3, postfix.log)
 
     def test_none_lost_while_weir_is_killed(self):
-        """Hundreds of messages while the service is killed again and again: each arrives once, a few perhaps twice."""
+        """Hundreds of messages while the service is killed repeatedly: each arrives once, a few possibly twice."""
         main = {"minimal_backoff_time": "1s", "maximal_backoff_time": "1s", "queue_run_delay": "1s"}
         with SMTPSink() as sink, filtered_postfix(sink.port, main=main) as (postfix, weir):
             count, kills = 400, 6
@@ -155,13 +155,13 @@ class Pipe(unittest.TestCase):
             input=content, check=False, env=ENVIRONMENT)
 
     def test_in_a_running_postfix(self):
-        """By the line of master.cf: changed and passed on, refused and returned, put off and kept."""
+        """With the line of master.cf: changed and delivered, rejected and bounced, deferred and kept."""
         rules = "/^Subject: no/ REJECT 5.7.1 not here\n/^Subject: later/ REJECT 4.7.1 wait\n/^Subject: old/ REPLACE Subject: new\n"
         reinject = free_port()
         weir = FilterService(free_port(), rules)
         self.addCleanup(weir.__exit__)
         weir.configure()
-        # pipe(8) runs it as somebody who may not see where the tests are, nor hand mail to this Postfix by sendmail(1).
+        # pipe(8) runs it as a user without access to the test directory and to this Postfix's sendmail(1).
         binary, back = weir.directory / "weir", weir.directory / "back"
         shutil.copy(BINARY, binary)
         back.write_text(
@@ -186,7 +186,7 @@ class Pipe(unittest.TestCase):
             self.assertRegex(postfix.log(), r"relay=weirpipe,.*dsn=5\.7\.1, status=bounced")
             wait_until(lambda: [message["queue_name"] for message in postfix.queue()] == ["deferred"], postfix.log)
             self.assertRegex(postfix.log(), r"relay=weirpipe,.*dsn=4\.7\.1, status=deferred")
-            # What comes by sendmail(1), as what the command hands back does, is not filtered again.
+            # Mail from sendmail(1), which the command uses for the result, is not filtered again.
             submit(postfix, "Subject: no\n\nbody\n")
             wait_until(lambda: len(sink.messages()) == 3, postfix.log)
 
@@ -202,7 +202,7 @@ class Pipe(unittest.TestCase):
         to = ("--to", str(command))
         self.assertEqual(self.filter(weir, "Subject: old\nX: y\n\nbody\n", *to).returncode, 0)
         self.assertEqual(taken.read_text(), "-f a@example.org -- b@example.com\nSubject: new\nX: y\n\nbody\n")
-        # A CR within is no line end.
+        # A CR within a line is not a line ending.
         self.assertEqual(self.filter(weir, "X: y\nSubject: old\n\na\rb\n", *to).returncode, 0)
         self.assertEqual(taken.read_bytes().split(b"\n", 1)[1], b"X: y\nSubject: new\n\na\rb\n")
         self.assertEqual(self.filter(weir, "Subject: other\n\n", *to).returncode, 0)
@@ -214,7 +214,7 @@ class Pipe(unittest.TestCase):
         self.assertEqual(self.filter(weir, "Subject: gone\n\n", *to).returncode, 0)
         self.assertEqual(self.filter(weir, "Subject: hold\n\n", *to).returncode, 75)
         self.assertFalse(taken.exists())
-        # Trouble of ours, of the configuration, of the command line: the message waits.
+        # Errors of Weir, its configuration or its command line defer the message.
         self.assertEqual(self.filter(weir, "\n", "--to", "/nonexistent").returncode, 75)
         self.assertEqual(self.filter(weir, "\n", "--to", "/bin/false").returncode, 75)
         self.assertEqual(self.filter(weir, "\n", "--unknown").returncode, 75)

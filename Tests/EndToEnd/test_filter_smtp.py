@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The SMTP filter on its own: what goes in, what comes out, and what becomes of next hops and clients that misbehave."""
+"""The SMTP filter alone: input, output, and misbehaving next hops and clients."""
 import contextlib
 import multiprocessing
 import os
@@ -24,7 +24,7 @@ class Client(SMTP):
     """Sends messages as bytes."""
 
     def deliver(self, content, sender="a@example.org", recipients=("b@example.com",)):
-        """The replies to each RCPT, to DATA and to the content, which is sent as it is, with its final dot."""
+        """Sends content with its final dot; returns the replies to each RCPT, to DATA and to the content."""
         self.command(f"MAIL FROM:<{sender}>", 250)
         replies = [self.command(f"RCPT TO:<{recipient}>") for recipient in recipients]
         if any(code == 250 for code, _ in replies):
@@ -36,7 +36,7 @@ class Client(SMTP):
 
 class Filter(unittest.TestCase):
     def pass_through(self, content, **options):
-        """What the next hop gets over the wire for `content` and the final dot, and the reply."""
+        """The bytes that the next hop receives for `content` and the final dot, and the reply."""
         messages = []
         with NextHop(dialogue({}, messages)) as hop, FilterService(hop.port, **options) as weir:
             with Client(weir.filter_port) as client:
@@ -60,7 +60,7 @@ class Filter(unittest.TestCase):
                 self.assertTrue(messages[0][1] == expected, (len(messages[0][1]), len(expected)))
 
     def test_smuggling(self):
-        """Whatever some take for the end of the data, one message comes out, without any bare CR or LF."""
+        """SMTP smuggling: any disputed end of data results in one message, without bare CR or LF."""
         for mark in (b"\n.\n", b"\n.\r\n", b"\r\n.\n", b"\r.\r", b"\r\n.\r", b"\r.\r\n", b"\n.\r", b"\r.\n", b"\r\n.\r\r\n", b"\r\r\n.\n",
                      b"\r\n\0.\r\n", b"\r\n.\0\r\n", b"\n\n.\r\n"):
             smuggled = b"MAIL FROM:<x@example.org>\r\nRCPT TO:<y@example.com>\r\nDATA\r\nSubject: smuggled\r\n\r\nx\r\n"
@@ -103,7 +103,7 @@ class Filter(unittest.TestCase):
             ({"RCPT": "450 4.2.0 greylisted"}, [(450, "4.2.0 greylisted")]),
             ({"RCPT": "251-one\r\n251 two"}, None),
             ({"DATA": "451 4.3.5 later"}, [(250, "Ok"), (451, "4.3.5 later")]),
-            # What can't be an answer is a fault of the next hop, and above all no yes.
+            # A malformed reply is an error of the next hop, and never an acceptance.
             ({"DATA": "250 2.0.0 Ok"}, [(250, "Ok"), (451, "4.5.0 Error: protocol error of the next hop")]),
             ({"MAIL": b"354 go\r\n"}, [(451, "4.5.0 Error: protocol error of the next hop")]),
             ({".": "554 5.6.0 bad content"}, [(250, "Ok"), (554, "5.6.0 bad content")]),
@@ -118,7 +118,7 @@ class Filter(unittest.TestCase):
                         self.assertEqual(client.deliver(MESSAGE + b".\r\n"), expected)
 
     def test_next_hop_in_trouble(self):
-        """At every step, every kind of trouble: the client keeps its mail, and the service takes the next one."""
+        """Every kind of failure at every step: the client keeps its mail, and the service accepts the next message."""
         for step in ("", "EHLO", "MAIL", "RCPT", "DATA", "."):
             for reply in (None, "421 4.3.2 stopping", b"garbage\r\n", b"250-a\r\n251 b\r\n", b"x" * 3000):
                 with self.subTest(step=step, reply=reply), NextHop(dialogue({step: reply})) as hop, FilterService(hop.port) as weir:
@@ -137,7 +137,7 @@ class Filter(unittest.TestCase):
                 self.assertEqual(client.command("EHLO client.example.org")[0], 421)
 
     def test_next_hop_comes_back(self):
-        """Connections that the next hop has closed in the meantime cost no mail."""
+        """No mail is lost when the next hop has closed idle connections."""
         messages = []
         with NextHop(dialogue({}, messages)) as hop, FilterService(hop.port) as weir, Client(weir.filter_port) as client:
             for _ in range(5):
@@ -146,7 +146,7 @@ class Filter(unittest.TestCase):
         self.assertEqual(len(messages), 5)
 
     def test_next_hop_says_that_it_closes(self):
-        """421 to the first command on a connection that had nothing to do is no answer to that command."""
+        """421 to the first command on an idle connection is not the reply to that command."""
         messages = []
 
         def serve(lines, connection):
@@ -169,7 +169,7 @@ class Filter(unittest.TestCase):
         self.assertEqual(len(messages), 3)
 
     def test_next_hop_on_a_unix_socket(self):
-        """Taken, and when it is down, which connect(2) says at once, answered 421."""
+        """Mail is accepted; while the next hop is down, which connect(2) reports at once, the reply is 421."""
         messages = []
         directory = pathlib.Path(tempfile.mkdtemp(prefix="weir-test-"))
         self.addCleanup(shutil.rmtree, directory)
@@ -189,7 +189,7 @@ class Filter(unittest.TestCase):
         self.assertEqual(len(messages), 1)
 
     def test_next_hop_out_of_step(self):
-        """A reply too many, taken for that to DATA, is no yes to the message, and its connection is not used again."""
+        """An extra reply is not mistaken for the acceptance of a message, and its connection is not reused."""
         messages = []
 
         def serve(lines, connection):
@@ -246,7 +246,7 @@ class Filter(unittest.TestCase):
         self.assertEqual(messages[0][0][:2], ["MAIL FROM:<a@example.org>", "RCPT TO:<r@example.com>"])
         _, messages = self.verdict("/^Subject: test/ BCC c@example.com")
         self.assertEqual(messages[0][0][1:3], ["RCPT TO:<b@example.com>", "RCPT TO:<c@example.com>"])
-        # Once, and with no bounce that would tell the sender of it.
+        # Once, and without a bounce that would reveal it to the sender.
         _, messages = self.verdict("/^(Subject|To):/ BCC c@example.com", replies={"EHLO": "250-hop.example.org\r\n250 DSN"})
         self.assertEqual(messages[0][0][1:], ["RCPT TO:<b@example.com>", "RCPT TO:<c@example.com> NOTIFY=NEVER", "DATA"])
 
@@ -273,7 +273,7 @@ class Filter(unittest.TestCase):
         self.assertEqual(len(messages), 1)
 
     def test_over_size(self):
-        """Also where MAIL did not say so; the connection goes on."""
+        """Also if MAIL did not announce it; the connection stays open."""
         with NextHop(dialogue({"EHLO": "250-hop\r\n250 SIZE 1000"})) as hop, FilterService(hop.port) as weir:
             with Client(weir.filter_port) as client:
                 self.assertEqual(client.deliver(b"\r\n" + b"x" * 40_000_000 + b"\r\n.\r\n")[-1][0], 552)
@@ -307,7 +307,7 @@ class Filter(unittest.TestCase):
                 self.assertEqual(client.deliver(MESSAGE + b".\r\n")[-1][0], 250)
 
     def test_last_word_to_a_client_that_sends_on(self):
-        """What is still on its way when the filter closes must not take the reply away."""
+        """Data in flight when the filter closes must not destroy the reply."""
         with NextHop(dialogue({})) as hop, FilterService(hop.port) as weir:
             with connect(weir.filter_port) as client:
                 client.recv(1024)
@@ -319,7 +319,7 @@ class Filter(unittest.TestCase):
                 self.assertIn(b"421 4.5.2", received)
 
     def test_client_that_goes_away(self):
-        """In the middle of a message, or before its final dot: nothing is handed on."""
+        """In the middle of a message, or before its final dot: nothing is delivered."""
         messages = []
         with NextHop(dialogue({}, messages)) as hop, FilterService(hop.port) as weir:
             for part in (b"", b"Subject: x\r\n", MESSAGE, MESSAGE + b".", MESSAGE + b".\r"):
@@ -333,7 +333,7 @@ class Filter(unittest.TestCase):
             self.assertEqual(len(messages), 1)
 
     def test_client_that_ends_its_side_only(self):
-        """What is complete is handed on, and answered, to the last command."""
+        """Complete messages are delivered and answered, up to the last command."""
         messages = []
         large = b"\r\n" + (b"x" * 70 + b"\r\n") * 20_000
         with NextHop(dialogue({}, messages)) as hop, FilterService(hop.port) as weir:
@@ -342,7 +342,7 @@ class Filter(unittest.TestCase):
                     client.send(b"EHLO x\r\nMAIL FROM:<>\r\nRCPT TO:<b@example.com>\r\nDATA\r\n" + content + b".\r\nQUIT\r\n")
                     client.socket.shutdown(socket.SHUT_WR)
                     self.assertEqual([client.reply()[0] for _ in range(6)], [250, 250, 250, 354, 250, 221])
-            # A command or content that is not complete is not.
+            # Incomplete commands and content are dropped.
             for part in (b"EHLO x\r\nMAIL FROM:<>\r\nRCPT TO:<b@example.com>\r\nDATA\r\n" + MESSAGE, b"EHLO x\r\nQUI"):
                 with Client(weir.filter_port, helo=None) as client:
                     client.send(part)
@@ -353,7 +353,7 @@ class Filter(unittest.TestCase):
         self.assertEqual(len(messages), 2)
 
     def test_bound_of_the_spool(self):
-        """What does not fit is answered 452, and there is room again afterwards."""
+        """Without memory or spool space the reply is 452; afterwards mail is accepted again."""
         large = b"\r\n" + (b"x" * 70 + b"\r\n") * 20_000
         with NextHop(dialogue({})) as hop, FilterService(hop.port, bounds={"most_spool": 1}) as weir:
             with Client(weir.filter_port) as client:
@@ -362,7 +362,7 @@ class Filter(unittest.TestCase):
             weir.wait_logged("mail is deferred: the spool is full")
 
     def test_full_disk(self):
-        """A file of the spool can't grow as far as its message; when it can, it is taken."""
+        """A spool file can't grow to the size of its message; when it can, the message is accepted."""
         large = b"\r\n" + (b"x" * 70 + b"\r\n") * 30_000
         with NextHop(dialogue({})) as hop, FilterService(hop.port) as weir:
             run(["prlimit", "--pid", str(weir.pid), "--fsize=1000000:unlimited"])
@@ -447,7 +447,7 @@ class Filter(unittest.TestCase):
 
 class Kills(unittest.TestCase):
     def test_kill_of_the_service_at_every_step(self):
-        """A message that was answered 250 has arrived, and one that was not has not, or its reply was lost."""
+        """Messages with a 250 reply have arrived; others have not, unless the reply was lost."""
         steps = ["EHLO x", "MAIL FROM:<>", "RCPT TO:<b@example.com>", "DATA", "content", "."]
         messages = []
         with NextHop(dialogue({}, messages)) as hop, FilterService(hop.port) as weir:
@@ -478,14 +478,14 @@ class Kills(unittest.TestCase):
                     weir.start()
 
     def test_kill_of_the_next_hop_and_of_senders(self):
-        """Thousands of messages while both ends die again and again: what was answered 250 has arrived, and all do in the end."""
+        """Thousands of messages while both ends are killed repeatedly: those with a 250 reply have arrived, and in the end all do."""
         senders, count, port = 4, 500, free_port()
         directory = pathlib.Path(tempfile.mkdtemp(prefix="weir-test-"))
         self.addCleanup(shutil.rmtree, directory)
         random.seed(1)
 
         def hop():
-            """Notes the number of each message, then says 250."""
+            """Records the number of each message, then replies 250."""
             file = os.open(directory / "arrived", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
             listener = socket.create_server(("127.0.0.1", port), backlog=200)
 
@@ -503,7 +503,7 @@ class Kills(unittest.TestCase):
                 take(iter(connection.makefile("rb").readline, b""), connection)
 
         def sender(name, weir_port):
-            """Sends each message until it is answered 250, and goes on behind the last one when it is started again."""
+            """Sends each message until the reply is 250; after a restart, continues after the last one."""
             file = directory / f"answered-{name}"
             done = len(file.read_text().splitlines()) if file.exists() else 0
             with open(file, "a", buffering=1) as answered:
@@ -546,7 +546,7 @@ class Kills(unittest.TestCase):
         arrived = (directory / "arrived").read_text().splitlines()
         expected = {f"{name}-{number}" for name in range(senders) for number in range(count)}
         self.assertEqual(set(arrived), expected)
-        # A double only where a final reply was lost: at most one for each sender and kill.
+        # A duplicate only if a final reply was lost: at most one per sender and kill.
         self.assertLessEqual(len(arrived) - len(expected), kills * senders)
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""weir load as an operator meets it: figures, messages and exit statuses, with good and bad targets."""
+"""weir load with good and bad targets: figures, messages and exit statuses."""
 import collections
 import contextlib
 import fcntl
@@ -34,7 +34,7 @@ def load(*arguments, **options):
 
 @contextlib.contextmanager
 def target(answer):
-    """A server that calls `answer(connection, request)` for each request, until that returns False."""
+    """A server that calls `answer(connection, request)` for each request until it returns False."""
     class Handler(socketserver.BaseRequestHandler):
         def handle(self):
             data = b""
@@ -47,7 +47,7 @@ def target(answer):
                             return
 
     class Server(socketserver.ThreadingTCPServer):
-        # The default is 5: of many connections at once, some would wait a second for the next try.
+        # With the default backlog of 5, some of many connects would wait a second for a retry.
         request_queue_size = 256
         daemon_threads = True
 
@@ -74,7 +74,7 @@ class Figures(unittest.TestCase):
         self.assertEqual(report["actions"], {"DUNNO": 1000})
         self.assertEqual(sum(report["errors"].values()), 0)
         self.assertLessEqual(report["latency"]["p50"], report["latency"]["p99"])
-        # The service agrees.
+        # The service has counted the same.
         lines = [line.split() for line in account.read_text().splitlines()]
         self.assertEqual(len(lines), 1000)
         charged = collections.Counter(sender for _, sender, state, _ in lines if state == "RCPT")
@@ -92,7 +92,7 @@ class Figures(unittest.TestCase):
         service = self.enterContext(WeirService(limits=[LIMIT]))
         result = load("--target", f"inet:127.0.0.1:{service.port}", "--rate", "500", "--count", "200")
         self.assertEqual(result.returncode, 0, result.stderr)
-        for part in ("200 answers", "500 a second meant", "p99.9", "DUNNO 200"):
+        for part in ("200 answers", "500 per second requested", "p99.9", "DUNNO 200"):
             self.assertIn(part, result.stdout)
 
     def test_an_interrupt_prints_the_figures_so_far(self):
@@ -112,7 +112,7 @@ class Figures(unittest.TestCase):
 
 class LiveLine(unittest.TestCase):
     def on_terminal(self, columns, *arguments):
-        """`weir load` with standard error on a terminal of so many columns: the process, and the terminal's other end."""
+        """Starts `weir load` with standard error on a terminal of `columns`; returns the process and the other end of the terminal."""
         ours, theirs = pty.openpty()
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
         process = subprocess.Popen([BINARY, "load", *arguments, "--json"], env=ENVIRONMENT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
@@ -165,7 +165,7 @@ class Profiles(unittest.TestCase):
         self.assertEqual(trojan["passed_before_held"], 50)
         self.assertEqual((trojan["passed"], trojan["passed_after_held"], trojan["honest_refused"]), (50, 0, 0))
         self.assertGreater(trojan["answered"], 100)
-        # Where nothing holds it, the bound is broken.
+        # Without a limit, the bound is broken.
         free = self.enterContext(WeirService(limits=[LIMIT]))
         result = load("--target", f"inet:127.0.0.1:{free.port}", *arguments[2:], "--fail-if", "held-after>2s")
         self.assertEqual(result.returncode, 1)
@@ -187,7 +187,7 @@ class Profiles(unittest.TestCase):
         at = ("--target", f"inet:127.0.0.1:{service.port}", "--rate", "200")
         result = load(*at, "--duration", "9s", "--count", "600", "--csv", csv, "--html", html, "--fail-if", "p50<=0us", "--fail-if", "errors>=1%", "--fail-if", "answered>100")
         self.assertEqual(result.returncode, 1)
-        self.assertEqual(result.stderr, "weir load: answered>100 holds: 600.00\n")
+        self.assertEqual(result.stderr, "weir load: --fail-if answered>100: 600.00\n")
         rows = csv.read_text().splitlines()
         self.assertEqual(rows[0].split(",")[:3], ["second", "answered", "p50_us"])
         self.assertGreaterEqual(len(rows), 3)
@@ -200,7 +200,7 @@ class Profiles(unittest.TestCase):
 
 
 class Hop(socketserver.ThreadingTCPServer):
-    """Takes mail and hands it to a sink, as `tamper(number, content)` says: a list of what to hand on."""
+    """Accepts mail and sends the messages that `tamper(number, content)` returns to a sink."""
     daemon_threads = True
     allow_reuse_address = True
 
@@ -245,7 +245,7 @@ class Mail(unittest.TestCase):
         return result.returncode, {key: value for key, value in report["sink"].items() if value}
 
     def test_what_the_sink_sees(self):
-        """Unchanged, with lines on top, lost, twice and changed: each is told, and the last three fail the run."""
+        """Reports unchanged, prefixed, lost, duplicate and changed messages; the last three fail the run."""
         whole = {"accepted": 40, "arrived": 40, "unchanged": 40}
         self.assertEqual(self.through(lambda _, mail: [mail]), (0, whole))
         self.assertEqual(self.through(lambda _, mail: [b"Received: from x\r\n\tby y\r\n" + mail]), (0, whole))
@@ -260,7 +260,7 @@ class Mail(unittest.TestCase):
         self.assertEqual(self.through(lambda _, mail: [mail, b"Subject: another\r\n\r\n"]), (0, {**whole, "strangers": 40}))
 
     def test_undisclosed_and_hits(self):
-        """What may be changed on the way is told apart from what may not."""
+        """Allowed changes are counted separately from others."""
         strip = lambda _, mail: [mail.replace(b"To: undisclosed-recipients:;\r\n", b"")]
         status, sink = self.through(strip, "--undisclosed", "0.5")
         self.assertEqual(status, 0)
@@ -285,7 +285,7 @@ class Mail(unittest.TestCase):
         self.assertEqual(result.returncode, EX_USAGE)
 
     def test_through_weir(self):
-        """The realistic mix through the filter and to the milter of one service; refusals are told by their code."""
+        """The realistic mix through the filter and the milter of one service; refusals are counted by code."""
         sink, milter = free_port(), free_port()
         service = FilterService(sink, "/^X-Mark: 1/ REJECT marked\n", limits=[])
         service.config["listen"]["milter"] = [f"inet:127.0.0.1:{milter}"]
@@ -319,7 +319,7 @@ class Mail(unittest.TestCase):
             taken = name.replace("inet:", "")
             result = weir("load", "smtp", "--target", closed, "--sink", name, check=False)
             self.assertEqual(result.returncode, EX_UNAVAILABLE)
-            self.assertIn(f"cannot listen on inet:{taken}", result.stderr)
+            self.assertIn(f"can't listen on inet:{taken}", result.stderr)
         result = weir("load", "smtp", "--target", closed, "--sink", "inet:0.0.0.0:2525", check=False)
         self.assertEqual(result.returncode, EX_USAGE)
 
@@ -352,22 +352,22 @@ class BadTargets(unittest.TestCase):
 
     def test_closes_every_connection(self):
         with target(lambda *_: False) as name:
-            self.assertFails(EX_UNAVAILABLE, f"no connection to {name} is left: connection closed by the peer\n", "--target", name)
+            self.assertFails(EX_UNAVAILABLE, f"all connections to {name} are lost: connection closed by the peer\n", "--target", name)
 
     def test_answers_rubbish(self):
         with target(lambda connection, _: connection.sendall(b"what?\n\n")) as name:
-            result = self.assertFails(EX_UNAVAILABLE, "is left: malformed reply: a line without =\n", "--target", name, "--connections", "3", "--json")
+            result = self.assertFails(EX_UNAVAILABLE, "are lost: malformed reply: a line without =\n", "--target", name, "--connections", "3", "--json")
         self.assertEqual(json.loads(result.stdout)["errors"]["malformed"], 3)
 
     def test_answers_too_late(self):
         with target(lambda *_: time.sleep(2)) as name:
-            result = self.assertFails(EX_UNAVAILABLE, "is left: no answer in time\n", "--target", name, "--connections", "2", "--timeout", "500ms",
+            result = self.assertFails(EX_UNAVAILABLE, "are lost: no answer in time\n", "--target", name, "--connections", "2", "--timeout", "500ms",
                                       "--json", "--fail-if", "p99>5ms")
         report = json.loads(result.stdout)
         self.assertEqual(report["errors"]["timeout"], 2)
         self.assertEqual(report["unanswered"], 2)
-        # What was not measured keeps no bound.
-        self.assertIn("p99>5ms holds: p99 was not measured", result.stderr)
+        # A figure that was not measured breaks every bound.
+        self.assertIn("--fail-if p99>5ms: p99 was not measured", result.stderr)
 
     def test_more_connections_than_descriptors(self):
         with target(lambda connection, _: connection.sendall(b"action=DUNNO\n\n")) as name:
@@ -377,10 +377,10 @@ class BadTargets(unittest.TestCase):
         report = json.loads(result.stdout)
         self.assertEqual(report["answered"], 300)
         self.assertTrue(10 < report["connections"] < 64, report["connections"])
-        self.assertIn(f"{report['connections']} of 200 connections could be made; last error: Too many open files", result.stderr)
+        self.assertIn(f"{report['connections']} of 200 connections succeeded; last error: Too many open files", result.stderr)
 
     def test_an_smtp_server_that_is_busy(self):
-        """The server's own words are shown, and it is not asked again by HELO."""
+        """The error has the server's reply, and the client doesn't retry with HELO."""
         for greeting, words in ((b"421 4.3.2 no room\r\n", []), (b"220 hello\r\n", [b"EHLO"])):
             asked = []
 
@@ -397,7 +397,7 @@ class BadTargets(unittest.TestCase):
                 result = weir("load", "smtp", "--target", f"inet:127.0.0.1:{server.server_address[1]}", "--connections", "1", "--json", check=False)
                 server.shutdown()
             self.assertEqual(result.returncode, EX_UNAVAILABLE)
-            self.assertIn("is left: the session is refused: 421 4.3.2 no room\n", result.stderr)
+            self.assertIn("are lost: session refused: 421 4.3.2 no room\n", result.stderr)
             self.assertEqual(json.loads(result.stdout)["errors"]["refused"], 1)
             self.assertEqual(asked, words)
 
@@ -422,7 +422,7 @@ class BadTargets(unittest.TestCase):
         with target(stall_once) as name:
             result = load("--target", name, "--connections", "1", "--rate", "200", "--duration", "2s", "--json")
         report = json.loads(result.stdout)
-        # A closed loop would have seen one slow answer; here half of all were due within the stall.
+        # A closed loop would have measured one slow answer; here half of the requests were due during the stall.
         self.assertGreater(report["latency"]["p90"], 500_000)
         self.assertGreater(report["latency"]["max"], 900_000)
 

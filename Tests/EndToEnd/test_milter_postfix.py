@@ -146,14 +146,14 @@ class Limits(unittest.TestCase):
 
     def test_a_flood_of_sendmail_is_deferred(self):
         limit = {"name": "script", "when": {"uid": "present"}, "key": ["uid"], "rates": ["5/1h"], "over": "REJECT 5.7.1 sending limit reached"}
-        # A reply that Postfix does not take would let the mail through.
+        # A reply that Postfix ignores would let the mail pass.
         with SMTPSink() as sink, milter_postfix(
                 sink.port, limits=[limit], main={"milter_default_action": "accept"}, milter={"local_over": "defer"}) as (postfix, weir):
             for number in range(6):
                 postfix.sendmail("root@mx.example.org", [f"r{number}@example.com", f"s{number}@example.com"], content("flood"))
             wait_until(lambda: len(sink.messages()) == 2, lambda: f"{postfix.log()}\n{weir.log()}")
             wait_until(lambda: weir.log().count("deferred: 450 4.7.1") >= 4, lambda: f"{postfix.log()}\n{weir.log()}")
-            # What was deferred is charged nothing: it comes again.
+            # Deferred mail is not charged: it comes again.
             wait_until(lambda: weir.used("0", "script") == 4, weir.log)
             weir.limits("raise", "0", "100/1h", "--limit", "script", "--for", "1h")
             wait_until(
@@ -179,7 +179,7 @@ class Limits(unittest.TestCase):
             wait_until(alert, lambda: f"{postfix.log()}\n{weir.log()}")
             self.assertIn("all-scripts", alert()["content"].decode())
             self.assertEqual(weir.used("127.0.0.1", "all-scripts"), 1)
-            # Neither a mark that was used nor one that is guessed lets mail pass.
+            # Neither a used nor a guessed mark lets mail pass.
             (mark,) = [line.decode() for line in alert()["content"].split(b"\n") if line.startswith(b"X-Weir-Alert: ")]
             for line in (mark, f"X-Weir-Alert: {'1' * 32}"):
                 postfix.sendmail("root@mx.example.org", ["b@example.com"], content("forged", line))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Weir behind check_policy_service of a real Postfix: what it lets through, what it defers, and what it counts."""
+"""Weir as the policy server of a real Postfix: what it accepts, defers and counts."""
 import json
 import unittest
 
@@ -17,7 +17,7 @@ def limit(**keys):
 
 
 class BehindPostfix(unittest.TestCase):
-    """One Postfix for all tests of a class; each test has a Weir of its own on the port that Postfix asks."""
+    """One Postfix for all tests of a class; each test runs its own Weir on the port that Postfix asks."""
 
     hooks = ("recipient", "end_of_data")
 
@@ -28,12 +28,12 @@ class BehindPostfix(unittest.TestCase):
         cls.postfix = cls.enterClassContext(PrivatePostfix(
             cls.restrictions(*cls.hooks), relay=cls.sink.port,
             services=[f"127.0.0.1:{(port := free_port())} inet n - n - 1 smtpd -o syslog_name=postfix/single"]))
-        # A service of one process, so that its policy connection sees one transaction after the other.
+        # A service with one process, so that its policy connection carries one transaction after another.
         cls.single_port = port
 
     @classmethod
     def restrictions(cls, *hooks, options="default_action=DUNNO, timeout=10s", before_permit=""):
-        """main.cf with Weir asked in these restriction lists."""
+        """main.cf that asks Weir in these restriction lists."""
         service = f"check_policy_service {{ inet:127.0.0.1:{cls.policy_port}, {options} }}"
         asked = {hook: f"{service}, " if hook in hooks else "" for hook in ("recipient", "data", "end_of_data")}
         return {
@@ -118,7 +118,7 @@ class Limits(BehindPostfix):
         used = service.used("alice@example.org", "per-sender")
         self.assertTrue(14_000 < used < 17_000, used)
         self.assertEqual(self.mail("alice@example.org", content=content), [250, 354, 450])
-        # Refused whole: nothing is charged.
+        # Refused as a whole: nothing is charged.
         self.assertUsed(service, "alice@example.org", used)
 
     def test_clients_are_counted_by_address(self):
@@ -234,7 +234,7 @@ class Life(BehindPostfix):
 
 
 class ShippedConfiguration(unittest.TestCase):
-    """conf/postfix/main.cf as it is, but for the ports."""
+    """conf/postfix/main.cf, except for the ports."""
 
     def test_the_lines_for_main_cf(self):
         port, milter_port = free_port(), free_port()
@@ -254,13 +254,13 @@ class ShippedConfiguration(unittest.TestCase):
             self.assertEqual(service.used("alice@example.org", "per-sender"), 2)
             self.assertNotIn("warning:", postfix.log())
             service.stop()
-            # Weir is gone: mail passes.
+            # While Weir is down, mail passes.
             with SMTP(postfix.port) as smtp:
                 self.assertEqual([code for code, _ in smtp.mail("alice@example.org", ["d@example.com"])], [250, 354, 250])
 
 
 class RawRequests(unittest.TestCase):
-    """What a real Postfix can't be brought to send in a test: logins, repeats, fragments, several addresses."""
+    """Requests that a real Postfix is hard to make send: logins, repeats, fragments, several addresses."""
 
     def weir(self, **keys):
         return self.enterContext(WeirService(limits=[limit(

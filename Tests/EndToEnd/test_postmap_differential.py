@@ -27,7 +27,7 @@ def run(command, keys):
     return done.returncode, done.stdout, diagnostics(done.stderr)
 
 
-# Postfix does not say where these are, weir does; the text behind is compared.
+# weir prints the location of these, Postfix doesn't; compare the text after it.
 UNPLACED = re.compile(
     rb"(?:pcre|regexp) map \S+, line \d+: "
     rb"(?=truncated macro|empty macro|logical line)|^\S+: (?=logical line)")
@@ -44,7 +44,7 @@ def diagnostics(stderr):
 
 
 class Generator:
-    """Tables and keys that are mostly right, and wrong in all the ways a table can be."""
+    """Generates tables and keys: mostly valid, and with every kind of mistake."""
 
     WORDS = ["foo", "bar", "spam", "Subject:", "x@example.org", "a", "B", "1", "$", "\\", "ok", "é"]
 
@@ -139,7 +139,7 @@ class Generator:
                 self.pick(*self.WORDS, " ", "b", "ab", "aab", "oo", "b.") for _ in range(self.random.randint(0, 4)))
             keys.append(key.encode())
         keys.append(self.pick(b"", b"\xff", b"caf\xc3\xa9", b"a\rb", b"a.b", b"AA", b"q\0foo"))
-        # postmap takes a last line that ends in \xff, without a newline, for the end of the file.
+        # postmap treats a last line that ends in \xff without a newline as the end of the file.
         return b"\n".join(keys) + (b"\n" if keys[-1].endswith(b"\xff") else self.pick(b"\n", b""))
 
 
@@ -148,7 +148,7 @@ class PostmapDifferential(unittest.TestCase):
 
     @classmethod
     def setUpClass(cls):
-        # postmap wants a main.cf, and the machine's may be missing.
+        # postmap needs a main.cf, and the machine may have none.
         directory = cls.enterClassContext(tempfile.TemporaryDirectory(prefix="weir-test-"))
         pathlib.Path(directory, "main.cf").write_text("compatibility_level = 3.6\n")
         cls.enterClassContext(unittest.mock.patch.dict(ENVIRONMENT, MAIL_CONFIG=directory))
@@ -171,12 +171,12 @@ class PostmapDifferential(unittest.TestCase):
             with ThreadPoolExecutor(2) as pool:
                 for number, table, keys, postmap, weir in pool.map(one, range(TABLES)):
                     if any(line.startswith(b"fatal") for line in postmap[2]):
-                        # A fatal postmap drops the results that it has not written yet.
+                        # After a fatal error, postmap drops results that it has not written yet.
                         self.assertTrue(weir[1].startswith(postmap[1]))
                         postmap = postmap[0], weir[1], postmap[2]
                     self.assertEqual(postmap, weir, f"seed {SEED + number}\n{table!r}\n{keys!r}")
                     found += postmap[1].count(b"\n")
-        # The keys must find something, or the comparison says nothing.
+        # Some keys must match, or the comparison would be void.
         self.assertGreater(found, TABLES)
 
     def test_generated_pcre_tables(self):
@@ -212,7 +212,7 @@ class PostmapDifferential(unittest.TestCase):
             self.assertEqual(*self.compare("pcre", table, keys))
 
     def test_match_limits(self):
-        """Patterns that end at PCRE2's own limits, or shortly before."""
+        """Patterns that reach PCRE2's own limits, or nearly do."""
         with tempfile.TemporaryDirectory() as directory:
             table = pathlib.Path(directory, "table")
             table.write_text("/^(a+)+$/ slow\n!/^(a|a)+$/ not slow\n!/^(a+)+x$/ not x\n/(*LIMIT_DEPTH=10)^(?:ab?)+$/ deep\n/./ any\n")

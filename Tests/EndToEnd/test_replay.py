@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""weir replay: logs of real Postfix in each form give the counts that the live ledger had; bad logs are named."""
+"""weir replay: logs of a real Postfix in each format give the counts of the live ledger; bad logs are reported."""
 import gzip
 import json
 import pathlib
@@ -27,7 +27,7 @@ def line(moment, tag, text):
 
 
 def message(moment, number, sender="a@example.org", login="a", count=1, service="postfix/smtpd", address="192.0.2.1", removed=True):
-    """The lines of a message as Postfix writes them."""
+    """The log lines of a message."""
     queue_id = f"{number:010X}"
     return (line(moment, f"{service}[7]", f"{queue_id}: client=client.example.org[{address}]" + (f", sasl_method=PLAIN, sasl_username={login}" if login else ""))
             + line(moment, "postfix/cleanup[8]", f"{queue_id}: message-id=<{number}@example.org>")
@@ -98,14 +98,14 @@ class OfRealPostfix(Replay):
                 report = self.replay(*files)
                 for limit in ("recipients", "messages"):
                     self.assertEqual(self.used(report, limit), live[limit])
-                # The log has the size in the queue, with what Postfix put on top.
+                # The log has the size in the queue, including added headers.
                 more = self.used(report, "bytes")["example.org"] - live["bytes"]["example.org"]
                 self.assertTrue(0 < more < 24 * 400, more)
                 self.assertEqual((report["log"]["messages"], report["log"]["faults"], report["log"]["lines_without_time"]), (24, [], 0))
         piped = subprocess.run([BINARY, "replay", "--config", self.directory / "weir.yaml", "--json", "-"], input=log, text=True, capture_output=True,
                                timeout=30, env=ENVIRONMENT)
         self.assertEqual(self.used(json.loads(piped.stdout), "recipients"), live["recipients"])
-        # Rotated in the middle, and named in the wrong order: where both halves begin in the same second nobody can tell.
+        # Rotated in the middle, and given in the wrong order. If both halves start in the same second, the order is unknown.
         if lines[0][:15] != lines[half][:15]:
             first, second = self.write("".join(lines[:half]), "one"), self.write(gzip.compress("".join(lines[half:]).encode()), "two")
             self.assertEqual(self.used(self.replay(second, first), "recipients"), live["recipients"])
@@ -113,7 +113,7 @@ class OfRealPostfix(Replay):
 
 class OfACapture(Replay):
     def test_the_same_as_live(self):
-        """All attributes, refusals included; what the milter of another service would leave out is counted."""
+        """A capture has all attributes and also refused requests."""
         limits = [
             {"name": "to", "key": ["recipient_domain"], "rates": ["6/1h"], "over": "REJECT no"},
             {"name": "helo", "key": ["helo_name"], "count": "messages", "rates": ["100/1h"]},
@@ -185,7 +185,7 @@ class Figures(Replay):
         text = "".join(message(moment, number, login=login) for moment, number, login in sorted(log))
         window = self.limit(self.write(text, modified=start + 4000), limits=[{"name": "per-user", "key": ["sasl_username"], "rates": ["10/1h"]}])["windows"][0]
         self.assertEqual([key["key"] for key in window["caught"]], ["trojan"])
-        # Where there is no outlier nobody is caught.
+        # Without an outlier, no key is caught.
         honest = "".join(message(moment, number, login=login) for moment, number, login in sorted(log) if login != "trojan")
         window = self.limit(self.write(honest, modified=start + 4000), limits=[{"name": "per-user", "key": ["sasl_username"], "rates": ["10/1h"]}])["windows"][0]
         self.assertEqual(window["caught"], [])
@@ -233,7 +233,7 @@ class BadLogs(Replay):
         self.assertEqual(report["log"]["messages"], 20)
         self.assertGreater(report["log"]["lines_without_time"], 20)
         self.assertEqual(len(report["log"]["faults"]), 1)
-        # A NUL in a value, and a last line without its end.
+        # A NUL in a value, and a last line without a newline.
         log = good[0].replace("a@example.org", "a\0@example.org") + good[1].rstrip("\n")
         self.assertEqual(self.replay(self.write(log, modified=start + 30))["log"]["messages"], 2)
 
@@ -241,25 +241,25 @@ class BadLogs(Replay):
         log = "".join(message(1_790_000_000 + number, number) for number in range(2000))
         packed = gzip.compress(log.encode())
         report = self.replay(self.write(packed[:len(packed) // 2], modified=1_790_003_000))
-        self.assertIn("is cut or damaged", report["log"]["faults"][0])
+        self.assertIn("is truncated or damaged", report["log"]["faults"][0])
         self.assertTrue(100 < report["log"]["messages"] < 2000)
         self.assertEqual(self.replay(self.write(b""))["log"]["lines"], 0)
 
     def test_lines_that_are_out_of_order(self):
-        """They are counted, and that is what is said."""
+        """They are counted, and the report says so."""
         start = 1_790_000_000
         path = self.write(message(start + 100, 1) + message(start + 40, 2) + message(start + 200, 3), modified=start + 300)
         report = self.replay(path)
         self.assertEqual((report["log"]["messages"], report["log"]["lines_out_of_order"]), (3, 4))
         text = weir("replay", path, "--config", self.directory / "weir.yaml").stdout
-        self.assertIn("  counted at the time of a later one before them: 4 lines\n", text)
+        self.assertIn("  out of order, counted at the latest time before them: 4 lines\n", text)
         self.assertNotIn("not counted", text)
 
     def test_a_file_that_is_named_twice(self):
         path = self.write(message(1_790_000_000, 1), modified=1_790_000_100)
         link = self.directory / "link"
         link.symlink_to(path)
-        for other, words in ((path, f"{path} is named twice"), (link, f"{path} and {link} are the same file")):
+        for other, words in ((path, f"{path} is given twice"), (link, f"{path} and {link} are the same file")):
             result = self.replay(path, other, check=False)
             self.assertEqual((result.returncode, result.stderr), (66, f"weir replay: {words}\n"))
 

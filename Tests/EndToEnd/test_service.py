@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""weir serve as a service manager meets it: sockets handed over, notifications, signals, exit statuses."""
+"""weir serve under a service manager: socket activation, notifications, signals, exit statuses."""
 import os
 import signal
 import socket
@@ -12,7 +12,7 @@ from weir import BINARY, ENVIRONMENT, PolicyClient, WeirService
 
 LIMIT = {"name": "per-sender", "key": ["sender"], "count": "recipients", "rates": ["2/1h"], "over": "DEFER later"}
 
-# What systemd does between fork(2) and execve(2): the sockets from descriptor 3 on, for this very process.
+# What systemd does between fork(2) and execve(2): pass the sockets from descriptor 3 on to this process.
 HAND_OVER = """
 import fcntl, os, sys
 command, sockets = sys.argv[1:5], [int(number) for number in sys.argv[5:]]
@@ -23,7 +23,7 @@ os.execve(command[0], command, {**os.environ, "LISTEN_PID": str(os.getpid()), "L
 
 
 class Transactions(unittest.TestCase):
-    """What a mail transaction was charged is given back when it is dropped, and only then."""
+    """The charge of a mail transaction is given back if it is dropped, and only then."""
     CONFIG = {"limits": [{**LIMIT, "rates": ["100/1h"], "when": {"protocol_state": "RCPT"}}], "give_back_dropped": True}
 
     def charge(self, client, instance, recipients=2):
@@ -70,7 +70,7 @@ class ServiceManager(unittest.TestCase):
         self.addCleanup(service.__exit__)
         service.configure()
         for _ in range(2):
-            # Nobody accepts yet: the client waits, and is answered when the service is there.
+            # Nothing accepts yet: the client waits, and is answered when the service has started.
             with PolicyClient(port) as early:
                 early.send(early.request(sender="alice@example.org"))
                 self.start_with_sockets(service, [listener], {"LISTEN_FDNAMES": "policy"})

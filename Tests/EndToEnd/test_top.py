@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""weir top on a terminal of its own and into a pipe: what it shows, and how it ends."""
+"""weir top on a terminal and to a pipe: its output and its exit."""
 import contextlib
 import fcntl
 import os
@@ -27,7 +27,7 @@ SCREEN_ON, SCREEN_OFF = b"\x1b[?1049h", b"\x1b[?25h\x1b[?1049l"
 
 
 class OnTerminal:
-    """`weir top` with a terminal of `columns`."""
+    """`weir top` on a terminal of `columns`."""
 
     def __init__(self, config, *arguments, columns=80):
         self.shown = b""
@@ -37,7 +37,7 @@ class OnTerminal:
         self.attributes = termios.tcgetattr(terminal)
         self.process = subprocess.Popen([BINARY, "top", "--config", config, *arguments], env=ENVIRONMENT, stdin=terminal, stdout=terminal,
                                         stderr=terminal, start_new_session=True)
-        # Kept open: what was written stays to be read after the process has ended.
+        # Kept open, so that output can be read after the process has exited.
         self.other_end = terminal
 
     def __enter__(self):
@@ -56,7 +56,7 @@ class OnTerminal:
         return False
 
     def read_until(self, wanted):
-        """Reads on, from what was shown last, until `wanted` is there."""
+        """Reads until `wanted` appears, and drops the output before it."""
         deadline = time.monotonic() + DEFAULT_TIMEOUT
         while wanted not in self.shown:
             if time.monotonic() > deadline:
@@ -65,18 +65,18 @@ class OnTerminal:
         self.shown = self.shown[self.shown.index(wanted):]
 
     def screen(self):
-        """The lines of the next whole screen."""
+        """The lines of the next complete screen."""
         self.shown = b""
         while not (match := re.search(rb"\x1b\[H(.*?)\x1b\[J", self.shown, re.S)):
             self.read(DEFAULT_TIMEOUT)
-        # The terminal makes a carriage return and a newline of each newline.
+        # The terminal turns each newline into CR LF.
         return match[1].decode().replace("\x1b[K", "").replace("\r", "").split("\n")
 
     def keys(self, text):
         os.write(self.terminal, text)
 
     def end(self):
-        """The exit status, and all that was written to the end."""
+        """Waits for the exit and reads the remaining output; returns the exit status."""
         status = self.process.wait(DEFAULT_TIMEOUT)
         while self.read(0):
             pass
@@ -84,7 +84,7 @@ class OnTerminal:
 
 
 def rows(screen):
-    """The lines of the keys."""
+    """The lines that show keys."""
     return screen[4:screen.index("", 4)]
 
 
@@ -94,7 +94,7 @@ def cells(text):
 
 class Screen(unittest.TestCase):
     def test_what_strangers_have_sent(self):
-        """Their text moves no cursor and turns nothing around; s, / and Esc change what is shown, q ends it."""
+        """Control and bidi characters from clients are replaced; s, / and Esc change the view, q quits."""
         with WeirService(limits=[LIMIT]) as service:
             for _ in range(5):
                 for sender in ("evil\x1b[2J@example.org", "turned\u202e@example.org", "other@example.org"):
@@ -118,7 +118,7 @@ class Screen(unittest.TestCase):
                 self.assertEqual(top.end(), 0)
 
     def test_narrow_and_wide(self):
-        """The key is there at 40 columns, and no line is wider than the terminal."""
+        """At 40 columns the key is visible, and no line is wider than the terminal."""
         wide = "\u6f22\u5b57" * 20 + "@example.org"
         with WeirService(limits=[LIMIT]) as service:
             for _ in range(4):
@@ -152,37 +152,37 @@ class Faults(unittest.TestCase):
         with OnTerminal(config) as top:
             self.assertEqual(top.end(), EX_UNAVAILABLE)
             self.assertNotIn(SCREEN_ON, top.shown)
-            self.assertIn(f"weir top: no service answers on unix:{self.directory}/admin: No such file or directory\r\n".encode(), top.shown)
+            self.assertIn(f"weir top: unix:{self.directory}/admin is unreachable: No such file or directory\r\n".encode(), top.shown)
             self.assertEqual(termios.tcgetattr(top.terminal), top.attributes)
 
     def test_a_service_that_goes_and_comes_back(self):
         with WeirService(limits=[LIMIT]) as service, OnTerminal(service.config_file) as top:
-            top.read_until(b"ledger kept")
+            top.read_until(b"ledger ok")
             service.kill()
             top.read_until(b"NO FIGURES SINCE")
-            self.assertIn("no service answers on", "\n".join(top.screen()))
+            self.assertIn(" is unreachable: ", "\n".join(top.screen()))
             service.start()
-            top.read_until(b"ledger kept")
+            top.read_until(b"ledger ok")
             self.assertIsNone(top.process.poll())
 
     def test_a_ledger_that_can_not_be_opened(self):
         with WeirService(limits=[LIMIT], ledger={"store": f"sqlite:{self.directory}/none/ledger.sqlite"}) as service:
             with OnTerminal(service.config_file) as top:
-                top.read_until(b"THE LEDGER CAN'T BE KEPT")
+                top.read_until(b"LEDGER FAILURE")
                 (self.directory / "none").mkdir()
-                top.read_until(b"ledger kept")
+                top.read_until(b"ledger ok")
                 top.keys(b"q")
                 self.assertEqual(top.end(), 0)
 
 
 class Endings(unittest.TestCase):
     def test_the_terminal_is_as_it_was(self):
-        """After q, Ctrl-C and each signal, in the first moment, later, and while the service answers nothing."""
+        """After q, Ctrl-C and each signal: at the start, later, and while the service doesn't answer."""
         with WeirService(limits=[LIMIT]) as service:
             endings = [("q", lambda top: top.keys(b"q"), 0), ("Ctrl-C", lambda top: top.keys(b"\x03"), 0)] + [
                 (number.name, lambda top, number=number: top.process.send_signal(number), 128 + number)
                 for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)]
-            for shown, stops in ((SCREEN_ON, False), (b"ledger kept", False), (b"ledger kept", True)):
+            for shown, stops in ((SCREEN_ON, False), (b"ledger ok", False), (b"ledger ok", True)):
                 for name, end, status in endings:
                     with self.subTest(name, shown=shown, stops=stops), OnTerminal(service.config_file) as top:
                         top.read_until(shown)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The same messages by the milter, the SMTP filter and the pipe come out the same, byte for byte but for trace headers."""
+"""The milter, the SMTP filter and the pipe give identical results, except for trace headers."""
 import pathlib
 import re
 import subprocess
@@ -19,12 +19,12 @@ HEADER = """\
 /^X-Nested-Gone:/ IGNORE
 """
 BODY = "/^drop/ IGNORE\n/^replace (.*)/ REPLACE replaced $1\n/^before/ PREPEND put in\n"
-# Lines by which one message is known from another, and which every way in leaves alone.
+# Lines that identify a message, and that no way in changes.
 NUMBER = "X-Number"
 
 
 def corpus():
-    """Plain, folded and MIME messages, with rules that hit in each place; then the shapes of the scanner's own fixtures."""
+    """Plain, folded and MIME messages with matches in each place; then the messages of the scanner's fixtures."""
     plain = "From: a@example.org\nTo: b@example.com\nX-Old: 1\nX-Gone: 2\nX-Gone: 3\nX-Mark: 4\nSubject: folded\n\tand more\n\n"
     yield plain + "keep\ndrop it\nreplace this\nbefore\n.\n..\n.dots\n\nlast\n"
     yield "From: a@example.org\nTo: undisclosed-recipients:;\nSubject: none\n\nbody\n"
@@ -37,7 +37,7 @@ def corpus():
     yield "From: a@example.org\nTo: b@example.com\nSubject: long\n\n" + "".join(f"line {n} " + "y" * 70 + "\n" for n in range(8_000)) + "drop\nend\n"
     for file in sorted((ROOT / "Tests" / "Fixtures" / "mime").rglob("*.eml")):
         text = file.read_bytes()
-        # What sendmail(1) and SMTP themselves would change is no message of this test.
+        # Leave out messages that sendmail(1) or SMTP would change.
         is_plain = text.isascii() and not re.search(rb"[\0\r]", text) and len(max(text.split(b"\n"), key=len)) < 900
         if is_plain and re.match(rb"[!-9;-~]+:", text):
             yield text.decode()
@@ -53,7 +53,7 @@ def by_number(messages):
 
 
 def without_trace(content):
-    """Without Received:, and what Postfix adds to mail that lacks it."""
+    """Removes Received: and the headers that Postfix adds to mail without them."""
     head, _, body = content.partition(b"\n\n")
     headers = re.split(rb"\n(?![ \t])", head)
     return b"\n".join(h for h in headers if not re.match(rb"(Received|Message-Id|Date|From):", h)) + b"\n\n" + body

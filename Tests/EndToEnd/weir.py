@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Weir as tests run it: on free ports, with its files under a temporary directory, and a client of its protocol."""
+"""Runs Weir on free ports, with its files in a temporary directory; and a client of the policy protocol."""
 import contextlib
 import http.client
 import json
@@ -16,17 +16,17 @@ from postfix import DEFAULT_TIMEOUT, accepts, connect, free_port, run, wait_unti
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BINARY = pathlib.Path(os.environ.get("WEIR_BINARY", ROOT / ".build" / "release" / "weir"))
-# A crash on purpose must not start a debugger that waits.
+# Intended crashes must not start an interactive debugger.
 ENVIRONMENT = {**os.environ, "SWIFT_BACKTRACE": "enable=no"}
 
 
 def weir(*arguments, timeout=DEFAULT_TIMEOUT, check=True, **options):
-    """Runs one of Weir's commands to its end."""
+    """Runs a weir command and waits for it."""
     return run([BINARY, *arguments], timeout=timeout, check=check, env=ENVIRONMENT, **options)
 
 
 class WeirService:
-    """`weir serve` on `port` (or a free one), with `config`: keys that replace the defaults below."""
+    """`weir serve` on `port` (or a free one); the keys of `config` replace the defaults below."""
 
     def __init__(self, port=None, **config):
         self.directory = pathlib.Path(tempfile.mkdtemp(prefix="weir-test-"))
@@ -39,7 +39,7 @@ class WeirService:
         self.log_file = self.directory / "log"
         self.process = None
         self.environment = {}
-        # Words before the service's own command line, such as `prlimit --fsize=N`.
+        # Prefix of the command line, such as `prlimit --fsize=N`.
         self.wrapper = []
         self.config = {
             "listen": {
@@ -71,9 +71,9 @@ class WeirService:
         return self.process is not None and self.process.poll() is None
 
     def configure(self, text=None, **config):
-        """Writes the configuration with these keys replaced, or `text` as it is. Does not reload."""
+        """Writes the configuration with these keys replaced, or `text`. Does not reload."""
         self.config.update(config)
-        # JSON is YAML, too.
+        # JSON is valid YAML.
         self.config_file.write_text(text if text is not None else json.dumps(self.config, indent=2))
 
     def start(self, wait=True):
@@ -89,12 +89,12 @@ class WeirService:
     def wait_ready(self, timeout=DEFAULT_TIMEOUT):
         def is_ready():
             if not self.is_running:
-                raise AssertionError(f"weir serve ended with {self.process.returncode}:\n{self.log()}")
+                raise AssertionError(f"weir serve exited with status {self.process.returncode}:\n{self.log()}")
             return accepts(self.port) and accepts(self.admin_socket)
         wait_until(is_ready, "weir serve is ready", timeout, interval=0.01)
 
     def stop(self):
-        """Ends the service as an operator does. Returns its exit status."""
+        """Stops the service with SIGTERM; returns its exit status."""
         if self.process is None:
             return None
         if self.is_running:
@@ -106,7 +106,7 @@ class WeirService:
             raise AssertionError(f"weir serve did not end on SIGTERM:\n{self.log()}") from None
 
     def kill(self):
-        """Ends the service without a warning."""
+        """Kills the service with SIGKILL."""
         self.process.kill()
         self.process.wait(DEFAULT_TIMEOUT)
 
@@ -128,12 +128,12 @@ class WeirService:
         return weir("limits", *arguments, "--config", self.config_file, **options)
 
     def used(self, key, limit):
-        """What a key has used of a limit's longest window; None where the limit does not know the key."""
+        """The use of a key in a limit's longest window; None if the limit hasn't counted the key."""
         standings = json.loads(self.limits("show", key, "--limit", limit, "--json").stdout)
         return standings[0]["rates"][-1]["used"] if standings else None
 
     def used_by_all(self, limit):
-        """The same of all keys."""
+        """The use of all keys."""
         standings = json.loads(self.limits("list", "--limit", limit, "--most", "100000", "--json").stdout)
         return {standing["key"]: standing["rates"][-1]["used"] for standing in standings}
 
@@ -141,12 +141,12 @@ class WeirService:
         return PolicyClient(target or self.port)
 
     def ask(self, **attributes):
-        """The action for one request, on a connection of its own."""
+        """The action for a request, sent on a new connection."""
         with self.client() as client:
             return client.ask(**attributes)
 
 
-# What smtpd of Postfix 3.7 sends, in its order.
+# The attributes of Postfix 3.7, in smtpd's order.
 ATTRIBUTES = {
     "request": "smtpd_access_policy",
     "protocol_state": "RCPT",
@@ -181,7 +181,7 @@ ATTRIBUTES = {
 
 
 class PolicyClient:
-    """One connection to a policy server, as smtpd keeps it open. `target` is a port or the path of a socket."""
+    """A persistent connection to a policy server. `target` is a port or the path of a socket."""
 
     transactions = 0
 
@@ -197,13 +197,13 @@ class PolicyClient:
 
     @classmethod
     def new_instance(cls):
-        """An `instance` that no other transaction of this test run has."""
+        """A unique `instance`."""
         cls.transactions += 1
         return f"{os.getpid():x}.{cls.transactions:x}.0.0"
 
     @classmethod
     def request(cls, **attributes):
-        """A request's bytes. A new transaction, unless `instance` says which; an attribute that is None is left out."""
+        """The bytes of a request, of a new transaction unless `instance` is given. Attributes that are None are omitted."""
         values = {**ATTRIBUTES, "instance": attributes.get("instance") or cls.new_instance(), **attributes}
         return "".join(f"{name}={value}\n" for name, value in values.items() if value is not None).encode() + b"\n"
 
@@ -216,7 +216,7 @@ class PolicyClient:
         self.socket.sendall(data)
 
     def reply(self):
-        """The action of the next reply, or None where the server closed the connection without one."""
+        """The action of the next reply; None if the server closed the connection."""
         while b"\n\n" not in self.buffer:
             try:
                 data = self.socket.recv(65536)
@@ -233,7 +233,7 @@ class PolicyClient:
         return reply.decode()[len("action="):]
 
     def is_closed(self, timeout=DEFAULT_TIMEOUT):
-        """Waits for the server to close this connection; True when it did without sending anything."""
+        """Waits until the server closes the connection; True if it sent nothing before."""
         self.socket.settimeout(timeout)
         with contextlib.suppress(ConnectionResetError):
             return self.socket.recv(1) == b""
@@ -261,7 +261,7 @@ def get(connection, path, method="GET", body=None, **headers):
 
 
 def samples(text):
-    """Metrics as a dictionary; every line has to be one of the text format."""
+    """Parses metrics; every line must conform to the text format."""
     found = {}
     for line in text.splitlines():
         if not line.startswith("#"):

@@ -23,7 +23,7 @@ import Testing
         }
     }
 
-    @Test func `draws come as often as the probabilities say`() {
+    @Test func `draws follow the weights`() {
         let count = 50
         let draws = 1_000_000
         let table = AliasTable.zipf(count: count, exponent: 1.1)
@@ -35,11 +35,11 @@ import Testing
             let expected = probability * Double(draws)
             chiSquare += (Double(count) - expected) * (Double(count) - expected) / expected
         }
-        // 49 degrees of freedom: 1 of 1,000 seeds exceeds 85.4.
+        // Chi-squared with 49 degrees of freedom: one seed in 1,000 exceeds 85.4.
         #expect(chiSquare < 85.4)
     }
 
-    @Test func `an index without weight is never drawn`() {
+    @Test func `an index with weight zero is never drawn`() {
         let table = AliasTable(weights: [0, 3, 0, 1])
         var random = SplitMix64(seed: 1)
         let drawn = Set((0..<10_000).map { _ in table.draw(using: &random) })
@@ -48,7 +48,7 @@ import Testing
 }
 
 @Suite struct SplitMix64Tests {
-    // The first numbers of the authors' splitmix64.c with this seed.
+    // The first numbers of the reference implementation, splitmix64.c, with this seed.
     @Test func `gives the published sequence`() {
         var random = SplitMix64(seed: 1_234_567)
         let numbers = (0..<5).map { _ in random.next() }
@@ -59,7 +59,7 @@ import Testing
             ])
     }
 
-    @Test func `bounded numbers reach both ends and no further`() {
+    @Test func `bounded numbers reach both ends of the range`() {
         var random = SplitMix64(seed: 3)
         let drawn = Set((0..<1000).map { _ in random.next(below: 7) })
         #expect(drawn == Set(0..<7))

@@ -21,7 +21,7 @@ import Testing
         #expect(abs(pace.meanRate - 10 / 6.0) < 1e-9)
     }
 
-    @Test func `a day has all its mail within its time, most of it before the evening`() {
+    @Test func `a day sends all operations in time, most of them before the evening`() {
         let pace = LoadPace.day(count: 24_000, in: .seconds(24))
         let times = dueTimes(pace, 24_000)
         #expect(times.last! < 24 && times.last! > 23.9)
@@ -33,7 +33,7 @@ import Testing
         #expect(abs(pace.due(within: 24) - 24_000) < 1e-6)
     }
 
-    @Test func `a rising rate is the sum from its time on`() {
+    @Test func `a rising rate is the sum of both rates after its start`() {
         let pace = LoadPace.rising(rate: 10, by: 30, after: .seconds(1), for: .seconds(2))
         let times = dueTimes(pace, 50)
         #expect(times.count { $0 < 1 } == 10)
@@ -42,7 +42,7 @@ import Testing
 }
 
 @Suite struct TrojanReportTests {
-    @Test func `tells when it was held, what passed, and who else was touched`() {
+    @Test func `reports when the trojan was held, what passed, and honest refusals`() {
         var report = TrojanReport()
         for second in [3, 4, 5] { report.count(isTrojan: true, isRefused: false, at: .seconds(Int64(second))) }
         report.count(isTrojan: false, isRefused: false, at: .seconds(5))
@@ -58,11 +58,12 @@ import Testing
         #expect(report.honestRefused == 1)
     }
 
-    @Test func `the trojan sends at its own rate, and as nobody else does`() throws {
+    @Test func `the trojan sends at its own rate with its own address`() throws {
         var mix = PolicyMix()
         mix.population.senders = 50
+        mix.population.honestRate = 75
         mix.population.trojan = .init(after: .seconds(10), rate: 25)
-        let traffic = try PolicyTraffic(mix, honestRate: 75, firstInstance: PolicyInstance(processID: 1, time: 1))
+        let traffic = try PolicyTraffic(mix, firstInstance: PolicyInstance(processID: 1, time: 1))
         var dialogue = traffic.makeDialogue()
         func trojans(_ count: Int, at time: TimeAmount) throws -> Int {
             try (0..<count).count { _ in

@@ -4,16 +4,16 @@ import NIOCore
 import NIOEmbedded
 import Testing
 
-/// A load on a simulated clock, against a peer whose every answer the test gives.
+/// A load on a simulated clock; the test gives the answers of the peer.
 private final class Scene {
     let loop = EmbeddedEventLoop()
     var options = LoadOptions()
     var mix = PolicyMix()
-    /// Connects that fail from now on.
+    /// The number of next connects that fail.
     var refuses = false
-    /// How many connections there can be.
+    /// The maximum number of connections.
     var mostChannels = Int.max
-    /// The open connections, in the order in which they were made.
+    /// The open connections, in the order of their connects.
     private(set) var channels: [EmbeddedChannel] = []
     private(set) var progress: [LoadProgress] = []
     private var run: LoadRun<PolicyTraffic>!
@@ -22,7 +22,7 @@ private final class Scene {
     func start() throws {
         run = LoadRun(
             on: loop, target: .unix(path: "/policy"), options: options,
-            traffic: try PolicyTraffic(mix, honestRate: nil, firstInstance: PolicyDialogueTests.firstInstance),
+            traffic: try PolicyTraffic(mix, firstInstance: PolicyDialogueTests.firstInstance),
             connect: { [unowned self] connection in
                 if refuses || channels.count == mostChannels {
                     return loop.makeFailedFuture(IOError(errnoCode: 111, reason: "connect"))
@@ -46,7 +46,7 @@ private final class Scene {
 
     func advance(_ time: TimeAmount) { loop.advanceTime(by: time) }
 
-    /// What came in on a connection since the last look.
+    /// The bytes received on a connection since the last call.
     func requests(on index: Int = 0) throws -> [String] {
         var requests: [String] = []
         while let buffer = try channels[index].readOutbound(as: ByteBuffer.self) {
@@ -97,7 +97,7 @@ private final class Scene {
         #expect(report.seconds == 0.006)
     }
 
-    @Test func `the report has the connections that were made`() throws {
+    @Test func `the report counts the connections that succeeded`() throws {
         let scene = Scene()
         scene.options.connections = 5
         scene.options.count = 2
@@ -111,13 +111,13 @@ private final class Scene {
         #expect(report.errors.refused == 3)
     }
 
-    @Test func `open loop: a stall shows in every request that was due meanwhile`() throws {
+    @Test func `open loop: a stall delays every request that was due meanwhile`() throws {
         let scene = Scene()
         scene.options.connections = 1
         scene.options.pace = .steady(rate: 100, for: .seconds(60))
         scene.options.duration = .milliseconds(95)
         try scene.start()
-        // Due at 0, 10, ... 90 ms; the first answer takes 50 ms, then each comes at once.
+        // Due at 0, 10, ... 90 ms; the first answer takes 50 ms, the others are immediate.
         scene.advance(.milliseconds(50))
         for _ in 0..<6 {
             #expect(try scene.requests().count == 1)
@@ -139,7 +139,7 @@ private final class Scene {
         #expect(abs(report.latency.mean - 15_000) < 50)
     }
 
-    @Test func `open loop: tells what was due and never sent`() throws {
+    @Test func `open loop: reports requests that were due and never sent`() throws {
         let scene = Scene()
         scene.options.connections = 1
         scene.options.pace = .steady(rate: 100, for: .seconds(60))
@@ -163,7 +163,7 @@ private final class Scene {
         #expect(schedule.take(at: .uptimeNanoseconds(9_999_999_999)) == nil)
     }
 
-    @Test func `a lost connection ends its requests, and the last one the load`() throws {
+    @Test func `a lost connection ends its request, and the last one ends the load`() throws {
         let scene = Scene()
         scene.options.connections = 2
         try scene.start()
@@ -178,7 +178,7 @@ private final class Scene {
         #expect(report.unanswered == 2)
     }
 
-    @Test func `with reconnect the same request goes out again after a second`() throws {
+    @Test func `with reconnect, the same request is sent again after a second`() throws {
         let scene = Scene()
         scene.options.connections = 1
         scene.options.count = 1
@@ -203,7 +203,7 @@ private final class Scene {
         #expect(abs(report.latency.max - 2_000_000) < 2000)
     }
 
-    @Test func `an answer that does not come ends the connection`() throws {
+    @Test func `a missing answer closes the connection`() throws {
         let scene = Scene()
         scene.options.connections = 1
         scene.options.timeout = .seconds(2)
@@ -229,7 +229,7 @@ private final class Scene {
         #expect(report.lastError?.hasPrefix("malformed reply: ") == true)
     }
 
-    @Test func `open loop: an idle connection that was lost is used again only when it is back`() throws {
+    @Test func `open loop: a lost idle connection is used again only after the reconnect`() throws {
         let scene = Scene()
         scene.options.connections = 1
         scene.options.pace = .steady(rate: 2, for: .seconds(60))
@@ -238,7 +238,7 @@ private final class Scene {
         _ = try scene.requests()
         try scene.answer()
         scene.drop()
-        // The request due at 500 ms waits for the connection, which is back after a second, and with the one due then.
+        // The request due at 500 ms waits for the reconnect after a second, as does the one due then.
         scene.advance(.milliseconds(999))
         #expect(scene.channels.isEmpty)
         scene.advance(.milliseconds(1))
@@ -254,7 +254,7 @@ private final class Scene {
         #expect(abs(report.latency.max - 500_000) < 500)
     }
 
-    @Test func `a reply that no request asked for ends the connection`() throws {
+    @Test func `an unexpected reply closes the connection`() throws {
         let scene = Scene()
         scene.options.connections = 1
         scene.options.pace = .steady(rate: 1, for: .seconds(60))
@@ -267,7 +267,7 @@ private final class Scene {
         #expect(report.answered == 1)
     }
 
-    @Test func `a reply may come in pieces`() throws {
+    @Test func `a reply may arrive in pieces`() throws {
         let scene = Scene()
         scene.options.connections = 1
         scene.options.count = 1
@@ -289,7 +289,7 @@ private final class Scene {
         }
     }
 
-    @Test func `an interrupt gives the figures so far`() throws {
+    @Test func `an interrupt reports the figures so far`() throws {
         let scene = Scene()
         scene.options.connections = 1
         try scene.start()
@@ -303,7 +303,7 @@ private final class Scene {
         #expect(report.answeredPerSecond == 1)
     }
 
-    @Test func `shows each second by itself`() throws {
+    @Test func `reports each second separately`() throws {
         let scene = Scene()
         scene.options.connections = 1
         scene.options.duration = .seconds(3)

@@ -7,7 +7,7 @@ import Testing
 @Suite struct PolicyDialogueTests {
     static let firstInstance = PolicyInstance(processID: 1, time: 1_700_000_000_000_000)
 
-    /// One request's attributes.
+    /// The attributes of a request.
     private func attributes(_ buffer: ByteBuffer) -> [String: String] {
         let lines = String(buffer: buffer).split(separator: "\n")
         return Dictionary(
@@ -17,9 +17,9 @@ import Testing
             })
     }
 
-    /// The requests of a dialogue that gets these replies, as `state/recipient_count`, with a `|` between messages.
+    /// The requests after these replies, as `state/recipient_count`, with `|` between messages.
     private func requests(_ mix: PolicyMix, replies: [String]) throws -> String {
-        var dialogue = try PolicyTraffic(mix, honestRate: nil, firstInstance: Self.firstInstance).makeDialogue()
+        var dialogue = try PolicyTraffic(mix, firstInstance: Self.firstInstance).makeDialogue()
         var text = ""
         var instance = ""
         for reply in replies {
@@ -57,8 +57,8 @@ import Testing
         #expect(try self.requests(mix, replies: texts) == requests)
     }
 
-    @Test func `sends the same again until it is answered`() throws {
-        var dialogue = try PolicyTraffic(PolicyMix(), honestRate: nil, firstInstance: Self.firstInstance).makeDialogue()
+    @Test func `repeats a request until it is answered`() throws {
+        var dialogue = try PolicyTraffic(PolicyMix(), firstInstance: Self.firstInstance).makeDialogue()
         var first = ByteBuffer(), again = ByteBuffer(), next = ByteBuffer()
         dialogue.begin(into: &first, at: .zero)
         dialogue.begin(into: &again, at: .zero)
@@ -69,11 +69,11 @@ import Testing
         #expect(next != first)
     }
 
-    @Test func `the seed decides the mail`() throws {
+    @Test func `the same seed sends the same mail`() throws {
         func mail(seed: UInt64, first: PolicyInstance) throws -> [[String: String]] {
             var mix = PolicyMix()
             mix.seed = seed
-            var dialogue = try PolicyTraffic(mix, honestRate: nil, firstInstance: first).makeDialogue()
+            var dialogue = try PolicyTraffic(mix, firstInstance: first).makeDialogue()
             return try (0..<20).map { _ in
                 var output = ByteBuffer()
                 dialogue.begin(into: &output, at: .zero)
@@ -89,13 +89,13 @@ import Testing
         #expect(try mail(seed: 5, first: later) != mail(seed: 6, first: later))
     }
 
-    @Test func `counts answers by their first word and keeps an account of them`() throws {
+    @Test func `counts answers by their first word and writes the account file`() throws {
         let file = FileManager.default.temporaryDirectory.appending(path: "weir-account-\(UUID())")
         defer { try? FileManager.default.removeItem(at: file) }
         var mix = PolicyMix()
         mix.population.senders = 1
         mix.account = file.path
-        let traffic = try PolicyTraffic(mix, honestRate: nil, firstInstance: Self.firstInstance)
+        let traffic = try PolicyTraffic(mix, firstInstance: Self.firstInstance)
         var dialogue = traffic.makeDialogue()
         for reply in ["DUNNO", "450 4.7.1 later", "DUNNO", "DEFER_IF_PERMIT later", "HOLD"] {
             var output = ByteBuffer()
@@ -112,7 +112,7 @@ import Testing
         #expect(try String(contentsOf: file, encoding: .utf8) == lines.joined())
     }
 
-    @Test func `counts no more words than it has room for`() {
+    @Test func `counts words beyond the maximum together`() {
         var tally = OutcomeTally()
         for number in 0..<1000 {
             _ = tally.count(Array("W\(number)".utf8).span, isRefusal: { _ in false })
@@ -123,7 +123,7 @@ import Testing
 }
 
 extension PolicyDialogue {
-    /// Takes a reply, after which a policy client has nothing to say.
+    /// Receives a reply; a policy client sends nothing after it.
     fileprivate mutating func receive(_ input: inout ByteBuffer) throws -> LoadStep {
         var output = ByteBuffer()
         defer { #expect(output.readableBytes == 0) }

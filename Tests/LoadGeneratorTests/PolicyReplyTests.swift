@@ -40,7 +40,7 @@ import Testing
         #expect(throws: MalformedReply(reason: reason)) { try action(in: reply) }
     }
 
-    @Test func `refuses a reply without end`() throws {
+    @Test func `rejects an endless reply`() throws {
         let limit = PolicyReply.maximumLength
         #expect(try action(in: String(repeating: "x", count: limit)) == nil)
         #expect(throws: MalformedReply(reason: "longer than 65536 bytes")) {

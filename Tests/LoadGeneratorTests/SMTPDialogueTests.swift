@@ -7,7 +7,7 @@ import Testing
     private static let greeting = "220 hello\r\n"
     private static let ehlo = "250-hello\r\n250-PIPELINING\r\n250 SMTPUTF8\r\n"
 
-    /// A session: what the server says, and the verbs that come in answer. `<` stands for content.
+    /// A session: the replies of the server, and the verbs sent after each. `<` is content.
     private struct Session {
         let traffic: SMTPTraffic
         var dialogue: SMTPDialogue
@@ -18,7 +18,7 @@ import Testing
             mix.content = .text(size: 100)
             mix.recipients = recipients
             let arrivals = Arrivals(mix, run: "1x1", date: "Mon, 23 Nov 2026 12:00:00 +0000")
-            traffic = SMTPTraffic(mix, population: Population(), honestRate: nil, arrivals: arrivals)
+            traffic = SMTPTraffic(mix, population: Population(), arrivals: arrivals)
             dialogue = traffic.makeDialogue()
             dialogue.connected()
         }
@@ -29,7 +29,7 @@ import Testing
             return Self.verbs(output)
         }
 
-        /// - Returns: the verbs, and a dot where the message is over.
+        /// - Returns: the verbs, and a dot at the end of a message.
         mutating func say(_ text: String) throws -> String {
             var input = ByteBuffer(string: text), output = ByteBuffer()
             let step = try dialogue.receive(&input, into: &output, at: .zero)
@@ -43,7 +43,7 @@ import Testing
         }
     }
 
-    @Test func `the envelope goes out at once where the server pipelines`() throws {
+    @Test func `sends the envelope at once with PIPELINING`() throws {
         var session = Session(recipients: 2)
         #expect(session.begin() == "")
         #expect(try session.say(Self.greeting) == "EHLO")
@@ -54,7 +54,7 @@ import Testing
         #expect(session.codes == ["250": 1])
     }
 
-    @Test func `step by step where it does not, and with HELO where it has to be`() throws {
+    @Test func `sends command by command without PIPELINING, and HELO after a refused EHLO`() throws {
         var session = Session(recipients: 2)
         #expect(try session.say(Self.greeting) == "EHLO")
         #expect(try session.say("502 what\r\n") == "HELO")
@@ -68,7 +68,7 @@ import Testing
         #expect(session.codes == ["250": 1])
     }
 
-    @Test func `a transaction that comes to nothing is ended, and counts by its first refusal`() throws {
+    @Test func `ends a failed transaction with RSET, and counts its first refusal`() throws {
         var session = Session()
         #expect(session.begin() == "")
         _ = try session.say(Self.greeting)
@@ -85,7 +85,7 @@ import Testing
         #expect(session.traffic.outcomes.refusals == 3)
     }
 
-    @Test func `a message is sent again over another connection, the same`() throws {
+    @Test func `resends the same message over a new connection`() throws {
         var session = Session()
         _ = session.begin()
         _ = try session.say(Self.greeting)
@@ -115,14 +115,14 @@ import Testing
         #expect(throws: SessionRefused(reply: "\(text.prefix(3)) 4.3.2 too busy")) { try session.say(text) }
     }
 
-    @Test func `HELO that is refused is told in its words`() throws {
+    @Test func `a refused HELO is reported with its reply`() throws {
         var session = Session()
         _ = try session.say(Self.greeting)
         #expect(try session.say("502 what\r\n") == "HELO")
         #expect(throws: SessionRefused(reply: "550 not you")) { try session.say("550 not you\r\n") }
     }
 
-    @Test func `replies may come in any pieces`() throws {
+    @Test func `replies may arrive in pieces`() throws {
         var session = Session()
         _ = session.begin()
         var input = ByteBuffer(), output = ByteBuffer()
@@ -136,7 +136,7 @@ import Testing
 }
 
 @Suite struct MilterDialogueTests {
-    /// A packet: its length, its letter and the rest.
+    /// A packet: length, command and payload.
     private func packet(_ text: String, _ numbers: UInt32...) -> ByteBuffer {
         var buffer = ByteBuffer()
         buffer.writeInteger(UInt32(text.utf8.count + 4 * numbers.count))
@@ -162,11 +162,11 @@ import Testing
         mix.content = content
         mix.recipients = recipients
         let traffic = MilterTraffic(
-            mix, population: Population(), honestRate: nil, run: "1x1", date: "Mon, 23 Nov 2026 12:00:00 +0000")
+            mix, population: Population(), run: "1x1", date: "Mon, 23 Nov 2026 12:00:00 +0000")
         return (traffic, traffic.makeDialogue())
     }
 
-    @Test func `shows all steps, waiting for each answer`() throws {
+    @Test func `sends all steps and waits for each reply`() throws {
         var (traffic, dialogue) = makeDialogue(recipients: 2)
         dialogue.connected()
         var output = ByteBuffer()
@@ -189,7 +189,7 @@ import Testing
         #expect(try letters(output) == "DM")
     }
 
-    @Test func `what the milter does not want is left out, and to what it does not answer nothing is waited for`()
+    @Test func `skips declined steps, and does not wait where the milter does not reply`()
         throws
     {
         var (traffic, dialogue) = makeDialogue(content: .text(size: 200_000))
@@ -197,7 +197,7 @@ import Testing
         var output = ByteBuffer()
         dialogue.begin(into: &output, at: .zero)
         output.clear()
-        // Neither CONNECT, HELO nor DATA; no answers to headers and body.
+        // No CONNECT, HELO and DATA; no replies to headers and body.
         var reply = packet("O", 6, 0x1ff, 0x1 | 0x2 | 0x200 | 0x80 | 0x40000 | 0x80000)
         #expect(try dialogue.receive(&reply, into: &output, at: .zero) == .wait)
         #expect(try letters(output) == "DM")
@@ -209,7 +209,7 @@ import Testing
         reply = packet("c")
         _ = try dialogue.receive(&reply, into: &output, at: .zero)
         #expect(try letters(output) == "LLLLLLLLNBBBBDE")
-        // Edits, then the end.
+        // Modifications, then the final reply.
         var replies = packet("mSubject\u{0}x\u{0}")
         replies.writeImmutableBuffer(packet("p"))
         replies.writeImmutableBuffer(packet("a"))
@@ -217,7 +217,7 @@ import Testing
         #expect(traffic.outcomes.counts == ["accept": 1])
     }
 
-    @Test func `a refusal ends the message, that of one recipient of two does not`() throws {
+    @Test func `a refusal ends the message, unless another recipient is accepted`() throws {
         var (traffic, dialogue) = makeDialogue(recipients: 2)
         dialogue.connected()
         var output = ByteBuffer()
@@ -241,7 +241,7 @@ import Testing
         #expect(traffic.outcomes.refusals == 2)
     }
 
-    @Test func `rubbish ends the session`() {
+    @Test func `malformed replies end the session`() {
         for reply in [packet(""), packet("x"), packet("O", 6), packet("h")] {
             var (_, dialogue) = makeDialogue()
             dialogue.connected()

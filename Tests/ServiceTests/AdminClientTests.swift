@@ -31,12 +31,12 @@ import Wire
     @Test func `nobody listens`() async throws {
         let failure = try #require(await failure(of: overSocket))
         #expect(failure.kind == .unreachable)
-        #expect(failure.description == "no service answers on unix:\(path): No such file or directory")
+        #expect(failure.description == "unix:\(path) is unreachable: No such file or directory")
         var configuration = Configuration()
         configuration.listen.admin = .inet(host: "127.0.0.1", port: 1)
         #expect(
             await self.failure(of: configuration)?.description
-                == "no service answers on inet:127.0.0.1:1: Connection refused")
+                == "inet:127.0.0.1:1 is unreachable: Connection refused")
     }
 
     @Test func `no answer`() async throws {
@@ -44,7 +44,7 @@ import Wire
         defer { server.stop() }
         let failure = try #require(await failure(of: overSocket, timeout: .milliseconds(50)))
         #expect(failure.kind == .unreachable)
-        #expect(failure.description.contains("no answer within"))
+        #expect(failure.description.contains("no answer from"))
     }
 
     @Test(arguments: [

@@ -3,13 +3,14 @@ import Filter
 import Settings
 import Wire
 
-/// The way of mail to the content filter and back.
+/// How mail gets to the content filter and back.
 extension Examination {
-    /// Who hands mail to a filter: a service, or all mail by main.cf.
+    /// A parameter that sends mail to a filter.
     private struct User {
+        /// Nil for main.cf.
         let service: PostfixSetup.Service?
         let parameter: String
-        /// Of content_filter.
+        /// The transport of content_filter; nil for smtpd_proxy_filter.
         let transport: String?
     }
 
@@ -19,19 +20,19 @@ extension Examination {
             if users.isEmpty {
                 let address = Self.nextHopText(filter.listen)
                 add(
-                    .fault, "filter-nowhere", nil, "no mail is handed to the filter on \(filter.listen)",
+                    .fault, "filter-nowhere", nil, "Postfix sends no mail to the filter on \(filter.listen)",
                     commands: filter.mode == .afterQueue
                         ? transport(named: "weir", for: filter) + [set("content_filter", to: "weir:\(address)")]
                         : entrances.map { override("smtpd_proxy_filter", with: address, in: $0) })
             }
             for user in users { examine(user, of: filter) }
-            examineWayBack(of: filter)
+            examineNextHop(of: filter)
         }
     }
 
-    var handsToFilter: Bool { configuration.listen.filter.contains { !users(of: $0).isEmpty } }
+    var usesFilter: Bool { configuration.listen.filter.contains { !users(of: $0).isEmpty } }
 
-    /// `[127.0.0.1]:10025`, as a next hop is written.
+    /// In Postfix's next-hop notation: `[127.0.0.1]:10025`.
     private static func nextHopText(_ endpoint: Configuration.Endpoint) -> String {
         switch endpoint {
         case .inet(let host, let port): "[\(host)]:\(port)"
@@ -57,7 +58,7 @@ extension Examination {
         return users
     }
 
-    /// The transport by which a parameter hands mail to the filter; nil where it goes elsewhere.
+    /// The transport with which a parameter sends mail to the filter; nil if it sends mail elsewhere.
     private func transport(
         to filter: Configuration.FilterListener, _ name: String, in service: PostfixSetup.Service?
     ) -> String? {
@@ -78,7 +79,7 @@ extension Examination {
             let mode = isBeforeQueue ? Configuration.FilterListener.Mode.beforeQueue : .afterQueue
             add(
                 .warning, "filter-mode", user.service,
-                "\(user.parameter) names the filter on \(filter.listen), whose mode is \(filter.mode.rawValue)",
+                "\(user.parameter) uses the filter on \(filter.listen), but its mode is \(filter.mode.rawValue)",
                 configuration: ["listen: { filter: [{ listen: \"\(filter.listen)\", mode: \(mode.rawValue) }] }"])
         }
         if isBeforeQueue {
@@ -86,28 +87,28 @@ extension Examination {
             if let seconds = Self.seconds(wait), seconds * 1000 <= configuration.checks.messageBudget * 2 {
                 add(
                     .warning, "filter-timeout", user.service,
-                    "smtpd waits \(wait) for the filter, hardly longer than checks.message_budget",
+                    "smtpd_proxy_timeout is \(wait), less than twice checks.message_budget",
                     commands: [set("smtpd_proxy_timeout", to: "100s", in: user.service)])
             }
         } else if user.parameter == "content_filter", user.service != nil, setup.value("content_filter").isEmpty {
             add(
                 .note, "filter-not-for-sendmail", user.service,
-                "mail of sendmail(1) is not handed to the filter; content_filter in main.cf would do that")
+                "mail of sendmail(1) is not filtered; to filter it, set content_filter in main.cf")
         }
         guard let name = user.transport else { return }
         guard let transport = setup.services.first(where: { $0.name == name && $0.type == "unix" }) else {
             add(
                 .fault, "filter-transport", user.service,
-                "\(user.parameter) names the transport \(name), which master.cf has not: mail waits in the queue",
+                "\(user.parameter) uses the transport \(name), which is missing in master.cf: mail stays in the queue",
                 commands: self.transport(named: name, for: filter))
             return
         }
-        let spoken = transport.program == "lmtp" ? "lmtp" : "smtp"
-        if spoken != filter.variant.rawValue {
+        let variant = transport.program == "lmtp" ? "lmtp" : "smtp"
+        if variant != filter.variant.rawValue {
             add(
                 .fault, "filter-protocol", transport,
-                "speaks \(spoken), and the filter on \(filter.listen) \(filter.variant.rawValue)",
-                configuration: ["listen: { filter: [{ listen: \"\(filter.listen)\", protocol: \(spoken) }] }"])
+                "speaks \(variant), but the filter on \(filter.listen) expects \(filter.variant.rawValue)",
+                configuration: ["listen: { filter: [{ listen: \"\(filter.listen)\", protocol: \(variant) }] }"])
         }
     }
 
@@ -122,23 +123,19 @@ extension Examination {
         return [add(service: "\(name) unix - - y - 20 \(program) \(options.map { "-o \($0)" }.joined(separator: " "))")]
     }
 
-    // MARK: The way back
+    // MARK: Reinjection
 
-    private mutating func examineWayBack(of filter: Configuration.FilterListener) {
+    private mutating func examineNextHop(of filter: Configuration.FilterListener) {
         let nextHop = ListenerAddress(filter.nextHop)
         let servers = servers.filter {
             $0.type == "inet" && ListenerAddress(service: $0.name)?.answers(nextHop) ?? false
         }
         if servers.isEmpty, nextHop.isLoopback, case .inet(let host, let port) = filter.nextHop {
+            let name = "\(host.contains(":") ? "[\(host)]" : host):\(port)"
             add(
                 .fault, "filter-no-way-back", nil,
-                "nobody takes what the filter hands on to \(filter.nextHop): mail waits in the queue",
-                commands: [
-                    add(
-                        service:
-                            "\(host.contains(":") ? "[\(host)]" : host):\(port) inet n - y - - smtpd \(Self.reinjectionOptions)"
-                    )
-                ])
+                "no smtpd listens on \(filter.nextHop), the filter's next hop: mail stays in the queue",
+                commands: [add(service: "\(name) inet n - y - - smtpd \(Self.reinjectionOptions)")])
         }
         for service in servers { examineReinjection(service, of: filter) }
     }
@@ -161,12 +158,12 @@ extension Examination {
     private mutating func examineReinjection(_ service: PostfixSetup.Service, of filter: Configuration.FilterListener) {
         if transport(to: filter, "content_filter", in: service) != nil {
             add(
-                .fault, "filter-loop", service, "hands what comes back from the filter to the filter again",
+                .fault, "filter-loop", service, "sends mail from the filter to the filter again: mail loop",
                 commands: [override("content_filter", with: "", in: service)])
         }
         if isProxied(to: filter, service) {
             add(
-                .fault, "filter-loop", service, "hands what comes back from the filter to the filter again",
+                .fault, "filter-loop", service, "sends mail from the filter to the filter again: mail loop",
                 commands: [override("smtpd_proxy_filter", with: "", in: service)])
         }
         if let address = ListenerAddress(service: service.name), case .inet(let host, let port) = address,
@@ -178,7 +175,7 @@ extension Examination {
                 }.joined()
             add(
                 .fault, "filter-way-back-open", service,
-                "listens on all interfaces: who reaches it passes by the filter, and whatever stands before it",
+                "listens on all interfaces: anyone who can connect bypasses the filter and all checks before it",
                 commands: [
                     remove(service), add(service: "127.0.0.1:\(port) inet n - \(service.chroot) - - smtpd\(options)"),
                 ])

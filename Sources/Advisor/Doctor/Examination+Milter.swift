@@ -3,25 +3,25 @@ import Filter
 import Settings
 import Wire
 
-/// Which services show their mail to the milter.
+/// Which services use the milter, and how.
 extension Examination {
-    private static let usualPort = 10_041
+    private static let defaultPort = 10_041
 
     mutating func examineMilter() {
         examineAddresses()
         guard !configuration.listen.milter.isEmpty else { return }
-        let seen = entrances.filter { !references("smtpd_milters", in: $0).isEmpty }
+        let isUnused = entrances.allSatisfy { references("smtpd_milters", in: $0).isEmpty }
         for service in entrances {
             let references = references("smtpd_milters", in: service)
             if references.isEmpty {
                 add(
-                    seen.isEmpty ? .fault : .warning, seen.isEmpty ? "milter-nowhere" : "milter-not-here", service,
-                    "listen.milter is set, and this service shows no mail to it",
+                    isUnused ? .fault : .warning, isUnused ? "milter-nowhere" : "milter-not-here", service,
+                    "listen.milter is set, but smtpd_milters of this service does not include it",
                     commands: append(to: "smtpd_milters", in: service))
             } else if isSwitchedOff(service) {
                 add(
                     .fault, "milter-switched-off", service,
-                    "receive_override_options has no_milters: the milter sees no mail of this service",
+                    "receive_override_options includes no_milters: the milter sees no mail of this service",
                     commands: [
                         set("receive_override_options", to: overrides(of: service, without: "no_milters"), in: service)
                     ])
@@ -32,7 +32,7 @@ extension Examination {
         if references("non_smtpd_milters", in: nil).isEmpty {
             add(
                 .warning, "milter-not-for-sendmail", nil,
-                "mail of sendmail(1) is not shown to the milter: it is neither checked nor counted",
+                "non_smtpd_milters does not include the milter: mail of sendmail(1) is neither checked nor counted",
                 commands: append(to: "non_smtpd_milters", in: nil))
         } else {
             examineDefaultAction("non_smtpd_milters", in: nil)
@@ -41,16 +41,16 @@ extension Examination {
             let options = [setup.value("receive_override_options", in: service), "no_milters"].filter { !$0.isEmpty }
             add(
                 .fault, "milter-twice", service,
-                "mail that comes back from a content filter is shown to the milter a second time",
+                "the milter sees mail a second time when it returns from a content filter",
                 commands: [override("receive_override_options", with: options.joined(separator: ","), in: service)])
         }
     }
 
-    var showsToMilter: Bool {
+    var usesMilter: Bool {
         entrances.contains { !references("smtpd_milters", in: $0).isEmpty && !isSwitchedOff($0) }
     }
 
-    /// Whether the milter charges what comes in by this service.
+    /// Whether the milter counts the mail of this service.
     func milterCounts(_ service: PostfixSetup.Service) -> Bool {
         configuration.milter.limits && !references("smtpd_milters", in: service).isEmpty && !isSwitchedOff(service)
     }
@@ -78,12 +78,12 @@ extension Examination {
 
     private func append(to name: String, in service: PostfixSetup.Service?) -> [String] {
         let address = configuration.listen.milter.first?.description ?? ""
-        return set(name, to: words(name, in: service) + [Self.letsPass(address)], in: service)
+        return set(name, to: words(name, in: service) + [Self.acceptingByDefault(address)], in: service)
     }
 
-    private static func letsPass(_ address: String) -> String { "{ \(address), default_action=accept }" }
+    private static func acceptingByDefault(_ address: String) -> String { "{ \(address), default_action=accept }" }
 
-    /// Where master.cf has the list, which can hold no blanks, the milters that need some get names in main.cf.
+    /// Sets a list of milters. A list in master.cf can't have spaces, so words with spaces become variables in main.cf.
     private func set(_ name: String, to words: [String], in service: PostfixSetup.Service?) -> [String] {
         guard service?.overrides[name] != nil else {
             return [set(name, to: words.joined(separator: ", "), in: service)]
@@ -103,16 +103,16 @@ extension Examination {
             let action = reference.attributes["default_action"] ?? setup.value("milter_default_action", in: service)
             let isChosen = reference.attributes["default_action"] != nil || setup.set.contains("milter_default_action")
             guard action == "reject" || action == "tempfail" && !isChosen else { continue }
-            let mended = words(name, in: service).map { word in
+            let fixed = words(name, in: service).map { word in
                 let own = ServerReference(setup.expanded(word, in: service))
-                return own.address == reference.address ? Self.letsPass(own.address) : word
+                return own.address == reference.address ? Self.acceptingByDefault(own.address) : word
             }
             add(
                 action == "reject" ? .fault : .warning, "milter-default-action", service,
                 action == "reject"
-                    ? "\(name): while the milter does not answer, mail is refused for good (default_action=reject)"
-                    : "\(name): while the milter does not answer, mail waits, as nothing is said (milter_default_action=tempfail)",
-                commands: set(name, to: mended, in: service))
+                    ? "\(name): mail is rejected while the milter is unreachable (default_action=reject)"
+                    : "\(name): mail is deferred while the milter is unreachable, by Postfix's default (tempfail)",
+                commands: set(name, to: fixed, in: service))
         }
     }
 
@@ -124,26 +124,26 @@ extension Examination {
             }
             add(
                 .warning, "milter-timeout", service,
-                "Postfix waits \(wait) for the milter's verdict, and checks.message_budget gives the checks as long or longer",
+                "milter_content_timeout is \(wait), not longer than checks.message_budget: Postfix may time out first",
                 configuration: ["checks: { message_budget: \(max(1, seconds / 2))s }"])
         }
     }
 
-    /// Where Weir's milter usually listens is asked, and it does not listen there.
+    /// Finds references to the milter's default port where it doesn't listen on that port.
     private mutating func examineAddresses() {
-        let seen = entrances.filter { !isSwitchedOff($0) }
-        for (name, service) in seen.map({ ("smtpd_milters", $0 as PostfixSetup.Service?) }) + [
+        let active = entrances.filter { !isSwitchedOff($0) }
+        for (name, service) in active.map({ ("smtpd_milters", $0 as PostfixSetup.Service?) }) + [
             ("non_smtpd_milters", nil)
         ] {
             for word in RestrictionList.words(setup.value(name, in: service)[...], separators: ", \t") {
                 let address = ServerReference(word).address
-                guard ListenerAddress(address, queue: queue) == .inet(host: "127.0.0.1", port: Self.usualPort),
+                guard ListenerAddress(address, queue: queue) == .inet(host: "127.0.0.1", port: Self.defaultPort),
                     !isOurs(address, configuration.listen.milter, in: service)
                 else { continue }
                 add(
                     .fault, "milter-nobody-listens", service,
-                    "\(name) has \(address), and listen.milter of weir.yaml has not",
-                    configuration: ["listen: { milter: [\"inet:127.0.0.1:\(Self.usualPort)\"] }"])
+                    "\(name) includes \(address), but listen.milter of weir.yaml does not",
+                    configuration: ["listen: { milter: [\"inet:127.0.0.1:\(Self.defaultPort)\"] }"])
             }
         }
     }

@@ -3,26 +3,27 @@ package import AdminAPI
 internal import Report
 package import Settings
 
-/// Looks at how a Postfix instance and Weir are hooked up. What it finds depends on its two inputs alone.
+/// Examines how a Postfix instance and Weir are connected. The findings depend only on the two inputs.
 package struct Examination {
     let setup: PostfixSetup
     let configuration: Configuration
-    /// ` -c DIRECTORY` in the commands, where it is not the system's instance.
+    /// ` -c DIRECTORY` for the printed commands; empty for the system's instance.
     private let directoryOption: String
     private(set) var findings: [Finding] = []
 
-    /// All smtpd services, and those of them to which mail comes back from a content filter.
+    /// All smtpd services.
     let servers: [PostfixSetup.Service]
+    /// The smtpd services to which content filters return mail.
     let reinjections: [PostfixSetup.Service]
-    /// The others: where mail comes in.
+    /// The other smtpd services, which receive new mail.
     let entrances: [PostfixSetup.Service]
 
-    /// - Parameter directory: of main.cf and master.cf, where the commands have to name it.
+    /// - Parameter directory: of main.cf and master.cf; nil for the system's instance.
     package static func findings(
         in setup: PostfixSetup, configuration: Configuration, directory: String?
     ) -> [Finding] {
         var examination = Examination(setup, configuration, directory)
-        examination.takeComplaints()
+        examination.addComplaints()
         examination.examinePolicy()
         examination.examineMilter()
         examination.examineFilter()
@@ -34,14 +35,14 @@ package struct Examination {
         }.map(\.element)
     }
 
-    /// The stages to which this instance hands its mail, in the order in which it comes by.
+    /// The stages that see this instance's mail, in order.
     package static func stages(in setup: PostfixSetup, configuration: Configuration) -> [AdminMessages.ProbeStage] {
         let examination = Examination(setup, configuration, nil)
         return AdminMessages.ProbeStage.allCases.filter { stage in
             switch stage {
             case .policy: examination.asksPolicy
-            case .milter: examination.showsToMilter
-            case .filter: examination.handsToFilter
+            case .milter: examination.usesMilter
+            case .filter: examination.usesFilter
             }
         }
     }
@@ -54,7 +55,7 @@ package struct Examination {
         let nextHops = configuration.listen.filter.map { ListenerAddress($0.nextHop) }
         func isReinjection(_ service: PostfixSetup.Service) -> Bool {
             guard service.type == "inet", let address = ListenerAddress(service: service.name) else { return false }
-            // That of another filter is told by its not filtering again.
+            // The reinjection service of another filter has an empty content_filter.
             return nextHops.contains(where: address.answers)
                 || address.isLoopback && service.overrides["content_filter"] == ""
         }
@@ -72,7 +73,7 @@ package struct Examination {
         return Int(text.dropLast()).map { $0 * factor }
     }
 
-    /// Whether the service looks for its sockets below the queue directory.
+    /// Whether the service runs chrooted in the queue directory.
     func isChrooted(_ service: PostfixSetup.Service) -> Bool {
         let isModern = (Double(setup.value("compatibility_level")) ?? 0) >= 1
         return service.chroot == "y" || service.chroot == "-" && !isModern
@@ -80,11 +81,11 @@ package struct Examination {
 
     // MARK: Findings
 
-    /// What postconf itself has found: `postconf: warning: main.cf: missing '}' in ...`
-    private mutating func takeComplaints() {
+    /// Adds the warnings of postconf, such as `postconf: warning: main.cf: missing '}' in ...`
+    private mutating func addComplaints() {
         for complaint in setup.complaints {
             let text = complaint.split(separator: ": ", maxSplits: 1).last.map(String.init) ?? complaint
-            // Other programs keep parameters of their own in main.cf.
+            // Other programs may keep their own parameters in main.cf.
             add(
                 text.contains(": unused parameter: ") ? .note : .warning, "postconf-warning", nil,
                 "postconf says: \(text)")
@@ -104,7 +105,7 @@ package struct Examination {
 
     // MARK: Commands
 
-    /// Sets a parameter where its value comes from: for the one service that overrides it, or for all.
+    /// Sets a parameter for the service if the service overrides it, else in main.cf.
     func set(_ name: String, to value: String, in service: PostfixSetup.Service?) -> String {
         guard let service, service.overrides[name] != nil else { return set(name, to: value) }
         return override(name, with: value, in: service)
@@ -114,7 +115,7 @@ package struct Examination {
         "postconf\(directoryOption) -e \(Self.quoted("\(name)=\(value)"))"
     }
 
-    /// Sets a parameter for one service alone. Commas are enough between the words of a list there; blanks are not possible.
+    /// Sets a parameter for one service. Lists are separated by commas, as values in master.cf can't have spaces.
     func override(_ name: String, with value: String, in service: PostfixSetup.Service) -> String {
         let words = RestrictionList.words(value[...], separators: ", \t").joined(separator: ",")
         return "postconf\(directoryOption) -P \(Self.quoted("\(service.id)/\(name)=\(words)"))"

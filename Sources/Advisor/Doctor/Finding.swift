@@ -1,25 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// Something about the way in which Postfix and Weir are hooked up.
+/// A finding about the connection of Postfix and Weir.
 package struct Finding: Codable, Sendable, Equatable {
     package enum Severity: String, Codable, Sendable, CaseIterable {
-        /// Mail is lost or stopped, goes in circles, or is not counted or checked at all.
+        /// Mail is lost, stopped or looped, or not counted or checked.
         case fault
-        /// Works, but not as most would want it.
+        /// It works, but probably not as intended.
         case warning
-        /// Worth knowing.
+        /// Information.
         case note
     }
 
     package let severity: Severity
-    /// What kind it is, such as `policy-behind-permit`; docs/doctor.md has them all.
+    /// A stable identifier such as `policy-behind-permit`; docs/doctor.md lists all.
     package let kind: String
     /// `submission/inet`, or main.cf.
     package let place: String
     package let text: String
-    /// Commands that mend it.
+    /// Commands that fix it.
     package let commands: [String]
-    /// Lines of weir.yaml that mend it.
+    /// Lines of weir.yaml that fix it.
     package let configuration: [String]
 
     package init(

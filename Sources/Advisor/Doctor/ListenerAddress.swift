@@ -3,9 +3,9 @@ import Glibc
 import Settings
 import Wire
 
-/// Where something listens or is looked for, so that the many ways to write it can be compared.
+/// A listener's address in canonical form, for comparing addresses in the notations of Weir and Postfix.
 enum ListenerAddress: Equatable {
-    /// The host in lower case; `127.0.0.1` for localhost, empty for all of them.
+    /// The host is in lower case; `127.0.0.1` for localhost, empty for all interfaces.
     case inet(host: String, port: Int)
     case unix(path: String)
 
@@ -16,9 +16,9 @@ enum ListenerAddress: Equatable {
         }
     }
 
-    /// As parameters of Postfix name a server: `inet:host:port`, `host:port`, `[host]:port`, `unix:path`.
+    /// Parses a server as written in Postfix parameters: `inet:host:port`, `host:port`, `[host]:port`, `unix:path`.
     ///
-    /// - Parameter queue: the queue directory, in which relative paths begin.
+    /// - Parameter queue: the queue directory, to which relative paths refer.
     init?(_ text: String, queue: String) {
         if text.hasPrefix("unix:") || text.hasPrefix("local:") {
             let path = text.drop { $0 != ":" }.dropFirst()
@@ -27,7 +27,7 @@ enum ListenerAddress: Equatable {
         }
         let endpoint =
             text.hasPrefix("inet:") ? text.dropFirst(5) : text.hasPrefix("inet6:") ? text.dropFirst(6) : text[...]
-        // Milters of Sendmail's notation are port@host.
+        // Sendmail's notation for milters: port@host.
         if let at = endpoint.firstIndex(of: "@"), let port = Self.port(endpoint[..<at]) {
             self = .inet(host: Self.canonical(String(endpoint[endpoint.index(after: at)...])), port: port)
             return
@@ -37,7 +37,7 @@ enum ListenerAddress: Equatable {
         self = .inet(host: Self.canonical(String(endpoint[..<colon])), port: port)
     }
 
-    /// The name of an inet service of master.cf: `smtp`, `10026`, `127.0.0.1:10026`, `[::1]:10026`.
+    /// Parses the name of an inet service in master.cf: `smtp`, `10026`, `127.0.0.1:10026`, `[::1]:10026`.
     init?(service name: String) {
         if let port = Self.port(name[...]) {
             self = .inet(host: "", port: port)
@@ -46,7 +46,7 @@ enum ListenerAddress: Equatable {
         }
     }
 
-    /// Whether who looks for `other` finds what listens here.
+    /// Whether a connection to `other` reaches this listener.
     func answers(_ other: ListenerAddress) -> Bool {
         guard case .inet(let host, let port) = self, case .inet(let otherHost, let otherPort) = other else {
             return self == other

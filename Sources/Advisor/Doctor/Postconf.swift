@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import Foundation
 
-/// Asks postconf(1) how Postfix is set up; it changes nothing.
+/// Reads the configuration of Postfix with postconf(1).
 package enum Postconf {
     package struct Failure: Error, CustomStringConvertible {
         package let description: String
@@ -10,7 +10,7 @@ package enum Postconf {
     private static let timeout: TimeInterval = 10
     private static let largestOutput = 8 << 20
 
-    /// - Parameter directory: of main.cf and master.cf; nil: the one of the system.
+    /// - Parameter directory: of main.cf and master.cf; nil for the system's.
     package static func setup(directory: String?) throws -> PostfixSetup {
         let directory = directory.map { ["-c", $0] } ?? []
         let (defaults, settings, master) = (
@@ -21,7 +21,7 @@ package enum Postconf {
             complaints: defaults.complaints + settings.complaints + master.complaints)
     }
 
-    /// - Returns: what it printed, and its warnings.
+    /// - Returns: its standard output, and the lines of its standard error.
     private static func run(_ arguments: [String]) throws -> (output: String, complaints: [String]) {
         let command = "postconf \(arguments.joined(separator: " "))"
         let process = Process()
@@ -43,23 +43,25 @@ package enum Postconf {
         timer.setEventHandler { kill(process.processIdentifier, SIGKILL) }
         timer.resume()
         defer { timer.cancel() }
-        // Its warnings are few, and fit into the pipe; they are read when it has ended.
+        // Warnings are few and fit into the pipe, so they can be read after the exit.
         let content = try? output.fileHandleForReading.readToEnd()
         process.waitUntilExit()
         let complaints = String(decoding: (try? errors.fileHandleForReading.readToEnd()) ?? Data(), as: UTF8.self)
             .split(separator: "\n").map(String.init)
         guard process.terminationReason == .exit else {
-            throw Failure(description: "\(command) was killed, as it took longer than \(Int(timeout)) s")
+            throw Failure(description: "\(command) took longer than \(Int(timeout)) s and was killed")
         }
         guard process.terminationStatus == 0 else {
             throw Failure(
                 description: process.terminationStatus == 127
-                    ? "there is no postconf in \(environment["PATH"] ?? "")"
-                    : "\(command) ended with \(process.terminationStatus)" + complaints.map { "\n\($0)" }.joined())
+                    ? "postconf not found in \(environment["PATH"] ?? "")"
+                    : "\(command) exited with status \(process.terminationStatus)"
+                        + complaints.map { "\n\($0)" }.joined())
         }
         let text = content.flatMap { $0 } ?? Data()
         guard text.count <= largestOutput else {
-            throw Failure(description: "\(command) printed \(text.count >> 20) MiB")
+            throw Failure(
+                description: "\(command) printed \(text.count >> 20) MiB, more than \(largestOutput >> 20) MiB")
         }
         return (String(decoding: text, as: UTF8.self), complaints)
     }

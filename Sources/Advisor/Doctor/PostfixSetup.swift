@@ -1,33 +1,35 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// A Postfix instance as postconf(1) shows it: main.cf with all defaults, and master.cf.
+/// The configuration of a Postfix instance, from postconf(1): main.cf with all defaults, and master.cf.
 package struct PostfixSetup: Sendable {
     /// A service of master.cf.
     package struct Service: Sendable {
         package let name: String
         /// `inet`, `unix`, `pass`, `fifo` or `unix-dgram`.
         package let type: String
-        /// The column as it stands: `y`, `n` or `-`.
+        /// `y`, `n` or `-`.
         package let chroot: String
         /// `smtpd`, `smtp`, `cleanup`, ...
         package let program: String
         /// From `-o name=value`.
         package let overrides: [String: String]
 
-        /// `submission/inet`, as postconf -P has it.
+        /// `submission/inet`, as in postconf -P.
         package var id: String { "\(name)/\(type)" }
     }
 
     private var parameters: [String: String]
-    /// Names that main.cf sets.
+    /// The names of parameters set in main.cf.
     package let set: Set<String>
     package let services: [Service]
-    /// What postconf(1) says is wrong, each once, as it says it.
+    /// The warnings of postconf(1), without repetitions.
     package let complaints: [String]
 
     /// - Parameters:
-    ///   - defaults: what `postconf -d` prints; `settings` and `master`: `-n` and `-M`.
-    ///   - complaints: what they print to standard error.
+    ///   - defaults: the output of `postconf -d`.
+    ///   - settings: the output of `postconf -n`.
+    ///   - master: the output of `postconf -M`.
+    ///   - complaints: the lines of their standard error.
     package init(defaults: String, settings: String, master: String, complaints: [String]) {
         let own = Self.parameters(settings)
         parameters = Self.parameters(defaults).merging(own) { $1 }
@@ -39,12 +41,12 @@ package struct PostfixSetup: Sendable {
 
     // MARK: Values
 
-    /// What holds for a service, as it is written.
+    /// The value of a parameter in a service, without expansion.
     package func raw(_ name: String, in service: Service? = nil) -> String {
         service?.overrides[name] ?? parameters[name] ?? ""
     }
 
-    /// What holds for a service, with all names replaced by their values.
+    /// The value of a parameter in a service, expanded.
     package func value(_ name: String, in service: Service? = nil) -> String {
         expanded(raw(name, in: service), in: service)
     }
@@ -92,7 +94,8 @@ package struct PostfixSetup: Sendable {
         return inner.trimmed
     }
 
-    /// What stands between the bracket that the text begins with and its counterpart, and what follows that.
+    /// The text between the opening bracket, with which `text` must start, and its closing bracket; and the text after
+    /// it.
     static func enclosed(_ text: Substring, _ open: Character, _ close: Character) -> (Substring, after: Substring)? {
         guard text.first == open else { return nil }
         var depth = 0
@@ -106,9 +109,9 @@ package struct PostfixSetup: Sendable {
         return nil
     }
 
-    // MARK: Reading
+    // MARK: Parsing
 
-    /// `name = value`, a line each.
+    /// Lines of `name = value`.
     private static func parameters(_ text: String) -> [String: String] {
         var parameters: [String: String] = [:]
         for line in joined(text) {
@@ -118,7 +121,8 @@ package struct PostfixSetup: Sendable {
         return parameters
     }
 
-    /// Lines that begin with a blank belong to the one before; comments and empty lines between them do not count.
+    /// Joins lines that start with a space or tab to the previous one. Comments and empty lines between them are
+    /// ignored.
     private static func joined(_ text: String) -> [String] {
         var lines: [String] = []
         for line in text.split(whereSeparator: \.isNewline) where !line.trimmed.isEmpty && line.trimmed.first != "#" {

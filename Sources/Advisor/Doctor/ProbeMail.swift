@@ -2,7 +2,7 @@
 import Glibc
 package import NIOCore
 
-/// Sends the doctor's probe to an smtpd, and keeps what it answers and when.
+/// Sends the probe message to an smtpd, and records its replies.
 package struct ProbeMail {
     package struct Failure: Error, CustomStringConvertible {
         package let description: String
@@ -11,7 +11,7 @@ package struct ProbeMail {
     package struct Reply: Codable, Sendable {
         package let command: String
         package let text: String
-        /// Since the connection was made.
+        /// Since the start of the connect.
         package let milliseconds: Double
 
         package var isPositive: Bool { text.first == "2" || text.first == "3" }
@@ -28,13 +28,13 @@ package struct ProbeMail {
     private static let timeout = 60
     private static let longestReply = 65_536
 
-    /// Connects to `address` and gets the greeting.
+    /// Connects and reads the greeting.
     package init(to address: SocketAddress, sender: String, recipient: String, token: String) throws {
         self.sender = sender
         self.recipient = recipient
         self.token = token
         socket = Glibc.socket(address.protocol == .inet6 ? AF_INET6 : AF_INET, Int32(SOCK_STREAM.rawValue), 0)
-        guard socket >= 0 else { throw Self.failure("no socket") }
+        guard socket >= 0 else { throw Self.failure("can't create a socket") }
         var limit = timeval(tv_sec: Self.timeout, tv_usec: 0)
         for option in [SO_RCVTIMEO, SO_SNDTIMEO] {
             setsockopt(socket, SOL_SOCKET, option, &limit, socklen_t(MemoryLayout<timeval>.size))
@@ -47,7 +47,7 @@ package struct ProbeMail {
         try expect("connect")
     }
 
-    /// Goes as far as RCPT; the rest of the message only where `sendsContent`. Ends the session.
+    /// Sends the envelope and, if `sendsContent`, the content; then QUIT.
     package mutating func send(content sendsContent: Bool) throws {
         defer { close(socket) }
         try command("EHLO localhost")
@@ -56,8 +56,9 @@ package struct ProbeMail {
         if sendsContent {
             try command("DATA")
             try command(
-                "X-Weir-Probe: \(token)\r\nFrom: \(sender)\r\nTo: \(recipient)\r\nSubject: probe of weir doctor\r\nAuto-Submitted: auto-generated\r\n\r\n"
-                    + "This message looks for the way from Postfix to Weir. It is taken away at the end of it.\r\n.",
+                "X-Weir-Probe: \(token)\r\nFrom: \(sender)\r\nTo: \(recipient)\r\nSubject: probe of weir doctor\r\n"
+                    + "Auto-Submitted: auto-generated\r\n\r\n"
+                    + "This message tests the path from Postfix to Weir, which discards it.\r\n.",
                 named: "content")
         }
         try command("QUIT")
@@ -89,7 +90,7 @@ package struct ProbeMail {
             let count = recv(socket, &chunk, chunk.count, 0)
             guard count > 0, input.count < Self.longestReply else {
                 throw count == 0
-                    ? Failure(description: "the connection was closed after \(command)")
+                    ? Failure(description: "smtpd closed the connection after \(command)")
                     : Self.failure("no reply to \(command)")
             }
             input += chunk[..<count]

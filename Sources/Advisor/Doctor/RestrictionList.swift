@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// A list such as smtpd_recipient_restrictions, an element each: `permit_mynetworks`, `check_policy_service inet:...`.
+/// A list such as smtpd_recipient_restrictions, with elements such as `permit_mynetworks` and
+/// `check_policy_service inet:...`.
 struct RestrictionList {
     struct Element {
-        /// As it is written, with its argument.
+        /// With its argument.
         var text: String
         var name: Substring { text.prefix { $0 != " " } }
         var argument: String { text.dropFirst(name.count).trimmed }
@@ -23,10 +24,7 @@ struct RestrictionList {
         }
     }
 
-    /// As in main.cf.
-    var text: String { elements.map(\.text).joined(separator: ", ") }
-
-    /// Words, of which a pair of braces is one.
+    /// Splits at separators; text in braces is one word.
     static func words(_ text: Substring, separators: String) -> [String] {
         var words: [String] = []
         var rest = text
@@ -44,7 +42,7 @@ struct RestrictionList {
         }
     }
 
-    /// Braces and parentheses within a word, as in `${name}`, hold it together.
+    /// Separators within braces and parentheses, as in `${name}`, don't end the word.
     private static func plainWord(_ text: Substring, _ separators: String) -> Substring {
         var depth = 0
         for index in text.indices {
@@ -63,7 +61,7 @@ struct RestrictionList {
             || word == "sleep"
     }
 
-    /// What lets a site's own users and hosts pass, and so ends the list for them.
+    /// Restrictions that permit a site's own users and hosts, and so end the list for them.
     static let permits: Set<Substring> = [
         "permit", "permit_mynetworks", "permit_sasl_authenticated", "permit_tls_clientcerts",
         "permit_tls_all_clientcerts",
@@ -71,7 +69,7 @@ struct RestrictionList {
     ]
 }
 
-/// A server that a parameter of Postfix names, with what is said about it: `{ inet:127.0.0.1:10040, timeout=10s }`.
+/// A server in a Postfix parameter, with its attributes: `{ inet:127.0.0.1:10040, timeout=10s }`.
 struct ServerReference {
     let address: String
     let attributes: [String: String]
@@ -82,7 +80,7 @@ struct ServerReference {
         address = words.first ?? ""
         var attributes: [String: String] = [:]
         for word in words.dropFirst() {
-            // `{ name = value }` is possible here, too.
+            // Also accepts `{ name = value }`.
             let pair = word.first == "{" ? String(word.dropFirst().dropLast()) : word
             guard let equals = pair.firstIndex(of: "=") else { continue }
             attributes[pair[..<equals].trimmed] = pair[pair.index(after: equals)...].trimmed

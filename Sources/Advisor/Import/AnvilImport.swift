@@ -2,79 +2,59 @@
 import Limits
 
 extension ImportedLimits {
-    /// Turns main.cf's settings for anvil(8) into limits: so many per client and `anvil_rate_time_unit`.
+    /// Converts the rate limits of anvil(8) in a main.cf: each counts per client and `anvil_rate_time_unit`.
     package init(anvil text: String) {
-        let setup = PostfixSetup(defaults: Self.anvilDefaults, settings: text, master: "", complaints: [])
-        let lines = text.split(separator: "\n", omittingEmptySubsequences: false)
-        func line(of name: String) -> Int {
-            (lines.firstIndex { $0.prefix { $0 != "=" }.trimmed == name } ?? -1) + 1
-        }
-        let unit = Self.window(setup.value("anvil_rate_time_unit"))
-        if unit == nil {
-            leftOut.append(
-                .init(
-                    line: line(of: "anvil_rate_time_unit"),
-                    text: "anvil_rate_time_unit = \(setup.value("anvil_rate_time_unit")) is no time"))
-        }
-        var exemptNetworks: [String] = []
-        let exceptions = RestrictionList.words(
-            setup.value("smtpd_client_event_limit_exceptions")[...], separators: ", \t")
-        for exception in exceptions {
-            if Self.isNetwork(exception) {
-                exemptNetworks.append(exception)
-            } else {
-                leftOut.append(
-                    .init(
-                        line: line(of: "smtpd_client_event_limit_exceptions"),
-                        text:
-                            "smtpd_client_event_limit_exceptions has \(exception), which is no network: such clients are limited"
-                    ))
-            }
-        }
-        if exceptions.isEmpty, !setup.set.contains("smtpd_client_event_limit_exceptions") {
-            notes.append(
-                .init(
-                    line: 0,
-                    text:
-                        "mynetworks is not set in this file: add your own networks to the limits' when, as anvil exempts them"
-                ))
-        }
-        for (name, count) in Self.anvilRates where setup.set.contains(name) {
-            let value = setup.value(name)
-            guard let number = UInt64(value) else {
-                leftOut.append(.init(line: line(of: name), text: "\(name) = \(value) is no number"))
+        let main = AnvilParameters(text)
+        let unit = Self.window(main.value("anvil_rate_time_unit"))
+        if unit == nil { leaveOut("anvil_rate_time_unit", of: main, "is not a window that Weir supports") }
+        let networks = exemptNetworks(of: main)
+        for (name, count) in Self.anvilRates where main.isSet(name) {
+            guard let number = UInt64(main.value(name)) else {
+                leaveOut(name, of: main, "is not a number")
                 continue
             }
             guard number > 0, let unit else { continue }
-            limits.append(
-                Limit(
-                    name: "per-client-\(count)", line: line(of: name),
-                    when: exemptNetworks.isEmpty
-                        ? []
-                        : [
-                            (
-                                "client_address",
-                                "{ not: { in: [\(exemptNetworks.map(Self.quoted).joined(separator: ", "))] } }"
-                            )
-                        ],
-                    key: "client_address", count: count, rate: "\(number)/\(unit)",
-                    over: "450 4.7.1 too much from your address, try again later",
-                    others: [
-                        "keys: { ipv4_prefix: \(setup.value("smtpd_client_ipv4_prefix_length")), ipv6_prefix: \(setup.value("smtpd_client_ipv6_prefix_length")) }"
-                    ]))
+            limits.append(Self.limit("\(number)/\(unit)", count, of: main, line: main.line(of: name), exempt: networks))
         }
-        for (name, reason) in Self.anvilOthers where setup.set.contains(name) && setup.value(name) != "0" {
-            leftOut.append(.init(line: line(of: name), text: "\(name) = \(setup.value(name)): \(reason)"))
+        for (name, reason) in Self.anvilOthers where main.isSet(name) && main.value(name) != "0" {
+            leaveOut(name, of: main, reason)
         }
     }
 
-    /// Of Postfix 3.7; the prefixes came with 3.8 and are what earlier ones do.
-    private static let anvilDefaults = """
-        anvil_rate_time_unit = 60s
-        smtpd_client_event_limit_exceptions = ${smtpd_client_connection_limit_exceptions:$mynetworks}
-        smtpd_client_ipv4_prefix_length = 32
-        smtpd_client_ipv6_prefix_length = 128
-        """
+    private mutating func leaveOut(_ name: String, of main: AnvilParameters, _ reason: String) {
+        leftOut.append(.init(line: main.line(of: name), text: "\(name) = \(main.value(name)): \(reason)"))
+    }
+
+    private mutating func exemptNetworks(of main: AnvilParameters) -> [String] {
+        let name = "smtpd_client_event_limit_exceptions"
+        let exceptions = RestrictionList.words(main.value(name)[...], separators: ", \t")
+        for exception in exceptions where !Self.isNetwork(exception) {
+            leftOut.append(
+                .init(
+                    line: main.line(of: name),
+                    text: "\(name) includes \(exception), which is not a network: these clients will be limited"))
+        }
+        if exceptions.isEmpty, !main.isSet(name) {
+            notes.append(
+                .init(
+                    line: 0,
+                    text: "mynetworks is not set here: exempt your own networks in the limits' when, as anvil does"))
+        }
+        return exceptions.filter(Self.isNetwork)
+    }
+
+    private static func limit(
+        _ rate: String, _ count: String, of main: AnvilParameters, line: Int, exempt networks: [String]
+    ) -> Limit {
+        let test = "{ not: { in: [\(networks.map(quoted).joined(separator: ", "))] } }"
+        let prefixes = ["ipv4", "ipv6"].map { "\($0)_prefix: \(main.value("smtpd_client_\($0)_prefix_length"))" }
+        return Limit(
+            name: "per-client-\(count)", line: line,
+            when: networks.isEmpty ? [] : [("client_address", test)],
+            key: "client_address", count: count, rate: rate,
+            over: "450 4.7.1 too much from your address, try again later",
+            others: ["keys: { \(prefixes.joined(separator: ", ")) }"])
+    }
 
     private static let anvilRates = [
         ("smtpd_client_recipient_rate_limit", "recipients"), ("smtpd_client_message_rate_limit", "messages"),
@@ -82,15 +62,15 @@ extension ImportedLimits {
     ]
 
     private static let anvilOthers = [
+        ("smtpd_client_connection_count_limit", "Weir does not count concurrent connections; keep it in anvil"),
         (
-            "smtpd_client_connection_count_limit",
-            "counts connections at the same time, which Weir does not; leave it to anvil"
+            "smtpd_client_new_tls_session_rate_limit",
+            "Postfix sends no policy request for TLS sessions; keep it in anvil"
         ),
-        ("smtpd_client_new_tls_session_rate_limit", "no policy request comes for TLS sessions; leave it to anvil"),
-        ("smtpd_client_auth_rate_limit", "no policy request comes for AUTH commands; leave it to anvil"),
+        ("smtpd_client_auth_rate_limit", "Postfix sends no policy request for AUTH commands; keep it in anvil"),
     ]
 
-    /// `60s`, `1h`, or seconds without a unit.
+    /// The window for `60s`, `1h`, or seconds without a unit; nil if Weir doesn't support it.
     static func window(_ text: String) -> String? {
         let withUnit = text.allSatisfy(\.isNumber) ? text + "s" : text
         guard let milliseconds = Rate.duration(withUnit), Window.allowed.contains(milliseconds) else { return nil }
@@ -100,4 +80,32 @@ extension ImportedLimits {
     static func isNetwork(_ text: String) -> Bool {
         Network(text.replacing("[", with: "").replacing("]", with: "")) != nil
     }
+}
+
+/// The parameters of a main.cf that anvil(8) uses.
+private struct AnvilParameters {
+    private let setup: PostfixSetup
+    private let lines: [Substring]
+
+    init(_ text: String) {
+        setup = PostfixSetup(defaults: Self.defaults, settings: text, master: "", complaints: [])
+        lines = text.split(separator: "\n", omittingEmptySubsequences: false)
+    }
+
+    func value(_ name: String) -> String { setup.value(name) }
+
+    func isSet(_ name: String) -> Bool { setup.set.contains(name) }
+
+    /// The line that sets a parameter; 0 if there is none.
+    func line(of name: String) -> Int {
+        (lines.firstIndex { $0.prefix { $0 != "=" }.trimmed == name } ?? -1) + 1
+    }
+
+    /// Of Postfix 3.7. The prefix lengths are parameters since 3.8; these are the fixed values of older versions.
+    private static let defaults = """
+        anvil_rate_time_unit = 60s
+        smtpd_client_event_limit_exceptions = ${smtpd_client_connection_limit_exceptions:$mynetworks}
+        smtpd_client_ipv4_prefix_length = 32
+        smtpd_client_ipv6_prefix_length = 128
+        """
 }

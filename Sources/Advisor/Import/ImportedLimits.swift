@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 internal import Limits
 
-/// Other people's limits, as Weir's.
+/// Limits of another program, converted to Weir's.
 package struct ImportedLimits: Sendable {
-    /// What could not be turned into a limit, or means something else here.
+    /// A rule or parameter that could not be converted, or whose meaning changes.
     package struct Remark: Sendable, Equatable {
         package let line: Int
         package let text: String
@@ -11,31 +11,31 @@ package struct ImportedLimits: Sendable {
 
     struct Limit: Sendable {
         var name: String
-        /// Where it comes from.
+        /// The line it was converted from.
         var line: Int
-        /// Attributes, and tests as YAML.
+        /// Attributes and tests in YAML.
         var when: [(attribute: String, test: String)]
         var key: String
         /// A word of `count`.
         var count: String
         var rate: String
         var over: String?
-        /// Other lines of the limit, as YAML.
+        /// Further lines of the limit in YAML.
         var others: [String] = []
     }
 
     var limits: [Limit] = []
-    /// Not turned.
+    /// What was not converted.
     package internal(set) var leftOut: [Remark] = []
-    /// Turned, and worth knowing.
+    /// What was converted with a change of meaning.
     package internal(set) var notes: [Remark] = []
 
-    /// As part of weir.yaml.
+    /// The limits section of a weir.yaml.
     ///
-    /// - Parameter file: that they come from.
+    /// - Parameter file: the name of the converted file.
     package func yaml(from file: String) -> String {
         var lines = [
-            "# Made of \(file). Read it before use: weir check-config --config THIS",
+            "# Converted from \(file). Review it, then run: weir check-config --config FILE",
             "limits:\(limits.isEmpty ? " []" : "")",
         ]
         for limit in limits {
@@ -52,7 +52,7 @@ package struct ImportedLimits: Sendable {
         return lines.joined(separator: "\n") + "\n"
     }
 
-    /// A name that no limit has yet, of what a rule is called.
+    /// An unused limit name, made from the name of a rule.
     func freeName(_ wanted: String) -> String {
         let base = String(
             wanted.map { $0.isASCII && ($0.isLetter || $0.isNumber || "-_.".contains($0)) ? $0 : "-" }.prefix(56))

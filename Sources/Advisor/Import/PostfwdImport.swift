@@ -2,26 +2,25 @@
 import Limits
 
 extension ImportedLimits {
-    /// Turns the rate(), size() and rcpt() rules of a postfwd ruleset into limits.
+    /// Converts the rate(), size() and rcpt() rules of a postfwd ruleset.
     ///
-    /// What a rule says is turned whole, or the rule is left out: a condition that is lost would limit others, or nobody.
+    /// A rule is converted completely or left out: without one of its conditions it would limit other mail.
     package init(postfwd text: String) {
         let ruleset = PostfwdRuleset(text)
         leftOut = ruleset.faults
-        var isBehindDecision = false
+        var hasEarlierDecision = false
         for rule in ruleset.rules {
             do throws(PostfwdRule.Unsupported) {
                 guard let limit = try rule.limit(named: freeName) else {
-                    isBehindDecision = true
-                    throw .init("it counts nothing: \(rule.action.isEmpty ? "no action" : rule.action)")
+                    hasEarlierDecision = true
+                    throw .init("not a counting rule: \(rule.action.isEmpty ? "no action" : rule.action)")
                 }
                 limits.append(limit)
-                if isBehindDecision {
+                if hasEarlierDecision {
                     notes.append(
                         .init(
                             line: rule.line,
-                            text:
-                                "limit \(limit.name): rules before it that were not turned could decide first, and then it did not count"
+                            text: "limit \(limit.name): in postfwd, an earlier rule, not converted, may decide first"
                         ))
                 }
                 if let note = rule.note { notes.append(.init(line: rule.line, text: "limit \(limit.name): \(note)")) }
@@ -33,7 +32,7 @@ extension ImportedLimits {
     }
 }
 
-/// The rules of a file, with macros put in.
+/// The rules of a file, with macros expanded.
 struct PostfwdRuleset {
     private(set) var rules: [PostfwdRule] = []
     private(set) var faults: [ImportedLimits.Remark] = []
@@ -43,8 +42,8 @@ struct PostfwdRuleset {
         for (line, content) in Self.logicalLines(text) { read(content, line: line) }
     }
 
-    /// A line that begins with a blank, or follows one that ends with a backslash, belongs to the one before; so does
-    /// everything to the end of a macro's definition.
+    /// Joins a line to the previous one if it starts with a space or tab, if the previous one ends with a backslash, or
+    /// if a macro definition is open.
     private static func logicalLines(_ text: String) -> [(line: Int, content: String)] {
         var lines: [(line: Int, content: String)] = []
         var continues = false
@@ -79,11 +78,11 @@ struct PostfwdRuleset {
         var items: [String] = []
         guard expand(content, into: &items, depth: 0) else {
             faults.append(
-                .init(line: line, text: "a macro that is not defined, or is part of itself: \(content.prefix(60))"))
+                .init(line: line, text: "undefined or recursive macro: \(content.prefix(60))"))
             return
         }
         guard let rule = PostfwdRule(items, line: line, number: rules.count) else {
-            faults.append(.init(line: line, text: "is no rule: \(content.prefix(60))"))
+            faults.append(.init(line: line, text: "not a rule: \(content.prefix(60))"))
             return
         }
         rules.append(rule)
@@ -104,7 +103,7 @@ struct PostfwdRuleset {
     }
 }
 
-/// A rule: items that all must hold, the same item twice being one or the other, and an action.
+/// A rule: an action, and items that must all match; of several items with the same name, one must match.
 struct PostfwdRule {
     struct Unsupported: Error {
         let reason: String
@@ -124,14 +123,14 @@ struct PostfwdRule {
     let name: String
     let action: String
     private var items: [Item] = []
-    /// What a reader should know of the limit that was made.
+    /// How the converted limit differs from the rule.
     var note: String? {
         kind == "rate" && state.isEmpty
-            ? "rate() counted requests; here it counts recipients, which is the same where postfwd is asked at RCPT"
+            ? "rate() counts requests, the limit counts recipients; this is the same if postfwd is asked at RCPT"
             : nil
     }
 
-    /// nil where an item cannot be read.
+    /// Returns nil if an item can't be parsed.
     init?(_ texts: [String], line: Int, number: Int) {
         var (name, action) = ("R-\(number)", "")
         for text in texts {
@@ -157,19 +156,19 @@ struct PostfwdRule {
 
     // MARK: The limit
 
-    /// `rate`, `size` or `rcpt`; nil where the action is another.
+    /// `rate`, `size` or `rcpt`; nil for other actions.
     private var kind: String? {
         let word = action.prefix { $0 != "(" }.trimmed
         let plain = word.hasSuffix("5321") ? String(word.dropLast(4)) : word
         return ["rate", "size", "rcpt"].contains(plain) && action.last == ")" ? plain : nil
     }
 
-    /// The protocol state that the rule asks for.
+    /// The protocol state that the rule requires; empty for any.
     private var state: String {
         items.first { $0.name == "protocol_state" && ["==", "="].contains($0.operation) }?.value ?? ""
     }
 
-    /// nil where the rule does not count.
+    /// The limit of this rule; nil if the rule doesn't count.
     func limit(named freeName: (String) -> String) throws(Unsupported) -> ImportedLimits.Limit? {
         guard let kind else { return nil }
         let arguments = action[action.firstIndex(of: "(")!...].dropFirst().dropLast().split(
@@ -178,10 +177,12 @@ struct PostfwdRule {
         .map(\.trimmed)
         guard arguments.count >= 3 else { throw .init("\(kind)() has too few arguments") }
         let attribute = arguments[0].hasPrefix("$$") ? String(arguments[0].dropFirst(2)) : arguments[0]
-        guard Self.attributes.contains(attribute) else { throw .init("nothing is counted by \(arguments[0]) here") }
-        guard let number = UInt64(arguments[1]), number > 0 else { throw .init("\(arguments[1]) is no number") }
+        guard Self.attributes.contains(attribute) else { throw .init("Weir can't count by \(arguments[0])") }
+        guard let number = UInt64(arguments[1]), number > 0 else {
+            throw .init("\(arguments[1]) is not a positive number")
+        }
         guard let window = ImportedLimits.window(arguments[2]) else {
-            throw .init("\(arguments[2]) is no number of seconds from 1 to 366 days")
+            throw .init("\(arguments[2]) is not a number of seconds from 1 s to 366 days")
         }
         let count = try self.count(kind)
         return ImportedLimits.Limit(
@@ -209,14 +210,14 @@ struct PostfwdRule {
     ]
 
     private static func action(_ text: String, attribute: String) throws(Unsupported) -> String {
-        let turned = text.replacing("$$ratecount", with: "\u{1}").replacing("$$(ratecount)", with: "\u{1}")
+        let marked = text.replacing("$$ratecount", with: "\u{1}").replacing("$$(ratecount)", with: "\u{1}")
             .replacing("$$\(attribute)", with: "\u{2}").replacing("$$(\(attribute))", with: "\u{2}")
-        guard !turned.contains("$") else {
-            throw .init("the text of the action has a variable that Weir has not: \(text)")
+        guard !marked.contains("$") else {
+            throw .init("the action has a variable that Weir does not support: \(text)")
         }
-        let action = turned.replacing("\u{1}", with: "$count").replacing("\u{2}", with: "$key")
+        let action = marked.replacing("\u{1}", with: "$count").replacing("\u{2}", with: "$key")
         do throws(ActionTemplate.Fault) { _ = try ActionTemplate(action) } catch {
-            throw .init("the action '\(text)': \(error.message)")
+            throw .init("action '\(text)': \(error.message)")
         }
         return action
     }
@@ -226,11 +227,11 @@ struct PostfwdRule {
     private func conditions() throws(Unsupported) -> [(attribute: String, test: String)] {
         var conditions: [(attribute: String, test: String)] = []
         var seen: [String] = []
-        // Weir settles by itself what was counted at which state.
+        // Weir decides by itself at which state it counts.
         for item in items where item.name != "protocol_state" && !seen.contains(item.name) {
             seen.append(item.name)
             guard Self.attributes.contains(item.name) else {
-                throw .init("\(item.name) \(item.operation) \(item.value) can't be asked for")
+                throw .init("Weir can't test \(item.name) (\(item.name) \(item.operation) \(item.value))")
             }
             let same = items.filter { $0.name == item.name }
             conditions.append((item.name, try Self.test(same)))
@@ -238,7 +239,7 @@ struct PostfwdRule {
         return conditions
     }
 
-    /// One test of an attribute's items, any of which may hold.
+    /// One test for the items of an attribute, of which one must match.
     private static func test(_ items: [Item]) throws(Unsupported) -> String {
         var isNegated: Bool?
         var patterns: [String] = []
@@ -250,22 +251,22 @@ struct PostfwdRule {
                 value = value.dropFirst(2).trimmed
                 if value.first == "(", value.last == ")" { value = value.dropFirst().dropLast().trimmed }
             }
-            // One of several that is not so: nothing that a single test can say.
+            // A single test can't express an alternative of negated items.
             guard isNegated == nil || isNegated == negates && !negates else {
-                throw .init("\(item.name) is asked for and negated at once")
+                throw .init("\(item.name) has several items, one of them negated")
             }
             isNegated = negates
             guard !value.contains("$$"), !["file:", "table:", "lfile:", "ltable:"].contains(where: value.contains)
             else {
-                throw .init("\(item.name) \(item.operation) \(item.value): the value comes from elsewhere")
+                throw .init("\(item.name) \(item.operation) \(item.value): values from files or variables")
             }
-            if value.isEmpty { throw .init("\(item.name) \(item.operation) nothing") }
+            if value.isEmpty { throw .init("\(item.name) \(item.operation) has no value") }
             guard ["==", "=", "=~", "~=", "!=", "!~"].contains(item.operation) else {
-                throw .init("\(item.name) \(item.operation) \(item.value): there is no comparison of sizes")
+                throw .init("\(item.name) \(item.operation) \(item.value): Weir has no numeric comparison")
             }
             if ["client_address", "server_address"].contains(item.name), !["=~", "~=", "!~"].contains(item.operation) {
                 for network in value.split(whereSeparator: { ", \t".contains($0) }).map(String.init) {
-                    guard ImportedLimits.isNetwork(network) else { throw .init("\(network) is no network") }
+                    guard ImportedLimits.isNetwork(network) else { throw .init("\(network) is not a network") }
                     networks.append(network)
                 }
             } else {
@@ -273,11 +274,12 @@ struct PostfwdRule {
             }
         }
         guard networks.isEmpty || patterns.isEmpty else {
-            throw .init("\(items[0].name) is asked for by network and by pattern")
+            throw .init("\(items[0].name) is tested both by network and by pattern")
         }
+        let pattern = patterns.count == 1 ? patterns[0] : patterns.map { "(?:\($0))" }.joined(separator: "|")
         let test =
             networks.isEmpty
-            ? "{ matches: \(ImportedLimits.quoted("/\(patterns.count == 1 ? patterns[0] : patterns.map { "(?:\($0))" }.joined(separator: "|"))/")) }"
+            ? "{ matches: \(ImportedLimits.quoted("/\(pattern)/")) }"
             : "{ in: [\(networks.map(ImportedLimits.quoted).joined(separator: ", "))] }"
         return isNegated == true ? "{ not: \(test) }" : test
     }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import Foundation
 
-/// Reads the lines of a log, plain or compressed by gzip(1); a few hundred kilobytes of it are in memory at a time.
+/// Reads the lines of a log, plain or compressed with gzip(1), through a buffer of 256 KiB.
 final class LogFile {
     struct Failure: Error, CustomStringConvertible {
         let description: String
@@ -9,11 +9,11 @@ final class LogFile {
 
     private let path: String
     private let handle: FileHandle
-    /// Unpacks the file, where that is needed.
+    /// gzip(1); nil for a plain file.
     private let unpacker: Process?
     private var buffer: [UInt8]
     private var filled = 0
-    /// A line that is longer than the buffer is passed over to its end.
+    /// Lines that are longer than the buffer are skipped.
     private var isInLongLine = false
     private(set) var longLines = 0
 
@@ -46,7 +46,7 @@ final class LogFile {
     }
 
     deinit {
-        // What reads no further lets gzip end.
+        // The file may not have been read to its end.
         if let unpacker, unpacker.isRunning { kill(unpacker.processIdentifier, SIGKILL) }
     }
 
@@ -55,15 +55,15 @@ final class LogFile {
         return pread(file.fileDescriptor, &magic, 2, 0) == 2 && magic == [0x1f, 0x8b]
     }
 
-    /// Shows all lines, without their ends. A last line without an end is a line, too.
+    /// Calls `body` with each line, without its newline, also with a last line that has none.
     ///
-    /// - Parameter most: about so many lines, from the beginning.
-    /// - Throws: where the file can't be read to its end; what came before has been shown.
+    /// - Parameter most: stops after about this many lines.
+    /// - Throws: if the file can't be read to its end. `body` has been called with the lines before.
     func forEachLine(upTo most: Int = .max, _ body: (UnsafeRawBufferPointer) -> Void) throws {
         var lines = 0
         while case let count = try fill(), count > 0 {
             filled += count
-            takeLines { line in
+            splitLines { line in
                 lines += 1
                 body(line)
             }
@@ -74,9 +74,9 @@ final class LogFile {
         }
         guard let unpacker else { return }
         unpacker.waitUntilExit()
-        // 2 is a warning: what follows the end is no gzip.
+        // Status 2 is a warning: trailing garbage.
         guard [0, 2].contains(unpacker.terminationStatus) else {
-            throw Failure(description: "\(path) is cut or damaged; it was read up to there")
+            throw Failure(description: "\(path) is truncated or damaged; only the part before was read")
         }
     }
 
@@ -92,7 +92,7 @@ final class LogFile {
         }
     }
 
-    private func takeLines(_ body: (UnsafeRawBufferPointer) -> Void) {
+    private func splitLines(_ body: (UnsafeRawBufferPointer) -> Void) {
         let rest = buffer.withUnsafeBytes { bytes -> Range<Int> in
             let base = bytes.baseAddress!
             var start = 0

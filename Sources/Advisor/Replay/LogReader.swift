@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import Foundation
 
-/// A message that Postfix has accepted by SMTP, as its log tells of it.
+/// A message that Postfix accepted over SMTP, from its log.
 struct LoggedMessage {
     var time: Int64
     var queueID: [UInt8]
@@ -9,116 +9,120 @@ struct LoggedMessage {
     var clientAddress: [UInt8]
     var saslMethod: [UInt8]
     var saslUsername: [UInt8]
-    /// `submission` of `postfix/submission/smtpd`.
+    /// `submission` for `postfix/submission/smtpd`.
     var service: [UInt8]
     var sender: [UInt8]
-    /// In the queue, with the headers that Postfix has added.
+    /// Bytes in the queue, including headers that Postfix added.
     var size: Int
     var recipients: Int
 }
 
-/// What was read, and what was not and why.
+/// How much of the logs was counted, and why the rest was not.
 package struct LogFigures: Codable, Sendable, Equatable {
     package internal(set) var lines = 0
-    /// Lines that are none of Postfix's, or tell nothing about who sends what.
+    /// Lines that are not Postfix's, or not about clients, senders and recipients.
     package internal(set) var otherLines = 0
-    /// Lines whose time can't be read: cut, in another language, or no log at all.
+    /// Lines without a readable time: truncated, in another language, or not from a log.
     package internal(set) var linesWithoutTime = 0
-    /// Lines that are earlier than one before them; they count as if they came with that one.
+    /// Lines with an earlier time than a previous line. They count at the time of that line.
     package internal(set) var linesOutOfOrder = 0
     package internal(set) var messages = 0
     package internal(set) var recipients = 0
     /// Policy requests of a capture.
     package internal(set) var requests = 0
-    /// Messages of sendmail(1), about which no policy server is asked.
+    /// Messages of sendmail(1), for which Postfix sends no policy requests.
     package internal(set) var localMessages = 0
-    /// Messages that came back from a content filter.
+    /// Messages returned by a content filter.
     package internal(set) var reinjectedMessages = 0
-    /// Messages whose client is not in what was read: the log begins later, or they were there before.
+    /// Messages whose client line is missing, for example because the log starts later.
     package internal(set) var messagesWithoutClient = 0
-    /// Milliseconds since 1970 of the first and the last line.
+    /// The times of the first and last line, in milliseconds since 1970.
     package internal(set) var first: Int64?
     package internal(set) var last: Int64?
-    /// Files that could not be read to their end.
+    /// Errors of files that could not be read to their end.
     package internal(set) var faults: [String] = []
 }
 
-/// Puts messages together from the lines of smtpd, pickup and qmgr.
+/// Assembles messages from the log lines of smtpd, pickup and qmgr, and reads policy requests from captures.
 final class LogReader {
     private(set) var figures = LogFigures()
-    private var clients: [[UInt8]: LoggedMessage] = [:]
-    /// Of messages of sendmail(1), or from a content filter.
-    private var others: Set<[UInt8]> = []
-    private let take: (LoggedMessage) -> Void
-    private let takeRequest: ([UInt8], Int64) -> Void
+    /// Messages without a qmgr line yet, by queue id.
+    private var pending: [[UInt8]: LoggedMessage] = [:]
+    /// Queue ids that don't count: already counted, without a client line, of sendmail(1), or from a content filter.
+    private var ignored: Set<[UInt8]> = []
+    private let onMessage: (LoggedMessage) -> Void
+    private let onRequest: ([UInt8], Int64) -> Void
 
-    /// Messages whose queue manager's line is outstanding; beyond, the oldest are forgotten.
-    private static let mostOpen = 200_000
+    /// The size of `pending` at which its older half is dropped.
+    private static let mostPending = 200_000
 
     /// - Parameters:
-    ///   - take: of a log: each message that was accepted.
-    ///   - takeRequest: of a capture: each policy request, and when it came, in milliseconds since 1970.
-    init(take: @escaping (LoggedMessage) -> Void, takeRequest: @escaping ([UInt8], Int64) -> Void) {
-        self.take = take
-        self.takeRequest = takeRequest
+    ///   - onMessage: called with each accepted message of a log.
+    ///   - onRequest: called with each policy request of a capture and its time, in milliseconds since 1970.
+    init(onMessage: @escaping (LoggedMessage) -> Void, onRequest: @escaping ([UInt8], Int64) -> Void) {
+        self.onMessage = onMessage
+        self.onRequest = onRequest
     }
 
     /// Reads files in the order of their first lines.
     func read(_ paths: [String]) throws(LogFile.Failure) {
-        try Self.refuseDoubles(paths)
+        try Self.rejectDuplicates(paths)
         var files: [(path: String, start: Int64)] = []
         for path in paths { files.append((path, path == "-" ? .max : try Self.start(of: path))) }
         for (path, _) in files.sorted(by: { $0.start < $1.start }) {
             let file = try LogFile(path: path)
-            var time = LogTime(year: Self.year(of: path))
-            var journal: JournalExport?
-            var capture: CapturedRequest?
             do {
-                try file.forEachLine { line in
-                    if journal == nil, line.starts(with: JournalExport.mark) { journal = JournalExport() }
-                    if capture == nil, journal == nil, CapturedRequest.time(line) != nil { capture = CapturedRequest() }
-                    if capture != nil {
-                        figures.lines += 1
-                        capture?.take(line) { request, time in
-                            note(time)
-                            figures.requests += 1
-                            takeRequest(request, time)
-                        }
-                    } else if journal != nil {
-                        journal?.take(line) { time, tag, text in
-                            figures.lines += 1
-                            read(text, of: tag, at: time)
-                        }
-                    } else {
-                        figures.lines += 1
-                        read(line, &time)
-                    }
-                }
-                journal?.end { time, tag, text in
-                    figures.lines += 1
-                    read(text, of: tag, at: time)
-                }
+                try read(file, year: Self.year(of: path))
             } catch {
                 figures.faults.append("\(error)")
             }
             if file.longLines > 0 {
-                figures.faults.append("\(path): \(file.longLines) lines were too long and were passed over")
+                figures.faults.append("\(path): skipped \(file.longLines) lines that are too long")
             }
         }
     }
 
-    /// What is read twice counts twice.
-    private static func refuseDoubles(_ paths: [String]) throws(LogFile.Failure) {
+    /// - Parameter year: of the first line.
+    private func read(_ file: LogFile, year: Int) throws {
+        var time = LogTime(year: year)
+        var journal: JournalExport?
+        var capture: CapturedRequest?
+        func readEntry(_ time: Int64, _ tag: UnsafeRawBufferPointer, _ text: UnsafeRawBufferPointer) {
+            figures.lines += 1
+            read(text, of: tag, at: time)
+        }
+        try file.forEachLine { line in
+            if journal == nil, line.starts(with: JournalExport.mark) { journal = JournalExport() }
+            if capture == nil, journal == nil, CapturedRequest.time(line) != nil { capture = CapturedRequest() }
+            if capture != nil {
+                figures.lines += 1
+                capture?.append(line) { request, time in
+                    record(time)
+                    figures.requests += 1
+                    onRequest(request, time)
+                }
+            } else if journal != nil {
+                journal?.append(line, readEntry)
+            } else {
+                figures.lines += 1
+                read(line, &time)
+            }
+        }
+        journal?.end(readEntry)
+    }
+
+    /// A file given twice would count twice.
+    private static func rejectDuplicates(_ paths: [String]) throws(LogFile.Failure) {
         var seen: [String: String] = [:]
         for path in paths {
             let file = path == "-" ? path : URL(fileURLWithPath: path).resolvingSymlinksInPath().path
             guard let earlier = seen.updateValue(path, forKey: file) else { continue }
             throw LogFile.Failure(
-                description: earlier == path ? "\(path) is named twice" : "\(earlier) and \(path) are the same file")
+                description: earlier == path ? "\(path) is given twice" : "\(earlier) and \(path) are the same file")
         }
     }
 
-    /// Whether a file is what log.capture has kept; standard input is always a log.
+    /// Whether a file is a capture (`log.capture`). Standard input is always a log.
     static func isCapture(_ path: String) throws(LogFile.Failure) -> Bool {
         guard path != "-" else { return false }
         let file = try LogFile(path: path)
@@ -127,7 +131,8 @@ final class LogReader {
         return isCapture ?? false
     }
 
-    /// A log's last line was written when the file was: where that is earlier in the year than the first line, a year has ended.
+    /// The year of a log's first line. The file was modified when its last line was written; if that is earlier in the
+    /// year than the first line, the first line is of the year before.
     private static func year(of path: String) -> Int {
         let attributes = try? FileManager.default.attributesOfItem(atPath: path)
         var modified = Int((attributes?[.modificationDate] as? Date ?? Date()).timeIntervalSince1970)
@@ -135,7 +140,7 @@ final class LogReader {
         gmtime_r(&modified, &parts)
         let year = Int(parts.tm_year) + 1900
         guard let first = firstTime(of: path, year: year) else { return year }
-        // A day more: nobody knows the zone.
+        // Allow a day, as the time zone is unknown.
         return first > Int64(modified + 86_400) * 1000 ? year - 1 : year
     }
 
@@ -169,7 +174,7 @@ final class LogReader {
             let colon = line[bracket...].firstIndex(of: UInt8(ascii: ":")), colon + 2 < line.count
         else {
             figures.otherLines += 1
-            return note(milliseconds)
+            return record(milliseconds)
         }
         read(
             UnsafeRawBufferPointer(rebasing: line[(colon + 2)...]),
@@ -177,7 +182,7 @@ final class LogReader {
             at: milliseconds)
     }
 
-    private func note(_ time: Int64) {
+    private func record(_ time: Int64) {
         figures.first = figures.first ?? time
         if let last = figures.last, time < last { figures.linesOutOfOrder += 1 }
         figures.last = max(figures.last ?? time, time)
@@ -185,7 +190,7 @@ final class LogReader {
 
     /// - Parameter tag: `postfix/submission/smtpd`
     private func read(_ text: UnsafeRawBufferPointer, of tag: UnsafeRawBufferPointer, at time: Int64) {
-        note(time)
+        record(time)
         guard let slash = tag.lastIndex(of: UInt8(ascii: "/")), let colon = text.firstIndex(of: UInt8(ascii: ":")),
             colon + 2 < text.count
         else {
@@ -202,13 +207,13 @@ final class LogReader {
             readQueueManager(rest, id: Array(text[..<colon]))
         } else if program.elementsEqual("pickup".utf8), rest.starts(with: "uid=".utf8) {
             figures.localMessages += 1
-            others.insert(Array(text[..<colon]))
+            ignored.insert(Array(text[..<colon]))
         } else {
             figures.otherLines += 1
         }
     }
 
-    /// What stands behind the first slash: empty of `postfix`.
+    /// The part after the first slash: `submission` of `postfix/submission`, empty for `postfix`.
     private static func service(_ tag: Slice<UnsafeRawBufferPointer>) -> [UInt8] {
         tag.firstIndex(of: UInt8(ascii: "/")).map { Array(tag[($0 + 1)...]) } ?? []
     }
@@ -236,57 +241,57 @@ final class LogReader {
             case let name where name.elementsEqual("sasl_username".utf8): message.saslUsername = Array(value)
             case let name where name.elementsEqual("orig_queue_id".utf8):
                 figures.reinjectedMessages += 1
-                others.insert(id)
+                ignored.insert(id)
                 return
             default: break
             }
         }
-        if clients.count >= Self.mostOpen { forgetOldest() }
-        clients[id] = message
+        if pending.count >= Self.mostPending { dropOldest() }
+        pending[id] = message
     }
 
-    private func forgetOldest() {
-        others = []
-        let times = clients.values.map(\.time).sorted()
+    private func dropOldest() {
+        ignored = []
+        let times = pending.values.map(\.time).sorted()
         let limit = times[times.count / 2]
-        clients = clients.filter { $0.value.time > limit }
+        pending = pending.filter { $0.value.time > limit }
     }
 
     /// `from=<alice@example.org>, size=1234, nrcpt=2 (queue active)`, or `removed`
     private func readQueueManager(_ text: UnsafeRawBufferPointer, id: [UInt8]) {
         guard text.starts(with: "from=<".utf8) else {
             if text.elementsEqual("removed".utf8) {
-                clients[id] = nil
-                others.remove(id)
+                pending[id] = nil
+                ignored.remove(id)
             } else {
                 figures.otherLines += 1
             }
             return
         }
-        // An address may have what looks like the rest of the line: the last one counts.
+        // A sender address may contain the same text, so search from the end.
         guard let end = Self.lastRange(of: ">, size=", in: text), var rest = Optional(text[end.upperBound...]),
             let size = Self.number(&rest), let count = Self.lastRange(of: "nrcpt=", in: text)
         else {
             figures.otherLines += 1
             return
         }
-        guard var message = clients.removeValue(forKey: id) else {
-            if !others.contains(id) {
+        guard var message = pending.removeValue(forKey: id) else {
+            if !ignored.contains(id) {
                 figures.messagesWithoutClient += 1
-                // Deferred mail comes by again.
-                others.insert(id)
+                // qmgr logs deferred mail again at each retry.
+                ignored.insert(id)
             }
             return
         }
-        if others.count >= Self.mostOpen { others = [] }
-        others.insert(id)
+        if ignored.count >= Self.mostPending { ignored = [] }
+        ignored.insert(id)
         rest = text[count.upperBound...]
         message.sender = Array(text["from=<".utf8.count..<end.lowerBound])
         message.size = size
         message.recipients = min(max(1, Self.number(&rest) ?? 1), 100_000)
         figures.messages += 1
         figures.recipients += message.recipients
-        take(message)
+        onMessage(message)
     }
 
     private static func number(_ text: inout Slice<UnsafeRawBufferPointer>) -> Int? {
@@ -311,7 +316,7 @@ final class LogReader {
     }
 }
 
-/// Requests as `log.capture` keeps them.
+/// Parses a capture (`log.capture`): for each request a time line, its attributes, and an empty line.
 struct CapturedRequest {
     private static let mark = Array("time=".utf8)
     private static let longest = 65_536
@@ -319,7 +324,7 @@ struct CapturedRequest {
     private var time: Int64?
     private var request: [UInt8] = []
 
-    /// Milliseconds, of `time=1790000000.123456`.
+    /// The milliseconds of `time=1790000000.123456`.
     static func time(_ line: UnsafeRawBufferPointer) -> Int64? {
         guard line.count >= mark.count + 12, line.starts(with: mark), let dot = line.firstIndex(of: UInt8(ascii: ".")),
             let seconds = Int64(String(decoding: line[mark.count..<dot], as: UTF8.self)), 0..<1 << 40 ~= seconds,
@@ -328,7 +333,7 @@ struct CapturedRequest {
         return seconds * 1000 + microseconds / 1000
     }
 
-    mutating func take(_ line: UnsafeRawBufferPointer, _ body: ([UInt8], Int64) -> Void) {
+    mutating func append(_ line: UnsafeRawBufferPointer, _ body: ([UInt8], Int64) -> Void) {
         if request.isEmpty || time == nil, let found = Self.time(line) {
             time = found
         } else if !line.isEmpty {
@@ -340,7 +345,7 @@ struct CapturedRequest {
     }
 }
 
-/// Entries of `journalctl -o export`: fields, a line each, and an empty line.
+/// Parses the output of `journalctl -o export`: a line per field, and an empty line after each entry.
 struct JournalExport {
     static let mark = Array("__CURSOR=".utf8)
     private static let timeField = Array("__REALTIME_TIMESTAMP=".utf8)
@@ -354,8 +359,8 @@ struct JournalExport {
         return Int64(String(decoding: line.dropFirst(timeField.count), as: UTF8.self)).map { $0 / 1000 }
     }
 
-    /// Fields with bytes that are no text are written in another form; Postfix's have none, and others are passed over.
-    mutating func take(
+    /// Ignores binary fields, which have another form; Postfix's entries have none.
+    mutating func append(
         _ line: UnsafeRawBufferPointer, _ body: (Int64, UnsafeRawBufferPointer, UnsafeRawBufferPointer) -> Void
     ) {
         if line.isEmpty {

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// Reads the times of log lines: `Nov 23 02:44:06`, which know no year, and `2026-11-23T02:44:06.123456+01:00`.
+/// Parses the times of log lines: `Nov 23 02:44:06`, without a year, and `2026-11-23T02:44:06.123456+01:00`.
 struct LogTime {
-    /// Of lines without a year; counts up where December is followed by January.
+    /// The year of lines without one; incremented when January follows December.
     private var year: Int
     private var lastMonth: Int?
 
@@ -11,12 +11,12 @@ struct LogTime {
             .enumerated()
             .map { index, name in (name.utf8.reduce(0) { $0 << 8 | UInt32($1) }, index + 1) })
 
-    /// - Parameter year: of the first line without one.
+    /// - Parameter year: of the first line.
     init(year: Int) {
         self.year = year
     }
 
-    /// Milliseconds since 1970, as if all were UTC where no zone is given, and where the line goes on.
+    /// Milliseconds since 1970, and the offset of the text after the time. Times without a zone are treated as UTC.
     mutating func read(_ line: UnsafeRawBufferPointer) -> (milliseconds: Int64, end: Int)? {
         guard line.count > 20 else { return nil }
         return line[4] == UInt8(ascii: "-") ? Self.readISO(line) : readTraditional(line)
@@ -75,7 +75,7 @@ struct LogTime {
         return Int64((hour * 60 + minute) * 60 + second) * 1000
     }
 
-    /// Digits, of which the first may be a blank.
+    /// A number of `count` digits; the first may be a space.
     private static func number(_ line: UnsafeRawBufferPointer, _ start: Int, _ count: Int) -> Int? {
         var number = 0
         for index in start..<start + count {
@@ -89,9 +89,9 @@ struct LogTime {
         return number
     }
 
-    /// Of a day's beginning in the proleptic Gregorian calendar.
+    /// The start of a day in the proleptic Gregorian calendar.
     private static func milliseconds(_ year: Int, _ month: Int, _ day: Int) -> Int64 {
-        // Years that begin in March have their leap day at the end.
+        // Count years from March, so that the leap day is the last day.
         let year = month <= 2 ? year - 1 : year
         let dayOfYear = (153 * (month + (month > 2 ? -3 : 9)) + 2) / 5 + day - 1
         let days = 365 * year + year / 4 - year / 100 + year / 400 + dayOfYear - 719_468

@@ -3,26 +3,26 @@ import Limits
 package import Settings
 import Wire
 
-/// Runs the limits of a configuration over the mail of a log, on a clock that follows the log.
+/// Applies the limits of a configuration to the mail of a log, on a clock that follows the log.
 ///
-/// The very ledger that answers Postfix decides, with a store that keeps nothing. Beside it each key's use is followed as if
-/// nothing had been refused: that shows which numbers would suit.
+/// Decides with the same `Ledger` as the service, on a store that keeps nothing. It also follows the use of each key as
+/// if nothing had been refused, from which it suggests rates.
 package final class Replay {
     private let ledger: Ledger
     private let clocks = ReplayClocks()
     private var parser: PolicyRequestParser
     private var ranges: [Range<Int>] = []
     private let refusals = RefusalRecorder()
-    private var courses: [UsageCourse]
+    private var usages: [LimitUsage]
     private let leftOut: [String]
     private var text: [UInt8] = []
     private var instance = 0
-    /// Recipients of the transactions of a capture, by what names them.
-    private var followed: [[UInt8]: Int] = [:]
-    private static let mostFollowed = 100_000
+    /// Recipients of the transactions of a capture, by instance and client address.
+    private var transactions: [[UInt8]: Int] = [:]
+    private static let mostTransactions = 100_000
 
-    /// What a log does not tell; a limit that asks for it can't be replayed.
-    private static let told: Set<String> = [
+    /// The attributes that a log has. A limit that uses others can't be replayed from a log.
+    private static let loggedAttributes: Set<String> = [
         "sender", "sender_domain", "sasl_username", "sasl_domain", "sasl_method", "client_address", "client_name",
         "size", "recipient_count",
         "policy_context", "protocol_state", "instance", "queue_id", "protocol_name", "request",
@@ -30,112 +30,115 @@ package final class Replay {
 
     private let paths: [String]
 
-    /// - Parameter paths: of logs or captures, in any order.
-    /// - Throws: where a file can't be read at all.
+    /// - Parameter paths: logs or captures, in any order.
+    /// - Throws: if a file can't be opened.
     package init(_ configuration: Configuration, over paths: [String]) throws {
         self.paths = paths
         let isCapture = try paths.contains(where: LogReader.isCapture)
-        let isTold = { (limit: Limit) in
+        let isReplayable = { (limit: Limit) in
             isCapture
-                || (limit.key.parts.map(\.name) + limit.conditions.map(\.part.name)).allSatisfy(Self.told.contains)
+                || (limit.key.parts.map(\.name) + limit.conditions.map(\.part.name))
+                    .allSatisfy(Self.loggedAttributes.contains)
         }
-        let limits = configuration.limits.filter(isTold)
-        leftOut = configuration.limits.filter { !isTold($0) }.map(\.name)
+        let limits = configuration.limits.filter(isReplayable)
+        leftOut = configuration.limits.filter { !isReplayable($0) }.map(\.name)
         var settings = Ledger.Settings()
         settings.givesBackDropped = configuration.givesBackDropped
         settings.mostAccounts = configuration.ledger.mostKeys
         ledger = try Ledger(limits: limits, settings: settings, clocks: clocks, store: ReplayStore())
         parser = PolicyRequestParser(names: configuration.attributeNames.names)
-        courses = limits.map(UsageCourse.init)
+        usages = limits.map(LimitUsage.init)
         ledger.observer = refusals
     }
 
-    /// Reads all, and tells what the limits made of it.
+    /// Reads all files and reports what the limits would have done.
     ///
-    /// - Throws: where a file can't be read at all.
+    /// - Throws: if a file can't be opened.
     package func run() throws -> ReplayReport {
-        let reader = LogReader(take: { [self] in take($0) }, takeRequest: { [self] in take(request: $0, at: $1) })
+        let reader = LogReader(onMessage: { [self] in replay($0) }, onRequest: { [self] in replay($0, at: $1) })
         try reader.read(paths)
-        let limits = zip(ledger.limits, courses).map { state, course in
-            LimitReplay(course, refusals: refusals.of(limit: state.limit.name))
+        let limits = zip(ledger.limits, usages).map { state, usage in
+            LimitReplay(usage, refusals: refusals.of(limit: state.limit.name))
         }
         return ReplayReport(log: reader.figures, limits: limits, limitsLeftOut: leftOut)
     }
 
     // MARK: Messages
 
-    private func take(_ message: LoggedMessage) {
-        clocks.advance(to: message.time)
-        ledger.beginTick()
-        instance += 1
-        var taken = 0
+    private func replay(_ message: LoggedMessage) {
+        beginTick(at: message.time)
+        var accepted = 0
         for recipient in 0..<message.recipients where decide(message, "RCPT", recipient: recipient, count: 0) {
-            taken += 1
+            accepted += 1
         }
-        if taken > 0 { _ = decide(message, "END-OF-MESSAGE", recipient: taken == 1 ? 0 : nil, count: taken) }
-        follow(message)
-        // What has been idle long enough leaves the memory, as in the service.
-        if instance % 64 == 0 { _ = ledger.maintain(slots: 256) }
+        if accepted > 0 { _ = decide(message, "END-OF-MESSAGE", recipient: accepted == 1 ? 0 : nil, count: accepted) }
+        recordUsage(message)
+        endTick()
     }
 
-    /// - Returns: whether Postfix would have gone on.
+    /// - Returns: whether Postfix would have accepted.
     private func decide(_ message: LoggedMessage, _ state: String, recipient: Int?, count: Int) -> Bool {
-        var passes = true
+        var isAccepted = true
         withRequest(message, state, recipient: recipient, count: count) { request in
-            ledger.prepare(request)
-            ledger.fetch()
-            passes = !refusals.isRefused { _ = ledger.decide(request) }
-            ledger.discardBatch()
+            isAccepted = !refusals.isRefused { decide(request) }
         }
-        return passes
+        return isAccepted
     }
 
-    /// Of a capture: everything is there that Postfix said.
-    private func take(request: [UInt8], at time: Int64) {
+    private func decide(_ request: Attributes) {
+        ledger.prepare(request)
+        ledger.fetch()
+        _ = ledger.decide(request)
+        ledger.discardBatch()
+    }
+
+    /// Replays a captured request, which has all attributes.
+    private func replay(_ request: [UInt8], at time: Int64) {
+        beginTick(at: time)
+        withAttributes(of: request) { attributes in
+            decide(attributes)
+            recordUsage(attributes, at: time)
+        }
+        endTick()
+    }
+
+    private func beginTick(at time: Int64) {
         clocks.advance(to: time)
         ledger.beginTick()
         instance += 1
-        request.withUnsafeBytes { bytes in
-            var searched = 0
-            guard (try? parser.parse(bytes, searched: &searched, ranges: &ranges)) != nil else { return }
-            ranges.withUnsafeBufferPointer { ranges in
-                let attributes = Attributes(bytes: bytes, ranges: ranges)
-                ledger.prepare(attributes)
-                ledger.fetch()
-                _ = ledger.decide(attributes)
-                ledger.discardBatch()
-                follow(attributes, at: time)
-            }
-        }
+    }
+
+    /// Now and then drops idle keys from memory, as the service does.
+    private func endTick() {
         if instance % 64 == 0 { _ = ledger.maintain(slots: 256) }
     }
 
-    /// What a transaction adds by this request, as if nothing had been refused.
-    private func follow(_ request: Attributes, at time: Int64) {
+    /// Adds what this request adds to its transaction, as if nothing had been refused.
+    private func recordUsage(_ request: Attributes, at time: Int64) {
         let key = Array(request.instance) + Array(request.clientAddress)
         let state = ProtocolState(request.protocolState)
-        if followed.count > Self.mostFollowed { followed = [:] }
-        let before = followed[key]
+        if transactions.count > Self.mostTransactions { transactions = [:] }
+        let before = transactions[key]
         var recipients = 0
         switch state {
         case .rcpt: recipients = 1
         case .data, .endOfMessage: if before == nil { recipients = max(1, Int(request.recipientCount)) }
         default: return
         }
-        followed[key] = (before ?? 0) + recipients
-        for course in courses {
-            course.take(
+        transactions[key] = (before ?? 0) + recipients
+        for usage in usages {
+            usage.add(
                 request, recipients: recipients, messages: before == nil ? 1 : 0,
                 size: state == .endOfMessage ? Int(request.size) : 0,
                 at: ledger.now, wall: time)
         }
     }
 
-    private func follow(_ message: LoggedMessage) {
+    private func recordUsage(_ message: LoggedMessage) {
         let now = ledger.now
         withRequest(message, "END-OF-MESSAGE", recipient: nil, count: message.recipients) { request in
-            for course in courses {
-                course.take(
+            for usage in usages {
+                usage.add(
                     request, recipients: message.recipients, messages: 1, size: message.size, at: now,
                     wall: message.time)
             }
@@ -166,21 +169,25 @@ package final class Replay {
         add("sasl_username", message.saslUsername)
         add("policy_context", message.service)
         text.append(UInt8(ascii: "\n"))
-        text.withUnsafeBytes { bytes in
+        withAttributes(of: text, body)
+    }
+
+    /// Calls `body` unless the request is malformed, such as one with a NUL from a damaged log.
+    private func withAttributes(of request: [UInt8], _ body: (Attributes) -> Void) {
+        request.withUnsafeBytes { bytes in
             var searched = 0
-            // A value with a NUL, of a damaged log, is no request; then there is nothing to count.
             guard (try? parser.parse(bytes, searched: &searched, ranges: &ranges)) != nil else { return }
             ranges.withUnsafeBufferPointer { body(Attributes(bytes: bytes, ranges: $0)) }
         }
     }
 }
 
-/// Collects what the limits refuse.
+/// Collects the refusals of the limits.
 private final class RefusalRecorder: LedgerObserver {
     private var found: [String: [[UInt8]: KeyRefusals]] = [:]
     private var wasRefused = false
 
-    /// Whether what `body` asks the ledger was refused by a limit that is enforced.
+    /// Whether an enforced limit refuses the request that `body` passes to the ledger.
     func isRefused(_ body: () -> Void) -> Bool {
         wasRefused = false
         body()

@@ -1,18 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 import Limits
 
-/// What the limits of a configuration would have done to the mail of a log. Times are milliseconds since 1970, in the zone of the log.
+/// What the limits of a configuration would have done to the mail of a log. Times are milliseconds since 1970, in the
+/// time zone of the log.
 package struct ReplayReport: Codable, Sendable {
     package let log: LogFigures
     package let limits: [LimitReplay]
-    /// Names of limits that ask for what no log tells.
+    /// Names of limits that use attributes which logs don't have.
     package let limitsLeftOut: [String]
 }
 
-/// A key that was refused.
+/// The refusals of a key.
 package struct KeyRefusals: Codable, Sendable {
     package let key: String
-    /// Of the first refusal.
+    /// The time of the first refusal.
     package let first: Int64
     package let reason: String
     package internal(set) var refused = 0
@@ -25,7 +26,7 @@ package struct LimitReplay: Codable, Sendable {
     package let count: String
     package let keys: Int
     package let counted: UInt64
-    /// Requests that were refused, or would have been in shadow mode.
+    /// Refused requests; in shadow mode, requests that would have been refused.
     package let refused: Int
     package let keysRefused: Int
     /// Most refusals first, at most `mostKeys`.
@@ -34,55 +35,56 @@ package struct LimitReplay: Codable, Sendable {
 
     static let mostKeys = 50
 
-    init(_ course: UsageCourse, refusals: [KeyRefusals]) {
-        name = course.limit.name
-        mode = course.limit.mode.rawValue
-        count = course.limit.count.rawValue
-        keys = course.keys.count
-        counted = course.counted
+    init(_ usage: LimitUsage, refusals: [KeyRefusals]) {
+        name = usage.limit.name
+        mode = usage.limit.mode.rawValue
+        count = usage.limit.count.rawValue
+        keys = usage.keys.count
+        counted = usage.counted
         refused = refusals.reduce(0) { $0 + $1.refused }
         keysRefused = refusals.count
         self.refusals = Array(refusals.prefix(Self.mostKeys))
-        windows = course.limit.rates.indices.map { WindowReplay(course, lane: $0) }
+        windows = usage.limit.rates.indices.map { WindowReplay(usage, lane: $0) }
     }
 }
 
-/// How much the keys of a limit used at most of one of its windows, if nothing had been refused.
+/// The peak use of each key in one window of a limit, as if nothing had been refused.
 package struct WindowReplay: Codable, Sendable {
     package struct Key: Codable, Sendable, Equatable {
         package let key: String
         package let peak: UInt64
-        /// When that was.
+        /// The time of the peak.
         package let at: Int64
     }
 
     /// As configured: `100/1m`.
     package let rate: String
     package let window: String
-    /// The peaks of all keys: half of them have no more than `p50`.
+    /// Percentiles of the keys' peaks.
     package let p50, p90, p99, p999, max: UInt64
     /// Largest peaks first, at most `LimitReplay.mostKeys`.
     package let top: [Key]
-    /// What 99.9 % of the keys, and all but the outliers, stay well below; absent where there is no key.
+    /// A limit well above the peaks of all keys except outliers; nil if there are no keys.
     package let suggested: UInt64?
-    /// Keys that this would have caught.
+    /// Keys above `suggested`, at most `LimitReplay.mostKeys`.
     package let caught: [Key]
-    /// The peaks at the shares of `shares`, for a plot.
+    /// The peaks at the percentiles of `shares`, for a plot.
     package let curve: [UInt64]
 
     package static let shares = (0...200).map { Double($0) / 200 }
 
-    init(_ course: UsageCourse, lane: Int) {
-        let all = course.keys.map {
-            Key(key: String(decoding: $0.key, as: UTF8.self), peak: $0.value.most[lane], at: $0.value.at[lane])
+    init(_ usage: LimitUsage, lane: Int) {
+        let all = usage.keys.map {
+            Key(
+                key: String(decoding: $0.key, as: UTF8.self), peak: $0.value.peaks[lane], at: $0.value.peakTimes[lane])
         }
         .sorted { ($0.peak, $1.key) > ($1.peak, $0.key) }
         let rising = all.map(\.peak).reversed() as [UInt64]
         func share(_ share: Double) -> UInt64 {
             rising.isEmpty ? 0 : rising[Swift.min(rising.count - 1, Int(share * Double(rising.count)))]
         }
-        rate = course.limit.rates[lane].description
-        window = Rate.text(ofDuration: course.limit.rates[lane].window.milliseconds)
+        rate = usage.limit.rates[lane].description
+        window = Rate.text(ofDuration: usage.limit.rates[lane].window.milliseconds)
         (p50, p90, p99, p999) = (share(0.5), share(0.9), share(0.99), share(0.999))
         max = rising.last ?? 0
         top = Array(all.prefix(LimitReplay.mostKeys))
@@ -92,10 +94,10 @@ package struct WindowReplay: Codable, Sendable {
         curve = Self.shares.map(share)
     }
 
-    /// Half as much again as the largest peak of all keys but the outliers.
+    /// 1.5 times the largest peak of all keys except outliers.
     ///
-    /// Outliers are at most a thousandth of the keys, or one where they are few; they begin where the peaks rise most from one
-    /// key to the next, by twice at least.
+    /// At most 0.1 % of the keys, but at least one, may be outliers. They start at the steepest rise from one peak to
+    /// the next, if that is at least by a factor of two.
     static func suggestion(_ rising: [UInt64]) -> UInt64? {
         guard var untouched = rising.last else { return nil }
         var steepest = 2.0
@@ -107,7 +109,7 @@ package struct WindowReplay: Codable, Sendable {
         return rounded(untouched + untouched / 2 + 1)
     }
 
-    /// Up, to two digits that count.
+    /// Rounds up to two significant digits.
     private static func rounded(_ value: UInt64) -> UInt64 {
         var scale: UInt64 = 1
         while value / scale >= 100 { scale *= 10 }

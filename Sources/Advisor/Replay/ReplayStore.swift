@@ -2,7 +2,7 @@
 import Limits
 import Synchronization
 
-/// Keeps nothing: a replay counts in memory.
+/// Stores nothing: a replay counts in memory.
 final class ReplayStore: LedgerStore {
     let checkpointProgress = CheckpointProgress.done
 
@@ -17,13 +17,13 @@ final class ReplayStore: LedgerStore {
     func save(_ pieces: [CheckpointPiece]) -> Bool { true }
 }
 
-/// Clocks that stand where the log is.
+/// Clocks that follow the times of the log.
 final class ReplayClocks: SystemClocks {
     private let milliseconds = Atomic<Int64>(0)
 
     let boot: UInt64 = 1
 
-    /// - Parameter time: milliseconds since 1970; the clocks do not go back.
+    /// - Parameter time: milliseconds since 1970; an earlier time than before has no effect.
     func advance(to time: Int64) {
         milliseconds.store(max(time, milliseconds.load(ordering: .relaxed)), ordering: .relaxed)
     }

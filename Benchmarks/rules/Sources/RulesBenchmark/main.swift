@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// The rules benchmark: ratios between Weir and what is possible, or what Postfix does, measured
-// in one run on one core. Usage: RulesBenchmark FOLDER [once], which corpus.py has filled; with `once`, the scanner and the
-// filter see each small message once, for callgrind to count instructions.
+// The rules benchmark: ratios between Weir and bare engines, or Postfix's method, measured in one run on one core.
+// Usage: RulesBenchmark DIRECTORY [once]. corpus.py fills the directory; with `once`, the scanner and the filter process
+// each small message once, for callgrind to count instructions.
 import CAllocationCount
 import CPCRE2
 import CVectorscan
@@ -17,8 +17,7 @@ let repetitions = 5
 
 func monotonicSeconds() -> Double { Double(monotonicNanoseconds()) / 1e9 }
 
-/// Medians of the seconds that one pass of each of `bodies` takes; they take turns, so that a
-/// busy moment hits all of them.
+/// The median seconds of one pass of each of `bodies`. They run in turn, so that other load on the machine affects all.
 func medians(_ bodies: [() -> Void], seconds: Double = 0.25) -> [Double] {
     var times = [[Double]](repeating: [], count: bodies.count)
     for _ in 0..<repetitions {
@@ -79,7 +78,7 @@ func checks(_ count: Int) -> ContentChecks {
     var checks = ContentChecks()
     checks.header = ["pcre:\(folder)/header-\(count).pcre"]
     checks.body = ["pcre:\(folder)/body-\(count).pcre"]
-    // All of the text, as the other engines have it.
+    // The whole text, as for the other engines.
     checks.scannerLimits.bodyChecksSize = 0
     return checks
 }
@@ -95,9 +94,9 @@ func rules(_ count: Int) -> ContentRules {
     }
 }
 
-// MARK: - What others do
+// MARK: - Baselines
 
-/// The patterns of a table, as its lines have them.
+/// The patterns of a table, unchanged.
 func patterns(_ name: String) -> [[UInt8]] {
     read(name).split(separator: 0x0a).map { line in
         let end = line.lastIndex(of: UInt8(ascii: "/")) ?? line.endIndex
@@ -105,7 +104,7 @@ func patterns(_ name: String) -> [[UInt8]] {
     }
 }
 
-/// One pattern after the other on each line, as Postfix does; with the JIT or without.
+/// Matches one pattern after another on each line, as Postfix does, with or without the JIT.
 final class OneByOne {
     private var codes: [OpaquePointer] = []
     private let data = pcre2_match_data_create_8(16, nil)!
@@ -126,7 +125,7 @@ final class OneByOne {
     }
 }
 
-/// Vectorscan over each body at once, and nothing else: no lines, no headers, no padding.
+/// Scans whole bodies with Vectorscan, without splitting lines or parsing headers.
 final class OnePass {
     private var database: OpaquePointer?
     private var scratch: OpaquePointer?
@@ -156,7 +155,7 @@ final class OnePass {
     }
 }
 
-/// Takes what the scanner finds, and does nothing.
+/// Ignores the scanner's events.
 struct Ignore: ScannerEvents {
     mutating func headers(_ block: HeaderBlock) {}
     mutating func endOfHeaders(at offset: Int, isText: Bool) {}

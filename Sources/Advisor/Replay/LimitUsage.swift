@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0
+import Limits
+import Patterns
+
+/// The use of each key of a limit, as if nothing had been refused.
+final class LimitUsage {
+    /// The windows of one key, and the peak of each.
+    final class KeyUsage {
+        var windows: SlidingWindows
+        var peaks: [UInt64]
+        /// Milliseconds since 1970.
+        var peakTimes: [Int64]
+
+        init(lanes: Int) {
+            windows = SlidingWindows(lanes: lanes)
+            peaks = Array(repeating: 0, count: lanes)
+            peakTimes = Array(repeating: 0, count: lanes)
+        }
+    }
+
+    let limit: Limit
+    private(set) var keys: [[UInt8]: KeyUsage] = [:]
+    private(set) var counted: UInt64 = 0
+    private let scratch = MatchScratch()
+    private var key: [UInt8] = []
+
+    init(_ limit: Limit) {
+        self.limit = limit
+    }
+
+    /// - Parameters:
+    ///   - time: on the ledger's clock, for the windows.
+    ///   - wall: milliseconds since 1970, for the report.
+    func add(_ request: Attributes, recipients: Int, messages: Int, size: Int, at time: LedgerTime, wall: Int64) {
+        guard limit.conditions.allSatisfy({ $0.holds(request, scratch: scratch, value: &key) }),
+            limit.key.build(request, into: &key)
+        else { return }
+        let amount: UInt64 =
+            switch limit.count {
+            case .recipients: UInt64(recipients)
+            case .bytes: UInt64(size)
+            case .messages, .connections: UInt64(messages)
+            }
+        guard amount > 0 else { return }
+        counted += amount
+        let usage: KeyUsage
+        if let existing = keys[key] {
+            usage = existing
+        } else {
+            usage = KeyUsage(lanes: limit.rates.count)
+            keys[key] = usage
+        }
+        for lane in limit.rates.indices {
+            let used = usage.windows.charge(amount, lane: lane, slot: limit.rates[lane].window.slot(at: time))
+            if used > usage.peaks[lane] {
+                usage.peaks[lane] = used
+                usage.peakTimes[lane] = wall
+            }
+        }
+    }
+}
