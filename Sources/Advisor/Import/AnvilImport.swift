@@ -48,7 +48,7 @@ extension ImportedLimits {
             guard number > 0, let unit else { continue }
             limits.append(
                 Limit(
-                    name: "per-client-\(count)", line: line(of: name),
+                    name: "per-client-\(count.rawValue)", line: line(of: name),
                     when: exemptNetworks.isEmpty
                         ? []
                         : [
@@ -76,9 +76,9 @@ extension ImportedLimits {
         smtpd_client_ipv6_prefix_length = 128
         """
 
-    private static let anvilRates = [
-        ("smtpd_client_recipient_rate_limit", "recipients"), ("smtpd_client_message_rate_limit", "messages"),
-        ("smtpd_client_connection_rate_limit", "connections"),
+    private static let anvilRates: [(name: String, count: CountUnit)] = [
+        ("smtpd_client_recipient_rate_limit", .recipients), ("smtpd_client_message_rate_limit", .messages),
+        ("smtpd_client_connection_rate_limit", .connections),
     ]
 
     private static let anvilOthers = [

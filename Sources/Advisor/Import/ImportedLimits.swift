@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+internal import Limits
 
 /// Other people's limits, as Weir's.
 package struct ImportedLimits: Sendable {
@@ -15,8 +16,7 @@ package struct ImportedLimits: Sendable {
         /// Attributes, and tests as YAML.
         var when: [(attribute: String, test: String)]
         var key: String
-        /// A word of `count`.
-        var count: String
+        var count: CountUnit
         var rate: String
         var over: String?
         /// Other lines of the limit, as YAML.
@@ -44,7 +44,7 @@ package struct ImportedLimits: Sendable {
                 lines.append("    when:")
                 for (attribute, test) in limit.when { lines.append("      \(attribute): \(test)") }
             }
-            lines += ["    key: [\(limit.key)]", "    count: \(limit.count)", "    rates: [\(limit.rate)]"]
+            lines += ["    key: [\(limit.key)]", "    count: \(limit.count.rawValue)", "    rates: [\(limit.rate)]"]
             if let over = limit.over { lines.append("    over: \(Self.quoted(over))") }
             lines += limit.others.map { "    \($0)" }
         }

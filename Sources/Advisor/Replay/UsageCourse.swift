@@ -32,12 +32,8 @@ final class UsageCourse {
         guard limit.conditions.allSatisfy({ $0.holds(request, scratch: scratch, value: &key) }),
             limit.key.build(request, into: &key)
         else { return }
-        let amount: UInt64 =
-            switch limit.count {
-            case .recipients: UInt64(recipients)
-            case .bytes: UInt64(size)
-            case .messages, .connections: UInt64(messages)
-            }
+        let amount = limit.count.amount(
+            recipients: UInt64(recipients), messages: UInt64(messages), bytes: UInt64(size))
         guard amount > 0 else { return }
         counted += amount
         let peaks: Peaks
