@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// The names by which conditions and keys speak of a request; the position of a name is its index everywhere.
+/// The names of the attributes that the ledger, keys and conditions use. The position of a name is its index in
+/// `Attributes`.
 ///
-/// The first are the attributes of the policy delegation protocol that the ledger itself looks at. Any other name,
-/// today's or tomorrow's, gets an index when a limit asks for it.
+/// The list starts with the attributes that the ledger itself uses, in the order of the properties below. Other names
+/// get an index when a limit uses them.
 package struct AttributeNames: Equatable, Sendable {
     package private(set) var names: [String] = [
         "request", "protocol_state", "instance", "sender", "recipient", "recipient_count", "size", "sasl_username",
@@ -19,9 +20,9 @@ package struct AttributeNames: Equatable, Sendable {
     }
 }
 
-/// The values of one request, by the indexes of `AttributeNames`; a view that lives as long as the request's bytes.
+/// The values of one request, by the indexes of `AttributeNames`: a view that is valid as long as the request's bytes.
 ///
-/// An attribute that the request did not name has an empty value, as Postfix itself sends what it does not know.
+/// A missing attribute has an empty value. Postfix also sends an empty value for what it does not know.
 package struct Attributes {
     package let bytes: UnsafeRawBufferPointer
     package let ranges: UnsafeBufferPointer<Range<Int>>
@@ -46,10 +47,10 @@ package struct Attributes {
     package var clientName: UnsafeRawBufferPointer { self[9] }
     package var clientPort: UnsafeRawBufferPointer { self[10] }
     package var queueID: UnsafeRawBufferPointer { self[11] }
-    /// Of who ran sendmail(1); a milter's requests have it.
+    /// The user who ran sendmail(1). Only the milter's requests have it.
     package var userID: UnsafeRawBufferPointer { self[13] }
 
-    /// A decimal number; 0 for anything else, and no more than a slot can hold.
+    /// A decimal number, at most `SlidingWindows.largestAmount`; 0 for any other text.
     private static func number(_ text: UnsafeRawBufferPointer) -> UInt64 {
         var value: UInt64 = 0
         for byte in text {
@@ -65,13 +66,13 @@ package struct Attributes {
 package enum ProtocolState: UInt8, Sendable {
     case connect, helo, mail, rcpt, data, endOfMessage, vrfy, etrn, other
 
-    /// The states in which recipients, messages and bytes are counted.
+    /// Whether requests in this state belong to a mail transaction, which `instance` identifies.
     var isMail: Bool { self == .rcpt || self == .data || self == .endOfMessage }
 
     package init(_ name: UnsafeRawBufferPointer) {
         self =
             switch name.count {
-            // The four letters of the most frequent one at once.
+            // RCPT is the most frequent state: compare its four letters at once.
             case 4 where name.loadUnaligned(as: UInt32.self).littleEndian == 0x5450_4352: .rcpt
             case 4 where name.elementsEqual("DATA".utf8): .data
             case 14 where name.elementsEqual("END-OF-MESSAGE".utf8): .endOfMessage

@@ -2,23 +2,23 @@
 internal import MailSyntax
 package import Patterns
 
-/// One line of a limit's `when`: what an attribute must be for the limit to apply.
+/// One entry of a limit's `when`: a test of an attribute.
 package struct Condition: Sendable {
     package indirect enum Test: Sendable {
         case present
         case absent
-        /// One of these values; domains, hosts and logins in canonical form.
+        /// One of these values, which are in canonical form.
         case equals([[UInt8]])
         case inNetworks([Network])
         case matches(Pattern)
-        /// Any result but DUNNO.
+        /// Found in one of the tables with a result other than DUNNO. The first table that has the value decides.
         case inTables([LookupTable])
         case not(Test)
     }
 
     package let part: KeyPart
     package let test: Test
-    /// Conditions look at whole addresses: prefixes group keys, not clients.
+    /// With full prefix lengths: `keys.ipv4_prefix` and `keys.ipv6_prefix` apply to keys only.
     private let forms: KeyForms
 
     package init(part: KeyPart, test: Test, forms: KeyForms) {
@@ -33,7 +33,7 @@ package struct Condition: Sendable {
         return exact
     }
 
-    /// Whether the condition holds. `value` is working space.
+    /// Whether the condition holds. `value` is scratch space.
     package func holds(_ attributes: Attributes, scratch: MatchScratch, value: inout [UInt8]) -> Bool {
         holds(test, attributes[part.attribute], scratch: scratch, value: &value)
     }
@@ -72,16 +72,17 @@ package struct Condition: Sendable {
         }
     }
 
-    /// Appends what is compared. `unknown`, which is nobody's name and so no key, is one that a condition may ask for.
+    /// Appends the canonical value; false if there is none. Unlike a key, a condition can test a client name for
+    /// `unknown`.
     private func append(_ raw: UnsafeRawBufferPointer, to value: inout [UInt8]) -> Bool {
         guard part.form == .host else { return part.append(raw, to: &value, forms: forms) }
         value.append(contentsOf: CanonicalAddress.folded(raw))
         return !raw.isEmpty
     }
 
-    /// A value of the configuration in the form in which values of requests are compared.
+    /// The canonical form of a value in the configuration, for comparison with those of requests.
     package static func canonical(_ text: String, for part: KeyPart, forms: KeyForms) -> [UInt8] {
-        // What is compared is a domain, not the address that it comes from.
+        // For a domain part, the configuration has the domain and the request has the whole address.
         if part.isHost { return CanonicalAddress.folded(Array(text.utf8)) }
         var value: [UInt8] = []
         _ = Array(text.utf8).withUnsafeBytes { part.append($0, to: &value, forms: exact(forms)) }

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// An IPv4 or IPv6 address as 128 bits; IPv4 is kept in the low 32, with `isIPv4` set.
+/// An IPv4 or IPv6 address as 128 bits. An IPv4 address is in the low 32 bits.
 package struct IPAddress: Hashable, Sendable {
     package private(set) var high: UInt64
     package private(set) var low: UInt64
     package let isIPv4: Bool
 
-    /// Reads `192.0.2.1`, `2001:db8::1`, `::ffff:192.0.2.1` (taken as IPv4) and Postfix's `[...]` and `IPv6:` forms.
+    /// Parses `192.0.2.1`, `2001:db8::1`, `::ffff:192.0.2.1` (which becomes IPv4), and the forms `[...]` and `IPv6:` of
+    /// Postfix.
     package init?(_ text: some BidirectionalCollection<UInt8>) {
         var text = text[...]
         if text.first == UInt8(ascii: "["), text.last == UInt8(ascii: "]"), text.count > 2 {
@@ -38,7 +39,7 @@ package struct IPAddress: Hashable, Sendable {
 
     package var bits: Int { isIPv4 ? 32 : 128 }
 
-    /// The address with all but its first `length` bits zero.
+    /// The address with all bits after the first `length` cleared.
     package func prefix(_ length: Int) -> IPAddress {
         var masked = self
         if isIPv4 {
@@ -149,13 +150,13 @@ package struct Network: Hashable, Sendable {
     package let address: IPAddress
     package let prefixLength: Int
 
-    /// Reads `192.0.2.0/24`, `[2001:db8::]/32` or a single address. Bits behind the prefix must be zero, as in Postfix.
+    /// Parses `192.0.2.0/24`, `[2001:db8::]/32` or a single address. Bits after the prefix must be zero, as in Postfix.
     package init?(_ text: some BidirectionalCollection<UInt8>) {
         let slash = text.lastIndex(of: UInt8(ascii: "/"))
         guard let address = IPAddress(text[..<(slash ?? text.endIndex)]) else { return nil }
         var length = address.bits
         if let slash {
-            // Digits only, as in Postfix: `Int.init` would take a sign.
+            // Only digits, as in Postfix: `Int.init` also accepts a sign.
             let digits = text[text.index(after: slash)...]
             guard digits.allSatisfy({ $0 &- UInt8(ascii: "0") < 10 }),
                 let given = Int(String(decoding: digits, as: UTF8.self)), given <= address.bits
@@ -171,10 +172,10 @@ package struct Network: Hashable, Sendable {
         self.init(Array(text.utf8))
     }
 
-    /// Of this machine itself.
+    /// The loopback networks.
     package static let loopback = [Network("127.0.0.0/8")!, Network("::1")!]
 
-    /// The network that was meant by one with bits behind its prefix; nil for any other text.
+    /// The network of an address with bits set after its prefix; nil for any other text.
     package static func masked(_ text: String) -> String? {
         let parts = text.split(separator: "/", omittingEmptySubsequences: false)
         guard parts.count == 2, let address = IPAddress(String(parts[0])), let length = Int(parts[1]),

@@ -1,21 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
 internal import MailSyntax
 
-/// How values are made canonical before they are counted, so that one sender has one key.
+/// How values become canonical, so that each sender has only one key.
 package struct KeyForms: Equatable, Sendable {
-    /// Bits of a client's IPv4 address that make its key.
+    /// Number of leading bits of an IPv4 address that form its key.
     package var ipv4Prefix = 32
-    /// Bits of a client's IPv6 address that make its key; one customer usually has a /64 or more.
+    /// Number of leading bits of an IPv6 address that form its key. One customer usually has a /64 or more.
     package var ipv6Prefix = 64
-    /// Postfix's `recipient_delimiter`: `user+tag` counts as `user`. Empty: tags are part of the address.
+    /// Postfix's `recipient_delimiter`: `user+tag` counts as `user`. If empty, tags are part of the address.
     package var recipientDelimiter: [UInt8] = []
-    /// The domain of a SASL login name that has none. Empty: such names stay as they are.
+    /// The domain to add to a SASL login without one. If empty, such logins stay unchanged.
     package var defaultDomain: [UInt8] = []
 
     package init() {}
 }
 
-/// One attribute of a key and what it stands for.
+/// An attribute in a key or condition, and how its value becomes canonical.
 package struct KeyPart: Equatable, Sendable {
     package enum Form: Sendable {
         case address, domain, host, login, network, verbatim
@@ -48,13 +48,13 @@ package struct KeyPart: Equatable, Sendable {
         }
     }
 
-    /// Whether the value is a domain's or host's name.
+    /// Whether the value is the name of a domain or host.
     var isHost: Bool { form == .domain || form == .host }
 
-    /// Whether the value can differ from one recipient of a message to the next.
+    /// Whether the value depends on the recipient.
     package var isPerRecipient: Bool { name == "recipient" || name == "recipient_domain" }
 
-    /// Whether a login name without a domain is one of the default domain.
+    /// Whether `defaultDomain` applies to a value without a domain.
     fileprivate var takesDefaultDomain: Bool {
         switch form {
         case .address, .domain, .login: name.hasPrefix("sasl_")
@@ -62,7 +62,8 @@ package struct KeyPart: Equatable, Sendable {
         }
     }
 
-    /// Appends the canonical value; false where the request has none: an empty attribute, the null sender, no domain.
+    /// Appends the canonical value. Returns false without one: an empty attribute, the null sender, an address without
+    /// domain.
     package func append(_ value: UnsafeRawBufferPointer, to key: inout [UInt8], forms: KeyForms) -> Bool {
         guard !value.isEmpty else { return false }
         switch form {
@@ -70,7 +71,7 @@ package struct KeyPart: Equatable, Sendable {
             _ where isCanonical(value, forms: forms):
             key.append(contentsOf: value)
         case .host:
-            // Postfix's word for a client whose name it could not find out or verify: no name of anybody's.
+            // Postfix sends this for all clients whose name it can't find or verify.
             if name != "helo_name", value.elementsEqual("unknown".utf8) { return false }
             key.append(contentsOf: CanonicalAddress.folded(value))
         case .network:
@@ -81,7 +82,7 @@ package struct KeyPart: Equatable, Sendable {
         return true
     }
 
-    /// Whether a value is canonical as it stands; most are, and need no work.
+    /// A quick test whether a value is already canonical, as most values are. False also for some canonical values.
     fileprivate func isCanonical(_ value: UnsafeRawBufferPointer, forms: KeyForms) -> Bool {
         switch form {
         case .verbatim: true
@@ -92,14 +93,14 @@ package struct KeyPart: Equatable, Sendable {
         }
     }
 
-    /// Appends the canonical form of what a person writes: a value as requests have it, or the canonical form itself. False
-    /// where no request has such a value.
+    /// Appends the canonical form of an administrator's input, which can be a value of a request or its canonical form.
+    /// Returns false if no request can have such a value.
     fileprivate func append(written value: UnsafeRawBufferPointer, to key: inout [UInt8], forms: KeyForms) -> Bool {
         switch form {
         case .network:
             return Self.append(writtenNetwork: value, to: &key, forms: forms)
         case .domain:
-            // An address is no domain: whoever means one user must not reach all of them.
+            // Reject a whole address: an action meant for one user must not apply to the whole domain.
             let name = value.first == UInt8(ascii: "@") ? value.dropFirst() : value[...]
             guard !name.isEmpty, !name.contains(UInt8(ascii: "@")) else { return false }
             key.append(contentsOf: CanonicalAddress.folded(name))
@@ -178,9 +179,9 @@ package struct KeyPart: Equatable, Sendable {
     }
 }
 
-/// What a limit counts by: one attribute or several.
+/// The attributes that form the key of a limit.
 package struct KeyDefinition: Equatable, Sendable {
-    /// A longer key is cut, and its hash put behind it: memory for a key is bounded whatever a client sends.
+    /// Maximum length in bytes. A longer key is cut and ends in its hash, so clients can't make keys use more memory.
     package static let longest = 256
 
     package let parts: [KeyPart]
@@ -193,8 +194,8 @@ package struct KeyDefinition: Equatable, Sendable {
 
     package var isPerRecipient: Bool { parts.contains(where: \.isPerRecipient) }
 
-    /// Tells whether counts kept under another definition mean the same: what the store compares on a restart. Forms that
-    /// none of the parts has stand as they are by default.
+    /// Identifies the meaning of the keys. The store compares it after a restart (`Limit.signature`). Forms that apply
+    /// to none of the parts have their default values here, so changing them keeps the counts.
     package var signature: String {
         var used = KeyForms()
         for part in parts {
@@ -210,14 +211,14 @@ package struct KeyDefinition: Equatable, Sendable {
             + " domain=\(String(decoding: used.defaultDomain, as: UTF8.self))"
     }
 
-    /// Builds the key of a request in `key`; false where a part has no value, and so the limit does not apply.
+    /// Builds the key of a request in `key`. Returns false if a part has no value, and so the limit does not apply.
     ///
-    /// The parts of a key are joined by `|`; where there are several, `|` and `\` inside them are escaped by `\`.
+    /// Several parts are joined by `|`, and `\` escapes `|` and `\` inside them.
     package func build(_ attributes: Attributes, into key: inout [UInt8]) -> Bool {
         join(into: &key) { part, _, key in part.append(attributes[part.attribute], to: &key, forms: forms) }
     }
 
-    /// A request's key where that is a value of the request as it stands; nil where it has to be built, or there is none.
+    /// The key, if it is a value of the request without any change; otherwise nil, and `build` has to be called.
     func asItStands(in attributes: Attributes) -> UnsafeRawBufferPointer? {
         guard parts.count == 1 else { return nil }
         let value = attributes[parts[0].attribute]
@@ -225,8 +226,8 @@ package struct KeyDefinition: Equatable, Sendable {
         return value
     }
 
-    /// The key that a person means by `text`: values as requests have them, or a key as it is told, joined by `|`. Nil where
-    /// no request has such a key.
+    /// The key for an administrator's input: values of a request joined by `|`, or a key as Weir prints it. nil if no
+    /// request can have such a key.
     package func canonical(_ text: [UInt8]) -> [UInt8]? {
         let values = values(of: text)
         guard values.count == parts.count else { return nil }
@@ -237,7 +238,7 @@ package struct KeyDefinition: Equatable, Sendable {
         return isKey ? key : nil
     }
 
-    /// The values of which a key is joined.
+    /// Splits a key into the values of its parts.
     func values(of key: [UInt8]) -> [[UInt8]] {
         guard parts.count > 1 else { return [key] }
         var values: [[UInt8]] = [[]]
@@ -268,13 +269,13 @@ package struct KeyDefinition: Equatable, Sendable {
         return true
     }
 
-    /// Each of several parts has its share, so that a client can't push others out by what it sends.
+    /// Maximum length of each part in bytes. With equal shares, a long value can't push the other parts out of the key.
     private var longestPart: Int { (Self.longest - parts.count + 1) / parts.count }
 
     private static func escape(_ key: inout [UInt8], from start: Int, most: Int) {
         let escapes = key[start...].count { isEscaped($0) }
         if key.count - start + escapes > most {
-            // Half of it, for all that is left may have to be escaped.
+            // Half of it: every remaining byte may need an escape.
             shorten(&key, from: start, to: most / 2)
         }
         var index = start
@@ -289,7 +290,7 @@ package struct KeyDefinition: Equatable, Sendable {
 
     private static func isEscaped(_ byte: UInt8) -> Bool { byte == UInt8(ascii: "|") || byte == UInt8(ascii: "\\") }
 
-    /// Cuts what is behind `start` to `length` bytes, with its hash at the end.
+    /// Cuts the bytes from `start` on to `length` bytes, which end in `#` and a hash of the whole.
     private static func shorten(_ key: inout [UInt8], from start: Int, to length: Int) {
         var hash = SipHash(key: .init(low: 0, high: 0))
         key.withUnsafeBytes { hash.combine(UnsafeRawBufferPointer(rebasing: $0[start...])) }

@@ -13,7 +13,7 @@ package struct Standing: Equatable, Sendable {
     }
 
     package var limit: String
-    package var count: Limit.Count
+    package var count: CountUnit
     package var mode: Limit.Mode
     package var key: [UInt8]
     package var usages: [Usage]
@@ -271,7 +271,7 @@ extension Ledger {
             state.fullest = FullestAccounts()
         }
         limits = states
-        limitsConnections = newLimits.contains { $0.count == .connections }
+        limitsConnections = newLimits.contains { $0.count.isOfConnection }
         context = newLimits.lazy.compactMap(\.contextAttribute).first
         accountCount = states.reduce(0) { $0 + $1.accounts.count }
         upkeep.sweepLimit = 0

@@ -77,11 +77,11 @@ package final class Ledger {
         let account: Account
         var charge: UInt64 = 0
         var giveBack: UInt64 = 0
-        /// What has to fit into a window as a whole: a message comes again as it is, a recipient comes again alone.
+        /// The part that has to fit into a window at once (`CountUnit.Charge.indivisible`).
         var whole: UInt64 = 0
 
         var limit: LimitState { account.limit }
-        var isOfConnection: Bool { account.limit.terms.limit.count == .connections }
+        var isOfConnection: Bool { account.limit.terms.limit.count.isOfConnection }
     }
 
     /// - Throws: what the store says where it can't be opened; nothing has been changed then.
@@ -319,17 +319,18 @@ package final class Ledger {
         of limit: LimitState, _ hash: KeyHash, _ request: Attributes, _ state: ProtocolState, _ subject: Subject,
         _ connection: Connection?
     ) -> Step? {
-        let count = limit.terms.limit.count
-        let counts = count == .connections ? connection?.isNew(to: limit) ?? false : state.isMail
+        let unit = limit.terms.limit.count
+        let charge = unit.charge(in: state)
+        let counts = charge != .nothing && (!unit.isOfConnection || connection?.isNew(to: limit) ?? false)
         guard let account = existingAccount(hash, of: limit) ?? (counts ? newAccount(hash, request, of: limit) : nil)
         else { return nil }
         if account.exception?.isExempt ?? false, account.blockedUntil(at: now) == nil { return nil }
         var step = Step(account: account)
         if counts {
             let charged = subject.transaction?.charged(to: account) ?? 0
-            let target = target(count, request, state, charged: charged)
-            if target > charged { step.charge = target - charged } else { step.giveBack = charged - target }
-            step.whole = count == .recipients && state == .rcpt ? 1 : target
+            let total = charge.total(after: request, charged: charged)
+            if total > charged { step.charge = total - charged } else { step.giveBack = charged - total }
+            step.whole = charge.indivisible(ofTotal: total)
         }
         return step
     }
@@ -337,18 +338,6 @@ package final class Ledger {
     private func newAccount(_ hash: KeyHash, _ request: Attributes, of limit: LimitState) -> Account? {
         guard limit.terms.limit.key.build(request, into: &key) else { return nil }
         return openAccount(hash, key: key, of: limit)
-    }
-
-    /// What a transaction should have been charged after this request.
-    private func target(_ count: Limit.Count, _ request: Attributes, _ state: ProtocolState, charged: UInt64) -> UInt64
-    {
-        switch (count, state) {
-        case (.connections, _), (.messages, _): 1
-        case (.recipients, .rcpt): charged + 1
-        case (.recipients, _): request.recipientCount > 0 ? request.recipientCount : max(charged, 1)
-        case (.bytes, .endOfMessage): request.size
-        case (.bytes, _): max(charged, request.size)
-        }
     }
 
     /// Why a step can't be taken.
@@ -447,7 +436,7 @@ package final class Ledger {
                 // Several are left, and nobody says which.
                 target = charged
             } else {
-                target = min(charged, self.target(limit.limit.count, request, state, charged: charged))
+                target = min(charged, limit.limit.count.charge(in: state).total(after: request, charged: charged))
             }
             if target < charged { plan.append(Step(account: charge.account, giveBack: charged - target)) }
         }
@@ -631,7 +620,7 @@ package final class Ledger {
 
     /// Keeps that a connection was counted, or that a limit on connections refused it.
     private func record(_ connection: Connection, refusal: Refusal?, action: [UInt8]?) {
-        let isRefused = refusal.map { $0.account.limit.limit.count == .connections && $0.reason == .over } ?? false
+        let isRefused = refusal.map { $0.account.limit.limit.count.isOfConnection && $0.reason == .over } ?? false
         guard isRefused || plan.contains(where: { $0.isOfConnection && $0.charge > 0 }) else { return }
         let action = isRefused ? action : nil
         let record = connection.record ?? Transaction(id: connection.id, lastSeen: now)

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// `N/window`: at most `count` in any interval of the window's length.
+/// `N/window`: at most `count` units in any interval of the window's length.
 package struct Rate: Equatable, Sendable {
     package let count: UInt64
     package let window: Window
@@ -10,7 +10,8 @@ package struct Rate: Equatable, Sendable {
         self.window = window
     }
 
-    /// Reads `100/1m`, `2G/1d`; units of the count are k, M, G (thousands), of the window s, m, h, d, w.
+    /// Parses `100/1m` or `2G/1d`. The count can have the suffix k, M or G (powers of 1000), the window has s, m, h, d
+    /// or w.
     package init?(_ text: some StringProtocol) {
         let parts = text.split(separator: "/", omittingEmptySubsequences: false)
         guard parts.count == 2, let count = Self.amount(parts[0]), let window = Self.duration(parts[1]),
@@ -21,7 +22,7 @@ package struct Rate: Equatable, Sendable {
 
     package var description: String { "\(count)/\(Self.text(ofDuration: window.milliseconds))" }
 
-    /// Milliseconds of `90s`, `15m`, `1h`, `7d`, `1w`.
+    /// Parses `90s`, `15m`, `1h`, `7d` or `1w` into milliseconds.
     package static func duration(_ text: some StringProtocol) -> Int64? {
         scaled(text, units: ["s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000])
             .flatMap { Int64(exactly: $0) }
@@ -46,25 +47,22 @@ package struct Rate: Equatable, Sendable {
         return overflow ? nil : value
     }
 
-    /// Digits only: `UInt64.init` would take a sign.
+    /// Only digits: `UInt64.init` also accepts a sign.
     private static func number(_ text: some StringProtocol) -> UInt64? {
         text.utf8.allSatisfy { $0 &- UInt8(ascii: "0") < 10 } ? UInt64(text) : nil
     }
 }
 
-/// A limit as the operator wrote it, compiled.
+/// A limit of the configuration, compiled.
 package struct Limit: Sendable {
-    package enum Count: String, CaseIterable, Sendable {
-        case recipients, messages, bytes, connections
-    }
-
     package enum Mode: String, CaseIterable, Sendable {
         case enforce
-        /// Counts and logs what it would have done, and refuses nothing.
+        /// Counts and logs, but does not refuse.
         case shadow
     }
 
-    /// After `after` refused tries within the longest window, everything of the key is refused for `milliseconds`.
+    /// After `after` refused requests within the longest window, all requests of the key are refused for
+    /// `milliseconds`.
     package struct Block: Equatable, Sendable {
         package var after: UInt64
         package var milliseconds: Int64
@@ -78,24 +76,25 @@ package struct Limit: Sendable {
     package var name: String
     package var conditions: [Condition]
     package var key: KeyDefinition
-    package var count: Count
+    package var count: CountUnit
     package var rates: [Rate]
     package var over: ActionTemplate
-    /// The answer to one message that is larger than the whole limit, and so can never pass.
+    /// The answer to a single message that is larger than the whole limit, and so can never pass.
     package var tooLarge: ActionTemplate
     package var mode: Mode
-    /// Percent of a rate at which one warning is logged.
+    /// Percentage of a rate at which one warning is logged.
     package var warnAt: UInt64
     package var block: Block?
-    /// Whether a refused try is charged like an accepted one.
+    /// Whether refused requests are charged like accepted ones.
     package var countRefused: Bool
-    /// Keys that a table knows are not limited.
+    /// Tables of keys that are not limited.
     package var exempt: [LookupTable]
-    /// Tables whose result is the rates of a key, in place of `rates`.
+    /// Tables of keys with other rates, which replace those in `rates` with the same windows.
     package var overrides: [LookupTable]
 
     package init(
-        name: String, conditions: [Condition], key: KeyDefinition, count: Count, rates: [Rate], over: ActionTemplate,
+        name: String, conditions: [Condition], key: KeyDefinition, count: CountUnit, rates: [Rate],
+        over: ActionTemplate,
         tooLarge: ActionTemplate, mode: Mode, warnAt: UInt64, block: Block?, countRefused: Bool,
         exempt: [LookupTable], overrides: [LookupTable]
     ) {
@@ -118,18 +117,19 @@ package struct Limit: Sendable {
         key.isPerRecipient || conditions.contains { $0.part.isPerRecipient }
     }
 
-    /// The index of `policy_context`, where the limit looks at it.
+    /// The index of `policy_context`, if the key or a condition uses it.
     var contextAttribute: Int? {
         (conditions.map(\.part) + key.parts).first { $0.name == "policy_context" }?.attribute
     }
 
-    /// Tells whether counts of another limit of this name mean the same.
+    /// Identifies the meaning of the counts. The store keeps it, and discards the counts of a limit whose signature
+    /// changed.
     package var signature: String { "\(count.rawValue) by \(key.signature)" }
 
     func has(_ window: Window) -> Bool {
         rates.contains { $0.window == window }
     }
 
-    /// Rates are never empty: the configuration refuses a limit without one.
+    /// The configuration rejects a limit without rates, so the maximum exists.
     var longestWindow: Window { rates.map(\.window).max { $0.milliseconds < $1.milliseconds }! }
 }

@@ -1,45 +1,47 @@
 // SPDX-License-Identifier: Apache-2.0
 internal import MailSyntax
 
-/// A Postfix-style table of exceptions: `texthash:` (access(5) lookups) or `cidr:`.
+/// A table of exceptions in Postfix's format: `texthash:` with the lookups of access(5), or `cidr:`.
 package enum LookupTable: Sendable {
     case text([[UInt8]: String])
     case networks([(network: Network, negated: Bool, result: String)])
 
-    /// A line of a table that can't be taken.
+    /// A line with a fault.
     package struct Fault: Error, Equatable, Sendable {
         package let line: Int
         package let message: String
     }
 
-    /// What stands behind a key or network, and where.
+    /// The result of a line.
     package struct Result: Equatable, Sendable {
         package let line: Int
         package let text: String
     }
 
-    /// A table as it was read: what could be taken, and what could not.
+    /// A table without its faulty lines, and their faults.
     package struct Contents: Sendable {
         package let table: LookupTable
         package let results: [Result]
         package let faults: [Fault]
     }
 
-    /// Reads a texthash file: `key white-space result` on each line, as postmap(1) takes it.
+    /// Parses a texthash file: lines `key whitespace result`, as for postmap(1).
     package static func text(_ content: [UInt8]) -> Contents {
         var entries: [[UInt8]: Result] = [:]
         let (results, faults) = read(content, expected: "key result") { key, result throws(Reason) in
             let folded = key.map(CanonicalAddress.asciiLowercased)
             if let first = entries[folded] {
-                throw Reason(text: "'\(display(key))' is there already, in line \(first.line)")
+                throw Reason(text: "duplicate key '\(display(key))', first used in line \(first.line)")
             }
-            if key.last == UInt8(ascii: ":") { throw Reason(text: "'\(display(key))' ends in ':': keys have none") }
+            if key.last == UInt8(ascii: ":") {
+                throw Reason(text: "key '\(display(key))' ends in ':'; expected 'key result' without a colon")
+            }
             entries[folded] = result
         }
         return Contents(table: .text(entries.mapValues(\.text)), results: results, faults: faults)
     }
 
-    /// Reads a cidr_table(5) file: `network result` or `!network result` on each line; the first that holds wins.
+    /// Parses a cidr_table(5) file: lines `network result` or `!network result`. The first match wins.
     package static func networks(_ content: [UInt8]) -> Contents {
         var entries: [(Network, Bool, String)] = []
         let (results, faults) = read(content, expected: "network result") { pattern, result throws(Reason) in
@@ -47,8 +49,8 @@ package enum LookupTable: Sendable {
             let negated = (pattern.count - text.count) % 2 == 1
             guard let network = Network(text) else {
                 let problem =
-                    Network.masked(display(text)).map { "has bits behind its prefix; the network is \($0)" }
-                    ?? "is no network; expected one such as 192.0.2.0/24 or 2001:db8::/32"
+                    Network.masked(display(text)).map { "has bits set after its prefix; did you mean \($0)?" }
+                    ?? "is not a network; expected a network, such as 192.0.2.0/24 or 2001:db8::/32"
                 throw Reason(text: "'\(display(text))' \(problem)")
             }
             entries.append((network, negated, result.text))
@@ -60,7 +62,7 @@ package enum LookupTable: Sendable {
         let text: String
     }
 
-    /// Takes a table apart, line by line; one that can't be taken keeps none of the others back.
+    /// Parses each line. A fault in one line does not affect the others.
     private static func read(
         _ content: [UInt8], expected: String,
         take: (_ key: ArraySlice<UInt8>, Result) throws(Reason) -> Void
@@ -83,14 +85,14 @@ package enum LookupTable: Sendable {
         return (results, faults)
     }
 
-    /// The result for an address, host or login: the whole of it first, then ever larger parts, as access(5) does.
+    /// Looks up the whole value, then its parent domains or networks, as in access(5).
     ///
-    /// - Parameter isHost: a value without `@` is a domain or host name, which belongs to larger domains.
+    /// - Parameter isHost: a value without `@` is a domain or host name, and has parent domains.
     package func lookup(_ value: [UInt8], isHost: Bool) -> String? {
         switch self {
         case .networks(let entries):
             guard let address = IPAddress(value.prefix(while: { $0 != UInt8(ascii: "/") })) else { return nil }
-            // An entry says nothing about addresses of the other kind, negated or not (Postfix util/cidr_match.c).
+            // An entry never matches addresses of the other family, not even a negated one (Postfix util/cidr_match.c).
             return entries.first {
                 $0.network.address.isIPv4 == address.isIPv4 && $0.network.contains(address) != $0.negated
             }?.result
@@ -100,8 +102,8 @@ package enum LookupTable: Sendable {
         }
     }
 
-    /// `user@a.b` is looked up as itself, `a.b`, `b`, `user@`; `192.0.2.1` as itself, `192.0.2`, `192.0`, `192`; the key
-    /// of a network as itself and its address.
+    /// For `user@a.b`: the value, `a.b`, `.b`, `b`, `user@`. For `192.0.2.1`: the value, `192.0.2`, `192.0`, `192`. For
+    /// the key of a network: the value, then its address as above.
     private static func lookupKeys(for value: [UInt8], isHost: Bool) -> [[UInt8]] {
         var keys = [value]
         if let at = value.lastIndex(of: UInt8(ascii: "@")) {
@@ -134,7 +136,7 @@ package enum LookupTable: Sendable {
         return domains
     }
 
-    /// Lines with their continuation lines joined, comments and empty lines left out (Postfix util/readlline.c).
+    /// Lines joined with their continuation lines, without comments and empty lines (Postfix util/readlline.c).
     private static func logicalLines(_ content: [UInt8]) -> [(number: Int, line: [UInt8])] {
         var lines: [(Int, [UInt8])] = []
         for (index, line) in content.split(separator: UInt8(ascii: "\n"), omittingEmptySubsequences: false).enumerated()

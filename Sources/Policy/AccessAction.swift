@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
+internal import Limits
 internal import MailSyntax
 package import Rules
 
-/// An action of access(5), which is what a limit answers, as a milter can carry it out.
+/// What a milter does for a limit's answer, which is an action of access(5).
 package enum AccessAction: Equatable, Sendable {
     case pass
     case refuse(Refusal)
@@ -12,45 +13,61 @@ package enum AccessAction: Equatable, Sendable {
     case redirect([UInt8])
     case bcc([UInt8])
 
-    /// Actions that no milter can carry out; what `restriction_classes` names is another.
-    static let impossible = ["FILTER"]
-
     package init(_ action: [UInt8]) {
-        let (word, text) = Action.split(action)
-        let name = String(decoding: word, as: UTF8.self).uppercased()
-        switch name {
-        case "REJECT": self = .refuse(Refusal(accessCode: 554, text, "Access denied"))
-        case "DEFER", "DEFER_IF_PERMIT":
+        let (name, text) = Action.split(action)
+        if let word = AccessWord(name) {
+            self.init(word, text)
+        } else if let code = Self.replyCode(name) {
+            self = .refuse(Refusal(accessCode: code, text, "Access denied"))
+        } else {
+            // A restriction class. The configuration rejects those where a milter answers for the limits.
+            self = .pass
+        }
+    }
+
+    private init(_ word: AccessWord, _ text: ArraySlice<UInt8>) {
+        switch word {
+        // INFO and WARN only log, and the ledger has logged the limit already.
+        case .ok, .relay, .dunno, .info, .warn: self = .pass
+        // Postfix applies it only where a later restriction rejects. No restriction follows a milter.
+        case .deferIfReject: self = .pass
+        // The configuration rejects it (`AccessWord.worksInMilter`): the protocol has nothing like it.
+        case .filter: self = .pass
+        case .reject: self = .refuse(Refusal(accessCode: 554, text, "Access denied"))
+        case .defer, .deferIfPermit:
             self = .refuse(Refusal(accessCode: 450, text, "Access denied, try again later"))
-        case "DISCARD": self = .discard
-        case "HOLD": self = .hold(reason: text.isEmpty ? Array("over a limit".utf8) : Array(text))
-        case "REDIRECT": self = .redirect(Array(text))
-        case "BCC": self = .bcc(Array(text))
-        case "PREPEND":
+        case .discard: self = .discard
+        case .hold: self = .hold(reason: text.isEmpty ? Array("over a limit".utf8) : Array(text))
+        case .redirect: self = .redirect(Array(text))
+        case .bcc: self = .bcc(Array(text))
+        case .prepend:
             let name = text.prefix { $0 != UInt8(ascii: ":") }
             self = .prepend(name: Array(name), value: Array(text[name.endIndex...].dropFirst()))
-        default:
-            guard word.count == 3, let code = Int(name), 400..<600 ~= code else {
-                self = .pass
-                return
-            }
-            self = .refuse(Refusal(accessCode: code, text, "Access denied"))
         }
+    }
+
+    /// 400 to 599.
+    private static func replyCode(_ name: ArraySlice<UInt8>) -> Int? {
+        guard name.count == 3, name.allSatisfy(\.isDigit) else { return nil }
+        let code = name.reduce(0) { $0 * 10 + Int($1 - UInt8(ascii: "0")) }
+        return 400..<600 ~= code ? code : nil
     }
 }
 
 extension Refusal {
-    /// - Parameter words: what is said where there is no text.
-    fileprivate init(accessCode code: Int, _ text: ArraySlice<UInt8>, _ words: String) {
+    /// - Parameter defaultText: used where the action has no text.
+    fileprivate init(accessCode code: Int, _ text: ArraySlice<UInt8>, _ defaultText: String) {
         let length = enhancedStatusCodeLength(text)
         let rest = text.dropFirst(length).drop(while: \.isSpace)
-        // Postfix takes no reply of a milter whose enhanced status code is of another class than the code (milter8.c).
+        // Postfix rejects a milter's reply if the classes of its reply code and enhanced status code differ
+        // (milter8.c).
         let status =
             Array("\(code / 100)".utf8) + (length > 0 ? Array(text.prefix(length).dropFirst()) : Array(".7.1".utf8))
-        self.init(code: code, text: status + [UInt8(ascii: " ")] + (rest.isEmpty ? Array(words.utf8) : Array(rest)))
+        self.init(
+            code: code, text: status + [UInt8(ascii: " ")] + (rest.isEmpty ? Array(defaultText.utf8) : Array(rest)))
     }
 
-    /// The same, so that the message comes again.
+    /// The same refusal as a temporary one.
     package var deferred: Refusal {
         code < 500 ? self : Refusal(code: 450, text: [UInt8(ascii: "4")] + text.dropFirst())
     }

@@ -1,19 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 internal import Glibc
 
-/// Reads files whole, up to a size, and says in words why that failed.
+/// Reads whole files up to a maximum size.
 package enum BoundedFile {
     package struct Failure: Error, CustomStringConvertible {
         package let description: String
     }
 
     package static func read(_ path: String, upTo largest: Int) -> Result<[UInt8], Failure> {
-        // Not blocking: a named pipe without a writer must hang nobody.
+        // Without O_NONBLOCK, open(2) waits for a writer of a named pipe.
         let descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)
         guard descriptor >= 0 else { return .failure(Failure(description: reason())) }
         defer { close(descriptor) }
         guard lseek(descriptor, 0, SEEK_CUR) == 0 else {
-            return .failure(Failure(description: "it is no regular file"))
+            return .failure(Failure(description: "not a regular file"))
         }
         var bytes: [UInt8] = []
         var chunk = [UInt8](repeating: 0, count: 1 << 16)
@@ -24,7 +24,7 @@ package enum BoundedFile {
             if count == 0 { return .success(bytes) }
             bytes += chunk[..<count]
             guard bytes.count <= largest else {
-                return .failure(Failure(description: "it is larger than \(largest >> 20) MiB"))
+                return .failure(Failure(description: "larger than \(largest >> 20) MiB"))
             }
         }
     }

@@ -2,9 +2,9 @@
 internal import Limits
 internal import Patterns
 
-/// Reads `when`: a map from attributes to what they must be.
+/// Reads `when`: a map from attributes to tests.
 package enum ConditionReader {
-    /// The words of a test that is a map.
+    /// The keys of a test that is written as a map.
     package enum Word: String, CaseIterable {
         case `in`, matches, table, not
     }
@@ -28,20 +28,20 @@ package enum ConditionReader {
         case .nothing:
             reading.fault(
                 node, key,
-                "has no test; expected present, absent, a value, a list of values, or a map with one of \(words)")
+                "has no test; expected present, absent, a value, a list of values, or a map with one key: \(words)")
             return nil
         case .scalar("present"): return .present
         case .scalar("absent"): return .absent
         case .scalar: return value(node, key, &reading, part, forms).map { .equals([$0]) }
         case .list(let items):
-            if items.isEmpty { reading.fault(node, key, "is an empty list, and would never hold") }
+            if items.isEmpty { reading.fault(node, key, "is empty, and so never matches; expected at least one value") }
             return .equals(
                 items.enumerated().compactMap { index, item in
                     value(item, "\(key)[\(index)]", &reading, part, forms, isInList: true)
                 })
         case .map(let entries):
             guard entries.count == 1, let (name, value) = entries.first else {
-                reading.fault(node, key, "expected exactly one of \(words)")
+                reading.fault(node, key, "expected a map with exactly one key: \(words)")
                 return nil
             }
             return test(name, value, key, &reading, part, forms)
@@ -60,7 +60,7 @@ package enum ConditionReader {
             guard part.form == .network else {
                 reading.fault(
                     name, inner,
-                    "looks for addresses, and '\(part.name)' has none; expected client_address or server_address")
+                    "'\(part.name)' is not an IP address; 'in' works for client_address and server_address")
                 return nil
             }
             return ValueType<[Network]>.list(of: .network).read(node, inner, &reading).map { .inNetworks($0) }
@@ -71,7 +71,8 @@ package enum ConditionReader {
                 return nil
             }
             for reference in references where reference.name.kind == .networks && part.form != .network {
-                reading.warn(reference.node, reference.key, "nothing is ever found in it: '\(part.name)' is no address")
+                reading.warn(
+                    reference.node, reference.key, "this table never matches: '\(part.name)' is not an IP address")
             }
             return .inTables(references.compactMap { reading.load($0)?.table })
         case .not:
@@ -83,51 +84,50 @@ package enum ConditionReader {
         }
     }
 
-    /// One value that an attribute may have, in canonical form.
+    /// A value to compare the attribute with, in canonical form.
     private static func value(
         _ node: YAMLNode, _ key: String, _ reading: inout ConfigurationReading, _ part: KeyPart, _ forms: KeyForms,
         isInList: Bool = false
     ) -> [UInt8]? {
         let type = ValueType<String>.text("a value", write: { $0 }) { text in
-            text.isEmpty ? .fault("an empty value is written as: absent") : .value(text)
+            text.isEmpty ? .fault("is empty; to test for an empty value, write absent") : .value(text)
         }
         guard let text = type.read(node, key, &reading) else { return nil }
         if part.form == .network, IPAddress(text) == nil {
-            let hint = text.contains("/") ? "; a network is written as { in: [\(text)] }" : ""
-            reading.fault(node, key, "\(Spelling.quoted(text)) is no address\(hint)")
+            let hint = text.contains("/") ? "; for a network, write { in: [\(text)] }" : ""
+            reading.fault(node, key, "\(Spelling.quoted(text)) is not an IP address\(hint)")
             return nil
         }
         if let word = Spelling.nearest(to: text, among: ["present", "absent"]), !isInList {
-            reading.warn(node, key, "\(Spelling.quoted(text)) is taken as a value; did you mean '\(word)'?")
+            reading.warn(node, key, "\(Spelling.quoted(text)) is compared as a value; did you mean '\(word)'?")
         }
         if part.name == "protocol_state", !PolicyAttributes.states.contains(text) {
             reading.warn(
                 node, key,
-                "Postfix has no state \(Spelling.quoted(text))\(Spelling.hint(for: text, among: PolicyAttributes.states))"
+                "Postfix has no state "
+                    + "\(Spelling.quoted(text))\(Spelling.hint(for: text, among: PolicyAttributes.states))"
             )
         }
         let canonical = Condition.canonical(text, for: part, forms: forms)
         if canonical.isEmpty {
-            reading.fault(node, key, "\(Spelling.quoted(text)) is no value that '\(part.name)' can have")
+            reading.fault(node, key, "\(Spelling.quoted(text)) can't be a value of '\(part.name)'")
         }
         return canonical
     }
 }
 
 extension ValueType where Value == Network {
-    static let network = ValueType.text("a network such as 192.0.2.0/24 or 2001:db8::/32", write: { _ in nil }) {
+    static let network = ValueType.text("a network, such as 192.0.2.0/24 or 2001:db8::/32", write: { _ in nil }) {
         text in
         if let network = Network(text) { return .value(network) }
-        return Network.masked(text).map {
-            .fault("\(Spelling.quoted(text)) has bits behind its prefix; the network is \($0)")
-        }
-            ?? .no("network")
+        guard let masked = Network.masked(text) else { return .isNot("a network") }
+        return .fault("\(Spelling.quoted(text)) has bits set after its prefix; did you mean \(masked)?")
     }
 }
 
 extension ValueType where Value == Pattern {
-    /// `regex` or `/regex/flags`, with the defaults and flags of pcre_table(5): case does not count, `.` takes a newline,
-    /// and each of `i m s x` toggles.
+    /// `regex` or `/regex/flags`, with the defaults and flags of pcre_table(5): matching ignores case, `.` matches a
+    /// newline, and each flag toggles its option.
     static let pattern = ValueType.text("a pattern, or /pattern/flags as in pcre_table(5)", write: { _ in nil }) {
         text in
         var source = Array(text.utf8)[...]
@@ -140,18 +140,19 @@ extension ValueType where Value == Pattern {
                 guard let option = flags[flag] else {
                     let shown = String(decoding: [flag], as: UTF8.self)
                     return .fault(
-                        "unknown flag \(Spelling.quoted(shown)) behind the pattern; known are i, m, s, x, A, E, U")
+                        "unknown flag \(Spelling.quoted(shown)); expected i, m, s, x, A, E or U")
                 }
                 options.formSymmetricDifference(option)
             }
             source = source[1..<end]
         }
-        guard !source.isEmpty else { return .fault("an empty pattern matches everything") }
+        guard !source.isEmpty else { return .fault("the pattern is empty, and would match everything") }
         do throws(PatternError) {
             return .value(try Pattern(Array(source), options: options))
         } catch {
             return .fault(
-                "\(Spelling.quoted(text)) is no pattern: \(error.message) at character \(error.offset + 1) of the pattern"
+                "\(Spelling.quoted(text)) is not a pattern: \(error.message) at character \(error.offset + 1) of "
+                    + "the pattern"
             )
         }
     }

@@ -3,7 +3,7 @@ package import Filter
 package import Limits
 package import Wire
 
-/// What `weir.yaml` says, checked and compiled: nothing in it can fail later for the way it was written.
+/// The contents of weir.yaml, checked and compiled. No later step can find a mistake in the file.
 package struct Configuration: Sendable {
     package typealias Endpoint = Wire.Endpoint
     package var listen = Listen()
@@ -12,17 +12,17 @@ package struct Configuration: Sendable {
     package var milter = Milter()
     package var canonicalise = Canonicalise.none
     package var onFailure = OnFailure.dunno
-    /// What a transaction was charged is given back where it ended before DATA.
+    /// Whether a transaction that ends before DATA gets its charges back.
     package var givesBackDropped = false
     package var log = Log()
     package var alerts = Alerts()
-    /// How values are made one key, where a limit does not say otherwise.
+    /// How values become keys, unless a limit has its own `keys`.
     package var keyForms = KeyForms()
-    /// Names of `smtpd_restriction_classes`, which limits use as actions.
+    /// Names from `smtpd_restriction_classes` that limits may use as actions.
     package var restrictionClasses: [String] = []
     package var limits: [Limit] = []
     package var checks = ContentChecks()
-    /// The attributes that limits ask for, by the indexes that they were compiled with.
+    /// The attributes that limits use. Keys and conditions are compiled to indexes of these names.
     package var attributeNames = AttributeNames()
 
     package init() {}
@@ -30,7 +30,7 @@ package struct Configuration: Sendable {
     package struct Listen: Equatable, Sendable {
         package var policy: [Endpoint] = [.inet(host: "127.0.0.1", port: 10040)]
         package var admin: Endpoint = .unix(path: "/run/weir/admin", mode: 0o660, group: "weir")
-        /// Policy connections open at once; more are closed as they come.
+        /// Maximum number of open policy connections. Further ones are closed at once.
         package var policyConnections = 20_000
         package var filter: [FilterListener] = []
         package var milter: [Endpoint] = []
@@ -39,28 +39,28 @@ package struct Configuration: Sendable {
     }
 
     package struct Milter: Equatable, Sendable {
-        /// What becomes of a message from sendmail(1) that a limit refuses: no recipient of it can be refused.
+        /// What to do with a message from sendmail(1) over a limit. Its recipients can't be refused one by one.
         package enum LocalOver: String, CaseIterable, Sendable {
             case hold, `defer`
         }
 
-        /// Connections at once, over all milter listeners.
+        /// Maximum number of connections over all milter listeners.
         package var connections = 10_000
-        /// Whether messages are charged to the limits.
+        /// Whether to charge messages to the limits.
         package var limits = true
         package var localOver = LocalOver.hold
 
         package init() {}
     }
 
-    /// What the milter makes canonical.
+    /// Which addresses the milter makes canonical.
     package enum Canonicalise: String, CaseIterable, Sendable {
         case none
         /// Sender and recipients.
         case envelope
     }
 
-    /// A proxy of the content filter.
+    /// One listener of the content filter, with its next hop.
     package struct FilterListener: Equatable, Sendable {
         package enum Mode: String, CaseIterable, Sendable {
             case afterQueue = "after_queue"
@@ -71,7 +71,7 @@ package struct Configuration: Sendable {
         package var nextHop: Endpoint
         package var variant = SMTPServerSession.Variant.smtp
         package var mode = Mode.afterQueue
-        /// Clients outside these are refused; none: all but those of this machine are.
+        /// The clients that may connect. If empty, only clients on this machine may.
         package var networks: [Network] = []
 
         package init(listen: Endpoint, nextHop: Endpoint) {
@@ -81,7 +81,7 @@ package struct Configuration: Sendable {
     }
 
     package struct Filter: Equatable, Sendable {
-        /// Clients of each listener at once.
+        /// Maximum number of clients of each listener.
         package var connections = 2_000
         package var spool = "/var/lib/weir"
         /// MiB of content in memory, over all listeners.
@@ -95,18 +95,18 @@ package struct Configuration: Sendable {
     package struct LedgerSettings: Equatable, Sendable {
         package var path = "/var/lib/weir/ledger.sqlite"
         package var durability = Durability.commit
-        /// Keys in memory over all limits.
+        /// Maximum number of keys in memory over all limits.
         package var mostKeys = 2_000_000
 
         package init() {}
     }
 
-    /// What a request is answered while Weir itself is in trouble.
+    /// The answer while Weir itself is failing.
     package enum OnFailure: String, CaseIterable, Sendable {
         case dunno, `defer`
     }
 
-    /// Whom to tell what at once; all of it is in the log, too.
+    /// Which events to report, and where. All of them are in the log as well.
     package struct Alerts: Equatable, Sendable {
         package enum Tier: String, CaseIterable, Sendable {
             case warn, over, block, trouble
@@ -120,9 +120,9 @@ package struct Configuration: Sendable {
         package var command: String?
         package var mail: [String] = []
         package var sendmail = "/usr/sbin/sendmail"
-        /// Seconds between notices by one channel.
+        /// Minimum time between two notices of one channel, in seconds.
         package var interval: Int64 = 30
-        /// Seconds until the same is told again.
+        /// Time until the same alert is sent again, in seconds.
         package var repeatAfter: Int64 = 3600
 
         package init() {}
@@ -136,11 +136,11 @@ package struct Configuration: Sendable {
             case syslog
         }
         package var destination = Destination.standardError
-        /// A line for every decision, not only for refusals.
+        /// Whether to log every decision, not only refusals.
         package var decisions = false
         /// Seconds between summary lines of peaks (anvil's `anvil_status_update_time`).
         package var summaryInterval: Int64 = 600
-        /// Where policy requests are kept, for `weir replay`.
+        /// A file that records policy requests for `weir replay`.
         package var capture: String?
 
         package init() {}

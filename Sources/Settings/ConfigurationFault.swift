@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// What is wrong with one place of the configuration, or of a file that it names.
+/// A fault or warning at one place of the configuration, or of a table that it names.
 package struct ConfigurationFault: Error, Equatable, Sendable, CustomStringConvertible {
     package let file: String
-    /// From 1; nil where the whole file is meant.
+    /// From 1; nil for the whole file.
     package let line: Int?
-    /// From 1, in Unicode scalars; nil where the whole line is meant.
+    /// From 1, in Unicode scalars; nil for the whole line.
     package let column: Int?
-    /// The key, as in `limits[0].rates[1]`; empty where no key is meant.
+    /// The key, as in `limits[0].rates[1]`; empty if the fault belongs to no key.
     package let key: String
     package let message: String
 
@@ -24,18 +24,19 @@ package struct ConfigurationFault: Error, Equatable, Sendable, CustomStringConve
         ([file] + [line, column].compactMap { $0.map(String.init) }).joined(separator: ":")
     }
 
-    /// What stands behind the location: the key and the message.
+    /// The key and the message.
     package var text: String { key.isEmpty ? message : "\(key): \(message)" }
 
     package var description: String { "\(location): \(text)" }
 }
 
-/// Why a configuration was not taken: everything that is wrong with it, in the order of the file.
+/// All faults of a rejected configuration, in the order of the file.
 package struct ConfigurationFaults: Error, CustomStringConvertible {
     package let all: [ConfigurationFault]
-    /// What would have been warned of as well.
+    /// The warnings besides the faults.
     package let warnings: [ConfigurationFault]
-    /// As much as could be read, and defaults for the rest: enough to find a service that runs on an older file.
+    /// The values without faults, and defaults for the others. Commands use it to find a service that runs with an
+    /// earlier version of the file.
     package let readable: Configuration
 
     package var description: String { all.map(\.description).joined(separator: "\n") }

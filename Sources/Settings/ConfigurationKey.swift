@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// One key of weir.yaml: the reader, the sample file and the manual all come from these rows.
+/// One key of weir.yaml. The reader, the sample file and the manual are all made from these rows.
 package struct ConfigurationKey<Root>: Sendable {
-    /// From the root, as in `listen.policy`.
+    /// The path from the root, as in `listen.policy`.
     package let path: String
-    /// What it is for, in one sentence.
+    /// The meaning of the key, in one sentence.
     package let summary: String
-    /// What can be written, as in `a number from 1 to 100`.
+    /// What the operator can write, such as `a number from 1 to 100`.
     package let expected: String
     package let absence: KeyAbsence
     let read: @Sendable (YAMLNode, String, inout ConfigurationReading, inout Root) -> Void
@@ -15,7 +15,7 @@ package struct ConfigurationKey<Root>: Sendable {
         if case .isFault = absence { true } else { false }
     }
 
-    /// - Parameter defaults: what holds where the key is left out.
+    /// - Parameter defaults: holds the default of the key.
     init<Value>(
         _ path: String, _ target: any WritableKeyPath<Root, Value> & Sendable, _ type: ValueType<Value>,
         in defaults: Root,
@@ -45,11 +45,11 @@ package struct ConfigurationKey<Root>: Sendable {
     }
 }
 
-/// What holds where a key is left out; examples and defaults are YAML.
+/// What a missing key means. Examples and defaults are YAML.
 package enum KeyAbsence: Equatable, Sendable {
     case isFault(example: String)
     case isDefault(String)
     case isNothing(example: String)
-    /// What the key of another path says.
+    /// The default is the value of another key.
     case isInherited(from: String, example: String)
 }

@@ -4,12 +4,12 @@ internal import Glibc
 internal import Rules
 internal import Wire
 
-/// Reads weir.yaml into a `Configuration`, or says all that is wrong with it.
+/// Reads weir.yaml into a `Configuration`, or reports all its faults.
 ///
-/// Reading changes nothing: no socket, no store and no log is touched. Files that the configuration names are read, so
-/// that their faults are found here too, and what comes out depends on no file any more.
+/// Reading has no effect on sockets, the store or the log. It reads the tables that the configuration names, so their
+/// faults are found here, and the result does not depend on any file.
 package enum ConfigurationReader {
-    /// What was read, and what the operator should know all the same.
+    /// A valid configuration and its warnings.
     package struct Outcome: Sendable {
         package let configuration: Configuration
         /// The tables of `checks`, compiled.
@@ -17,6 +17,7 @@ package enum ConfigurationReader {
         package let warnings: [ConfigurationFault]
     }
 
+    /// In bytes.
     private static let largest = 1 << 20
 
     package static func read(path: String) -> Result<Outcome, ConfigurationFaults> {
@@ -29,7 +30,7 @@ package enum ConfigurationReader {
         }
     }
 
-    /// - Parameter file: what faults call the file.
+    /// - Parameter file: the name of the file in faults.
     package static func read(_ bytes: [UInt8], file: String) -> Result<Outcome, ConfigurationFaults> {
         var reading = ConfigurationReading(file: file)
         var configuration = Configuration()
@@ -41,28 +42,15 @@ package enum ConfigurationReader {
             if let root = document.root {
                 let found = reading.read(root, at: "", rows: ConfigurationKeys.root, into: &configuration)
                 checkListeners(configuration.listen, found, &reading)
-                for (key, program) in [
-                    ("alerts.webhook", configuration.alerts.webhook.map { _ in Configuration.Alerts.webhookProgram }),
-                    ("alerts.command", configuration.alerts.command),
-                    ("alerts.sendmail", configuration.alerts.sendmail),
-                ] {
-                    guard let node = found[key], let program, access(program, X_OK) != 0 else { continue }
-                    reading.warn(node, key, "\(program) can't be run: \(String(cString: strerror(errno)))")
-                }
-                let isUsed = !configuration.listen.filter.isEmpty || !configuration.listen.milter.isEmpty
-                for name in ["header", "mime_header", "nested_header", "body"] {
-                    guard let node = found["checks.\(name)"], !node.items.isEmpty, !isUsed else { continue }
-                    reading.warn(
-                        node, "checks.\(name)",
-                        "there is no listen.milter or listen.filter: only `weir check` and `weir filter` use it")
-                }
+                warnOfPrograms(configuration.alerts, found, &reading)
+                warnOfUnusedChecks(configuration.listen, found, &reading)
             }
         }
         configuration.attributeNames = reading.attributeNames
         let rules = compile(configuration.checks, &reading)
         if !configuration.listen.milter.isEmpty, let rules { checkActions(of: rules, &reading) }
         if reading.faults.isEmpty, configuration.limits.isEmpty {
-            reading.add(warning: .init(file: file, message: "there are no limits: every request is answered DUNNO"))
+            reading.add(warning: .init(file: file, message: "no limits: Weir answers every request with DUNNO"))
         }
         let warnings = sorted(reading.warnings, file: file)
         guard reading.faults.isEmpty, let rules else {
@@ -73,7 +61,31 @@ package enum ConfigurationReader {
         return .success(Outcome(configuration: configuration, rules: rules, warnings: warnings))
     }
 
-    /// Faults and warnings name the table and its lines.
+    private static func warnOfPrograms(
+        _ alerts: Configuration.Alerts, _ found: [String: YAMLNode], _ reading: inout ConfigurationReading
+    ) {
+        for (key, program) in [
+            ("alerts.webhook", alerts.webhook.map { _ in Configuration.Alerts.webhookProgram }), ("alerts.command", alerts.command),
+            ("alerts.sendmail", alerts.sendmail),
+        ] {
+            guard let node = found[key], let program, access(program, X_OK) != 0 else { continue }
+            reading.warn(node, key, "can't execute \(program): \(String(cString: strerror(errno)))")
+        }
+    }
+
+    private static func warnOfUnusedChecks(
+        _ listen: Configuration.Listen, _ found: [String: YAMLNode], _ reading: inout ConfigurationReading
+    ) {
+        guard listen.filter.isEmpty, listen.milter.isEmpty else { return }
+        for name in ["header", "mime_header", "nested_header", "body"] {
+            guard let node = found["checks.\(name)"], !node.items.isEmpty else { continue }
+            reading.warn(
+                node, "checks.\(name)",
+                "without listen.milter or listen.filter, only `weir check` and `weir filter` use this table")
+        }
+    }
+
+    /// Faults and warnings have the file names and lines of the tables.
     private static func compile(_ checks: ContentChecks, _ reading: inout ConfigurationReading) -> ContentRules? {
         do {
             let rules = try ContentRules(checks)
@@ -86,18 +98,18 @@ package enum ConfigurationReader {
         }
     }
 
-    /// What a milter can't carry out is refused here, and not met at run time.
+    /// A milter can't carry out FILTER, so such a rule is a fault here instead of an error at run time.
     private static func checkActions(of rules: ContentRules, _ reading: inout ConfigurationReading) {
         var seen: Set<TableFault> = []
         for (list, _) in rules.lists {
             for rule in list.rules(withAction: "filter") {
-                let fault = list.fault(of: rule, "FILTER can't be carried out by a milter (listen.milter)")
+                let fault = list.fault(of: rule, "a milter (listen.milter) can't carry out FILTER")
                 if seen.insert(fault).inserted { reading.add(fault: .init(fault)) }
             }
         }
     }
 
-    /// Each address and each path can be listened on once.
+    /// No two listeners can have the same address or path.
     private static func checkListeners(
         _ listen: Configuration.Listen, _ found: [String: YAMLNode], _ reading: inout ConfigurationReading
     ) {
@@ -105,38 +117,40 @@ package enum ConfigurationReader {
         guard policy.count == listen.policy.count else { return }
         for (index, item) in policy.enumerated()
         where listen.policy[..<index].contains(where: { $0.description == listen.policy[index].description }) {
-            reading.fault(item, "listen.policy[\(index)]", "'\(listen.policy[index])' is there already")
+            reading.fault(item, "listen.policy[\(index)]", "'\(listen.policy[index])' is used by another listener")
         }
         var taken = listen.policy.map(\.description)
         for (index, item) in (found["listen.filter"]?.items ?? []).enumerated() where index < listen.filter.count {
             let own = listen.filter[index].listen.description
             if taken.contains(own) {
-                reading.fault(item, "listen.filter[\(index)].listen", "'\(own)' is there already")
+                reading.fault(item, "listen.filter[\(index)].listen", "'\(own)' is used by another listener")
             }
             taken.append(own)
         }
         for (index, item) in (found["listen.milter"]?.items ?? []).enumerated() where index < listen.milter.count {
             let own = listen.milter[index].description
-            if taken.contains(own) { reading.fault(item, "listen.milter[\(index)]", "'\(own)' is there already") }
+            if taken.contains(own) {
+                reading.fault(item, "listen.milter[\(index)]", "'\(own)' is used by another listener")
+            }
             taken.append(own)
         }
         if let admin = found["listen.admin"], taken.contains(listen.admin.description) {
-            reading.fault(admin, "listen.admin", "'\(listen.admin)' is another listener already")
+            reading.fault(admin, "listen.admin", "'\(listen.admin)' is used by another listener")
         }
     }
 
-    /// The text without its byte order mark; nil, and a fault for each line, where it is not UTF-8.
+    /// The text without a byte order mark. If it is not UTF-8, nil after a fault for each such line.
     private static func decode(_ bytes: [UInt8], _ reading: inout ConfigurationReading) -> String? {
         let bytes = bytes.starts(with: [0xef, 0xbb, 0xbf]) ? bytes.dropFirst(3) : bytes[...]
         if let text = String(validating: bytes, as: UTF8.self) { return text }
         for (index, line) in bytes.split(separator: UInt8(ascii: "\n"), omittingEmptySubsequences: false).enumerated()
         where String(validating: line, as: UTF8.self) == nil {
-            reading.add(fault: .init(file: reading.file, line: index + 1, message: "is not UTF-8"))
+            reading.add(fault: .init(file: reading.file, line: index + 1, message: "not UTF-8"))
         }
         return nil
     }
 
-    /// In the order of the file; what other files say comes after it.
+    /// The faults of the file in the order of its lines, then those of other files.
     private static func sorted(_ faults: [ConfigurationFault], file: String) -> [ConfigurationFault] {
         let own = faults.filter { $0.file == file }
         let others = faults.filter { $0.file != file }
@@ -148,7 +162,7 @@ package enum ConfigurationReader {
 }
 
 extension ConfigurationFault {
-    /// What is wrong with a table of header or body checks.
+    /// A fault in a table of header or body checks.
     init(_ fault: TableFault) {
         self.init(file: fault.path, line: fault.line, key: "checks", message: fault.message)
     }

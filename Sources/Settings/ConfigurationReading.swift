@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 internal import Limits
 
-/// What the reading of a configuration has found so far. A fault ends nothing: the rest is read all the same.
+/// The state of reading a configuration. A fault does not stop the reading, so one run reports all faults.
 struct ConfigurationReading {
     let file: String
     private(set) var faults: [ConfigurationFault] = []
     private(set) var warnings: [ConfigurationFault] = []
-    /// Names that `over` and `too_large` may use as actions.
+    /// The names that `over` and `too_large` accept as actions besides those of access(5).
     var restrictionClasses: [String] = []
-    /// A milter answers what limits say, too.
+    /// Whether a milter has to carry out the actions of limits.
     var answersMilter = false
     var attributeNames = AttributeNames()
-    /// Tables that were read already.
+    /// The tables that have been read.
     var tables: [TableName: LookupTable.Contents] = [:]
 
     init(file: String) {
@@ -33,7 +33,8 @@ struct ConfigurationReading {
     mutating func add(fault: ConfigurationFault) { faults.append(fault) }
     mutating func add(warning: ConfigurationFault) { warnings.append(warning) }
 
-    /// The names of a map, each once; a fault where `node` is none. A section that is left empty has none.
+    /// The entries of a map without duplicates; nil after a fault because `node` is not a map. An empty section is a
+    /// map without entries.
     mutating func entries(of node: YAMLNode, _ key: String) -> [(name: YAMLName, value: YAMLNode)]? {
         switch node.value {
         case .nothing: return []
@@ -44,7 +45,7 @@ struct ConfigurationReading {
                     seen[name.text] = name
                     return true
                 }
-                fault(name, Self.path(key, name.text), "is there already, in line \(first.line)")
+                fault(name, Self.path(key, name.text), "duplicate key, first used in line \(first.line)")
                 return false
             }
         default:
@@ -53,7 +54,9 @@ struct ConfigurationReading {
         }
     }
 
-    /// Reads a map by its rows into `root`, and tells where each row was found.
+    /// Reads a map into `root`.
+    ///
+    /// - Returns: the node of each row that the map contains, by the row's path.
     mutating func read<Root>(
         _ node: YAMLNode, at key: String, rows: [ConfigurationKey<Root>], into root: inout Root
     ) -> [String: YAMLNode] {
@@ -78,7 +81,7 @@ struct ConfigurationReading {
             let path = prefix + name.text
             if name.text.contains("."), let row = rows.first(where: { $0.path == path }) {
                 let map = row.path.replacing(".", with: ": { ")
-                fault(name, Self.path(key, name.text), "a key of a section is written in its map: \(map): ... }")
+                fault(name, Self.path(key, name.text), "a key with a dot is not supported; write \(map): ... }")
             } else if rows.contains(where: { $0.path == path }) {
                 found[path] = value
             } else if rows.contains(where: { $0.path.hasPrefix(path + ".") }) {
@@ -90,7 +93,7 @@ struct ConfigurationReading {
         }
     }
 
-    /// The names that can stand in a section, in the order of its rows.
+    /// The keys of a section, in the order of its rows.
     private static func names(under prefix: String, in paths: [String]) -> [String] {
         var names: [String] = []
         for path in paths where path.hasPrefix(prefix) {
@@ -102,9 +105,9 @@ struct ConfigurationReading {
 
     private static func unknown(_ name: String, under prefix: String, _ paths: [String]) -> String {
         let allowed = names(under: prefix, in: paths)
-        // A key that is at home in another section.
+        // A key of another section.
         if let elsewhere = paths.first(where: { $0.hasSuffix("." + name) }) {
-            return "unknown key; did you mean '\(elsewhere)'? Allowed here: \(allowed.joined(separator: ", "))"
+            return "unknown key; did you mean '\(elsewhere)'? Expected one of \(allowed.joined(separator: ", "))"
         }
         return "unknown key" + Spelling.alternatives(to: name, among: allowed)
     }

@@ -5,7 +5,7 @@ internal import Limits
 internal import Rules
 internal import Wire
 
-/// What `weir check-config` says about a configuration.
+/// The output of `weir check-config`.
 package struct ConfigurationReport {
     private let path: String
     private let configuration: Configuration?
@@ -25,20 +25,20 @@ package struct ConfigurationReport {
 
     package var isValid: Bool { configuration != nil }
 
-    /// A line for each fault and warning, and how many there are of them.
+    /// A line for each fault and warning, then their numbers.
     package func diagnostics(inColour: Bool) -> String {
         func paint(_ text: String, _ code: String) -> String { inColour ? "\u{1b}[\(code)m\(text)\u{1b}[0m" : text }
         var lines = faults.map { "\(paint($0.location, "1;31")): \($0.text)" }
         lines += warnings.map { "\(paint($0.location, "1")): \(paint("warning:", "1;33")) \($0.text)" }
         if !isValid {
-            lines.append("\(path): not taken: \(Self.count(faults, "fault")), \(Self.count(warnings, "warning"))")
+            lines.append("\(path): rejected: \(Self.count(faults, "fault")), \(Self.count(warnings, "warning"))")
         }
         return lines.map { $0 + "\n" }.joined()
     }
 
-    /// One line on what was read; nil where it can't be taken.
+    /// One line about a valid configuration; nil for one with faults.
     package var summary: String? {
-        configuration.map { "\(path): good: \($0.summary), \(Self.count(warnings, "warning"))" }
+        configuration.map { "\(path): valid: \($0.summary), \(Self.count(warnings, "warning"))" }
     }
 
     private static func count(_ items: [ConfigurationFault], _ noun: String) -> String {

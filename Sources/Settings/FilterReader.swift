@@ -29,29 +29,32 @@ enum FilterReader {
         {
             reading.fault(
                 node, "\(key).listen",
-                "'\(host)' can be reached from other machines: name the clients in 'networks', or it would be an open relay"
+                "'\(host)' is reachable from other machines, which makes it an open relay; list the clients in "
+                    + "'networks'"
             )
         }
         if let node = found["networks"], case .unix = listener.listen, !listener.networks.isEmpty {
             reading.fault(
-                node, "\(key).networks", "the clients of a UNIX socket have no addresses; its mode and group admit them"
-            )
+                node, "\(key).networks",
+                "clients of a UNIX socket have no address; use 'mode' and 'group' of the socket instead")
         }
         if let node = found["next_hop"], found["listen"] != nil,
             listener.nextHop.description == listener.listen.description
         {
             reading.fault(
-                node, "\(key).next_hop", "'\(listener.nextHop)' is this filter itself: mail would go in circles")
+                node, "\(key).next_hop",
+                "'\(listener.nextHop)' is this filter itself, which makes a mail loop; expected the address of an smtpd"
+            )
         }
         if let node = found["protocol"], listener.variant == .lmtp, listener.mode == .beforeQueue {
             reading.fault(
-                node, "\(key).protocol", "smtpd_proxy_filter speaks SMTP only; lmtp goes with mode: after_queue")
+                node, "\(key).protocol", "smtpd_proxy_filter speaks only SMTP; use lmtp with 'mode: after_queue'")
         }
     }
 }
 
 extension Configuration.FilterListener {
-    /// Before it is read; both keys have to be there.
+    /// The start value for reading. Both addresses are required keys.
     static let unset = Configuration.FilterListener(
         listen: .unix(path: "", mode: EndpointType.filter.mode, group: nil),
         nextHop: .unix(path: "", mode: EndpointType.filter.mode, group: nil))

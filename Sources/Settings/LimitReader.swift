@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 internal import Limits
 
-/// A limit as it is being read.
+/// A limit while it is read.
 package struct LimitDraft: HasKeyForms {
     var name = ""
     var keyForms = KeyForms()
-    /// Read when all else of the limit is known.
+    /// Read last, because conditions depend on `keys`.
     var when: (node: YAMLNode, key: String)?
     var key: [String] = []
-    var count = Limit.Count.recipients
+    var count = CountUnit.recipients
     var rates: [Rate] = []
-    // Both texts are constants: the tests read them.
+    // Both are constant and covered by tests, so `try!` can't fail.
     var over = try! ActionTemplate("DEFER_IF_PERMIT 4.7.1 sending limit reached, try again later")
     var tooLarge = try! ActionTemplate(
         "REJECT 5.7.1 this message alone is larger than all that may be sent in $window ($limit)")
@@ -18,7 +18,7 @@ package struct LimitDraft: HasKeyForms {
     var warnAt: UInt64 = 80
     var countRefused = false
     var blockAfter: UInt64?
-    /// Milliseconds.
+    /// In milliseconds.
     var blockFor: Int64?
     var exempt: [TableReference] = []
     var overrides: [TableReference] = []
@@ -31,7 +31,7 @@ enum LimitReader {
     static func limits(
         _ node: YAMLNode, _ key: String, _ reading: inout ConfigurationReading, _ configuration: Configuration
     ) -> [Limit] {
-        // Left empty where all limits have been commented out.
+        // The operator has commented out all limits.
         if case .nothing = node.value { return [] }
         guard case .list(let items) = node.value else {
             reading.fault(node, key, "expected a list of limits, found \(node.kind)")
@@ -52,7 +52,7 @@ enum LimitReader {
                 item, at: key, rows: ConfigurationKeys.limit + ConfigurationKeys.limitKeyForms, into: &draft)
             if let name = found["name"], !draft.name.isEmpty {
                 if let first = seen[draft.name] {
-                    reading.fault(name, "\(key).name", "the limit in line \(first) has this name already")
+                    reading.fault(name, "\(key).name", "the limit in line \(first) already has this name")
                 }
                 seen[draft.name] = seen[draft.name] ?? name.line
             }
@@ -60,7 +60,7 @@ enum LimitReader {
         }
     }
 
-    /// Where the parts of a limit stand.
+    /// The nodes of a limit, for the positions of faults.
     private struct LimitNodes {
         let limit: YAMLNode
         let key: String
@@ -78,7 +78,7 @@ enum LimitReader {
             ConditionReader.conditions($0.node, $0.key, &reading, forms: draft.keyForms)
         }
         checkRecipients(draft.count, parts, conditions ?? [], nodes, &reading)
-        if conditions?.isEmpty ?? true { warnOfForgeable(draft.key, nodes, &reading) }
+        if conditions?.isEmpty ?? true { warnOfForgedKey(draft.key, nodes, &reading) }
         warnOfAction(draft.over, nodes, &reading)
         checkMilter(draft.over, "over", nodes, &reading)
         checkMilter(draft.tooLarge, "too_large", nodes, &reading)
@@ -93,9 +93,9 @@ enum LimitReader {
     private static func checkRates(_ nodes: LimitNodes, _ reading: inout ConfigurationReading) {
         guard let node = nodes.found["rates"] else { return }
         let key = "\(nodes.key).rates"
-        if node.items.isEmpty { reading.fault(node, key, "is empty; expected at least one rate such as 100/1m") }
+        if node.items.isEmpty { reading.fault(node, key, "is empty; expected at least one rate, such as 100/1m") }
         if node.items.count > mostRates {
-            reading.fault(node, key, "has \(node.items.count) rates; at most \(mostRates) can hold at once")
+            reading.fault(node, key, "has \(node.items.count) rates; expected at most \(mostRates)")
         }
         let rates = node.items.map { $0.text.flatMap { Rate($0) } }
         for (index, item) in node.items.enumerated() {
@@ -103,14 +103,14 @@ enum LimitReader {
             let others = rates.compactMap(\.self)
             let key = "\(key)[\(index)]"
             if let first = rates[..<index].compactMap(\.self).first(where: { $0.window == rate.window }) {
-                reading.fault(item, key, "'\(rate.description)' has the window of '\(first.description)'")
+                reading.fault(item, key, "'\(rate.description)' has the same window as '\(first.description)'")
             } else if rate.count == 0 {
-                reading.warn(item, key, "'\(rate.description)' lets nothing through")
+                reading.warn(item, key, "'\(rate.description)' refuses everything")
             } else if let stricter = others.first(where: {
                 $0.count <= rate.count && $0.window.milliseconds > rate.window.milliseconds
             }) {
                 reading.warn(
-                    item, key, "'\(rate.description)' can't be reached: '\(stricter.description)' holds before it")
+                    item, key, "'\(rate.description)' is never reached: '\(stricter.description)' is stricter")
             }
         }
     }
@@ -121,67 +121,69 @@ enum LimitReader {
         guard let node = nodes.found["key"] else { return [] }
         let key = "\(nodes.key).key"
         if node.items.isEmpty {
-            reading.fault(node, key, "is empty; expected at least one attribute such as sasl_username")
+            reading.fault(node, key, "is empty; expected at least one attribute, such as sasl_username")
         }
         for (index, item) in node.items.enumerated() {
             guard let name = item.text, node.items[..<index].contains(where: { $0.text == name }) else { continue }
-            reading.fault(item, "\(key)[\(index)]", "\(Spelling.quoted(name)) is there already")
+            reading.fault(item, "\(key)[\(index)]", "\(Spelling.quoted(name)) is already in this list")
         }
         return names.map { KeyPart($0, in: &reading.attributeNames) }
     }
 
-    /// What is settled at the end of a message can't be told apart by recipients: none is named there.
     private static func checkRecipients(
-        _ count: Limit.Count, _ parts: [KeyPart], _ conditions: [Condition], _ nodes: LimitNodes,
+        _ count: CountUnit, _ parts: [KeyPart], _ conditions: [Condition], _ nodes: LimitNodes,
         _ reading: inout ConfigurationReading
     ) {
-        guard count == .bytes || count == .connections else { return }
-        let reason =
-            count == .bytes
-            ? "at the end of a message, where its bytes are known, Postfix names no recipients"
-            : "a connection has no recipient"
+        guard let reason = count.conflictWithRecipients else { return }
         for (name, parts) in [("key", parts), ("when", conditions.map(\.part))] {
             guard let part = parts.first(where: \.isPerRecipient) else { continue }
-            let message = "'\(part.name)' does not go with 'count: \(count.rawValue)': \(reason)"
-            reading.fault(nodes[name], "\(nodes.key).\(name)", message)
+            reading.fault(
+                nodes[name], "\(nodes.key).\(name)",
+                "'\(part.name)' can't be used with 'count: \(count.rawValue)': \(reason)")
         }
     }
 
-    private static func warnOfForgeable(_ key: [String], _ nodes: LimitNodes, _ reading: inout ConfigurationReading) {
+    private static func warnOfForgedKey(_ key: [String], _ nodes: LimitNodes, _ reading: inout ConfigurationReading) {
         let forgeable = ["sender", "sender_domain", "helo_name"]
         guard !key.isEmpty, key.allSatisfy(forgeable.contains) else { return }
         reading.warn(
             nodes["key"], "\(nodes.key).key",
-            "'\(key.joined(separator: ", "))' is what the client claims, so anyone can use up this limit in another's name; "
-                + "add a 'when' such as { sasl_username: present }, or count by sasl_username or client_address")
+            "clients choose the value of '\(key.joined(separator: ", "))', so they can use up each other's limits; "
+                + "add a condition such as { sasl_username: present }, or count by sasl_username or client_address")
     }
 
     private static func warnOfAction(
         _ action: ActionTemplate, _ nodes: LimitNodes, _ reading: inout ConfigurationReading
     ) {
-        guard let node = nodes.found["over"] else { return }
-        switch action.text.split(separator: " ").first?.uppercased() {
-        case "OK", "RELAY":
+        guard let node = nodes.found["over"], case .word(let word) = action.verb else { return }
+        switch word {
+        case .ok, .relay:
             reading.warn(
                 node, "\(nodes.key).over",
-                "ends Postfix's restriction list with a permit: who is over the limit skips all checks behind it")
-        case "DUNNO":
-            reading.warn(node, "\(nodes.key).over", "refuses nothing; 'mode: shadow' counts and logs without refusing")
-        default: break
+                "\(word.rawValue) permits the request: a client over the limit skips the restrictions that follow")
+        case .dunno:
+            reading.warn(node, "\(nodes.key).over", "DUNNO refuses nothing; use 'mode: shadow' to count and log only")
+        case .reject, .defer, .deferIfPermit, .deferIfReject, .hold, .discard, .filter, .redirect, .bcc, .prepend,
+            .info, .warn:
+            break
         }
     }
 
-    /// What a milter can't carry out is refused here, and not met at run time.
     private static func checkMilter(
         _ action: ActionTemplate, _ name: String, _ nodes: LimitNodes, _ reading: inout ConfigurationReading
     ) {
-        guard reading.answersMilter, let word = action.text.split(separator: " ").first.map(String.init),
-            ["FILTER"].contains(word.uppercased()) || reading.restrictionClasses.contains(word)
-        else { return }
+        guard reading.answersMilter else { return }
+        let worksInMilter =
+            switch action.verb {
+            case .word(let word): word.worksInMilter
+            case .replyCode: true
+            case .restrictionClass: false
+            }
+        if worksInMilter { return }
+        let word = action.text.split(separator: " ").first ?? ""
         reading.fault(
             nodes[name], "\(nodes.key).\(name)",
-            "'\(word)' can't be carried out by a milter (listen.milter); choose another action, or set milter.limits: false"
-        )
+            "a milter (listen.milter) can't carry out '\(word)'; use another action or set milter.limits to false")
     }
 
     private static func block(
@@ -189,9 +191,9 @@ enum LimitReader {
     ) -> Limit.Block? {
         switch (nodes.found["block.after"], nodes.found["block.for"]) {
         case (let node?, nil):
-            reading.fault(node, "\(nodes.key).block", "'for' is missing: how long a key stays blocked")
+            reading.fault(node, "\(nodes.key).block", "'for' is missing; expected a time such as 1h")
         case (nil, let node?):
-            reading.fault(node, "\(nodes.key).block", "'after' is missing: how many refused tries it takes")
+            reading.fault(node, "\(nodes.key).block", "'after' is missing; expected a number of refused requests")
         default: break
         }
         guard let after = draft.blockAfter, let milliseconds = draft.blockFor else { return nil }
@@ -208,13 +210,14 @@ enum LimitReader {
             if parts.contains(where: { $0.form == .network }) {
                 warnOfNarrowNetworks(contents, in: table, forms, &reading)
             } else if table.name.kind == .networks, !parts.isEmpty {
-                reading.warn(table.node, table.key, "nothing is ever found in it: the key of this limit has no address")
+                reading.warn(table.node, table.key, "this table never matches: the limit's key has no IP address")
             }
             return (table, contents)
         }
     }
 
-    /// A key is the address of a network; what is narrower than that network is not found by it.
+    /// Keys are addresses with `ipv4_prefix` or `ipv6_prefix` applied. A table entry with a longer prefix may not
+    /// contain the key's address.
     private static func warnOfNarrowNetworks(
         _ contents: LookupTable.Contents, in table: TableReference, _ forms: KeyForms,
         _ reading: inout ConfigurationReading
@@ -227,7 +230,7 @@ enum LimitReader {
             reading.add(
                 warning: .init(
                     file: table.name.path, line: result.line, key: table.key,
-                    message: "is narrower than the /\(length) that makes a key (keys.\(name)), and may never be found"))
+                    message: "may never match: its prefix is longer than the /\(length) of keys.\(name)"))
         }
     }
 
@@ -240,7 +243,7 @@ enum LimitReader {
         }
     }
 
-    /// Every word of an override has to be a rate, and should have a window of the limit.
+    /// An override must consist of rates. A rate should have a window of the limit; otherwise it has no effect.
     private static func check(
         _ result: LookupTable.Result, in table: TableReference, _ draft: LimitDraft,
         _ reading: inout ConfigurationReading
@@ -250,7 +253,8 @@ enum LimitReader {
                 reading.add(
                     fault: .init(
                         file: table.name.path, line: result.line, key: table.key,
-                        message: "\(Spelling.quoted(String(word))) is no rate; expected \(ValueType<Rate>.rateExpected)"
+                        message: "\(Spelling.quoted(String(word))) is not a rate; "
+                            + "expected \(ValueType<Rate>.rateExpected)"
                     ))
                 continue
             }
@@ -259,7 +263,8 @@ enum LimitReader {
                 reading.add(
                     warning: .init(
                         file: table.name.path, line: result.line, key: table.key,
-                        message: "'\(rate.description)' changes nothing: the windows of '\(draft.name)' are \(windows)")
+                        message: "'\(rate.description)' has no effect: limit '\(draft.name)' has the windows \(windows)"
+                    )
                 )
             }
         }
@@ -267,20 +272,20 @@ enum LimitReader {
 }
 
 extension ValueType where Value == Rate {
-    static var rateExpected: String { "N/window such as 100/1m (k, M, G; s, m, h, d, w)" }
+    static var rateExpected: String { "N/window, such as 100/1m (N with k, M or G; window in s, m, h, d or w)" }
 
     static let rate = ValueType.text(rateExpected, write: \.description) { text in
         if let rate = Rate(text) { return .value(rate) }
         let parts = text.split(separator: "/", maxSplits: 1, omittingEmptySubsequences: false)
-        guard parts.count == 2, let window = Rate.duration(parts[1]) else { return .no("rate") }
+        guard parts.count == 2, let window = Rate.duration(parts[1]) else { return .isNot("a rate") }
         if !Window.allowed.contains(window) {
-            return .fault("the window of \(Spelling.quoted(text)) is out of bounds; expected 1s to 366d")
+            return .fault("the window of \(Spelling.quoted(text)) is out of range; expected 1s to 366d")
         }
-        // With the same window and less in front of it, it would be a rate.
+        // Is it a rate except for the size of N?
         let digits = parts[0].prefix { $0.isASCII && $0.isNumber }
-        guard !digits.isEmpty, Rate("0\(parts[0].dropFirst(digits.count))/1s") != nil else { return .no("rate") }
+        guard !digits.isEmpty, Rate("0\(parts[0].dropFirst(digits.count))/1s") != nil else { return .isNot("a rate") }
         return .fault(
-            "\(Spelling.quoted(text)) is out of bounds; expected up to \(SlidingWindows.largestAmount)/window")
+            "\(Spelling.quoted(text)) is out of range; expected at most \(SlidingWindows.largestAmount)/window")
     }
 }
 

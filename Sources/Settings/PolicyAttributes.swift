@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// The attributes that Postfix sends, and those that Weir derives.
+/// The attributes of policy requests that Postfix or the milter sends, and those that Weir derives.
 package enum PolicyAttributes {
     /// SMTPD_POLICY_README, Postfix 2.1 to 3.12.
     static let ofPostfix = [
@@ -14,7 +14,7 @@ package enum PolicyAttributes {
     /// The domain parts of `sender`, `recipient` and `sasl_username`.
     package static let derived = ["sender_domain", "recipient_domain", "sasl_domain"]
 
-    /// What the milter tells besides: the user ID of whoever ran sendmail(1).
+    /// An additional attribute of the milter's requests: the user ID of the process that ran sendmail(1).
     package static let ofMilter = ["uid"]
 
     static let all = ofPostfix + derived + ofMilter
@@ -27,6 +27,6 @@ package enum PolicyAttributes {
     }
 
     static func unknown(_ name: String) -> String {
-        "Postfix 3.12 sends no attribute \(Spelling.quoted(name))\(Spelling.hint(for: name, among: all))"
+        "Postfix 3.12 does not send attribute \(Spelling.quoted(name))\(Spelling.hint(for: name, among: all))"
     }
 }

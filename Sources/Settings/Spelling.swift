@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// Guesses what was meant, and shows what was written.
+/// Suggestions for misspelt words, and quotes of the operator's text for messages.
 enum Spelling {
-    /// The candidate that is fewest edits away, where it is near enough to be what was meant; else the longest
-    /// that the word begins with, such as `header` for Postfix's `header_checks`.
+    /// The candidate with the smallest edit distance, at most a third of the word's length (and at least 1). Without
+    /// one, the longest candidate that the word begins with, such as `header` for Postfix's `header_checks`.
     static func nearest(to word: String, among candidates: some Sequence<String>) -> String? {
         let word = word.lowercased()
         let letters = Array(word.unicodeScalars)
@@ -16,18 +16,18 @@ enum Spelling {
         return similar ?? candidates.filter { word.hasPrefix("\($0.lowercased())_") }.max { $0.count < $1.count }
     }
 
-    /// `; did you mean 'policy'?`, or nothing.
+    /// `; did you mean 'policy'?`, or an empty string.
     static func hint(for word: String, among candidates: some Sequence<String>) -> String {
         nearest(to: word, among: candidates).map { "; did you mean '\($0)'?" } ?? ""
     }
 
-    /// `; did you mean 'policy'? Allowed here: policy, admin`
+    /// `; did you mean 'policy'? Expected one of policy, admin`
     static func alternatives(to word: String, among allowed: [String]) -> String {
         let hint = hint(for: word, among: allowed)
-        return (hint.isEmpty ? "; allowed here: " : "\(hint) Allowed here: ") + allowed.joined(separator: ", ")
+        return (hint.isEmpty ? "; expected one of " : "\(hint) Expected one of ") + allowed.joined(separator: ", ")
     }
 
-    /// Inserted, dropped, changed and swapped letters (optimal string alignment).
+    /// The number of insertions, deletions, substitutions and transpositions (optimal string alignment).
     private static func distance(_ one: [Unicode.Scalar], _ other: [Unicode.Scalar]) -> Int {
         guard !one.isEmpty, !other.isEmpty else { return max(one.count, other.count) }
         var rows = [Array(0...other.count)]
@@ -46,7 +46,7 @@ enum Spelling {
         return rows[one.count][other.count]
     }
 
-    /// A piece of the operator's text in quotes: bounded, and without control characters.
+    /// The operator's text in quotes, at most 80 characters of it, with control characters replaced by `?`.
     static func quoted(_ text: String) -> String {
         "'\(shown(text))'"
     }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 internal import Limits
 
-/// A table by its name, as in `texthash:/etc/weir/vip`.
+/// The type and path of a table, as in `texthash:/etc/weir/vip`.
 struct TableName: Hashable, Sendable {
     enum Kind: String, CaseIterable, Sendable {
         case text = "texthash"
@@ -12,7 +12,7 @@ struct TableName: Hashable, Sendable {
     let path: String
 }
 
-/// A table and where the configuration names it.
+/// A table, and the place in the configuration that names it.
 struct TableReference: Sendable {
     let name: TableName
     let node: YAMLNode
@@ -32,15 +32,15 @@ extension ValueType where Value == TableName {
         "texthash:/path or cidr:/path", write: { "\"\($0.kind.rawValue):\($0.path)\"" }
     ) { text in
         let kinds = TableName.Kind.allCases.map(\.rawValue)
-        guard let colon = text.firstIndex(of: ":") else { return .no("table") }
+        guard let colon = text.firstIndex(of: ":") else { return .isNot("a table") }
         let word = String(text[..<colon])
         guard let kind = TableName.Kind(rawValue: word) else {
             return .fault(
-                "\(Spelling.quoted(word)) is no type of table that Weir reads\(Spelling.alternatives(to: word, among: kinds))"
+                "\(Spelling.quoted(word)) is not a table type\(Spelling.alternatives(to: word, among: kinds))"
             )
         }
         guard let path = absolutePath(text[text.index(after: colon)...]) else {
-            return .fault("\(Spelling.quoted(text)) names no absolute path")
+            return .fault("\(Spelling.quoted(text)) has no absolute path; expected \(word):/path")
         }
         return .value(TableName(kind: kind, path: path))
     }
@@ -50,9 +50,9 @@ extension ConfigurationReading {
     private static let mostTableFaults = 20
     private static let largestTable = 64 << 20
 
-    /// The contents of a table, read once however many limits ask for it; nil after a fault.
+    /// Reads a table, or returns it if another limit has read it; nil if the file can't be read.
     ///
-    /// Faults in the table are reported with the table's own name and lines.
+    /// Faults in its lines are reported with the table's file name.
     mutating func load(_ table: TableReference) -> LookupTable.Contents? {
         if let known = tables[table.name] { return known }
         let bytes: [UInt8]
@@ -72,7 +72,7 @@ extension ConfigurationReading {
         }
         let more = contents.faults.count - Self.mostTableFaults
         if more > 0 {
-            add(fault: .init(file: table.name.path, key: table.key, message: "and \(more) more such lines"))
+            add(fault: .init(file: table.name.path, key: table.key, message: "\(more) more lines have faults"))
         }
         tables[table.name] = contents
         return contents

@@ -2,27 +2,28 @@
 internal import Limits
 internal import Wire
 
-/// Where a listener may be reached, and what holds for its socket's file where nothing is said.
+/// The rules for the address of a kind of listener.
 package struct EndpointType: Sendable {
+    /// Default permissions of a UNIX socket.
     var mode: UInt16
-    /// Others than this machine may reach it; the operator is told all the same.
+    /// Whether an address that other machines can reach is a warning (`remark`), or a fault.
     var isOpenToNetwork: Bool
-    /// What is said where they do; empty: nothing is.
+    /// The text of the warning or fault; none if empty.
     var remark: String
 
-    /// Whom a filter lets in is said by its networks.
+    /// Without a remark: `networks` says who may connect.
     package static let filter = EndpointType(mode: 0o660, isOpenToNetwork: true, remark: "")
     package static let policy = EndpointType(
         mode: 0o666, isOpenToNetwork: true,
-        remark: "can be reached from other machines, and whoever reaches it can use up any sender's limit; "
-            + "let a packet filter admit the Postfix hosts only")
+        remark: "is reachable from other machines, and clients that reach it can use up all limits; "
+            + "allow only the Postfix hosts in the packet filter")
     package static let milter = EndpointType(
         mode: 0o666, isOpenToNetwork: true,
-        remark: "can be reached from other machines, and whoever reaches it can use up any sender's limit; "
-            + "let a packet filter admit the MTAs only")
+        remark: "is reachable from other machines, and clients that reach it can use up all limits; "
+            + "allow only the MTAs in the packet filter")
     package static let admin = EndpointType(
         mode: 0o660, isOpenToNetwork: false,
-        remark: "can be reached from other machines; the admin listener takes 127.0.0.1, [::1] or a UNIX socket only")
+        remark: "is reachable from other machines; expected 127.0.0.1, [::1] or a UNIX socket")
 
     static let expected = "inet:address:port, unix:/path, or { unix: /path, mode: \"0660\", group: name }"
 
@@ -54,35 +55,38 @@ package struct EndpointType: Sendable {
         if text.hasPrefix("unix:") {
             return Self.socketPath(text.dropFirst("unix:".count)).map { .unix(path: $0, mode: mode, group: nil) }
         }
-        guard text.hasPrefix("inet:"), let colon = text.lastIndex(of: ":") else { return .no("endpoint") }
+        guard text.hasPrefix("inet:"), let colon = text.lastIndex(of: ":") else { return .isNot("an endpoint") }
         let portText = text[text.index(after: colon)...]
         let hostText = text[..<colon].dropFirst("inet:".count)
         guard !hostText.isEmpty else {
             let isPort = portText.allSatisfy { $0.isASCII && $0.isNumber }
             return .fault(
                 isPort
-                    ? "\(Spelling.quoted(text)) names no address; write inet:127.0.0.1:\(portText)"
-                    : "\(Spelling.quoted(text)) names no port; write inet:\(portText):10040")
+                    ? "\(Spelling.quoted(text)) has no address; expected inet:address:\(portText)"
+                    : "\(Spelling.quoted(text)) has no port; expected inet:\(portText):port")
         }
         guard let port = Int(portText), portText.first != "+", (1...65535).contains(port) else {
-            return .fault("\(Spelling.quoted(String(portText))) is no port; expected a number from 1 to 65535")
+            return .fault("\(Spelling.quoted(String(portText))) is not a port; expected a number from 1 to 65535")
         }
         let isBracketed = hostText.first == "[" && hostText.last == "]"
         let host = isBracketed ? String(hostText.dropFirst().dropLast()) : String(hostText)
         guard host == "localhost" || IPAddress(host) != nil, isBracketed == host.contains(":") else {
             return .fault(
-                "\(Spelling.quoted(String(hostText))) is no address to listen on; expected 127.0.0.1, [::1], 0.0.0.0, [::] or one of this machine's own"
+                "\(Spelling.quoted(String(hostText))) is not an address to listen on; expected localhost or an IP "
+                    + "address, such as 127.0.0.1 or [::1]"
             )
         }
         return .value(.inet(host: host, port: port))
     }
 
-    /// `sun_path` of Linux holds 108 bytes with the NUL.
+    /// The path and its NUL must fit into `sun_path`, which has 108 bytes (unix(7)).
     private static func socketPath(_ text: some StringProtocol) -> Parsed<String> {
         guard let path = absolutePath(text) else {
-            return .fault("\(Spelling.quoted(String(text))) is no absolute path of a socket")
+            return .fault("\(Spelling.quoted(String(text))) is not an absolute path of a file")
         }
-        guard path.utf8.count < 108 else { return .fault("the path of a UNIX socket can't be longer than 107 bytes") }
+        guard path.utf8.count < 108 else {
+            return .fault("the path has \(path.utf8.count) bytes; expected at most 107")
+        }
         return .value(path)
     }
 
@@ -93,7 +97,7 @@ package struct EndpointType: Sendable {
 
     // MARK: A socket as a map
 
-    /// A UNIX socket as it is being read.
+    /// A UNIX socket while it is read.
     package struct Socket: Sendable {
         var path = ""
         var mode: UInt16
@@ -102,18 +106,18 @@ package struct EndpointType: Sendable {
         init(mode: UInt16) { self.mode = mode }
     }
 
-    /// The keys of a socket's map.
+    /// The keys of a socket that is written as a map.
     package var socketKeys: [ConfigurationKey<Socket>] {
         [
             .init(
                 "unix", \.path, .text("an absolute path", write: { $0 }, parse: Self.socketPath),
-                .isFault(example: "/run/weir/policy"), "Where the socket's file is made."),
+                .isFault(example: "/run/weir/policy"), "Path of the socket."),
             .init(
                 "mode", \.mode, Self.modeType, in: Socket(mode: mode),
-                "Who may connect: the mode of the file, in octal digits."),
+                "Permissions of the socket file in octal digits; only users with write permission can connect."),
             .init(
                 "group", \.group, Self.groupType, .isNothing(example: "weir"),
-                "The group that the file is given to; without it, the service's own."),
+                "Group of the socket file; by default the group of the service."),
         ]
     }
 
@@ -130,13 +134,13 @@ package struct EndpointType: Sendable {
     ) { text in
         guard (3...4).contains(text.utf8.count), text.utf8.count == 3 || text.first == "0",
             let mode = UInt16(text, radix: 8)
-        else { return .no("mode") }
+        else { return .isNot("a mode") }
         return .value(mode)
     }
 
     private static let groupType = ValueType<String?>.text("a group of this machine", write: { $0 }) { text in
         let isName = !text.isEmpty && !text.utf8.contains { $0 <= 0x20 || $0 == UInt8(ascii: ":") || $0 == 0x7f }
-        return isName ? .value(text) : .no("group")
+        return isName ? .value(text) : .isNot("the name of a group")
     }
 }
 
@@ -145,7 +149,7 @@ extension Parsed {
         switch self {
         case .value(let value): .value(transform(value))
         case .fault(let message): .fault(message)
-        case .no(let noun): .no(noun)
+        case .isNot(let noun): .isNot(noun)
         }
     }
 }

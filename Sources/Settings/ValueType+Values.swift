@@ -7,7 +7,7 @@ extension ValueType where Value == Bool {
         switch text {
         case "true", "yes": .value(true)
         case "false", "no": .value(false)
-        default: .no("boolean")
+        default: .isNot("a boolean")
         }
     }
 }
@@ -17,22 +17,22 @@ extension ValueType where Value: FixedWidthInteger & Sendable {
         let expected =
             "a number\(unit.isEmpty ? "" : " of \(unit)") from \(allowed.lowerBound) to \(allowed.upperBound)"
         return .text(expected, write: { "\($0)" }) { text in
-            guard let number = Value(text), text.first != "+" else { return .no("number") }
+            guard let number = Value(text), text.first != "+" else { return .isNot("a number") }
             return allowed.contains(number)
-                ? .value(number) : .fault("\(number) is out of bounds; expected \(expected)")
+                ? .value(number) : .fault("\(number) is out of range; expected \(expected)")
         }
     }
 }
 
 extension ValueType where Value == Int64 {
-    /// A length of time, kept in units of so many milliseconds.
+    /// A length of time. The value counts units of `unit` milliseconds; `allowed` is in milliseconds.
     static func duration(_ allowed: ClosedRange<Int64>, unit: Int64) -> ValueType {
         let bounds = [allowed.lowerBound, allowed.upperBound].map { Rate.text(ofDuration: $0) }
-        let expected = "a time from \(bounds[0]) to \(bounds[1]), such as 90s or 1h (s, m, h, d, w)"
+        let expected = "a time from \(bounds[0]) to \(bounds[1]), in s, m, h, d or w"
         return .text(expected, write: { Rate.text(ofDuration: $0 * unit) }) { text in
-            guard let milliseconds = Rate.duration(text) else { return .no("time") }
+            guard let milliseconds = Rate.duration(text) else { return .isNot("a time") }
             guard allowed.contains(milliseconds) else {
-                return .fault("\(Spelling.quoted(text)) is out of bounds; expected \(expected)")
+                return .fault("\(Spelling.quoted(text)) is out of range; expected \(expected)")
             }
             return .value(milliseconds / unit)
         }
@@ -40,21 +40,21 @@ extension ValueType where Value == Int64 {
 }
 
 extension ValueType where Value: RawRepresentable & CaseIterable & Sendable, Value.RawValue == String {
-    /// One of a few words.
+    /// One of a closed set of words.
     static var word: ValueType {
         let words = Value.allCases.map(\.rawValue)
         return .text("one of \(words.joined(separator: ", "))", write: { $0.rawValue }) { text in
             if let value = Value(rawValue: text) { return .value(value) }
-            return .fault("\(Spelling.quoted(text)) is not known\(Spelling.alternatives(to: text, among: words))")
+            return .fault("\(Spelling.quoted(text)) is unknown\(Spelling.alternatives(to: text, among: words))")
         }
     }
 }
 
 extension ValueType {
-    /// A list, or one value in place of a list of one.
+    /// A list. A single value also stands for a list of one.
     static func list<Element>(of element: ValueType<Element>) -> ValueType where Value == [Element] {
         ValueType(
-            expected: "a list, each \(element.expected)",
+            expected: "a list; each item is \(element.expected)",
             write: { "[\($0.compactMap(element.write).joined(separator: ", "))]" }
         ) { node, key, reading in
             guard case .list(let items) = node.value else { return element.read(node, key, &reading).map { [$0] } }
@@ -68,7 +68,7 @@ extension ValueType {
 }
 
 extension ValueType {
-    /// A value that can be left out, with nothing in its place.
+    /// A value without a default.
     static func optional<Wrapped>(_ wrapped: ValueType<Wrapped>) -> ValueType where Value == Wrapped? {
         ValueType(
             expected: wrapped.expected, write: { $0.flatMap(wrapped.write) },
@@ -77,13 +77,13 @@ extension ValueType {
 }
 
 extension ValueType where Value == [UInt8] {
-    static let delimiters = ValueType.text("characters such as \"+\" or \"+-\"", write: quoted) { text in
+    static let delimiters = ValueType.text("characters, such as \"+\" or \"+-\"", write: quoted) { text in
         let isTaken = text.utf8.allSatisfy { 0x21...0x7e ~= $0 && $0 != UInt8(ascii: "@") && $0 != UInt8(ascii: "\"") }
-        return isTaken ? .value(Array(text.utf8)) : .no("recipient delimiter")
+        return isTaken ? .value(Array(text.utf8)) : .isNot("a recipient delimiter")
     }
 
-    static let domain = ValueType.text("a domain such as \"example.org\"", write: quoted) { text in
-        text.isEmpty || isHostName(text) ? .value(Array(text.lowercased().utf8)) : .no("domain")
+    static let domain = ValueType.text("a domain, such as \"example.org\"", write: quoted) { text in
+        text.isEmpty || isHostName(text) ? .value(Array(text.lowercased().utf8)) : .isNot("a domain")
     }
 
     private static let quoted: @Sendable ([UInt8]) -> String? = { "\"\(String(decoding: $0, as: UTF8.self))\"" }
@@ -98,23 +98,23 @@ extension ValueType where Value == [UInt8] {
 }
 
 extension ValueType where Value == String {
-    /// A name that Postfix's main.cf can hold.
+    /// A parameter name in main.cf.
     static let restrictionClass = ValueType.text("a name from smtpd_restriction_classes", write: { $0 }) { text in
         let isName = text.utf8.allSatisfy { isAlphanumeric($0) || $0 == UInt8(ascii: "_") || $0 == UInt8(ascii: "-") }
-        return isName && !text.isEmpty ? .value(text) : .no("restriction class")
+        return isName && !text.isEmpty ? .value(text) : .isNot("the name of a restriction class")
     }
 
-    static let limitName = ValueType.text("up to 64 letters, digits, '-', '_' and '.'", write: { $0 }) { text in
+    static let limitName = ValueType.text("1 to 64 letters, digits, '-', '_' and '.'", write: { $0 }) { text in
         let isName = text.utf8.allSatisfy { isAlphanumeric($0) || "-_.".utf8.contains($0) }
-        return isName && (1...64).contains(text.utf8.count) ? .value(text) : .no("name of a limit")
+        return isName && (1...64).contains(text.utf8.count) ? .value(text) : .isNot("a name for a limit")
     }
 
     private static let attributeName = "an attribute of a policy request, such as sasl_username"
 
-    /// An attribute of a policy request; new ones keep coming, so an unknown name is no fault.
+    /// An attribute of a policy request. Postfix keeps adding attributes, so an unknown name is only a warning.
     static let attribute = ValueType(expected: attributeName, write: { $0 }) { node, key, reading in
         let text = ValueType.text(attributeName, write: { $0 }) { text in
-            PolicyAttributes.isName(text) ? .value(text) : .no("attribute of a policy request")
+            PolicyAttributes.isName(text) ? .value(text) : .isNot("the name of an attribute")
         }
         guard let name = text.read(node, key, &reading) else { return nil }
         if !PolicyAttributes.all.contains(name) {
@@ -123,43 +123,80 @@ extension ValueType where Value == String {
         return name
     }
 
-    /// A table of header or body checks; it is read when it is compiled.
+    /// A table of header or body checks. The reader compiles it later.
     static let checks = ValueType.text("pcre:/path or regexp:/path", write: { "\"\($0)\"" }) { text in
         let types = TableType.allCases.map(\.rawValue)
-        guard let colon = text.firstIndex(of: ":") else { return .no("table") }
+        guard let colon = text.firstIndex(of: ":") else { return .isNot("a table") }
         let word = String(text[..<colon])
         guard types.contains(word) else {
             return .fault(
-                "\(Spelling.quoted(word)) is no type of table for checks\(Spelling.alternatives(to: word, among: types))"
+                "\(Spelling.quoted(word)) is not a table type for "
+                    + "checks\(Spelling.alternatives(to: word, among: types))"
             )
         }
         guard absolutePath(text[text.index(after: colon)...]) != nil else {
-            return .fault("\(Spelling.quoted(text)) names no absolute path")
+            return .fault("\(Spelling.quoted(text)) has no absolute path; expected \(word):/path")
         }
         return .value(text)
     }
 
     static let path = ValueType.text("an absolute path", write: { "\"\($0)\"" }) { text in
-        absolutePath(text).map { .value($0) } ?? .no("absolute path")
+        absolutePath(text).map { .value($0) } ?? .isNot("an absolute path")
     }
 
-    static let url = ValueType.text("a URL, http://host/path or https://host/path", write: { "\"\($0)\"" }) { text in
-        let rest = text.hasPrefix("https://") ? text.dropFirst(8) : text.hasPrefix("http://") ? text.dropFirst(7) : ""
-        let isPlain = text.utf8.allSatisfy { 0x21...0x7e ~= $0 && $0 != UInt8(ascii: "\"") }
-        return isPlain && isAlphanumeric(rest.utf8.first ?? 0) || rest.first == "[" ? .value(text) : .no("URL")
+    static let url = ValueType.text("http://host/path or https://host/path", write: { "\"\($0)\"" }) { text in
+        isWebURL(text) ? .value(text) : .isNot("a URL")
     }
 
-    /// An address that sendmail(1) takes as an argument.
-    static let mailAddress = ValueType.text("an address such as postmaster@example.org", write: { "\"\($0)\"" }) {
+    /// `http` or `https`, a host, an optional user and port, and anything printable after them (RFC 3986 3).
+    private static func isWebURL(_ text: String) -> Bool {
+        guard text.utf8.allSatisfy({ 0x21...0x7e ~= $0 && $0 != UInt8(ascii: "\"") }),
+            let scheme = ["http://", "https://"].first(where: text.hasPrefix)
+        else { return false }
+        let authority = text.dropFirst(scheme.count).prefix { !"/?#".contains($0) }
+        // What precedes the last "@" is a user name and password.
+        let hostStart = authority.lastIndex(of: "@").map(authority.index(after:)) ?? authority.startIndex
+        let hostAndPort = authority[hostStart...]
+        let hostEnd: Substring.Index
+        if hostAndPort.first == "[" {
+            guard let bracket = hostAndPort.firstIndex(of: "]") else { return false }
+            let address = hostAndPort[..<bracket].dropFirst()
+            guard address.allSatisfy({ $0.isHexDigit || $0 == ":" || $0 == "." }), address.contains(":"),
+                IPAddress(String(address)) != nil
+            else { return false }
+            hostEnd = hostAndPort.index(after: bracket)
+        } else {
+            hostEnd = hostAndPort.firstIndex(of: ":") ?? hostAndPort.endIndex
+            let labels = hostAndPort[..<hostEnd].split(separator: ".", omittingEmptySubsequences: false)
+            // A final dot marks an absolute name.
+            guard (labels.count > 1 && labels.last == "" ? labels.dropLast() : labels[...]).allSatisfy(isHostLabel)
+            else { return false }
+        }
+        let port = hostAndPort[hostEnd...]
+        return port.isEmpty || (port.first == ":" && isPort(port.dropFirst()))
+    }
+
+    private static func isHostLabel(_ label: Substring) -> Bool {
+        (1...63).contains(label.utf8.count)
+            && label.utf8.allSatisfy { isAlphanumeric($0) || $0 == UInt8(ascii: "-") || $0 == UInt8(ascii: "_") }
+    }
+
+    private static func isPort(_ text: Substring) -> Bool {
+        text.utf8.allSatisfy { isAlphanumeric($0) } && Int(text).map { 1...65_535 ~= $0 } ?? false
+    }
+
+    /// A recipient argument of sendmail(1).
+    static let mailAddress = ValueType.text("an address, such as postmaster@example.org", write: { "\"\($0)\"" }) {
         text in
         let isPlain = text.utf8.allSatisfy { 0x21...0x7e ~= $0 && !"\"(),:;<>\\".utf8.contains($0) }
-        return isPlain && isAlphanumeric(text.utf8.first ?? 0) && text.last != "@" ? .value(text) : .no("mail address")
+        guard isPlain, isAlphanumeric(text.utf8.first ?? 0), text.last != "@" else { return .isNot("a mail address") }
+        return .value(text)
     }
 
     /// `sqlite:/absolute/path`
     static let store = ValueType.text("sqlite:/path", write: { "\"sqlite:\($0)\"" }) { text in
-        guard text.hasPrefix("sqlite:") else { return .no("store") }
-        return absolutePath(text.dropFirst("sqlite:".count)).map { .value($0) } ?? .no("store")
+        guard text.hasPrefix("sqlite:") else { return .isNot("a store") }
+        return absolutePath(text.dropFirst("sqlite:".count)).map { .value($0) } ?? .isNot("a store")
     }
 }
 
@@ -179,14 +216,14 @@ extension ValueType where Value == Configuration.Log.Destination {
         case "syslog": return .value(.syslog)
         default:
             guard text.hasPrefix("file:"), let path = absolutePath(text.dropFirst("file:".count)) else {
-                return .no("log destination")
+                return .isNot("a log destination")
             }
             return .value(.file(path))
         }
     }
 }
 
-/// A path that starts at the root and names a file; nil for any other text.
+/// An absolute path of a file; nil for any other text.
 func absolutePath(_ text: some StringProtocol) -> String? {
     guard text.first == "/", text.last != "/", !text.utf8.contains(0) else { return nil }
     return String(text)

@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// How a value is read, written and explained.
+/// How a kind of value is read from YAML, written as YAML, and described.
 struct ValueType<Value>: Sendable {
-    /// What can be written, as in `a whole number from 1 to 100`.
+    /// What the operator can write, such as `a number from 1 to 100`.
     let expected: String
-    /// The value as YAML, in one line.
+    /// The value as one line of YAML; nil where it can't be written.
     let write: @Sendable (Value) -> String?
-    /// nil after a fault.
+    /// nil after it has reported a fault.
     let read: @Sendable (YAMLNode, _ key: String, inout ConfigurationReading) -> Value?
 
-    /// A type whose values are one word or text; `parse` gives the value, or what is wrong with the text.
+    /// A type whose values are scalars.
     static func text(
         _ expected: String, write: @escaping @Sendable (Value) -> String?,
         parse: @escaping @Sendable (String) -> Parsed<Value>
@@ -22,17 +22,18 @@ struct ValueType<Value>: Sendable {
             switch parse(text) {
             case .value(let value): return value
             case .fault(let message): reading.fault(node, key, message)
-            case .no(let noun): reading.fault(node, key, "\(Spelling.quoted(text)) is no \(noun); expected \(expected)")
+            case .isNot(let noun):
+                reading.fault(node, key, "\(Spelling.quoted(text)) is not \(noun); expected \(expected)")
             }
             return nil
         }
     }
 }
 
-/// What came of a text.
+/// The outcome of parsing a scalar.
 enum Parsed<Value> {
     case value(Value)
     case fault(String)
-    /// The text is not a thing of this kind.
-    case no(String)
+    /// Not a value of this kind, which is named with its article: `a number`.
+    case isNot(String)
 }

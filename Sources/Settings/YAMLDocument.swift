@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 internal import Yams
 
-/// Reads YAML. All that is wrong with a document is found where that can be; a syntax error ends the search.
+/// Reads YAML. A syntax error ends the reading; all other faults of a document are collected.
 struct YAMLDocument {
     struct Fault: Error {
         let line: Int
@@ -9,7 +9,7 @@ struct YAMLDocument {
         let message: String
     }
 
-    /// nil where the document is empty, or too broken to look into.
+    /// nil if the document is empty or has a syntax error.
     private(set) var root: YAMLNode?
     private(set) var faults: [Fault] = []
 
@@ -39,13 +39,13 @@ struct YAMLDocument {
         return try converter.convert(node, depth: Self.deepest)
     }
 
-    /// Yams ends at the first key that is there twice. It is given another name then, until there are none left; the
-    /// reader of the map finds the two when it sees the original names.
+    /// Yams stops at the first duplicate key. This gives the duplicate another name and tries again. The reader of the
+    /// map sees the original names and reports all duplicates.
     private func compose(_ text: inout YAMLText) throws(Fault) -> Node? {
         for _ in 0..<Self.mostDuplicates {
             do {
-                // Yams hashes each key with all that it stands for. With aliases that could take for ever, and so
-                // keys are looked at first in a text that has none.
+                // Yams hashes keys with everything their aliases expand to, which can take exponential time. So this
+                // first rejects keys that are not scalars, in a text without aliases.
                 if !text.aliases.isEmpty, let node = try Self.compose(text.withoutAliases) {
                     try Self.requirePlainKeys(node, depth: Self.deepest)
                 }
@@ -53,7 +53,7 @@ struct YAMLDocument {
             } catch YamlError.duplicatedKeysInMapping(let names, let context) {
                 let (line, column) = (context.mark.line, context.mark.column)
                 guard let name = names.first, text.rename(name, line: line, column: column) else {
-                    throw Fault(line: line, column: column, message: "this key is there more than once")
+                    throw Fault(line: line, column: column, message: "duplicate key")
                 }
             } catch let error as YamlError {
                 throw Fault(error)
@@ -63,7 +63,7 @@ struct YAMLDocument {
                 throw Fault(line: 1, column: 1, message: "\(error)")
             }
         }
-        throw Fault(line: 1, column: 1, message: "more than \(Self.mostDuplicates) keys are there more than once")
+        throw Fault(line: 1, column: 1, message: "more than \(Self.mostDuplicates) duplicate keys")
     }
 
     private static func compose(_ text: String) throws -> Node? {
@@ -71,7 +71,7 @@ struct YAMLDocument {
     }
 
     private static func requirePlainKeys(_ node: Node, depth: Int) throws(Fault) {
-        guard depth > 0 else { throw Fault(node, "nested too deep") }
+        guard depth > 0 else { throw Fault(node, "nested too deeply; expected at most \(YAMLDocument.deepest) levels") }
         switch node {
         case .scalar, .alias: break
         case .sequence(let items):
@@ -79,14 +79,14 @@ struct YAMLDocument {
         case .mapping(let pairs):
             for (name, value) in pairs {
                 guard let name = name.scalar, name.string.unicodeScalars.first != YAMLText.aliasMark else {
-                    throw Fault(name, "a key has to be a plain word")
+                    throw Fault(name, "a key must be a plain word")
                 }
                 try requirePlainKeys(value, depth: depth - 1)
             }
         }
     }
 
-    /// Lines that are indented by tabs: what most often breaks a file without being seen.
+    /// Lines with a tab in the indentation, a common mistake that an editor does not show.
     private static func tabs(in text: String) -> [Fault] {
         text.split(omittingEmptySubsequences: false, whereSeparator: \.isNewline).enumerated().compactMap {
             number, line in
@@ -94,11 +94,11 @@ struct YAMLDocument {
             guard indentation.count < line.count, let tab = indentation.firstIndex(of: "\t") else { return nil }
             return Fault(
                 line: number + 1, column: line.distance(from: line.startIndex, to: tab) + 1,
-                message: "a tab in the indentation; YAML takes spaces only")
+                message: "tab in the indentation; YAML allows only spaces")
         }
     }
 
-    /// From Yams' nodes to ours, with bounds for what aliases can multiply.
+    /// Converts Yams' nodes to ours. The number of values is limited, because aliases can multiply them.
     private struct Converter {
         let original: [YAMLText.Position: String]
         var valuesLeft: Int
@@ -110,7 +110,9 @@ struct YAMLDocument {
         }
 
         mutating func convert(_ node: Node, depth: Int) throws(Fault) -> YAMLNode {
-            guard depth > 0 else { throw Fault(node, "nested too deep") }
+            guard depth > 0 else {
+                throw Fault(node, "nested too deeply; expected at most \(YAMLDocument.deepest) levels")
+            }
             valuesLeft -= 1
             guard valuesLeft > 0 else { throw Fault(node, "more than \(YAMLDocument.mostValues) values") }
             let value = try value(of: node, depth: depth)
@@ -133,7 +135,7 @@ struct YAMLDocument {
                 var map: [(YAMLName, YAMLNode)] = []
                 for (name, value) in pairs {
                     guard let scalar = name.scalar, let mark = scalar.mark else {
-                        faults.append(Fault(name, "a key has to be a plain word"))
+                        faults.append(Fault(name, "a key must be a plain word"))
                         continue
                     }
                     let position = YAMLText.Position(line: mark.line, column: mark.column)
@@ -143,15 +145,15 @@ struct YAMLDocument {
                 }
                 return .map(map)
             case .alias:
-                throw Fault(node, "an alias that stands for nothing")
+                throw Fault(node, "undefined alias")
             }
         }
 
-        /// YAML's own tags change nothing here: each key says what its value is. Others ask for what is not there.
+        /// The type of a value depends on its key, so YAML's own tags have no effect. Other tags are faults.
         private mutating func check(_ tag: Tag, of node: Node) {
             let name = tag.description
             guard !name.isEmpty, name != "!", !name.hasPrefix("tag:yaml.org,2002:") else { return }
-            faults.append(Fault(node, "the tag \(Spelling.quoted(name)) means nothing here"))
+            faults.append(Fault(node, "tag \(Spelling.quoted(name)) is not supported"))
         }
     }
 }
@@ -165,18 +167,18 @@ extension YAMLDocument.Fault {
         switch error {
         case .composer(let context, let problem, let mark, _):
             let opening = context.map { "\($0.text), " } ?? ""
-            self.init(line: mark.line, column: mark.column, message: "no YAML: \(opening)\(problem)")
+            self.init(line: mark.line, column: mark.column, message: "invalid YAML: \(opening)\(problem)")
         case .scanner(let context, let problem, let mark, _), .parser(let context, let problem, let mark, _):
             let opening = context.map { " (\($0.text) from line \($0.mark.line), column \($0.mark.column))" } ?? ""
-            self.init(line: mark.line, column: mark.column, message: "no YAML: \(problem)\(opening)")
+            self.init(line: mark.line, column: mark.column, message: "invalid YAML: \(problem)\(opening)")
         case .reader(let problem, let offset, _, let text):
             let before = text.prefix(offset ?? 0)
             let lineStart = before.lastIndex(where: \.isNewline).map(before.index(after:)) ?? before.startIndex
             self.init(
                 line: before.count(where: \.isNewline) + 1, column: before[lineStart...].unicodeScalars.count + 1,
-                message: "no YAML: \(problem)")
+                message: "invalid YAML: \(problem)")
         default:
-            self.init(line: 1, column: 1, message: "no YAML: \(error)")
+            self.init(line: 1, column: 1, message: "invalid YAML: \(error)")
         }
     }
 }

@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// A value of a YAML file and where it stands.
+/// A value of a YAML file and its position.
 ///
-/// Scalars keep the text that was written (`no` is no boolean until a key asks for one), aliases have been replaced by
-/// what they stand for, and every key is a plain word.
+/// Scalars keep their text (`no` becomes a boolean only if the key has boolean values), aliases are replaced by their
+/// values, and every key is a plain word.
 struct YAMLNode: Sendable {
     enum Value: Sendable {
         case nothing
         case scalar(String)
         case list([YAMLNode])
-        /// In the order of the file. The same name can be there twice.
+        /// In the order of the file. Names can be duplicates.
         case map([(name: YAMLName, value: YAMLNode)])
     }
 
@@ -22,12 +22,12 @@ struct YAMLNode: Sendable {
         if case .scalar(let text) = value { text } else { nil }
     }
 
-    /// The items of a list, or the value itself where it stands for a list of one.
+    /// The items of a list. Any other value stands for a list of one.
     var items: [YAMLNode] {
         if case .list(let items) = value { items } else { [self] }
     }
 
-    /// `a list`, for messages.
+    /// A description for messages, such as `a list`.
     var kind: String {
         switch value {
         case .nothing: "nothing"
@@ -38,7 +38,7 @@ struct YAMLNode: Sendable {
     }
 }
 
-/// A key of a map and where it stands.
+/// A key of a map and its position.
 struct YAMLName: Sendable {
     let text: String
     let line: Int

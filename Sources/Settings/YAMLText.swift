@@ -1,19 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// The text of a document by its Unicode scalars, as libyaml counts lines and columns.
+/// The text of a document as Unicode scalars, in which libyaml counts lines and columns.
 struct YAMLText {
     struct Position: Hashable {
         let line: Int
         let column: Int
     }
 
-    /// Stands for the `*` of an alias where the alias itself must not be seen (private use area).
+    /// Replaces the `*` of an alias in `withoutAliases` (private use area).
     static let aliasMark: Unicode.Scalar = "\u{E000}"
 
     private var scalars: [Unicode.Scalar]
-    /// Where something stands that can be an alias: a `*` at the beginning of a word.
+    /// The positions of possible aliases: each `*` at the start of a word.
     let aliases: [Int]
-    /// Keys that were given another name, by where they stand.
+    /// The original names of renamed keys.
     private(set) var renamed: [Position: String] = [:]
 
     init(_ text: String) {
@@ -50,7 +50,7 @@ struct YAMLText {
         return position
     }
 
-    /// Gives the key at a position a name that no other key has, of the same length. False where that can't be.
+    /// Gives the key at a position a unique name of the same length. Returns false if there is no such key there.
     mutating func rename(_ name: String, line: Int, column: Int) -> Bool {
         guard var index = index(line: line, column: column) else { return false }
         if scalars[index] == "\"" || scalars[index] == "'" { index += 1 }

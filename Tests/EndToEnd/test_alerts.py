@@ -201,11 +201,11 @@ class Alerts(unittest.TestCase):
             weir.configure(alerts={"webhook": "ftp://example.org", "mail": ["-oQ/tmp", "a b"], "tiers": ["shout"], "command": "relative", "interval": "400d"})
             result = command("check-config", "--config", weir.config_file, check=False)
             self.assertEqual(result.returncode, 1)
-            for text in ("is no URL", "is no mail address", "'shout' is not known", "is no absolute path", "is out of bounds"):
+            for text in ("is not a URL", "is not a mail address", "'shout' is unknown", "is not an absolute path", "is out of range"):
                 self.assertIn(text, result.stdout + result.stderr)
             weir.configure(alerts={"command": "/nonexistent/program"})
             result = command("check-config", "--config", weir.config_file)
-            self.assertIn("/nonexistent/program can't be run: No such file", result.stdout + result.stderr)
+            self.assertIn("can't execute /nonexistent/program: No such file", result.stdout + result.stderr)
 
 
 class Audit(unittest.TestCase):

@@ -399,8 +399,8 @@ class Configuration(unittest.TestCase):
         self.assertEqual(result.returncode, 1)
         output = result.stdout + result.stderr
         self.assertIn("header.pcre:2: ", output)
-        self.assertIn("FILTER can't be carried out by a milter", output)
-        self.assertIn("limits[0].over: 'FILTER' can't be carried out by a milter", output)
+        self.assertIn("a milter (listen.milter) can't carry out FILTER", output)
+        self.assertIn("limits[0].over: a milter (listen.milter) can't carry out 'FILTER'", output)
 
 
 if __name__ == "__main__":

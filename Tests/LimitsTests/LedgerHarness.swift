@@ -231,7 +231,7 @@ struct LimitMaker {
     var forms = KeyForms()
 
     mutating func limit(
-        _ name: String = "per-user", key: [String] = ["sasl_username"], count: Limit.Count = .recipients,
+        _ name: String = "per-user", key: [String] = ["sasl_username"], count: CountUnit = .recipients,
         rates: [String],
         when: [(String, Condition.Test)] = [],
         over: String = "DEFER_IF_PERMIT 4.7.1 $count/$limit per $window, $retry s",

@@ -61,8 +61,8 @@ import Testing
         #expect(contents.faults.map(\.line) == [2, 4, 5])
         #expect(
             contents.faults.map(\.message) == [
-                "expected 'key result', found only 'b'", "'A' is there already, in line 1",
-                "'d:' ends in ':': keys have none",
+                "expected 'key result', found only 'b'", "duplicate key 'A', first used in line 1",
+                "key 'd:' ends in ':'; expected 'key result' without a colon",
             ])
         #expect(contents.results.map(\.text) == ["1", "2"])
     }

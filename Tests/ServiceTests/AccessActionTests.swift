@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+import Limits
 import Policy
 import Rules
 import Testing
@@ -30,6 +31,11 @@ import Testing
         action: String
     ) {
         #expect(AccessAction(Array(action.utf8)) == .pass)
+    }
+
+    /// A milter must not let a message pass that Postfix would refuse, nor refuse one that Postfix would accept.
+    @Test(arguments: AccessWord.allCases) func refusesWhatPostfixRefuses(word: AccessWord) {
+        #expect((refusal("\(word.rawValue) 5.7.1 text") != nil) == !word.letsPass)
     }
 
     private func refusal(_ action: String) -> Refusal? {

@@ -57,8 +57,8 @@ import Wire
     }
 
     @Test(arguments: [
-        ("missing.yaml", "No such file or directory"), ("", "Is a directory"), ("pipe", "it is no regular file"),
-        ("large.yaml", "it is larger than 1 MiB"),
+        ("missing.yaml", "No such file or directory"), ("", "Is a directory"), ("pipe", "not a regular file"),
+        ("large.yaml", "larger than 1 MiB"),
     ])
     func unreadableFiles(name: String, reason: String) throws {
         let folder = FileManager.default.temporaryDirectory.appending(path: "weir-\(UUID().uuidString)")
@@ -80,6 +80,28 @@ import Wire
     func endpoints(yaml: String, expected: String) throws {
         let outcome = try read("listen: { policy: \(yaml) }").get()
         #expect(outcome.configuration.listen.policy.map(\.description) == [expected])
+    }
+
+    @Test(arguments: [
+        "http://alerts.example.org", "https://alerts.example.org:8443/weir?a=[1]#x", "http://[2001:db8::1]/weir",
+        "https://[::1]:443", "https://[::ffff:192.0.2.1]", "https://user:se@cret@alerts.example.org/",
+        "http://192.0.2.1:65535", "http://a_b.example.org./",
+    ])
+    func webhooks(url: String) throws {
+        #expect(try read("alerts: { webhook: \"\(url)\" }").get().configuration.alerts.webhook == url)
+    }
+
+    @Test(arguments: [
+        "", "http://", "https:///weir", "ftp://example.org", "example.org", "http://[", "http://[::1", "http://[]",
+        "http://[x]/", "http://[192.0.2.1]/", "http://[IPv6:::1]/", "http://[::1]x", "http://[::1]:", "http://::1/",
+        "http://[::1]/ x", "http://[::1]/\\x07", "http://example.org/\\x7f", "http://exa mple.org",
+        "http://example.org:0", "http://example.org:65536", "http://example.org:x", "http://example.org:+1",
+        "http://.example.org", "http://a..b", "http://user@", "http://:80/",
+    ])
+    func webhooksThatAreNotURLs(url: String) {
+        let faults = #expect(throws: ConfigurationFaults.self) { try read("alerts: { webhook: \"\(url)\" }").get() }
+        #expect(faults?.all.map(\.key) == ["alerts.webhook"])
+        #expect(faults?.description.contains("is not a URL") == true, "\(faults?.description ?? "")")
     }
 
     @Test func socketsHaveModesAndGroups() throws {

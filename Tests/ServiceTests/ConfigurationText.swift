@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
+import Limits
 import Settings
 
-/// What is written from the rows of the configuration: the sample file and the keys of the manual.
+/// The files that are generated from the rows of the configuration: the sample, and parts of the manual.
 enum ConfigurationText {
     /// conf/weir.yaml
     static var sample: String {
         var lines = [
-            "# The configuration of Weir. Each key stands here with what holds where it is left out.",
-            "# After a change: weir check-config && systemctl reload weir. More is in docs/configuration.md.",
+            "# Configuration of Weir. Every key is here with its default.",
+            "# After a change: weir check-config && systemctl reload weir. See docs/configuration.md.",
         ]
         var section = ""
         for row in ConfigurationKeys.root {
@@ -55,25 +56,49 @@ enum ConfigurationText {
         let socket = EndpointType.policy.socketKeys
         let admin = EndpointType.admin.socketKeys.first { $0.path == "mode" }!
         return "## All keys\n\n" + ConfigurationKeys.root.map { entry($0, under: "") }.joined()
-            + "\nA UNIX socket of `listen.policy` or `listen.admin`, written as a map:\n\n"
+            + "\nA UNIX socket that is written as a map:\n\n"
             + socket.map { entry($0, under: "") }.joined()
-            + "\nUnder `listen.admin`, `mode` is \(quoted(value(admin.absence))) where it is left out.\n"
-            + "\nAn item of `listen.filter`:\n\n"
+            + "\nFor `listen.admin`, the default of `mode` is \(quoted(value(admin.absence))).\n"
+            + "\nKeys of each item of `listen.filter`:\n\n"
             + ConfigurationKeys.filter.map { entry($0, under: "listen.filter[].") }.joined()
-            + "\nA limit:\n\n"
+            + "\nKeys of each item of `limits`:\n\n"
             + (ConfigurationKeys.limit).map { entry($0, under: "limits[].") }.joined()
             + ConfigurationKeys.limitKeyForms.map { entry($0, under: "limits[].") }.joined()
+    }
+
+    /// The units in docs/limits.md.
+    static var units: String {
+        CountUnit.allCases.map { "- \(quoted($0.rawValue)): \($0.summary). \($0.requirement)\n" }.joined()
+    }
+
+    /// The table in docs/limits.md that shows which request charges how much.
+    static var charges: String {
+        let rows: [(name: String, states: [ProtocolState])] = [
+            ("CONNECT, HELO, EHLO, MAIL, VRFY, ETRN", [.connect, .helo, .mail, .vrfy, .etrn]),
+            ("RCPT", [.rcpt]), ("DATA", [.data]), ("END-OF-MESSAGE", [.endOfMessage]),
+        ]
+        func line(_ cells: [String]) -> String { "| \(cells.joined(separator: " | ")) |\n" }
+        let units = CountUnit.allCases
+        return line(["state of the request"] + units.map { quoted($0.rawValue) })
+            + line(["---"] + units.map { _ in "---" })
+            + rows.map { row in
+                line(
+                    [row.name]
+                        + units.map { unit in
+                            Set(row.states.map { unit.charge(in: $0).summary }).sorted().joined(separator: " or ")
+                        })
+            }.joined()
     }
 
     private static func entry<Root>(_ row: ConfigurationKey<Root>, under prefix: String) -> String {
         let absence =
             switch row.absence {
             case .isDefault(let value): "Default: \(quoted(value))."
-            case .isFault(let example): "Has to be there, such as \(quoted(example))."
-            case .isNothing(let example): "Left out, there is none; for example \(quoted(example))."
-            case .isInherited(let path, _): "Left out: as in \(quoted(path))."
+            case .isFault(let example): "Required; example: \(quoted(example))."
+            case .isNothing(let example): "Default: none; example: \(quoted(example))."
+            case .isInherited(let path, _): "Default: the value of \(quoted(path))."
             }
-        return "- \(quoted(prefix + row.path)): \(row.summary) Takes \(row.expected). \(absence)\n"
+        return "- \(quoted(prefix + row.path)): \(row.summary) Value: \(row.expected). \(absence)\n"
     }
 
     private static func quoted(_ text: String) -> String { "`\(text)`" }
@@ -90,11 +115,11 @@ enum ConfigurationText {
         var lines = [""]
         let absence =
             switch row.absence {
-            case .isNothing: " Left out, there is none."
-            case .isInherited(let path, _): " Left out: as in \(path)."
+            case .isNothing: " Default: none."
+            case .isInherited(let path, _): " Default: the value of \(path)."
             case .isDefault, .isFault: ""
             }
-        for word in "\(row.summary) Takes \(row.expected).\(absence)".split(separator: " ") {
+        for word in "\(row.summary) Value: \(row.expected).\(absence)".split(separator: " ") {
             let last = lines[lines.count - 1]
             if last.count + word.count + 1 > width {
                 lines.append(String(word))

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+import Limits
 import Report
 import Testing
 
@@ -11,6 +12,15 @@ import Testing
     ])
     func actions(answer: String, expected: PolicyAction) {
         #expect(PolicyAction(Array(answer.utf8)) == expected)
+    }
+
+    /// Each word, in any case, counts under a name of its own or under that of a word with the same effect.
+    @Test func everyWordIsCounted() {
+        for word in AccessWord.allCases {
+            let action = PolicyAction(Array("\(word.rawValue.lowercased()) text".utf8))
+            let isOwn = action.name == word.rawValue
+            #expect(isOwn || [.relay, .deferIfPermit, .deferIfReject].contains(word), "\(word)")
+        }
     }
 
     @Test func answersBySecond() {

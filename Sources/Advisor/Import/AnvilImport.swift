@@ -44,21 +44,21 @@ extension ImportedLimits {
     }
 
     private static func limit(
-        _ rate: String, _ count: String, of main: AnvilParameters, line: Int, exempt networks: [String]
+        _ rate: String, _ count: CountUnit, of main: AnvilParameters, line: Int, exempt networks: [String]
     ) -> Limit {
         let test = "{ not: { in: [\(networks.map(quoted).joined(separator: ", "))] } }"
         let prefixes = ["ipv4", "ipv6"].map { "\($0)_prefix: \(main.value("smtpd_client_\($0)_prefix_length"))" }
         return Limit(
-            name: "per-client-\(count)", line: line,
+            name: "per-client-\(count.rawValue)", line: line,
             when: networks.isEmpty ? [] : [("client_address", test)],
             key: "client_address", count: count, rate: rate,
             over: "450 4.7.1 too much from your address, try again later",
             others: ["keys: { \(prefixes.joined(separator: ", ")) }"])
     }
 
-    private static let anvilRates = [
-        ("smtpd_client_recipient_rate_limit", "recipients"), ("smtpd_client_message_rate_limit", "messages"),
-        ("smtpd_client_connection_rate_limit", "connections"),
+    private static let anvilRates: [(name: String, count: CountUnit)] = [
+        ("smtpd_client_recipient_rate_limit", .recipients), ("smtpd_client_message_rate_limit", .messages),
+        ("smtpd_client_connection_rate_limit", .connections),
     ]
 
     private static let anvilOthers = [

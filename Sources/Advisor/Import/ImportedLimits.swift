@@ -16,8 +16,7 @@ package struct ImportedLimits: Sendable {
         /// Attributes and tests in YAML.
         var when: [(attribute: String, test: String)]
         var key: String
-        /// A word of `count`.
-        var count: String
+        var count: CountUnit
         var rate: String
         var over: String?
         /// Further lines of the limit in YAML.
@@ -45,7 +44,7 @@ package struct ImportedLimits: Sendable {
                 lines.append("    when:")
                 for (attribute, test) in limit.when { lines.append("      \(attribute): \(test)") }
             }
-            lines += ["    key: [\(limit.key)]", "    count: \(limit.count)", "    rates: [\(limit.rate)]"]
+            lines += ["    key: [\(limit.key)]", "    count: \(limit.count.rawValue)", "    rates: [\(limit.rate)]"]
             if let over = limit.over { lines.append("    over: \(Self.quoted(over))") }
             lines += limit.others.map { "    \($0)" }
         }

@@ -191,12 +191,12 @@ struct PostfwdRule {
             over: arguments.count > 3 ? try Self.action(arguments[3], attribute: attribute) : nil)
     }
 
-    private func count(_ kind: String) throws(Unsupported) -> String {
+    private func count(_ kind: String) throws(Unsupported) -> CountUnit {
         switch (kind, state.uppercased()) {
-        case ("size", _): "bytes"
-        case ("rcpt", _), (_, ""), (_, "RCPT"): "recipients"
-        case (_, "DATA"), (_, "END-OF-MESSAGE"): "messages"
-        case (_, "CONNECT"): "connections"
+        case ("size", _): .bytes
+        case ("rcpt", _), (_, ""), (_, "RCPT"): .recipients
+        case (_, "DATA"), (_, "END-OF-MESSAGE"): .messages
+        case (_, "CONNECT"): .connections
         default: throw .init("\(kind)() at protocol_state \(state)")
         }
     }

@@ -35,12 +35,8 @@ final class LimitUsage {
         guard limit.conditions.allSatisfy({ $0.holds(request, scratch: scratch, value: &key) }),
             limit.key.build(request, into: &key)
         else { return }
-        let amount: UInt64 =
-            switch limit.count {
-            case .recipients: UInt64(recipients)
-            case .bytes: UInt64(size)
-            case .messages, .connections: UInt64(messages)
-            }
+        let amount = limit.count.amount(
+            recipients: UInt64(recipients), messages: UInt64(messages), bytes: UInt64(size))
         guard amount > 0 else { return }
         counted += amount
         let usage: KeyUsage

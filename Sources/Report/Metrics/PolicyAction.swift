@@ -1,28 +1,58 @@
 // SPDX-License-Identifier: Apache-2.0
+internal import Limits
+internal import MailSyntax
 
-/// What Postfix is told, as far as figures tell it apart: the word of access(5), not the text behind it.
+/// How figures count an answer of the policy server: by the effect of its action, whatever its text.
 package enum PolicyAction: Int, CaseIterable, Sendable {
     case dunno, ok, `defer`, reject, hold, discard, filter, redirect, bcc, prepend, info, warn
     /// A restriction class.
     case other
 
-    package var name: String { Self.names[rawValue] }
-
-    private static let names = [
-        "DUNNO", "OK", "DEFER", "REJECT", "HOLD", "DISCARD", "FILTER", "REDIRECT", "BCC", "PREPEND", "INFO", "WARN",
-        "other",
-    ]
-    private static let words: [(word: [UInt8], action: PolicyAction)] =
-        allCases.filter { $0 != .other }.map { (Array($0.name.utf8), $0) }
-        + [("DEFER_IF_PERMIT", .defer), ("DEFER_IF_REJECT", .defer), ("RELAY", .ok)].map { (Array($0.utf8), $1) }
+    /// The label in `/metrics` and in the admin interface.
+    package var name: String {
+        switch self {
+        case .dunno: AccessWord.dunno.rawValue
+        case .ok: AccessWord.ok.rawValue
+        case .defer: AccessWord.defer.rawValue
+        case .reject: AccessWord.reject.rawValue
+        case .hold: AccessWord.hold.rawValue
+        case .discard: AccessWord.discard.rawValue
+        case .filter: AccessWord.filter.rawValue
+        case .redirect: AccessWord.redirect.rawValue
+        case .bcc: AccessWord.bcc.rawValue
+        case .prepend: AccessWord.prepend.rawValue
+        case .info: AccessWord.info.rawValue
+        case .warn: AccessWord.warn.rawValue
+        case .other: "other"
+        }
+    }
 
     package init(_ answer: [UInt8]) {
-        let word = answer.prefix { $0 != UInt8(ascii: " ") }
-        let isCode = word.count == 3 && word.allSatisfy { $0 &- UInt8(ascii: "0") < 10 }
-        if isCode {
-            self = word.first == UInt8(ascii: "4") ? .defer : .reject
+        let name = answer.prefix { $0 != UInt8(ascii: " ") }
+        if let word = AccessWord(name) {
+            self.init(word)
+        } else if name.count == 3, name.allSatisfy(\.isDigit) {
+            self = name.first == UInt8(ascii: "4") ? .defer : .reject
         } else {
-            self = Self.words.first { $0.word.elementsEqual(word) { $0 == $1 & ~0x20 || $0 == $1 } }?.action ?? .other
+            self = .other
         }
+    }
+
+    private init(_ word: AccessWord) {
+        self =
+            switch word {
+            case .dunno: .dunno
+            case .ok, .relay: .ok
+            case .defer, .deferIfPermit, .deferIfReject: .defer
+            case .reject: .reject
+            case .hold: .hold
+            case .discard: .discard
+            case .filter: .filter
+            case .redirect: .redirect
+            case .bcc: .bcc
+            case .prepend: .prepend
+            case .info: .info
+            case .warn: .warn
+            }
     }
 }
