@@ -3,7 +3,6 @@ package import Filter
 internal import Glibc
 internal import Limits
 internal import NIOCore
-internal import Storage
 internal import UnixSignals
 
 /// `weir serve`: starts the listeners, reloads on SIGHUP, stops on SIGTERM and SIGINT.

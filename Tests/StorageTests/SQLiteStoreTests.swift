@@ -5,7 +5,8 @@ import Storage
 import Synchronization
 import Testing
 
-/// The real file: what comes back after the process has gone without a word, and what a damaged file does.
+/// What is particular to the store in SQLite: its files, and damage to them. The contract that it shares with other
+/// stores is in `SQLiteStoreConformanceTests`.
 @Suite struct SQLiteStoreTests {
     private final class Folder: Sendable {
         let path = NSTemporaryDirectory() + "weir-store-\(UUID().uuidString)"
@@ -53,7 +54,7 @@ import Testing
     }
 
     @Test(arguments: Durability.allCases)
-    func whatWasAppendedComesBack(durability: Durability) throws {
+    func appendedBatchesComeBack(durability: Durability) throws {
         let folder = try Folder()
         var key: SipHash.Key?
         do {
@@ -136,7 +137,7 @@ import Testing
         #expect(folder.notices.withLock { $0.first }?.contains("segment-7") == true)
     }
 
-    @Test func aCheckpointThatWasNotFinishedIsMadeGoodByTheNext() async throws {
+    @Test func anAbandonedCheckpointKeepsItsSegment() async throws {
         let folder = try Folder()
         let row = AccountRow(id: 3, limit: 1, key: Array("user".utf8), sequence: 1, content: [1])
         do {
@@ -165,8 +166,8 @@ import Testing
         #expect(folder.files.filter { $0.hasSuffix("segment-1") }.isEmpty)
     }
 
-    /// The end of a checkpoint that was given up must not delete what the next has not saved yet.
-    @Test func whatWaitsOfACheckpointThatWasGivenUpIsNotWritten() async throws {
+    /// The end of an abandoned checkpoint must not delete what the next has not saved yet.
+    @Test func queuedPiecesOfAnAbandonedCheckpointAreNotWritten() async throws {
         let folder = try Folder()
         let store = folder.store()
         _ = try store.open()
@@ -177,7 +178,7 @@ import Testing
             AccountRow(id: $0, limit: 1, key: [1], sequence: 2, content: [1])
         }
         #expect(store.save([.accounts(rows), .transactions(sequence: 2, content: [2]), .end]))
-        // While the rows are being written.
+        // While the writer writes the rows.
         try begin(3, of: store)
         #expect(store.save([.accounts([])]))
         while !store.save([.accounts([])]) { try await Task.sleep(for: .milliseconds(1)) }
@@ -187,25 +188,25 @@ import Testing
         #expect(folder.files.filter { $0.hasSuffix("segment-1") }.isEmpty)
     }
 
-    @Test func aSegmentThatCouldNotBeMadeIsInNobodysWay() throws {
+    @Test func aSegmentThatCouldNotBeCreatedIsNotInTheWay() throws {
         let folder = try Folder()
         let store = folder.store()
         _ = try store.open()
         try store.register([
             StoredLimit(id: 1, name: "a", signature: "x"), StoredLimit(id: 1, name: "b", signature: "x"),
         ])
-        // Fails when the file is there already, at the second limit of the same id.
+        // Fails at the second limit of the same id, when the file exists already.
         #expect(throws: StoreError.self) { try begin(1, of: store) }
         #expect(folder.files.filter { $0.contains("segment") }.isEmpty)
         try store.register([StoredLimit(id: 2, name: "b", signature: "x")])
-        // In the way of a second try under the same number, and not ours to remove.
+        // In the way of another attempt with the same number.
         try FileManager.default.createDirectory(
             atPath: folder.ledger + ".segment-1", withIntermediateDirectories: false)
         try begin(2, of: store)
         try append([3], 3, to: store)
     }
 
-    @Test func aSegmentThatWasNeverFinishedIsNothingToLose() throws {
+    @Test func aSegmentThatWasNeverCompletedIsDeleted() throws {
         let folder = try Folder()
         for suffix in ["", "-wal"] { try Data().write(to: URL(fileURLWithPath: folder.ledger + ".segment-3" + suffix)) }
         let store = folder.store()

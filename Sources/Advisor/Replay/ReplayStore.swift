@@ -2,19 +2,23 @@
 import Limits
 import Synchronization
 
-/// Keeps nothing: a replay counts in memory.
+/// Stores nothing: a replay counts in memory.
 final class ReplayStore: LedgerStore {
     let checkpointProgress = CheckpointProgress.done
 
-    func open() -> Recovery { Recovery(hashKey: SipHash.Key(low: 0, high: 0), lastBatch: nil, limits: []) }
+    func open() -> StoredState { StoredState(hashKey: SipHash.Key(low: 0, high: 0), lastBatch: nil, limits: []) }
     func recover(into sink: any RecoverySink) {}
     func register(_ limits: [StoredLimit]) {}
     func append(_ batch: UnsafeRawBufferPointer, sequence: UInt64) {}
     func flush() {}
+    let journalBytes = 0
     func wantsCheckpoint(age: Int64) -> Bool { false }
     func beginCheckpoint(with batch: UnsafeRawBufferPointer, sequence: UInt64) {}
     let rowsTogether = 1
     func save(_ pieces: [CheckpointPiece]) -> Bool { true }
+    func record(_ entry: AuditEntry) {}
+    func recentAudit(_ most: Int) -> [AuditEntry] { [] }
+    let lostFile: String? = nil
 }
 
 /// Clocks that stand where the log is.

@@ -3,7 +3,6 @@ internal import Glibc
 internal import Limits
 internal import MailSyntax
 internal import NIOCore
-internal import Storage
 
 /// What administrators ask of the ledger. Everything is answered on its loop, in pieces that let requests through.
 extension LedgerHost {

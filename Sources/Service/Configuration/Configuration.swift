@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 package import Filter
 package import Limits
-package import Storage
 package import Wire
 
 /// What `weir.yaml` says, checked and compiled: nothing in it can fail later for the way it was written.

@@ -3,7 +3,6 @@ internal import Filter
 internal import Limits
 internal import MailSyntax
 internal import Patterns
-internal import Storage
 internal import Wire
 
 /// Every key of weir.yaml, one row each.
