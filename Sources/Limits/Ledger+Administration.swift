@@ -6,6 +6,7 @@ extension Ledger {
 
     /// The limit of this name; all limits if `name` is nil.
     package func limits(named name: String?) throws(AdministrationFault) -> [LimitState] {
+        owner.check()
         guard let name else { return limits }
         let named = limits.filter { $0.limit.name == name }
         if named.isEmpty { throw .unknownLimit(name, known: limits.map(\.limit.name)) }
@@ -35,6 +36,16 @@ extension Ledger {
         limit.limit.key.canonical(text) ?? (existingAccount(hash(of: text, of: limit), of: limit) == nil ? nil : text)
     }
 
+    /// The limits of which `text` is a key, each with the canonical key and whether there is an account for it. Unlike
+    /// `keys(meantBy:limit:)`, none is not an error.
+    package func meanings(of text: [UInt8]) -> [(limit: String, key: [UInt8], isKnown: Bool)] {
+        owner.check()
+        return limits.compactMap { limit in
+            guard let key = key(meantBy: text, of: limit) else { return nil }
+            return (limit.limit.name, key, existingAccount(hash(of: key, of: limit), of: limit) != nil)
+        }
+    }
+
     // MARK: Standings
 
     /// How a key stands with each limit that has an account for it.
@@ -48,6 +59,7 @@ extension Ledger {
     }
 
     package func standing(of account: Account, withHistory: Bool = false) -> Standing {
+        owner.check()
         let limit = account.limit
         // A reload may have changed the tables since.
         if account.generation != generation { lookUpException(of: account) }
@@ -114,21 +126,13 @@ extension Ledger {
     ///
     /// - Returns: false at the end of the walk.
     package func walk(_ walk: inout Walk, slots: Int, _ body: (Account) -> Void) -> Bool {
+        owner.check()
         guard walk.limit < limits.count else { return false }
         if !limits[walk.limit].accounts.visit(from: &walk.cursor, slots: slots, body) {
             walk.limit += 1
             walk.cursor = AccountTable.Cursor()
         }
         return walk.limit < limits.count
-    }
-
-    /// The limits of which `text` is a key, each with the canonical key and whether there is an account for it. Unlike
-    /// `keys(meantBy:limit:)`, none is not an error.
-    package func meanings(of text: [UInt8]) -> [(limit: String, key: [UInt8], isKnown: Bool)] {
-        limits.compactMap { limit in
-            guard let key = key(meantBy: text, of: limit) else { return nil }
-            return (limit.limit.name, key, existingAccount(hash(of: key, of: limit), of: limit) != nil)
-        }
     }
 
     // MARK: Interventions

@@ -75,6 +75,7 @@ extension Ledger {
 
     /// Prefetches the accounts that the prepared requests will be charged to.
     package func fetch() {
+        owner.check()
         prepared.prefetchAccounts()
     }
 
