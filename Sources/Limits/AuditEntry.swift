@@ -1,19 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// An entry of the audit trail: what an administrator has changed.
+/// What somebody has changed by hand, as the store keeps it.
 package struct AuditEntry: Codable, Equatable, Sendable {
     /// Seconds since 1970.
     package var time: Int64
-    /// `uid 0 (root)`
+    /// Who it was: `uid 0 (root)`.
     package var user: String
     /// `reset`, `raise`, `block` or `unblock`.
     package var action: String
     package var key: String
-    /// The rates and the duration; may be empty.
+    /// The rates, the time for which it holds; empty where there is nothing to say.
     package var details: String
-    /// The reason that the administrator gave; may be empty.
+    /// Why, in the words of who did it; empty where nothing was said.
     package var reason: String
-    /// The names of the limits that were changed. Empty if none has the key.
+    /// Names of the limits where something was changed; none: no limit knew the key.
     package var limits: [String]
 
     package init(
