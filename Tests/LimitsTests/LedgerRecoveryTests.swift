@@ -78,6 +78,23 @@ import Testing
         #expect(18...22 ~= store.saves)
     }
 
+    @Test func aStoreThatIsBehindGetsThePiecesLater() throws {
+        var maker = LimitMaker()
+        let store = MemoryStore()
+        let harness = try LedgerHarness([maker.limit(rates: ["1000/1h"])], names: maker.names, store: store)
+        for number in 0..<20 { try harness.ask(settling("DATA", "m\(number)", count: 1, user: "u\(number)")) }
+        store.isBehind = true
+        harness.ledger.beginTick()
+        try harness.ledger.beginCheckpoint()
+        for _ in 0..<50 { #expect(harness.ledger.maintain(slots: 64) == nil) }
+        #expect(store.rows.isEmpty)
+        #expect(harness.ledger.isCheckpointRunning)
+        store.isBehind = false
+        while harness.ledger.isCheckpointRunning { #expect(harness.ledger.maintain(slots: 64) == nil) }
+        #expect(store.rows.count == 20)
+        #expect(store.savedRows == 20, "each row once")
+    }
+
     @Test func failingCheckpointsAreRetriedWithBackoff() throws {
         var maker = LimitMaker()
         let store = MemoryStore()

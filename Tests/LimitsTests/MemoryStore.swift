@@ -12,6 +12,8 @@ class MemoryStore: LedgerStore {
     var failure: StoreError?
     /// Checkpoints fail with this.
     var checkpointFailure: StoreError?
+    /// Whether `save` refuses.
+    var isBehind = false
     /// Damage costs only the row or batch that has it, as with files.
     var toleratesDamage = false
     private(set) var checkpoint = 0
@@ -91,6 +93,7 @@ class MemoryStore: LedgerStore {
     var checkpointProgress: CheckpointProgress { progress }
 
     func save(_ pieces: [CheckpointPiece]) -> Bool {
+        guard !isBehind else { return false }
         saves += 1
         for piece in pieces {
             if case .accounts(let saved) = piece { savedRows += saved.count }

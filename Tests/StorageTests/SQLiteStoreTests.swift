@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import Foundation
+import GRDB
 import Limits
 import Storage
 import Synchronization
@@ -186,6 +187,28 @@ import Testing
         #expect(!folder.files.filter { $0.hasSuffix("segment-1") }.isEmpty)
         try await finish(store)
         #expect(folder.files.filter { $0.hasSuffix("segment-1") }.isEmpty)
+    }
+
+    /// How many handovers the store accepts while its writer waits for another transaction.
+    private func acceptedWhileLocked(_ folder: Folder, by store: SQLiteStore) throws -> Int {
+        try DatabaseQueue(path: folder.ledger).write { _ in
+            (1...20 as ClosedRange<UInt64>).prefix { id in
+                store.save([.accounts([AccountRow(id: id, limit: 1, key: [1], sequence: 1, content: [])])])
+            }.count
+        }
+    }
+
+    /// Bounds the memory of a checkpoint on a slow disk.
+    @Test func theWriterRefusesPiecesBeyondItsQueue() async throws {
+        let folder = try Folder()
+        let store = folder.store()
+        _ = try store.open()
+        try begin(1, of: store)
+        #expect(try acceptedWhileLocked(folder, by: store) == 8)
+        try await finish(store)
+        let sink = Sink()
+        try store.recover(into: sink)
+        #expect(sink.rows.map(\.id) == Array(1...8))
     }
 
     @Test func aSegmentThatCouldNotBeCreatedIsNotInTheWay() throws {
