@@ -43,6 +43,11 @@ final class Transaction {
         }
     }
 
+    func forgetRequests() {
+        firstRequest = 0
+        laterRequests = []
+    }
+
     func refusal(of request: UInt64) -> [UInt8]? {
         refusals.first { $0.request == request }?.action
     }

@@ -32,9 +32,11 @@ extension JournalWriter {
 }
 
 extension LedgerRecovery {
-    /// Reads what follows a transaction's id and time.
+    /// Reads what follows a transaction's id and time. It replaces an older copy: a crash during a checkpoint leaves
+    /// two.
     func readContent(of transaction: Transaction, _ reader: inout JournalReader) throws(JournalDamage) {
         transaction.isSettled = try reader.read() == 1
+        transaction.forgetRequests()
         for _ in 0..<(try reader.read()) { transaction.remember(try reader.readHash(), refusedWith: nil) }
         transaction.refusals = []
         for _ in 0..<(try reader.read()) {

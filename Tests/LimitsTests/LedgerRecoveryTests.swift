@@ -78,6 +78,26 @@ import Testing
         #expect(18...22 ~= store.saves)
     }
 
+    /// Each crash leaves a copy of the open transactions. Recovery must not add them up.
+    @Test func transactionsDoNotGrowWithCrashes() throws {
+        var maker = LimitMaker()
+        let store = MemoryStore()
+        let harness = try LedgerHarness([maker.limit(rates: ["100/1h"])], names: maker.names, store: store)
+        for recipient in 0..<3 { try harness.ask(rcpt("m", to: "r\(recipient)@example.org")) }
+        try harness.finishCheckpoint()
+        let size = try #require(store.transactions.last).content.count
+        for _ in 0..<5 {
+            try harness.crash()
+            while store.transactions.last?.checkpoint != store.checkpoint {
+                harness.ledger.beginTick()
+                #expect(harness.ledger.maintain(slots: 1) == nil)
+            }
+            #expect(harness.ledger.isCheckpointRunning)
+            #expect(store.transactions.last?.content.count == size)
+        }
+        #expect(harness.used("user") == [3])
+    }
+
     @Test func aStoreThatIsBehindGetsThePiecesLater() throws {
         var maker = LimitMaker()
         let store = MemoryStore()
