@@ -102,6 +102,7 @@ import Testing
         var maker = LimitMaker()
         let store = MemoryStore()
         let harness = try LedgerHarness([maker.limit(rates: ["1000/1h"])], names: maker.names, store: store)
+        try harness.finishCheckpoint()
         for number in 0..<20 { try harness.ask(settling("DATA", "m\(number)", count: 1, user: "u\(number)")) }
         store.isBehind = true
         harness.ledger.beginTick()
