@@ -114,7 +114,7 @@ package protocol LedgerStore: AnyObject {
     /// Writes the batches that `append` has held back (`durability: relaxed`).
     func flush() throws(StoreError)
 
-    /// The size of the journal since the last checkpoint began, as far as the store knows it without asking.
+    /// The size in bytes of the journal since the last checkpoint began. An estimate will do.
     var journalBytes: Int { get }
 
     // MARK: Checkpoints
