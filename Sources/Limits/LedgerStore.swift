@@ -97,7 +97,8 @@ package protocol LedgerStore: AnyObject {
     /// Hands everything to `sink`: all rows by rising ids, then transactions, then batches in order. A batch that the
     /// rows and transactions already hold may be among them.
     ///
-    /// If `sink` can't read something, the store reports it and continues with the rest.
+    /// If `sink` can't read a row or transactions, the store reports it and continues. If it can't read a batch, the
+    /// store may skip those behind it.
     func recover(into sink: any RecoverySink) throws(StoreError)
 
     /// Adds limits, all or none. A limit replaces the stored one of the same name; the ledger removes the accounts of
