@@ -173,7 +173,12 @@ let package = Package(
         .testTarget(
             name: "FilterTests", dependencies: ["Filter", "MailSyntax", "Rules"],
             swiftSettings: strict),
-        .testTarget(name: "LimitsTests", dependencies: ["Limits", "Patterns", "Storage"], swiftSettings: strict),
+        .target(
+            name: "LedgerStoreConformance", dependencies: ["Limits"], path: "Tests/LedgerStoreConformance",
+            swiftSettings: strict),
+        .testTarget(
+            name: "LimitsTests", dependencies: ["LedgerStoreConformance", "Limits", "Patterns", "Storage"],
+            swiftSettings: strict),
         .testTarget(name: "MailSyntaxTests", dependencies: ["CIntrinsics", "MailSyntax"], swiftSettings: strict),
         .testTarget(name: "PatternsTests", dependencies: ["Patterns"], swiftSettings: strict),
         .testTarget(name: "RulesTests", dependencies: ["MailSyntax", "Patterns", "Rules"], swiftSettings: strict),
@@ -184,7 +189,12 @@ let package = Package(
                 .product(name: "NIOCore", package: "swift-nio"), .product(name: "NIOPosix", package: "swift-nio"),
             ],
             swiftSettings: strict),
-        .testTarget(name: "StorageTests", dependencies: ["Limits", "Storage"], swiftSettings: strict),
+        .testTarget(
+            name: "StorageTests",
+            dependencies: [
+                "LedgerStoreConformance", "Limits", "Storage", .product(name: "GRDB", package: "GRDB.swift"),
+            ],
+            swiftSettings: strict),
         .testTarget(
             name: "WireTests",
             dependencies: ["CIntrinsics", "Wire", .product(name: "NIOCore", package: "swift-nio")],

@@ -2,46 +2,48 @@
 
 /// What one key of one limit has used.
 package final class Account {
-    // What every request touches comes first, to share a cache line.
+    // What every request touches comes first, in one cache line.
     let hash: KeyHash
     package let limit: LimitState
     var windows: SlidingWindows
-    /// Only few keys have one.
+    /// Few keys have one.
     package internal(set) var exception: Exception?
-    /// Names the account in the journal; never used again for another key.
+    /// Identifies the account in the journal. Never reused.
     package let id: UInt64
     var hasWarned = false
-    /// In the list of what the next checkpoint saves.
+    /// Whether it is in the list of accounts that the next checkpoint saves.
     var isDirty = false
-    /// The store has a row of it.
+    /// Whether the store has a row for it.
     var isStored = false
-    /// It has left memory: idle, given up, or its limit is gone. A transaction may still know it.
+    /// Whether it has left the limit's table: idle, evicted, or its limit was removed. A transaction may still refer
+    /// to it.
     var isRemoved = false
-    /// Where it stands among the limit's fullest; `noPlace` where it does not.
+    /// Its index in the limit's `FullestAccounts`; `noPlace` if it is not in there.
     var place = Account.noPlace
-    /// The reload up to which tables have been asked about the key.
+    /// `Ledger.generation` when the key was last looked up in the tables.
     var generation: UInt32 = 0
-    /// The request that was judged with it last.
-    var request: UInt32 = 0
+    /// `Ledger.requestNumber` of the last request that used it.
+    var lastRequest: UInt32 = 0
     package let key: [UInt8]
-    /// The last batch that the stored row already holds; older journal entries are not applied again.
+    /// The last batch whose effects its row holds. Replay does not apply these again.
     var savedSequence: UInt64 = 0
 
     static let noPlace = UInt16.max
 
-    /// What sets a key apart from the others of its limit.
+    /// How a key is treated differently from the others of its limit.
     package final class Exception {
-        /// Everything is refused until then.
+        /// Every request is refused until then.
         package internal(set) var blockedUntil: LedgerTime?
-        /// The administrator set the block: it holds an exempt key too.
+        /// Whether an administrator set the block. Such a block applies to an exempt key too.
         var isBlockedByHand = false
-        /// Rates in place of the table's and the limit's with the same windows, until then; set by the administrator.
+        /// Rates set by an administrator, until then. They replace the table's and the limit's rates of the same
+        /// windows.
         package internal(set) var raised: (rates: [Rate], until: LedgerTime)?
-        /// Rates in place of the limit's with the same windows, from a table.
+        /// Rates from a table. They replace the limit's rates of the same windows.
         package internal(set) var overridden: [Rate] = []
-        /// What was charged up to then was forgotten by hand.
+        /// When an administrator last reset the counts: transactions give nothing back that was charged up to then.
         var resetAt: LedgerTime?
-        /// Not limited at all, says a table.
+        /// Whether a table exempts the key from the limit.
         package internal(set) var isExempt = false
 
         func blocks(at time: LedgerTime) -> Bool { blockedUntil.map { $0 > time } ?? false }
@@ -56,17 +58,17 @@ package final class Account {
         windows = SlidingWindows(lanes: limit.terms.lanes.count)
     }
 
-    // What follows is as of the limit's present slots: those of this tick.
+    // MARK: Counts, as of the limit's present slots
 
-    /// What counts in a lane.
+    /// What counts in a lane now.
     package func used(lane: Int) -> UInt64 {
         windows.used(lane: lane, slot: limit.terms.slots[lane])
     }
 
-    /// Refused tries within the longest window.
+    /// The refused tries within the longest window.
     package var refusedTries: UInt64 { used(lane: limit.terms.refusedLane) }
 
-    /// How full the fullest window is, 1 where it holds all that is admitted; nil where nothing counts any more.
+    /// How full the fullest window is, as a fraction of what is admitted; nil if the account is idle.
     package func fullness(at time: LedgerTime) -> Double? {
         var fullest: Double?
         for lane in 0..<limit.terms.refusedLane {
@@ -74,7 +76,7 @@ package final class Account {
             guard used > 0 else { continue }
             fullest = max(fullest ?? 0, Double(used) / Double(max(1, admitted(lane: lane, at: time))))
         }
-        // Refused tries make an account worth showing, but are no measure.
+        // Refused tries keep an account in the lists, but say nothing about how full it is.
         if fullest == nil, refusedTries > 0 { fullest = .leastNonzeroMagnitude }
         if blockedUntil(at: time) != nil { fullest = max(fullest ?? 0, 1) }
         return fullest
@@ -84,13 +86,13 @@ package final class Account {
         for lane in 0..<limit.terms.refusedLane { windows.charge(amount, lane: lane, slot: limit.terms.slots[lane]) }
     }
 
-    /// Counts a refused try, and charges it where the limit says so.
+    /// Counts a refused try, and charges `amount` for it.
     func addRefused(charging amount: UInt64) {
         windows.charge(1, lane: limit.terms.refusedLane, slot: limit.terms.slots[limit.terms.refusedLane])
         charge(amount)
     }
 
-    /// Whether what was charged at `time` and what is charged now can't be told apart.
+    /// Whether a charge at `time` is in the same slot of every window as one now.
     func isOfPresentSlots(_ time: LedgerTime) -> Bool {
         for lane in 0..<limit.terms.refusedLane where limit.terms.lanes[lane].slot(at: time) != limit.terms.slots[lane]
         { return false }
@@ -103,14 +105,14 @@ package final class Account {
         }
     }
 
-    /// Forgets what has been charged. What transactions under way were charged is nothing to give back from now on.
+    /// Sets all counts to zero. What open transactions were charged is not given back later.
     func reset(at time: LedgerTime) {
         windows.clear()
         hasWarned = false
         makeException().resetAt = time
     }
 
-    /// Lets go of what will have expired by `time`, which may be so far away that slot numbers wrap.
+    /// Removes what expires by `time`, which may be so far ahead that slot numbers wrap.
     func expire(by time: LedgerTime) {
         for lane in limit.terms.lanes.indices {
             if limit.terms.lanes[lane].slot(at: time) - limit.terms.slots[lane] > Window.slots {
@@ -121,7 +123,7 @@ package final class Account {
         }
     }
 
-    /// When `amount` more fits into a window; `time` where it does now, nil where it never does.
+    /// When `amount` more fits into a window: `time` if it fits now, nil if it never does.
     func fitting(_ amount: UInt64, lane: Int, at time: LedgerTime) -> LedgerTime? {
         let admitted = admitted(lane: lane, at: time)
         guard amount <= admitted else { return nil }
@@ -129,7 +131,9 @@ package final class Account {
         return blocking.map { limit.terms.lanes[lane].expiry(ofSlot: $0) } ?? time
     }
 
-    /// What the rate of `lane` admits to this key.
+    // MARK: Exceptions
+
+    /// What this key may use of a window.
     package func admitted(lane: Int, at time: LedgerTime) -> UInt64 {
         if let exception {
             let window = limit.terms.lanes[lane]
@@ -141,7 +145,7 @@ package final class Account {
         return limit.terms.counts[lane]
     }
 
-    /// The exception, made where there is none yet.
+    /// The exception, created if there is none.
     func makeException() -> Exception {
         if let exception { return exception }
         let made = Exception()
@@ -149,6 +153,7 @@ package final class Account {
         return made
     }
 
+    /// When the block that is in force at `time` ends; nil if none is.
     package func blockedUntil(at time: LedgerTime) -> LedgerTime? {
         guard exception.map({ !$0.isExempt || $0.isBlockedByHand }) ?? false, let until = exception?.blockedUntil,
             until > time
@@ -156,28 +161,30 @@ package final class Account {
         return until
     }
 
-    /// Other rates for a time; those of a window that the limit does not have are of an older configuration.
+    /// Sets other rates until a time. Ignores those of windows that the limit does not have any more.
     func setRaised(_ rates: [Rate], until: LedgerTime) {
-        let known = rates.filter { limit.limit.has($0.window) }
-        guard !known.isEmpty else { return }
-        makeException().raised = (known, until)
+        let applicable = rates.filter { limit.limit.has($0.window) }
+        guard !applicable.isEmpty else { return }
+        makeException().raised = (applicable, until)
     }
 
-    /// An administrator's block or other counts are in force, and must not be forgotten.
-    func isDecidedByHand(at time: LedgerTime) -> Bool {
+    /// Whether an administrator's block or raise is in force. The account must stay then.
+    func isHeldByAdministrator(at time: LedgerTime) -> Bool {
         guard let exception else { return false }
         return exception.isBlockedByHand && exception.blocks(at: time) || exception.raises(at: time)
     }
 
-    /// A block or other counts are in force.
-    func isSetApart(at time: LedgerTime) -> Bool {
+    /// Whether a block or a raise is in force.
+    func isBlockedOrRaised(at time: LedgerTime) -> Bool {
         guard let exception else { return false }
         return exception.blocks(at: time) || exception.raises(at: time)
     }
 
-    /// Until when everything is refused, and who said so; nil where the block is over.
+    /// Sets a block, or ends it.
+    ///
+    /// - Parameter until: nil ends a block.
     func setBlock(until: LedgerTime?, byHand: Bool) {
-        // Who is let go begins anew: one more refusal must not block at once.
+        // Otherwise the next refused try would block the key again at once.
         if until == nil, byHand { windows.clear(lane: limit.terms.refusedLane) }
         guard until != nil || exception != nil else { return }
         makeException().blockedUntil = until

@@ -1,17 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 internal import CIntrinsics
 
-/// A key of a limit, hashed with a secret to 128 bits: keys are told apart by it alone. That two of a million keys share
-/// one is less likely than a fault of the memory that holds them, and nobody outside can look for such a pair.
+/// The hash of a limit's key: 128 bits, computed with a secret. Accounts are found by it alone; keys are not compared.
+/// A collision among a million keys is less likely than a memory error, and without the secret nobody can search for
+/// one.
 struct KeyHash: Equatable {
     let low: UInt64
     let high: UInt64
 }
 
-/// The accounts of one limit, by key: open addressing in shards, so that growing never stops the loop for long.
+/// The accounts of one limit by key: open addressing in 256 shards, each of which grows by itself, so that no growth
+/// takes long.
 ///
-/// `shards` is valid, and initialised, for `shardCount` shards from init to deinit, and so are each shard's `slots` for
-/// `mask + 1` slots; only this value, which can't be copied, knows them. A slot holds one reference to its account.
+/// `shards` is valid and initialised for `shardCount` shards from init to deinit, and each shard's `slots` for `mask +
+/// 1` slots. Only this value, which can't be copied, has the pointers. A slot holds one reference to its account.
 struct AccountTable: ~Copyable {
     private static let shardBits: UInt64 = 8
     private static let shardCount = 1 << Int(shardBits)
@@ -21,7 +23,7 @@ struct AccountTable: ~Copyable {
 
     private struct Shard {
         var slots = Self.allocate(4)
-        /// One less than the slots, a power of two; at most three quarters of them are in use.
+        /// The number of slots, a power of two, minus one. At most three quarters of the slots are in use.
         var mask = 3
         var count = 0
 
@@ -66,25 +68,25 @@ struct AccountTable: ~Copyable {
         return nil
     }
 
-    /// Asks for the slot where a key is likely to be.
+    /// Prefetches the slot where the search for a key starts.
     func prefetchSlot(_ hash: KeyHash) {
         let shard = shard(of: hash)
         weir_prefetch(shard.pointee.slots + (Int(truncatingIfNeeded: hash.low) & shard.pointee.mask))
     }
 
-    /// Asks for the account of a key, once its slot is near.
+    /// Prefetches the account of a key. Its slot should be in the cache.
     func prefetchAccount(_ hash: KeyHash) {
         guard let account = candidate(hash) else { return }
         weir_prefetch(account.toOpaque())
         weir_prefetch(account.toOpaque() + 64)
     }
 
-    /// Asks for the counts of a key, once its account is near.
+    /// Prefetches the windows of a key. Its account should be in the cache.
     func prefetchWindows(_ hash: KeyHash) {
         candidate(hash)?._withUnsafeGuaranteedRef { $0.windows.prefetch() }
     }
 
-    /// The account that is likely to be a key's, told by half of its hash alone.
+    /// The account that is probably the key's: compares half of the hash, and does not read the account.
     private func candidate(_ hash: KeyHash) -> Unmanaged<Account>? {
         let shard = shard(of: hash)
         let (slots, mask) = (shard.pointee.slots, shard.pointee.mask)
@@ -96,7 +98,7 @@ struct AccountTable: ~Copyable {
         return nil
     }
 
-    /// Adds an account whose key is not there yet.
+    /// Adds an account whose key is not in the table.
     mutating func insert(_ account: Account) {
         let shard = shard(of: account.hash)
         if (shard.pointee.count + 1) * 4 > (shard.pointee.mask + 1) * 3 { Self.grow(&shard.pointee) }
@@ -112,7 +114,7 @@ struct AccountTable: ~Copyable {
         var hole = Int(truncatingIfNeeded: account.hash.low) & mask
         while let candidate = slots[hole].account, candidate.toOpaque() != wanted { hole = (hole + 1) & mask }
         guard let found = slots[hole].account else { return }
-        // Closes the gap, so that no search stops at it (Knuth, volume 3, 6.4, algorithm R).
+        // Closes the gap, where searches would stop (Knuth, TAOCP volume 3, 6.4, algorithm R).
         var next = hole
         while true {
             next = (next + 1) & mask
@@ -130,15 +132,16 @@ struct AccountTable: ~Copyable {
         found.release()
     }
 
-    /// A place in the table from which to go on later, over whatever has changed since.
+    /// A position in the table. It stays valid when the table changes; accounts that have moved may be missed or
+    /// visited twice.
     struct Cursor {
         fileprivate var shard = 0
         fileprivate var slot = 0
     }
 
-    /// The accounts of the next `slots` slots; false at the end of the table.
+    /// Visits the accounts in the next `slots` slots. `body` must not add or remove accounts.
     ///
-    /// `body` must not add or remove accounts.
+    /// - Returns: false at the end of the table.
     func visit(from cursor: inout Cursor, slots: Int, _ body: (Account) -> Void) -> Bool {
         var left = slots
         while cursor.shard < Self.shardCount {

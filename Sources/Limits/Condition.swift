@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-internal import MailSyntax
 package import Patterns
+internal import MailSyntax
 
 /// One entry of a limit's `when`: a test of an attribute.
 package struct Condition: Sendable {

@@ -1,19 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// The fullest accounts of a limit, noted as they are charged: telling them takes no look at a million others.
+/// The fullest accounts of a limit, collected as they are charged, so that listing them needs no search.
 ///
-/// An account outside was not fuller than `threshold` when it was charged last, and windows only empty from then on. So as
-/// long as enough accounts inside are fuller than that, the list is the one that a look at all would give. When they have
-/// emptied as well, the threshold falls, and the sweep that looks for idle accounts brings in those that are above it now.
+/// An account outside the list was not fuller than `threshold` when it was last charged, and has only emptied since. So
+/// the list is exact while it has `most` accounts above the threshold. When it has fewer, the threshold is lowered, and
+/// the sweep for idle accounts adds those above it.
 struct FullestAccounts {
-    /// The longest list that can be told.
+    /// The most accounts that can be listed.
     static let most = 1000
     private static let capacity = 4 * most
 
     private var accounts: [Account] = []
     private(set) var threshold = 0.0
 
-    /// Notes that an account is as full as `fullness` now.
+    /// Adds an account if it is fuller than the threshold.
     mutating func note(_ account: Account, fullness: Double, at time: LedgerTime) {
         guard fullness > threshold, account.place == Account.noPlace else { return }
         if accounts.count == Self.capacity { prune(at: time) }
@@ -31,12 +31,12 @@ struct FullestAccounts {
         account.place = Account.noPlace
     }
 
-    /// Accounts with how full they are, in no order.
+    /// The accounts with their present fullness, in no order.
     func measured(at time: LedgerTime) -> [(fullness: Double, account: Account)] {
         accounts.compactMap { account in account.fullness(at: time).map { ($0, account) } }
     }
 
-    /// Lets the less full half go.
+    /// Removes the less full half.
     private mutating func prune(at time: LedgerTime) {
         var measured = measured(at: time)
         measured.sort { $0.fullness > $1.fullness }
@@ -47,13 +47,13 @@ struct FullestAccounts {
         for (place, account) in accounts.enumerated() { account.place = UInt16(place) }
     }
 
-    /// Lowers the threshold where too few are above it.
+    /// Lowers the threshold if too few accounts are above it.
     mutating func relax(at time: LedgerTime) {
         guard threshold > 0 else { return }
         let above = measured(at: time).count { $0.fullness > threshold }
         if above < Self.most { threshold = threshold < 1e-4 ? 0 : threshold / 2 }
     }
 
-    /// Any account may be fuller than it was: under other terms, all are measured anew by the sweep.
-    mutating func forgetThreshold() { threshold = 0 }
+    /// Under new terms, any account may be fuller than before: the sweep measures all again.
+    mutating func resetThreshold() { threshold = 0 }
 }

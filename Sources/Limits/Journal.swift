@@ -1,22 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// What the ledger decided, as it stands in the journal and in a checkpoint: the effects, not the requests.
+/// The kinds of journal entries. They are the effects of requests, not the requests: replay needs no limits' logic.
 ///
-/// Numbers are LEB128; a batch is an anchor followed by entries until its end.
+/// A batch is an anchor followed by entries to its end. Numbers are LEB128, signed ones zigzag-encoded.
 enum JournalEntry: UInt8 {
     /// id, limit, key
     case account = 1
-    /// id, request hash, `TransactionFlags`, [action], [recipient hash], then account, amount and age for each charge, 0
+    /// id, request hash, `TransactionFlags`, [action], [recipient hash], then for each charge: account, amount, age in
+    /// milliseconds; then 0
     case transaction = 2
-    /// account, amount charged for the refused try
+    /// account, amount charged
     case refused = 3
-    /// account, time until which it is blocked (0: no longer), 1 where the administrator said so
+    /// account, blocked until (0: not any more), 1 if by hand
     case blocked = 4
-    /// No longer written: account, time until which it is raised, a count for each rate of the limit
+    /// Written by earlier versions: account, raised until, a count for each rate of the limit
     case raisedCounts = 5
     /// account
     case reset = 6
-    /// account, time until which it is raised, rates
+    /// account, raised until, rates
     case raised = 7
 }
 
@@ -26,16 +27,16 @@ struct TransactionFlags: OptionSet {
     static let settled = TransactionFlags(rawValue: 1)
     /// An action follows.
     static let refused = TransactionFlags(rawValue: 2)
-    /// A hash follows by which each charge is remembered, whatever the `policy_context`.
+    /// A recipient hash follows.
     static let recipient = TransactionFlags(rawValue: 4)
-    /// Of a connection: what was known of it was of an earlier one.
-    static let anew = TransactionFlags(rawValue: 8)
+    /// A connection replaces an earlier one with the same address and port.
+    static let newConnection = TransactionFlags(rawValue: 8)
 }
 
 /// Appends numbers and bytes to a growing buffer.
 ///
-/// `bytes` is valid for `capacity` bytes, `count` of them written, from init to deinit; only this value, which can't be
-/// copied, knows it. An array would check for other owners with each byte.
+/// `bytes` is valid for `capacity` bytes from init to deinit, and `count` of them are initialised. Only this value,
+/// which can't be copied, has the pointer. An array would check for other owners at each byte.
 struct JournalWriter: ~Copyable {
     private var bytes: UnsafeMutableRawPointer
     private var capacity = 1024
@@ -50,7 +51,7 @@ struct JournalWriter: ~Copyable {
     }
 
     var isEmpty: Bool { count == 0 }
-    /// What was written; valid until the next write.
+    /// Valid until the next change.
     var content: UnsafeRawBufferPointer { UnsafeRawBufferPointer(start: bytes, count: count) }
 
     mutating func removeAll() {
@@ -76,7 +77,7 @@ struct JournalWriter: ~Copyable {
         write(UInt64(bitPattern: value << 1 ^ value >> 63))
     }
 
-    /// Eight bytes as they are: hashes do not get shorter.
+    /// Eight bytes: LEB128 makes hashes longer.
     mutating func write(hash: UInt64) {
         reserve(8)
         bytes.storeBytes(of: hash.littleEndian, toByteOffset: count, as: UInt64.self)
@@ -107,12 +108,16 @@ struct JournalWriter: ~Copyable {
     }
 }
 
-/// The journal or a checkpoint holds bytes that no version of the ledger has written.
+/// A batch, row or transaction holds bytes that no version of the ledger writes.
 package struct JournalDamage: Error, Equatable, Sendable {
     package let offset: Int
+
+    package init(offset: Int) {
+        self.offset = offset
+    }
 }
 
-/// Reads what `JournalWriter` wrote, and never beyond.
+/// Reads what `JournalWriter` wrote. Never reads beyond the end.
 struct JournalReader {
     private let bytes: UnsafeRawBufferPointer
     private(set) var offset = 0
@@ -143,7 +148,7 @@ struct JournalReader {
         return Int64(bitPattern: value >> 1) ^ -Int64(bitPattern: value & 1)
     }
 
-    /// A time that can be reckoned with.
+    /// A time up to `LedgerTime.largest`.
     mutating func readTime() throws(JournalDamage) -> LedgerTime {
         let milliseconds = try readSigned()
         guard 0...LedgerTime.largest.milliseconds ~= milliseconds else { throw JournalDamage(offset: offset) }

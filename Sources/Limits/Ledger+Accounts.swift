@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+/// Finding, opening and evicting accounts.
 extension Ledger {
     func existingAccount(_ hash: KeyHash, of limit: LimitState) -> Account? {
         guard let account = limit.accounts.find(hash) else { return nil }
@@ -7,24 +8,26 @@ extension Ledger {
         return account
     }
 
-    /// An account of a key that has none.
+    /// Opens an account for the key of a request; nil if the request has no such key.
+    func openAccount(_ hash: KeyHash, _ request: Attributes, of limit: LimitState) -> Account? {
+        guard limit.terms.limit.key.build(request, into: &keyBuffer) else { return nil }
+        return openAccount(hash, key: keyBuffer, of: limit)
+    }
+
+    /// Opens an account for a key that has none.
     func openAccount(_ hash: KeyHash, key: [UInt8], of limit: LimitState) -> Account {
-        if accountCount >= settings.mostAccounts { _ = makeRoom() }
+        if accountCount >= settings.mostAccounts { _ = evictOne() }
         lastAccountID += 1
-        // Copied: `key` may be the buffer in which keys are built, with room for the longest.
+        // Copied: `key` may be `keyBuffer`, which has room for the longest key.
         let account = Account(id: lastAccountID, key: key.withUnsafeBytes { Array($0) }, hash: hash, limit: limit)
-        adopt(account)
+        insert(account)
         lookUpException(of: account)
-        openBatch()
-        journal.write(.account)
-        journal.write(account.id)
-        journal.write(limit.storedID)
-        journal.write(key)
+        journal.appendOpened(account, at: tick)
         noteChange(of: account)
         return account
     }
 
-    func adopt(_ account: Account) {
+    func insert(_ account: Account) {
         account.limit.accounts.insert(account)
         accountCount += 1
     }
@@ -37,7 +40,7 @@ extension Ledger {
         if account.isDirty { upkeep.releaseRemoved() }
     }
 
-    /// The account has left memory: the next checkpoint removes it from the store, if it is there, and saves it no more.
+    /// The account has left memory. The next checkpoint deletes its row, if it has one.
     func noteRemoval(of account: Account) {
         account.isRemoved = true
         if account.isStored { upkeep.removed.append(account.id) }
@@ -55,9 +58,9 @@ extension Ledger {
         return KeyHash(low: low, high: high)
     }
 
-    /// The account has changed: the next checkpoint saves it.
+    /// The account has changed. The next checkpoint saves it.
     func noteChange(of account: Account) {
-        // A transaction may know an account that has left memory.
+        // A transaction may refer to an account that has left memory.
         guard !account.isDirty, !account.isRemoved else { return }
         account.isDirty = true
         upkeep.dirty.append(account)
@@ -68,7 +71,9 @@ extension Ledger {
         account.limit.fullest.note(account, fullness: fullness, at: now)
     }
 
-    /// Asks the limit's tables what they say of the key, or of its parts.
+    // MARK: Tables
+
+    /// Looks up the key, or its parts, in the limit's tables.
     func lookUpException(of account: Account) {
         account.generation = generation
         let limit = account.limit.limit
@@ -94,24 +99,27 @@ extension Ledger {
         return nil
     }
 
-    /// Gives up the least used of a few accounts. They are taken from where the sweep stands, so each gets its turn.
+    // MARK: Eviction
+
+    /// Evicts the least used of a sample of 16 accounts, read from the position of the sweep, so that all have their
+    /// turn.
     ///
-    /// Those that somebody decided about, or that the present request is judged with, stay; one that is blocked by its limit goes
-    /// where the others are, too. Where a long stretch
-    /// of the tables holds nothing else, there is one account more than the settings admit.
+    /// Accounts that an administrator has blocked or raised stay, and so do those that the current request uses. A key
+    /// that its limit has blocked is evicted only if the sample holds no other. If 4096 slots hold no candidate at all,
+    /// the ledger keeps one account more than the settings say.
     ///
-    /// - Returns: whether there was one to give up.
-    private func makeRoom() -> Bool {
+    /// - Returns: whether an account was evicted.
+    private func evictOne() -> Bool {
         var least: (account: Account, rank: UInt64)?
         var seen = 0
         var stretches = 0
         while seen < 16, stretches < 64 {
             stretches += 1
             sweepSlots(64) { account in
-                guard !account.isDecidedByHand(at: now), !isInUse(account) else { return }
+                guard !account.isHeldByAdministrator(at: now), !isInUse(account) else { return }
                 seen += 1
                 let used = account.limit.terms.lanes.indices.reduce(0) { $0 + account.used(lane: $1) }
-                let rank = account.isSetApart(at: now) ? .max : used
+                let rank = account.isBlockedOrRaised(at: now) ? .max : used
                 if least.map({ rank < $0.rank }) ?? true { least = (account, rank) }
             }
         }
@@ -121,16 +129,16 @@ extension Ledger {
         return true
     }
 
-    /// Gives up accounts beyond what the settings admit, `most` at a time: a journal may bring back many that were given up
-    /// before, and a reload may admit fewer.
-    func giveUpSurplus(most: Int) {
+    /// Evicts accounts beyond the number that the settings allow, `most` at a time. A journal may restore many that
+    /// were evicted before, and a reload may lower the number.
+    func evictSurplus(most: Int) {
         var left = min(most, accountCount - settings.mostAccounts)
-        while left > 0, makeRoom() { left -= 1 }
+        while left > 0, evictOne() { left -= 1 }
     }
 }
 
 extension KeyDefinition {
-    /// The key itself, then its parts: what tables are asked for, in this order.
+    /// What tables are searched for, in this order: the whole key, then its parts.
     func lookupValues(of key: [UInt8]) -> [(bytes: [UInt8], isHost: Bool)] {
         let values = zip(values(of: key), parts).map { (bytes: $0, isHost: $1.isHost) }
         return parts.count > 1 ? [(key, false)] + values : values
@@ -138,14 +146,14 @@ extension KeyDefinition {
 }
 
 extension Limit {
-    /// The rates that a table gives in place of some of a limit's, as in `500/1m 5000/1h`.
+    /// The rates in a table's result, which replace the limit's rates of the same windows: `500/1m 5000/1h`.
     ///
-    /// A rate whose window the limit does not have changes nothing; the configuration reports it.
+    /// A rate whose window the limit does not have has no effect; reading the configuration reports it.
     static func rates(ofOverride text: String) -> [Rate] {
         words(ofOverride: text).compactMap { Rate($0) }
     }
 
-    /// The result of an override, rate by rate.
+    /// The words of a table's result, each of which should be a rate.
     package static func words(ofOverride text: String) -> [Substring] {
         text.split(whereSeparator: { $0 == " " || $0 == "," || $0 == "\t" })
     }

@@ -1,70 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// Where a key stands with one limit, for people to read.
-package struct Standing: Equatable, Sendable {
-    package struct Usage: Equatable, Sendable {
-        package var rate: Rate
-        package var used: UInt64
-        package var admitted: UInt64
-        /// When there is room for one more; nil where there is now.
-        package var freesAt: LedgerTime?
-        /// What was charged in each slot of the window, oldest first; nil where it was not asked for.
-        package var history: [UInt64]?
-    }
-
-    package var limit: String
-    package var count: CountUnit
-    package var mode: Limit.Mode
-    package var key: [UInt8]
-    package var usages: [Usage]
-    package var refusedTries: UInt64
-    package var blockedUntil: LedgerTime?
-    package var raisedUntil: LedgerTime?
-    package var isExempt: Bool
-}
-
-/// What an administrator can do to a key.
-package enum Intervention: Equatable, Sendable {
-    /// Forgets what has been counted, and ends a block.
-    case reset
-    /// Other counts for some windows of the limit, for a time.
-    case raise([Rate], until: LedgerTime)
-    case block(until: LedgerTime)
-    case unblock
-}
-
-/// What an administrator asks for can't be told or done; nothing has been changed.
-package enum AdministrationFault: Error, Equatable, CustomStringConvertible {
-    case unknownLimit(String, known: [String])
-    /// No request has such a key, in any limit that is meant.
-    case noKey(String, limits: [String])
-    /// A rate names a window that no limit has for which it is meant.
-    case unknownWindow(Rate, limits: [String])
-
-    package var description: String {
-        switch self {
-        case .unknownLimit(let name, let known):
-            known.isEmpty
-                ? "there is no limit \(name), nor any other"
-                : "there is no limit \(name) (there are \(known.joined(separator: ", ")))"
-        case .noKey(let key, let limits):
-            "'\(key)' is no key of \(limits.isEmpty ? "any limit" : limits.joined(separator: ", "))"
-        case .unknownWindow(let rate, let limits):
-            "no window of \(Rate.text(ofDuration: rate.window.milliseconds)) in \(limits.joined(separator: ", "))"
-        }
-    }
-}
-
+/// What administrators ask of the ledger.
 extension Ledger {
-    /// The limit of a name, or all where none is named.
+    // MARK: Keys
+
+    /// The limit of this name; all limits if `name` is nil.
     package func limits(named name: String?) throws(AdministrationFault) -> [LimitState] {
+        owner.check()
         guard let name else { return limits }
         let named = limits.filter { $0.limit.name == name }
         if named.isEmpty { throw .unknownLimit(name, known: limits.map(\.limit.name)) }
         return named
     }
 
-    /// The limits in which `text` means a key, each with the key; only `name` where one is named.
+    /// The limits of which `text` is a key, each with the canonical key.
+    ///
+    /// - Parameter name: considers this limit only, if not nil.
     package func keys(
         meantBy text: [UInt8], limit name: String?
     ) throws(AdministrationFault) -> [(limit: LimitState, key: [UInt8])] {
@@ -79,12 +30,27 @@ extension Ledger {
         return keys
     }
 
-    /// A client may have sent what no canonical form takes; as such a key is told, it is understood.
+    /// The canonical key for `text`. A client may have sent a value that has no canonical form: such a key is found by
+    /// its text as it is.
     private func key(meantBy text: [UInt8], of limit: LimitState) -> [UInt8]? {
         limit.limit.key.canonical(text) ?? (existingAccount(hash(of: text, of: limit), of: limit) == nil ? nil : text)
     }
 
-    /// Where a key stands with every limit that knows it; only with `limit` where one is named.
+    /// The limits of which `text` is a key, each with the canonical key and whether there is an account for it. Unlike
+    /// `keys(meantBy:limit:)`, none is not an error.
+    package func meanings(of text: [UInt8]) -> [(limit: String, key: [UInt8], isKnown: Bool)] {
+        owner.check()
+        return limits.compactMap { limit in
+            guard let key = key(meantBy: text, of: limit) else { return nil }
+            return (limit.limit.name, key, existingAccount(hash(of: key, of: limit), of: limit) != nil)
+        }
+    }
+
+    // MARK: Standings
+
+    /// How a key stands with each limit that has an account for it.
+    ///
+    /// - Parameter name: considers this limit only, if not nil.
     package func standings(ofKey key: [UInt8], limit name: String?) throws(AdministrationFault) -> [Standing] {
         try keys(meantBy: key, limit: name)
             .compactMap { limit, key in
@@ -93,8 +59,9 @@ extension Ledger {
     }
 
     package func standing(of account: Account, withHistory: Bool = false) -> Standing {
+        owner.check()
         let limit = account.limit
-        // Tables may be others since it was asked for last.
+        // A reload may have changed the tables since.
         if account.generation != generation { lookUpException(of: account) }
         let usages = limit.limit.rates.indices.map { lane in
             let admitted = account.admitted(lane: lane, at: now)
@@ -120,10 +87,12 @@ extension Ledger {
         return amounts
     }
 
-    /// The longest list that `fullest` tells.
+    /// The most standings that `fullest` can return.
     package static var mostFullest: Int { FullestAccounts.most }
 
-    /// Where the `most` fullest accounts stand, of all limits or of one, the fullest first.
+    /// How the `most` fullest accounts stand, fullest first.
+    ///
+    /// - Parameter name: considers this limit only, if not nil.
     package func fullest(
         _ most: Int, limit name: String?, withHistory: Bool = false
     ) throws(AdministrationFault) -> [Standing] {
@@ -137,12 +106,15 @@ extension Ledger {
         wallTimeNow + (time - now)
     }
 
-    /// When the last checkpoint began, in milliseconds since 1970, and how long the last took that came to its end.
+    /// When the last checkpoint began (milliseconds since 1970), and how long the last completed one took
+    /// (milliseconds).
     package var lastCheckpoint: (began: Int64, took: Int64?) {
         (wallTime(of: upkeep.checkpointBegan), upkeep.checkpointTook)
     }
 
-    /// A walk over all accounts, a piece at a time, while requests are decided in between.
+    // MARK: Walks
+
+    /// A position in a walk over all accounts. Requests are decided between its steps.
     package struct Walk {
         fileprivate var limit = 0
         fileprivate var cursor = AccountTable.Cursor()
@@ -150,8 +122,11 @@ extension Ledger {
         package init() {}
     }
 
-    /// Visits the accounts of the next `slots` slots; false when all have been.
+    /// Visits the accounts in the next `slots` slots.
+    ///
+    /// - Returns: false at the end of the walk.
     package func walk(_ walk: inout Walk, slots: Int, _ body: (Account) -> Void) -> Bool {
+        owner.check()
         guard walk.limit < limits.count else { return false }
         if !limits[walk.limit].accounts.visit(from: &walk.cursor, slots: slots, body) {
             walk.limit += 1
@@ -160,62 +135,60 @@ extension Ledger {
         return walk.limit < limits.count
     }
 
-    /// The limits in which `text` means a key, each with the key and whether it is known; none is no fault.
-    package func meanings(of text: [UInt8]) -> [(limit: String, key: [UInt8], isKnown: Bool)] {
-        limits.compactMap { limit in
-            guard let key = key(meantBy: text, of: limit) else { return nil }
-            return (limit.limit.name, key, existingAccount(hash(of: key, of: limit), of: limit) != nil)
-        }
-    }
+    // MARK: Interventions
 
-    /// Carries out an intervention at every limit that knows the key, or that is named; the result is kept by the next
-    /// `commit`.
+    /// Carries out an intervention at the named limit, or at every limit that has an account for the key. The next
+    /// `commit` writes it to the store.
     ///
-    /// - Returns: where the key stands now; empty where no limit was meant.
+    /// - Returns: how the key stands now; empty if no limit has an account for it.
     package func intervene(
         _ intervention: Intervention, onKey text: [UInt8], limit name: String?
     ) throws(AdministrationFault) -> [Standing] {
-        var meant = try keys(meantBy: text, limit: name)
-        if name == nil { meant.removeAll { limit, key in existingAccount(hash(of: key, of: limit), of: limit) == nil } }
-        if case .raise(let rates, _) = intervention, !meant.isEmpty {
-            for rate in rates where !meant.contains(where: { $0.limit.limit.has(rate.window) }) {
-                let known = meant.map {
-                    "\($0.limit.limit.name) (\($0.limit.limit.rates.map(\.description).joined(separator: ", ")))"
-                }
-                throw .unknownWindow(rate, limits: known)
-            }
-            meant.removeAll { meant in !rates.contains { meant.limit.limit.has($0.window) } }
-        }
+        owner.check()
+        let meant = try keys(affectedBy: intervention, on: text, limit: name)
         return meant.map { limit, key in
             let hash = hash(of: key, of: limit)
             let account = existingAccount(hash, of: limit) ?? openAccount(hash, key: key, of: limit)
-            apply(intervention, to: account)
+            carryOut(intervention, to: account)
             return standing(of: account)
         }
     }
 
-    /// Why mail passes a limit that blocks a key; nil where it does not.
-    package func remark(onBlockBy name: String) -> String? {
-        guard let limit = limits.first(where: { $0.limit.name == name })?.limit else { return nil }
-        if limit.mode == .shadow { return "mail passes all the same: \(name) is in shadow mode" }
-        return limit.over.letsPass ? "mail passes all the same: over of \(name) refuses nothing" : nil
+    /// The limits at which an intervention is carried out, each with the key.
+    ///
+    /// - Throws: `unknownWindow` if a raise names a window that none of them has.
+    private func keys(
+        affectedBy intervention: Intervention, on text: [UInt8], limit name: String?
+    ) throws(AdministrationFault) -> [(limit: LimitState, key: [UInt8])] {
+        var keys = try keys(meantBy: text, limit: name)
+        if name == nil { keys.removeAll { limit, key in existingAccount(hash(of: key, of: limit), of: limit) == nil } }
+        guard case .raise(let rates, _) = intervention, !keys.isEmpty else { return keys }
+        for rate in rates where !keys.contains(where: { $0.limit.limit.has(rate.window) }) {
+            let described = keys.map {
+                "\($0.limit.limit.name) (\($0.limit.limit.rates.map(\.description).joined(separator: ", ")))"
+            }
+            throw .unknownWindow(rate, limits: described)
+        }
+        keys.removeAll { item in !rates.contains { item.limit.limit.has($0.window) } }
+        return keys
     }
 
-    private func apply(_ intervention: Intervention, to account: Account) {
+    /// Why mail of a blocked key still passes; nil if it does not.
+    package func remark(onBlockBy name: String) -> String? {
+        guard let limit = limits.first(where: { $0.limit.name == name })?.limit else { return nil }
+        if limit.mode == .shadow { return "mail still passes: \(name) is in shadow mode" }
+        return limit.over.letsPass ? "mail still passes: 'over' of \(name) does not refuse" : nil
+    }
+
+    private func carryOut(_ intervention: Intervention, to account: Account) {
         switch intervention {
         case .reset:
-            openBatch()
-            journal.write(.reset)
-            journal.write(account.id)
+            journal.appendReset(account, at: tick)
             account.reset(at: now)
             setBlock(of: account, until: nil, byHand: true)
         case .raise(let rates, let until):
             account.setRaised(rates, until: until)
-            openBatch()
-            journal.write(.raised)
-            journal.write(account.id)
-            journal.write(signed: until.milliseconds)
-            journal.write(rates)
+            journal.appendRaise(account, rates, until: until, at: tick)
         case .block(let until):
             setBlock(of: account, until: until, byHand: true)
         case .unblock:
@@ -228,63 +201,6 @@ extension Ledger {
     func setBlock(of account: Account, until: LedgerTime?, byHand: Bool) {
         guard until != nil || account.exception?.blockedUntil != nil else { return }
         account.setBlock(until: until, byHand: byHand)
-        openBatch()
-        journal.write(.blocked)
-        journal.write(account.id)
-        journal.write(signed: until?.milliseconds ?? 0)
-        journal.write(byHand ? 1 : 0)
-    }
-}
-
-extension Ledger {
-    /// Takes the limits of a new configuration. A limit that counts the same by the same name keeps its counts, window
-    /// by window; what is gone is forgotten.
-    package func reload(_ limits: [Limit], settings: Settings) throws(StoreError) {
-        precondition(!isAsked, "a request is judged by the limits under which it was prepared")
-        try register(
-            limits,
-            known: self.limits.map { .init(id: $0.storedID, name: $0.limit.name, signature: $0.limit.signature) })
-        self.settings = settings
-        generation += 1
-    }
-
-    /// Makes `limits` the ones in use, known to the store, with the accounts of those that were in use before.
-    ///
-    /// - Throws: where the store does not take what is new; nothing has been changed then.
-    func register(_ newLimits: [Limit], known: [StoredLimit]) throws(StoreError) {
-        let before = limits
-        lastLimitID = max(lastLimitID, known.map(\.id).max() ?? 0)
-        var stored: [StoredLimit] = []
-        for limit in newLimits {
-            let same = known.first { $0.name == limit.name && $0.signature == limit.signature }
-            if same == nil { lastLimitID += 1 }
-            stored.append(same ?? StoredLimit(id: lastLimitID, name: limit.name, signature: limit.signature))
-        }
-        try store.register(stored.filter { !known.contains($0) })
-        let states = zip(newLimits, stored).map { limit, stored in
-            continuing(limit, stored, from: before.first { $0.storedID == stored.id })
-        }
-        for state in before where !states.contains(where: { $0 === state }) {
-            // Its accounts leave memory and, with the next checkpoint, the store.
-            state.accounts.forEach(noteRemoval)
-            state.accounts = AccountTable()
-            state.fullest = FullestAccounts()
-        }
-        limits = states
-        limitsConnections = newLimits.contains { $0.count.isOfConnection }
-        context = newLimits.lazy.compactMap(\.contextAttribute).first
-        accountCount = states.reduce(0) { $0 + $1.accounts.count }
-        upkeep.sweepLimit = 0
-        upkeep.sweepCursor = AccountTable.Cursor()
-    }
-
-    private func continuing(_ limit: Limit, _ stored: StoredLimit, from before: LimitState?) -> LimitState {
-        guard let before else {
-            let state = LimitState(limit: limit, storedID: stored.id)
-            state.terms.setTime(now)
-            return state
-        }
-        before.replaceTerms(with: limit, at: now, changed: noteChange)
-        return before
+        journal.appendBlock(account, until: until, byHand: byHand, at: tick)
     }
 }

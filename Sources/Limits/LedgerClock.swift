@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// A point on the ledger's own time line, in milliseconds; close to Unix time, but it never goes back and never jumps.
+/// A time of the ledger, in milliseconds. It is close to Unix time, but never goes back.
 package struct LedgerTime: Comparable, Hashable, Sendable {
     package var milliseconds: Int64
 
-    /// Sums and slots of times up to here do not overflow.
+    /// Sums and slot numbers of times up to this one do not overflow.
     static let largest = LedgerTime(milliseconds: 1 << 53)
 
     package init(milliseconds: Int64) {
@@ -24,11 +24,11 @@ package struct LedgerTime: Comparable, Hashable, Sendable {
     }
 }
 
-/// What the machine's clocks read at one moment.
+/// The machine's clocks, read at one moment.
 package struct ClockReading: Equatable, Sendable {
-    /// Milliseconds since this boot, sleep included (CLOCK_BOOTTIME); can't be set.
+    /// Milliseconds since this boot, including sleep (CLOCK_BOOTTIME). Nobody can set it.
     package var sinceBoot: Int64
-    /// Milliseconds since 1970 (CLOCK_REALTIME); anybody may set it, in either direction.
+    /// Milliseconds since 1970 (CLOCK_REALTIME). It may be set, forward or back.
     package var wall: Int64
 
     package init(sinceBoot: Int64, wall: Int64) {
@@ -37,14 +37,15 @@ package struct ClockReading: Equatable, Sendable {
     }
 }
 
-/// The clocks of the machine, to be replaced in tests.
+/// The machine's clocks. Tests use their own.
 package protocol SystemClocks: Sendable {
-    /// Stands for this boot (`/proc/sys/kernel/random/boot_id`): `sinceBoot` can be compared only where it is the same.
+    /// Identifies this boot (`/proc/sys/kernel/random/boot_id`). Two values of `sinceBoot` can be compared only within
+    /// one.
     var boot: UInt64 { get }
     func read() -> ClockReading
 }
 
-/// A reading of the clocks and the ledger's time at that moment, as kept with the counts.
+/// The clocks and the ledger's time at one moment, as each journal batch keeps them.
 package struct ClockAnchor: Equatable, Sendable {
     package var boot: UInt64
     package var reading: ClockReading
@@ -59,15 +60,15 @@ package struct ClockAnchor: Equatable, Sendable {
 
 /// Turns clock readings into the ledger's time.
 ///
-/// While the service runs, time follows CLOCK_BOOTTIME, so a step of the wall clock changes nothing. Over a restart
-/// within one boot it does so too. Only over a boot the wall clock tells how long the machine was away; where it says
-/// less than nothing, no time has passed, which can hold mail back for a while but never lets more through.
+/// Time follows CLOCK_BOOTTIME while the service runs, and across restarts within one boot, so a step of the wall clock
+/// changes nothing. Only across a reboot does the wall clock tell how long the machine was down. If it went back, the
+/// ledger assumes that no time has passed: this may defer mail for a while, but never admits more than the limits.
 package struct LedgerClock: Sendable {
     private let clocks: any SystemClocks
     private var offset: Int64
     private var latest: LedgerTime
 
-    /// The year 2248. What is kept with a later time is damaged, and no reason to lose all that counts now.
+    /// The year 2248. A stored time after it is damage, and is ignored: it would expire every count.
     private static let end = LedgerTime(milliseconds: 1 << 43)
 
     package init(clocks: any SystemClocks, resuming anchor: ClockAnchor?) {
@@ -85,7 +86,7 @@ package struct LedgerClock: Sendable {
         latest = start
     }
 
-    /// Goes on from `time`, where that is later: something has been counted then.
+    /// Continues from `time` if that is later than now. Times after `end` are ignored.
     mutating func advance(to time: LedgerTime) {
         guard latest < time, time <= Self.end else { return }
         offset += time - latest
@@ -97,7 +98,7 @@ package struct LedgerClock: Sendable {
         return latest
     }
 
-    /// The ledger's time now, with the readings that a later start resumes from.
+    /// The ledger's time now, with the readings from which a later start resumes.
     package mutating func anchor() -> ClockAnchor {
         let reading = clocks.read()
         latest = max(latest, LedgerTime(milliseconds: reading.sinceBoot + offset))

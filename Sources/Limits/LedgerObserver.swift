@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// What a request is answered.
+/// The answer to a request.
 package struct Decision: Sendable {
-    /// The action to answer with; nil: nothing speaks against the request (DUNNO).
+    /// The action of an access table; nil for DUNNO.
     package let action: [UInt8]?
-    /// Names the mail transaction to `Ledger.close`; 0 where the request belongs to none.
+    /// The id of the mail transaction, for `Ledger.close` and `withdraw`; 0 if the request belongs to none.
     package let transaction: UInt64
 
     package init(action: [UInt8]?, transaction: UInt64) {
@@ -14,20 +14,20 @@ package struct Decision: Sendable {
 }
 
 package enum RefusalReason: String, Sendable {
-    /// Some window has no room.
+    /// A window has no room now.
     case over
-    /// More than the whole window admits: it can never pass.
+    /// The request needs more than an empty window admits: it can never pass.
     case tooLarge = "too large"
     /// The key is blocked for a time.
     case blocked
 }
 
-/// Where a key stands with a limit, at one moment.
+/// How a key stands with a limit at one moment.
 package struct LimitEvent {
     package let account: Account
-    /// The rate that is meant.
+    /// The index of the rate in question.
     package let lane: Int
-    /// When there is room again, or the block ends.
+    /// When there is room again, or when the block ends.
     package let until: LedgerTime
     package let time: LedgerTime
 
@@ -35,7 +35,7 @@ package struct LimitEvent {
     package var rate: Rate { limit.rates[lane] }
     package var used: UInt64 { account.used(lane: lane) }
     package var admitted: UInt64 { account.admitted(lane: lane, at: time) }
-    /// Whole seconds until there is room again, one at least.
+    /// Whole seconds until then, at least one.
     package var retrySeconds: Int64 { max(1, (until - time + 999) / 1000) }
 
     func value(of placeholder: ActionTemplate.Placeholder) -> [UInt8] {
@@ -50,14 +50,14 @@ package struct LimitEvent {
     }
 }
 
-/// Told of what the ledger does, in the middle of deciding: must not block, and not call back.
+/// Callbacks from a ledger that is deciding a request. They must not block, and must not call the ledger.
 package protocol LedgerObserver: AnyObject {
-    /// A request was refused; in shadow mode, it would have been.
+    /// A request was refused or, in shadow mode, would have been.
     func refused(_ event: LimitEvent, because reason: RefusalReason, _ request: Attributes, action: [UInt8])
-    /// A key has come near a limit; told once until it has been away from it.
+    /// A key has reached `warn_at` of a limit. Called again only after it has been below.
     func near(_ event: LimitEvent)
-    /// A key is blocked for a time.
+    /// A key was blocked after too many refused tries.
     func blocked(_ event: LimitEvent)
-    /// Counts were given up because there are more keys than the configuration admits.
+    /// An account was evicted, because there are more keys than the configuration allows.
     func evicted(_ account: Account, at time: LedgerTime)
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 /// One account as a store keeps it.
-package struct AccountRow: Sendable {
+package struct AccountRow: Equatable, Sendable {
     package var id: UInt64
     package var limit: UInt64
     package var key: [UInt8]
@@ -18,7 +18,7 @@ package struct AccountRow: Sendable {
     }
 }
 
-/// A limit as a store knows it: counts kept under one signature mean nothing under another.
+/// A limit as a store keeps it. Counts of one signature mean nothing under another.
 package struct StoredLimit: Equatable, Sendable {
     package var id: UInt64
     package var name: String
@@ -31,21 +31,23 @@ package struct StoredLimit: Equatable, Sendable {
     }
 }
 
-/// A piece of a checkpoint. A checkpoint may be written while the counts go on: each row says up to which batch it
-/// counts, and the journal since the checkpoint's begin is kept.
+/// A piece of a checkpoint. Requests are decided while a checkpoint is written: each row has the number of the last
+/// batch that it holds, and the store keeps the journal from the beginning of the checkpoint on.
 package enum CheckpointPiece: Sendable {
     case accounts([AccountRow])
+    /// The ids of rows to delete.
     case removed([UInt64])
-    /// Open transactions, in one blob with the batch up to which it counts.
+    /// Open transactions, with the number of the last batch that they hold.
     case transactions(sequence: UInt64, content: [UInt8])
-    /// The last: what the journal held before the checkpoint's begin may go.
+    /// The last piece: the store may now delete the journal from before the checkpoint.
     case end
 }
 
-/// What a store gives back at a start, in this order.
-package struct Recovery {
+/// What a store knows when it is opened.
+package struct StoredState {
+    /// The secret with which keys and requests are hashed, the same for the life of the store.
     package var hashKey: SipHash.Key
-    /// The newest batch of the journal: it tells when the counts were last kept.
+    /// The newest batch of the journal: its anchor tells when the counts were last written.
     package var lastBatch: [UInt8]?
     package var limits: [StoredLimit]
 
@@ -56,14 +58,14 @@ package struct Recovery {
     }
 }
 
-/// Takes what a store has kept.
+/// Receives what a store has kept.
 package protocol RecoverySink: AnyObject {
     func recover(account row: AccountRow) throws(JournalDamage)
     func recover(transactions content: UnsafeRawBufferPointer, sequence: UInt64) throws(JournalDamage)
     func recover(batch content: UnsafeRawBufferPointer, sequence: UInt64) throws(JournalDamage)
 }
 
-/// A fault of the store, with what the operator can do.
+/// An error of the store, in words for the operator.
 package struct StoreError: Error, Equatable, Sendable {
     package let message: String
 
@@ -72,45 +74,84 @@ package struct StoreError: Error, Equatable, Sendable {
     }
 }
 
-/// Where a ledger keeps its counts: a journal of batches, and checkpoints that let the journal be cut.
-///
-/// All calls come from the ledger's own loop. `append` is the only one on the way of an answer.
-package protocol LedgerStore: AnyObject {
-    /// What is known of the past; called once, first.
-    func open() throws(StoreError) -> Recovery
-    /// Hands all rows, by rising ids, then transactions and batches to `sink`, in the order in which they came about.
-    func recover(into sink: any RecoverySink) throws(StoreError)
-    /// Adds limits, all or none. One of a name that is there replaces it, and its accounts will be removed.
-    func register(_ limits: [StoredLimit]) throws(StoreError)
-    /// Keeps one batch as durably as configured before it returns.
-    func append(_ batch: UnsafeRawBufferPointer, sequence: UInt64) throws(StoreError)
-    /// Where `append` may hold batches back (`durability: relaxed`): keeps what it has held back.
-    func flush() throws(StoreError)
-    /// Whether the journal has grown enough that a checkpoint is worth it, `age` milliseconds after the last one began.
-    func wantsCheckpoint(age: Int64) -> Bool
-    /// Starts a checkpoint: batches from `batch` on go to a new piece of the journal, unless it stands for an earlier one
-    /// that was not finished. Where that fails, batches go where they went before.
-    func beginCheckpoint(with batch: UnsafeRawBufferPointer, sequence: UInt64) throws(StoreError)
-    /// So many rows and transactions are handed over together.
-    var rowsTogether: Int { get }
-    /// Hands over pieces, to be written elsewhere and together; false while the writer is behind: try again later.
-    func save(_ pieces: [CheckpointPiece]) -> Bool
-    /// How the checkpoint that was begun stands.
-    var checkpointProgress: CheckpointProgress { get }
-}
-
+/// How the checkpoint that was begun last stands.
 package enum CheckpointProgress: Equatable, Sendable {
     case running
     case done
+    /// The journal from before the checkpoint is still there, and the store takes batches as before.
     case failed(StoreError)
 }
 
-/// How much a batch must have survived before its answers go out.
-package enum Durability: String, CaseIterable, Sendable {
-    /// A crash of the service (`kill -9`): the batch is with the kernel.
-    case commit
-    /// A crash of the machine: the batch is on the disk (fsync).
-    case power
-    /// Nothing: batches are committed together, at most 100 ms later.
-    case relaxed
+/// Where a ledger keeps its counts: a journal of batches, and checkpoints that allow the older journal to be deleted.
+///
+/// The order of calls is `open`, `register`, `recover`, `beginCheckpoint`; after that, any. They come from one thread
+/// at a time: first the one that opens the ledger, then the ledger's own. Only `append` delays answers.
+///
+/// `Tests/LedgerStoreConformance` has the contract as tests that every store must pass.
+package protocol LedgerStore: AnyObject {
+    // MARK: Opening
+
+    /// Opens the store. May be called again after it has thrown.
+    func open() throws(StoreError) -> StoredState
+
+    /// Hands everything to `sink`: all rows by rising ids, then transactions, then batches in order. A batch that the
+    /// rows and transactions already hold may be among them.
+    ///
+    /// If `sink` can't read a row or transactions, the store reports it and continues. If it can't read a batch, the
+    /// store may skip those behind it.
+    func recover(into sink: any RecoverySink) throws(StoreError)
+
+    /// Adds limits, all or none. A limit replaces the stored one of the same name; the ledger removes the accounts of
+    /// that with the next checkpoint.
+    func register(_ limits: [StoredLimit]) throws(StoreError)
+
+    // MARK: The journal
+
+    /// Writes a batch, and returns when it is as durable as configured.
+    ///
+    /// - Throws: if it can't, or if no checkpoint has been begun since `open`.
+    func append(_ batch: UnsafeRawBufferPointer, sequence: UInt64) throws(StoreError)
+
+    /// Writes the batches that `append` has held back (`durability: relaxed`).
+    func flush() throws(StoreError)
+
+    /// The size in bytes of the journal since the last checkpoint began. An estimate will do.
+    var journalBytes: Int { get }
+
+    // MARK: Checkpoints
+
+    /// Whether the journal has grown enough for a checkpoint.
+    ///
+    /// - Parameter age: milliseconds since the last one began.
+    func wantsCheckpoint(age: Int64) -> Bool
+
+    /// Starts a checkpoint, and writes `batch` as the first that it does not make redundant. If the checkpoint before
+    /// was not completed, the new one replaces it: the store writes no more of its pieces, and until the new one is
+    /// done, the journal since the earlier one began stays.
+    ///
+    /// - Throws: if the journal can't be continued in a new place. Batches go where they went before.
+    func beginCheckpoint(with batch: UnsafeRawBufferPointer, sequence: UInt64) throws(StoreError)
+
+    /// How many rows and transactions the ledger hands over in one call of `save`.
+    var rowsTogether: Int { get }
+
+    /// Hands over pieces to be written in one step, away from the ledger's thread.
+    ///
+    /// - Returns: false if the writer is behind. It has not taken the pieces; the ledger offers them again later.
+    func save(_ pieces: [CheckpointPiece]) -> Bool
+
+    /// `done` before the first checkpoint.
+    var checkpointProgress: CheckpointProgress { get }
+
+    // MARK: Administration
+
+    /// Writes what an administrator did to the audit trail, soon and away from the ledger's thread. The store reports
+    /// if it can't.
+    func record(_ entry: AuditEntry)
+
+    /// The newest `most` entries of the audit trail, oldest first.
+    func recentAudit(_ most: Int) throws(StoreError) -> [AuditEntry]
+
+    /// The first file in use that was removed or replaced by another; nil if all are in place.
+    var lostFile: String? { get }
 }

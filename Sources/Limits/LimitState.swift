@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 internal import Patterns
 
-/// A limit in use: its accounts and figures.
+/// A limit in use, with its accounts and counters.
 package final class LimitState {
-    /// Replaced on reload by terms under which counts mean the same.
+    /// A reload replaces them by terms with the same signature.
     private(set) var terms: LimitTerms
-    /// What the store calls the limit.
+    /// The id of the limit in the store.
     let storedID: UInt64
     var accounts = AccountTable()
     var fullest = FullestAccounts()
@@ -13,7 +13,7 @@ package final class LimitState {
     private var peak: Peak?
     private var peakFullness = 0.0
 
-    /// The fullest any window has been since the last summary, as anvil(8) logs it.
+    /// The fullest that a window has been since the last summary, as anvil(8) logs it.
     package struct Peak: Sendable {
         package var key: [UInt8]
         package var window: Window
@@ -31,7 +31,7 @@ package final class LimitState {
     package var limit: Limit { terms.limit }
     package var accountCount: Int { accounts.count }
 
-    /// Takes the peak since the last call.
+    /// The peak since the last call.
     package func takePeak() -> Peak? {
         peakFullness = 0
         return peak.take()
@@ -45,26 +45,28 @@ package final class LimitState {
             wallTime: wallTime)
     }
 
-    /// Takes over another wording of the limit; windows of equal length keep their counts.
+    /// Replaces the terms. Windows of the same length keep their counts.
+    ///
+    /// - Parameter changed: called for each account whose windows or raise changed.
     func replaceTerms(with newLimit: Limit, at time: LedgerTime, changed: (Account) -> Void) {
         let new = LimitTerms(newLimit)
         new.setTime(time)
         if new.lanes != terms.lanes {
             accounts.forEach { account in
-                account.windows = relaned(account, under: new)
+                account.windows = windows(of: account, under: new)
                 account.exception?.raised?.rates.removeAll { !newLimit.has($0.window) }
                 if account.exception?.raised?.rates.isEmpty ?? false { account.exception?.raised = nil }
                 changed(account)
             }
         }
         terms = new
-        fullest.forgetThreshold()
+        fullest.resetThreshold()
     }
 
-    private func relaned(_ account: Account, under new: borrowing LimitTerms) -> SlidingWindows {
+    private func windows(of account: Account, under new: borrowing LimitTerms) -> SlidingWindows {
         var windows = SlidingWindows(lanes: new.lanes.count)
         for (lane, window) in new.lanes.enumerated() {
-            // The lane of refused tries is the last one, before and after.
+            // The lane of refused tries is the last one, in the old terms and in the new.
             let candidates = lane == new.refusedLane ? terms.refusedLane..<terms.lanes.count : 0..<terms.refusedLane
             guard let oldLane = candidates.first(where: { terms.lanes[$0] == window }) else { continue }
             _ = account.windows.used(lane: oldLane, slot: new.slots[lane])
@@ -76,24 +78,24 @@ package final class LimitState {
     }
 }
 
-/// A limit's wording, laid out for deciding, and the slots of the present tick. It stands in the limit itself, and what
-/// is asked of it is read there: holding it for each question would cost more than the answer.
+/// A limit's configuration, laid out for deciding, and the slots of the present tick. It can't be copied, so code reads
+/// it in place: retaining and releasing its arrays would cost more than reading them.
 struct LimitTerms: ~Copyable {
     let limit: Limit
-    /// The windows of the lanes: one for each rate, and the last for refused tries, as long as the longest.
+    /// The windows of the lanes: one for each rate, then one for refused tries, as long as the longest of them.
     let lanes: [Window]
-    /// What each rate admits.
+    /// The count of each rate.
     let counts: [UInt64]
     let refusedLane: Int
     let overLetsPass: Bool
     let tooLargeLetsPass: Bool
-    /// Whether the limit can only be judged where the recipient is known.
+    /// Whether the limit needs to know the recipient.
     let isPerRecipient: Bool
-    /// So many milliseconds may pass before each account has to be looked at, lest slot numbers wrap.
+    /// Milliseconds after which slot numbers of an unused account could wrap. `Account.expire` must be called before.
     let mostUnused: Int64
-    /// Whether `policy_context` is in its conditions or its key.
+    /// Whether its conditions or its key use `policy_context`.
     let looksAtContext: Bool
-    /// The present slot of each lane: the division is made once a tick. Valid for `lanes.count` from init to deinit.
+    /// The present slot of each lane, computed once a tick. Valid for `lanes.count` slots from init to deinit.
     let slots: UnsafeMutablePointer<Int64>
 
     init(_ limit: Limit) {

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 internal import CIntrinsics
 
-/// The length of a window and the way it is cut into slots.
+/// The length of a window, and its division into slots.
 ///
-/// A window of length W is cut into 60 slots. What counts at time t is the slot of t and the 60 before it: these
-/// cover (t - W, t] whole, so no interval of length W holds more than what was admitted against their sum, and a unit
-/// stays counted for at most one slot longer than W.
+/// A window of length W is divided into 60 slots. At time t, the slot of t and the 60 before it count. They cover (t -
+/// W, t] completely, so no interval of length W ever holds more than the limit. A unit stays counted for at most one
+/// slot longer than W.
 package struct Window: Hashable, Sendable {
     package static let slots: Int64 = 60
-    /// One second to 366 days: below, a slot is shorter than the clock can tell; above, slot numbers outlast nobody.
+    /// Milliseconds: one second, below which a slot is too short for the clock, to 366 days.
     package static let allowed: ClosedRange<Int64> = 1000...(366 * 86_400_000)
 
     package let milliseconds: Int64
@@ -26,30 +26,30 @@ package struct Window: Hashable, Sendable {
         LedgerTime(milliseconds: (slot * milliseconds + Self.slots - 1) / Self.slots)
     }
 
-    /// When what was charged in `slot` stops to count.
+    /// When charges in `slot` stop counting.
     package func expiry(ofSlot slot: Int64) -> LedgerTime {
-        // The smallest time t with slot(t) == slot + 61, rounded up.
+        // The smallest t with slot(t) == slot + 61, rounded up.
         LedgerTime(milliseconds: ((slot + Self.slots + 1) * milliseconds + Self.slots - 1) / Self.slots)
     }
 }
 
-/// What one key has used of several windows, in one allocation of a few words while the key is quiet.
+/// What one key has used of several windows, in one allocation. An idle key takes a few words.
 ///
-/// Lane i belongs to window i. First stand the heads of all lanes, two words each, so that the usual charge touches
-/// them alone: one cache line for four lanes. Behind them each lane has its earlier slots, oldest first.
+/// Lane i belongs to window i. The heads of all lanes come first, two words each, so most charges touch one cache line
+/// for four lanes. Behind the heads, each lane has its earlier slots, oldest first.
 ///
-///     head      capacity of the earlier slots (8 bits), how many are used (8 bits), sum of the whole lane (48 bits)
+///     head      capacity for earlier slots (8 bits), number in use (8 bits), sum of the lane (48 bits)
 ///     present   number of the slot charged last (24 bits, wrapping), amount (40 bits)
-///     earlier   the same, once for each used slot
+///     earlier   the same, for each earlier slot in use
 ///
-/// Slot numbers come from `Window.slot`, and never go back. They wrap: each lane is to be used at least every `mostSlotsUnused`,
-/// or cleared where everything in it has expired.
+/// Slot numbers come from `Window.slot`, and never go back. They wrap: a lane must be used at least every
+/// `mostSlotsUnused` slots, or cleared when everything in it has expired.
 ///
-/// The words are allocated by hand: an array would take 32 bytes more for each of a million keys. `words` is valid, and
-/// initialised, for two words a lane and all capacities from init to deinit, and only this value, which can't be
-/// copied, knows it.
+/// The words are allocated by hand, because an array would take 32 bytes more for each of a million keys. `words` is
+/// valid and initialised for two words a lane plus all capacities from init to deinit. Only this value, which can't be
+/// copied, has the pointer.
 package struct SlidingWindows: ~Copyable {
-    /// The most that one slot, and so one limit, can hold.
+    /// The most that one slot can hold, and so the largest count of a rate.
     package static let largestAmount: UInt64 = 1 << 40 - 1
 
     static let mostSlotsUnused: Int64 = 1 << 21
@@ -70,13 +70,13 @@ package struct SlidingWindows: ~Copyable {
         words.deallocate()
     }
 
-    /// Asks for the heads of the lanes.
+    /// Prefetches the heads of the lanes.
     func prefetch() {
         weir_prefetch(words)
         weir_prefetch(words + 8)
     }
 
-    /// What counts in the window when `slot` is the present one.
+    /// What counts in a lane if `slot` is the present one.
     package mutating func used(lane: Int, slot: Int64) -> UInt64 {
         assert(0..<lanes ~= lane)
         let now = UInt64(bitPattern: slot) & Self.slotMask
@@ -84,7 +84,7 @@ package struct SlidingWindows: ~Copyable {
         return words[2 &* lane] & Self.sumMask
     }
 
-    /// - Returns: what counts in the window afterwards.
+    /// - Returns: what counts in the lane afterwards.
     @discardableResult
     package mutating func charge(_ amount: UInt64, lane: Int, slot: Int64) -> UInt64 {
         let before = used(lane: lane, slot: slot)
@@ -95,7 +95,7 @@ package struct SlidingWindows: ~Copyable {
         return before &+ charged
     }
 
-    /// Takes back what was charged in `slot`; what has expired since stays gone.
+    /// Subtracts from what was charged in `slot`. Does nothing if that has expired.
     package mutating func giveBack(_ amount: UInt64, lane: Int, chargedIn slot: Int64) {
         let charged = UInt64(bitPattern: slot) & Self.slotMask
         let earlier = earlierSlots(lane)
@@ -106,12 +106,12 @@ package struct SlidingWindows: ~Copyable {
             index &-= 1
             word = earlier + index
         }
-        let taken = min(amount, word.pointee & Self.largestAmount)
-        word.pointee &-= taken
-        words[2 &* lane] &-= taken
+        let given = min(amount, word.pointee & Self.largestAmount)
+        word.pointee &-= given
+        words[2 &* lane] &-= given
     }
 
-    /// The slot with which, when it has expired, `amount` more fits under `limit`; nil where it fits already.
+    /// The slot that must expire before `amount` more fits under `limit`; nil if it fits now.
     ///
     /// - Precondition: `amount` is not more than `limit`.
     package mutating func blockingSlot(_ amount: UInt64, under limit: UInt64, lane: Int, slot: Int64) -> Int64? {
@@ -125,7 +125,7 @@ package struct SlidingWindows: ~Copyable {
         return blocking
     }
 
-    /// The used slots, oldest first, by their full numbers; `slot` is the present one.
+    /// Visits the slots in use, oldest first, with their full numbers. `slot` is the present one.
     package func forEachSlot(lane: Int, slot: Int64, _ body: (_ slot: Int64, _ amount: UInt64) -> Void) {
         func visit(_ word: UInt64) {
             guard word & Self.largestAmount > 0 else { return }
@@ -137,7 +137,7 @@ package struct SlidingWindows: ~Copyable {
         visit(words[2 &* lane &+ 1])
     }
 
-    /// Puts back a slot as `forEachSlot` gave it; slots come oldest first.
+    /// Restores a slot from `forEachSlot`. Slots must come oldest first.
     package mutating func restore(_ amount: UInt64, slot: Int64, lane: Int) {
         keepPresent(lane)
         words[2 * lane + 1] = (UInt64(bitPattern: slot) & Self.slotMask) << 40 | amount
@@ -163,13 +163,13 @@ package struct SlidingWindows: ~Copyable {
         return words + offset
     }
 
-    /// Makes `now` the present slot of a lane, and lets go of what has expired by then.
+    /// Makes `now` the present slot of a lane, and drops what has expired.
     private mutating func advance(_ lane: Int, to now: UInt64) {
         let present = words[2 &* lane &+ 1]
         if words[2 &* lane] & Self.sumMask == 0 {
             words[2 &* lane] &= 0xff << 56
         } else {
-            // Behind the present slot: counted in the present one, and so for longer, never for less long.
+            // `now` is before the present slot: charges count in the present slot, and so for longer, never shorter.
             if (now &- present >> 40) & Self.slotMask > Self.slotMask / 2 { return }
             dropExpired(lane, now: now)
             if Self.isExpired(present, now: now) {
@@ -181,7 +181,7 @@ package struct SlidingWindows: ~Copyable {
         words[2 &* lane &+ 1] = now << 40
     }
 
-    /// Puts the present slot behind the earlier ones.
+    /// Appends the present slot to the earlier ones.
     private mutating func keepPresent(_ lane: Int) {
         let present = words[2 &* lane &+ 1]
         guard present & Self.largestAmount > 0 else { return }
@@ -208,7 +208,7 @@ package struct SlidingWindows: ~Copyable {
         words[2 &* lane] &-= UInt64(dropped) << 48 &+ amount
     }
 
-    /// More room for one lane's earlier slots, of which there are never more than the window has slots.
+    /// Doubles the room for a lane's earlier slots, up to the number of slots in a window.
     private mutating func grow(_ lane: Int) {
         let before = earlierSlots(lane) - words
         let old = capacity(lane)

@@ -5,7 +5,6 @@ internal import Loop
 internal import MailSyntax
 internal import NIOCore
 package import Report
-internal import Storage
 
 /// What administrators ask of the ledger. Everything is answered on its loop, in pieces that let requests through.
 extension LedgerHost {

@@ -33,7 +33,7 @@ package final class LedgerHost: @unchecked Sendable {
     var sessions = PolicySessions()
     private(set) var keepsSessions: Bool
     private var ledger: Ledger?
-    private var store: SQLiteStore?
+    private var store: (any LedgerStore)?
     /// What administrators did lately.
     package private(set) var audit = Recent<AuditEntry>(most: LedgerHost.mostAudit)
     private static let mostAudit = 100
@@ -81,7 +81,7 @@ package final class LedgerHost: @unchecked Sendable {
     /// A ledger that was opened, on its way to the loop. Sendable, unchecked: nobody else has it.
     private struct Opened: @unchecked Sendable {
         let ledger: Ledger
-        let store: SQLiteStore
+        let store: any LedgerStore
         let audit: [AuditEntry]
     }
 
@@ -359,8 +359,7 @@ package final class LedgerHost: @unchecked Sendable {
     private static func open(
         _ configuration: Configuration, _ clocks: any SystemClocks, _ log: EventLog
     ) -> Result<Opened, StoreError> {
-        let store = SQLiteStore(
-            path: configuration.ledger.path, durability: configuration.ledger.durability, notice: { log.error($0) })
+        let store = configuration.makeStore(notice: { log.error($0) })
         return Result { () throws(StoreError) in
             let ledger = try Ledger(
                 limits: configuration.limits, settings: configuration.ledgerSettings, clocks: clocks, store: store)
@@ -462,6 +461,11 @@ package struct LedgerUnavailable: Error {
 extension Configuration {
     /// Whether a milter asks the ledger about its messages.
     fileprivate var milterAsks: Bool { !listen.milter.isEmpty && milter.limits }
+
+    /// The store of the ledger; no other place makes one.
+    fileprivate func makeStore(notice: @escaping @Sendable (String) -> Void) -> any LedgerStore {
+        SQLiteStore(path: ledger.path, durability: ledger.durability, notice: notice)
+    }
 
     var ledgerSettings: Ledger.Settings {
         var settings = Ledger.Settings()

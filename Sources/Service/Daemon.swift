@@ -9,7 +9,6 @@ internal import NIOCore
 internal import Policy
 internal import Report
 package import Settings
-internal import Storage
 internal import UnixSignals
 
 /// `weir serve`: starts the listeners, reloads on SIGHUP, stops on SIGTERM and SIGINT.

@@ -3,7 +3,7 @@ internal import GRDB
 internal import Limits
 
 extension AuditEntry {
-    /// How many a store keeps; the oldest go first.
+    /// The most entries in the table. The oldest are deleted first.
     private static let mostKept = 100_000
 
     static let table = """
@@ -19,7 +19,7 @@ extension AuditEntry {
         try db.execute(sql: "DELETE FROM audit WHERE id <= ?", arguments: [db.lastInsertedRowID - Int64(Self.mostKept)])
     }
 
-    /// Oldest first.
+    /// The newest `most` entries, oldest first.
     static func newest(_ most: Int, in db: Database) throws -> [AuditEntry] {
         let rows = try Row.fetchAll(
             db, sql: "SELECT time, user, action, key, details, reason, limits FROM audit ORDER BY id DESC LIMIT ?",

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 internal import Dispatch
 internal import Foundation
+internal import Glibc
 internal import GRDB
 internal import GRDBSQLite
-internal import Glibc
 internal import Limits
 internal import Synchronization
 
-/// Writes checkpoints to `ledger.sqlite`, away from the ledger's loop, some pieces at a time.
+/// Writes checkpoints to `ledger.sqlite` on a queue of its own.
 final class CheckpointWriter: Sendable {
     private let path: String
     private let queue = DispatchQueue(label: "weir.checkpoint", qos: .utility)
@@ -16,26 +16,28 @@ final class CheckpointWriter: Sendable {
     private struct State {
         var database: DatabaseQueue?
         var progress = CheckpointProgress.done
-        /// Handed over together, and not written yet.
-        var waiting = 0
-        /// Counts up with each begin: what waits of a checkpoint that was given up is not written.
+        /// How many handovers are queued or being written.
+        var queued = 0
+        /// Incremented by each checkpoint: queued pieces of an abandoned one are not written.
         var attempt = 0
-        /// Which checkpoint's transactions are being written, and how many parts of them.
+        /// The first segment that the checkpoint does not make redundant. It identifies its transactions.
         var firstSegment = 0
+        /// How many parts of its transactions have been written.
         var parts: Int64 = 0
+        /// Segments to close when the checkpoint is done.
         var retired: [JournalSegment] = []
     }
 
-    /// So often pieces may wait: bounds the memory of a checkpoint on a slow disk.
-    private static let mostWaiting = 8
+    /// At most this many handovers may queue. Bounds the memory of a checkpoint on a slow disk.
+    private static let mostQueued = 8
 
     init(path: String) {
         self.path = path
     }
 
-    // MARK: The database, from the ledger's loop (at a start, and when limits change)
+    // MARK: The database, used by the ledger's thread at the start and when limits change
 
-    /// Opens and checks the file, and brings its tables to today's form.
+    /// Opens and checks the file, and migrates its tables to the current version.
     func open() throws -> (hashKey: SipHash.Key?, limits: [StoredLimit]) {
         var configuration = Configuration()
         configuration.label = "weir.ledger"
@@ -91,9 +93,9 @@ final class CheckpointWriter: Sendable {
         return migrator
     }
 
-    /// Keeps what an administrator did, after what waits to be written.
+    /// Writes an entry of the audit trail, after the pieces in the queue.
     ///
-    /// - Parameter failed: told where that was not possible.
+    /// - Parameter failed: called if that fails.
     func record(_ entry: AuditEntry, failed: @escaping @Sendable (any Error) -> Void) {
         queue.async { [self] in
             do { try write(entry.save) } catch { failed(error) }
@@ -114,11 +116,13 @@ final class CheckpointWriter: Sendable {
 
     var progress: CheckpointProgress { state.withLock { $0.progress } }
 
-    /// Takes pieces to be written in one transaction; false while enough of them wait.
+    /// Queues pieces to be written in one transaction.
+    ///
+    /// - Returns: false if `mostQueued` handovers are queued.
     func enqueue(_ pieces: [CheckpointPiece]) -> Bool {
         let attempt: Int? = state.withLock { state in
-            guard state.waiting < Self.mostWaiting else { return nil }
-            state.waiting += 1
+            guard state.queued < Self.mostQueued else { return nil }
+            state.queued += 1
             return state.attempt
         }
         guard let attempt else { return false }
@@ -130,20 +134,20 @@ final class CheckpointWriter: Sendable {
             } catch {
                 finish(attempt, .failed(StoreError("can't write to \(path): \(error)")))
             }
-            state.withLock { $0.waiting -= 1 }
+            state.withLock { $0.queued -= 1 }
         }
         return true
     }
 
-    /// Has the thread at hand take no other's turn when it wakes: only a reload waits for a checkpoint. Where that is forbidden,
-    /// it is a thread like others.
+    /// Sets or ends SCHED_BATCH for this thread: a checkpoint should not preempt the thread that answers. Where the
+    /// system does not allow it, the thread keeps its policy.
     private static func schedule(asBatch isBatch: Bool) {
         var parameters = sched_param()
-        // SCHED_BATCH of <linux/sched.h>, which Glibc's module leaves out.
+        // 3 is SCHED_BATCH (linux/sched.h), which Glibc's module lacks.
         sched_setscheduler(0, isBatch ? 3 : SCHED_OTHER, &parameters)
     }
 
-    /// nil where the attempt has failed or was given up.
+    /// The first segment of an attempt; nil if it has failed or was abandoned.
     private func firstSegment(ofRunning attempt: Int) -> Int64? {
         state.withLock { $0.attempt == attempt && $0.progress == .running ? Int64($0.firstSegment) : nil }
     }
@@ -176,7 +180,7 @@ final class CheckpointWriter: Sendable {
             for id in ids { try statement.run { $0.bind(1, id) } }
         case .transactions(let sequence, let content):
             let number: Int64? = state.withLock { state in
-                // Given up meanwhile: the parts are those of the next attempt, which replaces what this one has written.
+                // Abandoned in the meantime: the next attempt counts its own parts, and replaces what this one wrote.
                 guard state.attempt == attempt else { return nil }
                 state.parts += 1
                 return state.parts
@@ -194,24 +198,24 @@ final class CheckpointWriter: Sendable {
         }
     }
 
-    /// Makes the checkpoint last, and only then deletes what it has made superfluous.
+    /// Makes the checkpoint durable, and only then deletes the segments that it made redundant.
     private func end(_ checkpoint: Int64, _ attempt: Int) throws {
-        // Given up while its last pieces were written: the next one deletes what is superfluous then.
-        let known = state.withLock { $0.attempt == attempt ? $0.parts : nil }
-        guard let parts = known else { return }
+        // Abandoned while its last pieces were written: the next attempt deletes what is redundant then.
+        let current = state.withLock { $0.attempt == attempt ? $0.parts : nil }
+        guard let parts = current else { return }
         try write { db in
-            // Also what an earlier attempt at this checkpoint has left.
+            // Including what an earlier attempt at this checkpoint has left.
             try db.execute(
                 sql: "DELETE FROM transactions WHERE checkpoint < ? OR checkpoint = ? AND part > ?",
                 arguments: [checkpoint, checkpoint, parts])
         }
-        // Copies the WAL into the file, with the fsyncs that this needs, and cuts it.
+        // Copies the WAL into the file, with the necessary fsyncs, and truncates it.
         try opened().writeWithoutTransaction { _ = try $0.checkpoint(.truncate) }
         for number in Self.segmentNumbers(of: path) where number < checkpoint {
             JournalSegment.remove("\(path).segment-\(number)")
         }
         finish(attempt, .done)
-        // Closing their files takes a while; nothing waits for it here, and the ledger's loop takes the lock as well.
+        // Swapped out first: closing the files takes a while, and the ledger's thread needs the lock.
         var retired: [JournalSegment] = []
         state.withLock { swap(&$0.retired, &retired) }
     }
@@ -221,7 +225,7 @@ final class CheckpointWriter: Sendable {
             URL(fileURLWithPath: path).deletingLastPathComponent().path, URL(fileURLWithPath: path).lastPathComponent
         )
         let files = (try? FileManager.default.contentsOfDirectory(atPath: folder)) ?? []
-        // In bytes, as the file system tells names apart.
+        // Compared as bytes, as the file system does. Swift compares strings by canonical equivalence.
         let prefix = (name + ".segment-").utf8
         return files.compactMap { file in
             file.utf8.starts(with: prefix) ? Int(Substring(file.utf8.dropFirst(prefix.count))) : nil
@@ -230,7 +234,7 @@ final class CheckpointWriter: Sendable {
 }
 
 extension Statement {
-    /// Runs the statement once, with what `bind` binds: GRDB's way to it takes several times as long as the insert.
+    /// Runs the statement once. Going through GRDB takes several times as long as the insert.
     fileprivate func run(binding bind: (SQLiteStatement) -> Void) throws {
         defer { sqlite3_reset(sqliteStatement) }
         bind(sqliteStatement)
@@ -250,7 +254,7 @@ extension SQLiteStatement {
 
     /// Copies the bytes.
     fileprivate func bind(_ column: Int32, _ bytes: [UInt8]) {
-        // All that is bound to no memory is NULL, which these columns can't hold.
+        // A blob without an address would be bound as NULL, which these columns don't allow.
         guard !bytes.isEmpty else { return _ = sqlite3_bind_zeroblob(self, column, 0) }
         sqlite3_bind_blob(self, column, bytes, Int32(bytes.count), unsafeBitCast(-1, to: sqlite3_destructor_type.self))
     }

@@ -4,24 +4,24 @@ internal import GRDB
 internal import GRDBSQLite
 internal import Limits
 
-/// One file of the journal: a SQLite database in WAL mode that is only ever appended to.
+/// One file of the journal: a SQLite database in WAL mode that is only appended to.
 ///
-/// While it is in use it is not checkpointed into its main file, so all of it stands in the WAL, whose frames carry
-/// checksums: a machine that loses power leaves a valid beginning of it, without an fsync per batch. The answer path calls the
-/// prepared statement itself: GRDB's way to it costs more than the insert.
+/// SQLite never checkpoints it while it is in use, so all batches stay in the WAL, whose frames have checksums. After a
+/// power failure a valid prefix of them is left, without an fsync for each batch. `append` steps the prepared statement
+/// itself, because going through GRDB costs more than the insert.
 ///
-/// Sendable, unchecked: only the ledger's loop calls it. A segment that was retired is called no more; the checkpoint
-/// queue drops the last reference to it, so that closing the file stops nobody.
+/// Sendable, unchecked: only the ledger's thread calls it. A retired segment is not called any more. The checkpoint
+/// queue releases the last reference to it, because closing the file takes a while.
 final class JournalSegment: @unchecked Sendable {
     let number: Int
     let path: String
     private let queue: DatabaseQueue
     private let insert: OpaquePointer
     private let connection: OpaquePointer
-    /// It could not take a batch, and may never again: the file, not only the disk, may be at fault.
+    /// Whether a write has failed. The next checkpoint uses a new segment then, in case the file is at fault.
     private(set) var isFaulty = false
 
-    /// Creates a new segment with its first batch in it; where that fails no file is left behind.
+    /// Creates a segment with its first batch. If that fails, no file is left behind.
     init(
         path: String, number: Int, durability: Durability, hashKey: SipHash.Key, limits: [StoredLimit],
         first: (sequence: UInt64, content: UnsafeRawBufferPointer)
@@ -31,7 +31,7 @@ final class JournalSegment: @unchecked Sendable {
         do {
             queue = try DatabaseQueue(path: path, configuration: Self.configuration(durability))
             (connection, insert) = try queue.inDatabase { db in
-                // One transaction: a file without a hash key is one that was never finished, and holds nothing.
+                // One transaction: a file without a hash key was never completed, and holds no batch.
                 try db.inTransaction {
                     try Self.create(in: db, hashKey: hashKey, limits: limits)
                     try db.execute(
@@ -72,7 +72,7 @@ final class JournalSegment: @unchecked Sendable {
         guard code == SQLITE_OK, let connection = db.sqliteConnection, let statement else {
             throw DatabaseError(resultCode: ResultCode(rawValue: code))
         }
-        // GRDB's observers expect that every statement is theirs. From here on none is.
+        // GRDB's hooks expect to see every statement. From here on they see none.
         sqlite3_commit_hook(connection, nil, nil)
         sqlite3_rollback_hook(connection, nil, nil)
         sqlite3_update_hook(connection, nil, nil)
@@ -84,7 +84,7 @@ final class JournalSegment: @unchecked Sendable {
     }
 
     deinit {
-        // Before the connection: GRDB closes it when the queue goes.
+        // Before GRDB closes the connection, with the queue.
         sqlite3_finalize(insert)
     }
 
@@ -102,7 +102,7 @@ final class JournalSegment: @unchecked Sendable {
         }
     }
 
-    /// Keeps several batches in one transaction.
+    /// Writes several batches in one transaction.
     func append(_ batches: [(sequence: UInt64, content: [UInt8])]) throws(StoreError) {
         try execute("BEGIN")
         do throws(StoreError) {
@@ -114,7 +114,7 @@ final class JournalSegment: @unchecked Sendable {
             }
             try execute("COMMIT")
         } catch {
-            // Fails where SQLite has rolled back by itself, which is what is wanted.
+            // Fails if SQLite has rolled back already, which is fine.
             sqlite3_exec(connection, "ROLLBACK", nil, nil, nil)
             throw error
         }
@@ -131,8 +131,8 @@ final class JournalSegment: @unchecked Sendable {
         var configuration = Configuration()
         configuration.label = "weir.journal"
         configuration.prepareDatabase { db in
-            // Small pages: a batch of one request is some eighty bytes. Nobody else reads the file, so the WAL index
-            // can live on the heap.
+            // Small pages: a batch of one request has about 80 bytes. No other process reads the file, so the WAL index
+            // can be on the heap (locking_mode EXCLUSIVE).
             try db.execute(
                 sql: """
                     PRAGMA page_size = 1024;
@@ -145,7 +145,7 @@ final class JournalSegment: @unchecked Sendable {
         return configuration
     }
 
-    // MARK: Reading a segment that an earlier run left behind
+    // MARK: Reading a segment of an earlier run
 
     struct Contents {
         var hashKey: SipHash.Key
@@ -153,8 +153,8 @@ final class JournalSegment: @unchecked Sendable {
         var lastBatch: [UInt8]?
     }
 
-    /// - Returns: nil where the segment was never finished, and so holds nothing.
-    /// - Throws: `DatabaseError` where the file is no segment.
+    /// - Returns: nil if the segment was never completed, and so holds no batch.
+    /// - Throws: `DatabaseError` if the file is not a segment.
     static func contents(ofSegmentAt path: String) throws -> Contents? {
         try reading(path) { db in
             guard try db.tableExists("meta"),

@@ -4,37 +4,41 @@ internal import GRDB
 internal import GRDBSQLite
 package import Limits
 
-/// The ledger's counts in SQLite: one row per key in `ledger.sqlite`, and a journal of batches beside it.
+/// Keeps the ledger in SQLite: one row per key in `ledger.sqlite`, and a journal of batches beside it.
 ///
-/// The journal is cut into segments, files of their own, so that the two writers never wait for each other: the
-/// ledger's loop appends batches to the newest segment, and a background queue writes checkpoints to `ledger.sqlite`
-/// and then deletes the segments that these have made superfluous. A row tells the last batch that it holds, so a
-/// checkpoint needs no moment at which everything stands still.
+/// The journal is divided into segments, each a file of its own, so that its two writers never wait for each other.
+/// The ledger's thread appends batches to the newest segment. A background queue writes checkpoints to
+/// `ledger.sqlite`, then deletes the segments that they made redundant. Each row has the number of the last batch that
+/// it holds, so requests can be decided during a checkpoint.
 ///
 ///     ledger.sqlite               accounts, limits, transactions
 ///     ledger.sqlite.segment-N     batches since the last checkpoint
-///     ledger.sqlite.lock          held by the one service that uses them
+///     ledger.sqlite.lock          locked (flock) by the service that uses them
 ///
-/// All but the closures handed to `background` runs on the ledger's loop, or where the ledger is opened for it.
+/// Everything but the work of `background` runs on the thread of the ledger, which asserts this in debug builds, or on
+/// the thread that opens the ledger.
 package final class SQLiteStore: LedgerStore {
-    /// What an operator should know of a start or a fault; told once each.
+    /// Reports damage and errors that the operator should know about.
     package typealias Notice = @Sendable (String) -> Void
 
-    private let path: String
+    let path: String
     private let durability: Durability
-    private let notice: Notice
-    private let background: CheckpointWriter
-    private var lock: Int32 = -1
-    private var hashKey = SipHash.Key(low: 0, high: 0)
-    private var limits: [StoredLimit] = []
+    let notice: Notice
+    let background: CheckpointWriter
+    /// The file descriptor of the lock file; -1 before `open`.
+    var lock: Int32 = -1
+    var hashKey = SipHash.Key(low: 0, high: 0)
+    var limits: [StoredLimit] = []
     private var segment: JournalSegment?
-    private var lastSegmentNumber = 0
+    var lastSegmentNumber = 0
+    /// Batches that `flush` will write (`durability: relaxed`).
     private var held: [(sequence: UInt64, content: [UInt8])] = []
     private var appends = 0
-    /// The newest segment of the journal.
+    /// The size of the newest segment.
     package private(set) var journalBytes = 0
 
-    /// A checkpoint is worth its cost at this size, but not more often than `segmentAge` (milliseconds), up to `largestSegment`.
+    /// A checkpoint begins when the segment has `segmentBytes` and is `segmentAge` milliseconds old, or has
+    /// `largestSegment` bytes.
     private static let segmentBytes = 16 << 20
     private static let segmentAge: Int64 = 30_000
     private static let largestSegment = 256 << 20
@@ -50,174 +54,7 @@ package final class SQLiteStore: LedgerStore {
         if lock >= 0 { close(lock) }
     }
 
-    // MARK: Start
-
-    package func open() throws(StoreError) -> Recovery {
-        try takeLock()
-        let stored = try openLedger()
-        limits = stored.limits
-        var lastBatch: [UInt8]?
-        var journalKey: SipHash.Key?
-        for number in segmentNumbers() {
-            lastSegmentNumber = number
-            let path = segmentPath(number)
-            guard let read = try readable(path, { try JournalSegment.contents(ofSegmentAt: $0) }) else { continue }
-            guard let contents = read else {
-                JournalSegment.remove(path)
-                continue
-            }
-            journalKey = contents.hashKey
-            lastBatch = contents.lastBatch ?? lastBatch
-            if limits.isEmpty { limits = contents.limits }
-        }
-        hashKey =
-            stored.hashKey ?? journalKey ?? SipHash.Key(low: .random(in: 0...(.max)), high: .random(in: 0...(.max)))
-        if stored.hashKey == nil {
-            try describing("write to") { [hashKey, limits] in
-                try background.write { db in
-                    try db.execute(
-                        sql: "INSERT INTO meta (id, hash_low, hash_high) VALUES (1, ?, ?)",
-                        arguments: [Int64(bitPattern: hashKey.low), Int64(bitPattern: hashKey.high)])
-                    for limit in limits { try limit.save(in: db) }
-                }
-            }
-        }
-        return Recovery(hashKey: hashKey, lastBatch: lastBatch, limits: limits)
-    }
-
-    package func recover(into sink: any RecoverySink) throws(StoreError) {
-        do {
-            try background.read { db in
-                try forEachAccount(in: db) { account in
-                    do { try sink.recover(account: account) } catch {
-                        notice("account \(account.id) in \(path) can't be read and starts from nothing: \(error)")
-                    }
-                }
-                let parts = try Row.fetchCursor(
-                    db, sql: "SELECT sequence, content FROM transactions ORDER BY sequence, part")
-                while let row = try parts.next() {
-                    let content = try row.bytes(at: 1)
-                    do {
-                        try content.withUnsafeBytes { bytes in
-                            try sink.recover(transactions: bytes, sequence: UInt64(bitPattern: row[0]))
-                        }
-                    } catch let damage as JournalDamage {
-                        notice(
-                            "mail transactions in \(path) can't be read (\(damage)); recipients of mail under way may count twice"
-                        )
-                    }
-                }
-            }
-        } catch {
-            throw StoreError("can't read \(path): \(error)")
-        }
-        for number in segmentNumbers() {
-            _ = try readable(segmentPath(number)) { segment in
-                try JournalSegment.forEachBatch(ofSegmentAt: segment) { sequence, content in
-                    try sink.recover(batch: content, sequence: sequence)
-                }
-            }
-        }
-    }
-
-    /// All rows, in the order of their ids; straight from SQLite, for there may be millions.
-    private func forEachAccount(in db: Database, _ body: (AccountRow) -> Void) throws {
-        let statement = try db.makeStatement(
-            sql: "SELECT id, limit_id, key, sequence, content FROM accounts ORDER BY id")
-        try withExtendedLifetime(statement) {
-            let row = statement.sqliteStatement
-            while case let code = sqlite3_step(row), code != SQLITE_DONE {
-                guard code == SQLITE_ROW else {
-                    throw DatabaseError(resultCode: ResultCode(rawValue: code), message: db.lastErrorMessage)
-                }
-                body(
-                    AccountRow(
-                        id: row.number(0), limit: row.number(1), key: row.bytes(2), sequence: row.number(3),
-                        content: row.bytes(4)))
-            }
-        }
-    }
-
-    /// Two services on one ledger would each count half.
-    private func takeLock() throws(StoreError) {
-        guard lock < 0 else { return }
-        let descriptor = Glibc.open(path + ".lock", O_RDWR | O_CREAT | O_CLOEXEC, 0o640)
-        guard descriptor >= 0 else {
-            throw StoreError("can't create \(path).lock: \(String(cString: strerror(errno)))")
-        }
-        guard flock(descriptor, LOCK_EX | LOCK_NB) == 0 else {
-            close(descriptor)
-            throw StoreError("another weir serve is using \(path)")
-        }
-        lock = descriptor
-    }
-
-    /// Opens `ledger.sqlite`, checks it, and sets it aside where it is damaged: never overwritten, never trusted.
-    private func openLedger() throws(StoreError) -> (hashKey: SipHash.Key?, limits: [StoredLimit]) {
-        do {
-            return try background.open()
-        } catch let error where Self.isDamage(error) {
-            let aside = try setAside(path)
-            notice(
-                "\(path) is damaged (\(error)); it was set aside as \(aside), "
-                    + "and counting goes on from what the journal holds")
-            return try describing("open") { try background.open() }
-        } catch {
-            throw StoreError("can't open \(path): \(error)")
-        }
-    }
-
-    /// The result of reading a segment; nil where it is damaged, and set aside.
-    ///
-    /// - Throws: where it can't be read for any other reason (permissions, a lock, the disk): it is left as it is.
-    private func readable<T>(_ segment: String, _ body: (String) throws -> T) throws(StoreError) -> T? {
-        do {
-            return try body(segment)
-        } catch let error where Self.isDamage(error) {
-            let aside = try setAside(segment)
-            notice(
-                "\(segment) is damaged (\(error)); it was set aside as \(aside), counts since the last checkpoint are lost"
-            )
-            return nil
-        } catch {
-            throw StoreError("can't read \(segment): \(error)")
-        }
-    }
-
-    /// The file holds what no version of Weir and SQLite has written.
-    private static func isDamage(_ error: any Error) -> Bool {
-        if error is JournalDamage { return true }
-        let code = (error as? DatabaseError)?.resultCode.primaryResultCode
-        return code == .SQLITE_CORRUPT || code == .SQLITE_NOTADB
-    }
-
-    private func setAside(_ file: String) throws(StoreError) -> String {
-        let stamp = Int(Date().timeIntervalSince1970)
-        let aside = "\(file).damaged-\(stamp)"
-        guard rename(file, aside) == 0 else {
-            throw StoreError("can't set \(file) aside: \(String(cString: strerror(errno)))")
-        }
-        for suffix in ["-wal", "-shm"] { rename(file + suffix, aside + suffix) }
-        return aside
-    }
-
-    /// The first of the files in use that is no longer where it was: removed, or replaced by another.
-    package var lostFile: String? {
-        var (held, found) = (stat(), stat())
-        guard lock >= 0, fstat(lock, &held) == 0 else { return nil }
-        guard stat(path + ".lock", &found) == 0, (held.st_ino, held.st_dev) == (found.st_ino, found.st_dev) else {
-            return path + ".lock"
-        }
-        return [path, segment?.path].compactMap(\.self).first { access($0, F_OK) != 0 }
-    }
-
-    private func segmentPath(_ number: Int) -> String { "\(path).segment-\(number)" }
-
-    private func segmentNumbers() -> [Int] {
-        CheckpointWriter.segmentNumbers(of: path)
-    }
-
-    // MARK: While in use
+    // MARK: Limits
 
     package func register(_ new: [StoredLimit]) throws(StoreError) {
         guard !new.isEmpty else { return }
@@ -226,17 +63,7 @@ package final class SQLiteStore: LedgerStore {
         limits = limits.filter { !names.contains($0.name) } + new
     }
 
-    /// Keeps what an administrator did; soon, and away from the ledger's loop.
-    package func record(_ entry: AuditEntry) {
-        background.record(entry) { [notice, path] error in
-            notice("the audit trail in \(path) could not be written: \(error); this is missing there: \(entry)")
-        }
-    }
-
-    /// What administrators did lately, oldest first.
-    package func recentAudit(_ most: Int) throws(StoreError) -> [AuditEntry] {
-        try describing("read") { try background.read { try AuditEntry.newest(most, in: $0) } }
-    }
+    // MARK: The journal
 
     package func append(_ batch: UnsafeRawBufferPointer, sequence: UInt64) throws(StoreError) {
         guard let segment else { throw StoreError("the journal of \(path) is not open") }
@@ -254,7 +81,7 @@ package final class SQLiteStore: LedgerStore {
         try segment.append(held)
     }
 
-    /// Asks for the file's true size now and then; between, the content alone is counted.
+    /// Reads the size of the WAL at every 256th batch, and adds up the batches in between.
     private func noteGrowth(of segment: JournalSegment, by bytes: Int) {
         appends += 1
         journalBytes += bytes
@@ -264,20 +91,22 @@ package final class SQLiteStore: LedgerStore {
         }
     }
 
+    // MARK: Checkpoints
+
     package func wantsCheckpoint(age: Int64) -> Bool {
         journalBytes >= Self.segmentBytes && (journalBytes >= Self.largestSegment || age >= Self.segmentAge)
     }
 
     package func beginCheckpoint(with batch: UnsafeRawBufferPointer, sequence: UInt64) throws(StoreError) {
         if let segment, !segment.isFaulty, background.progress != .done {
-            // The segment begins at the last checkpoint, which was not finished: this one stands for both.
+            // The segment begins with the last checkpoint, which was not completed: this one replaces it.
             try append(batch, sequence: sequence)
             return background.beginCheckpoint(from: segment.number, retiring: nil)
         }
-        // Before it is tried: what a failure may leave behind is in nobody's way.
+        // Incremented first, so that a file left by a failure is not in the way of the next attempt.
         lastSegmentNumber += 1
         let number = lastSegmentNumber
-        let next = try describing("start a journal segment beside") {
+        let next = try describing("create a journal segment beside") {
             try JournalSegment(
                 path: segmentPath(number), number: number, durability: durability, hashKey: hashKey, limits: limits,
                 first: (sequence, batch))
@@ -288,7 +117,7 @@ package final class SQLiteStore: LedgerStore {
         journalBytes = 0
     }
 
-    /// A transaction of SQLite costs as much as writing some dozen rows.
+    /// The commit of a transaction costs as much as some dozen rows.
     package let rowsTogether = 1024
 
     package func save(_ pieces: [CheckpointPiece]) -> Bool {
@@ -297,31 +126,42 @@ package final class SQLiteStore: LedgerStore {
 
     package var checkpointProgress: CheckpointProgress { background.progress }
 
-    private func describing<T>(_ what: String, _ body: () throws -> T) throws(StoreError) -> T {
+    // MARK: Administration
+
+    package func record(_ entry: AuditEntry) {
+        background.record(entry) { [notice, path] error in
+            notice("can't write to the audit trail in \(path): \(error); the missing entry is: \(entry)")
+        }
+    }
+
+    package func recentAudit(_ most: Int) throws(StoreError) -> [AuditEntry] {
+        try describing("read") { try background.read { try AuditEntry.newest(most, in: $0) } }
+    }
+
+    package var lostFile: String? {
+        var (held, found) = (stat(), stat())
+        guard lock >= 0, fstat(lock, &held) == 0 else { return nil }
+        guard stat(path + ".lock", &found) == 0, (held.st_ino, held.st_dev) == (found.st_ino, found.st_dev) else {
+            return path + ".lock"
+        }
+        return [path, segment?.path].compactMap(\.self).first { access($0, F_OK) != 0 }
+    }
+
+    // MARK: Files
+
+    func segmentPath(_ number: Int) -> String { "\(path).segment-\(number)" }
+
+    func segmentNumbers() -> [Int] {
+        CheckpointWriter.segmentNumbers(of: path)
+    }
+
+    /// Turns an error of SQLite into one for the operator: "can't `what` `path`: ...".
+    func describing<T>(_ what: String, _ body: () throws -> T) throws(StoreError) -> T {
         do {
             return try body()
         } catch {
             throw StoreError("can't \(what) \(path): \(error)")
         }
-    }
-}
-
-extension Row {
-    fileprivate func bytes(at index: Int) throws -> [UInt8] {
-        try withUnsafeData(atIndex: index) { data in data.map(Array.init) ?? [] }
-    }
-}
-
-/// The columns of a statement's present row.
-extension SQLiteStatement {
-    fileprivate func number(_ column: Int32) -> UInt64 {
-        UInt64(bitPattern: sqlite3_column_int64(self, column))
-    }
-
-    fileprivate func bytes(_ column: Int32) -> [UInt8] {
-        // The address first: SQLite may convert the value for it, and tells its size only then.
-        let start = sqlite3_column_blob(self, column)
-        return Array(UnsafeRawBufferPointer(start: start, count: Int(sqlite3_column_bytes(self, column))))
     }
 }
 
@@ -332,7 +172,7 @@ extension StoredLimit {
         }
     }
 
-    /// Replaces what the store had by this name. The accounts of that go with a checkpoint: there may be many.
+    /// Replaces the limit of this name. A checkpoint deletes the accounts of the old one: there may be many.
     func save(in db: Database) throws {
         try db.execute(
             sql: "INSERT OR REPLACE INTO limits (id, name, signature) VALUES (?, ?, ?)",

@@ -2,7 +2,7 @@
 import Limits
 import Testing
 
-/// Whatever stands in the store, a ledger opens with what it can read of it, and counts.
+/// A ledger opens with whatever it can read from a damaged store, and counts.
 @Suite struct DamagedStoreTests {
     private static func limits(_ maker: inout LimitMaker) -> [Limit] {
         let overrides = LookupTable.text(Array("user1 20/1h\n".utf8)).table
@@ -40,7 +40,7 @@ import Testing
         for intervention in [.raise([Rate("50/1h")!], until: until), .block(until: until), .unblock, .reset]
             as [Intervention]
         {
-            // Where the limit that knows the key was lost, none has the window.
+            // Throws if the damage has cost the account of the key.
             _ = try? harness.ledger.intervene(
                 intervention, onKey: Array("user\(Int.random(in: 0...2, using: &random))".utf8), limit: nil)
         }
@@ -60,7 +60,7 @@ import Testing
             case 2: bytes.insert(.random(in: 0...255, using: &random), at: index)
             case 3: bytes.remove(at: index)
             case 4: bytes.removeSubrange(index...)
-            // The largest numbers.
+            // A very large LEB128 number.
             default:
                 bytes.replaceSubrange(
                     index..<min(bytes.count, index + 2),

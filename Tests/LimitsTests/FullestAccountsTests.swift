@@ -2,7 +2,7 @@
 import Limits
 import Testing
 
-/// The list that is kept while keys are charged is the one that a look at all of them gives.
+/// The list that is collected while keys are charged is what a walk over all accounts finds.
 struct FullestAccountsTests {
     private static let users = 12_000
 
@@ -14,8 +14,8 @@ struct FullestAccountsTests {
             [maker.limit(rates: ["300/10m", "1000/1h"], countRefused: true)], names: maker.names, settings: settings)
     }
 
-    /// How full the fullest accounts are, by looking at all.
-    private func byLookingAtAll(_ ledger: Ledger, most: Int) -> [Double] {
+    /// The fullness of the fullest accounts, by a walk over all.
+    private func byWalking(_ ledger: Ledger, most: Int) -> [Double] {
         var found: [Double] = []
         var walk = Ledger.Walk()
         while ledger.walk(&walk, slots: 4096, { account in account.fullness(at: ledger.now).map { found.append($0) } })
@@ -30,11 +30,11 @@ struct FullestAccountsTests {
     private func check(_ harness: LedgerHarness, most: Int = 100, sourceLocation: SourceLocation = #_sourceLocation) {
         harness.ledger.beginTick()
         let list = (try? harness.ledger.fullest(most, limit: nil)) ?? []
-        #expect(list.map(fullness) == byLookingAtAll(harness.ledger, most: most), sourceLocation: sourceLocation)
+        #expect(list.map(fullness) == byWalking(harness.ledger, most: most), sourceLocation: sourceLocation)
         #expect(Set(list.map(\.key)).count == list.count, sourceLocation: sourceLocation)
     }
 
-    /// Messages of users some of whom send far more than others.
+    /// Messages of users, a few of whom send most.
     private func traffic(_ harness: LedgerHarness, messages: Int, spread: Int64, _ random: inout SeededGenerator) throws
     {
         for _ in 0..<messages {

@@ -2,7 +2,7 @@
 import Limits
 import Synchronization
 
-/// Clocks that only move when told to.
+/// Clocks that move only when a test moves them.
 final class TestClocks: SystemClocks {
     private struct State {
         var boot: UInt64 = 1
@@ -34,96 +34,7 @@ final class TestClocks: SystemClocks {
     }
 }
 
-/// What a crash leaves: everything that was appended, and the checkpoint pieces that were written.
-final class MemoryStore: LedgerStore {
-    var rows: [UInt64: AccountRow] = [:]
-    var limits: [StoredLimit] = []
-    var transactions: [(checkpoint: Int, sequence: UInt64, content: [UInt8])] = []
-    var segments: [(number: Int, batches: [(sequence: UInt64, content: [UInt8])])] = []
-    var failure: StoreError?
-    /// Checkpoints are taken, and not written.
-    var checkpointFailure: StoreError?
-    var checkpointProgress = CheckpointProgress.done
-    /// Damage costs what has it, and no more, as with files.
-    var toleratesDamage = false
-    private(set) var checkpoint = 0
-    /// Rows that were handed over since the last checkpoint began.
-    private(set) var handed = 0
-    /// How often something was.
-    private(set) var saves = 0
-    /// By default a crash finds a checkpoint half written.
-    var rowsTogether = 1
-
-    func open() throws(StoreError) -> Recovery {
-        if let failure { throw failure }
-        return Recovery(
-            hashKey: .init(low: 7, high: 9), lastBatch: segments.flatMap(\.batches).last?.content, limits: limits)
-    }
-
-    func recover(into sink: any RecoverySink) throws(StoreError) {
-        func take(_ body: () throws -> Void) throws(StoreError) {
-            do { try body() } catch {
-                if !toleratesDamage { throw StoreError("damage: \(error)") }
-            }
-        }
-        for row in rows.values.sorted(by: { $0.id < $1.id }) { try take { try sink.recover(account: row) } }
-        for part in transactions {
-            try take {
-                try part.content.withUnsafeBytes { try sink.recover(transactions: $0, sequence: part.sequence) }
-            }
-        }
-        for batch in segments.flatMap(\.batches) {
-            try take { try batch.content.withUnsafeBytes { try sink.recover(batch: $0, sequence: batch.sequence) } }
-        }
-    }
-
-    func register(_ new: [StoredLimit]) throws(StoreError) {
-        if let failure { throw failure }
-        limits = limits.filter { old in !new.contains { $0.name == old.name } } + new
-    }
-
-    func append(_ batch: UnsafeRawBufferPointer, sequence: UInt64) throws(StoreError) {
-        if let failure { throw failure }
-        segments[segments.count - 1].batches.append((sequence, Array(batch)))
-    }
-
-    func flush() throws(StoreError) {}
-
-    func wantsCheckpoint(age: Int64) -> Bool { false }
-
-    func beginCheckpoint(with batch: UnsafeRawBufferPointer, sequence: UInt64) throws(StoreError) {
-        if let failure { throw failure }
-        checkpoint += 1
-        handed = 0
-        saves = 0
-        segments.append((checkpoint, [(sequence, Array(batch))]))
-        checkpointProgress = .running
-    }
-
-    func save(_ pieces: [CheckpointPiece]) -> Bool {
-        saves += 1
-        for piece in pieces {
-            if case .accounts(let saved) = piece { handed += saved.count }
-            if checkpointFailure == nil { save(piece) }
-        }
-        if let checkpointFailure { checkpointProgress = .failed(checkpointFailure) }
-        return true
-    }
-
-    private func save(_ piece: CheckpointPiece) {
-        switch piece {
-        case .accounts(let saved): for row in saved { rows[row.id] = row }
-        case .removed(let ids): for id in ids { rows[id] = nil }
-        case .transactions(let sequence, let content): transactions.append((checkpoint, sequence, content))
-        case .end:
-            transactions.removeAll { $0.checkpoint < checkpoint }
-            segments.removeAll { $0.number < checkpoint }
-            checkpointProgress = .done
-        }
-    }
-}
-
-/// A ledger with a store and clocks of its own, asked in words.
+/// A ledger with its own store and clocks. Requests are dictionaries of attributes.
 final class LedgerHarness {
     let clocks = TestClocks()
     let store: any LedgerStore
@@ -140,17 +51,23 @@ final class LedgerHarness {
         self.names = names
         self.store = store
         self.settings = settings
-        // The room is reserved at each start, and tests start often.
+        // The table is allocated at each start, and tests start often.
         self.settings.mostTransactions = 4096
         ledger = try Ledger(limits: limits, settings: self.settings, clocks: clocks, store: store)
     }
 
-    /// The process is gone, with all that it had not handed to the store.
+    convenience init(_ limits: (inout LimitMaker) -> [Limit], settings: Ledger.Settings = .init()) throws {
+        var maker = LimitMaker()
+        let made = limits(&maker)
+        try self.init(made, names: maker.names, settings: settings)
+    }
+
+    /// A crash and a restart: all that was not handed to the store is lost.
     func crash() throws {
         ledger = try Ledger(limits: limits, settings: settings, clocks: clocks, store: store)
     }
 
-    /// One request in a tick of its own; nil: it passed.
+    /// Decides one request in a tick of its own. Returns the action, nil for DUNNO.
     @discardableResult
     func ask(_ attributes: [String: String], commits: Bool = true) throws -> String? {
         ledger.beginTick()
@@ -202,17 +119,36 @@ final class LedgerHarness {
     }
 }
 
-/// Keeps the counts of the windows that each warning tells.
+// MARK: Requests
+
+func rcpt(
+    _ instance: String, to recipient: String, user: String = "user", more: [String: String] = [:]
+) -> [String: String] {
+    ["protocol_state": "RCPT", "instance": instance, "recipient": recipient, "sasl_username": user]
+        .merging(more) { $1 }
+}
+
+/// A request at DATA or END-OF-MESSAGE.
+func settling(
+    _ state: String, _ instance: String, count: Int, user: String = "user", more: [String: String] = [:]
+) -> [String: String] {
+    ["protocol_state": state, "instance": instance, "recipient_count": String(count), "sasl_username": user]
+        .merging(more) { $1 }
+}
+
+// MARK: Observers
+
+/// Collects the counts of all windows at each warning.
 final class NearObserver: LedgerObserver {
-    private(set) var told: [[UInt64]] = []
+    private(set) var warnings: [[UInt64]] = []
 
     func refused(_ event: LimitEvent, because reason: RefusalReason, _ request: Attributes, action: [UInt8]) {}
-    func near(_ event: LimitEvent) { told.append(event.limit.rates.indices.map { event.account.used(lane: $0) }) }
+    func near(_ event: LimitEvent) { warnings.append(event.limit.rates.indices.map { event.account.used(lane: $0) }) }
     func blocked(_ event: LimitEvent) {}
     func evicted(_ account: Account, at time: LedgerTime) {}
 }
 
-/// Knows the accounts that were given up, for as long as anybody else does.
+/// Collects weak references to the evicted accounts.
 final class EvictionObserver: LedgerObserver {
     struct Reference {
         weak var account: Account?
@@ -225,7 +161,9 @@ final class EvictionObserver: LedgerObserver {
     func evicted(_ account: Account, at time: LedgerTime) { evicted.append(Reference(account: account)) }
 }
 
-/// Limits in words, for tests.
+// MARK: Limits and randomness
+
+/// Makes limits from text.
 struct LimitMaker {
     var names = AttributeNames()
     var forms = KeyForms()
@@ -248,7 +186,7 @@ struct LimitMaker {
     }
 }
 
-/// A small generator whose runs can be repeated by their seed.
+/// A small random number generator (SplitMix64). A seed repeats a run.
 struct SeededGenerator: RandomNumberGenerator {
     private var state: UInt64
 

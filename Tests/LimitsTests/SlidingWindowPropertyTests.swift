@@ -2,8 +2,8 @@
 import Limits
 import Testing
 
-/// The promise: in no interval of a window's length is more than N admitted, and a refusal comes at most one slot early.
-/// Held against an exact log of what was admitted when, with random traffic, steps of the wall clock, and crashes.
+/// No interval of a window's length holds more than N, and no refusal comes more than one slot early. Checked against
+/// an exact log, with random traffic, steps of the wall clock, and crashes.
 @Suite struct SlidingWindowPropertyTests {
     @Test(arguments: 0..<40 as Range<UInt64>)
     func holds(seed: UInt64) throws {
@@ -17,7 +17,7 @@ import Testing
         var made = limit
         made.rates = exact
         let harness = try LedgerHarness([made], names: maker.names)
-        /// When each unit was admitted, by a clock that nobody sets.
+        /// When each unit was admitted, by a clock without steps.
         var admitted: [Int64] = []
         var now: Int64 = 0
         var refusals = 0
@@ -44,14 +44,14 @@ import Testing
                 for rate in exact {
                     let window = rate.window.milliseconds
                     let inside = count(of: admitted, after: now - window)
-                    // Not #expect for each: it costs more than all the rest.
+                    // Not #expect: it would take most of the time.
                     if inside > rate.count {
                         Issue.record("\(inside) of \(rate.count) in \(window) ms, seed \(seed), request \(number)")
                     }
                 }
             } else {
                 refusals += 1
-                // Some window, made one slot longer, has no room for it either.
+                // Some window would be full even if it were one slot longer.
                 let isDue = exact.contains { rate in
                     let window = rate.window.milliseconds
                     return count(of: admitted, after: now - window - window / 60 - 2) + amount > rate.count
@@ -68,7 +68,7 @@ import Testing
 
     private static func text(_ milliseconds: Int64) -> String { "\(max(1, milliseconds / 1000))s" }
 
-    /// A reboot takes as long as the wall clock says, and never less than nothing.
+    /// The wall clock tells how long a reboot took; if it went back, no time has passed.
     @Test(arguments: [(3_600_000, [0]), (10_000, [5]), (-3_600_000, [5])] as [(Int64, [UInt64])])
     func reboot(away: Int64, left: [UInt64]) throws {
         var maker = LimitMaker()
@@ -81,7 +81,8 @@ import Testing
         #expect(harness.used("user") == [0])
     }
 
-    /// Slots of a second's window are numbered anew every 77 hours. What is left of their halves must not look like the future.
+    /// Slot numbers of a one-second window wrap every 77 hours. Slots older than half of that must not look like future
+    /// ones.
     @Test(arguments: [10, 30, 45, 60, 77, 78, 100, 1000] as [Int64], ["crash", "reboot", "sleep", "checkpoint"])
     func longIdleness(hours: Int64, by way: String) throws {
         var maker = LimitMaker()
@@ -101,7 +102,7 @@ import Testing
             harness.clocks.reboot(after: away)
             try harness.crash()
         default:
-            // A quiet server: a request of another key now and then, and no checkpoint for days.
+            // A quiet server: few requests, all of another key, and no checkpoint for days.
             for number in 0..<hours {
                 harness.clocks.advance(3_600_000)
                 if number % 7 == 0 { #expect(try send(number, "other") == nil) }

@@ -4,7 +4,7 @@ import Limits
 import Storage
 import Testing
 
-/// A week of 500,000 messages a day from 20,000 senders, on the ledger's own clock and in real files.
+/// A week of 500,000 messages a day from 20,000 senders, on a test clock and in real files.
 @Suite struct StoredWeekTests {
     private static let day: Int64 = 86_400_000
     private static let messagesPerDay = 500_000
@@ -28,7 +28,7 @@ import Testing
                 harness.clocks.advance(Self.day * Int64(Self.messagesPerTick) / Int64(Self.messagesPerDay))
                 harness.ledger.beginTick()
                 for message in 0..<Self.messagesPerTick {
-                    // A few send most of the mail.
+                    // A few senders send most of the mail.
                     let sender =
                         Int.random(in: 0..<20_000, using: &random) * Int.random(in: 0..<20_000, using: &random) / 20_000
                     let action = harness.decide([
@@ -40,7 +40,7 @@ import Testing
                     #expect(action == nil)
                 }
                 try harness.ledger.commit()
-                // On a real day there are seventeen seconds for it.
+                // A real service has 17 s for it.
                 repeat {
                     if let fault = harness.ledger.maintain(slots: 2_048) { throw fault }
                     try harness.ledger.commit()
@@ -50,13 +50,13 @@ import Testing
         }
         let megabytes = largest.map { "\($0 / 1_000_000)" }.joined(separator: ", ")
         print("largest of each day, MB: \(megabytes)")
-        // What a day's first checkpoint waits for is there, or nothing was looked at.
+        // At least 1 MB: a day's journal before its first checkpoint.
         #expect(largest.allSatisfy { (1_000_000...50_000_000).contains($0) }, "MB by day: \(megabytes)")
     }
 
     private func size(of folder: String) throws -> Int {
         try FileManager.default.contentsOfDirectory(atPath: folder).reduce(0) { sum, name in
-            // A piece of the journal may go away meanwhile.
+            // A segment may be deleted in the meantime.
             let attributes = try? FileManager.default.attributesOfItem(atPath: folder + "/" + name)
             return sum + ((attributes?[.size] as? NSNumber)?.intValue ?? 0)
         }

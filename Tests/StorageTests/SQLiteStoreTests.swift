@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 import Foundation
+import GRDB
 import Limits
 import Storage
 import Synchronization
 import Testing
 
-/// The real file: what comes back after the process has gone without a word, and what a damaged file does.
+/// What is particular to the store in SQLite: its files, and damage to them. The contract that it shares with other
+/// stores is in `SQLiteStoreConformanceTests`.
 @Suite struct SQLiteStoreTests {
     private final class Folder: Sendable {
         let path = NSTemporaryDirectory() + "weir-store-\(UUID().uuidString)"
@@ -53,7 +55,7 @@ import Testing
     }
 
     @Test(arguments: Durability.allCases)
-    func whatWasAppendedComesBack(durability: Durability) throws {
+    func appendedBatchesComeBack(durability: Durability) throws {
         let folder = try Folder()
         var key: SipHash.Key?
         do {
@@ -136,7 +138,7 @@ import Testing
         #expect(folder.notices.withLock { $0.first }?.contains("segment-7") == true)
     }
 
-    @Test func aCheckpointThatWasNotFinishedIsMadeGoodByTheNext() async throws {
+    @Test func anAbandonedCheckpointKeepsItsSegment() async throws {
         let folder = try Folder()
         let row = AccountRow(id: 3, limit: 1, key: Array("user".utf8), sequence: 1, content: [1])
         do {
@@ -165,8 +167,8 @@ import Testing
         #expect(folder.files.filter { $0.hasSuffix("segment-1") }.isEmpty)
     }
 
-    /// The end of a checkpoint that was given up must not delete what the next has not saved yet.
-    @Test func whatWaitsOfACheckpointThatWasGivenUpIsNotWritten() async throws {
+    /// The end of an abandoned checkpoint must not delete what the next has not saved yet.
+    @Test func queuedPiecesOfAnAbandonedCheckpointAreNotWritten() async throws {
         let folder = try Folder()
         let store = folder.store()
         _ = try store.open()
@@ -177,7 +179,7 @@ import Testing
             AccountRow(id: $0, limit: 1, key: [1], sequence: 2, content: [1])
         }
         #expect(store.save([.accounts(rows), .transactions(sequence: 2, content: [2]), .end]))
-        // While the rows are being written.
+        // While the writer writes the rows.
         try begin(3, of: store)
         #expect(store.save([.accounts([])]))
         while !store.save([.accounts([])]) { try await Task.sleep(for: .milliseconds(1)) }
@@ -187,25 +189,51 @@ import Testing
         #expect(folder.files.filter { $0.hasSuffix("segment-1") }.isEmpty)
     }
 
-    @Test func aSegmentThatCouldNotBeMadeIsInNobodysWay() throws {
+    /// How many handovers the store accepts while its writer waits for another transaction.
+    private func acceptedWhileLocked(_ folder: Folder, by store: SQLiteStore) throws -> Int {
+        try DatabaseQueue(path: folder.ledger).write { _ in
+            (1...20 as ClosedRange<UInt64>).prefix { id in
+                store.save([.accounts([AccountRow(id: id, limit: 1, key: [1], sequence: 1, content: [])])])
+            }.count
+        }
+    }
+
+    /// Bounds the memory of a checkpoint on a slow disk.
+    @Test func theWriterRefusesPiecesBeyondItsQueue() async throws {
+        let folder = try Folder()
+        do {
+            let store = folder.store()
+            _ = try store.open()
+            try begin(1, of: store)
+            #expect(try acceptedWhileLocked(folder, by: store) == 8)
+            try await finish(store)
+        }
+        let store = folder.store()
+        _ = try store.open()
+        let sink = Sink()
+        try store.recover(into: sink)
+        #expect(sink.rows.map(\.id) == Array(1...8))
+    }
+
+    @Test func aSegmentThatCouldNotBeCreatedIsNotInTheWay() throws {
         let folder = try Folder()
         let store = folder.store()
         _ = try store.open()
         try store.register([
             StoredLimit(id: 1, name: "a", signature: "x"), StoredLimit(id: 1, name: "b", signature: "x"),
         ])
-        // Fails when the file is there already, at the second limit of the same id.
+        // Fails at the second limit of the same id, when the file exists already.
         #expect(throws: StoreError.self) { try begin(1, of: store) }
         #expect(folder.files.filter { $0.contains("segment") }.isEmpty)
         try store.register([StoredLimit(id: 2, name: "b", signature: "x")])
-        // In the way of a second try under the same number, and not ours to remove.
+        // In the way of another attempt with the same number.
         try FileManager.default.createDirectory(
             atPath: folder.ledger + ".segment-1", withIntermediateDirectories: false)
         try begin(2, of: store)
         try append([3], 3, to: store)
     }
 
-    @Test func aSegmentThatWasNeverFinishedIsNothingToLose() throws {
+    @Test func aSegmentThatWasNeverCompletedIsDeleted() throws {
         let folder = try Folder()
         for suffix in ["", "-wal"] { try Data().write(to: URL(fileURLWithPath: folder.ledger + ".segment-3" + suffix)) }
         let store = folder.store()

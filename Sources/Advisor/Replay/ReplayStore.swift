@@ -6,15 +6,19 @@ import Synchronization
 final class ReplayStore: LedgerStore {
     let checkpointProgress = CheckpointProgress.done
 
-    func open() -> Recovery { Recovery(hashKey: SipHash.Key(low: 0, high: 0), lastBatch: nil, limits: []) }
+    func open() -> StoredState { StoredState(hashKey: SipHash.Key(low: 0, high: 0), lastBatch: nil, limits: []) }
     func recover(into sink: any RecoverySink) {}
     func register(_ limits: [StoredLimit]) {}
     func append(_ batch: UnsafeRawBufferPointer, sequence: UInt64) {}
     func flush() {}
+    let journalBytes = 0
     func wantsCheckpoint(age: Int64) -> Bool { false }
     func beginCheckpoint(with batch: UnsafeRawBufferPointer, sequence: UInt64) {}
     let rowsTogether = 1
     func save(_ pieces: [CheckpointPiece]) -> Bool { true }
+    func record(_ entry: AuditEntry) {}
+    func recentAudit(_ most: Int) -> [AuditEntry] { [] }
+    let lostFile: String? = nil
 }
 
 /// Clocks that follow the times of the log.

@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// Carrying out what was decided: charges, refusals, and what is given back later.
+extension Ledger {
+    // MARK: Refusals
+
+    /// Counts a refused try, and reports it.
+    ///
+    /// - Returns: the answer.
+    func refuse(_ violation: Violation, _ request: Attributes) -> [UInt8] {
+        let account = violation.account
+        account.limit.refusals += 1
+        countRefusedTry(violation)
+        let blockEnd = violation.reason == .blocked ? nil : block(account)
+        noteFullness(of: account)
+        let event = LimitEvent(account: account, lane: violation.lane, until: blockEnd ?? violation.until, time: now)
+        let action = violation.answer.render(event.value(of:))
+        observer?.refused(event, because: violation.reason, request, action: action)
+        if blockEnd != nil { observer?.blocked(event) }
+        return action
+    }
+
+    private func countRefusedTry(_ violation: Violation) {
+        let account = violation.account
+        let isCharged =
+            account.limit.limit.countRefused && violation.reason != .tooLarge && !violation.letsPass
+        let amount = isCharged ? violation.amount : 0
+        account.addRefused(charging: amount)
+        journal.appendRefused(account, charged: amount, at: tick)
+        noteChange(of: account)
+    }
+
+    /// Blocks a key that has had too many refused tries.
+    ///
+    /// - Returns: when the block ends; nil if the key is not blocked now.
+    private func block(_ account: Account) -> LedgerTime? {
+        guard let block = account.limit.limit.block else { return nil }
+        let until = now + block.milliseconds
+        if account.limit.limit.mode == .shadow {
+            // Reported once and not set: otherwise the block would hold on the day the limit is enforced.
+            return account.refusedTries == block.after ? until : nil
+        }
+        guard account.refusedTries >= block.after else { return nil }
+        setBlock(of: account, until: until, byHand: false)
+        return until
+    }
+
+    // MARK: Charges
+
+    /// Carries out the plan's mail steps, and remembers the answer with the transaction.
+    func record(_ identity: RequestIdentity, action: [UInt8]?) {
+        guard identity.transactionID != 0 || plan.steps.contains(where: { !$0.isOfConnection }) else { return }
+        let transaction = identity.transaction ?? Transaction(id: identity.transactionID, lastSeen: now)
+        if identity.transaction == nil, identity.transactionID != 0 { insert(transaction) }
+        if identity.state.settles { transaction.isSettled = true }
+        for account in plan.shadowed { transaction.noteShadowed(account) }
+        transaction.remember(identity.requestHash, refusedWith: action)
+        if identity.recipientHash != 0 { rememberCharges(of: identity.recipientHash, in: transaction) }
+        journal.beginTransaction(
+            transaction, request: identity.requestHash, action: action, recipient: identity.recipientHash, at: tick)
+        carryOut(for: transaction, ofConnection: false)
+    }
+
+    private func rememberCharges(of recipientHash: UInt64, in transaction: Transaction) {
+        for step in plan.steps where !step.isOfConnection {
+            transaction.remember(Self.chargeHash(of: recipientHash, to: step.account.hash))
+        }
+        for account in plan.shadowed {
+            transaction.remember(Self.chargeHash(of: recipientHash, to: account.hash))
+        }
+    }
+
+    /// Adds a transaction, and drops the oldest one if the table is full.
+    func insert(_ transaction: Transaction) {
+        if let evicted = transactions.insert(transaction) { drop(evicted) }
+    }
+
+    /// Carries out the steps of the plan that belong to a mail transaction or to a connection, and ends the journal
+    /// entry that the caller began.
+    func carryOut(for transaction: Transaction, ofConnection: Bool) {
+        for step in plan.steps where step.isOfConnection == ofConnection {
+            if step.charge > 0 {
+                charge(step, transaction)
+            } else if step.giveBack > 0 {
+                giveBack(step.giveBack, to: step.account, transaction)
+            }
+        }
+        journal.endTransaction()
+    }
+
+    private func charge(_ step: Plan.Step, _ transaction: Transaction) {
+        let account = step.account
+        let limit = account.limit
+        var nearLane: Int?
+        var fullest = 0.0
+        for lane in 0..<limit.terms.refusedLane {
+            let used = account.windows.charge(step.charge, lane: lane, slot: limit.terms.slots[lane])
+            let admitted = account.admitted(lane: lane, at: now)
+            let fullness = Double(used) / Double(max(1, admitted))
+            limit.notePeak(
+                of: account, lane: lane, used: used, admitted: admitted, fullness: fullness, wallTime: wallTimeNow)
+            fullest = max(fullest, fullness)
+            if nearLane == nil, used &* 100 >= admitted &* limit.terms.limit.warnAt { nearLane = lane }
+        }
+        if let nearLane, !account.hasWarned {
+            observer?.near(LimitEvent(account: account, lane: nearLane, until: now, time: now))
+        }
+        account.hasWarned = nearLane != nil
+        limit.fullest.note(account, fullness: fullest, at: now)
+        transaction.charges.add(step.charge, to: account, at: now)
+        journal.appendCharge(Int64(step.charge), to: account, age: 0)
+        noteChange(of: account)
+    }
+
+    private func giveBack(_ amount: UInt64, to account: Account, _ transaction: Transaction) {
+        transaction.charges.change(account) { charge in
+            charge.giveBack(amount) { part, time in
+                account.giveBack(part, chargedAt: time)
+                journal.appendCharge(-Int64(part), to: account, age: now - time)
+            }
+        }
+        noteChange(of: account)
+    }
+
+    // MARK: Transactions that end without a message
+
+    /// The client has ended the transaction or disconnected. Gives back what it was charged, if it was not accepted and
+    /// the settings say so.
+    package func close(_ id: UInt64) {
+        owner.check()
+        guard settings.givesBackDropped, let transaction = transactions[id] else { return }
+        drop(transaction)
+    }
+
+    /// Gives back all that a transaction was charged: the MTA accepts nothing of it, and the client will repeat it as
+    /// another transaction.
+    package func withdraw(_ id: UInt64) {
+        owner.check()
+        guard let transaction = transactions[id], transaction.isCharged else { return }
+        giveBackAll(of: transaction)
+    }
+
+    /// The transaction has left the table, or its client has ended it.
+    func drop(_ transaction: Transaction) {
+        guard settings.givesBackDropped, !transaction.isSettled, transaction.isCharged else { return }
+        giveBackAll(of: transaction)
+    }
+
+    private func giveBackAll(of transaction: Transaction) {
+        journal.beginTransaction(transaction, request: 0, action: nil, at: tick)
+        for account in transaction.charges.map(\.account) {
+            giveBack(transaction.charged(to: account), to: account, transaction)
+        }
+        journal.endTransaction()
+    }
+}

@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// Checkpoints: the accounts that have changed are saved as rows, while requests are decided, until the older part of
+/// the journal is no longer needed.
+extension Ledger {
+    /// Starts a checkpoint, unless one is running.
+    package func beginCheckpoint() throws(UpkeepFault) {
+        owner.check()
+        guard upkeep.phase == .idle else { return }
+        do throws(StoreError) {
+            try commit()
+            try store.flush()
+        } catch {
+            throw .journal(error)
+        }
+        // A journal is never empty: its last batch tells the time of the counts.
+        journal.begin(at: tick)
+        sequence += 1
+        defer { journal.removeAll() }
+        do throws(StoreError) {
+            try store.beginCheckpoint(with: journal.content, sequence: sequence)
+        } catch {
+            throw .checkpoint(error)
+        }
+        upkeep.checkpointStarted(at: now, transactionPosition: transactions.firstPosition)
+    }
+
+    package var isCheckpointRunning: Bool { upkeep.phase != .idle }
+
+    /// Whether the last checkpoint is complete: with the journal since, the store holds all that memory holds.
+    package var isSaved: Bool { upkeep.phase == .idle && !upkeep.needsCheckpoint }
+
+    /// Recovers from an error of the store: starts a new journal segment, and a checkpoint of all that the journal
+    /// lacks.
+    package func restartJournal() throws(UpkeepFault) {
+        if upkeep.phase != .idle { upkeep.abandonCheckpoint() }
+        try beginCheckpoint()
+    }
+
+    func continueCheckpoint(slots: Int) -> UpkeepFault? {
+        do throws(UpkeepFault) {
+            switch upkeep.phase {
+            case .idle:
+                guard !upkeep.isWaitingToRetry(at: now) else { break }
+                if store.wantsCheckpoint(age: now - upkeep.checkpointBegan) || upkeep.needsCheckpoint {
+                    try beginCheckpoint()
+                }
+            case .saving:
+                savePieces(slots: slots)
+            case .finishing:
+                switch store.checkpointProgress {
+                case .running: break
+                case .done: upkeep.checkpointCompleted(at: now)
+                case .failed(let error): throw .checkpoint(error)
+                }
+            }
+            return nil
+        } catch {
+            upkeep.abandonCheckpoint()
+            if case .checkpoint = error { upkeep.checkpointFailed(at: now) }
+            return error
+        }
+    }
+
+    /// Hands pieces to the store in portions of `rowsTogether`, for about `slots` rows.
+    private func savePieces(slots: Int) {
+        var left = slots
+        while true {
+            var isEnd = false
+            if case .end? = upkeep.pending.last { isEnd = true }
+            if isEnd || upkeep.pendingRows >= store.rowsTogether {
+                guard store.save(upkeep.pending) else { return }
+                upkeep.pending = []
+                upkeep.pendingRows = 0
+                if isEnd {
+                    upkeep.phase = .finishing
+                    return
+                }
+            }
+            guard left > 0 else { return }
+            let count = prepareNextPiece(most: min(left, store.rowsTogether))
+            upkeep.pendingRows += count
+            left -= count
+        }
+    }
+
+    /// Adds the next piece of the checkpoint to `pending`.
+    ///
+    /// - Returns: the number of rows and transactions in it, and at least 1.
+    private func prepareNextPiece(most: Int) -> Int {
+        let accounts = upkeep.nextAccounts(most: most)
+        if !accounts.isEmpty {
+            var rows: [AccountRow] = []
+            for account in accounts where !account.isRemoved {
+                account.isDirty = false
+                rows.append(row(of: account))
+            }
+            if !rows.isEmpty { upkeep.pending.append(.accounts(rows)) }
+            return accounts.count
+        }
+        if !upkeep.removed.isEmpty {
+            upkeep.pending.append(.removed(upkeep.nextRemoved()))
+            return 1
+        }
+        return prepareTransactions(most: most)
+    }
+
+    private func prepareTransactions(most: Int) -> Int {
+        var writer = JournalWriter()
+        var count = 0
+        var rows: [AccountRow] = []
+        while count < most, let transaction = transactions.transaction(at: &upkeep.transactionPosition) {
+            writer.write(transaction)
+            count += 1
+            // Recovery must find the accounts of a transaction, even those opened since the checkpoint began.
+            transaction.charges.visit { charge in
+                if !charge.account.isStored, !charge.account.isRemoved { rows.append(row(of: charge.account)) }
+            }
+        }
+        if !rows.isEmpty { upkeep.pending.append(.accounts(rows)) }
+        upkeep.pending.append(count > 0 ? .transactions(sequence: sequence, content: Array(writer.content)) : .end)
+        return count + rows.count + 1
+    }
+
+    private func row(of account: Account) -> AccountRow {
+        account.isStored = true
+        var writer = JournalWriter()
+        writer.write(account)
+        return AccountRow(
+            id: account.id, limit: account.limit.storedID, key: account.key, sequence: sequence,
+            content: Array(writer.content))
+    }
+}

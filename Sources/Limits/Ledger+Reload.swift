@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// Limits that come and go with the configuration.
+extension Ledger {
+    /// Replaces the limits by those of a new configuration. A limit that has the name and the signature of an old one
+    /// keeps its counts, window by window. The others lose theirs.
+    ///
+    /// - Throws: if the store can't write the new limits. Nothing has been changed then.
+    package func reload(_ limits: [Limit], settings: Settings) throws(StoreError) {
+        owner.check()
+        precondition(prepared.isEmpty, "a request must be decided under the limits for which it was prepared")
+        try register(
+            limits,
+            replacing: self.limits.map { .init(id: $0.storedID, name: $0.limit.name, signature: $0.limit.signature) })
+        self.settings = settings
+        generation += 1
+    }
+
+    /// Puts `newLimits` into use and registers them with the store.
+    ///
+    /// - Parameter stored: the limits that the store has now.
+    /// - Throws: if the store can't write the new ones. Nothing has been changed then.
+    func register(_ newLimits: [Limit], replacing stored: [StoredLimit]) throws(StoreError) {
+        let old = limits
+        lastLimitID = max(lastLimitID, stored.map(\.id).max() ?? 0)
+        let identified = identify(newLimits, among: stored)
+        try store.register(identified.filter { !stored.contains($0) })
+        let states = zip(newLimits, identified).map { limit, identity in
+            state(of: limit, identity, continuing: old.first { $0.storedID == identity.id })
+        }
+        for state in old where !states.contains(where: { $0 === state }) { removeAccounts(of: state) }
+        limits = states
+        limitsConnections = newLimits.contains { $0.count.isOfConnection }
+        contextAttribute = newLimits.lazy.compactMap(\.contextAttribute).first
+        accountCount = states.reduce(0) { $0 + $1.accounts.count }
+        upkeep.restartSweep()
+    }
+
+    /// Gives each limit the id of the stored one that counts the same under the same name, or a new id.
+    private func identify(_ limits: [Limit], among stored: [StoredLimit]) -> [StoredLimit] {
+        limits.map { limit in
+            if let same = stored.first(where: { $0.name == limit.name && $0.signature == limit.signature }) {
+                return same
+            }
+            lastLimitID += 1
+            return StoredLimit(id: lastLimitID, name: limit.name, signature: limit.signature)
+        }
+    }
+
+    private func state(of limit: Limit, _ identity: StoredLimit, continuing old: LimitState?) -> LimitState {
+        guard let old else {
+            let state = LimitState(limit: limit, storedID: identity.id)
+            state.terms.setTime(now)
+            return state
+        }
+        old.replaceTerms(with: limit, at: now, changed: noteChange)
+        return old
+    }
+
+    /// The accounts leave memory now, and the store with the next checkpoint.
+    private func removeAccounts(of limit: LimitState) {
+        limit.accounts.forEach(noteRemoval)
+        limit.accounts = AccountTable()
+        limit.fullest = FullestAccounts()
+    }
+}

@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// Rebuilds a ledger from its store: the rows and transactions of the last checkpoint, then the batches of the journal.
+///
+/// Rows and transactions were saved at different moments. A batch is applied to an account only if its sequence number
+/// is above that of the account's row, and to a transaction likewise.
+final class LedgerRecovery: RecoverySink {
+    let ledger: Ledger
+    let limits: [UInt64: LimitState]
+    /// Accounts from rows, by rising ids.
+    private var stored: [Account] = []
+    /// Accounts opened by the journal.
+    var opened: [UInt64: Account] = [:]
+    /// When expired slots were last removed from the accounts that batches have changed.
+    private var expiredBy = LedgerTime(milliseconds: 0)
+    private let mostUnused: Int64
+
+    init(ledger: Ledger) {
+        self.ledger = ledger
+        limits = Dictionary(uniqueKeysWithValues: ledger.limits.map { ($0.storedID, $0) })
+        mostUnused = ledger.limits.reduce(.max) { min($0, $1.terms.mostUnused) }
+    }
+
+    /// Brings the accounts from the time of the last batch to the present.
+    func finish() {
+        expire(by: ledger.now)
+    }
+
+    /// Prepares limits and accounts for a batch of a later time.
+    func advance(to time: LedgerTime) {
+        if time - expiredBy > mostUnused { expire(by: time) }
+        for limit in limits.values { limit.terms.setTime(time) }
+    }
+
+    /// Accounts that no batch has changed need no expiry: their rows were restored for the present.
+    private func expire(by time: LedgerTime) {
+        for account in ledger.upkeep.dirty { account.expire(by: time) }
+        expiredBy = time
+    }
+
+    /// Throws if a number is impossible: ids and sequence numbers are counted up from 1.
+    func check(_ number: UInt64, offset: Int = 0) throws(JournalDamage) {
+        guard number <= 1 << 62 else { throw JournalDamage(offset: offset) }
+    }
+
+    // MARK: Rows
+
+    func recover(account row: AccountRow) throws(JournalDamage) {
+        try check(row.id)
+        try check(row.sequence)
+        ledger.lastAccountID = max(ledger.lastAccountID, row.id)
+        guard let limit = limits[row.limit] else {
+            ledger.upkeep.removed.append(row.id)
+            return
+        }
+        let account = open(id: row.id, key: row.key, limit: limit)
+        stored.append(account)
+        account.isStored = true
+        account.savedSequence = row.sequence
+        ledger.sequence = max(ledger.sequence, row.sequence)
+        let outcome = row.content.withUnsafeBytes { bytes in
+            Result { () throws(JournalDamage) in
+                var reader = JournalReader(bytes)
+                try readContent(of: account, &reader)
+            }
+        }
+        try outcome.get()
+    }
+
+    func open(id: UInt64, key: [UInt8], limit: LimitState) -> Account {
+        let hash = ledger.hash(of: key, of: limit)
+        if let earlier = limit.accounts.find(hash) {
+            // The key was idle for a while, and got a new id when it came back.
+            ledger.remove(earlier)
+        }
+        let account = Account(id: id, key: key, hash: hash, limit: limit)
+        account.generation = .max
+        ledger.insert(account)
+        return account
+    }
+
+    func account(_ id: UInt64) -> Account? {
+        guard let last = stored.last, id <= last.id else { return opened[id] }
+        var (low, high) = (0, stored.count - 1)
+        while low < high {
+            let middle = (low + high) / 2
+            if stored[middle].id < id { low = middle + 1 } else { high = middle }
+        }
+        return stored[low].id == id ? stored[low] : opened[id]
+    }
+
+    // MARK: Transactions
+
+    func recover(transactions content: UnsafeRawBufferPointer, sequence: UInt64) throws(JournalDamage) {
+        try check(sequence)
+        var reader = JournalReader(content)
+        while !reader.isAtEnd {
+            let id = try reader.readHash()
+            guard id != 0 else { throw JournalDamage(offset: reader.offset) }
+            let lastSeen = ledger.catchUp(to: try reader.readTime())
+            let transaction = transaction(id, lastSeen: lastSeen)
+            transaction.lastSeen = lastSeen
+            transaction.savedSequence = sequence
+            try readContent(of: transaction, &reader)
+        }
+    }
+
+    /// The transaction of this id, added if there is none.
+    func transaction(_ id: UInt64, lastSeen: LedgerTime) -> Transaction {
+        if let existing = ledger.transactions[id] { return existing }
+        let transaction = Transaction(id: id, lastSeen: lastSeen)
+        // An evicted transaction gives nothing back here: what it gave back is in the journal.
+        _ = ledger.transactions.insert(transaction)
+        return transaction
+    }
+}

@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// What a request will charge and give back if no limit refuses it. Reused for each request, so it seldom allocates.
+struct Plan {
+    /// The change to one account. At most one of `charge` and `giveBack` is not 0.
+    struct Step {
+        let account: Account
+        var charge: UInt64 = 0
+        var giveBack: UInt64 = 0
+        /// The part that must fit into a window at once (`CountUnit.Charge.indivisible`).
+        var whole: UInt64 = 0
+
+        var isOfConnection: Bool { account.limit.terms.limit.count.isOfConnection }
+    }
+
+    var steps: [Step] = []
+    /// Accounts of limits in shadow mode that would have refused the request.
+    var shadowed: [Account] = []
+
+    var isEmpty: Bool { steps.isEmpty && shadowed.isEmpty }
+
+    mutating func removeAll() {
+        steps.removeAll(keepingCapacity: true)
+        shadowed.removeAll(keepingCapacity: true)
+    }
+}
+
+/// A limit that a request would exceed, or whose key is blocked.
+struct Violation {
+    let account: Account
+    let reason: RefusalReason
+    let lane: Int
+    let amount: UInt64
+    /// When there is room for the request, or when the block ends.
+    let until: LedgerTime
+
+    var answer: ActionTemplate {
+        let limit = account.limit.limit
+        return reason == .tooLarge ? limit.tooLarge : limit.over
+    }
+
+    /// Whether the answer of the limit lets the request pass all the same (PREPEND, WARN and the like).
+    var letsPass: Bool {
+        reason == .tooLarge ? account.limit.terms.tooLargeLetsPass : account.limit.terms.overLetsPass
+    }
+}
+
+/// The first violations of a request, in the order of the limits.
+struct Violations {
+    /// Of a limit that refuses the request.
+    var refusing: Violation?
+    /// Of a limit whose answer lets the request pass; the request is charged to it.
+    var passing: Violation?
+}

@@ -1,0 +1,202 @@
+// SPDX-License-Identifier: Apache-2.0
+import Limits
+import Testing
+
+/// Errors of the store, crashes, and checkpoints.
+@Suite struct LedgerRecoveryTests {
+    @Test func aFaultyStoreLosesNothing() throws {
+        var maker = LimitMaker()
+        let store = MemoryStore()
+        let harness = try LedgerHarness([maker.limit(rates: ["100/1h"])], names: maker.names, store: store)
+        try harness.ask(rcpt("a", to: "a@example.org"))
+        store.failure = StoreError("disk full")
+        #expect(throws: StoreError.self) { try harness.ask(rcpt("b", to: "a@example.org")) }
+        harness.ledger.beginTick()
+        _ = harness.decide(rcpt("c", to: "a@example.org"))
+        harness.ledger.discardBatch()
+        #expect(harness.used("user") == [3])
+        store.failure = nil
+        harness.ledger.beginTick()
+        try harness.ledger.restartJournal()
+        while harness.ledger.isCheckpointRunning { _ = harness.ledger.maintain(slots: 64) }
+        try harness.crash()
+        #expect(harness.used("user") == [3])
+    }
+
+    /// The journal is lost, and the wall clock went back over a reboot: the rows are from the future.
+    @Test func aClockBehindTheStore() throws {
+        var maker = LimitMaker()
+        let store = MemoryStore()
+        let harness = try LedgerHarness([maker.limit(rates: ["5/1h"])], names: maker.names, store: store)
+        for recipient in 0..<3 { try harness.ask(rcpt("m", to: "r\(recipient)@example.org")) }
+        try harness.ask(settling("DATA", "n", count: 1))
+        try harness.finishCheckpoint()
+        for segment in store.segments.indices { store.segments[segment].batches = [] }
+        harness.clocks.reboot(after: -7_200_000)
+        try harness.crash()
+        #expect(harness.used("user") == [4])
+        try harness.ask(settling("DATA", "m", count: 1))
+        #expect(harness.used("user") == [2])
+        try harness.crash()
+        #expect(harness.used("user") == [2])
+        #expect(try harness.ask(settling("DATA", "o", count: 4)) != nil)
+        harness.clocks.advance(3_600_000 + 120_000)
+        #expect(harness.used("user") == [0])
+    }
+
+    /// A key was idle and came back under a new id: its row stays, although the journal still opens the old id.
+    @Test func theJournalOfAKeysEarlierLife() throws {
+        var maker = LimitMaker()
+        let store = MemoryStore()
+        let harness = try LedgerHarness([maker.limit(rates: ["5/1m"])], names: maker.names, store: store)
+        try harness.ask(rcpt("a", to: "a@example.org"))
+        let journal = store.segments
+        try harness.finishCheckpoint()
+        harness.clocks.advance(120_000)
+        harness.ledger.beginTick()
+        for _ in 0..<50 { _ = harness.ledger.maintain(slots: 256) }
+        #expect(harness.ledger.limits[0].accountCount == 0)
+        try harness.ask(rcpt("c", to: "a@example.org"))
+        try harness.ask(rcpt("d", to: "a@example.org"))
+        try harness.finishCheckpoint()
+        #expect(store.rows.keys.sorted() == [2])
+        // A crash after the checkpoint was written, and before the older journal was deleted.
+        store.segments = [(number: 0, batches: journal.flatMap(\.batches))] + store.segments
+        try harness.crash()
+        #expect(harness.used("user") == [2])
+    }
+
+    @Test func aCheckpointIsSavedInPortions() throws {
+        var maker = LimitMaker()
+        let store = MemoryStore()
+        store.rowsTogether = 100
+        let harness = try LedgerHarness([maker.limit(rates: ["1000/1h"])], names: maker.names, store: store)
+        for number in 0..<1000 { try harness.ask(settling("DATA", "m\(number)", count: 1, user: "u\(number)")) }
+        try harness.finishCheckpoint()
+        #expect(store.savedRows == 1000)
+        // Ten calls for the rows, ten for the transactions, and the end.
+        #expect(18...22 ~= store.saves)
+    }
+
+    /// Each crash leaves a copy of the open transactions. Recovery must not add them up.
+    @Test func transactionsDoNotGrowWithCrashes() throws {
+        var maker = LimitMaker()
+        let store = MemoryStore()
+        let harness = try LedgerHarness([maker.limit(rates: ["100/1h"])], names: maker.names, store: store)
+        for recipient in 0..<3 { try harness.ask(rcpt("m", to: "r\(recipient)@example.org")) }
+        try harness.finishCheckpoint()
+        let size = try #require(store.transactions.last).content.count
+        for _ in 0..<5 {
+            try harness.crash()
+            while store.transactions.last?.checkpoint != store.checkpoint {
+                harness.ledger.beginTick()
+                #expect(harness.ledger.maintain(slots: 1) == nil)
+            }
+            #expect(harness.ledger.isCheckpointRunning)
+            #expect(store.transactions.last?.content.count == size)
+        }
+        #expect(harness.used("user") == [3])
+    }
+
+    @Test func aStoreThatIsBehindGetsThePiecesLater() throws {
+        var maker = LimitMaker()
+        let store = MemoryStore()
+        let harness = try LedgerHarness([maker.limit(rates: ["1000/1h"])], names: maker.names, store: store)
+        try harness.finishCheckpoint()
+        for number in 0..<20 { try harness.ask(settling("DATA", "m\(number)", count: 1, user: "u\(number)")) }
+        store.isBehind = true
+        harness.ledger.beginTick()
+        try harness.ledger.beginCheckpoint()
+        for _ in 0..<50 { #expect(harness.ledger.maintain(slots: 64) == nil) }
+        #expect(store.rows.isEmpty)
+        #expect(harness.ledger.isCheckpointRunning)
+        store.isBehind = false
+        while harness.ledger.isCheckpointRunning { #expect(harness.ledger.maintain(slots: 64) == nil) }
+        #expect(store.rows.count == 20)
+        #expect(store.savedRows == 20, "each row once")
+    }
+
+    @Test func failingCheckpointsAreRetriedWithBackoff() throws {
+        var maker = LimitMaker()
+        let store = MemoryStore()
+        let harness = try LedgerHarness([maker.limit(rates: ["1000/1h"])], names: maker.names, store: store)
+        func maintainForAnHour() -> Int {
+            let before = store.checkpoint
+            for second in 0..<3600 {
+                harness.clocks.advance(1000)
+                // Keys change before, while and after they are saved.
+                for _ in 0..<4 {
+                    harness.ledger.beginTick()
+                    _ = harness.decide(settling("DATA", "m\(second)", count: 1, user: "u\(second % 10)"))
+                    try? harness.ledger.commit()
+                    _ = harness.ledger.maintain(slots: 64)
+                }
+            }
+            return store.checkpoint - before
+        }
+        for number in 0..<10 { try harness.ask(settling("DATA", "idle\(number)", count: 1, user: "idle\(number)")) }
+        try harness.finishCheckpoint()
+        store.checkpointFailure = StoreError("locked")
+        #expect(throws: UpkeepFault.self) { try harness.finishCheckpoint() }
+        #expect(50...70 ~= maintainForAnHour())
+        store.checkpointFailure = nil
+        harness.clocks.advance(60_000)
+        for _ in 0..<500 {
+            harness.ledger.beginTick()
+            #expect(harness.ledger.maintain(slots: 256) == nil)
+        }
+        #expect(store.savedRows <= 10, "each key once")
+        #expect(maintainForAnHour() == 0)
+        try harness.finishCheckpoint()
+        #expect(
+            Set(store.rows.values.map(\.key)) == Set((0..<10).map { Array("u\($0)".utf8) }),
+            "idle keys have left the store")
+    }
+
+    /// Crashes at any point: what was committed is counted once, and transactions continue.
+    @Test(arguments: 0..<10 as Range<UInt64>)
+    func crashes(seed: UInt64) throws {
+        var random = SeededGenerator(seed: seed)
+        var maker = LimitMaker()
+        let harness = try LedgerHarness(
+            [
+                maker.limit(rates: ["100000/1h"]),
+                maker.limit("client", key: ["client_address"], count: .messages, rates: ["100000/1h"]),
+            ],
+            names: maker.names)
+        var accepted: [String: UInt64] = [:]
+        var messages: [String: UInt64] = [:]
+        for number in 0..<300 {
+            let user = "u\(Int.random(in: 0..<5, using: &random))"
+            let recipients = Int.random(in: 1...5, using: &random)
+            let taken = Int.random(in: 1...recipients, using: &random)
+            let client = ["client_address": "192.0.2.\(Int.random(in: 1...3, using: &random))"]
+            func maybe(_ request: [String: String]) throws {
+                if Int.random(in: 0..<10, using: &random) == 0 {
+                    // A crash after the decision and before the commit. Postfix asks again.
+                    try harness.ask(request, commits: false)
+                    try harness.crash()
+                }
+                try harness.ask(request)
+                if Int.random(in: 0..<10, using: &random) == 0 {
+                    // A crash after the commit and before the answer. Postfix asks again.
+                    try harness.crash()
+                    try harness.ask(request)
+                }
+                if Int.random(in: 0..<12, using: &random) == 0 {
+                    harness.ledger.beginTick()
+                    try harness.ledger.beginCheckpoint()
+                }
+                harness.clocks.advance(.random(in: 0...50, using: &random))
+            }
+            for recipient in 0..<recipients {
+                try maybe(rcpt("m\(number)", to: "r\(recipient)@example.org", user: user, more: client))
+            }
+            try maybe(settling("DATA", "m\(number)", count: taken, user: user, more: client))
+            accepted[user, default: 0] += UInt64(taken)
+            messages[client["client_address"]!, default: 0] += 1
+        }
+        for (user, count) in accepted { #expect(harness.used(user) == [count], "seed \(seed)") }
+        for (client, count) in messages { #expect(harness.used(client) == [count], "seed \(seed)") }
+    }
+}

@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0
+import Foundation
+import GRDB
+import LedgerStoreConformance
+import Limits
+@testable import Storage
+import Testing
+
+@Suite struct SQLiteStoreConformanceTests {
+    private final class Fixture: StoreFixture {
+        private let folder = NSTemporaryDirectory() + "weir-conformance-\(UUID().uuidString)"
+        private let durability: Durability
+        private weak var writer: CheckpointWriter?
+        private var path: String { folder + "/ledger.sqlite" }
+
+        init(_ durability: Durability) throws {
+            self.durability = durability
+            try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
+        }
+
+        deinit {
+            try? FileManager.default.removeItem(atPath: folder)
+        }
+
+        /// A crash ends the checkpoint writer too. Here its queue may still have work, so this waits for it.
+        func makeStore() throws -> any LedgerStore {
+            for _ in 0..<60_000 where writer != nil { usleep(1000) }
+            let store = SQLiteStore(path: path, durability: durability, notice: { _ in })
+            writer = store.background
+            return store
+        }
+
+        func breakOpening() throws {
+            try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: false)
+        }
+
+        func breakCheckpoints() throws {
+            try DatabaseQueue(path: path).write {
+                try $0.execute(
+                    sql: "CREATE TRIGGER broken BEFORE INSERT ON accounts BEGIN SELECT RAISE(ABORT, 'broken'); END")
+            }
+        }
+
+        func repair() throws {
+            var isFolder: ObjCBool = false
+            if FileManager.default.fileExists(atPath: path, isDirectory: &isFolder), isFolder.boolValue {
+                try FileManager.default.removeItem(atPath: path)
+            } else {
+                try DatabaseQueue(path: path).write { try $0.execute(sql: "DROP TRIGGER broken") }
+            }
+        }
+    }
+
+    @Test(arguments: StoreCheck.all, Durability.allCases)
+    func conforms(check: StoreCheck, durability: Durability) throws {
+        try check.run { try Fixture(durability) }
+    }
+}
