@@ -38,8 +38,8 @@ package final class RuleList: Sendable {
             }
         }
         self.entries = entries
-        mayEdit = Self.mayAct(entries, ["ignore", "strip", "replace", "prepend"])
-        mayRedirect = Self.mayAct(entries, ["redirect"])
+        mayEdit = Self.mayAct(entries, \.isEdit)
+        mayRedirect = Self.mayAct(entries, \.isRedirect)
         counters = RuleCounters(entries: entries, tables: tables, continuing: old?.counters)
         if let old, counters.hasSameRules(as: old.counters) { fastPass = old.fastPass }
     }

@@ -82,13 +82,17 @@ struct FilterCommand: ParsableCommand {
 
     /// Gives the message to the command, whose exit status is ours.
     private func handOn(_ message: [UInt8], _ verdict: Verdict) throws {
-        // sendmail has no header that its cleanup would take for an order of ours alone.
-        guard !verdict.isHeld, verdict.filter == nil || verdict.redirect != nil else {
+        // Anybody may write a header for sendmail, so none can tell its cleanup what to do.
+        guard verdict.effects.allSatisfy({ $0.cleanupAction == nil }) else {
             throw trouble("a rule says HOLD or FILTER, which takes the SMTP filter (docs/content-filter.md)")
         }
         let words = to.split(separator: " ").map(String.init)
         guard let path = words.first else { throw trouble("--to names no command") }
-        let recipients = try verdict.redirect.map { [try address($0)] } ?? (recipients + verdict.bcc.map(address))
+        let recipients =
+            switch verdict.recipients {
+            case .redirect(let recipient): [try address(recipient)]
+            case .envelope(let copies): try recipients + copies.map(address)
+            }
         let process = Process()
         process.executableURL = URL(fileURLWithPath: path)
         process.arguments = words.dropFirst() + ["-f", sender, "--"] + recipients

@@ -85,12 +85,12 @@ package enum ConfigurationReader {
         }
     }
 
-    /// What a milter can't carry out is refused here, and not met at run time.
+    /// Refuses rules whose action a milter can't carry out.
     private static func checkActions(of rules: ContentRules, _ reading: inout ConfigurationReading) {
         var seen: Set<TableFault> = []
         for (list, _) in rules.lists {
-            for rule in list.rules(withAction: "filter") {
-                let fault = list.fault(of: rule, "FILTER can't be carried out by a milter (listen.milter)")
+            for (rule, name) in list.rules(where: { !$0.isPossibleInMilter }) {
+                let fault = list.fault(of: rule, "\(name.word) can't be carried out by a milter (listen.milter)")
                 if seen.insert(fault).inserted { reading.add(fault: .init(fault)) }
             }
         }

@@ -171,12 +171,12 @@ enum LimitReader {
         }
     }
 
-    /// What a milter can't carry out is refused here, and not met at run time.
+    /// Refuses an action that a milter can't carry out.
     private static func checkMilter(
         _ action: ActionTemplate, _ name: String, _ nodes: LimitNodes, _ reading: inout ConfigurationReading
     ) {
         guard reading.answersMilter, let word = action.text.split(separator: " ").first.map(String.init),
-            AccessAction.impossible.contains(word.uppercased()) || reading.restrictionClasses.contains(word)
+            !AccessAction(Array(word.utf8)).isPossibleInMilter || reading.restrictionClasses.contains(word)
         else { return }
         reading.fault(
             nodes[name], "\(nodes.key).\(name)",

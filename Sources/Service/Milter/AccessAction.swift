@@ -2,7 +2,7 @@
 internal import MailSyntax
 package import Rules
 
-/// An action of access(5), which is what a limit answers, as a milter can carry it out.
+/// An action of access(5), with which a limit answers, as a milter carries it out.
 package enum AccessAction: Equatable, Sendable {
     case pass
     case refuse(Refusal)
@@ -11,9 +11,15 @@ package enum AccessAction: Equatable, Sendable {
     case prepend(name: [UInt8], value: [UInt8])
     case redirect([UInt8])
     case bcc([UInt8])
+    case filter
 
-    /// Actions that no milter can carry out; what `restriction_classes` names is another.
-    static let impossible = ["FILTER"]
+    /// Whether a milter can carry the action out. It can't name a content filter to the MTA.
+    var isPossibleInMilter: Bool {
+        switch self {
+        case .filter: false
+        case .pass, .refuse, .discard, .hold, .prepend, .redirect, .bcc: true
+        }
+    }
 
     package init(_ action: [UInt8]) {
         let (word, text) = Action.split(action)
@@ -26,6 +32,7 @@ package enum AccessAction: Equatable, Sendable {
         case "HOLD": self = .hold(reason: text.isEmpty ? Array("over a limit".utf8) : Array(text))
         case "REDIRECT": self = .redirect(Array(text))
         case "BCC": self = .bcc(Array(text))
+        case "FILTER": self = .filter
         case "PREPEND":
             let name = text.prefix { $0 != UInt8(ascii: ":") }
             self = .prepend(name: Array(name), value: Array(text[name.endIndex...].dropFirst()))
