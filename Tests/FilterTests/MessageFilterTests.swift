@@ -91,6 +91,18 @@ private func result(_ message: String, _ rules: ContentRules) -> String {
         #expect(verdict.edits.isEmpty && verdict.disposition == .accept)
     }
 
+    @Test func redirectOverridesFilter() throws {
+        var verdict = judge(
+            Self.message,
+            try rules(
+                header: "/^Subject/ FILTER a:b\n/^To/ BCC x@example.org", body: "/foo/ REDIRECT y@example.org"))
+        let (redirect, copy) = (Array("y@example.org".utf8), Array("x@example.org".utf8))
+        #expect(verdict.effects == [.redirect(redirect), .bcc(copy)])
+        verdict.add(.filter(Array("c:d".utf8)))
+        #expect(verdict.effects == [.redirect(redirect), .bcc(copy)])
+        #expect(verdict.recipients == .redirect(redirect))
+    }
+
     @Test(arguments: [
         "undisclosed-recipients:;", " Undisclosed Recipients: ;", "\r\n undisclosed-recipients:;",
         "undisclosed-recipients:; (no To header on input)", "\"Undisclosed recipients\":;",
