@@ -2,34 +2,33 @@
 internal import Glibc
 package import Rules
 
-/// The tables of all four classes of checks, loaded. Reload makes another of these beside the
-/// one in use, and messages that have begun keep theirs; what was counted goes over.
+/// The loaded tables of all four classes of checks. A reload creates new ones, which continue the counters; messages
+/// that have begun keep the old ones.
 package final class ContentRules: Sendable {
     package let checks: ContentChecks
     package let header: RuleList
     package let mimeHeader: RuleList
     package let nestedHeader: RuleList
     package let body: RuleList
-    /// What was skipped or doubtful, class by class.
+    /// The warnings of all tables, class by class.
     package let warnings: [TableFault]
 
-    /// Tables that can't be used at all, all of them.
+    /// All tables that can't be used.
     package struct Faults: Error, Sendable {
         package let faults: [TableFault]
-        /// What is wrong with the other tables.
+        /// The warnings of the other tables.
         package let warnings: [TableFault]
     }
 
-    /// Reads and compiles the tables; rules can be matched from then on, and faster once
-    /// `prepareFastPass` is through.
+    /// Reads and compiles the tables. Rules match from then on, and faster after `prepareFastPass`.
     package init(_ checks: ContentChecks) throws(Faults) {
         var loader = Loader()
         self.checks = checks
         header = loader.list(checks.header)
-        // Classes that use the same tables share them, and their fast pass and counters.
+        // Classes with the same tables share a list, with its fast pass and counters.
         mimeHeader = checks.mimeHeader.map { loader.list($0) } ?? header
         nestedHeader = checks.nestedHeader.map { loader.list($0) } ?? header
-        loader.forget()
+        loader.forgetLists()
         body = loader.list(checks.body)
         warnings = loader.warnings
         guard loader.faults.isEmpty else {
@@ -37,8 +36,8 @@ package final class ContentRules: Sendable {
         }
     }
 
-    /// `next`, which goes on with the counters of the rules that `old` has too, and with its fast
-    /// pass where a class has the same rules.
+    /// `next`, with the counters of the rules that `old` has too, and the fast pass of each class whose rules are the
+    /// same.
     package init(_ next: ContentRules, continuing old: ContentRules) {
         checks = next.checks
         warnings = next.warnings
@@ -57,19 +56,19 @@ package final class ContentRules: Sendable {
 
     private struct Loader {
         private var lists: [[String]: RuleList] = [:]
-        /// Tables whose warnings are known.
-        private var known: Set<String> = []
+        /// Tables whose warnings have been added.
+        private var reported: Set<String> = []
         var warnings: [TableFault] = []
         var faults: [TableFault] = []
 
         mutating func list(_ names: [String]) -> RuleList {
-            if let known = lists[names] { return known }
+            if let list = lists[names] { return list }
             var tables: [Table] = []
             for name in names {
                 do {
                     let table = try Table(named: name)
                     tables.append(table)
-                    if known.insert(name).inserted { warnings += table.warnings }
+                    if reported.insert(name).inserted { warnings += table.warnings }
                 } catch {
                     if !faults.contains(error) { faults.append(error) }
                 }
@@ -79,11 +78,11 @@ package final class ContentRules: Sendable {
             return list
         }
 
-        /// Header lists are scanned in another way than body lists.
-        mutating func forget() { lists = [:] }
+        /// Headers are scanned differently from body lines, so the two never share a list.
+        mutating func forgetLists() { lists = [:] }
     }
 
-    /// Every list once, by the first class of checks that uses it, as the configuration calls it.
+    /// Every list once, with the configuration's name of the first class that uses it.
     package var classes: [(name: String, list: RuleList)] {
         var classes = [("header", header)]
         for (name, list) in [("mime_header", mimeHeader), ("nested_header", nestedHeader)]
@@ -93,13 +92,13 @@ package final class ContentRules: Sendable {
         return classes + [("body", body)]
     }
 
-    /// Every list once, with the checks that use it.
+    /// Every list once.
     package var lists: [(list: RuleList, isBody: Bool)] { classes.map { ($0.list, $0.list === body) } }
 
-    /// Compiles the fast pass of each list that has none, or takes it from the cache, and puts it
-    /// to use: up to a minute for ten thousand rules, while messages go on being matched.
+    /// Compiles the fast pass of each list without one, or loads it from the cache. This may take a minute for ten
+    /// thousand rules; other threads can match meanwhile.
     ///
-    /// - Parameter cache: nil where nothing is to be kept.
+    /// - Parameter cache: nil to cache nothing.
     package func prepareFastPass(cache: FastPassCache? = nil) {
         guard checks.fastPass else { return }
         for (list, isBody) in lists where !list.isEmpty && list.fastPass == nil {
@@ -107,8 +106,8 @@ package final class ContentRules: Sendable {
         }
     }
 
-    /// `prepareFastPass` on a thread of its own, which yields to all others; then `whenReady`
-    /// there. Where no thread can be had the rules stay without a fast pass.
+    /// Runs `prepareFastPass` and then `whenReady` on a new thread of low priority. If no thread can be created, the
+    /// rules stay without a fast pass.
     package func prepareFastPassInBackground(
         cache: FastPassCache? = nil, whenReady: @escaping @Sendable () -> Void = {}
     ) {
@@ -132,19 +131,19 @@ package final class ContentRules: Sendable {
         pthread_detach(thread)
     }
 
-    /// A closure that a thread can be started with.
+    /// A closure for a thread to run.
     private final class BackgroundWork: Sendable {
         let run: @Sendable () -> Void
 
         init(_ run: @escaping @Sendable () -> Void) { self.run = run }
     }
 
-    /// Doubts about the rules of all classes, those of a table once.
+    /// The lint warnings of all classes, those of each table once.
     package func lint() -> [TableFault] {
         var seen: Set<TableFault> = []
         return lists.flatMap { $0.list.lint(isBody: $0.isBody) }.filter { seen.insert($0).inserted }
     }
 
-    /// Few enough rules that their fast pass is ready in less than a second: worth waiting for.
+    /// Whether the fast pass is ready within a second, so that it is worth waiting for.
     package var areFew: Bool { lists.reduce(0) { $0 + $1.list.count } <= 1_000 }
 }

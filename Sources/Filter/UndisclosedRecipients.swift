@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 internal import MailSyntax
 
-/// Whether a recipient header names nobody: nothing but empty groups (RFC 5322 3.4) called
-/// "undisclosed recipients", in any case, with hyphens, underscores or spaces, folded, quoted,
-/// with comments. Any mailbox, and any other group, keeps the header.
+/// Whether a recipient header consists only of empty groups (RFC 5322 3.4) named "undisclosed recipients". The name may
+/// be in any case, with hyphens, underscores or spaces, folded, quoted, and with comments.
 func isUndisclosedRecipients(_ header: some Collection<UInt8>) -> Bool {
-    // Most recipient headers have no group at all.
+    // Most recipient headers have no group.
     guard header.contains(UInt8(ascii: ";")),
         let colon = header.firstIndex(of: UInt8(ascii: ":"))
     else { return false }
@@ -25,15 +24,15 @@ private struct EmptyGroups {
         while true {
             skip(",")
             guard index < text.count else { return groups > 0 }
-            guard takeName(), take(":") else { return false }
+            guard readName(), read(":") else { return false }
             skip(",")
-            guard take(";") else { return false }
+            guard read(";") else { return false }
             groups += 1
         }
     }
 
-    /// The display name, reduced to its letters.
-    private mutating func takeName() -> Bool {
+    /// Reads a display name, and returns whether its letters are those of "undisclosed recipients".
+    private mutating func readName() -> Bool {
         var letters: [UInt8] = []
         var isQuoted = false
         while true {
@@ -54,14 +53,14 @@ private struct EmptyGroups {
         }
     }
 
-    private mutating func take(_ byte: Unicode.Scalar) -> Bool {
+    private mutating func read(_ byte: Unicode.Scalar) -> Bool {
         skip("")
         guard index < text.count, text[index] == UInt8(ascii: byte) else { return false }
         index += 1
         return true
     }
 
-    /// Passes over white space, comments and `also`.
+    /// Skips white space, comments and the bytes of `also`.
     private mutating func skip(_ also: String) {
         while index < text.count {
             if text[index].isSpace || also.utf8.contains(text[index]) {
@@ -74,7 +73,7 @@ private struct EmptyGroups {
         }
     }
 
-    /// False, and nothing skipped, for a comment without end.
+    /// Skips a comment. Returns false, and skips nothing, if it has no end.
     private mutating func skipComment() -> Bool {
         var (level, position) = (0, index)
         while position < text.count {
@@ -94,7 +93,7 @@ private struct EmptyGroups {
     }
 }
 
-/// The recipient headers that a DKIM-Signature's `h=` tag covers (RFC 6376 3.5).
+/// The recipient headers that the `h=` tag of a DKIM-Signature covers (RFC 6376 3.5).
 func signedRecipientHeaders(_ signature: UnsafeRawBufferPointer) -> [HeaderName] {
     var names: [HeaderName] = []
     for tag in signature.dropFirst("DKIM-Signature:".utf8.count).split(separator: UInt8(ascii: ";")) {

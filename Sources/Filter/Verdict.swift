@@ -1,30 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0
 package import Rules
 
-/// What is to be done to a message: the same value for every way in.
+/// What to do with a message, whichever way it came in.
 package struct Verdict: Sendable {
     package enum Disposition: Equatable, Sendable {
         case accept
         case refuse(Refusal)
-        /// Taken, and thrown away.
+        /// Accepted from the client, and thrown away.
         case discard
     }
 
     package var disposition = Disposition.accept
     /// In the order of the message; ranges do not overlap.
     package var edits: [Edit] = []
-    package var isHeld = false
-    /// `transport:destination` of the last FILTER.
-    package var filter: [UInt8]?
-    /// The only recipient, instead of those of the envelope.
-    package var redirect: [UInt8]?
-    /// More recipients.
-    package var bcc: [[UInt8]] = []
-    /// What matched, in the order of the message; of a flood the first, and the one that ended the checks.
+    /// In the order of `Effect.rank`.
+    package internal(set) var effects: [Effect] = []
+    /// Matches in the order of the message: the first ones, and the one that ended the checks.
     package var matches: [RuleMatch] = []
-    /// Matches to be logged that `matches` leaves out.
+    /// How many matches to be logged `matches` leaves out.
     package var moreMatches = 0
-    /// What the operator should know besides.
+    /// What else the log tells the operator.
     package var notes: [Note] = []
 
     package init() {}
@@ -32,13 +27,13 @@ package struct Verdict: Sendable {
 
 /// A change to the message.
 package struct Edit: Equatable, Sendable {
-    /// Bytes of the message as it came; empty where something is put in.
+    /// Bytes of the original message; empty for an insertion.
     package var range: Range<Int>
-    /// What takes their place; lines end in LF, for whatever the message uses.
+    /// The new text. Its lines end in LF, whatever the message uses.
     package var replacement: [UInt8]
-    /// The primary header that this is about, counted from 0; nil for other headers and the body.
+    /// The number of the primary header, from 0; nil for MIME part headers, nested headers and the body.
     package var header: Int?
-    /// No rule asks for it: only the form becomes that of Postfix.
+    /// Whether it only normalises line folding and the like as Postfix does, without a rule.
     package var isFormal = false
 }
 
@@ -54,44 +49,44 @@ package struct RuleMatch: Sendable {
     }
 
     package let subject: Subject
-    /// Of the header or line in the message.
+    /// The byte offset of the header or line in the message.
     package let offset: Int
     package let location: RuleLocation
-    /// The right-hand side as it came out.
+    /// The right-hand side, with `$n` replaced.
     package let action: [UInt8]
     /// The first 200 bytes of the header or line.
     package let content: [UInt8]
-    /// Why the action could not be taken.
+    /// Why the action was not carried out.
     package var fault: String?
-    /// Whether Postfix would log it: not for DUNNO, OK, IGNORE, nor a second HOLD.
+    /// Whether Postfix would log it: it does not log DUNNO, OK and IGNORE, nor a second HOLD.
     package var isLogged = true
 }
 
-/// Something to log that is not a match.
+/// A line to log that is not about a match.
 package enum Note: Equatable, Sendable {
-    /// A rule was given up, and counted as no match.
+    /// A pattern exceeded a limit and counts as no match.
     case givenUp(RuleLocation, reason: String)
-    /// An undisclosed-recipients header at this offset was taken away, and so many behind it.
+    /// An undisclosed-recipients header at this offset was stripped, and `more` of them after it.
     case undisclosedRecipients(offset: Int, more: Int = 0)
-    /// A DKIM signature covers the header that was taken away, and will not verify.
+    /// A DKIM signature covers the stripped header and will not verify.
     case brokenSignature(header: String)
-    /// MIME parts within each other beyond the limit.
+    /// MIME parts are nested deeper than the limit.
     case nestingExceeded
-    /// More edits than are kept, after so many: the message is refused.
+    /// The edits exceed the memory limit after this many; the message is refused.
     case tooManyEdits(Int)
 }
 
 extension Verdict {
     package enum LineEnd: Sendable { case lf, crlf }
 
-    /// A stretch of the message as it is to be.
+    /// A piece of the edited message.
     package enum Piece: Equatable, Sendable {
-        /// Bytes of the message as it came.
+        /// Bytes of the original message.
         case original(Range<Int>)
         case new([UInt8])
     }
 
-    /// The message with its edits, `count` bytes long when it came.
+    /// The edited message in pieces. The original is `count` bytes long.
     package func pieces(of count: Int, lineEnd: LineEnd) -> [Piece] {
         var pieces: [Piece] = []
         var position = 0
@@ -106,7 +101,7 @@ extension Verdict {
         return pieces
     }
 
-    /// A message in memory with its edits.
+    /// The edited message, for an original in memory.
     package func apply(to message: [UInt8], lineEnd: LineEnd) -> [UInt8] {
         guard !edits.isEmpty else { return message }
         var result: [UInt8] = []
@@ -122,7 +117,7 @@ extension Verdict {
 }
 
 extension Edit {
-    /// The new text with the message's line ends.
+    /// The new text, with the line ends of the message.
     package func text(_ lineEnd: Verdict.LineEnd) -> [UInt8] {
         guard lineEnd == .crlf else { return replacement }
         return replacement.flatMap { $0 == 0x0a ? [0x0d, 0x0a] : [$0] }

@@ -13,7 +13,7 @@ extension UInt8 {
 }
 
 extension Collection<UInt8> {
-    /// Whether the bytes are `text` but for ASCII case; `text` is in lower case.
+    /// Whether the bytes are `text`, which is in lower case, regardless of ASCII case.
     package func equalsIgnoringCase(_ text: StaticString) -> Bool {
         guard count == text.utf8CodeUnitCount else { return false }
         var expected = text.utf8Start

@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// The parts of a mail address as an SMTP client gave it, without what does not change where mail goes.
+/// A mail address from an SMTP client in its canonical form.
 ///
-/// A source route (`@a,@b:user@host`, RFC 5321 4.1.2), angle brackets, a trailing dot of the domain and quotes that the
-/// local part does not need are left out; the domain is folded to lower case. The bytes of the local part keep their
-/// case: only the receiving host knows what it means (RFC 5321 2.4).
+/// This removes a source route (`@a,@b:user@host`, RFC 5321 4.1.2), angle brackets, a trailing dot of the domain, and
+/// quotes that the local part does not need. The domain is in lower case. The local part keeps its case: only the
+/// receiving host may interpret it (RFC 5321 2.4).
 package struct CanonicalAddress: Equatable, Sendable {
     package var localPart: [UInt8]
-    /// Empty where the address has none.
+    /// Empty if the address has none.
     package var domain: [UInt8]
 
-    /// - Parameter delimiters: Postfix's `recipient_delimiter`; the first of them in the local part, and what follows
-    ///   it, is dropped where Postfix would split it off. Empty: nothing is dropped.
+    /// - Parameter delimiters: Postfix's `recipient_delimiter`. The address extension after the first of them is
+    ///   removed if Postfix would remove it.
     package init(_ address: UnsafeRawBufferPointer, delimiters: [UInt8] = []) {
         var bytes = address[...]
         if bytes.first == UInt8(ascii: "<"), bytes.last == UInt8(ascii: ">"), bytes.count >= 2 {
@@ -40,7 +40,7 @@ package struct CanonicalAddress: Equatable, Sendable {
             || folded.count > request.count && folded.suffix(request.count) == request[...]
     }
 
-    /// A domain or host name in lower case, without dots at its end.
+    /// A domain or host name in lower case, without trailing dots.
     package static func folded(_ name: some BidirectionalCollection<UInt8>) -> [UInt8] {
         var bytes = name.map(asciiLowercased)
         while bytes.count > 1, bytes.last == UInt8(ascii: ".") { bytes.removeLast() }
@@ -84,7 +84,7 @@ package struct CanonicalAddress: Equatable, Sendable {
         return !afterDot
     }
 
-    /// RFC 5322 3.2.3 `atext`, and any 8-bit byte (RFC 6531 3.3).
+    /// `atext` (RFC 5322 3.2.3) or any 8-bit byte (RFC 6531 3.3).
     private static func isAtomText(_ byte: UInt8) -> Bool {
         switch byte {
         case UInt8(ascii: "a")...UInt8(ascii: "z"), UInt8(ascii: "A")...UInt8(ascii: "Z"),

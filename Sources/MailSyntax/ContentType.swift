@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// Tokens of a structured header (Postfix `header_token.c`), up to three of an item that ends
-/// at a semicolon: comments are skipped, and quoted strings are one token.
+/// The tokens of a structured header (Postfix `header_token.c`), in items separated by semicolons. Comments are
+/// skipped, and a quoted string is one token. Of each item, only the first three tokens are kept.
 struct HeaderTokens {
     struct Token {
         enum Kind { case token, quoted, special }
 
         let kind: Kind
-        /// In the header; of a quoted string what is between the quotes.
+        /// Its bytes in the header; those of a quoted string are without the quotes.
         let range: Range<Int>
     }
 
@@ -37,7 +37,7 @@ struct HeaderTokens {
         self.index = index
     }
 
-    /// Whether a token is `value` (in lower case), in any case.
+    /// Whether a token is `value`, which is in lower case, regardless of case.
     func isToken(_ token: Token?, _ value: StaticString) -> Bool {
         guard let token, token.kind == .token else { return false }
         return UnsafeRawBufferPointer(rebasing: text[token.range]).equalsIgnoringCase(value)
@@ -48,7 +48,7 @@ struct HeaderTokens {
         return text[token.range.lowerBound] == byte
     }
 
-    /// The next item; nil when nothing is left.
+    /// The next item; nil at the end.
     mutating func nextItem() -> Item? {
         var item = Item()
         while index < text.count {
@@ -62,7 +62,7 @@ struct HeaderTokens {
             case UInt8(ascii: "("):
                 skipComment()
             case UInt8(ascii: "\""):
-                item.add(Token(kind: .quoted, range: takeQuoted()))
+                item.add(Token(kind: .quoted, range: readQuoted()))
             case let byte where Self.isSpecial(byte):
                 item.add(Token(kind: .special, range: index - 1..<index))
             default:
@@ -76,7 +76,7 @@ struct HeaderTokens {
         return item.count == 0 ? nil : item
     }
 
-    /// RFC 2045 tspecials, and control characters.
+    /// RFC 2045 `tspecials` and control characters.
     private static func isSpecial(_ byte: UInt8) -> Bool {
         switch byte {
         case UInt8(ascii: "("), UInt8(ascii: ")"), UInt8(ascii: "<"), UInt8(ascii: ">"),
@@ -103,7 +103,7 @@ struct HeaderTokens {
         index = min(index, text.count)
     }
 
-    private mutating func takeQuoted() -> Range<Int> {
+    private mutating func readQuoted() -> Range<Int> {
         let start = index
         while index < text.count, text[index] != UInt8(ascii: "\"") {
             index += text[index] == UInt8(ascii: "\\") ? 2 : 1
@@ -113,7 +113,7 @@ struct HeaderTokens {
         return start..<end
     }
 
-    /// Appends what a token stands for: of a quoted string without its escapes, unfolded.
+    /// Appends the value of a token. A quoted string is unfolded and loses its escapes.
     func appendValue(of token: Token, to value: inout [UInt8]) {
         guard token.kind == .quoted else { return value.append(contentsOf: text[token.range]) }
         let start = value.count
@@ -123,7 +123,7 @@ struct HeaderTokens {
             index += 1
             switch byte {
             case 0x0a:
-                // White space before the newline goes with it.
+                // White space before the newline is removed with it.
                 while value.count > start, let last = value.last, [0x20, 0x09, 0x0a, 0x0d].contains(last) {
                     value.removeLast()
                 }
@@ -137,12 +137,12 @@ struct HeaderTokens {
     }
 }
 
-/// What a Content-Type header says about where headers may follow (`mime_state.c`).
+/// The type of an entity, as far as it decides where headers may follow (`mime_state.c`).
 enum ContentType: Equatable {
     case text
-    /// Begins with headers of its own: message/rfc822 or message/global.
+    /// message/rfc822 or message/global: begins with headers of its own.
     case message
-    /// message/partial and others, whose content is taken for text.
+    /// message/partial and others: the content is treated as text.
     case otherMessage
     case multipart
     case other

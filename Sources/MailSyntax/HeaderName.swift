@@ -1,20 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
 internal import CIntrinsics
 
-/// The headers that are more than text to the scanner or the filter (Postfix `header_opts.c`).
+/// The headers with a meaning for the scanner or the filter (Postfix `header_opts.c`).
 package enum HeaderName: Sendable {
     case contentType
     /// Content-Description, -Disposition, -ID and -Transfer-Encoding, and MIME-Version.
     case otherMIME
     case to, cc, resentTo, resentCc
     case dkimSignature
-    /// X-Weir-Verdict: what Weir tells the Postfix behind it, and nobody else may.
+    /// X-Weir-Verdict, by which Weir tells the Postfix behind it what to do. Nobody else may send it.
     case weirVerdict
     case other
 
-    /// Goes to the MIME header checks wherever it stands.
+    /// Whether it goes to the MIME header checks, also among the primary headers.
     package var isMIME: Bool { self == .contentType || self == .otherMIME }
-    /// Names recipients to the reader: without any of these, Postfix may add its own.
+    /// Whether it shows recipients to the reader. To a message without any of these, Postfix may add one.
     package var isVisibleRecipient: Bool {
         switch self {
         case .to, .cc, .resentTo, .resentCc: true
@@ -22,7 +22,7 @@ package enum HeaderName: Sendable {
         }
     }
 
-    /// The name at the start of a logical header.
+    /// The name of a logical header.
     package init(of header: UnsafeRawBufferPointer) {
         let colon = header.firstIndex(of: UInt8(ascii: ":")) ?? header.count
         var end = colon
@@ -49,8 +49,8 @@ package enum HeaderName: Sendable {
     }
 }
 
-/// Length of the header name that `line` begins with, 0 when it is no header: printable ASCII
-/// without space, then white space or nothing, then a colon (Postfix `is_header.c`).
+/// The length of the header name at the start of `line`; 0 if it is not a header. A name is printable ASCII without
+/// space, followed by optional white space and a colon (Postfix `is_header.c`).
 package func headerNameLength(_ line: UnsafeRawBufferPointer) -> Int {
     guard let base = line.baseAddress else { return 0 }
     let length = weir_header_name_end(base, line.count)

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// Bytes that are put one behind the other, in memory that is kept for the next ones.
+/// A byte buffer that keeps its memory when it is emptied.
 struct HeaderText: ~Copyable {
     private var memory = UnsafeMutableRawBufferPointer(start: nil, count: 0)
     private(set) var count = 0
 
     deinit { memory.deallocate() }
 
-    /// Valid until more is appended.
+    /// Valid until the next append.
     var bytes: UnsafeRawBufferPointer { UnsafeRawBufferPointer(rebasing: memory[..<count]) }
 
     mutating func append(_ bytes: UnsafeRawBufferPointer) {

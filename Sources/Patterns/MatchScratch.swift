@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import CPCRE2
 
-/// Bounds on one try of one pattern.
+/// The limits of one match attempt.
 package struct MatchLimits: Hashable, Sendable {
     /// Backtracking steps.
     package var steps: UInt32
@@ -13,7 +13,7 @@ package struct MatchLimits: Hashable, Sendable {
         self.heapKiB = heapKiB
     }
 
-    /// PCRE2's own, which Postfix has.
+    /// The defaults of PCRE2, which apply in Postfix.
     package static var library: MatchLimits {
         var limits = MatchLimits()
         pcre2_config_8(UInt32(PCRE2_CONFIG_MATCHLIMIT), &limits.steps)
@@ -22,21 +22,20 @@ package struct MatchLimits: Hashable, Sendable {
     }
 }
 
-/// The working memory of matching: one for each owner (an event loop, a thread), used by any
-/// number of patterns one after the other. It grows to the largest of them and stays there,
-/// so that matching does not allocate.
+/// The working memory of one thread or event loop, for any number of patterns. It grows to the largest of them and
+/// stays that size, so matching does not allocate.
 package final class MatchScratch {
     private(set) var matchData: OpaquePointer
     let context: OpaquePointer
     package let limits: MatchLimits
     private var capacity: Int
-    /// Groups of the pattern that was matched last; the rest of the vector is older than that.
+    /// The number of groups of the last pattern. The rest of the vector belongs to older matches.
     private var captureCount = 0
 
     package init(limits: MatchLimits = MatchLimits()) {
         self.limits = limits
         capacity = 16
-        // PCRE2's constructors return null only when malloc does.
+        // PCRE2's constructors return null only if malloc does.
         matchData = pcre2_match_data_create_8(UInt32(capacity), nil)!
         context = pcre2_match_context_create_8(nil)!
         pcre2_set_match_limit_8(context, limits.steps)
@@ -49,19 +48,19 @@ package final class MatchScratch {
         pcre2_match_context_free_8(context)
     }
 
-    /// Byte range of a group in the subject of the last match; nil when the group took no
-    /// part in it, or is no group of that pattern.
+    /// The byte range of a group in the subject of the last match; nil if the group took no part in it, or if the
+    /// pattern has no such group.
     package func capture(_ group: Int) -> Range<Int>? {
         guard 0...captureCount ~= group,
             let vector = pcre2_get_ovector_pointer_8(matchData)
         else { return nil }
         let (start, end) = (vector[2 * group], vector[2 * group + 1])
-        // Unset groups are ~0; \K can put the start behind the end.
+        // Unset groups are ~0; \K can put the start after the end.
         guard start <= end, start != Int(bitPattern: UInt.max) else { return nil }
         return start..<end
     }
 
-    /// Makes room for a pattern's groups before it is matched.
+    /// Makes room for the groups of a pattern before a match.
     func reserve(captures: Int) {
         captureCount = captures
         guard captures >= capacity else { return }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import CPCRE2
 
-/// Compile-time options of a pattern; the letters are those of pcre_table(5).
+/// The compile-time options of a pattern, with the letters of pcre_table(5).
 package struct PatternOptions: OptionSet, Hashable, Sendable {
     package let rawValue: UInt32
     package init(rawValue: UInt32) { self.rawValue = rawValue }
@@ -22,28 +22,27 @@ package struct PatternOptions: OptionSet, Hashable, Sendable {
     package static let ungreedy = PatternOptions(rawValue: PCRE2_UNGREEDY)
 }
 
-/// Why a pattern did not compile: PCRE2's words, and the byte offset in the pattern.
+/// Why a pattern did not compile: PCRE2's message and the byte offset in the pattern.
 package struct PatternError: Error, Equatable, Sendable {
     package let message: String
     package let offset: Int
 }
 
-/// What one try of a pattern gave.
+/// The result of one match attempt.
 package enum MatchResult: Equatable, Sendable {
     case match
     case noMatch
-    /// The match, depth or heap limit of the `MatchScratch` ended the try, or PCRE2 refused for another reason, such as
-    /// bytes that are no UTF-8 under a pattern that asks for UTF itself; `errorMessage` knows the code.
+    /// The attempt exceeded the match, depth or heap limit of the `MatchScratch`, or PCRE2 failed for another reason,
+    /// such as invalid UTF-8 with a pattern that begins with (*UTF). `errorMessage` explains the code.
     case failed(code: Int32)
 }
 
-/// A compiled PCRE2 pattern over raw bytes. The interpreter matches it, as in Postfix: the JIT of PCRE2 10.42 finds other
-/// matches than the interpreter, such as none of `B(?i:B|)[^a]+(?:[^a]+)` in a line with `BB` at its end.
+/// A compiled PCRE2 pattern for raw bytes. It uses PCRE2's interpreter, as Postfix does: the JIT of PCRE2 10.42 does
+/// not always find the same matches, for example none of `B(?i:B|)[^a]+(?:[^a]+)` in a line that ends in `BB`.
 package final class Pattern: Sendable {
-    // Safe to share: PCRE2 never writes to compiled code (pcre2api, "Multithreading"), and
-    // only init and deinit touch it otherwise.
+    // Safe to share: PCRE2 never writes to compiled code (pcre2api, "Multithreading"). Only init and deinit own it.
     nonisolated(unsafe) private let code: OpaquePointer
-    /// Number of capturing groups.
+    /// The number of capturing groups.
     package let captureCount: Int
 
     package init(_ source: [UInt8], options: PatternOptions) throws(PatternError) {
@@ -63,12 +62,12 @@ package final class Pattern: Sendable {
 
     deinit { pcre2_code_free_8(code) }
 
-    /// Searches `bytes`; on `.match` the groups are in `scratch` until its next use.
+    /// Searches `bytes`. After `.match`, `scratch` holds the groups until its next use.
     package func matches(
         _ bytes: UnsafeRawBufferPointer, using scratch: MatchScratch
     ) -> MatchResult {
         scratch.reserve(captures: captureCount)
-        // PCRE2 before 10.38 refuses a null subject even when it is empty.
+        // PCRE2 before 10.38 rejects a null pointer even for an empty subject.
         let base = bytes.baseAddress ?? UnsafeRawPointer(code)
         let subject = base.assumingMemoryBound(to: UInt8.self)
         let result = pcre2_match_8(
@@ -80,13 +79,13 @@ package final class Pattern: Sendable {
         }
     }
 
-    /// `matches` over an array: for conditions and tests, where the bytes are short.
+    /// The same for an array.
     package func matches(_ bytes: [UInt8], using scratch: MatchScratch) -> MatchResult {
         bytes.withUnsafeBytes { matches($0, using: scratch) }
     }
 }
 
-/// PCRE2's words for one of its error codes.
+/// PCRE2's message for one of its error codes.
 package func errorMessage(_ code: Int32) -> String {
     withUnsafeTemporaryAllocation(of: UInt8.self, capacity: 256) { buffer in
         let length = pcre2_get_error_message_8(code, buffer.baseAddress, buffer.count)

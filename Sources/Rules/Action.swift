@@ -4,15 +4,56 @@ internal import MailSyntax
 /// What a header or body check does (header_checks(5), Postfix `cleanup_message.c`).
 package enum Action: Equatable, Sendable {
     case reject(Refusal)
-    case discard, pass, hold
-    case redirect([UInt8])
-    /// `transport:destination`.
-    case filter([UInt8])
-    case bcc([UInt8])
+    case discard, pass
+    case effect(Effect)
     case warn, info
     case prepend([UInt8])
     case replace([UInt8])
     case strip, ignore, dunno
+}
+
+/// What happens to an accepted message besides edits.
+package enum Effect: Equatable, Sendable {
+    case hold
+    /// `transport:destination`.
+    case filter([UInt8])
+    /// Replaces all recipients.
+    case redirect([UInt8])
+    /// One more recipient.
+    case bcc([UInt8])
+}
+
+extension Action {
+    /// The first word of a right-hand side; case does not matter. Every class of checks has all actions.
+    package enum Name: String, Sendable {
+        case bcc, discard, dunno, filter, hold, ignore, info, ok, pass, prepend, redirect, reject, replace, strip, warn
+
+        /// nil where Postfix knows no such action.
+        init?(_ word: ArraySlice<UInt8>) {
+            self.init(rawValue: String(decoding: word.map(\.lowercased), as: UTF8.self))
+        }
+
+        /// As Postfix's manuals write it.
+        package var word: String { rawValue.uppercased() }
+
+        /// Whether the action changes headers or body lines.
+        var isEdit: Bool {
+            switch self {
+            case .ignore, .prepend, .replace, .strip: true
+            case .bcc, .discard, .dunno, .filter, .hold, .info, .ok, .pass, .redirect, .reject, .warn: false
+            }
+        }
+
+        /// Whether the action replaces the recipients.
+        var isRedirect: Bool {
+            switch self {
+            case .redirect: true
+            case .bcc, .discard, .dunno, .filter, .hold, .ignore, .info, .ok, .pass, .prepend, .reject, .replace,
+                .strip, .warn:
+                false
+            }
+        }
+    }
 }
 
 /// A refusal of the whole message.
@@ -28,37 +69,37 @@ package struct Refusal: Equatable, Sendable {
     }
 }
 
-/// A right-hand side that is no action; the header or line is kept.
+/// Why a right-hand side is not an action. The rule then leaves the header or line as it is.
 package struct ActionFault: Error, Equatable, Sendable {
     package let message: String
 }
 
 extension Action {
-    /// Splits a right-hand side into its word and the text behind it.
+    /// Splits a right-hand side into its first word and the text after it.
     package static func split(_ text: [UInt8]) -> (word: ArraySlice<UInt8>, text: ArraySlice<UInt8>) {
         let word = text.prefix { !$0.isBlank }
         return (word, text[word.endIndex...].drop(while: \.isSpace))
     }
 
-    /// `isHeader` tells header checks from body checks.
+    /// Parses a right-hand side of header checks (`isHeader`) or body checks.
     package init(_ source: [UInt8], isHeader: Bool) throws(ActionFault) {
         let (word, text) = Self.split(source)
-        switch String(decoding: word.map(\.lowercased), as: UTF8.self) {
-        case "reject": self = .reject(Refusal(rejectText: text))
-        case "discard": self = .discard
-        case "pass": self = .pass
-        case "hold": self = .hold
-        case "warn": self = .warn
-        case "info": self = .info
-        case "strip": self = .strip
-        case "ignore": self = .ignore
-        case "dunno", "ok": self = .dunno
-        case "redirect": self = .redirect(try Self.address(text, "REDIRECT target"))
-        case "bcc": self = .bcc(try Self.address(text, "BCC address"))
-        case "filter": self = .filter(try Self.filterTarget(text))
-        case "prepend": self = .prepend(try Self.newText(text, "PREPEND", isHeader))
-        case "replace": self = .replace(try Self.newText(text, "REPLACE", isHeader))
-        default: throw ActionFault(message: "unknown command: \(printable(source))")
+        guard let name = Name(word) else { throw ActionFault(message: "unknown command: \(printable(source))") }
+        switch name {
+        case .bcc: self = .effect(.bcc(try Self.address(text, "BCC address")))
+        case .discard: self = .discard
+        case .dunno, .ok: self = .dunno
+        case .filter: self = .effect(.filter(try Self.filterTarget(text)))
+        case .hold: self = .effect(.hold)
+        case .ignore: self = .ignore
+        case .info: self = .info
+        case .pass: self = .pass
+        case .prepend: self = .prepend(try Self.newText(text, name, isHeader))
+        case .redirect: self = .effect(.redirect(try Self.address(text, "REDIRECT target")))
+        case .reject: self = .reject(Refusal(rejectText: text))
+        case .replace: self = .replace(try Self.newText(text, name, isHeader))
+        case .strip: self = .strip
+        case .warn: self = .warn
         }
     }
 
@@ -81,12 +122,12 @@ extension Action {
     }
 
     private static func newText(
-        _ text: ArraySlice<UInt8>, _ word: String, _ isHeader: Bool
+        _ text: ArraySlice<UInt8>, _ name: Name, _ isHeader: Bool
     ) throws(ActionFault) -> [UInt8] {
-        guard !text.isEmpty else { throw ActionFault(message: "\(word) action without text") }
+        guard !text.isEmpty else { throw ActionFault(message: "\(name.word) action without text") }
         guard !isHeader || text.withUnsafeBytes({ headerNameLength($0) > 0 }) else {
             throw ActionFault(
-                message: "bad \(word) header text \"\(printable(text))\" -- "
+                message: "bad \(name.word) header text \"\(printable(text))\" -- "
                     + "need \"headername: headervalue\"")
         }
         return Array(text)
@@ -94,22 +135,22 @@ extension Action {
 }
 
 extension Refusal {
-    /// Of a REJECT: 5.7.1 unless the text names another code (Postfix `dsn_util.c`).
+    /// From the text of a REJECT. The status code is 5.7.1 unless the text begins with another (Postfix `dsn_util.c`).
     init(rejectText text: ArraySlice<UInt8>) {
         let codeLength = enhancedStatusCodeLength(text)
         var reason = codeLength > 0 ? Array(text.prefix(codeLength)) : Array("5.7.1".utf8)
         let rest = text.dropFirst(codeLength).drop(while: \.isSpace)
         reason.append(UInt8(ascii: " "))
         reason += text.isEmpty ? Array("message content rejected".utf8)[...] : rest
-        // A code that is neither is taken for a deferral.
+        // Postfix treats every status code other than 5.x.x as a deferral.
         if reason[0] != UInt8(ascii: "5") { reason[0] = UInt8(ascii: "4") }
-        // As smtpd prints it.
+        // smtpd replaces what is not printable ASCII.
         for index in reason.indices where !(0x20...0x7e).contains(reason[index]) { reason[index] = 0x20 }
         self.init(code: reason[0] == UInt8(ascii: "4") ? 451 : 550, text: reason)
     }
 }
 
-/// Length of the RFC 3463 code at the start of `text`, such as `4.7.1`; 0 when there is none.
+/// The length of the RFC 3463 status code at the start of `text`, such as `4.7.1`; 0 without one.
 package func enhancedStatusCodeLength(_ text: ArraySlice<UInt8>) -> Int {
     guard let first = text.first, Array("245".utf8).contains(first) else { return 0 }
     let code = text.prefix { !$0.isSpace }

@@ -2,7 +2,7 @@
 internal import Glibc
 package import Patterns
 
-/// The compiled pattern of a rule or an `if`, with the parity of its `!`.
+/// The compiled pattern of a rule or an `if`.
 package struct Expression: Sendable {
     enum Engine: Sendable {
         case pcre(Pattern)
@@ -10,8 +10,9 @@ package struct Expression: Sendable {
     }
 
     let engine: Engine
+    /// Whether the number of its `!` is odd.
     let negated: Bool
-    /// What was compiled, for the fast pass and the lints.
+    /// The source, for the fast pass and the lints.
     let source: PatternSource
 
     var groupCount: Int {
@@ -21,8 +22,8 @@ package struct Expression: Sendable {
         }
     }
 
-    /// Whether the rule applies to `key`; nil when the engine gave up, which counts as no,
-    /// negated or not (`dict_pcre.c` DICT_PCRE_EXEC).
+    /// Whether the rule applies to `key`; nil if the engine failed. The rule then does not apply, negated or not
+    /// (`dict_pcre.c` DICT_PCRE_EXEC).
     func applies(to key: UnsafeRawBufferPointer, using scratch: Scratch) -> Bool? {
         switch engine {
         case .pcre(let pattern):
@@ -44,7 +45,7 @@ package struct Expression: Sendable {
         }
     }
 
-    /// Bytes of a group in the key of the last match.
+    /// The bytes of a group in the key of the last match.
     func capture(_ group: Int, in scratch: Scratch) -> Range<Int>? {
         switch engine {
         case .pcre: scratch.pcre.capture(group)
@@ -53,7 +54,7 @@ package struct Expression: Sendable {
     }
 }
 
-/// A pattern as its table has it.
+/// A pattern as written in its table.
 package struct PatternSource: Hashable, Sendable {
     enum Syntax: Hashable {
         case pcre(PatternOptions)
@@ -64,10 +65,10 @@ package struct PatternSource: Hashable, Sendable {
     let syntax: Syntax
 }
 
-/// The working memory of one thread of matching.
+/// The working memory of one matching thread.
 package final class Scratch {
     let pcre: MatchScratch
-    /// Why the engine gave up, after `applies` returned nil.
+    /// The reason of the last failure, after `applies` has returned nil.
     var failure = ""
     private var groups: UnsafeMutableBufferPointer<regmatch_t>
 

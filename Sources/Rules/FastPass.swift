@@ -6,20 +6,20 @@ internal import Synchronization
 
 private let lastNumber = Atomic<UInt64>(0)
 
-/// All rules of a list as one Vectorscan database: one pass over many headers, or over many body
-/// lines, tells which rules can find their pattern where. PCRE2 then decides.
+/// The patterns of a list as one Vectorscan database. A single scan of many headers or body lines finds the rules that
+/// may match each of them. PCRE2 or the regex library then decides.
 package final class FastPass: Sendable {
-    // Safe to share: a database is never written after it was built; scratch is per thread
-    // (Hyperscan API reference, "Scratch space").
+    // Safe to share: a database is read-only once compiled, and scratch is per thread (Hyperscan API reference,
+    // "Scratch space").
     nonisolated(unsafe) let database: OpaquePointer?
     let subject: FastPattern.Subject
-    /// Unlike its address never used again.
+    /// Identifies the pass. Unlike its address, it is never reused.
     let number: UInt64
-    /// By rule: whether the database has its pattern.
+    /// By rule number: whether the database has its pattern.
     private let covered: [Bool]
-    /// Rules to be tried on every key: not in the database, or negated. Ascending.
+    /// The rules to try on every key, ascending: those not in the database, and negated ones.
     let always: [UInt32]
-    /// Of the negated rules that can end in a match limit.
+    /// The effort of negated rules, whose patterns may exceed a match limit where they do not match.
     private let efforts: [Int: Effort]
 
     init(
@@ -49,19 +49,19 @@ package final class FastPass: Sendable {
 
     func covers(_ rule: Int) -> Bool { covered[rule] }
 
-    /// Whether a negated rule whose pattern is not in the key may end in a match limit, and so does not apply.
+    /// Whether a negated rule whose pattern does not match may exceed a match limit, so that it does not apply.
     func mayExceed(_ limits: MatchLimits, rule: Int, _ expression: Expression, keyLength: Int) -> Bool {
         efforts[rule]?.mayExceed(limits, keyLength: keyLength, groupCount: expression.groupCount) ?? false
     }
 
-    /// Rules with a pattern that the database does not have.
+    /// The rules whose pattern is not in the database.
     package var uncovered: [Int] { covered.indices.filter { !covered[$0] } }
 }
 
 // MARK: - Building
 
 extension FastPass {
-    /// The patterns of `list` that can be scanned for, in the order of its rules.
+    /// The patterns of a list that can be rewritten, in the order of its rules.
     struct Plan: Equatable {
         var rules: [UInt32] = []
         var patterns: [FastPattern] = []
@@ -77,7 +77,8 @@ extension FastPass {
             reduceToKeywords()
         }
 
-        /// Where many rules have the same keyword, mail that has it would be tried on all of them.
+        /// Reduces patterns to their keyword, except where many share it: mail that contains it would have to be tried
+        /// on all of them.
         private mutating func reduceToKeywords() {
             var sharing: [[UInt8]: Int] = [:]
             for pattern in patterns { if let keyword = pattern.keyword { sharing[keyword, default: 0] += 1 } }
@@ -91,7 +92,7 @@ extension FastPass {
 
         private static let mostSharing = 2
 
-        /// Leaves the patterns at `positions` out.
+        /// Removes the patterns at `positions`.
         mutating func remove(_ positions: Set<Int>) {
             let kept = rules.indices.filter { !positions.contains($0) }
             rules = kept.map { rules[$0] }
@@ -99,7 +100,7 @@ extension FastPass {
         }
     }
 
-    /// Compiles the patterns of `list`, or takes them from `cache`; seconds for ten thousand.
+    /// Compiles the patterns of `list`, or loads them from `cache`. Ten thousand patterns take seconds to compile.
     package static func build(
         for list: RuleList, body: Bool, cache: FastPassCache? = nil
     ) -> FastPass {
@@ -123,7 +124,7 @@ extension FastPass {
         self.init(database: database, subject: subject, covered: covered, list: list)
     }
 
-    /// One database of all patterns; those that Vectorscan refuses are left out and named.
+    /// Compiles all patterns but those that Vectorscan refuses, and returns the positions of these.
     private static func compile(_ plan: Plan) -> (OpaquePointer?, refused: Set<Int>) {
         guard !plan.rules.isEmpty else { return (nil, []) }
         if let database = compile(plan, without: []) { return (database, []) }
@@ -133,7 +134,7 @@ extension FastPass {
 
     private static func compile(_ plan: Plan, without refused: Set<Int>) -> OpaquePointer? {
         let kept = plan.patterns.indices.filter { !refused.contains($0) }
-        // One allocation holds all expressions, each with its NUL.
+        // One allocation holds all expressions, each followed by a NUL.
         var text: [CChar] = []
         var offsets: [Int] = []
         for position in kept {

@@ -2,10 +2,10 @@
 internal import CVectorscan
 internal import Glibc
 
-/// Compiled databases on disk, so that a restart with ten thousand rules scans at once.
+/// Compiled databases on disk, so that a restart with ten thousand rules need not compile them again.
 ///
-/// A file is taken only if it, and the directory, belong to the service's own user and nobody
-/// else may write there: a database from another hand could be made to run amok in the scanner.
+/// The directory and its files must belong to the service's own user, and nobody else may have write permission: a
+/// crafted database could corrupt the memory of the scanner.
 package struct FastPassCache: Sendable {
     let directory: String
 
@@ -17,14 +17,14 @@ package struct FastPassCache: Sendable {
         let refused: Set<Int>
     }
 
-    /// The database for exactly these patterns, this library and this processor; nil when there
-    /// is none, or none that can be trusted.
+    /// The database for these patterns, this version of the library and this processor; nil if there is none, or if it
+    /// can't be trusted.
     func load(_ plan: FastPass.Plan, _ subject: FastPattern.Subject) -> Stored? {
         let key = Self.key(plan, subject)
         guard directoryIsTrusted, let content = read(path(key)) else { return nil }
-        // The whole key is in the file: the name is only a hash of it.
+        // The file holds the whole key; its name is only a hash.
         var reader = Reader(content)
-        guard reader.take(key.count) == key[...], let refusedCount = reader.number(),
+        guard reader.read(key.count) == key[...], let refusedCount = reader.number(),
             refusedCount <= plan.rules.count
         else { return nil }
         var refused: Set<Int> = []
@@ -43,7 +43,7 @@ package struct FastPassCache: Sendable {
         return Stored(database: database, refused: refused)
     }
 
-    /// Keeps a database; a failure costs the next start its time and is no error.
+    /// Stores a database. A failure is not an error: the next start compiles it again.
     func store(
         _ database: OpaquePointer?, refused: Set<Int>, _ plan: FastPass.Plan,
         _ subject: FastPattern.Subject
@@ -86,14 +86,14 @@ package struct FastPassCache: Sendable {
 
         var rest: ArraySlice<UInt8>? { content.isEmpty ? nil : content }
 
-        mutating func take(_ count: Int) -> ArraySlice<UInt8>? {
+        mutating func read(_ count: Int) -> ArraySlice<UInt8>? {
             guard content.count >= count else { return nil }
             defer { content = content.dropFirst(count) }
             return content.prefix(count)
         }
 
         mutating func number() -> Int? {
-            take(4).map { $0.reversed().reduce(0) { $0 << 8 | Int($1) } }
+            read(4).map { $0.reversed().reduce(0) { $0 << 8 | Int($1) } }
         }
     }
 
@@ -137,7 +137,7 @@ package struct FastPassCache: Sendable {
         return content.count == size ? content : nil
     }
 
-    /// Writes beside the file and renames, so that a reader never sees half of one.
+    /// Writes a temporary file and renames it, so a reader never sees an incomplete one.
     private func write(_ content: [UInt8], to path: String) {
         let temporary = "\(path).\(getpid())"
         let descriptor = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0o600)

@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 import MailSyntax
 
-/// The rules of a table file, each with its continuation lines joined (Postfix `readlline.c`):
-/// blank lines and comments are skipped even inside a rule, and a line that starts with white
-/// space continues the rule with that white space kept.
+/// The logical lines of a table file (Postfix `readlline.c`). A line that starts with white space continues the
+/// previous one and keeps that white space. Blank lines and comments are skipped, also between continuation lines.
 struct LogicalLines {
     struct Line {
-        /// Number of the first line that is neither blank nor a comment, from 1.
+        /// The number of its first line that is neither blank nor a comment, from 1.
         let number: Int
         let text: [UInt8]
     }
@@ -17,7 +16,7 @@ struct LogicalLines {
 
     init(_ file: [UInt8]) { self.file = file }
 
-    /// The next rule; nil at the end of the file.
+    /// The next logical line; nil at the end of the file.
     mutating func next() -> Line? {
         var text: [UInt8] = []
         var first = 0

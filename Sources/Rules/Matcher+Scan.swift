@@ -3,19 +3,16 @@ internal import Glibc
 package import MailSyntax
 
 extension Matcher {
-    /// Scans all headers of a block at once, for rules that may match them.
+    /// Scans all headers of a block at once for rules that may match.
     package func candidates(in block: HeaderBlock, pass: FastPass?) -> HeaderCandidates {
         HeaderCandidates(
             hits: pass.flatMap { scan.scan(block, with: $0) }, hitsAreAll: pass?.always.isEmpty ?? false)
     }
 
-    /// The first rule that applies to a header or another text that is one key, by the fast
-    /// pass where there is one.
+    /// The first rule that applies to one key, such as a header. Uses the fast pass if there is one.
     package func firstMatch(
         key: UnsafeRawBufferPointer, in list: RuleList, pass: FastPass?
-    )
-        -> Match?
-    {
+    ) -> Match? {
         let key = Self.upToNUL(key)
         guard let pass, let hits = scan.scan(key, with: pass) else {
             return firstMatch(key, in: list)
@@ -26,7 +23,7 @@ extension Matcher {
         }
     }
 
-    /// The rule numbers of hits on one line, for the time of `body`.
+    /// Calls `body` with the rule numbers of the hits on one line.
     func withRules<Result>(
         of hits: ArraySlice<UInt64>, _ body: (UnsafeBufferPointer<UInt32>) -> Result
     ) -> Result {
@@ -38,14 +35,13 @@ extension Matcher {
         }
     }
 
-    /// Scans body lines at once: calls `body` with the start of each line that may match, and
-    /// the rules that may match there, in order, until it returns false. Where one scan can't
-    /// tell, that is each line, to be scanned on its own.
+    /// Scans many body lines at once. Calls `body` with the start of each line that may match and the rules that may
+    /// match it, in order, until it returns false. Where a single scan is not possible, it calls `body` for every line.
     package func forEachCandidateLine(
         in text: UnsafeRawBufferPointer, of list: RuleList, pass: FastPass?,
         _ body: (Int, LineCandidates) -> Bool
     ) {
-        // A key ends at a NUL, and what ends there the scan of the whole text would not see.
+        // A key ends at a NUL, but the scan of the whole text does not.
         guard let pass, Self.upToNUL(text).count == text.count,
             let hits = scan.scan(text, with: pass)
         else {
@@ -91,7 +87,7 @@ extension Matcher {
         return UnsafeRawPointer(end) - base + 1
     }
 
-    /// The first rule that applies to a header, or a line that `forEachCandidateLine` named.
+    /// The first rule that applies to a header, or to a line of `forEachCandidateLine`.
     package func firstMatch(
         line: UnsafeRawBufferPointer, in list: RuleList, pass: FastPass?,
         candidates: LineCandidates
@@ -105,14 +101,14 @@ extension Matcher {
     }
 }
 
-/// Which rules may match the headers of a block.
+/// The rules that may match the headers of a block.
 package struct HeaderCandidates {
-    /// nil where one scan can't tell.
+    /// nil if the scan failed.
     fileprivate let hits: [UInt64]?
-    /// Whether a header without hits matches no rule.
+    /// Whether no rule matches a header without hits.
     fileprivate let hitsAreAll: Bool
 
-    /// nil when no rule can match the header.
+    /// nil if no rule can match the header.
     package func of(_ header: Header) -> LineCandidates? {
         guard let hits else { return .unknown }
         if hits.isEmpty, hitsAreAll { return nil }
@@ -123,10 +119,10 @@ package struct HeaderCandidates {
     }
 }
 
-/// Which rules may match a line.
+/// The rules that may match a line.
 package enum LineCandidates {
-    /// Not known yet.
+    /// Not scanned yet.
     case unknown
-    /// Those of the hits, and those that are always tried.
+    /// The rules of these hits, and the rules that are always tried.
     case hits(ArraySlice<UInt64>)
 }

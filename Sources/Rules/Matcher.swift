@@ -2,44 +2,44 @@
 internal import Glibc
 package import Patterns
 
-/// What a lookup found.
+/// The result of a lookup.
 package struct Match: Sendable {
-    /// The rule's number in its list.
+    /// The number of the rule in its list.
     package let rule: Int
-    /// The right-hand side with its groups filled in; empty when the rule has none, which
-    /// Postfix takes for an error of the table.
+    /// The right-hand side, with `$n` replaced. Postfix treats an empty one as an error of the table.
     package let text: [UInt8]
 }
 
-/// A rule that was given up: it counts as no match, and the operator should know.
+/// A rule whose pattern exceeded a limit. It counts as no match, and the log tells the operator.
 package struct GivenUp: Sendable {
     package let rule: Int
     package let reason: String
 }
 
-/// Looks keys up in rule lists: the working memory of one thread, for any number of lists.
+/// Looks keys up in rule lists. A matcher belongs to one thread and serves any number of lists.
 ///
-/// A message has a budget of time for all its lookups; what it does not cover counts as no match.
+/// The lookups of a message share a time budget. Once it is used up, rules count as no match.
 package final class Matcher {
     let scratch: Scratch
     let scan = ScanScratch()
     private let clock: @Sendable () -> UInt64
     private let budget: UInt64
     private var spent: UInt64 = 0
-    /// Rules given up since they were last taken.
+    /// The rules given up since the last `takeGivenUp`.
     package private(set) var givenUp: [GivenUp] = []
     private var budgetIsReported = false
-    /// Those that were reported for this message.
+    /// The rules already reported for this message.
     private var reported: Set<RuleLocation> = []
-    /// Which `if`s hold for the key at hand: the key's number, and the answer.
+    /// By rule number, the last result of an `if` and the key that it is for.
     private var conditions: [(key: UInt64, holds: Bool)] = []
+    /// The number of the current key.
     private var key: UInt64 = 0
     private var tries = 0
 
-    /// Without a fast pass one try in this many is timed, and stands for as many.
+    /// Without a fast pass, one try in this many is timed, and its time counts this many times.
     private static let samplingInterval = 64
 
-    /// `budget` is per message, `clock` monotonic; both in nanoseconds.
+    /// `budget` is per message; `clock` is monotonic. Both are in nanoseconds.
     package init(
         limits: MatchLimits = MatchLimits(), budget: UInt64 = 5_000_000_000,
         clock: @escaping @Sendable () -> UInt64 = monotonicNanoseconds
@@ -49,7 +49,7 @@ package final class Matcher {
         self.clock = clock
     }
 
-    /// Starts the budget anew.
+    /// Resets the time budget.
     package func beginMessage() {
         spent = 0
         budgetIsReported = false
@@ -57,13 +57,13 @@ package final class Matcher {
         if !reported.isEmpty { reported = [] }
     }
 
-    /// The rules given up, each once a message.
+    /// Returns and clears the rules given up. Each comes once per message.
     package func takeGivenUp() -> [GivenUp] {
         defer { givenUp = [] }
         return givenUp
     }
 
-    /// Whether the message has no time left; the first rule that this meets is reported.
+    /// Whether the message has used up its time budget. The first rule that this affects is reported.
     private func isOverBudget(at rule: Int, _ list: RuleList, more: UInt64 = 0) -> Bool {
         guard spent + more >= budget else { return false }
         if !budgetIsReported, rule < list.entries.count {
@@ -73,9 +73,9 @@ package final class Matcher {
         return true
     }
 
-    // MARK: - One rule after the other
+    // MARK: - Sequential lookup
 
-    /// The first rule that applies to `key`, as Postfix finds it: each in turn.
+    /// The first rule that applies to `key`. Tries each in turn, as Postfix does.
     package func firstMatch(_ key: UnsafeRawBufferPointer, in list: RuleList) -> Match? {
         guard !isOverBudget(at: 0, list) else { return nil }
         let key = Self.upToNUL(key)
@@ -117,10 +117,10 @@ package final class Matcher {
         return applies(rule, expression, key, list)
     }
 
-    // MARK: - Candidates only
+    // MARK: - Lookup among candidates
 
-    /// The first rule that applies to `key`, given that of the rules that `pass` knows only
-    /// `candidates` (in ascending order) can find their pattern in it.
+    /// The first rule that applies to `key`. Of the rules that `pass` covers, only the patterns of `candidates` (in
+    /// ascending order) can match.
     func firstMatch(
         _ wholeKey: UnsafeRawBufferPointer, in list: RuleList, pass: FastPass,
         candidates: UnsafeBufferPointer<UInt32>
@@ -131,7 +131,7 @@ package final class Matcher {
         if conditions.count < list.entries.count {
             conditions = Array(repeating: (0, false), count: list.entries.count)
         }
-        // Two ascending lists: what the scan found, and what it can't rule out.
+        // Merges two ascending lists: the rules that the scan found, and those that it can't exclude.
         var (found, always) = (0, 0)
         while found < candidates.count || always < pass.always.count {
             let next: UInt32
@@ -204,13 +204,13 @@ package final class Matcher {
     ) -> Bool {
         let statement = list.entries[rule].statement
         guard let second = statement.second, let first = statement.expression else { return true }
-        // The groups come from the first pattern, so that is matched again behind the second.
+        // The groups come from the first pattern, so it is matched again after the second.
         return applies(rule, second, key, list) && applies(rule, first, key, list)
     }
 
     private func giveUp(_ rule: Int, _ reason: String, _ list: RuleList) {
         list.counters.addLimit(to: rule)
-        // One report a rule and message: a line is not worth a line of log.
+        // Once per rule and message, not once per line.
         if reported.insert(list.location(of: rule)).inserted {
             givenUp.append(GivenUp(rule: rule, reason: reason))
         }
@@ -233,7 +233,7 @@ package final class Matcher {
         return Match(rule: rule, text: text)
     }
 
-    /// Postfix keeps keys as C strings.
+    /// The bytes before the first NUL: Postfix keeps keys as C strings.
     static func upToNUL(_ key: UnsafeRawBufferPointer) -> UnsafeRawBufferPointer {
         guard let base = key.baseAddress, let end = memchr(base, 0, key.count) else { return key }
         return UnsafeRawBufferPointer(start: base, count: UnsafeRawPointer(end) - base)

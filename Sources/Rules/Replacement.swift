@@ -10,10 +10,10 @@ package struct Replacement: Hashable, Sendable {
     }
 
     let segments: [Segment]
-    /// Largest group named; 0 when the text is all literal.
+    /// The largest group number; 0 if the text is all literal.
     let largestGroup: Int
 
-    /// The text when it does not depend on what matched.
+    /// The text, if it does not depend on the match.
     var literal: [UInt8]? {
         guard largestGroup == 0 else { return nil }
         guard case .literal(let text)? = segments.first else { return [] }
@@ -21,7 +21,7 @@ package struct Replacement: Hashable, Sendable {
     }
 }
 
-/// Why a right-hand side can't be used.
+/// A syntax error of a right-hand side.
 enum ReplacementFault: Equatable {
     case truncated
     case emptyName
@@ -30,7 +30,7 @@ enum ReplacementFault: Equatable {
 }
 
 extension Replacement {
-    /// Parses `text`; all faults are reported, and the first that leaves nothing to parse is last.
+    /// Parses `text` and returns all faults, up to the first that ends the parsing.
     static func parse(_ text: ArraySlice<UInt8>) -> (Replacement?, [ReplacementFault]) {
         var segments: [Segment] = []
         var literal: [UInt8] = []
@@ -53,15 +53,15 @@ extension Replacement {
             if !literal.isEmpty { segments.append(.literal(literal)) }
             literal = []
             let isBracketed = index < text.endIndex && Array("{(".utf8).contains(text[index])
-            guard let name = takeName(text, &index) else { return (nil, faults + [.truncated]) }
-            // mac_parse() goes no further with brackets once there was a fault.
+            guard let name = readName(text, &index) else { return (nil, faults + [.truncated]) }
+            // After a fault, mac_parse() stops at the next bracketed name.
             if isBracketed, !faults.isEmpty { break }
             guard !name.isEmpty else { return (nil, faults + [.emptyName]) }
             guard name.allSatisfy(\.isDigit) else {
                 faults.append(.notANumber(Array(name)))
                 continue
             }
-            // As atoi(3) has it.
+            // As atoi(3) does.
             let group = Int(Int32(truncatingIfNeeded: Int(String(decoding: name, as: UTF8.self)) ?? .max))
             guard group > 0 else {
                 faults.append(.outOfRange(Array(name)))
@@ -75,8 +75,8 @@ extension Replacement {
         return (Replacement(segments: segments, largestGroup: largest), [])
     }
 
-    /// The name after a `$`: `n`, `{n}` or `(n)`, brackets nested; nil when one does not close.
-    private static func takeName(
+    /// The name after a `$`: `n`, `{n}` or `(n)`, with nested brackets; nil if a bracket is not closed.
+    private static func readName(
         _ text: ArraySlice<UInt8>, _ index: inout Int
     ) -> ArraySlice<UInt8>? {
         let open = index < text.endIndex ? text[index] : 0

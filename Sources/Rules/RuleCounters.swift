@@ -1,25 +1,26 @@
 // SPDX-License-Identifier: Apache-2.0
 internal import Synchronization
 
-/// What each rule of a list did since it was first loaded.
+/// The counters of each rule of a list, since the rule was first loaded.
 package final class RuleCounters: Sendable {
     package struct Values: Equatable, Sendable {
-        /// Times the rule decided.
+        /// How often the rule matched first.
         package var hits = 0
-        /// When it last did, in nanoseconds of the clock that the matcher was given: of `monotonicNanoseconds` where the service runs.
+        /// When it last matched, in nanoseconds of the matcher's clock: `monotonicNanoseconds` in the service.
         package var lastHit: UInt64?
-        /// Time spent in its pattern, in nanoseconds; sampled while there is no fast pass.
+        /// The time spent in its pattern, in nanoseconds; sampled while there is no fast pass.
         package var time: UInt64 = 0
-        /// Times it ran into a match limit or the message's budget and so counted as no match.
+        /// How often it exceeded a match limit or the time budget of a message, which counts as no match.
         package var limitsReached = 0
     }
 
-    /// Of one rule; lists of one reload and the next share it while messages are on their way through both.
+    /// The counters of one rule. After a reload the old and the new list share them while messages still use the old
+    /// one.
     private final class Counter: Sendable {
         let values = Mutex(Values())
     }
 
-    /// What makes a rule the same after a reload.
+    /// What identifies a rule over a reload.
     private struct Identity: Hashable {
         let table: String
         let source: PatternSource?
@@ -31,7 +32,7 @@ package final class RuleCounters: Sendable {
     private let identities: [Identity]
     private let counters: [Counter]
 
-    /// - Parameter old: goes on counting for the rules that it has as well; of several that are the same, in their order.
+    /// - Parameter old: rules that it has too keep its counters; equal rules do so in their order.
     init(entries: [RuleList.Entry], tables: [Table], continuing old: RuleCounters?) {
         identities = entries.map { entry in
             let statement = entry.statement
@@ -41,14 +42,14 @@ package final class RuleCounters: Sendable {
                 table: tables[entry.table].name, source: statement.expression?.source, second: statement.second?.source,
                 isNegated: statement.expression?.negated ?? false, action: action)
         }
-        var known: [Identity: ArraySlice<Counter>] = [:]
+        var oldCounters: [Identity: ArraySlice<Counter>] = [:]
         for (identity, counter) in zip(old?.identities ?? [], old?.counters ?? []) {
-            known[identity, default: []].append(counter)
+            oldCounters[identity, default: []].append(counter)
         }
-        counters = identities.map { known[$0]?.popFirst() ?? Counter() }
+        counters = identities.map { oldCounters[$0]?.popFirst() ?? Counter() }
     }
 
-    /// Whether both are of the same rules in the same order.
+    /// Whether both count the same rules in the same order.
     func hasSameRules(as other: RuleCounters) -> Bool { identities == other.identities }
 
     package subscript(rule: Int) -> Values { counters[rule].values.withLock { $0 } }

@@ -1,29 +1,32 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// What a list's rules may come to do, as far as their text tells before anything has matched.
+/// What the rules of a list can do, as far as their text tells before anything has matched.
 extension RuleList {
-    /// Whether some rule may have one of these actions, in lower case. One whose action comes from the line itself may.
-    static func mayAct(_ entries: [Entry], _ actions: Set<String>) -> Bool {
+    /// Whether some rule may have such an action. A rule that takes its action from the matched text may have any.
+    static func mayAct(_ entries: [Entry], _ isSought: (Action.Name) -> Bool) -> Bool {
         entries.contains { entry in
-            guard case .match(let replacement) = entry.statement.operation else { return false }
-            return replacement.actionWord.map(actions.contains) ?? true
+            switch entry.statement.actionName {
+            case .known(let name): isSought(name)
+            case .fromMatch: true
+            case .unknown: false
+            }
         }
     }
 
-    /// The rules with this action, in lower case.
-    package func rules(withAction word: String) -> [Int] {
-        entries.indices.filter { index in
-            guard case .match(let replacement) = entries[index].statement.operation else { return false }
-            return replacement.actionWord == word
+    /// The rules that have such an action whatever they match.
+    package func rules(where isSought: (Action.Name) -> Bool) -> [(rule: Int, name: Action.Name)] {
+        entries.enumerated().compactMap { rule, entry in
+            guard case .known(let name) = entry.statement.actionName, isSought(name) else { return nil }
+            return (rule, name)
         }
     }
 
-    /// Whether it has an action; an `if` and an `endif` have none.
+    /// Whether the rule has an action: `if` and `endif` have none.
     package func mayDecide(_ rule: Int) -> Bool {
         if case .match = entries[rule].statement.operation { true } else { false }
     }
 
-    /// A fault of a rule's line.
+    /// A fault in the line of a rule.
     package func fault(of rule: Int, _ message: String) -> TableFault {
         let table = tables[entries[rule].table]
         return TableFault(
@@ -32,13 +35,21 @@ extension RuleList {
     }
 }
 
-extension Replacement {
-    /// The action in lower case; nil where it depends on what matched.
-    fileprivate var actionWord: String? {
-        guard case .literal(let text)? = segments.first else { return segments.isEmpty ? "" : nil }
+extension Table.Statement {
+    fileprivate enum ActionName {
+        case known(Action.Name)
+        /// The matched text decides.
+        case fromMatch
+        /// No action of Postfix's, or an `if` or `endif`.
+        case unknown
+    }
+
+    fileprivate var actionName: ActionName {
+        guard case .match(let replacement) = operation, let first = replacement.segments.first else { return .unknown }
+        guard case .literal(let text) = first else { return .fromMatch }
         let (word, rest) = Action.split(text)
-        // A word that goes on with what matched.
-        if rest.isEmpty, segments.count > 1, word.endIndex == text.endIndex { return nil }
-        return String(decoding: word, as: UTF8.self).lowercased()
+        // In `RE$1` the word continues with what matched.
+        if rest.isEmpty, replacement.segments.count > 1, word.endIndex == text.endIndex { return .fromMatch }
+        return Action.Name(word).map(ActionName.known) ?? .unknown
     }
 }

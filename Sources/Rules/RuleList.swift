@@ -1,28 +1,28 @@
 // SPDX-License-Identifier: Apache-2.0
 internal import Synchronization
 
-/// The tables of one class of checks in order: the first table with a result wins (`maps.c`).
-/// A rule is known by its position in all of them together.
+/// The tables of one class of checks, in order: the first table with a result wins (`maps.c`).
+/// A rule's number is its position in all of them together.
 package final class RuleList: Sendable {
     struct Entry: Sendable {
         let statement: Table.Statement
         let table: Int
         /// The innermost `if` around it, as a rule number.
         let enclosing: Int?
-        /// Where the search goes on when this is an `if` that does not hold.
+        /// The next rule after an `if` that does not hold.
         let elsewhere: Int
     }
 
     package let tables: [Table]
     let entries: [Entry]
     package let counters: RuleCounters
-    /// Whether some rule may change, take away or put in a line.
+    /// Whether some rule may edit the message.
     package let mayEdit: Bool
-    /// Whether some rule may send the message to another recipient than its own.
+    /// Whether some rule may replace the recipients.
     package let mayRedirect: Bool
     private let slot = Mutex<FastPass?>(nil)
 
-    /// - Parameter old: the list that this one takes the place of.
+    /// - Parameter old: the list that this one replaces; its counters continue.
     package init(tables: [Table], continuing old: RuleList? = nil) {
         self.tables = tables
         var entries: [Entry] = []
@@ -38,8 +38,8 @@ package final class RuleList: Sendable {
             }
         }
         self.entries = entries
-        mayEdit = Self.mayAct(entries, ["ignore", "strip", "replace", "prepend"])
-        mayRedirect = Self.mayAct(entries, ["redirect"])
+        mayEdit = Self.mayAct(entries, \.isEdit)
+        mayRedirect = Self.mayAct(entries, \.isRedirect)
         counters = RuleCounters(entries: entries, tables: tables, continuing: old?.counters)
         if let old, counters.hasSameRules(as: old.counters) { fastPass = old.fastPass }
     }
@@ -47,14 +47,13 @@ package final class RuleList: Sendable {
     package var isEmpty: Bool { entries.isEmpty }
     package var count: Int { entries.count }
 
-    /// The multi-pattern scan, once there is one; until then every rule is tried in turn, with
-    /// the same result.
+    /// The multi-pattern scan. Until it is compiled, every rule is tried in turn, with the same result.
     package var fastPass: FastPass? {
         get { slot.withLock { $0 } }
         set { slot.withLock { $0 = newValue } }
     }
 
-    /// Where a rule stands, as in `pcre:/etc/postfix/header_checks:12`.
+    /// The table and line of a rule, as in `pcre:/etc/postfix/header_checks:12`.
     package func location(of rule: Int) -> RuleLocation {
         let entry = entries[rule]
         return RuleLocation(table: tables[entry.table].name, line: entry.statement.line)

@@ -2,10 +2,10 @@
 internal import CVectorscan
 internal import Glibc
 
-/// What the libhs at hand gets wrong.
+/// Known bugs of the installed libhs.
 enum ScanLibrary {
-    /// Whether it finds patterns everywhere that hold no two bytes in a row for certain, such as `b.+c`. Vectorscan 5.4.9
-    /// with AVX-512 loses them behind the first 64 bytes; Hyperscan does not.
+    /// Whether it finds patterns without two adjacent literal bytes, such as `b.+c`, at every offset. Vectorscan 5.4.9
+    /// with AVX-512 misses them after the first 64 bytes; Hyperscan does not.
     static let findsPatternsWithoutLiteral: Bool = {
         var database: OpaquePointer?
         var failure: UnsafeMutablePointer<hs_compile_error_t>?
@@ -20,7 +20,7 @@ enum ScanLibrary {
                 == HS_SUCCESS,
             hs_alloc_scratch(database, &scratch) == HS_SUCCESS
         else { return false }
-        // Some offsets come out right by chance.
+        // Some offsets work by chance.
         return (0..<256).allSatisfy { offset in
             var text = [UInt8](repeating: UInt8(ascii: "x"), count: 512)
             text[offset] = UInt8(ascii: "b")

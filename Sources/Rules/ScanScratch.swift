@@ -3,26 +3,25 @@ internal import CVectorscan
 internal import Glibc
 internal import MailSyntax
 
-/// Working memory of one thread of scanning: Vectorscan's own, and what a scan found.
+/// The working memory of one scanning thread: Vectorscan's scratch space and the results.
 final class ScanScratch {
     private var scratch: OpaquePointer?
-    /// The text and `padding` newlines behind it.
+    /// The text, followed by `padding` newlines.
     private var padded = UnsafeMutableRawBufferPointer.allocate(byteCount: 8_192, alignment: 64)
-    /// Vectorscan 5.4.9 misses patterns in the last bytes of what it scans, up to the size of a
-    /// vector less one (x86: shufti and vermicelli), so nothing that counts may be there.
+    /// Bytes. Vectorscan 5.4.9 misses patterns in the last bytes of a buffer, up to one less than the size of a vector
+    /// (x86: shufti and vermicelli), so there must be no text there.
     private static let padding = 64
-    /// The passes that `scratch` was made ready for last; it only ever grows.
+    /// The passes that `scratch` was last allocated for. It only grows, so it fits all of them.
     private var ready: [UInt64] = []
     private var state = State()
 
-    /// Where a rule last found its pattern: hits between the bounds are on a line that is
-    /// known already.
+    /// The line of a rule's last hit. More hits between its bounds are duplicates.
     private struct Line {
         var start: UInt32 = 1
         var end: UInt32 = 0
     }
 
-    /// What the callback works on.
+    /// The context of the callback.
     private struct State {
         var text = UnsafeRawBufferPointer(start: nil, count: 0)
         var lines: [Line] = []
@@ -36,11 +35,10 @@ final class ScanScratch {
         padded.deallocate()
     }
 
-    /// Scans body lines, or one header; nil when the scan can't tell, for want of memory or for too
-    /// many hits.
+    /// Scans body lines, or one header; nil if there is too little memory or there are too many hits.
     ///
-    /// Each hit is a rule and the start of the line, or header, where its pattern ends. They come
-    /// out in ascending order, without duplicates.
+    /// A hit is a rule and the start of the line or header in which its pattern ends. Hits are in ascending order,
+    /// without duplicates.
     func scan(_ text: UnsafeRawBufferPointer, with pass: FastPass) -> [UInt64]? {
         scan(text, headers: [], with: pass)
     }
@@ -72,7 +70,7 @@ final class ScanScratch {
                 database, padded.baseAddress, UInt32(length), 0, scratch,
                 { rule, _, end, _, context in
                     let state = context!.assumingMemoryBound(to: State.self)
-                    return ScanScratch.note(rule, end: Int(end), &state.pointee)
+                    return ScanScratch.record(rule, end: Int(end), &state.pointee)
                 }, state)
         }
         for hit in state.hits { state.lines[Int(UInt32(truncatingIfNeeded: hit))] = Line() }
@@ -81,7 +79,7 @@ final class ScanScratch {
         return state.hits
     }
 
-    /// CRs stand for newlines within a header.
+    /// Copies headers with their folding newlines replaced by CRs.
     private func copyHeaders(_ text: UnsafeRawBufferPointer, _ headers: [Header]) {
         text.withMemoryRebound(to: UInt8.self) { text in
             padded.withMemoryRebound(to: UInt8.self) { padded in
@@ -99,15 +97,15 @@ final class ScanScratch {
         if state.lines.count < pass.ruleCount {
             state.lines = Array(repeating: Line(), count: pass.ruleCount)
         }
-        // A line on its own never has more hits than there are rules.
+        // A single line has at most one hit per rule.
         state.limit = max(state.limit, 4_096, pass.ruleCount)
         return true
     }
 
-    private static func note(_ rule: UInt32, end: Int, _ state: inout State) -> Int32 {
+    private static func record(_ rule: UInt32, end: Int, _ state: inout State) -> Int32 {
         guard end <= state.text.count else { return 0 }
-        let known = state.lines[Int(rule)]
-        if known.start <= end, end <= known.end { return 0 }
+        let last = state.lines[Int(rule)]
+        if last.start <= end, end <= last.end { return 0 }
         guard state.hits.count < state.limit else { return 1 }
         let line = lineBounds(around: end, state.text)
         state.lines[Int(rule)] = Line(start: UInt32(line.lowerBound), end: UInt32(line.upperBound))
@@ -115,7 +113,7 @@ final class ScanScratch {
         return 0
     }
 
-    /// From the line's first byte to its newline, which belongs to it, or the end of the text.
+    /// From the first byte of the line to its newline (inclusive for hits), or to the end of the text.
     private static func lineBounds(around end: Int, _ text: UnsafeRawBufferPointer) -> Range<Int> {
         guard let base = text.baseAddress else { return 0..<0 }
         var start = end

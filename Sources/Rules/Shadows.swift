@@ -2,37 +2,37 @@
 internal import MailSyntax
 internal import Patterns
 
-/// Which rules decide before others get to it: for all that a later pattern matches, an earlier one does.
+/// Finds rules that can never match first, because an earlier rule matches whatever they match.
 ///
-/// Two cases can be proven: the very same pattern, and an earlier one that is but a text, where all that the later one
-/// matches has that text in it (or begins with it, where the earlier one asks for that). Other cases are not told.
+/// It finds two cases: an earlier rule with the same pattern, and an earlier rule whose pattern is literal text that
+/// every match of the later one contains, or begins with if the earlier one is anchored.
 struct Shadows {
-    /// A rule that decides, and the `if` it stands in.
+    /// A rule with an action, and the `if` around it.
     private struct Decider {
         let rule: Int
         let enclosing: Int?
     }
 
-    private struct Whole: Hashable {
+    private struct WholePattern: Hashable {
         let source: PatternSource
         let negated: Bool
     }
 
-    /// A text that a rule looks for.
+    /// The text of a literal pattern.
     private struct Text: Hashable {
         let bytes: ArraySlice<UInt8>
-        /// Only at the start of the key.
+        /// Whether it matches only at the start of the key.
         let isPrefix: Bool
-        /// Then `bytes` is in lower case.
+        /// If so, `bytes` is in lower case.
         let isCaseless: Bool
     }
 
-    private var wholes: [Whole: [Decider]] = [:]
+    private var patterns: [WholePattern: [Decider]] = [:]
     private var texts: [Text: [Decider]] = [:]
     /// The lengths of `texts`.
     private var lengths: Set<Int> = []
 
-    /// The rule that decides in place of `rule`, if there is one; where there is none, notes what `rule` decides.
+    /// The earlier rule that always matches before `rule`; if there is none, remembers `rule`.
     mutating func decider(
         before rule: Int, _ expression: Expression, mayDecide: Bool, in list: RuleList, subject: FastPattern.Subject
     ) -> Int? {
@@ -41,36 +41,36 @@ struct Shadows {
             deciders?.first { $0.enclosing.map(enclosing.contains) ?? true }?.rule
         }
         let decider = Decider(rule: rule, enclosing: enclosing.first)
-        let whole = Whole(source: expression.source, negated: expression.negated)
-        if let earlier = reaches(wholes[whole]) { return earlier }
-        if mayDecide { wholes[whole, default: []].append(decider) }
+        let pattern = WholePattern(source: expression.source, negated: expression.negated)
+        if let earlier = reaches(patterns[pattern]) { return earlier }
+        if mayDecide { patterns[pattern, default: []].append(decider) }
 
-        guard !expression.negated, let asked = AskedText(expression.source, subject: subject) else { return nil }
-        for text in candidates(for: asked) {
+        guard !expression.negated, let required = RequiredText(expression.source, subject: subject) else { return nil }
+        for text in candidates(for: required) {
             if let earlier = reaches(texts[text]) { return earlier }
         }
-        if mayDecide, let only = asked.only {
-            let text = Text(bytes: only.bytes[...], isPrefix: only.isPrefix, isCaseless: asked.isCaseless)
+        if mayDecide, let only = required.only {
+            let text = Text(bytes: only.bytes[...], isPrefix: only.isPrefix, isCaseless: required.isCaseless)
             texts[text, default: []].append(decider)
             lengths.insert(only.bytes.count)
         }
         return nil
     }
 
-    /// The texts that a rule may look for which matches all that a pattern does that asks for `asked`.
-    private func candidates(for asked: AskedText) -> [Text] {
+    /// The literal patterns that match whatever a pattern with `required` matches.
+    private func candidates(for required: RequiredText) -> [Text] {
         var found: [Text] = []
-        for isCaseless in asked.isCaseless ? [true] : [true, false] {
+        for isCaseless in required.isCaseless ? [true] : [true, false] {
             func add(_ bytes: ArraySlice<UInt8>, isPrefix: Bool) {
                 for length in lengths where length <= bytes.count {
                     found.append(Text(bytes: bytes.prefix(length), isPrefix: isPrefix, isCaseless: isCaseless))
                 }
             }
-            // The empty text is in everything, and everything begins with it.
+            // Every key contains the empty text.
             add([], isPrefix: false)
-            add(asked.spelling(asked.prefix ?? [], isCaseless)[...], isPrefix: true)
-            for literal in asked.literals {
-                let text = asked.spelling(literal, isCaseless)
+            add(required.spelling(required.prefix ?? [], isCaseless)[...], isPrefix: true)
+            for literal in required.literals {
+                let text = required.spelling(literal, isCaseless)
                 for start in text.indices { add(text[start...], isPrefix: false) }
             }
         }
@@ -78,17 +78,17 @@ struct Shadows {
     }
 }
 
-/// What a pattern asks for, as far as that is text.
-private struct AskedText {
-    /// Texts that are in all that it matches.
+/// The text that every match of a pattern must have.
+private struct RequiredText {
+    /// Texts that every match contains.
     let literals: [[UInt8]]
-    /// What all that it matches begins with.
+    /// The text that every match begins with.
     let prefix: [UInt8]?
-    /// It asks for this text, and for nothing else.
+    /// The text of the whole pattern, if that is literal.
     let only: (bytes: [UInt8], isPrefix: Bool)?
     let isCaseless: Bool
 
-    /// nil for a pattern that is not understood.
+    /// nil for a pattern that `PatternRewriter` can't parse.
     init?(_ source: PatternSource, subject: FastPattern.Subject) {
         guard var rewriter = PatternRewriter(source, subject: subject), let result = try? rewriter.rewrite() else {
             return nil
@@ -96,7 +96,8 @@ private struct AskedText {
         isCaseless = rewriter.caseless
         literals = rewriter.literals.map { rewriter.caseless ? $0.map(\.lowercased) : $0 }
         prefix = rewriter.prefix.map { bytes in rewriter.caseless ? bytes.map(\.lowercased) : bytes }
-        // Look-arounds, flags, repeated assertions and `^` where it holds at each fold are left out of what is rewritten.
+        // Rewriting leaves out look-arounds, flags, repeated assertions, and `^` that matches at the folding of a
+        // header.
         guard let exact = result.exact, !source.hasGroupOrRepeat, !source.isMultiline else {
             only = nil
             return

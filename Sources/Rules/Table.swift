@@ -1,18 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 internal import Glibc
 
-/// The two kinds of table that header and body checks are written in.
+/// The types of tables for header and body checks.
 package enum TableType: String, CaseIterable, Sendable {
     case pcre, regexp
 }
 
 /// A `pcre:` or `regexp:` table (pcre_table(5), regexp_table(5)), compiled.
 package struct Table: Sendable {
-    /// One line of the table that does something.
+    /// A rule, an `if` or an `endif`.
     struct Statement: Sendable {
         enum Operation: Sendable {
             case match(Replacement)
-            /// Where its `endif` stands; nil when it has none.
+            /// The index of its `endif`; nil without one.
             case `if`(endif: Int?)
             case endif
         }
@@ -23,16 +23,16 @@ package struct Table: Sendable {
         let expression: Expression?
         /// `regexp:` only: the second half of `/p1/!/p2/`.
         let second: Expression?
-        /// Index of the innermost `if` around it; nil outside of all.
+        /// The index of the innermost `if` around it; nil outside of any.
         let enclosing: Int?
     }
 
     package let type: TableType
     package let path: String
     let statements: [Statement]
-    /// What was skipped or doubtful while reading it.
+    /// What Postfix would warn of while it reads the table.
     package let warnings: [TableFault]
-    /// Whether an editor has put a mark before the first line that tells UTF-8, which makes it another line to Postfix.
+    /// Whether the file begins with a UTF-8 byte order mark, which Postfix reads as a part of the first line.
     let hasByteOrderMark: Bool
 
     package var name: String { "\(type.rawValue):\(path)" }
@@ -59,7 +59,7 @@ package struct Table: Sendable {
         hasByteOrderMark = content.starts(with: [0xef, 0xbb, 0xbf])
     }
 
-    /// Far above any table that people write, and small enough to refuse a wrong path fast.
+    /// Larger than any table, and small enough to refuse a wrong path quickly.
     static let maximumSize = 64 << 20
 
     private static func read(_ type: TableType, _ path: String) throws(TableFault) -> [UInt8] {
@@ -71,7 +71,7 @@ package struct Table: Sendable {
         guard !path.hasPrefix("{") else {
             throw fault("rules inside the name are not supported, put them in a file")
         }
-        // Not blocking: a FIFO must not hang the start.
+        // Non-blocking: a FIFO must not hang the start.
         let descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)
         guard descriptor >= 0 else { throw fault(String(cString: strerror(errno))) }
         defer { close(descriptor) }

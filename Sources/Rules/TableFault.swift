@@ -1,19 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// What is wrong with a table, in the words Postfix would log.
+/// A problem with a table, in the words of Postfix's own log where it knows the problem.
 package struct TableFault: Error, Hashable, Sendable, CustomStringConvertible {
     package enum Severity: Sendable {
-        /// The rule is skipped, or means something else than its author thinks.
+        /// The rule is skipped, or may not mean what its author thinks.
         case warning
         /// The table can't be used at all.
         case fault
     }
 
     package let severity: Severity
-    /// `pcre`, `regexp`, or what else stood before the colon.
+    /// `pcre` or `regexp`, or whatever precedes the colon.
     package let type: String
     package let path: String
-    /// Line of the rule's first text, from 1; nil for the table as a whole.
+    /// The first line of the rule, from 1; nil for the whole table.
     package let line: Int?
     package let message: String
 

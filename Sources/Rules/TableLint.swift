@@ -2,24 +2,25 @@
 internal import MailSyntax
 internal import Patterns
 
-/// What `weir check-config` says about tables that load but may not do what their author means.
+/// Warnings of `weir check-config` about tables that load but may not do what their author means.
 extension RuleList {
-    /// Doubts about the rules of all tables, in order. `isBody` tells body checks from header
-    /// checks; the faults found while loading are in each table's `warnings`.
+    /// Warnings about the rules of all tables, in order, for body or header checks. Those found while loading are in
+    /// the `warnings` of each table.
     package func lint(isBody: Bool) -> [TableFault] {
         var faults = tables.filter(\.hasByteOrderMark).map { table in
             TableFault(
                 severity: .warning, type: table.type.rawValue, path: table.path, line: 1,
-                message: "a UTF-8 byte order mark stands before the first line, which is no rule with it")
+                message: "the file begins with a UTF-8 byte order mark, so the first line is not read as it looks")
         }
         var shadows = Shadows()
         let subject: FastPattern.Subject = isBody ? .lines : .headers
         for (number, entry) in entries.enumerated() {
             guard let expression = entry.statement.expression else { continue }
-            if let doubt = Self.catastrophic(expression) { faults.append(fault(number, doubt)) }
+            if let warning = Self.catastrophic(expression) { faults.append(fault(number, warning)) }
             if FastPattern(expression.source, subject: subject) == nil {
+                let key = isBody ? "body line" : "header"
                 faults.append(
-                    fault(number, "can't take the fast pass: the pattern is tried on every key"))
+                    fault(number, "the fast pass can't include this pattern: it is tried on every \(key)"))
             }
             guard case .match(let replacement) = entry.statement.operation else { continue }
             if let literal = replacement.literal { lintAction(literal, number, isBody, &faults) }
@@ -27,7 +28,7 @@ extension RuleList {
             if let earlier = shadows.decider(
                 before: number, expression, mayDecide: mayDecide, in: self, subject: subject)
             {
-                faults.append(fault(number, "never reached: \(location(of: earlier)) decides first"))
+                faults.append(fault(number, "never reached: \(location(of: earlier)) matches first"))
             }
         }
         return faults
@@ -50,18 +51,16 @@ extension RuleList {
         do {
             let action = try Action(text, isHeader: !isBody)
             if case .reject(let refusal) = action, let word = Self.strayCode(text) {
+                let reply = "\(refusal.code) \(printable(refusal.text))"
                 faults.append(
-                    fault(
-                        rule,
-                        "\(printable(word)) is no code of a refusal: the reply is \"\(refusal.code) \(printable(refusal.text))\""
-                    ))
+                    fault(rule, "\(printable(word)) is not a status code for REJECT: the reply is \"\(reply)\""))
             }
         } catch {
             faults.append(fault(rule, error.message))
         }
     }
 
-    /// The first word of a REJECT's text where it looks like a code, and is not taken for one, or for another.
+    /// The first word of a REJECT's text if it looks like a code, but is not used as it is.
     private static func strayCode(_ action: [UInt8]) -> ArraySlice<UInt8>? {
         let text = Action.split(action).text
         let word = text.prefix { !$0.isSpace }
@@ -72,15 +71,15 @@ extension RuleList {
         return enhancedStatusCodeLength(text) > 0 && first != UInt8(ascii: "2") ? nil : word
     }
 
-    /// Text on which patterns that backtrack without end do so: something many times over, a byte that nothing expects, and
-    /// all that a pattern may ask for before PCRE2 tries it at all.
+    /// Text on which catastrophic patterns backtrack: many repeats of a unit, then a byte that no pattern expects. The
+    /// printable bytes at the end are there because PCRE2 does not try a pattern whose required bytes are missing.
     private static func probe(_ unit: [UInt8]) -> [UInt8] {
         Array(repeatElement(unit, count: 40).joined()) + [0x01] + Array(0x20...0x7e)
     }
 
     private static let probes = ["a", "0", " ", "ab", "-", "x."].map { probe(Array($0.utf8)) }
 
-    /// Where a group is repeated, the bytes that it names are tried as well.
+    /// More probes for a pattern with a repeated group: the bytes of its own source.
     private static func ownProbes(_ source: [UInt8]) -> [[UInt8]] {
         let repeatsGroup = zip(source, source.dropFirst()).contains {
             $0 == UInt8(ascii: ")") && "*+{".utf8.contains($1)
@@ -88,19 +87,19 @@ extension RuleList {
         return repeatsGroup ? Set(source.filter { 0x21...0x7e ~= $0 }).sorted().map { probe([$0]) } : []
     }
 
-    /// Why a pattern may take long, tried out on text that is known to make it so.
+    /// Why a pattern may take very long, found by matching the probes.
     private static func catastrophic(_ expression: Expression) -> String? {
         guard case .pcre(let pattern) = expression.engine else {
             let bytes = expression.source.bytes
             let hasReference = zip(bytes, bytes.dropFirst()).contains {
                 $0 == UInt8(ascii: "\\") && UInt8(ascii: "1")...UInt8(ascii: "9") ~= $1
             }
-            return hasReference ? "a back-reference in a regexp: table has no match limit" : nil
+            return hasReference ? "back-reference in a regexp: table: the time of a match is not limited" : nil
         }
         let scratch = MatchScratch(limits: MatchLimits(steps: 100_000))
         for probe in probes + ownProbes(expression.source.bytes) {
             guard case .failed = pattern.matches(probe, using: scratch) else { continue }
-            return "catastrophic backtracking: 100000 steps on \(probe.count) bytes"
+            return "catastrophic backtracking: more than 100000 steps on \(probe.count) bytes"
         }
         return nil
     }

@@ -2,19 +2,19 @@
 internal import MailSyntax
 internal import Patterns
 
-/// Reads a table, rule by rule, with the faults and the leniency of `dict_pcre.c` and
-/// `dict_regexp.c`: a rule that can't be used is skipped with a warning, the rest stands.
+/// Parses a table as `dict_pcre.c` and `dict_regexp.c` do, with their warnings: a rule that can't be used is skipped,
+/// and the others apply.
 struct TableParser {
     let type: TableType
     let path: String
     private(set) var statements: [Table.Statement] = []
     private(set) var faults: [TableFault] = []
-    /// Indices of the `if`s that are open.
+    /// The indices of the open `if`s.
     private var open: [Int] = []
     private var line = 0
-    /// Faults beyond those that are kept.
+    /// The number of faults not kept.
     private var moreFaults = 0
-    /// A wrong file, such as a database, has one in each line.
+    /// A file that is not a table, such as a database, may have a fault in every line.
     private static let mostFaults = 1_000
 
     init(type: TableType, path: String) {
@@ -30,7 +30,7 @@ struct TableParser {
                 warnAboutIndent(logical.text)
                 continue
             }
-            // As a C string has it: up to the first NUL, then without white space at its end.
+            // A C string in Postfix, so it ends at the first NUL; trailing white space is removed.
             let text = logical.text.prefix { $0 != 0 }
             let end = (text.lastIndex { !$0.isSpace } ?? -1) + 1
             if end > 0 { parseRule(text[..<end]) }
@@ -68,10 +68,10 @@ struct TableParser {
 
     private mutating func parseMatch(_ text: ArraySlice<UInt8>) {
         var rest = text
-        guard let first = takePattern(&rest) else { return }
+        guard let first = readPattern(&rest) else { return }
         var second: ParsedPattern?
         if type == .regexp, rest.first == UInt8(ascii: "!") {
-            second = takePattern(&rest)
+            second = readPattern(&rest)
             if second == nil { return }
         }
         rest = rest.drop(while: \.isSpace)
@@ -111,7 +111,7 @@ struct TableParser {
 
     private mutating func parseIf(_ text: ArraySlice<UInt8>) {
         var rest = text.drop(while: \.isSpace)
-        guard let pattern = takePattern(&rest) else { return }
+        guard let pattern = readPattern(&rest) else { return }
         rest = rest.drop(while: \.isSpace)
         if !rest.isEmpty {
             warn("ignoring extra text after IF statement: \"\(printable(rest))\"")
@@ -154,8 +154,8 @@ extension TableParser {
         let flags: ArraySlice<UInt8>
     }
 
-    /// Takes `!`s, the delimited pattern and its flags off the front of `rest`.
-    private mutating func takePattern(_ rest: inout ArraySlice<UInt8>) -> ParsedPattern? {
+    /// Parses `!`s, the delimited pattern and its flags, and removes them from `rest`.
+    private mutating func readPattern(_ rest: inout ArraySlice<UInt8>) -> ParsedPattern? {
         let start = rest.firstIndex { !$0.isSpace && $0 != UInt8(ascii: "!") } ?? rest.endIndex
         let negated = rest[..<start].count { $0 == UInt8(ascii: "!") } % 2 == 1
         guard start < rest.endIndex else {
@@ -180,12 +180,12 @@ extension TableParser {
             ? ParsedPattern(source: source, negated: negated, flags: flags) : nil
     }
 
-    /// Where the pattern ends; `endIndex` when it does not. `\` protects what follows it.
+    /// The index of the closing delimiter, or `endIndex`. A `\` escapes the next byte.
     private func closingDelimiter(_ text: ArraySlice<UInt8>, _ delimiter: UInt8) -> Int {
         var index = text.startIndex
         while index < text.endIndex, text[index] != delimiter || text[index] == UInt8(ascii: "\\") {
             if text[index] == UInt8(ascii: "\\") {
-                // dict_regexp.c takes a `\` that ends the line for the closing delimiter.
+                // dict_regexp.c treats a `\` at the end of the line as the closing delimiter.
                 if index + 1 == text.endIndex { return type == .regexp ? index : text.endIndex }
                 index += 1
             }
@@ -195,8 +195,8 @@ extension TableParser {
     }
 
     private mutating func checkFlags(_ flags: ArraySlice<UInt8>) -> Bool {
-        let known: [UInt8] = Array((type == .pcre ? "imsxAEU" : "imx").utf8)
-        for flag in flags where !known.contains(flag) {
+        let valid: [UInt8] = Array((type == .pcre ? "imsxAEU" : "imx").utf8)
+        for flag in flags where !valid.contains(flag) {
             if type == .pcre, flag == UInt8(ascii: "X") {
                 warn("ignoring obsolete regexp option \"X\"")
             } else {
@@ -297,8 +297,8 @@ extension TableParser {
     }
 }
 
-/// Bytes as text for a log or a terminal, as in Postfix's own log: UTF-8 stays, and what is no text becomes `?`.
-/// What would turn text around or hide in it (U+202E) does, too.
+/// Bytes as text for a log or a terminal. As in Postfix's log, UTF-8 stays and everything else becomes `?`, and so do
+/// invisible characters and those that change the direction of text (U+202E).
 package func printable(_ bytes: some Sequence<UInt8>) -> String {
     var text = ""
     var decoder = UTF8()
@@ -315,7 +315,7 @@ package func printable(_ bytes: some Sequence<UInt8>) -> String {
 private func isPrintable(_ scalar: Unicode.Scalar) -> Bool {
     switch scalar.properties.generalCategory {
     case .control, .lineSeparator, .paragraphSeparator: false
-    // The joiners belong to the writing of Persian and of many languages of India.
+    // Persian and many languages of India need the joiners.
     case .format: scalar == "\u{200c}" || scalar == "\u{200d}"
     default: true
     }

@@ -98,12 +98,12 @@ package enum ConfigurationReader {
         }
     }
 
-    /// A milter can't carry out FILTER, so such a rule is a fault here instead of an error at run time.
+    /// A rule whose action a milter can't carry out is a fault here instead of an error at run time.
     private static func checkActions(of rules: ContentRules, _ reading: inout ConfigurationReading) {
         var seen: Set<TableFault> = []
         for (list, _) in rules.lists {
-            for rule in list.rules(withAction: "filter") {
-                let fault = list.fault(of: rule, "a milter (listen.milter) can't carry out FILTER")
+            for (rule, name) in list.rules(where: { !$0.isPossibleInMilter }) {
+                let fault = list.fault(of: rule, "a milter (listen.milter) can't carry out \(name.word)")
                 if seen.insert(fault).inserted { reading.add(fault: .init(fault)) }
             }
         }

@@ -169,6 +169,7 @@ enum LimitReader {
         }
     }
 
+    /// Refuses an action that a milter can't carry out.
     private static func checkMilter(
         _ action: ActionTemplate, _ name: String, _ nodes: LimitNodes, _ reading: inout ConfigurationReading
     ) {

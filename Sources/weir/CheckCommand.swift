@@ -151,10 +151,14 @@ private final class TextCheckReport: CheckReport {
         case .refuse(let refusal): parts.append("refused: \(refusal.code) " + printable(refusal.text))
         case .discard: parts.append("discarded")
         }
-        if verdict.isHeld { parts.append("held") }
-        if let filter = verdict.filter { parts.append("filter " + printable(filter)) }
-        if let redirect = verdict.redirect { parts.append("redirected to " + printable(redirect)) }
-        parts += verdict.bcc.map { "bcc " + printable($0) }
+        parts += verdict.effects.map { effect in
+            switch effect {
+            case .hold: "held"
+            case .filter(let target): "filter " + printable(target)
+            case .redirect(let address): "redirected to " + printable(address)
+            case .bcc(let address): "bcc " + printable(address)
+            }
+        }
         return parts.joined(separator: ", ")
     }
 }
@@ -181,13 +185,22 @@ private final class JSONCheckReport: CheckReport {
         let disposition: String
         let code: Int?
         let text: String?
-        let held: Bool
-        let filter: String?
-        let redirect: String?
-        let bcc: [String]
+        var held = false
+        var filter: String?
+        var redirect: String?
+        var bcc: [String] = []
         let matches: [Match]
         let notes: [String]
         let edits: [Change]
+
+        mutating func add(_ effect: Effect) {
+            switch effect {
+            case .hold: held = true
+            case .filter(let target): filter = JSONCheckReport.text(target)
+            case .redirect(let address): redirect = JSONCheckReport.text(address)
+            case .bcc(let address): bcc.append(JSONCheckReport.text(address))
+            }
+        }
     }
 
     private let encoder = JSONEncoder()
@@ -201,15 +214,13 @@ private final class JSONCheckReport: CheckReport {
         case .refuse(let reason): (disposition, refusal) = ("refuse", reason)
         case .discard: disposition = "discard"
         }
-        let result = Message(
+        var result = Message(
             name: message.name, disposition: disposition, code: refusal?.code,
-            text: refusal.map { text($0.text) }, held: verdict.isHeld,
-            filter: verdict.filter.map(text), redirect: verdict.redirect.map(text),
-            bcc: verdict.bcc.map(text),
+            text: refusal.map { Self.text($0.text) },
             matches: verdict.matches.map {
                 Message.Match(
                     class: $0.subject.rawValue, offset: $0.offset, table: $0.location.table,
-                    line: $0.location.line, action: text($0.action), content: text($0.content),
+                    line: $0.location.line, action: Self.text($0.action), content: Self.text($0.content),
                     fault: $0.fault)
             },
             notes: verdict.notes.map { "\($0)" },
@@ -218,10 +229,11 @@ private final class JSONCheckReport: CheckReport {
                     offset: $0.range.lowerBound, length: $0.range.count,
                     replacement: Data($0.replacement))
             })
+        for effect in verdict.effects { result.add(effect) }
         try StandardOutput.write(Array(encoder.encode(result)) + [0x0a])
     }
 
     func finish() {}
 
-    private func text(_ bytes: [UInt8]) -> String { String(decoding: bytes, as: UTF8.self) }
+    private static func text(_ bytes: [UInt8]) -> String { String(decoding: bytes, as: UTF8.self) }
 }

@@ -84,13 +84,17 @@ struct FilterCommand: ParsableCommand {
 
     /// Pipes the message to the command. On success the exit status is 0, else that of the command or 75.
     private func handOn(_ message: [UInt8], _ verdict: Verdict) throws {
-        // No header could carry this to sendmail's cleanup(8) that a sender couldn't forge.
-        guard !verdict.isHeld, verdict.filter == nil || verdict.redirect != nil else {
+        // Anybody may write a header for sendmail, so none can tell its cleanup(8) what to do.
+        guard verdict.effects.allSatisfy({ $0.cleanupAction == nil }) else {
             throw Self.deferral("a rule says HOLD or FILTER; only the SMTP filter can do that (docs/content-filter.md)")
         }
         let words = to.split(separator: " ").map(String.init)
         guard let path = words.first else { throw Self.deferral("--to is empty") }
-        let recipients = try verdict.redirect.map { [try address($0)] } ?? (recipients + verdict.bcc.map(address))
+        let recipients =
+            switch verdict.recipients {
+            case .redirect(let recipient): [try address(recipient)]
+            case .envelope(let copies): try recipients + copies.map(address)
+            }
         let process = Process()
         process.executableURL = URL(fileURLWithPath: path)
         process.arguments = words.dropFirst() + ["-f", sender, "--"] + recipients

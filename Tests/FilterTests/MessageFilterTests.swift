@@ -87,10 +87,20 @@ private func result(_ message: String, _ rules: ContentRules) -> String {
             try rules(
                 header: "/^Subject/ FILTER a:b\n/^To/ FILTER c:d",
                 body: "/foo/ HOLD\n/bar/ BCC x@example.org"))
-        #expect(verdict.filter == Array("c:d".utf8))
-        #expect(verdict.isHeld)
-        #expect(verdict.bcc == [Array("x@example.org".utf8)])
+        #expect(verdict.effects == [.hold, .filter(Array("c:d".utf8)), .bcc(Array("x@example.org".utf8))])
         #expect(verdict.edits.isEmpty && verdict.disposition == .accept)
+    }
+
+    @Test func redirectOverridesFilter() throws {
+        var verdict = judge(
+            Self.message,
+            try rules(
+                header: "/^Subject/ FILTER a:b\n/^To/ BCC x@example.org", body: "/foo/ REDIRECT y@example.org"))
+        let (redirect, copy) = (Array("y@example.org".utf8), Array("x@example.org".utf8))
+        #expect(verdict.effects == [.redirect(redirect), .bcc(copy)])
+        verdict.add(.filter(Array("c:d".utf8)))
+        #expect(verdict.effects == [.redirect(redirect), .bcc(copy)])
+        #expect(verdict.recipients == .redirect(redirect))
     }
 
     @Test(arguments: [
@@ -149,7 +159,7 @@ private func result(_ message: String, _ rules: ContentRules) -> String {
     @Test func aRecipientIsAddedOnce() throws {
         let rules = try rules(body: "/^a/ BCC a@example.org\n/^b/ BCC b@example.org")
         let verdict = judge("\r\na\r\nb\r\na\r\na\r\nb\r\n", rules)
-        #expect(verdict.bcc == [Array("a@example.org".utf8), Array("b@example.org".utf8)])
+        #expect(verdict.effects == [.bcc(Array("a@example.org".utf8)), .bcc(Array("b@example.org".utf8))])
     }
 
     /// What is no printable ASCII is a space in a reply, byte by byte.
@@ -157,12 +167,12 @@ private func result(_ message: String, _ rules: ContentRules) -> String {
     @Test(arguments: ["<c@example.net>", "c@example.net extra", "a\"b@example.net"])
     func addressesThatNameNobody(_ address: String) throws {
         let copied = judge(Self.message, try rules(header: "/^Subject/ BCC \(address)"))
-        #expect(copied.disposition == .accept && copied.bcc.isEmpty && copied.matches.first?.fault != nil)
+        #expect(copied.disposition == .accept && copied.effects.isEmpty && copied.matches.first?.fault != nil)
         let redirected = judge(Self.message, try rules(header: "/^Subject/ REDIRECT \(address)"))
         guard case .refuse(let refusal) = redirected.disposition else {
             return #expect(Bool(false), "\(redirected.disposition)")
         }
-        #expect(refusal.code == 451 && redirected.redirect == nil)
+        #expect(refusal.code == 451 && redirected.effects.isEmpty)
     }
 
     /// Postfix takes such headers out, also where a rule has just written one.

@@ -21,13 +21,13 @@ import Testing
         ])
         #expect(
             list.lint(isBody: true).map { "\($0.line ?? 0) \($0.message)" } == [
-                "2 never reached: pcre:test:1 decides first",
-                "3 catastrophic backtracking: 100000 steps on 136 bytes",
+                "2 never reached: pcre:test:1 matches first",
+                "3 catastrophic backtracking: more than 100000 steps on 136 bytes",
                 "4 bad REDIRECT target \"nobody\" -- need user@domain",
                 "5 no action: matching mail is deferred",
                 "6 unknown command: FROBNICATE",
-                "7 can't take the fast pass: the pattern is tried on every key",
-                "9 never reached: pcre:test:1 decides first",
+                "7 the fast pass can't include this pattern: it is tried on every body line",
+                "9 never reached: pcre:test:1 matches first",
             ])
     }
 
@@ -44,9 +44,9 @@ import Testing
     /// What Postfix makes of codes that are none of an enhanced status.
     @Test(
         arguments: [
-            ("REJECT 450 4.7.1 later", "450 is no code of a refusal: the reply is \"550 5.7.1 450 4.7.1 later\""),
-            ("REJECT 2.1.1 x", "2.1.1 is no code of a refusal: the reply is \"451 4.1.1 x\""),
-            ("REJECT 5.7 x", "5.7 is no code of a refusal: the reply is \"550 5.7.1 5.7 x\""),
+            ("REJECT 450 4.7.1 x", "450 is not a status code for REJECT: the reply is \"550 5.7.1 450 4.7.1 x\""),
+            ("REJECT 2.1.1 x", "2.1.1 is not a status code for REJECT: the reply is \"451 4.1.1 x\""),
+            ("REJECT 5.7 x", "5.7 is not a status code for REJECT: the reply is \"550 5.7.1 5.7 x\""),
             ("REJECT 4.7.1 later", nil), ("REJECT 5.7.1", nil), ("REJECT 3 strikes", nil), ("REJECT 1000 copies", nil),
             ("REJECT", nil),
         ] as [(String, String?)])
@@ -59,7 +59,8 @@ import Testing
         let faults = RuleList(tables: [table("\u{feff}# rules\n/spam/ REJECT")]).lint(isBody: true)
         #expect(
             faults.map { "\($0)" } == [
-                "pcre map test, line 1: a UTF-8 byte order mark stands before the first line, which is no rule with it"
+                "pcre map test, line 1: the file begins with a UTF-8 byte order mark, "
+                    + "so the first line is not read as it looks"
             ])
     }
 
@@ -97,7 +98,7 @@ import Testing
         let faults = RuleList(tables: [table(content)]).lint(isBody: false).filter {
             $0.message.hasPrefix("never reached")
         }
-        #expect(faults.map(\.message) == (decider.map { ["never reached: pcre:test:\($0) decides first"] } ?? []))
+        #expect(faults.map(\.message) == (decider.map { ["never reached: pcre:test:\($0) matches first"] } ?? []))
     }
 
     /// Rules that are said to be shadowed never decide, whatever the key.

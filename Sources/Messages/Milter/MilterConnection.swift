@@ -275,7 +275,8 @@ final class MilterConnection: ReceivedConnection {
         case .decision(let action, let transaction):
             if transaction != 0 { message?.charged = transaction }
             switch action {
-            case .refuse(let refusal) where isLocal: if message?.localRefusal == nil { message?.localRefusal = refusal }
+            case .refuse(let refusal) where isLocal:
+                if message?.localRefusal == nil { message?.localRefusal = refusal }
             case .refuse(let refusal):
                 message?.recipients.removeLast()
                 message?.parameters.removeLast()
@@ -294,7 +295,7 @@ final class MilterConnection: ReceivedConnection {
         case .prepend(let name, let value): message?.prepended.append((name, value))
         case .redirect(let address): message?.redirect = address
         case .bcc(let address): if message?.bcc.contains(address) == false { message?.bcc.append(address) }
-        case .pass, .refuse, nil: break
+        case .pass, .refuse, .filter, nil: break
         }
     }
 
@@ -487,8 +488,8 @@ final class MilterConnection: ReceivedConnection {
         guard let message, let terms = session.terms else { return }
         if message.isDiscarded { return end { $0.writeMilterDiscard() } }
         var verdict = verdict
-        verdict.redirect = verdict.redirect ?? message.redirect
-        verdict.bcc += message.bcc.filter { !verdict.bcc.contains($0) }
+        if let redirect = message.redirect, !verdict.isRedirected { verdict.add(.redirect(redirect)) }
+        for address in message.bcc where !verdict.effects.contains(.bcc(address)) { verdict.add(.bcc(address)) }
         if !keepsBody { verdict.edits.removeAll { $0.isFormal && $0.header == nil } }
         var edits = MilterEdits(
             verdict: verdict, bodyStart: message.bodyStart, recipients: message.recipients,

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 package import Filter
 package import NIOCore
+internal import Rules
 internal import Wire
 
 /// The headers of a message as a milter counts them.
@@ -47,7 +48,7 @@ package struct MilterHeaders {
     }
 }
 
-/// What a verdict asks of the MTA, in milter terms. Nothing here waits, and nothing is written that can't be carried out.
+/// The verdict as milter packets. A caller checks `actions` and `canName` before it writes them.
 package struct MilterEdits {
     private let verdict: Verdict
     private let headerEdits: [Edit]
@@ -91,11 +92,17 @@ package struct MilterEdits {
             actions.insert(.addHeaders)
         }
         if !bodyEdits.isEmpty { actions.insert(.changeBody) }
-        if verdict.isHeld || holdReason != nil { actions.insert(.quarantine) }
-        if verdict.redirect != nil || !verdict.bcc.isEmpty || canonicalRecipients != nil {
-            actions.insert(.addRecipients)
+        for effect in verdict.effects {
+            switch effect {
+            case .hold: actions.insert(.quarantine)
+            // The configuration is refused: `Action.Name.isPossibleInMilter`.
+            case .filter: break
+            case .redirect: actions.formUnion([.addRecipients, .deleteRecipients])
+            case .bcc: actions.insert(.addRecipients)
+            }
         }
-        if verdict.redirect != nil || canonicalRecipients != nil { actions.insert(.deleteRecipients) }
+        if holdReason != nil { actions.insert(.quarantine) }
+        if canonicalRecipients != nil { actions.formUnion([.addRecipients, .deleteRecipients]) }
         if canonicalSender != nil { actions.insert(.changeSender) }
         return actions
     }
@@ -122,17 +129,18 @@ package struct MilterEdits {
             output.writeMilterInsert(header: name, at: 0, value: Self.value(value[...], hasLeadingSpace))
         }
         if let canonicalSender { output.writeMilterChange(sender: canonicalSender) }
-        if let redirect = verdict.redirect {
+        switch verdict.recipients {
+        case .redirect(let redirect):
             for recipient in recipients { Self.delete(recipient, from: &output) }
             output.writeMilterAdd(recipient: Self.bracketed(redirect))
-        } else {
+        case .envelope(let copies):
             for (index, (old, new)) in zip(recipients, canonicalRecipients ?? recipients).enumerated() where old != new
             {
                 Self.delete(old, from: &output)
                 add(new, parameters[index], to: &output)
             }
             // As Postfix has it: no bounce tells the sender of it.
-            for address in verdict.bcc { add(Self.bracketed(address), Array("NOTIFY=NEVER".utf8), to: &output) }
+            for address in copies { add(Self.bracketed(address), Array("NOTIFY=NEVER".utf8), to: &output) }
         }
         if let holdReason {
             output.writeMilterQuarantine(holdReason)
@@ -187,6 +195,18 @@ package struct MilterEdits {
 
     private static func bracketed(_ address: [UInt8]) -> [UInt8] {
         address.first == UInt8(ascii: "<") ? address : [UInt8(ascii: "<")] + address + [UInt8(ascii: ">")]
+    }
+}
+
+extension Action.Name {
+    /// Whether a milter can carry the action out. It can't name a content filter to the MTA.
+    var isPossibleInMilter: Bool {
+        switch self {
+        case .filter: false
+        case .bcc, .discard, .dunno, .hold, .ignore, .info, .ok, .pass, .prepend, .redirect, .reject, .replace,
+            .strip, .warn:
+            true
+        }
     }
 }
 

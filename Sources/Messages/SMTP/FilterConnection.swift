@@ -409,15 +409,16 @@ final class FilterConnection: ReceivedConnection {
     private func handOn(_ verdict: Verdict) {
         guard let nextHop else { return finish((failure ?? .lost("")).reply(451)) }
         delivery = .data(verdict)
-        if let redirect = verdict.redirect {
+        switch verdict.recipients {
+        case .redirect(let redirect):
             nextHop.send(.reset, "RSET\r\n")
             for line in session.xforward { nextHop.send(.xforward, line) }
             nextHop.send(.mail, session.mail)
             add(redirect, ">\r\n", to: nextHop)
-        } else {
+        case .envelope(let copies):
             // As Postfix has it: no bounce tells the sender of it.
             let end: StaticString = nextHop.capabilities.extensions.contains(.dsn) ? "> NOTIFY=NEVER\r\n" : ">\r\n"
-            for address in verdict.bcc { add(address, end, to: nextHop) }
+            for address in copies { add(address, end, to: nextHop) }
         }
         nextHop.send(.data, "DATA\r\n")
     }
@@ -434,7 +435,7 @@ final class FilterConnection: ReceivedConnection {
     /// The answer to what the verdict adds to the envelope.
     private func addressAnswered(_ reply: SMTPReply, _ verdict: Verdict) {
         guard !reply.isPositive else { return }
-        if verdict.redirect != nil || reply.isTransient {
+        if verdict.isRedirected || reply.isTransient {
             addressRefusal = addressRefusal ?? reply.asFinal
         } else {
             worker.log.warning("filter: \(session.summary): a BCC goes without: the next hop answers \(reply.text)")

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 internal import Filter
 internal import NIOCore
+internal import Rules
 internal import Wire
 
 /// Puts the message together as the next hop is to get it: Weir's own header, the content with its edits, dots stuffed.
@@ -37,20 +38,23 @@ struct MessageWriter {
 }
 
 extension Verdict {
-    /// What the Postfix behind us is told by a header that its cleanup turns into an action and takes away
-    /// (conf/postfix/weir_verdict.pcre). nil where there is nothing to tell.
+    /// The actions that the Postfix behind the filter has to take, as headers; nil without any. Its header checks
+    /// (conf/postfix/weir_verdict.pcre) carry them out and remove the headers.
     ///
-    /// It can't be forged: the filter takes every X-Weir-Verdict away that a message brings.
+    /// They can't be forged: the filter removes every X-Weir-Verdict that a message brings.
     var internalHeader: [UInt8]? {
-        var text = ""
-        if isHeld { text += "X-Weir-Verdict: HOLD\r\n" }
-        // REDIRECT overrides FILTER, as in Postfix.
-        if let filter, redirect == nil, filter.allSatisfy({ 0x20 < $0 && $0 < 0x7f }) {
-            text += "X-Weir-Verdict: FILTER \(String(decoding: filter, as: UTF8.self))\r\n"
+        var text: [UInt8] = []
+        for effect in effects {
+            guard let (name, argument) = effect.cleanupAction, argument.allSatisfy({ 0x20 < $0 && $0 < 0x7f }) else {
+                continue
+            }
+            text += "X-Weir-Verdict: \(name.word)".utf8
+            if !argument.isEmpty { text += [0x20] + argument }
+            text += [0x0d, 0x0a]
         }
-        return text.isEmpty ? nil : Array(text.utf8)
+        return text.isEmpty ? nil : text
     }
 
-    /// Whether the content goes on as it came.
+    /// Whether the next hop gets the content unchanged.
     var isVerbatim: Bool { edits.isEmpty && internalHeader == nil }
 }

@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: Apache-2.0
+internal import MailSyntax
+package import Rules
+
+extension Effect {
+    /// The place in `Verdict.effects`. A verdict has one effect of each rank at most, but any number of copies.
+    fileprivate var rank: Int {
+        switch self {
+        case .hold: 0
+        // REDIRECT overrides FILTER.
+        case .filter, .redirect: 1
+        case .bcc: 2
+        }
+    }
+
+    /// The action that the Postfix behind the filter has to take; nil where the envelope is enough.
+    package var cleanupAction: (name: Action.Name, argument: [UInt8])? {
+        switch self {
+        case .hold: (.hold, [])
+        case .filter(let target): (.filter, target)
+        case .redirect, .bcc: nil
+        }
+    }
+}
+
+extension Verdict {
+    /// The recipients of an accepted message.
+    package enum Recipients: Equatable, Sendable {
+        /// Those of the envelope, and copies to others.
+        case envelope(copies: [[UInt8]])
+        /// This one instead of those of the envelope.
+        case redirect([UInt8])
+    }
+
+    package var recipients: Recipients {
+        var copies: [[UInt8]] = []
+        for effect in effects {
+            switch effect {
+            case .redirect(let address): return .redirect(address)
+            case .bcc(let address): copies.append(address)
+            case .hold, .filter: break
+            }
+        }
+        return .envelope(copies: copies)
+    }
+
+    /// Whether `recipients` is a redirect; the time does not depend on the number of copies.
+    package var isRedirected: Bool {
+        for effect in effects {
+            switch effect {
+            case .redirect: return true
+            case .bcc: return false
+            case .hold, .filter: break
+            }
+        }
+        return false
+    }
+
+    package var isHeld: Bool { effects.contains(.hold) }
+
+    /// Adds an effect. As in Postfix, the last FILTER or REDIRECT counts, and REDIRECT overrides FILTER.
+    package mutating func add(_ effect: Effect) {
+        // Only copies can be many, and they come last.
+        let index = effects.firstIndex { $0.rank >= effect.rank } ?? effects.endIndex
+        let present = index < effects.endIndex && effects[index].rank == effect.rank ? effects[index] : nil
+        switch (effect, present) {
+        case (.bcc, _): effects.append(effect)
+        case (.filter, .redirect?): break
+        case (.hold, nil), (.filter, nil), (.redirect, nil): effects.insert(effect, at: index)
+        case (.hold, _?), (.filter, _?), (.redirect, _?): effects[index] = effect
+        }
+    }
+}
+
+extension MessageChecker {
+    /// Adds the effect of a rule that has matched to the verdict.
+    mutating func apply(_ effect: Effect, _ record: inout RuleMatch) {
+        switch effect {
+        case .hold:
+            record.isLogged = !verdict.isHeld
+            verdict.add(effect)
+        case .filter: verdict.add(effect)
+        case .redirect(let address):
+            isOver = true
+            guard isAddress(address) else {
+                record.fault = "no address: message not accepted, try again later"
+                return refuse(451, "4.3.0 content check names no address, try again later")
+            }
+            verdict.add(effect)
+        case .bcc(let address):
+            guard isAddress(address) else {
+                record.fault = "no address: no copy is sent"
+                return
+            }
+            if copies.insert(address).inserted { verdict.add(effect) }
+        }
+    }
+
+    /// Whether the text can go into RCPT TO as it stands. Postfix takes any text here, and finds no recipient later.
+    private func isAddress(_ text: [UInt8]) -> Bool {
+        !text.isEmpty && !text.contains { $0 <= 0x20 || $0 == 0x7f || "<>\"".utf8.contains($0) }
+    }
+}

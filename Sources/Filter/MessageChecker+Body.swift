@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: Apache-2.0
+internal import MailSyntax
+internal import Rules
+
+extension MessageChecker {
+    mutating func body(_ body: BodyText) {
+        guard !isOver else { return }
+        let list = rules.body
+        let pass = bodyPass
+        let matcher = matcher
+        if body.isRecord {
+            checkLine(body.text, at: body.offset, .unknown, list, pass)
+        } else {
+            matcher.forEachCandidateLine(in: body.text, of: list, pass: pass) { start, candidates in
+                let end = body.text[start...].firstIndex(of: 0x0a).map { $0 + 1 } ?? body.text.count
+                let line = UnsafeRawBufferPointer(rebasing: body.text[start..<end])
+                checkLine(line, at: body.offset + start, candidates, list, pass)
+                return !isOver
+            }
+        }
+        if !matcher.givenUp.isEmpty { collectGivenUp(list) }
+    }
+
+    /// Checks a line or a piece of a long line, with its line end if it has one.
+    private mutating func checkLine(
+        _ raw: UnsafeRawBufferPointer, at offset: Int, _ candidates: LineCandidates,
+        _ list: RuleList, _ pass: FastPass?
+    ) {
+        let line = raw.withoutLineEnd
+        guard !line.isEmpty, line[0] != 0,
+            let match = matcher.firstMatch(
+                line: line, in: list, pass: pass, candidates: candidates)
+        else { return }
+        let subject = Subject(kind: .body, text: line, range: offset..<offset + raw.count, header: nil)
+        switch act(match, of: list, on: subject) {
+        case .keep: break
+        case .drop: edit(subject.range, [], nil)
+        case .replace(let text): edit(offset..<offset + line.count, text, nil)
+        }
+    }
+}

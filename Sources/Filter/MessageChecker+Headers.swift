@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: Apache-2.0
+internal import MailSyntax
+internal import Rules
+
+extension MessageChecker {
+    mutating func headers(_ block: HeaderBlock) {
+        guard !isOver else {
+            for header in block.headers { check(header, block.text(of: header), nil) }
+            return
+        }
+        let primary = matcher.candidates(in: block, pass: headerPass)
+        guard !sharesPass else {
+            for header in block.headers { check(header, block.text(of: header), primary.of(header)) }
+            return
+        }
+        // Classes that share a list share its scan.
+        let mime = mimePass === headerPass ? primary : matcher.candidates(in: block, pass: mimePass)
+        let nested = nestedPass === headerPass ? primary : matcher.candidates(in: block, pass: nestedPass)
+        for header in block.headers {
+            let candidates =
+                switch header.checkedAs {
+                case .primary: primary.of(header)
+                case .mime: mime.of(header)
+                case .nested: nested.of(header)
+                }
+            check(header, block.text(of: header), candidates)
+        }
+    }
+
+    /// `candidates` are nil when no rule can match.
+    private mutating func check(_ header: Header, _ text: UnsafeRawBufferPointer, _ candidates: LineCandidates?) {
+        var ordinal: Int?
+        if case .primary = header.place {
+            ordinal = headerCount
+            headerCount += 1
+            switch header.name {
+            case .weirVerdict:
+                // Weir writes it for the next hop only, so this one is forged.
+                edit(header.range, [], ordinal)
+                return
+            case .dkimSignature: signed.formUnion(signedRecipientHeaders(text))
+            case .contentType, .otherMIME, .to, .cc, .resentTo, .resentCc, .other: break
+            }
+        }
+        var outcome = Outcome.keep
+        if !isOver, let candidates {
+            let (list, pass, kind) = checks(for: header.checkedAs)
+            if !list.isEmpty,
+                let match = matcher.firstMatch(line: text, in: list, pass: pass, candidates: candidates)
+            {
+                collectGivenUp(list)
+                outcome = act(
+                    match, of: list, on: Subject(kind: kind, text: text, range: header.range, header: ordinal))
+            } else if !matcher.givenUp.isEmpty {
+                collectGivenUp(list)
+            }
+        }
+        if stripsUndisclosedRecipients, ordinal != nil { outcome = strip(header, text, outcome) }
+        switch outcome {
+        case .keep where !header.isVerbatim: edit(header.range, folded(cut(Array(text))), ordinal, isFormal: true)
+        case .keep: break
+        case .drop: edit(header.range, [], ordinal)
+        case .replace(let text): edit(header.range, folded(cut(text)), ordinal)
+        }
+    }
+
+    /// Truncates a header to `header_size_limit` as Postfix does (cleanup_out_header): after the last line that fits,
+    /// or at the limit itself where that would lose more than a tenth of the limit.
+    func cut(_ text: [UInt8]) -> [UInt8] {
+        let limit = rules.checks.scannerLimits.headerSize
+        guard text.count > limit else { return text }
+        let lineStart = text[...limit].lastIndex(of: 0x0a).map { $0 + 1 } ?? 0
+        return Array(lineStart * 10 > limit * 9 ? text[..<(lineStart - 1)] : text[..<limit])
+    }
+
+    private func checks(for headerClass: HeaderClass) -> (RuleList, FastPass?, RuleMatch.Subject) {
+        switch headerClass {
+        case .primary: (rules.header, headerPass, .header)
+        case .mime: (rules.mimeHeader, mimePass, .mimeHeader)
+        case .nested: (rules.nestedHeader, nestedPass, .nestedHeader)
+        }
+    }
+
+    /// Drops an undisclosed-recipients header. `outcome` is what the rules have made of it.
+    private mutating func strip(_ header: Header, _ text: UnsafeRawBufferPointer, _ outcome: Outcome) -> Outcome {
+        let isUndisclosed =
+            switch outcome {
+            case .keep: header.name.isVisibleRecipient && isUndisclosedRecipients(text)
+            case .drop: false
+            case .replace(let text):
+                text.withUnsafeBytes { HeaderName(of: $0).isVisibleRecipient }
+                    && isUndisclosedRecipients(text)
+            }
+        guard isUndisclosed else { return outcome }
+        if strippedCount == 0 { firstStripped = header.range.lowerBound }
+        strippedCount += 1
+        if stripped[header.name] == nil {
+            stripped[header.name] = String(decoding: text.prefix { $0 != UInt8(ascii: ":") }, as: UTF8.self)
+        }
+        return .drop
+    }
+
+    mutating func endOfHeaders(at offset: Int, isText: Bool) {
+        if isText { edit(offset..<offset, [0x0a], nil, isFormal: true) }
+    }
+}

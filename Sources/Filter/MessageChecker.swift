@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: Apache-2.0
+internal import MailSyntax
+internal import Rules
+
+/// Applies the rules to what the scanner finds, and makes the verdict (Postfix `cleanup_message.c`).
+struct MessageChecker: ScannerEvents {
+    private(set) var rules: ContentRules
+    let matcher: Matcher
+    var verdict = Verdict()
+
+    private(set) var headerPass: FastPass?
+    private(set) var mimePass: FastPass?
+    private(set) var nestedPass: FastPass?
+    private(set) var bodyPass: FastPass?
+    /// Whether all classes of headers use the pass of the first.
+    private(set) var sharesPass = false
+    private(set) var stripsUndisclosedRecipients = false
+
+    /// A rule has ended the checks.
+    var isOver = false
+    /// Primary headers so far.
+    var headerCount = 0
+    /// The stripped recipient headers, each with its name as it was first written.
+    var stripped: [HeaderName: String] = [:]
+    /// The recipient headers that a DKIM signature covers.
+    var signed: Set<HeaderName> = []
+    /// The offset of the first stripped header.
+    var firstStripped = 0
+    var strippedCount = 0
+    /// Matches so far, logged by Postfix or not.
+    var logged = 0
+    var unlogged = 0
+    var editBytes = 0
+    /// The addresses of all BCC effects.
+    var copies: Set<[UInt8]> = []
+
+    /// At most this many logged matches of a message are kept, and as many that are not logged.
+    static let mostMatches = 1_000
+    /// Bytes. Edits of a message in which every line changes take many times its size.
+    static let mostEditBytes = 32 << 20
+
+    init(_ rules: ContentRules, _ matcher: Matcher) {
+        self.rules = rules
+        self.matcher = matcher
+        begin(rules)
+    }
+
+    mutating func begin(_ rules: ContentRules) {
+        // Once compiled, a pass never changes.
+        if rules !== self.rules || headerPass == nil || mimePass == nil || nestedPass == nil || bodyPass == nil {
+            findPasses(of: rules)
+        }
+        self.rules = rules
+        verdict = Verdict()
+        stripsUndisclosedRecipients = rules.checks.undisclosedRecipients == .strip
+        isOver = false
+        headerCount = 0
+        (strippedCount, logged, unlogged, editBytes) = (0, 0, 0, 0)
+        if !stripped.isEmpty { stripped = [:] }
+        if !signed.isEmpty { signed = [] }
+        if !copies.isEmpty { copies = [] }
+        matcher.beginMessage()
+    }
+
+    private mutating func findPasses(of rules: ContentRules) {
+        headerPass = rules.header.fastPass
+        mimePass = rules.mimeHeader === rules.header ? headerPass : rules.mimeHeader.fastPass
+        nestedPass = rules.nestedHeader === rules.header ? headerPass : rules.nestedHeader.fastPass
+        bodyPass = rules.body.fastPass
+        sharesPass = mimePass === headerPass && nestedPass === headerPass
+    }
+
+    mutating func finish(nestingExceeded: Bool) -> Verdict {
+        // Postfix reports it only where there are header checks.
+        if nestingExceeded, rules.lists.contains(where: { !$0.isBody && !$0.list.tables.isEmpty }) {
+            verdict.notes.append(.nestingExceeded)
+            if verdict.disposition == .accept { refuse(550, "5.6.0 MIME nesting exceeds safety limit") }
+        }
+        if strippedCount > 0 {
+            verdict.notes.append(.undisclosedRecipients(offset: firstStripped, more: strippedCount - 1))
+        }
+        if !stripped.isEmpty { noteBrokenSignatures() }
+        var finished = Verdict()
+        swap(&finished, &verdict)
+        return finished
+    }
+
+    private mutating func noteBrokenSignatures() {
+        for name in stripped.filter({ signed.contains($0.key) }).values.sorted() {
+            verdict.notes.append(.brokenSignature(header: name))
+        }
+    }
+}
