@@ -36,6 +36,16 @@ extension Action {
         /// As Postfix's manuals write it.
         package var word: String { rawValue.uppercased() }
 
+        /// Whether a milter can carry the action out. It can't name a content filter to the MTA.
+        package var worksInMilter: Bool {
+            switch self {
+            case .filter: false
+            case .bcc, .discard, .dunno, .hold, .ignore, .info, .ok, .pass, .prepend, .redirect, .reject, .replace,
+                .strip, .warn:
+                true
+            }
+        }
+
         /// Whether the action changes headers or body lines.
         var isEdit: Bool {
             switch self {

@@ -102,7 +102,7 @@ package enum ConfigurationReader {
     private static func checkActions(of rules: ContentRules, _ reading: inout ConfigurationReading) {
         var seen: Set<TableFault> = []
         for (list, _) in rules.lists {
-            for (rule, name) in list.rules(where: { !$0.isPossibleInMilter }) {
+            for (rule, name) in list.rules(where: { !$0.worksInMilter }) {
                 let fault = list.fault(of: rule, "a milter (listen.milter) can't carry out \(name.word)")
                 if seen.insert(fault).inserted { reading.add(fault: .init(fault)) }
             }

@@ -2,6 +2,7 @@
 import ArgumentParser
 import Glibc
 import LoadGenerator
+import Loop
 import NIOCore
 
 extension LoadTarget: ExpressibleByArgument {

@@ -295,7 +295,7 @@ final class MilterConnection: ReceivedConnection {
         case .prepend(let name, let value): message?.prepended.append((name, value))
         case .redirect(let address): message?.redirect = address
         case .bcc(let address): if message?.bcc.contains(address) == false { message?.bcc.append(address) }
-        case .pass, .refuse, .filter, nil: break
+        case .pass, .refuse, nil: break
         }
     }
 

@@ -95,7 +95,7 @@ package struct MilterEdits {
         for effect in verdict.effects {
             switch effect {
             case .hold: actions.insert(.quarantine)
-            // The configuration is refused: `Action.Name.isPossibleInMilter`.
+            // The configuration is refused: `Action.Name.worksInMilter`.
             case .filter: break
             case .redirect: actions.formUnion([.addRecipients, .deleteRecipients])
             case .bcc: actions.insert(.addRecipients)
@@ -195,18 +195,6 @@ package struct MilterEdits {
 
     private static func bracketed(_ address: [UInt8]) -> [UInt8] {
         address.first == UInt8(ascii: "<") ? address : [UInt8(ascii: "<")] + address + [UInt8(ascii: ">")]
-    }
-}
-
-extension Action.Name {
-    /// Whether a milter can carry the action out. It can't name a content filter to the MTA.
-    var isPossibleInMilter: Bool {
-        switch self {
-        case .filter: false
-        case .bcc, .discard, .dunno, .hold, .ignore, .info, .ok, .pass, .prepend, .redirect, .reject, .replace,
-            .strip, .warn:
-            true
-        }
     }
 }
 
