@@ -6,7 +6,7 @@ internal import Loop
 package import NIOCore
 internal import NIOHTTP1
 internal import NIOPosix
-internal import Report
+package import Report
 package import Settings
 internal import Wire
 
@@ -27,7 +27,7 @@ package struct AdminClient: Sendable {
         package let kind: Kind
     }
 
-    private let endpoint: Configuration.Endpoint
+    private let endpoint: Endpoint
     private let token: String?
     /// Why the token can't be read. An error only if the service asks for a token.
     private let tokenFault: String?
@@ -48,11 +48,11 @@ package struct AdminClient: Sendable {
         tokenFault = access(path, R_OK) == 0 ? nil : "can't read \(path): \(String(cString: strerror(errno)))"
     }
 
-    package func fullest(_ most: Int, limit: String?) async throws -> [AdminMessages.Standing] {
+    package func fullest(_ most: Int, limit: String?) async throws -> [KeyStanding] {
         try await ask(.GET, "/limits", ["most": String(most), "limit": limit])
     }
 
-    package func standings(ofKey key: String, limit: String?) async throws -> [AdminMessages.Standing] {
+    package func standings(ofKey key: String, limit: String?) async throws -> [KeyStanding] {
         try await ask(.GET, "/limits/key", ["key": key, "limit": limit])
     }
 
@@ -64,25 +64,25 @@ package struct AdminClient: Sendable {
         try await ask(.GET, "/snapshot", [:])
     }
 
-    package func intervene(_ message: AdminMessages.Intervention) async throws -> [AdminMessages.Standing] {
+    package func intervene(_ message: AdminMessages.Intervention) async throws -> [KeyStanding] {
         try await ask(.POST, "/limits/key", [:], body: try JSONEncoder().encode(message))
     }
 
     /// Registers a probe, which the stage `last` discards.
     ///
     /// - Returns: its token.
-    package func beginProbe(upTo last: AdminMessages.ProbeStage) async throws -> String {
+    package func beginProbe(upTo last: ProbeStage) async throws -> String {
         let probe: AdminMessages.Probe = try await ask(
             .POST, "/probe", [:], body: try JSONEncoder().encode(AdminMessages.Probe(last: last, token: nil)))
         return probe.token ?? ""
     }
 
-    package func sightings(ofProbe token: String) async throws -> [AdminMessages.ProbeSighting] {
+    package func sightings(ofProbe token: String) async throws -> [ProbeSighting] {
         try await ask(.GET, "/probe", ["token": token])
     }
 
     /// - Returns: all sightings of the probe.
-    package func endProbe(_ token: String) async throws -> [AdminMessages.ProbeSighting] {
+    package func endProbe(_ token: String) async throws -> [ProbeSighting] {
         try await ask(.DELETE, "/probe", ["token": token])
     }
 
@@ -168,10 +168,10 @@ package struct AdminClient: Sendable {
 private final class ReplyHandler: ChannelInboundHandler {
     typealias InboundIn = NIOHTTPClientResponseFull
 
-    private let endpoint: Configuration.Endpoint
+    private let endpoint: Endpoint
     private var promise: EventLoopPromise<(HTTPResponseStatus, Data)>?
 
-    init(endpoint: Configuration.Endpoint, promise: EventLoopPromise<(HTTPResponseStatus, Data)>) {
+    init(endpoint: Endpoint, promise: EventLoopPromise<(HTTPResponseStatus, Data)>) {
         self.endpoint = endpoint
         self.promise = promise
     }

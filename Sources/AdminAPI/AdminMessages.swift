@@ -5,7 +5,6 @@ package import Report
 /// What the admin listener says and takes, as JSON. Times are seconds since 1970, as the wall clock has them now.
 package enum AdminMessages {
     package struct Intervention: Codable, Equatable, Sendable {
-        package typealias Action = KeyAction
         package var action: KeyAction
         package var key: String
         /// Only this limit; absent: every limit that knows the key.
@@ -36,12 +35,12 @@ package enum AdminMessages {
         package var keys: Int
         /// What keeps the ledger from being kept; absent where all is well.
         package var trouble: String?
-        package var ledger: LedgerStatus
-        package var limits: [LimitStatus]
+        package var ledger: LedgerFigures
+        package var limits: [LimitFigures]
 
         package init(
-            requests: UInt64, connections: Int, faults: PolicyFaults, keys: Int, trouble: String?, ledger: LedgerStatus,
-            limits: [LimitStatus]
+            requests: UInt64, connections: Int, faults: PolicyFaults, keys: Int, trouble: String?, ledger: LedgerFigures,
+            limits: [LimitFigures]
         ) {
             self.requests = requests
             self.connections = connections
@@ -60,21 +59,21 @@ package enum AdminMessages {
         package var configuration: String
         package var status: Status
         /// DUNNO first, and the other actions that there were.
-        package var answers: [Answers]
+        package var answers: [AnswerFigures]
         /// Microseconds below which half, and 99 %, of the answers of the last minute took; absent where there were none.
         package var medianAnswer: Int64?
         package var slowAnswer: Int64?
-        package var refusals: [Refusal]
-        package var ways: [Way]
+        package var refusals: [RefusedRequest]
+        package var ways: [WayFigures]
         /// Those with the most hits first.
-        package var rules: [Rule]
+        package var rules: [RuleFigures]
         package var rulesWithoutHits: Int
         /// Newest first.
         package var audit: [AuditEntry]
 
         package init(
-            time: Double, version: String, configuration: String, status: Status, answers: [Answers],
-            medianAnswer: Int64?, slowAnswer: Int64?, refusals: [Refusal], ways: [Way], rules: [Rule],
+            time: Double, version: String, configuration: String, status: Status, answers: [AnswerFigures],
+            medianAnswer: Int64?, slowAnswer: Int64?, refusals: [RefusedRequest], ways: [WayFigures], rules: [RuleFigures],
             rulesWithoutHits: Int, audit: [AuditEntry]
         ) {
             self.time = time
@@ -111,21 +110,4 @@ package enum AdminMessages {
             self.error = error
         }
     }
-}
-
-extension AdminMessages {
-    package typealias Standing = KeyStanding
-    package typealias FoundKey = Report.FoundKey
-    package typealias Search = KeySearch
-    package typealias LedgerStatus = LedgerFigures
-    package typealias PolicyFaults = Report.PolicyFaults
-    package typealias LimitStatus = LimitFigures
-    package typealias Refusal = RefusedRequest
-    package typealias RuleName = Report.RuleName
-    package typealias Rule = RuleFigures
-    package typealias Way = WayFigures
-    package typealias Answers = AnswerFigures
-    package typealias ProbeStage = Report.ProbeStage
-    package typealias ProbeSighting = Report.ProbeSighting
-    package static let probeHeader = ProbeBoard.header
 }

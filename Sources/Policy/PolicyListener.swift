@@ -5,7 +5,7 @@ internal import Loop
 package import NIOCore
 package import Report
 package import Settings
-internal import Wire
+package import Wire
 
 /// The policy server (SMTPD_POLICY_README): Postfix asks, the ledger decides.
 ///
@@ -57,7 +57,7 @@ package final class PolicyListener: @unchecked Sendable {
     ///
     /// - Parameter inherited: sockets by address; those that are used are removed.
     /// - Throws: `ListenerFailure`.
-    package func listen(on endpoints: [Configuration.Endpoint], inherited: inout [String: Int32]) async throws {
+    package func listen(on endpoints: [Endpoint], inherited: inout [String: Int32]) async throws {
         try await reception.listen(at: endpoints, inherited: &inherited)
     }
 

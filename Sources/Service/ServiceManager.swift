@@ -28,7 +28,7 @@ struct ServiceManager: Sendable {
         return sockets
     }
 
-    private static func endpoint(of descriptor: Int32) throws -> Configuration.Endpoint {
+    private static func endpoint(of descriptor: Int32) throws -> Endpoint {
         var storage = sockaddr_storage()
         var length = socklen_t(MemoryLayout<sockaddr_storage>.size)
         let code = withUnsafeMutablePointer(to: &storage) {

@@ -5,7 +5,6 @@ package import Wire
 
 /// The contents of weir.yaml, checked and compiled. No later step can find a mistake in the file.
 package struct Configuration: Sendable {
-    package typealias Endpoint = Wire.Endpoint
     package var listen = Listen()
     package var ledger = LedgerSettings()
     package var filter = Filter()

@@ -27,9 +27,9 @@ package struct EndpointType: Sendable {
 
     static let expected = "inet:address:port, unix:/path, or { unix: /path, mode: \"0660\", group: name }"
 
-    var type: ValueType<Configuration.Endpoint> {
+    var type: ValueType<Endpoint> {
         ValueType(expected: Self.expected, write: write) { node, key, reading in
-            let endpoint: Configuration.Endpoint?
+            let endpoint: Endpoint?
             if case .map = node.value {
                 endpoint = socket(node, key, &reading)
             } else {
@@ -43,7 +43,7 @@ package struct EndpointType: Sendable {
         }
     }
 
-    private func write(_ endpoint: Configuration.Endpoint) -> String? {
+    private func write(_ endpoint: Endpoint) -> String? {
         if case .unix(let path, let mode, let group) = endpoint, mode != self.mode || group != nil {
             let group = group.map { ", group: \($0)" } ?? ""
             return "{ unix: \(path), mode: \"0\(String(mode, radix: 8))\"\(group) }"
@@ -51,7 +51,7 @@ package struct EndpointType: Sendable {
         return "\"\(endpoint)\""
     }
 
-    private func parse(_ text: String) -> Parsed<Configuration.Endpoint> {
+    private func parse(_ text: String) -> Parsed<Endpoint> {
         if text.hasPrefix("unix:") {
             return Self.socketPath(text.dropFirst("unix:".count)).map { .unix(path: $0, mode: mode, group: nil) }
         }
@@ -123,7 +123,7 @@ package struct EndpointType: Sendable {
 
     private func socket(
         _ node: YAMLNode, _ key: String, _ reading: inout ConfigurationReading
-    ) -> Configuration.Endpoint? {
+    ) -> Endpoint? {
         var socket = Socket(mode: mode)
         _ = reading.read(node, at: key, rows: socketKeys, into: &socket)
         return .unix(path: socket.path, mode: socket.mode, group: socket.group)

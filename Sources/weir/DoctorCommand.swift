@@ -156,7 +156,7 @@ struct DoctorCommand: AsyncParsableCommand {
         return findings
     }
 
-    private static func connectFailure(_ endpoint: Configuration.Endpoint) async -> String? {
+    private static func connectFailure(_ endpoint: Endpoint) async -> String? {
         let bootstrap = ClientBootstrap(group: MultiThreadedEventLoopGroup.singleton).connectTimeout(connectTimeout)
         do {
             let channel =

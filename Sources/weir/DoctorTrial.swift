@@ -20,9 +20,9 @@ struct DoctorTrial {
         let recipient: String
         let target: String
         let replies: [ProbeMail.Reply]
-        let sightings: [AdminMessages.ProbeSighting]
+        let sightings: [ProbeSighting]
         /// Stages that weir.yaml enables and that did not see the probe.
-        let missing: [AdminMessages.ProbeStage]
+        let missing: [ProbeStage]
         /// No stage discarded the message.
         let mayBeDelivered: Bool
 
@@ -63,10 +63,10 @@ struct DoctorTrial {
             mayBeDelivered: isAccepted && !sightings.contains { $0.stage == last })
     }
 
-    private var enabledStages: [AdminMessages.ProbeStage] {
+    private var enabledStages: [ProbeStage] {
         let listen = configuration.listen
         let isChargedByMilter = !listen.milter.isEmpty && configuration.milter.limits
-        return AdminMessages.ProbeStage.allCases.filter { stage in
+        return ProbeStage.allCases.filter { stage in
             switch stage {
             case .policy: !configuration.limits.isEmpty && !isChargedByMilter
             case .milter: !listen.milter.isEmpty

@@ -155,7 +155,7 @@ struct LimitsCommand: AsyncParsableCommand {
         @Flag(help: "Print JSON.") var json = false
 
         func intervene(
-            _ action: AdminMessages.Intervention.Action, rates: [String]? = nil, duration: DurationArgument? = nil
+            _ action: KeyAction, rates: [String]? = nil, duration: DurationArgument? = nil
         ) async throws {
             let message = AdminMessages.Intervention(
                 action: action, key: key, limit: limit, rates: rates, duration: duration?.seconds, reason: reason)
@@ -207,7 +207,7 @@ enum Admin {
         StandardError.complain(printable(text.utf8), by: command)
     }
 
-    static func print(_ standings: [AdminMessages.Standing], json: Bool, whenEmpty: String) throws {
+    static func print(_ standings: [KeyStanding], json: Bool, whenEmpty: String) throws {
         if json { return try StandardOutput.write(line: JSONText.indented(standings)) }
         if standings.isEmpty { return try StandardOutput.write(line: whenEmpty) }
         for standing in standings { try StandardOutput.write(line: description(of: standing)) }
@@ -227,7 +227,7 @@ enum Admin {
     }
 
     /// `per-user user@example.org: recipients 12/100 per 1m, 540/1000 per 1h, room in 35s; 4 tries refused`
-    static func description(of standing: AdminMessages.Standing) -> String {
+    static func description(of standing: KeyStanding) -> String {
         let now = Date().timeIntervalSince1970
         func remaining(until time: Double) -> String { duration(Int((time - now).rounded())) }
         let rates = standing.rates.map { rate in

@@ -102,7 +102,7 @@ struct TopCommand: AsyncParsableCommand {
 /// The figures of one refresh.
 struct TopFigures: Sendable {
     let snapshot: AdminMessages.Snapshot
-    let standings: [AdminMessages.Standing]
+    let standings: [KeyStanding]
 }
 
 /// The latest figures, shared by the poller and the screen.

@@ -68,7 +68,7 @@ struct TopText {
         return (["\(answers) \(latency) \(ledger)"] + messages).joined(separator: "; ")
     }
 
-    private static func text(_ refusal: AdminMessages.Refusal) -> String {
+    private static func text(_ refusal: RefusedRequest) -> String {
         "\(refusal.limit)\(refusal.mode == "shadow" ? " (shadow)" : "") \(refusal.key): \(refusal.reason), "
             + "\(refusal.usage), room in \(Admin.duration(Int(refusal.retry))), \(refusal.client)"
     }
@@ -100,7 +100,7 @@ struct TopText {
             }
         }
 
-        func text(_ standing: AdminMessages.Standing) -> String {
+        func text(_ standing: KeyStanding) -> String {
             let rate = TopText.fullest(standing)
             return switch self {
             case .share: TopText.rightAligned("\(Int(TopText.share(standing) * 100))", width)
@@ -151,9 +151,9 @@ struct TopText {
         return lines.prefix(rows).map { Self.cut(printable($0.utf8), columns) }
     }
 
-    private func comesFirst(_ one: AdminMessages.Standing, _ other: AdminMessages.Standing) -> Bool {
+    private func comesFirst(_ one: KeyStanding, _ other: KeyStanding) -> Bool {
         /// A blocked key comes first, whatever it has used.
-        func fullness(_ standing: AdminMessages.Standing) -> Double {
+        func fullness(_ standing: KeyStanding) -> Double {
             standing.blockedUntil == nil ? Self.share(standing) : .infinity
         }
         return switch order {
@@ -164,14 +164,14 @@ struct TopText {
         }
     }
 
-    private static func share(_ standing: AdminMessages.Standing) -> Double { share(fullest(standing)) }
+    private static func share(_ standing: KeyStanding) -> Double { share(fullest(standing)) }
 
-    private static func share(_ rate: AdminMessages.Standing.Rate) -> Double {
+    private static func share(_ rate: KeyStanding.Rate) -> Double {
         Double(rate.used) / Double(max(1, rate.limit))
     }
 
     /// The fullest rate. Every limit has at least one.
-    private static func fullest(_ standing: AdminMessages.Standing) -> AdminMessages.Standing.Rate {
+    private static func fullest(_ standing: KeyStanding) -> KeyStanding.Rate {
         standing.rates.max { share($0) < share($1) }!
     }
 

@@ -55,7 +55,7 @@ import Wire
 
     /// Asks in every turn of the loop. Sendable, unchecked: it is used on the loop alone.
     private final class Asker: LedgerHost.Client, @unchecked Sendable {
-        static let stage = AdminMessages.ProbeStage.policy
+        static let stage = ProbeStage.policy
         private let host: LedgerHost
         private let loop: SocketLoop
         private var parser = PolicyRequestParser(names: AttributeNames().names)

@@ -33,7 +33,7 @@ extension Examination {
     var usesFilter: Bool { configuration.listen.filter.contains { !users(of: $0).isEmpty } }
 
     /// In Postfix's next-hop notation: `[127.0.0.1]:10025`.
-    private static func nextHopText(_ endpoint: Configuration.Endpoint) -> String {
+    private static func nextHopText(_ endpoint: Endpoint) -> String {
         switch endpoint {
         case .inet(let host, let port): "[\(host)]:\(port)"
         case .unix(let path, _, _): "unix:\(path)"

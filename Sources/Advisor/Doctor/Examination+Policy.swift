@@ -63,7 +63,7 @@ extension Examination {
 
     /// Whether an address is one of our listeners. Paths may also be below the queue directory; whether a chrooted
     /// service can reach them is checked elsewhere.
-    func isOurs(_ address: String, _ own: [Configuration.Endpoint], in service: PostfixSetup.Service?) -> Bool {
+    func isOurs(_ address: String, _ own: [Endpoint], in service: PostfixSetup.Service?) -> Bool {
         guard let wanted = ListenerAddress(address, queue: queue) else { return false }
         return own.contains { endpoint in
             let listener = ListenerAddress(endpoint)

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 package import AdminAPI
-internal import Report
+package import Report
 package import Settings
 
 /// Examines how a Postfix instance and Weir are connected. The findings depend only on the two inputs.
@@ -36,9 +36,9 @@ package struct Examination {
     }
 
     /// The stages that see this instance's mail, in order.
-    package static func stages(in setup: PostfixSetup, configuration: Configuration) -> [AdminMessages.ProbeStage] {
+    package static func stages(in setup: PostfixSetup, configuration: Configuration) -> [ProbeStage] {
         let examination = Examination(setup, configuration, nil)
-        return AdminMessages.ProbeStage.allCases.filter { stage in
+        return ProbeStage.allCases.filter { stage in
             switch stage {
             case .policy: examination.asksPolicy
             case .milter: examination.usesMilter

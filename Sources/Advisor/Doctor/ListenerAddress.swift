@@ -9,7 +9,7 @@ enum ListenerAddress: Equatable {
     case inet(host: String, port: Int)
     case unix(path: String)
 
-    init(_ endpoint: Configuration.Endpoint) {
+    init(_ endpoint: Endpoint) {
         switch endpoint {
         case .inet(let host, let port): self = .inet(host: Self.canonical(host), port: port)
         case .unix(let path, _, _): self = .unix(path: path)

@@ -21,7 +21,7 @@ internal import Wire
 ///
 /// Sendable, unchecked: `workers` is changed before the service is ready, and only keeps the workers alive.
 final class MilterListener: @unchecked Sendable {
-    private let endpoints: [Configuration.Endpoint]
+    private let endpoints: [Endpoint]
     private let host: LedgerHost
     private let log: EventLog
     private let shared: MilterShared

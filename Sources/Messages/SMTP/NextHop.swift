@@ -38,7 +38,7 @@ package struct FilterTimeouts: Sendable {
 /// The connections of one loop to the next hop of one listener.
 final class NextHopPool {
     let loop: SocketLoop
-    let endpoint: Configuration.Endpoint
+    let endpoint: Endpoint
     /// To be tried in turn.
     let addresses: [SocketAddress]
     let hostName: [UInt8]
@@ -57,7 +57,7 @@ final class NextHopPool {
     private static let mostIdle = 50
 
     init(
-        endpoint: Configuration.Endpoint, loop: SocketLoop, hostName: [UInt8], token: [UInt8],
+        endpoint: Endpoint, loop: SocketLoop, hostName: [UInt8], token: [UInt8],
         timeouts: FilterTimeouts, counters: NextHopCounters, log: EventLog
     ) {
         self.endpoint = endpoint
@@ -420,7 +420,7 @@ final class NextHopConnection: SocketLoop.Socket {
     }
 }
 
-extension Configuration.Endpoint {
+extension Endpoint {
     /// Those of localhost are two.
     fileprivate var addresses: [SocketAddress] {
         switch self {

@@ -9,7 +9,7 @@ extension AdminListener {
     func addProbeRoutes(to router: Router<AdminContext>) {
         router.post("probe") { [host] request, _ in
             guard let last = try await request.json(AdminMessages.Probe.self)?.last else {
-                let stages = AdminMessages.ProbeStage.allCases.map(\.rawValue).joined(separator: ", ")
+                let stages = ProbeStage.allCases.map(\.rawValue).joined(separator: ", ")
                 throw AdminFailure(.badRequest, "the body must be JSON with the last stage, one of \(stages)")
             }
             return try AdminResponse.json(AdminMessages.Probe(last: last, token: host.probes.begin(upTo: last)))

@@ -62,7 +62,7 @@ final class AdminListener: Sendable {
     /// - Parameter onRunning: called when it listens.
     /// - Throws: `ListenerFailure`.
     func run(
-        on endpoint: Configuration.Endpoint, tokenPath: String, onRunning: @escaping @Sendable () -> Void
+        on endpoint: Endpoint, tokenPath: String, onRunning: @escaping @Sendable () -> Void
     ) async throws {
         do {
             try await serve(on: endpoint, tokenPath: tokenPath, onRunning: onRunning)
@@ -72,7 +72,7 @@ final class AdminListener: Sendable {
     }
 
     private func serve(
-        on endpoint: Configuration.Endpoint, tokenPath: String, onRunning: @escaping @Sendable () -> Void
+        on endpoint: Endpoint, tokenPath: String, onRunning: @escaping @Sendable () -> Void
     ) async throws {
         let token = endpoint.isTCP ? try AdminToken.readOrCreate(at: tokenPath) : nil
         let address: BindAddress

@@ -51,7 +51,7 @@ extension Metrics {
             ledger.evictedKeys)
     }
 
-    private mutating func addLimits(_ limits: [AdminMessages.LimitStatus]) {
+    private mutating func addLimits(_ limits: [LimitFigures]) {
         add(
             "weir_limit_keys", .gauge, "Keys that a limit counts.",
             samples: limits.map { Sample(["limit": $0.name], $0.keys) })
@@ -61,7 +61,7 @@ extension Metrics {
             samples: limits.map { Sample(["limit": $0.name], $0.refusals) })
     }
 
-    private mutating func addMessages(_ ways: [AdminMessages.Way]) {
+    private mutating func addMessages(_ ways: [WayFigures]) {
         add(
             "weir_messages_total", .counter, "Messages, by listener and outcome of the checks.",
             samples: ways.flatMap { way in
@@ -93,7 +93,7 @@ extension Metrics {
             })
     }
 
-    private mutating func addRules(_ rules: [AdminMessages.Rule]) {
+    private mutating func addRules(_ rules: [RuleFigures]) {
         add(
             "weir_rule_hits_total", .counter, "Times that a rule decided; rules without hits are left out.",
             samples: rules.filter { $0.hits > 0 }.map { Sample(["checks": $0.checks, "rule": $0.location], $0.hits) })
