@@ -190,7 +190,24 @@ package struct MilterEdits {
     }
 }
 
-/// A new body, written in packets as large as the protocol has them.
+extension MilterEdits {
+    /// The edits of rules and limits together.
+    init(_ judgement: MilterJudgement, _ transaction: MilterTransaction) {
+        let (effects, granted) = (transaction.effects, transaction.terms.actions)
+        var verdict = judgement.verdict
+        verdict.redirect = verdict.redirect ?? effects.redirect
+        verdict.bcc += effects.bcc.filter { !verdict.bcc.contains($0) }
+        // Without a rule that may change the body, its form is left as it is.
+        if !granted.contains(.changeBody) { verdict.edits.removeAll { $0.isFormal && $0.header == nil } }
+        self.init(
+            verdict: verdict, bodyStart: judgement.bodyStart, recipients: transaction.recipients,
+            parameters: transaction.parameters, takesParameters: granted.contains(.addRecipientsWithParameters))
+        holdReason = effects.holdReason
+        prepended = effects.prepended
+    }
+}
+
+/// A new body, in packets of the largest size that the protocol allows.
 struct MilterBody {
     private var pending = ByteBuffer()
     private var isWritten = false

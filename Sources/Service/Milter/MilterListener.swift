@@ -1,34 +1,31 @@
 // SPDX-License-Identifier: Apache-2.0
 internal import Filter
 internal import Glibc
-internal import Limits
 internal import NIOCore
 internal import NIOPosix
-internal import Rules
 internal import Synchronization
-internal import Wire
 
-/// The milter (MILTER_README): the MTA hands over each message once, before it is queued, and is answered with edits.
+/// The milter (MILTER_README): the MTA sends each message once, before it queues the message, and gets edits back.
 ///
-/// Each loop has connections of its own, and a matcher; what the limits say is asked of the ledger's loop.
+/// Each loop has its own connections and its own matcher. Limits are decided on the ledger's loop.
 ///
-/// Security: a client is an MTA of the operator's, and what it relays is of strangers: packets, macros, recipients and
-/// content are bounded, and bytes that are no milter protocol end that one connection.
+/// Security: the clients are the operator's MTAs, but they relay mail of strangers. Packets, macros, recipients and content
+/// are bounded, and a violation of the protocol ends that one connection.
 ///
-/// Sendable, unchecked: `workers` and `listening` are changed before the service is ready, and read when it stops.
+/// Sendable, unchecked: `workers` and `listening` change only before the service is ready, and are read when it stops.
 final class MilterListener: @unchecked Sendable {
     private let endpoints: [Configuration.Endpoint]
     private let host: LedgerHost
     private let log: EventLog
     private let shared: MilterShared
-    /// For the loop that is to be its own.
+    /// Makes the checks of one loop.
     private let makeChecks: (SocketLoop) -> MessageChecks
     private var workers: [MilterWorker] = []
     private var listening: [Int32] = []
 
     private static let sweepInterval: TimeAmount = .seconds(60)
 
-    /// - Parameter rules: those that hold now; asked at each message.
+    /// - Parameter rules: the rules in force; called for each message.
     init(
         _ configuration: Configuration, bounds: ContentBounds, threads: NIOThreadPool,
         host: LedgerHost, rules: @escaping @Sendable () -> ContentRules, log: EventLog
@@ -55,15 +52,15 @@ final class MilterListener: @unchecked Sendable {
     /// Starts to listen.
     ///
     /// - Parameters:
-    ///   - loops: that serve it.
-    ///   - inherited: sockets by their addresses; those that are used are taken out.
+    ///   - loops: all of them accept connections.
+    ///   - inherited: sockets by their addresses; used ones are removed.
     /// - Throws: `ListenerFailure`.
     func listen(on loops: [SocketLoop], inherited: inout [String: Int32]) async throws {
         for loop in loops { workers.append(try await makeWorker(on: loop)) }
         for endpoint in endpoints {
             let descriptor = try ListeningSocket.open(at: endpoint, key: "listen.milter", inherited: &inherited)
             do {
-                // The MTA speaks first: who has not spoken yet is no reason to wake up. It works without, too.
+                // The MTA speaks first, so the kernel need not report a connection before that. This is optional.
                 if endpoint.isTCP { try? ListeningSocket.set(TCP_DEFER_ACCEPT, at: Int32(IPPROTO_TCP), of: descriptor) }
                 try Door.listen(descriptor)
                 listening.append(descriptor)
@@ -87,7 +84,7 @@ final class MilterListener: @unchecked Sendable {
         return worker
     }
 
-    /// Lets messages that have begun be finished, takes no further ones, and closes what is left at `deadline`.
+    /// Accepts no more connections, lets messages under way finish, and closes the remaining connections at `deadline`.
     func stop(by deadline: NIODeadline) async {
         for worker in workers { try? await worker.loop.submit { worker.beginStop() } }
         for descriptor in listening { close(descriptor) }
@@ -96,204 +93,4 @@ final class MilterListener: @unchecked Sendable {
         }
         for worker in workers { try? await worker.loop.submit { worker.endStop() } }
     }
-}
-
-/// What of the configuration holds for messages that begin from now on.
-final class MilterSettings: Sendable {
-    let connections: Int
-    let asksLimits: Bool
-    let mailsAlerts: Bool
-    let localOver: Configuration.Milter.LocalOver
-    let canonicalises: Bool
-    let onFailure: Configuration.OnFailure
-    let accounts: LocalAccounts
-
-    init(_ configuration: Configuration) {
-        connections = configuration.milter.connections
-        asksLimits = configuration.milter.limits && !configuration.limits.isEmpty
-        mailsAlerts = !configuration.alerts.mail.isEmpty
-        localOver = configuration.milter.localOver
-        canonicalises = configuration.canonicalise == .envelope
-        onFailure = configuration.onFailure
-        accounts = LocalAccounts()
-    }
-}
-
-/// What a connection is negotiated by, and its messages are judged by.
-final class MilterOffer {
-    let rules: ContentRules
-    let settings: MilterSettings
-    let terms: MilterTerms
-
-    init(_ rules: ContentRules, _ settings: MilterSettings) {
-        self.rules = rules
-        self.settings = settings
-        terms = MilterTerms(rules, settings)
-    }
-}
-
-/// What all loops share.
-final class MilterShared: Sendable {
-    let counters = MessageCounters()
-    private let held: Mutex<MilterSettings>
-    private let names = Atomic<UInt64>(0)
-    /// No other process gives messages the same names.
-    private let process = String(UInt64.random(in: .min ... .max), radix: 36)
-
-    init(_ settings: MilterSettings) {
-        held = Mutex(settings)
-    }
-
-    var settings: MilterSettings {
-        get { held.withLock { $0 } }
-        set { held.withLock { $0 = newValue } }
-    }
-
-    /// A name for a connection, which no other has had.
-    func makeName() -> String {
-        "milter.\(process).\(String(names.add(1, ordering: .relaxed).newValue, radix: 36))"
-    }
-}
-
-/// What one loop has of the milter.
-///
-/// Sendable, unchecked: all state belongs to its loop, on which every connection runs; what other threads touch
-/// (`loop`) is constant.
-final class MilterWorker: @unchecked Sendable {
-    let loop: SocketLoop
-    let host: LedgerHost
-    let checks: MessageChecks
-    let shared: MilterShared
-    let log: EventLog
-    private var doors: [Door] = []
-    /// By descriptor.
-    private var connections: [Int32: MilterConnection] = [:]
-    private(set) var isStopping = false
-    /// What connections are offered, for as long as it holds.
-    private var offer: MilterOffer?
-
-    /// libmilter's own time-out (MI_TIMEOUT): longer than any MTA waits for its client.
-    private static let timeout: TimeAmount = .seconds(7210)
-
-    init(loop: SocketLoop, shared: MilterShared, host: LedgerHost, checks: MessageChecks, log: EventLog) {
-        self.loop = loop
-        self.shared = shared
-        self.host = host
-        self.checks = checks
-        self.log = log
-    }
-
-    /// What a new connection begins with.
-    func makeOffer() -> MilterOffer {
-        let (rules, settings) = (checks.rules(), shared.settings)
-        if let offer, offer.rules === rules, offer.settings === settings { return offer }
-        let offer = MilterOffer(rules, settings)
-        self.offer = offer
-        return offer
-    }
-
-    /// Takes those who come to a socket that listens.
-    func open(_ listening: Int32, isTCP: Bool) throws(IOError) {
-        let door = Door(listening, loop, clients: "milter connections", log: log) { [unowned self] in
-            accepted($0, isTCP: isTCP)
-        }
-        try door.open()
-        doors.append(door)
-    }
-
-    private func accepted(_ descriptor: Int32, isTCP: Bool) {
-        let most = shared.settings.connections
-        guard shared.counters.connections.add(1, ordering: .relaxed).newValue <= most else {
-            return refused(descriptor, "more than \(most) milter connections (milter.connections)")
-        }
-        let connection = MilterConnection(descriptor, worker: self, isTCP: isTCP)
-        do {
-            try loop.watch(descriptor, for: .reading, connection)
-        } catch {
-            return refused(descriptor, "can't take a milter connection: \(error.systemReason)")
-        }
-        connections[descriptor] = connection
-        // It has mostly spoken by now.
-        connection.isReady()
-    }
-
-    private func refused(_ descriptor: Int32, _ cause: String) {
-        log.complain(.tooManyConnections, cause)
-        Glibc.close(descriptor)
-        shared.counters.connections.subtract(1, ordering: .relaxed)
-    }
-
-    func closed(_ descriptor: Int32) {
-        connections[descriptor] = nil
-        shared.counters.connections.subtract(1, ordering: .relaxed)
-    }
-
-    func sweep() {
-        let oldest = NIODeadline.now() - Self.timeout
-        for connection in connections.values where connection.activeSince < oldest { connection.close() }
-    }
-
-    func beginStop() {
-        isStopping = true
-        for door in doors { door.shut() }
-        for connection in connections.values { connection.closeIfIdle() }
-    }
-
-    func endStop() {
-        for connection in connections.values { connection.close() }
-    }
-}
-
-/// What a milter has to be told and granted for these rules and settings. What it does not need the MTA leaves out: each
-/// event is a packet to send and to wake up for.
-extension MilterTerms {
-    init(_ rules: ContentRules, _ settings: MilterSettings) {
-        let strips = rules.checks.undisclosedRecipients == .strip
-        let hasRules = rules.lists.contains { !$0.list.isEmpty }
-        let readsParts = !rules.body.isEmpty || !rules.mimeHeader.isEmpty || !rules.nestedHeader.isEmpty
-        let needsEnvelope = settings.asksLimits || settings.canonicalises
-        var actions: MilterActions = [.setMacros]
-        if hasRules || strips {
-            actions.formUnion([.changeHeaders, .addHeaders, .addRecipients, .deleteRecipients, .quarantine])
-        }
-        if settings.asksLimits { actions.formUnion([.addHeaders, .addRecipients, .deleteRecipients, .quarantine]) }
-        if settings.canonicalises { actions.formUnion([.changeSender, .addRecipients, .deleteRecipients]) }
-        if actions.contains(.addRecipients) { actions.insert(.addRecipientsWithParameters) }
-        if rules.editsBody { actions.insert(.changeBody) }
-        var options: MilterOptions = [
-            .noData, .noUnknown, .noEndOfHeaders, .noReplyToConnect, .noReplyToHelo, .noReplyToMail, .noReplyToHeader,
-            .noReplyToBody,
-            .leadingSpace,
-        ]
-        if !settings.asksLimits { options.formUnion([.noConnect, .noHelo, .noReplyToRecipient]) }
-        if !needsEnvelope, !rules.redirects { options.formUnion([.noMail, .noRecipient]) }
-        if !hasRules, !strips, !(settings.asksLimits && settings.mailsAlerts) { options.insert(.noHeaders) }
-        if !readsParts { options.insert(.noBody) }
-        var macros = Dictionary(uniqueKeysWithValues: MilterStage.allCases.map { ($0, "") })
-        macros[.endOfMessage] = "i"
-        if settings.asksLimits {
-            macros[.connect] = "j {client_ptr} {daemon_addr} {daemon_port}"
-            macros[.helo] = "{tls_version} {cipher} {cipher_bits} {cert_subject} {cert_issuer}"
-            macros[.mail] = "i {auth_type} {auth_authen} {auth_author}"
-            macros[.recipient] = "i"
-        }
-        self.init(actions: actions, options: options, macros: macros)
-    }
-
-    /// Whether a connection that was negotiated to `terms` carries what these ask for.
-    func isCovered(by terms: MilterTerms, missing: MilterActions) -> Bool {
-        let withheld: MilterOptions = [
-            .noConnect, .noHelo, .noMail, .noRecipient, .noHeaders, .noBody, .noReplyToRecipient,
-        ]
-        return actions.subtracting(missing).isSubset(of: terms.actions.union(.setMacros))
-            && terms.options.intersection(withheld).isSubset(of: options)
-    }
-}
-
-extension ContentRules {
-    /// Whether a rule may change what stands behind the message's own headers.
-    var editsBody: Bool { body.mayEdit || mimeHeader.mayEdit || nestedHeader.mayEdit }
-
-    /// Whether a rule may ask for the recipients to be taken out.
-    var redirects: Bool { lists.contains { $0.list.mayRedirect } }
 }
