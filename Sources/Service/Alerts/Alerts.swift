@@ -23,7 +23,7 @@ package final class Alerts: Sendable {
         var early: [Alert]? = []
     }
 
-    let marks: AlertMarks
+    package let marks: AlertMarks
     private let state: Mutex<State>
     private let failures = AlertDelivery.Failures()
     private let log: EventLog

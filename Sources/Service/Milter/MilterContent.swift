@@ -3,8 +3,8 @@ internal import Filter
 internal import NIOCore
 internal import Rules
 
-/// The content of the message under way: what the rules find in it, its headers as a milter counts them, and its body if
-/// a rule may change it. Belongs to one loop.
+/// The content of the message under way: what the rules find in it, its headers as a milter counts them, and its body
+/// if a rule may change it. Belongs to one loop.
 struct MilterContent {
     private let checks: MessageChecks
     /// nil between messages.

@@ -3,7 +3,8 @@ package import Filter
 package import Rules
 package import Wire
 
-/// The milter's side of the dialogue with an MTA, above packets: events in, actions out. It does no I/O, and has no clock.
+/// The milter's side of the dialogue with an MTA, above packets: events in, actions out. It does no I/O, and has no
+/// clock.
 ///
 ///                 mail             header            body
 ///     idle ───────────▶ envelope ─────────▶ headers ─────▶ body ◀──────── writingBody
@@ -25,11 +26,13 @@ package import Wire
 ///   other messages end with endOfMessage or with settling.
 /// - abort leads to idle, and close to closed, from every state.
 ///
-/// While the ledger, the disk or the socket is at work (`isWaiting`), the caller leaves the MTA's next event in the input.
+/// While the ledger, the disk or the socket is at work (`isWaiting`), the caller leaves the MTA's next event in the
+/// input.
 ///
-/// Reset for each message: the transaction, which only the states from envelope to sendingBody have. Kept until the next
-/// CONNECT: the client and its HELO name, as in libmilter's `engine.c`, where SMFIC_ABORT and SMFIC_QUIT_NC end the
-/// message only.
+/// Reset for each message: the transaction, which only the states from envelope to sendingBody have. Kept until the
+/// next CONNECT: the client and its HELO name. SMFIC_ABORT and SMFIC_QUIT_NC both arrive as abort: libmilter's
+/// `engine.c` ends the client with SMFIC_QUIT_NC, but the CONNECT that has to follow replaces it anyway. Postfix
+/// (`milter8.c`) sends SMFIC_ABORT between messages, and opens a new connection for each SMTP client.
 package struct MilterDialogue: ~Copyable {
     private enum State {
         case idle
@@ -58,8 +61,8 @@ package struct MilterDialogue: ~Copyable {
         case conclude(MilterConclusion)
         /// Send the edits, and write the rest of the kept body to the disk. The next event is `written`.
         case beginNewBody(MilterConclusion)
-        /// Append a piece of the new body to the output. The next event is `pieceAppended` or, if the piece has to be read
-        /// from the disk, `pieceRead`.
+        /// Append a piece of the new body to the output. The next event is `pieceAppended` or, if the piece has to be
+        /// read from the disk, `pieceRead`.
         case append(Verdict.Piece)
         /// The new body, and with it the message, is complete.
         case finishNewBody

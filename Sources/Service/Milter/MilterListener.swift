@@ -9,8 +9,8 @@ internal import Synchronization
 ///
 /// Each loop has its own connections and its own matcher. Limits are decided on the ledger's loop.
 ///
-/// Security: the clients are the operator's MTAs, but they relay mail of strangers. Packets, macros, recipients and content
-/// are bounded, and a violation of the protocol ends that one connection.
+/// Security: the clients are the operator's MTAs, but they relay mail of strangers. Packets, macros, recipients and
+/// content are bounded, and a violation of the protocol ends that one connection.
 ///
 /// Sendable, unchecked: `workers` and `listening` change only before the service is ready, and are read when it stops.
 final class MilterListener: @unchecked Sendable {

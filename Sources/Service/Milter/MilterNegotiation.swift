@@ -4,8 +4,8 @@ internal import Rules
 internal import Wire
 
 extension MilterTerms {
-    /// The events and edits that these rules and settings need. Each event costs the MTA a packet and the milter a wakeup,
-    /// so Weir asks for no others:
+    /// The events and edits that these rules and settings need. Each event costs the MTA a packet and the milter a
+    /// wakeup, so Weir asks for no others:
     ///
     /// - CONNECT, HELO and replies to RCPT: for limits
     /// - MAIL and RCPT: for limits, canonical addresses, and rules that redirect

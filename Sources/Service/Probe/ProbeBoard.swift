@@ -33,14 +33,14 @@ package final class ProbeBoard: Sendable {
     var isActive: Bool { isExpected.load(ordering: .relaxed) }
 
     /// A new probe, in place of one that is under way.
-    func begin(upTo last: AdminMessages.ProbeStage) -> String {
+    package func begin(upTo last: AdminMessages.ProbeStage) -> String {
         let token = (0..<4).map { _ in String(UInt32.random(in: 0x1000_0000...(.max)), radix: 16) }.joined()
         state.withLock { $0 = Probe(token: Array(token.utf8), last: last) }
         isExpected.store(true, ordering: .relaxed)
         return token
     }
 
-    func sightings(of token: String) -> [AdminMessages.ProbeSighting] {
+    package func sightings(of token: String) -> [AdminMessages.ProbeSighting] {
         state.withLock { probe in
             guard let probe, probe.token.elementsEqual(token.utf8) else { return [] }
             return probe.sightings
