@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 import Dispatch
 import Glibc
+import Service
 import Testing
 
 /// Connections with real packets over a socket, with the real rules, ledger and spool.
 @Suite(.serialized) struct MilterConnectionTests {
     private static let rules = ["/^Subject: reject/ REJECT no", "/^Subject: hold/ HOLD"]
     /// Each login may have one recipient.
-    private static let limits = "limits: [ { name: login, key: sasl_username, rates: [ 1/1h ] } ]"
+    private static let limits =
+        "limits: [ { name: login, key: sasl_username, rates: [ 1/1h ], over: \"REJECT 5.7.1 over\" } ]"
 
     /// The replies to the same bytes, cut in two at each place.
     private func expectSame(
@@ -39,7 +41,7 @@ import Testing
 
     @Test func packetsCutAnywhereWithALedger() async throws {
         let service = try await MilterService(Self.limits, header: Self.rules)
-        try expectSame(service, ["O", "c", "y 554 5.7.1 Access denied|", "c"]) { cut in
+        try expectSame(service, ["O", "c", "y 554 5.7.1 over|", "c"]) { cut in
             var bytes = MilterClient.negotiation()
             bytes += MilterClient.connection()
             bytes += MilterClient.packet("D", "Mi\u{0}4ABC\u{0}{auth_authen}\u{0}login\(1000 + cut)\u{0}")
@@ -98,7 +100,7 @@ import Testing
         let other = try service.connect()
         other.send(MilterClient.connection())
         other.mail(login: "alice")
-        #expect(other.reply() == "y 554 5.7.1 Access denied|")
+        #expect(other.reply() == "y 554 5.7.1 over|")
         #expect(other.content(["Subject: x"]).replies == ["c"])
         try await service.stop()
     }
@@ -125,10 +127,13 @@ import Testing
 
     @Test func mailFromSendmail() async throws {
         for (policy, expected) in [
-            ("hold", ["q 5.7.1 Access denied|", "c"]), ("defer", ["y 450 4.7.1 Access denied|"]),
+            ("hold", ["q 5.7.1 over|", "c"]), ("defer", ["y 450 4.7.1 over|"]),
         ] {
             let service = try await MilterService(
-                "milter: { local_over: \(policy) }\nlimits: [ { name: sender, key: sender, rates: [ 1/1h ] } ]")
+                """
+                milter: { local_over: \(policy) }
+                limits: [ { name: sender, key: sender, rates: [ 1/1h ], over: "REJECT 5.7.1 over" } ]
+                """)
             let client = try service.connect()
             client.send(MilterClient.connection("127.0.0.1", port: 0))
             client.mail("a@example.org", ["b@example.com", "c@example.com"])
