@@ -101,6 +101,9 @@ import Testing
         other.send(MilterClient.connection())
         other.mail(login: "alice")
         #expect(other.reply() == "y 554 5.7.1 over|")
+        other.send("A")
+        other.mail(login: "bob")
+        #expect(other.reply() == "c")
         #expect(other.content(["Subject: x"]).replies == ["c"])
         try await service.stop()
     }

@@ -8,7 +8,7 @@ import Wire
 
 /// Plays events of a transcript to a dialogue, with the real content filter beside it, and puts its actions into words.
 struct MilterDialoguePlayer: ~Copyable {
-    private var dialogue = MilterDialogue()
+    private var dialogue: MilterDialogue
     private let settings: MilterSettings
     private let rules: ContentRules
     private let terms: MilterTerms
@@ -45,15 +45,16 @@ struct MilterDialoguePlayer: ~Copyable {
             """
         let bytes = Array((text + arguments("|").joined(separator: "\n") + "\n").utf8)
         let outcome = try ConfigurationReader.read(bytes, file: "weir.yaml").get()
-        settings = MilterSettings(outcome.configuration)
-        rules = outcome.rules
         var actions: MilterActions = [
             .addHeaders, .changeBody, .addRecipients, .deleteRecipients, .changeHeaders, .quarantine, .changeSender,
             .addRecipientsWithParameters,
         ]
         for name in arguments("without") { actions.subtract(try #require(Self.edits[name])) }
+        settings = MilterSettings(outcome.configuration)
+        rules = outcome.rules
         terms = MilterTerms(actions: actions, options: [.leadingSpace])
         filter = MessageFilter(rules, matcher: Matcher(rules.checks))
+        dialogue = MilterDialogue()
     }
 
     var isWaiting: Bool { dialogue.isWaiting }
