@@ -188,6 +188,7 @@ let package = Package(
                 "AdminAPI", "Settings", "Filter", "Limits", "Loop", "Messages", "Policy", "Report", "Rules", "Service", "Wire",
                 .product(name: "NIOCore", package: "swift-nio"), .product(name: "NIOPosix", package: "swift-nio"),
             ],
+            resources: [.copy("Fixtures")],
             swiftSettings: strict),
         .testTarget(
             name: "StorageTests",

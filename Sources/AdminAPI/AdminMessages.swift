@@ -39,7 +39,8 @@ package enum AdminMessages {
         package var limits: [LimitFigures]
 
         package init(
-            requests: UInt64, connections: Int, faults: PolicyFaults, keys: Int, trouble: String?, ledger: LedgerFigures,
+            requests: UInt64, connections: Int, faults: PolicyFaults, keys: Int, trouble: String?,
+            ledger: LedgerFigures,
             limits: [LimitFigures]
         ) {
             self.requests = requests
@@ -73,7 +74,8 @@ package enum AdminMessages {
 
         package init(
             time: Double, version: String, configuration: String, status: Status, answers: [AnswerFigures],
-            medianAnswer: Int64?, slowAnswer: Int64?, refusals: [RefusedRequest], ways: [WayFigures], rules: [RuleFigures],
+            medianAnswer: Int64?, slowAnswer: Int64?, refusals: [RefusedRequest], ways: [WayFigures],
+            rules: [RuleFigures],
             rulesWithoutHits: Int, audit: [AuditEntry]
         ) {
             self.time = time

@@ -5,23 +5,24 @@ internal import NIOCore
 internal import Report
 internal import Wire
 
-/// What a milter asks the ledger about its message, as a policy request would.
+/// What a milter asks the ledger about a message: the same as a policy request.
 package struct MilterQuestion: Sendable {
+    /// `protocol_state` of the request.
     package enum State: String, Sendable {
         case recipient = "RCPT"
         case endOfMessage = "END-OF-MESSAGE"
     }
 
     package var state: State
-    /// `name=value` lines of all but state, instance and sender.
+    /// `name=value` lines of all attributes but state, instance and sender.
     package var attributes: [UInt8]
     /// With brackets or without.
     package var sender: [UInt8]
     /// The milter's own name for the message.
     package var instance: [UInt8]
-    /// What the policy server calls it, once that is known.
+    /// The same message as the policy server knows it, once it is found to know it.
     package var transaction: PolicySessions.Transaction?
-    /// Names the client's connection; nil where the policy server can't have seen it.
+    /// The key of the client's connection; nil if Postfix can't have asked the policy server about it.
     package var session: [UInt8]?
 
     package init(
@@ -38,14 +39,14 @@ package struct MilterQuestion: Sendable {
 }
 
 package enum MilterAnswer: Sendable {
-    /// The policy server has charged it.
+    /// The policy server has charged the message already.
     case isCharged(PolicySessions.Transaction)
-    /// nil: nothing speaks against it.
+    /// A nil action lets the message pass. The transaction is 0 if nothing was charged.
     case decision(AccessAction?, transaction: UInt64)
 }
 
 extension LedgerHost {
-    /// Asks from another loop; the answer comes on the ledger's.
+    /// Asks from another loop; `answer` is called on the ledger's loop.
     package func ask(_ question: MilterQuestion, _ answer: @escaping @Sendable (MilterAnswer) -> Void) {
         loop.execute { [self] in
             if question.state == .recipient, question.transaction == nil, let session = question.session,
@@ -61,7 +62,8 @@ extension LedgerHost {
         }
     }
 
-    /// The message was given up. The MTA waits for no answer to that, so the policy server may know the next one already.
+    /// The message was aborted. The MTA waits for no reply to that, so the policy server may know the client's next
+    /// message already.
     package func abandon(_ question: MilterQuestion) {
         guard let session = question.session, let transaction = question.transaction else { return }
         loop.execute { [self] in
@@ -69,13 +71,13 @@ extension LedgerHost {
         }
     }
 
-    /// The message is deferred, and comes again as a whole: what it was charged is given back.
+    /// The message is deferred, and the MTA sends it again as a whole: takes its charge back.
     package func giveBack(_ transaction: UInt64) {
         loop.execute { [self] in withdraw(transaction) }
     }
 }
 
-/// One question under way. Belongs to the ledger's loop.
+/// A question that waits for its answer. Belongs to the ledger's loop.
 private final class MilterQuery: LedgerHost.Client {
     static var stage: ProbeStage { .milter }
 
@@ -84,7 +86,7 @@ private final class MilterQuery: LedgerHost.Client {
     private let answer: @Sendable (MilterAnswer) -> Void
     private var decision: Decision?
 
-    /// nil where it can't be asked: it is longer than requests may be.
+    /// nil if the request is too long for the parser.
     init?(
         _ question: MilterQuestion, _ parser: inout PolicyRequestParser,
         _ answer: @escaping @Sendable (MilterAnswer) -> Void
@@ -116,7 +118,7 @@ private final class MilterQuery: LedgerHost.Client {
 }
 
 extension [UInt8] {
-    /// A line of a policy request; what would end it is made harmless.
+    /// Appends a line of a policy request. A control character, which could end the line, becomes `?`.
     package mutating func appendAttribute(_ name: StaticString, _ value: some Sequence<UInt8>) {
         name.withUTF8Buffer { append(contentsOf: $0) }
         append(UInt8(ascii: "="))

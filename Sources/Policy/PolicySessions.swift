@@ -2,25 +2,31 @@
 package import Limits
 internal import MailSyntax
 
-/// The mail transactions that Postfix has asked the policy server about, by the client's connection: the milter, which is
-/// told of the same messages a moment later, charges none of them again.
+/// The mail transactions that Postfix has asked the policy server about, by the client's connection. The milter gets
+/// the same messages a moment later, and must not charge them again.
 package struct PolicySessions {
     package struct Transaction: Equatable, Sendable {
         let instance: [UInt8]
         let sender: [UInt8]
+
+        package init(instance: [UInt8], sender: [UInt8]) {
+            self.instance = instance
+            self.sender = sender
+        }
     }
 
     private var recent: [[UInt8]: Transaction] = [:]
     private var older: [[UInt8]: Transaction] = [:]
 
-    /// Beyond twice as many connections the oldest are forgotten.
+    /// Twice as many connections are kept at most; beyond, the oldest are forgotten.
     private static let most = 32_768
-    /// Bytes of one; a longer one is charged by the milter, too.
+    /// Bytes of key, instance and sender together. A longer transaction is not kept, so the milter charges it again.
     private static let longest = 1024
 
     package init() {}
 
-    /// Keeps what a request tells, if it is one about mail over a connection that has a name.
+    /// Notes the transaction of a request; does nothing if the request lacks the instance or the client's address or
+    /// port.
     package mutating func note(_ request: Attributes) {
         guard !request.instance.isEmpty, !request.clientPort.isEmpty, !request.clientAddress.isEmpty else { return }
         let key = Self.key(address: request.clientAddress, port: request.clientPort)
@@ -33,7 +39,7 @@ package struct PolicySessions {
         recent[key] = Transaction(instance: Array(request.instance), sender: Array(request.sender))
     }
 
-    /// The transaction of this connection's present message, if the policy server knows it.
+    /// The connection's transaction, if the policy server knows one with this sender.
     ///
     /// - Parameter sender: with brackets or without.
     package func transaction(_ key: [UInt8], sender: [UInt8]) -> Transaction? {

@@ -65,7 +65,8 @@ package enum ConfigurationReader {
         _ alerts: Configuration.Alerts, _ found: [String: YAMLNode], _ reading: inout ConfigurationReading
     ) {
         for (key, program) in [
-            ("alerts.webhook", alerts.webhook.map { _ in Configuration.Alerts.webhookProgram }), ("alerts.command", alerts.command),
+            ("alerts.webhook", alerts.webhook.map { _ in Configuration.Alerts.webhookProgram }),
+            ("alerts.command", alerts.command),
             ("alerts.sendmail", alerts.sendmail),
         ] {
             guard let node = found[key], let program, access(program, X_OK) != 0 else { continue }

@@ -34,9 +34,11 @@ import Testing
 
     /// What Postfix would take as a permit, or as a server configuration error.
     @Test(arguments: [
-        ("", "the action is empty"), (" ", "the action is empty"), ("450", "without a text"), ("450 ", "without a text"),
+        ("", "the action is empty"), (" ", "the action is empty"), ("450", "without a text"),
+        ("450 ", "without a text"),
         ("250 fine", "not a reply code"),
-        ("350 x", "not a reply code"), ("600 x", "not a reply code"), ("45 x", "not a reply code"), ("4500 x", "not a reply code"),
+        ("350 x", "not a reply code"), ("600 x", "not a reply code"), ("45 x", "not a reply code"),
+        ("4500 x", "not a reply code"),
         ("NOPE x", "unknown action 'NOPE'"),
         ("REJECT: x", "unknown action 'REJECT:'"), ("450: x", "unknown action"), ("smtp:x", "unknown action"),
         ("$name x", "unknown action"),

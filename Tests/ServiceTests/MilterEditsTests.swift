@@ -6,7 +6,8 @@ import Rules
 import Testing
 
 @Suite struct MilterEditsTests {
-    /// As many headers as are kept, each edited: they are numbered in one pass, where one for each would be two thousand million looks.
+    /// As many headers as are kept, each edited: they are numbered in one pass, where one for each would be two
+    /// thousand million looks.
     @Test(.timeLimit(.minutes(1))) func manyHeadersThatAreTakenOut() throws {
         let names = ["x-weir-verdict", "X-Weir-Verdict", "X-Other"]
         let count = 65_536

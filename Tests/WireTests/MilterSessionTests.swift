@@ -72,8 +72,8 @@ import Wire
         #expect(try session.next() == nil)
         let expected = packet("O N:6,N:256,N:0,N:0,{none}\\0N:5,i\\0")
         #expect(Array(session.output.readableBytesView) == expected)
-        #expect(session.macro("none") == nil)
-        #expect(session.macro("i") == Array("4ABC".utf8))
+        #expect(session.macros["none"] == nil)
+        #expect(session.macros["i"] == Array("4ABC".utf8))
     }
 
     @Test func replies() {

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 internal import Settings
 
-/// The logins of this machine by name, as passwd(5) has them: sendmail(1) names the login of whoever runs it as the
-/// sender, and that is all that the milter protocol tells of it.
+/// The logins of this machine by name (passwd(5)). The sender of mail from sendmail(1) is the login of the user who
+/// runs it, and the milter protocol says nothing else about that user.
 struct LocalAccounts {
     private var userIDs: [[UInt8]: [UInt8]] = [:]
 
     private static let largest = 16 << 20
 
-    /// - Parameter passwd: the file; one that can't be read has no accounts.
+    /// - Parameter passwd: the file; an unreadable one counts as empty.
     init(passwd: String = "/etc/passwd") {
         self.init((try? BoundedFile.read(passwd, upTo: Self.largest).get()) ?? [])
     }
@@ -21,11 +21,11 @@ struct LocalAccounts {
         }
     }
 
-    /// The user ID, in digits, of the login that a sender is the address of; nil where it is none of this machine's.
+    /// The user ID, in digits, of the sender's login; nil if the sender is no login of this machine.
     ///
     /// - Parameters:
     ///   - sender: without brackets.
-    ///   - host: the MTA's name; a domain that it belongs to is this machine's, too (`myorigin`).
+    ///   - host: the MTA's name. Its parent domains count as this machine's, too (`myorigin`).
     func userID(of sender: [UInt8], host: [UInt8]) -> [UInt8]? {
         let at = sender.lastIndex(of: UInt8(ascii: "@"))
         guard let userID = userIDs[Array(sender[..<(at ?? sender.endIndex)])] else { return nil }

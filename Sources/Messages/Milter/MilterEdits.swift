@@ -4,30 +4,30 @@ package import NIOCore
 internal import Rules
 internal import Wire
 
-/// The headers of a message as a milter counts them.
+/// The headers of a message as the milter protocol counts them: by name, and by position.
 package struct MilterHeaders {
     private var names: [UInt8] = []
     private var ends: [Int] = []
-    /// Of each, among all that the MTA has told of, from 0.
+    /// The position of each among all headers that the MTA has sent, from 0.
     private var positions: [Int] = []
-    private var told = 0
+    private var sent = 0
 
     private static let most = 65_536
     private static let mostBytes = 1 << 20
 
     package init() {}
 
-    /// Adds one that edits may name. Those beyond what is kept can't be named.
+    /// Adds a header that edits may name. Headers beyond the bounds can't be named.
     package mutating func append(_ name: UnsafeRawBufferPointer) {
-        defer { told += 1 }
+        defer { sent += 1 }
         guard ends.count < Self.most, names.count + name.count <= Self.mostBytes else { return }
         for byte in name { names.append(byte &- UInt8(ascii: "A") < 26 ? byte | 0x20 : byte) }
         ends.append(names.count)
-        positions.append(told)
+        positions.append(sent)
     }
 
-    /// Passes one over that no edit names.
-    package mutating func skip() { told += 1 }
+    /// Counts a header that no edit names.
+    package mutating func skip() { sent += 1 }
 
     func position(_ ordinal: Int) -> Int { positions[ordinal] }
 
@@ -36,7 +36,7 @@ package struct MilterHeaders {
     /// In lower case.
     func name(_ ordinal: Int) -> ArraySlice<UInt8> { names[(ordinal == 0 ? 0 : ends[ordinal - 1])..<ends[ordinal]] }
 
-    /// For each of the first `count` headers, which of those of its name it is, from 1.
+    /// For each of the first `count` headers its number among the headers of the same name, from 1.
     func numbers(upTo count: Int) -> [Int] {
         var found: [ArraySlice<UInt8>: Int] = [:]
         return (0..<count).map { ordinal in
@@ -48,26 +48,26 @@ package struct MilterHeaders {
     }
 }
 
-/// The verdict as milter packets. A caller checks `actions` and `canName` before it writes them.
+/// The edits of a verdict as milter replies.
 package struct MilterEdits {
     private let verdict: Verdict
     private let headerEdits: [Edit]
     /// Edits of the body, by its own offsets.
     let bodyEdits: [Edit]
-    /// With brackets, as the MTA named them.
+    /// With brackets, exactly as RCPT named them.
     private let recipients: [[UInt8]]
-    /// Of RCPT, divided by blanks, for each of `recipients`.
+    /// The parameters of RCPT, separated by blanks, for each of `recipients`.
     private let parameters: [[UInt8]]
-    /// Whether the MTA takes such for a recipient that is added.
+    /// Whether the MTA takes parameters for an added recipient.
     private let takesParameters: Bool
-    /// nil where they stay; else the new one for each of `recipients`.
+    /// The new address for each of `recipients`; nil if all stay.
     var canonicalRecipients: [[UInt8]]?
     var canonicalSender: [UInt8]?
-    /// Beyond what the verdict says, by limits.
+    /// Of a limit; it takes precedence over the reason of a rule.
     var holdReason: [UInt8]?
     var prepended: [(name: [UInt8], value: [UInt8])] = []
 
-    /// - Parameter bodyStart: where the body begins in what the verdict's ranges count.
+    /// - Parameter bodyStart: the offset of the body in the ranges of the verdict.
     package init(
         verdict: Verdict, bodyStart: Int, recipients: [[UInt8]], parameters: [[UInt8]], takesParameters: Bool
     ) {
@@ -84,7 +84,7 @@ package struct MilterEdits {
         }
     }
 
-    /// What the MTA must have granted.
+    /// The actions that the MTA must have granted.
     var actions: MilterActions {
         var actions = MilterActions()
         if !headerEdits.isEmpty { actions.insert(.changeHeaders) }
@@ -107,19 +107,19 @@ package struct MilterEdits {
         return actions
     }
 
-    /// Postfix's cleanup panics at about 10,000 of them, and is not started again at once.
+    /// Postfix's cleanup panics at about 10,000 of them, and master(8) restarts it only after a delay.
     private static let mostHeaderEdits = 4_000
 
-    /// Whether the headers that are to be changed are not too many, and all can be named.
+    /// Whether all headers to change can be named, and are not too many.
     func canName(_ headers: MilterHeaders) -> Bool {
         let edits = headerEdits
         return edits.count <= Self.mostHeaderEdits && edits.allSatisfy { headers.has($0.header!) }
     }
 
-    /// Writes all but the body and the last word.
+    /// Writes all edits but the new body.
     package func write(to output: inout ByteBuffer, headers: MilterHeaders, hasLeadingSpace: Bool) {
         let numbers = headers.numbers(upTo: (headerEdits.last?.header ?? -1) + 1)
-        // From the last to the first: so what is put in or taken out moves none that is still to be named.
+        // From the last to the first, so that no edit moves a header that a later edit names.
         for edit in headerEdits.reversed() {
             guard let ordinal = edit.header else { continue }
             write(
@@ -157,7 +157,7 @@ package struct MilterEdits {
         }
     }
 
-    /// A recipient with a source route is one without to Postfix (tok822_parse.c), and found by that name only.
+    /// Postfix drops the source route of a recipient (tok822_parse.c), and finds the recipient only without it.
     private static func delete(_ recipient: [UInt8], from output: inout ByteBuffer) {
         output.writeMilterDelete(recipient: recipient)
         guard recipient.starts(with: "<@".utf8), let colon = recipient.firstIndex(of: UInt8(ascii: ":")) else { return }
@@ -180,7 +180,7 @@ package struct MilterEdits {
             return output.writeMilterChange(header: newName, number, to: value)
         }
         if !edit.range.isEmpty { output.writeMilterChange(header: name, number, to: []) }
-        // The MTA's own Received: is the first of all.
+        // The MTA's own Received: has position 0.
         output.writeMilterInsert(header: newName, at: position + 1, value: value)
     }
 
@@ -188,7 +188,7 @@ package struct MilterEdits {
         text.last == 0x0a ? text.dropLast() : text
     }
 
-    /// What is behind the colon, as the MTA wants it: without negotiation it adds the space by itself.
+    /// The text after the colon. Without `leadingSpace`, the MTA adds the space itself.
     private static func value(_ text: ArraySlice<UInt8>, _ hasLeadingSpace: Bool) -> ArraySlice<UInt8> {
         !hasLeadingSpace && text.first == UInt8(ascii: " ") ? text.dropFirst() : text
     }
@@ -198,7 +198,24 @@ package struct MilterEdits {
     }
 }
 
-/// A new body, written in packets as large as the protocol has them.
+extension MilterEdits {
+    /// The edits of rules and limits together.
+    init(_ judgement: MilterJudgement, _ transaction: MilterTransaction) {
+        let (effects, granted) = (transaction.effects, transaction.terms.actions)
+        var verdict = judgement.verdict
+        if let redirect = effects.redirect, !verdict.isRedirected { verdict.add(.redirect(redirect)) }
+        for address in effects.bcc where !verdict.effects.contains(.bcc(address)) { verdict.add(.bcc(address)) }
+        // Without a rule that may change the body, its form is left as it is.
+        if !granted.contains(.changeBody) { verdict.edits.removeAll { $0.isFormal && $0.header == nil } }
+        self.init(
+            verdict: verdict, bodyStart: judgement.bodyStart, recipients: transaction.recipients,
+            parameters: transaction.parameters, takesParameters: granted.contains(.addRecipientsWithParameters))
+        holdReason = effects.holdReason
+        prepended = effects.prepended
+    }
+}
+
+/// A new body, in packets of the largest size that the protocol allows.
 struct MilterBody {
     private var pending = ByteBuffer()
     private var isWritten = false
@@ -209,7 +226,7 @@ struct MilterBody {
     }
 
     mutating func finish(_ output: inout ByteBuffer) {
-        // Nothing at all would leave the old body.
+        // Without any packet, the MTA would keep the old body.
         if pending.readableBytes > 0 || !isWritten { writePacket(&output) }
     }
 

@@ -36,7 +36,8 @@ struct Webhook: AlertChannel {
         let output: [UInt8]
         do {
             output = try await ChildProcess.output(
-                of: [Configuration.Alerts.webhookProgram, "--silent", "--globoff", "--config", "-"], input: Array(lines.joined().utf8))
+                of: [Configuration.Alerts.webhookProgram, "--silent", "--globoff", "--config", "-"],
+                input: Array(lines.joined().utf8))
         } catch let exit as ChildProcess.BadExit {
             throw AlertFailure(description: Self.reasons[exit.status] ?? exit.description)
         }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 package import NIOCore
 
-/// The edits that a milter may ask for (SMFIF_*).
+/// The edits that a milter may request (SMFIF_*).
 package struct MilterActions: OptionSet, Equatable, Sendable {
     package let rawValue: UInt32
 
@@ -15,11 +15,11 @@ package struct MilterActions: OptionSet, Equatable, Sendable {
     package static let quarantine = Self(rawValue: 0x20)
     package static let changeSender = Self(rawValue: 0x40)
     package static let addRecipientsWithParameters = Self(rawValue: 0x80)
-    /// Not an edit: the milter says which macros it wants.
+    /// Not an edit: the milter names the macros that it wants.
     package static let setMacros = Self(rawValue: 0x100)
 }
 
-/// What the MTA leaves out, and what it does not wait for (SMFIP_*).
+/// Events that the MTA does not send, and events after which it does not wait for a reply (SMFIP_*).
 package struct MilterOptions: OptionSet, Equatable, Sendable {
     package let rawValue: UInt32
 
@@ -43,16 +43,16 @@ package struct MilterOptions: OptionSet, Equatable, Sendable {
     package static let noReplyToUnknown = Self(rawValue: 0x2_0000)
     package static let noReplyToEndOfHeaders = Self(rawValue: 0x4_0000)
     package static let noReplyToBody = Self(rawValue: 0x8_0000)
-    /// Header values come with the space behind the colon, and are taken with it.
+    /// Header values include the space after the colon, in both directions.
     package static let leadingSpace = Self(rawValue: 0x10_0000)
 }
 
-/// The moments at which an MTA sends macros (SMFIM_*).
+/// The events with which an MTA sends macros (SMFIM_*).
 package enum MilterStage: UInt32, CaseIterable, Sendable {
     case connect, helo, mail, recipient, data, endOfMessage, endOfHeaders
 }
 
-/// What one connection has been negotiated to be.
+/// The outcome of a connection's negotiation (SMFIC_OPTNEG).
 package struct MilterTerms: Equatable, Sendable {
     package static let newestVersion: UInt32 = 6
     package static let oldestVersion: UInt32 = 2
@@ -60,15 +60,15 @@ package struct MilterTerms: Equatable, Sendable {
     package var version = newestVersion
     package var actions: MilterActions
     package var options: MilterOptions
-    /// Names of macros, divided by blanks; an MTA that can't be asked sends those of its own configuration.
+    /// Names of macros, separated by blanks. An MTA without `setMacros` sends those of its own configuration.
     package private(set) var macros: [MilterStage: String]
-    /// The names that were asked for, without braces.
+    /// All requested names, without braces.
     let macroNames: Set<[UInt8]>
 
-    /// A macro that no MTA has. Postfix takes an empty list as none at all, and sends those of its own configuration.
+    /// A macro that no MTA has. For an empty list, Postfix sends the macros of its own configuration.
     private static let noMacro = "{none}"
 
-    /// - Parameter macros: a stage without any is asked for none.
+    /// - Parameter macros: an empty text requests no macros.
     package init(actions: MilterActions, options: MilterOptions, macros: [MilterStage: String] = [:]) {
         self.actions = actions
         self.options = options
@@ -77,12 +77,12 @@ package struct MilterTerms: Equatable, Sendable {
             macros.values.flatMap { $0.utf8.split(separator: UInt8(ascii: " ")).map { Array(Self.withoutBraces($0)) } })
     }
 
-    /// `{mail_addr}` and `mail_addr` are one.
+    /// `{mail_addr}` and `mail_addr` are the same macro.
     static func withoutBraces<Name: BidirectionalCollection<UInt8>>(_ name: Name) -> Name.SubSequence {
         name.first == UInt8(ascii: "{") && name.last == UInt8(ascii: "}") ? name.dropFirst().dropLast() : name[...]
     }
 
-    /// What is left of it with an MTA that offers this much.
+    /// The part of these terms that an MTA with this offer can meet.
     func limited(to version: UInt32, _ offeredActions: MilterActions, _ offeredOptions: MilterOptions) -> MilterTerms {
         var terms = self
         terms.version = min(version, Self.newestVersion)
@@ -93,18 +93,18 @@ package struct MilterTerms: Equatable, Sendable {
     }
 }
 
-/// What ends the connection of an MTA: bytes that are no milter protocol, or more than is taken.
+/// A fault that closes the connection: a violation of the protocol, or a bound that is exceeded.
 package enum MilterFault: Error, Equatable, Sendable {
-    /// A packet of no bytes, or of more than `MilterSession.longestPacket`.
+    /// An empty packet, or one longer than `MilterSession.longestPacket`.
     case length(UInt32)
-    /// A packet that is cut short, lacks a NUL, or has bytes left over, by its command.
+    /// A packet that is too short or too long, or lacks a NUL; its command.
     case malformed(UInt8)
     case unknownCommand(UInt8)
-    /// A command that can't come at this point.
+    /// A command that is not allowed in this state.
     case outOfOrder(UInt8)
     /// Older than protocol version 2.
     case version(UInt32)
-    /// More recipients than memory is kept for.
+    /// The recipients of a message take too much memory.
     case tooMuch
 
     package var text: String {
@@ -123,7 +123,7 @@ package enum MilterFault: Error, Equatable, Sendable {
     }
 }
 
-/// What is asked of the MTA at the end of a message, or said about it.
+/// Replies of the milter (SMFIR_*): edits, and verdicts on messages.
 extension ByteBuffer {
     /// A packet: its length, the command byte, the payload (libmilter `comm.c`).
     private mutating func writeMilterPacket(_ command: Character, _ payload: (inout ByteBuffer) -> Void) {
@@ -148,7 +148,7 @@ extension ByteBuffer {
         writeMilterPacket("y") { packet in
             var text: [UInt8] = []
             for byte in reply {
-                // A line holds no control characters, and `%` is a format to the MTA.
+                // A reply line has no control characters, and the MTA takes `%` as a format.
                 text.append(byte < 0x20 || byte == 0x7f ? UInt8(ascii: " ") : byte)
                 if byte == UInt8(ascii: "%") { text.append(byte) }
             }
@@ -156,12 +156,12 @@ extension ByteBuffer {
         }
     }
 
-    /// - Parameter reason: what is longer than 100 bytes is cut by Postfix.
+    /// - Parameter reason: Postfix keeps the first 100 bytes.
     package mutating func writeMilterQuarantine(_ reason: some Collection<UInt8>) {
         writeMilterPacket("q") { $0.writeMilterText(reason) }
     }
 
-    /// Changes the header that is the `index`th, from 1, of its name; an empty value deletes it.
+    /// Changes the `index`th header of this name, counted from 1. An empty value deletes it.
     package mutating func writeMilterChange(
         header name: some Collection<UInt8>, _ index: Int, to value: some Collection<UInt8>
     ) {
@@ -172,7 +172,7 @@ extension ByteBuffer {
         }
     }
 
-    /// Inserts a header at a position from 0 among all, the MTA's own Received: included.
+    /// Inserts a header at a position, counted from 0 over all headers, the MTA's own Received: included.
     package mutating func writeMilterInsert(
         header name: some Collection<UInt8>, at position: Int, value: some Collection<UInt8>
     ) {
@@ -183,7 +183,7 @@ extension ByteBuffer {
         }
     }
 
-    /// - Parameter recipient: with its brackets, as it came.
+    /// - Parameter recipient: exactly as RCPT named it, with brackets.
     package mutating func writeMilterDelete(recipient: some Collection<UInt8>) {
         writeMilterPacket("-") { $0.writeMilterText(recipient) }
     }
@@ -193,7 +193,7 @@ extension ByteBuffer {
         writeMilterPacket("+") { $0.writeMilterText(recipient) }
     }
 
-    /// - Parameter parameters: of RCPT, divided by blanks.
+    /// - Parameter parameters: of RCPT, separated by blanks.
     package mutating func writeMilterAdd(recipient: some Collection<UInt8>, parameters: some Collection<UInt8>) {
         writeMilterPacket("2") { packet in
             packet.writeMilterText(recipient)
@@ -206,7 +206,7 @@ extension ByteBuffer {
         writeMilterPacket("e") { $0.writeMilterText(sender) }
     }
 
-    /// A piece of a new body, at most `MilterSession.largestChunk` bytes; all pieces come one behind the other.
+    /// A piece of a new body, at most `MilterSession.largestChunk` bytes. No other edit may come between the pieces.
     package mutating func writeMilterBody(_ piece: UnsafeRawBufferPointer) {
         writeMilterPacket("b") { $0.writeBytes(piece) }
     }

@@ -2,61 +2,86 @@
 package import NIOCore
 
 /// Our side of a connection from an MTA in the milter protocol, versions 2 to 6: packets in, events out (libmilter
-/// `engine.c`, Postfix `milter8.c`). Replies are written by the caller, where `needsReply` says that the MTA waits for one.
+/// `engine.c`, Postfix `milter8.c`). The caller writes replies, where `needsReply` says that the MTA waits for one.
 ///
 ///     new --O--> connected --M--> envelope --L--> headers --B--> body --E--> connected
 ///                    ^                |              |            |
 ///                    +------- A, E ---+--------------+------------+
 ///
-/// An MTA that was asked to leave out MAIL goes from connected to the headers.
+/// Without MAIL events (`SMFIP_NOMAIL`), a message begins with its first header.
 ///
-/// Reset for each message: the macros from MAIL on. Kept for the connection: the terms, and the macros before.
+/// Reset for each message: the macros from MAIL on. Kept for the connection: the terms, and the macros of CONNECT and
+/// HELO.
 package struct MilterSession: ~Copyable {
-    /// One event, as the MTA tells it.
     package enum Event: Equatable, Sendable {
         case connect(Client)
         case helo([UInt8])
-        /// The sender with its brackets, then the parameters of MAIL.
+        /// The reverse-path with its brackets, then the parameters of MAIL.
         case mail([UInt8], parameters: [[UInt8]])
         /// The recipient with its brackets, then the parameters of RCPT.
         case recipient([UInt8], parameters: [[UInt8]])
         case header(name: ByteBuffer, value: ByteBuffer)
         case body(ByteBuffer)
-        /// The message is complete; the caller answers.
+        /// The message is complete, and the MTA waits for the verdict.
         case endOfMessage
-        /// The message is given up, the connection goes on.
+        /// The message is aborted; the connection stays open.
         case abort
-        /// Nothing that matters here has come, but the MTA may wait for a word.
+        /// An event that Weir does not use, but that may need a reply.
         case other
         case quit
     }
 
     package struct Client: Equatable, Sendable {
         package var name: [UInt8] = []
-        /// An IP address without a prefix, or the path of a socket; empty where the MTA does not know it.
+        /// An IP address without a prefix, or the path of a socket; empty if the MTA does not know it.
         package var address: [UInt8] = []
         package var port: UInt16 = 0
 
         package init() {}
     }
 
+    /// Commands of the MTA (SMFIC_*).
+    private enum Command: UInt8 {
+        case abort = 0x41  // A
+        case body = 0x42  // B
+        case connect = 0x43  // C
+        case macros = 0x44  // D
+        case endOfMessage = 0x45  // E, SMFIC_BODYEOB
+        case helo = 0x48  // H
+        /// The client has left, and the next one uses the same connection.
+        case quitNewConnection = 0x4b  // K, SMFIC_QUIT_NC
+        case header = 0x4c  // L
+        case mail = 0x4d  // M
+        case endOfHeaders = 0x4e  // N
+        case negotiate = 0x4f  // O, SMFIC_OPTNEG
+        case quit = 0x51  // Q
+        case recipient = 0x52  // R
+        case data = 0x54  // T
+        case unknown = 0x55  // U
+    }
+
     /// 64 KiB of body, or one header: header_size_limit is 60000 with milters, and 102400 otherwise.
     package static let longestPacket: UInt32 = 256 << 10
     /// MILTER_CHUNK_SIZE of libmilter.
     package static let largestChunk = 65_535
-    /// Of the value of a macro; addresses and subjects of certificates are far below.
-    private static let longestMacro = 4_096
 
     private enum State { case new, connected, envelope, headers, body }
+
+    /// Whether the MTA waits for a reply to the last event.
+    private enum Reply {
+        case always
+        case never
+        /// Unless this was negotiated.
+        case unless(MilterOptions)
+    }
 
     private let wanted: MilterTerms
     private var state = State.new
     private var input = ByteBuffer()
-    private var macros: [(name: [UInt8], value: [UInt8], isOfMessage: Bool)] = []
-    /// With which the MTA does not wait for an answer to the last event; none: it always does. nil: it never does.
-    private var reply: MilterOptions? = []
+    private var reply = Reply.always
+    package private(set) var macros = MilterMacros()
     package private(set) var terms: MilterTerms?
-    /// What the MTA has not offered of what was wanted.
+    /// The wanted actions that the MTA has not offered.
     package private(set) var missingActions = MilterActions()
     package var output = ByteBuffer()
 
@@ -64,146 +89,159 @@ package struct MilterSession: ~Copyable {
         wanted = terms
     }
 
-    /// Takes what has come: `ByteBuffer.receive`.
+    /// Adds received bytes, as `ByteBuffer.receive` does.
     package mutating func receive(upTo most: Int, _ read: (UnsafeMutableRawBufferPointer) -> Int) -> Int {
         input.receive(upTo: most, read)
     }
 
-    /// Bytes that have not been made events of.
+    /// Received bytes of packets that `next` has not returned yet.
     package var waitingBytes: Int { input.readableBytes }
 
-    /// Between two messages, and nothing of the next has come.
+    /// Whether no message is under way, and no part of the next one was received.
     package var isIdle: Bool { (state == .connected || state == .new) && input.readableBytes == 0 }
 
-    /// Whether the MTA waits for an answer to the last event.
+    /// Whether the MTA waits for a reply to the last event.
     package var needsReply: Bool {
-        guard let terms, let reply else { return false }
-        return reply.isEmpty || !terms.options.contains(reply)
+        guard let terms else { return false }
+        switch reply {
+        case .always: return true
+        case .never: return false
+        case .unless(let option): return !terms.options.contains(option)
+        }
     }
 
-    /// The value of a macro, named without braces.
-    package func macro(_ name: String) -> [UInt8]? {
-        macros.last { $0.name.elementsEqual(name.utf8) }?.value
-    }
-
-    /// The next event, or nil where its packet has not come whole.
+    /// The next event; nil until its packet is complete.
     package mutating func next() throws(MilterFault) -> Event? {
         while let length = input.getInteger(at: input.readerIndex, as: UInt32.self) {
             guard 1...Self.longestPacket ~= length else { throw .length(length) }
             guard input.readableBytes >= MemoryLayout<UInt32>.size + Int(length) else { break }
             input.moveReaderIndex(forwardBy: MemoryLayout<UInt32>.size)
             var packet = input.readSlice(length: Int(length))!
-            let command: UInt8 = packet.readInteger()!
-            if let event = try event(command, packet) { return event }
+            let byte: UInt8 = packet.readInteger()!
+            let command = Command(rawValue: byte)
+            guard state != .new || command == .negotiate || command == .quit else { throw .outOfOrder(byte) }
+            guard let command else { throw .unknownCommand(byte) }
+            if let event = try event(command, &packet) { return event }
         }
         input.giveUpRead()
         return nil
     }
 
-    /// nil where a packet tells the caller nothing.
-    private mutating func event(_ command: UInt8, _ packet: ByteBuffer) throws(MilterFault) -> Event? {
-        guard state != .new || command == UInt8(ascii: "O") || command == UInt8(ascii: "Q") else {
-            throw .outOfOrder(command)
-        }
-        var packet = packet
-        switch Character(UnicodeScalar(command)) {
-        case "O":
-            try negotiate(packet)
+    /// nil for a packet that is no event for the caller.
+    private mutating func event(_ command: Command, _ packet: inout ByteBuffer) throws(MilterFault) -> Event? {
+        switch command {
+        case .negotiate:
+            try negotiate(&packet)
             return nil
-        case "D":
-            try takeMacros(packet)
+        case .macros:
+            try readMacros(&packet)
             return nil
-        case "C":
-            guard state == .connected else { throw .outOfOrder(command) }
-            let client = try Self.client(&packet)
-            macros.removeAll { $0.isOfMessage }
-            return answered(.noReplyToConnect, .connect(client))
-        case "H":
-            guard state == .connected else { throw .outOfOrder(command) }
-            guard let name = packet.readMilterText(), packet.readableBytes == 0 else { throw .malformed(command) }
-            return answered(.noReplyToHelo, .helo(name))
-        case "M":
-            guard state == .connected else { throw .outOfOrder(command) }
-            var texts = try Self.texts(&packet, command)
-            guard !texts.isEmpty else { throw .malformed(command) }
-            state = .envelope
-            return answered(.noReplyToMail, .mail(texts.removeFirst(), parameters: texts))
-        case "R":
-            guard state == .envelope else { throw .outOfOrder(command) }
-            var texts = try Self.texts(&packet, command)
-            guard !texts.isEmpty else { throw .malformed(command) }
-            return answered(.noReplyToRecipient, .recipient(texts.removeFirst(), parameters: texts))
-        case "T":
-            guard state == .envelope else { throw .outOfOrder(command) }
-            return answered(.noReplyToData, .other)
-        case "U":
-            return answered(.noReplyToUnknown, .other)
-        case "L":
-            guard state == .headers || mayBeginContent else { throw .outOfOrder(command) }
-            guard let name = packet.readMilterSlice(), let value = packet.readMilterSlice(), packet.readableBytes == 0
-            else {
-                throw .malformed(command)
-            }
-            state = .headers
-            return answered(.noReplyToHeader, .header(name: name, value: value))
-        case "N":
-            guard state == .headers || mayBeginContent else { throw .outOfOrder(command) }
+        case .connect: return try connect(&packet)
+        case .helo: return try helo(&packet)
+        case .mail: return try mail(&packet)
+        case .recipient: return try recipient(&packet)
+        case .data:
+            try require(state == .envelope, command)
+            return expecting(.unless(.noReplyToData), .other)
+        case .unknown: return expecting(.unless(.noReplyToUnknown), .other)
+        case .header: return try header(&packet)
+        case .endOfHeaders:
+            try require(state == .headers || mayBeginContent, command)
             state = .body
-            return answered(.noReplyToEndOfHeaders, .other)
-        case "B":
-            guard state == .headers || state == .body || mayBeginContent else { throw .outOfOrder(command) }
+            return expecting(.unless(.noReplyToEndOfHeaders), .other)
+        case .body:
+            try require(mayEndContent, command)
             state = .body
-            return answered(.noReplyToBody, .body(packet))
-        case "E":
-            guard state == .headers || state == .body || mayBeginContent else { throw .outOfOrder(command) }
-            // Old MTAs send the last of the body with it, and wait for one answer.
-            if packet.readableBytes > 0 {
-                var end = ByteBuffer()
-                end.writeInteger(UInt32(1))
-                end.writeInteger(command)
-                end.writeBuffer(&input)
-                input = end
-                state = .body
-                reply = nil
-                return .body(packet)
-            }
-            state = .connected
-            return answered([], .endOfMessage)
-        case "A":
+            return expecting(.unless(.noReplyToBody), .body(packet))
+        case .endOfMessage: return try endOfMessage(packet)
+        case .abort:
             state = .connected
             return .abort
-        case "K":
+        case .quitNewConnection:
             state = .connected
-            macros = []
+            macros = MilterMacros()
             return .abort
-        case "Q":
-            return .quit
-        default:
-            throw .unknownCommand(command)
+        case .quit: return .quit
         }
+    }
+
+    private func require(_ isInOrder: Bool, _ command: Command) throws(MilterFault) {
+        guard isInOrder else { throw .outOfOrder(command.rawValue) }
     }
 
     private var mayBeginContent: Bool {
         state == .envelope || state == .connected && terms?.options.contains(.noMail) ?? false
     }
 
-    /// The message is over; what was said about it means nothing for the next.
-    package mutating func endMessage() {
-        macros.removeAll { $0.isOfMessage }
-    }
+    private var mayEndContent: Bool { state == .headers || state == .body || mayBeginContent }
 
-    /// - Parameter option: with which the MTA does not wait for an answer; none: it always does.
-    private mutating func answered(_ option: MilterOptions, _ event: Event) -> Event {
-        reply = option
+    private mutating func expecting(_ reply: Reply, _ event: Event) -> Event {
+        self.reply = reply
         return event
     }
 
-    private mutating func negotiate(_ packet: ByteBuffer) throws(MilterFault) {
-        guard state == .new else { throw .outOfOrder(UInt8(ascii: "O")) }
-        var packet = packet
+    private mutating func connect(_ packet: inout ByteBuffer) throws(MilterFault) -> Event {
+        try require(state == .connected, .connect)
+        let client = try Self.client(&packet)
+        macros.endMessage()
+        return expecting(.unless(.noReplyToConnect), .connect(client))
+    }
+
+    private mutating func helo(_ packet: inout ByteBuffer) throws(MilterFault) -> Event {
+        try require(state == .connected, .helo)
+        guard let name = packet.readMilterText(), packet.readableBytes == 0 else {
+            throw .malformed(Command.helo.rawValue)
+        }
+        return expecting(.unless(.noReplyToHelo), .helo(name))
+    }
+
+    private mutating func mail(_ packet: inout ByteBuffer) throws(MilterFault) -> Event {
+        try require(state == .connected, .mail)
+        let (reversePath, parameters) = try Self.address(&packet, .mail)
+        state = .envelope
+        return expecting(.unless(.noReplyToMail), .mail(reversePath, parameters: parameters))
+    }
+
+    private mutating func recipient(_ packet: inout ByteBuffer) throws(MilterFault) -> Event {
+        try require(state == .envelope, .recipient)
+        let (recipient, parameters) = try Self.address(&packet, .recipient)
+        return expecting(.unless(.noReplyToRecipient), .recipient(recipient, parameters: parameters))
+    }
+
+    private mutating func header(_ packet: inout ByteBuffer) throws(MilterFault) -> Event {
+        try require(state == .headers || mayBeginContent, .header)
+        guard let name = packet.readMilterSlice(), let value = packet.readMilterSlice(), packet.readableBytes == 0
+        else {
+            throw .malformed(Command.header.rawValue)
+        }
+        state = .headers
+        return expecting(.unless(.noReplyToHeader), .header(name: name, value: value))
+    }
+
+    /// Old MTAs send the last piece of the body with it, and wait for one reply. That becomes two events.
+    private mutating func endOfMessage(_ packet: ByteBuffer) throws(MilterFault) -> Event {
+        try require(mayEndContent, .endOfMessage)
+        guard packet.readableBytes > 0 else {
+            state = .connected
+            return expecting(.always, .endOfMessage)
+        }
+        var rest = ByteBuffer()
+        rest.writeInteger(UInt32(1))
+        rest.writeInteger(Command.endOfMessage.rawValue)
+        rest.writeBuffer(&input)
+        input = rest
+        state = .body
+        return expecting(.never, .body(packet))
+    }
+
+    /// The message is over, and its macros do not hold for the next one.
+    package mutating func endMessage() { macros.endMessage() }
+
+    private mutating func negotiate(_ packet: inout ByteBuffer) throws(MilterFault) {
+        try require(state == .new, .negotiate)
         guard let version: UInt32 = packet.readInteger(), let actions: UInt32 = packet.readInteger(),
             let options: UInt32 = packet.readInteger()
-        else { throw .malformed(UInt8(ascii: "O")) }
+        else { throw .malformed(Command.negotiate.rawValue) }
         guard version >= MilterTerms.oldestVersion else { throw .version(version) }
         let terms = wanted.limited(to: version, MilterActions(rawValue: actions), MilterOptions(rawValue: options))
         missingActions = wanted.actions.subtracting(terms.actions).subtracting(.setMacros)
@@ -212,38 +250,36 @@ package struct MilterSession: ~Copyable {
         state = .connected
     }
 
-    private mutating func takeMacros(_ packet: ByteBuffer) throws(MilterFault) {
-        var packet = packet
-        guard let command: UInt8 = packet.readInteger() else { throw .malformed(UInt8(ascii: "D")) }
-        let isOfMessage = command != UInt8(ascii: "C") && command != UInt8(ascii: "H")
+    /// The command that the macros belong to, then names and values in turn.
+    private mutating func readMacros(_ packet: inout ByteBuffer) throws(MilterFault) {
+        guard let command: UInt8 = packet.readInteger() else { throw .malformed(Command.macros.rawValue) }
+        let scope: MilterMacros.Scope =
+            command == Command.connect.rawValue || command == Command.helo.rawValue ? .connection : .message
         while packet.readableBytes > 0 {
             guard let name = packet.readMilterSlice(), let value = packet.readMilterSlice() else {
-                throw .malformed(UInt8(ascii: "D"))
+                throw .malformed(Command.macros.rawValue)
             }
-            take(macro: Array(MilterTerms.withoutBraces(name.readableBytesView)), value, isOfMessage: isOfMessage)
+            let bareName = Array(MilterTerms.withoutBraces(name.readableBytesView))
+            if wanted.macroNames.contains(bareName) { macros.set(bareName, to: value, for: scope) }
         }
     }
 
-    private mutating func take(macro name: [UInt8], _ value: ByteBuffer, isOfMessage: Bool) {
-        guard wanted.macroNames.contains(name) else { return }
-        macros.removeAll { $0.name == name }
-        if value.readableBytes <= Self.longestMacro {
-            macros.append((name, Array(value.readableBytesView), isOfMessage))
-        }
-    }
-
-    private static func texts(_ packet: inout ByteBuffer, _ command: UInt8) throws(MilterFault) -> [[UInt8]] {
-        var texts: [[UInt8]] = []
+    /// An address, then parameters of MAIL or RCPT.
+    private static func address(
+        _ packet: inout ByteBuffer, _ command: Command
+    ) throws(MilterFault) -> ([UInt8], parameters: [[UInt8]]) {
+        guard let address = packet.readMilterText() else { throw .malformed(command.rawValue) }
+        var parameters: [[UInt8]] = []
         while packet.readableBytes > 0 {
-            guard let text = packet.readMilterText() else { throw .malformed(command) }
-            texts.append(text)
+            guard let parameter = packet.readMilterText() else { throw .malformed(command.rawValue) }
+            parameters.append(parameter)
         }
-        return texts
+        return (address, parameters)
     }
 
     /// Host name, address family, port, address (SMFIC_CONNECT).
     private static func client(_ packet: inout ByteBuffer) throws(MilterFault) -> Client {
-        let command = UInt8(ascii: "C")
+        let command = Command.connect.rawValue
         var client = Client()
         guard let name = packet.readMilterText(), let family: UInt8 = packet.readInteger() else {
             throw .malformed(command)
@@ -267,7 +303,7 @@ package struct MilterSession: ~Copyable {
 }
 
 extension ByteBuffer {
-    /// Reads a text that a NUL ends; nil where none does.
+    /// Reads a text that ends in a NUL; nil if there is no NUL.
     fileprivate mutating func readMilterSlice() -> ByteBuffer? {
         guard let end = readableBytesView.firstIndex(of: 0) else { return nil }
         let text = readSlice(length: end - readerIndex)

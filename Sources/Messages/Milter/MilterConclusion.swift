@@ -1,0 +1,177 @@
+// SPDX-License-Identifier: Apache-2.0
+package import Filter
+internal import MailSyntax
+internal import Policy
+internal import Rules
+internal import Settings
+internal import Wire
+
+/// A message that is complete, as the rules judge it.
+package struct MilterJudgement {
+    /// Where the message comes from, as its headers prove it.
+    package enum Origin {
+        case client
+        /// A probe of `weir doctor --try`, which goes no further.
+        case probe
+        /// An alert of Weir's own, which no limit applies to.
+        case alert
+    }
+
+    /// The body that was kept because a rule may change it.
+    package enum KeptBody: Equatable {
+        /// Bytes.
+        case complete(Int)
+        case absent
+        /// Neither memory nor disk has room for it; the reason.
+        case failed(String)
+    }
+
+    package let verdict: Verdict
+    package let origin: Origin
+    package let headers: MilterHeaders
+    /// Where the body begins in what the ranges of the verdict count.
+    package let bodyStart: Int
+    /// Bytes of the whole message.
+    package let size: Int
+    package let body: KeptBody
+
+    package init(
+        _ verdict: Verdict, origin: Origin, headers: MilterHeaders, bodyStart: Int, size: Int, body: KeptBody
+    ) {
+        self.verdict = verdict
+        self.origin = origin
+        self.headers = headers
+        self.bodyStart = bodyStart
+        self.size = size
+        self.body = body
+    }
+}
+
+/// What ends a message: lines for the log, a charge that the ledger takes back, edits, and the reply.
+package struct MilterConclusion {
+    /// The reply to the end of the message.
+    package enum Reply: Equatable {
+        /// SMFIR_CONTINUE
+        case accept
+        /// SMFIR_DISCARD
+        case discard
+        /// SMFIR_REPLYCODE: code, enhanced status code and text.
+        case refuse([UInt8])
+        /// SMFIR_TEMPFAIL
+        case temporaryFailure
+    }
+
+    /// Something for the log.
+    package enum Remark: Equatable {
+        case alertPassed
+        /// Mail from sendmail(1) is over a limit; the reply that a client would get.
+        case held([UInt8])
+        case deferred([UInt8])
+        case canonicalised(from: [UInt8], to: [UInt8])
+        case tooManyHeaders
+        /// The verdict can't be carried out. `on_failure` decides what happens to the message.
+        case impossible(cause: String, isDeferred: Bool)
+        case unreadableSpool(cause: String)
+    }
+
+    package var remarks: [Remark] = []
+    /// The transaction that the ledger gives back.
+    package var withdrawn: UInt64?
+    /// To be written before the reply, or before the new body.
+    package var edits: MilterEdits?
+    package var reply: Reply
+
+    init(_ reply: Reply) { self.reply = reply }
+}
+
+extension MilterTransaction {
+    /// How a message ends.
+    enum Ending {
+        case reply(MilterConclusion)
+        /// The edits, a new body in these pieces, and the reply.
+        case newBody(MilterConclusion, [Verdict.Piece])
+    }
+
+    /// Mail from sendmail(1) is over a limit. It has no client that could try again, so it is held, or deferred in the
+    /// MTA's queue.
+    mutating func refuseLocally(_ refusal: Refusal, _ judgement: MilterJudgement) -> Ending {
+        switch settings.localOver {
+        case .hold:
+            effects.replaceHoldReason(refusal.text)
+            return conclude(judgement, [.held(refusal.reply)])
+        case .defer:
+            let reply = refusal.deferred.reply
+            var conclusion = MilterConclusion(.refuse(reply))
+            conclusion.remarks = [.deferred(reply)]
+            conclusion.withdrawn = charged
+            return .reply(conclusion)
+        }
+    }
+
+    /// An alert is charged nothing, and is delivered whatever limits have answered.
+    mutating func passAlert(_ judgement: MilterJudgement) -> Ending {
+        effects = LimitEffects()
+        return conclude(judgement, [.alertPassed], withdrawn: charged)
+    }
+
+    /// Ends a message that neither rules nor limits refuse.
+    func conclude(
+        _ judgement: MilterJudgement, _ remarks: [MilterConclusion.Remark] = [], withdrawn: UInt64? = nil
+    ) -> Ending {
+        var conclusion = MilterConclusion(.accept)
+        conclusion.remarks = remarks
+        conclusion.withdrawn = withdrawn
+        guard !effects.isDiscarded else {
+            conclusion.reply = .discard
+            return .reply(conclusion)
+        }
+        var edits = MilterEdits(judgement, self)
+        if settings.canonicalises { canonicalise(&edits, &conclusion.remarks) }
+        // The sender chooses the number of headers, and must not choose what `on_failure` does.
+        guard edits.canName(judgement.headers) else {
+            conclusion.remarks.append(.tooManyHeaders)
+            conclusion.reply = .refuse(Array("550 5.6.0 message has too many headers".utf8))
+            return .reply(conclusion)
+        }
+        if let cause = obstacle(to: edits, judgement.body) {
+            let isDeferred = settings.onFailure == .defer
+            conclusion.remarks.append(.impossible(cause: cause, isDeferred: isDeferred))
+            conclusion.reply = isDeferred ? .temporaryFailure : .accept
+            return .reply(conclusion)
+        }
+        conclusion.edits = edits
+        guard case .complete(let size) = judgement.body, !edits.bodyEdits.isEmpty else { return .reply(conclusion) }
+        var body = Verdict()
+        body.edits = edits.bodyEdits
+        return .newBody(conclusion, body.pieces(of: size, lineEnd: .crlf))
+    }
+
+    /// Why the edits can't be carried out; nil if they can.
+    private func obstacle(to edits: MilterEdits, _ body: MilterJudgement.KeptBody) -> String? {
+        guard edits.actions.isSubset(of: terms.actions) else { return "the MTA does not grant the edits that it takes" }
+        guard let last = edits.bodyEdits.last else { return nil }
+        switch body {
+        case .failed(let cause): return cause
+        case .complete(let size) where last.range.upperBound <= size: return nil
+        case .complete, .absent: return "the body was not kept whole"
+        }
+    }
+
+    private func canonicalise(_ edits: inout MilterEdits, _ remarks: inout [MilterConclusion.Remark]) {
+        let sender = Self.canonical(reversePath)
+        if sender != reversePath { edits.canonicalSender = sender }
+        let canonical = recipients.map(Self.canonical)
+        if canonical != recipients { edits.canonicalRecipients = canonical }
+        for (old, new) in zip([reversePath] + recipients, [sender] + canonical) where old != new {
+            remarks.append(.canonicalised(from: old, to: new))
+        }
+    }
+
+    /// An address in brackets, in its canonical form. The null reverse-path stays as it is.
+    private static func canonical(_ address: [UInt8]) -> [UInt8] {
+        guard !address.withoutBrackets.isEmpty else { return address }
+        let canonical = address.withUnsafeBytes { CanonicalAddress($0) }
+        let domain = canonical.domain.isEmpty ? [] : [UInt8(ascii: "@")] + canonical.domain
+        return [UInt8(ascii: "<")] + canonical.localPart + domain + [UInt8(ascii: ">")]
+    }
+}

@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: Apache-2.0
+internal import Filter
+internal import Rules
+internal import Wire
+
+extension MilterTerms {
+    /// The events and edits that these rules and settings need. Each event costs the MTA a packet and the milter a
+    /// wakeup, so Weir asks for no others:
+    ///
+    /// - CONNECT, HELO and replies to RCPT: for limits
+    /// - MAIL and RCPT: for limits, canonical addresses, and rules that redirect
+    /// - headers: for any rule, for `undisclosed_recipients: strip`, and to recognise alert mail
+    /// - body: for rules about the body, MIME part headers and nested headers
+    /// - new bodies: for those of them that change something
+    ///
+    /// Without any of these, only the queue ID is requested.
+    init(_ rules: ContentRules, _ settings: MilterSettings) {
+        let strips = rules.checks.undisclosedRecipients == .strip
+        let hasRules = rules.lists.contains { !$0.list.isEmpty }
+        let readsParts = !rules.body.isEmpty || !rules.mimeHeader.isEmpty || !rules.nestedHeader.isEmpty
+        let needsEnvelope = settings.asksLimits || settings.canonicalises
+        var actions: MilterActions = [.setMacros]
+        if hasRules || strips {
+            actions.formUnion([.changeHeaders, .addHeaders, .addRecipients, .deleteRecipients, .quarantine])
+        }
+        if settings.asksLimits { actions.formUnion([.addHeaders, .addRecipients, .deleteRecipients, .quarantine]) }
+        if settings.canonicalises { actions.formUnion([.changeSender, .addRecipients, .deleteRecipients]) }
+        if actions.contains(.addRecipients) { actions.insert(.addRecipientsWithParameters) }
+        if rules.editsBody { actions.insert(.changeBody) }
+        var options: MilterOptions = [
+            .noData, .noUnknown, .noEndOfHeaders, .noReplyToConnect, .noReplyToHelo, .noReplyToMail, .noReplyToHeader,
+            .noReplyToBody,
+            .leadingSpace,
+        ]
+        if !settings.asksLimits { options.formUnion([.noConnect, .noHelo, .noReplyToRecipient]) }
+        if !needsEnvelope, !rules.redirects { options.formUnion([.noMail, .noRecipient]) }
+        if !hasRules, !strips, !(settings.asksLimits && settings.mailsAlerts) { options.insert(.noHeaders) }
+        if !readsParts { options.insert(.noBody) }
+        var macros = Dictionary(uniqueKeysWithValues: MilterStage.allCases.map { ($0, "") })
+        macros[.endOfMessage] = "i"
+        if settings.asksLimits {
+            macros[.connect] = "j {client_ptr} {daemon_addr} {daemon_port}"
+            macros[.helo] = "{tls_version} {cipher} {cipher_bits} {cert_subject} {cert_issuer}"
+            macros[.mail] = "i {auth_type} {auth_authen} {auth_author}"
+            macros[.recipient] = "i"
+        }
+        self.init(actions: actions, options: options, macros: macros)
+    }
+
+    /// Whether a connection with the negotiated `terms` has the events and edits that these terms need.
+    ///
+    /// - Parameter missing: actions that the MTA does not offer; another connection would not have them either.
+    func isCovered(by terms: MilterTerms, missing: MilterActions) -> Bool {
+        let withheld: MilterOptions = [
+            .noConnect, .noHelo, .noMail, .noRecipient, .noHeaders, .noBody, .noReplyToRecipient,
+        ]
+        return actions.subtracting(missing).isSubset(of: terms.actions.union(.setMacros))
+            && terms.options.intersection(withheld).isSubset(of: options)
+    }
+}
+
+extension ContentRules {
+    /// Whether a rule may change anything after the message's own headers.
+    var editsBody: Bool { body.mayEdit || mimeHeader.mayEdit || nestedHeader.mayEdit }
+
+    /// Whether a rule may replace the recipients.
+    var redirects: Bool { lists.contains { $0.list.mayRedirect } }
+}

@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: Apache-2.0
+internal import Limits
+internal import Policy
+internal import Rules
+internal import Wire
+
+/// The mail transaction under way: its envelope, and what the ledger has answered about it.
+struct MilterTransaction {
+    /// Those that were in force when the message began.
+    let settings: MilterSettings
+    /// What the MTA grants.
+    let terms: MilterTerms
+    /// With its brackets; empty if the MTA sends no MAIL.
+    let reversePath: [UInt8]
+    /// The recipients that were not refused, with their brackets.
+    private(set) var recipients: [[UInt8]] = []
+    /// The parameters of RCPT, separated by blanks, for each of `recipients`.
+    private(set) var parameters: [[UInt8]] = []
+    /// Memory of all recipients that were sent, refused ones included.
+    private var recipientBytes = 0
+    /// The SIZE parameter of MAIL (RFC 1870); empty without one.
+    private let declaredSize: [UInt8]
+    /// The parts of a question that are the same for all questions about this message.
+    private(set) var question: MilterQuestion
+    /// The ledger's number of the transaction, once it was charged.
+    private(set) var charged: UInt64?
+    var effects = LimitEffects()
+
+    private static let mostRecipientBytes = 4 << 20
+    private static let sizeParameter = Array("SIZE=".utf8)
+
+    /// - Parameters:
+    ///   - parameters: of MAIL.
+    ///   - instance: a name for the message that no other has; empty without limits.
+    init(
+        _ reversePath: [UInt8], _ parameters: [[UInt8]], client: MilterSession.Client, settings: MilterSettings,
+        terms: MilterTerms, instance: [UInt8]
+    ) {
+        self.reversePath = reversePath
+        self.settings = settings
+        self.terms = terms
+        let size = parameters.first { Self.isSize($0) }
+        declaredSize = size.map { Array($0.dropFirst(Self.sizeParameter.count)) } ?? []
+        question = MilterQuestion(
+            state: .recipient, attributes: [], sender: reversePath, instance: instance, transaction: nil, session: nil)
+        if settings.asksLimits, !client.isLocal, !client.address.isEmpty, client.port != 0 {
+            question.session = PolicySessions.key(address: client.address, port: String(client.port).utf8)
+        }
+    }
+
+    private static func isSize(_ parameter: [UInt8]) -> Bool {
+        parameter.count >= sizeParameter.count
+            && zip(parameter, sizeParameter).allSatisfy { ($0 &- UInt8(ascii: "a") < 26 ? $0 & ~0x20 : $0) == $1 }
+    }
+
+    /// - Throws: `MilterFault.tooMuch`
+    mutating func append(recipient: [UInt8], _ parameters: [[UInt8]]) throws(MilterFault) {
+        let parameters = Array(parameters.joined(separator: [UInt8(ascii: " ")]))
+        recipients.append(recipient)
+        self.parameters.append(parameters)
+        recipientBytes += recipient.count + parameters.count + 2 * MemoryLayout<[UInt8]>.stride
+        guard recipientBytes <= Self.mostRecipientBytes else { throw .tooMuch }
+    }
+
+    mutating func removeLastRecipient() {
+        recipients.removeLast()
+        parameters.removeLast()
+    }
+
+    /// The policy server has charged the message, as this transaction.
+    mutating func wasCharged(_ transaction: PolicySessions.Transaction) { question.transaction = transaction }
+
+    /// The ledger has charged the message for the milter; 0 if it charged nothing.
+    mutating func wasCharged(_ transaction: UInt64) { if transaction != 0 { charged = transaction } }
+
+    // MARK: Questions to the ledger
+
+    /// May the message go to its last recipient?
+    func recipientQuestion(_ client: MilterSession.Client, helo: [UInt8], _ macros: MilterMacros) -> MilterQuestion {
+        var question = question
+        question.attributes = attributes(client, helo, macros, recipients.last ?? [], count: 0, size: declaredSize)
+        return question
+    }
+
+    /// May the message, which is complete, be accepted?
+    ///
+    /// - Parameter size: of the message in bytes.
+    func finalQuestion(
+        _ client: MilterSession.Client, helo: [UInt8], _ macros: MilterMacros, size: Int
+    ) -> MilterQuestion {
+        var question = question
+        question.state = .endOfMessage
+        question.attributes = attributes(
+            client, helo, macros, recipients.count == 1 ? recipients[0] : [], count: recipients.count,
+            size: Array(String(size).utf8))
+        return question
+    }
+
+    private func attributes(
+        _ client: MilterSession.Client, _ helo: [UInt8], _ macros: MilterMacros, _ recipient: [UInt8], count: Int,
+        size: [UInt8]
+    ) -> [UInt8] {
+        var text: [UInt8] = []
+        text.reserveCapacity(512)
+        text.appendAttribute("protocol_name", (client.isLocal ? "local" : "ESMTP").utf8)
+        text.appendAttribute("client_address", client.address)
+        text.appendAttribute("client_name", client.name)
+        if client.port != 0 { text.appendAttribute("client_port", String(client.port).utf8) }
+        text.appendAttribute("helo_name", helo)
+        text.appendAttribute("recipient", recipient.withoutBrackets)
+        text.appendAttribute("recipient_count", String(count).utf8)
+        text.appendAttribute("size", size)
+        for (name, macro) in Self.macroAttributes {
+            if let value = macros[macro] { text.appendAttribute(name, value) }
+        }
+        if client.isLocal,
+            let userID = settings.accounts.userID(of: reversePath.withoutBrackets, host: macros["j"] ?? [])
+        {
+            text.appendAttribute("uid", userID)
+        }
+        return text
+    }
+
+    private static let macroAttributes: [(StaticString, String)] = [
+        ("queue_id", "i"), ("reverse_client_name", "client_ptr"), ("server_address", "daemon_addr"),
+        ("server_port", "daemon_port"),
+        ("sasl_method", "auth_type"), ("sasl_username", "auth_authen"), ("sasl_sender", "auth_author"),
+        ("encryption_protocol", "tls_version"), ("encryption_cipher", "cipher"), ("encryption_keysize", "cipher_bits"),
+        ("ccert_subject", "cert_subject"), ("ccert_issuer", "cert_issuer"),
+    ]
+}
+
+extension MilterSession.Client {
+    /// Whether the mail is from sendmail(1): Postfix then names a client on its own host, without a port.
+    var isLocal: Bool {
+        port == 0
+            && (address.isEmpty || address.elementsEqual("127.0.0.1".utf8) || address.elementsEqual("::1".utf8))
+    }
+}

@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: Apache-2.0
+package import NIOCore
+
+/// The macros that an MTA has sent (SMFIC_MACRO), as far as they were requested, by name without braces.
+package struct MilterMacros: Sendable {
+    private struct Macro {
+        let name: [UInt8]
+        let value: [UInt8]
+        let scope: Scope
+    }
+
+    /// How long a macro holds.
+    package enum Scope: Sendable {
+        /// For all messages: sent with CONNECT or HELO.
+        case connection
+        /// Until the end of the message: sent with MAIL and later commands.
+        case message
+    }
+
+    private var macros: [Macro] = []
+
+    /// Bytes of a value. Addresses and certificate subjects are far shorter; a longer value counts as not sent.
+    private static let longestValue = 4_096
+
+    package init() {}
+
+    /// The value of a macro, named without braces.
+    package subscript(name: String) -> [UInt8]? {
+        macros.last { $0.name.elementsEqual(name.utf8) }?.value
+    }
+
+    package mutating func set(_ name: [UInt8], to value: ByteBuffer, for scope: Scope) {
+        macros.removeAll { $0.name == name }
+        guard value.readableBytes <= Self.longestValue else { return }
+        macros.append(Macro(name: name, value: Array(value.readableBytesView), scope: scope))
+    }
+
+    package mutating func endMessage() {
+        macros.removeAll { $0.scope == .message }
+    }
+}

@@ -1,0 +1,243 @@
+// SPDX-License-Identifier: Apache-2.0
+import Dispatch
+import Glibc
+import Loop
+import Policy
+import Report
+import Testing
+
+/// Connections with real packets over a socket, with the real rules, ledger and spool.
+@Suite(.serialized) struct MilterConnectionTests {
+    private static let rules = ["/^Subject: reject/ REJECT no", "/^Subject: hold/ HOLD"]
+    /// Each login may have one recipient.
+    private static let limits =
+        "limits: [ { name: login, key: sasl_username, rates: [ 1/1h ], over: \"REJECT 5.7.1 over\" } ]"
+
+    /// The replies to the same bytes, cut in two at each place.
+    private func expectSame(
+        _ service: MilterService, _ expected: [String], _ stream: (_ cut: Int) -> [UInt8]
+    ) throws {
+        for cut in 1..<stream(0).count {
+            let client = try MilterClient("\(service.directory.path)/milter")
+            let bytes = stream(cut)
+            client.send(Array(bytes[..<cut]))
+            // Mostly the service reads the first part by itself then.
+            usleep(200)
+            client.send(Array(bytes[cut...]))
+            let replies = client.replies(expected.count).map { $0.hasPrefix("O") ? "O" : $0 }
+            #expect(replies == expected, "cut at \(cut)")
+        }
+    }
+
+    @Test func packetsCutAnywhere() async throws {
+        let service = try await MilterService(header: Self.rules)
+        var bytes = MilterClient.negotiation()
+        bytes += MilterClient.packet("L", "Subject\0 reject\0")
+        bytes += MilterClient.packet("B", "x\r\n")
+        bytes += MilterClient.packet("E")
+        bytes += MilterClient.packet("L", "Subject\0 hold\0")
+        bytes += MilterClient.packet("E")
+        try expectSame(service, ["O", "y 550 5.7.1 no|", "q header or body check|", "c"]) { [bytes] _ in bytes }
+        try await service.stop()
+    }
+
+    @Test func packetsCutAnywhereWithALedger() async throws {
+        let service = try await MilterService(Self.limits, header: Self.rules)
+        try expectSame(service, ["O", "c", "y 554 5.7.1 over|", "c"]) { cut in
+            var bytes = MilterClient.negotiation()
+            bytes += MilterClient.connection()
+            bytes += MilterClient.packet("D", "Mi\u{0}4ABC\u{0}{auth_authen}\u{0}login\(1000 + cut)\u{0}")
+            bytes += MilterClient.packet("M", "<a@example.org>\0")
+            bytes += MilterClient.packet("R", "<b@example.com>\0")
+            bytes += MilterClient.packet("R", "<c@example.com>\0")
+            bytes += MilterClient.packet("L", "Subject\0 x\0")
+            bytes += MilterClient.packet("E")
+            return bytes
+        }
+        try await service.stop()
+    }
+
+    @Test func abortAndQuitAtEachStage() async throws {
+        let service = try await MilterService(
+            "limits: [ { name: sender, key: sender, rates: [ 1M/1h ] } ]", header: Self.rules)
+        let steps: [(MilterClient) -> Void] = [
+            { $0.send(MilterClient.connection()) },
+            {
+                $0.mail(); _ = $0.reply()
+            },
+            { $0.send("L", "Subject\0 x\0") },
+            { $0.send("B", "text\r\n") },
+        ]
+        for count in 0...steps.count {
+            let client = try service.connect()
+            for step in steps[..<count] { step(client) }
+            client.send("A")
+            client.mail()
+            #expect(client.reply() == "c")
+            #expect(client.content(["Subject: reject"]).replies == ["y 550 5.7.1 no|"])
+            client.send("K")
+            for step in steps[..<count] { step(client) }
+            client.send("K")
+            client.mail()
+            #expect(client.reply() == "c")
+            #expect(client.content(["Subject: x"]).replies == ["c"])
+            for step in steps[..<count].dropFirst() { step(client) }
+            client.send("Q")
+            #expect(client.reply() == nil)
+        }
+        #expect(!service.logged.contains("closed the milter connection"))
+        try await service.stop()
+    }
+
+    /// The ledger's answer comes to a connection that is closed. What it has charged stays charged.
+    @Test func disconnectedWhileTheLedgerIsAtWork() async throws {
+        let service = try await MilterService(Self.limits)
+        let client = try service.connect()
+        let gate = DispatchSemaphore(value: 0)
+        service.host.loop.execute { gate.wait() }
+        client.send(MilterClient.connection())
+        client.mail(login: "alice")
+        client.disconnect()
+        gate.signal()
+        let other = try service.connect()
+        other.send(MilterClient.connection())
+        other.mail(login: "alice")
+        #expect(other.reply() == "y 554 5.7.1 over|")
+        other.send("A")
+        other.mail(login: "bob")
+        #expect(other.reply() == "c")
+        #expect(other.content(["Subject: x"]).replies == ["c"])
+        try await service.stop()
+    }
+
+    /// What the spool held of a message is free again once the disk is done with it.
+    @Test func disconnectedWhileTheDiskIsAtWork() async throws {
+        let service = try await MilterService("on_failure: defer", body: ["/^drop/ IGNORE"])
+        let kept = Array(repeatElement(Array("keep this line of the body\r\n".utf8), count: 40_000).joined())
+        let body = Array("drop\r\n".utf8) + kept
+        for _ in 1...10 {
+            let client = try service.connect()
+            client.sendBody(body)
+            client.disconnect()
+        }
+        // 1 MiB each, of 2 MiB.
+        var conclusion: (replies: [String], body: [UInt8]) = ([], [])
+        for _ in 1...100 where conclusion.replies != ["c"] {
+            conclusion = try service.connect().content([], body)
+        }
+        #expect(conclusion.replies == ["c"])
+        #expect(conclusion.body == kept)
+        try await service.stop()
+    }
+
+    @Test func mailFromSendmail() async throws {
+        for (policy, expected) in [
+            ("hold", ["q 5.7.1 over|", "c"]), ("defer", ["y 450 4.7.1 over|"]),
+        ] {
+            let service = try await MilterService(
+                """
+                milter: { local_over: \(policy) }
+                limits: [ { name: sender, key: sender, rates: [ 1/1h ], over: "REJECT 5.7.1 over" } ]
+                """)
+            let client = try service.connect()
+            client.send(MilterClient.connection("127.0.0.1", port: 0))
+            client.mail("a@example.org", ["b@example.com", "c@example.com"])
+            #expect(client.replies(2) == ["c", "c"])
+            #expect(client.content(["Subject: x"]).replies == expected)
+            #expect(service.logged.contains(policy == "hold" ? ": held: 554 5.7.1" : ": deferred: 450 4.7.1"))
+            // A deferred message has its charge back, so the first recipient is accepted again.
+            client.mail()
+            #expect(client.reply() == "c")
+            #expect(client.content(["Subject: x"]).replies == (policy == "hold" ? expected : ["c"]))
+            try await service.stop()
+        }
+    }
+
+    @Test func anAlertPassesOnce() async throws {
+        let service = try await MilterService(
+            "limits: [ { name: sender, key: sender, rates: [ 1/1h ], over: DISCARD } ]", header: Self.rules)
+        let mark = service.alerts.marks.make()
+        let client = try service.connect()
+        client.send(MilterClient.connection())
+        for (header, expected) in [
+            ("Subject: x", "c"), ("Subject: x", "d"), ("X-Weir-Alert: \(mark)", "c"), ("X-Weir-Alert: \(mark)", "d"),
+        ] {
+            client.mail()
+            #expect(client.reply() == "c")
+            #expect(client.content([header]).replies == [expected], "\(header)")
+        }
+        #expect(service.logged.contains("milter: 4ABC: from=<a@example.org>: passed: an alert"))
+        try await service.stop()
+    }
+
+    @Test func aProbeGoesNoFurther() async throws {
+        let service = try await MilterService(header: Self.rules)
+        let token = service.probes.begin(upTo: .milter)
+        let client = try service.connect()
+        #expect(client.content(["X-Weir-Probe: \(token)"]).replies == ["d"])
+        #expect(client.content(["Subject: x"]).replies == ["c"])
+        #expect(service.probes.sightings(of: token).map(\.outcome) == ["passed"])
+        try await service.stop()
+    }
+
+    /// A body on the disk goes out piece by piece, before and while the service stops.
+    @Test func aLargeNewBodyAndAStop() async throws {
+        let service = try await MilterService(body: ["/^drop/ IGNORE"])
+        let idle = try service.connect()
+        let client = try service.connect()
+        let kept = Array(repeatElement(Array("keep this line of the body\r\n".utf8), count: 40_000).joined())
+        client.sendBody(Array("drop\r\n".utf8) + kept)
+        client.send("E")
+        let first = try #require(client.reply())
+        #expect(first.hasPrefix("b "))
+        async let stop: Void = service.stopContent()
+        let (replies, rest) = client.conclusion()
+        #expect(replies == ["c"])
+        #expect(Array(first.utf8.dropFirst(2)) + rest == kept)
+        #expect(client.reply() == nil)
+        #expect(idle.reply() == nil)
+        await stop
+        try await service.stopLedger()
+    }
+
+    /// The service takes no more from such an MTA than it can answer, and answers all once it reads.
+    @Test func anMTAThatReadsNothing() async throws {
+        let text = String(repeating: "no ", count: 150)
+        let service = try await MilterService(
+            "limits: [ { name: sender, key: sender, rates: [ 1/1h ], over: \"REJECT \(text)\" } ]")
+        let client = try service.connect()
+        client.send(MilterClient.connection())
+        client.mail()
+        #expect(client.reply() == "c")
+        let most = 20_000
+        let packet = MilterClient.packet("R", "<\(String(repeating: "r", count: 1_000))@example.com>\0")
+        var count = 0
+        while count < most, client.sendIfTaken(packet) { count += 1 }
+        #expect(count < most)
+        for _ in 0..<count { #expect(client.reply()?.first == "y") }
+        #expect(client.content(["Subject: x"]).replies == ["c"])
+        try await service.stop()
+    }
+
+    @Test func anEnvelopeThatIsTooLarge() async throws {
+        let service = try await MilterService(header: ["/^X-To:/ REDIRECT other@example.com"])
+        let client = try service.connect()
+        client.mail()
+        for _ in 1...30 { client.send("R", "<\(String(repeating: "r", count: 200_000))@example.com>\0") }
+        #expect(client.reply() == nil)
+        #expect(service.logged.contains("more recipients than memory is kept for"))
+        try await service.stop()
+    }
+
+    /// `on_failure` decides about a message whose edits the MTA does not grant; others are not affected.
+    @Test func editsThatAreNotGranted() async throws {
+        for (policy, expected) in [("dunno", "c"), ("defer", "t")] {
+            let service = try await MilterService("on_failure: \(policy)", header: Self.rules)
+            let client = try service.connect(actions: 0x1ff & ~0x20)
+            #expect(client.content(["Subject: hold"]).replies == [expected])
+            #expect(client.content(["Subject: x"]).replies == ["c"])
+            #expect(service.logged.contains("does not grant the edits"))
+            try await service.stop()
+        }
+    }
+}
