@@ -96,7 +96,7 @@ package struct PolicyRequestParser {
 
     /// Finds the empty line that ends a request.
     private static func end(of bytes: UnsafeRawBufferPointer, searched: inout Int) -> Int? {
-        guard let base = bytes.baseAddress else { return nil }
+        guard let base = bytes.baseAddress, !bytes.isEmpty else { return nil }
         if bytes[0] == UInt8(ascii: "\n") { return 1 }
         var position = max(0, searched - 1)
         while let found = memchr(base + position, 0x0a, bytes.count - position) {
