@@ -8,12 +8,12 @@ extension SocketAddress {
     init?(ofPeerOf descriptor: Int32) {
         var storage = sockaddr_storage()
         var length = socklen_t(MemoryLayout<sockaddr_storage>.size)
-        let family = withUnsafeMutablePointer(to: &storage) { storage in
-            storage.withMemoryRebound(to: sockaddr.self, capacity: 1) { address in
-                getpeername(descriptor, address, &length) == 0 ? address.pointee.sa_family : 0
-            }
+        let code = withUnsafeMutablePointer(to: &storage) { storage in
+            storage.withMemoryRebound(to: sockaddr.self, capacity: 1) { getpeername(descriptor, $0, &length) }
         }
-        switch Int32(family) {
+        guard code == 0 else { return nil }
+        // The family comes first. Which module defines the field depends on the order in which the compiler sees them.
+        switch Int32(withUnsafeBytes(of: storage) { $0.loadUnaligned(as: sa_family_t.self) }) {
         case AF_INET: self = withUnsafeBytes(of: &storage) { SocketAddress($0.loadUnaligned(as: sockaddr_in.self)) }
         case AF_INET6: self = withUnsafeBytes(of: &storage) { SocketAddress($0.loadUnaligned(as: sockaddr_in6.self)) }
         default: return nil

@@ -259,7 +259,8 @@ final class MilterConnection: SocketLoop.Socket {
         case .decision(let action, let transaction):
             if transaction != 0 { message?.charged = transaction }
             switch action {
-            case .refuse(let refusal) where isLocal: message?.localRefusal = message?.localRefusal ?? refusal
+            case .refuse(let refusal) where isLocal:
+                if message?.localRefusal == nil { message?.localRefusal = refusal }
             case .refuse(let refusal):
                 message?.recipients.removeLast()
                 message?.parameters.removeLast()
@@ -274,7 +275,7 @@ final class MilterConnection: SocketLoop.Socket {
     private func keep(_ action: AccessAction?) {
         switch action {
         case .discard: message?.isDiscarded = true
-        case .hold(let reason): message?.holdReason = message?.holdReason ?? reason
+        case .hold(let reason): if message?.holdReason == nil { message?.holdReason = reason }
         case .prepend(let name, let value): message?.prepended.append((name, value))
         case .redirect(let address): message?.redirect = address
         case .bcc(let address): if message?.bcc.contains(address) == false { message?.bcc.append(address) }
