@@ -10,12 +10,12 @@ internal import Wire
 /// The content filter as an SMTP or LMTP proxy, after the queue (FILTER_README) or before it (SMTPD_PROXY_README):
 /// mail comes from Postfix, is checked, and goes to the next hop, which is Postfix again.
 ///
-/// Each loop has connections of its own, to clients and to the next hop, and a matcher; nothing hops between threads but
-/// what a spool file takes. None of the loops is the policy server's.
+/// Each loop has its own connections, to clients and to the next hop, and its own matcher. Only work on spool files is done
+/// by other threads. The policy server has a loop of its own.
 ///
-/// Security: a client outside `networks` is refused. What comes from one is content of strangers all the same: lines,
-/// recipients under way, content in memory and in the spool are bounded, only CRLF.CRLF ends a message, and no other
-/// line end goes out. The next hop is trusted, but its bytes are bounded too.
+/// Security: a client outside `networks` is refused. An admitted client still sends what strangers wrote: lines, unanswered
+/// recipients, and content in memory and in the spool are bounded, only CRLF.CRLF ends a message, and no other line end
+/// goes out. The next hop is trusted, but its replies are bounded too.
 ///
 /// Sendable, unchecked: `workers` and `listening` are changed before the service is ready, and read when it stops.
 package final class FilterListener: @unchecked Sendable {
@@ -25,7 +25,7 @@ package final class FilterListener: @unchecked Sendable {
     private var workers: [FilterWorker] = []
     private var listening: Int32?
 
-    /// - Parameter rules: those that hold now; asked at each message.
+    /// - Parameter rules: the rules in force; called once for each message.
     package init(
         _ settings: Configuration.FilterListener, mostConnections: Int, bounds: ContentBounds, threads: NIOThreadPool,
         timeouts: FilterTimeouts? = nil, probes: ProbeBoard, rules: @escaping @Sendable () -> ContentRules,
@@ -49,8 +49,8 @@ package final class FilterListener: @unchecked Sendable {
     /// Starts to listen.
     ///
     /// - Parameters:
-    ///   - loops: that serve it.
-    ///   - inherited: sockets by their addresses; those that are used are taken out.
+    ///   - loops: the loops that serve it.
+    ///   - inherited: sockets by address; the ones that are used are removed.
     /// - Throws: `ListenerFailure`.
     package func listen(on loops: [SocketLoop], inherited: inout [String: Int32]) async throws {
         workers = loops.map(makeWorker)
@@ -64,7 +64,7 @@ package final class FilterListener: @unchecked Sendable {
         }
     }
 
-    /// Lets messages that have begun be finished, takes no further ones, and defers what is left at `deadline`.
+    /// Accepts no new messages, lets those under way finish, and defers what is left at `deadline`.
     package func stop(by deadline: NIODeadline) async {
         for worker in workers { try? await worker.loop.submit { worker.beginStop() } }
         if let listening { close(listening) }
@@ -76,13 +76,18 @@ package final class FilterListener: @unchecked Sendable {
 }
 
 extension FilterListener {
+    /// Ends what has timed out at `now`.
+    package func sweep(at now: NIODeadline) async throws {
+        for worker in workers { try await worker.loop.submit { worker.sweep(at: now) } }
+    }
+
     var way: AdminMessages.Way { .init(name: "filter \(settings.listen)", values: counters.values) }
 }
 
-/// What one loop has of a filter listener.
+/// The part of a filter listener that runs on one loop.
 ///
-/// Sendable, unchecked: all state belongs to its loop, on which every connection runs; what other threads touch
-/// (`loop`) is constant.
+/// Sendable, unchecked: all state belongs to the loop, on which every connection runs; other threads touch only `loop`,
+/// a constant.
 final class FilterWorker: @unchecked Sendable {
     let settings: Configuration.FilterListener
     let loop: SocketLoop
@@ -99,7 +104,7 @@ final class FilterWorker: @unchecked Sendable {
     private(set) var isStopping = false
     private var hasStopped = false
 
-    /// Of this process: who hears it in a greeting has called itself.
+    /// Names this process. A greeting with it comes from Weir itself.
     private static let ownToken = Array("Weir-\(String(UInt64.random(in: .min ... .max), radix: 36))".utf8)
 
     init(
@@ -120,17 +125,20 @@ final class FilterWorker: @unchecked Sendable {
             log: log)
     }
 
-    /// Takes those who come to a socket that listens.
+    /// Accepts clients of a listening socket.
     func open(_ listening: Int32) throws(IOError) {
         let door = Door(listening, loop, clients: "filter connections", log: log) { [unowned self] in accepted($0) }
         try door.open()
         self.door = door
         loop.schedule(every: timeouts.sweep) { [self] in
-            let now = NIODeadline.now()
-            for connection in connections.values { connection.checkTime(now) }
-            pool.sweep(now)
+            sweep(at: .now())
             return !hasStopped
         }
+    }
+
+    func sweep(at now: NIODeadline) {
+        for connection in connections.values { connection.checkTime(now) }
+        pool.sweep(now)
     }
 
     func beginStop() {
@@ -161,7 +169,7 @@ final class FilterWorker: @unchecked Sendable {
         connection.begin(refusal(descriptor, open))
     }
 
-    /// The reply that sends a client away, or nil.
+    /// The reply that refuses a client, or nil.
     private func refusal(_ descriptor: Int32, _ open: Int) -> SMTPReply? {
         if settings.listen.isTCP {
             let address = SocketAddress(ofPeerOf: descriptor)?.ipAddress
