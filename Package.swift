@@ -137,6 +137,7 @@ let package = Package(
                 "Filter", "Limits", "Rules", "Service", "Wire",
                 .product(name: "NIOCore", package: "swift-nio"), .product(name: "NIOPosix", package: "swift-nio"),
             ],
+            resources: [.copy("Fixtures")],
             swiftSettings: strict),
         .testTarget(name: "StorageTests", dependencies: ["Limits", "Storage"], swiftSettings: strict),
         .testTarget(
