@@ -109,6 +109,11 @@ package final class Reception<Connection: ReceivedConnection>: Sendable {
         }
     }
 
+    /// Ends the connections that have timed out at `now`, as the desks do themselves at each interval.
+    package func sweep(at now: NIODeadline) async {
+        for desk in sockets.withLock({ $0.desks }) { try? await desk.loop.submit { desk.sweep(at: now) } }
+    }
+
     /// Stops listening, lets clients finish what they have begun, and closes the rest at `deadline`.
     package func stop(by deadline: NIODeadline) async {
         let (desks, listening) = sockets.withLock { sockets in
@@ -167,10 +172,13 @@ extension Reception {
         private func sweepFromNowOn() {
             isSwept = true
             loop.schedule(every: sweepInterval) { [self] in
-                let now = NIODeadline.now()
-                for connection in connections.values { connection.checkTime(now) }
+                sweep(at: .now())
                 return !isStopping || !connections.isEmpty
             }
+        }
+
+        fileprivate func sweep(at now: NIODeadline) {
+            for connection in connections.values { connection.checkTime(now) }
         }
 
         private func accepted(_ client: Int32, _ endpoint: Endpoint) {

@@ -3,7 +3,7 @@ import Foundation
 import GRDB
 import LedgerStoreConformance
 import Limits
-@testable import Storage
+import Storage
 import Testing
 
 @Suite struct SQLiteStoreConformanceTests {

@@ -8,58 +8,40 @@ internal import Rules
 internal import Settings
 internal import Wire
 
-/// One client of the filter: joins its session with the checks and a connection to the next hop.
+/// One client of the filter: carries bytes between its socket and `SMTPServerSession`, and the events of the session,
+/// the checks and the next hop to `FilterDialogue`, whose actions it carries out. Belongs to the loop of its worker.
 ///
-///     EHLO      the next hop's capabilities are offered
-///     RCPT      MAIL and RCPT go to the next hop, whose answer is the client's
-///     content   is kept and checked, while the next hop waits
-///     the end   the verdict, then DATA, the content and the final dot; the next hop's answer is the client's
-///
-/// Until the final dot has gone, a lost next hop costs a 421 or 451; from then on a 451, and perhaps a duplicate.
+///     EHLO        Weir offers the next hop's capabilities
+///     RCPT        MAIL and RCPT go to the next hop, whose reply is the client's
+///     content     is kept and checked, while the next hop waits
+///     final dot   the verdict, then DATA, the content and the final dot; the next hop's reply is the client's
 final class FilterConnection: ReceivedConnection {
-    /// What the next hop was asked last.
-    private enum Delivery {
-        /// Envelope, or nothing.
-        case none
-        /// DATA, with what the verdict adds to the envelope.
-        case data(Verdict)
-        case content
-        /// The final dot.
-        case final
+    /// What the socket is used for next.
+    private enum Flow {
+        case sending, reading
+        /// Reads and drops what a client still sends after its last reply.
+        case discarding
+        /// The disk or the next hop has to go first.
+        case waiting
     }
 
     private var stream: SocketStream
     private let worker: FilterWorker
-    private var isOpen = true
-    /// Its output is what the client has not taken yet. Until it has, it is not read from.
+    private var dialogue = FilterDialogue()
+    /// Its output is what the client has not taken yet. Until it has, nothing is read.
     private var session: SMTPServerSession
     private let content: ReceivedContent
+    /// Checks the message under way.
     private var filter: MessageFilter?
-
+    /// On a message for which DATA is asked.
+    private var verdict: Verdict?
+    /// The connection that carries the transaction.
     private var nextHop: NextHopConnection?
-    private var delivery = Delivery.none
-    /// The number of the message: what was begun for another is not for this one.
-    private var message: UInt64 = 0
-    /// What was asked on a connection that was used before and has not answered once: it may have been closed already.
-    private var unconfirmed: [(command: SMTPClientSession.Command, line: ByteBuffer)] = []
-    private var isConfirmed = false
-    private var mailRefusal: SMTPReply?
-    /// Why the message can't go to the recipients that the verdict names.
-    private var addressRefusal: SMTPReply?
-    /// The next hop went away while content was coming.
-    private var failure: SMTPFailure?
-
-    private var isPumping = false
-    /// The last reply is on its way.
-    private var isEnding = false
-    /// The last reply has gone: the client may be sending yet, and would lose that reply if the socket were closed.
-    private var isLingering = false
-    /// Nothing more comes from the client.
-    private var inputHasEnded = false
     private var activeSince = NIODeadline.now()
-    private var contentSince: NIODeadline?
+    /// Meaningful while content comes.
+    private var contentSince = NIODeadline.now()
 
-    /// Of one read: commands, and content.
+    /// Bytes of one read: of commands, and of content.
     private static let mostRead = 16 << 10
     private static let mostContentRead = 64 << 10
     /// Bytes of later commands that are read before earlier ones are answered.
@@ -82,18 +64,23 @@ final class FilterConnection: ReceivedConnection {
     /// Greets the client, or turns it away.
     func begin() { flush() }
 
-    func closeAtStop() { close(SMTPReply(421, "4.3.2 Error: the service is stopping")) }
+    private var flow: Flow {
+        if session.output.readableBytes > 0 { return .sending }
+        if dialogue.isLingering { return .discarding }
+        switch dialogue.input {
+        case .open: return content.isWriting || session.waitingBytes >= Self.mostWaiting ? .waiting : .reading
+        case .ended: return .waiting
+        }
+    }
 
     func isReady() {
-        if isSending {
+        switch flow {
+        case .sending:
             flush()
-            if !isSending { pump() }
-        } else if isLingering {
-            discard()
-        } else if mayRead {
-            read()
-        } else if stream.hasFailed {
-            end()
+            if session.output.readableBytes == 0 { advance() }
+        case .discarding: discard()
+        case .reading: read()
+        case .waiting: if stream.hasFailed { end() }
         }
     }
 
@@ -103,17 +90,16 @@ final class FilterConnection: ReceivedConnection {
         }) {
         case .bytes:
             activeSince = .now()
-            pump()
-            if isOpen, session.isReceivingContent, worker.settings.listen.isTCP { stream.acknowledge() }
+            advance()
+            if dialogue.mayReply, session.isReceivingContent, worker.settings.listen.isTCP { stream.acknowledge() }
         case .nothing: break
         case .end:
-            inputHasEnded = true
+            dialogue.inputEnded()
             flush()
         case .failure: end()
         }
     }
 
-    /// Reads what nobody wants.
     private func discard() {
         switch stream.read({ room in withUnsafeTemporaryAllocation(byteCount: Self.mostRead, alignment: 1, room) }) {
         case .bytes, .nothing: break
@@ -121,112 +107,110 @@ final class FilterConnection: ReceivedConnection {
         }
     }
 
-    /// Ends the connection, and with it what was under way.
+    /// Closes the connection, and drops what was under way.
     private func end() {
-        guard isOpen else { return }
-        isOpen = false
+        guard let parting = dialogue.disconnected() else { return }
         stream.close()
         worker.closed(stream.descriptor)
-        dropTransaction()
+        leaveNextHop(parting)
         content.reset()
     }
 
-    private var isSending: Bool { session.output.readableBytes > 0 }
-
-    private var mayRead: Bool { !inputHasEnded && !content.isWriting && session.waitingBytes < Self.mostWaiting }
-
-    /// Takes what has come as far as it goes, then lets the replies go together.
-    private func pump() {
-        guard isOpen, !isEnding, !isPumping else { return }
-        isPumping = true
-        while !content.isWriting, let step = session.next(into: &content.buffer) { take(step) }
-        isPumping = false
+    /// Handles what has come as far as possible, then sends the replies together.
+    private func advance() {
+        guard dialogue.isServing else { return }
+        while !content.isWriting, let step = session.next(into: &content.buffer) { handle(step) }
         nextHop?.flush()
         flush()
     }
 
     private func flush() {
-        guard isOpen, !isLingering else { return }
+        guard dialogue.mayReply else { return }
         if session.isIdle, worker.isStopping { session.close(SMTPReply(421, "4.3.2 Error: the service is stopping")) }
-        if isOver, !isEnding {
-            isEnding = true
-            dropTransaction()
-        }
-        if isSending, stream.send(&session.output) == nil { return end() }
-        if !isSending {
+        beginLastReplyIfDone()
+        if session.output.readableBytes > 0, stream.send(&session.output) == nil { return end() }
+        if session.output.readableBytes == 0 {
             session.output.giveUpRead()
-            if isEnding { return lingerOrEnd() }
+            switch dialogue.repliesSent(isStopping: worker.isStopping) {
+            case .wait: break
+            case .linger: return linger()
+            case .close: return end()
+            }
         }
-        stream.want(isSending ? .writing : mayRead ? .reading : .nothing)
+        switch flow {
+        case .sending: stream.want(.writing)
+        case .reading, .discarding: stream.want(.reading)
+        case .waiting: stream.want(.nothing)
+        }
     }
 
-    /// All has been said. Who has asked for the end sends nothing more.
-    private func lingerOrEnd() {
-        guard !inputHasEnded, !session.hasQuit, !worker.isStopping, shutdown(stream.descriptor, Int32(SHUT_WR)) == 0
-        else { return end() }
-        isLingering = true
+    /// The session is closed; or the client has shut down its side, and all that it asked is answered.
+    private func beginLastReplyIfDone() {
+        switch dialogue.input {
+        case .open:
+            guard session.isClosed else { return }
+            leaveNextHop(dialogue.beginLastReply(session.hasQuit ? .close : .linger))
+        case .ended:
+            guard session.isClosed || !session.awaitsAnswer && !content.isWriting else { return }
+            leaveNextHop(dialogue.beginLastReply(.close))
+        }
+    }
+
+    private func linger() {
+        guard shutdown(stream.descriptor, Int32(SHUT_WR)) == 0 else { return end() }
         activeSince = .now()
         stream.want(.reading)
     }
 
-    /// All has been said. What is complete is answered: the client may have shut down its side only.
-    private var isOver: Bool {
-        session.isClosed || inputHasEnded && !session.awaitsAnswer && !content.isWriting
-    }
-
-    private func take(_ step: SMTPServerSession.Step) {
+    private func handle(_ step: SMTPServerSession.Step) {
         switch step {
         case .needsCapabilities: offer()
-        case .recipient(let line):
-            if nextHop == nil { beginTransaction() }
-            ask(.recipient, line)
+        case .recipient(let line): askRecipient(line)
         case .beginContent: beginContent()
-        case .content: takeContent(isEnd: false)
-        case .endOfContent: takeContent(isEnd: true)
-        case .aborted: dropTransaction()
+        case .content: check(isEnd: false)
+        case .endOfContent:
+            dialogue.contentEnded()
+            check(isEnd: true)
+        case .aborted: leaveNextHop(dialogue.transactionAborted())
         case .closed: break
         }
     }
 
     private func offer() {
-        worker.pool.withCapabilities { [self] result in
+        if let capabilities = worker.pool.knownCapabilities { return session.offer(capabilities) }
+        worker.pool.askCapabilities { [self] result in
             switch result {
             case .success(let capabilities): session.offer(capabilities)
             case .failure(let failure):
-                // The client comes once more with its message.
+                // The client brings its message again.
                 worker.checks.counters.count(.deferred)
                 session.close(failure.reply(421))
             }
-            pump()
+            advance()
         }
     }
 
-    /// Ends what takes too long, or what is idle when the service stops.
+    /// Ends what takes too long.
     func checkTime(_ now: NIODeadline) {
-        let timeouts = worker.timeouts
-        if session.isClosed {
-            // It does not even take its last reply, or sends on and on.
-            if now - activeSince > (isLingering ? timeouts.linger : timeouts.client) { end() }
-        } else if let contentSince, session.isReceivingContent, now - contentSince > timeouts.content {
+        let (timeouts, time) = (worker.timeouts, now - activeSince)
+        switch dialogue.awaited(unanswered: session.unanswered, isWriting: content.isWriting) {
+        case .content where now - contentSince > timeouts.content, .disk where now - contentSince > timeouts.content:
             close(SMTPReply(421, "4.4.2 Error: the message takes too long"))
-        } else if isWaitingForClient, now - activeSince > timeouts.client {
-            close(SMTPReply(421, "4.4.2 Error: timeout exceeded"))
+        case .command, .content:
+            if time > timeouts.client { close(SMTPReply(421, "4.4.2 Error: timeout exceeded")) }
+        case .disk, .nextHop: break
+        case .lastReply: if time > timeouts.client { end() }
+        case .close: if time > timeouts.linger { end() }
         }
     }
 
-    private var isWaitingForClient: Bool {
-        session.isReceivingContent ? !content.isWriting : nextHop == nil || session.unanswered == 0 && isEnvelope
-    }
-
-    private var isEnvelope: Bool {
-        if case .none = delivery { true } else { false }
-    }
-
-    /// Says a last word.
-    func close(_ reply: SMTPReply) {
+    /// Closes the session with a last reply.
+    private func close(_ reply: SMTPReply) {
         session.close(reply)
         flush()
     }
+
+    func closeAtStop() { close(SMTPReply(421, "4.3.2 Error: the service is stopping")) }
 
     func closeIfIdle() {
         if session.isIdle { flush() }
@@ -234,223 +218,175 @@ final class FilterConnection: ReceivedConnection {
 
     // MARK: The envelope
 
-    private func beginTransaction() {
-        isConfirmed = false
-        mailRefusal = nil
-        unconfirmed.removeAll(keepingCapacity: true)
-        let connection = worker.pool.acquire(for: self)
-        nextHop = connection
-        for line in session.xforward { ask(.xforward, line) }
-        ask(.mail, session.mail)
-        if connection.hasBeenReady { nextHopReady(connection) }
-    }
-
-    private func ask(_ command: SMTPClientSession.Command, _ line: ByteBuffer) {
-        if !isConfirmed { unconfirmed.append((command, line)) }
-        nextHop?.send(command, line)
-    }
-
-    /// The next hop is there, and may be another than it was.
-    func nextHopReady(_ connection: NextHopConnection) {
-        guard let offered = session.offered, !connection.capabilities.covers(offered) else { return }
-        session.close(SMTPReply(421, "4.3.0 Error: the next hop can do less than before, try again"))
-        if !isPumping { flush() }
-    }
-
-    /// Drops what the next hop has of this message.
-    private func dropTransaction() {
-        defer { endTransaction() }
-        switch delivery {
-        case .none: nextHop?.abandon(isInData: false)
-        case .data, .content: nextHop?.abandon(isInData: true)
-        // The next hop has it all: it answers, and nobody hears it.
-        case .final: nextHop?.owner = nil
+    private func askRecipient(_ line: ByteBuffer) {
+        switch dialogue.recipientGiven() {
+        case .begin:
+            beginTransaction()
+            ask(.recipient, line)
+        case .ask: ask(.recipient, line)
+        case .ignore: break
         }
     }
 
-    private func endTransaction() {
+    private func beginTransaction() {
+        let connection = worker.pool.acquire(for: self)
+        nextHop = connection
+        dialogue.began(onReused: connection.hasAnsweredEHLO)
+        for line in session.xforward { ask(.xforward, line) }
+        ask(.mail, session.mail)
+        if connection.hasAnsweredEHLO { compareCapabilities(connection) }
+    }
+
+    private func ask(_ command: SMTPClientSession.Command, _ line: ByteBuffer) {
+        dialogue.asked(command, line)
+        nextHop?.send(command, line)
+    }
+
+    /// The next hop may be another than the one whose capabilities were offered.
+    private func compareCapabilities(_ connection: NextHopConnection) {
+        guard let offered = session.offered else { return }
+        if let reply = dialogue.nextHopReady(covers: connection.capabilities.covers(offered)) { session.close(reply) }
+    }
+
+    private func askAgain(_ questions: [FilterDialogue.Question]) {
+        let fresh = worker.pool.acquire(for: self, fresh: true)
+        nextHop = fresh
+        for (command, line) in questions { fresh.send(command, line) }
+        fresh.flush()
+    }
+
+    private func leaveNextHop(_ parting: FilterDialogue.Parting) {
+        verdict = nil
+        nextHop?.leave(parting)
         nextHop = nil
-        delivery = .none
-        message += 1
-        failure = nil
-        addressRefusal = nil
-        contentSince = nil
     }
 
     // MARK: The next hop
 
+    func nextHopReady(_ connection: NextHopConnection) {
+        guard connection === nextHop else { return }
+        compareCapabilities(connection)
+        flush()
+    }
+
     func nextHop(_ connection: NextHopConnection, answers command: SMTPClientSession.Command, with reply: SMTPReply) {
         guard connection === nextHop else { return }
-        if reply.code == 421, isUnconfirmed(connection) {
-            // It said so before it closes, where others just close.
-            connection.abandon(isInData: true)
-            return askAgain()
-        }
-        isConfirmed = true
-        unconfirmed.removeAll(keepingCapacity: true)
-        switch (delivery, command) {
-        case (.none, .mail): if !reply.isPositive { mailRefusal = reply.asFinal }
-        case (.none, .recipient): session.answerRecipient(mailRefusal ?? reply.asFinal)
-        case (.data(let verdict), .data): dataAnswered(reply, verdict)
-        case (.data(let verdict), .recipient), (.data(let verdict), .mail), (.data(let verdict), .reset):
-            addressAnswered(reply, verdict)
-        case (_, .xforward):
-            if !reply.isPositive {
-                worker.log.complain(.nextHop("\(worker.settings.nextHop)"), "refuses XFORWARD with \(reply.text)")
-            }
-        case (.final, .endOfData):
+        switch dialogue.nextHopAnswered(command, with: reply) {
+        case .askAgain(let questions):
+            leaveNextHop(.disconnect)
+            return askAgain(questions)
+        case .answerRecipient(let answer): session.answerRecipient(answer)
+        case .logRefusedXForward:
+            worker.log.complain(.nextHop("\(worker.settings.nextHop)"), "refuses XFORWARD with \(reply.text)")
+        case .logRefusedCopy:
+            worker.log.warning("filter: \(session.summary): a BCC goes without: the next hop answers \(reply.text)")
+        case .sendContent: sendContent()
+        case .finish(let answer, let parting): finish(answer, parting)
+        case .finalReply(let answer):
             if !reply.isPositive { worker.log.info("filter: \(session.summary): the next hop answers \(reply.text)") }
-            connection.release()
-            finish(reply.asFinal)
-        default: break
+            finish(answer, .release)
+        case .ignore: break
         }
-        pump()
+        advance()
     }
 
-    func nextHopClosed(_ connection: NextHopConnection, _ failure: SMTPFailure) {
+    func nextHopClosed(_ connection: NextHopConnection, _ ending: NextHopDialogue.Ending) {
         guard connection === nextHop else { return }
         nextHop = nil
-        if isUnconfirmed(connection) { return askAgain() }
-        // The pool has told where it never was ready.
-        if connection.hasBeenReady {
+        let action = dialogue.nextHopClosed(ending.failure)
+        if case .askAgain(let questions) = action { return askAgain(questions) }
+        // The pool has counted and logged a connection that was never ready.
+        if ending.kind == .lost {
             worker.pool.counters.countLoss()
-            worker.log.complain(.nextHop("\(worker.settings.nextHop)"), failure.cause)
+            worker.log.complain(.nextHop("\(worker.settings.nextHop)"), ending.failure.cause)
         }
-        if session.isReceivingContent || content.isWriting {
-            self.failure = failure
-        } else if isEnvelope {
+        switch action {
+        case .close(let reply):
             worker.checks.counters.count(.deferred)
-            session.close(failure.reply(421))
-            if !isPumping { flush() }
-        } else {
-            delivery = .none
-            finish(failure.reply(451))
-            pump()
+            close(reply)
+        case .finish(let reply):
+            finish(reply, .none)
+            advance()
+        case .wait, .askAgain: break
         }
-    }
-
-    /// It was closed while it had nothing to do, perhaps, which is no fault of this transaction.
-    private func isUnconfirmed(_ connection: NextHopConnection) -> Bool {
-        connection.isReused && !isConfirmed && isEnvelope
-    }
-
-    /// Asks on a connection that is new.
-    private func askAgain() {
-        let fresh = worker.pool.acquire(for: self, fresh: true)
-        nextHop = fresh
-        for (command, line) in unconfirmed { fresh.send(command, line) }
-        fresh.flush()
     }
 
     // MARK: The content
 
     private func beginContent() {
-        let rules = worker.checks.rules()
-        filter = worker.checks.takeFilter(rules)
+        dialogue.contentBegan()
+        filter = worker.checks.takeFilter(worker.checks.rules())
         let size = nextHop?.capabilities.size ?? 0
         content.begin(most: size > 0 ? size : .max)
         contentSince = .now()
     }
 
-    private func takeContent(isEnd: Bool) {
+    private func check(isEnd: Bool) {
         content.takeNew { bytes in
             if let filter, !filter.isDecided { filter.update(bytes) }
         }
         let mustWait = content.settle(isEnd: isEnd) { [self] in
-            // It may have been told a last word meanwhile.
-            guard isOpen, !session.isClosed else { return content.reset() }
+            // The session may have been closed in the meantime.
+            guard dialogue.isServing else { return content.reset() }
             if isEnd { judge() }
-            pump()
+            advance()
         }
         if !mustWait, isEnd { judge() }
     }
 
     private func judge() {
-        contentSince = nil
         guard let filter else { return }
         let verdict = filter.finish()
-        if let failure = content.failure { return refuse(failure) }
+        switch dialogue.judged(judgement(verdict)) {
+        case .askData: askData(verdict)
+        case .finish(let reply, let parting): finish(reply, parting)
+        case .ignore: break
+        }
+    }
+
+    private func judgement(_ verdict: Verdict) -> FilterDialogue.Judgement {
+        switch content.failure {
+        case .tooLarge: return .answer(SMTPReply(552, "5.3.4 Error: message file too big"))
+        case .noRoom(let cause):
+            worker.log.complain(.noRoom, "mail is deferred: \(cause)")
+            return .answer(SMTPReply(452, "4.3.1 Insufficient system storage"))
+        case nil: break
+        }
         worker.checks.report(verdict, "filter: \(session.summary)")
         let mark = session.mail.readableBytesView
         if case .last = worker.checks.probes.see(mark, at: .filter, "filter \(worker.settings.listen)", verdict.summary)
         {
-            return drop(SMTPReply(250, "2.0.0 Ok: a probe, discarded"))
+            return .answer(SMTPReply(250, "2.0.0 Ok: a probe, discarded"))
         }
         switch verdict.disposition {
-        case .refuse(let refusal): drop(SMTPReply(refusal.code, refusal.text))
-        case .discard: drop(SMTPReply(250, "2.0.0 Ok: discarded"))
-        case .accept: handOn(verdict)
+        case .refuse(let refusal): return .answer(SMTPReply(refusal.code, refusal.text))
+        case .discard: return .answer(SMTPReply(250, "2.0.0 Ok: discarded"))
+        case .accept: return .handOn(verdict.envelopeChange)
         }
     }
 
-    private func refuse(_ failure: ReceivedContent.Failure) {
-        switch failure {
-        case .tooLarge: drop(SMTPReply(552, "5.3.4 Error: message file too big"))
-        case .noRoom(let cause):
-            worker.log.complain(.noRoom, "mail is deferred: \(cause)")
-            drop(SMTPReply(452, "4.3.1 Insufficient system storage"))
-        }
-    }
-
-    /// The message goes no further.
-    private func drop(_ reply: SMTPReply) {
-        dropTransaction()
-        finish(reply)
-    }
-
-    private func finish(_ reply: SMTPReply) {
-        endTransaction()
+    /// The transaction is over: `reply` is the client's answer to its content.
+    private func finish(_ reply: SMTPReply, _ parting: FilterDialogue.Parting) {
+        leaveNextHop(parting)
         if let filter { worker.checks.giveBack(filter) }
         filter = nil
         content.reset()
         session.finish(reply)
     }
 
-    private func handOn(_ verdict: Verdict) {
-        guard let nextHop else { return finish((failure ?? .lost("")).reply(451)) }
-        delivery = .data(verdict)
-        switch verdict.recipients {
-        case .redirect(let redirect):
-            nextHop.send(.reset, "RSET\r\n")
-            for line in session.xforward { nextHop.send(.xforward, line) }
-            nextHop.send(.mail, session.mail)
-            add(redirect, ">\r\n", to: nextHop)
-        case .envelope(let copies):
-            // As Postfix has it: no bounce tells the sender of it.
-            let end: StaticString = nextHop.capabilities.extensions.contains(.dsn) ? "> NOTIFY=NEVER\r\n" : ">\r\n"
-            for address in copies { add(address, end, to: nextHop) }
+    private func askData(_ verdict: Verdict) {
+        guard let nextHop else { return }
+        self.verdict = verdict
+        let offersDSN = nextHop.capabilities.extensions.contains(.dsn)
+        verdict.changeEnvelope(mail: session.mail, xforward: session.xforward, offersDSN: offersDSN) {
+            nextHop.send($0, $1)
         }
         nextHop.send(.data, "DATA\r\n")
     }
 
-    /// Asks for a recipient that a rule names; `end` is what follows the address.
-    private func add(_ address: [UInt8], _ end: StaticString, to nextHop: NextHopConnection) {
-        var line = ByteBuffer()
-        line.writeStaticString("RCPT TO:<")
-        line.writeBytes(address)
-        line.writeStaticString(end)
-        nextHop.send(.recipient, line)
-    }
-
-    /// The answer to what the verdict adds to the envelope.
-    private func addressAnswered(_ reply: SMTPReply, _ verdict: Verdict) {
-        guard !reply.isPositive else { return }
-        if verdict.isRedirected || reply.isTransient {
-            addressRefusal = addressRefusal ?? reply.asFinal
-        } else {
-            worker.log.warning("filter: \(session.summary): a BCC goes without: the next hop answers \(reply.text)")
-        }
-    }
-
-    private func dataAnswered(_ reply: SMTPReply, _ verdict: Verdict) {
-        guard reply.code == 354, addressRefusal == nil else {
-            let answer = addressRefusal ?? reply.asRefusal
-            // A reply that is neither 354 nor a refusal may be that to another command.
-            nextHop?.abandon(isInData: reply.code < 400)
-            nextHop = nil
-            return finish(answer)
-        }
-        delivery = .content
+    private func sendContent() {
+        guard let verdict else { return }
+        self.verdict = nil
         if !content.isSpooled, verdict.isVerbatim, !session.contentHasLeadingDot {
             // As it came, in one piece with the final dot.
             content.buffer.writeStaticString(".\r\n")
@@ -462,7 +398,7 @@ final class FilterConnection: ReceivedConnection {
     }
 
     private func sendLast(_ bytes: ByteBuffer) {
-        delivery = .final
+        dialogue.finalDotSent()
         content.reset()
         nextHop?.writeLast(bytes)
     }
@@ -470,28 +406,20 @@ final class FilterConnection: ReceivedConnection {
     private func sendKept(_ writer: inout MessageWriter) {
         var output = ByteBuffer()
         output.reserveCapacity(content.count + 4096)
-        content.buffer.withUnsafeReadableBytes { bytes in
-            while let piece = writer.next() {
-                switch piece {
-                case .new(let text): writer.write(new: text, to: &output)
-                case .original(let range): writer.write(UnsafeRawBufferPointer(rebasing: bytes[range]), to: &output)
-                }
-            }
-        }
-        writer.writeEnd(to: &output)
+        content.buffer.withUnsafeReadableBytes { writer.writeAll(of: $0, to: &output) }
         sendLast(output)
     }
 
-    /// Sends piece after piece, each when the one before has gone.
+    /// Sends piece after piece, each when the next hop has taken the one before.
     private func sendSpooled(_ writer: MessageWriter, _ pending: ByteBuffer) {
         var (writer, output) = (writer, pending)
         while let piece = writer.next() {
             switch piece {
             case .new(let text): writer.write(new: text, to: &output)
             case .original(let range):
-                let (rest, written, message) = (writer, output, message)
+                let (rest, written, transaction) = (writer, output, dialogue.transaction)
                 content.read(range) { [self] result in
-                    guard case .content = delivery, message == self.message else { return }
+                    guard dialogue.isSending(transaction) else { return }
                     switch result {
                     case .failure(let error): spoolFailed(error)
                     case .success(let bytes): sendRead(bytes, rest, written)
@@ -508,34 +436,17 @@ final class FilterConnection: ReceivedConnection {
         var (writer, output) = (writer, pending)
         output.reserveCapacity(minimumWritableBytes: bytes.readableBytes + 64)
         bytes.withUnsafeReadableBytes { writer.write($0, to: &output) }
-        let (rest, message) = (writer, message)
+        let (rest, transaction) = (writer, dialogue.transaction)
         nextHop?.write(output) { [self] in
-            guard case .content = delivery, message == self.message, nextHop != nil else { return }
+            guard dialogue.isSending(transaction) else { return }
             sendSpooled(rest, ByteBuffer())
         }
     }
 
     private func spoolFailed(_ error: any Error) {
         worker.log.complain(.noRoom, "mail is deferred: can't read a spool file: \(error)")
-        drop(SMTPReply(451, "4.3.0 Error: queue file read error"))
-        pump()
-    }
-}
-
-extension SMTPReply {
-    /// As the answer to a recipient or a message: what is no yes or no is a fault of the next hop, and no bounce.
-    fileprivate var asFinal: SMTPReply { 300..<400 ~= code ? .protocolError : self }
-
-    /// As the answer to a message that could not be handed on: no yes either.
-    fileprivate var asRefusal: SMTPReply { code < 400 ? .protocolError : self }
-
-    private static let protocolError = SMTPReply(451, "4.5.0 Error: protocol error of the next hop")
-}
-
-extension SMTPServerSession {
-    /// `from=<a@example.org>`, for logs.
-    var summary: String {
-        let command = String(decoding: mail.readableBytesView.dropFirst("MAIL FROM:".count), as: UTF8.self)
-        return "from=\(command.prefix { $0 != " " && !$0.isNewline })"
+        guard let parting = dialogue.spoolFailed() else { return }
+        finish(SMTPReply(451, "4.3.0 Error: queue file read error"), parting)
+        advance()
     }
 }

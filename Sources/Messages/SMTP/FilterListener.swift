@@ -13,12 +13,12 @@ internal import Wire
 /// The content filter as an SMTP or LMTP proxy, after the queue (FILTER_README) or before it (SMTPD_PROXY_README):
 /// mail comes from Postfix, is checked, and goes to the next hop, which is Postfix again.
 ///
-/// Each loop has connections of its own, to clients and to the next hop, and a matcher; nothing hops between threads but
-/// what a spool file takes. None of the loops is the policy server's.
+/// Each loop has its own connections, to clients and to the next hop, and its own matcher. Only work on spool files is
+/// done by other threads. The policy server has a loop of its own.
 ///
-/// Security: a client outside `networks` is refused. What comes from one is content of strangers all the same: lines,
-/// recipients under way, content in memory and in the spool are bounded, only CRLF.CRLF ends a message, and no other
-/// line end goes out. The next hop is trusted, but its bytes are bounded too.
+/// Security: a client outside `networks` is refused. An admitted client still sends what strangers wrote: lines,
+/// unanswered recipients, and content in memory and in the spool are bounded, only CRLF.CRLF ends a message, and no
+/// other line end goes out. The next hop is trusted, but its replies are bounded too.
 ///
 /// Sendable, unchecked: `workers` is changed before the service is ready, and read when it stops.
 package final class FilterListener: @unchecked Sendable {
@@ -29,7 +29,7 @@ package final class FilterListener: @unchecked Sendable {
     private let makeWorker: (Reception<FilterConnection>.Desk) -> FilterWorker
     private var workers: [FilterWorker] = []
 
-    /// - Parameter rules: those that hold now; asked at each message.
+    /// - Parameter rules: the rules in force; called once for each message.
     package init(
         _ settings: Configuration.FilterListener, mostConnections: Int, bounds: ContentBounds, threads: NIOThreadPool,
         timeouts: FilterTimeouts? = nil, probes: ProbeBoard, rules: @escaping @Sendable () -> ContentRules,
@@ -76,15 +76,21 @@ package final class FilterListener: @unchecked Sendable {
 }
 
 extension FilterListener {
+    /// Ends what has timed out at `now`.
+    package func sweep(at now: NIODeadline) async {
+        await reception.sweep(at: now)
+        for worker in workers { try? await worker.loop.submit { worker.pool.sweep(now) } }
+    }
+
     var way: WayFigures {
         .init(name: "filter \(settings.listen)", values: counters.values(connections: reception.openConnections))
     }
 }
 
-/// What one loop has of a filter listener.
+/// The part of a filter listener that runs on one loop.
 ///
-/// Sendable, unchecked: all state belongs to its loop, on which every connection runs; what other threads touch
-/// (`loop`) is constant.
+/// Sendable, unchecked: all state belongs to the loop, on which every connection runs; other threads touch only `loop`,
+/// a constant.
 final class FilterWorker: @unchecked Sendable {
     let settings: Configuration.FilterListener
     let desk: Reception<FilterConnection>.Desk
@@ -96,7 +102,7 @@ final class FilterWorker: @unchecked Sendable {
     let log: EventLog
     private var hasStopped = false
 
-    /// Of this process: who hears it in a greeting has called itself.
+    /// Names this process. A greeting with it comes from Weir itself.
     private static let ownToken = Array("Weir-\(String(UInt64.random(in: .min ... .max), radix: 36))".utf8)
 
     init(
@@ -133,7 +139,7 @@ final class FilterWorker: @unchecked Sendable {
 
     func endStop() { hasStopped = true }
 
-    /// The reply that sends a client away, or nil.
+    /// The reply that refuses a client, or nil.
     private func refusal(_ descriptor: Int32, _ isOverBound: Bool) -> SMTPReply? {
         if settings.listen.isTCP {
             let address = SocketAddress(ofPeerOf: descriptor)?.ipAddress

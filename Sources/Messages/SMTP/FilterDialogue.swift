@@ -1,0 +1,449 @@
+// SPDX-License-Identifier: Apache-2.0
+package import NIOCore
+package import Wire
+
+/// What the filter owes to one client and to the next hop: a state machine that knows no socket, clock, log, pool or
+/// rule. `FilterConnection` feeds it events and carries out the actions that it returns. The SMTP syntax of the
+/// client's side is `SMTPServerSession`'s.
+///
+///              recipientGiven        contentBegan           contentEnded
+///      idle ----------------> envelope ----------> content ----------> judging
+///       ^ ^                    |                                          | |
+///       | | transactionAborted |                    judged: answered here | | judged: handed on
+///       | +--------------------+------------------------------------------+ v
+///       |                                                             dataAsked
+///       |            refused, or the next hop is lost                    |  | 354
+///       +----------------------------------------------------------------+  v
+///       |            spool unreadable, or the next hop is lost           sending
+///       +-------------------------------------------------------------------+
+///       |            the final reply, or the next hop is lost               v finalDotSent
+///       +--------------------------------------------------------------- finalDot
+///
+///     any of these -- beginLastReply --> lastReply -- repliesSent --> lingering
+///     any state    -- disconnected --> closed
+///
+/// Idle covers the greeting, EHLO, and MAIL, which goes to the next hop with the first recipient. A next hop that is
+/// lost costs a 421 in `envelope`. In `content` and `judging` the loss is kept, and becomes a 451 if the message was to
+/// be handed on. Until `finalDot` the next hop has not taken the message: a client that is deferred can send it again
+/// without a duplicate. In `finalDot` the next hop may have taken it, and a loss may cost a duplicate but no message.
+///
+/// Reset for each message: the state, `questions`, and with it the refusals that the state holds; `transaction` counts
+/// up. Kept for the connection: `input`.
+package struct FilterDialogue: ~Copyable {
+    /// A command for the next hop, with its line end.
+    package typealias Question = (command: SMTPClientSession.Command, line: ByteBuffer)
+
+    /// What the client can still say.
+    package enum Input {
+        case open
+        /// It has shut down its side of the connection. What it said before is still answered.
+        case ended
+    }
+
+    /// What becomes of the connection to the next hop when a transaction leaves it.
+    package enum Parting: Equatable {
+        /// There is no connection.
+        case none
+        /// RSET drops the transaction.
+        case reset
+        /// Only the end of the connection can drop the transaction, or the connection is out of step.
+        case disconnect
+        /// The final dot has gone. The next hop answers it, but the client no longer hears that.
+        case detach
+        /// The transaction is complete.
+        case release
+    }
+
+    /// How the verdict changes the envelope. It decides which refusals of the next hop count.
+    package enum EnvelopeChange: Equatable {
+        /// Recipients are added. One that is refused for good is left out.
+        case copies
+        /// All recipients are replaced by another, without whom the message can't go.
+        case redirect
+    }
+
+    /// What became of a complete message.
+    package enum Judgement {
+        case answer(SMTPReply)
+        case handOn(EnvelopeChange)
+    }
+
+    /// How the connection ends once the last reply has gone.
+    package enum Farewell {
+        /// The client expects no more.
+        case close
+        /// The client may still be sending. It would lose the reply if the socket were closed at once.
+        case linger
+    }
+
+    package enum RecipientAction: Equatable {
+        /// Take a connection to the next hop, call `began`, and ask XFORWARD and MAIL before this recipient.
+        case begin
+        /// Ask on the connection of the transaction.
+        case ask
+        case ignore
+    }
+
+    package enum JudgementAction: Equatable {
+        /// Ask for what the verdict adds to the envelope, then DATA.
+        case askData
+        case finish(SMTPReply, Parting)
+        case ignore
+    }
+
+    package enum ReplyAction {
+        /// Disconnect, and ask these on a fresh connection.
+        case askAgain([Question])
+        /// The reply to the earliest recipient that has none.
+        case answerRecipient(SMTPReply)
+        case logRefusedXForward
+        case logRefusedCopy
+        case sendContent
+        /// The message was not handed on.
+        case finish(SMTPReply, Parting)
+        /// The next hop's reply to the final dot, for the client. Release the connection.
+        case finalReply(SMTPReply)
+        case ignore
+    }
+
+    package enum LossAction {
+        /// Ask these on a fresh connection. The loss is no fault: the next hop may close an idle connection.
+        case askAgain([Question])
+        /// The client has to come again.
+        case close(SMTPReply)
+        case finish(SMTPReply)
+        /// The loss counts, but nothing has to be answered now.
+        case wait
+    }
+
+    package enum SentAction: Equatable {
+        case wait
+        /// Shut down the sending side, and read until the client closes.
+        case linger
+        case close
+    }
+
+    /// Whom the filter waits for, which decides the timeout.
+    package enum Awaited: Equatable {
+        /// The client's next command.
+        case command
+        /// The client's content.
+        case content
+        /// The disk, while content is coming.
+        case disk
+        /// The next hop, whose connection has timeouts of its own.
+        case nextHop
+        /// The client has to take its last reply.
+        case lastReply
+        /// The client has to close.
+        case close
+    }
+
+    /// The connection that carries the envelope.
+    private enum Trust {
+        /// It was used before, and has not answered yet: the next hop may have closed it in the meantime.
+        case unproven
+        case proven(mailRefusal: SMTPReply?)
+    }
+
+    /// The connection while content comes, and the next hop waits.
+    private enum Waiting {
+        case present
+        case lost(SMTPFailure)
+    }
+
+    private enum State {
+        case idle
+        case envelope(Trust)
+        case content(Waiting)
+        /// The content is complete. It goes to the disk, or to the rules.
+        case judging(Waiting)
+        /// DATA was asked for, and before it what the verdict adds to the envelope.
+        case dataAsked(EnvelopeChange, refusal: SMTPReply?)
+        case sending
+        case finalDot
+        case lastReply(Farewell)
+        case lingering
+        case closed
+    }
+
+    private var state = State.idle
+    /// Asked in `envelope(.unproven)`, to be asked again if need be; empty in every other state. It keeps its memory.
+    private var questions: [Question] = []
+    /// The number of the transaction: a disk or a next hop may come back to one that is over.
+    package private(set) var transaction: UInt64 = 0
+    package private(set) var input = Input.open
+
+    package init() {}
+
+    // MARK: Questions
+
+    /// Before the last reply: commands and content are taken.
+    package var isServing: Bool {
+        switch state {
+        case .idle, .envelope, .content, .judging, .dataAsked, .sending, .finalDot: true
+        case .lastReply, .lingering, .closed: false
+        }
+    }
+
+    /// Replies may be sent.
+    package var mayReply: Bool {
+        switch state {
+        case .idle, .envelope, .content, .judging, .dataAsked, .sending, .finalDot, .lastReply: true
+        case .lingering, .closed: false
+        }
+    }
+
+    package var isLingering: Bool {
+        switch state {
+        case .lingering: true
+        case .idle, .envelope, .content, .judging, .dataAsked, .sending, .finalDot, .lastReply, .closed: false
+        }
+    }
+
+    /// Whether content of this transaction goes to the next hop now.
+    package func isSending(_ transaction: UInt64) -> Bool {
+        switch state {
+        case .sending: transaction == self.transaction
+        case .idle, .envelope, .content, .judging, .dataAsked, .finalDot, .lastReply, .lingering, .closed: false
+        }
+    }
+
+    /// - Parameters:
+    ///   - unanswered: recipients that the next hop has not answered.
+    ///   - isWriting: the disk is at work.
+    package func awaited(unanswered: Int, isWriting: Bool) -> Awaited {
+        switch state {
+        case .idle, .judging: .command
+        case .envelope: unanswered == 0 ? .command : .nextHop
+        case .content: isWriting ? .disk : .content
+        case .dataAsked, .sending, .finalDot: .nextHop
+        case .lastReply: .lastReply
+        case .lingering, .closed: .close
+        }
+    }
+
+    // MARK: The client
+
+    package mutating func recipientGiven() -> RecipientAction {
+        switch state {
+        case .idle: .begin
+        case .envelope: .ask
+        case .content, .judging, .dataAsked, .sending, .finalDot, .lastReply, .lingering, .closed: .ignore
+        }
+    }
+
+    /// A connection to the next hop was taken for the transaction.
+    package mutating func began(onReused isReused: Bool) {
+        switch state {
+        case .idle: state = .envelope(isReused ? .unproven : .proven(mailRefusal: nil))
+        case .envelope, .content, .judging, .dataAsked, .sending, .finalDot, .lastReply, .lingering, .closed: break
+        }
+    }
+
+    /// A command of the envelope goes to the next hop.
+    package mutating func asked(_ command: SMTPClientSession.Command, _ line: ByteBuffer) {
+        switch state {
+        case .envelope(.unproven): questions.append((command, line))
+        case .envelope(.proven), .idle, .content, .judging, .dataAsked, .sending, .finalDot, .lastReply, .lingering,
+            .closed:
+            break
+        }
+    }
+
+    /// DATA was answered with 354, after a recipient was accepted.
+    package mutating func contentBegan() {
+        switch state {
+        case .envelope: state = .content(.present)
+        case .idle, .content, .judging, .dataAsked, .sending, .finalDot, .lastReply, .lingering, .closed: break
+        }
+    }
+
+    /// The client's final dot came.
+    package mutating func contentEnded() {
+        switch state {
+        case .content(let nextHop): state = .judging(nextHop)
+        case .idle, .envelope, .judging, .dataAsked, .sending, .finalDot, .lastReply, .lingering, .closed: break
+        }
+    }
+
+    /// RSET or EHLO within a transaction.
+    package mutating func transactionAborted() -> Parting {
+        switch state {
+        case .envelope: endTransaction(.reset)
+        case .idle, .content, .judging, .dataAsked, .sending, .finalDot, .lastReply, .lingering, .closed: .none
+        }
+    }
+
+    package mutating func inputEnded() { input = .ended }
+
+    /// Nothing is left to be answered but with what waits to be sent.
+    package mutating func beginLastReply(_ farewell: Farewell) -> Parting {
+        guard isServing else { return .none }
+        let parting = endTransaction(partingWithin)
+        state = .lastReply(farewell)
+        return parting
+    }
+
+    /// The client has taken all replies.
+    package mutating func repliesSent(isStopping: Bool) -> SentAction {
+        switch state {
+        case .lastReply(.linger) where !isStopping:
+            state = .lingering
+            return .linger
+        case .lastReply: return .close
+        case .idle, .envelope, .content, .judging, .dataAsked, .sending, .finalDot, .lingering, .closed: return .wait
+        }
+    }
+
+    /// The connection to the client is broken, or at its end.
+    ///
+    /// - Returns: nil where it was closed before.
+    package mutating func disconnected() -> Parting? {
+        if case .closed = state { return nil }
+        let parting = endTransaction(partingWithin)
+        state = .closed
+        return parting
+    }
+
+    // MARK: The verdict
+
+    package mutating func judged(_ judgement: Judgement) -> JudgementAction {
+        switch (state, judgement) {
+        case (.judging(.present), .handOn(let change)):
+            state = .dataAsked(change, refusal: nil)
+            return .askData
+        case (.judging(.lost(let failure)), .handOn): return .finish(failure.reply(451), endTransaction(.none))
+        case (.judging(.present), .answer(let reply)): return .finish(reply, endTransaction(.reset))
+        case (.judging(.lost), .answer(let reply)): return .finish(reply, endTransaction(.none))
+        case (.idle, _), (.envelope, _), (.content, _), (.dataAsked, _), (.sending, _), (.finalDot, _),
+            (.lastReply, _), (.lingering, _), (.closed, _):
+            return .ignore
+        }
+    }
+
+    /// The last of the content goes to the next hop, with the final dot.
+    package mutating func finalDotSent() {
+        switch state {
+        case .sending: state = .finalDot
+        case .idle, .envelope, .content, .judging, .dataAsked, .finalDot, .lastReply, .lingering, .closed: break
+        }
+    }
+
+    /// Content can't be read back from the spool.
+    package mutating func spoolFailed() -> Parting? {
+        switch state {
+        case .sending: endTransaction(.disconnect)
+        case .idle, .envelope, .content, .judging, .dataAsked, .finalDot, .lastReply, .lingering, .closed: nil
+        }
+    }
+
+    // MARK: The next hop
+
+    /// The next hop of the transaction is ready.
+    ///
+    /// - Parameter covers: it can do all that the reply to EHLO offered to the client.
+    /// - Returns: the reply that closes the client's connection, or nil.
+    package func nextHopReady(covers: Bool) -> SMTPReply? {
+        switch state {
+        case .envelope where !covers: SMTPReply(421, "4.3.0 Error: the next hop can do less than before, try again")
+        case .envelope, .idle, .content, .judging, .dataAsked, .sending, .finalDot, .lastReply, .lingering, .closed: nil
+        }
+    }
+
+    package mutating func nextHopAnswered(
+        _ command: SMTPClientSession.Command, with reply: SMTPReply
+    ) -> ReplyAction {
+        switch state {
+        case .envelope(.unproven):
+            // A server that closes an idle connection may say so, where others just close (RFC 5321 3.8).
+            if reply.code == 421 { return .askAgain(takeQuestions()) }
+            questions.removeAll(keepingCapacity: true)
+            state = .envelope(.proven(mailRefusal: nil))
+            return envelopeAnswered(command, reply, mailRefusal: nil)
+        case .envelope(.proven(let mailRefusal)): return envelopeAnswered(command, reply, mailRefusal: mailRefusal)
+        case .dataAsked(let change, let refusal): return dataAnswered(command, reply, change, refusal)
+        case .finalDot:
+            guard command == .endOfData else { return .ignore }
+            _ = endTransaction(.release)
+            return .finalReply(reply.asFinal)
+        case .idle, .content, .judging, .sending, .lastReply, .lingering, .closed: return .ignore
+        }
+    }
+
+    private mutating func envelopeAnswered(
+        _ command: SMTPClientSession.Command, _ reply: SMTPReply, mailRefusal: SMTPReply?
+    ) -> ReplyAction {
+        switch command {
+        case .xforward: return reply.isPositive ? .ignore : .logRefusedXForward
+        case .mail:
+            if !reply.isPositive { state = .envelope(.proven(mailRefusal: reply.asFinal)) }
+            return .ignore
+        case .recipient: return .answerRecipient(mailRefusal ?? reply.asFinal)
+        case .greeting, .ehlo, .data, .endOfData, .reset, .quit: return .ignore
+        }
+    }
+
+    private mutating func dataAnswered(
+        _ command: SMTPClientSession.Command, _ reply: SMTPReply, _ change: EnvelopeChange, _ refusal: SMTPReply?
+    ) -> ReplyAction {
+        switch command {
+        case .xforward: return reply.isPositive ? .ignore : .logRefusedXForward
+        case .reset, .mail, .recipient:
+            guard !reply.isPositive else { return .ignore }
+            guard change == .redirect || reply.isTransient else { return .logRefusedCopy }
+            state = .dataAsked(change, refusal: refusal ?? reply.asFinal)
+            return .ignore
+        case .data where reply.code == 354 && refusal == nil:
+            state = .sending
+            return .sendContent
+        case .data:
+            // A reply that is neither 354 nor a refusal may answer another command. After 354, RSET would be content.
+            return .finish(refusal ?? reply.asRefusal, endTransaction(reply.code < 400 ? .disconnect : .reset))
+        case .greeting, .ehlo, .endOfData, .quit: return .ignore
+        }
+    }
+
+    /// The connection to the next hop is closed.
+    package mutating func nextHopClosed(_ failure: SMTPFailure) -> LossAction {
+        switch state {
+        case .envelope(.unproven): return .askAgain(takeQuestions())
+        case .envelope(.proven):
+            _ = endTransaction(.none)
+            return .close(failure.reply(421))
+        case .content(.present): state = .content(.lost(failure))
+        case .judging(.present): state = .judging(.lost(failure))
+        case .dataAsked, .sending, .finalDot:
+            _ = endTransaction(.none)
+            return .finish(failure.reply(451))
+        case .content(.lost), .judging(.lost), .idle, .lastReply, .lingering, .closed: break
+        }
+        return .wait
+    }
+
+    // MARK: The transaction
+
+    /// A fresh connection proves itself: its loss is a fault.
+    private mutating func takeQuestions() -> [Question] {
+        defer { questions = [] }
+        state = .envelope(.proven(mailRefusal: nil))
+        return questions
+    }
+
+    /// How to leave the next hop in the middle of whatever is under way.
+    private var partingWithin: Parting {
+        switch state {
+        case .envelope, .content(.present), .judging(.present): .reset
+        case .dataAsked, .sending: .disconnect
+        case .finalDot: .detach
+        case .idle, .content(.lost), .judging(.lost), .lastReply, .lingering, .closed: .none
+        }
+    }
+
+    private mutating func endTransaction(_ parting: Parting) -> Parting {
+        state = .idle
+        questions.removeAll(keepingCapacity: true)
+        transaction += 1
+        return parting
+    }
+}

@@ -1,0 +1,32 @@
+// SPDX-License-Identifier: Apache-2.0
+package import NIOCore
+package import Settings
+
+/// After how long the filter gives up.
+package struct FilterTimeouts: Sendable {
+    /// For the next command or piece of content of a client (RFC 5321 4.5.3.2.7).
+    package var client: TimeAmount = .seconds(300)
+    /// For all of the content of one message.
+    package var content: TimeAmount = .seconds(3600)
+    /// For a client to read the last reply, and to stop sending.
+    package var linger: TimeAmount = .seconds(2)
+    package var connect: TimeAmount = .seconds(10)
+    /// For a reply of the next hop.
+    package var reply: TimeAmount
+    /// For its reply to the final dot (RFC 5321 4.5.3.2.6).
+    package var finalReply: TimeAmount
+    /// How long an idle connection to the next hop is kept.
+    package var idle: TimeAmount = .seconds(5)
+    /// How long the next hop's capabilities are taken as known without a connection to it.
+    package var capabilities: TimeAmount = .seconds(60)
+    /// How often the timeouts are checked.
+    package var sweep: TimeAmount = .seconds(1)
+
+    package init(mode: Configuration.FilterListener.Mode) {
+        switch mode {
+        case .afterQueue: (reply, finalReply) = (.seconds(300), .seconds(600))
+        // smtpd waits 100 s for the filter (smtpd_proxy_timeout). It should get a reply before.
+        case .beforeQueue: (reply, finalReply) = (.seconds(80), .seconds(80))
+        }
+    }
+}

@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: Apache-2.0
+internal import NIOCore
+internal import Wire
+
+/// Why the next hop can't take mail now: the cause for the log, and the reply for the client.
+package struct SMTPFailure: Error, Equatable {
+    package let cause: String
+    /// Always transient: the client keeps its mail.
+    let reply: SMTPReply
+
+    init(_ cause: String, _ reply: SMTPReply) {
+        self.cause = cause
+        self.reply = reply
+    }
+
+    /// - Parameter code: 421 where the connection ends too, 451 as a final reply.
+    func reply(_ code: Int) -> SMTPReply {
+        reply.code == code ? reply : SMTPReply(code, reply.bytes.readableBytesView.dropFirst(4).prefix { $0 != 0x0d })
+    }
+
+    package static func lost(_ cause: String) -> SMTPFailure {
+        SMTPFailure(cause, SMTPReply(421, "4.4.2 Error: lost connection with the next hop"))
+    }
+    package static func unreachable(_ cause: String) -> SMTPFailure {
+        SMTPFailure(cause, SMTPReply(421, "4.4.1 Error: no answer from the next hop"))
+    }
+    static let loop = SMTPFailure(
+        "is this service itself: a mail loop", SMTPReply(421, "4.4.6 Error: the next hop is this filter itself"))
+}
+
+extension SMTPReply {
+    /// As the answer to a recipient or a message: a reply that is neither yes nor no is a fault of the next hop, and no
+    /// bounce.
+    var asFinal: SMTPReply { 300..<400 ~= code ? .protocolError : self }
+
+    /// As the answer to a message that could not be handed on: no yes either.
+    var asRefusal: SMTPReply { code < 400 ? .protocolError : self }
+
+    private static let protocolError = SMTPReply(451, "4.5.0 Error: protocol error of the next hop")
+}

@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: Apache-2.0
+internal import Filter
+internal import NIOCore
+internal import Rules
+internal import Wire
+
+/// What a verdict changes of a message on its way to the next hop: the envelope, and a header of Weir's own.
+/// `MessageWriter` carries out its edits.
+extension Verdict {
+    var envelopeChange: FilterDialogue.EnvelopeChange { isRedirected ? .redirect : .copies }
+
+    /// The commands that bring an envelope which the next hop has already to what the verdict asks for.
+    ///
+    /// - Parameters:
+    ///   - mail: the MAIL command of the client, with its line end.
+    ///   - xforward: the XFORWARD commands before it.
+    ///   - offersDSN: the next hop takes NOTIFY (RFC 3461).
+    func changeEnvelope(
+        mail: ByteBuffer, xforward: [ByteBuffer], offersDSN: Bool,
+        ask: (SMTPClientSession.Command, ByteBuffer) -> Void
+    ) {
+        switch recipients {
+        case .envelope(let copies):
+            // As in Postfix, the sender gets no bounce for a copy.
+            let end: StaticString = offersDSN ? "> NOTIFY=NEVER\r\n" : ">\r\n"
+            for address in copies { ask(.recipient, Self.recipient(address, end)) }
+        case .redirect(let address):
+            ask(.reset, ByteBuffer(staticString: "RSET\r\n"))
+            for line in xforward { ask(.xforward, line) }
+            ask(.mail, mail)
+            ask(.recipient, Self.recipient(address, ">\r\n"))
+        }
+    }
+
+    /// - Parameter end: what follows the address.
+    private static func recipient(_ address: [UInt8], _ end: StaticString) -> ByteBuffer {
+        var line = ByteBuffer()
+        line.writeStaticString("RCPT TO:<")
+        line.writeBytes(address)
+        line.writeStaticString(end)
+        return line
+    }
+
+    /// The actions that the Postfix behind Weir has to take, as headers; nil without any. Its cleanup(8) carries them out
+    /// and removes the headers (conf/postfix/weir_verdict.pcre).
+    ///
+    /// They can't be forged: the filter removes every X-Weir-Verdict that a message brings.
+    var internalHeader: [UInt8]? {
+        var text: [UInt8] = []
+        for effect in effects {
+            guard let (name, argument) = effect.cleanupAction, argument.allSatisfy({ 0x20 < $0 && $0 < 0x7f }) else {
+                continue
+            }
+            text += "X-Weir-Verdict: \(name.word)".utf8
+            if !argument.isEmpty { text += [0x20] + argument }
+            text += [0x0d, 0x0a]
+        }
+        return text.isEmpty ? nil : text
+    }
+
+    /// Whether the next hop gets the content unchanged.
+    var isVerbatim: Bool { edits.isEmpty && internalHeader == nil }
+}

@@ -1,0 +1,266 @@
+// SPDX-License-Identifier: Apache-2.0
+import Dispatch
+import Filter
+import Foundation
+import Glibc
+import Loop
+import Messages
+import NIOCore
+import NIOPosix
+import Report
+import Settings
+import Synchronization
+import Wire
+
+/// A filter on a loop of its own, between clients and a scripted next hop that are this test's, on UNIX sockets.
+struct RunningFilter {
+    let filter: FilterListener
+    let hop: ScriptedNextHop
+    private let path: String
+
+    /// - Parameters:
+    ///   - header: header checks, as a PCRE table.
+    ///   - hop: the script of each connection to the next hop; the last one holds for all further ones.
+    ///   - stops: `body` stops the filter.
+    static func run(
+        header: String = "", hop scripts: [ScriptedNextHop.Script] = [[:]], stops: Bool = false,
+        _ body: (RunningFilter) async throws -> Void
+    ) async throws {
+        let directory = FileManager.default.temporaryDirectory.appending(path: "weir-\(UUID().uuidString.prefix(8))")
+        try FileManager.default.createDirectory(at: directory, withIntermediateDirectories: true)
+        defer { try? FileManager.default.removeItem(at: directory) }
+        let (own, next) = (directory.appending(path: "filter").path, directory.appending(path: "hop").path)
+        try header.write(to: directory.appending(path: "header"), atomically: true, encoding: .utf8)
+        var checks = ContentChecks()
+        if !header.isEmpty { checks.header = ["pcre:\(directory.appending(path: "header").path)"] }
+        let rules = try ContentRules(checks)
+        let hop = ScriptedNextHop(path: next, scripts)
+        defer { hop.stop() }
+        let loop = try SocketLoop.start(named: "weir-content")
+        let threads = NIOThreadPool(numberOfThreads: 1)
+        threads.start()
+        var timeouts = FilterTimeouts(mode: .afterQueue)
+        // The tests say when time has passed.
+        timeouts.sweep = .hours(24)
+        let log = EventLog(destination: .file(directory.appending(path: "log").path))
+        let filter = FilterListener(
+            .init(
+                listen: .unix(path: own, mode: 0o600, group: nil), nextHop: .unix(path: next, mode: 0o600, group: nil)),
+            mostConnections: 10,
+            bounds: ContentBounds(directory: directory.path, mostMemory: 1 << 20, mostSpool: 64 << 20),
+            threads: threads, timeouts: timeouts, probes: ProbeBoard(), rules: { rules }, log: log)
+        var inherited: [String: Int32] = [:]
+        try await filter.listen(on: [loop], inherited: &inherited)
+        var failure: (any Error)?
+        do {
+            try await body(RunningFilter(filter: filter, hop: hop, path: own))
+        } catch {
+            failure = error
+        }
+        if !stops { await filter.stop(by: .now()) }
+        try await threads.shutdownGracefully()
+        await loop.stop()
+        log.flush()
+        if let failure { throw failure }
+    }
+
+    func connect() -> Peer { Peer(connectedTo: path) }
+
+    /// Returns once the loop has been around: it has read what was sent before.
+    func settle() async throws { await filter.sweep(at: .now()) }
+
+    /// Lets so much time pass.
+    func pass(_ time: TimeAmount) async throws { await filter.sweep(at: .now() + time) }
+}
+
+/// A blocking socket that speaks lines. One thread at a time uses it.
+final class Peer {
+    private let descriptor: Int32
+    private var received: [UInt8] = []
+
+    init(_ descriptor: Int32) {
+        self.descriptor = descriptor
+        // Far more than any test needs: a reply that never comes fails the test instead of holding it up.
+        var limit = timeval(tv_sec: 30, tv_usec: 0)
+        setsockopt(descriptor, SOL_SOCKET, SO_RCVTIMEO, &limit, socklen_t(MemoryLayout<timeval>.size))
+    }
+
+    convenience init(connectedTo path: String) {
+        let descriptor = socket(AF_UNIX, Int32(SOCK_STREAM.rawValue), 0)
+        let code = withAddress(path) { Glibc.connect(descriptor, $0, $1) }
+        precondition(code == 0, "can't connect to \(path)")
+        self.init(descriptor)
+    }
+
+    deinit { close(descriptor) }
+
+    @discardableResult
+    func send(_ text: String) -> Bool {
+        let bytes = Array(text.utf8)
+        var sent = 0
+        while sent < bytes.count {
+            let count = bytes[sent...].withUnsafeBytes {
+                Glibc.send(descriptor, $0.baseAddress, $0.count, Int32(MSG_NOSIGNAL))
+            }
+            guard count > 0 else { return false }
+            sent += count
+        }
+        return true
+    }
+
+    /// nil at the end.
+    func line() -> String? {
+        while true {
+            if let end = received.firstIndex(of: 0x0a) {
+                defer { received.removeSubrange(...end) }
+                return String(decoding: received[..<end], as: UTF8.self).trimmingCharacters(in: .newlines)
+            }
+            var buffer = [UInt8](repeating: 0, count: 65_536)
+            let count = recv(descriptor, &buffer, buffer.count, 0)
+            guard count > 0 else { return nil }
+            received += buffer[..<count]
+        }
+    }
+
+    /// The last line of the next reply, nil at the end.
+    func reply() -> String? {
+        while let line = line() {
+            if line.dropFirst(3).first != "-" { return line }
+        }
+        return nil
+    }
+
+    /// The codes of all replies up to the end.
+    func codes() -> [Int] {
+        var codes: [Int] = []
+        while let reply = reply() { codes.append(Int(reply.prefix(3))!) }
+        return codes
+    }
+
+    /// The greeting's code, then one for each line, as long as there are any.
+    func converse(_ lines: [String]) -> [Int] {
+        guard let greeting = reply() else { return [] }
+        return [Int(greeting.prefix(3))!] + go(lines)
+    }
+
+    /// A code for each line, as long as there are any.
+    func go(_ lines: [String]) -> [Int] {
+        var codes: [Int] = []
+        for line in lines {
+            guard send(line + "\r\n"), let reply = reply() else { break }
+            codes.append(Int(reply.prefix(3))!)
+        }
+        return codes
+    }
+}
+
+private func withAddress(_ path: String, _ body: (UnsafePointer<sockaddr>, socklen_t) -> Int32) -> Int32 {
+    var address = sockaddr_un()
+    address.sun_family = sa_family_t(AF_UNIX)
+    withUnsafeMutableBytes(of: &address.sun_path) { $0.copyBytes(from: Array(path.utf8)) }
+    return withUnsafePointer(to: &address) {
+        $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { body($0, socklen_t(MemoryLayout<sockaddr_un>.size)) }
+    }
+}
+
+/// A next hop that takes mail, but for what its scripts say.
+final class ScriptedNextHop: Sendable {
+    enum Reply: Sendable {
+        case text(String)
+        /// Closes the connection.
+        case close
+        /// Says nothing any more, and stays.
+        case silence
+    }
+
+    /// Replies by the first word of a command. "" is the greeting, "." the final dot, "content" its first line.
+    typealias Script = [String: Reply]
+
+    struct Message: Equatable, Sendable {
+        var envelope: [String]
+        var content: String
+    }
+
+    private struct State {
+        var connections = 0
+        var messages: [Message] = []
+        var commands: [String] = []
+    }
+
+    private let listener: Int32
+    private let state = Mutex(State())
+    private let silent = DispatchSemaphore(value: 0)
+
+    init(path: String, _ scripts: [Script]) {
+        let listener = socket(AF_UNIX, Int32(SOCK_STREAM.rawValue), 0)
+        self.listener = listener
+        precondition(withAddress(path) { bind(listener, $0, $1) } == 0 && listen(listener, 100) == 0)
+        Thread.detachNewThread { [self] in
+            while true {
+                let descriptor = accept(listener, nil, nil)
+                guard descriptor >= 0 else { return }
+                let number = state.withLock { state in
+                    defer { state.connections += 1 }
+                    return state.connections
+                }
+                Thread.detachNewThread { self.serve(Peer(descriptor), scripts[min(number, scripts.count - 1)]) }
+            }
+        }
+    }
+
+    func stop() { shutdown(listener, Int32(SHUT_RDWR)) }
+
+    /// All that it has answered 250, in order.
+    var messages: [Message] { state.withLock { $0.messages } }
+    var commands: [String] { state.withLock { $0.commands } }
+    var connections: Int { state.withLock { $0.connections } }
+
+    /// Returns once a script has said `silence`.
+    func waitForSilence() -> Bool { silent.wait(timeout: .now() + 30) == .success }
+
+    /// - Returns: what was answered; nil: the connection is closed.
+    private func answer(_ word: String, _ script: Script, _ usual: String, _ peer: Peer) -> String? {
+        switch script[word] ?? .text(usual) {
+        case .text(let text):
+            if word == ".", text.hasPrefix("2") { return text }
+            return peer.send(text + "\r\n") ? text : nil
+        case .close: return nil
+        case .silence:
+            silent.signal()
+            while peer.line() != nil {}
+            return nil
+        }
+    }
+
+    private func serve(_ peer: Peer, _ script: Script) {
+        guard answer("", script, "220 hop.example.org", peer) != nil else { return }
+        var envelope: [String] = []
+        while let line = peer.line() {
+            let word = String(line.prefix { $0 != " " }).uppercased()
+            state.withLock { $0.commands.append(line) }
+            if ["MAIL", "RSET"].contains(word) { envelope = [] }
+            if ["MAIL", "RCPT"].contains(word) { envelope.append(line) }
+            let usual = word == "DATA" ? "354 go" : word == "EHLO" ? "250-hop.example.org\r\n250 PIPELINING" : "250 Ok"
+            guard let reply = answer(word, script, usual, peer) else { return }
+            if word == "QUIT" { return }
+            guard word == "DATA", reply.hasPrefix("354") else { continue }
+            guard takeContent(envelope, peer, script) else { return }
+        }
+    }
+
+    private func takeContent(_ envelope: [String], _ peer: Peer, _ script: Script) -> Bool {
+        var content = ""
+        while let line = peer.line() {
+            if line == "." {
+                guard let reply = answer(".", script, "250 2.0.0 Ok: queued", peer) else { return false }
+                guard reply.hasPrefix("2") else { return true }
+                // A message is taken before the reply says so.
+                state.withLock { $0.messages.append(Message(envelope: envelope, content: content)) }
+                return peer.send(reply + "\r\n")
+            }
+            if content.isEmpty, case .close? = script["content"] { return false }
+            content += line + "\n"
+        }
+        return false
+    }
+}
