@@ -110,7 +110,7 @@ struct LoadSMTPCommand: ParsableCommand {
                 while !interruption.isSet, NIODeadline.now() < deadline,
                     case let missing = try eventLoop.submit({ arrivals.value.missing }).wait(), missing > 0
                 {
-                    LoadSummary.showLine("waiting for \(missing) messages to arrive at the sink")
+                    LoadSummary.showLine("waiting for \(missing) messages at the sink")
                     usleep(50_000)
                 }
                 report.sink = try eventLoop.submit { arrivals.value.finish() }.wait()

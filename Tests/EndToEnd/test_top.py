@@ -160,7 +160,7 @@ class Faults(unittest.TestCase):
             top.read_until(b"ledger ok")
             service.kill()
             top.read_until(b"NO FIGURES SINCE")
-            self.assertIn(" is unreachable: ", "\n".join(top.screen()))
+            self.assertIn(f"unix:{service.admin_socket}", "\n".join(top.screen()))
             service.start()
             top.read_until(b"ledger ok")
             self.assertIsNone(top.process.poll())
