@@ -137,7 +137,7 @@ let package = Package(
         .target(
             name: "Advisor",
             dependencies: [
-                "AdminAPI", "Settings", "Filter", "Limits", "Patterns", "Wire",
+                "Filter", "Limits", "Patterns", "Report", "Settings", "Wire",
                 .product(name: "NIOCore", package: "swift-nio"),
             ],
             swiftSettings: strict),

@@ -5,7 +5,7 @@ internal import Synchronization
 package import Wire
 
 /// A client's connection, as the `Reception` of its listener sees it. Belongs to one loop.
-package protocol ReceivedConnection: SocketLoop.Socket {
+package protocol ReceivedConnection: SocketLoop.Socket, SendableMetatype {
     /// The loop watches the socket for reading from now on.
     func begin()
     /// Closes the connection if nothing of its client's is under way.

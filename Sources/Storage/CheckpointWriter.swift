@@ -8,7 +8,7 @@ internal import Limits
 internal import Synchronization
 
 /// Writes checkpoints to `ledger.sqlite` on a queue of its own.
-package final class CheckpointWriter: Sendable {
+final class CheckpointWriter: Sendable {
     private let path: String
     private let queue = DispatchQueue(label: "weir.checkpoint", qos: .utility)
     private let state = Mutex(State())

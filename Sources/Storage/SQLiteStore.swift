@@ -24,7 +24,7 @@ package final class SQLiteStore: LedgerStore {
     let path: String
     private let durability: Durability
     let notice: Notice
-    package let background: CheckpointWriter
+    let background: CheckpointWriter
     /// The file descriptor of the lock file; -1 before `open`.
     var lock: Int32 = -1
     var hashKey = SipHash.Key(low: 0, high: 0)

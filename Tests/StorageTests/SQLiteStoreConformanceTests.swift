@@ -10,7 +10,6 @@ import Testing
     private final class Fixture: StoreFixture {
         private let folder = NSTemporaryDirectory() + "weir-conformance-\(UUID().uuidString)"
         private let durability: Durability
-        private weak var writer: CheckpointWriter?
         private var path: String { folder + "/ledger.sqlite" }
 
         init(_ durability: Durability) throws {
@@ -22,12 +21,20 @@ import Testing
             try? FileManager.default.removeItem(atPath: folder)
         }
 
-        /// A crash ends the checkpoint writer too. Here its queue may still have work, so this waits for it.
+        /// A crash ends the checkpoint writer too. Here its queue may still have work, so this waits until the store
+        /// before has closed its files.
         func makeStore() throws -> any LedgerStore {
-            for _ in 0..<60_000 where writer != nil { usleep(1000) }
-            let store = SQLiteStore(path: path, durability: durability, notice: { _ in })
-            writer = store.background
-            return store
+            for _ in 0..<60_000 where try hasOpenFiles() { usleep(1000) }
+            return SQLiteStore(path: path, durability: durability, notice: { _ in })
+        }
+
+        /// Whether this process has a file of the folder open (proc(5)).
+        private func hasOpenFiles() throws -> Bool {
+            let descriptors = "/proc/self/fd"
+            return try FileManager.default.contentsOfDirectory(atPath: descriptors).contains { name in
+                let file = try? FileManager.default.destinationOfSymbolicLink(atPath: "\(descriptors)/\(name)")
+                return file?.hasPrefix(folder) ?? false
+            }
         }
 
         func breakOpening() throws {

@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0
-package import AdminAPI
 package import Report
 package import Settings
 
