@@ -5,8 +5,8 @@ internal import NIOCore
 internal import Rules
 internal import Wire
 
-/// One client of the filter: carries bytes between its socket and `SMTPServerSession`, and the events of the session, the
-/// checks and the next hop to `FilterDialogue`, whose actions it carries out. Belongs to the loop of its worker.
+/// One client of the filter: carries bytes between its socket and `SMTPServerSession`, and the events of the session,
+/// the checks and the next hop to `FilterDialogue`, whose actions it carries out. Belongs to the loop of its worker.
 ///
 ///     EHLO        Weir offers the next hop's capabilities
 ///     RCPT        MAIL and RCPT go to the next hop, whose reply is the client's

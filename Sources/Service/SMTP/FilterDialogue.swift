@@ -2,9 +2,9 @@
 package import NIOCore
 package import Wire
 
-/// What the filter owes to one client and to the next hop: a state machine that knows no socket, clock, log, pool or rule.
-/// `FilterConnection` feeds it events and carries out the actions that it returns. The SMTP syntax of the client's side is
-/// `SMTPServerSession`'s.
+/// What the filter owes to one client and to the next hop: a state machine that knows no socket, clock, log, pool or
+/// rule. `FilterConnection` feeds it events and carries out the actions that it returns. The SMTP syntax of the
+/// client's side is `SMTPServerSession`'s.
 ///
 ///              recipientGiven        contentBegan           contentEnded
 ///      idle ----------------> envelope ----------> content ----------> judging
@@ -22,13 +22,13 @@ package import Wire
 ///     any of these -- beginLastReply --> lastReply -- repliesSent --> lingering
 ///     any state    -- disconnected --> closed
 ///
-/// Idle covers the greeting, EHLO, and MAIL, which goes to the next hop with the first recipient. A next hop that is lost
-/// costs a 421 in `envelope`. In `content` and `judging` the loss is kept, and becomes a 451 if the message was to be
-/// handed on. Until `finalDot` the next hop has not taken the message: a client that is deferred can send it again
+/// Idle covers the greeting, EHLO, and MAIL, which goes to the next hop with the first recipient. A next hop that is
+/// lost costs a 421 in `envelope`. In `content` and `judging` the loss is kept, and becomes a 451 if the message was to
+/// be handed on. Until `finalDot` the next hop has not taken the message: a client that is deferred can send it again
 /// without a duplicate. In `finalDot` the next hop may have taken it, and a loss may cost a duplicate but no message.
 ///
-/// Reset for each message: the state, `questions`, and with it the refusals that the state holds; `transaction` counts up.
-/// Kept for the connection: `input`.
+/// Reset for each message: the state, `questions`, and with it the refusals that the state holds; `transaction` counts
+/// up. Kept for the connection: `input`.
 package struct FilterDialogue: ~Copyable {
     /// A command for the next hop, with its line end.
     package typealias Question = (command: SMTPClientSession.Command, line: ByteBuffer)
@@ -398,7 +398,7 @@ package struct FilterDialogue: ~Copyable {
             state = .sending
             return .sendContent
         case .data:
-            // A reply that is neither 354 nor a refusal may be that to another command. After 354, RSET would be content.
+            // A reply that is neither 354 nor a refusal may answer another command. After 354, RSET would be content.
             return .finish(refusal ?? reply.asRefusal, endTransaction(reply.code < 400 ? .disconnect : .reset))
         case .greeting, .ehlo, .endOfData, .quit: return .ignore
         }

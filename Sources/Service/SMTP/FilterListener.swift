@@ -10,12 +10,12 @@ internal import Wire
 /// The content filter as an SMTP or LMTP proxy, after the queue (FILTER_README) or before it (SMTPD_PROXY_README):
 /// mail comes from Postfix, is checked, and goes to the next hop, which is Postfix again.
 ///
-/// Each loop has its own connections, to clients and to the next hop, and its own matcher. Only work on spool files is done
-/// by other threads. The policy server has a loop of its own.
+/// Each loop has its own connections, to clients and to the next hop, and its own matcher. Only work on spool files is
+/// done by other threads. The policy server has a loop of its own.
 ///
-/// Security: a client outside `networks` is refused. An admitted client still sends what strangers wrote: lines, unanswered
-/// recipients, and content in memory and in the spool are bounded, only CRLF.CRLF ends a message, and no other line end
-/// goes out. The next hop is trusted, but its replies are bounded too.
+/// Security: a client outside `networks` is refused. An admitted client still sends what strangers wrote: lines,
+/// unanswered recipients, and content in memory and in the spool are bounded, only CRLF.CRLF ends a message, and no
+/// other line end goes out. The next hop is trusted, but its replies are bounded too.
 ///
 /// Sendable, unchecked: `workers` and `listening` are changed before the service is ready, and read when it stops.
 package final class FilterListener: @unchecked Sendable {

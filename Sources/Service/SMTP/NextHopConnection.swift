@@ -35,7 +35,8 @@ final class NextHopConnection: SocketLoop.Socket {
     }
 
     var capabilities: SMTPCapabilities { session.capabilities }
-    /// Whether the next hop has answered EHLO: then the connection was used before, where it is taken for a transaction.
+    /// Whether the next hop has answered EHLO: then the connection was used before, where it is taken for a
+    /// transaction.
     var hasAnsweredEHLO: Bool { dialogue.isReady }
 
     // MARK: Connecting
@@ -260,7 +261,8 @@ final class NextHopConnection: SocketLoop.Socket {
         return !pool.endpoint.isTCP || SocketAddress(ofPeerOf: stream.descriptor) != nil
     }
 
-    /// Closes the connection after the current call, whose caller is not done yet, and reads what the next hop said last.
+    /// Closes the connection after the current call, whose caller is not done yet, and reads what the next hop said
+    /// last.
     private func closeLater(_ failure: SMTPFailure) {
         pool.loop.schedule(in: .zero) { [self] in
             while read() {}

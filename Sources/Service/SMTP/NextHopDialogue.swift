@@ -2,24 +2,28 @@
 internal import Glibc
 package import Wire
 
-/// One connection to the next hop, from the first address to the end: a state machine that knows no socket, clock, log or pool.
-/// `NextHopConnection` feeds it events and carries out the actions that it returns. The SMTP syntax is `SMTPClientSession`'s.
+/// One connection to the next hop, from the first address to the end: a state machine that knows no socket, clock, log
+/// or pool. `NextHopConnection` feeds it events and carries out the actions that it returns. The SMTP syntax is
+/// `SMTPClientSession`'s.
 ///
-///            queue full                  bytes came             ready, for its capabilities only
-///     pausing <------ connecting ------------------> greeting ----------------> idle
-///        |              ^  | ^                          |    ready              | ^
-///        +--------------+  +-+ next address             +----------> envelope <-+ |
-///          pauseOver                                            taken|  |         |
-///                                                                    |  | asked   |
-///                         reset: RSET                                |  | DATA    | released
-///       clearing <---------------------------------------------------+  v         |
-///         ^   | RSET or the final dot is answered, unheard           dataAsked    |
-///         |   +----------------------------------------> idle           | 354     |
-///         |                                                             v         |
-///         |  detached                                 finalDotSent    data        |
-///         +-------------------------------- finalDot <------------------+         |
-///                                               | reply                           |
-///                                               +--------> answered --------------+
+///       next address
+///          +---+
+///          |   v    received            ready, for the capabilities only
+///        connecting --------> greeting ---------------------------------> idle
+///          |   ^                  |
+///     full |   | pauseOver        | ready, for a transaction
+///          v   |                  v
+///         pausing              envelope
+///
+///              taken           DATA asked             354         finalDotSent
+///        idle -------> envelope --------> dataAsked --------> data ----------> finalDot
+///         ^ ^           |    ^               |                                  |   |
+///         | |     reset |    +---------------+                           detach |   | reply
+///         | |           v      any other reply                                  |   v
+///         | +------- clearing <-------------------------------------------------+  answered
+///         |  RSET or the final dot is answered                                      |
+///         +-------------------------------------------------------------------------+
+///                                           release
 ///
 ///     any state -- quit (QUIT is sent without waiting for its reply), a fault, a timeout --> closed
 ///

@@ -29,7 +29,8 @@ package struct SMTPFailure: Error, Equatable {
 }
 
 extension SMTPReply {
-    /// As the answer to a recipient or a message: a reply that is neither yes nor no is a fault of the next hop, and no bounce.
+    /// As the answer to a recipient or a message: a reply that is neither yes nor no is a fault of the next hop, and no
+    /// bounce.
     var asFinal: SMTPReply { 300..<400 ~= code ? .protocolError : self }
 
     /// As the answer to a message that could not be handed on: no yes either.

@@ -3,8 +3,8 @@ internal import Filter
 internal import NIOCore
 internal import Wire
 
-/// What a verdict changes of a message on its way to the next hop: the envelope, and a header of Weir's own. `MessageWriter`
-/// carries out its edits.
+/// What a verdict changes of a message on its way to the next hop: the envelope, and a header of Weir's own.
+/// `MessageWriter` carries out its edits.
 extension Verdict {
     var envelopeChange: FilterDialogue.EnvelopeChange { redirect == nil ? .copies : .redirect }
 
