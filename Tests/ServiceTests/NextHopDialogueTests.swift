@@ -34,7 +34,8 @@ struct NextHopDialogueTests {
         "read-failed ECONNRESET", "ready", "reply mail 250 Ok", "reply data 354 go", "reply data 451 later",
         "reply end-of-data 250 Ok", "reply end-of-data 250 Ok, sending", "reply end-of-data 554 no, sending",
         "reply reset 250 Ok", "reply reset 250 Ok, busy", "reply reset 500 no", "taken", "asked mail", "asked data",
-        "final-dot", "reset", "disconnect", "detach", "release", "release busy", "withdraw", "peer-closed",
+        "final-dot", "reset", "disconnect", "detach", "release", "release busy", "release sending", "withdraw",
+        "peer-closed",
         "timed-out", "timed-out connected", "refused 421 bye", "refused 554 no", "close x",
     ]
 
@@ -93,7 +94,7 @@ private final class NextHopPlayer {
         case "reset": return describe(dialogue.reset())
         case "disconnect": return describe(dialogue.disconnect())
         case "detach": dialogue.detach()
-        case "release": return describe(dialogue.release(isIdle: rest != "busy"))
+        case "release": return describe(dialogue.release(isIdle: rest != "busy", isSending: rest == "sending"))
         case "withdraw": return describe(dialogue.withdraw("closed"))
         case "peer-closed": return describe(dialogue.peerClosed())
         case "timed-out": return describe(dialogue.timedOut(isConnected: rest == "connected"))

@@ -217,7 +217,8 @@ final class NextHopConnection: SocketLoop.Socket {
         case .reset: carryOut(dialogue.reset())
         case .disconnect: carryOut(dialogue.disconnect())
         case .detach: dialogue.detach()
-        case .release: carryOut(dialogue.release(isIdle: session.isIdle))
+        case .release:
+            carryOut(dialogue.release(isIdle: session.isIdle, isSending: unsent.readableBytes > 0))
         }
     }
 

@@ -237,8 +237,8 @@ package struct NextHopDialogue: ~Copyable {
             if command == .data { state = reply.code == 354 ? .data : .envelope }
             return .tellOwner
         case .finalDot where command == .endOfData && reply.isPositive && isSending,
-            .clearing where command == .endOfData && reply.isPositive && isSending:
-            return .end(.lost("took a message that it did not have (\(reply.text))"))
+            .clearing where command == .endOfData && isSending:
+            return .end(Self.early(reply))
         case .finalDot:
             if command == .endOfData { state = .answered }
             return .tellOwner
@@ -250,6 +250,10 @@ package struct NextHopDialogue: ~Copyable {
             return command == .reset || isIdle ? .quit : .ignore
         case .connecting, .pausing, .greeting, .idle, .closed: return .ignore
         }
+    }
+
+    private static func early(_ reply: SMTPReply) -> SMTPFailure {
+        .lost("answered a message before it had all of it (\(reply.text))")
     }
 
     // MARK: The owner
@@ -306,8 +310,14 @@ package struct NextHopDialogue: ~Copyable {
     }
 
     /// The transaction is complete.
-    package mutating func release(isIdle: Bool) -> LeaveAction {
+    ///
+    /// - Parameters:
+    ///   - isIdle: everything that was asked has been answered.
+    ///   - isSending: the next hop refused the message before it had all of it. It would take the rest for commands, and
+    ///     the next message for content, so nothing more may go out on this connection.
+    package mutating func release(isIdle: Bool, isSending: Bool) -> LeaveAction {
         switch state {
+        case .answered where isSending: return disconnect()
         case .answered where isIdle:
             state = .idle
             return .keep

@@ -98,8 +98,8 @@ final class NextHopPool {
             counters.idle.subtract(1, ordering: .relaxed)
         }
         switch ending.kind {
-        case .lost: return
-        case .withdrawn: break
+        // Neither tells whether the next hop can be reached. Clients that wait for the capabilities go on waiting.
+        case .lost, .withdrawn: return
         case .unreachable:
             counters.countFailure(ending.failure.cause)
             log.complain(.nextHop("\(endpoint)"), ending.failure.cause)
