@@ -134,11 +134,14 @@ final class NextHopConnection: SocketLoop.Socket {
     }
 
     private func becomeReady() {
-        let action = dialogue.ready()
-        pool.ready(self)
-        switch action {
-        case .keep: pool.keep(self)
-        case .tellOwner: owner?.nextHopReady(self)
+        switch dialogue.ready() {
+        case .keep:
+            // First, so that a client whose commands wait for the capabilities gets this connection.
+            pool.keep(self)
+            pool.ready(self)
+        case .tellOwner:
+            pool.ready(self)
+            owner?.nextHopReady(self)
         case .ignore: break
         }
     }
