@@ -51,15 +51,20 @@ import Testing
                 }
             } else {
                 refusals += 1
-                // Some window would be full even if it were one slot longer.
-                let isDue = exact.contains { rate in
-                    let window = rate.window.milliseconds
-                    return count(of: admitted, after: now - window - window / 60 - 2) + amount > rate.count
+                if !isDue(amount, exact, admitted, at: now) {
+                    Issue.record("refused too early, seed \(seed), request \(number)")
                 }
-                if !isDue { Issue.record("refused too early, seed \(seed), request \(number)") }
             }
         }
         #expect(refusals > 0 && !admitted.isEmpty)
+    }
+
+    /// Whether some window would be full even if it were one slot longer.
+    private func isDue(_ amount: UInt64, _ rates: [Rate], _ admitted: [Int64], at now: Int64) -> Bool {
+        rates.contains { rate in
+            let window = rate.window.milliseconds
+            return count(of: admitted, after: now - window - window / 60 - 2) + amount > rate.count
+        }
     }
 
     private func count(of admitted: [Int64], after time: Int64) -> UInt64 {
