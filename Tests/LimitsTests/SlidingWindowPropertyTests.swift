@@ -12,11 +12,10 @@ import Testing
             using: &random)!
         let counts = windows.map { _ in UInt64.random(in: 1...40, using: &random) }
         var maker = LimitMaker()
-        let limit = maker.limit(rates: zip(counts, windows).map { "\($0)/1s".replacing("1s", with: Self.text($1)) })
+        var limit = maker.limit(rates: zip(counts, windows).map { "\($0)/1s".replacing("1s", with: Self.text($1)) })
         let exact = zip(counts, windows).map { Rate(count: $0, window: Window(milliseconds: $1)) }
-        var made = limit
-        made.rates = exact
-        let harness = try LedgerHarness([made], names: maker.names)
+        limit.rates = exact
+        let harness = try LedgerHarness([limit], names: maker.names)
         /// When each unit was admitted, by a clock without steps.
         var admitted: [Int64] = []
         var now: Int64 = 0
