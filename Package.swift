@@ -12,8 +12,8 @@ let strict: [SwiftSetting] = [
 /// middle of a change, and checking that at run time takes a tenth of the time. Debug builds check it.
 let singleThreaded = strict + [.unsafeFlags(["-enforce-exclusivity=unchecked"], .when(configuration: .release))]
 
-/// `weir` holds Swift's libraries, so that it runs on machines without the toolchain and takes a tenth less memory at rest.
-/// The compiler does not name by itself what Foundation's archive needs; the default linker warns of what it does not use.
+/// `weir` contains Swift's libraries: it runs on machines without the toolchain, and takes a tenth less memory at rest.
+/// The compiler does not link the archives that Foundation's archive needs. The default linker warns of unused ones.
 let selfContained: [LinkerSetting] =
     [
         .unsafeFlags(["-static-stdlib", "-use-ld=lld"], .when(platforms: [.linux], configuration: .release))
@@ -108,15 +108,14 @@ let package = Package(
         .target(
             name: "Messages",
             dependencies: [
-                "CLinux", "Settings", "Filter", "Limits", "Loop", "MailSyntax", "Policy", "Report", "Rules", "Wire",
+                "Settings", "Filter", "Limits", "Loop", "MailSyntax", "Policy", "Report", "Rules", "Wire",
                 .product(name: "NIOCore", package: "swift-nio"), .product(name: "NIOPosix", package: "swift-nio"),
             ],
             swiftSettings: singleThreaded),
         .target(
             name: "Service",
             dependencies: [
-                "AdminAPI", "CLinux", "Settings", "Filter", "Limits", "Loop", "Messages", "Policy", "Report", "Rules",
-                "Wire",
+                "AdminAPI", "CLinux", "Settings", "Filter", "Limits", "Loop", "Messages", "Policy", "Report", "Wire",
                 .product(name: "Hummingbird", package: "hummingbird"),
                 .product(name: "HummingbirdCore", package: "hummingbird"),
                 .product(name: "Logging", package: "swift-log"),
@@ -144,8 +143,8 @@ let package = Package(
         .executableTarget(
             name: "weir",
             dependencies: [
-                "AdminAPI", "Advisor", "Settings", "Filter", "Limits", "LoadGenerator", "Loop", "MailSyntax", "Messages", "Patterns",
-                "Policy", "Report", "Rules", "Service", "Wire",
+                "AdminAPI", "Advisor", "Settings", "Filter", "Limits", "LoadGenerator", "Loop", "Messages", "Patterns",
+                "Report", "Rules", "Service", "Wire",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "NIOCore", package: "swift-nio"),
                 .product(name: "NIOPosix", package: "swift-nio"),
@@ -171,7 +170,7 @@ let package = Package(
             resources: [.copy("Fixtures")],
             swiftSettings: strict),
         .testTarget(
-            name: "FilterTests", dependencies: ["Filter", "MailSyntax", "Rules"],
+            name: "FilterTests", dependencies: ["Filter", "Rules"],
             swiftSettings: strict),
         .target(
             name: "LedgerStoreConformance", dependencies: ["Limits"], path: "Tests/LedgerStoreConformance",
@@ -185,7 +184,7 @@ let package = Package(
         .testTarget(
             name: "ServiceTests",
             dependencies: [
-                "AdminAPI", "Settings", "Filter", "Limits", "Loop", "Messages", "Policy", "Report", "Rules", "Service", "Wire",
+                "AdminAPI", "Settings", "Filter", "Limits", "Loop", "Messages", "Policy", "Report", "Rules", "Wire",
                 .product(name: "NIOCore", package: "swift-nio"), .product(name: "NIOPosix", package: "swift-nio"),
             ],
             resources: [.copy("Fixtures")],

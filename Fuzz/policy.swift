@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 import Wire
 
-/// A parser that has parsed other requests before, or gets a request in pieces, must give the same result as a new parser
-/// that gets it whole.
+/// A parser that has parsed other requests before, or gets a request in pieces, must give the same result as a new
+/// parser that gets it whole.
 ///
-/// The first byte is the size of the pieces; the rest is the input of one connection, up to the first malformed request.
+/// The first byte is the size of the pieces; the rest is the input of one connection, up to the first malformed
+/// request.
 @_cdecl("LLVMFuzzerTestOneInput")
 public func parseInput(_ data: UnsafePointer<UInt8>?, _ count: Int) -> CInt {
     guard let data, count > 1 else { return 0 }

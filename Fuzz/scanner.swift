@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 import MailSyntax
 
-/// The scanner must report the same events for a message in one piece and in many pieces, with offsets within the message,
-/// and respect its limits.
+/// The scanner must report the same events for a message in one piece and in many pieces, with offsets within the
+/// message, and respect its limits.
 ///
 /// The first byte is the size of the pieces; the rest is the message.
 @_cdecl("LLVMFuzzerTestOneInput")

@@ -261,13 +261,11 @@ import Testing
         #expect(harness.used("r7@example.org", limit: "limit1") == [1])
     }
 
-    /// Two hooks in one state, with different `policy_context`: each limit charges a recipient once.
-    @Test(arguments: [[], ["crash"], ["checkpoint"], ["checkpoint", "crash"]])
-    func twoHooksAtOneState(between: [String]) throws {
+    private func harnessWithTwoHooks() throws -> LedgerHarness {
         func equals(_ contexts: String...) -> [(String, Condition.Test)] {
             [("policy_context", .equals(contexts.map { Array($0.utf8) }))]
         }
-        let harness = try LedgerHarness { maker in
+        return try LedgerHarness { maker in
             [
                 maker.limit("client", key: ["client_address"], rates: ["100/1h"], when: equals("client")),
                 maker.limit("rcpt", rates: ["3/1h"], when: equals("rcpt")),
@@ -281,6 +279,12 @@ import Testing
                     "second", key: ["client_address"], count: .connections, rates: ["2/1h"], when: equals("rcpt")),
             ]
         }
+    }
+
+    /// Two hooks in one state, with different `policy_context`: each limit charges a recipient once.
+    @Test(arguments: [[], ["crash"], ["checkpoint"], ["checkpoint", "crash"]])
+    func twoHooksAtOneState(between: [String]) throws {
+        let harness = try harnessWithTwoHooks()
         func ask(_ request: [String: String], _ context: String, connection: Int) throws -> String? {
             try harness.ask(
                 request.merging([

@@ -12,11 +12,10 @@ import Testing
             using: &random)!
         let counts = windows.map { _ in UInt64.random(in: 1...40, using: &random) }
         var maker = LimitMaker()
-        let limit = maker.limit(rates: zip(counts, windows).map { "\($0)/1s".replacing("1s", with: Self.text($1)) })
+        var limit = maker.limit(rates: zip(counts, windows).map { "\($0)/1s".replacing("1s", with: Self.text($1)) })
         let exact = zip(counts, windows).map { Rate(count: $0, window: Window(milliseconds: $1)) }
-        var made = limit
-        made.rates = exact
-        let harness = try LedgerHarness([made], names: maker.names)
+        limit.rates = exact
+        let harness = try LedgerHarness([limit], names: maker.names)
         /// When each unit was admitted, by a clock without steps.
         var admitted: [Int64] = []
         var now: Int64 = 0
@@ -42,24 +41,28 @@ import Testing
             if passed {
                 admitted += Array(repeating: now, count: Int(amount))
                 for rate in exact {
-                    let window = rate.window.milliseconds
-                    let inside = count(of: admitted, after: now - window)
+                    let inside = count(of: admitted, after: now - rate.window.milliseconds)
                     // Not #expect: it would take most of the time.
                     if inside > rate.count {
-                        Issue.record("\(inside) of \(rate.count) in \(window) ms, seed \(seed), request \(number)")
+                        Issue.record("\(inside) in a window of \(rate), seed \(seed), request \(number)")
                     }
                 }
             } else {
                 refusals += 1
-                // Some window would be full even if it were one slot longer.
-                let isDue = exact.contains { rate in
-                    let window = rate.window.milliseconds
-                    return count(of: admitted, after: now - window - window / 60 - 2) + amount > rate.count
+                if !isDue(amount, exact, admitted, at: now) {
+                    Issue.record("refused too early, seed \(seed), request \(number)")
                 }
-                if !isDue { Issue.record("refused too early, seed \(seed), request \(number)") }
             }
         }
         #expect(refusals > 0 && !admitted.isEmpty)
+    }
+
+    /// Whether some window would be full even if it were one slot longer.
+    private func isDue(_ amount: UInt64, _ rates: [Rate], _ admitted: [Int64], at now: Int64) -> Bool {
+        rates.contains { rate in
+            let window = rate.window.milliseconds
+            return count(of: admitted, after: now - window - window / 60 - 2) + amount > rate.count
+        }
     }
 
     private func count(of admitted: [Int64], after time: Int64) -> UInt64 {

@@ -163,7 +163,8 @@ private func scan(_ message: String, limits: ScannerLimits = ScannerLimits()) ->
     }
 
     private static let samples: [[UInt8]] = [
-        "To: a\r\nContent-Type: multipart/mixed;\r\n boundary=\"b\"\r\n\r\npre\r\n--b\r\nX-A : 1\r\n\r\n.dot\r\n-\r\n--\r\n--b--\r\nx\ry\r\n",
+        "To: a\r\nContent-Type: multipart/mixed;\r\n boundary=\"b\"\r\n\r\npre\r\n"
+            + "--b\r\nX-A : 1\r\n\r\n.dot\r\n-\r\n--\r\n--b--\r\nx\ry\r\n",
         "A: b\r\n\r\n" + String(repeating: "e", count: 2_047) + "\r\n" + String(repeating: "f", count: 2_046) + "\r\nq",
         "." + String(repeating: "d", count: 2_046) + "\r\n\r\n\r\n",
         String(repeating: "N: " + String(repeating: "v", count: 3_000) + "\r\n w\r\n", count: 3) + "\r\n\0\r\r\n",

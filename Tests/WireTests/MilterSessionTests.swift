@@ -6,7 +6,8 @@ import Wire
 
 /// Plays the transcripts of Fixtures/Milter. Lines:
 ///
-///     > COMMAND PAYLOAD    the MTA sends a packet; \0 and \xNN are escapes, N:NUMBER is 32 bits and S:NUMBER 16; a comma may end the number
+///     > COMMAND PAYLOAD    the MTA sends a packet; \0 and \xNN are escapes, N:NUMBER is 32 bits and S:NUMBER 16;
+///                          a comma may end the number
 ///     >> BYTES             it sends these bytes, with the same escapes
 ///     EVENT                what the session makes of it, `?` behind it where the MTA waits for an answer
 ///     ! FAULT              what ends the connection

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The rules benchmark: ratios between Weir and bare engines, or Postfix's method, measured in one run on one core.
-// Usage: RulesBenchmark DIRECTORY [once]. corpus.py fills the directory; with `once`, the scanner and the filter process
-// each small message once, for callgrind to count instructions.
+// Usage: RulesBenchmark DIRECTORY [once]. corpus.py fills the directory; with `once`, the scanner and the filter
+// process each small message once, for callgrind to count instructions.
 import CAllocationCount
 import CPCRE2
 import CVectorscan
