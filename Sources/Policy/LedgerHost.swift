@@ -22,34 +22,34 @@ package final class LedgerHost: @unchecked Sendable {
     private let log: EventLog
     package let alerts: Alerts
     package let probes: ProbeBoard
-    /// Where requests are kept as they came.
+    /// The file that records incoming requests.
     private(set) var capture: CaptureFile?
     private let observer: DecisionLog
     package private(set) var configuration: Configuration
     private let clocks: any SystemClocks
     /// Speaks of attributes by the same indexes as the limits.
     var parser: PolicyRequestParser
-    /// Kept where a milter asks, too.
+    /// Used only if a milter consults the limits, too.
     var sessions = PolicySessions()
     private(set) var keepsSessions: Bool
     private var ledger: Ledger?
     private var store: (any LedgerStore)?
-    /// What administrators did lately.
+    /// The newest entries of the audit trail.
     package private(set) var audit = Recent<AuditEntry>(most: LedgerHost.mostAudit)
     private static let mostAudit = 100
-    /// An administrator's search is under way.
+    /// Whether an administrator's search is running.
     var isSearching = false
     private var trouble: Trouble?
-    /// What kept counts in memory, while those are not saved yet.
+    /// The fault that kept counts in memory only, until they are saved.
     private var unsaved: StoreError?
-    /// Where a ledger that could not be opened at the start is opened: it may wait for a lock, and read for long.
+    /// Opens the ledger after a failed start. It may wait for a lock and read for a long time.
     private let opening = DispatchQueue(label: "weir.opening", qos: .utility)
     private var reloads = 0
-    /// Have a request that waits to be decided.
+    /// Clients whose request waits for a decision.
     private var asking: [any Client] = []
-    /// Are being decided, while those of them that have more to ask do so.
+    /// Clients of the current pass. They may submit their next request meanwhile, to `asking`.
     private var deciding: [any Client] = []
-    /// Wait for the batch to be kept.
+    /// Clients that have a decision and wait for the commit.
     private var awaiting: [any Client] = []
     private var isTickUnderWay = false
     private var tickBegan = NIODeadline.now()
@@ -57,28 +57,28 @@ package final class LedgerHost: @unchecked Sendable {
     package private(set) var requests: UInt64 = 0
     private var isStopped = false
     private var nextSummary: NIODeadline
-    /// When it is looked whether the store's files are where they were.
+    /// When to check next that the store's files are still in place.
     private var nextLook = NIODeadline.now()
 
-    /// Whoever asks: one request at a time.
+    /// Puts one request at a time to the ledger.
     package protocol Client: AnyObject {
-        /// Where a probe of the doctor has come to by it.
+        /// The stage that a doctor's probe has reached with this client.
         static var stage: ProbeStage { get }
-        /// Shows the request.
+        /// Calls `body` with the request.
         func withRequest(_ body: (Attributes) -> Void)
-        /// Takes the decision, which may go out when the client is released; may submit the next request.
-        func take(_ decision: Decision)
-        /// The batch is kept: answers may go out.
-        func release()
+        /// The decision for the request. The answer must wait for `committed`; the next request may be submitted now.
+        func decided(_ decision: Decision)
+        /// The batch is committed: answers may go out.
+        func committed()
     }
 
-    /// The store does not take batches, or could not be opened.
+    /// The store rejects batches, or could not be opened.
     private struct Trouble {
         let error: StoreError
         let retryAt: NIODeadline
     }
 
-    /// A ledger that was opened, on its way to the loop. Sendable, unchecked: nobody else has it.
+    /// A ledger that was opened, on its way to the loop. Sendable, unchecked: it has one owner at a time.
     private struct Opened: @unchecked Sendable {
         let ledger: Ledger
         let store: any LedgerStore
@@ -87,7 +87,7 @@ package final class LedgerHost: @unchecked Sendable {
 
     private static let retryInterval: TimeAmount = .seconds(1)
     private static let upkeepInterval: TimeAmount = .milliseconds(50)
-    /// Accounts looked at in one go: some microseconds beside the answers, more when there is nothing else to do.
+    /// Accounts visited per step of upkeep: a few microseconds after a tick with answers, more in an idle loop.
     private static let slotsPerTick = 16
     private static let slotsPerPause = 2048
 
@@ -112,10 +112,10 @@ package final class LedgerHost: @unchecked Sendable {
 
     // MARK: Life cycle
 
-    /// Opens the ledger. Where that fails the service runs all the same, answers as `on_failure` says, and tries again.
+    /// Opens the ledger. If that fails, the service runs without it, answers as `on_failure` says, and retries.
     package func start() {
         loop.preconditionInLoop()
-        take(Self.open(configuration, clocks, log))
+        finishOpening(Self.open(configuration, clocks, log))
         loop.endOfTurn = { [unowned self] in if isTickUnderWay { endTick() } }
         loop.schedule(every: Self.upkeepInterval) { [self] in
             guard !isStopped else { return false }
@@ -124,7 +124,7 @@ package final class LedgerHost: @unchecked Sendable {
         }
     }
 
-    /// Commits what is waiting and saves everything, within `deadline`.
+    /// Commits pending requests and writes a last checkpoint, by `deadline`.
     package func stop(by deadline: NIODeadline) {
         loop.preconditionInLoop()
         isStopped = true
@@ -138,16 +138,16 @@ package final class LedgerHost: @unchecked Sendable {
             if trouble == nil { try ledger.beginCheckpoint() } else { try ledger.restartJournal() }
             while ledger.isCheckpointRunning, NIODeadline.now() < deadline {
                 if let fault = ledger.maintain(slots: Self.slotsPerPause) { throw fault }
-                // Before a row is written that holds what has been given back meanwhile.
+                // Withdrawals must reach the journal before the checkpoint writes rows that include them.
                 do throws(StoreError) { try ledger.commit() } catch { throw .journal(error) }
-                // The writer is slower, and has a thread of its own.
+                // Wait for the writer: it is slower and has its own thread.
                 usleep(1000)
             }
         } catch {
             let kept =
                 trouble == nil
-                ? "the journal holds everything" : "what was counted while the ledger could not be kept is lost"
-            log.error("could not save a last checkpoint (\(kept)): \(error.storeError.message)")
+                ? "the journal holds everything" : "counts that were held in memory only are lost"
+            log.error("can't write the last checkpoint (\(kept)): \(error.storeError.message)")
         }
         self.ledger = nil
         store = nil
@@ -162,7 +162,8 @@ package final class LedgerHost: @unchecked Sendable {
             try ledger.reload(configuration.limits, settings: configuration.ledgerSettings)
             for (limit, keys) in before where keys > 0 && !ledger.limits.contains(where: { $0 === limit }) {
                 log.notice(
-                    "limit \(limit.limit.name): \(keys) keys are forgotten with their counts and blocks: it is gone, or counts something else now"
+                    "limit \(limit.limit.name) was removed or counts something else now: "
+                        + "dropped the counts and blocks of \(keys) keys"
                 )
             }
         }
@@ -178,15 +179,14 @@ package final class LedgerHost: @unchecked Sendable {
 
     // MARK: Requests
 
-    /// Takes a client's request, to be decided when this turn of the loop has read all that there is.
+    /// Queues a client's request. It is decided at the end of this turn of the loop.
     package func submit(_ client: any Client) {
         if !isTickUnderWay { beginTick() }
         if let judging { client.withRequest(judging.prepare) }
         asking.append(client)
     }
 
-    /// The ledger, where requests are put to it: not while it can't be kept, if mail is deferred then. The same from the
-    /// beginning of a tick to its end.
+    /// The ledger that decides requests; nil while it is not saved and `on_failure` is `defer`. Constant within a tick.
     private var judging: Ledger? { trouble == nil || configuration.onFailure == .dunno ? ledger : nil }
 
     private func decideAll() {
@@ -198,7 +198,7 @@ package final class LedgerHost: @unchecked Sendable {
                 judging.fetch()
                 for client in deciding { if decide(client, in: judging) { answered &+= 1 } }
             } else {
-                for client in deciding { client.take(troubled) }
+                for client in deciding { client.decided(troubled) }
                 if let action = troubled.action {
                     answered = UInt64(deciding.count)
                     activity.count(action, requests: deciding.count)
@@ -214,7 +214,7 @@ package final class LedgerHost: @unchecked Sendable {
         }
     }
 
-    /// - Returns: whether the answer is an action.
+    /// - Returns: whether the answer is an action other than DUNNO.
     private func decide(_ client: any Client, in ledger: Ledger) -> Bool {
         var decision: Decision?
         client.withRequest { request in
@@ -223,12 +223,12 @@ package final class LedgerHost: @unchecked Sendable {
         }
         guard var decision else { return false }
         if probes.isActive { decision = exempt(decision, ifProbe: client) }
-        client.take(decision)
+        client.decided(decision)
         if let action = decision.action { activity.count(action) }
         return decision.action != nil
     }
 
-    /// What a probe of the doctor was charged is given back, and nothing is refused to it.
+    /// Withdraws the charge of a doctor's probe, and never refuses it.
     private func exempt(_ decision: Decision, ifProbe client: any Client) -> Decision {
         var sighting = ProbeBoard.Sighting.none
         client.withRequest { request in
@@ -259,7 +259,7 @@ package final class LedgerHost: @unchecked Sendable {
         ledger.close(transaction)
     }
 
-    /// Nothing of the mail transaction is accepted, and it will come again.
+    /// No recipient of the mail transaction is accepted, and the client will retry it.
     package func withdraw(_ transaction: UInt64) {
         guard let ledger else { return }
         if !isTickUnderWay { beginTick() }
@@ -281,12 +281,12 @@ package final class LedgerHost: @unchecked Sendable {
         ledger?.beginTick()
     }
 
-    /// Runs when everything that this turn of the loop has read is handled.
+    /// Runs at the end of a turn of the loop, after all input is handled.
     private func endTick() {
         decideAll()
         isTickUnderWay = false
         commit()
-        for client in awaiting { client.release() }
+        for client in awaiting { client.committed() }
         if !awaiting.isEmpty {
             activity.record(latency: (.now() - tickBegan).nanoseconds, requests: awaiting.count, at: uptime)
         }
@@ -300,7 +300,7 @@ package final class LedgerHost: @unchecked Sendable {
         do throws(StoreError) { try ledger.commit() } catch { fail(error) }
     }
 
-    /// Runs every 50 ms, between two ticks: what has to be done then however busy the loop is, and more upkeep where it is not.
+    /// Runs every 50 ms between ticks: retries, the flush of the journal, and more upkeep if the loop is idle.
     private func pause() {
         if NIODeadline.now() >= nextSummary { summarize() }
         let isBusy = isTickUnderWay
@@ -321,7 +321,8 @@ package final class LedgerHost: @unchecked Sendable {
 
     private static func lost(_ file: String) -> StoreError {
         StoreError(
-            "\(file) was removed or replaced while it was in use: put it back, or restart the service, which begins anew where nothing is"
+            "\(file) was removed or replaced while it was in use: put it back, or restart the service to begin with an empty "
+                + "ledger"
         )
     }
 
@@ -331,18 +332,18 @@ package final class LedgerHost: @unchecked Sendable {
         case nil:
             if unsaved != nil, ledger.isSaved {
                 unsaved = nil
-                log.notice("the ledger is kept again; what was counted in memory meanwhile is saved")
-                alerts.raise(recovery: Self.alertSubject, "is kept again")
+                log.notice("the ledger is saved again, with the counts that were held in memory")
+                alerts.raise(recovery: Self.alertSubject, "is saved again")
             }
         case .checkpoint(let error):
             let loss =
                 unsaved == nil
-                ? "nothing is lost, counts are kept in its journal, which grows"
-                : "what was counted in memory before is lost if the service ends now"
+                ? "no counts are lost, but the journal grows"
+                : "counts held in memory are lost if the service ends now"
             log.complain(
                 .failedCheckpoint,
-                "the ledger could not be checkpointed: \(error.message); \(loss); trying again, at least every minute. "
-                    + "Check free space, permissions and who reads the file.")
+                "the checkpoint of the ledger failed: \(error.message); \(loss); retrying at least every minute. "
+                    + "Check free space, permissions, and which process reads the file.")
         case .journal(let error):
             fail(error)
         }
@@ -367,8 +368,10 @@ package final class LedgerHost: @unchecked Sendable {
         }
     }
 
-    /// - Parameter isOutdated: the configuration is another by now.
-    private func take(_ outcome: Result<Opened, StoreError>, isOutdated: Bool = false) {
+    /// Installs the opened ledger, or handles the fault.
+    ///
+    /// - Parameter isOutdated: whether the configuration was reloaded meanwhile.
+    private func finishOpening(_ outcome: Result<Opened, StoreError>, isOutdated: Bool = false) {
         guard !isStopped else { return }
         endTick()
         do throws(StoreError) {
@@ -393,19 +396,20 @@ package final class LedgerHost: @unchecked Sendable {
         self.trouble = Trouble(error: trouble.error, retryAt: .distantFuture)
         opening.async { [self, configuration, clocks, log, reloads] in
             let outcome = Self.open(configuration, clocks, log)
-            loop.execute { self.take(outcome, isOutdated: reloads != self.reloads) }
+            loop.execute { self.finishOpening(outcome, isOutdated: reloads != self.reloads) }
         }
     }
 
     private func fail(_ error: StoreError) {
         if trouble?.error != error {
             let answer = configuration.onFailure == .dunno ? "limits are enforced from memory" : "mail is deferred"
+            let state = ledger == nil ? "is unavailable" : "is not saved"
             log.error(
-                "the ledger can't be kept: \(error.message); "
+                "\(Self.alertSubject) \(state): \(error.message); "
                     + (ledger == nil
                         ? "requests are answered \(configuration.onFailure.rawValue.uppercased())" : answer)
-                    + "; trying again every second. Check free space, permissions and who holds the file.")
-            alerts.raise(trouble: Self.alertSubject, "can't be kept: \(error.message)")
+                    + "; retrying every second. Check free space, permissions, and which process locks the file.")
+            alerts.raise(trouble: Self.alertSubject, "\(state): \(error.message)")
         }
         trouble = Trouble(error: error, retryAt: .now() + Self.retryInterval)
         unsaved = nil
@@ -418,7 +422,7 @@ package final class LedgerHost: @unchecked Sendable {
         ledger.discardBatch()
         do throws(UpkeepFault) {
             try ledger.restartJournal()
-            log.notice("the ledger takes counts again; saving what was counted in memory meanwhile")
+            log.notice("the store of the ledger is writable again; saving the counts held in memory")
             unsaved = trouble.error
             self.trouble = nil
         } catch {
@@ -426,7 +430,7 @@ package final class LedgerHost: @unchecked Sendable {
         }
     }
 
-    /// Logs what an administrator has changed, and keeps it.
+    /// Logs and stores an administrator's change.
     func record(_ entry: AuditEntry) {
         loop.preconditionInLoop()
         log.notice("audit: \(entry)")
@@ -436,7 +440,7 @@ package final class LedgerHost: @unchecked Sendable {
 
     private static let alertSubject = "the ledger"
 
-    /// Whether counts are being kept; the reason where they are not.
+    /// Why counts are not saved to disk; nil if they are.
     package var fault: StoreError? { trouble?.error ?? unsaved }
 
     package var journalBytes: Int { store?.journalBytes ?? 0 }
@@ -444,7 +448,7 @@ package final class LedgerHost: @unchecked Sendable {
 
     /// The ledger, for an administrator's request.
     ///
-    /// - Throws: `LedgerUnavailable` while it can't be opened, and what `body` throws.
+    /// - Throws: `LedgerUnavailable` while it is not open; rethrows errors of `body`.
     package func withLedger<T>(_ body: (Ledger) throws -> T) throws -> T {
         loop.preconditionInLoop()
         guard let ledger else { throw LedgerUnavailable(reason: trouble?.error.message ?? "the service is stopping") }
@@ -453,16 +457,16 @@ package final class LedgerHost: @unchecked Sendable {
     }
 }
 
-/// Nobody can tell or change what is counted: the ledger can't be opened.
+/// The ledger is not open, so counts can be neither read nor changed.
 package struct LedgerUnavailable: Error {
     package let reason: String
 }
 
 extension Configuration {
-    /// Whether a milter asks the ledger about its messages.
+    /// Whether a milter consults the limits.
     fileprivate var milterAsks: Bool { !listen.milter.isEmpty && milter.limits }
 
-    /// The store of the ledger; no other place makes one.
+    /// The store of the ledger. This is the only place that creates one.
     fileprivate func makeStore(notice: @escaping @Sendable (String) -> Void) -> any LedgerStore {
         SQLiteStore(path: ledger.path, durability: ledger.durability, notice: notice)
     }
