@@ -19,46 +19,46 @@ internal import Wire
 /// is put on this one first.
 package final class LedgerHost: @unchecked Sendable {
     package let loop: SocketLoop
-    private let log: EventLog
+    let log: EventLog
     package let alerts: Alerts
     package let probes: ProbeBoard
     /// The file that records incoming requests.
-    private(set) var capture: CaptureFile?
-    private let observer: DecisionLog
-    package private(set) var configuration: Configuration
-    private let clocks: any SystemClocks
+    var capture: CaptureFile?
+    let observer: DecisionLog
+    package internal(set) var configuration: Configuration
+    let clocks: any SystemClocks
     /// Speaks of attributes by the same indexes as the limits.
     var parser: PolicyRequestParser
     /// Used only if a milter consults the limits, too.
     var sessions = PolicySessions()
-    private(set) var keepsSessions: Bool
-    private var ledger: Ledger?
-    private var store: (any LedgerStore)?
+    var keepsSessions: Bool
+    var ledger: Ledger?
+    var store: (any LedgerStore)?
     /// The newest entries of the audit trail.
-    package private(set) var audit = Recent<AuditEntry>(most: LedgerHost.mostAudit)
-    private static let mostAudit = 100
+    package internal(set) var audit = Recent<AuditEntry>(most: LedgerHost.mostAudit)
+    static let mostAudit = 100
     /// Whether an administrator's search is running.
     var isSearching = false
-    private var trouble: Trouble?
+    var trouble: Trouble?
     /// The fault that kept counts in memory only, until they are saved.
-    private var unsaved: StoreError?
+    var unsaved: StoreError?
     /// Opens the ledger after a failed start. It may wait for a lock and read for a long time.
-    private let opening = DispatchQueue(label: "weir.opening", qos: .utility)
-    private var reloads = 0
+    let opening = DispatchQueue(label: "weir.opening", qos: .utility)
+    var reloads = 0
     /// Clients whose request waits for a decision.
-    private var asking: [any Client] = []
+    var asking: [any Client] = []
     /// Clients of the current pass. They may submit their next request meanwhile, to `asking`.
-    private var deciding: [any Client] = []
+    var deciding: [any Client] = []
     /// Clients that have a decision and wait for the commit.
-    private var awaiting: [any Client] = []
-    private var isTickUnderWay = false
-    private var tickBegan = NIODeadline.now()
-    private var activity = PolicyActivity()
-    package private(set) var requests: UInt64 = 0
-    private var isStopped = false
-    private var nextSummary: NIODeadline
+    var awaiting: [any Client] = []
+    var isTickUnderWay = false
+    var tickBegan = NIODeadline.now()
+    var activity = PolicyActivity()
+    package internal(set) var requests: UInt64 = 0
+    var isStopped = false
+    var nextSummary: NIODeadline
     /// When to check next that the store's files are still in place.
-    private var nextLook = NIODeadline.now()
+    var nextLook = NIODeadline.now()
 
     /// Puts one request at a time to the ledger.
     package protocol Client: AnyObject {
@@ -73,23 +73,23 @@ package final class LedgerHost: @unchecked Sendable {
     }
 
     /// The store rejects batches, or could not be opened.
-    private struct Trouble {
+    struct Trouble {
         let error: StoreError
         let retryAt: NIODeadline
     }
 
     /// A ledger that was opened, on its way to the loop. Sendable, unchecked: it has one owner at a time.
-    private struct Opened: @unchecked Sendable {
+    struct Opened: @unchecked Sendable {
         let ledger: Ledger
         let store: any LedgerStore
         let audit: [AuditEntry]
     }
 
-    private static let retryInterval: TimeAmount = .seconds(1)
-    private static let upkeepInterval: TimeAmount = .milliseconds(50)
+    static let retryInterval: TimeAmount = .seconds(1)
+    static let upkeepInterval: TimeAmount = .milliseconds(50)
     /// Accounts visited per step of upkeep: a few microseconds after a tick with answers, more in an idle loop.
-    private static let slotsPerTick = 16
-    private static let slotsPerPause = 2048
+    static let slotsPerTick = 16
+    static let slotsPerPause = 2048
 
     package init(
         configuration: Configuration, loop: SocketLoop, clocks: any SystemClocks, log: EventLog, alerts: Alerts,
@@ -153,283 +153,6 @@ package final class LedgerHost: @unchecked Sendable {
         store = nil
     }
 
-    package func reload(_ configuration: Configuration) throws(StoreError) {
-        loop.preconditionInLoop()
-        endTick()
-        if let ledger {
-            ledger.beginTick()
-            let before = ledger.limits.map { (limit: $0, keys: $0.accountCount) }
-            try ledger.reload(configuration.limits, settings: configuration.ledgerSettings)
-            for (limit, keys) in before where keys > 0 && !ledger.limits.contains(where: { $0 === limit }) {
-                log.notice(
-                    "limit \(limit.limit.name) was removed or counts something else now: "
-                        + "dropped the counts and blocks of \(keys) keys"
-                )
-            }
-        }
-        reloads += 1
-        self.configuration = configuration
-        parser = PolicyRequestParser(names: configuration.attributeNames.names)
-        keepsSessions = configuration.milterAsks
-        observer.logsPasses = configuration.log.decisions
-        if configuration.log.capture != capture?.path {
-            capture = configuration.log.capture.map { CaptureFile(path: $0, log: log) }
-        }
-    }
-
-    // MARK: Requests
-
-    /// Queues a client's request. It is decided at the end of this turn of the loop.
-    package func submit(_ client: any Client) {
-        if !isTickUnderWay { beginTick() }
-        if let judging { client.withRequest(judging.prepare) }
-        asking.append(client)
-    }
-
-    /// The ledger that decides requests; nil while it is not saved and `on_failure` is `defer`. Constant within a tick.
-    private var judging: Ledger? { trouble == nil || configuration.onFailure == .dunno ? ledger : nil }
-
-    private func decideAll() {
-        while !asking.isEmpty {
-            swap(&asking, &deciding)
-            requests &+= UInt64(deciding.count)
-            var answered: UInt64 = 0
-            if let judging {
-                judging.fetch()
-                for client in deciding { if decide(client, in: judging) { answered &+= 1 } }
-            } else {
-                for client in deciding { client.decided(troubled) }
-                if let action = troubled.action {
-                    answered = UInt64(deciding.count)
-                    activity.count(action, requests: deciding.count)
-                }
-            }
-            activity.settle(passed: UInt64(deciding.count) &- answered, at: uptime)
-            if awaiting.isEmpty {
-                swap(&awaiting, &deciding)
-            } else {
-                awaiting += deciding
-                deciding.removeAll(keepingCapacity: true)
-            }
-        }
-    }
-
-    /// - Returns: whether the answer is an action other than DUNNO.
-    private func decide(_ client: any Client, in ledger: Ledger) -> Bool {
-        var decision: Decision?
-        client.withRequest { request in
-            decision = ledger.decide(request)
-            if observer.logsPasses, decision?.action == nil { observer.passed(request) }
-        }
-        guard var decision else { return false }
-        if probes.isActive { decision = exempt(decision, ifProbe: client) }
-        client.decided(decision)
-        if let action = decision.action { activity.count(action) }
-        return decision.action != nil
-    }
-
-    /// Withdraws the charge of a doctor's probe, and never refuses it.
-    private func exempt(_ decision: Decision, ifProbe client: any Client) -> Decision {
-        var sighting = ProbeBoard.Sighting.none
-        client.withRequest { request in
-            let stage = type(of: client).stage
-            let place = stage == .policy ? "policy server" : "milter"
-            sighting = probes.see(
-                request.sender, at: stage,
-                "\(place), \(String(decoding: request.protocolState, as: UTF8.self))",
-                decision.action.map { String(decoding: $0, as: UTF8.self) } ?? "DUNNO")
-        }
-        if case .none = sighting { return decision }
-        withdraw(decision.transaction)
-        return Decision(action: nil, transaction: 0)
-    }
-
-    /// Whole seconds since the machine's start.
-    private var uptime: Int64 { Int64(tickBegan.uptimeNanoseconds / 1_000_000_000) }
-
-    /// What the policy server has been doing, as of now.
-    package func withActivity<T>(_ body: (inout PolicyActivity, _ second: Int64) -> T) -> T {
-        body(&activity, Int64(NIODeadline.now().uptimeNanoseconds / 1_000_000_000))
-    }
-
-    /// The mail transaction has ended, as far as its client can tell.
-    package func close(_ transaction: UInt64) {
-        guard configuration.givesBackDropped, let ledger else { return }
-        if !isTickUnderWay { beginTick() }
-        ledger.close(transaction)
-    }
-
-    /// No recipient of the mail transaction is accepted, and the client will retry it.
-    package func withdraw(_ transaction: UInt64) {
-        guard let ledger else { return }
-        if !isTickUnderWay { beginTick() }
-        ledger.withdraw(transaction)
-    }
-
-    private var troubled: Decision {
-        switch configuration.onFailure {
-        case .dunno: Decision(action: nil, transaction: 0)
-        case .defer: Decision(action: Self.deferral, transaction: 0)
-        }
-    }
-
-    private static let deferral = Array("DEFER_IF_PERMIT 4.3.0 Service temporarily unavailable, try again later".utf8)
-
-    private func beginTick() {
-        isTickUnderWay = true
-        tickBegan = .now()
-        ledger?.beginTick()
-    }
-
-    /// Runs at the end of a turn of the loop, after all input is handled.
-    private func endTick() {
-        decideAll()
-        isTickUnderWay = false
-        commit()
-        for client in awaiting { client.committed() }
-        if !awaiting.isEmpty {
-            activity.record(latency: (.now() - tickBegan).nanoseconds, requests: awaiting.count, at: uptime)
-        }
-        awaiting.removeAll(keepingCapacity: true)
-        upkeep(slots: Self.slotsPerTick)
-    }
-
-    private func commit() {
-        guard let ledger else { return }
-        guard trouble == nil else { return ledger.discardBatch() }
-        do throws(StoreError) { try ledger.commit() } catch { fail(error) }
-    }
-
-    /// Runs every 50 ms between ticks: retries, the flush of the journal, and more upkeep if the loop is idle.
-    private func pause() {
-        if NIODeadline.now() >= nextSummary { summarize() }
-        let isBusy = isTickUnderWay
-        if isBusy { endTick() }
-        if NIODeadline.now() >= nextLook {
-            nextLook = .now() + Self.retryInterval
-            if let file = store?.lostFile { fail(Self.lost(file)) }
-        }
-        if let trouble {
-            if NIODeadline.now() >= trouble.retryAt { retry(after: trouble) }
-        } else {
-            ledger?.beginTick()
-            commit()
-            do throws(StoreError) { try ledger?.flush() } catch { fail(error) }
-            if !isBusy { upkeep(slots: Self.slotsPerPause) }
-        }
-    }
-
-    private static func lost(_ file: String) -> StoreError {
-        StoreError(
-            "\(file) was removed or replaced while it was in use: put it back, or restart the service to begin with an empty "
-                + "ledger"
-        )
-    }
-
-    private func upkeep(slots: Int) {
-        guard trouble == nil, let ledger else { return }
-        switch ledger.maintain(slots: slots) {
-        case nil:
-            if unsaved != nil, ledger.isSaved {
-                unsaved = nil
-                log.notice("the ledger is saved again, with the counts that were held in memory")
-                alerts.raise(recovery: Self.alertSubject, "is saved again")
-            }
-        case .checkpoint(let error):
-            let loss =
-                unsaved == nil
-                ? "no counts are lost, but the journal grows"
-                : "counts held in memory are lost if the service ends now"
-            log.complain(
-                .failedCheckpoint,
-                "the checkpoint of the ledger failed: \(error.message); \(loss); retrying at least every minute. "
-                    + "Check free space, permissions, and which process reads the file.")
-        case .journal(let error):
-            fail(error)
-        }
-    }
-
-    /// Logs the highest counts since the last summary, in the manner of anvil(8).
-    private func summarize() {
-        nextSummary = .now() + .seconds(configuration.log.summaryInterval)
-        for limit in ledger?.limits ?? [] { observer.summarize(limit) }
-    }
-
-    // MARK: Trouble
-
-    private static func open(
-        _ configuration: Configuration, _ clocks: any SystemClocks, _ log: EventLog
-    ) -> Result<Opened, StoreError> {
-        let store = configuration.makeStore(notice: { log.error($0) })
-        return Result { () throws(StoreError) in
-            let ledger = try Ledger(
-                limits: configuration.limits, settings: configuration.ledgerSettings, clocks: clocks, store: store)
-            return Opened(ledger: ledger, store: store, audit: try store.recentAudit(mostAudit))
-        }
-    }
-
-    /// Installs the opened ledger, or handles the fault.
-    ///
-    /// - Parameter isOutdated: whether the configuration was reloaded meanwhile.
-    private func finishOpening(_ outcome: Result<Opened, StoreError>, isOutdated: Bool = false) {
-        guard !isStopped else { return }
-        endTick()
-        do throws(StoreError) {
-            let opened = try outcome.get()
-            opened.ledger.beginTick()
-            if isOutdated { try opened.ledger.reload(configuration.limits, settings: configuration.ledgerSettings) }
-            opened.ledger.observer = observer
-            ledger = opened.ledger
-            store = opened.store
-            for entry in opened.audit { audit.append(entry) }
-        } catch {
-            return fail(error)
-        }
-        guard trouble != nil else { return }
-        trouble = nil
-        log.notice("the ledger is open; requests are counted again")
-        alerts.raise(recovery: Self.alertSubject, "is open; requests are counted again")
-    }
-
-    /// Opens the ledger while requests are answered without it.
-    private func reopen(after trouble: Trouble) {
-        self.trouble = Trouble(error: trouble.error, retryAt: .distantFuture)
-        opening.async { [self, configuration, clocks, log, reloads] in
-            let outcome = Self.open(configuration, clocks, log)
-            loop.execute { self.finishOpening(outcome, isOutdated: reloads != self.reloads) }
-        }
-    }
-
-    private func fail(_ error: StoreError) {
-        if trouble?.error != error {
-            let answer = configuration.onFailure == .dunno ? "limits are enforced from memory" : "mail is deferred"
-            let state = ledger == nil ? "is unavailable" : "is not saved"
-            log.error(
-                "\(Self.alertSubject) \(state): \(error.message); "
-                    + (ledger == nil
-                        ? "requests are answered \(configuration.onFailure.rawValue.uppercased())" : answer)
-                    + "; retrying every second. Check free space, permissions, and which process locks the file.")
-            alerts.raise(trouble: Self.alertSubject, "\(state): \(error.message)")
-        }
-        trouble = Trouble(error: error, retryAt: .now() + Self.retryInterval)
-        unsaved = nil
-    }
-
-    private func retry(after trouble: Trouble) {
-        guard let ledger else { return reopen(after: trouble) }
-        if let file = store?.lostFile { return fail(Self.lost(file)) }
-        ledger.beginTick()
-        ledger.discardBatch()
-        do throws(UpkeepFault) {
-            try ledger.restartJournal()
-            log.notice("the store of the ledger is writable again; saving the counts held in memory")
-            unsaved = trouble.error
-            self.trouble = nil
-        } catch {
-            fail(error.storeError)
-        }
-    }
-
     /// Logs and stores an administrator's change.
     func record(_ entry: AuditEntry) {
         loop.preconditionInLoop()
@@ -438,7 +161,7 @@ package final class LedgerHost: @unchecked Sendable {
         store?.record(entry)
     }
 
-    private static let alertSubject = "the ledger"
+    static let alertSubject = "the ledger"
 
     /// Why counts are not saved to disk; nil if they are.
     package var fault: StoreError? { trouble?.error ?? unsaved }
@@ -464,10 +187,10 @@ package struct LedgerUnavailable: Error {
 
 extension Configuration {
     /// Whether a milter consults the limits.
-    fileprivate var milterAsks: Bool { !listen.milter.isEmpty && milter.limits }
+    var milterAsks: Bool { !listen.milter.isEmpty && milter.limits }
 
     /// The store of the ledger. This is the only place that creates one.
-    fileprivate func makeStore(notice: @escaping @Sendable (String) -> Void) -> any LedgerStore {
+    func makeStore(notice: @escaping @Sendable (String) -> Void) -> any LedgerStore {
         SQLiteStore(path: ledger.path, durability: ledger.durability, notice: notice)
     }
 

@@ -132,7 +132,8 @@ package actor Daemon {
             var accepted = read.configuration
             for key in RestartKey.all {
                 if key.differs(read.configuration, configuration), key.differs(read.configuration, lastRead) {
-                    log.warning("\(key.name) has changed: restart the service to apply it; until then the old value is used")
+                    log.warning(
+                        "\(key.name) has changed: restart the service to apply it; until then the old value is used")
                 }
                 key.copy(configuration, &accepted)
             }
