@@ -16,7 +16,7 @@ package enum UnixSocketFile {
         var status = stat()
         guard lstat(path, &status) == 0 else { return }
         guard status.st_mode & S_IFMT == S_IFSOCK else {
-            throw Failure(description: "\(path) is there already, and is no socket")
+            throw Failure(description: "\(path) exists and is not a socket")
         }
         guard !isAnswered(path) else {
             throw Failure(description: "another process listens on \(path)")

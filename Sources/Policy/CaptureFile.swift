@@ -53,7 +53,7 @@ final class CaptureFile: Sendable {
                 return (state.waiting, state.dropped)
             }
             if bytes.readableBytes == 0 { return }
-            if dropped > 0 { log.warning("\(dropped) requests are missing in \(path): it is written too slowly") }
+            if dropped > 0 { log.warning("dropped \(dropped) requests from the capture \(path): writing is too slow") }
             write(bytes)
         }
     }

@@ -59,7 +59,7 @@ final class DecisionLog: LedgerObserver {
 
     func evicted(_ account: Account, at time: LedgerTime) {
         evictedKeys += 1
-        log.complain(.evictedKeys, "more keys than ledger.most_keys: gave up the counts of some of the least used")
+        log.complain(.evictedKeys, "more keys than ledger.most_keys: evicted some of the least used, with their counts")
     }
 
     func passed(_ request: Attributes) {

@@ -128,7 +128,7 @@ extension LedgerHost {
     /// What the administrator should know about the change that was just made.
     private func note(on action: KeyAction, _ standing: Standing, in ledger: Ledger) -> String? {
         switch action {
-        case .block: return ledger.remark(onBlockBy: standing.limit) ?? fault.map { "not kept yet: \($0.message)" }
+        case .block: return ledger.remark(onBlockBy: standing.limit) ?? fault.map { "not saved yet: \($0.message)" }
         case .raise:
             guard let until = standing.blockedUntil else { return nil }
             let key = Self.quoted(String(decoding: standing.key, as: UTF8.self))

@@ -112,7 +112,7 @@ final class PolicyConnection: ReceivedConnection, LedgerHost.Client {
         }
     }
 
-    func take(_ decision: Decision) {
+    func decided(_ decision: Decision) {
         if listener.host.keepsSessions { withRequest { listener.host.sessions.note($0) } }
         if kept.isEmpty {
             fresh = UnsafeRawBufferPointer(rebasing: fresh[requestLength...])
@@ -150,7 +150,7 @@ final class PolicyConnection: ReceivedConnection, LedgerHost.Client {
         transaction = 0
     }
 
-    func release() {
+    func committed() {
         guard isOpen else { return }
         switch replies {
         case .none: return

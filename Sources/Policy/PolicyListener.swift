@@ -103,7 +103,7 @@ package final class PolicyListener: @unchecked Sendable {
 
     func timedOut() {
         counted.tooSlow += 1
-        log.complain(.slowRequest, "closed a policy connection: a request did not end within 100 s")
+        log.complain(.slowRequest, "closed a policy connection: a request was incomplete after 100 s")
     }
 }
 

@@ -14,20 +14,20 @@ internal import UnixSignals
 /// `weir serve`: starts the listeners, reloads on SIGHUP, stops on SIGTERM and SIGINT.
 package actor Daemon {
     private let configurationPath: String
-    /// What holds.
+    /// In use.
     private var configuration: Configuration
-    /// What the file said last.
+    /// As last read from the file.
     private var lastRead: Configuration
     private let log: EventLog
     private let alerts: Alerts
     private let host: LedgerHost
     private let policy: PolicyListener
     private let admin: AdminListener
-    /// nil where neither a filter nor a milter listens.
+    /// nil if neither a filter nor a milter listens.
     private let content: ContentService?
     private let manager = ServiceManager()
 
-    /// How long connections may take to end when the service stops.
+    /// Time for open connections to finish when the service stops.
     private static let gracePeriod: TimeAmount = .seconds(10)
     private static let timeForAlerts: TimeAmount = .seconds(3)
 
@@ -52,9 +52,9 @@ package actor Daemon {
 
     /// Runs until a signal ends it.
     ///
-    /// - Throws: where a listener can't be opened.
+    /// - Throws: if a listener can't be opened.
     package func run() async throws {
-        // Sockets get their modes when they are there; until then they belong to the service alone.
+        // Until a socket has its configured mode, only the service's own user may use it.
         umask(0o077)
         RuntimeLimits.raiseOpenFiles()
         RuntimeLimits.surviveFileLimit()
@@ -65,7 +65,7 @@ package actor Daemon {
         try await content?.listen(inherited: &inherited)
         for address in inherited.keys.sorted() {
             log.warning(
-                "the socket \(address) was passed by the service manager, and no listener of the configuration has it")
+                "the service manager passed the socket \(address), but no listener is configured for it")
         }
         try await withThrowingTaskGroup(of: Void.self) { group in
             try await startAdmin(in: &group)
@@ -86,7 +86,7 @@ package actor Daemon {
         }
     }
 
-    /// Returns when the admin listener listens.
+    /// Returns once the admin listener accepts connections.
     private func startAdmin(in group: inout ThrowingTaskGroup<Void, any Error>) async throws {
         let (endpoint, tokenPath) = (configuration.listen.admin, configuration.adminTokenPath)
         let (running, report) = AsyncThrowingStream<Void, any Error>.makeStream()
@@ -94,7 +94,7 @@ package actor Daemon {
             do {
                 try await admin.run(on: endpoint, tokenPath: tokenPath) { report.finish() }
             } catch  where !Task.isCancelled {
-                if case .terminated = report.yield() { log.error("the admin listener has ended: \(error)") }
+                if case .terminated = report.yield() { log.error("the admin listener failed: \(error)") }
                 report.finish(throwing: error)
             }
         }
@@ -126,29 +126,30 @@ package actor Daemon {
         switch ConfigurationReader.read(path: configurationPath) {
         case .failure(let faults):
             for fault in faults.all { log.error(fault.description) }
-            log.error("\(configurationPath) was not taken: the service goes on with the configuration that it has")
+            log.error("\(configurationPath) was rejected; the service keeps its current configuration")
         case .success(let read):
             for warning in read.warnings { log.warning(warning.description) }
-            var taken = read.configuration
+            var accepted = read.configuration
             for key in RestartKey.all {
                 if key.differs(read.configuration, configuration), key.differs(read.configuration, lastRead) {
-                    log.warning("\(key.name) has changed: that takes a restart; until then the old value holds")
+                    log.warning(
+                        "\(key.name) has changed: restart the service to apply it; until then the old value is used")
                 }
-                key.copy(configuration, &taken)
+                key.copy(configuration, &accepted)
             }
             lastRead = read.configuration
             do {
-                try await host.loop.submit { [host, policy, taken] in
-                    try host.reload(taken)
-                    policy.reload(taken)
+                try await host.loop.submit { [host, policy, accepted] in
+                    try host.reload(accepted)
+                    policy.reload(accepted)
                 }
-                content?.reload(taken, rules: read.rules)
-                alerts.reload(taken.alerts)
-                configuration = taken
+                content?.reload(accepted, rules: read.rules)
+                alerts.reload(accepted.alerts)
+                configuration = accepted
                 log.redirect(to: configuration.log.destination)
                 log.notice("reloaded: \(configuration.summary)")
             } catch {
-                log.error("the configuration was not taken: \((error as? StoreError)?.message ?? "\(error)")")
+                log.error("the configuration was rejected: \((error as? StoreError)?.message ?? "\(error)")")
             }
         }
     }
@@ -166,7 +167,7 @@ package actor Daemon {
     }
 }
 
-/// What a running service can't change.
+/// A configuration key that a running service can't change.
 private struct RestartKey {
     let name: String
     let differs: (Configuration, Configuration) -> Bool

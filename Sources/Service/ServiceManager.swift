@@ -7,7 +7,7 @@ internal import Policy
 internal import Settings
 internal import Wire
 
-/// systemd's side of the service: sockets that it opened (sd_listen_fds), and what it is told (sd_notify).
+/// The systemd interface: sockets from socket activation (sd_listen_fds), and state notifications (sd_notify).
 struct ServiceManager: Sendable {
     struct Failure: Error, CustomStringConvertible {
         let description: String
@@ -34,7 +34,7 @@ struct ServiceManager: Sendable {
         let code = withUnsafeMutablePointer(to: &storage) {
             $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { getsockname(descriptor, $0, &length) }
         }
-        guard code == 0 else { throw Failure(description: "descriptor \(descriptor) of LISTEN_FDS is no socket") }
+        guard code == 0 else { throw Failure(description: "descriptor \(descriptor) of LISTEN_FDS is not a socket") }
         switch Int32(storage.ss_family) {
         case AF_UNIX:
             let path = withUnsafeBytes(of: &storage) { bytes in
@@ -63,7 +63,7 @@ struct ServiceManager: Sendable {
         String(decoding: characters.prefix { $0 != 0 }.map(UInt8.init(bitPattern:)), as: UTF8.self)
     }
 
-    /// Sends a state to the service manager; nothing happens where there is none.
+    /// Sends a state to the service manager, if there is one.
     func notify(_ state: String) {
         guard let path = Self.environment("NOTIFY_SOCKET"), !path.isEmpty else { return }
         let descriptor = socket(AF_UNIX, Int32(SOCK_DGRAM.rawValue | SOCK_CLOEXEC.rawValue), 0)
@@ -85,7 +85,7 @@ struct ServiceManager: Sendable {
         }
     }
 
-    /// Tells the watchdog twice per interval that the ledger's loop still turns; ends with its task.
+    /// Notifies the watchdog twice per interval while the ledger's loop responds. Runs until its task is cancelled.
     func keepAlive(_ host: LedgerHost) async throws {
         guard let interval = Self.environment("WATCHDOG_USEC").flatMap({ Int64($0) }), interval > 0 else {
             return

@@ -161,7 +161,7 @@ class Alerts(unittest.TestCase):
             self.addCleanup(second.__exit__)
             second.start(wait=False)
             self.assertNotEqual(second.process.wait(DEFAULT_TIMEOUT), 0)
-            self.assertIn("alert: trouble: the ledger: can't be kept: another weir serve", second.log())
+            self.assertIn("alert: trouble: the ledger: is unavailable: another weir serve", second.log())
             self.assertEqual(hook.got, [])
 
     def test_trouble_and_its_end(self):

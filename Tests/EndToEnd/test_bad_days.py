@@ -73,16 +73,16 @@ class Ledger(unittest.TestCase):
         disk.fill()
         # More than the free space inside SQLite's files.
         sent = 10
-        while "can't be kept" not in service.log() and sent < 50_000:
+        while "is not saved" not in service.log() and sent < 50_000:
             self.count(service, 200)
             sent += 200
-        self.assertIn("can't be kept", service.log())
+        self.assertIn("is not saved", service.log())
         self.count(service, 100)
         sent += 100
         self.assertUsed(service, sent)
-        self.assertEqual(service.log().count("error: the ledger can't be kept"), 1, service.log())
+        self.assertEqual(service.log().count("error: the ledger is not saved"), 1, service.log())
         disk.clear()
-        service.wait_logged("kept again")
+        service.wait_logged("is saved again")
         self.count(service, 5)
         sent += 5
         service.restart()
@@ -94,7 +94,7 @@ class Ledger(unittest.TestCase):
         self.count(service, 10)
         disk.fill()
         sent = 10
-        while "can't be kept" not in service.log() and sent < 50_000:
+        while "is not saved" not in service.log() and sent < 50_000:
             self.count(service, 200)
             sent += 200
         for _ in range(4):
@@ -103,28 +103,28 @@ class Ledger(unittest.TestCase):
                 # Each attempt creates and removes files.
                 before = disk.directory.stat().st_mtime_ns
                 wait_until(
-                    lambda: disk.directory.stat().st_mtime_ns != before or "takes counts again" in service.log(),
+                    lambda: disk.directory.stat().st_mtime_ns != before or "is writable again" in service.log(),
                     f"it is tried again\n{service.log()}")
         disk.clear()
-        service.wait_logged("kept again")
+        service.wait_logged("is saved again")
         self.count(service, 5)
         self.assertUsed(service, sent + 5)
         service.restart()
         self.assertUsed(service, sent + 5)
 
-    def test_stopped_before_it_is_kept_again(self):
+    def test_stopped_before_it_is_saved_again(self):
         disk, service = self.on_small_disk()
         self.count(service, 10)
         disk.fill()
         sent = 10
-        while "can't be kept" not in service.log() and sent < 50_000:
+        while "is not saved" not in service.log() and sent < 50_000:
             self.count(service, 200)
             sent += 200
         disk.clear()
         service.restart()
         self.assertUsed(service, sent)
 
-    def test_a_ledger_that_does_not_open_is_told_of_once(self):
+    def test_a_ledger_that_does_not_open_is_logged_once(self):
         service = self.enterContext(WeirService(limits=[LIMIT]))
         service.stop()
         for file in service.directory.glob("ledger.sqlite*"):
@@ -137,7 +137,7 @@ class Ledger(unittest.TestCase):
             wait_until(lock.exists, f"it is tried again\n{service.log()}")
             lock.unlink()
         wait_until(lock.exists, f"it is tried again\n{service.log()}")
-        self.assertEqual(service.log().count("error: the ledger can't be kept"), 1, service.log())
+        self.assertEqual(service.log().count("error: the ledger is unavailable"), 1, service.log())
         service.ledger.rmdir()
         service.wait_logged("counted again")
         self.count(service, 1)
@@ -176,9 +176,9 @@ class Ledger(unittest.TestCase):
         disk.fill()
         with service.client() as client:
             wait_until(lambda: client.ask(sender="bob@example.org").startswith("DEFER"), "mail is deferred", interval=0)
-        service.wait_logged("can't be kept")
+        service.wait_logged("is not saved")
         disk.clear()
-        service.wait_logged("kept again")
+        service.wait_logged("is saved again")
         self.count(service, 5)
         self.assertUsed(service, 15)
 
@@ -196,7 +196,7 @@ class Ledger(unittest.TestCase):
         for path in names:
             path.with_name(path.name).unlink(missing_ok=True)
             (aside / path.name).rename(path)
-        service.wait_logged("kept again")
+        service.wait_logged("is saved again")
         service.restart()
         self.assertUsed(service, 15)
 
@@ -488,13 +488,13 @@ class Reload(unittest.TestCase):
         self.assertEqual(sum(report["errors"].values()), 0, report)
         self.assertGreater(report["answered"], 7000)
 
-    def test_a_bad_configuration_is_not_taken(self):
+    def test_a_bad_configuration_is_rejected(self):
         service = self.service
         for bad in ("limits: [", "limits:\n  - name: x\n    keey: [sender]\n", "listen: 7\n"):
             service.configure(text=bad)
             offset = len(service.log())
             service.reload()
-            wait_until(lambda: "not taken" in service.log()[offset:], f"the log says so: {bad!r}\n{service.log()}")
+            wait_until(lambda: "was rejected" in service.log()[offset:], f"the log says so: {bad!r}\n{service.log()}")
             self.assertEqual(service.ask(sender="alice@example.org"), "DUNNO")
         self.assertIn("weir.yaml:3:", service.log())
         service.configure()

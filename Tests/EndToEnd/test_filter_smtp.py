@@ -407,7 +407,7 @@ class Filter(unittest.TestCase):
             self.assertEqual(client.deliver(MESSAGE + b".\r\n")[-1][0], 550)
             (weir.directory / "header.pcre").unlink()
             weir.reload()
-            weir.wait_logged("was not taken")
+            weir.wait_logged("was rejected")
             self.assertEqual(client.deliver(MESSAGE + b".\r\n")[-1][0], 550)
 
     def test_many_sessions(self):

@@ -110,9 +110,9 @@ class ServiceManager(unittest.TestCase):
             count = service.log().count("reloaded: ")
             service.reload()
             wait_until(lambda: service.log().count("reloaded: ") > count, service.log)
-            return [line.split("warning: ")[1] for line in service.log().splitlines() if "takes a restart" in line]
+            return [line.split("warning: ")[1] for line in service.log().splitlines() if "restart the service" in line]
 
-        told = "has changed: that takes a restart; until then the old value holds"
+        told = "has changed: restart the service to apply it; until then the old value is used"
         first = [f"listen.policy {told}", f"filter {told}"]
         other = free_port()
         self.assertEqual(reload(other, 7), first)

@@ -78,7 +78,7 @@ import Wire
             }
         }
 
-        func take(_ decision: Decision) {}
-        func release() {}
+        func decided(_ decision: Decision) {}
+        func committed() {}
     }
 }

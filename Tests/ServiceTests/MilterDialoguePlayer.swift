@@ -190,7 +190,7 @@ struct MilterDialoguePlayer: ~Copyable {
     }
 
     /// State, name of the message and, once the policy server is known to have charged it, that server's name for it.
-    private func describe(_ question: MilterQuestion) -> String {
+    private func describe(_ question: PolicyQuestion) -> String {
         let names = ["protocol_name", "recipient", "recipient_count", "size"]
         var line = question.state.rawValue
         line += " " + (question.transaction == nil ? text(question.instance) : "policy server's")

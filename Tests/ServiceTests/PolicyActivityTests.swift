@@ -26,9 +26,9 @@ import Testing
     @Test func answersBySecond() {
         var activity = PolicyActivity()
         activity.count(Array("HOLD".utf8))
-        activity.settle(passed: 3, at: 1000)
+        activity.recordTick(passed: 3, at: 1000)
         activity.count(Array("REJECT no".utf8), requests: 2)
-        activity.settle(passed: 0, at: 1001)
+        activity.recordTick(passed: 0, at: 1001)
         #expect(PolicyAction.allCases.map { activity.total($0) }.reduce(0, +) == 6)
         #expect(activity.history(of: .dunno, at: 1002).suffix(3) == [0, 3, 0])
         #expect(activity.history(of: .reject, at: 1002).suffix(3) == [0, 0, 2])

@@ -91,7 +91,7 @@ package final class ContentService: Sendable {
     package func reload(_ configuration: Configuration, rules: ContentRules) {
         milter?.reload(configuration)
         self.rules.replace(with: rules) { [log] in
-            if !rules.areFew { log.notice("the reloaded checks are compiled, and hold for new messages") }
+            if !rules.areFew { log.notice("the reloaded checks are compiled and apply to new messages") }
         }
     }
 

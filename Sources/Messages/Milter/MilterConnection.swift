@@ -252,7 +252,7 @@ final class MilterConnection: ReceivedConnection {
     }
 
     /// Asks the ledger. Other events wait for its answer.
-    private func ask(_ question: MilterQuestion) {
+    private func ask(_ question: PolicyQuestion) {
         let connection = LoopBound(self, worker.loop)
         worker.host.ask(question) { [loop = worker.loop] answer in
             loop.execute {

@@ -57,7 +57,7 @@ package struct MilterDialogue: ~Copyable {
         /// Refuse the recipient, if the MTA waits for a reply.
         case refuseRecipient(Refusal)
         /// Ask the ledger. The next event is `answered`.
-        case ask(MilterQuestion)
+        case ask(PolicyQuestion)
         /// The message is over.
         case conclude(MilterConclusion)
         /// Send the edits, and write the rest of the kept body to the disk. The next event is `written`.
@@ -68,7 +68,7 @@ package struct MilterDialogue: ~Copyable {
         /// The new body, and with it the message, is complete.
         case finishNewBody
         /// The message was aborted: tell the ledger.
-        case abandon(MilterQuestion)
+        case abandon(PolicyQuestion)
     }
 
     private var state = State.idle
@@ -233,7 +233,7 @@ package struct MilterDialogue: ~Copyable {
     // MARK: Events of the ledger, the disk and the socket
 
     /// The ledger has answered. An answer to a connection that is closed meanwhile has no effect.
-    package mutating func answered(_ answer: MilterAnswer) -> Action {
+    package mutating func answered(_ answer: PolicyAnswer) -> Action {
         switch state {
         case .askingRecipient(var transaction):
             state = .idle
@@ -336,7 +336,7 @@ package struct MilterDialogue: ~Copyable {
 
 extension MilterTransaction {
     /// Takes the ledger's answer about the last recipient.
-    fileprivate mutating func take(_ answer: MilterAnswer, isLocal: Bool) -> MilterDialogue.Action {
+    fileprivate mutating func take(_ answer: PolicyAnswer, isLocal: Bool) -> MilterDialogue.Action {
         switch answer {
         case .isCharged(let transaction): wasCharged(transaction)
         case .decision(let action, let transaction):

@@ -21,7 +21,7 @@ struct MilterTransaction {
     /// The SIZE parameter of MAIL (RFC 1870); empty without one.
     private let declaredSize: [UInt8]
     /// The parts of a question that are the same for all questions about this message.
-    private(set) var question: MilterQuestion
+    private(set) var question: PolicyQuestion
     /// The ledger's number of the transaction, once it was charged.
     private(set) var charged: UInt64?
     var effects = LimitEffects()
@@ -41,7 +41,7 @@ struct MilterTransaction {
         self.terms = terms
         let size = parameters.first { Self.isSize($0) }
         declaredSize = size.map { Array($0.dropFirst(Self.sizeParameter.count)) } ?? []
-        question = MilterQuestion(
+        question = PolicyQuestion(
             state: .recipient, attributes: [], sender: reversePath, instance: instance, transaction: nil, session: nil)
         if settings.asksLimits, !client.isLocal, !client.address.isEmpty, client.port != 0 {
             question.session = PolicySessions.key(address: client.address, port: String(client.port).utf8)
@@ -76,7 +76,7 @@ struct MilterTransaction {
     // MARK: Questions to the ledger
 
     /// May the message go to its last recipient?
-    func recipientQuestion(_ client: MilterSession.Client, helo: [UInt8], _ macros: MilterMacros) -> MilterQuestion {
+    func recipientQuestion(_ client: MilterSession.Client, helo: [UInt8], _ macros: MilterMacros) -> PolicyQuestion {
         var question = question
         question.attributes = attributes(client, helo, macros, recipients.last ?? [], count: 0, size: declaredSize)
         return question
@@ -87,7 +87,7 @@ struct MilterTransaction {
     /// - Parameter size: of the message in bytes.
     func finalQuestion(
         _ client: MilterSession.Client, helo: [UInt8], _ macros: MilterMacros, size: Int
-    ) -> MilterQuestion {
+    ) -> PolicyQuestion {
         var question = question
         question.state = .endOfMessage
         question.attributes = attributes(

@@ -12,12 +12,12 @@ package final class NextHopCounters: Sendable {
 
     package struct Values: Codable, Sendable {
         package var address: String
-        /// How often it could not be had, or went away.
+        /// Failed connection attempts and lost connections.
         package var failures: UInt64
         package var connections: Int
         /// Those of `connections` that have nothing to do.
         package var idle: Int
-        /// Why it could not be had when it was tried last; absent where it could.
+        /// Why the last connection attempt failed; absent if it succeeded.
         package var trouble: Trouble?
     }
 
@@ -33,13 +33,13 @@ package final class NextHopCounters: Sendable {
 
     package func countLoss() { failures.add(1, ordering: .relaxed) }
 
-    /// It could not be had.
+    /// The next hop is unreachable.
     package func countFailure(_ cause: String) {
         failures.add(1, ordering: .relaxed)
         trouble.withLock { trouble in trouble = Trouble(cause: cause, since: trouble?.since ?? Double(time(nil))) }
     }
 
-    /// - Returns: whether it could not be had before.
+    /// - Returns: whether it was unreachable before.
     package func noteReady() -> Bool {
         trouble.withLock { trouble in
             defer { trouble = nil }

@@ -5,8 +5,8 @@
 package struct PolicyActivity: Sendable {
     /// By `PolicyAction`, as all that follow.
     private var totals = [UInt64](repeating: 0, count: PolicyActivity.actions)
-    /// Actions of the requests that have been decided since `settle`.
-    private var unsettled = [UInt64](repeating: 0, count: PolicyActivity.actions)
+    /// Actions of the requests that have been decided since `recordTick`.
+    private var pending = [UInt64](repeating: 0, count: PolicyActivity.actions)
     /// Since the start.
     package private(set) var latency = LatencyHistogram()
     /// Of the last minute, in pieces of ten seconds; the index is the piece modulo the number of them.
@@ -27,20 +27,21 @@ package struct PolicyActivity: Sendable {
 
     package init() {}
 
-    /// Requests that were answered with an action; `settle` follows.
+    /// Requests that were answered with an action; `recordTick` follows.
     package mutating func count(_ answer: [UInt8], requests: Int = 1) {
-        unsettled[PolicyAction(answer).rawValue] &+= UInt64(requests)
+        pending[PolicyAction(answer).rawValue] &+= UInt64(requests)
     }
 
-    /// Requests that were let through without a word, and those that `count` was told of, were decided at `second`.
-    package mutating func settle(passed: UInt64, at second: Int64) {
+    /// Adds the tick's requests to the totals and to `second`: `passed` requests got DUNNO, the others were counted
+    /// by `count`.
+    package mutating func recordTick(passed: UInt64, at second: Int64) {
         advance(to: second)
         let row = Self.row(second)
-        unsettled[PolicyAction.dunno.rawValue] &+= passed
-        for action in 0..<Self.actions where unsettled[action] > 0 {
-            totals[action] &+= unsettled[action]
-            seconds[row + action] &+= unsettled[action]
-            unsettled[action] = 0
+        pending[PolicyAction.dunno.rawValue] &+= passed
+        for action in 0..<Self.actions where pending[action] > 0 {
+            totals[action] &+= pending[action]
+            seconds[row + action] &+= pending[action]
+            pending[action] = 0
         }
     }
 

@@ -5,8 +5,8 @@ internal import NIOCore
 internal import Report
 internal import Wire
 
-/// What a milter asks the ledger about a message: the same as a policy request.
-package struct MilterQuestion: Sendable {
+/// A policy request that a milter puts to the ledger from another loop.
+package struct PolicyQuestion: Sendable {
     /// `protocol_state` of the request.
     package enum State: String, Sendable {
         case recipient = "RCPT"
@@ -16,13 +16,13 @@ package struct MilterQuestion: Sendable {
     package var state: State
     /// `name=value` lines of all attributes but state, instance and sender.
     package var attributes: [UInt8]
-    /// With brackets or without.
+    /// The reverse path, with or without angle brackets.
     package var sender: [UInt8]
-    /// The milter's own name for the message.
+    /// The milter's own `instance` for the message.
     package var instance: [UInt8]
-    /// The same message as the policy server knows it, once it is found to know it.
+    /// The same message in the policy server, once found there.
     package var transaction: PolicySessions.Transaction?
-    /// The key of the client's connection; nil if Postfix can't have asked the policy server about it.
+    /// The key of the SMTP session; nil if Postfix can't have asked the policy server about it.
     package var session: [UInt8]?
 
     package init(
@@ -38,7 +38,7 @@ package struct MilterQuestion: Sendable {
     }
 }
 
-package enum MilterAnswer: Sendable {
+package enum PolicyAnswer: Sendable {
     /// The policy server has charged the message already.
     case isCharged(PolicySessions.Transaction)
     /// A nil action lets the message pass. The transaction is 0 if nothing was charged.
@@ -47,7 +47,7 @@ package enum MilterAnswer: Sendable {
 
 extension LedgerHost {
     /// Asks from another loop; `answer` is called on the ledger's loop.
-    package func ask(_ question: MilterQuestion, _ answer: @escaping @Sendable (MilterAnswer) -> Void) {
+    package func ask(_ question: PolicyQuestion, _ answer: @escaping @Sendable (PolicyAnswer) -> Void) {
         loop.execute { [self] in
             if question.state == .recipient, question.transaction == nil, let session = question.session,
                 let known = sessions.transaction(session, sender: question.sender)
@@ -55,7 +55,7 @@ extension LedgerHost {
                 return answer(.isCharged(known))
             }
             if question.state == .endOfMessage, let session = question.session { sessions.forget(session) }
-            guard let query = MilterQuery(question, &parser, answer) else {
+            guard let query = PendingQuestion(question, &parser, answer) else {
                 return answer(.decision(nil, transaction: 0))
             }
             submit(query)
@@ -64,7 +64,7 @@ extension LedgerHost {
 
     /// The message was aborted. The MTA waits for no reply to that, so the policy server may know the client's next
     /// message already.
-    package func abandon(_ question: MilterQuestion) {
+    package func abandon(_ question: PolicyQuestion) {
         guard let session = question.session, let transaction = question.transaction else { return }
         loop.execute { [self] in
             if sessions.transaction(session, sender: transaction.sender) == transaction { sessions.forget(session) }
@@ -78,18 +78,18 @@ extension LedgerHost {
 }
 
 /// A question that waits for its answer. Belongs to the ledger's loop.
-private final class MilterQuery: LedgerHost.Client {
+private final class PendingQuestion: LedgerHost.Client {
     static var stage: ProbeStage { .milter }
 
     private let request: [UInt8]
     private var ranges: [Range<Int>] = []
-    private let answer: @Sendable (MilterAnswer) -> Void
+    private let answer: @Sendable (PolicyAnswer) -> Void
     private var decision: Decision?
 
     /// nil if the request is too long for the parser.
     init?(
-        _ question: MilterQuestion, _ parser: inout PolicyRequestParser,
-        _ answer: @escaping @Sendable (MilterAnswer) -> Void
+        _ question: PolicyQuestion, _ parser: inout PolicyRequestParser,
+        _ answer: @escaping @Sendable (PolicyAnswer) -> Void
     ) {
         var request = Array("request=smtpd_access_policy\nprotocol_state=\(question.state.rawValue)\n".utf8)
         request += question.attributes
@@ -109,9 +109,9 @@ private final class MilterQuery: LedgerHost.Client {
         }
     }
 
-    func take(_ decision: Decision) { self.decision = decision }
+    func decided(_ decision: Decision) { self.decision = decision }
 
-    func release() {
+    func committed() {
         guard let decision else { return }
         answer(.decision(decision.action.map { AccessAction($0) }, transaction: decision.transaction))
     }

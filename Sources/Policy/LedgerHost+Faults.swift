@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0
+internal import Dispatch
+internal import Limits
+internal import Loop
+internal import NIOCore
+internal import Report
+internal import Settings
+
+/// Opening the ledger, faults of its store, and retries.
+extension LedgerHost {
+    static func open(
+        _ configuration: Configuration, _ clocks: any SystemClocks, _ log: EventLog
+    ) -> Result<Opened, StoreError> {
+        let store = configuration.makeStore(notice: { log.error($0) })
+        return Result { () throws(StoreError) in
+            let ledger = try Ledger(
+                limits: configuration.limits, settings: configuration.ledgerSettings, clocks: clocks, store: store)
+            return Opened(ledger: ledger, store: store, audit: try store.recentAudit(mostAudit))
+        }
+    }
+
+    /// Installs the opened ledger, or handles the fault.
+    ///
+    /// - Parameter isOutdated: whether the configuration was reloaded meanwhile.
+    func finishOpening(_ outcome: Result<Opened, StoreError>, isOutdated: Bool = false) {
+        loop.assertInLoop()
+        guard !isStopped else { return }
+        endTick()
+        do throws(StoreError) {
+            let opened = try outcome.get()
+            opened.ledger.beginTick()
+            if isOutdated { try opened.ledger.reload(configuration.limits, settings: configuration.ledgerSettings) }
+            opened.ledger.observer = observer
+            ledger = opened.ledger
+            store = opened.store
+            for entry in opened.audit { audit.append(entry) }
+        } catch {
+            return fail(error)
+        }
+        guard trouble != nil else { return }
+        trouble = nil
+        log.notice("the ledger is open; requests are counted again")
+        alerts.raise(recovery: Self.alertSubject, "is open; requests are counted again")
+    }
+
+    /// Opens the ledger while requests are answered without it.
+    func reopen(after trouble: Trouble) {
+        self.trouble = Trouble(error: trouble.error, retryAt: .distantFuture)
+        opening.async { [self, configuration, clocks, log, reloads] in
+            let outcome = Self.open(configuration, clocks, log)
+            loop.execute { self.finishOpening(outcome, isOutdated: reloads != self.reloads) }
+        }
+    }
+
+    func fail(_ error: StoreError) {
+        loop.assertInLoop()
+        if trouble?.error != error {
+            let answer = configuration.onFailure == .dunno ? "limits are enforced from memory" : "mail is deferred"
+            let state = ledger == nil ? "is unavailable" : "is not saved"
+            log.error(
+                "\(Self.alertSubject) \(state): \(error.message); "
+                    + (ledger == nil
+                        ? "requests are answered \(configuration.onFailure.rawValue.uppercased())" : answer)
+                    + "; retrying every second. Check free space, permissions, and which process locks the file.")
+            alerts.raise(trouble: Self.alertSubject, "\(state): \(error.message)")
+        }
+        trouble = Trouble(error: error, retryAt: .now() + Self.retryInterval)
+        unsaved = nil
+    }
+
+    func retry(after trouble: Trouble) {
+        guard let ledger else { return reopen(after: trouble) }
+        if let file = store?.lostFile { return fail(Self.lost(file)) }
+        ledger.beginTick()
+        ledger.discardBatch()
+        do throws(UpkeepFault) {
+            try ledger.restartJournal()
+            log.notice("the store of the ledger is writable again; saving the counts held in memory")
+            unsaved = trouble.error
+            self.trouble = nil
+        } catch {
+            fail(error.storeError)
+        }
+    }
+}

@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: Apache-2.0
+internal import Limits
+internal import Loop
+internal import NIOCore
+package import Report
+internal import Settings
+
+/// Requests and ticks: a tick decides and commits all requests that one turn of the loop has read.
+extension LedgerHost {
+    /// Queues a client's request. It is decided at the end of this turn of the loop.
+    package func submit(_ client: any Client) {
+        loop.assertInLoop()
+        if !isTickUnderWay { beginTick() }
+        if let judging { client.withRequest(judging.prepare) }
+        asking.append(client)
+    }
+
+    /// The ledger that decides requests; nil while it is not saved and `on_failure` is `defer`. Constant within a tick.
+    private var judging: Ledger? { trouble == nil || configuration.onFailure == .dunno ? ledger : nil }
+
+    private func decideAll() {
+        while !asking.isEmpty {
+            swap(&asking, &deciding)
+            requests &+= UInt64(deciding.count)
+            var answered: UInt64 = 0
+            if let judging {
+                judging.fetch()
+                for client in deciding { if decide(client, in: judging) { answered &+= 1 } }
+            } else {
+                for client in deciding { client.decided(troubled) }
+                if let action = troubled.action {
+                    answered = UInt64(deciding.count)
+                    activity.count(action, requests: deciding.count)
+                }
+            }
+            activity.recordTick(passed: UInt64(deciding.count) &- answered, at: uptime)
+            if awaiting.isEmpty {
+                swap(&awaiting, &deciding)
+            } else {
+                awaiting += deciding
+                deciding.removeAll(keepingCapacity: true)
+            }
+        }
+    }
+
+    /// - Returns: whether the answer is an action other than DUNNO.
+    private func decide(_ client: any Client, in ledger: Ledger) -> Bool {
+        var decision: Decision?
+        client.withRequest { request in
+            decision = ledger.decide(request)
+            if observer.logsPasses, decision?.action == nil { observer.passed(request) }
+        }
+        guard var decision else { return false }
+        if probes.isActive { decision = exempt(decision, ifProbe: client) }
+        client.decided(decision)
+        if let action = decision.action { activity.count(action) }
+        return decision.action != nil
+    }
+
+    /// Withdraws the charge of a doctor's probe, and never refuses it.
+    private func exempt(_ decision: Decision, ifProbe client: any Client) -> Decision {
+        var sighting = ProbeBoard.Sighting.none
+        client.withRequest { request in
+            let stage = type(of: client).stage
+            let place = stage == .policy ? "policy server" : "milter"
+            sighting = probes.see(
+                request.sender, at: stage,
+                "\(place), \(String(decoding: request.protocolState, as: UTF8.self))",
+                decision.action.map { String(decoding: $0, as: UTF8.self) } ?? "DUNNO")
+        }
+        if case .none = sighting { return decision }
+        withdraw(decision.transaction)
+        return Decision(action: nil, transaction: 0)
+    }
+
+    /// Whole seconds since the machine's start.
+    private var uptime: Int64 { Int64(tickBegan.uptimeNanoseconds / 1_000_000_000) }
+
+    /// What the policy server has been doing, as of now.
+    package func withActivity<T>(_ body: (inout PolicyActivity, _ second: Int64) -> T) -> T {
+        loop.assertInLoop()
+        return body(&activity, Int64(NIODeadline.now().uptimeNanoseconds / 1_000_000_000))
+    }
+
+    /// The mail transaction has ended, as far as its client can tell.
+    package func close(_ transaction: UInt64) {
+        loop.assertInLoop()
+        guard configuration.givesBackDropped, let ledger else { return }
+        if !isTickUnderWay { beginTick() }
+        ledger.close(transaction)
+    }
+
+    /// No recipient of the mail transaction is accepted, and the client will retry it.
+    package func withdraw(_ transaction: UInt64) {
+        loop.assertInLoop()
+        guard let ledger else { return }
+        if !isTickUnderWay { beginTick() }
+        ledger.withdraw(transaction)
+    }
+
+    private var troubled: Decision {
+        switch configuration.onFailure {
+        case .dunno: Decision(action: nil, transaction: 0)
+        case .defer: Decision(action: Self.deferral, transaction: 0)
+        }
+    }
+
+    private static let deferral = Array("DEFER_IF_PERMIT 4.3.0 Service temporarily unavailable, try again later".utf8)
+
+    func beginTick() {
+        isTickUnderWay = true
+        tickBegan = .now()
+        ledger?.beginTick()
+    }
+
+    /// Runs at the end of a turn of the loop, after all input is handled.
+    func endTick() {
+        loop.assertInLoop()
+        decideAll()
+        isTickUnderWay = false
+        commit()
+        for client in awaiting { client.committed() }
+        if !awaiting.isEmpty {
+            activity.record(latency: (.now() - tickBegan).nanoseconds, requests: awaiting.count, at: uptime)
+        }
+        awaiting.removeAll(keepingCapacity: true)
+        upkeep(slots: Self.slotsPerTick)
+    }
+
+    func commit() {
+        guard let ledger else { return }
+        guard trouble == nil else { return ledger.discardBatch() }
+        do throws(StoreError) { try ledger.commit() } catch { fail(error) }
+    }
+}
