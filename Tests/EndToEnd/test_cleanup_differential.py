@@ -143,6 +143,15 @@ postlog unix-dgram n - n - 1 postlogd
         subprocess.run(["postfix", "-c", self.directory / "etc", verb], check=True,
                        capture_output=True, timeout=30)
 
+    def reload(self):
+        """Returns when the master has reloaded: it goes on after postfix(1) has returned."""
+        before = self.log.read_text().count(": reload -- ")
+        self.control("reload")
+        deadline = time.monotonic() + 60
+        while self.log.read_text().count(": reload -- ") == before:
+            assert time.monotonic() < deadline, "no reload"
+            time.sleep(0.02)
+
     def queue(self):
         """Returns (held senders, number of messages still in the queue)."""
         listing = subprocess.run(["postqueue", "-c", self.directory / "etc", "-j"],
@@ -386,7 +395,7 @@ class CleanupDifferential(unittest.TestCase):
 
     def round(self, messages):
         """Sends all messages both ways; returns the numbers of changed and refused messages."""
-        self.postfix.control("reload")
+        self.postfix.reload()
         for sink in (self.sink, self.filtered):
             sink.mail.clear()
         verdicts = self.weir(messages)
