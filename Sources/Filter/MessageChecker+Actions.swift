@@ -54,7 +54,7 @@ extension MessageChecker {
         case .dunno: record.isLogged = false
         case .prepend(let text):
             if isReserved(text, subject, &record) { break }
-            let lines = subject.kind.isHeader ? folded(cut(text)) : text + [0x0a]
+            let lines = subject.kind.isHeader ? folded(text) : text + [0x0a]
             edit(subject.range.lowerBound..<subject.range.lowerBound, lines, subject.header)
         case .replace(let text):
             if isReserved(text, subject, &record) { break }
