@@ -31,6 +31,18 @@ import Testing
             ])
     }
 
+    /// Of the Received: header that the MTA adds, which no milter sees.
+    @Test(arguments: [
+        ("/^Received:.*with ESMTPSA/ IGNORE", true), ("/^\\s*Received:/ REPLACE X: y", true), ("/^received: from/ IGNORE", true),
+        ("/^(Received|X-Mailer):/ IGNORE", true), ("/^[Rr]eceived:/ IGNORE", true), ("/^Received\\s*:/ REJECT", true),
+        ("if /^Received:/\n/./ IGNORE\nendif", true),
+        ("/^Received-SPF:/ IGNORE", false), ("/^X-Received:/ IGNORE", false), ("/Received/ IGNORE", false),
+        ("if !/^Received:/\n/a/ IGNORE\nendif", false), ("!/^Received:/ WARN", false), ("/^Received/ IGNORE", true),
+    ])
+    func rulesOnReceived(rules: String, isNamed: Bool) {
+        #expect(RuleList(tables: [table(rules)]).rulesOnReceived == (isNamed ? [0] : []))
+    }
+
     @Test(arguments: [
         ("(x+x+)+y", true), ("([\\w.-]+)+@", true), ("(=+)*$", true), ("(?:q|q)*z", true),
         ("^Subject: (?:foo|bar)+ x$", false),
