@@ -144,6 +144,11 @@ package final class ContentRules: Sendable {
         return lists.flatMap { $0.list.lint(isBody: $0.isBody) }.filter { seen.insert($0).inserted }
     }
 
+    /// Whether some rule has an action that the Postfix behind the filter must carry out (`Effect.cleanupAction`).
+    package var mayHoldOrFilter: Bool {
+        lists.contains { !$0.list.rules(where: { $0 == .hold || $0 == .filter }).isEmpty }
+    }
+
     /// Where rules are about the Received: header, as `pcre:/etc/postfix/header_checks:12`.
     package var locationsOfReceived: [String] {
         header.rulesOnReceived.map { header.location(of: $0).description }

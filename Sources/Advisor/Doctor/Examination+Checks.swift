@@ -36,6 +36,49 @@ extension Examination {
         return !setup.value("header_checks", in: cleanup).isEmpty
     }
 
+    /// The cleanup service that carries out HOLD and FILTER (weir_verdict.pcre).
+    static let verdictCleanup = "weir_cleanup"
+
+    /// The filter asks for HOLD and FILTER by a header, so without the table for it the mail is delivered.
+    mutating func examineVerdict(_ service: PostfixSetup.Service) {
+        guard rules.mayHoldOrFilter else { return }
+        let name = "receive_override_options"
+        let options = RestrictionList.words(setup.value(name, in: service)[...], separators: ", \t")
+        let skipsChecks = options.contains("no_header_body_checks")
+        let ownName = setup.value("cleanup_service_name", in: service)
+        guard skipsChecks || !carriesOutVerdicts(ownName) else { return }
+        var commands = addVerdictCleanup(chroot: service.chroot)
+        if !carriesOutVerdicts(ownName) {
+            commands.append(override("cleanup_service_name", with: Self.verdictCleanup, in: service))
+        }
+        if skipsChecks {
+            let rest = options.filter { $0 != "no_header_body_checks" }.joined(separator: ",")
+            commands.append(override(name, with: rest, in: service))
+        }
+        add(
+            .fault, "filter-verdict", service,
+            "rules say HOLD or FILTER, but the cleanup of this service does not carry them out: such mail is delivered as "
+                + "if no rule had matched",
+            commands: commands)
+    }
+
+    private func carriesOutVerdicts(_ name: String) -> Bool {
+        let cleanup = setup.services.first { $0.name == name && $0.program == "cleanup" }
+        return setup.value("header_checks", in: cleanup).contains("weir_verdict")
+    }
+
+    /// Adds that service, as in conf/postfix/master.cf, unless it is there.
+    func addVerdictCleanup(chroot: String) -> [String] {
+        guard !carriesOutVerdicts(Self.verdictCleanup) else { return [] }
+        let options = [
+            "undisclosed_recipients_header=", "header_checks=pcre:/etc/weir/postfix/weir_verdict.pcre",
+            "mime_header_checks=", "nested_header_checks=", "body_checks=", "message_size_limit=0", "in_flow_delay=0",
+            "message_drop_headers=bcc,content-length,resent-bcc,return-path,x-weir-verdict",
+        ]
+        let text = options.map { "-o \($0)" }.joined(separator: " ")
+        return [add(service: "\(Self.verdictCleanup) unix n - \(chroot) - 0 cleanup \(text)")]
+    }
+
     /// With other limits than Postfix's, rules see more or less of a message than they would there.
     mutating func examineLimits() {
         guard !configuration.listen.filter.isEmpty || !configuration.listen.milter.isEmpty else { return }
