@@ -103,8 +103,8 @@ extension MessageChecker {
         }
     }
 
-    /// Whether a header can carry the target to the Postfix behind the filter, byte for byte. Postfix stores any target,
-    /// and finds out later that it cannot deliver to it.
+    /// Whether a header can carry the target to the Postfix behind the filter, byte for byte. Postfix stores any
+    /// target, and finds out later that it cannot deliver to it.
     private func canBeCarried(_ target: [UInt8]) -> Bool {
         target.count <= Self.longestTarget && target.allSatisfy { $0 == 0x09 || $0 >= 0x20 && $0 != 0x7f }
     }

@@ -3,8 +3,8 @@ internal import MailSyntax
 
 /// Rules that a milter cannot apply to the Received: header that the MTA adds: the protocol does not show it.
 extension RuleList {
-    /// The rules and `if`s whose patterns begin with `Received:`. A negated one is not among them: it is about all other
-    /// headers.
+    /// The rules and `if`s whose patterns begin with `Received:`. Negated ones are about all other headers, and are not
+    /// among them.
     package var rulesOnReceived: [Int] {
         entries.indices.filter { rule in
             guard let expression = entries[rule].statement.expression, !expression.negated else { return false }

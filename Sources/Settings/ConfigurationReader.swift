@@ -118,8 +118,8 @@ package enum ConfigurationReader {
         for rule in rules.header.rulesOnReceived {
             let warning = rules.header.fault(
                 of: rule,
-                "Postfix does not show the Received: header that it adds to a milter (listen.milter): this matches only "
-                    + "those that a message brings; docs/milter.md has the two lines for Postfix")
+                "Postfix does not show the Received: header that it adds to a milter (listen.milter): this matches "
+                    + "only those that a message brings; docs/milter.md has the two lines for Postfix")
             reading.add(warning: .init(warning))
         }
     }

@@ -31,9 +31,16 @@ import Testing
             ])
     }
 
+    @Test func textAfterNULIsIgnored() {
+        let table = table("/a/ REJECT b\0 hidden\n/c/ WARN\n\0/d/ REJECT")
+        let warning = "text after null byte may be ignored"
+        #expect(table.warnings.map { "\($0.line ?? 0) \($0.message)" } == ["1 \(warning)", "3 \(warning)"])
+    }
+
     /// Of the Received: header that the MTA adds, which no milter sees.
     @Test(arguments: [
-        ("/^Received:.*with ESMTPSA/ IGNORE", true), ("/^\\s*Received:/ REPLACE X: y", true), ("/^received: from/ IGNORE", true),
+        ("/^Received:.*with ESMTPSA/ IGNORE", true), ("/^\\s*Received:/ REPLACE X: y", true),
+        ("/^received: from/ IGNORE", true),
         ("/^(Received|X-Mailer):/ IGNORE", true), ("/^[Rr]eceived:/ IGNORE", true), ("/^Received\\s*:/ REJECT", true),
         ("if /^Received:/\n/./ IGNORE\nendif", true),
         ("/^Received-SPF:/ IGNORE", false), ("/^X-Received:/ IGNORE", false), ("/Received/ IGNORE", false),

@@ -15,16 +15,16 @@ extension Examination {
         guard !locations.isEmpty, usesMilter, !usesFilter else { return }
         let submissions = entrances.filter { setup.value("smtpd_sasl_auth_enable", in: $0) == "yes" }
         let places = (submissions.isEmpty ? entrances : submissions).filter { !hasHeaderChecks($0) }
+        let others = locations.count > 1 ? " and \(locations.count - 1) more" : ""
         for (index, service) in places.enumerated() {
             let hasCleanup = index > 0 || setup.services.contains { $0.name == Self.receivedCleanup }
-            let line = "\(Self.receivedCleanup) unix n - \(service.chroot) - 0 cleanup "
-                + "-o header_checks=pcre:\(Self.receivedTable)"
+            let cleanup = "\(Self.receivedCleanup) unix n - \(service.chroot) - 0 cleanup"
+            let table = "-o header_checks=pcre:\(Self.receivedTable)"
             add(
                 .warning, "milter-own-received", service,
-                "the rule at \(locations[0])\(locations.count > 1 ? " and \(locations.count - 1) more" : "") can't match "
-                    + "the Received: header that Postfix adds: no milter sees it; copy such rules to "
-                    + "\(Self.receivedTable), then let Postfix apply them",
-                commands: (hasCleanup ? [] : [add(service: line)])
+                "the rule at \(locations[0])\(others) can't match the Received: header that Postfix adds: no milter "
+                    + "sees it; copy such rules to \(Self.receivedTable), then let Postfix apply them",
+                commands: (hasCleanup ? [] : [add(service: "\(cleanup) \(table)")])
                     + [override("cleanup_service_name", with: Self.receivedCleanup, in: service)])
         }
     }
@@ -57,8 +57,8 @@ extension Examination {
         }
         add(
             .fault, "filter-verdict", service,
-            "rules say HOLD or FILTER, but the cleanup of this service does not carry them out: such mail is delivered as "
-                + "if no rule had matched",
+            "rules say HOLD or FILTER, but the cleanup of this service does not carry them out: such mail is "
+                + "delivered as if no rule had matched",
             commands: commands)
     }
 
