@@ -56,6 +56,10 @@ extension Verdict {
         return false
     }
 
+    package var asksForFilter: Bool {
+        effects.contains { if case .filter = $0 { true } else { false } }
+    }
+
     package var isHeld: Bool { effects.contains(.hold) }
 
     /// Adds an effect. As in Postfix, the last FILTER or REDIRECT counts, and REDIRECT overrides FILTER.

@@ -223,6 +223,18 @@ class Trouble(unittest.TestCase):
                 self.assertEqual(client.mail("a@example.org", ["b@example.com"], content("y"))[-1][0], 550)
 
 
+class Filter(unittest.TestCase):
+    def test_filter_from_the_matched_text_is_deferred(self):
+        """No configuration check can see it, and a milter can't carry it out."""
+        with SMTPSink() as sink, milter_postfix(sink.port, "/^X-Do: (.*)/ $1\n", on_failure="dunno") as (postfix, weir):
+            with SMTP(postfix.port) as client:
+                self.assertEqual(client.mail("a@example.org", ["b@example.com"], content("x", "X-Do: FILTER smtp:[127.0.0.1]:9"))[-1][0], 451)
+                self.assertEqual(client.mail("a@example.org", ["b@example.com"], content("y", "X-Do: WARN"))[-1][0], 250)
+            wait_until(sink.messages, postfix.log)
+            self.assertEqual([subject_of(message) for message in sink.messages()], ["y"])
+            self.assertIn("a milter can't carry out FILTER", weir.log())
+
+
 class Received(unittest.TestCase):
     def test_two_lines_let_postfix_take_its_own_away(self):
         """The milter never sees the header; the lines of docs/milter.md do it, and the milter still checks the rest."""
