@@ -28,6 +28,16 @@ package struct ContentChecks: Hashable, Sendable {
     package var cacheDirectory = "/var/lib/weir/rules"
 
     package init() {}
+
+    /// `scannerLimits` by Postfix's names.
+    package var limitsOfPostfix: [(name: String, value: Int)] {
+        [
+            ("header_size_limit", scannerLimits.headerSize), ("line_length_limit", scannerLimits.lineLength),
+            ("body_checks_size_limit", scannerLimits.bodyChecksSize),
+            ("mime_boundary_length_limit", scannerLimits.mimeBoundaryLength),
+            ("mime_nesting_limit", scannerLimits.mimeNesting),
+        ]
+    }
 }
 
 extension Matcher {

@@ -144,6 +144,16 @@ package final class ContentRules: Sendable {
         return lists.flatMap { $0.list.lint(isBody: $0.isBody) }.filter { seen.insert($0).inserted }
     }
 
+    /// Whether some rule has an action that the Postfix behind the filter must carry out (`Effect.cleanupAction`).
+    package var mayHoldOrFilter: Bool {
+        lists.contains { !$0.list.rules(where: { $0 == .hold || $0 == .filter }).isEmpty }
+    }
+
+    /// Where rules are about the Received: header, as `pcre:/etc/postfix/header_checks:12`.
+    package var locationsOfReceived: [String] {
+        header.rulesOnReceived.map { header.location(of: $0).description }
+    }
+
     /// Whether the fast pass is ready within a second, so that it is worth waiting for.
     package var areFew: Bool { lists.reduce(0) { $0 + $1.list.count } <= 1_000 }
 }

@@ -56,6 +56,10 @@ extension Verdict {
         return false
     }
 
+    package var asksForFilter: Bool {
+        effects.contains { if case .filter = $0 { true } else { false } }
+    }
+
     package var isHeld: Bool { effects.contains(.hold) }
 
     /// Adds an effect. As in Postfix, the last FILTER or REDIRECT counts, and REDIRECT overrides FILTER.
@@ -79,7 +83,14 @@ extension MessageChecker {
         case .hold:
             record.isLogged = !verdict.isHeld
             verdict.add(effect)
-        case .filter: verdict.add(effect)
+        case .filter(let target):
+            guard canBeCarried(target) else {
+                record.fault =
+                    "a FILTER target with control characters or above \(Self.longestTarget) bytes: "
+                    + "message not accepted, try again later"
+                return refuse(451, "4.3.0 content check names a bad FILTER target, try again later")
+            }
+            verdict.add(effect)
         case .redirect(let address):
             isOver = true
             guard isAddress(address) else {
@@ -95,6 +106,16 @@ extension MessageChecker {
             if copies.insert(address).inserted { verdict.add(effect) }
         }
     }
+
+    /// Whether a header can carry the target to the Postfix behind the filter, byte for byte. Postfix stores any
+    /// target, and finds out later that it cannot deliver to it.
+    private func canBeCarried(_ target: [UInt8]) -> Bool {
+        target.count <= Self.longestTarget && target.allSatisfy { $0 == 0x09 || $0 >= 0x20 && $0 != 0x7f }
+    }
+
+    /// Bytes. With the name of the header and the action, the line then has at most 998 (RFC 5322 2.1.1), so no server
+    /// folds, splits or cuts it.
+    private static let longestTarget = 998 - "X-Weir-Verdict: FILTER ".utf8.count
 
     /// Whether the text can go into RCPT TO as it stands. Postfix takes any text here, and finds no recipient later.
     private func isAddress(_ text: [UInt8]) -> Bool {

@@ -54,7 +54,7 @@ extension MessageChecker {
         case .dunno: record.isLogged = false
         case .prepend(let text):
             if isReserved(text, subject, &record) { break }
-            let lines = subject.kind.isHeader ? folded(cut(text)) : text + [0x0a]
+            let lines = subject.kind.isHeader ? folded(text) : text + [0x0a]
             edit(subject.range.lowerBound..<subject.range.lowerBound, lines, subject.header)
         case .replace(let text):
             if isReserved(text, subject, &record) { break }
@@ -70,7 +70,7 @@ extension MessageChecker {
 
     /// Whether a rule writes the header that only Weir may write.
     private func isReserved(_ text: [UInt8], _ subject: Subject, _ record: inout RuleMatch) -> Bool {
-        guard subject.kind == .header, text.withUnsafeBytes({ HeaderName(of: $0) == .weirVerdict }) else {
+        guard subject.header != nil, text.withUnsafeBytes({ HeaderName(of: $0) == .weirVerdict }) else {
             return false
         }
         record.fault = "X-Weir-Verdict is for Weir to write"

@@ -39,7 +39,7 @@ extension MessageChecker {
                 edit(header.range, [], ordinal)
                 return
             case .dkimSignature: signed.formUnion(signedRecipientHeaders(text))
-            case .contentType, .otherMIME, .to, .cc, .resentTo, .resentCc, .other: break
+            case .contentType, .otherMIME, .to, .cc, .resentTo, .resentCc, .mailboxLine, .other: break
             }
         }
         var outcome = Outcome.keep
@@ -56,21 +56,30 @@ extension MessageChecker {
             }
         }
         if stripsUndisclosedRecipients, ordinal != nil { outcome = strip(header, text, outcome) }
+        if header.isCut { noteLong(header) }
         switch outcome {
-        case .keep where !header.isVerbatim: edit(header.range, folded(cut(Array(text))), ordinal, isFormal: true)
+        case .keep where header.isCut: keepWhole(header, ordinal)
+        case .keep where !header.isVerbatim: edit(header.range, folded(Array(text)), ordinal, isFormal: true)
         case .keep: break
         case .drop: edit(header.range, [], ordinal)
-        case .replace(let text): edit(header.range, folded(cut(text)), ordinal)
+        case .replace(let text): edit(header.range, folded(text), ordinal)
         }
     }
 
-    /// Truncates a header to `header_size_limit` as Postfix does (cleanup_out_header): after the last line that fits,
-    /// or at the limit itself where that would lose more than a tenth of the limit.
-    func cut(_ text: [UInt8]) -> [UInt8] {
-        let limit = rules.checks.scannerLimits.headerSize
-        guard text.count > limit else { return text }
-        let lineStart = text[...limit].lastIndex(of: 0x0a).map { $0 + 1 } ?? 0
-        return Array(lineStart * 10 > limit * 9 ? text[..<(lineStart - 1)] : text[..<limit])
+    private mutating func noteLong(_ header: Header) {
+        if longHeaders.count < Self.mostLongHeaders {
+            longHeaders.append(header.range.lowerBound)
+        } else {
+            moreLongHeaders += 1
+        }
+    }
+
+    /// Leaves a header beyond the limit as it is: the limit is only for what rules see. The next hop must still take a
+    /// `From ` line for a header, whatever comes before it.
+    private mutating func keepWhole(_ header: Header, _ ordinal: Int?) {
+        guard header.name == .mailboxLine else { return }
+        let start = header.range.lowerBound
+        edit(start..<start, Array("X-Mailbox-Line: ".utf8), ordinal, isFormal: true)
     }
 
     private func checks(for headerClass: HeaderClass) -> (RuleList, FastPass?, RuleMatch.Subject) {
@@ -85,7 +94,8 @@ extension MessageChecker {
     private mutating func strip(_ header: Header, _ text: UnsafeRawBufferPointer, _ outcome: Outcome) -> Outcome {
         let isUndisclosed =
             switch outcome {
-            case .keep: header.name.isVisibleRecipient && isUndisclosedRecipients(text)
+            // The part beyond the limit may name a recipient.
+            case .keep: header.name.isVisibleRecipient && !header.isCut && isUndisclosedRecipients(text)
             case .drop: false
             case .replace(let text):
                 text.withUnsafeBytes { HeaderName(of: $0).isVisibleRecipient }

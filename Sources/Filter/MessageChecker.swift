@@ -27,6 +27,9 @@ struct MessageChecker: ScannerEvents {
     /// The offset of the first stripped header.
     var firstStripped = 0
     var strippedCount = 0
+    /// The offsets of the first headers that are longer than the limit.
+    var longHeaders: [Int] = []
+    var moreLongHeaders = 0
     /// Matches so far, logged by Postfix or not.
     var logged = 0
     var unlogged = 0
@@ -36,6 +39,8 @@ struct MessageChecker: ScannerEvents {
 
     /// At most this many logged matches of a message are kept, and as many that are not logged.
     static let mostMatches = 1_000
+    /// At most this many headers beyond the limit are named in the log.
+    static let mostLongHeaders = 10
     /// Bytes. Edits of a message in which every line changes take many times its size.
     static let mostEditBytes = 32 << 20
 
@@ -56,6 +61,7 @@ struct MessageChecker: ScannerEvents {
         isOver = false
         headerCount = 0
         (strippedCount, logged, unlogged, editBytes) = (0, 0, 0, 0)
+        if !longHeaders.isEmpty { (longHeaders, moreLongHeaders) = ([], 0) }
         if !stripped.isEmpty { stripped = [:] }
         if !signed.isEmpty { signed = [] }
         if !copies.isEmpty { copies = [] }
@@ -80,6 +86,10 @@ struct MessageChecker: ScannerEvents {
             verdict.notes.append(.undisclosedRecipients(offset: firstStripped, more: strippedCount - 1))
         }
         if !stripped.isEmpty { noteBrokenSignatures() }
+        if !longHeaders.isEmpty {
+            let limit = rules.checks.scannerLimits.headerSize
+            verdict.notes.append(.longHeaders(offsets: longHeaders, more: moreLongHeaders, limit: limit))
+        }
         var finished = Verdict()
         swap(&finished, &verdict)
         return finished

@@ -70,6 +70,8 @@ package enum Note: Equatable, Sendable {
     case undisclosedRecipients(offset: Int, more: Int = 0)
     /// A DKIM signature covers the stripped header and will not verify.
     case brokenSignature(header: String)
+    /// Headers longer than `header_size_limit`: the rest is not checked, and is passed on. `more` of them follow.
+    case longHeaders(offsets: [Int], more: Int, limit: Int)
     /// MIME parts are nested deeper than the limit.
     case nestingExceeded
     /// The edits exceed the memory limit after this many; the message is refused.
@@ -132,6 +134,10 @@ extension Note: CustomStringConvertible {
             "undisclosed-recipients header at offset \(offset) stripped" + (more > 0 ? ", and \(more) more" : "")
         case .brokenSignature(let header):
             "the DKIM-Signature covers the stripped \(header) header and will not verify"
+        case .longHeaders(let offsets, let more, let limit):
+            "headers longer than header_size_limit (\(limit)), at offset "
+                + offsets.map(String.init).joined(separator: ", ") + (more > 0 ? " and \(more) more" : "")
+                + ": the rest is not checked, and Postfix cuts it where its own limit is no larger"
         case .nestingExceeded: "MIME nesting exceeds safety limit"
         case .tooManyEdits(let count): "refused: after \(count) edits there is no room for more"
         }

@@ -10,6 +10,8 @@ package enum HeaderName: Sendable {
     case dkimSignature
     /// X-Weir-Verdict, by which Weir tells the Postfix behind it what to do. Nobody else may send it.
     case weirVerdict
+    /// An mbox `From ` line at the start of the message, to which the scanner gives the name X-Mailbox-Line.
+    case mailboxLine
     case other
 
     /// Whether it goes to the MIME header checks, also among the primary headers.
@@ -18,7 +20,7 @@ package enum HeaderName: Sendable {
     package var isVisibleRecipient: Bool {
         switch self {
         case .to, .cc, .resentTo, .resentCc: true
-        case .contentType, .otherMIME, .dkimSignature, .weirVerdict, .other: false
+        case .contentType, .otherMIME, .dkimSignature, .weirVerdict, .mailboxLine, .other: false
         }
     }
 

@@ -22,7 +22,7 @@ extension MessageScanner {
                 guard nameLength > 0, text[nameLength] == UInt8(ascii: ":") else { break }
                 endHeader(&events)
                 headerName = HeaderName(UnsafeRawBufferPointer(rebasing: text[..<nameLength]))
-                headerIsVerbatim = true
+                (headerIsVerbatim, headerIsCut) = (true, false)
                 headerRange = position..<position + line.length
             }
             block.append(text)
@@ -45,7 +45,7 @@ extension MessageScanner {
                     if !continuesLine { block.append(0x0a) }
                     appendToHeader(text)
                 } else {
-                    headerIsVerbatim = false
+                    headerIsCut = true
                 }
                 advance(raw, isPiece)
                 headerRange = headerRange.lowerBound..<position
@@ -60,7 +60,7 @@ extension MessageScanner {
         if nameLength > 0 {
             let name = UnsafeRawBufferPointer(rebasing: text[..<nameLength])
             headerName = HeaderName(name)
-            headerIsVerbatim = text[nameLength] == UInt8(ascii: ":")
+            (headerIsVerbatim, headerIsCut) = (text[nameLength] == UInt8(ascii: ":"), false)
             if headerIsVerbatim {
                 appendToHeader(text)
             } else {
@@ -91,7 +91,7 @@ extension MessageScanner {
         headers.append(
             Header(
                 textRange: textRange, name: headerName, place: place, range: headerRange,
-                isVerbatim: headerIsVerbatim && textRange.count <= limits.headerSize))
+                isVerbatim: headerIsVerbatim, isCut: headerIsCut || textRange.count > limits.headerSize))
         block.append(0x0a)
         headerStart = block.count
         continuesLine = false

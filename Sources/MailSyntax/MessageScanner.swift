@@ -57,6 +57,8 @@ package struct MessageScanner: ~Copyable {
     var headerStart = 0
     var headerRange = 0..<0
     var headerIsVerbatim = true
+    /// Some of the header is beyond the limit, and not in `block`.
+    var headerIsCut = false
     var headerName = HeaderName.other
 
     package init(limits: ScannerLimits = ScannerLimits(), wantsBody: Bool = true) {
@@ -236,11 +238,13 @@ package struct MessageScanner: ~Copyable {
         if original.dropFirst(quotes).starts(with: "From ".utf8) {
             if !continuesLine {
                 endHeader(&events)
-                headerIsVerbatim = false
-                headerName = .other
+                (headerIsVerbatim, headerIsCut) = (false, false)
+                headerName = .mailboxLine
                 headerRange = position..<position
             }
-            if block.count - headerStart < limits.headerSize {
+            if block.count - headerStart >= limits.headerSize {
+                headerIsCut = true
+            } else {
                 let name: StaticString = "X-Mailbox-Line: "
                 block.append(UnsafeRawBufferPointer(start: name.utf8Start, count: name.utf8CodeUnitCount))
                 appendToHeader(text)

@@ -33,9 +33,11 @@ package struct Header {
     package let place: HeaderClass
     /// Its bytes in the message, with line ends.
     package let range: Range<Int>
-    /// Whether its text is the same as in the message: no NUL, no white space before the colon, and not beyond the size
-    /// limit. Postfix passes on the text.
+    /// Whether its text is the same as in the message, as far as it goes: no NUL, and no white space before the colon.
+    /// Postfix passes on the text.
     package let isVerbatim: Bool
+    /// Whether it is longer than `headerSize` in the message. Postfix with that limit passes on only so much.
+    package let isCut: Bool
 
     /// The class of checks that it goes to.
     package var checkedAs: HeaderClass { name.isMIME ? .mime : place }

@@ -32,6 +32,8 @@ struct TableParser {
             }
             // A C string in Postfix, so it ends at the first NUL; trailing white space is removed.
             let text = logical.text.prefix { $0 != 0 }
+            // In the words of Postfix 3.9 and later.
+            if text.count < logical.text.count { warn("text after null byte may be ignored") }
             let end = (text.lastIndex { !$0.isSpace } ?? -1) + 1
             if end > 0 { parseRule(text[..<end]) }
         }

@@ -48,7 +48,10 @@ package enum ConfigurationReader {
         }
         configuration.attributeNames = reading.attributeNames
         let rules = compile(configuration.checks, &reading)
-        if !configuration.listen.milter.isEmpty, let rules { checkActions(of: rules, &reading) }
+        if !configuration.listen.milter.isEmpty, let rules {
+            checkActions(of: rules, &reading)
+            warnOfReceived(in: rules, &reading)
+        }
         if reading.faults.isEmpty, configuration.limits.isEmpty {
             reading.add(warning: .init(file: file, message: "no limits: Weir answers every request with DUNNO"))
         }
@@ -107,6 +110,17 @@ package enum ConfigurationReader {
                 let fault = list.fault(of: rule, "a milter (listen.milter) can't carry out \(name.word)")
                 if seen.insert(fault).inserted { reading.add(fault: .init(fault)) }
             }
+        }
+    }
+
+    /// The commonest rule for headers takes away the host that a user submits mail from, and a milter never sees it.
+    private static func warnOfReceived(in rules: ContentRules, _ reading: inout ConfigurationReading) {
+        for rule in rules.header.rulesOnReceived {
+            let warning = rules.header.fault(
+                of: rule,
+                "Postfix does not show the Received: header that it adds to a milter (listen.milter): this matches "
+                    + "only those that a message brings; docs/milter.md has the two lines for Postfix")
+            reading.add(warning: .init(warning))
         }
     }
 

@@ -2,6 +2,7 @@
 import AdminAPI
 import Advisor
 import ArgumentParser
+import Filter
 import Foundation
 import LoadGenerator
 import Loop
@@ -65,17 +66,18 @@ struct DoctorCommand: AsyncParsableCommand {
     }
 
     func run() async throws {
-        let configuration = try options.read().configuration
-        if tries { return try await run(trialOf: configuration) }
+        let outcome = try options.read()
+        let (configuration, rules) = (outcome.configuration, outcome.rules)
+        if tries { return try await run(trialOf: configuration, rules) }
         var reports: [Report] = []
         do {
             let setup = try Postconf.setup(directory: postfix)
-            reports.append(report(setup, configuration, directory: postfix))
+            reports.append(report(setup, configuration, rules, directory: postfix))
             if postfix == nil {
                 for directory in setup.value("multi_instance_directories").split(whereSeparator: { " ,\t".contains($0) }
                 ).map(String.init) {
                     reports.append(
-                        report(try Postconf.setup(directory: directory), configuration, directory: directory))
+                        report(try Postconf.setup(directory: directory), configuration, rules, directory: directory))
                 }
             }
         } catch let failure as Postconf.Failure {
@@ -93,10 +95,11 @@ struct DoctorCommand: AsyncParsableCommand {
         throw ExitCode(isHealthy ? 0 : 1)
     }
 
-    private func run(trialOf configuration: Configuration) async throws {
+    private func run(trialOf configuration: Configuration, _ rules: ContentRules) async throws {
         do {
             let setup = try Postconf.setup(directory: postfix)
-            let trial = DoctorTrial(configuration: configuration, setup: setup, target: smtp, recipient: to)
+            let trial = DoctorTrial(
+                configuration: configuration, rules: rules, setup: setup, target: smtp, recipient: to)
             let report = try await trial.run()
             try StandardOutput.write(line: json ? JSONText.indented(report) : DoctorTrial.text(report))
             if !report.isHealthy { throw ExitCode(1) }
@@ -114,10 +117,13 @@ struct DoctorCommand: AsyncParsableCommand {
         return ExitCode(EX_UNAVAILABLE)
     }
 
-    private func report(_ setup: PostfixSetup, _ configuration: Configuration, directory: String?) -> Report {
+    private func report(
+        _ setup: PostfixSetup, _ configuration: Configuration, _ rules: ContentRules, directory: String?
+    ) -> Report {
         Report(
             instance: setup.value("config_directory"),
-            findings: Examination.findings(in: setup, configuration: configuration, directory: directory))
+            findings: Examination.findings(
+                in: setup, configuration: configuration, rules: rules, directory: directory))
     }
 
     private func show(_ reports: [Report]) throws {

@@ -2,6 +2,7 @@
 import AdminAPI
 import Advisor
 import ArgumentParser
+import Filter
 import Foundation
 import LoadGenerator
 import Report
@@ -11,6 +12,7 @@ import Settings
 /// `weir doctor --try`: sends a probe message through Postfix and all stages of Weir.
 struct DoctorTrial {
     let configuration: Configuration
+    let rules: ContentRules
     let setup: PostfixSetup
     let target: LoadTarget
     let recipient: String?
@@ -35,7 +37,7 @@ struct DoctorTrial {
     func run() async throws -> Report {
         let address = try target.localAddress(option: "--smtp", command: "doctor")
         let client = AdminClient(configuration)
-        let stages = Examination.stages(in: setup, configuration: configuration)
+        let stages = Examination.stages(in: setup, configuration: configuration, rules: rules)
         let last = stages.last ?? .policy
         let token = try await client.beginProbe(upTo: last)
         let host = setup.value("myhostname")

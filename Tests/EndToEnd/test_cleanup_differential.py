@@ -336,6 +336,23 @@ class Generator:
         return re.sub(rb"(?<=\n)(\r?\n)From ", rb"\1from ", (start + self.part(0)).encode())
 
 
+def cut(text):
+    """As cleanup_out_header cuts a header: after the last line that fits, or at the limit where that loses more than a tenth of it."""
+    limit = LIMITS["header_size_limit"]
+    if len(text) <= limit:
+        return text
+    start = text.rfind(b"\n", 0, limit + 1) + 1
+    return text[:start - 1] if start * 10 > limit * 9 else text[:limit]
+
+
+def cut_header(message, offset):
+    """The length of the header at `offset`, and what Postfix makes of it."""
+    raw = re.compile(rb".*(?:\n[ \t].*)*\n?").match(message, offset)[0]
+    lines = [re.sub(rb"\r+$", b"", line).replace(b"\r", b" ") for line in raw.removesuffix(b"\n").split(b"\n")]
+    lines[0] = re.sub(rb"^([^:\s]+)[ \t]+:", rb"\1:", lines[0])
+    return len(raw), cut(b"\n".join(lines)) + b"\n"
+
+
 def without_received(data):
     """Removes the header that the private smtpd added."""
     return re.sub(rb"\AReceived: from client\.example .*\r\n(?:[ \t].*\r\n)*", b"", data)
@@ -386,11 +403,22 @@ class CleanupDifferential(unittest.TestCase):
 
     @staticmethod
     def apply(message, verdict):
+        """The edited message, its long headers as the Postfix behind Weir cuts them: Weir passes them on whole."""
+        edits = [(edit["offset"], edit["length"], base64.b64decode(edit["replacement"])) for edit in verdict["edits"]]
+        # Only the text of a header can be longer.
+        edits = [(offset, length, cut(text.removesuffix(b"\n")) + b"\n" if len(text) > LIMITS["header_size_limit"] + 1 else text)
+                 for offset, length, text in edits]
+        edited = {offset for offset, length, _ in edits if length}
+        for note in verdict["notes"]:
+            if match := re.match(r"headers longer than header_size_limit \(\d+\), at offset ([\d, ]+):", note):
+                for offset in map(int, match[1].split(", ")):
+                    if offset not in edited:
+                        edits.append((offset, *cut_header(message, offset)))
         result, position = b"", 0
-        for edit in verdict["edits"]:
-            result += message[position:edit["offset"]]
-            result += base64.b64decode(edit["replacement"]).replace(b"\n", b"\r\n")
-            position = edit["offset"] + edit["length"]
+        # What is inserted before a header comes first.
+        for offset, length, text in sorted(edits, key=lambda edit: edit[:1] + (edit[1] > 0,)):
+            result += message[position:offset] + text.replace(b"\n", b"\r\n")
+            position = offset + length
         return result + message[position:]
 
     def round(self, messages):

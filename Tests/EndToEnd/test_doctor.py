@@ -207,6 +207,59 @@ class Hookups(unittest.TestCase):
             with self.subTest(name):
                 self.assertEqual(Hookup(self, main, services, config).findings(), [])
 
+    def test_rules_for_the_received_header_of_postfix(self):
+        """A milter does not see it; with the printed commands, Postfix's own checks do."""
+        tables = pathlib.Path(tempfile.mkdtemp(prefix="weir-test-"))
+        self.addCleanup(shutil.rmtree, tables)
+        (tables / "checks").write_text("/^Subject: x/ WARN\n/^Received:.*with ESMTPSA/ IGNORE\n")
+        main = GOOD + f"smtpd_milters = {MILTER}\nnon_smtpd_milters = {MILTER}\n"
+        config = {"listen": {"milter": ["inet:127.0.0.1:10041"]}, "checks": {"header": [f"pcre:{tables}/checks"]}}
+        hookup = Hookup(self, main, [SMTPD, SUBMISSION], config)
+        findings = hookup.findings()
+        self.assertEqual([(finding["kind"], finding["place"]) for finding in findings], [("milter-own-received", "submission/inet")])
+        self.assertIn(f"pcre:{tables}/checks:2", findings[0]["text"])
+        for command in findings[0]["commands"]:
+            run(shlex.split(command))
+        self.assertEqual(hookup.findings(), [])
+        # After the queue, the filter sees the header.
+        filtered = Hookup(self, main + "content_filter = weir:[127.0.0.1]:10025\n", [SMTPD, SUBMISSION, TRANSPORT, BACK],
+                          {**config, "listen": {**config["listen"], "filter": FILTER}})
+        self.assertEqual(filtered.findings(), [])
+
+    def test_hold_and_filter_are_carried_out(self):
+        """By every service to which the filter returns mail, also one that the doctor has printed."""
+        tables = pathlib.Path(tempfile.mkdtemp(prefix="weir-test-"))
+        self.addCleanup(shutil.rmtree, tables)
+        (tables / "checks").write_text("/^Subject: x/ HOLD\n")
+        main = GOOD + "content_filter = weir:[127.0.0.1]:10025\n"
+        config = {"listen": {"filter": FILTER}, "checks": {"header": [f"pcre:{tables}/checks"]}}
+        skipping = BACK.replace("no_milters", "no_milters,no_header_body_checks")
+        cleanup = f"weir_cleanup unix n - y - 0 cleanup -o header_checks=pcre:{ROOT}/conf/postfix/weir_verdict.pcre"
+        for services in ([BACK], [skipping], [BACK, cleanup], [skipping + " -o cleanup_service_name=weir_cleanup", cleanup],
+                         [BACK, cleanup.partition(" -o")[0]]):
+            with self.subTest(services=services):
+                hookup = Hookup(self, main, [SMTPD, TRANSPORT, *services], config)
+                findings = hookup.findings()
+                self.assertEqual([(finding["kind"], finding["place"]) for finding in findings], [("filter-verdict", "127.0.0.1:10026/inet")])
+                for command in findings[0]["commands"]:
+                    run(shlex.split(command))
+                self.assertEqual(hookup.findings(), [])
+        hookup = Hookup(self, main, [SMTPD, TRANSPORT], config)
+        self.assertEqual([finding["kind"] for finding in hookup.findings()], ["filter-no-way-back"])
+        for command in hookup.findings()[0]["commands"]:
+            run(shlex.split(command))
+        self.assertEqual(hookup.findings(), [])
+
+    def test_limits_are_those_of_postfix(self):
+        main = GOOD + "content_filter = weir:[127.0.0.1]:10025\nheader_size_limit = 300000\nbody_checks_size_limit = 100\n"
+        config = {"listen": {"filter": FILTER}}
+        hookup = Hookup(self, main, [SMTPD, TRANSPORT, BACK], config)
+        findings = hookup.findings()
+        self.assertEqual([(finding["kind"], finding["configuration"]) for finding in findings], [
+            ("filter-limits", ["checks: { header_size_limit: 300000 }"]), ("filter-limits", ["checks: { body_checks_size_limit: 100 }"])])
+        hookup.configure({**config, "checks": {"header_size_limit": 300000, "body_checks_size_limit": 100}})
+        self.assertEqual(hookup.findings(), [])
+
     def test_shipped_lines_give_no_finding(self):
         hookup = Hookup(self, (ROOT / "conf/postfix/main.cf").read_text() + (ROOT / "conf/postfix/master.cf").read_text().split("# And these in main.cf:\n")[1].replace("# ", "").replace("#", ""),
                         (ROOT / "conf/postfix/master.cf").read_text().splitlines(),
@@ -265,7 +318,7 @@ class MendedOnARunningPostfix(unittest.TestCase):
                 if kinds <= self.SHOWN and name not in self.NOT_SHOWN:
                     self.assertNotEqual(self.observe("before@example.org", ways, postfix, service, sink), good)
                 for command in commands:
-                    run(shlex.split(command))
+                    run(shlex.split(command.replace("/etc/weir/postfix", str(ROOT / "conf/postfix"))))
                 postfix.reload()
                 self.assertEqual(self.findings(postfix, service)[0], set(), commands)
                 self.assertEqual(self.observe("after@example.org", ways, postfix, service, sink), good)

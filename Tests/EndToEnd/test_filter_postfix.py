@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The SMTP filter between two Postfix instances with the lines of conf/postfix/master.cf, and `weir filter`."""
+import re
 import shutil
 import subprocess
 import unittest
@@ -57,6 +58,70 @@ class AfterQueue(unittest.TestCase):
             (message,) = sink.messages()
             self.assertIn(b"Subject: forged", message["content"])
             self.assertNotIn(b"X-Weir-Verdict", message["content"])
+
+    def test_every_filter_target_is_that_of_postfix(self):
+        """Postfix's own header_checks and Weir store the same target; what no header carries is deferred."""
+        carried = [
+            b"error:5.7.1 go away", b"smtp:[127.0.0.1]:2626 # the scanner", b"smtp:a\tb", b"discard:", b":x", b"a b:c d", b"smtp:a:b:c",
+            b"smtp:$$1", b"smtp:\"quoted\", 'too'; <x>", "smtp:b\u00fccher.example".encode(), b"smtp:\xff\x80", b"smtp:" + b"x" * 970]
+        # One byte too long for a line, and control bytes.
+        deferred = [b"smtp:" + b"x" * 971, b"smtp:" + b"x " * 5_000, b"smtp:\x01", b"smtp:a\x7f", b"smtp:\x0bx", b"smtp:\x1b[m"]
+        targets = carried + deferred
+        table = b"/^X-Hold:/ HOLD\n" + b"".join(b"/^X-K: %d$/ FILTER %s\n" % pair for pair in enumerate(targets))
+        # A captured fold and trailing blank.
+        table += b"/^X-Fold: (.*)/ FILTER smtp:$1\n"
+        messages = [f"X-Hold: y\nX-K: {number}\n\nbody\n" for number in range(len(targets))]
+        messages.append("X-Hold: y\nX-Fold: a \n\nbody\n")
+        with SMTPSink() as sink, filtered_postfix(sink.port) as (postfix, weir):
+            (weir.directory / "header.pcre").write_bytes(table)
+            weir.reload()
+            own = {"header_checks": f"pcre:{weir.directory}/header.pcre"}
+            with PrivatePostfix(main=own, relay=sink.port) as plain:
+                for content in [*messages, "X-Hold: y\nX-Fold: a\n\tb\n\nbody\n"]:
+                    submit(postfix, content)
+                    if not "\tb" in content:
+                        submit(plain, content)
+
+                def found(instance, queue):
+                    held = [entry["queue_id"] for entry in instance.queue() if entry["queue_name"] == queue]
+                    texts = [instance.command("postcat", "-q", "-e", "-h", name, encoding="latin-1").stdout for name in held]
+                    return sorted(re.search(r"content_filter: (.*)$", text, re.M)[1] for text in texts)
+                wait_until(lambda: len(found(plain, "hold")) == len(messages), plain.log)
+                wait_until(lambda: len(found(postfix, "hold")) + len(found(postfix, "deferred")) == len(messages) + 1, postfix.log)
+                ours, theirs = found(postfix, "hold"), found(plain, "hold")
+            self.assertEqual(ours, sorted(target for target in theirs if target.encode("latin-1") in [*carried, b"smtp:$1", b"smtp:a "]))
+            self.assertEqual(len(ours), len(carried) + 1)
+            self.assertEqual(postfix.log().count("451 4.3.0 content check names a bad FILTER target"), len(deferred) + 1)
+            self.assertIn("a FILTER target with control characters or above 975 bytes", weir.log())
+            self.assertEqual(sink.messages(), [])
+
+    def test_filter_with_a_blank_in_its_target(self):
+        for before_queue in (False, True):
+            listener = {"mode": "before_queue" if before_queue else "after_queue"}
+            with self.subTest(before_queue=before_queue), SMTPSink() as sink, SMTPSink() as scanner:
+                # Postfix takes the words after a destination for more destinations.
+                table = f"/^X-K: a/ FILTER error:5.7.1 go away\n/^X-K: b/ FILTER smtp:[127.0.0.1]:{scanner.port} # the scanner\n"
+                with filtered_postfix(sink.port, table, listener=listener, before_queue=before_queue) as (postfix, weir):
+                    for key in ("a", "b"):
+                        self.assertIn("250 2.0.0 Ok: queued as", smtp(postfix, f"X-K: {key}\n\nbody\n").stdout)
+                    wait_until(lambda: sink.messages() and scanner.messages(), postfix.log)
+                    postfix.wait_drained()
+                (bounce,), (scanned,) = sink.messages(), scanner.messages()
+                self.assertEqual((bounce["sender"], scanned["sender"]), ("", "a@example.org"))
+                self.assertIn(b"Diagnostic-Code: X-Postfix; go away", bounce["content"])
+                self.assertIn(b"X-K: b", scanned["content"])
+
+    def test_an_unknown_verdict_is_deferred(self):
+        """A header that the table does not know, such as one of a newer Weir, never lets mail pass as if no rule had matched."""
+        for line in ("HOLD now", "FILTER nowhere", "FILTER", "QUARANTINE", "HOLD\n x", "FILTER smtp:a\n\tb", ""):
+            with self.subTest(line=line), SMTPSink() as sink, filtered_postfix(sink.port) as (postfix, _):
+                reinject = int(postfix.services[1 + 1].split()[0].rpartition(":")[2])
+                with SMTP(reinject) as client:
+                    code, text = client.mail("a@example.org", ["b@example.com"], f"X-Weir-Verdict: {line}\nSubject: x\n\nbody\n")[-1]
+                    self.assertEqual((code, text), (451, "4.3.5 the X-Weir-Verdict header is not in weir_verdict.pcre"))
+                    self.assertEqual(client.mail("a@example.org", ["b@example.com"], "X-Weir-Verdict-Of: x\n\nbody\n")[-1][0], 250)
+                wait_until(sink.messages, postfix.log)
+                self.assertEqual(len(sink.messages()), 1)
 
     def test_a_rule_sees_long_lines_whole(self):
         with SMTPSink() as sink, filtered_postfix(sink.port, "", "/needle in the line/ REPLACE found\n") as (postfix, weir):

@@ -258,6 +258,15 @@ class Filter(unittest.TestCase):
         forged = b"x-weir-verdict: HOLD\r\nX-WEIR-Verdict :\r\n FILTER x:y\r\n"
         _, messages = self.verdict("/^Subject: test/ FILTER smtp:example.org", content=forged + MESSAGE)
         self.assertEqual(messages[0][1], b"X-Weir-Verdict: FILTER smtp:example.org\r\n" + MESSAGE)
+        # Text that is no header never continues it.
+        _, messages = self.verdict(body="/^ text/ HOLD", content=b" text\r\n")
+        self.assertEqual(messages[0][1], b"X-Weir-Verdict: HOLD\r\n\r\n text\r\n")
+        _, messages = self.verdict(body="/^ text/ HOLD", content=b"\rtext\r\n")
+        self.assertEqual(messages[0][1], b"X-Weir-Verdict: HOLD\r\n\r\n text\r\n")
+        # Nor does a rule for MIME headers write it.
+        typed = b"Content-Type: x; name=\"X-Weir-Verdict: HOLD\"\r\n\r\n"
+        _, messages = self.verdict("/^Content-Type:.*\"(.*)\"/ REPLACE $1", content=typed)
+        self.assertEqual(messages[0][1], typed)
         _, messages = self.verdict("/^X-Say: (.*)/ REPLACE $1", content=b"X-Say: X-Weir-Verdict: HOLD\r\n" + MESSAGE)
         self.assertEqual(messages[0][1], b"X-Say: X-Weir-Verdict: HOLD\r\n" + MESSAGE)
 

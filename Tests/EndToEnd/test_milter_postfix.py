@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The milter in a real Postfix, for mail by SMTP and by sendmail(1): every action, delivered bytes and the queue."""
+import re
 import unittest
 
 from milter import milter_postfix
 from postfix import SMTP, SMTPSink, wait_until
+from weir import ROOT
 
 CLIENT_LIMIT = {"name": "client", "key": ["client_address"], "count": "recipients", "rates": ["3/1h"]}
 
@@ -219,6 +221,42 @@ class Trouble(unittest.TestCase):
                 weir.wait_logged("reloaded")
                 self.assertEqual(client.mail("a@example.org", ["b@example.com"], content("x"))[-1][0], 250)
                 self.assertEqual(client.mail("a@example.org", ["b@example.com"], content("y"))[-1][0], 550)
+
+
+class Filter(unittest.TestCase):
+    def test_filter_from_the_matched_text_is_deferred(self):
+        """No configuration check can see it, and a milter can't carry it out."""
+        with SMTPSink() as sink, milter_postfix(sink.port, "/^X-Do: (.*)/ $1\n", on_failure="dunno") as (postfix, weir):
+            with SMTP(postfix.port) as client:
+                self.assertEqual(client.mail("a@example.org", ["b@example.com"], content("x", "X-Do: FILTER smtp:[127.0.0.1]:9"))[-1][0], 451)
+                self.assertEqual(client.mail("a@example.org", ["b@example.com"], content("y", "X-Do: WARN"))[-1][0], 250)
+            wait_until(sink.messages, postfix.log)
+            self.assertEqual([subject_of(message) for message in sink.messages()], ["y"])
+            self.assertIn("a milter can't carry out FILTER", weir.log())
+
+
+class Received(unittest.TestCase):
+    def test_two_lines_let_postfix_take_its_own_away(self):
+        """The milter never sees the header; the lines of docs/milter.md do it, and the milter still checks the rest."""
+        rule = "/^Received:.*with ESMTP/ IGNORE\n"
+        manual = (ROOT / "docs" / "milter.md").read_text()
+        option, service = re.search(r"\n    (  -o cleanup_service_name=\S+)\n    (received_cleanup .*)\n", manual).groups()
+        with SMTPSink() as sink, milter_postfix(sink.port, rule + "/^X-Gone:/ IGNORE\n") as (postfix, weir):
+            def received():
+                before = len(sink.messages())
+                with SMTP(postfix.port) as client:
+                    self.assertEqual(client.mail("a@example.org", ["b@example.com"], content("x", "X-Gone: y"))[-1][0], 250)
+                wait_until(lambda: len(sink.messages()) > before, postfix.log)
+                # Without the header, the second is shorter.
+                text = min((message["content"] for message in sink.messages()), key=len)
+                self.assertNotIn(b"X-Gone", text)
+                return text.count(b"Received: from client.example.org")
+            self.assertEqual(received(), 1)
+            table = weir.directory / "received_checks"
+            table.write_text(rule)
+            postfix.services[0] += option
+            postfix.add_service(service.replace(" y ", " n ", 1).replace("/etc/postfix/received_checks", str(table)))
+            self.assertEqual(received(), 0)
 
 
 if __name__ == "__main__":

@@ -5,9 +5,9 @@ import re
 import subprocess
 import unittest
 
-from filtering import filtered_postfix
+from filtering import FilterService, filtered_postfix
 from milter import milter_postfix
-from postfix import SMTPSink, wait_until
+from postfix import SMTP, SMTPSink, free_port, wait_until
 from weir import BINARY, ENVIRONMENT, ROOT
 
 HEADER = """\
@@ -91,6 +91,30 @@ class SameResult(unittest.TestCase):
         self.assertIn(b"keep\nreplaced this\nput in\nbefore\n.\n..\n.dots\n\nlast\n", results["milter"][0])
         self.assertNotIn(b"undisclosed", results["milter"][1])
         self.assertIn(b"filename=good.txt\n\nkeep\n", results["milter"][4])
+
+    def test_long_headers_go_on_whole(self):
+        """Where Postfix's own limit is larger; the log says that Weir has not seen all of them."""
+        header = "X-Long: begin" + "".join(f"\n {number} " + "x" * 900 for number in range(150)) + "\n end"
+        message = f"To: b@example.com\n{header}\nSubject: x\n\nbody\n"
+        for way in ("after_queue", "before_queue"):
+            with self.subTest(way=way), SMTPSink() as sink, filtered_postfix(
+                    sink.port, "/^X-Long:/ WARN\n", listener={"mode": way}, before_queue=way == "before_queue",
+                    main={"header_size_limit": "300000"}) as (postfix, weir):
+                with SMTP(postfix.port) as client:
+                    self.assertEqual(client.mail("a@example.org", ["b@example.com"], message)[-1][0], 250)
+                wait_until(sink.messages, postfix.log)
+                self.assertIn(header.encode(), sink.messages()[0]["content"])
+                self.assertIn("headers longer than header_size_limit (102400), at offset ", weir.log())
+        weir = FilterService(free_port(), "/^X-Long:/ WARN\n")
+        self.addCleanup(weir.__exit__)
+        weir.configure()
+        taken, command = weir.directory / "taken", weir.directory / "take"
+        command.write_text(f"#!/bin/sh\nexec cat > {taken}\n")
+        command.chmod(0o755)
+        subprocess.run(
+            [BINARY, "filter", "--config", weir.config_file, "--to", command, "-f", "a@example.org", "--", "b@example.com"],
+            input=message.encode(), check=True, timeout=30, env=ENVIRONMENT, stderr=subprocess.DEVNULL)
+        self.assertEqual(taken.read_text(), message)
 
 
 if __name__ == "__main__":

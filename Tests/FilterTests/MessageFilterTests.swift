@@ -197,11 +197,53 @@ private func result(_ message: String, _ rules: ContentRules) -> String {
         #expect(verdict.disposition == .refuse(Refusal(code: 550, text: Array("5.7.1 no caf    b ".utf8))))
     }
 
-    @Test(arguments: [("$1", 102_396), ("$1$1", 102_401)])
-    func whatIsPrependedIsCutAtTheLimit(value: String, length: Int) throws {
+    @Test(arguments: [("$1", 102_396), ("$1$1", 204_786)])
+    func whatIsPrependedIsWhole(value: String, length: Int) throws {
         let rules = try rules(header: "/^Subject: (.*)/ PREPEND X-P: \(value)")
         let message = "Subject: " + String(repeating: "x", count: 102_390) + "\r\n\r\n"
         #expect(judge(message, rules).edits.map(\.replacement.count) == [length])
+    }
+
+    /// `header_size_limit` bounds what rules see. Beyond it, what no rule edits goes on byte for byte.
+    @Test(arguments: [
+        "X-A: ", "X-A : ", "X-A: \0", "To: undisclosed-recipients:;", "Content-Type: text/plain; x=", "Received: by x;",
+    ])
+    func longHeadersGoOnWhole(_ start: String) throws {
+        let long = start + String(repeating: "\r\n " + String(repeating: "x", count: 900), count: 130) + "\r\n"
+        let line = start + String(repeating: "x", count: 110_000) + "\r\n"
+        for header in [long, line, long + "B: c\r\n" + line] {
+            let message = "A: b\r\n" + header + Self.message
+            for rules in [try rules(), try rules(header: "/^A:/ WARN\n/^X-A:.*xx$/ WARN")] {
+                #expect(result(message, rules) == message)
+                let notes = judge(message, rules).notes.map(\.description)
+                let start = "headers longer than header_size_limit (102400), at offset 6"
+                #expect(notes.count == 1 && notes[0].hasPrefix(start))
+            }
+        }
+        let many = judge(String(repeating: line, count: 12), try rules()).notes.map(\.description)
+        #expect(many.count == 1 && many[0].contains(" and 2 more: "))
+    }
+
+    /// A blank or comments up to the limit, and a recipient beyond it.
+    @Test func aRecipientBeyondTheLimitIsKept() throws {
+        let blank = String(repeating: " ", count: 110_000)
+        let message = "To: undisclosed-recipients:;\(blank), a@example.org\r\n\r\n"
+        #expect(result(message, try rules()) == message)
+    }
+
+    @Test func aLongMailboxLineStaysAHeader() throws {
+        let line = "From " + String(repeating: "x", count: 110_000) + "\r\n"
+        let message = line + Self.message
+        #expect(result(message, try rules()) == "X-Mailbox-Line: " + message)
+        let shorter = "From a\r\n" + Self.message
+        #expect(result(shorter, try rules()) == "X-Mailbox-Line: " + shorter)
+    }
+
+    @Test func aRuleEditsALongHeader() throws {
+        let line = "X-A: " + String(repeating: "x", count: 110_000) + "\r\n"
+        #expect(result(line + Self.message, try rules(header: "/^X-A:/ IGNORE")) == Self.message)
+        let replacing = try rules(header: "/^X-A: (.)/ REPLACE X-B: $1")
+        #expect(result(line + Self.message, replacing) == "X-B: x\r\n" + Self.message)
     }
 
     /// Postfix reports it wherever a table for headers is set, whatever is in it.

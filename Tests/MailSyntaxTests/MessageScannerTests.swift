@@ -8,7 +8,7 @@ private struct Transcript: ScannerEvents {
     /// Body text as its lines, so that it does not matter how many came at once.
     mutating func headers(_ block: HeaderBlock) {
         for header in block.headers {
-            let mark = header.isVerbatim ? "" : " altered"
+            let mark = header.isVerbatim && !header.isCut ? "" : " altered"
             lines.append("\(header.checkedAs) \(header.range)\(mark) \(text(block.text(of: header)))")
         }
     }

@@ -31,6 +31,25 @@ import Testing
             ])
     }
 
+    @Test func textAfterNULIsIgnored() {
+        let table = table("/a/ REJECT b\0 hidden\n/c/ WARN\n\0/d/ REJECT")
+        let warning = "text after null byte may be ignored"
+        #expect(table.warnings.map { "\($0.line ?? 0) \($0.message)" } == ["1 \(warning)", "3 \(warning)"])
+    }
+
+    /// Of the Received: header that the MTA adds, which no milter sees.
+    @Test(arguments: [
+        ("/^Received:.*with ESMTPSA/ IGNORE", true), ("/^\\s*Received:/ REPLACE X: y", true),
+        ("/^received: from/ IGNORE", true),
+        ("/^(Received|X-Mailer):/ IGNORE", true), ("/^[Rr]eceived:/ IGNORE", true), ("/^Received\\s*:/ REJECT", true),
+        ("if /^Received:/\n/./ IGNORE\nendif", true),
+        ("/^Received-SPF:/ IGNORE", false), ("/^X-Received:/ IGNORE", false), ("/Received/ IGNORE", false),
+        ("if !/^Received:/\n/a/ IGNORE\nendif", false), ("!/^Received:/ WARN", false), ("/^Received/ IGNORE", true),
+    ])
+    func rulesOnReceived(rules: String, isNamed: Bool) {
+        #expect(RuleList(tables: [table(rules)]).rulesOnReceived == (isNamed ? [0] : []))
+    }
+
     @Test(arguments: [
         ("(x+x+)+y", true), ("([\\w.-]+)+@", true), ("(=+)*$", true), ("(?:q|q)*z", true),
         ("^Subject: (?:foo|bar)+ x$", false),

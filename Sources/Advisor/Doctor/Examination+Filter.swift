@@ -135,14 +135,16 @@ extension Examination {
             add(
                 .fault, "filter-no-way-back", nil,
                 "no smtpd listens on \(filter.nextHop), the filter's next hop: mail stays in the queue",
-                commands: [add(service: "\(name) inet n - y - - smtpd \(Self.reinjectionOptions)")])
+                commands: addVerdictCleanup(chroot: "y")
+                    + [add(service: "\(name) inet n - y - - smtpd \(Self.reinjectionOptions)")])
         }
         for service in servers { examineReinjection(service, of: filter) }
     }
 
     private static let reinjectionOptions = [
         "syslog_name=postfix/reinject", "content_filter=", "smtpd_proxy_filter=",
-        "receive_override_options=no_unknown_recipient_checks,no_header_body_checks,no_milters",
+        "cleanup_service_name=\(verdictCleanup)",
+        "receive_override_options=no_unknown_recipient_checks,no_milters",
         "local_header_rewrite_clients=",
         "mynetworks=127.0.0.0/8", "smtpd_authorized_xforward_hosts=127.0.0.0/8", "smtpd_client_restrictions=",
         "smtpd_helo_restrictions=",
@@ -156,6 +158,7 @@ extension Examination {
     ].map { "-o \($0)" }.joined(separator: " ")
 
     private mutating func examineReinjection(_ service: PostfixSetup.Service, of filter: Configuration.FilterListener) {
+        examineVerdict(service)
         if transport(to: filter, "content_filter", in: service) != nil {
             add(
                 .fault, "filter-loop", service, "sends mail from the filter to the filter again: mail loop",

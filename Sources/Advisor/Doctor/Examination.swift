@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+package import Filter
 package import Report
 package import Settings
 
@@ -6,6 +7,8 @@ package import Settings
 package struct Examination {
     let setup: PostfixSetup
     let configuration: Configuration
+    /// The tables that `configuration` names.
+    let rules: ContentRules
     /// ` -c DIRECTORY` for the printed commands; empty for the system's instance.
     private let directoryOption: String
     private(set) var findings: [Finding] = []
@@ -19,13 +22,15 @@ package struct Examination {
 
     /// - Parameter directory: of main.cf and master.cf; nil for the system's instance.
     package static func findings(
-        in setup: PostfixSetup, configuration: Configuration, directory: String?
+        in setup: PostfixSetup, configuration: Configuration, rules: ContentRules, directory: String?
     ) -> [Finding] {
-        var examination = Examination(setup, configuration, directory)
+        var examination = Examination(setup, configuration, rules, directory)
         examination.addComplaints()
         examination.examinePolicy()
         examination.examineMilter()
         examination.examineFilter()
+        examination.examineReceived()
+        examination.examineLimits()
         let order = Finding.Severity.allCases
         return examination.findings.enumerated().sorted { one, other in
             (order.firstIndex(of: one.element.severity)!, one.offset) < (
@@ -35,8 +40,10 @@ package struct Examination {
     }
 
     /// The stages that see this instance's mail, in order.
-    package static func stages(in setup: PostfixSetup, configuration: Configuration) -> [ProbeStage] {
-        let examination = Examination(setup, configuration, nil)
+    package static func stages(
+        in setup: PostfixSetup, configuration: Configuration, rules: ContentRules
+    ) -> [ProbeStage] {
+        let examination = Examination(setup, configuration, rules, nil)
         return ProbeStage.allCases.filter { stage in
             switch stage {
             case .policy: examination.asksPolicy
@@ -46,9 +53,12 @@ package struct Examination {
         }
     }
 
-    private init(_ setup: PostfixSetup, _ configuration: Configuration, _ directory: String?) {
+    private init(
+        _ setup: PostfixSetup, _ configuration: Configuration, _ rules: ContentRules, _ directory: String?
+    ) {
         self.setup = setup
         self.configuration = configuration
+        self.rules = rules
         directoryOption = directory.map { " -c \(Self.quoted($0))" } ?? ""
         servers = setup.services.filter { $0.program == "smtpd" }
         let nextHops = configuration.listen.filter.map { ListenerAddress($0.nextHop) }

@@ -69,7 +69,7 @@ package struct MilterConclusion {
         case deferred([UInt8])
         case canonicalised(from: [UInt8], to: [UInt8])
         case tooManyHeaders
-        /// The verdict can't be carried out. `on_failure` decides what happens to the message.
+        /// The verdict can't be carried out. `on_failure` decides what happens to the message, except at FILTER.
         case impossible(cause: String, isDeferred: Bool)
         case unreadableSpool(cause: String)
     }
@@ -131,6 +131,13 @@ extension MilterTransaction {
         guard edits.canName(judgement.headers) else {
             conclusion.remarks.append(.tooManyHeaders)
             conclusion.reply = .refuse(Array("550 5.6.0 message has too many headers".utf8))
+            return .reply(conclusion)
+        }
+        // A rule that takes its action from the matched text: the configuration refuses all others. Without FILTER the
+        // message must not be delivered, whatever `on_failure` says.
+        if judgement.verdict.asksForFilter {
+            conclusion.remarks.append(.impossible(cause: "a milter can't carry out FILTER", isDeferred: true))
+            conclusion.reply = .temporaryFailure
             return .reply(conclusion)
         }
         if let cause = obstacle(to: edits, judgement.body) {

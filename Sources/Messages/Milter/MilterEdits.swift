@@ -95,7 +95,7 @@ package struct MilterEdits {
         for effect in verdict.effects {
             switch effect {
             case .hold: actions.insert(.quarantine)
-            // The configuration is refused: `Action.Name.worksInMilter`.
+            // Such a message is deferred before its edits matter.
             case .filter: break
             case .redirect: actions.formUnion([.addRecipients, .deleteRecipients])
             case .bcc: actions.insert(.addRecipients)

@@ -48,9 +48,8 @@ extension Verdict {
     var internalHeader: [UInt8]? {
         var text: [UInt8] = []
         for effect in effects {
-            guard let (name, argument) = effect.cleanupAction, argument.allSatisfy({ 0x20 < $0 && $0 < 0x7f }) else {
-                continue
-            }
+            // The checks have refused what a header can't carry.
+            guard let (name, argument) = effect.cleanupAction else { continue }
             text += "X-Weir-Verdict: \(name.word)".utf8
             if !argument.isEmpty { text += [0x20] + argument }
             text += [0x0d, 0x0a]

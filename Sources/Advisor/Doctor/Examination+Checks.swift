@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: Apache-2.0
+import Filter
+import Settings
+
+/// Where the checks see something else than Postfix's own would.
+extension Examination {
+    /// The cleanup service that Postfix's own header checks for submitted mail go to.
+    private static let receivedCleanup = "received_cleanup"
+    private static let receivedTable = "/etc/postfix/received_checks"
+
+    /// A milter is never shown the Received: header that Postfix adds, so rules for it must be in Postfix. They matter
+    /// where the site's own users send mail.
+    mutating func examineReceived() {
+        let locations = rules.locationsOfReceived
+        guard !locations.isEmpty, usesMilter, !usesFilter else { return }
+        let submissions = entrances.filter { setup.value("smtpd_sasl_auth_enable", in: $0) == "yes" }
+        let places = (submissions.isEmpty ? entrances : submissions).filter { !hasHeaderChecks($0) }
+        let others = locations.count > 1 ? " and \(locations.count - 1) more" : ""
+        for (index, service) in places.enumerated() {
+            let hasCleanup = index > 0 || setup.services.contains { $0.name == Self.receivedCleanup }
+            let cleanup = "\(Self.receivedCleanup) unix n - \(service.chroot) - 0 cleanup"
+            let table = "-o header_checks=pcre:\(Self.receivedTable)"
+            add(
+                .warning, "milter-own-received", service,
+                "the rule at \(locations[0])\(others) can't match the Received: header that Postfix adds: no milter "
+                    + "sees it; copy such rules to \(Self.receivedTable), then let Postfix apply them",
+                commands: (hasCleanup ? [] : [add(service: "\(cleanup) \(table)")])
+                    + [override("cleanup_service_name", with: Self.receivedCleanup, in: service)])
+        }
+    }
+
+    /// Whether the cleanup behind an smtpd has header checks of Postfix's own.
+    private func hasHeaderChecks(_ service: PostfixSetup.Service) -> Bool {
+        let name = setup.value("cleanup_service_name", in: service)
+        let cleanup = setup.services.first { $0.name == name && $0.program == "cleanup" }
+        return !setup.value("header_checks", in: cleanup).isEmpty
+    }
+
+    /// The cleanup service that carries out HOLD and FILTER (weir_verdict.pcre).
+    static let verdictCleanup = "weir_cleanup"
+
+    /// The filter asks for HOLD and FILTER by a header, so without the table for it the mail is delivered.
+    mutating func examineVerdict(_ service: PostfixSetup.Service) {
+        guard rules.mayHoldOrFilter else { return }
+        let name = "receive_override_options"
+        let options = RestrictionList.words(setup.value(name, in: service)[...], separators: ", \t")
+        let skipsChecks = options.contains("no_header_body_checks")
+        let ownName = setup.value("cleanup_service_name", in: service)
+        guard skipsChecks || !carriesOutVerdicts(ownName) else { return }
+        var commands = addVerdictCleanup(chroot: service.chroot)
+        if !carriesOutVerdicts(ownName) {
+            commands.append(override("cleanup_service_name", with: Self.verdictCleanup, in: service))
+        }
+        if skipsChecks {
+            let rest = options.filter { $0 != "no_header_body_checks" }.joined(separator: ",")
+            commands.append(override(name, with: rest, in: service))
+        }
+        add(
+            .fault, "filter-verdict", service,
+            "rules say HOLD or FILTER, but the cleanup of this service does not carry them out: such mail is "
+                + "delivered as if no rule had matched",
+            commands: commands)
+    }
+
+    private func carriesOutVerdicts(_ name: String) -> Bool {
+        let cleanup = setup.services.first { $0.name == name && $0.program == "cleanup" }
+        return setup.value("header_checks", in: cleanup).contains("weir_verdict")
+    }
+
+    /// Adds that service, as in conf/postfix/master.cf, unless it is there.
+    func addVerdictCleanup(chroot: String) -> [String] {
+        guard !carriesOutVerdicts(Self.verdictCleanup) else { return [] }
+        let options = [
+            "undisclosed_recipients_header=", "header_checks=pcre:/etc/weir/postfix/weir_verdict.pcre",
+            "mime_header_checks=", "nested_header_checks=", "body_checks=", "message_size_limit=0", "in_flow_delay=0",
+            "message_drop_headers=bcc,content-length,resent-bcc,return-path,x-weir-verdict",
+        ]
+        let text = options.map { "-o \($0)" }.joined(separator: " ")
+        return [add(service: "\(Self.verdictCleanup) unix n - \(chroot) - 0 cleanup \(text)")]
+    }
+
+    /// With other limits than Postfix's, rules see more or less of a message than they would there.
+    mutating func examineLimits() {
+        guard !configuration.listen.filter.isEmpty || !configuration.listen.milter.isEmpty else { return }
+        for (name, value) in configuration.checks.limitsOfPostfix {
+            guard let own = Int(setup.value(name)), own != value else { continue }
+            add(
+                .warning, "filter-limits", nil, "\(name) is \(own) in Postfix and \(value) in checks of weir.yaml",
+                configuration: ["checks: { \(name): \(own) }"])
+        }
+    }
+}
