@@ -115,7 +115,7 @@ package final class LedgerHost: @unchecked Sendable {
     /// Opens the ledger. Where that fails the service runs all the same, answers as `on_failure` says, and tries again.
     package func start() {
         loop.preconditionInLoop()
-        take(Self.open(configuration, clocks, log))
+        take(Self.open(configuration, clocks, log, alerts))
         loop.endOfTurn = { [unowned self] in if isTickUnderWay { endTick() } }
         loop.schedule(every: Self.upkeepInterval) { [self] in
             guard !isStopped else { return false }
@@ -357,9 +357,12 @@ package final class LedgerHost: @unchecked Sendable {
     // MARK: Trouble
 
     private static func open(
-        _ configuration: Configuration, _ clocks: any SystemClocks, _ log: EventLog
+        _ configuration: Configuration, _ clocks: any SystemClocks, _ log: EventLog, _ alerts: Alerts
     ) -> Result<Opened, StoreError> {
-        let store = configuration.makeStore(notice: { log.error($0) })
+        let store = configuration.makeStore(notice: { notice in
+            log.error(notice)
+            alerts.raise(trouble: "the ledger's files", notice)
+        })
         return Result { () throws(StoreError) in
             let ledger = try Ledger(
                 limits: configuration.limits, settings: configuration.ledgerSettings, clocks: clocks, store: store)
@@ -391,8 +394,8 @@ package final class LedgerHost: @unchecked Sendable {
     /// Opens the ledger while requests are answered without it.
     private func reopen(after trouble: Trouble) {
         self.trouble = Trouble(error: trouble.error, retryAt: .distantFuture)
-        opening.async { [self, configuration, clocks, log, reloads] in
-            let outcome = Self.open(configuration, clocks, log)
+        opening.async { [self, configuration, clocks, log, alerts, reloads] in
+            let outcome = Self.open(configuration, clocks, log, alerts)
             loop.execute { self.take(outcome, isOutdated: reloads != self.reloads) }
         }
     }

@@ -60,7 +60,7 @@ final class JournalSegment: @unchecked Sendable {
         for limit in limits {
             try db.execute(
                 sql: "INSERT INTO limits VALUES (?, ?, ?)",
-                arguments: [Int64(limit.id), limit.name, limit.signature])
+                arguments: [Int64(bitPattern: limit.id), limit.name, limit.signature])
         }
     }
 
@@ -148,45 +148,69 @@ final class JournalSegment: @unchecked Sendable {
     // MARK: Reading a segment of an earlier run
 
     struct Contents {
+        var number: Int
         var hashKey: SipHash.Key
         var limits: [StoredLimit]
+        /// The sequence numbers of its batches; nil if there are none.
+        var sequences: ClosedRange<UInt64>?
         var lastBatch: [UInt8]?
     }
 
     /// - Returns: nil if the segment was never completed, and so holds no batch.
-    /// - Throws: `DatabaseError` if the file is not a segment.
-    static func contents(ofSegmentAt path: String) throws -> Contents? {
+    /// - Throws: `DatabaseError` or `StoreDamage` if the file is not a segment.
+    static func contents(ofSegmentAt path: String, number: Int) throws -> Contents? {
         try reading(path) { db in
-            guard try db.tableExists("meta"),
-                let meta = try Row.fetchOne(db, sql: "SELECT hash_low, hash_high FROM meta")
-            else { return nil }
-            let last = try Data.fetchOne(db, sql: "SELECT content FROM batches ORDER BY sequence DESC LIMIT 1")
-            return Contents(
-                hashKey: SipHash.Key(
-                    low: UInt64(bitPattern: meta["hash_low"]), high: UInt64(bitPattern: meta["hash_high"])),
-                limits: try StoredLimit.all(in: db), lastBatch: last.map(Array.init))
+            guard try db.tableExists("meta") else { return nil }
+            var key: SipHash.Key?
+            try db.forEachRow("SELECT hash_low, hash_high FROM meta") { key = try SipHash.Key(columns: $0) }
+            guard let key else { return nil }
+            var contents = Contents(number: number, hashKey: key, limits: try StoredLimit.all(in: db))
+            var first: UInt64 = 0
+            try db.forEachRow("SELECT sequence FROM batches ORDER BY sequence LIMIT 1") { first = try $0.number(0) }
+            try db.forEachRow("SELECT sequence, content FROM batches ORDER BY sequence DESC LIMIT 1") { row in
+                let last = try row.number(0)
+                guard first <= last else { throw StoreDamage("the batches are out of order") }
+                contents.sequences = first...last
+                contents.lastBatch = try row.bytes(1)
+            }
+            return contents
         }
     }
 
+    /// Visits the batches by rising sequence numbers, and skips those that can't be read.
+    ///
+    /// - Returns: the first error, and how many batches could not be read; nil if all could.
     static func forEachBatch(
-        ofSegmentAt path: String, _ body: (_ sequence: UInt64, _ content: UnsafeRawBufferPointer) throws -> Void
-    ) throws {
-        try reading(path) { db in
-            let rows = try Row.fetchCursor(db, sql: "SELECT sequence, content FROM batches ORDER BY sequence")
-            while let row = try rows.next() {
-                let sequence: Int64 = row["sequence"]
-                try row.withUnsafeData(named: "content") { data in
-                    try data?.withUnsafeBytes { try body(UInt64(bitPattern: sequence), $0) }
+        of segment: Contents, at path: String,
+        _ body: (_ content: UnsafeRawBufferPointer, _ sequence: UInt64) throws(JournalDamage) -> Void
+    ) throws -> (error: any Error, batches: UInt64)? {
+        guard let sequences = segment.sequences else { return nil }
+        return try reading(path) { db in
+            var loss: (error: any Error, batches: UInt64)?
+            var next = sequences.lowerBound
+            while next <= sequences.upperBound {
+                do {
+                    try db.forEachRow(
+                        "SELECT sequence, content FROM batches WHERE sequence >= \(next) ORDER BY sequence"
+                    ) { row in
+                        next = try row.number(0)
+                        try row.withBytes(1) { try body($0, next) }
+                        next += 1
+                    }
+                    break
+                } catch let error where isDamage(error, of: path) {
+                    loss = (loss?.error ?? error, (loss?.batches ?? 0) + 1)
+                    next += 1
                 }
             }
+            return loss
         }
     }
 
+    /// Reads without changing the files: what is damaged stays as it is, and a log is not copied into the database.
     private static func reading<T>(_ path: String, _ body: (Database) throws -> T) throws -> T {
         var configuration = Configuration()
-        configuration.prepareDatabase { db in
-            try db.execute(sql: "PRAGMA locking_mode = EXCLUSIVE")
-        }
+        configuration.readonly = true
         return try DatabaseQueue(path: path, configuration: configuration).inDatabase(body)
     }
 }

@@ -31,6 +31,8 @@ package final class SQLiteStore: LedgerStore {
     var limits: [StoredLimit] = []
     private var segment: JournalSegment?
     var lastSegmentNumber = 0
+    /// The segments of earlier runs, oldest first.
+    var segments: [JournalSegment.Contents] = []
     /// Batches that `flush` will write (`durability: relaxed`).
     private var held: [(sequence: UInt64, content: [UInt8])] = []
     private var appends = 0
@@ -134,8 +136,16 @@ package final class SQLiteStore: LedgerStore {
         }
     }
 
+    /// Without what is damaged: nothing of the audit trail keeps the ledger from being opened.
     package func recentAudit(_ most: Int) throws(StoreError) -> [AuditEntry] {
-        try describing("read") { try background.read { try AuditEntry.newest(most, in: $0) } }
+        do {
+            return try background.read { try AuditEntry.newest(most, in: $0) }
+        } catch let error where isDamage(error, of: path) {
+            notice("the audit trail in \(path) is damaged, and can't be read: \(error)")
+            return []
+        } catch {
+            throw StoreError("can't read \(path): \(error)")
+        }
     }
 
     package var lostFile: String? {
@@ -166,12 +176,6 @@ package final class SQLiteStore: LedgerStore {
 }
 
 extension StoredLimit {
-    static func all(in db: Database) throws -> [StoredLimit] {
-        try Row.fetchAll(db, sql: "SELECT id, name, signature FROM limits").map {
-            StoredLimit(id: UInt64(bitPattern: $0[0]), name: $0[1], signature: $0[2])
-        }
-    }
-
     /// Replaces the limit of this name. A checkpoint deletes the accounts of the old one: there may be many.
     func save(in db: Database) throws {
         try db.execute(
