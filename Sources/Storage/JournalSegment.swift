@@ -21,6 +21,9 @@ final class JournalSegment: @unchecked Sendable {
     /// Whether a write has failed. The next checkpoint uses a new segment then, in case the file is at fault.
     private(set) var isFaulty = false
 
+    /// Small pages: a batch of one request has about 80 bytes.
+    static let pageSize = 1024
+
     /// Creates a segment with its first batch. If that fails, no file is left behind.
     init(
         path: String, number: Int, durability: Durability, hashKey: SipHash.Key, limits: [StoredLimit],
@@ -131,11 +134,10 @@ final class JournalSegment: @unchecked Sendable {
         var configuration = Configuration()
         configuration.label = "weir.journal"
         configuration.prepareDatabase { db in
-            // Small pages: a batch of one request has about 80 bytes. No other process reads the file, so the WAL index
-            // can be on the heap (locking_mode EXCLUSIVE).
+            // No other process reads the file, so the WAL index can be on the heap (locking_mode EXCLUSIVE).
             try db.execute(
                 sql: """
-                    PRAGMA page_size = 1024;
+                    PRAGMA page_size = \(pageSize);
                     PRAGMA locking_mode = EXCLUSIVE;
                     PRAGMA journal_mode = WAL;
                     PRAGMA wal_autocheckpoint = 0;
@@ -149,61 +151,81 @@ final class JournalSegment: @unchecked Sendable {
 
     struct Contents {
         var number: Int
-        var hashKey: SipHash.Key
-        var limits: [StoredLimit]
-        /// The sequence numbers of its batches; nil if there are none.
-        var sequences: ClosedRange<UInt64>?
+        /// Nil if it can't be read.
+        var hashKey: SipHash.Key?
+        /// Empty if they can't be read.
+        var limits: [StoredLimit] = []
+        /// The sequence number of the first batch; nil if it can't be read.
+        var first: UInt64?
+        /// Nil if it can't be read.
         var lastBatch: [UInt8]?
     }
 
+    /// Reads the head of a segment. What is damaged in it does not cost the batches.
+    ///
     /// - Returns: nil if the segment was never completed, and so holds no batch.
     /// - Throws: `DatabaseError` or `StoreDamage` if the file is not a segment.
     static func contents(ofSegmentAt path: String, number: Int) throws -> Contents? {
         try reading(path) { db in
-            guard try db.tableExists("meta") else { return nil }
-            var key: SipHash.Key?
-            try db.forEachRow("SELECT hash_low, hash_high FROM meta") { key = try SipHash.Key(columns: $0) }
-            guard let key else { return nil }
-            var contents = Contents(number: number, hashKey: key, limits: try StoredLimit.all(in: db))
-            var first: UInt64 = 0
-            try db.forEachRow("SELECT sequence FROM batches ORDER BY sequence LIMIT 1") { first = try $0.number(0) }
-            try db.forEachRow("SELECT sequence, content FROM batches ORDER BY sequence DESC LIMIT 1") { row in
-                let last = try row.number(0)
-                guard first <= last else { throw StoreDamage("the batches are out of order") }
-                contents.sequences = first...last
-                contents.lastBatch = try row.bytes(1)
+            func ifSound(_ body: () throws -> Void) throws {
+                do { try body() } catch let error where isDamage(error, of: path) {}
             }
-            return contents
+            guard try db.tableExists("meta") else { return nil }
+            var contents = Contents(number: number)
+            var isComplete = true
+            try ifSound {
+                isComplete = false
+                try db.forEachRow("SELECT hash_low, hash_high FROM meta") { row in
+                    isComplete = true
+                    contents.hashKey = try SipHash.Key(columns: row)
+                }
+            }
+            guard try db.tableExists("batches") else { throw StoreDamage("it has no batches") }
+            try ifSound { contents.limits = try StoredLimit.all(in: db) }
+            try ifSound {
+                try db.forEachRow("SELECT sequence FROM batches ORDER BY sequence LIMIT 1") { row in
+                    contents.first = try row.number(0)
+                }
+            }
+            try ifSound {
+                try db.forEachRow("SELECT content FROM batches ORDER BY sequence DESC LIMIT 1") { row in
+                    contents.lastBatch = try row.bytes(0)
+                }
+            }
+            return isComplete || contents.first != nil ? contents : nil
         }
     }
 
     /// Visits the batches by rising sequence numbers, and skips those that can't be read.
     ///
-    /// - Returns: the first error, and how many batches could not be read; nil if all could.
+    /// - Returns: the first error; nil if all could be read.
     static func forEachBatch(
-        of segment: Contents, at path: String,
+        ofSegmentAt path: String,
         _ body: (_ content: UnsafeRawBufferPointer, _ sequence: UInt64) throws(JournalDamage) -> Void
-    ) throws -> (error: any Error, batches: UInt64)? {
-        guard let sequences = segment.sequences else { return nil }
-        return try reading(path) { db in
-            var loss: (error: any Error, batches: UInt64)?
-            var next = sequences.lowerBound
-            while next <= sequences.upperBound {
+    ) throws -> (any Error)? {
+        try reading(path) { db in
+            var firstError: (any Error)?
+            var next: UInt64 = 0
+            // Doubled while nothing can be read: a page that is damaged holds many batches.
+            var step: UInt64 = 1
+            while next < 1 << 62 {
                 do {
                     try db.forEachRow(
                         "SELECT sequence, content FROM batches WHERE sequence >= \(next) ORDER BY sequence"
                     ) { row in
                         next = try row.number(0)
+                        step = 1
                         try row.withBytes(1) { try body($0, next) }
                         next += 1
                     }
                     break
                 } catch let error where isDamage(error, of: path) {
-                    loss = (loss?.error ?? error, (loss?.batches ?? 0) + 1)
-                    next += 1
+                    firstError = firstError ?? error
+                    next += step
+                    step *= 2
                 }
             }
-            return loss
+            return firstError
         }
     }
 
@@ -211,6 +233,8 @@ final class JournalSegment: @unchecked Sendable {
     private static func reading<T>(_ path: String, _ body: (Database) throws -> T) throws -> T {
         var configuration = Configuration()
         configuration.readonly = true
+        // Another process may look at the file for a moment.
+        configuration.busyMode = .timeout(2)
         return try DatabaseQueue(path: path, configuration: configuration).inDatabase(body)
     }
 }

@@ -11,6 +11,10 @@ extension SQLiteStore {
         let stored = try openLedger()
         try openSegments()
         lastSegmentNumber = max(lastSegmentNumber, stored.lastSegment)
+        if stored.hashKey == nil, let first = segments.first, first.number > 1 {
+            notice(
+                "\(path) is new, but the journal begins with \(segmentPath(first.number)): earlier counts are lost")
+        }
         hashKey = chooseHashKey(stored.hashKey)
         try setAsideForeignSegments()
         limits = merge(stored.limits)
@@ -44,12 +48,12 @@ extension SQLiteStore {
     private func recover(_ segment: JournalSegment.Contents, into sink: any RecoverySink) throws(StoreError) {
         let file = segmentPath(segment.number)
         do {
-            let loss = try JournalSegment.forEachBatch(of: segment, at: file, sink.recover(batch:sequence:))
-            guard let loss else { return }
+            let error = try JournalSegment.forEachBatch(ofSegmentAt: file, sink.recover(batch:sequence:))
+            guard let error else { return }
             background.noteDamage(ofSegment: segment.number)
             notice(
-                "\(file) is damaged (\(loss.error)); \(loss.batches) of its batches can't be read, and what they "
-                    + "counted is lost; the next checkpoint sets the file aside")
+                "\(file) is damaged (\(error)); what the batches counted that can't be read is lost; the next "
+                    + "checkpoint sets the file aside")
         } catch {
             throw StoreError("can't read \(file): \(error)")
         }
@@ -153,6 +157,7 @@ extension SQLiteStore {
             lastSegmentNumber = number
             let path = segmentPath(number)
             do {
+                try mendLog(ofSegmentAt: path)
                 if let contents = try JournalSegment.contents(ofSegmentAt: path, number: number) {
                     segments.append(contents)
                 } else {
@@ -166,12 +171,37 @@ extension SQLiteStore {
                 throw StoreError("can't read \(path): \(error)")
             }
         }
-        segments.sort { ($0.sequences?.lowerBound ?? 0, $0.number) < ($1.sequences?.lowerBound ?? 0, $1.number) }
+        // By their names if a first batch can't be read.
+        if segments.allSatisfy({ $0.first != nil }) { segments.sort { ($0.first ?? 0) < ($1.first ?? 0) } }
+    }
+
+    /// Takes damaged frames out of a segment's write-ahead log, at which SQLite would stop reading. Keeps a copy of the
+    /// files as they were.
+    private func mendLog(ofSegmentAt segment: String) throws {
+        let log = segment + "-wal"
+        let mapped = try? Data(contentsOf: URL(fileURLWithPath: log), options: .alwaysMapped)
+        guard let bytes = mapped, !bytes.isEmpty else { return }
+        if let loss = WriteAheadLog.loss(in: bytes, pageSize: JournalSegment.pageSize) {
+            let mended = segment + ".mended"
+            try loss.mended.write(to: URL(fileURLWithPath: mended))
+            let aside = try keepCopy(of: segment, andLog: log)
+            guard rename(mended, log) == 0 else { throw POSIXError(.init(rawValue: errno) ?? .EIO) }
+            notice(
+                "\(log) is damaged: without repair SQLite ignores its last \(loss.ignored) of \(loss.frames) frames. "
+                    + "\(loss.damaged) frames (\(loss.damagedBytes) bytes) can't be read, the others were kept, and "
+                    + "the file as it was is \(aside)-wal")
+        }
+        // SQLite deletes the log of an empty file, and the log has all pages of a segment.
+        if FileManager.default.contents(atPath: segment)?.isEmpty == true,
+            WriteAheadLog.hasFrames(bytes, pageSize: JournalSegment.pageSize)
+        {
+            truncate(segment, off_t(JournalSegment.pageSize))
+        }
     }
 
     /// The journal's key where the two differ by damage only: the journal has checksums.
     private func chooseHashKey(_ stored: SipHash.Key?) -> SipHash.Key {
-        guard let journal = segments.last?.hashKey else {
+        guard let journal = segments.compactMap(\.hashKey).last else {
             return stored ?? SipHash.Key(low: .random(in: 0...(.max)), high: .random(in: 0...(.max)))
         }
         guard let stored, !journal.isNear(stored) else { return journal }
@@ -180,12 +210,13 @@ extension SQLiteStore {
 
     /// Segments with another key belong to another ledger: their ids mean other accounts.
     private func setAsideForeignSegments() throws(StoreError) {
-        for segment in segments where !segment.hashKey.isNear(hashKey) {
+        let foreign = segments.filter { !($0.hashKey?.isNear(hashKey) ?? true) }
+        for segment in foreign {
             let file = segmentPath(segment.number)
             let aside = try settingAside(file)
             notice("\(file) belongs to another ledger than \(path); it was set aside as \(aside)")
         }
-        segments.removeAll { !$0.hashKey.isNear(hashKey) }
+        segments.removeAll { segment in foreign.contains { $0.number == segment.number } }
     }
 
     /// The limits of `ledger.sqlite`, corrected by those of the journal, and with the newer ones of the journal.
@@ -207,13 +238,28 @@ extension SipHash.Key {
     }
 }
 
+/// A name for a damaged file that no file has.
+private func asidePath(of file: String) -> String {
+    var stamp = Int(Date().timeIntervalSince1970)
+    while access("\(file).damaged-\(stamp)", F_OK) == 0 { stamp += 1 }
+    return "\(file).damaged-\(stamp)"
+}
+
+/// Keeps a copy of a database and another name for its write-ahead log, which is about to be replaced.
+///
+/// - Returns: the path of the copy.
+private func keepCopy(of file: String, andLog log: String) throws -> String {
+    let aside = asidePath(of: file)
+    try FileManager.default.copyItem(atPath: file, toPath: aside)
+    guard link(log, aside + "-wal") == 0 else { throw POSIXError(.init(rawValue: errno) ?? .EIO) }
+    return aside
+}
+
 /// Renames a damaged file, and the files that belong to it.
 ///
 /// - Returns: the new path.
 func setAside(_ file: String) throws -> String {
-    var stamp = Int(Date().timeIntervalSince1970)
-    while access("\(file).damaged-\(stamp)", F_OK) == 0 { stamp += 1 }
-    let aside = "\(file).damaged-\(stamp)"
+    let aside = asidePath(of: file)
     guard rename(file, aside) == 0 else { throw POSIXError(.init(rawValue: errno) ?? .EIO) }
     for suffix in ["-wal", "-shm"] { rename(file + suffix, aside + suffix) }
     return aside
