@@ -50,6 +50,29 @@ final class JournalSegment: @unchecked Sendable {
         }
     }
 
+    /// Continues the segment of an earlier run, whose checkpoint was not completed.
+    init(
+        continuing path: String, number: Int, durability: Durability, limits: [StoredLimit],
+        next: (sequence: UInt64, content: UnsafeRawBufferPointer)
+    ) throws {
+        self.number = number
+        self.path = path
+        queue = try DatabaseQueue(path: path, configuration: Self.configuration(durability))
+        (connection, insert) = try queue.inDatabase { db in
+            try db.inTransaction {
+                for limit in limits {
+                    try db.execute(
+                        sql: "INSERT OR REPLACE INTO limits VALUES (?, ?, ?)",
+                        arguments: [Int64(bitPattern: limit.id), limit.name, limit.signature])
+                }
+                try db.execute(
+                    sql: "INSERT INTO batches VALUES (?, ?)", arguments: [Int64(next.sequence), Data(next.content)])
+                return .commit
+            }
+            return try Self.prepareInsert(in: db)
+        }
+    }
+
     private static func create(in db: Database, hashKey: SipHash.Key, limits: [StoredLimit]) throws {
         try db.execute(
             sql: """

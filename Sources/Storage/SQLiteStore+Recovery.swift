@@ -15,6 +15,12 @@ extension SQLiteStore {
             notice(
                 "\(path) is new, but the journal begins with \(segmentPath(first.number)): earlier counts are lost")
         }
+        unfinishedSegment = nil
+        if let last = segments.last, last.number == lastSegmentNumber, last.hashKey != nil,
+            let completed = stored.completed, completed < last.number
+        {
+            unfinishedSegment = last.number
+        }
         hashKey = chooseHashKey(stored.hashKey)
         try setAsideForeignSegments()
         limits = merge(stored.limits)
@@ -51,6 +57,7 @@ extension SQLiteStore {
             let error = try JournalSegment.forEachBatch(ofSegmentAt: file, sink.recover(batch:sequence:))
             guard let error else { return }
             background.noteDamage(ofSegment: segment.number)
+            if unfinishedSegment == segment.number { unfinishedSegment = nil }
             notice(
                 "\(file) is damaged (\(error)); what the batches counted that can't be read is lost; the next "
                     + "checkpoint sets the file aside")
@@ -216,6 +223,7 @@ extension SQLiteStore {
             let aside = try settingAside(file)
             notice("\(file) belongs to another ledger than \(path); it was set aside as \(aside)")
         }
+        if !foreign.isEmpty { unfinishedSegment = nil }
         segments.removeAll { segment in foreign.contains { $0.number == segment.number } }
     }
 

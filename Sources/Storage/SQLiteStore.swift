@@ -36,6 +36,8 @@ package final class SQLiteStore: LedgerStore {
     /// Batches that `flush` will write (`durability: relaxed`).
     private var held: [(sequence: UInt64, content: [UInt8])] = []
     private var appends = 0
+    /// The newest segment, if the checkpoint that began with it was not completed before the last run ended.
+    var unfinishedSegment: Int?
     /// The size of the newest segment.
     package private(set) var journalBytes = 0
 
@@ -87,10 +89,12 @@ package final class SQLiteStore: LedgerStore {
     private func noteGrowth(of segment: JournalSegment, by bytes: Int) {
         appends += 1
         journalBytes += bytes
-        if appends % 256 == 0 {
-            var status = stat()
-            if stat(segment.path + "-wal", &status) == 0 { journalBytes = Int(status.st_size) }
-        }
+        if appends % 256 == 0 { noteSize(of: segment) }
+    }
+
+    private func noteSize(of segment: JournalSegment) {
+        var status = stat()
+        if stat(segment.path + "-wal", &status) == 0 { journalBytes = Int(status.st_size) }
     }
 
     // MARK: Checkpoints
@@ -105,6 +109,7 @@ package final class SQLiteStore: LedgerStore {
             try append(batch, sequence: sequence)
             return background.beginCheckpoint(from: segment.number, retiring: nil)
         }
+        if continueSegment(with: batch, sequence: sequence) { return }
         // Incremented first, so that a file left by a failure is not in the way of the next attempt.
         lastSegmentNumber += 1
         let number = lastSegmentNumber
@@ -117,6 +122,24 @@ package final class SQLiteStore: LedgerStore {
         segment = next
         appends = 0
         journalBytes = 0
+    }
+
+    /// Repeats the checkpoint that the last run did not complete, in the same segment: however often a start is killed,
+    /// the store does not grow.
+    ///
+    /// - Returns: false if there is none, or the segment can't be written to.
+    private func continueSegment(with batch: UnsafeRawBufferPointer, sequence: UInt64) -> Bool {
+        guard segment == nil, let number = unfinishedSegment else { return false }
+        unfinishedSegment = nil
+        let continued = try? JournalSegment(
+            continuing: segmentPath(number), number: number, durability: durability, limits: limits,
+            next: (sequence, batch))
+        guard let continued else { return false }
+        background.beginCheckpoint(from: number, retiring: nil)
+        segment = continued
+        appends = 0
+        noteSize(of: continued)
+        return true
     }
 
     /// The commit of a transaction costs as much as some dozen rows.
