@@ -269,6 +269,7 @@ private func keepCopy(of file: String, andLog log: String) throws -> String {
 func setAside(_ file: String) throws -> String {
     let aside = asidePath(of: file)
     guard rename(file, aside) == 0 else { throw POSIXError(.init(rawValue: errno) ?? .EIO) }
-    for suffix in ["-wal", "-shm"] { rename(file + suffix, aside + suffix) }
+    rename(file + "-wal", aside + "-wal")
+    unlink(file + "-shm")
     return aside
 }
