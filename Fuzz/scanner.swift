@@ -69,7 +69,8 @@ private struct Findings: ScannerEvents {
             precondition(header.range.lowerBound >= 0 && header.range.upperBound <= size)
             // A header just below the limit may get one more record.
             precondition(text.count <= limits.headerSize + limits.lineLength + "X-Mailbox-Line: \r\n".utf8.count)
-            found.append(.header(header.checkedAs, header.range, isVerbatim: header.isVerbatim && !header.isCut, Array(text)))
+            found.append(
+                .header(header.checkedAs, header.range, isVerbatim: header.isVerbatim && !header.isCut, Array(text)))
         }
     }
 

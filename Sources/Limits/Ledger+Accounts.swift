@@ -109,7 +109,7 @@ extension Ledger {
     /// the ledger keeps one account more than the settings say.
     ///
     /// - Returns: whether an account was evicted.
-    private func evictOne() -> Bool {
+    func evictOne() -> Bool {
         var least: (account: Account, rank: UInt64)?
         var seen = 0
         var stretches = 0

@@ -2,7 +2,7 @@
 
 /// Replaying batches of the journal.
 extension LedgerRecovery {
-    func recover(batch content: UnsafeRawBufferPointer, sequence: UInt64) throws(JournalDamage) {
+    package func recover(batch content: UnsafeRawBufferPointer, sequence: UInt64) throws(JournalDamage) {
         try check(sequence)
         var reader = JournalReader(content)
         let time = ledger.catchUp(to: try JournalBatch.readAnchor(&reader).time)

@@ -4,21 +4,31 @@
 ///
 /// Rows and transactions were saved at different moments. A batch is applied to an account only if its sequence number
 /// is above that of the account's row, and to a transaction likewise.
-final class LedgerRecovery: RecoverySink {
-    let ledger: Ledger
+package final class LedgerRecovery: RecoverySink {
+    package let ledger: Ledger
     let limits: [UInt64: LimitState]
     /// Accounts from rows, by rising ids.
     private var stored: [Account] = []
     /// Accounts opened by the journal.
     var opened: [UInt64: Account] = [:]
+    /// How many accounts were evicted since those were last dropped from `stored` and `opened`.
+    private var evicted = 0
+    private let mostAccounts: Int
     /// When expired slots were last removed from the accounts that batches have changed.
     private var expiredBy = LedgerTime(milliseconds: 0)
     private let mostUnused: Int64
+
+    /// At most this many accounts are kept beyond the number that the settings allow, until all is read: what the
+    /// journal charges to an account that was evicted is lost, and the journal does not say which one a key comes back
+    /// as.
+    private static let mostSurplus = 65_536
 
     init(ledger: Ledger) {
         self.ledger = ledger
         limits = Dictionary(uniqueKeysWithValues: ledger.limits.map { ($0.storedID, $0) })
         mostUnused = ledger.limits.reduce(.max) { min($0, $1.terms.mostUnused) }
+        let most = ledger.settings.mostAccounts
+        mostAccounts = most + min(most, Self.mostSurplus)
     }
 
     /// Brings the accounts from the time of the last batch to the present.
@@ -45,7 +55,7 @@ final class LedgerRecovery: RecoverySink {
 
     // MARK: Rows
 
-    func recover(account row: AccountRow) throws(JournalDamage) {
+    package func recover(account row: AccountRow) throws(JournalDamage) {
         try check(row.id)
         try check(row.sequence)
         ledger.lastAccountID = max(ledger.lastAccountID, row.id)
@@ -73,10 +83,22 @@ final class LedgerRecovery: RecoverySink {
             // The key was idle for a while, and got a new id when it came back.
             ledger.remove(earlier)
         }
+        if ledger.accountCount >= mostAccounts { evict() }
         let account = Account(id: id, key: key, hash: hash, limit: limit)
         account.generation = .max
         ledger.insert(account)
         return account
+    }
+
+    /// Evicts the least used account of a sample, as the ledger does later.
+    private func evict() {
+        guard ledger.evictOne() else { return }
+        evicted += 1
+        // Half of what the lists keep alive has left.
+        guard evicted > ledger.accountCount else { return }
+        evicted = 0
+        stored.removeAll(where: \.isRemoved)
+        opened = opened.filter { !$1.isRemoved }
     }
 
     func account(_ id: UInt64) -> Account? {
@@ -91,7 +113,7 @@ final class LedgerRecovery: RecoverySink {
 
     // MARK: Transactions
 
-    func recover(transactions content: UnsafeRawBufferPointer, sequence: UInt64) throws(JournalDamage) {
+    package func recover(transactions content: UnsafeRawBufferPointer, sequence: UInt64) throws(JournalDamage) {
         try check(sequence)
         var reader = JournalReader(content)
         while !reader.isAtEnd {

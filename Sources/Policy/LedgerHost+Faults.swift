@@ -9,9 +9,12 @@ internal import Settings
 /// Opening the ledger, faults of its store, and retries.
 extension LedgerHost {
     static func open(
-        _ configuration: Configuration, _ clocks: any SystemClocks, _ log: EventLog
+        _ configuration: Configuration, _ clocks: any SystemClocks, _ log: EventLog, _ alerts: Alerts
     ) -> Result<Opened, StoreError> {
-        let store = configuration.makeStore(notice: { log.error($0) })
+        let store = configuration.makeStore(notice: { notice in
+            log.error(notice)
+            alerts.raise(trouble: "the ledger's files", notice)
+        })
         return Result { () throws(StoreError) in
             let ledger = try Ledger(
                 limits: configuration.limits, settings: configuration.ledgerSettings, clocks: clocks, store: store)
@@ -46,8 +49,8 @@ extension LedgerHost {
     /// Opens the ledger while requests are answered without it.
     func reopen(after trouble: Trouble) {
         self.trouble = Trouble(error: trouble.error, retryAt: .distantFuture)
-        opening.async { [self, configuration, clocks, log, reloads] in
-            let outcome = Self.open(configuration, clocks, log)
+        opening.async { [self, configuration, clocks, log, alerts, reloads] in
+            let outcome = Self.open(configuration, clocks, log, alerts)
             loop.execute { self.finishOpening(outcome, isOutdated: reloads != self.reloads) }
         }
     }

@@ -115,7 +115,7 @@ package final class LedgerHost: @unchecked Sendable {
     /// Opens the ledger. If that fails, the service runs without it, answers as `on_failure` says, and retries.
     package func start() {
         loop.preconditionInLoop()
-        finishOpening(Self.open(configuration, clocks, log))
+        finishOpening(Self.open(configuration, clocks, log, alerts))
         loop.endOfTurn = { [unowned self] in if isTickUnderWay { endTick() } }
         loop.schedule(every: Self.upkeepInterval) { [self] in
             guard !isStopped else { return false }

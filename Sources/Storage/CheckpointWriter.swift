@@ -26,10 +26,15 @@ final class CheckpointWriter: Sendable {
         var parts: Int64 = 0
         /// Segments to close when the checkpoint is done.
         var retired: [JournalSegment] = []
+        /// Segments to set aside when the checkpoint is done, because a part of them could not be read.
+        var damaged: Set<Int> = []
     }
 
     /// At most this many handovers may queue. Bounds the memory of a checkpoint on a slow disk.
     private static let mostQueued = 8
+
+    /// The part of a checkpoint's transactions that says that it was completed. It has no content.
+    private static let completionPart: UInt64 = 0
 
     init(path: String) {
         self.path = path
@@ -37,25 +42,86 @@ final class CheckpointWriter: Sendable {
 
     // MARK: The database, used by the ledger's thread at the start and when limits change
 
+    /// What `ledger.sqlite` says about the store.
+    struct Head {
+        var hashKey: SipHash.Key?
+        var limits: [StoredLimit]
+        /// The newest segment number that it knows.
+        var lastSegment: Int
+        /// The first segment that the last completed checkpoint has left; nil if no checkpoint says so.
+        var completed: Int?
+    }
+
     /// Opens and checks the file, and migrates its tables to the current version.
-    func open() throws -> (hashKey: SipHash.Key?, limits: [StoredLimit]) {
+    func open() throws -> Head {
+        let database = try Self.database(at: path)
+        let fault = try database.read { try String.fetchOne($0, sql: "PRAGMA quick_check(1)") }
+        guard fault == "ok" else { throw DatabaseError(resultCode: .SQLITE_CORRUPT, message: fault) }
+        try Self.migrator.migrate(database)
+        let tables = try Self.tables(of: database)
+        let expected = try DatabaseQueue()
+        try Self.migrator.migrate(expected)
+        for (name, sql) in try Self.tables(of: expected) where tables[name] != sql {
+            throw StoreDamage("the table \(name) is another one")
+        }
+        let head = try database.read(Self.head)
+        state.withLock { $0.database = database }
+        return head
+    }
+
+    private static func head(of db: Database) throws -> Head {
+        var head = Head(limits: try StoredLimit.all(in: db), lastSegment: 0)
+        try db.forEachRow("SELECT hash_low, hash_high FROM meta") { head.hashKey = try SipHash.Key(columns: $0) }
+        try db.forEachRow("SELECT checkpoint, part FROM transactions") { row in
+            guard let number = Int(exactly: try row.number(0)) else { return }
+            head.lastSegment = max(head.lastSegment, number)
+            if try row.number(1) == completionPart { head.completed = max(head.completed ?? 0, number) }
+        }
+        return head
+    }
+
+    /// The statements that have created the tables, by name.
+    private static func tables(of database: DatabaseQueue) throws -> [String: String] {
+        try database.read { db in
+            var tables: [String: String] = [:]
+            try db.forEachRow("SELECT name, sql FROM sqlite_master WHERE type = 'table' AND sql IS NOT NULL") { row in
+                tables[try row.text(0)] = try row.text(1)
+            }
+            return tables
+        }
+    }
+
+    private static func database(at path: String) throws -> DatabaseQueue {
         var configuration = Configuration()
         configuration.label = "weir.ledger"
         configuration.busyMode = .timeout(2)
         configuration.prepareDatabase { db in
             try db.execute(sql: "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA journal_size_limit = 0")
         }
-        let database = try DatabaseQueue(path: path, configuration: configuration)
-        let fault = try database.read { try String.fetchOne($0, sql: "PRAGMA quick_check(1)") }
-        guard fault == "ok" else { throw DatabaseError(resultCode: .SQLITE_CORRUPT, message: fault) }
+        return try DatabaseQueue(path: path, configuration: configuration)
+    }
+
+    /// Makes a new file of what can still be read of the damaged one.
+    ///
+    /// - Returns: how many accounts it has.
+    func rescue(to new: String) throws -> Int {
+        let database = try Self.database(at: new)
         try Self.migrator.migrate(database)
-        state.withLock { $0.database = database }
-        return try database.read { db in
-            let meta = try Row.fetchOne(db, sql: "SELECT hash_low, hash_high FROM meta")
-            let key = meta.map {
-                SipHash.Key(low: UInt64(bitPattern: $0["hash_low"]), high: UInt64(bitPattern: $0["hash_high"]))
-            }
-            return (key, try StoredLimit.all(in: db))
+        let accounts = try LedgerRescue(of: path, into: database).run()
+        try database.writeWithoutTransaction { _ = try $0.checkpoint(.truncate) }
+        try database.close()
+        return accounts
+    }
+
+    /// Writes the hash key and the limits.
+    func initialize(_ hashKey: SipHash.Key, _ limits: [StoredLimit]) throws {
+        try write { db in
+            try db.execute(
+                sql: "INSERT OR REPLACE INTO meta (id, hash_low, hash_high) VALUES (1, ?, ?)",
+                arguments: [Int64(bitPattern: hashKey.low), Int64(bitPattern: hashKey.high)])
+            for limit in limits { try limit.save(in: db) }
+            let isEmpty = try Int.fetchOne(db, sql: "SELECT count(*) FROM transactions") == 0
+            if isEmpty { try Self.noteCompletion(of: 0, in: db) }
         }
     }
 
@@ -72,19 +138,20 @@ final class CheckpointWriter: Sendable {
         return database
     }
 
+    /// Creates what is missing: the rows that say which migrations have run may be damaged.
     private static var migrator: DatabaseMigrator {
         var migrator = DatabaseMigrator()
         migrator.registerMigration("1: accounts, limits, transactions") { db in
             try db.execute(
                 sql: """
-                    CREATE TABLE meta (
+                    CREATE TABLE IF NOT EXISTS meta (
                         id INTEGER PRIMARY KEY CHECK (id = 1), hash_low INTEGER NOT NULL, hash_high INTEGER NOT NULL);
-                    CREATE TABLE limits (
+                    CREATE TABLE IF NOT EXISTS limits (
                         id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, signature TEXT NOT NULL);
-                    CREATE TABLE accounts (
+                    CREATE TABLE IF NOT EXISTS accounts (
                         id INTEGER PRIMARY KEY, limit_id INTEGER NOT NULL, key BLOB NOT NULL,
                         sequence INTEGER NOT NULL, content BLOB NOT NULL);
-                    CREATE TABLE transactions (
+                    CREATE TABLE IF NOT EXISTS transactions (
                         checkpoint INTEGER NOT NULL, part INTEGER NOT NULL, sequence INTEGER NOT NULL,
                         content BLOB NOT NULL, PRIMARY KEY (checkpoint, part)) WITHOUT ROWID;
                     """)
@@ -208,16 +275,48 @@ final class CheckpointWriter: Sendable {
             try db.execute(
                 sql: "DELETE FROM transactions WHERE checkpoint < ? OR checkpoint = ? AND part > ?",
                 arguments: [checkpoint, checkpoint, parts])
+            try Self.noteCompletion(of: checkpoint, in: db)
         }
         // Copies the WAL into the file, with the necessary fsyncs, and truncates it.
         try opened().writeWithoutTransaction { _ = try $0.checkpoint(.truncate) }
+        let damaged = state.withLock { $0.damaged }
         for number in Self.segmentNumbers(of: path) where number < checkpoint {
-            JournalSegment.remove("\(path).segment-\(number)")
+            let segment = "\(path).segment-\(number)"
+            if damaged.contains(number), (try? setAside(segment)) != nil { continue }
+            JournalSegment.remove(segment)
         }
         finish(attempt, .done)
         // Swapped out first: closing the files takes a while, and the ledger's thread needs the lock.
         var retired: [JournalSegment] = []
         state.withLock { swap(&$0.retired, &retired) }
+    }
+
+    private static func noteCompletion(of checkpoint: Int64, in db: Database) throws {
+        try db.execute(
+            sql: "INSERT OR REPLACE INTO transactions (checkpoint, part, sequence, content) VALUES (?, ?, 0, x'')",
+            arguments: [checkpoint, Int64(completionPart)])
+    }
+
+    /// Visits the transactions of the last completed checkpoint. What later ones have left is in the journal too.
+    static func forEachTransactionsPart(
+        in db: Database, _ body: (_ sequence: UInt64, _ content: UnsafeRawBufferPointer) throws -> Void
+    ) throws {
+        try db.forEachRow(
+            """
+            SELECT sequence, content FROM transactions
+            WHERE part <> \(completionPart) AND checkpoint <= coalesce(
+                (SELECT max(checkpoint) FROM transactions WHERE part = \(completionPart)), \(Int64.max))
+            ORDER BY sequence, part
+            """
+        ) { row in
+            let sequence = try row.number(0)
+            try row.withBytes(1) { try body(sequence, $0) }
+        }
+    }
+
+    /// The next checkpoint that is done sets the segment aside instead of removing it.
+    func noteDamage(ofSegment number: Int) {
+        state.withLock { _ = $0.damaged.insert(number) }
     }
 
     static func segmentNumbers(of path: String) -> [Int] {
@@ -229,7 +328,7 @@ final class CheckpointWriter: Sendable {
         let prefix = (name + ".segment-").utf8
         return files.compactMap { file in
             file.utf8.starts(with: prefix) ? Int(Substring(file.utf8.dropFirst(prefix.count))) : nil
-        }.sorted()
+        }.filter { 0..<1 << 53 ~= $0 }.sorted()
     }
 }
 

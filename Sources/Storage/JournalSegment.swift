@@ -21,6 +21,9 @@ final class JournalSegment: @unchecked Sendable {
     /// Whether a write has failed. The next checkpoint uses a new segment then, in case the file is at fault.
     private(set) var isFaulty = false
 
+    /// Small pages: a batch of one request has about 80 bytes.
+    static let pageSize = 1024
+
     /// Creates a segment with its first batch. If that fails, no file is left behind.
     init(
         path: String, number: Int, durability: Durability, hashKey: SipHash.Key, limits: [StoredLimit],
@@ -47,6 +50,29 @@ final class JournalSegment: @unchecked Sendable {
         }
     }
 
+    /// Continues the segment of an earlier run, whose checkpoint was not completed.
+    init(
+        continuing path: String, number: Int, durability: Durability, limits: [StoredLimit],
+        next: (sequence: UInt64, content: UnsafeRawBufferPointer)
+    ) throws {
+        self.number = number
+        self.path = path
+        queue = try DatabaseQueue(path: path, configuration: Self.configuration(durability))
+        (connection, insert) = try queue.inDatabase { db in
+            try db.inTransaction {
+                for limit in limits {
+                    try db.execute(
+                        sql: "INSERT OR REPLACE INTO limits VALUES (?, ?, ?)",
+                        arguments: [Int64(bitPattern: limit.id), limit.name, limit.signature])
+                }
+                try db.execute(
+                    sql: "INSERT INTO batches VALUES (?, ?)", arguments: [Int64(next.sequence), Data(next.content)])
+                return .commit
+            }
+            return try Self.prepareInsert(in: db)
+        }
+    }
+
     private static func create(in db: Database, hashKey: SipHash.Key, limits: [StoredLimit]) throws {
         try db.execute(
             sql: """
@@ -60,7 +86,7 @@ final class JournalSegment: @unchecked Sendable {
         for limit in limits {
             try db.execute(
                 sql: "INSERT INTO limits VALUES (?, ?, ?)",
-                arguments: [Int64(limit.id), limit.name, limit.signature])
+                arguments: [Int64(bitPattern: limit.id), limit.name, limit.signature])
         }
     }
 
@@ -131,11 +157,10 @@ final class JournalSegment: @unchecked Sendable {
         var configuration = Configuration()
         configuration.label = "weir.journal"
         configuration.prepareDatabase { db in
-            // Small pages: a batch of one request has about 80 bytes. No other process reads the file, so the WAL index
-            // can be on the heap (locking_mode EXCLUSIVE).
+            // No other process reads the file, so the WAL index can be on the heap (locking_mode EXCLUSIVE).
             try db.execute(
                 sql: """
-                    PRAGMA page_size = 1024;
+                    PRAGMA page_size = \(pageSize);
                     PRAGMA locking_mode = EXCLUSIVE;
                     PRAGMA journal_mode = WAL;
                     PRAGMA wal_autocheckpoint = 0;
@@ -148,45 +173,91 @@ final class JournalSegment: @unchecked Sendable {
     // MARK: Reading a segment of an earlier run
 
     struct Contents {
-        var hashKey: SipHash.Key
-        var limits: [StoredLimit]
+        var number: Int
+        /// Nil if it can't be read.
+        var hashKey: SipHash.Key?
+        /// Empty if they can't be read.
+        var limits: [StoredLimit] = []
+        /// The sequence number of the first batch; nil if it can't be read.
+        var first: UInt64?
+        /// Nil if it can't be read.
         var lastBatch: [UInt8]?
     }
 
+    /// Reads the head of a segment. What is damaged in it does not cost the batches.
+    ///
     /// - Returns: nil if the segment was never completed, and so holds no batch.
-    /// - Throws: `DatabaseError` if the file is not a segment.
-    static func contents(ofSegmentAt path: String) throws -> Contents? {
+    /// - Throws: `DatabaseError` or `StoreDamage` if the file is not a segment.
+    static func contents(ofSegmentAt path: String, number: Int) throws -> Contents? {
         try reading(path) { db in
-            guard try db.tableExists("meta"),
-                let meta = try Row.fetchOne(db, sql: "SELECT hash_low, hash_high FROM meta")
-            else { return nil }
-            let last = try Data.fetchOne(db, sql: "SELECT content FROM batches ORDER BY sequence DESC LIMIT 1")
-            return Contents(
-                hashKey: SipHash.Key(
-                    low: UInt64(bitPattern: meta["hash_low"]), high: UInt64(bitPattern: meta["hash_high"])),
-                limits: try StoredLimit.all(in: db), lastBatch: last.map(Array.init))
-        }
-    }
-
-    static func forEachBatch(
-        ofSegmentAt path: String, _ body: (_ sequence: UInt64, _ content: UnsafeRawBufferPointer) throws -> Void
-    ) throws {
-        try reading(path) { db in
-            let rows = try Row.fetchCursor(db, sql: "SELECT sequence, content FROM batches ORDER BY sequence")
-            while let row = try rows.next() {
-                let sequence: Int64 = row["sequence"]
-                try row.withUnsafeData(named: "content") { data in
-                    try data?.withUnsafeBytes { try body(UInt64(bitPattern: sequence), $0) }
+            func ifSound(_ body: () throws -> Void) throws {
+                do { try body() } catch let error where isDamage(error, of: path) {}
+            }
+            guard try db.tableExists("meta") else { return nil }
+            var contents = Contents(number: number)
+            var isComplete = true
+            try ifSound {
+                isComplete = false
+                try db.forEachRow("SELECT hash_low, hash_high FROM meta") { row in
+                    isComplete = true
+                    contents.hashKey = try SipHash.Key(columns: row)
                 }
             }
+            guard try db.tableExists("batches") else { throw StoreDamage("it has no batches") }
+            try ifSound { contents.limits = try StoredLimit.all(in: db) }
+            try ifSound {
+                try db.forEachRow("SELECT sequence FROM batches ORDER BY sequence LIMIT 1") { row in
+                    contents.first = try row.number(0)
+                }
+            }
+            try ifSound {
+                try db.forEachRow("SELECT content FROM batches ORDER BY sequence DESC LIMIT 1") { row in
+                    contents.lastBatch = try row.bytes(0)
+                }
+            }
+            return isComplete || contents.first != nil ? contents : nil
         }
     }
 
+    /// Visits the batches by rising sequence numbers, and skips those that can't be read.
+    ///
+    /// - Returns: the first error; nil if all could be read.
+    static func forEachBatch(
+        ofSegmentAt path: String,
+        _ body: (_ content: UnsafeRawBufferPointer, _ sequence: UInt64) throws(JournalDamage) -> Void
+    ) throws -> (any Error)? {
+        try reading(path) { db in
+            var firstError: (any Error)?
+            var next: UInt64 = 0
+            // Doubled while nothing can be read: a page that is damaged holds many batches.
+            var step: UInt64 = 1
+            while next < 1 << 62 {
+                do {
+                    try db.forEachRow(
+                        "SELECT sequence, content FROM batches WHERE sequence >= \(next) ORDER BY sequence"
+                    ) { row in
+                        next = try row.number(0)
+                        step = 1
+                        try row.withBytes(1) { try body($0, next) }
+                        next += 1
+                    }
+                    break
+                } catch let error where isDamage(error, of: path) {
+                    firstError = firstError ?? error
+                    next += step
+                    step *= 2
+                }
+            }
+            return firstError
+        }
+    }
+
+    /// Reads without changing the files: what is damaged stays as it is, and a log is not copied into the database.
     private static func reading<T>(_ path: String, _ body: (Database) throws -> T) throws -> T {
         var configuration = Configuration()
-        configuration.prepareDatabase { db in
-            try db.execute(sql: "PRAGMA locking_mode = EXCLUSIVE")
-        }
+        configuration.readonly = true
+        // Another process may look at the file for a moment.
+        configuration.busyMode = .timeout(2)
         return try DatabaseQueue(path: path, configuration: configuration).inDatabase(body)
     }
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 internal import Foundation
+internal import Glibc
 internal import GRDB
-internal import GRDBSQLite
 package import Limits
 
 /// Opening the files, and reading what an earlier run has left.
@@ -9,37 +9,26 @@ extension SQLiteStore {
     package func open() throws(StoreError) -> StoredState {
         try acquireLock()
         let stored = try openLedger()
-        limits = stored.limits
-        var lastBatch: [UInt8]?
-        var journalKey: SipHash.Key?
-        for number in segmentNumbers() {
-            lastSegmentNumber = number
-            let path = segmentPath(number)
-            guard let read = try readable(path, { try JournalSegment.contents(ofSegmentAt: $0) }) else { continue }
-            guard let contents = read else {
-                JournalSegment.remove(path)
-                continue
-            }
-            journalKey = contents.hashKey
-            lastBatch = contents.lastBatch ?? lastBatch
-            if limits.isEmpty { limits = contents.limits }
+        try openSegments()
+        lastSegmentNumber = max(lastSegmentNumber, stored.lastSegment)
+        if stored.hashKey == nil, let first = segments.first, first.number > 1 {
+            notice(
+                "\(path) is new, but the journal begins with \(segmentPath(first.number)): earlier counts are lost")
         }
-        hashKey =
-            stored.hashKey ?? journalKey ?? SipHash.Key(low: .random(in: 0...(.max)), high: .random(in: 0...(.max)))
-        if stored.hashKey == nil { try initialize() }
+        unfinishedSegment = nil
+        if let last = segments.last, last.number == lastSegmentNumber, last.hashKey != nil,
+            let completed = stored.completed, completed < last.number
+        {
+            unfinishedSegment = last.number
+        }
+        hashKey = chooseHashKey(stored.hashKey)
+        try setAsideForeignSegments()
+        limits = merge(stored.limits)
+        if hashKey != stored.hashKey || limits != stored.limits {
+            try describing("write to") { [hashKey, limits] in try background.initialize(hashKey, limits) }
+        }
+        let lastBatch = segments.last { $0.lastBatch != nil }?.lastBatch
         return StoredState(hashKey: hashKey, lastBatch: lastBatch, limits: limits)
-    }
-
-    /// Writes the hash key and the limits to a new `ledger.sqlite`.
-    private func initialize() throws(StoreError) {
-        try describing("write to") { [hashKey, limits] in
-            try background.write { db in
-                try db.execute(
-                    sql: "INSERT INTO meta (id, hash_low, hash_high) VALUES (1, ?, ?)",
-                    arguments: [Int64(bitPattern: hashKey.low), Int64(bitPattern: hashKey.high)])
-                for limit in limits { try limit.save(in: db) }
-            }
-        }
     }
 
     package func recover(into sink: any RecoverySink) throws(StoreError) {
@@ -52,51 +41,57 @@ extension SQLiteStore {
                 }
                 try recoverTransactions(in: db, into: sink)
             }
+        } catch let error where isDamage(error, of: path) {
+            // The rows that the ledger has by now can't be told from the others: it must be opened anew.
+            try replaceLedger(because: error)
+            throw StoreError("\(path) was damaged")
         } catch {
             throw StoreError("can't read \(path): \(error)")
         }
-        for number in segmentNumbers() {
-            _ = try readable(segmentPath(number)) { segment in
-                try JournalSegment.forEachBatch(ofSegmentAt: segment) { sequence, content in
-                    try sink.recover(batch: content, sequence: sequence)
-                }
-            }
+        for segment in segments { try recover(segment, into: sink) }
+    }
+
+    private func recover(_ segment: JournalSegment.Contents, into sink: any RecoverySink) throws(StoreError) {
+        let file = segmentPath(segment.number)
+        do {
+            let error = try JournalSegment.forEachBatch(ofSegmentAt: file, sink.recover(batch:sequence:))
+            guard let error else { return }
+            background.noteDamage(ofSegment: segment.number)
+            if unfinishedSegment == segment.number { unfinishedSegment = nil }
+            notice(
+                "\(file) is damaged (\(error)); what the batches counted that can't be read is lost; the next "
+                    + "checkpoint sets the file aside")
+        } catch {
+            throw StoreError("can't read \(file): \(error)")
         }
     }
 
     private func recoverTransactions(in db: Database, into sink: any RecoverySink) throws {
-        let parts = try Row.fetchCursor(
-            db, sql: "SELECT sequence, content FROM transactions ORDER BY sequence, part")
-        while let row = try parts.next() {
-            let content = try row.bytes(at: 1)
-            do {
-                try content.withUnsafeBytes { bytes in
-                    try sink.recover(transactions: bytes, sequence: UInt64(bitPattern: row[0]))
-                }
-            } catch let damage as JournalDamage {
+        try CheckpointWriter.forEachTransactionsPart(in: db) { sequence, content in
+            do throws(JournalDamage) {
+                try sink.recover(transactions: content, sequence: sequence)
+            } catch {
                 notice(
-                    "mail transactions in \(path) can't be read (\(damage)); "
+                    "mail transactions in \(path) can't be read (\(error)); "
                         + "recipients of open transactions may be counted twice")
             }
         }
     }
 
-    /// Visits all rows by rising ids. Steps the statement itself: there may be millions of rows.
+    /// Visits all rows by rising ids, and skips those that no version writes.
     private func forEachAccount(in db: Database, _ body: (AccountRow) -> Void) throws {
-        let statement = try db.makeStatement(
-            sql: "SELECT id, limit_id, key, sequence, content FROM accounts ORDER BY id")
-        try withExtendedLifetime(statement) {
-            let row = statement.sqliteStatement
-            while case let code = sqlite3_step(row), code != SQLITE_DONE {
-                guard code == SQLITE_ROW else {
-                    throw DatabaseError(resultCode: ResultCode(rawValue: code), message: db.lastErrorMessage)
-                }
+        var damaged = 0
+        try db.forEachRow("SELECT id, limit_id, key, sequence, content FROM accounts ORDER BY id") { row in
+            do {
                 body(
                     AccountRow(
-                        id: row.number(0), limit: row.number(1), key: row.bytes(2), sequence: row.number(3),
-                        content: row.bytes(4)))
+                        id: try row.number(0), limit: try row.number(1), key: try row.bytes(2),
+                        sequence: try row.number(3), content: try row.bytes(4)))
+            } catch is StoreDamage {
+                damaged += 1
             }
         }
+        if damaged > 0 { notice("\(damaged) accounts in \(path) can't be read, and their counts start at zero") }
     }
 
     /// Two services with one ledger would each count half of the mail.
@@ -113,77 +108,168 @@ extension SQLiteStore {
         lock = descriptor
     }
 
-    /// Opens and checks `ledger.sqlite`. If it is damaged, renames it and creates a new one.
-    private func openLedger() throws(StoreError) -> (hashKey: SipHash.Key?, limits: [StoredLimit]) {
+    // MARK: ledger.sqlite
+
+    /// Opens and checks `ledger.sqlite`. If it is damaged, renames it, and continues with a new one that has what can
+    /// still be read.
+    private func openLedger() throws(StoreError) -> CheckpointWriter.Head {
+        // A start was killed while it replaced a damaged file.
+        if access(path, F_OK) != 0 { rename(rescuePath, path) }
         do {
             return try background.open()
-        } catch let error where Self.isDamage(error) {
-            let aside = try setAside(path)
-            notice(
-                "\(path) is damaged (\(error)); it was set aside as \(aside), "
-                    + "and only the counts in the journal are left")
+        } catch let error where isDamage(error, of: path) {
+            try replaceLedger(because: error)
+        } catch {
+            throw StoreError("can't open \(path): \(error)")
+        }
+        do {
+            return try background.open()
+        } catch let error where isDamage(error, of: path) {
+            // Not even a copy of what is left can be used.
+            let aside = try settingAside(path)
+            notice("\(path) can't be used (\(error)); it was set aside as \(aside), and only the journal is left")
             return try describing("open") { try background.open() }
         } catch {
             throw StoreError("can't open \(path): \(error)")
         }
     }
 
-    /// Reads a segment. If it is damaged, renames it.
-    ///
-    /// - Returns: the result of `body`; nil if the segment is damaged.
-    /// - Throws: if the segment can't be read for any other reason (permissions, a lock, the disk). It is left as it
-    ///   is.
-    private func readable<T>(_ segment: String, _ body: (String) throws -> T) throws(StoreError) -> T? {
-        do {
-            return try body(segment)
-        } catch let error where Self.isDamage(error) {
-            let aside = try setAside(segment)
-            notice(
-                "\(segment) is damaged (\(error)); it was set aside as \(aside), "
-                    + "and the counts since the last checkpoint are lost"
-            )
-            return nil
-        } catch {
-            throw StoreError("can't read \(segment): \(error)")
+    private var rescuePath: String { path + ".rescued" }
+
+    private func replaceLedger(because error: any Error) throws(StoreError) {
+        JournalSegment.remove(rescuePath)
+        let accounts = try describing("rescue") { try background.rescue(to: rescuePath) }
+        let aside = try settingAside(path)
+        guard rename(rescuePath, path) == 0 else {
+            throw StoreError("can't rename \(rescuePath): \(String(cString: strerror(errno)))")
         }
+        notice(
+            "\(path) is damaged (\(error)); it was set aside as \(aside). \(accounts) of its keys could be read, "
+                + "and the journal has the counts since the last checkpoint")
     }
 
-    /// Whether an error says that a file holds what no version of Weir or SQLite writes.
-    private static func isDamage(_ error: any Error) -> Bool {
-        if error is JournalDamage { return true }
-        let code = (error as? DatabaseError)?.resultCode.primaryResultCode
-        return code == .SQLITE_CORRUPT || code == .SQLITE_NOTADB
-    }
-
-    /// Renames a damaged file, and the files that belong to it.
-    ///
-    /// - Returns: the new path.
-    private func setAside(_ file: String) throws(StoreError) -> String {
-        let stamp = Int(Date().timeIntervalSince1970)
-        let aside = "\(file).damaged-\(stamp)"
-        guard rename(file, aside) == 0 else {
+    private func settingAside(_ file: String) throws(StoreError) -> String {
+        guard let aside = try? setAside(file) else {
             throw StoreError("can't set \(file) aside: \(String(cString: strerror(errno)))")
         }
-        for suffix in ["-wal", "-shm"] { rename(file + suffix, aside + suffix) }
         return aside
     }
-}
 
-extension Row {
-    fileprivate func bytes(at index: Int) throws -> [UInt8] {
-        try withUnsafeData(atIndex: index) { data in data.map(Array.init) ?? [] }
+    // MARK: Segments
+
+    /// Reads the heads of the segments, and puts them in the order of their batches: their names may be wrong.
+    private func openSegments() throws(StoreError) {
+        segments = []
+        for number in segmentNumbers() {
+            lastSegmentNumber = number
+            let path = segmentPath(number)
+            do {
+                try mendLog(ofSegmentAt: path)
+                if let contents = try JournalSegment.contents(ofSegmentAt: path, number: number) {
+                    segments.append(contents)
+                } else {
+                    JournalSegment.remove(path)
+                }
+            } catch let error where isDamage(error, of: path) {
+                let aside = try settingAside(path)
+                notice("\(path) is damaged (\(error)); it was set aside as \(aside), and the counts in it are lost")
+            } catch {
+                // Permissions, a lock, the disk: it is left as it is.
+                throw StoreError("can't read \(path): \(error)")
+            }
+        }
+        // By their names if a first batch can't be read.
+        if segments.allSatisfy({ $0.first != nil }) { segments.sort { ($0.first ?? 0) < ($1.first ?? 0) } }
+    }
+
+    /// Takes damaged frames out of a segment's write-ahead log, at which SQLite would stop reading. Keeps a copy of the
+    /// files as they were.
+    private func mendLog(ofSegmentAt segment: String) throws {
+        let log = segment + "-wal"
+        let mapped = try? Data(contentsOf: URL(fileURLWithPath: log), options: .alwaysMapped)
+        guard let bytes = mapped, !bytes.isEmpty else { return }
+        if let loss = WriteAheadLog.loss(in: bytes, pageSize: JournalSegment.pageSize) {
+            let mended = segment + ".mended"
+            try loss.mended.write(to: URL(fileURLWithPath: mended))
+            let aside = try keepCopy(of: segment, andLog: log)
+            guard rename(mended, log) == 0 else { throw POSIXError(.init(rawValue: errno) ?? .EIO) }
+            notice(
+                "\(log) is damaged: without repair SQLite ignores its last \(loss.ignored) of \(loss.frames) frames. "
+                    + "\(loss.damaged) frames (\(loss.damagedBytes) bytes) can't be read, the others were kept, and "
+                    + "the file as it was is \(aside)-wal")
+        }
+        // SQLite deletes the log of an empty file, and the log has all pages of a segment.
+        if FileManager.default.contents(atPath: segment)?.isEmpty == true,
+            WriteAheadLog.hasFrames(bytes, pageSize: JournalSegment.pageSize)
+        {
+            truncate(segment, off_t(JournalSegment.pageSize))
+        }
+    }
+
+    /// The journal's key where the two differ by damage only: the journal has checksums.
+    private func chooseHashKey(_ stored: SipHash.Key?) -> SipHash.Key {
+        guard let journal = segments.compactMap(\.hashKey).last else {
+            return stored ?? SipHash.Key(low: .random(in: 0...(.max)), high: .random(in: 0...(.max)))
+        }
+        guard let stored, !journal.isNear(stored) else { return journal }
+        return stored
+    }
+
+    /// Segments with another key belong to another ledger: their ids mean other accounts.
+    private func setAsideForeignSegments() throws(StoreError) {
+        let foreign = segments.filter { !($0.hashKey?.isNear(hashKey) ?? true) }
+        for segment in foreign {
+            let file = segmentPath(segment.number)
+            let aside = try settingAside(file)
+            notice("\(file) belongs to another ledger than \(path); it was set aside as \(aside)")
+        }
+        if !foreign.isEmpty { unfinishedSegment = nil }
+        segments.removeAll { segment in foreign.contains { $0.number == segment.number } }
+    }
+
+    /// The limits of `ledger.sqlite`, corrected by those of the journal, and with the newer ones of the journal.
+    private func merge(_ stored: [StoredLimit]) -> [StoredLimit] {
+        var byID = Dictionary(stored.map { ($0.id, $0) }) { $1 }
+        let newest = stored.map(\.id).max() ?? 0
+        for limit in segments.flatMap(\.limits) where byID[limit.id] != nil || limit.id > newest {
+            byID[limit.id] = limit
+        }
+        let byName = Dictionary(byID.values.map { ($0.name, $0) }) { $0.id > $1.id ? $0 : $1 }
+        return byName.values.sorted { $0.id < $1.id }
     }
 }
 
-/// The columns of a statement's current row.
-extension SQLiteStatement {
-    fileprivate func number(_ column: Int32) -> UInt64 {
-        UInt64(bitPattern: sqlite3_column_int64(self, column))
+extension SipHash.Key {
+    /// Whether the keys are the same, but for a few bits that may be damaged. Two random keys differ in about 64.
+    fileprivate func isNear(_ other: SipHash.Key) -> Bool {
+        (low ^ other.low).nonzeroBitCount + (high ^ other.high).nonzeroBitCount <= 16
     }
+}
 
-    fileprivate func bytes(_ column: Int32) -> [UInt8] {
-        // The address first: SQLite may convert the value for it, which changes its size.
-        let start = sqlite3_column_blob(self, column)
-        return Array(UnsafeRawBufferPointer(start: start, count: Int(sqlite3_column_bytes(self, column))))
-    }
+/// A name for a damaged file that no file has.
+private func asidePath(of file: String) -> String {
+    var stamp = Int(Date().timeIntervalSince1970)
+    while access("\(file).damaged-\(stamp)", F_OK) == 0 { stamp += 1 }
+    return "\(file).damaged-\(stamp)"
+}
+
+/// Keeps a copy of a database and another name for its write-ahead log, which is about to be replaced.
+///
+/// - Returns: the path of the copy.
+private func keepCopy(of file: String, andLog log: String) throws -> String {
+    let aside = asidePath(of: file)
+    try FileManager.default.copyItem(atPath: file, toPath: aside)
+    guard link(log, aside + "-wal") == 0 else { throw POSIXError(.init(rawValue: errno) ?? .EIO) }
+    return aside
+}
+
+/// Renames a damaged file, and the files that belong to it.
+///
+/// - Returns: the new path.
+func setAside(_ file: String) throws -> String {
+    let aside = asidePath(of: file)
+    guard rename(file, aside) == 0 else { throw POSIXError(.init(rawValue: errno) ?? .EIO) }
+    rename(file + "-wal", aside + "-wal")
+    unlink(file + "-shm")
+    return aside
 }

@@ -31,9 +31,13 @@ package final class SQLiteStore: LedgerStore {
     var limits: [StoredLimit] = []
     private var segment: JournalSegment?
     var lastSegmentNumber = 0
+    /// The segments of earlier runs, oldest first.
+    var segments: [JournalSegment.Contents] = []
     /// Batches that `flush` will write (`durability: relaxed`).
     private var held: [(sequence: UInt64, content: [UInt8])] = []
     private var appends = 0
+    /// The newest segment, if the checkpoint that began with it was not completed before the last run ended.
+    var unfinishedSegment: Int?
     /// The size of the newest segment.
     package private(set) var journalBytes = 0
 
@@ -85,10 +89,12 @@ package final class SQLiteStore: LedgerStore {
     private func noteGrowth(of segment: JournalSegment, by bytes: Int) {
         appends += 1
         journalBytes += bytes
-        if appends % 256 == 0 {
-            var status = stat()
-            if stat(segment.path + "-wal", &status) == 0 { journalBytes = Int(status.st_size) }
-        }
+        if appends % 256 == 0 { noteSize(of: segment) }
+    }
+
+    private func noteSize(of segment: JournalSegment) {
+        var status = stat()
+        if stat(segment.path + "-wal", &status) == 0 { journalBytes = Int(status.st_size) }
     }
 
     // MARK: Checkpoints
@@ -103,6 +109,7 @@ package final class SQLiteStore: LedgerStore {
             try append(batch, sequence: sequence)
             return background.beginCheckpoint(from: segment.number, retiring: nil)
         }
+        if continueSegment(with: batch, sequence: sequence) { return }
         // Incremented first, so that a file left by a failure is not in the way of the next attempt.
         lastSegmentNumber += 1
         let number = lastSegmentNumber
@@ -115,6 +122,24 @@ package final class SQLiteStore: LedgerStore {
         segment = next
         appends = 0
         journalBytes = 0
+    }
+
+    /// Repeats the checkpoint that the last run did not complete, in the same segment: however often a start is killed,
+    /// the store does not grow.
+    ///
+    /// - Returns: false if there is none, or the segment can't be written to.
+    private func continueSegment(with batch: UnsafeRawBufferPointer, sequence: UInt64) -> Bool {
+        guard segment == nil, let number = unfinishedSegment else { return false }
+        unfinishedSegment = nil
+        let continued = try? JournalSegment(
+            continuing: segmentPath(number), number: number, durability: durability, limits: limits,
+            next: (sequence, batch))
+        guard let continued else { return false }
+        background.beginCheckpoint(from: number, retiring: nil)
+        segment = continued
+        appends = 0
+        noteSize(of: continued)
+        return true
     }
 
     /// The commit of a transaction costs as much as some dozen rows.
@@ -134,8 +159,16 @@ package final class SQLiteStore: LedgerStore {
         }
     }
 
+    /// Without what is damaged: nothing of the audit trail keeps the ledger from being opened.
     package func recentAudit(_ most: Int) throws(StoreError) -> [AuditEntry] {
-        try describing("read") { try background.read { try AuditEntry.newest(most, in: $0) } }
+        do {
+            return try background.read { try AuditEntry.newest(most, in: $0) }
+        } catch let error where isDamage(error, of: path) {
+            notice("the audit trail in \(path) is damaged, and can't be read: \(error)")
+            return []
+        } catch {
+            throw StoreError("can't read \(path): \(error)")
+        }
     }
 
     package var lostFile: String? {
@@ -166,12 +199,6 @@ package final class SQLiteStore: LedgerStore {
 }
 
 extension StoredLimit {
-    static func all(in db: Database) throws -> [StoredLimit] {
-        try Row.fetchAll(db, sql: "SELECT id, name, signature FROM limits").map {
-            StoredLimit(id: UInt64(bitPattern: $0[0]), name: $0[1], signature: $0[2])
-        }
-    }
-
     /// Replaces the limit of this name. A checkpoint deletes the accounts of the old one: there may be many.
     func save(in db: Database) throws {
         try db.execute(

@@ -296,6 +296,62 @@ class Ledger(unittest.TestCase):
         self.count(service, 1)
         self.assertIn("damaged", service.log())
 
+    def flip(self, file, place, bits=4):
+        with open(file, "r+b") as stream:
+            stream.seek(place)
+            octet = stream.read(1)[0]
+            stream.seek(place)
+            stream.write(bytes([octet ^ bits]))
+
+    def damaged(self, service, suffix=""):
+        return [file for file in service.directory.iterdir() if ".damaged-" in file.name and file.name.endswith(suffix)]
+
+    def test_a_bit_of_the_journal_is_flipped(self):
+        service = self.enterContext(WeirService(limits=[LIMIT]))
+        self.count(service, 200)
+        service.kill()
+        log = max(service.directory.glob("ledger.sqlite.segment-*-wal"), key=lambda file: file.stat().st_size)
+        self.flip(log, 20_000)
+        damaged = log.read_bytes()
+        service.start()
+        service.wait_logged("frames")
+        self.assertUsed(service, 200)
+        self.assertIn(damaged, [file.read_bytes() for file in self.damaged(service, "-wal")])
+        service.restart()
+        self.assertUsed(service, 200)
+
+    def test_a_bit_of_the_schema_is_flipped(self):
+        service = self.enterContext(WeirService(limits=[LIMIT]))
+        self.count(service, 10)
+        service.stop()
+        # The name of a column: no check of SQLite finds it.
+        self.flip(service.ledger, service.ledger.read_bytes().index(b"limit_id INTEGER"))
+        service.start()
+        service.wait_logged("alert: trouble")
+        self.assertIn("is damaged", service.log())
+        self.assertUsed(service, 10)
+        self.assertEqual(len([file for file in self.damaged(service) if not file.name.endswith("-wal")]), 1)
+        self.count(service, 5)
+        service.restart()
+        self.assertUsed(service, 15)
+
+    def test_a_migration_is_forgotten(self):
+        service = self.enterContext(WeirService(limits=[LIMIT]))
+        self.count(service, 10)
+        service.stop()
+        run(["sqlite3", service.ledger, "DELETE FROM grdb_migrations"])
+        service.start()
+        self.assertUsed(service, 10)
+
+    def test_starts_that_are_killed_leave_nothing(self):
+        service = self.enterContext(WeirService(limits=[LIMIT]))
+        self.count(service, 10)
+        for _ in range(10):
+            service.kill()
+            service.start()
+        self.assertUsed(service, 10)
+        self.assertLessEqual(len(list(service.directory.glob("ledger.sqlite.segment-*[0-9]"))), 2)
+
     def test_cut_off_journal(self):
         service = self.enterContext(WeirService(limits=[LIMIT]))
         self.count(service, 100)

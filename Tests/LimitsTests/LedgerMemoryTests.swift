@@ -60,6 +60,40 @@ import Testing
         #expect(store.rows.count == 100)
     }
 
+    /// A store whose rows are more than the settings allow now.
+    @Test func aStartKeepsTheMaximumWhileItReads() throws {
+        var maker = LimitMaker()
+        let limits = [maker.limit(rates: ["1000/1h"])]
+        let store = CountingStore()
+        let before = try LedgerHarness(limits, names: maker.names, store: store)
+        for number in 0..<50 { try before.ask(settling("DATA", "h\(number)", count: 1, user: "heavy")) }
+        let until = before.ledger.now + 3_600_000
+        for number in 0..<3000 {
+            let user = "u\(number)"
+            try before.ask(settling("DATA", "m\(number)", count: 1, user: user))
+            guard number % 100 == 0 else { continue }
+            _ = try before.ledger.intervene(.block(until: until), onKey: Array(user.utf8), limit: nil)
+        }
+        try before.ledger.commit()
+        try before.finishCheckpoint()
+        try before.finishCheckpoint()
+        #expect(store.rows.count == 3001)
+        // Half of them in the rows, the others in the journal.
+        for number in 3000..<6000 { try before.ask(settling("DATA", "m\(number)", count: 1, user: "u\(number)")) }
+        var settings = Ledger.Settings()
+        settings.mostAccounts = 100
+        let after = try LedgerHarness(limits, names: maker.names, store: store, settings: settings)
+        #expect(100...200 ~= store.mostAccounts)
+        #expect(after.ledger.limits[0].accountCount <= 100)
+        #expect(after.used("heavy") == [50])
+        for number in stride(from: 0, to: 3000, by: 100) {
+            #expect(after.standing("u\(number)")?.blockedUntil != nil, "u\(number)")
+        }
+        try after.finishCheckpoint()
+        try after.finishCheckpoint()
+        #expect(store.rows.count <= 100)
+    }
+
     @Test func keysOfALimitThatIsGoneLeaveNoRows() throws {
         var maker = LimitMaker()
         let store = MemoryStore()
@@ -176,5 +210,39 @@ import Testing
         for usages in [listed, harness.standing("user")?.usages ?? []] {
             #expect(usages.map(\.admitted) == rates.map { $0 == "1000/1h" ? 5000 : Rate($0)!.count })
         }
+    }
+}
+
+/// Notes how many accounts a ledger has while it reads.
+private final class CountingStore: MemoryStore {
+    private(set) var mostAccounts = 0
+
+    private final class Sink: RecoverySink {
+        let recovery: LedgerRecovery
+        var most = 0
+        init(_ recovery: LedgerRecovery) { self.recovery = recovery }
+
+        private func count() { most = max(most, recovery.ledger.limits.reduce(0) { $0 + $1.accountCount }) }
+
+        func recover(account row: AccountRow) throws(JournalDamage) {
+            try recovery.recover(account: row)
+            count()
+        }
+
+        func recover(transactions content: UnsafeRawBufferPointer, sequence: UInt64) throws(JournalDamage) {
+            try recovery.recover(transactions: content, sequence: sequence)
+        }
+
+        func recover(batch content: UnsafeRawBufferPointer, sequence: UInt64) throws(JournalDamage) {
+            try recovery.recover(batch: content, sequence: sequence)
+            count()
+        }
+    }
+
+    override func recover(into sink: any RecoverySink) throws(StoreError) {
+        guard let recovery = sink as? LedgerRecovery else { throw StoreError("another sink") }
+        let counting = Sink(recovery)
+        try super.recover(into: counting)
+        mostAccounts = counting.most
     }
 }

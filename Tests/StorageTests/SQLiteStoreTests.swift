@@ -256,6 +256,54 @@ import Testing
         #expect(try store.open().lastBatch == [2])
     }
 
+    /// Each start begins a checkpoint, and is killed before that is done.
+    @Test func aKillLoopDoesNotGrowTheStore() async throws {
+        let folder = try Folder()
+        let content = [UInt8](repeating: 7, count: 20_000)
+        func count(_ rows: String) async throws -> Int? {
+            let sql = "SELECT count(*) FROM \(rows)"
+            return try await DatabaseQueue(path: folder.ledger).read { try Int.fetchOne($0, sql: sql) }
+        }
+        func start(_ number: UInt64) async throws -> (transactions: Int, batches: Int) {
+            let store = folder.store()
+            _ = try store.open()
+            let sink = Sink()
+            try store.recover(into: sink)
+            try begin(number, of: store)
+            #expect(store.save([.transactions(sequence: number, content: content)]))
+            #expect(store.save([.transactions(sequence: number, content: content)]))
+            // Written when the writer takes no more: a crash ends the process, here its queue is waited for.
+            while try await count("transactions WHERE sequence = \(number)") != 2 {
+                try await Task.sleep(for: .milliseconds(1))
+            }
+            return (sink.transactions.count, sink.batches.count)
+        }
+        func bytes() throws -> Int {
+            try folder.files.reduce(0) { sum, name in
+                let attributes = try FileManager.default.attributesOfItem(atPath: folder.path + "/" + name)
+                return sum + (attributes[.size] as? Int ?? 0)
+            }
+        }
+        do {
+            let store = folder.store()
+            _ = try store.open()
+            try begin(1, of: store)
+            #expect(store.save([.transactions(sequence: 1, content: content)]))
+            try await finish(store)
+        }
+        for number in 2..<5 as Range<UInt64> { _ = try await start(number) }
+        let (files, size) = (folder.files.count, try bytes())
+        for number in 5..<55 as Range<UInt64> {
+            let read = try await start(number)
+            #expect(read.transactions == 1, "those of the checkpoint that was completed")
+            #expect(read.batches == Int(number) - 1)
+        }
+        #expect(folder.files.count == files, "\(folder.files)")
+        #expect(try bytes() < size + 55 * 4096)
+        // One, that its checkpoint is complete, and two of the one that never is.
+        #expect(try await count("transactions") == 4)
+    }
+
     @Test func onlyOneServiceMayUseIt() throws {
         let folder = try Folder()
         let store = folder.store()
