@@ -2,14 +2,14 @@
 package import Limits
 package import Report
 
-/// What the admin listener says and takes, as JSON. Times are seconds since 1970, as the wall clock has them now.
+/// The JSON of the admin listener. Times are seconds since 1970 by the wall clock.
 package enum AdminMessages {
     package struct Intervention: Codable, Equatable, Sendable {
         package var action: KeyAction
         package var key: String
-        /// Only this limit; absent: every limit that knows the key.
+        /// Only this limit; nil means every limit that knows the key.
         package var limit: String?
-        /// For `raise`: rates such as `500/1h`, each in place of the limit's rate of the same window.
+        /// For `raise`: rates such as `500/1h`. Each replaces the limit's rate of the same window.
         package var rates: [String]?
         /// For `raise` and `block`, in seconds.
         package var duration: Int64?
@@ -33,7 +33,7 @@ package enum AdminMessages {
         package var connections: Int
         package var faults: PolicyFaults
         package var keys: Int
-        /// What keeps the ledger from being kept; absent where all is well.
+        /// Why the ledger is not saved; nil if it is.
         package var trouble: String?
         package var ledger: LedgerFigures
         package var limits: [LimitFigures]
@@ -53,20 +53,20 @@ package enum AdminMessages {
         }
     }
 
-    /// All that the page and `weir top` show at one moment.
+    /// Everything that the page and `weir top` show.
     package struct Snapshot: Codable, Sendable {
         package var time: Double
         package var version: String
         package var configuration: String
         package var status: Status
-        /// DUNNO first, and the other actions that there were.
+        /// DUNNO first, then the other actions that occurred.
         package var answers: [AnswerFigures]
-        /// Microseconds below which half, and 99 %, of the answers of the last minute took; absent where there were none.
+        /// p50 of the answer times of the last minute, in microseconds; `slowAnswer` is p99. nil without answers.
         package var medianAnswer: Int64?
         package var slowAnswer: Int64?
         package var refusals: [RefusedRequest]
         package var ways: [WayFigures]
-        /// Those with the most hits first.
+        /// Most hits first.
         package var rules: [RuleFigures]
         package var rulesWithoutHits: Int
         /// Newest first.
@@ -93,9 +93,9 @@ package enum AdminMessages {
         }
     }
 
-    /// Asks for a probe, and names it.
+    /// Requests a probe, or names one.
     package struct Probe: Codable, Equatable, Sendable {
-        /// The last stage that it is to reach, which takes it away.
+        /// The last stage that the probe is to reach, which discards it.
         package var last: ProbeStage?
         package var token: String?
 

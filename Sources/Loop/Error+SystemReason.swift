@@ -4,12 +4,12 @@ internal import NIOCore
 internal import NIOPosix
 
 extension Error {
-    /// What went wrong on a connection or a listener, for a person to read: `Connection refused`.
+    /// The reason of an error of a connection or listener, for people: `Connection refused`.
     package var systemReason: String {
         switch self {
         case let error as IOError: String(cString: strerror(error.errnoCode))
         case let error as NIOConnectionError:
-            // A name may stand for several addresses; one reason is enough.
+            // A name may have several addresses; one reason is enough.
             error.connectionErrors.first?.error.systemReason ?? "the name \(error.host) can't be resolved"
         case let error as ChannelError:
             if case .connectTimeout(let time) = error {

@@ -5,12 +5,13 @@ package import NIOCore
 package import Wire
 
 package enum ListeningSocket {
-    /// Opens a socket at an address, as SwiftNIO or `SocketLoop` take it; or takes the one that the service manager has passed.
+    /// Opens a socket at an address for SwiftNIO or `SocketLoop`. A socket that the service manager has passed for this
+    /// address is used instead.
     ///
     /// - Parameters:
-    ///   - key: of the configuration, for errors.
-    ///   - inherited: sockets by their addresses; the one that is used is taken out.
-    /// - Returns: a descriptor that does not block. It is bound, and does not listen yet.
+    ///   - key: the configuration key, for errors.
+    ///   - inherited: sockets by address; the one that is used is removed.
+    /// - Returns: a non-blocking descriptor that is bound but does not listen yet.
     /// - Throws: `ListenerFailure`.
     static func open(
         at endpoint: Endpoint, key: String, inherited: inout [String: Int32]
@@ -21,7 +22,7 @@ package enum ListeningSocket {
             switch endpoint {
             case .inet(let host, let port):
                 let descriptor = try passed ?? bound(to: .makeAddressResolvingHost(host, port: port))
-                // Linux hands both on to the sockets that are accepted: no calls for each of them.
+                // On Linux accepted sockets inherit both options.
                 try set(SO_KEEPALIVE, at: SOL_SOCKET, of: descriptor)
                 try set(TCP_NODELAY, at: Int32(IPPROTO_TCP), of: descriptor)
                 return descriptor
@@ -50,7 +51,7 @@ package enum ListeningSocket {
         }
     }
 
-    /// Turns an option on.
+    /// Enables a socket option.
     package static func set(_ option: Int32, at level: Int32, of descriptor: Int32) throws(IOError) {
         var on: Int32 = 1
         guard setsockopt(descriptor, level, option, &on, socklen_t(MemoryLayout<Int32>.size)) == 0 else {

@@ -137,9 +137,9 @@ extension Reception {
     /// debug builds.
     package final class Desk: @unchecked Sendable {
         package let loop: SocketLoop
-        /// Makes the connection of a client whose socket does not block; nil turns the client away. Set before `listen`.
+        /// Makes the connection of a client; nil turns the client away. Set before `listen`. The socket does not block.
         ///
-        /// The last parameter says that the client is one more than `mostConnections`.
+        /// The last parameter is true if the client exceeds `mostConnections`.
         package var admit: (_ client: Int32, _ endpoint: Endpoint, _ isOverBound: Bool) -> Connection? = { _, _, _ in
             nil
         }

@@ -4,27 +4,28 @@ internal import Glibc
 package import NIOCore
 internal import Synchronization
 
-/// A thread and its sockets: the ledger's with those who ask it, and those of the milter.
+/// An event loop on epoll(7): one thread and its sockets.
 ///
-/// A turn of the loop: wait until a socket is ready, let each that is do a little, run what other threads have
-/// handed over and what is due, and then `endOfTurn`, where everything that was asked is decided and answered together.
+/// One turn of the loop waits until sockets are ready, lets each of them read or write a little, runs the tasks of other
+/// threads and the timers that are due, and then `endOfTurn`. There the ledger decides and answers all requests of the
+/// turn together.
 ///
-/// Not one of SwiftNIO's loops: a policy request is one read and one write, a message by milter few of either, and a
-/// channel's way to them costs more than what is done between them (docs/decisions.md).
+/// Not one of SwiftNIO's loops: a policy request is one read and one write, and a channel pipeline costs more than both
+/// (docs/decisions.md).
 ///
-/// Sendable, unchecked: `tasks` is behind its lock, `owner` is atomic, `name`, `wakeup` and `epoll` never change; all else belongs
-/// to the thread.
+/// Sendable, unchecked: `tasks` is behind its lock, `owner` is atomic, and `name`, `wakeup` and `epoll` never change. All
+/// other state belongs to the thread, which the methods check in debug builds.
 package final class SocketLoop: @unchecked Sendable {
-    /// Told when its descriptor can be read or written, or has failed. Its reads and writes must not block.
+    /// Called when its descriptor can be read or written, or has failed. It must not block.
     package protocol Socket: AnyObject {
         func isReady()
     }
 
     package enum Interest {
         case reading, writing, readingAndWriting
-        /// Clients come to a socket that several loops may watch: not all of them are told. It can't be changed.
+        /// For a listening socket that several loops watch: the kernel wakes only some of them. Can't be changed later.
         case accepting
-        /// Only failures are told, and that a peer on this machine has gone.
+        /// Only failures, and the hang-up of a peer on this machine.
         case nothing
 
         fileprivate var events: UInt32 {
@@ -45,27 +46,27 @@ package final class SocketLoop: @unchecked Sendable {
 
     private let name: String
     private let epoll: Int32
-    /// Readable when `tasks` has something.
+    /// Readable while `tasks` is not empty.
     private let wakeup: Int32
     private let tasks = Mutex<[@Sendable () -> Void]>([])
     private let owner = Atomic<UInt>(0)
     /// By descriptor.
     private var sockets: [(any Socket)?] = []
-    /// The next one last.
+    /// By deadline, the next one last.
     private var timers: [Timer] = []
     private var isStopped = false
-    /// Counts the turns: what was read in this one may be given up in the next.
+    /// The number of this turn. What a turn has read may be overwritten in the next.
     package private(set) var turn: UInt64 = 0
     /// Runs at the end of each turn.
     package var endOfTurn: () -> Void = {}
 
-    /// Sockets told of in one turn; further ones wait for the next.
+    /// Sockets handled in one turn. The others wait for the next.
     private static let mostEvents = 256
 
-    /// Makes a loop, and starts its thread, which holds the loop until `stop`.
+    /// Makes a loop and starts its thread, which retains the loop until `stop`.
     ///
     /// - Parameter name: of the thread, at most 15 bytes.
-    /// - Throws: `IOError` where the process may have no more descriptors or threads.
+    /// - Throws: `IOError` if the process can have no more descriptors or threads.
     package static func start(named name: String) throws -> SocketLoop {
         let epoll = epoll_create1(Int32(EPOLL_CLOEXEC))
         guard epoll >= 0 else { throw IOError(errnoCode: errno, reason: "epoll_create1") }
@@ -121,7 +122,7 @@ package final class SocketLoop: @unchecked Sendable {
 
     // MARK: From any thread
 
-    /// Runs a task on the loop, after those that came before it.
+    /// Runs a task on the loop, in the order of the calls.
     package func execute(_ task: @escaping @Sendable () -> Void) {
         let isFirst = tasks.withLock { tasks in
             tasks.append(task)
@@ -130,7 +131,7 @@ package final class SocketLoop: @unchecked Sendable {
         if isFirst { eventfd_write(wakeup, 1) }
     }
 
-    /// What `body` returns on the loop.
+    /// Runs `body` on the loop and returns its result.
     package func submit<T: Sendable>(_ body: @escaping @Sendable () throws -> T) async throws -> T {
         try await withCheckedThrowingContinuation { continuation in
             execute { continuation.resume(with: Result { try body() }) }
@@ -151,7 +152,7 @@ package final class SocketLoop: @unchecked Sendable {
 
     // MARK: On the loop
 
-    /// Runs a task when `delay` is over: some milliseconds late at the most, where a turn is no longer.
+    /// Runs a task after `delay`, late by at most a millisecond and the current turn.
     package func schedule(in delay: TimeAmount, _ task: @escaping () -> Void) {
         assertInLoop()
         let timer = Timer(deadline: .now() + delay, task: task)
@@ -159,17 +160,17 @@ package final class SocketLoop: @unchecked Sendable {
         timers.insert(timer, at: place)
     }
 
-    /// Runs a task again and again, until it returns false.
+    /// Runs a task repeatedly until it returns false.
     package func schedule(every interval: TimeAmount, _ task: @escaping () -> Bool) {
         schedule(in: interval) { [unowned self] in
             if task() { schedule(every: interval, task) }
         }
     }
 
-    /// Watches a socket, from now on until `unwatch` or `close`. The loop holds it meanwhile.
+    /// Watches a socket until `unwatch` or `close`. The loop retains it until then.
     ///
-    /// - Throws: `IOError` where the kernel has no memory for it, or the user has as many as `fs.epoll.max_user_watches`;
-    ///   then the socket is the caller's to close.
+    /// - Throws: `IOError` if the kernel has no memory, or the user watches `fs.epoll.max_user_watches` sockets already.
+    ///   The caller then closes the socket.
     package func watch(_ descriptor: Int32, for interest: Interest, _ socket: any Socket) throws(IOError) {
         assertInLoop()
         try add(descriptor, interest)
@@ -180,22 +181,22 @@ package final class SocketLoop: @unchecked Sendable {
 
     package func change(_ descriptor: Int32, to interest: Interest) {
         assertInLoop()
-        // Of a descriptor that is watched: this takes no memory, and can't fail.
+        // For a watched descriptor this needs no memory and can't fail.
         precondition(control(EPOLL_CTL_MOD, descriptor, interest) == 0, "epoll_ctl")
     }
 
-    /// Watches a socket no more, which stays open.
+    /// Stops watching a socket, which stays open.
     package func unwatch(_ descriptor: Int32) {
         assertInLoop()
         sockets[Int(descriptor)] = nil
         precondition(control(EPOLL_CTL_DEL, descriptor, .nothing) == 0, "epoll_ctl")
     }
 
-    /// Closes a socket that was watched.
+    /// Closes a watched socket.
     package func close(_ descriptor: Int32) {
         assertInLoop()
         sockets[Int(descriptor)] = nil
-        // A descriptor that is closed leaves the epoll set by itself.
+        // Closing removes the descriptor from the epoll set.
         Glibc.close(descriptor)
     }
 
@@ -229,7 +230,7 @@ package final class SocketLoop: @unchecked Sendable {
             if descriptor == wakeup {
                 runTasks()
             } else {
-                // nil: another of this turn has closed it.
+                // nil if another socket of this turn has closed it.
                 sockets[Int(descriptor)]?.isReady()
             }
         }
@@ -237,7 +238,7 @@ package final class SocketLoop: @unchecked Sendable {
         endOfTurn()
     }
 
-    /// -1: there is no timer.
+    /// -1 without a timer.
     private func millisecondsUntilTimer() -> Int32 {
         guard let next = timers.last else { return -1 }
         let left = (next.deadline - .now()).nanoseconds
@@ -266,7 +267,9 @@ package final class SocketLoop: @unchecked Sendable {
     }
 }
 
-/// What belongs to a loop, on its way through other threads and back. Sendable, unchecked: it is shown on the loop alone.
+/// A value that belongs to a loop, on its way through other threads and back.
+///
+/// Sendable, unchecked: `value` traps on any other thread.
 package struct LoopBound<Value>: @unchecked Sendable {
     private let held: Value
     private let loop: SocketLoop

@@ -3,14 +3,14 @@ internal import CLinux
 internal import Glibc
 package import NIOCore
 
-/// A connection's socket on a loop: reads and writes that do not wait, and what the loop is asked to tell of it. Belongs
-/// to the loop, which watches it for reading at first.
+/// The socket of a connection on a loop: non-blocking reads and writes, and the events that the loop watches for, which
+/// are those of reading at first. Belongs to the loop.
 package struct SocketStream {
     package enum Received {
         case bytes
-        /// Nothing is there now.
+        /// Nothing to read now.
         case nothing
-        /// The peer has said all.
+        /// The peer has shut down its side.
         case end
         case failure(Int32)
     }
@@ -24,7 +24,7 @@ package struct SocketStream {
         self.loop = loop
     }
 
-    /// A socket for a connection from or to `address`.
+    /// A non-blocking socket of the family of `address`.
     package static func open(for address: SocketAddress) throws(IOError) -> Int32 {
         let kind = SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue | SOCK_NONBLOCK.rawValue
         let descriptor = socket(Int32(address.protocol.rawValue), Int32(kind), 0)
@@ -32,7 +32,8 @@ package struct SocketStream {
         return descriptor
     }
 
-    /// - Parameter receive: gives room for what has come, and is told how much that is; at least one byte where it is above 0.
+    /// - Parameter receive: calls its argument with a buffer to read into, of at least one byte. The result is the number
+    ///   of bytes read, 0 or less if there were none.
     package func read(_ receive: ((UnsafeMutableRawBufferPointer) -> Int) -> Int) -> Received {
         let count = receive { room in
             let count = weir_recv(descriptor, room.baseAddress, room.count)
@@ -46,9 +47,9 @@ package struct SocketStream {
         }
     }
 
-    /// Sends from the front of `bytes` as much as the peer takes now.
+    /// Sends as much of `bytes` as the socket accepts now, and removes it from the front.
     ///
-    /// - Returns: how many went; nil where the connection is broken.
+    /// - Returns: the number of bytes sent; nil if the connection is broken.
     package func send(_ bytes: inout ByteBuffer) -> Int? {
         let sent = bytes.withUnsafeReadableBytes { bytes in
             let sent = weir_send(descriptor, bytes.baseAddress, bytes.count)
@@ -59,21 +60,21 @@ package struct SocketStream {
         return max(0, sent)
     }
 
-    /// Whether nothing can be said to the peer any more. What the loop tells may be of before it was asked for something else.
+    /// Whether the connection is broken. An event of the loop may be older than the last change of what it watches for.
     package var hasFailed: Bool {
         var query = pollfd(fd: descriptor, events: 0, revents: 0)
         return poll(&query, 1, 0) > 0
     }
 
-    /// Wants of the loop what can be done next.
+    /// Changes the events that the loop watches for.
     package mutating func want(_ wanted: SocketLoop.Interest) {
         guard wanted != interest else { return }
         interest = wanted
         loop.change(descriptor, to: wanted)
     }
 
-    /// Acknowledges what has come by TCP. A peer that writes in small pieces sends each after the acknowledgement of the
-    /// last (Nagle): so that goes at once where no answer carries it. The kernel forgets it, and is told again.
+    /// Sends a TCP acknowledgement now (TCP_QUICKACK). A peer that writes small pieces under Nagle's algorithm waits for
+    /// it before each piece. The kernel resets the option, so this is called after each read that is not answered.
     package func acknowledge() {
         var on: Int32 = 1
         setsockopt(descriptor, Int32(IPPROTO_TCP), TCP_QUICKACK, &on, socklen_t(MemoryLayout<Int32>.size))

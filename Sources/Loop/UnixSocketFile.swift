@@ -3,15 +3,15 @@ internal import CDispatch  // Whose module map claims stat.
 internal import CLinux
 internal import Glibc
 
-/// The file of a UNIX socket: who may connect is who may write it.
+/// The file of a UNIX socket. Whoever may write to the file may connect.
 package enum UnixSocketFile {
     package struct Failure: Error, CustomStringConvertible {
         package let description: String
     }
 
-    /// Makes room for a socket: removes one that nobody listens on any more.
+    /// Removes the file of a socket on which no process listens any more.
     ///
-    /// - Throws: `Failure` where somebody does, or where the file is no socket.
+    /// - Throws: `Failure` if a process listens on it, or if the file is not a socket.
     package static func clear(_ path: String) throws {
         var status = stat()
         guard lstat(path, &status) == 0 else { return }
@@ -39,13 +39,13 @@ package enum UnixSocketFile {
                 connect(descriptor, $0, socklen_t(MemoryLayout<sockaddr_un>.size))
             }
         }
-        // A full queue of connections is an answer too.
+        // A full backlog also means that a process listens.
         return code == 0 || errno == EAGAIN
     }
 
-    /// - Throws: `Failure` where the group is unknown, or the service may not give the file to it.
+    /// - Throws: `Failure` if the group is unknown, or the service may not assign the file to it.
     package static func set(mode: UInt16, group: String?, of path: String) throws {
-        // First the group: until then only the owner may connect (umask 077 or stricter than any mode).
+        // The group first: until the mode is set, only the owner may connect (umask 077).
         if let group {
             guard let entry = getgrnam(group) else {
                 throw Failure(description: "the group '\(group)' of \(path) does not exist")

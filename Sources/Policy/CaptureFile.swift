@@ -5,10 +5,10 @@ internal import NIOCore
 internal import Report
 internal import Synchronization
 
-/// Keeps the requests of policy clients, for `weir replay`: each with a line `time=SECONDS.MICROSECONDS` in front.
+/// Writes the requests of policy clients to a file for `weir replay`, each after a line `time=SECONDS.MICROSECONDS`.
 ///
-/// A queue of its own writes them, so that a slow disk delays no answer. Where more wait than memory should hold, they are
-/// dropped, and the log says how many.
+/// A queue of its own writes the file, so a slow disk delays no answer. If too many requests wait, more are dropped and
+/// the log says how many.
 final class CaptureFile: Sendable {
     private struct State {
         var waiting = ByteBuffer()
@@ -28,7 +28,7 @@ final class CaptureFile: Sendable {
         self.log = log
     }
 
-    /// - Parameter request: with its empty line.
+    /// - Parameter request: includes its empty line.
     func append(_ request: Slice<UnsafeRawBufferPointer>) {
         let now = MachineClocks.microseconds(of: CLOCK_REALTIME)
         let fraction = String(now % 1_000_000 + 1_000_000).dropFirst()
@@ -75,6 +75,6 @@ final class CaptureFile: Sendable {
         }
     }
 
-    /// Returns when everything that was appended is written, or could not be.
+    /// Returns when all appended requests are written or have failed.
     func flush() { queue.sync {} }
 }

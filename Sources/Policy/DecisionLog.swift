@@ -3,11 +3,11 @@ internal import Glibc
 internal import Limits
 internal import Report
 
-/// Writes what the ledger decides to the log, so that each line can be matched with Postfix's own.
+/// Logs the decisions of the ledger in lines that can be matched with Postfix's log.
 final class DecisionLog: LedgerObserver {
     private let log: EventLog
     private let alerts: Alerts
-    /// A line also where nothing speaks against a request (`log.decisions`).
+    /// Also logs requests that pass (`log.decisions`).
     var logsPasses = false
     private(set) var evictedKeys: UInt64 = 0
     /// For the page and `weir top`.
@@ -18,7 +18,7 @@ final class DecisionLog: LedgerObserver {
         self.alerts = alerts
     }
 
-    /// `ABC123: refuse: RCPT from host[192.0.2.1]: limit per-user, key user@example.org: over, recipients 100/100 per 1m, ...`
+    /// `ABC123: refuse: RCPT from host[192.0.2.1]: limit per-user, key user@example.org: over, recipients 100/100 per 1m`
     func refused(_ event: LimitEvent, because reason: RefusalReason, _ request: Attributes, action: [UInt8]) {
         let (key, action, client) = (Self.text(event.account.key), Self.text(action), Self.client(request))
         let (usage, details) = (Self.usage(event), Self.details(request))
@@ -27,7 +27,8 @@ final class DecisionLog: LedgerObserver {
         let room = reason == .tooLarge ? "never fits" : "room in \(event.retrySeconds)s"
         log.write(
             .notice,
-            "\(Self.origin(verb, request, client)): limit \(event.limit.name), key \(key): \(reason.rawValue), \(usage), \(room)"
+            "\(Self.origin(verb, request, client)): limit \(event.limit.name), key \(key): \(reason.rawValue), \(usage), "
+                + "\(room)"
                 + "\(details), action=\(action)")
         alert(.over, event, key) { "\(reason.rawValue), \(usage)\(details)" }
         onRefusal(

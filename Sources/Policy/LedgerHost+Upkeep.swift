@@ -29,7 +29,8 @@ extension LedgerHost {
 
     static func lost(_ file: String) -> StoreError {
         StoreError(
-            "\(file) was removed or replaced while it was in use: put it back, or restart the service to begin with an empty "
+            "\(file) was removed or replaced while it was in use: put it back, or restart the service to begin with an "
+                + "empty "
                 + "ledger"
         )
     }

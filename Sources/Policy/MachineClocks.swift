@@ -14,7 +14,7 @@ package struct MachineClocks: SystemClocks {
         if descriptor >= 0 { close(descriptor) }
         var hash = SipHash(key: .init(low: 0, high: 0))
         id.withUnsafeBytes { hash.combine(UnsafeRawBufferPointer(rebasing: $0[..<count])) }
-        // Without an id no two starts are taken for the same boot: the wall clock decides.
+        // Without an ID every start counts as a new boot, and the wall clock decides.
         boot = count > 0 ? hash.finalize() : .random(in: 0...(.max))
     }
 

@@ -7,33 +7,33 @@ internal import NIOCore
 internal import Report
 internal import Wire
 
-/// One policy client (an smtpd process): feeds its bytes to the parser, and sends one reply for each request.
+/// One policy client, an smtpd(8) process: parses its requests, and sends one reply for each.
 final class PolicyConnection: ReceivedConnection, LedgerHost.Client {
     static var stage: ProbeStage { .policy }
 
     private let descriptor: Int32
     private let listener: PolicyListener
     private var isOpen = true
-    /// What this turn of the loop has read, from the beginning of a request; it stands in the listener's buffer.
+    /// What this turn of the loop has read, from the beginning of a request. The bytes are in the listener's buffer.
     private var fresh = UnsafeRawBufferPointer(start: nil, count: 0)
-    /// The beginning of a request whose end has not come in an earlier turn. What comes is put behind it, and `fresh` is empty.
+    /// The incomplete request of earlier turns. While there is one, new bytes are appended to it and `fresh` is empty.
     private var kept: [UInt8] = []
-    /// How much of what has come has been searched for the end of the request.
+    /// Bytes that were searched for the end of the request.
     private var searched = 0
-    /// The length of the request that waits to be decided; 0: none does.
+    /// The length of the request that waits for its decision; 0 without one.
     private var requestLength = 0
-    /// Its values, by the index of their names.
+    /// The values of the request, by the index of their names.
     private var ranges: [Range<Int>] = []
     private var partialSince: NIODeadline?
-    /// Go out when the batch is kept.
+    /// Sent when the batch is committed.
     private var replies = Replies.none
-    /// What the client has not read yet. Until it has, it is not read from either.
+    /// Bytes that the client has not read yet. Until it has, nothing is read from it.
     private var unsent: [UInt8] = []
     private var transaction: UInt64 = 0
-    /// Something came that is no request: what came before is answered, and that is all.
+    /// The client sent something that is not a request. Earlier requests are answered, then the connection is closed.
     private var isClosing = false
 
-    /// Most are the same, and need no memory of their own.
+    /// Most replies are the same and need no memory.
     private enum Replies {
         case none, dunno
         case bytes([UInt8])
@@ -52,11 +52,11 @@ final class PolicyConnection: ReceivedConnection, LedgerHost.Client {
 
     private func read() {
         let room = listener.room
-        // The turn has read enough; the loop tells of this connection again in the next.
+        // The turn has read enough. The loop reports this connection again in the next turn.
         guard !room.isEmpty else { return }
         let count = weir_recv(descriptor, room.baseAddress, room.count)
         guard count > 0 else {
-            // 0: the client has said all. All that was complete is answered.
+            // 0: the client has closed its side. All complete requests are answered.
             if count == 0 || (errno != EAGAIN && errno != EINTR) { close() }
             return
         }
@@ -74,7 +74,7 @@ final class PolicyConnection: ReceivedConnection, LedgerHost.Client {
         return try outcome.get()
     }
 
-    /// Hands the request at the front of what has come to the host, once its end has come.
+    /// Submits the request at the front of the received bytes when it is complete.
     private func findRequest() {
         do throws(PolicyRequestFault) {
             requestLength = try withReceived { bytes throws(PolicyRequestFault) in
@@ -97,7 +97,7 @@ final class PolicyConnection: ReceivedConnection, LedgerHost.Client {
         }
     }
 
-    /// Keeps the beginning of a request over the end of the turn.
+    /// Copies an incomplete request, because the listener's buffer is reused in the next turn.
     private func keepRest() {
         if !fresh.isEmpty {
             kept = Array(fresh)
@@ -121,8 +121,8 @@ final class PolicyConnection: ReceivedConnection, LedgerHost.Client {
         }
         requestLength = 0
         searched = 0
-        // One smtpd process serves one client after the other: another transaction means that the last one is over. VRFY and the
-        // like are of none, and may come in the middle of one.
+        // An smtpd process serves one client after the other, so a new transaction ends the last one. VRFY and others belong
+        // to no transaction and may come in the middle of one.
         if decision.transaction != 0, transaction != decision.transaction {
             closeTransaction()
             transaction = decision.transaction

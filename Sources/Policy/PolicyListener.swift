@@ -9,19 +9,18 @@ package import Wire
 
 /// The policy server (SMTPD_POLICY_README): Postfix asks, the ledger decides.
 ///
-/// Security: a client is a Postfix process. It gets no say but the attributes of its requests; the most it can do is
-/// to charge keys of its own choice. A request is at most 64 KiB and 512 attributes, and must come within 100 s; bytes
-/// that are no request end that one connection. Connections are bounded in number, and kept open for as long as their
-/// clients like, because Postfix takes a second to notice one that was closed.
+/// Security: a client is a Postfix process. The most that it can do is to charge keys of its choice. A request has at most
+/// 64 KiB and 512 attributes, and must be complete within 100 s. Bytes that are not a request end that one connection.
+/// The number of connections is bounded. Idle ones stay open, because Postfix takes a second to notice a closed one.
 ///
-/// Sendable, unchecked: all state belongs to the host's loop, on which every connection runs; `input` is written by it alone.
+/// Sendable, unchecked: all state belongs to the host's loop, on which every connection runs. Only that loop writes `input`.
 package final class PolicyListener: @unchecked Sendable {
     let host: LedgerHost
     private let log: EventLog
     private let reception: Reception<PolicyConnection>
     private let desk: Reception<PolicyConnection>.Desk
     private var counted = PolicyFaults()
-    /// What one turn of the loop reads, of all connections one behind the other.
+    /// The bytes that all connections read in one turn of the loop, one after the other.
     private let input = UnsafeMutableRawBufferPointer.allocate(byteCount: 256 << 10, alignment: 8)
     private var inputUsed = 0
     private var inputTurn: UInt64 = 0
@@ -76,7 +75,7 @@ package final class PolicyListener: @unchecked Sendable {
 
     // MARK: For connections
 
-    /// Where a connection may read to; empty where this turn has read enough.
+    /// A buffer for one read of a connection; empty if this turn has read enough.
     var room: UnsafeMutableRawBufferPointer {
         if inputTurn != host.loop.turn { (inputTurn, inputUsed) = (host.loop.turn, 0) }
         guard inputUsed + Self.mostRead <= input.count else {
@@ -85,7 +84,7 @@ package final class PolicyListener: @unchecked Sendable {
         return UnsafeMutableRawBufferPointer(rebasing: input[inputUsed..<inputUsed + Self.mostRead])
     }
 
-    /// What was read stays where it is until the end of the turn.
+    /// The bytes stay in place until the end of the turn.
     func take(_ count: Int, of room: UnsafeMutableRawBufferPointer) -> UnsafeRawBufferPointer {
         inputUsed += count
         return UnsafeRawBufferPointer(rebasing: room[..<count])

@@ -49,7 +49,7 @@ package struct PolicySessions {
         return known
     }
 
-    /// The message is over.
+    /// The message has ended.
     mutating func forget(_ key: [UInt8]) {
         recent[key] = nil
         older[key] = nil

@@ -50,7 +50,8 @@ func read(_ yaml: String) -> Result<ConfigurationReader.Outcome, ConfigurationFa
         let minimal = try read(
             """
             limits:
-              - { name: per-user, key: sasl_username, rates: [100/1m, 1000/1h, 5000/1d], when: { sasl_username: present },
+              - { name: per-user, key: sasl_username, rates: [100/1m, 1000/1h, 5000/1d],
+                  when: { sasl_username: present },
                   block: { after: 100, for: 1h } }
             """
         ).get()
@@ -89,42 +90,46 @@ func read(_ yaml: String) -> Result<ConfigurationReader.Outcome, ConfigurationFa
         }
     }
 
-    /// A key that is read into the wrong place, or a setting that no key reaches, shows here.
+    /// Every setting has a value that is not its default.
+    private var everySetting: String {
+        """
+        listen: { policy: "inet:127.0.0.2:10", policy_connections: 11, admin: "inet:127.0.0.1:12",
+                  filter: [{ listen: "inet:192.0.2.1:13", next_hop: "inet:127.0.0.1:14", networks: 192.0.2.0/24 }],
+                  milter: "inet:127.0.0.1:18" }
+        milter: { connections: 19, limits: false, local_over: defer }
+        canonicalise: envelope
+        filter: { connections: 15, spool: /spool, most_memory: 16, most_spool: 17 }
+        ledger: { store: "sqlite:/ledger", durability: relaxed, most_keys: 1013 }
+        on_failure: defer
+        give_back_dropped: true
+        log: { to: syslog, decisions: true, summary_interval: 14m, capture: /capture }
+        alerts: { tiers: [over], webhook: "https://example.org/x", command: /bin/sh, mail: [root], sendmail: /bin/true,
+                  interval: 20s, repeat: 21s }
+        keys: { ipv4_prefix: 15, ipv6_prefix: 16, recipient_delimiter: "+-", default_domain: Example.ORG }
+        restriction_classes: [greylist]
+        limits: []
+        checks:
+          header: "pcre:\(fixture("header_checks"))"
+          mime_header: []
+          nested_header: []
+          body: ["regexp:\(fixture("header_checks"))"]
+          undisclosed_recipients: keep
+          fast_pass: false
+          cache: /cache
+          match_limit: 1017
+          heap_limit: 1018
+          message_budget: 19s
+          header_size_limit: 1020
+          line_length_limit: 1021
+          body_checks_size_limit: 1022
+          mime_boundary_length_limit: 1023
+          mime_nesting_limit: 1024
+        """
+    }
+
+    /// Finds a key that is read into the wrong place, and a setting that no key reaches.
     @Test func everySettingHasAKey() throws {
-        let outcome = try read(
-            """
-            listen: { policy: "inet:127.0.0.2:10", policy_connections: 11, admin: "inet:127.0.0.1:12",
-                      filter: [{ listen: "inet:192.0.2.1:13", next_hop: "inet:127.0.0.1:14", networks: 192.0.2.0/24 }],
-                      milter: "inet:127.0.0.1:18" }
-            milter: { connections: 19, limits: false, local_over: defer }
-            canonicalise: envelope
-            filter: { connections: 15, spool: /spool, most_memory: 16, most_spool: 17 }
-            ledger: { store: "sqlite:/ledger", durability: relaxed, most_keys: 1013 }
-            on_failure: defer
-            give_back_dropped: true
-            log: { to: syslog, decisions: true, summary_interval: 14m, capture: /capture }
-            alerts: { tiers: [over], webhook: "https://example.org/x", command: /bin/sh, mail: [root], sendmail: /bin/true, interval: 20s, repeat: 21s }
-            keys: { ipv4_prefix: 15, ipv6_prefix: 16, recipient_delimiter: "+-", default_domain: Example.ORG }
-            restriction_classes: [greylist]
-            limits: []
-            checks:
-              header: "pcre:\(fixture("header_checks"))"
-              mime_header: []
-              nested_header: []
-              body: ["regexp:\(fixture("header_checks"))"]
-              undisclosed_recipients: keep
-              fast_pass: false
-              cache: /cache
-              match_limit: 1017
-              heap_limit: 1018
-              message_budget: 19s
-              header_size_limit: 1020
-              line_length_limit: 1021
-              body_checks_size_limit: 1022
-              mime_boundary_length_limit: 1023
-              mime_nesting_limit: 1024
-            """
-        ).get()
+        let outcome = try read(everySetting).get()
         let (defaults, changed) = (leaves(of: Configuration()), leaves(of: outcome.configuration))
         let untouched = defaults.filter { changed[$0.key] == $0.value }.keys.sorted()
         #expect(untouched == ["attributeNames", "limits"])
@@ -149,6 +154,11 @@ func read(_ yaml: String) -> Result<ConfigurationReader.Outcome, ConfigurationFa
         #expect(changed["alerts.sendmail"] == "/bin/true")
         #expect(changed["alerts.interval"] == "20")
         #expect(changed["alerts.repeatAfter"] == "21")
+    }
+
+    @Test func everyKeyFormAndCheckHasAKey() throws {
+        let outcome = try read(everySetting).get()
+        let changed = leaves(of: outcome.configuration)
         #expect(changed["keyForms.ipv4Prefix"] == "15")
         #expect(changed["keyForms.ipv6Prefix"] == "16")
         #expect(outcome.configuration.keyForms.recipientDelimiter == Array("+-".utf8))
@@ -168,9 +178,10 @@ func read(_ yaml: String) -> Result<ConfigurationReader.Outcome, ConfigurationFa
     @Test func everySettingOfALimitHasAKey() throws {
         let minimal = "{ name: a, key: sasl_username, rates: 1/1h }"
         let full = """
-            { name: b, key: [client_address, sasl_domain], count: messages, rates: [2/1m, 3/1h], over: "451 x", too_large: "550 y",
-              mode: shadow, warn_at: 51, count_refused: true, block: { after: 4, for: 5m }, when: { sender: present },
-              keys: { ipv4_prefix: 24 }, exempt: "texthash:\(fixture("exempt"))", overrides: "texthash:\(fixture("overrides"))" }
+            { name: b, key: [client_address, sasl_domain], count: messages, rates: [2/1m, 3/1h],
+              over: "451 x", too_large: "550 y", mode: shadow, warn_at: 51, count_refused: true, block: { after: 4, for: 5m }, when: { sender: present },
+              keys: { ipv4_prefix: 24 }, exempt: "texthash:\(fixture("exempt"))",
+              overrides: "texthash:\(fixture("overrides"))" }
             """
         let outcome = try read("limits:\n- \(minimal)\n- \(full)\n").get()
         let limits = outcome.configuration.limits

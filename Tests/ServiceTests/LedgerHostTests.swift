@@ -13,7 +13,8 @@ import Wire
 /// What has to be done every so often is done, however busy the loop is.
 @Suite struct LedgerHostTests {
     private static let request = Array(
-        "request=smtpd_access_policy\nprotocol_state=RCPT\ninstance=1\nsender=a@example.org\nrecipient=b@example.com\n\n"
+        "request=smtpd_access_policy\nprotocol_state=RCPT\ninstance=1\n"
+            + "sender=a@example.org\nrecipient=b@example.com\n\n"
             .utf8)
 
     @Test func heldBatchesAreKeptWhileEveryTurnHasRequests() async throws {

@@ -9,7 +9,8 @@ import Testing
 @Suite struct ReceivedContentTests {
     private static let size = 512 << 10
 
-    /// A message that is given up while a piece of it waits to be written: the piece must not end up in a file that is opened then.
+    /// A message is dropped while a piece of it waits to be written. The piece must not end up in a file that is opened
+    /// afterwards.
     @Test func messageGivenUpWhileItIsWritten() async throws {
         let directory = FileManager.default.temporaryDirectory.appending(path: "weir-\(UUID().uuidString)")
         try FileManager.default.createDirectory(at: directory, withIntermediateDirectories: true)

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 internal import Synchronization
 
-/// How much content of messages all connections together may hold.
+/// The bounds on the content of messages that all connections hold together.
 package final class ContentBounds: Sendable {
-    /// Where spool files are made; they have no names.
+    /// The directory of the spool files, which have no names.
     let directory: String
     private let mostMemory: Int
     private let mostSpool: Int
@@ -17,7 +17,7 @@ package final class ContentBounds: Sendable {
         self.mostSpool = mostSpool
     }
 
-    /// Whether a new message has any chance.
+    /// Whether there is room for a new message.
     var hasRoom: Bool { spool.load(ordering: .relaxed) < mostSpool }
 
     func takeMemory(_ count: Int) -> Bool { Self.take(count, of: memory, upTo: mostMemory) }

@@ -10,8 +10,8 @@ internal import Rules
 package import Settings
 internal import Synchronization
 
-/// All listeners that take messages, filters and milters: their loops, which are not the policy server's, the
-/// threads that wait for the disk, and the rules that hold now.
+/// The listeners for messages, filters and milters, with their loops, the disk threads, and the rules in force. The policy
+/// server has a loop of its own.
 package final class ContentService: Sendable {
     private let filters: [FilterListener]
     private let milter: MilterListener?
@@ -21,11 +21,11 @@ package final class ContentService: Sendable {
     private let log: EventLog
 
     private static let diskThreads = 2
-    /// What else runs needs cores, too. With more loops messages go no faster, and each costs more: loops that find less to
-    /// do at a time sleep and wake more often.
+    /// Postfix needs cores too. More loops give no more throughput, and each message costs more: a loop with less to do
+    /// sleeps and wakes more often.
     private static let loopCount = max(1, System.coreCount / 2)
 
-    /// nil where neither a filter nor a milter is configured.
+    /// nil if neither a filter nor a milter is configured.
     package init?(_ configuration: Configuration, rules: ContentRules, host: LedgerHost, log: EventLog) {
         guard !configuration.listen.filter.isEmpty || !configuration.listen.milter.isEmpty else { return nil }
         threads = NIOThreadPool(numberOfThreads: Self.diskThreads)
@@ -47,10 +47,10 @@ package final class ContentService: Sendable {
                 configuration, bounds: bounds, threads: threads, host: host, rules: { inUse.current }, log: log)
     }
 
-    /// What the ways in have done.
+    /// The figures of each listener.
     package var ways: [WayFigures] { filters.map(\.way) + (milter.map { [$0.way] } ?? []) }
 
-    /// The rules with hits, most first, and how many have none.
+    /// The rules with hits, most first, and the number of rules without.
     package func ruleFigures() -> (rules: [RuleFigures], withoutHits: Int) {
         var rules: [RuleName: RuleFigures] = [:]
         var withoutHits = 0
@@ -58,7 +58,7 @@ package final class ContentService: Sendable {
         forEachRule { name, values in
             if values.hits == 0 { withoutHits += 1 }
             guard values.hits > 0 || values.limitsReached > 0 else { return }
-            // A table may stand in one list twice.
+            // A list may name a table twice.
             var rule =
                 rules[name]
                 ?? .init(checks: name.checks, location: name.location, hits: 0, limitsReached: 0, milliseconds: 0)
@@ -72,7 +72,7 @@ package final class ContentService: Sendable {
         return (sorted, withoutHits)
     }
 
-    /// The rules that have decided nothing since they were loaded, in their order.
+    /// The rules without a hit since they were loaded, in order.
     package func rulesWithoutHits() -> [RuleName] {
         var names: [RuleName] = []
         forEachRule { name, values in if values.hits == 0 { names.append(name) } }
@@ -87,7 +87,7 @@ package final class ContentService: Sendable {
         }
     }
 
-    /// Rules and settings for the messages that begin from now on; those under way keep theirs.
+    /// Replaces rules and settings for new messages. Messages under way keep theirs.
     package func reload(_ configuration: Configuration, rules: ContentRules) {
         milter?.reload(configuration)
         self.rules.replace(with: rules) { [log] in
@@ -95,8 +95,8 @@ package final class ContentService: Sendable {
         }
     }
 
-    /// - Parameter inherited: sockets by their addresses; those that are used are taken out.
-    /// - Throws: `ListenerFailure`; `IOError` where a loop can't be had.
+    /// - Parameter inherited: sockets by address; those that are used are removed.
+    /// - Throws: `ListenerFailure`; `IOError` if a loop can't be started.
     package func listen(inherited: inout [String: Int32]) async throws {
         threads.start()
         let loops = try (1...Self.loopCount).map { try SocketLoop.start(named: "weir-content-\($0)") }
@@ -105,13 +105,13 @@ package final class ContentService: Sendable {
         try await milter?.listen(on: loops, inherited: &inherited)
     }
 
-    /// Finishes what is under way by `deadline`, and defers the rest.
+    /// Lets messages under way finish until `deadline`, and defers the rest.
     package func stop(by deadline: NIODeadline) async {
         await withTaskGroup(of: Void.self) { group in
             for filter in filters { group.addTask { await filter.stop(by: deadline) } }
             group.addTask { [milter] in await milter?.stop(by: deadline) }
         }
-        // What the disk has done is told to the loops, so they end last.
+        // The disk threads report to the loops, so the loops end last.
         try? await threads.shutdownGracefully()
         for loop in loops.withLock({ $0 }) { await loop.stop() }
     }

@@ -4,9 +4,9 @@ internal import Report
 internal import Rules
 
 extension EventLog {
-    /// Logs what the rules have done to a message, in the words of Postfix's cleanup.
+    /// Logs what the rules have done to a message, in the words of cleanup(8).
     ///
-    /// - Parameter origin: what names the message.
+    /// - Parameter origin: identifies the message.
     package func report(_ verdict: Verdict, of origin: String) {
         for match in verdict.matches where match.isLogged {
             let text = String(decoding: match.content.prefix { $0 != 0x0a }, as: UTF8.self)

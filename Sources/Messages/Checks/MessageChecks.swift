@@ -4,9 +4,9 @@ internal import NIOPosix
 internal import Report
 internal import Rules
 
-/// What the connections of one loop check messages with. Belongs to that loop.
+/// The filters and the matcher that the connections of one loop share. Belongs to that loop.
 final class MessageChecks {
-    /// Those that hold now; asked at each message.
+    /// The rules in force; called for each message.
     let rules: @Sendable () -> ContentRules
     let counters: MessageCounters
     let probes: ProbeBoard
@@ -15,8 +15,7 @@ final class MessageChecks {
     private let threads: NIOThreadPool
     private let log: EventLog
     private var inUse: (checks: ContentChecks, matcher: Matcher)?
-    /// Filters that no message has now, of the rules that were asked for last. Those of before a reload go when the next
-    /// message begins.
+    /// Idle filters for the newest rules. Those of older rules are dropped when the next message begins.
     private var idleFilters: [MessageFilter] = []
     private var idleFiltersRules: ContentRules?
 
@@ -35,14 +34,14 @@ final class MessageChecks {
         self.log = log
     }
 
-    /// Whether a new message has any chance.
+    /// Whether there is room for a new message.
     var hasRoom: Bool { bounds.hasRoom }
 
     func makeContent() -> ReceivedContent {
         ReceivedContent(bounds: bounds, threads: threads, home: home)
     }
 
-    /// A filter for one message, which begins.
+    /// A filter for a message that begins.
     func takeFilter(_ rules: ContentRules) -> MessageFilter {
         if rules !== idleFiltersRules { (idleFilters, idleFiltersRules) = ([], rules) }
         guard let filter = idleFilters.popLast() else { return MessageFilter(rules, matcher: matcher(rules.checks)) }
@@ -50,12 +49,12 @@ final class MessageChecks {
         return filter
     }
 
-    /// Its message is over.
+    /// Returns the filter of a message that is done.
     func giveBack(_ filter: MessageFilter) {
         if filter.rules === idleFiltersRules, idleFilters.count < Self.mostIdleFilters { idleFilters.append(filter) }
     }
 
-    /// One for all connections of this loop, while the limits of a match are the same.
+    /// Shared by all connections of this loop while the match limits are the same.
     private func matcher(_ checks: ContentChecks) -> Matcher {
         if let inUse, inUse.checks == checks { return inUse.matcher }
         let matcher = Matcher(checks)
@@ -63,9 +62,9 @@ final class MessageChecks {
         return matcher
     }
 
-    /// Counts a message, and logs what the rules have done.
+    /// Counts a message, and logs what the rules have done to it.
     ///
-    /// - Parameter origin: what names the message.
+    /// - Parameter origin: identifies the message.
     func report(_ verdict: Verdict, _ origin: @autoclosure () -> String) {
         counters.count(verdict)
         guard !verdict.matches.isEmpty || !verdict.notes.isEmpty else { return }

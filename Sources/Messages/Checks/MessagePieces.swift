@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 package import Filter
 
-/// The pieces of a message one after the other, those of the original no longer than is read from a spool file at a time.
+/// The pieces of an edited message in order. A piece of the original is no longer than one read of a spool file.
 package struct MessagePieces {
     private let pieces: [Verdict.Piece]
     private var index = 0
-    /// Bytes of the piece at `index` that were given.
+    /// Bytes of the piece at `index` that were returned already.
     private var given = 0
 
     package static let most = 128 << 10

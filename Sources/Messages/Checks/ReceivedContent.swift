@@ -4,21 +4,21 @@ package import NIOCore
 package import NIOPosix
 internal import Synchronization
 
-/// The content of one message as it comes in: in memory while it is small and there is room, else in a spool file that
-/// has no name, so that nothing is left of it whatever happens. Belongs to one loop; the disk is another thread's.
+/// The content of one message: in memory while it is small and there is room, else in a spool file. The file has no name,
+/// so a crash leaves nothing behind. Belongs to one loop; disk threads read and write the file.
 package final class ReceivedContent {
     package enum Failure: Equatable {
-        /// Larger than the next hop takes.
+        /// Larger than the next hop accepts.
         case tooLarge
-        /// The bound of all messages together, or the disk.
+        /// The bound of all messages is reached, or the disk is full.
         case noRoom(String)
     }
 
-    /// A message may take so much memory.
+    /// The most memory that one message may take.
     private static let mostInMemory = 256 << 10
-    /// What has been spooled goes to the disk in pieces of this size.
+    /// The size of one write to the spool file.
     private static let pieceSize = 64 << 10
-    /// Memory is accounted for in steps.
+    /// The granularity of accounting for memory.
     private static let step = 16 << 10
 
     /// O_TMPFILE, a macro that Swift does not import (asm-generic/fcntl.h).
@@ -28,12 +28,12 @@ package final class ReceivedContent {
     private let threads: NIOThreadPool
     private let home: Home
 
-    /// Runs a task on the loop that the content belongs to.
+    /// Runs a task on the loop of the content.
     package typealias Home = @Sendable (_ task: @escaping @Sendable () -> Void) -> Void
 
-    /// All of the content, or where it is spooled what was not written yet. What comes next is appended.
+    /// All content, or if it is spooled the part that is not written yet. New content is appended.
     package var buffer = ByteBuffer()
-    /// Bytes of `buffer` that `takeNew` has given.
+    /// Bytes of `buffer` that `takeNew` has returned.
     private var seen = 0
     private var most = Int.max
     private var file: SpoolFile?
@@ -42,7 +42,7 @@ package final class ReceivedContent {
     private var memory = 0
     private(set) var count = 0
     package private(set) var failure: Failure?
-    /// The disk is at work: nothing may be appended.
+    /// A write is under way: nothing may be appended.
     private(set) var isWriting = false
 
     package init(bounds: ContentBounds, threads: NIOThreadPool, home: @escaping Home) {
@@ -53,14 +53,14 @@ package final class ReceivedContent {
 
     deinit { reset() }
 
-    /// - Parameter most: bytes that the next hop takes.
+    /// - Parameter most: the bytes that the next hop accepts.
     package func begin(most: Int) {
         reset()
         self.most = most
         buffer.clear(minimumCapacity: 8 << 10)
     }
 
-    /// Gives everything back; the spool file goes once nothing reads or writes it.
+    /// Releases everything. The spool file is closed when no read or write is under way.
     package func reset() {
         bounds.giveBack(memory: memory)
         (memory, spooled, count, seen, file, failure) = (0, 0, 0, 0, nil, nil)
@@ -69,7 +69,7 @@ package final class ReceivedContent {
 
     var isSpooled: Bool { file != nil }
 
-    /// Shows what was appended since the last time.
+    /// Passes on what was appended since the last call.
     package func takeNew(_ body: (UnsafeRawBufferPointer) -> Void) {
         guard buffer.readableBytes > seen else { return }
         count += buffer.readableBytes - seen
@@ -84,8 +84,8 @@ package final class ReceivedContent {
     ///
     /// - Parameters:
     ///   - isEnd: no more content comes.
-    ///   - whenWritten: called once the disk has it, where that has to be waited for.
-    /// - Returns: whether it has to be.
+    ///   - whenWritten: called after the write, if there is one to wait for.
+    /// - Returns: whether the caller must wait for `whenWritten`.
     package func settle(isEnd: Bool, whenWritten: @escaping () -> Void) -> Bool {
         guard failure == nil else {
             drop()
@@ -120,7 +120,7 @@ package final class ReceivedContent {
     }
 
     private func openSpool() {
-        // A moment of the loop, as against the write(2)s of content.
+        // Short enough for the loop, unlike the writes of content.
         let descriptor = open(bounds.directory, Self.temporaryFile | O_RDWR | O_CLOEXEC, 0o600)
         guard descriptor >= 0 else { return fail("can't make a spool file in \(bounds.directory)", errno) }
         file = SpoolFile(descriptor, bounds)
@@ -151,7 +151,7 @@ package final class ReceivedContent {
         return true
     }
 
-    /// - Parameter then: called at home; with nil where the service has no threads for the disk any more.
+    /// - Parameter then: called on the loop; with nil if the disk threads have ended.
     private func atDisk<Outcome: Sendable>(
         _ work: @escaping @Sendable () -> Outcome, then: @escaping (Outcome?) -> Void
     ) {
@@ -177,8 +177,10 @@ package final class ReceivedContent {
     }
 }
 
-/// What goes on at home once the disk is done. Sendable, unchecked: only made and taken on the content's loop, and empty
-/// by the time another thread may be the last to hold it.
+/// A closure that runs on the loop after the disk's work.
+///
+/// Sendable, unchecked: only the content's loop sets and takes the closure, and it is empty before another thread can
+/// release it.
 private final class Errand<Outcome>: @unchecked Sendable {
     private var then: ((Outcome?) -> Void)?
 
@@ -190,8 +192,8 @@ private final class Errand<Outcome>: @unchecked Sendable {
     }
 }
 
-/// A file without a name, and what it takes of the bound of all. Whoever reads or writes it holds it: a descriptor that
-/// is closed meanwhile may be another message's file by then.
+/// A file without a name, with its part of the common bound. Each read or write retains it: a closed descriptor could
+/// be another message's file by then.
 private final class SpoolFile: Sendable {
     private let descriptor: Int32
     private let bounds: ContentBounds
@@ -207,14 +209,14 @@ private final class SpoolFile: Sendable {
         bounds.giveBack(spool: taken.load(ordering: .relaxed))
     }
 
-    /// Takes room for so many bytes more.
+    /// Reserves room for more bytes.
     func take(_ count: Int) -> Bool {
         guard bounds.takeSpool(count) else { return false }
         taken.add(count, ordering: .relaxed)
         return true
     }
 
-    /// 0, or the error.
+    /// 0 or errno.
     func write(_ piece: ByteBuffer, at offset: Int) -> Int32 {
         defer { withExtendedLifetime(self) {} }
         return piece.withUnsafeReadableBytes { bytes in

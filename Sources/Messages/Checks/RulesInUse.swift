@@ -3,17 +3,17 @@ package import Filter
 internal import Rules
 internal import Synchronization
 
-/// The content rules of the service: a listener takes `current` for each message as it begins.
+/// The content rules in force. A listener uses `current` for each message that begins.
 package final class RulesInUse: Sendable {
     private struct State {
         var current: ContentRules
-        /// Counts replacements, so that of several under way only the last is put to use.
+        /// Counts replacements: of several under way, only the last takes effect.
         var generation: UInt64 = 0
     }
 
     private let state: Mutex<State>
 
-    /// Rules that are used at once, and get their fast pass in the background.
+    /// Uses `rules` at once, and compiles their fast pass in the background.
     package init(_ rules: ContentRules) {
         state = Mutex(State(current: rules))
         rules.prepareFastPassInBackground(cache: rules.cache)
@@ -21,10 +21,10 @@ package final class RulesInUse: Sendable {
 
     package var current: ContentRules { state.withLock { $0.current } }
 
-    /// Puts others in the place of the present ones once their fast pass is ready: until then messages go on by the
-    /// old ones, rather than slower by the new ones. Few rules are in use when this returns.
+    /// Replaces the rules as soon as the fast pass of the new ones is compiled. Until then messages are checked by the
+    /// old rules, because the new ones would be slow. Small rule sets are in force when this returns.
     ///
-    /// - Parameter whenInUse: where there are many, called from another thread; not at all where others have come meanwhile.
+    /// - Parameter whenInUse: called from another thread for a large rule set; not called if it was replaced before.
     package func replace(with next: ContentRules, whenInUse: @escaping @Sendable () -> Void = {}) {
         let (rules, generation) = state.withLock { state in
             state.generation += 1

@@ -3,7 +3,7 @@ internal import Filter
 internal import Rules
 
 extension Verdict {
-    /// In a few words, for who follows a probe.
+    /// In a few words, for the report of a probe.
     var summary: String {
         switch disposition {
         case .accept:

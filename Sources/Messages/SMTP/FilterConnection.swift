@@ -31,14 +31,11 @@ final class FilterConnection: ReceivedConnection {
     /// Its output is what the client has not taken yet. Until it has, nothing is read.
     private var session: SMTPServerSession
     private let content: ReceivedContent
-    /// Checks the message under way.
     private var filter: MessageFilter?
-    /// On a message for which DATA is asked.
     private var verdict: Verdict?
     /// The connection that carries the transaction.
     private var nextHop: NextHopConnection?
     private var activeSince = NIODeadline.now()
-    /// Meaningful while content comes.
     private var contentSince = NIODeadline.now()
 
     /// Bytes of one read: of commands, and of content.

@@ -313,8 +313,8 @@ package struct NextHopDialogue: ~Copyable {
     ///
     /// - Parameters:
     ///   - isIdle: everything that was asked has been answered.
-    ///   - isSending: the next hop refused the message before it had all of it. It would take the rest for commands, and
-    ///     the next message for content, so nothing more may go out on this connection.
+    ///   - isSending: the next hop refused the message before it had all of it. It would read the rest as commands and
+    ///     the next commands as content, so nothing more may go out on this connection.
     package mutating func release(isIdle: Bool, isSending: Bool) -> LeaveAction {
         switch state {
         case .answered where isSending: return disconnect()

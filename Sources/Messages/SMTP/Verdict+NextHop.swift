@@ -41,8 +41,8 @@ extension Verdict {
         return line
     }
 
-    /// The actions that the Postfix behind Weir has to take, as headers; nil without any. Its cleanup(8) carries them out
-    /// and removes the headers (conf/postfix/weir_verdict.pcre).
+    /// The actions that the Postfix behind Weir has to take, as headers; nil without any. Its cleanup(8) takes them and
+    /// removes the headers (conf/postfix/weir_verdict.pcre).
     ///
     /// They can't be forged: the filter removes every X-Weir-Verdict that a message brings.
     var internalHeader: [UInt8]? {

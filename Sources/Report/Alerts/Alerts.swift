@@ -18,7 +18,7 @@ package final class Alerts: Sendable {
         var settings: Configuration.Alerts
         var deliveries: [AlertDelivery]
         var history = AlertHistory<Name>()
-        /// Alerts raised before the service is ready; nil afterwards. A service that never becomes ready only logs them,
+        /// Alerts raised before the service is ready; nil afterwards. A service that never gets ready only logs them,
         /// because a second instance started by mistake must not alert operators.
         var early: [Alert]? = []
     }

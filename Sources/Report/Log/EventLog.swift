@@ -4,10 +4,10 @@ internal import Glibc
 package import Settings
 internal import Synchronization
 
-/// The log, in Postfix's manner: one line an event, to standard error, a file, or syslog.
+/// The log in Postfix's style: one line per event, to standard error, a file, or syslog.
 ///
-/// Lines are written by a queue of their own, so that a slow disk or terminal delays no answer. Where more wait than
-/// memory should hold, lines are dropped and counted; the log says how many.
+/// A queue of its own writes the lines, so a slow disk or terminal delays no answer. If too many lines wait, more are
+/// dropped, and the log says how many.
 package final class EventLog: Sendable {
     package enum Level: Int32, Sendable {
         // Values of syslog(3).
@@ -25,13 +25,13 @@ package final class EventLog: Sendable {
         }
     }
 
-    /// Things that a peer or a fault can cause again and again; each is logged at most once in ten seconds.
+    /// Events that a peer or a fault can repeat without end. Each kind is logged at most once in ten seconds.
     package enum Complaint: Hashable, Sendable {
         case tooManyConnections, tooManyAdminConnections, malformedRequest, slowRequest, evictedKeys, failedCheckpoint,
             noRoom, strangeClient, capture
         case nextHop(String)
 
-        /// What is in trouble; nil where only a peer has done wrong.
+        /// The part of the service that is in trouble; nil if only a peer is at fault.
         fileprivate var subject: String? {
             switch self {
             case .tooManyConnections: "connections"
@@ -45,7 +45,7 @@ package final class EventLog: Sendable {
             }
         }
 
-        /// What a line has to name, where its text does not.
+        /// The prefix of a line whose text does not name the peer.
         fileprivate var origin: String {
             if case .nextHop(let endpoint) = self { "the next hop \(endpoint): " } else { "" }
         }
@@ -81,7 +81,7 @@ package final class EventLog: Sendable {
     package func notice(_ text: String) { write(.notice, text) }
     package func info(_ text: String) { write(.info, text) }
 
-    /// Whom to tell of trouble that is complained of, and whom when it is over.
+    /// Sets the callbacks for trouble and for recovery.
     package func onTrouble(
         _ tell: @escaping @Sendable (_ subject: String, _ text: String) -> Void,
         recovery: @escaping @Sendable (_ subject: String, _ text: String) -> Void
@@ -89,7 +89,7 @@ package final class EventLog: Sendable {
         state.withLock { ($0.onTrouble, $0.onRecovery) = (tell, recovery) }
     }
 
-    /// Logs that what was complained of is over.
+    /// Logs that the trouble is over.
     package func recover(_ complaint: Complaint, _ text: String) {
         let tell = state.withLock { state in
             state.complaints[complaint] = nil
@@ -99,12 +99,12 @@ package final class EventLog: Sendable {
         notice(complaint.origin + text)
     }
 
-    /// Tells of trouble that has lines of its own in the log.
+    /// Reports trouble that is logged elsewhere.
     package func tell(trouble subject: String, _ text: String) {
         if let tell = state.withLock({ $0.onTrouble }) { tell(subject, text) }
     }
 
-    /// Logs what a peer has caused, at most every ten seconds, with how often it happened in between.
+    /// Logs an event at most every ten seconds, with the number of similar events in between.
     package func complain(_ complaint: Complaint, _ text: @autoclosure () -> String) {
         let now = ContinuousClock.now
         let kept: Int? = state.withLock { state in
@@ -125,14 +125,14 @@ package final class EventLog: Sendable {
         warning(complaint.origin + text + (kept == 0 ? "" : " (and \(kept) more since the last such line)"))
     }
 
-    /// Lines that were dropped because too many waited.
+    /// Lines dropped since the start because too many waited.
     package var droppedLines: UInt64 { state.withLock { $0.droppedSinceStart } }
 
     package func redirect(to destination: Configuration.Log.Destination) {
         state.withLock { $0.destination = destination }
     }
 
-    /// Writes one line; control characters in it are escaped, so that one event stays one line.
+    /// Writes one line. Control characters are escaped, so one event stays one line.
     package func write(_ level: Level, _ text: String) {
         let line = Self.escaped(level.word + text)
         let starts = state.withLock { state in
@@ -150,7 +150,7 @@ package final class EventLog: Sendable {
         if starts { queue.async { self.drain() } }
     }
 
-    /// Returns when everything that was written so far is out.
+    /// Returns when all lines so far are written.
     package func flush() {
         queue.sync {}
     }
@@ -205,7 +205,7 @@ package final class EventLog: Sendable {
         }
     }
 
-    /// - Returns: how many lines have not been written, or not whole; `errno` says why.
+    /// - Returns: the number of lines that were not written completely; `errno` has the reason.
     private static func put(_ text: String, to descriptor: Int32) -> Int {
         var bytes = Array(text.utf8)[...]
         while !bytes.isEmpty {
@@ -217,7 +217,7 @@ package final class EventLog: Sendable {
         return 0
     }
 
-    /// `Nov 23 02:44:06`, as in maillog, of seconds since 1970.
+    /// Seconds since 1970 as `Nov 23 02:44:06`, as in the mail log.
     package static func time(_ seconds: Int64) -> String {
         var seconds = time_t(seconds)
         var parts = tm()

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 internal import Synchronization
 
-/// What became of the messages of one way in, over all its loops.
+/// The outcomes of the messages of one listener, over all its loops.
 package final class MessageCounters: Sendable {
     package enum Outcome: String, CaseIterable, Sendable {
         case passed, edited, held, refused, deferred, discarded
@@ -10,7 +10,7 @@ package final class MessageCounters: Sendable {
     package struct Values: Codable, Sendable {
         package var messages: [String: UInt64]
         package var connections: Int
-        /// Absent where there is none.
+        /// nil without a next hop.
         package var nextHop: NextHopCounters.Values?
     }
 

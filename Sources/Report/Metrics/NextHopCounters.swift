@@ -2,7 +2,7 @@
 internal import Glibc
 package import Synchronization
 
-/// How the next hop of one filter does, over all its event loops.
+/// The state of the next hop of one filter, over all its loops.
 package final class NextHopCounters: Sendable {
     package struct Trouble: Codable, Equatable, Sendable {
         package var cause: String
@@ -15,7 +15,7 @@ package final class NextHopCounters: Sendable {
         /// Failed connection attempts and lost connections.
         package var failures: UInt64
         package var connections: Int
-        /// Those of `connections` that have nothing to do.
+        /// Connections without a transaction.
         package var idle: Int
         /// Why the last connection attempt failed; absent if it succeeded.
         package var trouble: Trouble?

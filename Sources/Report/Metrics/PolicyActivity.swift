@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// What the policy server and the ledger have been doing: for the page, `weir top` and the metrics. Belongs to the ledger's
-/// event loop; counting costs an addition per request, and all else is done when somebody looks.
+/// Figures of the policy server for the page, `weir top` and the metrics. Belongs to the ledger's loop. Counting costs one
+/// addition per request; everything else is computed on demand.
 package struct PolicyActivity: Sendable {
     /// By `PolicyAction`, as all that follow.
     private var totals = [UInt64](repeating: 0, count: PolicyActivity.actions)
@@ -89,7 +89,7 @@ package struct PolicyActivity: Sendable {
     }
 }
 
-/// The last few of something, newest first.
+/// The most recent elements, newest first.
 package struct Recent<Element: Sendable>: Sendable {
     private var elements: [Element] = []
     private var next = 0
@@ -110,7 +110,7 @@ package struct Recent<Element: Sendable>: Sendable {
     }
 }
 
-/// How long things took, in the buckets of a Prometheus histogram.
+/// Durations in the buckets of a Prometheus histogram.
 package struct LatencyHistogram: Sendable {
     /// Upper bounds in microseconds.
     package static let bounds: [Int64] = [
@@ -119,7 +119,7 @@ package struct LatencyHistogram: Sendable {
         10_000_000, 30_000_000,
     ]
 
-    /// The last one has no bound.
+    /// The last bucket has no bound.
     package private(set) var counts = [UInt64](repeating: 0, count: bounds.count + 1)
     package private(set) var nanoseconds: UInt64 = 0
 
@@ -136,7 +136,8 @@ package struct LatencyHistogram: Sendable {
 
     package var total: UInt64 { counts.reduce(0, &+) }
 
-    /// The bound, in microseconds, below which this share of all was; nil where there was nothing, or it is above all bounds.
+    /// The bucket's bound, in microseconds, below which this share of all values lies; nil without values, or above all
+    /// bounds.
     package func bound(ofShare share: Double) -> Int64? {
         let total = total
         guard total > 0 else { return nil }

@@ -3,17 +3,17 @@ internal import Synchronization
 
 /// Follows the probe mail of `weir doctor --try` through the service.
 ///
-/// A probe is known by a token that only who may use the admin listener has, in its sender or its X-Weir-Probe header.
-/// It is charged to nobody, and the last stage that it is to reach takes it away.
+/// A probe carries a token in its sender or its X-Weir-Probe header. Only users of the admin listener get a token. A probe
+/// is charged to no key, and the last stage that it is to reach discards it.
 package final class ProbeBoard: Sendable {
     /// The header that holds the token.
     package static let header = "X-Weir-Probe"
 
-    /// Where a probe comes by.
+    /// What a stage is to do with a message.
     package enum Sighting: Sendable {
         case none
         case passing
-        /// It is to go no further.
+        /// Discard it here.
         case last
     }
 
@@ -24,7 +24,7 @@ package final class ProbeBoard: Sendable {
         var sightings: [ProbeSighting] = []
     }
 
-    /// What all mail looks at.
+    /// Checked for every message.
     private let isExpected = Atomic(false)
     private let state = Mutex<Probe?>(nil)
 
@@ -35,7 +35,7 @@ package final class ProbeBoard: Sendable {
 
     package var isActive: Bool { isExpected.load(ordering: .relaxed) }
 
-    /// A new probe, in place of one that is under way.
+    /// Begins a probe, which replaces one under way.
     package func begin(upTo last: ProbeStage) -> String {
         let token = (0..<4).map { _ in String(UInt32.random(in: 0x1000_0000...(.max)), radix: 16) }.joined()
         state.withLock { $0 = Probe(token: Array(token.utf8), last: last) }
@@ -59,9 +59,9 @@ package final class ProbeBoard: Sendable {
     }
 
     /// - Parameters:
-    ///   - mark: where the token would be.
-    ///   - place: which listener or state it is.
-    ///   - outcome: what the stage made of it.
+    ///   - mark: the bytes that may contain the token.
+    ///   - place: the listener or protocol state.
+    ///   - outcome: what the stage did with it.
     package func see(
         _ mark: some Collection<UInt8>, at stage: ProbeStage, _ place: @autoclosure () -> String,
         _ outcome: @autoclosure () -> String

@@ -5,7 +5,7 @@ internal import Limits
 
 /// The web page of the admin listener. Its files are in `Page/`, and the build embeds them in the program.
 ///
-/// Security: the files hold no data of the service. On loopback they are served without the token, and the page asks the
+/// Security: the files hold no data of the service. On loopback they need no token, and the page asks the
 /// user for it.
 enum AdminPage {
     private struct File: Sendable {

@@ -14,7 +14,7 @@ package import NIOCore
 ///                                           +-- ended <--- data
 ///                                                   CRLF.CRLF: endOfContent
 ///
-/// MAIL is kept until the first recipient, and goes to the next hop together with it: so a refusal of MAIL is the answer
+/// MAIL is kept until the first recipient, and goes to the next hop together with it. A refusal of MAIL is the answer
 /// to RCPT. RCPTs are handed on without waiting for one another; every other command waits until all are answered.
 /// Replies go out in the order of the commands.
 ///
