@@ -14,6 +14,10 @@ final class PolicyConnection: ReceivedConnection, LedgerHost.Client {
     private let descriptor: Int32
     private let listener: PolicyListener
     private var isOpen = true
+    /// In the listener's queue of connections that found no room to read to.
+    private var isWaiting = false
+    /// The turn of the loop that read from it last.
+    private var lastRead: UInt64 = 0
     /// What this turn of the loop has read, from the beginning of a request; it stands in the listener's buffer.
     private var fresh = UnsafeRawBufferPointer(start: nil, count: 0)
     /// The beginning of a request whose end has not come in an earlier turn. What comes is put behind it, and `fresh` is empty.
@@ -50,10 +54,21 @@ final class PolicyConnection: ReceivedConnection, LedgerHost.Client {
         if unsent.isEmpty { read() } else { sendRest() }
     }
 
+    func readAfterWaiting() {
+        isWaiting = false
+        if isOpen, unsent.isEmpty { read() }
+    }
+
     private func read() {
+        listener.beginReading()
+        // Once per turn, also where it waited and epoll reports it again.
+        guard isOpen, !isWaiting, lastRead != listener.host.loop.turn else { return }
         let room = listener.room
-        // The turn has read enough; the loop tells of this connection again in the next.
-        guard !room.isEmpty else { return }
+        guard !room.isEmpty else {
+            isWaiting = true
+            return listener.wait(self)
+        }
+        lastRead = listener.host.loop.turn
         let count = weir_recv(descriptor, room.baseAddress, room.count)
         guard count > 0 else {
             // 0: the client has said all. All that was complete is answered.

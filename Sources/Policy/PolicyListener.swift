@@ -25,6 +25,8 @@ package final class PolicyListener: @unchecked Sendable {
     private let input = UnsafeMutableRawBufferPointer.allocate(byteCount: 256 << 10, alignment: 8)
     private var inputUsed = 0
     private var inputTurn: UInt64 = 0
+    /// Ready connections that found no room in an earlier turn, the longest wait first. The next turn reads them first.
+    private var waiting: [PolicyConnection] = []
 
     /// Postfix waits 100 s for an answer (smtpd_policy_service_timeout). It sends a request in one piece.
     static let requestTimeout: TimeAmount = .seconds(100)
@@ -76,9 +78,22 @@ package final class PolicyListener: @unchecked Sendable {
 
     // MARK: For connections
 
+    /// Starts a turn's reading if no connection has read in this turn. epoll reports connections that have more data in the
+    /// same order again, so those that waited are read before all others.
+    func beginReading() {
+        guard inputTurn != host.loop.turn else { return }
+        (inputTurn, inputUsed) = (host.loop.turn, 0)
+        guard !waiting.isEmpty else { return }
+        let earlier = waiting
+        waiting = []
+        for connection in earlier { connection.readAfterWaiting() }
+    }
+
+    /// This turn has read enough: reads the connection in the next.
+    func wait(_ connection: PolicyConnection) { waiting.append(connection) }
+
     /// Where a connection may read to; empty where this turn has read enough.
     var room: UnsafeMutableRawBufferPointer {
-        if inputTurn != host.loop.turn { (inputTurn, inputUsed) = (host.loop.turn, 0) }
         guard inputUsed + Self.mostRead <= input.count else {
             return UnsafeMutableRawBufferPointer(start: nil, count: 0)
         }
