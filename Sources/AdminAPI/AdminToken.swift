@@ -11,8 +11,16 @@ package enum AdminToken {
 
     /// - Throws: `Failure`.
     package static func readOrCreate(at path: String) throws -> String {
-        if let token = read(at: path) { return token }
-        let token = (0..<32).map { _ in String(UInt8.random(in: 0...255), radix: 16) }.joined()
+        if let token = read(at: path) {
+            try check(token, at: path)
+            return token
+        }
+        // An empty file is what remains of a start on a full disk.
+        if isEmptyFile(path) { unlink(path) }
+        let token = (0..<32).map { _ in
+            let byte = UInt8.random(in: 0...255)
+            return (byte < 16 ? "0" : "") + String(byte, radix: 16)
+        }.joined()
         let descriptor = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0o640)
         guard descriptor >= 0 else {
             throw Failure(description: "can't create \(path): \(String(cString: strerror(errno)))")
@@ -27,6 +35,26 @@ package enum AdminToken {
             throw Failure(description: "can't write \(path): \(reason)")
         }
         return token
+    }
+
+    /// Rejects a token that can be guessed, or that every local user can read or replace.
+    private static func check(_ token: String, at path: String) throws {
+        let remedy = "delete it, and the next start makes a new one"
+        guard token.utf8.count >= shortest else {
+            throw Failure(description: "the token in \(path) has less than \(shortest) characters: \(remedy)")
+        }
+        var status = stat()
+        guard stat(path, &status) == 0, status.st_mode & 0o007 == 0 else {
+            throw Failure(description: "every local user has access to \(path): \(remedy)")
+        }
+    }
+
+    /// Of a token, in characters.
+    private static let shortest = 32
+
+    private static func isEmptyFile(_ path: String) -> Bool {
+        var status = stat()
+        return lstat(path, &status) == 0 && status.st_mode & S_IFMT == S_IFREG && status.st_size == 0
     }
 
     static func read(at path: String) -> String? {

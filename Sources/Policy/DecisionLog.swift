@@ -18,7 +18,7 @@ final class DecisionLog: LedgerObserver {
         self.alerts = alerts
     }
 
-    /// `ABC123: refuse: RCPT from host[192.0.2.1]: limit per-user, key user@example.org: over, recipients 100/100 per 1m`
+    /// `ABC123: refuse: RCPT from host[192.0.2.1]: limit per-user, key bob@example.org: over, recipients 9/9 per 1m, ...`
     func refused(_ event: LimitEvent, because reason: RefusalReason, _ request: Attributes, action: [UInt8]) {
         let (key, action, client) = (Self.text(event.account.key), Self.text(action), Self.client(request))
         let (usage, details) = (Self.usage(event), Self.details(request))
@@ -27,9 +27,8 @@ final class DecisionLog: LedgerObserver {
         let room = reason == .tooLarge ? "never fits" : "room in \(event.retrySeconds)s"
         log.write(
             .notice,
-            "\(Self.origin(verb, request, client)): limit \(event.limit.name), key \(key): \(reason.rawValue), \(usage), "
-                + "\(room)"
-                + "\(details), action=\(action)")
+            "\(Self.origin(verb, request, client)): limit \(event.limit.name), key \(key): \(reason.rawValue), "
+                + "\(usage), \(room)\(details), action=\(action)")
         alert(.over, event, key) { "\(reason.rawValue), \(usage)\(details)" }
         onRefusal(
             RefusedRequest(

@@ -14,6 +14,10 @@ final class PolicyConnection: ReceivedConnection, LedgerHost.Client {
     private let descriptor: Int32
     private let listener: PolicyListener
     private var isOpen = true
+    /// Whether the connection is in the listener's queue, because a turn had no room left to read it.
+    private var isWaiting = false
+    /// The last turn of the loop that read the connection.
+    private var lastRead: UInt64 = 0
     /// What this turn of the loop has read, from the beginning of a request. The bytes are in the listener's buffer.
     private var fresh = UnsafeRawBufferPointer(start: nil, count: 0)
     /// The incomplete request of earlier turns. While there is one, new bytes are appended to it and `fresh` is empty.
@@ -50,10 +54,21 @@ final class PolicyConnection: ReceivedConnection, LedgerHost.Client {
         if unsent.isEmpty { read() } else { sendRest() }
     }
 
+    func readAfterWaiting() {
+        isWaiting = false
+        if isOpen, unsent.isEmpty { read() }
+    }
+
     private func read() {
+        listener.beginReading()
+        // Once per turn, even if epoll reports a connection that was in the queue.
+        guard isOpen, !isWaiting, lastRead != listener.host.loop.turn else { return }
         let room = listener.room
-        // The turn has read enough. The loop reports this connection again in the next turn.
-        guard !room.isEmpty else { return }
+        guard !room.isEmpty else {
+            isWaiting = true
+            return listener.wait(self)
+        }
+        lastRead = listener.host.loop.turn
         let count = weir_recv(descriptor, room.baseAddress, room.count)
         guard count > 0 else {
             // 0: the client has closed its side. All complete requests are answered.
@@ -121,8 +136,8 @@ final class PolicyConnection: ReceivedConnection, LedgerHost.Client {
         }
         requestLength = 0
         searched = 0
-        // An smtpd process serves one client after the other, so a new transaction ends the last one. VRFY and others belong
-        // to no transaction and may come in the middle of one.
+        // An smtpd process serves one client after the other, so a new transaction ends the last one. VRFY and others
+        // belong to no transaction and may come in the middle of one.
         if decision.transaction != 0, transaction != decision.transaction {
             closeTransaction()
             transaction = decision.transaction

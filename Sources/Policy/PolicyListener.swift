@@ -9,11 +9,14 @@ package import Wire
 
 /// The policy server (SMTPD_POLICY_README): Postfix asks, the ledger decides.
 ///
-/// Security: a client is a Postfix process. The most that it can do is to charge keys of its choice. A request has at most
-/// 64 KiB and 512 attributes, and must be complete within 100 s. Bytes that are not a request end that one connection.
-/// The number of connections is bounded. Idle ones stay open, because Postfix takes a second to notice a closed one.
+/// Security: a client is a Postfix process. The most that it can do is to charge keys of its choice. A request has at
+/// most 64 KiB and 512 attributes, and must be complete within 100 s. Bytes that are not a request end that one
+/// connection. The number of connections is bounded. Idle ones stay open, because Postfix takes a second to notice a
+/// closed one. Each connection is read at most once per turn of the loop, and those that a turn could not read come
+/// first in the next: a client that sends without pause delays the others by one turn.
 ///
-/// Sendable, unchecked: all state belongs to the host's loop, on which every connection runs. Only that loop writes `input`.
+/// Sendable, unchecked: all state belongs to the host's loop, on which every connection runs. Only that loop writes
+/// `input`.
 package final class PolicyListener: @unchecked Sendable {
     let host: LedgerHost
     private let log: EventLog
@@ -24,6 +27,8 @@ package final class PolicyListener: @unchecked Sendable {
     private let input = UnsafeMutableRawBufferPointer.allocate(byteCount: 256 << 10, alignment: 8)
     private var inputUsed = 0
     private var inputTurn: UInt64 = 0
+    /// Ready connections that found no room in an earlier turn, the longest wait first. The next turn reads them first.
+    private var waiting: [PolicyConnection] = []
 
     /// Postfix waits 100 s for an answer (smtpd_policy_service_timeout). It sends a request in one piece.
     static let requestTimeout: TimeAmount = .seconds(100)
@@ -75,9 +80,22 @@ package final class PolicyListener: @unchecked Sendable {
 
     // MARK: For connections
 
+    /// Called before each read. The first call of a turn reads the queued connections before all others, because epoll
+    /// reports busy connections in the same order in every turn.
+    func beginReading() {
+        guard inputTurn != host.loop.turn else { return }
+        (inputTurn, inputUsed) = (host.loop.turn, 0)
+        guard !waiting.isEmpty else { return }
+        let earlier = waiting
+        waiting = []
+        for connection in earlier { connection.readAfterWaiting() }
+    }
+
+    /// Queues a connection that the next turn is to read first.
+    func wait(_ connection: PolicyConnection) { waiting.append(connection) }
+
     /// A buffer for one read of a connection; empty if this turn has read enough.
     var room: UnsafeMutableRawBufferPointer {
-        if inputTurn != host.loop.turn { (inputTurn, inputUsed) = (host.loop.turn, 0) }
         guard inputUsed + Self.mostRead <= input.count else {
             return UnsafeMutableRawBufferPointer(start: nil, count: 0)
         }

@@ -31,4 +31,14 @@ import Testing
         }
         #expect(found < count)
     }
+
+    @Test func directionCharactersAreEscaped() throws {
+        let path = FileManager.default.temporaryDirectory.appending(path: "weir-\(UUID().uuidString)").path
+        defer { unlink(path) }
+        let log = EventLog(destination: .file(path))
+        log.notice("a\u{202E}b\u{2066}c\u{200F}d")
+        log.flush()
+        let line = try String(contentsOfFile: path, encoding: .utf8)
+        #expect(line.hasSuffix("a\\u{202E}b\\u{2066}c\\u{200F}d\n"))
+    }
 }

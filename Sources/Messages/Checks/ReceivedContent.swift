@@ -4,8 +4,8 @@ package import NIOCore
 package import NIOPosix
 internal import Synchronization
 
-/// The content of one message: in memory while it is small and there is room, else in a spool file. The file has no name,
-/// so a crash leaves nothing behind. Belongs to one loop; disk threads read and write the file.
+/// The content of one message: in memory while it is small and there is room, else in a spool file. The file has no
+/// name, so a crash leaves nothing behind. Belongs to one loop; disk threads read and write the file.
 package final class ReceivedContent {
     package enum Failure: Equatable {
         /// Larger than the next hop accepts.

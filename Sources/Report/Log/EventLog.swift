@@ -252,6 +252,11 @@ package final class EventLog: Sendable {
     }
 
     private static func isControl(_ scalar: Unicode.Scalar) -> Bool {
-        scalar.value < 0x20 || 0x7f...0x9f ~= scalar.value || scalar.value == 0x2028 || scalar.value == 0x2029
+        switch scalar.value {
+        case ..<0x20, 0x7f...0x9f, 0x2028, 0x2029: true
+        // They reorder what a terminal shows (Unicode UAX #9).
+        case 0x061c, 0x200e, 0x200f, 0x202a...0x202e, 0x2066...0x2069: true
+        default: false
+        }
     }
 }

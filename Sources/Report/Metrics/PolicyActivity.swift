@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// Figures of the policy server for the page, `weir top` and the metrics. Belongs to the ledger's loop. Counting costs one
-/// addition per request; everything else is computed on demand.
+/// Figures of the policy server for the page, `weir top` and the metrics. Belongs to the ledger's loop. Counting costs
+/// one addition per request; everything else is computed on demand.
 package struct PolicyActivity: Sendable {
     /// By `PolicyAction`, as all that follow.
     private var totals = [UInt64](repeating: 0, count: PolicyActivity.actions)

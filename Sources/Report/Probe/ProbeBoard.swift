@@ -3,8 +3,8 @@ internal import Synchronization
 
 /// Follows the probe mail of `weir doctor --try` through the service.
 ///
-/// A probe carries a token in its sender or its X-Weir-Probe header. Only users of the admin listener get a token. A probe
-/// is charged to no key, and the last stage that it is to reach discards it.
+/// A probe carries a token in its sender or its X-Weir-Probe header. Only users of the admin listener get a token. A
+/// probe is charged to no key, and the last stage that it is to reach discards it.
 package final class ProbeBoard: Sendable {
     /// The header that holds the token.
     package static let header = "X-Weir-Probe"

@@ -88,7 +88,8 @@ package struct PolicyRequestParser {
     /// - Returns: 0 where it has others, is not complete, or is at fault; some of `ranges` are set then.
     private func parseAsExpected(_ bytes: UnsafeRawBufferPointer, _ ranges: inout [Range<Int>]) -> Int {
         ranges.withUnsafeMutableBytes { ranges in
-            // A Range<Int> is two integers in memory. A line's index is that of its name, and there is a range for each name.
+            // A Range<Int> is two integers in memory. The index of a line is that of its name in `names`, and there is
+            // a range for each name.
             let values = ranges.assumingMemoryBound(to: weir_policy_value.self)
             return weir_policy_request(bytes.baseAddress, bytes.count, expected, expected.count, values.baseAddress)
         }
