@@ -6,15 +6,15 @@ internal import Synchronization
 
 /// An event loop on epoll(7): one thread and its sockets.
 ///
-/// One turn of the loop waits until sockets are ready, lets each of them read or write a little, runs the tasks of other
-/// threads and the timers that are due, and then `endOfTurn`. There the ledger decides and answers all requests of the
+/// One turn of the loop waits until sockets are ready, lets each of them read or write a little, runs the tasks of
+/// other threads and the timers that are due, and then `endOfTurn`. There the ledger decides and answers all requests of the
 /// turn together.
 ///
 /// Not one of SwiftNIO's loops: a policy request is one read and one write, and a channel pipeline costs more than both
 /// (docs/decisions.md).
 ///
-/// Sendable, unchecked: `tasks` is behind its lock, `owner` is atomic, and `name`, `wakeup` and `epoll` never change. All
-/// other state belongs to the thread, which the methods check in debug builds.
+/// Sendable, unchecked: `tasks` is behind its lock, `owner` is atomic, and `name`, `wakeup` and `epoll` never change.
+/// All other state belongs to the thread, which the methods check in debug builds.
 package final class SocketLoop: @unchecked Sendable {
     /// Called when its descriptor can be read or written, or has failed. It must not block.
     package protocol Socket: AnyObject {
@@ -169,8 +169,8 @@ package final class SocketLoop: @unchecked Sendable {
 
     /// Watches a socket until `unwatch` or `close`. The loop retains it until then.
     ///
-    /// - Throws: `IOError` if the kernel has no memory, or the user watches `fs.epoll.max_user_watches` sockets already.
-    ///   The caller then closes the socket.
+    /// - Throws: `IOError` if the kernel has no memory, or the user watches `fs.epoll.max_user_watches` sockets. The
+    ///   caller then closes the socket.
     package func watch(_ descriptor: Int32, for interest: Interest, _ socket: any Socket) throws(IOError) {
         assertInLoop()
         try add(descriptor, interest)

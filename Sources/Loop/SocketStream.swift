@@ -32,8 +32,8 @@ package struct SocketStream {
         return descriptor
     }
 
-    /// - Parameter receive: calls its argument with a buffer to read into, of at least one byte. The result is the number
-    ///   of bytes read, 0 or less if there were none.
+    /// - Parameter receive: calls its argument with a buffer to read into, of at least one byte. The result is the
+    ///   number of bytes read, 0 or less if there were none.
     package func read(_ receive: ((UnsafeMutableRawBufferPointer) -> Int) -> Int) -> Received {
         let count = receive { room in
             let count = weir_recv(descriptor, room.baseAddress, room.count)
@@ -73,8 +73,8 @@ package struct SocketStream {
         loop.change(descriptor, to: wanted)
     }
 
-    /// Sends a TCP acknowledgement now (TCP_QUICKACK). A peer that writes small pieces under Nagle's algorithm waits for
-    /// it before each piece. The kernel resets the option, so this is called after each read that is not answered.
+    /// Sends a TCP acknowledgement now (TCP_QUICKACK). A peer that writes small pieces under Nagle's algorithm waits
+    /// for it before each piece. The kernel resets the option, so this is called after each read that is not answered.
     package func acknowledge() {
         var on: Int32 = 1
         setsockopt(descriptor, Int32(IPPROTO_TCP), TCP_QUICKACK, &on, socklen_t(MemoryLayout<Int32>.size))

@@ -18,7 +18,7 @@ final class DecisionLog: LedgerObserver {
         self.alerts = alerts
     }
 
-    /// `ABC123: refuse: RCPT from host[192.0.2.1]: limit per-user, key bob@example.org: over, recipients 9/9 per 1m, ...`
+    /// `ABC123: refuse: RCPT from host[192.0.2.1]: limit per-user, key bob: over, recipients 9/9 per 1m, ...`
     func refused(_ event: LimitEvent, because reason: RefusalReason, _ request: Attributes, action: [UInt8]) {
         let (key, action, client) = (Self.text(event.account.key), Self.text(action), Self.client(request))
         let (usage, details) = (Self.usage(event), Self.details(request))

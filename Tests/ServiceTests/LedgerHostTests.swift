@@ -13,9 +13,15 @@ import Wire
 /// What has to be done every so often is done, however busy the loop is.
 @Suite struct LedgerHostTests {
     private static let request = Array(
-        "request=smtpd_access_policy\nprotocol_state=RCPT\ninstance=1\n"
-            + "sender=a@example.org\nrecipient=b@example.com\n\n"
-            .utf8)
+        """
+        request=smtpd_access_policy
+        protocol_state=RCPT
+        instance=1
+        sender=a@example.org
+        recipient=b@example.com
+
+
+        """.utf8)
 
     @Test func heldBatchesAreKeptWhileEveryTurnHasRequests() async throws {
         let directory = FileManager.default.temporaryDirectory.appending(path: "weir-\(UUID().uuidString.prefix(8))")

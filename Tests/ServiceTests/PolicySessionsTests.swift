@@ -10,9 +10,15 @@ import Wire
     private mutating func note(instance: String, sender: String, port: String = "40000") throws {
         var parser = PolicyRequestParser(names: AttributeNames().names)
         let request = Array(
-            "request=smtpd_access_policy\nclient_address=192.0.2.1\nclient_port=\(port)\n"
-                + "instance=\(instance)\nsender=\(sender)\n\n"
-                .utf8)
+            """
+            request=smtpd_access_policy
+            client_address=192.0.2.1
+            client_port=\(port)
+            instance=\(instance)
+            sender=\(sender)
+
+
+            """.utf8)
         var (searched, ranges) = (0, [Range<Int>]())
         _ = try request.withUnsafeBytes { try parser.parse($0, searched: &searched, ranges: &ranges) }
         request.withUnsafeBytes { bytes in

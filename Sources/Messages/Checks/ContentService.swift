@@ -10,8 +10,8 @@ internal import Rules
 package import Settings
 internal import Synchronization
 
-/// The listeners for messages, filters and milters, with their loops, the disk threads, and the rules in force. The policy
-/// server has a loop of its own.
+/// The listeners for messages, filters and milters, with their loops, the disk threads, and the rules in force. The
+/// policy server has a loop of its own.
 package final class ContentService: Sendable {
     private let filters: [FilterListener]
     private let milter: MilterListener?
