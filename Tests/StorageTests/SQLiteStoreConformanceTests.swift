@@ -24,7 +24,11 @@ import Testing
         /// A crash ends the checkpoint writer too. Here its queue may still have work, so this waits until the store
         /// before has closed its files.
         func makeStore() throws -> any LedgerStore {
-            for _ in 0..<60_000 where try hasOpenFiles() { usleep(1000) }
+            var waited = 0
+            while waited < 10_000, try hasOpenFiles() {
+                usleep(1000)
+                waited += 1
+            }
             return SQLiteStore(path: path, durability: durability, notice: { _ in })
         }
 
