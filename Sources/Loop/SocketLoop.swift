@@ -7,8 +7,8 @@ internal import Synchronization
 /// An event loop on epoll(7): one thread and its sockets.
 ///
 /// One turn of the loop waits until sockets are ready, lets each of them read or write a little, runs the tasks of
-/// other threads and the timers that are due, and then `endOfTurn`. There the ledger decides and answers all requests of the
-/// turn together.
+/// other threads and the timers that are due, and then `endOfTurn`. There the ledger decides and answers all requests
+/// of the turn together.
 ///
 /// Not one of SwiftNIO's loops: a policy request is one read and one write, and a channel pipeline costs more than both
 /// (docs/decisions.md).
