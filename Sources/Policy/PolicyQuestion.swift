@@ -119,7 +119,10 @@ private final class PendingQuestion: LedgerHost.Client {
 
 extension [UInt8] {
     /// Appends a line of a policy request. A control character, which could end the line, becomes `?`.
-    package mutating func appendAttribute(_ name: StaticString, _ value: some Sequence<UInt8>) {
+    ///
+    /// Inlinable, because another target calls it for each attribute. Unspecialized code would use a witness table for
+    /// each byte.
+    @inlinable package mutating func appendAttribute(_ name: StaticString, _ value: some Sequence<UInt8>) {
         name.withUTF8Buffer { append(contentsOf: $0) }
         append(UInt8(ascii: "="))
         for byte in value { append(byte < 0x20 || byte == 0x7f ? UInt8(ascii: "?") : byte) }

@@ -55,7 +55,7 @@ package struct PolicySessions {
         older[key] = nil
     }
 
-    package static func key(address: some Sequence<UInt8>, port: some Sequence<UInt8>) -> [UInt8] {
+    @inlinable package static func key(address: some Sequence<UInt8>, port: some Sequence<UInt8>) -> [UInt8] {
         Array(address) + [0] + Array(port)
     }
 
