@@ -178,7 +178,7 @@ class ServiceManager(unittest.TestCase):
         service.start(wait=False)
         self.assertEqual(service.process.wait(DEFAULT_TIMEOUT), 69)
         self.assertEqual(service.policy_socket.read_text(), "precious")
-        self.assertIn("is no socket", service.log())
+        self.assertIn("is not a socket", service.log())
 
     def test_an_admin_listener_that_fails_ends_the_start(self):
         service = WeirService()
