@@ -5,7 +5,7 @@ internal import Synchronization
 package import Wire
 
 /// A client's connection, as the `Reception` of its listener sees it. Belongs to one loop.
-package protocol ReceivedConnection: SocketLoop.Socket, SendableMetatype {
+package protocol ReceivedConnection: SocketLoop.Socket {
     /// The loop watches the socket for reading from now on.
     func begin()
     /// Closes the connection if nothing of its client's is under way.
@@ -19,7 +19,7 @@ package protocol ReceivedConnection: SocketLoop.Socket, SendableMetatype {
 /// One listener over all of its loops: opens its sockets, accepts and counts clients, sweeps them, and stops.
 ///
 /// Each loop has a `Desk` with the connections that were accepted there. A connection stays on its loop for life.
-package final class Reception<Connection: ReceivedConnection>: Sendable {
+package final class Reception: Sendable {
     /// What the log and errors call the listener.
     package struct Names: Sendable {
         /// The configuration key of its addresses: `listen.milter`.
@@ -49,7 +49,7 @@ package final class Reception<Connection: ReceivedConnection>: Sendable {
     fileprivate let refused = Atomic<UInt64>(0)
     private let sockets = Mutex(Sockets())
 
-    private static var pollInterval: Duration { .milliseconds(10) }
+    private static let pollInterval = Duration.milliseconds(10)
 
     /// - Parameter most: connections over all loops.
     package init(_ names: Names, most: Int, complain: @escaping @Sendable (String) -> Void) {
@@ -140,7 +140,8 @@ extension Reception {
         /// Makes the connection of a client; nil turns the client away. Set before `listen`. The socket does not block.
         ///
         /// The last parameter is true if the client exceeds `mostConnections`.
-        package var admit: (_ client: Int32, _ endpoint: Endpoint, _ isOverBound: Bool) -> Connection? = { _, _, _ in
+        package var admit: (_ client: Int32, _ endpoint: Endpoint, _ isOverBound: Bool) -> (any ReceivedConnection)? = {
+            _, _, _ in
             nil
         }
         /// The service stops: no further clients come.
@@ -149,7 +150,7 @@ extension Reception {
         private let sweepInterval: TimeAmount
         private var acceptors: [Acceptor] = []
         /// By descriptor.
-        private var connections: [Int32: Connection] = [:]
+        private var connections: [Int32: any ReceivedConnection] = [:]
         private var isSwept = false
 
         fileprivate init(_ reception: Reception, _ loop: SocketLoop, sweepInterval: TimeAmount) {

@@ -20,8 +20,8 @@ package import Wire
 package final class PolicyListener: @unchecked Sendable {
     let host: LedgerHost
     private let log: EventLog
-    private let reception: Reception<PolicyConnection>
-    private let desk: Reception<PolicyConnection>.Desk
+    private let reception: Reception
+    private let desk: Reception.Desk
     private var counted = PolicyFaults()
     /// The bytes that all connections read in one turn of the loop, one after the other.
     private let input = UnsafeMutableRawBufferPointer.allocate(byteCount: 256 << 10, alignment: 8)

@@ -45,4 +45,29 @@ import Wire
         try note(instance: "5", sender: "b@example.org")
         #expect(isKnown("b@example.org"))
     }
+
+    /// A connection that goes on has one transaction, the last; `forget` ends it, and the next one is known again.
+    @Test mutating func theLastTransactionCounts() throws {
+        try note(instance: "1", sender: "a@example.org")
+        try note(instance: "2", sender: "b@example.org")
+        #expect(!isKnown("a@example.org"))
+        #expect(isKnown("b@example.org"))
+        sessions.forget(PolicySessions.key(address: "192.0.2.1".utf8, port: "40000".utf8))
+        #expect(!isKnown("b@example.org"))
+        try note(instance: "3", sender: "b@example.org")
+        #expect(isKnown("b@example.org"))
+    }
+
+    /// Beyond 32,768 transactions, those before are kept until as many have come again.
+    @Test mutating func theOldestAreForgotten() throws {
+        for number in 0..<32_768 { try note(instance: "i\(number)", sender: "a@example.org", port: "\(number)") }
+        #expect(isKnown("a@example.org", port: "0"))
+        for number in 32_768..<65_536 { try note(instance: "i\(number)", sender: "a@example.org", port: "\(number)") }
+        #expect(isKnown("a@example.org", port: "0"))
+        #expect(isKnown("a@example.org", port: "32768"))
+        try note(instance: "last", sender: "a@example.org", port: "last")
+        #expect(!isKnown("a@example.org", port: "0"))
+        #expect(isKnown("a@example.org", port: "32768"))
+        #expect(isKnown("a@example.org", port: "last"))
+    }
 }

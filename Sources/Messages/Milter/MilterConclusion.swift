@@ -94,7 +94,7 @@ extension MilterTransaction {
 
     /// Mail from sendmail(1) is over a limit. It has no client that could try again, so it is held, or deferred in the
     /// MTA's queue.
-    mutating func refuseLocally(_ refusal: Refusal, _ judgement: MilterJudgement) -> Ending {
+    func refuseLocally(_ refusal: Refusal, _ judgement: MilterJudgement) -> Ending {
         switch settings.localOver {
         case .hold:
             effects.replaceHoldReason(refusal.text)
@@ -109,7 +109,7 @@ extension MilterTransaction {
     }
 
     /// An alert is charged nothing, and is delivered whatever limits have answered.
-    mutating func passAlert(_ judgement: MilterJudgement) -> Ending {
+    func passAlert(_ judgement: MilterJudgement) -> Ending {
         effects = LimitEffects()
         return conclude(judgement, [.alertPassed], withdrawn: charged)
     }

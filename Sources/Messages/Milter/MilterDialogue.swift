@@ -134,19 +134,9 @@ package struct MilterDialogue: ~Copyable {
         _ address: [UInt8], _ parameters: [[UInt8]], _ macros: MilterMacros
     ) throws(MilterFault) -> Action {
         switch state {
-        case .envelope(var transaction):
-            // A second reference to the recipients would make `append` copy them.
-            state = .idle
-            do throws(MilterFault) {
-                try transaction.append(recipient: address, parameters)
-            } catch {
-                state = .envelope(transaction)
-                throw error
-            }
-            guard transaction.settings.asksLimits else {
-                state = .envelope(transaction)
-                return .proceed
-            }
+        case .envelope(let transaction):
+            try transaction.append(recipient: address, parameters)
+            guard transaction.settings.asksLimits else { return .proceed }
             let question = transaction.recipientQuestion(client, helo: helo, macros)
             state = .askingRecipient(transaction)
             return .ask(question)
@@ -186,7 +176,7 @@ package struct MilterDialogue: ~Copyable {
         _ judgement: MilterJudgement, _ macros: MilterMacros
     ) throws(MilterFault) -> Action {
         switch state {
-        case .envelope(var transaction), .headers(var transaction), .body(var transaction):
+        case .envelope(let transaction), .headers(let transaction), .body(let transaction):
             state = .idle
             switch (judgement.origin, judgement.verdict.disposition) {
             case (.probe, _), (_, .discard): return .conclude(MilterConclusion(.discard))
@@ -235,12 +225,10 @@ package struct MilterDialogue: ~Copyable {
     /// The ledger has answered. An answer to a connection that is closed meanwhile has no effect.
     package mutating func answered(_ answer: PolicyAnswer) -> Action {
         switch state {
-        case .askingRecipient(var transaction):
-            state = .idle
-            let action = transaction.take(answer, isLocal: client.isLocal)
+        case .askingRecipient(let transaction):
             state = .envelope(transaction)
-            return action
-        case .settling(var transaction, let judgement):
+            return transaction.take(answer, isLocal: client.isLocal)
+        case .settling(let transaction, let judgement):
             state = .idle
             guard case .decision(let action?, _) = answer else {
                 return end(transaction, transaction.conclude(judgement))
@@ -336,7 +324,7 @@ package struct MilterDialogue: ~Copyable {
 
 extension MilterTransaction {
     /// Takes the ledger's answer about the last recipient.
-    fileprivate mutating func take(_ answer: PolicyAnswer, isLocal: Bool) -> MilterDialogue.Action {
+    fileprivate func take(_ answer: PolicyAnswer, isLocal: Bool) -> MilterDialogue.Action {
         switch answer {
         case .isCharged(let transaction): wasCharged(transaction)
         case .decision(let action, let transaction):

@@ -25,7 +25,7 @@ final class MilterListener: @unchecked Sendable {
     private let host: LedgerHost
     private let log: EventLog
     private let shared: MilterShared
-    private let reception: Reception<MilterConnection>
+    private let reception: Reception
     /// Makes what the worker on a loop checks messages with.
     private let makeChecks: (SocketLoop) -> MessageChecks
     private var workers: [MilterWorker] = []

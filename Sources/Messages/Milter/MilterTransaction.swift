@@ -4,8 +4,9 @@ internal import Policy
 internal import Rules
 internal import Wire
 
-/// The mail transaction under way: its envelope, and what the ledger has answered about it.
-struct MilterTransaction {
+/// The mail transaction under way: its envelope, and what the ledger has answered about it. Belongs to its dialogue,
+/// whose states pass it on: a reference, because each event would otherwise move all of its fields.
+final class MilterTransaction {
     /// Those that were in force when the message began.
     let settings: MilterSettings
     /// What the MTA grants.
@@ -54,7 +55,7 @@ struct MilterTransaction {
     }
 
     /// - Throws: `MilterFault.tooMuch`
-    mutating func append(recipient: [UInt8], _ parameters: [[UInt8]]) throws(MilterFault) {
+    func append(recipient: [UInt8], _ parameters: [[UInt8]]) throws(MilterFault) {
         let parameters = Array(parameters.joined(separator: [UInt8(ascii: " ")]))
         recipients.append(recipient)
         self.parameters.append(parameters)
@@ -62,16 +63,16 @@ struct MilterTransaction {
         guard recipientBytes <= Self.mostRecipientBytes else { throw .tooMuch }
     }
 
-    mutating func removeLastRecipient() {
+    func removeLastRecipient() {
         recipients.removeLast()
         parameters.removeLast()
     }
 
     /// The policy server has charged the message, as this transaction.
-    mutating func wasCharged(_ transaction: PolicySessions.Transaction) { question.transaction = transaction }
+    func wasCharged(_ transaction: PolicySessions.Transaction) { question.transaction = transaction }
 
     /// The ledger has charged the message for the milter; 0 if it charged nothing.
-    mutating func wasCharged(_ transaction: UInt64) { if transaction != 0 { charged = transaction } }
+    func wasCharged(_ transaction: UInt64) { if transaction != 0 { charged = transaction } }
 
     // MARK: Questions to the ledger
 

@@ -35,7 +35,7 @@ final class MilterShared: Sendable {
 ///
 /// Sendable, unchecked: all state belongs to the loop; other threads use only `loop`, which is constant.
 final class MilterWorker: @unchecked Sendable {
-    let desk: Reception<MilterConnection>.Desk
+    let desk: Reception.Desk
     let host: LedgerHost
     let checks: MessageChecks
     let shared: MilterShared
@@ -44,7 +44,7 @@ final class MilterWorker: @unchecked Sendable {
     private var offer: MilterOffer?
 
     init(
-        desk: Reception<MilterConnection>.Desk, shared: MilterShared, host: LedgerHost, checks: MessageChecks,
+        desk: Reception.Desk, shared: MilterShared, host: LedgerHost, checks: MessageChecks,
         log: EventLog
     ) {
         self.desk = desk

@@ -24,9 +24,9 @@ internal import Wire
 package final class FilterListener: @unchecked Sendable {
     private let settings: Configuration.FilterListener
     let counters: MessageCounters
-    private let reception: Reception<FilterConnection>
+    private let reception: Reception
     private let timeouts: FilterTimeouts
-    private let makeWorker: (Reception<FilterConnection>.Desk) -> FilterWorker
+    private let makeWorker: (Reception.Desk) -> FilterWorker
     private var workers: [FilterWorker] = []
 
     /// - Parameter rules: the rules in force; called once for each message.
@@ -93,7 +93,7 @@ extension FilterListener {
 /// a constant.
 final class FilterWorker: @unchecked Sendable {
     let settings: Configuration.FilterListener
-    let desk: Reception<FilterConnection>.Desk
+    let desk: Reception.Desk
     let pool: NextHopPool
     let hostName: [UInt8]
     let token: [UInt8]
@@ -106,7 +106,7 @@ final class FilterWorker: @unchecked Sendable {
     private static let ownToken = Array("Weir-\(String(UInt64.random(in: .min ... .max), radix: 36))".utf8)
 
     init(
-        _ settings: Configuration.FilterListener, timeouts: FilterTimeouts, desk: Reception<FilterConnection>.Desk,
+        _ settings: Configuration.FilterListener, timeouts: FilterTimeouts, desk: Reception.Desk,
         checks: MessageChecks, nextHop: NextHopCounters, log: EventLog
     ) {
         self.settings = settings

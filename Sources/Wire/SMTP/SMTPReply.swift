@@ -32,13 +32,7 @@ package struct SMTPReply: Equatable, Sendable {
     /// A reply of one line.
     package init(_ code: Int, _ text: some Collection<UInt8>) {
         var bytes = ByteBuffer()
-        bytes.writeInteger(UInt8(ascii: "0") + UInt8(code / 100))
-        bytes.writeInteger(UInt8(ascii: "0") + UInt8(code / 10 % 10))
-        bytes.writeInteger(UInt8(ascii: "0") + UInt8(code % 10))
-        bytes.writeInteger(UInt8(ascii: " "))
-        // A reply line holds no control characters, wherever its text comes from.
-        bytes.writeBytes(text.lazy.map { $0 < 0x20 || $0 == 0x7f ? UInt8(ascii: " ") : $0 })
-        bytes.writeStaticString("\r\n")
+        bytes.writeSMTPReply(code, text)
         self.init(code: code, bytes: bytes)
     }
 
@@ -74,7 +68,8 @@ package struct SMTPReplyParser {
             guard lines.readableBytes + line.count <= SMTPReply.longest else { throw .tooLong }
             code = value
             // What goes back to the sender must not bring line ends of its own.
-            lines.writeBytes(line.lazy.map { $0 == 0x0d || $0 == 0 ? UInt8(ascii: " ") : $0 })
+            lines.reserveCapacity(minimumWritableBytes: line.count + 2)
+            lines.writeBytes(line, replacing: { $0 == 0x0d || $0 == 0 })
             lines.writeStaticString("\r\n")
             if separator == UInt8(ascii: " ") {
                 defer { lines = ByteBuffer() }
@@ -93,5 +88,27 @@ package struct SMTPReplyParser {
         input.moveReaderIndex(forwardBy: newline - view.startIndex + 1)
         let line = view[view.startIndex..<newline]
         return line.last == 0x0d ? line.dropLast() : line
+    }
+}
+
+extension ByteBuffer {
+    /// Appends a reply of one line. Control characters in `text` become blanks.
+    mutating func writeSMTPReply(_ code: Int, _ text: some Collection<UInt8>) {
+        let digits = (code / 100, code / 10 % 10, code % 10)
+        reserveCapacity(minimumWritableBytes: text.count + 6)
+        writeMultipleIntegers(
+            UInt8(ascii: "0") + UInt8(digits.0), UInt8(ascii: "0") + UInt8(digits.1),
+            UInt8(ascii: "0") + UInt8(digits.2), UInt8(ascii: " "))
+        writeBytes(text, replacing: { $0 < 0x20 || $0 == 0x7f })
+        writeStaticString("\r\n")
+    }
+
+    /// Appends bytes, with a blank for each that `isBad` rejects. Most texts have none and are copied at once.
+    fileprivate mutating func writeBytes(_ bytes: some Collection<UInt8>, replacing isBad: (UInt8) -> Bool) {
+        if bytes.contains(where: isBad) {
+            writeBytes(bytes.map { isBad($0) ? UInt8(ascii: " ") : $0 })
+        } else {
+            writeBytes(bytes)
+        }
     }
 }

@@ -80,6 +80,7 @@ package struct SMTPServerSession: ~Copyable {
     package init(variant: Variant, hostName: [UInt8], token: [UInt8]) {
         self.variant = variant
         self.hostName = hostName
+        output.reserveCapacity(hostName.count + token.count + 16)
         output.writeStaticString("220 ")
         output.writeBytes(hostName)
         output.writeStaticString(variant == .smtp ? " ESMTP " : " LMTP ")
@@ -314,7 +315,7 @@ package struct SMTPServerSession: ~Copyable {
     }
 
     private mutating func reply(_ code: Int, _ text: some Collection<UInt8>) {
-        output.writeImmutableBuffer(SMTPReply(code, text).bytes)
+        output.writeSMTPReply(code, text)
     }
 
     private mutating func reply(_ code: Int, _ text: String) { reply(code, text.utf8) }
