@@ -24,6 +24,9 @@ let selfContained: [LinkerSetting] =
         .linkedLibrary($0, .when(platforms: [.linux], configuration: .release))
     }
 
+/// Symbols are bound at the start, so that the table of their addresses is read-only afterwards (full RELRO).
+let hardened: [LinkerSetting] = [.unsafeFlags(["-Xlinker", "-z", "-Xlinker", "now"], .when(platforms: [.linux]))]
+
 let package = Package(
     name: "weir",
     dependencies: [
@@ -153,7 +156,7 @@ let package = Package(
                 .product(name: "UnixSignals", package: "swift-service-lifecycle"),
             ],
             resources: [.embedInCode("Page")],
-            swiftSettings: strict, linkerSettings: selfContained),
+            swiftSettings: strict, linkerSettings: hardened + selfContained),
         .target(
             name: "CAllocationCount", path: "Benchmarks/rules/Sources/CAllocationCount"),
         .executableTarget(
