@@ -29,6 +29,9 @@ package struct ContentChecks: Hashable, Sendable {
 
     package init() {}
 
+    /// The tables of all classes.
+    package var tableNames: [String] { header + (mimeHeader ?? []) + (nestedHeader ?? []) + body }
+
     /// `scannerLimits` by Postfix's names.
     package var limitsOfPostfix: [(name: String, value: Int)] {
         [

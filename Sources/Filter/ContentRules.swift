@@ -149,6 +149,9 @@ package final class ContentRules: Sendable {
         lists.contains { !$0.list.rules(where: { $0 == .hold || $0 == .filter }).isEmpty }
     }
 
+    /// Whether the checks may change what is in a message.
+    package var mayEdit: Bool { checks.undisclosedRecipients != .keep || lists.contains { $0.list.mayEdit } }
+
     /// Where rules are about the Received: header, as `pcre:/etc/postfix/header_checks:12`.
     package var locationsOfReceived: [String] {
         header.rulesOnReceived.map { header.location(of: $0).description }

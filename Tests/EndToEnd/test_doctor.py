@@ -98,6 +98,20 @@ WRONG = {
     "the wrong protocol": (
         GOOD + "content_filter = weir:[127.0.0.1]:10025\n", [SMTPD, TRANSPORT.replace("smtp", "lmtp"), BACK], {"listen": {"filter": FILTER}}, {"filter-protocol"},
         {"listen": {"filter": [{**FILTER[0], "protocol": "lmtp"}]}}),
+    "the milter is listed twice by a variable": (
+        GOOD + f"smtpd_milters = {MILTER}\nnon_smtpd_milters = $smtpd_milters, {MILTER}\n", [SMTPD], {"listen": {"milter": ["inet:127.0.0.1:10041"]}},
+        {"milter-listed-twice"}),
+    "the milter is behind the one that signs": (
+        GOOD + f"smtpd_milters = {{ unix:opendkim/opendkim.sock, default_action=accept }}, {MILTER}\nnon_smtpd_milters = $smtpd_milters\n", [SMTPD],
+        {"listen": {"milter": ["inet:127.0.0.1:10041"]}}, {"milter-behind-signer"}),
+    "asked twice in a list": (
+        f"mine = {POLICY}\nsmtpd_recipient_restrictions = $mine, reject_non_fqdn_recipient, {POLICY}, permit_mynetworks, reject\n", [SMTPD], {},
+        {"policy-listed-twice"}),
+    "behind a permit in smtpd_client_restrictions": (
+        f"smtpd_client_restrictions = permit_mynetworks, {POLICY}\n", [SMTPD], {}, {"policy-behind-permit"}),
+    "a context that nobody sends": (
+        "smtpd_sasl_auth_enable = yes\n" + GOOD, [SMTPD, SUBMISSION],
+        {"limits": [{"name": "per-user", "when": {"policy_context": "submission"}, "key": ["sasl_username"], "rates": ["100/1h"]}]}, {"policy-limit-out-of-reach"}),
     "no time before the queue": (
         GOOD + "smtpd_proxy_timeout = 5s\n", [SMTPD + " -o smtpd_proxy_filter=127.0.0.1:10025", BACK], {"listen": {"filter": [{**FILTER[0], "mode": "before_queue"}]}}, {"filter-timeout"}),
 }
@@ -122,6 +136,17 @@ RIGHT = {
     "before the queue": (
         GOOD, [SMTPD + " -o smtpd_proxy_filter=127.0.0.1:10025", BACK], {"listen": {"filter": [{**FILTER[0], "mode": "before_queue"}]}}),
     "nothing is limited": ("", [SMTPD], {"limits": []}),
+    "nobody logs in at port 25": (
+        f"mine = {POLICY[:-2]}, policy_context=submission }}\nsubmission_list = $mine, permit_sasl_authenticated, reject\n",
+        ["smtp inet n - y - - smtpd -o smtpd_sasl_auth_enable=no", SUBMISSION + " -o smtpd_recipient_restrictions=$submission_list"],
+        {"limits": [{"name": "per-user", "when": {"policy_context": "submission", "sasl_username": "present"}, "key": ["sasl_username"], "rates": ["100/1h"]}]}),
+    "asked for the sender at each recipient": (f"smtpd_sender_restrictions = {POLICY}\n", [SMTPD], {}),
+    "the way back of another proxy": (
+        GOOD, [SMTPD + " -o smtpd_proxy_filter=127.0.0.1:10024",
+               "127.0.0.1:10027 inet n - y - - smtpd -o smtpd_proxy_filter= -o smtpd_authorized_xforward_hosts=127.0.0.0/8"
+               " -o smtpd_recipient_restrictions=permit_mynetworks,reject"], {}),
+    "one milter for both, before the one that signs": (
+        GOOD + f"smtpd_milters = {MILTER}, inet:127.0.0.1:8891\nnon_smtpd_milters = $smtpd_milters\n", [SMTPD], {"listen": {"milter": ["inet:127.0.0.1:10041"]}}),
 }
 
 
@@ -142,7 +167,9 @@ class Hookup:
     def __init__(self, test, main, services, config):
         self.directory = pathlib.Path(tempfile.mkdtemp(prefix="weir-test-"))
         test.addCleanup(shutil.rmtree, self.directory)
-        (self.directory / "main.cf").write_text("compatibility_level = 3.6\nagain = " + POLICY + "\n" + main)
+        # LIMITS counts logins.
+        login = "" if "smtpd_sasl_auth_enable" in main else "smtpd_sasl_auth_enable = yes\n"
+        (self.directory / "main.cf").write_text("compatibility_level = 3.6\nagain = " + POLICY + "\n" + login + main)
         base = "".join(line + "\n" for line in MASTER.splitlines() if not line.startswith("smtp "))
         (self.directory / "master.cf").write_text(base + "\n".join(services) + "\nsmtp unix - - n - - smtp\n")
         self.configure(config)
@@ -182,7 +209,7 @@ class Hookups(unittest.TestCase):
     def test_manual_knows_every_kind(self):
         sources = "".join(path.read_text() for path in (ROOT / "Sources").glob("*/**/*.swift"))
         manual = (ROOT / "docs/doctor.md").read_text()
-        kinds = set(re.findall(r'"((?:policy|milter|filter|give-back|counted|service|postconf)-[a-z-]+)"', sources)) | {"give-back"}
+        kinds = set(re.findall(r'"((?:policy|milter|filter|give-back|counted|service|postconf|checks)-[a-z-]+)"', sources)) | {"give-back"}
         self.assertGreater(len(kinds), 25)
         for kind in kinds - {"policy-"}:
             self.assertIn(f"`{kind}`", manual)
@@ -207,6 +234,43 @@ class Hookups(unittest.TestCase):
             with self.subTest(name):
                 self.assertEqual(Hookup(self, main, services, config).findings(), [])
 
+    def test_limits_that_want_a_login(self):
+        """Where nobody can log in, only the operator knows whether the limit or the service is wrong."""
+        hookup = Hookup(self, "smtpd_sasl_auth_enable = no\n" + GOOD, [SMTPD], {})
+        self.assertEqual([(finding["kind"], finding["commands"]) for finding in hookup.findings()], [("policy-limit-out-of-reach", [])])
+        hookup.configure({"limits": [{"name": "per-client", "key": ["client_address"], "rates": ["100/1h"]}]})
+        self.assertEqual(hookup.findings(), [])
+
+    def test_commands_of_one_run(self):
+        """They redefine no variable that another service uses, and do not list the milter twice."""
+        other = "check_policy_service { inet:127.0.0.1:10040, timeout=10s, default_action=DUNNO, policy_context=other }"
+        hookup = Hookup(self, f"weir_policy = {other}\nsmtpd_milters = unix:opendkim/opendkim.sock\nnon_smtpd_milters = $smtpd_milters\n",
+                        [SMTPD, SUBMISSION + " -o smtpd_recipient_restrictions=$weir_policy,permit_sasl_authenticated,reject"],
+                        {"listen": {"milter": ["inet:127.0.0.1:10041"]}})
+        for command in dict.fromkeys(command for finding in hookup.findings() for command in finding["commands"]):
+            run(shlex.split(command))
+        self.assertEqual(hookup.findings(), [])
+        values = dict(line.split(" = ", 1) for line in run(["postconf", "-c", str(hookup.directory), "-n"]).stdout.splitlines())
+        self.assertEqual(values["weir_policy"], other)
+        self.assertEqual(values["non_smtpd_milters"], "$smtpd_milters")
+        self.assertEqual(values["smtpd_milters"], f"{MILTER}, unix:opendkim/opendkim.sock")
+
+    def test_tables_of_both(self):
+        """What weir.yaml has is taken out of main.cf, but only where all mail passes Weir."""
+        tables = pathlib.Path(tempfile.mkdtemp(prefix="weir-test-"))
+        self.addCleanup(shutil.rmtree, tables)
+        (tables / "checks").write_text("/^Subject: x/ REJECT\n")
+        main = GOOD + f"header_checks = regexp:/etc/other, pcre:{tables}/checks\nsmtpd_milters = {MILTER}\n"
+        config = {"listen": {"milter": ["inet:127.0.0.1:10041"]}, "checks": {"header": [f"pcre:{tables}/checks"]}}
+        hookup = Hookup(self, main + f"non_smtpd_milters = {MILTER}\n", [SMTPD], config)
+        self.assertEqual([finding["kind"] for finding in hookup.findings()], ["checks-twice"])
+        for command in hookup.findings()[0]["commands"]:
+            run(shlex.split(command))
+        self.assertEqual(hookup.findings(), [])
+        self.assertIn("header_checks = regexp:/etc/other\n", run(["postconf", "-c", str(hookup.directory), "-n"]).stdout)
+        partly = Hookup(self, main + f"non_smtpd_milters = {MILTER}\n", [SMTPD, SUBMISSION + " -o receive_override_options=no_milters"], config)
+        self.assertIn("milter-switched-off", [finding["kind"] for finding in partly.findings()])
+
     def test_rules_for_the_received_header_of_postfix(self):
         """A milter does not see it; with the printed commands, Postfix's own checks do."""
         tables = pathlib.Path(tempfile.mkdtemp(prefix="weir-test-"))
@@ -214,7 +278,8 @@ class Hookups(unittest.TestCase):
         (tables / "checks").write_text("/^Subject: x/ WARN\n/^Received:.*with ESMTPSA/ IGNORE\n")
         main = GOOD + f"smtpd_milters = {MILTER}\nnon_smtpd_milters = {MILTER}\n"
         config = {"listen": {"milter": ["inet:127.0.0.1:10041"]}, "checks": {"header": [f"pcre:{tables}/checks"]}}
-        hookup = Hookup(self, main, [SMTPD, SUBMISSION], config)
+        relay = SMTPD + " -o smtpd_sasl_auth_enable=no"
+        hookup = Hookup(self, main, [relay, SUBMISSION], config)
         findings = hookup.findings()
         self.assertEqual([(finding["kind"], finding["place"]) for finding in findings], [("milter-own-received", "submission/inet")])
         self.assertIn(f"pcre:{tables}/checks:2", findings[0]["text"])
@@ -222,7 +287,7 @@ class Hookups(unittest.TestCase):
             run(shlex.split(command))
         self.assertEqual(hookup.findings(), [])
         # After the queue, the filter sees the header.
-        filtered = Hookup(self, main + "content_filter = weir:[127.0.0.1]:10025\n", [SMTPD, SUBMISSION, TRANSPORT, BACK],
+        filtered = Hookup(self, main + "content_filter = weir:[127.0.0.1]:10025\n", [relay, SUBMISSION, TRANSPORT, BACK],
                           {**config, "listen": {**config["listen"], "filter": FILTER}})
         self.assertEqual(filtered.findings(), [])
 
@@ -271,8 +336,8 @@ class MendedOnARunningPostfix(unittest.TestCase):
     """Each mistake in main.cf or master.cf: after applying the printed commands, every recipient is
     counted once, every message is filtered once, and all arrive."""
 
-    # A chroot needs files that a private Postfix doesn't have.
-    LEFT_OUT = {"a socket out of a chroot's reach"}
+    # A chroot needs files that a private Postfix doesn't have, and a login needs SASL.
+    LEFT_OUT = {"a socket out of a chroot's reach", "a context that nobody sends"}
     # These mistakes show in counts and headers. "end of data" settles what was counted at RCPT.
     SHOWN = {"policy-nowhere", "policy-behind-permit", "policy-not-here", "milter-nowhere", "milter-not-here",
              "milter-not-for-sendmail", "milter-switched-off", "filter-nowhere", "counted-twice", "milter-twice"}

@@ -24,7 +24,7 @@ extension Examination {
                 .warning, "milter-own-received", service,
                 "the rule at \(locations[0])\(others) can't match the Received: header that Postfix adds: no milter "
                     + "sees it; copy such rules to \(Self.receivedTable), then let Postfix apply them",
-                commands: (hasCleanup ? [] : [add(service: "\(cleanup) \(table)")])
+                commands: (hasCleanup ? [] : [.service("\(cleanup) \(table)")])
                     + [override("cleanup_service_name", with: Self.receivedCleanup, in: service)])
         }
     }
@@ -68,7 +68,7 @@ extension Examination {
     }
 
     /// Adds that service, as in conf/postfix/master.cf, unless it is there.
-    func addVerdictCleanup(chroot: String) -> [String] {
+    func addVerdictCleanup(chroot: String) -> [Change] {
         guard !carriesOutVerdicts(Self.verdictCleanup) else { return [] }
         let options = [
             "undisclosed_recipients_header=", "header_checks=pcre:/etc/weir/postfix/weir_verdict.pcre",
@@ -76,7 +76,7 @@ extension Examination {
             "message_drop_headers=bcc,content-length,resent-bcc,return-path,x-weir-verdict",
         ]
         let text = options.map { "-o \($0)" }.joined(separator: " ")
-        return [add(service: "\(Self.verdictCleanup) unix n - \(chroot) - 0 cleanup \(text)")]
+        return [.service("\(Self.verdictCleanup) unix n - \(chroot) - 0 cleanup \(text)")]
     }
 
     /// With other limits than Postfix's, rules see more or less of a message than they would there.
@@ -88,5 +88,30 @@ extension Examination {
                 .warning, "filter-limits", nil, "\(name) is \(own) in Postfix and \(value) in checks of weir.yaml",
                 configuration: ["checks: { \(name): \(own) }"])
         }
+    }
+
+    private static let tableParameters = [
+        "header_checks", "mime_header_checks", "nested_header_checks", "body_checks",
+    ]
+
+    /// Rules that weir.yaml has and main.cf still has apply twice. Where all mail passes Weir, Postfix's own may go.
+    mutating func examineDoubleChecks() {
+        guard seesAllMail else { return }
+        let own = Set(rules.checks.tableNames.map(Self.path))
+        for name in Self.tableParameters {
+            let words = RestrictionList.words(setup.raw(name)[...], separators: ", \t")
+            let rest = words.filter { !own.contains(Self.path(setup.expanded($0))) }
+            guard rest.count < words.count else { continue }
+            let twice = words.filter { !rest.contains($0) }.joined(separator: " and ")
+            add(
+                .warning, "checks-twice", nil,
+                "\(name) of main.cf and checks of weir.yaml both have \(twice): its rules apply twice",
+                commands: [.parameter(name, value: rest.joined(separator: ", "))])
+        }
+    }
+
+    /// The file of `pcre:/etc/postfix/header_checks`.
+    private static func path(_ table: String) -> Substring {
+        table.firstIndex(of: ":").map { table[table.index(after: $0)...] } ?? table[...]
     }
 }

@@ -22,7 +22,9 @@ extension Examination {
                 add(
                     .fault, "filter-nowhere", nil, "Postfix sends no mail to the filter on \(filter.listen)",
                     commands: filter.mode == .afterQueue
-                        ? transport(named: "weir", for: filter) + [set("content_filter", to: "weir:\(address)")]
+                        ? transport(named: "weir", for: filter) + [
+                            .parameter("content_filter", value: "weir:\(address)")
+                        ]
                         : entrances.map { override("smtpd_proxy_filter", with: address, in: $0) })
             }
             for user in users { examine(user, of: filter) }
@@ -31,6 +33,12 @@ extension Examination {
     }
 
     var usesFilter: Bool { configuration.listen.filter.contains { !users(of: $0).isEmpty } }
+
+    /// Whether all mail, that of sendmail(1) included, goes to a filter.
+    var filtersAllMail: Bool {
+        configuration.listen.filter.contains { filter in users(of: filter).contains { $0.service == nil } }
+            && entrances.allSatisfy { $0.overrides["content_filter"] == nil }
+    }
 
     /// In Postfix's next-hop notation: `[127.0.0.1]:10025`.
     private static func nextHopText(_ endpoint: Endpoint) -> String {
@@ -112,7 +120,7 @@ extension Examination {
         }
     }
 
-    private func transport(named name: String, for filter: Configuration.FilterListener) -> [String] {
+    private func transport(named name: String, for filter: Configuration.FilterListener) -> [Change] {
         guard !setup.services.contains(where: { $0.name == name && $0.type == "unix" }) else { return [] }
         let program = filter.variant.rawValue
         let options = [
@@ -120,7 +128,7 @@ extension Examination {
             "\(program)_line_length_limit=0", "\(program)_fallback_relay=", "\(program)_tls_security_level=none",
             "\(program)_generic_maps=", "\(program)_header_checks=", "\(program)_body_checks=",
         ]
-        return [add(service: "\(name) unix - - y - 20 \(program) \(options.map { "-o \($0)" }.joined(separator: " "))")]
+        return [.service("\(name) unix - - y - 20 \(program) \(options.map { "-o \($0)" }.joined(separator: " "))")]
     }
 
     // MARK: Reinjection
@@ -136,7 +144,7 @@ extension Examination {
                 .fault, "filter-no-way-back", nil,
                 "no smtpd listens on \(filter.nextHop), the filter's next hop: mail stays in the queue",
                 commands: addVerdictCleanup(chroot: "y")
-                    + [add(service: "\(name) inet n - y - - smtpd \(Self.reinjectionOptions)")])
+                    + [.service("\(name) inet n - y - - smtpd \(Self.reinjectionOptions)")])
         }
         for service in servers { examineReinjection(service, of: filter) }
     }
@@ -180,7 +188,8 @@ extension Examination {
                 .fault, "filter-way-back-open", service,
                 "listens on all interfaces: anyone who can connect bypasses the filter and all checks before it",
                 commands: [
-                    remove(service), add(service: "127.0.0.1:\(port) inet n - \(service.chroot) - - smtpd\(options)"),
+                    .removal(service: service.id),
+                    .service("127.0.0.1:\(port) inet n - \(service.chroot) - - smtpd\(options)"),
                 ])
         }
     }

@@ -17,7 +17,7 @@ extension Examination {
                 add(
                     isUnused ? .fault : .warning, isUnused ? "milter-nowhere" : "milter-not-here", service,
                     "listen.milter is set, but smtpd_milters of this service does not include it",
-                    commands: append(to: "smtpd_milters", in: service))
+                    commands: addition(to: "smtpd_milters", in: service))
             } else if isSwitchedOff(service) {
                 add(
                     .fault, "milter-switched-off", service,
@@ -26,17 +26,16 @@ extension Examination {
                         set("receive_override_options", to: overrides(of: service, without: "no_milters"), in: service)
                     ])
             }
-            examineDefaultAction("smtpd_milters", in: service)
+            examineList("smtpd_milters", in: service)
             examineTimeout(service)
         }
         if references("non_smtpd_milters", in: nil).isEmpty {
             add(
                 .warning, "milter-not-for-sendmail", nil,
                 "non_smtpd_milters does not include the milter: mail of sendmail(1) is neither checked nor counted",
-                commands: append(to: "non_smtpd_milters", in: nil))
-        } else {
-            examineDefaultAction("non_smtpd_milters", in: nil)
+                commands: addition(to: "non_smtpd_milters", in: nil))
         }
+        examineList("non_smtpd_milters", in: nil)
         for service in reinjections where !references("smtpd_milters", in: service).isEmpty && !isSwitchedOff(service) {
             let options = [setup.value("receive_override_options", in: service), "no_milters"].filter { !$0.isEmpty }
             add(
@@ -48,6 +47,13 @@ extension Examination {
 
     var usesMilter: Bool {
         entrances.contains { !references("smtpd_milters", in: $0).isEmpty && !isSwitchedOff($0) }
+    }
+
+    /// Whether all mail, that of sendmail(1) included, goes through the milter or a filter.
+    var seesAllMail: Bool {
+        filtersAllMail
+            || !references("non_smtpd_milters", in: nil).isEmpty
+                && entrances.allSatisfy { !references("smtpd_milters", in: $0).isEmpty && !isSwitchedOff($0) }
     }
 
     /// Whether the milter counts the mail of this service.
@@ -72,37 +78,94 @@ extension Examination {
     }
 
     private func references(_ name: String, in service: PostfixSetup.Service?) -> [ServerReference] {
-        RestrictionList.words(setup.value(name, in: service)[...], separators: ", \t").map(ServerReference.init)
-            .filter { isOurs($0.address, configuration.listen.milter, in: service) }
+        RestrictionList.words(setup.value(name, in: service)[...], separators: ", \t")
+            .filter { isOurs($0, in: service) }.map(ServerReference.init)
     }
 
-    private func append(to name: String, in service: PostfixSetup.Service?) -> [String] {
+    /// Whether an element of a list of milters is Weir.
+    private func isOurs(_ milter: String, in service: PostfixSetup.Service?) -> Bool {
+        isOurs(ServerReference(milter).address, configuration.listen.milter, in: service)
+    }
+
+    /// Adds the milter, as the first: a milter behind it may sign the message, which no other must edit afterwards.
+    private func addition(to name: String, in service: PostfixSetup.Service?) -> [Change] {
         let address = configuration.listen.milter.first?.description ?? ""
-        return set(name, to: words(name, in: service) + [Self.acceptingByDefault(address)], in: service)
+        return set(name, to: [Self.acceptingByDefault(address)] + words(name, in: service), in: service)
     }
 
     private static func acceptingByDefault(_ address: String) -> String { "{ \(address), default_action=accept }" }
 
     /// Sets a list of milters. A list in master.cf can't have spaces, so words with spaces become variables in main.cf.
-    private func set(_ name: String, to words: [String], in service: PostfixSetup.Service?) -> [String] {
+    private func set(_ name: String, to words: [String], in service: PostfixSetup.Service?) -> [Change] {
         guard service?.overrides[name] != nil else {
             return [set(name, to: words.joined(separator: ", "), in: service)]
         }
-        var commands: [String] = []
+        var definitions: [Change] = []
         let plain = words.map { word in
             guard word.contains(" ") else { return word }
-            let variable = "weir_milter" + (commands.isEmpty ? "" : "_\(commands.count + 1)")
-            commands.append(set(variable, to: word))
+            let variable = variable("weir_milter", for: word, beside: definitions)
+            definitions.append(.parameter(variable, value: word))
             return "$\(variable)"
         }
-        return commands + [set(name, to: plain.joined(separator: ","), in: service)]
+        return definitions.filter { !isInForce($0) } + [set(name, to: plain.joined(separator: ","), in: service)]
+    }
+
+    private mutating func examineList(_ name: String, in service: PostfixSetup.Service?) {
+        examineRepetition(name, in: service)
+        examineOrder(name, in: service)
+        examineDefaultAction(name, in: service)
+    }
+
+    /// A milter that is listed twice, often by `$smtpd_milters` and once more, checks and charges each message twice.
+    private mutating func examineRepetition(_ name: String, in service: PostfixSetup.Service?) {
+        guard references(name, in: service).count > 1 else { return }
+        var isListed = false
+        var rest: [String] = []
+        for word in words(name, in: service) {
+            let expanded = RestrictionList.words(setup.expanded(word, in: service)[...], separators: ", \t")
+            let (own, others) = (
+                expanded.filter { isOurs($0, in: service) }, expanded.filter { !isOurs($0, in: service) }
+            )
+            if own.isEmpty || !isListed && own.count == 1 {
+                rest.append(word)
+            } else {
+                rest += (isListed ? [] : [own[0]]) + others
+            }
+            isListed = isListed || !own.isEmpty
+        }
+        add(
+            .fault, "milter-listed-twice", service,
+            "\(name) has the milter more than once: each message is checked and charged as often",
+            commands: set(name, to: rest, in: service))
+    }
+
+    /// A message that was signed must not be edited afterwards.
+    private mutating func examineOrder(_ name: String, in service: PostfixSetup.Service?) {
+        let list = RestrictionList.words(setup.value(name, in: service)[...], separators: ", \t")
+        guard rules.mayEdit, let own = list.firstIndex(where: { isOurs($0, in: service) }),
+            let signer = list[..<own].first(where: Self.signs)
+        else { return }
+        let rest = list.filter { !isOurs($0, in: service) }
+        add(
+            .warning, "milter-behind-signer", service,
+            "\(name) has Weir behind \(ServerReference(signer).address), which signs or verifies DKIM: what Weir edits "
+                + "breaks the signature",
+            commands: set(name, to: [list[own]] + rest, in: service))
+    }
+
+    /// By the usual names and ports of OpenDKIM, dkimpy-milter, OpenARC, Rspamd and amavisd-milter.
+    private static func signs(_ milter: String) -> Bool {
+        let address = ServerReference(milter).address.lowercased()
+        return ["dkim", "rspamd", "openarc", "amavis"].contains { address.contains($0) }
+            || ["8891", "8892", "8894", "12301", "11332"].contains { address.hasSuffix(":\($0)") }
     }
 
     private mutating func examineDefaultAction(_ name: String, in service: PostfixSetup.Service?) {
         for reference in references(name, in: service) {
             let action = reference.attributes["default_action"] ?? setup.value("milter_default_action", in: service)
             let isChosen = reference.attributes["default_action"] != nil || setup.set.contains("milter_default_action")
-            guard action == "reject" || action == "tempfail" && !isChosen else { continue }
+            let isDeferred = ["tempfail", "shutdown"].contains(action)
+            guard action == "reject" || isDeferred && !isChosen else { continue }
             let fixed = words(name, in: service).map { word in
                 let own = ServerReference(setup.expanded(word, in: service))
                 return own.address == reference.address ? Self.acceptingByDefault(own.address) : word
@@ -111,7 +174,7 @@ extension Examination {
                 action == "reject" ? .fault : .warning, "milter-default-action", service,
                 action == "reject"
                     ? "\(name): mail is rejected while the milter is unreachable (default_action=reject)"
-                    : "\(name): mail is deferred while the milter is unreachable, by Postfix's default (tempfail)",
+                    : "\(name): mail is deferred while the milter is unreachable, by Postfix's default (\(action))",
                 commands: set(name, to: fixed, in: service))
         }
     }

@@ -17,16 +17,33 @@ extension Examination {
     mutating func examinePolicy() {
         for service in entrances {
             examineAddresses(service)
-            for name in Self.recipientLists + Self.settlingLists { examine(name, in: service) }
+            for name in recipientLists(of: service) + Self.settlingLists { examine(name, in: service) }
             examineEarlyLists(service)
         }
         examineSilentServices()
+        examineUnreachableLimits()
         examineGiveBack()
         for service in reinjections { examineReinjection(service) }
     }
 
-    var asksPolicy: Bool {
-        entrances.contains { service in (Self.recipientLists + Self.settlingLists).contains { asks($0, in: service) } }
+    var asksPolicy: Bool { entrances.contains(where: asks) }
+
+    /// The lists that smtpd evaluates for each recipient. With smtpd_delay_reject, those for client, HELO and sender
+    /// are among them.
+    private func recipientLists(of service: PostfixSetup.Service) -> [String] {
+        let isDelayed = setup.value("smtpd_delay_reject", in: service) != "no"
+        return Self.recipientLists + (isDelayed ? Self.earlyLists : [])
+    }
+
+    /// Whether the service asks the policy server about mail.
+    private func asks(_ service: PostfixSetup.Service) -> Bool {
+        (recipientLists(of: service) + Self.settlingLists).contains { asks($0, in: service) }
+    }
+
+    /// The values of policy_context that the service sends.
+    func contexts(of service: PostfixSetup.Service) -> Set<String> {
+        let lists = (recipientLists(of: service) + Self.settlingLists).flatMap { list($0, in: service) }
+        return Set(references(lists.flatMap(\.expanded), in: service).map { $0.attributes["policy_context"] ?? "" })
     }
 
     // MARK: Lists
@@ -82,6 +99,11 @@ extension Examination {
         let elements = list(name, in: service)
         guard let own = elements.firstIndex(where: { !references($0.expanded, in: service).isEmpty }) else { return }
         let commands = fixCommands(name, in: service)
+        if references(elements.flatMap(\.expanded), in: service).count > 1 {
+            add(
+                .warning, "policy-listed-twice", service, "\(name) asks Weir more than once for each recipient",
+                commands: [set(name, to: withoutRepetition(elements, in: service), in: service)])
+        }
         let permits = elements[..<own].flatMap(\.expanded).map(\.name).filter(RestrictionList.permits.contains)
         if let permit = permits.first {
             add(
@@ -95,7 +117,7 @@ extension Examination {
     }
 
     private mutating func examine(
-        _ reference: ServerReference, of name: String, in service: PostfixSetup.Service, commands: [String]
+        _ reference: ServerReference, of name: String, in service: PostfixSetup.Service, commands: [Change]
     ) {
         if reference.attributes["default_action"] == nil, !setup.set.contains("smtpd_policy_service_default_action") {
             let action = setup.value("smtpd_policy_service_default_action", in: service)
@@ -153,12 +175,11 @@ extension Examination {
     // MARK: All services
 
     private mutating func examineSilentServices() {
-        guard !configuration.limits.isEmpty else { return }
         let silent = entrances.filter { service in
-            !(Self.recipientLists + Self.settlingLists).contains { asks($0, in: service) } && !milterCounts(service)
+            !asks(service) && !milterCounts(service)
+                && configuration.limits.contains { canApply($0, in: service, context: "") }
         }
-        guard !silent.isEmpty else { return }
-        let isNowhere = silent.count == entrances.count
+        let isNowhere = !entrances.contains { asks($0) || milterCounts($0) }
         for service in silent {
             add(
                 .fault, isNowhere ? "policy-nowhere" : "policy-not-here", service,
@@ -169,7 +190,7 @@ extension Examination {
 
     private mutating func examineGiveBack() {
         let asking = entrances.filter { service in
-            Self.recipientLists.contains { asks($0, in: service) } && !milterCounts(service)
+            recipientLists(of: service).contains { asks($0, in: service) } && !milterCounts(service)
         }
         let unsettled = asking.filter { service in !Self.settlingLists.contains { asks($0, in: service) } }
         if configuration.givesBackDropped {
@@ -207,20 +228,22 @@ extension Examination {
     // MARK: Fixes
 
     /// The commands that make a list ask Weir before all permits, and accept mail while Weir is unreachable.
-    private func fixCommands(_ name: String, in service: PostfixSetup.Service) -> [String] {
+    ///
+    /// - Parameter context: the policy_context that this service alone is to send; nil to keep what it sends.
+    func fixCommands(_ name: String, in service: PostfixSetup.Service, context wanted: String? = nil) -> [Change] {
         var elements = list(name, in: service)
-        var commands: [String] = []
+        var commands: [Change] = []
         let own = elements.firstIndex { !references($0.expanded, in: service).isEmpty }
         let reference = own.flatMap { references(elements[$0].expanded, in: service).first }
         var written = own.map { elements[$0].written.text }
-        if own == nil || reference.map({ needsFix($0, in: service) }) ?? true {
-            let context = reference?.attributes["policy_context"]
-            let variable = "weir_policy" + (context.map { "_\($0.filter { $0.isLetter || $0.isNumber })" } ?? "")
-            let address = address(for: service, instead: reference)
+        if own == nil || wanted != nil || reference.map({ needsFix($0, in: service) }) ?? true {
+            let context = wanted ?? reference?.attributes["policy_context"]
             let definition =
-                "check_policy_service { \(address), timeout=10s, default_action=DUNNO"
-                + (context.map { ", policy_context=\($0)" } ?? "") + " }"
-            if setup.raw(variable) != definition { commands.append(set(variable, to: definition)) }
+                "check_policy_service { \(address(for: service, instead: reference)), timeout=10s, "
+                + "default_action=DUNNO" + (context.map { ", policy_context=\($0)" } ?? "") + " }"
+            let variable = variable(
+                "weir_policy" + (context.map { "_\($0.filter { $0.isLetter || $0.isNumber })" } ?? ""), for: definition)
+            if setup.raw(variable) != definition { commands.append(.parameter(variable, value: definition)) }
             written = "$\(variable)"
         }
         if let own { elements.remove(at: own) }
@@ -229,8 +252,22 @@ extension Examination {
         }
         var texts = elements.map(\.written.text)
         texts.insert(written ?? "", at: place ?? texts.count)
-        commands.append(set(name, to: texts.joined(separator: ", "), in: service))
+        let value = texts.joined(separator: ", ")
+        commands.append(wanted == nil ? set(name, to: value, in: service) : override(name, with: value, in: service))
         return commands
+    }
+
+    /// The list with Weir where it is first.
+    private func withoutRepetition(
+        _ elements: [(written: RestrictionList.Element, expanded: [RestrictionList.Element])],
+        in service: PostfixSetup.Service
+    ) -> String {
+        var isListed = false
+        return elements.filter { element in
+            guard !references(element.expanded, in: service).isEmpty else { return true }
+            defer { isListed = true }
+            return !isListed
+        }.map(\.written.text).joined(separator: ", ")
     }
 
     private func needsFix(_ reference: ServerReference, in service: PostfixSetup.Service) -> Bool {

@@ -5,20 +5,15 @@ package import Settings
 
 /// Examines how a Postfix instance and Weir are connected. The findings depend only on the two inputs.
 package struct Examination {
-    let setup: PostfixSetup
+    /// As it is after the changes that were proposed so far: what one finding mends needs no second one, and no two
+    /// changes undo each other.
+    private(set) var setup: PostfixSetup
     let configuration: Configuration
     /// The tables that `configuration` names.
     let rules: ContentRules
-    /// ` -c DIRECTORY` for the printed commands; empty for the system's instance.
-    private let directoryOption: String
+    /// Of main.cf and master.cf; nil for the system's instance.
+    private let directory: String?
     private(set) var findings: [Finding] = []
-
-    /// All smtpd services.
-    let servers: [PostfixSetup.Service]
-    /// The smtpd services to which content filters return mail.
-    let reinjections: [PostfixSetup.Service]
-    /// The other smtpd services, which receive new mail.
-    let entrances: [PostfixSetup.Service]
 
     /// - Parameter directory: of main.cf and master.cf; nil for the system's instance.
     package static func findings(
@@ -30,6 +25,7 @@ package struct Examination {
         examination.examineMilter()
         examination.examineFilter()
         examination.examineReceived()
+        examination.examineDoubleChecks()
         examination.examineLimits()
         let order = Finding.Severity.allCases
         return examination.findings.enumerated().sorted { one, other in
@@ -59,17 +55,27 @@ package struct Examination {
         self.setup = setup
         self.configuration = configuration
         self.rules = rules
-        directoryOption = directory.map { " -c \(Self.quoted($0))" } ?? ""
-        servers = setup.services.filter { $0.program == "smtpd" }
-        let nextHops = configuration.listen.filter.map { ListenerAddress($0.nextHop) }
-        func isReinjection(_ service: PostfixSetup.Service) -> Bool {
-            guard service.type == "inet", let address = ListenerAddress(service: service.name) else { return false }
-            // The reinjection service of another filter has an empty content_filter.
-            return nextHops.contains(where: address.answers)
-                || address.isLoopback && service.overrides["content_filter"] == ""
-        }
-        reinjections = servers.filter(isReinjection)
-        entrances = servers.filter { !isReinjection($0) }
+        self.directory = directory
+    }
+
+    /// All smtpd services.
+    var servers: [PostfixSetup.Service] { setup.services.filter { $0.program == "smtpd" } }
+    /// The smtpd services to which content filters return mail.
+    var reinjections: [PostfixSetup.Service] { servers.filter(isReinjection) }
+    /// The other smtpd services, which receive new mail.
+    var entrances: [PostfixSetup.Service] { servers.filter { !isReinjection($0) } }
+
+    private func isReinjection(_ service: PostfixSetup.Service) -> Bool {
+        guard service.type == "inet", let address = ListenerAddress(service: service.name) else { return false }
+        return configuration.listen.filter.contains { address.answers(ListenerAddress($0.nextHop)) }
+            || address.isLoopback && isReinjectionOfOthers(service)
+    }
+
+    /// Whether a service on loopback takes mail back from another filter: it passes mail to no filter itself, or is
+    /// told about the client by one.
+    private func isReinjectionOfOthers(_ service: PostfixSetup.Service) -> Bool {
+        ["content_filter", "smtpd_proxy_filter"].contains { service.overrides[$0] == "" }
+            || service.overrides["smtpd_authorized_xforward_hosts"] != nil
     }
 
     var queue: String { setup.value("queue_directory") }
@@ -103,44 +109,52 @@ package struct Examination {
 
     mutating func add(
         _ severity: Finding.Severity, _ kind: String, _ service: PostfixSetup.Service?, _ text: String,
-        commands: [String] = [],
+        commands: [Change] = [],
         configuration: [String] = []
     ) {
         findings.append(
             Finding(
-                severity: severity, kind: kind, place: service?.id ?? "main.cf", text: text, commands: commands,
-                configuration: configuration))
+                severity: severity, kind: kind, place: service?.id ?? "main.cf", text: text,
+                commands: commands.map { $0.command(directory: directory) }, configuration: configuration))
+        for change in commands { setup.apply(change) }
     }
 
-    // MARK: Commands
+    // MARK: Changes
 
     /// Sets a parameter for the service if the service overrides it, else in main.cf.
-    func set(_ name: String, to value: String, in service: PostfixSetup.Service?) -> String {
-        guard let service, service.overrides[name] != nil else { return set(name, to: value) }
+    func set(_ name: String, to value: String, in service: PostfixSetup.Service?) -> Change {
+        guard let service, service.overrides[name] != nil else { return .parameter(name, value: value) }
         return override(name, with: value, in: service)
     }
 
-    func set(_ name: String, to value: String) -> String {
-        "postconf\(directoryOption) -e \(Self.quoted("\(name)=\(value)"))"
-    }
-
     /// Sets a parameter for one service. Lists are separated by commas, as values in master.cf can't have spaces.
-    func override(_ name: String, with value: String, in service: PostfixSetup.Service) -> String {
+    func override(_ name: String, with value: String, in service: PostfixSetup.Service) -> Change {
         let words = RestrictionList.words(value[...], separators: ", \t").joined(separator: ",")
-        return "postconf\(directoryOption) -P \(Self.quoted("\(service.id)/\(name)=\(words)"))"
+        return .override(service: service.id, name, value: words)
     }
 
-    func add(service line: String) -> String {
-        let words = line.split(separator: " ")
-        return "postconf\(directoryOption) -M \(Self.quoted("\(words[0])/\(words[1])=\(line)"))"
+    /// A name for a variable of main.cf with this definition: no other definition is ever replaced, because another
+    /// service may use it.
+    func variable(_ base: String, for definition: String, beside others: [Change] = []) -> String {
+        var (name, number) = (base, 1)
+        while !isFree(name, for: definition, beside: others) {
+            number += 1
+            name = "\(base)_\(number)"
+        }
+        return name
     }
 
-    func remove(_ service: PostfixSetup.Service) -> String {
-        "postconf\(directoryOption) -MX \(Self.quoted(service.id))"
+    private func isFree(_ name: String, for definition: String, beside others: [Change]) -> Bool {
+        let own = others.compactMap { other -> String? in
+            guard case .parameter(name, let value) = other else { return nil }
+            return value
+        }
+        return ["", definition].contains(setup.raw(name)) && own.allSatisfy { $0 == definition }
     }
 
-    private static func quoted(_ text: String) -> String {
-        text.contains { !$0.isLetter && !$0.isNumber && !"/._-".contains($0) }
-            ? "'\(text.replacing("'", with: "'\\''"))'" : text
+    /// Whether main.cf has the parameter so already.
+    func isInForce(_ change: Change) -> Bool {
+        guard case .parameter(let name, let value) = change else { return false }
+        return setup.raw(name) == value
     }
 }

@@ -12,7 +12,7 @@ package struct PostfixSetup: Sendable {
         /// `smtpd`, `smtp`, `cleanup`, ...
         package let program: String
         /// From `-o name=value`.
-        package let overrides: [String: String]
+        package fileprivate(set) var overrides: [String: String]
 
         /// `submission/inet`, as in postconf -P.
         package var id: String { "\(name)/\(type)" }
@@ -20,8 +20,8 @@ package struct PostfixSetup: Sendable {
 
     private var parameters: [String: String]
     /// The names of parameters set in main.cf.
-    package let set: Set<String>
-    package let services: [Service]
+    package private(set) var set: Set<String>
+    package private(set) var services: [Service]
     /// The warnings of postconf(1), without repetitions.
     package let complaints: [String]
 
@@ -37,6 +37,23 @@ package struct PostfixSetup: Sendable {
         services = Self.joined(master).compactMap(Self.service)
         var seen: Set<String> = []
         self.complaints = complaints.filter { seen.insert($0).inserted }
+    }
+
+    /// The setup after a change.
+    mutating func apply(_ change: Change) {
+        switch change {
+        case .parameter(let name, let value):
+            parameters[name] = value
+            set.insert(name)
+        case .override(let id, let name, let value):
+            guard let index = services.firstIndex(where: { $0.id == id }) else { return }
+            services[index].overrides[name] = value
+        case .service(let line):
+            guard let service = Self.service(line) else { return }
+            services.removeAll { $0.id == service.id }
+            services.append(service)
+        case .removal(let id): services.removeAll { $0.id == id }
+        }
     }
 
     // MARK: Values

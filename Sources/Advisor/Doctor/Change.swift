@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// An edit of main.cf or master.cf that the doctor proposes, as a postconf(1) command.
+enum Change: Equatable {
+    /// A parameter of main.cf.
+    case parameter(String, value: String)
+    /// `-o name=value` of a service, named as in `submission/inet`. Without spaces.
+    case override(service: String, String, value: String)
+    /// A line of master.cf.
+    case service(String)
+    /// Removes a service from master.cf.
+    case removal(service: String)
+
+    /// - Parameter directory: of main.cf and master.cf; nil for the system's instance.
+    func command(directory: String?) -> String {
+        let option = directory.map { " -c \(Self.quoted($0))" } ?? ""
+        return switch self {
+        case .parameter(let name, let value): "postconf\(option) -e \(Self.quoted("\(name)=\(value)"))"
+        case .override(let service, let name, let value):
+            "postconf\(option) -P \(Self.quoted("\(service)/\(name)=\(value)"))"
+        case .service(let line): "postconf\(option) -M \(Self.quoted("\(Self.id(ofLine: line))=\(line)"))"
+        case .removal(let service): "postconf\(option) -MX \(Self.quoted(service))"
+        }
+    }
+
+    private static func id(ofLine line: String) -> String {
+        line.split(separator: " ").prefix(2).joined(separator: "/")
+    }
+
+    private static func quoted(_ text: String) -> String {
+        text.contains { !$0.isLetter && !$0.isNumber && !"/._-".contains($0) }
+            ? "'\(text.replacing("'", with: "'\\''"))'" : text
+    }
+}
