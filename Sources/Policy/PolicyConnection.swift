@@ -76,7 +76,7 @@ final class PolicyConnection: ReceivedConnection, LedgerHost.Client {
             return
         }
         guard !isClosing else { return }
-        let bytes = listener.take(count, of: room)
+        let bytes = listener.commit(count, of: room)
         if kept.isEmpty { fresh = bytes } else { kept += bytes }
         findRequest()
     }

@@ -121,7 +121,7 @@ class Page(unittest.TestCase):
         self.assertNotEqual(self.weir.ask(sasl_username="alice"), "DUNNO")
         self.assertRegex(self.weir.limits("audit").stdout, r"block alice \(limit per-user, for 86400s\).*spam")
         # The open key is refreshed, and the typed text stays.
-        browser.wait('document.getElementById("key").textContent.includes("refused tries: 1")')
+        browser.wait('document.getElementById("key").textContent.includes("refused requests: 1")')
         self.assertEqual(browser.run("""document.querySelector('[aria-label="Reason, per-user"]').value"""), "spam")
         browser.run("document.querySelector('[aria-label=\"Rates, per-user\"]').value = '50/1h'")
         browser.run("document.querySelector('[aria-label=\"Reason, per-user\"]').focus()")

@@ -130,7 +130,7 @@ import Testing
         #expect(harness.used("a@b") == [300])
     }
 
-    /// After an unblock by hand, the key has all its refused tries again before the next block.
+    /// After an unblock by hand, the key has all its refused requests again before the next block.
     @Test(arguments: [false, true])
     func unblockingForgetsRefusedTries(crashes: Bool) throws {
         var maker = LimitMaker()

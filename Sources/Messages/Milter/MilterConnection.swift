@@ -206,7 +206,7 @@ final class MilterConnection: ReceivedConnection {
     private func messageOrigin(_ verdict: Verdict) -> MilterJudgement.Origin {
         if worker.checks.probes.isActive, isEndOfProbe(verdict) { return .probe }
         guard case .accept = verdict.disposition, offer.settings.asksLimits, let mark = content.alertMark,
-            worker.host.alerts.marks.take(mark)
+            worker.host.alerts.marks.redeem(mark)
         else { return .client }
         return .alert
     }

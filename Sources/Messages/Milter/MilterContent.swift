@@ -28,7 +28,7 @@ struct MilterContent {
     var isBegun: Bool { filter != nil }
 
     mutating func begin(_ rules: ContentRules, reversePath: [UInt8]) {
-        filter = checks.takeFilter(rules)
+        filter = checks.acquireFilter(rules)
         self.reversePath = reversePath
     }
 
@@ -83,8 +83,8 @@ struct MilterContent {
         if body == nil { content.begin(most: .max) }
         body = content
         if content.failure == nil { content.buffer.writeBuffer(&piece) }
-        content.takeNew { _ in }
-        return content.settle(isEnd: isEnd, whenWritten: whenWritten)
+        content.withNewBytes { _ in }
+        return content.spoolIfNeeded(isEnd: isEnd, whenWritten: whenWritten)
     }
 
     /// The verdict about the complete message; nil between messages.
@@ -143,7 +143,7 @@ struct MilterContent {
 
     /// The message is over.
     mutating func end() {
-        if let filter { checks.giveBack(filter) }
+        if let filter { checks.release(filter) }
         reset()
     }
 

@@ -48,7 +48,7 @@ final class MilterListener: @unchecked Sendable {
             complain: { [log] text in log.complain(.tooManyConnections, text) })
         makeChecks = { loop in
             MessageChecks(
-                home: { loop.execute($0) }, bounds: bounds, threads: threads, counters: shared.counters,
+                loop: loop, bounds: bounds, threads: threads, counters: shared.counters,
                 probes: host.probes,
                 rules: rules, log: log)
         }

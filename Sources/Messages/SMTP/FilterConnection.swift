@@ -312,17 +312,17 @@ final class FilterConnection: ReceivedConnection {
 
     private func beginContent() {
         dialogue.contentBegan()
-        filter = worker.checks.takeFilter(worker.checks.rules())
+        filter = worker.checks.acquireFilter(worker.checks.rules())
         let size = nextHop?.capabilities.size ?? 0
         content.begin(most: size > 0 ? size : .max)
         contentSince = .now()
     }
 
     private func check(isEnd: Bool) {
-        content.takeNew { bytes in
+        content.withNewBytes { bytes in
             if let filter, !filter.isDecided { filter.update(bytes) }
         }
-        let mustWait = content.settle(isEnd: isEnd) { [self] in
+        let mustWait = content.spoolIfNeeded(isEnd: isEnd) { [self] in
             // The session may have been closed in the meantime.
             guard dialogue.isServing else { return content.reset() }
             if isEnd { judge() }
@@ -365,7 +365,7 @@ final class FilterConnection: ReceivedConnection {
     /// The transaction is over: `reply` is the client's answer to its content.
     private func finish(_ reply: SMTPReply, _ parting: FilterDialogue.Parting) {
         leaveNextHop(parting)
-        if let filter { worker.checks.giveBack(filter) }
+        if let filter { worker.checks.release(filter) }
         filter = nil
         content.reset()
         session.finish(reply)

@@ -49,7 +49,7 @@ package final class FilterListener: @unchecked Sendable {
             return FilterWorker(
                 settings, timeouts: timeouts, desk: desk,
                 checks: MessageChecks(
-                    home: { loop.execute($0) }, bounds: bounds, threads: threads, counters: counters, probes: probes,
+                    loop: loop, bounds: bounds, threads: threads, counters: counters, probes: probes,
                     rules: rules, log: log),
                 nextHop: nextHop, log: log)
         }

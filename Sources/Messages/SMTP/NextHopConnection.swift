@@ -15,7 +15,7 @@ final class NextHopConnection: SocketLoop.Socket {
     /// Bytes that the next hop has not taken yet.
     private var unsent = ByteBuffer()
     /// Called once the next hop has taken all of `unsent`.
-    private var whenTaken: (() -> Void)?
+    private var whenDrained: (() -> Void)?
     /// Since when a reply is awaited, or bytes wait to be taken; nil where nothing is under way.
     private var waitingSince: NIODeadline? = .now()
     /// The client whose transaction this connection carries.
@@ -172,7 +172,7 @@ final class NextHopConnection: SocketLoop.Socket {
     /// - Parameter then: called once the next hop has taken all of it.
     func write(_ content: ByteBuffer, then: @escaping () -> Void) {
         guard !dialogue.isClosed else { return }
-        whenTaken = then
+        whenDrained = then
         write(content)
     }
 
@@ -199,8 +199,8 @@ final class NextHopConnection: SocketLoop.Socket {
         }
         unsent = ByteBuffer()
         stream?.want(.reading)
-        let then = whenTaken
-        whenTaken = nil
+        let then = whenDrained
+        whenDrained = nil
         then?()
     }
 
@@ -209,7 +209,7 @@ final class NextHopConnection: SocketLoop.Socket {
     /// An idle connection carries the transaction of `owner` from now on.
     func begin(for owner: FilterConnection) {
         self.owner = owner
-        dialogue.taken()
+        dialogue.acquired()
     }
 
     /// The owner leaves the connection, and hears no more of it.
@@ -284,7 +284,7 @@ final class NextHopConnection: SocketLoop.Socket {
         guard let ending else { return }
         stream?.close()
         stream = nil
-        whenTaken = nil
+        whenDrained = nil
         unsent = ByteBuffer()
         pool.closed(self, ending)
         let owner = owner

@@ -15,7 +15,7 @@ package import Wire
 ///          v   |                  v
 ///         pausing              envelope
 ///
-///              taken           DATA asked             354         finalDotSent
+///             acquired         DATA asked             354         finalDotSent
 ///        idle -------> envelope --------> dataAsked --------> data ----------> finalDot
 ///         ^ ^           |    ^               |                                  |   |
 ///         | |     reset |    +---------------+                           detach |   | reply
@@ -259,7 +259,7 @@ package struct NextHopDialogue: ~Copyable {
     // MARK: The owner
 
     /// The pool gives the connection to a transaction.
-    package mutating func taken() {
+    package mutating func acquired() {
         switch state {
         case .idle: state = .envelope
         case .connecting, .pausing, .greeting, .envelope, .dataAsked, .data, .finalDot, .answered, .clearing, .closed:

@@ -75,13 +75,13 @@ final class AlertDelivery: Sendable {
     }
 
     private func run() async {
-        while let notice = take() {
+        while let notice = nextNotice() {
             await send(notice)
             await pause(interval)
         }
     }
 
-    private func take() -> AlertNotice? {
+    private func nextNotice() -> AlertNotice? {
         state.withLock { state in
             guard !state.waiting.isEmpty else {
                 state.sender = nil

@@ -35,7 +35,7 @@ package final class AlertMarks: Sendable {
     /// Whether this is the mark of an alert mail that has not come back yet. Forgets it.
     ///
     /// - Parameter value: the value of the header.
-    package func take(_ value: [UInt8]) -> Bool {
+    package func redeem(_ value: [UInt8]) -> Bool {
         marks.withLock { marks in
             let mark = value.drop(while: \.isBlank)
             guard let index = marks.firstIndex(where: mark.elementsEqual) else { return false }

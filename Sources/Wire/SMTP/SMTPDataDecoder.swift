@@ -41,8 +41,8 @@ package struct SMTPDataDecoder {
     package mutating func decode(_ input: inout ByteBuffer, into content: inout ByteBuffer) -> Bool {
         content.reserveCapacity(minimumWritableBytes: input.readableBytes)
         var isEnd = false
-        let taken = input.withUnsafeReadableBytes { decode($0, into: &content, &isEnd) }
-        input.moveReaderIndex(forwardBy: taken)
+        let count = input.withUnsafeReadableBytes { decode($0, into: &content, &isEnd) }
+        input.moveReaderIndex(forwardBy: count)
         return isEnd
     }
 
@@ -67,16 +67,16 @@ package struct SMTPDataDecoder {
                 state = .carriageReturns(count: count)
             case .lineStart, .dot, .text:
                 state = .text
-                index = takeText(bytes, from: index, into: &content)
+                index = decodeText(bytes, from: index, into: &content)
             case .carriageReturns(let count):
-                index = takeLineEnd(bytes, from: index, carriageReturns: count, into: &content)
+                index = decodeLineEnd(bytes, from: index, carriageReturns: count, into: &content)
             }
         }
         return index
     }
 
     /// Decodes whole lines, up to a dot at the start of a line, a bare LF, or a CR that may not belong to a line end.
-    private mutating func takeText(
+    private mutating func decodeText(
         _ bytes: UnsafeRawBufferPointer, from start: Int, into content: inout ByteBuffer
     ) -> Int {
         let base = bytes.baseAddress!
@@ -85,12 +85,12 @@ package struct SMTPDataDecoder {
         while index < bytes.count {
             guard let found = memchr(base + index, 0x0a, bytes.count - index) else {
                 // The rest of the input is part of a line; its CRs are decoded one by one.
-                return takePartialLine(bytes, from: start, lineStart: index, end: bytes.count, into: &content)
+                return decodePartialLine(bytes, from: start, lineStart: index, end: bytes.count, into: &content)
             }
             let newline = UnsafeRawPointer(found) - base
             guard newline > index, bytes[newline - 1] == 0x0d, memchr(base + index, 0x0d, newline - 1 - index) == nil
             else {
-                return takePartialLine(bytes, from: start, lineStart: index, end: newline, into: &content)
+                return decodePartialLine(bytes, from: start, lineStart: index, end: newline, into: &content)
             }
             index = newline + 1
             isWithinLine = false
@@ -105,7 +105,7 @@ package struct SMTPDataDecoder {
     }
 
     /// Decodes the lines from `start`, which need no change, and the line at `lineStart` up to its first CR or `end`.
-    private mutating func takePartialLine(
+    private mutating func decodePartialLine(
         _ bytes: UnsafeRawBufferPointer, from start: Int, lineStart: Int, end: Int, into content: inout ByteBuffer
     ) -> Int {
         let base = bytes.baseAddress!
@@ -124,7 +124,7 @@ package struct SMTPDataDecoder {
     }
 
     /// Decodes the byte after `count` CRs: another CR, the LF of a line end, or text.
-    private mutating func takeLineEnd(
+    private mutating func decodeLineEnd(
         _ bytes: UnsafeRawBufferPointer, from index: Int, carriageReturns count: Int, into content: inout ByteBuffer
     ) -> Int {
         switch bytes[index] {

@@ -127,7 +127,7 @@ package struct SMTPServerSession: ~Copyable {
                 let isRecipient = verb == .rcpt && argument(of: line).isRecipient
                 guard unanswered == 0 || isRecipient && unanswered < Self.mostUnanswered else { return nil }
                 input.moveReaderIndex(forwardBy: line.count + 2)
-                if let step = take(verb, line) { return step }
+                if let step = handle(verb, line) { return step }
             }
         }
     }
@@ -157,14 +157,14 @@ package struct SMTPServerSession: ~Copyable {
         line.drop { $0 != UInt8(ascii: " ") }.drop { $0 == UInt8(ascii: " ") }
     }
 
-    private mutating func take(_ verb: SMTPVerb, _ line: ByteBufferView) -> Step? {
+    private mutating func handle(_ verb: SMTPVerb, _ line: ByteBufferView) -> Step? {
         let argument = argument(of: line)
         switch verb {
         case .ehlo, .lhlo, .helo: return greet(verb, argument)
         case .mail: beginMail(line, argument)
         case .rcpt: return recipient(line, argument)
         case .data: return beginData(argument)
-        case .xforward: takeXForward(line)
+        case .xforward: addXForward(line)
         case .rset:
             guard argument.isEmpty else {
                 fail(501, "5.5.4 Syntax: RSET")
@@ -269,7 +269,7 @@ package struct SMTPServerSession: ~Copyable {
         reset()
     }
 
-    private mutating func takeXForward(_ line: ByteBufferView) {
+    private mutating func addXForward(_ line: ByteBufferView) {
         guard let offered, !offered.xforward.isEmpty else { return fail(502, "5.5.1 Error: XFORWARD is not offered") }
         guard state == .ready else { return fail(503, "5.5.1 Error: XFORWARD within a transaction") }
         let attributes = line.split(separator: UInt8(ascii: " ")).dropFirst()
