@@ -136,7 +136,7 @@ class Page(unittest.TestCase):
         browser.wait(f'{said} === "reset done for per-user: alice"')
         self.assertEqual(self.weir.used("alice", "per-user"), 0)
 
-    def test_a_key_that_no_limit_knows(self):
+    def test_unknown_key(self):
         browser = self.browser()
         self.search(browser, "Mallory")
         browser.wait("""document.querySelector('[aria-label="Block per-user"]') !== null""")
@@ -158,7 +158,7 @@ class Page(unittest.TestCase):
         browser.wait('document.querySelectorAll("#refusals tbody tr").length === 5')
         self.assertEqual(browser.run("getSelection().toString()"), selected)
 
-    def test_a_service_that_is_gone(self):
+    def test_unreachable_service(self):
         browser = self.browser()
         self.weir.stop()
         browser.wait('/^no response since [0-9:]+, retrying$/.test(document.getElementById("state").textContent)')
