@@ -137,7 +137,7 @@ package protocol LedgerStore: AnyObject {
 
     /// Hands over pieces to be written in one step, away from the ledger's thread.
     ///
-    /// - Returns: false if the writer is behind. It has not taken the pieces; the ledger offers them again later.
+    /// - Returns: false if the writer is behind. It has not accepted the pieces; the ledger offers them again later.
     func save(_ pieces: [CheckpointPiece]) -> Bool
 
     /// `done` before the first checkpoint.

@@ -81,7 +81,7 @@ package final class ReceivedContent {
     /// After content was appended: decides between memory and spool, and starts a write if enough is waiting.
     ///
     /// - Parameters:
-    ///   - isEnd: no more content comes.
+    ///   - isEnd: whether the content is complete.
     ///   - whenWritten: called after the write, if there is one to wait for.
     /// - Returns: whether the caller must wait for `whenWritten`.
     package func spoolIfNeeded(isEnd: Bool, whenWritten: @escaping () -> Void) -> Bool {
@@ -120,7 +120,7 @@ package final class ReceivedContent {
     private func openSpool() {
         // Short enough for the loop, unlike the writes of content.
         let descriptor = open(bounds.directory, Self.temporaryFile | O_RDWR | O_CLOEXEC, 0o600)
-        guard descriptor >= 0 else { return fail("can't make a spool file in \(bounds.directory)", errno) }
+        guard descriptor >= 0 else { return fail("can't create a spool file in \(bounds.directory)", errno) }
         file = SpoolFile(descriptor, bounds)
     }
 

@@ -255,7 +255,7 @@ package struct MilterDialogue: ~Copyable {
         }
     }
 
-    /// The disk has what was kept of the body, or memory holds it.
+    /// The kept part of the body is on the disk or in memory.
     package mutating func written() -> Action {
         switch state {
         case .writingBody(let transaction):

@@ -54,7 +54,7 @@ package struct PolicyActivity: Sendable {
 
     package mutating func note(_ refusal: RefusedRequest) { refusals.append(refusal) }
 
-    /// How long answers have taken in the last minute, or up to ten seconds more.
+    /// The latency of answers in the last minute, or up to ten seconds more.
     package mutating func latencyOfLastMinute(at second: Int64) -> LatencyHistogram {
         advance(toPiece: second / Self.pieceSeconds)
         return latencies.reduce(into: LatencyHistogram()) { $0.add($1) }
