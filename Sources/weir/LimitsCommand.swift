@@ -238,7 +238,7 @@ enum Admin {
             "\(standing.limit) \(printable(standing.key.utf8)): \(standing.count) \(rates.joined(separator: ", "))"
         ]
         if standing.refusedTries > 0 {
-            parts.append("\(standing.refusedTries) \(standing.refusedTries == 1 ? "refused request" : "refused requests")")
+            parts.append("\(standing.refusedTries) refused request\(standing.refusedTries == 1 ? "" : "s")")
         }
         if let until = standing.blockedUntil {
             parts.append(until - now > endless ? "blocked until unblocked" : "blocked for \(remaining(until: until))")

@@ -85,7 +85,7 @@ package struct PolicyRequestParser {
 
     /// Parses a request with the same names as the previous one.
     ///
-    /// - Returns: its length, or 0 if its names differ, it is incomplete, or it has a NUL. Some `ranges` may be set then.
+    /// - Returns: its length. 0 if its names differ, it is incomplete, or it has a NUL; `ranges` may be partly set.
     private func parseAsExpected(_ bytes: UnsafeRawBufferPointer, _ ranges: inout [Range<Int>]) -> Int {
         ranges.withUnsafeMutableBytes { ranges in
             // A Range<Int> has the layout of two integers. The index of each line is an index into `names`, and
