@@ -74,7 +74,7 @@ package struct StoreError: Error, Equatable, Sendable {
     }
 }
 
-/// How the checkpoint that was begun last stands.
+/// The progress of the newest checkpoint.
 package enum CheckpointProgress: Equatable, Sendable {
     case running
     case done

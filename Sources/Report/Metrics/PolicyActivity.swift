@@ -62,7 +62,7 @@ package struct PolicyActivity: Sendable {
 
     package func total(_ action: PolicyAction) -> UInt64 { totals[action.rawValue] }
 
-    /// Oldest first; the second that is going on is left out.
+    /// Oldest first, without the current second.
     package mutating func history(of action: PolicyAction, at second: Int64) -> [UInt64] {
         advance(to: second)
         return (1..<Self.secondsKept).map { seconds[Self.row(second + Int64($0)) + action.rawValue] }
