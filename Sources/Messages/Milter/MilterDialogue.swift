@@ -227,7 +227,7 @@ package struct MilterDialogue: ~Copyable {
         switch state {
         case .askingRecipient(let transaction):
             state = .envelope(transaction)
-            return transaction.take(answer, isLocal: client.isLocal)
+            return transaction.apply(answer, isLocal: client.isLocal)
         case .settling(let transaction, let judgement):
             state = .idle
             guard case .decision(let action?, _) = answer else {
@@ -323,8 +323,8 @@ package struct MilterDialogue: ~Copyable {
 }
 
 extension MilterTransaction {
-    /// Takes the ledger's answer about the last recipient.
-    fileprivate func take(_ answer: PolicyAnswer, isLocal: Bool) -> MilterDialogue.Action {
+    /// Applies the ledger's answer about the last recipient.
+    fileprivate func apply(_ answer: PolicyAnswer, isLocal: Bool) -> MilterDialogue.Action {
         switch answer {
         case .isCharged(let transaction): wasCharged(transaction)
         case .decision(let action, let transaction):
