@@ -41,7 +41,7 @@ package enum AdminToken {
     private static func check(_ token: String, at path: String) throws {
         let remedy = "delete it, and the next start makes a new one"
         guard token.utf8.count >= shortest else {
-            throw Failure(description: "the token in \(path) has less than \(shortest) characters: \(remedy)")
+            throw Failure(description: "the token in \(path) has fewer than \(shortest) characters: \(remedy)")
         }
         var status = stat()
         guard stat(path, &status) == 0, status.st_mode & 0o007 == 0 else {

@@ -13,7 +13,7 @@ static inline weir_bytes weir_load(const unsigned char *text) {
     return bytes;
 }
 
-/// A bit for each of sixteen comparisons that holds.
+/// A mask of sixteen comparisons: bit N is set if comparison N is true.
 #define WEIR_BITS(comparison) __extension__({ \
     weir_bits found = __builtin_convertvector((comparison), weir_bits); \
     unsigned short bits; \
@@ -21,18 +21,18 @@ static inline weir_bytes weir_load(const unsigned char *text) {
     (unsigned)bits; \
 })
 
-/// A bit for each of the sixteen bytes that is a newline, a carriage return or a NUL.
+/// A mask of the bytes that are a newline, a carriage return or a NUL.
 static inline unsigned weir_line_breaks(weir_bytes bytes) {
     return WEIR_BITS((bytes == '\n') | (bytes == '\r') | (bytes == '\0'));
 }
 
-/// Where the first newline, carriage return or NUL of `text` is; `count` where there is none.
+/// The offset of the first newline, carriage return or NUL in `text`; `count` if there is none.
 static inline size_t weir_line_break(const void *text, size_t count) {
     const unsigned char *bytes = (const unsigned char *)text;
     size_t start = 0;
     for (; count - start >= 2 * sizeof(weir_bytes); start += 2 * sizeof(weir_bytes)) {
         weir_bytes low = weir_load(bytes + start), high = weir_load(bytes + start + sizeof(weir_bytes));
-        // All three, and little else that mail has but tabs, are the carriage return or less.
+        // All three are at most '\r'. Of other bytes that mail contains, so is only the tab.
         if (!WEIR_BITS(__builtin_elementwise_min(low, high) <= '\r')) continue;
         unsigned bits = weir_line_breaks(low) | weir_line_breaks(high) << sizeof(weir_bytes);
         if (bits) return start + (size_t)__builtin_ctz(bits);
@@ -43,13 +43,13 @@ static inline size_t weir_line_break(const void *text, size_t count) {
     return start;
 }
 
-/// Whole lines: how many bytes they take up, and how many of these are carriage returns.
+/// Whole lines: their length in bytes, and the number of carriage returns in them.
 typedef struct {
     size_t length;
     size_t returns;
 } weir_lines;
 
-/// What 64 bytes hold, a bit for each.
+/// Masks of 64 bytes.
 typedef struct {
     unsigned long long newlines, carriages, hyphens;
     _Bool has_nul;
@@ -69,20 +69,20 @@ static inline weir_marks weir_mark(const unsigned char *bytes) {
     return marks;
 }
 
-/// The lines at the start of `text` that need no closer look, as many as 64 bytes at a time show: no NUL, no carriage
-/// return but one before a newline, no line of more than `longest` bytes with its end, and none that begins with a hyphen
-/// where `hyphens` says so. What is left may begin with such lines as well.
+/// Finds the plain lines at the start of `text`, in blocks of 64 bytes. A plain line has no NUL, no carriage return
+/// except directly before its newline, and at most `longest` bytes with its line end; if `hyphens` is set, it does not
+/// begin with a hyphen. The rest of `text` may begin with more plain lines.
 #define WEIR_PLAIN_LINES(mark) \
     const unsigned char *bytes = (const unsigned char *)text; \
     weir_lines lines = {0, 0}; \
-    /* No line in two blocks is too long then. */ \
+    /* From 128 on, no line within two blocks is too long. */ \
     if (longest < 128) return lines; \
     size_t returns = 0; \
-    /* Of the block before: its last byte ended a line, or is a carriage return. */ \
+    /* Whether the last byte of the previous block was a newline, and whether it was a carriage return. */ \
     unsigned long long begins = 1, open = 0; \
     for (size_t start = 0; count - start >= 64; start += 64) { \
         weir_marks marks = mark(bytes + start); \
-        /* What stands behind a carriage return must be a newline. */ \
+        /* A carriage return must be followed by a newline. */ \
         unsigned long long due = marks.carriages << 1 | open, starts = marks.newlines << 1 | begins; \
         if ((due & ~marks.newlines) || marks.has_nul || (hyphens && (starts & marks.hyphens))) break; \
         begins = marks.newlines >> 63; \
@@ -92,7 +92,7 @@ static inline weir_marks weir_mark(const unsigned char *bytes) {
             lines.length = start + 64 - (size_t)__builtin_clzll(marks.newlines); \
             lines.returns = returns - open; \
         } else if (start + 128 - lines.length > longest) { \
-            /* It may be too long when its end comes. */ \
+            /* With the next block, the line may become too long. */ \
             break; \
         } \
     } \
@@ -105,7 +105,7 @@ static inline weir_lines weir_plain_lines_16(const void *text, size_t count, siz
 #if defined(__x86_64__)
 #include <immintrin.h>
 #define WEIR_AVX2 __attribute__((target("avx2,bmi,bmi2,lzcnt,popcnt")))
-/// Every processor with AVX2 and BMI2 has the others.
+/// Every processor with AVX2 and BMI2 has the other extensions, too.
 #define WEIR_HAS_AVX2 (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi2"))
 
 static inline WEIR_AVX2 unsigned long long weir_mark_32(__m256i low, __m256i high, char byte) {
@@ -137,8 +137,8 @@ static inline weir_lines weir_plain_lines(const void *text, size_t count, size_t
 }
 #endif
 
-/// Where the first byte of `text` is that is no part of a header name: a colon, or what is not printable ASCII; `count`
-/// where there is none.
+/// The offset of the first byte that can't be part of a header name: a colon, or any byte that is not printable ASCII;
+/// `count` if there is none.
 static inline size_t weir_header_name_end(const void *text, size_t count) {
     const unsigned char *bytes = (const unsigned char *)text;
     size_t start = 0;

@@ -4,25 +4,25 @@
 
 #include "byte_scan.h"
 
-/// The longest name that can be expected, with its `=`.
+/// The longest name that can be expected, in bytes with its `=`.
 #define WEIR_LONGEST_NAME 31
 
-/// A line that a request is expected to have in some place.
+/// The expected name in one line of a request.
 typedef struct {
-    /// The name of its attribute with the `=`; what it does not fill is ignored.
+    /// The name with its `=`. Bytes from `length` on are ignored.
     unsigned char name[WEIR_LONGEST_NAME + 1];
-    /// Of the name; 0 where it is too long to be expected.
+    /// The length of the name with its `=`; 0 if it is longer than WEIR_LONGEST_NAME.
     size_t length;
-    /// Of its value among those that are asked for; -1: nobody asks.
+    /// The index of its value; -1 if the value is not needed.
     ptrdiff_t index;
 } weir_policy_line;
 
-/// Where a value is in its request.
+/// The range of a value in its request.
 typedef struct {
     ptrdiff_t start, end;
 } weir_policy_value;
 
-/// What the 32 bytes at the start of a line are: a bit for each that is the name's, and that ends the line.
+/// Masks of the first 32 bytes of a line: bytes that equal the expected name's, and bytes that end the line.
 typedef struct {
     unsigned same, ends;
 } weir_line_start;
@@ -35,7 +35,7 @@ static inline weir_line_start weir_line_start_16(const unsigned char *text, cons
     return start;
 }
 
-/// Where the first newline or NUL of `text` is; `count` where there is none.
+/// The offset of the first newline or NUL in `text`; `count` if there is none.
 static inline size_t weir_policy_line_end(const unsigned char *text, size_t count) {
     size_t start = 0;
     for (; count - start >= sizeof(weir_bytes); start += sizeof(weir_bytes)) {
@@ -49,10 +49,10 @@ static inline size_t weir_policy_line_end(const unsigned char *text, size_t coun
     return start;
 }
 
-/// Reads a request whose lines are the expected ones, or the first of them, and sets their values.
+/// Parses a request that has the expected lines, or the first few of them, and sets the ranges of their values.
 ///
-/// Returns its length with the empty line behind it; 0 where it has other lines, no end within `count` bytes, or a NUL;
-/// then some values may be set.
+/// Returns the length of the request with its empty line. Returns 0 if it has other lines, is incomplete, or has a NUL;
+/// some values may then be set.
 #define WEIR_POLICY_REQUEST(line_start) \
     const unsigned char *bytes = (const unsigned char *)text; \
     size_t position = 0; \

@@ -2,8 +2,7 @@
 #ifndef WEIR_PREFETCH_H
 #define WEIR_PREFETCH_H
 
-/// Asks the processor to bring a cache line near, and waits for nothing. Any address will do, also one that is not
-/// mapped.
+/// Prefetches the cache line at `address` for writing, without waiting. The address need not be mapped.
 static inline void weir_prefetch(const void *address) { __builtin_prefetch(address, 1, 3); }
 
 #endif

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What Swift's Glibc module leaves out of Linux.
+// Linux functions and headers that Swift's Glibc module does not export.
 #include <pthread.h>
 #include <spawn.h>
 #include <sys/epoll.h>
@@ -9,7 +9,7 @@
 
 long syscall(long number, ...);
 
-// recv and send without what glibc does around them so that a thread can be cancelled in them: none of ours is.
+// recv and send as plain system calls. glibc's wrappers are thread cancellation points, and Weir never cancels threads.
 static inline ssize_t weir_recv(int socket, void *bytes, size_t count) {
     return syscall(SYS_recvfrom, socket, bytes, count, 0, NULL, NULL);
 }

@@ -65,7 +65,7 @@ package final class Account {
         windows.used(lane: lane, slot: limit.terms.slots[lane])
     }
 
-    /// The refused tries within the longest window.
+    /// The refused requests within the longest window.
     package var refusedTries: UInt64 { used(lane: limit.terms.refusedLane) }
 
     /// How full the fullest window is, as a fraction of what is admitted; nil if the account is idle.
@@ -76,7 +76,7 @@ package final class Account {
             guard used > 0 else { continue }
             fullest = max(fullest ?? 0, Double(used) / Double(max(1, admitted(lane: lane, at: time))))
         }
-        // Refused tries keep an account in the lists, but say nothing about how full it is.
+        // Refused requests keep an account in the lists, but say nothing about how full it is.
         if fullest == nil, refusedTries > 0 { fullest = .leastNonzeroMagnitude }
         if blockedUntil(at: time) != nil { fullest = max(fullest ?? 0, 1) }
         return fullest
@@ -86,7 +86,7 @@ package final class Account {
         for lane in 0..<limit.terms.refusedLane { windows.charge(amount, lane: lane, slot: limit.terms.slots[lane]) }
     }
 
-    /// Counts a refused try, and charges `amount` for it.
+    /// Counts a refused request, and charges `amount` for it.
     func addRefused(charging amount: UInt64) {
         windows.charge(1, lane: limit.terms.refusedLane, slot: limit.terms.slots[limit.terms.refusedLane])
         charge(amount)
@@ -184,7 +184,7 @@ package final class Account {
     ///
     /// - Parameter until: nil ends a block.
     func setBlock(until: LedgerTime?, byHand: Bool) {
-        // Otherwise the next refused try would block the key again at once.
+        // Otherwise the next refused request would block the key again at once.
         if until == nil, byHand { windows.clear(lane: limit.terms.refusedLane) }
         guard until != nil || exception != nil else { return }
         makeException().blockedUntil = until

@@ -64,7 +64,7 @@ extension LedgerRecovery {
 
     /// Restores the windows that the limit still has.
     ///
-    /// - Returns: the lengths of all stored windows but the one of refused tries, in milliseconds.
+    /// - Returns: the lengths of all stored windows but the one of refused requests, in milliseconds.
     private func readWindows(
         of account: Account, _ reader: inout JournalReader
     ) throws(JournalDamage) -> [UInt64] {

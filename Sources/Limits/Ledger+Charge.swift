@@ -4,7 +4,7 @@
 extension Ledger {
     // MARK: Refusals
 
-    /// Counts a refused try, and reports it.
+    /// Counts a refused request, and reports it.
     ///
     /// - Returns: the answer.
     func refuse(_ violation: Violation, _ request: Attributes) -> [UInt8] {
@@ -30,7 +30,7 @@ extension Ledger {
         noteChange(of: account)
     }
 
-    /// Blocks a key that has had too many refused tries.
+    /// Blocks a key that has had too many refused requests.
     ///
     /// - Returns: when the block ends; nil if the key is not blocked now.
     private func block(_ account: Account) -> LedgerTime? {

@@ -56,7 +56,7 @@ package protocol LedgerObserver: AnyObject {
     func refused(_ event: LimitEvent, because reason: RefusalReason, _ request: Attributes, action: [UInt8])
     /// A key has reached `warn_at` of a limit. Called again only after it has been below.
     func near(_ event: LimitEvent)
-    /// A key was blocked after too many refused tries.
+    /// A key was blocked after too many refused requests.
     func blocked(_ event: LimitEvent)
     /// An account was evicted, because there are more keys than the configuration allows.
     func evicted(_ account: Account, at time: LedgerTime)

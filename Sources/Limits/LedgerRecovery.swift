@@ -18,9 +18,8 @@ package final class LedgerRecovery: RecoverySink {
     private var expiredBy = LedgerTime(milliseconds: 0)
     private let mostUnused: Int64
 
-    /// At most this many accounts are kept beyond the number that the settings allow, until all is read: what the
-    /// journal charges to an account that was evicted is lost, and the journal does not say which one a key comes back
-    /// as.
+    /// At most this many accounts are kept beyond the number that the settings allow, until all is read. Charges in the
+    /// journal to an evicted account are lost, and the journal does not say under which id its key came back.
     private static let mostSurplus = 65_536
 
     init(ledger: Ledger) {
@@ -94,7 +93,7 @@ package final class LedgerRecovery: RecoverySink {
     private func evict() {
         guard ledger.evictOne() else { return }
         evicted += 1
-        // Half of what the lists keep alive has left.
+        // Half of the accounts that the lists keep alive were evicted.
         guard evicted > ledger.accountCount else { return }
         evicted = 0
         stored.removeAll(where: \.isRemoved)

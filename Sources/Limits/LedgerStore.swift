@@ -74,7 +74,7 @@ package struct StoreError: Error, Equatable, Sendable {
     }
 }
 
-/// How the checkpoint that was begun last stands.
+/// The progress of the newest checkpoint.
 package enum CheckpointProgress: Equatable, Sendable {
     case running
     case done
@@ -137,7 +137,7 @@ package protocol LedgerStore: AnyObject {
 
     /// Hands over pieces to be written in one step, away from the ledger's thread.
     ///
-    /// - Returns: false if the writer is behind. It has not taken the pieces; the ledger offers them again later.
+    /// - Returns: false if the writer is behind. It has not accepted the pieces; the ledger offers them again later.
     func save(_ pieces: [CheckpointPiece]) -> Bool
 
     /// `done` before the first checkpoint.

@@ -66,7 +66,7 @@ package final class LimitState {
     private func windows(of account: Account, under new: borrowing LimitTerms) -> SlidingWindows {
         var windows = SlidingWindows(lanes: new.lanes.count)
         for (lane, window) in new.lanes.enumerated() {
-            // The lane of refused tries is the last one, in the old terms and in the new.
+            // The lane of refused requests is the last one, in the old terms and in the new.
             let candidates = lane == new.refusedLane ? terms.refusedLane..<terms.lanes.count : 0..<terms.refusedLane
             guard let oldLane = candidates.first(where: { terms.lanes[$0] == window }) else { continue }
             _ = account.windows.used(lane: oldLane, slot: new.slots[lane])
@@ -82,7 +82,7 @@ package final class LimitState {
 /// it in place: retaining and releasing its arrays would cost more than reading them.
 struct LimitTerms: ~Copyable {
     let limit: Limit
-    /// The windows of the lanes: one for each rate, then one for refused tries, as long as the longest of them.
+    /// The windows of the lanes: one for each rate, then one for refused requests, as long as the longest of them.
     let lanes: [Window]
     /// The count of each rate.
     let counts: [UInt64]

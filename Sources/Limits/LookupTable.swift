@@ -65,7 +65,7 @@ package enum LookupTable: Sendable {
     /// Parses each line. A fault in one line does not affect the others.
     private static func read(
         _ content: [UInt8], expected: String,
-        take: (_ key: ArraySlice<UInt8>, Result) throws(Reason) -> Void
+        add: (_ key: ArraySlice<UInt8>, Result) throws(Reason) -> Void
     ) -> (results: [Result], faults: [Fault]) {
         var results: [Result] = []
         var faults: [Fault] = []
@@ -75,9 +75,9 @@ package enum LookupTable: Sendable {
                 guard !result.isEmpty else {
                     throw Reason(text: "expected '\(expected)', found only '\(display(key))'")
                 }
-                let taken = Result(line: number, text: display(result))
-                try take(key, taken)
-                results.append(taken)
+                let entry = Result(line: number, text: display(result))
+                try add(key, entry)
+                results.append(entry)
             } catch {
                 faults.append(Fault(line: number, message: error.text))
             }

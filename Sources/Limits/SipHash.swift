@@ -57,7 +57,7 @@ package struct SipHash {
         return v0 ^ v1 ^ v2 ^ v3
     }
 
-    /// Twice as many bits: where two inputs must not be taken for each other, and not only spread.
+    /// Twice as many bits, for inputs that are identified by their hash alone.
     package consuming func finalize128() -> (UInt64, UInt64) {
         absorb(length &* 8)
         v2 ^= 0xee

@@ -5,7 +5,7 @@ package import NIOCore
 package struct ArrivalSchedule {
     package let start: NIODeadline
     package let pace: LoadPace
-    package private(set) var taken = 0
+    package private(set) var issued = 0
     /// The phase of the next operation, the seconds before the phase, and the number of operations due before it.
     private var phase = 0
     private var phaseStart = 0.0
@@ -18,15 +18,15 @@ package struct ArrivalSchedule {
 
     /// When the next operation is due.
     package var next: NIODeadline {
-        let seconds = phaseStart + (Double(taken) - dueBefore) / pace.phases[phase].rate
+        let seconds = phaseStart + (Double(issued) - dueBefore) / pace.phases[phase].rate
         return start + .nanoseconds(Int64(seconds * 1e9))
     }
 
-    /// Consumes the next operation if it is due, and returns the time it was due.
-    package mutating func take(at now: NIODeadline) -> NIODeadline? {
+    /// Removes the next operation if it is due, and returns the time it was due.
+    package mutating func popDue(at now: NIODeadline) -> NIODeadline? {
         let due = next
         guard due <= now else { return nil }
-        taken += 1
+        issued += 1
         enterPhase()
         return due
     }
@@ -35,7 +35,7 @@ package struct ArrivalSchedule {
     private mutating func enterPhase() {
         while phase + 1 < pace.phases.count {
             let (seconds, rate) = (pace.phases[phase].seconds, pace.phases[phase].rate)
-            guard Double(taken) >= dueBefore + seconds * rate else { return }
+            guard Double(issued) >= dueBefore + seconds * rate else { return }
             dueBefore += seconds * rate
             phaseStart += seconds
             phase += 1

@@ -111,7 +111,7 @@ package final class LoadRun<Traffic: LoadTraffic> {
         guard isIssuing else { return finishIfDrained() }
         let now = eventLoop.now
         guard schedule != nil else { return issue(to: connection, due: now, now: now) }
-        if let due = schedule?.take(at: now) {
+        if let due = schedule?.popDue(at: now) {
             issue(to: connection, due: due, now: now)
         } else {
             idle.append(connection)
@@ -133,7 +133,7 @@ package final class LoadRun<Traffic: LoadTraffic> {
     private func arrive() {
         arrival = nil
         let now = eventLoop.now
-        while isIssuing, let connection = idle.first, let due = schedule?.take(at: now) {
+        while isIssuing, let connection = idle.first, let due = schedule?.popDue(at: now) {
             idle.removeFirst()
             issue(to: connection, due: due, now: now)
         }

@@ -24,7 +24,7 @@ package struct Population: Sendable {
     }
 
     package var senders = 10_000
-    /// Below `PolicyRequest.clients`: the trojan has an address of its own.
+    /// Less than `PolicyRequest.clients`, because the trojan has its own address.
     package var clients = 10_000
     /// Exponent of the distribution; 0 is uniform.
     package var zipf = 1.1

@@ -8,7 +8,7 @@ package import Wire
 package protocol ReceivedConnection: SocketLoop.Socket {
     /// The loop watches the socket for reading from now on.
     func begin()
-    /// Closes the connection if nothing of its client's is under way.
+    /// Closes the connection if its client has no request or message in progress.
     func closeIfIdle()
     /// Closes the connection because the service stops.
     func closeAtStop()
@@ -144,7 +144,7 @@ extension Reception {
             _, _, _ in
             nil
         }
-        /// The service stops: no further clients come.
+        /// The service is stopping, and accepts no more clients.
         package private(set) var isStopping = false
         private let reception: Reception
         private let sweepInterval: TimeAmount

@@ -48,7 +48,7 @@ final class DecisionLog: LedgerObserver {
 
     func blocked(_ event: LimitEvent) {
         let key = Self.text(event.account.key)
-        let text = "blocked for \(event.retrySeconds)s after \(event.account.refusedTries) refused tries"
+        let text = "blocked for \(event.retrySeconds)s after \(event.account.refusedTries) refused requests"
         log.warning("limit \(event.limit.name), key \(key): \(text)")
         alert(.block, event, key) { text }
     }

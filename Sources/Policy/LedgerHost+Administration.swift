@@ -137,7 +137,7 @@ extension LedgerHost {
         }
     }
 
-    /// As a word for a shell: what a peer has sent must not be more than that.
+    /// The key quoted as a single word for a shell, because a peer may have chosen it.
     private static func quoted(_ key: String) -> String {
         let isPlain =
             !key.isEmpty && key.utf8.allSatisfy { $0.isAlphanumeric || "@._+:/=%,-".utf8.contains($0) }
@@ -145,7 +145,7 @@ extension LedgerHost {
         return isPlain ? key : "'\(key.replacing("'", with: "'\\''"))'"
     }
 
-    /// Milliseconds in the unit in which a person would tell them.
+    /// Milliseconds as a text in the unit that a person would use.
     private static func rounded(_ milliseconds: Int64) -> String {
         for (unit, length) in [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000)] as [(String, Int64)]
         where milliseconds >= 2 * length {

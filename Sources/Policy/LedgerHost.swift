@@ -12,11 +12,11 @@ internal import Wire
 /// Runs the ledger on its loop: the one on which policy requests arrive.
 ///
 /// All requests that one turn of the loop has read are decided and committed together at the end of the turn; then
-/// their answers go out. So the batch grows with the load by itself, nothing hops between threads,
-/// and a single request waits for nobody.
+/// their answers are sent. The batch grows with the load, nothing is handed between threads, and a single request does
+/// not wait for others.
 ///
-/// Sendable, unchecked: all state belongs to `loop`, on which every method runs; what a milter asks from another loop
-/// is put on this one first.
+/// Sendable, unchecked: all state belongs to `loop`, on which every method runs. A milter's question from another loop
+/// is first handed to this one.
 package final class LedgerHost: @unchecked Sendable {
     package let loop: SocketLoop
     let log: EventLog

@@ -76,7 +76,7 @@ final class PolicyConnection: ReceivedConnection, LedgerHost.Client {
             return
         }
         guard !isClosing else { return }
-        let bytes = listener.take(count, of: room)
+        let bytes = listener.commit(count, of: room)
         if kept.isEmpty { fresh = bytes } else { kept += bytes }
         findRequest()
     }
@@ -192,7 +192,7 @@ final class PolicyConnection: ReceivedConnection, LedgerHost.Client {
         if isClosing { close() } else { listener.host.loop.change(descriptor, to: .reading) }
     }
 
-    /// Closes the connection, whatever is under way.
+    /// Closes the connection, even in the middle of a request.
     private func close() {
         guard isOpen else { return }
         isOpen = false
@@ -221,7 +221,7 @@ final class PolicyConnection: ReceivedConnection, LedgerHost.Client {
 
     private var peer: String { SocketAddress(ofPeerOf: descriptor).map { "\($0)" } ?? "a policy client" }
 
-    /// No part of a request would be lost.
+    /// Whether closing would lose no part of a request.
     private var isIdle: Bool {
         guard case .none = replies else { return false }
         return kept.isEmpty && unsent.isEmpty && requestLength == 0

@@ -102,8 +102,8 @@ package final class PolicyListener: @unchecked Sendable {
         return UnsafeMutableRawBufferPointer(rebasing: input[inputUsed..<inputUsed + Self.mostRead])
     }
 
-    /// The bytes stay in place until the end of the turn.
-    func take(_ count: Int, of room: UnsafeMutableRawBufferPointer) -> UnsafeRawBufferPointer {
+    /// Keeps the first `count` bytes of `room` until the end of the turn.
+    func commit(_ count: Int, of room: UnsafeMutableRawBufferPointer) -> UnsafeRawBufferPointer {
         inputUsed += count
         return UnsafeRawBufferPointer(rebasing: room[..<count])
     }

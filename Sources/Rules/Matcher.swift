@@ -34,7 +34,7 @@ package final class Matcher {
     private var conditions: [(key: UInt64, holds: Bool)] = []
     /// The number of the current key.
     private var key: UInt64 = 0
-    private var tries = 0
+    private var attempts = 0
 
     /// Without a fast pass, one try in this many is timed, and its time counts this many times.
     private static let samplingInterval = 64
@@ -57,7 +57,7 @@ package final class Matcher {
         if !reported.isEmpty { reported = [] }
     }
 
-    /// Returns and clears the rules given up. Each comes once per message.
+    /// Returns and clears the rules that were given up. Each is reported once per message.
     package func takeGivenUp() -> [GivenUp] {
         defer { givenUp = [] }
         return givenUp
@@ -88,8 +88,8 @@ package final class Matcher {
                 index += 1
                 continue
             }
-            tries += 1
-            let isSample = tries % Self.samplingInterval == 0
+            attempts += 1
+            let isSample = attempts % Self.samplingInterval == 0
             if isSample, isOverBudget(at: index, list, more: clock() &- start) { return nil }
             let applies =
                 isSample

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// What the rules of a list can do, as far as their text tells before anything has matched.
+/// The actions that the rules of a list may have, according to their text, before anything has matched.
 extension RuleList {
     /// Whether some rule may have such an action. A rule that takes its action from the matched text may have any.
     static func mayAct(_ entries: [Entry], _ isSought: (Action.Name) -> Bool) -> Bool {

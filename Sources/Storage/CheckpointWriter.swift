@@ -62,7 +62,7 @@ final class CheckpointWriter: Sendable {
         let expected = try DatabaseQueue()
         try Self.migrator.migrate(expected)
         for (name, sql) in try Self.tables(of: expected) where tables[name] != sql {
-            throw StoreDamage("the table \(name) is another one")
+            throw StoreDamage("the table \(name) has another definition")
         }
         let head = try database.read(Self.head)
         state.withLock { $0.database = database }
@@ -101,7 +101,7 @@ final class CheckpointWriter: Sendable {
         return try DatabaseQueue(path: path, configuration: configuration)
     }
 
-    /// Makes a new file of what can still be read of the damaged one.
+    /// Makes a new file with everything that can still be read from the damaged one.
     ///
     /// - Returns: how many accounts it has.
     func rescue(to new: String) throws -> Int {
@@ -138,7 +138,7 @@ final class CheckpointWriter: Sendable {
         return database
     }
 
-    /// Creates what is missing: the rows that say which migrations have run may be damaged.
+    /// Creates missing tables. The rows that say which migrations have run may be damaged.
     private static var migrator: DatabaseMigrator {
         var migrator = DatabaseMigrator()
         migrator.registerMigration("1: accounts, limits, transactions") { db in
@@ -247,7 +247,7 @@ final class CheckpointWriter: Sendable {
             for id in ids { try statement.run { $0.bind(1, id) } }
         case .transactions(let sequence, let content):
             let number: Int64? = state.withLock { state in
-                // Abandoned in the meantime: the next attempt counts its own parts, and replaces what this one wrote.
+                // Abandoned in the meantime: the next attempt counts its own parts, and replaces the rows of this one.
                 guard state.attempt == attempt else { return nil }
                 state.parts += 1
                 return state.parts
@@ -267,11 +267,11 @@ final class CheckpointWriter: Sendable {
 
     /// Makes the checkpoint durable, and only then deletes the segments that it made redundant.
     private func end(_ checkpoint: Int64, _ attempt: Int) throws {
-        // Abandoned while its last pieces were written: the next attempt deletes what is redundant then.
+        // Abandoned while its last pieces were written: the next attempt does all of this.
         let current = state.withLock { $0.attempt == attempt ? $0.parts : nil }
         guard let parts = current else { return }
         try write { db in
-            // Including what an earlier attempt at this checkpoint has left.
+            // Including rows of an earlier attempt at this checkpoint.
             try db.execute(
                 sql: "DELETE FROM transactions WHERE checkpoint < ? OR checkpoint = ? AND part > ?",
                 arguments: [checkpoint, checkpoint, parts])

@@ -252,7 +252,7 @@ final class JournalSegment: @unchecked Sendable {
         }
     }
 
-    /// Reads without changing the files: what is damaged stays as it is, and a log is not copied into the database.
+    /// Reads without changing the files: damage stays visible, and a log is not copied into the database.
     private static func reading<T>(_ path: String, _ body: (Database) throws -> T) throws -> T {
         var configuration = Configuration()
         configuration.readonly = true

@@ -4,7 +4,7 @@ internal import Glibc
 internal import GRDB
 package import Limits
 
-/// Opening the files, and reading what an earlier run has left.
+/// Opening the files, and reading the data of an earlier run.
 extension SQLiteStore {
     package func open() throws(StoreError) -> StoredState {
         try acquireLock()
@@ -42,7 +42,7 @@ extension SQLiteStore {
                 try recoverTransactions(in: db, into: sink)
             }
         } catch let error where isDamage(error, of: path) {
-            // The rows that the ledger has by now can't be told from the others: it must be opened anew.
+            // The ledger has read some rows by now, and can't tell which. It must be opened anew.
             try replaceLedger(because: error)
             throw StoreError("\(path) was damaged")
         } catch {
@@ -59,7 +59,7 @@ extension SQLiteStore {
             background.noteDamage(ofSegment: segment.number)
             if unfinishedSegment == segment.number { unfinishedSegment = nil }
             notice(
-                "\(file) is damaged (\(error)); what the batches counted that can't be read is lost; the next "
+                "\(file) is damaged (\(error)); the counts in batches that can't be read are lost; the next "
                     + "checkpoint sets the file aside")
         } catch {
             throw StoreError("can't read \(file): \(error)")
@@ -125,7 +125,7 @@ extension SQLiteStore {
         do {
             return try background.open()
         } catch let error where isDamage(error, of: path) {
-            // Not even a copy of what is left can be used.
+            // Not even the copy of the readable rows can be used.
             let aside = try settingAside(path)
             notice("\(path) can't be used (\(error)); it was set aside as \(aside), and only the journal is left")
             return try describing("open") { try background.open() }
@@ -174,7 +174,7 @@ extension SQLiteStore {
                 let aside = try settingAside(path)
                 notice("\(path) is damaged (\(error)); it was set aside as \(aside), and the counts in it are lost")
             } catch {
-                // Permissions, a lock, the disk: it is left as it is.
+                // Permissions, a lock, the disk: the file stays.
                 throw StoreError("can't read \(path): \(error)")
             }
         }
@@ -196,7 +196,7 @@ extension SQLiteStore {
             notice(
                 "\(log) is damaged: without repair SQLite ignores its last \(loss.ignored) of \(loss.frames) frames. "
                     + "\(loss.damaged) frames (\(loss.damagedBytes) bytes) can't be read, the others were kept, and "
-                    + "the file as it was is \(aside)-wal")
+                    + "the original is kept as \(aside)-wal")
         }
         // SQLite deletes the log of an empty file, and the log has all pages of a segment.
         if FileManager.default.contents(atPath: segment)?.isEmpty == true,

@@ -159,7 +159,7 @@ package final class SQLiteStore: LedgerStore {
         }
     }
 
-    /// Without what is damaged: nothing of the audit trail keeps the ledger from being opened.
+    /// Leaves out damaged entries. Damage to the audit trail never keeps the ledger from being opened.
     package func recentAudit(_ most: Int) throws(StoreError) -> [AuditEntry] {
         do {
             return try background.read { try AuditEntry.newest(most, in: $0) }

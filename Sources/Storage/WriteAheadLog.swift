@@ -37,7 +37,7 @@ struct WriteAheadLog {
     private var frameSize: Int { Self.frameHeaderSize + pageSize }
     private var frames: Int { (bytes.count - Self.headerSize) / frameSize }
 
-    /// Looks for frames that SQLite would ignore although the log continues behind them.
+    /// Looks for frames that SQLite would ignore although the log continues after them.
     ///
     /// - Parameter pageSize: that of the database.
     /// - Returns: nil if there are none. A last frame that was cut short is none: a crash leaves it.
@@ -77,7 +77,7 @@ struct WriteAheadLog {
             before = [stored]
         }
         guard let ignored, damaged > 0 || !isHeaderSound else { return nil }
-        // Frames of no salt at the end are what a power failure leaves of frames that were never written.
+        // Frames without a salt at the end were never written before a power failure.
         let isTornEnd = ignored == damaged && salt(start(frames - 1) + 8) == 0
         guard isHeaderSound ? !isTornEnd : !sound.isEmpty else { return nil }
         return Loss(
@@ -100,8 +100,8 @@ struct WriteAheadLog {
 
     /// The log without its damaged frames.
     ///
-    /// Two pages are needed to read any of the others, so damaged frames of the first transaction stay, which has no
-    /// counts, and page 1 is told how many pages there are: the frame that said so may have been damaged.
+    /// The first transaction has no counts, but the pages that are needed to read any others. So its frames are kept,
+    /// even damaged ones. Page 1 gets the number of pages, because the frame that had it may have been damaged.
     private func mended(_ header: Data, _ sound: [Int]) -> Data {
         let firstCommit = sound.first(where: isCommit) ?? 0
         guard let lastCommit = sound.last(where: isCommit) else { return header }

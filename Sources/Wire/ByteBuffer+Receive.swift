@@ -2,12 +2,12 @@
 package import NIOCore
 
 extension ByteBuffer {
-    /// Appends what has come.
+    /// Appends received bytes.
     ///
     /// - Parameters:
-    ///   - most: bytes to make room for.
-    ///   - read: writes what has come to the room, and says how much that is; nothing is taken where it is not above 0.
-    /// - Returns: what `read` has.
+    ///   - most: the size of the space for `read`, in bytes.
+    ///   - read: writes received bytes to that space and returns their number, or 0 or less if there are none.
+    /// - Returns: the result of `read`.
     mutating func receive(upTo most: Int, _ read: (UnsafeMutableRawBufferPointer) -> Int) -> Int {
         var count = 0
         writeWithUnsafeMutableBytes(minimumWritableBytes: most) { room in
@@ -18,7 +18,7 @@ extension ByteBuffer {
         return count
     }
 
-    /// Gives the memory up that was read, and all of it where nothing is left.
+    /// Frees the memory of bytes that were read; all memory if none are left.
     package mutating func giveUpRead() {
         if readableBytes == 0 { self = ByteBuffer() } else { discardReadBytes() }
     }

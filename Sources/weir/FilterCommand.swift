@@ -84,7 +84,7 @@ struct FilterCommand: ParsableCommand {
 
     /// Pipes the message to the command. On success the exit status is 0, else that of the command or 75.
     private func handOn(_ message: [UInt8], _ verdict: Verdict) throws {
-        // Anybody may write a header for sendmail, so none can tell its cleanup(8) what to do.
+        // Anybody can send a header to sendmail, so cleanup(8) can't trust a verdict header there.
         guard verdict.effects.allSatisfy({ $0.cleanupAction == nil }) else {
             throw Self.deferral("a rule says HOLD or FILTER; only the SMTP filter can do that (docs/content-filter.md)")
         }

@@ -226,7 +226,7 @@ enum Admin {
         return "\(seconds / length)\(unit)" + (rest > 0 ? " \(rest)\(smallUnit)" : "")
     }
 
-    /// `per-user user@example.org: recipients 12/100 per 1m, 540/1000 per 1h, room in 35s; 4 tries refused`
+    /// `per-user user@example.org: recipients 12/100 per 1m, 540/1000 per 1h, room in 35s; 4 refused requests`
     static func description(of standing: KeyStanding) -> String {
         let now = Date().timeIntervalSince1970
         func remaining(until time: Double) -> String { duration(Int((time - now).rounded())) }
@@ -238,7 +238,7 @@ enum Admin {
             "\(standing.limit) \(printable(standing.key.utf8)): \(standing.count) \(rates.joined(separator: ", "))"
         ]
         if standing.refusedTries > 0 {
-            parts.append("\(standing.refusedTries) \(standing.refusedTries == 1 ? "try" : "tries") refused")
+            parts.append("\(standing.refusedTries) refused request\(standing.refusedTries == 1 ? "" : "s")")
         }
         if let until = standing.blockedUntil {
             parts.append(until - now > endless ? "blocked until unblocked" : "blocked for \(remaining(until: until))")

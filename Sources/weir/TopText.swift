@@ -7,7 +7,7 @@ import Rules
 /// The output of `weir top`, for a terminal and for a pipe.
 struct TopText {
     enum Order: String, CaseIterable {
-        case fullest, used, tries = "refused tries", key
+        case fullest, used, refused = "refused requests", key
     }
 
     private var order = Order.fullest
@@ -81,13 +81,13 @@ struct TopText {
 
     /// The columns beside the key. On a narrow terminal, the last ones are left out first.
     private enum Column: CaseIterable {
-        case share, usage, limit, tries
+        case share, usage, limit, refused
 
         var width: Int {
             switch self {
             case .share: 4
             case .usage, .limit: 16
-            case .tries: 6
+            case .refused: 7
             }
         }
 
@@ -96,7 +96,7 @@ struct TopText {
             case .share: "   %"
             case .usage: "USED/LIMIT"
             case .limit: "LIMIT"
-            case .tries: " TRIES"
+            case .refused: "REFUSED"
             }
         }
 
@@ -106,12 +106,12 @@ struct TopText {
             case .share: TopText.rightAligned("\(Int(TopText.share(standing) * 100))", width)
             case .usage: "\(rate.used)/\(rate.limit) per \(rate.window)"
             case .limit: standing.limit
-            case .tries: TopText.rightAligned("\(standing.refusedTries)", width)
+            case .refused: TopText.rightAligned("\(standing.refusedTries)", width)
             }
         }
 
         /// From left to right.
-        static let order: [Column] = [.limit, .usage, .share, .tries]
+        static let order: [Column] = [.limit, .usage, .share, .refused]
 
         static func fitting(_ width: Int) -> [Column] {
             var columns = Array(allCases)
@@ -159,7 +159,7 @@ struct TopText {
         return switch order {
         case .fullest: (fullness(one), other.key) > (fullness(other), one.key)
         case .used: (Self.fullest(one).used, other.key) > (Self.fullest(other).used, one.key)
-        case .tries: (one.refusedTries, other.key) > (other.refusedTries, one.key)
+        case .refused: (one.refusedTries, other.key) > (other.refusedTries, one.key)
         case .key: one.key < other.key
         }
     }

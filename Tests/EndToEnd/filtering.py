@@ -100,7 +100,7 @@ def dialogue(replies, messages=None):
 
 
 def services(reinject_port, ways=("weir",)):
-    """The services of conf/postfix/master.cf with these ports, without chroot and with other paths: `ways` to Weir, and the reinjection."""
+    """The services of conf/postfix/master.cf with these ports, without chroot and with other paths: the `ways` to Weir, and the reinjection service."""
     lines = (CONF / "master.cf").read_text().splitlines()
     found, name = {}, None
     for line in lines:

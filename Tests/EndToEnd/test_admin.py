@@ -21,7 +21,7 @@ LIMIT = {"name": "per-sender", "key": ["sender"], "count": "recipients", "rates"
 
 
 class Metrics(unittest.TestCase):
-    def test_what_was_counted(self):
+    def test_counters(self):
         with NextHop(dialogue({})) as hop, FilterService(
                 hop.port, "/^Subject: no/ REJECT\n/^Subject: never/ REJECT\n/^X-Old:/ IGNORE\n", limits=[LIMIT]) as weir:
             for number in range(5):
@@ -53,9 +53,9 @@ class Metrics(unittest.TestCase):
                 self.assertAlmostEqual(rule["lastHit"], time.time(), delta=60)
             unused = json.loads(get(UnixConnection(weir.admin_socket), "/rules/unused")[1])
             self.assertEqual(unused, [{"checks": "header", "location": f"pcre:{weir.directory}/header.pcre:2"}])
-            # Never what a peer has sent.
+            # A peer's text never appears in metrics.
             self.assertNotIn("example.org", text)
-            # The dashboard asks for nothing that is not there.
+            # The dashboard uses only existing metrics.
             dashboard = json.loads((ROOT / "deploy/grafana/weir.json").read_text())
             asked = {name for panel in dashboard["panels"] for target in panel["targets"]
                      for name in re.findall(r"\b(?:weir|process)_\w+", target["expr"])}
@@ -63,7 +63,7 @@ class Metrics(unittest.TestCase):
             self.assertLessEqual(asked, set(re.findall(r"^# TYPE (\S+)", text, re.M)) | {"weir_policy_answer_seconds_bucket"})
 
     def test_a_table_in_two_lists(self):
-        """Each list counts for itself, and no series is told twice."""
+        """Each list has its own counters, and no series appears twice."""
         with NextHop(dialogue({})) as hop, FilterService(hop.port, "/^X-Odd:/ WARN odd\n") as weir:
             table = f"pcre:{weir.directory}/header.pcre"
             weir.configure(checks={**weir.config["checks"], "nested_header": [table, table]})
@@ -77,7 +77,7 @@ class Metrics(unittest.TestCase):
             self.assertEqual(hits, {f'weir_rule_hits_total{{checks="{checks}",rule="{table}:1"}}': 1 for checks in ("header", "nested_header")})
 
     def test_a_next_hop_that_is_down(self):
-        """Each try counts once, and so does the message that is deferred for it."""
+        """Each failed attempt counts once, and so does the message that is deferred because of it."""
         down = free_port()
         with FilterService(down) as weir:
             def found():
@@ -98,7 +98,7 @@ class Metrics(unittest.TestCase):
             self.assertEqual((hop["address"], hop["connections"], hop["idle"]), (f"inet:127.0.0.1:{down}", 0, 0))
             self.assertIn("can't connect", hop["trouble"]["cause"])
 
-    def test_answers_may_be_old_where_that_is_asked_for(self):
+    def test_age_allows_cached_answers(self):
         with WeirService(limits=[LIMIT]) as weir:
             def used(path):
                 return [one["rates"][0]["used"] for one in json.loads(get(UnixConnection(weir.admin_socket), path)[1])]
@@ -143,7 +143,7 @@ class Strangers(unittest.TestCase):
     def get(self, path, **options):
         return get(http.client.HTTPConnection("127.0.0.1", self.port, timeout=20), path, **options)
 
-    def test_who_is_let_in(self):
+    def test_access_control(self):
         bearer = f"Bearer {self.token}"
         for path in ("/snapshot", "/metrics", "/limits", "/limits/key?key=x", "/status"):
             self.assertEqual(self.get(path)[0], 401, path)
@@ -159,7 +159,7 @@ class Strangers(unittest.TestCase):
         self.assertEqual(self.get("/limits/key", method="POST", body="nonsense", Authorization=bearer)[0], 400)
         self.assertEqual(self.weir.ask(sender="a@example.org"), "DUNNO")
 
-    def test_page_knows_nothing_by_itself(self):
+    def test_page_contains_no_secrets(self):
         for path in ("/", "/page.css", "/dom.js", "/page.js"):
             status, text, headers = self.get(path)
             self.assertEqual(status, 200)
@@ -184,19 +184,19 @@ class Strangers(unittest.TestCase):
         self.assertLess(descriptors, 600)
         self.weir.wait_logged("500 connections to the admin listener; it accepts no more until one closes")
 
-    def test_refused_requests_hold_no_connection(self):
-        """The rest of a request that is refused never comes: the service does not wait for it."""
+    def test_refused_requests_free_their_connection(self):
+        """The service does not wait for the rest of a refused request."""
         for host, status in (("localhost", b"401"), ("evil.example", b"421")):
             with socket.create_connection(("127.0.0.1", self.port), timeout=20) as client:
                 client.sendall(f"POST /limits/key HTTP/1.1\r\nHost: {host}\r\nContent-Length: 60000\r\n\r\nx".encode())
                 received = b""
-                # Far before an idle connection is closed, which takes a minute.
+                # An idle connection would stay open for a minute.
                 while data := client.recv(65536):
                     received += data
                 self.assertIn(b"HTTP/1.1 " + status, received)
 
-    def test_no_part_of_a_token_is_left(self):
-        """Where it can't be written whole: a short one would be taken at the next start."""
+    def test_partly_written_token_is_removed(self):
+        """A token that can't be written completely is removed: the next start would use the short one."""
         self.weir.stop()
         token = self.weir.directory / "admin-token"
         token.unlink()
@@ -207,12 +207,12 @@ class Strangers(unittest.TestCase):
 
 
 class Keys(unittest.TestCase):
-    """Keys as a person writes them."""
+    """Keys as administrators write them."""
 
     LIMITS = [{"name": "per-user", "key": ["sasl_username"], "count": "recipients", "rates": ["1/1h"], "block": {"after": 1, "for": "1h"}},
               {"name": "per-client", "key": ["client_address"], "count": "messages", "rates": ["1000/1h"]}]
 
-    def test_any_spelling_means_the_key_that_is_counted(self):
+    def test_any_spelling_finds_the_key(self):
         with WeirService(limits=self.LIMITS) as weir:
             self.assertRegex(weir.limits("block", "Bob", "--limit", "per-user").stdout, "^per-user bob: .*blocked")
             self.assertNotEqual(weir.ask(sasl_username="bob"), "DUNNO")
@@ -256,7 +256,7 @@ class Keys(unittest.TestCase):
             self.assertEqual([(one["key"], sum(one["rates"][0]["history"])) for one in standings], [("bob", 1)])
             self.assertEqual(get(UnixConnection(weir.admin_socket), "/limits?most=101&history=1")[0], 400)
 
-    def test_a_limit_that_is_not_there(self):
+    def test_unknown_limit(self):
         with WeirService(limits=self.LIMITS) as weir:
             for arguments in (["list"], ["show", "x"], ["list", "--most", "5000"], ["reset", "x"], ["raise", "x", "5/1h"]):
                 refused = weir.limits(*arguments, "--limit", "nosuch", check=False)
@@ -264,7 +264,7 @@ class Keys(unittest.TestCase):
                 self.assertIn("there is no limit nosuch (there are per-user, per-client)", refused.stderr)
             self.assertEqual(get(UnixConnection(weir.admin_socket), "/limits?limit=nosuch")[0], 404)
 
-    def test_a_raise_says_that_the_key_is_blocked_still(self):
+    def test_raise_mentions_a_block(self):
         with WeirService(limits=self.LIMITS) as weir:
             for _ in range(3):
                 weir.ask(sasl_username="bob")

@@ -87,21 +87,21 @@ class Alerts(unittest.TestCase):
     def test_repeats_and_tiers_are_configured(self):
         with Hook() as hook, WeirService(
                 limits=[LIMIT], alerts={"webhook": hook.url, "interval": "1s", "repeat": "1s", "tiers": ["over"]}) as weir:
-            def ask_until_told_again():
+            def ask_until_sent_again():
                 weir.ask(sender="a@example.org")
                 return len(hook.alerts) >= 2
-            wait_until(ask_until_told_again, "the alert is told again")
+            wait_until(ask_until_sent_again, "the alert is sent again")
             self.assertEqual({alert["tier"] for alert in hook.alerts}, {"over"})
             self.assertGreater(hook.alerts[1]["repeats"], 0)
 
-    def test_many_keys_make_few_notices(self):
+    def test_many_keys_give_few_notices(self):
         """500 senders over their limit make a few notices of bounded length; the rest is counted."""
         with Hook() as hook, WeirService(
                 limits=[{**LIMIT, "rates": ["1/1h"]}], alerts={"webhook": hook.url, "interval": "1s", "tiers": ["over"]}) as weir:
             for number in range(500):
                 for _ in range(2):
                     weir.ask(sender=f"user{number}@example.org")
-            wait_until(lambda: sum(len(n["alerts"]) + n["leftOut"] for _, n in list(hook.got)) == 500, "all are told or counted")
+            wait_until(lambda: sum(len(n["alerts"]) + n["leftOut"] for _, n in list(hook.got)) == 500, "all alerts are sent or counted")
             self.assertLess(len(hook.got), 20)
             self.assertLessEqual(max(len(notice["alerts"]) for _, notice in hook.got), 50)
 
@@ -124,7 +124,7 @@ class Alerts(unittest.TestCase):
             self.assertIn("\\u{1B}", body)
             self.assertEqual(json.loads(taken.read_text())["alerts"][0]["tier"], "over")
 
-    def test_programs_get_no_descriptor_of_the_service(self):
+    def test_programs_inherit_no_descriptors(self):
         """An inherited listening socket would keep the port busy, an inherited client socket the client waiting."""
         program = self.script("ls /proc/self/fd > HERE/found.new; mv HERE/found.new HERE/found")
         with WeirService(limits=[LIMIT], alerts={"command": str(program), "tiers": ["over"]}) as weir:
@@ -135,8 +135,8 @@ class Alerts(unittest.TestCase):
             # The fourth is the directory that ls reads.
             self.assertEqual(found.read_text().split(), ["0", "1", "2", "3"])
 
-    def test_channels_that_fail_delay_no_answer(self):
-        """A webhook without a response, one with an error, a command that hangs, and a missing sendmail."""
+    def test_failing_channels_delay_no_answer(self):
+        """A webhook without a response, a webhook with an error, a command that hangs, and a missing sendmail."""
         slow = self.script("exec sleep 60")
         with Hook(status=None) as hook, WeirService(
                 limits=[LIMIT], alerts={"webhook": hook.url, "command": str(slow), "mail": ["root"], "sendmail": "/nonexistent/sendmail"}) as weir:
@@ -154,7 +154,7 @@ class Alerts(unittest.TestCase):
                 weir.wait_logged(f"alerts.webhook: alert not delivered, only logged: the server answered with status {words}\n", timeout=60)
                 self.assertEqual(len(hook.got), 3)
 
-    def test_a_second_start_by_mistake_tells_nobody(self):
+    def test_a_second_start_sends_no_alert(self):
         with Hook() as hook, WeirService(limits=[LIMIT]) as weir:
             second = WeirService(
                 port=weir.port, limits=[LIMIT], ledger={"store": f"sqlite:{weir.ledger}"}, alerts={"webhook": hook.url})
@@ -164,15 +164,15 @@ class Alerts(unittest.TestCase):
             self.assertIn("alert: trouble: the ledger: is unavailable: another weir serve", second.log())
             self.assertEqual(hook.got, [])
 
-    def test_trouble_and_its_end(self):
+    def test_trouble_and_recovery(self):
         with Hook() as hook:
             directory = pathlib.Path(tempfile.mkdtemp(prefix="weir-test-"))
             self.addCleanup(shutil.rmtree, directory)
             with WeirService(limits=[LIMIT], ledger={"store": f"sqlite:{directory}/later/ledger.sqlite"},
                              alerts={"webhook": hook.url, "interval": "1s"}):
-                wait_until(lambda: any(alert["tier"] == "trouble" for alert in hook.alerts), "trouble is told")
+                wait_until(lambda: any(alert["tier"] == "trouble" for alert in hook.alerts), "an alert about the trouble")
                 (directory / "later").mkdir()
-                wait_until(lambda: any(alert["tier"] == "recovery" for alert in hook.alerts), "recovery is told")
+                wait_until(lambda: any(alert["tier"] == "recovery" for alert in hook.alerts), "an alert about the recovery")
                 self.assertEqual({alert["subject"] for alert in hook.alerts}, {"the ledger"})
             closed = free_port()
             with FilterService(closed, "/^Subject: no/ REJECT\n", alerts={"webhook": hook.url}) as weir:
@@ -180,19 +180,19 @@ class Alerts(unittest.TestCase):
                     client.recv(1000)
                     client.sendall(b"EHLO x\r\nMAIL FROM:<a@example.org>\r\n")
                     client.recv(1000)
-                    wait_until(lambda: any(alert["subject"] == f"next hop inet:127.0.0.1:{closed}" for alert in hook.alerts), "the next hop is told")
+                    wait_until(lambda: any(alert["subject"] == f"next hop inet:127.0.0.1:{closed}" for alert in hook.alerts), "an alert about the next hop")
                     # The text does not repeat the subject, and gives the system's error.
                     self.assertIn("can't connect: Connection refused", {alert["text"] for alert in hook.alerts})
                     weir.wait_logged(f"the next hop inet:127.0.0.1:{closed}: can't connect: Connection refused")
 
-    def test_reload_and_waiting_alerts_at_the_end(self):
+    def test_reload_and_pending_alerts_at_stop(self):
         with Hook() as hook, WeirService(limits=[LIMIT]) as weir:
             weir.configure(alerts={"webhook": hook.url, "interval": "1h"})
             weir.reload()
             weir.wait_logged("reloaded:")
             for _ in range(8):
                 weir.ask(sender="a@example.org")
-            wait_until(lambda: hook.got, "the first goes out at once")
+            wait_until(lambda: hook.got, "the first alert is sent at once")
             self.assertEqual(weir.stop(), 0)
             self.assertEqual(sorted(alert["tier"] for alert in hook.alerts), ["block", "over", "warn"])
 

@@ -112,7 +112,7 @@ class Ledger(unittest.TestCase):
         service.restart()
         self.assertUsed(service, sent + 5)
 
-    def test_stopped_before_it_is_saved_again(self):
+    def test_stop_before_the_store_recovers(self):
         disk, service = self.on_small_disk()
         self.count(service, 10)
         disk.fill()
@@ -191,7 +191,7 @@ class Ledger(unittest.TestCase):
         for path in names:
             path.rename(aside / path.name)
         service.wait_logged("was removed or replaced while it was in use")
-        # Limits hold from memory, and a second service can't take over the ledger unnoticed.
+        # Limits still apply from memory, and a second service can't use the ledger unnoticed.
         self.count(service, 5)
         for path in names:
             path.with_name(path.name).unlink(missing_ok=True)
@@ -306,7 +306,7 @@ class Ledger(unittest.TestCase):
     def damaged(self, service, suffix=""):
         return [file for file in service.directory.iterdir() if ".damaged-" in file.name and file.name.endswith(suffix)]
 
-    def test_a_bit_of_the_journal_is_flipped(self):
+    def test_bit_flip_in_the_journal(self):
         service = self.enterContext(WeirService(limits=[LIMIT]))
         self.count(service, 200)
         service.kill()
@@ -320,11 +320,11 @@ class Ledger(unittest.TestCase):
         service.restart()
         self.assertUsed(service, 200)
 
-    def test_a_bit_of_the_schema_is_flipped(self):
+    def test_bit_flip_in_the_schema(self):
         service = self.enterContext(WeirService(limits=[LIMIT]))
         self.count(service, 10)
         service.stop()
-        # The name of a column: no check of SQLite finds it.
+        # The name of a column: no check by SQLite finds it.
         self.flip(service.ledger, service.ledger.read_bytes().index(b"limit_id INTEGER"))
         service.start()
         service.wait_logged("alert: trouble")
@@ -335,7 +335,7 @@ class Ledger(unittest.TestCase):
         service.restart()
         self.assertUsed(service, 15)
 
-    def test_a_migration_is_forgotten(self):
+    def test_missing_migration(self):
         service = self.enterContext(WeirService(limits=[LIMIT]))
         self.count(service, 10)
         service.stop()
@@ -343,7 +343,7 @@ class Ledger(unittest.TestCase):
         service.start()
         self.assertUsed(service, 10)
 
-    def test_starts_that_are_killed_leave_nothing(self):
+    def test_killed_starts_leave_nothing(self):
         service = self.enterContext(WeirService(limits=[LIMIT]))
         self.count(service, 10)
         for _ in range(10):
@@ -352,7 +352,7 @@ class Ledger(unittest.TestCase):
         self.assertUsed(service, 10)
         self.assertLessEqual(len(list(service.directory.glob("ledger.sqlite.segment-*[0-9]"))), 2)
 
-    def test_cut_off_journal(self):
+    def test_truncated_journal(self):
         service = self.enterContext(WeirService(limits=[LIMIT]))
         self.count(service, 100)
         service.kill()
@@ -392,14 +392,14 @@ class Peers(unittest.TestCase):
     def test_endless_line(self):
         self.assertEnds(b"x" * 1_000_000)
 
-    def test_a_value_of_60_kib_is_taken(self):
+    def test_a_value_of_60_kib_is_accepted(self):
         with self.service.client() as client:
             self.assertEqual(client.ask(ccert_subject="x" * 60_000), "DUNNO")
 
     def test_a_thousand_attributes(self):
         self.assertEnds(PolicyClient.request(**{f"attribute{number}": "value" for number in range(1000)}))
 
-    def test_four_hundred_attributes_are_taken(self):
+    def test_four_hundred_attributes_are_accepted(self):
         with self.service.client() as client:
             self.assertEqual(client.ask(**{f"attribute{number}": "value" for number in range(400)}), "DUNNO")
 
@@ -421,7 +421,7 @@ class Peers(unittest.TestCase):
     def test_http(self):
         self.assertEnds(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n\n\n")
 
-    def test_bytes_that_are_no_utf8(self):
+    def test_invalid_utf8(self):
         request = PolicyClient.request(sender="X@example.org").replace(b"X", b"\xff\xc3\x28")
         with self.service.client() as client:
             client.send(request)
@@ -454,7 +454,7 @@ class Peers(unittest.TestCase):
             client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
         self.sound()
 
-    def test_a_byte_at_a_time_holds_up_nobody(self):
+    def test_a_byte_at_a_time_delays_nobody(self):
         slow = [self.enterContext(self.service.client()) for _ in range(50)]
         for byte in PolicyClient.request()[:60]:
             for client in slow:
@@ -466,7 +466,7 @@ class Peers(unittest.TestCase):
             client.send(PolicyClient.request() * 1 + PolicyClient.request() + PolicyClient.request())
             self.assertEqual([client.reply() for _ in range(3)], ["DUNNO"] * 3)
 
-    def test_a_peer_that_reads_nothing_is_not_read_from(self):
+    def test_a_peer_that_does_not_read(self):
         before = resident_kilobytes(self.service.pid)
         requests = b"request=smtpd_access_policy\n\n" * 10_000
         with self.service.client() as client:
@@ -485,7 +485,7 @@ class Peers(unittest.TestCase):
                 self.assertEqual(client.reply(), "DUNNO")
         self.sound()
 
-    def test_a_client_that_has_said_all_is_answered(self):
+    def test_a_half_closed_client_is_answered(self):
         for number in (1, 3, 500):
             with self.service.client() as client:
                 client.send(PolicyClient.request(sender="other@example.org") * number)
@@ -493,7 +493,7 @@ class Peers(unittest.TestCase):
                 self.assertEqual([client.reply() for _ in range(number)], ["DUNNO"] * number)
                 self.assertIsNone(client.reply())
 
-    def test_what_came_before_rubbish_is_answered(self):
+    def test_requests_before_rubbish_are_answered(self):
         with self.service.client() as client:
             client.send(PolicyClient.request() + b"rubbish\n\n" + PolicyClient.request())
             self.assertEqual(client.reply(), "DUNNO")
@@ -557,7 +557,7 @@ class Reload(unittest.TestCase):
         self.assertEqual(service.used("alice@example.org", "per-sender"), 3)
         self.assertLoadWasAnswered()
 
-    def test_a_good_configuration_keeps_the_counts_of_what_did_not_change(self):
+    def test_a_good_configuration_keeps_the_counts_of_unchanged_limits(self):
         service = self.service
         for _ in range(3):
             self.assertEqual(service.ask(sender="alice@example.org"), "DUNNO")

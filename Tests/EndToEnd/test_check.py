@@ -47,7 +47,7 @@ class Check(unittest.TestCase):
             (self.directory / name).mkdir(parents=True, exist_ok=True)
         expected = ["mail/cur/1:2,S", "mail/new/2", "mail/.Sub/cur/4:2,", "mail/.Sub/new/5"]
         self.assertEqual(self.names(self.directory / "mail"), expected)
-        # Also in a directory of Maildirs.
+        # The same in a directory of Maildirs.
         (self.directory / "mail").rename(self.directory / "user")
         (self.directory / "home").mkdir()
         (self.directory / "user").rename(self.directory / "home/user")
@@ -67,7 +67,7 @@ class Check(unittest.TestCase):
     def test_standard_input(self):
         self.assertEqual(self.names("-", input=MESSAGE.decode()), ["-"])
 
-    def test_name_that_is_no_text(self):
+    def test_name_that_is_not_utf8(self):
         path = self.file(b"\xff\xe9.eml")
         self.assertEqual(self.names(path), ["\ufffd\ufffd.eml"])
         self.assertEqual(self.names(self.file(b"of/\xe9.eml").parent), ["of/\ufffd.eml"])

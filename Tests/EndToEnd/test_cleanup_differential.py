@@ -144,7 +144,7 @@ postlog unix-dgram n - n - 1 postlogd
                        capture_output=True, timeout=30)
 
     def reload(self):
-        """Returns when the master has reloaded: it goes on after postfix(1) has returned."""
+        """Returns when the master has reloaded, which may be later than the exit of postfix(1)."""
         before = self.log.read_text().count(": reload -- ")
         self.control("reload")
         deadline = time.monotonic() + 60
@@ -337,7 +337,7 @@ class Generator:
 
 
 def cut(text):
-    """As cleanup_out_header cuts a header: after the last line that fits, or at the limit where that loses more than a tenth of it."""
+    """Cuts a header like cleanup_out_header: after the last line that fits, or at the limit if that would lose more than a tenth of it."""
     limit = LIMITS["header_size_limit"]
     if len(text) <= limit:
         return text
@@ -346,7 +346,7 @@ def cut(text):
 
 
 def cut_header(message, offset):
-    """The length of the header at `offset`, and what Postfix makes of it."""
+    """The length of the header at `offset`, and Postfix's version of it."""
     raw = re.compile(rb".*(?:\n[ \t].*)*\n?").match(message, offset)[0]
     lines = [re.sub(rb"\r+$", b"", line).replace(b"\r", b" ") for line in raw.removesuffix(b"\n").split(b"\n")]
     lines[0] = re.sub(rb"^([^:\s]+)[ \t]+:", rb"\1:", lines[0])
@@ -403,7 +403,7 @@ class CleanupDifferential(unittest.TestCase):
 
     @staticmethod
     def apply(message, verdict):
-        """The edited message, its long headers as the Postfix behind Weir cuts them: Weir passes them on whole."""
+        """The edited message, with long headers cut like the Postfix behind Weir does. Weir passes them on whole."""
         edits = [(edit["offset"], edit["length"], base64.b64decode(edit["replacement"])) for edit in verdict["edits"]]
         # Only the text of a header can be longer.
         edits = [(offset, length, cut(text.removesuffix(b"\n")) + b"\n" if len(text) > LIMITS["header_size_limit"] + 1 else text)

@@ -35,7 +35,7 @@ class CommandLines(Commands):
         self.assertIn(message, result.stderr)
         return result.stderr
 
-    def test_a_command_that_is_unknown(self):
+    def test_unknown_command(self):
         """The error names it, whatever options follow, and lists the commands."""
         self.assertIn("Usage: weir <subcommand>", self.assertFails(EX_USAGE, "unknown command 'foo'; commands are serve, ", "foo", "--config", self.config))
         self.assertIn("Usage: weir limits <subcommand>",
@@ -52,12 +52,12 @@ class CommandLines(Commands):
         self.assertIn("weir limits block", weir("help", "limits", "block").stdout)
         self.assertIn("SUBCOMMANDS", weir("--help").stdout)
 
-    def test_a_file_that_is_not_there(self):
+    def test_missing_file(self):
         self.assertFails(EX_NOINPUT, "weir check: /nonexistent: No such file or directory\n", "check", "--config", self.config, "/nonexistent")
 
 
 class Output(Commands):
-    def test_what_can_not_be_written(self):
+    def test_unwritable_output(self):
         message = self.directory / "message.eml"
         message.write_text("X-Warn: 1\n\nbody\n")
         table = f"pcre:{self.directory}/header.pcre"
@@ -96,7 +96,7 @@ class Output(Commands):
 
 
 class FilterLog(Commands):
-    def test_as_the_service_logs(self):
+    def test_log_lines(self):
         """Logs the matched line, why an action failed, and other changes."""
         result = subprocess.run(
             [BINARY, "filter", "--config", self.config, "--to", "/bin/cat", "-f", "a@example.org", "--", "b@example.org"], env=ENVIRONMENT, timeout=30,

@@ -16,7 +16,7 @@ KILLS = int(os.environ.get("WEIR_KILLS", "100"))
 
 
 class Kill(unittest.TestCase):
-    def test_every_answered_count_outlives_kills_once(self):
+    def test_every_answer_is_counted_exactly_once(self):
         seed = int(os.environ.get("WEIR_SEED", time.time()))
         chance = random.Random(seed)
         service = self.enterContext(WeirService(limits=[

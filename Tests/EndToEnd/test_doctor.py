@@ -186,7 +186,7 @@ class Hookup:
 
 
 class Hookups(unittest.TestCase):
-    def test_wrong_ones_are_found_and_mended(self):
+    def test_mistakes_are_found_and_fixed(self):
         """After applying the printed commands, the next run has no findings."""
         for name, (main, services, config, kinds, *mended) in WRONG.items():
             with self.subTest(name):
@@ -206,7 +206,7 @@ class Hookups(unittest.TestCase):
                         os.utime(hookup.directory / "main.cf", (1_700_000_000, 1_700_000_000))
                 self.assertEqual(hookup.findings(), [], commands)
 
-    def test_manual_knows_every_kind(self):
+    def test_manual_lists_every_kind(self):
         sources = "".join(path.read_text() for path in (ROOT / "Sources").glob("*/**/*.swift"))
         manual = (ROOT / "docs/doctor.md").read_text()
         kinds = set(re.findall(r'"((?:policy|milter|filter|give-back|counted|service|postconf|checks)-[a-z-]+)"', sources)) | {"give-back"}
@@ -214,7 +214,7 @@ class Hookups(unittest.TestCase):
         for kind in kinds - {"policy-"}:
             self.assertIn(f"`{kind}`", manual)
 
-    def test_what_postconf_says(self):
+    def test_postconf_messages(self):
         """Its warnings become findings; its errors are printed."""
         hookup = Hookup(self, GOOD + "mine = check_policy_service { unix:private/weir, timeout=10s\nsmtpd_end_of_data_restrictions = $mine\n"
                         "smtpd_recipent_restrictions = reject\n", [SMTPD], {"give_back_dropped": True})
@@ -229,7 +229,7 @@ class Hookups(unittest.TestCase):
         self.assertEqual(result.returncode, 69)
         self.assertIn(f"\npostconf: fatal: file {hookup.directory}/master.cf: line 1: bad field count\n", result.stderr)
 
-    def test_right_ones_give_no_finding(self):
+    def test_correct_ones_give_no_finding(self):
         for name, (main, services, config) in RIGHT.items():
             with self.subTest(name):
                 self.assertEqual(Hookup(self, main, services, config).findings(), [])
@@ -436,7 +436,7 @@ class Live(unittest.TestCase):
         self.assertEqual(result.returncode, 1)
         self.assertIn(" is unreachable: Connection refused", result.stdout)
 
-    def test_postconf_that_can_not_be_asked(self):
+    def test_postconf_fails(self):
         with WeirService() as service:
             directory = service.directory / "bin"
             directory.mkdir()
@@ -514,7 +514,7 @@ class Trial(unittest.TestCase):
             postfix.wait_drained()
             self.assertEqual(len(sink.messages()), 1)
 
-    def test_who_can_not_be_asked(self):
+    def test_unreachable_services(self):
         with WeirService(limits=LIMITS) as service, PrivatePostfix() as postfix:
             at = ("doctor", "--try", "--postfix", postfix.etc, "--config", service.config_file)
             result = weir(*at, "--smtp", f"inet:127.0.0.1:{free_port()}", check=False)

@@ -19,7 +19,7 @@ def smtp(postfix, content, *options):
 
 
 class AfterQueue(unittest.TestCase):
-    def test_content_arrives_as_it_was(self):
+    def test_content_arrives_unchanged(self):
         content = "Subject: x\nTo: b@example.com\nX-Long: " + "y" * 900 + "\n\n.\n..\nbody\n" + "z" * 900 + "\n"
         with SMTPSink() as sink, filtered_postfix(sink.port) as (postfix, weir):
             submit(postfix, content)
@@ -31,8 +31,8 @@ class AfterQueue(unittest.TestCase):
                 self.assertIn(line.encode(), message["content"])
             self.assertEqual(message["recipients"], ["b@example.com"])
 
-    def test_undisclosed_recipients_are_gone_for_good(self):
-        """Even if Postfix adds the header by itself, as older versions and many sites do, and would do so twice."""
+    def test_undisclosed_recipients_are_not_added_again(self):
+        """Even if Postfix adds the header by itself, as older versions and many sites do, and would add it again."""
         old = {"undisclosed_recipients_header": "To: undisclosed-recipients:;"}
         with SMTPSink() as sink, filtered_postfix(sink.port, main=old) as (postfix, weir):
             submit(postfix, "Subject: none\n\nbody\n")
@@ -59,8 +59,8 @@ class AfterQueue(unittest.TestCase):
             self.assertIn(b"Subject: forged", message["content"])
             self.assertNotIn(b"X-Weir-Verdict", message["content"])
 
-    def test_every_filter_target_is_that_of_postfix(self):
-        """Postfix's own header_checks and Weir store the same target; what no header carries is deferred."""
+    def test_filter_targets_match_postfix(self):
+        """Postfix's own header_checks and Weir store the same target. A target that no header can carry defers the message."""
         carried = [
             b"error:5.7.1 go away", b"smtp:[127.0.0.1]:2626 # the scanner", b"smtp:a\tb", b"discard:", b":x", b"a b:c d", b"smtp:a:b:c",
             b"smtp:$$1", b"smtp:\"quoted\", 'too'; <x>", "smtp:b\u00fccher.example".encode(), b"smtp:\xff\x80", b"smtp:" + b"x" * 970]
@@ -95,11 +95,11 @@ class AfterQueue(unittest.TestCase):
             self.assertIn("a FILTER target with control characters or above 975 bytes", weir.log())
             self.assertEqual(sink.messages(), [])
 
-    def test_filter_with_a_blank_in_its_target(self):
+    def test_filter_with_a_space_in_its_target(self):
         for before_queue in (False, True):
             listener = {"mode": "before_queue" if before_queue else "after_queue"}
             with self.subTest(before_queue=before_queue), SMTPSink() as sink, SMTPSink() as scanner:
-                # Postfix takes the words after a destination for more destinations.
+                # Postfix reads the words after a destination as more destinations.
                 table = f"/^X-K: a/ FILTER error:5.7.1 go away\n/^X-K: b/ FILTER smtp:[127.0.0.1]:{scanner.port} # the scanner\n"
                 with filtered_postfix(sink.port, table, listener=listener, before_queue=before_queue) as (postfix, weir):
                     for key in ("a", "b"):
@@ -112,7 +112,7 @@ class AfterQueue(unittest.TestCase):
                 self.assertIn(b"X-K: b", scanned["content"])
 
     def test_an_unknown_verdict_is_deferred(self):
-        """A header that the table does not know, such as one of a newer Weir, never lets mail pass as if no rule had matched."""
+        """With a verdict header that the table does not know, for example from a newer Weir, mail must not pass as if no rule had matched."""
         for line in ("HOLD now", "FILTER nowhere", "FILTER", "QUARANTINE", "HOLD\n x", "FILTER smtp:a\n\tb", ""):
             with self.subTest(line=line), SMTPSink() as sink, filtered_postfix(sink.port) as (postfix, _):
                 reinject = int(postfix.services[1 + 1].split()[0].rpartition(":")[2])
@@ -129,17 +129,17 @@ class AfterQueue(unittest.TestCase):
             wait_until(sink.messages, lambda: f"{postfix.log()}\n{weir.log()}")
             self.assertTrue(sink.messages()[0]["content"].rstrip().endswith(b"\n\nfound"), sink.messages())
 
-    def test_what_was_taken_is_not_too_big_on_its_way_back(self):
+    def test_accepted_mail_is_not_too_large_for_reinjection(self):
         with SMTPSink() as sink, filtered_postfix(sink.port, main={"message_size_limit": "100000"}) as (postfix, weir):
             def is_taken(lines):
                 with SMTP(postfix.port) as client:
                     return client.mail("a@example.org", ["b@example.com"], "Subject: x\n\n" + ("x" * 76 + "\n") * lines)[-1][0] == 250
-            # The largest accepted size.
+            # The largest size that is accepted.
             self.assertTrue(any(is_taken(lines) for lines in range(1_285, 1_245, -1)))
             wait_until(sink.messages, lambda: f"{postfix.log()}\n{weir.log()}")
             self.assertEqual(sink.messages()[0]["sender"], "a@example.org", postfix.log())
 
-    def test_no_fallback_relay_gets_what_was_not_filtered(self):
+    def test_fallback_relay_gets_no_unfiltered_mail(self):
         with SMTPSink() as sink, filtered_postfix(sink.port, main={"smtp_fallback_relay": f"[127.0.0.1]:{sink.port}"}) as (postfix, weir):
             weir.stop()
             submit(postfix, "Subject: x\n\nbody\n")
@@ -174,7 +174,7 @@ class AfterQueue(unittest.TestCase):
             postfix.command("postqueue", "-f")
             wait_until(lambda: len(sink.messages()) == 3, postfix.log)
 
-    def test_none_lost_while_weir_is_killed(self):
+    def test_no_mail_lost_while_weir_is_killed(self):
         """Hundreds of messages while the service is killed repeatedly: each arrives once, a few possibly twice."""
         main = {"minimal_backoff_time": "1s", "maximal_backoff_time": "1s", "queue_run_delay": "1s"}
         with SMTPSink() as sink, filtered_postfix(sink.port, main=main) as (postfix, weir):

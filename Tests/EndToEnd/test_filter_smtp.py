@@ -43,7 +43,7 @@ class Filter(unittest.TestCase):
                 reply = client.deliver(content)[-1]
             return messages, reply
 
-    def test_bytes_stay_as_they_are(self):
+    def test_bytes_are_unchanged(self):
         lines = [b"Subject: =?utf-8?q?x?=", b"To:  b@example.com,", b"\tc@example.com", b"X-Empty:", b"", b"..", b"...x", b"\0\xff", b"x" * 3000, b"", b""]
         content = b"\r\n".join(lines) + b"\r\n"
         messages, reply = self.pass_through(content + b".\r\n")
@@ -97,7 +97,7 @@ class Filter(unittest.TestCase):
                 client.expect(250)
         self.assertEqual([line for line in messages[0][0] if line != "DATA"], envelope)
 
-    def test_codes_come_back_as_they_were_given(self):
+    def test_reply_codes_are_relayed(self):
         for replies, expected in (
             ({"MAIL": "550 5.1.8 no such sender"}, [(550, "5.1.8 no such sender")]),
             ({"RCPT": "450 4.2.0 greylisted"}, [(450, "4.2.0 greylisted")]),
@@ -117,7 +117,7 @@ class Filter(unittest.TestCase):
                     else:
                         self.assertEqual(client.deliver(MESSAGE + b".\r\n"), expected)
 
-    def test_next_hop_in_trouble(self):
+    def test_failing_next_hop(self):
         """Every kind of failure at every step: the client keeps its mail, and the service accepts the next message."""
         for step in ("", "EHLO", "MAIL", "RCPT", "DATA", "."):
             for reply in (None, "421 4.3.2 stopping", b"garbage\r\n", b"250-a\r\n251 b\r\n", b"x" * 3000):
@@ -136,8 +136,8 @@ class Filter(unittest.TestCase):
             with Client(weir.filter_port, helo=None) as client:
                 self.assertEqual(client.command("EHLO client.example.org")[0], 421)
 
-    def test_next_hop_comes_back(self):
-        """No mail is lost when the next hop has closed idle connections."""
+    def test_next_hop_restarts(self):
+        """No mail is lost if the next hop has closed idle connections."""
         messages = []
         with NextHop(dialogue({}, messages)) as hop, FilterService(hop.port) as weir, Client(weir.filter_port) as client:
             for _ in range(5):
@@ -145,7 +145,7 @@ class Filter(unittest.TestCase):
                 hop.connections[-1].shutdown(socket.SHUT_RDWR)
         self.assertEqual(len(messages), 5)
 
-    def test_next_hop_says_that_it_closes(self):
+    def test_next_hop_announces_close(self):
         """421 to the first command on an idle connection is not the reply to that command."""
         messages = []
 
@@ -169,7 +169,7 @@ class Filter(unittest.TestCase):
         self.assertEqual(len(messages), 3)
 
     def test_next_hop_on_a_unix_socket(self):
-        """Mail is accepted; while the next hop is down, which connect(2) reports at once, the reply is 421."""
+        """Mail is accepted. While the next hop is down, connect(2) fails at once, and the reply is 421."""
         messages = []
         directory = pathlib.Path(tempfile.mkdtemp(prefix="weir-test-"))
         self.addCleanup(shutil.rmtree, directory)
@@ -246,7 +246,7 @@ class Filter(unittest.TestCase):
         self.assertEqual(messages[0][0][:2], ["MAIL FROM:<a@example.org>", "RCPT TO:<r@example.com>"])
         _, messages = self.verdict("/^Subject: test/ BCC c@example.com")
         self.assertEqual(messages[0][0][1:3], ["RCPT TO:<b@example.com>", "RCPT TO:<c@example.com>"])
-        # Once, and without a bounce that would reveal it to the sender.
+        # Once, and without a bounce, which would reveal the copy to the sender.
         _, messages = self.verdict("/^(Subject|To):/ BCC c@example.com", replies={"EHLO": "250-hop.example.org\r\n250 DSN"})
         self.assertEqual(messages[0][0][1:], ["RCPT TO:<b@example.com>", "RCPT TO:<c@example.com> NOTIFY=NEVER", "DATA"])
 
@@ -258,12 +258,12 @@ class Filter(unittest.TestCase):
         forged = b"x-weir-verdict: HOLD\r\nX-WEIR-Verdict :\r\n FILTER x:y\r\n"
         _, messages = self.verdict("/^Subject: test/ FILTER smtp:example.org", content=forged + MESSAGE)
         self.assertEqual(messages[0][1], b"X-Weir-Verdict: FILTER smtp:example.org\r\n" + MESSAGE)
-        # Text that is no header never continues it.
+        # Text that is not a header never continues it.
         _, messages = self.verdict(body="/^ text/ HOLD", content=b" text\r\n")
         self.assertEqual(messages[0][1], b"X-Weir-Verdict: HOLD\r\n\r\n text\r\n")
         _, messages = self.verdict(body="/^ text/ HOLD", content=b"\rtext\r\n")
         self.assertEqual(messages[0][1], b"X-Weir-Verdict: HOLD\r\n\r\n text\r\n")
-        # Nor does a rule for MIME headers write it.
+        # A rule for MIME headers can't add it either.
         typed = b"Content-Type: x; name=\"X-Weir-Verdict: HOLD\"\r\n\r\n"
         _, messages = self.verdict("/^Content-Type:.*\"(.*)\"/ REPLACE $1", content=typed)
         self.assertEqual(messages[0][1], typed)
@@ -282,7 +282,7 @@ class Filter(unittest.TestCase):
         self.assertEqual(len(messages), 1)
 
     def test_over_size(self):
-        """Also if MAIL did not announce it; the connection stays open."""
+        """Even if MAIL did not announce the size; the connection stays open."""
         with NextHop(dialogue({"EHLO": "250-hop\r\n250 SIZE 1000"})) as hop, FilterService(hop.port) as weir:
             with Client(weir.filter_port) as client:
                 self.assertEqual(client.deliver(b"\r\n" + b"x" * 40_000_000 + b"\r\n.\r\n")[-1][0], 552)
@@ -315,8 +315,8 @@ class Filter(unittest.TestCase):
             with Client(weir.filter_port) as client:
                 self.assertEqual(client.deliver(MESSAGE + b".\r\n")[-1][0], 250)
 
-    def test_last_word_to_a_client_that_sends_on(self):
-        """Data in flight when the filter closes must not destroy the reply."""
+    def test_reply_to_a_client_that_keeps_sending(self):
+        """Data in flight when the filter closes the connection must not cost the client the reply."""
         with NextHop(dialogue({})) as hop, FilterService(hop.port) as weir:
             with connect(weir.filter_port) as client:
                 client.recv(1024)
@@ -327,8 +327,8 @@ class Filter(unittest.TestCase):
                     received += data
                 self.assertIn(b"421 4.5.2", received)
 
-    def test_client_that_goes_away(self):
-        """In the middle of a message, or before its final dot: nothing is delivered."""
+    def test_client_disconnects(self):
+        """A client that disconnects in the middle of a message, or before its final dot: nothing is delivered."""
         messages = []
         with NextHop(dialogue({}, messages)) as hop, FilterService(hop.port) as weir:
             for part in (b"", b"Subject: x\r\n", MESSAGE, MESSAGE + b".", MESSAGE + b".\r"):
@@ -341,7 +341,7 @@ class Filter(unittest.TestCase):
                 self.assertEqual(client.deliver(MESSAGE + b".\r\n")[-1][0], 250)
             self.assertEqual(len(messages), 1)
 
-    def test_client_that_ends_its_side_only(self):
+    def test_half_closed_client(self):
         """Complete messages are delivered and answered, up to the last command."""
         messages = []
         large = b"\r\n" + (b"x" * 70 + b"\r\n") * 20_000
@@ -371,7 +371,7 @@ class Filter(unittest.TestCase):
             weir.wait_logged("mail is deferred: the spool is full")
 
     def test_full_disk(self):
-        """A spool file can't grow to the size of its message; when it can, the message is accepted."""
+        """While a spool file can't grow to the size of its message, the reply is 452; afterwards the message is accepted."""
         large = b"\r\n" + (b"x" * 70 + b"\r\n") * 30_000
         with NextHop(dialogue({})) as hop, FilterService(hop.port) as weir:
             run(["prlimit", "--pid", str(weir.pid), "--fsize=1000000:unlimited"])
@@ -391,7 +391,7 @@ class Filter(unittest.TestCase):
 
     # Life cycle
 
-    def test_stop_finishes_what_has_begun(self):
+    def test_stop_finishes_messages_in_progress(self):
         messages = []
         with NextHop(dialogue({}, messages)) as hop, FilterService(hop.port) as weir:
             with Client(weir.filter_port) as busy, Client(weir.filter_port) as idle:

@@ -88,7 +88,7 @@ class Figures(unittest.TestCase):
         self.assertEqual(report["actions"], {"DUNNO": 100, "DEFER": 150})
         self.assertEqual(report["refusals"], 150)
 
-    def test_the_summary_for_a_person(self):
+    def test_text_summary(self):
         service = self.enterContext(WeirService(limits=[LIMIT]))
         result = load("--target", f"inet:127.0.0.1:{service.port}", "--rate", "500", "--count", "200")
         self.assertEqual(result.returncode, 0, result.stderr)
@@ -244,8 +244,8 @@ class Mail(unittest.TestCase):
         report = json.loads(result.stdout)
         return result.returncode, {key: value for key, value in report["sink"].items() if value}
 
-    def test_what_the_sink_sees(self):
-        """Reports unchanged, prefixed, lost, duplicate and changed messages; the last three fail the run."""
+    def test_sink_report(self):
+        """Reports unchanged, prefixed, lost, duplicate and changed messages. The last three make the run fail."""
         whole = {"accepted": 40, "arrived": 40, "unchanged": 40}
         self.assertEqual(self.through(lambda _, mail: [mail]), (0, whole))
         self.assertEqual(self.through(lambda _, mail: [b"Received: from x\r\n\tby y\r\n" + mail]), (0, whole))

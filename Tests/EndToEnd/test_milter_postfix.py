@@ -98,7 +98,7 @@ class Actions(unittest.TestCase):
 
 
 class UndisclosedRecipients(unittest.TestCase):
-    def test_gone_though_cleanup_adds_it(self):
+    def test_removed_although_cleanup_adds_it(self):
         old = {"undisclosed_recipients_header": "To: undisclosed-recipients:;"}
         with SMTPSink() as sink, milter_postfix(sink.port, main=old) as (postfix, weir):
             postfix.sendmail("a@example.org", ["b@example.com"], "Subject: none\n\nbody\n")
@@ -155,14 +155,14 @@ class Limits(unittest.TestCase):
                 postfix.sendmail("root@mx.example.org", [f"r{number}@example.com", f"s{number}@example.com"], content("flood"))
             wait_until(lambda: len(sink.messages()) == 2, lambda: f"{postfix.log()}\n{weir.log()}")
             wait_until(lambda: weir.log().count("deferred: 450 4.7.1") >= 4, lambda: f"{postfix.log()}\n{weir.log()}")
-            # Deferred mail is not charged: it comes again.
+            # Deferred mail is not charged, because Postfix tries it again.
             wait_until(lambda: weir.used("0", "script") == 4, weir.log)
             weir.limits("raise", "0", "100/1h", "--limit", "script", "--for", "1h")
             wait_until(
                 lambda: postfix.command("postkick", "public", "pickup", "W", check=False) and len(sink.messages()) == 6,
                 lambda: f"{postfix.log()}\n{weir.log()}", interval=0.5, timeout=90)
 
-    def test_an_alert_passes_the_limit_that_it_tells_of(self):
+    def test_an_alert_passes_the_limit_it_reports(self):
         limit = {"name": "all-scripts", "when": {"protocol_name": "local"}, "key": ["client_address"], "rates": ["1/1h"]}
         with SMTPSink() as sink, milter_postfix(
                 sink.port, limits=[limit], checks={"undisclosed_recipients": "keep"}) as (postfix, weir):
@@ -181,7 +181,7 @@ class Limits(unittest.TestCase):
             wait_until(alert, lambda: f"{postfix.log()}\n{weir.log()}")
             self.assertIn("all-scripts", alert()["content"].decode())
             self.assertEqual(weir.used("127.0.0.1", "all-scripts"), 1)
-            # Neither a used nor a guessed mark lets mail pass.
+            # Neither a used nor a guessed mark exempts mail.
             (mark,) = [line.decode() for line in alert()["content"].split(b"\n") if line.startswith(b"X-Weir-Alert: ")]
             for line in (mark, f"X-Weir-Alert: {'1' * 32}"):
                 postfix.sendmail("root@mx.example.org", ["b@example.com"], content("forged", line))
@@ -225,7 +225,7 @@ class Trouble(unittest.TestCase):
 
 class Filter(unittest.TestCase):
     def test_filter_from_the_matched_text_is_deferred(self):
-        """No configuration check can see it, and a milter can't carry it out."""
+        """The target of such a FILTER is known only with the message, so no configuration check can report it; a milter can't carry it out."""
         with SMTPSink() as sink, milter_postfix(sink.port, "/^X-Do: (.*)/ $1\n", on_failure="dunno") as (postfix, weir):
             with SMTP(postfix.port) as client:
                 self.assertEqual(client.mail("a@example.org", ["b@example.com"], content("x", "X-Do: FILTER smtp:[127.0.0.1]:9"))[-1][0], 451)
@@ -236,8 +236,8 @@ class Filter(unittest.TestCase):
 
 
 class Received(unittest.TestCase):
-    def test_two_lines_let_postfix_take_its_own_away(self):
-        """The milter never sees the header; the lines of docs/milter.md do it, and the milter still checks the rest."""
+    def test_two_lines_make_postfix_remove_its_own(self):
+        """The milter never sees the header. The lines of docs/milter.md remove it, and the milter still checks the rest."""
         rule = "/^Received:.*with ESMTP/ IGNORE\n"
         manual = (ROOT / "docs" / "milter.md").read_text()
         option, service = re.search(r"\n    (  -o cleanup_service_name=\S+)\n    (received_cleanup .*)\n", manual).groups()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The milter protocol as an MTA of any age or mood speaks it: packets by hand."""
+"""The milter protocol with old, new and misbehaving MTAs: packets by hand."""
 import pathlib
 import signal
 import struct
@@ -52,8 +52,8 @@ class Dialogue(unittest.TestCase):
                             change(1, "x-old", ""), insert(2, "X-New", f"{space}value"), change(1, "x-gone", ""),
                             ("b", b"keep\r\nkeep\r\n"), ("c", b"")])
 
-    def test_what_is_not_granted_is_not_done(self):
-        """on_failure says what becomes of a message that can't be given its edits."""
+    def test_edits_that_are_not_granted(self):
+        """on_failure decides about a message whose edits the MTA does not grant."""
         for on_failure, last in (("dunno", "c"), ("defer", "t")):
             with MilterService(RULES, BODY, on_failure=on_failure) as weir:
                 for missing, subject in ((0x20, "hold"), (0x10, "x"), (0x2, "x")):
@@ -64,14 +64,14 @@ class Dialogue(unittest.TestCase):
                         body = b"drop\r\n" if missing == 0x2 else b""
                         replies = mta.content(headers, body)
                         if missing == 0x2:
-                            # A body that may not be changed is let through, or waits, too.
+                            # The same if the body may not be changed.
                             self.assertEqual(replies[-1][0], last, replies)
                         else:
                             self.assertEqual(replies, [(last, b"")])
                 wait_until(lambda: "does not grant the edits" in weir.log(), weir.log)
 
-    def test_a_part_whose_form_is_not_that_of_postfix(self):
-        """What no rule asks for is left where the body can't be changed, and takes no part of the verdict with it."""
+    def test_a_part_in_another_form_than_postfix(self):
+        """If the MTA does not grant body changes, a change that no rule asks for is omitted; the verdict still applies."""
         headers = [("Subject", " hold"), ("X-Gone", " 1"), ("MIME-Version", " 1.0"), ("Content-Type", " multipart/mixed; boundary=b")]
         body = b"--b\r\nX-Odd : 1\r\n\r\n" + b"text\r\n" * 50_000 + b"--b--\r\n"
         for checks in ({}, {"mime_header": [], "nested_header": []}):
@@ -83,8 +83,8 @@ class Dialogue(unittest.TestCase):
                     mta.mail()
                     self.assertEqual([command for command, _ in mta.content(headers, body) if command != "b"], ["m", "q", "c"])
 
-    def test_rules_that_change_bodies_no_more(self):
-        """A connection keeps what it has negotiated: the body that goes back is the one that came."""
+    def test_reload_without_body_changes(self):
+        """A connection keeps its negotiated terms after a reload. The body is sent back as it was received."""
         headers = [("From", " a@example.org"), ("MIME-Version", " 1.0"), ("Content-Type", " multipart/mixed; boundary=b")]
         with MilterService("", BODY) as weir, weir.mta() as mta:
             mta.mail()
@@ -123,7 +123,7 @@ class Dialogue(unittest.TestCase):
                     self.assertTrue(mta.is_closed())
             self.assertNotIn("closed the milter connection", weir.log())
 
-    def test_redirect_takes_all_recipients_out(self):
+    def test_redirect_removes_all_recipients(self):
         with MilterService(RULES) as weir, weir.mta() as mta:
             mta.connect()
             mta.mail(recipients=("b@example.com", "c@example.com"))
@@ -131,7 +131,7 @@ class Dialogue(unittest.TestCase):
                 ("-", text("<b@example.com>")), ("-", text("<c@example.com>")), ("+", text("<other@example.com>")), ("c", b"")])
 
     def test_parameters_of_recipients(self):
-        """A copy is not told of to the sender, and a recipient in its canonical form keeps what was asked for it."""
+        """The sender gets no notification about a copy, and a recipient in canonical form keeps its parameters."""
         copy = {"name": "sender", "key": ["sender"], "count": "messages", "rates": ["1/1h"], "over": "BCC copy@example.com"}
         with MilterService("/^X-Copy:/ BCC copy@example.com\n", limits=[copy], canonicalise="envelope") as weir:
             for actions in (ACTIONS, ACTIONS & ~0x80):
@@ -151,21 +151,21 @@ class Dialogue(unittest.TestCase):
                             ("-", text("<b28@EXAMPLE.com>")), added("<b28@example.com>", "NOTIFY=NEVER ORCPT=rfc822;b"),
                             added("<copy@example.com>", "NOTIFY=NEVER"), ("c", b"")])
 
-    def test_a_body_that_comes_with_the_end(self):
-        """As old MTAs send the last of it: one packet, one answer."""
+    def test_body_with_the_end_of_message(self):
+        """Old MTAs send the last piece of the body this way: one packet, one reply."""
         with MilterService("", "/^bad/ REJECT no\n") as weir, weir.mta(version=2, options=0x7F) as mta:
             for body, expected in ((b"bad\r\n", ("y", text("550 5.7.1 no"))), (b"good\r\n", ("c", b""))) * 2:
                 mta.mail()
                 mta.send("E", body)
                 self.assertEqual(mta.reply(), expected)
 
-    def test_an_empty_body_takes_the_place_of_the_old(self):
+    def test_empty_new_body(self):
         with MilterService("", BODY) as weir, weir.mta() as mta:
             mta.connect()
             mta.mail()
             self.assertEqual(mta.content(HEADERS, b"drop\r\ndrop\r\n"), [("b", b""), ("c", b"")])
 
-    def test_packets_cut_anywhere(self):
+    def test_packets_split_anywhere(self):
         stream = b"".join([
             MTA.packet("O", struct.pack(">III", 6, ACTIONS, 0x1FFFFF)), MTA.packet("C", text("x") + b"U"), MTA.packet("M", text("<a@example.org>")),
             MTA.packet("R", text("<b@example.com>")), MTA.packet("L", text("Subject") + text(" reject")), MTA.packet("B", b"x\r\n"), MTA.packet("E")])
@@ -176,7 +176,7 @@ class Dialogue(unittest.TestCase):
                     mta.raw(stream[cut:])
                     self.assertEqual(mta.reply()[0], "O")
                     self.assertEqual(mta.reply(), ("y", text("550 5.7.1 no")))
-            # Dropped at every step: the service goes on.
+            # Disconnect at every step: the service continues.
             for cut in range(1, len(stream)):
                 with weir.mta(negotiate=False) as mta:
                     mta.raw(stream[:cut])
@@ -184,7 +184,7 @@ class Dialogue(unittest.TestCase):
                 mta.mail()
                 self.assertEqual(mta.content(HEADERS)[-1], ("c", b""))
 
-    def test_limits_charge_once_what_no_policy_request_told(self):
+    def test_limits_without_policy_requests(self):
         limit = {"name": "login", "key": ["sasl_username"], "rates": ["2/1h"]}
         with MilterService(limits=[limit]) as weir, weir.mta() as mta:
             mta.connect()
@@ -195,8 +195,8 @@ class Dialogue(unittest.TestCase):
             mta.send("A")
             self.assertEqual(weir.used_by_all("login"), {"alice": 2, "bob": 1})
 
-    def test_an_abort_that_comes_late(self):
-        """The MTA waits for no answer to an abort: the policy server may know the client's next transaction by then."""
+    def test_late_abort(self):
+        """The MTA does not wait after an abort, so the policy server may already know the client's next transaction."""
         limit = {"name": "sender", "key": ["sender"], "rates": ["100/1h"]}
         with MilterService(limits=[limit]) as weir, weir.mta() as mta, weir.client() as policy:
             def ask(instance):
@@ -208,7 +208,7 @@ class Dialogue(unittest.TestCase):
             mta.send("A")
             mta.mail()
             self.assertEqual(mta.content(HEADERS)[-1], ("c", b""))
-            # Each was charged by the policy server, and by nobody else.
+            # Each was charged by the policy server alone.
             self.assertEqual(weir.used_by_all("sender"), {"a@example.org": 2})
             # A message that the policy server does not know is charged by the milter.
             mta.mail()
@@ -229,7 +229,7 @@ class Dialogue(unittest.TestCase):
                 self.assertEqual(mta.content([("From", " a@example.org")]), expected)
 
     def test_refusals_have_one_class(self):
-        """Postfix takes no reply whose enhanced status code is of another class than its code."""
+        """Postfix rejects a reply whose enhanced status code has another class than its reply code."""
         for action, smtp, local in (
                 ("REJECT 5.7.1 too much", "554 5.7.1 too much", "450 4.7.1 too much"), ("REJECT 4.7.1 later", "554 5.7.1 later", "450 4.7.1 later"),
                 ("550 no", "550 5.7.1 no", "450 4.7.1 no"), ("450 5.7.1 later", "450 4.7.1 later", "450 4.7.1 later")):
@@ -256,7 +256,7 @@ class Miltertest(unittest.TestCase):
 
 
 class BadInput(unittest.TestCase):
-    def test_one_connection_ends_and_all_others_go_on(self):
+    def test_bad_input_closes_one_connection(self):
         hello = MTA.packet("O", struct.pack(">III", 6, ACTIONS, 0x1FFFFF))
         mail = hello + MTA.packet("M", text("<a@example.org>"))
         bad = {
@@ -304,7 +304,7 @@ class BadInput(unittest.TestCase):
                     raise AssertionError("still open")
 
     def test_more_headers_than_can_be_changed(self):
-        """Refused whatever on_failure says: a sender could have his message let through unchecked."""
+        """Refused whatever on_failure says. Otherwise a sender could get a message past the checks."""
         refused = ("y", text("550 5.6.0 message has too many headers"))
         with MilterService(RULES, BODY, on_failure="dunno") as weir:
             for headers, expected in (
@@ -317,8 +317,8 @@ class BadInput(unittest.TestCase):
                     self.assertEqual(replies[0] if expected is refused else [command for command, _ in replies], expected)
                     self.assertEqual(len(replies), 1 if expected is refused else len(expected))
 
-    def test_answers_that_are_not_read(self):
-        """The service takes no more from such an MTA than it can answer, and answers all once it reads."""
+    def test_unread_replies(self):
+        """The service stops reading from an MTA with too many unread replies, and sends all replies once the MTA reads."""
         limit = {"name": "sender", "key": ["sender"], "rates": ["1/1h"], "over": "REJECT " + "no " * 30}
         count = 40_000
         with MilterService(limits=[limit]) as weir, MTA(weir.milter_socket) as mta:
@@ -328,8 +328,8 @@ class BadInput(unittest.TestCase):
             sender.start()
             def refused():
                 return metric(weir, 'weir_limit_refusals_total{limit="sender"}')
-            wait_until(lambda: refused() > 0, "the first are asked")
-            wait_until(lambda: self.stands_still(refused), "no more are asked")
+            wait_until(lambda: refused() > 0, "a recipient is refused")
+            wait_until(lambda: self.stands_still(refused), "the service stops reading")
             self.assertLess(refused(), count / 4)
             for _ in range(count):
                 self.assertEqual(mta.reply()[0], "y")
@@ -338,7 +338,7 @@ class BadInput(unittest.TestCase):
 
     @staticmethod
     def stands_still(figure):
-        """Over several looks in a row."""
+        """Whether the figure stays the same for a second."""
         before = figure()
         for _ in range(10):
             time.sleep(0.1)
@@ -346,8 +346,8 @@ class BadInput(unittest.TestCase):
                 return False
         return True
 
-    def test_a_stop_while_a_body_goes_out(self):
-        """The MTA has begun to take it: it gets the rest."""
+    def test_stop_while_a_body_is_sent(self):
+        """An MTA that is receiving a new body gets the rest of it."""
         body = b"drop\r\n" + b"keep this line of the body\r\n" * 8_000
         with MilterService("", BODY) as weir, weir.mta() as mta, MTA(weir.milter_socket) as local:
             for one in (mta, local):
@@ -357,8 +357,8 @@ class BadInput(unittest.TestCase):
                 one.send("E")
             wait_until(lambda: metric(weir, 'weir_messages_total{listener="milter",outcome="edited"}') == 2, "both are judged")
             weir.process.send_signal(signal.SIGTERM)
-            # The milter stops: nobody else comes in.
-            wait_until(lambda: not accepts(weir.milter_port), "the door is shut")
+            # The stopping milter accepts no more connections.
+            wait_until(lambda: not accepts(weir.milter_port), "the milter accepts no more connections")
             for one in (mta, local):
                 replies = one.replies()
                 self.assertEqual(replies[-1], ("c", b""))
@@ -389,7 +389,7 @@ class BadInput(unittest.TestCase):
 
 
 class Configuration(unittest.TestCase):
-    def test_what_a_milter_cannot_do_is_refused(self):
+    def test_unsupported_actions_are_refused(self):
         from weir import weir as command
         limit = {"name": "sender", "key": ["sender"], "rates": ["1/1h"], "over": "FILTER smtp:[127.0.0.1]:10025"}
         service = MilterService("/a/ DUNNO\n/b/ FILTER smtp:[127.0.0.1]:10025\n", limits=[limit])

@@ -121,7 +121,7 @@ class Page(unittest.TestCase):
         self.assertNotEqual(self.weir.ask(sasl_username="alice"), "DUNNO")
         self.assertRegex(self.weir.limits("audit").stdout, r"block alice \(limit per-user, for 86400s\).*spam")
         # The open key is refreshed, and the typed text stays.
-        browser.wait('document.getElementById("key").textContent.includes("refused tries: 1")')
+        browser.wait('document.getElementById("key").textContent.includes("refused requests: 1")')
         self.assertEqual(browser.run("""document.querySelector('[aria-label="Reason, per-user"]').value"""), "spam")
         browser.run("document.querySelector('[aria-label=\"Rates, per-user\"]').value = '50/1h'")
         browser.run("document.querySelector('[aria-label=\"Reason, per-user\"]').focus()")
@@ -136,7 +136,7 @@ class Page(unittest.TestCase):
         browser.wait(f'{said} === "reset done for per-user: alice"')
         self.assertEqual(self.weir.used("alice", "per-user"), 0)
 
-    def test_a_key_that_no_limit_knows(self):
+    def test_unknown_key(self):
         browser = self.browser()
         self.search(browser, "Mallory")
         browser.wait("""document.querySelector('[aria-label="Block per-user"]') !== null""")
@@ -158,7 +158,7 @@ class Page(unittest.TestCase):
         browser.wait('document.querySelectorAll("#refusals tbody tr").length === 5')
         self.assertEqual(browser.run("getSelection().toString()"), selected)
 
-    def test_a_service_that_is_gone(self):
+    def test_unreachable_service(self):
         browser = self.browser()
         self.weir.stop()
         browser.wait('/^no response since [0-9:]+, retrying$/.test(document.getElementById("state").textContent)')

@@ -134,7 +134,7 @@ class Limits(BehindPostfix):
             self.assertEqual(self.mail("alice@example.org"), [250, 354, 250])
         service.wait_logged("would refuse")
 
-    def test_5xx_rejects_for_good(self):
+    def test_5xx_rejects_permanently(self):
         self.weir(limit(rates=["1/1h"], over="REJECT 5.7.1 never again"))
         self.assertEqual(self.mail("alice@example.org"), [250, 354, 250])
         self.assertEqual(self.mail("alice@example.org"), [554])
@@ -260,7 +260,7 @@ class ShippedConfiguration(unittest.TestCase):
 
 
 class RawRequests(unittest.TestCase):
-    """Requests that a real Postfix is hard to make send: logins, repeats, fragments, several addresses."""
+    """Requests that are hard to get from a real Postfix: logins, repeats, fragments, several addresses."""
 
     def weir(self, **keys):
         return self.enterContext(WeirService(limits=[limit(

@@ -204,7 +204,7 @@ class PostmapDifferential(unittest.TestCase):
                 self.assertEqual(
                     run(["postmap", "-q", key, name], b""), run([WEIR, "query", name, key], b""))
 
-    def test_keys_that_are_no_text(self):
+    def test_keys_that_are_not_text(self):
         pieces = [b"a", b'"', b"\x01", b"\x7f", b"\t", b"\x80", b"\xc0", b"\xc1\xbf", b"\xc2\x85", b"\xc3", b"\xe0\x80\x80", b"\xe2\x82", b"\xe2\x80\xa8",
                   b"\xed\xa0\x80", b"\xef\xbf\xbf", b"\xf0\x9f", b"\xf0\x9f\x98\x80", b"\xf4\x90\x80\x80", b"\xf5\x80", b"\xfe\x80", b"\xff"]
         source = random.Random(SEED)

@@ -62,7 +62,7 @@ class Replay(unittest.TestCase):
 
 
 class OfRealPostfix(Replay):
-    def test_every_form_gives_what_the_ledger_had(self):
+    def test_every_format_matches_the_ledger(self):
         for long_ids in ("no", "yes"):
             with self.subTest(long_ids=long_ids), WeirService(limits=LIMITS, give_back_dropped=True) as service, SMTPSink() as sink:
                 policy = f"check_policy_service inet:127.0.0.1:{service.port}"
@@ -105,14 +105,14 @@ class OfRealPostfix(Replay):
         piped = subprocess.run([BINARY, "replay", "--config", self.directory / "weir.yaml", "--json", "-"], input=log, text=True, capture_output=True,
                                timeout=30, env=ENVIRONMENT)
         self.assertEqual(self.used(json.loads(piped.stdout), "recipients"), live["recipients"])
-        # Rotated in the middle, and given in the wrong order. If both halves start in the same second, the order is unknown.
+        # Rotated in the middle, and passed in the wrong order. If both halves start in the same second, their order is unknown.
         if lines[0][:15] != lines[half][:15]:
             first, second = self.write("".join(lines[:half]), "one"), self.write(gzip.compress("".join(lines[half:]).encode()), "two")
             self.assertEqual(self.used(self.replay(second, first), "recipients"), live["recipients"])
 
 
 class OfACapture(Replay):
-    def test_the_same_as_live(self):
+    def test_capture_matches_the_ledger(self):
         """A capture has all attributes and also refused requests."""
         limits = [
             {"name": "to", "key": ["recipient_domain"], "rates": ["6/1h"], "over": "REJECT no"},
@@ -138,7 +138,7 @@ class OfACapture(Replay):
         self.assertEqual(self.used(report, "to"), {"example0.org": 10, "example1.org": 10})
         self.assertEqual(self.used(report, "size"), live["size"])
 
-    def test_a_disk_that_takes_nothing(self):
+    def test_full_disk(self):
         with WeirService(limits=LIMITS, log={"capture": "/dev/full"}) as service:
             self.assertEqual([service.ask(sender="a@example.org") for _ in range(3)], ["DUNNO"] * 3)
             service.wait_logged("can't write to /dev/full: No space left on device")
@@ -149,7 +149,7 @@ class OfACapture(Replay):
 
 
 class Figures(Replay):
-    def test_who_would_have_been_refused_and_when(self):
+    def test_refused_keys_and_times(self):
         start = 1_790_000_000
         log = "".join(message(start + number * 10, number, login="trojan" if number >= 50 else f"user{number % 10}", count=2) for number in range(100))
         limits = [{"name": "per-user", "key": ["sasl_username"], "rates": ["20/1h"], "over": "REJECT no"}]
@@ -172,7 +172,7 @@ class Figures(Replay):
         self.assertIn("<polyline", page)
         self.assertNotRegex(page, r"https?://|<script")
 
-    def test_a_suggestion_catches_the_outlier_and_nobody_else(self):
+    def test_a_suggestion_catches_only_the_outlier(self):
         dice = random.Random(5)
         start, number, log = 1_790_000_000, 0, []
         for user in range(2000):
@@ -191,7 +191,7 @@ class Figures(Replay):
         self.assertEqual(window["caught"], [])
         self.assertGreater(window["suggested"], window["max"])
 
-    def test_what_is_not_counted_is_told(self):
+    def test_uncounted_mail_is_reported(self):
         start = 1_790_000_000
         log = (message(start, 1) + message(start + 1, 2, service="postfix-out/submission/smtpd")
                + line(start + 2, "postfix/pickup[3]", "0000000003: uid=0 from=<root>") + line(start + 2, "postfix/qmgr[9]", "0000000003: from=<root@example.org>, size=1, nrcpt=1 (queue active)")
@@ -237,7 +237,7 @@ class BadLogs(Replay):
         log = good[0].replace("a@example.org", "a\0@example.org") + good[1].rstrip("\n")
         self.assertEqual(self.replay(self.write(log, modified=start + 30))["log"]["messages"], 2)
 
-    def test_cut_and_packed(self):
+    def test_truncated_and_compressed(self):
         log = "".join(message(1_790_000_000 + number, number) for number in range(2000))
         packed = gzip.compress(log.encode())
         report = self.replay(self.write(packed[:len(packed) // 2], modified=1_790_003_000))
@@ -246,7 +246,7 @@ class BadLogs(Replay):
         self.assertEqual(self.replay(self.write(b""))["log"]["lines"], 0)
 
     def test_lines_that_are_out_of_order(self):
-        """They are counted, and the report says so."""
+        """Lines that are out of order are counted, and the report says so."""
         start = 1_790_000_000
         path = self.write(message(start + 100, 1) + message(start + 40, 2) + message(start + 200, 3), modified=start + 300)
         report = self.replay(path)
@@ -255,7 +255,7 @@ class BadLogs(Replay):
         self.assertIn("  out of order, counted at the latest time before them: 4 lines\n", text)
         self.assertNotIn("not counted", text)
 
-    def test_a_file_that_is_named_twice(self):
+    def test_file_named_twice(self):
         path = self.write(message(1_790_000_000, 1), modified=1_790_000_100)
         link = self.directory / "link"
         link.symlink_to(path)
@@ -263,7 +263,7 @@ class BadLogs(Replay):
             result = self.replay(path, other, check=False)
             self.assertEqual((result.returncode, result.stderr), (66, f"weir replay: {words}\n"))
 
-    def test_files_that_can_not_be_read(self):
+    def test_unreadable_files(self):
         for path in ("/nonexistent", self.directory):
             (self.directory / "weir.yaml").write_text(json.dumps({"limits": LIMITS}))
             result = weir("replay", path, "--config", self.directory / "weir.yaml", check=False)

@@ -63,14 +63,14 @@ class ServiceManager(unittest.TestCase):
                 [sys.executable, "-c", HAND_OVER, BINARY, "serve", "--config", service.config_file, *map(str, numbers)],
                 env={**ENVIRONMENT, **environment}, pass_fds=numbers, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
-    def test_sockets_are_taken_over_and_outlive_a_restart(self):
+    def test_passed_sockets_survive_a_restart(self):
         listener = self.enterContext(socket.create_server(("127.0.0.1", 0), backlog=100))
         port = listener.getsockname()[1]
         service = WeirService(port, limits=[LIMIT])
         self.addCleanup(service.__exit__)
         service.configure()
         for _ in range(2):
-            # Nothing accepts yet: the client waits, and is answered when the service has started.
+            # No service accepts yet: the client waits, and is answered when the service has started.
             with PolicyClient(port) as early:
                 early.send(early.request(sender="alice@example.org"))
                 self.start_with_sockets(service, [listener], {"LISTEN_FDNAMES": "policy"})
@@ -95,13 +95,13 @@ class ServiceManager(unittest.TestCase):
         self.wait_notified(notify, "STOPPING=1")
         self.assertEqual(service.process.wait(DEFAULT_TIMEOUT), 0)
 
-    def test_the_log_says_what_can_never_fit(self):
+    def test_the_log_reports_requests_that_never_fit(self):
         service = self.enterContext(WeirService(limits=[LIMIT]))
         service.ask(protocol_state="END-OF-MESSAGE", recipient_count="60", sender="alice@example.org")
         service.wait_logged("key alice@example.org: too large, recipients 0/2 per 1h, never fits, ")
         self.assertNotIn("room in", service.log())
 
-    def test_what_takes_a_restart_is_told_once(self):
+    def test_keys_that_need_a_restart_are_reported_once(self):
         service = self.enterContext(WeirService(limits=[LIMIT]))
 
         def reload(port, connections):
@@ -122,7 +122,7 @@ class ServiceManager(unittest.TestCase):
         self.assertEqual(reload(other, 8), [*first, f"filter {told}"])
         self.assertEqual(service.ask(sender="alice@example.org"), "DUNNO")
 
-    def test_the_watchdog_hears_of_the_ledgers_loop(self):
+    def test_the_watchdog_depends_on_the_ledger_loop(self):
         service = WeirService(limits=[LIMIT])
         notify = self.enterContext(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
         notify.bind(str(service.directory / "notify"))
@@ -136,12 +136,12 @@ class ServiceManager(unittest.TestCase):
         while state not in notify.recv(4096).decode().splitlines():
             pass
 
-    def test_interrupt_ends_it_as_well(self):
+    def test_stop_on_sigint(self):
         service = self.enterContext(WeirService(limits=[LIMIT]))
         service.process.send_signal(signal.SIGINT)
         self.assertEqual(service.process.wait(DEFAULT_TIMEOUT), 0)
 
-    def test_unix_sockets_are_taken_over_too(self):
+    def test_passed_unix_sockets(self):
         service = WeirService(limits=[LIMIT])
         self.addCleanup(service.__exit__)
         service.configure()
@@ -157,7 +157,7 @@ class ServiceManager(unittest.TestCase):
             self.assertEqual(client.ask(), "DUNNO")
         service.wait_logged(f"inet:127.0.0.1:{stranger.getsockname()[1]}")
 
-    def test_a_second_service_takes_nothing_from_the_first(self):
+    def test_a_second_service_leaves_the_first_alone(self):
         service = self.enterContext(WeirService(limits=[LIMIT]))
         for listen in ({"policy": f"unix:{service.policy_socket}", "admin": f"unix:{service.directory}/other"},
                        {"policy": f"unix:{service.directory}/another", "admin": f"unix:{service.admin_socket}"}):
@@ -171,7 +171,7 @@ class ServiceManager(unittest.TestCase):
             self.assertEqual(client.ask(), "DUNNO")
         self.assertEqual(service.limits("list").returncode, 0)
 
-    def test_a_file_in_the_place_of_a_socket_stays(self):
+    def test_a_file_at_a_socket_path_is_kept(self):
         service = WeirService()
         self.addCleanup(service.__exit__)
         service.policy_socket.write_text("precious")
@@ -180,7 +180,7 @@ class ServiceManager(unittest.TestCase):
         self.assertEqual(service.policy_socket.read_text(), "precious")
         self.assertIn("is not a socket", service.log())
 
-    def test_an_admin_listener_that_fails_ends_the_start(self):
+    def test_failing_admin_listener_ends_the_start(self):
         service = WeirService()
         self.addCleanup(service.__exit__)
         service.configure(listen={"policy": f"inet:127.0.0.1:{service.port}", "admin": "unix:/nowhere/at/all"})
@@ -207,7 +207,7 @@ class ServiceManager(unittest.TestCase):
         self.assertIn("recipients 1/2", shown.stdout)
         self.assertIn("check-config", shown.stderr)
 
-    def test_a_port_that_is_taken(self):
+    def test_port_in_use(self):
         service = self.enterContext(WeirService(limits=[LIMIT]))
         other = WeirService(service.port)
         self.addCleanup(other.__exit__)
@@ -225,7 +225,7 @@ class ServiceManager(unittest.TestCase):
         for fault in ("weir.yaml:3:", "weir.yaml:4:", "rates", "policy"):
             self.assertIn(fault, service.log())
 
-    def test_the_unix_socket_of_a_killed_service_is_no_hindrance(self):
+    def test_stale_unix_socket(self):
         service = self.enterContext(WeirService(limits=[LIMIT]))
         service.kill()
         self.assertTrue(os.path.exists(service.policy_socket))
@@ -233,7 +233,7 @@ class ServiceManager(unittest.TestCase):
         with service.client(service.policy_socket) as client:
             self.assertEqual(client.ask(), "DUNNO")
 
-    def test_the_binary_needs_none_of_swifts_libraries(self):
+    def test_the_binary_needs_no_swift_libraries(self):
         libraries = run(["ldd", BINARY]).stdout
         self.assertIn("libpcre2", libraries)
         self.assertNotRegex(libraries, "(?i)libswift|foundation|libdispatch")

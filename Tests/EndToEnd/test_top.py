@@ -93,7 +93,7 @@ def cells(text):
 
 
 class Screen(unittest.TestCase):
-    def test_what_strangers_have_sent(self):
+    def test_control_characters_from_clients(self):
         """Control and bidi characters from clients are replaced; s, / and Esc change the view, q quits."""
         with WeirService(limits=[LIMIT]) as service:
             for _ in range(5):
@@ -155,7 +155,7 @@ class Faults(unittest.TestCase):
             self.assertIn(f"weir top: unix:{self.directory}/admin is unreachable: No such file or directory\r\n".encode(), top.shown)
             self.assertEqual(termios.tcgetattr(top.terminal), top.attributes)
 
-    def test_a_service_that_goes_and_comes_back(self):
+    def test_service_restarts(self):
         with WeirService(limits=[LIMIT]) as service, OnTerminal(service.config_file) as top:
             top.read_until(b"ledger ok")
             service.kill()
@@ -165,7 +165,7 @@ class Faults(unittest.TestCase):
             top.read_until(b"ledger ok")
             self.assertIsNone(top.process.poll())
 
-    def test_a_ledger_that_can_not_be_opened(self):
+    def test_ledger_cannot_be_opened(self):
         with WeirService(limits=[LIMIT], ledger={"store": f"sqlite:{self.directory}/none/ledger.sqlite"}) as service:
             with OnTerminal(service.config_file) as top:
                 top.read_until(b"LEDGER FAILURE")
@@ -176,7 +176,7 @@ class Faults(unittest.TestCase):
 
 
 class Endings(unittest.TestCase):
-    def test_the_terminal_is_as_it_was(self):
+    def test_the_terminal_is_restored(self):
         """After q, Ctrl-C and each signal: at the start, later, and while the service doesn't answer."""
         with WeirService(limits=[LIMIT]) as service:
             endings = [("q", lambda top: top.keys(b"q"), 0), ("Ctrl-C", lambda top: top.keys(b"\x03"), 0)] + [
@@ -212,13 +212,13 @@ class Lines(unittest.TestCase):
             for look in looks:
                 self.assertRegex(look, r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ dunno/s=\d+( \w+/s=\d+)* p50/1m=\S+ p99/1m=\S+ keys=2 ledger=ok$")
             self.assertEqual(output[0], looks[0])
-            self.assertRegex(output[1], r"^  per-sender a@example\.org: recipients 3/3 per 1h, room in \S+( \S+)?; 2 tries refused$")
+            self.assertRegex(output[1], r"^  per-sender a@example\.org: recipients 3/3 per 1h, room in \S+( \S+)?; 2 refused requests$")
             refused = [line for line in output if line.startswith("  refused: ")]
             self.assertTrue(refused)
             self.assertRegex(refused[0], r"^  refused: per-sender a@example\.org: over, recipients 3/3 per 1h, room in ")
             self.assertNotIn("per-client", "\n".join(output))
 
-    def test_a_reader_that_goes(self):
+    def test_closed_pipe(self):
         with WeirService(limits=[LIMIT]) as service:
             process = subprocess.Popen([BINARY, "top", "--config", service.config_file], env=ENVIRONMENT, stdin=subprocess.DEVNULL,
                                        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

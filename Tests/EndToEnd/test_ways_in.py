@@ -19,7 +19,7 @@ HEADER = """\
 /^X-Nested-Gone:/ IGNORE
 """
 BODY = "/^drop/ IGNORE\n/^replace (.*)/ REPLACE replaced $1\n/^before/ PREPEND put in\n"
-# Lines that identify a message, and that no way in changes.
+# Lines that identify a message and are never changed.
 NUMBER = "X-Number"
 
 
@@ -92,8 +92,8 @@ class SameResult(unittest.TestCase):
         self.assertNotIn(b"undisclosed", results["milter"][1])
         self.assertIn(b"filename=good.txt\n\nkeep\n", results["milter"][4])
 
-    def test_long_headers_go_on_whole(self):
-        """Where Postfix's own limit is larger; the log says that Weir has not seen all of them."""
+    def test_long_headers_are_passed_on_whole(self):
+        """If Postfix's own limit is larger. The log says that Weir has not checked all of the header."""
         header = "X-Long: begin" + "".join(f"\n {number} " + "x" * 900 for number in range(150)) + "\n end"
         message = f"To: b@example.com\n{header}\nSubject: x\n\nbody\n"
         for way in ("after_queue", "before_queue"):

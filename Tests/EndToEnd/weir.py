@@ -269,6 +269,6 @@ def samples(text):
             if not match:
                 raise AssertionError(f"not a sample: {line}")
             if match[1] in found:
-                raise AssertionError(f"told twice: {line}")
+                raise AssertionError(f"duplicate series: {line}")
             found[match[1]] = float(match[2])
     return found

@@ -4,7 +4,7 @@ import Glibc
 import Rules
 import Testing
 
-/// Rules from text, through files as the operator has them.
+/// Rules from text, by way of table files.
 private func rules(header: String = "", body: String = "", keep: Bool = false) throws -> ContentRules {
     var template = Array("/tmp/weir-filter-XXXXXX".utf8CString)
     let directory = try #require(mkdtemp(&template).map { String(cString: $0) })
@@ -37,8 +37,8 @@ private func result(_ message: String, _ rules: ContentRules) -> String {
 @Suite struct MessageFilterTests {
     private static let message = "Subject: hi\r\nTo: a@example.org\r\n\r\nfoo\r\nbar\r\n"
 
-    /// Body checks read the table again.
-    @Test func warningsOfATableComeOnce() throws {
+    /// Header and body checks read the same table.
+    @Test func warningsOfATableAreReportedOnce() throws {
         let path = "/tmp/weir-warnings-\(getpid())"
         let file = try #require(fopen(path, "w"))
         fputs("x\nx\n", file)
@@ -49,9 +49,9 @@ private func result(_ message: String, _ rules: ContentRules) -> String {
         #expect(try ContentRules(checks).warnings.map(\.line) == [1, 2])
     }
 
-    /// A header that the Postfix behind Weir obeys: no message brings one, and no rule writes one.
+    /// The Postfix behind Weir obeys this header, so neither a message nor a rule may add it.
     @Test(arguments: ["X-Weir-Verdict: HOLD", "x-weir-verdict : HOLD", "X-WEIR-VERDICT:\r\n HOLD"])
-    func verdictHeadersAreTakenAway(_ header: String) throws {
+    func verdictHeadersAreRemoved(_ header: String) throws {
         #expect(result("A: b\r\n\(header)\r\n\(Self.message)", try rules()) == "A: b\r\n" + Self.message)
         let copying = try rules(header: "/^A: (.*)/ PREPEND $1\n/^B: (.*)/ REPLACE $1")
         let message = "A: X-Weir-Verdict: HOLD\r\nB: X-Weir-Verdict: HOLD\r\n" + Self.message
@@ -123,7 +123,7 @@ private func result(_ message: String, _ rules: ContentRules) -> String {
         #expect(judge("To: \(value)\r\n\r\nx\r\n", try rules()).edits.isEmpty)
     }
 
-    @Test func strippingIsSaidToBreakASignature() throws {
+    @Test func strippingThatBreaksASignatureIsReported() throws {
         let message = "DKIM-Signature: v=1; h=From:\r\n To; b=x\r\nTo: undisclosed-recipients:;\r\n\r\nx\r\n"
         #expect(
             judge(message, try rules()).notes == [
@@ -146,7 +146,7 @@ private func result(_ message: String, _ rules: ContentRules) -> String {
         #expect(judge("A: x\r\n\r\n", rules).moreMatches == 0)
     }
 
-    @Test func floodsOfStrippedHeadersAreOneNote() throws {
+    @Test func manyStrippedHeadersGiveOneNote() throws {
         let message =
             "DKIM-Signature: v=1; h=To; b=x\r\n" + String(repeating: "To: undisclosed-recipients:;\r\n", count: 5_000)
         let verdict = judge(message + "\r\n", try rules())
@@ -162,10 +162,9 @@ private func result(_ message: String, _ rules: ContentRules) -> String {
         #expect(verdict.effects == [.bcc(Array("a@example.org".utf8)), .bcc(Array("b@example.org".utf8))])
     }
 
-    /// What is no printable ASCII is a space in a reply, byte by byte.
-    /// A copy to nobody must not hold the message up; mail that is to go elsewhere must not go on.
+    /// With an invalid address, BCC is skipped, and REDIRECT defers the message.
     @Test(arguments: ["<c@example.net>", "c@example.net extra", "a\"b@example.net"])
-    func addressesThatNameNobody(_ address: String) throws {
+    func invalidAddresses(_ address: String) throws {
         let copied = judge(Self.message, try rules(header: "/^Subject/ BCC \(address)"))
         #expect(copied.disposition == .accept && copied.effects.isEmpty && copied.matches.first?.fault != nil)
         let redirected = judge(Self.message, try rules(header: "/^Subject/ REDIRECT \(address)"))
@@ -175,13 +174,13 @@ private func result(_ message: String, _ rules: ContentRules) -> String {
         #expect(refusal.code == 451 && redirected.effects.isEmpty)
     }
 
-    /// Postfix takes such headers out, also where a rule has just written one.
+    /// Postfix removes such headers, even if a rule has just written one.
     @Test func headersThatPostfixDrops() throws {
         let dropping = try rules(header: "/^Subject/ REPLACE Bcc: x@example.net\n/^To/ REPLACE Bccx: y")
         #expect(result(Self.message, dropping) == "Bccx: y\r\n\r\nfoo\r\nbar\r\n")
     }
 
-    /// Each of these headers has to be written anew, and an edit is many times as large.
+    /// Each of these headers must be rewritten, and an edit needs many times the memory of its header.
     @Test func editsAreBounded() throws {
         let some = judge(String(repeating: "a :\r\n", count: 1_000) + Self.message, try rules())
         #expect(some.disposition == .accept && some.edits.count == 1_000)
@@ -191,6 +190,7 @@ private func result(_ message: String, _ rules: ContentRules) -> String {
         #expect(many.notes.contains { if case .tooManyEdits = $0 { true } else { false } })
     }
 
+    /// In a reply, each byte that is not printable ASCII becomes a space.
     @Test func refusalsArePrintable() throws {
         let rules = try rules(header: "/^Subject:(.*)/ REJECT no$1")
         let verdict = judge("Subject: caf\u{e9}\r\n\tb\u{7f}\r\n\r\n", rules)
@@ -198,17 +198,17 @@ private func result(_ message: String, _ rules: ContentRules) -> String {
     }
 
     @Test(arguments: [("$1", 102_396), ("$1$1", 204_786)])
-    func whatIsPrependedIsWhole(value: String, length: Int) throws {
+    func prependedHeadersAreNotCut(value: String, length: Int) throws {
         let rules = try rules(header: "/^Subject: (.*)/ PREPEND X-P: \(value)")
         let message = "Subject: " + String(repeating: "x", count: 102_390) + "\r\n\r\n"
         #expect(judge(message, rules).edits.map(\.replacement.count) == [length])
     }
 
-    /// `header_size_limit` bounds what rules see. Beyond it, what no rule edits goes on byte for byte.
+    /// `header_size_limit` bounds what rules see. A longer header that no rule edits is passed on unchanged.
     @Test(arguments: [
         "X-A: ", "X-A : ", "X-A: \0", "To: undisclosed-recipients:;", "Content-Type: text/plain; x=", "Received: by x;",
     ])
-    func longHeadersGoOnWhole(_ start: String) throws {
+    func longHeadersArePassedOnWhole(_ start: String) throws {
         let long = start + String(repeating: "\r\n " + String(repeating: "x", count: 900), count: 130) + "\r\n"
         let line = start + String(repeating: "x", count: 110_000) + "\r\n"
         for header in [long, line, long + "B: c\r\n" + line] {
@@ -224,7 +224,7 @@ private func result(_ message: String, _ rules: ContentRules) -> String {
         #expect(many.count == 1 && many[0].contains(" and 2 more: "))
     }
 
-    /// A blank or comments up to the limit, and a recipient beyond it.
+    /// The header has only spaces up to the limit, and a recipient after it.
     @Test func aRecipientBeyondTheLimitIsKept() throws {
         let blank = String(repeating: " ", count: 110_000)
         let message = "To: undisclosed-recipients:;\(blank), a@example.org\r\n\r\n"
@@ -246,7 +246,7 @@ private func result(_ message: String, _ rules: ContentRules) -> String {
         #expect(result(line + Self.message, replacing) == "X-B: x\r\n" + Self.message)
     }
 
-    /// Postfix reports it wherever a table for headers is set, whatever is in it.
+    /// Like Postfix, refuses excessive nesting if any table for headers is set, even an empty one.
     @Test func nestingIsRefusedWithAnyTable() throws {
         let part = "Content-Type: multipart/mixed; boundary=b\n\n--b\n"
         let message = String(repeating: part, count: 103)
@@ -255,7 +255,7 @@ private func result(_ message: String, _ rules: ContentRules) -> String {
         #expect(judge(message, try rules(header: "# none\n")).disposition == .refuse(refusal))
     }
 
-    @Test func aFilterServesOneMessageAfterTheOther() throws {
+    @Test func aFilterCanBeReused() throws {
         let rules = try rules(header: "/^Subject: bad/ REJECT")
         let filter = MessageFilter(rules, matcher: Matcher())
         for subject in ["bad", "good", "bad"] {
@@ -265,7 +265,7 @@ private func result(_ message: String, _ rules: ContentRules) -> String {
         }
     }
 
-    @Test func headersThatComeApartAreTheSame() throws {
+    @Test func headersFromAMilterMatchAlike() throws {
         let rules = try rules(header: "/^Subject: a\\n\\sb$/ REJECT yes")
         let filter = MessageFilter(rules, matcher: Matcher())
         Array("Subject".utf8).withUnsafeBytes { name in
@@ -275,7 +275,7 @@ private func result(_ message: String, _ rules: ContentRules) -> String {
     }
 
     @Test(arguments: [" a\n", " a\n\n", " a\r\n", "\n", ""])
-    func aValueThatEndsInALineEndEndsNoHeaders(_ value: String) throws {
+    func aLineEndInAValueDoesNotEndTheHeaders(_ value: String) throws {
         let rules = try rules(header: "/^Subject: bad/ REJECT")
         let filter = MessageFilter(rules, matcher: Matcher())
         for (name, value) in [("X-A", value), ("Subject", " bad")] {
@@ -286,7 +286,7 @@ private func result(_ message: String, _ rules: ContentRules) -> String {
         #expect(filter.finish().disposition != .accept)
     }
 
-    @Test func budgetIsPerMessageAndNamed() throws {
+    @Test func budgetIsPerMessageAndReported() throws {
         let rules = try rules(body: (0..<200).map { "/rule\($0)x/ REJECT" }.joined(separator: "\n"))
         rules.body.fastPass = nil
         nonisolated(unsafe) var now: UInt64 = 0
@@ -306,7 +306,7 @@ private func result(_ message: String, _ rules: ContentRules) -> String {
         }
     }
 
-    @Test func allUnusableTablesAreNamed() {
+    @Test func allUnusableTablesAreReported() {
         var checks = ContentChecks()
         checks.header = ["pcre:/nonexistent/a", "hash:/b"]
         checks.body = ["regexp:/"]

@@ -70,7 +70,7 @@ extension StoreCheck {
             try session.complete()
             try session.begin(2)
             let rows = (1...20_000 as ClosedRange<UInt64>).map { row($0, 2) }
-            // Still being written when the next checkpoint begins, or done before: both are right.
+            // Whether it is still being written when the next checkpoint begins depends on the store. Both are allowed.
             try session.save([.accounts(rows), .end])
             try session.begin(3)
             for _ in 0..<20 { try session.save([.accounts([row(1, 3)])]) }

@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 import Limits
 
-/// What the calls of a store so far oblige it to return after a crash.
+/// What a store must return after a crash, according to the calls so far.
 private struct Obligations {
     var limits: [StoredLimit] = []
     /// The last batch that was written.
     var last: UInt64 = 0
-    /// The batch with which the last completed checkpoint began; all from there on must come back.
+    /// The batch with which the last completed checkpoint began. This and all later batches must come back.
     var required: UInt64 = 1
     /// The rows of the last completed checkpoint.
     var saved: [UInt64: AccountRow] = [:]
-    /// What has been handed over since for a row, nil for a removal. The store may have written any of it.
+    /// The contents handed over since then for each row; nil for a removal. The store may have written any of them.
     var handedOver: [UInt64: [AccountRow?]] = [:]
 
     mutating func complete(from sequence: UInt64) {
@@ -106,7 +106,7 @@ extension StoreCheck {
             let life = LedgerLife(session)
             guard try life.run(calls: count) else { return }
             try life.obligations.check(session.reopen(), session.recovered())
-            // The store works on after the crash.
+            // The store still works after the crash.
             let next = life.obligations.last + 1
             try session.begin(next)
             try session.complete([.accounts([row(9, next)])])

@@ -3,20 +3,20 @@ package import Limits
 
 /// Storage on which the checks open stores, one after the other. Each check gets a new fixture, which is empty.
 package protocol StoreFixture: AnyObject {
-    /// A store on this storage, not opened yet. The earlier store has been released as if its process had crashed, so
-    /// the storage has what that had written.
+    /// A store on this storage, not opened yet. The earlier store was released as if its process had crashed; the
+    /// storage has everything that it had written.
     func makeStore() throws -> any LedgerStore
 
-    /// Makes `LedgerStore.open` fail, until `repair`. Called before a store was opened.
+    /// Makes `LedgerStore.open` fail until `repair`. Called before a store is opened.
     func breakOpening() throws
 
-    /// Makes checkpoints fail that write rows, until `repair`. The journal still works.
+    /// Makes checkpoints with rows fail until `repair`. The journal still works.
     func breakCheckpoints() throws
 
     func repair() throws
 }
 
-/// A store does not keep the contract of `LedgerStore`.
+/// A violation of the contract of `LedgerStore`.
 package struct ConformanceFailure: Error, CustomStringConvertible {
     package let description: String
 }
@@ -34,12 +34,12 @@ struct Batch: Equatable {
     var content: [UInt8]
 }
 
-/// What a store has handed to its sink, in order.
+/// Everything that a store has handed to its sink, in order.
 final class Recovered: RecoverySink {
     private(set) var rows: [AccountRow] = []
     private(set) var transactions: [Batch] = []
     private(set) var batches: [Batch] = []
-    /// What the sink says it can't read.
+    /// The row and the transactions that the sink reports as unreadable.
     var damagedRow: UInt64?
     var damagedTransactions: [UInt8]?
 

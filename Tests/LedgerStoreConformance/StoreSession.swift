@@ -22,7 +22,7 @@ final class StoreSession {
         }
     }
 
-    /// A crash, then a store on what it has left.
+    /// A crash, then a new store on the same storage.
     @discardableResult
     func reopen() throws -> StoredState {
         opened = nil
@@ -53,7 +53,7 @@ final class StoreSession {
         try store.flush()
     }
 
-    /// The content of a batch that was appended without any.
+    /// The default content of a batch.
     static func content(_ sequence: UInt64) -> [UInt8] { Array("batch \(sequence)".utf8) }
 
     static func batches(_ sequences: some Sequence<UInt64>) -> [Batch] {
@@ -79,7 +79,7 @@ final class StoreSession {
     }
 
     func wait(_ expectation: String, _ isMet: () throws -> Bool) throws {
-        // A minute; only a store that fails takes it.
+        // Up to a minute; only a failing store takes that long.
         for _ in 0..<60_000 {
             if try isMet() { return }
             usleep(1000)

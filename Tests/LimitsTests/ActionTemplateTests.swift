@@ -32,7 +32,7 @@ import Testing
         #expect(try ActionTemplate(text).text == text)
     }
 
-    /// What Postfix would take as a permit, or as a server configuration error.
+    /// Actions that Postfix would read as a permit, or as a server configuration error.
     @Test(arguments: [
         ("", "the action is empty"), (" ", "the action is empty"), ("450", "without a text"),
         ("450 ", "without a text"),
@@ -63,7 +63,7 @@ import Testing
         #expect(throws: ActionTemplate.Fault.self) { try ActionTemplate("Greylist", restrictionClasses: ["greylist"]) }
     }
 
-    /// What a peer sent must not end the reply, nor make it invalid UTF-8.
+    /// A peer's bytes must not end the reply early, nor make it invalid UTF-8.
     @Test(arguments: [
         ("a\n\naction=OK", "REJECT a??action=OK"), ("a\u{0}b\u{1b}[1m", "REJECT a?b?[1m"), ("a\u{9b}b", "REJECT a?b"),
         ("gr\u{fc}n", "REJECT gr\u{fc}n"),
@@ -73,7 +73,7 @@ import Testing
         #expect(try render("REJECT $key", key: key) == expected)
     }
 
-    @Test func bytesThatAreNoTextAreReplaced() throws {
+    @Test func invalidUTF8IsReplaced() throws {
         let action = try ActionTemplate("REJECT $key").render { _ in [0x61, 0xff, 0xc3] }
         #expect(String(validating: action, as: UTF8.self) == "REJECT a\u{fffd}\u{fffd}")
     }

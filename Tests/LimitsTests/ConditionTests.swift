@@ -41,7 +41,7 @@ import Testing
         #expect(!holds("protocol_state", equals("rcpt", for: "protocol_state"), "RCPT"))
     }
 
-    @Test func equalsLooksAtWholeAddressesOfClients() {
+    @Test func equalsComparesWholeClientAddresses() {
         #expect(holds("client_address", equals("2001:db8::1", for: "client_address"), "2001:db8:0::1"))
         #expect(!holds("client_address", equals("2001:db8::1", for: "client_address"), "2001:db8::2"))
         var forms = KeyForms()

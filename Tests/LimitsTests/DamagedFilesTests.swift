@@ -5,9 +5,9 @@ import Storage
 import Synchronization
 import Testing
 
-/// The files of a real store, damaged at random places: the ledger opens, counts, and keeps what was not damaged.
+/// The files of a real store, damaged in random places. The ledger opens, counts, and keeps everything undamaged.
 @Suite struct DamagedFilesTests {
-    /// The files that a crash leaves, by name.
+    /// The files that remain after a crash, by name.
     typealias Files = [String: Data]
 
     private static let users = 120
@@ -24,7 +24,7 @@ import Testing
 
         deinit { try? FileManager.default.removeItem(atPath: path) }
 
-        /// Without the lock and the shared memory, which a crash does not leave in a useful state.
+        /// Without the lock and the shared memory, which are useless after a crash.
         func files() throws -> Files {
             var files: Files = [:]
             for name in try FileManager.default.contentsOfDirectory(atPath: path)
@@ -76,7 +76,7 @@ import Testing
     private static func makeFiles() throws -> (earlier: Files, later: Files) {
         let folder = try Folder()
         let harness = try open(folder)
-        // The one that began at the start.
+        // The checkpoint that the start has begun.
         try harness.finishCheckpoint()
         try send(1, to: harness)
         try harness.finishCheckpoint()
@@ -90,7 +90,7 @@ import Testing
 
     private static let made = Result { try makeFiles() }
 
-    /// What was done to the files, and whether it was at one place only.
+    /// A description of the damage, and whether it is in one place only.
     private typealias Damage = (text: String, isSmall: Bool)
 
     private static func damage(_ files: inout Files, earlier: Files, random: inout SeededGenerator) -> Damage {
@@ -132,7 +132,7 @@ import Testing
         }
     }
 
-    /// Opens as the service does: what fails is tried again.
+    /// Opens the ledger like the service, which tries again after a failure.
     private static func openSoon(_ folder: Folder, _ note: String) throws -> LedgerHarness {
         for _ in 0..<2 {
             if let harness = try? open(folder) { return harness }
@@ -182,7 +182,7 @@ import Testing
         let notices = Notices()
         let (names, limits) = Self.limits()
         let harness = try LedgerHarness(limits, names: names, store: damaged.store(notices))
-        // A batch at most, which the next frame of the page may have too.
+        // At most one batch is lost; the next frame of the same page may contain it, too.
         #expect(Self.counted(harness, most: 9) >= UInt64(Self.users * 9 - 1))
         let notice = try #require(notices.texts.first)
         #expect(notice.contains("frames"), "\(notice)")
@@ -193,7 +193,7 @@ import Testing
         #expect(try Data(contentsOf: URL(fileURLWithPath: damaged.path + "/" + name)) != bytes)
     }
 
-    /// What a crash leaves at the end of a log is no damage.
+    /// An incomplete end of the log after a crash is not damage.
     @Test(arguments: [1, 500, 1024, 1047])
     func aLogThatWasCutShort(bytes: Int) throws {
         let folder = try Folder()

@@ -2,7 +2,7 @@
 import Limits
 import Testing
 
-/// The list that is collected while keys are charged is what a walk over all accounts finds.
+/// The list that is kept while keys are charged equals the result of a walk over all accounts.
 struct FullestAccountsTests {
     private static let users = 12_000
 
@@ -14,7 +14,7 @@ struct FullestAccountsTests {
             [maker.limit(rates: ["300/10m", "1000/1h"], countRefused: true)], names: maker.names, settings: settings)
     }
 
-    /// The fullness of the fullest accounts, by a walk over all.
+    /// The fullness of the fullest accounts, from a walk over all accounts.
     private func byWalking(_ ledger: Ledger, most: Int) -> [Double] {
         var found: [Double] = []
         var walk = Ledger.Walk()
@@ -34,7 +34,7 @@ struct FullestAccountsTests {
         #expect(Set(list.map(\.key)).count == list.count, sourceLocation: sourceLocation)
     }
 
-    /// Messages of users, a few of whom send most.
+    /// Messages of many users. A few of them send most of the mail.
     private func traffic(_ harness: LedgerHarness, messages: Int, spread: Int64, _ random: inout SeededGenerator) throws
     {
         for _ in 0..<messages {
@@ -51,7 +51,7 @@ struct FullestAccountsTests {
     private func sweep(_ harness: LedgerHarness, rounds: Int) throws {
         for _ in 0..<rounds {
             harness.ledger.beginTick()
-            // More than the table has slots.
+            // More slots than the table has.
             if let error = harness.ledger.maintain(slots: 1 << 20) { throw error }
             try harness.ledger.commit()
         }
@@ -67,7 +67,7 @@ struct FullestAccountsTests {
         }
         try harness.crash()
         check(harness)
-        // Quieter: those that were the fullest empty, and others come up.
+        // Less traffic: the fullest accounts empty, and others take their place.
         for _ in 0..<20 {
             try traffic(harness, messages: 100, spread: 2000, &random)
             try sweep(harness, rounds: 4)

@@ -3,7 +3,7 @@ import Limits
 import Testing
 
 @Suite struct KeyTests {
-    /// The key of a request, or nil where the limit would not apply.
+    /// The key of a request, or nil if the limit does not apply.
     private func key(_ parts: [String], of values: [String: String], forms: KeyForms = KeyForms()) -> String? {
         var names = AttributeNames()
         let definition = KeyDefinition(parts: parts.map { KeyPart($0, in: &names) }, forms: forms)
@@ -65,7 +65,7 @@ import Testing
         #expect(key([name], of: [name == "sasl_domain" ? "sasl_username" : name: value], forms: forms) == expected)
     }
 
-    /// What an administrator writes means the key that requests have.
+    /// A key as an administrator writes it is understood as the key that requests have.
     @Test(
         arguments: [
             (["sasl_username"], "Bob", "bob"), (["sasl_username"], "", nil),
@@ -93,7 +93,7 @@ import Testing
         if let key { #expect(definition.canonical(key) == key) }
     }
 
-    @Test func severalPartsAreToldApart() {
+    @Test func partsAreKeptApart() {
         let parts = ["policy_context", "helo_name"]
         #expect(key(parts, of: ["policy_context": "a", "helo_name": "b"]) == "a|b")
         #expect(key(parts, of: ["policy_context": "a|b", "helo_name": "c"]) == "a\\|b|c")
@@ -103,7 +103,7 @@ import Testing
         #expect(key(parts, of: ["helo_name": "b"]) == nil)
     }
 
-    @Test func longKeysAreBoundedAndStayApart() throws {
+    @Test func longKeysAreBoundedAndStayDistinct() throws {
         let start = String(repeating: "a", count: KeyDefinition.longest)
         #expect(key(["policy_context"], of: ["policy_context": start]) == start)
         let one = try #require(key(["policy_context"], of: ["policy_context": start + "1"]))
@@ -113,7 +113,7 @@ import Testing
         #expect(key(["policy_context"], of: ["policy_context": start + "1"]) == one)
     }
 
-    @Test func signatureTellsWhatCountsMean() {
+    @Test func signatureChangesWithTheMeaningOfCounts() {
         var names = AttributeNames()
         let parts = ["sasl_username", "client_address"].map { KeyPart($0, in: &names) }
         var forms = Array(repeating: KeyForms(), count: 5)
@@ -127,17 +127,17 @@ import Testing
                 KeyDefinition(parts: [parts[0]], forms: KeyForms()),
             ].map(\.signature) + forms.map { KeyDefinition(parts: parts, forms: $0).signature }
         #expect(Set(signatures).count == signatures.count)
-        // What none of the parts is changed by changes nothing.
+        // Settings that affect none of the parts don't change it.
         let helo = [KeyPart("helo_name", in: &names)]
         #expect(Set(forms.map { KeyDefinition(parts: helo, forms: $0).signature }).count == 1)
     }
 
-    /// What a client may make as long as it likes does not push the other parts out.
+    /// A part of any length that a client chooses does not push the other parts out of the key.
     @Test(arguments: [
         String(repeating: "x", count: 500), String(repeating: "|", count: 500),
         String(repeating: "x", count: 120) + "|||||||||",
     ])
-    func partsOfAKeyStayApart(helo: String) throws {
+    func aLongPartKeepsTheOthers(helo: String) throws {
         let built = try #require(
             self.key(["helo_name", "client_address"], of: ["helo_name": helo, "client_address": "192.0.2.1"]))
         #expect(built.hasSuffix("|192.0.2.1"))

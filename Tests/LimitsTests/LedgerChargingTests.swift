@@ -2,7 +2,7 @@
 import Limits
 import Testing
 
-/// What requests are charged, and what is given back.
+/// Charges of requests, and charges that are given back.
 @Suite struct LedgerChargingTests {
     @Test(arguments: [
         ["RCPT"], ["DATA"], ["END-OF-MESSAGE"], ["RCPT", "DATA"], ["RCPT", "END-OF-MESSAGE"],
@@ -66,7 +66,7 @@ import Testing
         #expect(harness.standing("user")?.refusedTries == 1)
     }
 
-    @Test func refusedByOneIsChargedToNone() throws {
+    @Test func aRequestRefusedByOneLimitIsChargedToNone() throws {
         let harness = try LedgerHarness {
             [$0.limit(rates: ["100/1h", "3/1m"]), $0.limit("client", key: ["client_address"], rates: ["2/1h"])]
         }
@@ -107,7 +107,7 @@ import Testing
     }
 
     /// An accepted message is not given back, even if its DATA had nothing to settle.
-    @Test func whatWasAcceptedIsNotGivenBack() throws {
+    @Test func anAcceptedMessageIsNotGivenBack() throws {
         var settings = Ledger.Settings()
         settings.givesBackDropped = true
         let harness = try LedgerHarness(
@@ -127,7 +127,7 @@ import Testing
     }
 
     /// The message is larger than its SIZE= and never fits: the answer is permanent.
-    @Test func anUnderstatedSizeIsNotPutOffForEver() throws {
+    @Test func anUnderstatedSizeIsRefusedPermanently() throws {
         let harness = try LedgerHarness { [$0.limit(count: .bytes, rates: ["10000/1h"])] }
         #expect(try harness.ask(rcpt("m", to: "a@example.org", more: ["size": "4000"])) == nil)
         let tooLarge = settling("END-OF-MESSAGE", "m", count: 1, more: ["size": "12000"])
@@ -186,7 +186,7 @@ import Testing
 
     /// `instance` as Postfix makes it: pid.seconds.microseconds.sequence, with sequence numbers from 0 in each
     /// connection.
-    @Test func aPortThatIsTakenAgainIsAnotherConnection() throws {
+    @Test func aReusedPortIsAnotherConnection() throws {
         let harness = try LedgerHarness {
             [$0.limit("connections", key: ["client_address"], count: .connections, rates: ["3/1h"])]
         }
@@ -241,7 +241,7 @@ import Testing
         try harness.crash()
         try harness.ask(settling("END-OF-MESSAGE", "m", count: 11))
         for limit in 0..<count { #expect(harness.used("user", limit: "limit\(limit)") == [11, 11]) }
-        // The oldest charges were given back: what is left was charged within the last 11 * 700 ms.
+        // The oldest charges were given back: the rest was charged within the last 11 * 700 ms.
         harness.clocks.advance(60_000 - 11 * 700)
         #expect(harness.used("user", limit: "limit7") == [11, 11])
         harness.clocks.advance(10 * 700 + 1000)

@@ -62,7 +62,7 @@ final class LedgerHarness {
         try self.init(made, names: maker.names, settings: settings)
     }
 
-    /// A crash and a restart: all that was not handed to the store is lost.
+    /// A crash and a restart: everything that was not handed to the store is lost.
     func crash() throws {
         ledger = try Ledger(limits: limits, settings: settings, clocks: clocks, store: store)
     }

@@ -2,7 +2,7 @@
 import Limits
 import Testing
 
-/// What an administrator does to a key.
+/// Changes to a key by an administrator.
 @Suite struct LedgerInterventionTests {
     @Test func interventions() throws {
         let harness = try LedgerHarness {
@@ -72,7 +72,7 @@ import Testing
         #expect(try harness.ask(rcpt("c", to: "a@example.org")) != nil)
     }
 
-    @Test func interventionsMeanTheKeyThatRequestsHave() throws {
+    @Test func interventionsFindTheKeyOfRequests() throws {
         let harness = try LedgerHarness {
             [$0.limit(rates: ["5/1h"]), $0.limit("per-client", key: ["client_address"], rates: ["5/1h"])]
         }
@@ -100,7 +100,7 @@ import Testing
         #expect(harness.ledger.limits.map(\.accountCount) == [1, 1])
     }
 
-    @Test func raisingKeepsWhatATableSays() throws {
+    @Test func raisingKeepsTheRatesOfATable() throws {
         let overrides = LookupTable.text(Array("user 5/1h 50/1d\n".utf8)).table
         let harness = try LedgerHarness {
             [$0.limit(rates: ["1/1h", "10/1d"], overrides: [overrides]), $0.limit("other", rates: ["1/1w"])]
@@ -130,9 +130,9 @@ import Testing
         #expect(harness.used("a@b") == [300])
     }
 
-    /// After an unblock by hand, the key has all its refused tries again before the next block.
+    /// An unblock by hand resets the count of refused requests that leads to the next block.
     @Test(arguments: [false, true])
-    func unblockingForgetsRefusedTries(crashes: Bool) throws {
+    func unblockingResetsRefusedRequests(crashes: Bool) throws {
         var maker = LimitMaker()
         let limit = maker.limit(rates: ["1/1m"], block: .init(after: 3, milliseconds: 600_000))
         let harness = try LedgerHarness([limit], names: maker.names)
@@ -159,7 +159,7 @@ import Testing
         #expect(harness.standing("a@b")?.blockedUntil != nil)
     }
 
-    /// A raise applies to windows by their lengths. Windows that it does not name have their current rates.
+    /// A raise applies to windows by their lengths. Other windows keep their current rates.
     @Test(arguments: [["crash"], ["checkpoint", "crash"], []])
     func aRaiseUnderOtherRates(then: [String]) throws {
         let harness = try LedgerHarness { [$0.limit(rates: ["10/1m", "1000/1h"])] }

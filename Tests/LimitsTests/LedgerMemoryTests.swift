@@ -60,7 +60,7 @@ import Testing
         #expect(store.rows.count == 100)
     }
 
-    /// A store whose rows are more than the settings allow now.
+    /// A store with more rows than the settings now allow.
     @Test func aStartKeepsTheMaximumWhileItReads() throws {
         var maker = LimitMaker()
         let limits = [maker.limit(rates: ["1000/1h"])]
@@ -94,7 +94,7 @@ import Testing
         #expect(store.rows.count <= 100)
     }
 
-    @Test func keysOfALimitThatIsGoneLeaveNoRows() throws {
+    @Test func keysOfARemovedLimitLeaveNoRows() throws {
         var maker = LimitMaker()
         let store = MemoryStore()
         let harness = try LedgerHarness([maker.limit(rates: ["10/1h"])], names: maker.names, store: store)
@@ -173,7 +173,7 @@ import Testing
         #expect(harness.standing("user")?.blockedUntil != nil)
     }
 
-    @Test func reloadKeepsWhatCountsTheSame() throws {
+    @Test func reloadKeepsCountsWithTheSameMeaning() throws {
         var maker = LimitMaker()
         let harness = try LedgerHarness(
             [maker.limit(rates: ["10/1h", "50/1d"]), maker.limit("gone", key: ["sender"], rates: ["100/1h"])],

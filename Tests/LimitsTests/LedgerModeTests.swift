@@ -2,7 +2,7 @@
 import Limits
 import Testing
 
-/// Shadow mode, answers that let pass, blocks, and tables.
+/// Shadow mode, answers that don't refuse, blocks, and tables.
 @Suite struct LedgerModeTests {
     @Test func shadowRefusesNothing() throws {
         let harness = try LedgerHarness {
@@ -14,7 +14,7 @@ import Testing
         #expect(harness.standing("user", limit: "per-user")?.refusedTries == 4)
     }
 
-    @Test func shadowSaysItOnceAndBlocksNobody() throws {
+    @Test func shadowReportsOnceAndBlocksNobody() throws {
         let block = Limit.Block(after: 3, milliseconds: 600_000)
         let harness = try LedgerHarness { [$0.limit(rates: ["1/1m"], mode: .shadow, block: block)] }
         try harness.ask(rcpt("a", to: "a@example.org"))
@@ -28,7 +28,7 @@ import Testing
 
     /// If the answer lets the request pass, it is charged, and a later limit can still refuse it.
     @Test(arguments: ["PREPEND X-Rate: $count", "WARN over", "HOLD", "DEFER_IF_REJECT later"])
-    func whatPassesIsCharged(over: String) throws {
+    func passedRequestsAreCharged(over: String) throws {
         let harness = try LedgerHarness {
             [$0.limit("soft", rates: ["2/1h"], over: over, countRefused: true), $0.limit("hard", rates: ["4/1h"])]
         }
@@ -60,7 +60,7 @@ import Testing
         #expect(harness.used("boss") == [0])
     }
 
-    @Test func aBlockByItselfLetsGoOfAKeyThatIsExemptNow() throws {
+    @Test func anAutomaticBlockEndsForAnExemptKey() throws {
         let harness = try LedgerHarness { [$0.limit(rates: ["1/1h"], block: .init(after: 1, milliseconds: 600_000))] }
         for number in 0..<3 { try harness.ask(rcpt("a\(number)", to: "a@example.org")) }
         #expect(harness.standing("user")?.blockedUntil != nil)
@@ -71,7 +71,7 @@ import Testing
         #expect(try harness.ask(rcpt("b", to: "a@example.org")) == nil)
     }
 
-    @Test func theWarningTellsTheCountsOfAllWindows() throws {
+    @Test func theWarningHasTheCountsOfAllWindows() throws {
         let harness = try LedgerHarness { [$0.limit(rates: ["100/1m", "5/1h"])] }
         let observer = NearObserver()
         harness.ledger.observer = observer
@@ -92,7 +92,7 @@ import Testing
     }
 
     @Test(arguments: [true, false])
-    func refusedTriesCountWhereAsked(counted: Bool) throws {
+    func refusedRequestsAreChargedIfConfigured(counted: Bool) throws {
         let harness = try LedgerHarness { [$0.limit(rates: ["2/1m"], countRefused: counted)] }
         for number in 0..<5 { try harness.ask(rcpt("m\(number)", to: "a@example.org")) }
         #expect(harness.used("user") == [counted ? 5 : 2])

@@ -23,7 +23,7 @@ import Testing
         #expect(harness.used("user") == [3])
     }
 
-    /// The journal is lost, and the wall clock went back over a reboot: the rows are from the future.
+    /// The journal is lost, and the wall clock was set back over a reboot: the rows are from the future.
     @Test func aClockBehindTheStore() throws {
         var maker = LimitMaker()
         let store = MemoryStore()
@@ -44,7 +44,8 @@ import Testing
         #expect(harness.used("user") == [0])
     }
 
-    /// A key was idle and came back under a new id: its row stays, although the journal still opens the old id.
+    /// A key was removed while idle and came back under a new id. Its row stays, although the journal still has the old
+    /// id.
     @Test func theJournalOfAKeysEarlierLife() throws {
         var maker = LimitMaker()
         let store = MemoryStore()

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import Limits
 
-/// A store in memory, whose contents are what a crash leaves.
+/// A store in memory. Its contents survive a crash of the ledger.
 class MemoryStore: LedgerStore {
     var rows: [UInt64: AccountRow] = [:]
     var limits: [StoredLimit] = []
@@ -21,7 +21,7 @@ class MemoryStore: LedgerStore {
     private(set) var savedRows = 0
     /// Calls of `save` since the last checkpoint began.
     private(set) var saves = 0
-    /// 1, so that most crashes find a checkpoint half written.
+    /// Rows written at once. With 1, most crashes happen in the middle of a checkpoint.
     var rowsTogether = 1
     let lostFile: String? = nil
     private var isOpen = false
@@ -29,7 +29,7 @@ class MemoryStore: LedgerStore {
 
     init() {}
 
-    /// A store with what a crash of `other` leaves, or a new one.
+    /// A store with the contents of `other` after a crash, or a new one.
     init(afterCrashOf other: MemoryStore?) {
         guard let other else { return }
         (rows, limits, transactions, segments, audit) = (

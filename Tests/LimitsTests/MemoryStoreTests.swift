@@ -3,7 +3,7 @@ import LedgerStoreConformance
 import Limits
 import Testing
 
-/// The store of the ledger's tests keeps the contract of real stores, and a store that does not is found out.
+/// The store of the ledger's tests conforms to the contract of stores, and the checks find stores that don't.
 @Suite struct MemoryStoreTests {
     @Test(arguments: StoreCheck.all)
     func conforms(check: StoreCheck) throws {

@@ -9,14 +9,14 @@ import Testing
         return hash.finalize()
     }
 
-    @Test func fieldsKeepTheirBounds() {
+    @Test func fieldBoundariesMatter() {
         #expect(hash(["ab", "c"]) != hash(["a", "bc"]))
         #expect(hash(["", "a"]) != hash(["a", ""]))
         #expect(hash(["12345678", "9"]) != hash(["123456789", ""]))
     }
 
     /// Keys in the store are found again only if the hash never changes.
-    @Test func isTheSameForever() {
+    @Test func neverChanges() {
         #expect(hash(["user@example.org"]) == 1_288_331_018_542_914_260)
         #expect(hash(["user@example.org"], key: .init(low: 3, high: 4)) != hash(["user@example.org"]))
     }

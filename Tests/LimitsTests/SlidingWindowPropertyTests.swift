@@ -71,7 +71,7 @@ import Testing
 
     private static func text(_ milliseconds: Int64) -> String { "\(max(1, milliseconds / 1000))s" }
 
-    /// The wall clock tells how long a reboot took; if it went back, no time has passed.
+    /// The wall clock says how long a reboot took. If it was set back, no time has passed.
     @Test(arguments: [(3_600_000, [0]), (10_000, [5]), (-3_600_000, [5])] as [(Int64, [UInt64])])
     func reboot(away: Int64, left: [UInt64]) throws {
         var maker = LimitMaker()
@@ -105,7 +105,7 @@ import Testing
             harness.clocks.reboot(after: away)
             try harness.crash()
         default:
-            // A quiet server: few requests, all of another key, and no checkpoint for days.
+            // A quiet server: few requests, all with another key, and no checkpoint for days.
             for number in 0..<hours {
                 harness.clocks.advance(3_600_000)
                 if number % 7 == 0 { #expect(try send(number, "other") == nil) }

@@ -7,7 +7,7 @@ import Testing
     private func dueTimes(_ pace: LoadPace, _ count: Int) -> [Double] {
         var schedule = ArrivalSchedule(start: .uptimeNanoseconds(0), pace: pace)
         return (0..<count).map { _ in
-            let due = schedule.take(at: .distantFuture) ?? .distantFuture
+            let due = schedule.popDue(at: .distantFuture) ?? .distantFuture
             return Double(due.uptimeNanoseconds) / 1e9
         }
     }

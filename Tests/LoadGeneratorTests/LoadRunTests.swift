@@ -156,11 +156,11 @@ private final class Scene {
     @Test func `open loop: arrivals do not drift`() {
         var schedule = ArrivalSchedule(start: .uptimeNanoseconds(0), pace: .steady(rate: 3000, for: .seconds(1)))
         for number in 0..<30_000 {
-            #expect(schedule.take(at: schedule.next) != nil)
-            #expect(schedule.taken == number + 1)
+            #expect(schedule.popDue(at: schedule.next) != nil)
+            #expect(schedule.issued == number + 1)
         }
         #expect(schedule.next == .uptimeNanoseconds(10_000_000_000))
-        #expect(schedule.take(at: .uptimeNanoseconds(9_999_999_999)) == nil)
+        #expect(schedule.popDue(at: .uptimeNanoseconds(9_999_999_999)) == nil)
     }
 
     @Test func `a lost connection ends its request, and the last one ends the load`() throws {

@@ -2,10 +2,9 @@
 import MailSyntax
 import Testing
 
-/// Writes down what the scanner finds, one line an event.
+/// Records the scanner's events, one line each.
 private struct Transcript: ScannerEvents {
     var lines: [String] = []
-    /// Body text as its lines, so that it does not matter how many came at once.
     mutating func headers(_ block: HeaderBlock) {
         for header in block.headers {
             let mark = header.isVerbatim && !header.isCut ? "" : " altered"
@@ -17,6 +16,7 @@ private struct Transcript: ScannerEvents {
         lines.append("end of headers \(offset)\(isText ? " text" : "")")
     }
 
+    /// Splits body text into lines. It does not matter how many lines arrive at once.
     mutating func body(_ body: BodyText) {
         var start = 0
         while start < body.text.count {
@@ -52,7 +52,7 @@ private func scan(_ message: String, limits: ScannerLimits = ScannerLimits()) ->
 }
 
 @Suite struct MessageScannerTests {
-    /// More than one block of them, by number and by size.
+    /// More headers than fit into one block, by number and by size.
     @Test(arguments: [1, 400]) func manyHeaders(length: Int) {
         let value = String(repeating: "x", count: length)
         let message = (0..<300).map { "H\($0): \(value)\n" }.joined() + "\nbody\n"
@@ -96,7 +96,7 @@ private func scan(_ message: String, limits: ScannerLimits = ScannerLimits()) ->
         #expect(scan(message) == expected)
     }
 
-    /// smtpd looks for white space before cleanup makes stray CRs spaces.
+    /// smtpd looks for white space before cleanup replaces stray CRs with spaces.
     @Test(
         arguments: [
             (
@@ -118,7 +118,7 @@ private func scan(_ message: String, limits: ScannerLimits = ScannerLimits()) ->
         #expect(scan(message) == expected)
     }
 
-    /// Pieces of a first line that is longer than a record go on with the header that it becomes.
+    /// If the first line is longer than a record, its pieces continue the header that it becomes.
     @Test(arguments: [(" tail", 1), ("From tail", 16), (">From tail", 16), ("tail", 0), ("\rtail", 0), ("", 0)])
     func pieceBehindFrom(piece: String, more: Int) {
         let line = "From " + String(repeating: "x", count: 2_043)
@@ -131,7 +131,7 @@ private func scan(_ message: String, limits: ScannerLimits = ScannerLimits()) ->
             ])
     }
 
-    @Test func longLinesAreTakenInPieces() {
+    @Test func longLinesAreSplit() {
         let lines = scan(
             "\r\n" + String(repeating: "x", count: 5_000) + "\r\n." + String(repeating: "y", count: 2_047) + "\r\n")
         #expect(
@@ -141,7 +141,7 @@ private func scan(_ message: String, limits: ScannerLimits = ScannerLimits()) ->
             ])
     }
 
-    @Test func bodyIsLookedAtUpToTheLimitOfEachSegment() {
+    @Test func bodyIsCheckedUpToTheLimitOfEachSegment() {
         var limits = ScannerLimits()
         limits.bodyChecksSize = 10
         let message = "Content-Type: multipart/mixed; boundary=b\n\n12345678\nx\ny\n--b\n\nz\n"
@@ -170,7 +170,7 @@ private func scan(_ message: String, limits: ScannerLimits = ScannerLimits()) ->
         String(repeating: "N: " + String(repeating: "v", count: 3_000) + "\r\n w\r\n", count: 3) + "\r\n\0\r\r\n",
     ].map { Array($0.utf8) }
 
-    /// Cut into pieces of every small size, a message gives what it gives in one.
+    /// A message in pieces of any small size gives the same events as the whole message.
     @Test(arguments: 0..<4)
     func piecesOfAnySize(sample: Int) {
         let message = Self.samples[sample]
@@ -180,9 +180,9 @@ private func scan(_ message: String, limits: ScannerLimits = ScannerLimits()) ->
         }
     }
 
-    /// Lines are searched many bytes at once where they come whole, and byte by byte where they don't.
+    /// Whole lines are searched many bytes at once, and incomplete lines byte by byte.
     @Test(arguments: [0x00, 0x09, 0x0a, 0x0d, 0x20, 0x3a, 0x7f, 0x80] as [UInt8])
-    func bytesThatCountAreFoundWhereverTheyAre(byte: UInt8) {
+    func specialBytesAreFoundAtAnyPosition(byte: UInt8) {
         for position in 0..<70 {
             var line = [UInt8](repeating: UInt8(ascii: "x"), count: 70)
             line[position] = byte
@@ -193,13 +193,13 @@ private func scan(_ message: String, limits: ScannerLimits = ScannerLimits()) ->
         }
     }
 
-    @Test func headerNamesEndAtAColonOrWhatIsNoPartOfOne() {
+    @Test func headerNamesEndAtAColon() {
         for byte in UInt8.min...UInt8.max {
             for position in 0..<40 {
                 var line = [UInt8](repeating: UInt8(ascii: "n"), count: 40) + Array(": value".utf8)
                 line[position] = byte
                 let isPart = 0x21...0x7e ~= byte && byte != UInt8(ascii: ":")
-                // White space may stand before the colon, which is at 40.
+                // White space is allowed before the colon, which is at 40.
                 let endsThere = byte == UInt8(ascii: ":") || (byte == 0x20 || byte == 0x09) && position == 39
                 let expected = isPart ? 40 : endsThere ? position : 0
                 #expect(line.withUnsafeBytes(headerNameLength) == expected, "\(byte) at \(position)")

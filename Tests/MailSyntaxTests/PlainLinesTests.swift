@@ -2,13 +2,13 @@
 import CIntrinsics
 import Testing
 
-/// Lines that are found 64 bytes at a time are those that a look at each byte finds, by vectors of either size.
+/// The search in blocks of 64 bytes finds the same lines as a search byte by byte, with both vector sizes.
 @Suite struct PlainLinesTests {
     private static let searches: [@Sendable (UnsafeRawPointer?, Int, Int, Bool) -> weir_lines] = [
         { weir_plain_lines_16($0, $1, $2, $3) }, { weir_plain_lines($0, $1, $2, $3) },
     ]
 
-    /// How many bytes are whole plain lines, and the CRs in them.
+    /// The length of the plain lines at the start of `text`, and the number of CRs before each offset.
     private func plainLines(_ text: [UInt8], _ longest: Int, _ hyphens: Bool) -> (length: Int, returns: [Int]) {
         var (length, returns) = (0, [Int](repeating: 0, count: text.count + 1))
         for (index, byte) in text.enumerated() { returns[index + 1] = returns[index] + (byte == 0x0d ? 1 : 0) }
@@ -48,7 +48,7 @@ import Testing
             #expect(lines.length <= length)
             #expect(lines.length == 0 || text[lines.length - 1] == 0x0a)
             #expect(lines.returns == returns[lines.length])
-            // All but the line at hand and what ends in the same block, and lines that may become too long.
+            // At most one line and the rest of its block may be missing, besides lines that may become too long.
             let left = text[lines.length..<length]
             if longest == 2048 { #expect((left.firstIndex(of: 0x0a).map { left[($0 + 1)...].count } ?? 0) <= 64) }
         }

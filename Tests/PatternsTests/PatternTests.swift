@@ -79,20 +79,20 @@ private func bytes(_ text: String) -> [UInt8] { Array(text.utf8) }
         let pattern = try Pattern(bytes("^(a+)+$"), options: [])
         let subject = bytes(String(repeating: "a", count: 64) + "b")
         guard case .failed(let code) = pattern.matches(subject, using: scratch) else {
-            Issue.record("it went on")
+            Issue.record("the limit was not reached")
             return
         }
         #expect(errorMessage(code) == "match limit exceeded")
         #expect(pattern.matches(bytes("aaa"), using: scratch) == .match)
     }
 
-    /// What pcre2_config(3) says, so that a table's patterns end where Postfix ends them.
+    /// The defaults of the library (pcre2_config(3)), which Postfix uses, too.
     @Test func theLibrarysOwnLimits() {
         #expect(MatchLimits.library == MatchLimits(steps: 10_000_000, heapKiB: 20_000_000))
     }
 
     @Test(arguments: [(#"\b([^\s]|)a*8"#, " 8"), (#"(q\b|)z*?\Kq"#, "q "), ("(?>a+?)b", "aab")])
-    func whatTheJITMisses(source: String, subject: String) throws {
+    func matchesThatTheJITMisses(source: String, subject: String) throws {
         let pattern = try Pattern(bytes(source), options: [.caseless, .dotAll])
         #expect(pattern.matches(bytes(subject), using: scratch) == .match)
     }
@@ -103,10 +103,10 @@ private func bytes(_ text: String) -> [UInt8] { Array(text.utf8) }
         #expect(pattern.matches(subject, using: scratch) == .match)
     }
 
-    @Test func patternThatAsksForUTFFailsOnOtherBytes() throws {
+    @Test func aUTFPatternFailsOnInvalidUTF8() throws {
         let pattern = try Pattern(bytes("(*UTF)a"), options: [])
         guard case .failed(let code) = pattern.matches([0xff, 0x61], using: scratch) else {
-            Issue.record("bytes that are no UTF-8 were taken")
+            Issue.record("invalid UTF-8 was accepted")
             return
         }
         #expect(errorMessage(code).hasPrefix("UTF-8 error"))

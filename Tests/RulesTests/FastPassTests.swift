@@ -5,7 +5,7 @@ import Patterns
 import Rules
 import Testing
 
-/// SplitMix64: the same numbers each time.
+/// SplitMix64; a seed gives the same numbers each time.
 struct Numbers: RandomNumberGenerator {
     var state: UInt64
 
@@ -24,7 +24,7 @@ struct Numbers: RandomNumberGenerator {
         "(?i)B", "(?-i)A", "[[:alpha:]]", "\\.", "-", "\\x41", "[\\]a]", "(?>a+)b", "\\Qa.b\\E", ".{0,40}",
         "[^\\s]", "(?:ab){1,50}", "\\r", "[a-]", "\\S+", "(?m)^a", "#", " ", "\\n", "[\\n]", "[^\\r]", "[^\\n]",
         "[\\t-\\x0b]", "\\n ",
-        // Long enough to be scanned for alone.
+        // Long enough to be scanned for on their own.
         "foobarfoo", "Foobar", "(foobarab)", "(fob: foobar)", "(?:barfoobar){2}", "bar: foo",
     ]
     private static let posixAtoms = [
@@ -58,7 +58,7 @@ struct Numbers: RandomNumberGenerator {
             "a", "b", "ab", "foo", "bar", "A", "xx", "xxx", "oo", "1", ".", "-", " ", "\t", "fob", "\r", "é", "q",
             "aaab", "foobar", "foo", "barfoobar", ": ",
         ]
-        // Now and then one word is all there is for a while, as where a scan leaps over it.
+        // Sometimes a long run of the same word, which a scan may skip in one step.
         let filler = ["", "", "x", "q ", "-"].randomElement(using: &random)!
         return String(repeating: filler, count: Int.random(in: 0...150, using: &random))
             + (0..<Int.random(in: 0...40, using: &random)).map { _ in words.randomElement(using: &random)! }.joined()
@@ -68,9 +68,9 @@ struct Numbers: RandomNumberGenerator {
         (0..<Int.random(in: 1...3, using: &random)).map { _ in line(&random) }.joined(separator: "\n ")
     }
 
-    /// Which rule decides each line, with the pass and without.
+    /// The same rule decides each body line with and without the fast pass.
     @Test(arguments: 0..<400)
-    func bodyLinesComeOutTheSame(seed: Int) {
+    func bodyLinesGiveTheSameRule(seed: Int) {
         var random = Numbers(state: UInt64(seed))
         let list = RuleList(tables: [
             Self.randomTable(seed % 3 == 0 ? .regexp : .pcre, &random), Self.randomTable(.pcre, &random),
@@ -124,7 +124,7 @@ struct Numbers: RandomNumberGenerator {
         }
     }
 
-    /// Patterns that may end in a limit, which then do not match, negated or not.
+    /// Patterns that may reach a limit. They then do not match, negated or not.
     @Test(arguments: 0..<200)
     func limitsComeOutTheSame(seed: Int) {
         var random = Numbers(state: UInt64(seed) + 3_000_000)
@@ -154,7 +154,7 @@ struct Numbers: RandomNumberGenerator {
         }
     }
 
-    /// Which rule decides each header of a block that is scanned at once.
+    /// The same rule decides each header, with the headers scanned as one block.
     @Test(arguments: 0..<400)
     func blocksOfHeadersComeOutTheSame(seed: Int) {
         var random = Numbers(state: UInt64(seed) + 2_000_000)
@@ -197,8 +197,8 @@ struct Numbers: RandomNumberGenerator {
         mutating func body(_ text: BodyText) {}
     }
 
-    /// A rule that matches nothing in the mail costs no try, whatever words it begins with; one that shares its
-    /// keyword with many is looked for as a whole.
+    /// A rule that matches nothing in the mail is never run, whatever words it begins with. A rule that shares its
+    /// keyword with many others is searched for as a whole.
     @Test func keywordsFindWhatPatternsFind() {
         let hosts = (0..<20).map { "/^Received: from .*host\($0)\\.example\\.net/ host \($0)" }
         let shared = (0..<20).map { "/^Subject:.* cheap watches [a-z]\($0)$/ shared \($0)" }
@@ -216,7 +216,7 @@ struct Numbers: RandomNumberGenerator {
         }
     }
 
-    /// Vectorscan 5.4.9 misses these in the last bytes of what it is given.
+    /// Vectorscan 5.4.9 misses these in the last bytes of its input.
     @Test(arguments: ["/^To:|foo/ x", "/(foo|a.c)d|foo/ x", "/[e-g]oo/ x", "/^To|oo/ x"])
     func patternsAtTheEnd(content: String) {
         let list = RuleList(tables: [table(content)])
@@ -231,7 +231,7 @@ struct Numbers: RandomNumberGenerator {
         }
     }
 
-    /// Vectorscan 5.4.9 with AVX-512 misses these behind the first 64 bytes.
+    /// Vectorscan 5.4.9 with AVX-512 misses these after the first 64 bytes.
     @Test(arguments: ["/b.+c/ x", "/-\\b/ x", "/[^x]c/ x", "/foo|.c/ x", "/b[a-z]+c/ x"])
     func patternsWithoutLiteral(content: String) {
         let list = RuleList(tables: [table(content)])
@@ -263,7 +263,7 @@ struct Numbers: RandomNumberGenerator {
         #expect(found == 100)
     }
 
-    @Test func cacheIsTrustedOnlyInOwnHands() throws {
+    @Test func cacheIsUsedOnlyIfOthersCannotWriteToIt() throws {
         var template = Array("/tmp/weir-cache-XXXXXX".utf8CString)
         let directory = try #require(mkdtemp(&template).map { String(cString: $0) })
         defer { system("rm -rf '\(directory)'") }
@@ -273,13 +273,13 @@ struct Numbers: RandomNumberGenerator {
         _ = FastPass.build(for: list, body: true, cache: cache)
         let written = files()
         #expect(written.count == 1)
-        // Damage shows as a rebuild: the file is whole again.
+        // A damaged file is rebuilt: afterwards it is complete.
         let path = directory + "/fast/" + written.first!
         let size = fileSize(path)
         truncate(path, off_t(size / 2))
         _ = FastPass.build(for: list, body: true, cache: cache)
         #expect(fileSize(path) == size)
-        // Nothing is taken from, nor put into, a folder that others can write to.
+        // A directory that others can write to is neither read nor written.
         chmod(directory + "/fast", 0o777)
         unlink(path)
         _ = FastPass.build(for: list, body: true, cache: cache)

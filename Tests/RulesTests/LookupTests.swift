@@ -14,7 +14,7 @@ func lookUp(_ key: String, in tables: Table...) -> String? {
 }
 
 @Suite struct LookupTests {
-    /// glibc would take gigabytes for these, and the service with it.
+    /// glibc would need gigabytes of memory for these.
     @Test(arguments: [
         "a" + String(repeating: "{2,}", count: 60), "(((a{1,255}){1,255}){1,255}){1,255}",
         "x(a" + String(repeating: "+", count: 80) + ")",
@@ -43,7 +43,7 @@ func lookUp(_ key: String, in tables: Table...) -> String? {
         ("^(a{1,100}){1,100}$", "aaa"), ("\\{2,}[]{9}]{3}", "{2,}9]{"), ("(a+)+(b*)*c?{2}", "a"),
         ("[^]{99999}]\\+x", "y+x"),
     ])
-    func repeatsThatDoNotAreTaken(pattern: String, key: String) {
+    func harmlessRepeatsAreAccepted(pattern: String, key: String) {
         #expect(
             lookUp(key, in: table("/\(pattern)/ found", type: .regexp)) == "found",
             "\(table("/\(pattern)/ found", type: .regexp).warnings)")
@@ -82,7 +82,7 @@ func lookUp(_ key: String, in tables: Table...) -> String? {
             ("/^a/!/b/ lonely", "ac", "lonely"),
             ("/^(a)/!/b/ $1", "ac", "a"),
             ("/a\\|b/x basic", "b", "basic"),
-            // glibc says of the first group that it ends before it begins.
+            // glibc reports an end before the start for the first group.
             ("/(a*)*\\1/ [$1]", "aaabaaa", "[]"),
             ("/^((a|)+)b\\1$/ [$1]", "aba", "[]"),
             ("/((a|){3,})(b)\\1/ [$1]", "aaabaaa", "[]"),
@@ -95,7 +95,7 @@ func lookUp(_ key: String, in tables: Table...) -> String? {
         #expect(lookUp("foo\0bar", in: table("/bar/ seen\n/foo$/ cut")) == "cut")
     }
 
-    @Test func faultsWithoutEnd() {
+    @Test func faultsAreBounded() {
         let warnings = table(String(repeating: "x\n", count: 5_000) + "/foo/ y").warnings
         #expect(warnings.count == 1_001)
         #expect(warnings.last?.description == "pcre map test: and 4000 more")

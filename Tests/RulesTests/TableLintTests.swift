@@ -3,7 +3,7 @@ import Rules
 import Testing
 
 @Suite struct TableLintTests {
-    @Test func doubtsNameTheirLine() {
+    @Test func findingsNameTheirLine() {
         let list = RuleList(tables: [
             table(
                 """
@@ -37,7 +37,7 @@ import Testing
         #expect(table.warnings.map { "\($0.line ?? 0) \($0.message)" } == ["1 \(warning)", "3 \(warning)"])
     }
 
-    /// Of the Received: header that the MTA adds, which no milter sees.
+    /// Rules for the Received: header that the MTA adds. A milter does not see that header.
     @Test(arguments: [
         ("/^Received:.*with ESMTPSA/ IGNORE", true), ("/^\\s*Received:/ REPLACE X: y", true),
         ("/^received: from/ IGNORE", true),
@@ -60,7 +60,7 @@ import Testing
         #expect(faults.contains { $0.message.hasPrefix("catastrophic") } == isNamed, "\(faults)")
     }
 
-    /// What Postfix makes of codes that are none of an enhanced status.
+    /// Codes that Postfix would not use as written.
     @Test(
         arguments: [
             ("REJECT 450 4.7.1 x", "450 is not a status code for REJECT: the reply is \"550 5.7.1 450 4.7.1 x\""),
@@ -74,7 +74,7 @@ import Testing
         #expect(faults.map(\.message) == [message].compactMap(\.self))
     }
 
-    @Test func byteOrderMarkIsNamed() {
+    @Test func byteOrderMarkIsReported() {
         let faults = RuleList(tables: [table("\u{feff}# rules\n/spam/ REJECT")]).lint(isBody: true)
         #expect(
             faults.map { "\($0)" } == [
@@ -83,7 +83,7 @@ import Testing
             ])
     }
 
-    /// Which line decides before the last one, of tables where one could think so.
+    /// The line that shadows the last one; nil in tables that only look as if one did.
     @Test(arguments: [
         ("/viagra/ REJECT\n/buy viagra now/ REJECT", 1),
         ("/viagra/ REJECT\n/buy (cheap )?VIAGRA.*now/ REJECT", 1),
@@ -96,7 +96,7 @@ import Testing
         ("/abc/A WARN\n/^abcd/ REJECT", 1),
         ("/Free/i WARN\n/Free/i REJECT", 1),
         ("/Free/i WARN\n/a Free b/i REJECT", 1),
-        // What they look for may be where the earlier rule does not see it, or not at all.
+        // The last rule can match without the earlier one.
         ("/viagra/ REJECT\n/buy (viagra)? now/ REJECT", nil),
         ("/viagra/ REJECT\n/viagr.a/ REJECT", nil),
         ("/viagra/ REJECT\n/viagra*/ REJECT", nil),
@@ -120,8 +120,8 @@ import Testing
         #expect(faults.map(\.message) == (decider.map { ["never reached: pcre:test:\($0) matches first"] } ?? []))
     }
 
-    /// Rules that are said to be shadowed never decide, whatever the key.
-    @Test func whatIsShadowedNeverDecides() {
+    /// A rule that is reported as shadowed never decides, whatever the key.
+    @Test func shadowedRulesNeverDecide() {
         var random = Numbers(state: 20)
         var shadowed = 0
         for _ in 0..<3_000 {

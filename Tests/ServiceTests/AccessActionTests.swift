@@ -5,7 +5,7 @@ import Rules
 import Testing
 
 @Suite struct AccessActionTests {
-    /// The code says whether it is a refusal for good, and the enhanced status code follows it.
+    /// The code decides whether the refusal is permanent. The class of the enhanced status code follows it.
     @Test(arguments: [
         ("REJECT", "554 5.7.1 Access denied"), ("REJECT too much", "554 5.7.1 too much"),
         ("REJECT 5.7.0 no", "554 5.7.0 no"),
@@ -27,13 +27,13 @@ import Testing
         #expect(refusal(action).map { String(decoding: $0.deferred.reply, as: UTF8.self) } == reply)
     }
 
-    @Test(arguments: ["DUNNO", "OK", "250", "600 x", "45 x", "4500 x", "WARN x"]) func whatRefusesNothing(
+    @Test(arguments: ["DUNNO", "OK", "250", "600 x", "45 x", "4500 x", "WARN x"]) func refusesNothing(
         action: String
     ) {
         #expect(AccessAction(Array(action.utf8)) == .pass)
     }
 
-    /// A milter must not let a message pass that Postfix would refuse, nor refuse one that Postfix would accept.
+    /// The milter refuses exactly the messages that Postfix would refuse.
     @Test(arguments: AccessWord.allCases) func refusesWhatPostfixRefuses(word: AccessWord) {
         #expect((refusal("\(word.rawValue) 5.7.1 text") != nil) == !word.letsPass)
     }

@@ -7,7 +7,7 @@ import Settings
 import Testing
 import Wire
 
-/// What a person is told where the running service can't be asked.
+/// The error messages of `AdminClient`.
 @Suite struct AdminClientTests {
     private let path = "/tmp/weir-test-\(UInt64.random(in: 0 ... .max))"
 
@@ -50,7 +50,7 @@ import Wire
     @Test(arguments: [
         #"{"error":"there is no limit nosuch (there are a, b)"}"#, "there is no limit nosuch (there are a, b)\n",
     ])
-    func `what the service says of an unknown limit`(body: String) async throws {
+    func `an error response of the service is shown`(body: String) async throws {
         let server = Server(path: path)
         defer { server.stop() }
         server.answer("HTTP/1.1 404 Not Found\r\nContent-Length: \(body.utf8.count)\r\n\r\n\(body)")
@@ -59,14 +59,14 @@ import Wire
         #expect(failure.description == "there is no limit nosuch (there are a, b)")
     }
 
-    @Test func `an answer of somebody else`() async throws {
+    @Test func `an answer that is not Weir's`() async throws {
         let server = Server(path: path)
         defer { server.stop() }
         server.answer("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello")
         #expect(await failure(of: overSocket)?.kind == .unreachable)
     }
 
-    @Test func `a token that can not be read`() async throws {
+    @Test func `an unreadable token`() async throws {
         let server = Server(path: nil)
         defer { server.stop() }
         server.answer("HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n")
@@ -79,12 +79,12 @@ import Wire
     }
 }
 
-/// Listens, and accepts nobody by itself.
+/// A listening socket. It accepts a connection only in `answer`.
 private final class Server: Sendable {
     private let descriptor: Int32
     private let path: String?
 
-    /// - Parameter path: nil: on a free port of this machine.
+    /// - Parameter path: the path of the socket, or nil for a free port on loopback.
     init(path: String?) {
         self.path = path
         descriptor = socket(path == nil ? AF_INET : AF_UNIX, Int32(SOCK_STREAM.rawValue), 0)
@@ -117,7 +117,7 @@ private final class Server: Sendable {
         return Int(UInt16(bigEndian: address.sin_port))
     }
 
-    /// Answers the next client so, whatever it asks.
+    /// Answers the next client's request, whatever it is, with `text`.
     func answer(_ text: String) {
         let descriptor = descriptor
         Thread.detachNewThread {

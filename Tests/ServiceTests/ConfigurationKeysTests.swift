@@ -7,7 +7,7 @@ import Settings
 import Testing
 import Wire
 
-/// Files of the repository, from this file's own place.
+/// Files of the repository, found relative to this file.
 enum Repository {
     static let root = URL(filePath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
         .deletingLastPathComponent()
@@ -16,7 +16,7 @@ enum Repository {
         try String(contentsOf: root.appending(path: path), encoding: .utf8)
     }
 
-    /// Expects that a file holds what is generated; with WEIR_WRITE_GENERATED=1 in the environment it is written first.
+    /// Expects that a file contains the generated text. With WEIR_WRITE_GENERATED=1 in the environment, writes it.
     static func expect(_ path: String, toBe generated: String) throws {
         if ProcessInfo.processInfo.environment["WEIR_WRITE_GENERATED"] == "1" {
             try Data(generated.utf8).write(to: root.appending(path: path))
@@ -30,18 +30,18 @@ func read(_ yaml: String) -> Result<ConfigurationReader.Outcome, ConfigurationFa
 }
 
 @Suite(.serialized) struct ConfigurationKeysTests {
-    @Test func sampleIsWhatTheRowsSay() throws {
+    @Test func sampleMatchesTheRows() throws {
         try Repository.expect("conf/weir.yaml", toBe: ConfigurationText.sample)
     }
 
-    @Test func sampleIsTheDefaults() throws {
+    @Test func sampleHasTheDefaults() throws {
         let outcome = try read(try Repository.text("conf/weir.yaml")).get()
         #expect(leaves(of: outcome.configuration) == leaves(of: Configuration()))
         #expect(outcome.warnings.map(\.message) == ["no limits: Weir answers every request with DUNNO"])
     }
 
-    /// The sample with its example uncommented, as an operator would.
-    @Test func exampleOfALimitIsTheDefaults() throws {
+    /// Uncomments the example in the sample, as an operator would.
+    @Test func exampleOfALimitHasTheDefaults() throws {
         let sample = try Repository.text("conf/weir.yaml")
         let start = try #require(sample.range(of: "\nlimits:\n"))
         let example = sample[start.upperBound...].split(separator: "\n").prefix { $0.hasPrefix("#") }
@@ -64,7 +64,7 @@ func read(_ yaml: String) -> Result<ConfigurationReader.Outcome, ConfigurationFa
         ("docs/limits.md", "units ", ConfigurationText.units),
         ("docs/limits.md", "charges ", ConfigurationText.charges),
     ])
-    func manualIsWhatTheRowsSay(path: String, part: String, generated: String) throws {
+    func manualMatchesTheRows(path: String, part: String, generated: String) throws {
         let text = try Repository.text(path)
         let from = try #require(text.range(of: "<!-- generated: \(part)begin -->\n")).upperBound
         let to = try #require(text.range(of: "<!-- generated: \(part)end -->\n")).lowerBound
@@ -90,7 +90,7 @@ func read(_ yaml: String) -> Result<ConfigurationReader.Outcome, ConfigurationFa
         }
     }
 
-    /// Every setting has a value that is not its default.
+    /// A configuration in which every setting differs from its default.
     private var everySetting: String {
         """
         listen: { policy: "inet:127.0.0.2:10", policy_connections: 11, admin: "inet:127.0.0.1:12",
@@ -127,7 +127,7 @@ func read(_ yaml: String) -> Result<ConfigurationReader.Outcome, ConfigurationFa
         """
     }
 
-    /// Finds a key that is read into the wrong place, and a setting that no key reaches.
+    /// Finds a key that sets the wrong setting, and a setting without a key.
     @Test func everySettingHasAKey() throws {
         let outcome = try read(everySetting).get()
         let (defaults, changed) = (leaves(of: Configuration()), leaves(of: outcome.configuration))
@@ -207,7 +207,7 @@ func read(_ yaml: String) -> Result<ConfigurationReader.Outcome, ConfigurationFa
         #expect(filter.map(\.networks) == [[], []])
     }
 
-    /// Neither an open relay nor a loop.
+    /// Rejects open relays and loops.
     @Test(arguments: [
         ("listen: 'inet:0.0.0.0:1', next_hop: 'inet:127.0.0.1:2'", "an open relay"),
         ("listen: 'inet:[::]:1', next_hop: 'inet:127.0.0.1:2', networks: []", "an open relay"),
@@ -240,7 +240,7 @@ func read(_ yaml: String) -> Result<ConfigurationReader.Outcome, ConfigurationFa
         Repository.root.appending(path: "Tests/Fixtures/config/\(name)").path
     }
 
-    /// The values of a struct and of the structs in it, by their paths.
+    /// The values of a struct and its nested structs, by path.
     private func leaves(of value: Any, at path: String = "") -> [String: String] {
         let mirror = Mirror(reflecting: value)
         guard mirror.displayStyle == .struct, !mirror.children.isEmpty, !(value is AttributeNames) else {

@@ -32,7 +32,7 @@ import Wire
         #expect(try Self.names.count >= 30)
     }
 
-    /// Neither depth nor what aliases stand for may cost more than the file is long.
+    /// Neither nesting nor aliases may make a small file expensive to read.
     @Test(arguments: [
         String(repeating: "[", count: 200_000), String(repeating: "- ", count: 200_000),
         String(repeating: "{a: ", count: 100_000),
@@ -48,8 +48,8 @@ import Wire
         #expect(throws: ConfigurationFaults.self) { try read(yaml).get() }
     }
 
-    /// A file is read whole before anything is made of it, so each of its beginnings is a fault or a configuration.
-    @Test func everyBeginningOfAFileIsRead() throws {
+    /// A truncated file gives a fault or a configuration, and never a crash.
+    @Test func everyPrefixOfAFileIsRead() throws {
         let text = Array(try Repository.text("Tests/Fixtures/config/29-good.yaml").utf8)
         for length in text.indices {
             _ = ConfigurationReader.read(Array(text[..<length]), file: "weir.yaml")
@@ -120,7 +120,7 @@ import Wire
         #expect(outcome.configuration.listen.admin == .unix(path: "/d", mode: 0o660, group: nil))
     }
 
-    /// Keys of all limits hold for a limit that does not say otherwise, wherever they stand in the file.
+    /// Keys for all limits apply to each limit that does not set its own, wherever they are in the file.
     @Test func limitsInheritKeyForms() throws {
         let outcome = try read(
             """
@@ -134,7 +134,7 @@ import Wire
         #expect(outcome.configuration.limits.map(\.key.forms.ipv6Prefix) == [56, 56])
     }
 
-    /// The indexes that conditions and keys were compiled with belong to the names of the same configuration.
+    /// The indexes in compiled conditions and keys refer to the attribute names of the same configuration.
     @Test func attributesAreIndexed() throws {
         let outcome = try read(
             "limits: [{ name: a, key: [tls_sni, sasl_domain], rates: 1/1m, when: { stress: present } }]"

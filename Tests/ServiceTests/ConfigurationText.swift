@@ -2,7 +2,7 @@
 import Limits
 import Settings
 
-/// The files that are generated from the rows of the configuration: the sample, and parts of the manual.
+/// Generates files from the rows of the configuration: the sample, and parts of the manual.
 enum ConfigurationText {
     /// conf/weir.yaml
     static var sample: String {
@@ -35,7 +35,7 @@ enum ConfigurationText {
         return lines.map { $0 + "\n" }.joined()
     }
 
-    /// An item of `limits` with all its keys.
+    /// An item of `limits` with all keys.
     static var exampleOfALimit: [String] {
         var lines: [String] = []
         var section = ""
@@ -51,7 +51,7 @@ enum ConfigurationText {
         return lines
     }
 
-    /// The part of docs/configuration.md between its marks.
+    /// The generated part of docs/configuration.md, between two marks.
     static var manual: String {
         let socket = EndpointType.policy.socketKeys
         let admin = EndpointType.admin.socketKeys.first { $0.path == "mode" }!

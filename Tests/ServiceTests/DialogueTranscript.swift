@@ -6,9 +6,9 @@ import Wire
 
 /// Plays transcripts of a state machine. Lines:
 ///
-///     ! EVENT      the machine is told of an event
-///     > ACTION     an action that it answers with; all of them, in their order
-///     = AWAITED    whom it waits for now
+///     ! EVENT      an event for the machine
+///     > ACTION     an action that it returns; all of them, in order
+///     = AWAITED    which side it now waits for
 ///     # a comment
 enum DialogueTranscript {
     static func names(in folder: String) -> [String] {
@@ -16,7 +16,7 @@ enum DialogueTranscript {
             .compactMap { $0.lastPathComponent }.map { String($0.dropLast(".transcript".count)) }.sorted()
     }
 
-    /// - Parameter tell: tells the machine of an event, and gives the actions.
+    /// - Parameter tell: passes an event to the machine, and returns the actions.
     static func play(
         _ name: String, in folder: String, awaited: () -> String, tell: (String) -> [String]
     ) throws {

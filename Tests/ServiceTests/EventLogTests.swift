@@ -6,12 +6,12 @@ import Settings
 import Testing
 
 @Suite struct EventLogTests {
-    /// Lines of 1 MiB to a pipe that nobody reads yet: most find no room, and the log says so.
+    /// Lines of 1 MiB to a pipe that nobody reads yet: most are dropped, and the log says so.
     @Test func longLinesThatWaitAreBounded() throws {
         let path = FileManager.default.temporaryDirectory.appending(path: "weir-\(UUID().uuidString)").path
         try #require(mkfifo(path, 0o600) == 0)
         defer { unlink(path) }
-        // For both: so nobody waits for the other to open it.
+        // For reading and writing: the open does not wait for the other end.
         let pipe = open(path, O_RDWR)
         try #require(pipe >= 0)
         defer { close(pipe) }

@@ -12,7 +12,7 @@ struct FilterDialogueTests {
         try DialogueTranscript.play(name, in: "Filter", awaited: { player.awaited }, tell: player.tell)
     }
 
-    /// Which events lead to which state.
+    /// The events that lead to each state.
     private static let states: [(name: String, events: [String])] = {
         let envelope = ["recipient", "began fresh", "asked recipient RCPT TO:<b@example.com>"]
         let content = envelope + ["reply recipient 250 Ok", "content"]
@@ -42,8 +42,8 @@ struct FilterDialogueTests {
         "reply quit 221 Bye", "lost x",
     ]
 
-    /// Fixtures/Filter/every-event.table has a line for each: state, event, actions, and who is awaited then.
-    @Test("Every event in every state has the answer that is written down")
+    /// Fixtures/Filter/every-event.table has a line for each: state, event, actions, and whom the filter waits for.
+    @Test("Every event in every state gives the recorded actions")
     func everyEvent() throws {
         var lines: [String] = []
         for (name, events) in Self.states {
@@ -58,7 +58,7 @@ struct FilterDialogueTests {
         #expect(lines == expected.filter { !$0.hasPrefix("#") }.map(String.init))
     }
 
-    @Test("A disk that comes back after its transaction writes nothing into the next one")
+    @Test("Disk work that finishes after its transaction writes nothing into the next one")
     func transactionNumbers() {
         let player = FilterPlayer()
         let toSending = Self.states.first { $0.name == "sending" }!.events
@@ -71,7 +71,7 @@ struct FilterDialogueTests {
     }
 }
 
-/// A dialogue that is told of events in words, and answers in words.
+/// A dialogue whose events and actions are texts.
 private final class FilterPlayer {
     private var dialogue = FilterDialogue()
 

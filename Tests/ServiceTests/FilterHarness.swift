@@ -12,7 +12,7 @@ import Settings
 import Synchronization
 import Wire
 
-/// A filter on a loop of its own, between clients and a scripted next hop that are this test's, on UNIX sockets.
+/// A filter with its own loop, between the test's clients and a scripted next hop, on UNIX sockets.
 struct RunningFilter {
     let filter: FilterListener
     let hop: ScriptedNextHop
@@ -40,7 +40,7 @@ struct RunningFilter {
         let threads = NIOThreadPool(numberOfThreads: 1)
         threads.start()
         var timeouts = FilterTimeouts(mode: .afterQueue)
-        // The tests say when time has passed.
+        // Time passes only when a test calls `pass`.
         timeouts.sweep = .hours(24)
         let log = EventLog(destination: .file(directory.appending(path: "log").path))
         let filter = FilterListener(
@@ -66,10 +66,10 @@ struct RunningFilter {
 
     func connect() -> Peer { Peer(connectedTo: path) }
 
-    /// Returns once the loop has been around: it has read what was sent before.
+    /// Returns after a turn of the loop: the filter has read what was sent before.
     func settle() async throws { await filter.sweep(at: .now()) }
 
-    /// Lets so much time pass.
+    /// Lets `time` pass for the filter.
     func pass(_ time: TimeAmount) async throws { await filter.sweep(at: .now() + time) }
 }
 
@@ -163,13 +163,13 @@ private func withAddress(_ path: String, _ body: (UnsafePointer<sockaddr>, sockl
     }
 }
 
-/// A next hop that takes mail, but for what its scripts say.
+/// A next hop that accepts mail, except where its scripts say otherwise.
 final class ScriptedNextHop: Sendable {
     enum Reply: Sendable {
         case text(String)
         /// Closes the connection.
         case close
-        /// Says nothing any more, and stays.
+        /// Stops replying, but keeps the connection open.
         case silence
     }
 
@@ -210,15 +210,15 @@ final class ScriptedNextHop: Sendable {
 
     func stop() { shutdown(listener, Int32(SHUT_RDWR)) }
 
-    /// All that it has answered 250, in order.
+    /// All accepted messages, in order.
     var messages: [Message] { state.withLock { $0.messages } }
     var commands: [String] { state.withLock { $0.commands } }
     var connections: Int { state.withLock { $0.connections } }
 
-    /// Returns once a script has said `silence`.
+    /// Returns once a script has come to `silence`.
     func waitForSilence() -> Bool { silent.wait(timeout: .now() + 30) == .success }
 
-    /// - Returns: what was answered; nil: the connection is closed.
+    /// - Returns: the reply; nil if the connection is closed.
     private func answer(_ word: String, _ script: Script, _ usual: String, _ peer: Peer) -> String? {
         switch script[word] ?? .text(usual) {
         case .text(let text):
@@ -254,7 +254,7 @@ final class ScriptedNextHop: Sendable {
             if line == "." {
                 guard let reply = answer(".", script, "250 2.0.0 Ok: queued", peer) else { return false }
                 guard reply.hasPrefix("2") else { return true }
-                // A message is taken before the reply says so.
+                // The message is recorded before the reply is sent.
                 state.withLock { $0.messages.append(Message(envelope: envelope, content: content)) }
                 return peer.send(reply + "\r\n")
             }

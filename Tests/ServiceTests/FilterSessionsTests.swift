@@ -4,19 +4,19 @@ import Messages
 import NIOCore
 import Testing
 
-/// Whole sessions on sockets: what a client hears, and what the next hop gets. No message is acknowledged before the
-/// next hop took it.
+/// Whole sessions on sockets: what the client and the next hop receive. No message is acknowledged before the next hop
+/// has accepted it.
 @Suite("Sessions of the filter", .serialized)
 struct FilterSessionsTests {
     private static let envelope = ["EHLO x", "MAIL FROM:<a@example.org>", "RCPT TO:<b@example.com>"]
     private static let session = envelope + ["DATA", "Subject: x\r\n\r\nx\r\n."]
-    private static let taken = [220, 250, 250, 250, 354, 250]
+    private static let accepted = [220, 250, 250, 250, 354, 250]
     private static let stages = ["", "EHLO", "MAIL", "RCPT", "DATA", "content", "."]
 
     // MARK: The next hop
 
     /// Connections that close at `stage`. The first is asked for its capabilities, and used again for the transaction.
-    @Test("A next hop that goes away at any stage costs no mail", arguments: stages, ["close", "421", "garbage"])
+    @Test("A next hop that disconnects at any stage costs no mail", arguments: stages, ["close", "421", "garbage"])
     func nextHopGoesAway(stage: String, how: String) async throws {
         let reply: ScriptedNextHop.Reply =
             switch how {
@@ -28,7 +28,7 @@ struct FilterSessionsTests {
         try await RunningFilter.run(hop: [[stage: reply]]) { running in
             let codes = running.connect().converse(Self.session)
             #expect(codes.first == 220)
-            // After DATA the session goes on; before it the client is sent away, or its recipient deferred.
+            // After DATA the session continues. Before DATA the session is closed, or the recipient deferred.
             let last = try #require(codes.dropFirst().first { $0 >= 400 }, "\(codes)")
             #expect([421, 451].contains(last), "\(codes)")
             #expect(!codes.dropFirst(5).contains(250), "\(codes)")
@@ -40,7 +40,7 @@ struct FilterSessionsTests {
     func reusedConnection(how: String) async throws {
         let reply: ScriptedNextHop.Reply = how == "close" ? .close : .text("421 4.4.2 timeout exceeded")
         try await RunningFilter.run(hop: [["MAIL": reply], [:]]) { running in
-            #expect(running.connect().converse(Self.session) == Self.taken)
+            #expect(running.connect().converse(Self.session) == Self.accepted)
             #expect(running.hop.messages.count == 1)
             #expect(running.hop.connections == 2)
         }
@@ -54,7 +54,7 @@ struct FilterSessionsTests {
         }
     }
 
-    @Test("A final dot without a reply is deferred once, and the next message goes on a fresh connection")
+    @Test("A final dot without a reply is deferred once, and the next message uses a fresh connection")
     func lostFinalReply() async throws {
         try await RunningFilter.run(hop: [[".": .close], [:]]) { running in
             let client = running.connect()
@@ -76,7 +76,7 @@ struct FilterSessionsTests {
                 try await running.settle()
             }
             try await running.settle()
-            #expect(running.connect().converse(Self.session) == Self.taken)
+            #expect(running.connect().converse(Self.session) == Self.accepted)
             #expect(running.hop.messages.map(\.content) == ["Subject: x\n\nx\n"])
         }
     }
@@ -87,7 +87,7 @@ struct FilterSessionsTests {
         + "Subject: one\r\n\r\n..dot\r\n.\r\nNOPE\r\nMAIL FROM:<>\r\nRCPT TO:<d@example.com>\r\nDATA\r\n"
         + "A: b\r\n\r\n.\r\nMAIL FROM:<a@example.org>\r\nRSET\r\nQUIT\r\n"
 
-    @Test("Wherever the client's bytes are cut, the replies and the messages are the same")
+    @Test("Wherever the client's bytes are split, the replies and the messages are the same")
     func cuts() async throws {
         try await RunningFilter.run { running in
             let bytes = Self.pipelined
@@ -113,7 +113,7 @@ struct FilterSessionsTests {
 
     // MARK: Verdicts
 
-    @Test("A verdict decides what the client hears, and what the next hop gets")
+    @Test("The verdict decides what the client and the next hop receive")
     func verdicts() async throws {
         let rules = """
             /^Subject: refuse/ REJECT 5.7.1 no
@@ -141,7 +141,7 @@ struct FilterSessionsTests {
         }
     }
 
-    @Test("A message of the spool arrives whole, or not at all", arguments: [false, true])
+    @Test("A spooled message arrives whole, or not at all", arguments: [false, true])
     func spooled(hopCloses: Bool) async throws {
         let lines = String(repeating: "0123456789\r\n", count: 60_000)
         try await RunningFilter.run(
@@ -156,7 +156,7 @@ struct FilterSessionsTests {
 
     // MARK: The end of the service
 
-    @Test("A service that stops at once defers what is under way", arguments: 0...5)
+    @Test("An immediate stop defers messages in progress", arguments: 0...5)
     func stop(after steps: Int) async throws {
         try await RunningFilter.run(hop: [[".": .silence]], stops: true) { running in
             let client = running.connect()
@@ -174,7 +174,7 @@ struct FilterSessionsTests {
 
     // MARK: Time
 
-    @Test("A next hop that falls silent is given up", arguments: ["", "EHLO", "MAIL", "RCPT", "DATA", "."])
+    @Test("A next hop that stops replying times out", arguments: ["", "EHLO", "MAIL", "RCPT", "DATA", "."])
     func nextHopFallsSilent(step: String) async throws {
         try await RunningFilter.run(hop: [[step: .silence]]) { running in
             let client = running.connect()
@@ -185,7 +185,7 @@ struct FilterSessionsTests {
             #expect(running.hop.messages == [])
             try await running.pass(.seconds(step == "." ? 601 : 301))
             if step == "MAIL" {
-                // It was silent on a reused connection, and is asked again on a fresh one.
+                // The silent connection was a reused one, so the command is sent again on a fresh one.
                 #expect(running.hop.waitForSilence())
                 try await running.settle()
                 try await running.pass(.seconds(301))
@@ -197,7 +197,7 @@ struct FilterSessionsTests {
         }
     }
 
-    @Test("A client that falls silent is sent away", arguments: 0...4)
+    @Test("An idle client is disconnected", arguments: 0...4)
     func clientFallsSilent(after steps: Int) async throws {
         try await RunningFilter.run { running in
             let client = running.connect()
@@ -209,7 +209,7 @@ struct FilterSessionsTests {
         }
     }
 
-    @Test("A message that comes too slowly is given up, and a client that stays is cut off")
+    @Test("A message that arrives too slowly is refused, and a client that does not disconnect is cut off")
     func slowContent() async throws {
         try await RunningFilter.run { running in
             let client = running.connect()
@@ -218,7 +218,7 @@ struct FilterSessionsTests {
             try await running.pass(.seconds(3_601))
             #expect(client.reply() == "421 4.4.2 Error: the message takes too long")
             #expect(client.line() == nil)
-            // The filter reads on for a while, so that the reply is not lost.
+            // The filter keeps reading for a while. Otherwise the client might lose the reply to a reset.
             try await running.pass(.seconds(1))
             #expect(client.send("x"))
             try await running.pass(.seconds(3))

@@ -10,7 +10,7 @@ import Settings
 import Testing
 import Wire
 
-/// What has to be done every so often is done, however busy the loop is.
+/// Periodic work is done even if every turn of the loop has requests.
 @Suite struct LedgerHostTests {
     private static let request = Array(
         """
@@ -23,7 +23,7 @@ import Wire
 
         """.utf8)
 
-    @Test func heldBatchesAreKeptWhileEveryTurnHasRequests() async throws {
+    @Test func heldBatchesAreWrittenWhileEveryTurnHasRequests() async throws {
         let directory = FileManager.default.temporaryDirectory.appending(path: "weir-\(UUID().uuidString.prefix(8))")
         try FileManager.default.createDirectory(at: directory, withIntermediateDirectories: true)
         defer { try? FileManager.default.removeItem(at: directory) }
@@ -41,7 +41,7 @@ import Wire
         try await loop.submit { host.start() }
         let before = try Self.journalBytes(directory)
         try await loop.submit { Asker(host, loop).begin() }
-        // It is so at the first look, or a few later; in vain it is looked for ten seconds.
+        // Normally true after a few looks; the test fails after ten seconds.
         var looks = 0
         while try Self.journalBytes(directory) == before, looks < 1_000 {
             looks += 1
@@ -60,7 +60,7 @@ import Wire
             .reduce(0, +)
     }
 
-    /// Asks in every turn of the loop. Sendable, unchecked: it is used on the loop alone.
+    /// Submits a request in every turn of the loop. Sendable, unchecked: only the loop uses it.
     private final class Asker: LedgerHost.Client, @unchecked Sendable {
         static let stage = ProbeStage.policy
         private let host: LedgerHost

@@ -4,7 +4,7 @@ import Messages
 import Testing
 
 @Suite struct MessagePiecesTests {
-    @Test func longOnesAreCut() {
+    @Test func longMessagesAreCut() {
         let most = MessagePieces.most
         let text: Verdict.Piece = .new([UInt8](repeating: UInt8(ascii: "x"), count: most + 1))
         var pieces = MessagePieces([.original(5..<5 + most), text, .original(10..<11 + 2 * most), .original(0..<1)])

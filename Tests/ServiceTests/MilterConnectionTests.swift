@@ -6,14 +6,14 @@ import Policy
 import Report
 import Testing
 
-/// Connections with real packets over a socket, with the real rules, ledger and spool.
+/// Milter connections over a socket, with real rules, ledger and spool.
 @Suite(.serialized) struct MilterConnectionTests {
     private static let rules = ["/^Subject: reject/ REJECT no", "/^Subject: hold/ HOLD"]
     /// Each login may have one recipient.
     private static let limits =
         "limits: [ { name: login, key: sasl_username, rates: [ 1/1h ], over: \"REJECT 5.7.1 over\" } ]"
 
-    /// The replies to the same bytes, cut in two at each place.
+    /// Sends the same bytes split at each position, and expects the same replies.
     private func expectSame(
         _ service: MilterService, _ expected: [String], _ stream: (_ cut: Int) -> [UInt8]
     ) throws {
@@ -21,7 +21,7 @@ import Testing
             let client = try MilterClient("\(service.directory.path)/milter")
             let bytes = stream(cut)
             client.send(Array(bytes[..<cut]))
-            // Mostly the service reads the first part by itself then.
+            // Usually enough for the service to read the first part alone.
             usleep(200)
             client.send(Array(bytes[cut...]))
             let replies = client.replies(expected.count).map { $0.hasPrefix("O") ? "O" : $0 }
@@ -29,7 +29,7 @@ import Testing
         }
     }
 
-    @Test func packetsCutAnywhere() async throws {
+    @Test func packetsSplitAnywhere() async throws {
         let service = try await MilterService(header: Self.rules)
         var bytes = MilterClient.negotiation()
         bytes += MilterClient.packet("L", "Subject\0 reject\0")
@@ -41,7 +41,7 @@ import Testing
         try await service.stop()
     }
 
-    @Test func packetsCutAnywhereWithALedger() async throws {
+    @Test func packetsSplitAnywhereWithALedger() async throws {
         let service = try await MilterService(Self.limits, header: Self.rules)
         try expectSame(service, ["O", "c", "y 554 5.7.1 over|", "c"]) { cut in
             var bytes = MilterClient.negotiation()
@@ -89,8 +89,8 @@ import Testing
         try await service.stop()
     }
 
-    /// The ledger's answer comes to a connection that is closed. What it has charged stays charged.
-    @Test func disconnectedWhileTheLedgerIsAtWork() async throws {
+    /// The ledger answers after the connection was closed. The charge remains.
+    @Test func disconnectDuringALedgerQuestion() async throws {
         let service = try await MilterService(Self.limits)
         let client = try service.connect()
         let gate = DispatchSemaphore(value: 0)
@@ -110,8 +110,8 @@ import Testing
         try await service.stop()
     }
 
-    /// What the spool held of a message is free again once the disk is done with it.
-    @Test func disconnectedWhileTheDiskIsAtWork() async throws {
+    /// The spool space of a message is released once the disk work is done.
+    @Test func disconnectDuringDiskWork() async throws {
         let service = try await MilterService("on_failure: defer", body: ["/^drop/ IGNORE"])
         let kept = Array(repeatElement(Array("keep this line of the body\r\n".utf8), count: 40_000).joined())
         let body = Array("drop\r\n".utf8) + kept
@@ -120,7 +120,7 @@ import Testing
             client.sendBody(body)
             client.disconnect()
         }
-        // 1 MiB each, of 2 MiB.
+        // Each needs 1 MiB; the spool has 2 MiB.
         var conclusion: (replies: [String], body: [UInt8]) = ([], [])
         for _ in 1...100 where conclusion.replies != ["c"] {
             conclusion = try service.connect().content([], body)
@@ -145,7 +145,7 @@ import Testing
             #expect(client.replies(2) == ["c", "c"])
             #expect(client.content(["Subject: x"]).replies == expected)
             #expect(service.logged.contains(policy == "hold" ? ": held: 554 5.7.1" : ": deferred: 450 4.7.1"))
-            // A deferred message has its charge back, so the first recipient is accepted again.
+            // The charge of a deferred message is given back, so the first recipient is accepted again.
             client.mail()
             #expect(client.reply() == "c")
             #expect(client.content(["Subject: x"]).replies == (policy == "hold" ? expected : ["c"]))
@@ -170,7 +170,7 @@ import Testing
         try await service.stop()
     }
 
-    @Test func aProbeGoesNoFurther() async throws {
+    @Test func aProbeIsDiscarded() async throws {
         let service = try await MilterService(header: Self.rules)
         let token = service.probes.begin(upTo: .milter)
         let client = try service.connect()
@@ -180,8 +180,8 @@ import Testing
         try await service.stop()
     }
 
-    /// A body on the disk goes out piece by piece, before and while the service stops.
-    @Test func aLargeNewBodyAndAStop() async throws {
+    /// A spooled body is sent piece by piece, also while the service stops.
+    @Test func aStopDuringALargeNewBody() async throws {
         let service = try await MilterService(body: ["/^drop/ IGNORE"])
         let idle = try service.connect()
         let client = try service.connect()
@@ -200,8 +200,9 @@ import Testing
         try await service.stopLedger()
     }
 
-    /// The service takes no more from such an MTA than it can answer, and answers all once it reads.
-    @Test func anMTAThatReadsNothing() async throws {
+    /// The service stops reading once the MTA has too many unread replies, and sends all of them when the MTA reads
+    /// again.
+    @Test func anMTAThatDoesNotRead() async throws {
         let text = String(repeating: "no ", count: 150)
         let service = try await MilterService(
             "limits: [ { name: sender, key: sender, rates: [ 1/1h ], over: \"REJECT \(text)\" } ]")
@@ -212,7 +213,7 @@ import Testing
         let most = 20_000
         let packet = MilterClient.packet("R", "<\(String(repeating: "r", count: 1_000))@example.com>\0")
         var count = 0
-        while count < most, client.sendIfTaken(packet) { count += 1 }
+        while count < most, client.sendIfRead(packet) { count += 1 }
         #expect(count < most)
         for _ in 0..<count { #expect(client.reply()?.first == "y") }
         #expect(client.content(["Subject: x"]).replies == ["c"])
@@ -225,11 +226,11 @@ import Testing
         client.mail()
         for _ in 1...30 { client.send("R", "<\(String(repeating: "r", count: 200_000))@example.com>\0") }
         #expect(client.reply() == nil)
-        #expect(service.logged.contains("more recipients than memory is kept for"))
+        #expect(service.logged.contains("too many recipients for the memory of one message"))
         try await service.stop()
     }
 
-    /// `on_failure` decides about a message whose edits the MTA does not grant; others are not affected.
+    /// If the MTA does not grant the edits that a message needs, `on_failure` decides. Other messages are not affected.
     @Test func editsThatAreNotGranted() async throws {
         for (policy, expected) in [("dunno", "c"), ("defer", "t")] {
             let service = try await MilterService("on_failure: \(policy)", header: Self.rules)

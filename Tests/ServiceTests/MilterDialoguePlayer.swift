@@ -9,7 +9,7 @@ import Settings
 import Testing
 import Wire
 
-/// Plays events of a transcript to a dialogue, with the real content filter beside it, and puts its actions into words.
+/// Plays the events of a transcript to a dialogue with a real content filter, and describes its actions as texts.
 struct MilterDialoguePlayer: ~Copyable {
     private var dialogue: MilterDialogue
     private let settings: MilterSettings
@@ -166,7 +166,7 @@ struct MilterDialoguePlayer: ~Copyable {
         return try dialogue.endOfMessage(judgement, MilterMacros())
     }
 
-    // MARK: Actions in words
+    // MARK: Actions as texts
 
     private func describe(_ action: MilterDialogue.Action) -> [String] {
         switch action {

@@ -10,7 +10,7 @@ import Wire
 ///     header_checks LINE    a line of a PCRE table; body_checks, too
 ///     without EDIT          the MTA does not grant this edit
 ///     > EVENT               see `MilterDialoguePlayer.play`
-///     ACTION                what the dialogue wants done: all lines up to the next event
+///     ACTION                an action of the dialogue: all lines up to the next event
 ///
 /// In a body, `\n` is CRLF.
 @Suite struct MilterDialogueTests {

@@ -130,7 +130,7 @@ final class MilterClient {
         return packet("C", payload)
     }
 
-    /// Stops where the service has closed the connection.
+    /// Gives up if the service has closed the connection.
     func send(_ bytes: [UInt8]) {
         var rest = bytes[...]
         while !rest.isEmpty {
@@ -144,8 +144,8 @@ final class MilterClient {
 
     func send(_ command: Character, _ payload: String = "") { send(Self.packet(command, payload)) }
 
-    /// Sends a packet as long as the service takes more: false when it has taken nothing for half a second.
-    func sendIfTaken(_ bytes: [UInt8]) -> Bool {
+    /// Sends a packet if the service reads; false if it has read nothing for half a second.
+    func sendIfRead(_ bytes: [UInt8]) -> Bool {
         var query = pollfd(fd: descriptor, events: Int16(POLLOUT), revents: 0)
         guard poll(&query, 1, 500) == 1 else { return false }
         send(bytes)
@@ -158,7 +158,7 @@ final class MilterClient {
         }
     }
 
-    /// The next reply, with `|` for NUL; nil where the service has closed the connection.
+    /// The next reply, with `|` for NUL; nil if the service has closed the connection.
     func reply() -> String? {
         guard let packet = nextPacket() else { return nil }
         return Self.text(packet)

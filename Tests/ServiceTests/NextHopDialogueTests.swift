@@ -12,7 +12,7 @@ struct NextHopDialogueTests {
         try DialogueTranscript.play(name, in: "NextHop", awaited: { player.awaited }, tell: player.tell)
     }
 
-    /// Which events lead to which state.
+    /// The events that lead to each state.
     private static let states: [(name: String, events: [String])] = {
         let start = ["new 2 transaction", "begin"]
         let envelope = start + ["received", "ready"]
@@ -33,14 +33,14 @@ struct NextHopDialogueTests {
         "begin", "connect-failed EAGAIN", "connect-failed ECONNREFUSED", "pause-over", "received",
         "read-failed ECONNRESET", "ready", "reply mail 250 Ok", "reply data 354 go", "reply data 451 later",
         "reply end-of-data 250 Ok", "reply end-of-data 250 Ok, sending", "reply end-of-data 554 no, sending",
-        "reply reset 250 Ok", "reply reset 250 Ok, busy", "reply reset 500 no", "taken", "asked mail", "asked data",
+        "reply reset 250 Ok", "reply reset 250 Ok, busy", "reply reset 500 no", "acquired", "asked mail", "asked data",
         "final-dot", "reset", "disconnect", "detach", "release", "release busy", "release sending", "withdraw",
         "peer-closed",
         "timed-out", "timed-out connected", "refused 421 bye", "refused 554 no", "close x",
     ]
 
-    /// Fixtures/NextHop/every-event.table has a line for each: state, event, actions, and what is awaited then.
-    @Test("Every event in every state has the answer that is written down")
+    /// Fixtures/NextHop/every-event.table has a line for each: state, event, actions, and what is awaited afterwards.
+    @Test("Every event in every state gives the recorded actions")
     func everyEvent() throws {
         var lines: [String] = []
         for (name, events) in Self.states {
@@ -56,7 +56,7 @@ struct NextHopDialogueTests {
     }
 }
 
-/// A dialogue that is told of events in words, and answers in words.
+/// A dialogue whose events and actions are texts.
 private final class NextHopPlayer {
     private var dialogue = NextHopDialogue(addresses: 1, for: .transaction)
 
@@ -88,7 +88,7 @@ private final class NextHopPlayer {
 
     private func tellOfOwner(_ event: Substring, _ rest: Substring) -> [String] {
         switch event {
-        case "taken": dialogue.taken()
+        case "acquired": dialogue.acquired()
         case "asked": dialogue.asked(SMTPClientSession.Command(named: rest))
         case "final-dot": dialogue.finalDotSent()
         case "reset": return describe(dialogue.reset())
@@ -105,7 +105,7 @@ private final class NextHopPlayer {
         return []
     }
 
-    /// COMMAND CODE TEXT, and behind it `, sending` or `, busy`.
+    /// COMMAND CODE TEXT, optionally followed by `, sending` or `, busy`.
     private func replied(_ text: Substring) -> [String] {
         let parts = text.prefix { $0 != "," }.split(separator: " ", maxSplits: 1)
         let action = dialogue.replied(

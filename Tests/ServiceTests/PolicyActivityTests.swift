@@ -14,7 +14,7 @@ import Testing
         #expect(PolicyAction(Array(answer.utf8)) == expected)
     }
 
-    /// Each word, in any case, counts under a name of its own or under that of a word with the same effect.
+    /// Each word, in upper or lower case, counts under its own name or that of a word with the same effect.
     @Test func everyWordIsCounted() {
         for word in AccessWord.allCases {
             let action = PolicyAction(Array("\(word.rawValue.lowercased()) text".utf8))

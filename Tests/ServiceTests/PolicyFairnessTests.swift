@@ -8,26 +8,26 @@ import Report
 import Settings
 import Testing
 
-/// Sendable, unchecked: it is used on the loop alone.
+/// Sendable, unchecked: only the loop uses it.
 private final class Sample: @unchecked Sendable {
     var isUnfair = false
     var isDone = false
 }
 
 @Suite struct PolicyFairnessTests {
-    /// 128 bytes: a read has 32 of them, and their answers have 448 bytes.
+    /// 128 bytes: one read gets 32 requests, whose answers have 448 bytes.
     private static let request: String = {
         let start = "request=smtpd_access_policy\nprotocol_state=RCPT\ninstance=1\nsender=a@example.org\nhelo_name="
         return start + String(repeating: "x", count: 126 - start.utf8.count) + "\n\n"
     }()
 
-    /// Bytes that a socket has received and nobody has read.
+    /// Received bytes of a socket that were not read yet.
     private static func unread(_ descriptor: Int32) -> Int32 {
         var count: Int32 = 0
         return ioctl(descriptor, UInt(FIONREAD), &count) == 0 ? count : 0
     }
 
-    /// A turn reads 64 connections. Of 100 that pipeline, none is read three times before each is read once.
+    /// A turn reads 64 connections. Of 100 pipelining connections, none is read three times before each was read once.
     @Test func everyConnectionIsReadBeforeOthersAreReadAgain() async throws {
         let directory = FileManager.default.temporaryDirectory.appending(path: "weir-\(UUID().uuidString.prefix(8))")
         try FileManager.default.createDirectory(at: directory, withIntermediateDirectories: true)

@@ -31,8 +31,8 @@ import Wire
             != nil
     }
 
-    /// A request of any length costs little; what is too long is not taken for the one before it either.
-    @Test mutating func longOnesAreNotKept() throws {
+    /// Overlong values are not stored, and replace the session's earlier transaction.
+    @Test mutating func overlongValuesAreNotKept() throws {
         try note(instance: "1", sender: "a@example.org")
         #expect(isKnown("<a@example.org>"))
         try note(instance: String(repeating: "2", count: 2000), sender: "a@example.org")
@@ -46,8 +46,8 @@ import Wire
         #expect(isKnown("b@example.org"))
     }
 
-    /// A connection that goes on has one transaction, the last; `forget` ends it, and the next one is known again.
-    @Test mutating func theLastTransactionCounts() throws {
+    /// Only the last transaction of a session is known. `forget` drops it; the next one is known again.
+    @Test mutating func onlyTheLastTransactionIsKnown() throws {
         try note(instance: "1", sender: "a@example.org")
         try note(instance: "2", sender: "b@example.org")
         #expect(!isKnown("a@example.org"))
@@ -58,7 +58,7 @@ import Wire
         #expect(isKnown("b@example.org"))
     }
 
-    /// Beyond 32,768 transactions, those before are kept until as many have come again.
+    /// The table keeps two generations of 32,768 transactions; a third one replaces the oldest.
     @Test mutating func theOldestAreForgotten() throws {
         for number in 0..<32_768 { try note(instance: "i\(number)", sender: "a@example.org", port: "\(number)") }
         #expect(isKnown("a@example.org", port: "0"))

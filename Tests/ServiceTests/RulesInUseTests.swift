@@ -7,7 +7,7 @@ import Synchronization
 import Testing
 
 @Suite struct RulesInUseTests {
-    /// A folder with a table, which the test writes anew.
+    /// A directory with a table, which the test rewrites.
     private final class Folder: Sendable {
         let path = FileManager.default.temporaryDirectory.appending(path: "weir-\(UUID().uuidString)").path
 
@@ -47,12 +47,12 @@ import Testing
         await withCheckedContinuation { done in inUse.replace(with: rules) { done.resume() } }
     }
 
-    @Test func countersSurviveWhereTheRuleIsTheSame() async throws {
+    @Test func countersOfUnchangedRulesSurviveAReload() async throws {
         let folder = try Folder()
         let inUse = RulesInUse(try folder.rules("/foo/ WARN one\n/bar/ WARN two\n/foo/ WARN one\n"))
         let before = inUse.current
         _ = Self.judge(before)
-        // The second rule's action is another, the first rule has moved down.
+        // The first rule has moved down; the second has a different action.
         await Self.replace(inUse, with: try folder.rules("/x/ WARN new\n/foo/ WARN one\n/bar/ WARN three\n"))
         let after = inUse.current
         #expect(after.body.counters.snapshot.map(\.hits) == [0, 1, 0])
@@ -62,7 +62,7 @@ import Testing
         #expect(after.body.counters.snapshot.map(\.hits) == [0, 3, 1])
     }
 
-    @Test func sameRulesKeepTheirFastPass() async throws {
+    @Test func unchangedRulesKeepTheirFastPass() async throws {
         let folder = try Folder()
         let first = try folder.rules("/foo/ WARN one\n")
         first.prepareFastPass()
@@ -75,8 +75,8 @@ import Testing
         #expect(inUse.current.body.fastPass != nil)
     }
 
-    /// Two sets of rules are swapped while messages are judged: every verdict is that of one of the two, whole.
-    @Test func everyVerdictIsThatOfOneSetOfRules() async throws {
+    /// Two sets of rules are swapped while messages are judged. Each verdict must come from exactly one of them.
+    @Test func everyVerdictComesFromOneSetOfRules() async throws {
         let folder = try Folder()
         let sets = [
             try folder.rules("/foo/ REPLACE foo-a\n/bar/ REPLACE bar-a\n"),
@@ -92,7 +92,7 @@ import Testing
                     let filter = MessageFilter(inUse.current, matcher: Matcher(inUse.current.checks))
                     while !tally.isOver.load(ordering: .acquiring) {
                         filter.begin(inUse.current)
-                        // In pieces, so that a swap comes in the middle.
+                        // In pieces, so that swaps happen in the middle of messages.
                         for start in stride(from: 0, to: Self.message.count, by: 7) {
                             filter.update(Array(Self.message[start..<min(start + 7, Self.message.count)]))
                         }
@@ -102,7 +102,7 @@ import Testing
                     }
                 }
             }
-            // Thousands, and as many as it takes for messages to have met both.
+            // At least 5,000 swaps, and as many as it takes until both sets have judged messages.
             for number in 1...1_000_000 where number <= 5_000 || !tally.hasBoth {
                 await Self.replace(inUse, with: sets[number % 2])
                 await Task.yield()

@@ -4,7 +4,7 @@ import Loop
 import NIOCore
 import Testing
 
-/// What happens on the loop, in order; only that loop writes it.
+/// The events on the loop, in order. Only the loop writes it.
 private final class Diary: @unchecked Sendable {
     var entries: [String] = []
 }
@@ -35,7 +35,7 @@ struct SocketLoopTests {
         return (ends[0], ends[1])
     }
 
-    /// For some turns.
+    /// Expects that nothing happens for a few turns.
     private func expectNothing(of loop: SocketLoop) async throws {
         for _ in 1...3 {
             let entries = try await loop.submit { [diary] in diary.entries }
@@ -43,7 +43,7 @@ struct SocketLoopTests {
         }
     }
 
-    @Test("Tasks run in their order, before the end of their turn")
+    @Test("Tasks run in order, before the end of their turn")
     func tasks() async throws {
         let loop = try SocketLoop.start(named: "test")
         try await loop.submit { [diary] in
@@ -51,26 +51,26 @@ struct SocketLoopTests {
             loop.endOfTurn = { if diary.entries.last != "end" { diary.entries.append("end") } }
             for number in 1...3 { loop.execute { diary.entries.append("task \(number)") } }
         }
-        // What the loop does of itself before the next turn is done when that has begun.
+        // The next turn has begun, so everything in the previous one is done.
         let entries = try await loop.submit { [diary] in diary.entries }
         #expect(entries.filter { $0 != "end" } == ["task 1", "task 2", "task 3"])
         #expect(entries.first == "end")
         await loop.stop()
     }
 
-    @Test("What a task throws is thrown to whoever handed it over")
+    @Test("The error of a task is thrown to the caller of submit")
     func fault() async throws {
         let loop = try SocketLoop.start(named: "test")
         await #expect(throws: CancellationError.self) { try await loop.submit { throw CancellationError() } }
         await loop.stop()
     }
 
-    @Test("All sockets that are ready are read in one turn, once each, and a closed one no more")
+    @Test("All ready sockets are read in one turn, once each; a closed socket is not read")
     func sockets() async throws {
         let loop = try SocketLoop.start(named: "test")
         let (ours, theirs) = pair()
         let (other, peer) = pair()
-        // Both are ready when the loop next looks.
+        // Both are ready in the next turn.
         try await loop.submit { [diary] in
             write(theirs, "a", 1)
             write(peer, "b", 1)
@@ -96,7 +96,7 @@ struct SocketLoopTests {
         await loop.stop()
     }
 
-    @Test("Nothing is told of a socket while nothing is wanted of it")
+    @Test("A socket without interest gets no events")
     func interest() async throws {
         let loop = try SocketLoop.start(named: "test")
         let (ours, theirs) = pair()
@@ -112,7 +112,7 @@ struct SocketLoopTests {
         await loop.stop()
     }
 
-    @Test("What the kernel does not watch is refused, and the loop goes on")
+    @Test("A descriptor that epoll can't watch is refused, and the loop continues")
     func refused() async throws {
         let loop = try SocketLoop.start(named: "test")
         let file = open("/dev/null", O_RDONLY)
@@ -124,7 +124,7 @@ struct SocketLoopTests {
         await loop.stop()
     }
 
-    @Test("A socket that is watched no more tells nothing, stays open, and can be watched again")
+    @Test("An unwatched socket gets no events, stays open, and can be watched again")
     func unwatched() async throws {
         let loop = try SocketLoop.start(named: "test")
         let (ours, theirs) = pair()
@@ -143,7 +143,7 @@ struct SocketLoopTests {
         await loop.stop()
     }
 
-    @Test("Timers run in the order in which they are due, and repeat until they are told not to")
+    @Test("Timers run in the order of their deadlines, and repeat until they return false")
     func timers() async throws {
         let loop = try SocketLoop.start(named: "test")
         let entries = try await withCheckedThrowingContinuation { (asked: CheckedContinuation<[String], any Error>) in

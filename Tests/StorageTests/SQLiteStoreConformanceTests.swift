@@ -21,8 +21,8 @@ import Testing
             try? FileManager.default.removeItem(atPath: folder)
         }
 
-        /// A crash ends the checkpoint writer too. Here its queue may still have work, so this waits until the store
-        /// before has closed its files.
+        /// A crash ends the checkpoint writer, too. Here its queue may still have work, so this waits until the
+        /// previous store has closed its files.
         func makeStore() throws -> any LedgerStore {
             var waited = 0
             while waited < 10_000, try hasOpenFiles() {

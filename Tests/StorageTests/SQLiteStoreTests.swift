@@ -6,8 +6,8 @@ import Storage
 import Synchronization
 import Testing
 
-/// What is particular to the store in SQLite: its files, and damage to them. The contract that it shares with other
-/// stores is in `SQLiteStoreConformanceTests`.
+/// The SQLite store's own behaviour: its files, and damage to them. `SQLiteStoreConformanceTests` has the contract of
+/// all stores.
 @Suite struct SQLiteStoreTests {
     private final class Folder: Sendable {
         let path = NSTemporaryDirectory() + "weir-store-\(UUID().uuidString)"
@@ -43,7 +43,7 @@ import Testing
         try content.withUnsafeBytes { bytes throws in try store.append(bytes, sequence: sequence) }
     }
 
-    /// Begins a checkpoint; the new segment's first batch is a zero.
+    /// Begins a checkpoint. The first batch of the new segment is one zero byte.
     private func begin(_ sequence: UInt64, of store: SQLiteStore) throws {
         try [0 as UInt8].withUnsafeBytes { bytes throws in try store.beginCheckpoint(with: bytes, sequence: sequence) }
     }
@@ -76,7 +76,7 @@ import Testing
         #expect(sink.batches.count == 101)
     }
 
-    @Test func aCheckpointCutsTheJournal() async throws {
+    @Test func aCheckpointTruncatesTheJournal() async throws {
         let folder = try Folder()
         let row = AccountRow(id: 3, limit: 1, key: Array("user".utf8), sequence: 2, content: [1, 2, 3])
         do {
@@ -215,18 +215,18 @@ import Testing
         #expect(sink.rows.map(\.id) == Array(1...8))
     }
 
-    @Test func aSegmentThatCouldNotBeCreatedIsNotInTheWay() throws {
+    @Test func aFailedSegmentDoesNotBlockTheNextAttempt() throws {
         let folder = try Folder()
         let store = folder.store()
         _ = try store.open()
         try store.register([
             StoredLimit(id: 1, name: "a", signature: "x"), StoredLimit(id: 1, name: "b", signature: "x"),
         ])
-        // Fails at the second limit of the same id, when the file exists already.
+        // Fails at the second limit with the same id, when the file already exists.
         #expect(throws: StoreError.self) { try begin(1, of: store) }
         #expect(folder.files.filter { $0.contains("segment") }.isEmpty)
         try store.register([StoredLimit(id: 2, name: "b", signature: "x")])
-        // In the way of another attempt with the same number.
+        // The file must not block another attempt with the same number.
         try FileManager.default.createDirectory(
             atPath: folder.ledger + ".segment-1", withIntermediateDirectories: false)
         try begin(2, of: store)
@@ -244,7 +244,7 @@ import Testing
     }
 
     @Test(arguments: ["z\u{e4}hler.sqlite", "za\u{308}hler.sqlite", "\u{1f4ec}.sqlite"])
-    func theNameMayBeOfAnyCharacters(name: String) throws {
+    func theNameMayHaveAnyCharacters(name: String) throws {
         let folder = try Folder(name: name)
         do {
             let store = folder.store()
@@ -256,7 +256,7 @@ import Testing
         #expect(try store.open().lastBatch == [2])
     }
 
-    /// Each start begins a checkpoint, and is killed before that is done.
+    /// Each start begins a checkpoint, and is killed before it is complete.
     @Test func aKillLoopDoesNotGrowTheStore() async throws {
         let folder = try Folder()
         let content = [UInt8](repeating: 7, count: 20_000)
@@ -272,7 +272,7 @@ import Testing
             try begin(number, of: store)
             #expect(store.save([.transactions(sequence: number, content: content)]))
             #expect(store.save([.transactions(sequence: number, content: content)]))
-            // Written when the writer takes no more: a crash ends the process, here its queue is waited for.
+            // A crash would end the writer. Here its queue still runs, so this waits until the rows are written.
             while try await count("transactions WHERE sequence = \(number)") != 2 {
                 try await Task.sleep(for: .milliseconds(1))
             }
@@ -300,7 +300,7 @@ import Testing
         }
         #expect(folder.files.count == files, "\(folder.files)")
         #expect(try bytes() < size + 55 * 4096)
-        // One, that its checkpoint is complete, and two of the one that never is.
+        // One of the completed checkpoint, the mark of its completion, and two of the one that is never completed.
         #expect(try await count("transactions") == 4)
     }
 

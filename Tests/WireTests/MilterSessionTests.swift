@@ -9,9 +9,9 @@ import Wire
 ///     > COMMAND PAYLOAD    the MTA sends a packet; \0 and \xNN are escapes, N:NUMBER is 32 bits and S:NUMBER 16;
 ///                          a comma may end the number
 ///     >> BYTES             it sends these bytes, with the same escapes
-///     EVENT                what the session makes of it, `?` behind it where the MTA waits for an answer
-///     ! FAULT              what ends the connection
-///     < COMMAND PAYLOAD    a packet of the session's own
+///     EVENT                the session's event, followed by `?` if the MTA waits for a reply
+///     ! FAULT              the fault that ends the connection
+///     < COMMAND PAYLOAD    a packet that the session sends
 @Suite struct MilterSessionTests {
     static let transcripts = Bundle.module.urls(
         forResourcesWithExtension: "transcript", subdirectory: "Fixtures/Milter")!
@@ -62,7 +62,7 @@ import Wire
         #expect(session.output.readableBytes == 0)
     }
 
-    /// Postfix would take an empty list as no list, and send macros of its own choice.
+    /// Postfix treats an empty list as no list, and would send the macros of its own configuration.
     @Test func stagesWithoutMacros() throws {
         var session = MilterSession(
             wanting: MilterTerms(actions: [.setMacros], options: [], macros: [.connect: "", .endOfMessage: "i"]))

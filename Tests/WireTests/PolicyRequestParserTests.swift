@@ -13,7 +13,7 @@ import Wire
         ranges.map { String(decoding: bytes[$0], as: UTF8.self) }
     }
 
-    @Test func cutAtEveryByte() throws {
+    @Test func splitAtEveryByte() throws {
         let bytes = Array(Self.request.utf8)
         for cut in 0..<bytes.count {
             var parser = PolicyRequestParser(names: Self.names)
@@ -47,7 +47,7 @@ import Wire
                 == bytes.count)
     }
 
-    @Test func anotherOrderIsNoneTheWorse() throws {
+    @Test func attributesInAnyOrder() throws {
         var parser = PolicyRequestParser(names: Self.names)
         for text in [
             Self.request, "request=smtpd_access_policy\nsize=7\nsender=c\nprotocol_state=DATA\n\n",
@@ -70,8 +70,8 @@ import Wire
         }
     }
 
-    /// Requests like the one before are read in another way than others, with the same result.
-    @Test func whatCameBeforeMakesNoDifference() throws {
+    /// The fast path for requests like the previous one gives the same result as the slow path.
+    @Test func previousRequestsMakeNoDifference() throws {
         var random = SystemRandomNumberGenerator()
         let lines = [
             "request=smtpd_access_policy", "protocol_state=RCPT", "sender=a@example.org", "sender=", "size=123",
@@ -110,7 +110,8 @@ import Wire
         }
     }
 
-    /// With vectors of either size, and nothing behind the request that could be read.
+    /// Both vector sizes give the same result. The allocation ends with the request, so there is nothing to read after
+    /// it.
     @Test func vectorsOfBothSizesFindTheSame() {
         var random = SystemRandomNumberGenerator()
         let names = ["request=", "sender=", "size=", "a_name_of_just_thirty_one_bytes"]

@@ -6,7 +6,7 @@ import Wire
 @Suite struct SMTPDataDecoderTests {
     private struct Decoded: Equatable {
         var content: [UInt8] = []
-        /// What stands behind the end; nil when the end did not come.
+        /// The bytes after the end of the data; nil if it was not reached.
         var rest: [UInt8]?
         var hasLeadingDot = false
     }
@@ -26,7 +26,7 @@ import Wire
         return Decoded(content: Array(content.readableBytesView), rest: rest, hasLeadingDot: decoder.hasLeadingDot)
     }
 
-    /// The same, slowly: finds the end first, then looks at each byte with what is around it.
+    /// A slow model: finds the end first, then looks at each byte and its neighbours.
     private func model(_ input: [UInt8]) -> Decoded {
         let wire = [0x0d, 0x0a] + input
         let mark: [UInt8] = [0x0d, 0x0a, 0x2e, 0x0d, 0x0a]
@@ -56,7 +56,7 @@ import Wire
         ("a\r\n.\r\nQUIT\r\n", "a\r\n", "QUIT\r\n"),
         ("..\r\n.\r\n", ".\r\n", ""),
         ("..a\r\n...\r\n.\r\n", ".a\r\n..\r\n", ""),
-        // What some take for the end, and what others have sent as such: all is content.
+        // Sequences that some servers treat as the end of the data. Here they are content.
         ("a\n.\nMAIL\r\n.\r\n", "a\r\n.\r\nMAIL\r\n", ""),
         ("a\n.\r\nMAIL\r\n.\r\n", "a\r\n.\r\nMAIL\r\n", ""),
         ("a\r\n.\nMAIL\r\n.\r\n", "a\r\n\r\nMAIL\r\n", ""),
@@ -111,7 +111,7 @@ import Wire
         }
     }
 
-    /// Carriage returns without end take no memory of their own, and none goes out.
+    /// A long run of CRs becomes spaces, and is not held back.
     @Test func manyCarriageReturns() {
         let input = [UInt8](repeating: 0x0d, count: 1_000) + Array("a\r\n.\r\n".utf8)
         let decoded = decode([input[...]])

@@ -7,11 +7,11 @@ import Wire
 /// Plays the transcripts of Fixtures/SMTP. Lines:
 ///
 ///     C: TEXT      the client sends a line            C< TEXT    it sends these bytes; \r \n \0 \\ are escapes
-///     S: TEXT      a line of the session's replies    > STEP     a step that it asks the caller to take
+///     S: TEXT      a line of the session's replies    > STEP     a step for the caller
 ///     ! offer EHLO-KEYWORDS, separated by commas      ! answer CODE TEXT   of a recipient
 ///     ! finish CODE TEXT   of the message             ! close CODE TEXT    of the connection
 ///
-/// `> endOfContent TEXT` shows all content of the message. At the end nothing may be left over.
+/// `> endOfContent TEXT` shows all content of the message. At the end of the transcript, no reply or step may be left.
 @Suite struct SMTPServerSessionTests {
     static let transcripts = Bundle.module.urls(forResourcesWithExtension: "transcript", subdirectory: "Fixtures/SMTP")!
         .compactMap { $0.lastPathComponent }.map { String($0.dropLast(".transcript".count)) }.sorted()
@@ -94,8 +94,8 @@ import Wire
         func takeStep() -> String? { steps.isEmpty ? nil : steps.removeFirst() }
     }
 
-    /// Errors, and lines without end, end a connection.
-    @Test func rubbishEndsTheConnection() {
+    /// Too many errors, endless lines and control characters close the connection.
+    @Test func rubbishClosesTheConnection() {
         for (rubbish, reply) in [
             (String(repeating: "x", count: 5_000), "421 4.5.2 Error: line too long\r\n"),
             ("EHLO " + String(repeating: "x", count: 1 << 20), "421 4.5.2 Error: line too long\r\n"),
@@ -113,8 +113,8 @@ import Wire
         }
     }
 
-    /// So many in a row, but not for as long as the connection lives.
-    @Test func errorsAreForgottenWhenAMessageIsTaken() {
+    /// The bound on errors applies between accepted messages, not to the whole connection.
+    @Test func anAcceptedMessageResetsTheErrors() {
         var session = SMTPServerSession(variant: .smtp, hostName: [0x61], token: [0x62])
         var content = ByteBuffer()
         func run(_ text: String) {
@@ -160,7 +160,7 @@ import Wire
         return events
     }
 
-    @Test func commandsGoTogetherWherePipeliningIsOffered() throws {
+    @Test func commandsAreGroupedWithPipelining() throws {
         var session = try session("250-x\r\n250 PIPELINING\r\n")
         session.send(.mail, "MAIL FROM:<>\r\n")
         session.send(.recipient, "RCPT TO:<a@example.org>\r\n")
@@ -177,7 +177,7 @@ import Wire
         #expect(takeOutput(&session) == "RSET\r\n")
     }
 
-    @Test func commandsGoOneByOneElsewhere() throws {
+    @Test func commandsGoOneByOneWithoutPipelining() throws {
         var session = try session(ehlo)
         #expect(session.capabilities.extensions == [.size, .eightBitMIME])
         #expect(session.capabilities.size == 1000)
@@ -189,7 +189,7 @@ import Wire
         #expect(session.isIdle == false)
     }
 
-    @Test func knowsItself() throws {
+    @Test func detectsALoop() throws {
         var session = SMTPClientSession(hostName: [0x61], token: Array("token".utf8))
         session.receive(all: Array("220 a ESMTP token\r\n".utf8))
         #expect(try session.next() == .loop)
@@ -201,13 +201,13 @@ import Wire
         ("250-a\r\n251 b\r\n", .codesDiffer), ("250 " + String(repeating: "x", count: 3_000), .tooLong),
         (String(repeating: "250-" + String(repeating: "x", count: 1_000) + "\r\n", count: 100), .tooLong),
     ])
-    func noReply(_ bytes: String, _ fault: SMTPReplyFault) throws {
+    func invalidReplies(_ bytes: String, _ fault: SMTPReplyFault) throws {
         var session = try session(ehlo)
         if fault != .unexpected { session.send(.mail, "MAIL FROM:<>\r\n") }
         #expect(throws: fault) { try replies(&session, bytes) }
     }
 
-    @Test func controlCharactersOfARepliesTextAreNotRelayed() throws {
+    @Test func controlCharactersInRepliesAreNotRelayed() throws {
         var session = try session(ehlo)
         session.send(.mail, "MAIL FROM:<>\r\n")
         let events = try replies(&session, "250 a\rb\0c\n")
@@ -217,7 +217,7 @@ import Wire
 }
 
 extension SMTPClientSessionTests {
-    @Test func whatIsOfferedMustBeCovered() {
+    @Test func offeredExtensionsMustBeCovered() {
         func capabilities(_ lines: String) -> SMTPCapabilities {
             SMTPCapabilities(SMTPReply(code: 250, bytes: ByteBuffer(string: "250-x\r\n\(lines)")))
         }

@@ -20,14 +20,14 @@ package final class ContentBounds: Sendable {
     /// Whether there is room for a new message.
     var hasRoom: Bool { spool.load(ordering: .relaxed) < mostSpool }
 
-    func takeMemory(_ count: Int) -> Bool { Self.take(count, of: memory, upTo: mostMemory) }
-    func takeSpool(_ count: Int) -> Bool { Self.take(count, of: spool, upTo: mostSpool) }
-    func giveBack(memory count: Int) { if count > 0 { memory.subtract(count, ordering: .relaxed) } }
-    func giveBack(spool count: Int) { if count > 0 { spool.subtract(count, ordering: .relaxed) } }
+    func reserveMemory(_ count: Int) -> Bool { Self.reserve(count, of: memory, upTo: mostMemory) }
+    func reserveSpool(_ count: Int) -> Bool { Self.reserve(count, of: spool, upTo: mostSpool) }
+    func release(memory count: Int) { if count > 0 { memory.subtract(count, ordering: .relaxed) } }
+    func release(spool count: Int) { if count > 0 { spool.subtract(count, ordering: .relaxed) } }
 
-    private static func take(_ count: Int, of taken: borrowing Atomic<Int>, upTo most: Int) -> Bool {
-        guard taken.add(count, ordering: .relaxed).newValue <= most else {
-            taken.subtract(count, ordering: .relaxed)
+    private static func reserve(_ count: Int, of reserved: borrowing Atomic<Int>, upTo most: Int) -> Bool {
+        guard reserved.add(count, ordering: .relaxed).newValue <= most else {
+            reserved.subtract(count, ordering: .relaxed)
             return false
         }
         return true

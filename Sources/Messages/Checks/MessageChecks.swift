@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 internal import Filter
+internal import Loop
 internal import NIOPosix
 internal import Report
 internal import Rules
@@ -10,7 +11,7 @@ final class MessageChecks {
     let rules: @Sendable () -> ContentRules
     let counters: MessageCounters
     let probes: ProbeBoard
-    private let home: ReceivedContent.Home
+    private let loop: SocketLoop
     private let bounds: ContentBounds
     private let threads: NIOThreadPool
     private let log: EventLog
@@ -22,12 +23,12 @@ final class MessageChecks {
     private static let mostIdleFilters = 64
 
     init(
-        home: @escaping ReceivedContent.Home, bounds: ContentBounds, threads: NIOThreadPool, counters: MessageCounters,
+        loop: SocketLoop, bounds: ContentBounds, threads: NIOThreadPool, counters: MessageCounters,
         probes: ProbeBoard, rules: @escaping @Sendable () -> ContentRules, log: EventLog
     ) {
         self.counters = counters
         self.probes = probes
-        self.home = home
+        self.loop = loop
         self.bounds = bounds
         self.threads = threads
         self.rules = rules
@@ -38,11 +39,11 @@ final class MessageChecks {
     var hasRoom: Bool { bounds.hasRoom }
 
     func makeContent() -> ReceivedContent {
-        ReceivedContent(bounds: bounds, threads: threads, home: home)
+        ReceivedContent(bounds: bounds, threads: threads, loop: loop)
     }
 
     /// A filter for a message that begins.
-    func takeFilter(_ rules: ContentRules) -> MessageFilter {
+    func acquireFilter(_ rules: ContentRules) -> MessageFilter {
         if rules !== idleFiltersRules { (idleFilters, idleFiltersRules) = ([], rules) }
         guard let filter = idleFilters.popLast() else { return MessageFilter(rules, matcher: matcher(rules.checks)) }
         filter.begin(rules)
@@ -50,7 +51,7 @@ final class MessageChecks {
     }
 
     /// Returns the filter of a message that is done.
-    func giveBack(_ filter: MessageFilter) {
+    func release(_ filter: MessageFilter) {
         if filter.rules === idleFiltersRules, idleFilters.count < Self.mostIdleFilters { idleFilters.append(filter) }
     }
 

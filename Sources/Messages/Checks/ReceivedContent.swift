@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 internal import Glibc
+package import Loop
 package import NIOCore
 package import NIOPosix
 internal import Synchronization
@@ -14,7 +15,7 @@ package final class ReceivedContent {
         case noRoom(String)
     }
 
-    /// The most memory that one message may take.
+    /// The memory of one message, in bytes; larger messages are spooled.
     private static let mostInMemory = 256 << 10
     /// The size of one write to the spool file.
     private static let pieceSize = 64 << 10
@@ -26,14 +27,11 @@ package final class ReceivedContent {
 
     private let bounds: ContentBounds
     private let threads: NIOThreadPool
-    private let home: Home
-
-    /// Runs a task on the loop of the content.
-    package typealias Home = @Sendable (_ task: @escaping @Sendable () -> Void) -> Void
+    private let loop: SocketLoop
 
     /// All content, or if it is spooled the part that is not written yet. New content is appended.
     package var buffer = ByteBuffer()
-    /// Bytes of `buffer` that `takeNew` has returned.
+    /// Bytes of `buffer` that `withNewBytes` has returned.
     private var seen = 0
     private var most = Int.max
     private var file: SpoolFile?
@@ -42,13 +40,13 @@ package final class ReceivedContent {
     private var memory = 0
     private(set) var count = 0
     package private(set) var failure: Failure?
-    /// A write is under way: nothing may be appended.
+    /// Whether a write is in progress. Until it is done, nothing may be appended.
     private(set) var isWriting = false
 
-    package init(bounds: ContentBounds, threads: NIOThreadPool, home: @escaping Home) {
+    package init(bounds: ContentBounds, threads: NIOThreadPool, loop: SocketLoop) {
         self.bounds = bounds
         self.threads = threads
-        self.home = home
+        self.loop = loop
     }
 
     deinit { reset() }
@@ -60,9 +58,9 @@ package final class ReceivedContent {
         buffer.clear(minimumCapacity: 8 << 10)
     }
 
-    /// Releases everything. The spool file is closed when no read or write is under way.
+    /// Releases everything. The spool file is closed after a read or write in progress.
     package func reset() {
-        bounds.giveBack(memory: memory)
+        bounds.release(memory: memory)
         (memory, spooled, count, seen, file, failure) = (0, 0, 0, 0, nil, nil)
         buffer = ByteBuffer()
     }
@@ -70,7 +68,7 @@ package final class ReceivedContent {
     var isSpooled: Bool { file != nil }
 
     /// Passes on what was appended since the last call.
-    package func takeNew(_ body: (UnsafeRawBufferPointer) -> Void) {
+    package func withNewBytes(_ body: (UnsafeRawBufferPointer) -> Void) {
         guard buffer.readableBytes > seen else { return }
         count += buffer.readableBytes - seen
         if count > most { failure = failure ?? .tooLarge }
@@ -80,13 +78,13 @@ package final class ReceivedContent {
         seen = buffer.readableBytes
     }
 
-    /// Makes room after content was appended.
+    /// After content was appended: decides between memory and spool, and starts a write if enough is waiting.
     ///
     /// - Parameters:
-    ///   - isEnd: no more content comes.
+    ///   - isEnd: whether the content is complete.
     ///   - whenWritten: called after the write, if there is one to wait for.
     /// - Returns: whether the caller must wait for `whenWritten`.
-    package func settle(isEnd: Bool, whenWritten: @escaping () -> Void) -> Bool {
+    package func spoolIfNeeded(isEnd: Bool, whenWritten: @escaping () -> Void) -> Bool {
         guard failure == nil else {
             drop()
             return false
@@ -106,7 +104,7 @@ package final class ReceivedContent {
     private func drop() {
         buffer.clear()
         seen = 0
-        bounds.giveBack(memory: memory)
+        bounds.release(memory: memory)
         memory = 0
     }
 
@@ -114,7 +112,7 @@ package final class ReceivedContent {
         guard buffer.readableBytes <= Self.mostInMemory else { return false }
         guard buffer.readableBytes > memory else { return true }
         let more = (buffer.readableBytes - memory + Self.step - 1) / Self.step * Self.step
-        guard bounds.takeMemory(more) else { return false }
+        guard bounds.reserveMemory(more) else { return false }
         memory += more
         return true
     }
@@ -122,20 +120,20 @@ package final class ReceivedContent {
     private func openSpool() {
         // Short enough for the loop, unlike the writes of content.
         let descriptor = open(bounds.directory, Self.temporaryFile | O_RDWR | O_CLOEXEC, 0o600)
-        guard descriptor >= 0 else { return fail("can't make a spool file in \(bounds.directory)", errno) }
+        guard descriptor >= 0 else { return fail("can't create a spool file in \(bounds.directory)", errno) }
         file = SpoolFile(descriptor, bounds)
     }
 
     private func writePiece(to file: SpoolFile, _ whenWritten: @escaping () -> Void) -> Bool {
         let piece = buffer
-        guard file.take(piece.readableBytes) else {
+        guard file.reserve(piece.readableBytes) else {
             failure = .noRoom("the spool is full")
             drop()
             return false
         }
         buffer = ByteBuffer()
         seen = 0
-        bounds.giveBack(memory: memory)
+        bounds.release(memory: memory)
         memory = 0
         isWriting = true
         let offset = spooled
@@ -156,9 +154,9 @@ package final class ReceivedContent {
         _ work: @escaping @Sendable () -> Outcome, then: @escaping (Outcome?) -> Void
     ) {
         let errand = Errand(then)
-        threads.submit { [home] state in
+        threads.submit { [loop] state in
             let outcome: Outcome? = if case .active = state { work() } else { nil }
-            home { errand.take()?(outcome) }
+            loop.execute { errand.run(outcome) }
         }
     }
 
@@ -179,16 +177,17 @@ package final class ReceivedContent {
 
 /// A closure that runs on the loop after the disk's work.
 ///
-/// Sendable, unchecked: only the content's loop sets and takes the closure, and it is empty before another thread can
+/// Sendable, unchecked: only the content's loop sets and runs the closure, and it is nil before another thread can
 /// release it.
 private final class Errand<Outcome>: @unchecked Sendable {
     private var then: ((Outcome?) -> Void)?
 
     init(_ then: @escaping (Outcome?) -> Void) { self.then = then }
 
-    func take() -> ((Outcome?) -> Void)? {
-        defer { then = nil }
-        return then
+    func run(_ outcome: Outcome?) {
+        let then = then
+        self.then = nil
+        then?(outcome)
     }
 }
 
@@ -197,7 +196,7 @@ private final class Errand<Outcome>: @unchecked Sendable {
 private final class SpoolFile: Sendable {
     private let descriptor: Int32
     private let bounds: ContentBounds
-    private let taken = Atomic(0)
+    private let reserved = Atomic(0)
 
     init(_ descriptor: Int32, _ bounds: ContentBounds) {
         self.descriptor = descriptor
@@ -206,13 +205,13 @@ private final class SpoolFile: Sendable {
 
     deinit {
         close(descriptor)
-        bounds.giveBack(spool: taken.load(ordering: .relaxed))
+        bounds.release(spool: reserved.load(ordering: .relaxed))
     }
 
-    /// Reserves room for more bytes.
-    func take(_ count: Int) -> Bool {
-        guard bounds.takeSpool(count) else { return false }
-        taken.add(count, ordering: .relaxed)
+    /// Reserves room for more bytes; false if the spool is full.
+    func reserve(_ count: Int) -> Bool {
+        guard bounds.reserveSpool(count) else { return false }
+        reserved.add(count, ordering: .relaxed)
         return true
     }
 

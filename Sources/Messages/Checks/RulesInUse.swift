@@ -7,7 +7,7 @@ internal import Synchronization
 package final class RulesInUse: Sendable {
     private struct State {
         var current: ContentRules
-        /// Counts replacements: of several under way, only the last takes effect.
+        /// Counts replacements: of several in progress, only the last takes effect.
         var generation: UInt64 = 0
     }
 

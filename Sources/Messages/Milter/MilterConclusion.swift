@@ -29,7 +29,7 @@ package struct MilterJudgement {
     package let verdict: Verdict
     package let origin: Origin
     package let headers: MilterHeaders
-    /// Where the body begins in what the ranges of the verdict count.
+    /// The offset of the body, in the same unit as the ranges of the verdict.
     package let bodyStart: Int
     /// Bytes of the whole message.
     package let size: Int
@@ -155,12 +155,14 @@ extension MilterTransaction {
 
     /// Why the edits can't be carried out; nil if they can.
     private func obstacle(to edits: MilterEdits, _ body: MilterJudgement.KeptBody) -> String? {
-        guard edits.actions.isSubset(of: terms.actions) else { return "the MTA does not grant the edits that it takes" }
+        guard edits.actions.isSubset(of: terms.actions) else {
+            return "the MTA does not grant the edits of this message"
+        }
         guard let last = edits.bodyEdits.last else { return nil }
         switch body {
         case .failed(let cause): return cause
         case .complete(let size) where last.range.upperBound <= size: return nil
-        case .complete, .absent: return "the body was not kept whole"
+        case .complete, .absent: return "the body was not kept in full"
         }
     }
 

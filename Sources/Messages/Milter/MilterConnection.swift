@@ -16,7 +16,7 @@ final class MilterConnection: ReceivedConnection {
     private var stream: SocketStream
     private let worker: MilterWorker
     private let isTCP: Bool
-    /// Its output holds the replies that the MTA has not taken yet.
+    /// Its output holds the replies that are not sent yet.
     private var session: MilterSession
     private var dialogue = MilterDialogue()
     private var content: MilterContent
@@ -123,7 +123,7 @@ final class MilterConnection: ReceivedConnection {
             worker.log.complain(.malformedRequest, "closed the milter connection of \(peer): \(error.text)")
             return close()
         }
-        // Without room, events are left. They are handled when the MTA has taken all replies: `isReady`.
+        // Without room for replies, events wait in the input. `isReady` handles them once all replies are sent.
         if unsent > 0, MilterFlow.hasRoom(unsent: unsent) { send() } else { watch() }
         if worker.isStopping { closeIfIdle() }
     }
@@ -206,7 +206,7 @@ final class MilterConnection: ReceivedConnection {
     private func messageOrigin(_ verdict: Verdict) -> MilterJudgement.Origin {
         if worker.checks.probes.isActive, isEndOfProbe(verdict) { return .probe }
         guard case .accept = verdict.disposition, offer.settings.asksLimits, let mark = content.alertMark,
-            worker.host.alerts.marks.take(mark)
+            worker.host.alerts.marks.redeem(mark)
         else { return .client }
         return .alert
     }
@@ -313,10 +313,10 @@ final class MilterConnection: ReceivedConnection {
         case .held(let reply): worker.log.notice("\(origin): held: \(text(reply))")
         case .deferred(let reply): worker.log.notice("\(origin): deferred: \(text(reply))")
         case .canonicalised(let old, let new): worker.log.info("\(origin): \(text(old)) becomes \(text(new))")
-        case .tooManyHeaders: worker.log.notice("\(origin): refused: more headers to change than a milter can")
+        case .tooManyHeaders: worker.log.notice("\(origin): refused: too many headers to change in a milter")
         case .impossible(let cause, let isDeferred):
             worker.log.complain(
-                .noRoom, "\(origin): \(cause); the message is \(isDeferred ? "deferred" : "let through as it is")")
+                .noRoom, "\(origin): \(cause); the message is \(isDeferred ? "deferred" : "passed unchanged")")
         case .unreadableSpool(let cause):
             worker.log.complain(.noRoom, "\(origin): deferred: can't read a spool file: \(cause)")
         }

@@ -4,8 +4,8 @@ internal import NIOCore
 internal import Report
 internal import Rules
 
-/// The content of the message under way: what the rules find in it, its headers as a milter counts them, and its body
-/// if a rule may change it. Belongs to one loop.
+/// The content of the current message: the findings of the rules, its headers as a milter counts them, and its body if
+/// a rule may change it. Belongs to one loop.
 struct MilterContent {
     private let checks: MessageChecks
     /// nil between messages.
@@ -13,7 +13,7 @@ struct MilterContent {
     /// Names the message in the log; empty without MAIL.
     private(set) var reversePath: [UInt8] = []
     private var headers = MilterHeaders()
-    /// Where the body begins in what the filter has seen; nil while headers arrive.
+    /// The offset of the body in the bytes that the filter has seen; nil while headers arrive.
     private var bodyStart: Int?
     private var body: ReceivedContent?
     private var newBody = MilterBody()
@@ -28,12 +28,12 @@ struct MilterContent {
     var isBegun: Bool { filter != nil }
 
     mutating func begin(_ rules: ContentRules, reversePath: [UInt8]) {
-        filter = checks.takeFilter(rules)
+        filter = checks.acquireFilter(rules)
         self.reversePath = reversePath
     }
 
     /// - Parameters:
-    ///   - hasLeadingSpace: the value includes the blank after the colon.
+    ///   - hasLeadingSpace: the value includes the space after the colon.
     ///   - alertMarks: nil if nothing is exempt from limits.
     mutating func addHeader(
         _ name: UnsafeRawBufferPointer, _ value: UnsafeRawBufferPointer, hasLeadingSpace: Bool, alertMarks: AlertMarks?
@@ -83,8 +83,8 @@ struct MilterContent {
         if body == nil { content.begin(most: .max) }
         body = content
         if content.failure == nil { content.buffer.writeBuffer(&piece) }
-        content.takeNew { _ in }
-        return content.settle(isEnd: isEnd, whenWritten: whenWritten)
+        content.withNewBytes { _ in }
+        return content.spoolIfNeeded(isEnd: isEnd, whenWritten: whenWritten)
     }
 
     /// The verdict about the complete message; nil between messages.
@@ -143,7 +143,7 @@ struct MilterContent {
 
     /// The message is over.
     mutating func end() {
-        if let filter { checks.giveBack(filter) }
+        if let filter { checks.release(filter) }
         reset()
     }
 

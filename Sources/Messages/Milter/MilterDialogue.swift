@@ -227,7 +227,7 @@ package struct MilterDialogue: ~Copyable {
         switch state {
         case .askingRecipient(let transaction):
             state = .envelope(transaction)
-            return transaction.take(answer, isLocal: client.isLocal)
+            return transaction.apply(answer, isLocal: client.isLocal)
         case .settling(let transaction, let judgement):
             state = .idle
             guard case .decision(let action?, _) = answer else {
@@ -255,7 +255,7 @@ package struct MilterDialogue: ~Copyable {
         }
     }
 
-    /// The disk has what was kept of the body, or memory holds it.
+    /// The kept part of the body is on the disk or in memory.
     package mutating func written() -> Action {
         switch state {
         case .writingBody(let transaction):
@@ -323,8 +323,8 @@ package struct MilterDialogue: ~Copyable {
 }
 
 extension MilterTransaction {
-    /// Takes the ledger's answer about the last recipient.
-    fileprivate func take(_ answer: PolicyAnswer, isLocal: Bool) -> MilterDialogue.Action {
+    /// Applies the ledger's answer about the last recipient.
+    fileprivate func apply(_ answer: PolicyAnswer, isLocal: Bool) -> MilterDialogue.Action {
         switch answer {
         case .isCharged(let transaction): wasCharged(transaction)
         case .decision(let action, let transaction):

@@ -56,7 +56,7 @@ package struct MilterEdits {
     let bodyEdits: [Edit]
     /// With brackets, exactly as RCPT named them.
     private let recipients: [[UInt8]]
-    /// The parameters of RCPT, separated by blanks, for each of `recipients`.
+    /// The parameters of RCPT, separated by spaces, for each of `recipients`.
     private let parameters: [[UInt8]]
     /// Whether the MTA takes parameters for an added recipient.
     private let takesParameters: Bool
@@ -139,7 +139,7 @@ package struct MilterEdits {
                 Self.delete(old, from: &output)
                 add(new, parameters[index], to: &output)
             }
-            // As Postfix has it: no bounce tells the sender of it.
+            // As in Postfix, the sender gets no bounce for a copy.
             for address in copies { add(Self.bracketed(address), Array("NOTIFY=NEVER".utf8), to: &output) }
         }
         if let holdReason {
@@ -205,7 +205,7 @@ extension MilterEdits {
         var verdict = judgement.verdict
         if let redirect = effects.redirect, !verdict.isRedirected { verdict.add(.redirect(redirect)) }
         for address in effects.bcc where !verdict.effects.contains(.bcc(address)) { verdict.add(.bcc(address)) }
-        // Without a rule that may change the body, its form is left as it is.
+        // Without permission to change the body, changes that no rule asks for are omitted.
         if !granted.contains(.changeBody) { verdict.edits.removeAll { $0.isFormal && $0.header == nil } }
         self.init(
             verdict: verdict, bodyStart: judgement.bodyStart, recipients: transaction.recipients,

@@ -3,10 +3,10 @@ internal import Loop
 
 /// Flow control of a milter connection: whether it sends, reads, or waits for the ledger or the disk.
 enum MilterFlow {
-    /// The MTA has replies to take. Until it has taken them, nothing is read from it.
+    /// Replies wait to be sent. Until they are, nothing is read from the MTA.
     case sending
     case reading
-    /// So much input waits for the ledger or the disk that no more is read.
+    /// Too much input waits for the ledger or the disk; no more is read.
     case waiting
 
     /// - Parameters:
@@ -26,7 +26,7 @@ enum MilterFlow {
     }
 
     private static let mostUnread = 512 << 10
-    /// Bytes of replies that the MTA has not taken. Beyond, its next events wait.
+    /// Maximum bytes of unsent replies. Above it, the MTA's next events wait.
     private static let mostUnsent = 256 << 10
 
     static func hasRoom(unsent: Int) -> Bool { unsent < mostUnsent }

@@ -14,10 +14,10 @@ internal import Wire
 
 /// The milter (MILTER_README): the MTA hands over each message once, before it is queued, and is answered with edits.
 ///
-/// Each loop has connections of its own, and a matcher; what the limits say is asked of the ledger's loop.
+/// Each loop has its own connections and matcher. Questions about limits go to the ledger's loop.
 ///
-/// Security: a client is an MTA of the operator's, and what it relays is of strangers: packets, macros, recipients and
-/// content are bounded, and bytes that are no milter protocol end that one connection.
+/// Security: a client is one of the operator's MTAs, but it relays strangers' data. Packets, macros, recipients and
+/// content are bounded, and invalid bytes end that one connection.
 ///
 /// Sendable, unchecked: `workers` is changed before the service is ready, and only keeps the workers alive.
 final class MilterListener: @unchecked Sendable {
@@ -26,7 +26,7 @@ final class MilterListener: @unchecked Sendable {
     private let log: EventLog
     private let shared: MilterShared
     private let reception: Reception
-    /// Makes what the worker on a loop checks messages with.
+    /// Makes the `MessageChecks` of the worker on a loop.
     private let makeChecks: (SocketLoop) -> MessageChecks
     private var workers: [MilterWorker] = []
 
@@ -48,7 +48,7 @@ final class MilterListener: @unchecked Sendable {
             complain: { [log] text in log.complain(.tooManyConnections, text) })
         makeChecks = { loop in
             MessageChecks(
-                home: { loop.execute($0) }, bounds: bounds, threads: threads, counters: shared.counters,
+                loop: loop, bounds: bounds, threads: threads, counters: shared.counters,
                 probes: host.probes,
                 rules: rules, log: log)
         }

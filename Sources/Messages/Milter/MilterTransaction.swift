@@ -15,7 +15,7 @@ final class MilterTransaction {
     let reversePath: [UInt8]
     /// The recipients that were not refused, with their brackets.
     private(set) var recipients: [[UInt8]] = []
-    /// The parameters of RCPT, separated by blanks, for each of `recipients`.
+    /// The parameters of RCPT, separated by spaces, for each of `recipients`.
     private(set) var parameters: [[UInt8]] = []
     /// Memory of all recipients that were sent, refused ones included.
     private var recipientBytes = 0

@@ -19,16 +19,16 @@ final class FilterConnection: ReceivedConnection {
     /// What the socket is used for next.
     private enum Flow {
         case sending, reading
-        /// Reads and drops what a client still sends after its last reply.
+        /// Reads and drops everything that the client sends after its last reply.
         case discarding
-        /// The disk or the next hop has to go first.
+        /// Waits for the disk or the next hop.
         case waiting
     }
 
     private var stream: SocketStream
     private let worker: FilterWorker
     private var dialogue = FilterDialogue()
-    /// Its output is what the client has not taken yet. Until it has, nothing is read.
+    /// Its output is not sent yet. Until it is, nothing is read.
     private var session: SMTPServerSession
     private let content: ReceivedContent
     private var filter: MessageFilter?
@@ -104,7 +104,7 @@ final class FilterConnection: ReceivedConnection {
         }
     }
 
-    /// Closes the connection, and drops what was under way.
+    /// Closes the connection, and drops its transaction.
     private func end() {
         guard let parting = dialogue.disconnected() else { return }
         stream.close()
@@ -113,7 +113,7 @@ final class FilterConnection: ReceivedConnection {
         content.reset()
     }
 
-    /// Handles what has come as far as possible, then sends the replies together.
+    /// Handles received bytes as far as possible, then sends the replies together.
     private func advance() {
         guard dialogue.isServing else { return }
         while !content.isWriting, let step = session.next(into: &content.buffer) { handle(step) }
@@ -141,7 +141,7 @@ final class FilterConnection: ReceivedConnection {
         }
     }
 
-    /// The session is closed; or the client has shut down its side, and all that it asked is answered.
+    /// Whether the session is closed, or the client has shut down its side and all its commands are answered.
     private func beginLastReplyIfDone() {
         switch dialogue.input {
         case .open:
@@ -179,7 +179,7 @@ final class FilterConnection: ReceivedConnection {
             switch result {
             case .success(let capabilities): session.offer(capabilities)
             case .failure(let failure):
-                // The client brings its message again.
+                // The client sends its message again.
                 worker.checks.counters.count(.deferred)
                 session.close(failure.reply(421))
             }
@@ -187,7 +187,7 @@ final class FilterConnection: ReceivedConnection {
         }
     }
 
-    /// Ends what takes too long.
+    /// Closes the connection if a timeout has expired.
     func checkTime(_ now: NIODeadline) {
         let (timeouts, time) = (worker.timeouts, now - activeSince)
         switch dialogue.awaited(unanswered: session.unanswered, isWriting: content.isWriting) {
@@ -239,7 +239,7 @@ final class FilterConnection: ReceivedConnection {
         nextHop?.send(command, line)
     }
 
-    /// The next hop may be another than the one whose capabilities were offered.
+    /// Checks the capabilities again, because the connection may be to another server than the one that was asked.
     private func compareCapabilities(_ connection: NextHopConnection) {
         guard let offered = session.offered else { return }
         if let reply = dialogue.nextHopReady(covers: connection.capabilities.covers(offered)) { session.close(reply) }
@@ -276,11 +276,11 @@ final class FilterConnection: ReceivedConnection {
         case .logRefusedXForward:
             worker.log.complain(.nextHop("\(worker.settings.nextHop)"), "refuses XFORWARD with \(reply.text)")
         case .logRefusedCopy:
-            worker.log.warning("filter: \(session.summary): a BCC goes without: the next hop answers \(reply.text)")
+            worker.log.warning("filter: \(session.summary): omitted a BCC: the next hop answered \(reply.text)")
         case .sendContent: sendContent()
         case .finish(let answer, let parting): finish(answer, parting)
         case .finalReply(let answer):
-            if !reply.isPositive { worker.log.info("filter: \(session.summary): the next hop answers \(reply.text)") }
+            if !reply.isPositive { worker.log.info("filter: \(session.summary): the next hop answered \(reply.text)") }
             finish(answer, .release)
         case .ignore: break
         }
@@ -312,17 +312,17 @@ final class FilterConnection: ReceivedConnection {
 
     private func beginContent() {
         dialogue.contentBegan()
-        filter = worker.checks.takeFilter(worker.checks.rules())
+        filter = worker.checks.acquireFilter(worker.checks.rules())
         let size = nextHop?.capabilities.size ?? 0
         content.begin(most: size > 0 ? size : .max)
         contentSince = .now()
     }
 
     private func check(isEnd: Bool) {
-        content.takeNew { bytes in
+        content.withNewBytes { bytes in
             if let filter, !filter.isDecided { filter.update(bytes) }
         }
-        let mustWait = content.settle(isEnd: isEnd) { [self] in
+        let mustWait = content.spoolIfNeeded(isEnd: isEnd) { [self] in
             // The session may have been closed in the meantime.
             guard dialogue.isServing else { return content.reset() }
             if isEnd { judge() }
@@ -365,7 +365,7 @@ final class FilterConnection: ReceivedConnection {
     /// The transaction is over: `reply` is the client's answer to its content.
     private func finish(_ reply: SMTPReply, _ parting: FilterDialogue.Parting) {
         leaveNextHop(parting)
-        if let filter { worker.checks.giveBack(filter) }
+        if let filter { worker.checks.release(filter) }
         filter = nil
         content.reset()
         session.finish(reply)
@@ -385,7 +385,7 @@ final class FilterConnection: ReceivedConnection {
         guard let verdict else { return }
         self.verdict = nil
         if !content.isSpooled, verdict.isVerbatim, !session.contentHasLeadingDot {
-            // As it came, in one piece with the final dot.
+            // Unchanged, in one write with the final dot.
             content.buffer.writeStaticString(".\r\n")
             sendLast(content.buffer)
         } else {
@@ -407,7 +407,7 @@ final class FilterConnection: ReceivedConnection {
         sendLast(output)
     }
 
-    /// Sends piece after piece, each when the next hop has taken the one before.
+    /// Sends the pieces one by one, each after the previous one is sent.
     private func sendSpooled(_ writer: MessageWriter, _ pending: ByteBuffer) {
         var (writer, output) = (writer, pending)
         while let piece = writer.next() {

@@ -24,8 +24,8 @@ package import Wire
 ///
 /// Idle covers the greeting, EHLO, and MAIL, which goes to the next hop with the first recipient. A next hop that is
 /// lost costs a 421 in `envelope`. In `content` and `judging` the loss is kept, and becomes a 451 if the message was to
-/// be handed on. Until `finalDot` the next hop has not taken the message: a client that is deferred can send it again
-/// without a duplicate. In `finalDot` the next hop may have taken it, and a loss may cost a duplicate but no message.
+/// be handed on. Until `finalDot` the next hop has not accepted the message, so a deferral causes no duplicate. In
+/// `finalDot` the next hop may have accepted it, and a loss may cause a duplicate, but never a lost message.
 ///
 /// Reset for each message: the state, `questions`, and with it the refusals that the state holds; `transaction` counts
 /// up. Kept for the connection: `input`.
@@ -33,10 +33,10 @@ package struct FilterDialogue: ~Copyable {
     /// A command for the next hop, with its line end.
     package typealias Question = (command: SMTPClientSession.Command, line: ByteBuffer)
 
-    /// What the client can still say.
+    /// Whether the client can still send commands.
     package enum Input {
         case open
-        /// It has shut down its side of the connection. What it said before is still answered.
+        /// It has shut down its side of the connection. Commands received before are still answered.
         case ended
     }
 
@@ -48,7 +48,7 @@ package struct FilterDialogue: ~Copyable {
         case reset
         /// Only the end of the connection can drop the transaction, or the connection is out of step.
         case disconnect
-        /// The final dot has gone. The next hop answers it, but the client no longer hears that.
+        /// The final dot was sent. The next hop answers it, but the client no longer gets that reply.
         case detach
         /// The transaction is complete.
         case release
@@ -56,9 +56,9 @@ package struct FilterDialogue: ~Copyable {
 
     /// How the verdict changes the envelope. It decides which refusals of the next hop count.
     package enum EnvelopeChange: Equatable {
-        /// Recipients are added. One that is refused for good is left out.
+        /// Recipients are added. One that is refused permanently is left out.
         case copies
-        /// All recipients are replaced by another, without whom the message can't go.
+        /// All recipients are replaced by another, who is required.
         case redirect
     }
 
@@ -68,7 +68,7 @@ package struct FilterDialogue: ~Copyable {
         case handOn(EnvelopeChange)
     }
 
-    /// How the connection ends once the last reply has gone.
+    /// How the connection ends once the last reply is sent.
     package enum Farewell {
         /// The client expects no more.
         case close
@@ -77,22 +77,22 @@ package struct FilterDialogue: ~Copyable {
     }
 
     package enum RecipientAction: Equatable {
-        /// Take a connection to the next hop, call `began`, and ask XFORWARD and MAIL before this recipient.
+        /// Acquire a connection to the next hop, call `began`, and send XFORWARD and MAIL before this recipient.
         case begin
-        /// Ask on the connection of the transaction.
+        /// Send the recipient on the transaction's connection.
         case ask
         case ignore
     }
 
     package enum JudgementAction: Equatable {
-        /// Ask for what the verdict adds to the envelope, then DATA.
+        /// Send the verdict's changes of the envelope, then DATA.
         case askData
         case finish(SMTPReply, Parting)
         case ignore
     }
 
     package enum ReplyAction {
-        /// Disconnect, and ask these on a fresh connection.
+        /// Disconnect, and send these commands on a fresh connection.
         case askAgain([Question])
         /// The reply to the earliest recipient that has none.
         case answerRecipient(SMTPReply)
@@ -107,9 +107,9 @@ package struct FilterDialogue: ~Copyable {
     }
 
     package enum LossAction {
-        /// Ask these on a fresh connection. The loss is no fault: the next hop may close an idle connection.
+        /// Send these commands on a fresh connection. The loss is no fault: a next hop may close an idle connection.
         case askAgain([Question])
-        /// The client has to come again.
+        /// The client must try again later.
         case close(SMTPReply)
         case finish(SMTPReply)
         /// The loss counts, but nothing has to be answered now.
@@ -123,7 +123,7 @@ package struct FilterDialogue: ~Copyable {
         case close
     }
 
-    /// Whom the filter waits for, which decides the timeout.
+    /// What the filter waits for, which decides the timeout.
     package enum Awaited: Equatable {
         /// The client's next command.
         case command
@@ -133,9 +133,9 @@ package struct FilterDialogue: ~Copyable {
         case disk
         /// The next hop, whose connection has timeouts of its own.
         case nextHop
-        /// The client has to take its last reply.
+        /// The last reply is being sent to the client.
         case lastReply
-        /// The client has to close.
+        /// The client must close the connection.
         case close
     }
 
@@ -146,7 +146,7 @@ package struct FilterDialogue: ~Copyable {
         case proven(mailRefusal: SMTPReply?)
     }
 
-    /// The connection while content comes, and the next hop waits.
+    /// The connection while content arrives, and the next hop waits.
     private enum Waiting {
         case present
         case lost(SMTPFailure)
@@ -158,7 +158,7 @@ package struct FilterDialogue: ~Copyable {
         case content(Waiting)
         /// The content is complete. It goes to the disk, or to the rules.
         case judging(Waiting)
-        /// DATA was asked for, and before it what the verdict adds to the envelope.
+        /// The verdict's changes of the envelope and DATA were sent.
         case dataAsked(EnvelopeChange, refusal: SMTPReply?)
         case sending
         case finalDot
@@ -168,9 +168,10 @@ package struct FilterDialogue: ~Copyable {
     }
 
     private var state = State.idle
-    /// Asked in `envelope(.unproven)`, to be asked again if need be; empty in every other state. It keeps its memory.
+    /// Commands sent in `envelope(.unproven)`, which may have to be sent again; empty in all other states. It keeps its
+    /// memory.
     private var questions: [Question] = []
-    /// The number of the transaction: a disk or a next hop may come back to one that is over.
+    /// The number of the transaction. It identifies late results of the disk or the next hop.
     package private(set) var transaction: UInt64 = 0
     package private(set) var input = Input.open
 
@@ -178,7 +179,7 @@ package struct FilterDialogue: ~Copyable {
 
     // MARK: Questions
 
-    /// Before the last reply: commands and content are taken.
+    /// Whether the filter still reads commands and content: before the last reply.
     package var isServing: Bool {
         switch state {
         case .idle, .envelope, .content, .judging, .dataAsked, .sending, .finalDot: true
@@ -211,7 +212,7 @@ package struct FilterDialogue: ~Copyable {
 
     /// - Parameters:
     ///   - unanswered: recipients that the next hop has not answered.
-    ///   - isWriting: the disk is at work.
+    ///   - isWriting: whether a write to the spool is in progress.
     package func awaited(unanswered: Int, isWriting: Bool) -> Awaited {
         switch state {
         case .idle, .judging: .command
@@ -233,7 +234,7 @@ package struct FilterDialogue: ~Copyable {
         }
     }
 
-    /// A connection to the next hop was taken for the transaction.
+    /// The transaction has acquired a connection to the next hop.
     package mutating func began(onReused isReused: Bool) {
         switch state {
         case .idle: state = .envelope(isReused ? .unproven : .proven(mailRefusal: nil))
@@ -259,7 +260,7 @@ package struct FilterDialogue: ~Copyable {
         }
     }
 
-    /// The client's final dot came.
+    /// The client's final dot has arrived.
     package mutating func contentEnded() {
         switch state {
         case .content(let nextHop): state = .judging(nextHop)
@@ -277,7 +278,7 @@ package struct FilterDialogue: ~Copyable {
 
     package mutating func inputEnded() { input = .ended }
 
-    /// Nothing is left to be answered but with what waits to be sent.
+    /// No more is answered; only waiting replies are still sent.
     package mutating func beginLastReply(_ farewell: Farewell) -> Parting {
         guard isServing else { return .none }
         let parting = endTransaction(partingWithin)
@@ -285,7 +286,7 @@ package struct FilterDialogue: ~Copyable {
         return parting
     }
 
-    /// The client has taken all replies.
+    /// All replies are sent.
     package mutating func repliesSent(isStopping: Bool) -> SentAction {
         switch state {
         case .lastReply(.linger) where !isStopping:
@@ -298,7 +299,7 @@ package struct FilterDialogue: ~Copyable {
 
     /// The connection to the client is broken, or at its end.
     ///
-    /// - Returns: nil where it was closed before.
+    /// - Returns: nil if it was already closed.
     package mutating func disconnected() -> Parting? {
         if case .closed = state { return nil }
         let parting = endTransaction(partingWithin)
@@ -342,11 +343,11 @@ package struct FilterDialogue: ~Copyable {
 
     /// The next hop of the transaction is ready.
     ///
-    /// - Parameter covers: it can do all that the reply to EHLO offered to the client.
+    /// - Parameter covers: whether it has all extensions that were offered to the client.
     /// - Returns: the reply that closes the client's connection, or nil.
     package func nextHopReady(covers: Bool) -> SMTPReply? {
         switch state {
-        case .envelope where !covers: SMTPReply(421, "4.3.0 Error: the next hop can do less than before, try again")
+        case .envelope where !covers: SMTPReply(421, "4.3.0 Error: the next hop has fewer extensions now, try again")
         case .envelope, .idle, .content, .judging, .dataAsked, .sending, .finalDot, .lastReply, .lingering, .closed: nil
         }
     }
@@ -356,7 +357,7 @@ package struct FilterDialogue: ~Copyable {
     ) -> ReplyAction {
         switch state {
         case .envelope(.unproven):
-            // A server that closes an idle connection may say so, where others just close (RFC 5321 3.8).
+            // A server may announce that it closes an idle connection (RFC 5321 3.8).
             if reply.code == 421 { return .askAgain(takeQuestions()) }
             questions.removeAll(keepingCapacity: true)
             state = .envelope(.proven(mailRefusal: nil))
@@ -430,7 +431,7 @@ package struct FilterDialogue: ~Copyable {
         return questions
     }
 
-    /// How to leave the next hop in the middle of whatever is under way.
+    /// How to leave the next hop in the current state.
     private var partingWithin: Parting {
         switch state {
         case .envelope, .content(.present), .judging(.present): .reset

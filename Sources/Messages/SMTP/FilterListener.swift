@@ -49,7 +49,7 @@ package final class FilterListener: @unchecked Sendable {
             return FilterWorker(
                 settings, timeouts: timeouts, desk: desk,
                 checks: MessageChecks(
-                    home: { loop.execute($0) }, bounds: bounds, threads: threads, counters: counters, probes: probes,
+                    loop: loop, bounds: bounds, threads: threads, counters: counters, probes: probes,
                     rules: rules, log: log),
                 nextHop: nextHop, log: log)
         }
@@ -67,7 +67,7 @@ package final class FilterListener: @unchecked Sendable {
         try await reception.listen(at: [settings.listen], inherited: &inherited)
     }
 
-    /// Lets messages that have begun be finished, accepts no further ones, and defers what is left at `deadline`.
+    /// Finishes messages in progress, accepts no further ones, and defers the rest at `deadline`.
     package func stop(by deadline: NIODeadline) async {
         for worker in workers { try? await worker.loop.submit { worker.beginStop() } }
         await reception.stop(by: deadline)
@@ -76,7 +76,7 @@ package final class FilterListener: @unchecked Sendable {
 }
 
 extension FilterListener {
-    /// Ends what has timed out at `now`.
+    /// Ends connections that have timed out at `now`.
     package func sweep(at now: NIODeadline) async {
         await reception.sweep(at: now)
         for worker in workers { try? await worker.loop.submit { worker.pool.sweep(now) } }
@@ -145,7 +145,7 @@ final class FilterWorker: @unchecked Sendable {
             let address = SocketAddress(ofPeerOf: descriptor)?.ipAddress
             guard let address, isAdmitted(address) else {
                 log.complain(
-                    .strangeClient, "refused \(address ?? "a client"): it is in no network of \(settings.listen)")
+                    .strangeClient, "refused \(address ?? "a client"): it is not in the networks of \(settings.listen)")
                 return SMTPReply(554, "5.7.1 Error: access denied")
             }
         }

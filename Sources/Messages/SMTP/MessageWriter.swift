@@ -21,7 +21,7 @@ struct MessageWriter {
         output.writeDotStuffed(bytes, atLineStart: &atLineStart)
     }
 
-    /// Writes text of a rule. A CR in it that ends no line becomes a blank.
+    /// Writes text of a rule. A CR that is not part of a line end becomes a space.
     mutating func write(new text: [UInt8], to output: inout ByteBuffer) {
         var text = text
         for index in text.indices where text[index] == 0x0d && (index + 1 == text.count || text[index + 1] != 0x0a) {

@@ -12,11 +12,11 @@ final class NextHopConnection: SocketLoop.Socket {
     private var session: SMTPClientSession
     /// nil without a socket: between two addresses, and after the end.
     private var stream: SocketStream?
-    /// Bytes that the next hop has not taken yet.
+    /// Bytes that are not sent yet.
     private var unsent = ByteBuffer()
-    /// Called once the next hop has taken all of `unsent`.
-    private var whenTaken: (() -> Void)?
-    /// Since when a reply is awaited, or bytes wait to be taken; nil where nothing is under way.
+    /// Called once all of `unsent` is sent.
+    private var whenDrained: (() -> Void)?
+    /// When the wait for a reply, or for bytes to be sent, began; nil if there is none.
     private var waitingSince: NIODeadline? = .now()
     /// The client whose transaction this connection carries.
     private weak var owner: FilterConnection?
@@ -24,10 +24,10 @@ final class NextHopConnection: SocketLoop.Socket {
 
     /// Bytes of one read.
     private static let mostRead = 4 << 10
-    /// After the queue of a UNIX socket was full.
+    /// Before the next attempt after a full backlog of a UNIX socket.
     private static let pause: TimeAmount = .milliseconds(20)
 
-    /// - Parameter owner: nil where only the capabilities are wanted.
+    /// - Parameter owner: nil if only the capabilities are needed.
     init(pool: NextHopPool, for owner: FilterConnection?) {
         self.pool = pool
         self.owner = owner
@@ -36,8 +36,8 @@ final class NextHopConnection: SocketLoop.Socket {
     }
 
     var capabilities: SMTPCapabilities { session.capabilities }
-    /// Whether the next hop has answered EHLO: then the connection was used before, where it is taken for a
-    /// transaction.
+    /// Whether the next hop has answered EHLO. When a transaction acquires the connection, this means that it was used
+    /// before.
     var hasAnsweredEHLO: Bool { dialogue.isReady }
 
     // MARK: Connecting
@@ -99,7 +99,7 @@ final class NextHopConnection: SocketLoop.Socket {
         do {
             while !dialogue.isClosed, let event = try session.next() { handle(event) }
         } catch {
-            close(.lost("sent what is no SMTP reply (\(error))"))
+            close(.lost("sent an invalid SMTP reply (\(error))"))
         }
         flush()
         return true
@@ -169,10 +169,10 @@ final class NextHopConnection: SocketLoop.Socket {
 
     /// Sends content.
     ///
-    /// - Parameter then: called once the next hop has taken all of it.
+    /// - Parameter then: called once all of it is sent.
     func write(_ content: ByteBuffer, then: @escaping () -> Void) {
         guard !dialogue.isClosed else { return }
-        whenTaken = then
+        whenDrained = then
         write(content)
     }
 
@@ -199,8 +199,8 @@ final class NextHopConnection: SocketLoop.Socket {
         }
         unsent = ByteBuffer()
         stream?.want(.reading)
-        let then = whenTaken
-        whenTaken = nil
+        let then = whenDrained
+        whenDrained = nil
         then?()
     }
 
@@ -209,10 +209,10 @@ final class NextHopConnection: SocketLoop.Socket {
     /// An idle connection carries the transaction of `owner` from now on.
     func begin(for owner: FilterConnection) {
         self.owner = owner
-        dialogue.taken()
+        dialogue.acquired()
     }
 
-    /// The owner leaves the connection, and hears no more of it.
+    /// The owner leaves the connection, and gets no more callbacks from it.
     func leave(_ parting: FilterDialogue.Parting) {
         owner = nil
         switch parting {
@@ -266,8 +266,8 @@ final class NextHopConnection: SocketLoop.Socket {
         return !pool.endpoint.isTCP || SocketAddress(ofPeerOf: stream.descriptor) != nil
     }
 
-    /// Closes the connection after the current call, whose caller is not done yet, and reads what the next hop said
-    /// last.
+    /// Closes the connection after the current call, because its caller is not done yet. Reads the next hop's last
+    /// replies first.
     private func closeLater(_ failure: SMTPFailure) {
         pool.loop.schedule(in: .zero) { [self] in
             while read() {}
@@ -279,12 +279,12 @@ final class NextHopConnection: SocketLoop.Socket {
 
     /// Closes the socket of a dialogue that has ended, and tells the pool and the owner.
     ///
-    /// - Parameter ending: nil where it had ended before.
+    /// - Parameter ending: nil if it had already ended.
     private func end(_ ending: NextHopDialogue.Ending?) {
         guard let ending else { return }
         stream?.close()
         stream = nil
-        whenTaken = nil
+        whenDrained = nil
         unsent = ByteBuffer()
         pool.closed(self, ending)
         let owner = owner

@@ -15,7 +15,7 @@ package import Wire
 ///          v   |                  v
 ///         pausing              envelope
 ///
-///              taken           DATA asked             354         finalDotSent
+///             acquired         DATA asked             354         finalDotSent
 ///        idle -------> envelope --------> dataAsked --------> data ----------> finalDot
 ///         ^ ^           |    ^               |                                  |   |
 ///         | |     reset |    +---------------+                           detach |   | reply
@@ -30,12 +30,12 @@ package import Wire
 /// Reset for each message: the state, which begins at `envelope`. Kept for the connection: the number of addresses.
 package struct NextHopDialogue: ~Copyable {
     package enum Purpose {
-        /// The client's EHLO has to be answered. Nobody has a transaction yet.
+        /// To answer a client's EHLO. There is no transaction yet.
         case capabilities
         case transaction
     }
 
-    /// Why the connection ends, and what that tells of the next hop.
+    /// Why the connection ends, and what this says about the next hop.
     package struct Ending: Equatable {
         package enum Kind: Equatable {
             /// It never was ready.
@@ -53,15 +53,15 @@ package struct NextHopDialogue: ~Copyable {
     package enum ConnectAction: Equatable {
         /// Connect to the address with this number.
         case open(Int)
-        /// The queue of a UNIX socket is full. Try again in a moment.
+        /// The backlog of a UNIX socket is full. Try again in a moment.
         case pause
-        /// Close the connection for this. A caller that is not done yet closes it later.
+        /// Close the connection for this reason; a caller in the middle of other work closes it afterwards.
         case end(SMTPFailure)
         case ignore
     }
 
     package enum ReadyAction: Equatable {
-        /// Nobody has a transaction for it.
+        /// No transaction needs it.
         case keep
         case tellOwner
         case ignore
@@ -69,9 +69,9 @@ package struct NextHopDialogue: ~Copyable {
 
     package enum ReplyAction: Equatable {
         case tellOwner
-        /// Nothing is under way any more: the next transaction may have the connection.
+        /// All commands are answered: the next transaction may use the connection.
         case keep
-        /// Nothing is under way any more, but the connection is out of step or refused RSET.
+        /// All commands are answered, but the connection is out of step or the next hop refused RSET.
         case quit
         case end(SMTPFailure)
         case ignore
@@ -86,12 +86,12 @@ package struct NextHopDialogue: ~Copyable {
         case ignore
     }
 
-    /// What the next hop has to do, which decides the timeout.
+    /// What the connection waits for, which decides the timeout.
     package enum Awaited: Equatable {
         case connection, reply, finalReply
     }
 
-    /// What a connection without an owner still has to hear.
+    /// The reply that a connection without an owner still expects.
     private enum Unheard {
         case reset, finalReply
     }
@@ -102,11 +102,11 @@ package struct NextHopDialogue: ~Copyable {
         case pausing(Int, Purpose)
         /// The peer has sent something, but EHLO is not answered.
         case greeting(Purpose)
-        /// Nobody's: it belongs to the pool.
+        /// Without an owner; the pool keeps it.
         case idle
         case envelope
         case dataAsked
-        /// 354 came. What is sent now is content.
+        /// After 354: content is sent.
         case data
         case finalDot
         /// The reply to the final dot came; the owner releases the connection.
@@ -226,7 +226,7 @@ package struct NextHopDialogue: ~Copyable {
     }
 
     /// - Parameters:
-    ///   - isSending: bytes wait that the next hop has not taken.
+    ///   - isSending: whether bytes still wait to be sent.
     ///   - isIdle: everything that was asked has been answered.
     package mutating func replied(
         _ command: SMTPClientSession.Command, _ reply: SMTPReply, isSending: Bool, isIdle: Bool
@@ -253,13 +253,13 @@ package struct NextHopDialogue: ~Copyable {
     }
 
     private static func early(_ reply: SMTPReply) -> SMTPFailure {
-        .lost("answered a message before it had all of it (\(reply.text))")
+        .lost("replied before the end of the message (\(reply.text))")
     }
 
     // MARK: The owner
 
     /// The pool gives the connection to a transaction.
-    package mutating func taken() {
+    package mutating func acquired() {
         switch state {
         case .idle: state = .envelope
         case .connecting, .pausing, .greeting, .envelope, .dataAsked, .data, .finalDot, .answered, .clearing, .closed:
@@ -313,8 +313,8 @@ package struct NextHopDialogue: ~Copyable {
     ///
     /// - Parameters:
     ///   - isIdle: everything that was asked has been answered.
-    ///   - isSending: the next hop refused the message before it had all of it. It would read the rest as commands and
-    ///     the next commands as content, so nothing more may go out on this connection.
+    ///   - isSending: the next hop refused the message before its end. It would read the rest as commands, or later
+    ///     commands as content, so nothing more may be sent on this connection.
     package mutating func release(isIdle: Bool, isSending: Bool) -> LeaveAction {
         switch state {
         case .answered where isSending: return disconnect()
@@ -331,7 +331,7 @@ package struct NextHopDialogue: ~Copyable {
 
     /// The service closes the connection, which is no fault of the next hop.
     ///
-    /// - Returns: nil where it was closed before; so for all that follow.
+    /// - Returns: nil if it was already closed, as for all methods below.
     package mutating func withdraw(_ cause: String) -> Ending? {
         guard let ending = close(.lost(cause)) else { return nil }
         return ending.kind == .lost ? ending : Ending(kind: .withdrawn, failure: ending.failure)
@@ -356,7 +356,7 @@ package struct NextHopDialogue: ~Copyable {
         // The operator's servers speak for themselves, but mail must not bounce because of how they are set up.
         let text = "refused with \(reply.text)"
         return close(
-            SMTPFailure(text, reply.isTransient ? reply : SMTPReply(421, "4.3.0 Error: the next hop refuses us")))
+            SMTPFailure(text, reply.isTransient ? reply : SMTPReply(421, "4.3.0 Error: refused by the next hop")))
     }
 
     package mutating func close(_ failure: SMTPFailure) -> Ending? {

@@ -16,7 +16,7 @@ final class NextHopPool {
     let timeouts: FilterTimeouts
     let counters: NextHopCounters
     let log: EventLog
-    /// The one that was used last stands last, and is taken first.
+    /// The most recently used connection is last, and is reused first.
     private var idle: [NextHopConnection] = []
     private var open: [ObjectIdentifier: NextHopConnection] = [:]
     private var capabilities: (value: SMTPCapabilities, at: NIODeadline)?
@@ -43,7 +43,7 @@ final class NextHopPool {
 
     /// A connection for one transaction, which may not be ready yet.
     ///
-    /// - Parameter fresh: a new connection, even where one is idle.
+    /// - Parameter fresh: makes a new connection, even if one is idle.
     func acquire(for owner: FilterConnection, fresh: Bool = false) -> NextHopConnection {
         guard !fresh, let connection = idle.popLast() else { return connect(for: owner) }
         counters.idle.subtract(1, ordering: .relaxed)
@@ -51,14 +51,14 @@ final class NextHopPool {
         return connection
     }
 
-    /// What the next hop can do, as far as it has said so lately.
+    /// The next hop's capabilities, if they were learned recently.
     var knownCapabilities: SMTPCapabilities? {
         if let connection = idle.last { return connection.capabilities }
         guard let capabilities, NIODeadline.now() - capabilities.at < timeouts.capabilities else { return nil }
         return capabilities.value
     }
 
-    /// Asks the next hop what it can do.
+    /// Connects to ask for the next hop's capabilities.
     ///
     /// - Parameter then: called later, never within this call.
     func askCapabilities(then: @escaping (Result<SMTPCapabilities, SMTPFailure>) -> Void) {
@@ -78,7 +78,7 @@ final class NextHopPool {
 
     func ready(_ connection: NextHopConnection) {
         capabilities = (connection.capabilities, .now())
-        if counters.noteReady() { log.recover(.nextHop("\(endpoint)"), "takes mail again") }
+        if counters.noteReady() { log.recover(.nextHop("\(endpoint)"), "accepts mail again") }
         answerAsking(.success(connection.capabilities))
     }
 
@@ -98,7 +98,7 @@ final class NextHopPool {
             counters.idle.subtract(1, ordering: .relaxed)
         }
         switch ending.kind {
-        // Neither tells whether the next hop can be reached. Clients that wait for the capabilities go on waiting.
+        // Neither says whether the next hop is reachable. Clients that wait for the capabilities keep waiting.
         case .lost, .withdrawn: return
         case .unreachable:
             counters.countFailure(ending.failure.cause)
@@ -128,7 +128,7 @@ final class NextHopPool {
 }
 
 extension Endpoint {
-    /// localhost has two.
+    /// The addresses to try; localhost has two.
     fileprivate var addresses: [SocketAddress] {
         switch self {
         case .inet("localhost", let port):

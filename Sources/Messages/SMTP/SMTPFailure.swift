@@ -13,7 +13,7 @@ package struct SMTPFailure: Error, Equatable {
         self.reply = reply
     }
 
-    /// - Parameter code: 421 where the connection ends too, 451 as a final reply.
+    /// - Parameter code: 421 if the connection ends, too; 451 as a final reply.
     func reply(_ code: Int) -> SMTPReply {
         reply.code == code ? reply : SMTPReply(code, reply.bytes.readableBytesView.dropFirst(4).prefix { $0 != 0x0d })
     }
@@ -29,11 +29,11 @@ package struct SMTPFailure: Error, Equatable {
 }
 
 extension SMTPReply {
-    /// As the answer to a recipient or a message: a reply that is neither yes nor no is a fault of the next hop, and no
-    /// bounce.
+    /// As the reply to a recipient or a message. A reply other than 2xx, 4xx and 5xx is the next hop's fault, and must
+    /// not cause a bounce.
     var asFinal: SMTPReply { 300..<400 ~= code ? .protocolError : self }
 
-    /// As the answer to a message that could not be handed on: no yes either.
+    /// As the reply to a message that could not be handed on: never positive.
     var asRefusal: SMTPReply { code < 400 ? .protocolError : self }
 
     private static let protocolError = SMTPReply(451, "4.5.0 Error: protocol error of the next hop")

@@ -4,17 +4,17 @@ internal import NIOCore
 internal import Rules
 internal import Wire
 
-/// What a verdict changes of a message on its way to the next hop: the envelope, and a header of Weir's own.
+/// The changes of a verdict to a message for the next hop, apart from edits: the envelope, and Weir's own header.
 /// `MessageWriter` carries out its edits.
 extension Verdict {
     var envelopeChange: FilterDialogue.EnvelopeChange { isRedirected ? .redirect : .copies }
 
-    /// The commands that bring an envelope which the next hop has already to what the verdict asks for.
+    /// The commands that change an envelope that the next hop already has to that of the verdict.
     ///
     /// - Parameters:
     ///   - mail: the MAIL command of the client, with its line end.
     ///   - xforward: the XFORWARD commands before it.
-    ///   - offersDSN: the next hop takes NOTIFY (RFC 3461).
+    ///   - offersDSN: the next hop accepts NOTIFY (RFC 3461).
     func changeEnvelope(
         mail: ByteBuffer, xforward: [ByteBuffer], offersDSN: Bool,
         ask: (SMTPClientSession.Command, ByteBuffer) -> Void
@@ -41,7 +41,7 @@ extension Verdict {
         return line
     }
 
-    /// The actions that the Postfix behind Weir has to take, as headers; nil without any. Its cleanup(8) takes them and
+    /// The actions for the Postfix behind Weir, as headers; nil if there are none. Its cleanup(8) carries them out and
     /// removes the headers (conf/postfix/weir_verdict.pcre).
     ///
     /// They can't be forged: the filter removes every X-Weir-Verdict that a message brings.

@@ -30,7 +30,7 @@ final class AlertDelivery: Sendable {
 
     /// Alerts in one notice. It fits into a mail and into a pipe's buffer.
     private static let most = 50
-    private static let pausesBetweenTries: [Duration] = [.seconds(1), .seconds(5)]
+    private static let pausesBetweenAttempts: [Duration] = [.seconds(1), .seconds(5)]
 
     /// Notices that were not delivered, over all channels.
     final class Failures: Sendable {
@@ -75,13 +75,13 @@ final class AlertDelivery: Sendable {
     }
 
     private func run() async {
-        while let notice = take() {
+        while let notice = nextNotice() {
             await send(notice)
             await pause(interval)
         }
     }
 
-    private func take() -> AlertNotice? {
+    private func nextNotice() -> AlertNotice? {
         state.withLock { state in
             guard !state.waiting.isEmpty else {
                 state.sender = nil
@@ -93,7 +93,7 @@ final class AlertDelivery: Sendable {
     }
 
     private func send(_ notice: AlertNotice) async {
-        var pauses = Self.pausesBetweenTries[...]
+        var pauses = Self.pausesBetweenAttempts[...]
         while true {
             do {
                 return try await channel.send(notice)

@@ -32,10 +32,10 @@ package final class AlertMarks: Sendable {
         return mark
     }
 
-    /// Whether this is the mark of an alert mail that has not come back yet. Forgets it.
+    /// Whether this is the mark of an alert mail that the milter has not seen yet. Forgets the mark.
     ///
     /// - Parameter value: the value of the header.
-    package func take(_ value: [UInt8]) -> Bool {
+    package func redeem(_ value: [UInt8]) -> Bool {
         marks.withLock { marks in
             let mark = value.drop(while: \.isBlank)
             guard let index = marks.firstIndex(where: mark.elementsEqual) else { return false }

@@ -54,7 +54,7 @@ package struct PolicyActivity: Sendable {
 
     package mutating func note(_ refusal: RefusedRequest) { refusals.append(refusal) }
 
-    /// How long answers have taken in the last minute, or up to ten seconds more.
+    /// The latency of answers in the last minute, or up to ten seconds more.
     package mutating func latencyOfLastMinute(at second: Int64) -> LatencyHistogram {
         advance(toPiece: second / Self.pieceSeconds)
         return latencies.reduce(into: LatencyHistogram()) { $0.add($1) }
@@ -62,7 +62,7 @@ package struct PolicyActivity: Sendable {
 
     package func total(_ action: PolicyAction) -> UInt64 { totals[action.rawValue] }
 
-    /// Oldest first; the second that is going on is left out.
+    /// Oldest first, without the current second.
     package mutating func history(of action: PolicyAction, at second: Int64) -> [UInt64] {
         advance(to: second)
         return (1..<Self.secondsKept).map { seconds[Self.row(second + Int64($0)) + action.rawValue] }

@@ -35,7 +35,7 @@ package final class ProbeBoard: Sendable {
 
     package var isActive: Bool { isExpected.load(ordering: .relaxed) }
 
-    /// Begins a probe, which replaces one under way.
+    /// Begins a probe, which replaces a running one.
     package func begin(upTo last: ProbeStage) -> String {
         let token = (0..<4).map { _ in String(UInt32.random(in: 0x1000_0000...(.max)), radix: 16) }.joined()
         state.withLock { $0 = Probe(token: Array(token.utf8), last: last) }

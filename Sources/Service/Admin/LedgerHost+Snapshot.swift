@@ -12,7 +12,7 @@ extension LedgerHost {
         try await loop.submit { [self] in presentStatus(of: policy) }
     }
 
-    /// What the ledger and the policy server tell of themselves; the rest of a snapshot is filled in by others.
+    /// The figures of the ledger and the policy server; the caller fills in the rest of the snapshot.
     func snapshot(of policy: PolicyListener, version: String) async throws -> (AdminMessages.Snapshot, LatencyHistogram)
     {
         try await loop.submit { [self] in
@@ -36,7 +36,7 @@ extension LedgerHost {
     }
 
     private func presentStatus(of policy: PolicyListener) -> AdminMessages.Status {
-        // What can be told is told, also while the ledger can't be opened.
+        // The limits are left out while the ledger can't be opened.
         let limits = try? withLedger { ledger in
             ledger.limits.map { state in
                 let limit = state.limit

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 package import NIOCore
 
-/// The macros that an MTA has sent (SMFIC_MACRO), as far as they were requested, by name without braces.
+/// The requested macros that an MTA has sent (SMFIC_MACRO), by name without braces.
 package struct MilterMacros: Sendable {
     private struct Macro {
         let name: [UInt8]
@@ -19,7 +19,7 @@ package struct MilterMacros: Sendable {
 
     private var macros: [Macro] = []
 
-    /// Bytes of a value. Addresses and certificate subjects are far shorter; a longer value counts as not sent.
+    /// Bytes of a value. Addresses and certificate subjects are far shorter; a longer value is ignored.
     private static let longestValue = 4_096
 
     package init() {}

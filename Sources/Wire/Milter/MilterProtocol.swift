@@ -60,12 +60,12 @@ package struct MilterTerms: Equatable, Sendable {
     package var version = newestVersion
     package var actions: MilterActions
     package var options: MilterOptions
-    /// Names of macros, separated by blanks. An MTA without `setMacros` sends those of its own configuration.
+    /// Names of macros, separated by spaces. An MTA without `setMacros` sends those of its own configuration.
     package private(set) var macros: [MilterStage: String]
     /// All requested names, without braces.
     let macroNames: Set<[UInt8]>
 
-    /// A macro that no MTA has. For an empty list, Postfix sends the macros of its own configuration.
+    /// A macro that no MTA defines. For an empty list, Postfix sends the macros of its own configuration.
     private static let noMacro = "{none}"
 
     /// - Parameter macros: an empty text requests no macros.
@@ -93,7 +93,7 @@ package struct MilterTerms: Equatable, Sendable {
     }
 }
 
-/// A fault that closes the connection: a violation of the protocol, or a bound that is exceeded.
+/// A fault that closes the connection: a protocol violation, or an exceeded bound.
 package enum MilterFault: Error, Equatable, Sendable {
     /// An empty packet, or one longer than `MilterSession.longestPacket`.
     case length(UInt32)
@@ -104,17 +104,17 @@ package enum MilterFault: Error, Equatable, Sendable {
     case outOfOrder(UInt8)
     /// Older than protocol version 2.
     case version(UInt32)
-    /// The recipients of a message take too much memory.
+    /// The recipients of a message need too much memory.
     case tooMuch
 
     package var text: String {
         switch self {
-        case .length(let length): "a packet of \(length) bytes; 1 to \(MilterSession.longestPacket) are taken"
+        case .length(let length): "a packet of \(length) bytes; 1 to \(MilterSession.longestPacket) are allowed"
         case .malformed(let command): "a malformed packet \(Self.name(command))"
         case .unknownCommand(let command): "an unknown command \(Self.name(command))"
         case .outOfOrder(let command): "a command \(Self.name(command)) out of order"
-        case .version(let version): "protocol version \(version); \(MilterTerms.oldestVersion) and later are spoken"
-        case .tooMuch: "more recipients than memory is kept for"
+        case .version(let version): "protocol version \(version); Weir supports \(MilterTerms.oldestVersion) and later"
+        case .tooMuch: "too many recipients for the memory of one message"
         }
     }
 
@@ -148,7 +148,7 @@ extension ByteBuffer {
         writeMilterPacket("y") { packet in
             var text: [UInt8] = []
             for byte in reply {
-                // A reply line has no control characters, and the MTA takes `%` as a format.
+                // A reply line can't have control characters, and the MTA uses the text as a format string.
                 text.append(byte < 0x20 || byte == 0x7f ? UInt8(ascii: " ") : byte)
                 if byte == UInt8(ascii: "%") { text.append(byte) }
             }
@@ -183,7 +183,7 @@ extension ByteBuffer {
         }
     }
 
-    /// - Parameter recipient: exactly as RCPT named it, with brackets.
+    /// - Parameter recipient: exactly as in RCPT, with brackets.
     package mutating func writeMilterDelete(recipient: some Collection<UInt8>) {
         writeMilterPacket("-") { $0.writeMilterText(recipient) }
     }
@@ -193,7 +193,7 @@ extension ByteBuffer {
         writeMilterPacket("+") { $0.writeMilterText(recipient) }
     }
 
-    /// - Parameter parameters: of RCPT, separated by blanks.
+    /// - Parameter parameters: parameters of RCPT, separated by spaces.
     package mutating func writeMilterAdd(recipient: some Collection<UInt8>, parameters: some Collection<UInt8>) {
         writeMilterPacket("2") { packet in
             packet.writeMilterText(recipient)

@@ -97,7 +97,7 @@ package struct MilterSession: ~Copyable {
     /// Received bytes of packets that `next` has not returned yet.
     package var waitingBytes: Int { input.readableBytes }
 
-    /// Whether no message is under way, and no part of the next one was received.
+    /// Whether no message is open, and no part of the next one was received.
     package var isIdle: Bool { (state == .connected || state == .new) && input.readableBytes == 0 }
 
     /// Whether the MTA waits for a reply to the last event.
@@ -127,7 +127,7 @@ package struct MilterSession: ~Copyable {
         return nil
     }
 
-    /// nil for a packet that is no event for the caller.
+    /// nil if the packet is not an event for the caller.
     private mutating func event(_ command: Command, _ packet: inout ByteBuffer) throws(MilterFault) -> Event? {
         switch command {
         case .negotiate:
@@ -218,7 +218,7 @@ package struct MilterSession: ~Copyable {
         return expecting(.unless(.noReplyToHeader), .header(name: name, value: value))
     }
 
-    /// Old MTAs send the last piece of the body with it, and wait for one reply. That becomes two events.
+    /// Old MTAs send the last piece of the body with this packet, and wait for one reply. It becomes two events.
     private mutating func endOfMessage(_ packet: ByteBuffer) throws(MilterFault) -> Event {
         try require(mayEndContent, .endOfMessage)
         guard packet.readableBytes > 0 else {
@@ -234,7 +234,7 @@ package struct MilterSession: ~Copyable {
         return expecting(.never, .body(packet))
     }
 
-    /// The message is over, and its macros do not hold for the next one.
+    /// Ends the message, and drops its macros.
     package mutating func endMessage() { macros.endMessage() }
 
     private mutating func negotiate(_ packet: inout ByteBuffer) throws(MilterFault) {
@@ -250,7 +250,7 @@ package struct MilterSession: ~Copyable {
         state = .connected
     }
 
-    /// The command that the macros belong to, then names and values in turn.
+    /// SMFIC_MACRO: the command that the macros belong to, then names and values in turn.
     private mutating func readMacros(_ packet: inout ByteBuffer) throws(MilterFault) {
         guard let command: UInt8 = packet.readInteger() else { throw .malformed(Command.macros.rawValue) }
         let scope: MilterMacros.Scope =

@@ -2,7 +2,7 @@
 internal import CIntrinsics
 internal import Glibc
 
-/// What ends the connection of a policy client: bytes that are no request.
+/// Bytes that are not a policy request. The client's connection is closed.
 package enum PolicyRequestFault: Error, Equatable, Sendable {
     /// More than `PolicyRequestParser.longest` bytes without an empty line.
     case tooLong
@@ -14,38 +14,38 @@ package enum PolicyRequestFault: Error, Equatable, Sendable {
     case notPolicy
 }
 
-/// Reads requests of the Postfix policy delegation protocol (SMTPD_POLICY_README): lines `name=value`, ended by an
-/// empty line. Split at the first `=`; names that nobody asked for are passed over.
+/// Parses requests of the Postfix policy delegation protocol (SMTPD_POLICY_README): `name=value` lines, then an empty
+/// line. The name ends at the first `=`. Unknown attributes are ignored.
 ///
-/// Postfix sends its attributes in one order, so a request is first read as one that has the same names as the request
-/// before, in a single pass. What is not, or is no request at all, is read line by line. A request is a view of the
-/// buffer: nothing is copied.
+/// Postfix sends the same attributes in the same order each time. The parser first tries a single pass with the names
+/// of the previous request; if they differ, it parses line by line. Values are ranges of the caller's buffer, not
+/// copies.
 package struct PolicyRequestParser {
     package static let longest = 65_536
-    /// Postfix sends some thirty.
+    /// Postfix sends about 30.
     package static let mostAttributes = 512
 
     private let names: [[UInt8]]
-    /// The lines of the last request.
+    /// The lines of the previous request.
     private var expected: [weir_policy_line] = []
 
     private static let mostExpected = 64
 
-    /// - Parameter names: the attributes that are asked for; "request" must be the first.
+    /// - Parameter names: the attributes to look for; the first must be "request".
     package init(names: [String]) {
         self.names = names.map { Array($0.utf8) }
     }
 
     /// Parses the request at the start of `bytes`.
     ///
-    /// - Parameter searched: how many bytes were looked at in vain before; set to how many that are now.
-    /// - Parameter ranges: set to where the values are, by index of their names; empty where the request had none.
-    /// - Returns: the length of the request with its empty line, or nil where that has not come yet.
+    /// - Parameter searched: the number of bytes that earlier calls have searched for the empty line; updated.
+    /// - Parameter ranges: set to the ranges of the values, in the order of `names`; empty for a missing attribute.
+    /// - Returns: the length of the request including its empty line, or nil if the request is incomplete.
     package mutating func parse(
         _ bytes: UnsafeRawBufferPointer, searched: inout Int, ranges: inout [Range<Int>]
     ) throws(PolicyRequestFault) -> Int? {
         clear(&ranges)
-        // What comes in pieces is searched for its end first, lest a byte at a time is read again and again.
+        // A request that arrives in pieces is parsed only once it is complete: not anew with each piece.
         if searched == 0, case let length = parseAsExpected(bytes, &ranges), 1...Self.longest ~= length {
             try checkRequest(bytes[ranges[0]])
             return length
@@ -83,13 +83,13 @@ package struct PolicyRequestParser {
         else { throw .notPolicy }
     }
 
-    /// Parses a request whose names are those of the last one.
+    /// Parses a request with the same names as the previous one.
     ///
-    /// - Returns: 0 where it has others, is not complete, or is at fault; some of `ranges` are set then.
+    /// - Returns: its length. 0 if its names differ, it is incomplete, or it has a NUL; `ranges` may be partly set.
     private func parseAsExpected(_ bytes: UnsafeRawBufferPointer, _ ranges: inout [Range<Int>]) -> Int {
         ranges.withUnsafeMutableBytes { ranges in
-            // A Range<Int> is two integers in memory. The index of a line is that of its name in `names`, and there is
-            // a range for each name.
+            // A Range<Int> has the layout of two integers. The index of each line is an index into `names`, and
+            // `ranges` has as many elements as `names`.
             let values = ranges.assumingMemoryBound(to: weir_policy_value.self)
             return weir_policy_request(bytes.baseAddress, bytes.count, expected, expected.count, values.baseAddress)
         }
@@ -108,11 +108,11 @@ package struct PolicyRequestParser {
         return nil
     }
 
-    /// Parses the line at `start`; returns where the next one begins.
+    /// Parses the line at `start`; returns the offset of the next one.
     private mutating func parseLine(
         _ line: Int, of bytes: UnsafeRawBufferPointer, from start: Int, _ ranges: inout [Range<Int>]
     ) throws(PolicyRequestFault) -> Int {
-        // `end(of:)` has seen a newline behind every line.
+        // `end(of:)` has found the end of the request, so every line ends in a newline.
         let base = bytes.baseAddress! + start
         let lineLength = base.distance(to: UnsafeRawPointer(memchr(base, 0x0a, bytes.count - start)!))
         guard let equals = memchr(base, 0x3d, lineLength) else { throw .noEqualsSign }

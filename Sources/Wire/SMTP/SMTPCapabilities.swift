@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 package import NIOCore
 
-/// The ESMTP extensions that a filter can pass through. STARTTLS, CHUNKING, BINARYMIME and AUTH are none of them,
-/// whatever the next hop offers.
+/// The ESMTP extensions that the filter passes through. It never offers STARTTLS, CHUNKING, BINARYMIME or AUTH, even if
+/// the next hop does.
 package struct SMTPCapabilities: Equatable, Sendable {
     package struct Extensions: OptionSet, Sendable {
         package let rawValue: UInt8
@@ -22,14 +22,14 @@ package struct SMTPCapabilities: Equatable, Sendable {
     }
 
     package var extensions: Extensions = []
-    /// The most bytes that a message may have; 0: the next hop names no limit.
+    /// The maximum size of a message in bytes; 0 if the next hop states none.
     package var size = 0
-    /// Attributes of XFORWARD (XFORWARD_README), in the order offered; none: XFORWARD is not offered.
+    /// Attributes of XFORWARD (XFORWARD_README), in the order offered; empty if XFORWARD is not offered.
     package var xforward: [XForwardAttribute] = []
 
     package init() {}
 
-    /// Reads the reply to EHLO.
+    /// Parses a reply to EHLO.
     package init(_ reply: SMTPReply) {
         for line in reply.bytes.readableBytesView.split(separator: 0x0a).dropFirst() {
             var words = line.dropFirst(4).split { $0 == UInt8(ascii: " ") || $0 == 0x0d }[...]
@@ -45,15 +45,15 @@ package struct SMTPCapabilities: Equatable, Sendable {
         }
     }
 
-    /// Whether all that `offered` names can be done here too.
+    /// Whether these capabilities include all extensions in `offered` that need the next hop's support.
     package func covers(_ offered: SMTPCapabilities) -> Bool {
         extensions.isSuperset(of: offered.extensions.subtracting([.pipelining, .enhancedStatusCodes]))
             && offered.xforward.allSatisfy(xforward.contains)
     }
 
-    /// The reply to EHLO of a server called `host`.
+    /// Writes the reply to EHLO of a server named `host`.
     ///
-    /// PIPELINING is ours to do: commands wait here where the next hop takes them one by one.
+    /// PIPELINING is always offered: if the next hop lacks it, commands wait here for its replies.
     package func write(to buffer: inout ByteBuffer, host: some Collection<UInt8>) {
         var lines: [[UInt8]] = [Array(host), Array("PIPELINING".utf8)]
         if extensions.contains(.size) { lines.append(Array((size > 0 ? "SIZE \(size)" : "SIZE").utf8)) }
@@ -71,7 +71,7 @@ package struct SMTPCapabilities: Equatable, Sendable {
     }
 }
 
-/// An attribute of XFORWARD: what is known of the client that Postfix had.
+/// An attribute of XFORWARD, which describes the original SMTP client.
 package enum XForwardAttribute: CaseIterable, Sendable {
     case name, addr, port, proto, helo, ident, source
 
@@ -89,7 +89,7 @@ package enum XForwardAttribute: CaseIterable, Sendable {
 }
 
 extension Collection<UInt8> {
-    /// Whether these bytes are `word` in any case; `word` is upper case.
+    /// Whether these bytes equal `word`, ignoring case. `word` must be upper case.
     func isWord(_ word: StaticString) -> Bool {
         guard count == word.utf8CodeUnitCount else { return false }
         var expected = word.utf8Start

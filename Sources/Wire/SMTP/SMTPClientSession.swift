@@ -1,20 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
 package import NIOCore
 
-/// Our side of a connection to the next hop: what is asked, in order, and which reply belongs to what.
+/// Our side of a connection to the next hop: sends commands, and matches replies to them.
 ///
 ///     connected -- 220 --> EHLO -- 250 --> ready <--> commands, each answered in turn
 ///
-/// Commands wait until the next hop is ready, and go out together where it offers PIPELINING (RFC 2920); DATA, the end
-/// of the data and QUIT end such a group. The content itself is the caller's to write, between `.data` answered with
-/// 354 and `endData`.
+/// Commands wait until the next hop is ready. If it offers PIPELINING (RFC 2920), they are sent in groups; DATA, the
+/// end of data and QUIT must be the last of a group. The caller writes the content itself, after the reply 354 to
+/// `.data`, and then calls `endData`.
 ///
-/// Reset for each message: nothing. Kept for the connection: the capabilities, and what is still unanswered.
+/// Reset for each message: nothing. Kept for the connection: the capabilities, and the unanswered commands.
 package struct SMTPClientSession: ~Copyable {
     package enum Command: Equatable, Sendable {
         case greeting, ehlo, xforward, mail, recipient, data, endOfData, reset, quit
 
-        /// Nothing may be sent behind it before its reply is there.
+        /// Whether nothing may be sent after it until its reply arrives.
         var endsGroup: Bool {
             switch self {
             case .greeting, .ehlo, .data, .endOfData, .quit: true
@@ -24,17 +24,17 @@ package struct SMTPClientSession: ~Copyable {
     }
 
     package enum Event: Equatable, Sendable {
-        /// EHLO was answered: `capabilities` hold from here on.
+        /// EHLO was accepted; `capabilities` is set.
         case ready
         case reply(Command, SMTPReply)
-        /// The greeting or the answer to EHLO was a refusal.
+        /// The next hop has refused the connection or EHLO, or is closing an idle connection (421).
         case refused(SMTPReply)
-        /// The greeting was our own.
+        /// The greeting has our own token: the next hop is this service.
         case loop
     }
 
     private let hostName: [UInt8]
-    /// What our own greetings hold, so that we know when we talk to ourselves.
+    /// A word that all our own greetings contain, to detect a loop.
     private let token: [UInt8]
     private var parser = SMTPReplyParser()
     private var input = ByteBuffer()
@@ -43,9 +43,9 @@ package struct SMTPClientSession: ~Copyable {
     /// Not sent yet.
     private var waiting: [(command: Command, line: ByteBuffer)] = []
     private var isReady = false
-    /// What is to be written to the next hop, which the caller takes from the front.
+    /// Bytes for the next hop. The caller sends them and removes what was sent.
     package var output = ByteBuffer()
-    /// Of the next hop, from `ready` on.
+    /// The next hop's capabilities, once `ready`.
     package private(set) var capabilities = SMTPCapabilities()
 
     package init(hostName: [UInt8], token: [UInt8]) {
@@ -53,10 +53,12 @@ package struct SMTPClientSession: ~Copyable {
         self.token = token
     }
 
-    /// Whether everything that was asked has been answered.
+    /// Whether the session is ready and all commands have been answered.
     package var isIdle: Bool { isReady && unanswered.isEmpty && waiting.isEmpty }
 
-    /// Asks something; `line` has its line end.
+    /// Sends a command now, or as soon as its turn comes.
+    ///
+    /// - Parameter line: the command, including CRLF.
     package mutating func send(_ command: Command, _ line: ByteBuffer) {
         if canSend(command) {
             write(command, line)
@@ -71,7 +73,7 @@ package struct SMTPClientSession: ~Copyable {
         send(command, buffer)
     }
 
-    /// The caller has written content, and the final dot behind it.
+    /// Tells the session that the caller has written the content and the final dot.
     package mutating func endData() { unanswered.append(.endOfData) }
 
     private func canSend(_ command: Command) -> Bool {
@@ -97,19 +99,19 @@ package struct SMTPClientSession: ~Copyable {
         waiting.removeFirst(count)
     }
 
-    /// Takes what has come: `ByteBuffer.receive`.
+    /// Adds received bytes, as `ByteBuffer.receive` does.
     package mutating func receive(upTo most: Int, _ read: (UnsafeMutableRawBufferPointer) -> Int) -> Int {
         input.receive(upTo: most, read)
     }
 
-    /// What the next reply means; nil when none has come.
+    /// The event of the next reply; nil until a reply is complete.
     package mutating func next() throws(SMTPReplyFault) -> Event? {
         guard let reply = try parser.next(&input) else {
             input.giveUpRead()
             return nil
         }
         guard let command = unanswered.first else {
-            // A server that closes an idle connection may say so first (RFC 5321 3.8).
+            // A server may announce that it closes an idle connection (RFC 5321 3.8).
             if reply.code == 421 { return .refused(reply) }
             throw .unexpected
         }
@@ -136,7 +138,7 @@ package struct SMTPClientSession: ~Copyable {
 }
 
 extension ByteBufferView {
-    /// Whether `sequence`, which is not empty, stands somewhere in here.
+    /// Whether these bytes contain `sequence`, which must not be empty.
     fileprivate func contains(sequence: [UInt8]) -> Bool {
         indices.contains { self[$0...].starts(with: sequence) }
     }

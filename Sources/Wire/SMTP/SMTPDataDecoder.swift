@@ -2,47 +2,47 @@
 internal import Glibc
 package import NIOCore
 
-/// Takes the content of a message off the wire: RFC 5321 4.1.1.4 and 4.5.2.
+/// Decodes the content of a message after DATA (RFC 5321 4.1.1.4 and 4.5.2).
 ///
 ///                       CR            LF             .             CR             LF
 ///     text --> afterCR ----> lineStart (CRLF) --> dot --> dotCR --> END
 ///
-/// Only CRLF.CRLF ends the data. A dot is taken away behind a CRLF alone, which is where a sender has put one. What
-/// comes out has no other line end than CRLF: a bare LF, which a next hop could take for one, is made CRLF, and every
-/// other CR goes: before a line end it is dropped (as `smtp_stream.c` does), elsewhere it becomes a blank (as
-/// `cleanup_replace_stray_cr_lf` does). So nothing that follows can read the same bytes in another way.
+/// Only CRLF.CRLF ends the data, and a dot is removed only after a CRLF, where the sender has added it. Every line of
+/// the output ends in CRLF, and it has no other CR or LF: a bare LF becomes CRLF, extra CRs before a line end are
+/// dropped (as in `smtp_stream.c`), and any other CR becomes a space (as in `cleanup_replace_stray_cr_lf`). A next hop
+/// therefore can't disagree about the line ends (SMTP smuggling).
 package struct SMTPDataDecoder {
     private enum State {
-        /// Behind a CRLF, or at the start.
+        /// After a CRLF, or at the start.
         case lineStart
-        /// A dot behind a CRLF.
+        /// After the dot at the start of a line.
         case dot
-        /// CRs behind that.
+        /// After that dot and `count` CRs.
         case dotCR(count: Int)
         case text
-        /// So many CRs within a line.
+        /// After `count` CRs in a row.
         case carriageReturns(count: Int)
     }
 
-    /// So many are held back to see what follows them; of a longer run the first become blanks.
+    /// CRs that are held back until the byte after them arrives. In a longer run, the first ones become spaces at once.
     private static let mostCarriageReturns = 64
 
     private var state = State.lineStart
-    /// A line of the message begins with a dot, so that it has to be stuffed again.
+    /// Whether a line of the content begins with a dot and needs dot-stuffing again.
     package private(set) var hasLeadingDot = false
-    /// What came out ends within a line.
+    /// Whether the output so far ends in the middle of a line.
     private var isWithinLine = false
 
     package init() {}
 
-    /// Decodes from the front of `input`, and appends to `content`.
+    /// Decodes bytes from the front of `input`, and appends the result to `content`.
     ///
-    /// - Returns: whether the end of the data came; what is left of `input` is behind it.
+    /// - Returns: whether the end of the data was reached; the rest of `input` follows it.
     package mutating func decode(_ input: inout ByteBuffer, into content: inout ByteBuffer) -> Bool {
         content.reserveCapacity(minimumWritableBytes: input.readableBytes)
         var isEnd = false
-        let taken = input.withUnsafeReadableBytes { decode($0, into: &content, &isEnd) }
-        input.moveReaderIndex(forwardBy: taken)
+        let count = input.withUnsafeReadableBytes { decode($0, into: &content, &isEnd) }
+        input.moveReaderIndex(forwardBy: count)
         return isEnd
     }
 
@@ -63,20 +63,20 @@ package struct SMTPDataDecoder {
                 state = .lineStart
                 return index + 1
             case .dotCR(let count):
-                // Not the end: the dot goes, the CRs are looked at as those of any line.
+                // Not the end of the data: the dot is dropped, and the CRs are treated like those of any line.
                 state = .carriageReturns(count: count)
             case .lineStart, .dot, .text:
                 state = .text
-                index = takeText(bytes, from: index, into: &content)
+                index = decodeText(bytes, from: index, into: &content)
             case .carriageReturns(let count):
-                index = takeLineEnd(bytes, from: index, carriageReturns: count, into: &content)
+                index = decodeLineEnd(bytes, from: index, carriageReturns: count, into: &content)
             }
         }
         return index
     }
 
-    /// Takes whole lines and parts of one, up to something that wants a closer look.
-    private mutating func takeText(
+    /// Decodes whole lines, up to a dot at the start of a line, a bare LF, or a CR that may not belong to a line end.
+    private mutating func decodeText(
         _ bytes: UnsafeRawBufferPointer, from start: Int, into content: inout ByteBuffer
     ) -> Int {
         let base = bytes.baseAddress!
@@ -84,17 +84,17 @@ package struct SMTPDataDecoder {
         noteLeadingDot(bytes[start])
         while index < bytes.count {
             guard let found = memchr(base + index, 0x0a, bytes.count - index) else {
-                // The rest of the input: its CRs are looked at one by one.
-                return takePartialLine(bytes, from: start, lineStart: index, end: bytes.count, into: &content)
+                // The rest of the input is part of a line; its CRs are decoded one by one.
+                return decodePartialLine(bytes, from: start, lineStart: index, end: bytes.count, into: &content)
             }
             let newline = UnsafeRawPointer(found) - base
             guard newline > index, bytes[newline - 1] == 0x0d, memchr(base + index, 0x0d, newline - 1 - index) == nil
             else {
-                return takePartialLine(bytes, from: start, lineStart: index, end: newline, into: &content)
+                return decodePartialLine(bytes, from: start, lineStart: index, end: newline, into: &content)
             }
             index = newline + 1
             isWithinLine = false
-            // A dot behind a CRLF is the sender's, or the end.
+            // The dot was added by the sender, or ends the data.
             if index == bytes.count || bytes[index] == UInt8(ascii: ".") {
                 state = .lineStart
                 break
@@ -104,8 +104,8 @@ package struct SMTPDataDecoder {
         return index
     }
 
-    /// Takes what was found good, and the line at `lineStart` up to its first CR, or `end`.
-    private mutating func takePartialLine(
+    /// Decodes the lines from `start`, which need no change, and the line at `lineStart` up to its first CR or `end`.
+    private mutating func decodePartialLine(
         _ bytes: UnsafeRawBufferPointer, from start: Int, lineStart: Int, end: Int, into content: inout ByteBuffer
     ) -> Int {
         let base = bytes.baseAddress!
@@ -116,15 +116,15 @@ package struct SMTPDataDecoder {
         if bytes[stop] == 0x0d {
             state = .carriageReturns(count: 1)
         } else {
-            // A bare LF: a line end for whoever takes it for one, but no dot behind it was stuffed.
+            // A bare LF becomes a line end, but the sender has stuffed no dot after it.
             content.writeStaticString("\r\n")
             isWithinLine = false
         }
         return stop + 1
     }
 
-    /// Looks at what follows CRs.
-    private mutating func takeLineEnd(
+    /// Decodes the byte after `count` CRs: another CR, the LF of a line end, or text.
+    private mutating func decodeLineEnd(
         _ bytes: UnsafeRawBufferPointer, from index: Int, carriageReturns count: Int, into content: inout ByteBuffer
     ) -> Int {
         switch bytes[index] {
@@ -155,9 +155,9 @@ package struct SMTPDataDecoder {
 }
 
 extension ByteBuffer {
-    /// Appends content for the wire: a line that begins with a dot gets another (RFC 5321 4.5.2).
+    /// Appends content with dot-stuffing: a line that begins with a dot gets another one (RFC 5321 4.5.2).
     ///
-    /// - Parameter atLineStart: whether `content` begins a line; set to whether what follows it does.
+    /// - Parameter atLineStart: whether `content` starts at the beginning of a line; updated for the next call.
     package mutating func writeDotStuffed(_ content: UnsafeRawBufferPointer, atLineStart: inout Bool) {
         guard let base = content.baseAddress, !content.isEmpty else { return }
         if atLineStart, content[0] == UInt8(ascii: ".") { writeInteger(UInt8(ascii: ".")) }

@@ -2,26 +2,26 @@
 internal import Glibc
 package import NIOCore
 
-/// What ends the connection to a next hop: bytes that are no SMTP reply (RFC 5321 4.2).
+/// Bytes that are not a valid SMTP reply (RFC 5321 4.2). The connection to the next hop is closed.
 package enum SMTPReplyFault: Error, Equatable, Sendable {
-    /// A line of more than `SMTPReply.longestLine` bytes, or a reply of more than `longest`.
+    /// A line longer than `SMTPReply.longestLine`, or a reply longer than `SMTPReply.longest`.
     case tooLong
-    /// A line without three digits from 200 to 599, or without a blank or hyphen behind them.
+    /// A line that doesn't begin with a code from 200 to 599, or has neither a space nor a hyphen after it.
     case notReply
-    /// Lines of one reply with different codes.
+    /// A reply whose lines have different codes.
     case codesDiffer
-    /// A reply to nothing.
+    /// A reply without a command.
     case unexpected
 }
 
-/// A reply as the other side wrote it, every line ended by CRLF.
+/// A reply as the server sent it, with every line ended by CRLF.
 package struct SMTPReply: Equatable, Sendable {
     package static let longestLine = 2_048
     package static let longest = 65_536
 
     /// 200 to 599.
     package let code: Int
-    /// All lines with their codes and line ends, ready to be relayed.
+    /// All lines with their codes and line ends, as they are relayed.
     package let bytes: ByteBuffer
 
     package init(code: Int, bytes: ByteBuffer) {
@@ -41,22 +41,22 @@ package struct SMTPReply: Equatable, Sendable {
     package var isPositive: Bool { code < 300 }
     package var isTransient: Bool { 400..<500 ~= code }
 
-    /// The first line without its line end, for logs.
+    /// The first line without its line end, for the log.
     package var text: String {
         String(decoding: bytes.readableBytesView.prefix { $0 != 0x0d }, as: UTF8.self)
     }
 }
 
-/// Takes replies off the bytes of a next hop. A line may end in LF alone: it is the operator's own server, and what is
-/// relayed ends in CRLF all the same.
+/// Parses the replies of a next hop. A line may end in a bare LF, as the next hop is the operator's own server; relayed
+/// lines always end in CRLF.
 package struct SMTPReplyParser {
-    /// The lines of a reply that goes on.
+    /// The lines so far of an incomplete reply.
     private var lines = ByteBuffer()
     private var code = 0
 
     package init() {}
 
-    /// The next reply, once all of it has come.
+    /// The next reply; nil until it is complete.
     package mutating func next(_ input: inout ByteBuffer) throws(SMTPReplyFault) -> SMTPReply? {
         while let line = try nextLine(&input) {
             guard line.count >= 3, line.prefix(3).allSatisfy({ $0 &- UInt8(ascii: "0") < 10 }) else { throw .notReply }
@@ -67,7 +67,7 @@ package struct SMTPReplyParser {
             guard lines.readableBytes == 0 || code == value else { throw .codesDiffer }
             guard lines.readableBytes + line.count <= SMTPReply.longest else { throw .tooLong }
             code = value
-            // What goes back to the sender must not bring line ends of its own.
+            // The reply is relayed to the client, so a line must not contain another line end.
             lines.reserveCapacity(minimumWritableBytes: line.count + 2)
             lines.writeBytes(line, replacing: { $0 == 0x0d || $0 == 0 })
             lines.writeStaticString("\r\n")
@@ -92,7 +92,7 @@ package struct SMTPReplyParser {
 }
 
 extension ByteBuffer {
-    /// Appends a reply of one line. Control characters in `text` become blanks.
+    /// Appends a reply of one line. Control characters in `text` become spaces.
     mutating func writeSMTPReply(_ code: Int, _ text: some Collection<UInt8>) {
         let digits = (code / 100, code / 10 % 10, code % 10)
         reserveCapacity(minimumWritableBytes: text.count + 6)
@@ -103,7 +103,7 @@ extension ByteBuffer {
         writeStaticString("\r\n")
     }
 
-    /// Appends bytes, with a blank for each that `isBad` rejects. Most texts have none and are copied at once.
+    /// Appends bytes, with a space in place of each bad one. Most texts have none and are copied at once.
     fileprivate mutating func writeBytes(_ bytes: some Collection<UInt8>, replacing isBad: (UInt8) -> Bool) {
         if bytes.contains(where: isBad) {
             writeBytes(bytes.map { isBad($0) ? UInt8(ascii: " ") : $0 })

@@ -1,59 +1,59 @@
 // SPDX-License-Identifier: Apache-2.0
 package import NIOCore
 
-/// Our side of a connection from a client, in SMTP (RFC 5321) or LMTP (RFC 2033): commands in, replies out, and in
-/// between steps for the caller, who knows the next hop.
+/// Our side of a connection from a client, in SMTP (RFC 5321) or LMTP (RFC 2033): commands in, replies and steps out.
+/// Steps are for the caller, which talks to the next hop.
 ///
 ///               EHLO: needsCapabilities         MAIL             RCPT: recipient
 ///     connected ------------------------> ready -----> mail  <---------------------+
 ///                                           ^           |  |                       |
 ///              RSET, EHLO: aborted          |           |  +-- answerRecipient ----+
 ///              <----------------------------+-----------+
-///                                           |           | DATA, a recipient was taken
+///                                           |           | DATA, with an accepted recipient
 ///                                  finish   |           v
 ///                                           +-- ended <--- data
 ///                                                   CRLF.CRLF: endOfContent
 ///
-/// MAIL is kept until the first recipient, and goes to the next hop together with it. A refusal of MAIL is the answer
-/// to RCPT. RCPTs are handed on without waiting for one another; every other command waits until all are answered.
-/// Replies go out in the order of the commands.
+/// The session accepts MAIL by itself. The caller sends it to the next hop with the first recipient, and answers RCPT
+/// with the refusal if the next hop refuses MAIL. RCPT commands don't wait for each other's replies; any other command
+/// waits until all of them are answered. Replies are sent in the order of the commands.
 ///
-/// Reset for each message (RSET, EHLO, the final reply): `mail`, `xforward`, the recipients' number, the decoder.
-/// Kept for the connection: the greeting, what was offered, the number of errors since a message was taken.
+/// Reset for each message (RSET, EHLO, the final reply): `mail`, `xforward`, the number of recipients, the decoder.
+/// Kept for the connection: the greeting, the offered capabilities, the errors since the last accepted message.
 package struct SMTPServerSession: ~Copyable {
     package enum Variant: String, CaseIterable, Sendable {
         case smtp, lmtp
     }
 
-    /// What the caller has to do.
+    /// What the caller must do next.
     package enum Step: Equatable, Sendable {
-        /// EHLO came: `offer`, or `close` with a reply.
+        /// EHLO: call `offer`, or `close` with a reply.
         case needsCapabilities
-        /// RCPT came: to be asked of the next hop with this line, then `answerRecipient`.
+        /// RCPT: send this line to the next hop, then call `answerRecipient`.
         case recipient(ByteBuffer)
-        /// DATA came and was answered with 354: content follows.
+        /// DATA was answered with 354; content follows.
         case beginContent
         /// Content was appended to the caller's buffer.
         case content
-        /// The content is complete: `finish`.
+        /// The content is complete: call `finish`.
         case endOfContent
-        /// The client gave the transaction up, and the next hop has to.
+        /// The client has aborted the transaction: abort it at the next hop, too.
         case aborted
-        /// To be closed when the replies are out.
+        /// Close the connection once the replies are sent.
         case closed
     }
 
     private enum State: Equatable {
         case ready, mail, data, ended, closed
-        /// EHLO waits for the next hop's capabilities.
+        /// EHLO has arrived; `offer` is due.
         case offering
     }
 
-    /// A command line with its parameters (RFC 5321 4.5.3.1.4 asks for 512 bytes, extensions for more).
+    /// Bytes of a command line. RFC 5321 4.5.3.1.4 requires at least 512, and extensions add to that.
     package static let longestLine = 4_096
-    /// Recipients handed on and not answered yet.
+    /// The maximum of `unanswered`.
     private static let mostUnanswered = 100
-    /// `smtpd_hard_error_limit` of Postfix.
+    /// Postfix's default for `smtpd_hard_error_limit`.
     private static let mostErrors = 20
 
     private let variant: Variant
@@ -65,18 +65,18 @@ package struct SMTPServerSession: ~Copyable {
     private var hasGreeted = false
     /// Recipients that the next hop has not answered yet.
     package private(set) var unanswered = 0
-    /// Recipients that it has taken.
+    /// Recipients that it has accepted.
     package private(set) var accepted = 0
-    /// What the reply to EHLO said; nil after HELO.
+    /// The capabilities in the reply to EHLO; nil after HELO.
     package private(set) var offered: SMTPCapabilities?
-    /// The MAIL command of the transaction with its line end.
+    /// The MAIL command of the transaction, including CRLF.
     package private(set) var mail = ByteBuffer()
-    /// The XFORWARD commands before it.
+    /// The XFORWARD commands before MAIL, including CRLF.
     package private(set) var xforward: [ByteBuffer] = []
-    /// What is to be written to the client, which the caller takes from the front.
+    /// Bytes for the client. The caller sends them and removes what was sent.
     package var output = ByteBuffer()
 
-    /// - Parameter token: a word of the greeting by which we know ourselves.
+    /// - Parameter token: a word of the greeting, by which `SMTPClientSession` detects a loop.
     package init(variant: Variant, hostName: [UInt8], token: [UInt8]) {
         self.variant = variant
         self.hostName = hostName
@@ -89,23 +89,23 @@ package struct SMTPServerSession: ~Copyable {
     }
 
     package var isClosed: Bool { state == .closed }
-    /// The client has asked for the end.
+    /// Whether the client has sent QUIT.
     package private(set) var hasQuit = false
-    /// Between two messages.
+    /// Whether no transaction is open.
     package var isIdle: Bool { state == .ready }
     package var isReceivingContent: Bool { state == .data }
-    /// The caller has to answer before anything goes on.
+    /// Whether the session waits for `offer`, `answerRecipient` or `finish`.
     package var awaitsAnswer: Bool { state == .ended || state == .offering || unanswered > 0 }
     package var contentHasLeadingDot: Bool { decoder.hasLeadingDot }
-    /// Bytes that have come and wait until earlier commands are answered.
+    /// Received bytes that wait until earlier commands are answered.
     package var waitingBytes: Int { input.readableBytes }
 
-    /// Takes what has come: `ByteBuffer.receive`.
+    /// Adds received bytes, as `ByteBuffer.receive` does.
     package mutating func receive(upTo most: Int, _ read: (UnsafeMutableRawBufferPointer) -> Int) -> Int {
         input.receive(upTo: most, read)
     }
 
-    /// Goes on with what has come; nil when more has to come, or the caller has to answer first.
+    /// The next step; nil until more bytes arrive, or the caller answers.
     package mutating func next(into content: inout ByteBuffer) -> Step? {
         let step = advance(into: &content)
         if step == nil { input.giveUpRead() }
@@ -127,12 +127,12 @@ package struct SMTPServerSession: ~Copyable {
                 let isRecipient = verb == .rcpt && argument(of: line).isRecipient
                 guard unanswered == 0 || isRecipient && unanswered < Self.mostUnanswered else { return nil }
                 input.moveReaderIndex(forwardBy: line.count + 2)
-                if let step = take(verb, line) { return step }
+                if let step = handle(verb, line) { return step }
             }
         }
     }
 
-    /// The command at the front, without its line end, which is CRLF and nothing else.
+    /// The command at the front without its line end, which must be CRLF; nil if it is incomplete or not acceptable.
     private mutating func peekLine() -> ByteBufferView? {
         let view = input.readableBytesView
         guard let newline = view.prefix(Self.longestLine).firstIndex(of: 0x0a) else {
@@ -140,7 +140,7 @@ package struct SMTPServerSession: ~Copyable {
             return nil
         }
         let line = view[..<newline]
-        // Whoever sends a bare LF may mean two commands by what others read as one.
+        // Servers disagree about a bare LF: one reads two commands where another reads one.
         guard line.last == 0x0d, !line.dropLast().contains(where: { $0 < 0x20 && $0 != 0x09 || $0 == 0x7f }) else {
             closeInTurn("4.5.2 Error: control character or bare <LF> in a command")
             return nil
@@ -148,7 +148,7 @@ package struct SMTPServerSession: ~Copyable {
         return line.dropLast()
     }
 
-    /// Ends a connection for what came, which waits until the commands before are answered: they are good.
+    /// Closes the connection because of an invalid command, once the valid commands before it are answered.
     private mutating func closeInTurn(_ text: String) {
         if unanswered == 0 { close(SMTPReply(421, text)) }
     }
@@ -157,14 +157,14 @@ package struct SMTPServerSession: ~Copyable {
         line.drop { $0 != UInt8(ascii: " ") }.drop { $0 == UInt8(ascii: " ") }
     }
 
-    private mutating func take(_ verb: SMTPVerb, _ line: ByteBufferView) -> Step? {
+    private mutating func handle(_ verb: SMTPVerb, _ line: ByteBufferView) -> Step? {
         let argument = argument(of: line)
         switch verb {
         case .ehlo, .lhlo, .helo: return greet(verb, argument)
         case .mail: beginMail(line, argument)
         case .rcpt: return recipient(line, argument)
         case .data: return beginData(argument)
-        case .xforward: takeXForward(line)
+        case .xforward: addXForward(line)
         case .rset:
             guard argument.isEmpty else {
                 fail(501, "5.5.4 Syntax: RSET")
@@ -192,7 +192,7 @@ package struct SMTPServerSession: ~Copyable {
             fail(501, "5.5.4 Syntax: EHLO hostname")
             return isClosed ? .closed : nil
         }
-        // Drops a transaction (RFC 5321 4.1.4); `aborted` comes first, then the same line again.
+        // EHLO aborts the transaction (RFC 5321 4.1.4). Return `aborted` first, and parse the same line again later.
         if state == .mail {
             reset()
             var line = ByteBuffer()
@@ -214,7 +214,7 @@ package struct SMTPServerSession: ~Copyable {
         return .needsCapabilities
     }
 
-    /// Answers EHLO.
+    /// Answers EHLO with these capabilities.
     package mutating func offer(_ capabilities: SMTPCapabilities) {
         guard state == .offering else { return }
         offered = capabilities
@@ -243,7 +243,7 @@ package struct SMTPServerSession: ~Copyable {
         return .recipient(ByteBuffer(command: line))
     }
 
-    /// Answers the earliest RCPT that was not answered yet.
+    /// Answers the oldest unanswered RCPT.
     package mutating func answerRecipient(_ reply: SMTPReply) {
         guard unanswered > 0 else { return }
         unanswered -= 1
@@ -261,7 +261,7 @@ package struct SMTPServerSession: ~Copyable {
         return .beginContent
     }
 
-    /// The final reply: to LMTP once for each recipient that was taken (RFC 2033 4.2).
+    /// Sends the final reply; to an LMTP client once for each accepted recipient (RFC 2033 4.2).
     package mutating func finish(_ reply: SMTPReply) {
         guard state == .ended else { return }
         for _ in 0..<(variant == .lmtp ? accepted : 1) { output.writeImmutableBuffer(reply.bytes) }
@@ -269,7 +269,7 @@ package struct SMTPServerSession: ~Copyable {
         reset()
     }
 
-    private mutating func takeXForward(_ line: ByteBufferView) {
+    private mutating func addXForward(_ line: ByteBufferView) {
         guard let offered, !offered.xforward.isEmpty else { return fail(502, "5.5.1 Error: XFORWARD is not offered") }
         guard state == .ready else { return fail(503, "5.5.1 Error: XFORWARD within a transaction") }
         let attributes = line.split(separator: UInt8(ascii: " ")).dropFirst()
@@ -299,7 +299,7 @@ package struct SMTPServerSession: ~Copyable {
         decoder = SMTPDataDecoder()
     }
 
-    /// Says one last thing; what was not answered yet is answered the same.
+    /// Closes the session with a last reply, which also answers all unanswered commands.
     package mutating func close(_ reply: SMTPReply) {
         guard state != .closed else { return }
         let lines =
@@ -320,7 +320,7 @@ package struct SMTPServerSession: ~Copyable {
 
     private mutating func reply(_ code: Int, _ text: String) { reply(code, text.utf8) }
 
-    /// Refuses a command; who, since the last message that was taken, makes nothing but errors is sent away.
+    /// Refuses a command. Closes the connection after too many errors since the last accepted message.
     private mutating func fail(_ code: Int, _ text: String) {
         errors += 1
         guard errors <= Self.mostErrors else { return close(SMTPReply(421, "4.7.0 Error: too many errors")) }
@@ -328,7 +328,7 @@ package struct SMTPServerSession: ~Copyable {
     }
 }
 
-/// The commands that are known.
+/// The verb of a command.
 private enum SMTPVerb {
     case helo, ehlo, lhlo, mail, rcpt, data, rset, noop, vrfy, quit, xforward, unknown
 
@@ -348,12 +348,12 @@ private enum SMTPVerb {
 }
 
 extension ByteBufferView {
-    /// Whether this is what follows RCPT.
+    /// Whether this can be the argument of RCPT.
     fileprivate var isRecipient: Bool { count > 3 && prefix(3).isWord("TO:") }
 }
 
 extension ByteBuffer {
-    /// A command with its line end.
+    /// A command, with CRLF added.
     fileprivate init(command line: ByteBufferView) {
         self.init()
         reserveCapacity(line.count + 2)

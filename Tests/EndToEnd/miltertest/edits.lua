@@ -1,8 +1,8 @@
 -- SPDX-License-Identifier: Apache-2.0
--- Run by miltertest(8): the edits of a message, for an MTA that leaves nothing out and waits for every answer.
+-- Run by miltertest(8): the edits of a message, for an MTA that sends every event and waits for every reply.
 local connection = mt.connect(address)
 if connection == nil then error("no connection to " .. address) end
--- Steps come before actions, whatever its manual says.
+-- The protocol steps come before the actions, despite what the manual says.
 if mt.negotiate(connection, 6, 0, 0x1ff) ~= nil then error("negotiation") end
 if mt.conninfo(connection, "client.example.org", "192.0.2.1") ~= nil then error("connect") end
 
@@ -18,7 +18,7 @@ for round = 1, 2 do
     mt.eoh(connection)
     mt.bodystring(connection, "keep\r\ndrop\r\nkeep\r\n")
     if mt.eom(connection) ~= nil then error("end of message") end
-    if mt.getreply(connection) ~= SMFIR_CONTINUE then error("not taken: " .. mt.getreply(connection)) end
+    if mt.getreply(connection) ~= SMFIR_CONTINUE then error("not accepted: " .. mt.getreply(connection)) end
     if not mt.eom_check(connection, MT_HDRDELETE, "x-gone") then error("X-Gone is not deleted") end
     if not mt.eom_check(connection, MT_HDRINSERT, "X-New") then error("X-New is not there") end
     if not mt.eom_check(connection, MT_HDRINSERT, "X-Above") then error("X-Above is not there") end

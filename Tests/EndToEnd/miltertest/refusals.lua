@@ -1,13 +1,13 @@
 -- SPDX-License-Identifier: Apache-2.0
--- Run by miltertest(8): messages that are refused or given up in between, for an MTA that leaves out what is not needed, but
--- tells of the end of headers.
+-- Run by miltertest(8): refused and aborted messages, for an MTA that omits unneeded events, but sends the end of
+-- headers.
 local connection = mt.connect(address)
 if connection == nil then error("no connection to " .. address) end
--- Steps come before actions, whatever its manual says.
+-- The protocol steps come before the actions, despite what the manual says.
 if mt.negotiate(connection, 6, 0x1ff080, 0x1ff) ~= nil then error("negotiation") end
 mt.conninfo(connection, "client.example.org", "192.0.2.1")
 
--- Given up after each step.
+-- Aborted after each step.
 for steps = 1, 4 do
     mt.mailfrom(connection, "<a@example.org>")
     if steps > 1 then mt.rcptto(connection, "<b@example.com>") end
@@ -29,5 +29,5 @@ mt.rcptto(connection, "<b@example.com>")
 mt.header(connection, "Subject", "fine")
 mt.eoh(connection)
 mt.eom(connection)
-if mt.getreply(connection) ~= SMFIR_CONTINUE then error("not taken") end
+if mt.getreply(connection) ~= SMFIR_CONTINUE then error("not accepted") end
 mt.disconnect(connection)

@@ -309,7 +309,7 @@ function standingText(item) {
     overridden.length && "set by a table: " + overridden.join(", "),
     item.blockedUntil && "blocked until " + date(item.blockedUntil),
     item.raisedUntil && "raised until " + date(item.raisedUntil),
-    item.refusedTries && "refused tries: " + item.refusedTries,
+    item.refusedTries && "refused requests: " + item.refusedTries,
   ].filter(Boolean).join("; ");
 }
 
