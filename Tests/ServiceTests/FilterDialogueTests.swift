@@ -42,7 +42,8 @@ struct FilterDialogueTests {
         "reply quit 221 Bye", "lost x",
     ]
 
-    /// Fixtures/Filter/every-event.table has a line for each: state, event, actions, and who is awaited then.
+    /// Fixtures/Filter/every-event.table has a line for each: state, event, actions, and who is awaited then; where it
+    /// depends on that, also who is awaited with unanswered commands, and while the disk is at work.
     @Test("Every event in every state has the answer that is written down")
     func everyEvent() throws {
         var lines: [String] = []
@@ -51,7 +52,7 @@ struct FilterDialogueTests {
                 let player = FilterPlayer()
                 for event in events { _ = player.tell(event) }
                 let actions = player.tell(event).joined(separator: ", ")
-                lines.append("\(name) | \(event) | \(actions) | \(player.awaited)")
+                lines.append("\(name) | \(event) | \(actions) | \(player.everyAwaited)")
             }
         }
         let expected = try DialogueTranscript.text("every-event", "table", in: "Filter").split(separator: "\n")
@@ -79,8 +80,18 @@ private final class FilterPlayer {
     func isSending(_ transaction: UInt64) -> Bool { dialogue.isSending(transaction) }
 
     var awaited: String {
-        let awaited = "\(dialogue.awaited(unanswered: 0, isWriting: false))"
+        let awaited = "\(dialogue.awaited(awaitsAnswer: false, isAtDisk: false))"
         return dialogue.isServing ? awaited : dialogue.mayReply ? "\(awaited), closing" : "\(awaited), mute"
+    }
+
+    /// Who is awaited; where that depends on it: who with unanswered commands, and while the disk is at work.
+    var everyAwaited: String {
+        let (unanswered, atDisk) = (
+            dialogue.awaited(awaitsAnswer: true, isAtDisk: false), dialogue.awaited(awaitsAnswer: false, isAtDisk: true)
+        )
+        let awaited = dialogue.awaited(awaitsAnswer: false, isAtDisk: false)
+        let differs = unanswered != awaited || atDisk != awaited
+        return differs ? "\(self.awaited), \(unanswered), \(atDisk)" : self.awaited
     }
 
     func tell(_ event: String) -> [String] {

@@ -17,13 +17,17 @@ struct RunningFilter {
     let filter: FilterListener
     let hop: ScriptedNextHop
     private let path: String
+    /// One thread, so that work is done in the order in which it was given.
+    private let disk: NIOThreadPool
 
     /// - Parameters:
     ///   - header: header checks, as a PCRE table.
     ///   - hop: the script of each connection to the next hop; the last one holds for all further ones.
+    ///   - memory: for messages; with 0, all go to the spool.
     ///   - stops: `body` stops the filter.
     static func run(
-        header: String = "", hop scripts: [ScriptedNextHop.Script] = [[:]], stops: Bool = false,
+        header: String = "", hop scripts: [ScriptedNextHop.Script] = [[:]], memory: Int = 1 << 20,
+        timeouts change: (inout FilterTimeouts) -> Void = { _ in }, stops: Bool = false,
         _ body: (RunningFilter) async throws -> Void
     ) async throws {
         let directory = FileManager.default.temporaryDirectory.appending(path: "weir-\(UUID().uuidString.prefix(8))")
@@ -42,18 +46,19 @@ struct RunningFilter {
         var timeouts = FilterTimeouts(mode: .afterQueue)
         // The tests say when time has passed.
         timeouts.sweep = .hours(24)
+        change(&timeouts)
         let log = EventLog(destination: .file(directory.appending(path: "log").path))
         let filter = FilterListener(
             .init(
                 listen: .unix(path: own, mode: 0o600, group: nil), nextHop: .unix(path: next, mode: 0o600, group: nil)),
             mostConnections: 10,
-            bounds: ContentBounds(directory: directory.path, mostMemory: 1 << 20, mostSpool: 64 << 20),
+            bounds: ContentBounds(directory: directory.path, mostMemory: memory, mostSpool: 64 << 20),
             threads: threads, timeouts: timeouts, probes: ProbeBoard(), rules: { rules }, log: log)
         var inherited: [String: Int32] = [:]
         try await filter.listen(on: [loop], inherited: &inherited)
         var failure: (any Error)?
         do {
-            try await body(RunningFilter(filter: filter, hop: hop, path: own))
+            try await body(RunningFilter(filter: filter, hop: hop, path: own, disk: threads))
         } catch {
             failure = error
         }
@@ -71,6 +76,32 @@ struct RunningFilter {
 
     /// Lets so much time pass.
     func pass(_ time: TimeAmount) async throws { await filter.sweep(at: .now() + time) }
+
+    /// Gives the disk work that lasts until it is released.
+    func holdDisk() -> HeldDisk { HeldDisk(disk) }
+
+    /// Returns once the disk has done all work that was given to it before, and the filter knows.
+    func waitForDisk() async throws {
+        try await disk.runIfActive {}
+        try await settle()
+    }
+}
+
+/// A disk that does nothing.
+struct HeldDisk {
+    private let begun = DispatchSemaphore(value: 0)
+    private let end = DispatchSemaphore(value: 0)
+
+    fileprivate init(_ disk: NIOThreadPool) {
+        disk.submit { [begun, end] _ in
+            begun.signal()
+            end.wait()
+        }
+    }
+
+    /// Returns once all earlier work is done.
+    func waitUntilBegun() { begun.wait() }
+    func release() { end.signal() }
 }
 
 /// A blocking socket that speaks lines. One thread at a time uses it.
@@ -171,6 +202,8 @@ final class ScriptedNextHop: Sendable {
         case close
         /// Says nothing any more, and stays.
         case silence
+        /// Says this when the test lets it.
+        case held(String)
     }
 
     /// Replies by the first word of a command. "" is the greeting, "." the final dot, "content" its first line.
@@ -190,6 +223,8 @@ final class ScriptedNextHop: Sendable {
     private let listener: Int32
     private let state = Mutex(State())
     private let silent = DispatchSemaphore(value: 0)
+    private let released = DispatchSemaphore(value: 0)
+    private let spoken = DispatchSemaphore(value: 0)
 
     init(path: String, _ scripts: [Script]) {
         let listener = socket(AF_UNIX, Int32(SOCK_STREAM.rawValue), 0)
@@ -215,21 +250,36 @@ final class ScriptedNextHop: Sendable {
     var commands: [String] { state.withLock { $0.commands } }
     var connections: Int { state.withLock { $0.connections } }
 
-    /// Returns once a script has said `silence`.
+    /// Returns once a script has come to `silence` or to `held`.
     func waitForSilence() -> Bool { silent.wait(timeout: .now() + 30) == .success }
+
+    /// Lets a reply go that is `held`; returns once it is sent.
+    func release() {
+        released.signal()
+        spoken.wait()
+    }
 
     /// - Returns: what was answered; nil: the connection is closed.
     private func answer(_ word: String, _ script: Script, _ usual: String, _ peer: Peer) -> String? {
         switch script[word] ?? .text(usual) {
-        case .text(let text):
-            if word == ".", text.hasPrefix("2") { return text }
-            return peer.send(text + "\r\n") ? text : nil
+        case .text(let text): return say(text, word, peer)
+        case .held(let text):
+            silent.signal()
+            released.wait()
+            defer { spoken.signal() }
+            return say(text, word, peer)
         case .close: return nil
         case .silence:
             silent.signal()
             while peer.line() != nil {}
             return nil
         }
+    }
+
+    private func say(_ text: String, _ word: String, _ peer: Peer) -> String? {
+        // Said by `takeContent`, once the message is noted.
+        if word == ".", text.hasPrefix("2") { return text }
+        return peer.send(text + "\r\n") ? text : nil
     }
 
     private func serve(_ peer: Peer, _ script: Script) {

@@ -113,6 +113,19 @@ import Wire
         }
     }
 
+    /// The caller is told, whatever the command was.
+    @Test(arguments: [
+        "X", "RSET x", "EHLO", "HELO", "LHLO x", "MAIL", "RCPT", "RCPT TO:<a@example.org>", "DATA", "DATA x", "XFORWARD",
+    ])
+    func oneErrorTooMany(_ command: String) {
+        var session = SMTPServerSession(variant: .smtp, hostName: [0x61], token: [0x62])
+        var content = ByteBuffer()
+        session.receive(all: Array((String(repeating: "X\r\n", count: 20) + command + "\r\n").utf8))
+        #expect(session.next(into: &content) == .closed)
+        #expect(session.isClosed == true)
+        #expect(session.next(into: &content) == nil)
+    }
+
     /// So many in a row, but not for as long as the connection lives.
     @Test func errorsAreForgottenWhenAMessageIsTaken() {
         var session = SMTPServerSession(variant: .smtp, hostName: [0x61], token: [0x62])

@@ -44,6 +44,12 @@ package final class ReceivedContent {
     package private(set) var failure: Failure?
     /// A write is under way: nothing may be appended.
     private(set) var isWriting = false
+    /// Since when the disk has been reading or writing for this message; nil while it is idle.
+    private(set) var atDiskSince: NIODeadline?
+    /// How long the disk has worked on this message before.
+    private(set) var timeAtDisk = TimeAmount.zero
+    /// Counts reads and writes: one of an earlier message may end while the next one is at the disk.
+    private var diskWork = 0
 
     package init(bounds: ContentBounds, threads: NIOThreadPool, home: @escaping Home) {
         self.bounds = bounds
@@ -64,6 +70,8 @@ package final class ReceivedContent {
     package func reset() {
         bounds.giveBack(memory: memory)
         (memory, spooled, count, seen, file, failure) = (0, 0, 0, 0, nil, nil)
+        (atDiskSince, timeAtDisk) = (nil, .zero)
+        diskWork += 1
         buffer = ByteBuffer()
     }
 
@@ -155,7 +163,16 @@ package final class ReceivedContent {
     private func atDisk<Outcome: Sendable>(
         _ work: @escaping @Sendable () -> Outcome, then: @escaping (Outcome?) -> Void
     ) {
-        let errand = Errand(then)
+        let since = NIODeadline.now()
+        diskWork += 1
+        atDiskSince = since
+        let errand = Errand { [self, diskWork] outcome in
+            if diskWork == self.diskWork {
+                atDiskSince = nil
+                timeAtDisk = timeAtDisk + (.now() - since)
+            }
+            then(outcome)
+        }
         threads.submit { [home] state in
             let outcome: Outcome? = if case .active = state { work() } else { nil }
             home { errand.take()?(outcome) }

@@ -26,17 +26,18 @@ final class FilterConnection: ReceivedConnection {
     }
 
     private var stream: SocketStream
-    private let worker: FilterWorker
-    private var dialogue = FilterDialogue()
+    let worker: FilterWorker
+    var dialogue = FilterDialogue()
     /// Its output is what the client has not taken yet. Until it has, nothing is read.
-    private var session: SMTPServerSession
-    private let content: ReceivedContent
+    var session: SMTPServerSession
+    let content: ReceivedContent
     private var filter: MessageFilter?
     private var verdict: Verdict?
     /// The connection that carries the transaction.
     private var nextHop: NextHopConnection?
-    private var activeSince = NIODeadline.now()
-    private var contentSince = NIODeadline.now()
+    /// When the client last sent something, or Weir was last done with what it had sent.
+    var activeSince = NIODeadline.now()
+    var contentSince = NIODeadline.now()
 
     /// Bytes of one read: of commands, and of content.
     private static let mostRead = 16 << 10
@@ -86,7 +87,6 @@ final class FilterConnection: ReceivedConnection {
             session.receive(upTo: session.isReceivingContent ? Self.mostContentRead : Self.mostRead, $0)
         }) {
         case .bytes:
-            activeSince = .now()
             advance()
             if dialogue.mayReply, session.isReceivingContent, worker.settings.listen.isTCP { stream.acknowledge() }
         case .nothing: break
@@ -105,7 +105,7 @@ final class FilterConnection: ReceivedConnection {
     }
 
     /// Closes the connection, and drops what was under way.
-    private func end() {
+    func end() {
         guard let parting = dialogue.disconnected() else { return }
         stream.close()
         worker.closed(stream.descriptor)
@@ -116,6 +116,7 @@ final class FilterConnection: ReceivedConnection {
     /// Handles what has come as far as possible, then sends the replies together.
     private func advance() {
         guard dialogue.isServing else { return }
+        activeSince = .now()
         while !content.isWriting, let step = session.next(into: &content.buffer) { handle(step) }
         nextHop?.flush()
         flush()
@@ -187,23 +188,10 @@ final class FilterConnection: ReceivedConnection {
         }
     }
 
-    /// Ends what takes too long.
-    func checkTime(_ now: NIODeadline) {
-        let (timeouts, time) = (worker.timeouts, now - activeSince)
-        switch dialogue.awaited(unanswered: session.unanswered, isWriting: content.isWriting) {
-        case .content where now - contentSince > timeouts.content, .disk where now - contentSince > timeouts.content:
-            close(SMTPReply(421, "4.4.2 Error: the message takes too long"))
-        case .command, .content:
-            if time > timeouts.client { close(SMTPReply(421, "4.4.2 Error: timeout exceeded")) }
-        case .disk, .nextHop: break
-        case .lastReply: if time > timeouts.client { end() }
-        case .close: if time > timeouts.linger { end() }
-        }
-    }
-
     /// Closes the session with a last reply.
-    private func close(_ reply: SMTPReply) {
+    func close(_ reply: SMTPReply) {
         session.close(reply)
+        activeSince = .now()
         flush()
     }
 

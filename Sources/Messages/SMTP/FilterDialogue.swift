@@ -129,7 +129,7 @@ package struct FilterDialogue: ~Copyable {
         case command
         /// The client's content.
         case content
-        /// The disk, while content is coming.
+        /// The disk, which writes or reads the spool.
         case disk
         /// The next hop, whose connection has timeouts of its own.
         case nextHop
@@ -210,14 +210,15 @@ package struct FilterDialogue: ~Copyable {
     }
 
     /// - Parameters:
-    ///   - unanswered: recipients that the next hop has not answered.
-    ///   - isWriting: the disk is at work.
-    package func awaited(unanswered: Int, isWriting: Bool) -> Awaited {
+    ///   - awaitsAnswer: EHLO or recipients wait for the next hop's answer.
+    ///   - isAtDisk: the disk is at work.
+    package func awaited(awaitsAnswer: Bool, isAtDisk: Bool) -> Awaited {
         switch state {
-        case .idle, .judging: .command
-        case .envelope: unanswered == 0 ? .command : .nextHop
-        case .content: isWriting ? .disk : .content
-        case .dataAsked, .sending, .finalDot: .nextHop
+        case .idle, .envelope: awaitsAnswer ? .nextHop : .command
+        case .content: isAtDisk ? .disk : .content
+        case .judging: .disk
+        case .sending: isAtDisk ? .disk : .nextHop
+        case .dataAsked, .finalDot: .nextHop
         case .lastReply: .lastReply
         case .lingering, .closed: .close
         }

@@ -198,6 +198,8 @@ final class NextHopConnection: SocketLoop.Socket {
             return
         }
         unsent = ByteBuffer()
+        // Between two pieces of content, the disk is awaited and not the next hop.
+        if session.isIdle { waitingSince = nil }
         stream?.want(.reading)
         let then = whenTaken
         whenTaken = nil

@@ -157,39 +157,36 @@ package struct SMTPServerSession: ~Copyable {
     }
 
     private mutating func take(_ verb: SMTPVerb, _ line: ByteBufferView) -> Step? {
-        let argument = argument(of: line)
+        // An error may be the one too many, whatever the command.
+        carryOut(verb, line, argument(of: line)) ?? (isClosed ? .closed : nil)
+    }
+
+    private mutating func carryOut(_ verb: SMTPVerb, _ line: ByteBufferView, _ argument: ByteBufferView) -> Step? {
         switch verb {
         case .ehlo, .lhlo, .helo: return greet(verb, argument)
         case .mail: beginMail(line, argument)
         case .rcpt: return recipient(line, argument)
         case .data: return beginData(argument)
         case .xforward: takeXForward(line)
-        case .rset:
-            guard argument.isEmpty else {
-                fail(501, "5.5.4 Syntax: RSET")
-                return nil
-            }
-            reply(250, "2.0.0 Ok")
-            return abort()
+        case .rset: return abort(argument)
         case .noop: reply(250, "2.0.0 Ok")
         case .vrfy: reply(252, "2.0.0 try it with RCPT")
         case .quit:
             hasQuit = true
             close(SMTPReply(221, "2.0.0 Bye"))
-            return .closed
         case .unknown: fail(502, "5.5.2 Error: command not recognized")
         }
-        return isClosed ? .closed : nil
+        return nil
     }
 
     private mutating func greet(_ verb: SMTPVerb, _ argument: ByteBufferView) -> Step? {
         guard (verb == .lhlo) == (variant == .lmtp) else {
             fail(500, variant == .lmtp ? "5.5.1 Error: this is LMTP, say LHLO" : "5.5.1 Error: this is SMTP, say EHLO")
-            return isClosed ? .closed : nil
+            return nil
         }
         guard !argument.isEmpty else {
             fail(501, "5.5.4 Syntax: EHLO hostname")
-            return isClosed ? .closed : nil
+            return nil
         }
         // Drops a transaction (RFC 5321 4.1.4); `aborted` comes first, then the same line again.
         if state == .mail {
@@ -233,11 +230,8 @@ package struct SMTPServerSession: ~Copyable {
     }
 
     private mutating func recipient(_ line: ByteBufferView, _ argument: ByteBufferView) -> Step? {
-        guard state == .mail else { fail(503, "5.5.1 Error: need MAIL command"); return isClosed ? .closed : nil }
-        guard argument.isRecipient else {
-            fail(501, "5.5.4 Syntax: RCPT TO:<address>")
-            return isClosed ? .closed : nil
-        }
+        guard state == .mail else { fail(503, "5.5.1 Error: need MAIL command"); return nil }
+        guard argument.isRecipient else { fail(501, "5.5.4 Syntax: RCPT TO:<address>"); return nil }
         unanswered += 1
         return .recipient(ByteBuffer(command: line))
     }
@@ -251,9 +245,9 @@ package struct SMTPServerSession: ~Copyable {
     }
 
     private mutating func beginData(_ argument: ByteBufferView) -> Step? {
-        guard argument.isEmpty else { fail(501, "5.5.4 Syntax: DATA"); return isClosed ? .closed : nil }
-        guard state == .mail else { fail(503, "5.5.1 Error: need RCPT command"); return isClosed ? .closed : nil }
-        guard accepted > 0 else { fail(554, "5.5.1 Error: no valid recipients"); return isClosed ? .closed : nil }
+        guard argument.isEmpty else { fail(501, "5.5.4 Syntax: DATA"); return nil }
+        guard state == .mail else { fail(503, "5.5.1 Error: need RCPT command"); return nil }
+        guard accepted > 0 else { fail(554, "5.5.1 Error: no valid recipients"); return nil }
         reply(354, "End data with <CR><LF>.<CR><LF>")
         decoder = SMTPDataDecoder()
         state = .data
@@ -284,7 +278,9 @@ package struct SMTPServerSession: ~Copyable {
         reply(250, "2.0.0 Ok")
     }
 
-    private mutating func abort() -> Step? {
+    private mutating func abort(_ argument: ByteBufferView) -> Step? {
+        guard argument.isEmpty else { fail(501, "5.5.4 Syntax: RSET"); return nil }
+        reply(250, "2.0.0 Ok")
         let hadTransaction = state == .mail
         reset()
         return hadTransaction ? .aborted : nil
