@@ -115,7 +115,8 @@ import Wire
 
     /// The caller is told, whatever the command was.
     @Test(arguments: [
-        "X", "RSET x", "EHLO", "HELO", "LHLO x", "MAIL", "RCPT", "RCPT TO:<a@example.org>", "DATA", "DATA x", "XFORWARD",
+        "X", "RSET x", "EHLO", "HELO", "LHLO x", "MAIL", "RCPT", "RCPT TO:<a@example.org>", "DATA", "DATA x",
+        "XFORWARD",
     ])
     func oneErrorTooMany(_ command: String) {
         var session = SMTPServerSession(variant: .smtp, hostName: [0x61], token: [0x62])
