@@ -19,6 +19,9 @@ struct FilterDialogueTests {
         let judging = content + ["end-of-content"]
         let dataAsked = judging + ["judged hand-on copies"]
         let sending = dataAsked + ["reply data 354 go"]
+        let twoRecipients =
+            ["reply recipient 250 Ok", "reply recipient 250 Ok"] + Array(dataAsked.dropFirst(envelope.count + 1))
+            + ["reply data 354 go"]
         return [
             ("idle", []), ("envelope", envelope),
             ("envelope unproven", ["recipient", "began reused", "asked recipient RCPT TO:<b@example.com>"]),
@@ -28,6 +31,10 @@ struct FilterDialogueTests {
             ("final dot", sending + ["final-dot"]), ("last reply", ["last-reply linger"]),
             ("last reply, closing", ["last-reply close"]), ("lingering", ["last-reply linger", "sent"]),
             ("closed", ["disconnected"]),
+            // One recipient of two has its reply.
+            ("lmtp, final dot", ["lmtp"] + envelope + twoRecipients + ["final-dot", "reply end-of-data 250 Ok"]),
+            ("lmtp, copy", ["lmtp"] + dataAsked + ["reply recipient 250 Ok", "reply data 354 go", "final-dot"]
+                + ["reply end-of-data 250 Ok"]),
         ]
     }()
 
@@ -74,7 +81,7 @@ struct FilterDialogueTests {
 
 /// A dialogue that is told of events in words, and answers in words.
 private final class FilterPlayer {
-    private var dialogue = FilterDialogue()
+    private var dialogue = FilterDialogue(nextHop: .smtp)
 
     var transaction: UInt64 { dialogue.transaction }
     func isSending(_ transaction: UInt64) -> Bool { dialogue.isSending(transaction) }
@@ -98,6 +105,7 @@ private final class FilterPlayer {
         let words = event.split(separator: " ", maxSplits: 1)
         let rest = words.count > 1 ? words[1] : ""
         switch words[0] {
+        case "lmtp": dialogue = FilterDialogue(nextHop: .lmtp)
         case "reply":
             let parts = rest.split(separator: " ", maxSplits: 1)
             return describe(
@@ -166,6 +174,8 @@ private final class FilterPlayer {
         case .logRefusedXForward, .logRefusedCopy, .sendContent: ["\(action)"]
         case .finish(let reply, let parting): ["finish \(reply.text), \(parting)"]
         case .finalReply(let reply): ["finalReply \(reply.text)"]
+        case .finalReplies(let replies, let copies):
+            replies.map { "finalReply \($0.text)" } + copies.map { "refusedCopy \($0.text)" }
         case .ignore: []
         }
     }
@@ -175,6 +185,7 @@ private final class FilterPlayer {
         case .askAgain(let questions): ["askAgain \(describe(questions))"]
         case .close(let reply): ["close \(reply.text)"]
         case .finish(let reply): ["finish \(reply.text)"]
+        case .finishEach(let replies): replies.map { "finish \($0.text)" }
         case .wait: []
         }
     }

@@ -23,10 +23,13 @@ struct RunningFilter {
     /// - Parameters:
     ///   - header: header checks, as a PCRE table.
     ///   - hop: the script of each connection to the next hop; the last one holds for all further ones.
+    ///   - client: what clients speak.
+    ///   - nextHop: what the next hop speaks.
     ///   - memory: for messages; with 0, all go to the spool.
     ///   - stops: `body` stops the filter.
     static func run(
-        header: String = "", hop scripts: [ScriptedNextHop.Script] = [[:]], memory: Int = 1 << 20,
+        header: String = "", hop scripts: [ScriptedNextHop.Script] = [[:]],
+        client: SMTPServerSession.Variant = .smtp, nextHop: SMTPServerSession.Variant = .smtp, memory: Int = 1 << 20,
         timeouts change: (inout FilterTimeouts) -> Void = { _ in }, stops: Bool = false,
         _ body: (RunningFilter) async throws -> Void
     ) async throws {
@@ -48,10 +51,12 @@ struct RunningFilter {
         timeouts.sweep = .hours(24)
         change(&timeouts)
         let log = EventLog(destination: .file(directory.appending(path: "log").path))
+        var settings = Configuration.FilterListener(
+            listen: .unix(path: own, mode: 0o600, group: nil),
+            nextHop: .init(.unix(path: next, mode: 0o600, group: nil), nextHop))
+        settings.variant = client
         let filter = FilterListener(
-            .init(
-                listen: .unix(path: own, mode: 0o600, group: nil), nextHop: .unix(path: next, mode: 0o600, group: nil)),
-            mostConnections: 10,
+            settings, mostConnections: 10,
             bounds: ContentBounds(directory: directory.path, mostMemory: memory, mostSpool: 64 << 20),
             threads: threads, timeouts: timeouts, probes: ProbeBoard(), rules: { rules }, log: log)
         var inherited: [String: Int32] = [:]
@@ -206,7 +211,8 @@ final class ScriptedNextHop: Sendable {
         case held(String)
     }
 
-    /// Replies by the first word of a command. "" is the greeting, "." the final dot, "content" its first line.
+    /// Replies by the first word of a command. "" is the greeting, "." the final dot, "content" its first line; in LMTP
+    /// ".1" is the reply to the final dot for the first recipient that was accepted, and so on.
     typealias Script = [String: Reply]
 
     struct Message: Equatable, Sendable {
@@ -284,23 +290,31 @@ final class ScriptedNextHop: Sendable {
 
     private func serve(_ peer: Peer, _ script: Script) {
         guard answer("", script, "220 hop.example.org", peer) != nil else { return }
-        var envelope: [String] = []
+        var (envelope, isLMTP) = ([String](), false)
         while let line = peer.line() {
             let word = String(line.prefix { $0 != " " }).uppercased()
             state.withLock { $0.commands.append(line) }
             if ["MAIL", "RSET"].contains(word) { envelope = [] }
             if ["MAIL", "RCPT"].contains(word) { envelope.append(line) }
-            let usual = word == "DATA" ? "354 go" : word == "EHLO" ? "250-hop.example.org\r\n250 PIPELINING" : "250 Ok"
+            let greets = word == "EHLO" || word == "LHLO"
+            let usual = word == "DATA" ? "354 go" : greets ? "250-hop.example.org\r\n250 PIPELINING" : "250 Ok"
+            if word == "LHLO" { isLMTP = true }
+            if word == "RCPT", script[line] != nil {
+                guard let reply = answer(line, script, "", peer) else { return }
+                if !reply.hasPrefix("2") { envelope.removeLast() }
+                continue
+            }
             guard let reply = answer(word, script, usual, peer) else { return }
             if word == "QUIT" { return }
             guard word == "DATA", reply.hasPrefix("354") else { continue }
-            guard takeContent(envelope, peer, script) else { return }
+            guard takeContent(envelope, peer, script, isLMTP) else { return }
         }
     }
 
-    private func takeContent(_ envelope: [String], _ peer: Peer, _ script: Script) -> Bool {
+    private func takeContent(_ envelope: [String], _ peer: Peer, _ script: Script, _ isLMTP: Bool) -> Bool {
         var content = ""
         while let line = peer.line() {
+            if line == ".", isLMTP { return takeForEach(Message(envelope: envelope, content: content), peer, script) }
             if line == "." {
                 guard let reply = answer(".", script, "250 2.0.0 Ok: queued", peer) else { return false }
                 guard reply.hasPrefix("2") else { return true }
@@ -312,5 +326,17 @@ final class ScriptedNextHop: Sendable {
             content += line + "\n"
         }
         return false
+    }
+
+    /// Notes a message for each recipient whose reply is yes.
+    private func takeForEach(_ message: Message, _ peer: Peer, _ script: Script) -> Bool {
+        for (index, recipient) in message.envelope.dropFirst().enumerated() {
+            if case .close? = script[".\(index + 1)"] { return false }
+            guard let reply = answer(".\(index + 1)", script, "250 2.1.5 Ok", peer) else { return false }
+            guard reply.hasPrefix("2") else { continue }
+            let envelope = [message.envelope[0], recipient]
+            state.withLock { $0.messages.append(Message(envelope: envelope, content: message.content)) }
+        }
+        return true
     }
 }

@@ -27,7 +27,7 @@ final class FilterConnection: ReceivedConnection {
 
     private var stream: SocketStream
     let worker: FilterWorker
-    var dialogue = FilterDialogue()
+    var dialogue: FilterDialogue
     /// Its output is what the client has not taken yet. Until it has, nothing is read.
     var session: SMTPServerSession
     let content: ReceivedContent
@@ -49,7 +49,10 @@ final class FilterConnection: ReceivedConnection {
     init(_ descriptor: Int32, refusal: SMTPReply?, worker: FilterWorker) {
         stream = SocketStream(descriptor, worker.loop)
         self.worker = worker
-        session = SMTPServerSession(variant: worker.settings.variant, hostName: worker.hostName, token: worker.token)
+        dialogue = FilterDialogue(nextHop: worker.settings.nextHop.variant)
+        session = SMTPServerSession(
+            variant: worker.settings.variant, mostRecipients: worker.mostRecipients, hostName: worker.hostName,
+            token: worker.token)
         content = worker.checks.makeContent()
         if let refusal {
             session.output.clear()
@@ -270,6 +273,9 @@ final class FilterConnection: ReceivedConnection {
         case .finalReply(let answer):
             if !reply.isPositive { worker.log.info("filter: \(session.summary): the next hop answers \(reply.text)") }
             finish(answer, .release)
+        case .finalReplies(let answers, let refusedCopies):
+            report(answers, refusedCopies)
+            finish(answers, .release)
         case .ignore: break
         }
         advance()
@@ -288,12 +294,12 @@ final class FilterConnection: ReceivedConnection {
         switch action {
         case .close(let reply):
             worker.checks.counters.count(.deferred)
-            close(reply)
-        case .finish(let reply):
-            finish(reply, .none)
-            advance()
-        case .wait, .askAgain: break
+            return close(reply)
+        case .finish(let reply): finish(reply, .none)
+        case .finishEach(let replies): finish(replies, .none)
+        case .wait, .askAgain: return
         }
+        advance()
     }
 
     // MARK: The content
@@ -346,17 +352,22 @@ final class FilterConnection: ReceivedConnection {
         switch verdict.disposition {
         case .refuse(let refusal): return .answer(SMTPReply(refusal.code, refusal.text))
         case .discard: return .answer(SMTPReply(250, "2.0.0 Ok: discarded"))
+        case .accept where !canCarryOut(verdict): return .answer(SMTPReply(451, "4.3.5 Server configuration error"))
         case .accept: return .handOn(verdict.envelopeChange)
         }
     }
 
     /// The transaction is over: `reply` is the client's answer to its content.
     private func finish(_ reply: SMTPReply, _ parting: FilterDialogue.Parting) {
+        endTransaction(parting)
+        session.finish(reply)
+    }
+
+    func endTransaction(_ parting: FilterDialogue.Parting) {
         leaveNextHop(parting)
         if let filter { worker.checks.giveBack(filter) }
         filter = nil
         content.reset()
-        session.finish(reply)
     }
 
     private func askData(_ verdict: Verdict) {

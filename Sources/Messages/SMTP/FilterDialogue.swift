@@ -27,117 +27,14 @@ package import Wire
 /// be handed on. Until `finalDot` the next hop has not taken the message: a client that is deferred can send it again
 /// without a duplicate. In `finalDot` the next hop may have taken it, and a loss may cost a duplicate but no message.
 ///
-/// Reset for each message: the state, `questions`, and with it the refusals that the state holds; `transaction` counts
-/// up. Kept for the connection: `input`.
+/// An LMTP server answers the final dot for each recipient (RFC 2033 4.2). To an SMTP client only one reply can be given:
+/// it may have one recipient at a time (`SMTPServerSession.mostRecipients`). To an LMTP client each reply is passed on.
+///
+/// Reset for each message: the state, `questions`, and with it the refusals that the state holds; `lmtp`; `transaction`
+/// counts up. Kept for the connection: `input`.
 package struct FilterDialogue: ~Copyable {
     /// A command for the next hop, with its line end.
     package typealias Question = (command: SMTPClientSession.Command, line: ByteBuffer)
-
-    /// What the client can still say.
-    package enum Input {
-        case open
-        /// It has shut down its side of the connection. What it said before is still answered.
-        case ended
-    }
-
-    /// What becomes of the connection to the next hop when a transaction leaves it.
-    package enum Parting: Equatable {
-        /// There is no connection.
-        case none
-        /// RSET drops the transaction.
-        case reset
-        /// Only the end of the connection can drop the transaction, or the connection is out of step.
-        case disconnect
-        /// The final dot has gone. The next hop answers it, but the client no longer hears that.
-        case detach
-        /// The transaction is complete.
-        case release
-    }
-
-    /// How the verdict changes the envelope. It decides which refusals of the next hop count.
-    package enum EnvelopeChange: Equatable {
-        /// Recipients are added. One that is refused for good is left out.
-        case copies
-        /// All recipients are replaced by another, without whom the message can't go.
-        case redirect
-    }
-
-    /// What became of a complete message.
-    package enum Judgement {
-        case answer(SMTPReply)
-        case handOn(EnvelopeChange)
-    }
-
-    /// How the connection ends once the last reply has gone.
-    package enum Farewell {
-        /// The client expects no more.
-        case close
-        /// The client may still be sending. It would lose the reply if the socket were closed at once.
-        case linger
-    }
-
-    package enum RecipientAction: Equatable {
-        /// Take a connection to the next hop, call `began`, and ask XFORWARD and MAIL before this recipient.
-        case begin
-        /// Ask on the connection of the transaction.
-        case ask
-        case ignore
-    }
-
-    package enum JudgementAction: Equatable {
-        /// Ask for what the verdict adds to the envelope, then DATA.
-        case askData
-        case finish(SMTPReply, Parting)
-        case ignore
-    }
-
-    package enum ReplyAction {
-        /// Disconnect, and ask these on a fresh connection.
-        case askAgain([Question])
-        /// The reply to the earliest recipient that has none.
-        case answerRecipient(SMTPReply)
-        case logRefusedXForward
-        case logRefusedCopy
-        case sendContent
-        /// The message was not handed on.
-        case finish(SMTPReply, Parting)
-        /// The next hop's reply to the final dot, for the client. Release the connection.
-        case finalReply(SMTPReply)
-        case ignore
-    }
-
-    package enum LossAction {
-        /// Ask these on a fresh connection. The loss is no fault: the next hop may close an idle connection.
-        case askAgain([Question])
-        /// The client has to come again.
-        case close(SMTPReply)
-        case finish(SMTPReply)
-        /// The loss counts, but nothing has to be answered now.
-        case wait
-    }
-
-    package enum SentAction: Equatable {
-        case wait
-        /// Shut down the sending side, and read until the client closes.
-        case linger
-        case close
-    }
-
-    /// Whom the filter waits for, which decides the timeout.
-    package enum Awaited: Equatable {
-        /// The client's next command.
-        case command
-        /// The client's content.
-        case content
-        /// The disk, which writes or reads the spool.
-        case disk
-        /// The next hop, whose connection has timeouts of its own.
-        case nextHop
-        /// The client has to take its last reply.
-        case lastReply
-        /// The client has to close.
-        case close
-    }
 
     /// The connection that carries the envelope.
     private enum Trust {
@@ -173,8 +70,12 @@ package struct FilterDialogue: ~Copyable {
     /// The number of the transaction: a disk or a next hop may come back to one that is over.
     package private(set) var transaction: UInt64 = 0
     package private(set) var input = Input.open
+    /// What an LMTP server has answered; nil for SMTP.
+    private var lmtp: LMTPReplies?
 
-    package init() {}
+    package init(nextHop: SMTPServerSession.Variant) {
+        lmtp = nextHop == .lmtp ? LMTPReplies() : nil
+    }
 
     // MARK: Questions
 
@@ -366,8 +267,12 @@ package struct FilterDialogue: ~Copyable {
         case .dataAsked(let change, let refusal): return dataAnswered(command, reply, change, refusal)
         case .finalDot:
             guard command == .endOfData else { return .ignore }
+            lmtp?.final.append(reply.asFinal)
+            if let lmtp, !lmtp.areComplete { return .ignore }
+            let replies = lmtp
             _ = endTransaction(.release)
-            return .finalReply(reply.asFinal)
+            return replies.map { .finalReplies($0.forClient, refusedCopies: $0.refusedCopies) }
+                ?? .finalReply(reply.asFinal)
         case .idle, .content, .judging, .sending, .lastReply, .lingering, .closed: return .ignore
         }
     }
@@ -380,8 +285,10 @@ package struct FilterDialogue: ~Copyable {
         case .mail:
             if !reply.isPositive { state = .envelope(.proven(mailRefusal: reply.asFinal)) }
             return .ignore
-        case .recipient: return .answerRecipient(mailRefusal ?? reply.asFinal)
-        case .greeting, .ehlo, .data, .endOfData, .reset, .quit: return .ignore
+        case .recipient:
+            if reply.isPositive { lmtp?.recipients += 1 }
+            return .answerRecipient(mailRefusal ?? reply.asFinal)
+        case .greeting, .ehlo, .helo, .data, .endOfData, .reset, .quit: return .ignore
         }
     }
 
@@ -391,7 +298,10 @@ package struct FilterDialogue: ~Copyable {
         switch command {
         case .xforward: return reply.isPositive ? .ignore : .logRefusedXForward
         case .reset, .mail, .recipient:
-            guard !reply.isPositive else { return .ignore }
+            guard !reply.isPositive else {
+                lmtp?.envelopeChanged(command, change)
+                return .ignore
+            }
             guard change == .redirect || reply.isTransient else { return .logRefusedCopy }
             state = .dataAsked(change, refusal: refusal ?? reply.asFinal)
             return .ignore
@@ -401,7 +311,7 @@ package struct FilterDialogue: ~Copyable {
         case .data:
             // A reply that is neither 354 nor a refusal may answer another command. After 354, RSET would be content.
             return .finish(refusal ?? reply.asRefusal, endTransaction(reply.code < 400 ? .disconnect : .reset))
-        case .greeting, .ehlo, .endOfData, .quit: return .ignore
+        case .greeting, .ehlo, .helo, .endOfData, .quit: return .ignore
         }
     }
 
@@ -415,8 +325,9 @@ package struct FilterDialogue: ~Copyable {
         case .content(.present): state = .content(.lost(failure))
         case .judging(.present): state = .judging(.lost(failure))
         case .dataAsked, .sending, .finalDot:
+            let replies = lmtp?.completed(with: failure.reply(451))
             _ = endTransaction(.none)
-            return .finish(failure.reply(451))
+            return replies.map { .finishEach($0) } ?? .finish(failure.reply(451))
         case .content(.lost), .judging(.lost), .idle, .lastReply, .lingering, .closed: break
         }
         return .wait
@@ -444,6 +355,7 @@ package struct FilterDialogue: ~Copyable {
     private mutating func endTransaction(_ parting: Parting) -> Parting {
         state = .idle
         questions.removeAll(keepingCapacity: true)
+        if lmtp != nil { lmtp = LMTPReplies() }
         transaction += 1
         return parting
     }

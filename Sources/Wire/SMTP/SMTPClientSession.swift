@@ -1,38 +1,44 @@
 // SPDX-License-Identifier: Apache-2.0
 package import NIOCore
 
-/// Our side of a connection to the next hop: what is asked, in order, and which reply belongs to what.
+/// Our side of a connection to the next hop, in SMTP (RFC 5321) or LMTP (RFC 2033): what is asked, in order, and which
+/// reply belongs to what.
 ///
 ///     connected -- 220 --> EHLO -- 250 --> ready <--> commands, each answered in turn
+///                           |                ^
+///                           | 500, 502, 504  | 250
+///                           +---> HELO ------+
 ///
-/// Commands wait until the next hop is ready, and go out together where it offers PIPELINING (RFC 2920); DATA, the end
+/// LMTP says LHLO instead of EHLO, and does without HELO. It answers the final dot once for each recipient that it has
+/// accepted. Commands wait until the next hop is ready, and go out together where it offers PIPELINING (RFC 2920); DATA, the end
 /// of the data and QUIT end such a group. The content itself is the caller's to write, between `.data` answered with
 /// 354 and `endData`.
 ///
-/// Reset for each message: nothing. Kept for the connection: the capabilities, and what is still unanswered.
+/// Reset for each message: the number of accepted recipients. Kept for the connection: the capabilities, and what is still unanswered.
 package struct SMTPClientSession: ~Copyable {
     package enum Command: Equatable, Sendable {
-        case greeting, ehlo, xforward, mail, recipient, data, endOfData, reset, quit
+        case greeting, ehlo, helo, xforward, mail, recipient, data, endOfData, reset, quit
 
         /// Nothing may be sent behind it before its reply is there.
         var endsGroup: Bool {
             switch self {
-            case .greeting, .ehlo, .data, .endOfData, .quit: true
+            case .greeting, .ehlo, .helo, .data, .endOfData, .quit: true
             case .xforward, .mail, .recipient, .reset: false
             }
         }
     }
 
     package enum Event: Equatable, Sendable {
-        /// EHLO was answered: `capabilities` hold from here on.
+        /// EHLO, HELO or LHLO was answered: `capabilities` hold from here on.
         case ready
         case reply(Command, SMTPReply)
-        /// The greeting or the answer to EHLO was a refusal.
+        /// The greeting, or the answer to EHLO, HELO or LHLO, was a refusal.
         case refused(SMTPReply)
         /// The greeting was our own.
         case loop
     }
 
+    private let variant: SMTPServerSession.Variant
     private let hostName: [UInt8]
     /// What our own greetings hold, so that we know when we talk to ourselves.
     private let token: [UInt8]
@@ -43,12 +49,15 @@ package struct SMTPClientSession: ~Copyable {
     /// Not sent yet.
     private var waiting: [(command: Command, line: ByteBuffer)] = []
     private var isReady = false
+    /// Recipients of the transaction that the next hop has accepted.
+    private var accepted = 0
     /// What is to be written to the next hop, which the caller takes from the front.
     package var output = ByteBuffer()
     /// Of the next hop, from `ready` on.
     package private(set) var capabilities = SMTPCapabilities()
 
-    package init(hostName: [UInt8], token: [UInt8]) {
+    package init(variant: SMTPServerSession.Variant, hostName: [UInt8], token: [UInt8]) {
+        self.variant = variant
         self.hostName = hostName
         self.token = token
     }
@@ -72,7 +81,10 @@ package struct SMTPClientSession: ~Copyable {
     }
 
     /// The caller has written content, and the final dot behind it.
-    package mutating func endData() { unanswered.append(.endOfData) }
+    package mutating func endData() {
+        let replies = variant == .lmtp ? max(1, accepted) : 1
+        unanswered.append(contentsOf: repeatElement(.endOfData, count: replies))
+    }
 
     private func canSend(_ command: Command) -> Bool {
         guard isReady, waiting.isEmpty else { return false }
@@ -119,18 +131,35 @@ package struct SMTPClientSession: ~Copyable {
         case .greeting:
             guard reply.code == 220 else { return .refused(reply) }
             guard !reply.bytes.readableBytesView.contains(sequence: token) else { return .loop }
-            output.writeStaticString("EHLO ")
-            output.writeBytes(hostName)
-            output.writeStaticString("\r\n")
-            unanswered.append(.ehlo)
+            greet(.ehlo, variant == .lmtp ? "LHLO " : "EHLO ")
             return try next()
-        case .ehlo:
+        // It does not know EHLO (RFC 5321 3.2).
+        case .ehlo where variant == .smtp && [500, 502, 504].contains(reply.code):
+            greet(.helo, "HELO ")
+            return try next()
+        case .ehlo, .helo:
             guard reply.code == 250 else { return .refused(reply) }
-            capabilities = SMTPCapabilities(reply)
+            if command == .ehlo { capabilities = SMTPCapabilities(reply) }
             isReady = true
             return .ready
         case .xforward, .mail, .recipient, .data, .endOfData, .reset, .quit:
+            count(command, reply)
             return .reply(command, reply)
+        }
+    }
+
+    private mutating func greet(_ command: Command, _ word: StaticString) {
+        output.writeStaticString(word)
+        output.writeBytes(hostName)
+        output.writeStaticString("\r\n")
+        unanswered.append(command)
+    }
+
+    private mutating func count(_ command: Command, _ reply: SMTPReply) {
+        switch command {
+        case .mail, .reset: accepted = 0
+        case .recipient: if reply.isPositive { accepted += 1 }
+        case .greeting, .ehlo, .helo, .xforward, .data, .endOfData, .quit: break
         }
     }
 }

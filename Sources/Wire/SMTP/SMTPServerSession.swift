@@ -53,6 +53,8 @@ package struct SMTPServerSession: ~Copyable {
     package static let longestLine = 4_096
     /// Recipients handed on and not answered yet.
     private static let mostUnanswered = 100
+    /// Recipients that the next hop may accept in one transaction.
+    private let mostRecipients: Int
     /// `smtpd_hard_error_limit` of Postfix.
     private static let mostErrors = 20
 
@@ -76,9 +78,13 @@ package struct SMTPServerSession: ~Copyable {
     /// What is to be written to the client, which the caller takes from the front.
     package var output = ByteBuffer()
 
-    /// - Parameter token: a word of the greeting by which we know ourselves.
-    package init(variant: Variant, hostName: [UInt8], token: [UInt8]) {
+    /// - Parameters:
+    ///   - mostRecipients: after as many accepted recipients, further ones are deferred, and the client brings the
+    ///     message again for them (RFC 5321 4.5.3.1.10).
+    ///   - token: a word of the greeting by which we know ourselves.
+    package init(variant: Variant, mostRecipients: Int = .max, hostName: [UInt8], token: [UInt8]) {
         self.variant = variant
+        self.mostRecipients = mostRecipients
         self.hostName = hostName
         output.writeStaticString("220 ")
         output.writeBytes(hostName)
@@ -124,7 +130,7 @@ package struct SMTPServerSession: ~Copyable {
                 guard let line = peekLine() else { return isClosed ? .closed : nil }
                 let verb = SMTPVerb(line)
                 let isRecipient = verb == .rcpt && argument(of: line).isRecipient
-                guard unanswered == 0 || isRecipient && unanswered < Self.mostUnanswered else { return nil }
+                guard unanswered == 0 || isRecipient && unanswered < min(Self.mostUnanswered, mostRecipients) else { return nil }
                 input.moveReaderIndex(forwardBy: line.count + 2)
                 if let step = take(verb, line) { return step }
             }
@@ -232,6 +238,7 @@ package struct SMTPServerSession: ~Copyable {
     private mutating func recipient(_ line: ByteBufferView, _ argument: ByteBufferView) -> Step? {
         guard state == .mail else { fail(503, "5.5.1 Error: need MAIL command"); return nil }
         guard argument.isRecipient else { fail(501, "5.5.4 Syntax: RCPT TO:<address>"); return nil }
+        guard accepted < mostRecipients else { reply(452, "4.5.3 Error: too many recipients"); return nil }
         unanswered += 1
         return .recipient(ByteBuffer(command: line))
     }
@@ -257,10 +264,24 @@ package struct SMTPServerSession: ~Copyable {
     /// The final reply: to LMTP once for each recipient that was taken (RFC 2033 4.2).
     package mutating func finish(_ reply: SMTPReply) {
         guard state == .ended else { return }
-        for _ in 0..<(variant == .lmtp ? accepted : 1) { output.writeImmutableBuffer(reply.bytes) }
+        for _ in 0..<finalReplies { output.writeImmutableBuffer(reply.bytes) }
         if reply.isPositive { errors = 0 }
         reset()
     }
+
+    /// The final replies of a next hop that answers for each recipient that it has taken.
+    ///
+    /// - Parameter replies: in the order of the recipients; one alone is for all of them.
+    package mutating func finish(_ replies: [SMTPReply]) {
+        guard state == .ended, let last = replies.last else { return }
+        for index in 0..<finalReplies {
+            output.writeImmutableBuffer((index < replies.count ? replies[index] : last).bytes)
+        }
+        if replies.contains(where: \.isPositive) { errors = 0 }
+        reset()
+    }
+
+    private var finalReplies: Int { variant == .lmtp ? accepted : 1 }
 
     private mutating func takeXForward(_ line: ByteBufferView) {
         guard let offered, !offered.xforward.isEmpty else { return fail(502, "5.5.1 Error: XFORWARD is not offered") }
