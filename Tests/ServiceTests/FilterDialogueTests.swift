@@ -33,8 +33,11 @@ struct FilterDialogueTests {
             ("closed", ["disconnected"]),
             // One recipient of two has its reply.
             ("lmtp, final dot", ["lmtp"] + envelope + twoRecipients + ["final-dot", "reply end-of-data 250 Ok"]),
-            ("lmtp, copy", ["lmtp"] + dataAsked + ["reply recipient 250 Ok", "reply data 354 go", "final-dot"]
-                + ["reply end-of-data 250 Ok"]),
+            (
+                "lmtp, copy",
+                ["lmtp"] + dataAsked + ["reply recipient 250 Ok", "reply data 354 go", "final-dot"]
+                    + ["reply end-of-data 250 Ok"]
+            ),
         ]
     }()
 

@@ -160,7 +160,8 @@ import Wire
         "250-sink.example.org\r\n250-SIZE 1000\r\n250-STARTTLS\r\n250-AUTH PLAIN\r\n250-CHUNKING\r\n250 8BITMIME\r\n"
 
     private func session(_ extensions: String) throws -> SMTPClientSession {
-        var session = SMTPClientSession(variant: .smtp, hostName: Array("mx.example.org".utf8), token: Array("token".utf8))
+        var session = SMTPClientSession(
+            variant: .smtp, hostName: Array("mx.example.org".utf8), token: Array("token".utf8))
         session.receive(all: Array("220 sink.example.org ESMTP\r\n".utf8))
         #expect(try session.next() == nil)
         #expect(takeOutput(&session) == "EHLO mx.example.org\r\n")

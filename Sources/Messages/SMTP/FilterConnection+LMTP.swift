@@ -11,8 +11,7 @@ extension FilterConnection {
             worker.log.info("filter: \(session.summary): the next hop answers \(reply.text)")
         }
         for reply in refusedCopies {
-            let outcome =
-                reply.isTransient ? "a BCC is deferred, and a recipient may get the message twice" : "a BCC goes without"
+            let outcome = reply.isTransient ? "a BCC is deferred, and another recipient with it" : "a BCC goes without"
             worker.log.warning("filter: \(session.summary): \(outcome): the next hop answers \(reply.text)")
         }
     }

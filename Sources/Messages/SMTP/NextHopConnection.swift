@@ -66,7 +66,9 @@ final class NextHopConnection: SocketLoop.Socket {
     private func connect(to address: SocketAddress) throws(IOError) {
         let descriptor = try SocketStream.open(for: address)
         do throws(IOError) {
-            if pool.nextHop.endpoint.isTCP { try ListeningSocket.set(TCP_NODELAY, at: Int32(IPPROTO_TCP), of: descriptor) }
+            if pool.nextHop.endpoint.isTCP {
+                try ListeningSocket.set(TCP_NODELAY, at: Int32(IPPROTO_TCP), of: descriptor)
+            }
             let code = address.withSockAddr { Glibc.connect(descriptor, $0, socklen_t($1)) }
             guard code == 0 || errno == EINPROGRESS else { throw IOError(errnoCode: errno, reason: "connect") }
             try pool.loop.watch(descriptor, for: .reading, self)

@@ -130,7 +130,9 @@ package struct SMTPServerSession: ~Copyable {
                 guard let line = peekLine() else { return isClosed ? .closed : nil }
                 let verb = SMTPVerb(line)
                 let isRecipient = verb == .rcpt && argument(of: line).isRecipient
-                guard unanswered == 0 || isRecipient && unanswered < min(Self.mostUnanswered, mostRecipients) else { return nil }
+                guard unanswered == 0 || isRecipient && unanswered < min(Self.mostUnanswered, mostRecipients) else {
+                    return nil
+                }
                 input.moveReaderIndex(forwardBy: line.count + 2)
                 if let step = take(verb, line) { return step }
             }
