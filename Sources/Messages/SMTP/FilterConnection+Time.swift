@@ -4,8 +4,8 @@ internal import NIOCore
 internal import Report
 internal import Wire
 
-/// The timeouts of a client. It is timed out only while it is the one awaited; the disk and the next hop have timeouts of
-/// their own.
+/// The timeouts of a client. It is timed out only while it is the one awaited. The disk and the next hop have timeouts
+/// of their own.
 extension FilterConnection {
     /// Ends what takes too long.
     func checkTime(_ now: NIODeadline) {

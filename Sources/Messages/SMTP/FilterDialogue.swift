@@ -27,8 +27,8 @@ package import Wire
 /// be handed on. Until `finalDot` the next hop has not taken the message: a client that is deferred can send it again
 /// without a duplicate. In `finalDot` the next hop may have taken it, and a loss may cost a duplicate but no message.
 ///
-/// An LMTP server answers the final dot for each recipient (RFC 2033 4.2). To an SMTP client only one reply can be given:
-/// it may have one recipient at a time (`SMTPServerSession.mostRecipients`). To an LMTP client each reply is passed on.
+/// An LMTP server answers the final dot for each recipient (RFC 2033 4.2). An LMTP client gets each of these replies.
+/// An SMTP client gets only one, so it may have one recipient at a time (`SMTPServerSession.mostRecipients`).
 ///
 /// Reset for each message: the state, `questions`, and with it the refusals that the state holds; `lmtp`; `transaction`
 /// counts up. Kept for the connection: `input`.

@@ -3,9 +3,9 @@ internal import Wire
 
 /// What an LMTP server has answered in one transaction.
 ///
-/// A copy that the verdict adds has no sender who could bring it again. One that is deferred comes again with a recipient
-/// of the client, who is deferred too: with one that is deferred anyway, else with the first one that was accepted, who
-/// then gets the message twice. One that is refused for good is left out, as at RCPT.
+/// No client brings a copy that the verdict adds again. A copy that is deferred comes again with a recipient of the
+/// client: one that is deferred anyway, else the first one that was accepted, who then gets the message twice. A copy
+/// that is refused for good is left out, as at RCPT.
 struct LMTPReplies {
     /// Accepted recipients: those of the client, or the one of a REDIRECT.
     var recipients = 0

@@ -37,8 +37,8 @@ final class NextHopConnection: SocketLoop.Socket {
     }
 
     var capabilities: SMTPCapabilities { session.capabilities }
-    /// Whether the next hop has answered EHLO, HELO or LHLO: then the connection was used before, where it is taken for a
-    /// transaction.
+    /// Whether the next hop has answered EHLO, HELO or LHLO. If so, a connection that is taken for a transaction was
+    /// used before.
     var hasAnsweredEHLO: Bool { dialogue.isReady }
 
     // MARK: Connecting

@@ -10,11 +10,14 @@ package import NIOCore
 ///                           +---> HELO ------+
 ///
 /// LMTP says LHLO instead of EHLO, and does without HELO. It answers the final dot once for each recipient that it has
-/// accepted. Commands wait until the next hop is ready, and go out together where it offers PIPELINING (RFC 2920); DATA, the end
+/// accepted.
+///
+/// Commands wait until the next hop is ready, and go out together where it offers PIPELINING (RFC 2920); DATA, the end
 /// of the data and QUIT end such a group. The content itself is the caller's to write, between `.data` answered with
 /// 354 and `endData`.
 ///
-/// Reset for each message: the number of accepted recipients. Kept for the connection: the capabilities, and what is still unanswered.
+/// Reset for each message: the number of accepted recipients. Kept for the connection: the capabilities, and what is
+/// still unanswered.
 package struct SMTPClientSession: ~Copyable {
     package enum Command: Equatable, Sendable {
         case greeting, ehlo, helo, xforward, mail, recipient, data, endOfData, reset, quit
