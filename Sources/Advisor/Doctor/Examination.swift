@@ -2,6 +2,7 @@
 package import Filter
 package import Report
 package import Settings
+internal import Wire
 
 /// Examines how a Postfix instance and Weir are connected. The findings depend only on the two inputs.
 package struct Examination {
@@ -61,7 +62,8 @@ package struct Examination {
         self.rules = rules
         directoryOption = directory.map { " -c \(Self.quoted($0))" } ?? ""
         servers = setup.services.filter { $0.program == "smtpd" }
-        let nextHops = configuration.listen.filter.map { ListenerAddress($0.nextHop) }
+        let nextHops = configuration.listen.filter.map(\.nextHop).filter { $0.variant == .smtp }
+            .map { ListenerAddress($0.endpoint) }
         func isReinjection(_ service: PostfixSetup.Service) -> Bool {
             guard service.type == "inet", let address = ListenerAddress(service: service.name) else { return false }
             // The reinjection service of another filter has an empty content_filter.
