@@ -66,14 +66,28 @@ package struct Configuration: Sendable {
             case beforeQueue = "before_queue"
         }
 
+        /// Where filtered mail goes: `inet:127.0.0.1:10026`, `lmtp:unix:/run/lmtp`.
+        package struct NextHop: Equatable, Sendable, CustomStringConvertible {
+            package var endpoint: Endpoint
+            package var variant: SMTPServerSession.Variant
+
+            package init(_ endpoint: Endpoint, _ variant: SMTPServerSession.Variant = .smtp) {
+                self.endpoint = endpoint
+                self.variant = variant
+            }
+
+            package var description: String { variant == .lmtp ? "lmtp:\(endpoint)" : "\(endpoint)" }
+        }
+
         package var listen: Endpoint
-        package var nextHop: Endpoint
+        package var nextHop: NextHop
+        /// What clients speak.
         package var variant = SMTPServerSession.Variant.smtp
         package var mode = Mode.afterQueue
         /// The clients that may connect. If empty, only clients on this machine may.
         package var networks: [Network] = []
 
-        package init(listen: Endpoint, nextHop: Endpoint) {
+        package init(listen: Endpoint, nextHop: NextHop) {
             self.listen = listen
             self.nextHop = nextHop
         }

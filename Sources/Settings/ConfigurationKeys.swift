@@ -360,14 +360,11 @@ package enum ConfigurationKeys {
                 "listen", \.listen, EndpointType.filter.type, .isFault(example: "inet:127.0.0.1:10025"),
                 "Address of this filter, for Postfix's content_filter or smtpd_proxy_filter."),
             .init(
-                "next_hop", \.nextHop, EndpointType.filter.type, .isFault(example: "inet:127.0.0.1:10026"),
-                "Address of the smtpd that takes the filtered mail."),
+                "next_hop", \.nextHop, EndpointType.nextHop, .isFault(example: "inet:127.0.0.1:10026"),
+                "Address of the smtpd that takes the filtered mail; with lmtp: in front, of an LMTP server."),
             .init(
                 "protocol", \.variant, .word, in: defaults,
-                "Protocol that Postfix speaks to this filter, as in the content_filter transport; Weir always "
-                    + "speaks SMTP to "
-                    + "the next hop."
-            ),
+                "Protocol that Postfix speaks to this filter, as in the content_filter transport."),
             .init(
                 "mode", \.mode, .word, in: defaults,
                 "after_queue for content_filter, before_queue for smtpd_proxy_filter, which waits at most 100 s."

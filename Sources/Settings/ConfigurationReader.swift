@@ -52,6 +52,9 @@ package enum ConfigurationReader {
             checkActions(of: rules, &reading)
             warnOfReceived(in: rules, &reading)
         }
+        if configuration.listen.filter.contains(where: { $0.nextHop.variant == .lmtp }), let rules {
+            warnOfLMTP(rules, &reading)
+        }
         if reading.faults.isEmpty, configuration.limits.isEmpty {
             reading.add(warning: .init(file: file, message: "no limits: Weir answers every request with DUNNO"))
         }
@@ -121,6 +124,19 @@ package enum ConfigurationReader {
                 "Postfix does not show the Received: header that it adds to a milter (listen.milter): this matches "
                     + "only those that a message brings; docs/milter.md has the two lines for Postfix")
             reading.add(warning: .init(warning))
+        }
+    }
+
+    /// Only the cleanup(8) of a Postfix behind the filter carries out HOLD and FILTER.
+    private static func warnOfLMTP(_ rules: ContentRules, _ reading: inout ConfigurationReading) {
+        var seen: Set<TableFault> = []
+        for (list, _) in rules.lists {
+            for (rule, name) in list.rules(where: { $0 == .hold || $0 == .filter }) {
+                let warning = list.fault(
+                    of: rule,
+                    "an LMTP server (listen.filter[].next_hop) can't carry out \(name.word): such mail is deferred")
+                if seen.insert(warning).inserted { reading.add(warning: .init(warning)) }
+            }
         }
     }
 

@@ -39,7 +39,7 @@ enum FilterReader {
                 "clients of a UNIX socket have no address; use 'mode' and 'group' of the socket instead")
         }
         if let node = found["next_hop"], found["listen"] != nil,
-            listener.nextHop.description == listener.listen.description
+            listener.nextHop.endpoint.description == listener.listen.description
         {
             reading.fault(
                 node, "\(key).next_hop",
@@ -57,5 +57,5 @@ extension Configuration.FilterListener {
     /// The start value for reading. Both addresses are required keys.
     static let unset = Configuration.FilterListener(
         listen: .unix(path: "", mode: EndpointType.filter.mode, group: nil),
-        nextHop: .unix(path: "", mode: EndpointType.filter.mode, group: nil))
+        nextHop: .init(.unix(path: "", mode: EndpointType.filter.mode, group: nil)))
 }

@@ -43,6 +43,23 @@ package struct EndpointType: Sendable {
         }
     }
 
+    /// An address to connect to, with `lmtp:` in front for LMTP: `lmtp:unix:/path`, and as in Postfix
+    /// `lmtp:inet:address:port` or `lmtp:address:port`.
+    static let nextHop = ValueType<Configuration.FilterListener.NextHop>(
+        expected: "inet:address:port, unix:/path, or one of them with lmtp: in front",
+        write: { hop in hop.variant == .lmtp ? "\"\(hop)\"" : filter.write(hop.endpoint) }
+    ) { node, key, reading in
+        guard case .scalar(let text) = node.value, text.hasPrefix("lmtp:") else {
+            return filter.type.read(node, key, &reading).map { .init($0) }
+        }
+        let rest = String(text.dropFirst("lmtp:".count))
+        let hasKind = rest.hasPrefix("inet:") || rest.hasPrefix("unix:")
+        let type = ValueType<Endpoint>.text(expected, write: { _ in nil }) { _ in
+            filter.parse(hasKind ? rest : "inet:\(rest)")
+        }
+        return type.read(node, key, &reading).map { .init($0, .lmtp) }
+    }
+
     private func write(_ endpoint: Endpoint) -> String? {
         if case .unix(let path, let mode, let group) = endpoint, mode != self.mode || group != nil {
             let group = group.map { ", group: \($0)" } ?? ""

@@ -14,6 +14,9 @@ struct CheckCommand: ParsableCommand {
             For each rule that matches, prints its class, the byte offset of the header or line, the table and line of \
             the rule, and its action; then a diff of the changes. Messages are not changed.
 
+            Postfix does not show each way in the same. With --as, prints also which headers the rules would not get, \
+            and which rules can't apply for this reason. The first Received: header counts as the one that Postfix adds.
+
             Example: weir check --config /etc/weir/weir.yaml ~/Maildir
             """)
 
@@ -21,6 +24,13 @@ struct CheckCommand: ParsableCommand {
 
     @Flag(help: "Print a JSON object per message, one per line.")
     var json = false
+
+    @Option(
+        name: .customLong("as"),
+        help: ArgumentHelp(
+            "Show what one way in would see: milter, filter (after the queue), proxy (before the queue) or pipe.",
+            valueName: "way"))
+    var wayIn: WayIn?
 
     @Argument(help: "Message files, mbox files, Maildirs or directories; - is standard input.")
     var messages: [String]
@@ -31,16 +41,14 @@ struct CheckCommand: ParsableCommand {
         let files = rawArguments(messages).flatMap { MessageFiles.expand($0, faults: &faults) }
         for fault in faults { complain(fault) }
         if files.count > 100 { prepareFastPass(rules) }
-        let report: any CheckReport = json ? JSONCheckReport() : TextCheckReport()
-        let filter = MessageFilter(rules, matcher: Matcher(rules.checks))
+        let report: any CheckReport = json ? JSONCheckReport() : TextCheckReport(wayIn)
+        let examination = MessageExamination(rules, wayIn)
         var progress = Progress(total: files.count)
         for file in files {
             progress.step()
             do {
                 try MessageFiles.forEachMessage(in: file) { message in
-                    filter.begin(rules)
-                    filter.update(message.content)
-                    try report.add(message, filter.finish())
+                    try report.add(message, examination.examine(message.content))
                 }
             } catch let fault as MessageFileFault {
                 complain(fault)
@@ -98,14 +106,19 @@ private struct Progress {
 // MARK: - Reports
 
 private protocol CheckReport {
-    func add(_ message: MessageFile, _ verdict: Verdict) throws
+    func add(_ message: MessageFile, _ examined: ExaminedMessage) throws
     func finish() throws
 }
 
 private final class TextCheckReport: CheckReport {
+    private let wayIn: WayIn?
     private let isColoured = Terminal.takesColour(STDOUT_FILENO)
     private var count = 0
     private var matched = 0
+    /// In how many messages a rule could not apply.
+    private var unmatched: [RuleLocation: Int] = [:]
+
+    init(_ wayIn: WayIn?) { self.wayIn = wayIn }
 
     private enum Colour: String {
         case red = "31", green = "32", cyan = "36", bold = "1"
@@ -115,10 +128,12 @@ private final class TextCheckReport: CheckReport {
         isColoured ? "\u{1b}[\(colour.rawValue)m\(text)\u{1b}[0m" : text
     }
 
-    func add(_ message: MessageFile, _ verdict: Verdict) throws {
+    func add(_ message: MessageFile, _ examined: ExaminedMessage) throws {
+        let verdict = examined.verdict
         count += 1
         try StandardOutput.write(
             line: coloured(printable(message.name.utf8), .bold) + ": " + summary(verdict))
+        try addUnseen(examined)
         guard !verdict.matches.isEmpty || !verdict.notes.isEmpty || !verdict.edits.isEmpty else { return }
         matched += 1
         for match in verdict.matches {
@@ -140,8 +155,25 @@ private final class TextCheckReport: CheckReport {
         }
     }
 
+    private func addUnseen(_ examined: ExaminedMessage) throws {
+        for header in examined.unseen {
+            try StandardOutput.write(line: "  not seen: offset \(header.offset): \(header.reason)")
+            try StandardOutput.write(line: "    " + printable(header.content))
+            for match in header.rules {
+                try StandardOutput.write(line: "    can't apply: \(match.location): \(printable(match.action))")
+            }
+        }
+        for rule in Set(examined.unseen.flatMap(\.rules).map(\.location)) { unmatched[rule, default: 0] += 1 }
+        for text in examined.impossible { try StandardOutput.write(line: "  impossible: \(text)") }
+    }
+
     func finish() throws {
         if count > 1 { try StandardOutput.write(line: "\(count) messages, \(matched) with findings") }
+        guard let wayIn else { return }
+        for (rule, count) in unmatched.sorted(by: { ($0.key.table, $0.key.line) < ($1.key.table, $1.key.line) }) {
+            let messages = count == 1 ? "1 message" : "\(count) messages"
+            try StandardOutput.write(line: "as \(wayIn.rawValue), \(rule) can't apply to \(messages)")
+        }
     }
 
     private func summary(_ verdict: Verdict) -> String {
@@ -174,6 +206,17 @@ private final class JSONCheckReport: CheckReport {
             let content: String
             let fault: String?
         }
+        struct Unseen: Encodable {
+            struct Rule: Encodable {
+                let table: String
+                let line: Int
+                let action: String
+            }
+            let offset: Int
+            let content: String
+            let reason: String
+            let rules: [Rule]
+        }
         struct Change: Encodable {
             let offset: Int
             let length: Int
@@ -192,6 +235,8 @@ private final class JSONCheckReport: CheckReport {
         let matches: [Match]
         let notes: [String]
         let edits: [Change]
+        let unseen: [Unseen]
+        let impossible: [String]
 
         mutating func add(_ effect: Effect) {
             switch effect {
@@ -207,7 +252,8 @@ private final class JSONCheckReport: CheckReport {
 
     init() { encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes] }
 
-    func add(_ message: MessageFile, _ verdict: Verdict) throws {
+    func add(_ message: MessageFile, _ examined: ExaminedMessage) throws {
+        let verdict = examined.verdict
         var (disposition, refusal): (String, Refusal?) = ("accept", nil)
         switch verdict.disposition {
         case .accept: break
@@ -228,7 +274,16 @@ private final class JSONCheckReport: CheckReport {
                 Message.Change(
                     offset: $0.range.lowerBound, length: $0.range.count,
                     replacement: Data($0.replacement))
-            })
+            },
+            unseen: examined.unseen.map { header in
+                Message.Unseen(
+                    offset: header.offset, content: Self.text(header.content), reason: header.reason,
+                    rules: header.rules.map {
+                        Message.Unseen.Rule(
+                            table: $0.location.table, line: $0.location.line, action: Self.text($0.action))
+                    })
+            },
+            impossible: examined.impossible)
         for effect in verdict.effects { result.add(effect) }
         try StandardOutput.write(Array(encoder.encode(result)) + [0x0a])
     }

@@ -76,6 +76,54 @@ class Check(unittest.TestCase):
         done = self.check(self.file("verdict", b"X-Weir-Verdict: HOLD\nX-A: b\n\nbody\n"))
         self.assertIn("-X-Weir-Verdict: HOLD", done.stdout)
 
+    # What each way in shows of a message that came from own.example.org.
+    STORED = (
+        b"Return-Path: <a@example.org>\nReceived: from own.example.org by mx.example.org\n\t(Postfix) with ESMTPSA\n"
+        b"Received: from old.example.org by own.example.org\nBcc: c@example.org\nSubject: x\nX-Long: begin\n "
+        + b"y" * 60_000 + b"\n end\n\nbody\n")
+    RULES = (
+        "/^Return-Path:/ WARN path\n/^Received:.*ESMTPSA/ IGNORE\n/^Received: from old/ REPLACE Received: new\n"
+        "/^Bcc:/ HOLD\n/^X-Long:(?s:.*)end$/ PREPEND X-End: seen\n/^Subject: (.*)/ FILTER smtp:[192.0.2.1]\n")
+
+    def check_as(self, way, *arguments):
+        (self.directory / "header").write_text(self.RULES)
+        return self.check("--as", way, *arguments, self.file("stored", self.STORED))
+
+    def test_what_a_way_in_does_not_see(self):
+        for way, lines in {"milter": [1, 2, 4, 5], "filter": [1, 4], "proxy": [], "pipe": [1, 4]}.items():
+            with self.subTest(way=way):
+                done = self.check_as(way, "--json")
+                self.assertEqual(done.returncode, 0, done.stderr)
+                found = json.loads(done.stdout)
+                self.assertEqual([rule["line"] for header in found["unseen"] for rule in header["rules"]], lines)
+                applied = [match["line"] for match in found["matches"]]
+                self.assertEqual(sorted(applied + lines), [1, 2, 3, 4, 5, 6])
+                # Offsets are those of the message.
+                for match in found["matches"]:
+                    self.assertTrue(self.STORED[match["offset"]:].startswith(match["content"][:10].encode()), match)
+                for header in found["unseen"]:
+                    self.assertTrue(self.STORED[header["offset"]:].startswith(header["content"].encode()), header)
+                self.assertEqual(len(found["impossible"]), {"milter": 1, "filter": 0, "proxy": 0, "pipe": 1}[way])
+
+    def test_as_in_words(self):
+        done = self.check_as("milter")
+        table = f"pcre:{self.directory}/header"
+        for text in (
+                "  not seen: offset 29: Postfix adds it, and does not show it to a milter\n    Received: from own.example.org by mx.example.org\n"
+                f"    can't apply: {table}:2: IGNORE\n",
+                "Postfix shows a milter only the first 60,000 bytes of a header\n",
+                "  impossible: a milter can't carry out FILTER",
+                f"as milter, {table}:5 can't apply to 1 message\n",
+                "with ESMTPSA\n-Received: from old.example.org by own.example.org\n+Received: new\n"):
+            self.assertIn(text, done.stdout)
+        self.assertNotIn("-Received: from own", done.stdout)
+        self.assertNotIn("not seen", self.check_as("proxy").stdout)
+
+    def test_unknown_way(self):
+        done = self.check_as("sieve")
+        self.assertEqual(done.returncode, 64)
+        self.assertIn("sieve", done.stderr)
+
     def test_difference_of_many_edits(self):
         lines = "".join(f"Subject: {number}\n" for number in range(3))
         done = self.check(self.file("many", (lines + "X-A: 1\nX-B: 2\nX-C: 3\nX-D: 4\nX-E: 5\nSubject: last\n\nbody\n").encode()))

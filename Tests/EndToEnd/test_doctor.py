@@ -131,6 +131,9 @@ RIGHT = {
     "the milter counts, nobody else": (
         f"smtpd_milters = {MILTER}\nnon_smtpd_milters = $smtpd_milters\n", [SMTPD], {"listen": {"milter": ["inet:127.0.0.1:10041"]}}),
     "after the queue": (GOOD + "content_filter = weir:[127.0.0.1]:10025\n", [SMTPD, TRANSPORT, BACK], {"listen": {"filter": FILTER}}),
+    "an LMTP server behind the filter": (
+        GOOD + "content_filter = weir:[127.0.0.1]:10025\n", [SMTPD, TRANSPORT],
+        {"listen": {"filter": [{**FILTER[0], "next_hop": "lmtp:127.0.0.1:10026"}]}}),
     "amavis beside Weir": (
         GOOD + "content_filter = amavis:[127.0.0.1]:10024\n", [SMTPD, "127.0.0.1:10027 inet n - y - - smtpd -o content_filter= -o smtpd_recipient_restrictions=permit_mynetworks,reject"], {}),
     "before the queue": (

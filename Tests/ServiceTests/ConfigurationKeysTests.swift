@@ -138,7 +138,7 @@ func read(_ yaml: String) -> Result<ConfigurationReader.Outcome, ConfigurationFa
         #expect(changed["listen.admin"] == "inet:127.0.0.1:12")
         let filter = outcome.configuration.listen.filter[0]
         #expect(filter.listen == .inet(host: "192.0.2.1", port: 13))
-        #expect(filter.nextHop == .inet(host: "127.0.0.1", port: 14))
+        #expect(filter.nextHop == .init(.inet(host: "127.0.0.1", port: 14)))
         #expect(filter.networks == [Network("192.0.2.0/24")!])
         #expect(changed["listen.milter"] == "[inet:127.0.0.1:18]")
         #expect(changed["milter.connections"] == "19")
@@ -207,11 +207,26 @@ func read(_ yaml: String) -> Result<ConfigurationReader.Outcome, ConfigurationFa
         #expect(filter.map(\.networks) == [[], []])
     }
 
+    @Test(arguments: [
+        ("unix:/run/hop", "unix:/run/hop", false), ("lmtp:unix:/run/lmtp", "lmtp:unix:/run/lmtp", true),
+        ("lmtp:127.0.0.1:24", "lmtp:inet:127.0.0.1:24", true), ("lmtp:inet:[::1]:24", "lmtp:inet:[::1]:24", true),
+    ])
+    func nextHop(_ text: String, _ written: String, isLMTP: Bool) throws {
+        let yaml = "listen: { filter: [{ listen: 'inet:127.0.0.1:1', next_hop: '\(text)' }] }"
+        let hop = try #require(try read(yaml).get().configuration.listen.filter.first).nextHop
+        #expect("\(hop)" == written)
+        #expect((hop.variant == .lmtp) == isLMTP)
+    }
+
     /// Rejects open relays and loops.
     @Test(arguments: [
         ("listen: 'inet:0.0.0.0:1', next_hop: 'inet:127.0.0.1:2'", "an open relay"),
         ("listen: 'inet:[::]:1', next_hop: 'inet:127.0.0.1:2', networks: []", "an open relay"),
         ("listen: 'inet:127.0.0.1:1', next_hop: 'inet:127.0.0.1:1'", "a mail loop"),
+        ("listen: 'inet:127.0.0.1:1', next_hop: 'lmtp:127.0.0.1:1', protocol: lmtp", "a mail loop"),
+        ("listen: 'inet:127.0.0.1:1', next_hop: 'lmtp:unix:lmtp'", "'lmtp' is not an absolute path"),
+        ("listen: 'inet:127.0.0.1:1', next_hop: 'lmtp:127.0.0.1'", "'inet:127.0.0.1' has no port"),
+        ("listen: 'inet:127.0.0.1:1', next_hop: 'lmtp:lmtp:127.0.0.1:24'", "is not an address to listen on"),
         ("listen: 'inet:127.0.0.1:1'", "'next_hop' is missing"),
         ("listen: 'inet:127.0.0.1:10040', next_hop: 'inet:127.0.0.1:1'", "is used by another listener"),
         (

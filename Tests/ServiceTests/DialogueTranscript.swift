@@ -59,6 +59,7 @@ extension SMTPClientSession.Command {
             switch name {
             case "greeting": .greeting
             case "ehlo": .ehlo
+            case "helo": .helo
             case "xforward": .xforward
             case "mail": .mail
             case "recipient": .recipient

@@ -19,6 +19,9 @@ struct FilterDialogueTests {
         let judging = content + ["end-of-content"]
         let dataAsked = judging + ["judged hand-on copies"]
         let sending = dataAsked + ["reply data 354 go"]
+        let twoRecipients =
+            ["reply recipient 250 Ok", "reply recipient 250 Ok"] + Array(dataAsked.dropFirst(envelope.count + 1))
+            + ["reply data 354 go"]
         return [
             ("idle", []), ("envelope", envelope),
             ("envelope unproven", ["recipient", "began reused", "asked recipient RCPT TO:<b@example.com>"]),
@@ -28,6 +31,13 @@ struct FilterDialogueTests {
             ("final dot", sending + ["final-dot"]), ("last reply", ["last-reply linger"]),
             ("last reply, closing", ["last-reply close"]), ("lingering", ["last-reply linger", "sent"]),
             ("closed", ["disconnected"]),
+            // One recipient of two has its reply.
+            ("lmtp, final dot", ["lmtp"] + envelope + twoRecipients + ["final-dot", "reply end-of-data 250 Ok"]),
+            (
+                "lmtp, copy",
+                ["lmtp"] + dataAsked + ["reply recipient 250 Ok", "reply data 354 go", "final-dot"]
+                    + ["reply end-of-data 250 Ok"]
+            ),
         ]
     }()
 
@@ -42,7 +52,8 @@ struct FilterDialogueTests {
         "reply quit 221 Bye", "lost x",
     ]
 
-    /// Fixtures/Filter/every-event.table has a line for each: state, event, actions, and whom the filter waits for.
+    /// Fixtures/Filter/every-event.table has a line for each: state, event, actions, and what the filter waits for. Where
+    /// they differ, three values: without and with unanswered commands, and during disk work.
     @Test("Every event in every state gives the recorded actions")
     func everyEvent() throws {
         var lines: [String] = []
@@ -51,7 +62,7 @@ struct FilterDialogueTests {
                 let player = FilterPlayer()
                 for event in events { _ = player.tell(event) }
                 let actions = player.tell(event).joined(separator: ", ")
-                lines.append("\(name) | \(event) | \(actions) | \(player.awaited)")
+                lines.append("\(name) | \(event) | \(actions) | \(player.everyAwaited)")
             }
         }
         let expected = try DialogueTranscript.text("every-event", "table", in: "Filter").split(separator: "\n")
@@ -73,20 +84,31 @@ struct FilterDialogueTests {
 
 /// A dialogue whose events and actions are texts.
 private final class FilterPlayer {
-    private var dialogue = FilterDialogue()
+    private var dialogue = FilterDialogue(nextHop: .smtp)
 
     var transaction: UInt64 { dialogue.transaction }
     func isSending(_ transaction: UInt64) -> Bool { dialogue.isSending(transaction) }
 
     var awaited: String {
-        let awaited = "\(dialogue.awaited(unanswered: 0, isWriting: false))"
+        let awaited = "\(dialogue.awaited(awaitsAnswer: false, isAtDisk: false))"
         return dialogue.isServing ? awaited : dialogue.mayReply ? "\(awaited), closing" : "\(awaited), mute"
+    }
+
+    /// Who is awaited; where that depends on it: who with unanswered commands, and while the disk is at work.
+    var everyAwaited: String {
+        let (unanswered, atDisk) = (
+            dialogue.awaited(awaitsAnswer: true, isAtDisk: false), dialogue.awaited(awaitsAnswer: false, isAtDisk: true)
+        )
+        let awaited = dialogue.awaited(awaitsAnswer: false, isAtDisk: false)
+        let differs = unanswered != awaited || atDisk != awaited
+        return differs ? "\(self.awaited), \(unanswered), \(atDisk)" : self.awaited
     }
 
     func tell(_ event: String) -> [String] {
         let words = event.split(separator: " ", maxSplits: 1)
         let rest = words.count > 1 ? words[1] : ""
         switch words[0] {
+        case "lmtp": dialogue = FilterDialogue(nextHop: .lmtp)
         case "reply":
             let parts = rest.split(separator: " ", maxSplits: 1)
             return describe(
@@ -155,6 +177,8 @@ private final class FilterPlayer {
         case .logRefusedXForward, .logRefusedCopy, .sendContent: ["\(action)"]
         case .finish(let reply, let parting): ["finish \(reply.text), \(parting)"]
         case .finalReply(let reply): ["finalReply \(reply.text)"]
+        case .finalReplies(let replies, let copies):
+            replies.map { "finalReply \($0.text)" } + copies.map { "refusedCopy \($0.text)" }
         case .ignore: []
         }
     }
@@ -164,6 +188,7 @@ private final class FilterPlayer {
         case .askAgain(let questions): ["askAgain \(describe(questions))"]
         case .close(let reply): ["close \(reply.text)"]
         case .finish(let reply): ["finish \(reply.text)"]
+        case .finishEach(let replies): replies.map { "finish \($0.text)" }
         case .wait: []
         }
     }

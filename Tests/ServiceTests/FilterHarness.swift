@@ -17,13 +17,20 @@ struct RunningFilter {
     let filter: FilterListener
     let hop: ScriptedNextHop
     private let path: String
+    /// One thread, so that work is done in the order in which it was given.
+    private let disk: NIOThreadPool
 
     /// - Parameters:
     ///   - header: header checks, as a PCRE table.
     ///   - hop: the script of each connection to the next hop; the last one holds for all further ones.
+    ///   - client: what clients speak.
+    ///   - nextHop: what the next hop speaks.
+    ///   - memory: for messages; with 0, all go to the spool.
     ///   - stops: `body` stops the filter.
     static func run(
-        header: String = "", hop scripts: [ScriptedNextHop.Script] = [[:]], stops: Bool = false,
+        header: String = "", hop scripts: [ScriptedNextHop.Script] = [[:]],
+        client: SMTPServerSession.Variant = .smtp, nextHop: SMTPServerSession.Variant = .smtp, memory: Int = 1 << 20,
+        timeouts change: (inout FilterTimeouts) -> Void = { _ in }, stops: Bool = false,
         _ body: (RunningFilter) async throws -> Void
     ) async throws {
         let directory = FileManager.default.temporaryDirectory.appending(path: "weir-\(UUID().uuidString.prefix(8))")
@@ -42,18 +49,21 @@ struct RunningFilter {
         var timeouts = FilterTimeouts(mode: .afterQueue)
         // Time passes only when a test calls `pass`.
         timeouts.sweep = .hours(24)
+        change(&timeouts)
         let log = EventLog(destination: .file(directory.appending(path: "log").path))
+        var settings = Configuration.FilterListener(
+            listen: .unix(path: own, mode: 0o600, group: nil),
+            nextHop: .init(.unix(path: next, mode: 0o600, group: nil), nextHop))
+        settings.variant = client
         let filter = FilterListener(
-            .init(
-                listen: .unix(path: own, mode: 0o600, group: nil), nextHop: .unix(path: next, mode: 0o600, group: nil)),
-            mostConnections: 10,
-            bounds: ContentBounds(directory: directory.path, mostMemory: 1 << 20, mostSpool: 64 << 20),
+            settings, mostConnections: 10,
+            bounds: ContentBounds(directory: directory.path, mostMemory: memory, mostSpool: 64 << 20),
             threads: threads, timeouts: timeouts, probes: ProbeBoard(), rules: { rules }, log: log)
         var inherited: [String: Int32] = [:]
         try await filter.listen(on: [loop], inherited: &inherited)
         var failure: (any Error)?
         do {
-            try await body(RunningFilter(filter: filter, hop: hop, path: own))
+            try await body(RunningFilter(filter: filter, hop: hop, path: own, disk: threads))
         } catch {
             failure = error
         }
@@ -71,6 +81,32 @@ struct RunningFilter {
 
     /// Lets `time` pass for the filter.
     func pass(_ time: TimeAmount) async throws { await filter.sweep(at: .now() + time) }
+
+    /// Gives the disk work that lasts until it is released.
+    func holdDisk() -> HeldDisk { HeldDisk(disk) }
+
+    /// Returns once the disk has done all work that was given to it before, and the filter knows.
+    func waitForDisk() async throws {
+        try await disk.runIfActive {}
+        try await settle()
+    }
+}
+
+/// A disk that does nothing.
+struct HeldDisk {
+    private let begun = DispatchSemaphore(value: 0)
+    private let end = DispatchSemaphore(value: 0)
+
+    fileprivate init(_ disk: NIOThreadPool) {
+        disk.submit { [begun, end] _ in
+            begun.signal()
+            end.wait()
+        }
+    }
+
+    /// Returns once all earlier work is done.
+    func waitUntilBegun() { begun.wait() }
+    func release() { end.signal() }
 }
 
 /// A blocking socket that speaks lines. One thread at a time uses it.
@@ -171,9 +207,12 @@ final class ScriptedNextHop: Sendable {
         case close
         /// Stops replying, but keeps the connection open.
         case silence
+        /// Says this when the test lets it.
+        case held(String)
     }
 
-    /// Replies by the first word of a command. "" is the greeting, "." the final dot, "content" its first line.
+    /// Replies by the first word of a command. "" is the greeting, "." the final dot, "content" its first line; in LMTP
+    /// ".1" is the reply to the final dot for the first recipient that was accepted, and so on.
     typealias Script = [String: Reply]
 
     struct Message: Equatable, Sendable {
@@ -190,6 +229,8 @@ final class ScriptedNextHop: Sendable {
     private let listener: Int32
     private let state = Mutex(State())
     private let silent = DispatchSemaphore(value: 0)
+    private let released = DispatchSemaphore(value: 0)
+    private let spoken = DispatchSemaphore(value: 0)
 
     init(path: String, _ scripts: [Script]) {
         let listener = socket(AF_UNIX, Int32(SOCK_STREAM.rawValue), 0)
@@ -215,15 +256,24 @@ final class ScriptedNextHop: Sendable {
     var commands: [String] { state.withLock { $0.commands } }
     var connections: Int { state.withLock { $0.connections } }
 
-    /// Returns once a script has come to `silence`.
+    /// Returns once a script has come to `silence` or to `held`.
     func waitForSilence() -> Bool { silent.wait(timeout: .now() + 30) == .success }
+
+    /// Sends a `held` reply, and returns once it is sent.
+    func release() {
+        released.signal()
+        spoken.wait()
+    }
 
     /// - Returns: the reply; nil if the connection is closed.
     private func answer(_ word: String, _ script: Script, _ usual: String, _ peer: Peer) -> String? {
         switch script[word] ?? .text(usual) {
-        case .text(let text):
-            if word == ".", text.hasPrefix("2") { return text }
-            return peer.send(text + "\r\n") ? text : nil
+        case .text(let text): return say(text, word, peer)
+        case .held(let text):
+            silent.signal()
+            released.wait()
+            defer { spoken.signal() }
+            return say(text, word, peer)
         case .close: return nil
         case .silence:
             silent.signal()
@@ -232,25 +282,39 @@ final class ScriptedNextHop: Sendable {
         }
     }
 
+    private func say(_ text: String, _ word: String, _ peer: Peer) -> String? {
+        // Said by `takeContent`, once the message is noted.
+        if word == ".", text.hasPrefix("2") { return text }
+        return peer.send(text + "\r\n") ? text : nil
+    }
+
     private func serve(_ peer: Peer, _ script: Script) {
         guard answer("", script, "220 hop.example.org", peer) != nil else { return }
-        var envelope: [String] = []
+        var (envelope, isLMTP) = ([String](), false)
         while let line = peer.line() {
             let word = String(line.prefix { $0 != " " }).uppercased()
             state.withLock { $0.commands.append(line) }
             if ["MAIL", "RSET"].contains(word) { envelope = [] }
             if ["MAIL", "RCPT"].contains(word) { envelope.append(line) }
-            let usual = word == "DATA" ? "354 go" : word == "EHLO" ? "250-hop.example.org\r\n250 PIPELINING" : "250 Ok"
+            let greets = word == "EHLO" || word == "LHLO"
+            let usual = word == "DATA" ? "354 go" : greets ? "250-hop.example.org\r\n250 PIPELINING" : "250 Ok"
+            if word == "LHLO" { isLMTP = true }
+            if word == "RCPT", script[line] != nil {
+                guard let reply = answer(line, script, "", peer) else { return }
+                if !reply.hasPrefix("2") { envelope.removeLast() }
+                continue
+            }
             guard let reply = answer(word, script, usual, peer) else { return }
             if word == "QUIT" { return }
             guard word == "DATA", reply.hasPrefix("354") else { continue }
-            guard takeContent(envelope, peer, script) else { return }
+            guard takeContent(envelope, peer, script, isLMTP) else { return }
         }
     }
 
-    private func takeContent(_ envelope: [String], _ peer: Peer, _ script: Script) -> Bool {
+    private func takeContent(_ envelope: [String], _ peer: Peer, _ script: Script, _ isLMTP: Bool) -> Bool {
         var content = ""
         while let line = peer.line() {
+            if line == ".", isLMTP { return takeForEach(Message(envelope: envelope, content: content), peer, script) }
             if line == "." {
                 guard let reply = answer(".", script, "250 2.0.0 Ok: queued", peer) else { return false }
                 guard reply.hasPrefix("2") else { return true }
@@ -262,5 +326,17 @@ final class ScriptedNextHop: Sendable {
             content += line + "\n"
         }
         return false
+    }
+
+    /// Notes a message for each recipient whose reply is yes.
+    private func takeForEach(_ message: Message, _ peer: Peer, _ script: Script) -> Bool {
+        for (index, recipient) in message.envelope.dropFirst().enumerated() {
+            if case .close? = script[".\(index + 1)"] { return false }
+            guard let reply = answer(".\(index + 1)", script, "250 2.1.5 Ok", peer) else { return false }
+            guard reply.hasPrefix("2") else { continue }
+            let envelope = [message.envelope[0], recipient]
+            state.withLock { $0.messages.append(Message(envelope: envelope, content: message.content)) }
+        }
+        return true
     }
 }

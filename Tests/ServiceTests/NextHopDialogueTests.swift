@@ -32,7 +32,8 @@ struct NextHopDialogueTests {
     private static let events = [
         "begin", "connect-failed EAGAIN", "connect-failed ECONNREFUSED", "pause-over", "received",
         "read-failed ECONNRESET", "ready", "reply mail 250 Ok", "reply data 354 go", "reply data 451 later",
-        "reply end-of-data 250 Ok", "reply end-of-data 250 Ok, sending", "reply end-of-data 554 no, sending",
+        "reply end-of-data 250 Ok", "reply end-of-data 250 Ok, busy", "reply end-of-data 250 Ok, sending",
+        "reply end-of-data 554 no, sending",
         "reply reset 250 Ok", "reply reset 250 Ok, busy", "reply reset 500 no", "acquired", "asked mail", "asked data",
         "final-dot", "reset", "disconnect", "detach", "release", "release busy", "release sending", "withdraw",
         "peer-closed",

@@ -9,7 +9,8 @@ import Wire
 ///     C: TEXT      the client sends a line            C< TEXT    it sends these bytes; \r \n \0 \\ are escapes
 ///     S: TEXT      a line of the session's replies    > STEP     a step for the caller
 ///     ! offer EHLO-KEYWORDS, separated by commas      ! answer CODE TEXT   of a recipient
-///     ! finish CODE TEXT   of the message             ! close CODE TEXT    of the connection
+///     ! finish CODE TEXT   of the message; several, separated by commas, for the recipients
+///     ! close CODE TEXT    of the connection
 ///
 /// `> endOfContent TEXT` shows all content of the message. At the end of the transcript, no reply or step may be left.
 @Suite struct SMTPServerSessionTests {
@@ -19,7 +20,9 @@ import Wire
     @Test(arguments: transcripts, [true, false])
     func transcript(_ name: String, byteByByte: Bool) throws {
         let url = Bundle.module.url(forResource: name, withExtension: "transcript", subdirectory: "Fixtures/SMTP")!
-        let player = Player(variant: name.hasPrefix("lmtp") ? .lmtp : .smtp, byteByByte: byteByByte)
+        let player = Player(
+            variant: name.hasPrefix("lmtp") ? .lmtp : .smtp,
+            mostRecipients: name == "one-recipient-at-a-time" ? 1 : .max, byteByByte: byteByByte)
         for (index, line) in try String(contentsOf: url, encoding: .utf8).split(separator: "\n").enumerated() {
             if line.hasPrefix("#") { continue }
             let (mark, text) = (line.prefix(2), String(line.dropFirst(3)))
@@ -44,10 +47,11 @@ import Wire
         private var replies: [String] = []
         private var steps: [String] = []
 
-        init(variant: SMTPServerSession.Variant, byteByByte: Bool) {
+        init(variant: SMTPServerSession.Variant, mostRecipients: Int, byteByByte: Bool) {
             self.byteByByte = byteByByte
             session = SMTPServerSession(
-                variant: variant, hostName: Array("mx.example.org".utf8), token: Array("token".utf8))
+                variant: variant, mostRecipients: mostRecipients, hostName: Array("mx.example.org".utf8),
+                token: Array("token".utf8))
             run()
         }
 
@@ -65,6 +69,11 @@ import Wire
                 let lines = text.dropFirst(6).split(separator: ",").map { "250-\($0)\r\n" }.joined()
                 session.offer(SMTPCapabilities(SMTPReply(code: 250, bytes: ByteBuffer(string: "250-x\r\n\(lines)"))))
             case "answer": session.answerRecipient(SMTPReply(Int(words[1])!, words[2]))
+            case "finish" where text.contains(","):
+                session.finish(
+                    text.dropFirst("finish ".count).split(separator: ",").map {
+                        SMTPReply(Int($0.prefix(3))!, String($0.dropFirst(4)))
+                    })
             case "finish": session.finish(SMTPReply(Int(words[1])!, words[2]))
             case "close": session.close(SMTPReply(Int(words[1])!, words[2]))
             default: Issue.record("unknown call: \(text)")
@@ -113,6 +122,20 @@ import Wire
         }
     }
 
+    /// One error too many closes the session, whatever the command.
+    @Test(arguments: [
+        "X", "RSET x", "EHLO", "HELO", "LHLO x", "MAIL", "RCPT", "RCPT TO:<a@example.org>", "DATA", "DATA x",
+        "XFORWARD",
+    ])
+    func oneErrorTooMany(_ command: String) {
+        var session = SMTPServerSession(variant: .smtp, hostName: [0x61], token: [0x62])
+        var content = ByteBuffer()
+        session.receive(all: Array((String(repeating: "X\r\n", count: 20) + command + "\r\n").utf8))
+        #expect(session.next(into: &content) == .closed)
+        #expect(session.isClosed == true)
+        #expect(session.next(into: &content) == nil)
+    }
+
     /// The bound on errors applies between accepted messages, not to the whole connection.
     @Test func anAcceptedMessageResetsTheErrors() {
         var session = SMTPServerSession(variant: .smtp, hostName: [0x61], token: [0x62])
@@ -137,7 +160,8 @@ import Wire
         "250-sink.example.org\r\n250-SIZE 1000\r\n250-STARTTLS\r\n250-AUTH PLAIN\r\n250-CHUNKING\r\n250 8BITMIME\r\n"
 
     private func session(_ extensions: String) throws -> SMTPClientSession {
-        var session = SMTPClientSession(hostName: Array("mx.example.org".utf8), token: Array("token".utf8))
+        var session = SMTPClientSession(
+            variant: .smtp, hostName: Array("mx.example.org".utf8), token: Array("token".utf8))
         session.receive(all: Array("220 sink.example.org ESMTP\r\n".utf8))
         #expect(try session.next() == nil)
         #expect(takeOutput(&session) == "EHLO mx.example.org\r\n")
@@ -189,8 +213,62 @@ import Wire
         #expect(session.isIdle == false)
     }
 
+    @Test(arguments: ["500 5.5.1 what", "502 no", "504-no\r\n504 no"])
+    func sendsHELOIfEHLOIsUnknown(_ refusal: String) throws {
+        var session = greeted(.smtp)
+        #expect(takeOutput(&session) == "EHLO mx.example.org\r\n")
+        #expect(try replies(&session, refusal + "\r\n") == [])
+        #expect(takeOutput(&session) == "HELO mx.example.org\r\n")
+        // Extensions in the reply to HELO are ignored.
+        #expect(try replies(&session, "250-x\r\n250-PIPELINING\r\n250 8BITMIME\r\n") == [.ready])
+        #expect(session.capabilities == SMTPCapabilities())
+        session.send(.mail, "MAIL FROM:<>\r\n")
+        session.send(.recipient, "RCPT TO:<a@example.org>\r\n")
+        #expect(takeOutput(&session) == "MAIL FROM:<>\r\n")
+    }
+
+    @Test(arguments: [
+        ("EHLO", "550 5.7.1 not you"), ("EHLO", "421 busy"), ("EHLO", "501 what name"), ("HELO", "502 no"),
+        ("LHLO", "500 this is SMTP"), ("LHLO", "502 no"),
+    ])
+    func isRefused(at command: String, _ refusal: String) throws {
+        var session = greeted(command == "LHLO" ? .lmtp : .smtp)
+        if command == "HELO" { #expect(try replies(&session, "502 no\r\n") == []) }
+        #expect(takeOutput(&session).contains(command))
+        let reply = SMTPReply(Int(refusal.prefix(3))!, String(refusal.dropFirst(4)))
+        #expect(try replies(&session, refusal + "\r\n") == [.refused(reply)])
+        #expect(takeOutput(&session) == "")
+    }
+
+    /// LMTP answers for each recipient that it has accepted since MAIL or RSET.
+    @Test func finalRepliesOfLMTP() throws {
+        var session = greeted(.lmtp)
+        #expect(takeOutput(&session) == "LHLO mx.example.org\r\n")
+        #expect(try replies(&session, "250-x\r\n250 PIPELINING\r\n") == [.ready])
+        for verdicts in ["250", "250 450 250 550", "550 250"] {
+            session.send(.mail, "MAIL FROM:<>\r\n")
+            for _ in verdicts.split(separator: " ") { session.send(.recipient, "RCPT TO:<a@example.org>\r\n") }
+            let codes = verdicts.split(separator: " ")
+            _ = try replies(&session, "250 Ok\r\n" + codes.map { "\($0) x\r\n" }.joined())
+            session.endData()
+            for count in stride(from: codes.count { $0 == "250" }, to: 0, by: -1) {
+                #expect(session.isIdle == false, "\(verdicts), \(count) left")
+                #expect(try replies(&session, "250 Ok\r\n") == [.reply(.endOfData, SMTPReply(250, "Ok"))])
+            }
+            #expect(session.isIdle == true, "\(verdicts)")
+        }
+    }
+
+    private func greeted(_ variant: SMTPServerSession.Variant) -> SMTPClientSession {
+        var session = SMTPClientSession(
+            variant: variant, hostName: Array("mx.example.org".utf8), token: Array("token".utf8))
+        session.receive(all: Array("220 sink.example.org\r\n".utf8))
+        #expect(throws: Never.self) { try session.next() }
+        return session
+    }
+
     @Test func detectsALoop() throws {
-        var session = SMTPClientSession(hostName: [0x61], token: Array("token".utf8))
+        var session = SMTPClientSession(variant: .smtp, hostName: [0x61], token: Array("token".utf8))
         session.receive(all: Array("220 a ESMTP token\r\n".utf8))
         #expect(try session.next() == .loop)
     }

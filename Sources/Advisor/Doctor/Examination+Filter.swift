@@ -134,11 +134,13 @@ extension Examination {
     // MARK: Reinjection
 
     private mutating func examineNextHop(of filter: Configuration.FilterListener) {
-        let nextHop = ListenerAddress(filter.nextHop)
+        // An LMTP server delivers the mail: there is no way back into Postfix.
+        guard filter.nextHop.variant == .smtp else { return }
+        let nextHop = ListenerAddress(filter.nextHop.endpoint)
         let servers = servers.filter {
             $0.type == "inet" && ListenerAddress(service: $0.name)?.answers(nextHop) ?? false
         }
-        if servers.isEmpty, nextHop.isLoopback, case .inet(let host, let port) = filter.nextHop {
+        if servers.isEmpty, nextHop.isLoopback, case .inet(let host, let port) = filter.nextHop.endpoint {
             let name = "\(host.contains(":") ? "[\(host)]" : host):\(port)"
             add(
                 .fault, "filter-no-way-back", nil,
@@ -178,7 +180,7 @@ extension Examination {
                 commands: [override("smtpd_proxy_filter", with: "", in: service)])
         }
         if let address = ListenerAddress(service: service.name), case .inet(let host, let port) = address,
-            ["", "0.0.0.0", "::"].contains(host), ListenerAddress(filter.nextHop).isLoopback
+            ["", "0.0.0.0", "::"].contains(host), ListenerAddress(filter.nextHop.endpoint).isLoopback
         {
             let options = service.overrides.sorted { $0.key < $1.key }
                 .map {

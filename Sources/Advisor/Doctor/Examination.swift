@@ -2,6 +2,7 @@
 package import Filter
 package import Report
 package import Settings
+internal import Wire
 
 /// Examines how a Postfix instance and Weir are connected. The findings depend only on the two inputs.
 package struct Examination {
@@ -67,7 +68,8 @@ package struct Examination {
 
     private func isReinjection(_ service: PostfixSetup.Service) -> Bool {
         guard service.type == "inet", let address = ListenerAddress(service: service.name) else { return false }
-        return configuration.listen.filter.contains { address.answers(ListenerAddress($0.nextHop)) }
+        return configuration.listen.filter.map(\.nextHop)
+            .contains { $0.variant == .smtp && address.answers(ListenerAddress($0.endpoint)) }
             || address.isLoopback && isReinjectionOfOthers(service)
     }
 

@@ -42,6 +42,12 @@ package final class ReceivedContent {
     package private(set) var failure: Failure?
     /// Whether a write is in progress. Until it is done, nothing may be appended.
     private(set) var isWriting = false
+    /// When the read or write in progress began; nil while the disk is idle.
+    private(set) var atDiskSince: NIODeadline?
+    /// The duration of earlier reads and writes of this message.
+    private(set) var timeAtDisk = TimeAmount.zero
+    /// Counts reads and writes. One for an earlier message may end during one for the next message.
+    private var diskWork = 0
 
     package init(bounds: ContentBounds, threads: NIOThreadPool, loop: SocketLoop) {
         self.bounds = bounds
@@ -62,6 +68,8 @@ package final class ReceivedContent {
     package func reset() {
         bounds.release(memory: memory)
         (memory, spooled, count, seen, file, failure) = (0, 0, 0, 0, nil, nil)
+        (atDiskSince, timeAtDisk) = (nil, .zero)
+        diskWork += 1
         buffer = ByteBuffer()
     }
 
@@ -153,7 +161,16 @@ package final class ReceivedContent {
     private func atDisk<Outcome: Sendable>(
         _ work: @escaping @Sendable () -> Outcome, then: @escaping (Outcome?) -> Void
     ) {
-        let errand = Errand(then)
+        let since = NIODeadline.now()
+        diskWork += 1
+        atDiskSince = since
+        let errand = Errand { [self, diskWork] outcome in
+            if diskWork == self.diskWork {
+                atDiskSince = nil
+                timeAtDisk = timeAtDisk + (.now() - since)
+            }
+            then(outcome)
+        }
         threads.submit { [loop] state in
             let outcome: Outcome? = if case .active = state { work() } else { nil }
             loop.execute { errand.run(outcome) }

@@ -26,17 +26,18 @@ final class FilterConnection: ReceivedConnection {
     }
 
     private var stream: SocketStream
-    private let worker: FilterWorker
-    private var dialogue = FilterDialogue()
+    let worker: FilterWorker
+    var dialogue: FilterDialogue
     /// Its output is not sent yet. Until it is, nothing is read.
-    private var session: SMTPServerSession
-    private let content: ReceivedContent
+    var session: SMTPServerSession
+    let content: ReceivedContent
     private var filter: MessageFilter?
     private var verdict: Verdict?
     /// The connection that carries the transaction.
     private var nextHop: NextHopConnection?
-    private var activeSince = NIODeadline.now()
-    private var contentSince = NIODeadline.now()
+    /// When the client last sent something, or Weir was last done with what it had sent.
+    var activeSince = NIODeadline.now()
+    var contentSince = NIODeadline.now()
 
     /// Bytes of one read: of commands, and of content.
     private static let mostRead = 16 << 10
@@ -48,7 +49,10 @@ final class FilterConnection: ReceivedConnection {
     init(_ descriptor: Int32, refusal: SMTPReply?, worker: FilterWorker) {
         stream = SocketStream(descriptor, worker.loop)
         self.worker = worker
-        session = SMTPServerSession(variant: worker.settings.variant, hostName: worker.hostName, token: worker.token)
+        dialogue = FilterDialogue(nextHop: worker.settings.nextHop.variant)
+        session = SMTPServerSession(
+            variant: worker.settings.variant, mostRecipients: worker.mostRecipients, hostName: worker.hostName,
+            token: worker.token)
         content = worker.checks.makeContent()
         if let refusal {
             session.output.clear()
@@ -86,7 +90,6 @@ final class FilterConnection: ReceivedConnection {
             session.receive(upTo: session.isReceivingContent ? Self.mostContentRead : Self.mostRead, $0)
         }) {
         case .bytes:
-            activeSince = .now()
             advance()
             if dialogue.mayReply, session.isReceivingContent, worker.settings.listen.isTCP { stream.acknowledge() }
         case .nothing: break
@@ -105,7 +108,7 @@ final class FilterConnection: ReceivedConnection {
     }
 
     /// Closes the connection, and drops its transaction.
-    private func end() {
+    func end() {
         guard let parting = dialogue.disconnected() else { return }
         stream.close()
         worker.closed(stream.descriptor)
@@ -116,6 +119,7 @@ final class FilterConnection: ReceivedConnection {
     /// Handles received bytes as far as possible, then sends the replies together.
     private func advance() {
         guard dialogue.isServing else { return }
+        activeSince = .now()
         while !content.isWriting, let step = session.next(into: &content.buffer) { handle(step) }
         nextHop?.flush()
         flush()
@@ -187,23 +191,10 @@ final class FilterConnection: ReceivedConnection {
         }
     }
 
-    /// Closes the connection if a timeout has expired.
-    func checkTime(_ now: NIODeadline) {
-        let (timeouts, time) = (worker.timeouts, now - activeSince)
-        switch dialogue.awaited(unanswered: session.unanswered, isWriting: content.isWriting) {
-        case .content where now - contentSince > timeouts.content, .disk where now - contentSince > timeouts.content:
-            close(SMTPReply(421, "4.4.2 Error: the message takes too long"))
-        case .command, .content:
-            if time > timeouts.client { close(SMTPReply(421, "4.4.2 Error: timeout exceeded")) }
-        case .disk, .nextHop: break
-        case .lastReply: if time > timeouts.client { end() }
-        case .close: if time > timeouts.linger { end() }
-        }
-    }
-
     /// Closes the session with a last reply.
-    private func close(_ reply: SMTPReply) {
+    func close(_ reply: SMTPReply) {
         session.close(reply)
+        activeSince = .now()
         flush()
     }
 
@@ -282,6 +273,9 @@ final class FilterConnection: ReceivedConnection {
         case .finalReply(let answer):
             if !reply.isPositive { worker.log.info("filter: \(session.summary): the next hop answered \(reply.text)") }
             finish(answer, .release)
+        case .finalReplies(let answers, let refusedCopies):
+            report(answers, refusedCopies)
+            finish(answers, .release)
         case .ignore: break
         }
         advance()
@@ -300,12 +294,12 @@ final class FilterConnection: ReceivedConnection {
         switch action {
         case .close(let reply):
             worker.checks.counters.count(.deferred)
-            close(reply)
-        case .finish(let reply):
-            finish(reply, .none)
-            advance()
-        case .wait, .askAgain: break
+            return close(reply)
+        case .finish(let reply): finish(reply, .none)
+        case .finishEach(let replies): finish(replies, .none)
+        case .wait, .askAgain: return
         }
+        advance()
     }
 
     // MARK: The content
@@ -358,17 +352,22 @@ final class FilterConnection: ReceivedConnection {
         switch verdict.disposition {
         case .refuse(let refusal): return .answer(SMTPReply(refusal.code, refusal.text))
         case .discard: return .answer(SMTPReply(250, "2.0.0 Ok: discarded"))
+        case .accept where !canCarryOut(verdict): return .answer(SMTPReply(451, "4.3.5 Server configuration error"))
         case .accept: return .handOn(verdict.envelopeChange)
         }
     }
 
     /// The transaction is over: `reply` is the client's answer to its content.
     private func finish(_ reply: SMTPReply, _ parting: FilterDialogue.Parting) {
+        endTransaction(parting)
+        session.finish(reply)
+    }
+
+    func endTransaction(_ parting: FilterDialogue.Parting) {
         leaveNextHop(parting)
         if let filter { worker.checks.release(filter) }
         filter = nil
         content.reset()
-        session.finish(reply)
     }
 
     private func askData(_ verdict: Verdict) {

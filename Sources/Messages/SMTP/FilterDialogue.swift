@@ -27,117 +27,14 @@ package import Wire
 /// be handed on. Until `finalDot` the next hop has not accepted the message, so a deferral causes no duplicate. In
 /// `finalDot` the next hop may have accepted it, and a loss may cause a duplicate, but never a lost message.
 ///
-/// Reset for each message: the state, `questions`, and with it the refusals that the state holds; `transaction` counts
-/// up. Kept for the connection: `input`.
+/// An LMTP server answers the final dot for each recipient (RFC 2033 4.2). An LMTP client gets each of these replies.
+/// An SMTP client gets only one, so it may have one recipient at a time (`SMTPServerSession.mostRecipients`).
+///
+/// Reset for each message: the state, `questions`, and with it the refusals that the state holds; `lmtp`; `transaction`
+/// counts up. Kept for the connection: `input`.
 package struct FilterDialogue: ~Copyable {
     /// A command for the next hop, with its line end.
     package typealias Question = (command: SMTPClientSession.Command, line: ByteBuffer)
-
-    /// Whether the client can still send commands.
-    package enum Input {
-        case open
-        /// It has shut down its side of the connection. Commands received before are still answered.
-        case ended
-    }
-
-    /// What becomes of the connection to the next hop when a transaction leaves it.
-    package enum Parting: Equatable {
-        /// There is no connection.
-        case none
-        /// RSET drops the transaction.
-        case reset
-        /// Only the end of the connection can drop the transaction, or the connection is out of step.
-        case disconnect
-        /// The final dot was sent. The next hop answers it, but the client no longer gets that reply.
-        case detach
-        /// The transaction is complete.
-        case release
-    }
-
-    /// How the verdict changes the envelope. It decides which refusals of the next hop count.
-    package enum EnvelopeChange: Equatable {
-        /// Recipients are added. One that is refused permanently is left out.
-        case copies
-        /// All recipients are replaced by another, who is required.
-        case redirect
-    }
-
-    /// What became of a complete message.
-    package enum Judgement {
-        case answer(SMTPReply)
-        case handOn(EnvelopeChange)
-    }
-
-    /// How the connection ends once the last reply is sent.
-    package enum Farewell {
-        /// The client expects no more.
-        case close
-        /// The client may still be sending. It would lose the reply if the socket were closed at once.
-        case linger
-    }
-
-    package enum RecipientAction: Equatable {
-        /// Acquire a connection to the next hop, call `began`, and send XFORWARD and MAIL before this recipient.
-        case begin
-        /// Send the recipient on the transaction's connection.
-        case ask
-        case ignore
-    }
-
-    package enum JudgementAction: Equatable {
-        /// Send the verdict's changes of the envelope, then DATA.
-        case askData
-        case finish(SMTPReply, Parting)
-        case ignore
-    }
-
-    package enum ReplyAction {
-        /// Disconnect, and send these commands on a fresh connection.
-        case askAgain([Question])
-        /// The reply to the earliest recipient that has none.
-        case answerRecipient(SMTPReply)
-        case logRefusedXForward
-        case logRefusedCopy
-        case sendContent
-        /// The message was not handed on.
-        case finish(SMTPReply, Parting)
-        /// The next hop's reply to the final dot, for the client. Release the connection.
-        case finalReply(SMTPReply)
-        case ignore
-    }
-
-    package enum LossAction {
-        /// Send these commands on a fresh connection. The loss is no fault: a next hop may close an idle connection.
-        case askAgain([Question])
-        /// The client must try again later.
-        case close(SMTPReply)
-        case finish(SMTPReply)
-        /// The loss counts, but nothing has to be answered now.
-        case wait
-    }
-
-    package enum SentAction: Equatable {
-        case wait
-        /// Shut down the sending side, and read until the client closes.
-        case linger
-        case close
-    }
-
-    /// What the filter waits for, which decides the timeout.
-    package enum Awaited: Equatable {
-        /// The client's next command.
-        case command
-        /// The client's content.
-        case content
-        /// The disk, while content is coming.
-        case disk
-        /// The next hop, whose connection has timeouts of its own.
-        case nextHop
-        /// The last reply is being sent to the client.
-        case lastReply
-        /// The client must close the connection.
-        case close
-    }
 
     /// The connection that carries the envelope.
     private enum Trust {
@@ -174,8 +71,12 @@ package struct FilterDialogue: ~Copyable {
     /// The number of the transaction. It identifies late results of the disk or the next hop.
     package private(set) var transaction: UInt64 = 0
     package private(set) var input = Input.open
+    /// What an LMTP server has answered; nil for SMTP.
+    private var lmtp: LMTPReplies?
 
-    package init() {}
+    package init(nextHop: SMTPServerSession.Variant) {
+        lmtp = nextHop == .lmtp ? LMTPReplies() : nil
+    }
 
     // MARK: Questions
 
@@ -211,14 +112,15 @@ package struct FilterDialogue: ~Copyable {
     }
 
     /// - Parameters:
-    ///   - unanswered: recipients that the next hop has not answered.
-    ///   - isWriting: whether a write to the spool is in progress.
-    package func awaited(unanswered: Int, isWriting: Bool) -> Awaited {
+    ///   - awaitsAnswer: whether EHLO or recipients wait for the next hop's reply.
+    ///   - isAtDisk: whether a read or write of the spool is in progress.
+    package func awaited(awaitsAnswer: Bool, isAtDisk: Bool) -> Awaited {
         switch state {
-        case .idle, .judging: .command
-        case .envelope: unanswered == 0 ? .command : .nextHop
-        case .content: isWriting ? .disk : .content
-        case .dataAsked, .sending, .finalDot: .nextHop
+        case .idle, .envelope: awaitsAnswer ? .nextHop : .command
+        case .content: isAtDisk ? .disk : .content
+        case .judging: .disk
+        case .sending: isAtDisk ? .disk : .nextHop
+        case .dataAsked, .finalDot: .nextHop
         case .lastReply: .lastReply
         case .lingering, .closed: .close
         }
@@ -366,8 +268,12 @@ package struct FilterDialogue: ~Copyable {
         case .dataAsked(let change, let refusal): return dataAnswered(command, reply, change, refusal)
         case .finalDot:
             guard command == .endOfData else { return .ignore }
+            lmtp?.final.append(reply.asFinal)
+            if let lmtp, !lmtp.areComplete { return .ignore }
+            let replies = lmtp
             _ = endTransaction(.release)
-            return .finalReply(reply.asFinal)
+            return replies.map { .finalReplies($0.forClient, refusedCopies: $0.refusedCopies) }
+                ?? .finalReply(reply.asFinal)
         case .idle, .content, .judging, .sending, .lastReply, .lingering, .closed: return .ignore
         }
     }
@@ -380,8 +286,10 @@ package struct FilterDialogue: ~Copyable {
         case .mail:
             if !reply.isPositive { state = .envelope(.proven(mailRefusal: reply.asFinal)) }
             return .ignore
-        case .recipient: return .answerRecipient(mailRefusal ?? reply.asFinal)
-        case .greeting, .ehlo, .data, .endOfData, .reset, .quit: return .ignore
+        case .recipient:
+            if reply.isPositive { lmtp?.recipients += 1 }
+            return .answerRecipient(mailRefusal ?? reply.asFinal)
+        case .greeting, .ehlo, .helo, .data, .endOfData, .reset, .quit: return .ignore
         }
     }
 
@@ -391,7 +299,10 @@ package struct FilterDialogue: ~Copyable {
         switch command {
         case .xforward: return reply.isPositive ? .ignore : .logRefusedXForward
         case .reset, .mail, .recipient:
-            guard !reply.isPositive else { return .ignore }
+            guard !reply.isPositive else {
+                lmtp?.envelopeChanged(command, change)
+                return .ignore
+            }
             guard change == .redirect || reply.isTransient else { return .logRefusedCopy }
             state = .dataAsked(change, refusal: refusal ?? reply.asFinal)
             return .ignore
@@ -401,7 +312,7 @@ package struct FilterDialogue: ~Copyable {
         case .data:
             // A reply that is neither 354 nor a refusal may answer another command. After 354, RSET would be content.
             return .finish(refusal ?? reply.asRefusal, endTransaction(reply.code < 400 ? .disconnect : .reset))
-        case .greeting, .ehlo, .endOfData, .quit: return .ignore
+        case .greeting, .ehlo, .helo, .endOfData, .quit: return .ignore
         }
     }
 
@@ -415,8 +326,9 @@ package struct FilterDialogue: ~Copyable {
         case .content(.present): state = .content(.lost(failure))
         case .judging(.present): state = .judging(.lost(failure))
         case .dataAsked, .sending, .finalDot:
+            let replies = lmtp?.completed(with: failure.reply(451))
             _ = endTransaction(.none)
-            return .finish(failure.reply(451))
+            return replies.map { .finishEach($0) } ?? .finish(failure.reply(451))
         case .content(.lost), .judging(.lost), .idle, .lastReply, .lingering, .closed: break
         }
         return .wait
@@ -444,6 +356,7 @@ package struct FilterDialogue: ~Copyable {
     private mutating func endTransaction(_ parting: Parting) -> Parting {
         state = .idle
         questions.removeAll(keepingCapacity: true)
+        if lmtp != nil { lmtp = LMTPReplies() }
         transaction += 1
         return parting
     }

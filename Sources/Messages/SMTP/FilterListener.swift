@@ -117,7 +117,7 @@ final class FilterWorker: @unchecked Sendable {
         hostName = Self.hostName()
         token = Self.ownToken
         pool = NextHopPool(
-            endpoint: settings.nextHop, loop: desk.loop, hostName: hostName, token: token, timeouts: timeouts,
+            nextHop: settings.nextHop, loop: desk.loop, hostName: hostName, token: token, timeouts: timeouts,
             counters: nextHop,
             log: log)
         desk.admit = { [unowned self] client, _, isOverBound in
@@ -127,6 +127,9 @@ final class FilterWorker: @unchecked Sendable {
 
     var loop: SocketLoop { desk.loop }
     var isStopping: Bool { desk.isStopping }
+
+    /// An SMTP client gets one final reply, which has to be exactly the LMTP server's for one recipient.
+    var mostRecipients: Int { settings.nextHop.variant == .lmtp && settings.variant == .smtp ? 1 : .max }
 
     func begin() {
         loop.schedule(every: timeouts.sweep) { [self] in

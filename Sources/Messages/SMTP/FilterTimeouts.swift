@@ -6,8 +6,10 @@ package import Settings
 package struct FilterTimeouts: Sendable {
     /// For the next command or piece of content of a client (RFC 5321 4.5.3.2.7).
     package var client: TimeAmount = .seconds(300)
-    /// For all of the content of one message.
+    /// For all of the content of one message, without the time that the spool takes.
     package var content: TimeAmount = .seconds(3600)
+    /// For one read or write of the spool.
+    package var disk: TimeAmount
     /// For a client to read the last reply, and to stop sending.
     package var linger: TimeAmount = .seconds(2)
     package var connect: TimeAmount = .seconds(10)
@@ -24,9 +26,9 @@ package struct FilterTimeouts: Sendable {
 
     package init(mode: Configuration.FilterListener.Mode) {
         switch mode {
-        case .afterQueue: (reply, finalReply) = (.seconds(300), .seconds(600))
+        case .afterQueue: (disk, reply, finalReply) = (.seconds(300), .seconds(300), .seconds(600))
         // smtpd waits 100 s for the filter (smtpd_proxy_timeout). It should get a reply before.
-        case .beforeQueue: (reply, finalReply) = (.seconds(80), .seconds(80))
+        case .beforeQueue: (disk, reply, finalReply) = (.seconds(80), .seconds(80), .seconds(80))
         }
     }
 }

@@ -2,6 +2,7 @@
 internal import Glibc
 internal import Loop
 internal import NIOCore
+internal import Settings
 internal import Wire
 
 /// One connection to the next hop: carries bytes between its socket and `SMTPClientSession`, and the events of both to
@@ -31,13 +32,13 @@ final class NextHopConnection: SocketLoop.Socket {
     init(pool: NextHopPool, for owner: FilterConnection?) {
         self.pool = pool
         self.owner = owner
-        session = SMTPClientSession(hostName: pool.hostName, token: pool.token)
+        session = SMTPClientSession(variant: pool.nextHop.variant, hostName: pool.hostName, token: pool.token)
         dialogue = NextHopDialogue(addresses: pool.addresses.count, for: owner == nil ? .capabilities : .transaction)
     }
 
     var capabilities: SMTPCapabilities { session.capabilities }
-    /// Whether the next hop has answered EHLO. When a transaction acquires the connection, this means that it was used
-    /// before.
+    /// Whether the next hop has answered EHLO, HELO or LHLO. When a transaction acquires the connection, this means that
+    /// it was used before.
     var hasAnsweredEHLO: Bool { dialogue.isReady }
 
     // MARK: Connecting
@@ -65,7 +66,9 @@ final class NextHopConnection: SocketLoop.Socket {
     private func connect(to address: SocketAddress) throws(IOError) {
         let descriptor = try SocketStream.open(for: address)
         do throws(IOError) {
-            if pool.endpoint.isTCP { try ListeningSocket.set(TCP_NODELAY, at: Int32(IPPROTO_TCP), of: descriptor) }
+            if pool.nextHop.endpoint.isTCP {
+                try ListeningSocket.set(TCP_NODELAY, at: Int32(IPPROTO_TCP), of: descriptor)
+            }
             let code = address.withSockAddr { Glibc.connect(descriptor, $0, socklen_t($1)) }
             guard code == 0 || errno == EINPROGRESS else { throw IOError(errnoCode: errno, reason: "connect") }
             try pool.loop.watch(descriptor, for: .reading, self)
@@ -198,6 +201,8 @@ final class NextHopConnection: SocketLoop.Socket {
             return
         }
         unsent = ByteBuffer()
+        // Between two pieces of content, the connection waits for the disk, not for the next hop.
+        if session.isIdle { waitingSince = nil }
         stream?.want(.reading)
         let then = whenDrained
         whenDrained = nil
@@ -263,7 +268,7 @@ final class NextHopConnection: SocketLoop.Socket {
     /// Whether the peer is there: connecting by TCP takes time, and the peer may be silent afterwards.
     private var isConnected: Bool {
         guard let stream else { return false }
-        return !pool.endpoint.isTCP || SocketAddress(ofPeerOf: stream.descriptor) != nil
+        return !pool.nextHop.endpoint.isTCP || SocketAddress(ofPeerOf: stream.descriptor) != nil
     }
 
     /// Closes the connection after the current call, because its caller is not done yet. Reads the next hop's last

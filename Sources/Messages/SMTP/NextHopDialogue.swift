@@ -100,7 +100,7 @@ package struct NextHopDialogue: ~Copyable {
         /// To the address with this number.
         case connecting(Int, Purpose)
         case pausing(Int, Purpose)
-        /// The peer has sent something, but EHLO is not answered.
+        /// The peer has sent something, but EHLO, HELO or LHLO is not answered.
         case greeting(Purpose)
         /// Without an owner; the pool keeps it.
         case idle
@@ -211,7 +211,7 @@ package struct NextHopDialogue: ~Copyable {
         }
     }
 
-    /// EHLO is answered.
+    /// EHLO, HELO or LHLO is answered.
     package mutating func ready() -> ReadyAction {
         switch state {
         case .greeting(.capabilities):
@@ -240,7 +240,8 @@ package struct NextHopDialogue: ~Copyable {
             .clearing where command == .endOfData && isSending:
             return .end(Self.early(reply))
         case .finalDot:
-            if command == .endOfData { state = .answered }
+            // To LMTP, the last of several replies.
+            if command == .endOfData, isIdle { state = .answered }
             return .tellOwner
         case .clearing:
             if command == .endOfData || command == .reset, reply.isPositive, isIdle {

@@ -2,13 +2,14 @@
 internal import Loop
 internal import NIOCore
 internal import Report
+internal import Settings
 internal import Synchronization
 internal import Wire
 
 /// The connections of one loop to the next hop of one listener.
 final class NextHopPool {
     let loop: SocketLoop
-    let endpoint: Endpoint
+    let nextHop: Configuration.FilterListener.NextHop
     /// Tried in turn.
     let addresses: [SocketAddress]
     let hostName: [UInt8]
@@ -28,11 +29,11 @@ final class NextHopPool {
     private static let mostIdle = 50
 
     init(
-        endpoint: Endpoint, loop: SocketLoop, hostName: [UInt8], token: [UInt8],
+        nextHop: Configuration.FilterListener.NextHop, loop: SocketLoop, hostName: [UInt8], token: [UInt8],
         timeouts: FilterTimeouts, counters: NextHopCounters, log: EventLog
     ) {
-        self.endpoint = endpoint
-        addresses = endpoint.addresses
+        self.nextHop = nextHop
+        addresses = nextHop.endpoint.addresses
         self.loop = loop
         self.hostName = hostName
         self.token = token
@@ -78,7 +79,7 @@ final class NextHopPool {
 
     func ready(_ connection: NextHopConnection) {
         capabilities = (connection.capabilities, .now())
-        if counters.noteReady() { log.recover(.nextHop("\(endpoint)"), "accepts mail again") }
+        if counters.noteReady() { log.recover(.nextHop("\(nextHop)"), "accepts mail again") }
         answerAsking(.success(connection.capabilities))
     }
 
@@ -102,7 +103,7 @@ final class NextHopPool {
         case .lost, .withdrawn: return
         case .unreachable:
             counters.countFailure(ending.failure.cause)
-            log.complain(.nextHop("\(endpoint)"), ending.failure.cause)
+            log.complain(.nextHop("\(nextHop)"), ending.failure.cause)
         }
         capabilities = nil
         answerAsking(.failure(ending.failure))

@@ -1,38 +1,47 @@
 // SPDX-License-Identifier: Apache-2.0
 package import NIOCore
 
-/// Our side of a connection to the next hop: sends commands, and matches replies to them.
+/// Our side of a connection to the next hop, in SMTP (RFC 5321) or LMTP (RFC 2033): sends commands, and matches replies
+/// to them.
 ///
 ///     connected -- 220 --> EHLO -- 250 --> ready <--> commands, each answered in turn
+///                           |                ^
+///                           | 500, 502, 504  | 250
+///                           +---> HELO ------+
+///
+/// LMTP says LHLO instead of EHLO, and does without HELO. It answers the final dot once for each recipient that it has
+/// accepted.
 ///
 /// Commands wait until the next hop is ready. If it offers PIPELINING (RFC 2920), they are sent in groups; DATA, the
 /// end of data and QUIT must be the last of a group. The caller writes the content itself, after the reply 354 to
 /// `.data`, and then calls `endData`.
 ///
-/// Reset for each message: nothing. Kept for the connection: the capabilities, and the unanswered commands.
+/// Reset for each message: the number of accepted recipients. Kept for the connection: the capabilities, and the
+/// unanswered commands.
 package struct SMTPClientSession: ~Copyable {
     package enum Command: Equatable, Sendable {
-        case greeting, ehlo, xforward, mail, recipient, data, endOfData, reset, quit
+        case greeting, ehlo, helo, xforward, mail, recipient, data, endOfData, reset, quit
 
         /// Whether nothing may be sent after it until its reply arrives.
         var endsGroup: Bool {
             switch self {
-            case .greeting, .ehlo, .data, .endOfData, .quit: true
+            case .greeting, .ehlo, .helo, .data, .endOfData, .quit: true
             case .xforward, .mail, .recipient, .reset: false
             }
         }
     }
 
     package enum Event: Equatable, Sendable {
-        /// EHLO was accepted; `capabilities` is set.
+        /// EHLO, HELO or LHLO was accepted; `capabilities` is set.
         case ready
         case reply(Command, SMTPReply)
-        /// The next hop has refused the connection or EHLO, or is closing an idle connection (421).
+        /// The next hop has refused the connection or its EHLO, HELO or LHLO, or is closing an idle connection (421).
         case refused(SMTPReply)
         /// The greeting has our own token: the next hop is this service.
         case loop
     }
 
+    private let variant: SMTPServerSession.Variant
     private let hostName: [UInt8]
     /// A word that all our own greetings contain, to detect a loop.
     private let token: [UInt8]
@@ -43,12 +52,15 @@ package struct SMTPClientSession: ~Copyable {
     /// Not sent yet.
     private var waiting: [(command: Command, line: ByteBuffer)] = []
     private var isReady = false
+    /// Recipients of the transaction that the next hop has accepted.
+    private var accepted = 0
     /// Bytes for the next hop. The caller sends them and removes what was sent.
     package var output = ByteBuffer()
     /// The next hop's capabilities, once `ready`.
     package private(set) var capabilities = SMTPCapabilities()
 
-    package init(hostName: [UInt8], token: [UInt8]) {
+    package init(variant: SMTPServerSession.Variant, hostName: [UInt8], token: [UInt8]) {
+        self.variant = variant
         self.hostName = hostName
         self.token = token
     }
@@ -74,7 +86,10 @@ package struct SMTPClientSession: ~Copyable {
     }
 
     /// Tells the session that the caller has written the content and the final dot.
-    package mutating func endData() { unanswered.append(.endOfData) }
+    package mutating func endData() {
+        let replies = variant == .lmtp ? max(1, accepted) : 1
+        unanswered.append(contentsOf: repeatElement(.endOfData, count: replies))
+    }
 
     private func canSend(_ command: Command) -> Bool {
         guard isReady, waiting.isEmpty else { return false }
@@ -121,18 +136,35 @@ package struct SMTPClientSession: ~Copyable {
         case .greeting:
             guard reply.code == 220 else { return .refused(reply) }
             guard !reply.bytes.readableBytesView.contains(sequence: token) else { return .loop }
-            output.writeStaticString("EHLO ")
-            output.writeBytes(hostName)
-            output.writeStaticString("\r\n")
-            unanswered.append(.ehlo)
+            greet(.ehlo, variant == .lmtp ? "LHLO " : "EHLO ")
             return try next()
-        case .ehlo:
+        // It does not know EHLO (RFC 5321 3.2).
+        case .ehlo where variant == .smtp && [500, 502, 504].contains(reply.code):
+            greet(.helo, "HELO ")
+            return try next()
+        case .ehlo, .helo:
             guard reply.code == 250 else { return .refused(reply) }
-            capabilities = SMTPCapabilities(reply)
+            if command == .ehlo { capabilities = SMTPCapabilities(reply) }
             isReady = true
             return .ready
         case .xforward, .mail, .recipient, .data, .endOfData, .reset, .quit:
+            count(command, reply)
             return .reply(command, reply)
+        }
+    }
+
+    private mutating func greet(_ command: Command, _ word: StaticString) {
+        output.writeStaticString(word)
+        output.writeBytes(hostName)
+        output.writeStaticString("\r\n")
+        unanswered.append(command)
+    }
+
+    private mutating func count(_ command: Command, _ reply: SMTPReply) {
+        switch command {
+        case .mail, .reset: accepted = 0
+        case .recipient: if reply.isPositive { accepted += 1 }
+        case .greeting, .ehlo, .helo, .xforward, .data, .endOfData, .quit: break
         }
     }
 }

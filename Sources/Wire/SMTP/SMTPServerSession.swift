@@ -53,6 +53,8 @@ package struct SMTPServerSession: ~Copyable {
     package static let longestLine = 4_096
     /// The maximum of `unanswered`.
     private static let mostUnanswered = 100
+    /// Recipients that the next hop may accept in one transaction.
+    private let mostRecipients: Int
     /// Postfix's default for `smtpd_hard_error_limit`.
     private static let mostErrors = 20
 
@@ -76,9 +78,13 @@ package struct SMTPServerSession: ~Copyable {
     /// Bytes for the client. The caller sends them and removes what was sent.
     package var output = ByteBuffer()
 
-    /// - Parameter token: a word of the greeting, by which `SMTPClientSession` detects a loop.
-    package init(variant: Variant, hostName: [UInt8], token: [UInt8]) {
+    /// - Parameters:
+    ///   - mostRecipients: the maximum of accepted recipients. Further ones are deferred, and the client sends the
+    ///     message again for them (RFC 5321 4.5.3.1.10).
+    ///   - token: a word of the greeting, by which `SMTPClientSession` detects a loop.
+    package init(variant: Variant, mostRecipients: Int = .max, hostName: [UInt8], token: [UInt8]) {
         self.variant = variant
+        self.mostRecipients = mostRecipients
         self.hostName = hostName
         output.reserveCapacity(hostName.count + token.count + 16)
         output.writeStaticString("220 ")
@@ -125,7 +131,9 @@ package struct SMTPServerSession: ~Copyable {
                 guard let line = peekLine() else { return isClosed ? .closed : nil }
                 let verb = SMTPVerb(line)
                 let isRecipient = verb == .rcpt && argument(of: line).isRecipient
-                guard unanswered == 0 || isRecipient && unanswered < Self.mostUnanswered else { return nil }
+                guard unanswered == 0 || isRecipient && unanswered < min(Self.mostUnanswered, mostRecipients) else {
+                    return nil
+                }
                 input.moveReaderIndex(forwardBy: line.count + 2)
                 if let step = handle(verb, line) { return step }
             }
@@ -158,39 +166,36 @@ package struct SMTPServerSession: ~Copyable {
     }
 
     private mutating func handle(_ verb: SMTPVerb, _ line: ByteBufferView) -> Step? {
-        let argument = argument(of: line)
+        // Any command may be one error too many.
+        carryOut(verb, line, argument(of: line)) ?? (isClosed ? .closed : nil)
+    }
+
+    private mutating func carryOut(_ verb: SMTPVerb, _ line: ByteBufferView, _ argument: ByteBufferView) -> Step? {
         switch verb {
         case .ehlo, .lhlo, .helo: return greet(verb, argument)
         case .mail: beginMail(line, argument)
         case .rcpt: return recipient(line, argument)
         case .data: return beginData(argument)
         case .xforward: addXForward(line)
-        case .rset:
-            guard argument.isEmpty else {
-                fail(501, "5.5.4 Syntax: RSET")
-                return nil
-            }
-            reply(250, "2.0.0 Ok")
-            return abort()
+        case .rset: return abort(argument)
         case .noop: reply(250, "2.0.0 Ok")
         case .vrfy: reply(252, "2.0.0 try it with RCPT")
         case .quit:
             hasQuit = true
             close(SMTPReply(221, "2.0.0 Bye"))
-            return .closed
         case .unknown: fail(502, "5.5.2 Error: command not recognized")
         }
-        return isClosed ? .closed : nil
+        return nil
     }
 
     private mutating func greet(_ verb: SMTPVerb, _ argument: ByteBufferView) -> Step? {
         guard (verb == .lhlo) == (variant == .lmtp) else {
             fail(500, variant == .lmtp ? "5.5.1 Error: this is LMTP, say LHLO" : "5.5.1 Error: this is SMTP, say EHLO")
-            return isClosed ? .closed : nil
+            return nil
         }
         guard !argument.isEmpty else {
             fail(501, "5.5.4 Syntax: EHLO hostname")
-            return isClosed ? .closed : nil
+            return nil
         }
         // EHLO aborts the transaction (RFC 5321 4.1.4). Return `aborted` first, and parse the same line again later.
         if state == .mail {
@@ -234,11 +239,9 @@ package struct SMTPServerSession: ~Copyable {
     }
 
     private mutating func recipient(_ line: ByteBufferView, _ argument: ByteBufferView) -> Step? {
-        guard state == .mail else { fail(503, "5.5.1 Error: need MAIL command"); return isClosed ? .closed : nil }
-        guard argument.isRecipient else {
-            fail(501, "5.5.4 Syntax: RCPT TO:<address>")
-            return isClosed ? .closed : nil
-        }
+        guard state == .mail else { fail(503, "5.5.1 Error: need MAIL command"); return nil }
+        guard argument.isRecipient else { fail(501, "5.5.4 Syntax: RCPT TO:<address>"); return nil }
+        guard accepted < mostRecipients else { reply(452, "4.5.3 Error: too many recipients"); return nil }
         unanswered += 1
         return .recipient(ByteBuffer(command: line))
     }
@@ -252,9 +255,9 @@ package struct SMTPServerSession: ~Copyable {
     }
 
     private mutating func beginData(_ argument: ByteBufferView) -> Step? {
-        guard argument.isEmpty else { fail(501, "5.5.4 Syntax: DATA"); return isClosed ? .closed : nil }
-        guard state == .mail else { fail(503, "5.5.1 Error: need RCPT command"); return isClosed ? .closed : nil }
-        guard accepted > 0 else { fail(554, "5.5.1 Error: no valid recipients"); return isClosed ? .closed : nil }
+        guard argument.isEmpty else { fail(501, "5.5.4 Syntax: DATA"); return nil }
+        guard state == .mail else { fail(503, "5.5.1 Error: need RCPT command"); return nil }
+        guard accepted > 0 else { fail(554, "5.5.1 Error: no valid recipients"); return nil }
         reply(354, "End data with <CR><LF>.<CR><LF>")
         decoder = SMTPDataDecoder()
         state = .data
@@ -264,10 +267,24 @@ package struct SMTPServerSession: ~Copyable {
     /// Sends the final reply; to an LMTP client once for each accepted recipient (RFC 2033 4.2).
     package mutating func finish(_ reply: SMTPReply) {
         guard state == .ended else { return }
-        for _ in 0..<(variant == .lmtp ? accepted : 1) { output.writeImmutableBuffer(reply.bytes) }
+        for _ in 0..<finalReplies { output.writeImmutableBuffer(reply.bytes) }
         if reply.isPositive { errors = 0 }
         reset()
     }
+
+    /// Sends the final replies of a next hop that answers for each accepted recipient.
+    ///
+    /// - Parameter replies: in the order of the recipients; a single one is for all of them.
+    package mutating func finish(_ replies: [SMTPReply]) {
+        guard state == .ended, let last = replies.last else { return }
+        for index in 0..<finalReplies {
+            output.writeImmutableBuffer((index < replies.count ? replies[index] : last).bytes)
+        }
+        if replies.contains(where: \.isPositive) { errors = 0 }
+        reset()
+    }
+
+    private var finalReplies: Int { variant == .lmtp ? accepted : 1 }
 
     private mutating func addXForward(_ line: ByteBufferView) {
         guard let offered, !offered.xforward.isEmpty else { return fail(502, "5.5.1 Error: XFORWARD is not offered") }
@@ -285,7 +302,9 @@ package struct SMTPServerSession: ~Copyable {
         reply(250, "2.0.0 Ok")
     }
 
-    private mutating func abort() -> Step? {
+    private mutating func abort(_ argument: ByteBufferView) -> Step? {
+        guard argument.isEmpty else { fail(501, "5.5.4 Syntax: RSET"); return nil }
+        reply(250, "2.0.0 Ok")
         let hadTransaction = state == .mail
         reset()
         return hadTransaction ? .aborted : nil

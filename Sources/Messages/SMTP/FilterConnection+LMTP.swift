@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: Apache-2.0
+internal import Filter
+internal import Report
+internal import Settings
+internal import Wire
+
+/// What is different where the next hop is an LMTP server.
+extension FilterConnection {
+    func report(_ replies: [SMTPReply], _ refusedCopies: [SMTPReply]) {
+        for reply in replies where !reply.isPositive {
+            worker.log.info("filter: \(session.summary): the next hop answers \(reply.text)")
+        }
+        for reply in refusedCopies {
+            let outcome = reply.isTransient ? "a BCC is deferred, and another recipient with it" : "a BCC goes without"
+            worker.log.warning("filter: \(session.summary): \(outcome): the next hop answers \(reply.text)")
+        }
+    }
+
+    /// - Parameter replies: for each recipient of the client, or one for all of them.
+    func finish(_ replies: [SMTPReply], _ parting: FilterDialogue.Parting) {
+        endTransaction(parting)
+        session.finish(replies)
+    }
+
+    /// Only the cleanup(8) of a Postfix behind Weir carries out HOLD and FILTER.
+    func canCarryOut(_ verdict: Verdict) -> Bool {
+        guard worker.settings.nextHop.variant == .lmtp, verdict.internalHeader != nil else { return true }
+        worker.log.complain(
+            .nextHop("\(worker.settings.nextHop)"),
+            "mail is deferred: a rule says HOLD or FILTER, which an LMTP server can't do (docs/content-filter.md)")
+        return false
+    }
+}

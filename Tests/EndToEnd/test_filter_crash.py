@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""kill -9 of the filter with messages of 1.5 MB under way.
+
+No message is lost. One arrives twice only if Weir dies after the next hop has accepted it and before Postfix has read
+the reply (RFC 5321 4.5.4.1). Postfix logs each such case.
+
+Environment: WEIR_SEED says when the random kills come.
+"""
+import collections
+import functools
+import os
+import random
+import re
+import threading
+import time
+import unittest
+
+from filtering import FilterService, NextHop, filtered_postfix, services
+from postfix import SMTP, PrivatePostfix, SMTPSink, free_port, wait_until
+
+SIZE = 1_500_000
+LOST = "while sending end of data -- message may be sent more than once"
+RULES = {"header": "/^X-Number:/ PREPEND X-Checked: yes\n", "body": "/^never$/ REJECT\n"}
+# Deferred mail is tried again as soon as it is flushed.
+RETRY = {"minimal_backoff_time": "1s", "maximal_backoff_time": "1s", "queue_run_delay": "1s"}
+SENDER = re.compile(r": ([0-9A-F]+): from=<(\d+)@example\.org>")
+
+
+@functools.cache
+def message(number):
+    lines = "".join(f"{number} {line} {'x' * 60}\n" for line in range(SIZE // 75 + 1))
+    return (
+        f"X-Number: {number}\nFrom: a@example.org\nDate: Mon, 1 Jan 2024 00:00:00 +0000\nMessage-Id: <{number}@example.org>\n"
+        f"Subject: large\n\n{lines}")
+
+
+def checked(number):
+    """What the rules make of it."""
+    return f"X-Checked: yes\n{message(number)}"
+
+
+def losses(log):
+    """How often Postfix has lost the filter between the final dot and the reply: by the sender's number."""
+    senders = dict(SENDER.findall(log))
+    found = re.findall(r": ([0-9A-F]+): (?:to=.*status=deferred \()?lost connection with [^\n]*" + re.escape(LOST), log)
+    lost = collections.Counter()
+    for queue_id in found:
+        lost[int(senders[queue_id])] += 1
+    return lost
+
+
+class StagedNextHop:
+    """A next hop that waits at one stage of its first message until `go_on` is set.
+
+    The stages: `data` is before 354, when Weir has all of the message; `accepted` is after the final dot, before the reply.
+    """
+
+    def __init__(self, stage):
+        self.stage = stage
+        self.reached, self.go_on = threading.Event(), threading.Event()
+        self.messages = []
+
+    def wait(self, stage):
+        if stage == self.stage and not self.reached.is_set():
+            self.reached.set()
+            self.go_on.wait(60)
+
+    def serve(self, lines, connection):
+        connection.sendall(b"220 hop.example.org\r\n")
+        for line in lines:
+            word = line[:4].upper()
+            if word == b"DATA":
+                self.wait("data")
+            connection.sendall({b"EHLO": b"250-hop.example.org\r\n250 PIPELINING\r\n", b"DATA": b"354 go\r\n"}.get(word, b"250 Ok\r\n"))
+            if word != b"DATA":
+                continue
+            content = bytearray()
+            for line in lines:
+                if line == b".\r\n":
+                    break
+                content += line
+            else:
+                return
+            self.messages.append(bytes(content))
+            self.wait("accepted")
+            connection.sendall(b"250 2.0.0 Ok: queued\r\n")
+
+
+class KillWithLargeMessages(unittest.TestCase):
+    def test_a_message_doubles_only_between_the_next_hops_yes_and_the_clients(self):
+        for stage, deliveries in (("data", 1), ("accepted", 2)):
+            hop = StagedNextHop(stage)
+            with self.subTest(stage=stage), NextHop(hop.serve) as listener, FilterService(listener.port, **RULES) as weir, PrivatePostfix(
+                    main={"content_filter": f"weir:[127.0.0.1]:{weir.filter_port}", **RETRY}, services=services(free_port())) as postfix:
+                with SMTP(postfix.port) as client:
+                    self.assertEqual(client.mail("1@example.org", ["b@example.com"], message(1))[-1][0], 250)
+                self.assertTrue(hop.reached.wait(60), postfix.log())
+                weir.kill()
+                hop.go_on.set()
+                weir.start()
+                wait_until(lambda: LOST in postfix.log(), postfix.log)
+                self.drain(postfix, 60)
+                self.assertEqual(len(hop.messages), deliveries, postfix.log())
+                for content in hop.messages:
+                    self.assertTrue(content.endswith(checked(1).replace("\n", "\r\n").encode()))
+                self.assertEqual(losses(postfix.log()), {1: 1}, postfix.log())
+
+    def test_random_kills(self):
+        seed = int(os.environ.get("WEIR_SEED", time.time()))
+        chance, count = random.Random(seed), 12
+        with SMTPSink() as sink, filtered_postfix(sink.port, **RULES, main=RETRY) as (postfix, weir):
+            with SMTP(postfix.port) as client:
+                for number in range(count):
+                    self.assertEqual(client.mail(f"{number}@example.org", ["b@example.com"], message(number))[-1][0], 250)
+            for _ in range(10):
+                time.sleep(chance.uniform(0, 0.4))
+                weir.kill()
+                weir.start()
+                postfix.command("postqueue", "-f")
+            self.drain(postfix, 120)
+            arrived = collections.Counter()
+            for content in (delivered["content"] for delivered in sink.messages()):
+                number = int(re.search(rb"^X-Number: (\d+)", content, re.M)[1])
+                self.assertTrue(content.rstrip(b"\n").endswith(checked(number).rstrip("\n").encode()), f"seed {seed}: {number}")
+                arrived[number] += 1
+            self.assertEqual(sorted(arrived), list(range(count)), f"seed {seed}\n{postfix.log()}")
+            lost = losses(postfix.log())
+            for number, deliveries in arrived.items():
+                self.assertLessEqual(deliveries - 1, lost[number], f"seed {seed}: {number}\n{postfix.log()}")
+
+    def drain(self, postfix, timeout):
+        def is_drained():
+            postfix.command("postqueue", "-f")
+            return not postfix.queue()
+        wait_until(is_drained, lambda: f"the queue drained\n{postfix.log()}", timeout, interval=0.5)
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: Apache-2.0
+import Messages
+import NIOCore
+import Testing
+import Wire
+
+/// Next hops that know no EHLO, and next hops that speak LMTP: what a client hears, and what they get.
+@Suite("Next hops with HELO and with LMTP", .serialized)
+struct FilterNextHopTests {
+    private static func envelope(_ recipients: String..., lmtp: Bool = false) -> [String] {
+        [lmtp ? "LHLO x" : "EHLO x", "MAIL FROM:<a@example.org>"] + recipients.map { "RCPT TO:<\($0)@example.com>" }
+    }
+    private static let content = "Subject: x\r\n\r\nx\r\n."
+
+    // MARK: HELO
+
+    @Test("A next hop without EHLO is spoken to with HELO, one command at a time", arguments: ["500", "502", "504"])
+    func helo(code: String) async throws {
+        try await RunningFilter.run(hop: [["EHLO": .text("\(code) what")]]) { running in
+            let client = running.connect()
+            #expect(client.reply()?.prefix(3) == "220")
+            client.send("EHLO x\r\n")
+            _ = client.line()
+            #expect(client.line() == "250 PIPELINING")
+            let rest = Self.envelope("b", "c").dropFirst() + ["DATA", Self.content]
+            #expect(client.go(Array(rest)) == [250, 250, 250, 354, 250])
+            #expect(running.hop.messages.map(\.content) == ["Subject: x\n\nx\n"])
+            #expect(running.hop.commands.prefix(2).map { String($0.prefix(5)) } == ["EHLO ", "HELO "])
+        }
+    }
+
+    @Test("Any other refusal of EHLO defers the mail", arguments: ["550 5.7.1 not you", "501 what name"])
+    func refusedEHLO(reply: String) async throws {
+        try await RunningFilter.run(hop: [["EHLO": .text(reply)]]) { running in
+            #expect(running.connect().converse(Self.envelope("b")) == [220, 421])
+            #expect(!running.hop.commands.contains { $0.hasPrefix("HELO") })
+        }
+    }
+
+    @Test("A next hop that forgets EHLO between two messages gets nothing that it has not offered")
+    func forgetsEHLO() async throws {
+        let full = ScriptedNextHop.Reply.text("250-hop\r\n250 8BITMIME")
+        try await RunningFilter.run(hop: [["EHLO": full, "MAIL": .close], ["EHLO": .text("502 what")]]) { running in
+            let client = running.connect()
+            #expect(client.converse(["EHLO x", "MAIL FROM:<> BODY=8BITMIME"]) == [220, 250, 250])
+            client.send("RCPT TO:<b@example.com>\r\n")
+            #expect(client.reply() == "421 4.3.0 Error: the next hop has fewer extensions now, try again")
+            #expect(running.hop.messages == [])
+        }
+    }
+
+    // MARK: LMTP
+
+    @Test("An SMTP client has one recipient at a time, and hears exactly what the LMTP server says")
+    func smtpToLMTP() async throws {
+        try await RunningFilter.run(hop: [[".1": .text("452 4.2.2 full")], [:]], nextHop: .lmtp) { running in
+            let client = running.connect()
+            #expect(client.converse(Self.envelope("b", "c") + ["DATA"]) == [220, 250, 250, 250, 452, 354])
+            client.send(Self.content + "\r\n")
+            #expect(client.reply() == "452 4.2.2 full")
+            #expect(running.hop.messages == [])
+            #expect(running.hop.commands.first?.hasPrefix("LHLO ") == true)
+            #expect(!running.hop.commands.contains("RCPT TO:<c@example.com>"))
+        }
+    }
+
+    @Test("A refused recipient makes room for the next one")
+    func refusedRecipient() async throws {
+        let script: ScriptedNextHop.Script = ["RCPT TO:<b@example.com>": .text("550 5.1.1 unknown")]
+        try await RunningFilter.run(hop: [script], nextHop: .lmtp) { running in
+            let client = running.connect()
+            let session = Self.envelope("b", "c", "d") + ["DATA", Self.content]
+            #expect(client.converse(session) == [220, 250, 250, 550, 250, 452, 354, 250])
+            #expect(running.hop.messages.map { $0.envelope[1] } == ["RCPT TO:<c@example.com>"])
+        }
+    }
+
+    @Test("An LMTP client gets each recipient's own reply")
+    func lmtpToLMTP() async throws {
+        let script: ScriptedNextHop.Script = [".2": .text("452 4.2.2 full"), ".3": .text("550 5.2.1 closed")]
+        try await RunningFilter.run(hop: [script], client: .lmtp, nextHop: .lmtp) { running in
+            let client = running.connect()
+            #expect(client.converse(Self.envelope("b", "c", "d", "e", lmtp: true) + ["DATA"]).last == 354)
+            client.send(Self.content + "\r\n")
+            let replies = (0..<4).map { _ in client.reply() }
+            #expect(replies == ["250 2.1.5 Ok", "452 4.2.2 full", "550 5.2.1 closed", "250 2.1.5 Ok"])
+            #expect(
+                running.hop.messages.map { $0.envelope[1] } == ["RCPT TO:<b@example.com>", "RCPT TO:<e@example.com>"])
+            // The connection is used again.
+            #expect(client.go(Array(Self.envelope("f", lmtp: true).dropFirst()) + ["DATA", Self.content]).last == 250)
+            #expect(running.hop.connections == 1)
+        }
+    }
+
+    /// Who has a reply is neither lost nor doubled.
+    @Test("An LMTP server that goes away keeps whom it has answered", arguments: 1...3)
+    func lmtpGoesAway(at recipient: Int) async throws {
+        try await RunningFilter.run(
+            hop: [[".\(recipient)": .close], [:]], client: .lmtp, nextHop: .lmtp
+        ) { running in
+            let client = running.connect()
+            #expect(client.converse(Self.envelope("b", "c", "d", lmtp: true) + ["DATA"]).last == 354)
+            client.send(Self.content + "\r\n")
+            let codes = (0..<3).map { _ in client.reply()?.prefix(3) }
+            #expect(codes == (1...3).map { $0 < recipient ? "250" : "451" })
+            #expect(running.hop.messages.count == recipient - 1)
+        }
+    }
+
+    @Test("A copy goes to the LMTP server with the message; what it can't carry out waits")
+    func lmtpVerdicts() async throws {
+        let rules = "/^Subject: copy/ BCC c@example.com\n/^Subject: hold/ HOLD\n/^Subject: to/ REDIRECT r@example.com"
+        try await RunningFilter.run(header: rules, client: .lmtp, nextHop: .lmtp) { running in
+            let client = running.connect()
+            #expect(client.converse(["LHLO x"]) == [220, 250])
+            for (subject, code) in [("copy", 250), ("hold", 451), ("to", 250)] {
+                let envelope = Array(Self.envelope("a", "b", lmtp: true).dropFirst())
+                let end = client.go(envelope + ["DATA", "Subject: \(subject)\r\n\r\nx\r\n."])
+                #expect(end == [250, 250, 250, 354, code], "\(subject)")
+                // The second recipient's.
+                #expect(client.reply()?.prefix(3) == "\(code)", "\(subject)")
+            }
+            let names = running.hop.messages.map { $0.envelope[1].dropFirst("RCPT TO:<".count).prefix(1) }
+            #expect(names == ["a", "b", "c", "r"])
+            #expect(!running.hop.messages.contains { $0.content.contains("X-Weir-Verdict") })
+        }
+    }
+}
