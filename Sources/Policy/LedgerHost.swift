@@ -7,6 +7,7 @@ package import NIOCore
 package import Report
 package import Settings
 internal import Storage
+internal import Synchronization
 internal import Wire
 
 /// Runs the ledger on its loop: the one on which policy requests arrive.
@@ -32,6 +33,7 @@ package final class LedgerHost: @unchecked Sendable {
     /// Used only if a milter consults the limits, too.
     var sessions = PolicySessions()
     var keepsSessions: Bool
+    let milterQueue = Mutex(MilterQueue())
     var ledger: Ledger?
     var store: (any LedgerStore)?
     /// The newest entries of the audit trail.
@@ -66,6 +68,8 @@ package final class LedgerHost: @unchecked Sendable {
         static var stage: ProbeStage { get }
         /// Calls `body` with the request.
         func withRequest(_ body: (Attributes) -> Void)
+        /// Whether nobody waits for the decision any more. The request is then not charged.
+        var isGone: Bool { get }
         /// The decision for the request. The answer must wait for `committed`; the next request may be submitted now.
         func decided(_ decision: Decision)
         /// The batch is committed: answers may go out.
