@@ -98,37 +98,73 @@ extension LedgerHost {
         }
     }
 
-    /// Carries out an administrator's change, and adds it to the audit trail.
+    /// Carries out an administrator's change, and adds it to the audit trail. Returns when the change is saved.
     ///
     /// - Returns: where the key stands afterwards; empty if no limit knows the key.
-    /// - Throws: `AdministrationFault`, `LedgerUnavailable`.
+    /// - Throws: `AdministrationFault`, `LedgerUnavailable`; `ChangeNotSaved` if the change is in force all the same.
     package func apply(_ change: KeyChange) async throws -> [KeyStanding] {
-        try await loop.submit { [self] in
-            let standings = try withLedger { ledger in
-                try ledger.intervene(
-                    change.intervention(at: ledger.now), onKey: Array(change.key.utf8), limit: change.limit
-                )
-                .map { standing in
-                    var figures = KeyStanding(standing, in: ledger)
-                    figures.note = note(on: change.action, standing, in: ledger)
-                    return figures
+        try await withCheckedThrowingContinuation { answer in
+            loop.execute { [self] in
+                do {
+                    let standings = try withLedger { try carryOut(change, in: $0) }
+                    // The tick that `withLedger` has begun ends with this turn.
+                    unsavedChanges.append(.init(change: change, standings: standings, answer: answer))
+                } catch {
+                    answer.resume(throwing: error)
                 }
             }
-            for key in standings.isEmpty ? [change.key] : Set(standings.map(\.key)).sorted() {
-                record(
-                    AuditEntry(
-                        time: Int64(time(nil)), user: change.user, action: change.action.rawValue, key: key,
-                        details: change.details, reason: change.reason,
-                        limits: standings.filter { $0.key == key }.map(\.limit)))
+        }
+    }
+
+    private func carryOut(_ change: KeyChange, in ledger: Ledger) throws -> [KeyStanding] {
+        try ledger.intervene(
+            change.intervention(at: ledger.now), onKey: Array(change.key.utf8), limit: change.limit
+        )
+        .map { standing in
+            var figures = KeyStanding(standing, in: ledger)
+            figures.note = note(on: change.action, standing, in: ledger)
+            return figures
+        }
+    }
+
+    /// A change that waits for the commit.
+    struct UnsavedChange {
+        fileprivate let change: KeyChange
+        fileprivate let standings: [KeyStanding]
+        fileprivate let answer: CheckedContinuation<[KeyStanding], any Error>
+    }
+
+    /// Answers the changes of this tick, whose batch was committed or has failed. They survive a crash of the service
+    /// whatever `ledger.durability` says, and a loss of power if it is `power`.
+    func answerChanges() {
+        guard !unsavedChanges.isEmpty else { return }
+        flush()
+        let (changes, fault) = (unsavedChanges, fault)
+        unsavedChanges = []
+        for unsaved in changes {
+            record(unsaved.change, unsaved.standings)
+            if let fault, !unsaved.standings.isEmpty {
+                unsaved.answer.resume(throwing: ChangeNotSaved(reason: fault.message))
+            } else {
+                unsaved.answer.resume(returning: unsaved.standings)
             }
-            return standings
+        }
+    }
+
+    private func record(_ change: KeyChange, _ standings: [KeyStanding]) {
+        for key in standings.isEmpty ? [change.key] : Set(standings.map(\.key)).sorted() {
+            record(
+                AuditEntry(
+                    time: Int64(time(nil)), user: change.user, action: change.action.rawValue, key: key,
+                    details: change.details, reason: change.reason,
+                    limits: standings.filter { $0.key == key }.map(\.limit)))
         }
     }
 
     /// What the administrator should know about the change that was just made.
     private func note(on action: KeyAction, _ standing: Standing, in ledger: Ledger) -> String? {
         switch action {
-        case .block: return ledger.remark(onBlockBy: standing.limit) ?? fault.map { "not saved yet: \($0.message)" }
+        case .block: return ledger.remark(onBlockBy: standing.limit)
         case .raise:
             guard let until = standing.blockedUntil else { return nil }
             let key = Self.quoted(String(decoding: standing.key, as: UTF8.self))
@@ -153,6 +189,11 @@ extension LedgerHost {
         }
         return "\(max(1, milliseconds / 1000))s"
     }
+}
+
+/// An administrator's change is in force, but only in memory.
+package struct ChangeNotSaved: Error {
+    package let reason: String
 }
 
 /// A change that an administrator makes to a key.

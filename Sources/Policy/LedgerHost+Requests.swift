@@ -128,6 +128,7 @@ extension LedgerHost {
         decideAll()
         isTickUnderWay = false
         commit()
+        answerChanges()
         for client in awaiting { client.committed() }
         if !awaiting.isEmpty {
             activity.record(latency: (.now() - tickBegan).nanoseconds, requests: awaiting.count, at: uptime)

@@ -39,6 +39,8 @@ package final class LedgerHost: @unchecked Sendable {
     /// The newest entries of the audit trail.
     package internal(set) var audit = Recent<AuditEntry>(most: LedgerHost.mostAudit)
     static let mostAudit = 100
+    /// The changes by administrators in this tick.
+    var unsavedChanges: [UnsavedChange] = []
     /// Whether an administrator's search is running.
     var isSearching = false
     var trouble: Trouble?
@@ -135,7 +137,7 @@ package final class LedgerHost: @unchecked Sendable {
         endTick()
         loop.endOfTurn = {}
         summarize()
-        capture?.flush()
+        capture?.flush(by: deadline)
         guard let ledger else { return }
         do throws(UpkeepFault) {
             ledger.beginTick()

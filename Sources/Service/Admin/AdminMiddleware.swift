@@ -17,6 +17,11 @@ struct AdminFailureMiddleware: RouterMiddleware {
             return try Self.response(failure.status, failure.text)
         } catch let unavailable as LedgerUnavailable {
             return try Self.response(.serviceUnavailable, "the ledger can't be opened: \(unavailable.reason)")
+        } catch let unsaved as ChangeNotSaved {
+            return try Self.response(
+                .serviceUnavailable,
+                "the change is in force, but not saved, and is lost if the service ends before the ledger is saved: "
+                    + unsaved.reason)
         } catch let fault as AdministrationFault {
             let isUnknown = if case .unknownLimit = fault { true } else { false }
             return try Self.response(isUnknown ? .notFound : .badRequest, fault.description)
