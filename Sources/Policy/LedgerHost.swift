@@ -41,8 +41,10 @@ package final class LedgerHost: @unchecked Sendable {
     static let mostAudit = 100
     /// The changes by administrators in this tick.
     var unsavedChanges: [UnsavedChange] = []
-    /// Whether an administrator's search is running.
-    var isSearching = false
+    /// Lists of the fullest keys.
+    let listings: WalkQueue
+    /// Searches for keys.
+    let searches: WalkQueue
     var trouble: Trouble?
     /// The fault that kept counts in memory only, until they are saved.
     var unsaved: StoreError?
@@ -107,6 +109,8 @@ package final class LedgerHost: @unchecked Sendable {
         self.log = log
         self.alerts = alerts
         self.probes = probes
+        listings = WalkQueue(loop, mostWaiting: 100)
+        searches = WalkQueue(loop, mostWaiting: 0)
         capture = configuration.log.capture.map { CaptureFile(path: $0, log: log) }
         parser = PolicyRequestParser(names: configuration.attributeNames.names)
         keepsSessions = configuration.milterAsks

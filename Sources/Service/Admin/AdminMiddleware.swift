@@ -17,6 +17,10 @@ struct AdminFailureMiddleware: RouterMiddleware {
             return try Self.response(failure.status, failure.text)
         } catch let unavailable as LedgerUnavailable {
             return try Self.response(.serviceUnavailable, "the ledger can't be opened: \(unavailable.reason)")
+        } catch is TooManyListings {
+            var response = try Self.response(.serviceUnavailable, "too many lists of keys are being made; try again")
+            response.headers[.retryAfter] = "1"
+            return response
         } catch let unsaved as ChangeNotSaved {
             return try Self.response(
                 .serviceUnavailable,
