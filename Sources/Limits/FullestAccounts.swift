@@ -31,8 +31,11 @@ struct FullestAccounts {
         account.place = Account.noPlace
     }
 
+    /// In no order.
+    var all: [Account] { accounts }
+
     /// The accounts with their present fullness, in no order.
-    func measured(at time: LedgerTime) -> [(fullness: Double, account: Account)] {
+    private func measured(at time: LedgerTime) -> [(fullness: Double, account: Account)] {
         accounts.compactMap { account in account.fullness(at: time).map { ($0, account) } }
     }
 

@@ -87,20 +87,6 @@ extension Ledger {
         return amounts
     }
 
-    /// The most standings that `fullest` can return.
-    package static var mostFullest: Int { FullestAccounts.most }
-
-    /// How the `most` fullest accounts stand, fullest first.
-    ///
-    /// - Parameter name: considers this limit only, if not nil.
-    package func fullest(
-        _ most: Int, limit name: String?, withHistory: Bool = false
-    ) throws(AdministrationFault) -> [Standing] {
-        var measured = try limits(named: name).flatMap { $0.fullest.measured(at: now) }
-        measured.sort { ($0.fullness, $1.account.id) > ($1.fullness, $0.account.id) }
-        return measured.prefix(most).map { standing(of: $0.account, withHistory: withHistory) }
-    }
-
     /// The wall clock's time of a ledger time, in milliseconds since 1970: for people to read.
     package func wallTime(of time: LedgerTime) -> Int64 {
         wallTimeNow + (time - now)

@@ -52,6 +52,12 @@ extension Ledger {
         return Decision(action: action, transaction: identity.transactionID)
     }
 
+    /// Drops the oldest prepared request, which nobody waits for any more. It is not charged.
+    package func skip() {
+        owner.check()
+        _ = prepared.removeFirst()
+    }
+
     private func identify(_ request: Attributes, _ prepared: PreparedRequests.Request) -> RequestIdentity {
         var identity = RequestIdentity(state: prepared.state, transactionID: prepared.transactionID)
         guard identity.transactionID != 0 else { return identity }

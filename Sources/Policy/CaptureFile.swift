@@ -75,6 +75,12 @@ final class CaptureFile: Sendable {
         }
     }
 
-    /// Returns when all appended requests are written or have failed.
-    func flush() { queue.sync {} }
+    /// Returns when all appended requests are written or have failed, at the latest at `deadline`.
+    func flush(by deadline: NIODeadline) {
+        let isWritten = DispatchSemaphore(value: 0)
+        queue.async { isWritten.signal() }
+        if isWritten.wait(timeout: .now() + .nanoseconds(Int((deadline - .now()).nanoseconds))) == .timedOut {
+            log.warning("dropped the last requests from the capture \(path): writing is too slow")
+        }
+    }
 }

@@ -10,57 +10,61 @@ package import Report
 extension LedgerHost {
     /// Slots of the tables that are looked at in one go, some hundred microseconds where they are full.
     private static let slotsPerPiece = 1024
-    /// Requests come in between.
-    private static let pauseBetweenPieces: TimeAmount = .microseconds(500)
-    /// People wait for it, and not Postfix.
-    private static let pauseInSearch: TimeAmount = .milliseconds(2)
-
-    /// The `most` fullest keys, of all limits or of one.
+    /// Steps of `FullestWalk` in one go. They take as long.
+    private static let stepsPerPiece = 1024
+    /// The `most` fullest keys, of all limits or of one. They are looked for in pieces.
     ///
-    /// Up to `Ledger.mostFullest` are at hand; for more, all keys are looked at, which takes seconds at a million.
-    /// - Parameter withHistory: only where they are at hand.
+    /// - Parameter most: at most `Ledger.mostFullest`.
+    /// - Throws: `AdministrationFault`, `LedgerUnavailable`; `TooManyListings` if too many others wait.
     package func fullest(_ most: Int, limit: String?, withHistory: Bool = false) async throws -> [KeyStanding] {
-        if most <= Ledger.mostFullest {
-            return try await loop.submit { [self] in
-                try withLedger { ledger in
-                    try ledger.fullest(most, limit: limit, withHistory: withHistory).map { .init($0, in: ledger) }
-                }
-            }
-        }
-        try await loop.submit { [self] in _ = try withLedger { try $0.limits(named: limit) } }
-        return try await withCheckedThrowingContinuation { continuation in
-            loop.execute { self.advance(FullestWalk(most: most, limit: limit), continuation) }
-        }
-    }
-
-    private func advance(_ walk: FullestWalk, _ asked: CheckedContinuation<[KeyStanding], any Error>) {
-        do {
-            if try withLedger({ walk.advance(in: $0, slots: Self.slotsPerPiece) }) {
-                loop.schedule(in: Self.pauseBetweenPieces) { self.advance(walk, asked) }
-            } else {
-                asked.resume(returning: try withLedger(walk.result))
-            }
-        } catch {
-            asked.resume(throwing: error)
-        }
-    }
-
-    /// Keys in which `text` stands, whatever its case, and those that it means by itself.
-    ///
-    /// All keys are looked at, which takes seconds at a million.
-    ///
-    /// - Returns: nil while another search is under way: there is one at a time, for each takes its part of the loop.
-    package func search(_ text: String) async throws -> KeySearch? {
-        try await withCheckedThrowingContinuation { asked in
+        typealias Answer = CheckedContinuation<([Standing], WallClock), any Error>
+        let (standings, clock) = try await withCheckedThrowingContinuation { (answer: Answer) in
             loop.execute { [self] in
-                guard !isSearching else { return asked.resume(returning: nil) }
-                do {
-                    let walk = SearchWalk(text: Array(text.utf8), meant: try presentMeanings(of: text))
-                    isSearching = true
-                    advance(walk, asked)
-                } catch {
-                    asked.resume(throwing: error)
+                var walk: FullestWalk?
+                let isTaken = listings.submit { [self] in
+                    do {
+                        return try withLedger { ledger in
+                            var current = try walk.take() ?? ledger.fullestWalk(most, limit: limit, withHistory: withHistory)
+                            guard ledger.advance(&current, steps: Self.stepsPerPiece) else {
+                                answer.resume(returning: (current.result, WallClock(of: ledger)))
+                                return false
+                            }
+                            walk = current
+                            return true
+                        }
+                    } catch {
+                        answer.resume(throwing: error)
+                        return false
+                    }
                 }
+                if !isTaken { answer.resume(throwing: TooManyListings()) }
+            }
+        }
+        // Not on the ledger's loop: texts for people take most of the time.
+        return standings.map { KeyStanding($0, clock) }
+    }
+
+    /// Keys that contain `text`, in upper or lower case, and those that the text itself stands for.
+    ///
+    /// All keys are searched in pieces, which takes seconds at a million.
+    ///
+    /// - Returns: nil while another search is under way.
+    package func search(_ text: String) async throws -> KeySearch? {
+        try await withCheckedThrowingContinuation { answer in
+            loop.execute { [self] in
+                var walk: SearchWalk?
+                let isTaken = searches.submit { [self] in
+                    do {
+                        let current = try walk ?? SearchWalk(text: Array(text.utf8), meant: presentMeanings(of: text))
+                        walk = current
+                        if try withLedger({ current.advance(in: $0, slots: Self.slotsPerPiece) }) { return true }
+                        answer.resume(returning: current.result)
+                    } catch {
+                        answer.resume(throwing: error)
+                    }
+                    return false
+                }
+                if !isTaken { answer.resume(returning: nil) }
             }
         }
     }
@@ -75,60 +79,81 @@ extension LedgerHost {
             .map { .init(limit: $0.limit, key: String(decoding: $0.key, as: UTF8.self), isKnown: $0.isKnown) }
     }
 
-    private func advance(_ walk: SearchWalk, _ asked: CheckedContinuation<KeySearch?, any Error>) {
-        do {
-            if try withLedger({ walk.advance(in: $0, slots: Self.slotsPerPiece) }) {
-                return loop.schedule(in: Self.pauseInSearch) { self.advance(walk, asked) }
-            }
-            isSearching = false
-            asked.resume(returning: walk.result)
-        } catch {
-            isSearching = false
-            asked.resume(throwing: error)
-        }
-    }
-
     package func standings(ofKey key: String, limit: String?) async throws -> [KeyStanding] {
         try await loop.submit { [self] in
             try withLedger { ledger in
-                try ledger.standings(ofKey: Array(key.utf8), limit: limit).map {
-                    KeyStanding($0, in: ledger)
+                try ledger.standings(ofKey: Array(key.utf8), limit: limit).map { KeyStanding($0, WallClock(of: ledger)) }
+            }
+        }
+    }
+
+    /// Carries out an administrator's change, and adds it to the audit trail. Returns when the change is saved.
+    ///
+    /// - Returns: where the key stands afterwards; empty if no limit knows the key.
+    /// - Throws: `AdministrationFault`, `LedgerUnavailable`; `ChangeNotSaved` if the change is in force all the same.
+    package func apply(_ change: KeyChange) async throws -> [KeyStanding] {
+        try await withCheckedThrowingContinuation { answer in
+            loop.execute { [self] in
+                do {
+                    let standings = try withLedger { try carryOut(change, in: $0) }
+                    // The tick that `withLedger` has begun ends with this turn.
+                    unsavedChanges.append(.init(change: change, standings: standings, answer: answer))
+                } catch {
+                    answer.resume(throwing: error)
                 }
             }
         }
     }
 
-    /// Carries out an administrator's change, and adds it to the audit trail.
-    ///
-    /// - Returns: where the key stands afterwards; empty if no limit knows the key.
-    /// - Throws: `AdministrationFault`, `LedgerUnavailable`.
-    package func apply(_ change: KeyChange) async throws -> [KeyStanding] {
-        try await loop.submit { [self] in
-            let standings = try withLedger { ledger in
-                try ledger.intervene(
-                    change.intervention(at: ledger.now), onKey: Array(change.key.utf8), limit: change.limit
-                )
-                .map { standing in
-                    var figures = KeyStanding(standing, in: ledger)
-                    figures.note = note(on: change.action, standing, in: ledger)
-                    return figures
-                }
+    private func carryOut(_ change: KeyChange, in ledger: Ledger) throws -> [KeyStanding] {
+        try ledger.intervene(
+            change.intervention(at: ledger.now), onKey: Array(change.key.utf8), limit: change.limit
+        )
+        .map { standing in
+            var figures = KeyStanding(standing, WallClock(of: ledger))
+            figures.note = note(on: change.action, standing, in: ledger)
+            return figures
+        }
+    }
+
+    /// A change that waits for the commit.
+    struct UnsavedChange {
+        fileprivate let change: KeyChange
+        fileprivate let standings: [KeyStanding]
+        fileprivate let answer: CheckedContinuation<[KeyStanding], any Error>
+    }
+
+    /// Answers the changes of this tick, whose batch was committed or has failed. They survive a crash of the service
+    /// whatever `ledger.durability` says, and a loss of power if it is `power`.
+    func answerChanges() {
+        guard !unsavedChanges.isEmpty else { return }
+        flush()
+        let (changes, fault) = (unsavedChanges, fault)
+        unsavedChanges = []
+        for unsaved in changes {
+            record(unsaved.change, unsaved.standings)
+            if let fault, !unsaved.standings.isEmpty {
+                unsaved.answer.resume(throwing: ChangeNotSaved(reason: fault.message))
+            } else {
+                unsaved.answer.resume(returning: unsaved.standings)
             }
-            for key in standings.isEmpty ? [change.key] : Set(standings.map(\.key)).sorted() {
-                record(
-                    AuditEntry(
-                        time: Int64(time(nil)), user: change.user, action: change.action.rawValue, key: key,
-                        details: change.details, reason: change.reason,
-                        limits: standings.filter { $0.key == key }.map(\.limit)))
-            }
-            return standings
+        }
+    }
+
+    private func record(_ change: KeyChange, _ standings: [KeyStanding]) {
+        for key in standings.isEmpty ? [change.key] : Set(standings.map(\.key)).sorted() {
+            record(
+                AuditEntry(
+                    time: Int64(time(nil)), user: change.user, action: change.action.rawValue, key: key,
+                    details: change.details, reason: change.reason,
+                    limits: standings.filter { $0.key == key }.map(\.limit)))
         }
     }
 
     /// What the administrator should know about the change that was just made.
     private func note(on action: KeyAction, _ standing: Standing, in ledger: Ledger) -> String? {
         switch action {
-        case .block: return ledger.remark(onBlockBy: standing.limit) ?? fault.map { "not saved yet: \($0.message)" }
+        case .block: return ledger.remark(onBlockBy: standing.limit)
         case .raise:
             guard let until = standing.blockedUntil else { return nil }
             let key = Self.quoted(String(decoding: standing.key, as: UTF8.self))
@@ -153,6 +178,14 @@ extension LedgerHost {
         }
         return "\(max(1, milliseconds / 1000))s"
     }
+}
+
+/// So many lists of the fullest keys wait that another one is refused.
+package struct TooManyListings: Error {}
+
+/// An administrator's change is in force, but only in memory.
+package struct ChangeNotSaved: Error {
+    package let reason: String
 }
 
 /// A change that an administrator makes to a key.
@@ -195,37 +228,6 @@ package struct KeyChange: Sendable {
         case .block: .block(until: until)
         case .unblock: .unblock
         }
-    }
-}
-
-/// Looks for the fullest accounts, a piece at a time.
-private final class FullestWalk {
-    private let most: Int
-    private let limit: String?
-    private var walk = Ledger.Walk()
-    private var found: [(fullness: Double, account: Account)] = []
-
-    init(most: Int, limit: String?) {
-        self.most = most
-        self.limit = limit
-    }
-
-    func advance(in ledger: Ledger, slots: Int) -> Bool {
-        let hasMore = ledger.walk(&walk, slots: slots) { account in
-            if let limit, account.limit.limit.name != limit { return }
-            if let fullness = account.fullness(at: ledger.now) { found.append((fullness, account)) }
-        }
-        if found.count > 2 * most + slots || !hasMore { keepFullest() }
-        return hasMore
-    }
-
-    private func keepFullest() {
-        found.sort { ($0.fullness, $1.account.id) > ($1.fullness, $0.account.id) }
-        if found.count > most { found.removeSubrange(most...) }
-    }
-
-    func result(_ ledger: Ledger) -> [KeyStanding] {
-        found.map { KeyStanding(ledger.standing(of: $0.account), in: ledger) }
     }
 }
 
@@ -274,9 +276,23 @@ private final class SearchWalk {
     private static func folded(_ byte: UInt8) -> UInt8 { byte &- UInt8(ascii: "A") < 26 ? byte | 0x20 : byte }
 }
 
+/// Turns times of a ledger into times of the wall clock.
+struct WallClock: Sendable {
+    private let now: LedgerTime
+    /// Milliseconds since 1970.
+    private let wallNow: Int64
+
+    fileprivate init(of ledger: Ledger) {
+        now = ledger.now
+        wallNow = ledger.wallTime(of: now)
+    }
+
+    /// Seconds since 1970.
+    fileprivate func seconds(_ time: LedgerTime) -> Double { Double(wallNow + (time - now)) / 1000 }
+}
+
 extension KeyStanding {
-    fileprivate init(_ standing: Standing, in ledger: Ledger) {
-        func seconds(_ time: LedgerTime) -> Double { Double(ledger.wallTime(of: time)) / 1000 }
+    fileprivate init(_ standing: Standing, _ clock: WallClock) {
         self.init(
             limit: standing.limit, key: String(decoding: standing.key, as: UTF8.self), count: standing.count.rawValue,
             mode: standing.mode.rawValue,
@@ -284,9 +300,9 @@ extension KeyStanding {
                 Rate(
                     rate: usage.rate.description,
                     window: Limits.Rate.text(ofDuration: usage.rate.window.milliseconds), used: usage.used,
-                    limit: usage.admitted, freesAt: usage.freesAt.map(seconds), history: usage.history)
+                    limit: usage.admitted, freesAt: usage.freesAt.map(clock.seconds), history: usage.history)
             },
-            refusedTries: standing.refusedTries, blockedUntil: standing.blockedUntil.map(seconds),
-            raisedUntil: standing.raisedUntil.map(seconds), exempt: standing.isExempt)
+            refusedTries: standing.refusedTries, blockedUntil: standing.blockedUntil.map(clock.seconds),
+            raisedUntil: standing.raisedUntil.map(clock.seconds), exempt: standing.isExempt)
     }
 }

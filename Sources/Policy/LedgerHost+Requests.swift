@@ -6,6 +6,10 @@ package import Report
 internal import Settings
 
 /// Requests and ticks: a tick decides and commits all requests that one turn of the loop has read.
+extension LedgerHost.Client {
+    package var isGone: Bool { false }
+}
+
 extension LedgerHost {
     /// Queues a client's request. It is decided at the end of this turn of the loop.
     package func submit(_ client: any Client) {
@@ -22,18 +26,19 @@ extension LedgerHost {
         while !asking.isEmpty {
             swap(&asking, &deciding)
             requests &+= UInt64(deciding.count)
-            var answered: UInt64 = 0
+            var passed: UInt64 = 0
             if let judging {
                 judging.fetch()
-                for client in deciding { if decide(client, in: judging) { answered &+= 1 } }
+                for client in deciding { if decide(client, in: judging) { passed &+= 1 } }
             } else {
                 for client in deciding { client.decided(troubled) }
                 if let action = troubled.action {
-                    answered = UInt64(deciding.count)
                     activity.count(action, requests: deciding.count)
+                } else {
+                    passed = UInt64(deciding.count)
                 }
             }
-            activity.recordTick(passed: UInt64(deciding.count) &- answered, at: uptime)
+            activity.recordTick(passed: passed, at: uptime)
             if awaiting.isEmpty {
                 swap(&awaiting, &deciding)
             } else {
@@ -43,8 +48,12 @@ extension LedgerHost {
         }
     }
 
-    /// - Returns: whether the answer is an action other than DUNNO.
+    /// - Returns: whether the answer is DUNNO.
     private func decide(_ client: any Client, in ledger: Ledger) -> Bool {
+        guard !client.isGone else {
+            ledger.skip()
+            return false
+        }
         var decision: Decision?
         client.withRequest { request in
             decision = ledger.decide(request)
@@ -54,7 +63,7 @@ extension LedgerHost {
         if probes.isActive { decision = exempt(decision, ifProbe: client) }
         client.decided(decision)
         if let action = decision.action { activity.count(action) }
-        return decision.action != nil
+        return decision.action == nil
     }
 
     /// Withdraws the charge of a doctor's probe, and never refuses it.
@@ -119,6 +128,7 @@ extension LedgerHost {
         decideAll()
         isTickUnderWay = false
         commit()
+        answerChanges()
         for client in awaiting { client.committed() }
         if !awaiting.isEmpty {
             activity.record(latency: (.now() - tickBegan).nanoseconds, requests: awaiting.count, at: uptime)

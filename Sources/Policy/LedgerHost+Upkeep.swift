@@ -22,9 +22,15 @@ extension LedgerHost {
         } else {
             ledger?.beginTick()
             commit()
-            do throws(StoreError) { try ledger?.flush() } catch { fail(error) }
+            flush()
             if !isBusy { upkeep(slots: Self.slotsPerPause) }
         }
+    }
+
+    /// Writes the batches that the store has held back (`durability: relaxed`).
+    func flush() {
+        guard trouble == nil else { return }
+        do throws(StoreError) { try ledger?.flush() } catch { fail(error) }
     }
 
     static func lost(_ file: String) -> StoreError {

@@ -7,6 +7,7 @@ package import NIOCore
 package import Report
 package import Settings
 internal import Storage
+internal import Synchronization
 internal import Wire
 
 /// Runs the ledger on its loop: the one on which policy requests arrive.
@@ -32,13 +33,18 @@ package final class LedgerHost: @unchecked Sendable {
     /// Used only if a milter consults the limits, too.
     var sessions = PolicySessions()
     var keepsSessions: Bool
+    let milterQueue = Mutex(MilterQueue())
     var ledger: Ledger?
     var store: (any LedgerStore)?
     /// The newest entries of the audit trail.
     package internal(set) var audit = Recent<AuditEntry>(most: LedgerHost.mostAudit)
     static let mostAudit = 100
-    /// Whether an administrator's search is running.
-    var isSearching = false
+    /// The changes by administrators in this tick.
+    var unsavedChanges: [UnsavedChange] = []
+    /// Lists of the fullest keys.
+    let listings: WalkQueue
+    /// Searches for keys.
+    let searches: WalkQueue
     var trouble: Trouble?
     /// The fault that kept counts in memory only, until they are saved.
     var unsaved: StoreError?
@@ -66,6 +72,8 @@ package final class LedgerHost: @unchecked Sendable {
         static var stage: ProbeStage { get }
         /// Calls `body` with the request.
         func withRequest(_ body: (Attributes) -> Void)
+        /// Whether nobody waits for the decision any more. The request is then not charged.
+        var isGone: Bool { get }
         /// The decision for the request. The answer must wait for `committed`; the next request may be submitted now.
         func decided(_ decision: Decision)
         /// The batch is committed: answers may go out.
@@ -101,6 +109,8 @@ package final class LedgerHost: @unchecked Sendable {
         self.log = log
         self.alerts = alerts
         self.probes = probes
+        listings = WalkQueue(loop, mostWaiting: 100)
+        searches = WalkQueue(loop, mostWaiting: 0)
         capture = configuration.log.capture.map { CaptureFile(path: $0, log: log) }
         parser = PolicyRequestParser(names: configuration.attributeNames.names)
         keepsSessions = configuration.milterAsks
@@ -131,7 +141,7 @@ package final class LedgerHost: @unchecked Sendable {
         endTick()
         loop.endOfTurn = {}
         summarize()
-        capture?.flush()
+        capture?.flush(by: deadline)
         guard let ledger else { return }
         do throws(UpkeepFault) {
             ledger.beginTick()

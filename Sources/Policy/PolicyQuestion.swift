@@ -3,6 +3,7 @@ internal import Limits
 internal import Loop
 internal import NIOCore
 internal import Report
+internal import Synchronization
 internal import Wire
 
 /// A policy request that a milter puts to the ledger from another loop.
@@ -47,57 +48,84 @@ package enum PolicyAnswer: Sendable {
 
 extension LedgerHost {
     /// Asks from another loop; `answer` is called on the ledger's loop.
-    package func ask(_ question: PolicyQuestion, _ answer: @escaping @Sendable (PolicyAnswer) -> Void) {
-        loop.execute { [self] in
-            if question.state == .recipient, question.transaction == nil, let session = question.session,
-                let known = sessions.transaction(session, sender: question.sender)
-            {
-                return answer(.isCharged(known))
-            }
-            if question.state == .endOfMessage, let session = question.session { sessions.forget(session) }
-            guard let query = PendingQuestion(question, &parser, answer) else {
-                return answer(.decision(nil, transaction: 0))
-            }
-            submit(query)
-        }
+    package func ask(_ question: PolicyQuestion, _ answer: @escaping @Sendable (PolicyAnswer) -> Void) -> OpenQuestion {
+        let open = OpenQuestion(question, answer)
+        handOver(.ask(open))
+        return open
+    }
+
+    /// Forgets a question whose client is gone. If it is not decided yet, it charges nothing. Its `answer` is not
+    /// called.
+    package func cancel(_ question: OpenQuestion) {
+        question.cancel()
+        milterQueue.withLock { $0.remove(question) }
     }
 
     /// The message was aborted. The MTA waits for no reply to that, so the policy server may know the client's next
     /// message already.
     package func abandon(_ question: PolicyQuestion) {
-        guard let session = question.session, let transaction = question.transaction else { return }
-        loop.execute { [self] in
-            if sessions.transaction(session, sender: transaction.sender) == transaction { sessions.forget(session) }
-        }
+        guard question.session != nil, question.transaction != nil else { return }
+        handOver(.abandon(question))
     }
 
     /// The message is deferred, and the MTA sends it again as a whole: takes its charge back.
-    package func giveBack(_ transaction: UInt64) {
-        loop.execute { [self] in withdraw(transaction) }
+    package func giveBack(_ transaction: UInt64) { handOver(.giveBack(transaction)) }
+
+    /// What milters have handed over and the loop has not seen yet.
+    package var waitingForMilters: Int { milterQueue.withLock { $0.count } }
+
+    private func handOver(_ entry: MilterQueue.Entry) {
+        guard milterQueue.withLock({ $0.append(entry) }) else { return }
+        loop.execute { [self] in
+            for entry in milterQueue.withLock({ $0.drain() }) { carryOut(entry) }
+        }
+    }
+
+    private func carryOut(_ entry: MilterQueue.Entry) {
+        switch entry {
+        case .ask(let open): consider(open)
+        case .abandon(let question):
+            guard let session = question.session, let transaction = question.transaction else { return }
+            if sessions.transaction(session, sender: transaction.sender) == transaction { sessions.forget(session) }
+        case .giveBack(let transaction): withdraw(transaction)
+        }
+    }
+
+    private func consider(_ open: OpenQuestion) {
+        guard !open.isCancelled else { return }
+        let question = open.question
+        if question.state == .recipient, question.transaction == nil, let session = question.session,
+            let known = sessions.transaction(session, sender: question.sender)
+        {
+            return open.resolve(.isCharged(known))
+        }
+        if question.state == .endOfMessage, let session = question.session { sessions.forget(session) }
+        guard let query = PendingQuestion(open, &parser) else {
+            return open.resolve(.decision(nil, transaction: 0))
+        }
+        submit(query)
     }
 }
 
-/// A question that waits for its answer. Belongs to the ledger's loop.
+/// An open question as a client of the ledger. Belongs to the ledger's loop.
 private final class PendingQuestion: LedgerHost.Client {
     static var stage: ProbeStage { .milter }
 
     private let request: [UInt8]
     private var ranges: [Range<Int>] = []
-    private let answer: @Sendable (PolicyAnswer) -> Void
+    private let open: OpenQuestion
     private var decision: Decision?
 
     /// nil if the request is too long for the parser.
-    init?(
-        _ question: PolicyQuestion, _ parser: inout PolicyRequestParser,
-        _ answer: @escaping @Sendable (PolicyAnswer) -> Void
-    ) {
+    init?(_ open: OpenQuestion, _ parser: inout PolicyRequestParser) {
+        self.open = open
+        let question = open.question
         var request = Array("request=smtpd_access_policy\nprotocol_state=\(question.state.rawValue)\n".utf8)
         request += question.attributes
         request.appendAttribute("instance", question.transaction?.instance ?? question.instance)
         request.appendAttribute("sender", question.transaction?.sender ?? question.sender.withoutBrackets)
         request.append(UInt8(ascii: "\n"))
         self.request = request
-        self.answer = answer
         var searched = 0
         guard (try? request.withUnsafeBytes({ try parser.parse($0, searched: &searched, ranges: &ranges) })) != nil
         else { return nil }
@@ -109,11 +137,13 @@ private final class PendingQuestion: LedgerHost.Client {
         }
     }
 
+    var isGone: Bool { open.isCancelled }
+
     func decided(_ decision: Decision) { self.decision = decision }
 
     func committed() {
         guard let decision else { return }
-        answer(.decision(decision.action.map { AccessAction($0) }, transaction: decision.transaction))
+        open.resolve(.decision(decision.action.map { AccessAction($0) }, transaction: decision.transaction))
     }
 }
 

@@ -30,6 +30,8 @@ package actor Daemon {
     /// Time for open connections to finish when the service stops.
     private static let gracePeriod: TimeAmount = .seconds(10)
     private static let timeForAlerts: TimeAmount = .seconds(3)
+    /// In seconds: twice `gracePeriod`, then alerts and the log, and some slack. systemd kills the service after 30 s.
+    private static let longestStop: UInt32 = 28
 
     /// - Parameters:
     ///   - rules: of the configuration's `checks`.
@@ -50,15 +52,25 @@ package actor Daemon {
         admin = AdminListener(host: host, policy: policy, content: content, alerts: alerts, log: log)
     }
 
-    /// Runs until a signal ends it.
+    /// Runs until SIGTERM or SIGINT ends it.
     ///
     /// - Throws: if a listener can't be opened.
-    package func run() async throws {
+    private func run(_ signals: AsyncStream<UnixSignal>, _ report: AsyncStream<UnixSignal>.Continuation) async throws {
         // Until a socket has its configured mode, only the service's own user may use it.
         umask(0o077)
         RuntimeLimits.raiseOpenFiles()
         RuntimeLimits.surviveFileLimit()
-        let signals = await UnixSignalsSequence(trapping: .sighup, .sigterm, .sigint)
+        let endings = await UnixSignalsSequence(trapping: .sigterm, .sigint)
+        Task {
+            for await signal in endings {
+                // Here, because the start may hang.
+                Self.limitEnd()
+                report.yield(signal)
+            }
+        }
+        if geteuid() == 0 {
+            log.warning("running as root: run Weir as a user of its own, as deploy/systemd/weir.service does")
+        }
         try await host.loop.submit { [host] in host.start() }
         var inherited = try ServiceManager.inheritedSockets()
         try await policy.listen(on: configuration.listen.policy, inherited: &inherited)
@@ -105,6 +117,10 @@ package actor Daemon {
     ///
     /// - Throws: `ConfigurationFaults`, or what kept a listener from opening.
     package static func serve(configurationPath: String) async throws {
+        // A SIGHUP during the start waits until the service is ready.
+        let (signals, report) = AsyncStream<UnixSignal>.makeStream()
+        let reloads = await UnixSignalsSequence(trapping: .sighup)
+        Task { for await signal in reloads { report.yield(signal) } }
         let read = try ConfigurationReader.read(path: configurationPath).get()
         let loop = try SocketLoop.start(named: "weir-ledger")
         let daemon = Daemon(
@@ -112,8 +128,9 @@ package actor Daemon {
             loop: loop)
         for warning in read.warnings { daemon.log.warning(warning.description) }
         do {
-            try await daemon.run()
+            try await daemon.run(signals, report)
         } catch {
+            limitEnd()
             daemon.log.flush()
             throw error
         }
@@ -154,6 +171,15 @@ package actor Daemon {
         }
     }
 
+    /// Ends the process if the rest takes too long: a dead disk, or a service manager that does not listen, can keep a
+    /// thread forever. The kernel does it, whatever the threads do.
+    private static func limitEnd() {
+        signal(SIGALRM, SIG_DFL)
+        let left = alarm(longestStop)
+        // A second signal does not extend the time.
+        if left > 0 { alarm(left) }
+    }
+
     private func stop() async {
         manager.notify("STOPPING=1")
         let deadline = NIODeadline.now() + Self.gracePeriod
@@ -163,7 +189,8 @@ package actor Daemon {
         try? await host.loop.submit { [host] in host.stop(by: .now() + Self.gracePeriod) }
         await alerts.stop(within: Self.timeForAlerts)
         log.notice("stopped")
-        log.flush()
+        let lost = log.flush()
+        if lost > 0 { manager.notify("STATUS=stopped; the log is not written: dropped its last \(lost) lines") }
     }
 }
 

@@ -144,9 +144,13 @@ extension ValueType where Value == String {
         absolutePath(text).map { .value($0) } ?? .isNot("an absolute path")
     }
 
-    static let url = ValueType.text("http://host/path or https://host/path", write: { "\"\($0)\"" }) { text in
-        isWebURL(text) ? .value(text) : .isNot("a URL")
+    /// The URL of a web service often contains a secret, so no message quotes it.
+    static let url = ValueType.text(webURL, write: { "\"\($0)\"" }) { text in
+        isWebURL(text)
+            ? .value(text) : .fault("the value is not a URL (not shown, because it may hold a secret); expected \(webURL)")
     }
+
+    private static let webURL = "http://host/path or https://host/path"
 
     /// `http` or `https`, a host, an optional user and port, and anything printable after them (RFC 3986 3).
     private static func isWebURL(_ text: String) -> Bool {

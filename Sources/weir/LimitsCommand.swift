@@ -30,7 +30,9 @@ struct LimitsCommand: AsyncParsableCommand {
         @Flag(help: "Print JSON.") var json = false
 
         func validate() throws {
-            guard (1...100_000).contains(most) else { throw ValidationError("--most must be from 1 to 100000") }
+            guard (1...Ledger.mostFullest).contains(most) else {
+                throw ValidationError("--most must be from 1 to \(Ledger.mostFullest)")
+            }
         }
 
         func run() async throws {

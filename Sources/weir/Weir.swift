@@ -18,6 +18,8 @@ struct Weir: AsyncParsableCommand {
         ])
 
     static func main() async {
+        // `Daemon` traps it before it reads the configuration. Until then there is nothing to reload.
+        if CommandLine.arguments.dropFirst().first == "serve" { signal(SIGHUP, SIG_IGN) }
         do {
             try await run(parse())
             try StandardOutput.flush()

@@ -255,10 +255,12 @@ class Keys(unittest.TestCase):
             standings = json.loads(get(UnixConnection(weir.admin_socket), path)[1])
             self.assertEqual([(one["key"], sum(one["rates"][0]["history"])) for one in standings], [("bob", 1)])
             self.assertEqual(get(UnixConnection(weir.admin_socket), "/limits?most=101&history=1")[0], 400)
+            status, text, _ = get(UnixConnection(weir.admin_socket), "/limits?most=1001")
+            self.assertEqual((status, json.loads(text)["error"]), (400, "most must be a number from 1 to 1000"))
 
     def test_unknown_limit(self):
         with WeirService(limits=self.LIMITS) as weir:
-            for arguments in (["list"], ["show", "x"], ["list", "--most", "5000"], ["reset", "x"], ["raise", "x", "5/1h"]):
+            for arguments in (["list"], ["show", "x"], ["list", "--most", "1000"], ["reset", "x"], ["raise", "x", "5/1h"]):
                 refused = weir.limits(*arguments, "--limit", "nosuch", check=False)
                 self.assertEqual(refused.returncode, 1, arguments)
                 self.assertIn("there is no limit nosuch (there are per-user, per-client)", refused.stderr)

@@ -112,6 +112,29 @@ class Ledger(unittest.TestCase):
         service.restart()
         self.assertUsed(service, sent + 5)
 
+    def test_a_change_that_is_not_saved_is_not_answered_as_one(self):
+        disk, service = self.on_small_disk()
+        self.count(service, 10)
+        disk.fill()
+
+        def block(number):
+            return service.limits("block", f"user{number}@example.org", "--limit", "per-sender", check=False)
+
+        # SQLite's files have some room left.
+        numbers = iter(range(2_000))
+        unsaved = next(change for number in numbers if (change := block(number)).returncode != 0)
+        self.assertEqual(unsaved.returncode, 75, unsaved.stderr)
+        self.assertIn("the change is in force, but not saved, and is lost if", unsaved.stderr)
+        self.assertIn("is not saved", service.log())
+        number = next(numbers)
+        self.assertEqual(block(number).returncode, 75)
+        self.assertEqual(service.ask(sender=f"user{number}@example.org"), "DEFER later")
+        disk.clear()
+        service.wait_logged("is saved again")
+        self.assertEqual(block(number).returncode, 0)
+        service.restart()
+        self.assertEqual(service.ask(sender=f"user{number - 1}@example.org"), "DEFER later")
+
     def test_stop_before_the_store_recovers(self):
         disk, service = self.on_small_disk()
         self.count(service, 10)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""kill -9 under load: afterwards every answered request is counted exactly once."""
+"""kill -9 under load: afterwards every answered request is counted exactly once, and every answered change is in force."""
 import collections
+import json
 import os
 import pathlib
 import random
@@ -10,7 +11,7 @@ import time
 import unittest
 
 from postfix import wait_until
-from weir import BINARY, ENVIRONMENT, WeirService
+from weir import BINARY, ENVIRONMENT, UnixConnection, WeirService
 
 KILLS = int(os.environ.get("WEIR_KILLS", "100"))
 
@@ -81,6 +82,23 @@ class Kill(unittest.TestCase):
             service.used_by_all("messages"), {sender: len(instances) for sender, instances in messages.items()}, when)
         self.assertGreater(answers, 0)
         return answers
+
+    def test_every_answered_change_of_an_administrator_outlives_a_kill(self):
+        for durability in ("commit", "relaxed"):
+            service = WeirService(
+                limits=[{"name": "senders", "key": ["sender"], "count": "messages", "rates": ["900M/1h"], "over": "DEFER later"}])
+            service.config["ledger"]["durability"] = durability
+            self.enterContext(service)
+            for kill in range(max(5, KILLS // 5)):
+                key = f"key{kill}@example.org"
+                connection = UnixConnection(service.admin_socket)
+                connection.request("POST", "/limits/key", body=json.dumps({"action": "block", "key": key, "limit": "senders"}))
+                # The first bytes of the answer are enough.
+                connection.sock.recv(1)
+                service.kill()
+                connection.close()
+                service.start()
+                self.assertEqual(service.ask(sender=key), "DEFER later", f"{durability}, kill {kill}")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """weir serve under a service manager: socket activation, notifications, signals, exit statuses."""
+import contextlib
 import os
+import pathlib
 import signal
 import socket
 import subprocess
@@ -20,6 +22,15 @@ for number, copy in enumerate([fcntl.fcntl(number, fcntl.F_DUPFD, 3 + len(socket
     os.dup2(copy, number)
 os.execve(command[0], command, {**os.environ, "LISTEN_PID": str(os.getpid()), "LISTEN_FDS": str(len(sockets))})
 """
+
+
+def fill(pipe):
+    """Writes to the pipe until it takes no more."""
+    os.set_blocking(pipe, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(pipe, bytes(4096))
+    os.set_blocking(pipe, True)
 
 
 class Transactions(unittest.TestCase):
@@ -135,6 +146,63 @@ class ServiceManager(unittest.TestCase):
     def wait_notified(self, notify, state):
         while state not in notify.recv(4096).decode().splitlines():
             pass
+
+    def test_a_stop_ends_though_nobody_reads_the_log(self):
+        """Standard error is a full pipe; neither the start nor the stop waits for it."""
+        service = WeirService(limits=[LIMIT])
+        self.addCleanup(service.__exit__)
+        service.configure()
+        reading, writing = os.pipe()
+        self.addCleanup(os.close, reading)
+        fill(writing)
+        try:
+            service.process = subprocess.Popen(
+                [BINARY, "serve", "--config", service.config_file], env=ENVIRONMENT, stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL, stderr=writing)
+        finally:
+            os.close(writing)
+        service.wait_ready()
+        self.assertEqual(service.ask(sender="alice@example.org"), "DUNNO")
+        self.assertEqual(service.stop(), 0)
+
+    def test_a_stop_that_hangs_is_ended(self):
+        """The service manager takes no more notifications, so the start hangs in one, and can't stop by itself."""
+        service = WeirService(limits=[LIMIT])
+        self.addCleanup(service.__exit__)
+        notify = self.enterContext(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
+        notify.bind(str(service.directory / "notify"))
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as filler, contextlib.suppress(BlockingIOError):
+            filler.setblocking(False)
+            filler.connect(str(service.directory / "notify"))
+            while True:
+                filler.send(b"x")
+        service.environment = {"NOTIFY_SOCKET": str(service.directory / "notify")}
+        service.start()
+        service.wait_logged("ready: ")
+        service.process.send_signal(signal.SIGTERM)
+        self.assertEqual(service.process.wait(40), -signal.SIGALRM)
+
+    def test_no_reload_signal_ends_a_start(self):
+        """SIGHUP as soon as the service has more than one thread, or handles the signal."""
+        service = WeirService(limits=[LIMIT])
+        self.addCleanup(service.__exit__)
+
+        def has_begun():
+            status = dict(line.split(":\t", 1) for line in pathlib.Path(f"/proc/{service.pid}/status").read_text().splitlines() if ":\t" in line)
+            handled = int(status["SigIgn"], 16) | int(status["SigCgt"], 16)
+            return status["Name"].strip() == BINARY.name and (int(status["Threads"]) > 1 or handled & 1 == 1)
+
+        for _ in range(20):
+            service.start(wait=False)
+            wait_until(has_begun, "the start has begun", interval=0)
+            service.reload()
+            service.wait_ready()
+            service.reload()
+            self.assertEqual(service.stop(), 0)
+
+    def test_root_is_warned_about(self):
+        service = self.enterContext(WeirService(limits=[LIMIT]))
+        self.assertEqual("warning: running as root: " in service.log(), os.geteuid() == 0)
 
     def test_stop_on_sigint(self):
         service = self.enterContext(WeirService(limits=[LIMIT]))

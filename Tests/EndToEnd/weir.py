@@ -133,8 +133,8 @@ class WeirService:
         return standings[0]["rates"][-1]["used"] if standings else None
 
     def used_by_all(self, limit):
-        """The use of all keys."""
-        standings = json.loads(self.limits("list", "--limit", limit, "--most", "100000", "--json").stdout)
+        """The use of all keys, of which there are at most 1,000."""
+        standings = json.loads(self.limits("list", "--limit", limit, "--most", "1000", "--json").stdout)
         return {standing["key"]: standing["rates"][-1]["used"] for standing in standings}
 
     def client(self, target=None):

@@ -78,6 +78,40 @@ struct FullestAccountsTests {
         #expect(try harness.ledger.fullest(100, limit: nil).isEmpty)
     }
 
+    /// However many accounts there are, a piece does no more than its steps.
+    @Test func eachPieceIsBounded() throws {
+        var random = SeededGenerator(seed: 3)
+        let harness = try harness()
+        try traffic(harness, messages: 20_000, spread: 1, &random)
+        harness.ledger.beginTick()
+        let expected = byWalking(harness.ledger, most: 1000)
+        for steps in [FullestWalk.stepsPerStanding, 1000, 100_000] {
+            var walk = try harness.ledger.fullestWalk(1000, limit: nil)
+            var hasMore = true
+            while hasMore {
+                let (measured, made) = (walk.measured, walk.made)
+                hasMore = harness.ledger.advance(&walk, steps: steps)
+                let taken = walk.measured - measured + FullestWalk.stepsPerStanding * (walk.made - made)
+                #expect(taken <= steps)
+                #expect(taken > 0 || !hasMore)
+            }
+            #expect(walk.result.map(fullness) == expected)
+        }
+    }
+
+    /// Accounts that are evicted between the pieces are left out.
+    @Test func accountsThatLeaveMeanwhile() throws {
+        var random = SeededGenerator(seed: 5)
+        let harness = try harness()
+        try traffic(harness, messages: 5000, spread: 1, &random)
+        harness.ledger.beginTick()
+        var walk = try harness.ledger.fullestWalk(1000, limit: nil)
+        _ = harness.ledger.advance(&walk, steps: 500)
+        try harness.ledger.reload([], settings: harness.settings)
+        while harness.ledger.advance(&walk, steps: 500) {}
+        #expect(walk.result.isEmpty)
+    }
+
     @Test func interventionsAndReloadsShowAtOnce() throws {
         var random = SeededGenerator(seed: 7)
         let harness = try harness()

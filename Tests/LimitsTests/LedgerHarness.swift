@@ -200,3 +200,12 @@ struct SeededGenerator: RandomNumberGenerator {
         return mixed ^ mixed >> 31
     }
 }
+
+extension Ledger {
+    /// The result of a whole walk.
+    func fullest(_ most: Int, limit: String?, steps: Int = 100) throws -> [Standing] {
+        var walk = try fullestWalk(most, limit: limit)
+        while advance(&walk, steps: steps) {}
+        return walk.result
+    }
+}

@@ -37,6 +37,34 @@ func lookUp(_ key: String, in tables: Table...) -> String? {
         #expect(warnings.count == 1 && warnings.first?.contains(words) == true, "\(warnings)")
     }
 
+    /// glibc takes hundreds of megabytes, or minutes, for these.
+    @Test(arguments: [
+        ("^", 1_000), ("^", 100), ("\\b", 40), ("(^)*", 20), ("(^|)", 80), ("(\\ba?\\b)", 30), ("($)?", 80),
+        ("(x|(^|\\b){3}a*)*", 30), ("a?", 10_000), ("a*", 5_000),
+    ])
+    func operatorsWithoutBytesBetweenThemAreRefused(item: String, count: Int) {
+        let pattern = String(repeating: item, count: count)
+        let warnings = table("/\(pattern)/ x\n/foo/ y", type: .regexp).warnings.map(\.description)
+        #expect(warnings.count == 1 && warnings.first?.contains("follow each other") == true, "\(warnings)")
+    }
+
+    @Test func assertionsWithoutEndAreRefused() {
+        let words = (0..<300).map { "\\bword\($0)\\b" }.joined(separator: "|")
+        let warnings = table("/(\(words))+/ x", type: .regexp).warnings.map(\.description)
+        #expect(warnings.count == 1 && warnings.first?.contains("more than 2000 assertions") == true, "\(warnings)")
+    }
+
+    @Test(arguments: [
+        ((0..<300).map { "^word\($0)$" }.joined(separator: "|"), "word299"),
+        (String(repeating: "(\\b[a-z]+\\b ?)", count: 20), (0..<20).map { _ in "word" }.joined(separator: " ")),
+        ("(^|[^a-z])(\\b(ab|cd)\\b[ ,]?)+(;|$)", "ab,cd"), ("^(a?b?c?){20}$", "abcabc"),
+    ])
+    func usualAssertionsAreTaken(pattern: String, key: String) {
+        #expect(
+            lookUp(key, in: table("/\(pattern)/ found", type: .regexp)) == "found",
+            "\(table("/\(pattern)/ found", type: .regexp).warnings)")
+    }
+
     @Test(arguments: [
         (String(repeating: "(", count: 900) + "a" + String(repeating: ")", count: 900), "a"),
         ((0..<2_000).map { "word\($0)\\.example" }.joined(separator: "|"), "word1999.example"),

@@ -104,6 +104,14 @@ import Wire
         #expect(faults?.description.contains("is not a URL") == true, "\(faults?.description ?? "")")
     }
 
+    @Test(arguments: ["https://example.org/hook/s3cret x", "htps://example.org/s3cret", "[https://example.org/s3cret]"])
+    func noMessageShowsTheSecretOfAWebhook(url: String) {
+        let yaml = url.hasPrefix("[") ? url : "\"\(url)\""
+        let faults = #expect(throws: ConfigurationFaults.self) { try read("alerts: { webhook: \(yaml) }").get() }
+        #expect(faults?.all.map(\.key) == ["alerts.webhook"])
+        #expect(faults?.description.contains("s3cret") == false)
+    }
+
     @Test func socketsHaveModesAndGroups() throws {
         let outcome = try read(
             """

@@ -89,24 +89,54 @@ import Testing
         try await service.stop()
     }
 
-    /// The ledger answers after the connection was closed. The charge remains.
-    @Test func disconnectDuringALedgerQuestion() async throws {
+    /// Clients that disconnect before the ledger decides leave no question behind, and are not charged.
+    @Test func disconnectedWhileTheLedgerIsAtWork() async throws {
         let service = try await MilterService(Self.limits)
-        let client = try service.connect()
         let gate = DispatchSemaphore(value: 0)
         service.host.loop.execute { gate.wait() }
-        client.send(MilterClient.connection())
-        client.mail(login: "alice")
-        client.disconnect()
+        for _ in 1...100 {
+            let client = try service.connect()
+            client.send(MilterClient.connection())
+            client.mail(login: "alice")
+            client.disconnect()
+        }
+        #expect(service.host.waitingForMilters == 0)
         gate.signal()
         let other = try service.connect()
         other.send(MilterClient.connection())
-        other.mail(login: "alice")
-        #expect(other.reply() == "y 554 5.7.1 over|")
+        other.mail("a@example.org", ["b@example.com", "c@example.com"], login: "alice")
+        #expect(other.replies(2) == ["c", "y 554 5.7.1 over|"])
         other.send("A")
         other.mail(login: "bob")
         #expect(other.reply() == "c")
         #expect(other.content(["Subject: x"]).replies == ["c"])
+        try await service.stop()
+    }
+
+    /// A client that disconnects after its question was handed over, but before it is decided, is not charged either.
+    @Test func cancelledWithinTheTurnThatDecides() async throws {
+        let service = try await MilterService(Self.limits)
+        let attributes = Array("sasl_username=alice\nrecipient=b@example.com\n".utf8)
+        let host = service.host
+        @Sendable func question(_ instance: String) -> PolicyQuestion {
+            PolicyQuestion(
+                state: .recipient, attributes: attributes, sender: Array("a@example.org".utf8),
+                instance: Array(instance.utf8), transaction: nil, session: nil)
+        }
+        let (answers, report) = AsyncStream<PolicyAnswer>.makeStream()
+        try await host.loop.submit {
+            let cancelled = host.ask(question("1")) { report.yield($0) }
+            // Runs in the same turn, after the question is prepared.
+            host.loop.execute { host.cancel(cancelled) }
+            _ = host.ask(question("2")) { report.yield($0) }
+            _ = host.ask(question("3")) {
+                report.yield($0)
+                report.finish()
+            }
+        }
+        var decided: [String] = []
+        for await case .decision(let action, _) in answers { decided.append(action == nil ? "pass" : "refuse") }
+        #expect(decided == ["pass", "refuse"])
         try await service.stop()
     }
 

@@ -23,6 +23,7 @@ final class MilterConnection: ReceivedConnection {
     private var offer: MilterOffer
     private lazy var name = worker.shared.makeName()
     private var messageCount: UInt64 = 0
+    private var openQuestion: OpenQuestion?
     private var sentBytes = 0
     private var activeSince = NIODeadline.now()
 
@@ -63,6 +64,7 @@ final class MilterConnection: ReceivedConnection {
     func close() {
         guard isOpen else { return }
         let action = dialogue.close()
+        if let openQuestion { worker.host.cancel(openQuestion) }
         stream.close()
         worker.closed(stream.descriptor)
         carryOut(action)
@@ -254,9 +256,10 @@ final class MilterConnection: ReceivedConnection {
     /// Asks the ledger. Other events wait for its answer.
     private func ask(_ question: PolicyQuestion) {
         let connection = LoopBound(self, worker.loop)
-        worker.host.ask(question) { [loop = worker.loop] answer in
+        openQuestion = worker.host.ask(question) { [loop = worker.loop] answer in
             loop.execute {
                 let connection = connection.value
+                connection.openQuestion = nil
                 connection.resume(connection.dialogue.answered(answer))
             }
         }

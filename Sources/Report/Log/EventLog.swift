@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 internal import Dispatch
 internal import Glibc
+package import NIOCore
 package import Settings
 internal import Synchronization
 
@@ -55,6 +56,8 @@ package final class EventLog: Sendable {
         var destination: Configuration.Log.Destination
         var waiting: [(level: Level, line: String)] = []
         var waitingBytes = 0
+        /// Lines that `drain` has taken and not written yet.
+        var writing = 0
         var dropped = 0
         var droppedSinceStart: UInt64 = 0
         var isDraining = false
@@ -150,9 +153,21 @@ package final class EventLog: Sendable {
         if starts { queue.async { self.drain() } }
     }
 
-    /// Returns when all lines so far are written.
-    package func flush() {
-        queue.sync {}
+    /// Returns when all lines so far are written, or after `limit`: a pipe that nobody reads takes no more.
+    ///
+    /// - Returns: the number of lines that are not written yet. A line on standard error says so too, if that can still
+    ///   be written.
+    @discardableResult
+    package func flush(within limit: TimeAmount = .seconds(2)) -> Int {
+        let isWritten = DispatchSemaphore(value: 0)
+        queue.async { isWritten.signal() }
+        guard isWritten.wait(timeout: .now() + .nanoseconds(Int(limit.nanoseconds))) == .timedOut else { return 0 }
+        let lost = state.withLock { $0.writing + $0.waiting.count + $0.dropped }
+        var query = pollfd(fd: STDERR_FILENO, events: Int16(POLLOUT), revents: 0)
+        if poll(&query, 1, 0) == 1, query.revents & Int16(POLLOUT) != 0 {
+            _ = Self.put("\(prefix)warning: the log is not written: dropped its last \(lost) lines\n", to: STDERR_FILENO)
+        }
+        return lost
     }
 
     private func drain() {
@@ -160,6 +175,7 @@ package final class EventLog: Sendable {
             let (lines, dropped, destination) = state.withLock { state in
                 if state.waiting.isEmpty, state.dropped == 0 { state.isDraining = false }
                 defer {
+                    state.writing = state.waiting.count
                     state.waiting.removeAll(keepingCapacity: true)
                     state.waitingBytes = 0
                     state.dropped = 0

@@ -2,6 +2,7 @@
 internal import AdminAPI
 internal import Hummingbird
 internal import HummingbirdCore
+internal import Limits
 internal import Logging
 internal import Loop
 internal import Messages
@@ -28,7 +29,7 @@ final class AdminListener: Sendable {
         static let search = 256
         static let connections = 500
         /// Keys of one answer.
-        static let keys = 100_000
+        static let keys = Ledger.mostFullest
         /// Keys of one answer if it has their history.
         static let histories = 100
         /// Ten years, in seconds.

@@ -17,6 +17,15 @@ struct AdminFailureMiddleware: RouterMiddleware {
             return try Self.response(failure.status, failure.text)
         } catch let unavailable as LedgerUnavailable {
             return try Self.response(.serviceUnavailable, "the ledger can't be opened: \(unavailable.reason)")
+        } catch is TooManyListings {
+            var response = try Self.response(.serviceUnavailable, "too many lists of keys are being made; try again")
+            response.headers[.retryAfter] = "1"
+            return response
+        } catch let unsaved as ChangeNotSaved {
+            return try Self.response(
+                .serviceUnavailable,
+                "the change is in force, but not saved, and is lost if the service ends before the ledger is saved: "
+                    + unsaved.reason)
         } catch let fault as AdministrationFault {
             let isUnknown = if case .unknownLimit = fault { true } else { false }
             return try Self.response(isUnknown ? .notFound : .badRequest, fault.description)
