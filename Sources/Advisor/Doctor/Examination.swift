@@ -12,6 +12,9 @@ package struct Examination {
     /// ` -c DIRECTORY` for the printed commands; empty for the system's instance.
     private let directoryOption: String
     private(set) var findings: [Finding] = []
+    /// Services that several filters share are examined once.
+    var examinedTransports: Set<String> = []
+    var examinedCleanups: Set<String> = []
 
     /// All smtpd services.
     let servers: [PostfixSetup.Service]
@@ -31,6 +34,7 @@ package struct Examination {
         examination.examineFilter()
         examination.examineReceived()
         examination.examineLimits()
+        examination.examineBareNewlines()
         let order = Finding.Severity.allCases
         return examination.findings.enumerated().sorted { one, other in
             (order.firstIndex(of: one.element.severity)!, one.offset) < (

@@ -18,6 +18,7 @@ package struct PostfixSetup: Sendable {
         package var id: String { "\(name)/\(type)" }
     }
 
+    private let defaults: [String: String]
     private var parameters: [String: String]
     /// The names of parameters set in main.cf.
     package let set: Set<String>
@@ -32,7 +33,8 @@ package struct PostfixSetup: Sendable {
     ///   - complaints: the lines of their standard error.
     package init(defaults: String, settings: String, master: String, complaints: [String]) {
         let own = Self.parameters(settings)
-        parameters = Self.parameters(defaults).merging(own) { $1 }
+        self.defaults = Self.parameters(defaults)
+        parameters = self.defaults.merging(own) { $1 }
         set = Set(own.keys)
         services = Self.joined(master).compactMap(Self.service)
         var seen: Set<String> = []
@@ -49,6 +51,16 @@ package struct PostfixSetup: Sendable {
     /// The value of a parameter in a service, expanded.
     package func value(_ name: String, in service: Service? = nil) -> String {
         expanded(raw(name, in: service), in: service)
+    }
+
+    /// Whether this version of Postfix has the parameter.
+    func knows(_ name: String) -> Bool { defaults[name] != nil }
+
+    /// The value of a parameter without main.cf, expanded.
+    func defaultValue(_ name: String) -> String {
+        var plain = self
+        plain.parameters = defaults
+        return plain.value(name)
     }
 
     /// Replaces `$name`, `${name}`, `$(name)`, `${name?text}` and `${name:text}` (postconf(5)).
