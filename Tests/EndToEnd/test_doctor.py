@@ -280,7 +280,8 @@ class Hookups(unittest.TestCase):
     def test_bare_newlines_and_long_from_lines(self):
         """What an older Postfix does by default, or with a filter before the queue."""
         before = [SMTPD + " -o smtpd_proxy_filter=127.0.0.1:10025", BACK]
-        hookup = Hookup(self, GOOD + "smtpd_forbid_bare_newline = no\n", before, {"listen": {"filter": [{**FILTER[0], "mode": "before_queue"}]}})
+        old = [before[0] + " -o smtpd_forbid_bare_newline=no", BACK]
+        hookup = Hookup(self, GOOD, old, {"listen": {"filter": [{**FILTER[0], "mode": "before_queue"}]}})
         findings = hookup.findings()
         self.assertEqual([(finding["kind"], finding["place"]) for finding in findings], [("smtp-smuggling", "smtp/inet")])
         for command in findings[0]["commands"]:
