@@ -22,6 +22,7 @@ SUBMISSION = "submission inet n - y - - smtpd -o smtpd_sasl_auth_enable=yes"
 BACK = ("127.0.0.1:10026 inet n - y - - smtpd -o content_filter= -o receive_override_options=no_milters -o mynetworks=127.0.0.0/8"
         " -o smtpd_recipient_restrictions=permit_mynetworks,reject -o smtpd_end_of_data_restrictions=")
 TRANSPORT = "weir unix - - y - 20 smtp"
+PIPE = "weirpipe unix - n n - 10 pipe flags=q user=weir null_sender= argv=/usr/bin/weir filter -f ${sender} -- ${recipient}"
 LIMITS = [{"name": "per-user", "when": {"sasl_username": "present"}, "key": ["sasl_username"], "rates": ["100/1h"]}]
 FILTER = [{"listen": "inet:127.0.0.1:10025", "next_hop": "inet:127.0.0.1:10026"}]
 GOOD = f"smtpd_recipient_restrictions = {POLICY}, permit_mynetworks, reject_unauth_destination\n"
@@ -106,6 +107,10 @@ WRONG = {
     "the way to the filter and back takes what is for other mail": (
         GOOD + "content_filter = weir:[127.0.0.1]:10025\nsmtp_line_length_limit = 78\nsmtpd_sender_restrictions = check_sender_access static:DUNNO\n"
         "smtpd_junk_command_limit = 5\ndefault_destination_concurrency_limit = 1\n", [SMTPD, TRANSPORT, BACK], {"listen": {"filter": FILTER}}, {"filter-inherits"}),
+    "a command that filters its own result": (GOOD + "content_filter = weirpipe:dummy\n", [SMTPD, PIPE], {}, {"filter-loop"}),
+    "a command takes what is for others": (
+        GOOD + "default_delivery_status_filter = static:5.0.0\ncommand_time_limit = 5s\nexport_environment = TZ\ndefault_transport_rate_delay = 1s\n",
+        [SMTPD + " -o content_filter=weirpipe:dummy", PIPE], {}, {"filter-inherits"}),
     "no time before the queue": (
         GOOD + "smtpd_proxy_timeout = 5s\n", [SMTPD + " -o smtpd_proxy_filter=127.0.0.1:10025", BACK], {"listen": {"filter": [{**FILTER[0], "mode": "before_queue"}]}}, {"filter-timeout"}),
 }
@@ -125,6 +130,7 @@ RIGHT = {
     "the milter counts, nobody else": (
         f"smtpd_milters = {MILTER}\nnon_smtpd_milters = $smtpd_milters\n", [SMTPD], {"listen": {"milter": ["inet:127.0.0.1:10041"]}}),
     "after the queue": (GOOD + "content_filter = weir:[127.0.0.1]:10025\n", [SMTPD, TRANSPORT, BACK], {"listen": {"filter": FILTER}}),
+    "a command": (GOOD, [SMTPD + " -o content_filter=weirpipe:dummy", PIPE], {}),
     "after the queue, with values that do no harm": (
         GOOD + "content_filter = weir:[127.0.0.1]:10025\nsmtp_tls_security_level = may\nsmtp_tls_policy_maps = hash:/etc/tls\ninet_interfaces = $myhostname, localhost\n"
         "smtpd_discard_ehlo_keywords = chunking, silent-discard\nsmtpd_data_restrictions = reject_unauth_pipelining\nstrict_rfc821_envelopes = yes\n"
@@ -304,8 +310,11 @@ class MendedOnARunningPostfix(unittest.TestCase):
     """Each mistake in main.cf or master.cf: after applying the printed commands, every recipient is
     counted once, every message is filtered once, and all arrive."""
 
-    # A chroot needs files that a private Postfix doesn't have; and with those settings, the site itself takes no mail.
-    LEFT_OUT = {"a socket out of a chroot's reach", "the way to the filter and back takes what is for relays and strangers"}
+    # A chroot needs files that a private Postfix doesn't have, and a command needs sendmail(1) and a user. With what is
+    # for relays, the site itself takes no mail.
+    LEFT_OUT = {
+        "a socket out of a chroot's reach", "the way to the filter and back takes what is for relays and strangers",
+        "a command that filters its own result", "a command takes what is for others"}
     # These mistakes show in counts and headers. "end of data" settles what was counted at RCPT.
     SHOWN = {"policy-nowhere", "policy-behind-permit", "policy-not-here", "milter-nowhere", "milter-not-here",
              "milter-not-for-sendmail", "milter-switched-off", "filter-nowhere", "counted-twice", "milter-twice"}

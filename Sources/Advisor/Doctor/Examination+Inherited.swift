@@ -2,12 +2,36 @@
 import Settings
 import Wire
 
-/// What the services on the way to the filter and back take from main.cf, although it is for other mail.
+/// What the services to the filter and back take from main.cf, although it is for other mail.
 extension Examination {
     /// The way to a filter on this machine. A filter elsewhere may well need TLS, or a bind address.
     mutating func examineInherited(transport: PostfixSetup.Service, of filter: Configuration.FilterListener) {
         guard isLocal(filter.listen) else { return }
         examineInherited(ServiceOverride.transport, in: transport)
+        examineQueue(transport)
+    }
+
+    /// The pipe(8) services that run `weir filter`.
+    mutating func examineCommands() {
+        for service in setup.services where service.program == "pipe" {
+            let command = service.arguments.drop { !$0.hasPrefix("argv=") }.prefix(2)
+            guard let path = command.first?.dropFirst(5), path.split(separator: "/").last == "weir",
+                command.last == "filter"
+            else { continue }
+            examineInherited(ServiceOverride.command, in: service)
+            examineQueue(service)
+            guard setup.value("content_filter").hasPrefix("\(service.name):") else { continue }
+            add(
+                .fault, "filter-loop", nil,
+                "content_filter is \(service.name), which returns mail with sendmail(1): that mail is filtered again, "
+                    + "without end",
+                commands: [set("content_filter", to: "")]
+                    + entrances.filter { $0.overrides["content_filter"] == nil }
+                    .map { override("content_filter", with: setup.value("content_filter"), in: $0) })
+        }
+    }
+
+    private mutating func examineQueue(_ transport: PostfixSetup.Service) {
         for effect in ServiceOverride.Effect.allCases {
             let harmful = ServiceOverride.queue.filter { limit in
                 let name = "\(transport.name)_\(limit.name)"
@@ -73,6 +97,7 @@ extension Examination {
             return !words.isEmpty && !words.contains { names.contains($0) || $0.hasPrefix("127.") }
         case .permitsFirst(let others):
             return !words.isEmpty && words[0] != "permit_mynetworks" && !others.isSuperset(of: words)
+        case .containing(let word): return !words.contains(word)
         case .otherKeywords:
             let needed: Set<String> = ["8bitmime", "dsn", "pipelining", "size", "smtputf8", "xforward"]
             return !needed.isDisjoint(with: words.map { $0.lowercased() })

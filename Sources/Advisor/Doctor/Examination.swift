@@ -32,6 +32,7 @@ package struct Examination {
         examination.examinePolicy()
         examination.examineMilter()
         examination.examineFilter()
+        examination.examineCommands()
         examination.examineReceived()
         examination.examineLimits()
         examination.examineBareNewlines()

@@ -13,6 +13,8 @@ package struct PostfixSetup: Sendable {
         package let program: String
         /// From `-o name=value`.
         package let overrides: [String: String]
+        /// The other words of the command line, such as the `argv=` of pipe(8) and what follows it.
+        package let arguments: [String]
 
         /// `submission/inet`, as in postconf -P.
         package var id: String { "\(name)/\(type)" }
@@ -151,15 +153,21 @@ package struct PostfixSetup: Sendable {
         let words = RestrictionList.words(line[...], separators: " \t")
         guard words.count >= 8 else { return nil }
         var overrides: [String: String] = [:]
+        var arguments: [String] = []
         var rest = words[8...]
         while let word = rest.popFirst() {
-            guard word.hasPrefix("-o") else { continue }
+            guard word.hasPrefix("-o"), arguments.isEmpty else {
+                arguments.append(word)
+                continue
+            }
             let argument = word == "-o" ? rest.popFirst() ?? "" : String(word.dropFirst(2))
             let text = argument.first == "{" ? String(argument.dropFirst().dropLast()) : argument
             guard let equals = text.firstIndex(of: "=") else { continue }
             overrides[text[..<equals].trimmed] = text[text.index(after: equals)...].trimmed
         }
-        return Service(name: words[0], type: words[1], chroot: words[4], program: words[7], overrides: overrides)
+        return Service(
+            name: words[0], type: words[1], chroot: words[4], program: words[7], overrides: overrides,
+            arguments: arguments)
     }
 }
 

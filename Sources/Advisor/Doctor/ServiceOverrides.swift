@@ -39,6 +39,8 @@ struct ServiceOverride {
         case loopback
         /// The list permits Weir first, or has nothing but these words.
         case permitsFirst(or: Set<String>)
+        /// Lists with this word.
+        case containing(String)
         /// EHLO keywords, except those that mail to the filter needs.
         case otherKeywords
         /// A limit that does not apply to the clients in smtpd_client_event_limit_exceptions.
@@ -148,6 +150,13 @@ extension ServiceOverride {
         .init("hopcount_limit", "100", .stops, harmless: .atLeast(50)),
         .init("message_size_limit", "0", .stops),
         .init("in_flow_delay", "0", .delays, harmless: .atMost(1)),
+    ]
+
+    /// The pipe(8) service that runs `weir filter`.
+    static let command: [ServiceOverride] = [
+        .init("pipe_delivery_status_filter", "", .stops),
+        .init("command_time_limit", "1000s", .changes, harmless: .atLeast(60)),
+        .init("export_environment", "MAIL_CONFIG,TZ,LANG", .stops, harmless: .containing("MAIL_CONFIG")),
     ]
 
     /// What main.cf says for the transport to the filter, because qmgr(8) reads it: `weir_` and the name.
