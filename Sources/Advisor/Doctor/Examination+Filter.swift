@@ -133,7 +133,8 @@ extension Examination {
         }
         if servers.isEmpty, nextHop.isLoopback, case .inet(let host, let port) = filter.nextHop {
             let name = "\(host.contains(":") ? "[\(host)]" : host):\(port)"
-            let smtpd = "\(name) inet n - y - 0 smtpd \(options(ServiceOverride.reinjection, for: "smtpd"))"
+            let overrides = ServiceOverride.reinjection(for: filter.nextHop)
+            let smtpd = "\(name) inet n - y - 0 smtpd \(options(overrides, for: "smtpd"))"
             add(
                 .fault, "filter-no-way-back", nil,
                 "no smtpd listens on \(filter.nextHop), the filter's next hop: mail stays in the queue",

@@ -50,9 +50,9 @@ extension Examination {
     /// The way back from a filter on this machine.
     mutating func examineInherited(reinjection: PostfixSetup.Service, of filter: Configuration.FilterListener) {
         guard isLocal(filter.nextHop) else { return }
-        examineInherited(
-            // Another finding is about lists that ask Weir.
-            ServiceOverride.reinjection.filter { !asks($0.name, in: reinjection) }, in: reinjection)
+        // Another finding is about lists that ask Weir.
+        let overrides = ServiceOverride.reinjection(for: filter.nextHop).filter { !asks($0.name, in: reinjection) }
+        examineInherited(overrides, in: reinjection)
         let name = setup.value("cleanup_service_name", in: reinjection)
         guard carriesOutVerdicts(name), let cleanup = setup.services.first(where: { $0.name == name }) else { return }
         if !examinedCleanups.contains(cleanup.id) {
@@ -93,8 +93,9 @@ extension Examination {
             let types: Set<Substring> = ["hash", "btree", "lmdb", "cdb", "dbm", "texthash", "inline"]
             return !words.allSatisfy { types.contains($0.prefix { $0 != ":" }) }
         case .loopback:
-            let names: Set<String> = ["all", "loopback-only", "localhost", "::1", "[::1]", "0.0.0.0/0"]
-            return !words.isEmpty && !words.contains { names.contains($0) || $0.hasPrefix("127.") }
+            let names: Set<String> = ["all", "loopback-only", "localhost", "::1", "0.0.0.0/0"]
+            return !words.isEmpty
+                && !words.contains { names.contains($0) || $0.hasPrefix("127.") || $0.hasPrefix("[::1]") }
         case .permitsFirst(let others):
             return !words.isEmpty && words[0] != "permit_mynetworks" && !others.isSuperset(of: words)
         case .containing(let word): return !words.contains(word)
@@ -153,7 +154,7 @@ extension Examination {
                 .warning, "smtp-smuggling", service,
                 "\(name) is no: a client can hide a second message, with a sender of its choice, in a message that a "
                     + "site in front of yours has passed on",
-                commands: [set(name, to: "normalize", in: service)])
+                commands: [set(name, to: "yes", in: service)])
         }
     }
 

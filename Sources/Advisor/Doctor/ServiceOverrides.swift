@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+import Wire
 
 /// A parameter that a service of conf/postfix/master.cf overrides, because main.cf sets it for other mail.
 ///
@@ -138,6 +139,15 @@ extension ServiceOverride {
         .init("smtpd_junk_command_limit", "1000", .delays, harmless: .atLeast(100)),
         .init("message_size_limit", "0", .stops),
     ]
+
+    /// The same for a service with this address: Weir is a client from the same loopback network.
+    static func reinjection(for nextHop: Endpoint) -> [ServiceOverride] {
+        guard case .inet(let host, _) = nextHop, host.contains(":") else { return reinjection }
+        return reinjection.map {
+            guard $0.value == "127.0.0.0/8" else { return $0 }
+            return .init($0.name, "[::1]/128", $0.effect, harmless: $0.harmless)
+        }
+    }
 
     /// The cleanup(8) service that carries out HOLD and FILTER.
     static let verdictCleanup: [ServiceOverride] = [
