@@ -22,6 +22,7 @@ SUBMISSION = "submission inet n - y - - smtpd -o smtpd_sasl_auth_enable=yes"
 BACK = ("127.0.0.1:10026 inet n - y - - smtpd -o content_filter= -o receive_override_options=no_milters -o mynetworks=127.0.0.0/8"
         " -o smtpd_recipient_restrictions=permit_mynetworks,reject -o smtpd_end_of_data_restrictions=")
 TRANSPORT = "weir unix - - y - 20 smtp"
+PIPE = "weirpipe unix - n n - 10 pipe flags=q user=weir null_sender= argv=/usr/bin/weir filter -f ${sender} -- ${recipient}"
 LIMITS = [{"name": "per-user", "when": {"sasl_username": "present"}, "key": ["sasl_username"], "rates": ["100/1h"]}]
 FILTER = [{"listen": "inet:127.0.0.1:10025", "next_hop": "inet:127.0.0.1:10026"}]
 GOOD = f"smtpd_recipient_restrictions = {POLICY}, permit_mynetworks, reject_unauth_destination\n"
@@ -75,6 +76,9 @@ WRONG = {
         GOOD + f"smtpd_milters = {MILTER}\nnon_smtpd_milters = {MILTER}\n", [SMTPD], {}, {"milter-nobody-listens"}, {"listen": {"milter": ["inet:127.0.0.1:10041"]}}),
     "nothing is filtered": (GOOD, [SMTPD, TRANSPORT, BACK], {"listen": {"filter": FILTER}}, {"filter-nowhere"}),
     "nothing is filtered, and nothing is there for it": (GOOD, [SMTPD], {"listen": {"filter": FILTER}}, {"filter-nowhere", "filter-no-way-back"}),
+    "no way back by IPv6": (
+        GOOD + "content_filter = weir:[::1]:10025\n", [SMTPD, TRANSPORT], {"listen": {"filter": [{"listen": "inet:[::1]:10025", "next_hop": "inet:[::1]:10026"}]}},
+        {"filter-no-way-back"}),
     "no transport": (GOOD + "content_filter = weir:[127.0.0.1]:10025\n", [SMTPD, BACK], {"listen": {"filter": FILTER}}, {"filter-transport"}),
     "no way back": (GOOD + "content_filter = weir:[127.0.0.1]:10025\n", [SMTPD, TRANSPORT], {"listen": {"filter": FILTER}}, {"filter-no-way-back"}),
     "a loop": (
@@ -112,6 +116,18 @@ WRONG = {
     "a context that nobody sends": (
         "smtpd_sasl_auth_enable = yes\n" + GOOD, [SMTPD, SUBMISSION],
         {"limits": [{"name": "per-user", "when": {"policy_context": "submission"}, "key": ["sasl_username"], "rates": ["100/1h"]}]}, {"policy-limit-out-of-reach"}),
+    "the way to the filter and back takes what is for relays and strangers": (
+        GOOD + "content_filter = weir:[127.0.0.1]:10025\nsmtp_tls_security_level = encrypt\nsmtp_tls_wrappermode = yes\nsmtp_bind_address = 192.0.2.1\n"
+        "smtp_fallback_relay = [192.0.2.2]\nsmtp_generic_maps = hash:/etc/generic\ndefault_destination_rate_delay = 1s\ndefault_destination_recipient_limit = 1\n"
+        "smtpd_upstream_proxy_protocol = haproxy\nsmtpd_error_sleep_time = 5s\nmynetworks = 192.0.2.0/24\n",
+        [SMTPD, TRANSPORT, BACK.replace(" -o mynetworks=127.0.0.0/8", "")], {"listen": {"filter": FILTER}}, {"filter-inherits"}),
+    "the way to the filter and back takes what is for other mail": (
+        GOOD + "content_filter = weir:[127.0.0.1]:10025\nsmtp_line_length_limit = 78\nsmtpd_sender_restrictions = check_sender_access static:DUNNO\n"
+        "smtpd_junk_command_limit = 5\ndefault_destination_concurrency_limit = 1\n", [SMTPD, TRANSPORT, BACK], {"listen": {"filter": FILTER}}, {"filter-inherits"}),
+    "a command that filters its own result": (GOOD + "content_filter = weirpipe:dummy\n", [SMTPD, PIPE], {}, {"filter-loop"}),
+    "a command takes what is for others": (
+        GOOD + "default_delivery_status_filter = static:5.0.0\ncommand_time_limit = 5s\nexport_environment = TZ\ndefault_transport_rate_delay = 1s\n",
+        [SMTPD + " -o content_filter=weirpipe:dummy", PIPE], {}, {"filter-inherits"}),
     "no time before the queue": (
         GOOD + "smtpd_proxy_timeout = 5s\n", [SMTPD + " -o smtpd_proxy_filter=127.0.0.1:10025", BACK], {"listen": {"filter": [{**FILTER[0], "mode": "before_queue"}]}}, {"filter-timeout"}),
 }
@@ -134,6 +150,16 @@ RIGHT = {
     "an LMTP server behind the filter": (
         GOOD + "content_filter = weir:[127.0.0.1]:10025\n", [SMTPD, TRANSPORT],
         {"listen": {"filter": [{**FILTER[0], "next_hop": "lmtp:127.0.0.1:10026"}]}}),
+    "a command": (GOOD, [SMTPD + " -o content_filter=weirpipe:dummy", PIPE], {}),
+    "after the queue, with values that do no harm": (
+        GOOD + "content_filter = weir:[127.0.0.1]:10025\nsmtp_tls_security_level = may\nsmtp_tls_policy_maps = hash:/etc/tls\ninet_interfaces = $myhostname, localhost\n"
+        "smtpd_discard_ehlo_keywords = chunking, silent-discard\nsmtpd_data_restrictions = reject_unauth_pipelining\nstrict_rfc821_envelopes = yes\n"
+        "smtpd_client_message_rate_limit = 100\nsmtpd_relay_restrictions = permit_mynetworks, reject_unauth_destination\nsmtpd_hard_error_limit = 30\n"
+        "default_destination_concurrency_limit = 30\nsmtp_sasl_auth_enable = yes\nsmtp_sasl_password_maps = hash:/etc/sasl\n",
+        [SMTPD, TRANSPORT, BACK], {"listen": {"filter": FILTER}}),
+    "a filter on another machine, with TLS": (
+        GOOD + "content_filter = weir:[192.0.2.5]:10025\nsmtp_tls_security_level = encrypt\nsmtp_bind_address = 192.0.2.1\n",
+        [SMTPD, TRANSPORT, BACK], {"listen": {"filter": [{"listen": "inet:192.0.2.5:10025", "next_hop": "inet:127.0.0.1:10026", "networks": ["192.0.2.0/24"]}]}}),
     "amavis beside Weir": (
         GOOD + "content_filter = amavis:[127.0.0.1]:10024\n", [SMTPD, "127.0.0.1:10027 inet n - y - - smtpd -o content_filter= -o smtpd_recipient_restrictions=permit_mynetworks,reject"], {}),
     "before the queue": (
@@ -170,9 +196,10 @@ class Hookup:
     def __init__(self, test, main, services, config):
         self.directory = pathlib.Path(tempfile.mkdtemp(prefix="weir-test-"))
         test.addCleanup(shutil.rmtree, self.directory)
-        # LIMITS counts logins.
-        login = "" if "smtpd_sasl_auth_enable" in main else "smtpd_sasl_auth_enable = yes\n"
-        (self.directory / "main.cf").write_text("compatibility_level = 3.6\nagain = " + POLICY + "\n" + login + main)
+        # LIMITS counts logins, and Debian's Postfix accepts bare newlines.
+        usual = {"smtpd_sasl_auth_enable": "yes", "smtpd_forbid_bare_newline": "yes"}
+        added = "".join(f"{name} = {value}\n" for name, value in usual.items() if name not in main)
+        (self.directory / "main.cf").write_text("compatibility_level = 3.6\nagain = " + POLICY + "\n" + added + main)
         base = "".join(line + "\n" for line in MASTER.splitlines() if not line.startswith("smtp "))
         (self.directory / "master.cf").write_text(base + "\n".join(services) + "\nsmtp unix - - n - - smtp\n")
         self.configure(config)
@@ -212,7 +239,7 @@ class Hookups(unittest.TestCase):
     def test_manual_lists_every_kind(self):
         sources = "".join(path.read_text() for path in (ROOT / "Sources").glob("*/**/*.swift"))
         manual = (ROOT / "docs/doctor.md").read_text()
-        kinds = set(re.findall(r'"((?:policy|milter|filter|give-back|counted|service|postconf|checks)-[a-z-]+)"', sources)) | {"give-back"}
+        kinds = set(re.findall(r'"((?:policy|milter|filter|give-back|counted|service|postconf|smtp|checks)-[a-z-]+)"', sources)) | {"give-back"}
         self.assertGreater(len(kinds), 25)
         for kind in kinds - {"policy-"}:
             self.assertIn(f"`{kind}`", manual)
@@ -302,7 +329,7 @@ class Hookups(unittest.TestCase):
         main = GOOD + "content_filter = weir:[127.0.0.1]:10025\n"
         config = {"listen": {"filter": FILTER}, "checks": {"header": [f"pcre:{tables}/checks"]}}
         skipping = BACK.replace("no_milters", "no_milters,no_header_body_checks")
-        cleanup = f"weir_cleanup unix n - y - 0 cleanup -o header_checks=pcre:{ROOT}/conf/postfix/weir_verdict.pcre"
+        cleanup = f"weir_cleanup unix n - y - 0 cleanup -o header_checks=pcre:{ROOT}/conf/postfix/weir_verdict.pcre -o mime_header_checks= -o nested_header_checks="
         for services in ([BACK], [skipping], [BACK, cleanup], [skipping + " -o cleanup_service_name=weir_cleanup", cleanup],
                          [BACK, cleanup.partition(" -o")[0]]):
             with self.subTest(services=services):
@@ -328,6 +355,22 @@ class Hookups(unittest.TestCase):
         hookup.configure({**config, "checks": {"header_size_limit": 300000, "body_checks_size_limit": 100}})
         self.assertEqual(hookup.findings(), [])
 
+    def test_bare_newlines_and_long_from_lines(self):
+        """What an older Postfix does by default, or with a filter before the queue."""
+        before = [SMTPD + " -o smtpd_proxy_filter=127.0.0.1:10025", BACK]
+        old = [before[0] + " -o smtpd_forbid_bare_newline=no", BACK]
+        hookup = Hookup(self, GOOD, old, {"listen": {"filter": [{**FILTER[0], "mode": "before_queue"}]}})
+        findings = hookup.findings()
+        self.assertEqual([(finding["kind"], finding["place"]) for finding in findings], [("smtp-smuggling", "smtp/inet")])
+        for command in findings[0]["commands"]:
+            run(shlex.split(command))
+        self.assertEqual(hookup.findings(), [])
+        for version, is_old in (("3.7.20", True), ("3.7.21", False), ("3.6.15", True), ("3.11.4", True), ("3.11.5", False), ("3.12-20260821", False), ("3.13.0", False)):
+            hookup = Hookup(self, GOOD + f"mail_version = {version}\n", before, {"listen": {"filter": [{**FILTER[0], "mode": "before_queue"}]}})
+            self.assertEqual(hookup.findings(), [])
+            result = weir("doctor", "--postfix", hookup.directory, "--config", hookup.directory / "weir.yaml", "--no-service", check=False)
+            self.assertEqual("[filter-from-line]" in result.stdout, is_old, version)
+
     def test_shipped_lines_give_no_finding(self):
         hookup = Hookup(self, (ROOT / "conf/postfix/main.cf").read_text() + (ROOT / "conf/postfix/master.cf").read_text().split("# And these in main.cf:\n")[1].replace("# ", "").replace("#", ""),
                         (ROOT / "conf/postfix/master.cf").read_text().splitlines(),
@@ -339,8 +382,11 @@ class MendedOnARunningPostfix(unittest.TestCase):
     """Each mistake in main.cf or master.cf: after applying the printed commands, every recipient is
     counted once, every message is filtered once, and all arrive."""
 
-    # A chroot needs files that a private Postfix doesn't have, and a login needs SASL.
-    LEFT_OUT = {"a socket out of a chroot's reach", "a context that nobody sends"}
+    # A chroot needs files that a private Postfix doesn't have, a login needs SASL, and a command needs sendmail(1) and a user. With what is
+    # for relays, the site itself takes no mail. The private Postfix has no IPv6.
+    LEFT_OUT = {
+        "a socket out of a chroot's reach", "the way to the filter and back takes what is for relays and strangers",
+        "no way back by IPv6", "a context that nobody sends", "a command that filters its own result", "a command takes what is for others"}
     # These mistakes show in counts and headers. "end of data" settles what was counted at RCPT.
     SHOWN = {"policy-nowhere", "policy-behind-permit", "policy-not-here", "milter-nowhere", "milter-not-here",
              "milter-not-for-sendmail", "milter-switched-off", "filter-nowhere", "counted-twice", "milter-twice"}
@@ -371,7 +417,7 @@ class MendedOnARunningPostfix(unittest.TestCase):
         submission = free_port() if SUBMISSION.split()[0] in " ".join(services) else None
         extra = [re.sub(r"^submission ", f"127.0.0.1:{submission} ", on_free_ports(line)).replace(" - y ", " - n ", 1) for line in services]
         with service, SMTPSink() as sink:
-            postfix = PrivatePostfix(relay=sink.port, lines=f"again = {on_free_ports(POLICY)}\n" + on_free_ports(main))
+            postfix = PrivatePostfix(relay=sink.port, main={"smtpd_forbid_bare_newline": "yes"}, lines=f"again = {on_free_ports(POLICY)}\n" + on_free_ports(main))
             postfix.parameters["smtpd_recipient_restrictions"] = None
             # Replace the service on port 25 by one on a free port.
             own = [index for index, line in enumerate(extra) if line.startswith("smtp inet")]
@@ -416,7 +462,8 @@ class Live(unittest.TestCase):
         service = self.enterContext(WeirService(limits=[{"name": "per-sender", "key": ["sender"], "rates": ["100/1h"]}]))
         policy = f"check_policy_service {{ inet:127.0.0.1:{service.port}, timeout=10s, default_action=DUNNO }}"
         sink = self.enterContext(SMTPSink())
-        postfix = self.enterContext(PrivatePostfix(relay=sink.port, main={"smtpd_recipient_restrictions": f"permit_mynetworks, {policy}, reject"}))
+        postfix = self.enterContext(PrivatePostfix(relay=sink.port, main={
+            "smtpd_forbid_bare_newline": "yes", "smtpd_recipient_restrictions": f"permit_mynetworks, {policy}, reject"}))
 
         def send():
             with SMTP(postfix.port) as client:

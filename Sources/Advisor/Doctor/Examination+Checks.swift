@@ -62,7 +62,7 @@ extension Examination {
             commands: commands)
     }
 
-    private func carriesOutVerdicts(_ name: String) -> Bool {
+    func carriesOutVerdicts(_ name: String) -> Bool {
         let cleanup = setup.services.first { $0.name == name && $0.program == "cleanup" }
         return setup.value("header_checks", in: cleanup).contains("weir_verdict")
     }
@@ -70,12 +70,7 @@ extension Examination {
     /// Adds that service, as in conf/postfix/master.cf, unless it is there.
     func addVerdictCleanup(chroot: String) -> [Change] {
         guard !carriesOutVerdicts(Self.verdictCleanup) else { return [] }
-        let options = [
-            "undisclosed_recipients_header=", "header_checks=pcre:/etc/weir/postfix/weir_verdict.pcre",
-            "mime_header_checks=", "nested_header_checks=", "body_checks=", "message_size_limit=0", "in_flow_delay=0",
-            "message_drop_headers=bcc,content-length,resent-bcc,return-path,x-weir-verdict",
-        ]
-        let text = options.map { "-o \($0)" }.joined(separator: " ")
+        let text = options(ServiceOverride.verdictCleanup, for: "cleanup")
         return [.service("\(Self.verdictCleanup) unix n - \(chroot) - 0 cleanup \(text)")]
     }
 

@@ -91,6 +91,7 @@ extension Examination {
                 configuration: ["listen: { filter: [{ listen: \"\(filter.listen)\", mode: \(mode.rawValue) }] }"])
         }
         if isBeforeQueue {
+            examineFromLines(user.service)
             let wait = setup.value("smtpd_proxy_timeout", in: user.service)
             if let seconds = Self.seconds(wait), seconds * 1000 <= configuration.checks.messageBudget * 2 {
                 add(
@@ -118,17 +119,17 @@ extension Examination {
                 "speaks \(variant), but the filter on \(filter.listen) expects \(filter.variant.rawValue)",
                 configuration: ["listen: { filter: [{ listen: \"\(filter.listen)\", protocol: \(variant) }] }"])
         }
+        if !examinedTransports.contains(transport.id) {
+            examinedTransports.insert(transport.id)
+            examineInherited(transport: transport, of: filter)
+        }
     }
 
     private func transport(named name: String, for filter: Configuration.FilterListener) -> [Change] {
         guard !setup.services.contains(where: { $0.name == name && $0.type == "unix" }) else { return [] }
         let program = filter.variant.rawValue
-        let options = [
-            "syslog_name=postfix/weir", "\(program)_send_xforward_command=yes", "disable_mime_output_conversion=yes",
-            "\(program)_line_length_limit=0", "\(program)_fallback_relay=", "\(program)_tls_security_level=none",
-            "\(program)_generic_maps=", "\(program)_header_checks=", "\(program)_body_checks=",
-        ]
-        return [.service("\(name) unix - - y - 20 \(program) \(options.map { "-o \($0)" }.joined(separator: " "))")]
+        return [.service("\(name) unix - - y - 20 \(program) \(options(ServiceOverride.transport, for: program))")]
+            + ServiceOverride.queue.map { .parameter("\(name)_\($0.name)", value: $0.value) }
     }
 
     // MARK: Reinjection
@@ -142,33 +143,19 @@ extension Examination {
         }
         if servers.isEmpty, nextHop.isLoopback, case .inet(let host, let port) = filter.nextHop.endpoint {
             let name = "\(host.contains(":") ? "[\(host)]" : host):\(port)"
+            let overrides = ServiceOverride.reinjection(for: filter.nextHop.endpoint)
+            let smtpd = "\(name) inet n - y - 0 smtpd \(options(overrides, for: "smtpd"))"
             add(
                 .fault, "filter-no-way-back", nil,
                 "no smtpd listens on \(filter.nextHop), the filter's next hop: mail stays in the queue",
-                commands: addVerdictCleanup(chroot: "y")
-                    + [.service("\(name) inet n - y - - smtpd \(Self.reinjectionOptions)")])
+                commands: addVerdictCleanup(chroot: "y") + [.service(smtpd)])
         }
         for service in servers { examineReinjection(service, of: filter) }
     }
 
-    private static let reinjectionOptions = [
-        "syslog_name=postfix/reinject", "content_filter=", "smtpd_proxy_filter=",
-        "cleanup_service_name=\(verdictCleanup)",
-        "receive_override_options=no_unknown_recipient_checks,no_milters",
-        "local_header_rewrite_clients=",
-        "mynetworks=127.0.0.0/8", "smtpd_authorized_xforward_hosts=127.0.0.0/8", "smtpd_client_restrictions=",
-        "smtpd_helo_restrictions=",
-        "smtpd_sender_restrictions=", "smtpd_relay_restrictions=permit_mynetworks,reject",
-        "smtpd_recipient_restrictions=permit_mynetworks,reject", "smtpd_data_restrictions=",
-        "smtpd_end_of_data_restrictions=",
-        "smtpd_tls_security_level=none", "smtpd_client_connection_count_limit=0",
-        "smtpd_client_connection_rate_limit=0",
-        "smtpd_timeout=3600s", "smtpd_error_sleep_time=0", "smtpd_soft_error_limit=1001", "smtpd_hard_error_limit=1000",
-        "smtpd_junk_command_limit=1000", "message_size_limit=0",
-    ].map { "-o \($0)" }.joined(separator: " ")
-
     private mutating func examineReinjection(_ service: PostfixSetup.Service, of filter: Configuration.FilterListener) {
         examineVerdict(service)
+        examineInherited(reinjection: service, of: filter)
         if transport(to: filter, "content_filter", in: service) != nil {
             add(
                 .fault, "filter-loop", service, "sends mail from the filter to the filter again: mail loop",

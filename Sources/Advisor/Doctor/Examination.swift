@@ -15,6 +15,9 @@ package struct Examination {
     /// Of main.cf and master.cf; nil for the system's instance.
     private let directory: String?
     private(set) var findings: [Finding] = []
+    /// Services that several filters share are examined once.
+    var examinedTransports: Set<String> = []
+    var examinedCleanups: Set<String> = []
 
     /// - Parameter directory: of main.cf and master.cf; nil for the system's instance.
     package static func findings(
@@ -25,9 +28,11 @@ package struct Examination {
         examination.examinePolicy()
         examination.examineMilter()
         examination.examineFilter()
+        examination.examineCommands()
         examination.examineReceived()
         examination.examineDoubleChecks()
         examination.examineLimits()
+        examination.examineBareNewlines()
         let order = Finding.Severity.allCases
         return examination.findings.enumerated().sorted { one, other in
             (order.firstIndex(of: one.element.severity)!, one.offset) < (

@@ -13,11 +13,14 @@ package struct PostfixSetup: Sendable {
         package let program: String
         /// From `-o name=value`.
         package fileprivate(set) var overrides: [String: String]
+        /// The other words of the command line, such as the `argv=` of pipe(8) and what follows it.
+        package let arguments: [String]
 
         /// `submission/inet`, as in postconf -P.
         package var id: String { "\(name)/\(type)" }
     }
 
+    private let defaults: [String: String]
     private var parameters: [String: String]
     /// The names of parameters set in main.cf.
     package private(set) var set: Set<String>
@@ -32,7 +35,8 @@ package struct PostfixSetup: Sendable {
     ///   - complaints: the lines of their standard error.
     package init(defaults: String, settings: String, master: String, complaints: [String]) {
         let own = Self.parameters(settings)
-        parameters = Self.parameters(defaults).merging(own) { $1 }
+        self.defaults = Self.parameters(defaults)
+        parameters = self.defaults.merging(own) { $1 }
         set = Set(own.keys)
         services = Self.joined(master).compactMap(Self.service)
         var seen: Set<String> = []
@@ -66,6 +70,16 @@ package struct PostfixSetup: Sendable {
     /// The value of a parameter in a service, expanded.
     package func value(_ name: String, in service: Service? = nil) -> String {
         expanded(raw(name, in: service), in: service)
+    }
+
+    /// Whether this version of Postfix has the parameter.
+    func knows(_ name: String) -> Bool { defaults[name] != nil }
+
+    /// The value of a parameter without main.cf, expanded.
+    func defaultValue(_ name: String) -> String {
+        var plain = self
+        plain.parameters = defaults
+        return plain.value(name)
     }
 
     /// Replaces `$name`, `${name}`, `$(name)`, `${name?text}` and `${name:text}` (postconf(5)).
@@ -156,15 +170,21 @@ package struct PostfixSetup: Sendable {
         let words = RestrictionList.words(line[...], separators: " \t")
         guard words.count >= 8 else { return nil }
         var overrides: [String: String] = [:]
+        var arguments: [String] = []
         var rest = words[8...]
         while let word = rest.popFirst() {
-            guard word.hasPrefix("-o") else { continue }
+            guard word.hasPrefix("-o"), arguments.isEmpty else {
+                arguments.append(word)
+                continue
+            }
             let argument = word == "-o" ? rest.popFirst() ?? "" : String(word.dropFirst(2))
             let text = argument.first == "{" ? String(argument.dropFirst().dropLast()) : argument
             guard let equals = text.firstIndex(of: "=") else { continue }
             overrides[text[..<equals].trimmed] = text[text.index(after: equals)...].trimmed
         }
-        return Service(name: words[0], type: words[1], chroot: words[4], program: words[7], overrides: overrides)
+        return Service(
+            name: words[0], type: words[1], chroot: words[4], program: words[7], overrides: overrides,
+            arguments: arguments)
     }
 }
 
