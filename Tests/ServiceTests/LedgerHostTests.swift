@@ -39,6 +39,7 @@ import Wire
             configuration: configuration, loop: loop, clocks: MachineClocks(), log: log,
             alerts: Alerts(configuration.alerts, log: log), probes: ProbeBoard())
         try await loop.submit { host.start() }
+        #expect(await host.firstOpening())
         let before = try Self.journalBytes(directory)
         try await loop.submit { Asker(host, loop).begin() }
         // It is so at the first look, or a few later; in vain it is looked for ten seconds.

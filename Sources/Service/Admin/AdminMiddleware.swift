@@ -16,7 +16,7 @@ struct AdminFailureMiddleware: RouterMiddleware {
         } catch let failure as AdminFailure {
             return try Self.response(failure.status, failure.text)
         } catch let unavailable as LedgerUnavailable {
-            return try Self.response(.serviceUnavailable, "the ledger can't be opened: \(unavailable.reason)")
+            return try Self.response(.serviceUnavailable, "the ledger is not open: \(unavailable.reason)")
         } catch let fault as AdministrationFault {
             let isUnknown = if case .unknownLimit = fault { true } else { false }
             return try Self.response(isUnknown ? .notFound : .badRequest, fault.description)
