@@ -106,8 +106,8 @@ package struct Condition: Sendable {
     }
 }
 
-/// A pattern gave up on the value of an attribute: it needed more steps or memory than `Condition.matchLimits` allow, or
-/// PCRE2 failed for another reason.
+/// A pattern gave up on the value of an attribute: it needed more steps or memory than `Condition.matchLimits` allow,
+/// or PCRE2 failed for another reason.
 package struct UndecidedCondition: Error, Equatable, Sendable {
     package let attribute: String
     /// PCRE2's error code.

@@ -7,8 +7,8 @@ final class Transaction {
     var lastSeen: LedgerTime
     /// Whether a DATA or END-OF-MESSAGE request has said what Postfix accepted. Always true of a connection.
     var isSettled = false
-    /// Whether only a repeated request can follow: after END-OF-MESSAGE, and always of a connection. Not stored: after a
-    /// restart, the transaction is only kept for longer.
+    /// Whether only a repeated request can follow: after END-OF-MESSAGE, and always of a connection. Not stored: after
+    /// a restart, the transaction is only kept for longer.
     var isEnded = false
     var charges = Charges()
     /// Answers other than DUNNO, by request, for requests that Postfix repeats.

@@ -76,11 +76,11 @@ extension LedgerHost {
     func fail(_ error: StoreError) {
         loop.assertInLoop()
         if trouble?.error != error {
-            let answer = configuration.onFailure == .dunno ? "limits are enforced from memory" : "mail is deferred"
             let state = ledger == nil ? "is unavailable" : "is not saved"
+            let inMemory = configuration.onFailure == .dunno ? "limits are enforced from memory" : "mail is deferred"
             log.error(
-                "\(Self.alertSubject) \(state): \(error.message); "
-                    + (ledger == nil ? answerWithoutLedger : answer) + "; retrying every second. Check free space, permissions, and which process locks the file.")
+                "\(Self.alertSubject) \(state): \(error.message); \(ledger == nil ? answerWithoutLedger : inMemory); "
+                    + "retrying every second. Check free space, permissions, and which process locks the file.")
             alerts.raise(trouble: Self.alertSubject, "\(state): \(error.message)")
         }
         trouble = Trouble(error: error, retryAt: .now() + Self.retryInterval)

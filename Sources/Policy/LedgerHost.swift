@@ -114,8 +114,8 @@ package final class LedgerHost: @unchecked Sendable {
 
     // MARK: Life cycle
 
-    /// Begins to open the ledger. Until it is open, requests are answered as `on_no_ledger` says. If it can't be opened,
-    /// the service goes on without it, and retries.
+    /// Begins to open the ledger. Until it is open, requests are answered as `on_no_ledger` says. If it can't be
+    /// opened, the service runs without it, and retries.
     package func start() {
         loop.preconditionInLoop()
         log.notice("opening the ledger \(configuration.ledger.path); \(answerWithoutLedger) until it is open")

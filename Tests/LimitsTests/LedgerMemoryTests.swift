@@ -9,7 +9,9 @@ import Testing
         let store = MemoryStore()
         let harness = try LedgerHarness([maker.limit(rates: ["10/1m"])], names: maker.names, store: store)
         for number in 0..<200 { try harness.ask(rcpt("m\(number)", to: "a@example.org", user: "u\(number)")) }
-        for number in 0..<150 { try harness.ask(settling("END-OF-MESSAGE", "m\(number)", count: 1, user: "u\(number)")) }
+        for number in 0..<150 {
+            try harness.ask(settling("END-OF-MESSAGE", "m\(number)", count: 1, user: "u\(number)"))
+        }
         try harness.finishCheckpoint()
         #expect(store.rows.count == 200)
         harness.clocks.advance(120_000)
