@@ -68,6 +68,9 @@ package final class Account {
     /// The refused requests within the longest window.
     package var refusedTries: UInt64 { used(lane: limit.terms.refusedLane) }
 
+    /// Whether nothing counts any more, refused tries included.
+    var isEmpty: Bool { limit.terms.lanes.indices.allSatisfy { used(lane: $0) == 0 } }
+
     /// How full the fullest window is, as a fraction of what is admitted; nil if the account is idle.
     package func fullness(at time: LedgerTime) -> Double? {
         var fullest: Double?

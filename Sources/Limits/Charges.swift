@@ -3,7 +3,7 @@ internal import CIntrinsics
 
 /// What a transaction has charged to one account, in parts by time, oldest first.
 struct Charge {
-    let account: Account
+    fileprivate(set) var account: Account
     private(set) var total: UInt64
     /// When the oldest part was charged. Its amount is `total` without `later`.
     private var time: LedgerTime
@@ -65,8 +65,8 @@ struct Charges: RandomAccessCollection {
     private var first: Charge?
     private var second: Charge?
     private var others: [Charge] = []
-    /// Indexes in `others`, by account; empty as long as a linear search is faster.
-    private var positions: [ObjectIdentifier: Int] = [:]
+    /// Indexes in `others`, by the hash of the key; empty as long as a linear search is faster.
+    private var positions: [UInt64: Int] = [:]
 
     private static let mostWithoutPositions = 16
 
@@ -82,10 +82,29 @@ struct Charges: RandomAccessCollection {
         for charge in others { body(charge) }
     }
 
-    func total(of account: Account) -> UInt64 {
+    /// nil if the account was charged nothing.
+    func total(of account: Account) -> UInt64? {
         if let first, first.account === account { return first.total }
         if let second, second.account === account { return second.total }
-        return position(of: account).map { others[$0].total } ?? 0
+        return position(of: account).map { others[$0].total }
+    }
+
+    /// Transfers to `account` what was charged to an earlier account of its key. That has left memory because its
+    /// windows had run out. One that was evicted stays: its counts were dropped, so they are charged again.
+    ///
+    /// - Returns: whether there was such an account.
+    mutating func transfer(to account: Account) -> Bool {
+        func transferred(_ charge: inout Charge) -> Bool {
+            let earlier = charge.account
+            guard earlier.hash == account.hash, earlier.isRemoved, earlier.isEmpty else { return false }
+            if let resetAt = earlier.exception?.resetAt { charge.forget(upTo: resetAt) }
+            charge.account = account
+            return true
+        }
+        if first != nil, transferred(&first!) { return true }
+        if second != nil, transferred(&second!) { return true }
+        if positions.isEmpty { return others.indices.contains { transferred(&others[$0]) } }
+        return positions[account.hash.low].map { transferred(&others[$0]) } ?? false
     }
 
     mutating func add(_ amount: UInt64, to account: Account, at time: LedgerTime) {
@@ -100,7 +119,7 @@ struct Charges: RandomAccessCollection {
             others.append(charge)
             guard others.count >= Self.mostWithoutPositions else { return }
             let new = positions.isEmpty ? 0 : others.count - 1
-            for index in new..<others.count { positions[ObjectIdentifier(others[index].account)] = index }
+            for index in new..<others.count { positions[others[index].account.hash.low] = index }
         }
     }
 
@@ -118,6 +137,9 @@ struct Charges: RandomAccessCollection {
     }
 
     private func position(of account: Account) -> Int? {
-        positions.isEmpty ? others.firstIndex { $0.account === account } : positions[ObjectIdentifier(account)]
+        guard !positions.isEmpty else { return others.firstIndex { $0.account === account } }
+        guard let position = positions[account.hash.low] else { return nil }
+        // The key may have had two accounts: one was evicted, the other was opened later.
+        return others[position].account === account ? position : others.firstIndex { $0.account === account }
     }
 }

@@ -33,26 +33,34 @@ package struct Condition: Sendable {
         return exact
     }
 
+    /// The limits of one match attempt. Values are short, and each request waits for the patterns of all limits, so
+    /// the steps are fewer than for header and body checks. They take a tenth of a millisecond.
+    package static let matchLimits = MatchLimits(steps: 10_000)
+
     /// Whether the condition holds. `value` is scratch space.
-    package func holds(_ attributes: Attributes, scratch: MatchScratch, value: inout [UInt8]) -> Bool {
-        holds(test, attributes[part.attribute], scratch: scratch, value: &value)
+    ///
+    /// - Throws: if the pattern gives up, so that nobody knows whether the value matches it.
+    package func holds(
+        _ attributes: Attributes, scratch: MatchScratch, value: inout [UInt8]
+    ) throws(UndecidedCondition) -> Bool {
+        try holds(test, attributes[part.attribute], scratch: scratch, value: &value)
     }
 
     private func holds(
         _ test: Test, _ raw: UnsafeRawBufferPointer, scratch: MatchScratch, value: inout [UInt8]
-    ) -> Bool {
+    ) throws(UndecidedCondition) -> Bool {
         switch test {
         case .present where part.form != .domain:
             return !raw.isEmpty
         case .absent where part.form != .domain:
             return raw.isEmpty
         case .not(let inner):
-            return !holds(inner, raw, scratch: scratch, value: &value)
+            return try !holds(inner, raw, scratch: scratch, value: &value)
         case .inNetworks(let networks):
             guard let address = IPAddress(raw) else { return false }
             return networks.contains { $0.contains(address) }
         case .matches(let pattern) where part.form != .domain:
-            return pattern.matches(raw, using: scratch) == .match
+            return try decided(pattern.matches(raw, using: scratch))
         case .present, .absent, .equals, .matches, .inTables:
             value.removeAll(keepingCapacity: true)
             let hasValue = append(raw, to: &value)
@@ -60,7 +68,7 @@ package struct Condition: Sendable {
             case .present: return hasValue
             case .absent: return !hasValue
             case .equals(let values): return values.contains(value)
-            case .matches(let pattern): return pattern.matches(value, using: scratch) == .match
+            case .matches(let pattern): return try decided(pattern.matches(value, using: scratch))
             case .inTables(let tables):
                 guard hasValue else { return false }
                 for table in tables {
@@ -69,6 +77,14 @@ package struct Condition: Sendable {
                 return false
             case .inNetworks, .not: return false
             }
+        }
+    }
+
+    private func decided(_ result: MatchResult) throws(UndecidedCondition) -> Bool {
+        switch result {
+        case .match: return true
+        case .noMatch: return false
+        case .failed(let code): throw UndecidedCondition(attribute: part.name, code: code)
         }
     }
 
@@ -88,4 +104,14 @@ package struct Condition: Sendable {
         _ = Array(text.utf8).withUnsafeBytes { part.append($0, to: &value, forms: exact(forms)) }
         return value
     }
+}
+
+/// A pattern gave up on the value of an attribute: it needed more steps or memory than `Condition.matchLimits` allow,
+/// or PCRE2 failed for another reason.
+package struct UndecidedCondition: Error, Equatable, Sendable {
+    package let attribute: String
+    /// PCRE2's error code.
+    package let code: Int32
+
+    package var reason: String { errorMessage(code) }
 }

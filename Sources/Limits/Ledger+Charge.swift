@@ -53,6 +53,7 @@ extension Ledger {
         let transaction = identity.transaction ?? Transaction(id: identity.transactionID, lastSeen: now)
         if identity.transaction == nil, identity.transactionID != 0 { insert(transaction) }
         if identity.state.settles { transaction.isSettled = true }
+        if identity.state == .endOfMessage { transaction.isEnded = true }
         for account in plan.shadowed { transaction.noteShadowed(account) }
         transaction.remember(identity.requestHash, refusedWith: action)
         if identity.recipientHash != 0 { rememberCharges(of: identity.recipientHash, in: transaction) }

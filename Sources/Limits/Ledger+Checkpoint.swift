@@ -98,8 +98,8 @@ extension Ledger {
             if !rows.isEmpty { upkeep.pending.append(.accounts(rows)) }
             return accounts.count
         }
-        if !upkeep.removed.isEmpty {
-            upkeep.pending.append(.removed(upkeep.nextRemoved()))
+        if !upkeep.removingNext.isEmpty {
+            upkeep.pending.append(.removed(upkeep.takeRemoved()))
             return 1
         }
         return prepareTransactions(most: most)
@@ -114,7 +114,13 @@ extension Ledger {
             count += 1
             // Recovery must find the accounts of a transaction, even those opened since the checkpoint began.
             transaction.charges.visit { charge in
-                if !charge.account.isStored, !charge.account.isRemoved { rows.append(row(of: charge.account)) }
+                let account = charge.account
+                if !account.isRemoved {
+                    if !account.isStored { rows.append(row(of: account)) }
+                } else if !transaction.isEnded, charge.total > 0, account.isEmpty {
+                    // Idle: the message may be charged more (`Charges.transfer`). The next checkpoint deletes the row.
+                    if upkeep.kept.insert(account.id).inserted { rows.append(row(of: account)) }
+                }
             }
         }
         if !rows.isEmpty { upkeep.pending.append(.accounts(rows)) }

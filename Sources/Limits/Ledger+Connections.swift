@@ -51,7 +51,7 @@ extension Ledger {
     }
 
     private func isOver(_ record: Transaction, _ state: ProtocolState) -> Bool {
-        let lifetime = state == .connect ? Self.repeatedConnect : TransactionTable.settledLifetime
+        let lifetime = state == .connect ? Self.repeatedConnect : TransactionTable.endedLifetime
         return now - record.lastSeen > lifetime
     }
 
@@ -80,6 +80,7 @@ extension Ledger {
         let record = connection.record ?? Transaction(id: connection.id, lastSeen: now)
         record.lastSeen = now
         record.isSettled = true
+        record.isEnded = true
         if !connection.isCounted { record.charges = Charges() }
         if connection.record == nil { insert(record) }
         record.remember(connection.firstTransaction, refusedWith: action)

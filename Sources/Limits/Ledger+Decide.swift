@@ -28,6 +28,7 @@ extension Ledger {
         let identity = identify(request, waiting)
         if let transaction = identity.transaction {
             transaction.lastSeen = now
+            if identity.state == .endOfMessage { transaction.isEnded = true }
             if transaction.hasAnswered(identity.requestHash) {
                 return Decision(
                     action: transaction.refusal(of: identity.requestHash), transaction: identity.transactionID)
@@ -159,9 +160,7 @@ extension Ledger {
     ) {
         if step.giveBack > 0 { plan.steps.append(step) }
         // Reported for a recipient already: not once more for the whole message.
-        if identity.state.settles, identity.transaction?.shadowed.contains(where: { $0 === step.account }) ?? false {
-            return
-        }
+        if identity.state.settles, identity.transaction?.wasShadowed(step.account) ?? false { return }
         _ = refuse(violation, request)
         plan.shadowed.append(step.account)
     }

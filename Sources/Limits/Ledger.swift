@@ -49,7 +49,7 @@ package final class Ledger {
     /// Incremented by each reload: accounts of an older generation have their tables looked up again.
     var generation: UInt32 = 0
     var upkeep = Upkeep()
-    let scratch = MatchScratch()
+    let scratch = MatchScratch(limits: Condition.matchLimits)
     /// Working space in which keys are built.
     var keyBuffer: [UInt8] = []
     var prepared = PreparedRequests()

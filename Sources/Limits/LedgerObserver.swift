@@ -58,6 +58,8 @@ package protocol LedgerObserver: AnyObject {
     func near(_ event: LimitEvent)
     /// A key was blocked after too many refused requests.
     func blocked(_ event: LimitEvent)
+    /// A limit did not apply to a request, because a pattern of its conditions gave up.
+    func undecided(_ condition: UndecidedCondition, of limit: Limit, _ request: Attributes)
     /// An account was evicted, because there are more keys than the configuration allows.
     func evicted(_ account: Account, at time: LedgerTime)
 }

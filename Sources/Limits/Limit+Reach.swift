@@ -18,7 +18,7 @@ extension Limit {
 
     /// The first condition that does not hold for such a request.
     package func unmetCondition(ofRequestsWith known: [Int: [UInt8]]) -> Condition? {
-        let scratch = MatchScratch()
+        let scratch = MatchScratch(limits: Condition.matchLimits)
         return conditions.first { condition in
             guard let value = known[condition.part.attribute] else { return false }
             var ranges = Array(repeating: 0..<0, count: condition.part.attribute + 1)
@@ -26,7 +26,7 @@ extension Limit {
             var room: [UInt8] = []
             return value.withUnsafeBytes { bytes in
                 ranges.withUnsafeBufferPointer { ranges in
-                    !condition.holds(Attributes(bytes: bytes, ranges: ranges), scratch: scratch, value: &room)
+                    (try? condition.holds(Attributes(bytes: bytes, ranges: ranges), scratch: scratch, value: &room)) == false
                 }
             }
         }

@@ -10,6 +10,8 @@ package final class LimitState {
     var accounts = AccountTable()
     var fullest = FullestAccounts()
     package internal(set) var refusals: UInt64 = 0
+    /// Requests to which the limit did not apply because a condition was undecided.
+    package internal(set) var undecided: UInt64 = 0
     private var peak: Peak?
     private var peakFullness = 0.0
 
@@ -116,11 +118,12 @@ struct LimitTerms: ~Copyable {
         slots.deallocate()
     }
 
-    /// Whether the limit applies to a request. `value` is working space.
-    func holds(_ request: Attributes, scratch: MatchScratch, value: inout [UInt8]) -> Bool {
-        for index in limit.conditions.indices
-        where !limit.conditions[index].holds(request, scratch: scratch, value: &value) {
-            return false
+    /// Whether all conditions of the limit hold. `value` is working space.
+    func holds(
+        _ request: Attributes, scratch: MatchScratch, value: inout [UInt8]
+    ) throws(UndecidedCondition) -> Bool {
+        for index in limit.conditions.indices {
+            guard try limit.conditions[index].holds(request, scratch: scratch, value: &value) else { return false }
         }
         return true
     }

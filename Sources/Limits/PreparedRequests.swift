@@ -83,7 +83,7 @@ extension Ledger {
         // At the end of a message with several recipients, Postfix names none of them.
         let isUnnamed = state.isMail && request.recipient.isEmpty
         for limit in limits where !(isUnnamed && limit.terms.isPerRecipient) {
-            guard limit.terms.holds(request, scratch: scratch, value: &keyBuffer) else { continue }
+            guard applies(limit, to: request) else { continue }
             let key: KeyHash
             if let plain = limit.terms.limit.key.asItStands(in: request) {
                 key = hash(of: plain, of: limit)
@@ -94,6 +94,18 @@ extension Ledger {
             }
             limit.accounts.prefetchSlot(key)
             prepared.append(PreparedRequests.ApplicableLimit(limit: .passUnretained(limit), key: key))
+        }
+    }
+
+    /// Whether the conditions of a limit hold. If a pattern gives up, the limit does not apply, whether the condition
+    /// is negated or not: a wrong charge could refuse mail that the limit is not meant for.
+    private func applies(_ limit: LimitState, to request: Attributes) -> Bool {
+        do throws(UndecidedCondition) {
+            return try limit.terms.holds(request, scratch: scratch, value: &keyBuffer)
+        } catch {
+            limit.undecided += 1
+            observer?.undecided(error, of: limit.limit, request)
+            return false
         }
     }
 

@@ -7,6 +7,9 @@ final class Transaction {
     var lastSeen: LedgerTime
     /// Whether a DATA or END-OF-MESSAGE request has said what Postfix accepted. Always true of a connection.
     var isSettled = false
+    /// Whether only a repeated request can follow: after END-OF-MESSAGE, and always of a connection. Not stored: after
+    /// a restart, the transaction is only kept for longer.
+    var isEnded = false
     var charges = Charges()
     /// Answers other than DUNNO, by request, for requests that Postfix repeats.
     var refusals: [(request: UInt64, action: [UInt8])] = []
@@ -64,8 +67,12 @@ final class Transaction {
 
     /// What counts of it for an account: a reset ends what was charged before it.
     func charged(to account: Account) -> UInt64 {
-        if let resetAt = account.exception?.resetAt { charges.change(account) { $0.forget(upTo: resetAt) } }
-        return charges.total(of: account)
+        guard let total = charges.total(of: account) else {
+            return charges.transfer(to: account) ? charged(to: account) : 0
+        }
+        guard let resetAt = account.exception?.resetAt else { return total }
+        charges.change(account) { $0.forget(upTo: resetAt) }
+        return charges.total(of: account) ?? 0
     }
 
     /// Subtracts what was given back to the account already.
@@ -83,7 +90,10 @@ final class Transaction {
     }
 
     func noteShadowed(_ account: Account) {
-        guard shadowed.count < Self.mostRequests, !shadowed.contains(where: { $0 === account }) else { return }
+        guard shadowed.count < Self.mostRequests, !wasShadowed(account) else { return }
         shadowed.append(account)
     }
+
+    /// Whether the limit of an account, or of an earlier one of the same key, would have refused a recipient.
+    func wasShadowed(_ account: Account) -> Bool { shadowed.contains { $0.hash == account.hash } }
 }

@@ -5,11 +5,11 @@ internal import Glibc
 
 /// The transactions and connections that Postfix may still ask about, oldest first. Bounded in time and in number.
 package struct TransactionTable: ~Copyable {
-    /// Milliseconds that a settled transaction is kept. Only a repeated request can follow DATA or END-OF-MESSAGE,
-    /// within smtpd_policy_service_timeout (100 s).
-    package static let settledLifetime: Int64 = 300_000
-    /// Milliseconds that a slow client may need from the first RCPT to the end of its message.
-    static let openLifetime: Int64 = 3_600_000
+    /// Milliseconds that a transaction is kept after END-OF-MESSAGE. Only a repeated request can follow, within
+    /// smtpd_policy_service_timeout (100 s).
+    package static let endedLifetime: Int64 = 300_000
+    /// Milliseconds that a slow client may need between two recipients, or for the content of its message after DATA.
+    package static let openLifetime: Int64 = 3_600_000
 
     private var byID: TransactionIndex
     private var order: Deque<Transaction> = []
@@ -43,10 +43,10 @@ package struct TransactionTable: ~Copyable {
     mutating func popExpired(at time: LedgerTime, attempts: Int) -> Transaction? {
         for _ in 0..<attempts {
             guard let oldest = order.first else { return nil }
-            let lifetime = oldest.isSettled ? Self.settledLifetime : Self.openLifetime
+            let lifetime = oldest.isEnded ? Self.endedLifetime : Self.openLifetime
             let age = time - oldest.lastSeen
             if age > lifetime { return popFirst() }
-            if age < Self.settledLifetime { return nil }
+            if age < Self.endedLifetime { return nil }
             // Still open: to the back of the queue, or it would hide expired ones behind it.
             order.removeFirst()
             departed += 1

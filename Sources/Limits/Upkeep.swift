@@ -24,8 +24,13 @@ struct Upkeep {
     private var dirtyPosition = 0
     /// Ids of accounts that have left memory and still have a row.
     var removed: [UInt64] = []
-    /// Those of them that the running checkpoint has handed to the store.
+    /// Those of them whose rows the running checkpoint deletes. Accounts that leave memory later have to wait for the
+    /// next one: transactions that it saves may refer to their rows.
     private var removing: [UInt64] = []
+    /// Of `removing`, those that it has not handed to the store yet.
+    private(set) var removingNext: [UInt64] = []
+    /// Accounts that have left memory, and whose rows the running checkpoint writes for the sake of transactions.
+    var kept: Set<UInt64> = []
     /// The accounts that the running checkpoint saves.
     private var saving: [Account] = []
     /// How many of `saving` have been handed over.
@@ -48,6 +53,8 @@ struct Upkeep {
         saving = dirty
         savedCount = 0
         dirty = []
+        removed += kept
+        (removing, removingNext, removed, kept) = (removed, removed, [], [])
         self.transactionPosition = transactionPosition
         needsCheckpoint = false
     }
@@ -74,7 +81,7 @@ struct Upkeep {
         pending = []
         pendingRows = 0
         removed += removing
-        removing = []
+        (removing, removingNext) = ([], [])
         for (index, account) in saving.enumerated() where !account.isRemoved {
             // Saved, and changed again since: it is in `dirty` already.
             if index < savedCount, account.isDirty { continue }
@@ -91,12 +98,10 @@ struct Upkeep {
         return accounts
     }
 
-    /// The ids of accounts that have left memory since the last call, for the running checkpoint.
-    mutating func nextRemoved() -> [UInt64] {
-        let ids = removed
-        removing += ids
-        removed = []
-        return ids
+    /// The ids of accounts whose rows the running checkpoint deletes; empty after the first call.
+    mutating func takeRemoved() -> [UInt64] {
+        defer { removingNext = [] }
+        return removingNext
     }
 
     /// Drops dirty accounts that have left memory. Called for each account that leaves, it looks at four, so they stay

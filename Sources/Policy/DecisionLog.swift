@@ -62,6 +62,15 @@ final class DecisionLog: LedgerObserver {
         log.complain(.evictedKeys, "more keys than ledger.most_keys: evicted some of the least used, with their counts")
     }
 
+    /// `limit odd-helo: the pattern for helo_name gave up (match limit exceeded): the limit did not apply to RCPT ...`
+    func undecided(_ condition: UndecidedCondition, of limit: Limit, _ request: Attributes) {
+        log.complain(
+            .undecidedCondition(limit: limit.name),
+            "limit \(limit.name): the pattern for \(condition.attribute) gave up (\(condition.reason)): "
+                + "the limit did not apply to \(Self.text(request.protocolState)) from \(Self.client(request))"
+                + Self.details(request))
+    }
+
     func passed(_ request: Attributes) {
         log.info("\(Self.origin("pass", request, Self.client(request)))\(Self.details(request))")
     }

@@ -28,6 +28,7 @@ extension LedgerHost {
     func finishOpening(_ outcome: Result<Opened, StoreError>, isOutdated: Bool = false) {
         loop.assertInLoop()
         guard !isStopped else { return }
+        defer { endFirstOpening() }
         endTick()
         do throws(StoreError) {
             let opened = try outcome.get()
@@ -40,13 +41,30 @@ extension LedgerHost {
         } catch {
             return fail(error)
         }
-        guard trouble != nil else { return }
-        trouble = nil
+        guard let trouble else { return }
+        self.trouble = nil
+        if trouble.error == Self.isBeingOpened {
+            if requests > 0 { log.notice("the ledger is open; \(requests) requests before were not counted") }
+            return
+        }
         log.notice("the ledger is open; requests are counted again")
         alerts.raise(recovery: Self.alertSubject, "is open; requests are counted again")
     }
 
-    /// Opens the ledger while requests are answered without it.
+    /// The trouble of a start, until the first attempt has ended.
+    static let isBeingOpened = StoreError("it is being opened")
+
+    func endFirstOpening() {
+        for continuation in waitingForOpening ?? [] { continuation.resume(returning: !isStopped) }
+        waitingForOpening = nil
+    }
+
+    /// For log lines.
+    var answerWithoutLedger: String {
+        "requests are answered \(configuration.answerWithoutLedger.rawValue.uppercased())"
+    }
+
+    /// Opens the ledger on a queue of its own, while requests are answered without it.
     func reopen(after trouble: Trouble) {
         self.trouble = Trouble(error: trouble.error, retryAt: .distantFuture)
         opening.async { [self, configuration, clocks, log, alerts, reloads] in
@@ -58,13 +76,11 @@ extension LedgerHost {
     func fail(_ error: StoreError) {
         loop.assertInLoop()
         if trouble?.error != error {
-            let answer = configuration.onFailure == .dunno ? "limits are enforced from memory" : "mail is deferred"
             let state = ledger == nil ? "is unavailable" : "is not saved"
+            let inMemory = configuration.onFailure == .dunno ? "limits are enforced from memory" : "mail is deferred"
             log.error(
-                "\(Self.alertSubject) \(state): \(error.message); "
-                    + (ledger == nil
-                        ? "requests are answered \(configuration.onFailure.rawValue.uppercased())" : answer)
-                    + "; retrying every second. Check free space, permissions, and which process locks the file.")
+                "\(Self.alertSubject) \(state): \(error.message); \(ledger == nil ? answerWithoutLedger : inMemory); "
+                    + "retrying every second. Check free space, permissions, and which process locks the file.")
             alerts.raise(trouble: Self.alertSubject, "\(state): \(error.message)")
         }
         trouble = Trouble(error: error, retryAt: .now() + Self.retryInterval)

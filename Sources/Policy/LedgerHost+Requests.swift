@@ -108,7 +108,7 @@ extension LedgerHost {
     }
 
     private var troubled: Decision {
-        switch configuration.onFailure {
+        switch ledger == nil ? configuration.answerWithoutLedger : configuration.onFailure {
         case .dunno: Decision(action: nil, transaction: 0)
         case .defer: Decision(action: Self.deferral, transaction: 0)
         }

@@ -48,8 +48,10 @@ package final class LedgerHost: @unchecked Sendable {
     var trouble: Trouble?
     /// The fault that kept counts in memory only, until they are saved.
     var unsaved: StoreError?
-    /// Opens the ledger after a failed start. It may wait for a lock and read for a long time.
+    /// Opens the ledger, at the start and after failures. It may wait for a lock and read for a long time.
     let opening = DispatchQueue(label: "weir.opening", qos: .utility)
+    /// Who waits for the end of the first attempt to open the ledger; nil when it has ended.
+    var waitingForOpening: [CheckedContinuation<Bool, Never>]? = []
     var reloads = 0
     /// Clients whose request waits for a decision.
     var asking: [any Client] = []
@@ -122,10 +124,12 @@ package final class LedgerHost: @unchecked Sendable {
 
     // MARK: Life cycle
 
-    /// Opens the ledger. If that fails, the service runs without it, answers as `on_failure` says, and retries.
+    /// Begins to open the ledger. Until it is open, requests are answered as `on_no_ledger` says. If it can't be
+    /// opened, the service runs without it, and retries.
     package func start() {
         loop.preconditionInLoop()
-        finishOpening(Self.open(configuration, clocks, log, alerts))
+        log.notice("opening the ledger \(configuration.ledger.path); \(answerWithoutLedger) until it is open")
+        reopen(after: Trouble(error: Self.isBeingOpened, retryAt: .distantFuture))
         loop.endOfTurn = { [unowned self] in if isTickUnderWay { endTick() } }
         loop.schedule(every: Self.upkeepInterval) { [self] in
             guard !isStopped else { return false }
@@ -134,10 +138,27 @@ package final class LedgerHost: @unchecked Sendable {
         }
     }
 
+    /// Returns when the first attempt to open the ledger has ended, whether the ledger is open then or not.
+    ///
+    /// - Returns: false if the service stops instead.
+    @discardableResult
+    package func firstOpening() async -> Bool {
+        await withCheckedContinuation { continuation in
+            loop.execute { [self] in
+                if waitingForOpening == nil {
+                    continuation.resume(returning: !isStopped)
+                } else {
+                    waitingForOpening?.append(continuation)
+                }
+            }
+        }
+    }
+
     /// Commits pending requests and writes a last checkpoint, by `deadline`.
     package func stop(by deadline: NIODeadline) {
         loop.preconditionInLoop()
         isStopped = true
+        endFirstOpening()
         endTick()
         loop.endOfTurn = {}
         summarize()

@@ -71,23 +71,7 @@ extension RuleList {
         return enhancedStatusCodeLength(text) > 0 && first != UInt8(ascii: "2") ? nil : word
     }
 
-    /// Text on which catastrophic patterns backtrack: many repeats of a unit, then a byte that no pattern expects. The
-    /// printable bytes at the end are there because PCRE2 does not try a pattern whose required bytes are missing.
-    private static func probe(_ unit: [UInt8]) -> [UInt8] {
-        Array(repeatElement(unit, count: 40).joined()) + [0x01] + Array(0x20...0x7e)
-    }
-
-    private static let probes = ["a", "0", " ", "ab", "-", "x."].map { probe(Array($0.utf8)) }
-
-    /// More probes for a pattern with a repeated group: the bytes of its own source.
-    private static func ownProbes(_ source: [UInt8]) -> [[UInt8]] {
-        let repeatsGroup = zip(source, source.dropFirst()).contains {
-            $0 == UInt8(ascii: ")") && "*+{".utf8.contains($1)
-        }
-        return repeatsGroup ? Set(source.filter { 0x21...0x7e ~= $0 }).sorted().map { probe([$0]) } : []
-    }
-
-    /// Why a pattern may take very long, found by matching the probes.
+    /// Why a pattern may take very long.
     private static func catastrophic(_ expression: Expression) -> String? {
         guard case .pcre(let pattern) = expression.engine else {
             let bytes = expression.source.bytes
@@ -96,11 +80,6 @@ extension RuleList {
             }
             return hasReference ? "back-reference in a regexp: table: the time of a match is not limited" : nil
         }
-        let scratch = MatchScratch(limits: MatchLimits(steps: 100_000))
-        for probe in probes + ownProbes(expression.source.bytes) {
-            guard case .failed = pattern.matches(probe, using: scratch) else { continue }
-            return "catastrophic backtracking: more than 100000 steps on \(probe.count) bytes"
-        }
-        return nil
+        return BacktrackingProbe.warning(about: pattern, source: expression.source.bytes, steps: 100_000)
     }
 }

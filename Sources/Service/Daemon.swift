@@ -26,6 +26,8 @@ package actor Daemon {
     /// nil if neither a filter nor a milter listens.
     private let content: ContentService?
     private let manager = ServiceManager()
+    /// Whether the service manager was told so.
+    private var isReady = false
 
     /// Time for open connections to finish when the service stops.
     private static let gracePeriod: TimeAmount = .seconds(10)
@@ -83,8 +85,7 @@ package actor Daemon {
             try await startAdmin(in: &group)
             group.addTask { [host, manager] in try await manager.keepAlive(host) }
             alerts.begin()
-            log.notice("ready: \(configuration.summary)")
-            manager.notify("READY=1\nSTATUS=\(configuration.summary)")
+            group.addTask { await self.becomeReady() }
             for await signal in signals {
                 if signal == .sighup {
                     await reload()
@@ -96,6 +97,23 @@ package actor Daemon {
             await stop()
             group.cancelAll()
         }
+    }
+
+    /// Reports readiness after the first attempt to open the ledger. The service listens already.
+    private func becomeReady() async {
+        let extending = Task { [manager] in
+            while !Task.isCancelled {
+                // Reading a large ledger from a slow disk may take longer than TimeoutStartSec=.
+                manager.notify("EXTEND_TIMEOUT_USEC=60000000\nSTATUS=opening the ledger")
+                try? await Task.sleep(for: .seconds(20))
+            }
+        }
+        let isOver = await host.firstOpening()
+        extending.cancel()
+        guard isOver else { return }
+        isReady = true
+        log.notice("ready: \(configuration.summary)")
+        manager.notify("READY=1\nSTATUS=\(configuration.summary)")
     }
 
     /// Returns once the admin listener accepts connections.
@@ -131,6 +149,8 @@ package actor Daemon {
             try await daemon.run(signals, report)
         } catch {
             limitEnd()
+            // The log should say what is wrong with the ledger, too.
+            await daemon.host.firstOpening()
             daemon.log.flush()
             throw error
         }
@@ -138,8 +158,10 @@ package actor Daemon {
     }
 
     private func reload() async {
-        manager.notify("RELOADING=1\nMONOTONIC_USEC=\(MachineClocks.microseconds(of: CLOCK_MONOTONIC))")
-        defer { manager.notify("READY=1\nSTATUS=\(configuration.summary)") }
+        if isReady {
+            manager.notify("RELOADING=1\nMONOTONIC_USEC=\(MachineClocks.microseconds(of: CLOCK_MONOTONIC))")
+        }
+        defer { if isReady { manager.notify("READY=1\nSTATUS=\(configuration.summary)") } }
         switch ConfigurationReader.read(path: configurationPath) {
         case .failure(let faults):
             for fault in faults.all { log.error(fault.description) }

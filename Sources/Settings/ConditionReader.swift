@@ -65,7 +65,13 @@ package enum ConditionReader {
             }
             return ValueType<[Network]>.list(of: .network).read(node, inner, &reading).map { .inNetworks($0) }
         case .matches:
-            return ValueType<Pattern>.pattern.read(node, inner, &reading).map { .matches($0) }
+            guard let pattern = ValueType<Pattern>.pattern.read(node, inner, &reading) else { return nil }
+            if let warning = BacktrackingProbe.warning(
+                about: pattern, source: Array((node.text ?? "").utf8), steps: Condition.matchLimits.steps)
+            {
+                reading.warn(node, inner, warning)
+            }
+            return .matches(pattern)
         case .table:
             guard let references = ValueType<[TableReference]>.list(of: .table).read(node, inner, &reading) else {
                 return nil

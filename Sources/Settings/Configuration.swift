@@ -11,6 +11,8 @@ package struct Configuration: Sendable {
     package var milter = Milter()
     package var canonicalise = Canonicalise.none
     package var onFailure = OnFailure.dunno
+    /// nil: as `onFailure`.
+    package var onNoLedger: OnFailure?
     /// Whether a transaction that ends before DATA gets its charges back.
     package var givesBackDropped = false
     package var log = Log()
@@ -25,6 +27,9 @@ package struct Configuration: Sendable {
     package var attributeNames = AttributeNames()
 
     package init() {}
+
+    /// The answer as long as there is no ledger: it is being opened, or can't be opened.
+    package var answerWithoutLedger: OnFailure { onNoLedger ?? onFailure }
 
     package struct Listen: Equatable, Sendable {
         package var policy: [Endpoint] = [.inet(host: "127.0.0.1", port: 10040)]

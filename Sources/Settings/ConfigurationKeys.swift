@@ -60,6 +60,11 @@ package enum ConfigurationKeys {
                 "Answer while Weir itself is failing: dunno lets mail pass, defer makes the client try again later."
             ),
             .init(
+                "on_no_ledger", \.onNoLedger, .optional(.word), .isInherited(from: "on_failure", example: "defer"),
+                "Answer as long as no ledger has been opened since the start, because it is still being read or can't "
+                    + "be opened: dunno or defer, as for on_failure."
+            ),
+            .init(
                 "give_back_dropped", \.givesBackDropped, .boolean, in: defaults,
                 "Give back what a message was charged if it ends before DATA; use true only if Postfix asks at DATA or "
                     + "END-OF-MESSAGE as well as at RCPT."

@@ -13,7 +13,7 @@ import unittest
 
 from filtering import FilterService
 from postfix import DEFAULT_TIMEOUT, free_port, wait_until
-from weir import WeirService
+from weir import UnixConnection, WeirService, get, samples
 from weir import weir as command
 
 LIMIT = {"name": "per-sender", "key": ["sender"], "count": "recipients", "rates": ["3/1h"], "warn_at": 60,
@@ -104,6 +104,21 @@ class Alerts(unittest.TestCase):
             wait_until(lambda: sum(len(n["alerts"]) + n["leftOut"] for _, n in list(hook.got)) == 500, "all alerts are sent or counted")
             self.assertLess(len(hook.got), 20)
             self.assertLessEqual(max(len(notice["alerts"]) for _, notice in hook.got), 50)
+
+    def test_a_pattern_that_gives_up(self):
+        """A limit whose pattern gives up does not apply: that is logged once, counted, and sent as an alert."""
+        odd = {**LIMIT, "name": "odd-helo", "when": {"helo_name": {"matches": "^(x+x+)+y"}}, "rates": ["1/1h"]}
+        with Hook() as hook, WeirService(limits=[odd], alerts={"webhook": hook.url, "interval": "1s"}) as weir:
+            for _ in range(5):
+                self.assertEqual(weir.ask(sender="a@example.org", helo_name="x" * 60 + "-y"), "DUNNO")
+            wait_until(lambda: hook.alerts, "an alert")
+            (alert,) = hook.alerts
+            self.assertEqual((alert["tier"], alert["subject"]), ("trouble", "conditions of limit odd-helo"))
+            line = ("warning: limit odd-helo: the pattern for helo_name gave up (match limit exceeded): "
+                    "the limit did not apply to RCPT from client.example.org[192.0.2.1], instance=")
+            weir.wait_logged(line)
+            metrics = samples(get(UnixConnection(weir.admin_socket), "/metrics")[1])
+            self.assertEqual(metrics['weir_limit_conditions_undecided_total{limit="odd-helo"}'], 5)
 
     def test_command_and_mail(self):
         program = self.script("cat > HERE/input.new; mv HERE/input.new HERE/input")

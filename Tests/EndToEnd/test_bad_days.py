@@ -274,7 +274,7 @@ class Ledger(unittest.TestCase):
             service.wait_logged("can't read")
             shown = service.limits("list", check=False)
             self.assertEqual(shown.returncode, 75, shown.stdout)
-            self.assertIn("can't be opened", shown.stderr)
+            self.assertIn("the ledger is not open: ", shown.stderr)
         finally:
             holder.communicate(".quit\n", timeout=10)
         service.wait_logged("counted again")

@@ -90,8 +90,12 @@ class WeirService:
         def is_ready():
             if not self.is_running:
                 raise AssertionError(f"weir serve exited with status {self.process.returncode}:\n{self.log()}")
-            return accepts(self.port) and accepts(self.admin_socket)
+            return accepts(self.port) and accepts(self.admin_socket) and "being opened" not in self.readiness()
         wait_until(is_ready, "weir serve is ready", timeout, interval=0.01)
+
+    def readiness(self):
+        """The text of /readyz."""
+        return get(UnixConnection(self.admin_socket), "/readyz")[1]
 
     def stop(self):
         """Stops the service with SIGTERM; returns its exit status."""

@@ -35,6 +35,62 @@ import Testing
         #expect(harness.used("user") == [7])
     }
 
+    /// The windows run out between RCPT and the end, and the idle key leaves memory. The message is charged what is
+    /// new at its end, and no room is needed for the rest.
+    @Test(arguments: [nil, "DATA"], [[], ["crash"], ["checkpoint", "crash"]])
+    func aSlowMessageIsChargedOnce(before: String?, between: [String]) throws {
+        let harness = try LedgerHarness {
+            [
+                $0.limit(rates: ["4/1m"]), $0.limit("messages", count: .messages, rates: ["1/1m"]),
+                $0.limit("bytes", count: .bytes, rates: ["1000/1m"]),
+            ]
+        }
+        for recipient in 0..<4 {
+            #expect(try harness.ask(rcpt("m", to: "r\(recipient)@example.org", more: ["size": "600"])) == nil)
+        }
+        if let before { #expect(try harness.ask(settling(before, "m", count: 4, more: ["size": "600"])) == nil) }
+        harness.clocks.advance(TransactionTable.openLifetime - 1000)
+        try harness.sweep()
+        #expect(harness.standing("user") == nil)
+        for step in between { if step == "crash" { try harness.crash() } else { try harness.finishCheckpoint() } }
+        // Meanwhile another message takes all the room.
+        for recipient in 0..<4 {
+            #expect(try harness.ask(rcpt("n", to: "r\(recipient)@example.org", more: ["size": "700"])) == nil)
+        }
+        #expect(try harness.ask(settling("END-OF-MESSAGE", "m", count: 4, more: ["size": "800"])) == nil)
+        #expect(harness.used("user", limit: "per-user") == [4])
+        #expect(harness.used("user", limit: "messages") == [1])
+        #expect(harness.used("user", limit: "bytes") == [900])
+        // What is given back of an expired charge takes nothing from the other message.
+        #expect(try harness.ask(settling("END-OF-MESSAGE", "m", count: 2, more: ["size": "100"])) == nil)
+        #expect(harness.used("user", limit: "per-user") == [4])
+        #expect(harness.used("user", limit: "bytes") == [800])
+    }
+
+    /// Many keys of one message run out: each is found again.
+    @Test func aSlowMessageWithManyKeysIsChargedOnce() throws {
+        let harness = try LedgerHarness { maker in
+            (0..<40).map { maker.limit("limit\($0)", rates: ["2/1m"]) }
+        }
+        for recipient in 0..<2 { #expect(try harness.ask(rcpt("m", to: "r\(recipient)@example.org")) == nil) }
+        harness.clocks.advance(120_000)
+        try harness.sweep()
+        #expect(try harness.ask(rcpt("n", to: "a@example.org")) == nil)
+        #expect(try harness.ask(settling("END-OF-MESSAGE", "m", count: 2)) == nil)
+        for limit in 0..<40 { #expect(harness.used("user", limit: "limit\(limit)") == [1]) }
+    }
+
+    /// A reset ends what was charged before it, also if the key leaves memory afterwards.
+    @Test func aResetKeyIsChargedAgainAtTheEnd() throws {
+        let harness = try LedgerHarness { [$0.limit(rates: ["4/1m"])] }
+        #expect(try harness.ask(rcpt("m", to: "a@example.org")) == nil)
+        _ = try harness.ledger.intervene(.reset, onKey: Array("user".utf8), limit: nil)
+        try harness.sweep()
+        #expect(harness.standing("user") == nil)
+        #expect(try harness.ask(settling("END-OF-MESSAGE", "m", count: 1)) == nil)
+        #expect(harness.used("user") == [1])
+    }
+
     @Test func bytesAreSettledToTheRealSize() throws {
         let harness = try LedgerHarness { [$0.limit(count: .bytes, rates: ["10000/1h"])] }
         try harness.ask(rcpt("m", to: "a@example.org", more: ["size": "4000"]))
@@ -118,7 +174,7 @@ import Testing
         harness.ledger.close(harness.transaction)
         #expect(harness.used("example.org") == [1])
         try harness.crash()
-        harness.clocks.advance(TransactionTable.settledLifetime + 1)
+        harness.clocks.advance(TransactionTable.openLifetime + 1)
         for _ in 0..<10 {
             harness.ledger.beginTick()
             _ = harness.ledger.maintain(slots: 256)

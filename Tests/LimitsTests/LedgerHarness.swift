@@ -109,6 +109,13 @@ final class LedgerHarness {
         return (try? ledger.standings(ofKey: Array(key.utf8), limit: limit))?.first
     }
 
+    /// Looks at all keys, so that idle ones leave memory.
+    func sweep() throws {
+        ledger.beginTick()
+        for _ in 0..<64 { if let error = ledger.maintain(slots: 1 << 16) { throw error } }
+        try ledger.commit()
+    }
+
     func finishCheckpoint() throws {
         ledger.beginTick()
         try ledger.beginCheckpoint()
@@ -146,6 +153,7 @@ final class NearObserver: LedgerObserver {
     func near(_ event: LimitEvent) { warnings.append(event.limit.rates.indices.map { event.account.used(lane: $0) }) }
     func blocked(_ event: LimitEvent) {}
     func evicted(_ account: Account, at time: LedgerTime) {}
+    func undecided(_ condition: UndecidedCondition, of limit: Limit, _ request: Attributes) {}
 }
 
 /// Collects weak references to the evicted accounts.
@@ -159,6 +167,20 @@ final class EvictionObserver: LedgerObserver {
     func near(_ event: LimitEvent) {}
     func blocked(_ event: LimitEvent) {}
     func evicted(_ account: Account, at time: LedgerTime) { evicted.append(Reference(account: account)) }
+    func undecided(_ condition: UndecidedCondition, of limit: Limit, _ request: Attributes) {}
+}
+
+/// Collects the attributes of undecided conditions.
+final class UndecidedObserver: LedgerObserver {
+    private(set) var attributes: [String] = []
+
+    func refused(_ event: LimitEvent, because reason: RefusalReason, _ request: Attributes, action: [UInt8]) {}
+    func near(_ event: LimitEvent) {}
+    func blocked(_ event: LimitEvent) {}
+    func evicted(_ account: Account, at time: LedgerTime) {}
+    func undecided(_ condition: UndecidedCondition, of limit: Limit, _ request: Attributes) {
+        attributes.append(condition.attribute)
+    }
 }
 
 // MARK: Limits and randomness

@@ -50,7 +50,7 @@ import Testing
         var maker = LimitMaker()
         let store = MemoryStore()
         let harness = try LedgerHarness([maker.limit(rates: ["5/1m"])], names: maker.names, store: store)
-        try harness.ask(rcpt("a", to: "a@example.org"))
+        try harness.ask(settling("END-OF-MESSAGE", "a", count: 1))
         let journal = store.segments
         try harness.finishCheckpoint()
         harness.clocks.advance(120_000)
@@ -135,7 +135,9 @@ import Testing
             }
             return store.checkpoint - before
         }
-        for number in 0..<10 { try harness.ask(settling("DATA", "idle\(number)", count: 1, user: "idle\(number)")) }
+        for number in 0..<10 {
+            try harness.ask(settling("END-OF-MESSAGE", "idle\(number)", count: 1, user: "idle\(number)"))
+        }
         try harness.finishCheckpoint()
         store.checkpointFailure = StoreError("locked")
         #expect(throws: UpkeepFault.self) { try harness.finishCheckpoint() }

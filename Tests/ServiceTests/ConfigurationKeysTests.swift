@@ -101,6 +101,7 @@ func read(_ yaml: String) -> Result<ConfigurationReader.Outcome, ConfigurationFa
         filter: { connections: 15, spool: /spool, most_memory: 16, most_spool: 17 }
         ledger: { store: "sqlite:/ledger", durability: relaxed, most_keys: 1013 }
         on_failure: defer
+        on_no_ledger: defer
         give_back_dropped: true
         log: { to: syslog, decisions: true, summary_interval: 14m, capture: /capture }
         alerts: { tiers: [over], webhook: "https://example.org/x", command: /bin/sh, mail: [root], sendmail: /bin/true,

@@ -39,6 +39,7 @@ import Wire
             configuration: configuration, loop: loop, clocks: MachineClocks(), log: log,
             alerts: Alerts(configuration.alerts, log: log), probes: ProbeBoard())
         try await loop.submit { host.start() }
+        #expect(await host.firstOpening())
         let before = try Self.journalBytes(directory)
         try await loop.submit { Asker(host, loop).begin() }
         // Normally true after a few looks; the test fails after ten seconds.

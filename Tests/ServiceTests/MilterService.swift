@@ -47,6 +47,7 @@ final class MilterService: Sendable {
             probes: probes)
         self.host = host
         try await loop.submit { host.start() }
+        await host.firstOpening()
         content = ContentService(outcome.configuration, rules: outcome.rules, host: host, log: log)!
         var inherited: [String: Int32] = [:]
         try await content.listen(inherited: &inherited)

@@ -44,6 +44,7 @@ private final class Sample: @unchecked Sendable {
             configuration: configuration, loop: loop, clocks: MachineClocks(), log: log,
             alerts: Alerts(configuration.alerts, log: log), probes: ProbeBoard())
         try await loop.submit { host.start() }
+        #expect(await host.firstOpening())
         let listener = PolicyListener(configuration: configuration, host: host, log: log)
         var inherited: [String: Int32] = [:]
         try await listener.listen(on: configuration.listen.policy, inherited: &inherited)

@@ -21,7 +21,7 @@ final class LimitUsage {
     let limit: Limit
     private(set) var keys: [[UInt8]: KeyUsage] = [:]
     private(set) var counted: UInt64 = 0
-    private let scratch = MatchScratch()
+    private let scratch = MatchScratch(limits: Condition.matchLimits)
     private var key: [UInt8] = []
 
     init(_ limit: Limit) {
@@ -32,9 +32,7 @@ final class LimitUsage {
     ///   - time: on the ledger's clock, for the windows.
     ///   - wall: milliseconds since 1970, for the report.
     func add(_ request: Attributes, recipients: Int, messages: Int, size: Int, at time: LedgerTime, wall: Int64) {
-        guard limit.conditions.allSatisfy({ $0.holds(request, scratch: scratch, value: &key) }),
-            limit.key.build(request, into: &key)
-        else { return }
+        guard applies(to: request), limit.key.build(request, into: &key) else { return }
         let amount = limit.count.amount(
             recipients: UInt64(recipients), messages: UInt64(messages), bytes: UInt64(size))
         guard amount > 0 else { return }
@@ -53,5 +51,10 @@ final class LimitUsage {
                 usage.peakTimes[lane] = wall
             }
         }
+    }
+
+    /// As in the ledger: not if a condition is undecided.
+    private func applies(to request: Attributes) -> Bool {
+        limit.conditions.allSatisfy { (try? $0.holds(request, scratch: scratch, value: &key)) ?? false }
     }
 }

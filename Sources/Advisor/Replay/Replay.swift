@@ -208,6 +208,7 @@ private final class RefusalRecorder: LedgerObserver {
     func near(_ event: LimitEvent) {}
     func blocked(_ event: LimitEvent) {}
     func evicted(_ account: Account, at time: LedgerTime) {}
+    func undecided(_ condition: UndecidedCondition, of limit: Limit, _ request: Attributes) {}
 
     /// Most refusals first.
     func of(limit: String) -> [KeyRefusals] {

@@ -47,9 +47,12 @@ package struct LimitFigures: Codable, Equatable, Sendable {
     package var rates: [String]
     package var keys: Int
     package var refusals: UInt64
+    /// Requests to which the limit did not apply because a pattern of its conditions gave up.
+    package var undecided: UInt64
 
     package init(
-        name: String, attributes: String, count: String, mode: String, rates: [String], keys: Int, refusals: UInt64
+        name: String, attributes: String, count: String, mode: String, rates: [String], keys: Int, refusals: UInt64,
+        undecided: UInt64
     ) {
         self.name = name
         self.attributes = attributes
@@ -58,6 +61,7 @@ package struct LimitFigures: Codable, Equatable, Sendable {
         self.rates = rates
         self.keys = keys
         self.refusals = refusals
+        self.undecided = undecided
     }
 }
 

@@ -31,6 +31,7 @@ package final class EventLog: Sendable {
         case tooManyConnections, tooManyAdminConnections, malformedRequest, slowRequest, evictedKeys, failedCheckpoint,
             noRoom, strangeClient, capture
         case nextHop(String)
+        case undecidedCondition(limit: String)
 
         /// The part of the service that is in trouble; nil if only a peer is at fault.
         fileprivate var subject: String? {
@@ -40,6 +41,7 @@ package final class EventLog: Sendable {
             case .evictedKeys: "keys of the ledger"
             case .failedCheckpoint: "checkpoint of the ledger"
             case .nextHop(let endpoint): "next hop \(endpoint)"
+            case .undecidedCondition(let limit): "conditions of limit \(limit)"
             case .noRoom: "room for messages"
             case .capture: "capture"
             case .malformedRequest, .slowRequest, .strangeClient: nil

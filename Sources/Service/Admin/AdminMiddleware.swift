@@ -16,7 +16,7 @@ struct AdminFailureMiddleware: RouterMiddleware {
         } catch let failure as AdminFailure {
             return try Self.response(failure.status, failure.text)
         } catch let unavailable as LedgerUnavailable {
-            return try Self.response(.serviceUnavailable, "the ledger can't be opened: \(unavailable.reason)")
+            return try Self.response(.serviceUnavailable, "the ledger is not open: \(unavailable.reason)")
         } catch is TooManyListings {
             var response = try Self.response(.serviceUnavailable, "too many lists of keys are being made; try again")
             response.headers[.retryAfter] = "1"

@@ -44,7 +44,7 @@ extension LedgerHost {
                     name: limit.name, attributes: limit.key.parts.map(\.name).joined(separator: "|"),
                     count: limit.count.rawValue,
                     mode: limit.mode.rawValue, rates: limit.rates.map(\.description), keys: state.accountCount,
-                    refusals: state.refusals)
+                    refusals: state.refusals, undecided: state.undecided)
             }
         }
         return AdminMessages.Status(

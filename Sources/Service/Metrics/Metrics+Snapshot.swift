@@ -59,6 +59,10 @@ extension Metrics {
             "weir_limit_refusals_total", .counter,
             "Requests that a limit refused, or would have refused in shadow mode.",
             samples: limits.map { Sample(["limit": $0.name], $0.refusals) })
+        add(
+            "weir_limit_conditions_undecided_total", .counter,
+            "Requests to which a limit did not apply because a pattern of its conditions gave up.",
+            samples: limits.map { Sample(["limit": $0.name], $0.undecided) })
     }
 
     private mutating func addMessages(_ ways: [WayFigures]) {
