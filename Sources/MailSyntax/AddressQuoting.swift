@@ -11,8 +11,9 @@ package func quotedAddress(_ address: [UInt8]) -> [UInt8] {
     if address.first == UInt8(ascii: "@"), let colon = address.firstIndex(of: UInt8(ascii: ":")) { start = colon + 1 }
     let end = address[start...].lastIndex(of: UInt8(ascii: "@")) ?? address.endIndex
     let local = address[start..<end]
-    // `<a@example.org>` of a limit is quoted already.
-    guard !isDotString(local), address.first != UInt8(ascii: "<") else { return address }
+    // `<a@example.org>` of a limit is ready for a command.
+    let isReady = address.first == UInt8(ascii: "<") && address.last == UInt8(ascii: ">")
+    guard !isReady, !isDotString(local) else { return address }
     var quoted = address[..<start] + [UInt8(ascii: "\"")]
     for byte in local {
         if byte == UInt8(ascii: "\"") || byte == UInt8(ascii: "\\") { quoted.append(UInt8(ascii: "\\")) }

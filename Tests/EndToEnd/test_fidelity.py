@@ -2,10 +2,13 @@
 """Postfix's own header checks beside Weir as milter and as SMTP filter: the same tables and messages, the same result."""
 import contextlib
 import re
+import socket
+import struct
+import threading
 import unittest
 
 from filtering import filtered_postfix
-from milter import milter_postfix
+from milter import MilterService, milter_postfix
 from postfix import SMTP, PrivatePostfix, SMTPSink, wait_until
 from weir import WeirService
 
@@ -122,6 +125,109 @@ class SameResult(unittest.TestCase):
                     self.assertEqual(found["postfix"][0], [])
                     self.assertEqual(found["milter"], found["postfix"])
                     self.assertEqual(found["filter"], found["postfix"])
+
+    def test_after_a_milter_that_puts_a_header_above_received(self):
+        table = "/^X-First:/ PREPEND X-New: above\n/^X-Old: (.*)/ REPLACE X-Renamed: $1\n/^X-Gone:/ IGNORE\n"
+        message = "X-Number: 0\nX-First: 1\nX-Old: 2\nX-Gone: 3\nReceived: by elsewhere\nX-First: 4\nX-Old: 5\n\nbody\n"
+        found = {}
+        for way in ("postfix", "milter"):
+            with EarlierMilter() as earlier, SMTPSink() as sink, WAYS[way](sink.port, table, main={"local_header_rewrite_clients": ""}) as (postfix, weir):
+                milters = [f"inet:127.0.0.1:{earlier.port}"] + ([f"inet:127.0.0.1:{weir.milter_port}"] if way == "milter" else [])
+                postfix.set(smtpd_milters=", ".join(milters))
+                with SMTP(postfix.port) as client:
+                    self.assertEqual(client.mail("a@example.org", ["b@example.com"], message)[-1][0], 250, postfix.log())
+                wait_until(sink.messages, postfix.log)
+                found[way] = headers(sink.messages()[0]["content"])
+        self.assertEqual(found["postfix"][:2], ["X-Early: y", "Received: own"])
+        self.assertEqual(found["milter"], found["postfix"])
+
+    def test_refusals_with_utf8(self):
+        for enabled in (True, False):
+            main, checks = {"smtputf8_enable": "yes" if enabled else "no"}, {"smtputf8_enable": enabled}
+            replies = {}
+            for way in ("postfix", "milter"):
+                options = {} if way == "postfix" else {"checks": checks}
+                with SMTPSink() as sink, WAYS[way](sink.port, "/^Subject:/ REJECT caf\u00e9 \u20ac ferm\u00e9\n", main=main, **options) as (postfix, _):
+                    with SMTP(postfix.port) as client:
+                        replies[way] = client.mail("a@example.org", ["b@example.com"])[-1]
+            with self.subTest(enabled=enabled):
+                self.assertEqual(replies["milter"], replies["postfix"])
+                self.assertEqual(replies["postfix"][0], 550)
+
+    def test_log_lines_of_the_filter(self):
+        """The queue ID and the client are Postfix's, and the end of a folded header is there."""
+        table = "/^Content-Disposition:.*evil/ WARN a name\n"
+        message = 'X-Number: 0\nContent-Disposition: attachment;\n\tfilename="evil.exe"\n\nbody\n'
+        lines = {}
+        for way in ("postfix", "filter"):
+            with SMTPSink() as sink, WAYS[way](sink.port, table) as (postfix, weir):
+                with SMTP(postfix.port) as client:
+                    reply = client.mail("a@example.org", ["b@example.com"], message)[-1][1]
+                wait_until(sink.messages, postfix.log)
+                log = (postfix if way == "postfix" else weir).log()
+                lines[way] = re.search(r"Content-Disposition: attachment;.*?exe\"", log)[0]
+                if way == "filter":
+                    queue_id = re.search(r"queued as (\S+)", reply)[1]
+                    self.assertIn(f": filter: {queue_id}: from=<a@example.org> client=", log)
+                    self.assertRegex(log, r" client=\S+\[127\.0\.0\.1\]: mime_header_checks ")
+        self.assertEqual(lines["filter"], lines["postfix"])
+
+    def test_reason_of_a_hold(self):
+        """The rule's own text, of the first of several."""
+        with MilterService("/^Subject:/ HOLD looks odd\n/^To:/ HOLD second\n/^X-K:/ HOLD\n") as weir, weir.mta() as mta:
+            mta.connect()
+            for headers, reason in (((("Subject", " x"), ("To", " b")), b"looks odd"), ((("X-K", " y"), ("To", " b")), b"header or body check")):
+                mta.mail()
+                self.assertEqual(mta.content(headers), [("q", reason + b"\0"), ("c", b"")])
+
+    def test_a_body_without_an_empty_line_goes_on_as_it_came(self):
+        """The Postfix behind the filter inserts the line, or says that there is none (non_empty_end_of_header_action)."""
+        messages = ["Subject: x\nno header\nbody\n", "Subject: x\nno header: really: not\n\nbody\n"]
+        for before_queue in (False, True):
+            listener = {"mode": "before_queue" if before_queue else "after_queue"}
+            bodies = {}
+            for way in ("postfix", "filter"):
+                options = {} if way == "postfix" else {"listener": listener, "before_queue": before_queue}
+                with SMTPSink() as sink, WAYS[way](sink.port, "/^X-Old:/ IGNORE\n", **options) as (postfix, _):
+                    for content in messages:
+                        with SMTP(postfix.port) as client:
+                            self.assertEqual(client.mail("a@example.org", ["b@example.com"], content)[-1][0], 250)
+                    wait_until(lambda: len(sink.messages()) == len(messages), postfix.log)
+                    bodies[way] = sorted(message["content"].partition(b"\n\n")[2] for message in sink.messages())
+            with self.subTest(before_queue=before_queue):
+                self.assertEqual(bodies["filter"], bodies["postfix"])
+
+
+class EarlierMilter:
+    """A milter that puts a header above all others."""
+
+    def __enter__(self):
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listener.getsockname()[1]
+        threading.Thread(target=self.accept, daemon=True).start()
+        return self
+
+    def __exit__(self, *_):
+        self.listener.close()
+
+    def accept(self):
+        with contextlib.suppress(OSError):
+            while True:
+                threading.Thread(target=self.serve, args=(self.listener.accept()[0],), daemon=True).start()
+
+    def serve(self, connection):
+        def packet(command, payload=b""):
+            return struct.pack(">I", len(payload) + 1) + command + payload
+        with contextlib.suppress(OSError, struct.error), connection, connection.makefile("rb") as input:
+            while True:
+                content = input.read(struct.unpack(">I", input.read(4))[0])
+                if content[:1] == b"O":
+                    # SMFIF_ADDHDRS, and every SMFIP_NO* flag: only the end of a message comes.
+                    connection.sendall(packet(b"O", struct.pack(">III", 6, 1, 0x37F)))
+                elif content[:1] == b"E":
+                    connection.sendall(packet(b"i", struct.pack(">I", 0) + b"X-Early\0y\0") + packet(b"c"))
+                elif content[:1] == b"Q":
+                    return
 
 
 if __name__ == "__main__":

@@ -200,6 +200,36 @@ private func result(_ message: String, _ rules: ContentRules) -> String {
         #expect(verdict.effects == [.bcc(Array("a@example.org".utf8)), .bcc(Array("b@example.org".utf8))])
     }
 
+    /// The Message-Id with the queue ID proves what follows it directly.
+    @Test func headersOfCleanupAreNotJudged() throws {
+        let rules = try rules(header: "/^(Message-Id|Date|From|To):/ PREPEND X-Saw: $1", keep: true)
+        let own = "Message-Id: <1@example.org>\r\nDate: d\r\nSubject: x\r\n"
+        let added =
+            "Message-Id: <20261128180112.4ZkTx12345@mx.example.org>\r\nFrom: f\r\nTo: undisclosed-recipients:;\r\n"
+        let later = "X-Late: y\r\nFrom: g\r\n\r\n"
+        func offsets(_ tell: (MessageFilter) -> Void, _ message: String) -> [Int] {
+            let filter = MessageFilter(rules, matcher: Matcher())
+            tell(filter)
+            filter.update(Array(message.utf8))
+            return filter.finish().edits.map(\.range.lowerBound)
+        }
+        let last = own.utf8.count + added.utf8.count + "X-Late: y\r\n".utf8.count
+        #expect(offsets({ $0.wasQueued(as: Array("4ZkTx12345".utf8)) }, own + added + later) == [0, 29, last])
+        #expect(offsets({ $0.wasQueued(as: Array("4ZkTx12346".utf8)) }, own + added + later).count == 6)
+        #expect(offsets({ _ in }, own + added + later).count == 6)
+        let received = "Received: by mx.example.org (Postfix, from userid 1000)\r\n\tid 4ZkTx12345; Sat, 28 Nov 2026\r\n"
+        #expect(offsets({ $0.wasSubmittedLocally() }, received + added + later).count == 1)
+        let long = added.replacing("20261128180112.", with: "")
+        #expect(offsets({ $0.wasSubmittedLocally() }, received + long + later).count == 1)
+        #expect(offsets({ $0.wasSubmittedLocally() }, "X: y\r\n" + received + added + later).count == 4)
+    }
+
+    /// Postfix inserts the empty line, or complains. Only text that looks like a part of the headers needs one of ours.
+    @Test(arguments: [("no header\r\n", 0), ("no header: x\r\nb\r\n", 0), ("A: b\r\nno header\r\n", 0), (" x\r\n", 1)])
+    func aBodyWithoutAnEmptyLine(_ message: String, _ edits: Int) throws {
+        #expect(judge(message, try rules()).edits.count == edits)
+    }
+
     /// The text of a message may choose the address, and how often.
     @Test func copiesAreBounded() throws {
         let rules = try rules(body: "/^(\\d+)/ BCC archive+$1@example.org")
