@@ -54,7 +54,7 @@ private func scan(
 
 private enum Found: Equatable {
     case header(HeaderClass, Range<Int>, isVerbatim: Bool, [UInt8])
-    case endOfHeaders(Int, isText: Bool)
+    case endOfHeaders(Int, needsEmptyLine: Bool)
     case line(Int, [UInt8])
 }
 
@@ -74,9 +74,9 @@ private struct Findings: ScannerEvents {
         }
     }
 
-    mutating func endOfHeaders(at offset: Int, isText: Bool) {
+    mutating func endOfHeaders(at offset: Int, needsEmptyLine: Bool) {
         precondition(0...size ~= offset)
-        found.append(.endOfHeaders(offset, isText: isText))
+        found.append(.endOfHeaders(offset, needsEmptyLine: needsEmptyLine))
     }
 
     /// Splits body text into lines, so that the number of lines per event does not matter.

@@ -5,8 +5,13 @@ package import Rules
 
 /// The configuration of the content filter.
 package struct ContentChecks: Hashable, Sendable {
+    /// What happens to To, Cc, Resent-To and Resent-Cc headers that name nobody.
     package enum UndisclosedRecipients: String, CaseIterable, Sendable {
-        case strip, keep
+        /// Those with an empty group of a known name are removed.
+        case strip
+        /// Those with an empty group of any name are removed.
+        case anyEmptyGroup = "any_empty_group"
+        case keep
     }
 
     /// Tables as `TYPE:FILE`, in order of precedence.
@@ -17,7 +22,11 @@ package struct ContentChecks: Hashable, Sendable {
     package var nestedHeader: [String]?
     package var body: [String] = []
     package var undisclosedRecipients = UndisclosedRecipients.strip
+    /// Whether a header stays that a DKIM signature covers.
+    package var keepsSigned = false
     package var scannerLimits = ScannerLimits()
+    /// Whether UTF-8 in the text of a REJECT reaches the client, as with Postfix's `smtputf8_enable`.
+    package var smtpUTF8 = true
     /// The limits of one match attempt.
     package var matchLimits = MatchLimits(steps: 10_000_000, heapKiB: 262_144)
     /// The time limit of all checks of a message, in milliseconds.

@@ -144,9 +144,11 @@ package final class ContentRules: Sendable {
         return lists.flatMap { $0.list.lint(isBody: $0.isBody) }.filter { seen.insert($0).inserted }
     }
 
-    /// Whether some rule has an action that the Postfix behind the filter must carry out (`Effect.cleanupAction`).
-    package var mayHoldOrFilter: Bool {
+    /// Whether some rule has an action that the Postfix behind the filter must carry out (`Effect.cleanupAction`,
+    /// `Edit.needsCleanup`).
+    package var mayNeedCleanup: Bool {
         lists.contains { !$0.list.rules(where: { $0 == .hold || $0 == .filter }).isEmpty }
+            || header.mayWriteHeaderForCleanup
     }
 
     /// Whether the checks may change what is in a message.

@@ -24,7 +24,7 @@ extension Effect {
 }
 
 extension Verdict {
-    /// The recipients of an accepted message.
+    /// The recipients of an accepted message, as commands need them.
     package enum Recipients: Equatable, Sendable {
         /// Those of the envelope, and copies to others.
         case envelope(copies: [[UInt8]])
@@ -36,8 +36,8 @@ extension Verdict {
         var copies: [[UInt8]] = []
         for effect in effects {
             switch effect {
-            case .redirect(let address): return .redirect(address)
-            case .bcc(let address): copies.append(address)
+            case .redirect(let address): return .redirect(quotedAddress(address))
+            case .bcc(let address): copies.append(quotedAddress(address))
             case .hold, .filter: break
             }
         }
@@ -60,18 +60,25 @@ extension Verdict {
         effects.contains { if case .filter = $0 { true } else { false } }
     }
 
-    package var isHeld: Bool { effects.contains(.hold) }
+    package var isHeld: Bool { holdReason != nil }
 
-    /// Adds an effect. As in Postfix, the last FILTER or REDIRECT counts, and REDIRECT overrides FILTER.
+    /// The text of the first HOLD, which may be empty; nil without any.
+    package var holdReason: [UInt8]? {
+        // A HOLD comes first.
+        if case .hold(let reason)? = effects.first { reason } else { nil }
+    }
+
+    /// Adds an effect. As in Postfix, the first HOLD and the last FILTER or REDIRECT count, and REDIRECT overrides
+    /// FILTER.
     package mutating func add(_ effect: Effect) {
         // Only copies can be many, and they come last.
         let index = effects.firstIndex { $0.rank >= effect.rank } ?? effects.endIndex
         let present = index < effects.endIndex && effects[index].rank == effect.rank ? effects[index] : nil
         switch (effect, present) {
         case (.bcc, _): effects.append(effect)
-        case (.filter, .redirect?): break
+        case (.filter, .redirect?), (.hold, _?): break
         case (.hold, nil), (.filter, nil), (.redirect, nil): effects.insert(effect, at: index)
-        case (.hold, _?), (.filter, _?), (.redirect, _?): effects[index] = effect
+        case (.filter, _?), (.redirect, _?): effects[index] = effect
         }
     }
 }
@@ -103,9 +110,23 @@ extension MessageChecker {
                 record.fault = "no address: no copy is sent"
                 return
             }
-            if copies.insert(address).inserted { verdict.add(effect) }
+            addCopy(to: address, &record)
         }
     }
+
+    /// The text of a message chooses how often a rule matches, and may be a part of the address.
+    private mutating func addCopy(to address: [UInt8], _ record: inout RuleMatch) {
+        guard !copies.contains(address) else { return }
+        guard copies.count < Self.mostCopies else {
+            record.fault = "more than \(Self.mostCopies) BCC addresses: message not accepted"
+            return refuse(550, "5.6.0 message has too many copies to send")
+        }
+        copies.insert(address)
+        verdict.add(.bcc(address))
+    }
+
+    /// Different BCC addresses of one message.
+    private static let mostCopies = 100
 
     /// Whether a header can carry the target to the Postfix behind the filter, byte for byte. Postfix stores any
     /// target, and finds out later that it cannot deliver to it.
@@ -117,8 +138,11 @@ extension MessageChecker {
     /// folds, splits or cuts it.
     private static let longestTarget = 998 - "X-Weir-Verdict: FILTER ".utf8.count
 
-    /// Whether the text can go into RCPT TO as it stands. Postfix takes any text here, and finds no recipient later.
+    /// Whether the text can go into RCPT TO: its local part is quoted there (`quotedAddress`), its domain has to stand
+    /// as it is. Postfix takes any text here, and finds no recipient later.
     private func isAddress(_ text: [UInt8]) -> Bool {
-        !text.isEmpty && !text.contains { $0 <= 0x20 || $0 == 0x7f || "<>\"".utf8.contains($0) }
+        guard let at = text.lastIndex(of: UInt8(ascii: "@")), text[at...].count > 1 else { return false }
+        return !text.contains { $0 < 0x20 || $0 == 0x7f }
+            && !text[at...].contains { " <>\"(),;\\".utf8.contains($0) }
     }
 }

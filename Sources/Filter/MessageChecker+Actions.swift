@@ -43,7 +43,7 @@ extension MessageChecker {
     private mutating func carryOut(_ action: Action, on subject: Subject, _ record: inout RuleMatch) -> Outcome {
         switch action {
         case .reject(let refusal):
-            verdict.disposition = .refuse(refusal)
+            verdict.disposition = .refuse(rules.checks.smtpUTF8 ? refusal : refusal.inASCII)
             isOver = true
         case .discard:
             verdict.disposition = .discard
@@ -59,7 +59,7 @@ extension MessageChecker {
         case .replace(let text):
             if isReserved(text, subject, &record) { break }
             // Postfix looks up the name of the new header again.
-            return subject.kind == .header && isDropped(text) ? .drop : .replace(text)
+            return subject.kind == .header && isDroppedHeader(text) ? .drop : .replace(text)
         case .strip: return .drop
         case .ignore:
             record.isLogged = false
@@ -92,14 +92,6 @@ extension MessageChecker {
             verdict.moreMatches += 1
         }
     }
-
-    /// Whether Postfix removes such a header from every message (`message_drop_headers`).
-    private func isDropped(_ header: [UInt8]) -> Bool {
-        let name = header.prefix { $0 != UInt8(ascii: ":") && !$0.isBlank }.map(\.lowercased)
-        return Self.droppedHeaders.contains { name.elementsEqual($0.utf8) }
-    }
-
-    private static let droppedHeaders = ["bcc", "content-length", "resent-bcc", "return-path"]
 
     /// Header text in lines. A continuation line that does not begin with white space gets a tab.
     func folded(_ text: [UInt8]) -> [UInt8] {

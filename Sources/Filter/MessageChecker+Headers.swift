@@ -30,9 +30,11 @@ extension MessageChecker {
     /// `candidates` are nil when no rule can match.
     private mutating func check(_ header: Header, _ text: UnsafeRawBufferPointer, _ candidates: LineCandidates?) {
         var ordinal: Int?
+        var isAdded = false
         if case .primary = header.place {
             ordinal = headerCount
             headerCount += 1
+            isAdded = added.areNext(text)
             switch header.name {
             case .weirVerdict:
                 // Weir writes it for the next hop only, so this one is forged.
@@ -43,7 +45,7 @@ extension MessageChecker {
             }
         }
         var outcome = Outcome.keep
-        if !isOver, let candidates {
+        if !isOver, !isAdded, let candidates {
             let (list, pass, kind) = checks(for: header.checkedAs)
             if !list.isEmpty,
                 let match = matcher.firstMatch(line: text, in: list, pass: pass, candidates: candidates)
@@ -55,7 +57,7 @@ extension MessageChecker {
                 collectGivenUp(list)
             }
         }
-        if stripsUndisclosedRecipients, ordinal != nil { outcome = strip(header, text, outcome) }
+        if stripsUndisclosedRecipients, let ordinal { outcome = strip(header, text, ordinal, outcome) }
         if header.isCut { noteLong(header) }
         switch outcome {
         case .keep where header.isCut: keepWhole(header, ordinal)
@@ -90,27 +92,9 @@ extension MessageChecker {
         }
     }
 
-    /// Drops an undisclosed-recipients header. `outcome` is what the rules have made of it.
-    private mutating func strip(_ header: Header, _ text: UnsafeRawBufferPointer, _ outcome: Outcome) -> Outcome {
-        let isUndisclosed =
-            switch outcome {
-            // The part beyond the limit may name a recipient.
-            case .keep: header.name.isVisibleRecipient && !header.isCut && isUndisclosedRecipients(text)
-            case .drop: false
-            case .replace(let text):
-                text.withUnsafeBytes { HeaderName(of: $0).isVisibleRecipient }
-                    && isUndisclosedRecipients(text)
-            }
-        guard isUndisclosed else { return outcome }
-        if strippedCount == 0 { firstStripped = header.range.lowerBound }
-        strippedCount += 1
-        if stripped[header.name] == nil {
-            stripped[header.name] = String(decoding: text.prefix { $0 != UInt8(ascii: ":") }, as: UTF8.self)
-        }
-        return .drop
-    }
-
-    mutating func endOfHeaders(at offset: Int, isText: Bool) {
-        if isText { edit(offset..<offset, [0x0a], nil, isFormal: true) }
+    /// Postfix inserts an empty line by itself where there is none (`mime_state.c`), or reports it
+    /// (`non_empty_end_of_header_action`), so the message goes on as it came.
+    mutating func endOfHeaders(at offset: Int, needsEmptyLine: Bool) {
+        if needsEmptyLine { edit(offset..<offset, [0x0a], nil, isFormal: true) }
     }
 }

@@ -20,13 +20,11 @@ struct MessageChecker: ScannerEvents {
     var isOver = false
     /// Primary headers so far.
     var headerCount = 0
-    /// The stripped recipient headers, each with its name as it was first written.
-    var stripped: [HeaderName: String] = [:]
+    var added = AddedHeaders()
+    /// The recipient headers that were stripped because they name nobody.
+    var stripped: [StrippedHeader] = []
     /// The recipient headers that a DKIM signature covers.
     var signed: Set<HeaderName> = []
-    /// The offset of the first stripped header.
-    var firstStripped = 0
-    var strippedCount = 0
     /// The offsets of the first headers that are longer than the limit.
     var longHeaders: [Int] = []
     var moreLongHeaders = 0
@@ -57,12 +55,13 @@ struct MessageChecker: ScannerEvents {
         }
         self.rules = rules
         verdict = Verdict()
-        stripsUndisclosedRecipients = rules.checks.undisclosedRecipients == .strip
+        stripsUndisclosedRecipients = rules.checks.undisclosedRecipients != .keep
         isOver = false
         headerCount = 0
-        (strippedCount, logged, unlogged, editBytes) = (0, 0, 0, 0)
+        added.reset()
+        (logged, unlogged, editBytes) = (0, 0, 0)
         if !longHeaders.isEmpty { (longHeaders, moreLongHeaders) = ([], 0) }
-        if !stripped.isEmpty { stripped = [:] }
+        if !stripped.isEmpty { stripped = [] }
         if !signed.isEmpty { signed = [] }
         if !copies.isEmpty { copies = [] }
         matcher.beginMessage()
@@ -82,10 +81,7 @@ struct MessageChecker: ScannerEvents {
             verdict.notes.append(.nestingExceeded)
             if verdict.disposition == .accept { refuse(550, "5.6.0 MIME nesting exceeds safety limit") }
         }
-        if strippedCount > 0 {
-            verdict.notes.append(.undisclosedRecipients(offset: firstStripped, more: strippedCount - 1))
-        }
-        if !stripped.isEmpty { noteBrokenSignatures() }
+        if !stripped.isEmpty { reportStripped() }
         if !longHeaders.isEmpty {
             let limit = rules.checks.scannerLimits.headerSize
             verdict.notes.append(.longHeaders(offsets: longHeaders, more: moreLongHeaders, limit: limit))
@@ -93,11 +89,5 @@ struct MessageChecker: ScannerEvents {
         var finished = Verdict()
         swap(&finished, &verdict)
         return finished
-    }
-
-    private mutating func noteBrokenSignatures() {
-        for name in stripped.filter({ signed.contains($0.key) }).values.sorted() {
-            verdict.notes.append(.brokenSignature(header: name))
-        }
     }
 }

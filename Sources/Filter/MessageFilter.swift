@@ -34,6 +34,14 @@ package final class MessageFilter {
     /// The rules that apply to the current message.
     package var rules: ContentRules { checker.rules }
 
+    /// Says which queue file cleanup(8) has written the message to, so that rules skip the headers that it has added.
+    /// Has an effect before the headers only.
+    package func wasQueued(as queueID: [UInt8]) { checker.added.queueID = queueID }
+
+    /// Says that the message comes from the queue, and from pickup(8) before that, so that its first header has the queue
+    /// ID.
+    package func wasSubmittedLocally() { checker.added.comesFromPickup = true }
+
     /// Whether the rest of the message can't change the verdict.
     package var isDecided: Bool { checker.verdict.disposition != .accept }
 

@@ -1,23 +1,30 @@
 // SPDX-License-Identifier: Apache-2.0
 internal import MailSyntax
 
-/// Whether a recipient header consists only of empty groups (RFC 5322 3.4) named "undisclosed recipients". The name may
-/// be in any case, with hyphens, underscores or spaces, folded, quoted, and with comments.
-func isUndisclosedRecipients(_ header: some Collection<UInt8>) -> Bool {
+/// Whether a recipient header consists only of empty groups (RFC 5322 3.4), so that it names nobody.
+///
+/// - Parameter anyName: whatever the groups are called. Otherwise they are called "undisclosed recipients", or "unlisted
+///   recipients" as Sendmail does, in any case, with hyphens, underscores, dots or spaces, folded, quoted, as encoded
+///   words (RFC 2047), and with comments.
+func isEmptyGroup(_ header: some Collection<UInt8>, anyName: Bool) -> Bool {
     // Most recipient headers have no group.
-    guard header.contains(UInt8(ascii: ";")),
+    guard header.contains(UInt8(ascii: ";")) || header.contains(UInt8(ascii: "?")) && !header.contains(UInt8(ascii: "@")),
         let colon = header.firstIndex(of: UInt8(ascii: ":"))
     else { return false }
-    var parser = EmptyGroups(Array(header[header.index(after: colon)...]))
+    var parser = EmptyGroups(withoutEncodedWords(Array(header[header.index(after: colon)...])), anyName: anyName)
     return parser.parse()
 }
 
 /// `name : [CFWS ,]* ;` one or more times, with commas between.
 private struct EmptyGroups {
     private let text: [UInt8]
+    private let anyName: Bool
     private var index = 0
 
-    init(_ text: [UInt8]) { self.text = text }
+    init(_ text: [UInt8], anyName: Bool) {
+        self.text = text
+        self.anyName = anyName
+    }
 
     mutating func parse() -> Bool {
         var groups = 0
@@ -31,8 +38,9 @@ private struct EmptyGroups {
         }
     }
 
-    /// Reads a display name, and returns whether its letters are those of "undisclosed recipients".
+    /// Reads a display name, and returns whether it is one that is sought.
     private mutating func readName() -> Bool {
+        let start = index
         var letters: [UInt8] = []
         var isQuoted = false
         while true {
@@ -41,17 +49,21 @@ private struct EmptyGroups {
             switch text[index] {
             case UInt8(ascii: "\""): isQuoted.toggle()
             case let byte where isQuoted && byte.isSpace: break
-            case UInt8(ascii: "-"), UInt8(ascii: "_"): break
+            case UInt8(ascii: "-"), UInt8(ascii: "_"), UInt8(ascii: "."), UInt8(ascii: "'"): break
             case let byte where byte.isAlphanumeric: letters.append(byte)
+            case UInt8(ascii: "\\") where anyName && isQuoted: index += 1
+            case let byte where anyName && (isQuoted || byte.isAtomText): break
             default:
-                let isName =
-                    letters.equalsIgnoringCase("undisclosedrecipients")
-                    || letters.equalsIgnoringCase("undisclosedrecipient")
-                return isName && !isQuoted
+                return !isQuoted && (anyName ? index > start : Self.known.contains { letters.equalsIgnoringCase($0) })
             }
             index += 1
         }
     }
+
+    /// The letters of the known names.
+    private static let known: [StaticString] = [
+        "undisclosedrecipients", "undisclosedrecipient", "unlistedrecipients", "unlistedrecipient",
+    ]
 
     private mutating func read(_ byte: Unicode.Scalar) -> Bool {
         skip("")
@@ -105,4 +117,9 @@ func signedRecipientHeaders(_ signature: UnsafeRawBufferPointer) -> [HeaderName]
         }
     }
     return names
+}
+
+extension UInt8 {
+    /// A byte of an atom (RFC 5322 3.2.3) that is neither letter nor digit, or of UTF-8.
+    fileprivate var isAtomText: Bool { self >= 0x80 || "!#$%&*+/=?^`{|}~".utf8.contains(self) }
 }

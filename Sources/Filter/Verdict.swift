@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+internal import MailSyntax
 package import Rules
 
 /// What to do with a message, whichever way it came in.
@@ -68,6 +69,8 @@ package enum Note: Equatable, Sendable {
     case givenUp(RuleLocation, reason: String)
     /// An undisclosed-recipients header at this offset was stripped, and `more` of them after it.
     case undisclosedRecipients(offset: Int, more: Int = 0)
+    /// An undisclosed-recipients header at this offset stays because a DKIM signature covers it, and `more` after it.
+    case signedHeaderKept(offset: Int, more: Int)
     /// A DKIM signature covers the stripped header and will not verify.
     case brokenSignature(header: String)
     /// Headers longer than `header_size_limit`: the rest is not checked, and is passed on. `more` of them follow.
@@ -119,6 +122,13 @@ extension Verdict {
 }
 
 extension Edit {
+    /// Whether it puts in a header that cleanup(8) would change or drop if a message brought it. `needsCleanup` of what
+    /// a rule writes only.
+    package var needsCleanup: Bool {
+        guard header != nil, !isFormal, !replacement.isEmpty else { return false }
+        return isDroppedHeader(replacement) || hasBlankBeforeColon(replacement)
+    }
+
     /// The new text, with the line ends of the message.
     package func text(_ lineEnd: Verdict.LineEnd) -> [UInt8] {
         guard lineEnd == .crlf else { return replacement }
@@ -132,6 +142,9 @@ extension Note: CustomStringConvertible {
         case .givenUp(let location, let reason): "\(location): no match, \(reason)"
         case .undisclosedRecipients(let offset, let more):
             "undisclosed-recipients header at offset \(offset) stripped" + (more > 0 ? ", and \(more) more" : "")
+        case .signedHeaderKept(let offset, let more):
+            "undisclosed-recipients header at offset \(offset)" + (more > 0 ? " and \(more) more" : "")
+                + " kept: a DKIM-Signature covers it"
         case .brokenSignature(let header):
             "the DKIM-Signature covers the stripped \(header) header and will not verify"
         case .longHeaders(let offsets, let more, let limit):

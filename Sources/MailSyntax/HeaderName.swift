@@ -51,6 +51,18 @@ package enum HeaderName: Sendable {
     }
 }
 
+/// Whether Postfix removes such a header from every message (`message_drop_headers`).
+package func isDroppedHeader(_ header: [UInt8]) -> Bool {
+    let name = header.prefix { $0 != UInt8(ascii: ":") && !$0.isBlank }
+    return name.equalsIgnoringCase("bcc") || name.equalsIgnoringCase("content-length")
+        || name.equalsIgnoringCase("resent-bcc") || name.equalsIgnoringCase("return-path")
+}
+
+/// Whether white space stands before the colon of a header. Postfix takes it away (`mime_state.c`).
+package func hasBlankBeforeColon(_ header: [UInt8]) -> Bool {
+    header.first { $0 == UInt8(ascii: ":") || $0.isBlank }?.isBlank == true
+}
+
 /// The length of the header name at the start of `line`; 0 if it is not a header. A name is printable ASCII without
 /// space, followed by optional white space and a colon (Postfix `is_header.c`).
 package func headerNameLength(_ line: UnsafeRawBufferPointer) -> Int {

@@ -71,7 +71,7 @@ extension MessageScanner {
             advance(raw, isPiece)
             return true
         }
-        endHeaders(isText: !text.isEmpty, &events)
+        endHeaders(before: text, &events)
         return false
     }
 
@@ -117,11 +117,17 @@ extension MessageScanner {
         }
     }
 
-    /// Ends a header section. The Content-Type decides what follows.
-    mutating func endHeaders(isText: Bool, _ events: inout some ScannerEvents) {
+    /// Ends a header section before `text`, which is empty, or begins a body without an empty line before it. The
+    /// Content-Type decides what follows.
+    mutating func endHeaders(before text: UnsafeRawBufferPointer, _ events: inout some ScannerEvents) {
+        let isText = !text.isEmpty
         endHeader(&events)
         flushHeaders(&events)
-        if state == .primary { events.endOfHeaders(at: position, isText: isText) }
+        if state == .primary {
+            let quotes = text.prefix { $0 == UInt8(ascii: ">") }.count
+            let isLikeHeader = text.first?.isBlank == true || text.dropFirst(quotes).starts(with: "From ".utf8)
+            events.endOfHeaders(at: position, needsEmptyLine: isLikeHeader)
+        }
         continuesReceived = false
         bodyOffset = 0
         if isText || contentType != .message {

@@ -117,7 +117,7 @@ package struct MessageScanner: ~Copyable {
         }
         endHeader(&events)
         flushHeaders(&events)
-        if state == .primary { events.endOfHeaders(at: position, isText: false) }
+        if state == .primary { events.endOfHeaders(at: position, needsEmptyLine: false) }
         state = .body
     }
 
@@ -258,7 +258,7 @@ package struct MessageScanner: ~Copyable {
             if continuesLine {
                 continuesLine = false
             } else {
-                endHeaders(isText: true, &events)
+                endHeaders(before: text, &events)
                 bodyOffset = 1
             }
         } else if text.first?.isBlank == true, !isInHeader {

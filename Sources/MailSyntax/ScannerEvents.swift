@@ -68,8 +68,8 @@ package struct BodyText {
 package protocol ScannerEvents {
     /// A header section, or a part of a long one.
     mutating func headers(_ block: HeaderBlock)
-    /// The primary headers end at `offset`. `isText` if the body follows without an empty line, which then has to be
-    /// inserted.
-    mutating func endOfHeaders(at offset: Int, isText: Bool)
+    /// The primary headers end at `offset`. `needsEmptyLine` if the body follows without an empty line, and a server
+    /// could take its first line for a part of the headers.
+    mutating func endOfHeaders(at offset: Int, needsEmptyLine: Bool)
     mutating func body(_ text: BodyText)
 }

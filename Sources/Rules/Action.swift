@@ -14,7 +14,8 @@ package enum Action: Equatable, Sendable {
 
 /// What happens to an accepted message besides edits.
 package enum Effect: Equatable, Sendable {
-    case hold
+    /// The text is the reason, and may be empty.
+    case hold([UInt8])
     /// `transport:destination`.
     case filter([UInt8])
     /// Replaces all recipients.
@@ -100,7 +101,7 @@ extension Action {
         case .discard: self = .discard
         case .dunno, .ok: self = .dunno
         case .filter: self = .effect(.filter(try Self.filterTarget(text)))
-        case .hold: self = .effect(.hold)
+        case .hold: self = .effect(.hold(Array(text)))
         case .ignore: self = .ignore
         case .info: self = .info
         case .pass: self = .pass
@@ -154,10 +155,25 @@ extension Refusal {
         reason += text.isEmpty ? Array("message content rejected".utf8)[...] : rest
         // Postfix treats every status code other than 5.x.x as a deferral.
         if reason[0] != UInt8(ascii: "5") { reason[0] = UInt8(ascii: "4") }
-        // smtpd replaces what is not printable ASCII.
-        for index in reason.indices where !(0x20...0x7e).contains(reason[index]) { reason[index] = 0x20 }
+        Self.makePrintable(&reason)
         self.init(code: reason[0] == UInt8(ascii: "4") ? 451 : 550, text: reason)
     }
+
+    /// Makes every byte a blank that is neither printable ASCII nor a part of UTF-8, as smtpd does (`printable.c`).
+    private static func makePrintable(_ text: inout [UInt8]) {
+        var index = 0
+        while index < text.count {
+            if 0xc2...0xfe ~= text[index], index + 1 < text.count, 0x80...0xbf ~= text[index + 1] {
+                while index + 1 < text.count, 0x80...0xbf ~= text[index + 1] { index += 1 }
+            } else if !(0x20...0x7e).contains(text[index]) {
+                text[index] = 0x20
+            }
+            index += 1
+        }
+    }
+
+    /// The text as smtpd sends it without `smtputf8_enable`.
+    package var inASCII: Refusal { Refusal(code: code, text: text.map { $0 < 0x80 ? $0 : 0x20 }) }
 }
 
 /// The length of the RFC 3463 status code at the start of `text`, such as `4.7.1`; 0 without one.

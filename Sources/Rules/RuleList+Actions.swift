@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+internal import MailSyntax
 
 /// The actions that the rules of a list may have, according to their text, before anything has matched.
 extension RuleList {
@@ -18,6 +19,18 @@ extension RuleList {
         entries.enumerated().compactMap { rule, entry in
             guard case .known(let name) = entry.statement.actionName, isSought(name) else { return nil }
             return (rule, name)
+        }
+    }
+
+    /// Whether some rule writes a header that cleanup(8) would drop or change if a message brought it.
+    package var mayWriteHeaderForCleanup: Bool {
+        entries.contains { entry in
+            guard case .match(let replacement) = entry.statement.operation,
+                case .literal(let literal)? = replacement.segments.first
+            else { return false }
+            let (word, text) = Action.split(literal)
+            guard let name = Action.Name(word), name == .prepend || name == .replace else { return false }
+            return isDroppedHeader(Array(text)) || hasBlankBeforeColon(Array(text))
         }
     }
 

@@ -197,7 +197,12 @@ package enum ConfigurationKeys {
                 "Tables for the lines of the body, as in Postfix's body_checks."),
             .init(
                 "checks.undisclosed_recipients", \.checks.undisclosedRecipients, .word, in: defaults,
-                "Whether to remove a To: or Cc: header with only an empty group (undisclosed-recipients:;)."),
+                "Which To:, Cc:, Resent-To: and Resent-Cc: headers to remove: those with only an empty group called "
+                    + "undisclosed-recipients (strip), with only empty groups of any name (any_empty_group), or "
+                    + "none (keep)."),
+            .init(
+                "checks.undisclosed_unless_signed", \.checks.keepsSigned, .boolean, in: defaults,
+                "Keep such a header if a DKIM-Signature covers it, which would no longer verify."),
         ]
     }
 
@@ -249,6 +254,10 @@ package enum ConfigurationKeys {
             .init(
                 "checks.mime_nesting_limit", \.checks.scannerLimits.mimeNesting, .number(1...10_000), in: defaults,
                 "Postfix's mime_nesting_limit: how deeply MIME parts may be nested."),
+            .init(
+                "checks.smtputf8_enable", \.checks.smtpUTF8, .boolean, in: defaults,
+                "Postfix's smtputf8_enable: whether UTF-8 in the text of a REJECT stays as it is; false makes it blanks."
+            ),
         ]
     }
 

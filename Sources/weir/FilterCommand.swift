@@ -30,6 +30,9 @@ struct FilterCommand: ParsableCommand {
     @Option(name: .customShort("f"), parsing: .unconditional, help: "Envelope sender; empty for a bounce.")
     var sender: String
 
+    @Option(name: .long, parsing: .unconditional, help: "Queue ID of the message, ${queue_id} in master.cf.")
+    var queueID = ""
+
     @Option(
         name: .long, parsing: .unconditional,
         help: "Command that takes the message; -f SENDER -- RECIPIENT... is appended.")
@@ -45,6 +48,7 @@ struct FilterCommand: ParsableCommand {
         let message = try readMessage()
         let filter = MessageFilter(rules, matcher: Matcher(rules.checks))
         filter.begin(rules)
+        filter.wasQueued(as: Array(queueID.utf8))
         filter.update(message)
         let verdict = filter.finish()
         report(verdict, to: logDestination)
@@ -70,7 +74,7 @@ struct FilterCommand: ParsableCommand {
     private func report(_ verdict: Verdict, to destination: Configuration.Log.Destination) {
         let log = EventLog(
             destination: destination == .standardError && isatty(STDERR_FILENO) == 0 ? .syslog : destination)
-        log.report(verdict, of: "filter: from=<\(sender)>")
+        log.report(verdict, of: "filter: \(queueID.isEmpty ? "" : "\(queueID): ")from=<\(sender)>")
         log.flush()
     }
 
@@ -129,7 +133,7 @@ struct FilterCommand: ParsableCommand {
     }
 
     private func address(_ bytes: [UInt8]) throws -> String {
-        guard let text = String(validating: bytes, as: UTF8.self), text.utf8.allSatisfy({ $0 > 0x20 && $0 != 0x7f })
+        guard let text = String(validating: bytes, as: UTF8.self)
         else {
             throw Self.deferral("a rule's REDIRECT or BCC is not an address: \(printable(bytes))")
         }

@@ -4,13 +4,16 @@ import Glibc
 import Rules
 import Testing
 
-/// Rules from text, by way of table files.
-private func rules(header: String = "", body: String = "", keep: Bool = false) throws -> ContentRules {
+/// Rules from text, through files as the operator has them.
+private func rules(
+    header: String = "", body: String = "", keep: Bool = false, set: (inout ContentChecks) -> Void = { _ in }
+) throws -> ContentRules {
     var template = Array("/tmp/weir-filter-XXXXXX".utf8CString)
     let directory = try #require(mkdtemp(&template).map { String(cString: $0) })
     defer { system("rm -rf '\(directory)'") }
     var checks = ContentChecks()
     checks.undisclosedRecipients = keep ? .keep : .strip
+    set(&checks)
     for (name, text) in [("header", header), ("body", body)] where !text.isEmpty {
         let path = "\(directory)/\(name)"
         let file = try #require(fopen(path, "w"))
@@ -87,7 +90,7 @@ private func result(_ message: String, _ rules: ContentRules) -> String {
             try rules(
                 header: "/^Subject/ FILTER a:b\n/^To/ FILTER c:d",
                 body: "/foo/ HOLD\n/bar/ BCC x@example.org"))
-        #expect(verdict.effects == [.hold, .filter(Array("c:d".utf8)), .bcc(Array("x@example.org".utf8))])
+        #expect(verdict.effects == [.hold([]), .filter(Array("c:d".utf8)), .bcc(Array("x@example.org".utf8))])
         #expect(verdict.edits.isEmpty && verdict.disposition == .accept)
     }
 
@@ -107,6 +110,9 @@ private func result(_ message: String, _ rules: ContentRules) -> String {
         "undisclosed-recipients:;", " Undisclosed Recipients: ;", "\r\n undisclosed-recipients:;",
         "undisclosed-recipients:; (no To header on input)", "\"Undisclosed recipients\":;",
         "(x) undisclosed_recipient : , ;", "undisclosed-recipients:;, undisclosed-recipients:;",
+        "unlisted-recipients:; (no To-header on input)", "'undisclosed-recipients':;", "undisclosed.recipients:;",
+        "=?utf-8?Q?undisclosed-recipients?=:;", "=?US-ASCII?q?undisclosed_recipients=3A=3B?=",
+        "=?UTF-8?B?dW5kaXNjbG9zZWQtcmVjaXBpZW50cw==?=:;", "=?utf-8?Q?undisclosed?= =?utf-8?Q?-recipients?=:;",
     ])
     func emptyGroupIsStripped(value: String) throws {
         let rules = try rules()
@@ -115,12 +121,44 @@ private func result(_ message: String, _ rules: ContentRules) -> String {
 
     @Test(arguments: [
         "a@example.org", "undisclosed-recipients: a@example.org;", "undisclosed-recipients:;, a@example.org",
-        "friends:;", "undisclosed-recipients", "undisclosed-recipients:",
+        "friends:;", "undisclosed-recipients", "=?utf-8?Q?undisclosed-recipients?= <a@example.org>",
+        "=?utf-8?Q?undisclosed-recipients:;(?=a@example.org)", "unlisted:;",
+        "undisclosed-recipients:",
         "\"undisclosed-recipients:;\" <a@example.org>",
         "undisclosed-recipients:(;", "", "un\"disclosed recipients:;", "\"undisclosed (x) recipients\":;",
     ])
     func anyMailboxKeepsTheHeader(value: String) throws {
         #expect(judge("To: \(value)\r\n\r\nx\r\n", try rules()).edits.isEmpty)
+    }
+
+    @Test(arguments: [
+        ("Friends:;", true), ("\"Alle \\\"Freunde\\\", neu\":;", true), ("Empf\u{e4}nger nicht bekannt:;", true),
+        ("=?utf-8?Q?Empf=C3=A4nger?=:;, Others: (none);", true), ("undisclosed-recipients:;", true),
+        ("Friends: a@example.org;", false), (":;", false), ("Friends:;, a@example.org", false), ("Friends", false),
+        ("a@example.org:;", false), ("\"Friends:;", false), ("<Friends>:;", false),
+    ])
+    func anyEmptyGroupIsStrippedIfAskedFor(value: String, isStripped: Bool) throws {
+        let rules = try rules { $0.undisclosedRecipients = .anyEmptyGroup }
+        for name in ["To", "Cc", "Resent-To", "Resent-Cc"] {
+            let message = "A: b\r\n\(name): \(value)\r\n\r\nx\r\n"
+            #expect(result(message, rules) == (isStripped ? "A: b\r\n\r\nx\r\n" : message))
+        }
+    }
+
+    /// Wherever the signature stands; a header that a rule has written breaks it anyway.
+    @Test func aSignedHeaderStaysIfAskedFor() throws {
+        let rules = try rules(header: "/^Cc: (.*)/ REPLACE Cc: undisclosed-recipients:;") { $0.keepsSigned = true }
+        let message =
+            "To : undisclosed-recipients:;\r\nResent-To: undisclosed-recipients:;\r\nCc: b@example.com\r\n"
+            + "DKIM-Signature: v=1; h=To:Cc; b=x\r\n\r\nx\r\n"
+        #expect(
+            result(message, rules)
+                == "To: undisclosed-recipients:;\r\nDKIM-Signature: v=1; h=To:Cc; b=x\r\n\r\nx\r\n")
+        #expect(
+            judge(message, rules).notes == [
+                .signedHeaderKept(offset: 0, more: 0), .undisclosedRecipients(offset: 31, more: 1),
+                .brokenSignature(header: "Cc"),
+            ])
     }
 
     @Test func strippingThatBreaksASignatureIsReported() throws {
@@ -162,9 +200,63 @@ private func result(_ message: String, _ rules: ContentRules) -> String {
         #expect(verdict.effects == [.bcc(Array("a@example.org".utf8)), .bcc(Array("b@example.org".utf8))])
     }
 
-    /// With an invalid address, BCC is skipped, and REDIRECT defers the message.
-    @Test(arguments: ["<c@example.net>", "c@example.net extra", "a\"b@example.net"])
-    func invalidAddresses(_ address: String) throws {
+    /// The Message-Id with the queue ID proves what follows it directly.
+    @Test func headersOfCleanupAreNotJudged() throws {
+        let rules = try rules(header: "/^(Message-Id|Date|From|To):/ PREPEND X-Saw: $1", keep: true)
+        let own = "Message-Id: <1@example.org>\r\nDate: d\r\nSubject: x\r\n"
+        let added =
+            "Message-Id: <20261128180112.4ZkTx12345@mx.example.org>\r\nFrom: f\r\nTo: undisclosed-recipients:;\r\n"
+        let later = "X-Late: y\r\nFrom: g\r\n\r\n"
+        func offsets(_ tell: (MessageFilter) -> Void, _ message: String) -> [Int] {
+            let filter = MessageFilter(rules, matcher: Matcher())
+            tell(filter)
+            filter.update(Array(message.utf8))
+            return filter.finish().edits.map(\.range.lowerBound)
+        }
+        let last = own.utf8.count + added.utf8.count + "X-Late: y\r\n".utf8.count
+        #expect(offsets({ $0.wasQueued(as: Array("4ZkTx12345".utf8)) }, own + added + later) == [0, 29, last])
+        #expect(offsets({ $0.wasQueued(as: Array("4ZkTx12346".utf8)) }, own + added + later).count == 6)
+        #expect(offsets({ _ in }, own + added + later).count == 6)
+        let received = "Received: by mx.example.org (Postfix, from userid 1000)\r\n\tid 4ZkTx12345; Sat, 28 Nov 2026\r\n"
+        #expect(offsets({ $0.wasSubmittedLocally() }, received + added + later).count == 1)
+        let long = added.replacing("20261128180112.", with: "")
+        #expect(offsets({ $0.wasSubmittedLocally() }, received + long + later).count == 1)
+        #expect(offsets({ $0.wasSubmittedLocally() }, "X: y\r\n" + received + added + later).count == 4)
+    }
+
+    /// Postfix inserts the empty line, or complains. Only text that looks like a part of the headers needs one of ours.
+    @Test(arguments: [("no header\r\n", 0), ("no header: x\r\nb\r\n", 0), ("A: b\r\nno header\r\n", 0), (" x\r\n", 1)])
+    func aBodyWithoutAnEmptyLine(_ message: String, _ edits: Int) throws {
+        #expect(judge(message, try rules()).edits.count == edits)
+    }
+
+    /// The text of a message may choose the address, and how often.
+    @Test func copiesAreBounded() throws {
+        let rules = try rules(body: "/^(\\d+)/ BCC archive+$1@example.org")
+        let lines = (1...101).map { "\($0)\r\n" }
+        #expect(judge("\r\n" + lines[..<100].joined(), rules).effects.count == 100)
+        let verdict = judge("\r\n" + lines.joined(), rules)
+        #expect(
+            verdict.disposition
+                == .refuse(Refusal(code: 550, text: Array("5.6.0 message has too many copies to send".utf8))))
+        #expect(verdict.matches.last?.fault == "more than 100 BCC addresses: message not accepted")
+    }
+
+    /// As Postfix reads them: one address, with whatever comes before the last `@` as its local part.
+    @Test(arguments: [
+        ("c@example.net", "c@example.net"), ("a@example.org, b@example.net", "\"a@example.org, b\"@example.net"),
+        ("\"c d\"@example.net", "\"\\\"c d\\\"\"@example.net"), ("a..b@example.net", "\"a..b\"@example.net"),
+        ("@relay.example.net:c@example.net", "@relay.example.net:c@example.net"), (".c@example.net", "\".c\"@example.net"),
+        ("Name <c@example.net", "\"Name <c\"@example.net"),
+    ])
+    func addressesAreQuoted(_ address: String, _ quoted: String) throws {
+        let verdict = judge(Self.message, try rules(header: "/^Subject/ REDIRECT \(address)"))
+        #expect(verdict.recipients == .redirect(Array(quoted.utf8)))
+    }
+
+    /// A copy to nobody must not hold the message up; mail that is to go elsewhere must not go on.
+    @Test(arguments: ["<c@example.net>", "c@example.net extra", "@", "c@", "c@example.net, d"])
+    func addressesThatNameNobody(_ address: String) throws {
         let copied = judge(Self.message, try rules(header: "/^Subject/ BCC \(address)"))
         #expect(copied.disposition == .accept && copied.effects.isEmpty && copied.matches.first?.fault != nil)
         let redirected = judge(Self.message, try rules(header: "/^Subject/ REDIRECT \(address)"))
@@ -190,11 +282,13 @@ private func result(_ message: String, _ rules: ContentRules) -> String {
         #expect(many.notes.contains { if case .tooManyEdits = $0 { true } else { false } })
     }
 
-    /// In a reply, each byte that is not printable ASCII becomes a space.
-    @Test func refusalsArePrintable() throws {
-        let rules = try rules(header: "/^Subject:(.*)/ REJECT no$1")
-        let verdict = judge("Subject: caf\u{e9}\r\n\tb\u{7f}\r\n\r\n", rules)
-        #expect(verdict.disposition == .refuse(Refusal(code: 550, text: Array("5.7.1 no caf    b ".utf8))))
+    /// What is neither printable ASCII nor UTF-8 is a space in a reply, byte by byte.
+    @Test(arguments: [(true, "5.7.1 no caf\u{e9}  b  "), (false, "5.7.1 no caf    b  ")])
+    func refusalsArePrintable(smtpUTF8: Bool, text: String) throws {
+        let rules = try rules(header: "/^Subject:(.*)/ REJECT no$1") { $0.smtpUTF8 = smtpUTF8 }
+        let filter = MessageFilter(rules, matcher: Matcher())
+        filter.update(Array("Subject: caf\u{e9}\r\n\tb\u{7f}".utf8) + [0xff, 0x0d, 0x0a])
+        #expect(filter.finish().disposition == .refuse(Refusal(code: 550, text: Array(text.utf8))))
     }
 
     @Test(arguments: [("$1", 102_396), ("$1$1", 204_786)])

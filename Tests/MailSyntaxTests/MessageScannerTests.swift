@@ -12,8 +12,8 @@ private struct Transcript: ScannerEvents {
         }
     }
 
-    mutating func endOfHeaders(at offset: Int, isText: Bool) {
-        lines.append("end of headers \(offset)\(isText ? " text" : "")")
+    mutating func endOfHeaders(at offset: Int, needsEmptyLine: Bool) {
+        lines.append("end of headers \(offset)\(needsEmptyLine ? " text" : "")")
     }
 
     /// Splits body text into lines. It does not matter how many lines arrive at once.
@@ -82,7 +82,7 @@ private func scan(_ message: String, limits: ScannerLimits = ScannerLimits()) ->
             ("", ["end of headers 0"]),
             ("\r\n", ["end of headers 0"]),
             ("A: b", ["primary 0..<4 A: b", "end of headers 4"]),
-            ("text\r\n", ["end of headers 0 text", "body 0 text"]),
+            ("text\r\n", ["end of headers 0", "body 0 text"]),
             (" text\n", ["end of headers 0 text", "body 0  text"]),
             (
                 "From x\r\nA: b\r\n",
@@ -103,7 +103,7 @@ private func scan(_ message: String, limits: ScannerLimits = ScannerLimits()) ->
                 "\rfoo\r\n bar\r\nA: b\r\n c\r\n\r\n d\r\n",
                 ["primary 12..<22 A: b\n c", "end of headers 22", "body 24  d"]
             ),
-            ("\rfoo\r\ntext\r\n", ["end of headers 6 text", "body 6 text"]),
+            ("\rfoo\r\ntext\r\n", ["end of headers 6", "body 6 text"]),
             (
                 "From x\r\n\rfoo\r\nA: b\r\n",
                 ["primary 0..<14 altered X-Mailbox-Line: From x\n foo", "primary 14..<20 A: b", "end of headers 20"]

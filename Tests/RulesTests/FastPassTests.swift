@@ -193,7 +193,7 @@ struct Numbers: RandomNumberGenerator {
                 slow.append(matcher.firstMatch(text, in: list).map { String(decoding: $0.text, as: UTF8.self) })
             }
         }
-        mutating func endOfHeaders(at offset: Int, isText: Bool) {}
+        mutating func endOfHeaders(at offset: Int, needsEmptyLine: Bool) {}
         mutating func body(_ text: BodyText) {}
     }
 

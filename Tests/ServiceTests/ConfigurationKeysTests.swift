@@ -115,6 +115,7 @@ func read(_ yaml: String) -> Result<ConfigurationReader.Outcome, ConfigurationFa
           nested_header: []
           body: ["regexp:\(fixture("header_checks"))"]
           undisclosed_recipients: keep
+          undisclosed_unless_signed: true
           fast_pass: false
           cache: /cache
           match_limit: 1017
@@ -125,6 +126,7 @@ func read(_ yaml: String) -> Result<ConfigurationReader.Outcome, ConfigurationFa
           body_checks_size_limit: 1022
           mime_boundary_length_limit: 1023
           mime_nesting_limit: 1024
+          smtputf8_enable: false
         """
     }
 

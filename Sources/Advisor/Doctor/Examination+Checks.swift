@@ -41,7 +41,7 @@ extension Examination {
 
     /// The filter asks for HOLD and FILTER by a header, so without the table for it the mail is delivered.
     mutating func examineVerdict(_ service: PostfixSetup.Service) {
-        guard rules.mayHoldOrFilter else { return }
+        guard rules.mayNeedCleanup else { return }
         let name = "receive_override_options"
         let options = RestrictionList.words(setup.value(name, in: service)[...], separators: ", \t")
         let skipsChecks = options.contains("no_header_body_checks")
@@ -57,8 +57,8 @@ extension Examination {
         }
         add(
             .fault, "filter-verdict", service,
-            "rules say HOLD or FILTER, but the cleanup of this service does not carry them out: such mail is "
-                + "delivered as if no rule had matched",
+            "rules say HOLD or FILTER, or write a header such as Bcc, but the cleanup of this service does not carry "
+                + "them out: such mail is delivered as if no rule had matched",
             commands: commands)
     }
 

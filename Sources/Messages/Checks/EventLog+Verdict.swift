@@ -4,14 +4,15 @@ internal import Report
 internal import Rules
 
 extension EventLog {
-    /// Logs what the rules have done to a message, in the words of cleanup(8).
+    /// Logs what the rules have done to a message, in the words of cleanup(8): a header with its folds, and `?` for what is
+    /// not printable.
     ///
     /// - Parameter origin: identifies the message.
     package func report(_ verdict: Verdict, of origin: String) {
         for match in verdict.matches where match.isLogged {
-            let text = String(decoding: match.content.prefix { $0 != 0x0a }, as: UTF8.self)
-            let action = String(decoding: match.action, as: UTF8.self)
-            let line = "\(origin): \(match.subject.rawValue) \(match.location): \(action): \(text)"
+            let action = printable(match.action)
+            let line =
+                "\(origin): \(match.subject.rawValue) \(match.location): \(action): \(printable(match.content))"
             if let fault = match.fault {
                 warning("\(line): \(fault)")
                 tell(trouble: "rule \(match.location)", "\(fault)")

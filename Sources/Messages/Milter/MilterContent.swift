@@ -26,6 +26,10 @@ struct MilterContent {
     }
 
     var isBegun: Bool { filter != nil }
+    var hasNoHeaders: Bool { headers.isEmpty }
+
+    /// The MTA's name for the message, which it has by the first header.
+    func wasQueued(as queueID: [UInt8]) { filter?.wasQueued(as: queueID) }
 
     mutating func begin(_ rules: ContentRules, reversePath: [UInt8]) {
         filter = checks.acquireFilter(rules)

@@ -26,6 +26,8 @@ package struct MilterHeaders {
         positions.append(sent)
     }
 
+    var isEmpty: Bool { sent == 0 }
+
     /// Counts a header that no edit names.
     package mutating func skip() { sent += 1 }
 
@@ -144,8 +146,8 @@ package struct MilterEdits {
         }
         if let holdReason {
             output.writeMilterQuarantine(holdReason)
-        } else if verdict.isHeld {
-            output.writeMilterQuarantine("header or body check".utf8)
+        } else if let reason = verdict.holdReason {
+            output.writeMilterQuarantine(reason.isEmpty ? Array("header or body check".utf8) : reason)
         }
     }
 

@@ -9,13 +9,13 @@ extension MilterTerms {
     ///
     /// - CONNECT, HELO and replies to RCPT: for limits
     /// - MAIL and RCPT: for limits, canonical addresses, and rules that redirect
-    /// - headers: for any rule, for `undisclosed_recipients: strip`, and to recognise alert mail
+    /// - headers: for any rule, for `undisclosed_recipients` other than `keep`, and to recognise alert mail
     /// - body: for rules about the body, MIME part headers and nested headers
     /// - new bodies: for those of them that change something
     ///
-    /// Without any of these, only the queue ID is requested.
+    /// Without any of these, only the queue ID at the end of the message is requested.
     init(_ rules: ContentRules, _ settings: MilterSettings) {
-        let strips = rules.checks.undisclosedRecipients == .strip
+        let strips = rules.checks.undisclosedRecipients != .keep
         let hasRules = rules.lists.contains { !$0.list.isEmpty }
         let readsParts = !rules.body.isEmpty || !rules.mimeHeader.isEmpty || !rules.nestedHeader.isEmpty
         let needsEnvelope = settings.asksLimits || settings.canonicalises
@@ -38,6 +38,8 @@ extension MilterTerms {
         if !readsParts { options.insert(.noBody) }
         var macros = Dictionary(uniqueKeysWithValues: MilterStage.allCases.map { ($0, "") })
         macros[.endOfMessage] = "i"
+        // Postfix has no queue ID before, and rules for headers need it.
+        if hasRules { macros[.data] = "i" }
         if settings.asksLimits {
             macros[.connect] = "j {client_ptr} {daemon_addr} {daemon_port}"
             macros[.helo] = "{tls_version} {cipher} {cipher_bits} {cert_subject} {cert_issuer}"

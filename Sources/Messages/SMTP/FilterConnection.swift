@@ -307,6 +307,7 @@ final class FilterConnection: ReceivedConnection {
     private func beginContent() {
         dialogue.contentBegan()
         filter = worker.checks.acquireFilter(worker.checks.rules())
+        if let filter, worker.settings.mode == .afterQueue { session.describeQueueFile(to: filter) }
         let size = nextHop?.capabilities.size ?? 0
         content.begin(most: size > 0 ? size : .max)
         contentSince = .now()

@@ -9,6 +9,8 @@ struct MessageWriter {
     private var atLineStart = true
 
     init(_ verdict: Verdict, count: Int) {
+        var verdict = verdict
+        verdict.handHeadersToCleanup()
         var pieces = verdict.pieces(of: count, lineEnd: .crlf)
         if let header = verdict.internalHeader { pieces.insert(.new(header), at: 0) }
         self.pieces = MessagePieces(pieces)

@@ -1,11 +1,27 @@
 // SPDX-License-Identifier: Apache-2.0
+internal import Filter
 internal import NIOCore
 internal import Wire
 
 extension SMTPServerSession {
-    /// `from=<a@example.org>`, for logs.
+    /// `4ZkTx12345: from=<a@example.org> client=mail.example.org[192.0.2.1]`, for logs. The queue ID and the client are
+    /// those of XFORWARD, and are left out where it does not name them.
     var summary: String {
         let command = String(decoding: mail.readableBytesView.dropFirst("MAIL FROM:".count), as: UTF8.self)
-        return "from=\(command.prefix { $0 != " " && !$0.isNewline })"
+        let queueID = forwarded(.ident).map { String(decoding: $0, as: UTF8.self) + ": " } ?? ""
+        let reversePath = "from=\(command.prefix { $0 != " " && !$0.isNewline })"
+        guard let address = forwarded(.addr) else { return queueID + reversePath }
+        let name = forwarded(.name).map { String(decoding: $0, as: UTF8.self) } ?? "unknown"
+        let bare = address.starts(with: "IPV6:".utf8) ? Array(address.dropFirst(5)) : address
+        return "\(queueID)\(reversePath) client=\(name)[\(String(decoding: bare, as: UTF8.self))]"
+    }
+    /// Tells the filter what smtp(8) says of the queue file that the message comes from. It names no queue ID for mail
+    /// from sendmail(1).
+    func describeQueueFile(to filter: MessageFilter) {
+        if let queueID = forwarded(.ident) {
+            filter.wasQueued(as: queueID)
+        } else if forwarded(.source)?.elementsEqual("LOCAL".utf8) == true {
+            filter.wasSubmittedLocally()
+        }
     }
 }

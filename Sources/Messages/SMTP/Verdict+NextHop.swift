@@ -57,6 +57,14 @@ extension Verdict {
         return text.isEmpty ? nil : text
     }
 
+    /// Gives new headers that the Postfix behind Weir would change or drop to its PREPEND, which does neither: in its own
+    /// header checks Postfix delivers them as they are.
+    mutating func handHeadersToCleanup() {
+        for index in edits.indices where edits[index].needsCleanup {
+            edits[index].replacement.insert(contentsOf: "X-Weir-Verdict: PREPEND ".utf8, at: 0)
+        }
+    }
+
     /// Whether the next hop gets the content unchanged.
     var isVerbatim: Bool { edits.isEmpty && internalHeader == nil }
 }

@@ -158,7 +158,7 @@ final class OnePass {
 /// Ignores the scanner's events.
 struct Ignore: ScannerEvents {
     mutating func headers(_ block: HeaderBlock) {}
-    mutating func endOfHeaders(at offset: Int, isText: Bool) {}
+    mutating func endOfHeaders(at offset: Int, needsEmptyLine: Bool) {}
     mutating func body(_ text: BodyText) {}
 }
 
