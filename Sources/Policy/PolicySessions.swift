@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 package import Limits
-internal import MailSyntax
 
 /// The mail transactions that Postfix has asked the policy server about, by the client's connection. The milter gets
 /// the same messages a moment later, and must not charge them again.
@@ -41,11 +40,9 @@ package struct PolicySessions {
 
     /// The connection's transaction, if the policy server knows one with this sender.
     ///
-    /// - Parameter sender: with brackets or without.
-    package func transaction(_ key: [UInt8], sender: [UInt8]) -> Transaction? {
-        guard let known = recent[key] ?? older[key], Self.canonical(known.sender) == Self.canonical(sender) else {
-            return nil
-        }
+    /// - Parameter sender: the internal form, as Postfix names it to the policy server.
+    package func transaction(_ key: [UInt8], sender: ArraySlice<UInt8>) -> Transaction? {
+        guard let known = recent[key] ?? older[key], known.sender[...] == sender else { return nil }
         return known
     }
 
@@ -57,9 +54,5 @@ package struct PolicySessions {
 
     @inlinable package static func key(address: some Sequence<UInt8>, port: some Sequence<UInt8>) -> [UInt8] {
         Array(address) + [0] + Array(port)
-    }
-
-    private static func canonical(_ address: [UInt8]) -> CanonicalAddress {
-        address.withUnsafeBytes { CanonicalAddress($0) }
     }
 }
