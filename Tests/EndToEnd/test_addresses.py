@@ -10,6 +10,7 @@ import os
 import random
 import re
 import socket
+import tempfile
 import threading
 import unittest
 
@@ -25,7 +26,7 @@ GENEROUS = {
     "strict_rfc821_envelopes": "no", "allow_untrusted_routing": "yes", "resolve_numeric_domain": "yes",
     "smtpd_reject_unlisted_recipient": "no", "smtpd_recipient_limit": "1000000",
     "smtpd_soft_error_limit": "1000000", "smtpd_hard_error_limit": "1000001", "smtpd_junk_command_limit": "1000000",
-    "smtpd_error_sleep_time": "0", "smtpd_delay_reject": "yes",
+    "smtpd_error_sleep_time": "0", "in_flow_delay": "0", "smtpd_delay_reject": "yes",
 }
 LIMIT = {"name": "all", "key": ["client_address"], "rates": ["1000000/1h"]}
 
@@ -100,8 +101,13 @@ class PolicyServer:
 
     def __init__(self):
         self.requests = []
-        self.listener = socket.create_server(("127.0.0.1", 0))
-        self.port = self.listener.getsockname()[1]
+        self.directory = tempfile.TemporaryDirectory(prefix="weir-policy-")
+        os.chmod(self.directory.name, 0o755)
+        self.path = f"{self.directory.name}/policy"
+        self.listener = socket.socket(socket.AF_UNIX)
+        self.listener.bind(self.path)
+        self.listener.listen()
+        os.chmod(self.path, 0o777)
         threading.Thread(target=self.accept, daemon=True).start()
 
     def __enter__(self):
@@ -109,6 +115,7 @@ class PolicyServer:
 
     def __exit__(self, *_):
         self.listener.close()
+        self.directory.cleanup()
 
     def accept(self):
         with contextlib.suppress(OSError):
@@ -143,9 +150,9 @@ class Reading(unittest.TestCase):
         stack = contextlib.ExitStack()
         self.addCleanup(stack.close)
         self.policy = stack.enter_context(PolicyServer())
-        restrictions = f"check_policy_service inet:127.0.0.1:{self.policy.port}, permit_mynetworks, reject"
+        restrictions = f"check_policy_service unix:{self.policy.path}, permit_mynetworks, reject"
         self.postfix, self.weir = stack.enter_context(milter_postfix(
-            None, main={**GENEROUS, "smtpd_recipient_restrictions": restrictions}, limits=[LIMIT], log={"decisions": True}))
+            None, over_tcp=False, main={**GENEROUS, "smtpd_recipient_restrictions": restrictions}, limits=[LIMIT], log={"decisions": True}))
         self.smtp = stack.enter_context(SMTP(self.postfix.port))
 
     def pipeline(self, commands):
@@ -177,8 +184,8 @@ class Reading(unittest.TestCase):
         generator = Generator(SEED + 1)
         codes = []
         for _ in range(COUNT // 4 // BATCH):
-            for command in [f"MAIL FROM:{generator.argument()}" for _ in range(BATCH)]:
-                codes.append(self.pipeline([command, "RCPT TO:<b@example.com>", "RSET"])[1])
+            commands = [(f"MAIL FROM:{generator.argument()}", "RCPT TO:<b@example.com>", "RSET") for _ in range(BATCH)]
+            codes += self.pipeline([command for commands in commands for command in commands])[1::3]
         read = self.compare(r"(?:, sender=(.*))?, recipient=b@example\.com", 0)
         self.assertEqual(len(read), codes.count(250))
         self.assertGreater(len(read), COUNT // 12)
