@@ -57,6 +57,7 @@ package enum WayIn: String, CaseIterable, Sendable {
                 switch note {
                 case .undisclosedRecipients(let offset, let more):
                     .undisclosedRecipients(offset: original(offset), more: more)
+                case .signedHeaderKept(let offset, let more): .signedHeaderKept(offset: original(offset), more: more)
                 case .longHeaders(let offsets, let more, let limit):
                     .longHeaders(offsets: offsets.map(original), more: more, limit: limit)
                 case .givenUp, .brokenSignature, .nestingExceeded, .tooManyEdits: note

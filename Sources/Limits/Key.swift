@@ -149,7 +149,7 @@ package struct KeyPart: Equatable, Sendable {
             case UInt8(ascii: "@"):
                 if inDomain { return false }
                 inDomain = true
-            case UInt8(ascii: "\""), UInt8(ascii: "<"), UInt8(ascii: "\\"), UInt8(ascii: ":"):
+            case UInt8(ascii: "<"), UInt8(ascii: ":"):
                 return false
             case UInt8(ascii: "A")...UInt8(ascii: "Z") where inDomain || foldsLocalPart:
                 return false

@@ -17,8 +17,8 @@ package struct PolicyQuestion: Sendable {
     package var state: State
     /// `name=value` lines of all attributes but state, instance and sender.
     package var attributes: [UInt8]
-    /// The reverse path, with or without angle brackets.
-    package var sender: [UInt8]
+    /// The reverse-path in its internal form (see `EnvelopeAddress`).
+    package var sender: ArraySlice<UInt8>
     /// The milter's own `instance` for the message.
     package var instance: [UInt8]
     /// The same message in the policy server, once found there.
@@ -27,7 +27,7 @@ package struct PolicyQuestion: Sendable {
     package var session: [UInt8]?
 
     package init(
-        state: State, attributes: [UInt8], sender: [UInt8], instance: [UInt8],
+        state: State, attributes: [UInt8], sender: ArraySlice<UInt8>, instance: [UInt8],
         transaction: PolicySessions.Transaction?, session: [UInt8]?
     ) {
         self.state = state
@@ -86,7 +86,7 @@ extension LedgerHost {
         case .ask(let open): consider(open)
         case .abandon(let question):
             guard let session = question.session, let transaction = question.transaction else { return }
-            if sessions.transaction(session, sender: transaction.sender) == transaction { sessions.forget(session) }
+            if sessions.transaction(session, sender: transaction.sender[...]) == transaction { sessions.forget(session) }
         case .giveBack(let transaction): withdraw(transaction)
         }
     }
@@ -123,7 +123,7 @@ private final class PendingQuestion: LedgerHost.Client {
         var request = Array("request=smtpd_access_policy\nprotocol_state=\(question.state.rawValue)\n".utf8)
         request += question.attributes
         request.appendAttribute("instance", question.transaction?.instance ?? question.instance)
-        request.appendAttribute("sender", question.transaction?.sender ?? question.sender.withoutBrackets)
+        request.appendAttribute("sender", address: question.transaction?.sender[...] ?? question.sender)
         request.append(UInt8(ascii: "\n"))
         self.request = request
         var searched = 0
@@ -159,7 +159,11 @@ extension [UInt8] {
         append(UInt8(ascii: "\n"))
     }
 
-    package var withoutBrackets: [UInt8] {
-        first == UInt8(ascii: "<") && last == UInt8(ascii: ">") ? Array(dropFirst().dropLast()) : self
+    /// Appends a line with an address in its internal form. Postfix, too, names control characters as they are.
+    @inlinable package mutating func appendAttribute(_ name: StaticString, address: some Sequence<UInt8>) {
+        name.withUTF8Buffer { append(contentsOf: $0) }
+        append(UInt8(ascii: "="))
+        for byte in address { append(byte == 0x0a ? UInt8(ascii: "?") : byte) }
+        append(UInt8(ascii: "\n"))
     }
 }

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 package import Limits
-internal import MailSyntax
 
 /// The mail transactions that Postfix has asked the policy server about, by the client's connection. The milter gets
 /// the same messages a moment later, and must not charge them again.
@@ -58,13 +57,13 @@ package struct PolicySessions {
 
     /// The connection's transaction, if the policy server knows one with this sender.
     ///
-    /// - Parameter sender: with brackets or without.
-    package func transaction(_ key: [UInt8], sender: [UInt8]) -> Transaction? {
+    /// - Parameter sender: the internal form, as Postfix names it to the policy server.
+    package func transaction(_ key: [UInt8], sender: ArraySlice<UInt8>) -> Transaction? {
         let known = key.withUnsafeBytes { key in
             let hash = hash(key)
             return recent.transaction(key, hash) ?? older.transaction(key, hash)
         }
-        guard let known, Self.canonical(known.sender) == Self.canonical(sender) else { return nil }
+        guard let known, known.sender[...] == sender else { return nil }
         return known
     }
 
@@ -86,10 +85,6 @@ package struct PolicySessions {
         var hash = SipHash(key: hashKey)
         hash.combine(key)
         return hash.finalize()
-    }
-
-    private static func canonical(_ address: [UInt8]) -> CanonicalAddress {
-        address.withUnsafeBytes { CanonicalAddress($0) }
     }
 }
 

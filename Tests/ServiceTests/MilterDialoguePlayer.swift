@@ -185,7 +185,7 @@ struct MilterDialoguePlayer: ~Copyable {
         case .append(.new(let bytes)): return ["append \(text(bytes).debugDescription)"]
         case .append(.original(let range)): return ["append bytes \(range.lowerBound) to \(range.upperBound)"]
         case .finishNewBody: return ["end of the new body, accept"]
-        case .abandon(let question): return ["abandon the message of \(text(question.sender))"]
+        case .abandon(let question): return ["abandon the message of <\(text(Array(question.sender)))>"]
         }
     }
 

@@ -27,14 +27,14 @@ import Wire
     }
 
     private func isKnown(_ sender: String, port: String = "40000") -> Bool {
-        sessions.transaction(PolicySessions.key(address: "192.0.2.1".utf8, port: port.utf8), sender: Array(sender.utf8))
+        sessions.transaction(PolicySessions.key(address: "192.0.2.1".utf8, port: port.utf8), sender: Array(sender.utf8)[...])
             != nil
     }
 
     /// Overlong values are not stored, and replace the session's earlier transaction.
     @Test mutating func overlongValuesAreNotKept() throws {
         try note(instance: "1", sender: "a@example.org")
-        #expect(isKnown("<a@example.org>"))
+        #expect(isKnown("a@example.org"))
         try note(instance: String(repeating: "2", count: 2000), sender: "a@example.org")
         #expect(!isKnown("a@example.org"))
         let long = String(repeating: "a", count: 2000) + "@example.org"

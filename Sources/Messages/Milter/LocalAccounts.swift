@@ -24,9 +24,9 @@ struct LocalAccounts {
     /// The user ID, in digits, of the sender's login; nil if the sender is no login of this machine.
     ///
     /// - Parameters:
-    ///   - sender: without brackets.
+    ///   - sender: in its internal form.
     ///   - host: the MTA's name. Its parent domains count as this machine's, too (`myorigin`).
-    func userID(of sender: [UInt8], host: [UInt8]) -> [UInt8]? {
+    func userID(of sender: ArraySlice<UInt8>, host: [UInt8]) -> [UInt8]? {
         let at = sender.lastIndex(of: UInt8(ascii: "@"))
         guard let userID = userIDs[Array(sender[..<(at ?? sender.endIndex)])] else { return nil }
         guard let at else { return userID }

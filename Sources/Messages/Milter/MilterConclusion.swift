@@ -178,9 +178,8 @@ extension MilterTransaction {
 
     /// An address in brackets, in its canonical form. The null reverse-path stays as it is.
     private static func canonical(_ address: [UInt8]) -> [UInt8] {
-        guard !address.withoutBrackets.isEmpty else { return address }
-        let canonical = address.withUnsafeBytes { CanonicalAddress($0) }
-        let domain = canonical.domain.isEmpty ? [] : [UInt8(ascii: "@")] + canonical.domain
-        return [UInt8(ascii: "<")] + canonical.localPart + domain + [UInt8(ascii: ">")]
+        let internalForm = EnvelopeAddress.internalForm(of: address)
+        guard !internalForm.isEmpty else { return address }
+        return EnvelopeAddress.argument(internalForm.withUnsafeBytes { CanonicalAddress($0) }.bytes)
     }
 }

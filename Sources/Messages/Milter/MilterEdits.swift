@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 package import Filter
+internal import MailSyntax
 package import NIOCore
 internal import Rules
 internal import Wire
@@ -159,11 +160,11 @@ package struct MilterEdits {
         }
     }
 
-    /// Postfix drops the source route of a recipient (tok822_parse.c), and finds the recipient only without it.
+    /// Sendmail finds a recipient as RCPT named it, Postfix as it has read that argument.
     private static func delete(_ recipient: [UInt8], from output: inout ByteBuffer) {
         output.writeMilterDelete(recipient: recipient)
-        guard recipient.starts(with: "<@".utf8), let colon = recipient.firstIndex(of: UInt8(ascii: ":")) else { return }
-        output.writeMilterDelete(recipient: [UInt8(ascii: "<")] + recipient[(colon + 1)...])
+        let argument = EnvelopeAddress.argument(EnvelopeAddress.internalForm(of: recipient))
+        if argument != recipient { output.writeMilterDelete(recipient: argument) }
     }
 
     private func write(

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 internal import Limits
+internal import MailSyntax
 internal import Policy
 internal import Rules
 internal import Wire
@@ -43,7 +44,8 @@ final class MilterTransaction {
         let size = parameters.first { Self.isSize($0) }
         declaredSize = size.map { Array($0.dropFirst(Self.sizeParameter.count)) } ?? []
         question = PolicyQuestion(
-            state: .recipient, attributes: [], sender: reversePath, instance: instance, transaction: nil, session: nil)
+            state: .recipient, attributes: [], sender: EnvelopeAddress.internalForm(of: reversePath),
+            instance: instance, transaction: nil, session: nil)
         if settings.asksLimits, !client.isLocal, !client.address.isEmpty, client.port != 0 {
             question.session = PolicySessions.key(address: client.address, port: String(client.port).utf8)
         }
@@ -108,14 +110,14 @@ final class MilterTransaction {
         text.appendAttribute("client_name", client.name)
         if client.port != 0 { text.appendAttribute("client_port", String(client.port).utf8) }
         text.appendAttribute("helo_name", helo)
-        text.appendAttribute("recipient", recipient.withoutBrackets)
+        text.appendAttribute("recipient", address: EnvelopeAddress.internalForm(of: recipient))
         text.appendAttribute("recipient_count", String(count).utf8)
         text.appendAttribute("size", size)
         for (name, macro) in Self.macroAttributes {
             if let value = macros[macro] { text.appendAttribute(name, value) }
         }
         if client.isLocal,
-            let userID = settings.accounts.userID(of: reversePath.withoutBrackets, host: macros["j"] ?? [])
+            let userID = settings.accounts.userID(of: question.sender, host: macros["j"] ?? [])
         {
             text.appendAttribute("uid", userID)
         }
