@@ -120,7 +120,7 @@ import Testing
         let host = service.host
         @Sendable func question(_ instance: String) -> PolicyQuestion {
             PolicyQuestion(
-                state: .recipient, attributes: attributes, sender: Array("a@example.org".utf8),
+                state: .recipient, attributes: attributes, sender: Array("a@example.org".utf8)[...],
                 instance: Array(instance.utf8), transaction: nil, session: nil)
         }
         let (answers, report) = AsyncStream<PolicyAnswer>.makeStream()
