@@ -96,9 +96,8 @@ package struct FullestWalk {
         var parent = 0
         while true {
             var least = parent
-            for child in [2 * parent + 1, 2 * parent + 2] where child < heap.count && Self.isLess(heap[child], heap[least])
-            {
-                least = child
+            for child in [2 * parent + 1, 2 * parent + 2] where child < heap.count {
+                if Self.isLess(heap[child], heap[least]) { least = child }
             }
             guard least != parent else { return }
             heap.swapAt(parent, least)

@@ -24,7 +24,8 @@ extension LedgerHost {
                 let isTaken = listings.submit { [self] in
                     do {
                         return try withLedger { ledger in
-                            var current = try walk.take() ?? ledger.fullestWalk(most, limit: limit, withHistory: withHistory)
+                            var current =
+                                try walk.take() ?? ledger.fullestWalk(most, limit: limit, withHistory: withHistory)
                             guard ledger.advance(&current, steps: Self.stepsPerPiece) else {
                                 answer.resume(returning: (current.result, WallClock(of: ledger)))
                                 return false
@@ -82,7 +83,8 @@ extension LedgerHost {
     package func standings(ofKey key: String, limit: String?) async throws -> [KeyStanding] {
         try await loop.submit { [self] in
             try withLedger { ledger in
-                try ledger.standings(ofKey: Array(key.utf8), limit: limit).map { KeyStanding($0, WallClock(of: ledger)) }
+                let standings = try ledger.standings(ofKey: Array(key.utf8), limit: limit)
+                return standings.map { KeyStanding($0, WallClock(of: ledger)) }
             }
         }
     }

@@ -72,7 +72,7 @@ extension LedgerHost {
     package func giveBack(_ transaction: UInt64) { handOver(.giveBack(transaction)) }
 
     /// What milters have handed over and the loop has not seen yet.
-    package var waitingForMilters: Int { milterQueue.withLock { $0.count } }
+    package var milterBacklog: Int { milterQueue.withLock { $0.count } }
 
     private func handOver(_ entry: MilterQueue.Entry) {
         guard milterQueue.withLock({ $0.append(entry) }) else { return }

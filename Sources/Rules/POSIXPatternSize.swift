@@ -10,7 +10,7 @@ struct POSIXPatternSize {
     /// Each takes up to 130 bytes of stack if it may match the empty string, and a group twice that.
     private static let mostOperators = 10_000
 
-    /// An operator that may match the empty string is an epsilon transition, and each of them keeps the list of all that
+    /// An operator that may match the empty string is an epsilon transition, and each of them keeps a list of all that
     /// follow it.
     private static let longestStretch = 2_000
     /// For each assertion, glibc copies all the transitions that follow it: 64 assertions in a row are the most.

@@ -6,6 +6,7 @@ internal import Limits
 package import Loop
 internal import Messages
 internal import NIOCore
+internal import NIOPosix
 internal import Policy
 internal import Report
 package import Settings
@@ -62,6 +63,9 @@ package actor Daemon {
         umask(0o077)
         RuntimeLimits.raiseOpenFiles()
         RuntimeLimits.surviveFileLimit()
+        // For timers. SwiftNIO ends the process if it has no descriptors left when it creates the group.
+        NIOSingletons.groupLoopCountSuggestion = 1
+        _ = MultiThreadedEventLoopGroup.singleton
         let endings = await UnixSignalsSequence(trapping: .sigterm, .sigint)
         Task {
             for await signal in endings {

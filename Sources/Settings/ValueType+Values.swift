@@ -147,7 +147,8 @@ extension ValueType where Value == String {
     /// The URL of a web service often contains a secret, so no message quotes it.
     static let url = ValueType.text(webURL, write: { "\"\($0)\"" }) { text in
         isWebURL(text)
-            ? .value(text) : .fault("the value is not a URL (not shown, because it may hold a secret); expected \(webURL)")
+            ? .value(text)
+            : .fault("the value is not a URL (not shown, because it may hold a secret); expected \(webURL)")
     }
 
     private static let webURL = "http://host/path or https://host/path"

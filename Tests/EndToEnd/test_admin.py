@@ -184,6 +184,28 @@ class Strangers(unittest.TestCase):
         self.assertLess(descriptors, 600)
         self.weir.wait_logged("500 connections to the admin listener; it accepts no more until one closes")
 
+    def test_descriptors_that_run_out(self):
+        """The admin listener pauses, the others answer, and /healthz is there again afterwards."""
+        descriptors = max(int(number) for number in os.listdir(f"/proc/{self.weir.pid}/fd"))
+        with self.weir.client() as client:
+            self.assertEqual(client.ask(sender="a@example.org"), "DUNNO")
+            resource.prlimit(self.weir.pid, resource.RLIMIT_NOFILE, (descriptors + 4, descriptors + 4))
+            waiting = [socket.create_connection(("127.0.0.1", self.port)) for _ in range(20)]
+            self.weir.wait_logged("can't accept connections to the admin listener: Too many open files")
+            # The first pause is SwiftNIO's own.
+            time.sleep(1.5)
+            before = self.cpu_seconds()
+            time.sleep(2)
+            self.assertLess(self.cpu_seconds() - before, 0.5)
+            self.assertNotEqual(client.ask(sender="a@example.org"), "")
+            for connection in waiting:
+                connection.close()
+            self.assertEqual(self.get("/healthz")[0], 200)
+
+    def cpu_seconds(self):
+        fields = pathlib.Path(f"/proc/{self.weir.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
     def test_refused_requests_free_their_connection(self):
         """The service does not wait for the rest of a refused request."""
         for host, status in (("localhost", b"401"), ("evil.example", b"421")):

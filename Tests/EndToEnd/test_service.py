@@ -9,7 +9,8 @@ import subprocess
 import sys
 import unittest
 
-from postfix import DEFAULT_TIMEOUT, free_port, run, wait_until
+from filtering import FilterService, NextHop, dialogue
+from postfix import DEFAULT_TIMEOUT, SMTP, free_port, run, wait_until
 from weir import BINARY, ENVIRONMENT, PolicyClient, WeirService
 
 LIMIT = {"name": "per-sender", "key": ["sender"], "count": "recipients", "rates": ["2/1h"], "over": "DEFER later"}
@@ -305,6 +306,34 @@ class ServiceManager(unittest.TestCase):
         libraries = run(["ldd", BINARY]).stdout
         self.assertIn("libpcre2", libraries)
         self.assertNotRegex(libraries, "(?i)libswift|foundation|libdispatch")
+
+
+# As MemoryDenyWriteExecute= of the unit does: PR_SET_MDWE, PR_MDWE_REFUSE_EXEC_GAIN. Kernels before 6.3 lack it.
+DENY_WRITE_EXECUTE = "import ctypes, os, sys; ctypes.CDLL(None).prctl(65, 1, 0, 0, 0); os.execv(sys.argv[1], sys.argv[1:])"
+
+
+class Memory(unittest.TestCase):
+    def test_none_is_writable_and_executable(self):
+        """Neither PCRE2 nor Vectorscan nor the system's regex library makes machine code."""
+        header = "".join(f"/^X-Rule-{number}: value{number}$/ WARN {number}\n" for number in range(1_500))
+        messages = []
+        with NextHop(dialogue({}, messages)) as hop:
+            service = FilterService(hop.port, header)
+            (service.directory / "body.regexp").write_text("/^drop( this)+$/ IGNORE\n")
+            service.config["checks"]["body"].append(f"regexp:{service.directory}/body.regexp")
+            service.wrapper = [sys.executable, "-c", DENY_WRITE_EXECUTE]
+            with service, SMTP(service.filter_port) as client:
+                client.mail("a@example.org", ["b@example.com"], "X-Rule-7: value7\n\ndrop this this\nkept\n")
+                mappings = [line.split(maxsplit=5) for line in pathlib.Path(f"/proc/{service.pid}/maps").read_text().splitlines()]
+                service.wait_logged("X-Rule-7: value7")
+        self.assertEqual(len(messages), 1)
+        self.assertNotIn(b"drop this", messages[0][1])
+        executable = [mapping for mapping in mappings if "x" in mapping[1]]
+        self.assertTrue(executable)
+        for mapping in executable:
+            self.assertNotIn("w", mapping[1], mapping)
+            # Machine code comes from files only.
+            self.assertTrue(len(mapping) == 6, mapping)
 
 
 if __name__ == "__main__":

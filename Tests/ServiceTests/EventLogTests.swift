@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import Foundation
 import Glibc
+import NIOCore
 import Report
 import Settings
 import Testing
@@ -30,6 +31,26 @@ import Testing
             rest = (rest + buffer[..<read]).suffix(1000)
         }
         #expect(found < count)
+    }
+
+    /// A flush does not wait for a pipe that nobody reads, and says how many lines are lost.
+    @Test func aFlushHasADeadline() throws {
+        let path = FileManager.default.temporaryDirectory.appending(path: "weir-\(UUID().uuidString)").path
+        try #require(mkfifo(path, 0o600) == 0)
+        defer { unlink(path) }
+        let pipe = open(path, O_RDWR)
+        try #require(pipe >= 0)
+        defer { close(pipe) }
+        let log = EventLog(destination: .file(path))
+        log.notice(String(repeating: "x", count: 1 << 20))
+        #expect(log.flush(within: .milliseconds(1)) == 1)
+        var buffer = [UInt8](repeating: 0, count: 1 << 16)
+        var read = 0
+        repeat {
+            read = Glibc.read(pipe, &buffer, buffer.count)
+            try #require(read > 0)
+        } while !buffer[..<read].contains(0x0a)
+        #expect(log.flush(within: .seconds(60)) == 0)
     }
 
     @Test func directionCharactersAreEscaped() throws {

@@ -100,7 +100,7 @@ import Testing
             client.mail(login: "alice")
             client.disconnect()
         }
-        #expect(service.host.waitingForMilters == 0)
+        #expect(service.host.milterBacklog == 0)
         gate.signal()
         let other = try service.connect()
         other.send(MilterClient.connection())

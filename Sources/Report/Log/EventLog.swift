@@ -167,7 +167,8 @@ package final class EventLog: Sendable {
         let lost = state.withLock { $0.writing + $0.waiting.count + $0.dropped }
         var query = pollfd(fd: STDERR_FILENO, events: Int16(POLLOUT), revents: 0)
         if poll(&query, 1, 0) == 1, query.revents & Int16(POLLOUT) != 0 {
-            _ = Self.put("\(prefix)warning: the log is not written: dropped its last \(lost) lines\n", to: STDERR_FILENO)
+            let warning = "warning: the log is not written: dropped its last \(lost) lines\n"
+            _ = Self.put(prefix + warning, to: STDERR_FILENO)
         }
         return lost
     }

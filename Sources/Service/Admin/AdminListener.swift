@@ -92,7 +92,8 @@ final class AdminListener: Sendable {
             configuration: .init(
                 address: address, serverName: "weir",
                 availableConnectionsDelegate: AdminConnections(most: Bounds.connections, log: log)),
-            onServerRunning: { [log] _ in
+            onServerRunning: { [log] channel in
+                await AdminAcceptPause.add(to: channel, log: log)
                 if case .unix(let path, let mode, let group) = endpoint {
                     do { try UnixSocketFile.set(mode: mode, group: group, of: path) } catch {
                         log.warning("\(error); only the service's own user can use it")
