@@ -32,6 +32,8 @@ package actor Daemon {
     /// Time for open connections to finish when the service stops.
     private static let gracePeriod: TimeAmount = .seconds(10)
     private static let timeForAlerts: TimeAmount = .seconds(3)
+    /// How long a start waits for the ledger before it listens. An smtpd that can't connect asks again after a second.
+    private static let patience: TimeAmount = .milliseconds(500)
 
     /// - Parameters:
     ///   - rules: of the configuration's `checks`.
@@ -62,6 +64,8 @@ package actor Daemon {
         RuntimeLimits.surviveFileLimit()
         let signals = await UnixSignalsSequence(trapping: .sighup, .sigterm, .sigint)
         try await host.loop.submit { [host] in host.start() }
+        // Most ledgers are open by then, and the first requests are counted.
+        await host.firstOpening(within: Self.patience)
         var inherited = try ServiceManager.inheritedSockets()
         try await policy.listen(on: configuration.listen.policy, inherited: &inherited)
         try await content?.listen(inherited: &inherited)
