@@ -55,7 +55,7 @@ extension LedgerHost {
     static let isBeingOpened = StoreError("it is being opened")
 
     func endFirstOpening() {
-        for continuation in waitingForOpening ?? [] { continuation.resume(returning: !isStopped) }
+        for waiter in waitingForOpening ?? [] { waiter.resume(!isStopped) }
         waitingForOpening = nil
     }
 

@@ -50,8 +50,8 @@ package final class LedgerHost: @unchecked Sendable {
     var unsaved: StoreError?
     /// Opens the ledger, at the start and after failures. It may wait for a lock and read for a long time.
     let opening = DispatchQueue(label: "weir.opening", qos: .utility)
-    /// Who waits for the end of the first attempt to open the ledger; nil when it has ended.
-    var waitingForOpening: [CheckedContinuation<Bool, Never>]? = []
+    /// What waits for the end of the first attempt to open the ledger; nil when it has ended.
+    var waitingForOpening: [OpeningWaiter]? = []
     var reloads = 0
     /// Clients whose request waits for a decision.
     var asking: [any Client] = []
@@ -140,16 +140,15 @@ package final class LedgerHost: @unchecked Sendable {
 
     /// Returns when the first attempt to open the ledger has ended, whether the ledger is open then or not.
     ///
-    /// - Returns: false if the service stops instead.
+    /// - Returns: false if the service stops before, or after `limit`.
     @discardableResult
-    package func firstOpening() async -> Bool {
+    package func firstOpening(within limit: TimeAmount? = nil) async -> Bool {
         await withCheckedContinuation { continuation in
             loop.execute { [self] in
-                if waitingForOpening == nil {
-                    continuation.resume(returning: !isStopped)
-                } else {
-                    waitingForOpening?.append(continuation)
-                }
+                let waiter = OpeningWaiter(continuation)
+                guard waitingForOpening != nil else { return waiter.resume(!isStopped) }
+                waitingForOpening?.append(waiter)
+                if let limit { loop.schedule(in: limit) { waiter.resume(false) } }
             }
         }
     }
@@ -208,6 +207,20 @@ package final class LedgerHost: @unchecked Sendable {
         guard let ledger else { throw LedgerUnavailable(reason: trouble?.error.message ?? "the service is stopping") }
         if !isTickUnderWay { beginTick() }
         return try body(ledger)
+    }
+}
+
+/// Waits for the first attempt to open the ledger. Belongs to the ledger's loop.
+final class OpeningWaiter {
+    private var continuation: CheckedContinuation<Bool, Never>?
+
+    init(_ continuation: CheckedContinuation<Bool, Never>) {
+        self.continuation = continuation
+    }
+
+    /// Only the first call counts.
+    func resume(_ hasEnded: Bool) {
+        continuation.take()?.resume(returning: hasEnded)
     }
 }
 

@@ -35,6 +35,8 @@ package actor Daemon {
     private static let timeForAlerts: TimeAmount = .seconds(3)
     /// In seconds: twice `gracePeriod`, then alerts and the log, and some slack. systemd kills the service after 30 s.
     private static let longestStop: UInt32 = 28
+    /// How long a start waits for the ledger before it listens. An smtpd that can't connect asks again after a second.
+    private static let patience: TimeAmount = .milliseconds(500)
 
     /// - Parameters:
     ///   - rules: of the configuration's `checks`.
@@ -78,6 +80,8 @@ package actor Daemon {
             log.warning("running as root: run Weir as a user of its own, as deploy/systemd/weir.service does")
         }
         try await host.loop.submit { [host] in host.start() }
+        // Most ledgers are open by then, and the first requests are counted.
+        await host.firstOpening(within: Self.patience)
         var inherited = try ServiceManager.inheritedSockets()
         try await policy.listen(on: configuration.listen.policy, inherited: &inherited)
         try await content?.listen(inherited: &inherited)
