@@ -213,6 +213,18 @@ class BeforeQueue(unittest.TestCase):
             self.assertIn(b"Subject: ham", message["content"])
 
 
+    def test_clients_try_again_while_weir_is_down(self):
+        """Postmaster gets a transcript of each session, as docs/content-filter.md says."""
+        with SMTPSink() as sink, filtered_postfix(sink.port, listener={"mode": "before_queue"}, before_queue=True) as (postfix, weir):
+            weir.kill()
+            self.assertIn("451 4.3.0 Error: queue file write error", smtp(postfix, "Subject: x\n\nbody\n").stdout)
+            (notice,) = wait_until(sink.messages, postfix.log)
+            self.assertEqual(notice["recipients"], ["postmaster@mx.example.org"])
+            weir.start()
+            self.assertIn("250 2.0.0 Ok: queued as", smtp(postfix, "Subject: x\n\nbody\n").stdout)
+            wait_until(lambda: len(sink.messages()) == 2, postfix.log)
+
+
 class Pipe(unittest.TestCase):
     def filter(self, weir, content, *options, recipients=("b@example.com",)):
         return run(
