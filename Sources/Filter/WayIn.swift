@@ -89,7 +89,7 @@ package enum WayIn: String, CaseIterable, Sendable {
         return view
     }
 
-    /// A milter gets the first bytes of a header (REC_TYPE_NORM records of cleanup(8), `milter8.c`).
+    /// cleanup(8) cuts headers there where any milter is used (KLUDGE_HEADER_LIMIT in `cleanup_message.c`).
     private static let longestMilterHeader = 60_000
 
     /// How much of a header is seen, and why; nil for all of it.

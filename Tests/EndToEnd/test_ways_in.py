@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The milter, the SMTP filter and the pipe give identical results, except for trace headers."""
+import os
 import pathlib
 import re
 import subprocess
@@ -8,6 +9,8 @@ import unittest
 from filtering import FilterService, filtered_postfix
 from milter import milter_postfix
 from postfix import SMTP, SMTPSink, free_port, wait_until
+from public_forms import Forms
+from ways_in import OPEN, normal, wait_settled
 from weir import BINARY, ENVIRONMENT, ROOT
 
 HEADER = """\
@@ -115,6 +118,55 @@ class SameResult(unittest.TestCase):
             [BINARY, "filter", "--config", weir.config_file, "--to", command, "-f", "a@example.org", "--", "b@example.com"],
             input=message.encode(), check=True, timeout=30, env=ENVIRONMENT, stderr=subprocess.DEVNULL)
         self.assertEqual(taken.read_text(), message)
+
+
+def lines(content):
+    return content.decode("latin-1").splitlines(keepends=True)
+
+
+class AsPostfix(unittest.TestCase):
+    """Messages in public forms arrive with the same bytes as with Postfix's own checks.
+
+    Environment: WEIR_SEED where to start, WEIR_MESSAGES how many.
+    """
+
+    HEADER = (
+        "/^X-Number:/ DUNNO\n/^(Received|X-Mailer|X-Spam-[^:]*):.*(host3|\\[v1\\]|ham)/ IGNORE\n/^Subject: (.*)winner(.*)/ REPLACE Subject: $1[spam]$2\n"
+        "/^Content-(Type|Disposition):(.*)name=\"?([^\"]*\\.(exe|scr))\"?(.*)/ REPLACE Content-$1:${2}name=\"$3.txt\"$5\n"
+        "/^List-Id:/ PREPEND X-List: yes\n/^Auto-Submitted:/ WARN automatic\n/^(Errors-To|X-Empty|X-Blank):/ IGNORE\n"
+        "/^Content-Description: Delivery/ REPLACE Content-Description: delivery report\n/^DKIM-Signature:/ INFO signed\n")
+    BODY = (
+        "/^> (.*)invoice/ REPLACE > $1bill\n/unknown/ PREPEND [a bounce]\n/^(\\.|-- )$/ IGNORE\n/example\\.com\\/u/ WARN link\n"
+        "/^SUMMARY:/ REPLACE SUMMARY:hidden\n/^[A-Za-z0-9+\\/]{60,}$/ DUNNO\n/free .*budget/ IGNORE\n")
+
+    def test_public_forms(self):
+        seed, count = int(os.environ.get("WEIR_SEED", "1")), int(os.environ.get("WEIR_MESSAGES", "300"))
+        forms = Forms(seed)
+        messages = [forms.message(number) for number in range(count)]
+        results = {}
+        for way, open_way in OPEN.items():
+            with SMTPSink() as sink, open_way(sink.port, self.HEADER, self.BODY, {}) as (postfix, weir):
+                with SMTP(postfix.port) as client:
+                    for number, message in enumerate(messages):
+                        client.command(f"MAIL FROM:<{number}@example.org> BODY=8BITMIME", 250)
+                        client.command("RCPT TO:<b@example.com>", 250)
+                        client.command("DATA", 354)
+                        if not message.endswith(b"\n"):
+                            message += b"\n"
+                        client.socket.sendall(re.sub(rb"(?m)^\.", b"..", message).replace(b"\n", b"\r\n") + b".\r\n")
+                        client.expect(250)
+                wait_until(lambda: len(sink.messages()) >= count, lambda: f"{way}\n{postfix.log()}", timeout=120, interval=1)
+                wait_settled(postfix, weir)
+                delivered = [(message["sender"], normal(message["content"])) for message in sink.messages()]
+            self.assertEqual(len(delivered), count, way)
+            results[way] = dict(delivered)
+        for sender, alone in results["postfix"].items():
+            for way in OPEN:
+                self.assertEqual(lines(results[way][sender]), lines(alone), f"{way}, seed {seed}, message {sender}")
+        # The rules found something.
+        changed = b"".join(results["postfix"].values())
+        for text in (b"[spam]", b".exe.txt", b"X-List: yes", b"[a bounce]", b"SUMMARY:hidden", b"bill"):
+            self.assertIn(text, changed)
 
 
 if __name__ == "__main__":
