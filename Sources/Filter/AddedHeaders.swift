@@ -20,7 +20,8 @@ struct AddedHeaders {
     /// Whether the next primary header is an added one.
     mutating func areNext(_ header: UnsafeRawBufferPointer) -> Bool {
         if comesFromPickup { takeQueueID(from: header) }
-        guard !queueID.isEmpty else { return false }
+        // Most headers are no Message-Id.
+        guard !queueID.isEmpty, expected != nil || header.first.map("MR".utf8.contains) == true else { return false }
         let resent: StaticString = "Resent-"
         guard let names = expected else {
             isResent = header.starts(with: resent)

@@ -217,7 +217,8 @@ private func result(_ message: String, _ rules: ContentRules) -> String {
         #expect(offsets({ $0.wasQueued(as: Array("4ZkTx12345".utf8)) }, own + added + later) == [0, 29, last])
         #expect(offsets({ $0.wasQueued(as: Array("4ZkTx12346".utf8)) }, own + added + later).count == 6)
         #expect(offsets({ _ in }, own + added + later).count == 6)
-        let received = "Received: by mx.example.org (Postfix, from userid 1000)\r\n\tid 4ZkTx12345; Sat, 28 Nov 2026\r\n"
+        let received =
+            "Received: by mx.example.org (Postfix, from userid 1000)\r\n\tid 4ZkTx12345; Sat, 28 Nov 2026\r\n"
         #expect(offsets({ $0.wasSubmittedLocally() }, received + added + later).count == 1)
         let long = added.replacing("20261128180112.", with: "")
         #expect(offsets({ $0.wasSubmittedLocally() }, received + long + later).count == 1)
@@ -246,7 +247,8 @@ private func result(_ message: String, _ rules: ContentRules) -> String {
     @Test(arguments: [
         ("c@example.net", "c@example.net"), ("a@example.org, b@example.net", "\"a@example.org, b\"@example.net"),
         ("\"c d\"@example.net", "\"\\\"c d\\\"\"@example.net"), ("a..b@example.net", "\"a..b\"@example.net"),
-        ("@relay.example.net:c@example.net", "@relay.example.net:c@example.net"), (".c@example.net", "\".c\"@example.net"),
+        ("@relay.example.net:c@example.net", "@relay.example.net:c@example.net"),
+        (".c@example.net", "\".c\"@example.net"),
         ("Name <c@example.net", "\"Name <c\"@example.net"),
     ])
     func addressesAreQuoted(_ address: String, _ quoted: String) throws {
