@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
+internal import MailSyntax
 
 /// Recognises the headers that cleanup(8) adds to a message: Message-Id, Date, From and an undisclosed-recipients
 /// header, in this order, after those that the message brings (`cleanup_header_done_callback`). Postfix's own header
 /// checks never see them.
 ///
-/// Only a Message-Id that names the queue file proves them, because a client learns the queue ID after its message. So
-/// headers that are added to a message with a Message-Id of its own are not recognised.
+/// Only a Message-Id that names the queue file proves them, because a client learns the queue ID after its message. It
+/// must be the only one, as cleanup(8) adds none to a message that has one: so nobody can try many. Headers that are
+/// added to a message with a Message-Id of its own are therefore not recognised.
 struct AddedHeaders {
     /// Of the queue file that cleanup(8) has written; empty where nothing is recognised.
     var queueID: [UInt8] = []
@@ -14,20 +16,19 @@ struct AddedHeaders {
     /// The headers that may still come; nil before the Message-Id.
     private var expected: ArraySlice<StaticString>?
     private var isResent = false
+    /// The message has a Message-Id, or Resent-Message-Id, of its own.
+    private var hasMessageID = false
+    private var hasResentMessageID = false
 
     mutating func reset() { self = AddedHeaders() }
 
     /// Whether the next primary header is an added one.
     mutating func areNext(_ header: UnsafeRawBufferPointer) -> Bool {
         if comesFromPickup { takeQueueID(from: header) }
-        guard !queueID.isEmpty else { return false }
+        // Most headers are no Message-Id.
+        guard !queueID.isEmpty, expected != nil || header.first.map("MmRr".utf8.contains) == true else { return false }
+        guard let names = expected else { return isMessageIDNext(header) }
         let resent: StaticString = "Resent-"
-        guard let names = expected else {
-            isResent = header.starts(with: resent)
-            guard isMessageID(isResent ? header.dropFirst(resent.utf8CodeUnitCount) : header[...]) else { return false }
-            expected = ["Date: ", "From: ", "To:"]
-            return true
-        }
         let isResentHeader = isResent && header.starts(with: resent)
         let rest = isResentHeader ? header.dropFirst(resent.utf8CodeUnitCount) : header[...]
         guard let index = names.firstIndex(where: { rest.starts(with: $0) }) else {
@@ -36,6 +37,19 @@ struct AddedHeaders {
             return false
         }
         expected = names[(index + 1)...]
+        return true
+    }
+
+    private mutating func isMessageIDNext(_ header: UnsafeRawBufferPointer) -> Bool {
+        let name = header.prefix { $0 != UInt8(ascii: ":") }
+        isResent = name.equalsIgnoringCase("resent-message-id")
+        guard isResent || name.equalsIgnoringCase("message-id") else { return false }
+        let isFirst = !(isResent ? hasResentMessageID : hasMessageID)
+        guard isFirst, isMessageID(header.dropFirst(isResent ? "Resent-".utf8.count : 0)) else {
+            if isResent { hasResentMessageID = true } else { hasMessageID = true }
+            return false
+        }
+        expected = ["Date: ", "From: ", "To:"]
         return true
     }
 

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 internal import MailSyntax
 
-/// Replaces encoded words (RFC 2047) that stand for letters, digits, spaces, hyphens, underscores, dots and the end of a
-/// group. All others stay, so that no mailbox can hide in one, and no comment or quote begins in one.
+/// Replaces encoded words (RFC 2047) that stand for letters, digits, spaces, hyphens, underscores, dots and the end of
+/// a group. All others stay: no mailbox hides in one, and no comment or quote begins in one.
 func withoutEncodedWords(_ text: [UInt8]) -> [UInt8] {
     var result: [UInt8] = []
     var index = 0
@@ -24,7 +24,9 @@ private func encodedWord(_ text: [UInt8], at start: Int) -> (decoded: [UInt8], e
     // `=?charset?Q?text?=`
     let parts = text[(start + 2)...].split(
         separator: UInt8(ascii: "?"), maxSplits: 3, omittingEmptySubsequences: false)
-    guard parts.count == 4, parts[3].first == UInt8(ascii: "="), !parts[0].isEmpty, parts[1].count == 1 else { return nil }
+    guard parts.count == 4, parts[3].first == UInt8(ascii: "="), !parts[0].isEmpty, parts[1].count == 1 else {
+        return nil
+    }
     let decoded =
         switch parts[1].first?.lowercased {
         case UInt8(ascii: "q"): quotedPrintable(parts[2])

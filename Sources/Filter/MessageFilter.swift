@@ -38,7 +38,7 @@ package final class MessageFilter {
     /// Has an effect before the headers only.
     package func wasQueued(as queueID: [UInt8]) { checker.added.queueID = queueID }
 
-    /// Says that the message comes from the queue, and from pickup(8) before that, so that its first header has the queue
+    /// Says that the message comes from the queue, and from pickup(8) before that. Its first header then has the queue
     /// ID.
     package func wasSubmittedLocally() { checker.added.comesFromPickup = true }
 

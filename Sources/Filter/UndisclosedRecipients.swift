@@ -3,12 +3,13 @@ internal import MailSyntax
 
 /// Whether a recipient header consists only of empty groups (RFC 5322 3.4), so that it names nobody.
 ///
-/// - Parameter anyName: whatever the groups are called. Otherwise they are called "undisclosed recipients", or "unlisted
-///   recipients" as Sendmail does, in any case, with hyphens, underscores, dots or spaces, folded, quoted, as encoded
-///   words (RFC 2047), and with comments.
+/// - Parameter anyName: whatever the groups are called. Otherwise they must be called "undisclosed recipients", or
+///   "unlisted recipients" (Sendmail), in any case, with hyphens, underscores, dots or spaces, folded, quoted, as
+///   encoded words (RFC 2047), and with comments.
 func isEmptyGroup(_ header: some Collection<UInt8>, anyName: Bool) -> Bool {
     // Most recipient headers have no group.
-    guard header.contains(UInt8(ascii: ";")) || header.contains(UInt8(ascii: "?")) && !header.contains(UInt8(ascii: "@")),
+    guard
+        header.contains(UInt8(ascii: ";")) || header.contains(UInt8(ascii: "?")) && !header.contains(UInt8(ascii: "@")),
         let colon = header.firstIndex(of: UInt8(ascii: ":"))
     else { return false }
     var parser = EmptyGroups(withoutEncodedWords(Array(header[header.index(after: colon)...])), anyName: anyName)

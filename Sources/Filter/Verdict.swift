@@ -122,8 +122,7 @@ extension Verdict {
 }
 
 extension Edit {
-    /// Whether it puts in a header that cleanup(8) would change or drop if a message brought it. `needsCleanup` of what
-    /// a rule writes only.
+    /// Whether a rule writes a header that cleanup(8) would change or drop if a message brought it.
     package var needsCleanup: Bool {
         guard header != nil, !isFormal, !replacement.isEmpty else { return false }
         return isDroppedHeader(replacement) || hasBlankBeforeColon(replacement)

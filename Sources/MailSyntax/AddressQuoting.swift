@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// An address from the text of an action, as a command needs it. Postfix takes such text as it stands: what comes before
-/// the last `@` is the local part, with every quote, comma and blank in it. In a command the local part is quoted unless
-/// it is a dot-string (Postfix `quote_822_local.c`).
+/// An address from the text of an action, as a command needs it. Postfix takes such text as it stands: what comes
+/// before the last `@` is the local part, with every quote, comma and blank in it. In a command the local part is
+/// quoted unless it is a dot-string (Postfix `quote_822_local.c`).
 ///
 /// `a@example.org, b@example.com` is one address: `"a@example.org, b"@example.com`.
 package func quotedAddress(_ address: [UInt8]) -> [UInt8] {

@@ -256,7 +256,7 @@ package enum ConfigurationKeys {
                 "Postfix's mime_nesting_limit: how deeply MIME parts may be nested."),
             .init(
                 "checks.smtputf8_enable", \.checks.smtpUTF8, .boolean, in: defaults,
-                "Postfix's smtputf8_enable: whether UTF-8 in the text of a REJECT stays as it is; false makes it blanks."
+                "Postfix's smtputf8_enable: whether UTF-8 in the text of a REJECT stays; false makes it blanks."
             ),
         ]
     }

@@ -203,7 +203,7 @@ private func result(_ message: String, _ rules: ContentRules) -> String {
     /// The Message-Id with the queue ID proves what follows it directly.
     @Test func headersOfCleanupAreNotJudged() throws {
         let rules = try rules(header: "/^(Message-Id|Date|From|To):/ PREPEND X-Saw: $1", keep: true)
-        let own = "Message-Id: <1@example.org>\r\nDate: d\r\nSubject: x\r\n"
+        let own = "From: c@example.org\r\nDate: d\r\nSubject: x\r\n"
         let added =
             "Message-Id: <20261128180112.4ZkTx12345@mx.example.org>\r\nFrom: f\r\nTo: undisclosed-recipients:;\r\n"
         let later = "X-Late: y\r\nFrom: g\r\n\r\n"
@@ -214,10 +214,14 @@ private func result(_ message: String, _ rules: ContentRules) -> String {
             return filter.finish().edits.map(\.range.lowerBound)
         }
         let last = own.utf8.count + added.utf8.count + "X-Late: y\r\n".utf8.count
-        #expect(offsets({ $0.wasQueued(as: Array("4ZkTx12345".utf8)) }, own + added + later) == [0, 29, last])
+        #expect(offsets({ $0.wasQueued(as: Array("4ZkTx12345".utf8)) }, own + added + later) == [0, 21, last])
         #expect(offsets({ $0.wasQueued(as: Array("4ZkTx12346".utf8)) }, own + added + later).count == 6)
+        // cleanup adds none to a message that has one.
+        let second = "message-id: <1@example.org>\r\n" + added + later
+        #expect(offsets({ $0.wasQueued(as: Array("4ZkTx12345".utf8)) }, second).count == 5)
         #expect(offsets({ _ in }, own + added + later).count == 6)
-        let received = "Received: by mx.example.org (Postfix, from userid 1000)\r\n\tid 4ZkTx12345; Sat, 28 Nov 2026\r\n"
+        let received =
+            "Received: by mx.example.org (Postfix, from userid 1000)\r\n\tid 4ZkTx12345; Sat, 28 Nov 2026\r\n"
         #expect(offsets({ $0.wasSubmittedLocally() }, received + added + later).count == 1)
         let long = added.replacing("20261128180112.", with: "")
         #expect(offsets({ $0.wasSubmittedLocally() }, received + long + later).count == 1)
@@ -246,7 +250,8 @@ private func result(_ message: String, _ rules: ContentRules) -> String {
     @Test(arguments: [
         ("c@example.net", "c@example.net"), ("a@example.org, b@example.net", "\"a@example.org, b\"@example.net"),
         ("\"c d\"@example.net", "\"\\\"c d\\\"\"@example.net"), ("a..b@example.net", "\"a..b\"@example.net"),
-        ("@relay.example.net:c@example.net", "@relay.example.net:c@example.net"), (".c@example.net", "\".c\"@example.net"),
+        ("@relay.example.net:c@example.net", "@relay.example.net:c@example.net"),
+        (".c@example.net", "\".c\"@example.net"),
         ("Name <c@example.net", "\"Name <c\"@example.net"),
     ])
     func addressesAreQuoted(_ address: String, _ quoted: String) throws {

@@ -4,8 +4,8 @@ internal import Report
 internal import Rules
 
 extension EventLog {
-    /// Logs what the rules have done to a message, in the words of cleanup(8): a header with its folds, and `?` for what is
-    /// not printable.
+    /// Logs what the rules have done to a message, in the words of cleanup(8): a header with its folds, and `?` for
+    /// what is not printable.
     ///
     /// - Parameter origin: identifies the message.
     package func report(_ verdict: Verdict, of origin: String) {

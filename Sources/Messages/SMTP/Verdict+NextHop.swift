@@ -57,8 +57,8 @@ extension Verdict {
         return text.isEmpty ? nil : text
     }
 
-    /// Gives new headers that the Postfix behind Weir would change or drop to its PREPEND, which does neither: in its own
-    /// header checks Postfix delivers them as they are.
+    /// Makes new headers that the Postfix behind Weir would change or drop arguments of its PREPEND. That delivers them
+    /// as they are, like Postfix's own header checks.
     mutating func handHeadersToCleanup() {
         for index in edits.indices where edits[index].needsCleanup {
             edits[index].replacement.insert(contentsOf: "X-Weir-Verdict: PREPEND ".utf8, at: 0)
