@@ -233,6 +233,7 @@ final class MilterConnection: ReceivedConnection {
         case .none: break
         case .proceed: if session.needsReply { session.output.writeMilterContinue() }
         case .refuseRecipient(let refusal): if session.needsReply { session.output.writeMilterReply(refusal.reply) }
+        case .refuseAddress(let refusal, let address): refuse(address, refusal)
         case .ask(let question): ask(question)
         case .conclude(let conclusion):
             begin(conclusion)
@@ -249,6 +250,12 @@ final class MilterConnection: ReceivedConnection {
             content.abort()
             session.endMessage()
         }
+    }
+
+    private func refuse(_ recipient: [UInt8], _ refusal: Refusal) {
+        worker.shared.counters.countRefusedAddress()
+        worker.log.notice("\(origin): refused: RCPT \(text(recipient)): \(text(refusal.reply))")
+        if session.needsReply { session.output.writeMilterReply(refusal.reply) }
     }
 
     /// Asks the ledger. Other events wait for its answer.
@@ -312,7 +319,9 @@ final class MilterConnection: ReceivedConnection {
         case .alertPassed: worker.log.info("\(origin): passed: an alert")
         case .held(let reply): worker.log.notice("\(origin): held: \(text(reply))")
         case .deferred(let reply): worker.log.notice("\(origin): deferred: \(text(reply))")
-        case .canonicalised(let old, let new): worker.log.info("\(origin): \(text(old)) becomes \(text(new))")
+        case .repaired(let old, let new, let repairs):
+            worker.shared.counters.count(repairs)
+            worker.log.info("\(origin): \(text(old)) becomes \(text(new)): \(repairs)")
         case .tooManyHeaders: worker.log.notice("\(origin): refused: more headers to change than a milter can")
         case .impossible(let cause, let isDeferred):
             worker.log.complain(

@@ -56,6 +56,8 @@ package struct MilterDialogue: ~Copyable {
         case proceed
         /// Refuse the recipient, if the MTA waits for a reply.
         case refuseRecipient(Refusal)
+        /// Refuse a recipient, because its address or the sender's can't be repaired.
+        case refuseAddress(Refusal, [UInt8])
         /// Ask the ledger. The next event is `answered`.
         case ask(PolicyQuestion)
         /// The message is over.
@@ -137,6 +139,12 @@ package struct MilterDialogue: ~Copyable {
         case .envelope(var transaction):
             // A second reference to the recipients would make `append` copy them.
             state = .idle
+            transaction.noteHost(macros)
+            // Mail from sendmail(1) has no client that a refusal would reach.
+            if !client.isLocal, let refusal = transaction.refusal(of: address) {
+                state = .envelope(transaction)
+                return .refuseAddress(refusal, address)
+            }
             do throws(MilterFault) {
                 try transaction.append(recipient: address, parameters)
             } catch {
