@@ -67,7 +67,8 @@ extension LedgerHost {
     package func abandon(_ question: PolicyQuestion) {
         guard let session = question.session, let transaction = question.transaction else { return }
         loop.execute { [self] in
-            if sessions.transaction(session, sender: transaction.sender[...]) == transaction { sessions.forget(session) }
+            let known = sessions.transaction(session, sender: transaction.sender[...])
+            if known == transaction { sessions.forget(session) }
         }
     }
 
