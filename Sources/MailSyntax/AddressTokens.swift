@@ -6,7 +6,7 @@
 /// RFC 822 is read generously. `%`, `!` and `|` are operators too, and a missing bracket or comma ends an address where
 /// one word follows another.
 struct AddressTokens {
-    private struct Token {
+    struct Token {
         /// 0 for a word: an atom, a quoted string or a domain literal.
         let symbol: UInt8
         /// Where it ends in `content`. It begins where the token before it ends.
@@ -14,9 +14,14 @@ struct AddressTokens {
     }
 
     /// Without comments, which belong to no address.
-    private var tokens: [Token] = []
+    private(set) var tokens: [Token] = []
     /// The text of all tokens without quotes, escapes and the blanks between tokens.
     private var content: [UInt8] = []
+    private(set) var hasComments = false
+    /// Outside of words and comments.
+    private(set) var hasBlanks = false
+    /// Whether a comment, a quoted string or a domain literal does not end.
+    private(set) var isUnterminated = false
 
     init(_ text: Slice<UnsafeRawBufferPointer>) {
         content.reserveCapacity(text.count)
@@ -24,14 +29,20 @@ struct AddressTokens {
         while position < text.endIndex {
             let byte = text[position]
             switch byte {
-            case _ where Self.isBlank(byte): position += 1
-            case UInt8(ascii: "("): position = Self.commentEnd(text, position + 1)
+            case _ where Self.isBlank(byte):
+                hasBlanks = true
+                position += 1
+            case UInt8(ascii: "("):
+                hasComments = true
+                position = commentEnd(text, position + 1)
             case UInt8(ascii: "\""):
                 position = appendWord(text, position + 1) { $0 == UInt8(ascii: "\"") } + 1
+                if position > text.endIndex { isUnterminated = true }
                 endToken()
             case UInt8(ascii: "["):
                 content.append(byte)
                 position = appendWord(text, position + 1) { $0 == UInt8(ascii: "]") } + 1
+                if position > text.endIndex { isUnterminated = true }
                 content.append(UInt8(ascii: "]"))
                 endToken()
             case _ where Self.isOperator(byte):
@@ -68,7 +79,7 @@ struct AddressTokens {
     }
 
     /// Comments can be nested.
-    private static func commentEnd(_ text: Slice<UnsafeRawBufferPointer>, _ start: Int) -> Int {
+    private mutating func commentEnd(_ text: Slice<UnsafeRawBufferPointer>, _ start: Int) -> Int {
         var (position, depth) = (start, 1)
         while position < text.endIndex, depth > 0 {
             switch text[position] {
@@ -79,6 +90,7 @@ struct AddressTokens {
             }
             position += 1
         }
+        if depth > 0 { isUnterminated = true }
         return position
     }
 
@@ -95,10 +107,16 @@ struct AddressTokens {
         }
     }
 
+    var isEmpty: Bool { tokens.isEmpty && !isUnterminated }
+
     /// The last address, in its internal form; empty if there is none.
     var lastAddress: ArraySlice<UInt8> {
-        guard let tokens = addresses(most: 1).first else { return [] }
-        return content[start(of: tokens.lowerBound)..<start(of: tokens.upperBound)]
+        addresses(most: 1).first.map(text) ?? []
+    }
+
+    /// The text of adjacent tokens.
+    func text(_ range: Range<Int>) -> ArraySlice<UInt8> {
+        content[start(of: range.lowerBound)..<start(of: range.upperBound)]
     }
 
     private func start(of token: Int) -> Int { token == 0 ? 0 : tokens[token - 1].end }
@@ -107,7 +125,7 @@ struct AddressTokens {
     ///
     /// Postfix reads from right to left: where a `>` ends an address, all to the left of its `<` is a phrase, and a `;`
     /// tells that the next `:` ends the name of a group.
-    private func addresses(most: Int) -> [Range<Int>] {
+    func addresses(most: Int) -> [Range<Int>] {
         var addresses: [Range<Int>] = []
         // The first token of what is to the right, and belongs to no address to come.
         var end = tokens.count

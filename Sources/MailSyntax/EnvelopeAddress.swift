@@ -53,8 +53,8 @@ package enum EnvelopeAddress {
     /// Where the address begins after its source route (`@a,@b:user@host`, RFC 5321 4.1.2). Postfix looks no further
     /// than the first colon.
     static func routeEnd(of address: UnsafeRawBufferPointer) -> Int {
-        guard address.first == UInt8(ascii: "@"), let colon = address.firstIndex(of: UInt8(ascii: ":")) else { return 0 }
-        return colon + 1
+        guard address.first == UInt8(ascii: "@") else { return 0 }
+        return address.firstIndex(of: UInt8(ascii: ":")).map { $0 + 1 } ?? 0
     }
 
     /// Whether both forms of the text are the same, as for nearly all addresses. False also for some others.
@@ -73,8 +73,8 @@ package enum EnvelopeAddress {
         }
     }
 
-    /// Whether a local part needs no quotes. Postfix takes bytes as they are that RFC 5322's `atext` lacks: 8-bit bytes,
-    /// and what `specials` leaves.
+    /// Whether a local part needs no quotes. As in Postfix, all bytes but `specials`, blanks and control characters can
+    /// be in an atom.
     private static func isDotString(_ localPart: ArraySlice<UInt8>) -> Bool {
         var afterDot = true
         for byte in localPart {

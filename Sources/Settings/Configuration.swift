@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 package import Filter
 package import Limits
+package import MailSyntax
 package import Wire
 
 /// The contents of weir.yaml, checked and compiled. No later step can find a mistake in the file.
@@ -9,7 +10,7 @@ package struct Configuration: Sendable {
     package var ledger = LedgerSettings()
     package var filter = Filter()
     package var milter = Milter()
-    package var canonicalise = Canonicalise.none
+    package var canonicalise: [Canonicalise] = []
     package var onFailure = OnFailure.dunno
     /// nil: as `onFailure`.
     package var onNoLedger: OnFailure?
@@ -57,12 +58,33 @@ package struct Configuration: Sendable {
         package init() {}
     }
 
-    /// Which addresses the milter makes canonical.
+    /// What the milter repairs in the addresses of the envelope.
     package enum Canonicalise: String, CaseIterable, Sendable {
+        /// Nothing; the same as an empty list.
         case none
-        /// Sender and recipients.
+        /// `refuse`, and all repairs that do not depend on the MTA's own name.
         case envelope
+        /// Refuses an address that can't be repaired.
+        case refuse
+        // The repairs, named as in `AddressRepair`.
+        case sourceRoute = "source_route"
+        case phrase, comment, brackets, blanks, group, quotes
+        case trailingDot = "trailing_dot"
+        case domainCase = "domain_case"
+        case localDomain = "local_domain"
+        case percentRoute = "percent_route"
+        case bangRoute = "bang_route"
     }
+
+    package var addressRepairs: AddressRepairs {
+        var repairs = AddressRepairs(canonicalise.compactMap { AddressRepair(rawValue: $0.rawValue) })
+        if canonicalise.contains(.envelope) {
+            repairs.formUnion(AddressRepairs(AddressRepair.allCases).subtracting(.needingHostName))
+        }
+        return repairs
+    }
+
+    package var refusesBadAddresses: Bool { canonicalise.contains(.refuse) || canonicalise.contains(.envelope) }
 
     /// One listener of the content filter, with its next hop.
     package struct FilterListener: Equatable, Sendable {

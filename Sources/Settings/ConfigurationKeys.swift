@@ -107,9 +107,9 @@ package enum ConfigurationKeys {
                     + "makes Postfix try again later."
             ),
             .init(
-                "canonicalise", \.canonicalise, .word, in: defaults,
-                "With envelope, the milter corrects sender and recipient addresses that have a source route, needless "
-                    + "quotes, an upper-case domain or a final dot."
+                "canonicalise", \.canonicalise, .list(of: .word), in: defaults,
+                "What the milter repairs in sender and recipient addresses: envelope is refuse and all repairs up to "
+                    + "domain_case, and refuse rejects addresses that can't be repaired."
             ),
         ]
     }

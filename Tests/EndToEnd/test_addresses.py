@@ -15,18 +15,24 @@ import threading
 import unittest
 
 from milter import milter_postfix
-from postfix import SMTP, wait_until
+from postfix import SMTP, PrivatePostfix, SMTPSink, wait_until
+from weir import ROOT
 
 COUNT = int(os.environ.get("WEIR_ADDRESSES", "4000"))
 SEED = int(os.environ.get("WEIR_SEED", "1"))
 BATCH = 100
 
+# Many errors, without delays.
+LENIENT = {
+    "smtpd_soft_error_limit": "1000000", "smtpd_hard_error_limit": "1000001", "smtpd_junk_command_limit": "1000000",
+    "smtpd_error_sleep_time": "0", "in_flow_delay": "0",
+}
 # smtpd itself is to refuse nothing but what is no address to it.
 GENEROUS = {
+    **LENIENT,
     "strict_rfc821_envelopes": "no", "allow_untrusted_routing": "yes", "resolve_numeric_domain": "yes",
     "smtpd_reject_unlisted_recipient": "no", "smtpd_recipient_limit": "1000000",
-    "smtpd_soft_error_limit": "1000000", "smtpd_hard_error_limit": "1000001", "smtpd_junk_command_limit": "1000000",
-    "smtpd_error_sleep_time": "0", "in_flow_delay": "0", "smtpd_delay_reject": "yes",
+    "smtpd_delay_reject": "yes",
 }
 LIMIT = {"name": "all", "key": ["client_address"], "rates": ["1000000/1h"]}
 
@@ -189,6 +195,48 @@ class Reading(unittest.TestCase):
         read = self.compare(r"(?:, sender=(.*))?, recipient=b@example\.com", 0)
         self.assertEqual(len(read), codes.count(250))
         self.assertGreater(len(read), COUNT // 12)
+
+
+class Table(unittest.TestCase):
+    """The table of docs/milter.md: which recipient gets a message whose RCPT has the argument in the first column."""
+
+    REPAIRS = ["envelope", "local_domain", "percent_route", "bang_route"]
+
+    def rows(self):
+        manual = (ROOT / "docs" / "milter.md").read_text()
+        lines = re.search(r"<!-- addresses: begin -->\n(.*?)<!-- addresses: end -->", manual, re.S)[1].splitlines()[2:]
+        return [[cell.strip(" `") for cell in line.strip("|").split(" | ")] for line in lines]
+
+    def compare(self, postfix, sink, column):
+        rows, found = self.rows(), {}
+        with SMTP(postfix.port) as client:
+            for number, row in enumerate(rows):
+                client.command("MAIL FROM:<a@example.org>", 250)
+                if client.command(f"RCPT TO:{row[0]}")[0] == 250:
+                    client.command("DATA", 354)
+                    client.send(f"Subject: {number}\r\n\r\nbody\r\n.\r\n".encode())
+                    client.expect(250)
+                else:
+                    found[number] = "refused"
+                    client.command("RSET", 250)
+        wait_until(lambda: len(sink.messages()) + len(found) == len(rows), lambda: f"{postfix.queue()}\n{postfix.log()}")
+        for message in sink.messages():
+            number = int(re.search(rb"^Subject: (\d+)", message["content"], re.M)[1])
+            (found[number],) = message["recipients"]
+        self.assertEqual([(row[0], found[number]) for number, row in enumerate(rows)], [(row[0], row[column]) for row in rows])
+
+    def test_postfix(self):
+        for column, strict in ((2, "no"), (3, "yes")):
+            with self.subTest(strict=strict), SMTPSink() as sink, \
+                    PrivatePostfix(main={**LENIENT, "strict_rfc821_envelopes": strict}, relay=sink.port) as postfix:
+                self.compare(postfix, sink, column)
+
+    def test_weir(self):
+        with SMTPSink() as sink, milter_postfix(sink.port, main=LENIENT, canonicalise=self.REPAIRS) as (postfix, weir):
+            self.compare(postfix, sink, 4)
+            self.assertIn(r"<bob@c.example (1)> becomes <bob@c.example>: comment", weir.log())
+            self.assertIn(
+                "refused: RCPT <a@b@c.example>: 553 5.1.3 bad recipient address syntax: more than one @", weir.log())
 
 
 if __name__ == "__main__":

@@ -173,6 +173,8 @@ struct MilterDialoguePlayer: ~Copyable {
         case .none: return ["nothing"]
         case .proceed: return ["continue"]
         case .refuseRecipient(let refusal): return ["refuse the recipient: \(text(refusal.reply))"]
+        case .refuseAddress(let refusal, let address):
+            return ["refuse the address \(text(address)): \(text(refusal.reply))"]
         case .ask(let question): return ["ask the ledger: \(describe(question))"]
         case .conclude(let conclusion):
             var lines = begin(conclusion)
@@ -222,7 +224,8 @@ struct MilterDialoguePlayer: ~Copyable {
         case .alertPassed: "log an alert"
         case .held(let reply): "log held: \(text(reply))"
         case .deferred(let reply): "log deferred: \(text(reply))"
-        case .canonicalised(let old, let new): "log \(text(old)) becomes \(text(new))"
+        case .repaired(let old, let new, let repairs):
+            "log \(text(old)) becomes \(text(new)): \(repairs)"
         case .tooManyHeaders: "log too many headers"
         case .impossible(let cause, let isDeferred): "log \(cause); \(isDeferred ? "deferred" : "passed")"
         case .unreadableSpool(let cause): "log spool: \(cause)"

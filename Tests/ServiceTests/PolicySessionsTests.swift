@@ -27,8 +27,8 @@ import Wire
     }
 
     private func isKnown(_ sender: String, port: String = "40000") -> Bool {
-        sessions.transaction(PolicySessions.key(address: "192.0.2.1".utf8, port: port.utf8), sender: Array(sender.utf8)[...])
-            != nil
+        let key = PolicySessions.key(address: "192.0.2.1".utf8, port: port.utf8)
+        return sessions.transaction(key, sender: Array(sender.utf8)[...]) != nil
     }
 
     /// Overlong values are not stored, and replace the session's earlier transaction.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 package import Filter
-internal import MailSyntax
+package import MailSyntax
 internal import Policy
 internal import Rules
 internal import Settings
@@ -67,7 +67,7 @@ package struct MilterConclusion {
         /// Mail from sendmail(1) is over a limit; the reply that a client would get.
         case held([UInt8])
         case deferred([UInt8])
-        case canonicalised(from: [UInt8], to: [UInt8])
+        case repaired(from: [UInt8], to: [UInt8], AddressRepairs)
         case tooManyHeaders
         /// The verdict can't be carried out. `on_failure` decides what happens to the message, except at FILTER.
         case impossible(cause: String, isDeferred: Bool)
@@ -126,7 +126,7 @@ extension MilterTransaction {
             return .reply(conclusion)
         }
         var edits = MilterEdits(judgement, self)
-        if settings.canonicalises { canonicalise(&edits, &conclusion.remarks) }
+        if !settings.repairs.isEmpty { repair(&edits, &conclusion.remarks) }
         // The sender chooses the number of headers, and must not choose what `on_failure` does.
         guard edits.canName(judgement.headers) else {
             conclusion.remarks.append(.tooManyHeaders)
@@ -166,20 +166,17 @@ extension MilterTransaction {
         }
     }
 
-    private func canonicalise(_ edits: inout MilterEdits, _ remarks: inout [MilterConclusion.Remark]) {
-        let sender = Self.canonical(reversePath)
-        if sender != reversePath { edits.canonicalSender = sender }
-        let canonical = recipients.map(Self.canonical)
-        if canonical != recipients { edits.canonicalRecipients = canonical }
-        for (old, new) in zip([reversePath] + recipients, [sender] + canonical) where old != new {
-            remarks.append(.canonicalised(from: old, to: new))
+    private func repair(_ edits: inout MilterEdits, _ remarks: inout [MilterConclusion.Remark]) {
+        if let new = repaired(reversePath, &remarks) { edits.repairedSender = new }
+        for (index, recipient) in recipients.enumerated() {
+            if let new = repaired(recipient, &remarks) { edits.repairedRecipients[index] = new }
         }
     }
 
-    /// An address in brackets, in its canonical form. The null reverse-path stays as it is.
-    private static func canonical(_ address: [UInt8]) -> [UInt8] {
-        let internalForm = EnvelopeAddress.internalForm(of: address)
-        guard !internalForm.isEmpty else { return address }
-        return EnvelopeAddress.argument(internalForm.withUnsafeBytes { CanonicalAddress($0) }.bytes)
+    /// nil for an address that stays as it is.
+    private func repaired(_ address: [UInt8], _ remarks: inout [MilterConclusion.Remark]) -> [UInt8]? {
+        guard case .repaired(let new, let repairs) = repairer.repair(address) else { return nil }
+        remarks.append(.repaired(from: address, to: new, repairs))
+        return new
     }
 }

@@ -236,6 +236,7 @@ final class MilterConnection: ReceivedConnection {
         case .none: break
         case .proceed: if session.needsReply { session.output.writeMilterContinue() }
         case .refuseRecipient(let refusal): if session.needsReply { session.output.writeMilterReply(refusal.reply) }
+        case .refuseAddress(let refusal, let address): refuse(address, refusal)
         case .ask(let question): ask(question)
         case .conclude(let conclusion):
             begin(conclusion)
@@ -252,6 +253,12 @@ final class MilterConnection: ReceivedConnection {
             content.abort()
             session.endMessage()
         }
+    }
+
+    private func refuse(_ recipient: [UInt8], _ refusal: Refusal) {
+        worker.shared.counters.countRefusedAddress()
+        worker.log.notice("\(origin): refused: RCPT \(text(recipient)): \(text(refusal.reply))")
+        if session.needsReply { session.output.writeMilterReply(refusal.reply) }
     }
 
     /// Asks the ledger. Other events wait for its answer.
@@ -316,7 +323,9 @@ final class MilterConnection: ReceivedConnection {
         case .alertPassed: worker.log.info("\(origin): passed: an alert")
         case .held(let reply): worker.log.notice("\(origin): held: \(text(reply))")
         case .deferred(let reply): worker.log.notice("\(origin): deferred: \(text(reply))")
-        case .canonicalised(let old, let new): worker.log.info("\(origin): \(text(old)) becomes \(text(new))")
+        case .repaired(let old, let new, let repairs):
+            worker.shared.counters.count(repairs)
+            worker.log.info("\(origin): \(text(old)) becomes \(text(new)): \(repairs)")
         case .tooManyHeaders: worker.log.notice("\(origin): refused: too many headers to change in a milter")
         case .impossible(let cause, let isDeferred):
             worker.log.complain(

@@ -56,6 +56,8 @@ package struct MilterDialogue: ~Copyable {
         case proceed
         /// Refuse the recipient, if the MTA waits for a reply.
         case refuseRecipient(Refusal)
+        /// Refuse a recipient, because its address or the sender's can't be repaired.
+        case refuseAddress(Refusal, [UInt8])
         /// Ask the ledger. The next event is `answered`.
         case ask(PolicyQuestion)
         /// The message is over.
@@ -135,6 +137,11 @@ package struct MilterDialogue: ~Copyable {
     ) throws(MilterFault) -> Action {
         switch state {
         case .envelope(let transaction):
+            transaction.noteHost(macros)
+            // Mail from sendmail(1) has no client that a refusal would reach.
+            if !client.isLocal, let refusal = transaction.refusal(of: address) {
+                return .refuseAddress(refusal, address)
+            }
             try transaction.append(recipient: address, parameters)
             guard transaction.settings.asksLimits else { return .proceed }
             let question = transaction.recipientQuestion(client, helo: helo, macros)

@@ -63,9 +63,9 @@ package struct MilterEdits {
     private let parameters: [[UInt8]]
     /// Whether the MTA takes parameters for an added recipient.
     private let takesParameters: Bool
-    /// The new address for each of `recipients`; nil if all stay.
-    var canonicalRecipients: [[UInt8]]?
-    var canonicalSender: [UInt8]?
+    /// The new arguments of RCPT, by their index in `recipients`.
+    var repairedRecipients: [Int: [UInt8]] = [:]
+    var repairedSender: [UInt8]?
     /// Of a limit; it takes precedence over the reason of a rule.
     var holdReason: [UInt8]?
     var prepended: [(name: [UInt8], value: [UInt8])] = []
@@ -105,8 +105,8 @@ package struct MilterEdits {
             }
         }
         if holdReason != nil { actions.insert(.quarantine) }
-        if canonicalRecipients != nil { actions.formUnion([.addRecipients, .deleteRecipients]) }
-        if canonicalSender != nil { actions.insert(.changeSender) }
+        if !repairedRecipients.isEmpty { actions.formUnion([.addRecipients, .deleteRecipients]) }
+        if repairedSender != nil { actions.insert(.changeSender) }
         return actions
     }
 
@@ -131,15 +131,14 @@ package struct MilterEdits {
         for (name, value) in prepended.reversed() {
             output.writeMilterInsert(header: name, at: 0, value: Self.value(value[...], hasLeadingSpace))
         }
-        if let canonicalSender { output.writeMilterChange(sender: canonicalSender) }
+        if let repairedSender { output.writeMilterChange(sender: repairedSender) }
         switch verdict.recipients {
         case .redirect(let redirect):
             for recipient in recipients { Self.delete(recipient, from: &output) }
             output.writeMilterAdd(recipient: Self.bracketed(redirect))
         case .envelope(let copies):
-            for (index, (old, new)) in zip(recipients, canonicalRecipients ?? recipients).enumerated() where old != new
-            {
-                Self.delete(old, from: &output)
+            for (index, new) in repairedRecipients.sorted(by: { $0.key < $1.key }) {
+                Self.delete(recipients[index], from: &output)
                 add(new, parameters[index], to: &output)
             }
             // As in Postfix, the sender gets no bounce for a copy.

@@ -7,8 +7,9 @@ extension MilterTerms {
     /// The events and edits that these rules and settings need. Each event costs the MTA a packet and the milter a
     /// wakeup, so Weir asks for no others:
     ///
-    /// - CONNECT, HELO and replies to RCPT: for limits
-    /// - MAIL and RCPT: for limits, canonical addresses, and rules that redirect
+    /// - CONNECT and HELO: for limits
+    /// - replies to RCPT: for limits, and to refuse addresses that can't be repaired
+    /// - MAIL and RCPT: for limits, repairs of addresses, and rules that redirect
     /// - headers: for any rule, for `undisclosed_recipients` other than `keep`, and to recognise alert mail
     /// - body: for rules about the body, MIME part headers and nested headers
     /// - new bodies: for those of them that change something
@@ -18,13 +19,13 @@ extension MilterTerms {
         let strips = rules.checks.undisclosedRecipients != .keep
         let hasRules = rules.lists.contains { !$0.list.isEmpty }
         let readsParts = !rules.body.isEmpty || !rules.mimeHeader.isEmpty || !rules.nestedHeader.isEmpty
-        let needsEnvelope = settings.asksLimits || settings.canonicalises
+        let needsEnvelope = settings.asksLimits || !settings.repairs.isEmpty || settings.refusesBadAddresses
         var actions: MilterActions = [.setMacros]
         if hasRules || strips {
             actions.formUnion([.changeHeaders, .addHeaders, .addRecipients, .deleteRecipients, .quarantine])
         }
         if settings.asksLimits { actions.formUnion([.addHeaders, .addRecipients, .deleteRecipients, .quarantine]) }
-        if settings.canonicalises { actions.formUnion([.changeSender, .addRecipients, .deleteRecipients]) }
+        if !settings.repairs.isEmpty { actions.formUnion([.changeSender, .addRecipients, .deleteRecipients]) }
         if actions.contains(.addRecipients) { actions.insert(.addRecipientsWithParameters) }
         if rules.editsBody { actions.insert(.changeBody) }
         var options: MilterOptions = [
@@ -32,7 +33,8 @@ extension MilterTerms {
             .noReplyToBody,
             .leadingSpace,
         ]
-        if !settings.asksLimits { options.formUnion([.noConnect, .noHelo, .noReplyToRecipient]) }
+        if !settings.asksLimits { options.formUnion([.noConnect, .noHelo]) }
+        if !settings.asksLimits, !settings.refusesBadAddresses { options.insert(.noReplyToRecipient) }
         if !needsEnvelope, !rules.redirects { options.formUnion([.noMail, .noRecipient]) }
         if !hasRules, !strips, !(settings.asksLimits && settings.mailsAlerts) { options.insert(.noHeaders) }
         if !readsParts { options.insert(.noBody) }
@@ -46,6 +48,8 @@ extension MilterTerms {
             macros[.mail] = "i {auth_type} {auth_authen} {auth_author}"
             macros[.recipient] = "i"
         }
+        if settings.refusesBadAddresses { macros[.recipient] = "i" }
+        if settings.needsHostName { macros[.recipient] = "i j {daemon_addr}" }
         self.init(actions: actions, options: options, macros: macros)
     }
 

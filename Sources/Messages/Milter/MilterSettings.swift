@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 internal import Filter
+internal import MailSyntax
 internal import Rules
 package import Settings
 internal import Wire
@@ -9,7 +10,10 @@ package final class MilterSettings: Sendable {
     package let asksLimits: Bool
     let mailsAlerts: Bool
     let localOver: Configuration.Milter.LocalOver
-    let canonicalises: Bool
+    /// Repairs with what was chosen; the MTA's own name is not known yet.
+    let repairer: AddressRepairer
+    let repairs: AddressRepairs
+    let refusesBadAddresses: Bool
     let onFailure: Configuration.OnFailure
     /// As of the last reload.
     let accounts: LocalAccounts
@@ -18,10 +22,15 @@ package final class MilterSettings: Sendable {
         asksLimits = configuration.milter.limits && !configuration.limits.isEmpty
         mailsAlerts = !configuration.alerts.mail.isEmpty
         localOver = configuration.milter.localOver
-        canonicalises = configuration.canonicalise == .envelope
+        repairs = configuration.addressRepairs
+        repairer = AddressRepairer(repairs)
+        refusesBadAddresses = configuration.refusesBadAddresses
         onFailure = configuration.onFailure
         accounts = LocalAccounts()
     }
+
+    /// Whether the repairs depend on the MTA's own name.
+    var needsHostName: Bool { !repairs.isDisjoint(with: .needingHostName) }
 }
 
 /// The rules and settings of a connection, and the terms that follow from them.

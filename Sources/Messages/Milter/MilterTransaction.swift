@@ -27,6 +27,7 @@ final class MilterTransaction {
     /// The ledger's number of the transaction, once it was charged.
     private(set) var charged: UInt64?
     var effects = LimitEffects()
+    private(set) var repairer: AddressRepairer
 
     private static let mostRecipientBytes = 4 << 20
     private static let sizeParameter = Array("SIZE=".utf8)
@@ -40,6 +41,7 @@ final class MilterTransaction {
     ) {
         self.reversePath = reversePath
         self.settings = settings
+        repairer = settings.repairer
         self.terms = terms
         let size = parameters.first { Self.isSize($0) }
         declaredSize = size.map { Array($0.dropFirst(Self.sizeParameter.count)) } ?? []
@@ -63,6 +65,25 @@ final class MilterTransaction {
         self.parameters.append(parameters)
         recipientBytes += recipient.count + parameters.count + 2 * MemoryLayout<[UInt8]>.stride
         guard recipientBytes <= Self.mostRecipientBytes else { throw .tooMuch }
+    }
+
+    /// Takes the MTA's own name and address from the macros, if a repair depends on them.
+    func noteHost(_ macros: MilterMacros) {
+        guard settings.needsHostName, repairer.hostName.isEmpty else { return }
+        repairer.hostName = macros["j"] ?? []
+        repairer.hostAddress = macros["daemon_addr"] ?? []
+    }
+
+    /// Why a recipient is refused, if its address or the sender's can't be repaired.
+    func refusal(of recipient: [UInt8]) -> Refusal? {
+        guard settings.refusesBadAddresses else { return nil }
+        if case .hopeless(let reason) = repairer.repair(reversePath) {
+            return Refusal(code: 553, text: Array("5.1.7 bad sender address syntax: \(reason)".utf8))
+        }
+        if case .hopeless(let reason) = repairer.repair(recipient) {
+            return Refusal(code: 553, text: Array("5.1.3 bad recipient address syntax: \(reason)".utf8))
+        }
+        return nil
     }
 
     func removeLastRecipient() {

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+package import MailSyntax
 internal import Synchronization
 
 /// The outcomes of the messages of one listener, over all its loops.
@@ -10,11 +11,15 @@ package final class MessageCounters: Sendable {
     package struct Values: Codable, Sendable {
         package var messages: [String: UInt64]
         package var connections: Int
+        /// Addresses of envelopes, by repair, or `refused`.
+        package var addresses: [String: UInt64]
         /// nil without a next hop.
         package var nextHop: NextHopCounters.Values?
     }
 
     private let messages = Outcome.allCases.map { _ in Counter() }
+    private let repairs = AddressRepair.allCases.map { _ in Counter() }
+    private let refusedAddresses = Counter()
     package let nextHop: NextHopCounters?
 
     private final class Counter: Sendable {
@@ -29,10 +34,25 @@ package final class MessageCounters: Sendable {
         messages[Outcome.allCases.firstIndex(of: outcome)!].value.add(1, ordering: .relaxed)
     }
 
+    /// Counts an address by each of its repairs.
+    package func count(_ repairs: AddressRepairs) {
+        for (repair, counter) in zip(AddressRepair.allCases, self.repairs) where repairs.contains(repair) {
+            counter.value.add(1, ordering: .relaxed)
+        }
+    }
+
+    package func countRefusedAddress() { refusedAddresses.value.add(1, ordering: .relaxed) }
+
+    private var addresses: [String: UInt64] {
+        let counters = zip(AddressRepair.allCases.map(\.rawValue), repairs) + [("refused", refusedAddresses)]
+        let counts = counters.map { ($0, $1.value.load(ordering: .relaxed)) }
+        return Dictionary(uniqueKeysWithValues: counts.filter { $0.1 > 0 })
+    }
+
     package func values(connections: Int) -> Values {
         let counts = messages.map { $0.value.load(ordering: .relaxed) }
         return Values(
             messages: Dictionary(uniqueKeysWithValues: zip(Outcome.allCases.map(\.rawValue), counts)),
-            connections: connections, nextHop: nextHop?.values)
+            connections: connections, addresses: addresses, nextHop: nextHop?.values)
     }
 }

@@ -76,6 +76,12 @@ extension Metrics {
                 }
             })
         add(
+            "weir_addresses_total", .counter,
+            "Addresses that the milter repaired, by repair, or refused; repairs that never happened are left out.",
+            samples: ways.flatMap { way in
+                way.values.addresses.sorted { $0.key < $1.key }.map { Sample(["repair": $0.key], $0.value) }
+            })
+        add(
             "weir_message_connections", .gauge, "Open connections, by listener.",
             samples: ways.map { Sample(["listener": $0.name], $0.values.connections) })
     }
