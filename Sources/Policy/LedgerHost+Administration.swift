@@ -6,12 +6,13 @@ internal import MailSyntax
 internal import NIOCore
 package import Report
 
-/// What administrators ask of the ledger. Everything is answered on its loop, in pieces that let requests through.
+/// What administrators ask of the ledger. Its loop does it in pieces, and answers requests between them.
 extension LedgerHost {
     /// Slots of the tables that are looked at in one go, some hundred microseconds where they are full.
     private static let slotsPerPiece = 1024
     /// Steps of `FullestWalk` in one go. They take as long.
     private static let stepsPerPiece = 1024
+
     /// The `most` fullest keys, of all limits or of one. They are looked for in pieces.
     ///
     /// - Parameter most: at most `Ledger.mostFullest`.
