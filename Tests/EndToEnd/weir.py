@@ -94,8 +94,12 @@ class WeirService:
         wait_until(is_ready, "weir serve is ready", timeout, interval=0.01)
 
     def readiness(self):
-        """The text of /readyz."""
-        return get(UnixConnection(self.admin_socket), "/readyz")[1]
+        """The text of /readyz. The admin listener may be on a port."""
+        is_port = isinstance(self.admin_socket, int)
+        connection = (
+            http.client.HTTPConnection("127.0.0.1", self.admin_socket, timeout=20) if is_port
+            else UnixConnection(self.admin_socket))
+        return get(connection, "/readyz")[1]
 
     def stop(self):
         """Stops the service with SIGTERM; returns its exit status."""
