@@ -13,7 +13,8 @@ WORDS = (
     "meeting report offer invoice release patch list weekly update thanks please attached draft review plan budget team "
     "server upgrade window notice account order shipping confirm reply question answer build failed passed free winner"
 ).split()
-NAMES = "Ann Lee,Bob Ray,Carla Diaz,Jürgen Groß,Σοφία,山田太郎,O'Neil,\"Doe, Jane\"".split(",")
+# The last one lacks a quote.
+NAMES = ["Ann Lee", "Bob Ray", "Carla Diaz", "Jürgen Groß", "Σοφία", "山田太郎", "O'Neil", '"Doe, Jane"', '"Doe']
 
 
 class Forms:

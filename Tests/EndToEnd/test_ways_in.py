@@ -136,7 +136,7 @@ class AsPostfix(unittest.TestCase):
         "/^List-Id:/ PREPEND X-List: yes\n/^Auto-Submitted:/ WARN automatic\n/^(Errors-To|X-Empty|X-Blank):/ IGNORE\n"
         "/^Content-Description: Delivery/ REPLACE Content-Description: delivery report\n/^DKIM-Signature:/ INFO signed\n")
     BODY = (
-        "/^> (.*)invoice/ REPLACE > $1bill\n/unknown/ PREPEND [a bounce]\n/^(\\.|-- )$/ IGNORE\n/example\\.com\\/u/ WARN link\n"
+        "/^> (.*)invoice/ REPLACE > ${1}bill\n/unknown/ PREPEND [a bounce]\n/^(\\.|-- )$/ IGNORE\n/example\\.com\\/u/ WARN link\n"
         "/^SUMMARY:/ REPLACE SUMMARY:hidden\n/^[A-Za-z0-9+\\/]{60,}$/ DUNNO\n/free .*budget/ IGNORE\n")
 
     def test_public_forms(self):
