@@ -107,6 +107,11 @@ extension MessageChecker {
     /// Adds an edit. `header` is the number of the primary header.
     mutating func edit(_ range: Range<Int>, _ replacement: [UInt8], _ header: Int?, isFormal: Bool = false) {
         guard editBytes <= Self.mostEditBytes else { return }
+        if header == nil, range.lowerBound == endOfHeaders {
+            // Without its first line, the body could begin with something that looks like a header.
+            endOfHeaders = nil
+            edit(range.lowerBound..<range.lowerBound, [0x0a], nil, isFormal: true)
+        }
         editBytes += 2 * MemoryLayout<Edit>.stride + replacement.count
         if editBytes > Self.mostEditBytes {
             verdict.notes.append(.tooManyEdits(verdict.edits.count))

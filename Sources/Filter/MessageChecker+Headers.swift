@@ -95,6 +95,6 @@ extension MessageChecker {
     /// Postfix inserts an empty line by itself where there is none (`mime_state.c`), or reports it
     /// (`non_empty_end_of_header_action`), so the message goes on as it came.
     mutating func endOfHeaders(at offset: Int, needsEmptyLine: Bool) {
-        if needsEmptyLine { edit(offset..<offset, [0x0a], nil, isFormal: true) }
+        if needsEmptyLine { edit(offset..<offset, [0x0a], nil, isFormal: true) } else { endOfHeaders = offset }
     }
 }

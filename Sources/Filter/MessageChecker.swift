@@ -21,6 +21,8 @@ struct MessageChecker: ScannerEvents {
     /// Primary headers so far.
     var headerCount = 0
     var added = AddedHeaders()
+    /// Where the headers end. A body begins here only if no empty line comes before it.
+    var endOfHeaders: Int?
     /// The recipient headers that were stripped because they name nobody.
     var stripped: [StrippedHeader] = []
     /// The recipient headers that a DKIM signature covers.
@@ -59,6 +61,7 @@ struct MessageChecker: ScannerEvents {
         isOver = false
         headerCount = 0
         added.reset()
+        endOfHeaders = nil
         (logged, unlogged, editBytes) = (0, 0, 0)
         if !longHeaders.isEmpty { (longHeaders, moreLongHeaders) = ([], 0) }
         if !stripped.isEmpty { stripped = [] }

@@ -232,6 +232,9 @@ private func result(_ message: String, _ rules: ContentRules) -> String {
     @Test(arguments: [("no header\r\n", 0), ("no header: x\r\nb\r\n", 0), ("A: b\r\nno header\r\n", 0), (" x\r\n", 1)])
     func aBodyWithoutAnEmptyLine(_ message: String, _ edits: Int) throws {
         #expect(judge(message, try rules()).edits.count == edits)
+        // A rule that changes the first line must not make the next one a header.
+        let dropping = try rules(body: "/^no header/ STRIP")
+        #expect(result("A: b\r\nno header\r\nX: y\r\n", dropping) == "A: b\r\n\r\nX: y\r\n")
     }
 
     /// The text of a message may choose the address, and how often.
