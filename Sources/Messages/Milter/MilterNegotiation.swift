@@ -8,8 +8,8 @@ extension MilterTerms {
     /// wakeup, so Weir asks for no others:
     ///
     /// - HELO: for limits
-    /// - CONNECT and replies to RCPT: for limits, and to refuse addresses that can't be repaired unless sendmail(1) sent
-    ///   them
+    /// - CONNECT and replies to RCPT: for limits, and to refuse addresses that can't be repaired, unless sendmail(1)
+    ///   sent them
     /// - MAIL and RCPT: for limits, repairs of addresses, and rules that redirect
     /// - headers: for any rule, for `undisclosed_recipients: strip`, and to recognise alert mail
     /// - body: for rules about the body, MIME part headers and nested headers
