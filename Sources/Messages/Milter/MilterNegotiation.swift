@@ -7,8 +7,9 @@ extension MilterTerms {
     /// The events and edits that these rules and settings need. Each event costs the MTA a packet and the milter a
     /// wakeup, so Weir asks for no others:
     ///
-    /// - CONNECT and HELO: for limits
-    /// - replies to RCPT: for limits, and to refuse addresses that can't be repaired
+    /// - HELO: for limits
+    /// - CONNECT and replies to RCPT: for limits, and to refuse addresses that can't be repaired, unless sendmail(1)
+    ///   sent them
     /// - MAIL and RCPT: for limits, repairs of addresses, and rules that redirect
     /// - headers: for any rule, for `undisclosed_recipients` other than `keep`, and to recognise alert mail
     /// - body: for rules about the body, MIME part headers and nested headers
@@ -33,8 +34,10 @@ extension MilterTerms {
             .noReplyToBody,
             .leadingSpace,
         ]
-        if !settings.asksLimits { options.formUnion([.noConnect, .noHelo]) }
-        if !settings.asksLimits, !settings.refusesBadAddresses { options.insert(.noReplyToRecipient) }
+        if !settings.asksLimits { options.insert(.noHelo) }
+        if !settings.asksLimits, !settings.refusesBadAddresses {
+            options.formUnion([.noConnect, .noReplyToRecipient])
+        }
         if !needsEnvelope, !rules.redirects { options.formUnion([.noMail, .noRecipient]) }
         if !hasRules, !strips, !(settings.asksLimits && settings.mailsAlerts) { options.insert(.noHeaders) }
         if !readsParts { options.insert(.noBody) }
