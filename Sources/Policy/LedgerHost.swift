@@ -191,7 +191,9 @@ extension Configuration {
 
     /// The store of the ledger. This is the only place that creates one.
     func makeStore(notice: @escaping @Sendable (String) -> Void) -> any LedgerStore {
-        SQLiteStore(path: ledger.path, durability: ledger.durability, notice: notice)
+        switch ledger.store {
+        case .sqlite(let path): SQLiteStore(path: path, durability: ledger.durability, notice: notice)
+        }
     }
 
     var ledgerSettings: Ledger.Settings {
