@@ -66,7 +66,8 @@ package enum AdminToken {
 extension Configuration {
     /// Beside the ledger, where only the service's user can write.
     package var adminTokenPath: String {
-        let folder = ledger.path.lastIndex(of: "/").map { String(ledger.path[...$0]) } ?? ""
+        let path = ledger.store.path
+        let folder = path.lastIndex(of: "/").map { String(path[...$0]) } ?? ""
         return folder + "admin-token"
     }
 }

@@ -57,6 +57,9 @@ package enum CountUnit: String, CaseIterable, Sendable {
         case actualSize
 
         /// What the transaction or connection should have been charged in all after this request.
+        ///
+        /// Every number that this reads from `request` must be part of the request's identity (`Ledger.identify`).
+        /// Otherwise a request that differs from the one before in that number alone passes for a repetition.
         func total(after request: Attributes, charged: UInt64) -> UInt64 {
             switch self {
             case .nothing: charged

@@ -62,6 +62,7 @@ extension Ledger {
     private func identify(_ request: Attributes, _ prepared: PreparedRequests.Request) -> RequestIdentity {
         var identity = RequestIdentity(state: prepared.state, transactionID: prepared.transactionID)
         guard identity.transactionID != 0 else { return identity }
+        // The numbers are those that `CountUnit.Charge.total` reads.
         var hash = SipHash(key: hashKey)
         hash.combine(UInt64(identity.state.rawValue) << 56 | request.recipientCount << 40 ^ request.size)
         hash.combine(request.recipient)

@@ -26,7 +26,8 @@ extension Limit {
             var room: [UInt8] = []
             return value.withUnsafeBytes { bytes in
                 ranges.withUnsafeBufferPointer { ranges in
-                    (try? condition.holds(Attributes(bytes: bytes, ranges: ranges), scratch: scratch, value: &room)) == false
+                    (try? condition.holds(Attributes(bytes: bytes, ranges: ranges), scratch: scratch, value: &room))
+                        == false
                 }
             }
         }

@@ -128,7 +128,7 @@ package final class LedgerHost: @unchecked Sendable {
     /// opened, the service runs without it, and retries.
     package func start() {
         loop.preconditionInLoop()
-        log.notice("opening the ledger \(configuration.ledger.path); \(answerWithoutLedger) until it is open")
+        log.notice("opening the ledger \(configuration.ledger.store.path); \(answerWithoutLedger) until it is open")
         reopen(after: Trouble(error: Self.isBeingOpened, retryAt: .distantFuture))
         loop.endOfTurn = { [unowned self] in if isTickUnderWay { endTick() } }
         loop.schedule(every: Self.upkeepInterval) { [self] in
@@ -235,7 +235,9 @@ extension Configuration {
 
     /// The store of the ledger. This is the only place that creates one.
     func makeStore(notice: @escaping @Sendable (String) -> Void) -> any LedgerStore {
-        SQLiteStore(path: ledger.path, durability: ledger.durability, notice: notice)
+        switch ledger.store {
+        case .sqlite(let path): SQLiteStore(path: path, durability: ledger.durability, notice: notice)
+        }
     }
 
     var ledgerSettings: Ledger.Settings {

@@ -86,7 +86,9 @@ extension LedgerHost {
         case .ask(let open): consider(open)
         case .abandon(let question):
             guard let session = question.session, let transaction = question.transaction else { return }
-            if sessions.transaction(session, sender: transaction.sender[...]) == transaction { sessions.forget(session) }
+            if sessions.transaction(session, sender: transaction.sender[...]) == transaction {
+                sessions.forget(session)
+            }
         case .giveBack(let transaction): withdraw(transaction)
         }
     }

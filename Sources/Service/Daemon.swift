@@ -240,7 +240,7 @@ private struct RestartKey {
         [
             .init("listen.policy", \.listen.policy), .init("listen.admin", \.listen.admin),
             .init("listen.filter", \.listen.filter),
-            .init("listen.milter", \.listen.milter), .init("filter", \.filter), .init("ledger.store", \.ledger.path),
+            .init("listen.milter", \.listen.milter), .init("filter", \.filter), .init("ledger.store", \.ledger.store),
             .init("ledger.durability", \.ledger.durability),
         ]
     }

@@ -132,8 +132,21 @@ package struct Configuration: Sendable {
         package init() {}
     }
 
+    /// Where the ledger keeps its counts. A new store is a new case; the compiler then names the spelling in
+    /// `ledger.store`, `Configuration.makeStore` and `path`.
+    package enum Store: Equatable, Sendable {
+        case sqlite(path: String)
+
+        /// The file that the log and the figures name. The admin token is in the same directory.
+        package var path: String {
+            switch self {
+            case .sqlite(let path): path
+            }
+        }
+    }
+
     package struct LedgerSettings: Equatable, Sendable {
-        package var path = "/var/lib/weir/ledger.sqlite"
+        package var store = Store.sqlite(path: "/var/lib/weir/ledger.sqlite")
         package var durability = Durability.commit
         /// Maximum number of keys in memory over all limits.
         package var mostKeys = 2_000_000

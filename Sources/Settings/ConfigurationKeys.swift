@@ -41,7 +41,7 @@ package enum ConfigurationKeys {
     private static func ledger(in defaults: Configuration) -> [ConfigurationKey<Configuration>] {
         [
             .init(
-                "ledger.store", \.ledger.path, .store, in: defaults,
+                "ledger.store", \.ledger.store, .store, in: defaults,
                 "Database file of the counts; the files of the journal are in the same directory."),
             .init(
                 "ledger.durability", \.ledger.durability, .word, in: defaults,

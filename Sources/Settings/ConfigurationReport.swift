@@ -88,6 +88,6 @@ extension Configuration {
             + listen.policy.map(\.description).joined(separator: " ")
             + (listen.milter.isEmpty ? "" : ", milter on " + listen.milter.map(\.description).joined(separator: " "))
             + listen.filter.map { ", filter on \($0.listen) to \($0.nextHop)" }.joined()
-            + ", ledger \(ledger.path), durability \(ledger.durability.rawValue)"
+            + ", ledger \(ledger.store.path), durability \(ledger.durability.rawValue)"
     }
 }

@@ -197,11 +197,22 @@ extension ValueType where Value == String {
         guard isPlain, isAlphanumeric(text.utf8.first ?? 0), text.last != "@" else { return .isNot("a mail address") }
         return .value(text)
     }
+}
 
+extension ValueType where Value == Configuration.Store {
     /// `sqlite:/absolute/path`
-    static let store = ValueType.text("sqlite:/path", write: { "\"sqlite:\($0)\"" }) { text in
-        guard text.hasPrefix("sqlite:") else { return .isNot("a store") }
-        return absolutePath(text.dropFirst("sqlite:".count)).map { .value($0) } ?? .isNot("a store")
+    static let store = ValueType.text(
+        "sqlite:/path",
+        write: { store in
+            switch store {
+            case .sqlite(let path): "\"sqlite:\(path)\""
+            }
+        }
+    ) { text in
+        guard text.hasPrefix("sqlite:"), let path = absolutePath(text.dropFirst("sqlite:".count)) else {
+            return .isNot("a store")
+        }
+        return .value(.sqlite(path: path))
     }
 }
 

@@ -72,7 +72,7 @@ import Wire
         server.answer("HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n")
         var configuration = Configuration()
         configuration.listen.admin = .inet(host: "127.0.0.1", port: server.port)
-        configuration.ledger.path = "\(path)/ledger.sqlite"
+        configuration.ledger.store = .sqlite(path: "\(path)/ledger.sqlite")
         let failure = try #require(await failure(of: configuration))
         #expect(failure.kind == .notPermitted)
         #expect(failure.description == "can't read \(path)/admin-token: No such file or directory")

@@ -149,7 +149,7 @@ func read(_ yaml: String) -> Result<ConfigurationReader.Outcome, ConfigurationFa
         #expect(changed["filter.spool"] == "/spool")
         #expect(changed["filter.mostMemory"] == "16")
         #expect(changed["filter.mostSpool"] == "17")
-        #expect(changed["ledger.path"] == "/ledger")
+        #expect(changed["ledger.store"] == #"sqlite(path: "/ledger")"#)
         #expect(changed["ledger.mostKeys"] == "1013")
         #expect(changed["log.summaryInterval"] == "840")
         #expect(outcome.configuration.alerts.webhook == "https://example.org/x")

@@ -51,7 +51,9 @@ extension Examination {
     mutating func examineInherited(reinjection: PostfixSetup.Service, of filter: Configuration.FilterListener) {
         guard isLocal(filter.nextHop.endpoint) else { return }
         // Another finding is about lists that ask Weir.
-        let overrides = ServiceOverride.reinjection(for: filter.nextHop.endpoint).filter { !asks($0.name, in: reinjection) }
+        let overrides = ServiceOverride.reinjection(for: filter.nextHop.endpoint).filter {
+            !asks($0.name, in: reinjection)
+        }
         examineInherited(overrides, in: reinjection)
         let name = setup.value("cleanup_service_name", in: reinjection)
         guard carriesOutVerdicts(name), let cleanup = setup.services.first(where: { $0.name == name }) else { return }

@@ -89,6 +89,7 @@ package final class Alerts: Sendable {
         }
     }
 
+    /// The failure is over. This is sent even if the failure was never raised, so the caller must know that it was.
     package func raise(recovery subject: String, _ text: String) {
         state.withLock { $0.history.forget(Name(tier: .trouble, subject: subject)) }
         raise(Name(tier: .recovery, subject: subject)) {

@@ -56,7 +56,7 @@ extension LedgerHost {
     private func presentLedger() -> LedgerFigures {
         let checkpoint = try? withLedger(\.lastCheckpoint)
         return LedgerFigures(
-            path: configuration.ledger.path, durability: configuration.ledger.durability.rawValue,
+            path: configuration.ledger.store.path, durability: configuration.ledger.durability.rawValue,
             journalBytes: journalBytes,
             lastCheckpoint: checkpoint.map { Double($0.began) / 1000 },
             checkpointSeconds: checkpoint?.took.map { Double($0) / 1000 },
