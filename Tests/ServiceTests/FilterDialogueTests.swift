@@ -52,8 +52,8 @@ struct FilterDialogueTests {
         "reply quit 221 Bye", "lost x",
     ]
 
-    /// Fixtures/Filter/every-event.table has a line for each: state, event, actions, and what the filter waits for. Where
-    /// they differ, three values: without and with unanswered commands, and during disk work.
+    /// Fixtures/Filter/every-event.table has a line for each: state, event, actions, and what the filter waits for. If
+    /// that differs, three values: without and with unanswered commands, and during disk work.
     @Test("Every event in every state gives the recorded actions")
     func everyEvent() throws {
         var lines: [String] = []

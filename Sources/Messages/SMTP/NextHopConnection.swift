@@ -37,8 +37,8 @@ final class NextHopConnection: SocketLoop.Socket {
     }
 
     var capabilities: SMTPCapabilities { session.capabilities }
-    /// Whether the next hop has answered EHLO, HELO or LHLO. When a transaction acquires the connection, this means that
-    /// it was used before.
+    /// Whether the next hop has answered EHLO, HELO or LHLO. If it has when a transaction acquires the connection, the
+    /// connection was used before.
     var hasAnsweredEHLO: Bool { dialogue.isReady }
 
     // MARK: Connecting
