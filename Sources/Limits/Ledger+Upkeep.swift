@@ -13,7 +13,8 @@ extension Ledger {
         removeIdle(slots: max(1, slots / 4))
         evictSurplus(most: slots / 32)
         for _ in 0..<max(1, slots / 16) {
-            guard let expired = transactions.popExpired(at: now, attempts: 16) else { break }
+            let expired = transactions.popExpired(at: now, attempts: 16, mayReorder: upkeep.phase != .saving)
+            guard let expired else { break }
             drop(expired)
         }
         return fault

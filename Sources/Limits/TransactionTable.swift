@@ -40,13 +40,16 @@ package struct TransactionTable: ~Copyable {
     }
 
     /// Removes a transaction that is past its lifetime. Looks at the `attempts` oldest.
-    mutating func popExpired(at time: LedgerTime, attempts: Int) -> Transaction? {
+    ///
+    /// - Parameter mayReorder: whether transactions that are still open may move to the back. A checkpoint would never
+    ///   reach the end of a queue to which more is added than it saves.
+    mutating func popExpired(at time: LedgerTime, attempts: Int, mayReorder: Bool) -> Transaction? {
         for _ in 0..<attempts {
             guard let oldest = order.first else { return nil }
             let lifetime = oldest.isEnded ? Self.endedLifetime : Self.openLifetime
             let age = time - oldest.lastSeen
             if age > lifetime { return popFirst() }
-            if age < Self.endedLifetime { return nil }
+            if age < Self.endedLifetime || !mayReorder { return nil }
             // Still open: to the back of the queue, or it would hide expired ones behind it.
             order.removeFirst()
             departed += 1

@@ -99,6 +99,20 @@ import Testing
         #expect(harness.used("user") == [3])
     }
 
+    /// Open transactions of some age move to the back of their queue, which must not keep a checkpoint from its end.
+    @Test func aCheckpointEndsThoughTransactionsStayOpen() throws {
+        var maker = LimitMaker()
+        let harness = try LedgerHarness([maker.limit(rates: ["1000/1h"])], names: maker.names)
+        for number in 0..<100 { try harness.ask(settling("DATA", "m\(number)", count: 1, user: "u\(number)")) }
+        harness.clocks.advance(600_000)
+        harness.ledger.beginTick()
+        try harness.ledger.beginCheckpoint()
+        for _ in 0..<100 where harness.ledger.isCheckpointRunning {
+            #expect(harness.ledger.maintain(slots: 16) == nil)
+        }
+        #expect(harness.ledger.isSaved)
+    }
+
     @Test func aStoreThatIsBehindGetsThePiecesLater() throws {
         var maker = LimitMaker()
         let store = MemoryStore()

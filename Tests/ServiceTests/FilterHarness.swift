@@ -283,8 +283,8 @@ final class ScriptedNextHop: Sendable {
     }
 
     private func say(_ text: String, _ word: String, _ peer: Peer) -> String? {
-        // Said by `takeContent`, once the message is noted.
-        if word == ".", text.hasPrefix("2") { return text }
+        // Sent by `takeContent` and `takeForEach`, once the message is recorded.
+        if word.hasPrefix("."), text.hasPrefix("2") { return text }
         return peer.send(text + "\r\n") ? text : nil
     }
 
@@ -336,6 +336,7 @@ final class ScriptedNextHop: Sendable {
             guard reply.hasPrefix("2") else { continue }
             let envelope = [message.envelope[0], recipient]
             state.withLock { $0.messages.append(Message(envelope: envelope, content: message.content)) }
+            guard peer.send(reply + "\r\n") else { return false }
         }
         return true
     }
