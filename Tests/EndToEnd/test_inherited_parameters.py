@@ -303,7 +303,7 @@ class EveryMainFile(unittest.TestCase):
         except (AssertionError, OSError) as error:
             return str(error)
         with contextlib.suppress(AssertionError):
-            wait_until(lambda: not site.postfix.queue(), "drained", timeout=10)
+            wait_until(lambda: not site.postfix.queue(), "drained")
         return refused
 
 
