@@ -107,6 +107,33 @@ struct FilterNextHopTests {
         }
     }
 
+    /// Between RSET and the new recipient, the transaction has none.
+    @Test("A redirected message is deferred if the LMTP server goes away before its recipient")
+    func lmtpGoesAwayAtRedirect() async throws {
+        let hop: [ScriptedNextHop.Script] = [["RCPT TO:<r@example.com>": .close], [:]]
+        try await RunningFilter.run(
+            header: "/^Subject: to/ REDIRECT r@example.com", hop: hop, client: .lmtp, nextHop: .lmtp
+        ) { running in
+            let client = running.connect()
+            let session = Self.envelope("b", "c", lmtp: true) + ["DATA", "Subject: to\r\n\r\nx\r\n."]
+            #expect(client.converse(session).last == 451)
+            #expect(client.reply()?.prefix(3) == "451")
+            #expect(running.hop.messages.isEmpty)
+        }
+    }
+
+    @Test("New headers go to the LMTP server as written: no cleanup is behind it")
+    func lmtpNewHeaders() async throws {
+        let rules = "/^Subject:/ PREPEND Return-Path: <x@example.org>"
+        try await RunningFilter.run(header: rules, client: .lmtp, nextHop: .lmtp) { running in
+            let client = running.connect()
+            #expect(client.converse(Self.envelope("b", lmtp: true) + ["DATA", Self.content]).last == 250)
+            let content = try #require(running.hop.messages.first).content
+            #expect(content.contains("Return-Path: <x@example.org>\n"))
+            #expect(!content.contains("X-Weir-Verdict"))
+        }
+    }
+
     @Test("A copy goes to the LMTP server with the message; what it can't carry out waits")
     func lmtpVerdicts() async throws {
         let rules = "/^Subject: copy/ BCC c@example.com\n/^Subject: hold/ HOLD\n/^Subject: to/ REDIRECT r@example.com"

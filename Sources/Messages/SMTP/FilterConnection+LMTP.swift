@@ -6,6 +6,9 @@ internal import Wire
 
 /// What is different where the next hop is an LMTP server.
 extension FilterConnection {
+    /// A next hop that speaks SMTP is a Postfix with a cleanup of its own.
+    var isSMTP: Bool { worker.settings.nextHop.variant == .smtp }
+
     func report(_ replies: [SMTPReply], _ refusedCopies: [SMTPReply]) {
         for reply in replies where !reply.isPositive {
             worker.log.info("filter: \(session.summary): the next hop answers \(reply.text)")
@@ -24,7 +27,7 @@ extension FilterConnection {
 
     /// Only the cleanup(8) of a Postfix behind Weir carries out HOLD and FILTER.
     func canCarryOut(_ verdict: Verdict) -> Bool {
-        guard worker.settings.nextHop.variant == .lmtp, verdict.internalHeader != nil else { return true }
+        guard !isSMTP, verdict.internalHeader != nil else { return true }
         worker.log.complain(
             .nextHop("\(worker.settings.nextHop)"),
             "mail is deferred: a rule says HOLD or FILTER, which an LMTP server can't do (docs/content-filter.md)")

@@ -389,7 +389,7 @@ final class FilterConnection: ReceivedConnection {
             content.buffer.writeStaticString(".\r\n")
             sendLast(content.buffer)
         } else {
-            var writer = MessageWriter(verdict, count: content.count)
+            var writer = MessageWriter(verdict, count: content.count, hasCleanup: isSMTP)
             if content.isSpooled { sendSpooled(writer, ByteBuffer()) } else { sendKept(&writer) }
         }
     }

@@ -4,7 +4,7 @@ internal import Wire
 /// What an LMTP server has answered in one transaction.
 ///
 /// No client brings a copy that the verdict adds again. A copy that is deferred comes again with a recipient of the
-/// client: one that is deferred anyway, else the first one that was accepted, who then gets the message twice. A copy
+/// client: one that is deferred anyway, else the first one that was accepted, who then gets the message again. A copy
 /// that is refused for good is left out, as at RCPT.
 struct LMTPReplies {
     /// Accepted recipients: those of the client, or the one of a REDIRECT.
@@ -37,10 +37,11 @@ struct LMTPReplies {
 
     var refusedCopies: [SMTPReply] { final.dropFirst(recipients).filter { !$0.isPositive } }
 
-    /// For each recipient of the client, where those without a reply get `failure`.
+    /// For each recipient of the client; those without a reply get `failure`. At least one reply, because a redirected
+    /// message has no recipient between RSET and its new one.
     func completed(with failure: SMTPReply) -> [SMTPReply] {
         var complete = self
         while !complete.areComplete { complete.final.append(failure) }
-        return complete.forClient
+        return complete.recipients == 0 ? [failure] : complete.forClient
     }
 }

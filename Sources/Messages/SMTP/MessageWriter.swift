@@ -8,9 +8,11 @@ struct MessageWriter {
     private var pieces: MessagePieces
     private var atLineStart = true
 
-    init(_ verdict: Verdict, count: Int) {
+    /// - Parameter hasCleanup: whether cleanup(8) of a Postfix behind Weir gets the message, which would drop or change
+    ///   some new headers unless they are handed to it as such.
+    init(_ verdict: Verdict, count: Int, hasCleanup: Bool) {
         var verdict = verdict
-        verdict.handHeadersToCleanup()
+        if hasCleanup { verdict.handHeadersToCleanup() }
         var pieces = verdict.pieces(of: count, lineEnd: .crlf)
         if let header = verdict.internalHeader { pieces.insert(.new(header), at: 0) }
         self.pieces = MessagePieces(pieces)
