@@ -112,7 +112,7 @@ package actor Daemon {
         let extending = Task { [manager] in
             while !Task.isCancelled {
                 // Reading a large ledger from a slow disk may take longer than TimeoutStartSec=.
-                manager.notify("EXTEND_TIMEOUT_USEC=60000000\nSTATUS=opening the ledger")
+                manager.notify("EXTEND_TIMEOUT_USEC=60000000\nSTATUS=opening the ledger", mayBlock: false)
                 try? await Task.sleep(for: .seconds(20))
             }
         }

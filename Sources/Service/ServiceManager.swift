@@ -64,7 +64,9 @@ struct ServiceManager: Sendable {
     }
 
     /// Sends a state to the service manager, if there is one.
-    func notify(_ state: String) {
+    ///
+    /// - Parameter mayBlock: whether to wait if the service manager reads nothing; otherwise the state is dropped.
+    func notify(_ state: String, mayBlock: Bool = true) {
         guard let path = Self.environment("NOTIFY_SOCKET"), !path.isEmpty else { return }
         let descriptor = socket(AF_UNIX, Int32(SOCK_DGRAM.rawValue | SOCK_CLOEXEC.rawValue), 0)
         guard descriptor >= 0 else { return }
@@ -78,9 +80,10 @@ struct ServiceManager: Sendable {
         withUnsafeMutableBytes(of: &address.sun_path) { $0.copyBytes(from: name) }
         let length = socklen_t(MemoryLayout<sa_family_t>.size + name.count)
         let message = Array(state.utf8)
+        let flags = Int32(MSG_NOSIGNAL) | (mayBlock ? 0 : Int32(MSG_DONTWAIT))
         _ = withUnsafePointer(to: &address) {
             $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
-                sendto(descriptor, message, message.count, Int32(MSG_NOSIGNAL), $0, length)
+                sendto(descriptor, message, message.count, flags, $0, length)
             }
         }
     }
