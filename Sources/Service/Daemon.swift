@@ -89,8 +89,8 @@ package actor Daemon {
             log.warning(
                 "the service manager passed the socket \(address), but no listener is configured for it")
         }
-        try await withThrowingTaskGroup(of: Void.self) { group in
-            try await startAdmin(in: &group)
+        let admin = try await admin.start(on: configuration.listen.admin, tokenPath: configuration.adminTokenPath)
+        await withThrowingTaskGroup(of: Void.self) { group in
             group.addTask { [host, manager] in try await manager.keepAlive(host) }
             alerts.begin()
             group.addTask { await self.becomeReady() }
@@ -102,7 +102,7 @@ package actor Daemon {
                     break
                 }
             }
-            await stop()
+            await stop(admin)
             group.cancelAll()
         }
     }
@@ -122,21 +122,6 @@ package actor Daemon {
         isReady = true
         log.notice("ready: \(configuration.summary)")
         manager.notify("READY=1\nSTATUS=\(configuration.summary)")
-    }
-
-    /// Returns once the admin listener accepts connections.
-    private func startAdmin(in group: inout ThrowingTaskGroup<Void, any Error>) async throws {
-        let (endpoint, tokenPath) = (configuration.listen.admin, configuration.adminTokenPath)
-        let (running, report) = AsyncThrowingStream<Void, any Error>.makeStream()
-        group.addTask { [admin, log] in
-            do {
-                try await admin.run(on: endpoint, tokenPath: tokenPath) { report.finish() }
-            } catch  where !Task.isCancelled {
-                if case .terminated = report.yield() { log.error("the admin listener failed: \(error)") }
-                report.finish(throwing: error)
-            }
-        }
-        for try await _ in running {}
     }
 
     /// Reads the configuration, and runs on it until a signal ends the service.
@@ -210,13 +195,14 @@ package actor Daemon {
         if left > 0 { alarm(left) }
     }
 
-    private func stop() async {
+    private func stop(_ admin: AdminListener.Running) async {
         manager.notify("STOPPING=1")
         let deadline = NIODeadline.now() + Self.gracePeriod
         async let contentHasStopped: Void? = content?.stop(by: deadline)
         await policy.stop(by: deadline)
         await contentHasStopped
         try? await host.loop.submit { [host] in host.stop(by: .now() + Self.gracePeriod) }
+        await admin.stop()
         await alerts.stop(within: Self.timeForAlerts)
         log.notice("stopped")
         let lost = log.flush()

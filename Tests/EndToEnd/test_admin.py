@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The admin listener: metrics, health checks, keys, and access control."""
+import contextlib
 import http.client
 import json
 import os
@@ -7,6 +8,7 @@ import pathlib
 import re
 import resource
 import shutil
+import signal
 import socket
 import tempfile
 import time
@@ -14,7 +16,7 @@ import unittest
 import urllib.parse
 
 from filtering import FilterService, NextHop, dialogue
-from postfix import SMTP, free_port
+from postfix import DEFAULT_TIMEOUT, SMTP, free_port
 from weir import ROOT, UnixConnection, WeirService, get, samples
 
 LIMIT = {"name": "per-sender", "key": ["sender"], "count": "recipients", "rates": ["3/1h"]}
@@ -226,6 +228,27 @@ class Strangers(unittest.TestCase):
         self.weir.start(wait=False)
         self.assertNotEqual(self.weir.process.wait(20), 0)
         self.assertFalse(token.exists())
+
+
+class Stop(unittest.TestCase):
+    def test_clients_that_connect_meanwhile(self):
+        for _ in range(5):
+            with WeirService() as weir, contextlib.ExitStack() as clients:
+                for number in range(240):
+                    if number == 40:
+                        weir.process.send_signal(signal.SIGTERM)
+                    client = clients.enter_context(socket.socket(socket.AF_UNIX))
+                    client.setblocking(False)
+                    with contextlib.suppress(BlockingIOError, ConnectionError, FileNotFoundError):
+                        client.connect(str(weir.admin_socket))
+                self.assertEqual(weir.process.wait(DEFAULT_TIMEOUT), 0)
+
+    def test_an_answer_that_nobody_reads(self):
+        with WeirService() as weir, socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(weir.admin_socket))
+            client.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n" * 200)
+            weir.process.send_signal(signal.SIGTERM)
+            self.assertEqual(weir.process.wait(DEFAULT_TIMEOUT), 0)
 
 
 class Keys(unittest.TestCase):

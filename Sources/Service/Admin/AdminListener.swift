@@ -10,6 +10,7 @@ internal import NIOCore
 internal import NIOPosix
 internal import Policy
 internal import Report
+internal import ServiceLifecycle
 internal import Settings
 internal import Wire
 
@@ -38,6 +39,7 @@ final class AdminListener: Sendable {
         static let cachedAge: Int64 = 60
         static let cachedResponses = 16
         static let idleTimeout: TimeAmount = .seconds(60)
+        static let timeToStop: Duration = .seconds(1)
         /// The service is not alive if its event loop takes longer.
         static let healthTimeout: TimeAmount = .seconds(5)
     }
@@ -58,23 +60,45 @@ final class AdminListener: Sendable {
         self.log = log
     }
 
-    /// Serves until its task is cancelled.
+    /// An admin listener that accepts connections.
+    struct Running {
+        fileprivate let services: ServiceGroup
+        fileprivate let task: Task<Void, Never>
+
+        /// Returns once every connection is closed. Requests have `Bounds.timeToStop` to finish.
+        func stop() async {
+            await services.triggerGracefulShutdown()
+            await task.value
+        }
+    }
+
+    /// Returns once it listens.
     ///
-    /// - Parameter onRunning: called when it listens.
     /// - Throws: `ListenerFailure`.
-    func run(
-        on endpoint: Endpoint, tokenPath: String, onRunning: @escaping @Sendable () -> Void
-    ) async throws {
+    func start(on endpoint: Endpoint, tokenPath: String) async throws -> Running {
+        let (running, report) = AsyncThrowingStream<Void, any Error>.makeStream()
         do {
-            try await serve(on: endpoint, tokenPath: tokenPath, onRunning: onRunning)
+            let services = try services(on: endpoint, tokenPath: tokenPath) { report.finish() }
+            let task = Task { [log] in
+                do {
+                    try await services.run()
+                } catch {
+                    if case .terminated = report.yield() { log.error("the admin listener failed: \(error)") }
+                    report.finish(throwing: error)
+                }
+            }
+            for try await _ in running {}
+            return Running(services: services, task: task)
         } catch {
             throw ListenerFailure(key: "listen.admin", endpoint: endpoint, cause: error)
         }
     }
 
-    private func serve(
+    /// Stops by `triggerGracefulShutdown` alone: SwiftNIO ends the process if a server's task is cancelled while a
+    /// connection waits to be accepted.
+    private func services(
         on endpoint: Endpoint, tokenPath: String, onRunning: @escaping @Sendable () -> Void
-    ) async throws {
+    ) throws -> ServiceGroup {
         let token = endpoint.isTCP ? try AdminToken.readOrCreate(at: tokenPath) : nil
         let address: BindAddress
         switch endpoint {
@@ -102,7 +126,9 @@ final class AdminListener: Sendable {
                 onRunning()
             },
             eventLoopGroupProvider: .shared(MultiThreadedEventLoopGroup(numberOfThreads: 1)), logger: logger)
-        try await application.run()
+        var configuration = ServiceGroupConfiguration(services: [application], logger: logger)
+        configuration.maximumGracefulShutdownDuration = Bounds.timeToStop
+        return ServiceGroup(configuration: configuration)
     }
 
     /// - Parameter token: nil if requests need none.
