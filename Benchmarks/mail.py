@@ -96,8 +96,8 @@ def source(port, file, sessions, kept, count):
 
 
 def cpu_seconds(pid):
-    fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    # The clock that clock_getcpuclockid(3) gives. It counts nanoseconds; /proc/PID/stat counts hundredths of a second.
+    return time.clock_gettime(~pid << 3 | 2)
 
 
 def machine():

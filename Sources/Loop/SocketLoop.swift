@@ -271,15 +271,15 @@ package final class SocketLoop: @unchecked Sendable {
 ///
 /// Sendable, unchecked: `value` traps on any other thread.
 package struct LoopBound<Value>: @unchecked Sendable {
-    private let held: Value
-    private let loop: SocketLoop
+    @usableFromInline let held: Value
+    @usableFromInline let loop: SocketLoop
 
-    package init(_ value: Value, _ loop: SocketLoop) {
+    @inlinable package init(_ value: Value, _ loop: SocketLoop) {
         held = value
         self.loop = loop
     }
 
-    package var value: Value {
+    @inlinable package var value: Value {
         loop.preconditionInLoop()
         return held
     }

@@ -3,18 +3,18 @@
 /// The character classes of Postfix's `ISSPACE`, `ISALNUM` and friends: ASCII, C locale.
 extension UInt8 {
     /// Space, tab, newline, vertical tab, form feed or carriage return.
-    package var isSpace: Bool { self == 0x20 || (0x09...0x0d ~= self) }
+    @inlinable package var isSpace: Bool { self == 0x20 || (0x09...0x0d ~= self) }
     /// Space or tab.
-    package var isBlank: Bool { self == 0x20 || self == 0x09 }
-    package var isDigit: Bool { 0x30...0x39 ~= self }
-    package var isAlphanumeric: Bool { isDigit || 0x61...0x7a ~= (self | 0x20) }
-    package var isControl: Bool { self < 0x20 || self == 0x7f }
-    package var lowercased: UInt8 { 0x41...0x5a ~= self ? self | 0x20 : self }
+    @inlinable package var isBlank: Bool { self == 0x20 || self == 0x09 }
+    @inlinable package var isDigit: Bool { 0x30...0x39 ~= self }
+    @inlinable package var isAlphanumeric: Bool { isDigit || 0x61...0x7a ~= (self | 0x20) }
+    @inlinable package var isControl: Bool { self < 0x20 || self == 0x7f }
+    @inlinable package var lowercased: UInt8 { 0x41...0x5a ~= self ? self | 0x20 : self }
 }
 
 extension Collection<UInt8> {
     /// Whether the bytes are `text`, which is in lower case, regardless of ASCII case.
-    package func equalsIgnoringCase(_ text: StaticString) -> Bool {
+    @inlinable package func equalsIgnoringCase(_ text: StaticString) -> Bool {
         guard count == text.utf8CodeUnitCount else { return false }
         var expected = text.utf8Start
         for byte in self {

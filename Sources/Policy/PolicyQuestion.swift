@@ -122,7 +122,10 @@ private final class PendingQuestion: LedgerHost.Client {
     init?(_ open: OpenQuestion, _ parser: inout PolicyRequestParser) {
         self.open = open
         let question = open.question
-        var request = Array("request=smtpd_access_policy\nprotocol_state=\(question.state.rawValue)\n".utf8)
+        var request: [UInt8] = []
+        request.reserveCapacity(question.attributes.count + 512)
+        request.appendAttribute("request", "smtpd_access_policy".utf8)
+        request.appendAttribute("protocol_state", question.state.rawValue.utf8)
         request += question.attributes
         request.appendAttribute("instance", question.transaction?.instance ?? question.instance)
         request.appendAttribute("sender", address: question.transaction?.sender[...] ?? question.sender)
