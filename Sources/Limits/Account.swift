@@ -16,8 +16,10 @@ package final class Account {
     /// Whether the store has a row for it.
     var isStored = false
     /// Whether it has left the limit's table: idle, evicted, or its limit was removed. A transaction may still refer
-    /// to it.
+    /// to it. Its windows are not used any more: a reload does not adapt them.
     var isRemoved = false
+    /// Whether nothing counted any more when it left the table.
+    var wasIdle = false
     /// Its index in the limit's `FullestAccounts`; `noPlace` if it is not in there.
     var place = Account.noPlace
     /// `Ledger.generation` when the key was last looked up in the tables.

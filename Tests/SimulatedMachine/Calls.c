@@ -30,7 +30,7 @@ static int open_below_root(const char *path, const char *name, int flags, mode_t
     if ((is_new || (flags & O_TRUNC)) && sim_gate(SIM_NAME, NULL) != 0) return -1;
     int descriptor = (int)syscall(SYS_openat, AT_FDCWD, path, flags, mode);
     if (descriptor < 0) return descriptor;
-    if (descriptor >= MOST_DESCRIPTORS || fstat(descriptor, &status) != 0) abort();
+    if (descriptor >= MOST_DESCRIPTORS || fstat(descriptor, &status) != 0) sim_fail("too many open files");
     if (name[0] == 0) {
         open_files[descriptor] = &directory;
         return descriptor;
@@ -200,6 +200,17 @@ int usleep(useconds_t microseconds) {
     return 0;
 }
 
+// Randomness of Swift's library
+
+void swift_stdlib_random(void *bytes, size_t size) {
+    if (!sim_is_simulated) {
+        if (syscall(SYS_getrandom, bytes, size, 0) < 0) sim_fail("getrandom");
+        return;
+    }
+    unsigned char *place = bytes;
+    for (size_t i = 0; i < size; i++) place[i] = (unsigned char)sim_random();
+}
+
 // Queues
 
 typedef struct dispatch_queue_s *dispatch_queue_t;
@@ -228,7 +239,7 @@ void dispatch_async(dispatch_queue_t queue, block_t block) {
     } else if (job_count < MOST_JOBS) {
         jobs[job_count++] = _Block_copy(block);
     } else {
-        abort();
+        sim_fail("too many jobs");
     }
 }
 

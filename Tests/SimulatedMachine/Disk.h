@@ -25,6 +25,10 @@ struct sim_file {
 extern __thread bool sim_is_simulated;
 extern bool sim_dead;
 
+// Ends the program: the machine itself is at fault.
+_Noreturn void sim_fail(const char *reason);
+uint64_t sim_random(void);
+
 struct sim_file *sim_file_of(uint64_t inode);
 void sim_note_write(struct sim_file *file, int64_t offset, const void *bytes, int64_t length);
 void sim_note_truncate(struct sim_file *file, int64_t size);

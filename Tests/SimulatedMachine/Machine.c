@@ -42,6 +42,11 @@ static int name_count, stored_count;
 static struct name_op *name_ops;
 static int name_op_count, name_op_room;
 
+void sim_fail(const char *reason) {
+    fprintf(stderr, "simulated machine: %s: %s\n", reason, strerror(errno));
+    abort();
+}
+
 // SplitMix64
 static uint64_t next(uint64_t *state) {
     uint64_t z = (*state += 0x9e3779b97f4a7c15);
@@ -157,7 +162,7 @@ static void set_name(struct name *list, int *count, const char *name, struct sim
         return;
     }
     if (!file) return;
-    if (*count == 512) abort();
+    if (*count == 512) sim_fail("more than 512 files");
     list[*count].name = strdup(name);
     list[(*count)++].file = file;
 }
@@ -201,6 +206,8 @@ static void forget_names(void) {
     while (name_count) free(names[--name_count].name);
     while (stored_count) free(stored_names[--stored_count].name);
 }
+
+uint64_t sim_random(void) { return next(&gate_random); }
 
 const char *sim_name(const char *path) {
     size_t length = strlen(root);
@@ -276,9 +283,9 @@ static void write_file(const char *name, const unsigned char *bytes, int64_t siz
     char path[PATH_MAX];
     path_of(path, name);
     int descriptor = (int)syscall(SYS_openat, AT_FDCWD, path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0640);
-    if (descriptor < 0 || syscall(SYS_pwrite64, descriptor, bytes, size, 0) != size) abort();
+    if (descriptor < 0 || syscall(SYS_pwrite64, descriptor, bytes, size, 0) != size) sim_fail(path);
     struct stat status;
-    if (fstat(descriptor, &status) != 0) abort();
+    if (fstat(descriptor, &status) != 0) sim_fail(path);
     syscall(SYS_close, descriptor);
     struct sim_file *file = sim_file_of(status.st_ino);
     file->stored = copy(bytes, (size_t)size);

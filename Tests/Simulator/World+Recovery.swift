@@ -6,13 +6,12 @@ import SimulatedMachine
 extension World {
     func restart() throws(Failure) {
         tell("stop")
-        closePolicyConnections()
-        service?.step()
-        for session in sessions { model.close(session.policyConnection) }
+        // The service closes the policy connections. The transactions go on with the next process.
         service?.stop()
+        closePolicyConnections()
         if !isDead {
             service = nil
-            if service == nil, !isUncertain, !isLossy { history = [model] }
+            if !isUncertain, !powerLossIsPossible, scenario.kind != .errors { history = [model] }
         }
         try recover()
     }
@@ -23,8 +22,8 @@ extension World {
         asking = []
         let isReboot = powerLoss != nil
         if service != nil, !isDead {
-            closePolicyConnections()
             service?.stop()
+            closePolicyConnections()
             service = nil
         }
         try boot()
@@ -44,7 +43,7 @@ extension World {
             history[index].now = model.now
             history[index].restart()
         }
-        if isUncertain || isReboot && isLossy {
+        if isUncertain || isReboot && isLossy || !newWindows.isEmpty {
             try checkBounds()
             startAnew()
         } else {
@@ -75,7 +74,7 @@ extension World {
         for (account, state) in newest.accounts {
             guard let limit = newest.limits.first(where: { $0.name == account.limit }) else { continue }
             let standing = service.standing(account)
-            for (lane, rate) in limit.rates.enumerated() {
+            for (lane, rate) in limit.rates.enumerated() where !newWindows.contains("\(limit.name) \(rate.window)") {
                 let used = standing.map { Int($0.usages[lane].used) } ?? 0
                 let charges = (state.windows[rate.window] ?? []).filter { newest.counts($0.time, in: rate.window) }
                 let gross = charges.reduce(0) { $0 + $1.charged }
@@ -96,6 +95,7 @@ extension World {
     private func startAnew() {
         generation += 1
         isUncertain = false
+        newWindows = []
         model = Model(
             now: model.now, limits: scenario.configurations[configuration], givesBackDropped: scenario.givesBackDropped)
         for index in sessions.indices { renewSession(index) }

@@ -159,7 +159,7 @@ extension World {
     private var keepsPower: Bool { scenario.durability == "power" && scenario.kind == .power }
 
     /// Whether a loss of power may take back what a kill does not.
-    private var powerLossIsPossible: Bool {
+    var powerLossIsPossible: Bool {
         scenario.kind == .damage || scenario.kind == .power && !keepsPower
     }
 

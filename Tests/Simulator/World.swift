@@ -187,6 +187,7 @@ final class World {
     }
 
     func reload(to number: Int) throws(Failure) {
+        noteNewWindows(of: scenario.configurations[number])
         configuration = number
         let new = try readConfiguration()
         for index in history.indices { history[index].reload(scenario.configurations[number]) }
@@ -198,4 +199,16 @@ final class World {
         }
     }
     var needsRestart = false
+
+    /// A window that a limit gains is empty. After a restart it may have what the journal still holds.
+    private func noteNewWindows(of limits: [LimitPlan]) {
+        for limit in limits {
+            guard let before = model.limits.first(where: { $0.name == limit.name }) else { continue }
+            for rate in limit.rates where !before.rates.contains(where: { $0.window == rate.window }) {
+                newWindows.insert("\(limit.name) \(rate.window)")
+            }
+        }
+    }
+    /// Limits and windows.
+    var newWindows: Set<String> = []
 }
