@@ -105,7 +105,7 @@ package final class Account {
     }
 
     func giveBack(_ amount: UInt64, chargedAt time: LedgerTime) {
-        for lane in 0..<limit.terms.refusedLane {
+        for lane in 0..<limit.terms.refusedLane where time > limit.terms.added[lane] {
             windows.giveBack(amount, lane: lane, chargedIn: limit.terms.lanes[lane].slot(at: time))
         }
     }

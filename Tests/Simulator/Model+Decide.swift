@@ -53,7 +53,9 @@ extension Model {
     private mutating func decide(_ request: Request) -> String? {
         if request.state.isOfMessage, let answer = transactions[request.transaction]?.answers[request] { return answer }
         let connection = "\(request.client) \(request.port)"
-        if let refusal = connections[connection]?.refusal { return refusal }
+        if limits.contains(where: { $0.count == .connections }), let refusal = connections[connection]?.refusal {
+            return refusal
+        }
         var transaction = transactions[request.transaction] ?? Transaction()
         forgetResets(in: &transaction)
         var steps: [Step] = []
@@ -90,7 +92,8 @@ extension Model {
         if let refusing, refusing.limit.count == .connections, refusing.reason == .over {
             connections[connection, default: Connection()].refusal = action
         }
-        if request.state.isOfMessage {
+        // A request that no limit judges is judged anew when it is repeated.
+        if request.state.isOfMessage, !judged.isEmpty || request.state.settles {
             if request.state.settles { transaction.isSettled = true }
             transaction.answers[request] = .some(action)
             transactions[request.transaction] = transaction

@@ -51,6 +51,8 @@ struct Model {
     }
 
     var now: Int64
+    /// When the simulation kept this state.
+    var noted: Int64 = 0
     var limits: [LimitPlan]
     var givesBackDropped: Bool
     var accounts: [Account: State] = [:]
@@ -77,6 +79,11 @@ struct Model {
 
     func used(_ account: Account, in window: Int64) -> Int {
         accounts[account]?.windows[window]?.reduce(0) { $0 + (counts($1.time, in: window) ? $1.amount : 0) } ?? 0
+    }
+
+    /// What was charged, whether or not it was given back.
+    func charged(to account: Account, in window: Int64) -> Int {
+        accounts[account]?.windows[window]?.reduce(0) { $0 + (counts($1.time, in: window) ? $1.charged : 0) } ?? 0
     }
 
     func refusedRequests(_ account: Account) -> Int {

@@ -27,7 +27,7 @@ final class Simulation {
             guard let failure else { continue }
             failures += 1
             print("seed \(seed) (\(scenario.kind), \(scenario.durability)): \(failure.message)")
-            report(shortened(scenario))
+            report(shortened(scenario, failure))
         }
         print("\(count) seeds from \(first), every \(stride): \(failures) failed; \(restarts) starts")
         return failures
@@ -42,12 +42,11 @@ final class Simulation {
         }
     }
 
-    private func fails(_ scenario: Scenario) -> Bool {
-        Self.outcome(World(scenario, folder: folder, log: log, isTold: false)) != nil
-    }
-
-    /// Drops operations and limits as long as the scenario still fails.
-    private func shortened(_ scenario: Scenario) -> Scenario {
+    /// Drops operations and limits as long as the scenario still fails in the same way.
+    private func shortened(_ scenario: Scenario, _ failure: Failure) -> Scenario {
+        func fails(_ scenario: Scenario) -> Bool {
+            Self.outcome(World(scenario, folder: folder, log: log, isTold: false))?.kind == failure.kind
+        }
         var scenario = scenario
         var size = scenario.operations.count / 2
         while size >= 1 {

@@ -37,7 +37,7 @@ extension World {
         guard let service else { return }
         let time = service.time
         if time != model.now, scenario.kind != .damage {
-            throw Failure(message: "the ledger's time is \(time - model.now) ms ahead")
+            throw Failure(kind: .time, message: "the ledger's time is \(time - model.now) ms ahead")
         }
         for index in history.indices {
             history[index].now = model.now
@@ -56,14 +56,16 @@ extension World {
 
     /// Finds the newest state in the history that the service has.
     private func findState() throws(Failure) {
-        for candidate in history.reversed() where difference(from: candidate) == nil {
-            model = candidate
-            history = [model]
+        for index in history.indices.reversed() where difference(from: history[index]) == nil {
+            model = history[index]
+            // A loss of power may still take back what a kill has left.
+            if powerLossIsPossible { history.removeSubrange((index + 1)...) } else { history = [model] }
             return
         }
         let newest = history.last.flatMap(difference) ?? ""
         let oldest = history.first.flatMap(difference) ?? ""
         throw Failure(
+            kind: .counts,
             message: "after the restart, the counts are those of no moment that they may be of.\n"
                 + "Against the newest: \(newest)\nAgainst the oldest of \(history.count): \(oldest)")
     }
@@ -77,15 +79,16 @@ extension World {
             for (lane, rate) in limit.rates.enumerated() where !newWindows.contains("\(limit.name) \(rate.window)") {
                 let used = standing.map { Int($0.usages[lane].used) } ?? 0
                 let charges = (state.windows[rate.window] ?? []).filter { newest.counts($0.time, in: rate.window) }
-                let gross = charges.reduce(0) { $0 + $1.charged }
+                let gross = history.map { $0.charged(to: account, in: rate.window) }.max() ?? 0
                 let given = charges.reduce(0) { $0 + $1.charged - $1.amount }
                 if used > gross {
-                    throw Failure(message: "\(account) has \(used) in \(rate.text), but was charged \(gross) at most")
+                    throw Failure(
+                        kind: .surplus, message: "\(account) has \(used) in \(rate.text), but was charged \(gross) at most")
                 }
                 if scenario.kind == .damage { continue }
                 let least = oldest.used(account, in: rate.window) - given
                 if used < least {
-                    throw Failure(message: "\(account) has \(used) in \(rate.text); \(least) were safe")
+                    throw Failure(kind: .loss, message: "\(account) has \(used) in \(rate.text); \(least) were safe")
                 }
             }
         }
@@ -109,9 +112,9 @@ extension World {
         guard let service else { return }
         synchronize()
         model.clean()
-        if let difference = difference(from: model) { throw Failure(message: difference) }
+        if let difference = difference(from: model) { throw Failure(kind: .counts, message: difference) }
         if service.time != model.now, scenario.kind != .damage {
-            throw Failure(message: "the ledger's time is \(service.time - model.now) ms ahead")
+            throw Failure(kind: .time, message: "the ledger's time is \(service.time - model.now) ms ahead")
         }
     }
 

@@ -48,8 +48,12 @@ extension World {
         case .intervene(let intervention, let limit, let key): intervene(intervention, limit, key)
         case .reload(let number):
             tell("reload: configuration \(number)")
+            // Times have milliseconds: what was charged before the reload was charged earlier.
+            advance(1)
+            if isDead { return }
             try reload(to: number)
             note()
+            advance(1)
         case .checkpoint:
             if service?.host.fault == nil {
                 tell("checkpoint")
@@ -123,16 +127,19 @@ extension World {
             let action = model.decide(request, over: policyConnection) ?? "DUNNO"
             tell("\(request.summary) -> \(reply ?? "no answer")")
             if let reply, reply != action {
-                throw Failure(message: "\(request.summary): answered \(reply), expected \(action)")
+                throw Failure(kind: .answer, message: "\(request.summary): answered \(reply), expected \(action)")
             }
-            if reply == nil, !isDead { throw Failure(message: "\(request.summary): no answer") }
+            if reply == nil, !isDead { throw Failure(kind: .answer, message: "\(request.summary): no answer") }
         }
         note(wasAnswered: asking.contains { $0.reply != nil })
+        // Sockets that were ready in this turn come first in the next, unless the kernel has seen them idle.
+        if !isDead { service.step() }
     }
 
     /// Adds the model's state to the history. What is durable ends the history before it.
     func note(wasAnswered: Bool = false) {
         model.clean()
+        model.noted = sim_now()
         history.append(model)
         guard let service else { return }
         if isDead {
@@ -165,7 +172,7 @@ extension World {
 
     /// Drops the states before the newest one of that age.
     private func forget(olderThan age: Int64) {
-        while history.count > 1, history[1].now + age <= model.now { history.removeFirst() }
+        while history.count > 1, history[1].noted + age <= sim_now() { history.removeFirst() }
     }
 
     private func hangUp(_ index: Int) {

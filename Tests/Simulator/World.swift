@@ -8,6 +8,11 @@ import SimulatedMachine
 
 /// The service did something that the documents do not allow.
 struct Failure: Error {
+    enum Kind {
+        case configuration, start, time, answer, counts, loss, surplus
+    }
+
+    var kind: Kind
     var message: String
 }
 
@@ -129,7 +134,7 @@ final class World {
         }
         switch ConfigurationReader.read(Array(text.utf8), file: "weir.yaml") {
         case .success(let outcome): return outcome.configuration
-        case .failure(let faults): throw Failure(message: "the configuration is wrong: \(faults)\n\(text)")
+        case .failure(let faults): throw Failure(kind: .configuration, message: "the configuration is wrong: \(faults)\n\(text)")
         }
     }
 
@@ -144,7 +149,10 @@ final class World {
         var attempts = 0
         while true {
             attempts += 1
-            if attempts > 20 { throw Failure(message: "the service does not come up: \(service?.host.fault?.message ?? "")") }
+            if attempts > 20 { 
+                let fault = service?.host.fault?.message ?? ""
+                throw Failure(kind: .start, message: "the service does not come up: \(fault)")
+            }
             if attempts == 4 { sim_repair() }
             if isDead { endProcess() }
             if service == nil {
@@ -155,7 +163,7 @@ final class World {
                 } catch let failure as Failure {
                     throw failure
                 } catch {
-                    throw Failure(message: "the service does not start: \(error)")
+                    throw Failure(kind: .start, message: "the service does not start: \(error)")
                 }
             }
             while sim_run_job() {}
