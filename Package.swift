@@ -166,6 +166,14 @@ let package = Package(
                 "CAllocationCount", "CPCRE2", "CVectorscan", "Filter", "MailSyntax", "Rules",
             ],
             path: "Benchmarks/rules/Sources/RulesBenchmark", swiftSettings: strict, linkerSettings: selfContained),
+        .target(name: "SimulatedMachine", path: "Tests/SimulatedMachine"),
+        .executableTarget(
+            name: "Simulator",
+            dependencies: [
+                "Limits", "Loop", "Policy", "Report", "Settings", "SimulatedMachine",
+                .product(name: "NIOCore", package: "swift-nio"),
+            ],
+            path: "Tests/Simulator", swiftSettings: strict),
         .testTarget(
             name: "LoadGeneratorTests",
             dependencies: [

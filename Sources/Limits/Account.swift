@@ -16,8 +16,10 @@ package final class Account {
     /// Whether the store has a row for it.
     var isStored = false
     /// Whether it has left the limit's table: idle, evicted, or its limit was removed. A transaction may still refer
-    /// to it.
+    /// to it. Its windows are not used any more: a reload does not adapt them.
     var isRemoved = false
+    /// Whether nothing counted any more when it left the table.
+    var wasIdle = false
     /// Its index in the limit's `FullestAccounts`; `noPlace` if it is not in there.
     var place = Account.noPlace
     /// `Ledger.generation` when the key was last looked up in the tables.
@@ -103,7 +105,7 @@ package final class Account {
     }
 
     func giveBack(_ amount: UInt64, chargedAt time: LedgerTime) {
-        for lane in 0..<limit.terms.refusedLane {
+        for lane in 0..<limit.terms.refusedLane where time > limit.terms.added[lane] {
             windows.giveBack(amount, lane: lane, chargedIn: limit.terms.lanes[lane].slot(at: time))
         }
     }

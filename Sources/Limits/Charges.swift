@@ -96,7 +96,7 @@ struct Charges: RandomAccessCollection {
     mutating func transfer(to account: Account) -> Bool {
         func transferred(_ charge: inout Charge) -> Bool {
             let earlier = charge.account
-            guard earlier.hash == account.hash, earlier.isRemoved, earlier.isEmpty else { return false }
+            guard earlier.hash == account.hash, earlier.wasIdle else { return false }
             if let resetAt = earlier.exception?.resetAt { charge.forget(upTo: resetAt) }
             charge.account = account
             return true

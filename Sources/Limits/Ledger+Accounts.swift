@@ -42,6 +42,7 @@ extension Ledger {
 
     /// The account has left memory. The next checkpoint deletes its row, if it has one.
     func noteRemoval(of account: Account) {
+        account.wasIdle = account.isEmpty
         account.isRemoved = true
         if account.isStored { upkeep.removed.append(account.id) }
     }

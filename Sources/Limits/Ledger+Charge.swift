@@ -116,7 +116,7 @@ extension Ledger {
     private func giveBack(_ amount: UInt64, to account: Account, _ transaction: Transaction) {
         transaction.charges.change(account) { charge in
             charge.giveBack(amount) { part, time in
-                account.giveBack(part, chargedAt: time)
+                if !account.isRemoved { account.giveBack(part, chargedAt: time) }
                 journal.appendCharge(-Int64(part), to: account, age: now - time)
             }
         }

@@ -117,7 +117,7 @@ extension Ledger {
                 let account = charge.account
                 if !account.isRemoved {
                     if !account.isStored { rows.append(row(of: account)) }
-                } else if !transaction.isEnded, charge.total > 0, account.isEmpty {
+                } else if !transaction.isEnded, charge.total > 0, account.wasIdle {
                     // Idle: the message may be charged more (`Charges.transfer`). The next checkpoint deletes the row.
                     if upkeep.kept.insert(account.id).inserted { rows.append(row(of: account)) }
                 }

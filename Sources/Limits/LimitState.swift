@@ -51,8 +51,12 @@ package final class LimitState {
     ///
     /// - Parameter changed: called for each account whose windows or raise changed.
     func replaceTerms(with newLimit: Limit, at time: LedgerTime, changed: (Account) -> Void) {
-        let new = LimitTerms(newLimit)
+        var new = LimitTerms(newLimit)
         new.setTime(time)
+        for lane in new.counts.indices {
+            let old = terms.lanes.dropLast().firstIndex(of: new.lanes[lane])
+            new.added[lane] = old.map { terms.added[$0] } ?? time
+        }
         if new.lanes != terms.lanes {
             accounts.forEach { account in
                 account.windows = windows(of: account, under: new)
@@ -97,6 +101,8 @@ struct LimitTerms: ~Copyable {
     let mostUnused: Int64
     /// Whether its conditions or its key use `policy_context`.
     let looksAtContext: Bool
+    /// When a reload added each lane. What was charged up to then is not in it, and is not given back there.
+    var added: [LedgerTime]
     /// The present slot of each lane, computed once a tick. Valid for `lanes.count` slots from init to deinit.
     let slots: UnsafeMutablePointer<Int64>
 
@@ -110,6 +116,7 @@ struct LimitTerms: ~Copyable {
         isPerRecipient = limit.isPerRecipient
         mostUnused = lanes.reduce(.max) { min($0, $1.milliseconds) } * SlidingWindows.mostSlotsUnused / Window.slots
         looksAtContext = limit.contextAttribute != nil
+        added = Array(repeating: LedgerTime(milliseconds: 0), count: lanes.count)
         slots = .allocate(capacity: lanes.count)
         slots.initialize(repeating: 0, count: lanes.count)
     }

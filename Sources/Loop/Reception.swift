@@ -117,7 +117,8 @@ package final class Reception: Sendable {
     /// Stops listening, lets clients finish what they have begun, and closes the rest at `deadline`.
     package func stop(by deadline: NIODeadline) async {
         let (desks, listening) = sockets.withLock { sockets in
-            defer { sockets.listening = [] }
+            // A desk refers to its reception: without desks, both can be released.
+            defer { sockets = Sockets() }
             return (sockets.desks, sockets.listening)
         }
         for desk in desks { try? await desk.loop.submit { desk.beginStop() } }

@@ -68,6 +68,19 @@ package final class SocketLoop: @unchecked Sendable {
     /// - Parameter name: of the thread, at most 15 bytes.
     /// - Throws: `IOError` if the process can have no more descriptors or threads.
     package static func start(named name: String) throws -> SocketLoop {
+        let loop = try make(named: name)
+        try loop.startThread()
+        return loop
+    }
+
+    /// Makes a loop without a thread. The calling thread owns it and runs its turns with `step`.
+    package static func stepped() throws -> SocketLoop {
+        let loop = try make(named: "")
+        loop.owner.store(UInt(pthread_self()), ordering: .relaxed)
+        return loop
+    }
+
+    private static func make(named name: String) throws -> SocketLoop {
         let epoll = epoll_create1(Int32(EPOLL_CLOEXEC))
         guard epoll >= 0 else { throw IOError(errnoCode: errno, reason: "epoll_create1") }
         let wakeup = eventfd(0, Int32(EFD_CLOEXEC | EFD_NONBLOCK))
@@ -77,7 +90,6 @@ package final class SocketLoop: @unchecked Sendable {
         }
         let loop = SocketLoop(name: name, epoll: epoll, wakeup: wakeup)
         try loop.add(wakeup, .reading)
-        try loop.startThread()
         return loop
     }
 
@@ -216,14 +228,26 @@ package final class SocketLoop: @unchecked Sendable {
     private func run() {
         owner.store(UInt(pthread_self()), ordering: .relaxed)
         withUnsafeTemporaryAllocation(of: epoll_event.self, capacity: Self.mostEvents) { events in
-            while !isStopped { runTurn(events) }
+            while !isStopped { runTurn(events, timeout: millisecondsUntilTimer()) }
         }
+        removeTasks()
+    }
+
+    /// Runs a turn of a `stepped` loop with what is ready now.
+    package func step() {
+        assertInLoop()
+        withUnsafeTemporaryAllocation(of: epoll_event.self, capacity: Self.mostEvents) { runTurn($0, timeout: 0) }
+    }
+
+    /// Releases what the loop would still call. It must not run another turn.
+    package func removeTasks() {
         endOfTurn = {}
         timers = []
     }
 
-    private func runTurn(_ events: UnsafeMutableBufferPointer<epoll_event>) {
-        let count = Int(epoll_wait(epoll, events.baseAddress, Int32(events.count), millisecondsUntilTimer()))
+    /// - Parameter timeout: milliseconds to wait until a socket is ready; -1 waits without end.
+    private func runTurn(_ events: UnsafeMutableBufferPointer<epoll_event>, timeout: Int32) {
+        let count = Int(epoll_wait(epoll, events.baseAddress, Int32(events.count), timeout))
         turn &+= 1
         for event in events.prefix(max(0, count)) {
             let descriptor = event.data.fd

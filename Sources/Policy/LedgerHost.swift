@@ -159,6 +159,7 @@ package final class LedgerHost: @unchecked Sendable {
         isStopped = true
         endFirstOpening()
         endTick()
+        flush()
         loop.endOfTurn = {}
         summarize()
         capture?.flush(by: deadline)
@@ -169,7 +170,12 @@ package final class LedgerHost: @unchecked Sendable {
             while ledger.isCheckpointRunning, NIODeadline.now() < deadline {
                 if let fault = ledger.maintain(slots: Self.slotsPerPause) { throw fault }
                 // Withdrawals must reach the journal before the checkpoint writes rows that include them.
-                do throws(StoreError) { try ledger.commit() } catch { throw .journal(error) }
+                do throws(StoreError) {
+                    try ledger.commit()
+                    try ledger.flush()
+                } catch {
+                    throw .journal(error)
+                }
                 // Wait for the writer: it is slower and has its own thread.
                 usleep(1000)
             }

@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// What a limit counts by.
+enum KeyAttribute: String, CaseIterable {
+    case user = "sasl_username"
+    case sender
+    case client = "client_address"
+    case recipient
+}
+
+/// What a limit counts.
+enum Unit: String, CaseIterable {
+    case recipients, messages, bytes, connections
+}
+
+/// N in any interval of `window` milliseconds.
+struct PlannedRate: Equatable {
+    var count: Int
+    var window: Int64
+
+    var text: String { "\(count)/\(window / 1000)s" }
+}
+
+/// A limit as a scenario configures it.
+struct LimitPlan: Equatable {
+    var name: String
+    var key: KeyAttribute
+    var count: Unit
+    var rates: [PlannedRate]
+    /// Whether `over` lets mail pass.
+    var warnsOnly = false
+    var isShadow = false
+    /// Refused requests that block a key, and milliseconds for how long.
+    var block: (after: Int, length: Int64)?
+    var countsRefused = false
+    /// By key.
+    var exempt: [String] = []
+    var overrides: [(key: String, rates: [PlannedRate])] = []
+
+    static func == (left: LimitPlan, right: LimitPlan) -> Bool { left.yaml(in: "") == right.yaml(in: "") }
+
+    var longestWindow: Int64 { rates.map(\.window).max() ?? 0 }
+
+    /// An item of `limits`.
+    ///
+    /// - Parameter folder: where the tables are.
+    func yaml(in folder: String) -> String {
+        var text = "  - name: \(name)\n    key: [\(key.rawValue)]\n    count: \(count.rawValue)\n"
+        text += "    rates: [\(rates.map(\.text).joined(separator: ", "))]\n"
+        text += "    over: \"\(warnsOnly ? "WARN" : "DEFER_IF_PERMIT 4.7.1") $name $limit $window $retry\"\n"
+        text += "    too_large: \"REJECT 5.7.1 $name $limit $window $retry\"\n"
+        if isShadow { text += "    mode: shadow\n" }
+        if let block { text += "    block: { after: \(block.after), for: \(block.length / 1000)s }\n" }
+        if countsRefused { text += "    count_refused: true\n" }
+        if !exempt.isEmpty { text += "    exempt: [\"texthash:\(folder)/\(name).exempt\"]\n" }
+        if !overrides.isEmpty { text += "    overrides: [\"texthash:\(folder)/\(name).overrides\"]\n" }
+        return text
+    }
+
+    var exemptTable: String { exempt.map { "\($0) OK\n" }.joined() }
+
+    var overridesTable: String {
+        overrides.map { "\($0.key) \($0.rates.map(\.text).joined(separator: ","))\n" }.joined()
+    }
+}

@@ -1,0 +1,228 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// Deciding requests: "What is charged when" and "Refusals" of docs/limits.md.
+extension Model {
+    /// What a request would change at one limit.
+    private struct Step {
+        var limit: LimitPlan
+        var account: Account
+        var charge = 0
+        var giveBack = 0
+        /// What has to fit into an empty window.
+        var whole = 0
+    }
+
+    private enum Reason {
+        case over, tooLarge, blocked
+    }
+
+    private struct Violation {
+        var limit: LimitPlan
+        var account: Account
+        var reason: Reason
+        var rate: PlannedRate
+        var amount: Int
+        var until: Int64
+
+        var letsPass: Bool { reason != .tooLarge && limit.warnsOnly }
+    }
+
+    /// Decides and charges a request that arrives over a policy connection.
+    ///
+    /// - Returns: the action; nil for DUNNO.
+    mutating func decide(_ request: Request, over policyConnection: Int) -> String? {
+        let action = decide(request)
+        guard request.state.isOfMessage else { return action }
+        let last = lastTransactions.updateValue(request.transaction, forKey: policyConnection)
+        if let last, last != request.transaction { end(last) }
+        return action
+    }
+
+    /// A policy connection was closed.
+    mutating func close(_ policyConnection: Int) {
+        if let last = lastTransactions.removeValue(forKey: policyConnection) { end(last) }
+    }
+
+    /// A transaction has ended: gives its charge back if it ended before DATA.
+    private mutating func end(_ id: String) {
+        guard givesBackDropped, var transaction = transactions[id], !transaction.isSettled else { return }
+        giveBackAll(of: &transaction)
+        transactions[id] = transaction
+    }
+
+    private mutating func decide(_ request: Request) -> String? {
+        if request.state.isOfMessage, let answer = transactions[request.transaction]?.answers[request] { return answer }
+        let connection = "\(request.client) \(request.port)"
+        if limits.contains(where: { $0.count == .connections }), let refusal = connections[connection]?.refusal {
+            return refusal
+        }
+        var transaction = transactions[request.transaction] ?? Transaction()
+        forgetResets(in: &transaction)
+        var steps: [Step] = []
+        var judged: Set<Account> = []
+        var refusing: Violation?
+        var passing: Violation?
+        for limit in limits {
+            guard let step = step(of: limit, request, transaction) else { continue }
+            judged.insert(step.account)
+            guard let violation = violation(of: step) else {
+                steps.append(step)
+                continue
+            }
+            if limit.isShadow {
+                if step.giveBack > 0 { steps.append(step) }
+                if request.state.settles, transaction.shadowed.contains(step.account) { continue }
+                _ = refuse(violation)
+                transaction.shadowed.insert(step.account)
+            } else if violation.letsPass {
+                passing = passing ?? violation
+                steps.append(step)
+            } else {
+                refusing = refusing ?? violation
+            }
+        }
+        let action = (refusing ?? passing).map { refuse($0) }
+        if refusing != nil {
+            steps = []
+            if request.state.settles { giveBackAll(of: &transaction) }
+        } else if request.state.settles {
+            settleOthers(than: judged, request, &transaction)
+        }
+        carryOut(steps, of: connection, in: &transaction)
+        if let refusing, refusing.limit.count == .connections, refusing.reason == .over {
+            connections[connection, default: Connection()].refusal = action
+        }
+        // A request that no limit judges is judged anew when it is repeated.
+        if request.state.isOfMessage, !judged.isEmpty || request.state.settles {
+            if request.state.settles { transaction.isSettled = true }
+            transaction.answers[request] = .some(action)
+            transactions[request.transaction] = transaction
+        }
+        return action
+    }
+
+    private mutating func carryOut(_ steps: [Step], of connection: String, in transaction: inout Transaction) {
+        for step in steps {
+            if step.giveBack > 0 { giveBack(step.giveBack, to: step.account, in: &transaction) }
+            guard step.charge > 0 else { continue }
+            let charge = charge(step.charge, to: step.account, step.limit)
+            if step.limit.count == .connections {
+                connections[connection, default: Connection()].isCounted = true
+            } else {
+                if transaction.charges[step.account] == nil { transaction.order.append(step.account) }
+                transaction.charges[step.account, default: []].append(charge)
+            }
+        }
+    }
+
+    /// A reset ends what was charged before it.
+    private func forgetResets(in transaction: inout Transaction) {
+        for account in transaction.order {
+            guard let resetAt = accounts[account]?.resetAt else { continue }
+            transaction.charges[account]?.removeAll { $0.time <= resetAt }
+        }
+    }
+
+    // MARK: Judging
+
+    private func step(of limit: LimitPlan, _ request: Request, _ transaction: Transaction) -> Step? {
+        let key = request.value(of: limit.key)
+        if key.isEmpty { return nil }
+        let account = Account(limit: limit.name, key: key)
+        if limit.exempt.contains(key), block(account, by: limit) == nil { return nil }
+        var step = Step(limit: limit, account: account)
+        let charged = transaction.charged(to: account)
+        guard let total = total(limit.count, after: request, charged: charged) else { return step }
+        if limit.count == .connections {
+            (step.charge, step.whole) = (1, 1)
+        } else {
+            step.charge = max(0, total - charged)
+            step.giveBack = max(0, charged - total)
+            step.whole = limit.count == .recipients && request.state == .rcpt ? 1 : total
+        }
+        return step
+    }
+
+    /// The table "What is charged when"; nil if the request charges nothing.
+    private func total(_ unit: Unit, after request: Request, charged: Int) -> Int? {
+        switch (unit, request.state) {
+        case (.connections, _):
+            connections["\(request.client) \(request.port)"]?.isCounted ?? false ? nil : 1
+        case (_, .helo): nil
+        case (.recipients, .rcpt): charged + 1
+        case (.recipients, _): request.recipientCount
+        case (.messages, _): 1
+        case (.bytes, .end): request.size
+        case (.bytes, _): max(charged, request.size)
+        }
+    }
+
+    /// A request must fit into every window. Of several that have no room, the one that has room last.
+    private func violation(of step: Step) -> Violation? {
+        func violation(_ reason: Reason, _ rate: PlannedRate, _ until: Int64) -> Violation {
+            Violation(
+                limit: step.limit, account: step.account, reason: reason, rate: rate, amount: step.charge, until: until)
+        }
+        if let until = block(step.account, by: step.limit) { return violation(.blocked, step.limit.rates[0], until) }
+        guard step.charge > 0 else { return nil }
+        var worst: Violation?
+        for rate in step.limit.rates {
+            let admitted = admitted(step.account, by: step.limit, in: rate)
+            if used(step.account, in: rate.window) + step.charge <= admitted { continue }
+            if step.whole > admitted || step.charge > admitted { return violation(.tooLarge, rate, now) }
+            let until = room(for: step.charge, in: rate.window, under: admitted, of: step.account)
+            if worst.map({ until > $0.until }) ?? true { worst = violation(.over, rate, until) }
+        }
+        return worst
+    }
+
+    /// Counts a refused request, and blocks the key after too many.
+    private mutating func refuse(_ violation: Violation) -> String {
+        let (limit, account, now) = (violation.limit, violation.account, now)
+        change(account, limit) { $0.refused.append(now) }
+        if limit.countsRefused, violation.reason != .tooLarge, !violation.letsPass, violation.amount > 0 {
+            _ = charge(violation.amount, to: account, limit)
+        }
+        var until = violation.until
+        if let block = limit.block, violation.reason != .blocked, refusedRequests(account) >= block.after {
+            if !limit.isShadow {
+                until = now + block.length
+                change(account, limit) { ($0.blockedUntil, $0.isBlockedByHand) = (until, false) }
+            }
+        }
+        let rate = violation.rate
+        let text =
+            "\(limit.name) \(admitted(account, by: limit, in: rate)) \(Self.text(ofWindow: rate.window)) "
+            + "\(max(1, (until - now + 999) / 1000))"
+        if violation.reason == .tooLarge { return "REJECT 5.7.1 \(text)" }
+        return "\(limit.warnsOnly ? "WARN" : "DEFER_IF_PERMIT 4.7.1") \(text)"
+    }
+
+    private static func text(ofWindow window: Int64) -> String {
+        for (unit, length) in [("w", 604_800_000), ("d", 86_400_000), ("h", 3_600_000), ("m", 60_000)] as [(_, Int64)]
+        where window % length == 0 {
+            return "\(window / length)\(unit)"
+        }
+        return "\(window / 1000)s"
+    }
+
+    // MARK: Settling
+
+    /// Gives back what was charged at RCPT to accounts that the request itself does not name.
+    private mutating func settleOthers(
+        than judged: Set<Account>, _ request: Request, _ transaction: inout Transaction
+    ) {
+        for account in transaction.order where !judged.contains(account) {
+            guard let limit = limits.first(where: { $0.name == account.limit }) else { continue }
+            let charged = transaction.charged(to: account)
+            var target = charged
+            if limit.key == .recipient {
+                // If one recipient is left, the others are given back. Otherwise nobody knows which are left.
+                if !request.recipient.isEmpty { target = 0 }
+            } else {
+                target = min(charged, total(limit.count, after: request, charged: charged) ?? charged)
+            }
+            if target < charged { giveBack(charged - target, to: account, in: &transaction) }
+        }
+    }
+}

@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: Apache-2.0
+import Limits
+import SimulatedMachine
+
+/// Restarts, and what may be lost over them.
+extension World {
+    func restart() throws(Failure) {
+        tell("stop")
+        // The service closes the policy connections. The transactions go on with the next process.
+        service?.stop()
+        closePolicyConnections()
+        if !isDead {
+            service = nil
+            if !isUncertain, !powerLossIsPossible, scenario.kind != .errors { history = [model] }
+        }
+        try recover()
+    }
+
+    /// After a stop, a kill or a loss of power: starts the service, and compares its counts with what it may have.
+    func recover() throws(Failure) {
+        needsRestart = false
+        asking = []
+        let isReboot = powerLoss != nil
+        if service != nil, !isDead {
+            service?.stop()
+            closePolicyConnections()
+            service = nil
+        }
+        try boot()
+        let hasLost = isReboot || isDead
+        for index in sessions.indices {
+            sessions[index].descriptor = -1
+            sessions[index].isWaiting = false
+            if hasLost { renewSession(index) }
+        }
+        synchronize()
+        guard let service else { return }
+        let time = service.time
+        if time != model.now, scenario.kind != .damage {
+            throw Failure(kind: .time, message: "the ledger's time is \(time - model.now) ms ahead")
+        }
+        for index in history.indices {
+            history[index].now = model.now
+            history[index].restart()
+        }
+        if isUncertain || isReboot && isLossy || !newWindows.isEmpty {
+            try checkBounds()
+            startAnew()
+        } else {
+            try findState()
+        }
+    }
+
+    /// Whether a loss of power may lose what was answered.
+    var isLossy: Bool { scenario.kind == .damage || scenario.durability != "power" }
+
+    /// Finds the newest state in the history that the service has.
+    private func findState() throws(Failure) {
+        for index in history.indices.reversed() where difference(from: history[index]) == nil {
+            model = history[index]
+            // A loss of power may still take back what a kill has left.
+            if powerLossIsPossible { history.removeSubrange((index + 1)...) } else { history = [model] }
+            return
+        }
+        let newest = history.last.flatMap(difference) ?? ""
+        let oldest = history.first.flatMap(difference) ?? ""
+        throw Failure(
+            kind: .counts,
+            message: "after the restart, the counts are those of no moment that they may be of.\n"
+                + "Against the newest: \(newest)\nAgainst the oldest of \(history.count): \(oldest)")
+    }
+
+    /// Checks that no key has more than it was ever charged, or less than what no failure may take.
+    private func checkBounds() throws(Failure) {
+        guard let service, let newest = history.last, let oldest = history.first else { return }
+        for (account, state) in newest.accounts {
+            guard let limit = newest.limits.first(where: { $0.name == account.limit }) else { continue }
+            let standing = service.standing(account)
+            for (lane, rate) in limit.rates.enumerated() where !newWindows.contains("\(limit.name) \(rate.window)") {
+                let used = standing.map { Int($0.usages[lane].used) } ?? 0
+                let charges = (state.windows[rate.window] ?? []).filter { newest.counts($0.time, in: rate.window) }
+                let gross = history.map { $0.charged(to: account, in: rate.window) }.max() ?? 0
+                let given = charges.reduce(0) { $0 + $1.charged - $1.amount }
+                if used > gross {
+                    throw Failure(
+                        kind: .surplus, message: "\(account) has \(used) in \(rate.text), but was charged \(gross) at most")
+                }
+                if scenario.kind == .damage { continue }
+                let least = oldest.used(account, in: rate.window) - given
+                if used < least {
+                    throw Failure(kind: .loss, message: "\(account) has \(used) in \(rate.text); \(least) were safe")
+                }
+            }
+        }
+    }
+
+    /// The state is known within bounds only: goes on with keys that nobody has used.
+    private func startAnew() {
+        generation += 1
+        isUncertain = false
+        newWindows = []
+        model = Model(
+            now: model.now, limits: scenario.configurations[configuration], givesBackDropped: scenario.givesBackDropped)
+        for index in sessions.indices { renewSession(index) }
+        history = [model]
+    }
+
+    // MARK: Comparing
+
+    /// Compares all keys with the model.
+    func look() throws(Failure) {
+        guard let service else { return }
+        synchronize()
+        model.clean()
+        if let difference = difference(from: model) { throw Failure(kind: .counts, message: difference) }
+        if service.time != model.now, scenario.kind != .damage {
+            throw Failure(kind: .time, message: "the ledger's time is \(service.time - model.now) ms ahead")
+        }
+    }
+
+    /// The first key that stands differently.
+    private func difference(from model: Model) -> String? {
+        let accounts = model.accounts.keys.sorted { ($0.limit, $0.key) < ($1.limit, $1.key) }
+        for account in accounts {
+            guard let limit = model.limits.first(where: { $0.name == account.limit }) else { continue }
+            if let difference = difference(of: account, limit, model) {
+                return "key \(account.key) of \(account.limit): \(difference)"
+            }
+        }
+        return nil
+    }
+
+    private func difference(of account: Model.Account, _ limit: LimitPlan, _ model: Model) -> String? {
+        let standing = service?.standing(account)
+        for (lane, rate) in limit.rates.enumerated() {
+            let expected = slots(of: account, rate, model)
+            let actual =
+                standing?.usages[lane].history?.map { Int($0) } ?? Array(repeating: 0, count: expected.count)
+            if actual != expected {
+                return "\(rate.text) has \(Self.text(actual)), expected \(Self.text(expected))"
+            }
+        }
+        let refused = Int(standing?.refusedTries ?? 0)
+        if refused != model.refusedRequests(account) {
+            return "\(refused) refused requests, expected \(model.refusedRequests(account))"
+        }
+        let block = standing?.blockedUntil?.milliseconds
+        if block != model.block(account, by: limit) {
+            return "blocked until \(block ?? 0), expected \(model.block(account, by: limit) ?? 0)"
+        }
+        let raised = model.accounts[account]?.raised.flatMap { $0.until > model.now ? $0.until : nil }
+        if standing?.raisedUntil?.milliseconds != raised {
+            return "raised until \(standing?.raisedUntil?.milliseconds ?? 0), expected \(raised ?? 0)"
+        }
+        return nil
+    }
+
+    /// What counts in each slot of a window, oldest first.
+    private func slots(of account: Model.Account, _ rate: PlannedRate, _ model: Model) -> [Int] {
+        var slots = Array(repeating: 0, count: 61)
+        for charge in model.accounts[account]?.windows[rate.window] ?? [] {
+            let age = Model.slot(model.now, of: rate.window) - Model.slot(charge.time, of: rate.window)
+            if 0...60 ~= age { slots[60 - Int(age)] += charge.amount }
+        }
+        return slots
+    }
+
+    private static func text(_ slots: [Int]) -> String {
+        let used = slots.enumerated().filter { $0.element > 0 }.map { "\($0.element) (\(60 - $0.offset) slots ago)" }
+        return used.isEmpty ? "nothing" : used.joined(separator: ", ")
+    }
+}

@@ -1,0 +1,222 @@
+// SPDX-License-Identifier: Apache-2.0
+import Glibc
+import Limits
+import Policy
+import Report
+import Settings
+import SimulatedMachine
+
+/// The service did something that the documents do not allow.
+struct Failure: Error {
+    enum Kind {
+        case configuration, start, time, answer, counts, loss, surplus
+    }
+
+    var kind: Kind
+    var message: String
+}
+
+/// Runs one scenario: the service on the simulated machine, and beside it the model.
+final class World {
+    let scenario: Scenario
+    let folder: String
+    private let log: EventLog
+    let clocks: SimulatedClocks
+    var service: Service?
+    var model: Model
+    /// What the model was after each turn since the last state that a failure can't take back, that state included.
+    var history: [Model] = []
+    /// Answers since `history[0]` may be in memory only.
+    var isUncertain = false
+    var sessions: [Session] = []
+    private var connections = 0
+    private var policyConnections = 0
+    var generation = 0
+    var configuration = 0
+    /// The requests of this turn, by session, in the order in which they were sent.
+    var asking: [(session: Int, request: Request, reply: String?)] = []
+    /// When the power fails.
+    var powerLoss: UInt64?
+    var lies = false
+    var restarts = 0
+    /// A line for each event, if somebody will read it.
+    var timeline: [String]?
+
+    /// How long Linux keeps what was written from the disk, by default: vm.dirty_expire_centisecs and
+    /// vm.dirty_writeback_centisecs.
+    static let writeback: Int64 = 35_000
+
+    init(_ scenario: Scenario, folder: String, log: EventLog, isTold: Bool) {
+        self.scenario = scenario
+        self.folder = folder
+        self.log = log
+        timeline = isTold ? [] : nil
+        sim_begin(folder + "/ledger", scenario.seed, 10_000_000)
+        clocks = SimulatedClocks()
+        model = Model(
+            now: SimulatedClocks.wallAtStart + sim_now(), limits: scenario.configurations[0],
+            givesBackDropped: scenario.givesBackDropped)
+        sessions = (0..<scenario.sessions).map { _ in newSession() }
+    }
+
+    func tell(_ line: @autoclosure () -> String) {
+        guard timeline != nil else { return }
+        let time = sim_now() - 10_000_000
+        let milliseconds = String(1000 + time % 1000).dropFirst()
+        timeline?.append("\(time / 1000).\(milliseconds) s  \(line())")
+    }
+
+    // MARK: Sessions
+
+    private func newSession() -> Session {
+        connections += 1
+        var session = Session(connection: connections, generation: generation)
+        session.began = sim_now()
+        return session
+    }
+
+    func renewSession(_ index: Int) {
+        let new = newSession()
+        sessions[index].renew(connection: new.connection, generation: generation)
+        sessions[index].began = new.began
+    }
+
+    /// Limits on connections know one for 5 minutes after its last request, and transactions are known for an hour.
+    func renewIfOld(_ index: Int) {
+        let now = sim_now()
+        let countsConnections = scenario.configurations.joined().contains { $0.count == .connections }
+        let session = sessions[index]
+        if countsConnections, now - session.began > 240_000 { return renewSession(index) }
+        if session.isInMessage, now - session.messageBegan > 3_000_000 { return renewSession(index) }
+        if !session.isInMessage, now - session.lastAsked > 240_000 { sessions[index].last = nil }
+    }
+
+    func openPolicyConnection(_ index: Int) {
+        guard sessions[index].descriptor < 0, let service else { return }
+        policyConnections += 1
+        sessions[index].descriptor = PolicySocket.connect(to: folder + "/policy")
+        sessions[index].policyConnection = policyConnections
+        service.step()
+    }
+
+    func closePolicyConnections() {
+        for index in sessions.indices where sessions[index].descriptor >= 0 {
+            PolicySocket.close(sessions[index].descriptor)
+            sessions[index].descriptor = -1
+        }
+    }
+
+    /// Reads the replies that have arrived.
+    func receive() {
+        for index in asking.indices where asking[index].reply == nil {
+            let descriptor = sessions[asking[index].session].descriptor
+            if descriptor >= 0 { asking[index].reply = PolicySocket.receive(from: descriptor) }
+        }
+    }
+
+    // MARK: The service
+
+    var isDead: Bool { sim_is_dead() }
+
+    private func readConfiguration() throws(Failure) -> Configuration {
+        var text = """
+            listen: { policy: "unix:\(folder)/policy" }
+            ledger: { store: "sqlite:\(folder)/ledger/ledger.sqlite", durability: \(scenario.durability) }
+            on_failure: \(scenario.defersOnFailure ? "defer" : "dunno")
+            give_back_dropped: \(scenario.givesBackDropped)
+            limits:
+
+            """
+        for limit in scenario.configurations[configuration] {
+            text += limit.yaml(in: folder)
+            Self.write(limit.exemptTable, to: "\(folder)/\(limit.name).exempt")
+            Self.write(limit.overridesTable, to: "\(folder)/\(limit.name).overrides")
+        }
+        switch ConfigurationReader.read(Array(text.utf8), file: "weir.yaml") {
+        case .success(let outcome): return outcome.configuration
+        case .failure(let faults): throw Failure(kind: .configuration, message: "the configuration is wrong: \(faults)\n\(text)")
+        }
+    }
+
+    private static func write(_ text: String, to path: String) {
+        guard !text.isEmpty, let file = fopen(path, "w") else { return }
+        fputs(text, file)
+        fclose(file)
+    }
+
+    /// Starts the service, however often it is killed meanwhile, and waits until the ledger is open.
+    func boot() throws(Failure) {
+        var attempts = 0
+        while true {
+            attempts += 1
+            if attempts > 20 { 
+                let fault = service?.host.fault?.message ?? ""
+                throw Failure(kind: .start, message: "the service does not come up: \(fault)")
+            }
+            if attempts == 4 { sim_repair() }
+            if isDead { endProcess() }
+            if service == nil {
+                tell("start")
+                restarts += 1
+                do {
+                    service = try Service(readConfiguration(), clocks, log: log)
+                } catch let failure as Failure {
+                    throw failure
+                } catch {
+                    throw Failure(kind: .start, message: "the service does not start: \(error)")
+                }
+            }
+            while sim_run_job() {}
+            service?.step()
+            if isDead { continue }
+            if service?.isOpen ?? false { return }
+            tell("the ledger does not open: \(service?.host.fault?.message ?? "")")
+            sim_advance(1000)
+            service?.step()
+        }
+    }
+
+    /// What is left of a process that has died, or of the machine.
+    func endProcess() {
+        closePolicyConnections()
+        service?.abandon()
+        service = nil
+        if let seed = powerLoss {
+            tell("the power fails")
+            sim_lose_power(seed, Self.writeback)
+            sim_lie(lies)
+            sim_advance(20_000)
+            clocks.reboot()
+            powerLoss = nil
+        } else {
+            tell("killed")
+        }
+        sim_revive()
+    }
+
+    func reload(to number: Int) throws(Failure) {
+        noteNewWindows(of: scenario.configurations[number])
+        configuration = number
+        let new = try readConfiguration()
+        for index in history.indices { history[index].reload(scenario.configurations[number]) }
+        model.reload(scenario.configurations[number])
+        do { try service?.host.reload(new) } catch {
+            tell("the reload failed: \(error.message)")
+            // The daemon keeps the old configuration then; the simulator restarts with the new one.
+            needsRestart = true
+        }
+    }
+    var needsRestart = false
+
+    /// A window that a limit gains is empty. After a restart it may have what the journal still holds.
+    private func noteNewWindows(of limits: [LimitPlan]) {
+        for limit in limits {
+            guard let before = model.limits.first(where: { $0.name == limit.name }) else { continue }
+            for rate in limit.rates where !before.rates.contains(where: { $0.window == rate.window }) {
+                newWindows.insert("\(limit.name) \(rate.window)")
+            }
+        }
+    }
+    /// Limits and windows.
+    var newWindows: Set<String> = []
+}
