@@ -14,6 +14,7 @@ it go through sudo.
 Security: everything listens on 127.0.0.1 only; mynetworks is 127.0.0.0/8 and relays to the sink alone.
 Bugs: two instances that look for a free port at the same moment may find the same one.
 """
+import contextlib
 import json
 import os
 import pathlib
@@ -323,8 +324,24 @@ class SMTPSink:
         shutil.rmtree(self.directory)
 
     def messages(self):
-        """The delivered messages, in no particular order: dictionaries with `sender`, `recipients` and `content`."""
-        return [parse_dump(file.read_bytes()) for file in sorted(self.directory.iterdir())]
+        """The delivered messages, in no particular order: dictionaries with `sender`, `recipients` and `content`.
+
+        smtp-sink creates a file at MAIL, writes full buffers of 4,096 bytes to it, and the rest after the final dot.
+        """
+        dumps = []
+        for file in sorted(self.directory.iterdir()):
+            # smtp-sink removes the file of a transaction that ends without a message.
+            with contextlib.suppress(FileNotFoundError):
+                dumps.append(file.read_bytes())
+        return [parse_dump(dump) for dump in dumps if is_complete(dump)]
+
+
+def is_complete(dump):
+    """Whether a file of smtp-sink -d ends with the empty line that follows the message.
+
+    A buffer that ends with an empty line of the message looks complete, too, until the next buffer is written.
+    """
+    return dump.endswith(b"\n\n")
 
 
 def parse_dump(dump):
