@@ -41,6 +41,9 @@ package struct ContentChecks: Hashable, Sendable {
     /// The tables of all classes.
     package var tableNames: [String] { header + (mimeHeader ?? []) + (nestedHeader ?? []) + body }
 
+    /// The value of `checks.from_lines`.
+    package var fromLines: String { scannerLimits.fromLines.rawValue }
+
     /// `scannerLimits` by Postfix's names.
     package var limitsOfPostfix: [(name: String, value: Int)] {
         [

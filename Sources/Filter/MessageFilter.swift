@@ -42,6 +42,10 @@ package final class MessageFilter {
     /// ID.
     package func wasSubmittedLocally() { checker.added.comesFromPickup = true }
 
+    /// Says that the message did not come over SMTP, so that no leading dot was doubled. Has an effect before the content
+    /// only.
+    package func cameWithoutSMTP() { scanner.dotsWereDoubled = false }
+
     /// Whether the rest of the message can't change the verdict.
     package var isDecided: Bool { checker.verdict.disposition != .accept }
 

@@ -39,9 +39,12 @@ package struct MessageScanner: ~Copyable {
     var position = 0
     /// An incomplete record.
     private var carry: [UInt8] = []
+    /// smtpd removes the dot that SMTP adds to a leading dot only after it has read a record. Set to false after
+    /// `reset` for a message that did not come with doubled dots, as from sendmail(1).
+    package var dotsWereDoubled = true
     /// The current record continues the line of the previous one.
     var continuesLine = false
-    /// No record yet but mbox `From ` lines.
+    /// The next record is at the start of the message, or follows only `From ` lines that become headers.
     private var isFirst = true
     /// The current lines continue the Received: header that smtpd puts before the message, because the first line began
     /// with a stray CR.
@@ -74,6 +77,7 @@ package struct MessageScanner: ~Copyable {
         nestingExceeded = false
         position = 0
         carry.removeAll(keepingCapacity: true)
+        dotsWereDoubled = true
         continuesLine = false
         isFirst = true
         continuesReceived = false
@@ -121,10 +125,10 @@ package struct MessageScanner: ~Copyable {
         state = .body
     }
 
-    /// The largest size of a record that starts with `first`, with its line end. smtpd removes the dot that SMTP adds
-    /// to a leading dot only after it has read this many bytes.
+    /// The largest size of a record that starts with `first`, with its line end.
     func window(_ first: UInt8) -> Int {
-        max(first == UInt8(ascii: ".") && !continuesLine ? limits.lineLength - 1 : limits.lineLength, 1)
+        let hasDoubledDot = first == UInt8(ascii: ".") && !continuesLine && dotsWereDoubled
+        return max(hasDoubledDot ? limits.lineLength - 1 : limits.lineLength, 1)
     }
 
     /// The length of the record at the start of `bytes`: up to a newline, or at most `window`. nil if it is incomplete.
@@ -251,6 +255,7 @@ package struct MessageScanner: ~Copyable {
             }
             advance(raw, isPiece)
             headerRange = headerRange.lowerBound..<position
+            isFirst = limits.fromLines == .all
             return true
         }
         isFirst = false

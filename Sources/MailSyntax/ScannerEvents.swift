@@ -2,6 +2,14 @@
 
 /// The limits of the scanner, with Postfix's names and defaults. All but `mimeNesting` are bytes.
 package struct ScannerLimits: Hashable, Sendable {
+    /// Which mbox `From ` lines at the start of a message become X-Mailbox-Line headers.
+    package enum FromLines: String, CaseIterable, Sendable {
+        /// All of them, as in smtpd up to 3.7.20, 3.8.18, 3.9.12, 3.10.11 and 3.11.4.
+        case all
+        /// Only the first, as in newer versions. A second one ends the headers.
+        case first
+    }
+
     /// `header_size_limit`: the part of a logical header that is checked.
     package var headerSize = 102_400
     /// `line_length_limit`: longer lines are checked in pieces.
@@ -12,6 +20,7 @@ package struct ScannerLimits: Hashable, Sendable {
     package var mimeBoundaryLength = 2_048
     /// `mime_nesting_limit`: nested multiparts. As in Postfix, two more pass before the message is refused.
     package var mimeNesting = 100
+    package var fromLines = FromLines.all
 
     package init() {}
 }

@@ -258,6 +258,11 @@ package enum ConfigurationKeys {
                 "checks.smtputf8_enable", \.checks.smtpUTF8, .boolean, in: defaults,
                 "Postfix's smtputf8_enable: whether UTF-8 in the text of a REJECT stays; false makes it blanks."
             ),
+            .init(
+                "checks.from_lines", \.checks.scannerLimits.fromLines, .word, in: defaults,
+                "Which mbox From lines at the start of a message become X-Mailbox-Line headers, in weir check and for "
+                    + "clients that are no Postfix: all, as in Postfix before 3.7.21, 3.8.19, 3.9.13, 3.10.12 and "
+                    + "3.11.5, or only the first."),
         ]
     }
 

@@ -11,9 +11,12 @@ it go through sudo.
         postfix.wait_drained()
         sink.messages()
 
+The Postfix is the one whose commands come first in PATH (see Tests/newest-postfix), or else that of Debian.
+
 Security: everything listens on 127.0.0.1 only; mynetworks is 127.0.0.0/8 and relays to the sink alone.
 Bugs: two instances that look for a free port at the same moment may find the same one.
 """
+import contextlib
 import json
 import os
 import pathlib
@@ -27,10 +30,19 @@ import time
 
 DEFAULT_TIMEOUT = 30
 
+COMMANDS = pathlib.Path(shutil.which("postfix", path=os.environ.get("PATH", "") + ":/usr/sbin") or "/usr/sbin/postfix").parent
+
+
+def default(parameter):
+    """The default of a parameter of this Postfix."""
+    return subprocess.run(
+        [COMMANDS / "postconf", "-d", "-h", parameter], stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
+
+
 MAIN = {
     "compatibility_level": "3.6",
-    "command_directory": "/usr/sbin",
-    "daemon_directory": "/usr/lib/postfix/sbin",
+    "command_directory": COMMANDS,
+    "daemon_directory": default("daemon_directory"),
     "mail_owner": "postfix",
     "setgid_group": "postdrop",
     "inet_interfaces": "127.0.0.1",
@@ -201,7 +213,7 @@ class PrivatePostfix:
         # Not through a pipe: background processes would keep it open.
         with open(self.directory / "start.log", "w+") as log:
             subprocess.run(
-                as_root(["/usr/sbin/postfix", "-c", str(self.etc), "start"]), timeout=60,
+                as_root([COMMANDS / "postfix", "-c", str(self.etc), "start"]), timeout=60,
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         wait_until(
             lambda: self.pid() and accepts(self.port),
@@ -253,7 +265,7 @@ class PrivatePostfix:
 
     def command(self, name, *arguments, **options):
         """Runs one of Postfix's commands on this instance, as root."""
-        return run(as_root([f"/usr/sbin/{name}", "-c", self.etc, *arguments]), **options)
+        return run(as_root([COMMANDS / name, "-c", self.etc, *arguments]), **options)
 
     # State
 
@@ -280,11 +292,11 @@ class PrivatePostfix:
             check=check)
 
     def smtp_source(self, *arguments, timeout=120):
-        return run(["/usr/sbin/smtp-source", *arguments, f"127.0.0.1:{self.port}"], timeout=timeout)
+        return run([COMMANDS / "smtp-source", *arguments, f"127.0.0.1:{self.port}"], timeout=timeout)
 
     def sendmail(self, sender, recipients, content):
         """Submits a message as a local process does."""
-        return run(["/usr/sbin/sendmail", "-C", self.etc, "-f", sender, "-i", *recipients], input=content)
+        return run([COMMANDS / "sendmail", "-C", self.etc, "-f", sender, "-i", *recipients], input=content)
 
 
 def process_name(pid):
@@ -307,7 +319,7 @@ class SMTPSink:
     def __enter__(self):
         user = ["-u", "nobody"] if os.geteuid() == 0 else []
         self.process = subprocess.Popen(
-            ["/usr/sbin/smtp-sink", *user, "-d", f"{self.directory}/%s.", *self.options,
+            [COMMANDS / "smtp-sink", *user, "-d", f"{self.directory}/%s.", *self.options,
              f"127.0.0.1:{self.port}", "1000"],
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         wait_until(lambda: accepts(self.port), "smtp-sink")
@@ -323,8 +335,24 @@ class SMTPSink:
         shutil.rmtree(self.directory)
 
     def messages(self):
-        """The delivered messages, in no particular order: dictionaries with `sender`, `recipients` and `content`."""
-        return [parse_dump(file.read_bytes()) for file in sorted(self.directory.iterdir())]
+        """The delivered messages, in no particular order: dictionaries with `sender`, `recipients` and `content`.
+
+        smtp-sink creates a file at MAIL, writes full buffers of 4,096 bytes to it, and the rest after the final dot.
+        """
+        dumps = []
+        for file in sorted(self.directory.iterdir()):
+            # smtp-sink removes the file of a transaction that ends without a message.
+            with contextlib.suppress(FileNotFoundError):
+                dumps.append(file.read_bytes())
+        return [parse_dump(dump) for dump in dumps if is_complete(dump)]
+
+
+def is_complete(dump):
+    """Whether a file of smtp-sink -d ends with the empty line that follows the message.
+
+    A buffer that ends with an empty line of the message looks complete, too, until the next buffer is written.
+    """
+    return dump.endswith(b"\n\n")
 
 
 def parse_dump(dump):

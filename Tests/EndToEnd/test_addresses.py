@@ -221,8 +221,9 @@ class Table(unittest.TestCase):
                     client.command("RSET", 250)
         wait_until(lambda: len(sink.messages()) + len(found) == len(rows), lambda: f"{postfix.queue()}\n{postfix.log()}")
         for message in sink.messages():
-            number = int(re.search(rb"^Subject: (\d+)", message["content"], re.M)[1])
-            (found[number],) = message["recipients"]
+            subject = re.search(rb"^Subject: (\d+)$", message["content"], re.M)
+            self.assertIsNotNone(subject, f"not a message of this test: {message}\n{postfix.log()}")
+            (found[int(subject[1])],) = message["recipients"]
         self.assertEqual([(row[0], found[number]) for number, row in enumerate(rows)], [(row[0], row[column]) for row in rows])
 
     def test_postfix(self):

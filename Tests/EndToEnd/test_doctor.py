@@ -208,11 +208,17 @@ class Hookup:
         (self.directory / "weir.yaml").write_text(json.dumps({"limits": LIMITS, **config}))
 
     def findings(self):
+        return serious_findings(self.doctor())
+
+    def notes(self):
+        findings = [finding for report in json.loads(self.doctor().stdout) for finding in report["findings"]]
+        return [finding for finding in findings if finding["severity"] == "note"]
+
+    def doctor(self):
         # Postfix delays reading a file that was modified just now.
         for name in ("main.cf", "master.cf"):
             os.utime(self.directory / name, (1_700_000_000, 1_700_000_000))
-        result = weir("doctor", "--postfix", self.directory, "--config", self.directory / "weir.yaml", "--no-service", "--json", check=False)
-        return serious_findings(result)
+        return weir("doctor", "--postfix", self.directory, "--config", self.directory / "weir.yaml", "--no-service", "--json", check=False)
 
 
 class Hookups(unittest.TestCase):
@@ -372,6 +378,15 @@ class Hookups(unittest.TestCase):
             self.assertEqual(hookup.findings(), [])
             result = weir("doctor", "--postfix", hookup.directory, "--config", hookup.directory / "weir.yaml", "--no-service", check=False)
             self.assertEqual("[filter-from-line]" in result.stdout, is_old, version)
+
+    def test_from_lines_as_in_this_version(self):
+        for version, right in (("3.7.20", "all"), ("3.7.21", "first"), ("3.12-20260821", "first"), ("3.11-20260101", None)):
+            for setting in ("all", "first"):
+                checks = {"header": [f"pcre:{ROOT}/conf/postfix/weir_verdict.pcre"], "from_lines": setting}
+                hookup = Hookup(self, GOOD + f"mail_version = {version}\n", [SMTPD], {"checks": checks})
+                found = [line for finding in hookup.notes() for line in finding["configuration"]]
+                with self.subTest(version=version, setting=setting):
+                    self.assertEqual(found, [f"checks: {{ from_lines: {right} }}"] if right not in (None, setting) else [])
 
     def test_shipped_lines_give_no_finding(self):
         hookup = Hookup(self, (ROOT / "conf/postfix/main.cf").read_text() + (ROOT / "conf/postfix/master.cf").read_text().split("# And these in main.cf:\n")[1].replace("# ", "").replace("#", ""),

@@ -6,7 +6,7 @@ import subprocess
 import unittest
 
 from filtering import FilterService, filtered_postfix, services
-from postfix import SMTP, PrivatePostfix, SMTPSink, free_port, run, wait_until
+from postfix import COMMANDS, SMTP, PrivatePostfix, SMTPSink, free_port, run, wait_until
 from weir import BINARY, ENVIRONMENT
 
 
@@ -180,7 +180,7 @@ class AfterQueue(unittest.TestCase):
         with SMTPSink() as sink, filtered_postfix(sink.port, main=main) as (postfix, weir):
             count, kills = 400, 6
             source = subprocess.Popen(
-                ["/usr/sbin/smtp-source", "-s", "5", "-m", str(count), "-l", "4000", "-N", "-t", "b@example.com", f"127.0.0.1:{postfix.port}"],
+                [COMMANDS / "smtp-source", "-s", "5", "-m", str(count), "-l", "4000", "-N", "-t", "b@example.com", f"127.0.0.1:{postfix.port}"],
                 stdin=subprocess.DEVNULL)
             for _ in range(kills):
                 try:

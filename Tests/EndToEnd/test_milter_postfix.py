@@ -4,7 +4,7 @@ import re
 import unittest
 
 from milter import milter_postfix
-from postfix import SMTP, SMTPSink, wait_until
+from postfix import COMMANDS, SMTP, SMTPSink, wait_until
 from weir import ROOT
 
 CLIENT_LIMIT = {"name": "client", "key": ["client_address"], "count": "recipients", "rates": ["3/1h"]}
@@ -167,7 +167,7 @@ class Limits(unittest.TestCase):
         with SMTPSink() as sink, milter_postfix(
                 sink.port, limits=[limit], checks={"undisclosed_recipients": "keep"}) as (postfix, weir):
             mailer = weir.directory / "sendmail"
-            mailer.write_text(f'#!/bin/sh\nexec /usr/sbin/sendmail -C {postfix.etc} "$@"\n')
+            mailer.write_text(f'#!/bin/sh\nexec {COMMANDS}/sendmail -C {postfix.etc} "$@"\n')
             mailer.chmod(0o755)
             weir.configure(alerts={"mail": ["ops@example.com"], "sendmail": str(mailer), "tiers": ["over"]})
             weir.reload()

@@ -34,8 +34,11 @@ private struct Transcript: ScannerEvents {
     }
 }
 
-private func scan(_ message: [UInt8], pieces: Int = .max, limits: ScannerLimits = ScannerLimits()) -> [String] {
+private func scan(
+    _ message: [UInt8], pieces: Int = .max, limits: ScannerLimits = ScannerLimits(), dotsWereDoubled: Bool = true
+) -> [String] {
     var scanner = MessageScanner(limits: limits)
+    scanner.dotsWereDoubled = dotsWereDoubled
     var transcript = Transcript()
     var start = 0
     while start < message.count {
@@ -129,6 +132,37 @@ private func scan(_ message: String, limits: ScannerLimits = ScannerLimits()) ->
                 "primary 0..<\(end) altered \(16 + 2_048 + more + piece.utf8.count) bytes",
                 "primary \(end)..<\(end + 6) A: b", "end of headers \(end + 6)", "body \(end + 8) body",
             ])
+    }
+
+    /// Newer versions of smtpd look at the first record only.
+    @Test(
+        arguments: [
+            (
+                "From x\r\nA: b\r\n",
+                ["primary 0..<8 altered X-Mailbox-Line: From x", "primary 8..<14 A: b", "end of headers 14"]
+            ),
+            (
+                "From x\r\nFrom y\r\nA: b\r\n",
+                ["primary 0..<8 altered X-Mailbox-Line: From x", "end of headers 8 text", "body 8 From y", "body 16 A: b"]
+            ),
+            (
+                "From x\r\n foo\r\nA: b\r\n",
+                ["primary 0..<14 altered X-Mailbox-Line: From x\n foo", "primary 14..<20 A: b", "end of headers 20"]
+            ),
+        ] as [(String, [String])])
+    func onlyTheFirstFromLine(message: String, expected: [String]) {
+        var limits = ScannerLimits()
+        limits.fromLines = .first
+        #expect(scan(message, limits: limits) == expected)
+    }
+
+    @Test(arguments: [true, false]) func aLeadingDotCountsTwiceIfItWasDoubled(dotsWereDoubled: Bool) {
+        let message = Array(("\r\n." + String(repeating: "y", count: 2_046) + "z\r\n..\r\n").utf8)
+        let pieces = dotsWereDoubled ? ["body 2 2047 bytes", "body 2049 z"] : ["body 2 2048 bytes"]
+        for size in [1, 2_047, 2_048, 10_000] {
+            let found = scan(message, pieces: size, dotsWereDoubled: dotsWereDoubled)
+            #expect(found == ["end of headers 0"] + pieces + ["body 2052 .."])
+        }
     }
 
     @Test func longLinesAreSplit() {

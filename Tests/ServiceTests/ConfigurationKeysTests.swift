@@ -127,6 +127,7 @@ func read(_ yaml: String) -> Result<ConfigurationReader.Outcome, ConfigurationFa
           mime_boundary_length_limit: 1023
           mime_nesting_limit: 1024
           smtputf8_enable: false
+          from_lines: first
         """
     }
 
@@ -175,6 +176,7 @@ func read(_ yaml: String) -> Result<ConfigurationReader.Outcome, ConfigurationFa
         #expect(changed["checks.scannerLimits.bodyChecksSize"] == "1022")
         #expect(changed["checks.scannerLimits.mimeBoundaryLength"] == "1023")
         #expect(changed["checks.scannerLimits.mimeNesting"] == "1024")
+        #expect(changed["checks.scannerLimits.fromLines"] == "first")
         #expect(outcome.rules.header.count == 1)
     }
 

@@ -85,6 +85,19 @@ extension Examination {
         }
     }
 
+    /// Only a note: it changes what `weir check` says, and Postfix itself has treated these lines in mail that Weir
+    /// gets from it.
+    mutating func examineFromLinesSetting() {
+        guard !configuration.checks.tableNames.isEmpty, let isAll = turnsAllFromLinesIntoHeaders else { return }
+        let (right, lines) = isAll ? ("all", "all From lines") : ("first", "only the first From line")
+        guard configuration.checks.fromLines != right else { return }
+        add(
+            .note, "from-lines", nil,
+            "Postfix \(setup.value("mail_version")) makes \(lines) at the start of a message X-Mailbox-Line headers, "
+                + "unless your distribution has changed that; weir check follows checks.from_lines",
+            configuration: ["checks: { from_lines: \(right) }"])
+    }
+
     private static let tableParameters = [
         "header_checks", "mime_header_checks", "nested_header_checks", "body_checks",
     ]

@@ -134,18 +134,26 @@ extension Examination {
     /// HISTORY of Postfix: "SMTP server panic() in smtpd_proxy_filter when handling long mailbox From_ lines". Only a
     /// note, because distributions fix faults without a new version number.
     mutating func examineFromLines(_ service: PostfixSetup.Service?) {
-        let numbers = setup.value("mail_version").split(separator: "-").first?.split(separator: ".").map { Int($0) }
-        guard let numbers, numbers.count >= 3, let major = numbers[0], let minor = numbers[1], let patch = numbers[2],
-            major == 3
-        else { return }
-        let fixed = [7: 21, 8: 19, 9: 13, 10: 12, 11: 5]
-        guard minor < 7 || fixed[minor].map({ patch < $0 }) ?? false else { return }
+        guard turnsAllFromLinesIntoHeaders == true else { return }
         add(
             .note, "filter-from-line", service,
             "Postfix \(setup.value("mail_version")): a first line with \"From \" and more than 2,048 bytes makes smtpd "
                 + "panic before the queue, unless your distribution has fixed that; 3.7.21, 3.8.19, 3.9.13, 3.10.12 "
                 + "and 3.11.5 have the fix")
     }
+
+    /// Whether smtpd makes every `From ` line at the start of a message a header, as versions with that fault do, or
+    /// only the first. nil for a version that does not say.
+    var turnsAllFromLinesIntoHeaders: Bool? {
+        let version = setup.value("mail_version").split(separator: "-").first ?? ""
+        let numbers = version.split(separator: ".").map { Int($0) }
+        guard numbers.count >= 2, numbers[0] == 3, let minor = numbers[1] else { return nil }
+        guard (7...11).contains(minor) else { return minor < 7 }
+        guard numbers.count == 3, let patch = numbers[2], let fixed = Self.fixedFromLines[minor] else { return nil }
+        return patch < fixed
+    }
+
+    private static let fixedFromLines = [7: 21, 8: 19, 9: 13, 10: 12, 11: 5]
 
     /// Clients that end lines with a bare LF can hide a second message in a first one (SMTP smuggling). Weir counts and
     /// checks what Postfix sees.

@@ -32,6 +32,7 @@ package struct Examination {
         examination.examineReceived()
         examination.examineDoubleChecks()
         examination.examineLimits()
+        examination.examineFromLinesSetting()
         examination.examineBareNewlines()
         let order = Finding.Severity.allCases
         return examination.findings.enumerated().sorted { one, other in

@@ -182,7 +182,7 @@ final class MilterConnection: ReceivedConnection {
 
     private func addHeader(_ name: ByteBuffer, _ value: ByteBuffer) {
         let alertMarks = offer.settings.asksLimits ? worker.host.alerts.marks : nil
-        if content.hasNoHeaders, let queueID = session.macros["i"] { content.wasQueued(as: queueID) }
+        if content.hasNoHeaders { content.describe(session.macros) }
         name.withUnsafeReadableBytes { name in
             value.withUnsafeReadableBytes { value in
                 content.addHeader(name, value, hasLeadingSpace: hasLeadingSpace, alertMarks: alertMarks)

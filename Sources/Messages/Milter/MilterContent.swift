@@ -3,6 +3,7 @@ internal import Filter
 internal import NIOCore
 internal import Report
 internal import Rules
+internal import Wire
 
 /// The content of the current message: the findings of the rules, its headers as a milter counts them, and its body if
 /// a rule may change it. Belongs to one loop.
@@ -28,8 +29,11 @@ struct MilterContent {
     var isBegun: Bool { filter != nil }
     var hasNoHeaders: Bool { headers.isEmpty }
 
-    /// The MTA's name for the message, which it has by the first header.
-    func wasQueued(as queueID: [UInt8]) { filter?.wasQueued(as: queueID) }
+    /// Takes what the MTA knows of the message by the first header: its queue ID and client.
+    func describe(_ macros: MilterMacros) {
+        if let queueID = macros["i"] { filter?.wasQueued(as: queueID) }
+        if macros.nameLocalClient { filter?.cameWithoutSMTP() }
+    }
 
     mutating func begin(_ rules: ContentRules, reversePath: [UInt8]) {
         filter = checks.acquireFilter(rules)

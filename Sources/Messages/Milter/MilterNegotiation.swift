@@ -44,7 +44,7 @@ extension MilterTerms {
         var macros = Dictionary(uniqueKeysWithValues: MilterStage.allCases.map { ($0, "") })
         macros[.endOfMessage] = "i"
         // Postfix has no queue ID before, and rules for headers need it.
-        if hasRules { macros[.data] = "i" }
+        if hasRules { macros[.data] = rules.body.isEmpty ? "i" : "i {client_addr} {client_port}" }
         if settings.asksLimits {
             macros[.connect] = "j {client_ptr} {daemon_addr} {daemon_port}"
             macros[.helo] = "{tls_version} {cipher} {cipher_bits} {cert_subject} {cert_issuer}"

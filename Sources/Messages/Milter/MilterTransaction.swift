@@ -156,8 +156,14 @@ final class MilterTransaction {
 
 extension MilterSession.Client {
     /// Whether the mail is from sendmail(1): Postfix then names a client on its own host, without a port.
-    var isLocal: Bool {
-        port == 0
-            && (address.isEmpty || address.elementsEqual("127.0.0.1".utf8) || address.elementsEqual("::1".utf8))
-    }
+    var isLocal: Bool { port == 0 && (address.isEmpty || address.isLoopback) }
+}
+
+extension MilterMacros {
+    /// The same, for connections without CONNECT. Needs {client_addr} and {client_port}.
+    var nameLocalClient: Bool { self["client_port"] == [UInt8(ascii: "0")] && self["client_addr"]?.isLoopback == true }
+}
+
+extension [UInt8] {
+    fileprivate var isLoopback: Bool { elementsEqual("127.0.0.1".utf8) || elementsEqual("::1".utf8) }
 }

@@ -15,13 +15,16 @@ extension SMTPServerSession {
         let bare = address.starts(with: "IPV6:".utf8) ? Array(address.dropFirst(5)) : address
         return "\(queueID)\(reversePath) client=\(name)[\(String(decoding: bare, as: UTF8.self))]"
     }
-    /// Tells the filter what smtp(8) says of the queue file that the message comes from. It names no queue ID for mail
-    /// from sendmail(1).
+
+    /// Tells the filter what smtp(8) says of the queue file that the message comes from. It names neither queue ID nor
+    /// client for mail from sendmail(1).
     func describeQueueFile(to filter: MessageFilter) {
+        let isLocal = forwarded(.source)?.elementsEqual("LOCAL".utf8) == true
         if let queueID = forwarded(.ident) {
             filter.wasQueued(as: queueID)
-        } else if forwarded(.source)?.elementsEqual("LOCAL".utf8) == true {
+        } else if isLocal {
             filter.wasSubmittedLocally()
         }
+        if isLocal, forwarded(.addr) == nil { filter.cameWithoutSMTP() }
     }
 }
