@@ -185,6 +185,11 @@ package final class Account {
         return exception.blocks(at: time) || exception.raises(at: time)
     }
 
+    /// Whether an open transaction may have charges from before a reset, under an earlier account of the key.
+    func mayEndCharges(at time: LedgerTime) -> Bool {
+        exception?.resetAt.map { time - $0 <= TransactionTable.openLifetime } ?? false
+    }
+
     /// Sets a block, or ends it.
     ///
     /// - Parameter until: nil ends a block.

@@ -24,7 +24,7 @@ extension Ledger {
         sweepSlots(slots) { account in
             if let fullness = account.fullness(at: now) {
                 account.limit.fullest.note(account, fullness: fullness, at: now)
-            } else if !account.isBlockedOrRaised(at: now) {
+            } else if !account.isBlockedOrRaised(at: now), !account.mayEndCharges(at: now) {
                 upkeep.idle.append(account)
             }
         }

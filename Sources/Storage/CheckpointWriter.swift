@@ -129,8 +129,14 @@ final class CheckpointWriter: Sendable {
         try opened().read(body)
     }
 
-    func write(_ body: (Database) throws -> Void) throws {
-        try opened().write(body)
+    /// - Parameter isSynced: whether the disk has the change afterwards, whatever happens to the machine.
+    func write(isSynced: Bool = false, _ body: (Database) throws -> Void) throws {
+        let database = try opened()
+        if isSynced { try database.writeWithoutTransaction { try $0.execute(sql: "PRAGMA synchronous = FULL") } }
+        defer {
+            if isSynced { try? database.writeWithoutTransaction { try $0.execute(sql: "PRAGMA synchronous = NORMAL") } }
+        }
+        try database.write(body)
     }
 
     private func opened() throws -> DatabaseQueue {

@@ -23,6 +23,7 @@ extension SQLiteStore {
         }
         hashKey = chooseHashKey(stored.hashKey)
         try setAsideForeignSegments()
+        if durability == .power { try syncSegments() }
         limits = merge(stored.limits)
         if hashKey != stored.hashKey || limits != stored.limits {
             try describing("write to") { [hashKey, limits] in try background.initialize(hashKey, limits) }
@@ -182,6 +183,17 @@ extension SQLiteStore {
         if segments.allSatisfy({ $0.first != nil }) { segments.sort { ($0.first ?? 0) < ($1.first ?? 0) } }
     }
 
+    /// Makes durable what the last run has written. If it was killed before it synced a batch, the batch counts all the
+    /// same, and a repeated request is answered without another one.
+    private func syncSegments() throws(StoreError) {
+        for segment in segments {
+            for file in ["", "-wal"].map({ segmentPath(segment.number) + $0 }) where access(file, F_OK) == 0 {
+                try describing("sync \(file) of") { try sync(file) }
+            }
+        }
+        try describing("sync the directory of") { try sync(URL(fileURLWithPath: path).deletingLastPathComponent().path) }
+    }
+
     /// Takes damaged frames out of a segment's write-ahead log, at which SQLite would stop reading. Keeps a copy of the
     /// files as they were.
     private func mendLog(ofSegmentAt segment: String) throws {
@@ -191,6 +203,8 @@ extension SQLiteStore {
         if let loss = WriteAheadLog.loss(in: bytes, pageSize: JournalSegment.pageSize) {
             let mended = segment + ".mended"
             try loss.mended.write(to: URL(fileURLWithPath: mended))
+            // Otherwise a loss of power may leave an empty file under the log's name.
+            try sync(mended)
             let aside = try keepCopy(of: segment, andLog: log)
             guard rename(mended, log) == 0 else { throw POSIXError(.init(rawValue: errno) ?? .EIO) }
             notice(
@@ -244,6 +258,15 @@ extension SipHash.Key {
     fileprivate func isNear(_ other: SipHash.Key) -> Bool {
         (low ^ other.low).nonzeroBitCount + (high ^ other.high).nonzeroBitCount <= 16
     }
+}
+
+/// fsync(2) of a file or a directory that this process has not opened otherwise: closing a descriptor ends all locks of
+/// the process on the file.
+private func sync(_ path: String) throws {
+    let descriptor = Glibc.open(path, O_RDONLY | O_CLOEXEC)
+    guard descriptor >= 0 else { throw POSIXError(.init(rawValue: errno) ?? .EIO) }
+    defer { close(descriptor) }
+    guard fsync(descriptor) == 0 else { throw POSIXError(.init(rawValue: errno) ?? .EIO) }
 }
 
 /// A name for a damaged file that no file has.

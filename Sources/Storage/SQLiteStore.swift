@@ -22,7 +22,7 @@ package final class SQLiteStore: LedgerStore {
     package typealias Notice = @Sendable (String) -> Void
 
     let path: String
-    private let durability: Durability
+    let durability: Durability
     let notice: Notice
     let background: CheckpointWriter
     /// The file descriptor of the lock file; -1 before `open`.
@@ -62,7 +62,10 @@ package final class SQLiteStore: LedgerStore {
 
     package func register(_ new: [StoredLimit]) throws(StoreError) {
         guard !new.isEmpty else { return }
-        try describing("write to") { try background.write { db in for limit in new { try limit.save(in: db) } } }
+        // The journal refers to limits by their ids, so they must be as durable as the journal.
+        try describing("write to") {
+            try background.write(isSynced: durability == .power) { db in for limit in new { try limit.save(in: db) } }
+        }
         let names = new.map(\.name)
         limits = limits.filter { !names.contains($0.name) } + new
     }

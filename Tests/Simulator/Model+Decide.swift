@@ -93,7 +93,8 @@ extension Model {
             connections[connection, default: Connection()].refusal = action
         }
         // A request that no limit judges is judged anew when it is repeated.
-        if request.state.isOfMessage, !judged.isEmpty || request.state.settles {
+        let settles = request.state.settles && transactions[request.transaction].map { !$0.isSettled } ?? false
+        if request.state.isOfMessage, !judged.isEmpty || settles {
             if request.state.settles { transaction.isSettled = true }
             transaction.answers[request] = .some(action)
             transactions[request.transaction] = transaction

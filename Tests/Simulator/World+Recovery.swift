@@ -26,6 +26,7 @@ extension World {
             closePolicyConnections()
             service = nil
         }
+        sim_advance(1)
         try boot()
         let hasLost = isReboot || isDead
         for index in sessions.indices {
@@ -58,6 +59,7 @@ extension World {
     private func findState() throws(Failure) {
         for index in history.indices.reversed() where difference(from: history[index]) == nil {
             model = history[index]
+            renewSessions(thatDifferIn: history[..<index].filter { difference(from: $0) == nil })
             // A loss of power may still take back what a kill has left.
             if powerLossIsPossible { history.removeSubrange((index + 1)...) } else { history = [model] }
             return
@@ -68,6 +70,15 @@ extension World {
             kind: .counts,
             message: "after the restart, the counts are those of no moment that they may be of.\n"
                 + "Against the newest: \(newest)\nAgainst the oldest of \(history.count): \(oldest)")
+    }
+
+    /// Where the counts do not tell which requests the service remembers, their clients give up.
+    private func renewSessions(thatDifferIn others: [Model]) {
+        for index in sessions.indices {
+            guard let transaction = sessions[index].last?.transaction else { continue }
+            let answers = model.transactions[transaction]?.answers
+            if others.contains(where: { $0.transactions[transaction]?.answers != answers }) { renewSession(index) }
+        }
     }
 
     /// Checks that no key has more than it was ever charged, or less than what no failure may take.

@@ -224,6 +224,7 @@ extension World {
         }
         tell("administrator: \(intervention) of \(name) at \(plan.name): \(outcome)")
         note()
+        if !isDead { advance(1) }
     }
 }
 

@@ -208,15 +208,21 @@ final class World {
     }
     var needsRestart = false
 
-    /// A window that a limit gains is empty. After a restart it may have what the journal still holds.
+    /// A window that a limit gains is empty, and a limit that was removed has lost its counts. After a restart both may
+    /// have what the store still holds.
     private func noteNewWindows(of limits: [LimitPlan]) {
-        for limit in limits {
-            guard let before = model.limits.first(where: { $0.name == limit.name }) else { continue }
-            for rate in limit.rates where !before.rates.contains(where: { $0.window == rate.window }) {
+        func note(_ limit: LimitPlan, _ others: [LimitPlan]) {
+            let other = others.first { $0.name == limit.name && $0.key == limit.key && $0.count == limit.count }
+            for rate in limit.rates where !(other?.rates.contains { $0.window == rate.window } ?? false) {
                 newWindows.insert("\(limit.name) \(rate.window)")
             }
         }
+        for limit in limits where known.contains(limit.name) { note(limit, model.limits) }
+        for limit in model.limits { note(limit, limits) }
+        known.formUnion(limits.map(\.name))
     }
+    /// The names of all limits so far.
+    private lazy var known = Set(scenario.configurations[0].map(\.name))
     /// Limits and windows.
     var newWindows: Set<String> = []
 }
