@@ -98,6 +98,8 @@ def cases(other_sink):
             seen("Return-Path:", "Return-Path", "@example.org"), seen("Content-Length:", "Content-Length"),
             Case("Message-Id: that Postfix adds", basis="From: a@example.org\nDate: Mon, 1 Jan 2024 00:00:00 +0000\n" + TO,
                  header=[r"/^Message-Id: .*@mx\.example\.org/ PREPEND X-Seen: yes"], words=SEEN),
+            Case("Message-Id: of a local client that a rule removes", basis=HEADERS.replace("<1@", "<gone@") + TO,
+                 header=[r"/^Message-Id: <gone@/ IGNORE"], words={"added anew": "\nMessage-Id: added\n", "missing": ""}),
             Case("To: undisclosed-recipients:; that Postfix adds", basis=HEADERS, words={"there": "undisclosed", "not there": ""}),
             Case("To: undisclosed-recipients:; of the client", "To: undisclosed-recipients:;\n", basis=HEADERS,
                  words={"there": "undisclosed", "not there": ""}),

@@ -11,10 +11,10 @@ from weir import BINARY
 
 
 @contextlib.contextmanager
-def piped_postfix(sink_port, header, body, main):
+def piped_postfix(sink_port, header, body, main, **config):
     """A Postfix that pipes its mail through `weir filter`, which hands it to a second smtpd."""
     reinject = free_port()
-    weir = FilterService(free_port(), header, body)
+    weir = FilterService(free_port(), header, body, **config)
     try:
         weir.configure()
         # pipe(8) runs it as a user without access to this Postfix's sendmail(1).
@@ -47,13 +47,13 @@ def plain_postfix(sink_port, header, body, main):
         yield postfix, None
 
 
-# Each yields a Postfix and a Weir, or None.
+# Each yields a Postfix and a Weir, or None. `config` adds to the configuration of Weir.
 OPEN = {
     "postfix": plain_postfix,
-    "milter": lambda sink, header, body, main: milter_postfix(sink, header, body, main=main),
-    "filter": lambda sink, header, body, main: filtered_postfix(sink, header, body, main=main),
-    "proxy": lambda sink, header, body, main: filtered_postfix(
-        sink, header, body, main=main, listener={"mode": "before_queue"}, before_queue=True),
+    "milter": lambda sink, header, body, main, **config: milter_postfix(sink, header, body, main=main, **config),
+    "filter": lambda sink, header, body, main, **config: filtered_postfix(sink, header, body, main=main, **config),
+    "proxy": lambda sink, header, body, main, **config: filtered_postfix(
+        sink, header, body, main=main, listener={"mode": "before_queue"}, before_queue=True, **config),
     "pipe": piped_postfix,
 }
 
