@@ -213,6 +213,7 @@ class SameResult(unittest.TestCase):
                         with SMTP(postfix.port) as client:
                             self.assertEqual(client.mail("a@example.org", ["b@example.com"], content)[-1][0], 250)
                     wait_until(lambda: len(sink.messages()) == len(messages), postfix.log)
+                    postfix.wait_drained()
                     bodies[way] = sorted(message["content"].partition(b"\n\n")[2] for message in sink.messages())
             with self.subTest(before_queue=before_queue):
                 self.assertEqual(bodies["filter"], bodies["postfix"])
