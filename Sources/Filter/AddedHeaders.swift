@@ -19,6 +19,8 @@ struct AddedHeaders {
     /// The message has a Message-Id, or Resent-Message-Id, of its own.
     private var hasMessageID = false
     private var hasResentMessageID = false
+    /// Whether there is an added header, so that cleanup(8) adds all that are missing.
+    var isAny: Bool { expected != nil }
 
     mutating func reset() { self = AddedHeaders() }
 

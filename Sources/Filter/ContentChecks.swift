@@ -24,6 +24,10 @@ package struct ContentChecks: Hashable, Sendable {
     package var undisclosedRecipients = UndisclosedRecipients.strip
     /// Whether a header stays that a DKIM signature covers.
     package var keepsSigned = false
+    /// What is repaired in the addresses of From, To, Cc, Reply-To and Sender.
+    package var headerRepairs = AddressRepairs()
+    /// Whether also in a message with a DKIM-Signature.
+    package var repairsSigned = false
     package var scannerLimits = ScannerLimits()
     /// Whether UTF-8 in the text of a REJECT reaches the client, as with Postfix's `smtputf8_enable`.
     package var smtpUTF8 = true

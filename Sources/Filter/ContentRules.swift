@@ -12,6 +12,10 @@ package final class ContentRules: Sendable {
     package let body: RuleList
     /// The warnings of all tables, class by class.
     package let warnings: [TableFault]
+    /// Whether rules may take away headers that cleanup(8) adds where they are missing.
+    package let mayRemoveAddedHeaders: Bool
+    /// Whether one of them may be From.
+    package let mayRemoveFrom: Bool
 
     /// All tables that can't be used.
     package struct Faults: Error, Sendable {
@@ -31,6 +35,8 @@ package final class ContentRules: Sendable {
         loader.forgetLists()
         body = loader.list(checks.body)
         warnings = loader.warnings
+        mayRemoveAddedHeaders = header.mayRemove(AddableHeaders.names)
+        mayRemoveFrom = header.mayRemove(AddableHeaders.namesOfFrom)
         guard loader.faults.isEmpty else {
             throw Faults(faults: loader.faults, warnings: loader.warnings)
         }
@@ -41,6 +47,8 @@ package final class ContentRules: Sendable {
     package init(_ next: ContentRules, continuing old: ContentRules) {
         checks = next.checks
         warnings = next.warnings
+        mayRemoveAddedHeaders = next.mayRemoveAddedHeaders
+        mayRemoveFrom = next.mayRemoveFrom
         header = RuleList(tables: next.header.tables, continuing: old.header)
         mimeHeader =
             next.mimeHeader === next.header
@@ -151,8 +159,11 @@ package final class ContentRules: Sendable {
             || header.mayWriteHeaderForCleanup
     }
 
-    /// Whether the checks may change what is in a message.
-    package var mayEdit: Bool { checks.undisclosedRecipients != .keep || lists.contains { $0.list.mayEdit } }
+    /// Whether the checks may change what is in a signed message.
+    package var mayEdit: Bool {
+        checks.undisclosedRecipients != .keep || checks.repairsSigned && !checks.headerRepairs.isEmpty
+            || lists.contains { $0.list.mayEdit }
+    }
 
     /// Where rules are about the Received: header, as `pcre:/etc/postfix/header_checks:12`.
     package var locationsOfReceived: [String] {

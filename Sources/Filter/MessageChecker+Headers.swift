@@ -40,7 +40,9 @@ extension MessageChecker {
                 // Weir writes it for the next hop only, so this one is forged.
                 edit(header.range, [], ordinal)
                 return
-            case .dkimSignature: signed.formUnion(signedRecipientHeaders(text))
+            case .dkimSignature:
+                signed.formUnion(signedRecipientHeaders(text))
+                isSigned = true
             case .contentType, .otherMIME, .to, .cc, .resentTo, .resentCc, .mailboxLine, .other: break
             }
         }
@@ -58,6 +60,7 @@ extension MessageChecker {
             }
         }
         if stripsUndisclosedRecipients, let ordinal { outcome = strip(header, text, ordinal, outcome) }
+        if completes, let ordinal { complete(header, text, ordinal, &outcome) }
         if header.isCut { noteLong(header) }
         switch outcome {
         case .keep where header.isCut: keepWhole(header, ordinal)
@@ -65,6 +68,19 @@ extension MessageChecker {
         case .keep: break
         case .drop: edit(header.range, [], ordinal)
         case .replace(let text): edit(header.range, folded(text), ordinal)
+        }
+    }
+
+    /// Repairs the addresses of a header, and follows whether it is taken away.
+    private mutating func complete(
+        _ header: Header, _ text: UnsafeRawBufferPointer, _ ordinal: Int, _ outcome: inout Outcome
+    ) {
+        if repairer.isActive { outcome = repair(header, text, ordinal, outcome) }
+        guard rules.mayRemoveAddedHeaders else { return }
+        switch outcome {
+        case .keep: addable.keep(text)
+        case .drop: addable.change(text, to: [])
+        case .replace(let new): addable.change(text, to: new)
         }
     }
 
@@ -95,6 +111,7 @@ extension MessageChecker {
     /// Postfix inserts an empty line by itself where there is none (`mime_state.c`), or reports it
     /// (`non_empty_end_of_header_action`), so the message goes on as it came.
     mutating func endOfHeaders(at offset: Int, needsEmptyLine: Bool) {
+        addable.end = offset
         if needsEmptyLine { edit(offset..<offset, [0x0a], nil, isFormal: true) } else { endOfHeaders = offset }
     }
 }

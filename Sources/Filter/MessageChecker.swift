@@ -15,18 +15,25 @@ struct MessageChecker: ScannerEvents {
     /// Whether all classes of headers use the pass of the first.
     private(set) var sharesPass = false
     private(set) var stripsUndisclosedRecipients = false
+    private(set) var repairer = HeaderRepairer([])
+    /// Whether headers are repaired, or may be taken away where cleanup(8) would add them again.
+    private(set) var completes = false
 
     /// A rule has ended the checks.
     var isOver = false
     /// Primary headers so far.
     var headerCount = 0
     var added = AddedHeaders()
+    var addable = AddableHeaders()
     /// Where the headers end. A body begins here only if no empty line comes before it.
     var endOfHeaders: Int?
     /// The recipient headers that were stripped because they name nobody.
     var stripped: [StrippedHeader] = []
     /// The recipient headers that a DKIM signature covers.
     var signed: Set<HeaderName> = []
+    /// Whether the message has a DKIM signature.
+    var isSigned = false
+    var repairedHeaders: [RepairedHeader] = []
     /// The offsets of the first headers that are longer than the limit.
     var longHeaders: [Int] = []
     var moreLongHeaders = 0
@@ -61,6 +68,9 @@ struct MessageChecker: ScannerEvents {
         isOver = false
         headerCount = 0
         added.reset()
+        addable = AddableHeaders()
+        isSigned = false
+        if !repairedHeaders.isEmpty { repairedHeaders = [] }
         endOfHeaders = nil
         (logged, unlogged, editBytes) = (0, 0, 0)
         if !longHeaders.isEmpty { (longHeaders, moreLongHeaders) = ([], 0) }
@@ -75,6 +85,8 @@ struct MessageChecker: ScannerEvents {
         mimePass = rules.mimeHeader === rules.header ? headerPass : rules.mimeHeader.fastPass
         nestedPass = rules.nestedHeader === rules.header ? headerPass : rules.nestedHeader.fastPass
         bodyPass = rules.body.fastPass
+        repairer = HeaderRepairer(rules.checks.headerRepairs)
+        completes = repairer.isActive || rules.mayRemoveAddedHeaders
         sharesPass = mimePass === headerPass && nestedPass === headerPass
     }
 
@@ -85,6 +97,8 @@ struct MessageChecker: ScannerEvents {
             if verdict.disposition == .accept { refuse(550, "5.6.0 MIME nesting exceeds safety limit") }
         }
         if !stripped.isEmpty { reportStripped() }
+        if !repairedHeaders.isEmpty { reportRepairs() }
+        if rules.mayRemoveAddedHeaders { verdict.removed = addable.removed(isClientLocal: added.isAny) }
         if !longHeaders.isEmpty {
             let limit = rules.checks.scannerLimits.headerSize
             verdict.notes.append(.longHeaders(offsets: longHeaders, more: moreLongHeaders, limit: limit))

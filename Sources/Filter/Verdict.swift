@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-internal import MailSyntax
+package import MailSyntax
 package import Rules
 
 /// What to do with a message, whichever way it came in.
@@ -22,6 +22,10 @@ package struct Verdict: Sendable {
     package var moreMatches = 0
     /// What else the log tells the operator.
     package var notes: [Note] = []
+    /// The repairs of each address that was repaired in a header.
+    package var repairs: [AddressRepairs] = []
+    /// Headers that cleanup(8) adds where they are missing, and that rules have taken away.
+    package internal(set) var removed: RemovedHeaders?
 
     package init() {}
 }
@@ -75,6 +79,12 @@ package enum Note: Equatable, Sendable {
     case brokenSignature(header: String)
     /// Headers longer than `header_size_limit`: the rest is not checked, and is passed on. `more` of them follow.
     case longHeaders(offsets: [Int], more: Int, limit: Int)
+    /// An address in a header was repaired.
+    case addressRepaired(header: [UInt8], from: [UInt8], to: [UInt8], AddressRepairs)
+    /// More addresses were repaired than the log names.
+    case moreAddressesRepaired(Int)
+    /// Addresses in headers stay as they are, because the message has a DKIM-Signature.
+    case signedAddressesKept(Int)
     /// MIME parts are nested deeper than the limit.
     case nestingExceeded
     /// The edits exceed the memory limit after this many; the message is refused.
@@ -150,6 +160,13 @@ extension Note: CustomStringConvertible {
             "headers longer than header_size_limit (\(limit)), at offset "
                 + offsets.map(String.init).joined(separator: ", ") + (more > 0 ? " and \(more) more" : "")
                 + ": the rest is not checked, and Postfix cuts it where its own limit is no larger"
+        case .addressRepaired(let header, let old, let new, let repairs):
+            "\(String(decoding: header, as: UTF8.self)): \(String(decoding: old, as: UTF8.self)) becomes "
+                + "\(String(decoding: new, as: UTF8.self)): "
+                + repairs.names.map { "header_\($0)" }.joined(separator: ", ")
+        case .moreAddressesRepaired(let count): "and \(count) more addresses in headers repaired"
+        case .signedAddressesKept(let count):
+            "addresses in headers not repaired (\(count)): the message has a DKIM-Signature"
         case .nestingExceeded: "MIME nesting exceeds safety limit"
         case .tooManyEdits(let count): "refused: after \(count) edits there is no room for more"
         }

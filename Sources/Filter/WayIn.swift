@@ -60,7 +60,9 @@ package enum WayIn: String, CaseIterable, Sendable {
                 case .signedHeaderKept(let offset, let more): .signedHeaderKept(offset: original(offset), more: more)
                 case .longHeaders(let offsets, let more, let limit):
                     .longHeaders(offsets: offsets.map(original), more: more, limit: limit)
-                case .givenUp, .brokenSignature, .nestingExceeded, .tooManyEdits: note
+                case .givenUp, .brokenSignature, .addressRepaired, .moreAddressesRepaired, .signedAddressesKept,
+                    .nestingExceeded, .tooManyEdits:
+                    note
                 }
             }
             return verdict

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// A repair of an address in the envelope, by its name in weir.yaml.
+/// A repair of an address, by its name in weir.yaml; in headers the name begins with `header_`.
 package enum AddressRepair: String, CaseIterable, Sendable {
     /// `<@a,@b:user@example.org>`
     case sourceRoute = "source_route"
@@ -29,7 +29,7 @@ package enum AddressRepair: String, CaseIterable, Sendable {
 }
 
 /// A set of repairs.
-package struct AddressRepairs: OptionSet, CustomStringConvertible, Sendable {
+package struct AddressRepairs: OptionSet, Hashable, CustomStringConvertible, Sendable {
     package let rawValue: UInt16
 
     package init(rawValue: UInt16) { self.rawValue = rawValue }
@@ -38,20 +38,26 @@ package struct AddressRepairs: OptionSet, CustomStringConvertible, Sendable {
     package mutating func insert(_ repair: AddressRepair) { formUnion(Self(rawValue: Self.bit(repair))) }
     package func contains(_ repair: AddressRepair) -> Bool { rawValue & Self.bit(repair) != 0 }
 
+    package var names: [String] { AddressRepair.allCases.filter(contains).map(\.rawValue) }
+
     /// The names, separated by commas.
-    package var description: String {
-        AddressRepair.allCases.filter(contains).map(\.rawValue).joined(separator: ", ")
-    }
+    package var description: String { names.joined(separator: ", ") }
 
     /// Those that change which mailbox the MTA sees, where its own name decides.
     package static let needingHostName = AddressRepairs([.localDomain, .percentRoute, .bangRoute])
+
+    /// Those that can be made in headers. Phrases, comments and groups belong there, and the filter does not know the
+    /// MTA's name.
+    package static let inHeaders = AddressRepairs([
+        .sourceRoute, .brackets, .blanks, .quotes, .trailingDot, .domainCase,
+    ])
 
     private static func bit(_ repair: AddressRepair) -> UInt16 {
         1 << UInt16(AddressRepair.allCases.firstIndex(of: repair)!)
     }
 }
 
-/// Repairs addresses in the envelope as Sendmail's rulesets do.
+/// Repairs addresses as Sendmail's rulesets do.
 package struct AddressRepairer: Sendable {
     package enum Outcome: Equatable, Sendable {
         /// Nothing to repair, or not by the chosen repairs alone.

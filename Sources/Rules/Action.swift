@@ -55,6 +55,9 @@ extension Action {
             }
         }
 
+        /// Whether the action may take the name of a header away.
+        var removesHeader: Bool { isEdit && self != .prepend }
+
         /// Whether the action replaces the recipients.
         var isRedirect: Bool {
             switch self {

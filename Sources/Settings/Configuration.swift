@@ -58,7 +58,7 @@ package struct Configuration: Sendable {
         package init() {}
     }
 
-    /// What the milter repairs in the addresses of the envelope.
+    /// What is repaired in addresses: in the envelope by the milter, in headers in all ways in.
     package enum Canonicalise: String, CaseIterable, Sendable {
         /// Nothing; the same as an empty list.
         case none
@@ -74,6 +74,17 @@ package struct Configuration: Sendable {
         case localDomain = "local_domain"
         case percentRoute = "percent_route"
         case bangRoute = "bang_route"
+        /// All repairs in headers.
+        case headers
+        // The repairs in headers, named as in `AddressRepair`.
+        case headerSourceRoute = "header_source_route"
+        case headerBrackets = "header_brackets"
+        case headerBlanks = "header_blanks"
+        case headerQuotes = "header_quotes"
+        case headerTrailingDot = "header_trailing_dot"
+        case headerDomainCase = "header_domain_case"
+        /// Also repairs headers of messages with a DKIM-Signature.
+        case signedHeaders = "signed_headers"
     }
 
     package var addressRepairs: AddressRepairs {
@@ -82,6 +93,13 @@ package struct Configuration: Sendable {
             repairs.formUnion(AddressRepairs(AddressRepair.allCases).subtracting(.needingHostName))
         }
         return repairs
+    }
+
+    package var headerRepairs: AddressRepairs {
+        if canonicalise.contains(.headers) { return .inHeaders }
+        let prefix = "header_"
+        let names = canonicalise.map(\.rawValue).filter { $0.hasPrefix(prefix) }.map { $0.dropFirst(prefix.count) }
+        return AddressRepairs(names.compactMap { AddressRepair(rawValue: String($0)) })
     }
 
     package var refusesBadAddresses: Bool { canonicalise.contains(.refuse) || canonicalise.contains(.envelope) }

@@ -108,8 +108,10 @@ package enum ConfigurationKeys {
             ),
             .init(
                 "canonicalise", \.canonicalise, .list(of: .word), in: defaults,
-                "What the milter repairs in sender and recipient addresses: envelope is refuse and all repairs up to "
-                    + "domain_case, and refuse rejects addresses that can't be repaired."
+                "What to repair in addresses: for the milter's senders and recipients, envelope is refuse and all "
+                    + "repairs up to domain_case, and refuse rejects addresses that can't be repaired; for From, To, "
+                    + "Cc, Reply-To and Sender headers in all ways in, headers is all that begin with header_, and "
+                    + "signed_headers includes messages with a DKIM-Signature."
             ),
         ]
     }

@@ -44,9 +44,12 @@ package enum ConfigurationReader {
                 checkListeners(configuration.listen, found, &reading)
                 warnOfPrograms(configuration.alerts, found, &reading)
                 warnOfUnusedChecks(configuration.listen, found, &reading)
+                warnOfUnusedRepairs(configuration, found, &reading)
             }
         }
         configuration.attributeNames = reading.attributeNames
+        configuration.checks.headerRepairs = configuration.headerRepairs
+        configuration.checks.repairsSigned = configuration.canonicalise.contains(.signedHeaders)
         let rules = compile(configuration.checks, &reading)
         if !configuration.listen.milter.isEmpty, let rules {
             checkActions(of: rules, &reading)
@@ -89,6 +92,23 @@ package enum ConfigurationReader {
             reading.warn(
                 node, "checks.\(name)",
                 "without listen.milter or listen.filter, only `weir check` and `weir filter` use this table")
+        }
+    }
+
+    /// Words of `canonicalise` without an effect.
+    private static func warnOfUnusedRepairs(
+        _ configuration: Configuration, _ found: [String: YAMLNode], _ reading: inout ConfigurationReading
+    ) {
+        guard let node = found["canonicalise"] else { return }
+        if configuration.listen.milter.isEmpty,
+            configuration.refusesBadAddresses || !configuration.addressRepairs.isEmpty
+        {
+            reading.warn(
+                node, "canonicalise",
+                "without listen.milter, senders and recipients are not repaired; only the repairs in headers work")
+        }
+        if configuration.canonicalise.contains(.signedHeaders), configuration.headerRepairs.isEmpty {
+            reading.warn(node, "canonicalise", "signed_headers has no effect without headers, or a repair in headers")
         }
     }
 

@@ -50,7 +50,7 @@ struct FilterCommand: ParsableCommand {
         filter.begin(rules)
         filter.wasQueued(as: Array(queueID.utf8))
         filter.update(message)
-        let verdict = filter.finish()
+        var verdict = filter.finish()
         report(verdict, to: logDestination)
         switch verdict.disposition {
         case .discard: return
@@ -58,8 +58,20 @@ struct FilterCommand: ParsableCommand {
             // pipe(8) prefers the enhanced status code of the first line to the exit status.
             try StandardOutput.write(line: printable(refusal.text))
             throw ExitCode(refusal.code < 500 ? EX_TEMPFAIL : EX_UNAVAILABLE)
-        case .accept: try handOn(message, verdict)
+        case .accept:
+            addMissingHeaders(message, &verdict)
+            try handOn(message, verdict)
         }
+    }
+
+    /// Adds the headers that cleanup(8) would add again if its own checks had removed them. sendmail -G does not.
+    private func addMissingHeaders(_ message: [UInt8], _ verdict: inout Verdict) {
+        guard let removed = verdict.removed,
+            let client = LocalClient(
+                ofReceivedIn: message, queueID: Array(queueID.utf8), sender: Array(sender.utf8),
+                isKnownLocal: removed.isClientLocal)
+        else { return }
+        verdict.append(client.replacements(of: removed, at: time(nil)))
     }
 
     private func readConfiguration() throws -> (ContentRules, Configuration.Log.Destination) {

@@ -131,10 +131,10 @@ def accepts(target):
         return False
 
 
-def connect(target, timeout=DEFAULT_TIMEOUT):
-    """A connected socket to a port of 127.0.0.1, or to the path of a UNIX socket."""
+def connect(target, timeout=DEFAULT_TIMEOUT, source=None):
+    """A connected socket to a port of 127.0.0.1, from the address `source`, or to the path of a UNIX socket."""
     if isinstance(target, int):
-        return socket.create_connection(("127.0.0.1", target), timeout=timeout)
+        return socket.create_connection(("127.0.0.1", target), timeout, source and (source, 0))
     endpoint = socket.socket(socket.AF_UNIX)
     endpoint.settimeout(timeout)
     try:
@@ -372,8 +372,8 @@ def parse_dump(dump):
 class SMTP:
     """A plain SMTP client; `transcript` has the dialogue."""
 
-    def __init__(self, port, helo="client.example.org", timeout=DEFAULT_TIMEOUT):
-        self.socket = connect(port, timeout)
+    def __init__(self, port, helo="client.example.org", timeout=DEFAULT_TIMEOUT, source=None):
+        self.socket = connect(port, timeout, source)
         self.reader = self.socket.makefile("rb")
         self.transcript = []
         try:

@@ -141,6 +141,26 @@ class SameResult(unittest.TestCase):
         self.assertEqual(found["postfix"][:2], ["X-Early: y", "Received: own"])
         self.assertEqual(found["milter"], found["postfix"])
 
+    def test_rules_for_headers_above_received(self):
+        """A policy server puts a header above Postfix's own Received:, and rules change headers above and below it.
+
+        The milter protocol does not show that Received:. So a new header for one above it lands one place lower in the milter.
+        """
+        table = "/^X-Policy: (.*)/ PREPEND X-New: $1\n/^X-First:/ PREPEND X-New: first\n/^X-Old: (.*)/ REPLACE X-Renamed: $1\n"
+        message = "X-First: 1\nX-Old: 2\nX-Last: 3\n\nbody\n"
+        found = {}
+        for way in WAYS:
+            with SMTPSink() as sink, WAYS[way](sink.port, table, main={"local_header_rewrite_clients": ""}) as (postfix, _):
+                postfix.set(smtpd_recipient_restrictions="check_client_access static:{PREPEND X-Policy: p}, permit_mynetworks, reject")
+                with SMTP(postfix.port) as client:
+                    self.assertEqual(client.mail("a@example.org", ["b@example.com"], message)[-1][0], 250, postfix.log())
+                wait_until(sink.messages, postfix.log)
+                found[way] = headers(sink.messages()[0]["content"])
+        below = ["X-New: first", "X-First: 1", "X-Renamed: 2", "X-Last: 3"]
+        self.assertEqual(found["postfix"], ["X-New: p", "X-Policy: p", "Received: own", *below])
+        self.assertEqual(found["milter"], ["X-Policy: p", "X-New: p", "Received: own", *below])
+        self.assertEqual(found["filter"], ["Received: own", "X-New: p", "X-Policy: p", *below])
+
     def test_refusals_with_utf8(self):
         for enabled in (True, False):
             main, checks = {"smtputf8_enable": "yes" if enabled else "no"}, {"smtputf8_enable": enabled}
@@ -193,6 +213,7 @@ class SameResult(unittest.TestCase):
                         with SMTP(postfix.port) as client:
                             self.assertEqual(client.mail("a@example.org", ["b@example.com"], content)[-1][0], 250)
                     wait_until(lambda: len(sink.messages()) == len(messages), postfix.log)
+                    postfix.wait_drained()
                     bodies[way] = sorted(message["content"].partition(b"\n\n")[2] for message in sink.messages())
             with self.subTest(before_queue=before_queue):
                 self.assertEqual(bodies["filter"], bodies["postfix"])

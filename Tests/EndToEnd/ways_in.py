@@ -11,10 +11,10 @@ from weir import BINARY
 
 
 @contextlib.contextmanager
-def piped_postfix(sink_port, header, body, main):
+def piped_postfix(sink_port, header, body, main, **config):
     """A Postfix that pipes its mail through `weir filter`, which hands it to a second smtpd."""
     reinject = free_port()
-    weir = FilterService(free_port(), header, body)
+    weir = FilterService(free_port(), header, body, **config)
     try:
         weir.configure()
         # pipe(8) runs it as a user without access to this Postfix's sendmail(1).
@@ -28,10 +28,9 @@ def piped_postfix(sink_port, header, body, main):
         pipe, *others = services(reinject, ways=("weirpipe",))
         pipe = pipe.replace("user=weir", "user=nobody").replace(
             "/usr/bin/weir filter", f"{binary} filter --config {weir.config_file} --to {back}")
-        with PrivatePostfix(main=main, relay=sink_port, services=[pipe, *others]) as postfix:
-            postfix.services[0] += " -o content_filter=weirpipe:dummy"
-            postfix.write()
-            postfix.reload()
+        postfix = PrivatePostfix(main=main, relay=sink_port, services=[pipe, *others])
+        postfix.services[0] += " -o content_filter=weirpipe:dummy"
+        with postfix:
             yield postfix, weir
     finally:
         weir.__exit__()
@@ -40,20 +39,21 @@ def piped_postfix(sink_port, header, body, main):
 @contextlib.contextmanager
 def plain_postfix(sink_port, header, body, main):
     """Postfix alone, with the rules in its own checks."""
-    with PrivatePostfix(main=main, relay=sink_port) as postfix:
-        for name, lines in (("header", header), ("body", body)):
-            (postfix.directory / name).write_text(lines)
-        postfix.set(header_checks=f"pcre:{postfix.directory}/header", body_checks=f"pcre:{postfix.directory}/body")
+    postfix = PrivatePostfix(main=main, relay=sink_port)
+    for name, lines in (("header", header), ("body", body)):
+        (postfix.directory / name).write_text(lines)
+        postfix.parameters[f"{name}_checks"] = f"pcre:{postfix.directory}/{name}"
+    with postfix:
         yield postfix, None
 
 
-# Each yields a Postfix and a Weir, or None.
+# Each yields a Postfix and a Weir, or None. `config` adds to the configuration of Weir.
 OPEN = {
     "postfix": plain_postfix,
-    "milter": lambda sink, header, body, main: milter_postfix(sink, header, body, main=main),
-    "filter": lambda sink, header, body, main: filtered_postfix(sink, header, body, main=main),
-    "proxy": lambda sink, header, body, main: filtered_postfix(
-        sink, header, body, main=main, listener={"mode": "before_queue"}, before_queue=True),
+    "milter": lambda sink, header, body, main, **config: milter_postfix(sink, header, body, main=main, **config),
+    "filter": lambda sink, header, body, main, **config: filtered_postfix(sink, header, body, main=main, **config),
+    "proxy": lambda sink, header, body, main, **config: filtered_postfix(
+        sink, header, body, main=main, listener={"mode": "before_queue"}, before_queue=True, **config),
     "pipe": piped_postfix,
 }
 

@@ -97,7 +97,7 @@ func read(_ yaml: String) -> Result<ConfigurationReader.Outcome, ConfigurationFa
                   filter: [{ listen: "inet:192.0.2.1:13", next_hop: "inet:127.0.0.1:14", networks: 192.0.2.0/24 }],
                   milter: "inet:127.0.0.1:18" }
         milter: { connections: 19, limits: false, local_over: defer }
-        canonicalise: envelope
+        canonicalise: [envelope, headers, signed_headers]
         filter: { connections: 15, spool: /spool, most_memory: 16, most_spool: 17 }
         ledger: { store: "sqlite:/ledger", durability: relaxed, most_keys: 1013 }
         on_failure: defer

@@ -162,7 +162,7 @@ struct MilterDialoguePlayer: ~Copyable {
         self.verdict = verdict
         let judgement = MilterJudgement(
             verdict, origin: origin, headers: headers, bodyStart: bodyStart ?? 0, size: filter.count,
-            body: kept)
+            body: kept, newHeaders: [])
         return try dialogue.endOfMessage(judgement, MilterMacros())
     }
 

@@ -10,5 +10,6 @@ extension MessageCounters {
         case .refuse(let refusal): count(refusal.code < 500 ? .deferred : .refused)
         case .accept: count(verdict.isHeld ? .held : verdict.edits.isEmpty ? .passed : .edited)
         }
+        for repairs in verdict.repairs { count(inHeader: repairs) }
     }
 }

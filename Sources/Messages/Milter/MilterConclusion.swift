@@ -34,9 +34,12 @@ package struct MilterJudgement {
     /// Bytes of the whole message.
     package let size: Int
     package let body: KeptBody
+    /// Headers to add after those of the message.
+    package let newHeaders: [NewHeader]
 
     package init(
-        _ verdict: Verdict, origin: Origin, headers: MilterHeaders, bodyStart: Int, size: Int, body: KeptBody
+        _ verdict: Verdict, origin: Origin, headers: MilterHeaders, bodyStart: Int, size: Int, body: KeptBody,
+        newHeaders: [NewHeader]
     ) {
         self.verdict = verdict
         self.origin = origin
@@ -44,6 +47,7 @@ package struct MilterJudgement {
         self.bodyStart = bodyStart
         self.size = size
         self.body = body
+        self.newHeaders = newHeaders
     }
 }
 

@@ -202,7 +202,8 @@ final class MilterConnection: ReceivedConnection {
     private func endMessage() throws(MilterFault) -> MilterDialogue.Action {
         guard let verdict = content.finish() else { return .proceed }
         worker.checks.report(verdict, origin)
-        let judgement = content.judgement(verdict, messageOrigin(verdict))
+        let judgement = content.judgement(
+            verdict, messageOrigin(verdict), newHeaders: verdict.replacements(for: session.macros))
         return try dialogue.endOfMessage(judgement, session.macros)
     }
 

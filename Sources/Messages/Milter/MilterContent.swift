@@ -101,10 +101,12 @@ struct MilterContent {
         return filter?.finish()
     }
 
-    func judgement(_ verdict: Verdict, _ origin: MilterJudgement.Origin) -> MilterJudgement {
+    func judgement(
+        _ verdict: Verdict, _ origin: MilterJudgement.Origin, newHeaders: [NewHeader]
+    ) -> MilterJudgement {
         MilterJudgement(
             verdict, origin: origin, headers: headers, bodyStart: bodyStart ?? 0, size: filter?.count ?? 0,
-            body: keptBody)
+            body: keptBody, newHeaders: newHeaders)
     }
 
     private var keptBody: MilterJudgement.KeptBody {

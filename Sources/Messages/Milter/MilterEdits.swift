@@ -69,6 +69,7 @@ package struct MilterEdits {
     /// Of a limit; it takes precedence over the reason of a rule.
     var holdReason: [UInt8]?
     var prepended: [(name: [UInt8], value: [UInt8])] = []
+    var appended: [NewHeader] = []
 
     /// - Parameter bodyStart: the offset of the body in the ranges of the verdict.
     package init(
@@ -91,7 +92,7 @@ package struct MilterEdits {
     var actions: MilterActions {
         var actions = MilterActions()
         if !headerEdits.isEmpty { actions.insert(.changeHeaders) }
-        if !prepended.isEmpty || headerEdits.contains(where: { !$0.replacement.isEmpty }) {
+        if !prepended.isEmpty || !appended.isEmpty || headerEdits.contains(where: { !$0.replacement.isEmpty }) {
             actions.insert(.addHeaders)
         }
         if !bodyEdits.isEmpty { actions.insert(.changeBody) }
@@ -130,6 +131,10 @@ package struct MilterEdits {
         }
         for (name, value) in prepended.reversed() {
             output.writeMilterInsert(header: name, at: 0, value: Self.value(value[...], hasLeadingSpace))
+        }
+        for header in appended {
+            let value = hasLeadingSpace ? [UInt8(ascii: " ")] + header.value : header.value
+            output.writeMilterAdd(header: header.name, value: value)
         }
         if let repairedSender { output.writeMilterChange(sender: repairedSender) }
         switch verdict.recipients {
@@ -214,6 +219,7 @@ extension MilterEdits {
             parameters: transaction.parameters, takesParameters: granted.contains(.addRecipientsWithParameters))
         holdReason = effects.holdReason
         prepended = effects.prepended
+        appended = judgement.newHeaders
     }
 }
 

@@ -11,18 +11,20 @@ extension MilterTerms {
     /// - CONNECT and replies to RCPT: for limits, and to refuse addresses that can't be repaired, unless sendmail(1)
     ///   sent them
     /// - MAIL and RCPT: for limits, repairs of addresses, and rules that redirect
-    /// - headers: for any rule, for `undisclosed_recipients` other than `keep`, and to recognise alert mail
+    /// - MAIL: also for rules that may take From away
+    /// - headers: for any rule, for repairs in headers, for `undisclosed_recipients` other than `keep`, and to
+    ///   recognise alert mail
     /// - body: for rules about the body, MIME part headers and nested headers
     /// - new bodies: for those of them that change something
     ///
     /// Without any of these, only the queue ID at the end of the message is requested.
     init(_ rules: ContentRules, _ settings: MilterSettings) {
-        let strips = rules.checks.undisclosedRecipients != .keep
+        let changesHeaders = rules.checks.undisclosedRecipients != .keep || !rules.checks.headerRepairs.isEmpty
         let hasRules = rules.lists.contains { !$0.list.isEmpty }
         let readsParts = !rules.body.isEmpty || !rules.mimeHeader.isEmpty || !rules.nestedHeader.isEmpty
         let needsEnvelope = settings.asksLimits || !settings.repairs.isEmpty || settings.refusesBadAddresses
         var actions: MilterActions = [.setMacros]
-        if hasRules || strips {
+        if hasRules || changesHeaders {
             actions.formUnion([.changeHeaders, .addHeaders, .addRecipients, .deleteRecipients, .quarantine])
         }
         if settings.asksLimits { actions.formUnion([.addHeaders, .addRecipients, .deleteRecipients, .quarantine]) }
@@ -38,8 +40,11 @@ extension MilterTerms {
         if !settings.asksLimits, !settings.refusesBadAddresses {
             options.formUnion([.noConnect, .noReplyToRecipient])
         }
-        if !needsEnvelope, !rules.redirects { options.formUnion([.noMail, .noRecipient]) }
-        if !hasRules, !strips, !(settings.asksLimits && settings.mailsAlerts) { options.insert(.noHeaders) }
+        if !needsEnvelope, !rules.redirects {
+            options.insert(.noRecipient)
+            if !rules.mayRemoveFrom { options.insert(.noMail) }
+        }
+        if !hasRules, !changesHeaders, !(settings.asksLimits && settings.mailsAlerts) { options.insert(.noHeaders) }
         if !readsParts { options.insert(.noBody) }
         var macros = Dictionary(uniqueKeysWithValues: MilterStage.allCases.map { ($0, "") })
         macros[.endOfMessage] = "i"
@@ -50,6 +55,11 @@ extension MilterTerms {
             macros[.helo] = "{tls_version} {cipher} {cipher_bits} {cert_subject} {cert_issuer}"
             macros[.mail] = "i {auth_type} {auth_authen} {auth_author}"
             macros[.recipient] = "i"
+        }
+        if rules.mayRemoveAddedHeaders { macros[.endOfMessage] = "i j {client_addr} {daemon_addr}" }
+        if rules.mayRemoveFrom {
+            let others = settings.asksLimits ? "i {auth_type} {auth_authen} {auth_author} " : ""
+            macros[.mail] = others + "{mail_addr}"
         }
         if settings.refusesBadAddresses { macros[.recipient] = "i" }
         if settings.needsHostName { macros[.recipient] = "i j {daemon_addr}" }

@@ -11,7 +11,7 @@ package final class MessageCounters: Sendable {
     package struct Values: Codable, Sendable {
         package var messages: [String: UInt64]
         package var connections: Int
-        /// Addresses of envelopes, by repair, or `refused`.
+        /// Addresses, by repair, or `refused`. Repairs in headers begin with `header_`.
         package var addresses: [String: UInt64]
         /// nil without a next hop.
         package var nextHop: NextHopCounters.Values?
@@ -19,6 +19,7 @@ package final class MessageCounters: Sendable {
 
     private let messages = Outcome.allCases.map { _ in Counter() }
     private let repairs = AddressRepair.allCases.map { _ in Counter() }
+    private let headerRepairs = AddressRepair.allCases.map { _ in Counter() }
     private let refusedAddresses = Counter()
     package let nextHop: NextHopCounters?
 
@@ -34,9 +35,14 @@ package final class MessageCounters: Sendable {
         messages[Outcome.allCases.firstIndex(of: outcome)!].value.add(1, ordering: .relaxed)
     }
 
-    /// Counts an address by each of its repairs.
-    package func count(_ repairs: AddressRepairs) {
-        for (repair, counter) in zip(AddressRepair.allCases, self.repairs) where repairs.contains(repair) {
+    /// Counts an address of an envelope by each of its repairs.
+    package func count(_ repairs: AddressRepairs) { Self.count(repairs, self.repairs) }
+
+    /// Counts an address in a header by each of its repairs.
+    package func count(inHeader repairs: AddressRepairs) { Self.count(repairs, headerRepairs) }
+
+    private static func count(_ repairs: AddressRepairs, _ counters: [Counter]) {
+        for (repair, counter) in zip(AddressRepair.allCases, counters) where repairs.contains(repair) {
             counter.value.add(1, ordering: .relaxed)
         }
     }
@@ -44,7 +50,9 @@ package final class MessageCounters: Sendable {
     package func countRefusedAddress() { refusedAddresses.value.add(1, ordering: .relaxed) }
 
     private var addresses: [String: UInt64] {
-        let counters = zip(AddressRepair.allCases.map(\.rawValue), repairs) + [("refused", refusedAddresses)]
+        let names = AddressRepair.allCases.map(\.rawValue)
+        let inHeaders = zip(names.map { "header_\($0)" }, headerRepairs)
+        let counters = Array(zip(names, repairs)) + Array(inHeaders) + [("refused", refusedAddresses)]
         let counts = counters.map { ($0, $1.value.load(ordering: .relaxed)) }
         return Dictionary(uniqueKeysWithValues: counts.filter { $0.1 > 0 })
     }

@@ -77,7 +77,8 @@ extension Metrics {
             })
         add(
             "weir_addresses_total", .counter,
-            "Addresses that the milter repaired, by repair, or refused; repairs that never happened are left out.",
+            "Addresses that Weir repaired, by repair (header_... in headers), or that the milter refused; repairs that "
+                + "never happened are left out.",
             samples: ways.flatMap { way in
                 way.values.addresses.sorted { $0.key < $1.key }.map { Sample(["repair": $0.key], $0.value) }
             })

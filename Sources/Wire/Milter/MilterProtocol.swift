@@ -183,6 +183,14 @@ extension ByteBuffer {
         }
     }
 
+    /// Adds a header after all others.
+    package mutating func writeMilterAdd(header name: some Collection<UInt8>, value: some Collection<UInt8>) {
+        writeMilterPacket("h") { packet in
+            packet.writeMilterText(name)
+            packet.writeMilterText(value)
+        }
+    }
+
     /// - Parameter recipient: exactly as in RCPT, with brackets.
     package mutating func writeMilterDelete(recipient: some Collection<UInt8>) {
         writeMilterPacket("-") { $0.writeMilterText(recipient) }
