@@ -102,6 +102,9 @@ WRONG = {
     "the wrong protocol": (
         GOOD + "content_filter = weir:[127.0.0.1]:10025\n", [SMTPD, TRANSPORT.replace("smtp", "lmtp"), BACK], {"listen": {"filter": FILTER}}, {"filter-protocol"},
         {"listen": {"filter": [{**FILTER[0], "protocol": "lmtp"}]}}),
+    "several recipients to an LMTP server, in SMTP": (
+        GOOD + "content_filter = weir:[127.0.0.1]:10025\n", [SMTPD, TRANSPORT],
+        {"listen": {"filter": [{**FILTER[0], "next_hop": "lmtp:127.0.0.1:10026"}]}}, {"filter-one-recipient"}),
     "the milter is listed twice by a variable": (
         GOOD + f"smtpd_milters = {MILTER}\nnon_smtpd_milters = $smtpd_milters, {MILTER}\n", [SMTPD], {"listen": {"milter": ["inet:127.0.0.1:10041"]}},
         {"milter-listed-twice"}),
@@ -148,7 +151,10 @@ RIGHT = {
         f"smtpd_milters = {MILTER}\nnon_smtpd_milters = $smtpd_milters\n", [SMTPD], {"listen": {"milter": ["inet:127.0.0.1:10041"]}}),
     "after the queue": (GOOD + "content_filter = weir:[127.0.0.1]:10025\n", [SMTPD, TRANSPORT, BACK], {"listen": {"filter": FILTER}}),
     "an LMTP server behind the filter": (
-        GOOD + "content_filter = weir:[127.0.0.1]:10025\n", [SMTPD, TRANSPORT],
+        GOOD + "content_filter = weir:[127.0.0.1]:10025\n", [SMTPD, TRANSPORT.replace("smtp", "lmtp")],
+        {"listen": {"filter": [{**FILTER[0], "protocol": "lmtp", "next_hop": "lmtp:127.0.0.1:10026"}]}}),
+    "an LMTP server behind the filter, and one recipient at a time": (
+        GOOD + "content_filter = weir:[127.0.0.1]:10025\nweir_destination_recipient_limit = 1\n", [SMTPD, TRANSPORT],
         {"listen": {"filter": [{**FILTER[0], "next_hop": "lmtp:127.0.0.1:10026"}]}}),
     "a command": (GOOD, [SMTPD + " -o content_filter=weirpipe:dummy", PIPE], {}),
     "after the queue, with values that do no harm": (
@@ -400,10 +406,10 @@ class MendedOnARunningPostfix(unittest.TestCase):
     counted once, every message is filtered once, and all arrive."""
 
     # A chroot needs files that a private Postfix doesn't have, a login needs SASL, and a command needs sendmail(1) and a user. With what is
-    # for relays, the site itself takes no mail. The private Postfix has no IPv6.
+    # for relays, the site itself takes no mail. The private Postfix has no IPv6, and no LMTP server.
     LEFT_OUT = {
         "a socket out of a chroot's reach", "the way to the filter and back takes what is for relays and strangers",
-        "no way back by IPv6", "a context that nobody sends", "a command that filters its own result", "a command takes what is for others"}
+        "several recipients to an LMTP server, in SMTP", "no way back by IPv6", "a context that nobody sends", "a command that filters its own result", "a command takes what is for others"}
     # These mistakes show in counts and headers. "end of data" settles what was counted at RCPT.
     SHOWN = {"policy-nowhere", "policy-behind-permit", "policy-not-here", "milter-nowhere", "milter-not-here",
              "milter-not-for-sendmail", "milter-switched-off", "filter-nowhere", "counted-twice", "milter-twice"}

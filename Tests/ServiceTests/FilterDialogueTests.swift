@@ -177,6 +177,7 @@ private final class FilterPlayer {
         case .logRefusedXForward, .logRefusedCopy, .sendContent: ["\(action)"]
         case .finish(let reply, let parting): ["finish \(reply.text), \(parting)"]
         case .finalReply(let reply): ["finalReply \(reply.text)"]
+        case .passOn(let replies): replies.map { "passOn \($0.text)" }
         case .finalReplies(let replies, let copies):
             replies.map { "finalReply \($0.text)" } + copies.map { "refusedCopy \($0.text)" }
         case .ignore: []

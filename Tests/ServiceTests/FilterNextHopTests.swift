@@ -92,6 +92,40 @@ struct FilterNextHopTests {
         }
     }
 
+    /// Postfix waits for each reply anew, and keeps those that it has if a later one does not come.
+    @Test("An LMTP client gets each reply when it comes; only the last one waits for a copy", arguments: [false, true])
+    func repliesOneByOne(copies: Bool) async throws {
+        let held = copies ? ".3" : ".2"
+        try await RunningFilter.run(
+            header: copies ? "/^Subject:/ BCC z@example.com" : "", hop: [[held: .held("452 4.2.2 full")]],
+            client: .lmtp, nextHop: .lmtp
+        ) { running in
+            let client = running.connect()
+            #expect(client.converse(Self.envelope("b", "c", lmtp: true) + ["DATA"]).last == 354)
+            client.send(Self.content + "\r\n")
+            #expect(running.hop.waitForSilence())
+            #expect(client.reply() == "250 2.1.5 Ok")
+            running.hop.release()
+            #expect(client.reply() == "452 4.2.2 full")
+            #expect(client.go(["NOOP"]) == [250])
+        }
+    }
+
+    @Test("A stop leaves recipients of an LMTP server the replies that they have")
+    func stopBetweenReplies() async throws {
+        try await RunningFilter.run(
+            hop: [[".2": .silence]], client: .lmtp, nextHop: .lmtp, stops: true
+        ) { running in
+            let client = running.connect()
+            #expect(client.converse(Self.envelope("b", "c", "d", lmtp: true) + ["DATA"]).last == 354)
+            client.send(Self.content + "\r\n")
+            #expect(running.hop.waitForSilence())
+            #expect(client.reply() == "250 2.1.5 Ok")
+            await running.filter.stop(by: .now())
+            #expect(client.codes() == [421, 421])
+        }
+    }
+
     /// Who has a reply is neither lost nor doubled.
     @Test("An LMTP server that goes away keeps whom it has answered", arguments: 1...3)
     func lmtpGoesAway(at recipient: Int) async throws {

@@ -10,6 +10,7 @@ import Wire
 ///     S: TEXT      a line of the session's replies    > STEP     a step for the caller
 ///     ! offer EHLO-KEYWORDS, separated by commas      ! answer CODE TEXT   of a recipient
 ///     ! finish CODE TEXT   of the message; several, separated by commas, for the recipients
+///     ! pass CODE TEXT     of the message for the next recipient
 ///     ! close CODE TEXT    of the connection
 ///
 /// `> endOfContent TEXT` shows all content of the message. At the end of the transcript, no reply or step may be left.
@@ -74,6 +75,7 @@ import Wire
                     text.dropFirst("finish ".count).split(separator: ",").map {
                         SMTPReply(Int($0.prefix(3))!, String($0.dropFirst(4)))
                     })
+            case "pass": session.answerContent([SMTPReply(Int(words[1])!, words[2])])
             case "finish": session.finish(SMTPReply(Int(words[1])!, words[2]))
             case "close": session.close(SMTPReply(Int(words[1])!, words[2]))
             default: Issue.record("unknown call: \(text)")

@@ -119,17 +119,38 @@ extension Examination {
                 "speaks \(variant), but the filter on \(filter.listen) expects \(filter.variant.rawValue)",
                 configuration: ["listen: { filter: [{ listen: \"\(filter.listen)\", protocol: \(variant) }] }"])
         }
+        examineRecipients(transport, of: filter)
         if !examinedTransports.contains(transport.id) {
             examinedTransports.insert(transport.id)
             examineInherited(transport: transport, of: filter)
         }
     }
 
+    private mutating func examineRecipients(
+        _ transport: PostfixSetup.Service, of filter: Configuration.FilterListener
+    ) {
+        let name = "\(transport.name)_destination_recipient_limit"
+        guard takesOneRecipient(filter), transport.program == "smtp", setup.value(name) != "1" else { return }
+        add(
+            .warning, "filter-one-recipient", transport,
+            "may send several recipients, but the filter on \(filter.listen) takes one at a time, because it speaks "
+                + "SMTP and its next hop LMTP: the others wait for another attempt",
+            commands: [.parameter(name, value: "1")])
+    }
+
+    /// Whether SMTP has no reply for each recipient, as LMTP has.
+    private func takesOneRecipient(_ filter: Configuration.FilterListener) -> Bool {
+        filter.variant == .smtp && filter.nextHop.variant == .lmtp
+    }
+
     private func transport(named name: String, for filter: Configuration.FilterListener) -> [Change] {
         guard !setup.services.contains(where: { $0.name == name && $0.type == "unix" }) else { return [] }
         let program = filter.variant.rawValue
         return [.service("\(name) unix - - y - 20 \(program) \(options(ServiceOverride.transport, for: program))")]
-            + ServiceOverride.queue.map { .parameter("\(name)_\($0.name)", value: $0.value) }
+            + ServiceOverride.queue.map {
+                let isOne = takesOneRecipient(filter) && $0.name == "destination_recipient_limit"
+                return .parameter("\(name)_\($0.name)", value: isOne ? "1" : $0.value)
+            }
     }
 
     // MARK: Reinjection

@@ -92,7 +92,7 @@ extension ServiceOverride {
         .init("smtp_delivery_status_filter", "", .stops),
         .init("smtp_skip_5xx_greeting", "yes", .stops),
         .init("smtp_fallback_relay", "", .bypasses),
-        .init("smtp_data_done_timeout", "600s", .changes, harmless: .atLeast(60)),
+        .init("smtp_data_done_timeout", "1800s", .changes, harmless: .atLeast(60)),
         .init("smtp_requiretls_policy", "opportunistic", .stops),
     ]
 

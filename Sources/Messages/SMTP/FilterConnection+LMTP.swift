@@ -19,7 +19,12 @@ extension FilterConnection {
         }
     }
 
-    /// - Parameter replies: for each recipient of the client, or one for all of them.
+    func passOn(_ replies: [SMTPReply]) {
+        report(replies, [])
+        session.answerContent(replies)
+    }
+
+    /// - Parameter replies: for the client's recipients without a reply; the last one is for all further ones.
     func finish(_ replies: [SMTPReply], _ parting: FilterDialogue.Parting) {
         endTransaction(parting)
         session.finish(replies)

@@ -273,6 +273,7 @@ final class FilterConnection: ReceivedConnection {
         case .finalReply(let answer):
             if !reply.isPositive { worker.log.info("filter: \(session.summary): the next hop answered \(reply.text)") }
             finish(answer, .release)
+        case .passOn(let answers): passOn(answers)
         case .finalReplies(let answers, let refusedCopies):
             report(answers, refusedCopies)
             finish(answers, .release)

@@ -73,8 +73,11 @@ extension FilterDialogue {
         case finish(SMTPReply, Parting)
         /// The next hop's reply to the final dot, for the client. Release the connection.
         case finalReply(SMTPReply)
-        /// The replies of an LMTP server for the client's recipients, in their order, or one for all of them; and its
-        /// refusals for those that the verdict added. Release the connection.
+        /// Replies of an LMTP server for the client's next recipients, in their order. Others follow.
+        case passOn([SMTPReply])
+        /// The replies of an LMTP server for the client's last recipients, in their order, where the last reply is for
+        /// all of those without a reply; and its refusals for recipients that the verdict added. Release the
+        /// connection.
         case finalReplies([SMTPReply], refusedCopies: [SMTPReply])
         case ignore
     }
@@ -85,7 +88,7 @@ extension FilterDialogue {
         /// The client has to come again.
         case close(SMTPReply)
         case finish(SMTPReply)
-        /// An LMTP server is lost. These are the replies for the client's recipients, in their order.
+        /// An LMTP server is lost. These are the replies for the client's recipients without a reply, in their order.
         case finishEach([SMTPReply])
         /// The loss counts, but nothing has to be answered now.
         case wait

@@ -27,7 +27,8 @@ package import Wire
 /// be handed on. Until `finalDot` the next hop has not accepted the message, so a deferral causes no duplicate. In
 /// `finalDot` the next hop may have accepted it, and a loss may cause a duplicate, but never a lost message.
 ///
-/// An LMTP server answers the final dot for each recipient (RFC 2033 4.2). An LMTP client gets each of these replies.
+/// An LMTP server answers the final dot for each recipient (RFC 2033 4.2). An LMTP client gets each of these replies
+/// when it comes (`LMTPReplies`).
 /// An SMTP client gets only one, so it may have one recipient at a time (`SMTPServerSession.mostRecipients`).
 ///
 /// Reset for each message: the state, `questions`, and with it the refusals that the state holds; `lmtp`; `transaction`
@@ -268,12 +269,7 @@ package struct FilterDialogue: ~Copyable {
         case .dataAsked(let change, let refusal): return dataAnswered(command, reply, change, refusal)
         case .finalDot:
             guard command == .endOfData else { return .ignore }
-            lmtp?.final.append(reply.asFinal)
-            if let lmtp, !lmtp.areComplete { return .ignore }
-            let replies = lmtp
-            _ = endTransaction(.release)
-            return replies.map { .finalReplies($0.forClient, refusedCopies: $0.refusedCopies) }
-                ?? .finalReply(reply.asFinal)
+            return finalDotAnswered(reply.asFinal)
         case .idle, .content, .judging, .sending, .lastReply, .lingering, .closed: return .ignore
         }
     }
@@ -316,6 +312,18 @@ package struct FilterDialogue: ~Copyable {
         }
     }
 
+    private mutating func finalDotAnswered(_ reply: SMTPReply) -> ReplyAction {
+        lmtp?.add(reply)
+        guard let replies = lmtp?.takeReplies(), let isComplete = lmtp?.areComplete else {
+            _ = endTransaction(.release)
+            return .finalReply(reply)
+        }
+        guard isComplete else { return replies.isEmpty ? .ignore : .passOn(replies) }
+        let refusedCopies = lmtp?.refusedCopies ?? []
+        _ = endTransaction(.release)
+        return .finalReplies(replies, refusedCopies: refusedCopies)
+    }
+
     /// The connection to the next hop is closed.
     package mutating func nextHopClosed(_ failure: SMTPFailure) -> LossAction {
         switch state {
@@ -326,7 +334,7 @@ package struct FilterDialogue: ~Copyable {
         case .content(.present): state = .content(.lost(failure))
         case .judging(.present): state = .judging(.lost(failure))
         case .dataAsked, .sending, .finalDot:
-            let replies = lmtp?.completed(with: failure.reply(451))
+            let replies = lmtp?.complete(with: failure.reply(451))
             _ = endTransaction(.none)
             return replies.map { .finishEach($0) } ?? .finish(failure.reply(451))
         case .content(.lost), .judging(.lost), .idle, .lastReply, .lingering, .closed: break

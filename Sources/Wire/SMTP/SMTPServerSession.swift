@@ -18,7 +18,7 @@ package import NIOCore
 /// with the refusal if the next hop refuses MAIL. RCPT commands don't wait for each other's replies; any other command
 /// waits until all of them are answered. Replies are sent in the order of the commands.
 ///
-/// Reset for each message (RSET, EHLO, the final reply): `mail`, `xforward`, the number of recipients, the decoder.
+/// Reset for each message (RSET, EHLO, the final reply): `mail`, `xforward`, the numbers of recipients, the decoder.
 /// Kept for the connection: the greeting, the offered capabilities, the errors since the last accepted message.
 package struct SMTPServerSession: ~Copyable {
     package enum Variant: String, CaseIterable, Sendable {
@@ -69,6 +69,8 @@ package struct SMTPServerSession: ~Copyable {
     package private(set) var unanswered = 0
     /// Recipients that it has accepted.
     package private(set) var accepted = 0
+    /// Accepted recipients for which an LMTP client has its final reply.
+    private var answered = 0
     /// The capabilities in the reply to EHLO; nil after HELO.
     package private(set) var offered: SMTPCapabilities?
     /// The MAIL command of the transaction, including CRLF.
@@ -264,7 +266,7 @@ package struct SMTPServerSession: ~Copyable {
         return .beginContent
     }
 
-    /// Sends the final reply; to an LMTP client once for each accepted recipient (RFC 2033 4.2).
+    /// Sends the final reply; to an LMTP client once for each accepted recipient that has none (RFC 2033 4.2).
     package mutating func finish(_ reply: SMTPReply) {
         guard state == .ended else { return }
         for _ in 0..<finalReplies { output.writeImmutableBuffer(reply.bytes) }
@@ -272,19 +274,27 @@ package struct SMTPServerSession: ~Copyable {
         reset()
     }
 
-    /// Sends the final replies of a next hop that answers for each accepted recipient.
-    ///
-    /// - Parameter replies: in the order of the recipients; a single one is for all of them.
-    package mutating func finish(_ replies: [SMTPReply]) {
-        guard state == .ended, let last = replies.last else { return }
-        for index in 0..<finalReplies {
-            output.writeImmutableBuffer((index < replies.count ? replies[index] : last).bytes)
+    /// Sends final replies to an LMTP client, for its next accepted recipients. Others follow with `finish`.
+    package mutating func answerContent(_ replies: some Collection<SMTPReply>) {
+        guard state == .ended else { return }
+        for reply in replies.prefix(finalReplies) {
+            output.writeImmutableBuffer(reply.bytes)
+            if reply.isPositive { errors = 0 }
         }
-        if replies.contains(where: \.isPositive) { errors = 0 }
-        reset()
+        answered += min(replies.count, finalReplies)
     }
 
-    private var finalReplies: Int { variant == .lmtp ? accepted : 1 }
+    /// Sends the rest of the final replies of a next hop that answers for each accepted recipient.
+    ///
+    /// - Parameter replies: in the order of the recipients; the last one is for all further ones.
+    package mutating func finish(_ replies: [SMTPReply]) {
+        guard let last = replies.last else { return }
+        answerContent(replies.dropLast())
+        finish(last)
+    }
+
+    /// Final replies that the client does not have.
+    private var finalReplies: Int { variant == .lmtp ? accepted - answered : 1 }
 
     private mutating func addXForward(_ line: ByteBufferView) {
         guard let offered, !offered.xforward.isEmpty else { return fail(502, "5.5.1 Error: XFORWARD is not offered") }
@@ -315,6 +325,7 @@ package struct SMTPServerSession: ~Copyable {
         mail = ByteBuffer()
         xforward = []
         accepted = 0
+        answered = 0
         decoder = SMTPDataDecoder()
     }
 
@@ -323,7 +334,7 @@ package struct SMTPServerSession: ~Copyable {
         guard state != .closed else { return }
         let lines =
             switch state {
-            case .ended: variant == .lmtp ? max(1, accepted) : 1
+            case .ended: max(1, finalReplies)
             case .mail, .ready: max(1, unanswered)
             case .data, .offering: 1
             case .closed: 0
