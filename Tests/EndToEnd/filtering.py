@@ -36,10 +36,15 @@ class NextHop:
         self.connections = []
 
     def __enter__(self):
-        threading.Thread(target=self.accept, daemon=True).start()
+        self.acceptor = threading.Thread(target=self.accept, daemon=True)
+        self.acceptor.start()
         return self
 
     def __exit__(self, *_):
+        # A thread that still waits in accept(2) would take connections of the next listener with this descriptor.
+        with contextlib.suppress(OSError):
+            self.listener.shutdown(socket.SHUT_RDWR)
+        self.acceptor.join()
         self.listener.close()
         for connection in self.connections:
             connection.close()
@@ -58,17 +63,20 @@ class NextHop:
             self.serve(iter(connection.makefile("rb").readline, b""), connection)
 
 
-def dialogue(replies, messages=None):
+def dialogue(replies, messages=None, before=None):
     """A server for NextHop: answers each command with the reply of its first word, or "250 Ok".
 
     A reply may be bytes to be sent as they are, or None: the connection is closed. "." is the reply to a message,
-    which goes to `messages` as (envelope lines, content as it came over the wire).
+    which goes to `messages` as (envelope lines, content as it came over the wire). `before` is called with the word before
+    each reply, and may wait.
     """
     defaults = {"": "220 hop.example.org", "EHLO": "250-hop.example.org\r\n250-PIPELINING\r\n250 8BITMIME", "DATA": "354 go", "QUIT": "221 Bye"}
 
     def serve(lines, connection):
         def answer(word):
             reply = replies.get(word, defaults.get(word, "250 Ok"))
+            if before is not None:
+                before(word)
             if reply is None:
                 raise StopIteration
             connection.sendall(reply if isinstance(reply, bytes) else reply.encode() + b"\r\n")

@@ -15,7 +15,7 @@ import threading
 import time
 import unittest
 
-from filtering import FilterService, NextHop, filtered_postfix, services
+from filtering import FilterService, NextHop, dialogue, filtered_postfix, services
 from postfix import SMTP, PrivatePostfix, SMTPSink, free_port, wait_until
 
 SIZE = 1_500_000
@@ -49,59 +49,36 @@ def losses(log):
     return lost
 
 
-class StagedNextHop:
-    """A next hop that waits at one stage of its first message until `go_on` is set.
+class Stage:
+    """Makes a next hop wait before its first reply to `word` until `go_on` is set."""
 
-    The stages: `data` is before 354, when Weir has all of the message; `accepted` is after the final dot, before the reply.
-    """
-
-    def __init__(self, stage):
-        self.stage = stage
+    def __init__(self, word):
+        self.word = word
         self.reached, self.go_on = threading.Event(), threading.Event()
-        self.messages = []
 
-    def wait(self, stage):
-        if stage == self.stage and not self.reached.is_set():
+    def __call__(self, word):
+        if word == self.word and not self.reached.is_set():
             self.reached.set()
             self.go_on.wait(60)
-
-    def serve(self, lines, connection):
-        connection.sendall(b"220 hop.example.org\r\n")
-        for line in lines:
-            word = line[:4].upper()
-            if word == b"DATA":
-                self.wait("data")
-            connection.sendall({b"EHLO": b"250-hop.example.org\r\n250 PIPELINING\r\n", b"DATA": b"354 go\r\n"}.get(word, b"250 Ok\r\n"))
-            if word != b"DATA":
-                continue
-            content = bytearray()
-            for line in lines:
-                if line == b".\r\n":
-                    break
-                content += line
-            else:
-                return
-            self.messages.append(bytes(content))
-            self.wait("accepted")
-            connection.sendall(b"250 2.0.0 Ok: queued\r\n")
 
 
 class KillWithLargeMessages(unittest.TestCase):
     def test_a_message_doubles_only_between_the_next_hops_yes_and_the_clients(self):
-        for stage, deliveries in (("data", 1), ("accepted", 2)):
-            hop = StagedNextHop(stage)
-            with self.subTest(stage=stage), NextHop(hop.serve) as listener, FilterService(listener.port, **RULES) as weir, PrivatePostfix(
+        # At DATA Weir has all of the message; at the final dot the next hop has it, too.
+        for word, deliveries in (("DATA", 1), (".", 2)):
+            stage, messages = Stage(word), []
+            with self.subTest(word=word), NextHop(dialogue({}, messages, stage)) as hop, FilterService(hop.port, **RULES) as weir, PrivatePostfix(
                     main={"content_filter": f"weir:[127.0.0.1]:{weir.filter_port}", **RETRY}, services=services(free_port())) as postfix:
                 with SMTP(postfix.port) as client:
                     self.assertEqual(client.mail("1@example.org", ["b@example.com"], message(1))[-1][0], 250)
-                self.assertTrue(hop.reached.wait(60), postfix.log())
+                self.assertTrue(stage.reached.wait(60), postfix.log())
                 weir.kill()
-                hop.go_on.set()
+                stage.go_on.set()
                 weir.start()
                 wait_until(lambda: LOST in postfix.log(), postfix.log)
                 self.drain(postfix, 60)
-                self.assertEqual(len(hop.messages), deliveries, postfix.log())
-                for content in hop.messages:
+                self.assertEqual(len(messages), deliveries, postfix.log())
+                for _, content in messages:
                     self.assertTrue(content.endswith(checked(1).replace("\n", "\r\n").encode()))
                 self.assertEqual(losses(postfix.log()), {1: 1}, postfix.log())
 

@@ -24,40 +24,23 @@ import Wire
         """.utf8)
 
     @Test func heldBatchesAreWrittenWhileEveryTurnHasRequests() async throws {
-        let directory = FileManager.default.temporaryDirectory.appending(path: "weir-\(UUID().uuidString.prefix(8))")
-        try FileManager.default.createDirectory(at: directory, withIntermediateDirectories: true)
-        defer { try? FileManager.default.removeItem(at: directory) }
-        let text = """
-            listen: { policy: "inet:127.0.0.1:10040" }
-            ledger: { store: "sqlite:\(directory.path)/ledger.sqlite", durability: relaxed }
-            limits: [ { name: senders, key: sender, rates: [ 1M/1h ] } ]
-            """
-        let configuration = try ConfigurationReader.read(Array(text.utf8), file: "weir.yaml").get().configuration
-        let log = EventLog(destination: .file(directory.appending(path: "log").path))
-        let loop = try SocketLoop.start(named: "weir-ledger")
-        let host = LedgerHost(
-            configuration: configuration, loop: loop, clocks: MachineClocks(), log: log,
-            alerts: Alerts(configuration.alerts, log: log), probes: ProbeBoard())
-        try await loop.submit { host.start() }
-        #expect(await host.firstOpening())
-        let before = try Self.journalBytes(directory)
-        try await loop.submit { Asker(host, loop).begin() }
-        // Normally true after a few looks; the test fails after ten seconds.
-        var looks = 0
-        while try Self.journalBytes(directory) == before, looks < 1_000 {
-            looks += 1
-            try await Task.sleep(for: .milliseconds(10))
+        try await RunningLedger.run { ledger in
+            let before = try Self.journalBytes(ledger.directory.path)
+            try await ledger.loop.submit { Asker(ledger.host, ledger.loop).begin() }
+            // Normally true after a few looks; the test fails after ten seconds.
+            var looks = 0
+            while try Self.journalBytes(ledger.directory.path) == before, looks < 1_000 {
+                looks += 1
+                try await Task.sleep(for: .milliseconds(10))
+            }
+            #expect(try Self.journalBytes(ledger.directory.path) > before)
         }
-        #expect(try Self.journalBytes(directory) > before)
-        try await loop.submit { host.stop(by: .now() + .seconds(10)) }
-        await loop.stop()
-        log.flush()
     }
 
-    private static func journalBytes(_ directory: URL) throws -> Int {
-        try FileManager.default.contentsOfDirectory(at: directory, includingPropertiesForKeys: nil)
-            .filter { $0.lastPathComponent.contains(".segment-") }
-            .map { try FileManager.default.attributesOfItem(atPath: $0.path)[.size] as? Int ?? 0 }
+    private static func journalBytes(_ directory: String) throws -> Int {
+        try FileManager.default.contentsOfDirectory(atPath: directory)
+            .filter { $0.contains(".segment-") }
+            .map { try FileManager.default.attributesOfItem(atPath: "\(directory)/\($0)")[.size] as? Int ?? 0 }
             .reduce(0, +)
     }
 

@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: Apache-2.0
+import Loop
+import NIOCore
+import Policy
+import Report
+import Settings
+import Testing
+
+/// A ledger on its own loop, with one limit by sender.
+struct RunningLedger {
+    let directory: TemporaryDirectory
+    /// The policy server, which is not running, listens on `policy` in the directory.
+    let configuration: Configuration
+    let loop: SocketLoop
+    let host: LedgerHost
+    let log: EventLog
+
+    static func run(_ body: (RunningLedger) async throws -> Void) async throws {
+        let directory = try TemporaryDirectory()
+        let text = """
+            listen: { policy: "unix:\(directory.path)/policy" }
+            ledger: { store: "sqlite:\(directory.path)/ledger.sqlite", durability: relaxed }
+            limits: [ { name: senders, key: sender, rates: [ 1M/1h ] } ]
+            """
+        let configuration = try ConfigurationReader.read(Array(text.utf8), file: "weir.yaml").get().configuration
+        let log = EventLog(destination: .file("\(directory.path)/log"))
+        let loop = try SocketLoop.start(named: "weir-ledger")
+        let host = LedgerHost(
+            configuration: configuration, loop: loop, clocks: MachineClocks(), log: log,
+            alerts: Alerts(configuration.alerts, log: log), probes: ProbeBoard())
+        try await loop.submit { host.start() }
+        #expect(await host.firstOpening())
+        try await body(
+            RunningLedger(directory: directory, configuration: configuration, loop: loop, host: host, log: log))
+        try await loop.submit { host.stop(by: .now() + .seconds(10)) }
+        await loop.stop()
+        log.flush()
+    }
+}
