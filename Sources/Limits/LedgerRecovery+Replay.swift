@@ -91,6 +91,8 @@ extension LedgerRecovery {
             if isNew { ledger.noteChange(of: account) }
             if amount > 0 {
                 if isNew { account.charge(UInt64(amount)) }
+                // What a reset has ended must not be added to: it would take this charge along.
+                _ = transaction?.charged(to: account)
                 transaction?.charges.add(UInt64(amount), to: account, at: time)
                 if recipient != 0 { transaction?.remember(Ledger.chargeHash(of: recipient, to: account.hash)) }
             } else {

@@ -191,7 +191,8 @@ extension SQLiteStore {
                 try describing("sync \(file) of") { try sync(file) }
             }
         }
-        try describing("sync the directory of") { try sync(URL(fileURLWithPath: path).deletingLastPathComponent().path) }
+        let directory = URL(fileURLWithPath: path).deletingLastPathComponent().path
+        try describing("sync the directory of") { try sync(directory) }
     }
 
     /// Takes damaged frames out of a segment's write-ahead log, at which SQLite would stop reading. Keeps a copy of the

@@ -14,7 +14,9 @@ struct Generator {
 
     mutating func scenario() -> Scenario {
         let kind = random.pick([.kills, .kills, .kills, .power, .power, .errors, .errors, .damage] as [Scenario.Kind])
-        let durability = random.pick(kind == .power ? ["power", "power", "commit", "relaxed"] : ["commit", "commit", "power", "relaxed"])
+        let durabilities =
+            kind == .power ? ["power", "power", "commit", "relaxed"] : ["commit", "commit", "power", "relaxed"]
+        let durability = random.pick(durabilities)
         var scenario = Scenario(
             seed: seed, kind: kind, durability: durability, configurations: [limits()], operations: [])
         scenario.defersOnFailure = random.chance(30)

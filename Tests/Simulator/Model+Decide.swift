@@ -92,14 +92,20 @@ extension Model {
         if let refusing, refusing.limit.count == .connections, refusing.reason == .over {
             connections[connection, default: Connection()].refusal = action
         }
-        // A request that no limit judges is judged anew when it is repeated.
-        let settles = request.state.settles && transactions[request.transaction].map { !$0.isSettled } ?? false
-        if request.state.isOfMessage, !judged.isEmpty || settles {
-            if request.state.settles { transaction.isSettled = true }
-            transaction.answers[request] = .some(action)
-            transactions[request.transaction] = transaction
-        }
+        remember(request, answered: action, wasJudged: !judged.isEmpty, transaction)
         return action
+    }
+
+    /// A request that no limit judges is judged anew when it is repeated.
+    private mutating func remember(
+        _ request: Request, answered action: String?, wasJudged: Bool, _ changed: Transaction
+    ) {
+        let settles = request.state.settles && transactions[request.transaction].map { !$0.isSettled } ?? false
+        guard request.state.isOfMessage, wasJudged || settles else { return }
+        var transaction = changed
+        if request.state.settles { transaction.isSettled = true }
+        transaction.answers[request] = .some(action)
+        transactions[request.transaction] = transaction
     }
 
     private mutating func carryOut(_ steps: [Step], of connection: String, in transaction: inout Transaction) {

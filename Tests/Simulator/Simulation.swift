@@ -83,7 +83,8 @@ final class Simulation {
         for (number, limits) in scenario.configurations.enumerated() {
             print("  configuration \(number):")
             for limit in limits {
-                print("    " + limit.yaml(in: "TABLES").split(separator: "\n").map { $0.drop { $0 == " " } }.joined(separator: "; "))
+                let lines = limit.yaml(in: "TABLES").split(separator: "\n")
+                print("    " + lines.map { $0.drop { $0 == " " } }.joined(separator: "; "))
             }
         }
         for line in world.timeline ?? [] { print("  \(line)") }

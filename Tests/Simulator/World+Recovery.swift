@@ -83,7 +83,7 @@ extension World {
 
     /// Checks that no key has more than it was ever charged, or less than what no failure may take.
     private func checkBounds() throws(Failure) {
-        guard let service, let newest = history.last, let oldest = history.first else { return }
+        guard let service, let newest = history.last else { return }
         for (account, state) in newest.accounts {
             guard let limit = newest.limits.first(where: { $0.name == account.limit }) else { continue }
             let standing = service.standing(account)
@@ -94,10 +94,11 @@ extension World {
                 let given = charges.reduce(0) { $0 + $1.charged - $1.amount }
                 if used > gross {
                     throw Failure(
-                        kind: .surplus, message: "\(account) has \(used) in \(rate.text), but was charged \(gross) at most")
+                        kind: .surplus,
+                        message: "\(account) has \(used) in \(rate.text), but was charged \(gross) at most")
                 }
                 if scenario.kind == .damage { continue }
-                let least = oldest.used(account, in: rate.window) - given
+                let least = (history.map { $0.used(account, in: rate.window) }.min() ?? 0) - given
                 if used < least {
                     throw Failure(kind: .loss, message: "\(account) has \(used) in \(rate.text); \(least) were safe")
                 }

@@ -224,6 +224,8 @@ extension World {
         }
         tell("administrator: \(intervention) of \(name) at \(plan.name): \(outcome)")
         note()
+        // Its answer waits until it is written, whatever the durability.
+        if outcome == "saved", !isDead, !isUncertain, !powerLossIsPossible { history.removeFirst(history.count - 1) }
         if !isDead { advance(1) }
     }
 }

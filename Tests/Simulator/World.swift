@@ -134,7 +134,8 @@ final class World {
         }
         switch ConfigurationReader.read(Array(text.utf8), file: "weir.yaml") {
         case .success(let outcome): return outcome.configuration
-        case .failure(let faults): throw Failure(kind: .configuration, message: "the configuration is wrong: \(faults)\n\(text)")
+        case .failure(let faults):
+            throw Failure(kind: .configuration, message: "the configuration is wrong: \(faults)\n\(text)")
         }
     }
 
@@ -149,7 +150,7 @@ final class World {
         var attempts = 0
         while true {
             attempts += 1
-            if attempts > 20 { 
+            if attempts > 20 {
                 let fault = service?.host.fault?.message ?? ""
                 throw Failure(kind: .start, message: "the service does not come up: \(fault)")
             }

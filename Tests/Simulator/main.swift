@@ -24,7 +24,7 @@ while !arguments.isEmpty {
     case "--first": first = value
     case "--seeds": count = value
     case "--stride": stride = value
-    default: 
+    default:
         print("Simulator: unknown option \(name)")
         exit(64)
     }
