@@ -4,7 +4,7 @@ import contextlib
 import socket
 import threading
 
-from postfix import PrivatePostfix, free_port
+from postfix import PrivatePostfix, end_listening, free_port
 from weir import ROOT, WeirService
 
 CONF = ROOT / "conf" / "postfix"
@@ -40,7 +40,7 @@ class NextHop:
         return self
 
     def __exit__(self, *_):
-        self.listener.close()
+        end_listening(self.listener)
         for connection in self.connections:
             connection.close()
 
@@ -129,9 +129,8 @@ def filtered_postfix(sink_port, header="", body="", main=None, listener=None, be
         parameters = {} if before_queue else {
             "content_filter": f"weir:[127.0.0.1]:{weir.filter_port}", "receive_override_options": "no_address_mappings",
             "weir_destination_recipient_limit": "1000"}
-        with PrivatePostfix(main={**parameters, **(main or {})}, relay=sink_port, services=services(reinject)) as postfix:
-            if before_queue:
-                postfix.services[0] += f" -o smtpd_proxy_filter=127.0.0.1:{weir.filter_port} -o content_filter="
-                postfix.write()
-                postfix.reload()
+        postfix = PrivatePostfix(main={**parameters, **(main or {})}, relay=sink_port, services=services(reinject))
+        if before_queue:
+            postfix.services[0] += f" -o smtpd_proxy_filter=127.0.0.1:{weir.filter_port} -o content_filter="
+        with postfix:
             yield postfix, weir

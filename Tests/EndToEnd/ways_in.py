@@ -28,10 +28,9 @@ def piped_postfix(sink_port, header, body, main):
         pipe, *others = services(reinject, ways=("weirpipe",))
         pipe = pipe.replace("user=weir", "user=nobody").replace(
             "/usr/bin/weir filter", f"{binary} filter --config {weir.config_file} --to {back}")
-        with PrivatePostfix(main=main, relay=sink_port, services=[pipe, *others]) as postfix:
-            postfix.services[0] += " -o content_filter=weirpipe:dummy"
-            postfix.write()
-            postfix.reload()
+        postfix = PrivatePostfix(main=main, relay=sink_port, services=[pipe, *others])
+        postfix.services[0] += " -o content_filter=weirpipe:dummy"
+        with postfix:
             yield postfix, weir
     finally:
         weir.__exit__()
@@ -40,10 +39,11 @@ def piped_postfix(sink_port, header, body, main):
 @contextlib.contextmanager
 def plain_postfix(sink_port, header, body, main):
     """Postfix alone, with the rules in its own checks."""
-    with PrivatePostfix(main=main, relay=sink_port) as postfix:
-        for name, lines in (("header", header), ("body", body)):
-            (postfix.directory / name).write_text(lines)
-        postfix.set(header_checks=f"pcre:{postfix.directory}/header", body_checks=f"pcre:{postfix.directory}/body")
+    postfix = PrivatePostfix(main=main, relay=sink_port)
+    for name, lines in (("header", header), ("body", body)):
+        (postfix.directory / name).write_text(lines)
+        postfix.parameters[f"{name}_checks"] = f"pcre:{postfix.directory}/{name}"
+    with postfix:
         yield postfix, None
 
 
