@@ -42,8 +42,8 @@ package final class MessageFilter {
     /// ID.
     package func wasSubmittedLocally() { checker.added.comesFromPickup = true }
 
-    /// Says that the message did not come over SMTP, so that no leading dot was doubled. Has an effect before the content
-    /// only.
+    /// Says that the message did not come over SMTP, so that no leading dot was doubled. Has an effect only before the
+    /// content.
     package func cameWithoutSMTP() { scanner.dotsWereDoubled = false }
 
     /// Whether the rest of the message can't change the verdict.

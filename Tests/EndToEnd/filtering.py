@@ -4,7 +4,7 @@ import contextlib
 import socket
 import threading
 
-from postfix import PrivatePostfix, free_port
+from postfix import PrivatePostfix, end_listening, free_port
 from weir import ROOT, WeirService
 
 CONF = ROOT / "conf" / "postfix"
@@ -41,11 +41,8 @@ class NextHop:
         return self
 
     def __exit__(self, *_):
-        # A thread that still waits in accept(2) would take connections of the next listener with this descriptor.
-        with contextlib.suppress(OSError):
-            self.listener.shutdown(socket.SHUT_RDWR)
+        end_listening(self.listener)
         self.acceptor.join()
-        self.listener.close()
         for connection in self.connections:
             connection.close()
 

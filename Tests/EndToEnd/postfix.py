@@ -145,6 +145,17 @@ def connect(target, timeout=DEFAULT_TIMEOUT, source=None):
     return endpoint
 
 
+def end_listening(listener):
+    """Closes a listener that a thread accepts at.
+
+    close(2) alone leaves the thread in accept(2), and it may get a connection of the next listener, which has the same
+    descriptor.
+    """
+    with contextlib.suppress(OSError):
+        listener.shutdown(socket.SHUT_RDWR)
+    listener.close()
+
+
 def children(pid):
     """The process ids of a process's descendants."""
     found = []
@@ -253,8 +264,11 @@ class PrivatePostfix:
         master = self.pid()
         if not master:
             return
-        old = [pid for pid in children(master) if process_name(pid) == "smtpd"]
+        reloads = self.log().count(": reload -- ")
         run(as_root(["kill", "-HUP", str(master)]))
+        wait_until(lambda: self.log().count(": reload -- ") > reloads, "reloaded")
+        # Nothing connects meanwhile, so these are from before.
+        old = [pid for pid in children(master) if process_name(pid) == "smtpd"]
         wait_until(lambda: not any(map(is_running, old)), "old smtpd processes ended")
         wait_until(lambda: accepts(self.port), f"Postfix on port {self.port}")
 

@@ -15,7 +15,7 @@ import threading
 import unittest
 
 from milter import milter_postfix
-from postfix import SMTP, PrivatePostfix, SMTPSink, wait_until
+from postfix import SMTP, PrivatePostfix, SMTPSink, end_listening, wait_until
 from weir import ROOT
 
 COUNT = int(os.environ.get("WEIR_ADDRESSES", "4000"))
@@ -120,7 +120,7 @@ class PolicyServer:
         return self
 
     def __exit__(self, *_):
-        self.listener.close()
+        end_listening(self.listener)
         self.directory.cleanup()
 
     def accept(self):

@@ -9,7 +9,7 @@ import unittest
 
 from filtering import filtered_postfix
 from milter import MilterService, milter_postfix
-from postfix import SMTP, PrivatePostfix, SMTPSink, wait_until
+from postfix import SMTP, PrivatePostfix, SMTPSink, end_listening, wait_until
 from weir import WeirService
 
 
@@ -229,7 +229,7 @@ class EarlierMilter:
         return self
 
     def __exit__(self, *_):
-        self.listener.close()
+        end_listening(self.listener)
 
     def accept(self):
         with contextlib.suppress(OSError):

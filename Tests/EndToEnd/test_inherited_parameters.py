@@ -23,6 +23,7 @@ import unittest
 
 from filtering import CONF, FilterService, NextHop, dialogue, services
 from postfix import MAIN, MASTER, PrivatePostfix, SMTP, free_port, run, wait_until
+from ways_in import pipe_service
 from weir import ROOT, weir
 
 TABLE = pathlib.Path(__file__).with_name("inherited-parameters.tsv")
@@ -162,7 +163,7 @@ class Site:
     others override it with Postfix's defaults.
     """
 
-    def __init__(self, stack, main=None, extra=(), before_queue=None):
+    def __init__(self, stack, main=None, extra=(), before_queue=None, as_command=False):
         self.messages = []
         greeting = {"EHLO": "250-hop.example.org\r\n250-PIPELINING\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250 DSN"}
         hop = stack.enter_context(NextHop(dialogue(greeting, self.messages)))
@@ -178,6 +179,10 @@ class Site:
             self.ports["before the queue"] = free_port()
             line = self.postfix.services[0].replace(str(self.postfix.port), str(self.ports["before the queue"]))
             self.postfix.services.append(f"{line} -o smtpd_proxy_filter=127.0.0.1:{before_queue} -o content_filter=")
+        if as_command:
+            self.ports["command"] = free_port()
+            line = self.postfix.services[0].replace(str(self.postfix.port), str(self.ports["command"]))
+            self.postfix.services.append(f"{line} -o content_filter=weirpipe:dummy")
         self.postfix.services.append("out unix - - n - - smtp" + self.defaults("weir"))
         stack.enter_context(self.postfix)
 
@@ -232,7 +237,7 @@ class Site:
 
 @contextlib.contextmanager
 def sites():
-    """A site without a filter, and one with Weir, after and before the queue."""
+    """A site without a filter, and one with Weir, after and before the queue and as a command."""
     with contextlib.ExitStack() as stack:
         reinject = free_port()
         service = FilterService(reinject, "/^Message-Id:/ PREPEND X-Seen: Weir\n")
@@ -242,8 +247,9 @@ def sites():
         stack.enter_context(service)
         main = {
             "content_filter": f"weir:[127.0.0.1]:{service.filter_port}",
-            "receive_override_options": "no_address_mappings", **main_lines("weir")}
-        yield Site(stack), Site(stack, main, services(reinject), second), service
+            "receive_override_options": "no_address_mappings", **main_lines("weir"), **main_lines("weirpipe")}
+        extra = [*services(reinject), pipe_service(service, reinject)]
+        yield Site(stack), Site(stack, main, extra, second, as_command=True), service
 
 
 def smallest(names, is_bad):
@@ -255,6 +261,16 @@ def smallest(names, is_bad):
             return names
         names = bad
     return names
+
+
+def passed(way, entry):
+    """What arrives by way of the filter, where `entry` arrives without it."""
+    _, name, _, envelope, content = entry
+    if way == "command":
+        # A command gets no DSN parameters, and the one of this test returns all mail as 8BITMIME.
+        bare = (re.sub(r" (RET|ENVID|BODY)=\S+", "", line) for line in envelope)
+        envelope = tuple(sorted(re.sub(r"^(MAIL FROM:\S+)", r"\1 BODY=8BITMIME", line) for line in bare))
+    return way, name, 1, envelope, content
 
 
 class EveryMainFile(unittest.TestCase):
@@ -282,8 +298,8 @@ class EveryMainFile(unittest.TestCase):
         refused = [self.deliver(site, parameters) for site in (plain, filtered)][1]
         expected, found = plain.arrived(), filtered.arrived()
         self.assertGreater(len(expected), len(MESSAGES), plain.postfix.log())
-        ways = [("smtp", "smtp"), ("before the queue", "smtp"), ("sendmail", "sendmail")]
-        wanted = [(way, entry[1], 1, *entry[3:]) for way, model in ways for entry in expected if entry[0] == model]
+        ways = [("smtp", "smtp"), ("before the queue", "smtp"), ("command", "smtp"), ("sendmail", "sendmail")]
+        wanted = [passed(way, entry) for way, model in ways for entry in expected if entry[0] == model]
         lines = filtered.postfix.log().splitlines()
         log = [line for line in lines[self.seen_lines:] if re.search(r" (fatal|panic|error|warning):|reject:", line)][:20]
         self.seen_lines = len(lines)

@@ -69,10 +69,11 @@ class OfRealPostfix(Replay):
                 with PrivatePostfix(relay=sink.port, main={
                         "smtpd_recipient_restrictions": f"{policy}, permit_mynetworks, reject", "smtpd_end_of_data_restrictions": policy,
                         "enable_long_queue_ids": long_ids}) as postfix:
+                    senders = ["user0@example.org", "user1@example.org", '"a b"@example.org', r'"a\"b\\c"@example.org', '"needless"@example.org']
                     for number in range(12):
                         with SMTP(postfix.port) as client:
                             for turn in range(2):
-                                client.mail(f"user{number % 5}@example.org", [f"r{recipient}@example.com" for recipient in range(1 + number % 3)],
+                                client.mail(senders[number % 5], [f"r{recipient}@example.com" for recipient in range(1 + number % 3)],
                                             f"Subject: {turn}\n\n{'x' * 50 * number}\n")
                     postfix.wait_drained()
                     log = postfix.log()

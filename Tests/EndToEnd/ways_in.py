@@ -10,6 +10,22 @@ from postfix import PrivatePostfix, free_port, wait_until
 from weir import BINARY
 
 
+def pipe_service(weir, reinject):
+    """The service weirpipe of conf/postfix/master.cf, with the rules of `weir`. Mail returns by SMTP to the port `reinject`.
+
+    pipe(8) runs the command as a user without access to the private Postfix's sendmail(1).
+    """
+    binary, back = weir.directory / "weir", weir.directory / "back"
+    shutil.copy(BINARY, binary)
+    back.write_text(
+        "#!/usr/bin/python3\nimport smtplib, sys\nwith smtplib.SMTP('127.0.0.1', %d) as hop:\n"
+        "    hop.sendmail(sys.argv[2], sys.argv[4:], sys.stdin.buffer.read().replace(b'\\n', b'\\r\\n'), ['BODY=8BITMIME'])\n" % reinject)
+    for path, mode in ((binary, 0o755), (back, 0o755), (weir.config_file, 0o644)):
+        path.chmod(mode)
+    line = services(reinject, ways=("weirpipe",))[0].replace("user=weir", "user=nobody")
+    return line.replace("/usr/bin/weir filter", f"{binary} filter --config {weir.config_file} --to {back}")
+
+
 @contextlib.contextmanager
 def piped_postfix(sink_port, header, body, main, **config):
     """A Postfix that pipes its mail through `weir filter`, which hands it to a second smtpd."""
@@ -17,18 +33,8 @@ def piped_postfix(sink_port, header, body, main, **config):
     weir = FilterService(free_port(), header, body, **config)
     try:
         weir.configure()
-        # pipe(8) runs it as a user without access to this Postfix's sendmail(1).
-        binary, back = weir.directory / "weir", weir.directory / "back"
-        shutil.copy(BINARY, binary)
-        back.write_text(
-            "#!/usr/bin/python3\nimport smtplib, sys\nwith smtplib.SMTP('127.0.0.1', %d) as hop:\n"
-            "    hop.sendmail(sys.argv[2], sys.argv[4:], sys.stdin.buffer.read().replace(b'\\n', b'\\r\\n'), ['BODY=8BITMIME'])\n" % reinject)
-        for path, mode in ((binary, 0o755), (back, 0o755), (weir.config_file, 0o644)):
-            path.chmod(mode)
-        pipe, *others = services(reinject, ways=("weirpipe",))
-        pipe = pipe.replace("user=weir", "user=nobody").replace(
-            "/usr/bin/weir filter", f"{binary} filter --config {weir.config_file} --to {back}")
-        postfix = PrivatePostfix(main=main, relay=sink_port, services=[pipe, *others])
+        others = services(reinject, ways=())
+        postfix = PrivatePostfix(main=main, relay=sink_port, services=[pipe_service(weir, reinject), *others])
         postfix.services[0] += " -o content_filter=weirpipe:dummy"
         with postfix:
             yield postfix, weir

@@ -143,7 +143,10 @@ private func scan(_ message: String, limits: ScannerLimits = ScannerLimits()) ->
             ),
             (
                 "From x\r\nFrom y\r\nA: b\r\n",
-                ["primary 0..<8 altered X-Mailbox-Line: From x", "end of headers 8 text", "body 8 From y", "body 16 A: b"]
+                [
+                    "primary 0..<8 altered X-Mailbox-Line: From x", "end of headers 8 text", "body 8 From y",
+                    "body 16 A: b",
+                ]
             ),
             (
                 "From x\r\n foo\r\nA: b\r\n",

@@ -286,12 +286,28 @@ final class LogReader {
         if ignored.count >= Self.mostPending { ignored = [] }
         ignored.insert(id)
         rest = text[count.upperBound...]
-        message.sender = Array(text["from=<".utf8.count..<end.lowerBound])
+        message.sender = Self.internalForm(text["from=<".utf8.count..<end.lowerBound])
         message.size = size
         message.recipients = min(max(1, Self.number(&rest) ?? 1), 100_000)
         figures.messages += 1
         figures.recipients += message.recipients
         onMessage(message)
+    }
+
+    /// The address as the policy server gets it: `a b@example.org`, where the log has `"a b"@example.org`
+    /// (quote_822_local.c).
+    private static func internalForm(_ logged: Slice<UnsafeRawBufferPointer>) -> [UInt8] {
+        guard logged.first == UInt8(ascii: "\"") else { return Array(logged) }
+        var (address, rest): ([UInt8], _) = ([], logged.dropFirst())
+        while let byte = rest.popFirst() {
+            switch byte {
+            case UInt8(ascii: "\\"): if let next = rest.popFirst() { address.append(next) }
+            case UInt8(ascii: "\""): return address + rest
+            default: address.append(byte)
+            }
+        }
+        // info_log_addr_form = internal: the quote belongs to the address.
+        return Array(logged)
     }
 
     private static func number(_ text: inout Slice<UnsafeRawBufferPointer>) -> Int? {
