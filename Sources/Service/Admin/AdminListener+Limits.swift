@@ -21,6 +21,12 @@ extension AdminListener {
             return try AdminResponse.json(
                 try await host.standings(ofKey: key, limit: request.uri.queryParameters.get("limit")))
         }
+        router.get("key") { [self] request, _ in
+            guard let key = request.uri.queryParameters.get("key") else {
+                throw AdminFailure(.badRequest, "the parameter key is missing")
+            }
+            return try AdminResponse.json(try await page(ofKey: key))
+        }
         router.post("limits/key") { [self] request, context in
             guard let message = try await request.json(AdminMessages.Intervention.self) else {
                 throw AdminFailure(.badRequest, "the body must be JSON with an action and a key")

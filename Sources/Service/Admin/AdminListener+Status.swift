@@ -36,6 +36,9 @@ extension AdminListener {
         router.get("snapshot") { [self] request, _ in
             try await cache.response(to: request) { try await self.snapshot().snapshot }
         }
+        router.get("overview") { [self] request, _ in
+            try await cache.response(to: request) { try await self.overview() }
+        }
         router.get("rules/unused") { [self] request, _ in
             try await cache.response(to: request) { self.content?.rulesWithoutHits() ?? [] }
         }
