@@ -46,16 +46,14 @@ extension Ledger {
         }
     }
 
-    /// The limits in a range of which `text` is a key, each with the canonical key, and how it stands there; nil where
+    /// Those of `candidates` of which `text` is a key, each with the canonical key, and how it stands there; nil where
     /// there is no account for it.
-    ///
-    /// - Parameter range: of `limits`.
     package func standings(
-        ofText text: [UInt8], inLimits range: Range<Int>, most: Int
+        ofText text: [UInt8], in candidates: ArraySlice<LimitState>, most: Int
     ) -> [(limit: String, key: [UInt8], standing: Standing?)] {
         owner.check()
         var found: [(limit: String, key: [UInt8], standing: Standing?)] = []
-        for limit in limits[range] where found.count < most {
+        for limit in candidates where found.count < most {
             guard let key = key(meantBy: text, of: limit) else { continue }
             let account = existingAccount(hash(of: key, of: limit), of: limit)
             found.append((limit.limit.name, key, account.map { standing(of: $0, withHistory: true) }))

@@ -73,18 +73,13 @@ extension LedgerHost {
         }
     }
 
-    /// The limits in which `text` is a key, known or not.
-    package func meanings(of text: String) async throws -> [FoundKey] {
-        try await loop.submit { [self] in try presentMeanings(of: text) }
-    }
-
     private func presentMeanings(of text: String) throws -> [FoundKey] {
         try withLedger { $0.meanings(of: Array(text.utf8)) }
             .map { .init(limit: $0.limit, key: String(decoding: $0.key, as: UTF8.self), isKnown: $0.isKnown) }
     }
 
-    /// The limits in which `text` is a key, known or not, and how it stands with those that know it. The limits are asked
-    /// in pieces.
+    /// The limits in which `text` is a key, known or not, and how it stands with those that know it. The limits are
+    /// asked in pieces.
     ///
     /// - Parameter most: limits of the result; there may be more that are left out.
     /// - Throws: `LedgerUnavailable`; `TooManyListings` if too many others wait.
@@ -96,10 +91,12 @@ extension LedgerHost {
                 let isTaken = listings.submit { [self] in
                     do {
                         let hasMore = try withLedger { ledger in
-                            let range = position..<min(position + Self.limitsPerPiece, ledger.limits.count)
-                            found += ledger.standings(ofText: Array(text.utf8), inLimits: range, most: most - found.count)
-                                .map { FoundKey($0, $1, $2, WallClock(of: ledger)) }
-                            position = range.upperBound
+                            // A reload may have removed limits since.
+                            let piece = ledger.limits.dropFirst(position).prefix(Self.limitsPerPiece)
+                            position += Self.limitsPerPiece
+                            let clock = WallClock(of: ledger)
+                            found += ledger.standings(ofText: Array(text.utf8), in: piece, most: most - found.count)
+                                .map { FoundKey($0, $1, $2, clock) }
                             return position < ledger.limits.count && found.count < most
                         }
                         if !hasMore { answer.resume(returning: found) }

@@ -11,9 +11,6 @@ extension AdminListener {
     func addLimitRoutes(to router: Router<AdminContext>) {
         router.get("limits") { [self] request, _ in try await fullest(request) }
         router.get("search") { [self] request, _ in try await search(request) }
-        router.get("limits/meant") { [host] request, _ in
-            try AdminResponse.json(try await host.meanings(of: request.uri.queryParameters.get("key") ?? ""))
-        }
         router.get("limits/key") { [host] request, _ in
             guard let key = request.uri.queryParameters.get("key") else {
                 throw AdminFailure(.badRequest, "the parameter key is missing")

@@ -34,7 +34,7 @@ async function search(text) {
   }
   const keys = [...new Set(result.found.map(item => item.key))];
   // A key that no limit has counted yet can be blocked in advance.
-  const unknown = result.meant.length ? [result.meant[0].key] : [];
+  const unknown = result.meant.length ? [text] : [];
   const summary = searchSummary(text, keys.length, result.isCut);
   element("found").hidden = false;
   show(element("found-title"), summary);
@@ -106,7 +106,9 @@ async function refreshKey() {
 }
 
 function drawKey(key, page) {
-  const items = page.limits.map(found => found.standing || { ...found, rates: [], refusedTries: 0 });
+  // What has counted the key comes first.
+  const items = [...page.limits].sort((one, other) => other.isKnown - one.isKnown)
+    .map(found => found.standing || { ...found, rates: [], refusedTries: 0 });
   sync(element("key-limits"), "section", items, item => item.limit, drawStanding);
   if (!items.length) show(element("key-title"), `${key} is no key of any limit`);
   lines("key-refusals", page.refusals, one =>

@@ -64,7 +64,7 @@ function fillRow(tr, row) {
   showNode(tr.cells[0], [`${item.key} ${kind} ${word}`, () => {
     const cell = make("div");
     cell.append(keyButton(item.key), make("span", item.limit + (isShadow(item) ? ", shadow" : ""), { class: "soft" }));
-    if (word) cell.append(make("strong", word, { class: "chip " + kind }));
+    if (word) cell.append(" ", make("strong", word, { class: "chip " + kind }));
     return cell;
   }]);
   showNode(tr.cells[1], useCell(fullest(item), Boolean(item.blockedUntil)));
