@@ -88,7 +88,7 @@ extension LedgerHost {
             loop.execute { [self] in
                 var found: [FoundKey] = []
                 var position = 0
-                let isTaken = listings.submit { [self] in
+                let isTaken = lookups.submit { [self] in
                     do {
                         let hasMore = try withLedger { ledger in
                             // A reload may have removed limits since.

@@ -5,8 +5,8 @@ internal import Policy
 internal import Report
 internal import Synchronization
 
-/// The latest list of the fullest keys. Asking for it begins a new one, at most one at a time. Nobody waits long for it:
-/// with many keys, listing them takes seconds.
+/// The latest list of the fullest keys. Asking for it begins a new one, at most one at a time. With many keys, a list
+/// takes seconds; callers do not wait that long.
 final class FullestKeys: Sendable {
     private struct State {
         var latest: [KeyStanding] = []

@@ -25,7 +25,7 @@ function searchSummary(text, number, isCut) {
 
 // Lists the keys that contain the text, with their use. Opens a key only if it is exactly the text.
 async function search(text) {
-  const result = await ask("/search?text=" + encodeURIComponent(text));
+  const result = await ask("/search?text=" + encodeURIComponent(text), { timeout: 60000 });
   const exact = result.meant.find(item => item.isKnown);
   if (exact) {
     element("found").hidden = true;
@@ -99,10 +99,15 @@ function closeKey() {
 async function refreshKey() {
   const now = opened;
   if (!now) return;
-  const page = await ask("/key?key=" + encodeURIComponent(now.key));
-  if (now !== opened) return;
-  drawKey(now.key, page);
-  element("key").hidden = false;
+  now.isAsking = true;
+  try {
+    const page = await ask("/key?key=" + encodeURIComponent(now.key));
+    if (now !== opened) return;
+    drawKey(now.key, page);
+    element("key").hidden = false;
+  } finally {
+    now.isAsking = false;
+  }
 }
 
 function drawKey(key, page) {

@@ -208,7 +208,8 @@ async function refresh(parameters = "?age=1") {
     latest = overview;
     setStale(false);
     draw(overview);
-    await refreshKey();
+    // The page of a key may take longer, and does not hold up the rest.
+    if (opened && !opened.isAsking) refreshKey().catch(error => say(error.message));
   } catch (error) {
     if (!error.isSilence || !latest) showState(error.isSilence ? "No answer" : error.message, "bad", []);
     if (!error.isSilence) setStale(true);
