@@ -21,7 +21,7 @@ function count(number) {
 
 const counted = (number, one) => `${count(number)} ${one}${number === 1 ? "" : "s"}`;
 
-const size = bytes => count(bytes) + "B";
+const size = bytes => (bytes < 10000 ? `${bytes} B` : count(bytes) + "B");
 
 // `2026-11-28T05:01:02Z`, as `weir limits audit` writes times.
 const time = seconds => new Date(Math.floor(seconds) * 1000).toISOString().replace(".000", "");

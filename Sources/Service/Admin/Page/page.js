@@ -2,7 +2,7 @@
 
 // What the service does, and whether it answers. The other scripts are loaded before.
 
-const refreshMilliseconds = 1000;
+const refreshMilliseconds = 800;
 // Without data for this long, the service hangs or is unreachable.
 const mostSilence = 1.8;
 const watchMilliseconds = 200;
@@ -198,9 +198,9 @@ function draw(overview) {
 
 // Refreshing
 
-async function refresh(parameters = "?age=1") {
+async function refresh() {
   try {
-    const overview = await ask("/overview" + parameters, { timeout: requestTimeout });
+    const overview = await ask("/overview", { timeout: requestTimeout });
     element("token").hidden = true;
     // After a restart, the uptime begins anew.
     if (latest && overview.uptime < latest.uptime) offsets = [];
@@ -226,7 +226,7 @@ async function run() {
   }
 }
 
-afterAction = () => refresh("");
+afterAction = refresh;
 element("unused").addEventListener("toggle", () => drawUnused().catch(error => say(error.message)));
 element("token").querySelector("form").addEventListener("submit", event => {
   event.preventDefault();
