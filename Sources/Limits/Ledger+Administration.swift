@@ -46,6 +46,27 @@ extension Ledger {
         }
     }
 
+    /// Those of `candidates` of which `text` is a key, each with the canonical key, and how it stands there; nil where
+    /// there is no account for it.
+    package func standings(
+        ofText text: [UInt8], in candidates: ArraySlice<LimitState>, most: Int
+    ) -> [(limit: String, key: [UInt8], standing: Standing?)] {
+        owner.check()
+        var found: [(limit: String, key: [UInt8], standing: Standing?)] = []
+        for limit in candidates where found.count < most {
+            guard let key = key(meantBy: text, of: limit) else { continue }
+            let account = existingAccount(hash(of: key, of: limit), of: limit)
+            found.append((limit.limit.name, key, account.map { standing(of: $0, withHistory: true) }))
+        }
+        return found
+    }
+
+    /// How a canonical key stands with a limit, with its history; nil if there is no account for it.
+    package func standing(ofKey key: [UInt8], in limit: LimitState) -> Standing? {
+        owner.check()
+        return existingAccount(hash(of: key, of: limit), of: limit).map { standing(of: $0, withHistory: true) }
+    }
+
     // MARK: Standings
 
     /// How a key stands with each limit that has an account for it.

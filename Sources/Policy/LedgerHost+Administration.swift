@@ -10,6 +10,8 @@ package import Report
 extension LedgerHost {
     /// Slots of the tables that are looked at in one go, some hundred microseconds where they are full.
     private static let slotsPerPiece = 1024
+    /// Limits that are asked for a key in one go. They take as long.
+    private static let limitsPerPiece = 512
     /// Steps of `FullestWalk` in one go. They take as long.
     private static let stepsPerPiece = 1024
 
@@ -71,14 +73,55 @@ extension LedgerHost {
         }
     }
 
-    /// The limits in which `text` is a key, known or not.
-    package func meanings(of text: String) async throws -> [FoundKey] {
-        try await loop.submit { [self] in try presentMeanings(of: text) }
-    }
-
     private func presentMeanings(of text: String) throws -> [FoundKey] {
         try withLedger { $0.meanings(of: Array(text.utf8)) }
             .map { .init(limit: $0.limit, key: String(decoding: $0.key, as: UTF8.self), isKnown: $0.isKnown) }
+    }
+
+    /// The limits in which `text` is a key, known or not, and how it stands with those that know it. The limits are
+    /// asked in pieces.
+    ///
+    /// - Parameter most: limits of the result; there may be more that are left out.
+    /// - Throws: `LedgerUnavailable`; `TooManyListings` if too many others wait.
+    package func standings(ofText text: String, most: Int) async throws -> [FoundKey] {
+        try await withCheckedThrowingContinuation { answer in
+            loop.execute { [self] in
+                var found: [FoundKey] = []
+                var position = 0
+                let isTaken = lookups.submit { [self] in
+                    do {
+                        let hasMore = try withLedger { ledger in
+                            // A reload may have removed limits since.
+                            let piece = ledger.limits.dropFirst(position).prefix(Self.limitsPerPiece)
+                            position += Self.limitsPerPiece
+                            let clock = WallClock(of: ledger)
+                            found += ledger.standings(ofText: Array(text.utf8), in: piece, most: most - found.count)
+                                .map { FoundKey($0, $1, $2, clock) }
+                            return position < ledger.limits.count && found.count < most
+                        }
+                        if !hasMore { answer.resume(returning: found) }
+                        return hasMore
+                    } catch {
+                        answer.resume(throwing: error)
+                        return false
+                    }
+                }
+                if !isTaken { answer.resume(throwing: TooManyListings()) }
+            }
+        }
+    }
+
+    /// How the keys of these refusals stand now, with their history; at most one standing for each.
+    package func standings(of refusals: [RefusalGroup]) throws -> [KeyStanding] {
+        try withLedger { ledger in
+            let (clock, names) = (WallClock(of: ledger), Set(refusals.map(\.newest.limit)))
+            let limits = ledger.limits.filter { names.contains($0.limit.name) }
+            return refusals.compactMap { refusal in
+                limits.first { $0.limit.name == refusal.newest.limit }
+                    .flatMap { ledger.standing(ofKey: Array(refusal.newest.key.utf8), in: $0) }
+                    .map { KeyStanding($0, clock) }
+            }
+        }
     }
 
     package func standings(ofKey key: String, limit: String?) async throws -> [KeyStanding] {
@@ -255,8 +298,9 @@ private final class SearchWalk {
             guard contains(account.key) else { return }
             guard found.count < Self.most else { return isCut = true }
             found.append(
-                .init(limit: account.limit.limit.name, key: String(decoding: account.key, as: UTF8.self), isKnown: true)
-            )
+                .init(
+                    limit: account.limit.limit.name, key: String(decoding: account.key, as: UTF8.self), isKnown: true,
+                    standing: KeyStanding(ledger.standing(of: account), WallClock(of: ledger))))
         }
         return hasMore && !isCut
     }
@@ -285,7 +329,7 @@ struct WallClock: Sendable {
     /// Milliseconds since 1970.
     private let wallNow: Int64
 
-    fileprivate init(of ledger: Ledger) {
+    init(of ledger: Ledger) {
         now = ledger.now
         wallNow = ledger.wallTime(of: now)
     }
@@ -294,8 +338,16 @@ struct WallClock: Sendable {
     fileprivate func seconds(_ time: LedgerTime) -> Double { Double(wallNow + (time - now)) / 1000 }
 }
 
+extension FoundKey {
+    fileprivate init(_ limit: String, _ key: [UInt8], _ standing: Standing?, _ clock: WallClock) {
+        self.init(
+            limit: limit, key: String(decoding: key, as: UTF8.self), isKnown: standing != nil,
+            standing: standing.map { KeyStanding($0, clock) })
+    }
+}
+
 extension KeyStanding {
-    fileprivate init(_ standing: Standing, _ clock: WallClock) {
+    init(_ standing: Standing, _ clock: WallClock) {
         self.init(
             limit: standing.limit, key: String(decoding: standing.key, as: UTF8.self), count: standing.count.rawValue,
             mode: standing.mode.rawValue,

@@ -45,6 +45,8 @@ package final class LedgerHost: @unchecked Sendable {
     let listings: WalkQueue
     /// Searches for keys.
     let searches: WalkQueue
+    /// What the limits know of one key.
+    let lookups: WalkQueue
     var trouble: Trouble?
     /// The fault that kept counts in memory only, until they are saved.
     var unsaved: StoreError?
@@ -113,6 +115,7 @@ package final class LedgerHost: @unchecked Sendable {
         self.probes = probes
         listings = WalkQueue(loop, mostWaiting: 100)
         searches = WalkQueue(loop, mostWaiting: 0)
+        lookups = WalkQueue(loop, mostWaiting: 100)
         capture = configuration.log.capture.map { CaptureFile(path: $0, log: log) }
         parser = PolicyRequestParser(names: configuration.attributeNames.names)
         keepsSessions = configuration.milterAsks

@@ -17,7 +17,7 @@ from postfix import DEFAULT_TIMEOUT, wait_until
 class Browser:
     """One page. `run` evaluates JavaScript in it, `press` and `type` are the keyboard."""
 
-    KEYS = {"Tab": 9, "Enter": 13, "Escape": 27, "ArrowDown": 40}
+    KEYS = {"Tab": 9, "Enter": 13, "Escape": 27, "ArrowLeft": 37, "ArrowDown": 40}
 
     def __init__(self):
         self.calls = 0

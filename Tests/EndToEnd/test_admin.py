@@ -147,7 +147,7 @@ class Strangers(unittest.TestCase):
 
     def test_access_control(self):
         bearer = f"Bearer {self.token}"
-        for path in ("/snapshot", "/metrics", "/limits", "/limits/key?key=x", "/status"):
+        for path in ("/snapshot", "/overview", "/key?key=x", "/metrics", "/limits", "/limits/key?key=x", "/status"):
             self.assertEqual(self.get(path)[0], 401, path)
             self.assertEqual(self.get(path)[1], '{"error":"missing token"}')
             self.assertEqual(self.get(path, Authorization="Bearer x")[:2], (401, '{"error":"wrong token"}'), path)
@@ -162,7 +162,7 @@ class Strangers(unittest.TestCase):
         self.assertEqual(self.weir.ask(sender="a@example.org"), "DUNNO")
 
     def test_page_contains_no_secrets(self):
-        for path in ("/", "/page.css", "/dom.js", "/page.js"):
+        for path in ("/", "/page.css", *(f"/{file.name}" for file in (ROOT / "Sources/Service/Admin/Page").glob("*.js"))):
             status, text, headers = self.get(path)
             self.assertEqual(status, 200)
             self.assertIn("default-src 'none'", headers["Content-Security-Policy"])

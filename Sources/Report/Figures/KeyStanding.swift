@@ -61,11 +61,14 @@ package struct FoundKey: Codable, Equatable, Sendable {
     package var key: String
     /// The limit has an account for this key: it was charged lately, or an administrator has changed it.
     package var isKnown: Bool
+    /// Only in the result of a search.
+    package var standing: KeyStanding?
 
-    package init(limit: String, key: String, isKnown: Bool) {
+    package init(limit: String, key: String, isKnown: Bool, standing: KeyStanding? = nil) {
         self.limit = limit
         self.key = key
         self.isKnown = isKnown
+        self.standing = standing
     }
 }
 

@@ -14,6 +14,7 @@ package struct PolicyActivity: Sendable {
     private var newestPiece: Int64 = 0
     /// Oldest last.
     package private(set) var refusals = Recent<RefusedRequest>(most: 200)
+    package private(set) var refusalGroups = RefusalGroups()
 
     /// A row for each second of the last ten minutes; its number is the second modulo the number of them.
     private var seconds = [UInt64](repeating: 0, count: PolicyActivity.secondsKept * PolicyActivity.actions)
@@ -52,7 +53,10 @@ package struct PolicyActivity: Sendable {
         latencies[Int(piece) % Self.piecesKept].record(nanoseconds, count: UInt64(requests))
     }
 
-    package mutating func note(_ refusal: RefusedRequest) { refusals.append(refusal) }
+    package mutating func note(_ refusal: RefusedRequest) {
+        refusals.append(refusal)
+        refusalGroups.add(refusal)
+    }
 
     /// The latency of answers in the last minute, or up to ten seconds more.
     package mutating func latencyOfLastMinute(at second: Int64) -> LatencyHistogram {

@@ -11,15 +11,18 @@ extension AdminListener {
     func addLimitRoutes(to router: Router<AdminContext>) {
         router.get("limits") { [self] request, _ in try await fullest(request) }
         router.get("search") { [self] request, _ in try await search(request) }
-        router.get("limits/meant") { [host] request, _ in
-            try AdminResponse.json(try await host.meanings(of: request.uri.queryParameters.get("key") ?? ""))
-        }
         router.get("limits/key") { [host] request, _ in
             guard let key = request.uri.queryParameters.get("key") else {
                 throw AdminFailure(.badRequest, "the parameter key is missing")
             }
             return try AdminResponse.json(
                 try await host.standings(ofKey: key, limit: request.uri.queryParameters.get("limit")))
+        }
+        router.get("key") { [self] request, _ in
+            guard let key = request.uri.queryParameters.get("key") else {
+                throw AdminFailure(.badRequest, "the parameter key is missing")
+            }
+            return try AdminResponse.json(try await page(ofKey: key))
         }
         router.post("limits/key") { [self] request, context in
             guard let message = try await request.json(AdminMessages.Intervention.self) else {

@@ -36,6 +36,8 @@ extension AdminListener {
         router.get("snapshot") { [self] request, _ in
             try await cache.response(to: request) { try await self.snapshot().snapshot }
         }
+        // Not cached: the page takes old data for a service that hangs.
+        router.get("overview") { [self] _, _ in try AdminResponse.json(try await overview()) }
         router.get("rules/unused") { [self] request, _ in
             try await cache.response(to: request) { self.content?.rulesWithoutHits() ?? [] }
         }

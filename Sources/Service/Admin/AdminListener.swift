@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 internal import AdminAPI
+internal import Glibc
 internal import Hummingbird
 internal import HummingbirdCore
 internal import Limits
@@ -33,6 +34,8 @@ final class AdminListener: Sendable {
         static let keys = Ledger.mostFullest
         /// Keys of one answer if it has their history.
         static let histories = 100
+        /// Limits of a key's page.
+        static let limitsOfKey = 100
         /// Ten years, in seconds.
         static let duration: Int64 = 10 * 366 * 86_400
         /// In seconds.
@@ -51,6 +54,8 @@ final class AdminListener: Sendable {
     let alerts: Alerts
     let log: EventLog
     let cache = AdminResponseCache()
+    let fullestKeys: FullestKeys
+    let started = MachineClocks.microseconds(of: CLOCK_BOOTTIME)
 
     init(host: LedgerHost, policy: PolicyListener, content: ContentService?, alerts: Alerts, log: EventLog) {
         self.host = host
@@ -58,6 +63,7 @@ final class AdminListener: Sendable {
         self.content = content
         self.alerts = alerts
         self.log = log
+        fullestKeys = FullestKeys(host: host)
     }
 
     /// An admin listener that accepts connections.

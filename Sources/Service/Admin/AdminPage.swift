@@ -23,7 +23,12 @@ enum AdminPage {
     private static let files = [
         File("/", type: "text/html", PackageResources.page_html),
         File("/page.css", type: "text/css", PackageResources.page_css),
+        File("/format.js", type: "text/javascript", PackageResources.format_js),
         File("/dom.js", type: "text/javascript", PackageResources.dom_js),
+        File("/charts.js", type: "text/javascript", PackageResources.charts_js),
+        File("/actions.js", type: "text/javascript", PackageResources.actions_js),
+        File("/now.js", type: "text/javascript", PackageResources.now_js),
+        File("/key.js", type: "text/javascript", PackageResources.key_js),
         File("/page.js", type: "text/javascript", PackageResources.page_js),
     ]
 

@@ -18,15 +18,10 @@ extension LedgerHost {
         try await loop.submit { [self] in
             withActivity { activity, second in
                 let lastMinute = activity.latencyOfLastMinute(at: second)
-                let answers = PolicyAction.allCases.compactMap { action -> AnswerFigures? in
-                    let total = activity.total(action)
-                    guard total > 0 || action == .dunno else { return nil }
-                    return .init(action: action.name, total: total, perSecond: activity.history(of: action, at: second))
-                }
                 let snapshot = AdminMessages.Snapshot(
                     time: Double(time(nil)), version: version, configuration: configuration.summary,
                     status: presentStatus(of: policy),
-                    answers: answers, medianAnswer: lastMinute.bound(ofShare: 0.5),
+                    answers: activity.answers(at: second), medianAnswer: lastMinute.bound(ofShare: 0.5),
                     slowAnswer: lastMinute.bound(ofShare: 0.99),
                     refusals: activity.refusals.newestFirst, ways: [], rules: [], rulesWithoutHits: 0,
                     audit: audit.newestFirst)
@@ -38,14 +33,7 @@ extension LedgerHost {
     private func presentStatus(of policy: PolicyListener) -> AdminMessages.Status {
         // The limits are left out while the ledger can't be opened.
         let limits = try? withLedger { ledger in
-            ledger.limits.map { state in
-                let limit = state.limit
-                return LimitFigures(
-                    name: limit.name, attributes: limit.key.parts.map(\.name).joined(separator: "|"),
-                    count: limit.count.rawValue,
-                    mode: limit.mode.rawValue, rates: limit.rates.map(\.description), keys: state.accountCount,
-                    refusals: state.refusals, undecided: state.undecided)
-            }
+            ledger.limits.map { LimitFigures($0) }
         }
         return AdminMessages.Status(
             requests: requests, connections: policy.openConnections, faults: policy.faults,
@@ -53,7 +41,7 @@ extension LedgerHost {
             limits: limits ?? [])
     }
 
-    private func presentLedger() -> LedgerFigures {
+    func presentLedger() -> LedgerFigures {
         let checkpoint = try? withLedger(\.lastCheckpoint)
         return LedgerFigures(
             path: configuration.ledger.store.path, durability: configuration.ledger.durability.rawValue,
@@ -61,5 +49,25 @@ extension LedgerHost {
             lastCheckpoint: checkpoint.map { Double($0.began) / 1000 },
             checkpointSeconds: checkpoint?.took.map { Double($0) / 1000 },
             mostKeys: configuration.ledger.mostKeys, evictedKeys: evictedKeys)
+    }
+}
+
+extension PolicyActivity {
+    mutating func answers(at second: Int64) -> [AnswerFigures] {
+        PolicyAction.allCases.compactMap { action in
+            let total = total(action)
+            guard total > 0 || action == .dunno else { return nil }
+            return .init(action: action.name, total: total, perSecond: history(of: action, at: second))
+        }
+    }
+}
+
+extension LimitFigures {
+    init(_ state: LimitState) {
+        let limit = state.limit
+        self.init(
+            name: limit.name, attributes: limit.key.parts.map(\.name).joined(separator: "|"),
+            count: limit.count.rawValue, mode: limit.mode.rawValue, rates: limit.rates.map(\.description),
+            keys: state.accountCount, refusals: state.refusals, undecided: state.undecided)
     }
 }

@@ -1,14 +1,8 @@
 "use strict";
 
-// Drawing and requests, without knowledge of what the page shows.
+// Elements and requests, without knowledge of what the page shows.
 
 const element = id => document.getElementById(id);
-
-// Escapes invisible characters and those that change the text direction: one key must not look like another.
-const plain = text =>
-  String(text).replace(
-    /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu,
-    character => `\\u{${character.codePointAt(0).toString(16)}}`);
 
 // Security: what a peer has sent becomes text, never markup.
 function make(name, text, attributes = {}) {
@@ -16,6 +10,12 @@ function make(name, text, attributes = {}) {
   if (text !== undefined) made.textContent = plain(text);
   for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
   return made;
+}
+
+function makeButton(text, label, action, name = "") {
+  const button = make("button", text, { type: "button", "aria-label": label, class: name });
+  button.addEventListener("click", action);
+  return button;
 }
 
 function makeSVG(name, attributes, ...children) {
@@ -34,15 +34,19 @@ function show(place, content, signature = String(content)) {
   place.replaceChildren(typeof content === "string" ? plain(content) : content);
 }
 
+function showNode(place, [signature, makeNode]) {
+  if (place.shown !== signature) show(place, makeNode(), signature);
+}
+
 // Makes the children of `parent` match `items`. Unchanged children stay in place and keep the focus.
 function sync(parent, tag, items, keyOf, fill) {
   const known = new Map([...parent.children].map(child => [child.itemKey, child]));
   const seen = new Map();
   const wanted = items.map(item => {
     const base = keyOf(item);
-    const count = seen.get(base) || 0;
-    seen.set(base, count + 1);
-    const key = count ? base + "\n" + count : base;
+    const number = seen.get(base) || 0;
+    seen.set(base, number + 1);
+    const key = number ? base + "\n" + number : base;
     const child = known.get(key) || make(tag);
     known.delete(key);
     child.itemKey = key;
@@ -72,13 +76,13 @@ function rows(id, items, keyOf, cells) {
         return;
       }
       td.className = typeof cell === "number" ? "number" : "";
-      show(td, String(cell));
+      show(td, typeof cell === "number" ? count(cell) : cell);
     }));
+  element(id).hidden = !items.length;
 }
 
-function showNode(place, [signature, makeNode]) {
-  if (place.shown !== signature) show(place, makeNode(), signature);
-}
+const lines = (id, items, textOf) =>
+  sync(element(id), "li", items, textOf, (item, value) => show(item, textOf(value)));
 
 // Fills a list of names and values.
 function figures(id, values) {
@@ -88,34 +92,36 @@ function figures(id, values) {
   });
 }
 
-const clock = seconds => new Date(seconds * 1000).toLocaleTimeString([], { hour12: false });
-const date = seconds => new Date(seconds * 1000).toLocaleString([], { hour12: false });
-
-function duration(microseconds) {
-  if (microseconds === undefined) return "none";
-  return microseconds < 1000 ? microseconds + " µs" : microseconds / 1000 + " ms";
+// A command to copy.
+function showCommand(item, [text, command]) {
+  if (item.shown === command) return;
+  item.shown = command;
+  const code = make("code", command, { tabindex: "0", role: "group", "aria-label": text });
+  item.replaceChildren(make("span", text), code);
 }
-
-const size = bytes => (bytes < 1e6 ? Math.ceil(bytes / 1e3) + " kB" : (bytes / 1e6).toFixed(1) + " MB");
-
-// The seconds of a window such as `15m`.
-const secondsOf = window => parseInt(window) * { s: 1, m: 60, h: 3600, d: 86400, w: 604800 }[window.slice(-1)];
 
 let token = sessionStorage.getItem("token");
 
 // Sends a request with the token and returns the JSON of the response.
-// Throws an error to show; `isSilence` is set if there was no response.
-async function ask(path, options = {}) {
+// Throws an error to show; `isSilence` is set if there was no response within `timeout` milliseconds.
+async function ask(path, { timeout = 10000, ...options } = {}) {
   const headers = {};
   if (options.body) headers["Content-Type"] = "application/json";
   if (token) headers.Authorization = "Bearer " + token;
   let response;
+  let body;
   try {
-    response = await fetch(path, { ...options, headers, cache: "no-store" });
+    const signal = AbortSignal.timeout(timeout);
+    response = await fetch(path, { ...options, headers, signal, cache: "no-store" });
+    const text = await response.text();
+    try {
+      body = JSON.parse(text);
+    } catch {
+      body = {};
+    }
   } catch {
     throw Object.assign(new Error("no response"), { isSilence: true });
   }
-  const body = await response.json().catch(() => ({}));
   if (response.status === 401) element("token").hidden = false;
   if (!response.ok) throw new Error(body.error || "unexpected HTTP status " + response.status);
   return body;
@@ -126,15 +132,7 @@ function useToken(text) {
   sessionStorage.setItem("token", token);
 }
 
+// For screen readers; what is said also stands where it belongs.
 const say = text => {
   element("said").textContent = text;
 };
-
-// Shows the error if the body throws one.
-async function attempt(body) {
-  try {
-    await body();
-  } catch (error) {
-    say(error.message);
-  }
-}

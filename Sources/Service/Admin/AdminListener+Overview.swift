@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: Apache-2.0
+internal import Glibc
+internal import Limits
+internal import Loop
+internal import Messages
+internal import Policy
+internal import Report
+internal import Settings
+internal import Wire
+
+/// The data of the page.
+extension AdminListener {
+    func overview() async throws -> AdminOverview {
+        let fullest = await fullestKeys.latest()
+        var overview = try await host.loop.submit { [self] in presentOverview() }
+        let over = overview.standings
+        overview.standings += fullest.filter { one in !over.contains { $0.limit == one.limit && $0.key == one.key } }
+        overview.ways = Array((content?.ways ?? []).prefix(AdminOverview.Bounds.listeners))
+        if let figures = content?.ruleFigures() {
+            overview.rules = Array(figures.rules.prefix(AdminOverview.Bounds.rules))
+            overview.rulesWithoutHits = figures.withoutHits
+        }
+        return overview
+    }
+
+    func page(ofKey text: String) async throws -> AdminKeyPage {
+        let limits = try await host.standings(ofText: text, most: AdminListener.Bounds.limitsOfKey)
+        let keys = Set(limits.map(\.key)).union([text])
+        let (refusals, audit) = try await host.loop.submit { [host] in
+            let refusals = host.withActivity { activity, _ in activity.refusalGroups.newestFirst(at: Self.wallTime) }
+            return (refusals, host.audit.newestFirst)
+        }
+        return AdminKeyPage(
+            limits: limits,
+            refusals: Array(refusals.filter { keys.contains($0.newest.key) }.prefix(AdminOverview.Bounds.refusals)),
+            audit: audit.filter { keys.contains($0.key) })
+    }
+
+    private static var wallTime: Double { Double(MachineClocks.microseconds(of: CLOCK_REALTIME)) / 1e6 }
+
+    private func presentOverview() -> AdminOverview {
+        let configuration = host.configuration
+        let limits = (try? host.withLedger(\.limits)) ?? []
+        return host.withActivity { activity, second in
+            let time = Self.wallTime
+            let lastMinute = activity.latencyOfLastMinute(at: second)
+            let refusals = Array(activity.refusalGroups.newestFirst(at: time).prefix(AdminOverview.Bounds.refusals))
+            let refused = refusals.sorted { $0.lastMinute > $1.lastMinute }.prefix(AdminOverview.Bounds.keys)
+            return AdminOverview(
+                host: Self.hostName, version: WeirVersion.current, time: time,
+                uptime: Double(MachineClocks.microseconds(of: CLOCK_BOOTTIME) - started) / 1e6,
+                trouble: host.fault?.message, listeners: .init(configuration.listen), requests: host.requests,
+                connections: policy.openConnections, faults: policy.faults, answers: activity.answers(at: second),
+                p50: lastMinute.bound(ofShare: 0.5), p99: lastMinute.bound(ofShare: 0.99),
+                ledger: host.presentLedger(), keys: limits.reduce(0) { $0 + $1.accountCount },
+                limits: Self.mostRefusing(limits).map { LimitFigures($0) }, limitCount: limits.count,
+                refusals: refusals, standings: (try? host.standings(of: Array(refused))) ?? [], ways: [], rules: [],
+                rulesWithoutHits: 0, audit: host.audit.newestFirst)
+        }
+    }
+
+    /// At most `AdminOverview.Bounds.limits`, in the order of the configuration among those that have refused as much.
+    private static func mostRefusing(_ limits: [LimitState]) -> [LimitState] {
+        var chosen: [LimitState] = []
+        for limit in limits {
+            if chosen.count == AdminOverview.Bounds.limits {
+                guard limit.refusals > chosen[chosen.count - 1].refusals else { continue }
+                chosen.removeLast()
+            }
+            let place = chosen.lastIndex { $0.refusals >= limit.refusals }.map { $0 + 1 } ?? 0
+            chosen.insert(limit, at: place)
+        }
+        return chosen
+    }
+
+    private static let hostName: String = {
+        var name = [CChar](repeating: 0, count: 256)
+        gethostname(&name, name.count - 1)
+        return String(decoding: name.prefix { $0 != 0 }.map(UInt8.init(bitPattern:)), as: UTF8.self)
+    }()
+}
+
+extension AdminOverview.Listeners {
+    fileprivate init(_ listen: Configuration.Listen) {
+        let most = AdminOverview.Bounds.listeners
+        policy = listen.policy.prefix(most).map(\.description)
+        milter = listen.milter.prefix(most).map(\.description)
+        filter = listen.filter.prefix(most).map { "\($0.listen)" }
+    }
+}

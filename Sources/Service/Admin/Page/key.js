@@ -1,0 +1,218 @@
+"use strict";
+
+// The search, and the page of a key.
+
+let opened = null;
+
+// Search
+
+function hitText(hit) {
+  const standing = hit.standing;
+  if (!standing || !standing.rates.length) return `${hit.limit}: nothing counted`;
+  const used = standing.rates.map(rate => `${count(rate.used)} / ${count(rate.limit)} per ${rate.window}`);
+  const marks = [
+    isShadow(standing) && "shadow",
+    standing.blockedUntil && "blocked " + remaining(standing.blockedUntil),
+    standing.refusedTries && counted(standing.refusedTries, "refused request"),
+  ].filter(Boolean);
+  return [`${hit.limit}: ${used.join(", ")}`, ...marks].join("; ");
+}
+
+function searchSummary(text, number, isCut) {
+  if (!number) return `No key contains ${text}`;
+  return `${number === 1 ? "1 key contains" : number + " keys contain"} ${text}${isCut ? "; there are more" : ""}`;
+}
+
+// Lists the keys that contain the text, with their use. Opens a key only if it is exactly the text.
+async function search(text) {
+  const result = await ask("/search?text=" + encodeURIComponent(text), { timeout: 60000 });
+  const exact = result.meant.find(item => item.isKnown);
+  if (exact) {
+    element("found").hidden = true;
+    openKey(exact.key);
+    return;
+  }
+  const keys = [...new Set(result.found.map(item => item.key))];
+  // A key that no limit has counted yet can be blocked in advance.
+  const unknown = result.meant.length ? [text] : [];
+  const summary = searchSummary(text, keys.length, result.isCut);
+  element("found").hidden = false;
+  show(element("found-title"), summary);
+  sync(element("hits"), "li", [...keys, ...unknown], key => key, (item, key) => {
+    const hits = result.found.filter(hit => hit.key === key);
+    const use = hits.length ? hits.map(hitText).join(" · ") : "not counted yet";
+    showNode(item, [use, () => {
+      const line = make("div", undefined, { class: "hit" });
+      line.append(keyButton(key), make("span", use, { class: "soft" }));
+      return line;
+    }]);
+  });
+  say(summary);
+}
+
+// The key's page. Its address is `#key=KEY`.
+
+const keyOfAddress = () => {
+  const match = /^#key=(.*)$/.exec(location.hash);
+  try {
+    return match && decodeURIComponent(match[1]);
+  } catch {
+    return null;
+  }
+};
+
+function openKey(key) {
+  if (keyOfAddress() === key) {
+    followAddress();
+  } else {
+    location.hash = "key=" + encodeURIComponent(key);
+  }
+}
+
+async function followAddress() {
+  const key = keyOfAddress();
+  opened = key ? { key } : null;
+  element("key").hidden = true;
+  if (!opened) return;
+  for (const id of ["key-limits", "key-refusals", "key-clients", "key-audit", "key-commands"]) {
+    element(id).replaceChildren();
+  }
+  show(element("key-title"), key);
+  try {
+    await refreshKey();
+    if (opened?.key !== key) return;
+    element("key-title").focus({ preventScroll: true });
+    element("key").scrollIntoView({ block: "start" });
+  } catch (error) {
+    say(error.message);
+    show(element("key-title"), `${key}: ${error.message}`);
+    element("key").hidden = false;
+  }
+}
+
+function closeKey() {
+  history.pushState(null, "", location.pathname);
+  followAddress();
+  element("text").focus();
+}
+
+async function refreshKey() {
+  const now = opened;
+  if (!now) return;
+  now.isAsking = true;
+  try {
+    const page = await ask("/key?key=" + encodeURIComponent(now.key));
+    if (now !== opened) return;
+    drawKey(now.key, page);
+    element("key").hidden = false;
+  } finally {
+    now.isAsking = false;
+  }
+}
+
+function drawKey(key, page) {
+  // What has counted the key comes first.
+  const items = [...page.limits].sort((one, other) => other.isKnown - one.isKnown)
+    .map(found => found.standing || { ...found, rates: [], refusedTries: 0 });
+  sync(element("key-limits"), "section", items, item => item.limit, drawStanding);
+  if (!items.length) show(element("key-title"), `${key} is no key of any limit`);
+  lines("key-refusals", page.refusals, one =>
+    `${one.newest.limit}${isShadow(one.newest) ? " (shadow, has passed)" : ""}: ${counted(one.count, "request")}, ` +
+    `first ${time(one.first)}, last ${time(one.newest.time)}, ${why(one)}; answer: ${one.newest.action}`);
+  if (!page.refusals.length) lines("key-refusals", ["None since the service started."], text => text);
+  lines("key-clients", [...new Set(page.refusals.flatMap(one => one.clients))], client => client);
+  if (!page.refusals.length) {
+    lines("key-clients", ["Known only from refusals. The mail log has all: see the commands."], text => text);
+  }
+  lines("key-audit", page.audit, auditText);
+  if (!page.audit.length) lines("key-audit", ["Nothing among the last 100 changes."], text => text);
+  sync(element("key-commands"), "li", commandsOf(key, page.refusals), ([text]) => text, showCommand);
+}
+
+// Commands for a shell on the mail server.
+function commandsOf(key, refusals) {
+  const ids = [...new Set(refusals.flatMap(one => one.queueIDs))].slice(0, 10);
+  const senders = refusals.map(one => one.newest.sender).filter(Boolean);
+  const sender = key.includes("@") ? key : senders[0];
+  const log = "/var/log/mail.log";
+  const list = [["Its lines in the mail log", `grep -F -- ${quoted(key)} ${log} | tail -n 50`]];
+  if (ids.length) {
+    const pattern = ids.map(id => id.replace(/[^0-9A-Za-z]/g, "")).join("|");
+    list.push(["Its last refused messages in the mail log", `grep -E ${quoted(pattern)} ${log}`]);
+    list.push(["Which of these are still queued", `postqueue -j | grep -E ${quoted(pattern)}`]);
+  }
+  const from = `select(.sender == ${JSON.stringify(plain(sender || key))}) | .queue_id`;
+  list.push([
+    "Queue ids of its last messages",
+    `grep -F -- ${quoted(key)} ${log} | grep -oE ': [0-9A-Za-z]{6,}: ' | tr -d ': ' | sort -u | tail -n 20`,
+  ]);
+  list.push([`Queued mail from ${sender || key}`, `postqueue -j | jq -r ${quoted(from)}`]);
+  list.push(["Hold that mail until you know more", `postqueue -j | jq -r ${quoted(from)} | postsuper -h -`]);
+  return list;
+}
+
+function auditText(entry) {
+  const result = entry.limits.length ? "done for " + entry.limits.join(", ") : "no limit knows this key";
+  return (
+    `${time(entry.time)} ${entry.user}: ${entry.action} ${entry.key}` +
+    (entry.details && ` (${entry.details})`) + `: ${result}` + (entry.reason && ": " + entry.reason)
+  );
+}
+
+function standingText(item) {
+  const overridden = item.rates
+    .filter(rate => !item.raisedUntil && rate.rate.split("/")[0] !== String(rate.limit))
+    .map(rate => `${count(rate.limit)} per ${rate.window} instead of ${rate.rate}`);
+  return [
+    item.rates.length ? "" : "nothing counted lately",
+    isShadow(item) && "shadow: its mail passes all the same",
+    item.exempt && "exempt by a table",
+    overridden.length && "set by a table: " + overridden.join(", "),
+    item.blockedUntil && "blocked " + remaining(item.blockedUntil),
+    item.raisedUntil && "raised " + remaining(item.raisedUntil),
+    item.refusedTries && counted(item.refusedTries, "refused request"),
+  ].filter(Boolean).join("; ");
+}
+
+function drawStanding(panel, item) {
+  if (!panel.firstChild) {
+    panel.append(
+      make("h3"), make("p"), make("div", undefined, { class: "windows" }),
+      make("p", undefined, { class: "buttons" }), make("div"));
+    const [block, raise, reset] = [["Block", actions.blockFor], ["Raise", actions.raise], ["Reset", actions.reset]].map(
+      ([name, action]) => makeButton(name, `${name} ${item.limit}`, () => action(panel.item)));
+    const unblock = makeButton("Unblock", `Unblock ${item.limit}`, () => actions.unblock(panel.item));
+    panel.children[3].append(block, unblock, raise, reset);
+  }
+  panel.item = item;
+  const [title, text, windows, , said] = panel.children;
+  panel.className = isShadow(item) ? "standing shadow" : "standing";
+  show(title, item.key === opened.key ? item.limit : `${item.limit}: ${item.key}`);
+  show(text, standingText(item));
+  text.className = item.blockedUntil ? "bad" : "";
+  sync(windows, "div", item.rates, rate => rate.window, (part, rate) => {
+    if (!part.firstChild) part.append(make("div"), make("p", undefined, { class: "soft" }), make("div"));
+    showNode(part.children[0], useCell(rate, Boolean(item.blockedUntil)));
+    show(part.children[1], item.count + (rate.freesAt ? `, room in ${duration(rate.freesAt - Date.now() / 1000)}` : ""));
+    showNode(part.children[2], historyCell(rate, item.count));
+  });
+  showFeedback(said, item);
+}
+
+element("search").addEventListener("submit", async event => {
+  event.preventDefault();
+  try {
+    await search(new FormData(event.target).get("text").trim());
+  } catch (error) {
+    element("found").hidden = false;
+    show(element("found-title"), error.message);
+    element("hits").replaceChildren();
+    say(error.message);
+  }
+});
+element("close-found").addEventListener("click", () => {
+  element("found").hidden = true;
+  element("text").focus();
+});
+element("close-key").addEventListener("click", closeKey);
+window.addEventListener("hashchange", followAddress);
