@@ -32,7 +32,7 @@ struct CheckCommand: ParsableCommand {
             valueName: "way"))
     var wayIn: WayIn?
 
-    @Argument(help: "Message files, mbox files, Maildirs or directories; - is standard input.")
+    @Argument(help: "Message files, mbox files, Maildirs or directories; - is standard input.", completion: .file())
     var messages: [String]
 
     mutating func run() throws {

@@ -31,7 +31,8 @@ struct DoctorCommand: AsyncParsableCommand {
     @Option(
         help: ArgumentHelp(
             "Directory of main.cf and master.cf (default: that of the system, and all its other instances).",
-            valueName: "directory"))
+            valueName: "directory"),
+        completion: .directory)
     var postfix: String?
 
     @Flag(name: .customLong("no-service"), help: "Don't test whether the service accepts connections.")

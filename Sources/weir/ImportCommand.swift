@@ -28,7 +28,7 @@ struct ImportCommand: ParsableCommand {
             """)
     var source: Source
 
-    @Argument(help: "File to read.")
+    @Argument(help: "File to read.", completion: .file())
     var file: String
 
     private static let largest = 16 << 20

@@ -25,7 +25,7 @@ struct LimitsCommand: AsyncParsableCommand {
             discussion: "Example: weir limits list --limit per-user --most 20")
 
         @OptionGroup var options: ConfigurationOptions
-        @Option(help: "Only this limit.") var limit: String?
+        @Option(help: "Only this limit.", completion: Completions.limits) var limit: String?
         @Option(help: "Maximum number of keys; the fullest come first.") var most = 50
         @Flag(help: "Print JSON.") var json = false
 
@@ -47,9 +47,11 @@ struct LimitsCommand: AsyncParsableCommand {
             discussion: "Example: weir limits show user@example.org")
 
         @OptionGroup var options: ConfigurationOptions
-        @Argument(help: "Key, such as an address, login or domain: as weir limits list prints it, or as in a request.")
+        @Argument(
+            help: "Key, such as an address, login or domain: as weir limits list prints it, or as in a request.",
+            completion: Completions.keys)
         var key: String
-        @Option(help: "Only this limit.") var limit: String?
+        @Option(help: "Only this limit.", completion: Completions.limits) var limit: String?
         @Flag(help: "Print JSON.") var json = false
 
         func run() async throws {
@@ -151,8 +153,9 @@ struct LimitsCommand: AsyncParsableCommand {
     /// The arguments of all interventions.
     struct Target: ParsableArguments {
         @OptionGroup var options: ConfigurationOptions
-        @Argument(help: "Key, as weir limits list prints it, or as in a request.") var key: String
-        @Option(help: "Only this limit.") var limit: String?
+        @Argument(help: "Key, as weir limits list prints it, or as in a request.", completion: Completions.keys)
+        var key: String
+        @Option(help: "Only this limit.", completion: Completions.limits) var limit: String?
         @Option(help: "Reason, for the audit trail.") var reason: String?
         @Flag(help: "Print JSON.") var json = false
 

@@ -71,10 +71,10 @@ struct LoadArguments: ParsableArguments {
     @Flag(help: "Print the figures as JSON.")
     var json = false
 
-    @Option(help: ArgumentHelp("Write the figures of each second as CSV.", valueName: "file"))
+    @Option(help: ArgumentHelp("Write the figures of each second as CSV.", valueName: "file"), completion: .file())
     var csv: String?
 
-    @Option(help: ArgumentHelp("Write an HTML page with plots.", valueName: "file"))
+    @Option(help: ArgumentHelp("Write an HTML page with plots.", valueName: "file"), completion: .file())
     var html: String?
 
     @Option(

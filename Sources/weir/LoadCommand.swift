@@ -41,7 +41,8 @@ struct LoadPolicyCommand: ParsableCommand {
     @Option(
         help: ArgumentHelp(
             "Append a line per answered request: instance, sender, state, first word of the action.",
-            valueName: "file"))
+            valueName: "file"),
+        completion: .file())
     var account: String?
 
     func validate() throws {
@@ -148,7 +149,8 @@ struct MessageArguments: ParsableArguments {
     @Option(help: "Send plain text of this many bytes (default: text, HTML and attachments, 28 KB on average).")
     var size: Int?
 
-    @Option(help: ArgumentHelp("Send the .eml files of this directory.", valueName: "directory"))
+    @Option(
+        help: ArgumentHelp("Send the .eml files of this directory.", valueName: "directory"), completion: .directory)
     var messages: String?
 
     @Option(

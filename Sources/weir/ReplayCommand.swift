@@ -24,13 +24,13 @@ struct ReplayCommand: ParsableCommand {
 
     @OptionGroup var options: ConfigurationOptions
 
-    @Argument(help: "Log or capture files; - is standard input.")
+    @Argument(help: "Log or capture files; - is standard input.", completion: .file())
     var logs: [String]
 
     @Flag(help: "Print JSON.")
     var json = false
 
-    @Option(help: ArgumentHelp("Write an HTML page with plots.", valueName: "file"))
+    @Option(help: ArgumentHelp("Write an HTML page with plots.", valueName: "file"), completion: .file())
     var html: String?
 
     func run() throws {

@@ -20,7 +20,7 @@ struct TopCommand: AsyncParsableCommand {
             """)
 
     @OptionGroup var options: ConfigurationOptions
-    @Option(help: "Only this limit.") var limit: String?
+    @Option(help: "Only this limit.", completion: Completions.limits) var limit: String?
     @Option(help: "Refresh interval in seconds.") var interval = 1
     @Option(help: "Number of refreshes (default: until q or Ctrl-C).") var count: Int?
 

@@ -99,8 +99,10 @@ private struct UsageFault: Error, CustomStringConvertible {
 }
 
 struct ConfigurationOptions: ParsableArguments {
-    @Option(name: .long, help: ArgumentHelp("Configuration file.", valueName: "file"))
-    var config = "/etc/weir/weir.yaml"
+    @Option(name: .long, help: ArgumentHelp("Configuration file.", valueName: "file"), completion: .file())
+    var config = Self.defaultPath
+
+    static let defaultPath = "/etc/weir/weir.yaml"
 
     /// The configuration and its rules, for a command that needs all of it.
     ///
