@@ -41,6 +41,11 @@ package struct ContentChecks: Hashable, Sendable {
     /// The tables of all classes.
     package var tableNames: [String] { header + (mimeHeader ?? []) + (nestedHeader ?? []) + body }
 
+    /// The files of these tables.
+    package var tablePaths: [String] {
+        tableNames.map { name in name.firstIndex(of: ":").map { String(name[name.index(after: $0)...]) } ?? name }
+    }
+
     /// `scannerLimits` by Postfix's names.
     package var limitsOfPostfix: [(name: String, value: Int)] {
         [

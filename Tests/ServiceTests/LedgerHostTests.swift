@@ -37,7 +37,7 @@ import Wire
         let loop = try SocketLoop.start(named: "weir-ledger")
         let host = LedgerHost(
             configuration: configuration, loop: loop, clocks: MachineClocks(), log: log,
-            alerts: Alerts(configuration.alerts, log: log), probes: ProbeBoard())
+            alerts: Alerts(configuration.alerts, starter: .init(control: -1), log: log), probes: ProbeBoard())
         try await loop.submit { host.start() }
         #expect(await host.firstOpening())
         let before = try Self.journalBytes(directory)

@@ -42,7 +42,7 @@ private final class Sample: @unchecked Sendable {
         let loop = try SocketLoop.start(named: "weir-ledger")
         let host = LedgerHost(
             configuration: configuration, loop: loop, clocks: MachineClocks(), log: log,
-            alerts: Alerts(configuration.alerts, log: log), probes: ProbeBoard())
+            alerts: Alerts(configuration.alerts, starter: .init(control: -1), log: log), probes: ProbeBoard())
         try await loop.submit { host.start() }
         #expect(await host.firstOpening())
         let listener = PolicyListener(configuration: configuration, host: host, log: log)

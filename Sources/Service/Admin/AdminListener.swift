@@ -47,14 +47,19 @@ final class AdminListener: Sendable {
     /// nil without a milter and filters.
     let content: ContentService?
     let alerts: Alerts
+    let sandbox: Sandbox
     let log: EventLog
     let cache = AdminResponseCache()
 
-    init(host: LedgerHost, policy: PolicyListener, content: ContentService?, alerts: Alerts, log: EventLog) {
+    init(
+        host: LedgerHost, policy: PolicyListener, content: ContentService?, alerts: Alerts, sandbox: Sandbox,
+        log: EventLog
+    ) {
         self.host = host
         self.policy = policy
         self.content = content
         self.alerts = alerts
+        self.sandbox = sandbox
         self.log = log
     }
 
