@@ -112,10 +112,6 @@ int weir_landlock_allow_connect(int rules, int version, uint16_t port) {
 }
 
 int weir_landlock_restrict(int rules) {
-    // A rule belongs to a directory in memory. The kernel makes this one anew when nothing has used it for a while, so
-    // the descriptor stays open.
-    static int own = -1;
-    if (own < 0) own = open("/proc/self", O_PATH | O_CLOEXEC);
     int error = syscall(SYS_landlock_restrict_self, rules, 0) == 0 ? 0 : errno;
     close(rules);
     return error;

@@ -22,11 +22,13 @@ struct FileAccess: Sendable {
     private(set) var portsToBind: Set<UInt16> = []
     private(set) var portsToConnect: Set<UInt16> = []
 
-    /// Of the C library, the time zone, and what the runtimes ask the kernel.
+    /// Of the C library, the time zone, and what the runtimes ask the kernel. libdispatch ends the process if it can't
+    /// read the state of a thread, which it asks for as /proc/TID. Landlock still refuses the memory, environment and
+    /// descriptors of other processes there, as for ptrace(2).
     private static let system = [
         "/usr/lib", "/lib", "/lib64", "/usr/share/zoneinfo", "/run/systemd/resolve", "/run/resolvconf",
-        "/run/NetworkManager", "/var/lib/sss", "/proc/self", "/proc/sys/kernel/random", "/proc/sys/vm",
-        "/sys/fs/cgroup", "/sys/devices/system/cpu", "/dev/urandom", "/dev/random", "/dev/null",
+        "/run/NetworkManager", "/var/lib/sss", "/sys/fs/cgroup", "/sys/devices/system/cpu", "/dev/urandom", "/dev/random", "/dev/null",
+        "/proc",
     ]
     /// What root reads in /etc. Another user reads only what every user may read there, and needs the whole directory:
     /// most programs replace these files instead of writing into them.
