@@ -121,7 +121,8 @@ let package = Package(
         .target(
             name: "Service",
             dependencies: [
-                "AdminAPI", "CLinux", "CSandbox", "Settings", "Filter", "Limits", "Loop", "Messages", "Policy", "Report", "Wire",
+                "AdminAPI", "CLinux", "CSandbox", "Settings", "Filter", "Limits", "Loop", "Messages", "Policy",
+                "Report", "Wire",
                 .product(name: "Hummingbird", package: "hummingbird"),
                 .product(name: "HummingbirdCore", package: "hummingbird"),
                 .product(name: "Logging", package: "swift-log"),

@@ -30,6 +30,16 @@ struct program {
 
 static struct program programs[MOST_PROGRAMS];
 
+// Paths with a final NUL each.
+static const char *permitted;
+static size_t permittedLength;
+
+static int isPermitted(const char *path) {
+    for (const char *other = permitted; other < permitted + permittedLength; other += strlen(other) + 1)
+        if (strcmp(path, other) == 0) return 1;
+    return 0;
+}
+
 static void answer(int channel, int error, int status) {
     struct weir_starter_answer answer = {.error = error, .status = status};
     send(channel, &answer, sizeof answer, MSG_NOSIGNAL | MSG_DONTWAIT);
@@ -72,6 +82,7 @@ static void accept_request(char *bytes, size_t length, int channel, int input, i
         if (count == MOST_WORDS) error = E2BIG;
         else words[count++] = word;
     }
+    if (!error && !isPermitted(words[0])) error = EPERM;
     if (!error) {
         words[count] = NULL;
         error = start(words, input, output, &free->pid);
@@ -153,7 +164,7 @@ static _Noreturn void serve(int control) {
     _exit(0);
 }
 
-int weir_starter_split(int *control) {
+int weir_starter_split(int *control, const char *paths, size_t length) {
     int ends[2];
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) != 0) return errno;
     pid_t pid = fork();
@@ -164,6 +175,9 @@ int weir_starter_split(int *control) {
         return error;
     }
     if (pid == 0) {
+        // The memory is a copy.
+        permitted = paths;
+        permittedLength = length;
         // Listening sockets of the service manager stay with the service.
         if (dup2(ends[1], STDERR_FILENO + 1) < 0) _exit(1);
         closefrom(STDERR_FILENO + 2);

@@ -15,6 +15,7 @@ internal import UnixSignals
 package actor Daemon {
     private let configurationPath: String
     private let sandbox: Sandbox
+    private let starter: ProgramStarter
     /// Bound by the start, by address.
     private let bound: [String: Int32]
     /// In use.
@@ -45,6 +46,7 @@ package actor Daemon {
         let configuration = preparation.read.configuration
         configurationPath = preparation.configurationPath
         sandbox = preparation.sandbox
+        starter = preparation.starter
         bound = preparation.bound
         self.configuration = configuration
         lastRead = configuration
@@ -115,9 +117,6 @@ package actor Daemon {
         try sandbox.filterCalls(log: log)
         let protections = sandbox.protections
         log.write(protections.faults.isEmpty ? .notice : .warning, "sandbox: \(protections.summary)")
-        for path in sandbox.absent {
-            log.warning("\(path) does not exist: if it is created later, Weir can use it only after a restart")
-        }
     }
 
     /// Reports readiness after the first attempt to open the ledger. The service listens already.
@@ -214,15 +213,17 @@ package actor Daemon {
         }
     }
 
-    /// Logs the paths of a configuration that Landlock refuses; false if there are any.
+    /// Logs the files and programs of a configuration that the process can't use; false if there are any.
     @discardableResult
     private func reportOutOfReach(_ configuration: Configuration, _ tablePaths: [String]) -> Bool {
-        let paths = sandbox.outOfReach(
-            FileAccess(configurationPath: configurationPath, configuration, tablePaths: tablePaths))
+        let paths =
+            sandbox.outOfReach(
+                FileAccess(configurationPath: configurationPath, configuration, tablePaths: tablePaths))
+            + starter.outOfReach(configuration.alerts)
         for path in paths {
             log.error(
-                "\(path) is out of reach: Weir may use only the directories that weir.yaml named at its start; "
-                    + "restart the service")
+                "\(path) is out of reach: Weir may use only the directories and programs that weir.yaml named at its "
+                    + "start; restart the service")
         }
         return paths.isEmpty
     }

@@ -32,7 +32,7 @@ package struct Preparation: Sendable {
         let configuration = read.configuration
         bound = try Self.bindLowPorts(of: configuration.listen)
         try ServiceUser.assume(configuration)
-        starter = try ProgramStarter.split()
+        starter = try ProgramStarter.split(for: configuration.alerts)
         // SQLite's temporary files would be in /var/tmp.
         let ledger = configuration.ledger.store.path
         if let slash = ledger.lastIndex(of: "/") { setenv("SQLITE_TMPDIR", String(ledger[...slash]), 1) }

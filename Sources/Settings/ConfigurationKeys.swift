@@ -11,8 +11,8 @@ package enum ConfigurationKeys {
     package static let root: [ConfigurationKey<Configuration>] = {
         let defaults = Configuration()
         return listen(in: defaults) + process(in: defaults) + ledger(in: defaults) + messages(in: defaults)
-            + log(in: defaults) + alerts(in: defaults) + keyForms(in: defaults) + limits(in: defaults) + checkTables(in: defaults)
-            + checkBounds(in: defaults) + postfixCheckLimits(in: defaults)
+            + log(in: defaults) + alerts(in: defaults) + keyForms(in: defaults) + limits(in: defaults)
+            + checkTables(in: defaults) + checkBounds(in: defaults) + postfixCheckLimits(in: defaults)
     }()
 
     private static func listen(in defaults: Configuration) -> [ConfigurationKey<Configuration>] {

@@ -53,7 +53,10 @@ int weir_has_call_filter(void);
 // The starter
 
 /// Forks the process that starts programs. It ends, with all its programs, when `control` is closed.
-int weir_starter_split(int *control);
+///
+/// - Parameter permitted: the paths of the programs that it starts, each with a final NUL, in `length` bytes. Others
+///   are refused with EPERM.
+int weir_starter_split(int *control, const char *permitted, size_t length);
 
 struct weir_starter_answer {
     /// Why the program was not started, or 0.

@@ -3,6 +3,7 @@ internal import CLinux
 internal import CSandbox
 internal import Dispatch
 internal import Glibc
+package import Settings
 
 /// Has programs run, with text on their standard input, for at most 30 seconds each.
 ///
@@ -23,26 +24,47 @@ package struct ProgramStarter: Sendable {
 
     /// A socket to the other process.
     private let control: Int32
+    /// The programs that the other process starts. It refuses others, whatever happens to this process.
+    private let permitted: [String]
 
     private static let timeout: Duration = .seconds(30)
     private static let longestOutput = 1024
     private static let queue = DispatchQueue(label: "weir.child", attributes: .concurrent)
 
-    package init(control: Int32) { self.control = control }
+    package init(control: Int32, permitted: [String] = []) {
+        self.control = control
+        self.permitted = permitted
+    }
 
-    /// Splits the process off. Call it before other threads start.
+    /// Splits off the process that starts the programs of these alerts. Call it before other threads start.
     ///
     /// - Throws: `SplitFailure`.
-    package static func split() throws -> ProgramStarter {
+    package static func split(for alerts: Configuration.Alerts) throws -> ProgramStarter {
         var control: Int32 = -1
-        let code = weir_starter_split(&control)
+        let permitted = programs(of: alerts)
+        let text = bytes(of: permitted)
+        let code = weir_starter_split(&control, text, text.count)
         guard code == 0 else {
             throw SplitFailure(
                 description: "can't split off the process that starts programs: \(String(cString: strerror(code)))")
         }
         // The other process must not remain as a zombie if it ends first.
         signal(SIGCHLD, SIG_IGN)
-        return ProgramStarter(control: control)
+        return ProgramStarter(control: control, permitted: permitted)
+    }
+
+    private static func programs(of alerts: Configuration.Alerts) -> [String] {
+        [Configuration.Alerts.webhookProgram, alerts.sendmail] + (alerts.command.map { [$0] } ?? [])
+    }
+
+    /// The programs of these alerts that it does not start.
+    package func outOfReach(_ alerts: Configuration.Alerts) -> [String] {
+        Self.programs(of: alerts).filter { !permitted.contains($0) }
+    }
+
+    /// Each with a final NUL.
+    private static func bytes(of words: [String]) -> [CChar] {
+        words.flatMap { word -> [CChar] in word.utf8CString.map(\.self) }
     }
 
     /// The program's output goes to this process's standard error.
@@ -108,7 +130,7 @@ package struct ProgramStarter: Sendable {
         var code = weir_starter_channel(&ends)
         guard code == 0 else { throw Self.failure(words, code) }
         defer { close(ends[1]) }
-        let text = words.flatMap { word -> [CChar] in word.utf8CString.map(\.self) }
+        let text = Self.bytes(of: words)
         code = weir_starter_request(control, text, text.count, ends[1], standardInput, standardOutput)
         guard code == 0 else {
             close(ends[0])

@@ -27,8 +27,8 @@ struct FileAccess: Sendable {
     /// descriptors of other processes there, as for ptrace(2).
     private static let system = [
         "/usr/lib", "/lib", "/lib64", "/usr/share/zoneinfo", "/run/systemd/resolve", "/run/resolvconf",
-        "/run/NetworkManager", "/var/lib/sss", "/sys/fs/cgroup", "/sys/devices/system/cpu", "/dev/urandom", "/dev/random", "/dev/null",
-        "/proc",
+        "/run/NetworkManager", "/var/lib/sss", "/proc", "/sys/fs/cgroup", "/sys/devices/system/cpu", "/dev/urandom",
+        "/dev/random", "/dev/null",
     ]
     /// What root reads in /etc. Another user reads only what every user may read there, and needs the whole directory:
     /// most programs replace these files instead of writing into them.
@@ -72,8 +72,14 @@ struct FileAccess: Sendable {
     /// Editors, logrotate(8) and Weir replace files. The file itself may also be a symbolic link.
     private mutating func add(directoryOf path: String, _ added: Rights) {
         for path in Set([path, Self.resolved(path) ?? path]) {
-            let directory = Self.directory(of: path)
-            add(geteuid() == 0 && Self.shared.contains(directory) ? path : directory, added)
+            var directory = Self.directory(of: path)
+            if geteuid() == 0, Self.shared.contains(directory) {
+                add(path, added)
+                continue
+            }
+            // A directory may be made later, and a rule needs one that exists.
+            while Self.resolved(directory) == nil, directory.count > 1 { directory = Self.directory(of: directory) }
+            if directory != "/" { add(directory, added) }
         }
     }
 
@@ -108,24 +114,21 @@ struct FileAccess: Sendable {
 extension FileAccess {
     /// Applies Landlock to this thread and to those that it starts.
     ///
-    /// - Returns: the version of Landlock, and the paths that can't be allowed because they do not exist.
+    /// - Returns: the version of Landlock.
     /// - Throws: `Sandbox.Missing`.
-    func restrict() throws(Sandbox.Missing) -> (version: Int32, absent: [String]) {
+    func restrict() throws(Sandbox.Missing) -> Int {
         let version = weir_landlock_version()
         guard version > 0 else { throw Sandbox.Missing("Landlock", -version) }
         // The service manager may listen on an abstract socket.
         let notify = getenv("NOTIFY_SOCKET").map { String(cString: $0) } ?? ""
         let rules = weir_landlock_create(version, notify.hasPrefix("@") ? 0 : 1)
         guard rules >= 0 else { throw Sandbox.Missing("Landlock", -rules) }
-        var absent: [String] = []
-        for (path, needed) in rights {
-            guard weir_landlock_allow_path(rules, version, path, needed.rawValue) != 0 else { continue }
-            if needed.contains(.write) || needed.contains(.sockets) { absent.append(path) }
-        }
+        // Not all of these paths exist on every machine.
+        for (path, needed) in rights { weir_landlock_allow_path(rules, version, path, needed.rawValue) }
         for port in portsToBind { weir_landlock_allow_bind(rules, version, port) }
         for port in portsToConnect { weir_landlock_allow_connect(rules, version, port) }
         let code = weir_landlock_restrict(rules)
         guard code == 0 else { throw Sandbox.Missing("Landlock", code) }
-        return (version, absent.sorted())
+        return Int(version)
     }
 }

@@ -24,8 +24,6 @@ final class Sandbox: Sendable {
     /// What the service needed when it started.
     private let access: FileAccess
     private let landlock: Int?
-    /// Directories that Landlock could not allow because they did not exist.
-    let absent: [String]
     private let faults: Mutex<[String]>
 
     /// Applies all restrictions but the filter of system calls.
@@ -36,23 +34,22 @@ final class Sandbox: Sendable {
         self.mode = mode
         self.access = access
         var faults: [String] = []
-        (landlock, absent) = try Self.restrict(mode, access, &faults)
+        landlock = try Self.restrict(mode, access, &faults)
         self.faults = Mutex(faults)
     }
 
     private static func restrict(
         _ mode: Configuration.Sandbox, _ access: FileAccess, _ faults: inout [String]
-    ) throws(Missing) -> (landlock: Int?, absent: [String]) {
-        guard mode != .none else { return (nil, []) }
+    ) throws(Missing) -> Int? {
+        guard mode != .none else { return nil }
         do throws(Missing) {
             let code = weir_forbid_new_privileges()
             guard code == 0 else { throw Missing("no_new_privs", code) }
-            let (version, absent) = try access.restrict()
-            return (Int(version), absent)
+            return try access.restrict()
         } catch {
             if mode == .required { throw error }
             faults.append(error.description)
-            return (nil, [])
+            return nil
         }
     }
 
@@ -94,6 +91,7 @@ final class Sandbox: Sendable {
     var protections: AdminMessages.Protections {
         .init(
             user: ServiceUser.current, noNewPrivileges: weir_has_no_new_privileges() != 0, landlock: landlock,
-            callFilter: weir_has_call_filter() != 0, faults: mode == .none ? ["sandbox: none"] : faults.withLock(\.self))
+            callFilter: weir_has_call_filter() != 0, faults: mode == .none ? ["sandbox: none"] : faults.withLock(\.self)
+        )
     }
 }
