@@ -11,7 +11,7 @@ import sys
 import unittest
 
 from filtering import FilterService, NextHop, SMTP, dialogue
-from postfix import DEFAULT_TIMEOUT, accepts, run, wait_until
+from postfix import DEFAULT_TIMEOUT, accepts, children, wait_until
 from weir import BINARY, ENVIRONMENT, USER, WeirService, weir
 
 LIMIT = {"name": "per-sender", "key": ["sender"], "count": "recipients", "rates": ["2/1h"], "over": "DEFER later"}
@@ -38,17 +38,6 @@ SECCOMP = {"x86_64": 317, "aarch64": 277}[os.uname().machine]
 def status(pid):
     lines = pathlib.Path(f"/proc/{pid}/status").read_text().splitlines()
     return {name: value.strip() for name, value in (line.split(":", 1) for line in lines)}
-
-
-def children(pid):
-    found = []
-    for path in pathlib.Path("/proc").glob("[0-9]*"):
-        try:
-            if status(path.name)["PPid"] == str(pid):
-                found.append(int(path.name))
-        except OSError:
-            pass
-    return found
 
 
 def is_gone(pid):
@@ -248,7 +237,7 @@ class Programs(unittest.TestCase):
             out = service.directory / "alert.out"
             wait_until(out.exists, service.log)
             self.assertEqual(out.read_text().split(), ["NoNewPrivs:", status(os.getpid())["NoNewPrivs"], "Seccomp:", status(os.getpid())["Seccomp"]])
-            [starter] = children(service.pid)
+            starter = children(service.pid)[0]
             wait_until(lambda: children(starter) == [], "the program was reaped")
             self.assertEqual(children(service.pid), [starter])
 
@@ -258,7 +247,7 @@ class Programs(unittest.TestCase):
             self.exceed(service)
             file = service.directory / "alert.pid"
             wait_until(file.exists, service.log)
-            [starter] = children(service.pid)
+            starter = children(service.pid)[0]
             service.kill()
             wait_until(lambda: is_gone(starter) and is_gone(int(file.read_text())), "both have ended")
 
@@ -271,7 +260,7 @@ class Programs(unittest.TestCase):
 
     def test_the_service_outlives_the_starter(self):
         with self.service("cat > /dev/null\n") as service:
-            [starter] = children(service.pid)
+            starter = children(service.pid)[0]
             os.kill(starter, signal.SIGKILL)
             wait_until(lambda: children(service.pid) == [], "it is gone, and no zombie")
             self.exceed(service)
