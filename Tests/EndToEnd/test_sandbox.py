@@ -10,8 +10,8 @@ import subprocess
 import sys
 import unittest
 
-from filtering import FilterService, NextHop, SMTP, dialogue
-from postfix import DEFAULT_TIMEOUT, accepts, children, wait_until
+from filtering import FilterService, NextHop, dialogue
+from postfix import DEFAULT_TIMEOUT, MASTER, SMTP, accepts, children, is_running, wait_until
 from weir import BINARY, ENVIRONMENT, USER, WeirService, weir
 
 LIMIT = {"name": "per-sender", "key": ["sender"], "count": "recipients", "rates": ["2/1h"], "over": "DEFER later"}
@@ -40,11 +40,11 @@ def status(pid):
     return {name: value.strip() for name, value in (line.split(":", 1) for line in lines)}
 
 
-def is_gone(pid):
-    try:
-        return status(pid)["State"].startswith("Z")
-    except OSError:
-        return True
+def examine(service, *arguments):
+    """The output of `weir doctor` for the service, with an idle Postfix."""
+    (service.directory / "main.cf").write_text("compatibility_level = 3.6\n")
+    (service.directory / "master.cf").write_text(MASTER)
+    return weir("doctor", "--config", service.config_file, "--postfix", service.directory, *arguments, check=False).stdout
 
 
 class Promises(unittest.TestCase):
@@ -109,7 +109,7 @@ class Kernels(unittest.TestCase):
                 service.start()
                 service.wait_logged(text)
                 self.assertEqual(service.ask(sender="a@example.org"), "DUNNO")
-                shown = json.loads(weir("doctor", "--config", service.config_file, "--json", check=False).stdout)[-1]
+                shown = json.loads(examine(service, "--json"))[-1]
                 self.assertEqual(shown["protections"]["noNewPrivileges"], True)
                 self.assertIn("sandbox-incomplete", [finding["kind"] for finding in shown["findings"]])
                 service.stop()
@@ -126,7 +126,7 @@ class Kernels(unittest.TestCase):
 class Doctor(unittest.TestCase):
     def test_it_says_what_holds(self):
         with WeirService(limits=[LIMIT]) as service:
-            text = weir("doctor", "--config", service.config_file, check=False).stdout
+            text = examine(service)
             self.assertRegex(
                 text, rf"\nweir serve: runs as {USER}; no new privileges, Landlock \d+, a filter of system calls\n")
             self.assertEqual("[runs-as-root]" in text, USER == "root")
@@ -157,7 +157,7 @@ class Root(unittest.TestCase):
         service.configure(
             listen={"policy": [f"inet:127.0.0.1:{service.port}", f"inet:127.0.0.1:{port}"],
                     "admin": f"unix:{service.admin_socket}"},
-            ledger={"store": f"sqlite:{data}/ledger.sqlite"}, log={"to": f"{service.directory}/own-log"})
+            ledger={"store": f"sqlite:{data}/ledger.sqlite"}, log={"to": f"file:{service.directory}/own-log"})
         service.start()
         fields = status(service.pid)
         self.assertEqual(set(fields["Uid"].split()), {str(nobody.pw_uid)})
@@ -179,7 +179,7 @@ class Reload(unittest.TestCase):
         outside = WeirService()
         self.addCleanup(outside.__exit__)
         with WeirService(limits=[LIMIT]) as service:
-            service.configure(log={"to": f"{outside.directory}/log"})
+            service.configure(log={"to": f"file:{outside.directory}/log"})
             service.reload()
             service.wait_logged(f"{outside.directory} is out of reach: ")
             service.wait_logged("was rejected; the service keeps its current configuration")
@@ -219,7 +219,6 @@ class Programs(unittest.TestCase):
 
     def service(self, script):
         service = WeirService(limits=[LIMIT])
-        self.addCleanup(service.__exit__)
         program = service.directory / "alert"
         program.write_text("#!/bin/sh\n" + script)
         program.chmod(0o755)
@@ -249,7 +248,7 @@ class Programs(unittest.TestCase):
             wait_until(file.exists, service.log)
             starter = children(service.pid)[0]
             service.kill()
-            wait_until(lambda: is_gone(starter) and is_gone(int(file.read_text())), "both have ended")
+            wait_until(lambda: not is_running(starter) and not is_running(int(file.read_text())), "both have ended")
 
     def test_only_those_of_the_start_run(self):
         with self.service("cat > /dev/null\n") as service:
