@@ -47,6 +47,7 @@ let package = Package(
             name: "CVectorscan", pkgConfig: "libhs", providers: [.apt(["libhyperscan-dev"])]),
         .systemLibrary(name: "CIntrinsics"),
         .systemLibrary(name: "CLinux"),
+        .target(name: "CSandbox"),
         .target(name: "Patterns", dependencies: ["CPCRE2"], swiftSettings: singleThreaded),
         .target(name: "MailSyntax", dependencies: ["CIntrinsics"], swiftSettings: singleThreaded),
         .target(
@@ -91,7 +92,7 @@ let package = Package(
         .target(
             name: "Report",
             dependencies: [
-                "CLinux", "Settings", "Limits", "MailSyntax",
+                "CLinux", "CSandbox", "Settings", "Limits", "MailSyntax",
                 .product(name: "NIOCore", package: "swift-nio"), .product(name: "NIOPosix", package: "swift-nio"),
             ],
             swiftSettings: strict),
@@ -120,7 +121,8 @@ let package = Package(
         .target(
             name: "Service",
             dependencies: [
-                "AdminAPI", "CLinux", "Settings", "Filter", "Limits", "Loop", "Messages", "Policy", "Report", "Wire",
+                "AdminAPI", "CLinux", "CSandbox", "Settings", "Filter", "Limits", "Loop", "Messages", "Policy",
+                "Report", "Wire",
                 .product(name: "Hummingbird", package: "hummingbird"),
                 .product(name: "HummingbirdCore", package: "hummingbird"),
                 .product(name: "Logging", package: "swift-log"),

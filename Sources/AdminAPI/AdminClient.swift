@@ -56,6 +56,10 @@ package struct AdminClient: Sendable {
         try await ask(.GET, "/limits/key", ["key": key, "limit": limit])
     }
 
+    package func protections() async throws -> AdminMessages.Protections {
+        try await ask(.GET, "/protections", [:])
+    }
+
     package func status() async throws -> AdminMessages.Status {
         try await ask(.GET, "/status", [:])
     }

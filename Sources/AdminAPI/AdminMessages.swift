@@ -93,6 +93,36 @@ package enum AdminMessages {
         }
     }
 
+    /// What the process has given up.
+    package struct Protections: Codable, Equatable, Sendable {
+        /// The account that it runs as.
+        package var user: String
+        package var noNewPrivileges: Bool
+        /// The version of Landlock that limits files and ports; nil without.
+        package var landlock: Int?
+        /// Whether system calls are filtered.
+        package var callFilter: Bool
+        /// Why something is missing.
+        package var faults: [String]
+
+        package init(user: String, noNewPrivileges: Bool, landlock: Int?, callFilter: Bool, faults: [String]) {
+            self.user = user
+            self.noNewPrivileges = noNewPrivileges
+            self.landlock = landlock
+            self.callFilter = callFilter
+            self.faults = faults
+        }
+
+        /// `runs as weir; no new privileges, Landlock 7, a filter of system calls`
+        package var summary: String {
+            let held = [
+                noNewPrivileges ? "no new privileges" : nil, landlock.map { "Landlock \($0)" },
+                callFilter ? "a filter of system calls" : nil,
+            ].compactMap(\.self)
+            return "runs as \(user); " + ((held.isEmpty ? ["no restrictions"] : held) + faults).joined(separator: ", ")
+        }
+    }
+
     /// Requests a probe, or names one.
     package struct Probe: Codable, Equatable, Sendable {
         /// The last stage that the probe is to reach, which discards it.

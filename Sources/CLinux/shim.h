@@ -19,5 +19,6 @@ static inline ssize_t weir_send(int socket, const void *bytes, size_t count) {
 }
 
 int accept4(int listening, struct sockaddr *address, socklen_t *length, int flags);
+int pipe2(int ends[2], int flags);
 int pthread_setname_np(pthread_t thread, const char *name);
 int posix_spawn_file_actions_addclosefrom_np(posix_spawn_file_actions_t *actions, int first);

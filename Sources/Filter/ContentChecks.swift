@@ -48,6 +48,11 @@ package struct ContentChecks: Hashable, Sendable {
     /// The value of `checks.from_lines`.
     package var fromLines: String { scannerLimits.fromLines.rawValue }
 
+    /// The files of these tables.
+    package var tablePaths: [String] {
+        tableNames.map { name in name.firstIndex(of: ":").map { String(name[name.index(after: $0)...]) } ?? name }
+    }
+
     /// `scannerLimits` by Postfix's names.
     package var limitsOfPostfix: [(name: String, value: Int)] {
         [

@@ -13,7 +13,7 @@ package enum ListeningSocket {
     ///   - inherited: sockets by address; the one that is used is removed.
     /// - Returns: a non-blocking descriptor that is bound but does not listen yet.
     /// - Throws: `ListenerFailure`.
-    static func open(
+    package static func open(
         at endpoint: Endpoint, key: String, inherited: inout [String: Int32]
     ) throws(ListenerFailure) -> Int32 {
         let passed = inherited.removeValue(forKey: endpoint.description)

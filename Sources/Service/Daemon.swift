@@ -1,20 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
 internal import AdminAPI
-package import Filter
 internal import Glibc
 internal import Limits
-package import Loop
+internal import Loop
 internal import Messages
 internal import NIOCore
 internal import NIOPosix
 internal import Policy
 internal import Report
-package import Settings
+internal import Settings
 internal import UnixSignals
 
 /// `weir serve`: starts the listeners, reloads on SIGHUP, stops on SIGTERM and SIGINT.
 package actor Daemon {
     private let configurationPath: String
+    private let sandbox: Sandbox
+    private let starter: ProgramStarter
+    /// Bound by the start, by address.
+    private let bound: [String: Int32]
     /// In use.
     private var configuration: Configuration
     /// As last read from the file.
@@ -38,31 +41,32 @@ package actor Daemon {
     /// How long a start waits for the ledger before it listens. An smtpd that can't connect asks again after a second.
     private static let patience: TimeAmount = .milliseconds(500)
 
-    /// - Parameters:
-    ///   - rules: of the configuration's `checks`.
-    ///   - loop: where policy requests are read and decided.
-    package init(configurationPath: String, configuration: Configuration, rules: ContentRules, loop: SocketLoop) {
-        self.configurationPath = configurationPath
+    /// - Parameter loop: where policy requests are read and decided.
+    private init(_ preparation: Preparation, loop: SocketLoop) {
+        let configuration = preparation.read.configuration
+        configurationPath = preparation.configurationPath
+        sandbox = preparation.sandbox
+        starter = preparation.starter
+        bound = preparation.bound
         self.configuration = configuration
         lastRead = configuration
         log = EventLog(destination: configuration.log.destination)
-        let alerts = Alerts(configuration.alerts, log: log)
+        let alerts = Alerts(configuration.alerts, starter: preparation.starter, log: log)
         log.onTrouble({ alerts.raise(trouble: $0, $1) }, recovery: { alerts.raise(recovery: $0, $1) })
         self.alerts = alerts
         host = LedgerHost(
             configuration: configuration, loop: loop, clocks: MachineClocks(), log: log, alerts: alerts,
             probes: ProbeBoard())
         policy = PolicyListener(configuration: configuration, host: host, log: log)
-        content = ContentService(configuration, rules: rules, host: host, log: log)
-        admin = AdminListener(host: host, policy: policy, content: content, alerts: alerts, log: log)
+        content = ContentService(configuration, rules: preparation.read.rules, host: host, log: log)
+        admin = AdminListener(
+            host: host, policy: policy, content: content, alerts: alerts, sandbox: sandbox, log: log)
     }
 
     /// Runs until SIGTERM or SIGINT ends it.
     ///
     /// - Throws: if a listener can't be opened.
     private func run(_ signals: AsyncStream<UnixSignal>, _ report: AsyncStream<UnixSignal>.Continuation) async throws {
-        // Until a socket has its configured mode, only the service's own user may use it.
-        umask(0o077)
         RuntimeLimits.raiseOpenFiles()
         RuntimeLimits.surviveFileLimit()
         // For timers. SwiftNIO ends the process if it has no descriptors left when it creates the group.
@@ -82,7 +86,7 @@ package actor Daemon {
         try await host.loop.submit { [host] in host.start() }
         // Most ledgers are open by then, and the first requests are counted.
         await host.firstOpening(within: Self.patience)
-        var inherited = try ServiceManager.inheritedSockets()
+        var inherited = try ServiceManager.inheritedSockets().merging(bound) { passed, _ in passed }
         try await policy.listen(on: configuration.listen.policy, inherited: &inherited)
         try await content?.listen(inherited: &inherited)
         for address in inherited.keys.sorted() {
@@ -90,6 +94,7 @@ package actor Daemon {
                 "the service manager passed the socket \(address), but no listener is configured for it")
         }
         let admin = try await admin.start(on: configuration.listen.admin, tokenPath: configuration.adminTokenPath)
+        try restrict()
         await withThrowingTaskGroup(of: Void.self) { group in
             group.addTask { [host, manager] in try await manager.keepAlive(host) }
             alerts.begin()
@@ -105,6 +110,13 @@ package actor Daemon {
             await stop(admin)
             group.cancelAll()
         }
+    }
+
+    /// Gives up the rest of what a running service does not need.
+    private func restrict() throws {
+        try sandbox.filterCalls(log: log)
+        let protections = sandbox.protections
+        log.write(protections.faults.isEmpty ? .notice : .warning, "sandbox: \(protections.summary)")
     }
 
     /// Reports readiness after the first attempt to open the ledger. The service listens already.
@@ -124,20 +136,16 @@ package actor Daemon {
         manager.notify("READY=1\nSTATUS=\(configuration.summary)")
     }
 
-    /// Reads the configuration, and runs on it until a signal ends the service.
+    /// Runs until a signal ends the service.
     ///
-    /// - Throws: `ConfigurationFaults`, or what kept a listener from opening.
-    package static func serve(configurationPath: String) async throws {
-        // A SIGHUP during the start waits until the service is ready.
+    /// - Throws: what kept a listener from opening, or a restriction from being applied.
+    package static func serve(_ preparation: Preparation) async throws {
         let (signals, report) = AsyncStream<UnixSignal>.makeStream()
         let reloads = await UnixSignalsSequence(trapping: .sighup)
         Task { for await signal in reloads { report.yield(signal) } }
-        let read = try ConfigurationReader.read(path: configurationPath).get()
         let loop = try SocketLoop.start(named: "weir-ledger")
-        let daemon = Daemon(
-            configurationPath: configurationPath, configuration: read.configuration, rules: read.rules,
-            loop: loop)
-        for warning in read.warnings { daemon.log.warning(warning.description) }
+        let daemon = Daemon(preparation, loop: loop)
+        for warning in preparation.read.warnings { daemon.log.warning(warning.description) }
         do {
             try await daemon.run(signals, report)
         } catch {
@@ -158,6 +166,7 @@ package actor Daemon {
         switch ConfigurationReader.read(path: configurationPath) {
         case .failure(let faults):
             for fault in faults.all { log.error(fault.description) }
+            reportOutOfReach(faults.readable, faults.tablePaths)
             log.error("\(configurationPath) was rejected; the service keeps its current configuration")
         case .success(let read):
             for warning in read.warnings { log.warning(warning.description) }
@@ -170,6 +179,9 @@ package actor Daemon {
                 key.copy(configuration, &accepted)
             }
             lastRead = read.configuration
+            guard reportOutOfReach(accepted, read.tablePaths) else {
+                return log.error("\(configurationPath) was rejected; the service keeps its current configuration")
+            }
             do {
                 try await host.loop.submit { [host, policy, accepted] in
                     try host.reload(accepted)
@@ -184,6 +196,21 @@ package actor Daemon {
                 log.error("the configuration was rejected: \((error as? StoreError)?.message ?? "\(error)")")
             }
         }
+    }
+
+    /// Logs the files and programs of a configuration that the process can't use; false if there are any.
+    @discardableResult
+    private func reportOutOfReach(_ configuration: Configuration, _ tablePaths: [String]) -> Bool {
+        let paths =
+            sandbox.outOfReach(
+                FileAccess(configurationPath: configurationPath, configuration, tablePaths: tablePaths))
+            + starter.outOfReach(configuration.alerts)
+        for path in paths {
+            log.error(
+                "\(path) is out of reach: Weir may use only the directories and programs that weir.yaml named at its "
+                    + "start; restart the service")
+        }
+        return paths.isEmpty
     }
 
     /// Ends the process if the rest takes too long: a dead disk, or a service manager that does not listen, can keep a
@@ -227,7 +254,7 @@ private struct RestartKey {
             .init("listen.policy", \.listen.policy), .init("listen.admin", \.listen.admin),
             .init("listen.filter", \.listen.filter),
             .init("listen.milter", \.listen.milter), .init("filter", \.filter), .init("ledger.store", \.ledger.store),
-            .init("ledger.durability", \.ledger.durability),
+            .init("ledger.durability", \.ledger.durability), .init("user", \.user), .init("sandbox", \.sandbox),
         ]
     }
 }

@@ -7,6 +7,9 @@ package import Wire
 /// The contents of weir.yaml, checked and compiled. No later step can find a mistake in the file.
 package struct Configuration: Sendable {
     package var listen = Listen()
+    /// The account to which a start as root changes.
+    package var user = "weir"
+    package var sandbox = Sandbox.bestEffort
     package var ledger = LedgerSettings()
     package var filter = Filter()
     package var milter = Milter()
@@ -41,6 +44,15 @@ package struct Configuration: Sendable {
         package var milter: [Endpoint] = []
 
         package init() {}
+    }
+
+    /// Whether the process gives up what it does not need.
+    package enum Sandbox: String, CaseIterable, Sendable {
+        /// As far as the kernel can.
+        case bestEffort = "best_effort"
+        /// Weir does not start without one of the restrictions.
+        case required
+        case none
     }
 
     package struct Milter: Equatable, Sendable {

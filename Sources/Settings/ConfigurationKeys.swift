@@ -10,9 +10,9 @@ package enum ConfigurationKeys {
     /// Rows are read in this order. `limits` comes after the keys that it depends on.
     package static let root: [ConfigurationKey<Configuration>] = {
         let defaults = Configuration()
-        return listen(in: defaults) + ledger(in: defaults) + messages(in: defaults) + log(in: defaults)
-            + alerts(in: defaults) + keyForms(in: defaults) + limits(in: defaults) + checkTables(in: defaults)
-            + checkBounds(in: defaults) + postfixCheckLimits(in: defaults)
+        return listen(in: defaults) + process(in: defaults) + ledger(in: defaults) + messages(in: defaults)
+            + log(in: defaults) + alerts(in: defaults) + keyForms(in: defaults) + limits(in: defaults)
+            + checkTables(in: defaults) + checkBounds(in: defaults) + postfixCheckLimits(in: defaults)
     }()
 
     private static func listen(in defaults: Configuration) -> [ConfigurationKey<Configuration>] {
@@ -35,6 +35,18 @@ package enum ConfigurationKeys {
             .init(
                 "listen.milter", \.listen.milter, .list(of: EndpointType.milter.type), in: defaults,
                 "Addresses of the milter, for smtpd_milters and non_smtpd_milters of Postfix, or for Sendmail."),
+        ]
+    }
+
+    private static func process(in defaults: Configuration) -> [ConfigurationKey<Configuration>] {
+        [
+            .init(
+                "user", \.user, .account, in: defaults,
+                "Account to which Weir changes if it is started as root; otherwise this key has no effect."),
+            .init(
+                "sandbox", \.sandbox, .word, in: defaults,
+                "Restrictions of the process: best_effort uses those that the kernel offers, required does not start "
+                    + "without them, and none uses none."),
         ]
     }
 

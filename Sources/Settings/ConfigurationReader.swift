@@ -15,6 +15,8 @@ package enum ConfigurationReader {
         /// The tables of `checks`, compiled.
         package let rules: ContentRules
         package let warnings: [ConfigurationFault]
+        /// Of the tables that the configuration names.
+        package let tablePaths: [String]
     }
 
     /// In bytes.
@@ -26,7 +28,8 @@ package enum ConfigurationReader {
             return read(bytes, file: path)
         case .failure(let failure):
             let fault = ConfigurationFault(file: path, message: "can't be read: \(failure.description)")
-            return .failure(ConfigurationFaults(all: [fault], warnings: [], readable: Configuration()))
+            return .failure(
+                ConfigurationFaults(all: [fault], warnings: [], readable: Configuration(), tablePaths: []))
         }
     }
 
@@ -62,12 +65,15 @@ package enum ConfigurationReader {
             reading.add(warning: .init(file: file, message: "no limits: Weir answers every request with DUNNO"))
         }
         let warnings = sorted(reading.warnings, file: file)
+        let tablePaths = reading.tablePaths + configuration.checks.tablePaths
         guard reading.faults.isEmpty, let rules else {
             return .failure(
                 ConfigurationFaults(
-                    all: sorted(reading.faults, file: file), warnings: warnings, readable: configuration))
+                    all: sorted(reading.faults, file: file), warnings: warnings, readable: configuration,
+                    tablePaths: tablePaths))
         }
-        return .success(Outcome(configuration: configuration, rules: rules, warnings: warnings))
+        return .success(
+            Outcome(configuration: configuration, rules: rules, warnings: warnings, tablePaths: tablePaths))
     }
 
     private static func warnOfPrograms(

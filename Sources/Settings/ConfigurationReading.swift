@@ -13,6 +13,8 @@ struct ConfigurationReading {
     var attributeNames = AttributeNames()
     /// The tables that have been read.
     var tables: [TableName: LookupTable.Contents] = [:]
+    /// Of all lookup tables, readable or not.
+    var tablePaths: [String] = []
 
     init(file: String) {
         self.file = file

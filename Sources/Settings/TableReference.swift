@@ -55,6 +55,7 @@ extension ConfigurationReading {
     /// Faults in its lines are reported with the table's file name.
     mutating func load(_ table: TableReference) -> LookupTable.Contents? {
         if let known = tables[table.name] { return known }
+        tablePaths.append(table.name.path)
         let bytes: [UInt8]
         switch BoundedFile.read(table.name.path, upTo: Self.largestTable) {
         case .success(let read): bytes = read

@@ -104,6 +104,11 @@ extension ValueType where Value == String {
         return isName && !text.isEmpty ? .value(text) : .isNot("the name of a restriction class")
     }
 
+    static let account = ValueType.text("the name of an account", write: { $0 }) { text in
+        let isName = text.utf8.allSatisfy { isAlphanumeric($0) || "-_.".utf8.contains($0) }
+        return isName && !text.isEmpty ? .value(text) : .isNot("the name of an account")
+    }
+
     static let limitName = ValueType.text("1 to 64 letters, digits, '-', '_' and '.'", write: { $0 }) { text in
         let isName = text.utf8.allSatisfy { isAlphanumeric($0) || "-_.".utf8.contains($0) }
         return isName && (1...64).contains(text.utf8.count) ? .value(text) : .isNot("a name for a limit")

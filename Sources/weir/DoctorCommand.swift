@@ -64,6 +64,8 @@ struct DoctorCommand: AsyncParsableCommand {
     private struct Report: Encodable {
         let instance: String
         let findings: [Finding]
+        /// Of the running service.
+        var protections: AdminMessages.Protections?
     }
 
     func run() async throws {
@@ -85,7 +87,13 @@ struct DoctorCommand: AsyncParsableCommand {
             throw Self.unavailable("\(failure)")
         }
         if !skipsService {
-            reports.append(Report(instance: "weir serve", findings: await Self.unreachableListeners(of: configuration)))
+            let unreachable = await Self.unreachableListeners(of: configuration)
+            // Without access to the admin listener, the findings say so.
+            let protections = try? await AdminClient(configuration).protections()
+            reports.append(
+                Report(
+                    instance: "weir serve", findings: unreachable + (protections.map(Self.gaps) ?? []),
+                    protections: protections))
         }
         if json {
             try StandardOutput.write(line: JSONText.indented(reports))
@@ -138,6 +146,9 @@ struct DoctorCommand: AsyncParsableCommand {
                 for command in finding.commands { try StandardOutput.write(line: "    \(command)") }
                 for line in finding.configuration { try StandardOutput.write(line: "    weir.yaml: \(line)") }
             }
+            if let protections = report.protections {
+                try StandardOutput.write(line: "\(report.instance): \(protections.summary)")
+            }
         }
     }
 
@@ -161,6 +172,15 @@ struct DoctorCommand: AsyncParsableCommand {
                     configuration: []))
         }
         return findings
+    }
+
+    /// What the process could have given up.
+    private static func gaps(_ protections: AdminMessages.Protections) -> [Finding] {
+        var gaps = protections.faults.map { ("sandbox-incomplete", "the sandbox is not complete: \($0)") }
+        if protections.user == "root" { gaps.append(("runs-as-root", "the service runs as root")) }
+        return gaps.map { kind, text in
+            Finding(severity: .note, kind: kind, place: "weir.yaml", text: text, commands: [], configuration: [])
+        }
     }
 
     private static func connectFailure(_ endpoint: Endpoint) async -> String? {

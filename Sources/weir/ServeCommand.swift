@@ -12,19 +12,40 @@ struct ServeCommand: AsyncParsableCommand {
             SIGHUP reloads the configuration, SIGTERM stops the service. Under systemd it uses notifications, the \
             watchdog and socket activation.
 
-            Exit status: 69 a listener can't be opened, 78 the configuration has errors.
+            Started as root, it binds ports below 1024 and becomes the user that the configuration names. The process \
+            then gives up what it does not need; see "The sandbox" in docs/operation.md.
+
+            Exit status: 69 a listener can't be opened or a required restriction is missing, 78 the configuration has \
+            errors or names no user for a start as root; with --try-sandbox also 1 something was not refused.
 
             Example: weir serve --config /etc/weir/weir.yaml
             """)
 
     @OptionGroup var options: ConfigurationOptions
 
-    func run() async throws {
+    @Flag(
+        name: .customLong("try-sandbox"),
+        help: "Instead, apply the restrictions, and report whether they refuse what they should.")
+    var triesSandbox = false
+
+    /// Here, the process has one thread.
+    @MainActor func run() async throws {
         do {
-            try await Daemon.serve(configurationPath: options.config)
+            let preparation = try Preparation(configurationPath: options.config)
+            if triesSandbox { return try tryOut(preparation) }
+            try await Daemon.serve(preparation)
+        } catch let code as ExitCode {
+            throw code
         } catch {
             StandardError.complain("\(error)", by: "serve")
-            throw ExitCode(error is ConfigurationFaults ? EX_CONFIG : EX_UNAVAILABLE)
+            throw ExitCode(
+                error is ConfigurationFaults || error is ServiceUser.Failure ? EX_CONFIG : EX_UNAVAILABLE)
         }
+    }
+
+    private func tryOut(_ preparation: Preparation) throws {
+        let attempts = SandboxTrial.run(preparation)
+        for attempt in attempts { try StandardOutput.write(line: attempt.description) }
+        if attempts.contains(where: { !$0.isRefused }) { throw ExitCode(1) }
     }
 }

@@ -17,11 +17,17 @@ struct Weir: AsyncParsableCommand {
             ReplayCommand.self,
         ])
 
-    static func main() async {
-        // `Daemon` traps it before it reads the configuration. Until then there is nothing to reload.
+    /// On the main thread: `ServeCommand` needs a process without others.
+    @MainActor static func main() async {
+        // `Preparation` blocks it before it reads the configuration. Until then there is nothing to reload.
         if CommandLine.arguments.dropFirst().first == "serve" { signal(SIGHUP, SIG_IGN) }
         do {
-            try await run(parse())
+            let command = try parse()
+            if let serve = command as? ServeCommand {
+                try await serve.run()
+            } else {
+                try await run(command)
+            }
             try StandardOutput.flush()
         } catch {
             // Write what is still in the buffer.
@@ -35,7 +41,7 @@ struct Weir: AsyncParsableCommand {
         return try parseAsRoot()
     }
 
-    private static func run(_ command: any ParsableCommand) async throws {
+    private static func run(_ command: sending any ParsableCommand) async throws {
         var command = command
         do {
             if var command = command as? any AsyncParsableCommand {

@@ -96,6 +96,8 @@ func read(_ yaml: String) -> Result<ConfigurationReader.Outcome, ConfigurationFa
         listen: { policy: "inet:127.0.0.2:10", policy_connections: 11, admin: "inet:127.0.0.1:12",
                   filter: [{ listen: "inet:192.0.2.1:13", next_hop: "inet:127.0.0.1:14", networks: 192.0.2.0/24 }],
                   milter: "inet:127.0.0.1:18" }
+        user: daemon
+        sandbox: required
         milter: { connections: 19, limits: false, local_over: defer }
         canonicalise: [envelope, headers, signed_headers]
         filter: { connections: 15, spool: /spool, most_memory: 16, most_spool: 17 }

@@ -11,6 +11,7 @@ struct AlertFailure: Error, CustomStringConvertible {
 struct Webhook: AlertChannel {
     /// Security: often contains a secret, so it is neither logged nor passed as an argument.
     let url: String
+    let starter: ProgramStarter
 
     var name: String { "alerts.webhook" }
 
@@ -35,10 +36,10 @@ struct Webhook: AlertChannel {
         }
         let output: [UInt8]
         do {
-            output = try await ChildProcess.output(
+            output = try await starter.output(
                 of: [Configuration.Alerts.webhookProgram, "--silent", "--globoff", "--config", "-"],
                 input: Array(lines.joined().utf8))
-        } catch let exit as ChildProcess.BadExit {
+        } catch let exit as ProgramStarter.BadExit {
             throw AlertFailure(description: Self.reasons[exit.status] ?? exit.description)
         }
         let status = String(decoding: output, as: UTF8.self)
@@ -55,11 +56,12 @@ struct Webhook: AlertChannel {
 /// Runs a program with the notice as JSON on standard input.
 struct AlertCommand: AlertChannel {
     let path: String
+    let starter: ProgramStarter
 
     var name: String { "alerts.command" }
 
     func send(_ notice: AlertNotice) async throws {
-        try await ChildProcess.run([path], input: Array(notice.json) + [0x0a])
+        try await starter.run([path], input: Array(notice.json) + [0x0a])
     }
 }
 
@@ -68,6 +70,7 @@ struct AlertMail: AlertChannel {
     let sendmail: String
     let recipients: [String]
     let marks: AlertMarks
+    let starter: ProgramStarter
 
     var name: String { "alerts.mail" }
 
@@ -84,7 +87,7 @@ struct AlertMail: AlertChannel {
             lines.append("\(EventLog.time(alert.time)) \(EventLog.escaped(alert.description))")
         }
         if notice.leftOut > 0 { lines.append("and \(notice.leftOut) more; see the log") }
-        try await ChildProcess.run(
+        try await starter.run(
             [sendmail, "-i", "--"] + recipients, input: Array((lines.joined(separator: "\n") + "\n").utf8))
     }
 }

@@ -26,22 +26,26 @@ package final class Alerts: Sendable {
     package let marks: AlertMarks
     private let state: Mutex<State>
     private let failures = AlertDelivery.Failures()
+    private let starter: ProgramStarter
     private let log: EventLog
 
-    package init(_ settings: Configuration.Alerts, log: EventLog) {
+    package init(_ settings: Configuration.Alerts, starter: ProgramStarter, log: EventLog) {
+        self.starter = starter
         self.log = log
         marks = AlertMarks()
-        state = Mutex(State(settings: settings, deliveries: Self.deliveries(settings, marks, failures, log)))
+        state = Mutex(State(settings: settings, deliveries: Self.deliveries(settings, marks, failures, starter, log)))
     }
 
     private static func deliveries(
-        _ settings: Configuration.Alerts, _ marks: AlertMarks, _ failures: AlertDelivery.Failures, _ log: EventLog
+        _ settings: Configuration.Alerts, _ marks: AlertMarks, _ failures: AlertDelivery.Failures,
+        _ starter: ProgramStarter, _ log: EventLog
     ) -> [AlertDelivery] {
         var channels: [any AlertChannel] = []
-        if let url = settings.webhook { channels.append(Webhook(url: url)) }
-        if let path = settings.command { channels.append(AlertCommand(path: path)) }
+        if let url = settings.webhook { channels.append(Webhook(url: url, starter: starter)) }
+        if let path = settings.command { channels.append(AlertCommand(path: path, starter: starter)) }
         if !settings.mail.isEmpty {
-            channels.append(AlertMail(sendmail: settings.sendmail, recipients: settings.mail, marks: marks))
+            channels.append(
+                AlertMail(sendmail: settings.sendmail, recipients: settings.mail, marks: marks, starter: starter))
         }
         return channels.map { AlertDelivery($0, interval: .seconds(settings.interval), failures: failures, log: log) }
     }
@@ -63,7 +67,7 @@ package final class Alerts: Sendable {
     package func reload(_ settings: Configuration.Alerts) {
         let replaced: [AlertDelivery] = state.withLock { state in
             guard state.settings != settings else { return [] }
-            defer { state.deliveries = Self.deliveries(settings, marks, failures, log) }
+            defer { state.deliveries = Self.deliveries(settings, marks, failures, starter, log) }
             state.settings = settings
             return state.deliveries
         }

@@ -33,6 +33,7 @@ extension AdminListener {
         router.get("status") { [host, policy] _, _ in
             try AdminResponse.json(try await host.status(of: policy))
         }
+        router.get("protections") { [sandbox] _, _ in try AdminResponse.json(sandbox.protections) }
         router.get("snapshot") { [self] request, _ in
             try await cache.response(to: request) { try await self.snapshot().snapshot }
         }

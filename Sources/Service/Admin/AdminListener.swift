@@ -52,16 +52,21 @@ final class AdminListener: Sendable {
     /// nil without a milter and filters.
     let content: ContentService?
     let alerts: Alerts
+    let sandbox: Sandbox
     let log: EventLog
     let cache = AdminResponseCache()
     let fullestKeys: FullestKeys
     let started = MachineClocks.microseconds(of: CLOCK_BOOTTIME)
 
-    init(host: LedgerHost, policy: PolicyListener, content: ContentService?, alerts: Alerts, log: EventLog) {
+    init(
+        host: LedgerHost, policy: PolicyListener, content: ContentService?, alerts: Alerts, sandbox: Sandbox,
+        log: EventLog
+    ) {
         self.host = host
         self.policy = policy
         self.content = content
         self.alerts = alerts
+        self.sandbox = sandbox
         self.log = log
         fullestKeys = FullestKeys(host: host)
     }
