@@ -18,6 +18,7 @@ package actor Daemon {
     private let starter: ProgramStarter
     /// Bound by the start, by address.
     private let bound: [String: Int32]
+    private let rootReason: String?
     /// In use.
     private var configuration: Configuration
     /// As last read from the file.
@@ -48,6 +49,7 @@ package actor Daemon {
         sandbox = preparation.sandbox
         starter = preparation.starter
         bound = preparation.bound
+        rootReason = preparation.rootReason
         self.configuration = configuration
         lastRead = configuration
         log = EventLog(destination: configuration.log.destination)
@@ -81,7 +83,9 @@ package actor Daemon {
             }
         }
         if geteuid() == 0 {
-            log.warning("running as root: run Weir as a user of its own, as deploy/systemd/weir.service does")
+            log.warning(
+                "running as root: "
+                    + (rootReason ?? "run Weir as a user of its own, as deploy/systemd/weir.service does"))
         }
         try await host.loop.submit { [host] in host.start() }
         // Most ledgers are open by then, and the first requests are counted.

@@ -12,6 +12,8 @@ package struct Preparation: Sendable {
     let read: ConfigurationReader.Outcome
     /// Sockets by address that are bound already, because only root may use their ports.
     let bound: [String: Int32]
+    /// Why the service runs as root although nobody asked for it.
+    let rootReason: String?
     let starter: ProgramStarter
     let sandbox: Sandbox
 
@@ -31,7 +33,7 @@ package struct Preparation: Sendable {
         read = try ConfigurationReader.read(path: configurationPath).get()
         let configuration = read.configuration
         bound = try Self.bindLowPorts(of: configuration.listen)
-        try ServiceUser.assume(configuration)
+        rootReason = try ServiceUser.assume(configuration)
         starter = try ProgramStarter.split(for: configuration.alerts)
         // SQLite's temporary files would be in /var/tmp.
         let ledger = configuration.ledger.store.path

@@ -8,7 +8,8 @@ package import Wire
 package struct Configuration: Sendable {
     package var listen = Listen()
     /// The account to which a start as root changes.
-    package var user = "weir"
+    package var user = Configuration.defaultUser
+    package static let defaultUser = "weir"
     package var sandbox = Sandbox.bestEffort
     package var ledger = LedgerSettings()
     package var filter = Filter()

@@ -145,7 +145,7 @@ class Root(unittest.TestCase):
         service = self.service(user="no-such-account")
         service.start(wait=False)
         self.assertEqual(service.process.wait(DEFAULT_TIMEOUT), 78)
-        self.assertIn("Weir does not run as root, and the account 'no-such-account' (user) does not exist", service.log())
+        self.assertIn("the account 'no-such-account' (user) does not exist", service.log())
         self.assertFalse(service.ledger.exists())
 
     def test_it_becomes_the_user_and_gives_it_the_files(self):

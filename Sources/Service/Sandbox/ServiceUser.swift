@@ -20,23 +20,48 @@ package enum ServiceUser {
     /// Creates what only root can create, and becomes the user. Without effect if the process is not root's; it then
     /// only gives up its capabilities.
     ///
+    /// Stays root where that is asked for. It does so too where only the default user could be taken, and that account
+    /// does not exist or can't use the ledger: a service that has worked as root must not fail after an upgrade.
+    ///
+    /// - Returns: why it stays root; nil if it does not, or if `user: root` asks for it.
     /// - Throws: `Failure` if there is no such user.
-    static func assume(_ configuration: Configuration) throws {
+    static func assume(_ configuration: Configuration) throws -> String? {
         guard geteuid() == 0 else {
             weir_drop_capabilities()
-            return
+            return nil
         }
-        guard configuration.user != "root" else { return }
-        guard let entry = getpwnam(configuration.user) else {
+        let name = configuration.user
+        guard name != "root" else { return nil }
+        guard let entry = getpwnam(name) else {
+            let reason = "the account '\(name)' (user) does not exist"
+            if name == Configuration.defaultUser { return reason }
             throw Failure(
-                description: "Weir does not run as root, and the account '\(configuration.user)' (user) does not "
-                    + "exist: create it, or name another one; 'user: root' runs Weir as root nevertheless")
+                description: "\(reason): create it, or name another one; 'user: root' runs Weir as root")
         }
-        let account = Account(name: configuration.user, uid: entry.pointee.pw_uid, gid: entry.pointee.pw_gid)
+        let account = Account(name: name, uid: entry.pointee.pw_uid, gid: entry.pointee.pw_gid)
+        if name == Configuration.defaultUser, let path = unusable(configuration.ledger.store.path, account) {
+            return "the account '\(name)' (user) can't use \(path): give it to that account with chown -R"
+        }
         createFiles(configuration, for: account)
         let code = weir_become(account.name, account.uid, account.gid)
         guard code == 0 else {
             throw Failure(description: "can't become \(account.name): \(String(cString: strerror(code)))")
+        }
+        return nil
+    }
+
+    /// The directory of the ledger or the ledger itself, if it exists and the account can't write to it.
+    private static func unusable(_ ledger: String, _ account: Account) -> String? {
+        let slash = ledger.lastIndex(of: "/") ?? ledger.startIndex
+        let directory = slash > ledger.startIndex ? String(ledger[..<slash]) : "/"
+        let exists = [directory, ledger].filter { access($0, F_OK) == 0 }
+        guard setegid(account.gid) == 0, seteuid(account.uid) == 0 else { return nil }
+        defer {
+            seteuid(0)
+            setegid(0)
+        }
+        return exists.first { path in
+            faccessat(AT_FDCWD, path, path == directory ? W_OK | X_OK : R_OK | W_OK, AT_EACCESS) != 0
         }
     }
 
