@@ -88,6 +88,17 @@ class Removed(unittest.TestCase):
         expected = self.compare("remote", ["milter", "pipe"])
         self.assertEqual(expected[0], ["X-Number: 0", "X-From: gone", "To: b@example.com", "Subject: one"])
 
+    def test_two_messages_of_a_connection_with_limits(self):
+        """The macros of the connection still hold for the recipient of the second message."""
+        limit = {"name": "server", "key": ["server_address"], "rates": ["1/1h"]}
+        with SMTPSink() as sink, OPEN["milter"](sink.port, self.TABLE, "", {}, limits=[limit]) as (postfix, weir):
+            with SMTP(postfix.port) as smtp:
+                codes = [[code for code, _ in smtp.mail("a@example.org", ["b@example.com"], self.MESSAGES[0])] for _ in range(2)]
+            self.assertEqual(codes, [[250, 354, 250], [450]])
+            wait_settled(postfix, weir)
+            (message,) = sink.messages()
+            self.assertEqual(headers(message["content"])[-3:], ["Message-Id: <added>", "Date: added", "From: a@example.org"])
+
     def test_sendmail(self):
         self.compare("sendmail", ["milter", "filter"])
 

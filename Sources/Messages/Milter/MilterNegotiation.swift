@@ -56,7 +56,10 @@ extension MilterTerms {
             macros[.mail] = "i {auth_type} {auth_authen} {auth_author}"
             macros[.recipient] = "i"
         }
-        if rules.mayRemoveAddedHeaders { macros[.endOfMessage] = "i j {client_addr} {daemon_addr}" }
+        // What CONNECT has brought must not end with the message.
+        if rules.mayRemoveAddedHeaders {
+            macros[.endOfMessage] = settings.asksLimits ? "i {client_addr}" : "i j {client_addr} {daemon_addr}"
+        }
         if rules.mayRemoveFrom {
             let others = settings.asksLimits ? "i {auth_type} {auth_authen} {auth_author} " : ""
             macros[.mail] = others + "{mail_addr}"
