@@ -280,7 +280,11 @@ class Keys(unittest.TestCase):
 
             for user in ("alice", "malice", "bob"):
                 weir.ask(sasl_username=user)
-            self.assertEqual(search("ALI"), {
+            hits = search("ALI")
+            # Each with its use, but without its history.
+            for standing in [hit.pop("standing") for hit in hits["found"]]:
+                self.assertEqual([(rate["used"], "history" in rate) for rate in standing["rates"]], [(1, False)] * len(standing["rates"]))
+            self.assertEqual(hits, {
                 "meant": [{"limit": "per-user", "key": "ali", "isKnown": False}], "isCut": False,
                 "found": [{"limit": "per-user", "key": key, "isKnown": True} for key in ("alice", "malice")]})
             self.assertEqual(search("2001:db8::5")["meant"], [
