@@ -21,7 +21,7 @@ struct Weir: AsyncParsableCommand {
         // `Daemon` traps it before it reads the configuration. Until then there is nothing to reload.
         if CommandLine.arguments.dropFirst().first == "serve" { signal(SIGHUP, SIG_IGN) }
         do {
-            try await run(parse())
+            try await run(await parse())
             try StandardOutput.flush()
         } catch {
             // Write what is still in the buffer.
@@ -30,9 +30,9 @@ struct Weir: AsyncParsableCommand {
         }
     }
 
-    private static func parse() throws -> any ParsableCommand {
+    private static func parse() async throws -> any ParsableCommand {
         if let mistake = unknownCommand(in: CommandLine.arguments.dropFirst()) { throw mistake }
-        return try parseAsRoot()
+        return try await asyncParseAsRoot()
     }
 
     private static func run(_ command: any ParsableCommand) async throws {
