@@ -19,14 +19,16 @@ struct Weir: AsyncParsableCommand {
 
     /// On the main thread: `ServeCommand` needs a process without others.
     @MainActor static func main() async {
+        let isService = CommandLine.arguments.dropFirst().first == "serve"
         // `Preparation` blocks it before it reads the configuration. Until then there is nothing to reload.
-        if CommandLine.arguments.dropFirst().first == "serve" { signal(SIGHUP, SIG_IGN) }
+        if isService { signal(SIGHUP, SIG_IGN) }
         do {
-            let command = try parse()
-            if let serve = command as? ServeCommand {
+            if let mistake = unknownCommand(in: CommandLine.arguments.dropFirst()) { throw mistake }
+            if isService, let serve = try parseAsRoot() as? ServeCommand {
                 try await serve.run()
             } else {
-                try await run(command)
+                // Completions ask the service, on other threads.
+                try await run(await asyncParseAsRoot())
             }
             try StandardOutput.flush()
         } catch {
@@ -34,11 +36,6 @@ struct Weir: AsyncParsableCommand {
             do { try StandardOutput.flush() } catch { end(with: error) }
             end(with: error)
         }
-    }
-
-    private static func parse() throws -> any ParsableCommand {
-        if let mistake = unknownCommand(in: CommandLine.arguments.dropFirst()) { throw mistake }
-        return try parseAsRoot()
     }
 
     private static func run(_ command: sending any ParsableCommand) async throws {
