@@ -185,9 +185,9 @@ class Reload(unittest.TestCase):
             service.wait_logged("was rejected; the service keeps its current configuration")
             self.assertEqual(service.ask(sender="a@example.org"), "DUNNO")
             table = outside.directory / "senders"
-            table.write_text("a@example.org\n")
+            table.write_text("a@example.org 1\n")
             service.config.pop("log")
-            service.configure(limits=[{**LIMIT, "when": {"sender": f"texthash:{table}"}}])
+            service.configure(limits=[{**LIMIT, "exempt": f"texthash:{table}"}])
             service.reload()
             wait_until(lambda: service.log().count("is out of reach: ") == 2, service.log)
             service.restart()
@@ -197,7 +197,7 @@ class Reload(unittest.TestCase):
         with WeirService(limits=[LIMIT]) as service:
             table = service.directory / "senders"
             table.write_text("a@example.org 1\n")
-            service.configure(limits=[{**LIMIT, "name": "listed", "when": {"sender": f"texthash:{table}"}}])
+            service.configure(limits=[{**LIMIT, "name": "listed", "exempt": f"texthash:{table}"}])
             service.reload()
             service.wait_logged("reloaded: 1 limit (listed)")
 
