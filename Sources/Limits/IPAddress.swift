@@ -51,6 +51,14 @@ package struct IPAddress: Hashable, Sendable {
         return masked
     }
 
+    /// The address with its bit number `number`, counted from 1, changed.
+    fileprivate func flippingBit(_ number: Int) -> IPAddress {
+        var flipped = self
+        let place = bits - number
+        if place < 64 { flipped.low ^= 1 << UInt64(place) } else { flipped.high ^= 1 << UInt64(place - 64) }
+        return flipped
+    }
+
     /// Appends the address in its shortest form (RFC 5952).
     package func append(to text: inout [UInt8]) {
         if isIPv4 {
@@ -146,26 +154,45 @@ package struct IPAddress: Hashable, Sendable {
 }
 
 /// A network in CIDR form.
-package struct Network: Hashable, Sendable {
+package struct Network: Hashable, Sendable, CustomStringConvertible {
     package let address: IPAddress
     package let prefixLength: Int
 
-    /// Parses `192.0.2.0/24`, `[2001:db8::]/32` or a single address. Bits after the prefix must be zero, as in Postfix.
+    /// Parses `192.0.2.0/24`, `[2001:db8::]/32`, `[2001:db8::/32]` or a single address. As in Postfix, bits after the
+    /// prefix must be zero. A network of mapped addresses becomes IPv4, as clients do: `[::ffff:127.0.0.0]/104` is
+    /// `127.0.0.0/8`.
     package init?(_ text: some BidirectionalCollection<UInt8>) {
+        var text = text[...]
+        if text.first == UInt8(ascii: "["), text.last == UInt8(ascii: "]"), text.contains(UInt8(ascii: "/")) {
+            text = text.dropFirst().dropLast()
+        }
         let slash = text.lastIndex(of: UInt8(ascii: "/"))
-        guard let address = IPAddress(text[..<(slash ?? text.endIndex)]) else { return nil }
+        let host = text[..<(slash ?? text.endIndex)]
+        guard let address = IPAddress(host) else { return nil }
         var length = address.bits
         if let slash {
-            // Only digits, as in Postfix: `Int.init` also accepts a sign.
-            let digits = text[text.index(after: slash)...]
-            guard digits.allSatisfy({ $0 &- UInt8(ascii: "0") < 10 }),
-                let given = Int(String(decoding: digits, as: UTF8.self)), given <= address.bits
-            else { return nil }
+            guard let given = Self.length(text[text.index(after: slash)...], of: address, in: host) else { return nil }
             length = given
         }
         guard address.prefix(length) == address else { return nil }
         self.address = address
         prefixLength = length
+    }
+
+    private init(_ address: IPAddress, prefixLength: Int) {
+        self.address = address
+        self.prefixLength = prefixLength
+    }
+
+    /// A prefix length, which counts the bits of `host` as it is written; nil if it is out of range.
+    private static func length(
+        _ digits: some Collection<UInt8>, of address: IPAddress, in host: some Collection<UInt8>
+    ) -> Int? {
+        // Only digits, as in Postfix: `Int.init` also accepts a sign.
+        guard digits.allSatisfy({ $0 &- UInt8(ascii: "0") < 10 }), let given = Int(String(decoding: digits, as: UTF8.self))
+        else { return nil }
+        let length = address.isIPv4 && host.contains(UInt8(ascii: ":")) ? given - 96 : given
+        return (0...address.bits).contains(length) ? length : nil
     }
 
     package init?(_ text: String) {
@@ -177,13 +204,28 @@ package struct Network: Hashable, Sendable {
 
     /// The network of an address with bits set after its prefix; nil for any other text.
     package static func masked(_ text: String) -> String? {
-        let parts = text.split(separator: "/", omittingEmptySubsequences: false)
-        guard parts.count == 2, let address = IPAddress(String(parts[0])), let length = Int(parts[1]),
-            (0...address.bits).contains(length), address.prefix(length) != address
+        let bytes = Array(text.utf8)
+        let inner = bytes.first == UInt8(ascii: "[") && bytes.last == UInt8(ascii: "]") ? bytes[1..<bytes.count - 1] : bytes[...]
+        guard let slash = inner.lastIndex(of: UInt8(ascii: "/")), let address = IPAddress(inner[..<slash]),
+            let length = length(inner[(slash + 1)...], of: address, in: inner[..<slash]), address.prefix(length) != address
         else { return nil }
-        var masked: [UInt8] = []
-        address.prefix(length).append(to: &masked)
-        return "\(String(decoding: masked, as: UTF8.self))/\(length)"
+        return Network(address.prefix(length), prefixLength: length).description
+    }
+
+    /// The networks that together are this one without `other`.
+    package func subtracting(_ other: Network) -> [Network] {
+        guard contains(other.address) || other.contains(address) else { return [self] }
+        guard other.prefixLength > prefixLength else { return [] }
+        // Each longer prefix of the other network has one sibling that is not in it.
+        return (prefixLength + 1...other.prefixLength).map {
+            Network(other.address.prefix($0).flippingBit($0), prefixLength: $0)
+        }
+    }
+
+    package var description: String {
+        var text: [UInt8] = []
+        address.append(to: &text)
+        return "\(String(decoding: text, as: UTF8.self))/\(prefixLength)"
     }
 
     package func contains(_ other: IPAddress) -> Bool {

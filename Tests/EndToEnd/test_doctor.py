@@ -667,12 +667,61 @@ class Import(unittest.TestCase):
         self.assertEqual(left_out[-1], "7")
         self.assertIn("includes hash:/etc/more, which is not a network", result.stderr)
         for text in ("name: per-client-recipients", "rates: [100/2m]", "name: per-client-messages", "rates: [30/2m]",
-                     'client_address: { not: { in: ["127.0.0.0/8", "192.0.2.0/24", "[2001:db8::]/32"] } }'):
+                     'client_address: { not: { in: ["127.0.0.0/8", "192.0.2.0/24", "2001:db8::/32"] } }'):
             self.assertIn(text, result.stdout)
         self.assertEqual(result.stdout.count("- name:"), 2)
         result, left_out = self.result("anvil", "")
         self.assertEqual((result.returncode, left_out), (0, []))
         self.assertEqual(weir("import", "anvil", "/nonexistent", check=False).returncode, 66)
+
+    def test_networks_of_anvil(self):
+        for networks, exempt in (
+                # Debian's default.
+                ("127.0.0.0/8 [::ffff:127.0.0.0]/104 [::1]/128", ["127.0.0.0/8", "::1/128"]),
+                ("192.0.2.1, [2001:db8::1] [2001:db8:1::/48]", ["192.0.2.1/32", "2001:db8::1/128", "2001:db8:1::/48"]),
+                ("!192.0.2.0/26 192.0.2.0/24", ["192.0.2.128/25", "192.0.2.64/26"]),
+                ("!192.0.2.0/24 192.0.2.0/26 [::ffff:192.0.2.0]/120 198.51.100.0/24", ["198.51.100.0/24"]),
+                ("192.0.2.0/24 !192.0.2.0/26", ["192.0.2.0/24"])):
+            with self.subTest(networks):
+                result, left_out = self.result("anvil", f"mynetworks = {networks}\nsmtpd_client_message_rate_limit = 1\n")
+                self.assertEqual((result.returncode, left_out), (0, []), result.stderr)
+                self.assertIn(f"in: {json.dumps(exempt)}", result.stdout)
+        for networks, said in (("192.0.2.1/24", "did you mean 192.0.2.0/24?"), ("!.example.org", "may be exempt"),
+                               ("[::ffff:127.0.0.0]/80", "is not a network"), ("192.0.2.0/33", "is not a network")):
+            with self.subTest(networks):
+                result, left_out = self.result("anvil", f"smtpd_client_message_rate_limit = 1\nmynetworks = {networks}\n")
+                self.assertEqual((result.returncode, left_out), (1, ["2"]))
+                self.assertIn(said, result.stderr)
+
+    def test_expansion_is_that_of_postconf(self):
+        """Each expression, as a value that is no number and so is quoted."""
+        names = ("set = x\nempty =\nto_empty = $empty\ncompatibility_level = 3.6\nstress =\n")
+        good = (
+            "$set ${set} $(set) $$set a$$ $undefined|${undefined} ${ set }", "${empty?{1}:{2}} ${set?{1}:{2}} ${stress?{10}:{50}}",
+            "${set?{ yes }:{ no }}|${empty?{ yes }:{ no }}|", "${set?value:more} ${empty:value more} ${empty?value} ${set:value}",
+            "${set ? {1} : {2}} ${empty ? {1} : {2}} ${set ?1} ${set? 1} ${empty : 1}", "${set?{1}} ${empty?{1}} ${set:{1}} ${empty:{1}}",
+            "${{$set} == {x} ? {T} : {F}} ${{$set}!={x}?{T}:{F}} ${{$set}=={x}} ${{$set}=={y}} ${{a} == {a}?b}",
+            "${{9} < {10}?{T}:{F}} ${{9}<{a}?{T}:{F}} ${{b}>{a}?{T}:{F}} ${{} < {a}?{T}:{F}} ${{2}>={2}?{T}:{F}} ${{2}<={1}?{T}:{F}}",
+            "${set?{${empty?{A}:{B$(set)}}}:{C}} ${set?${empty:$set}}", "${to_empty?yes} ${to_empty:no} $(to_empty?{1}:{2}) ${{$to_empty}=={}?{T}:{F}}",
+            "${set??foo:{b}ar} ${set?:} ${set?} ${empty:}", "${{$compatibility_level} <level {3.10} ? {yes} : {no}} ${{3.6} <{3.10} ? {yes} : {no}}",
+            "${{3} ==level {3.0.0}?{T}:{F}} ${{3.9} >level {3.10}?{T}:{F}}", "${?1}|${:1}", "$set-x $set.x $(set)y ${set}_y", "${set?{1}:2 3} ${empty?{1}:2 3}",
+            "${{ a } == {a}?{T}:{F}}", "${set?a{b}c}", "$(set?a(b)c)")
+        bad = ("${set", "$(set", "${}", "$", "$-", "${set-x}", "${set x}", "${set?{1} 2}", "${set?{1}:{2}3}", "${{1} = {1}?a}",
+               "${{1}==1?a}", "${{1}==name {1}?a}", "${{1}==level {a}?b}", "${{a}=={a} b}", "${{a} == {a}:{b}:{c}}")
+        for expression in good + bad:
+            with self.subTest(expression), tempfile.TemporaryDirectory() as directory:
+                text = f"{names}smtpd_client_message_rate_limit = no {expression} number\n"
+                (pathlib.Path(directory) / "main.cf").write_text(text)
+                (pathlib.Path(directory) / "master.cf").write_text("")
+                postconf = subprocess.run(["postconf", "-c", directory, "-x", "-h", "smtpd_client_message_rate_limit"], capture_output=True, text=True)
+                result, left_out = self.result("anvil", text)
+                self.assertEqual((result.returncode, left_out), (1, ["6"]))
+                fails = "fatal" in postconf.stderr
+                self.assertEqual(fails, expression in bad, postconf.stderr)
+                self.assertEqual("can't expand" in result.stderr, fails, (result.stderr, postconf.stderr))
+                if not fails:
+                    # postconf replaces several blanks by one.
+                    self.assertIn(" ".join(f"rate_limit = {postconf.stdout}".split()) + ": is not a number", " ".join(result.stderr.split()))
 
 
 if __name__ == "__main__":

@@ -82,47 +82,13 @@ package struct PostfixSetup: Sendable {
         return plain.value(name)
     }
 
-    /// Replaces `$name`, `${name}`, `$(name)`, `${name?text}` and `${name:text}` (postconf(5)).
-    package func expanded(_ text: String, in service: Service? = nil, depth: Int = 0) -> String {
-        guard depth < 20, text.contains("$") else { return text }
-        var result = ""
-        var rest = Substring(text)
-        while let dollar = rest.firstIndex(of: "$") {
-            result += rest[..<dollar]
-            rest = rest[dollar...].dropFirst()
-            if rest.first == "$" {
-                result += "$"
-                rest = rest.dropFirst()
-            } else if let open = rest.first, open == "{" || open == "(" {
-                guard let (inner, after) = Self.enclosed(rest, open, open == "{" ? "}" : ")") else {
-                    return result + "$" + rest
-                }
-                result += substitute(inner, in: service, depth: depth)
-                rest = after
-            } else {
-                let name = rest.prefix { $0.isLetter || $0.isNumber || $0 == "_" }
-                result += expanded(raw(String(name), in: service), in: service, depth: depth + 1)
-                rest = rest.dropFirst(name.count)
-            }
-        }
-        return result + rest
+    /// The text with all parameters expanded, or unchanged if Postfix can't expand it.
+    package func expanded(_ text: String, in service: Service? = nil) -> String {
+        (try? expand(text, in: service)) ?? text
     }
 
-    private func substitute(_ inner: Substring, in service: Service?, depth: Int) -> String {
-        let name = String(inner.prefix { $0.isLetter || $0.isNumber || $0 == "_" })
-        let value = expanded(raw(name, in: service), in: service, depth: depth + 1)
-        let condition = inner.dropFirst(name.count)
-        switch condition.first {
-        case "?" where !value.isEmpty, ":" where value.isEmpty:
-            return expanded(Self.unbraced(condition.dropFirst()), in: service, depth: depth + 1)
-        case "?", ":": return ""
-        default: return value
-        }
-    }
-
-    private static func unbraced(_ text: Substring) -> String {
-        guard let (inner, _) = enclosed(text, "{", "}") else { return String(text) }
-        return inner.trimmed
+    func expand(_ text: String, in service: Service? = nil) throws(ParameterExpansion.Fault) -> String {
+        try ParameterExpansion { raw($0, in: service) }.expand(text)
     }
 
     /// The text between the opening bracket, with which `text` must start, and its closing bracket; and the text after

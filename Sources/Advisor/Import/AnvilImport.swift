@@ -9,12 +9,17 @@ extension ImportedLimits {
         if unit == nil { leaveOut("anvil_rate_time_unit", of: main, "is not a window that Weir supports") }
         let networks = exemptNetworks(of: main)
         for (name, count) in Self.anvilRates where main.isSet(name) {
+            if let fault = main.fault(in: name) {
+                leaveOut(name, of: main, "Postfix can't expand this: \(fault)")
+                continue
+            }
             guard let number = UInt64(main.value(name)) else {
                 leaveOut(name, of: main, "is not a number")
                 continue
             }
             guard number > 0, let unit else { continue }
-            limits.append(Self.limit("\(number)/\(unit)", count, of: main, line: main.line(of: name), exempt: networks))
+            limits.append(
+                Self.limit("\(number)/\(unit)", count, of: main, line: main.line(of: name), exempt: networks))
         }
         for (name, reason) in Self.anvilOthers where main.isSet(name) && main.value(name) != "0" {
             leaveOut(name, of: main, reason)
@@ -25,28 +30,51 @@ extension ImportedLimits {
         leftOut.append(.init(line: main.line(of: name), text: "\(name) = \(main.value(name)): \(reason)"))
     }
 
-    private mutating func exemptNetworks(of main: AnvilParameters) -> [String] {
+    /// The networks of smtpd_client_event_limit_exceptions. Postfix takes the first pattern that matches a client; a
+    /// pattern after `!` excludes clients from those that follow.
+    private mutating func exemptNetworks(of main: AnvilParameters) -> [Network] {
         let name = "smtpd_client_event_limit_exceptions"
-        let exceptions = RestrictionList.words(main.value(name)[...], separators: ", \t")
-        for exception in exceptions where !Self.isNetwork(exception) {
-            leftOut.append(
-                .init(
-                    line: main.line(of: name),
-                    text: "\(name) includes \(exception), which is not a network: these clients will be limited"))
+        // By default, this is the value of one of these.
+        let names = [name, "smtpd_client_connection_limit_exceptions", "mynetworks"]
+        let line = names.lazy.map(main.line).first { $0 > 0 } ?? 0
+        let patterns = RestrictionList.words(main.value(name)[...], separators: ", \t")
+        var networks: [Network] = []
+        var excluded: [Network] = []
+        for pattern in patterns {
+            let text = pattern.drop { $0 == "!" }
+            let isExcluded = (pattern.count - text.count) % 2 == 1
+            guard let network = Network(String(text)) else {
+                let consequence = isExcluded ? "may be exempt" : "will be limited"
+                let masked = Network.masked(String(text)).map { " (did you mean \($0)?)" } ?? ""
+                leftOut.append(
+                    .init(
+                        line: line,
+                        text: "\(name) includes \(pattern), which is not a network\(masked): "
+                            + "these clients \(consequence)"))
+                continue
+            }
+            if isExcluded {
+                excluded.append(network)
+            } else {
+                for part in excluded.reduce([network], { rest, one in rest.flatMap { $0.subtracting(one) } })
+                where !networks.contains(part) {
+                    networks.append(part)
+                }
+            }
         }
-        if exceptions.isEmpty, !main.isSet(name) {
+        if patterns.isEmpty, !main.isSet(name) {
             notes.append(
                 .init(
                     line: 0,
                     text: "mynetworks is not set here: exempt your own networks in the limits' when, as anvil does"))
         }
-        return exceptions.filter(Self.isNetwork)
+        return networks
     }
 
     private static func limit(
-        _ rate: String, _ count: CountUnit, of main: AnvilParameters, line: Int, exempt networks: [String]
+        _ rate: String, _ count: CountUnit, of main: AnvilParameters, line: Int, exempt networks: [Network]
     ) -> Limit {
-        let test = "{ not: { in: [\(networks.map(quoted).joined(separator: ", "))] } }"
+        let test = "{ not: { in: [\(networks.map { quoted($0.description) }.joined(separator: ", "))] } }"
         let prefixes = ["ipv4", "ipv6"].map { "\($0)_prefix: \(main.value("smtpd_client_\($0)_prefix_length"))" }
         return Limit(
             name: "per-client-\(count.rawValue)", line: line,
@@ -78,7 +106,7 @@ extension ImportedLimits {
     }
 
     static func isNetwork(_ text: String) -> Bool {
-        Network(text.replacing("[", with: "").replacing("]", with: "")) != nil
+        Network(text) != nil
     }
 }
 
@@ -94,6 +122,14 @@ private struct AnvilParameters {
 
     func value(_ name: String) -> String { setup.value(name) }
 
+    /// Why Postfix can't expand a parameter's value; nil if it can.
+    func fault(in name: String) -> ParameterExpansion.Fault? {
+        do {
+            _ = try setup.expand(setup.raw(name))
+            return nil
+        } catch { return error }
+    }
+
     func isSet(_ name: String) -> Bool { setup.set.contains(name) }
 
     /// The line that sets a parameter; 0 if there is none.
@@ -104,6 +140,7 @@ private struct AnvilParameters {
     /// Of Postfix 3.7. The prefix lengths are parameters since 3.8; these are the fixed values of older versions.
     private static let defaults = """
         anvil_rate_time_unit = 60s
+        compatibility_level = 0
         smtpd_client_event_limit_exceptions = ${smtpd_client_connection_limit_exceptions:$mynetworks}
         smtpd_client_ipv4_prefix_length = 32
         smtpd_client_ipv6_prefix_length = 128
