@@ -189,7 +189,8 @@ package struct Network: Hashable, Sendable, CustomStringConvertible {
         _ digits: some Collection<UInt8>, of address: IPAddress, in host: some Collection<UInt8>
     ) -> Int? {
         // Only digits, as in Postfix: `Int.init` also accepts a sign.
-        guard digits.allSatisfy({ $0 &- UInt8(ascii: "0") < 10 }), let given = Int(String(decoding: digits, as: UTF8.self))
+        guard digits.allSatisfy({ $0 &- UInt8(ascii: "0") < 10 }),
+            let given = Int(String(decoding: digits, as: UTF8.self))
         else { return nil }
         let length = address.isIPv4 && host.contains(UInt8(ascii: ":")) ? given - 96 : given
         return (0...address.bits).contains(length) ? length : nil
@@ -205,9 +206,11 @@ package struct Network: Hashable, Sendable, CustomStringConvertible {
     /// The network of an address with bits set after its prefix; nil for any other text.
     package static func masked(_ text: String) -> String? {
         let bytes = Array(text.utf8)
-        let inner = bytes.first == UInt8(ascii: "[") && bytes.last == UInt8(ascii: "]") ? bytes[1..<bytes.count - 1] : bytes[...]
+        let isBracketed = bytes.first == UInt8(ascii: "[") && bytes.last == UInt8(ascii: "]")
+        let inner = isBracketed ? bytes.dropFirst().dropLast() : bytes[...]
         guard let slash = inner.lastIndex(of: UInt8(ascii: "/")), let address = IPAddress(inner[..<slash]),
-            let length = length(inner[(slash + 1)...], of: address, in: inner[..<slash]), address.prefix(length) != address
+            let length = length(inner[(slash + 1)...], of: address, in: inner[..<slash]),
+            address.prefix(length) != address
         else { return nil }
         return Network(address.prefix(length), prefixLength: length).description
     }

@@ -64,7 +64,10 @@ import Testing
         ("192.0.2.1", "192.0.2.2", false), ("0.0.0.0/0", "255.0.0.1", true), ("0.0.0.0/0", "2001:db8::1", false),
         ("::/0", "192.0.2.1", false), ("2001:db8::/32", "2001:db8:ffff::", true),
         ("[2001:db8::]/32", "2001:db9::", false),
-        ("192.0.2.0/24", "::ffff:192.0.2.1", true),
+        ("192.0.2.0/24", "::ffff:192.0.2.1", true), ("[::ffff:127.0.0.0]/104", "127.255.0.1", true),
+        ("[::ffff:127.0.0.0]/104", "128.0.0.1", false), ("::ffff:192.0.2.0/120", "192.0.2.7", true),
+        ("[::ffff:0:0]/96", "198.51.100.1", true), ("[2001:db8::/32]", "2001:db8:1::", true),
+        ("[192.0.2.0/24]", "192.0.2.7", true),
     ])
     func contains(network: String, address: String, expected: Bool) throws {
         #expect(try #require(Network(network)).contains(IPAddress(address)!) == expected)
@@ -73,9 +76,20 @@ import Testing
     @Test(arguments: [
         "192.0.2.1/24", "192.0.2.0/33", "192.0.2.0/", "192.0.2.0/-1", "192.0.2.0/+24", "192.0.2.0/24/24", "/24",
         "2001:db8::1/64",
-        "2001:db8::/129", "192.0.2/24", "192.0.2.0/2x",
+        "2001:db8::/129", "::ffff:0:0/95", "[::ffff:127.0.0.1]/104", "[192.0.2.0/24", "192.0.2/24", "192.0.2.0/2x",
     ])
     func isNoNetwork(text: String) {
         #expect(Network(text) == nil)
+    }
+
+    @Test(arguments: [
+        ("192.0.2.0/24", "192.0.2.64/26", ["192.0.2.128/25", "192.0.2.0/26"]),
+        ("192.0.2.0/24", "192.0.2.0/24", []), ("192.0.2.0/26", "192.0.2.0/24", []),
+        ("192.0.2.0/24", "198.51.100.0/24", ["192.0.2.0/24"]), ("0.0.0.0/0", "::/0", ["0.0.0.0/0"]),
+        ("2001:db8::/32", "2001:db8::/34", ["2001:db8:8000::/33", "2001:db8:4000::/34"]),
+    ])
+    func subtracting(network: String, other: String, expected: [String]) throws {
+        let difference = try #require(Network(network)).subtracting(try #require(Network(other)))
+        #expect(difference.map(\.description).sorted() == expected.sorted())
     }
 }

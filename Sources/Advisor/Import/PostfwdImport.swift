@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import Limits
+internal import Settings
 
 extension ImportedLimits {
     /// Converts the rate(), size() and rcpt() rules of a postfwd ruleset.
@@ -15,6 +16,7 @@ extension ImportedLimits {
                     hasEarlierDecision = true
                     throw .init("not a counting rule: \(rule.action.isEmpty ? "no action" : rule.action)")
                 }
+                if let fault = Self.fault(of: limit) { throw .init("the limit would not be valid: \(fault)") }
                 limits.append(limit)
                 if hasEarlierDecision {
                     notes.append(
@@ -23,12 +25,24 @@ extension ImportedLimits {
                             text: "limit \(limit.name): in postfwd, an earlier rule, not converted, may decide first"
                         ))
                 }
-                if let note = rule.note { notes.append(.init(line: rule.line, text: "limit \(limit.name): \(note)")) }
+                for note in rule.notes(on: limit) {
+                    notes.append(.init(line: rule.line, text: "limit \(limit.name): \(note)"))
+                }
             } catch {
                 leftOut.append(.init(line: rule.line, text: "\(rule.name): \(error.reason)"))
             }
         }
         leftOut.sort { $0.line < $1.line }
+    }
+
+    /// The first error that `weir check-config` reports for a limit.
+    private static func fault(of limit: Limit) -> String? {
+        var alone = ImportedLimits()
+        alone.limits = [limit]
+        guard case .failure(let faults) = ConfigurationReader.read(Array(alone.yaml(from: "").utf8), file: "") else {
+            return nil
+        }
+        return faults.all.first?.message
     }
 }
 
@@ -53,9 +67,7 @@ struct PostfwdRuleset {
                 continues = false
                 continue
             }
-            let isOpen =
-                lines.last.map { $0.content.hasPrefix("&&") && $0.content.contains("{") && !$0.content.contains("}") }
-                ?? false
+            let isOpen = lines.last.map { isOpenMacro($0.content) } ?? false
             let text = content.trimmed
             let part = text.last == "\\" ? String(text.dropLast()) : text
             if let first = content.first, !lines.isEmpty, continues || isOpen || first == " " || first == "\t" {
@@ -66,6 +78,12 @@ struct PostfwdRuleset {
             continues = text.last == "\\"
         }
         return lines
+    }
+
+    /// Whether the brace that begins a macro definition is not closed. Patterns in it can have braces, as in `{4}`.
+    private static func isOpenMacro(_ content: String) -> Bool {
+        guard content.hasPrefix("&&"), let brace = content.firstIndex(of: "{") else { return false }
+        return PostfixSetup.enclosed(content[brace...], "{", "}") == nil
     }
 
     private mutating func read(_ content: String, line: Int) {
@@ -124,10 +142,19 @@ struct PostfwdRule {
     let action: String
     private var items: [Item] = []
     /// How the converted limit differs from the rule.
-    var note: String? {
-        kind == "rate" && state.isEmpty
-            ? "rate() counts requests, the limit counts recipients; this is the same if postfwd is asked at RCPT"
-            : nil
+    func notes(on limit: ImportedLimits.Limit) -> [String] {
+        var notes: [String] = []
+        if kind == "rate", state.isEmpty {
+            notes.append(
+                "rate() counts requests, the limit counts recipients; this is the same if postfwd is asked at RCPT")
+        }
+        if ["sender", "sender_domain"].contains(limit.key) {
+            notes.append("postfwd also counts the null sender, as one key; the limit doesn't apply to it")
+        }
+        if ["sender", "recipient", "sasl_sender"].contains(limit.key) {
+            notes.append("postfwd ignores case in the local part of addresses; for the limit, it makes another key")
+        }
+        return notes
     }
 
     /// Returns nil if an item can't be parsed.
@@ -185,10 +212,18 @@ struct PostfwdRule {
             throw .init("\(arguments[2]) is not a number of seconds from 1 s to 366 days")
         }
         let count = try self.count(kind)
+        let perRecipient = ["recipient", "recipient_domain"]
+        if let reason = count.conflictWithRecipients,
+            let name = perRecipient.first(where: { name in name == attribute || items.contains { $0.name == name } })
+        {
+            throw .init("\(name) can't be used with 'count: \(count.rawValue)': \(reason)")
+        }
+        let isByAddress = ["client_address", "server_address"].contains(attribute)
         return ImportedLimits.Limit(
             name: freeName(name), line: line, when: try conditions(), key: attribute, count: count,
             rate: "\(number)/\(window)",
-            over: arguments.count > 3 ? try Self.action(arguments[3], attribute: attribute) : nil)
+            over: arguments.count > 3 ? try Self.action(arguments[3], attribute: attribute) : nil,
+            others: isByAddress ? ["keys: { ipv6_prefix: 128 }"] : [])
     }
 
     private func count(_ kind: String) throws(Unsupported) -> CountUnit {
@@ -284,9 +319,21 @@ struct PostfwdRule {
         return isNegated == true ? "{ not: \(test) }" : test
     }
 
-    private static func unslashed(_ pattern: String) -> String {
-        pattern.count > 1 && pattern.first == "/" && pattern.last == "/"
-            ? String(pattern.dropFirst().dropLast()) : pattern
+    /// A pattern without the slash before it, and the slash after it, if there is one; other slashes are escaped.
+    private static func unslashed(_ text: String) -> String {
+        var pattern = text[...]
+        if pattern.first == "/" {
+            pattern = pattern.dropFirst()
+            if pattern.last == "/" { pattern = pattern.dropLast() }
+        }
+        var result = ""
+        var isEscaped = false
+        for character in pattern {
+            if character == "/", !isEscaped { result += "\\" }
+            result.append(character)
+            isEscaped = character == "\\" && !isEscaped
+        }
+        return result
     }
 
     private static func escaped(_ text: String) -> String {
