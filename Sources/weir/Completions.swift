@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 import AdminAPI
 import ArgumentParser
+import Limits
 import NIOCore
+import Report
 import Settings
 
 /// What the shell offers for an argument. The shell calls `weir ---completion` for it at each press of the Tab key.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import Filter
 import Glibc
+import MailSyntax
 import Rules
 import Settings
 import Testing

@@ -3,6 +3,7 @@ import Glibc
 import Loop
 import NIOCore
 import Policy
+import Settings
 import Testing
 
 /// Sendable, unchecked: only the loop uses it.

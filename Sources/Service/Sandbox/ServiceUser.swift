@@ -54,13 +54,13 @@ package enum ServiceUser {
     private static func unusable(_ ledger: String, _ account: Account) -> String? {
         let slash = ledger.lastIndex(of: "/") ?? ledger.startIndex
         let directory = slash > ledger.startIndex ? String(ledger[..<slash]) : "/"
-        let exists = [directory, ledger].filter { access($0, F_OK) == 0 }
+        let existing: [String] = [directory, ledger].filter { path in access(path, F_OK) == 0 }
         guard setegid(account.gid) == 0, seteuid(account.uid) == 0 else { return nil }
         defer {
             seteuid(0)
             setegid(0)
         }
-        return exists.first { path in
+        return existing.first { path in
             faccessat(AT_FDCWD, path, path == directory ? W_OK | X_OK : R_OK | W_OK, AT_EACCESS) != 0
         }
     }
