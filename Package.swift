@@ -200,7 +200,9 @@ let package = Package(
         .testTarget(
             name: "ServiceTests",
             dependencies: [
-                "AdminAPI", "Settings", "Filter", "Limits", "Loop", "Messages", "Policy", "Report", "Rules", "Wire",
+                "AdminAPI", "Settings", "Filter", "Limits", "Loop", "MailSyntax", "Messages", "Policy", "Report",
+                "Rules",
+                "Wire",
                 .product(name: "NIOCore", package: "swift-nio"), .product(name: "NIOPosix", package: "swift-nio"),
             ],
             resources: [.copy("Fixtures")],
