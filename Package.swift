@@ -201,8 +201,7 @@ let package = Package(
             name: "ServiceTests",
             dependencies: [
                 "AdminAPI", "Settings", "Filter", "Limits", "Loop", "MailSyntax", "Messages", "Policy", "Report",
-                "Rules",
-                "Wire",
+                "Rules", "Wire",
                 .product(name: "NIOCore", package: "swift-nio"), .product(name: "NIOPosix", package: "swift-nio"),
             ],
             resources: [.copy("Fixtures")],
