@@ -146,6 +146,19 @@ class Limits(unittest.TestCase):
             self.assertIn("uid=0", weir.log())
             self.assertIn("held: 450 4.7.1 sending limit reached", weir.log())
 
+    def test_a_held_message_is_not_charged(self):
+        limit = {"name": "script", "when": {"protocol_name": "local"}, "key": ["sender"], "rates": ["3/1h"]}
+        with SMTPSink() as sink, milter_postfix(sink.port, limits=[limit]) as (postfix, weir):
+            # The second message fits with one of its recipients only.
+            for number, recipients in enumerate((["a"], ["b"]), 1):
+                postfix.sendmail(
+                    "shop@mx.example.org", [f"{who}{number}@example.com" for who in (*recipients, "c")], content("order"))
+                wait_until(lambda: weir.log().count("held: ") + len(sink.messages()) == number, lambda: f"{postfix.log()}\n{weir.log()}")
+            self.assertEqual(weir.used("shop@mx.example.org", "script"), 2)
+            postfix.sendmail("shop@mx.example.org", ["d@example.com"], content("order"))
+            wait_until(lambda: len(sink.messages()) == 2, lambda: f"{postfix.log()}\n{weir.log()}")
+            self.assertEqual([entry["queue_name"] for entry in postfix.queue()], ["hold"])
+
     def test_a_flood_of_sendmail_is_deferred(self):
         limit = {"name": "script", "when": {"uid": "present"}, "key": ["uid"], "rates": ["5/1h"], "over": "REJECT 5.7.1 sending limit reached"}
         # A reply that Postfix ignores would let the mail pass.
@@ -170,8 +183,8 @@ class Limits(unittest.TestCase):
             mailer.write_text(f'#!/bin/sh\nexec {COMMANDS}/sendmail -C {postfix.etc} "$@"\n')
             mailer.chmod(0o755)
             weir.configure(alerts={"mail": ["ops@example.com"], "sendmail": str(mailer), "tiers": ["over"]})
-            weir.reload()
-            weir.wait_logged("reloaded:")
+            # A running service starts only the programs that it knew at its start.
+            weir.restart()
 
             def alert():
                 return next((message for message in sink.messages() if message["recipients"] == ["ops@example.com"]), None)

@@ -175,10 +175,10 @@ import Testing
             #expect(client.replies(2) == ["c", "c"])
             #expect(client.content(["Subject: x"]).replies == expected)
             #expect(service.logged.contains(policy == "hold" ? ": held: 554 5.7.1" : ": deferred: 450 4.7.1"))
-            // The charge of a deferred message is given back, so the first recipient is accepted again.
+            // What the message was charged is given back, so a message to its first recipient fits.
             client.mail()
             #expect(client.reply() == "c")
-            #expect(client.content(["Subject: x"]).replies == (policy == "hold" ? expected : ["c"]))
+            #expect(client.content(["Subject: x"]).replies == ["c"])
             try await service.stop()
         }
     }

@@ -97,12 +97,12 @@ extension MilterTransaction {
     }
 
     /// Mail from sendmail(1) is over a limit. It has no client that could try again, so it is held, or deferred in the
-    /// MTA's queue.
+    /// MTA's queue. Either way, it is not charged: what some of its recipients were charged is given back.
     func refuseLocally(_ refusal: Refusal, _ judgement: MilterJudgement) -> Ending {
         switch settings.localOver {
         case .hold:
             effects.replaceHoldReason(refusal.text)
-            return conclude(judgement, [.held(refusal.reply)])
+            return conclude(judgement, [.held(refusal.reply)], withdrawn: charged)
         case .defer:
             let reply = refusal.deferred.reply
             var conclusion = MilterConclusion(.refuse(reply))
