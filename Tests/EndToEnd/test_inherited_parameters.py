@@ -248,7 +248,11 @@ def sites():
         main = {
             "content_filter": f"weir:[127.0.0.1]:{service.filter_port}",
             "receive_override_options": "no_address_mappings", **main_lines("weir"), **main_lines("weirpipe")}
-        extra = [*services(reinject), pipe_service(service, reinject)]
+        # The command of mode 3 returns mail with sendmail(1), whose headers are always rewritten. Here it returns it to
+        # an smtpd of its own, which does the same.
+        returned = free_port()
+        local = services(returned, ways=())[0] + " -o local_header_rewrite_clients=permit_inet_interfaces"
+        extra = [*services(reinject), local, pipe_service(service, returned)]
         yield Site(stack), Site(stack, main, extra, second, as_command=True), service
 
 
