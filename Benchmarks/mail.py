@@ -4,7 +4,6 @@ import json
 import os
 import pathlib
 import platform
-import pwd
 import random
 import socket
 import subprocess
@@ -64,7 +63,6 @@ class Weir:
 
     def __init__(self, directory, count, listen, ready, limits=()):
         config = {
-            "user": pwd.getpwuid(os.geteuid()).pw_name,
             "listen": {"policy": [f"unix:{directory}/policy{count}"], "admin": f"unix:{directory}/admin{count}", **listen},
             "ledger": {"store": f"sqlite:{directory}/ledger{count}.sqlite"}, "filter": {"spool": str(directory)},
             "checks": {"cache": f"{directory}/cache", "header": [], "body": []}, "limits": list(limits),
