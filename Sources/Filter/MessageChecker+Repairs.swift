@@ -26,20 +26,20 @@ extension MessageChecker {
         switch outcome {
         case .drop: return outcome
         case .keep:
-            guard !header.isCut, HeaderRepairer.repairs(Self.name(text)) else { return outcome }
+            guard !header.isCut, HeaderRepairer.repairs(text.fieldName) else { return outcome }
             line = Array(text)
             if !header.isVerbatim {
                 edit = Edit(range: header.range, replacement: folded(line), header: ordinal, isFormal: true)
             }
         case .replace(let text):
-            guard HeaderRepairer.repairs(Self.name(text)) else { return outcome }
+            guard HeaderRepairer.repairs(text.fieldName) else { return outcome }
             line = text
             edit = Edit(range: header.range, replacement: folded(line), header: ordinal)
         }
         let start = line.firstIndex(of: UInt8(ascii: ":")).map { $0 + 1 } ?? line.count
         let changes = repairer.changes(in: line[start...])
         guard !changes.isEmpty else { return outcome }
-        let name = Array(Self.name(line))
+        let name = Array(line.fieldName)
         let notes = changes.map { change in
             let old = Array(line[change.range].prefix(Self.longestAddress))
             let new = Array(change.new.prefix(Self.longestAddress))
@@ -49,12 +49,6 @@ extension MessageChecker {
         var new = line
         for change in changes.reversed() { new.replaceSubrange(change.range, with: change.new) }
         return .replace(new)
-    }
-
-    private static func name<Text: BidirectionalCollection<UInt8>>(_ header: Text) -> Text.SubSequence {
-        var name = header.prefix { $0 != UInt8(ascii: ":") }
-        while name.last?.isSpace == true { name = name.dropLast() }
-        return name
     }
 
     /// Reports the repairs, or takes them back if they would break a signature. The signature may come after the

@@ -51,8 +51,7 @@ struct AddableHeaders {
     }
 
     private static func bit(_ header: UnsafeRawBufferPointer) -> UInt8 {
-        var name = header.prefix { $0 != UInt8(ascii: ":") }
-        while name.last?.isSpace == true { name = name.dropLast() }
+        let name = header.fieldName
         return names.firstIndex { name.equalsIgnoringCase($0) }.map { 1 << UInt8($0) } ?? 0
     }
 

@@ -75,7 +75,7 @@ package enum WayIn: String, CaseIterable, Sendable {
         var view = View()
         var (position, hasReceived) = (0, false)
         while let header = Self.header(in: message, at: position) {
-            let name = message[header].prefix { $0 != UInt8(ascii: ":") && !$0.isBlank }
+            let name = message[header].fieldName
             let isOwnReceived = !hasReceived && name.equalsIgnoringCase("received")
             hasReceived = hasReceived || isOwnReceived
             var seen = header.count

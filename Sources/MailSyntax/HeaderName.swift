@@ -53,7 +53,7 @@ package enum HeaderName: Sendable {
 
 /// Whether Postfix removes such a header from every message (`message_drop_headers`).
 package func isDroppedHeader(_ header: [UInt8]) -> Bool {
-    let name = header.prefix { $0 != UInt8(ascii: ":") && !$0.isBlank }
+    let name = header.fieldName
     return name.equalsIgnoringCase("bcc") || name.equalsIgnoringCase("content-length")
         || name.equalsIgnoringCase("resent-bcc") || name.equalsIgnoringCase("return-path")
 }

@@ -18,7 +18,6 @@ package actor Daemon {
     private let starter: ProgramStarter
     /// Bound by the start, by address.
     private let bound: [String: Int32]
-    private let rootReason: String?
     /// In use.
     private var configuration: Configuration
     /// As last read from the file.
@@ -49,7 +48,6 @@ package actor Daemon {
         sandbox = preparation.sandbox
         starter = preparation.starter
         bound = preparation.bound
-        rootReason = preparation.rootReason
         self.configuration = configuration
         lastRead = configuration
         log = EventLog(destination: configuration.log.destination)
@@ -81,11 +79,6 @@ package actor Daemon {
                 Self.limitEnd()
                 report.yield(signal)
             }
-        }
-        if geteuid() == 0 {
-            log.warning(
-                "running as root: "
-                    + (rootReason ?? "run Weir as a user of its own, as deploy/systemd/weir.service does"))
         }
         try await host.loop.submit { [host] in host.start() }
         // Most ledgers are open by then, and the first requests are counted.
@@ -150,6 +143,10 @@ package actor Daemon {
         let loop = try SocketLoop.start(named: "weir-ledger")
         let daemon = Daemon(preparation, loop: loop)
         for warning in preparation.read.warnings { daemon.log.warning(warning.description) }
+        if geteuid() == 0 {
+            let reason = preparation.rootReason ?? "run Weir as a user of its own, as deploy/systemd/weir.service does"
+            daemon.log.warning("running as root: \(reason)")
+        }
         do {
             try await daemon.run(signals, report)
         } catch {

@@ -39,7 +39,7 @@ package struct Preparation: Sendable {
         let ledger = configuration.ledger.store.path
         if let slash = ledger.lastIndex(of: "/") { setenv("SQLITE_TMPDIR", String(ledger[...slash]), 1) }
         // Landlock allows only directories that exist.
-        mkdir(configuration.checks.cacheDirectory, 0o700)
+        if configuration.listen.takesContent { mkdir(configuration.checks.cacheDirectory, 0o700) }
         let access = FileAccess(configurationPath: configurationPath, configuration, tablePaths: read.tablePaths)
         sandbox = try Sandbox(configuration.sandbox, access: access)
     }
@@ -47,9 +47,7 @@ package struct Preparation: Sendable {
     private static func bindLowPorts(of listen: Configuration.Listen) throws -> [String: Int32] {
         var bound: [String: Int32] = [:]
         let passed = try ServiceManager.inheritedSockets()
-        for (key, endpoint) in listen.policy.map({ ("listen.policy", $0) })
-            + listen.milter.map({ ("listen.milter", $0) }) + listen.filter.map({ ("listen.filter", $0.listen) })
-        {
+        for (key, endpoint) in listen.all {
             guard case .inet(_, let port) = endpoint, port < 1024, passed[endpoint.description] == nil else { continue }
             var none: [String: Int32] = [:]
             bound[endpoint.description] = try ListeningSocket.open(at: endpoint, key: key, inherited: &none)

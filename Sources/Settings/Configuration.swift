@@ -44,6 +44,14 @@ package struct Configuration: Sendable {
         package var filter: [FilterListener] = []
         package var milter: [Endpoint] = []
 
+        /// Whether the content of messages arrives here.
+        package var takesContent: Bool { !filter.isEmpty || !milter.isEmpty }
+        /// All but the admin listener, by their keys.
+        package var all: [(key: String, endpoint: Endpoint)] {
+            policy.map { ("listen.policy", $0) } + milter.map { ("listen.milter", $0) }
+                + filter.map { ("listen.filter", $0.listen) }
+        }
+
         package init() {}
     }
 

@@ -42,8 +42,8 @@ package enum ConfigurationKeys {
         [
             .init(
                 "user", \.user, .account, in: defaults,
-                "Account to which Weir changes if it is started as root; if weir does not exist or can't use the "
-                    + "ledger, the default changes nothing."),
+                "Account to which Weir changes if it is started as root; if weir does not exist or can't write "
+                    + "where Weir writes, the default changes nothing."),
             .init(
                 "sandbox", \.sandbox, .word, in: defaults,
                 "Restrictions of the process: best_effort uses those that the kernel offers, required does not start "

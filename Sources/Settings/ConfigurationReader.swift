@@ -92,7 +92,7 @@ package enum ConfigurationReader {
     private static func warnOfUnusedChecks(
         _ listen: Configuration.Listen, _ found: [String: YAMLNode], _ reading: inout ConfigurationReading
     ) {
-        guard listen.filter.isEmpty, listen.milter.isEmpty else { return }
+        guard !listen.takesContent else { return }
         for name in ["header", "mime_header", "nested_header", "body"] {
             guard let node = found["checks.\(name)"], !node.items.isEmpty else { continue }
             reading.warn(

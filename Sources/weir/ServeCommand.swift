@@ -12,11 +12,11 @@ struct ServeCommand: AsyncParsableCommand {
             SIGHUP reloads the configuration, SIGTERM stops the service. Under systemd it uses notifications, the \
             watchdog and socket activation.
 
-            Started as root, it binds ports below 1024 and becomes the user that the configuration names. The process \
+            Started as root, it binds ports below 1024 and becomes the account that `user` names. The process \
             then gives up what it does not need; see "The sandbox" in docs/operation.md.
 
             Exit status: 69 a listener can't be opened or a required restriction is missing, 78 the configuration has \
-            errors or names no user for a start as root; with --try-sandbox also 1 something was not refused.
+            errors, or `user` an account that does not exist; with --try-sandbox also 1 something was not refused.
 
             Example: weir serve --config /etc/weir/weir.yaml
             """)

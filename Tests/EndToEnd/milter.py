@@ -3,13 +3,45 @@
 import contextlib
 import socket
 import struct
+import threading
 
-from postfix import DEFAULT_TIMEOUT, PrivatePostfix, connect, free_port
+from postfix import DEFAULT_TIMEOUT, PrivatePostfix, connect, end_listening, free_port
 from weir import WeirService
 
 # All SMFIF_* and SMFIP_* flags that Postfix 3.7 offers.
 ACTIONS = 0x1FF
 OPTIONS = 0x1FFFFF
+
+
+class ForeignMilter:
+    """A milter of another program. Subclasses have `answer(message, command, payload, send)`, for each packet of the MTA.
+
+    `send(command, payload)` sends a packet. `message` is a list that belongs to the connection.
+    """
+
+    def __enter__(self):
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.address = f"inet:127.0.0.1:{self.listener.getsockname()[1]}"
+        threading.Thread(target=self.accept, daemon=True).start()
+        return self
+
+    def __exit__(self, *_):
+        end_listening(self.listener)
+
+    def accept(self):
+        with contextlib.suppress(OSError):
+            while True:
+                threading.Thread(target=self.serve, args=(self.listener.accept()[0],), daemon=True).start()
+
+    def serve(self, connection):
+        def send(command, payload=b""):
+            connection.sendall(struct.pack(">I", len(payload) + 1) + command + payload)
+        message = []
+        with contextlib.suppress(OSError, struct.error), connection, connection.makefile("rb") as stream:
+            while packet := stream.read(struct.unpack(">I", stream.read(4))[0]):
+                if packet[:1] == b"Q":
+                    return
+                self.answer(message, packet[:1], packet[1:], send)
 
 
 class MilterService(WeirService):

@@ -1,13 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """What Weir does not edit still verifies: DKIM signatures with canonicalization simple/simple, by every way in."""
-import contextlib
 import re
-import socket
 import struct
-import threading
 import unittest
 
-from postfix import SMTP, SMTPSink, end_listening, wait_until
+from milter import ForeignMilter
+from postfix import SMTP, SMTPSink, wait_until
 from signing import Key
 from ways_in import OPEN
 
@@ -73,52 +71,30 @@ class SignedBefore(unittest.TestCase):
                 self.assertNotIn(b"X-Gone", arrived["header gone"])
 
 
-class SigningMilter:
+class SigningMilter(ForeignMilter):
     """Puts a DKIM-Signature above the message."""
 
     def __init__(self, key):
         self.key = key
 
-    def __enter__(self):
-        self.listener = socket.create_server(("127.0.0.1", 0))
-        self.address = f"inet:127.0.0.1:{self.listener.getsockname()[1]}"
-        threading.Thread(target=self.accept, daemon=True).start()
-        return self
-
-    def __exit__(self, *_):
-        end_listening(self.listener)
-
-    def accept(self):
-        with contextlib.suppress(OSError):
-            while True:
-                threading.Thread(target=self.serve, args=(self.listener.accept()[0],), daemon=True).start()
-
-    def serve(self, connection):
-        def send(command, payload=b""):
-            connection.sendall(struct.pack(">I", len(payload) + 1) + command + payload)
-        head, body = b"", b""
-        with contextlib.suppress(OSError, struct.error), connection, connection.makefile("rb") as stream:
-            while True:
-                packet = stream.read(struct.unpack(">I", stream.read(4))[0])
-                command, payload = packet[:1], packet[1:]
-                if command == b"O":
-                    # SMFIF_ADDHDRS. Headers with leading space and body without replies, and the end of the message.
-                    send(b"O", struct.pack(">III", 6, 0x1, 0x1803CF))
-                elif command == b"L":
-                    name, value = payload.split(b"\0")[:2]
-                    head += name + b":" + value + b"\n"
-                elif command == b"B":
-                    body += payload
-                elif command == b"E":
-                    (signature,) = self.key.signatures([head + b"\n" + body])
-                    name, _, value = signature.rstrip("\r\n").replace("\r\n", "\n").partition(":")
-                    send(b"i", struct.pack(">I", 1) + name.encode() + b"\0" + value.encode() + b"\0")
-                    send(b"c")
-                    head, body = b"", b""
-                elif command == b"A":
-                    head, body = b"", b""
-                elif command == b"Q":
-                    return
+    def answer(self, message, command, payload, send):
+        if command == b"O":
+            # SMFIF_ADDHDRS. Headers with leading space and body without replies, and the end of the message.
+            send(b"O", struct.pack(">III", 6, 0x1, 0x1803CF))
+        elif command == b"L":
+            name, value = payload.split(b"\0")[:2]
+            message.append((command, name + b":" + value + b"\n"))
+        elif command == b"B":
+            message.append((command, payload))
+        elif command == b"E":
+            head, body = (b"".join(part for kind, part in message if kind == one) for one in (b"L", b"B"))
+            (signature,) = self.key.signatures([head + b"\n" + body])
+            name, _, value = signature.rstrip("\r\n").replace("\r\n", "\n").partition(":")
+            send(b"i", struct.pack(">I", 1) + name.encode() + b"\0" + value.encode() + b"\0")
+            send(b"c")
+            message.clear()
+        elif command == b"A":
+            message.clear()
 
 
 class SignedHere(unittest.TestCase):

@@ -2,14 +2,12 @@
 """Postfix's own header checks beside Weir as milter and as SMTP filter: the same tables and messages, the same result."""
 import contextlib
 import re
-import socket
 import struct
-import threading
 import unittest
 
 from filtering import filtered_postfix
-from milter import MilterService, milter_postfix
-from postfix import SMTP, PrivatePostfix, SMTPSink, end_listening, wait_until
+from milter import ForeignMilter, MilterService, milter_postfix
+from postfix import SMTP, PrivatePostfix, SMTPSink, wait_until
 from weir import WeirService
 
 
@@ -132,7 +130,7 @@ class SameResult(unittest.TestCase):
         found = {}
         for way in ("postfix", "milter"):
             with EarlierMilter() as earlier, SMTPSink() as sink, WAYS[way](sink.port, table, main={"local_header_rewrite_clients": ""}) as (postfix, weir):
-                milters = [f"inet:127.0.0.1:{earlier.port}"] + ([f"inet:127.0.0.1:{weir.milter_port}"] if way == "milter" else [])
+                milters = [earlier.address] + ([f"inet:127.0.0.1:{weir.milter_port}"] if way == "milter" else [])
                 postfix.set(smtpd_milters=", ".join(milters))
                 with SMTP(postfix.port) as client:
                     self.assertEqual(client.mail("a@example.org", ["b@example.com"], message)[-1][0], 250, postfix.log())
@@ -219,36 +217,16 @@ class SameResult(unittest.TestCase):
                 self.assertEqual(bodies["filter"], bodies["postfix"])
 
 
-class EarlierMilter:
+class EarlierMilter(ForeignMilter):
     """A milter that puts a header above all others."""
 
-    def __enter__(self):
-        self.listener = socket.create_server(("127.0.0.1", 0))
-        self.port = self.listener.getsockname()[1]
-        threading.Thread(target=self.accept, daemon=True).start()
-        return self
-
-    def __exit__(self, *_):
-        end_listening(self.listener)
-
-    def accept(self):
-        with contextlib.suppress(OSError):
-            while True:
-                threading.Thread(target=self.serve, args=(self.listener.accept()[0],), daemon=True).start()
-
-    def serve(self, connection):
-        def packet(command, payload=b""):
-            return struct.pack(">I", len(payload) + 1) + command + payload
-        with contextlib.suppress(OSError, struct.error), connection, connection.makefile("rb") as input:
-            while True:
-                content = input.read(struct.unpack(">I", input.read(4))[0])
-                if content[:1] == b"O":
-                    # SMFIF_ADDHDRS, and every SMFIP_NO* flag: only the end of a message comes.
-                    connection.sendall(packet(b"O", struct.pack(">III", 6, 1, 0x37F)))
-                elif content[:1] == b"E":
-                    connection.sendall(packet(b"i", struct.pack(">I", 0) + b"X-Early\0y\0") + packet(b"c"))
-                elif content[:1] == b"Q":
-                    return
+    def answer(self, message, command, payload, send):
+        if command == b"O":
+            # SMFIF_ADDHDRS, and every SMFIP_NO* flag: only the end of a message comes.
+            send(b"O", struct.pack(">III", 6, 1, 0x37F))
+        elif command == b"E":
+            send(b"i", struct.pack(">I", 0) + b"X-Early\0y\0")
+            send(b"c")
 
 
 if __name__ == "__main__":

@@ -148,6 +148,15 @@ class Root(unittest.TestCase):
         self.assertIn("the account 'no-such-account' (user) does not exist", service.log())
         self.assertFalse(service.ledger.exists())
 
+    def test_it_stays_root_where_the_default_account_is_of_no_use(self):
+        service = self.service()
+        del service.config["user"]
+        service.start()
+        # The directory belongs to root.
+        self.assertRegex(
+            service.log(), r"warning: running as root: the account 'weir' \(user\) (does not exist|can't write to )")
+        self.assertEqual(service.ask(sender="alice@example.org"), "DUNNO")
+
     def test_it_becomes_the_user_and_gives_it_the_files(self):
         nobody = pwd.getpwnam("nobody")
         port = next(number for number in range(1023, 600, -1) if not accepts(number))

@@ -76,7 +76,7 @@ extension Examination {
 
     /// With other limits than Postfix's, rules see more or less of a message than they would there.
     mutating func examineLimits() {
-        guard !configuration.listen.filter.isEmpty || !configuration.listen.milter.isEmpty else { return }
+        guard configuration.listen.takesContent else { return }
         for (name, value) in configuration.checks.limitsOfPostfix {
             guard let own = Int(setup.value(name)), own != value else { continue }
             add(

@@ -324,7 +324,8 @@ struct PostfwdRule {
         var pattern = text[...]
         if pattern.first == "/" {
             pattern = pattern.dropFirst()
-            if pattern.last == "/" { pattern = pattern.dropLast() }
+            let escapes = pattern.dropLast().reversed().prefix { $0 == "\\" }.count
+            if pattern.last == "/", escapes % 2 == 0 { pattern = pattern.dropLast() }
         }
         var result = ""
         var isEscaped = false

@@ -27,7 +27,7 @@ package final class ContentService: Sendable {
 
     /// nil if neither a filter nor a milter is configured.
     package init?(_ configuration: Configuration, rules: ContentRules, host: LedgerHost, log: EventLog) {
-        guard !configuration.listen.filter.isEmpty || !configuration.listen.milter.isEmpty else { return nil }
+        guard configuration.listen.takesContent else { return nil }
         threads = NIOThreadPool(numberOfThreads: Self.diskThreads)
         let inUse = RulesInUse(rules)
         self.rules = inUse

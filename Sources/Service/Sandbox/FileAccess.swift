@@ -48,11 +48,11 @@ struct FileAccess: Sendable {
         if case .file(let path) = configuration.log.destination { add(directoryOf: path, .write) }
         if let path = configuration.log.capture { add(directoryOf: path, .write) }
         let listen = configuration.listen
-        if !listen.filter.isEmpty || !listen.milter.isEmpty {
+        if listen.takesContent {
             add(configuration.filter.spool, [.read, .write])
             add(configuration.checks.cacheDirectory, [.read, .write])
         }
-        for endpoint in listen.policy + listen.milter + listen.filter.map(\.listen) + [listen.admin] {
+        for endpoint in listen.all.map(\.endpoint) + [listen.admin] {
             switch endpoint {
             case .inet(_, let port): portsToBind.insert(UInt16(port))
             case .unix(let path, _, _): add(directoryOf: path, .sockets)

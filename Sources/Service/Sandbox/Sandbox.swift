@@ -25,6 +25,8 @@ final class Sandbox: Sendable {
     private let access: FileAccess
     private let landlock: Int?
     private let faults: Mutex<[String]>
+    /// Where the numbers of refused system calls arrive; -1 without a filter.
+    private let refused = Atomic<Int32>(-1)
 
     /// Applies all restrictions but the filter of system calls.
     ///
@@ -62,26 +64,28 @@ final class Sandbox: Sendable {
     /// - Throws: `Missing` if the filter is required.
     func filterCalls(log: EventLog) throws(Missing) {
         guard mode != .none else { return }
-        let code = Self.filterCalls(log)
+        let code = installFilter(log)
         guard code != 0 else { return }
         let missing = Missing("filter of system calls", code)
         if mode == .required { throw missing }
         faults.withLock { $0.append(missing.description) }
     }
 
-    private static func filterCalls(_ log: EventLog) -> Int32 {
+    /// Logs the system calls that were refused since it was called last. A filtered service does so by itself.
+    func reportRefusals(to log: EventLog) {
+        var call: Int32 = 0
+        while read(refused.load(ordering: .relaxed), &call, MemoryLayout.size(ofValue: call)) > 0 {
+            log.error("refused a system call that Weir does not make: number \(call), see ausyscall(8)")
+        }
+    }
+
+    private func installFilter(_ log: EventLog) -> Int32 {
         var ends: [Int32] = [-1, -1]
         guard pipe2(&ends, O_CLOEXEC | O_NONBLOCK) == 0 else { return errno }
         let source = DispatchSource.makeReadSource(fileDescriptor: ends[0], queue: .global(qos: .utility))
+        refused.store(ends[0], ordering: .relaxed)
         // The handler keeps the source as long as the process lives.
-        source.setEventHandler { [reading = ends[0]] in
-            withExtendedLifetime(source) {
-                var call: Int32 = 0
-                while read(reading, &call, MemoryLayout.size(ofValue: call)) > 0 {
-                    log.error("refused a system call that Weir does not make: number \(call), see ausyscall(8)")
-                }
-            }
-        }
+        source.setEventHandler { [self] in withExtendedLifetime(source) { reportRefusals(to: log) } }
         source.activate()
         let kills = getenv("WEIR_REFUSED_CALL").map { String(cString: $0) } == "kill"
         return weir_filter_calls(ends[1], kills ? 1 : 0)

@@ -22,7 +22,11 @@ package enum SandboxTrial {
     package static func run(_ preparation: Preparation) -> [Attempt] {
         let log = EventLog(destination: .standardError)
         try? preparation.sandbox.filterCalls(log: log)
-        defer { log.flush() }
+        // The process ends before the service's own reports would come.
+        defer {
+            preparation.sandbox.reportRefusals(to: log)
+            log.flush()
+        }
         let parent = getppid()
         let attempts: [(String, () -> Int32)] = [
             ("read /etc/shadow", { weir_try_open("/etc/shadow") }),

@@ -17,11 +17,23 @@ package enum ServiceUser {
         let gid: gid_t
     }
 
+    /// A file or directory.
+    private struct Place {
+        let path: String
+        /// With which it is created; nil for a file that something else creates.
+        let mode: mode_t?
+        let isDirectory: Bool
+
+        init(_ path: String, _ mode: mode_t?, isDirectory: Bool = false) {
+            (self.path, self.mode, self.isDirectory) = (path, mode, isDirectory)
+        }
+    }
+
     /// Creates what only root can create, and becomes the user. Without effect if the process is not root's; it then
     /// only gives up its capabilities.
     ///
     /// Stays root where that is asked for. It does so too where only the default user could be taken, and that account
-    /// does not exist or can't use the ledger: a service that has worked as root must not fail after an upgrade.
+    /// does not exist or can't write where Weir writes: an upgrade must not stop a service that has worked as root.
     ///
     /// - Returns: why it stays root; nil if it does not, or if `user: root` asks for it.
     /// - Throws: `Failure` if there is no such user.
@@ -39,10 +51,11 @@ package enum ServiceUser {
                 description: "\(reason): create it, or name another one; 'user: root' runs Weir as root")
         }
         let account = Account(name: name, uid: entry.pointee.pw_uid, gid: entry.pointee.pw_gid)
-        if name == Configuration.defaultUser, let path = unusable(configuration.ledger.store.path, account) {
-            return "the account '\(name)' (user) can't use \(path): give it to that account with chown -R"
+        let places = places(configuration)
+        if name == Configuration.defaultUser, let path = unusable(places, account) {
+            return "the account '\(name)' (user) can't write to \(path)"
         }
-        createFiles(configuration, for: account)
+        for place in places { create(place, for: account) }
         let code = weir_become(account.name, account.uid, account.gid)
         guard code == 0 else {
             throw Failure(description: "can't become \(account.name): \(String(cString: strerror(code)))")
@@ -50,49 +63,51 @@ package enum ServiceUser {
         return nil
     }
 
-    /// The directory of the ledger or the ledger itself, if it exists and the account can't write to it.
-    private static func unusable(_ ledger: String, _ account: Account) -> String? {
-        let slash = ledger.lastIndex(of: "/") ?? ledger.startIndex
-        let directory = slash > ledger.startIndex ? String(ledger[..<slash]) : "/"
-        let existing: [String] = [directory, ledger].filter { path in access(path, F_OK) == 0 }
+    /// Where the service writes.
+    private static func places(_ configuration: Configuration) -> [Place] {
+        let (ledger, listen) = (configuration.ledger.store.path, configuration.listen)
+        // Only SQLite creates the file of the ledger.
+        var places = [Place(directory(of: ledger), 0o750, isDirectory: true), Place(ledger, nil)]
+        if listen.takesContent {
+            places.append(Place(configuration.filter.spool, 0o750, isDirectory: true))
+            places.append(Place(configuration.checks.cacheDirectory, 0o700, isDirectory: true))
+        }
+        for case .unix(let path, _, _) in listen.all.map(\.endpoint) + [listen.admin] {
+            // The mode of the socket says who may connect.
+            places.append(Place(directory(of: path), 0o755, isDirectory: true))
+        }
+        if case .file(let path) = configuration.log.destination { places.append(Place(path, 0o640)) }
+        if let path = configuration.log.capture { places.append(Place(path, 0o600)) }
+        return places
+    }
+
+    private static func directory(of path: String) -> String {
+        guard let slash = path.lastIndex(of: "/"), slash > path.startIndex else { return "/" }
+        return String(path[..<slash])
+    }
+
+    /// The first place that exists and that the account can't write to.
+    private static func unusable(_ places: [Place], _ account: Account) -> String? {
+        let existing = places.filter { access($0.path, F_OK) == 0 }
         guard setegid(account.gid) == 0, seteuid(account.uid) == 0 else { return nil }
         defer {
             seteuid(0)
             setegid(0)
         }
-        return existing.first { path in
-            faccessat(AT_FDCWD, path, path == directory ? W_OK | X_OK : R_OK | W_OK, AT_EACCESS) != 0
+        return existing.first { place in
+            faccessat(AT_FDCWD, place.path, place.isDirectory ? W_OK | X_OK : W_OK, AT_EACCESS) != 0
+        }?.path
+    }
+
+    /// A failure is not an error here: whatever needs the place says what is wrong.
+    private static func create(_ place: Place, for account: Account) {
+        guard let mode = place.mode else { return }
+        if place.isDirectory {
+            guard mkdir(place.path, 0o700) == 0 else { return }
+            give(open(place.path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC), mode, account)
+        } else {
+            give(open(place.path, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0o600), mode, account)
         }
-    }
-
-    /// A failure is not an error here: whatever needs the file says what is wrong.
-    private static func createFiles(_ configuration: Configuration, for account: Account) {
-        createDirectory(of: configuration.ledger.store.path, mode: 0o750, for: account)
-        let listen = configuration.listen
-        if !listen.filter.isEmpty || !listen.milter.isEmpty {
-            createDirectory(configuration.filter.spool, mode: 0o750, for: account)
-            createDirectory(configuration.checks.cacheDirectory, mode: 0o700, for: account)
-        }
-        for case .unix(let path, _, _) in listen.policy + listen.milter + listen.filter.map(\.listen) + [listen.admin] {
-            // The mode of the socket says who may connect.
-            createDirectory(of: path, mode: 0o755, for: account)
-        }
-        if case .file(let path) = configuration.log.destination { createFile(path, mode: 0o640, for: account) }
-        if let path = configuration.log.capture { createFile(path, mode: 0o600, for: account) }
-    }
-
-    private static func createDirectory(of path: String, mode: mode_t, for account: Account) {
-        guard let slash = path.lastIndex(of: "/"), slash > path.startIndex else { return }
-        createDirectory(String(path[..<slash]), mode: mode, for: account)
-    }
-
-    private static func createDirectory(_ path: String, mode: mode_t, for account: Account) {
-        guard mkdir(path, 0o700) == 0 else { return }
-        give(open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC), mode, account)
-    }
-
-    private static func createFile(_ path: String, mode: mode_t, for account: Account) {
-        give(open(path, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0o600), mode, account)
     }
 
     private static func give(_ descriptor: Int32, _ mode: mode_t, _ account: Account) {
