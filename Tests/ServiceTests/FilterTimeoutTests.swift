@@ -13,12 +13,19 @@ struct FilterTimeoutTests {
 
     @Test("A client waits while the disk writes the last piece")
     func diskWritesTheLastPiece() async throws {
-        try await RunningFilter.run(memory: 0, timeouts: { $0.disk = .seconds(900) }) { running in
+        try await RunningFilter.run(
+            memory: 0,
+            timeouts: {
+                $0.disk = .seconds(900)
+                // The next hop may not have answered DATA yet.
+                $0.reply = .seconds(900)
+            }
+        ) { running in
             let client = running.connect()
             #expect(client.converse(Self.envelope) == Self.begun)
             let disk = running.holdDisk()
             client.send(Self.message)
-            try await running.settle()
+            for _ in 0..<4 { try await running.settle() }
             try await running.pass(.seconds(301))
             disk.release()
             #expect(client.reply() == "250 2.0.0 Ok: queued")
