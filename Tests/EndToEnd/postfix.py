@@ -28,7 +28,7 @@ import subprocess
 import tempfile
 import time
 
-DEFAULT_TIMEOUT = 30
+DEFAULT_TIMEOUT = 120
 
 COMMANDS = pathlib.Path(shutil.which("postfix", path=os.environ.get("PATH", "") + ":/usr/sbin") or "/usr/sbin/postfix").parent
 
@@ -98,10 +98,17 @@ def run(command, timeout=DEFAULT_TIMEOUT, check=True, **options):
     return result
 
 
+# A port is handed out once: whoever has it may not listen there yet, or may start again later.
+_ports_handed_out = set()
+
+
 def free_port():
     """A port on 127.0.0.1 that nothing listens on, below the range that outgoing connections use."""
     while True:
         port = random.randrange(20000, 32000)
+        if port in _ports_handed_out:
+            continue
+        _ports_handed_out.add(port)
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))
@@ -224,7 +231,7 @@ class PrivatePostfix:
         # Not through a pipe: background processes would keep it open.
         with open(self.directory / "start.log", "w+") as log:
             subprocess.run(
-                as_root([COMMANDS / "postfix", "-c", str(self.etc), "start"]), timeout=60,
+                as_root([COMMANDS / "postfix", "-c", str(self.etc), "start"]), timeout=120,
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         wait_until(
             lambda: self.pid() and accepts(self.port),
@@ -237,7 +244,7 @@ class PrivatePostfix:
         processes = [pid, *children(pid)]
         run(as_root(["kill", "-TERM", str(pid)]), check=False)
         try:
-            wait_until(lambda: not any(map(is_running, processes)), "Postfix ended", timeout=10)
+            wait_until(lambda: not any(map(is_running, processes)), "Postfix ended", timeout=120)
         except AssertionError:
             left = [str(process) for process in processes if is_running(process)]
             run(as_root(["kill", "-KILL", *left]), check=False)

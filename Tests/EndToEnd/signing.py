@@ -29,7 +29,7 @@ json.dump(result, sys.stdout)
 def run(**job):
     job["messages"] = [base64.b64encode(message).decode() for message in job["messages"]]
     result = subprocess.run(
-        ["/usr/bin/python3", "-I", "-c", COMMAND], input=json.dumps(job), stdout=subprocess.PIPE, text=True, check=True, timeout=60)
+        ["/usr/bin/python3", "-I", "-c", COMMAND], input=json.dumps(job), stdout=subprocess.PIPE, text=True, check=True, timeout=120)
     return json.loads(result.stdout)
 
 

@@ -143,7 +143,7 @@ class Strangers(unittest.TestCase):
         self.token = (self.weir.directory / "admin-token").read_text()
 
     def get(self, path, **options):
-        return get(http.client.HTTPConnection("127.0.0.1", self.port, timeout=20), path, **options)
+        return get(http.client.HTTPConnection("127.0.0.1", self.port, timeout=120), path, **options)
 
     def test_access_control(self):
         bearer = f"Bearer {self.token}"
@@ -211,7 +211,7 @@ class Strangers(unittest.TestCase):
     def test_refused_requests_free_their_connection(self):
         """The service does not wait for the rest of a refused request."""
         for host, status in (("localhost", b"401"), ("evil.example", b"421")):
-            with socket.create_connection(("127.0.0.1", self.port), timeout=20) as client:
+            with socket.create_connection(("127.0.0.1", self.port), timeout=120) as client:
                 client.sendall(f"POST /limits/key HTTP/1.1\r\nHost: {host}\r\nContent-Length: 60000\r\n\r\nx".encode())
                 received = b""
                 # An idle connection would stay open for a minute.

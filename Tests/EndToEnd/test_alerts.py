@@ -159,14 +159,14 @@ class Alerts(unittest.TestCase):
                 for _ in range(4):
                     weir.ask(sender=f"user{number}@example.org")
             wait_until(lambda: hook.got, "the webhook was asked")
-            weir.wait_logged("alerts.mail: alert not delivered, only logged: ", timeout=60)
+            weir.wait_logged("alerts.mail: alert not delivered, only logged: ", timeout=120)
             self.assertIn("can't run /nonexistent/sendmail: No such file or directory", weir.log())
             self.assertEqual(weir.stop(), 0)
         for status, words in ((500, "500"), (404, "404"), (302, "302, a redirect, which is not followed")):
             with self.subTest(status=status), Hook(status) as hook, WeirService(limits=[LIMIT], alerts={"webhook": hook.url}) as weir:
                 for _ in range(4):
                     weir.ask(sender="a@example.org")
-                weir.wait_logged(f"alerts.webhook: alert not delivered, only logged: the server answered with status {words}\n", timeout=60)
+                weir.wait_logged(f"alerts.webhook: alert not delivered, only logged: the server answered with status {words}\n", timeout=120)
                 self.assertEqual(len(hook.got), 3)
 
     def test_a_second_start_sends_no_alert(self):
@@ -191,7 +191,7 @@ class Alerts(unittest.TestCase):
                 self.assertEqual({alert["subject"] for alert in hook.alerts}, {"the ledger"})
             closed = free_port()
             with FilterService(closed, "/^Subject: no/ REJECT\n", alerts={"webhook": hook.url}) as weir:
-                with socket.create_connection(("127.0.0.1", weir.filter_port), timeout=20) as client:
+                with socket.create_connection(("127.0.0.1", weir.filter_port), timeout=120) as client:
                     client.recv(1000)
                     client.sendall(b"EHLO x\r\nMAIL FROM:<a@example.org>\r\n")
                     client.recv(1000)

@@ -190,7 +190,7 @@ class Ledger(unittest.TestCase):
                 self.assertEqual(client.ask(), "DUNNO")
                 self.assertTrue(is_being_opened(), "the answer waited for it")
         finally:
-            holder.communicate(".quit\n", timeout=10)
+            holder.communicate(".quit\n", timeout=120)
         service.wait_logged("counted again")
 
     def test_disk_full_and_configured_to_defer(self):
@@ -252,7 +252,7 @@ class Ledger(unittest.TestCase):
             service.start()
             self.count(service, 10)
         finally:
-            holder.communicate(".quit\n", timeout=10)
+            holder.communicate(".quit\n", timeout=120)
         wait_until(lambda: service.used("alice@example.org", "per-sender") == 30, f"all are counted\n{service.log()}")
         service.restart()
         self.assertUsed(service, 30)
@@ -276,7 +276,7 @@ class Ledger(unittest.TestCase):
             self.assertEqual(shown.returncode, 75, shown.stdout)
             self.assertIn("the ledger is not open: ", shown.stderr)
         finally:
-            holder.communicate(".quit\n", timeout=10)
+            holder.communicate(".quit\n", timeout=120)
         service.wait_logged("counted again")
         self.assertUsed(service, 10)
         self.assertEqual(list(service.directory.glob("*damaged*")), [])
@@ -561,7 +561,7 @@ class Reload(unittest.TestCase):
         self.addCleanup(self.load.kill)
 
     def assertLoadWasAnswered(self):
-        output, errors = self.load.communicate(timeout=60)
+        output, errors = self.load.communicate(timeout=120)
         self.assertEqual(self.load.returncode, 0, output + errors)
         report = json.loads(output)
         self.assertEqual(sum(report["errors"].values()), 0, report)

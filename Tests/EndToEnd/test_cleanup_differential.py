@@ -141,7 +141,7 @@ postlog unix-dgram n - n - 1 postlogd
 
     def control(self, verb):
         subprocess.run(["postfix", "-c", self.directory / "etc", verb], check=True,
-                       capture_output=True, timeout=30)
+                       capture_output=True, timeout=120)
 
     def reload(self):
         """Returns when the master has reloaded, which may be later than the exit of postfix(1)."""
@@ -155,7 +155,7 @@ postlog unix-dgram n - n - 1 postlogd
     def queue(self):
         """Returns (held senders, number of messages still in the queue)."""
         listing = subprocess.run(["postqueue", "-c", self.directory / "etc", "-j"],
-                                 capture_output=True, timeout=30).stdout
+                                 capture_output=True, timeout=120).stdout
         entries = [json.loads(line) for line in listing.splitlines()]
         held = {entry["sender"] for entry in entries if entry["queue_name"] == "hold"}
         return held, sum(entry["queue_name"] != "hold" for entry in entries)
@@ -165,7 +165,7 @@ class Client:
     """An SMTP session that sends raw bytes."""
 
     def __init__(self, port):
-        self.socket = socket.create_connection(("127.0.0.1", port), timeout=60)
+        self.socket = socket.create_connection(("127.0.0.1", port), timeout=120)
         self.file = self.socket.makefile("rb")
         self.reply()
         self.command(b"EHLO client.example")
@@ -485,7 +485,7 @@ class CleanupDifferential(unittest.TestCase):
             self.assertIsNotNone(other_data, context)
             self.assertEqual(without_received(data), without_received(other_data), context)
         subprocess.run(["postsuper", "-c", self.directory + "/etc", "-d", "ALL", "hold"],
-                       capture_output=True, timeout=30)
+                       capture_output=True, timeout=120)
 
     def test_generated_messages(self):
         changed = refused = 0

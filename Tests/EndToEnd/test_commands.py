@@ -68,7 +68,7 @@ class Output(Commands):
                               ["limits", "audit", *running], ["check", "--config", self.config, message], ["check-config", "--json", *running],
                               ["query", table, "X-Warn: 1"]):
                 with self.subTest(arguments=arguments):
-                    result = subprocess.run([BINARY, *arguments], env=ENVIRONMENT, timeout=60, stdin=subprocess.DEVNULL, stdout=full,
+                    result = subprocess.run([BINARY, *arguments], env=ENVIRONMENT, timeout=120, stdin=subprocess.DEVNULL, stdout=full,
                                             stderr=subprocess.PIPE, text=True)
                     self.assertEqual((result.returncode, result.stderr), (EX_IOERR, "weir: can't write to standard output: No space left on device\n"))
 
@@ -81,7 +81,7 @@ class Output(Commands):
             try:
                 variables = {name: value for name, value in ENVIRONMENT.items() if name != "NO_COLOR"}
                 subprocess.run([BINARY, "check", "--config", self.config, message], env={**variables, "TERM": "xterm", **environment},
-                               stdin=subprocess.DEVNULL, stdout=theirs, timeout=30, check=True)
+                               stdin=subprocess.DEVNULL, stdout=theirs, timeout=120, check=True)
                 shown = os.read(ours, 65536).decode()
             finally:
                 os.close(ours)
@@ -99,7 +99,7 @@ class FilterLog(Commands):
     def test_log_lines(self):
         """Logs the matched line, why an action failed, and other changes."""
         result = subprocess.run(
-            [BINARY, "filter", "--config", self.config, "--to", "/bin/cat", "-f", "a@example.org", "--", "b@example.org"], env=ENVIRONMENT, timeout=30,
+            [BINARY, "filter", "--config", self.config, "--to", "/bin/cat", "-f", "a@example.org", "--", "b@example.org"], env=ENVIRONMENT, timeout=120,
             input="Subject: nobody\nX-Warn: 1\nTo: undisclosed-recipients:;\n\nbody\n", capture_output=True, text=True)
         self.assertNotEqual(result.returncode, EX_USAGE, result.stderr)
         lines = [re.sub(r"^.*?weir\[\d+\]: ", "", line) for line in self.log.read_text().splitlines()]

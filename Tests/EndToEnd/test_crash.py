@@ -38,7 +38,7 @@ class Kill(unittest.TestCase):
                 env=ENVIRONMENT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
             try:
                 kills += self.kill_while_loaded(service, load, chance, KILLS - kills)
-                output, errors = load.communicate(timeout=90)
+                output, errors = load.communicate(timeout=120)
             finally:
                 if load.poll() is None:
                     load.kill()

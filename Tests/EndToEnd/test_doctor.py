@@ -521,7 +521,7 @@ class Live(unittest.TestCase):
                 (directory / "postconf").chmod(0o755)
                 return subprocess.run(
                     [os.environ.get("WEIR_BINARY", ROOT / ".build/release/weir"), *at], env={"PATH": f"{directory}:/usr/bin:/bin"},
-                    capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL)
+                    capture_output=True, text=True, timeout=120, stdin=subprocess.DEVNULL)
 
             result = with_postconf("echo broken >&2; exit 1\n")
             self.assertEqual(result.returncode, 69)

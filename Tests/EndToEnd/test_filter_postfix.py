@@ -194,7 +194,7 @@ class AfterQueue(unittest.TestCase):
             def is_drained():
                 postfix.command("postqueue", "-f")
                 return not postfix.queue()
-            wait_until(is_drained, postfix.log, timeout=90, interval=1)
+            wait_until(is_drained, postfix.log, timeout=120, interval=1)
             recipients = {tuple(message["recipients"]) for message in sink.messages()}
             self.assertEqual(len(recipients), count)
             self.assertLessEqual(len(sink.messages()), count + kills * 20)

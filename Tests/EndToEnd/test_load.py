@@ -103,7 +103,7 @@ class Figures(unittest.TestCase):
             try:
                 time.sleep(1)
                 process.send_signal(signal.SIGINT)
-                output, _ = process.communicate(timeout=10)
+                output, _ = process.communicate(timeout=120)
             finally:
                 process.kill()
             self.assertEqual(process.returncode, 128 + signal.SIGINT)
@@ -136,7 +136,7 @@ class LiveLine(unittest.TestCase):
             process, terminal = self.on_terminal(30, "policy", "--target", name, "--rate", "100", "--duration", "60s")
             shown = self.read_until("p50", terminal)
             process.send_signal(signal.SIGINT)
-            process.communicate(timeout=30)
+            process.communicate(timeout=120)
         self.assertLess(max(len(line) for line in re.split(r"\r\x1b\[K|\r\n", shown)), 30, shown)
 
     def test_an_interrupt_ends_the_wait_for_the_sink(self):
@@ -147,7 +147,7 @@ class LiveLine(unittest.TestCase):
                                                  "--connections", "2", "--count", "20", "--drain", "1000s")
             self.read_until("waiting for 1 messages at the sink", terminal)
             process.send_signal(signal.SIGINT)
-            output, _ = process.communicate(timeout=30)
+            output, _ = process.communicate(timeout=120)
             hop.shutdown()
         self.assertEqual(process.returncode, 128 + signal.SIGINT)
         report = json.loads(output)
@@ -224,7 +224,7 @@ class Hop(socketserver.ThreadingTCPServer):
                         content += line[1:] if line.startswith(b".") else line
                     hop.taken += 1
                     for one in hop.tamper(hop.taken, content):
-                        with smtplib.SMTP("127.0.0.1", hop.sink, timeout=20) as client:
+                        with smtplib.SMTP("127.0.0.1", hop.sink, timeout=120) as client:
                             client.sendmail("a@example.org", ["b@example.org"], one)
                     self.wfile.write(b"250 taken\r\n")
 
@@ -407,7 +407,7 @@ class BadTargets(unittest.TestCase):
     def test_figures_that_can_not_be_written(self):
         with target(lambda connection, _: connection.sendall(b"action=DUNNO\n\n")) as name, open("/dev/full", "wb") as full:
             for arguments in ((), ("--json",)):
-                result = subprocess.run([BINARY, "load", "policy", "--target", name, "--count", "10", *arguments], env=ENVIRONMENT, timeout=30,
+                result = subprocess.run([BINARY, "load", "policy", "--target", name, "--count", "10", *arguments], env=ENVIRONMENT, timeout=120,
                                         stdin=subprocess.DEVNULL, stdout=full, stderr=subprocess.PIPE, text=True)
                 self.assertEqual((result.returncode, result.stderr), (EX_IOERR, "weir: can't write to standard output: No space left on device\n"))
 

@@ -173,7 +173,7 @@ class Limits(unittest.TestCase):
             weir.limits("raise", "0", "100/1h", "--limit", "script", "--for", "1h")
             wait_until(
                 lambda: postfix.command("postkick", "public", "pickup", "W", check=False) and len(sink.messages()) == 6,
-                lambda: f"{postfix.log()}\n{weir.log()}", interval=0.5, timeout=90)
+                lambda: f"{postfix.log()}\n{weir.log()}", interval=0.5, timeout=120)
 
     def test_an_alert_passes_the_limit_it_reports(self):
         limit = {"name": "all-scripts", "when": {"protocol_name": "local"}, "key": ["client_address"], "rates": ["1/1h"]}

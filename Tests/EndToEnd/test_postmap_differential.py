@@ -23,7 +23,7 @@ ENVIRONMENT = {**os.environ, "SWIFT_BACKTRACE": "enable=no", "LC_ALL": "C"}
 
 
 def run(command, keys):
-    done = subprocess.run(command, input=keys, capture_output=True, timeout=60, env=ENVIRONMENT)
+    done = subprocess.run(command, input=keys, capture_output=True, timeout=120, env=ENVIRONMENT)
     return done.returncode, done.stdout, diagnostics(done.stderr)
 
 

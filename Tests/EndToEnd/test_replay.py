@@ -44,7 +44,7 @@ class Replay(unittest.TestCase):
         path = self.directory / name
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
         if modified:
-            subprocess.run(["touch", "-d", f"@{int(modified)}", path], check=True, timeout=10)
+            subprocess.run(["touch", "-d", f"@{int(modified)}", path], check=True, timeout=120)
         return path
 
     def replay(self, *logs, limits=LIMITS, check=True, **options):
@@ -104,7 +104,7 @@ class OfRealPostfix(Replay):
                 self.assertTrue(0 < more < 24 * 400, more)
                 self.assertEqual((report["log"]["messages"], report["log"]["faults"], report["log"]["lines_without_time"]), (24, [], 0))
         piped = subprocess.run([BINARY, "replay", "--config", self.directory / "weir.yaml", "--json", "-"], input=log, text=True, capture_output=True,
-                               timeout=30, env=ENVIRONMENT)
+                               timeout=120, env=ENVIRONMENT)
         self.assertEqual(self.used(json.loads(piped.stdout), "recipients"), live["recipients"])
         # Rotated in the middle, and passed in the wrong order. If both halves start in the same second, their order is unknown.
         if lines[0][:15] != lines[half][:15]:

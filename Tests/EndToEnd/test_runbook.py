@@ -47,7 +47,7 @@ class Runbook(unittest.TestCase):
             f'weir() {{ {BINARY} "$@" --config {self.weir.config_file}; }}',
             "set -e", *(line.replace("/tmp/", f"{self.weir.directory}/") for line in lines)])
         found = subprocess.run(
-            ["bash", "-c", script], capture_output=True, text=True, timeout=60,
+            ["bash", "-c", script], capture_output=True, text=True, timeout=120,
             env={**ENVIRONMENT, "MAIL_CONFIG": str(self.postfix.etc), "PATH": os.environ["PATH"] + ":/usr/sbin"})
         self.assertEqual(found.returncode, 0, found.stdout + found.stderr)
         return found.stdout

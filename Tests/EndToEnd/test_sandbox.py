@@ -272,5 +272,5 @@ class Programs(unittest.TestCase):
             os.kill(starter, signal.SIGKILL)
             wait_until(lambda: children(service.pid) == [], "it is gone, and no zombie")
             self.exceed(service)
-            service.wait_logged("the process that starts programs has ended; restart the service", timeout=60)
+            service.wait_logged("the process that starts programs has ended; restart the service", timeout=120)
             self.assertEqual(service.ask(sender="b@example.org"), "DUNNO")

@@ -72,7 +72,7 @@ class SameResult(unittest.TestCase):
             with SMTPSink() as sink, way(sink.port, HEADER, BODY, main=main) as (postfix, weir):
                 for text in messages:
                     postfix.sendmail("a@example.org", ["b@example.com"], text)
-                wait_until(lambda: len(sink.messages()) == len(messages), lambda: f"{name}\n{postfix.log()}\n{weir.log()}", timeout=60)
+                wait_until(lambda: len(sink.messages()) == len(messages), lambda: f"{name}\n{postfix.log()}\n{weir.log()}", timeout=120)
                 postfix.wait_drained()
                 results[name] = by_number(sink.messages())
                 if name == "filter":
@@ -84,7 +84,7 @@ class SameResult(unittest.TestCase):
                     for number, text in enumerate(messages):
                         subprocess.run(
                             [BINARY, "filter", "--config", weir.config_file, "--to", command, "-f", "a@example.org", "--", "b@example.com"],
-                            input=text.encode(), check=True, timeout=30, env=ENVIRONMENT, stderr=subprocess.DEVNULL)
+                            input=text.encode(), check=True, timeout=120, env=ENVIRONMENT, stderr=subprocess.DEVNULL)
                         results["pipe"][number] = without_trace(taken.read_bytes())
         for number, text in enumerate(messages):
             with self.subTest(number=number):
@@ -116,7 +116,7 @@ class SameResult(unittest.TestCase):
         command.chmod(0o755)
         subprocess.run(
             [BINARY, "filter", "--config", weir.config_file, "--to", command, "-f", "a@example.org", "--", "b@example.com"],
-            input=message.encode(), check=True, timeout=30, env=ENVIRONMENT, stderr=subprocess.DEVNULL)
+            input=message.encode(), check=True, timeout=120, env=ENVIRONMENT, stderr=subprocess.DEVNULL)
         self.assertEqual(taken.read_text(), message)
 
 

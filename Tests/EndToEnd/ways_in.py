@@ -64,7 +64,7 @@ OPEN = {
 }
 
 
-def wait_settled(postfix, weir, timeout=90):
+def wait_settled(postfix, weir, timeout=120):
     """Waits until nothing is left in the queue but mail on hold and mail that waits."""
     def is_settled():
         queue = postfix.queue()

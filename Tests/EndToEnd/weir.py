@@ -102,7 +102,7 @@ class WeirService:
         """The text of /readyz. The admin listener may be on a port."""
         is_port = isinstance(self.admin_socket, int)
         connection = (
-            http.client.HTTPConnection("127.0.0.1", self.admin_socket, timeout=20) if is_port
+            http.client.HTTPConnection("127.0.0.1", self.admin_socket, timeout=120) if is_port
             else UnixConnection(self.admin_socket))
         return get(connection, "/readyz")[1]
 
@@ -255,7 +255,7 @@ class PolicyClient:
 
 class UnixConnection(http.client.HTTPConnection):
     def __init__(self, path):
-        super().__init__("localhost", timeout=20)
+        super().__init__("localhost", timeout=120)
         self.path = str(path)
 
     def connect(self):

@@ -12,7 +12,7 @@ import Wire
     private let path = "/tmp/weir-test-\(UInt64.random(in: 0 ... .max))"
 
     private func failure(
-        of configuration: Configuration, timeout: TimeAmount = .seconds(30)
+        of configuration: Configuration, timeout: TimeAmount = .minutes(10)
     ) async -> AdminClient.Failure? {
         do {
             _ = try await AdminClient(configuration, timeout: timeout).fullest(10, limit: "nosuch")

@@ -116,8 +116,9 @@ final class Peer {
 
     init(_ descriptor: Int32) {
         self.descriptor = descriptor
-        // Far more than any test needs: a reply that never comes fails the test instead of holding it up.
-        var limit = timeval(tv_sec: 30, tv_usec: 0)
+        // A reply that never comes fails the test instead of holding it up. The limit is long because tests run in
+        // parallel: an `await` of the other side may take a minute.
+        var limit = timeval(tv_sec: 600, tv_usec: 0)
         setsockopt(descriptor, SOL_SOCKET, SO_RCVTIMEO, &limit, socklen_t(MemoryLayout<timeval>.size))
     }
 
@@ -257,7 +258,7 @@ final class ScriptedNextHop: Sendable {
     var connections: Int { state.withLock { $0.connections } }
 
     /// Returns once a script has come to `silence` or to `held`.
-    func waitForSilence() -> Bool { silent.wait(timeout: .now() + 30) == .success }
+    func waitForSilence() -> Bool { silent.wait(timeout: .now() + 600) == .success }
 
     /// Sends a `held` reply, and returns once it is sent.
     func release() {

@@ -32,7 +32,7 @@ struct RunningLedger {
         #expect(await host.firstOpening())
         try await body(
             RunningLedger(directory: directory, configuration: configuration, loop: loop, host: host, log: log))
-        try await loop.submit { host.stop(by: .now() + .seconds(10)) }
+        try await loop.submit { host.stop(by: .now() + .seconds(60)) }
         await loop.stop()
         log.flush()
     }

@@ -148,9 +148,9 @@ struct SocketLoopTests {
         let loop = try SocketLoop.start(named: "test")
         let entries = try await withCheckedThrowingContinuation { (asked: CheckedContinuation<[String], any Error>) in
             loop.execute { [diary] in
-                loop.schedule(in: .milliseconds(3)) { diary.entries.append("late") }
-                loop.schedule(in: .nanoseconds(0)) { diary.entries.append("first") }
-                loop.schedule(in: .nanoseconds(0)) { diary.entries.append("second") }
+                loop.schedule(in: .nanoseconds(0)) { diary.entries.append("late") }
+                loop.schedule(in: .hours(-2)) { diary.entries.append("first") }
+                loop.schedule(in: .hours(-1)) { diary.entries.append("second") }
                 var rounds = 0
                 loop.schedule(every: .milliseconds(5)) {
                     rounds += 1
