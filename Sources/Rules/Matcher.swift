@@ -41,7 +41,7 @@ package final class Matcher {
 
     /// `budget` is per message; `clock` is monotonic. Both are in nanoseconds.
     package init(
-        limits: MatchLimits = MatchLimits(), budget: UInt64 = 5_000_000_000,
+        limits: MatchLimits = MatchLimits(), budget: UInt64 = .max,
         clock: @escaping @Sendable () -> UInt64 = monotonicNanoseconds
     ) {
         scratch = Scratch(limits: limits)

@@ -61,7 +61,7 @@ private struct Query {
     let list: RuleList
     let isCheck: Bool
     /// PCRE2's own limits, as in Postfix.
-    let matcher = Matcher(limits: .library, budget: .max)
+    let matcher = Matcher(limits: .library)
 
     mutating func lookUpAll() throws -> Bool {
         var found = false
