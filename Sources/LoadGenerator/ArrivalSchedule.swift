@@ -5,15 +5,18 @@ package import NIOCore
 package struct ArrivalSchedule {
     package let start: NIODeadline
     package let pace: LoadPace
+    /// Nothing is due from here on.
+    private let end: NIODeadline
     package private(set) var issued = 0
     /// The phase of the next operation, the seconds before the phase, and the number of operations due before it.
     private var phase = 0
     private var phaseStart = 0.0
     private var dueBefore = 0.0
 
-    package init(start: NIODeadline, pace: LoadPace) {
+    package init(start: NIODeadline, pace: LoadPace, duration: TimeAmount) {
         self.start = start
         self.pace = pace
+        end = start + duration
     }
 
     /// When the next operation is due.
@@ -25,7 +28,7 @@ package struct ArrivalSchedule {
     /// Removes the next operation if it is due, and returns the time it was due.
     package mutating func popDue(at now: NIODeadline) -> NIODeadline? {
         let due = next
-        guard due <= now else { return nil }
+        guard due <= now, due < end else { return nil }
         issued += 1
         enterPhase()
         return due

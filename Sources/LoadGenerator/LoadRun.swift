@@ -93,7 +93,7 @@ package final class LoadRun<Traffic: LoadTraffic> {
         isIssuing = true
         let now = eventLoop.now
         started = now
-        schedule = options.pace.map { ArrivalSchedule(start: now, pace: $0) }
+        schedule = options.pace.map { ArrivalSchedule(start: now, pace: $0, duration: options.duration) }
         ending = scheduled(in: options.duration) { $0.stopIssuing(.duration) }
         timers = [
             repeated(every: Self.sweepInterval) { $0.sweep() },

@@ -5,7 +5,7 @@ import Testing
 
 @Suite struct LoadPaceTests {
     private func dueTimes(_ pace: LoadPace, _ count: Int) -> [Double] {
-        var schedule = ArrivalSchedule(start: .uptimeNanoseconds(0), pace: pace)
+        var schedule = ArrivalSchedule(start: .uptimeNanoseconds(0), pace: pace, duration: .hours(1))
         return (0..<count).map { _ in
             let due = schedule.popDue(at: .distantFuture) ?? .distantFuture
             return Double(due.uptimeNanoseconds) / 1e9

@@ -153,8 +153,16 @@ private final class Scene {
         #expect(report.unsent == 9)
     }
 
+    /// A busy loop may notice late that the duration is over.
+    @Test func `open loop: nothing is due after the duration`() {
+        var schedule = ArrivalSchedule(
+            start: .uptimeNanoseconds(0), pace: .steady(rate: 100, for: .seconds(60)), duration: .milliseconds(95))
+        while schedule.popDue(at: .uptimeNanoseconds(200_000_000)) != nil {}
+        #expect(schedule.issued == 10)
+    }
+
     @Test func `open loop: arrivals do not drift`() {
-        var schedule = ArrivalSchedule(start: .uptimeNanoseconds(0), pace: .steady(rate: 3000, for: .seconds(1)))
+        var schedule = ArrivalSchedule(start: .uptimeNanoseconds(0), pace: .steady(rate: 3000, for: .seconds(1)), duration: .hours(1))
         for number in 0..<30_000 {
             #expect(schedule.popDue(at: schedule.next) != nil)
             #expect(schedule.issued == number + 1)
