@@ -16,6 +16,29 @@ package enum EnvelopeAddress {
         return text.withUnsafeBytes { text in AddressTokens(text[routeEnd(of: text)...]).lastAddress }
     }
 
+    /// The sender in its internal form, as smtpd names it to the policy server, except for its case.
+    ///
+    /// It differs from the argument of MAIL only for the `address_verify_sender` of the same Postfix. smtpd removes the
+    /// time stamp of `address_verify_sender_ttl`, and writes the rest as main.cf does (verify_sender_addr.c).
+    ///
+    /// - Parameter resolved: the macro {mail_addr}. Postfix makes it of the sender without the time stamp, in lower
+    ///   case (smtpd_resolve.c).
+    package static func sender(of argument: [UInt8], resolved: [UInt8]) -> ArraySlice<UInt8> {
+        let sender = internalForm(of: argument)
+        let resolved = internalForm(of: resolved)
+        guard sender.count > resolved.count else { return sender }
+        let base = resolved.prefix { $0 != UInt8(ascii: "@") }
+        let stamp = sender.dropFirst(base.count).prefix { $0.isAlphanumeric }
+        guard !base.isEmpty, !stamp.isEmpty else { return sender }
+        let bare = sender[..<stamp.startIndex] + sender[stamp.endIndex...]
+        return isSame(bare, resolved) ? bare : sender
+    }
+
+    /// Whether both are the same, apart from ASCII case.
+    package static func isSame(_ one: ArraySlice<UInt8>, _ other: ArraySlice<UInt8>) -> Bool {
+        one.elementsEqual(other) { $0.lowercased == $1.lowercased }
+    }
+
     /// Appends the external form of an internal one, without brackets (quote_822_local.c): the local part in quotes if
     /// it needs them.
     package static func appendExternal(_ address: some Collection<UInt8>, to text: inout [UInt8]) {

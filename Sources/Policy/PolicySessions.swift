@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 package import Limits
+internal import MailSyntax
 
 /// The mail transactions that Postfix has asked the policy server about, by the client's connection. The milter gets
 /// the same messages a moment later, and must not charge them again.
@@ -57,13 +58,14 @@ package struct PolicySessions {
 
     /// The connection's transaction, if the policy server knows one with this sender.
     ///
-    /// - Parameter sender: the internal form, as Postfix names it to the policy server.
+    /// - Parameter sender: the internal form, as Postfix names it to the policy server, in any case: for its own
+    ///   `address_verify_sender`, Postfix uses the case of main.cf there.
     package func transaction(_ key: [UInt8], sender: ArraySlice<UInt8>) -> Transaction? {
         let known = key.withUnsafeBytes { key in
             let hash = hash(key)
             return recent.transaction(key, hash) ?? older.transaction(key, hash)
         }
-        guard let known, known.sender[...] == sender else { return nil }
+        guard let known, EnvelopeAddress.isSame(known.sender[...], sender) else { return nil }
         return known
     }
 

@@ -39,6 +39,13 @@ def default(parameter):
         [COMMANDS / "postconf", "-d", "-h", parameter], stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
 
 
+def from_lines():
+    """The `checks.from_lines` that `weir doctor` recommends for this Postfix."""
+    numbers = [int(number) for number in re.findall(r"\d+", default("mail_version").partition("-")[0])]
+    fixed = {7: 21, 8: 19, 9: 13, 10: 12, 11: 5}.get(numbers[1], 0)
+    return "first" if numbers[1] > 11 or numbers[1] >= 7 and numbers[2] >= fixed else "all"
+
+
 MAIN = {
     "compatibility_level": "3.6",
     "command_directory": COMMANDS,

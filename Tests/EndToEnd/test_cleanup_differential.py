@@ -22,6 +22,8 @@ import threading
 import time
 import unittest
 
+from postfix import from_lines
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 WEIR = os.environ.get("WEIR_BINARY", str(ROOT / ".build/release/weir"))
 MESSAGES = int(os.environ.get("WEIR_MESSAGES", "200"))
@@ -390,7 +392,8 @@ class CleanupDifferential(unittest.TestCase):
         config = pathlib.Path(self.directory) / "weir.yaml"
         checks = {name.removesuffix("_checks"): [spec] for name, spec in self.tables.items()}
         config.write_text(json.dumps(
-            {"checks": {**checks, "undisclosed_recipients": "keep", "smtputf8_enable": False, "message_budget": "1h", **LIMITS, **more}}))
+            {"checks": {**checks, "undisclosed_recipients": "keep", "smtputf8_enable": False, "message_budget": "1h",
+                        "from_lines": from_lines(), **LIMITS, **more}}))
         done = subprocess.run(
             [WEIR, "check", "--json", "--config", config, folder], capture_output=True, timeout=120,
             env={**os.environ, "SWIFT_BACKTRACE": "enable=no"})

@@ -107,6 +107,8 @@ class Repaired(unittest.TestCase):
     """Addresses in headers: the table of docs/milter.md.
 
         WEIR_WRITE_GENERATED=1 python3 -m unittest test_headers.Repaired.test_table     writes it
+
+    except for the column of Sendmail, which Tests/sendmail compares.
     """
     maxDiff = None
     PAGE = ROOT / "docs" / "milter.md"
@@ -129,7 +131,7 @@ class Repaired(unittest.TestCase):
         return [found[number] for number in range(len(values))]
 
     def test_table(self):
-        columns = [self.VALUES]
+        columns = []
         for client in ("local", "remote"):
             with SMTPSink() as sink, OPEN["postfix"](sink.port, "", "", {}) as (postfix, weir):
                 columns.append(self.delivered(postfix, weir, sink, client, self.VALUES))
@@ -146,12 +148,18 @@ class Repaired(unittest.TestCase):
         for way in WAYS[1:]:
             self.assertEqual(repaired[way], repaired["milter"], way)
         columns.append(repaired["milter"])
-        self.check("".join("| " + " | ".join(f"`{cell}`" for cell in row) + " |\n" for row in zip(*columns)))
+        self.check(columns)
 
-    def check(self, rows):
+    def check(self, columns):
         page = self.PAGE.read_text()
         head, _, rest = page.partition("<!-- headers: begin -->\n")
-        title = "".join(rest.splitlines(True)[:2])
+        title, lines = "".join(rest.splitlines(True)[:2]), rest.splitlines()[2:]
+        rows = ""
+        for number, row in enumerate(zip(self.VALUES, *columns)):
+            first, *others = [f"`{cell}`" for cell in row]
+            cells = lines[number].split(" | ")
+            sendmail = cells[1] if cells[0] == "| " + first else "?"
+            rows += f"| {' | '.join([first, sendmail, *others])} |\n"
         expected = f"{head}<!-- headers: begin -->\n{title}{rows}<!-- headers: end -->\n" + rest.partition("<!-- headers: end -->\n")[2]
         if os.environ.get("WEIR_WRITE_GENERATED") == "1":
             self.PAGE.write_text(expected)

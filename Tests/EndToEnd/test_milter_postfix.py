@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The milter in a real Postfix, for mail by SMTP and by sendmail(1): every action, delivered bytes and the queue."""
 import re
+import time
 import unittest
 
 from milter import milter_postfix
@@ -12,6 +13,15 @@ CLIENT_LIMIT = {"name": "client", "key": ["client_address"], "count": "recipient
 
 def content(subject, *headers, body="body\n"):
     return "".join(line + "\n" for line in (f"Subject: {subject}", "To: b@example.com", *headers)) + "\n" + body
+
+
+def time_stamp(ttl):
+    """That of address_verify_sender_ttl: the number of the interval, with the base 31."""
+    digits, number, stamp = "0123456789BCDFGHJKLMNPQRSTVWXYZ", int(time.time()) // ttl, ""
+    while number:
+        number, digit = divmod(number, 31)
+        stamp = digits[digit] + stamp
+    return stamp
 
 
 def subject_of(message):
@@ -135,6 +145,25 @@ class Limits(unittest.TestCase):
                     client.mail("a@example.org", ["b@example.com"], )
                 postfix.wait_drained()
                 self.assertEqual(weir.used("127.0.0.1", "client"), 7, weir.log())
+
+    def test_address_probes_are_charged_once(self):
+        """smtpd names the address_verify_sender to the policy server without its time stamp, in the case of main.cf."""
+        limit = {"name": "sender", "key": ["sender"], "count": "messages", "rates": ["100/1h"]}
+        main = {"address_verify_sender": "Probe@mx.example.org", "address_verify_sender_ttl": "1h"}
+        with SMTPSink() as sink, milter_postfix(sink.port, limits=[limit], main=main) as (postfix, weir):
+            def send(*senders):
+                for sender in senders:
+                    with SMTP(postfix.port) as client:
+                        self.assertEqual(client.mail(sender, ["b@example.com"])[-1][0], 250)
+            # The milter alone.
+            send(f"Probe{time_stamp(3600)}@mx.example.org", "Probe1@mx.example.org")
+            service = f"check_policy_service inet:127.0.0.1:{weir.port}"
+            postfix.set(smtpd_recipient_restrictions=f"{service}, permit_mynetworks, reject")
+            # The policy server and the milter. A wrong time stamp makes another sender.
+            send(f"Probe{time_stamp(3600)}@mx.example.org", f"pROBE{time_stamp(3600)}@MX.example.org", "Probe1@mx.example.org")
+            postfix.set(address_verify_sender_ttl="0s")
+            send("pROBE@MX.example.org")
+            self.assertEqual(weir.used_by_all("sender"), {"Probe@mx.example.org": 4, "Probe1@mx.example.org": 2}, weir.log())
 
     def test_a_flood_of_sendmail_is_held(self):
         limit = {"name": "script", "when": {"protocol_name": "local"}, "key": ["sender"], "rates": ["5/1h"]}

@@ -40,6 +40,29 @@ import Testing
         #expect(String(decoding: EnvelopeAddress.internalForm(of: Array(argument.utf8)), as: UTF8.self) == expected)
     }
 
+    /// The macro {mail_addr} and the argument of MAIL; what the policy server gets.
+    @Test(arguments: [
+        // Probes
+        ("probe@mx.example.org", "<probe4LZ2@mx.example.org>", "probe@mx.example.org"),
+        ("probe@mx.example.org", "<\"Probe4lz2\"@MX.example.org>", "Probe@MX.example.org"),
+        ("\"a b\"@mx.example.org", "<\"a b4LZ2\"@mx.example.org>", "a b@mx.example.org"),
+        ("probe", "<probe1>", "probe"),
+        // Case
+        ("probe@mx.example.org", "<PROBE@MX.example.org>", "PROBE@MX.example.org"),
+        // What else resolving changes
+        ("user@example.org", "<user@example.org.>", "user@example.org."),
+        ("user@c.example", "<user%c.example@mx.example.org>", "user%c.example@mx.example.org"),
+        ("user@mx.example.org", "<user>", "user"), ("user@mx.example.org", "<users>", "users"),
+        ("user@example.org", "<user+1@example.org>", "user+1@example.org"),
+        ("user@example.org", "<user1@example.com>", "user1@example.com"),
+        // No macro, and the null reverse-path
+        ("", "<user1@example.org>", "user1@example.org"), ("", "<>", ""),
+    ])
+    func sender(resolved: String, argument: String, expected: String) {
+        let sender = EnvelopeAddress.sender(of: Array(argument.utf8), resolved: Array(resolved.utf8))
+        #expect(String(decoding: sender, as: UTF8.self) == expected)
+    }
+
     @Test(arguments: [
         ("", "<>"), ("user@example.org", "<user@example.org>"), ("a b@example.org", "<\"a b\"@example.org>"),
         ("a..b@example.org", "<\"a..b\"@example.org>"), (".a@example.org", "<\".a\"@example.org>"),

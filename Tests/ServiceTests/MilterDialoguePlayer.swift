@@ -89,7 +89,8 @@ struct MilterDialoguePlayer: ~Copyable {
         case "helo": return try dialogue.helo(words[1])
         case "mail":
             let action = try dialogue.mail(
-                words[1], Array(words[2...]), settings: settings, terms: terms, instance: Array("m\(messages)".utf8))
+                words[1], Array(words[2...]), MilterMacros(), settings: settings, terms: terms,
+                instance: Array("m\(messages)".utf8))
             beginContent()
             return action
         case "recipient": return try dialogue.recipient(words[1], Array(words[2...]), MilterMacros())

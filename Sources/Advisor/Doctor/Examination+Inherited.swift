@@ -170,11 +170,11 @@ extension Examination {
 
     // MARK: New services
 
-    /// `-o name=value` for each parameter that this Postfix knows.
+    /// `-o name=value` for each parameter that this Postfix knows; a deprecated one only if main.cf sets it.
     func options(_ overrides: [ServiceOverride], for program: String) -> String {
         overrides.compactMap { override in
             let name = override.named(for: program)
-            guard setup.knows(name) else { return nil }
+            guard setup.knows(name), !override.isDeprecated || setup.set.contains(name) else { return nil }
             guard name == "message_drop_headers" else { return "-o \(name)=\(override.value)" }
             let own = override.value.split(separator: ",").map(String.init)
             let others = droppedHeaders(in: nil).filter { !own.contains($0) }

@@ -53,12 +53,18 @@ struct ServiceOverride {
     /// Nil where the value of main.cf has no effect on mail, or where another finding is about it.
     let effect: Effect?
     let harmless: Harmless
+    /// Newer versions of Postfix warn about any use, so only a main.cf that sets the parameter needs the override.
+    let isDeprecated: Bool
 
-    init(_ name: String, _ value: String = "", _ effect: Effect? = nil, harmless: Harmless = .none) {
+    init(
+        _ name: String, _ value: String = "", _ effect: Effect? = nil, harmless: Harmless = .none,
+        isDeprecated: Bool = false
+    ) {
         self.name = name
         self.value = value
         self.effect = effect
         self.harmless = harmless
+        self.isDeprecated = isDeprecated
     }
 }
 
@@ -82,7 +88,7 @@ extension ServiceOverride {
         .init("smtp_body_checks", "", .changes),
         .init("smtp_tls_security_level", "none", .stops, harmless: .values(["", "may", "dane"])),
         .init("smtp_tls_policy_maps", "", .stops, harmless: .indexedTables),
-        .init("smtp_tls_per_site", "", .stops, harmless: .indexedTables),
+        .init("smtp_tls_per_site", "", .stops, harmless: .indexedTables, isDeprecated: true),
         .init("smtp_tls_wrappermode", "no", .stops),
         .init("smtp_sasl_auth_enable", "no"),
         .init("smtp_bind_address", "", .stops, harmless: .loopback),

@@ -172,7 +172,7 @@ final class MilterConnection: ReceivedConnection {
         let instance = offer.settings.asksLimits ? Array("\(name).\(messageCount)".utf8) : []
         messageCount += 1
         return try dialogue.mail(
-            reversePath, parameters, settings: offer.settings, terms: terms, instance: instance)
+            reversePath, parameters, session.macros, settings: offer.settings, terms: terms, instance: instance)
     }
 
     /// For an MTA that sends no MAIL, because nothing needs it.

@@ -121,13 +121,13 @@ package struct MilterDialogue: ~Copyable {
     ///
     /// - Parameter instance: a name for the message that no other has; empty without limits.
     package mutating func mail(
-        _ reversePath: [UInt8], _ parameters: [[UInt8]], settings: MilterSettings, terms: MilterTerms,
-        instance: [UInt8]
+        _ reversePath: [UInt8], _ parameters: [[UInt8]], _ macros: MilterMacros, settings: MilterSettings,
+        terms: MilterTerms, instance: [UInt8]
     ) throws(MilterFault) -> Action {
         try requireIdle("M")
         state = .envelope(
             MilterTransaction(
-                reversePath, parameters, client: client, settings: settings, terms: terms, instance: instance))
+                reversePath, parameters, macros, client: client, settings: settings, terms: terms, instance: instance))
         return .proceed
     }
 

@@ -53,17 +53,14 @@ extension MilterTerms {
         if settings.asksLimits {
             macros[.connect] = "j {client_ptr} {daemon_addr} {daemon_port}"
             macros[.helo] = "{tls_version} {cipher} {cipher_bits} {cert_subject} {cert_issuer}"
-            macros[.mail] = "i {auth_type} {auth_authen} {auth_author}"
+            macros[.mail] = "i {auth_type} {auth_authen} {auth_author} {mail_addr}"
             macros[.recipient] = "i"
         }
         // What CONNECT has brought must not end with the message.
         if rules.mayRemoveAddedHeaders {
             macros[.endOfMessage] = settings.asksLimits ? "i {client_addr}" : "i j {client_addr} {daemon_addr}"
         }
-        if rules.mayRemoveFrom {
-            let others = settings.asksLimits ? "i {auth_type} {auth_authen} {auth_author} " : ""
-            macros[.mail] = others + "{mail_addr}"
-        }
+        if rules.mayRemoveFrom, !settings.asksLimits { macros[.mail] = "{mail_addr}" }
         if settings.refusesBadAddresses { macros[.recipient] = "i" }
         if settings.needsHostName { macros[.recipient] = "i j {daemon_addr}" }
         self.init(actions: actions, options: options, macros: macros)

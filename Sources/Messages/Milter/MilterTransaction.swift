@@ -34,10 +34,11 @@ final class MilterTransaction {
 
     /// - Parameters:
     ///   - parameters: of MAIL.
+    ///   - macros: those of the connection and of MAIL.
     ///   - instance: a name for the message that no other has; empty without limits.
     init(
-        _ reversePath: [UInt8], _ parameters: [[UInt8]], client: MilterSession.Client, settings: MilterSettings,
-        terms: MilterTerms, instance: [UInt8]
+        _ reversePath: [UInt8], _ parameters: [[UInt8]], _ macros: MilterMacros, client: MilterSession.Client,
+        settings: MilterSettings, terms: MilterTerms, instance: [UInt8]
     ) {
         self.reversePath = reversePath
         self.settings = settings
@@ -46,7 +47,8 @@ final class MilterTransaction {
         let size = parameters.first { Self.isSize($0) }
         declaredSize = size.map { Array($0.dropFirst(Self.sizeParameter.count)) } ?? []
         question = PolicyQuestion(
-            state: .recipient, attributes: [], sender: EnvelopeAddress.internalForm(of: reversePath),
+            state: .recipient, attributes: [],
+            sender: EnvelopeAddress.sender(of: reversePath, resolved: macros["mail_addr"] ?? []),
             instance: instance, transaction: nil, session: nil)
         if settings.asksLimits, !client.isLocal, !client.address.isEmpty, client.port != 0 {
             question.session = PolicySessions.key(address: client.address, port: String(client.port).utf8)
