@@ -17,6 +17,8 @@ struct RunningFilter {
     let filter: FilterListener
     let hop: ScriptedNextHop
     private let path: String
+    private let log: EventLog
+    private let logPath: String
     /// One thread, so that work is done in the order in which it was given.
     private let disk: NIOThreadPool
 
@@ -25,11 +27,13 @@ struct RunningFilter {
     ///   - hop: the script of each connection to the next hop; the last one holds for all further ones.
     ///   - client: what clients speak.
     ///   - nextHop: what the next hop speaks.
+    ///   - mode: whose timeouts apply.
     ///   - memory: for messages; with 0, all go to the spool.
     ///   - stops: `body` stops the filter.
     static func run(
         header: String = "", hop scripts: [ScriptedNextHop.Script] = [[:]],
-        client: SMTPServerSession.Variant = .smtp, nextHop: SMTPServerSession.Variant = .smtp, memory: Int = 1 << 20,
+        client: SMTPServerSession.Variant = .smtp, nextHop: SMTPServerSession.Variant = .smtp,
+        mode: Configuration.FilterListener.Mode = .afterQueue, memory: Int = 1 << 20,
         timeouts change: (inout FilterTimeouts) -> Void = { _ in }, stops: Bool = false,
         _ body: (RunningFilter) async throws -> Void
     ) async throws {
@@ -46,15 +50,17 @@ struct RunningFilter {
         let loop = try SocketLoop.start(named: "weir-content")
         let threads = NIOThreadPool(numberOfThreads: 1)
         threads.start()
-        var timeouts = FilterTimeouts(mode: .afterQueue)
+        var timeouts = FilterTimeouts(mode: mode)
         // Time passes only when a test calls `pass`.
         timeouts.sweep = .hours(24)
         change(&timeouts)
-        let log = EventLog(destination: .file(directory.appending(path: "log").path))
+        let logPath = directory.appending(path: "log").path
+        let log = EventLog(destination: .file(logPath))
         var settings = Configuration.FilterListener(
             listen: .unix(path: own, mode: 0o600, group: nil),
             nextHop: .init(.unix(path: next, mode: 0o600, group: nil), nextHop))
         settings.variant = client
+        settings.mode = mode
         let filter = FilterListener(
             settings, mostConnections: 10,
             bounds: ContentBounds(directory: directory.path, mostMemory: memory, mostSpool: 64 << 20),
@@ -63,7 +69,9 @@ struct RunningFilter {
         try await filter.listen(on: [loop], inherited: &inherited)
         var failure: (any Error)?
         do {
-            try await body(RunningFilter(filter: filter, hop: hop, path: own, disk: threads))
+            let running = RunningFilter(
+                filter: filter, hop: hop, path: own, log: log, logPath: logPath, disk: threads)
+            try await body(running)
         } catch {
             failure = error
         }
@@ -75,6 +83,12 @@ struct RunningFilter {
     }
 
     func connect() -> Peer { Peer(connectedTo: path) }
+
+    /// Whether the log has this text.
+    func logged(_ text: String) -> Bool {
+        log.flush()
+        return (try? String(contentsOfFile: logPath, encoding: .utf8))?.contains(text) ?? false
+    }
 
     /// Returns after a turn of the loop: the filter has read what was sent before.
     func settle() async throws { await filter.sweep(at: .now()) }
@@ -142,6 +156,15 @@ final class Peer {
             sent += count
         }
         return true
+    }
+
+    /// Sends no more.
+    func shutDown() { shutdown(descriptor, Int32(SHUT_WR)) }
+
+    /// Whether nothing has come, not even the end.
+    var isSilent: Bool {
+        var query = pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0)
+        return received.isEmpty && poll(&query, 1, 0) == 0
     }
 
     /// nil at the end.

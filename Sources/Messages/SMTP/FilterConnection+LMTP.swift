@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 internal import Filter
+internal import NIOCore
 internal import Report
 internal import Settings
 internal import Wire
@@ -21,6 +22,7 @@ extension FilterConnection {
 
     func passOn(_ replies: [SMTPReply]) {
         report(replies, [])
+        answerDueSince = .now()
         session.answerContent(replies)
     }
 

@@ -34,10 +34,12 @@ final class FilterConnection: ReceivedConnection {
     private var filter: MessageFilter?
     private var verdict: Verdict?
     /// The connection that carries the transaction.
-    private var nextHop: NextHopConnection?
+    private(set) var nextHop: NextHopConnection?
     /// When the client last sent something, or Weir was last done with what it had sent.
     var activeSince = NIODeadline.now()
     var contentSince = NIODeadline.now()
+    /// When the client's final dot, or the last reply to it, was handled; nil while no reply to it is due.
+    var answerDueSince: NIODeadline?
 
     /// Bytes of one read: of commands, and of content.
     private static let mostRead = 16 << 10
@@ -93,6 +95,7 @@ final class FilterConnection: ReceivedConnection {
             advance()
             if dialogue.mayReply, session.isReceivingContent, worker.settings.listen.isTCP { stream.acknowledge() }
         case .nothing: break
+        case .end where hasGivenUp: end()
         case .end:
             dialogue.inputEnded()
             flush()
@@ -171,6 +174,7 @@ final class FilterConnection: ReceivedConnection {
         case .content: check(isEnd: false)
         case .endOfContent:
             dialogue.contentEnded()
+            answerDueSince = activeSince
             check(isEnd: true)
         case .aborted: leaveNextHop(dialogue.transactionAborted())
         case .closed: break
@@ -245,6 +249,7 @@ final class FilterConnection: ReceivedConnection {
 
     private func leaveNextHop(_ parting: FilterDialogue.Parting) {
         verdict = nil
+        if parting == .detach { logPossibleDuplicate("the client's connection ended") }
         nextHop?.leave(parting)
         nextHop = nil
     }
@@ -285,6 +290,7 @@ final class FilterConnection: ReceivedConnection {
     func nextHopClosed(_ connection: NextHopConnection, _ ending: NextHopDialogue.Ending) {
         guard connection === nextHop else { return }
         nextHop = nil
+        if dialogue.mayBeAccepted { logPossibleDuplicate(ending.failure.cause) }
         let action = dialogue.nextHopClosed(ending.failure)
         if case .askAgain(let questions) = action { return askAgain(questions) }
         // The pool has counted and logged a connection that was never ready.
@@ -330,32 +336,10 @@ final class FilterConnection: ReceivedConnection {
     private func judge() {
         guard let filter else { return }
         let verdict = filter.finish()
-        switch dialogue.judged(judgement(verdict)) {
+        switch dialogue.judged(judgement(of: verdict)) {
         case .askData: askData(verdict)
         case .finish(let reply, let parting): finish(reply, parting)
         case .ignore: break
-        }
-    }
-
-    private func judgement(_ verdict: Verdict) -> FilterDialogue.Judgement {
-        switch content.failure {
-        case .tooLarge: return .answer(SMTPReply(552, "5.3.4 Error: message file too big"))
-        case .noRoom(let cause):
-            worker.log.complain(.noRoom, "mail is deferred: \(cause)")
-            return .answer(SMTPReply(452, "4.3.1 Insufficient system storage"))
-        case nil: break
-        }
-        worker.checks.report(verdict, "filter: \(session.summary)")
-        let mark = session.mail.readableBytesView
-        if case .last = worker.checks.probes.see(mark, at: .filter, "filter \(worker.settings.listen)", verdict.summary)
-        {
-            return .answer(SMTPReply(250, "2.0.0 Ok: a probe, discarded"))
-        }
-        switch verdict.disposition {
-        case .refuse(let refusal): return .answer(SMTPReply(refusal.code, refusal.text))
-        case .discard: return .answer(SMTPReply(250, "2.0.0 Ok: discarded"))
-        case .accept where !canCarryOut(verdict): return .answer(SMTPReply(451, "4.3.5 Server configuration error"))
-        case .accept: return .handOn(verdict.envelopeChange)
         }
     }
 
@@ -370,6 +354,7 @@ final class FilterConnection: ReceivedConnection {
         if let filter { worker.checks.release(filter) }
         filter = nil
         content.reset()
+        answerDueSince = nil
     }
 
     private func askData(_ verdict: Verdict) {

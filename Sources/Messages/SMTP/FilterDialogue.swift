@@ -104,6 +104,14 @@ package struct FilterDialogue: ~Copyable {
         }
     }
 
+    /// Whether the next hop may have accepted the message, or will.
+    package var mayBeAccepted: Bool {
+        switch state {
+        case .finalDot: true
+        case .idle, .envelope, .content, .judging, .dataAsked, .sending, .lastReply, .lingering, .closed: false
+        }
+    }
+
     /// Whether content of this transaction goes to the next hop now.
     package func isSending(_ transaction: UInt64) -> Bool {
         switch state {

@@ -256,14 +256,13 @@ final class NextHopConnection: SocketLoop.Socket {
         let (time, timeouts) = (now - waitingSince, pool.timeouts)
         switch dialogue.awaited {
         case .connection:
-            let isConnected = isConnected
-            if time > (isConnected ? timeouts.reply : timeouts.connect) {
-                end(dialogue.timedOut(isConnected: isConnected))
-            }
-        case .reply: if time > timeouts.reply { end(dialogue.timedOut(isConnected: true)) }
-        case .finalReply: if time > timeouts.finalReply { end(dialogue.timedOut(isConnected: true)) }
+            if time > (isConnected ? timeouts.reply : timeouts.connect) { timeOut() }
+        case .reply: if time > timeouts.reply { timeOut() }
+        case .finalReply: if time > timeouts.finalReply { timeOut() }
         }
     }
+
+    func timeOut() { end(dialogue.timedOut(isConnected: isConnected)) }
 
     /// Whether the peer is there: connecting by TCP takes time, and the peer may be silent afterwards.
     private var isConnected: Bool {
