@@ -53,6 +53,8 @@ struct RunningFilter {
         var timeouts = FilterTimeouts(mode: mode)
         // Time passes only when a test calls `pass`.
         timeouts.sweep = .hours(24)
+        // A turn of the loop may take seconds of real time.
+        (timeouts.idle, timeouts.capabilities) = (.hours(24), .hours(24))
         change(&timeouts)
         let logPath = directory.appending(path: "log").path
         let log = EventLog(destination: .file(logPath))
@@ -235,7 +237,7 @@ final class ScriptedNextHop: Sendable {
     }
 
     /// Replies by the first word of a command. "" is the greeting, "." the final dot, "content" its first line; in LMTP
-    /// ".1" is the reply to the final dot for the first recipient that was accepted, and so on.
+    /// ".1" is the reply to the final dot for the first recipient that was accepted, and so on, or ".b@example.com".
     typealias Script = [String: Reply]
 
     struct Message: Equatable, Sendable {
@@ -244,7 +246,8 @@ final class ScriptedNextHop: Sendable {
     }
 
     private struct State {
-        var connections = 0
+        /// The sockets of all connections.
+        var descriptors: [Int32] = []
         var messages: [Message] = []
         var commands: [String] = []
     }
@@ -264,8 +267,8 @@ final class ScriptedNextHop: Sendable {
                 let descriptor = accept(listener, nil, nil)
                 guard descriptor >= 0 else { return }
                 let number = state.withLock { state in
-                    defer { state.connections += 1 }
-                    return state.connections
+                    defer { state.descriptors.append(descriptor) }
+                    return state.descriptors.count
                 }
                 Thread.detachNewThread { self.serve(Peer(descriptor), scripts[min(number, scripts.count - 1)]) }
             }
@@ -277,7 +280,10 @@ final class ScriptedNextHop: Sendable {
     /// All accepted messages, in order.
     var messages: [Message] { state.withLock { $0.messages } }
     var commands: [String] { state.withLock { $0.commands } }
-    var connections: Int { state.withLock { $0.connections } }
+    var connections: Int { state.withLock { $0.descriptors.count } }
+
+    /// Closes an open connection: the one with this number, from 0.
+    func drop(connection number: Int) { shutdown(state.withLock { $0.descriptors[number] }, Int32(SHUT_RDWR)) }
 
     /// Returns once a script has come to `silence` or to `held`.
     func waitForSilence() -> Bool { silent.wait(timeout: .now() + 30) == .success }
@@ -354,8 +360,9 @@ final class ScriptedNextHop: Sendable {
     /// Notes a message for each recipient whose reply is yes.
     private func takeForEach(_ message: Message, _ peer: Peer, _ script: Script) -> Bool {
         for (index, recipient) in message.envelope.dropFirst().enumerated() {
-            if case .close? = script[".\(index + 1)"] { return false }
-            guard let reply = answer(".\(index + 1)", script, "250 2.1.5 Ok", peer) else { return false }
+            let address = "." + recipient.dropFirst("RCPT TO:<".count).prefix { $0 != ">" }
+            let word = script[address] == nil ? ".\(index + 1)" : address
+            guard let reply = answer(word, script, "250 2.1.5 Ok", peer) else { return false }
             guard reply.hasPrefix("2") else { continue }
             let envelope = [message.envelope[0], recipient]
             state.withLock { $0.messages.append(Message(envelope: envelope, content: message.content)) }

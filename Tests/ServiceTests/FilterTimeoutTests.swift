@@ -44,6 +44,7 @@ struct FilterTimeoutTests {
                 $0.disk = .seconds(900)
             }
         ) { running in
+            let before = NIODeadline.now()
             let client = running.connect()
             #expect(client.converse(Self.envelope) == Self.begun)
             var disk = running.holdDisk()
@@ -56,7 +57,8 @@ struct FilterTimeoutTests {
                 running.hop.release()
                 try await running.settle()
             }
-            try await running.pass(.seconds(899))
+            await running.filter.sweep(at: before + .seconds(900))
+            #expect(client.isSilent)
             try await running.pass(.seconds(901))
             #expect(client.codes() == [421])
             disk.release()
@@ -111,7 +113,9 @@ struct FilterTimeoutTests {
     @Test("A client waits while EHLO waits for the next hop", arguments: ["", "EHLO"])
     func capabilities(step: String) async throws {
         let reply = step == "" ? "220 hop.example.org" : "250 hop.example.org"
-        try await RunningFilter.run(hop: [[step: .held(reply)]], timeouts: { $0.client = .seconds(100) }) { running in
+        try await RunningFilter.run(
+            hop: [[step: .held(reply)]], timeouts: { ($0.client, $0.reply) = (.seconds(100), .hours(1)) }
+        ) { running in
             let client = running.connect()
             #expect(client.reply()?.prefix(3) == "220")
             client.send("EHLO x\r\n")

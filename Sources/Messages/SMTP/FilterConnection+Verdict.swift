@@ -26,7 +26,7 @@ extension FilterConnection {
         case .refuse(let refusal): return .answer(SMTPReply(refusal.code, refusal.text))
         case .discard: return .answer(SMTPReply(250, "2.0.0 Ok: discarded"))
         case .accept where !canCarryOut(verdict): return .answer(SMTPReply(451, "4.3.5 Server configuration error"))
-        case .accept: return .handOn(verdict.envelopeChange)
+        case .accept: return .handOn(noteCopies(of: verdict) ? .copiesFirst : verdict.envelopeChange)
         }
     }
 }
