@@ -4,14 +4,16 @@ import NIOCore
 import Testing
 import Wire
 
-/// Copies for an LMTP server go first, on a connection of their own. Whatever fails, nobody loses the message or gets it
-/// twice: neither the client's recipients, nor the copies.
+/// Copies for an LMTP server go first, on a connection of their own. Whatever fails, nobody loses the message or gets
+/// it twice: neither the client's recipients, nor the copies.
 @Suite("Copies to a next hop that speaks LMTP", .serialized)
 struct FilterCopiesTests {
     private static let rules = "/^Subject:/ BCC y@example.com\n/^X-More:/ BCC z@example.com"
 
     /// - Returns: the codes of the replies to the final dot, one for each recipient.
-    private func deliver(_ content: String = "Subject: x\r\nX-More: x\r\n\r\nx\r\n", to recipients: String..., client: Peer)
+    private func deliver(
+        _ content: String = "Subject: x\r\nX-More: x\r\n\r\nx\r\n", to recipients: String..., client: Peer
+    )
         -> [Int]
     {
         let envelope = ["MAIL FROM:<a@example.org>"] + recipients.map { "RCPT TO:<\($0)@example.com>" }
@@ -93,7 +95,8 @@ struct FilterCopiesTests {
         }
     }
 
-    @Test("A copy that can't be handed on defers the message", arguments: ["", "LHLO", "MAIL", "RCPT", "DATA", "content"])
+    @Test(
+        "A copy that can't be handed on defers the message", arguments: ["", "LHLO", "MAIL", "RCPT", "DATA", "content"])
     func copyIsLost(at stage: String) async throws {
         try await run([[:], [stage: .close], [:]]) { running, client in
             #expect(deliver(to: "b", "c", client: client) == [451, 451])
@@ -113,9 +116,12 @@ struct FilterCopiesTests {
         }
     }
 
-    @Test("If the recipients' connection is lost, they get the message later, without the copies", arguments: [true, false])
+    @Test(
+        "If the recipients' connection is lost, they get the message later, without the copies",
+        arguments: [true, false])
     func recipientsAreLost(duringCopies: Bool) async throws {
-        let scripts: [ScriptedNextHop.Script] = duringCopies ? [[:], ["DATA": .held("354 go")]] : [["DATA": .close], [:]]
+        let scripts: [ScriptedNextHop.Script] =
+            duringCopies ? [[:], ["DATA": .held("354 go")]] : [["DATA": .close], [:]]
         try await run(scripts + [[:]]) { running, client in
             #expect(client.go(["MAIL FROM:<a@example.org>", "RCPT TO:<b@example.com>", "DATA"]).last == 354)
             client.send("Subject: x\r\n\r\nx\r\n.\r\n")

@@ -48,7 +48,8 @@ struct FilterDialogueTests {
     private static let events = [
         "recipient", "began fresh", "began reused", "asked mail MAIL FROM:<>", "content", "end-of-content", "rset",
         "input-ended", "last-reply close", "last-reply linger", "sent", "sent stopping", "disconnected",
-        "judged 250 Ok", "judged hand-on copies", "judged hand-on redirect", "judged hand-on copies-first", "copy-noted", "final-dot", "spool-failed",
+        "judged 250 Ok", "judged hand-on copies", "judged hand-on redirect", "judged hand-on copies-first",
+        "copy-noted", "final-dot", "spool-failed",
         "ready covers", "ready lacks", "reply xforward 250 Ok", "reply xforward 500 no", "reply mail 250 Ok",
         "reply mail 550 no", "reply recipient 250 Ok", "reply recipient 354 go", "reply recipient 421 bye",
         "reply recipient 450 later", "reply data 354 go", "reply data 250 Ok", "reply data 451 later",

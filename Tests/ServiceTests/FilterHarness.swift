@@ -50,11 +50,7 @@ struct RunningFilter {
         let loop = try SocketLoop.start(named: "weir-content")
         let threads = NIOThreadPool(numberOfThreads: 1)
         threads.start()
-        var timeouts = FilterTimeouts(mode: mode)
-        // Time passes only when a test calls `pass`.
-        timeouts.sweep = .hours(24)
-        // A turn of the loop may take seconds of real time.
-        (timeouts.idle, timeouts.capabilities) = (.hours(24), .hours(24))
+        var timeouts = timeouts(mode)
         change(&timeouts)
         let logPath = directory.appending(path: "log").path
         let log = EventLog(destination: .file(logPath))
@@ -82,6 +78,15 @@ struct RunningFilter {
         await loop.stop()
         log.flush()
         if let failure { throw failure }
+    }
+
+    private static func timeouts(_ mode: Configuration.FilterListener.Mode) -> FilterTimeouts {
+        var timeouts = FilterTimeouts(mode: mode)
+        // Time passes only when a test calls `pass`.
+        timeouts.sweep = .hours(24)
+        // A turn of the loop may take seconds of real time.
+        (timeouts.idle, timeouts.capabilities) = (.hours(24), .hours(24))
+        return timeouts
     }
 
     func connect() -> Peer { Peer(connectedTo: path) }

@@ -115,8 +115,27 @@ struct FilterNextHopTests {
             let client = running.connect()
             #expect(client.converse(Self.envelope("b", "c", lmtp: true) + ["DATA"]).last == 354)
             client.send(Self.content + "\r\n")
-            #expect(client.line() == "451 4.3.2 going")
+            #expect(client.line() == "451-4.3.2 going")
+            #expect(client.line() == "451 4.3.2 down")
             #expect(client.reply() == "250 2.1.5 Ok")
+        }
+    }
+
+    /// Otherwise each reply would be taken for that to the next command, and one recipient's refusal for another's.
+    @Test("One reply too many does not answer a command of the next transaction")
+    func replyTooMany() async throws {
+        let refusal: ScriptedNextHop.Script = ["RCPT TO:<e@example.com>": .text("550 5.1.1 unknown")]
+        let first = refusal.merging([".2": .text("250 2.1.5 Ok\r\n250 2.1.5 Ok")]) { $1 }
+        try await RunningFilter.run(hop: [first, refusal], client: .lmtp, nextHop: .lmtp) { running in
+            let client = running.connect()
+            let lines =
+                Self.envelope("b", "c", lmtp: true) + ["DATA", Self.content]
+                + Self.envelope("d", "e", lmtp: true).dropFirst() + ["DATA", Self.content, "QUIT"]
+            client.send(lines.joined(separator: "\r\n") + "\r\n")
+            #expect(
+                client.codes() == [220, 250, 250, 250, 250, 354, 250, 250, 250, 250, 550, 354, 250, 221])
+            let recipients = ["b", "c", "d"].map { "RCPT TO:<\($0)@example.com>" }
+            #expect(running.hop.messages.map { $0.envelope[1] } == recipients)
         }
     }
 

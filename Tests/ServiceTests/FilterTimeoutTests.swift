@@ -180,7 +180,8 @@ struct FilterTimeoutTests {
     @Test("Before the queue, the client has its answer before smtpd gives up", arguments: ["disk", "DATA", "."])
     func answerBeforeTheQueue(slow stage: String) async throws {
         let script: ScriptedNextHop.Script = stage == "." ? [".": .silence] : ["DATA": .held("354 go")]
-        try await RunningFilter.run(hop: [script], mode: .beforeQueue, memory: stage == "disk" ? 0 : 1 << 20) { running in
+        try await RunningFilter.run(hop: [script], mode: .beforeQueue, memory: stage == "disk" ? 0 : 1 << 20) {
+            running in
             let client = running.connect()
             #expect(client.converse(Self.envelope) == Self.begun)
             let before = NIODeadline.now()
@@ -238,6 +239,7 @@ struct FilterTimeoutTests {
                 #expect(client.reply() == nil)
             }
             running.hop.release()
+            try await running.settle()
             #expect(running.logged("the message may arrive twice") == (stage == "."))
             let next = running.connect()
             #expect(next.converse(Self.envelope) == Self.begun)

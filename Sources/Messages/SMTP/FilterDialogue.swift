@@ -31,7 +31,7 @@ package import Wire
 /// when it comes (`LMTPReplies`).
 /// An SMTP client gets only one, so it may have one recipient at a time (`SMTPServerSession.mostRecipients`).
 /// Copies go to an LMTP server first, in a transaction of their own on another connection: `dataAsked`, `sending` and
-/// `finalDot` with `copies`, then `dataAsked` for the client's recipients. A copy that is deferred ends the transaction.
+/// `finalDot` with `copies`, then `dataAsked` for the client's recipients. A deferred copy ends the transaction.
 ///
 /// Reset for each message: the state, `questions`, and with it the refusals that the state holds; `lmtp`, `copies`;
 /// `transaction` counts up. Kept for the connection: `input`.

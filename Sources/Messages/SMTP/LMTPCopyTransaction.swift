@@ -36,7 +36,7 @@ final class LMTPCopyTransaction {
     }
 }
 
-/// Copies that an LMTP server has accepted of messages that come again, because a recipient or another copy is deferred.
+/// Copies that an LMTP server has accepted of messages that come again because a recipient or a copy is deferred.
 /// The next try leaves them out. After a restart, they are sent once more.
 final class AcceptedCopies: Sendable {
     private struct Marks {

@@ -226,7 +226,9 @@ final class NextHopConnection: SocketLoop.Socket {
         case .disconnect: carryOut(dialogue.disconnect())
         case .detach: dialogue.detach()
         case .release:
-            carryOut(dialogue.release(isIdle: session.isIdle, isSending: unsent.readableBytes > 0))
+            // One reply too many would answer a command of the next transaction, which may begin at once.
+            let isInStep = session.isIdle && session.unreadBytes == 0
+            carryOut(dialogue.release(isInStep: isInStep, isSending: unsent.readableBytes > 0))
         }
     }
 
