@@ -104,6 +104,35 @@ def dialogue(replies, messages=None, before=None):
     return serve
 
 
+def lmtp_dialogue(delivered, reply=lambda number, recipient, lines: b"250 2.1.5 Ok", before=lambda word, recipients: None):
+    """A server for NextHop that speaks LMTP. `reply` is the final reply for a recipient, the one with this number in its
+    transaction; recipients that it accepts go to `delivered`. `before` is called before each reply to a command."""
+    def serve(lines, connection):
+        def say(text):
+            connection.sendall(text + b"\r\n")
+        say(b"220 hop.example.org")
+        recipients = []
+        for line in lines:
+            word = line[:4].upper()
+            if word == b"RCPT":
+                recipients.append(line.split(b"<")[1].split(b">")[0].decode())
+            elif word in (b"MAIL", b"RSET"):
+                recipients = []
+            before(word, recipients)
+            say({b"LHLO": b"250 hop.example.org", b"DATA": b"354 go"}.get(word, b"250 Ok"))
+            if word != b"DATA":
+                continue
+            while next(lines) != b".\r\n":
+                pass
+            for number, recipient in enumerate(recipients):
+                text = reply(number, recipient, lines)
+                if text.startswith(b"2"):
+                    delivered.append(recipient)
+                say(text)
+
+    return serve
+
+
 def services(reinject_port, ways=("weir",)):
     """The services of conf/postfix/master.cf with these ports, without chroot and with other paths: the `ways` to Weir, and the reinjection service."""
     lines = (CONF / "master.cf").read_text().splitlines()

@@ -15,7 +15,7 @@ import threading
 import time
 import unittest
 
-from filtering import FilterService, NextHop, dialogue, filtered_postfix, services
+from filtering import FilterService, NextHop, dialogue, filtered_postfix, lmtp_dialogue, services
 from postfix import SMTP, PrivatePostfix, SMTPSink, free_port, wait_until
 
 SIZE = 1_500_000
@@ -81,6 +81,26 @@ class KillWithLargeMessages(unittest.TestCase):
                 for _, content in messages:
                     self.assertTrue(content.endswith(checked(1).replace("\n", "\r\n").encode()))
                 self.assertEqual(losses(postfix.log()), {1: 1}, postfix.log())
+
+    def test_between_copies_and_recipients_only_a_copy_doubles(self):
+        """An LMTP server gets the copies first."""
+        delivered, killed = [], []
+
+        def before(word, recipients):
+            if word == b"DATA" and recipients == ["b@example.com"] and not killed:
+                killed.append(list(delivered))
+                weir.kill()
+                weir.start()
+
+        with NextHop(lmtp_dialogue(delivered, before=before)) as hop, FilterService(
+                free_port(), "/^X-Number:/ BCC archive@example.com\n",
+                listener={"next_hop": f"lmtp:127.0.0.1:{hop.port}"}) as weir, PrivatePostfix(
+                    main={"content_filter": f"weir:[127.0.0.1]:{weir.filter_port}", **RETRY}, services=services(free_port())) as postfix:
+            with SMTP(postfix.port) as client:
+                self.assertEqual(client.mail("1@example.org", ["b@example.com"], message(1))[-1][0], 250)
+            self.drain(postfix, 60)
+            self.assertEqual(killed, [["archive@example.com"]], postfix.log())
+            self.assertEqual(sorted(delivered), ["archive@example.com", "archive@example.com", "b@example.com"], postfix.log())
 
     def test_random_kills(self):
         seed = int(os.environ.get("WEIR_SEED", time.time()))

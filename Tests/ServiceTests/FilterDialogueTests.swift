@@ -34,9 +34,13 @@ struct FilterDialogueTests {
             // One recipient of two has its reply.
             ("lmtp, final dot", ["lmtp"] + envelope + twoRecipients + ["final-dot", "reply end-of-data 250 Ok"]),
             (
-                "lmtp, copy",
-                ["lmtp"] + dataAsked + ["reply recipient 250 Ok", "reply data 354 go", "final-dot"]
-                    + ["reply end-of-data 250 Ok"]
+                "lmtp, copies asked",
+                ["lmtp"] + judging + ["judged hand-on copies-first", "reply recipient 250 Ok"]
+            ),
+            (
+                "lmtp, copies",
+                ["lmtp"] + judging + ["judged hand-on copies-first", "reply recipient 250 Ok", "reply data 354 go"]
+                    + ["final-dot", "reply end-of-data 250 Ok"]
             ),
         ]
     }()
@@ -44,7 +48,8 @@ struct FilterDialogueTests {
     private static let events = [
         "recipient", "began fresh", "began reused", "asked mail MAIL FROM:<>", "content", "end-of-content", "rset",
         "input-ended", "last-reply close", "last-reply linger", "sent", "sent stopping", "disconnected",
-        "judged 250 Ok", "judged hand-on copies", "judged hand-on redirect", "final-dot", "spool-failed",
+        "judged 250 Ok", "judged hand-on copies", "judged hand-on redirect", "judged hand-on copies-first",
+        "copy-noted", "final-dot", "spool-failed",
         "ready covers", "ready lacks", "reply xforward 250 Ok", "reply xforward 500 no", "reply mail 250 Ok",
         "reply mail 550 no", "reply recipient 250 Ok", "reply recipient 354 go", "reply recipient 421 bye",
         "reply recipient 450 later", "reply data 354 go", "reply data 250 Ok", "reply data 451 later",
@@ -118,6 +123,7 @@ private final class FilterPlayer {
         case "ready": return dialogue.nextHopReady(covers: rest == "covers").map { ["close \($0.text)"] } ?? []
         case "spool-failed": return dialogue.spoolFailed().map { ["finish, \($0)"] } ?? []
         case "final-dot": dialogue.finalDotSent()
+        case "copy-noted": return describe(dialogue.copyNoted())
         default: return tellOfClient(words[0], rest)
         }
         return []
@@ -149,6 +155,7 @@ private final class FilterPlayer {
     private func judgement(_ text: Substring) -> FilterDialogue.Judgement {
         switch text {
         case "hand-on copies": .handOn(.copies)
+        case "hand-on copies-first": .handOn(.copiesFirst)
         case "hand-on redirect": .handOn(.redirect)
         default: .answer(SMTPReply(text: text))
         }
@@ -165,6 +172,7 @@ private final class FilterPlayer {
     private func describe(_ action: FilterDialogue.JudgementAction) -> [String] {
         switch action {
         case .askData: ["askData"]
+        case .deliverCopies: ["deliverCopies"]
         case .finish(let reply, let parting): ["finish \(reply.text), \(parting)"]
         case .ignore: []
         }
@@ -178,9 +186,21 @@ private final class FilterPlayer {
         case .finish(let reply, let parting): ["finish \(reply.text), \(parting)"]
         case .finalReply(let reply): ["finalReply \(reply.text)"]
         case .passOn(let replies): replies.map { "passOn \($0.text)" }
-        case .finalReplies(let replies, let copies):
-            replies.map { "finalReply \($0.text)" } + copies.map { "refusedCopy \($0.text)" }
+        case .finalReplies(let replies, let isDeferred):
+            replies.map { "finalReply \($0.text)" } + (isDeferred ? ["comes again"] : [])
+        case .copyAnswered(let number, let reply): ["copyAnswered \(number) \(reply.text)"]
+        case .deferWithCopies(let cause, let reply, let parting):
+            ["deferWithCopies \(cause.text), \(reply.text), \(parting)"]
+        case .leaveOutCopies(let cause, let parting): ["leaveOutCopies \(cause?.text ?? ""), \(parting)"]
         case .ignore: []
+        }
+    }
+
+    private func describe(_ action: FilterDialogue.CopiesAction) -> [String] {
+        switch action {
+        case .wait: []
+        case .askData(let parting): ["askData, \(parting)"]
+        case .finish(let reply, let parting): ["finish \(reply.text), \(parting)"]
         }
     }
 

@@ -17,6 +17,8 @@ struct RunningFilter {
     let filter: FilterListener
     let hop: ScriptedNextHop
     private let path: String
+    private let log: EventLog
+    private let logPath: String
     /// One thread, so that work is done in the order in which it was given.
     private let disk: NIOThreadPool
 
@@ -25,11 +27,13 @@ struct RunningFilter {
     ///   - hop: the script of each connection to the next hop; the last one holds for all further ones.
     ///   - client: what clients speak.
     ///   - nextHop: what the next hop speaks.
+    ///   - mode: whose timeouts apply.
     ///   - memory: for messages; with 0, all go to the spool.
     ///   - stops: `body` stops the filter.
     static func run(
         header: String = "", hop scripts: [ScriptedNextHop.Script] = [[:]],
-        client: SMTPServerSession.Variant = .smtp, nextHop: SMTPServerSession.Variant = .smtp, memory: Int = 1 << 20,
+        client: SMTPServerSession.Variant = .smtp, nextHop: SMTPServerSession.Variant = .smtp,
+        mode: Configuration.FilterListener.Mode = .afterQueue, memory: Int = 1 << 20,
         timeouts change: (inout FilterTimeouts) -> Void = { _ in }, stops: Bool = false,
         _ body: (RunningFilter) async throws -> Void
     ) async throws {
@@ -46,15 +50,15 @@ struct RunningFilter {
         let loop = try SocketLoop.start(named: "weir-content")
         let threads = NIOThreadPool(numberOfThreads: 1)
         threads.start()
-        var timeouts = FilterTimeouts(mode: .afterQueue)
-        // Time passes only when a test calls `pass`.
-        timeouts.sweep = .hours(24)
+        var timeouts = timeouts(mode)
         change(&timeouts)
-        let log = EventLog(destination: .file(directory.appending(path: "log").path))
+        let logPath = directory.appending(path: "log").path
+        let log = EventLog(destination: .file(logPath))
         var settings = Configuration.FilterListener(
             listen: .unix(path: own, mode: 0o600, group: nil),
             nextHop: .init(.unix(path: next, mode: 0o600, group: nil), nextHop))
         settings.variant = client
+        settings.mode = mode
         let filter = FilterListener(
             settings, mostConnections: 10,
             bounds: ContentBounds(directory: directory.path, mostMemory: memory, mostSpool: 64 << 20),
@@ -63,7 +67,9 @@ struct RunningFilter {
         try await filter.listen(on: [loop], inherited: &inherited)
         var failure: (any Error)?
         do {
-            try await body(RunningFilter(filter: filter, hop: hop, path: own, disk: threads))
+            let running = RunningFilter(
+                filter: filter, hop: hop, path: own, log: log, logPath: logPath, disk: threads)
+            try await body(running)
         } catch {
             failure = error
         }
@@ -74,7 +80,22 @@ struct RunningFilter {
         if let failure { throw failure }
     }
 
+    private static func timeouts(_ mode: Configuration.FilterListener.Mode) -> FilterTimeouts {
+        var timeouts = FilterTimeouts(mode: mode)
+        // Time passes only when a test calls `pass`.
+        timeouts.sweep = .hours(24)
+        // A turn of the loop may take seconds of real time.
+        (timeouts.idle, timeouts.capabilities) = (.hours(24), .hours(24))
+        return timeouts
+    }
+
     func connect() -> Peer { Peer(connectedTo: path) }
+
+    /// Whether the log has this text.
+    func logged(_ text: String) -> Bool {
+        log.flush()
+        return (try? String(contentsOfFile: logPath, encoding: .utf8))?.contains(text) ?? false
+    }
 
     /// Returns after a turn of the loop: the filter has read what was sent before.
     func settle() async throws { await filter.sweep(at: .now()) }
@@ -145,6 +166,15 @@ final class Peer {
         return true
     }
 
+    /// Sends no more.
+    func shutDown() { shutdown(descriptor, Int32(SHUT_WR)) }
+
+    /// Whether nothing has come, not even the end.
+    var isSilent: Bool {
+        var query = pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0)
+        return received.isEmpty && poll(&query, 1, 0) == 0
+    }
+
     /// nil at the end.
     func line() -> String? {
         while true {
@@ -213,7 +243,7 @@ final class ScriptedNextHop: Sendable {
     }
 
     /// Replies by the first word of a command. "" is the greeting, "." the final dot, "content" its first line; in LMTP
-    /// ".1" is the reply to the final dot for the first recipient that was accepted, and so on.
+    /// ".1" is the reply to the final dot for the first recipient that was accepted, and so on, or ".b@example.com".
     typealias Script = [String: Reply]
 
     struct Message: Equatable, Sendable {
@@ -222,7 +252,8 @@ final class ScriptedNextHop: Sendable {
     }
 
     private struct State {
-        var connections = 0
+        /// The sockets of all connections.
+        var descriptors: [Int32] = []
         var messages: [Message] = []
         var commands: [String] = []
     }
@@ -242,8 +273,8 @@ final class ScriptedNextHop: Sendable {
                 let descriptor = accept(listener, nil, nil)
                 guard descriptor >= 0 else { return }
                 let number = state.withLock { state in
-                    defer { state.connections += 1 }
-                    return state.connections
+                    defer { state.descriptors.append(descriptor) }
+                    return state.descriptors.count
                 }
                 Thread.detachNewThread { self.serve(Peer(descriptor), scripts[min(number, scripts.count - 1)]) }
             }
@@ -255,7 +286,10 @@ final class ScriptedNextHop: Sendable {
     /// All accepted messages, in order.
     var messages: [Message] { state.withLock { $0.messages } }
     var commands: [String] { state.withLock { $0.commands } }
-    var connections: Int { state.withLock { $0.connections } }
+    var connections: Int { state.withLock { $0.descriptors.count } }
+
+    /// Closes an open connection: the one with this number, from 0.
+    func drop(connection number: Int) { shutdown(state.withLock { $0.descriptors[number] }, Int32(SHUT_RDWR)) }
 
     /// Returns once a script has come to `silence` or to `held`.
     func waitForSilence() -> Bool { silent.wait(timeout: .now() + 600) == .success }
@@ -332,8 +366,9 @@ final class ScriptedNextHop: Sendable {
     /// Notes a message for each recipient whose reply is yes.
     private func takeForEach(_ message: Message, _ peer: Peer, _ script: Script) -> Bool {
         for (index, recipient) in message.envelope.dropFirst().enumerated() {
-            if case .close? = script[".\(index + 1)"] { return false }
-            guard let reply = answer(".\(index + 1)", script, "250 2.1.5 Ok", peer) else { return false }
+            let address = "." + recipient.dropFirst("RCPT TO:<".count).prefix { $0 != ">" }
+            let word = script[address] == nil ? ".\(index + 1)" : address
+            guard let reply = answer(word, script, "250 2.1.5 Ok", peer) else { return false }
             guard reply.hasPrefix("2") else { continue }
             let envelope = [message.envelope[0], recipient]
             state.withLock { $0.messages.append(Message(envelope: envelope, content: message.content)) }

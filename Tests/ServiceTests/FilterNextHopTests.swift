@@ -93,13 +93,9 @@ struct FilterNextHopTests {
     }
 
     /// Postfix waits for each reply anew, and keeps those that it has if a later one does not come.
-    @Test("An LMTP client gets each reply when it comes; only the last one waits for a copy", arguments: [false, true])
-    func repliesOneByOne(copies: Bool) async throws {
-        let held = copies ? ".3" : ".2"
-        try await RunningFilter.run(
-            header: copies ? "/^Subject:/ BCC z@example.com" : "", hop: [[held: .held("452 4.2.2 full")]],
-            client: .lmtp, nextHop: .lmtp
-        ) { running in
+    @Test("An LMTP client gets each reply when it comes")
+    func repliesOneByOne() async throws {
+        try await RunningFilter.run(hop: [[".2": .held("452 4.2.2 full")]], client: .lmtp, nextHop: .lmtp) { running in
             let client = running.connect()
             #expect(client.converse(Self.envelope("b", "c", lmtp: true) + ["DATA"]).last == 354)
             client.send(Self.content + "\r\n")
@@ -108,6 +104,38 @@ struct FilterNextHopTests {
             running.hop.release()
             #expect(client.reply() == "452 4.2.2 full")
             #expect(client.go(["NOOP"]) == [250])
+        }
+    }
+
+    /// The client's connection stays open: a 421 would say that it ends, and the client might miss further replies.
+    @Test("A 421 for one recipient is a 451, and the others' replies follow")
+    func closingReply() async throws {
+        let script: ScriptedNextHop.Script = [".1": .text("421-4.3.2 going\r\n421 4.3.2 down")]
+        try await RunningFilter.run(hop: [script], client: .lmtp, nextHop: .lmtp) { running in
+            let client = running.connect()
+            #expect(client.converse(Self.envelope("b", "c", lmtp: true) + ["DATA"]).last == 354)
+            client.send(Self.content + "\r\n")
+            #expect(client.line() == "451-4.3.2 going")
+            #expect(client.line() == "451 4.3.2 down")
+            #expect(client.reply() == "250 2.1.5 Ok")
+        }
+    }
+
+    /// Otherwise each reply would be taken for that to the next command, and one recipient's refusal for another's.
+    @Test("One reply too many does not answer a command of the next transaction")
+    func replyTooMany() async throws {
+        let refusal: ScriptedNextHop.Script = ["RCPT TO:<e@example.com>": .text("550 5.1.1 unknown")]
+        let first = refusal.merging([".2": .text("250 2.1.5 Ok\r\n250 2.1.5 Ok")]) { $1 }
+        try await RunningFilter.run(hop: [first, refusal], client: .lmtp, nextHop: .lmtp) { running in
+            let client = running.connect()
+            let lines =
+                Self.envelope("b", "c", lmtp: true) + ["DATA", Self.content]
+                + Self.envelope("d", "e", lmtp: true).dropFirst() + ["DATA", Self.content, "QUIT"]
+            client.send(lines.joined(separator: "\r\n") + "\r\n")
+            #expect(
+                client.codes() == [220, 250, 250, 250, 250, 354, 250, 250, 250, 250, 550, 354, 250, 221])
+            let recipients = ["b", "c", "d"].map { "RCPT TO:<\($0)@example.com>" }
+            #expect(running.hop.messages.map { $0.envelope[1] } == recipients)
         }
     }
 
@@ -182,7 +210,7 @@ struct FilterNextHopTests {
                 #expect(client.reply()?.prefix(3) == "\(code)", "\(subject)")
             }
             let names = running.hop.messages.map { $0.envelope[1].dropFirst("RCPT TO:<".count).prefix(1) }
-            #expect(names == ["a", "b", "c", "r"])
+            #expect(names == ["c", "a", "b", "r"])
             #expect(!running.hop.messages.contains { $0.content.contains("X-Weir-Verdict") })
         }
     }

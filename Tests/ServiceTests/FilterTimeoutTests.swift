@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 import Messages
 import NIOCore
+import Settings
 import Testing
+import Wire
 
 /// Whom the filter times out: a client only for what the client has to do, and the disk and the next hop each for their
 /// own part. The tests say when time has passed.
@@ -42,6 +44,7 @@ struct FilterTimeoutTests {
                 $0.disk = .seconds(900)
             }
         ) { running in
+            let before = NIODeadline.now()
             let client = running.connect()
             #expect(client.converse(Self.envelope) == Self.begun)
             var disk = running.holdDisk()
@@ -54,7 +57,8 @@ struct FilterTimeoutTests {
                 running.hop.release()
                 try await running.settle()
             }
-            try await running.pass(.seconds(899))
+            await running.filter.sweep(at: before + .seconds(900))
+            #expect(client.isSilent)
             try await running.pass(.seconds(901))
             #expect(client.codes() == [421])
             disk.release()
@@ -109,7 +113,9 @@ struct FilterTimeoutTests {
     @Test("A client waits while EHLO waits for the next hop", arguments: ["", "EHLO"])
     func capabilities(step: String) async throws {
         let reply = step == "" ? "220 hop.example.org" : "250 hop.example.org"
-        try await RunningFilter.run(hop: [[step: .held(reply)]], timeouts: { $0.client = .seconds(100) }) { running in
+        try await RunningFilter.run(
+            hop: [[step: .held(reply)]], timeouts: { ($0.client, $0.reply) = (.seconds(100), .hours(1)) }
+        ) { running in
             let client = running.connect()
             #expect(client.reply()?.prefix(3) == "220")
             client.send("EHLO x\r\n")
@@ -164,6 +170,84 @@ struct FilterTimeoutTests {
             #expect(client.reply() == "250 2.0.0 Ok: queued")
             #expect(
                 running.hop.messages.map(\.content) == ["From: a@example.org\nX-Checked: yes\nSubject: x\n\nx\n"])
+        }
+    }
+
+    // MARK: The deadline of the answer
+
+    /// smtpd waits 100 s for the reply to its final dot (smtpd_proxy_timeout). If it gives up, the client sends the
+    /// message again, although the next hop may have accepted it.
+    @Test("Before the queue, the client has its answer before smtpd gives up", arguments: ["disk", "DATA", "."])
+    func answerBeforeTheQueue(slow stage: String) async throws {
+        let script: ScriptedNextHop.Script = stage == "." ? [".": .silence] : ["DATA": .held("354 go")]
+        try await RunningFilter.run(hop: [script], mode: .beforeQueue, memory: stage == "disk" ? 0 : 1 << 20) {
+            running in
+            let client = running.connect()
+            #expect(client.converse(Self.envelope) == Self.begun)
+            let before = NIODeadline.now()
+            client.send(Self.message)
+            #expect(running.hop.waitForSilence())
+            // The final dot has been read. All that follows shares one deadline, which began with it.
+            let read = NIODeadline.now()
+            let disk = stage == "disk" ? running.holdDisk() : nil
+            if stage == "disk" { running.hop.release() }
+            try await running.settle()
+            if stage != "disk" { await running.filter.sweep(at: before + .seconds(70)) }
+            #expect(client.isSilent)
+            await running.filter.sweep(at: read + .seconds(70) + .nanoseconds(1))
+            #expect(client.reply()?.prefix(3) == (stage == "disk" ? "421" : "451"))
+            disk?.release()
+            if stage == "DATA" { running.hop.release() }
+            #expect(running.hop.messages == [])
+        }
+    }
+
+    @Test("Each reply to an LMTP client begins the time for the next one")
+    func answerForEachRecipient() async throws {
+        let hop: ScriptedNextHop.Script = [".1": .held("250 2.1.5 Ok"), ".2": .held("250 2.1.5 Ok")]
+        try await RunningFilter.run(
+            hop: [hop], client: .lmtp, nextHop: .lmtp, timeouts: { $0.finalReply = .hours(1) }
+        ) { running in
+            let client = running.connect()
+            let recipients = ["RCPT TO:<b@example.com>", "RCPT TO:<c@example.com>"]
+            #expect(client.converse(["LHLO x", Self.envelope[1]] + recipients + ["DATA"]).last == 354)
+            client.send(Self.message)
+            #expect(running.hop.waitForSilence())
+            let read = NIODeadline.now()
+            running.hop.release()
+            #expect(client.reply() == "250 2.1.5 Ok")
+            #expect(running.hop.waitForSilence())
+            await running.filter.sweep(at: read + .seconds(1_400))
+            #expect(client.isSilent)
+            running.hop.release()
+            #expect(client.reply() == "250 2.1.5 Ok")
+        }
+    }
+
+    /// smtpd never shuts down one side only: it has given up, and its client sends the message again.
+    @Test("Before the queue, a client that leaves takes its message along", arguments: ["DATA", "."])
+    func clientGivesUp(at stage: String) async throws {
+        try await RunningFilter.run(
+            hop: [[stage: .held(stage == "." ? "250 2.0.0 Ok" : "354 go")]], mode: .beforeQueue
+        ) { running in
+            do {
+                let client = running.connect()
+                #expect(client.converse(Self.envelope) == Self.begun)
+                client.send(Self.message)
+                #expect(running.hop.waitForSilence())
+                client.shutDown()
+                #expect(client.reply() == nil)
+            }
+            running.hop.release()
+            try await running.settle()
+            #expect(running.logged("the message may arrive twice") == (stage == "."))
+            let next = running.connect()
+            #expect(next.converse(Self.envelope) == Self.begun)
+            next.send(Self.message)
+            #expect(running.hop.waitForSilence())
+            running.hop.release()
+            #expect(next.reply()?.prefix(3) == "250")
+            #expect(running.hop.messages.count == (stage == "." ? 2 : 1))
         }
     }
 }

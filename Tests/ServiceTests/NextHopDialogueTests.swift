@@ -95,7 +95,7 @@ private final class NextHopPlayer {
         case "reset": return describe(dialogue.reset())
         case "disconnect": return describe(dialogue.disconnect())
         case "detach": dialogue.detach()
-        case "release": return describe(dialogue.release(isIdle: rest != "busy", isSending: rest == "sending"))
+        case "release": return describe(dialogue.release(isInStep: rest != "busy", isSending: rest == "sending"))
         case "withdraw": return describe(dialogue.withdraw("closed"))
         case "peer-closed": return describe(dialogue.peerClosed())
         case "timed-out": return describe(dialogue.timedOut(isConnected: rest == "connected"))

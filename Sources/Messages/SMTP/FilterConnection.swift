@@ -32,12 +32,20 @@ final class FilterConnection: ReceivedConnection {
     var session: SMTPServerSession
     let content: ReceivedContent
     private var filter: MessageFilter?
-    private var verdict: Verdict?
-    /// The connection that carries the transaction.
-    private var nextHop: NextHopConnection?
+    /// Of the content for an LMTP server, however it is cut into pieces. It tells whether the message came before.
+    private(set) var contentHash: Hasher?
+    var verdict: Verdict?
+    /// The connection that carries the transaction, or its copies.
+    var nextHop: NextHopConnection?
+    /// The copies that an LMTP server gets first, and the connection that carries the client's recipients meanwhile.
+    var copies: LMTPCopyTransaction?
+    /// All copies that the verdict adds, where the next hop is an LMTP server.
+    var messageCopies: [LMTPCopy] = []
     /// When the client last sent something, or Weir was last done with what it had sent.
     var activeSince = NIODeadline.now()
     var contentSince = NIODeadline.now()
+    /// When the client's final dot, or the last reply to it, was handled; nil while no reply to it is due.
+    var answerDueSince: NIODeadline?
 
     /// Bytes of one read: of commands, and of content.
     private static let mostRead = 16 << 10
@@ -93,6 +101,7 @@ final class FilterConnection: ReceivedConnection {
             advance()
             if dialogue.mayReply, session.isReceivingContent, worker.settings.listen.isTCP { stream.acknowledge() }
         case .nothing: break
+        case .end where hasGivenUp: end()
         case .end:
             dialogue.inputEnded()
             flush()
@@ -117,7 +126,7 @@ final class FilterConnection: ReceivedConnection {
     }
 
     /// Handles received bytes as far as possible, then sends the replies together.
-    private func advance() {
+    func advance() {
         guard dialogue.isServing else { return }
         activeSince = .now()
         while !content.isWriting, let step = session.next(into: &content.buffer) { handle(step) }
@@ -171,6 +180,7 @@ final class FilterConnection: ReceivedConnection {
         case .content: check(isEnd: false)
         case .endOfContent:
             dialogue.contentEnded()
+            answerDueSince = activeSince
             check(isEnd: true)
         case .aborted: leaveNextHop(dialogue.transactionAborted())
         case .closed: break
@@ -245,8 +255,11 @@ final class FilterConnection: ReceivedConnection {
 
     private func leaveNextHop(_ parting: FilterDialogue.Parting) {
         verdict = nil
+        if parting == .detach { logPossibleDuplicate("the client's connection ended") }
         nextHop?.leave(parting)
         nextHop = nil
+        copies?.recipientsHop.leave(.reset)
+        copies = nil
     }
 
     // MARK: The next hop
@@ -274,17 +287,29 @@ final class FilterConnection: ReceivedConnection {
             if !reply.isPositive { worker.log.info("filter: \(session.summary): the next hop answered \(reply.text)") }
             finish(answer, .release)
         case .passOn(let answers): passOn(answers)
-        case .finalReplies(let answers, let refusedCopies):
-            report(answers, refusedCopies)
+        case .finalReplies(let answers, let isDeferred):
+            report(answers)
+            if !isDeferred { forgetCopies() }
             finish(answers, .release)
+        case .copyAnswered(let number, let answer): copyAnswered(number, answer)
+        case .deferWithCopies(let cause, let answer, let parting):
+            reportCopy(cause)
+            finish(answer, parting)
+        case .leaveOutCopies(let cause, let parting):
+            if let cause { reportCopy(cause) }
+            endCopies(parting)
         case .ignore: break
         }
         advance()
     }
 
     func nextHopClosed(_ connection: NextHopConnection, _ ending: NextHopDialogue.Ending) {
-        guard connection === nextHop else { return }
+        guard connection === nextHop else {
+            copies?.closed(connection, ending)
+            return
+        }
         nextHop = nil
+        if dialogue.mayBeAccepted { logPossibleDuplicate(ending.failure.cause) }
         let action = dialogue.nextHopClosed(ending.failure)
         if case .askAgain(let questions) = action { return askAgain(questions) }
         // The pool has counted and logged a connection that was never ready.
@@ -309,6 +334,7 @@ final class FilterConnection: ReceivedConnection {
         dialogue.contentBegan()
         filter = worker.checks.acquireFilter(worker.checks.rules())
         if let filter, worker.settings.mode == .afterQueue { session.describeQueueFile(to: filter) }
+        contentHash = isSMTP ? nil : Hasher()
         let size = nextHop?.capabilities.size ?? 0
         content.begin(most: size > 0 ? size : .max)
         contentSince = .now()
@@ -317,6 +343,7 @@ final class FilterConnection: ReceivedConnection {
     private func check(isEnd: Bool) {
         content.withNewBytes { bytes in
             if let filter, !filter.isDecided { filter.update(bytes) }
+            contentHash?.combine(bytes: bytes)
         }
         let mustWait = content.spoolIfNeeded(isEnd: isEnd) { [self] in
             // The session may have been closed in the meantime.
@@ -330,37 +357,16 @@ final class FilterConnection: ReceivedConnection {
     private func judge() {
         guard let filter else { return }
         let verdict = filter.finish()
-        switch dialogue.judged(judgement(verdict)) {
+        switch dialogue.judged(judgement(of: verdict)) {
         case .askData: askData(verdict)
+        case .deliverCopies: deliverCopies(verdict)
         case .finish(let reply, let parting): finish(reply, parting)
         case .ignore: break
         }
     }
 
-    private func judgement(_ verdict: Verdict) -> FilterDialogue.Judgement {
-        switch content.failure {
-        case .tooLarge: return .answer(SMTPReply(552, "5.3.4 Error: message file too big"))
-        case .noRoom(let cause):
-            worker.log.complain(.noRoom, "mail is deferred: \(cause)")
-            return .answer(SMTPReply(452, "4.3.1 Insufficient system storage"))
-        case nil: break
-        }
-        worker.checks.report(verdict, "filter: \(session.summary)")
-        let mark = session.mail.readableBytesView
-        if case .last = worker.checks.probes.see(mark, at: .filter, "filter \(worker.settings.listen)", verdict.summary)
-        {
-            return .answer(SMTPReply(250, "2.0.0 Ok: a probe, discarded"))
-        }
-        switch verdict.disposition {
-        case .refuse(let refusal): return .answer(SMTPReply(refusal.code, refusal.text))
-        case .discard: return .answer(SMTPReply(250, "2.0.0 Ok: discarded"))
-        case .accept where !canCarryOut(verdict): return .answer(SMTPReply(451, "4.3.5 Server configuration error"))
-        case .accept: return .handOn(verdict.envelopeChange)
-        }
-    }
-
     /// The transaction is over: `reply` is the client's answer to its content.
-    private func finish(_ reply: SMTPReply, _ parting: FilterDialogue.Parting) {
+    func finish(_ reply: SMTPReply, _ parting: FilterDialogue.Parting) {
         endTransaction(parting)
         session.finish(reply)
     }
@@ -370,81 +376,18 @@ final class FilterConnection: ReceivedConnection {
         if let filter { worker.checks.release(filter) }
         filter = nil
         content.reset()
+        answerDueSince = nil
     }
 
-    private func askData(_ verdict: Verdict) {
+    func askData(_ verdict: Verdict) {
         guard let nextHop else { return }
         self.verdict = verdict
         let offersDSN = nextHop.capabilities.extensions.contains(.dsn)
-        verdict.changeEnvelope(mail: session.mail, xforward: session.xforward, offersDSN: offersDSN) {
-            nextHop.send($0, $1)
-        }
-        nextHop.send(.data, "DATA\r\n")
-    }
-
-    private func sendContent() {
-        guard let verdict else { return }
-        self.verdict = nil
-        if !content.isSpooled, verdict.isVerbatim, !session.contentHasLeadingDot {
-            // Unchanged, in one write with the final dot.
-            content.buffer.writeStaticString(".\r\n")
-            sendLast(content.buffer)
-        } else {
-            var writer = MessageWriter(verdict, count: content.count, hasCleanup: isSMTP)
-            if content.isSpooled { sendSpooled(writer, ByteBuffer()) } else { sendKept(&writer) }
-        }
-    }
-
-    private func sendLast(_ bytes: ByteBuffer) {
-        dialogue.finalDotSent()
-        content.reset()
-        nextHop?.writeLast(bytes)
-    }
-
-    private func sendKept(_ writer: inout MessageWriter) {
-        var output = ByteBuffer()
-        output.reserveCapacity(content.count + 4096)
-        content.buffer.withUnsafeReadableBytes { writer.writeAll(of: $0, to: &output) }
-        sendLast(output)
-    }
-
-    /// Sends the pieces one by one, each after the previous one is sent.
-    private func sendSpooled(_ writer: MessageWriter, _ pending: ByteBuffer) {
-        var (writer, output) = (writer, pending)
-        while let piece = writer.next() {
-            switch piece {
-            case .new(let text): writer.write(new: text, to: &output)
-            case .original(let range):
-                let (rest, written, transaction) = (writer, output, dialogue.transaction)
-                content.read(range) { [self] result in
-                    guard dialogue.isSending(transaction) else { return }
-                    switch result {
-                    case .failure(let error): spoolFailed(error)
-                    case .success(let bytes): sendRead(bytes, rest, written)
-                    }
-                }
-                return
+        if isSMTP || verdict.isRedirected {
+            verdict.changeEnvelope(mail: session.mail, xforward: session.xforward, offersDSN: offersDSN) {
+                nextHop.send($0, $1)
             }
         }
-        writer.writeEnd(to: &output)
-        sendLast(output)
-    }
-
-    private func sendRead(_ bytes: ByteBuffer, _ writer: MessageWriter, _ pending: ByteBuffer) {
-        var (writer, output) = (writer, pending)
-        output.reserveCapacity(minimumWritableBytes: bytes.readableBytes + 64)
-        bytes.withUnsafeReadableBytes { writer.write($0, to: &output) }
-        let (rest, transaction) = (writer, dialogue.transaction)
-        nextHop?.write(output) { [self] in
-            guard dialogue.isSending(transaction) else { return }
-            sendSpooled(rest, ByteBuffer())
-        }
-    }
-
-    private func spoolFailed(_ error: any Error) {
-        worker.log.complain(.noRoom, "mail is deferred: can't read a spool file: \(error)")
-        guard let parting = dialogue.spoolFailed() else { return }
-        finish(SMTPReply(451, "4.3.0 Error: queue file read error"), parting)
-        advance()
+        nextHop.send(.data, "DATA\r\n")
     }
 }

@@ -28,6 +28,8 @@ extension FilterDialogue {
     package enum EnvelopeChange: Equatable {
         /// Recipients are added. One that is refused for good is left out.
         case copies
+        /// To an LMTP server: copies go first, in a transaction of their own. Likewise.
+        case copiesFirst
         /// All recipients are replaced by another, without whom the message can't go.
         case redirect
     }
@@ -57,6 +59,8 @@ extension FilterDialogue {
     package enum JudgementAction: Equatable {
         /// Ask for what the verdict adds to the envelope, then DATA.
         case askData
+        /// Deliver the copies on another connection, with the whole of a transaction up to DATA.
+        case deliverCopies
         case finish(SMTPReply, Parting)
         case ignore
     }
@@ -76,10 +80,23 @@ extension FilterDialogue {
         /// Replies of an LMTP server for the client's next recipients, in their order. Others follow.
         case passOn([SMTPReply])
         /// The replies of an LMTP server for the client's last recipients, in their order, where the last reply is for
-        /// all of those without a reply; and its refusals for recipients that the verdict added. Release the
-        /// connection.
-        case finalReplies([SMTPReply], refusedCopies: [SMTPReply])
+        /// all of those without a reply; and whether any recipient is deferred. Release the connection.
+        case finalReplies([SMTPReply], isDeferred: Bool)
+        /// An LMTP server's final reply for the copy with this number. Call `copyNoted`.
+        case copyAnswered(Int, SMTPReply)
+        /// A copy is deferred for this reason: so is the message.
+        case deferWithCopies(SMTPReply, SMTPReply, Parting)
+        /// No copy was accepted, for this reason unless it is logged already. Leave their connection, and ask DATA for
+        /// the client's recipients.
+        case leaveOutCopies(SMTPReply?, Parting)
         case ignore
+    }
+
+    package enum CopiesAction: Equatable {
+        case wait
+        /// Leave the connection of the copies, and ask DATA for the client's recipients.
+        case askData(Parting)
+        case finish(SMTPReply, Parting)
     }
 
     package enum LossAction {

@@ -30,9 +30,11 @@ package import Wire
 /// An LMTP server answers the final dot for each recipient (RFC 2033 4.2). An LMTP client gets each of these replies
 /// when it comes (`LMTPReplies`).
 /// An SMTP client gets only one, so it may have one recipient at a time (`SMTPServerSession.mostRecipients`).
+/// Copies go to an LMTP server first, in a transaction of their own on another connection: `dataAsked`, `sending` and
+/// `finalDot` with `copies`, then `dataAsked` for the client's recipients. A deferred copy ends the transaction.
 ///
-/// Reset for each message: the state, `questions`, and with it the refusals that the state holds; `lmtp`; `transaction`
-/// counts up. Kept for the connection: `input`.
+/// Reset for each message: the state, `questions`, and with it the refusals that the state holds; `lmtp`, `copies`;
+/// `transaction` counts up. Kept for the connection: `input`.
 package struct FilterDialogue: ~Copyable {
     /// A command for the next hop, with its line end.
     package typealias Question = (command: SMTPClientSession.Command, line: ByteBuffer)
@@ -74,12 +76,17 @@ package struct FilterDialogue: ~Copyable {
     package private(set) var input = Input.open
     /// What an LMTP server has answered; nil for SMTP.
     private var lmtp: LMTPReplies?
+    /// What it has answered to the copies; nil unless they are under way.
+    private var copies: LMTPCopies?
 
     package init(nextHop: SMTPServerSession.Variant) {
         lmtp = nextHop == .lmtp ? LMTPReplies() : nil
     }
 
     // MARK: Questions
+
+    /// Whether the copies for an LMTP server are under way, and the client's recipients wait.
+    package var isDeliveringCopies: Bool { copies != nil }
 
     /// Whether the filter still reads commands and content: before the last reply.
     package var isServing: Bool {
@@ -101,6 +108,14 @@ package struct FilterDialogue: ~Copyable {
         switch state {
         case .lingering: true
         case .idle, .envelope, .content, .judging, .dataAsked, .sending, .finalDot, .lastReply, .closed: false
+        }
+    }
+
+    /// Whether the next hop may have accepted the message, or will.
+    package var mayBeAccepted: Bool {
+        switch state {
+        case .finalDot: true
+        case .idle, .envelope, .content, .judging, .dataAsked, .sending, .lastReply, .lingering, .closed: false
         }
     }
 
@@ -216,7 +231,9 @@ package struct FilterDialogue: ~Copyable {
         switch (state, judgement) {
         case (.judging(.present), .handOn(let change)):
             state = .dataAsked(change, refusal: nil)
-            return .askData
+            guard change == .copiesFirst else { return .askData }
+            copies = LMTPCopies()
+            return .deliverCopies
         case (.judging(.lost(let failure)), .handOn): return .finish(failure.reply(451), endTransaction(.none))
         case (.judging(.present), .answer(let reply)): return .finish(reply, endTransaction(.reset))
         case (.judging(.lost), .answer(let reply)): return .finish(reply, endTransaction(.none))
@@ -250,7 +267,8 @@ package struct FilterDialogue: ~Copyable {
     /// - Returns: the reply that closes the client's connection, or nil.
     package func nextHopReady(covers: Bool) -> SMTPReply? {
         switch state {
-        case .envelope where !covers: SMTPReply(421, "4.3.0 Error: the next hop has fewer extensions now, try again")
+        case .envelope where !covers, .dataAsked(.copiesFirst, _) where !covers:
+            SMTPReply(421, "4.3.0 Error: the next hop has fewer extensions now, try again")
         case .envelope, .idle, .content, .judging, .dataAsked, .sending, .finalDot, .lastReply, .lingering, .closed: nil
         }
     }
@@ -266,10 +284,12 @@ package struct FilterDialogue: ~Copyable {
             state = .envelope(.proven(mailRefusal: nil))
             return envelopeAnswered(command, reply, mailRefusal: nil)
         case .envelope(.proven(let mailRefusal)): return envelopeAnswered(command, reply, mailRefusal: mailRefusal)
+        case .dataAsked(.copiesFirst, let refusal): return copiesAnswered(command, reply, refusal)
         case .dataAsked(let change, let refusal): return dataAnswered(command, reply, change, refusal)
         case .finalDot:
             guard command == .endOfData else { return .ignore }
-            return finalDotAnswered(reply.asFinal)
+            guard copies != nil else { return finalDotAnswered(reply.asFinal) }
+            return copies?.add(reply.asFinal).map { .copyAnswered($0, reply.asFinal) } ?? .ignore
         case .idle, .content, .judging, .sending, .lastReply, .lingering, .closed: return .ignore
         }
     }
@@ -296,7 +316,7 @@ package struct FilterDialogue: ~Copyable {
         case .xforward: return reply.isPositive ? .ignore : .logRefusedXForward
         case .reset, .mail, .recipient:
             guard !reply.isPositive else {
-                lmtp?.envelopeChanged(command, change)
+                lmtp?.envelopeChanged(command)
                 return .ignore
             }
             guard change == .redirect || reply.isTransient else { return .logRefusedCopy }
@@ -312,16 +332,61 @@ package struct FilterDialogue: ~Copyable {
         }
     }
 
+    private mutating func copiesAnswered(
+        _ command: SMTPClientSession.Command, _ reply: SMTPReply, _ refusal: SMTPReply?
+    ) -> ReplyAction {
+        switch command {
+        case .xforward: return reply.isPositive ? .ignore : .logRefusedXForward
+        case .mail, .recipient:
+            if command == .recipient { copies?.recipientAnswered(reply) }
+            guard !reply.isPositive, refusal == nil else { return .ignore }
+            guard reply.asFinal.isTransient else { return .logRefusedCopy }
+            state = .dataAsked(.copiesFirst, refusal: reply.asFinal)
+            return .ignore
+        case .data:
+            let hasRecipients = copies?.hasRecipients ?? false
+            if reply.code == 354, refusal == nil, hasRecipients {
+                state = .sending
+                return .sendContent
+            }
+            let parting: Parting = reply.code < 400 ? .disconnect : .reset
+            if let cause = refusal ?? (hasRecipients && reply.code < 500 ? reply.asRefusal : nil) {
+                return .deferWithCopies(cause, .deferredCopy, endTransaction(parting))
+            }
+            endCopies()
+            return .leaveOutCopies(hasRecipients ? reply : nil, parting)
+        case .greeting, .ehlo, .helo, .endOfData, .reset, .quit: return .ignore
+        }
+    }
+
+    /// After `copyAnswered`.
+    package mutating func copyNoted() -> CopiesAction {
+        switch state {
+        case .finalDot:
+            guard let copies, copies.areComplete else { return .wait }
+            if copies.isDeferred { return .finish(.deferredCopy, endTransaction(.release)) }
+            endCopies()
+            return .askData(.release)
+        case .idle, .envelope, .content, .judging, .dataAsked, .sending, .lastReply, .lingering, .closed: return .wait
+        }
+    }
+
+    /// The client's recipients come next.
+    private mutating func endCopies() {
+        copies = nil
+        state = .dataAsked(.copies, refusal: nil)
+    }
+
     private mutating func finalDotAnswered(_ reply: SMTPReply) -> ReplyAction {
         lmtp?.add(reply)
         guard let replies = lmtp?.takeReplies(), let isComplete = lmtp?.areComplete else {
             _ = endTransaction(.release)
             return .finalReply(reply)
         }
-        guard isComplete else { return replies.isEmpty ? .ignore : .passOn(replies) }
-        let refusedCopies = lmtp?.refusedCopies ?? []
+        guard isComplete else { return .passOn(replies) }
+        let isDeferred = lmtp?.areTransient ?? false
         _ = endTransaction(.release)
-        return .finalReplies(replies, refusedCopies: refusedCopies)
+        return .finalReplies(replies, isDeferred: isDeferred)
     }
 
     /// The connection to the next hop is closed.
@@ -365,6 +430,7 @@ package struct FilterDialogue: ~Copyable {
         state = .idle
         questions.removeAll(keepingCapacity: true)
         if lmtp != nil { lmtp = LMTPReplies() }
+        copies = nil
         transaction += 1
         return parting
     }

@@ -40,6 +40,7 @@ package final class FilterListener: @unchecked Sendable {
         self.timeouts = timeouts
         let nextHop = NextHopCounters(address: "\(settings.nextHop)")
         let counters = MessageCounters(nextHop: nextHop)
+        let acceptedCopies = AcceptedCopies()
         self.counters = counters
         reception = Reception(
             .init(key: "listen.filter", clients: "filter connections", bound: "filter.connections"),
@@ -51,7 +52,7 @@ package final class FilterListener: @unchecked Sendable {
                 checks: MessageChecks(
                     loop: loop, bounds: bounds, threads: threads, counters: counters, probes: probes,
                     rules: rules, log: log),
-                nextHop: nextHop, log: log)
+                nextHop: nextHop, acceptedCopies: acceptedCopies, log: log)
         }
     }
 
@@ -99,6 +100,8 @@ final class FilterWorker: @unchecked Sendable {
     let token: [UInt8]
     let timeouts: FilterTimeouts
     let checks: MessageChecks
+    /// Shared by all workers of the listener.
+    let acceptedCopies: AcceptedCopies
     let log: EventLog
     private var hasStopped = false
 
@@ -107,12 +110,13 @@ final class FilterWorker: @unchecked Sendable {
 
     init(
         _ settings: Configuration.FilterListener, timeouts: FilterTimeouts, desk: Reception.Desk,
-        checks: MessageChecks, nextHop: NextHopCounters, log: EventLog
+        checks: MessageChecks, nextHop: NextHopCounters, acceptedCopies: AcceptedCopies, log: EventLog
     ) {
         self.settings = settings
         self.desk = desk
         self.timeouts = timeouts
         self.checks = checks
+        self.acceptedCopies = acceptedCopies
         self.log = log
         hostName = Self.hostName()
         token = Self.ownToken

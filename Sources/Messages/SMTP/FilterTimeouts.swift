@@ -17,6 +17,9 @@ package struct FilterTimeouts: Sendable {
     package var reply: TimeAmount
     /// For its reply to the final dot (RFC 5321 4.5.3.2.6).
     package var finalReply: TimeAmount
+    /// For the answer to a client's final dot: the disk, the next hop's DATA, the content and the final reply together.
+    /// An LMTP client waits for each reply anew.
+    package var answer: TimeAmount
     /// How long an idle connection to the next hop is kept.
     package var idle: TimeAmount = .seconds(5)
     /// How long the next hop's capabilities are taken as known without a connection to it.
@@ -26,9 +29,12 @@ package struct FilterTimeouts: Sendable {
 
     package init(mode: Configuration.FilterListener.Mode) {
         switch mode {
-        case .afterQueue: (disk, reply, finalReply) = (.seconds(300), .seconds(300), .seconds(600))
-        // smtpd waits 100 s for the filter (smtpd_proxy_timeout). It should get a reply before.
-        case .beforeQueue: (disk, reply, finalReply) = (.seconds(80), .seconds(80), .seconds(80))
+        // smtp(8) waits 1800 s (smtp_data_done_timeout in conf/postfix/master.cf).
+        case .afterQueue:
+            (disk, reply, finalReply, answer) = (.seconds(300), .seconds(300), .seconds(600), .seconds(1400))
+        // smtpd(8) waits 100 s (smtpd_proxy_timeout). Its final dot may have to wait for one write of the spool.
+        case .beforeQueue:
+            (disk, reply, finalReply, answer) = (.seconds(20), .seconds(80), .seconds(80), .seconds(70))
         }
     }
 }

@@ -226,7 +226,9 @@ final class NextHopConnection: SocketLoop.Socket {
         case .disconnect: carryOut(dialogue.disconnect())
         case .detach: dialogue.detach()
         case .release:
-            carryOut(dialogue.release(isIdle: session.isIdle, isSending: unsent.readableBytes > 0))
+            // One reply too many would answer a command of the next transaction, which may begin at once.
+            let isInStep = session.isIdle && session.unreadBytes == 0
+            carryOut(dialogue.release(isInStep: isInStep, isSending: unsent.readableBytes > 0))
         }
     }
 
@@ -256,14 +258,13 @@ final class NextHopConnection: SocketLoop.Socket {
         let (time, timeouts) = (now - waitingSince, pool.timeouts)
         switch dialogue.awaited {
         case .connection:
-            let isConnected = isConnected
-            if time > (isConnected ? timeouts.reply : timeouts.connect) {
-                end(dialogue.timedOut(isConnected: isConnected))
-            }
-        case .reply: if time > timeouts.reply { end(dialogue.timedOut(isConnected: true)) }
-        case .finalReply: if time > timeouts.finalReply { end(dialogue.timedOut(isConnected: true)) }
+            if time > (isConnected ? timeouts.reply : timeouts.connect) { timeOut() }
+        case .reply: if time > timeouts.reply { timeOut() }
+        case .finalReply: if time > timeouts.finalReply { timeOut() }
         }
     }
+
+    func timeOut() { end(dialogue.timedOut(isConnected: isConnected)) }
 
     /// Whether the peer is there: connecting by TCP takes time, and the peer may be silent afterwards.
     private var isConnected: Bool {

@@ -313,13 +313,13 @@ package struct NextHopDialogue: ~Copyable {
     /// The transaction is complete.
     ///
     /// - Parameters:
-    ///   - isIdle: everything that was asked has been answered.
+    ///   - isInStep: everything that was asked has been answered, and nothing else.
     ///   - isSending: the next hop refused the message before its end. It would read the rest as commands, or later
     ///     commands as content, so nothing more may be sent on this connection.
-    package mutating func release(isIdle: Bool, isSending: Bool) -> LeaveAction {
+    package mutating func release(isInStep: Bool, isSending: Bool) -> LeaveAction {
         switch state {
         case .answered where isSending: return disconnect()
-        case .answered where isIdle:
+        case .answered where isInStep:
             state = .idle
             return .keep
         case .answered: return .quit

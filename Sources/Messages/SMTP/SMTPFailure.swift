@@ -33,8 +33,19 @@ extension SMTPReply {
     /// not cause a bounce.
     var asFinal: SMTPReply { 300..<400 ~= code ? .protocolError : self }
 
+    /// As one of several final replies. 421 would say that the connection closes, and the client might miss the others.
+    var withoutClosing: SMTPReply {
+        guard code == 421 else { return self }
+        var text = Array(bytes.readableBytesView)
+        for index in text.indices where index == 0 || text[index - 1] == 0x0a { text[index + 1] = UInt8(ascii: "5") }
+        return SMTPReply(code: 451, bytes: ByteBuffer(bytes: text))
+    }
+
     /// As the reply to a message that could not be handed on: never positive.
     var asRefusal: SMTPReply { code < 400 ? .protocolError : self }
+
+    /// To the client's recipients. It must not name a recipient that only a rule knows.
+    static let deferredCopy = SMTPReply(451, "4.3.0 Error: deferred by the next hop")
 
     private static let protocolError = SMTPReply(451, "4.5.0 Error: protocol error of the next hop")
 }

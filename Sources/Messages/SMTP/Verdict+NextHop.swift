@@ -21,15 +21,18 @@ extension Verdict {
     ) {
         switch recipients {
         case .envelope(let copies):
-            // As in Postfix, the sender gets no bounce for a copy.
-            let end: StaticString = offersDSN ? "> NOTIFY=NEVER\r\n" : ">\r\n"
-            for address in copies { ask(.recipient, Self.recipient(address, end)) }
+            for address in copies { ask(.recipient, Self.copy(to: address, offersDSN: offersDSN)) }
         case .redirect(let address):
             ask(.reset, ByteBuffer(staticString: "RSET\r\n"))
             for line in xforward { ask(.xforward, line) }
             ask(.mail, mail)
             ask(.recipient, Self.recipient(address, ">\r\n"))
         }
+    }
+
+    /// As in Postfix, the sender gets no bounce for a copy.
+    static func copy(to address: [UInt8], offersDSN: Bool) -> ByteBuffer {
+        recipient(address, offersDSN ? "> NOTIFY=NEVER\r\n" : ">\r\n")
     }
 
     /// - Parameter end: what follows the address.

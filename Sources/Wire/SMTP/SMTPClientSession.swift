@@ -68,6 +68,9 @@ package struct SMTPClientSession: ~Copyable {
     /// Whether the session is ready and all commands have been answered.
     package var isIdle: Bool { isReady && unanswered.isEmpty && waiting.isEmpty }
 
+    /// Received bytes of further replies.
+    package var unreadBytes: Int { input.readableBytes }
+
     /// Sends a command now, or as soon as its turn comes.
     ///
     /// - Parameter line: the command, including CRLF.
