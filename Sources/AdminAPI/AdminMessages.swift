@@ -59,6 +59,8 @@ package enum AdminMessages {
         package var version: String
         package var configuration: String
         package var status: Status
+        /// The service fills it in; nil from services before it could.
+        package var reload: ReloadFigures?
         /// DUNNO first, then the other actions that occurred.
         package var answers: [AnswerFigures]
         /// p50 of the answer times of the last minute, in microseconds; `slowAnswer` is p99. nil without answers.

@@ -24,6 +24,7 @@ package actor Daemon {
     private var lastRead: Configuration
     private let log: EventLog
     private let alerts: Alerts
+    private let lastReload = LastReload()
     private let host: LedgerHost
     private let policy: PolicyListener
     private let admin: AdminListener
@@ -60,7 +61,8 @@ package actor Daemon {
         policy = PolicyListener(configuration: configuration, host: host, log: log)
         content = ContentService(configuration, rules: preparation.read.rules, host: host, log: log)
         admin = AdminListener(
-            host: host, policy: policy, content: content, alerts: alerts, sandbox: sandbox, log: log)
+            host: host, policy: policy, content: content, alerts: alerts, sandbox: sandbox, lastReload: lastReload,
+            log: log)
     }
 
     /// Runs until SIGTERM or SIGINT ends it.
@@ -164,54 +166,81 @@ package actor Daemon {
             manager.notify("RELOADING=1\nMONOTONIC_USEC=\(MachineClocks.microseconds(of: CLOCK_MONOTONIC))")
         }
         defer { if isReady { manager.notify("READY=1\nSTATUS=\(configuration.summary)") } }
+        let fault: String?
         switch ConfigurationReader.read(path: configurationPath) {
         case .failure(let faults):
             for fault in faults.all { log.error(fault.description) }
             reportOutOfReach(faults.readable, faults.tablePaths)
             log.error("\(configurationPath) was rejected; the service keeps its current configuration")
+            let others = faults.all.count - 1
+            fault = faults.all.first.map { $0.description + (others > 0 ? " (and \(others) more)" : "") }
         case .success(let read):
             for warning in read.warnings { log.warning(warning.description) }
-            var accepted = read.configuration
-            for key in RestartKey.all {
-                if key.differs(read.configuration, configuration), key.differs(read.configuration, lastRead) {
-                    log.warning(
-                        "\(key.name) has changed: restart the service to apply it; until then the old value is used")
-                }
-                key.copy(configuration, &accepted)
+            fault = await apply(read)
+        }
+        report(fault)
+    }
+
+    /// - Returns: why the configuration was rejected; nil if it is in use.
+    private func apply(_ read: ConfigurationReader.Outcome) async -> String? {
+        var accepted = read.configuration
+        for key in RestartKey.all {
+            if key.differs(read.configuration, configuration), key.differs(read.configuration, lastRead) {
+                log.warning(
+                    "\(key.name) has changed: restart the service to apply it; until then the old value is used")
             }
-            lastRead = read.configuration
-            guard reportOutOfReach(accepted, read.tablePaths) else {
-                return log.error("\(configurationPath) was rejected; the service keeps its current configuration")
+            key.copy(configuration, &accepted)
+        }
+        lastRead = read.configuration
+        if let fault = reportOutOfReach(accepted, read.tablePaths) {
+            log.error("\(configurationPath) was rejected; the service keeps its current configuration")
+            return fault
+        }
+        do {
+            try await host.loop.submit { [host, policy, accepted] in
+                try host.reload(accepted)
+                policy.reload(accepted)
             }
-            do {
-                try await host.loop.submit { [host, policy, accepted] in
-                    try host.reload(accepted)
-                    policy.reload(accepted)
-                }
-                content?.reload(accepted, rules: read.rules)
-                alerts.reload(accepted.alerts)
-                configuration = accepted
-                log.redirect(to: configuration.log.destination)
-                log.notice("reloaded: \(configuration.summary)")
-            } catch {
-                log.error("the configuration was rejected: \((error as? StoreError)?.message ?? "\(error)")")
-            }
+            content?.reload(accepted, rules: read.rules)
+            alerts.reload(accepted.alerts)
+            configuration = accepted
+            log.redirect(to: configuration.log.destination)
+            log.notice("reloaded: \(configuration.summary)")
+            return nil
+        } catch {
+            let fault = (error as? StoreError)?.message ?? "\(error)"
+            log.error("the configuration was rejected: \(fault)")
+            return fault
         }
     }
 
-    /// Logs the files and programs of a configuration that the process can't use; false if there are any.
+    /// Tells the admin listener and the operators how a reload ended.
+    private func report(_ fault: String?) {
+        let before = lastReload.record(fault: fault)
+        if let fault {
+            alerts.raise(trouble: Self.reloadSubject, "rejected, the current one stays in use: \(fault)")
+        } else if before.fault != nil {
+            alerts.raise(recovery: Self.reloadSubject, "a reload has succeeded")
+        }
+    }
+
+    private static let reloadSubject = "the configuration"
+
+    /// Logs the files and programs of a configuration that the process can't use.
+    ///
+    /// - Returns: what the log says of the first; nil if there are none.
     @discardableResult
-    private func reportOutOfReach(_ configuration: Configuration, _ tablePaths: [String]) -> Bool {
+    private func reportOutOfReach(_ configuration: Configuration, _ tablePaths: [String]) -> String? {
         let paths =
             sandbox.outOfReach(
                 FileAccess(configurationPath: configurationPath, configuration, tablePaths: tablePaths))
             + starter.outOfReach(configuration.alerts)
-        for path in paths {
-            log.error(
-                "\(path) is out of reach: Weir may use only the directories and programs that weir.yaml named at its "
-                    + "start; restart the service")
+        let faults = paths.map { path in
+            "\(path) is out of reach: Weir may use only the directories and programs that weir.yaml named at its "
+                + "start; restart the service"
         }
-        return paths.isEmpty
+        for fault in faults { log.error(fault) }
+        return faults.first
     }
 
     /// Ends the process if the rest takes too long: a dead disk, or a service manager that does not listen, can keep a

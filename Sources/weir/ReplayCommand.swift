@@ -11,13 +11,13 @@ struct ReplayCommand: ParsableCommand {
         commandName: "replay",
         abstract: "Applies the limits of a configuration to logged mail.",
         discussion: """
-            Reads Postfix logs (plain or gzip, rotated files in any order), the output of journalctl -o export, or a \
-            capture made with log.capture of weir.yaml. Reports which keys each limit would have refused, when and \
-            why, how much its keys used, and which rate would have caught only the outliers. Doesn't contact the \
-            service.
+            Reads Postfix logs (plain or gzip, rotated files in any order) in the forms of syslog, journalctl and \
+            docker compose logs, or a capture made with log.capture of weir.yaml. Reports which keys each limit would \
+            have refused, when and why, how much its keys used, and which rate would have caught only the outliers. \
+            Doesn't contact the service.
 
-            Exit status: 0 success, 66 a file can't be read or is given twice, 74 the report can't be written, 78 the \
-            configuration has errors.
+            Exit status: 0 success, 65 no line of the logs is Postfix's in a known form, 66 a file can't be read or is \
+            given twice, 74 the report can't be written, 78 the configuration has errors.
 
             Example: weir replay --config new.yaml /var/log/mail.log.1 /var/log/mail.log
             """)
@@ -38,6 +38,10 @@ struct ReplayCommand: ParsableCommand {
         let report: ReplayReport
         do {
             report = try Replay(configuration, over: logs).run()
+        } catch let error as UnreadableLog {
+            StandardError.complain("\(error); the first lines:", by: "replay")
+            for line in error.examples { StandardError.write("  \(printable(line))\n") }
+            throw ExitCode(EX_DATAERR)
         } catch {
             StandardError.complain("\(error)", by: "replay")
             throw ExitCode(EX_NOINPUT)
@@ -68,7 +72,9 @@ struct ReplayCommand: ParsableCommand {
             (log.requests > 0 ? "\(log.requests) requests and " : "")
                 + "\(log.messages) messages to \(log.recipients) recipients in \(log.lines) lines"
         ]
-        if let first = log.first, let last = log.last { lines[0] += ", \(time(first)) to \(time(last))" }
+        if let first = log.first, let last = log.last {
+            lines[0] += ", \(time(first, log.firstZone)) to \(time(last, log.lastZone))"
+        }
         let skipped = [
             (log.linesWithoutTime, "lines without a readable time"),
             (log.localMessages, "messages of sendmail(1), which cause no policy requests"),
@@ -91,10 +97,14 @@ struct ReplayCommand: ParsableCommand {
                 + "\(limit.refused) requests of \(limit.keysRefused) keys \(verb)",
         ]
         for key in limit.refusals.prefix(mostShown) {
-            lines.append(
-                "  \(printable(key.key.utf8)): \(key.refused) \(verb), first at \(time(key.first)): \(key.reason)")
+            let first = "\(time(key.first, key.firstZone)): \(key.reason)"
+            lines.append("  \(printable(key.key.utf8)): \(key.refused) \(verb), first at \(first)")
         }
         if limit.keysRefused > mostShown { lines.append("  and \(limit.keysRefused - mostShown) more") }
+        for mask in limit.masked {
+            lines.append(
+                "  masked by \(mask.by): it refused \(mask.requests) requests that \(limit.name) alone would refuse")
+        }
         for window in limit.windows where limit.keys > 0 {
             lines.append(
                 "  highest use in \(window.window), by key: p50 \(window.p50), p90 \(window.p90), p99 \(window.p99), "
@@ -110,13 +120,17 @@ struct ReplayCommand: ParsableCommand {
     }
 
     private static func keys(_ keys: [WindowReplay.Key]) -> String {
-        let shown = keys.prefix(5).map { "\(printable($0.key.utf8)) (\($0.peak) at \(time($0.at)))" }.joined(
+        let shown = keys.prefix(5).map { "\(printable($0.key.utf8)) (\($0.peak) at \(time($0.at, $0.zone)))" }.joined(
             separator: ", ")
         return keys.count > 5 ? "\(shown) and \(keys.count - 5) more" : shown
     }
 
-    /// The local time of the log, or UTC if its times have a zone.
-    static func time(_ milliseconds: Int64) -> String {
-        utcText(time_t(milliseconds / 1000), format: "%Y-%m-%d %H:%M:%S")
+    /// - Parameter zone: in minutes east of UTC; nil if the log has no zone.
+    static func time(_ milliseconds: Int64, _ zone: Int?) -> String {
+        let seconds = time_t(milliseconds / 1000) + time_t(zone ?? 0) * 60
+        let text = utcText(seconds, format: "%Y-%m-%d %H:%M:%S")
+        guard let zone else { return text }
+        let twoDigits = { (number: Int) in number < 10 ? "0\(number)" : "\(number)" }
+        return "\(text) \(zone < 0 ? "-" : "+")\(twoDigits(abs(zone) / 60)):\(twoDigits(abs(zone) % 60))"
     }
 }

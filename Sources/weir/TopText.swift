@@ -64,7 +64,9 @@ struct TopText {
                 .joined(separator: ",")
         }
         let latency = "p50/1m=\(time(snapshot.medianAnswer)) p99/1m=\(time(snapshot.slowAnswer))"
-        let ledger = "keys=\(snapshot.status.keys) ledger=\(snapshot.status.trouble == nil ? "ok" : "trouble")"
+        let ledger =
+            "keys=\(snapshot.status.keys) ledger=\(snapshot.status.trouble == nil ? "ok" : "trouble")"
+            + (snapshot.reload?.fault == nil ? "" : " reload=rejected")
         return (["\(answers) \(latency) \(ledger)"] + messages).joined(separator: "; ")
     }
 
@@ -126,7 +128,9 @@ struct TopText {
 
     func screen(_ figures: TopFigures, failure: String?, columns: Int, rows: Int) -> [String] {
         let snapshot = figures.snapshot
-        let state = snapshot.status.trouble.map { "LEDGER FAILURE: \($0)" } ?? "ledger ok"
+        let state =
+            (snapshot.status.trouble.map { "LEDGER FAILURE: \($0)" } ?? "ledger ok")
+            + (snapshot.reload?.fault.map { "  RELOAD REJECTED: \($0)" } ?? "")
         let shownColumns = Column.fitting(columns)
         let keyWidth = columns - shownColumns.reduce(0) { $0 + $1.width + 1 }
         func row(_ cell: (Column) -> String, _ key: String) -> String {

@@ -275,6 +275,16 @@ class Page(unittest.TestCase):
         self.assertFalse(browser.run("""document.querySelector("#now button").matches(":disabled")"""))
         self.assertIs(browser.run('document.getElementById("trouble").hidden'), True)
 
+    def test_a_rejected_reload(self):
+        browser = self.browser()
+        self.weir.configure(text="limits: [\n")
+        self.weir.reload()
+        browser.wait(f'{text("state")} === "Trouble"')
+        self.assertRegex(browser.run(text("troubles")), r"^The reload at .* was rejected: .*weir\.yaml:\d+:.* stays in use\.")
+        self.weir.configure()
+        self.weir.reload()
+        browser.wait(f'{text("state")} === "OK"')
+
     def test_unreachable_service(self):
         browser = self.browser()
         self.weir.stop()

@@ -87,7 +87,6 @@ class OfRealPostfix(Replay):
         export = "".join(
             f"__CURSOR=s={number}\n__REALTIME_TIMESTAMP={1_700_000_000_000_000 + number * 1000}\n_BOOT_ID=x\nPRIORITY=6\nSYSLOG_IDENTIFIER={tag}\nMESSAGE={text}\n\n"
             for number, (tag, text) in enumerate(re.findall(r"(?m)^\w+ +\d+ [\d:]+ \S+ ([^\[]+)\[\d+\]: (.*)$", log)))
-        half = len(lines) // 2
         forms = {
             "plain": [self.write(log)],
             "ISO": [self.write(iso, "iso")],
@@ -103,6 +102,10 @@ class OfRealPostfix(Replay):
                 more = self.used(report, "bytes")["example.org"] - live["bytes"]["example.org"]
                 self.assertTrue(0 < more < 24 * 400, more)
                 self.assertEqual((report["log"]["messages"], report["log"]["faults"], report["log"]["lines_without_time"]), (24, [], 0))
+        self.check_the_order_of_files(lines, log, live)
+
+    def check_the_order_of_files(self, lines, log, live):
+        half = len(lines) // 2
         piped = subprocess.run([BINARY, "replay", "--config", self.directory / "weir.yaml", "--json", "-"], input=log, text=True, capture_output=True,
                                timeout=120, env=ENVIRONMENT)
         self.assertEqual(self.used(json.loads(piped.stdout), "recipients"), live["recipients"])

@@ -174,6 +174,18 @@ class Faults(unittest.TestCase):
                 top.keys(b"q")
                 self.assertEqual(top.end(), 0)
 
+    def test_a_rejected_reload(self):
+        with WeirService(limits=[LIMIT]) as service:
+            config = self.directory / "weir.yaml"
+            shutil.copy(service.config_file, config)
+            with OnTerminal(config, columns=120) as top:
+                top.read_until(b"ledger ok")
+                service.configure(text="limits: [\n")
+                service.reload()
+                top.read_until(b"RELOAD REJECTED: ")
+                top.keys(b"q")
+                self.assertEqual(top.end(), 0)
+
 
 class Endings(unittest.TestCase):
     def test_the_terminal_is_restored(self):

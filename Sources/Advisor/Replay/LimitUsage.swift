@@ -8,13 +8,12 @@ final class LimitUsage {
     final class KeyUsage {
         var windows: SlidingWindows
         var peaks: [UInt64]
-        /// Milliseconds since 1970.
-        var peakTimes: [Int64]
+        var peakTimes: [LogMoment]
 
         init(lanes: Int) {
             windows = SlidingWindows(lanes: lanes)
             peaks = Array(repeating: 0, count: lanes)
-            peakTimes = Array(repeating: 0, count: lanes)
+            peakTimes = Array(repeating: .utc(0), count: lanes)
         }
     }
 
@@ -30,8 +29,9 @@ final class LimitUsage {
 
     /// - Parameters:
     ///   - time: on the ledger's clock, for the windows.
-    ///   - wall: milliseconds since 1970, for the report.
-    func add(_ request: Attributes, recipients: Int, messages: Int, size: Int, at time: LedgerTime, wall: Int64) {
+    ///   - moment: for the report.
+    func add(_ request: Attributes, recipients: Int, messages: Int, size: Int, at time: LedgerTime, _ moment: LogMoment)
+    {
         guard applies(to: request), limit.key.build(request, into: &key) else { return }
         let amount = limit.count.amount(
             recipients: UInt64(recipients), messages: UInt64(messages), bytes: UInt64(size))
@@ -48,7 +48,7 @@ final class LimitUsage {
             let used = usage.windows.charge(amount, lane: lane, slot: limit.rates[lane].window.slot(at: time))
             if used > usage.peaks[lane] {
                 usage.peaks[lane] = used
-                usage.peakTimes[lane] = wall
+                usage.peakTimes[lane] = moment
             }
         }
     }

@@ -1,76 +1,44 @@
 // SPDX-License-Identifier: Apache-2.0
 import Foundation
 
-/// A message that Postfix accepted over SMTP, from its log.
-struct LoggedMessage {
-    var time: Int64
-    var queueID: [UInt8]
-    var clientName: [UInt8]
-    var clientAddress: [UInt8]
-    var saslMethod: [UInt8]
-    var saslUsername: [UInt8]
-    /// `submission` for `postfix/submission/smtpd`.
-    var service: [UInt8]
-    var sender: [UInt8]
-    /// Bytes in the queue, including headers that Postfix added.
-    var size: Int
-    var recipients: Int
-}
-
-/// How much of the logs was counted, and why the rest was not.
-package struct LogFigures: Codable, Sendable, Equatable {
-    package internal(set) var lines = 0
-    /// Lines that are not Postfix's, or not about clients, senders and recipients.
-    package internal(set) var otherLines = 0
-    /// Lines without a readable time: truncated, in another language, or not from a log.
-    package internal(set) var linesWithoutTime = 0
-    /// Lines with an earlier time than a previous line. They count at the time of that line.
-    package internal(set) var linesOutOfOrder = 0
-    package internal(set) var messages = 0
-    package internal(set) var recipients = 0
-    /// Policy requests of a capture.
-    package internal(set) var requests = 0
-    /// Messages of sendmail(1), for which Postfix sends no policy requests.
-    package internal(set) var localMessages = 0
-    /// Messages returned by a content filter.
-    package internal(set) var reinjectedMessages = 0
-    /// Messages whose client line is missing, for example because the log starts later.
-    package internal(set) var messagesWithoutClient = 0
-    /// The times of the first and last line, in milliseconds since 1970.
-    package internal(set) var first: Int64?
-    package internal(set) var last: Int64?
-    /// Errors of files that could not be read to their end.
-    package internal(set) var faults: [String] = []
-}
-
 /// Assembles messages from the log lines of smtpd, pickup and qmgr, and reads policy requests from captures.
 final class LogReader {
     private(set) var figures = LogFigures()
+    /// The time of the latest line, in milliseconds.
+    private var latest: Int64 = .min
+    private var time = LogTime(year: 1970)
+    private var understanding = Understanding()
     /// Messages without a qmgr line yet, by queue id.
     private var pending: [[UInt8]: LoggedMessage] = [:]
+    /// Messages that a content filter may have returned.
+    private var held = HeldMessages()
     /// Queue ids that don't count: already counted, without a client line, of sendmail(1), or from a content filter.
     private var ignored: Set<[UInt8]> = []
     private let onMessage: (LoggedMessage) -> Void
-    private let onRequest: ([UInt8], Int64) -> Void
+    private let onRequest: ([UInt8], LogMoment) -> Void
 
     /// The size of `pending` at which its older half is dropped.
     private static let mostPending = 200_000
 
     /// - Parameters:
     ///   - onMessage: called with each accepted message of a log.
-    ///   - onRequest: called with each policy request of a capture and its time, in milliseconds since 1970.
-    init(onMessage: @escaping (LoggedMessage) -> Void, onRequest: @escaping ([UInt8], Int64) -> Void) {
+    ///   - onRequest: called with each policy request of a capture and its time.
+    init(onMessage: @escaping (LoggedMessage) -> Void, onRequest: @escaping ([UInt8], LogMoment) -> Void) {
         self.onMessage = onMessage
         self.onRequest = onRequest
     }
 
     /// Reads files in the order of their first lines.
-    func read(_ paths: [String]) throws(LogFile.Failure) {
+    ///
+    /// - Throws: if a file can't be opened, or if the files have lines and none is understood.
+    func read(_ paths: [String]) throws {
         try Self.rejectDuplicates(paths)
         var files: [(path: String, start: Int64)] = []
         for path in paths { files.append((path, path == "-" ? .max : try Self.start(of: path))) }
+        var ofAll = Understanding()
         for (path, _) in files.sorted(by: { $0.start < $1.start }) {
             let file = try LogFile(path: path)
+            understanding = Understanding()
             do {
                 try read(file, year: Self.year(of: path))
             } catch {
@@ -79,17 +47,21 @@ final class LogReader {
             if file.longLines > 0 {
                 figures.faults.append("\(path): skipped \(file.longLines) lines that are too long")
             }
+            if let fault = understanding.fault(of: [path]) { figures.faults.append(fault.description) }
+            ofAll.add(understanding)
         }
+        if let fault = ofAll.fault(of: paths) { throw fault }
+        release(held.removeAll())
     }
 
     /// - Parameter year: of the first line.
     private func read(_ file: LogFile, year: Int) throws {
-        var time = LogTime(year: year)
+        time.beginFile(year: year)
         var journal: JournalExport?
         var capture: CapturedRequest?
         func readEntry(_ time: Int64, _ tag: UnsafeRawBufferPointer, _ text: UnsafeRawBufferPointer) {
             figures.lines += 1
-            read(text, of: tag, at: time)
+            if !read(text, of: tag, at: .utc(time)) { understanding.miss(text) }
         }
         try file.forEachLine { line in
             if journal == nil, line.starts(with: JournalExport.mark) { journal = JournalExport() }
@@ -97,15 +69,16 @@ final class LogReader {
             if capture != nil {
                 figures.lines += 1
                 capture?.append(line) { request, time in
-                    record(time)
+                    record(.utc(time))
+                    understanding.isAny = true
                     figures.requests += 1
-                    onRequest(request, time)
+                    onRequest(request, .utc(time))
                 }
             } else if journal != nil {
                 journal?.append(line, readEntry)
             } else {
                 figures.lines += 1
-                read(line, &time)
+                read(line)
             }
         }
         journal?.end(readEntry)
@@ -155,7 +128,8 @@ final class LogReader {
         var first: Int64?
         try? file.forEachLine(upTo: 1000) { line in
             if first == nil {
-                first = time.read(line)?.milliseconds ?? JournalExport.time(line) ?? CapturedRequest.time(line)
+                first =
+                    LogLine(line, &time)?.moment.milliseconds ?? JournalExport.time(line) ?? CapturedRequest.time(line)
             }
         }
         return first
@@ -163,54 +137,69 @@ final class LogReader {
 
     // MARK: Lines
 
-    private func read(_ line: UnsafeRawBufferPointer, _ time: inout LogTime) {
-        guard let (milliseconds, start) = time.read(line) else {
+    private func read(_ line: UnsafeRawBufferPointer) {
+        guard let entry = LogLine(line, &time) else {
             figures.linesWithoutTime += 1
-            return
+            return understanding.miss(line)
         }
-        // `host tag[pid]: text`
-        guard let host = line[start...].firstIndex(of: 0x20),
-            let bracket = line[(host + 1)...].firstIndex(of: UInt8(ascii: "[")),
-            let colon = line[bracket...].firstIndex(of: UInt8(ascii: ":")), colon + 2 < line.count
-        else {
-            figures.otherLines += 1
-            return record(milliseconds)
-        }
-        read(
-            UnsafeRawBufferPointer(rebasing: line[(colon + 2)...]),
-            of: UnsafeRawBufferPointer(rebasing: line[(host + 1)..<bracket]),
-            at: milliseconds)
+        if !read(entry.text, of: entry.tag, at: entry.moment) { understanding.miss(line) }
     }
 
-    private func record(_ time: Int64) {
-        figures.first = figures.first ?? time
-        if let last = figures.last, time < last { figures.linesOutOfOrder += 1 }
-        figures.last = max(figures.last ?? time, time)
+    private func record(_ moment: LogMoment) {
+        if figures.first == nil { (figures.first, figures.firstZone) = (moment.reported, moment.zone) }
+        if moment.milliseconds < latest {
+            figures.linesOutOfOrder += 1
+        } else {
+            (latest, figures.last, figures.lastZone) = (moment.milliseconds, moment.reported, moment.zone)
+            release(held.removeAll(before: latest))
+        }
+    }
+
+    /// Passes on messages that no content filter has returned.
+    private func release(_ messages: [HeldMessages.Outcome]) {
+        for case (let message, let isReturned) in messages {
+            if isReturned {
+                figures.reinjectedMessages += 1
+            } else {
+                figures.messages += 1
+                figures.recipients += message.recipients
+                onMessage(message)
+            }
+        }
     }
 
     /// - Parameter tag: `postfix/submission/smtpd`
-    private func read(_ text: UnsafeRawBufferPointer, of tag: UnsafeRawBufferPointer, at time: Int64) {
-        record(time)
-        guard let slash = tag.lastIndex(of: UInt8(ascii: "/")), let colon = text.firstIndex(of: UInt8(ascii: ":")),
-            colon + 2 < text.count
-        else {
+    /// - Returns: whether the line is Postfix's.
+    private func read(
+        _ text: UnsafeRawBufferPointer, of tag: UnsafeRawBufferPointer, at moment: LogMoment
+    ) -> Bool {
+        record(moment)
+        guard let slash = tag.lastIndex(of: UInt8(ascii: "/")) else {
             figures.otherLines += 1
-            return
+            return false
+        }
+        understanding.isAny = true
+        guard let colon = text.firstIndex(of: UInt8(ascii: ":")), colon + 2 < text.count else {
+            figures.otherLines += 1
+            return true
         }
         let rest = UnsafeRawBufferPointer(rebasing: text[(colon + 2)...])
+        let id = text[..<colon]
         let program = tag[(slash + 1)...]
         if program.elementsEqual("smtpd".utf8), rest.starts(with: "client=".utf8) {
-            readClient(rest, id: Array(text[..<colon]), service: Self.service(tag[..<slash]), at: time)
+            readClient(rest, id: Array(id), service: Self.service(tag[..<slash]), at: moment)
         } else if program.elementsEqual("qmgr".utf8) || program.elementsEqual("nqmgr".utf8)
             || program.elementsEqual("oqmgr".utf8)
         {
-            readQueueManager(rest, id: Array(text[..<colon]))
+            readQueueManager(rest, id: Array(id))
         } else if program.elementsEqual("pickup".utf8), rest.starts(with: "uid=".utf8) {
             figures.localMessages += 1
-            ignored.insert(Array(text[..<colon]))
+            ignored.insert(Array(id))
         } else {
+            if program.elementsEqual("smtp".utf8) || program.elementsEqual("lmtp".utf8) { held.readDelivery(rest) }
             figures.otherLines += 1
         }
+        return true
     }
 
     /// The part after the first slash: `submission` of `postfix/submission`, empty for `postfix`.
@@ -219,7 +208,7 @@ final class LogReader {
     }
 
     /// `client=host.example.org[192.0.2.1]:1234, sasl_method=PLAIN, sasl_username=alice`
-    private func readClient(_ text: UnsafeRawBufferPointer, id: [UInt8], service: [UInt8], at time: Int64) {
+    private func readClient(_ text: UnsafeRawBufferPointer, id: [UInt8], service: [UInt8], at moment: LogMoment) {
         let parts = text.split(separator: UInt8(ascii: ","))
         let client = parts[0].dropFirst("client=".utf8.count)
         guard let open = client.firstIndex(of: UInt8(ascii: "[")), let close = client.lastIndex(of: UInt8(ascii: "]")),
@@ -229,7 +218,7 @@ final class LogReader {
             return
         }
         var message = LoggedMessage(
-            time: time, queueID: id, clientName: Array(client[..<open]),
+            moment: moment, queueID: id, clientName: Array(client[..<open]),
             clientAddress: Array(client[(open + 1)..<close]), saslMethod: [],
             saslUsername: [], service: service, sender: [], size: 0, recipients: 0)
         for part in parts.dropFirst() {
@@ -252,9 +241,9 @@ final class LogReader {
 
     private func dropOldest() {
         ignored = []
-        let times = pending.values.map(\.time).sorted()
+        let times = pending.values.map(\.moment.milliseconds).sorted()
         let limit = times[times.count / 2]
-        pending = pending.filter { $0.value.time > limit }
+        pending = pending.filter { $0.value.moment.milliseconds > limit }
     }
 
     /// `from=<alice@example.org>, size=1234, nrcpt=2 (queue active)`, or `removed`
@@ -269,8 +258,8 @@ final class LogReader {
             return
         }
         // A sender address may contain the same text, so search from the end.
-        guard let end = Self.lastRange(of: ">, size=", in: text), var rest = Optional(text[end.upperBound...]),
-            let size = Self.number(&rest), let count = Self.lastRange(of: "nrcpt=", in: text)
+        guard let end = text.lastRange(of: ">, size="), var rest = Optional(text[end.upperBound...]),
+            let size = Self.number(&rest), let count = text.lastRange(of: "nrcpt=")
         else {
             figures.otherLines += 1
             return
@@ -289,9 +278,7 @@ final class LogReader {
         message.sender = Self.internalForm(text["from=<".utf8.count..<end.lowerBound])
         message.size = size
         message.recipients = min(max(1, Self.number(&rest) ?? 1), 100_000)
-        figures.messages += 1
-        figures.recipients += message.recipients
-        onMessage(message)
+        held.append(message, at: latest)
     }
 
     /// The address as the policy server gets it: `a b@example.org`, where the log has `"a b"@example.org`
@@ -317,83 +304,5 @@ final class LogReader {
             text = text.dropFirst()
         }
         return number
-    }
-
-    private static func lastRange(of word: StaticString, in text: UnsafeRawBufferPointer) -> Range<Int>? {
-        word.withUTF8Buffer { word in
-            guard text.count >= word.count else { return nil }
-            for start in stride(from: text.count - word.count, through: 0, by: -1) where text[start] == word[0] {
-                if memcmp(text.baseAddress! + start, word.baseAddress!, word.count) == 0 {
-                    return start..<start + word.count
-                }
-            }
-            return nil
-        }
-    }
-}
-
-/// Parses a capture (`log.capture`): for each request a time line, its attributes, and an empty line.
-struct CapturedRequest {
-    private static let mark = Array("time=".utf8)
-    private static let longest = 65_536
-
-    private var time: Int64?
-    private var request: [UInt8] = []
-
-    /// The milliseconds of `time=1790000000.123456`.
-    static func time(_ line: UnsafeRawBufferPointer) -> Int64? {
-        guard line.count >= mark.count + 12, line.starts(with: mark), let dot = line.firstIndex(of: UInt8(ascii: ".")),
-            let seconds = Int64(String(decoding: line[mark.count..<dot], as: UTF8.self)), 0..<1 << 40 ~= seconds,
-            let microseconds = Int64(String(decoding: line[(dot + 1)...], as: UTF8.self))
-        else { return nil }
-        return seconds * 1000 + microseconds / 1000
-    }
-
-    mutating func append(_ line: UnsafeRawBufferPointer, _ body: ([UInt8], Int64) -> Void) {
-        if request.isEmpty || time == nil, let found = Self.time(line) {
-            time = found
-        } else if !line.isEmpty {
-            if request.count + line.count < Self.longest { request += Array(line) + [0x0a] }
-        } else {
-            if let time, !request.isEmpty { body(request + [0x0a], time) }
-            (time, request) = (nil, [])
-        }
-    }
-}
-
-/// Parses the output of `journalctl -o export`: a line per field, and an empty line after each entry.
-struct JournalExport {
-    static let mark = Array("__CURSOR=".utf8)
-    private static let timeField = Array("__REALTIME_TIMESTAMP=".utf8)
-
-    private var time: Int64?
-    private var tag: [UInt8] = []
-    private var text: [UInt8] = []
-
-    static func time(_ line: UnsafeRawBufferPointer) -> Int64? {
-        guard line.starts(with: timeField) else { return nil }
-        return Int64(String(decoding: line.dropFirst(timeField.count), as: UTF8.self)).map { $0 / 1000 }
-    }
-
-    /// Ignores binary fields, which have another form; Postfix's entries have none.
-    mutating func append(
-        _ line: UnsafeRawBufferPointer, _ body: (Int64, UnsafeRawBufferPointer, UnsafeRawBufferPointer) -> Void
-    ) {
-        if line.isEmpty {
-            end(body)
-        } else if let found = Self.time(line) {
-            time = found
-        } else if line.starts(with: "MESSAGE=".utf8) {
-            text = Array(line.dropFirst("MESSAGE=".utf8.count))
-        } else if line.starts(with: "SYSLOG_IDENTIFIER=".utf8) {
-            tag = Array(line.dropFirst("SYSLOG_IDENTIFIER=".utf8.count))
-        }
-    }
-
-    mutating func end(_ body: (Int64, UnsafeRawBufferPointer, UnsafeRawBufferPointer) -> Void) {
-        if let time, !tag.isEmpty {
-            tag.withUnsafeBytes { tag in text.withUnsafeBytes { body(time, tag, $0) } }
-        }
-        self = JournalExport()
     }
 }

@@ -8,11 +8,11 @@ import Wire
 /// Decides with the same `Ledger` as the service, on a store that keeps nothing. It also follows the use of each key as
 /// if nothing had been refused, from which it suggests rates.
 package final class Replay {
-    private let ledger: Ledger
+    private let together: ReplayedLedger
+    private var masking: Masking
     private let clocks = ReplayClocks()
     private var parser: PolicyRequestParser
     private var ranges: [Range<Int>] = []
-    private let refusals = RefusalRecorder()
     private var usages: [LimitUsage]
     private let leftOut: [String]
     private var text: [UInt8] = []
@@ -45,20 +45,21 @@ package final class Replay {
         var settings = Ledger.Settings()
         settings.givesBackDropped = configuration.givesBackDropped
         settings.mostAccounts = configuration.ledger.mostKeys
-        ledger = try Ledger(limits: limits, settings: settings, clocks: clocks, store: ReplayStore())
+        together = try ReplayedLedger(limits, settings, clocks)
+        masking = try Masking(limits, settings, clocks)
         parser = PolicyRequestParser(names: configuration.attributeNames.names)
         usages = limits.map(LimitUsage.init)
-        ledger.observer = refusals
     }
 
     /// Reads all files and reports what the limits would have done.
     ///
-    /// - Throws: if a file can't be opened.
+    /// - Throws: if a file can't be opened; `UnreadableLog` if nothing in the files is understood.
     package func run() throws -> ReplayReport {
         let reader = LogReader(onMessage: { [self] in replay($0) }, onRequest: { [self] in replay($0, at: $1) })
         try reader.read(paths)
-        let limits = zip(ledger.limits, usages).map { state, usage in
-            LimitReplay(usage, refusals: refusals.of(limit: state.limit.name))
+        let limits = usages.map { usage in
+            let name = usage.limit.name
+            return LimitReplay(usage, refusals: together.refusals(of: name), masks: masking.masks(of: name))
         }
         return ReplayReport(log: reader.figures, limits: limits, limitsLeftOut: leftOut)
     }
@@ -66,55 +67,53 @@ package final class Replay {
     // MARK: Messages
 
     private func replay(_ message: LoggedMessage) {
-        beginTick(at: message.time)
-        var accepted = 0
-        for recipient in 0..<message.recipients where decide(message, "RCPT", recipient: recipient, count: 0) {
-            accepted += 1
-        }
-        if accepted > 0 { _ = decide(message, "END-OF-MESSAGE", recipient: accepted == 1 ? 0 : nil, count: accepted) }
+        beginTick(at: message.moment)
+        masking.compare(decide(message, with: together)) { decide(message, with: $0) }
         recordUsage(message)
         endTick()
     }
 
-    /// - Returns: whether Postfix would have accepted.
-    private func decide(_ message: LoggedMessage, _ state: String, recipient: Int?, count: Int) -> Bool {
-        var isAccepted = true
-        withRequest(message, state, recipient: recipient, count: count) { request in
-            isAccepted = !refusals.isRefused { decide(request) }
+    /// - Returns: what became of each recipient, and of the message if one was accepted.
+    private func decide(_ message: LoggedMessage, with ledger: ReplayedLedger) -> [ReplayedLedger.Outcome] {
+        var outcomes: [ReplayedLedger.Outcome] = []
+        for recipient in 0..<message.recipients {
+            withRequest(message, "RCPT", recipient: recipient, count: 0) { outcomes.append(ledger.decide($0)) }
         }
-        return isAccepted
-    }
-
-    private func decide(_ request: Attributes) {
-        ledger.prepare(request)
-        ledger.fetch()
-        _ = ledger.decide(request)
-        ledger.discardBatch()
+        let accepted = outcomes.count { $0.refusing == nil }
+        if accepted > 0 {
+            withRequest(message, "END-OF-MESSAGE", recipient: accepted == 1 ? 0 : nil, count: accepted) {
+                outcomes.append(ledger.decide($0))
+            }
+        }
+        return outcomes
     }
 
     /// Replays a captured request, which has all attributes.
-    private func replay(_ request: [UInt8], at time: Int64) {
-        beginTick(at: time)
+    private func replay(_ request: [UInt8], at moment: LogMoment) {
+        beginTick(at: moment)
         withAttributes(of: request) { attributes in
-            decide(attributes)
-            recordUsage(attributes, at: time)
+            masking.compare([together.decide(attributes)]) { [$0.decide(attributes)] }
+            recordUsage(attributes, at: moment)
         }
         endTick()
     }
 
-    private func beginTick(at time: Int64) {
-        clocks.advance(to: time)
-        ledger.beginTick()
+    private func beginTick(at moment: LogMoment) {
+        clocks.advance(to: moment.milliseconds)
+        together.beginTick(moment)
+        masking.beginTick(moment)
         instance += 1
     }
 
     /// Now and then drops idle keys from memory, as the service does.
     private func endTick() {
-        if instance % 64 == 0 { _ = ledger.maintain(slots: 256) }
+        guard instance % 64 == 0 else { return }
+        _ = together.ledger.maintain(slots: 256)
+        masking.maintain()
     }
 
     /// Adds what this request adds to its transaction, as if nothing had been refused.
-    private func recordUsage(_ request: Attributes, at time: Int64) {
+    private func recordUsage(_ request: Attributes, at moment: LogMoment) {
         let key = Array(request.instance) + Array(request.clientAddress)
         let state = ProtocolState(request.protocolState)
         if transactions.count > Self.mostTransactions { transactions = [:] }
@@ -130,17 +129,17 @@ package final class Replay {
             usage.add(
                 request, recipients: recipients, messages: before == nil ? 1 : 0,
                 size: state == .endOfMessage ? Int(request.size) : 0,
-                at: ledger.now, wall: time)
+                at: together.ledger.now, moment)
         }
     }
 
     private func recordUsage(_ message: LoggedMessage) {
-        let now = ledger.now
+        let now = together.ledger.now
         withRequest(message, "END-OF-MESSAGE", recipient: nil, count: message.recipients) { request in
             for usage in usages {
                 usage.add(
                     request, recipients: message.recipients, messages: 1, size: message.size, at: now,
-                    wall: message.time)
+                    message.moment)
             }
         }
     }
@@ -179,39 +178,5 @@ package final class Replay {
             guard (try? parser.parse(bytes, searched: &searched, ranges: &ranges)) != nil else { return }
             ranges.withUnsafeBufferPointer { body(Attributes(bytes: bytes, ranges: $0)) }
         }
-    }
-}
-
-/// Collects the refusals of the limits.
-private final class RefusalRecorder: LedgerObserver {
-    private var found: [String: [[UInt8]: KeyRefusals]] = [:]
-    private var wasRefused = false
-
-    /// Whether an enforced limit refuses the request that `body` passes to the ledger.
-    func isRefused(_ body: () -> Void) -> Bool {
-        wasRefused = false
-        body()
-        return wasRefused
-    }
-
-    func refused(_ event: LimitEvent, because reason: RefusalReason, _ request: Attributes, action: [UInt8]) {
-        if event.limit.mode == .enforce { wasRefused = true }
-        let rate = "\(event.used)/\(event.admitted) per \(Rate.text(ofDuration: event.rate.window.milliseconds))"
-        found[event.limit.name, default: [:]][
-            event.account.key,
-            default: KeyRefusals(
-                key: String(decoding: event.account.key, as: UTF8.self), first: event.time.milliseconds,
-                reason: "\(reason.rawValue), \(rate)")
-        ].refused += 1
-    }
-
-    func near(_ event: LimitEvent) {}
-    func blocked(_ event: LimitEvent) {}
-    func evicted(_ account: Account, at time: LedgerTime) {}
-    func undecided(_ condition: UndecidedCondition, of limit: Limit, _ request: Attributes) {}
-
-    /// Most refusals first.
-    func of(limit: String) -> [KeyRefusals] {
-        (found[limit] ?? [:]).values.sorted { ($0.refused, $1.key) > ($1.refused, $0.key) }
     }
 }

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 import Limits
 
-/// What the limits of a configuration would have done to the mail of a log. Times are milliseconds since 1970, in the
-/// time zone of the log.
+/// What the limits of a configuration would have done to the mail of a log.
+///
+/// Times are milliseconds since 1970. Beside each is its zone in the log, in minutes east of UTC. If the log has no
+/// zones, that is nil, and the time is in the log's own time.
 package struct ReplayReport: Codable, Sendable {
     package let log: LogFigures
     package let limits: [LimitReplay]
@@ -15,8 +17,16 @@ package struct KeyRefusals: Codable, Sendable {
     package let key: String
     /// The time of the first refusal.
     package let first: Int64
+    package let firstZone: Int?
     package let reason: String
     package internal(set) var refused = 0
+}
+
+/// Requests that a limit would refuse if it were the only one, and that another limit refuses.
+package struct LimitMask: Codable, Sendable, Equatable {
+    /// The name of the other limit.
+    package let by: String
+    package let requests: Int
 }
 
 package struct LimitReplay: Codable, Sendable {
@@ -31,11 +41,13 @@ package struct LimitReplay: Codable, Sendable {
     package let keysRefused: Int
     /// Most refusals first, at most `mostKeys`.
     package let refusals: [KeyRefusals]
+    /// Most requests first.
+    package let masked: [LimitMask]
     package let windows: [WindowReplay]
 
     static let mostKeys = 50
 
-    init(_ usage: LimitUsage, refusals: [KeyRefusals]) {
+    init(_ usage: LimitUsage, refusals: [KeyRefusals], masks: [LimitMask]) {
         name = usage.limit.name
         mode = usage.limit.mode.rawValue
         count = usage.limit.count.rawValue
@@ -44,6 +56,7 @@ package struct LimitReplay: Codable, Sendable {
         refused = refusals.reduce(0) { $0 + $1.refused }
         keysRefused = refusals.count
         self.refusals = Array(refusals.prefix(Self.mostKeys))
+        masked = masks
         windows = usage.limit.rates.indices.map { WindowReplay(usage, lane: $0) }
     }
 }
@@ -55,6 +68,7 @@ package struct WindowReplay: Codable, Sendable {
         package let peak: UInt64
         /// The time of the peak.
         package let at: Int64
+        package let zone: Int?
     }
 
     /// As configured: `100/1m`.
@@ -75,8 +89,10 @@ package struct WindowReplay: Codable, Sendable {
 
     init(_ usage: LimitUsage, lane: Int) {
         let all = usage.keys.map {
-            Key(
-                key: String(decoding: $0.key, as: UTF8.self), peak: $0.value.peaks[lane], at: $0.value.peakTimes[lane])
+            let moment = $0.value.peakTimes[lane]
+            return Key(
+                key: String(decoding: $0.key, as: UTF8.self), peak: $0.value.peaks[lane], at: moment.reported,
+                zone: moment.zone)
         }
         .sorted { ($0.peak, $1.key) > ($1.peak, $0.key) }
         let rising = all.map(\.peak).reversed() as [UInt64]

@@ -49,8 +49,9 @@ extension AdminListener {
             return AdminOverview(
                 host: Self.hostName, version: WeirVersion.current, time: time,
                 uptime: Double(MachineClocks.microseconds(of: CLOCK_BOOTTIME) - started) / 1e6,
-                trouble: host.fault?.message, listeners: .init(configuration.listen), requests: host.requests,
-                connections: policy.openConnections, faults: policy.faults, answers: activity.answers(at: second),
+                trouble: host.fault?.message, reload: lastReload.figures, listeners: .init(configuration.listen),
+                requests: host.requests, connections: policy.openConnections,
+                faults: policy.faults, answers: activity.answers(at: second),
                 p50: lastMinute.bound(ofShare: 0.5), p99: lastMinute.bound(ofShare: 0.99),
                 ledger: host.presentLedger(), keys: limits.reduce(0) { $0 + $1.accountCount },
                 limits: Self.mostRefusing(limits).map { LimitFigures($0) }, limitCount: limits.count,

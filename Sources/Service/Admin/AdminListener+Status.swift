@@ -52,6 +52,7 @@ extension AdminListener {
             metrics.add(
                 "weir_log_lines_dropped_total", .counter, "Log lines dropped because the log was too slow.",
                 log.droppedLines)
+            metrics.add(lastReload.figures)
             metrics.addProcess()
             return AdminResponse.text(metrics.text, as: "text/plain; version=0.0.4")
         }
@@ -59,6 +60,7 @@ extension AdminListener {
 
     private func snapshot() async throws -> (snapshot: AdminMessages.Snapshot, latency: LatencyHistogram) {
         var (snapshot, latency) = try await host.snapshot(of: policy, version: WeirVersion.current)
+        snapshot.reload = lastReload.figures
         snapshot.ways = content?.ways ?? []
         if let figures = content?.ruleFigures() { (snapshot.rules, snapshot.rulesWithoutHits) = figures }
         return (snapshot, latency)

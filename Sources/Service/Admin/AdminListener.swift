@@ -53,6 +53,7 @@ final class AdminListener: Sendable {
     let content: ContentService?
     let alerts: Alerts
     let sandbox: Sandbox
+    let lastReload: LastReload
     let log: EventLog
     let cache = AdminResponseCache()
     let fullestKeys: FullestKeys
@@ -60,13 +61,14 @@ final class AdminListener: Sendable {
 
     init(
         host: LedgerHost, policy: PolicyListener, content: ContentService?, alerts: Alerts, sandbox: Sandbox,
-        log: EventLog
+        lastReload: LastReload, log: EventLog
     ) {
         self.host = host
         self.policy = policy
         self.content = content
         self.alerts = alerts
         self.sandbox = sandbox
+        self.lastReload = lastReload
         self.log = log
         fullestKeys = FullestKeys(host: host)
     }

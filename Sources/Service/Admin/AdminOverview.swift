@@ -28,6 +28,7 @@ struct AdminOverview: Encodable, Sendable {
     var uptime: Double
     /// Why counts are not saved; nil if they are.
     var trouble: String?
+    var reload: ReloadFigures
     var listeners: Listeners
     var requests: UInt64
     var connections: Int

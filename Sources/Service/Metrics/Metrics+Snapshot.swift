@@ -18,6 +18,15 @@ extension Metrics {
         addRules(snapshot.rules)
     }
 
+    mutating func add(_ reload: ReloadFigures) {
+        add(
+            "weir_reload_successful", .gauge,
+            "0 if the configuration was rejected at the last reload, else 1.", reload.fault == nil ? 1 : 0)
+        add(
+            "weir_reload_time_seconds", .gauge,
+            "When the configuration was last read, at the start or a reload, in seconds since 1970.", reload.time)
+    }
+
     private mutating func addPolicyClients(_ status: AdminMessages.Status) {
         let faults = status.faults
         add("weir_policy_connections", .gauge, "Open connections of policy clients.", status.connections)

@@ -30,6 +30,11 @@ function troublesOf(overview) {
       `The ledger is unavailable: ${overview.trouble}. Weir tries again by itself. Look at the disk of ` +
       `${overview.ledger.path}: free space, permissions, read-only?`);
   }
+  if (overview.reload.fault) {
+    list.push(
+      `The reload at ${time(overview.reload.time)} was rejected: ${overview.reload.fault}. The configuration from ` +
+      "before stays in use. Correct the file: weir check-config && systemctl reload weir.");
+  }
   for (const way of overview.ways) {
     const hop = way.values.nextHop;
     if (!hop || !hop.trouble) continue;

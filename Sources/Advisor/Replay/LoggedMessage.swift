@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// A message that Postfix accepted over SMTP, from its log.
+struct LoggedMessage {
+    var moment: LogMoment
+    var queueID: [UInt8]
+    var clientName: [UInt8]
+    var clientAddress: [UInt8]
+    var saslMethod: [UInt8]
+    var saslUsername: [UInt8]
+    /// `submission` for `postfix/submission/smtpd`.
+    var service: [UInt8]
+    var sender: [UInt8]
+    /// Bytes in the queue, including headers that Postfix added.
+    var size: Int
+    var recipients: Int
+}
+
+/// How much of the logs was counted, and why the rest was not.
+package struct LogFigures: Codable, Sendable, Equatable {
+    package internal(set) var lines = 0
+    /// Lines that are not Postfix's, or not about clients, senders and recipients.
+    package internal(set) var otherLines = 0
+    /// Lines without a readable time: truncated, in another language, in an unknown form, or not from a log.
+    package internal(set) var linesWithoutTime = 0
+    /// Lines with an earlier time than a previous line. They count at the time of that line.
+    package internal(set) var linesOutOfOrder = 0
+    package internal(set) var messages = 0
+    package internal(set) var recipients = 0
+    /// Policy requests of a capture.
+    package internal(set) var requests = 0
+    /// Messages of sendmail(1), for which Postfix sends no policy requests.
+    package internal(set) var localMessages = 0
+    /// Messages returned by a content filter.
+    package internal(set) var reinjectedMessages = 0
+    /// Messages whose client line is missing, for example because the log starts later.
+    package internal(set) var messagesWithoutClient = 0
+    /// The times of the first and last line, in milliseconds since 1970.
+    package internal(set) var first: Int64?
+    package internal(set) var last: Int64?
+    /// The zones of these times in minutes east of UTC; nil if the log has none, and the times are its local ones.
+    package internal(set) var firstZone: Int?
+    package internal(set) var lastZone: Int?
+    /// Errors of files that could not be read to their end.
+    package internal(set) var faults: [String] = []
+}

@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A reload: what the unit of systemd runs, and what operators see of a rejected one."""
+import json
+import shlex
+import subprocess
+import tempfile
+import time
+import unittest
+
+from postfix import wait_until
+from test_alerts import Hook
+from weir import BINARY, ENVIRONMENT, ROOT, UnixConnection, WeirService, get, samples, weir
+
+LIMIT = {"name": "per-sender", "key": ["sender"], "count": "recipients", "rates": ["3/1h"]}
+BAD = "limits:\n  - name: x\n    keey: [sender]\n"
+
+
+def unit(key):
+    """The values of a key in weir.service."""
+    lines = (ROOT / "deploy/systemd/weir.service").read_text().splitlines()
+    return [line.partition("=")[2] for line in lines if line.startswith(f"{key}=")]
+
+
+class Unit(unittest.TestCase):
+    def reload(self, service):
+        """Runs the commands of ExecReload as systemd does: one after the other, until one fails."""
+        replaced = {"/usr/bin/weir": BINARY, "/etc/weir/weir.yaml": service.config_file, "$MAINPID": str(service.pid)}
+        for command in unit("ExecReload"):
+            words = [replaced.get(word, word) for word in shlex.split(command)]
+            result = subprocess.run(words, env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=30)
+            if result.returncode:
+                return result
+        return result
+
+    def test_a_reload_fails_if_the_file_has_errors(self):
+        service = self.enterContext(WeirService(limits=[LIMIT]))
+        service.configure(text=BAD)
+        result = self.reload(service)
+        self.assertEqual(result.returncode, 1)
+        self.assertIn("weir.yaml:3:", result.stderr)
+        service.configure(limits=[{**LIMIT, "name": "another"}])
+        self.assertEqual(self.reload(service).returncode, 0)
+        service.wait_logged("reloaded: 1 limit (another)")
+        # The service was not sent the bad file.
+        self.assertNotIn("was rejected", service.log())
+
+    def test_a_start_that_fails_again_is_not_repeated(self):
+        prevented = unit("RestartPreventExitStatus")[0].split()
+        service = WeirService()
+        self.addCleanup(service.__exit__)
+        service.configure(text=BAD)
+        service.start(wait=False)
+        self.assertIn(str(service.process.wait(30)), prevented, service.log())
+        self.assertIn(str(weir("serve", "--no-such-option", check=False).returncode), prevented)
+        # A port that is in use may be free later.
+        running = self.enterContext(WeirService())
+        service.configure(text=json.dumps({**service.config, "listen": {"policy": f"inet:127.0.0.1:{running.port}", "admin": f"unix:{service.admin_socket}"}}))
+        service.start(wait=False)
+        self.assertNotIn(str(service.process.wait(30)), prevented, service.log())
+
+
+class Figures(unittest.TestCase):
+    def test_a_rejected_reload_is_seen(self):
+        with Hook() as hook, WeirService(limits=[LIMIT], alerts={"webhook": hook.url, "interval": "1s"}) as service:
+            self.check(service, None)
+            elsewhere = json.dumps({**service.config, "log": {"to": f"file:{self.enterContext(tempfile.TemporaryDirectory())}/log"}})
+            for text, fault in ((BAD, "weir.yaml:2:"), (elsewhere, "is out of reach: ")):
+                service.configure(text=text)
+                service.reload()
+                self.check(service, fault)
+            wait_until(lambda: hook.alerts, "an alert about the reload")
+            alert = hook.alerts[0]
+            self.assertEqual((alert["tier"], alert["subject"]), ("trouble", "the configuration"))
+            self.assertRegex(alert["text"], r"^rejected, the current one stays in use: .*weir\.yaml:2:")
+            service.configure()
+            service.reload()
+            self.check(service, None)
+            wait_until(lambda: [alert["tier"] for alert in hook.alerts] == ["trouble", "recovery"], "an alert about the recovery")
+
+    def check(self, service, fault):
+        """The metrics, the page and weir top say how the last reload ended. `fault` is part of the reason, or None."""
+        def of(path):
+            return get(UnixConnection(service.admin_socket), path)[1]
+
+        wait_until(lambda: (fault or "none") in json.loads(of("/overview"))["reload"].get("fault", "none"), "the page says so")
+        found = samples(of("/metrics"))
+        self.assertEqual(found["weir_reload_successful"], 0 if fault else 1)
+        self.assertAlmostEqual(found["weir_reload_time_seconds"], time.time(), delta=60)
+        reader = service.directory / "reader.yaml"
+        reader.write_text(json.dumps(service.config))
+        self.assertEqual("reload=rejected" in weir("top", "--config", reader, "--count", "1").stdout, fault is not None)
+
+
+if __name__ == "__main__":
+    unittest.main()
