@@ -82,6 +82,12 @@ package struct KeyPart: Equatable, Sendable {
         return true
     }
 
+    /// The canonical form of a value; nil without one.
+    package func canonical(_ value: [UInt8], forms: KeyForms) -> [UInt8]? {
+        var canonical: [UInt8] = []
+        return value.withUnsafeBytes { append($0, to: &canonical, forms: forms) } ? canonical : nil
+    }
+
     /// A quick test whether a value is already canonical, as most values are. False also for some canonical values.
     fileprivate func isCanonical(_ value: UnsafeRawBufferPointer, forms: KeyForms) -> Bool {
         switch form {

@@ -15,6 +15,8 @@ package enum LookupTable: Sendable {
     /// The result of a line.
     package struct Result: Equatable, Sendable {
         package let line: Int
+        /// In lower case, as it is looked up.
+        package let key: [UInt8]
         package let text: String
     }
 
@@ -29,14 +31,13 @@ package enum LookupTable: Sendable {
     package static func text(_ content: [UInt8]) -> Contents {
         var entries: [[UInt8]: Result] = [:]
         let (results, faults) = read(content, expected: "key result") { key, result throws(Reason) in
-            let folded = key.map(CanonicalAddress.asciiLowercased)
-            if let first = entries[folded] {
+            if let first = entries[result.key] {
                 throw Reason(text: "duplicate key '\(display(key))', first used in line \(first.line)")
             }
-            if key.last == UInt8(ascii: ":") {
+            if key.last == UInt8(ascii: ":"), IPAddress(key) == nil {
                 throw Reason(text: "key '\(display(key))' ends in ':'; expected 'key result' without a colon")
             }
-            entries[folded] = result
+            entries[result.key] = result
         }
         return Contents(table: .text(entries.mapValues(\.text)), results: results, faults: faults)
     }
@@ -75,7 +76,8 @@ package enum LookupTable: Sendable {
                 guard !result.isEmpty else {
                     throw Reason(text: "expected '\(expected)', found only '\(display(key))'")
                 }
-                let entry = Result(line: number, text: display(result))
+                let entry = Result(
+                    line: number, key: key.map(CanonicalAddress.asciiLowercased), text: display(result))
                 try add(key, entry)
                 results.append(entry)
             } catch {
