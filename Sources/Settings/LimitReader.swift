@@ -10,7 +10,7 @@ package struct LimitDraft: HasKeyForms {
     var key: [String] = []
     var count = CountUnit.recipients
     var rates: [Rate] = []
-    // Both are constant and covered by tests, so `try!` can't fail.
+    // All templates are constant and covered by tests, so `try!` can't fail.
     var over = try! ActionTemplate("DEFER_IF_PERMIT 4.7.1 sending limit reached, try again later")
     var tooLarge = try! ActionTemplate(
         "REJECT 5.7.1 this message alone is larger than all that may be sent in $window ($limit)")
@@ -20,6 +20,8 @@ package struct LimitDraft: HasKeyForms {
     var blockAfter: UInt64?
     /// In milliseconds.
     var blockFor: Int64?
+    var blockOver = try! ActionTemplate("REJECT 5.7.1 sending is blocked, ask the postmaster")
+    var keepsBlocks = false
     var exempt: [TableReference] = []
     var overrides: [TableReference] = []
 }
@@ -84,10 +86,12 @@ enum LimitReader {
         warnOfAction(draft.over, nodes, &reading)
         checkMilter(draft.over, "over", nodes, &reading)
         checkMilter(draft.tooLarge, "too_large", nodes, &reading)
+        checkMilter(draft.blockOver, "block.over", nodes, &reading)
         return Limit(
             name: draft.name, conditions: conditions ?? [], key: KeyDefinition(parts: parts, forms: draft.keyForms),
             count: draft.count, rates: draft.rates, over: draft.over, tooLarge: draft.tooLarge, mode: draft.mode,
-            warnAt: draft.warnAt, block: block(draft, nodes, &reading), countRefused: draft.countRefused,
+            warnAt: draft.warnAt, block: block(draft, nodes, &reading),
+            blockOver: draft.blockOver, keepsBlocks: draft.keepsBlocks, countRefused: draft.countRefused,
             exempt: load(draft.exempt, parts, draft.keyForms, &reading).map(\.contents.table),
             overrides: overrides(draft, parts, &reading))
     }
