@@ -166,8 +166,8 @@ package final class Account {
         return until
     }
 
-    /// Sets other rates until a time. Ignores those of windows that the limit does not have any more. Without rates, ends
-    /// a raise.
+    /// Sets other rates until a time. Ignores those of windows that the limit does not have any more. Without rates,
+    /// ends a raise.
     func setRaised(_ rates: [Rate], until: LedgerTime) {
         if rates.isEmpty { exception?.raised = nil }
         let applicable = rates.filter { limit.limit.has($0.window) }
