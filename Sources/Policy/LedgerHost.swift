@@ -81,6 +81,9 @@ package final class LedgerHost: @unchecked Sendable {
         func withRequest(_ body: (Attributes) -> Void)
         /// Whether nobody waits for the decision any more. The request is then not charged.
         var isGone: Bool { get }
+        /// The request is about to be decided; `transaction` is 0 if it belongs to none. Called if dropped transactions
+        /// are given back.
+        func willBeDecided(in transaction: UInt64)
         /// The decision for the request. The answer must wait for `committed`; the next request may be submitted now.
         func decided(_ decision: Decision)
         /// The batch is committed: answers may go out.

@@ -31,11 +31,11 @@ extension Model {
     ///
     /// - Returns: the action; nil for DUNNO.
     mutating func decide(_ request: Request, over policyConnection: Int) -> String? {
-        let action = decide(request)
-        guard request.state.isOfMessage else { return action }
-        let last = lastTransactions.updateValue(request.transaction, forKey: policyConnection)
-        if let last, last != request.transaction { end(last) }
-        return action
+        if request.state.isOfMessage {
+            let last = lastTransactions.updateValue(request.transaction, forKey: policyConnection)
+            if let last, last != request.transaction { end(last) }
+        }
+        return decide(request)
     }
 
     /// A policy connection was closed.
