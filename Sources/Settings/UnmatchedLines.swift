@@ -118,7 +118,8 @@ extension TableUse {
     /// A value is looked up as in access(5): see `LookupTable.lookup`.
     fileprivate func fault(ofLine key: [UInt8], among domains: LineDomains) -> String? {
         let parts = definition.parts
-        if parts.count > 1, mayMatchJoined(key) { return nil }
+        // Beyond ASCII, a line stands for several spellings.
+        if key.contains(where: { $0 >= 0x80 }) || parts.count > 1 && mayMatchJoined(key) { return nil }
         var first: String?
         for part in parts {
             let found =
@@ -173,7 +174,8 @@ extension TableUse {
         let trimmed = text.last == "." ? String(text.dropLast()) : text
         let octets = trimmed.split(separator: ".", omittingEmptySubsequences: false).count
         if !key.contains(UInt8(ascii: ":")), octets <= 4,
-            let address = IPAddress(trimmed + String(repeating: ".0", count: 4 - octets)) {
+            let address = IPAddress(trimmed + String(repeating: ".0", count: 4 - octets))
+        {
             let cut = address.prefix(definition.forms.ipv4Prefix)
             if cut != address { return "never matches; write '\(Self.text(of: cut))/\(definition.forms.ipv4Prefix)'" }
             return trimmed == text ? nil : "never matches; write \(Spelling.quoted(trimmed))"
