@@ -31,7 +31,7 @@ package struct AdminClient: Sendable {
     private let token: String?
     /// Why the token can't be read. An error only if the service asks for a token.
     private let tokenFault: String?
-    private let timeout: TimeAmount
+    private var timeout: TimeAmount
 
     private static let largestReply = 64 << 20
 
@@ -70,6 +70,23 @@ package struct AdminClient: Sendable {
 
     package func intervene(_ message: AdminMessages.Intervention) async throws -> [KeyStanding] {
         try await ask(.POST, "/limits/key", [:], body: try JSONEncoder().encode(message))
+    }
+
+    /// - Parameters:
+    ///   - state: `blocked`, `raised`, or the percentage that is used at least of some window; nil for any.
+    ///   - match: a shell pattern over keys; nil for all keys.
+    package func keys(
+        in state: String?, limit: String?, match: String?, most: Int
+    ) async throws -> KeyListing {
+        try await ask(
+            .GET, "/limits/selection", ["state": state, "limit": limit, "match": match, "most": String(most)])
+    }
+
+    /// A million keys take some seconds.
+    package func intervene(_ message: AdminMessages.SelectionIntervention) async throws -> KeysChanged {
+        var client = self
+        client.timeout = .minutes(10)
+        return try await client.ask(.POST, "/limits/selection", [:], body: try JSONEncoder().encode(message))
     }
 
     /// Registers a probe, which the stage `last` discards.

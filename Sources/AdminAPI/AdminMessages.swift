@@ -28,6 +28,32 @@ package enum AdminMessages {
         }
     }
 
+    /// A change to all keys of a selection that it concerns: `unblock` to those that are blocked, `unraise` to those
+    /// that are raised, `reset` to those that have used something.
+    package struct SelectionIntervention: Codable, Equatable, Sendable {
+        package var action: KeyAction
+        /// Only this limit.
+        package var limit: String?
+        /// A shell pattern over keys; nil for all keys.
+        package var match: String?
+        /// For `block`, in seconds.
+        package var duration: Int64?
+        package var reason: String?
+        /// Changes nothing if there are more keys.
+        package var most: Int?
+
+        package init(
+            action: KeyAction, limit: String?, match: String?, duration: Int64?, reason: String?, most: Int?
+        ) {
+            self.action = action
+            self.limit = limit
+            self.match = match
+            self.duration = duration
+            self.reason = reason
+            self.most = most
+        }
+    }
+
     package struct Status: Codable, Equatable, Sendable {
         package var requests: UInt64
         package var connections: Int

@@ -166,12 +166,17 @@ package final class Account {
         return until
     }
 
-    /// Sets other rates until a time. Ignores those of windows that the limit does not have any more.
+    /// Sets other rates until a time. Ignores those of windows that the limit does not have any more. Without rates,
+    /// ends a raise.
     func setRaised(_ rates: [Rate], until: LedgerTime) {
+        if rates.isEmpty { exception?.raised = nil }
         let applicable = rates.filter { limit.limit.has($0.window) }
         guard !applicable.isEmpty else { return }
         makeException().raised = (applicable, until)
     }
+
+    /// Whether an administrator has blocked the key, now or until a while ago.
+    package var isBlockedByHand: Bool { exception?.isBlockedByHand ?? false }
 
     /// Whether an administrator's block or raise is in force. The account must stay then.
     func isHeldByAdministrator(at time: LedgerTime) -> Bool {

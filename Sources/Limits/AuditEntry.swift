@@ -6,7 +6,7 @@ package struct AuditEntry: Codable, Equatable, Sendable {
     package var time: Int64
     /// The user of the command: `uid 0 (root)`.
     package var user: String
-    /// `reset`, `raise`, `block` or `unblock`.
+    /// `reset`, `raise`, `unraise`, `block` or `unblock`.
     package var action: String
     package var key: String
     /// The rates and the duration, if the action has them; otherwise empty.

@@ -27,7 +27,8 @@ package struct Condition: Sendable {
         self.forms = Self.exact(forms)
     }
 
-    private static func exact(_ forms: KeyForms) -> KeyForms {
+    /// The forms of values that conditions test.
+    package static func exact(_ forms: KeyForms) -> KeyForms {
         var exact = forms
         (exact.ipv4Prefix, exact.ipv6Prefix) = (32, 128)
         return exact
@@ -100,9 +101,7 @@ package struct Condition: Sendable {
     package static func canonical(_ text: String, for part: KeyPart, forms: KeyForms) -> [UInt8] {
         // For a domain part, the configuration has the domain and the request has the whole address.
         if part.isHost { return CanonicalAddress.folded(Array(text.utf8)) }
-        var value: [UInt8] = []
-        _ = Array(text.utf8).withUnsafeBytes { part.append($0, to: &value, forms: exact(forms)) }
-        return value
+        return part.canonical(Array(text.utf8), forms: exact(forms)) ?? []
     }
 }
 

@@ -82,6 +82,12 @@ package struct KeyPart: Equatable, Sendable {
         return true
     }
 
+    /// The canonical form of a value; nil without one.
+    package func canonical(_ value: [UInt8], forms: KeyForms) -> [UInt8]? {
+        var canonical: [UInt8] = []
+        return value.withUnsafeBytes { append($0, to: &canonical, forms: forms) } ? canonical : nil
+    }
+
     /// A quick test whether a value is already canonical, as most values are. False also for some canonical values.
     fileprivate func isCanonical(_ value: UnsafeRawBufferPointer, forms: KeyForms) -> Bool {
         switch form {
@@ -123,7 +129,11 @@ package struct KeyPart: Equatable, Sendable {
 
     private func appendAddress(_ value: UnsafeRawBufferPointer, to key: inout [UInt8], forms: KeyForms) -> Bool {
         var address = CanonicalAddress(value, delimiters: forms.recipientDelimiter)
-        if form == .login {
+        if !InternationalText.isASCII(address.localPart) {
+            address.localPart =
+                form == .login
+                ? InternationalText.folded(address.localPart) : InternationalText.composed(address.localPart)
+        } else if form == .login {
             address.localPart = address.localPart.map(CanonicalAddress.asciiLowercased)
         }
         if address.domain.isEmpty, takesDefaultDomain { address.domain = forms.defaultDomain }
@@ -149,7 +159,7 @@ package struct KeyPart: Equatable, Sendable {
             case UInt8(ascii: "@"):
                 if inDomain { return false }
                 inDomain = true
-            case UInt8(ascii: "<"), UInt8(ascii: ":"):
+            case UInt8(ascii: "<"), UInt8(ascii: ":"), 0x80...0xff:
                 return false
             case UInt8(ascii: "A")...UInt8(ascii: "Z") where inDomain || foldsLocalPart:
                 return false

@@ -183,11 +183,10 @@ extension Ledger {
     /// Why mail of a blocked key still passes; nil if it does not.
     package func remark(onBlockBy name: String) -> String? {
         guard let limit = limits.first(where: { $0.limit.name == name })?.limit else { return nil }
-        if limit.mode == .shadow { return "mail still passes: \(name) is in shadow mode" }
-        return limit.over.letsPass ? "mail still passes: 'over' of \(name) does not refuse" : nil
+        return limit.blockOver.letsPass ? "mail still passes: 'block.over' of \(name) does not refuse" : nil
     }
 
-    private func carryOut(_ intervention: Intervention, to account: Account) {
+    func carryOut(_ intervention: Intervention, to account: Account) {
         switch intervention {
         case .reset:
             journal.appendReset(account, at: tick)
@@ -196,6 +195,10 @@ extension Ledger {
         case .raise(let rates, let until):
             account.setRaised(rates, until: until)
             journal.appendRaise(account, rates, until: until, at: tick)
+        case .unraise:
+            guard account.exception?.raised != nil else { return }
+            account.setRaised([], until: now)
+            journal.appendRaise(account, [], until: now, at: tick)
         case .block(let until):
             setBlock(of: account, until: until, byHand: true)
         case .unblock:

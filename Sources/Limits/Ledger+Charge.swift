@@ -13,7 +13,9 @@ extension Ledger {
         countRefusedTry(violation)
         let blockEnd = violation.reason == .blocked ? nil : block(account)
         noteFullness(of: account)
-        let event = LimitEvent(account: account, lane: violation.lane, until: blockEnd ?? violation.until, time: now)
+        let event = LimitEvent(
+            account: account, lane: violation.lane, until: blockEnd ?? violation.until, time: now,
+            isShadowed: violation.isShadowed)
         let action = violation.answer.render(event.value(of:))
         observer?.refused(event, because: violation.reason, request, action: action)
         if blockEnd != nil { observer?.blocked(event) }
@@ -104,7 +106,10 @@ extension Ledger {
             if nearLane == nil, used &* 100 >= admitted &* limit.terms.limit.warnAt { nearLane = lane }
         }
         if let nearLane, !account.hasWarned {
-            observer?.near(LimitEvent(account: account, lane: nearLane, until: now, time: now))
+            observer?.near(
+                LimitEvent(
+                    account: account, lane: nearLane, until: now, time: now,
+                    isShadowed: limit.terms.limit.mode == .shadow))
         }
         account.hasWarned = nearLane != nil
         limit.fullest.note(account, fullness: fullest, at: now)

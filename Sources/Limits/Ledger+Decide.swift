@@ -103,7 +103,7 @@ extension Ledger {
         guard let step = step(of: limit, applicable.key, request, identity, connection) else { return }
         step.account.lastRequest = requestNumber
         guard let violation = violation(of: step) else { return plan.steps.append(step) }
-        if limit.terms.limit.mode == .shadow {
+        if violation.isShadowed {
             shadow(violation, of: step, request, identity)
         } else if violation.letsPass {
             violations.passing = violations.passing ?? violation

@@ -1,19 +1,45 @@
 // SPDX-License-Identifier: Apache-2.0
 
+/// A limit that a reload has made more generous, so that blocks that it has set itself should end.
+package struct RelaxedLimit {
+    package let state: LimitState
+    /// What has changed, for the log.
+    package let change: String
+}
+
+extension Limit {
+    /// In what this limit is more generous than an earlier one; nil if its blocks stay.
+    fileprivate func relaxation(of earlier: Limit) -> String? {
+        if keepsBlocks { return nil }
+        if block == nil, earlier.block != nil { return "block was removed" }
+        let isRaised = earlier.rates.contains { old in
+            rates.first { $0.window == old.window }.map { $0.count > old.count } ?? true
+        }
+        return isRaised ? "rates were raised" : nil
+    }
+}
+
 /// Limits that come and go with the configuration.
 extension Ledger {
     /// Replaces the limits by those of a new configuration. A limit that has the name and the signature of an old one
     /// keeps its counts, window by window. The others lose theirs.
     ///
+    /// - Returns: the limits that are more generous now.
     /// - Throws: if the store can't write the new limits. Nothing has been changed then.
-    package func reload(_ limits: [Limit], settings: Settings) throws(StoreError) {
+    @discardableResult
+    package func reload(_ limits: [Limit], settings: Settings) throws(StoreError) -> [RelaxedLimit] {
         owner.check()
         precondition(prepared.isEmpty, "a request must be decided under the limits for which it was prepared")
+        let before = self.limits.map { (state: $0, limit: $0.limit) }
         try register(
             limits,
             replacing: self.limits.map { .init(id: $0.storedID, name: $0.limit.name, signature: $0.limit.signature) })
         self.settings = settings
         generation += 1
+        return before.compactMap { state, limit in
+            guard self.limits.contains(where: { $0 === state }) else { return nil }
+            return state.limit.relaxation(of: limit).map { RelaxedLimit(state: state, change: $0) }
+        }
     }
 
     /// Puts `newLimits` into use and registers them with the store.

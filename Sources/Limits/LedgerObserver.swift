@@ -30,6 +30,8 @@ package struct LimitEvent {
     /// When there is room again, or when the block ends.
     package let until: LedgerTime
     package let time: LedgerTime
+    /// Whether the limit only says what it would do.
+    package let isShadowed: Bool
 
     package var limit: Limit { account.limit.limit }
     package var rate: Rate { limit.rates[lane] }

@@ -85,6 +85,10 @@ package struct Limit: Sendable {
     /// Percentage of a rate at which one warning is logged.
     package var warnAt: UInt64
     package var block: Block?
+    /// The answer to a blocked key.
+    package var blockOver: ActionTemplate
+    /// Whether blocks that the limit has set stay when a reload raises its rates or removes `block`.
+    package var keepsBlocks: Bool
     /// Whether refused requests are charged like accepted ones.
     package var countRefused: Bool
     /// Tables of keys that are not limited.
@@ -95,7 +99,8 @@ package struct Limit: Sendable {
     package init(
         name: String, conditions: [Condition], key: KeyDefinition, count: CountUnit, rates: [Rate],
         over: ActionTemplate,
-        tooLarge: ActionTemplate, mode: Mode, warnAt: UInt64, block: Block?, countRefused: Bool,
+        tooLarge: ActionTemplate, mode: Mode, warnAt: UInt64, block: Block?,
+        blockOver: ActionTemplate, keepsBlocks: Bool, countRefused: Bool,
         exempt: [LookupTable], overrides: [LookupTable]
     ) {
         self.name = name
@@ -108,9 +113,20 @@ package struct Limit: Sendable {
         self.mode = mode
         self.warnAt = warnAt
         self.block = block
+        self.blockOver = blockOver
+        self.keepsBlocks = keepsBlocks
         self.countRefused = countRefused
         self.exempt = exempt
         self.overrides = overrides
+    }
+
+    /// The answer to a request that the limit refuses.
+    package func answer(to reason: RefusalReason) -> ActionTemplate {
+        switch reason {
+        case .over: over
+        case .tooLarge: tooLarge
+        case .blocked: blockOver
+        }
     }
 
     var isPerRecipient: Bool {

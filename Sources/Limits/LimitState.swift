@@ -95,6 +95,7 @@ struct LimitTerms: ~Copyable {
     let refusedLane: Int
     let overLetsPass: Bool
     let tooLargeLetsPass: Bool
+    let blockOverLetsPass: Bool
     /// Whether the limit needs to know the recipient.
     let isPerRecipient: Bool
     /// Milliseconds after which slot numbers of an unused account could wrap. `Account.expire` must be called before.
@@ -113,6 +114,7 @@ struct LimitTerms: ~Copyable {
         refusedLane = counts.count
         overLetsPass = limit.over.letsPass
         tooLargeLetsPass = limit.tooLarge.letsPass
+        blockOverLetsPass = limit.blockOver.letsPass
         isPerRecipient = limit.isPerRecipient
         mostUnused = lanes.reduce(.max) { min($0, $1.milliseconds) } * SlidingWindows.mostSlotsUnused / Window.slots
         looksAtContext = limit.contextAttribute != nil

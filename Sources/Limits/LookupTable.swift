@@ -15,6 +15,8 @@ package enum LookupTable: Sendable {
     /// The result of a line.
     package struct Result: Equatable, Sendable {
         package let line: Int
+        /// Folded, as it is looked up.
+        package let key: [UInt8]
         package let text: String
     }
 
@@ -29,16 +31,31 @@ package enum LookupTable: Sendable {
     package static func text(_ content: [UInt8]) -> Contents {
         var entries: [[UInt8]: Result] = [:]
         let (results, faults) = read(content, expected: "key result") { key, result throws(Reason) in
-            let folded = key.map(CanonicalAddress.asciiLowercased)
-            if let first = entries[folded] {
+            if let first = entries[result.key] {
                 throw Reason(text: "duplicate key '\(display(key))', first used in line \(first.line)")
             }
-            if key.last == UInt8(ascii: ":") {
+            if key.last == UInt8(ascii: ":"), IPAddress(key) == nil {
                 throw Reason(text: "key '\(display(key))' ends in ':'; expected 'key result' without a colon")
             }
-            entries[folded] = result
+            entries[result.key] = result
+            if !InternationalText.isASCII(result.key) {
+                let withALabels = Self.withALabels(result.key)
+                entries[withALabels] = entries[withALabels] ?? result
+            }
         }
         return Contents(table: .text(entries.mapValues(\.text)), results: results, faults: faults)
+    }
+
+    /// A key whose domain is looked up in A-labels. A login without a domain stays a key as it is, too.
+    private static func withALabels(_ key: [UInt8]) -> [UInt8] {
+        let start = key.lastIndex(of: UInt8(ascii: "@")).map { $0 + 1 } ?? 0
+        return key[..<start] + CanonicalAddress.folded(key[start...])
+    }
+
+    /// Without distinction of case and, beyond ASCII, of width and composition.
+    private static func folded(_ bytes: some Sequence<UInt8>) -> [UInt8] {
+        let lowered = bytes.map(CanonicalAddress.asciiLowercased)
+        return InternationalText.isASCII(lowered) ? lowered : InternationalText.folded(lowered)
     }
 
     /// Parses a cidr_table(5) file: lines `network result` or `!network result`. The first match wins.
@@ -75,7 +92,8 @@ package enum LookupTable: Sendable {
                 guard !result.isEmpty else {
                     throw Reason(text: "expected '\(expected)', found only '\(display(key))'")
                 }
-                let entry = Result(line: number, text: display(result))
+                let entry = Result(
+                    line: number, key: folded(key), text: display(result))
                 try add(key, entry)
                 results.append(entry)
             } catch {
@@ -97,7 +115,7 @@ package enum LookupTable: Sendable {
                 $0.network.address.isIPv4 == address.isIPv4 && $0.network.contains(address) != $0.negated
             }?.result
         case .text(let entries):
-            return Self.lookupKeys(for: value.map(CanonicalAddress.asciiLowercased), isHost: isHost)
+            return Self.lookupKeys(for: Self.folded(value), isHost: isHost)
                 .lazy.compactMap { entries[$0] }.first
         }
     }

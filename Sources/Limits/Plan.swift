@@ -34,14 +34,20 @@ struct Violation {
     /// When there is room for the request, or when the block ends.
     let until: LedgerTime
 
-    var answer: ActionTemplate {
-        let limit = account.limit.limit
-        return reason == .tooLarge ? limit.tooLarge : limit.over
-    }
+    var answer: ActionTemplate { account.limit.limit.answer(to: reason) }
 
     /// Whether the answer of the limit lets the request pass all the same (PREPEND, WARN and the like).
     var letsPass: Bool {
-        reason == .tooLarge ? account.limit.terms.tooLargeLetsPass : account.limit.terms.overLetsPass
+        switch reason {
+        case .over: account.limit.terms.overLetsPass
+        case .tooLarge: account.limit.terms.tooLargeLetsPass
+        case .blocked: account.limit.terms.blockOverLetsPass
+        }
+    }
+
+    /// Whether shadow mode keeps the limit from giving its answer. A block by hand holds all the same.
+    var isShadowed: Bool {
+        account.limit.terms.limit.mode == .shadow && !(reason == .blocked && account.isBlockedByHand)
     }
 }
 

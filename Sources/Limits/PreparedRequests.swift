@@ -26,6 +26,9 @@ struct PreparedRequests {
 
     private var nextLimits: Int { next == 0 ? 0 : requests[next - 1].limitsEnd }
 
+    /// The transaction of the oldest request; 0 if it belongs to none.
+    var nextTransaction: UInt64 { requests[next].transactionID }
+
     /// Makes room for a new request. Keeps the capacity once all requests are decided.
     mutating func recycle() {
         guard isEmpty else { return }
@@ -71,6 +74,12 @@ extension Ledger {
         let transactionID = transactionID(of: request, state)
         transactions.prefetch(transactionID)
         prepared.append(state, transactionID: transactionID)
+    }
+
+    /// The transaction of the request that `decide` takes next; 0 if it belongs to none.
+    package var nextTransaction: UInt64 {
+        owner.check()
+        return prepared.nextTransaction
     }
 
     /// Prefetches the accounts that the prepared requests will be charged to.

@@ -29,6 +29,8 @@ package enum Intervention: Equatable, Sendable {
     case reset
     /// Replaces the rates of some of the limit's windows for a time.
     case raise([Rate], until: LedgerTime)
+    /// Ends a raise.
+    case unraise
     case block(until: LedgerTime)
     case unblock
 }
@@ -40,6 +42,8 @@ package enum AdministrationFault: Error, Equatable, CustomStringConvertible {
     case noKey(String, limits: [String])
     /// No limit in question has the window of this rate.
     case unknownWindow(Rate, limits: [String])
+    /// The ledger was opened anew while its keys were looked through.
+    case walkEnded
 
     package var description: String {
         switch self {
@@ -51,6 +55,7 @@ package enum AdministrationFault: Error, Equatable, CustomStringConvertible {
             "'\(key)' is no key of \(limits.isEmpty ? "any limit" : limits.joined(separator: ", "))"
         case .unknownWindow(let rate, let limits):
             "no window of \(Rate.text(ofDuration: rate.window.milliseconds)) in \(limits.joined(separator: ", "))"
+        case .walkEnded: "the ledger was opened anew meanwhile; try again"
         }
     }
 }

@@ -3,8 +3,8 @@
 /// A mail address of the envelope in its canonical form, so that each mailbox has one key.
 ///
 /// This removes source routes, which Postfix removes from recipients in several places, and a trailing dot of the
-/// domain. The domain is in lower case. The local part keeps its case: only the receiving host may interpret it
-/// (RFC 5321 2.4).
+/// domain. The domain is in lower case and A-labels. The local part keeps its case: only the receiving host may
+/// interpret it (RFC 5321 2.4).
 package struct CanonicalAddress: Equatable, Sendable {
     package var localPart: [UInt8]
     /// Empty if the address has none.
@@ -52,9 +52,10 @@ package struct CanonicalAddress: Equatable, Sendable {
             || folded.count > request.count && folded.suffix(request.count) == request[...]
     }
 
-    /// A domain or host name in lower case, without trailing dots.
+    /// A domain or host name in lower case and A-labels, without trailing dots.
     package static func folded(_ name: some BidirectionalCollection<UInt8>) -> [UInt8] {
         var bytes = name.map(asciiLowercased)
+        if !InternationalText.isASCII(bytes) { bytes = InternationalText.asciiDomain(bytes) }
         while bytes.count > 1, bytes.last == UInt8(ascii: ".") { bytes.removeLast() }
         return bytes
     }

@@ -22,8 +22,8 @@ final class DecisionLog: LedgerObserver {
     func refused(_ event: LimitEvent, because reason: RefusalReason, _ request: Attributes, action: [UInt8]) {
         let (key, action, client) = (Self.text(event.account.key), Self.text(action), Self.client(request))
         let (usage, details) = (Self.usage(event), Self.details(request))
-        let letsPass = (reason == .tooLarge ? event.limit.tooLarge : event.limit.over).letsPass
-        let verb = event.limit.mode == .shadow ? "would refuse" : letsPass ? "let through" : "refuse"
+        let letsPass = event.limit.answer(to: reason).letsPass
+        let verb = event.isShadowed ? "would refuse" : letsPass ? "let through" : "refuse"
         let room = reason == .tooLarge ? "never fits" : "room in \(event.retrySeconds)s"
         log.write(
             .notice,
@@ -32,7 +32,7 @@ final class DecisionLog: LedgerObserver {
         alert(.over, event, key) { "\(reason.rawValue), \(usage)\(details)" }
         onRefusal(
             RefusedRequest(
-                time: Double(time(nil)), limit: event.limit.name, key: key, mode: event.limit.mode.rawValue,
+                time: Double(time(nil)), limit: event.limit.name, key: key, mode: Self.mode(event).rawValue,
                 reason: reason.rawValue,
                 usage: usage, retry: event.retrySeconds, action: action, queueID: Self.text(request.queueID),
                 client: client,
@@ -54,8 +54,10 @@ final class DecisionLog: LedgerObserver {
     }
 
     private func alert(_ tier: Alert.Tier, _ event: LimitEvent, _ key: String, _ text: () -> String) {
-        alerts.raise(tier, limit: event.limit.name, key: key, mode: event.limit.mode.rawValue, text)
+        alerts.raise(tier, limit: event.limit.name, key: key, mode: Self.mode(event).rawValue, text)
     }
+
+    private static func mode(_ event: LimitEvent) -> Limit.Mode { event.isShadowed ? .shadow : .enforce }
 
     func evicted(_ account: Account, at time: LedgerTime) {
         evictedKeys += 1

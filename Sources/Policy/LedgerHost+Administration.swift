@@ -143,7 +143,14 @@ extension LedgerHost {
                 do {
                     let standings = try withLedger { try carryOut(change, in: $0) }
                     // The tick that `withLedger` has begun ends with this turn.
-                    unsavedChanges.append(.init(change: change, standings: standings, answer: answer))
+                    unsavedChanges.append { [self] fault in
+                        record(change, standings)
+                        if let fault, !standings.isEmpty {
+                            answer.resume(throwing: ChangeNotSaved(reason: fault.message))
+                        } else {
+                            answer.resume(returning: standings)
+                        }
+                    }
                 } catch {
                     answer.resume(throwing: error)
                 }
@@ -162,13 +169,6 @@ extension LedgerHost {
         }
     }
 
-    /// A change that waits for the commit.
-    struct UnsavedChange {
-        fileprivate let change: KeyChange
-        fileprivate let standings: [KeyStanding]
-        fileprivate let answer: CheckedContinuation<[KeyStanding], any Error>
-    }
-
     /// Answers the changes of this tick, whose batch was committed or has failed. They survive a crash of the service
     /// whatever `ledger.durability` says, and a loss of power if it is `power`.
     func answerChanges() {
@@ -176,14 +176,7 @@ extension LedgerHost {
         flush()
         let (changes, fault) = (unsavedChanges, fault)
         unsavedChanges = []
-        for unsaved in changes {
-            record(unsaved.change, unsaved.standings)
-            if let fault, !unsaved.standings.isEmpty {
-                unsaved.answer.resume(throwing: ChangeNotSaved(reason: fault.message))
-            } else {
-                unsaved.answer.resume(returning: unsaved.standings)
-            }
-        }
+        for finish in changes { finish(fault) }
     }
 
     private func record(_ change: KeyChange, _ standings: [KeyStanding]) {
@@ -204,7 +197,7 @@ extension LedgerHost {
             guard let until = standing.blockedUntil else { return nil }
             let key = Self.quoted(String(decoding: standing.key, as: UTF8.self))
             return "still blocked for \(Self.rounded(until - ledger.now)): weir limits unblock \(key)"
-        case .reset, .unblock: return nil
+        case .reset, .unraise, .unblock: return nil
         }
     }
 
@@ -237,6 +230,7 @@ package struct ChangeNotSaved: Error {
 /// A change that an administrator makes to a key.
 package struct KeyChange: Sendable {
     package var action: KeyAction
+    /// A key, or the text of a selection of keys.
     package var key: String
     /// Only this limit; nil means every limit that knows the key.
     package var limit: String?
@@ -266,11 +260,12 @@ package struct KeyChange: Sendable {
     /// Ten years stand for "until an administrator ends it".
     private static let forever: Int64 = 10 * 366 * 86_400_000
 
-    fileprivate func intervention(at now: LedgerTime) -> Intervention {
+    func intervention(at now: LedgerTime) -> Intervention {
         let until = now + (duration.map { $0 * 1000 } ?? Self.forever)
         return switch action {
         case .reset: .reset
         case .raise: .raise(rates, until: until)
+        case .unraise: .unraise
         case .block: .block(until: until)
         case .unblock: .unblock
         }

@@ -12,7 +12,8 @@ extension LedgerHost {
         if let ledger {
             ledger.beginTick()
             let before = ledger.limits.map { (limit: $0, keys: $0.accountCount) }
-            try ledger.reload(configuration.limits, settings: configuration.ledgerSettings)
+            let relaxed = try ledger.reload(configuration.limits, settings: configuration.ledgerSettings)
+            endBlocks(of: relaxed)
             for (limit, keys) in before where keys > 0 && !ledger.limits.contains(where: { $0 === limit }) {
                 log.notice(
                     "limit \(limit.limit.name) was removed or counts something else now: "

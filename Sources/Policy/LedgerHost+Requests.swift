@@ -8,6 +8,7 @@ internal import Settings
 /// Requests and ticks: a tick decides and commits all requests that one turn of the loop has read.
 extension LedgerHost.Client {
     package var isGone: Bool { false }
+    package func willBeDecided(in transaction: UInt64) {}
 }
 
 extension LedgerHost {
@@ -54,6 +55,7 @@ extension LedgerHost {
             ledger.skip()
             return false
         }
+        if configuration.givesBackDropped { client.willBeDecided(in: ledger.nextTransaction) }
         var decision: Decision?
         client.withRequest { request in
             decision = ledger.decide(request)

@@ -40,13 +40,16 @@ package final class LedgerHost: @unchecked Sendable {
     package internal(set) var audit = Recent<AuditEntry>(most: LedgerHost.mostAudit)
     static let mostAudit = 100
     /// The changes by administrators in this tick.
-    var unsavedChanges: [UnsavedChange] = []
+    /// Each is called after the commit, with the fault that has kept it from being saved.
+    var unsavedChanges: [(StoreError?) -> Void] = []
     /// Lists of the fullest keys.
     let listings: WalkQueue
     /// Searches for keys.
     let searches: WalkQueue
     /// What the limits know of one key.
     let lookups: WalkQueue
+    /// Changes to many keys.
+    let changes: WalkQueue
     var trouble: Trouble?
     /// The fault that kept counts in memory only, until they are saved.
     var unsaved: StoreError?
@@ -78,6 +81,9 @@ package final class LedgerHost: @unchecked Sendable {
         func withRequest(_ body: (Attributes) -> Void)
         /// Whether nobody waits for the decision any more. The request is then not charged.
         var isGone: Bool { get }
+        /// The request is about to be decided; `transaction` is 0 if it belongs to none. Called if dropped transactions
+        /// are given back.
+        func willBeDecided(in transaction: UInt64)
         /// The decision for the request. The answer must wait for `committed`; the next request may be submitted now.
         func decided(_ decision: Decision)
         /// The batch is committed: answers may go out.
@@ -116,6 +122,7 @@ package final class LedgerHost: @unchecked Sendable {
         listings = WalkQueue(loop, mostWaiting: 100)
         searches = WalkQueue(loop, mostWaiting: 0)
         lookups = WalkQueue(loop, mostWaiting: 100)
+        changes = WalkQueue(loop, mostWaiting: 20_000)
         capture = configuration.log.capture.map { CaptureFile(path: $0, log: log) }
         parser = PolicyRequestParser(names: configuration.attributeNames.names)
         keepsSessions = configuration.milterAsks

@@ -127,6 +127,12 @@ final class PolicyConnection: ReceivedConnection, LedgerHost.Client {
         }
     }
 
+    /// An smtpd process serves one client after the other, so a new transaction ends the last one, and its charge must
+    /// not stand in the way of the new one. VRFY and others belong to no transaction and may come in the middle of one.
+    func willBeDecided(in next: UInt64) {
+        if next != 0, next != transaction { closeTransaction() }
+    }
+
     func decided(_ decision: Decision) {
         if listener.host.keepsSessions { withRequest { listener.host.sessions.note($0) } }
         if kept.isEmpty {
@@ -136,12 +142,7 @@ final class PolicyConnection: ReceivedConnection, LedgerHost.Client {
         }
         requestLength = 0
         searched = 0
-        // An smtpd process serves one client after the other, so a new transaction ends the last one. VRFY and others
-        // belong to no transaction and may come in the middle of one.
-        if decision.transaction != 0, transaction != decision.transaction {
-            closeTransaction()
-            transaction = decision.transaction
-        }
+        if decision.transaction != 0 { transaction = decision.transaction }
         guard isOpen else { return closeTransaction() }
         reply(decision.action)
         findRequest()

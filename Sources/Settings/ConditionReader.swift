@@ -80,7 +80,11 @@ package enum ConditionReader {
                 reading.warn(
                     reference.node, reference.key, "this table never matches: '\(part.name)' is not an IP address")
             }
-            return .inTables(references.compactMap { reading.load($0)?.table })
+            return .inTables(
+                references.compactMap { reference in
+                    reading.note(TableUse(of: reference, by: part, forms))
+                    return reading.load(reference)?.table
+                })
         case .not:
             return test(node, inner, &reading, part, forms).map { .not($0) }
         case nil:

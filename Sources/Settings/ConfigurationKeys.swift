@@ -373,6 +373,13 @@ package enum ConfigurationKeys {
                 "block.for", \.blockFor, .optional(.duration(1000...Window.allowed.upperBound, unit: 1)),
                 .isNothing(example: "1h"),
                 "How long a key stays blocked; meanwhile all its requests are refused."),
+            .init(
+                "block.over", \.blockOver, .action, in: defaults,
+                "Answer to a blocked key, also to one that `weir limits block` has blocked."),
+            .init(
+                "keep_blocks", \.keepsBlocks, .boolean, in: defaults,
+                "Keep blocks that the limit has set when a reload raises its rates or removes `block`; by default "
+                    + "they end."),
         ]
     }
 

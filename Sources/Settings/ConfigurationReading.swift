@@ -13,6 +13,8 @@ struct ConfigurationReading {
     var attributeNames = AttributeNames()
     /// The tables that have been read.
     var tables: [TableName: LookupTable.Contents] = [:]
+    /// The uses of each table, in the order of the file.
+    var tableUses: [(table: TableName, uses: [TableUse])] = []
     /// Of all lookup tables, readable or not.
     var tablePaths: [String] = []
 

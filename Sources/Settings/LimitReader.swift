@@ -10,7 +10,7 @@ package struct LimitDraft: HasKeyForms {
     var key: [String] = []
     var count = CountUnit.recipients
     var rates: [Rate] = []
-    // Both are constant and covered by tests, so `try!` can't fail.
+    // All templates are constant and covered by tests, so `try!` can't fail.
     var over = try! ActionTemplate("DEFER_IF_PERMIT 4.7.1 sending limit reached, try again later")
     var tooLarge = try! ActionTemplate(
         "REJECT 5.7.1 this message alone is larger than all that may be sent in $window ($limit)")
@@ -20,6 +20,8 @@ package struct LimitDraft: HasKeyForms {
     var blockAfter: UInt64?
     /// In milliseconds.
     var blockFor: Int64?
+    var blockOver = try! ActionTemplate("REJECT 5.7.1 sending is blocked, ask the postmaster")
+    var keepsBlocks = false
     var exempt: [TableReference] = []
     var overrides: [TableReference] = []
 }
@@ -40,7 +42,7 @@ enum LimitReader {
         reading.restrictionClasses = configuration.restrictionClasses
         reading.answersMilter = !configuration.listen.milter.isEmpty && configuration.milter.limits
         var seen: [String: Int] = [:]
-        return items.enumerated().compactMap { index, item in
+        let limits: [Limit] = items.enumerated().compactMap { index, item in
             let key = "\(key)[\(index)]"
             guard case .map = item.value else {
                 reading.fault(item, key, "expected a map of keys and values, found \(item.kind)")
@@ -58,6 +60,8 @@ enum LimitReader {
             }
             return limit(draft, LimitNodes(limit: item, key: key, found: found), &reading)
         }
+        reading.warnOfUnmatchedLines()
+        return limits
     }
 
     /// The nodes of a limit, for the positions of faults.
@@ -82,10 +86,12 @@ enum LimitReader {
         warnOfAction(draft.over, nodes, &reading)
         checkMilter(draft.over, "over", nodes, &reading)
         checkMilter(draft.tooLarge, "too_large", nodes, &reading)
+        checkMilter(draft.blockOver, "block.over", nodes, &reading)
         return Limit(
             name: draft.name, conditions: conditions ?? [], key: KeyDefinition(parts: parts, forms: draft.keyForms),
             count: draft.count, rates: draft.rates, over: draft.over, tooLarge: draft.tooLarge, mode: draft.mode,
-            warnAt: draft.warnAt, block: block(draft, nodes, &reading), countRefused: draft.countRefused,
+            warnAt: draft.warnAt, block: block(draft, nodes, &reading),
+            blockOver: draft.blockOver, keepsBlocks: draft.keepsBlocks, countRefused: draft.countRefused,
             exempt: load(draft.exempt, parts, draft.keyForms, &reading).map(\.contents.table),
             overrides: overrides(draft, parts, &reading))
     }
@@ -208,30 +214,11 @@ enum LimitReader {
     ) -> [(reference: TableReference, contents: LookupTable.Contents)] {
         tables.compactMap { table in
             guard let contents = reading.load(table) else { return nil }
-            if parts.contains(where: { $0.form == .network }) {
-                warnOfNarrowNetworks(contents, in: table, forms, &reading)
-            } else if table.name.kind == .networks, !parts.isEmpty {
+            reading.note(TableUse(of: table, by: KeyDefinition(parts: parts, forms: forms)))
+            if table.name.kind == .networks, !parts.isEmpty, !parts.contains(where: { $0.form == .network }) {
                 reading.warn(table.node, table.key, "this table never matches: the limit's key has no IP address")
             }
             return (table, contents)
-        }
-    }
-
-    /// Keys are addresses with `ipv4_prefix` or `ipv6_prefix` applied. A table entry with a longer prefix may not
-    /// contain the key's address.
-    private static func warnOfNarrowNetworks(
-        _ contents: LookupTable.Contents, in table: TableReference, _ forms: KeyForms,
-        _ reading: inout ConfigurationReading
-    ) {
-        guard case .networks(let entries) = contents.table else { return }
-        for (entry, result) in zip(entries, contents.results) {
-            let (length, name) =
-                entry.network.address.isIPv4 ? (forms.ipv4Prefix, "ipv4_prefix") : (forms.ipv6Prefix, "ipv6_prefix")
-            guard entry.network.prefixLength > length else { continue }
-            reading.add(
-                warning: .init(
-                    file: table.name.path, line: result.line, key: table.key,
-                    message: "may never match: its prefix is longer than the /\(length) of keys.\(name)"))
         }
     }
 

@@ -27,6 +27,16 @@ package enum PolicyAttributes {
     }
 
     static func unknown(_ name: String) -> String {
-        "Postfix 3.12 does not send attribute \(Spelling.quoted(name))\(Spelling.hint(for: name, among: all))"
+        "Postfix 3.12 does not send attribute \(Spelling.quoted(name))"
+            + (nearest(to: name).map { "; did you mean '\($0)'?" } ?? "")
+    }
+
+    /// The attribute whose name is spelt nearly like `text`, or the only one whose name begins or ends with it.
+    static func nearest(to text: String) -> String? {
+        let name = String(text.lowercased().map { "-. ".contains($0) ? "_" : $0 })
+        if let similar = Spelling.nearest(to: name, among: all) { return similar }
+        guard name.count >= 4 else { return nil }
+        let longer = all.filter { $0.hasPrefix(name) || $0.hasSuffix(name) }
+        return longer.count == 1 ? longer[0] : nil
     }
 }

@@ -119,7 +119,9 @@ extension ValueType where Value == String {
     /// An attribute of a policy request. Postfix keeps adding attributes, so an unknown name is only a warning.
     static let attribute = ValueType(expected: attributeName, write: { $0 }) { node, key, reading in
         let text = ValueType.text(attributeName, write: { $0 }) { text in
-            PolicyAttributes.isName(text) ? .value(text) : .isNot("the name of an attribute")
+            if PolicyAttributes.isName(text) { return .value(text) }
+            guard let meant = PolicyAttributes.nearest(to: text) else { return .isNot("the name of an attribute") }
+            return .fault("\(Spelling.quoted(text)) is not the name of an attribute; did you mean '\(meant)'?")
         }
         guard let name = text.read(node, key, &reading) else { return nil }
         if !PolicyAttributes.all.contains(name) {

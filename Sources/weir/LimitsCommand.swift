@@ -17,15 +17,26 @@ struct LimitsCommand: AsyncParsableCommand {
 
             Example: weir limits show user@example.org
             """,
-        subcommands: [List.self, Show.self, Reset.self, Raise.self, Block.self, Unblock.self, Audit.self])
+        subcommands: [
+            List.self, Show.self, Reset.self, Raise.self, Unraise.self, Block.self, Unblock.self, Audit.self,
+        ])
 
     struct List: AsyncParsableCommand {
         static let configuration = CommandConfiguration(
-            abstract: "Lists the keys that are closest to their limits.",
-            discussion: "Example: weir limits list --limit per-user --most 20")
+            abstract: "Lists the keys that are closest to their limits, or all that are blocked or raised.",
+            discussion: """
+                Example: weir limits list --limit per-user --most 20
+                Example: weir limits list --blocked --match '*@example.org'
+                """)
 
         @OptionGroup var options: ConfigurationOptions
         @Option(help: "Only this limit.", completion: Completions.limits) var limit: String?
+        @Flag(help: "Only blocked keys.") var blocked = false
+        @Flag(help: "Only raised keys.") var raised = false
+        @Option(help: ArgumentHelp("Only keys that have used this part of a window or more.", valueName: "percent"))
+        var over: Int?
+        @Option(help: "Only keys that match this shell pattern, in upper or lower case, such as '*@example.org'.")
+        var match: String?
         @Option(help: "Maximum number of keys; the fullest come first.") var most = 50
         @Flag(help: "Print JSON.") var json = false
 
@@ -33,9 +44,26 @@ struct LimitsCommand: AsyncParsableCommand {
             guard (1...Ledger.mostFullest).contains(most) else {
                 throw ValidationError("--most must be from 1 to \(Ledger.mostFullest)")
             }
+            guard [blocked, raised, over != nil].count(where: { $0 }) <= 1 else {
+                throw ValidationError("--blocked, --raised and --over exclude each other")
+            }
+            guard over.map({ 1...1000 ~= $0 }) ?? true else {
+                throw ValidationError("--over must be a percentage from 1 to 1000")
+            }
         }
 
         func run() async throws {
+            let state = blocked ? "blocked" : raised ? "raised" : over.map(String.init)
+            guard state == nil, match == nil else {
+                let listing = try await Admin.ask(options) {
+                    try await $0.keys(in: state, limit: limit, match: match, most: most)
+                }
+                try Admin.print(listing.keys, json: json, whenEmpty: "no such key")
+                if listing.count > listing.keys.count, !json {
+                    try StandardOutput.write(line: "... and \(listing.count - listing.keys.count) more")
+                }
+                return
+            }
             let standings = try await Admin.ask(options) { try await $0.fullest(most, limit: limit) }
             try Admin.print(standings, json: json, whenEmpty: "no key has used any of its limits")
         }
@@ -63,12 +91,15 @@ struct LimitsCommand: AsyncParsableCommand {
 
     struct Reset: AsyncParsableCommand {
         static let configuration = CommandConfiguration(
-            abstract: "Sets the usage of a key to zero and ends a block.",
-            discussion: "Example: weir limits reset user@example.org")
+            abstract: "Sets the usage of keys to zero and ends their blocks.",
+            discussion: """
+                Example: weir limits reset user@example.org
+                Example: weir limits reset --all --limit per-user --yes
+                """)
 
-        @OptionGroup var target: Target
+        @OptionGroup var keys: Keys
 
-        func run() async throws { try await target.intervene(.reset) }
+        func run() async throws { try await keys.intervene(.reset, saying: "reset") }
     }
 
     struct Raise: AsyncParsableCommand {
@@ -81,37 +112,60 @@ struct LimitsCommand: AsyncParsableCommand {
                 Example: weir limits raise user@example.org 5000/1h 20000/1d --for 2d
                 """)
 
-        @OptionGroup var target: Target
+        @Argument(help: "Key, as weir limits list prints it, or as in a request.", completion: Completions.keys)
+        var key: String
         @Argument(help: "Rates, such as 5000/1h.") var rates: [String]
+        @OptionGroup var target: Target
         @Option(name: .customLong("for"), help: "Duration, such as 2d.")
         var duration = DurationArgument(argument: "1d")!
 
-        func run() async throws { try await target.intervene(.raise, rates: rates, duration: duration) }
+        func run() async throws {
+            try await target.intervene(.raise, key: key, rates: rates, duration: duration)
+        }
+    }
+
+    struct Unraise: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(
+            abstract: "Ends raises: the rates of the configuration apply again.",
+            discussion: """
+                Example: weir limits unraise user@example.org
+                Example: weir limits unraise --match '*@example.org' --yes
+                """)
+
+        @OptionGroup var keys: Keys
+
+        func run() async throws { try await keys.intervene(.unraise, saying: "ended the raises of") }
     }
 
     struct Block: AsyncParsableCommand {
         static let configuration = CommandConfiguration(
-            abstract: "Refuses all requests of a key.",
+            abstract: "Refuses all requests of keys, with the answer of `block.over`.",
             discussion: """
-                A key that no limit has counted yet needs --limit.
+                A key that no limit has counted yet needs --limit. --all and --match block keys that have been \
+                counted, no later ones.
 
                 Example: weir limits block user@example.org --for 12h
+                Example: weir limits block --match '*@example.org' --limit per-user --for 1h
                 """)
 
-        @OptionGroup var target: Target
+        @OptionGroup var keys: Keys
         @Option(name: .customLong("for"), help: "Duration, such as 12h (default: until unblocked).")
         var duration: DurationArgument?
 
-        func run() async throws { try await target.intervene(.block, duration: duration) }
+        func run() async throws { try await keys.intervene(.block, saying: "blocked", duration: duration) }
     }
 
     struct Unblock: AsyncParsableCommand {
         static let configuration = CommandConfiguration(
-            abstract: "Ends a block.", discussion: "Example: weir limits unblock user@example.org")
+            abstract: "Ends blocks, and forgets the refused requests that led to them.",
+            discussion: """
+                Example: weir limits unblock user@example.org
+                Example: weir limits unblock --all --limit per-user
+                """)
 
-        @OptionGroup var target: Target
+        @OptionGroup var keys: Keys
 
-        func run() async throws { try await target.intervene(.unblock) }
+        func run() async throws { try await keys.intervene(.unblock, saying: "unblocked") }
     }
 
     struct Audit: AsyncParsableCommand {
@@ -150,17 +204,15 @@ struct LimitsCommand: AsyncParsableCommand {
         }
     }
 
-    /// The arguments of all interventions.
+    /// The options of all interventions.
     struct Target: ParsableArguments {
         @OptionGroup var options: ConfigurationOptions
-        @Argument(help: "Key, as weir limits list prints it, or as in a request.", completion: Completions.keys)
-        var key: String
         @Option(help: "Only this limit.", completion: Completions.limits) var limit: String?
         @Option(help: "Reason, for the audit trail.") var reason: String?
         @Flag(help: "Print JSON.") var json = false
 
         func intervene(
-            _ action: KeyAction, rates: [String]? = nil, duration: DurationArgument? = nil
+            _ action: KeyAction, key: String, rates: [String]? = nil, duration: DurationArgument? = nil
         ) async throws {
             let message = AdminMessages.Intervention(
                 action: action, key: key, limit: limit, rates: rates, duration: duration?.seconds, reason: reason)
@@ -170,6 +222,57 @@ struct LimitsCommand: AsyncParsableCommand {
                 throw ExitCode(1)
             }
             try Admin.print(standings, json: json, whenEmpty: "")
+        }
+    }
+
+    /// One key, or many.
+    struct Keys: ParsableArguments {
+        /// More keys than this are changed only with `--yes`.
+        private static let mostUnconfirmed = 10
+
+        @Argument(help: "Key, as weir limits list prints it, or as in a request.", completion: Completions.keys)
+        var key: String?
+        @Flag(help: "All keys that this concerns.") var all = false
+        @Option(help: "All of these keys that match a shell pattern, in upper or lower case, such as '*@example.org'.")
+        var match: String?
+        @Flag(help: "Do it for more than 10 keys; without this, only say how many and which.") var yes = false
+        @OptionGroup var target: Target
+
+        func validate() throws {
+            guard [key != nil, all, match != nil].count(where: { $0 }) == 1 else {
+                throw ValidationError("expected a key, --all, or --match with a pattern")
+            }
+            guard key == nil || !yes else { throw ValidationError("--yes is for --all and --match") }
+        }
+
+        func intervene(_ action: KeyAction, saying done: String, duration: DurationArgument? = nil) async throws {
+            if let key { return try await target.intervene(action, key: key, duration: duration) }
+            let message = AdminMessages.SelectionIntervention(
+                action: action, limit: target.limit, match: match, duration: duration?.seconds,
+                reason: target.reason, most: yes ? nil : Self.mostUnconfirmed)
+            let changed = try await Admin.ask(target.options) { try await $0.intervene(message) }
+            if target.json {
+                try StandardOutput.write(line: JSONText.indented(changed))
+            } else {
+                try print(changed, done)
+            }
+            guard !changed.isDone || changed.count == 0 else { return }
+            Admin.complain(
+                changed.isDone
+                    ? "nothing changed: no such key"
+                    : "nothing changed: \(action.rawValue) would change \(changed.count) keys; add --yes to do it")
+            throw ExitCode(1)
+        }
+
+        private func print(_ changed: KeysChanged, _ done: String) throws {
+            for key in changed.keys {
+                try StandardOutput.write(line: "\(key.limit) \(printable(key.key.utf8))")
+            }
+            if changed.count > changed.keys.count {
+                try StandardOutput.write(line: "... and \(changed.count - changed.keys.count) more")
+            }
+            guard changed.isDone, changed.count > 0 else { return }
+            try StandardOutput.write(line: "\(done) \(changed.count) key\(changed.count == 1 ? "" : "s")")
         }
     }
 }

@@ -315,6 +315,63 @@ class Keys(unittest.TestCase):
                 self.assertIn("there is no limit nosuch (there are per-user, per-client)", refused.stderr)
             self.assertEqual(get(UnixConnection(weir.admin_socket), "/limits?limit=nosuch")[0], 404)
 
+    def blocked(self, weir, count):
+        """Has the limit block that many users, and one more user who has used nothing beyond."""
+        with weir.client() as client:
+            for number in range(count):
+                client.ask(sasl_username=f"user{number:02}")
+                client.ask(sasl_username=f"user{number:02}")
+            client.ask(sasl_username="alice")
+        self.assertEqual(len(self.blocked_keys(weir)), count)
+
+    def blocked_keys(self, weir):
+        listed = json.loads(weir.limits("list", "--blocked", "--most", "1000", "--json").stdout)
+        return [standing["key"] for standing in listed]
+
+    def test_many_keys(self):
+        with WeirService(limits=self.LIMITS) as weir:
+            self.blocked(weir, 12)
+            self.assertIn("\n... and 9 more", weir.limits("list", "--blocked", "--most", "3").stdout)
+            self.assertEqual(weir.limits("list", "--over", "100", "--match", "ALI*").stdout.split(":")[0], "per-user alice")
+            self.assertEqual(weir.limits("list", "--raised").stdout, "no such key\n")
+
+            # Above ten keys, nothing is changed without --yes.
+            refused = weir.limits("unblock", "--all", check=False)
+            self.assertEqual((refused.returncode, len(refused.stdout.splitlines())), (1, 12))
+            self.assertIn("nothing changed: unblock would change 12 keys; add --yes to do it", refused.stderr)
+            self.assertEqual(len(self.blocked_keys(weir)), 12)
+            self.assertEqual(weir.limits("unblock", "--match", "user0[1-3]", "--reason", "test").stdout.splitlines()[-1], "unblocked 3 keys")
+            self.assertNotIn("user02", self.blocked_keys(weir))
+            self.assertEqual(len(weir.limits("unblock", "--all", "--limit", "per-user", "--yes").stdout.splitlines()), 10)
+            self.assertEqual(self.blocked_keys(weir), [])
+            self.assertRegex(weir.limits("audit").stdout, r"unblock --match 'user0\[1-3\]' \(3 keys\): done for per-user: test")
+
+            self.assertIn("blocked 1 key\n", weir.limits("block", "--match", "alice", "--for", "1h").stdout)
+            self.assertTrue(weir.ask(sasl_username="alice").startswith("REJECT 5.7.1 "))
+            weir.limits("raise", "alice", "9/1h")
+            self.assertIn("raised", weir.limits("list", "--raised").stdout)
+            self.assertNotIn("raised", weir.limits("unraise", "alice").stdout)
+            weir.limits("reset", "--all", "--yes")
+            self.assertEqual(set(weir.used_by_all("per-user").values()) - {0}, set())
+            for arguments in (["unblock"], ["unblock", "alice", "--all"], ["unblock", "alice", "--yes"], ["list", "--blocked", "--raised"]):
+                self.assertEqual(weir.limits(*arguments, check=False).returncode, 64, arguments)
+            self.assertIn("is not a shell pattern", weir.limits("reset", "--match", "[a", check=False).stderr)
+
+    def test_blocks_end_with_a_reload(self):
+        for keys in (False, True):
+            with self.subTest(keep_blocks=keys), WeirService(limits=self.LIMITS) as weir:
+                self.blocked(weir, 3)
+                weir.limits("block", "alice", "--for", "1h")
+                weir.configure(limits=[{**self.LIMITS[0], "rates": ["5/1h"], "keep_blocks": keys}])
+                weir.reload()
+                weir.wait_logged("reloaded: ")
+                if keys:
+                    self.assertEqual(len(self.blocked_keys(weir)), 4)
+                else:
+                    weir.wait_logged("limit per-user: its rates were raised: ended 3 blocks")
+                    self.assertEqual(self.blocked_keys(weir), ["alice"])
+                    self.assertEqual(weir.ask(sasl_username="user00"), "DUNNO")
+
     def test_raise_mentions_a_block(self):
         with WeirService(limits=self.LIMITS) as weir:
             for _ in range(3):

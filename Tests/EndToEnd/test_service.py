@@ -59,6 +59,18 @@ class Transactions(unittest.TestCase):
             self.charge(client, client.new_instance(), 1)
             self.assertEqual(service.used("alice@example.org", "per-sender"), 1)
 
+    def test_the_last_one_is_given_back_before_the_next_is_judged(self):
+        """A client that sends RSET and begins again needs no room for both messages."""
+        service = self.enterContext(WeirService(**{**self.CONFIG, "limits": [{**self.CONFIG["limits"][0], "rates": ["3/1h"]}]}))
+        with service.client() as client:
+            for _ in range(3):
+                self.charge(client, client.new_instance(), 3)
+            self.assertEqual(service.used("alice@example.org", "per-sender"), 3)
+        with service.client() as client, service.client() as other:
+            self.charge(client, client.new_instance(), 3)
+            # Another connection has another client.
+            self.assertNotEqual(other.ask(sender="alice@example.org", instance=other.new_instance(), recipient="x@example.com"), "DUNNO")
+
     def test_restart_within_a_transaction(self):
         service = self.enterContext(WeirService(**self.CONFIG))
         with service.client() as client:

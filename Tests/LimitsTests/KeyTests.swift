@@ -51,6 +51,31 @@ import Testing
         #expect(key([name], of: [attribute: value]) == expected)
     }
 
+    /// Beyond ASCII, one sender has one key: domains in A-labels, logins without distinction of case.
+    @Test(arguments: [
+        ("sender", "bob@BÜCHER.example", "bob@xn--bcher-kva.example"),
+        ("sender", "bob@bu\u{308}cher.example.", "bob@xn--bcher-kva.example"),
+        ("sender", "bob@xn--BCHER-kva.example", "bob@xn--bcher-kva.example"),
+        ("sender", "bob@bücher\u{3002}example", "bob@xn--bcher-kva.example"),
+        ("sender", "bob@b\u{ad}ücher.example", "bob@xn--bcher-kva.example"),
+        ("sender", "bob@ｅxample.org", "bob@example.org"),
+        ("sender", "Ju\u{308}rgen@example.org", "Jürgen@example.org"),
+        ("sender", "JÜRGEN@example.org", "JÜRGEN@example.org"),
+        ("recipient_domain", "x@ПРЕЗИДЕНТ.рф", "xn--d1abbgf6aiiy.xn--p1ai"),
+        ("sasl_username", "JU\u{308}RGEN", "jürgen"),
+        ("sasl_username", "jürgen@FAẞ.example", "jürgen@xn--fa-hia.example"),
+        ("helo_name", "MÜNCHEN-Ost.example", "xn--mnchen-ost-9db.example"),
+        ("helo_name", "例え。テスト", "xn--r8jz45g.xn--zckzah"),
+        ("helo_name", String(repeating: "ü", count: 64), String(repeating: "ü", count: 64)),
+        ("policy_context", "Ü", "Ü"),
+    ])
+    func international(name: String, value: String, expected: String) {
+        let attribute = name == "recipient_domain" ? "recipient" : name
+        #expect(key([name], of: [attribute: value]) == expected)
+        // Canonical forms stay as they are.
+        if name != "recipient_domain" { #expect(key([name], of: [attribute: expected]) == expected) }
+    }
+
     @Test(arguments: [
         ("client_address", "192.0.2.77", "192.0.2.0/24"), ("client_address", "2001:db8:1:2:3::1", "2001:db8:1::/48"),
         ("sender", "user+tag@example.org", "user@example.org"), ("sender", "User+Tag@Example.org", "User@example.org"),

@@ -195,7 +195,8 @@ struct LimitMaker {
         rates: [String],
         when: [(String, Condition.Test)] = [],
         over: String = "DEFER_IF_PERMIT 4.7.1 $count/$limit per $window, $retry s",
-        mode: Limit.Mode = .enforce, block: Limit.Block? = nil, countRefused: Bool = false,
+        mode: Limit.Mode = .enforce, block: Limit.Block? = nil,
+        blockOver: String = "REJECT 5.7.1 blocked", keepsBlocks: Bool = false, countRefused: Bool = false,
         exempt: [LookupTable] = [], overrides: [LookupTable] = []
     ) -> Limit {
         let conditions = when.map { Condition(part: KeyPart($0.0, in: &names), test: $0.1, forms: forms) }
@@ -204,7 +205,8 @@ struct LimitMaker {
             name: name, conditions: conditions, key: KeyDefinition(parts: parts, forms: forms), count: count,
             rates: rates.map { Rate($0)! }, over: try! ActionTemplate(over),
             tooLarge: try! ActionTemplate("REJECT 5.7.1 never"), mode: mode, warnAt: 80, block: block,
-            countRefused: countRefused, exempt: exempt, overrides: overrides)
+            blockOver: try! ActionTemplate(blockOver), keepsBlocks: keepsBlocks, countRefused: countRefused,
+            exempt: exempt, overrides: overrides)
     }
 }
 

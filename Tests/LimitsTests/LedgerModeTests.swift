@@ -26,6 +26,40 @@ import Testing
         #expect(harness.standing("user")?.blockedUntil == nil)
     }
 
+    /// A person said so: shadow mode and an `over` that lets pass do not matter.
+    @Test(arguments: [("DEFER_IF_PERMIT later", Limit.Mode.shadow), ("WARN over", .enforce), ("WARN over", .shadow)])
+    func aBlockByHandHoldsInEveryMode(over: String, mode: Limit.Mode) throws {
+        let harness = try LedgerHarness {
+            [$0.limit(rates: ["1/1h"], over: over, mode: mode, blockOver: "REJECT 5.7.1 $name is blocked for $key")]
+        }
+        func block(_ intervention: Intervention) throws {
+            harness.ledger.beginTick()
+            _ = try harness.ledger.intervene(intervention, onKey: Array("user".utf8), limit: "per-user")
+        }
+        try block(.block(until: harness.ledger.now + 60_000))
+        #expect(try harness.ask(rcpt("a", to: "a@example.org")) == "REJECT 5.7.1 per-user is blocked for user")
+        try harness.crash()
+        #expect(try harness.ask(rcpt("b", to: "a@example.org"))?.hasPrefix("REJECT") == true)
+        #expect(harness.used("user") == [0])
+        try block(.unblock)
+        for number in 0..<3 {
+            #expect(try harness.ask(rcpt("c\(number)", to: "a@example.org"))?.hasPrefix("REJECT") ?? false == false)
+        }
+    }
+
+    /// A block of the limit's own is answered with `block.over`, and holds no mail up in shadow mode.
+    @Test func answerOfABlock() throws {
+        let block = Limit.Block(after: 2, milliseconds: 60_000)
+        let harness = try LedgerHarness { [$0.limit(rates: ["1/1h"], block: block)] }
+        let answers = try (0..<4).map { try harness.ask(rcpt("m\($0)", to: "a@example.org")) }
+        #expect(answers.map { $0?.prefix(5) } == [nil, "DEFER", "DEFER", "REJEC"])
+        var maker = LimitMaker()
+        try harness.ledger.reload(
+            [maker.limit(rates: ["1/1h"], mode: .shadow, block: block)], settings: harness.settings)
+        #expect(harness.standing("user")?.blockedUntil != nil)
+        #expect(try harness.ask(rcpt("shadow", to: "a@example.org")) == nil)
+    }
+
     /// If the answer lets the request pass, it is charged, and a later limit can still refuse it.
     @Test(arguments: ["PREPEND X-Rate: $count", "WARN over", "HOLD", "DEFER_IF_REJECT later"])
     func passedRequestsAreCharged(over: String) throws {

@@ -48,6 +48,27 @@ import Testing
         #expect(contents.table.lookup(Array(key.utf8), isHost: true) == expected)
     }
 
+    /// A line may have either form of a domain. Keys of requests have A-labels.
+    @Test(arguments: [
+        ("bob@xn--bcher-kva.example", "domain"), ("bob@mail.xn--bcher-kva.example", "dotted"),
+        ("jürgen@xn--fa-hia.example", "whole"), ("Jürgen", "login"), ("müller@example.net", "local"),
+        ("jürgen@example.net", nil),
+    ])
+    func international(key: String, expected: String?) {
+        let contents = texthash(
+            """
+            BÜCHER.example domain
+            .bücher.example dotted
+            JÜRGEN@faß.example whole
+            ju\u{308}rgen login
+            Müller@ local
+            """
+        )
+        #expect(contents.faults == [])
+        #expect(contents.table.lookup(Array(key.utf8), isHost: false) == expected)
+        #expect(texthash("bücher.example a\nxn--bcher-kva.example b\n").faults.map(\.line) == [2])
+    }
+
     /// Postfix util/readlline.c.
     @Test func continuationLines() {
         let contents = texthash("  # comment\n\na 1\n  2\n# comment inside\n\n\t3 \nb 4")

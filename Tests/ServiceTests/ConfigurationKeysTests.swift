@@ -187,7 +187,7 @@ func read(_ yaml: String) -> Result<ConfigurationReader.Outcome, ConfigurationFa
         let full = """
             { name: b, key: [client_address, sasl_domain], count: messages, rates: [2/1m, 3/1h],
               over: "451 x", too_large: "550 y", mode: shadow, warn_at: 51, count_refused: true,
-              block: { after: 4, for: 5m },
+              block: { after: 4, for: 5m, over: 552 z }, keep_blocks: true,
               when: { sender: present },
               keys: { ipv4_prefix: 24 }, exempt: "texthash:\(fixture("exempt"))",
               overrides: "texthash:\(fixture("overrides"))" }

@@ -50,7 +50,10 @@ struct LimitPlan: Equatable {
         text += "    over: \"\(warnsOnly ? "WARN" : "DEFER_IF_PERMIT 4.7.1") $name $limit $window $retry\"\n"
         text += "    too_large: \"REJECT 5.7.1 $name $limit $window $retry\"\n"
         if isShadow { text += "    mode: shadow\n" }
-        if let block { text += "    block: { after: \(block.after), for: \(block.length / 1000)s }\n" }
+        let block = block.map { "after: \($0.after), for: \($0.length / 1000)s, " } ?? ""
+        text += "    block: { \(block)over: \"REJECT 5.7.2 $name $limit $window $retry\" }\n"
+        // Otherwise blocks would end some time after a reload.
+        text += "    keep_blocks: true\n"
         if countsRefused { text += "    count_refused: true\n" }
         if !exempt.isEmpty { text += "    exempt: [\"texthash:\(folder)/\(name).exempt\"]\n" }
         if !overrides.isEmpty { text += "    overrides: [\"texthash:\(folder)/\(name).overrides\"]\n" }

@@ -24,18 +24,18 @@ extension Model {
         var amount: Int
         var until: Int64
 
-        var letsPass: Bool { reason != .tooLarge && limit.warnsOnly }
+        var letsPass: Bool { reason == .over && limit.warnsOnly }
     }
 
     /// Decides and charges a request that arrives over a policy connection.
     ///
     /// - Returns: the action; nil for DUNNO.
     mutating func decide(_ request: Request, over policyConnection: Int) -> String? {
-        let action = decide(request)
-        guard request.state.isOfMessage else { return action }
-        let last = lastTransactions.updateValue(request.transaction, forKey: policyConnection)
-        if let last, last != request.transaction { end(last) }
-        return action
+        if request.state.isOfMessage {
+            let last = lastTransactions.updateValue(request.transaction, forKey: policyConnection)
+            if let last, last != request.transaction { end(last) }
+        }
+        return decide(request)
     }
 
     /// A policy connection was closed.
@@ -69,7 +69,7 @@ extension Model {
                 steps.append(step)
                 continue
             }
-            if limit.isShadow {
+            if limit.isShadow, violation.reason != .blocked || !(accounts[step.account]?.isBlockedByHand ?? false) {
                 if step.giveBack > 0 { steps.append(step) }
                 if request.state.settles, transaction.shadowed.contains(step.account) { continue }
                 _ = refuse(violation)
@@ -202,6 +202,7 @@ extension Model {
             "\(limit.name) \(admitted(account, by: limit, in: rate)) \(Self.text(ofWindow: rate.window)) "
             + "\(max(1, (until - now + 999) / 1000))"
         if violation.reason == .tooLarge { return "REJECT 5.7.1 \(text)" }
+        if violation.reason == .blocked { return "REJECT 5.7.2 \(text)" }
         return "\(limit.warnsOnly ? "WARN" : "DEFER_IF_PERMIT 4.7.1") \(text)"
     }
 

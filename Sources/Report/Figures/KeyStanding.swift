@@ -88,7 +88,34 @@ package struct KeySearch: Codable, Equatable, Sendable {
     }
 }
 
+/// The keys of a selection.
+package struct KeyListing: Codable, Sendable {
+    package var count: Int
+    /// Some of them, if there are many.
+    package var keys: [KeyStanding]
+
+    package init(count: Int, keys: [KeyStanding]) {
+        self.count = count
+        self.keys = keys
+    }
+}
+
+/// What a change to all keys of a selection has done, or would do.
+package struct KeysChanged: Codable, Equatable, Sendable {
+    package var count: Int
+    /// Some of them, if there are many.
+    package var keys: [FoundKey]
+    /// Otherwise there are more keys than the request allows, and nothing has been changed.
+    package var isDone: Bool
+
+    package init(count: Int, keys: [FoundKey], isDone: Bool) {
+        self.count = count
+        self.keys = keys
+        self.isDone = isDone
+    }
+}
+
 /// What an administrator can do to a key.
 package enum KeyAction: String, Codable, CaseIterable, Sendable {
-    case reset, raise, block, unblock
+    case reset, raise, unraise, block, unblock
 }

@@ -30,6 +30,13 @@ extension AdminListener {
             }
             return try await intervene(message, by: await context.user())
         }
+        router.get("limits/selection") { [self] request, _ in try await selection(request) }
+        router.post("limits/selection") { [self] request, context in
+            guard let message = try await request.json(AdminMessages.SelectionIntervention.self) else {
+                throw AdminFailure(.badRequest, "the body must be JSON with an action")
+            }
+            return try await intervene(message, by: await context.user())
+        }
     }
 
     private func fullest(_ request: Request) async throws -> Response {
@@ -46,6 +53,52 @@ extension AdminListener {
         return try await cache.response(to: request) { [host] in
             try await host.fullest(most, limit: limit, withHistory: withHistory)
         }
+    }
+
+    private func selection(_ request: Request) async throws -> Response {
+        let parameters = request.uri.queryParameters
+        let most = parameters.get("most", as: Int.self) ?? 50
+        guard (1...Bounds.keys).contains(most) else {
+            throw AdminFailure(.badRequest, "most must be a number from 1 to \(Bounds.keys)")
+        }
+        let state: KeySelection.State
+        switch parameters.get("state") {
+        case nil: state = .any
+        case "blocked": state = .blocked
+        case "raised": state = .raised
+        case let text?:
+            guard let percent = UInt64(text), 1...1000 ~= percent else {
+                throw AdminFailure(.badRequest, "state must be blocked, raised, or a percentage from 1 to 1000")
+            }
+            state = .filled(percent: percent)
+        }
+        let selection = KeySelection(
+            limit: parameters.get("limit"), pattern: try parameters.get("match").map(pattern), state: state)
+        return try AdminResponse.json(try await host.keys(selection, most: most))
+    }
+
+    private func pattern(_ text: String) throws -> KeyPattern {
+        guard let pattern = KeyPattern(text) else {
+            throw AdminFailure(.badRequest, "'\(text)' is not a shell pattern of at most \(KeyPattern.longest) bytes")
+        }
+        return pattern
+    }
+
+    private func intervene(_ message: AdminMessages.SelectionIntervention, by user: String) async throws -> Response {
+        let state: KeySelection.State
+        switch message.action {
+        case .reset: state = .used
+        case .unraise: state = .raised
+        case .block: state = .any
+        case .unblock: state = .blocked
+        case .raise: throw AdminFailure(.badRequest, "raise is for one key")
+        }
+        let selection = KeySelection(limit: message.limit, pattern: try message.match.map(pattern), state: state)
+        let change = KeyChange(
+            message.action, key: message.match.map { "--match '\($0)'" } ?? "--all", limit: message.limit, rates: [],
+            duration: try Self.checked(message.duration), reason: try Self.checked(message.reason), user: user,
+            details: Self.details(limit: message.limit, rates: [], duration: message.duration))
+        return try AdminResponse.json(try await host.apply(change, to: selection, most: message.most))
     }
 
     private func search(_ request: Request) async throws -> Response {
@@ -69,19 +122,31 @@ extension AdminListener {
         if message.action == .raise, rates.isEmpty {
             throw AdminFailure(.badRequest, "raise needs rates, such as 500/1h")
         }
-        if let duration = message.duration, !(1...Bounds.duration).contains(duration) {
+        let change = KeyChange(
+            message.action, key: message.key, limit: message.limit, rates: rates,
+            duration: try Self.checked(message.duration), reason: try Self.checked(message.reason), user: user,
+            details: Self.details(limit: message.limit, rates: rates, duration: message.duration))
+        return try AdminResponse.json(try await host.apply(change))
+    }
+
+    private static func checked(_ duration: Int64?) throws -> Int64? {
+        if let duration, !(1...Bounds.duration).contains(duration) {
             throw AdminFailure(.badRequest, "the duration must be from 1 second to 10 years")
         }
-        guard (message.reason ?? "").utf8.count <= Bounds.reason else {
+        return duration
+    }
+
+    private static func checked(_ reason: String?) throws -> String {
+        guard (reason ?? "").utf8.count <= Bounds.reason else {
             throw AdminFailure(.badRequest, "the reason can have at most \(Bounds.reason) bytes")
         }
-        let details = [
-            message.limit.map { "limit \($0)" }, rates.isEmpty ? nil : rates.map(\.description).joined(separator: " "),
-            message.duration.map { "for \($0)s" },
+        return reason ?? ""
+    }
+
+    private static func details(limit: String?, rates: [Rate], duration: Int64?) -> String {
+        [
+            limit.map { "limit \($0)" }, rates.isEmpty ? nil : rates.map(\.description).joined(separator: " "),
+            duration.map { "for \($0)s" },
         ].compactMap(\.self).joined(separator: ", ")
-        let change = KeyChange(
-            message.action, key: message.key, limit: message.limit, rates: rates, duration: message.duration,
-            reason: message.reason ?? "", user: user, details: details)
-        return try AdminResponse.json(try await host.apply(change))
     }
 }

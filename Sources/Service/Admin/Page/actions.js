@@ -34,14 +34,10 @@ function undoing(intervention, item) {
   switch (intervention.action) {
     case "block": return block || { ...back, action: "unblock" };
     case "unblock": return block;
-    // Without a raise before, the new one ends at once, and the rates of the configuration apply again.
     case "raise":
-      return {
-        ...back,
-        action: "raise",
-        rates: ratesInForce(item).split(" "),
-        duration: item.raisedUntil ? seconds(item.raisedUntil) : 1,
-      };
+      return item.raisedUntil
+        ? { ...back, action: "raise", rates: ratesInForce(item).split(" "), duration: seconds(item.raisedUntil) }
+        : { ...back, action: "unraise" };
     default: return undefined;
   }
 }
@@ -51,6 +47,7 @@ function describe(intervention) {
   return {
     block: "Blocked" + lasting,
     raise: `Raised to ${(intervention.rates || []).join(", ")}${lasting}`,
+    unraise: "Raise ended",
     unblock: "Unblocked",
     reset: "Counts set to 0",
   }[intervention.action];

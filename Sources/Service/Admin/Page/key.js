@@ -165,7 +165,7 @@ function standingText(item) {
     .map(rate => `${count(rate.limit)} per ${rate.window} instead of ${rate.rate}`);
   return [
     item.rates.length ? "" : "nothing counted lately",
-    isShadow(item) && "shadow: its mail passes all the same",
+    isShadow(item) && "shadow: its mail passes all the same" + (item.blockedUntil ? ", unless you have blocked it" : ""),
     item.exempt && "exempt by a table",
     overridden.length && "set by a table: " + overridden.join(", "),
     item.blockedUntil && "blocked " + remaining(item.blockedUntil),

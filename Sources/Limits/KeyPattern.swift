@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// A shell pattern over keys, as in glob(7): `*`, `?`, `[a-z]`, `[!a-z]`, and `\` before a character that stands for
+/// itself. It must match the whole key, in upper or lower case. `*` and `?` match any character.
+///
+/// Matching takes at most the product of the lengths of pattern and key.
+package struct KeyPattern: Equatable, Sendable {
+    private enum Token: Equatable {
+        case byte(UInt8)
+        /// One character, which may have several bytes.
+        case anyCharacter
+        case anyText
+        case set([ClosedRange<UInt8>], isNegated: Bool)
+    }
+
+    /// In bytes.
+    package static let longest = 256
+
+    /// As the administrator wrote it.
+    package let text: String
+    private let tokens: [Token]
+
+    /// nil if the text is empty, too long, or has a `[` without `]`, or ends in `\`.
+    package init?(_ text: String) {
+        guard 1...Self.longest ~= text.utf8.count, let tokens = Self.tokens(of: text.utf8.map(Self.folded)) else {
+            return nil
+        }
+        self.text = text
+        self.tokens = tokens
+    }
+
+    private static func tokens(of pattern: [UInt8]) -> [Token]? {
+        var tokens: [Token] = []
+        var rest = pattern[...]
+        while let byte = rest.popFirst() {
+            switch byte {
+            case UInt8(ascii: "*"):
+                if tokens.last != .anyText { tokens.append(.anyText) }
+            case UInt8(ascii: "?"): tokens.append(.anyCharacter)
+            case UInt8(ascii: "["):
+                guard let set = set(&rest) else { return nil }
+                tokens.append(set)
+            case UInt8(ascii: "\\"):
+                guard let escaped = rest.popFirst() else { return nil }
+                tokens.append(.byte(escaped))
+            default: tokens.append(.byte(byte))
+            }
+        }
+        return tokens
+    }
+
+    /// The set whose `[` has been read. A `]` that comes first is a member.
+    private static func set(_ rest: inout ArraySlice<UInt8>) -> Token? {
+        var ranges: [ClosedRange<UInt8>] = []
+        let isNegated = rest.first == UInt8(ascii: "!") || rest.first == UInt8(ascii: "^")
+        if isNegated { rest.removeFirst() }
+        while let first = rest.popFirst() {
+            if first == UInt8(ascii: "]"), !ranges.isEmpty { return .set(ranges, isNegated: isNegated) }
+            let end = rest.dropFirst().first
+            if rest.first == UInt8(ascii: "-"), let end, end != UInt8(ascii: "]") {
+                guard first <= end else { return nil }
+                ranges.append(first...end)
+                rest.removeFirst(2)
+            } else {
+                ranges.append(first...first)
+            }
+        }
+        return nil
+    }
+
+    package func matches(_ key: [UInt8]) -> Bool {
+        var (token, index) = (0, 0)
+        // Where to go on if the text that the last `*` stands for is too short.
+        var retry: (token: Int, index: Int)?
+        while true {
+            if token < tokens.count, tokens[token] == .anyText {
+                token += 1
+                retry = (token, index)
+            } else if token == tokens.count, index == key.count {
+                return true
+            } else if token < tokens.count, index < key.count, let next = Self.match(tokens[token], key, index) {
+                (token, index) = (token + 1, next)
+            } else if let last = retry, last.index < key.count {
+                retry = (last.token, last.index + 1)
+                (token, index) = (last.token, last.index + 1)
+            } else {
+                return false
+            }
+        }
+    }
+
+    /// The index after the character at `index` if it matches.
+    private static func match(_ token: Token, _ key: [UInt8], _ index: Int) -> Int? {
+        let byte = folded(key[index])
+        switch token {
+        case .byte(let expected): return byte == expected ? index + 1 : nil
+        case .anyText: return nil
+        case .anyCharacter: return characterEnd(in: key, after: index)
+        case .set(let ranges, let isNegated):
+            guard ranges.contains(where: { $0.contains(byte) }) != isNegated else { return nil }
+            return isNegated ? characterEnd(in: key, after: index) : index + 1
+        }
+    }
+
+    /// Skips the continuation bytes of UTF-8.
+    private static func characterEnd(in key: [UInt8], after index: Int) -> Int {
+        key[(index + 1)...].firstIndex { $0 & 0xc0 != 0x80 } ?? key.count
+    }
+
+    private static func folded(_ byte: UInt8) -> UInt8 { byte &- UInt8(ascii: "A") < 26 ? byte | 0x20 : byte }
+}

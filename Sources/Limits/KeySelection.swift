@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// The keys that an administrator means.
+package struct KeySelection: Sendable {
+    package enum State: Equatable, Sendable {
+        case any
+        /// Something counts for the key, or it is blocked.
+        case used
+        case blocked
+        /// Blocked, and not by an administrator.
+        case blockedByLimit
+        case raised
+        /// At least this part of some window is used.
+        case filled(percent: UInt64)
+    }
+
+    /// Only this limit.
+    package var limit: String?
+    package var pattern: KeyPattern?
+    package var state: State
+
+    package init(limit: String?, pattern: KeyPattern?, state: State) {
+        self.limit = limit
+        self.pattern = pattern
+        self.state = state
+    }
+
+    fileprivate func contains(_ account: Account, at time: LedgerTime) -> Bool {
+        let exception = account.exception
+        let isInState =
+            switch state {
+            case .any: true
+            case .used: !account.isEmpty || exception?.blocks(at: time) ?? false
+            case .blocked: exception?.blocks(at: time) ?? false
+            case .blockedByLimit: exception.map { $0.blocks(at: time) && !$0.isBlockedByHand } ?? false
+            case .raised: exception?.raises(at: time) ?? false
+            case .filled(let percent):
+                (0..<account.limit.terms.refusedLane).contains { lane in
+                    let used = account.used(lane: lane)
+                    return used > 0 && used &* 100 >= account.admitted(lane: lane, at: time) &* percent
+                }
+            }
+        return isInState && pattern?.matches(account.key) ?? true
+    }
+}
+
+/// Looks for the accounts of a selection a piece at a time. Requests are decided between the pieces.
+package struct SelectionWalk {
+    /// The walk is of no use to another one.
+    fileprivate weak var ledger: Ledger?
+    fileprivate let selection: KeySelection
+    /// Those that are not searched yet. One that a reload removes has no accounts.
+    fileprivate var limits: ArraySlice<LimitState>
+    fileprivate var cursor = AccountTable.Cursor()
+    /// Of these, some may have left memory since.
+    package fileprivate(set) var found: [Account] = []
+
+    /// The accounts that were found since the last call.
+    package mutating func takeFound() -> [Account] {
+        defer { found.removeAll() }
+        return found
+    }
+}
+
+extension Ledger {
+    package func selectionWalk(_ selection: KeySelection) throws(AdministrationFault) -> SelectionWalk {
+        SelectionWalk(ledger: self, selection: selection, limits: try limits(named: selection.limit)[...])
+    }
+
+    package func selectionWalk(_ state: KeySelection.State, in limits: [LimitState]) -> SelectionWalk {
+        let selection = KeySelection(limit: nil, pattern: nil, state: state)
+        return SelectionWalk(ledger: self, selection: selection, limits: limits[...])
+    }
+
+    /// Looks at the accounts in the next `slots` slots.
+    ///
+    /// - Returns: false at the end of the walk.
+    /// - Throws: `walkEnded` if the walk began in another ledger, whose accounts are not those of this one.
+    package func advance(_ walk: inout SelectionWalk, slots: Int) throws(AdministrationFault) -> Bool {
+        owner.check()
+        guard walk.ledger === self else { throw .walkEnded }
+        guard let limit = walk.limits.first else { return false }
+        var cursor = walk.cursor
+        let hasMore = limit.accounts.visit(from: &cursor, slots: slots) { account in
+            if walk.selection.contains(account, at: now) { walk.found.append(account) }
+        }
+        if !hasMore { walk.limits.removeFirst() }
+        walk.cursor = hasMore ? cursor : AccountTable.Cursor()
+        return !walk.limits.isEmpty
+    }
+
+    /// Carries out an intervention on accounts that a walk of this ledger has found. Those that have left memory since
+    /// are left out. The next `commit` writes it to the store.
+    ///
+    /// - Returns: the accounts that have changed.
+    package func intervene(
+        _ intervention: Intervention, on accounts: some Sequence<Account>, foundBy walk: SelectionWalk
+    ) throws(AdministrationFault) -> [Account] {
+        owner.check()
+        guard walk.ledger === self else { throw .walkEnded }
+        let present = accounts.filter { !$0.isRemoved }
+        for account in present { carryOut(intervention, to: account) }
+        return present
+    }
+}

@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: Apache-2.0
+internal import Glibc
+package import Limits
+internal import Loop
+package import Report
+
+/// What administrators ask about many keys. The loop looks through the keys in pieces, changes them in pieces, and
+/// answers requests in between.
+extension LedgerHost {
+    /// Fewer than in other walks: a pattern is compared with each key.
+    private static let slotsPerPiece = 512
+    private static let changesPerPiece = 256
+    /// Names of keys in the answer to a change.
+    private static let mostNames = 100
+
+    /// The number of keys of a selection, and how `most` of them stand, the fullest of these first.
+    ///
+    /// - Throws: `AdministrationFault`, `LedgerUnavailable`; `TooManyListings` if too many others wait.
+    package func keys(_ selection: KeySelection, most: Int) async throws -> KeyListing {
+        try await withCheckedThrowingContinuation { answer in
+            loop.execute { [self] in
+                var walk: SelectionWalk?
+                var count = 0
+                var standings: [KeyStanding] = []
+                submit(to: listings, failing: answer) { ledger in
+                    var current = try walk.take() ?? ledger.selectionWalk(selection)
+                    let hasMore = try ledger.advance(&current, slots: Self.slotsPerPiece)
+                    let found = current.takeFound()
+                    count += found.count
+                    let clock = WallClock(of: ledger)
+                    standings += found.prefix(most - standings.count).map {
+                        KeyStanding(ledger.standing(of: $0), clock)
+                    }
+                    walk = current
+                    if !hasMore { answer.resume(returning: KeyListing(count: count, keys: standings)) }
+                    return hasMore
+                }
+            }
+        }
+    }
+
+    /// Carries out an administrator's change on all keys of a selection, if they are at most `most`, and adds it to the
+    /// audit trail. Returns when the change is saved.
+    ///
+    /// - Parameter most: nil for any number.
+    /// - Throws: `AdministrationFault`, `LedgerUnavailable`, `TooManyListings`; `ChangeNotSaved` if the change is in
+    ///   force all the same.
+    package func apply(_ change: KeyChange, to selection: KeySelection, most: Int?) async throws -> KeysChanged {
+        try await withCheckedThrowingContinuation { answer in
+            loop.execute { [self] in
+                var walk: SelectionWalk?
+                var isSearching = true
+                var waiting: ArraySlice<Account> = []
+                var changed = KeysChanged(count: 0, keys: [], isDone: true)
+                var limits: Set<String> = []
+                submit(to: changes, failing: answer) { [self] ledger in
+                    if isSearching {
+                        var current = try walk.take() ?? ledger.selectionWalk(selection)
+                        isSearching = try ledger.advance(&current, slots: Self.slotsPerPiece)
+                        walk = current
+                        guard !isSearching else { return true }
+                        waiting = current.found[...]
+                        if let most, waiting.count > most {
+                            answer.resume(returning: KeysChanged(of: waiting, most: Self.mostNames, isDone: false))
+                            return false
+                        }
+                    }
+                    guard let walk else { return false }
+                    let done = try ledger.intervene(
+                        change.intervention(at: ledger.now), on: waiting.prefix(Self.changesPerPiece), foundBy: walk)
+                    waiting = waiting.dropFirst(Self.changesPerPiece)
+                    changed.add(done, most: Self.mostNames)
+                    limits.formUnion(done.map(\.limit.limit.name))
+                    guard waiting.isEmpty else { return true }
+                    finish(change, changed, limits, answer)
+                    return false
+                }
+            }
+        }
+    }
+
+    /// The tick of the last piece has not ended yet: the answer waits for its commit.
+    private func finish(
+        _ change: KeyChange, _ changed: KeysChanged, _ limits: Set<String>,
+        _ answer: CheckedContinuation<KeysChanged, any Error>
+    ) {
+        guard changed.count > 0 else { return answer.resume(returning: changed) }
+        unsavedChanges.append { [self] fault in
+            record(
+                AuditEntry(
+                    time: Int64(time(nil)), user: change.user, action: change.action.rawValue, key: change.key,
+                    details: (change.details.isEmpty ? "" : "\(change.details), ") + "\(changed.count) keys",
+                    reason: change.reason, limits: limits.sorted()))
+            if let fault {
+                answer.resume(throwing: ChangeNotSaved(reason: fault.message))
+            } else {
+                answer.resume(returning: changed)
+            }
+        }
+    }
+
+    /// Ends the blocks that limits have set which a reload has made more generous.
+    func endBlocks(of relaxed: [RelaxedLimit]) {
+        for item in relaxed {
+            var walk: SelectionWalk?
+            var count = 0
+            let isTaken = changes.submit { [self] in
+                do {
+                    return try withLedger { ledger in
+                        var current = walk.take() ?? ledger.selectionWalk(.blockedByLimit, in: [item.state])
+                        let hasMore = try ledger.advance(&current, slots: Self.slotsPerPiece)
+                        count += try ledger.intervene(.unblock, on: current.takeFound(), foundBy: current).count
+                        walk = current
+                        if !hasMore, count > 0 {
+                            log.notice("limit \(item.state.limit.name): its \(item.change): ended \(count) blocks")
+                        }
+                        return hasMore
+                    }
+                } catch {
+                    log.warning("limit \(item.state.limit.name): its \(item.change), but blocks remain: \(error)")
+                    return false
+                }
+            }
+            if !isTaken { log.warning("limit \(item.state.limit.name): its \(item.change), but blocks remain") }
+        }
+    }
+
+    /// Puts a walk into a queue. `piece` returns whether there is more; its errors go to `answer`.
+    private func submit<T: Sendable>(
+        to queue: WalkQueue, failing answer: CheckedContinuation<T, any Error>,
+        _ piece: @escaping (Ledger) throws -> Bool
+    ) {
+        let isTaken = queue.submit { [self] in
+            do {
+                return try withLedger(piece)
+            } catch {
+                answer.resume(throwing: error)
+                return false
+            }
+        }
+        if !isTaken { answer.resume(throwing: TooManyListings()) }
+    }
+}
+
+extension KeysChanged {
+    fileprivate init(of accounts: ArraySlice<Account>, most: Int, isDone: Bool) {
+        self.init(count: 0, keys: [], isDone: isDone)
+        add(accounts, most: most)
+    }
+
+    fileprivate mutating func add(_ accounts: some Collection<Account>, most: Int) {
+        count += accounts.count
+        keys += accounts.prefix(most - keys.count).map {
+            FoundKey(
+                limit: $0.limit.limit.name, key: String(decoding: $0.key, as: UTF8.self), isKnown: true)
+        }
+    }
+}
