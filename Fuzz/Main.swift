@@ -71,7 +71,7 @@ private let target: Target = {
         nonisolated(unsafe) private static var path: UnsafeMutablePointer<CChar>?
 
         static func watch() {
-            path = strdup("crash-\(target.name)")
+            path = strdup(".build/crash-\(target.name)")
             for number in [SIGILL, SIGTRAP, SIGSEGV, SIGBUS, SIGABRT, SIGFPE] {
                 signal(number) { number in
                     // Only calls that are safe in a signal handler.
