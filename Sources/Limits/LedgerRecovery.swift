@@ -17,8 +17,6 @@ package final class LedgerRecovery: RecoverySink {
     /// When expired slots were last removed from the accounts that batches have changed.
     private var expiredBy = LedgerTime(milliseconds: 0)
     private let mostUnused: Int64
-    /// Rows are restored for this time. A row from later moves the clock.
-    private let began: LedgerTime
 
     /// At most this many accounts are kept beyond the number that the settings allow, until all is read. Charges in the
     /// journal to an evicted account are lost, and the journal does not say under which id its key came back.
@@ -26,7 +24,6 @@ package final class LedgerRecovery: RecoverySink {
 
     init(ledger: Ledger) {
         self.ledger = ledger
-        began = ledger.now
         limits = Dictionary(uniqueKeysWithValues: ledger.limits.map { ($0.storedID, $0) })
         mostUnused = ledger.limits.reduce(.max) { min($0, $1.terms.mostUnused) }
         let most = ledger.settings.mostAccounts
@@ -36,8 +33,6 @@ package final class LedgerRecovery: RecoverySink {
     /// Brings the accounts from the time of the last batch to the present.
     func finish() {
         expire(by: ledger.now)
-        guard ledger.now > began else { return }
-        for account in stored where !account.isRemoved { account.expire(by: ledger.now) }
     }
 
     /// Prepares limits and accounts for a batch of a later time.
@@ -46,7 +41,7 @@ package final class LedgerRecovery: RecoverySink {
         for limit in limits.values { limit.terms.setTime(time) }
     }
 
-    /// Accounts that no batch has changed need no expiry: their rows were restored for the present (see `finish`).
+    /// Accounts that no batch has changed need no expiry: their rows were restored for the present.
     private func expire(by time: LedgerTime) {
         for account in ledger.upkeep.dirty { account.expire(by: time) }
         expiredBy = time
