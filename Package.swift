@@ -176,6 +176,14 @@ let package = Package(
                 .product(name: "NIOCore", package: "swift-nio"),
             ],
             path: "Tests/Simulator", swiftSettings: strict),
+        .executableTarget(
+            name: "Fuzz",
+            dependencies: [
+                "AdminAPI", "Advisor", "Filter", "Limits", "MailSyntax", "Patterns", "Report", "Rules", "Settings",
+                "Wire",
+                .product(name: "NIOCore", package: "swift-nio"),
+            ],
+            path: "Fuzz", exclude: ["campaign", "results.md", "dictionaries", "run", "seeds"], swiftSettings: strict),
         .testTarget(
             name: "LoadGeneratorTests",
             dependencies: [

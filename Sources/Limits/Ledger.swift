@@ -95,10 +95,14 @@ package final class Ledger {
     /// Reads the clock. Call it before the first request of a tick.
     package func beginTick() {
         owner.check()
+        readClock()
+    }
+
+    private func readClock() {
         let before = now
         tick = clock.anchor()
         for limit in limits {
-            // The machine slept for long: slot numbers may have wrapped.
+            // The machine slept for long, or stored counts are much later: slot numbers may have wrapped.
             if now - before > limit.terms.mostUnused { limit.accounts.forEach { $0.expire(by: now) } }
             limit.terms.setTime(now)
         }
@@ -109,9 +113,10 @@ package final class Ledger {
     /// - Returns: `time`, or the present if the clock does not accept a time that late (`LedgerClock.advance`).
     func catchUp(to time: LedgerTime) -> LedgerTime {
         guard time > now else { return time }
-        clock.advance(to: time)
-        tick = clock.anchor()
+        // The replay of a batch has set them to its own time.
         for limit in limits { limit.terms.setTime(now) }
+        clock.advance(to: time)
+        readClock()
         return min(time, now)
     }
 

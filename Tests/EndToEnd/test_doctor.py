@@ -693,6 +693,16 @@ class Import(unittest.TestCase):
         self.assertEqual((result.returncode, left_out), (0, []))
         self.assertEqual(weir("import", "anvil", "/nonexistent", check=False).returncode, 66)
 
+    def test_prefix_lengths_of_anvil(self):
+        rate = "smtpd_client_message_rate_limit = 1\nsmtpd_client_ipv4_prefix_length = "
+        result, left_out = self.result("anvil", rate + "24\n")
+        self.assertIn("keys: { ipv4_prefix: 24, ipv6_prefix: 128 }", result.stdout)
+        # Neither is a length, and the second would be read as another key.
+        for value in ("33", "24, default_domain: example.org", "]"):
+            result, left_out = self.result("anvil", rate + value + "\n")
+            self.assertIn("limits: []", result.stdout)
+            self.assertEqual(left_out, ["2"])
+
     def test_networks_of_anvil(self):
         for networks, exempt in (
                 # Debian's default.

@@ -44,6 +44,28 @@ import Testing
         #expect(harness.used("user") == [0])
     }
 
+    /// A row from the future moves the clock so far that the slot numbers of an earlier row wrap.
+    @Test func aRowFromTheFuture() throws {
+        var maker = LimitMaker()
+        let store = MemoryStore()
+        let harness = try LedgerHarness([maker.limit(rates: ["5/1m"])], names: maker.names, store: store)
+        try harness.ask(settling("DATA", "m", count: 4, user: "early"))
+        try harness.finishCheckpoint()
+        let early = store.rows[1]
+        // 24 bits of a slot's number are stored, and a slot is a second long.
+        let wrap: Int64 = 1000 << 24
+        harness.clocks.advance(wrap)
+        try harness.ask(settling("DATA", "n", count: 3, user: "late"))
+        try harness.finishCheckpoint()
+        store.rows[1] = early
+        store.segments = []
+        store.transactions = []
+        harness.clocks.reboot(after: -wrap)
+        try harness.crash()
+        #expect(harness.used("late") == [3])
+        #expect(harness.used("early").allSatisfy { $0 == 0 })
+    }
+
     /// A key was removed while idle and came back under a new id. Its row stays, although the journal still has the old
     /// id.
     @Test func theJournalOfAKeysEarlierLife() throws {

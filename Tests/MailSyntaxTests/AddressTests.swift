@@ -27,6 +27,8 @@ import Testing
         ("a@b@example.org", "a@b@example.org"),
         ("@example.org", "@example.org"),
         ("user@", "user"),
+        ("user@Example.org@", "user@example.org"),
+        ("@@", ""),
         ("user@.", "user@."),
         ("<>", ""),
         ("<", "<"),

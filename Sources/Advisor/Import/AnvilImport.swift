@@ -7,6 +7,7 @@ extension ImportedLimits {
         let main = AnvilParameters(text)
         let unit = Self.window(main.value("anvil_rate_time_unit"))
         if unit == nil { leaveOut("anvil_rate_time_unit", of: main, "is not a window that Weir supports") }
+        let prefixes = prefixLengths(of: main)
         let networks = exemptNetworks(of: main)
         for (name, count) in Self.anvilRates where main.isSet(name) {
             if let fault = main.fault(in: name) {
@@ -17,9 +18,13 @@ extension ImportedLimits {
                 leaveOut(name, of: main, "is not a number")
                 continue
             }
-            guard number > 0, let unit else { continue }
-            limits.append(
-                Self.limit("\(number)/\(unit)", count, of: main, line: main.line(of: name), exempt: networks))
+            guard number > 0, let unit, let prefixes else { continue }
+            let limit = Self.limit("\(number)/\(unit)", count, line: main.line(of: name), prefixes, exempt: networks)
+            if let fault = Self.fault(of: limit) {
+                leaveOut(name, of: main, "the limit would not be valid: \(fault)")
+            } else {
+                limits.append(limit)
+            }
         }
         for (name, reason) in Self.anvilOthers where main.isSet(name) && main.value(name) != "0" {
             leaveOut(name, of: main, reason)
@@ -28,6 +33,20 @@ extension ImportedLimits {
 
     private mutating func leaveOut(_ name: String, of main: AnvilParameters, _ reason: String) {
         leftOut.append(.init(line: main.line(of: name), text: "\(name) = \(main.value(name)): \(reason)"))
+    }
+
+    /// The keys of a limit for the lengths of the prefixes that count as one client; nil if one is not valid.
+    private mutating func prefixLengths(of main: AnvilParameters) -> String? {
+        var keys: [String] = []
+        for (family, most) in [("ipv4", 32), ("ipv6", 128)] {
+            let name = "smtpd_client_\(family)_prefix_length"
+            if let length = Int(main.value(name)), 0...most ~= length {
+                keys.append("\(family)_prefix: \(length)")
+            } else {
+                leaveOut(name, of: main, "is not a number from 0 to \(most)")
+            }
+        }
+        return keys.count == 2 ? "keys: { \(keys.joined(separator: ", ")) }" : nil
     }
 
     /// The networks of smtpd_client_event_limit_exceptions. Postfix takes the first pattern that matches a client; a
@@ -72,16 +91,15 @@ extension ImportedLimits {
     }
 
     private static func limit(
-        _ rate: String, _ count: CountUnit, of main: AnvilParameters, line: Int, exempt networks: [Network]
+        _ rate: String, _ count: CountUnit, line: Int, _ prefixes: String, exempt networks: [Network]
     ) -> Limit {
         let test = "{ not: { in: [\(networks.map { quoted($0.description) }.joined(separator: ", "))] } }"
-        let prefixes = ["ipv4", "ipv6"].map { "\($0)_prefix: \(main.value("smtpd_client_\($0)_prefix_length"))" }
         return Limit(
             name: "per-client-\(count.rawValue)", line: line,
             when: networks.isEmpty ? [] : [("client_address", test)],
             key: "client_address", count: count, rate: rate,
             over: "450 4.7.1 too much from your address, try again later",
-            others: ["keys: { \(prefixes.joined(separator: ", ")) }"])
+            others: [prefixes])
     }
 
     private static let anvilRates: [(name: String, count: CountUnit)] = [

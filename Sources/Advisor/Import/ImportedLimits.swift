@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 internal import Limits
+internal import Settings
 
 /// Limits of another program, converted to Weir's.
 package struct ImportedLimits: Sendable {
@@ -49,6 +50,16 @@ package struct ImportedLimits: Sendable {
             lines += limit.others.map { "    \($0)" }
         }
         return lines.joined(separator: "\n") + "\n"
+    }
+
+    /// The first error that `weir check-config` reports for a limit.
+    static func fault(of limit: Limit) -> String? {
+        var alone = ImportedLimits()
+        alone.limits = [limit]
+        guard case .failure(let faults) = ConfigurationReader.read(Array(alone.yaml(from: "").utf8), file: "") else {
+            return nil
+        }
+        return faults.all.first?.message
     }
 
     /// An unused limit name, made from the name of a rule.

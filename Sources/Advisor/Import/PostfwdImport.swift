@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 import Limits
-internal import Settings
 
 extension ImportedLimits {
     /// Converts the rate(), size() and rcpt() rules of a postfwd ruleset.
@@ -33,16 +32,6 @@ extension ImportedLimits {
             }
         }
         leftOut.sort { $0.line < $1.line }
-    }
-
-    /// The first error that `weir check-config` reports for a limit.
-    private static func fault(of limit: Limit) -> String? {
-        var alone = ImportedLimits()
-        alone.limits = [limit]
-        guard case .failure(let faults) = ConfigurationReader.read(Array(alone.yaml(from: "").utf8), file: "") else {
-            return nil
-        }
-        return faults.all.first?.message
     }
 }
 

@@ -1,31 +1,31 @@
 // SPDX-License-Identifier: Apache-2.0
-import Wire
+internal import Wire
 
-/// A parser that has parsed other requests before, or gets a request in pieces, must give the same result as a new
-/// parser that gets it whole.
-///
-/// The first byte is the size of the pieces; the rest is the input of one connection, up to the first malformed
-/// request.
-@_cdecl("LLVMFuzzerTestOneInput")
-public func parseInput(_ data: UnsafePointer<UInt8>?, _ count: Int) -> CInt {
-    guard let data, count > 1 else { return 0 }
-    let size = max(1, Int(data[0]))
-    var rest = UnsafeRawBufferPointer(start: data + 1, count: count - 1)
-    var reused = PolicyRequestParser(names: names)
-    var incremental = PolicyRequestParser(names: names)
-    while !rest.isEmpty {
-        var fresh = PolicyRequestParser(names: names)
-        let outcome = parse(rest, by: &fresh, pieces: rest.count)
-        precondition(outcome == parse(rest, by: &reused, pieces: rest.count))
-        precondition(outcome == parse(rest, by: &incremental, pieces: size))
-        guard case .request(let length, let ranges) = outcome else { return 0 }
-        precondition(1...rest.count ~= length)
-        for range in ranges where !range.isEmpty {
-            precondition(range.upperBound < length && rest[range.upperBound] == 0x0a)
+extension Target {
+    /// A parser that has parsed other requests before, or gets a request in pieces, must give the same result as a new
+    /// parser that gets it whole.
+    ///
+    /// The first byte is the size of the pieces; the rest is the input of one connection, up to the first malformed
+    /// request.
+    static let policy = Target(name: "policy") { input in
+        var choices = Choices(input)
+        let size = choices.size()
+        var rest = choices.rest
+        var reused = PolicyRequestParser(names: names)
+        var incremental = PolicyRequestParser(names: names)
+        while !rest.isEmpty {
+            var fresh = PolicyRequestParser(names: names)
+            let outcome = parse(rest, by: &fresh, pieces: rest.count)
+            precondition(outcome == parse(rest, by: &reused, pieces: rest.count))
+            precondition(outcome == parse(rest, by: &incremental, pieces: size))
+            guard case .request(let length, let ranges) = outcome else { return }
+            precondition(1...rest.count ~= length)
+            for range in ranges where !range.isEmpty {
+                precondition(range.upperBound < length && rest[range.upperBound] == 0x0a)
+            }
+            rest = UnsafeRawBufferPointer(rebasing: rest[length...])
         }
-        rest = UnsafeRawBufferPointer(rebasing: rest[length...])
     }
-    return 0
 }
 
 private let names = [

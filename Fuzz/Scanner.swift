@@ -1,21 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
-import MailSyntax
+internal import MailSyntax
 
-/// The scanner must report the same events for a message in one piece and in many pieces, with offsets within the
-/// message, and respect its limits.
-///
-/// The first byte is the size of the pieces; the rest is the message.
-@_cdecl("LLVMFuzzerTestOneInput")
-public func scanInput(_ data: UnsafePointer<UInt8>?, _ count: Int) -> CInt {
-    guard let data, count > 1 else { return 0 }
-    let message = UnsafeRawBufferPointer(start: data + 1, count: count - 1)
-    let limits = [ScannerLimits(), smallLimits, middleLimits]
-    for limits in limits {
-        let whole = scan(message, pieces: message.count, limits)
-        let pieces = scan(message, pieces: max(1, Int(data[0])), limits)
-        precondition(whole.found == pieces.found && whole.nestingExceeded == pieces.nestingExceeded)
+extension Target {
+    /// The scanner must report the same events for a message in one piece and in many pieces, with offsets within the
+    /// message, and respect its limits.
+    ///
+    /// The first byte is the size of the pieces; the rest is the message.
+    static let scanner = Target(name: "scanner") { input in
+        var choices = Choices(input)
+        let (size, message) = (choices.size(), choices.rest)
+        let limits = [ScannerLimits(), smallLimits, middleLimits]
+        for limits in limits {
+            let whole = scan(message, pieces: message.count, limits)
+            let pieces = scan(message, pieces: size, limits)
+            precondition(whole.found == pieces.found && whole.nestingExceeded == pieces.nestingExceeded)
+        }
     }
-    return 0
 }
 
 /// Small enough for short inputs to reach.

@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: Apache-2.0
+internal import Limits
+internal import Settings
+
+extension Target {
+    /// A ledger must open with any rows and batches, count, and stand the same after its next checkpoint and start.
+    ///
+    /// Pieces follow each other: a byte for the kind, two for the length, the content.
+    static let journal = Target(name: "journal") { input in
+        let store = FuzzStore(Choices(input))
+        let ledger = open(store)
+        decide(ledger)
+        for _ in 0..<1_000 where !ledger.isSaved { _ = ledger.maintain(slots: 4096) }
+        guard ledger.isSaved, (try? ledger.beginCheckpoint()) != nil else { preconditionFailure("no checkpoint") }
+        for _ in 0..<1_000 where !ledger.isSaved { _ = ledger.maintain(slots: 4096) }
+        precondition(ledger.isSaved)
+        let before = standings(ledger)
+        let after = standings(open(store))
+        let (gained, lost) = (after.filter { !before.contains($0) }, before.filter { !after.contains($0) })
+        precondition(after == before, "\(gained) instead of \(lost)")
+    }
+}
+
+private func open(_ store: FuzzStore) -> Ledger {
+    var settings = Ledger.Settings()
+    (settings.mostAccounts, settings.mostTransactions) = (1_000, 256)
+    do throws(StoreError) {
+        return try Ledger(limits: configuration.limits, settings: settings, clocks: StoppedClocks(), store: store)
+    } catch {
+        preconditionFailure(error.message)
+    }
+}
+
+private func standings(_ ledger: Ledger) -> [Standing] {
+    var found: [Standing] = []
+    var walk = Ledger.Walk()
+    var isAtEnd = false
+    while !isAtEnd {
+        isAtEnd = !ledger.walk(&walk, slots: 4096) { found.append(ledger.standing(of: $0, withHistory: true)) }
+    }
+    for standing in found { for usage in standing.usages { _ = usage.freesAt.map(ledger.wallTime) } }
+    // Idle keys are dropped from memory first, and from the store later.
+    found.removeAll { one in
+        one.usages.allSatisfy { $0.used == 0 } && one.refusedTries == 0 && one.blockedUntil == nil
+            && one.raisedUntil == nil
+    }
+    return found.sorted { ($0.limit, $0.key.map(String.init).joined()) < ($1.limit, $1.key.map(String.init).joined()) }
+}
+
+/// A recipient of a transaction, with the names of the configuration.
+private func decide(_ ledger: Ledger) {
+    let values = [
+        "protocol_state": "RCPT", "instance": "1", "sender": "a@example.org", "recipient": "b@example.com",
+        "client_address": "192.0.2.1", "sasl_username": "user1", "size": "1000",
+    ]
+    var (bytes, ranges): ([UInt8], [Range<Int>]) = ([], [])
+    for name in configuration.attributeNames.names {
+        let value = Array((values[name] ?? "").utf8)
+        ranges.append(bytes.count..<bytes.count + value.count)
+        bytes += value
+    }
+    bytes.withUnsafeBytes { bytes in
+        ranges.withUnsafeBufferPointer { ranges in
+            let request = Attributes(bytes: bytes, ranges: ranges)
+            ledger.beginTick()
+            ledger.prepare(request)
+            ledger.fetch()
+            _ = ledger.decide(request)
+        }
+    }
+    try? ledger.commit()
+}
+
+private struct StoppedClocks: SystemClocks {
+    let boot: UInt64 = 1
+    func read() -> ClockReading { ClockReading(sinceBoot: 5_000_000, wall: 1_790_000_000_000) }
+}
+
+/// A store in memory, which begins with what the input says.
+private final class FuzzStore: LedgerStore {
+    private var rows: [UInt64: AccountRow] = [:]
+    private var limits: [StoredLimit] = []
+    private var transactions: [(sequence: UInt64, content: [UInt8])] = []
+    private var batches: [(sequence: UInt64, content: [UInt8])] = []
+    /// Of the running checkpoint: how many transactions and batches are older.
+    private var older = (transactions: 0, batches: 0)
+
+    init(_ input: Choices) {
+        var input = input
+        while !input.rest.isEmpty {
+            let (kind, length) = (input.byte(), Int(input.byte()) << 8 | Int(input.byte()))
+            let content = Array(input.rest.prefix(length))
+            for _ in content { _ = input.byte() }
+            let number = UInt64(rows.count + transactions.count + batches.count + 1)
+            switch kind % 4 {
+            case 0, 1:
+                let key = Array("user\(kind >> 4)".utf8)
+                // Ids of limits are counted up from 1.
+                rows[number] = AccountRow(
+                    id: number, limit: UInt64(kind >> 2 & 3), key: key, sequence: UInt64(kind), content: content)
+            case 2: transactions.append((number, content))
+            default: batches.append((number, content))
+            }
+        }
+    }
+
+    func open() -> StoredState {
+        StoredState(hashKey: .init(low: 7, high: 9), lastBatch: batches.last?.content, limits: limits)
+    }
+
+    func recover(into sink: any RecoverySink) {
+        for row in rows.values.sorted(by: { $0.id < $1.id }) { try? sink.recover(account: row) }
+        for part in transactions {
+            part.content.withUnsafeBytes { try? sink.recover(transactions: $0, sequence: part.sequence) }
+        }
+        for batch in batches {
+            batch.content.withUnsafeBytes { try? sink.recover(batch: $0, sequence: batch.sequence) }
+        }
+    }
+
+    func register(_ new: [StoredLimit]) {
+        limits = limits.filter { old in !new.contains { $0.name == old.name } } + new
+    }
+
+    func append(_ batch: UnsafeRawBufferPointer, sequence: UInt64) { batches.append((sequence, Array(batch))) }
+    func flush() {}
+    let journalBytes = 0
+    func wantsCheckpoint(age: Int64) -> Bool { false }
+
+    func beginCheckpoint(with batch: UnsafeRawBufferPointer, sequence: UInt64) {
+        older = (transactions.count, batches.count)
+        append(batch, sequence: sequence)
+    }
+
+    let rowsTogether = 64
+
+    func save(_ pieces: [CheckpointPiece]) -> Bool {
+        for piece in pieces {
+            switch piece {
+            case .accounts(let saved): for row in saved { rows[row.id] = row }
+            case .removed(let ids): for id in ids { rows[id] = nil }
+            case .transactions(let sequence, let content): transactions.append((sequence, content))
+            case .end:
+                transactions.removeFirst(older.transactions)
+                batches.removeFirst(older.batches)
+                older = (0, 0)
+            }
+        }
+        return true
+    }
+
+    let checkpointProgress = CheckpointProgress.done
+    func record(_ entry: AuditEntry) {}
+    func recentAudit(_ most: Int) -> [AuditEntry] { [] }
+    let lostFile: String? = nil
+}
+
+private let configuration: Configuration = {
+    let text = """
+        limits:
+          - { name: sender, key: [sasl_username], count: recipients, rates: [5/1m, 20/1d] }
+          - name: client
+            key: [sasl_username]
+            count: messages
+            rates: [3/1h]
+            block: { after: 3, for: 1m }
+          - { name: size, key: [sasl_username], count: bytes, rates: [1M/1h] }
+        """
+    guard case .success(let outcome) = ConfigurationReader.read(Array(text.utf8), file: "weir.yaml") else {
+        preconditionFailure("the configuration is not valid")
+    }
+    return outcome.configuration
+}()

@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: Apache-2.0
+internal import NIOCore
+internal import Wire
+
+extension Target {
+    /// The session must report the same events and send the same commands for replies that come whole and in pieces.
+    /// Replies that are relayed must be whole lines with one code.
+    ///
+    /// The first byte is the size of the pieces, the second chooses LMTP; the rest is what a next hop sends.
+    static let smtpClient = Target(name: "smtp-client") { input in
+        var choices = Choices(input)
+        let (size, variant) = (choices.size(), choices.byte() & 1 == 0 ? SMTPServerSession.Variant.smtp : .lmtp)
+        let whole = events(choices.rest, pieces: choices.rest.count + 1, variant)
+        let parts = events(choices.rest, pieces: size, variant)
+        precondition(whole == parts)
+        for case .reply(_, let reply) in whole.events { check(reply) }
+        for case .refused(let reply) in whole.events { check(reply) }
+        precondition(areWholeLines(whole.output.readableBytesView))
+    }
+}
+
+private func check(_ reply: SMTPReply) {
+    precondition(200..<600 ~= reply.code && areWholeLines(reply.bytes.readableBytesView))
+    let lines = reply.bytes.readableBytesView.split(separator: 0x0a)
+    for (index, line) in lines.enumerated() {
+        precondition(line.starts(with: "\(reply.code)".utf8) && !line.contains(0))
+        let separator = line.dropFirst(3).first
+        precondition((separator == UInt8(ascii: "-")) == (index + 1 < lines.count))
+    }
+}
+
+private struct Outcome: Equatable {
+    var events: [SMTPClientSession.Event] = []
+    var fault: SMTPReplyFault?
+    var output = ByteBuffer()
+    var capabilities = SMTPCapabilities()
+    var isIdle = false
+}
+
+private func events(
+    _ bytes: UnsafeRawBufferPointer, pieces size: Int, _ variant: SMTPServerSession.Variant
+) -> Outcome {
+    var session = SMTPClientSession(
+        variant: variant, hostName: Array("mx.example.org".utf8), token: Array("token".utf8))
+    var outcome = Outcome()
+    reading: for piece in pieces(bytes, of: size) {
+        _ = session.receive(upTo: piece.count, received(piece))
+        do throws(SMTPReplyFault) {
+            while let event = try session.next() {
+                outcome.events.append(event)
+                switch event {
+                case .ready:
+                    session.send(.mail, "MAIL FROM:<a@example.org>\r\n")
+                    session.send(.recipient, "RCPT TO:<b@example.com>\r\n")
+                    session.send(.recipient, "RCPT TO:<c@example.com>\r\n")
+                    session.send(.data, "DATA\r\n")
+                case .reply(.data, let reply) where reply.code == 354: session.endData()
+                case .reply(.data, _), .reply(.endOfData, _):
+                    session.send(.reset, "RSET\r\n")
+                    session.send(.quit, "QUIT\r\n")
+                case .reply: break
+                case .refused, .loop: break reading
+                }
+            }
+        } catch {
+            outcome.fault = error
+            break
+        }
+    }
+    outcome.output = session.output
+    outcome.capabilities = session.capabilities
+    outcome.isIdle = session.isIdle
+    return outcome
+}
