@@ -28,21 +28,36 @@ int weir_try_create(const char *path) {
     return error;
 }
 
-static int stream(void) { return socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0); }
+static struct sockaddr_in loopback(uint16_t port) {
+    return (struct sockaddr_in){
+        .sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+}
 
 int weir_try_connect(uint16_t port) {
-    struct sockaddr_in address = {
-        .sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    int descriptor = stream();
+    struct sockaddr_in address = loopback(port);
+    int descriptor = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (descriptor < 0) return errno;
     int error = connect(descriptor, (struct sockaddr *)&address, sizeof address) == 0 ? 0 : errno;
-    closed(descriptor);
+    close(descriptor);
     // The kernel has tried.
     return error == ECONNREFUSED ? 0 : error;
 }
 
+int weir_try_send(uint16_t port, int isDatagram) {
+    struct sockaddr_in address = loopback(port);
+    int descriptor = socket(AF_INET, (isDatagram ? SOCK_DGRAM : SOCK_STREAM) | SOCK_CLOEXEC, 0);
+    if (descriptor < 0) return errno;
+    int flags = MSG_NOSIGNAL | (isDatagram ? 0 : MSG_FASTOPEN);
+    int error = sendto(descriptor, "", 1, flags, (struct sockaddr *)&address, sizeof address) >= 0 ? 0 : errno;
+    close(descriptor);
+    return error == ECONNREFUSED ? 0 : error;
+}
+
 int weir_try_listen(void) {
-    int descriptor = stream();
-    int error = listen(descriptor, 1) == 0 ? 0 : errno;
+    int descriptor = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    // Binds to a new abstract address.
+    struct sockaddr address = {.sa_family = AF_UNIX};
+    int error = bind(descriptor, &address, sizeof address.sa_family) == 0 && listen(descriptor, 1) == 0 ? 0 : errno;
     closed(descriptor);
     return error;
 }
@@ -83,5 +98,15 @@ int weir_try_writable_code(void) {
     munmap(memory, 4096);
     return 0;
 }
+
+int weir_try_executable_data(void) {
+    void *memory = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (memory == MAP_FAILED) return errno;
+    int error = mprotect(memory, 4096, PROT_READ | PROT_EXEC) == 0 ? 0 : errno;
+    munmap(memory, 4096);
+    return error;
+}
+
+int weir_try_new_call(void) { return syscall(SYS_pidfd_open, getpid(), 0) >= 0 ? 0 : errno; }
 
 int weir_try_become_root(void) { return setresuid(0, 0, 0) == 0 ? 0 : errno; }

@@ -97,6 +97,13 @@ int weir_landlock_allow_path(int rules, int version, const char *path, unsigned 
     return error;
 }
 
+int weir_identify(const char *path, struct weir_identity *identity) {
+    struct stat status;
+    if (stat(path, &status) != 0) return errno;
+    *identity = (struct weir_identity){.device = status.st_dev, .inode = status.st_ino};
+    return 0;
+}
+
 static int allow_port(int rules, int version, uint16_t port, uint64_t access) {
     struct port_rule rule = {.access = access, .port = port};
     if (version < 4) return 0;

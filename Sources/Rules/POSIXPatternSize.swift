@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 internal import MailSyntax
 
-/// An estimate of the memory and stack that glibc needs to compile a pattern, to refuse the ones that need too much.
+/// An estimate of the memory and stack that glibc needs to compile and match a pattern, to refuse those with which it
+/// needs too much. With a repeated back-reference to a group that matched the empty string, it recurses without end
+/// (CVE-2018-20796).
 struct POSIXPatternSize {
     /// glibc copies what is repeated, and repeats of repeats multiply: sixty stacked `{2,}` would exhaust the memory.
     private static let mostPositions = 250_000
@@ -28,6 +30,10 @@ struct POSIXPatternSize {
     /// The assertions between two bytes that must match, where there are most.
     private var stretchAssertions = 0
     private var mayBeEmpty = false
+    /// The groups that `\1` to `\9` refer to; bit 0 for the first.
+    private var references: UInt16 = 0
+    /// Those of them with a repeat around the reference.
+    private var repeatedReferences: UInt16 = 0
 
     /// Why `source` is too large; nil if it is not.
     static func excess(of source: [UInt8], isExtended: Bool) -> String? {
@@ -39,7 +45,11 @@ struct POSIXPatternSize {
             }
             parser.readItem()
         }
-        return parser.finish().excess
+        let size = parser.finish()
+        if size.repeatedReferences & parser.emptyGroups != 0 {
+            return "repeated back-reference to a group that may be empty: the system's library can end the process"
+        }
+        return size.excess
     }
 
     private static let tooManyCopies = "pattern too large: its repeats expand to more than \(mostPositions) copies"
@@ -64,6 +74,7 @@ struct POSIXPatternSize {
     ///   - isLoop: a copy can be repeated without end.
     private func repeated(_ count: Int, isOptional: Bool, isLoop: Bool) -> POSIXPatternSize {
         var size = self
+        size.repeatedReferences |= references
         size.positions = Self.product(positions, count, most: Self.mostPositions)
         size.operators = Self.product(operators, count, most: Self.mostOperators) + 1
         size.assertions = Self.product(assertions, isLoop ? 3 * count : count, most: Self.mostAssertions)
@@ -89,11 +100,17 @@ struct POSIXPatternSize {
         private var runAssertions = 0
         /// The branch under way.
         private var branch = POSIXPatternSize(mayBeEmpty: true)
+        /// Its bit in `references`; 0 after the ninth.
+        let bit: UInt16
+
+        init(number: Int) { bit = number < 9 ? 1 << number : 0 }
 
         mutating func append(_ item: POSIXPatternSize) {
             size.positions += item.positions
             size.operators += item.operators
             size.assertions += item.assertions
+            size.references |= item.references
+            size.repeatedReferences |= item.repeatedReferences
             run = min(run + item.stretch, POSIXPatternSize.longestStretch + 1)
             runAssertions = min(runAssertions + item.stretchAssertions, POSIXPatternSize.longestStretch + 1)
             branch.stretch = max(branch.stretch, run)
@@ -137,7 +154,10 @@ struct POSIXPatternSize {
         let isExtended: Bool
         private var index = 0
         /// The whole pattern and the open groups, the innermost last.
-        private var groups = [Group()]
+        private var groups = [Group(number: 9)]
+        private var groupCount = 0
+        /// The closed groups that may match the empty string, as in `references`.
+        private(set) var emptyGroups: UInt16 = 0
         /// The last item, which a quantifier multiplies. It is not in its group yet.
         private var last: POSIXPatternSize?
 
@@ -163,6 +183,10 @@ struct POSIXPatternSize {
                 isOperator.toggle()
                 // glibc takes \b and \B for an alternative of two assertions.
                 assertions = "bB".utf8.contains(byte) ? 3 : "<>`'".utf8.contains(byte) ? 1 : 0
+                if UInt8(ascii: "1")...UInt8(ascii: "9") ~= byte {
+                    let bit: UInt16 = 1 << (byte - UInt8(ascii: "1"))
+                    return add(POSIXPatternSize(positions: 1, mayBeEmpty: true, references: bit))
+                }
             } else if byte == UInt8(ascii: "[") {
                 skipBrackets()
                 return add(POSIXPatternSize(positions: 1))
@@ -170,7 +194,8 @@ struct POSIXPatternSize {
             switch byte {
             case UInt8(ascii: "(") where isOperator:
                 finishItem()
-                groups.append(Group())
+                groups.append(Group(number: groupCount))
+                groupCount += 1
             case UInt8(ascii: ")") where isOperator && groups.count > 1:
                 last = closeGroup()
             case UInt8(ascii: "+") where isOperator: multiply(by: 2, isLoop: true)
@@ -200,7 +225,9 @@ struct POSIXPatternSize {
         private mutating func closeGroup() -> POSIXPatternSize {
             finishItem()
             var group = groups.removeLast()
-            return group.close()
+            let size = group.close()
+            if size.mayBeEmpty { emptyGroups |= group.bit }
+            return size
         }
 
         /// Skips to the closing bracket; one directly after the opening `[` or `[^` is literal.

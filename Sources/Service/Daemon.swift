@@ -69,7 +69,6 @@ package actor Daemon {
     ///
     /// - Throws: if a listener can't be opened.
     private func run(_ signals: AsyncStream<UnixSignal>, _ report: AsyncStream<UnixSignal>.Continuation) async throws {
-        RuntimeLimits.raiseOpenFiles()
         RuntimeLimits.surviveFileLimit()
         // For timers. SwiftNIO ends the process if it has no descriptors left when it creates the group.
         NIOSingletons.groupLoopCountSuggestion = 1
@@ -166,11 +165,14 @@ package actor Daemon {
             manager.notify("RELOADING=1\nMONOTONIC_USEC=\(MachineClocks.microseconds(of: CLOCK_MONOTONIC))")
         }
         defer { if isReady { manager.notify("READY=1\nSTATUS=\(configuration.summary)") } }
+        for path in sandbox.replaced {
+            log.error("\(path) was replaced after the start, so Weir may not use it: restart the service")
+        }
         let fault: String?
         switch ConfigurationReader.read(path: configurationPath) {
         case .failure(let faults):
             for fault in faults.all { log.error(fault.description) }
-            reportOutOfReach(faults.readable, faults.tablePaths)
+            if let readable = faults.readable { reportOutOfReach(readable, faults.tablePaths) }
             log.error("\(configurationPath) was rejected; the service keeps its current configuration")
             let others = faults.all.count - 1
             fault = faults.all.first.map { $0.description + (others > 0 ? " (and \(others) more)" : "") }

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+internal import CSandbox
 internal import Filter
 internal import Glibc
 internal import Loop
@@ -23,6 +24,7 @@ package struct Preparation: Sendable {
     /// - Throws: `ConfigurationFaults`, `ListenerFailure`, or what says why the service may not run like this.
     package init(configurationPath: String) throws {
         self.configurationPath = configurationPath
+        weir_open_standard_streams()
         // A SIGHUP during the start waits until the service is ready.
         var reload = sigset_t()
         sigemptyset(&reload)
@@ -35,6 +37,8 @@ package struct Preparation: Sendable {
         bound = try Self.bindLowPorts(of: configuration.listen)
         rootReason = try ServiceUser.assume(configuration)
         starter = try ProgramStarter.split(for: configuration.alerts)
+        // Programs for alerts keep the limit of the start.
+        RuntimeLimits.raiseOpenFiles()
         // SQLite's temporary files would be in /var/tmp.
         let ledger = configuration.ledger.store.path
         if let slash = ledger.lastIndex(of: "/") { setenv("SQLITE_TMPDIR", String(ledger[...slash]), 1) }

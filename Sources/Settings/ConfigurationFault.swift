@@ -36,8 +36,8 @@ package struct ConfigurationFaults: Error, CustomStringConvertible {
     /// The warnings besides the faults.
     package let warnings: [ConfigurationFault]
     /// The values without faults, and defaults for the others. Commands use it to find a service that runs with an
-    /// earlier version of the file.
-    package let readable: Configuration
+    /// earlier version of the file. nil if the file can't be read.
+    package let readable: Configuration?
     /// Of the tables that the configuration names, as far as it could be read.
     package let tablePaths: [String]
 

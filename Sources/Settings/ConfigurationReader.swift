@@ -29,7 +29,7 @@ package enum ConfigurationReader {
         case .failure(let failure):
             let fault = ConfigurationFault(file: path, message: "can't be read: \(failure.description)")
             return .failure(
-                ConfigurationFaults(all: [fault], warnings: [], readable: Configuration(), tablePaths: []))
+                ConfigurationFaults(all: [fault], warnings: [], readable: nil, tablePaths: []))
         }
     }
 

@@ -27,7 +27,7 @@ enum Completions {
     private static func configuration(named words: [String]) -> Configuration {
         switch ConfigurationReader.read(path: value(of: "--config", in: words) ?? ConfigurationOptions.defaultPath) {
         case .success(let outcome): outcome.configuration
-        case .failure(let faults): faults.readable
+        case .failure(let faults): faults.readable ?? Configuration()
         }
     }
 

@@ -132,13 +132,13 @@ struct ConfigurationOptions: ParsableArguments {
             let isUnusable = faults.all.contains { fault in
                 fault.key.isEmpty || fault.key.hasPrefix("listen") || fault.key.hasPrefix("ledger")
             }
-            if isUnusable {
+            guard !isUnusable, let readable = faults.readable else {
                 StandardError.write("\(faults)\n")
                 throw ExitCode(EX_CONFIG)
             }
             StandardError.write(
                 "weir: \(config) has errors (run weir check-config); asking the running service anyway\n")
-            return faults.readable
+            return readable
         }
     }
 }

@@ -25,14 +25,15 @@ class Hook:
 
     def __init__(self, status=200):
         self.got = []
+        self.status = status
         hook = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_POST(self):
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 hook.got.append((self.headers["Content-Type"], json.loads(body)))
-                if status:
-                    self.send_response(status)
+                if hook.status:
+                    self.send_response(hook.status)
                     self.send_header("Content-Length", "0")
                     self.end_headers()
                 else:
@@ -159,15 +160,33 @@ class Alerts(unittest.TestCase):
                 for _ in range(4):
                     weir.ask(sender=f"user{number}@example.org")
             wait_until(lambda: hook.got, "the webhook was asked")
-            weir.wait_logged("alerts.mail: alert not delivered, only logged: ", timeout=120)
-            self.assertIn("can't run /nonexistent/sendmail: No such file or directory", weir.log())
+            weir.wait_logged("alerts.mail: alert not delivered: ")
+            self.assertIn("can't run /nonexistent/sendmail: No such file or directory; trying again until it is", weir.log())
             self.assertEqual(weir.stop(), 0)
-        for status, words in ((500, "500"), (404, "404"), (302, "302, a redirect, which is not followed")):
-            with self.subTest(status=status), Hook(status) as hook, WeirService(limits=[LIMIT], alerts={"webhook": hook.url}) as weir:
+
+    def test_a_notice_that_is_refused(self):
+        """It would be refused again, and later alerts must not wait for it."""
+        for status, words in ((404, "404"), (302, "302, a redirect, which is not followed")):
+            with self.subTest(status=status), Hook(status) as hook, WeirService(
+                    limits=[LIMIT], alerts={"webhook": hook.url, "interval": "1s"}) as weir:
                 for _ in range(4):
                     weir.ask(sender="a@example.org")
-                weir.wait_logged(f"alerts.webhook: alert not delivered, only logged: the server answered with status {words}\n", timeout=120)
-                self.assertEqual(len(hook.got), 3)
+                text = f"alerts.webhook: alert not delivered, only logged: the server answered with status {words}\n"
+                wait_until(lambda: weir.log().count(text) == 2, weir.log)
+                self.assertEqual(len(hook.got), 2)
+
+    def test_alerts_wait_until_the_channel_is_back(self):
+        with Hook(500) as hook, WeirService(limits=[LIMIT], alerts={"webhook": hook.url, "interval": "1s"}) as weir:
+            for _ in range(8):
+                weir.ask(sender="a@example.org")
+            weir.wait_logged(
+                "alerts.webhook: alert not delivered: the server answered with status 500; trying again until it is\n")
+            self.assertEqual([alert["tier"] for alert in hook.alerts], ["warn"] * 3)
+            hook.status = 200
+            weir.wait_logged("alerts.webhook: delivers alerts again")
+            wait_until(lambda: len(hook.alerts) == 6, lambda: str(hook.alerts))
+            self.assertEqual([alert["tier"] for alert in hook.alerts], ["warn"] * 4 + ["over", "block"])
+            self.assertNotIn("only logged", weir.log())
 
     def test_a_second_start_sends_no_alert(self):
         with Hook() as hook, WeirService(limits=[LIMIT]) as weir:

@@ -37,6 +37,20 @@ func lookUp(_ key: String, in tables: Table...) -> String? {
         #expect(warnings.count == 1 && warnings.first?.contains(words) == true, "\(warnings)")
     }
 
+    /// glibc recurses without end over the first ones: a repeat around a reference to a group that may be empty.
+    @Test(arguments: [
+        ("(|)(\\1{2})*", false), ("($|)?(\\1{2}b*)+", false), ("a*a{1,3}($)(b*\\1?\\1)+", false),
+        ("(.*){1,3}(\\1{2}b{0,2})*\\1{2,}", false), ("(b?((b){0,2})+^)\\2(b|\\1{2,}|){2,}\\2?", false),
+        ("((x*)y\\2)+", false), ("((a|\\2*)b)*", false), ("(a)((\\1)*)\\2+", false),
+        ("(.)\\1{6,}", true), ("<(.*)@(.*)>.*\\1", true), ("(a*)(b\\1|c)", true), ("(x(a+)y\\2)*", true),
+        ("[(]*\\(*(a)\\1*", true), ("()()()()()()()()()(a*)\\10*", true),
+    ])
+    func repeatedReferencesToEmptyGroupsAreRefused(pattern: String, isSafe: Bool) {
+        let warnings = table("/\(pattern)/ x\n/foo/ y", type: .regexp).warnings.map(\.description)
+        #expect(warnings.allSatisfy { $0.contains("repeated back-reference") }, "\(warnings)")
+        #expect(warnings.count == (isSafe ? 0 : 1), "\(warnings)")
+    }
+
     /// glibc takes hundreds of megabytes, or minutes, for these.
     @Test(arguments: [
         ("^", 1_000), ("^", 100), ("\\b", 40), ("(^)*", 20), ("(^|)", 80), ("(\\ba?\\b)", 30), ("($)?", 80),

@@ -46,6 +46,28 @@ import Testing
         await loop.stop()
     }
 
+    /// Creating the file may hang, as writing to it may.
+    @Test func loopDoesNotWaitForTheFile() async throws {
+        let loop = try SocketLoop.start(named: "test")
+        let threads = NIOThreadPool(numberOfThreads: 1)
+        threads.start()
+        let bounds = ContentBounds(directory: "/nonexistent", mostMemory: 1 << 20, mostSpool: Self.size)
+        let diskIsFree = DispatchSemaphore(value: 0)
+        threads.submit { _ in diskIsFree.wait() }
+        let content = try await loop.submit {
+            let content = Self.spool(bounds, threads, loop)
+            #expect(content.failure == nil)
+            return LoopBound(content, loop)
+        }
+        diskIsFree.signal()
+        try await threads.runIfActive {}
+        let failure = try await loop.submit { content.value.failure }
+        #expect(
+            failure == .noRoom("can't create a spool file in /nonexistent: No such file or directory"))
+        try await threads.shutdownGracefully()
+        await loop.stop()
+    }
+
     /// Content whose write to a spool file has begun.
     private static func spool(
         _ bounds: ContentBounds, _ threads: NIOThreadPool, _ loop: SocketLoop

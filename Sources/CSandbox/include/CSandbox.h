@@ -9,8 +9,16 @@
 
 // Users and capabilities
 
-/// Changes user and group ids for good, with the supplementary groups of `name`.
+/// Opens /dev/null for those of the descriptors 0, 1 and 2 that are closed. A file or socket that took their place
+/// would be inherited by programs, and get the output of libraries.
+int weir_open_standard_streams(void);
+/// Changes user and group ids for good, with the supplementary groups of `name`. Only root keeps capabilities.
 int weir_become(const char *name, uid_t user, gid_t group);
+/// What access(2) with `mode` says after `weir_become`, which a child process does.
+int weir_access_as(const char *name, uid_t user, gid_t group, const char *path, int mode);
+/// Whether a user owns this directory or symbolic link, or may change the directory's entries. In a directory with the
+/// sticky bit it may change only those that it owns. Returns 1 or 0; 1 if that can't be found out.
+int weir_may_change(const char *path, const char *name, uid_t user, gid_t group);
 /// Gives up all capabilities of the calling thread.
 int weir_drop_capabilities(void);
 /// Gives up privileges that executing a file could bring (PR_SET_NO_NEW_PRIVS).
@@ -38,15 +46,31 @@ int weir_landlock_allow_path(int rules, int version, const char *path, unsigned 
 /// Allows a TCP port for bind(2), or for connect(2).
 int weir_landlock_allow_bind(int rules, int version, uint16_t port);
 int weir_landlock_allow_connect(int rules, int version, uint16_t port);
+/// What a path names, whatever has that name later.
+struct weir_identity {
+    uint64_t device;
+    uint64_t inode;
+};
+
+/// Of the target of a symbolic link.
+int weir_identify(const char *path, struct weir_identity *identity);
 /// Applies the rules and closes `rules`.
 int weir_landlock_restrict(int rules);
 
 // The filter of system calls. It applies to all threads.
 
+/// Connections that the process opens itself, besides those to UNIX sockets.
+enum weir_network {
+    WEIR_TCP = 1,
+    WEIR_UDP = 2,
+};
+
 /// - Parameters:
 ///   - reports: a descriptor to which the number of each refused system call is written once, as an `int`.
-///   - kills: whether a refused system call ends the process, instead of failing with EPERM.
-int weir_filter_calls(int reports, int kills);
+///   - network: of `weir_network`.
+///   - kills: whether a refused system call ends the process, instead of failing with EPERM, or with ENOSYS if the call
+///     is newer than Linux 5.0.
+int weir_filter_calls(int reports, unsigned network, int kills);
 /// Whether the calling thread has such a filter.
 int weir_has_call_filter(void);
 
@@ -78,6 +102,8 @@ int weir_starter_channel(int ends[2]);
 int weir_try_open(const char *path);
 int weir_try_create(const char *path);
 int weir_try_connect(uint16_t port);
+/// Sends a datagram, or connects by sending data (TCP Fast Open), which Landlock does not see.
+int weir_try_send(uint16_t port, int isDatagram);
 int weir_try_listen(void);
 int weir_try_execute(const char *path);
 int weir_try_fork(void);
@@ -85,4 +111,8 @@ int weir_try_trace(void);
 int weir_try_signal(pid_t process);
 int weir_try_raw_socket(void);
 int weir_try_writable_code(void);
+/// Makes memory executable that was written to.
+int weir_try_executable_data(void);
+/// Makes a system call of Linux 5.3, which a library may try before an older one.
+int weir_try_new_call(void);
 int weir_try_become_root(void);

@@ -22,8 +22,7 @@ package final class ReceivedContent {
     /// The granularity of accounting for memory.
     private static let step = 16 << 10
 
-    /// O_TMPFILE, a macro that Swift does not import (asm-generic/fcntl.h).
-    private static let temporaryFile = 0o20000000 | O_DIRECTORY
+    private static let threadsHaveEnded = "can't write to a spool file: the service stops"
 
     private let bounds: ContentBounds
     private let threads: NIOThreadPool
@@ -99,12 +98,9 @@ package final class ReceivedContent {
         }
         if file == nil {
             guard !fitsMemory() else { return false }
-            openSpool()
+            file = SpoolFile(bounds, threads)
         }
-        guard let file else {
-            drop()
-            return false
-        }
+        guard let file else { return false }
         guard buffer.readableBytes >= Self.pieceSize || isEnd && buffer.readableBytes > 0 else { return false }
         return writePiece(to: file, whenWritten)
     }
@@ -125,13 +121,6 @@ package final class ReceivedContent {
         return true
     }
 
-    private func openSpool() {
-        // Short enough for the loop, unlike the writes of content.
-        let descriptor = open(bounds.directory, Self.temporaryFile | O_RDWR | O_CLOEXEC, 0o600)
-        guard descriptor >= 0 else { return fail("can't create a spool file in \(bounds.directory)", errno) }
-        file = SpoolFile(descriptor, bounds)
-    }
-
     private func writePiece(to file: SpoolFile, _ whenWritten: @escaping () -> Void) -> Bool {
         let piece = buffer
         guard file.reserve(piece.readableBytes) else {
@@ -148,10 +137,9 @@ package final class ReceivedContent {
         spooled += piece.readableBytes
         atDisk {
             file.write(piece, at: offset)
-        } then: { [self] code in
+        } then: { [self] outcome in
             isWriting = false
-            let code = code ?? ECANCELED
-            if code != 0 { fail("can't write to a spool file in \(bounds.directory)", code) }
+            if let fault = outcome ?? Self.threadsHaveEnded { failure = .noRoom(fault) }
             whenWritten()
         }
         return true
@@ -175,10 +163,6 @@ package final class ReceivedContent {
             let outcome: Outcome? = if case .active = state { work() } else { nil }
             loop.execute { errand.run(outcome) }
         }
-    }
-
-    private func fail(_ what: String, _ code: Int32) {
-        failure = .noRoom("\(what): \(String(cString: strerror(code)))")
     }
 
     /// Reads from the spool file.
@@ -209,19 +193,25 @@ private final class Errand<Outcome>: @unchecked Sendable {
 }
 
 /// A file without a name, with its part of the common bound. Each read or write retains it: a closed descriptor could
-/// be another message's file by then.
+/// be another message's file by then. Opening and closing may wait for the disk, so they are done by disk threads.
 private final class SpoolFile: Sendable {
-    private let descriptor: Int32
+    /// -1 before the first write.
+    private let descriptor = Atomic<Int32>(-1)
     private let bounds: ContentBounds
+    private let threads: NIOThreadPool
     private let reserved = Atomic(0)
 
-    init(_ descriptor: Int32, _ bounds: ContentBounds) {
-        self.descriptor = descriptor
+    /// O_TMPFILE, a macro that Swift does not import (asm-generic/fcntl.h).
+    private static let temporaryFile = 0o20000000 | O_DIRECTORY
+
+    init(_ bounds: ContentBounds, _ threads: NIOThreadPool) {
         self.bounds = bounds
+        self.threads = threads
     }
 
     deinit {
-        close(descriptor)
+        let descriptor = descriptor.load(ordering: .relaxed)
+        if descriptor >= 0 { threads.submit { _ in close(descriptor) } }
         bounds.release(spool: reserved.load(ordering: .relaxed))
     }
 
@@ -232,24 +222,37 @@ private final class SpoolFile: Sendable {
         return true
     }
 
-    /// 0 or errno.
-    func write(_ piece: ByteBuffer, at offset: Int) -> Int32 {
+    /// One write at a time; the first opens the file.
+    ///
+    /// - Returns: what failed, if anything did.
+    func write(_ piece: ByteBuffer, at offset: Int) -> String? {
         defer { withExtendedLifetime(self) {} }
+        if descriptor.load(ordering: .relaxed) < 0 {
+            let opened = open(bounds.directory, Self.temporaryFile | O_RDWR | O_CLOEXEC, 0o600)
+            guard opened >= 0 else { return fault("create", errno) }
+            descriptor.store(opened, ordering: .relaxed)
+        }
+        let descriptor = descriptor.load(ordering: .relaxed)
         return piece.withUnsafeReadableBytes { bytes in
             var written = 0
             while written < bytes.count {
                 let count = pwrite(
                     descriptor, bytes.baseAddress! + written, bytes.count - written, off_t(offset + written))
                 if count < 0, errno == EINTR { continue }
-                guard count > 0 else { return count == 0 ? EIO : errno }
+                guard count > 0 else { return fault("write to", count == 0 ? EIO : errno) }
                 written += count
             }
-            return 0
+            return nil
         }
+    }
+
+    private func fault(_ action: String, _ code: Int32) -> String {
+        "can't \(action) a spool file in \(bounds.directory): \(String(cString: strerror(code)))"
     }
 
     func read(_ range: Range<Int>) throws(IOError) -> ByteBuffer {
         defer { withExtendedLifetime(self) {} }
+        let descriptor = descriptor.load(ordering: .relaxed)
         var bytes = ByteBuffer()
         var code: Int32 = 0
         bytes.writeWithUnsafeMutableBytes(minimumWritableBytes: range.count) { pointer in

@@ -5,6 +5,8 @@ internal import Settings
 /// Why a channel did not deliver a notice.
 struct AlertFailure: Error, CustomStringConvertible {
     let description: String
+    /// The channel works, and refuses this notice.
+    var isPermanent = false
 }
 
 /// Posts the notice as JSON with curl(1).
@@ -43,12 +45,15 @@ struct Webhook: AlertChannel {
             throw AlertFailure(description: Self.reasons[exit.status] ?? exit.description)
         }
         let status = String(decoding: output, as: UTF8.self)
-        switch status.first {
-        case "2": break
-        case "3":
-            throw AlertFailure(
-                description: "the server answered with status \(status), a redirect, which is not followed")
-        default: throw AlertFailure(description: "the server answered with status \(status)")
+        let answer = "the server answered with status \(status)"
+        switch (status.first, status) {
+        case ("2", _): break
+        case ("3", _):
+            throw AlertFailure(description: "\(answer), a redirect, which is not followed", isPermanent: true)
+        // Timeout, and too many requests.
+        case ("4", let status) where status != "408" && status != "429":
+            throw AlertFailure(description: answer, isPermanent: true)
+        default: throw AlertFailure(description: answer)
         }
     }
 }

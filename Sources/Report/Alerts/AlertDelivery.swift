@@ -11,7 +11,8 @@ protocol AlertChannel: Sendable {
     func send(_ notice: AlertNotice) async throws
 }
 
-/// The queue of one channel. The first alert is sent at once; those of the next `interval` follow in one notice.
+/// The queue of one channel. The first alert is sent at once; those of the next `interval` follow in one notice. While
+/// the channel fails, alerts wait until it is back.
 final class AlertDelivery: Sendable {
     private struct State {
         var waiting: [Alert] = []
@@ -30,9 +31,11 @@ final class AlertDelivery: Sendable {
 
     /// Alerts in one notice. It fits into a mail and into a pipe's buffer.
     private static let most = 50
-    private static let pausesBetweenAttempts: [Duration] = [.seconds(1), .seconds(5)]
+    /// Between attempts. The last one repeats.
+    private static let pauses: [Duration] = [1, 5, 10, 20, 40, 60].map(Duration.seconds)
+    private static let attemptsBeforeWarning = 3
 
-    /// Notices that were not delivered, over all channels.
+    /// Notices that were not delivered, or not soon, over all channels.
     final class Failures: Sendable {
         let count = Atomic<UInt64>(0)
     }
@@ -60,7 +63,7 @@ final class AlertDelivery: Sendable {
         }
     }
 
-    /// From now on sends without pauses, and tries each notice once.
+    /// From now on sends without pauses, and tries each notice once more.
     func hurry() {
         state.withLock { state in
             state.isHurried = true
@@ -92,18 +95,25 @@ final class AlertDelivery: Sendable {
         }
     }
 
+    /// Returns when the channel has taken the notice or will never take it. Alerts that come meanwhile wait.
     private func send(_ notice: AlertNotice) async {
-        var pauses = Self.pausesBetweenAttempts[...]
+        var attempts = 0
         while true {
             do {
-                return try await channel.send(notice)
+                try await channel.send(notice)
+                if attempts >= Self.attemptsBeforeWarning { log.notice("\(channel.name): delivers alerts again") }
+                return
             } catch {
-                guard let next = pauses.popFirst(), !state.withLock({ $0.isHurried }) else {
+                attempts += 1
+                let isLast = (error as? AlertFailure)?.isPermanent == true || state.withLock(\.isHurried)
+                if isLast || attempts == Self.attemptsBeforeWarning {
                     failures.count.add(1, ordering: .relaxed)
-                    return log.warning(
-                        "\(channel.name): alert not delivered, only logged: \(error)")
+                    log.warning(
+                        "\(channel.name): alert not delivered"
+                            + (isLast ? ", only logged: \(error)" : ": \(error); trying again until it is"))
                 }
-                await pause(next)
+                if isLast { return }
+                await pause(Self.pauses[min(attempts, Self.pauses.count) - 1])
             }
         }
     }

@@ -48,7 +48,7 @@ extension AdminListener {
             metrics.add(snapshot, latency: latency)
             metrics.add(
                 "weir_alerts_failed_total", .counter,
-                "Alert notices that a channel failed to deliver; the log has them.", alerts.failedNotices)
+                "Alert notices that a channel did not deliver at once; the log has them.", alerts.failedNotices)
             metrics.add(
                 "weir_log_lines_dropped_total", .counter, "Log lines dropped because the log was too slow.",
                 log.droppedLines)

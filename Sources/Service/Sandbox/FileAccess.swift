@@ -17,8 +17,24 @@ struct FileAccess: Sendable {
         static let sockets = Rights(rawValue: WEIR_SOCKETS.rawValue)
     }
 
-    /// Paths without symbolic links.
+    /// The bits of `weir_network`.
+    struct Network: OptionSet {
+        let rawValue: UInt32
+
+        static let tcp = Network(rawValue: WEIR_TCP.rawValue)
+        static let udp = Network(rawValue: WEIR_UDP.rawValue)
+    }
+
+    /// What a path names, whatever has that name later.
+    struct Identity: Equatable {
+        let device: UInt64
+        let inode: UInt64
+    }
+
+    /// Of the configuration. Paths without symbolic links.
     private(set) var rights: [String: Rights] = [:]
+    /// To read, besides these.
+    private let system: Set<String>
     private(set) var portsToBind: Set<UInt16> = []
     private(set) var portsToConnect: Set<UInt16> = []
 
@@ -36,21 +52,21 @@ struct FileAccess: Sendable {
         "gai.conf", "group", "host.conf", "hosts", "ld.so.cache", "localtime", "nsswitch.conf", "passwd", "resolv.conf",
         "services",
     ].map { "/etc/" + $0 }
-    /// Too much to read for the sake of one file.
-    private static let shared = ["/", "/etc"]
     private static let domainPort: UInt16 = 53
 
     /// - Parameter tablePaths: of the tables that the configuration names.
     init(configurationPath: String, _ configuration: Configuration, tablePaths: [String]) {
-        for path in Self.system + (geteuid() == 0 ? Self.systemForRoot : ["/etc"]) { add(path, .read) }
+        system = Set(
+            (Self.system + (geteuid() == 0 ? Self.systemForRoot : ["/etc"])).map { Self.resolved($0) ?? $0 })
         for path in [configurationPath] + tablePaths { add(directoryOf: path, .read) }
         add(directoryOf: configuration.ledger.store.path, [.read, .write])
         if case .file(let path) = configuration.log.destination { add(directoryOf: path, .write) }
         if let path = configuration.log.capture { add(directoryOf: path, .write) }
         let listen = configuration.listen
         if listen.takesContent {
-            add(configuration.filter.spool, [.read, .write])
-            add(configuration.checks.cacheDirectory, [.read, .write])
+            for path in [configuration.filter.spool, configuration.checks.cacheDirectory] {
+                add(directory: path, or: path, [.read, .write])
+            }
         }
         for endpoint in listen.all.map(\.endpoint) + [listen.admin] {
             switch endpoint {
@@ -72,15 +88,18 @@ struct FileAccess: Sendable {
     /// Editors, logrotate(8) and Weir replace files. The file itself may also be a symbolic link.
     private mutating func add(directoryOf path: String, _ added: Rights) {
         for path in Set([path, Self.resolved(path) ?? path]) {
-            var directory = Self.directory(of: path)
-            if geteuid() == 0, Self.shared.contains(directory) {
-                add(path, added)
-                continue
-            }
-            // A directory may be made later, and a rule needs one that exists.
-            while Self.resolved(directory) == nil, directory.count > 1 { directory = Self.directory(of: directory) }
-            if directory != "/" { add(directory, added) }
+            add(directory: Self.directory(of: path), or: path, added)
         }
+    }
+
+    /// A directory may be made later, and a rule needs one that exists.
+    ///
+    /// - Parameter path: is added instead of a directory that is too much.
+    private mutating func add(directory: String, or path: String, _ added: Rights) {
+        var directory = directory
+        while Self.resolved(directory) == nil, directory.count > 1 { directory = Self.directory(of: directory) }
+        let isShared = directory == "/" || geteuid() == 0 && directory == "/etc"
+        add(isShared ? path : directory, added)
     }
 
     private static func directory(of path: String) -> String {
@@ -99,11 +118,33 @@ struct FileAccess: Sendable {
         other.rights.filter { path, needed in !allows(path, needed) }.map(\.key).sorted()
     }
 
+    var network: Network {
+        portsToConnect.isEmpty ? [] : portsToConnect.contains(Self.domainPort) ? [.tcp, .udp] : .tcp
+    }
+
+    /// Of those paths of the configuration that exist now.
+    var identities: [String: Identity] {
+        rights.keys.reduce(into: [:]) { found, path in
+            var identity = weir_identity()
+            guard weir_identify(path, &identity) == 0 else { return }
+            found[path] = Identity(device: identity.device, inode: identity.inode)
+        }
+    }
+
+    /// The paths that name something else now than `former` says, in order, unless a directory above allows as much.
+    func replaced(since former: [String: Identity]) -> [String] {
+        let now = identities
+        return former.filter { path, identity in
+            now[path] != identity && !allows(Self.directory(of: path), rights[path] ?? [])
+        }.map(\.key).sorted()
+    }
+
     private func allows(_ path: String, _ needed: Rights) -> Bool {
         var granted: Rights = []
         var path = path
         while true {
             granted.formUnion(rights[path] ?? [])
+            if system.contains(path) { granted.formUnion(.read) }
             if granted.isSuperset(of: needed) { return true }
             guard path.count > 1, path.hasPrefix("/") else { return false }
             path = Self.directory(of: path)
@@ -124,6 +165,7 @@ extension FileAccess {
         let rules = weir_landlock_create(version, notify.hasPrefix("@") ? 0 : 1)
         guard rules >= 0 else { throw Sandbox.Missing("Landlock", -rules) }
         // Not all of these paths exist on every machine.
+        for path in system { weir_landlock_allow_path(rules, version, path, Rights.read.rawValue) }
         for (path, needed) in rights { weir_landlock_allow_path(rules, version, path, needed.rawValue) }
         for port in portsToBind { weir_landlock_allow_bind(rules, version, port) }
         for port in portsToConnect { weir_landlock_allow_connect(rules, version, port) }

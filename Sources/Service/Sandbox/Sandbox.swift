@@ -24,6 +24,8 @@ final class Sandbox: Sendable {
     /// What the service needed when it started.
     private let access: FileAccess
     private let landlock: Int?
+    /// What the paths of `access` named when the service started.
+    private let identities: [String: FileAccess.Identity]
     private let faults: Mutex<[String]>
     /// Where the numbers of refused system calls arrive; -1 without a filter.
     private let refused = Atomic<Int32>(-1)
@@ -36,6 +38,7 @@ final class Sandbox: Sendable {
         self.mode = mode
         self.access = access
         var faults: [String] = []
+        identities = access.identities
         landlock = try Self.restrict(mode, access, &faults)
         self.faults = Mutex(faults)
     }
@@ -57,6 +60,9 @@ final class Sandbox: Sendable {
 
     /// The paths that the service would need for `wanted` and did not name when it started, in order.
     func outOfReach(_ wanted: FileAccess) -> [String] { landlock == nil ? [] : access.lacks(wanted) }
+
+    /// The paths that the service may no longer use, because something else has their names now, in order.
+    var replaced: [String] { landlock == nil ? [] : access.replaced(since: identities) }
 
     /// Filters the system calls of all threads from now on.
     ///
@@ -88,7 +94,7 @@ final class Sandbox: Sendable {
         source.setEventHandler { [self] in withExtendedLifetime(source) { reportRefusals(to: log) } }
         source.activate()
         let kills = getenv("WEIR_REFUSED_CALL").map { String(cString: $0) } == "kill"
-        return weir_filter_calls(ends[1], kills ? 1 : 0)
+        return weir_filter_calls(ends[1], access.network.rawValue, kills ? 1 : 0)
     }
 
     /// As the kernel says now.

@@ -33,6 +33,8 @@ package enum SandboxTrial {
             ("read the memory of the parent process", { weir_try_open("/proc/\(parent)/mem") }),
             ("create a file in /var/tmp", { weir_try_create("/var/tmp/weir-sandbox-\(getpid())") }),
             ("connect to port \(foreignPort)", { weir_try_connect(foreignPort) }),
+            ("connect to port \(foreignPort) with TCP Fast Open", { weir_try_send(foreignPort, 0) }),
+            ("send a datagram to port \(foreignPort)", { weir_try_send(foreignPort, 1) }),
             ("listen on a new socket", weir_try_listen),
             ("open a raw socket", weir_try_raw_socket),
             ("start a process", weir_try_fork),
@@ -40,6 +42,8 @@ package enum SandboxTrial {
             ("trace the parent process", weir_try_trace),
             ("send a signal to the parent process", { weir_try_signal(parent) }),
             ("map memory that is writable and executable", weir_try_writable_code),
+            ("make written memory executable", weir_try_executable_data),
+            ("open a process by pidfd_open(2)", weir_try_new_call),
             ("become root", weir_try_become_root),
         ]
         return attempts.map { action, attempt in

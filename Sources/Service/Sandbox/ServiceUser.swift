@@ -55,11 +55,13 @@ package enum ServiceUser {
         if name == Configuration.defaultUser, let path = unusable(places, account) {
             return "the account '\(name)' (user) can't write to \(path)"
         }
-        for place in places { create(place, for: account) }
+        for place in places where isSafe(place.path, from: account) { create(place, for: account) }
         let code = weir_become(account.name, account.uid, account.gid)
         guard code == 0 else {
             throw Failure(description: "can't become \(account.name): \(String(cString: strerror(code)))")
         }
+        // In its own directories.
+        for place in places { create(place, for: account) }
         return nil
     }
 
@@ -88,15 +90,25 @@ package enum ServiceUser {
 
     /// The first place that exists and that the account can't write to.
     private static func unusable(_ places: [Place], _ account: Account) -> String? {
-        let existing = places.filter { access($0.path, F_OK) == 0 }
-        guard setegid(account.gid) == 0, seteuid(account.uid) == 0 else { return nil }
-        defer {
-            seteuid(0)
-            setegid(0)
-        }
-        return existing.first { place in
-            faccessat(AT_FDCWD, place.path, place.isDirectory ? W_OK | X_OK : W_OK, AT_EACCESS) != 0
+        places.first { place in
+            guard access(place.path, F_OK) == 0 else { return false }
+            let mode = place.isDirectory ? W_OK | X_OK : W_OK
+            return weir_access_as(account.name, account.uid, account.gid, place.path, mode) == EACCES
         }?.path
+    }
+
+    /// Whether the account can't change what the directories of a path name. If it can, a symbolic link could make root
+    /// create something anywhere and give it to the account.
+    private static func isSafe(_ path: String, from account: Account) -> Bool {
+        let directory = directory(of: path)
+        guard let real = realpath(directory, nil) else { return false }
+        defer { free(real) }
+        return isFixed(directory, for: account) && isFixed(String(cString: real), for: account)
+    }
+
+    private static func isFixed(_ path: String, for account: Account) -> Bool {
+        guard weir_may_change(path, account.name, account.uid, account.gid) == 0 else { return false }
+        return path == "/" || isFixed(Self.directory(of: path), for: account)
     }
 
     /// A failure is not an error here: whatever needs the place says what is wrong.
