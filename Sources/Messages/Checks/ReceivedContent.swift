@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 internal import Glibc
+internal import Limits
 package import Loop
 package import NIOCore
 package import NIOPosix
@@ -152,6 +153,7 @@ package final class ReceivedContent {
             isWriting = false
             let code = code ?? ECANCELED
             if code != 0 { fail("can't write to a spool file in \(bounds.directory)", code) }
+            killPoint("spool-written")
             whenWritten()
         }
         return true
