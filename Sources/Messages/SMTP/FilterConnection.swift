@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 internal import Filter
 internal import Glibc
-internal import Limits
 internal import Loop
 internal import NIOCore
 internal import Report
@@ -273,7 +272,6 @@ final class FilterConnection: ReceivedConnection {
         case .finish(let answer, let parting): finish(answer, parting)
         case .finalReply(let answer):
             if !reply.isPositive { worker.log.info("filter: \(session.summary): the next hop answered \(reply.text)") }
-            killPoint("next-hop-answered")
             finish(answer, .release)
         case .passOn(let answers): passOn(answers)
         case .finalReplies(let answers, let refusedCopies):
@@ -332,7 +330,6 @@ final class FilterConnection: ReceivedConnection {
     private func judge() {
         guard let filter else { return }
         let verdict = filter.finish()
-        killPoint("message-judged")
         switch dialogue.judged(judgement(verdict)) {
         case .askData: askData(verdict)
         case .finish(let reply, let parting): finish(reply, parting)
