@@ -75,20 +75,22 @@ class Worker(threading.Thread):
         except Exception as failure:
             self.failure = failure
 
-    def pause(self):
-        """Returns between two steps."""
+    @contextlib.contextmanager
+    def paused(self):
+        # Without the event, the thread might take the lock again and again before this one gets it.
         self.may_go.clear()
         if not self.in_step.acquire(timeout=LONGEST + 5):
             raise AssertionError(f"{self} is still in its step")
-        self.in_step.release()
-        self.check()
-
-    def resume(self):
-        self.may_go.set()
+        try:
+            self.check()
+            yield
+        finally:
+            self.in_step.release()
+            self.may_go.set()
 
     def stop(self):
         self.ended.set()
-        self.resume()
+        self.may_go.set()
         self.join(LONGEST + 5)
         if self.is_alive():
             raise AssertionError(f"{self} is still in its step")
@@ -122,13 +124,10 @@ class Load:
     @contextlib.contextmanager
     def paused(self):
         """Nobody waits for an answer within this context, so all accounts are complete."""
-        try:
+        with contextlib.ExitStack() as stack:
             for worker in self.workers:
-                worker.pause()
+                stack.enter_context(worker.paused())
             yield
-        finally:
-            for worker in self.workers:
-                worker.resume()
 
 
 class PolicyLoad(Load):
