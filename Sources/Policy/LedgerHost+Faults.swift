@@ -38,6 +38,7 @@ extension LedgerHost {
             ledger = opened.ledger
             store = opened.store
             for entry in opened.audit { audit.append(entry) }
+            killPoint("ledger-opened")
         } catch {
             return fail(error)
         }

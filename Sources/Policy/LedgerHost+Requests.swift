@@ -131,7 +131,10 @@ extension LedgerHost {
         isTickUnderWay = false
         commit()
         answerChanges()
-        for client in awaiting { client.committed() }
+        for client in awaiting {
+            client.committed()
+            killPoint("answer-sent")
+        }
         if !awaiting.isEmpty {
             activity.record(latency: (.now() - tickBegan).nanoseconds, requests: awaiting.count, at: uptime)
         }

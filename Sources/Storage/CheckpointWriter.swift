@@ -231,6 +231,7 @@ final class CheckpointWriter: Sendable {
 
     private func write(_ pieces: [CheckpointPiece], of checkpoint: Int64, _ attempt: Int) throws {
         try write { db in for piece in pieces { try write(piece, of: checkpoint, attempt, to: db) } }
+        killPoint("checkpoint-pieces-written")
         if case .end? = pieces.last { try end(checkpoint, attempt) }
     }
 
@@ -283,8 +284,10 @@ final class CheckpointWriter: Sendable {
                 arguments: [checkpoint, checkpoint, parts])
             try Self.noteCompletion(of: checkpoint, in: db)
         }
+        killPoint("checkpoint-noted")
         // Copies the WAL into the file, with the necessary fsyncs, and truncates it.
         try opened().writeWithoutTransaction { _ = try $0.checkpoint(.truncate) }
+        killPoint("checkpoint-copied")
         let damaged = state.withLock { $0.damaged }
         for number in Self.segmentNumbers(of: path) where number < checkpoint {
             let segment = "\(path).segment-\(number)"

@@ -106,7 +106,10 @@ final class JournalSegment: @unchecked Sendable {
     }
 
     static func remove(_ path: String) {
-        for suffix in ["", "-wal", "-shm"] { unlink(path + suffix) }
+        for suffix in ["", "-wal", "-shm", "-journal"] {
+            unlink(path + suffix)
+            killPoint("segment-unlinked")
+        }
     }
 
     deinit {
@@ -172,6 +175,12 @@ final class JournalSegment: @unchecked Sendable {
 
     // MARK: Reading a segment of an earlier run
 
+    /// Whether the service died while SQLite changed the new file to WAL mode. Such a file holds no batch, and SQLite
+    /// can't read it without a rollback.
+    private static func isRollbackPending(at path: String) -> Bool {
+        access(path + "-journal", F_OK) == 0 && access(path + "-wal", F_OK) != 0
+    }
+
     struct Contents {
         var number: Int
         /// Nil if it can't be read.
@@ -189,7 +198,8 @@ final class JournalSegment: @unchecked Sendable {
     /// - Returns: nil if the segment was never completed, and so holds no batch.
     /// - Throws: `DatabaseError` or `StoreDamage` if the file is not a segment.
     static func contents(ofSegmentAt path: String, number: Int) throws -> Contents? {
-        try reading(path) { db in
+        guard !isRollbackPending(at: path) else { return nil }
+        return try reading(path) { db in
             func ifSound(_ body: () throws -> Void) throws {
                 do { try body() } catch let error where isDamage(error, of: path) {}
             }

@@ -74,11 +74,13 @@ package final class SQLiteStore: LedgerStore {
 
     package func append(_ batch: UnsafeRawBufferPointer, sequence: UInt64) throws(StoreError) {
         guard let segment else { throw StoreError("the journal of \(path) is not open") }
+        killPoint("batch-decided")
         if durability == .relaxed {
             held.append((sequence, Array(batch)))
         } else {
             try segment.append(batch, sequence: sequence)
         }
+        killPoint("batch-committed")
         noteGrowth(of: segment, by: batch.count)
     }
 
@@ -121,6 +123,7 @@ package final class SQLiteStore: LedgerStore {
                 path: segmentPath(number), number: number, durability: durability, hashKey: hashKey, limits: limits,
                 first: (sequence, batch))
         }
+        killPoint("segment-created")
         background.beginCheckpoint(from: number, retiring: segment)
         segment = next
         appends = 0

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs the content filter: `weir serve` with a filter listener, and next hops that follow a script."""
+import collections
 import contextlib
+import re
 import socket
 import threading
 
@@ -8,6 +10,9 @@ from postfix import PrivatePostfix, end_listening, free_port
 from weir import ROOT, WeirService
 
 CONF = ROOT / "conf" / "postfix"
+# Deferred mail is tried again as soon as it is flushed.
+RETRY = {"minimal_backoff_time": "1s", "maximal_backoff_time": "1s", "queue_run_delay": "1s"}
+LOST = "while sending end of data -- message may be sent more than once"
 
 
 class FilterService(WeirService):
@@ -168,3 +173,10 @@ def filtered_postfix(sink_port, header="", body="", main=None, listener=None, be
             postfix.services[0] += f" -o smtpd_proxy_filter=127.0.0.1:{weir.filter_port} -o content_filter="
         with postfix:
             yield postfix, weir
+
+
+def losses(log):
+    """How often Postfix has lost the filter between the final dot and the reply: by the number in the sender's address."""
+    senders = dict(re.findall(r": ([0-9A-F]+): from=<(\d+)@example\.org>", log))
+    found = re.findall(r": ([0-9A-F]+): (?:to=.*status=deferred \()?lost connection with [^\n]*" + re.escape(LOST), log)
+    return collections.Counter(int(senders[queue_id]) for queue_id in found)

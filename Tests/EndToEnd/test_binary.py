@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The binary is hardened: position-independent, with read-only relocations and no executable stack or writable code."""
+import mmap
 import struct
 import unittest
 
@@ -47,3 +48,11 @@ class Hardening(unittest.TestCase):
             if kind in (PT_LOAD, PT_GNU_STACK):
                 self.assertFalse(flags & PF_W and flags & PF_X, (hex(kind), flags))
         self.assertIn(PT_GNU_STACK, [kind for kind, _ in self.segments])
+
+
+class KillPoints(unittest.TestCase):
+    def test_only_a_debug_build_has_them(self):
+        is_debug_build = "debug" in BINARY.resolve().parts
+        with open(BINARY, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            for name in (b"WEIR_KILL_AT", b"batch-committed", b"next-hop-answered"):
+                self.assertEqual(content.find(name) >= 0, is_debug_build, name)

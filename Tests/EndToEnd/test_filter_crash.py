@@ -15,15 +15,11 @@ import threading
 import time
 import unittest
 
-from filtering import FilterService, NextHop, dialogue, filtered_postfix, lmtp_dialogue, services
+from filtering import LOST, RETRY, FilterService, NextHop, dialogue, filtered_postfix, lmtp_dialogue, losses, services
 from postfix import SMTP, PrivatePostfix, SMTPSink, free_port, wait_until
 
 SIZE = 1_500_000
-LOST = "while sending end of data -- message may be sent more than once"
 RULES = {"header": "/^X-Number:/ PREPEND X-Checked: yes\n", "body": "/^never$/ REJECT\n"}
-# Deferred mail is tried again as soon as it is flushed.
-RETRY = {"minimal_backoff_time": "1s", "maximal_backoff_time": "1s", "queue_run_delay": "1s"}
-SENDER = re.compile(r": ([0-9A-F]+): from=<(\d+)@example\.org>")
 
 
 @functools.cache
@@ -37,16 +33,6 @@ def message(number):
 def checked(number):
     """What the rules make of it."""
     return f"X-Checked: yes\n{message(number)}"
-
-
-def losses(log):
-    """How often Postfix has lost the filter between the final dot and the reply: by the sender's number."""
-    senders = dict(SENDER.findall(log))
-    found = re.findall(r": ([0-9A-F]+): (?:to=.*status=deferred \()?lost connection with [^\n]*" + re.escape(LOST), log)
-    lost = collections.Counter()
-    for queue_id in found:
-        lost[int(senders[queue_id])] += 1
-    return lost
 
 
 class Stage:

@@ -127,6 +127,23 @@ import Testing
         #expect(folder.notices.withLock(\.count) == 1)
     }
 
+    @Test func aSegmentWhoseCreationWasKilledIsNoDamage() throws {
+        let folder = try Folder()
+        let segment = folder.ledger + ".segment-7"
+        // In the middle of a transaction that is not in WAL mode, the rollback journal is complete.
+        let database = try DatabaseQueue(path: folder.path + "/model")
+        try database.writeWithoutTransaction { db in
+            try db.execute(sql: "PRAGMA synchronous = OFF; CREATE TABLE t (c); BEGIN; INSERT INTO t VALUES (1)")
+            for suffix in ["", "-journal"] {
+                try FileManager.default.copyItem(atPath: folder.path + "/model" + suffix, toPath: segment + suffix)
+            }
+            try db.execute(sql: "ROLLBACK")
+        }
+        _ = try folder.store().open()
+        #expect(folder.files.filter { $0.contains("segment-7") } == [])
+        #expect(folder.notices.withLock(\.self) == [])
+    }
+
     @Test func aDamagedSegmentIsSetAside() throws {
         let folder = try Folder()
         try Data(repeating: 1, count: 4096).write(to: URL(fileURLWithPath: folder.ledger + ".segment-7"))

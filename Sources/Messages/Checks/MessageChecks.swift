@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 internal import Filter
+internal import Limits
 internal import Loop
 internal import NIOPosix
 internal import Report
@@ -67,6 +68,7 @@ final class MessageChecks {
     ///
     /// - Parameter origin: identifies the message.
     func report(_ verdict: Verdict, _ origin: @autoclosure () -> String) {
+        killPoint("message-judged")
         counters.count(verdict)
         guard !verdict.matches.isEmpty || !verdict.notes.isEmpty else { return }
         log.report(verdict, of: origin())

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 internal import Glibc
+internal import Limits
 package import Loop
 package import NIOCore
 package import NIOPosix
@@ -140,6 +141,7 @@ package final class ReceivedContent {
         } then: { [self] outcome in
             isWriting = false
             if let fault = outcome ?? Self.threadsHaveEnded { failure = .noRoom(fault) }
+            killPoint("spool-written")
             whenWritten()
         }
         return true

@@ -284,6 +284,7 @@ final class MilterConnection: ReceivedConnection {
     }
 
     private func reply(_ reply: MilterConclusion.Reply) {
+        killPoint("milter-concluded")
         switch reply {
         case .accept: session.output.writeMilterContinue()
         case .discard: session.output.writeMilterDiscard()

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 internal import Glibc
+internal import Limits
 internal import Loop
 internal import NIOCore
 internal import Settings
@@ -127,7 +128,9 @@ final class NextHopConnection: SocketLoop.Socket {
         case .loop: close(.loop)
         case .reply(let command, let reply):
             switch dialogue.replied(command, reply, isSending: unsent.readableBytes > 0, isIdle: session.isIdle) {
-            case .tellOwner: owner?.nextHop(self, answers: command, with: reply)
+            case .tellOwner:
+                if command == .endOfData { killPoint("next-hop-answered") }
+                owner?.nextHop(self, answers: command, with: reply)
             case .keep: pool.keep(self)
             case .quit: quit()
             case .end(let failure): close(failure)
