@@ -16,7 +16,10 @@ extension Ledger {
         let event = LimitEvent(account: account, lane: violation.lane, until: blockEnd ?? violation.until, time: now)
         let action = violation.answer.render(event.value(of:))
         observer?.refused(event, because: violation.reason, request, action: action)
-        if blockEnd != nil { observer?.blocked(event) }
+        if blockEnd != nil {
+            account.limit.blocks += 1
+            observer?.blocked(event)
+        }
         return action
     }
 
