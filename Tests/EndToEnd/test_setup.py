@@ -3,6 +3,7 @@
 import os
 import pathlib
 import pty
+import select
 import shlex
 import shutil
 import stat
@@ -32,7 +33,9 @@ class Dialogue:
     def answer(self, question, text):
         """Waits for the next prompt, which must contain the question."""
         start = len(self.text)
-        while not (self.text[start:].endswith("] ")):
+        while not self.text[start:].endswith("] "):
+            if not select.select([self.terminal], [], [], 120)[0]:
+                raise AssertionError(f"no question about {question}:\n{self.text}")
             self.text += os.read(self.terminal, 4096).decode()
         if question not in self.text[start:]:
             raise AssertionError(self.text)
