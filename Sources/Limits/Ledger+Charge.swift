@@ -18,7 +18,10 @@ extension Ledger {
             isShadowed: violation.isShadowed)
         let action = violation.answer.render(event.value(of:))
         observer?.refused(event, because: violation.reason, request, action: action)
-        if blockEnd != nil { observer?.blocked(event) }
+        if blockEnd != nil {
+            account.limit.blocks += 1
+            observer?.blocked(event)
+        }
         return action
     }
 

@@ -10,6 +10,8 @@ package final class LimitState {
     var accounts = AccountTable()
     var fullest = FullestAccounts()
     package internal(set) var refusals: UInt64 = 0
+    /// Keys that the limit has blocked; one counts as often as that happens.
+    package internal(set) var blocks: UInt64 = 0
     /// Requests to which the limit did not apply because a condition was undecided.
     package internal(set) var undecided: UInt64 = 0
     private var peak: Peak?

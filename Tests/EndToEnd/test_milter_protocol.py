@@ -327,7 +327,7 @@ class BadInput(unittest.TestCase):
             sender = threading.Thread(target=mta.raw, args=(b"".join(MTA.packet("R", text(f"<r{number}@example.com>")) for number in range(count)),))
             sender.start()
             def refused():
-                return metric(weir, 'weir_limit_refusals_total{limit="sender"}')
+                return metric(weir, 'weir_limit_refusals_total{limit="sender",mode="enforce"}')
             wait_until(lambda: refused() > 0, "a recipient is refused")
             wait_until(lambda: self.stands_still(refused), "the service stops reading")
             self.assertLess(refused(), count / 4)

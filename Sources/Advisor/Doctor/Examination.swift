@@ -56,6 +56,16 @@ package struct Examination {
         }
     }
 
+    /// Whether some smtpd service receives mail to which each limit can apply.
+    package static func limitsCanApply(
+        in setup: PostfixSetup, configuration: Configuration, rules: ContentRules
+    ) -> Bool {
+        let examination = Examination(setup, configuration, rules, nil)
+        return configuration.limits.allSatisfy { limit in
+            examination.entrances.contains { examination.canApply(limit, in: $0, context: "") }
+        }
+    }
+
     private init(
         _ setup: PostfixSetup, _ configuration: Configuration, _ rules: ContentRules, _ directory: String?
     ) {

@@ -47,12 +47,14 @@ package struct LimitFigures: Codable, Equatable, Sendable {
     package var rates: [String]
     package var keys: Int
     package var refusals: UInt64
+    /// Keys that the limit has blocked; one counts as often as that happens.
+    package var blocks: UInt64
     /// Requests to which the limit did not apply because a pattern of its conditions gave up.
     package var undecided: UInt64
 
     package init(
         name: String, attributes: String, count: String, mode: String, rates: [String], keys: Int, refusals: UInt64,
-        undecided: UInt64
+        blocks: UInt64, undecided: UInt64
     ) {
         self.name = name
         self.attributes = attributes
@@ -61,6 +63,7 @@ package struct LimitFigures: Codable, Equatable, Sendable {
         self.rates = rates
         self.keys = keys
         self.refusals = refusals
+        self.blocks = blocks
         self.undecided = undecided
     }
 }

@@ -68,6 +68,7 @@ extension LimitFigures {
         self.init(
             name: limit.name, attributes: limit.key.parts.map(\.name).joined(separator: "|"),
             count: limit.count.rawValue, mode: limit.mode.rawValue, rates: limit.rates.map(\.description),
-            keys: state.accountCount, refusals: state.refusals, undecided: state.undecided)
+            keys: state.accountCount, refusals: state.refusals, blocks: state.blocks,
+            undecided: state.undecided)
     }
 }

@@ -67,7 +67,10 @@ extension Metrics {
         add(
             "weir_limit_refusals_total", .counter,
             "Requests that a limit refused, or would have refused in shadow mode.",
-            samples: limits.map { Sample(["limit": $0.name], $0.refusals) })
+            samples: limits.map { Sample(["limit": $0.name, "mode": $0.mode], $0.refusals) })
+        add(
+            "weir_limit_blocks_total", .counter, "Times that a limit blocked a key, or would have in shadow mode.",
+            samples: limits.map { Sample(["limit": $0.name, "mode": $0.mode], $0.blocks) })
         add(
             "weir_limit_conditions_undecided_total", .counter,
             "Requests to which a limit did not apply because a pattern of its conditions gave up.",

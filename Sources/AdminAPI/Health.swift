@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: Apache-2.0
+internal import Report
+
+/// The state of the service as a plugin of Nagios reports it.
+package struct Health: Equatable, Sendable {
+    /// The raw values are the exit statuses of the plugin interface.
+    package enum State: Int32, Comparable, Sendable {
+        case ok, warning, critical, unknown
+
+        package static func < (one: State, other: State) -> Bool { one.rawValue < other.rawValue }
+    }
+
+    package let state: State
+    /// What is wrong, or a summary. Without a line break or the `|` that begins the performance data.
+    package let text: String
+    /// `name=value`, as the plugin interface defines it.
+    package let performance: [String]
+
+    /// `WEIR OK: 12 keys | keys=12`
+    package var line: String {
+        "WEIR \("\(state)".uppercased()): \(text)"
+            + (performance.isEmpty ? "" : " | \(performance.joined(separator: " "))")
+    }
+
+    /// - Parameter slow: p99 of the answer times from which on it is a warning, in milliseconds; ten times that is
+    ///   critical.
+    package init(_ snapshot: AdminMessages.Snapshot, slow: Int) {
+        self.init(
+            snapshot.status, slowAnswer: snapshot.slowAnswer,
+            nextHops: snapshot.ways.compactMap { way in way.values.nextHop?.trouble.map { "\(way.name): \($0)" } },
+            slow: slow)
+    }
+
+    /// The service can't be asked.
+    package init(_ failure: AdminClient.Failure) {
+        let state: State =
+            switch failure.kind {
+            case .unreachable, .inTrouble: .critical
+            case .notPermitted, .refused: .unknown
+            }
+        self.init(state: state, text: failure.description, performance: [])
+    }
+
+    package init(state: State, text: String, performance: [String]) {
+        self.state = state
+        self.text = String(text.map { $0.isNewline ? " " : $0 == "|" ? "/" : $0 })
+        self.performance = performance
+    }
+
+    /// - Parameters:
+    ///   - slowAnswer: p99 of the last minute, in microseconds.
+    ///   - nextHops: what is wrong with each next hop that is down.
+    package init(_ status: AdminMessages.Status, slowAnswer: Int64?, nextHops: [String], slow: Int) {
+        var problems: [(State, String)] = []
+        if let trouble = status.trouble { problems.append((.critical, "counts are not saved: \(trouble)")) }
+        let microseconds = Int64(slow) * 1000
+        if let slowAnswer, slowAnswer >= microseconds {
+            problems.append(
+                (slowAnswer >= 10 * microseconds ? .critical : .warning, "p99 of answers is \(slowAnswer / 1000) ms"))
+        }
+        problems += nextHops.map { (.warning, "next hop of \($0)") }
+        if status.keys >= status.ledger.mostKeys {
+            problems.append((.warning, "\(status.keys) keys, as many as ledger.most_keys allows"))
+        }
+        let limits = status.limits
+        let shadows = limits.count { $0.mode == "shadow" }
+        let summary =
+            "\(limits.count) limit\(limits.count == 1 ? "" : "s")"
+            + (shadows > 0 ? " (\(shadows) in shadow mode)" : "") + ", \(status.keys) keys"
+        var performance = ["requests=\(status.requests)c", "connections=\(status.connections)"]
+        performance.append("keys=\(status.keys);\(status.ledger.mostKeys);;0;\(status.ledger.mostKeys)")
+        performance.append("refusals=\(limits.reduce(0) { $0 + $1.refusals })c")
+        performance.append("blocks=\(limits.reduce(0) { $0 + $1.blocks })c")
+        if let slowAnswer {
+            performance.append("answer_p99=\(slowAnswer)us;\(microseconds);\(10 * microseconds);0")
+        }
+        performance.append("journal=\(status.ledger.journalBytes)B")
+        self.init(
+            state: problems.map(\.0).max() ?? .ok,
+            text: problems.isEmpty ? summary : problems.map(\.1).joined(separator: "; "), performance: performance)
+    }
+}

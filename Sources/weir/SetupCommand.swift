@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: Apache-2.0
+import Advisor
+import ArgumentParser
+import Filter
+import Foundation
+import Limits
+import Rules
+import Settings
+
+struct SetupCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "setup",
+        abstract: "Asks five questions, writes a first weir.yaml, and prints the lines for Postfix.",
+        discussion: """
+            Never overwrites a file, and changes nothing else: it prints the postconf commands that connect this \
+            Postfix, as weir doctor does. If there is a mail log, it suggests rates from it, as weir replay does.
+
+            Exit status: 0 success, 64 standard input is no terminal, 66 a log can't be read, 69 weir.yaml is written, \
+            but postconf failed, 73 the file exists or can't be written, 74 standard output can't be written.
+
+            Example: weir setup --yes --output /tmp/weir.yaml
+            """)
+
+    @Option(help: ArgumentHelp("File to write.", valueName: "file"), completion: .file())
+    var output = ConfigurationOptions.defaultPath
+
+    @Flag(help: "Ask nothing, and take every default.")
+    var yes = false
+
+    @Option(
+        help: ArgumentHelp(
+            "Directory of main.cf and master.cf (default: that of the system).", valueName: "directory"),
+        completion: .directory)
+    var postfix: String?
+
+    @Option(
+        help: ArgumentHelp(
+            "Mail log for the suggested rates; can be repeated (default: /var/log/mail.log and mail.log.1, if any).",
+            valueName: "file"),
+        completion: .file())
+    var log: [String] = []
+
+    func run() throws {
+        guard access(output, F_OK) != 0 else { throw Self.exists(output) }
+        guard yes || isatty(STDIN_FILENO) == 1 else {
+            StandardError.complain("standard input is no terminal; --yes takes every default", by: "setup")
+            throw ExitCode(EX_USAGE)
+        }
+        let setup = Result { try Postconf.setup(directory: postfix) }
+        let answers = try answers(for: try? setup.get())
+        try write(answers.yaml)
+        try StandardOutput.write(line: "wrote \(output)")
+        switch setup {
+        case .success(let setup):
+            try showCommands(for: setup)
+            try showNextSteps()
+        case .failure(let failure):
+            try showNextSteps()
+            try StandardOutput.flush()
+            StandardError.complain(
+                "\(failure)\nWhen Postfix is there, weir doctor prints the lines for it.", by: "setup")
+            throw ExitCode(EX_UNAVAILABLE)
+        }
+    }
+
+    // MARK: Answers
+
+    private func answers(for setup: PostfixSetup?) throws -> SetupAnswers {
+        var answers = SetupAnswers()
+        if let setup, !canApply(answers, in: setup) { answers.subject = .client }
+        if let setup { answers.alertAddress = "postmaster@\(setup.value("myhostname"))" }
+        var questions = SetupQuestions(asks: !yes)
+        try questions.ask(
+            "Count mail by login, by client address (client), or by sender domain of logins (domain)?",
+            \.subject, of: &answers)
+        if let setup, !canApply(answers, in: setup) {
+            try StandardOutput.write(
+                line: "  note: no smtpd of this Postfix offers a login, so nothing will be counted")
+        }
+        answers.rates = try suggestedRates(for: answers)
+        try questions.askRates(of: &answers)
+        try questions.ask(
+            "Check the content of messages too, as a milter, a content filter after the queue (filter), or not (none)?",
+            \.contentInterface, of: &answers)
+        try questions.askAddress(of: &answers)
+        try questions.askShadow(of: &answers)
+        return answers
+    }
+
+    private func canApply(_ answers: SetupAnswers, in setup: PostfixSetup) -> Bool {
+        guard case .success(let outcome) = ConfigurationReader.read(Array(answers.yaml.utf8), file: output) else {
+            return false
+        }
+        return Examination.limitsCanApply(in: setup, configuration: outcome.configuration, rules: outcome.rules)
+    }
+
+    /// Rates from the logs, or the usual ones without logs.
+    private func suggestedRates(for answers: SetupAnswers) throws -> [Rate] {
+        let usual = ["/var/log/mail.log.1", "/var/log/mail.log"].filter { (path: String) in access(path, R_OK) == 0 }
+        let logs = log.isEmpty ? usual : log
+        guard !logs.isEmpty,
+            case .success(let outcome) = ConfigurationReader.read(Array(answers.yaml.utf8), file: output)
+        else { return answers.rates }
+        try StandardOutput.write(line: "Reading \(logs.joined(separator: ", ")) ...")
+        try StandardOutput.flush()
+        do {
+            let report = try Replay(outcome.configuration, over: logs).run()
+            guard let limit = report.limits.first, limit.keys > 0 else {
+                try StandardOutput.write(line: "  no mail there that this limit counts: no suggestion")
+                return answers.rates
+            }
+            try StandardOutput.write(
+                line: "  \(limit.counted) recipients, \(limit.keys) keys: the suggestion fits all but outliers")
+            return SetupAnswers.rates(suggested: limit.windows.map(\.suggested))
+        } catch let failure as StandardOutput.Failure {
+            throw failure
+        } catch {
+            StandardError.complain("\(error)", by: "setup")
+            throw ExitCode(EX_NOINPUT)
+        }
+    }
+
+    // MARK: The file
+
+    private static func exists(_ path: String) -> ExitCode {
+        StandardError.complain(
+            "\(path) exists and is not overwritten. Write another file, compare, and move it into place:\n"
+                + "    weir setup --output \(path).new\n    diff \(path) \(path).new\n    mv \(path).new \(path)",
+            by: "setup")
+        return ExitCode(EX_CANTCREAT)
+    }
+
+    /// Creates the file, readable for the group `weir` if that exists and the user may give it the file.
+    private func write(_ text: String) throws {
+        let descriptor = open(output, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0o640)
+        if descriptor < 0, errno == EEXIST { throw Self.exists(output) }
+        do {
+            guard descriptor >= 0 else { throw POSIXError(POSIXErrorCode(rawValue: errno) ?? .EIO) }
+            if let group = getgrnam("weir") { _ = fchown(descriptor, uid_t.max, group.pointee.gr_gid) }
+            let file = FileHandle(fileDescriptor: descriptor, closeOnDealloc: true)
+            try file.write(contentsOf: Data(text.utf8))
+            try file.close()
+        } catch {
+            // Only what this process has created.
+            if descriptor >= 0 { unlink(output) }
+            StandardError.complain("can't write \(output): \((error as NSError).localizedDescription)", by: "setup")
+            throw ExitCode(EX_CANTCREAT)
+        }
+    }
+
+    // MARK: Next steps
+
+    private func showCommands(for setup: PostfixSetup) throws {
+        guard case .success(let outcome) = ConfigurationReader.read(path: output) else { return }
+        let findings = Examination.findings(
+            in: setup, configuration: outcome.configuration, rules: outcome.rules, directory: postfix)
+        let name = setup.value("config_directory")
+        guard !findings.isEmpty else {
+            return try StandardOutput.write(line: "\nPostfix (\(name)) needs no change.")
+        }
+        try StandardOutput.write(line: "\nFor Postfix (\(name)):")
+        var shown: Set<String> = []
+        for finding in findings {
+            try StandardOutput.write(line: "    # \(finding.place): \(finding.text)")
+            for line in finding.configuration { try StandardOutput.write(line: "    # in weir.yaml: \(line)") }
+            for command in finding.commands where shown.insert(command).inserted {
+                try StandardOutput.write(line: "    \(command)")
+            }
+        }
+        if !shown.isEmpty {
+            try StandardOutput.write(line: "    postfix\(postfix.map { " -c \($0)" } ?? "") reload")
+        }
+    }
+
+    private func showNextSteps() throws {
+        let isDefault = output == ConfigurationOptions.defaultPath
+        let option = isDefault ? "" : " --config \(output)"
+        let instance = postfix.map { " --postfix \($0)" } ?? ""
+        let start = isDefault ? "systemctl restart weir" : "weir serve\(option)"
+        try StandardOutput.write(
+            line: """
+
+                Then:
+                    weir check-config\(option)
+                    \(start)
+                    weir doctor\(instance)\(option)
+                    weir doctor --try\(instance)\(option)    # sends a probe that nobody receives
+                """)
+    }
+}
