@@ -26,6 +26,15 @@ def plain_postfix(sink_port, header="", body="", main=None):
 WAYS = {"postfix": plain_postfix, "milter": milter_postfix, "filter": filtered_postfix}
 
 
+PLACES = (
+    "/^X-First:/ PREPEND X-New: above\n/^X-Old: (.*)/ REPLACE X-Renamed: $1\n/^X-Gone:/ IGNORE\n"
+    "/^Subject:/ PREPEND X-Subject: above\n/^X-Last:/ REPLACE X-End: y\n")
+PLACED = [
+    "X-First: 1\nX-Old: 2\nX-Gone: 3\nX-Old: 4\nSubject: x\nX-First: 5\nX-Last: 6\n\nbody\n",
+    "Received: from there\n\tby elsewhere\nX-Old: 1\nX-Old: 2\nX-Gone: 3\nX-Gone: 4\nX-Last: 5\n\nbody\n",
+    "X-Gone: 1\nX-Gone: 2\nX-Old: 3\nReceived: by elsewhere\nX-Last: 4\nX-Last: 5\n\nbody\n"]
+
+
 def headers(content):
     """The logical headers of a message, without the sink's Received:. Those of the Postfix under test become `Received: own`, once."""
     found = []
@@ -97,14 +106,7 @@ class SameResult(unittest.TestCase):
 
     def test_places(self):
         """Of PREPEND and of REPLACE with a new name."""
-        table = (
-            "/^X-First:/ PREPEND X-New: above\n/^X-Old: (.*)/ REPLACE X-Renamed: $1\n/^X-Gone:/ IGNORE\n"
-            "/^Subject:/ PREPEND X-Subject: above\n/^X-Last:/ REPLACE X-End: y\n")
-        messages = [
-            "X-First: 1\nX-Old: 2\nX-Gone: 3\nX-Old: 4\nSubject: x\nX-First: 5\nX-Last: 6\n\nbody\n",
-            "Received: from there\n\tby elsewhere\nX-Old: 1\nX-Old: 2\nX-Gone: 3\nX-Gone: 4\nX-Last: 5\n\nbody\n",
-            "X-Gone: 1\nX-Gone: 2\nX-Old: 3\nReceived: by elsewhere\nX-Last: 4\nX-Last: 5\n\nbody\n"]
-        self.compare(table, messages, main={"local_header_rewrite_clients": ""})
+        self.compare(PLACES, PLACED, main={"local_header_rewrite_clients": ""})
 
     def test_headers_that_cleanup_adds_are_not_judged(self):
         table = "/^Message-I/ PREPEND X-Saw-Id: y\n/^Date:/ PREPEND X-Saw-Date: y\n/^From:/ PREPEND X-Saw-From: y\n/^To:/ PREPEND X-Saw-To: y\n"

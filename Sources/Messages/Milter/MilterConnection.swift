@@ -279,7 +279,8 @@ final class MilterConnection: ReceivedConnection {
         for remark in conclusion.remarks { log(remark) }
         if let withdrawn = conclusion.withdrawn { worker.host.giveBack(withdrawn) }
         if let edits = conclusion.edits {
-            content.write(edits, to: &session.output, hasLeadingSpace: hasLeadingSpace)
+            content.write(
+                edits, to: &session.output, headersAhead: session.macros.headersAhead, hasLeadingSpace: hasLeadingSpace)
         }
     }
 

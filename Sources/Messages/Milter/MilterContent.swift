@@ -118,8 +118,8 @@ struct MilterContent {
         }
     }
 
-    func write(_ edits: MilterEdits, to output: inout ByteBuffer, hasLeadingSpace: Bool) {
-        edits.write(to: &output, headers: headers, hasLeadingSpace: hasLeadingSpace)
+    func write(_ edits: MilterEdits, to output: inout ByteBuffer, headersAhead: Int, hasLeadingSpace: Bool) {
+        edits.write(to: &output, headers: headers, headersAhead: headersAhead, hasLeadingSpace: hasLeadingSpace)
     }
 
     // MARK: A new body

@@ -121,13 +121,19 @@ package struct MilterEdits {
     }
 
     /// Writes all edits but the new body.
-    package func write(to output: inout ByteBuffer, headers: MilterHeaders, hasLeadingSpace: Bool) {
+    ///
+    /// - Parameter headersAhead: how many headers the MTA counts before the first one that it has sent, when it inserts
+    ///   one: see `MilterMacros.headersAhead`.
+    package func write(
+        to output: inout ByteBuffer, headers: MilterHeaders, headersAhead: Int = 1, hasLeadingSpace: Bool
+    ) {
         let numbers = headers.numbers(upTo: (headerEdits.last?.header ?? -1) + 1)
         // From the last to the first, so that no edit moves a header that a later edit names.
         for edit in headerEdits.reversed() {
             guard let ordinal = edit.header else { continue }
             write(
-                edit, headers.position(ordinal), headers.name(ordinal), numbers[ordinal], to: &output, hasLeadingSpace)
+                edit, headersAhead + headers.position(ordinal), headers.name(ordinal), numbers[ordinal], to: &output,
+                hasLeadingSpace)
         }
         for (name, value) in prepended.reversed() {
             output.writeMilterInsert(header: name, at: 0, value: Self.value(value[...], hasLeadingSpace))
@@ -187,8 +193,7 @@ package struct MilterEdits {
             return output.writeMilterChange(header: newName, number, to: value)
         }
         if !edit.range.isEmpty { output.writeMilterChange(header: name, number, to: []) }
-        // The MTA's own Received: has position 0.
-        output.writeMilterInsert(header: newName, at: position + 1, value: value)
+        output.writeMilterInsert(header: newName, at: position, value: value)
     }
 
     private static func withoutLineEnd(_ text: ArraySlice<UInt8>) -> ArraySlice<UInt8> {

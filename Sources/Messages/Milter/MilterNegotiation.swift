@@ -60,6 +60,7 @@ extension MilterTerms {
         if rules.mayRemoveAddedHeaders {
             macros[.endOfMessage] = settings.asksLimits ? "i {client_addr}" : "i j {client_addr} {daemon_addr}"
         }
+        if rules.editsHeaders { macros[.endOfMessage]! += " v" }
         if rules.mayRemoveFrom, !settings.asksLimits { macros[.mail] = "{mail_addr}" }
         if settings.refusesBadAddresses { macros[.recipient] = "i" }
         if settings.needsHostName { macros[.recipient] = "i j {daemon_addr}" }
@@ -81,6 +82,9 @@ extension MilterTerms {
 extension ContentRules {
     /// Whether a rule may change anything after the message's own headers.
     var editsBody: Bool { body.mayEdit || mimeHeader.mayEdit || nestedHeader.mayEdit }
+
+    /// Whether a rule may change a header of the message itself, or add one.
+    var editsHeaders: Bool { header.mayEdit || mimeHeader.mayEdit }
 
     /// Whether a rule may replace the recipients.
     var redirects: Bool { lists.contains { $0.list.mayRedirect } }

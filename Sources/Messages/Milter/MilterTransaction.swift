@@ -164,6 +164,15 @@ extension MilterSession.Client {
 extension MilterMacros {
     /// The same, for connections without CONNECT. Needs {client_addr} and {client_port}.
     var nameLocalClient: Bool { self["client_port"] == [UInt8(ascii: "0")] && self["client_addr"]?.isLoopback == true }
+
+    /// How many headers the MTA counts before the first one that it has sent, when it inserts one. Needs v.
+    ///
+    /// Postfix counts its own Received:. Sendmail (`insheader` in headers.c) counts the nine H lines of the usual
+    /// sendmail.cf, which come first in its list, and inserts after the header that it has counted to.
+    var headersAhead: Int {
+        guard let first = self["v"]?.first, first.isDigit else { return 1 }
+        return 8
+    }
 }
 
 extension [UInt8] {
