@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The binary is hardened: position-independent, with read-only relocations and no executable stack or writable code."""
+"""The binary is hardened: position-independent, with read-only relocations, no executable stack or writable code, and a
+stack protector in the C parts."""
 import mmap
+import os
+import re
 import struct
 import unittest
 
@@ -10,6 +13,12 @@ PT_LOAD, PT_DYNAMIC, PT_GNU_STACK, PT_GNU_RELRO = 1, 2, 0x6474E551, 0x6474E552
 PF_X, PF_W = 1, 2
 ET_DYN = 3
 DT_FLAGS, DT_FLAGS_1 = 30, 0x6FFFFFFB
+SHT_SYMTAB = 2
+# How a function loads the value that it compares before it returns: `mov %fs:0x28, register`, or from
+# __stack_chk_guard by its address (adrp, ldr), which does not prove as much.
+GUARD = {
+    "x86_64": rb"\x64[\x48\x4c]\x8b.\x25\x28\0\0\0",
+    "aarch64": rb"...[\x90\xb0\xd0\xf0](?:....)*?...\xf9"}[os.uname().machine]
 DF_BIND_NOW, DF_1_NOW, DF_1_PIE = 8, 1, 0x08000000
 
 
@@ -48,6 +57,34 @@ class Hardening(unittest.TestCase):
             if kind in (PT_LOAD, PT_GNU_STACK):
                 self.assertFalse(flags & PF_W and flags & PF_X, (hex(kind), flags))
         self.assertIn(PT_GNU_STACK, [kind for kind, _ in self.segments])
+
+    def function(self, name):
+        """The code of a function, by the table of symbols, which a stripped binary lacks."""
+        with open(BINARY, "rb") as file:
+            header = file.read(64)
+            (offset,) = struct.unpack_from("<Q", header, 40)
+            size, count = struct.unpack_from("<HH", header, 58)
+            file.seek(offset)
+            table = file.read(size * count)
+            sections = [struct.unpack_from("<IIQQQQIIQQ", table, index * size) for index in range(count)]
+
+            def content(section):
+                file.seek(section[4])
+                return file.read(section[5])
+
+            symbols = next(section for section in sections if section[1] == SHT_SYMTAB)
+            names = content(sections[symbols[6]])
+            at = names.index(b"\0" + name + b"\0") + 1
+            for word, _, _, index, address, length in struct.iter_unpack("<IBBHQQ", content(symbols)):
+                if word == at:
+                    _, _, _, start, place, *_ = sections[index]
+                    file.seek(address - start + place)
+                    return file.read(length)
+        raise AssertionError(f"no symbol {name}")
+
+    def test_stack_protector(self):
+        for name in (b"weir_starter_request", b"weir_starter_split"):
+            self.assertIsNotNone(re.search(GUARD, self.function(name), re.DOTALL), name)
 
 
 class KillPoints(unittest.TestCase):

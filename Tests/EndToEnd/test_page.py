@@ -365,7 +365,6 @@ class Page(unittest.TestCase):
         self.weir.stop()
         browser.wait(f'{text("state")} === "No answer"')
         self.assertEqual(violations(), [])
-        browser.run('document.querySelector("dialog[open]").close()')
         browser.resize(390, 900, False)
         self.assertEqual(violations(), [])
         self.assertTrue(is_scrollable_by_keyboard())
