@@ -162,7 +162,8 @@ private final class Scene {
     }
 
     @Test func `open loop: arrivals do not drift`() {
-        var schedule = ArrivalSchedule(start: .uptimeNanoseconds(0), pace: .steady(rate: 3000, for: .seconds(1)), duration: .hours(1))
+        var schedule = ArrivalSchedule(
+            start: .uptimeNanoseconds(0), pace: .steady(rate: 3000, for: .seconds(1)), duration: .hours(1))
         for number in 0..<30_000 {
             #expect(schedule.popDue(at: schedule.next) != nil)
             #expect(schedule.issued == number + 1)
