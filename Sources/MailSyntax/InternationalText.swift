@@ -37,8 +37,18 @@ package enum InternationalText {
     private static func asciiLabel(_ label: Substring.UnicodeScalarView.SubSequence) -> [UInt8] {
         let scalars = label.map(\.value)
         // No name has a longer label, and the encoder takes time and numbers with the square of the length.
-        if scalars.count > 63 || scalars.allSatisfy({ $0 < 0x80 }) { return Array(String(label).utf8) }
+        guard scalars.count <= 63, scalars.contains(where: { $0 >= 0x80 }), label.allSatisfy(isOfNames) else {
+            return Array(String(label).utf8)
+        }
         return Array("xn--".utf8) + Punycode.encoded(scalars)
+    }
+
+    /// False for what no name has: blanks, control characters and ASCII punctuation, such as a second `@`.
+    private static func isOfNames(_ scalar: Unicode.Scalar) -> Bool {
+        switch scalar {
+        case "a"..."z", "0"..."9", "-", "_": true
+        default: !scalar.isASCII && !scalar.properties.isWhitespace && scalar.properties.generalCategory != .control
+        }
     }
 }
 

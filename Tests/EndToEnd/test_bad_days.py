@@ -12,7 +12,7 @@ import tempfile
 import unittest
 
 from postfix import DEFAULT_TIMEOUT, as_root, run, wait_until
-from weir import BINARY, ENVIRONMENT, PolicyClient, WeirService
+from weir import BINARY, BLOCKED, ENVIRONMENT, PolicyClient, WeirService
 
 LIMIT = {"name": "per-sender", "key": ["sender"], "count": "recipients", "rates": ["1000000/1d"], "over": "DEFER later"}
 
@@ -128,12 +128,12 @@ class Ledger(unittest.TestCase):
         self.assertIn("is not saved", service.log())
         number = next(numbers)
         self.assertEqual(block(number).returncode, 75)
-        self.assertEqual(service.ask(sender=f"user{number}@example.org"), "DEFER later")
+        self.assertEqual(service.ask(sender=f"user{number}@example.org"), BLOCKED)
         disk.clear()
         service.wait_logged("is saved again")
         self.assertEqual(block(number).returncode, 0)
         service.restart()
-        self.assertEqual(service.ask(sender=f"user{number - 1}@example.org"), "DEFER later")
+        self.assertEqual(service.ask(sender=f"user{number - 1}@example.org"), BLOCKED)
 
     def test_stop_before_the_store_recovers(self):
         disk, service = self.on_small_disk()

@@ -11,7 +11,7 @@ import time
 import unittest
 
 from postfix import wait_until
-from weir import BINARY, ENVIRONMENT, UnixConnection, WeirService
+from weir import BINARY, BLOCKED, ENVIRONMENT, UnixConnection, WeirService
 
 KILLS = int(os.environ.get("WEIR_KILLS", "100"))
 
@@ -98,7 +98,7 @@ class Kill(unittest.TestCase):
                 service.kill()
                 connection.close()
                 service.start()
-                self.assertEqual(service.ask(sender=key), "DEFER later", f"{durability}, kill {kill}")
+                self.assertEqual(service.ask(sender=key), BLOCKED, f"{durability}, kill {kill}")
 
 
 if __name__ == "__main__":

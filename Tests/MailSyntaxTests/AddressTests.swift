@@ -63,7 +63,8 @@ import Testing
 
     @Test(arguments: [
         ("Example.ORG", "example.org"), ("example.org.", "example.org"), (".", "."), ("", ""), ("a..", "a"),
-        ("\u{c4}.example", "xn--4ca.example"),
+        ("\u{c4}.example", "xn--4ca.example"), ("\u{c4}@\u{c4}.example", "\u{e4}@\u{e4}.example"),
+        ("\u{c4}\u{2028}b.example", "\u{e4}\u{2028}b.example"),
     ])
     func foldedDomain(text: String, expected: String) {
         #expect(CanonicalAddress.folded(Array(text.utf8)) == Array(expected.utf8))
