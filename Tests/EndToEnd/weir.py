@@ -20,9 +20,9 @@ BINARY = pathlib.Path(os.environ.get("WEIR_BINARY", ROOT / ".build" / "release" 
 # Intended crashes must not start an interactive debugger. A system call that the sandbox lacks ends the service, so
 # that no test passes by luck.
 ENVIRONMENT = {**os.environ, "SWIFT_BACKTRACE": "enable=no", "WEIR_REFUSED_CALL": "kill"}
-# Weir runs as root only if it is told so.
 # The answer to a blocked key, unless `block.over` sets another.
 BLOCKED = "REJECT 5.7.1 sending is blocked, ask the postmaster"
+# Weir runs as root only if it is told so.
 USER = pwd.getpwuid(os.geteuid()).pw_name
 
 
