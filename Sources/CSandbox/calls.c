@@ -209,12 +209,14 @@ static void refuse(int number, siginfo_t *information, void *context) {
     int answer = call >= FIRST_NEW_CALL ? -ENOSYS : -EPERM;
     (void)number;
 #if defined(__x86_64__)
+    struct weir_refused_call refused = {call, (unsigned)thread->uc_mcontext.gregs[REG_RDI]};
     thread->uc_mcontext.gregs[REG_RAX] = answer;
 #else
+    struct weir_refused_call refused = {call, (unsigned)thread->uc_mcontext.regs[0]};
     thread->uc_mcontext.regs[0] = (unsigned long long)(long long)answer;
 #endif
     if (call < 0 || (size_t)call >= sizeof isReported || !atomic_exchange(&isReported[call], 1)) {
-        if (write(reports, &call, sizeof call) < 0) errno = error;
+        if (write(reports, &refused, sizeof refused) < 0) errno = error;
     }
     errno = error;
 }

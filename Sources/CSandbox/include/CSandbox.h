@@ -65,8 +65,14 @@ enum weir_network {
     WEIR_UDP = 2,
 };
 
+struct weir_refused_call {
+    int number;
+    /// For calls such as prctl(2), it says what was asked for.
+    unsigned first_argument;
+};
+
 /// - Parameters:
-///   - reports: a descriptor to which the number of each refused system call is written once, as an `int`.
+///   - reports: a descriptor to which each refused system call is written once, as a `weir_refused_call`.
 ///   - network: of `weir_network`.
 ///   - kills: whether a refused system call ends the process, instead of failing with EPERM, or with ENOSYS if the call
 ///     is newer than Linux 5.0.

@@ -27,7 +27,7 @@ final class Sandbox: Sendable {
     /// What the paths of `access` named when the service started.
     private let identities: [String: FileAccess.Identity]
     private let faults: Mutex<[String]>
-    /// Where the numbers of refused system calls arrive; -1 without a filter.
+    /// Where refused system calls arrive; -1 without a filter.
     private let refused = Atomic<Int32>(-1)
 
     /// Applies all restrictions but the filter of system calls.
@@ -79,9 +79,11 @@ final class Sandbox: Sendable {
 
     /// Logs the system calls that were refused since it was called last. A filtered service does so by itself.
     func reportRefusals(to log: EventLog) {
-        var call: Int32 = 0
+        var call = weir_refused_call()
         while read(refused.load(ordering: .relaxed), &call, MemoryLayout.size(ofValue: call)) > 0 {
-            log.error("refused a system call that Weir does not make: number \(call), see ausyscall(8)")
+            log.error(
+                "refused a system call that Weir does not make: number \(call.number), first argument "
+                    + "\(call.first_argument); see ausyscall(8)")
         }
     }
 
