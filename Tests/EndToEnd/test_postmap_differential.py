@@ -170,9 +170,13 @@ class PostmapDifferential(unittest.TestCase):
                 pathlib.Path(path).write_bytes(table)
                 return number, table, keys, *self.compare(kind, path, keys)
 
-            found = 0
+            found, left_out = 0, 0
             with ThreadPoolExecutor(2) as pool:
                 for number, table, keys, postmap, weir in pool.map(one, range(TABLES)):
+                    if any(line.endswith(b"the system's library can end the process") for line in weir[2]):
+                        # Postfix runs these patterns, which glibc may not survive.
+                        left_out += 1
+                        continue
                     if any(line.startswith(b"fatal") for line in postmap[2]):
                         # After a fatal error, postmap drops results that it has not written yet.
                         self.assertTrue(weir[1].startswith(postmap[1]))
@@ -181,6 +185,7 @@ class PostmapDifferential(unittest.TestCase):
                     found += postmap[1].count(b"\n")
         # Some keys must match, or the comparison would be void.
         self.assertGreater(found, TABLES)
+        self.assertLessEqual(left_out, TABLES // 50)
 
     def test_generated_pcre_tables(self):
         self.generated("pcre")
