@@ -202,8 +202,10 @@ package struct AddressRepairer: Sendable {
         guard !repairs.isEmpty else { return .unchanged }
         let address = domain.isEmpty ? localPart : localPart + [UInt8(ascii: "@")] + domain
         let new = EnvelopeAddress.argument(address)
-        // A domain that is none would be read otherwise than it was meant.
-        guard new != argument, EnvelopeAddress.internalForm(of: new).elementsEqual(address) else { return .unchanged }
+        // A domain that is none would be read otherwise than it was meant, and so would one with an @ in a literal.
+        guard new != argument, !domain.contains(UInt8(ascii: "@")),
+            EnvelopeAddress.internalForm(of: new).elementsEqual(address)
+        else { return .unchanged }
         return .repaired(new, repairs)
     }
 

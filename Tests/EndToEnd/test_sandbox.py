@@ -306,9 +306,9 @@ class Reload(unittest.TestCase):
             service.config.pop("log")
             service.configure(limits=[{**LIMIT, "exempt": f"texthash:{table}"}])
             service.reload()
-            wait_until(lambda: service.log().count("is out of reach: ") == 2, service.log)
+            wait_until(lambda: service.log().count("was rejected") == 2, service.log)
+            self.assertEqual(service.log().count("is out of reach: "), 2)
             service.restart()
-            self.assertEqual(service.log().count("was rejected"), 2)
 
     def test_tables_in_the_same_directory_may_be_new(self):
         with WeirService(limits=[LIMIT]) as service:

@@ -40,7 +40,7 @@ import Testing
         ("<example.com!user>", "<user@example.com> bang_route"),
         ("<a.example!b!user>", "<b!user@a.example> bang_route"),
         ("<@a:\"user\" @ Example.org.>", "<user@example.org> source_route, blanks, quotes, trailing_dot, domain_case"),
-        ("<user@\"exam ple\".org>", "-"),
+        ("<user@\"exam ple\".org>", "-"), ("user@[19@[127.0.@localhost0.1]", "-"),
     ])
     func repair(argument: String, expected: String) {
         #expect(repair(argument, AddressRepair.allCases) == expected)
