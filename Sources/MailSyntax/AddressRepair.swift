@@ -78,6 +78,15 @@ package struct AddressRepairer: Sendable {
 
     /// - Parameter argument: of MAIL or RCPT. The null reverse-path needs no repair.
     package func repair(_ argument: [UInt8]) -> Outcome {
+        let outcome = repairOnce(argument)
+        guard case .repaired(let new, let made) = outcome else { return outcome }
+        // One route may hide behind another.
+        if !made.isDisjoint(with: AddressRepairs([.percentRoute, .bangRoute])) { return outcome }
+        // A form that needs repair again, such as a literal with an @, was not understood.
+        return repairOnce(new) == .unchanged ? outcome : .unchanged
+    }
+
+    private func repairOnce(_ argument: [UInt8]) -> Outcome {
         if Self.isOrdinary(argument) { return .unchanged }
         let (text, depth) = Self.withoutBrackets(argument)
         var needed = AddressRepairs()
@@ -202,10 +211,8 @@ package struct AddressRepairer: Sendable {
         guard !repairs.isEmpty else { return .unchanged }
         let address = domain.isEmpty ? localPart : localPart + [UInt8(ascii: "@")] + domain
         let new = EnvelopeAddress.argument(address)
-        // A domain that is none would be read otherwise than it was meant, and so would one with an @ in a literal.
-        guard new != argument, !domain.contains(UInt8(ascii: "@")),
-            EnvelopeAddress.internalForm(of: new).elementsEqual(address)
-        else { return .unchanged }
+        // A domain that is none would be read otherwise than it was meant.
+        guard new != argument, EnvelopeAddress.internalForm(of: new).elementsEqual(address) else { return .unchanged }
         return .repaired(new, repairs)
     }
 
