@@ -12,7 +12,12 @@ extension Target {
         // Large numbers of recipients only take long, and gzip(1) is not ours.
         guard !hasLongNumber(input), !input.starts(with: [0x1f, 0x8b]) else { return }
         precondition(ftruncate(file, 0) == 0 && pwrite(file, input.baseAddress, input.count, 0) == input.count)
-        guard let report = try? Replay(replayed, over: ["/proc/self/fd/\(file)"]).run() else {
+        let report: ReplayReport
+        do {
+            report = try Replay(replayed, over: ["/proc/self/fd/\(file)"]).run()
+        } catch is UnreadableLog {
+            return
+        } catch {
             preconditionFailure("the log can't be read")
         }
         let (log, lines) = (report.log, input.count { $0 == 0x0a } + 1)
