@@ -80,10 +80,14 @@ package struct AddressRepairer: Sendable {
     package func repair(_ argument: [UInt8]) -> Outcome {
         let outcome = repairOnce(argument)
         guard case .repaired(let new, let made) = outcome else { return outcome }
-        // One route may hide behind another.
-        if !made.isDisjoint(with: AddressRepairs([.percentRoute, .bangRoute])) { return outcome }
+        let routes = AddressRepairs([.percentRoute, .bangRoute])
+        switch repairOnce(new) {
+        case .unchanged: return outcome
+        // One route may hide behind another, or behind needless quotes.
+        case .repaired(_, let more) where !made.isDisjoint(with: routes) || more.isSubset(of: routes): return outcome
         // A form that needs repair again, such as a literal with an @, was not understood.
-        return repairOnce(new) == .unchanged ? outcome : .unchanged
+        case .repaired, .hopeless: return .unchanged
+        }
     }
 
     private func repairOnce(_ argument: [UInt8]) -> Outcome {
