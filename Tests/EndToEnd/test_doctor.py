@@ -284,6 +284,8 @@ class Hookups(unittest.TestCase):
         self.assertEqual([(finding["kind"], finding["commands"]) for finding in hookup.findings()], [("policy-limit-out-of-reach", [])])
         hookup.configure({"limits": [{"name": "per-client", "key": ["client_address"], "rates": ["100/1h"]}]})
         self.assertEqual(hookup.findings(), [])
+        nobody_asks = Hookup(self, "smtpd_sasl_auth_enable = no\n", [SMTPD], {})
+        self.assertEqual([finding["kind"] for finding in nobody_asks.findings()], ["policy-limit-out-of-reach"])
 
     def test_commands_of_one_run(self):
         """They redefine no variable that another service uses, and do not list the milter twice."""

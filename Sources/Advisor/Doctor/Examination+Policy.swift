@@ -40,6 +40,9 @@ extension Examination {
         (recipientLists(of: service) + Self.settlingLists).contains { asks($0, in: service) }
     }
 
+    /// Whether neither the policy server nor the milter is asked about the limits.
+    var isNeverAsked: Bool { !entrances.contains { asks($0) || milterCounts($0) } }
+
     /// The values of policy_context that the service sends.
     func contexts(of service: PostfixSetup.Service) -> Set<String> {
         let lists = (recipientLists(of: service) + Self.settlingLists).flatMap { list($0, in: service) }
@@ -179,10 +182,9 @@ extension Examination {
             !asks(service) && !milterCounts(service)
                 && configuration.limits.contains { canApply($0, in: service, context: "") }
         }
-        let isNowhere = !entrances.contains { asks($0) || milterCounts($0) }
         for service in silent {
             add(
-                .fault, isNowhere ? "policy-nowhere" : "policy-not-here", service,
+                .fault, isNeverAsked ? "policy-nowhere" : "policy-not-here", service,
                 "this service never asks Weir: its mail is not counted",
                 commands: fixCommands(Self.recipientLists[0], in: service))
         }

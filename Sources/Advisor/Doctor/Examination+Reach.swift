@@ -49,12 +49,11 @@ extension Examination {
             || !setup.value("smtpd_authorized_xclient_hosts", in: service).isEmpty
     }
 
-    /// Limits that no request can meet. Before any service asks, that is no wonder.
+    /// Limits that no request can meet. While nothing asks Weir, those that none could meet if all services asked.
     mutating func examineUnreachableLimits() {
-        guard entrances.contains(where: { !contexts(of: $0).isEmpty || milterCounts($0) }) else { return }
         let unreachable = configuration.limits.filter { limit in
             !entrances.contains { service in
-                let sent = contexts(of: service).union(milterCounts(service) ? [""] : [])
+                let sent = contexts(of: service).union(milterCounts(service) || isNeverAsked ? [""] : [])
                 return sent.contains { canApply(limit, in: service, context: $0) }
             } && !(configuration.milter.limits && usesMilter && isAboutLocalMail(limit))
         }
@@ -92,7 +91,8 @@ extension Examination {
             guard case .equals(let values) = condition.test, let first = values.first else { continue }
             let context = String(decoding: first, as: UTF8.self)
             let candidates = entrances.filter { service in
-                !contexts(of: service).isEmpty && limit.canApply(toRequestsWith: known(of: service, context: nil))
+                (isNeverAsked || !contexts(of: service).isEmpty)
+                    && limit.canApply(toRequestsWith: known(of: service, context: nil))
             }
             if !candidates.isEmpty { return (context, candidates) }
         }
