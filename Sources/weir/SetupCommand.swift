@@ -173,18 +173,22 @@ struct SetupCommand: ParsableCommand {
     }
 
     private func showNextSteps() throws {
-        let isDefault = output == ConfigurationOptions.defaultPath
-        let option = isDefault ? "" : " --config \(output)"
+        let usual = ConfigurationOptions.defaultPath
+        // A second service would take the ports and the ledger of the one that is installed.
+        let isReplacement = output != usual && access(usual, F_OK) == 0
+        let option = isReplacement || output == usual ? "" : " --config \(output)"
         let instance = postfix.map { " --postfix \($0)" } ?? ""
-        let start = isDefault ? "systemctl restart weir" : "weir serve\(option)"
-        try StandardOutput.write(
-            line: """
-
-                Then:
-                    weir check-config\(option)
-                    \(start)
-                    weir doctor\(instance)\(option)
-                    weir doctor --try\(instance)\(option)    # sends a probe that nobody receives
-                """)
+        var commands: [String]
+        if isReplacement {
+            // cp keeps the owner and the mode of the old file.
+            commands = ["diff \(usual) \(output)", "cp \(output) \(usual)", "systemctl restart weir"]
+        } else {
+            commands = ["weir check-config\(option)", output == usual ? "systemctl restart weir" : "weir serve\(option)"]
+        }
+        commands += [
+            "weir doctor\(instance)\(option)",
+            "weir doctor --try\(instance)\(option)    # sends a probe that nobody receives",
+        ]
+        try StandardOutput.write(line: "\nThen:\n" + commands.map { "    \($0)" }.joined(separator: "\n"))
     }
 }

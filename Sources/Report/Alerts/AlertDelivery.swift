@@ -34,6 +34,8 @@ final class AlertDelivery: Sendable {
     /// Between attempts. The last one repeats.
     private static let pauses: [Duration] = [1, 5, 10, 20, 40, 60].map(Duration.seconds)
     private static let attemptsBeforeWarning = 3
+    /// About an hour of attempts. A channel may refuse this notice alone, and later ones must not wait for it forever.
+    private static let mostAttempts = 65
 
     /// Notices that were not delivered, or not soon, over all channels.
     final class Failures: Sendable {
@@ -105,9 +107,11 @@ final class AlertDelivery: Sendable {
                 return
             } catch {
                 attempts += 1
-                let isLast = (error as? AlertFailure)?.isPermanent == true || state.withLock(\.isHurried)
+                let isLast =
+                    (error as? AlertFailure)?.isPermanent == true || attempts == Self.mostAttempts
+                    || state.withLock(\.isHurried)
                 if isLast || attempts == Self.attemptsBeforeWarning {
-                    failures.count.add(1, ordering: .relaxed)
+                    if attempts <= Self.attemptsBeforeWarning { failures.count.add(1, ordering: .relaxed) }
                     log.warning(
                         "\(channel.name): alert not delivered"
                             + (isLast ? ", only logged: \(error)" : ": \(error); trying again until it is"))
