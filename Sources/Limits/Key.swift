@@ -134,7 +134,7 @@ package struct KeyPart: Equatable, Sendable {
                 form == .login
                 ? InternationalText.folded(address.localPart) : InternationalText.composed(address.localPart)
         } else if form == .login {
-            address.localPart = address.localPart.map(CanonicalAddress.asciiLowercased)
+            address.localPart = address.localPart.map(\.lowercased)
         }
         if address.domain.isEmpty, takesDefaultDomain { address.domain = forms.defaultDomain }
         if form == .domain {

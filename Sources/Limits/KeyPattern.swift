@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+internal import MailSyntax
 
 /// A shell pattern over keys, as in glob(7): `*`, `?`, `[a-z]`, `[!a-z]`, and `\` before a character that stands for
 /// itself. It must match the whole key, in upper or lower case. `*` and `?` match any character.
@@ -22,7 +23,7 @@ package struct KeyPattern: Equatable, Sendable {
 
     /// nil if the text is empty, too long, or has a `[` without `]`, or ends in `\`.
     package init?(_ text: String) {
-        guard 1...Self.longest ~= text.utf8.count, let tokens = Self.tokens(of: text.utf8.map(Self.folded)) else {
+        guard 1...Self.longest ~= text.utf8.count, let tokens = Self.tokens(of: text.utf8.map(\.lowercased)) else {
             return nil
         }
         self.text = text
@@ -91,7 +92,7 @@ package struct KeyPattern: Equatable, Sendable {
 
     /// The index after the character at `index` if it matches.
     private static func match(_ token: Token, _ key: [UInt8], _ index: Int) -> Int? {
-        let byte = folded(key[index])
+        let byte = key[index].lowercased
         switch token {
         case .byte(let expected): return byte == expected ? index + 1 : nil
         case .anyText: return nil
@@ -106,6 +107,4 @@ package struct KeyPattern: Equatable, Sendable {
     private static func characterEnd(in key: [UInt8], after index: Int) -> Int {
         key[(index + 1)...].firstIndex { $0 & 0xc0 != 0x80 } ?? key.count
     }
-
-    private static func folded(_ byte: UInt8) -> UInt8 { byte &- UInt8(ascii: "A") < 26 ? byte | 0x20 : byte }
 }

@@ -46,15 +46,19 @@ package enum LookupTable: Sendable {
         return Contents(table: .text(entries.mapValues(\.text)), results: results, faults: faults)
     }
 
-    /// A key whose domain is looked up in A-labels. A login without a domain stays a key as it is, too.
+    /// A key whose domains are looked up in A-labels: those of each part of a joined key. A login without a domain
+    /// stays a key as it is, too.
     private static func withALabels(_ key: [UInt8]) -> [UInt8] {
-        let start = key.lastIndex(of: UInt8(ascii: "@")).map { $0 + 1 } ?? 0
-        return key[..<start] + CanonicalAddress.folded(key[start...])
+        let parts = key.split(separator: UInt8(ascii: "|"), omittingEmptySubsequences: false).map { part in
+            let start = part.lastIndex(of: UInt8(ascii: "@")).map { $0 + 1 } ?? part.startIndex
+            return part[..<start] + CanonicalAddress.folded(part[start...])
+        }
+        return Array(parts.joined(separator: [UInt8(ascii: "|")]))
     }
 
     /// Without distinction of case and, beyond ASCII, of width and composition.
     private static func folded(_ bytes: some Sequence<UInt8>) -> [UInt8] {
-        let lowered = bytes.map(CanonicalAddress.asciiLowercased)
+        let lowered = bytes.map(\.lowercased)
         return InternationalText.isASCII(lowered) ? lowered : InternationalText.folded(lowered)
     }
 

@@ -46,7 +46,7 @@ package struct CanonicalAddress: Equatable, Sendable {
 
     /// Whether Postfix never splits the local part (global/split_addr.c).
     private static func isReserved(_ localPart: [UInt8], delimiters: [UInt8]) -> Bool {
-        let folded = localPart.map(asciiLowercased)
+        let folded = localPart.map(\.lowercased)
         if folded == Array("mailer-daemon".utf8) || folded == Array("double-bounce".utf8) { return true }
         guard delimiters.contains(UInt8(ascii: "-")) else { return false }
         let request = Array("-request".utf8)
@@ -56,13 +56,9 @@ package struct CanonicalAddress: Equatable, Sendable {
 
     /// A domain or host name in lower case and A-labels, without trailing dots.
     package static func folded(_ name: some BidirectionalCollection<UInt8>) -> [UInt8] {
-        var bytes = name.map(asciiLowercased)
+        var bytes = name.map(\.lowercased)
         if !InternationalText.isASCII(bytes) { bytes = InternationalText.asciiDomain(bytes) }
         while bytes.count > 1, bytes.last == UInt8(ascii: ".") { bytes.removeLast() }
         return bytes
-    }
-
-    package static func asciiLowercased(_ byte: UInt8) -> UInt8 {
-        byte &- UInt8(ascii: "A") < 26 ? byte | 0x20 : byte
     }
 }

@@ -226,7 +226,7 @@ package struct AddressRepairer: Sendable {
             while domain.count > 1, domain.last == UInt8(ascii: ".") { domain.removeLast() }
             if domain.count < length { repairs.insert(.trailingDot) }
         }
-        if chosen.contains(.localDomain), !hostName.isEmpty, isOwn(domain), !Self.isEqual(domain, hostName) {
+        if chosen.contains(.localDomain), !hostName.isEmpty, isOwn(domain), !isHostName(domain) {
             domain = hostName
             repairs.insert(.localDomain)
         }
@@ -236,20 +236,15 @@ package struct AddressRepairer: Sendable {
         }
     }
 
+    private func isHostName(_ domain: [UInt8]) -> Bool { EnvelopeAddress.isSame(domain[...], hostName[...]) }
+
     private func isOwn(_ domain: [UInt8]) -> Bool {
-        if Self.isEqual(domain, Array("localhost".utf8)) || !hostName.isEmpty && Self.isEqual(domain, hostName) {
-            return true
-        }
+        if domain.equalsIgnoringCase("localhost") || !hostName.isEmpty && isHostName(domain) { return true }
         guard domain.first == UInt8(ascii: "["), domain.last == UInt8(ascii: "]") else { return false }
         var literal = domain.dropFirst().dropLast()
-        let prefix = Array("IPv6:".utf8)
-        if Self.isEqual(Array(literal.prefix(prefix.count)), prefix) { literal = literal.dropFirst(prefix.count) }
+        if literal.prefix(5).equalsIgnoringCase("ipv6:") { literal = literal.dropFirst(5) }
         return literal.elementsEqual("127.0.0.1".utf8) || literal.elementsEqual("::1".utf8)
             || !hostAddress.isEmpty && literal.elementsEqual(hostAddress)
-    }
-
-    private static func isEqual(_ one: [UInt8], _ other: [UInt8]) -> Bool {
-        one.count == other.count && zip(one, other).allSatisfy { $0.lowercased == $1.lowercased }
     }
 }
 

@@ -22,7 +22,7 @@ extension LedgerHost {
                 var walk: SelectionWalk?
                 var count = 0
                 var standings: [KeyStanding] = []
-                submit(to: listings, failing: answer) { ledger in
+                submit(to: listings, failed: { answer.resume(throwing: $0) }) { ledger in
                     var current = try walk.take() ?? ledger.selectionWalk(selection)
                     let hasMore = try ledger.advance(&current, slots: Self.slotsPerPiece)
                     let found = current.takeFound()
@@ -53,7 +53,11 @@ extension LedgerHost {
                 var waiting: ArraySlice<Account> = []
                 var changed = KeysChanged(count: 0, keys: [], isDone: true)
                 var limits: Set<String> = []
-                submit(to: changes, failing: answer) { [self] ledger in
+                let failed = { [self] (error: any Error) in
+                    if changed.count > 0 { record(change, changed.count, limits, "broken off") }
+                    answer.resume(throwing: error)
+                }
+                submit(to: changes, failed: failed) { [self] ledger in
                     if isSearching {
                         var current = try walk.take() ?? ledger.selectionWalk(selection)
                         isSearching = try ledger.advance(&current, slots: Self.slotsPerPiece)
@@ -86,17 +90,21 @@ extension LedgerHost {
     ) {
         guard changed.count > 0 else { return answer.resume(returning: changed) }
         unsavedChanges.append { [self] fault in
-            record(
-                AuditEntry(
-                    time: Int64(time(nil)), user: change.user, action: change.action.rawValue, key: change.key,
-                    details: (change.details.isEmpty ? "" : "\(change.details), ") + "\(changed.count) keys",
-                    reason: change.reason, limits: limits.sorted()))
+            record(change, changed.count, limits)
             if let fault {
                 answer.resume(throwing: ChangeNotSaved(reason: fault.message))
             } else {
                 answer.resume(returning: changed)
             }
         }
+    }
+
+    private func record(_ change: KeyChange, _ count: Int, _ limits: Set<String>, _ ending: String? = nil) {
+        let details = [change.details, "\(count) keys", ending ?? ""].filter { !$0.isEmpty }
+        record(
+            AuditEntry(
+                time: Int64(time(nil)), user: change.user, action: change.action.rawValue, key: change.key,
+                details: details.joined(separator: ", "), reason: change.reason, limits: limits.sorted()))
     }
 
     /// Ends the blocks that limits have set which a reload has made more generous.
@@ -125,20 +133,19 @@ extension LedgerHost {
         }
     }
 
-    /// Puts a walk into a queue. `piece` returns whether there is more; its errors go to `answer`.
-    private func submit<T: Sendable>(
-        to queue: WalkQueue, failing answer: CheckedContinuation<T, any Error>,
-        _ piece: @escaping (Ledger) throws -> Bool
+    /// Puts a walk into a queue. `piece` returns whether there is more; its errors go to `failed`.
+    private func submit(
+        to queue: WalkQueue, failed: @escaping (any Error) -> Void, _ piece: @escaping (Ledger) throws -> Bool
     ) {
         let isTaken = queue.submit { [self] in
             do {
                 return try withLedger(piece)
             } catch {
-                answer.resume(throwing: error)
+                failed(error)
                 return false
             }
         }
-        if !isTaken { answer.resume(throwing: TooManyListings()) }
+        if !isTaken { failed(TooManyListings()) }
     }
 }
 

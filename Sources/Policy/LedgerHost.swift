@@ -39,8 +39,8 @@ package final class LedgerHost: @unchecked Sendable {
     /// The newest entries of the audit trail.
     package internal(set) var audit = Recent<AuditEntry>(most: LedgerHost.mostAudit)
     static let mostAudit = 100
-    /// The changes by administrators in this tick.
-    /// Each is called after the commit, with the fault that has kept it from being saved.
+    /// What finishes the administrators' changes of this tick. Called after the commit, with the fault that has kept
+    /// them from being saved.
     var unsavedChanges: [(StoreError?) -> Void] = []
     /// Lists of the fullest keys.
     let listings: WalkQueue

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 internal import Limits
+internal import MailSyntax
 
 /// A place that uses a table, and the values that are looked up there.
 struct TableUse {
@@ -140,7 +141,7 @@ extension TableUse {
     private func mayMatchJoined(_ key: [UInt8]) -> Bool {
         guard key.contains(UInt8(ascii: "|")) else { return false }
         guard let at = key.lastIndex(of: UInt8(ascii: "@")), at < key.count - 1 else { return true }
-        return definition.canonical(key).map(Self.folded) == key
+        return definition.canonical(key)?.map(\.lowercased) == key
     }
 
     // MARK: Addresses of machines
@@ -234,7 +235,7 @@ extension TableUse {
         let isLocalPart = at == key.count - 1
         let domain = isLocalPart ? [UInt8(ascii: "a")] : []
         guard let canonical = part.canonical(key + domain, forms: definition.forms) else { return nil }
-        return Self.fault(of: key, wanting: Self.folded(canonical).dropLast(domain.count))
+        return Self.fault(of: key, wanting: canonical.map(\.lowercased).dropLast(domain.count))
     }
 
     private func fault(ofMailboxWithoutAt key: [UInt8], _ part: KeyPart, among domains: LineDomains) -> String? {
@@ -243,7 +244,7 @@ extension TableUse {
         let isLabel = !key.contains(UInt8(ascii: "."))
         let mayBeDomain = key.last != UInt8(ascii: ".") && key.allSatisfy(Self.isOfDomain)
         if mayBeDomain, !hasDomain || !isLabel || domains.contains(key) { return nil }
-        let fault = Self.fault(of: key, wanting: Self.folded(canonical)[...])
+        let fault = Self.fault(of: key, wanting: canonical.map(\.lowercased)[...])
         guard hasDomain, mayBeDomain else { return fault }
         // The line could be a top-level domain, but no other line has it.
         return fault.map { _ in
@@ -258,10 +259,6 @@ extension TableUse {
     }
 
     private static func isOfDomain(_ byte: UInt8) -> Bool {
-        byte >= 0x80 || isAlphanumeric(byte) || "-._:[]".utf8.contains(byte)
-    }
-
-    private static func folded(_ bytes: [UInt8]) -> [UInt8] {
-        bytes.map { UInt8(ascii: "A")...UInt8(ascii: "Z") ~= $0 ? $0 | 0x20 : $0 }
+        byte >= 0x80 || byte.isAlphanumeric || "-._:[]".utf8.contains(byte)
     }
 }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 internal import Limits
+internal import MailSyntax
 internal import Rules
 
 extension ValueType where Value == Bool {
@@ -92,7 +93,7 @@ extension ValueType where Value == [UInt8] {
         text.utf8.count <= 255
             && text.split(separator: ".", omittingEmptySubsequences: false).allSatisfy { label in
                 (1...63).contains(label.utf8.count)
-                    && label.utf8.allSatisfy { $0 == UInt8(ascii: "-") || isAlphanumeric($0) || $0 >= 0x80 }
+                    && label.utf8.allSatisfy { $0 == UInt8(ascii: "-") || $0.isAlphanumeric || $0 >= 0x80 }
             }
     }
 }
@@ -100,17 +101,17 @@ extension ValueType where Value == [UInt8] {
 extension ValueType where Value == String {
     /// A parameter name in main.cf.
     static let restrictionClass = ValueType.text("a name from smtpd_restriction_classes", write: { $0 }) { text in
-        let isName = text.utf8.allSatisfy { isAlphanumeric($0) || $0 == UInt8(ascii: "_") || $0 == UInt8(ascii: "-") }
+        let isName = text.utf8.allSatisfy { $0.isAlphanumeric || $0 == UInt8(ascii: "_") || $0 == UInt8(ascii: "-") }
         return isName && !text.isEmpty ? .value(text) : .isNot("the name of a restriction class")
     }
 
     static let account = ValueType.text("the name of an account", write: { $0 }) { text in
-        let isName = text.utf8.allSatisfy { isAlphanumeric($0) || "-_.".utf8.contains($0) }
+        let isName = text.utf8.allSatisfy { $0.isAlphanumeric || "-_.".utf8.contains($0) }
         return isName && !text.isEmpty ? .value(text) : .isNot("the name of an account")
     }
 
     static let limitName = ValueType.text("1 to 64 letters, digits, '-', '_' and '.'", write: { $0 }) { text in
-        let isName = text.utf8.allSatisfy { isAlphanumeric($0) || "-_.".utf8.contains($0) }
+        let isName = text.utf8.allSatisfy { $0.isAlphanumeric || "-_.".utf8.contains($0) }
         return isName && (1...64).contains(text.utf8.count) ? .value(text) : .isNot("a name for a limit")
     }
 
@@ -190,18 +191,18 @@ extension ValueType where Value == String {
 
     private static func isHostLabel(_ label: Substring) -> Bool {
         (1...63).contains(label.utf8.count)
-            && label.utf8.allSatisfy { isAlphanumeric($0) || $0 == UInt8(ascii: "-") || $0 == UInt8(ascii: "_") }
+            && label.utf8.allSatisfy { $0.isAlphanumeric || $0 == UInt8(ascii: "-") || $0 == UInt8(ascii: "_") }
     }
 
     private static func isPort(_ text: Substring) -> Bool {
-        text.utf8.allSatisfy { isAlphanumeric($0) } && Int(text).map { 1...65_535 ~= $0 } ?? false
+        text.utf8.allSatisfy(\.isAlphanumeric) && Int(text).map { 1...65_535 ~= $0 } ?? false
     }
 
     /// A recipient argument of sendmail(1).
     static let mailAddress = ValueType.text("an address, such as postmaster@example.org", write: { "\"\($0)\"" }) {
         text in
         let isPlain = text.utf8.allSatisfy { 0x21...0x7e ~= $0 && !"\"(),:;<>\\".utf8.contains($0) }
-        guard isPlain, isAlphanumeric(text.utf8.first ?? 0), text.last != "@" else { return .isNot("a mail address") }
+        guard isPlain, (text.utf8.first ?? 0).isAlphanumeric, text.last != "@" else { return .isNot("a mail address") }
         return .value(text)
     }
 }
@@ -250,8 +251,4 @@ extension ValueType where Value == Configuration.Log.Destination {
 func absolutePath(_ text: some StringProtocol) -> String? {
     guard text.first == "/", text.last != "/", !text.utf8.contains(0) else { return nil }
     return String(text)
-}
-
-func isAlphanumeric(_ byte: UInt8) -> Bool {
-    UInt8(ascii: "0")...UInt8(ascii: "9") ~= byte || UInt8(ascii: "a")...UInt8(ascii: "z") ~= byte | 0x20
 }

@@ -124,8 +124,7 @@ struct SetupCommand: ParsableCommand {
 
     private static func exists(_ path: String) -> ExitCode {
         StandardError.complain(
-            "\(path) exists and is not overwritten. Write another file, compare, and move it into place:\n"
-                + "    weir setup --output \(path).new\n    diff \(path) \(path).new\n    mv \(path).new \(path)",
+            "\(path) exists and is not overwritten. Write another file:\n    weir setup --output \(path).new",
             by: "setup")
         return ExitCode(EX_CANTCREAT)
     }
@@ -183,7 +182,8 @@ struct SetupCommand: ParsableCommand {
             // cp keeps the owner and the mode of the old file.
             commands = ["diff \(usual) \(output)", "cp \(output) \(usual)", "systemctl restart weir"]
         } else {
-            commands = ["weir check-config\(option)", output == usual ? "systemctl restart weir" : "weir serve\(option)"]
+            let start = output == usual ? "systemctl restart weir" : "weir serve\(option)"
+            commands = ["weir check-config\(option)", start]
         }
         commands += [
             "weir doctor\(instance)\(option)",

@@ -229,6 +229,13 @@ class Masked(Logs):
             report = self.replay(self.log(), limits=[{**self.LIMITS[0], **change}, self.LIMITS[1]])
             self.assertEqual([(limit["refused"], limit["masked"]) for limit in report["limits"]], [expected, (6, [])])
 
+    def test_a_block_masks_whatever_the_answer_over_the_limit_is(self):
+        """The third and fourth message get a header, which blocks the key: the end of the fourth and the others are refused."""
+        blocking = {**self.LIMITS[0], "over": "PREPEND X-Over: yes", "block": {"after": 2, "for": "1h"}}
+        report = self.replay(self.log(), limits=[blocking, self.LIMITS[1]])
+        self.assertEqual([(limit["refused"], limit["masked"]) for limit in report["limits"]],
+                         [(9, []), (0, [{"by": "first", "requests": 6}])])
+
 
 if __name__ == "__main__":
     unittest.main()

@@ -94,4 +94,11 @@ import Testing
         #expect(contents.results.map(\.line) == [5])
         #expect(contents.table.lookup(Array("192.0.2.1".utf8), isHost: true) == "c")
     }
+
+    /// Each part of a joined key has its domain in A-labels.
+    @Test func joinedKeysBeyondASCII() {
+        let table = texthash("User@B\u{fc}cher.example|b\u{fc}cher.example 500/1h").table
+        let key = "user@xn--bcher-kva.example|xn--bcher-kva.example"
+        #expect(table.lookup(Array(key.utf8), isHost: false) == "500/1h")
+    }
 }

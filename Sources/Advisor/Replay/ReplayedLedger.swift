@@ -49,8 +49,7 @@ private final class RefusalRecorder: LedgerObserver {
     func refused(_ event: LimitEvent, because reason: RefusalReason, _ request: Attributes, action: [UInt8]) {
         let limit = event.limit
         outcome.reporting.append(limit.name)
-        let answer = reason == .tooLarge ? limit.tooLarge : limit.over
-        if limit.mode == .enforce, !answer.letsPass { outcome.refusing = limit.name }
+        if !event.isShadowed, !limit.answer(to: reason).letsPass { outcome.refusing = limit.name }
         let rate = "\(event.used)/\(event.admitted) per \(Rate.text(ofDuration: event.rate.window.milliseconds))"
         refusals[limit.name, default: [:]][
             event.account.key,

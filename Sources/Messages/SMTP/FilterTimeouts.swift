@@ -34,7 +34,7 @@ package struct FilterTimeouts: Sendable {
             (disk, reply, finalReply, answer) = (.seconds(300), .seconds(300), .seconds(600), .seconds(1400))
         // smtpd(8) waits 100 s (smtpd_proxy_timeout). Its final dot may have to wait for one write of the spool.
         case .beforeQueue:
-            (disk, reply, finalReply, answer) = (.seconds(20), .seconds(80), .seconds(80), .seconds(70))
+            (disk, reply, finalReply, answer) = (.seconds(20), .seconds(80), .seconds(70), .seconds(70))
         }
     }
 }

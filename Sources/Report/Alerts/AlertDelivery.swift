@@ -31,11 +31,6 @@ final class AlertDelivery: Sendable {
 
     /// Alerts in one notice. It fits into a mail and into a pipe's buffer.
     private static let most = 50
-    /// Between attempts. The last one repeats.
-    private static let pauses: [Duration] = [1, 5, 10, 20, 40, 60].map(Duration.seconds)
-    private static let attemptsBeforeWarning = 3
-    /// About an hour of attempts. A channel may refuse this notice alone, and later ones must not wait for it forever.
-    private static let mostAttempts = 65
 
     /// Notices that were not delivered, or not soon, over all channels.
     final class Failures: Sendable {
@@ -99,25 +94,25 @@ final class AlertDelivery: Sendable {
 
     /// Returns when the channel has taken the notice or will never take it. Alerts that come meanwhile wait.
     private func send(_ notice: AlertNotice) async {
-        var attempts = 0
+        var attempts = AlertAttempts()
         while true {
             do {
                 try await channel.send(notice)
-                if attempts >= Self.attemptsBeforeWarning { log.notice("\(channel.name): delivers alerts again") }
+                if attempts.areReported { log.notice("\(channel.name): delivers alerts again") }
                 return
             } catch {
-                attempts += 1
-                let isLast =
-                    (error as? AlertFailure)?.isPermanent == true || attempts == Self.mostAttempts
-                    || state.withLock(\.isHurried)
-                if isLast || attempts == Self.attemptsBeforeWarning {
-                    if attempts <= Self.attemptsBeforeWarning { failures.count.add(1, ordering: .relaxed) }
-                    log.warning(
-                        "\(channel.name): alert not delivered"
-                            + (isLast ? ", only logged: \(error)" : ": \(error); trying again until it is"))
+                let wasReported = attempts.areReported
+                let isPermanent = (error as? AlertFailure)?.isPermanent == true
+                let pause = attempts.fail(isLast: isPermanent || state.withLock(\.isHurried))
+                if !wasReported, pause == nil || attempts.areReported { failures.count.add(1, ordering: .relaxed) }
+                if let pause {
+                    if attempts.areReported, !wasReported {
+                        log.warning("\(channel.name): alert not delivered: \(error); trying again until it is")
+                    }
+                    await self.pause(pause)
+                } else {
+                    return log.warning("\(channel.name): alert not delivered, only logged: \(error)")
                 }
-                if isLast { return }
-                await pause(Self.pauses[min(attempts, Self.pauses.count) - 1])
             }
         }
     }
@@ -129,5 +124,28 @@ final class AlertDelivery: Sendable {
             if state.isHurried { pause.cancel() }
         }
         await pause.value
+    }
+}
+
+/// The failed attempts to deliver one notice.
+package struct AlertAttempts {
+    private var count = 0
+
+    /// Between attempts. The last one repeats.
+    private static let pauses: [Duration] = [1, 5, 10, 20, 40, 60].map(Duration.seconds)
+    private static let mostUnreported = 2
+    /// About an hour of attempts. A channel may fail with this notice alone, and later ones must not wait forever.
+    private static let most = 65
+
+    package init() {}
+
+    /// Whether the log should say that the channel fails.
+    package var areReported: Bool { count > Self.mostUnreported }
+
+    /// - Returns: the pause before the next attempt; nil if this was the last one.
+    package mutating func fail(isLast: Bool) -> Duration? {
+        count += 1
+        guard !isLast, count < Self.most else { return nil }
+        return Self.pauses[min(count, Self.pauses.count) - 1]
     }
 }
