@@ -13,7 +13,7 @@ import unittest
 from postfix import wait_until
 from weir import BINARY, BLOCKED, ENVIRONMENT, UnixConnection, WeirService
 
-KILLS = int(os.environ.get("WEIR_KILLS", "100"))
+KILLS = int(os.environ.get("WEIR_KILLS", "20"))
 
 
 class Kill(unittest.TestCase):
