@@ -66,7 +66,9 @@ package struct ContentChecks: Hashable, Sendable {
 
 extension Matcher {
     /// A matcher with the limits of `checks`.
-    package convenience init(_ checks: ContentChecks) {
-        self.init(limits: checks.matchLimits, budget: UInt64(checks.messageBudget) * 1_000_000)
+    ///
+    /// - Parameter share: if it is used on an event loop.
+    package convenience init(_ checks: ContentChecks, share: LoopShare? = nil) {
+        self.init(limits: checks.matchLimits, budget: UInt64(checks.messageBudget) * 1_000_000, share: share)
     }
 }

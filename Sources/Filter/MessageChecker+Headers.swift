@@ -4,7 +4,7 @@ internal import Rules
 
 extension MessageChecker {
     mutating func headers(_ block: HeaderBlock) {
-        guard !isOver else {
+        guard !isOver, !isDeferring else {
             for header in block.headers { check(header, block.text(of: header), nil) }
             return
         }
@@ -28,7 +28,8 @@ extension MessageChecker {
     }
 
     /// `candidates` are nil when no rule can match.
-    private mutating func check(_ header: Header, _ text: UnsafeRawBufferPointer, _ candidates: LineCandidates?) {
+    mutating func check(_ header: Header, _ text: UnsafeRawBufferPointer, _ candidates: LineCandidates?) {
+        guard !isDeferring else { return suspend(.header(text: Array(text), header)) }
         var ordinal: Int?
         var isAdded = false
         if case .primary = header.place {
@@ -46,19 +47,31 @@ extension MessageChecker {
             case .contentType, .otherMIME, .to, .cc, .resentTo, .resentCc, .mailboxLine, .other: break
             }
         }
-        var outcome = Outcome.keep
-        if !isOver, !isAdded, let candidates {
-            let (list, pass, kind) = checks(for: header.checkedAs)
-            if !list.isEmpty,
-                let match = matcher.firstMatch(line: text, in: list, pass: pass, candidates: candidates)
-            {
-                collectGivenUp(list)
-                outcome = act(
-                    match, of: list, on: Subject(kind: kind, text: text, range: header.range, header: ordinal))
-            } else if !matcher.givenUp.isEmpty {
-                collectGivenUp(list)
-            }
+        guard !isOver, !isAdded, let candidates else { return conclude(header, text, ordinal, .keep) }
+        if let outcome = lookUp(header, text, ordinal, candidates) { conclude(header, text, ordinal, outcome) }
+    }
+
+    /// nil if the lookup was suspended.
+    mutating func lookUp(
+        _ header: Header, _ text: UnsafeRawBufferPointer, _ ordinal: Int?, _ candidates: LineCandidates
+    ) -> Outcome? {
+        let (list, pass, kind) = checks(for: header.checkedAs)
+        guard !list.isEmpty else { return .keep }
+        guard let match = matcher.firstMatch(line: text, in: list, pass: pass, candidates: candidates) else {
+            if !matcher.givenUp.isEmpty { collectGivenUp(list) }
+            guard matcher.takeSuspension() else { return .keep }
+            suspend(.suspendedHeader(text: Array(text), header, ordinal: ordinal))
+            return nil
         }
+        collectGivenUp(list)
+        return act(match, of: list, on: Subject(kind: kind, text: text, range: header.range, header: ordinal))
+    }
+
+    /// Carries out what the rules have made of a header.
+    mutating func conclude(
+        _ header: Header, _ text: UnsafeRawBufferPointer, _ ordinal: Int?, _ outcome: Outcome
+    ) {
+        var outcome = outcome
         if stripsUndisclosedRecipients, let ordinal { outcome = strip(header, text, ordinal, outcome) }
         if completes, let ordinal { complete(header, text, ordinal, &outcome) }
         if header.isCut { noteLong(header) }
@@ -111,6 +124,7 @@ extension MessageChecker {
     /// Postfix inserts an empty line by itself where there is none (`mime_state.c`), or reports it
     /// (`non_empty_end_of_header_action`), so the message goes on as it came.
     mutating func endOfHeaders(at offset: Int, needsEmptyLine: Bool) {
+        guard !isDeferring else { return suspend(.endOfHeaders(offset: offset, needsEmptyLine: needsEmptyLine)) }
         addable.end = offset
         if needsEmptyLine { edit(offset..<offset, [0x0a], nil, isFormal: true) } else { endOfHeaders = offset }
     }

@@ -5,7 +5,7 @@ internal import Rules
 /// Applies the rules to what the scanner finds, and makes the verdict (Postfix `cleanup_message.c`).
 struct MessageChecker: ScannerEvents {
     private(set) var rules: ContentRules
-    let matcher: Matcher
+    var matcher: Matcher
     var verdict = Verdict()
 
     private(set) var headerPass: FastPass?
@@ -21,6 +21,10 @@ struct MessageChecker: ScannerEvents {
 
     /// A rule has ended the checks.
     var isOver = false
+    /// Events wait for `resume`.
+    var deferred: [DeferredEvent] = []
+    /// Whether events are deferred.
+    var isDeferring = false
     /// Primary headers so far.
     var headerCount = 0
     var added = AddedHeaders()
@@ -66,6 +70,8 @@ struct MessageChecker: ScannerEvents {
         verdict = Verdict()
         stripsUndisclosedRecipients = rules.checks.undisclosedRecipients != .keep
         isOver = false
+        isDeferring = false
+        if !deferred.isEmpty { deferred = [] }
         headerCount = 0
         added.reset()
         addable = AddableHeaders()

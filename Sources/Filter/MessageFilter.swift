@@ -8,11 +8,17 @@ package import Rules
 ///     filter.begin(rules)
 ///     filter.update(bytes)        // any number of times, in pieces of any size
 ///     let verdict = filter.finish()
+///
+/// With a matcher for event loops, a lookup that takes long suspends the filter. Then `update` must not be called again
+/// until `resume` has returned.
 package final class MessageFilter {
     private var scanner: MessageScanner
     private var checker: MessageChecker
     /// The buffer of `addHeader`.
     private var line: [UInt8] = []
+    private var hasEnded = false
+    /// For lookups that were suspended. It serves this filter alone.
+    private var unhurried: Matcher?
 
     package init(_ rules: ContentRules, matcher: Matcher) {
         scanner = MessageScanner(limits: rules.checks.scannerLimits, wantsBody: !rules.body.isEmpty)
@@ -29,6 +35,8 @@ package final class MessageFilter {
         }
         checker.begin(rules)
         count = 0
+        hasEnded = false
+        unhurried?.beginMessage()
     }
 
     /// The rules that apply to the current message.
@@ -84,9 +92,39 @@ package final class MessageFilter {
     /// The bytes of the message so far.
     package private(set) var count = 0
 
+    /// Ends the bytes of the message. That may suspend the filter.
+    package func endInput() {
+        hasEnded = true
+        scanner.finish(&checker)
+    }
+
     /// Ends the message.
     package func finish() -> Verdict {
-        scanner.finish(&checker)
+        if !hasEnded { endInput() }
+        precondition(!isSuspended, "a verdict before the lookups are done")
         return checker.finish(nestingExceeded: scanner.nestingExceeded)
     }
+
+    // MARK: Suspension
+
+    /// Whether another thread is doing the lookups of this filter. Belongs to the loop of its connection.
+    package var isAway = false
+
+    /// Whether lookups wait for `resume`.
+    package var isSuspended: Bool { checker.isSuspended }
+
+    /// Makes the matcher of `resume`, so that `abandon` can be called while that runs.
+    package func prepareToResume() {
+        if unhurried == nil { unhurried = Matcher(rules.checks) }
+    }
+
+    /// Does the lookups that were suspended, with no limits but those of the message. May be called on any thread;
+    /// until it returns, the filter belongs to that thread, and only `abandon` may be called on another.
+    package func resume() {
+        guard let unhurried else { return }
+        checker.resume(with: unhurried)
+    }
+
+    /// Ends `resume` soon. The filter can't be used again.
+    package func abandon() { unhurried?.abandon() }
 }

@@ -71,6 +71,12 @@ package struct BodyText {
     package let offset: Int
     /// Whether it is one line, or a piece of a line longer than the limit, to be matched on its own.
     package let isRecord: Bool
+
+    package init(text: UnsafeRawBufferPointer, offset: Int, isRecord: Bool) {
+        self.text = text
+        self.offset = offset
+        self.isRecord = isRecord
+    }
 }
 
 /// What the scanner finds, in the order of the message.

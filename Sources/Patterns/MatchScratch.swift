@@ -3,13 +3,16 @@ import CPCRE2
 
 /// The limits of one match attempt.
 package struct MatchLimits: Hashable, Sendable {
-    /// Backtracking steps.
+    /// Backtracking steps from one position of the text.
     package var steps: UInt32
+    /// Backtracking steps from all positions together. PCRE2 counts anew at each position, so each gets an equal share.
+    package var stepsOfAll: UInt32
     /// Memory for backtracking, in KiB.
     package var heapKiB: UInt32
 
-    package init(steps: UInt32 = 1_000_000, heapKiB: UInt32 = 65_536) {
+    package init(steps: UInt32 = 1_000_000, stepsOfAll: UInt32 = .max, heapKiB: UInt32 = 65_536) {
         self.steps = steps
+        self.stepsOfAll = stepsOfAll
         self.heapKiB = heapKiB
     }
 
@@ -31,9 +34,12 @@ package final class MatchScratch {
     private var capacity: Int
     /// The number of groups of the last pattern. The rest of the vector belongs to older matches.
     private var captureCount = 0
+    /// The steps that `context` allows.
+    private var steps: UInt32
 
     package init(limits: MatchLimits = MatchLimits()) {
         self.limits = limits
+        steps = limits.steps
         capacity = 16
         // PCRE2's constructors return null only if malloc does.
         matchData = pcre2_match_data_create_8(UInt32(capacity), nil)!
@@ -60,8 +66,22 @@ package final class MatchScratch {
         return start..<end
     }
 
-    /// Makes room for the groups of a pattern before a match.
-    func reserve(captures: Int) {
+    /// Prepares for a match of a pattern with this many groups in a text of `length` bytes.
+    @inline(__always)
+    func prepare(captures: Int, length: Int) {
+        if limits.stepsOfAll < .max { shareSteps(among: length) }
+        reserve(captures: captures)
+    }
+
+    private func shareSteps(among positions: Int) {
+        let share = min(limits.steps, max(1, limits.stepsOfAll / UInt32(clamping: max(1, positions))))
+        guard share != steps else { return }
+        steps = share
+        pcre2_set_match_limit_8(context, share)
+        pcre2_set_depth_limit_8(context, share)
+    }
+
+    private func reserve(captures: Int) {
         captureCount = captures
         guard captures >= capacity else { return }
         capacity = captures + 1

@@ -66,7 +66,7 @@ package final class Pattern: Sendable {
     package func matches(
         _ bytes: UnsafeRawBufferPointer, using scratch: MatchScratch
     ) -> MatchResult {
-        scratch.reserve(captures: captureCount)
+        scratch.prepare(captures: captureCount, length: bytes.count)
         // PCRE2 before 10.38 rejects a null pointer even for an empty subject.
         let base = bytes.baseAddress ?? UnsafeRawPointer(code)
         let subject = base.assumingMemoryBound(to: UInt8.self)
@@ -83,6 +83,11 @@ package final class Pattern: Sendable {
     package func matches(_ bytes: [UInt8], using scratch: MatchScratch) -> MatchResult {
         bytes.withUnsafeBytes { matches($0, using: scratch) }
     }
+}
+
+/// Whether this error code of PCRE2 says that a match limit is exceeded.
+package func isLimit(_ code: Int32) -> Bool {
+    [PCRE2_ERROR_MATCHLIMIT, PCRE2_ERROR_DEPTHLIMIT, PCRE2_ERROR_HEAPLIMIT].contains(code)
 }
 
 /// PCRE2's message for one of its error codes.

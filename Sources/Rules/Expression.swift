@@ -32,9 +32,15 @@ package struct Expression: Sendable {
             case .noMatch: return negated
             case .failed(let code):
                 scratch.failure = errorMessage(code)
+                scratch.failedAtLimit = isLimit(code)
                 return nil
             }
         case .posix(let pattern):
+            guard !pattern.refersBack || !scratch.isOnLoop else {
+                scratch.failedAtLimit = true
+                return nil
+            }
+            scratch.failedAtLimit = false
             switch scratch.match(pattern, key) {
             case 0: return !negated
             case Int32(_REG_NOMATCH.rawValue): return negated
@@ -70,9 +76,14 @@ package final class Scratch {
     let pcre: MatchScratch
     /// The reason of the last failure, after `applies` has returned nil.
     var failure = ""
+    /// Whether it was a limit of `pcre`, or a pattern without a bound on an event loop. Both may succeed elsewhere.
+    var failedAtLimit = false
+    /// Whether patterns without any bound are left to other threads.
+    let isOnLoop: Bool
     private var groups: UnsafeMutableBufferPointer<regmatch_t>
 
-    package init(limits: MatchLimits = MatchLimits()) {
+    package init(limits: MatchLimits = MatchLimits(), isOnLoop: Bool = false) {
+        self.isOnLoop = isOnLoop
         pcre = MatchScratch(limits: limits)
         groups = .allocate(capacity: 16)
         groups.initialize(repeating: regmatch_t())

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 internal import Glibc
 package import Patterns
+internal import Synchronization
 
 /// The result of a lookup.
 package struct Match: Sendable {
@@ -16,14 +17,36 @@ package struct GivenUp: Sendable {
     package let reason: String
 }
 
+/// What lookups may take of an event loop.
+package struct LoopShare: Sendable {
+    /// Backtracking steps of one attempt, from all positions of the key.
+    package var steps: UInt32 = 200_000
+    /// Of each period. Both are in nanoseconds.
+    package var time: UInt64 = 2_000_000
+    package var period: UInt64 = 10_000_000
+
+    package init() {}
+}
+
 /// Looks keys up in rule lists. A matcher belongs to one thread and serves any number of lists.
 ///
 /// The lookups of a message share a time budget. Once it is used up, rules count as no match.
+///
+/// On an event loop, a lookup that would take more than the `LoopShare` is suspended: it returns nil, and
+/// `takeSuspension` returns true. It has to be repeated with a matcher that has no share, on another thread.
 package final class Matcher {
     let scratch: Scratch
     let scan = ScanScratch()
     private let clock: @Sendable () -> UInt64
     private let budget: UInt64
+    private let limits: MatchLimits
+    /// nil away from event loops.
+    private let share: LoopShare?
+    /// What lookups took since `periodStart`.
+    private var loopTime: UInt64 = 0
+    private var periodStart: UInt64 = 0
+    private var isSuspended = false
+    private let isAbandoned = Atomic(false)
     private var spent: UInt64 = 0
     /// The rules given up since the last `takeGivenUp`.
     package private(set) var givenUp: [GivenUp] = []
@@ -38,13 +61,19 @@ package final class Matcher {
 
     /// Without a fast pass, one try in this many is timed, and its time counts this many times.
     private static let samplingInterval = 64
+    /// On an event loop, the time is checked after this many.
+    private static let loopInterval = 8
 
     /// `budget` is per message; `clock` is monotonic. Both are in nanoseconds.
     package init(
-        limits: MatchLimits = MatchLimits(), budget: UInt64 = .max,
+        limits: MatchLimits = MatchLimits(), budget: UInt64 = .max, share: LoopShare? = nil,
         clock: @escaping @Sendable () -> UInt64 = monotonicNanoseconds
     ) {
-        scratch = Scratch(limits: limits)
+        self.limits = limits
+        var own = limits
+        if let share { own.stepsOfAll = min(limits.stepsOfAll, share.steps) }
+        scratch = Scratch(limits: own, isOnLoop: share != nil)
+        self.share = share
         self.budget = budget
         self.clock = clock
     }
@@ -57,14 +86,38 @@ package final class Matcher {
         if !reported.isEmpty { reported = [] }
     }
 
+    /// Whether a lookup was suspended since the last call.
+    package func takeSuspension() -> Bool {
+        guard isSuspended else { return false }
+        isSuspended = false
+        return true
+    }
+
+    /// Makes lookups in progress end soon, without a match. May be called on any thread.
+    package func abandon() { isAbandoned.store(true, ordering: .relaxed) }
+
     /// Returns and clears the rules that were given up. Each is reported once per message.
     package func takeGivenUp() -> [GivenUp] {
         defer { givenUp = [] }
         return givenUp
     }
 
-    /// Whether the message has used up its time budget. The first rule that this affects is reported.
-    private func isOverBudget(at rule: Int, _ list: RuleList, more: UInt64 = 0) -> Bool {
+    /// Whether the loop's share of this period is used up. A new period begins if the last one is over.
+    private func isOverShare(more: UInt64) -> Bool {
+        guard let share, loopTime + more >= share.time else { return false }
+        let now = clock()
+        if now &- periodStart >= share.period {
+            (periodStart, loopTime) = (now, 0)
+            return false
+        }
+        isSuspended = true
+        return true
+    }
+
+    /// Whether the message has used up its time budget, or the lookup is suspended. The first rule that the budget
+    /// affects is reported.
+    private func mustStop(at rule: Int, _ list: RuleList, more: UInt64 = 0) -> Bool {
+        if isOverShare(more: more) || isAbandoned.load(ordering: .relaxed) { return true }
         guard spent + more >= budget else { return false }
         if !budgetIsReported, rule < list.entries.count {
             budgetIsReported = true
@@ -77,12 +130,12 @@ package final class Matcher {
 
     /// The first rule that applies to `key`. Tries each in turn, as Postfix does.
     package func firstMatch(_ key: UnsafeRawBufferPointer, in list: RuleList) -> Match? {
-        guard !isOverBudget(at: 0, list) else { return nil }
+        guard !mustStop(at: 0, list) else { return nil }
         let key = Self.upToNUL(key)
         let start = clock()
-        defer { spent += clock() &- start }
+        defer { spend(clock() &- start) }
         var index = 0
-        while index < list.entries.count {
+        while index < list.entries.count, !isSuspended {
             let entry = list.entries[index]
             guard let expression = entry.statement.expression else {
                 index += 1
@@ -90,7 +143,11 @@ package final class Matcher {
             }
             attempts += 1
             let isSample = attempts % Self.samplingInterval == 0
-            if isSample, isOverBudget(at: index, list, more: clock() &- start) { return nil }
+            if isSample || share != nil && attempts % Self.loopInterval == 0,
+                mustStop(at: index, list, more: clock() &- start)
+            {
+                return nil
+            }
             let applies =
                 isSample
                 ? sampled(index, expression, key, list) : applies(index, expression, key, list)
@@ -125,7 +182,7 @@ package final class Matcher {
         _ wholeKey: UnsafeRawBufferPointer, in list: RuleList, pass: FastPass,
         candidates: UnsafeBufferPointer<UInt32>
     ) -> Match? {
-        guard !isOverBudget(at: 0, list) else { return nil }
+        guard !mustStop(at: 0, list) else { return nil }
         let key = Self.upToNUL(wholeKey)
         self.key &+= 1
         if conditions.count < list.entries.count {
@@ -133,7 +190,7 @@ package final class Matcher {
         }
         // Merges two ascending lists: the rules that the scan found, and those that it can't exclude.
         var (found, always) = (0, 0)
-        while found < candidates.count || always < pass.always.count {
+        while !isSuspended, found < candidates.count || always < pass.always.count {
             let next: UInt32
             if always == pass.always.count
                 || (found < candidates.count && candidates[found] < pass.always[always])
@@ -176,15 +233,20 @@ package final class Matcher {
         guard let expression = list.entries[rule].statement.expression else { return false }
         if pass.covers(rule), !candidates.contains(sorted: UInt32(rule)) {
             guard expression.negated else { return false }
-            guard pass.mayExceed(scratch.pcre.limits, rule: rule, expression, keyLength: key.count) else { return true }
+            guard pass.mayExceed(limits, rule: rule, expression, keyLength: key.count) else { return true }
         }
-        guard !isOverBudget(at: rule, list) else { return false }
+        guard !mustStop(at: rule, list) else { return false }
         let start = clock()
         let result = applies(rule, expression, key, list)
         let time = clock() &- start
-        spent += time
+        spend(time)
         list.counters.add(time: time, to: rule)
         return result
+    }
+
+    private func spend(_ time: UInt64) {
+        spent += time
+        loopTime &+= time
     }
 
     // MARK: - Results
@@ -193,7 +255,7 @@ package final class Matcher {
         _ rule: Int, _ expression: Expression, _ key: UnsafeRawBufferPointer, _ list: RuleList
     ) -> Bool {
         guard let result = expression.applies(to: key, using: scratch) else {
-            giveUp(rule, scratch.failure, list)
+            if share != nil, scratch.failedAtLimit { isSuspended = true } else { giveUp(rule, scratch.failure, list) }
             return false
         }
         return result

@@ -22,6 +22,8 @@ final class POSIXPattern: Sendable {
     // change the expression itself.
     nonisolated(unsafe) private let expression: UnsafeMutablePointer<regex_t>
     let groupCount: Int
+    /// Whether it may have a back-reference, for which regexec takes exponential time.
+    let refersBack: Bool
 
     init(_ source: [UInt8], options: Options) throws(Failure) {
         if let excess = POSIXPatternSize.excess(of: source, isExtended: options.contains(.extended)) {
@@ -39,6 +41,9 @@ final class POSIXPattern: Sendable {
         }
         self.expression = expression
         groupCount = expression.pointee.re_nsub
+        refersBack = zip(source, source.dropFirst()).contains {
+            $0 == UInt8(ascii: "\\") && UInt8(ascii: "1")...UInt8(ascii: "9") ~= $1
+        }
     }
 
     deinit {

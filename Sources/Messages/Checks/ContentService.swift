@@ -17,10 +17,14 @@ package final class ContentService: Sendable {
     private let milter: MilterListener?
     private let loops = Mutex<[SocketLoop]>([])
     private let threads: NIOThreadPool
+    private let lookupThreads: NIOThreadPool
     private let rules: RulesInUse
     private let log: EventLog
 
     private static let diskThreads = 2
+    /// For the lookups of messages that take more than their share of a loop. One that takes long must not hold up all
+    /// others.
+    private static let lookupThreadCount = max(2, System.coreCount / 2)
     /// Postfix needs cores too. More loops give no more throughput, and each message costs more: a loop with less to do
     /// sleeps and wakes more often.
     private static let loopCount = max(1, System.coreCount / 2)
@@ -29,22 +33,24 @@ package final class ContentService: Sendable {
     package init?(_ configuration: Configuration, rules: ContentRules, host: LedgerHost, log: EventLog) {
         guard configuration.listen.takesContent else { return nil }
         threads = NIOThreadPool(numberOfThreads: Self.diskThreads)
+        lookupThreads = NIOThreadPool(numberOfThreads: Self.lookupThreadCount)
         let inUse = RulesInUse(rules)
         self.rules = inUse
         self.log = log
         let filter = configuration.filter
         let bounds = ContentBounds(
             directory: filter.spool, mostMemory: filter.mostMemory << 20, mostSpool: filter.mostSpool << 20)
-        filters = configuration.listen.filter.map { [threads] settings in
+        filters = configuration.listen.filter.map { [threads, lookupThreads] settings in
             FilterListener(
-                settings, mostConnections: filter.connections, bounds: bounds, threads: threads, probes: host.probes,
-                rules: { inUse.current }, log: log)
+                settings, mostConnections: filter.connections, bounds: bounds, threads: threads,
+                lookupThreads: lookupThreads, probes: host.probes, rules: { inUse.current }, log: log)
         }
         milter =
             configuration.listen.milter.isEmpty
             ? nil
             : MilterListener(
-                configuration, bounds: bounds, threads: threads, host: host, rules: { inUse.current }, log: log)
+                configuration, bounds: bounds, threads: threads, lookupThreads: lookupThreads, host: host,
+                rules: { inUse.current }, log: log)
     }
 
     /// The figures of each listener.
@@ -99,6 +105,7 @@ package final class ContentService: Sendable {
     /// - Throws: `ListenerFailure`; `IOError` if a loop can't be started.
     package func listen(inherited: inout [String: Int32]) async throws {
         threads.start()
+        lookupThreads.start()
         let loops = try (1...Self.loopCount).map { try SocketLoop.start(named: "weir-content-\($0)") }
         self.loops.withLock { $0 = loops }
         for filter in filters { try await filter.listen(on: loops, inherited: &inherited) }
@@ -111,7 +118,8 @@ package final class ContentService: Sendable {
             for filter in filters { group.addTask { await filter.stop(by: deadline) } }
             group.addTask { [milter] in await milter?.stop(by: deadline) }
         }
-        // The disk threads report to the loops, so the loops end last.
+        // Both pools report to the loops, so the loops end last.
+        try? await lookupThreads.shutdownGracefully()
         try? await threads.shutdownGracefully()
         for loop in loops.withLock({ $0 }) { await loop.stop() }
     }

@@ -15,6 +15,7 @@ final class MessageChecks {
     private let loop: SocketLoop
     private let bounds: ContentBounds
     private let threads: NIOThreadPool
+    private let lookupThreads: NIOThreadPool
     private let log: EventLog
     private var inUse: (checks: ContentChecks, matcher: Matcher)?
     /// Idle filters for the newest rules. Those of older rules are dropped when the next message begins.
@@ -24,14 +25,15 @@ final class MessageChecks {
     private static let mostIdleFilters = 64
 
     init(
-        loop: SocketLoop, bounds: ContentBounds, threads: NIOThreadPool, counters: MessageCounters,
-        probes: ProbeBoard, rules: @escaping @Sendable () -> ContentRules, log: EventLog
+        loop: SocketLoop, bounds: ContentBounds, threads: NIOThreadPool, lookupThreads: NIOThreadPool,
+        counters: MessageCounters, probes: ProbeBoard, rules: @escaping @Sendable () -> ContentRules, log: EventLog
     ) {
         self.counters = counters
         self.probes = probes
         self.loop = loop
         self.bounds = bounds
         self.threads = threads
+        self.lookupThreads = lookupThreads
         self.rules = rules
         self.log = log
     }
@@ -51,15 +53,35 @@ final class MessageChecks {
         return filter
     }
 
-    /// Returns the filter of a message that is done.
+    /// Returns the filter of a message that is done or dropped.
     func release(_ filter: MessageFilter) {
+        guard !filter.isAway else { return filter.abandon() }
         if filter.rules === idleFiltersRules, idleFilters.count < Self.mostIdleFilters { idleFilters.append(filter) }
+    }
+
+    /// Does the suspended lookups of a filter on another thread. Until `then`, which is called on the loop, the filter
+    /// is away: nothing else may be done with it but to release it.
+    func resume(_ filter: MessageFilter, then: @escaping () -> Void) {
+        filter.isAway = true
+        filter.prepareToResume()
+        let errand = Errand<MessageFilter> { filter in
+            filter?.isAway = false
+            then()
+        }
+        // Unchecked: see `MessageFilter.resume`.
+        nonisolated(unsafe) let filter = filter
+        lookupThreads.submit { [loop] state in
+            // Otherwise the service stops, and its connections are closed already.
+            guard case .active = state else { return }
+            filter.resume()
+            loop.execute { errand.run(filter) }
+        }
     }
 
     /// Shared by all connections of this loop while the match limits are the same.
     private func matcher(_ checks: ContentChecks) -> Matcher {
         if let inUse, inUse.checks == checks { return inUse.matcher }
-        let matcher = Matcher(checks)
+        let matcher = Matcher(checks, share: LoopShare())
         inUse = (checks, matcher)
         return matcher
     }

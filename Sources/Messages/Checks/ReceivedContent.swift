@@ -182,7 +182,7 @@ package final class ReceivedContent {
 ///
 /// Sendable, unchecked: only the content's loop sets and runs the closure, and it is nil before another thread can
 /// release it.
-private final class Errand<Outcome>: @unchecked Sendable {
+final class Errand<Outcome>: @unchecked Sendable {
     private var then: ((Outcome?) -> Void)?
 
     init(_ then: @escaping (Outcome?) -> Void) { self.then = then }

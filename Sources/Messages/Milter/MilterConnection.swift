@@ -38,6 +38,8 @@ final class MilterConnection: ReceivedConnection {
 
     private var isOpen: Bool { !dialogue.isClosed }
     private var unsent: Int { session.output.readableBytes }
+    /// Whether the MTA's next event has to wait.
+    private var isWaiting: Bool { dialogue.isWaiting || content.isBeingChecked }
 
     // MARK: The socket
 
@@ -85,7 +87,7 @@ final class MilterConnection: ReceivedConnection {
     }
 
     func closeIfIdle() {
-        if session.isIdle, !dialogue.isWaiting, unsent == 0 { close() }
+        if session.isIdle, !isWaiting, unsent == 0 { close() }
     }
 
     private func send() {
@@ -105,7 +107,7 @@ final class MilterConnection: ReceivedConnection {
     private func watch() {
         guard isOpen else { return }
         stream.want(
-            MilterFlow(unsent: unsent, unread: session.waitingBytes, isWaiting: dialogue.isWaiting).interest)
+            MilterFlow(unsent: unsent, unread: session.waitingBytes, isWaiting: isWaiting).interest)
     }
 
     private var peer: String {
@@ -118,16 +120,20 @@ final class MilterConnection: ReceivedConnection {
     private func handleEvents() {
         guard isOpen else { return }
         do throws(MilterFault) {
-            while !dialogue.isWaiting, isOpen, makeRoomForReplies(), let event = try session.next() {
+            while !isWaiting, isOpen, makeRoomForReplies(), let event = try session.next() {
                 carryOut(try handle(event))
             }
         } catch {
-            worker.log.complain(.malformedRequest, "closed the milter connection of \(peer): \(error.text)")
-            return close()
+            return close(error)
         }
         // Without room for replies, events wait in the input. `isReady` handles them once all replies are sent.
         if unsent > 0, MilterFlow.hasRoom(unsent: unsent) { send() } else { watch() }
         if worker.isStopping { closeIfIdle() }
+    }
+
+    private func close(_ fault: MilterFault) {
+        worker.log.complain(.malformedRequest, "closed the milter connection of \(peer): \(fault.text)")
+        close()
     }
 
     private func makeRoomForReplies() -> Bool {
@@ -145,10 +151,12 @@ final class MilterConnection: ReceivedConnection {
         case .header(let name, let value):
             try beginMessageWithoutMail()
             addHeader(name, value)
+            waitForChecks { [self] in handleEvents() }
             return try dialogue.header()
         case .body(let piece):
             try beginMessageWithoutMail()
             let isBeingWritten = content.check(piece) && keepsBody && keep(piece, isEnd: false)
+            waitForChecks { [self] in handleEvents() }
             return try dialogue.body(isBeingWritten: isBeingWritten)
         case .endOfMessage:
             try beginMessageWithoutMail()
@@ -199,7 +207,24 @@ final class MilterConnection: ReceivedConnection {
         content.keep(piece, isEnd: isEnd) { [self] in resume(dialogue.written()) }
     }
 
+    /// Has lookups that take long done on another thread. The MTA's next events wait meanwhile.
+    ///
+    /// - Returns: whether `then` will be called.
+    @discardableResult
+    private func waitForChecks(_ then: @escaping () -> Void) -> Bool {
+        content.resumeIfSuspended(isCurrent: { [self] in isOpen && content.isOf($0) }, then: then)
+    }
+
     private func endMessage() throws(MilterFault) -> MilterDialogue.Action {
+        content.endInput()
+        return waitForChecks { [self] in judgeAfterWaiting() } ? .none : try judge()
+    }
+
+    private func judgeAfterWaiting() {
+        do throws(MilterFault) { resume(try judge()) } catch { close(error) }
+    }
+
+    private func judge() throws(MilterFault) -> MilterDialogue.Action {
         guard let verdict = content.finish() else { return .proceed }
         worker.checks.report(verdict, origin)
         let judgement = content.judgement(

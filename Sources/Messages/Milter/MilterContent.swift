@@ -27,6 +27,8 @@ struct MilterContent {
     }
 
     var isBegun: Bool { filter != nil }
+    /// Whether suspended lookups are being done on another thread. Until that is over, no event may be handled.
+    var isBeingChecked: Bool { filter?.isAway ?? false }
     var hasNoHeaders: Bool { headers.isEmpty }
 
     /// Takes what the MTA knows of the message by the first header: its queue ID and client.
@@ -79,6 +81,18 @@ struct MilterContent {
         return true
     }
 
+    /// Has suspended lookups done on another thread, if there are any.
+    ///
+    /// - Parameter then: called if they have to be waited for, unless the message is dropped meanwhile.
+    /// - Returns: whether they have to be.
+    func resumeIfSuspended(isCurrent: @escaping (MessageFilter) -> Bool, then: @escaping () -> Void) -> Bool {
+        guard let filter, filter.isSuspended else { return false }
+        checks.resume(filter) { if isCurrent(filter) { then() } }
+        return true
+    }
+
+    func isOf(_ filter: MessageFilter) -> Bool { self.filter === filter }
+
     /// Keeps a piece of a body that a rule may change.
     ///
     /// - Parameters:
@@ -95,11 +109,14 @@ struct MilterContent {
         return content.spoolIfNeeded(isEnd: isEnd, whenWritten: whenWritten)
     }
 
-    /// The verdict about the complete message; nil between messages.
-    mutating func finish() -> Verdict? {
+    /// The message is complete. Its last lookups may be suspended.
+    mutating func endInput() {
         endHeaders()
-        return filter?.finish()
+        filter?.endInput()
     }
+
+    /// The verdict about the complete message; nil between messages.
+    func finish() -> Verdict? { filter?.finish() }
 
     func judgement(
         _ verdict: Verdict, _ origin: MilterJudgement.Origin, newHeaders: [NewHeader]
@@ -161,6 +178,7 @@ struct MilterContent {
     mutating func abort() { reset() }
 
     private mutating func reset() {
+        if let filter, filter.isAway { checks.release(filter) }
         body?.reset()
         self = MilterContent(checks)
     }

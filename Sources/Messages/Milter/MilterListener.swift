@@ -34,7 +34,7 @@ final class MilterListener: @unchecked Sendable {
 
     /// - Parameter rules: the rules in force; called for each message.
     init(
-        _ configuration: Configuration, bounds: ContentBounds, threads: NIOThreadPool,
+        _ configuration: Configuration, bounds: ContentBounds, threads: NIOThreadPool, lookupThreads: NIOThreadPool,
         host: LedgerHost, rules: @escaping @Sendable () -> ContentRules, log: EventLog
     ) {
         endpoints = configuration.listen.milter
@@ -48,9 +48,8 @@ final class MilterListener: @unchecked Sendable {
             complain: { [log] text in log.complain(.tooManyConnections, text) })
         makeChecks = { loop in
             MessageChecks(
-                loop: loop, bounds: bounds, threads: threads, counters: shared.counters,
-                probes: host.probes,
-                rules: rules, log: log)
+                loop: loop, bounds: bounds, threads: threads, lookupThreads: lookupThreads, counters: shared.counters,
+                probes: host.probes, rules: rules, log: log)
         }
     }
 

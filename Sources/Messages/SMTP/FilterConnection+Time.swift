@@ -12,6 +12,10 @@ extension FilterConnection {
     func checkTime(_ now: NIODeadline) {
         let (timeouts, time) = (worker.timeouts, now - activeSince)
         let isAnswerOverdue = answerDueSince.map { now - $0 > timeouts.answer } ?? false
+        if isBeingChecked, dialogue.isServing {
+            if isAnswerOverdue { giveUpChecks() }
+            return
+        }
         switch dialogue.awaited(awaitsAnswer: session.awaitsAnswer, isAtDisk: content.atDiskSince != nil) {
         case .content where now - contentSince - content.timeAtDisk > timeouts.content:
             close(SMTPReply(421, "4.4.2 Error: the message takes too long"))
@@ -23,6 +27,12 @@ extension FilterConnection {
         case .lastReply: if time > timeouts.client { end() }
         case .close: if time > timeouts.linger { end() }
         }
+    }
+
+    private func giveUpChecks() {
+        worker.log.warning("filter: \(session.summary): deferred: its checks take too long")
+        worker.checks.counters.count(.deferred)
+        close(SMTPReply(421, "4.3.0 Error: the content checks take too long"))
     }
 
     private func giveUpDisk() {

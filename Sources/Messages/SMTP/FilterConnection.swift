@@ -32,6 +32,8 @@ final class FilterConnection: ReceivedConnection {
     var session: SMTPServerSession
     let content: ReceivedContent
     private var filter: MessageFilter?
+    /// Whether suspended lookups of the message are being done on another thread.
+    var isBeingChecked: Bool { filter?.isAway ?? false }
     /// Of the content for an LMTP server, however it is cut into pieces. It tells whether the message came before.
     private(set) var contentHash: Hasher?
     var verdict: Verdict?
@@ -77,10 +79,13 @@ final class FilterConnection: ReceivedConnection {
         if session.output.readableBytes > 0 { return .sending }
         if dialogue.isLingering { return .discarding }
         switch dialogue.input {
-        case .open: return content.isWriting || session.waitingBytes >= Self.mostWaiting ? .waiting : .reading
+        case .open: return mustWait || session.waitingBytes >= Self.mostWaiting ? .waiting : .reading
         case .ended: return .waiting
         }
     }
+
+    /// Whether the disk or another thread has to do something before the client's next command or content.
+    private var mustWait: Bool { content.isWriting || isBeingChecked }
 
     func isReady() {
         switch flow {
@@ -122,6 +127,7 @@ final class FilterConnection: ReceivedConnection {
         stream.close()
         worker.closed(stream.descriptor)
         leaveNextHop(parting)
+        if isBeingChecked { dropFilter() }
         content.reset()
     }
 
@@ -129,7 +135,7 @@ final class FilterConnection: ReceivedConnection {
     func advance() {
         guard dialogue.isServing else { return }
         activeSince = .now()
-        while !content.isWriting, let step = session.next(into: &content.buffer) { handle(step) }
+        while !mustWait, let step = session.next(into: &content.buffer) { handle(step) }
         nextHop?.flush()
         flush()
     }
@@ -161,7 +167,7 @@ final class FilterConnection: ReceivedConnection {
             guard session.isClosed else { return }
             leaveNextHop(dialogue.beginLastReply(session.hasQuit ? .close : .linger))
         case .ended:
-            guard session.isClosed || !session.awaitsAnswer && !content.isWriting else { return }
+            guard session.isClosed || !session.awaitsAnswer && !mustWait else { return }
             leaveNextHop(dialogue.beginLastReply(.close))
         }
     }
@@ -345,13 +351,31 @@ final class FilterConnection: ReceivedConnection {
             if let filter, !filter.isDecided { filter.update(bytes) }
             contentHash?.combine(bytes: bytes)
         }
-        let mustWait = content.spoolIfNeeded(isEnd: isEnd) { [self] in
+        if isEnd { filter?.endInput() }
+        if let filter, filter.isSuspended { resume(filter, isEnd) }
+        let isSpooling = content.spoolIfNeeded(isEnd: isEnd) { [self] in
             // The session may have been closed in the meantime.
             guard dialogue.isServing else { return content.reset() }
-            if isEnd { judge() }
+            if isEnd, !isBeingChecked { judge() }
             advance()
         }
-        if !mustWait, isEnd { judge() }
+        if isEnd, !isSpooling, !isBeingChecked { judge() }
+    }
+
+    /// Has lookups that take long done on another thread.
+    private func resume(_ filter: MessageFilter, _ isEnd: Bool) {
+        let since = NIODeadline.now()
+        worker.checks.resume(filter) { [self] in
+            guard dialogue.isServing, filter === self.filter else { return }
+            contentSince = contentSince + (.now() - since)
+            if isEnd, !content.isWriting { judge() }
+            advance()
+        }
+    }
+
+    private func dropFilter() {
+        if let filter { worker.checks.release(filter) }
+        filter = nil
     }
 
     private func judge() {
@@ -373,8 +397,7 @@ final class FilterConnection: ReceivedConnection {
 
     func endTransaction(_ parting: FilterDialogue.Parting) {
         leaveNextHop(parting)
-        if let filter { worker.checks.release(filter) }
-        filter = nil
+        dropFilter()
         content.reset()
         answerDueSince = nil
     }

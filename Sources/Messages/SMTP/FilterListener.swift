@@ -32,7 +32,7 @@ package final class FilterListener: @unchecked Sendable {
     /// - Parameter rules: the rules in force; called once for each message.
     package init(
         _ settings: Configuration.FilterListener, mostConnections: Int, bounds: ContentBounds, threads: NIOThreadPool,
-        timeouts: FilterTimeouts? = nil, probes: ProbeBoard, rules: @escaping @Sendable () -> ContentRules,
+        lookupThreads: NIOThreadPool, timeouts: FilterTimeouts? = nil, probes: ProbeBoard, rules: @escaping @Sendable () -> ContentRules,
         log: EventLog
     ) {
         self.settings = settings
@@ -50,8 +50,8 @@ package final class FilterListener: @unchecked Sendable {
             return FilterWorker(
                 settings, timeouts: timeouts, desk: desk,
                 checks: MessageChecks(
-                    loop: loop, bounds: bounds, threads: threads, counters: counters, probes: probes,
-                    rules: rules, log: log),
+                    loop: loop, bounds: bounds, threads: threads, lookupThreads: lookupThreads, counters: counters,
+                    probes: probes, rules: rules, log: log),
                 nextHop: nextHop, acceptedCopies: acceptedCopies, log: log)
         }
     }

@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: Apache-2.0
+internal import MailSyntax
+internal import Rules
+
+/// What the scanner found after a lookup was suspended, in the order of the message.
+enum DeferredEvent {
+    case header(text: [UInt8], Header)
+    /// The header whose lookup was suspended.
+    case suspendedHeader(text: [UInt8], Header, ordinal: Int?)
+    case endOfHeaders(offset: Int, needsEmptyLine: Bool)
+    case body(text: [UInt8], offset: Int, isRecord: Bool)
+}
+
+/// Suspension. The scanner does not depend on what the rules find, so it goes on while its events are deferred. That is
+/// bounded: whoever feeds the filter waits after each `update` until `resume` has handled them.
+extension MessageChecker {
+    var isSuspended: Bool { !deferred.isEmpty }
+
+    mutating func suspend(_ event: DeferredEvent) {
+        isDeferring = true
+        deferred.append(event)
+    }
+
+    /// Handles the deferred events with a matcher that is on no event loop. A message that was suspended once takes its
+    /// further events this way too, unless its checks are over.
+    mutating func resume(with other: Matcher) {
+        var events: [DeferredEvent] = []
+        swap(&events, &deferred)
+        let own = matcher
+        matcher = other
+        isDeferring = false
+        for event in events { handle(event) }
+        matcher = own
+        isDeferring = !isOver
+    }
+
+    private mutating func handle(_ event: DeferredEvent) {
+        switch event {
+        case .header(let text, let header): text.withUnsafeBytes { check(header, $0, .unknown) }
+        case .suspendedHeader(let text, let header, let ordinal):
+            text.withUnsafeBytes { bytes in
+                if let outcome = lookUp(header, bytes, ordinal, .unknown) { conclude(header, bytes, ordinal, outcome) }
+            }
+        case .endOfHeaders(let offset, let needsEmptyLine): endOfHeaders(at: offset, needsEmptyLine: needsEmptyLine)
+        case .body(let text, let offset, let isRecord):
+            text.withUnsafeBytes { body(BodyText(text: $0, offset: offset, isRecord: isRecord)) }
+        }
+    }
+}
