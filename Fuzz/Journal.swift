@@ -3,65 +3,89 @@ internal import Limits
 internal import Settings
 
 extension Target {
-    /// A ledger must open with any rows and batches, count, finish its next checkpoint, and open again.
+    /// A ledger must open with any rows and batches, count, finish its next checkpoint, and open again with the same
+    /// counts.
     ///
     /// Pieces follow each other: a byte for the kind, two for the length, the content.
     static let journal = Target(name: "journal") { input in
         let store = FuzzStore(Choices(input))
-        let ledger = open(store)
-        decide(ledger)
-        for _ in 0..<1_000 where !ledger.isSaved { _ = ledger.maintain(slots: 4096) }
-        guard ledger.isSaved, (try? ledger.beginCheckpoint()) != nil else { preconditionFailure("no checkpoint") }
-        for _ in 0..<1_000 where !ledger.isSaved { _ = ledger.maintain(slots: 4096) }
-        precondition(ledger.isSaved)
-        _ = standings(ledger)
-        _ = standings(open(store))
+        let ledger = store.openLedger()
+        ledger.decideRecipient(of: "user1")
+        ledger.finishCheckpoint()
+        ledger.checkCountsAfterRestart(from: store)
     }
 }
 
-private func open(_ store: FuzzStore) -> Ledger {
-    var settings = Ledger.Settings()
-    (settings.mostAccounts, settings.mostTransactions) = (1_000, 256)
-    do throws(StoreError) {
-        return try Ledger(limits: configuration.limits, settings: settings, clocks: StoppedClocks(), store: store)
-    } catch {
-        preconditionFailure(error.message)
+extension Ledger {
+    /// - Precondition: the checkpoint is finished, and no batch has followed.
+    func checkCountsAfterRestart(from store: FuzzStore) {
+        let counts = counts()
+        for (account, counts) in counts { precondition(counts.used == counts.inSlots, "\(account): \(counts)") }
+        let after = store.openLedger().counts()
+        precondition(after == counts, "\(counts), after a restart \(after)")
     }
 }
 
-private func standings(_ ledger: Ledger) -> [Standing] {
-    var found: [Standing] = []
-    var walk = Ledger.Walk()
-    var isAtEnd = false
-    while !isAtEnd {
-        isAtEnd = !ledger.walk(&walk, slots: 4096) { found.append(ledger.standing(of: $0, withHistory: true)) }
-    }
-    for standing in found { for usage in standing.usages { _ = usage.freesAt.map(ledger.wallTime) } }
-    return found
+private struct Counts: Equatable {
+    /// What counts in each window.
+    var used: [UInt64]
+    /// The sum of the slots of each window.
+    var inSlots: [UInt64]
 }
 
-/// A recipient of a transaction, with the names of the configuration.
-private func decide(_ ledger: Ledger) {
-    let values = [
-        "protocol_state": "RCPT", "instance": "1", "sender": "a@example.org", "recipient": "b@example.com",
-        "client_address": "192.0.2.1", "sasl_username": "user1", "size": "1000",
-    ]
-    var (bytes, ranges): ([UInt8], [Range<Int>]) = ([], [])
-    for name in configuration.attributeNames.names {
-        let value = Array((values[name] ?? "").utf8)
-        ranges.append(bytes.count..<bytes.count + value.count)
-        bytes += value
-    }
-    bytes.withUnsafeBytes { bytes in
-        ranges.withUnsafeBufferPointer { ranges in
-            let request = Attributes(bytes: bytes, ranges: ranges)
-            ledger.beginTick()
-            ledger.prepare(request)
-            ledger.fetch()
-            _ = ledger.decide(request)
+extension Ledger {
+    /// By limit and key.
+    private func counts() -> [[UInt8]: Counts] {
+        var found: [[UInt8]: Counts] = [:]
+        var walk = Walk()
+        var isAtEnd = false
+        while !isAtEnd {
+            isAtEnd = !self.walk(&walk, slots: 4096) { account in
+                let standing = standing(of: account, withHistory: true)
+                for usage in standing.usages { _ = usage.freesAt.map(wallTime) }
+                let counts = Counts(
+                    used: standing.usages.map(\.used),
+                    inSlots: standing.usages.map { $0.history?.reduce(0, +) ?? 0 })
+                // An idle account may leave memory at any time.
+                if counts.used.contains(where: { $0 > 0 }) {
+                    found[Array(standing.limit.utf8) + [0] + standing.key] = counts
+                }
+            }
         }
+        return found
     }
-    try? ledger.commit()
+
+    func finishCheckpoint() {
+        let pieces = 1_000
+        for _ in 0..<pieces where !isSaved { _ = maintain(slots: 4096) }
+        guard isSaved, (try? beginCheckpoint()) != nil else { preconditionFailure("no checkpoint") }
+        for _ in 0..<pieces where !isSaved { _ = maintain(slots: 4096) }
+        precondition(isSaved)
+    }
+
+    /// Decides a recipient of a transaction, with the names of the configuration.
+    func decideRecipient(of user: String) {
+        let values = [
+            "protocol_state": "RCPT", "instance": "1", "sender": "a@example.org", "recipient": "b@example.com",
+            "client_address": "192.0.2.1", "sasl_username": user, "size": "1000",
+        ]
+        var (bytes, ranges): ([UInt8], [Range<Int>]) = ([], [])
+        for name in configuration.attributeNames.names {
+            let value = Array((values[name] ?? "").utf8)
+            ranges.append(bytes.count..<bytes.count + value.count)
+            bytes += value
+        }
+        bytes.withUnsafeBytes { bytes in
+            ranges.withUnsafeBufferPointer { ranges in
+                let request = Attributes(bytes: bytes, ranges: ranges)
+                beginTick()
+                prepare(request)
+                fetch()
+                _ = decide(request)
+            }
+        }
+        try? commit()
+    }
 }
 
 private struct StoppedClocks: SystemClocks {
@@ -70,7 +94,7 @@ private struct StoppedClocks: SystemClocks {
 }
 
 /// A store in memory, which begins with what the input says.
-private final class FuzzStore: LedgerStore {
+final class FuzzStore: LedgerStore {
     private var rows: [UInt64: AccountRow] = [:]
     private var limits: [StoredLimit] = []
     private var transactions: [(sequence: UInt64, content: [UInt8])] = []
@@ -94,6 +118,16 @@ private final class FuzzStore: LedgerStore {
             case 2: transactions.append((number, content))
             default: batches.append((number, content))
             }
+        }
+    }
+
+    func openLedger() -> Ledger {
+        var settings = Ledger.Settings()
+        (settings.mostAccounts, settings.mostTransactions) = (1_000, 256)
+        do throws(StoreError) {
+            return try Ledger(limits: configuration.limits, settings: settings, clocks: StoppedClocks(), store: self)
+        } catch {
+            preconditionFailure(error.message)
         }
     }
 

@@ -104,6 +104,8 @@ extension LedgerRecovery {
                 guard slot <= window.slot(at: .largest) else { throw JournalDamage(offset: reader.offset) }
                 _ = ledger.catchUp(to: window.start(ofSlot: slot))
                 present = window.slot(at: ledger.now)
+                // Removes what has expired meanwhile.
+                _ = account.windows.used(lane: lane, slot: present)
             }
             if 0...Window.slots ~= present &- slot { account.windows.restore(amount, slot: slot, lane: lane) }
         }

@@ -5,9 +5,8 @@ extension LedgerRecovery {
     package func recover(batch content: UnsafeRawBufferPointer, sequence: UInt64) throws(JournalDamage) {
         try check(sequence)
         var reader = JournalReader(content)
-        let time = ledger.catchUp(to: try JournalBatch.readAnchor(&reader).time)
+        let time = advance(to: ledger.catchUp(to: try JournalBatch.readAnchor(&reader).time))
         ledger.sequence = max(ledger.sequence, sequence)
-        advance(to: time)
         while !reader.isAtEnd {
             switch try reader.readEntry() {
             case .account: try replayOpened(&reader)
@@ -15,7 +14,7 @@ extension LedgerRecovery {
             case .refused:
                 let account = try readAccount(&reader, changedBy: sequence)
                 let charged = try reader.readAmount()
-                account?.addRefused(charging: charged)
+                if let account { changeCounts(of: account) { $0.addRefused(charging: charged) } }
             case .blocked:
                 let account = try readAccount(&reader, changedBy: sequence)
                 let until = try reader.readTime()
@@ -44,7 +43,7 @@ extension LedgerRecovery {
         _ reader: inout JournalReader, changedBy sequence: UInt64
     ) throws(JournalDamage) -> Account? {
         guard let account = account(try reader.read()), account.savedSequence < sequence else { return nil }
-        ledger.noteChange(of: account)
+        noteChange(of: account)
         return account
     }
 
@@ -53,7 +52,7 @@ extension LedgerRecovery {
         let limit = limits[try reader.read()]
         let key = try reader.readField()
         try check(id, offset: reader.offset)
-        ledger.lastAccountID = max(ledger.lastAccountID, id)
+        noteID(id)
         guard let limit, account(id) == nil else { return }
         // A row has the key under a later id: the key was idle in between.
         if let later = limit.accounts.find(ledger.hash(of: key, of: limit)), later.id > id { return }
@@ -88,9 +87,9 @@ extension LedgerRecovery {
             }
             guard let account = account(accountID) else { continue }
             let isNew = account.savedSequence < sequence
-            if isNew { ledger.noteChange(of: account) }
+            if isNew { noteChange(of: account) }
             if amount > 0 {
-                if isNew { account.charge(UInt64(amount)) }
+                if isNew { changeCounts(of: account) { $0.charge(UInt64(amount)) } }
                 // What a reset has ended must not be added to: it would take this charge along.
                 _ = transaction?.charged(to: account)
                 transaction?.charges.add(UInt64(amount), to: account, at: time)

@@ -17,10 +17,20 @@ package final class LedgerRecovery: RecoverySink {
     /// When expired slots were last removed from the accounts that batches have changed.
     private var expiredBy = LedgerTime(milliseconds: 0)
     private let mostUnused: Int64
+    /// The time of the last batch.
+    private var batchTime = LedgerTime(milliseconds: 0)
+    /// The ids of accounts whose rows hold counts from after a batch that changes them, which only damage causes.
+    private var newerThanBatch: Set<UInt64> = []
+    /// Accounts whose rows have sequence numbers that only damage explains, unless the journal has such numbers too.
+    private var unlikely: [Account] = []
 
     /// At most this many accounts are kept beyond the number that the settings allow, until all is read. Charges in the
     /// journal to an evicted account are lost, and the journal does not say under which id its key came back.
     private static let mostSurplus = 65_536
+
+    /// Ids and sequence numbers are counted up from 1. More than this in one step is damage: with a million a second,
+    /// it takes nine years.
+    private static let mostAhead: UInt64 = 1 << 48
 
     init(ledger: Ledger) {
         self.ledger = ledger
@@ -33,18 +43,63 @@ package final class LedgerRecovery: RecoverySink {
     /// Brings the accounts from the time of the last batch to the present.
     func finish() {
         expire(by: ledger.now)
+        // Damage may have given an account's id to a row of a removed limit, which the next checkpoint deletes.
+        ledger.upkeep.removed.removeAll { opened[$0].map { !$0.isRemoved } ?? false }
+        let last = ledger.sequence
+        for account in unlikely {
+            if account.savedSequence <= last + Self.mostAhead {
+                ledger.sequence = max(ledger.sequence, account.savedSequence)
+            } else {
+                // The next batches have lower numbers than the row. The checkpoint corrects the row.
+                ledger.noteChange(of: account)
+            }
+        }
     }
 
-    /// Prepares limits and accounts for a batch of a later time.
-    func advance(to time: LedgerTime) {
-        if time - expiredBy > mostUnused { expire(by: time) }
-        for limit in limits.values { limit.terms.setTime(time) }
+    /// Prepares limits and accounts for a batch.
+    ///
+    /// - Returns: the time at which the batch counts. It is later than `time` if a batch before it was.
+    func advance(to time: LedgerTime) -> LedgerTime {
+        batchTime = max(batchTime, time)
+        if batchTime - expiredBy > mostUnused { expire(by: batchTime) }
+        for limit in limits.values { limit.terms.setTime(batchTime) }
+        return batchTime
     }
 
     /// Accounts that no batch has changed need no expiry: their rows were restored for the present.
     private func expire(by time: LedgerTime) {
-        for account in ledger.upkeep.dirty { account.expire(by: time) }
+        for account in ledger.upkeep.dirty where !newerThanBatch.contains(account.id) { account.expire(by: time) }
         expiredBy = time
+    }
+
+    /// Notes that a batch changes the account. Call it before the change.
+    func noteChange(of account: Account) {
+        if !account.isDirty, account.isStored, hasNewerCounts(account) { newerThanBatch.insert(account.id) }
+        ledger.noteChange(of: account)
+    }
+
+    /// Whether something counts in a window that began after the batch.
+    private func hasNewerCounts(_ account: Account) -> Bool {
+        let lanes = account.limit.terms.lanes
+        return lanes.indices.contains { lane in
+            let present = lanes[lane].slot(at: ledger.now)
+            return present - account.limit.terms.slots[lane] > Window.slots
+                && account.windows.used(lane: lane, slot: present) > 0
+        }
+    }
+
+    /// Changes counts of an account at the time of the batch. If the account has newer counts, the change counts from
+    /// now on: for longer, never shorter.
+    func changeCounts(of account: Account, _ change: (Account) -> Void) {
+        guard newerThanBatch.contains(account.id) else { return change(account) }
+        account.limit.terms.setTime(ledger.now)
+        change(account)
+        account.limit.terms.setTime(batchTime)
+    }
+
+    /// New accounts get ids after this one, unless damage has made it far too large.
+    func noteID(_ id: UInt64) {
+        if id > ledger.lastAccountID, id - ledger.lastAccountID <= Self.mostAhead { ledger.lastAccountID = id }
     }
 
     /// Throws if a number is impossible: ids and sequence numbers are counted up from 1.
@@ -57,7 +112,7 @@ package final class LedgerRecovery: RecoverySink {
     package func recover(account row: AccountRow) throws(JournalDamage) {
         try check(row.id)
         try check(row.sequence)
-        ledger.lastAccountID = max(ledger.lastAccountID, row.id)
+        noteID(row.id)
         guard let limit = limits[row.limit] else {
             ledger.upkeep.removed.append(row.id)
             return
@@ -66,7 +121,11 @@ package final class LedgerRecovery: RecoverySink {
         stored.append(account)
         account.isStored = true
         account.savedSequence = row.sequence
-        ledger.sequence = max(ledger.sequence, row.sequence)
+        if row.sequence <= Self.mostAhead {
+            ledger.sequence = max(ledger.sequence, row.sequence)
+        } else {
+            unlikely.append(account)
+        }
         let outcome = row.content.withUnsafeBytes { bytes in
             Result { () throws(JournalDamage) in
                 var reader = JournalReader(bytes)

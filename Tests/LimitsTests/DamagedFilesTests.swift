@@ -55,7 +55,7 @@ import Testing
         return (maker.names, limits)
     }
 
-    private static func open(_ folder: Folder) throws -> LedgerHarness {
+    static func open(_ folder: Folder) throws -> LedgerHarness {
         let (names, limits) = limits()
         return try LedgerHarness(limits, names: names, store: folder.store())
     }
@@ -88,7 +88,7 @@ import Testing
         return (earlier, try folder.files())
     }
 
-    private static let made = Result { try makeFiles() }
+    static let made = Result { try makeFiles() }
 
     /// A description of the damage, and whether it is in one place only.
     private typealias Damage = (text: String, isSmall: Bool)
@@ -133,7 +133,7 @@ import Testing
     }
 
     /// Opens the ledger like the service, which tries again after a failure.
-    private static func openSoon(_ folder: Folder, _ note: String) throws -> LedgerHarness {
+    static func openSoon(_ folder: Folder, _ note: String) throws -> LedgerHarness {
         for _ in 0..<2 {
             if let harness = try? open(folder) { return harness }
         }

@@ -118,4 +118,124 @@ import Testing
             try Self.use(damaged, "d", random: &random)
         }
     }
+
+    /// A ledger with three charges to `user` in a row, and no open checkpoint.
+    private static func harnessWithRow(rates: [String]) throws -> (LedgerHarness, MemoryStore) {
+        var maker = LimitMaker()
+        let store = MemoryStore()
+        let harness = try LedgerHarness([maker.limit(rates: rates)], names: maker.names, store: store)
+        try harness.ask(settling("DATA", "first", count: 3))
+        try harness.finishCheckpoint()
+        return (harness, store)
+    }
+
+    /// Ids of new accounts are not counted on from one that only damage explains: the next start would reject them.
+    @Test(arguments: [1 << 49, (1 << 62) - 1, 1 << 62] as [UInt64])
+    func anAccountWithADamagedID(id: UInt64) throws {
+        let (harness, store) = try Self.harnessWithRow(rates: ["100/1h"])
+        store.toleratesDamage = true
+        var row = try #require(store.rows[1])
+        store.rows[1] = nil
+        row.id = id
+        store.rows[id] = row
+        try harness.crash()
+        #expect(harness.used("user") == [3])
+        try harness.ask(settling("DATA", "second", count: 2, user: "new"))
+        try harness.crash()
+        #expect(harness.used("new") == [2])
+        try harness.finishCheckpoint()
+        try harness.crash()
+        #expect(harness.used("user") == [3])
+        #expect(harness.used("new") == [2])
+    }
+
+    /// Batches are not numbered on from a row's number that only damage explains, and the row is corrected.
+    @Test(arguments: [1 << 49, 1 << 62] as [UInt64])
+    func aRowWithADamagedSequenceNumber(sequence: UInt64) throws {
+        let (harness, store) = try Self.harnessWithRow(rates: ["100/1h"])
+        store.toleratesDamage = true
+        store.rows[1]?.sequence = sequence
+        try harness.crash()
+        try harness.ask(settling("DATA", "second", count: 2, user: "new"))
+        try harness.crash()
+        #expect(harness.used("new") == [2])
+        try harness.finishCheckpoint()
+        #expect(try #require(store.rows[1]).sequence < 1 << 48)
+        try harness.ask(settling("DATA", "third", count: 1))
+        try harness.crash()
+        #expect(harness.used("user") == [4])
+    }
+
+    /// A row of a limit that does not exist any more is deleted, but not an account of the same id.
+    @Test func aRowOfARemovedLimitWithAnotherAccountsID() throws {
+        let (harness, store) = try Self.harnessWithRow(rates: ["100/1h"])
+        try harness.ask(settling("DATA", "second", count: 2, user: "new"))
+        var row = try #require(store.rows[1])
+        (row.id, row.limit) = (2, 99)
+        store.rows[2] = row
+        try harness.crash()
+        #expect(harness.used("new") == [2])
+        try harness.finishCheckpoint()
+        try harness.crash()
+        #expect(harness.used("new") == [2])
+    }
+
+    /// A batch that is much older than the row which it changes counts as well, and the row's counts stay.
+    @Test(arguments: [120_000, 1000 << 23, 1000 << 24] as [Int64])
+    func aBatchThatIsOlderThanItsRow(age: Int64) throws {
+        let (harness, store) = try Self.harnessWithRow(rates: ["100/1m", "1000/1h"])
+        try harness.ask(settling("DATA", "old", count: 1))
+        let old = try #require(store.segments.last?.batches.last).content
+        harness.clocks.advance(age)
+        try harness.ask(settling("DATA", "second", count: 5))
+        try harness.finishCheckpoint()
+        let sound = harness.used("user")
+        let last = try #require(store.segments.last?.batches.last)
+        store.segments[store.segments.count - 1].batches.append((last.sequence + 1, old))
+        try harness.crash()
+        let used = harness.used("user")
+        #expect(used == sound.map { $0 + 1 })
+        try harness.finishCheckpoint()
+        try harness.crash()
+        #expect(harness.used("user") == used)
+    }
+
+    /// A batch that is older than the one before it counts at the time of that one.
+    @Test func aBatchThatIsOlderThanTheOneBefore() throws {
+        let (harness, store) = try Self.harnessWithRow(rates: ["100/1s", "1000/1h"])
+        try harness.ask(settling("DATA", "old", count: 1, user: "other"))
+        try harness.ask(settling("DATA", "older", count: 1, user: "other"))
+        let old = try #require(store.segments.last?.batches.last)
+        // Far enough for the slot numbers of a second to wrap.
+        harness.clocks.advance(1000 << 24 / 60)
+        try harness.ask(settling("DATA", "second", count: 5))
+        let last = try #require(store.segments.last?.batches.last)
+        var segment = store.segments.removeLast()
+        segment.batches.append((last.sequence + 1, old.content))
+        segment.batches.append((last.sequence + 2, last.content))
+        store.segments.append(segment)
+        try harness.crash()
+        #expect(harness.used("user") == [10, 10])
+        #expect(harness.used("other") == [1, 1])
+        try harness.finishCheckpoint()
+        try harness.crash()
+        #expect(harness.used("other") == [1, 1])
+    }
+
+    /// A row whose last slot moves the clock: what has expired by then does not count.
+    @Test func aRowWithASlotFromTheFuture() throws {
+        let (harness, store) = try Self.harnessWithRow(rates: ["100/1m"])
+        func number(_ value: UInt64) -> [UInt8] {
+            value < 128 ? [UInt8(value)] : [UInt8(value & 127) | 128] + number(value >> 7)
+        }
+        // A slot is a second long.
+        let slot = UInt64(harness.ledger.now.milliseconds / 1000)
+        let slots = number(2) + number(2 * slot) + number(3) + number(2 * 1000) + number(2)
+        store.rows[1]?.content = number(2) + number(60_000) + slots + number(60_000) + number(0) + [0, 0, 0, 0]
+        store.segments = []
+        store.transactions = []
+        harness.clocks.reboot(after: 0)
+        try harness.crash()
+        #expect(harness.used("user") == [2])
+    }
 }
