@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import ArgumentParser
 import Glibc
+import Report
 import Service
 import Settings
 
@@ -37,7 +38,11 @@ struct ServeCommand: AsyncParsableCommand {
         } catch let code as ExitCode {
             throw code
         } catch {
-            StandardError.complain("\(error)", by: "serve")
+            let text = "weir serve: \(error)"
+            // journald takes each line as an entry of its own, with its level before it (sd-daemon(3)).
+            StandardError.write(
+                Journal.reads(STDERR_FILENO)
+                    ? text.split(separator: "\n").map { "<3>\($0)\n" }.joined() : text + "\n")
             throw ExitCode(
                 error is ConfigurationFaults || error is ServiceUser.Failure ? EX_CONFIG : EX_UNAVAILABLE)
         }

@@ -12,8 +12,9 @@ struct SetupCommand: ParsableCommand {
         commandName: "setup",
         abstract: "Asks five questions, writes a first weir.yaml, and prints the lines for Postfix.",
         discussion: """
-            Never overwrites a file, and changes nothing else: it prints the postconf commands that connect this \
-            Postfix, as weir doctor does. If there is a mail log, it suggests rates from it, as weir replay does.
+            Replaces the weir.yaml of the package while nobody has changed it. Overwrites no other file, and changes \
+            nothing else: it prints the postconf commands that connect this Postfix, as weir doctor does. If there is \
+            a mail log, it suggests rates from it, as weir replay does.
 
             Exit status: 0 success, 64 standard input is no terminal, 66 a log can't be read, 69 weir.yaml is written, \
             but postconf failed, 73 the file exists or can't be written, 74 standard output can't be written.
@@ -40,15 +41,22 @@ struct SetupCommand: ParsableCommand {
         completion: .file())
     var log: [String] = []
 
+    /// The package has copied this file to /etc/weir/weir.yaml.
+    private static let sample = "/usr/share/weir/weir.yaml"
+
     func run() throws {
-        guard access(output, F_OK) != 0 else { throw Self.exists(output) }
+        let replacesSample = isSample
+        guard replacesSample || access(output, F_OK) != 0 else { throw Self.exists(output) }
         guard yes || isatty(STDIN_FILENO) == 1 else {
             StandardError.complain("standard input is no terminal; --yes takes every default", by: "setup")
             throw ExitCode(EX_USAGE)
         }
+        if replacesSample {
+            try StandardOutput.write(line: "\(output) is as the package has brought it, and will be replaced.")
+        }
         let setup = Result { try Postconf.setup(directory: postfix) }
         let answers = try answers(for: try? setup.get())
-        try write(answers.yaml)
+        try write(answers.yaml, replacingSample: replacesSample)
         try StandardOutput.write(line: "wrote \(output)")
         switch setup {
         case .success(let setup):
@@ -129,23 +137,46 @@ struct SetupCommand: ParsableCommand {
         return ExitCode(EX_CANTCREAT)
     }
 
-    /// Creates the file, readable for the group `weir` if that exists and the user may give it the file.
-    private func write(_ text: String) throws {
-        let descriptor = open(output, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0o640)
-        if descriptor < 0, errno == EEXIST { throw Self.exists(output) }
+    /// The file is the sample of the package, byte for byte.
+    private var isSample: Bool {
+        var status = stat()
+        guard lstat(output, &status) == 0, status.st_mode & S_IFMT == S_IFREG,
+            let sample = FileManager.default.contents(atPath: Self.sample)
+        else { return false }
+        return FileManager.default.contents(atPath: output) == sample
+    }
+
+    /// Creates the file, readable for the group `weir` if that exists and the user may give it the file. A sample is
+    /// replaced at once: no reader sees a part of the new file.
+    private func write(_ text: String, replacingSample: Bool) throws {
+        let path = replacingSample ? output + ".setup" : output
+        let descriptor = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0o640)
+        if descriptor < 0, errno == EEXIST { throw Self.exists(path) }
         do {
-            guard descriptor >= 0 else { throw POSIXError(POSIXErrorCode(rawValue: errno) ?? .EIO) }
+            guard descriptor >= 0 else { throw Self.systemError }
             if let group = getgrnam("weir") { _ = fchown(descriptor, uid_t.max, group.pointee.gr_gid) }
             let file = FileHandle(fileDescriptor: descriptor, closeOnDealloc: true)
             try file.write(contentsOf: Data(text.utf8))
             try file.close()
+            if replacingSample {
+                // The questions take a while, in which somebody may have edited the file.
+                guard isSample else {
+                    unlink(path)
+                    throw Self.exists(output)
+                }
+                guard rename(path, output) == 0 else { throw Self.systemError }
+            }
+        } catch let code as ExitCode {
+            throw code
         } catch {
             // Only what this process has created.
-            if descriptor >= 0 { unlink(output) }
+            if descriptor >= 0 { unlink(path) }
             StandardError.complain("can't write \(output): \((error as NSError).localizedDescription)", by: "setup")
             throw ExitCode(EX_CANTCREAT)
         }
     }
+
+    private static var systemError: POSIXError { POSIXError(POSIXErrorCode(rawValue: errno) ?? .EIO) }
 
     // MARK: Next steps
 

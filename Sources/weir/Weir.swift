@@ -105,7 +105,11 @@ struct ConfigurationOptions: ParsableArguments {
     @Option(name: .long, help: ArgumentHelp("Configuration file.", valueName: "file"), completion: .file())
     var config = Self.defaultPath
 
-    static let defaultPath = "/etc/weir/weir.yaml"
+    /// The file that `WEIR_CONFIG` names, or that of an installed service.
+    static let defaultPath = {
+        guard let path = getenv("WEIR_CONFIG"), path.pointee != 0 else { return "/etc/weir/weir.yaml" }
+        return String(cString: path)
+    }()
 
     /// The configuration and its rules, for a command that needs all of it.
     ///

@@ -62,4 +62,37 @@ import Testing
         let line = try String(contentsOfFile: path, encoding: .utf8)
         #expect(line.hasSuffix("a\\u{202E}b\\u{2066}c\\u{200F}d\n"))
     }
+
+    /// Only the stream that `JOURNAL_STREAM` names gets levels, and no time.
+    @Test func linesToJournaldHaveTheirLevel() throws {
+        var ends: [Int32] = [0, 0]
+        try #require(pipe(&ends) == 0)
+        defer { for end in ends { close(end) } }
+        var status = stat()
+        try #require(fstat(ends[1], &status) == 0)
+        let stream = "\(status.st_dev):\(status.st_ino)"
+
+        func lines(withStream stream: String?) -> [String] {
+            let log = EventLog(destination: .standardError, standardError: ends[1], journalStream: stream)
+            log.error("a")
+            log.warning("b")
+            log.notice("c")
+            log.info("d\n<0>e")
+            log.flush(within: .seconds(60))
+            var buffer = [UInt8](repeating: 0, count: 4096)
+            let count = read(ends[0], &buffer, buffer.count)
+            return String(decoding: buffer[..<max(count, 0)], as: UTF8.self).split(separator: "\n").map(String.init)
+        }
+        let name = "weir[\(getpid())]: "
+        #expect(
+            lines(withStream: stream) == [
+                "<3>\(name)error: a", "<4>\(name)warning: b", "<5>\(name)c", "<6>\(name)d\\n<0>e",
+            ])
+        for other in [nil, "", "\(status.st_dev):\(status.st_ino + 1)", "\(status.st_dev)"] {
+            let lines = lines(withStream: other)
+            #expect(lines.count == 4)
+            // The time comes first.
+            #expect(lines.allSatisfy { !$0.hasPrefix("<") && !$0.hasPrefix("weir") && $0.contains(" \(name)") })
+        }
+    }
 }

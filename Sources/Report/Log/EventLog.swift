@@ -71,14 +71,23 @@ package final class EventLog: Sendable {
     private let state: Mutex<State>
     private let queue = DispatchQueue(label: "weir.log", qos: .utility)
     private let prefix: String
+    private let standardError: Int32
+    /// Standard error leads to journald. It adds the time itself, and takes `<N>` as the level (sd-daemon(3)).
+    private let writesToJournal: Bool
 
     private static let mostWaiting = 10_000
     private static let mostWaitingBytes = 16 << 20
     private static let complaintInterval: Duration = .seconds(10)
 
-    package init(destination: Configuration.Log.Destination) {
+    /// - Parameter journalStream: the value of `JOURNAL_STREAM`.
+    package init(
+        destination: Configuration.Log.Destination, standardError: Int32 = STDERR_FILENO,
+        journalStream: String? = Journal.environmentStream
+    ) {
         state = Mutex(State(destination: destination))
         prefix = "weir[\(getpid())]: "
+        self.standardError = standardError
+        writesToJournal = Journal.reads(standardError, stream: journalStream)
     }
 
     package func error(_ text: String) { write(.error, text) }
@@ -165,10 +174,10 @@ package final class EventLog: Sendable {
         queue.async { isWritten.signal() }
         guard isWritten.wait(timeout: .now() + .nanoseconds(Int(limit.nanoseconds))) == .timedOut else { return 0 }
         let lost = state.withLock { $0.writing + $0.waiting.count + $0.dropped }
-        var query = pollfd(fd: STDERR_FILENO, events: Int16(POLLOUT), revents: 0)
+        var query = pollfd(fd: standardError, events: Int16(POLLOUT), revents: 0)
         if poll(&query, 1, 0) == 1, query.revents & Int16(POLLOUT) != 0 {
             let warning = "warning: the log is not written: dropped its last \(lost) lines\n"
-            _ = Self.put(prefix + warning, to: STDERR_FILENO)
+            _ = Self.put((writesToJournal ? Self.mark(.warning) : "") + prefix + warning, to: standardError)
         }
         return lost
     }
@@ -201,9 +210,9 @@ package final class EventLog: Sendable {
                 withVaList([]) { vsyslog(level.rawValue | LOG_MAIL, line.replacing("%", with: "%%"), $0) }
             }
         case .standardError:
-            // journald adds the time itself.
-            let stamp = getenv("JOURNAL_STREAM") == nil ? Self.timestamp() : ""
-            let unwritten = Self.put(lines.map { stamp + prefix + $0.line + "\n" }.joined(), to: STDERR_FILENO)
+            let stamp = writesToJournal ? "" : Self.timestamp()
+            let text = lines.map { (writesToJournal ? Self.mark($0.level) : stamp) + prefix + $0.line + "\n" }.joined()
+            let unwritten = Self.put(text, to: standardError)
             state.withLock { $0.droppedSinceStart += UInt64(unwritten) }
         case .file(let path):
             let descriptor = open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0o640)
@@ -223,6 +232,8 @@ package final class EventLog: Sendable {
                 to: .standardError)
         }
     }
+
+    private static func mark(_ level: Level) -> String { "<\(level.rawValue)>" }
 
     /// - Returns: the number of lines that were not written completely; `errno` has the reason.
     private static func put(_ text: String, to descriptor: Int32) -> Int {
