@@ -72,7 +72,8 @@ extension Call.Exchange {
     fileprivate var arguments: [String] {
         var arguments = [
             host, String(mark, radix: 16), String(connection), String(number), String(epoch),
-            completes ? "1" : "0", terms, obeyed.joined(separator: "|"), hosts.joined(separator: ","), String(termsMatter), String(hidden),
+            completes ? "1" : "0", terms, obeyed.joined(separator: "|"), hosts.joined(separator: ","),
+            String(termsMatter), String(hidden),
         ]
         for report in lanes {
             let numbers = [

@@ -49,7 +49,7 @@ package struct KeptState: Sendable {
 /// this yet: it is the foundation, tested by a simulator.
 ///
 /// N is divided: each host may use its share without asking, and the engine grants the rest, the pool, for short times.
-/// No interval of a window's length admits more than N over all hosts, whatever fails. `Rules` names what makes that so.
+/// No interval of a window's length admits more than N over all hosts, whatever fails. `Rules` names what makes it so.
 ///
 ///             connect            hello             completes
 ///     closed ────────> greeting ──────> registering ────────> ready
@@ -57,7 +57,8 @@ package struct KeptState: Sendable {
 ///        └─────────────────┴────────────────────────┴────────────┘
 ///
 /// The machine has no socket, clock or thread. `now` is CLOCK_BOOTTIME in milliseconds; after a reboot it goes on from
-/// the last time that is kept. The caller keeps `kept` before it sends an answer or a call. There is one call at a time.
+/// the last time that was kept. The caller stores `kept` before it sends an answer or a call. One call is open at a
+/// time.
 package struct SharedLedger: Sendable {
     enum Dialogue: Equatable { case closed, greeting, registering, ready, clone }
 
@@ -221,7 +222,8 @@ extension SharedLedger {
         return units - max(0, share(demand) - account.share.total) - account.left(at: now)
     }
 
-    /// Charges all demands, first to the share and then to grants; nil, and nothing is charged, if one of them lacks room.
+    /// Charges all demands, first to the share and then to grants. If one of them lacks room, charges nothing and
+    /// returns nil.
     private mutating func charge(_ request: SharedRequest, at now: Int64) -> SharedCharge? {
         guard request.demands.allSatisfy({ missing($0.units, $0, at: now) <= 0 }) else { return nil }
         var charge = SharedCharge()

@@ -58,8 +58,8 @@ package struct Timing: Sendable {
     /// The longest time between two calls that counts for the engine.
     package static let cap: Int64 = 1000
 
-    /// At least `time` by any clock, if it is measured by another. No clock gains or loses more than a thousandth, and so
-    /// two of them differ by less than four.
+    /// At least `time` by any clock, if it is measured by another. No clock gains or loses more than a thousandth, and
+    /// so two of them differ by less than four.
     static func atLeast(_ time: Int64) -> Int64 { time + time / 250 + 1 }
 
     /// At most `time` by any clock, if it is measured by another.

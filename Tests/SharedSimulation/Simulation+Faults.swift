@@ -71,8 +71,8 @@ extension Simulation {
         copyObserver?(server.number, 0, "")
     }
 
-    /// Sets the clock of the engine's machine. Steps longer than the cap cost nothing, however many there are; of a shorter
-    /// one forward, windows in the engine have room for one.
+    /// Sets the clock of the engine's machine. Steps longer than the cap cost nothing, however many there are. The
+    /// engine's windows have room for one shorter step forward.
     private func step(_ server: SimulatedServer) {
         let length = random.interval(mean: Double(plan.longestWindow)) * random.pick([-1, 1])
         if length > 0, length <= Timing.cap {

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 package import Sharing
 
-/// Hosts, an engine, a network and clocks under one seed, with faults. Checks against an exact log that no interval of a
-/// window's length ever admits more than N over all hosts.
+/// Hosts, an engine, a network and clocks under one seed, with faults. Checks against an exact log that no interval of
+/// a window's length ever admits more than N over all hosts.
 ///
 /// The network drops, delays and duplicates calls, and partitions hosts. Clocks differ and drift; the engine's are set.
 /// Hosts crash between journal and answer, reboot, stay down for long and never return. The engine fails over with lost
@@ -96,12 +96,13 @@ package final class Simulation {
     private func scheduleRequests() {
         var pause: Int64 = 0
         if random.happens(plan.pauses) {
-            pause = random.time(0...plan.longestWindow)
+            pause = random.happens(0.2) ? random.time(0...plan.longestWindow) : 0
             onlyHost = random.happens(0.7) ? random.pick(plan.hosts) : nil
         }
         after(pause + random.interval(mean: plan.meanInterval)) { [self] in
             let host = hosts.first { $0.name == onlyHost } ?? random.pick(hosts)
-            host.request(keys: random.happens(0.3) ? plan.keys : [random.pick(plan.keys)], units: random.pick(plan.units))
+            let keys = random.happens(0.3) ? plan.keys : [random.pick(plan.keys)]
+            host.request(keys: keys, units: random.pick(plan.units))
             scheduleRequests()
         }
     }
@@ -161,7 +162,7 @@ package final class Simulation {
 
     func delay() -> Int64 {
         guard plan.hasFaults else { return 1 }
-        return Int64(Double(random.pick([1, 1, 1, 10, 100, 1000, 3000])) * random.unit())
+        return Int64(Double(random.pick(plan.delays)) * random.unit())
     }
 
     func isPrimary(_ server: SimulatedServer) -> Bool { servers.contains { $0 === server } }

@@ -15,12 +15,14 @@ package struct SimulationPlan: Sendable {
     package var meanInterval: Double
     package var length: Int64
     package var units: [Int64] = [1]
-    /// How often a request is the last before a pause. After it, all requests may come to another host for some time.
+    /// How often requests begin to come to another host alone, or to all again, with a pause or without.
     package var pauses = 0.0
     /// The part of the requests that are given back later.
     package var givesBack = 0.0
     /// What may go wrong. A seed has some of them, and so many of each.
     package var faults: [Fault] = []
+    /// A call or an answer takes up to one of these.
+    package var delays: [Int64] = [1, 1, 1, 10, 100, 1000, 3000]
     /// Milliseconds between two faults.
     package var faultInterval = 0.0
     /// All requests come to this host.
@@ -75,21 +77,25 @@ package struct SimulationPlan: Sendable {
             faults: faults, faultInterval: Double(longest) / random.pick([2, 4, 8]))
     }
 
-    /// Like `random`, with what brings out grants that are spent too late: grants are large and valid for long, and every
-    /// now and then nobody asks, or the host that asked is cut off.
+    /// Like `random`, with what brings out grants that are spent too late: grants are large and valid for long, and now
+    /// and then nobody asks, or the host that asked is cut off.
     package static func longGrants(seed: UInt64) -> SimulationPlan {
         var plan = random(seed: seed)
         let lanes = [Lane(key: 1, window: 10_000)]
         plan.lanes = lanes
+        plan.hosts = ["mx1", "mx2", "mx3"]
         plan.versions = [version(plan.hosts, 30, 0, lanes, number: 1)]
         plan.timing.longestWindow = 10_000
+        plan.timing.heartbeat = 250
+        plan.timing.timeout = 50
         plan.timing.validity = SeededRandom(seed: seed).picking([2500, 5000, 10_000])
         plan.meanInterval = 10_000.0 / 30 / 8
-        plan.pauses = 0.03
+        plan.pauses = 0.1
         plan.units = [1]
         plan.length = 120_000
-        plan.faults = [.longCrash, .partition, .partition]
-        plan.faultInterval = 2000
+        plan.delays = [1, 10]
+        plan.faults = [.longCrash, .partition]
+        plan.faultInterval = 8000
         return plan
     }
 

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
+import Glibc
 import SharedSimulation
 import Sharing
 
-// Runs the simulation of a shared ledger over many seeds.
+// Runs the simulation of a shared ledger over many seeds. Exit status 1 if one of them admits more than N.
 //
 //     SharingSimulator [--seeds 1000] [--first 1] [--without RULE] [--timeline SEED] [--calls SEED]
 //                      [--plan random|longGrants]
@@ -55,4 +56,5 @@ if let seed = timeline {
     }
     print("\(seeds) seeds: \(admitted) admitted, \(refused) refused, \(calls) calls; more than N in \(bad.count)")
     if let seed = bad.first { print("the first: --timeline \(seed); others: \(bad.dropFirst().prefix(10))") }
+    exit(bad.isEmpty ? 0 : 1)
 }
