@@ -73,6 +73,7 @@ let package = Package(
                 .product(name: "DequeModule", package: "swift-collections"),
             ],
             swiftSettings: singleThreaded),
+        .target(name: "Sharing", resources: [.embedInCode("library.lua")], swiftSettings: strict),
         .target(
             name: "Storage",
             dependencies: [
@@ -182,6 +183,11 @@ let package = Package(
                 .product(name: "NIOCore", package: "swift-nio"),
             ],
             path: "Tests/Simulator", swiftSettings: strict),
+        .target(
+            name: "SharedSimulation", dependencies: ["Sharing"], path: "Tests/SharedSimulation", swiftSettings: strict),
+        .executableTarget(
+            name: "SharingSimulator", dependencies: ["SharedSimulation", "Sharing"], path: "Tests/SharingSimulator",
+            swiftSettings: strict),
         .executableTarget(
             name: "Fuzz",
             dependencies: [
@@ -220,6 +226,7 @@ let package = Package(
             ],
             resources: [.copy("Fixtures")],
             swiftSettings: strict),
+        .testTarget(name: "SharingTests", dependencies: ["SharedSimulation", "Sharing"], swiftSettings: strict),
         .testTarget(
             name: "StorageTests",
             dependencies: [

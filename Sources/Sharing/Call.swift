@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// A call to the engine's library.
+package enum Call: Equatable, Sendable {
+    /// Which epoch it is. `run` is the run id that the host has read on this connection.
+    case hello(known: Int64, run: String)
+    case exchange(Exchange)
+
+    package struct Exchange: Equatable, Sendable {
+        package let host: String
+        /// A random number of the host's ledger.
+        package let mark: UInt64
+        package let connection: Int64
+        /// Counts the calls on the connection.
+        package let number: Int64
+        package let epoch: Int64
+        /// Whether all that the host has used is in the engine after this call.
+        package let completes: Bool
+        package let terms: String
+        /// All terms that the host obeys; empty as long as it has never seen terms settled.
+        package let obeyed: [String]
+        /// The hosts of all terms.
+        package let hosts: [String]
+        package let termsMatter: Int64
+        package let hidden: Int64
+        package var lanes: [LaneReport] = []
+    }
+
+    /// All that a host has in a lane's pool, and what it asks for.
+    package struct LaneReport: Equatable, Sendable {
+        package let lane: Lane
+        package let pool: Int64
+        package let need: Int64
+        package let want: Int64
+        package let validity: Int64
+        /// What was used, by age; a negative age is the time that an open grant has left.
+        package var rows: [Row] = []
+    }
+
+    package struct Row: Equatable, Sendable {
+        package let age: Int64
+        package let units: Int64
+    }
+}
+
+/// What the engine answers. Anything else is an error of the connection.
+package enum Answer: Equatable, Sendable {
+    case hello(epoch: Int64, settled: String)
+    /// Of another epoch, or overtaken by a later call.
+    case late
+    /// Another ledger under this host's name is running.
+    case clone
+    case exchanged(time: Int64, settled: String, granted: [Int64])
+}
+
+extension Call {
+    /// The function's name, its keys, and its arguments, for FCALL. The keys of a group have one hash tag.
+    package func arguments(group: String) -> (function: String, keys: [String], arguments: [String]) {
+        let prefix = "{weir:\(group)}:"
+        let keys = [prefix + "state", prefix + "lanes", prefix + "stale"]
+        switch self {
+        case .hello(let known, let run):
+            return ("\(EngineLibrary.name)_hello", keys, [String(known), run])
+        case .exchange(let call):
+            let own = call.lanes.map { "\(prefix)\(call.epoch):\(String($0.lane.key, radix: 16)):\($0.lane.window)" }
+            return ("\(EngineLibrary.name)_exchange", keys + own, call.arguments)
+        }
+    }
+}
+
+extension Call.Exchange {
+    fileprivate var arguments: [String] {
+        var arguments = [
+            host, String(mark, radix: 16), String(connection), String(number), String(epoch),
+            completes ? "1" : "0", terms, obeyed.joined(separator: "|"), hosts.joined(separator: ","),
+            String(termsMatter), String(hidden),
+        ]
+        for report in lanes {
+            let numbers = [
+                report.lane.window, report.pool, report.need, report.want, report.validity, Int64(report.rows.count),
+            ]
+            arguments += (numbers + report.rows.flatMap { [$0.age, $0.units] }).map { String($0) }
+        }
+        return arguments
+    }
+}
+
+extension Answer {
+    /// Reads the library's reply; nil if it is none.
+    package init?(reply: [String], to call: Call) {
+        switch (call, reply.first) {
+        case (.hello, _):
+            guard reply.count == 2, let epoch = Int64(reply[0]) else { return nil }
+            self = .hello(epoch: epoch, settled: reply[1])
+        case (.exchange, "late"): self = .late
+        case (.exchange, "clone"): self = .clone
+        case (.exchange(let exchange), "ok"):
+            let granted = reply.dropFirst(3).compactMap { Int64($0) }
+            guard granted.count == exchange.lanes.count, reply.count == 3 + granted.count, let time = Int64(reply[1])
+            else { return nil }
+            self = .exchanged(time: time, settled: reply[2], granted: granted)
+        case (.exchange, _): return nil
+        }
+    }
+
+    /// As the library replies.
+    package var reply: [String] {
+        switch self {
+        case .hello(let epoch, let settled): [String(epoch), settled]
+        case .late: ["late"]
+        case .clone: ["clone"]
+        case .exchanged(let time, let settled, let granted):
+            ["ok", String(time), settled] + granted.map { String($0) }
+        }
+    }
+}

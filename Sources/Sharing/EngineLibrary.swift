@@ -1,0 +1,9 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// The functions that hosts load into the engine (FUNCTION LOAD).
+package enum EngineLibrary {
+    /// With the version of its calls and data.
+    package static let name = "weir_sharing_1"
+
+    package static var source: [UInt8] { PackageResources.library_lua }
+}

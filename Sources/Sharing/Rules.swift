@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// The rules that keep a limit within N over all hosts. The service follows all of them. The simulator takes out one at
+/// a time, and must then find a run that exceeds N: so each rule is needed, and the simulator can fail.
+package struct Rules: OptionSet, Sendable {
+    package let rawValue: UInt32
+
+    package init(rawValue: UInt32) { self.rawValue = rawValue }
+
+    /// A new epoch grants nothing before every host has registered, or all that an absent host could hide has passed.
+    package static let waitForAll = Rules(rawValue: 1 << 0)
+    /// On a server with another run id than the epoch's, a new epoch begins.
+    package static let newEpoch = Rules(rawValue: 1 << 1)
+    /// A host never uses an epoch older than one it has been in.
+    package static let noWayBack = Rules(rawValue: 1 << 2)
+    /// A grant counts as used, in the last slot in which it may be spent, until its host has reported.
+    package static let countGrants = Rules(rawValue: 1 << 3)
+    /// A host counts the time of a grant from when it asked, and stops earlier by what clocks may drift.
+    package static let stopEarly = Rules(rawValue: 1 << 4)
+    /// A host's report of a lane names what its open grants have left, beside what it has used.
+    package static let registerGrants = Rules(rawValue: 1 << 5)
+    /// The engine ignores a call of a connection that its host has given up.
+    package static let numberCalls = Rules(rawValue: 1 << 6)
+    /// A longer time than a cap between two calls does not count: the engine's clock may have been set.
+    package static let cappedTime = Rules(rawValue: 1 << 7)
+    /// While terms change, each host uses the smallest share and the smallest pool of all terms that may hold anywhere.
+    package static let smallerTerms = Rules(rawValue: 1 << 8)
+    /// New terms hold once every host has confirmed them and what was used under older ones has expired.
+    package static let waitForTerms = Rules(rawValue: 1 << 9)
+    /// A change is in the host's ledger before an answer or a call leaves.
+    package static let keepFirst = Rules(rawValue: 1 << 10)
+    /// After a reboot, whose length no clock knows, no grant is open.
+    package static let endAtReboot = Rules(rawValue: 1 << 11)
+
+    package static let all = Rules(rawValue: 1 << 12 - 1)
+
+    /// By the names that the design and the simulator's command use.
+    package static let names: [(name: String, rule: Rules)] = [
+        ("wait-for-all", .waitForAll), ("new-epoch", .newEpoch), ("no-way-back", .noWayBack),
+        ("count-grants", .countGrants), ("stop-early", .stopEarly), ("register-grants", .registerGrants),
+        ("number-calls", .numberCalls), ("capped-time", .cappedTime), ("smaller-terms", .smallerTerms),
+        ("wait-for-terms", .waitForTerms), ("keep-first", .keepFirst), ("end-at-reboot", .endAtReboot),
+    ]
+}

@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: Apache-2.0
+package import Sharing
+
+/// What `library.lua` does, in Swift. `Tests/sharing` compares the two, call by call.
+package struct Engine: Sendable {
+    private static let living: Int64 = 10_000
+
+    struct Host: Sendable {
+        var mark: UInt64
+        var seen: Int64
+        var terms: String
+        var hosts: [String]
+        var termsMatter: Int64
+        var isRegistered = false
+        var isGone = false
+    }
+
+    struct Row: Sendable {
+        let slot: Int64
+        let units: Int64
+    }
+
+    private(set) var epoch: Int64 = 0
+    private(set) var run = ""
+    private(set) var time: Int64 = 0
+    private var read: Int64?
+    private var hosts: [String: Host] = [:]
+    private var gone: Set<String> = []
+    private var heard: [UInt64: (connection: Int64, call: Int64)] = [:]
+    private var hidden: Int64 = 0
+    private var settled = ""
+    private var agreed: (terms: String, at: Int64)?
+    private var lanes: [Lane: [UInt64: [Row]]] = [:]
+
+    package init() {}
+
+    package mutating func answer(_ call: Call, clock: Int64, rules: Rules) -> Answer {
+        switch call {
+        case .hello(let known, let run): hello(known: known, run: run, rules: rules)
+        case .exchange(let call): exchange(call, clock: clock, rules: rules)
+        }
+    }
+
+    package mutating func declareGone(_ host: String) { gone.insert(host) }
+
+    private mutating func hello(known: Int64, run: String, rules: Rules) -> Answer {
+        if epoch == 0 || run != self.run && rules.contains(.newEpoch) || epoch < known {
+            let next = max(epoch, known) + 1
+            self = Engine()
+            epoch = next
+            self.run = run
+        }
+        return .hello(epoch: epoch, settled: settled)
+    }
+
+    private mutating func tick(_ clock: Int64, _ rules: Rules) {
+        let passed = read.map { clock - $0 } ?? 0
+        if passed > 0, passed <= Timing.cap || !rules.contains(.cappedTime) { time += passed }
+        read = clock
+    }
+
+    private mutating func exchange(_ call: Call.Exchange, clock: Int64, rules: Rules) -> Answer {
+        let latest = heard[call.mark] ?? (0, 0)
+        guard call.epoch == epoch else { return .late }
+        if rules.contains(.numberCalls), (call.connection, call.number) <= latest { return .late }
+        tick(clock, rules)
+        var host =
+            hosts[call.host] ?? Host(mark: call.mark, seen: 0, terms: "", hosts: [], termsMatter: 0)
+        if host.mark != call.mark, time - host.seen < Self.living { return .clone }
+        heard[call.mark] = (call.connection, call.number)
+        (host.mark, host.seen, host.terms, host.hosts) = (call.mark, time, call.terms, call.hosts)
+        host.termsMatter = call.termsMatter
+        if call.completes { host.isRegistered = true }
+        hosts[call.host] = host
+        gone.remove(call.host)
+        hidden = max(hidden, call.hidden)
+        if settled.isEmpty, call.obeyed == [call.terms] { settled = call.terms }
+        let needed = Set(hosts.filter { !gone.contains($0.key) }.flatMap(\.value.hosts)).subtracting(gone)
+        let isComplete = needed.allSatisfy { hosts[$0]?.isRegistered ?? false }
+        let terms = Set(needed.map { hosts[$0]?.terms ?? "" })
+        settle(call.terms, isAgreed: isComplete && (terms.isEmpty || terms.count == 1 && terms != [""]))
+        let mayGrant =
+            !settled.isEmpty && call.obeyed.contains(settled) && host.isRegistered
+            && (isComplete || time > hidden || !rules.contains(.waitForAll))
+        let granted = call.lanes.map {
+            exchange($0, mark: call.mark, mayGrant: mayGrant, hosts: Int64(max(needed.count, 1)), rules)
+        }
+        return .exchanged(time: time, settled: settled, granted: granted)
+    }
+
+    private mutating func settle(_ terms: String, isAgreed: Bool) {
+        guard isAgreed else {
+            agreed = nil
+            return
+        }
+        if agreed?.terms != terms { agreed = (terms, time) }
+        let after = hosts.reduce(0) { gone.contains($1.key) ? $0 : max($0, $1.value.termsMatter) }
+        if let agreed, time - agreed.at >= after { settled = terms }
+    }
+
+    private mutating func exchange(
+        _ report: Call.LaneReport, mark: UInt64, mayGrant: Bool, hosts: Int64, _ rules: Rules
+    ) -> Int64 {
+        func slot(_ time: Int64) -> Int64 {
+            SlotCounts.floorDivide(time * SlotCounts.slots, report.lane.window)
+        }
+        let first = slot(time - Timing.cap) - SlotCounts.held
+        var marks = lanes[report.lane] ?? [:]
+        var used: Int64 = 0
+        for (other, rows) in marks where other != mark {
+            let counting = rows.filter { $0.slot >= first }
+            marks[other] = counting.isEmpty ? nil : counting
+            used += counting.reduce(0) { $0 + $1.units }
+        }
+        var mine = report.rows.map { Row(slot: slot(time - $0.age), units: $0.units) }.filter { $0.slot >= first }
+        used += mine.reduce(0) { $0 + $1.units }
+        let free = report.pool - used
+        var granted: Int64 = 0
+        if mayGrant, free > 0, report.want > 0 {
+            granted = min(report.want, max(min(report.need, free), free / (2 * hosts)))
+            if granted > 0, rules.contains(.countGrants) {
+                mine.append(Row(slot: slot(time + report.validity), units: granted))
+            }
+        }
+        marks[mark] = mine.isEmpty ? nil : mine
+        lanes[report.lane] = marks.isEmpty ? nil : marks
+        return granted
+    }
+}

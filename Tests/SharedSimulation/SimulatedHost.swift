@@ -1,0 +1,242 @@
+// SPDX-License-Identifier: Apache-2.0
+import Sharing
+
+/// A host with its ledger, clock, and connection to the engine.
+final class SimulatedHost {
+    let name: String
+    private unowned let simulation: Simulation
+    private var clock: MachineClock
+    private var ledger: SharedLedger
+    private var isUp = true
+    private(set) var isGoneForGood = false
+    private var server: SimulatedServer?
+    /// Grows with each connection and crash: what belongs to an earlier one is dropped.
+    private var generation = 0
+    private var openCall = 0
+    private var requestCount = 0
+    private var asked: [Int: [SharedRequest.Demand]] = [:]
+    /// The newest version that the host has taken; nil before the first.
+    private var version: Int?
+    /// By the host's clock, when it crashed: after a reboot, the clock goes on from there.
+    private var stopped: Int64 = 0
+
+    init(_ name: String, in simulation: Simulation) {
+        self.name = name
+        self.simulation = simulation
+        clock = MachineClock(&simulation.random)
+        ledger = SharedLedger(
+            name: name, kept: KeptState(mark: simulation.random.next()), timing: simulation.plan.timing,
+            rules: simulation.rules)
+    }
+
+    private var now: Int64 { clock.read(at: simulation.now) }
+
+    // MARK: Turns
+
+    /// One turn: what `body` changes is kept, and then its answers and the next call leave. A crash may come between.
+    private func turn(_ body: (inout SharedLedger) -> [(number: Int, decision: SharedDecision)]) {
+        guard isUp else { return }
+        let before = ledger.kept
+        var decisions = body(&ledger)
+        decisions += ledger.refuseOverdue(at: now).map { ($0, .refused) }
+        let call = server == nil ? nil : ledger.nextCall(at: now)
+        let crashes = simulation.random.happens(simulation.plan.crashInTurn)
+        let keepsLate = !simulation.rules.contains(.keepFirst)
+        if crashes && !keepsLate {
+            let isKept = simulation.random.happens(0.5)
+            simulation.trace("\(name) crashes \(isKept ? "between journal and answer" : "before the journal")")
+            return crash(downFor: simulation.random.time(10...5000), reboots: false, to: isKept ? nil : before)
+        }
+        for (number, decision) in decisions { answer(number, decision) }
+        if let call { send(call) }
+        if crashes { crash(downFor: simulation.random.time(10...5000), reboots: false, to: before) }
+    }
+
+    /// Connects where there is no connection, and calls now and then.
+    func beat() {
+        let heartbeat = simulation.plan.timing.heartbeat
+        simulation.after(simulation.plan.hasFaults ? heartbeat + simulation.random.time(0...20) : heartbeat) { [self] in
+            if isUp, server == nil { connect() }
+            turn { _ in [] }
+            if !isGoneForGood { beat() }
+        }
+    }
+
+    func take(version: Int) {
+        guard isUp else {
+            if !isGoneForGood { simulation.after(1000) { [self] in take(version: version) } }
+            return
+        }
+        if let own = self.version, own > version { return }
+        let isFirst = self.version == nil
+        self.version = version
+        ledger.configure(simulation.versions[version].terms)
+        simulation.trace("\(name) takes version \(version)")
+        simulation.hasTaken(self, version: version)
+        if isFirst, version > 0 { beat() }
+    }
+
+    // MARK: Requests
+
+    func request(keys: [UInt64], units: Int64) {
+        guard isUp, version != nil else { return }
+        let lanes = simulation.plan.lanes.filter { keys.contains($0.key) }
+        let demands = lanes.map { lane in
+            SharedRequest.Demand(
+                lane: lane, units: units,
+                most: simulation.versions.map { ($0.terms.limits, $0.most[lane] ?? 0) })
+        }
+        requestCount += 1
+        let number = requestCount
+        asked[number] = demands
+        turn { ledger in [(number, ledger.decide(SharedRequest(number: number, demands: demands), at: now))] }
+        simulation.after(simulation.plan.timing.timeout + 1) { [self] in
+            if asked[number] != nil { turn { _ in [] } }
+        }
+    }
+
+    private func answer(_ number: Int, _ decision: SharedDecision) {
+        switch decision {
+        case .waits: return
+        case .refused:
+            simulation.refused += 1
+            asked[number] = nil
+        case .admitted(let charge):
+            simulation.admitted += 1
+            guard let demands = asked.removeValue(forKey: number) else { return }
+            let units = demands.map { "\($0.units) of \($0.lane.key)/\($0.lane.window)" }.joined(separator: ", ")
+            simulation.trace("\(name) admits \(units) (\(charge.ofPool) from the pool)")
+            for demand in demands { simulation.admit(demand.lane, demand.units) }
+            let at = simulation.now
+            guard simulation.random.happens(simulation.plan.givesBack) else { return }
+            let delay = simulation.random.time(0...simulation.plan.longestWindow / 2)
+            simulation.after(delay) { [self] in
+                guard isUp else { return }
+                simulation.trace("\(name) gives back \(units)")
+                for demand in demands { simulation.giveBack(demand.lane, demand.units, admittedAt: at) }
+                turn { ledger in
+                    ledger.giveBack(charge)
+                    return []
+                }
+            }
+        }
+    }
+
+    // MARK: Calls
+
+    private func connect() {
+        let reachable = simulation.servers.filter { !simulation.isCut(self, $0) }
+        guard !reachable.isEmpty else { return }
+        let server = simulation.random.pick(reachable)
+        self.server = server
+        generation += 1
+        let call = ledger.connect(run: server.run, at: now)
+        send(call)
+    }
+
+    private func hangUp() {
+        server = nil
+        generation += 1
+        for number in ledger.disconnect() { answer(number, .refused) }
+    }
+
+    private func send(_ call: Call) {
+        guard let server else { return }
+        simulation.calls += 1
+        openCall += 1
+        let (number, generation) = (openCall, self.generation)
+        func isMine() -> Bool { isUp && self.generation == generation && openCall == number }
+        let loses = simulation.random.happens(simulation.plan.lateCalls)
+        let patience = loses ? simulation.random.time(0...1000) : 2000
+        simulation.after(patience) { [self] in
+            if isMine(), ledger.hasOpenCall {
+                simulation.trace("\(name) gives up call \(number)")
+                hangUp()
+            }
+        }
+        let copies = simulation.random.happens(simulation.plan.lateCalls) ? 2 : 1
+        for _ in 0..<copies {
+            simulation.after(simulation.delay()) { [self] in
+                guard simulation.isPrimary(server), !simulation.isCut(self, server) else { return }
+                let answer = run(call, on: server)
+                simulation.after(simulation.delay()) { [self] in
+                    guard isMine(), ledger.hasOpenCall, !simulation.isCut(self, server) else { return }
+                    receive(answer)
+                }
+            }
+        }
+    }
+
+    private func run(_ call: Call, on server: SimulatedServer) -> Answer {
+        let clock = server.clock.read(at: simulation.now)
+        let answer = server.engine.answer(call, clock: clock, rules: simulation.rules)
+        if simulation.plan.hasFaults { server.remember() }
+        simulation.observer?(server.number, clock, call, answer)
+        simulation.trace("server \(server.number), \(name): \(call.summary) -> \(answer.summary)")
+        return answer
+    }
+
+    private func receive(_ answer: Answer) {
+        var hangsUp = false
+        turn { ledger in
+            let outcome = ledger.receive(answer, at: now)
+            hangsUp = outcome.hangsUp
+            return outcome.decisions
+        }
+        if hangsUp { hangUp() }
+    }
+
+    // MARK: Crashes
+
+    func crash(downFor time: Int64, reboots: Bool, to kept: KeptState? = nil) {
+        guard isUp else { return }
+        simulation.trace("\(name) is down for \(time) ms\(reboots ? ", and reboots" : "")")
+        (isUp, server, stopped) = (false, nil, now)
+        generation += 1
+        simulation.refused += asked.count
+        asked.removeAll()
+        ledger = SharedLedger(
+            name: name, kept: kept ?? ledger.kept, timing: simulation.plan.timing, rules: simulation.rules)
+        simulation.after(time) { [self] in
+            guard !isGoneForGood else { return }
+            isUp = true
+            if reboots {
+                clock.offset += stopped - now
+                ledger.endGrants()
+            }
+            simulation.trace("\(name) is back")
+        }
+    }
+
+    /// Its machine is lost. It is declared gone when all that it has used has expired.
+    func dieForGood() {
+        crash(downFor: .max / 4, reboots: false)
+        isGoneForGood = true
+        declareGone(after: simulation.plan.forgotten)
+    }
+
+    private func declareGone(after delay: Int64) {
+        simulation.after(delay) { [self] in
+            for server in simulation.servers { server.engine.declareGone(name) }
+            declareGone(after: 5000)
+        }
+    }
+}
+
+extension Call {
+    var summary: String {
+        switch self {
+        case .hello(let known, let run): return "hello, known epoch \(known), \(run)"
+        case .exchange(let call):
+            let lanes = call.lanes.map { report in
+                let rows = report.rows.map { "\($0.units)@\($0.age)" }.joined(separator: " ")
+                return "[\(report.lane.key)/\(report.lane.window) has \(rows); wants \(report.want) of \(report.pool)]"
+            }
+            return "\(call.connection).\(call.number) epoch \(call.epoch) \(lanes.joined(separator: " "))"
+        }
+    }
+}
+
+extension Answer {
+    var summary: String { reply.joined(separator: " ") }
+}

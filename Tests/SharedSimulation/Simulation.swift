@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: Apache-2.0
+package import Sharing
+
+/// Hosts, an engine, a network and clocks under one seed, with faults. Checks against an exact log that no interval of
+/// a window's length ever admits more than N over all hosts.
+///
+/// The network drops, delays and duplicates calls, and partitions hosts. Clocks differ and drift; the engine's are set.
+/// Hosts crash between journal and answer, reboot, stay down for long and never return. The engine fails over with lost
+/// writes while the old primary lives on, restarts from an old dump, and is flushed. Limits and lists of hosts change.
+package final class Simulation {
+    package struct Violation: Sendable {
+        package let time: Int64
+        package let lane: Lane
+        package let held: Int64
+        package let allowed: Int64
+    }
+
+    /// A version of the limits, and when each host has taken it.
+    struct Version {
+        let terms: Terms
+        let most: [Lane: Int64]
+        var firstTaken: Int64?
+        var taken: Set<String> = []
+        /// When the last host has taken it.
+        var confirmed: Int64?
+    }
+
+    package let plan: SimulationPlan
+    let rules: Rules
+    package var random: SeededRandom
+    package private(set) var now: Int64 = 0
+    private var events = Events()
+    var hosts: [SimulatedHost] = []
+    /// Those that take calls, the newest last.
+    var servers: [SimulatedServer] = []
+    var cut: Set<String> = []
+    private var serverCount = 0
+    var versions: [Version] = []
+    private var log = ExactLog()
+    package private(set) var violation: Violation?
+    package private(set) var timeline: [String] = []
+    private let isTracing: Bool
+    var lastSmallStep: Int64 = .min / 2
+    /// All requests come to this host at present.
+    private var onlyHost: String?
+    package var admitted = 0
+    package var refused = 0
+    package var calls = 0
+    /// Told each call, with the server's number, its clock, and its answer.
+    package var observer: ((_ server: Int, _ clock: Int64, _ call: Call, _ answer: Answer) -> Void)?
+    /// Told when a server begins with the data of another: epoch and run id are all that matters of them.
+    package var copyObserver: ((_ server: Int, _ epoch: Int64, _ run: String) -> Void)?
+
+    package init(plan: SimulationPlan, rules: Rules = .all, seed: UInt64, tracing: Bool = false) {
+        self.plan = plan
+        self.rules = rules
+        isTracing = tracing
+        onlyHost = plan.onlyHost
+        random = SeededRandom(seed: seed)
+        versions = plan.versions.map { Version(terms: $0.terms, most: $0.most) }
+        addServer(Engine())
+        for name in plan.hosts { hosts.append(SimulatedHost(name, in: self)) }
+    }
+
+    func trace(_ text: @autoclosure () -> String) {
+        guard isTracing else { return }
+        let milliseconds = String(now % 1000 + 1000).dropFirst()
+        timeline.append("\(now / 1000).\(milliseconds)  \(text())")
+    }
+
+    func after(_ delay: Int64, _ run: @escaping () -> Void) { events.add(at: now + delay, run) }
+
+    /// - Returns: whether the log never held more than N.
+    @discardableResult
+    package func run() -> Bool {
+        for host in hosts where versions[0].terms.hosts.contains(host.name) {
+            host.take(version: 0)
+            host.beat()
+        }
+        for index in versions.indices.dropFirst() { scheduleVersion(index) }
+        scheduleRequests()
+        if plan.hasFaults { after(random.time(0...plan.longestWindow)) { [self] in scheduleFaults() } }
+        while violation == nil, let event = events.next(), event.time <= plan.length {
+            now = event.time
+            event.run()
+        }
+        // What is left refers to this object.
+        events = Events()
+        return violation == nil
+    }
+
+    package func admittedUnits(in lane: Lane) -> Int64 { log.admitted[lane] ?? 0 }
+
+    // MARK: Requests
+
+    private func scheduleRequests() {
+        var pause: Int64 = 0
+        if random.happens(plan.pauses) {
+            pause = random.happens(0.2) ? random.time(0...plan.longestWindow) : 0
+            onlyHost = random.happens(0.7) ? random.pick(plan.hosts) : nil
+        }
+        after(pause + random.interval(mean: plan.meanInterval)) { [self] in
+            let host = hosts.first { $0.name == onlyHost } ?? random.pick(hosts)
+            let keys = random.happens(0.3) ? plan.keys : [random.pick(plan.keys)]
+            host.request(keys: keys, units: random.pick(plan.units))
+            scheduleRequests()
+        }
+    }
+
+    func admit(_ lane: Lane, _ units: Int64) {
+        let held = log.add(units, to: lane, at: now)
+        let allowed = self.allowed(lane)
+        guard held > allowed, violation == nil else { return }
+        violation = Violation(time: now, lane: lane, held: held, allowed: allowed)
+        trace("MORE THAN N: lane \(lane.key)/\(lane.window) holds \(held), allowed are \(allowed)")
+    }
+
+    func giveBack(_ lane: Lane, _ units: Int64, admittedAt time: Int64) {
+        log.giveBack(units, in: lane, admittedAt: time)
+    }
+
+    /// The largest N of all versions that may hold in the interval that ends now.
+    private func allowed(_ lane: Lane) -> Int64 {
+        let settled = versions.lastIndex { ($0.confirmed ?? .max) <= now - lane.window } ?? 0
+        return versions[settled...].filter { $0.firstTaken != nil }.compactMap { $0.most[lane] }.max() ?? 0
+    }
+
+    // MARK: Versions
+
+    private func scheduleVersion(_ index: Int) {
+        let begin = plan.length * Int64(index) / Int64(versions.count + 1)
+        for host in hosts {
+            after(begin + random.time(0...plan.length / 10)) { host.take(version: index) }
+        }
+    }
+
+    func hasTaken(_ host: SimulatedHost, version: Int) {
+        versions[version].firstTaken = versions[version].firstTaken ?? now
+        versions[version].taken.insert(host.name)
+        for index in versions.indices where versions[index].confirmed == nil {
+            let needed = Set(versions[max(index - 1, 0)...index].flatMap(\.terms.hosts))
+            // A host that never returns confirms nothing; it is declared gone when all it has used has expired.
+            let live = needed.filter { name in !(hosts.first { $0.name == name }?.isGoneForGood ?? false) }
+            if live.isSubset(of: versions[index].taken) { versions[index].confirmed = now }
+        }
+    }
+
+    // MARK: Servers
+
+    @discardableResult
+    func addServer(_ engine: Engine) -> SimulatedServer {
+        serverCount += 1
+        let server = SimulatedServer(number: serverCount, engine: engine, clock: MachineClock(&random))
+        servers.append(server)
+        copyObserver?(server.number, engine.epoch, engine.run)
+        return server
+    }
+
+    func isCut(_ host: SimulatedHost, _ server: SimulatedServer) -> Bool {
+        plan.hasFaults && (cut.contains("\(host.name) \(server.number)") || random.happens(0.01))
+    }
+
+    func delay() -> Int64 {
+        guard plan.hasFaults else { return 1 }
+        return Int64(Double(random.pick(plan.delays)) * random.unit())
+    }
+
+    func isPrimary(_ server: SimulatedServer) -> Bool { servers.contains { $0 === server } }
+}
+
+final class SimulatedServer {
+    let number: Int
+    var engine: Engine
+    var clock: MachineClock
+    /// What a replica may have.
+    var history: [Engine] = []
+
+    init(number: Int, engine: Engine, clock: MachineClock) {
+        self.number = number
+        self.engine = engine
+        self.clock = clock
+    }
+
+    func remember() {
+        if history.count > 12 { history.removeFirst() }
+        history.append(engine)
+    }
+
+    var run: String { "run\(number)" }
+}

@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: Apache-2.0
+package import Sharing
+
+/// What a simulation consists of.
+package struct SimulationPlan: Sendable {
+    package struct Version: Sendable {
+        package let terms: Terms
+        package let most: [Lane: Int64]
+    }
+
+    package var hosts: [String]
+    package var versions: [Version]
+    package var lanes: [Lane]
+    package var timing: Timing
+    package var meanInterval: Double
+    package var length: Int64
+    package var units: [Int64] = [1]
+    /// How often requests begin to come to another host alone, or to all again, with a pause or without.
+    package var pauses = 0.0
+    /// The part of the requests that are given back later.
+    package var givesBack = 0.0
+    /// What may go wrong. A seed has some of them, and so many of each.
+    package var faults: [Fault] = []
+    /// A call or an answer takes up to one of these.
+    package var delays: [Int64] = [1, 1, 1, 10, 100, 1000, 3000]
+    /// Milliseconds between two faults.
+    package var faultInterval = 0.0
+    /// All requests come to this host.
+    package var onlyHost: String?
+
+    package enum Fault: CaseIterable, Sendable {
+        case failover, restart, flush, partition, healing, crash, longCrash, death, step
+        /// Of many turns and calls, not of single times.
+        case crashInTurn, lateCalls
+    }
+
+    var crashInTurn: Double { faults.contains(.crashInTurn) ? 0.01 : 0 }
+    var lateCalls: Double { faults.contains(.lateCalls) ? 0.15 : hasFaults ? 0.01 : 0 }
+    var hasFaults: Bool { !faults.isEmpty }
+    var keys: [UInt64] { Array(Set(lanes.map(\.key))).sorted() }
+    var longestWindow: Int64 { timing.longestWindow }
+    /// After this time, nothing that a dead host has used matters any more.
+    var forgotten: Int64 { 2 * (longestWindow + timing.validity + timing.oldPrimary) }
+
+    /// With faults, all of it from the seed.
+    package static func random(seed: UInt64) -> SimulationPlan {
+        var random = SeededRandom(seed: ~seed)
+        let window: Int64 = random.pick([4000, 4000, 10_000, 10_000, 10_000, 60_000])
+        let windows = random.happens(0.3) ? [window, window * 3] : [window]
+        let keys: [UInt64] = random.happens(0.3) ? [1, 2] : [1]
+        let lanes = keys.flatMap { key in windows.map { Lane(key: key, window: $0) } }
+        let count = Int(random.time(2...5))
+        let names = (1...count).map { "mx\($0)" }
+        let most: Int64 = random.pick([1, 2, 3, 5, 10, 30])
+        let share: Int64 = random.pick([0, 100, 250, 500, 800])
+        var versions = [version(names, most, share, lanes, number: 1)]
+        if random.happens(0.4) {
+            let changed = random.pick([most, max(1, most / 2), most * 2])
+            let hosts = count > 2 && random.happens(0.5) ? Array(names.dropLast()) : names
+            if random.happens(0.5) { versions[0] = version(hosts, most, share, lanes, number: 1) }
+            let after = random.happens(0.5) ? names : hosts
+            let number: UInt64 = changed == most ? 1 : 2
+            versions.append(version(after, changed, random.pick([share, 500]), lanes, number: number))
+            if random.happens(0.4) { versions.append(version(hosts, most, share, lanes, number: 1)) }
+        }
+        let longest = lanes.map(\.window).max() ?? window
+        var timing = Timing(longestWindow: longest, validity: random.pick([1000, window / 10, window / 4, window]))
+        timing.timeout = random.pick([50, 1000, 5000])
+        timing.heartbeat = random.pick([250, 500, 800])
+        var faults = Fault.allCases.filter { _ in random.happens(0.5) }
+        faults.append(.healing)
+        return SimulationPlan(
+            hosts: names, versions: versions, lanes: lanes, timing: timing,
+            meanInterval: Double(window) / Double(most) / random.pick([1.5, 3, 6]), length: longest * 3,
+            units: random.pick([[1], [1], [1, 2, 3]]), pauses: random.pick([0, 0.02, 0.1]),
+            givesBack: random.pick([0, 0, 0.2]),
+            faults: faults, faultInterval: Double(longest) / random.pick([2, 4, 8]))
+    }
+
+    /// Like `random`, with what brings out grants that are spent too late: grants are large and valid for long, and now
+    /// and then nobody asks, or the host that asked is cut off.
+    package static func longGrants(seed: UInt64) -> SimulationPlan {
+        var plan = random(seed: seed)
+        let lanes = [Lane(key: 1, window: 10_000)]
+        plan.lanes = lanes
+        plan.hosts = ["mx1", "mx2", "mx3"]
+        plan.versions = [version(plan.hosts, 30, 0, lanes, number: 1)]
+        plan.timing.longestWindow = 10_000
+        plan.timing.heartbeat = 250
+        plan.timing.timeout = 50
+        plan.timing.validity = SeededRandom(seed: seed).picking([2500, 5000, 10_000])
+        plan.meanInterval = 10_000.0 / 30 / 8
+        plan.pauses = 0.1
+        plan.units = [1]
+        plan.length = 120_000
+        plan.delays = [1, 10]
+        plan.faults = [.longCrash, .partition]
+        plan.faultInterval = 8000
+        return plan
+    }
+
+    /// Three hosts without faults, which are asked for three times what they may admit.
+    package static func use(share: Int64, onlyHost: String? = nil, units: [Int64] = [1]) -> SimulationPlan {
+        let names = ["mx1", "mx2", "mx3"]
+        let lanes = [Lane(key: 1, window: 60_000)]
+        return SimulationPlan(
+            hosts: names, versions: [version(names, 300, share, lanes, number: 1)], lanes: lanes,
+            timing: Timing(longestWindow: 60_000, validity: 1000), meanInterval: 60_000.0 / 900, length: 600_000,
+            units: units, onlyHost: onlyHost)
+    }
+
+    private static func version(
+        _ hosts: [String], _ most: Int64, _ share: Int64, _ lanes: [Lane], number: UInt64
+    ) -> Version {
+        let shortest = lanes.map(\.window).min() ?? 1
+        return Version(
+            terms: Terms(hosts: hosts, share: share, limits: number),
+            most: Dictionary(uniqueKeysWithValues: lanes.map { ($0, $0.window == shortest ? most : most * 2) }))
+    }
+}
