@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: Apache-2.0
+internal import Glibc
+internal import MailSyntax
+
+/// Converts text to UTF-8 with the character sets of the system's iconv.
+///
+/// iconv loads the module of a character set when it is first used. A decoder keeps the last few open, and tries only
+/// so many of one header, as the sender chooses the names.
+struct Charsets: ~Copyable {
+    /// U+FFFD in UTF-8: stands for what can't be decoded.
+    static let replacement: [UInt8] = [0xef, 0xbf, 0xbd]
+
+    private struct Charset {
+        let name: [UInt8]
+        /// nil for UTF-8 and for unknown names: the bytes stay as they are, and those that are not UTF-8 are replaced
+        /// later.
+        let handle: iconv_t?
+        /// Whether printable ASCII stands for itself.
+        let keepsASCII: Bool
+    }
+
+    /// The last used comes last.
+    private var open: [Charset] = []
+    /// How many the current header may still open.
+    private var openable = 0
+
+    private static let mostOpen = 8
+    private static let mostOfHeader = 16
+    /// Bytes.
+    private static let longestName = 40
+
+    deinit { for charset in open { Self.close(charset) } }
+
+    private static func close(_ charset: Charset) {
+        if let handle = charset.handle { iconv_close(handle) }
+    }
+
+    mutating func beginHeader() { openable = Self.mostOfHeader }
+
+    /// Appends `bytes` as UTF-8. What can't be converted becomes U+FFFD. The state of the character set is the initial
+    /// one, before and after.
+    ///
+    /// - Returns: the bytes at the end that are the beginning of a character.
+    mutating func convert(_ bytes: [UInt8], from name: ArraySlice<UInt8>, to result: inout [UInt8]) -> [UInt8] {
+        guard let charset = charset(name), let handle = charset.handle else {
+            result += bytes
+            return []
+        }
+        if charset.keepsASCII, bytes.allSatisfy({ 0x20...0x7e ~= $0 }) {
+            result += bytes
+            return []
+        }
+        return Self.convert(bytes, handle, to: &result)
+    }
+
+    private static func convert(_ bytes: [UInt8], _ handle: iconv_t, to result: inout [UInt8]) -> [UInt8] {
+        var bytes = bytes
+        return bytes.withUnsafeMutableBytes { bytes in
+            withUnsafeTemporaryAllocation(of: CChar.self, capacity: 1_024) { buffer in
+                var input = bytes.baseAddress?.assumingMemoryBound(to: CChar.self)
+                var left = bytes.count
+                while left > 0, result.count < HeaderDecoder.mostBytes {
+                    let before = left
+                    let isDone = run(handle, &input, &left, buffer, to: &result)
+                    if isDone { continue }
+                    switch errno {
+                    case E2BIG where left < before: continue
+                    case EINVAL:
+                        let rest = Array(bytes.suffix(left))
+                        finish(handle, buffer, to: &result)
+                        // A rest that is no beginning of a character could grow from word to word.
+                        guard rest.count < 16 else {
+                            result += replacement
+                            return []
+                        }
+                        return rest
+                    default:
+                        // An invalid byte. What follows it is shown.
+                        result += replacement
+                        input = input.map { $0 + 1 }
+                        left -= 1
+                    }
+                }
+                finish(handle, buffer, to: &result)
+                return []
+            }
+        }
+    }
+
+    /// Converts as much as fits into `buffer`. Returns false on an error.
+    private static func run(
+        _ handle: iconv_t, _ input: inout UnsafeMutablePointer<CChar>?, _ left: inout Int,
+        _ buffer: UnsafeMutableBufferPointer<CChar>, to result: inout [UInt8]
+    ) -> Bool {
+        var output = buffer.baseAddress
+        var room = buffer.count
+        let code = iconv(handle, &input, &left, &output, &room)
+        let failure = errno
+        result += UnsafeRawBufferPointer(buffer).prefix(buffer.count - room)
+        errno = failure
+        return code != UInt.max
+    }
+
+    /// Writes what the conversion has kept back, and resets its state.
+    private static func finish(
+        _ handle: iconv_t, _ buffer: UnsafeMutableBufferPointer<CChar>, to result: inout [UInt8]
+    ) {
+        var output = buffer.baseAddress
+        var room = buffer.count
+        iconv(handle, nil, nil, &output, &room)
+        result += UnsafeRawBufferPointer(buffer).prefix(buffer.count - room)
+    }
+
+    // MARK: - Names
+
+    private mutating func charset(_ name: ArraySlice<UInt8>) -> Charset? {
+        let name = name.map(\.lowercased)
+        if let index = open.lastIndex(where: { $0.name == name }) {
+            if index != open.count - 1 { open.append(open.remove(at: index)) }
+            return open.last
+        }
+        guard openable > 0 else { return nil }
+        openable -= 1
+        if open.count == Self.mostOpen { Self.close(open.removeFirst()) }
+        open.append(Self.opened(name))
+        return open.last
+    }
+
+    private static func opened(_ name: [UInt8]) -> Charset {
+        let unknown = Charset(name: name, handle: nil, keepsASCII: true)
+        // `//TRANSLIT` and the like are no part of a name.
+        guard 1...longestName ~= name.count, name.allSatisfy({ $0.isAlphanumeric || "-_.:+()".utf8.contains($0) })
+        else { return unknown }
+        let text = String(decoding: name, as: UTF8.self)
+        guard let charset = usual[text] ?? text, !internalNames.contains(charset) else { return unknown }
+        guard let handle = iconv_open("UTF-8", charset), Int(bitPattern: handle) != -1 else { return unknown }
+        let printable: [UInt8] = Array(0x20...0x7e)
+        var converted: [UInt8] = []
+        let keepsASCII = convert(printable, handle, to: &converted).isEmpty && converted == printable
+        return Charset(name: name, handle: handle, keepsASCII: keepsASCII)
+    }
+
+    /// Names that stand for others in mail programs (WHATWG Encoding Standard 4.2). nil is UTF-8: text that claims to
+    /// be ASCII is shown as UTF-8 if it is that.
+    private static let usual: [String: String?] = [
+        "utf-8": nil, "utf8": nil, "us-ascii": nil, "ascii": nil, "unknown-8bit": nil, "unicode-1-1-utf-8": nil,
+        "iso-8859-1": "windows-1252", "latin1": "windows-1252", "latin-1": "windows-1252", "iso8859-1": "windows-1252",
+        "iso_8859-1": "windows-1252", "cp-1252": "windows-1252", "iso-8859-9": "windows-1254", "latin5": "windows-1254",
+        "iso-8859-11": "cp874", "tis-620": "cp874", "windows-874": "cp874", "iso-8859-8-i": "iso-8859-8",
+        "gb2312": "gb18030", "gbk": "gb18030", "x-gbk": "gb18030", "gb_2312-80": "gb18030", "big5": "big5-hkscs",
+        "shift_jis": "cp932", "shift-jis": "cp932", "sjis": "cp932", "x-sjis": "cp932", "ks_c_5601-1987": "cp949",
+        "ks_c_5601-1989": "cp949", "euc-kr": "cp949", "x-mac-roman": "macintosh", "unicode": "utf-16",
+    ]
+
+    /// Names of iconv's for the program's own memory.
+    private static let internalNames: Set<String> = ["internal", "wchar_t", "char", "ucs-4-internal", "ucs-2-internal"]
+}
