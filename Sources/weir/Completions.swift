@@ -25,7 +25,7 @@ enum Completions {
 
     /// What can be read of the file in `--config`, or of the default file. Its faults do not matter here.
     private static func configuration(named words: [String]) -> Configuration {
-        switch ConfigurationReader.read(path: value(of: "--config", in: words) ?? ConfigurationOptions.defaultPath) {
+        switch ConfigurationReader.read(path: value(of: "--config", in: words) ?? Configuration.defaultPath) {
         case .success(let outcome): outcome.configuration
         case .failure(let faults): faults.readable ?? Configuration()
         }

@@ -14,7 +14,7 @@ struct Weir: AsyncParsableCommand {
         subcommands: [
             ServeCommand.self, CheckConfigCommand.self, LimitsCommand.self, CheckCommand.self, QueryCommand.self,
             FilterCommand.self, TopCommand.self, LoadCommand.self, DoctorCommand.self, ImportCommand.self,
-            ReplayCommand.self, SetupCommand.self, CheckHealthCommand.self,
+            ReplayCommand.self, SetupCommand.self, CheckHealthCommand.self, AlertCommand.self,
         ])
 
     /// On the main thread: `ServeCommand` needs a process without others.
@@ -103,9 +103,7 @@ private struct UsageFault: Error, CustomStringConvertible {
 
 struct ConfigurationOptions: ParsableArguments {
     @Option(name: .long, help: ArgumentHelp("Configuration file.", valueName: "file"), completion: .file())
-    var config = Self.defaultPath
-
-    static let defaultPath = "/etc/weir/weir.yaml"
+    var config = Configuration.defaultPath
 
     /// The configuration and its rules, for a command that needs all of it.
     ///
