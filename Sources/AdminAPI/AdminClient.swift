@@ -89,6 +89,14 @@ package struct AdminClient: Sendable {
         return try await client.ask(.POST, "/limits/selection", [:], body: try JSONEncoder().encode(message))
     }
 
+    /// Sends a test notice by a channel, or by all.
+    package func testAlerts(_ message: AdminMessages.AlertTest) async throws -> [AlertTestOutcome] {
+        var client = self
+        // A channel fails after 30 s.
+        client.timeout = .seconds(50)
+        return try await client.ask(.POST, "/alerts/test", [:], body: try JSONEncoder().encode(message))
+    }
+
     /// Registers a probe, which the stage `last` discards.
     ///
     /// - Returns: its token.

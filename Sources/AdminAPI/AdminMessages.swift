@@ -163,6 +163,15 @@ package enum AdminMessages {
         }
     }
 
+    package struct AlertTest: Codable, Equatable, Sendable {
+        /// The configuration key of the only channel, such as `alerts.mail`; nil for all.
+        package var channel: String?
+
+        package init(channel: String?) {
+            self.channel = channel
+        }
+    }
+
     package struct Failure: Codable, Equatable, Sendable {
         package var error: String
 

@@ -20,7 +20,7 @@ extension Ledger {
         observer?.refused(event, because: violation.reason, request, action: action)
         if blockEnd != nil {
             account.limit.blocks += 1
-            observer?.blocked(event)
+            observer?.blocked(event, request)
         }
         return action
     }
@@ -53,7 +53,7 @@ extension Ledger {
     // MARK: Charges
 
     /// Carries out the plan's mail steps, and remembers the answer with the transaction.
-    func record(_ identity: RequestIdentity, action: [UInt8]?) {
+    func record(_ identity: RequestIdentity, _ request: Attributes, action: [UInt8]?) {
         guard identity.transactionID != 0 || plan.steps.contains(where: { !$0.isOfConnection }) else { return }
         let transaction = identity.transaction ?? Transaction(id: identity.transactionID, lastSeen: now)
         if identity.transaction == nil, identity.transactionID != 0 { insert(transaction) }
@@ -64,7 +64,7 @@ extension Ledger {
         if identity.recipientHash != 0 { rememberCharges(of: identity.recipientHash, in: transaction) }
         journal.beginTransaction(
             transaction, request: identity.requestHash, action: action, recipient: identity.recipientHash, at: tick)
-        carryOut(for: transaction, ofConnection: false)
+        carryOut(for: transaction, request, ofConnection: false)
     }
 
     private func rememberCharges(of recipientHash: UInt64, in transaction: Transaction) {
@@ -83,10 +83,10 @@ extension Ledger {
 
     /// Carries out the steps of the plan that belong to a mail transaction or to a connection, and ends the journal
     /// entry that the caller began.
-    func carryOut(for transaction: Transaction, ofConnection: Bool) {
+    func carryOut(for transaction: Transaction, _ request: Attributes, ofConnection: Bool) {
         for step in plan.steps where step.isOfConnection == ofConnection {
             if step.charge > 0 {
-                charge(step, transaction)
+                charge(step, transaction, request)
             } else if step.giveBack > 0 {
                 giveBack(step.giveBack, to: step.account, transaction)
             }
@@ -94,7 +94,7 @@ extension Ledger {
         journal.endTransaction()
     }
 
-    private func charge(_ step: Plan.Step, _ transaction: Transaction) {
+    private func charge(_ step: Plan.Step, _ transaction: Transaction, _ request: Attributes) {
         let account = step.account
         let limit = account.limit
         var nearLane: Int?
@@ -112,7 +112,8 @@ extension Ledger {
             observer?.near(
                 LimitEvent(
                     account: account, lane: nearLane, until: now, time: now,
-                    isShadowed: limit.terms.limit.mode == .shadow))
+                    isShadowed: limit.terms.limit.mode == .shadow),
+                request)
         }
         account.hasWarned = nearLane != nil
         limit.fullest.note(account, fullness: fullest, at: now)

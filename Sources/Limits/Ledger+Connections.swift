@@ -73,7 +73,9 @@ extension Ledger {
     }
 
     /// Records that a connection was counted, or that a limit on connections refused it.
-    func record(_ connection: ClientConnection, violation: Violation?, action: [UInt8]?) {
+    func record(
+        _ connection: ClientConnection, _ request: Attributes, violation: Violation?, action: [UInt8]?
+    ) {
         let isRefused = violation.map { $0.account.limit.limit.count.isOfConnection && $0.reason == .over } ?? false
         guard isRefused || plan.steps.contains(where: { $0.isOfConnection && $0.charge > 0 }) else { return }
         let action = isRefused ? action : nil
@@ -87,6 +89,6 @@ extension Ledger {
         journal.beginTransaction(
             record, request: connection.firstTransaction, action: action, isNewConnection: !connection.isCounted,
             at: tick)
-        carryOut(for: record, ofConnection: true)
+        carryOut(for: record, request, ofConnection: true)
     }
 }

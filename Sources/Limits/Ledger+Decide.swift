@@ -47,8 +47,8 @@ extension Ledger {
         // A first DATA settles its transaction, whether or not it changes an amount.
         let settles = identity.state.settles && !(identity.transaction?.isSettled ?? true)
         if !plan.isEmpty || action != nil || settles {
-            record(identity, action: action)
-            if let connection { record(connection, violation: violations.refusing, action: action) }
+            record(identity, request, action: action)
+            if let connection { record(connection, request, violation: violations.refusing, action: action) }
         }
         return Decision(action: action, transaction: identity.transactionID)
     }

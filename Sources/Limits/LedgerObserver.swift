@@ -57,9 +57,9 @@ package protocol LedgerObserver: AnyObject {
     /// A request was refused or, in shadow mode, would have been.
     func refused(_ event: LimitEvent, because reason: RefusalReason, _ request: Attributes, action: [UInt8])
     /// A key has reached `warn_at` of a limit. Called again only after it has been below.
-    func near(_ event: LimitEvent)
+    func near(_ event: LimitEvent, _ request: Attributes)
     /// A key was blocked after too many refused requests.
-    func blocked(_ event: LimitEvent)
+    func blocked(_ event: LimitEvent, _ request: Attributes)
     /// A limit did not apply to a request, because a pattern of its conditions gave up.
     func undecided(_ condition: UndecidedCondition, of limit: Limit, _ request: Attributes)
     /// An account was evicted, because there are more keys than the configuration allows.

@@ -29,7 +29,7 @@ final class DecisionLog: LedgerObserver {
             .notice,
             "\(Self.origin(verb, request, client)): limit \(event.limit.name), key \(key): \(reason.rawValue), "
                 + "\(usage), \(room)\(details), action=\(action)")
-        alert(.over, event, key) { "\(reason.rawValue), \(usage)\(details)" }
+        alert(.over, event, key, client) { "\(reason.rawValue), \(usage)\(details)" }
         onRefusal(
             RefusedRequest(
                 time: Double(time(nil)), limit: event.limit.name, key: key, mode: Self.mode(event).rawValue,
@@ -40,21 +40,24 @@ final class DecisionLog: LedgerObserver {
                 recipient: Self.text(request.recipient)))
     }
 
-    func near(_ event: LimitEvent) {
+    func near(_ event: LimitEvent, _ request: Attributes) {
         let (key, text) = (Self.text(event.account.key), "\(event.limit.warnAt) % reached, \(Self.usage(event))")
         log.warning("limit \(event.limit.name), key \(key): \(text)")
-        alert(.warn, event, key) { text }
+        alert(.warn, event, key, Self.client(request)) { text }
     }
 
-    func blocked(_ event: LimitEvent) {
+    func blocked(_ event: LimitEvent, _ request: Attributes) {
         let key = Self.text(event.account.key)
         let text = "blocked for \(event.retrySeconds)s after \(event.account.refusedTries) refused requests"
         log.warning("limit \(event.limit.name), key \(key): \(text)")
-        alert(.block, event, key) { text }
+        alert(.block, event, key, Self.client(request)) { text }
     }
 
-    private func alert(_ tier: Alert.Tier, _ event: LimitEvent, _ key: String, _ text: () -> String) {
-        alerts.raise(tier, limit: event.limit.name, key: key, mode: Self.mode(event).rawValue, text)
+    private func alert(
+        _ tier: Alert.Tier, _ event: LimitEvent, _ key: String, _ client: String, _ text: () -> String
+    ) {
+        alerts.raise(
+            tier, limit: event.limit.name, key: key, mode: Self.mode(event).rawValue, client: client, text)
     }
 
     private static func mode(_ event: LimitEvent) -> Limit.Mode { event.isShadowed ? .shadow : .enforce }

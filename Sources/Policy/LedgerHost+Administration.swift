@@ -195,18 +195,10 @@ extension LedgerHost {
         case .block: return ledger.remark(onBlockBy: standing.limit)
         case .raise:
             guard let until = standing.blockedUntil else { return nil }
-            let key = Self.quoted(String(decoding: standing.key, as: UTF8.self))
+            let key = ShellWord.argument(String(decoding: standing.key, as: UTF8.self))
             return "still blocked for \(Self.rounded(until - ledger.now)): weir limits unblock \(key)"
         case .reset, .unraise, .unblock: return nil
         }
-    }
-
-    /// The key quoted as a single word for a shell, because a peer may have chosen it.
-    private static func quoted(_ key: String) -> String {
-        let isPlain =
-            !key.isEmpty && key.utf8.allSatisfy { $0.isAlphanumeric || "@._+:/=%,-".utf8.contains($0) }
-            && !key.hasPrefix("-")
-        return isPlain ? key : "'\(key.replacing("'", with: "'\\''"))'"
     }
 
     /// Milliseconds as a text in the unit that a person would use.

@@ -52,7 +52,10 @@ package actor Daemon {
         self.configuration = configuration
         lastRead = configuration
         log = EventLog(destination: configuration.log.destination)
-        let alerts = Alerts(configuration.alerts, starter: preparation.starter, log: log)
+        let alerts = Alerts(
+            configuration.alerts, starter: preparation.starter,
+            advice: AlertAdvice(configurationPath: preparation.configurationPath, configuration),
+            log: log)
         log.onTrouble({ alerts.raise(trouble: $0, $1) }, recovery: { alerts.raise(recovery: $0, $1) })
         self.alerts = alerts
         host = LedgerHost(
@@ -220,13 +223,11 @@ package actor Daemon {
     private func report(_ fault: String?) {
         let before = lastReload.record(fault: fault)
         if let fault {
-            alerts.raise(trouble: Self.reloadSubject, "rejected, the current one stays in use: \(fault)")
+            alerts.raise(trouble: Alerts.configurationSubject, "rejected, the current one stays in use: \(fault)")
         } else if before.fault != nil {
-            alerts.raise(recovery: Self.reloadSubject, "a reload has succeeded")
+            alerts.raise(recovery: Alerts.configurationSubject, "a reload has succeeded")
         }
     }
-
-    private static let reloadSubject = "the configuration"
 
     /// Logs the files and programs of a configuration that the process can't use.
     ///

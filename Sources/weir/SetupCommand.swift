@@ -23,7 +23,7 @@ struct SetupCommand: ParsableCommand {
             """)
 
     @Option(help: ArgumentHelp("File to write.", valueName: "file"), completion: .file())
-    var output = ConfigurationOptions.defaultPath
+    var output = Configuration.defaultPath
 
     @Flag(help: "Ask nothing, and take every default.")
     var yes = false
@@ -203,7 +203,7 @@ struct SetupCommand: ParsableCommand {
     }
 
     private func showNextSteps() throws {
-        let usual = ConfigurationOptions.defaultPath
+        let usual = Configuration.defaultPath
         // A second service would take the ports and the ledger of the one that is installed.
         let isReplacement = output != usual && access(usual, F_OK) == 0
         let option = isReplacement || output == usual ? "" : " --config \(output)"

@@ -14,7 +14,7 @@ struct Weir: AsyncParsableCommand {
         subcommands: [
             ServeCommand.self, CheckConfigCommand.self, LimitsCommand.self, CheckCommand.self, QueryCommand.self,
             FilterCommand.self, TopCommand.self, LoadCommand.self, DoctorCommand.self, ImportCommand.self,
-            ReplayCommand.self, SetupCommand.self, CheckHealthCommand.self,
+            ReplayCommand.self, SetupCommand.self, CheckHealthCommand.self, AlertCommand.self,
         ])
 
     /// On the main thread: `ServeCommand` needs a process without others.
@@ -107,7 +107,7 @@ struct ConfigurationOptions: ParsableArguments {
 
     /// The file that `WEIR_CONFIG` names, or that of an installed service.
     static let defaultPath = {
-        guard let path = getenv("WEIR_CONFIG"), path.pointee != 0 else { return "/etc/weir/weir.yaml" }
+        guard let path = getenv("WEIR_CONFIG"), path.pointee != 0 else { return Configuration.defaultPath }
         return String(cString: path)
     }()
 

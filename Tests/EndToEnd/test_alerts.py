@@ -4,16 +4,18 @@ import http.server
 import json
 import os
 import pathlib
+import shlex
 import shutil
 import socket
 import sqlite3
 import tempfile
 import threading
 import unittest
+import urllib.parse
 
 from filtering import FilterService
-from postfix import DEFAULT_TIMEOUT, free_port, wait_until
-from weir import UnixConnection, WeirService, get, samples
+from postfix import DEFAULT_TIMEOUT, free_port, run, wait_until
+from weir import BINARY, ENVIRONMENT, UnixConnection, WeirService, get, samples
 from weir import weir as command
 
 LIMIT = {"name": "per-sender", "key": ["sender"], "count": "recipients", "rates": ["3/1h"], "warn_at": 60,
@@ -82,8 +84,83 @@ class Alerts(unittest.TestCase):
             self.assertEqual(hook.alerts[1]["text"].split(", instance")[0], "over, recipients 3/3 per 1h")
             self.assertEqual(hook.got[0][0], "application/json")
             self.assertIn("warn: limit per-sender, key a@example.org: 60 % reached", hook.got[0][1]["text"])
-            self.assertEqual(weir.log().count("alert: over: limit per-sender, key a@example.org"), 1)
             self.assertNotIn("secret", weir.log())
+
+    def test_what_to_do_about_a_key(self):
+        """Each alert has the client, commands that a shell takes as they are, and the address of the page."""
+        for key in ("a@example.org", "o'neil $(reboot)`x`@example.org", "-x@example.org", "tab\tand\x1b[31mcolour@example.org"):
+            with self.subTest(key=key), Hook() as hook, WeirService(
+                    limits=[LIMIT], alerts={"webhook": hook.url, "interval": "1s"}) as weir:
+                for _ in range(8):
+                    weir.ask(sender=key)
+                wait_until(lambda: len(hook.alerts) >= 3, "three alerts")
+                verbs = {"warn": "block", "over": "block", "block": "unblock"}
+                self.assertEqual([alert["tier"] for alert in hook.alerts], list(verbs))
+                for alert in hook.alerts:
+                    self.assertEqual(alert["client"], "client.example.org[192.0.2.1]")
+                    self.assertEqual(alert["page"], f"http://127.0.0.1:8045/#key={urllib.parse.quote(key.lower(), safe='-_.!~*()' + chr(39))}")
+                    self.assertEqual(len(alert["commands"]), 2)
+                    for typed in alert["commands"]:
+                        self.assertTrue(typed.isprintable(), typed)
+                    # The shell calls this instead of the program on the path.
+                    shell = f'weir() {{ {shlex.quote(str(BINARY))} "$@"; }}; {alert["commands"][1]} && {alert["commands"][0]}'
+                    result = run(["bash", "-c", shell], check=False, env=ENVIRONMENT)
+                    self.assertEqual(result.returncode, 0, f"{shell}\n{result.stderr}")
+                    self.assertEqual("blocked until unblocked" in result.stdout, verbs[alert["tier"]] == "block", result.stdout)
+                notice = hook.got[0][1]
+                self.assertIn(f"[client client.example.org[192.0.2.1]; {hook.alerts[0]['commands'][0]}]", notice["text"])
+                self.assertEqual(notice["page"], "http://127.0.0.1:8045/")
+                self.assertEqual(notice["tunnel"], f"ssh -L 8045:{weir.admin_socket} {socket.gethostname()}")
+
+    def test_the_log_says_everything_once(self):
+        """The line of an event is also that of its alert."""
+        with Hook() as hook, WeirService(limits=[LIMIT], alerts={"webhook": hook.url, "interval": "1s"}) as weir:
+            for _ in range(6):
+                weir.ask(sender="a@example.org")
+            wait_until(lambda: len(hook.alerts) >= 3, "three alerts")
+            lines = [line.split("]: ", 1)[1] for line in weir.log().splitlines()]
+            for text in ("60 % reached", "blocked for "):
+                self.assertEqual(sum(text in line for line in lines), 1, lines)
+            self.assertEqual(sum("over, recipients" in line for line in lines), 2, lines)
+            self.assertNotIn("alert: ", weir.log())
+
+    def test_test_notices(self):
+        program = self.script("cat > HERE/input.new; mv HERE/input.new HERE/input")
+        mailer = self.script("cat > HERE/mail; exit 75")
+        with Hook() as hook, WeirService(alerts={
+                "webhook": hook.url, "command": str(program), "mail": ["ops@example.org"], "sendmail": str(mailer)}) as weir:
+            at = ("alert", "--config", weir.config_file, "--test")
+            result = command(*at, "webhook")
+            self.assertEqual(result.stdout, "alerts.webhook: test notice delivered: the server answered with a status 2xx\n")
+            (alert,) = hook.alerts
+            self.assertEqual((alert["tier"], alert["subject"]), ("test", "weir alert --test"))
+            self.assertRegex(alert["text"], r"^asked for by uid \d+ \(\w+\); nothing is wrong$")
+            result = command(*at, "all", check=False)
+            self.assertEqual((result.returncode, result.stdout.splitlines()), (1, [
+                f"alerts.command: test notice delivered: {program} exited with status 0",
+                f"alerts.mail: test notice not delivered: {mailer} exited with status 75",
+                "alerts.webhook: test notice delivered: the server answered with a status 2xx"]))
+            self.assertEqual(json.loads((program.parent / "input").read_text())["alerts"][0]["tier"], "test")
+            self.assertRegex((mailer.parent / "mail").read_text(), r"(?m)^Subject: Weir on \S+: test: weir alert --test: asked for by")
+            weir.wait_logged(f"warning: alerts.mail: test notice not delivered: {mailer} exited with status 75 (a test for uid ")
+            hook.status = 503
+            result = command(*at, "webhook", check=False)
+            self.assertEqual((result.returncode, result.stdout), (
+                1, "alerts.webhook: test notice not delivered: the server answered with status 503\n"))
+            result = command(*at, "pager", check=False)
+            self.assertEqual(result.returncode, 64)
+            for channel in ("webhook", "command", "mail", "all"):
+                self.assertIn(f"'{channel}'", result.stderr)
+            # An alert of the service is not held up by tests.
+            self.assertNotIn("only logged", weir.log())
+            weir.configure(alerts={"webhook": hook.url})
+            weir.reload()
+            weir.wait_logged("reloaded:")
+            result = command(*at, "mail", check=False)
+            self.assertEqual(result.returncode, 1)
+            self.assertIn("alerts.mail is not configured in the running service; only alerts.webhook is", result.stderr)
+            weir.stop()
+            self.assertEqual(command(*at, "webhook", check=False).returncode, 69)
 
     def test_repeats_and_tiers_are_configured(self):
         with Hook() as hook, WeirService(
@@ -138,6 +215,8 @@ class Alerts(unittest.TestCase):
             self.assertIn("To: ops@example.org, root\n", head)
             self.assertIn("Auto-Submitted: auto-generated", head)
             self.assertIn("\\u{1B}", body)
+            self.assertIn("\n    client client.example.org[192.0.2.1]\n    weir limits show ", body)
+            self.assertRegex(body, r"\nThe page is at http://127\.0\.0\.1:8045/ while this runs on your machine:\n    ssh -L 8045:\S+ \S+\n$")
             self.assertEqual(json.loads(taken.read_text())["alerts"][0]["tier"], "over")
 
     def test_programs_inherit_no_descriptors(self):
@@ -169,10 +248,11 @@ class Alerts(unittest.TestCase):
         for status, words in ((404, "404"), (302, "302, a redirect, which is not followed")):
             with self.subTest(status=status), Hook(status) as hook, WeirService(
                     limits=[LIMIT], alerts={"webhook": hook.url, "interval": "1s"}) as weir:
-                for _ in range(4):
-                    weir.ask(sender="a@example.org")
                 text = f"alerts.webhook: alert not delivered, only logged: the server answered with status {words}\n"
-                wait_until(lambda: weir.log().count(text) == 2, weir.log)
+                for asked, notices in ((2, 1), (2, 2)):
+                    for _ in range(asked):
+                        weir.ask(sender="a@example.org")
+                    wait_until(lambda: weir.log().count(text) == notices, weir.log)
                 self.assertEqual(len(hook.got), 2)
 
     def test_alerts_wait_until_the_channel_is_back(self):
@@ -195,7 +275,7 @@ class Alerts(unittest.TestCase):
             self.addCleanup(second.__exit__)
             second.start(wait=False)
             self.assertNotEqual(second.process.wait(DEFAULT_TIMEOUT), 0)
-            self.assertIn("alert: trouble: the ledger: is unavailable: another weir serve", second.log())
+            self.assertIn("error: the ledger is unavailable: another weir serve", second.log())
             self.assertEqual(hook.got, [])
 
     def test_trouble_and_recovery(self):
@@ -208,6 +288,8 @@ class Alerts(unittest.TestCase):
                 (directory / "later").mkdir()
                 wait_until(lambda: any(alert["tier"] == "recovery" for alert in hook.alerts), "an alert about the recovery")
                 self.assertEqual({alert["subject"] for alert in hook.alerts}, {"the ledger"})
+                trouble = next(alert for alert in hook.alerts if alert["tier"] == "trouble")
+                self.assertRegex(trouble["commands"][0], r"^weir check-health --config \S+$")
             closed = free_port()
             with FilterService(closed, "/^Subject: no/ REJECT\n", alerts={"webhook": hook.url}) as weir:
                 with socket.create_connection(("127.0.0.1", weir.filter_port), timeout=120) as client:

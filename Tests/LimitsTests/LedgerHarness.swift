@@ -150,8 +150,10 @@ final class NearObserver: LedgerObserver {
     private(set) var warnings: [[UInt64]] = []
 
     func refused(_ event: LimitEvent, because reason: RefusalReason, _ request: Attributes, action: [UInt8]) {}
-    func near(_ event: LimitEvent) { warnings.append(event.limit.rates.indices.map { event.account.used(lane: $0) }) }
-    func blocked(_ event: LimitEvent) {}
+    func near(_ event: LimitEvent, _ request: Attributes) {
+        warnings.append(event.limit.rates.indices.map { event.account.used(lane: $0) })
+    }
+    func blocked(_ event: LimitEvent, _ request: Attributes) {}
     func evicted(_ account: Account, at time: LedgerTime) {}
     func undecided(_ condition: UndecidedCondition, of limit: Limit, _ request: Attributes) {}
 }
@@ -164,8 +166,8 @@ final class EvictionObserver: LedgerObserver {
     private(set) var evicted: [Reference] = []
 
     func refused(_ event: LimitEvent, because reason: RefusalReason, _ request: Attributes, action: [UInt8]) {}
-    func near(_ event: LimitEvent) {}
-    func blocked(_ event: LimitEvent) {}
+    func near(_ event: LimitEvent, _ request: Attributes) {}
+    func blocked(_ event: LimitEvent, _ request: Attributes) {}
     func evicted(_ account: Account, at time: LedgerTime) { evicted.append(Reference(account: account)) }
     func undecided(_ condition: UndecidedCondition, of limit: Limit, _ request: Attributes) {}
 }
@@ -175,8 +177,8 @@ final class UndecidedObserver: LedgerObserver {
     private(set) var attributes: [String] = []
 
     func refused(_ event: LimitEvent, because reason: RefusalReason, _ request: Attributes, action: [UInt8]) {}
-    func near(_ event: LimitEvent) {}
-    func blocked(_ event: LimitEvent) {}
+    func near(_ event: LimitEvent, _ request: Attributes) {}
+    func blocked(_ event: LimitEvent, _ request: Attributes) {}
     func evicted(_ account: Account, at time: LedgerTime) {}
     func undecided(_ condition: UndecidedCondition, of limit: Limit, _ request: Attributes) {
         attributes.append(condition.attribute)

@@ -39,7 +39,10 @@ final class MilterService: Sendable {
             """
         let outcome = try ConfigurationReader.read(Array(text.utf8), file: "weir.yaml").get()
         log = EventLog(destination: .file("\(path)/log"))
-        alerts = Alerts(outcome.configuration.alerts, starter: .init(control: -1), log: log)
+        alerts = Alerts(
+            outcome.configuration.alerts, starter: .init(control: -1),
+            advice: AlertAdvice(configurationPath: Configuration.defaultPath, outcome.configuration),
+            log: log)
         let loop = try SocketLoop.start(named: "weir-ledger")
         self.loop = loop
         let host = LedgerHost(

@@ -27,7 +27,11 @@ struct RunningLedger {
         let loop = try SocketLoop.start(named: "weir-ledger")
         let host = LedgerHost(
             configuration: configuration, loop: loop, clocks: MachineClocks(), log: log,
-            alerts: Alerts(configuration.alerts, starter: .init(control: -1), log: log), probes: ProbeBoard())
+            alerts: Alerts(
+                configuration.alerts, starter: .init(control: -1),
+                advice: AlertAdvice(configurationPath: Configuration.defaultPath, configuration),
+                log: log),
+            probes: ProbeBoard())
         try await loop.submit { host.start() }
         #expect(await host.firstOpening())
         try await body(

@@ -62,7 +62,11 @@ final class Service {
         loop = try SocketLoop.stepped()
         host = LedgerHost(
             configuration: configuration, loop: loop, clocks: clocks, log: log,
-            alerts: Alerts(configuration.alerts, starter: .init(control: -1), log: log), probes: ProbeBoard())
+            alerts: Alerts(
+                configuration.alerts, starter: .init(control: -1),
+                advice: AlertAdvice(configurationPath: Configuration.defaultPath, configuration),
+                log: log),
+            probes: ProbeBoard())
         listener = PolicyListener(configuration: configuration, host: host, log: log)
         host.start()
         let (listener, endpoints) = (listener, configuration.listen.policy)

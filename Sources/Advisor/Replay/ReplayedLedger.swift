@@ -59,8 +59,8 @@ private final class RefusalRecorder: LedgerObserver {
         ].refused += 1
     }
 
-    func near(_ event: LimitEvent) {}
-    func blocked(_ event: LimitEvent) {}
+    func near(_ event: LimitEvent, _ request: Attributes) {}
+    func blocked(_ event: LimitEvent, _ request: Attributes) {}
     func evicted(_ account: Account, at time: LedgerTime) {}
     func undecided(_ condition: UndecidedCondition, of limit: Limit, _ request: Attributes) {}
 }

@@ -13,6 +13,8 @@ package struct Alert: Codable, Equatable, Sendable {
         case trouble
         /// The end of a trouble.
         case recovery
+        /// An operator wants to see an alert (`weir alert --test`).
+        case test
 
         /// About one key of many. These are left out first if there are too many alerts.
         var isOfKeyInUse: Bool { self == .warn || self == .over }
@@ -26,10 +28,16 @@ package struct Alert: Codable, Equatable, Sendable {
     var key: String?
     /// `enforce` or `shadow`.
     var mode: String?
+    /// The client of the request that caused it, as `host[address]`.
+    var client: String?
     /// What is affected: `limit per-user, key alice`, `the ledger`, `next hop inet:127.0.0.1:10026`.
     var subject: String
     /// What happened, in at most `Alert.longestText` characters.
     var text: String
+    /// What to type on the mail server: first what shows more, then what changes something.
+    var commands: [String] = []
+    /// The address of the page about the key; see `AlertNotice.tunnel`.
+    var page: String?
     /// How often the same alert was suppressed since it was last sent.
     var repeats = 0
 
@@ -38,6 +46,12 @@ package struct Alert: Codable, Equatable, Sendable {
     var description: String {
         "\(tier.rawValue): \(subject)\(mode == "shadow" ? " (shadow)" : ""): \(text)"
             + (repeats > 0 ? " (\(repeats) more since the last such alert)" : "")
+    }
+
+    /// The description with the client and the first command, in one line.
+    var summary: String {
+        let hints = [client.map { "client \($0)" }, commands.first].compactMap(\.self)
+        return description + (hints.isEmpty ? "" : " [\(hints.joined(separator: "; "))]")
     }
 }
 
@@ -50,12 +64,28 @@ struct AlertNotice: Codable, Equatable, Sendable {
     var alerts: [Alert]
     /// Alerts beyond the bound of a notice.
     var leftOut: Int
+    /// The address of the page, which works on the operator's machine while `tunnel` runs there.
+    var page: String
+    var tunnel: String
 
-    init(host: String, alerts: [Alert], leftOut: Int) {
+    init(host: String, alerts: [Alert], leftOut: Int, advice: AlertAdvice) {
         self.host = host
         self.alerts = alerts
         self.leftOut = leftOut
+        page = advice.page()
+        tunnel = advice.tunnel(to: host)
         let others = alerts.count - 1 + leftOut
-        text = "Weir on \(host): \(alerts.first?.description ?? "")" + (others > 0 ? " and \(others) more" : "")
+        text = "Weir on \(host): \(alerts.first?.summary ?? "")" + (others > 0 ? " and \(others) more" : "")
     }
+}
+
+/// What became of a test notice.
+package struct AlertTestOutcome: Codable, Equatable, Sendable {
+    /// The configuration key, such as `alerts.mail`.
+    package var channel: String
+    package var isDelivered: Bool
+    /// What the delivery means, or why it failed.
+    package var text: String
+
+    package var description: String { "\(channel): test notice \(isDelivered ? "" : "not ")delivered: \(text)" }
 }

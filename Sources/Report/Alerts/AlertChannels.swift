@@ -16,6 +16,7 @@ struct Webhook: AlertChannel {
     let starter: ProgramStarter
 
     var name: String { "alerts.webhook" }
+    var success: String { "the server answered with a status 2xx" }
 
     private static let seconds = 10
     /// Exit statuses of curl(1).
@@ -64,6 +65,7 @@ struct AlertCommand: AlertChannel {
     let starter: ProgramStarter
 
     var name: String { "alerts.command" }
+    var success: String { "\(path) exited with status 0" }
 
     func send(_ notice: AlertNotice) async throws {
         try await starter.run([path], input: Array(notice.json) + [0x0a])
@@ -78,6 +80,7 @@ struct AlertMail: AlertChannel {
     let starter: ProgramStarter
 
     var name: String { "alerts.mail" }
+    var success: String { "\(sendmail) took the mail to \(recipients.joined(separator: ", "))" }
 
     func send(_ notice: AlertNotice) async throws {
         // Data from a peer must not end the header, nor need encoding (RFC 2047).
@@ -90,8 +93,11 @@ struct AlertMail: AlertChannel {
         ]
         for alert in notice.alerts {
             lines.append("\(EventLog.time(alert.time)) \(EventLog.escaped(alert.description))")
+            let hints = [alert.client.map { "client \($0)" }] + alert.commands + [alert.page]
+            lines += hints.compactMap(\.self).map { "    \(EventLog.escaped($0))" }
         }
         if notice.leftOut > 0 { lines.append("and \(notice.leftOut) more; see the log") }
+        lines += ["", "The page is at \(notice.page) while this runs on your machine:", "    \(notice.tunnel)"]
         try await starter.run(
             [sendmail, "-i", "--"] + recipients, input: Array((lines.joined(separator: "\n") + "\n").utf8))
     }

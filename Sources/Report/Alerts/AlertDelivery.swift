@@ -5,6 +5,8 @@ internal import Synchronization
 protocol AlertChannel: Sendable {
     /// The configuration key, for log lines.
     var name: String { get }
+    /// What a delivery means.
+    var success: String { get }
     /// Returns when the notice is delivered.
     ///
     /// - Throws: if it was not delivered, or not in time.
@@ -23,8 +25,9 @@ final class AlertDelivery: Sendable {
         var isHurried = false
     }
 
-    private let channel: any AlertChannel
+    let channel: any AlertChannel
     private let interval: Duration
+    private let advice: AlertAdvice
     private let failures: Failures
     private let log: EventLog
     private let state = Mutex(State())
@@ -37,9 +40,12 @@ final class AlertDelivery: Sendable {
         let count = Atomic<UInt64>(0)
     }
 
-    init(_ channel: any AlertChannel, interval: Duration, failures: Failures, log: EventLog) {
+    init(
+        _ channel: any AlertChannel, interval: Duration, advice: AlertAdvice, failures: Failures, log: EventLog
+    ) {
         self.channel = channel
         self.interval = interval
+        self.advice = advice
         self.failures = failures
         self.log = log
     }
@@ -88,7 +94,8 @@ final class AlertDelivery: Sendable {
                 return nil
             }
             defer { (state.waiting, state.leftOut) = ([], 0) }
-            return AlertNotice(host: EventLog.hostName, alerts: state.waiting, leftOut: state.leftOut)
+            return AlertNotice(
+                host: EventLog.hostName, alerts: state.waiting, leftOut: state.leftOut, advice: advice)
         }
     }
 

@@ -5,7 +5,7 @@ internal import NIOPosix
 package import Settings
 internal import Synchronization
 
-/// Sends alerts to operators: to the log, and by the channels that `alerts` configures.
+/// Sends alerts to operators by the channels that `alerts` configures. Whoever raises an alert also logs its cause.
 ///
 /// Raising an alert never blocks: it is added to a bounded queue of each channel, which sends at its own pace.
 package final class Alerts: Sendable {
@@ -18,28 +18,30 @@ package final class Alerts: Sendable {
         var settings: Configuration.Alerts
         var deliveries: [AlertDelivery]
         var history = AlertHistory<Name>()
-        /// Alerts raised before the service is ready; nil afterwards. A service that never gets ready only logs them,
+        /// Alerts raised before the service is ready; nil afterwards. A service that never gets ready sends none,
         /// because a second instance started by mistake must not alert operators.
         var early: [Alert]? = []
     }
 
     package let marks: AlertMarks
+    /// The subject of trouble with weir.yaml.
+    package static let configurationSubject = "the configuration"
     private let state: Mutex<State>
     private let failures = AlertDelivery.Failures()
     private let starter: ProgramStarter
+    private let advice: AlertAdvice
     private let log: EventLog
 
-    package init(_ settings: Configuration.Alerts, starter: ProgramStarter, log: EventLog) {
+    package init(_ settings: Configuration.Alerts, starter: ProgramStarter, advice: AlertAdvice, log: EventLog) {
         self.starter = starter
+        self.advice = advice
         self.log = log
         marks = AlertMarks()
-        state = Mutex(State(settings: settings, deliveries: Self.deliveries(settings, marks, failures, starter, log)))
+        state = Mutex(State(settings: settings, deliveries: []))
+        state.withLock { $0.deliveries = deliveries(settings) }
     }
 
-    private static func deliveries(
-        _ settings: Configuration.Alerts, _ marks: AlertMarks, _ failures: AlertDelivery.Failures,
-        _ starter: ProgramStarter, _ log: EventLog
-    ) -> [AlertDelivery] {
+    private func deliveries(_ settings: Configuration.Alerts) -> [AlertDelivery] {
         var channels: [any AlertChannel] = []
         if let url = settings.webhook { channels.append(Webhook(url: url, starter: starter)) }
         if let path = settings.command { channels.append(AlertCommand(path: path, starter: starter)) }
@@ -47,7 +49,9 @@ package final class Alerts: Sendable {
             channels.append(
                 AlertMail(sendmail: settings.sendmail, recipients: settings.mail, marks: marks, starter: starter))
         }
-        return channels.map { AlertDelivery($0, interval: .seconds(settings.interval), failures: failures, log: log) }
+        return channels.map {
+            AlertDelivery($0, interval: .seconds(settings.interval), advice: advice, failures: failures, log: log)
+        }
     }
 
     /// Notices that a channel failed to deliver.
@@ -67,7 +71,7 @@ package final class Alerts: Sendable {
     package func reload(_ settings: Configuration.Alerts) {
         let replaced: [AlertDelivery] = state.withLock { state in
             guard state.settings != settings else { return [] }
-            defer { state.deliveries = Self.deliveries(settings, marks, failures, starter, log) }
+            defer { state.deliveries = deliveries(settings) }
             state.settings = settings
             return state.deliveries
         }
@@ -77,11 +81,15 @@ package final class Alerts: Sendable {
     /// An alert about a key of a limit.
     ///
     /// - Parameter text: evaluated only if the alert is sent.
-    package func raise(_ tier: Alert.Tier, limit: String, key: String, mode: String, _ text: () -> String) {
+    package func raise(
+        _ tier: Alert.Tier, limit: String, key: String, mode: String, client: String, _ text: () -> String
+    ) {
         let subject = "limit \(limit), key \(key)"
         raise(Name(tier: tier, subject: subject)) {
             Alert(
-                time: Int64(time(nil)), tier: tier, limit: limit, key: key, mode: mode, subject: subject, text: text())
+                time: Int64(time(nil)), tier: tier, limit: limit, key: key, mode: mode, client: client,
+                subject: subject, text: text(), commands: advice.commands(for: tier, limit: limit, key: key),
+                page: advice.page(ofKey: key))
         }
     }
 
@@ -89,7 +97,9 @@ package final class Alerts: Sendable {
     package func raise(trouble subject: String, _ text: String) {
         state.withLock { $0.history.forget(Name(tier: .recovery, subject: subject)) }
         raise(Name(tier: .trouble, subject: subject)) {
-            Alert(time: Int64(time(nil)), tier: .trouble, subject: subject, text: text)
+            Alert(
+                time: Int64(time(nil)), tier: .trouble, subject: subject, text: text,
+                commands: [subject == Self.configurationSubject ? advice.checkCommand : advice.healthCommand])
         }
     }
 
@@ -112,13 +122,47 @@ package final class Alerts: Sendable {
         var alert = make()
         alert.repeats = repeats
         alert.text = String(alert.text.prefix(Alert.longestText))
-        log.notice("alert: \(alert.description)")
         let deliveries = state.withLock { [alert] state in
             state.early?.append(alert)
             return state.early == nil ? state.deliveries : []
         }
         for delivery in deliveries { delivery.submit(alert) }
     }
+
+    /// Sends a notice that only says that it is a test, by one channel or all. Waits until each has taken it or failed.
+    ///
+    /// - Parameters:
+    ///   - channel: the configuration key of the only channel.
+    ///   - user: who wants it.
+    /// - Returns: what happened, for each channel; empty if no such channel is configured.
+    package func test(_ channel: String?, for user: String) async -> [AlertTestOutcome] {
+        let channels = state.withLock { $0.deliveries.map(\.channel) }.filter { channel == nil || $0.name == channel }
+        let alert = Alert(
+            time: Int64(time(nil)), tier: .test, subject: "weir alert --test",
+            text: "asked for by \(user); nothing is wrong", commands: [advice.healthCommand])
+        let notice = AlertNotice(host: EventLog.hostName, alerts: [alert], leftOut: 0, advice: advice)
+        let outcomes = await withTaskGroup(of: AlertTestOutcome.self) { group in
+            for channel in channels {
+                group.addTask {
+                    do {
+                        try await channel.send(notice)
+                        return AlertTestOutcome(channel: channel.name, isDelivered: true, text: channel.success)
+                    } catch {
+                        return AlertTestOutcome(channel: channel.name, isDelivered: false, text: "\(error)")
+                    }
+                }
+            }
+            return await group.reduce(into: []) { $0.append($1) }.sorted { $0.channel < $1.channel }
+        }
+        for outcome in outcomes {
+            let text = "\(outcome.description) (a test for \(user))"
+            outcome.isDelivered ? log.notice(text) : log.warning(text)
+        }
+        return outcomes
+    }
+
+    /// The configuration keys of the channels in use.
+    package var channelNames: [String] { state.withLock { $0.deliveries.map(\.channel.name) } }
 
     /// Sends the waiting alerts, within `limit`.
     package func stop(within limit: TimeAmount) async {

@@ -53,13 +53,17 @@ package struct ProgramStarter: Sendable {
         return ProgramStarter(control: control, permitted: permitted)
     }
 
+    /// sendmail also without mail addresses, which a reload may add.
     private static func programs(of alerts: Configuration.Alerts) -> [String] {
         [Configuration.Alerts.webhookProgram, alerts.sendmail] + (alerts.command.map { [$0] } ?? [])
     }
 
-    /// The programs of these alerts that it does not start.
+    /// The programs that these alerts need and that it does not start.
     package func outOfReach(_ alerts: Configuration.Alerts) -> [String] {
-        Self.programs(of: alerts).filter { !permitted.contains($0) }
+        Self.programs(of: alerts).filter { program in
+            let isUsed = program != alerts.sendmail || !alerts.mail.isEmpty
+            return isUsed && !permitted.contains(program)
+        }
     }
 
     /// Each with a final NUL.

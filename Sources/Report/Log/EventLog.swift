@@ -281,7 +281,7 @@ package final class EventLog: Sendable {
         return escaped
     }
 
-    private static func isControl(_ scalar: Unicode.Scalar) -> Bool {
+    static func isControl(_ scalar: Unicode.Scalar) -> Bool {
         switch scalar.value {
         case ..<0x20, 0x7f...0x9f, 0x2028, 0x2029: true
         // They reorder what a terminal shows (Unicode UAX #9).

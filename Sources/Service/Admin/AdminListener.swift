@@ -155,6 +155,7 @@ final class AdminListener: Sendable {
         addStatusRoutes(to: router)
         addLimitRoutes(to: router)
         addProbeRoutes(to: router)
+        addAlertRoutes(to: router)
         return router
     }
 }

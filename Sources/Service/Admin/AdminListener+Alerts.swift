@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: Apache-2.0
+internal import AdminAPI
+internal import Hummingbird
+internal import Report
+
+/// Test notices of `weir alert`.
+extension AdminListener {
+    func addAlertRoutes(to router: Router<AdminContext>) {
+        router.post("alerts/test") { [alerts] request, context in
+            guard let message = try await request.json(AdminMessages.AlertTest.self) else {
+                throw AdminFailure(.badRequest, "the body must be JSON, with a channel if not all are meant")
+            }
+            let outcomes = await alerts.test(message.channel, for: await context.user())
+            guard !outcomes.isEmpty else {
+                let names = alerts.channelNames
+                let configured = names.isEmpty ? "no channel is" : "only \(names.joined(separator: ", ")) is"
+                throw AdminFailure(
+                    .notFound,
+                    "\(message.channel ?? "alerts") is not configured in the running service; \(configured)")
+            }
+            return try AdminResponse.json(outcomes)
+        }
+    }
+}
