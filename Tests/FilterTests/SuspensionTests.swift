@@ -62,7 +62,9 @@ import Testing
             resumeIfSuspended()
             let verdict = filter.finish()
             outcome += "\(verdict.disposition) \(verdict.isHeld) \(verdict.notes)\n"
-            for match in verdict.matches { outcome += "\(match.location) \(String(decoding: match.content, as: UTF8.self))\n" }
+            for match in verdict.matches {
+                outcome += "\(match.location) \(String(decoding: match.content, as: UTF8.self))\n"
+            }
             outcome += String(decoding: verdict.apply(to: bytes, lineEnd: .crlf), as: UTF8.self)
         }
         return (outcome, suspensions)
