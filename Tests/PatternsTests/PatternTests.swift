@@ -31,6 +31,18 @@ private func bytes(_ text: String) -> [UInt8] { Array(text.utf8) }
         #expect(pattern.matches(bytes(subject), using: scratch) == expected)
     }
 
+    /// PCRE2 counts steps anew at each position, so a long text could take any number of them.
+    @Test func stepsOfAllPositionsAreBounded() throws {
+        let pattern = try Pattern(bytes("x.*[yz]"), options: [])
+        let bounded = MatchScratch(limits: MatchLimits(steps: 10_000, stepsOfAll: 250_000))
+        let (long, short) = ([UInt8](repeating: UInt8(ascii: "x"), count: 2_000), bytes("xxx"))
+        #expect(pattern.matches(long, using: scratch) == .noMatch)
+        guard case .failed(let code) = pattern.matches(long, using: bounded) else { return #expect(Bool(false)) }
+        #expect(isLimit(code))
+        #expect(pattern.matches(short, using: bounded) == .noMatch)
+        #expect(pattern.matches(bytes("xy"), using: bounded) == .match)
+    }
+
     @Test func anyByteIsMatched() throws {
         let pattern = try Pattern(bytes("^\\x00\\xff.$"), options: .dotAll)
         #expect(pattern.matches([0, 0xff, 0x80], using: scratch) == .match)

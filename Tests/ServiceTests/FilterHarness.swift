@@ -62,7 +62,8 @@ struct RunningFilter {
         let filter = FilterListener(
             settings, mostConnections: 10,
             bounds: ContentBounds(directory: directory.path, mostMemory: memory, mostSpool: 64 << 20),
-            threads: threads, lookupThreads: threads, timeouts: timeouts, probes: ProbeBoard(), rules: { rules }, log: log)
+            threads: threads, lookupThreads: threads, timeouts: timeouts, probes: ProbeBoard(), rules: { rules },
+            log: log)
         var inherited: [String: Int32] = [:]
         try await filter.listen(on: [loop], inherited: &inherited)
         var failure: (any Error)?

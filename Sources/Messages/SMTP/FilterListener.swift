@@ -32,8 +32,8 @@ package final class FilterListener: @unchecked Sendable {
     /// - Parameter rules: the rules in force; called once for each message.
     package init(
         _ settings: Configuration.FilterListener, mostConnections: Int, bounds: ContentBounds, threads: NIOThreadPool,
-        lookupThreads: NIOThreadPool, timeouts: FilterTimeouts? = nil, probes: ProbeBoard, rules: @escaping @Sendable () -> ContentRules,
-        log: EventLog
+        lookupThreads: NIOThreadPool, timeouts: FilterTimeouts? = nil, probes: ProbeBoard,
+        rules: @escaping @Sendable () -> ContentRules, log: EventLog
     ) {
         self.settings = settings
         let timeouts = timeouts ?? FilterTimeouts(mode: settings.mode)
