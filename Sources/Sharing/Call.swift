@@ -86,17 +86,21 @@ extension Call.Exchange {
 }
 
 extension Answer {
-    /// Reads the library's reply; nil if it is none.
+    /// The largest whole number that the library can count with.
+    private static let largest: Int64 = 1 << 53
+
+    /// Reads the library's reply; nil if it is none, or grants more than was asked for.
     package init?(reply: [String], to call: Call) {
         switch (call, reply.first) {
         case (.hello, _):
-            guard reply.count == 2, let epoch = Int64(reply[0]) else { return nil }
+            guard reply.count == 2, let epoch = Int64(reply[0]), 1...Self.largest ~= epoch else { return nil }
             self = .hello(epoch: epoch, settled: reply[1])
         case (.exchange, "late"): self = .late
         case (.exchange, "clone"): self = .clone
         case (.exchange(let exchange), "ok"):
             let granted = reply.dropFirst(3).compactMap { Int64($0) }
-            guard granted.count == exchange.lanes.count, reply.count == 3 + granted.count, let time = Int64(reply[1])
+            guard granted.count == exchange.lanes.count, reply.count == 3 + granted.count,
+                zip(granted, exchange.lanes).allSatisfy({ 0...$1.want ~= $0 }), let time = Int64(reply[1])
             else { return nil }
             self = .exchanged(time: time, settled: reply[2], granted: granted)
         case (.exchange, _): return nil

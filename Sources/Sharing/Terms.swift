@@ -27,7 +27,8 @@ package struct Terms: Hashable, Sendable {
 
     init?(text: String) {
         let parts = text.split(separator: ";", omittingEmptySubsequences: false)
-        guard parts.count == 3, let share = Int64(parts[0]), let limits = UInt64(parts[1]) else { return nil }
+        guard parts.count == 3, let share = Int64(parts[0]), 0...1000 ~= share, let limits = UInt64(parts[1])
+        else { return nil }
         self.init(hosts: parts[2].split(separator: ",").map(String.init), share: share, limits: limits)
     }
 }

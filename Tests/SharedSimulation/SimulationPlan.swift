@@ -88,14 +88,14 @@ package struct SimulationPlan: Sendable {
         plan.timing.longestWindow = 10_000
         plan.timing.heartbeat = 250
         plan.timing.timeout = 50
-        plan.timing.validity = SeededRandom(seed: seed).picking([2500, 5000, 10_000])
+        plan.timing.validity = SeededRandom(seed: seed).picking([2500, 10_000, 10_000])
         plan.meanInterval = 10_000.0 / 30 / 8
         plan.pauses = 0.1
         plan.units = [1]
         plan.length = 120_000
         plan.delays = [1, 10]
         plan.faults = [.longCrash, .partition]
-        plan.faultInterval = 8000
+        plan.faultInterval = 4000
         return plan
     }
 
