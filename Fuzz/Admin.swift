@@ -8,8 +8,8 @@ internal import Report
 extension Target {
     /// A message that can be read can be written, and reads the same. So does a rate.
     ///
-    /// The input is the body of a request or an answer, and the text of a rate. Its first line is a pattern, and the rest
-    /// a key.
+    /// The input is the body of a request or an answer, and the text of a rate. Its first line is a pattern, the rest
+    /// is a key.
     static let admin = Target(name: "admin") { input in
         let data = Data(input)
         check(AdminMessages.Intervention.self, data) { message in
