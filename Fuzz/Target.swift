@@ -8,7 +8,7 @@ struct Target: Sendable {
     let run: @Sendable (UnsafeRawBufferPointer) -> Void
 
     static let all: [Target] = [
-        .addresses, .admin, .configuration, .data, .importedLimits, .journal, .log, .milter, .policy, .postfix,
+        .addresses, .admin, .configuration, .data, .decodedHeader, .importedLimits, .journal, .log, .milter, .policy, .postfix,
         .scanner,
         .smtpClient, .smtpServer, .table,
     ]

@@ -98,7 +98,7 @@ struct Charsets: ~Copyable {
         let failure = errno
         result += UnsafeRawBufferPointer(buffer).prefix(buffer.count - room)
         errno = failure
-        return code != UInt.max
+        return code != -1
     }
 
     /// Writes what the conversion has kept back, and resets its state.

@@ -5,9 +5,11 @@ internal import Rules
 extension MessageChecker {
     mutating func headers(_ block: HeaderBlock) {
         guard !isOver else {
+            decoded?.reset()
             for header in block.headers { check(header, block.text(of: header), nil) }
             return
         }
+        decoded?.decode(block, matcher, decodedPass)
         let primary = matcher.candidates(in: block, pass: headerPass)
         guard !sharesPass else {
             for header in block.headers { check(header, block.text(of: header), primary.of(header)) }
@@ -29,6 +31,7 @@ extension MessageChecker {
 
     /// `candidates` are nil when no rule can match.
     private mutating func check(_ header: Header, _ text: UnsafeRawBufferPointer, _ candidates: LineCandidates?) {
+        let shown = decoded?.takeNext()
         var ordinal: Int?
         var isAdded = false
         if case .primary = header.place {
@@ -54,11 +57,14 @@ extension MessageChecker {
             {
                 collectGivenUp(list)
                 outcome = act(
-                    match, of: list, on: Subject(kind: kind, text: text, range: header.range, header: ordinal))
+                    match, of: list, on: Subject(
+                        kind: kind, text: text, range: header.range, header: ordinal,
+                        isOfMessage: header.checkedAs == .primary))
             } else if !matcher.givenUp.isEmpty {
                 collectGivenUp(list)
             }
         }
+        if let shown, case .keep = outcome, !isOver, !isAdded { outcome = checkDecoded(shown, header, ordinal) }
         if stripsUndisclosedRecipients, let ordinal { outcome = strip(header, text, ordinal, outcome) }
         if completes, let ordinal { complete(header, text, ordinal, &outcome) }
         if header.isCut { noteLong(header) }
@@ -68,6 +74,22 @@ extension MessageChecker {
         case .keep: break
         case .drop: edit(header.range, [], ordinal)
         case .replace(let text): edit(header.range, folded(text), ordinal)
+        }
+    }
+
+    /// Applies the rules for decoded headers.
+    private mutating func checkDecoded(_ line: DecodedHeaders.Line, _ header: Header, _ ordinal: Int?) -> Outcome {
+        guard let decoded, let candidates = line.candidates else { return .keep }
+        let list = rules.decodedHeader
+        return decoded.withText(of: line) { text in
+            let match = matcher.firstMatch(line: text, in: list, pass: decodedPass, candidates: candidates)
+            if !matcher.givenUp.isEmpty { collectGivenUp(list) }
+            guard let match else { return .keep }
+            return act(
+                match, of: list,
+                on: Subject(
+                    kind: .decodedHeader, text: text, range: header.range, header: ordinal,
+                    isOfMessage: header.checkedAs == .primary))
         }
     }
 
