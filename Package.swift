@@ -56,11 +56,12 @@ let package = Package(
         .target(name: "CSandbox", cSettings: hardenedC),
         .target(name: "Patterns", dependencies: ["CPCRE2"], swiftSettings: singleThreaded),
         .target(name: "MailSyntax", dependencies: ["CIntrinsics"], swiftSettings: singleThreaded),
+        .target(name: "Decoding", dependencies: ["MailSyntax"], swiftSettings: singleThreaded),
         .target(
             name: "Rules", dependencies: ["CVectorscan", "MailSyntax", "Patterns"],
             swiftSettings: singleThreaded),
         .target(
-            name: "Filter", dependencies: ["MailSyntax", "Patterns", "Rules"],
+            name: "Filter", dependencies: ["Decoding", "MailSyntax", "Patterns", "Rules"],
             swiftSettings: singleThreaded),
         .target(
             name: "Wire",
@@ -191,11 +192,13 @@ let package = Package(
         .executableTarget(
             name: "Fuzz",
             dependencies: [
-                "AdminAPI", "Advisor", "Filter", "Limits", "MailSyntax", "Patterns", "Report", "Rules", "Settings",
-                "Wire",
+                "AdminAPI", "Advisor", "Decoding", "Filter", "Limits", "MailSyntax", "Patterns", "Report", "Rules",
+                "Settings", "Wire",
                 .product(name: "NIOCore", package: "swift-nio"),
             ],
             path: "Fuzz", exclude: ["campaign", "results.md", "dictionaries", "run", "seeds"], swiftSettings: strict),
+        .testTarget(
+            name: "DecodingTests", dependencies: ["Decoding"], resources: [.copy("Fixtures")], swiftSettings: strict),
         .testTarget(
             name: "LoadGeneratorTests",
             dependencies: [

@@ -37,11 +37,11 @@ struct Charsets: ~Copyable {
 
     mutating func beginHeader() { openable = Self.mostOfHeader }
 
-    /// Appends `bytes` as UTF-8. What can't be converted becomes U+FFFD. The state of the character set is the initial
+    /// Appends `bytes` as UTF-8; `name` is in lower case. What can't be converted becomes U+FFFD. The state of the character set is the initial
     /// one, before and after.
     ///
     /// - Returns: the bytes at the end that are the beginning of a character.
-    mutating func convert(_ bytes: [UInt8], from name: ArraySlice<UInt8>, to result: inout [UInt8]) -> [UInt8] {
+    mutating func convert(_ bytes: [UInt8], from name: [UInt8], to result: inout [UInt8]) -> [UInt8] {
         guard let charset = charset(name), let handle = charset.handle else {
             result += bytes
             return []
@@ -98,7 +98,7 @@ struct Charsets: ~Copyable {
         let failure = errno
         result += UnsafeRawBufferPointer(buffer).prefix(buffer.count - room)
         errno = failure
-        return code != UInt.max
+        return code != -1
     }
 
     /// Writes what the conversion has kept back, and resets its state.
@@ -113,8 +113,7 @@ struct Charsets: ~Copyable {
 
     // MARK: - Names
 
-    private mutating func charset(_ name: ArraySlice<UInt8>) -> Charset? {
-        let name = name.map(\.lowercased)
+    private mutating func charset(_ name: [UInt8]) -> Charset? {
         if let index = open.lastIndex(where: { $0.name == name }) {
             if index != open.count - 1 { open.append(open.remove(at: index)) }
             return open.last

@@ -10,7 +10,8 @@ struct EncodedWords {
 
     /// `=?charset*language?encoding?text?=`
     private struct Word {
-        let charset: ArraySlice<UInt8>
+        /// In lower case.
+        let charset: [UInt8]
         let isBase64: Bool
         let text: ArraySlice<UInt8>
         let end: Int
@@ -28,7 +29,7 @@ struct EncodedWords {
         // Where the word before ends, as long as only blanks have followed it.
         var wordEnd: Int?
         // Bytes of a character that continues in the next word, and their character set.
-        var (rest, restCharset): ([UInt8], ArraySlice<UInt8>) = ([], [])
+        var (rest, restCharset): ([UInt8], [UInt8]) = ([], [])
         var index = 0
         while index < text.count {
             if text[index] == UInt8(ascii: "="), let word = word(at: index) {
@@ -77,7 +78,7 @@ struct EncodedWords {
         guard let textEnd = endOfText(from: textStart) else { return nil }
         let name = text[charsetStart..<end]
         return Word(
-            charset: name.prefix { $0 != UInt8(ascii: "*") }, isBase64: encoding == UInt8(ascii: "b"),
+            charset: name.prefix { $0 != UInt8(ascii: "*") }.map(\.lowercased), isBase64: encoding == UInt8(ascii: "b"),
             text: text[textStart..<textEnd], end: textEnd + 2)
     }
 

@@ -3,7 +3,7 @@ internal import MailSyntax
 
 /// Decodes headers to what a mail program shows: unfolded, with encoded words (RFC 2047) and parameters (RFC 2231) as
 /// UTF-8. The time is linear in the size of the header.
-package struct HeaderDecoder: ~Copyable {
+package final class HeaderDecoder {
     /// Bytes. The rest of a longer decoded header is left out.
     package static let mostBytes = 262_144
 
@@ -13,7 +13,7 @@ package struct HeaderDecoder: ~Copyable {
 
     /// Appends the decoded text of a logical header, whose lines end in LF. The text is UTF-8 without control
     /// characters.
-    package mutating func decode(_ header: UnsafeRawBufferPointer, into text: inout [UInt8]) {
+    package func decode(_ header: UnsafeRawBufferPointer, into text: inout [UInt8]) {
         let form = HeaderForm(header)
         guard !form.isPlain else {
             text.append(contentsOf: header.prefix(Self.mostBytes))
@@ -30,7 +30,7 @@ package struct HeaderDecoder: ~Copyable {
     }
 
     /// The same for an array.
-    package mutating func decode(_ header: [UInt8], into text: inout [UInt8]) {
+    package func decode(_ header: [UInt8], into text: inout [UInt8]) {
         header.withUnsafeBytes { decode($0, into: &text) }
     }
 

@@ -121,7 +121,7 @@ struct ParameterDecoder {
             ($0.element.number, $0.offset) < ($1.element.number, $1.offset)
         }
         var result: [UInt8] = []
-        var charset: ArraySlice<UInt8> = []
+        var charset: [UInt8] = []
         // Consecutive extended sections are converted together: a character may be split over them.
         var extended: [UInt8] = []
         func flush(_ charsets: inout Charsets) {
@@ -135,7 +135,7 @@ struct ParameterDecoder {
                 result += value
                 continue
             }
-            if offset == 0, let (name, rest) = Self.splitCharset(value) { (charset, value) = (name, rest) }
+            if offset == 0, let (name, rest) = Self.splitCharset(value) { (charset, value) = (name.map(\.lowercased), rest) }
             var index = value.startIndex
             while index < value.endIndex {
                 if value[index] == UInt8(ascii: "%"), let code = hexadecimal(value, at: index + 1) {

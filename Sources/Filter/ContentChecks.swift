@@ -21,6 +21,8 @@ package struct ContentChecks: Hashable, Sendable {
     /// As in Postfix, nil means the same as `header`.
     package var nestedHeader: [String]?
     package var body: [String] = []
+    /// For the decoded text of all headers.
+    package var decodedHeader: [String] = []
     package var undisclosedRecipients = UndisclosedRecipients.strip
     /// Whether a header stays that a DKIM signature covers.
     package var keepsSigned = false
@@ -43,7 +45,7 @@ package struct ContentChecks: Hashable, Sendable {
     package init() {}
 
     /// The tables of all classes.
-    package var tableNames: [String] { header + (mimeHeader ?? []) + (nestedHeader ?? []) + body }
+    package var tableNames: [String] { header + (mimeHeader ?? []) + (nestedHeader ?? []) + decodedHeader + body }
 
     /// The value of `checks.from_lines`.
     package var fromLines: String { scannerLimits.fromLines.rawValue }

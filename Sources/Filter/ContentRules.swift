@@ -2,13 +2,15 @@
 internal import Glibc
 package import Rules
 
-/// The loaded tables of all four classes of checks. A reload creates new ones, which continue the counters; messages
+/// The loaded tables of all classes of checks. A reload creates new ones, which continue the counters; messages
 /// that have begun keep the old ones.
 package final class ContentRules: Sendable {
     package let checks: ContentChecks
     package let header: RuleList
     package let mimeHeader: RuleList
     package let nestedHeader: RuleList
+    /// For all headers, decoded.
+    package let decodedHeader: RuleList
     package let body: RuleList
     /// The warnings of all tables, class by class.
     package let warnings: [TableFault]
@@ -33,10 +35,13 @@ package final class ContentRules: Sendable {
         mimeHeader = checks.mimeHeader.map { loader.list($0) } ?? header
         nestedHeader = checks.nestedHeader.map { loader.list($0) } ?? header
         loader.forgetLists()
+        decodedHeader = loader.list(checks.decodedHeader, isForText: true)
+        loader.forgetLists()
         body = loader.list(checks.body)
         warnings = loader.warnings
-        mayRemoveAddedHeaders = header.mayRemove(AddableHeaders.names)
-        mayRemoveFrom = header.mayRemove(AddableHeaders.namesOfFrom)
+        let lists = [header, decodedHeader]
+        mayRemoveAddedHeaders = lists.contains { $0.mayRemove(AddableHeaders.names) }
+        mayRemoveFrom = lists.contains { $0.mayRemove(AddableHeaders.namesOfFrom) }
         guard loader.faults.isEmpty else {
             throw Faults(faults: loader.faults, warnings: loader.warnings)
         }
@@ -58,6 +63,7 @@ package final class ContentRules: Sendable {
             ? header
             : next.nestedHeader === next.mimeHeader
                 ? mimeHeader : RuleList(tables: next.nestedHeader.tables, continuing: old.nestedHeader)
+        decodedHeader = RuleList(tables: next.decodedHeader.tables, continuing: old.decodedHeader)
         body = RuleList(tables: next.body.tables, continuing: old.body)
         if !checks.fastPass { for (list, _) in lists { list.fastPass = nil } }
     }
@@ -69,14 +75,16 @@ package final class ContentRules: Sendable {
         var warnings: [TableFault] = []
         var faults: [TableFault] = []
 
-        mutating func list(_ names: [String]) -> RuleList {
+        mutating func list(_ names: [String], isForText: Bool = false) -> RuleList {
             if let list = lists[names] { return list }
             var tables: [Table] = []
             for name in names {
                 do {
-                    let table = try Table(named: name)
+                    let table = try Table(named: name, isForText: isForText)
                     tables.append(table)
-                    if reported.insert(name).inserted { warnings += table.warnings }
+                    let isNew = reported.insert(name).inserted
+                    // A pattern may be right for bytes and wrong for text.
+                    warnings += isNew ? table.warnings : table.warnings.filter { !warnings.contains($0) }
                 } catch {
                     if !faults.contains(error) { faults.append(error) }
                 }
@@ -86,7 +94,7 @@ package final class ContentRules: Sendable {
             return list
         }
 
-        /// Headers are scanned differently from body lines, so the two never share a list.
+        /// Headers are scanned differently from body lines and from decoded text, so they never share a list.
         mutating func forgetLists() { lists = [:] }
     }
 
@@ -97,7 +105,7 @@ package final class ContentRules: Sendable {
         where !classes.contains(where: { $0.1 === list }) {
             classes.append((name, list))
         }
-        return classes + [("body", body)]
+        return classes + [("decoded_header", decodedHeader), ("body", body)]
     }
 
     /// Every list once.
@@ -156,7 +164,7 @@ package final class ContentRules: Sendable {
     /// `Edit.needsCleanup`).
     package var mayNeedCleanup: Bool {
         lists.contains { !$0.list.rules(where: { $0 == .hold || $0 == .filter }).isEmpty }
-            || header.mayWriteHeaderForCleanup
+            || header.mayWriteHeaderForCleanup || decodedHeader.mayWriteHeaderForCleanup
     }
 
     /// Whether the checks may change what is in a signed message.
@@ -167,7 +175,9 @@ package final class ContentRules: Sendable {
 
     /// Where rules are about the Received: header, as `pcre:/etc/postfix/header_checks:12`.
     package var locationsOfReceived: [String] {
-        header.rulesOnReceived.map { header.location(of: $0).description }
+        [header, decodedHeader].flatMap { list in
+            list.rulesOnReceived.map { list.location(of: $0).description }
+        }
     }
 
     /// Whether the fast pass is ready within a second, so that it is worth waiting for.

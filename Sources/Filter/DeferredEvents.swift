@@ -7,6 +7,8 @@ enum DeferredEvent {
     case header(text: [UInt8], Header)
     /// The header whose lookup was suspended.
     case suspendedHeader(text: [UInt8], Header, ordinal: Int?)
+    /// The header for whose decoded text the lookup was suspended.
+    case suspendedDecodedHeader(text: [UInt8], Header, ordinal: Int?)
     case endOfHeaders(offset: Int, needsEmptyLine: Bool)
     case body(text: [UInt8], offset: Int, isRecord: Bool)
 }
@@ -36,10 +38,17 @@ extension MessageChecker {
 
     private mutating func handle(_ event: DeferredEvent) {
         switch event {
-        case .header(let text, let header): text.withUnsafeBytes { check(header, $0, .unknown) }
+        case .header(let text, let header):
+            text.withUnsafeBytes { check(header, $0, .unknown, decoded?.decode($0, header)) }
         case .suspendedHeader(let text, let header, let ordinal):
             text.withUnsafeBytes { bytes in
-                if let outcome = lookUp(header, bytes, ordinal, .unknown) { conclude(header, bytes, ordinal, outcome) }
+                let outcome = lookUp(header, bytes, ordinal, .unknown, decoded?.decode(bytes, header))
+                if let outcome { conclude(header, bytes, ordinal, outcome) }
+            }
+        case .suspendedDecodedHeader(let text, let header, let ordinal):
+            text.withUnsafeBytes { bytes in
+                let outcome = lookUp(header, bytes, ordinal, nil, decoded?.decode(bytes, header))
+                if let outcome { conclude(header, bytes, ordinal, outcome) }
             }
         case .endOfHeaders(let offset, let needsEmptyLine): endOfHeaders(at: offset, needsEmptyLine: needsEmptyLine)
         case .body(let text, let offset, let isRecord):

@@ -17,6 +17,8 @@ extension MessageChecker {
         let range: Range<Int>
         /// The number of a primary header, from 0.
         let header: Int?
+        /// Whether it is a primary header that is not about MIME.
+        let isOfMessage: Bool
     }
 
     /// Carries out the action of a rule that has matched.
@@ -59,7 +61,7 @@ extension MessageChecker {
         case .replace(let text):
             if isReserved(text, subject, &record) { break }
             // Postfix looks up the name of the new header again.
-            return subject.kind == .header && isDroppedHeader(text) ? .drop : .replace(text)
+            return subject.isOfMessage && isDroppedHeader(text) ? .drop : .replace(text)
         case .strip: return .drop
         case .ignore:
             record.isLogged = false

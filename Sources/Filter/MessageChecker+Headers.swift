@@ -5,12 +5,13 @@ internal import Rules
 extension MessageChecker {
     mutating func headers(_ block: HeaderBlock) {
         guard !isOver, !isDeferring else {
-            for header in block.headers { check(header, block.text(of: header), nil) }
+            for header in block.headers { check(header, block.text(of: header), nil, nil) }
             return
         }
+        decoded?.decode(block, matcher, decodedPass)
         let primary = matcher.candidates(in: block, pass: headerPass)
         guard !sharesPass else {
-            for header in block.headers { check(header, block.text(of: header), primary.of(header)) }
+            for header in block.headers { check(header, block.text(of: header), primary.of(header), decoded?.takeNext()) }
             return
         }
         // Classes that share a list share its scan.
@@ -23,12 +24,16 @@ extension MessageChecker {
                 case .mime: mime.of(header)
                 case .nested: nested.of(header)
                 }
-            check(header, block.text(of: header), candidates)
+            check(header, block.text(of: header), candidates, decoded?.takeNext())
         }
     }
 
-    /// `candidates` are nil when no rule can match.
-    mutating func check(_ header: Header, _ text: UnsafeRawBufferPointer, _ candidates: LineCandidates?) {
+    /// - Parameters:
+    ///   - candidates: nil when no rule can match.
+    ///   - line: the decoded text; nil when no rule asks for it.
+    mutating func check(
+        _ header: Header, _ text: UnsafeRawBufferPointer, _ candidates: LineCandidates?, _ line: DecodedHeaders.Line?
+    ) {
         guard !isDeferring else { return suspend(.header(text: Array(text), header)) }
         var ordinal: Int?
         var isAdded = false
@@ -47,12 +52,30 @@ extension MessageChecker {
             case .contentType, .otherMIME, .to, .cc, .resentTo, .resentCc, .mailboxLine, .other: break
             }
         }
-        guard !isOver, !isAdded, let candidates else { return conclude(header, text, ordinal, .keep) }
-        if let outcome = lookUp(header, text, ordinal, candidates) { conclude(header, text, ordinal, outcome) }
+        var outcome = Outcome.keep
+        if !isOver, !isAdded {
+            guard let result = lookUp(header, text, ordinal, candidates, line) else { return }
+            outcome = result
+        }
+        conclude(header, text, ordinal, outcome)
     }
 
-    /// nil if the lookup was suspended.
+    /// Applies the rules for the header as it is, and then those for its decoded text.
+    ///
+    /// - Returns: nil if a lookup was suspended.
     mutating func lookUp(
+        _ header: Header, _ text: UnsafeRawBufferPointer, _ ordinal: Int?, _ candidates: LineCandidates?,
+        _ line: DecodedHeaders.Line?
+    ) -> Outcome? {
+        if let candidates {
+            guard let outcome = lookUp(header, text, ordinal, candidates) else { return nil }
+            guard case .keep = outcome, !isOver else { return outcome }
+        }
+        guard let line else { return .keep }
+        return lookUp(header, text, ordinal, line)
+    }
+
+    private mutating func lookUp(
         _ header: Header, _ text: UnsafeRawBufferPointer, _ ordinal: Int?, _ candidates: LineCandidates
     ) -> Outcome? {
         let (list, pass, kind) = checks(for: header.checkedAs)
@@ -64,7 +87,32 @@ extension MessageChecker {
             return nil
         }
         collectGivenUp(list)
-        return act(match, of: list, on: Subject(kind: kind, text: text, range: header.range, header: ordinal))
+        let subject = Subject(
+            kind: kind, text: text, range: header.range, header: ordinal, isOfMessage: header.checkedAs == .primary)
+        return act(match, of: list, on: subject)
+    }
+
+    /// Applies the rules for decoded headers.
+    ///
+    /// - Returns: nil if the lookup was suspended.
+    mutating func lookUp(
+        _ header: Header, _ text: UnsafeRawBufferPointer, _ ordinal: Int?, _ line: DecodedHeaders.Line
+    ) -> Outcome? {
+        guard let decoded, let candidates = line.candidates else { return .keep }
+        let list = rules.decodedHeader
+        return decoded.withText(of: line) { shown in
+            guard let match = matcher.firstMatch(line: shown, in: list, pass: decodedPass, candidates: candidates) else {
+                if !matcher.givenUp.isEmpty { collectGivenUp(list) }
+                guard matcher.takeSuspension() else { return .keep }
+                suspend(.suspendedDecodedHeader(text: Array(text), header, ordinal: ordinal))
+                return nil
+            }
+            collectGivenUp(list)
+            let subject = Subject(
+                kind: .decodedHeader, text: shown, range: header.range, header: ordinal,
+                isOfMessage: header.checkedAs == .primary)
+            return act(match, of: list, on: subject)
+        }
     }
 
     /// Carries out what the rules have made of a header.

@@ -12,6 +12,9 @@ struct MessageChecker: ScannerEvents {
     private(set) var mimePass: FastPass?
     private(set) var nestedPass: FastPass?
     private(set) var bodyPass: FastPass?
+    private(set) var decodedPass: FastPass?
+    /// nil without rules for decoded headers.
+    private(set) var decoded: DecodedHeaders?
     /// Whether all classes of headers use the pass of the first.
     private(set) var sharesPass = false
     private(set) var stripsUndisclosedRecipients = false
@@ -63,7 +66,9 @@ struct MessageChecker: ScannerEvents {
 
     mutating func begin(_ rules: ContentRules) {
         // Once compiled, a pass never changes.
-        if rules !== self.rules || headerPass == nil || mimePass == nil || nestedPass == nil || bodyPass == nil {
+        if rules !== self.rules || headerPass == nil || mimePass == nil || nestedPass == nil || bodyPass == nil
+            || decoded != nil && decodedPass == nil
+        {
             findPasses(of: rules)
         }
         self.rules = rules
@@ -91,6 +96,8 @@ struct MessageChecker: ScannerEvents {
         mimePass = rules.mimeHeader === rules.header ? headerPass : rules.mimeHeader.fastPass
         nestedPass = rules.nestedHeader === rules.header ? headerPass : rules.nestedHeader.fastPass
         bodyPass = rules.body.fastPass
+        decodedPass = rules.decodedHeader.fastPass
+        if rules.decodedHeader.isEmpty { decoded = nil } else { decoded = decoded ?? DecodedHeaders() }
         repairer = HeaderRepairer(rules.checks.headerRepairs)
         completes = repairer.isActive || rules.mayRemoveAddedHeaders
         sharesPass = mimePass === headerPass && nestedPass === headerPass

@@ -49,6 +49,7 @@ package struct RuleMatch: Sendable {
         case mimeHeader = "mime_header_checks"
         case nestedHeader = "nested_header_checks"
         case body = "body_checks"
+        case decodedHeader = "decoded_header"
 
         package var isHeader: Bool { self != .body }
     }
@@ -59,7 +60,7 @@ package struct RuleMatch: Sendable {
     package let location: RuleLocation
     /// The right-hand side, with `$n` replaced.
     package let action: [UInt8]
-    /// The first 200 bytes of the header or line.
+    /// The first 200 bytes of the header or line, as the rule saw it.
     package let content: [UInt8]
     /// Why the action was not carried out.
     package var fault: String?

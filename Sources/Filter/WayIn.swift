@@ -35,7 +35,8 @@ package enum WayIn: String, CaseIterable, Sendable {
             content += message[range]
         }
 
-        fileprivate func original(_ offset: Int) -> Int {
+        /// The offset in the message of a byte of `content`.
+        package func original(_ offset: Int) -> Int {
             let piece = pieces.last { $0.start <= offset }!
             return piece.original + offset - piece.start
         }

@@ -50,6 +50,12 @@ package struct Header {
 
     /// The class of checks that it goes to.
     package var checkedAs: HeaderClass { name.isMIME ? .mime : place }
+
+    /// The same header, with its text elsewhere.
+    package func withText(in range: Range<Int>) -> Header {
+        Header(
+            textRange: range, name: name, place: place, range: self.range, isVerbatim: isVerbatim, isCut: isCut)
+    }
 }
 
 /// Consecutive headers, to be searched in one scan.
@@ -57,6 +63,11 @@ package struct HeaderBlock {
     /// Their texts, each with a newline at the end. Valid during the callback only.
     package let text: UnsafeRawBufferPointer
     package let headers: [Header]
+
+    package init(text: UnsafeRawBufferPointer, headers: [Header]) {
+        self.text = text
+        self.headers = headers
+    }
 
     package func text(of header: Header) -> UnsafeRawBufferPointer {
         UnsafeRawBufferPointer(rebasing: text[header.textRange])

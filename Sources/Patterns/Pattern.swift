@@ -20,6 +20,9 @@ package struct PatternOptions: OptionSet, Hashable, Sendable {
     package static let dollarEndOnly = PatternOptions(rawValue: PCRE2_DOLLAR_ENDONLY)
     /// `U`: quantifiers are lazy, `?` makes them greedy.
     package static let ungreedy = PatternOptions(rawValue: PCRE2_UNGREEDY)
+    /// Pattern and text are UTF-8: `.` is a character, and letters, digits, white space and case are Unicode's. A text
+    /// that is not UTF-8 fails. Tables have no letter for it.
+    package static let unicode = PatternOptions(rawValue: PCRE2_UTF | PCRE2_UCP)
 }
 
 /// Why a pattern did not compile: PCRE2's message and the byte offset in the pattern.
@@ -37,7 +40,7 @@ package enum MatchResult: Equatable, Sendable {
     case failed(code: Int32)
 }
 
-/// A compiled PCRE2 pattern for raw bytes. It uses PCRE2's interpreter, as Postfix does: the JIT of PCRE2 10.42 does
+/// A compiled PCRE2 pattern, for raw bytes unless its options say `unicode`. It uses PCRE2's interpreter, as Postfix does: the JIT of PCRE2 10.42 does
 /// not always find the same matches, for example none of `B(?i:B|)[^a]+(?:[^a]+)` in a line that ends in `BB`.
 package final class Pattern: Sendable {
     // Safe to share: PCRE2 never writes to compiled code (pcre2api, "Multithreading"). Only init and deinit own it.

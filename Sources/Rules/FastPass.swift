@@ -58,6 +58,11 @@ package final class FastPass: Sendable {
     package var uncovered: [Int] { covered.indices.filter { !covered[$0] } }
 }
 
+extension RuleList {
+    /// What the rules of the list match, in the rules for headers or the body.
+    func subject(body: Bool) -> FastPattern.Subject { body ? .lines : isForText ? .decodedHeaders : .headers }
+}
+
 // MARK: - Building
 
 extension FastPass {
@@ -104,7 +109,7 @@ extension FastPass {
     package static func build(
         for list: RuleList, body: Bool, cache: FastPassCache? = nil
     ) -> FastPass {
-        let subject: FastPattern.Subject = body ? .lines : .headers
+        let subject = list.subject(body: body)
         var plan = Plan(list, subject: subject)
         if let stored = cache?.load(plan, subject) {
             plan.remove(stored.refused)
@@ -159,6 +164,7 @@ extension FastPass {
 
     private static func compileFlags(of pattern: FastPattern) -> UInt32 {
         UInt32(HS_FLAG_MULTILINE) | (pattern.caseless ? UInt32(HS_FLAG_CASELESS) : 0)
+            | (pattern.isUnicode ? UInt32(HS_FLAG_UTF8) : 0)
     }
 
     private static func isValid(_ pattern: FastPattern) -> Bool {

@@ -64,12 +64,12 @@ package struct FastPassCache: Sendable {
     // MARK: - Contents
 
     private static func key(_ plan: FastPass.Plan, _ subject: FastPattern.Subject) -> [UInt8] {
-        var key = Array("weir fast pass 2\n".utf8)
-        key += Array(String(cString: hs_version()).utf8) + [0, subject == .headers ? 1 : 2]
+        var key = Array("weir fast pass 3\n".utf8)
+        key += Array(String(cString: hs_version()).utf8) + [0, subject.code]
         key += bytes(of: plan.patterns.count)
         for (rule, pattern) in zip(plan.rules, plan.patterns) {
             key += bytes(of: Int(rule))
-            key += [pattern.caseless ? 1 : 0]
+            key += [(pattern.caseless ? 1 : 0) | (pattern.isUnicode ? 2 : 0)]
             key += bytes(of: pattern.expression.count) + pattern.expression
         }
         return key
@@ -153,5 +153,16 @@ package struct FastPassCache: Sendable {
         }
         close(descriptor)
         if written != content.count || rename(temporary, path) != 0 { unlink(temporary) }
+    }
+}
+
+extension FastPattern.Subject {
+    /// In the key of the cache.
+    fileprivate var code: UInt8 {
+        switch self {
+        case .headers: 1
+        case .lines: 2
+        case .decodedHeaders: 3
+        }
     }
 }

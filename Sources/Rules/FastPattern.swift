@@ -13,12 +13,16 @@ struct FastPattern: Equatable {
     enum Subject: Hashable {
         /// Logical headers, each on a line of its own. CRs replace the newlines of folding.
         case headers
+        /// Decoded headers, each on a line of its own. They are UTF-8, and have no control characters.
+        case decodedHeaders
         /// Body lines with their line ends, which the rules never see.
         case lines
     }
 
     private(set) var expression: [UInt8]
     private(set) var caseless: Bool
+    /// Whether it is about characters of UTF-8 instead of bytes.
+    let isUnicode: Bool
     /// Bytes in lower case that every match contains; nil if they are too few to be rare in mail.
     let keyword: [UInt8]?
 
@@ -27,7 +31,7 @@ struct FastPattern: Equatable {
     /// Reduces the pattern to its keyword, which is much faster to compile and to scan for, and nearly as rare.
     mutating func reduceToKeyword() {
         guard let keyword else { return }
-        expression = keyword.flatMap(PatternRewriter.escaped)
+        expression = keyword.flatMap { isUnicode ? PatternRewriter.escapedCaseless($0) : PatternRewriter.escaped($0) }
         caseless = true
     }
 
@@ -40,6 +44,7 @@ struct FastPattern: Equatable {
             guard result.hasLiteral || ScanLibrary.findsPatternsWithoutLiteral else { return nil }
             expression = result.text
             caseless = rewriter.caseless
+            isUnicode = rewriter.isUnicode
             keyword = result.keyword.score >= Self.leastScore ? result.keyword.bytes : nil
         } catch {
             return nil

@@ -23,9 +23,31 @@ extension PatternRewriter {
             throw Unfit()
         case UInt8(ascii: "{") where dialect == .posix:
             throw Unfit()
+        case 0x80... where isUnicode:
+            return try character(byte)
         default:
             return literal(byte)
         }
+    }
+
+    /// The ranges of all characters beyond ASCII.
+    static let beyondASCII = "\\x{80}-\\x{10ffff}"
+
+    /// A character beyond ASCII that begins with `first`.
+    ///
+    /// Only PCRE2 knows which characters are the same but for case, so if there may be others, any character will do.
+    private mutating func character(_ first: UInt8) throws(Unfit) -> Piece {
+        // With the flag `x`, white space of Unicode's is ignored, too.
+        guard !extended else { throw Unfit() }
+        var bytes = [first]
+        while let byte = peek(), byte & 0xc0 == 0x80 {
+            bytes.append(byte)
+            index += 1
+        }
+        guard let scalar = String(validating: bytes, as: UTF8.self)?.unicodeScalars.first else { throw Unfit() }
+        let mayHaveCase = scalar.properties.isCased || scalar.properties.generalCategory == .unassigned
+        let text = caseless && mayHaveCase ? "[\(Self.beyondASCII)]" : "\\x{\(String(scalar.value, radix: 16))}"
+        return Piece(text: Array(text.utf8), minimum: 1, weight: 1)
     }
 
     /// Rules see no line ends, including any CRs before them.
@@ -42,13 +64,19 @@ extension PatternRewriter {
 
     func literal(_ byte: UInt8) -> Piece {
         let byte = byte == 0x0a && subject == .headers ? 0x0d : byte
-        return Piece(text: Self.escaped(byte), minimum: 1, weight: 1, exact: [byte])
+        let text = isUnicode && caseless ? Self.escapedCaseless(byte) : Self.escaped(byte)
+        return Piece(text: text, minimum: 1, weight: 1, exact: [byte])
     }
 
     static func escaped(_ byte: UInt8) -> [UInt8] {
         if byte.isAlphanumeric { return [byte] }
         let digits = Array("0123456789abcdef".utf8)
         return Array("\\x".utf8) + [digits[Int(byte >> 4)], digits[Int(byte & 15)]]
+    }
+
+    /// With all characters that are the same in Unicode but for case. Text in NFC has no Kelvin sign (U+212A).
+    static func escapedCaseless(_ byte: UInt8) -> [UInt8] {
+        byte | 0x20 == UInt8(ascii: "s") ? Array("[sS\\x{17f}]".utf8) : escaped(byte)
     }
 
     private mutating func group() throws(Unfit) -> Piece {
@@ -138,7 +166,10 @@ extension PatternRewriter {
         switch byte {
         case let byte where Self.escapedClass(byte) != nil:
             let ranges = Self.escapedClass(byte) ?? ""
-            return Piece(text: Array("[\(ranges)]".utf8), minimum: 1, weight: 1)
+            let others = isUnicode ? Self.beyondASCII : ""
+            return Piece(text: Array("[\(ranges)\(others)]".utf8), minimum: 1, weight: 1)
+        // Which characters are letters is for PCRE2 to say.
+        case UInt8(ascii: "b") where isUnicode, UInt8(ascii: "B") where isUnicode: return .nothing
         case UInt8(ascii: "b"): return assertion("\\b")
         case UInt8(ascii: "B"): return assertion("\\B")
         case UInt8(ascii: "A"), UInt8(ascii: "G"): return assertion("^")
@@ -149,7 +180,10 @@ extension PatternRewriter {
             if peek()?.isDigit == true { throw Unfit() }
             return Piece(text: Array(".*".utf8), weight: 1)
         default:
-            return literal(try codeUnit(after: byte))
+            let unit = try codeUnit(after: byte)
+            // A character beyond ASCII.
+            if isUnicode, unit >= 0x80 { throw Unfit() }
+            return literal(unit)
         }
     }
 
@@ -195,6 +229,7 @@ extension PatternRewriter {
                 index += 2
                 break
             }
+            if isUnicode, byte >= 0x80 { throw Unfit() }
             let literal = literal(byte)
             piece.text += literal.text
             piece.exact? += literal.exact ?? []

@@ -42,6 +42,8 @@ extension PatternRewriter {
         }
         let start = index
         var lineEnds = LineEndMembers()
+        // Whether it may match characters beyond ASCII, if it is not negated.
+        var isOpen = false
         while let byte = peek(), byte != UInt8(ascii: "]") || index == start {
             index += 1
             switch byte {
@@ -49,19 +51,24 @@ extension PatternRewriter {
                 guard let next = peek() else { throw Unfit() }
                 index += 1
                 if let ranges = Self.escapedClass(next) {
-                    text += try classInBrackets(ranges, after: text)
+                    text += try classInBrackets(inASCII(ranges), after: text)
+                    isOpen = true
                 } else {
                     let unit = try next == UInt8(ascii: "b") ? 0x08 : codeUnit(after: next)
+                    if isUnicode, unit >= 0x80 { throw Unfit() }
                     lineEnds.add(unit)
                     text += Self.escaped(unit)
                 }
             case UInt8(ascii: "[") where Array(":.=".utf8).contains(peek() ?? 0):
                 text += try classInBrackets(try namedClass(), after: text)
+                isOpen = true
             case UInt8(ascii: "-"):
                 // At either end of the brackets, a hyphen is literal.
                 let isLiteral = index == start + 1 || peek() == UInt8(ascii: "]")
+                if isUnicode, !isLiteral, source[index - 2] >= 0x80 || peek() ?? 0 >= 0x80 { throw Unfit() }
                 text += isLiteral ? Self.escaped(byte) : [byte]
                 if !isLiteral { lineEnds.beginRange() }
+            case 0x80... where isUnicode: isOpen = true
             default:
                 lineEnds.add(byte)
                 text += Self.escaped(byte)
@@ -74,7 +81,20 @@ extension PatternRewriter {
             if isNegated, lineEnds.hasCR, !lineEnds.hasNewline { throw Unfit() }
             if !isNegated, lineEnds.hasNewline { text += Self.escaped(0x0d) }
         }
+        if isUnicode { text += others(isNegated: isNegated, isOpen: isOpen, isEmpty: text.count == 2) }
         return Piece(text: text + [UInt8(ascii: "]")], minimum: 1, weight: 1)
+    }
+
+    /// What brackets need for characters beyond ASCII. Negated ones match all of those; PCRE2 decides.
+    private func others(isNegated: Bool, isOpen: Bool, isEmpty: Bool) -> [UInt8] {
+        if isNegated { return isEmpty ? Self.escaped(0) : [] }
+        // U+017F is an s, but for case.
+        return Array((isOpen ? Self.beyondASCII : caseless ? "\\x{17f}" : "").utf8)
+    }
+
+    /// The ASCII part of ranges that end with the last byte.
+    private func inASCII(_ ranges: String) -> String {
+        isUnicode && ranges.hasSuffix("-\\xff") ? ranges.dropLast(2) + "7f" : ranges
     }
 
     /// Whether the bytes and ranges of brackets include LF and CR. Every named class has both or neither.

@@ -53,6 +53,8 @@ struct PatternRewriter {
     var depth = 0
     let extended: Bool
     let multiline: Bool
+    /// Whether pattern and text are characters of UTF-8.
+    let isUnicode: Bool
     var caseless: Bool
     /// Texts that every match contains.
     private(set) var literals: [[UInt8]] = []
@@ -70,6 +72,7 @@ struct PatternRewriter {
             extended = options.contains(.extended)
             caseless = options.contains(.caseless)
             multiline = options.contains(.multiline)
+            isUnicode = options.contains(.unicode)
         case .posix(let options):
             // Basic expressions are too rare to be worth a parser.
             guard options.contains(.extended) else { return nil }
@@ -77,6 +80,7 @@ struct PatternRewriter {
             extended = false
             caseless = options.contains(.caseless)
             multiline = options.contains(.newlines)
+            isUnicode = false
         }
     }
 
@@ -154,13 +158,13 @@ struct PatternRewriter {
         let bytes = run.bytes.map(\.lowercased)
         var rest = bytes[...]
         switch subject {
-        case .headers where run.isFirst:
+        case .headers where run.isFirst, .decodedHeaders where run.isFirst:
             if let colon = rest.firstIndex(of: UInt8(ascii: ":")) {
                 rest = rest[(colon + 1)...].drop(while: \.isBlank)
             } else if run.isAnchored {
                 return Keyword()
             }
-        case .headers: break
+        case .headers, .decodedHeaders: break
         case .lines:
             let scheme = Array("://".utf8)
             if let end = rest.indices.first(where: { rest[$0...].starts(with: scheme) }) { rest = rest[(end + 3)...] }

@@ -14,6 +14,8 @@ package final class RuleList: Sendable {
     }
 
     package let tables: [Table]
+    /// Whether its keys are decoded text. All its tables are for the same.
+    package let isForText: Bool
     let entries: [Entry]
     package let counters: RuleCounters
     /// Whether some rule may edit the message.
@@ -25,6 +27,7 @@ package final class RuleList: Sendable {
     /// - Parameter old: the list that this one replaces; its counters continue.
     package init(tables: [Table], continuing old: RuleList? = nil) {
         self.tables = tables
+        isForText = tables.first?.isForText ?? false
         var entries: [Entry] = []
         for (number, table) in tables.enumerated() {
             let base = entries.count

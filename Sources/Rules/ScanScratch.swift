@@ -61,7 +61,7 @@ final class ScanScratch {
         }
         switch pass.subject {
         case .lines: padded.copyMemory(from: text)
-        case .headers: copyHeaders(text, headers)
+        case .headers, .decodedHeaders: copyHeaders(text, headers)
         }
         memset(padded.baseAddress! + text.count, 0x0a, Self.padding)
         state.text = UnsafeRawBufferPointer(rebasing: padded[..<text.count])

@@ -29,6 +29,8 @@ package struct Table: Sendable {
 
     package let type: TableType
     package let path: String
+    /// Whether its keys are decoded text, which is UTF-8; otherwise they are bytes.
+    package let isForText: Bool
     let statements: [Statement]
     /// What Postfix would warn of while it reads the table.
     package let warnings: [TableFault]
@@ -38,7 +40,7 @@ package struct Table: Sendable {
     package var name: String { "\(type.rawValue):\(path)" }
 
     /// Reads `name`, as in `pcre:/etc/postfix/header_checks`.
-    package init(named name: String) throws(TableFault) {
+    package init(named name: String, isForText: Bool = false) throws(TableFault) {
         let colon = name.firstIndex(of: ":") ?? name.endIndex
         let path = colon == name.endIndex ? "" : String(name[name.index(after: colon)...])
         guard let type = TableType(rawValue: String(name[..<colon])) else {
@@ -46,14 +48,15 @@ package struct Table: Sendable {
                 severity: .fault, type: String(name[..<colon]), path: path, line: nil,
                 message: "unsupported dictionary type: \(name[..<colon])")
         }
-        self.init(type: type, path: path, content: try Self.read(type, path))
+        self.init(type: type, path: path, content: try Self.read(type, path), isForText: isForText)
     }
 
-    package init(type: TableType, path: String, content: [UInt8]) {
-        var parser = TableParser(type: type, path: path)
+    package init(type: TableType, path: String, content: [UInt8], isForText: Bool = false) {
+        var parser = TableParser(type: type, path: path, isForText: isForText)
         parser.parse(content)
         self.type = type
         self.path = path
+        self.isForText = isForText
         statements = parser.statements
         warnings = parser.faults
         hasByteOrderMark = content.starts(with: [0xef, 0xbb, 0xbf])

@@ -13,7 +13,7 @@ extension RuleList {
                 message: "the file begins with a UTF-8 byte order mark, so the first line is not read as it looks")
         }
         var shadows = Shadows()
-        let subject: FastPattern.Subject = isBody ? .lines : .headers
+        let subject = subject(body: isBody)
         for (number, entry) in entries.enumerated() {
             guard let expression = entry.statement.expression else { continue }
             if let warning = Self.catastrophic(expression) { faults.append(fault(number, warning)) }

@@ -7,6 +7,7 @@ internal import Patterns
 struct TableParser {
     let type: TableType
     let path: String
+    let isForText: Bool
     private(set) var statements: [Table.Statement] = []
     private(set) var faults: [TableFault] = []
     /// The indices of the open `if`s.
@@ -17,9 +18,10 @@ struct TableParser {
     /// A file that is not a table, such as a database, may have a fault in every line.
     private static let mostFaults = 1_000
 
-    init(type: TableType, path: String) {
+    init(type: TableType, path: String, isForText: Bool) {
         self.type = type
         self.path = path
+        self.isForText = isForText
     }
 
     mutating func parse(_ content: [UInt8]) {
@@ -217,7 +219,7 @@ extension TableParser {
     }
 
     private mutating func compilePCRE(_ pattern: ParsedPattern) -> Expression? {
-        var options: PatternOptions = [.caseless, .dotAll]
+        var options: PatternOptions = isForText ? [.caseless, .dotAll, .unicode] : [.caseless, .dotAll]
         for flag in pattern.flags {
             switch flag {
             case UInt8(ascii: "i"): options.formSymmetricDifference(.caseless)

@@ -208,6 +208,10 @@ package enum ConfigurationKeys {
                     + "means no "
                     + "checks."),
             .init(
+                "checks.decoded_header", \.checks.decodedHeader, .list(of: .checks), in: defaults,
+                "Tables for the decoded text of all headers, in UTF-8: encoded words and parameters as a reader sees "
+                    + "them."),
+            .init(
                 "checks.body", \.checks.body, .list(of: .checks), in: defaults,
                 "Tables for the lines of the body, as in Postfix's body_checks."),
             .init(

@@ -93,7 +93,7 @@ package enum ConfigurationReader {
         _ listen: Configuration.Listen, _ found: [String: YAMLNode], _ reading: inout ConfigurationReading
     ) {
         guard !listen.takesContent else { return }
-        for name in ["header", "mime_header", "nested_header", "body"] {
+        for name in ["header", "mime_header", "nested_header", "decoded_header", "body"] {
             guard let node = found["checks.\(name)"], !node.items.isEmpty else { continue }
             reading.warn(
                 node, "checks.\(name)",
@@ -144,12 +144,14 @@ package enum ConfigurationReader {
 
     /// The commonest rule for headers takes away the host that a user submits mail from, and a milter never sees it.
     private static func warnOfReceived(in rules: ContentRules, _ reading: inout ConfigurationReading) {
-        for rule in rules.header.rulesOnReceived {
-            let warning = rules.header.fault(
-                of: rule,
-                "Postfix does not show the Received: header that it adds to a milter (listen.milter): this matches "
-                    + "only those that a message brings; docs/milter.md has the two lines for Postfix")
-            reading.add(warning: .init(warning))
+        for list in [rules.header, rules.decodedHeader] {
+            for rule in list.rulesOnReceived {
+                let warning = list.fault(
+                    of: rule,
+                    "Postfix does not show the Received: header that it adds to a milter (listen.milter): this matches "
+                        + "only those that a message brings; docs/milter.md has the two lines for Postfix")
+                reading.add(warning: .init(warning))
+            }
         }
     }
 

@@ -17,6 +17,9 @@ struct CheckCommand: ParsableCommand {
             Postfix does not show each way in the same. With --as, prints also which headers the rules would not get, \
             and which rules can't apply for this reason. The first Received: header counts as the one that Postfix adds.
 
+            With --decoded, prints the decoded headers instead, as the rules in checks.decoded_header see them. Headers of \
+            MIME parts and of attached messages follow those of the message.
+
             Example: weir check --config /etc/weir/weir.yaml ~/Maildir
             """)
 
@@ -24,6 +27,9 @@ struct CheckCommand: ParsableCommand {
 
     @Flag(help: "Print a JSON object per message, one per line.")
     var json = false
+
+    @Flag(help: "Print the decoded headers of each message, and apply no rules.")
+    var decoded = false
 
     @Option(
         name: .customLong("as"),
@@ -40,7 +46,8 @@ struct CheckCommand: ParsableCommand {
         var faults: [MessageFileFault] = []
         let files = rawArguments(messages).flatMap { MessageFiles.expand($0, faults: &faults) }
         for fault in faults { complain(fault) }
-        if files.count > 100 { prepareFastPass(rules) }
+        if files.count > 100, !decoded { prepareFastPass(rules) }
+        let headers = decoded ? DecodedHeaderReport(rules.checks, wayIn, inJSON: json) : nil
         let report: any CheckReport = json ? JSONCheckReport() : TextCheckReport(wayIn)
         let examination = MessageExamination(rules, wayIn)
         var progress = Progress(total: files.count)
@@ -48,7 +55,11 @@ struct CheckCommand: ParsableCommand {
             progress.step()
             do {
                 try MessageFiles.forEachMessage(in: file) { message in
-                    try report.add(message, examination.examine(message.content))
+                    if let headers {
+                        try headers.add(message)
+                    } else {
+                        try report.add(message, examination.examine(message.content))
+                    }
                 }
             } catch let fault as MessageFileFault {
                 complain(fault)
@@ -56,7 +67,7 @@ struct CheckCommand: ParsableCommand {
             }
         }
         progress.end()
-        try report.finish()
+        if headers == nil { try report.finish() }
         if !faults.isEmpty { throw ExitCode(EX_NOINPUT) }
     }
 

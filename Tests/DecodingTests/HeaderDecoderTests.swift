@@ -32,7 +32,7 @@ import Testing
     }
 
     @Test func theStateOfADecoderDoesNotMatter() {
-        var decoder = HeaderDecoder()
+        let decoder = HeaderDecoder()
         for header in Self.cases + Self.cases.reversed() {
             var result: [UInt8] = []
             decoder.decode(bytes(header.raw), into: &result)
@@ -40,25 +40,25 @@ import Testing
         }
     }
 
-    /// Each would take minutes if the time were not linear, or more memory than the bound.
+    /// Each would take minutes if the time were not linear in the length.
     @Test(arguments: [
         "=?a?q?", "=?utf-8?q?", "=?", "=?x", "?=", "=?utf-8?b?YQ==?= ", "=?a?b?YQ?=", "\u{300}", "a\u{301}\u{323}",
         "=?iso-2022-jp?b?GyRC?=", "=?utf-7?q?+?=", " =?tscii?q?=aa=aa=aa=aa=aa?=", "=?utf-8?q?=CC=80?=",
         "\u{1d160}",
     ]) func longHeaders(_ unit: String) {
-        let header = Array("Subject: ".utf8) + Array(repeatElement(Array(unit.utf8), count: 2_000_000 / unit.utf8.count).joined())
+        let header = Array("Subject: \(String(repeating: unit, count: Self.longLength / unit.utf8.count))".utf8)
         #expect(decoded(header).count <= HeaderDecoder.mostBytes)
     }
 
     @Test(arguments: ["; a*=x", "; a*0=\"x", "; a*1*=%", ";", "; a*\(1)=", "\""]) func longParameters(_ unit: String) {
-        let header =
-            Array("Content-Type: x".utf8)
-            + Array(repeatElement(Array(unit.utf8), count: 2_000_000 / unit.utf8.count).joined())
+        let header = Array("Content-Type: x\(String(repeating: unit, count: Self.longLength / unit.utf8.count))".utf8)
         #expect(decoded(header).count <= HeaderDecoder.mostBytes)
     }
 
+    private static let longLength = 300_000
+
     @Test func manyParametersWithNamesOfTheirOwn() {
-        let header = "Content-Type: x" + (0..<100_000).map { "; a\($0)*0=x; a\($0)*1=y" }.joined()
+        let header = "Content-Type: x" + (0..<10_000).map { "; a\($0)*0=x; a\($0)*1=y" }.joined()
         #expect(decoded(Array(header.utf8)).starts(with: Array("Content-Type: x; a0=\"xy\"; a1=\"xy\"".utf8)))
     }
 
@@ -78,15 +78,16 @@ import Testing
     }
 
     private func decoded(_ header: [UInt8]) -> [UInt8] {
-        var decoder = HeaderDecoder()
+        let decoder = HeaderDecoder()
         var result: [UInt8] = []
         decoder.decode(header, into: &result)
         return result
     }
 
     private func text(_ bytes: [UInt8]) -> String {
-        String(decoding: bytes, as: UTF8.self).unicodeScalars.map { $0.isASCII && $0.value >= 0x20 ? "\($0)" : $0.escaped(asASCII: true) }
-            .joined()
+        String(decoding: bytes, as: UTF8.self).unicodeScalars.map { scalar in
+            scalar.isASCII && scalar.value >= 0x20 ? "\(scalar)" : scalar.escaped(asASCII: true)
+        }.joined()
     }
 
     private func bytes(_ text: String) -> [UInt8] {

@@ -115,6 +115,7 @@ func read(_ yaml: String) -> Result<ConfigurationReader.Outcome, ConfigurationFa
           header: "pcre:\(fixture("header_checks"))"
           mime_header: []
           nested_header: []
+          decoded_header: "pcre:\(fixture("header_checks"))"
           body: ["regexp:\(fixture("header_checks"))"]
           undisclosed_recipients: keep
           undisclosed_unless_signed: true

@@ -21,7 +21,9 @@ extension MilterTerms {
     init(_ rules: ContentRules, _ settings: MilterSettings) {
         let changesHeaders = rules.checks.undisclosedRecipients != .keep || !rules.checks.headerRepairs.isEmpty
         let hasRules = rules.lists.contains { !$0.list.isEmpty }
-        let readsParts = !rules.body.isEmpty || !rules.mimeHeader.isEmpty || !rules.nestedHeader.isEmpty
+        let readsParts =
+            !rules.body.isEmpty || !rules.mimeHeader.isEmpty || !rules.nestedHeader.isEmpty
+            || !rules.decodedHeader.isEmpty
         let needsEnvelope = settings.asksLimits || !settings.repairs.isEmpty || settings.refusesBadAddresses
         var actions: MilterActions = [.setMacros]
         if hasRules || changesHeaders {
@@ -81,10 +83,10 @@ extension MilterTerms {
 
 extension ContentRules {
     /// Whether a rule may change anything after the message's own headers.
-    var editsBody: Bool { body.mayEdit || mimeHeader.mayEdit || nestedHeader.mayEdit }
+    var editsBody: Bool { body.mayEdit || mimeHeader.mayEdit || nestedHeader.mayEdit || decodedHeader.mayEdit }
 
     /// Whether a rule may change a header of the message itself, or add one.
-    var editsHeaders: Bool { header.mayEdit || mimeHeader.mayEdit }
+    var editsHeaders: Bool { header.mayEdit || mimeHeader.mayEdit || decodedHeader.mayEdit }
 
     /// Whether a rule may replace the recipients.
     var redirects: Bool { lists.contains { $0.list.mayRedirect } }
