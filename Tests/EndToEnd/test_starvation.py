@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A message whose rules run into their limits beside other connections of the same event loop."""
+import socket
+import struct
 import unittest
 
 from filtering import FilterService, NextHop, dialogue
@@ -71,6 +73,8 @@ class Starvation(unittest.TestCase):
                 heavy.setblocking(False)
                 with self.assertRaises(BlockingIOError):
                     heavy.recv(1)
+                # A reset, which the service notices without reading.
+                heavy.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             weir.stop()
 
     def test_rules_apply_after_what_took_long(self):
