@@ -8,8 +8,8 @@ struct Target: Sendable {
     let run: @Sendable (UnsafeRawBufferPointer) -> Void
 
     static let all: [Target] = [
-        .addresses, .admin, .configuration, .data, .decodedHeader, .importedLimits, .journal, .log, .milter, .policy, .postfix,
-        .scanner,
+        .addresses, .admin, .configuration, .data, .decodedHeader, .importedLimits, .journal, .log, .milter, .policy,
+        .postfix, .scanner,
         .smtpClient, .smtpServer, .table,
     ]
 }

@@ -57,7 +57,8 @@ extension MessageChecker {
             {
                 collectGivenUp(list)
                 outcome = act(
-                    match, of: list, on: Subject(
+                    match, of: list,
+                    on: Subject(
                         kind: kind, text: text, range: header.range, header: ordinal,
                         isOfMessage: header.checkedAs == .primary))
             } else if !matcher.givenUp.isEmpty {
