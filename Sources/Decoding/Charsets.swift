@@ -37,8 +37,8 @@ struct Charsets: ~Copyable {
 
     mutating func beginHeader() { openable = Self.mostOfHeader }
 
-    /// Appends `bytes` as UTF-8; `name` is in lower case. What can't be converted becomes U+FFFD. The state of the character set is the initial
-    /// one, before and after.
+    /// Appends `bytes` as UTF-8; `name` is in lower case. What can't be converted becomes U+FFFD. The state of the
+    /// character set is the initial one, before and after.
     ///
     /// - Returns: the bytes at the end that are the beginning of a character.
     mutating func convert(_ bytes: [UInt8], from name: [UInt8], to result: inout [UInt8]) -> [UInt8] {

@@ -135,7 +135,9 @@ struct ParameterDecoder {
                 result += value
                 continue
             }
-            if offset == 0, let (name, rest) = Self.splitCharset(value) { (charset, value) = (name.map(\.lowercased), rest) }
+            if offset == 0, let (name, rest) = Self.splitCharset(value) {
+                (charset, value) = (name.map(\.lowercased), rest)
+            }
             var index = value.startIndex
             while index < value.endIndex {
                 if value[index] == UInt8(ascii: "%"), let code = hexadecimal(value, at: index + 1) {

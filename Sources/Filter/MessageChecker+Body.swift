@@ -41,7 +41,8 @@ extension MessageChecker {
             let match = matcher.firstMatch(
                 line: line, in: list, pass: pass, candidates: candidates)
         else { return }
-        let subject = Subject(kind: .body, text: line, range: offset..<offset + raw.count, header: nil, isOfMessage: false)
+        let subject = Subject(
+            kind: .body, text: line, range: offset..<offset + raw.count, header: nil, isOfMessage: false)
         switch act(match, of: list, on: subject) {
         case .keep: break
         case .drop: edit(subject.range, [], nil)

@@ -40,8 +40,9 @@ package enum MatchResult: Equatable, Sendable {
     case failed(code: Int32)
 }
 
-/// A compiled PCRE2 pattern, for raw bytes unless its options say `unicode`. It uses PCRE2's interpreter, as Postfix does: the JIT of PCRE2 10.42 does
-/// not always find the same matches, for example none of `B(?i:B|)[^a]+(?:[^a]+)` in a line that ends in `BB`.
+/// A compiled PCRE2 pattern, for raw bytes unless its options say `unicode`. It uses PCRE2's interpreter, as Postfix
+/// does, not the JIT: that of PCRE2 10.42 does not always find the same matches, for example none of
+/// `B(?i:B|)[^a]+(?:[^a]+)` in a line that ends in `BB`.
 package final class Pattern: Sendable {
     // Safe to share: PCRE2 never writes to compiled code (pcre2api, "Multithreading"). Only init and deinit own it.
     nonisolated(unsafe) private let code: OpaquePointer

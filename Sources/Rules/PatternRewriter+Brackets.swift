@@ -54,8 +54,7 @@ extension PatternRewriter {
                     text += try classInBrackets(inASCII(ranges), after: text)
                     isOpen = true
                 } else {
-                    let unit = try next == UInt8(ascii: "b") ? 0x08 : codeUnit(after: next)
-                    if isUnicode, unit >= 0x80 { throw Unfit() }
+                    let unit = try unitInBrackets(next)
                     lineEnds.add(unit)
                     text += Self.escaped(unit)
                 }
@@ -83,6 +82,13 @@ extension PatternRewriter {
         }
         if isUnicode { text += others(isNegated: isNegated, isOpen: isOpen, isEmpty: text.count == 2) }
         return Piece(text: text + [UInt8(ascii: "]")], minimum: 1, weight: 1)
+    }
+
+    private mutating func unitInBrackets(_ escape: UInt8) throws(Unfit) -> UInt8 {
+        let unit = try escape == UInt8(ascii: "b") ? 0x08 : codeUnit(after: escape)
+        // A character beyond ASCII.
+        if isUnicode, unit >= 0x80 { throw Unfit() }
+        return unit
     }
 
     /// What brackets need for characters beyond ASCII. Negated ones match all of those; PCRE2 decides.

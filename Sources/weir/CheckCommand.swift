@@ -17,8 +17,8 @@ struct CheckCommand: ParsableCommand {
             Postfix does not show each way in the same. With --as, prints also which headers the rules would not get, \
             and which rules can't apply for this reason. The first Received: header counts as the one that Postfix adds.
 
-            With --decoded, prints the decoded headers instead, as the rules in checks.decoded_header see them. Headers of \
-            MIME parts and of attached messages follow those of the message.
+            With --decoded, prints the decoded headers instead, as the rules in checks.decoded_header see them. \
+            Headers of MIME parts and of attached messages follow those of the message.
 
             Example: weir check --config /etc/weir/weir.yaml ~/Maildir
             """)
