@@ -3,8 +3,17 @@
 /// A call to the engine's library.
 package enum Call: Equatable, Sendable {
     /// Which epoch it is. `run` is the run id that the host has read on this connection.
-    case hello(known: Int64, run: String)
+    case hello(Hello)
     case exchange(Exchange)
+
+    /// `known` is the newest epoch that the host has been in.
+    package struct Hello: Equatable, Sendable {
+        package let known: Int64
+        package let knownID: String
+        package let run: String
+        package let mark: UInt64
+        package let connection: Int64
+    }
 
     package struct Exchange: Equatable, Sendable {
         package let host: String
@@ -14,6 +23,7 @@ package enum Call: Equatable, Sendable {
         /// Counts the calls on the connection.
         package let number: Int64
         package let epoch: Int64
+        package let epochID: String
         /// Whether all that the host has used is in the engine after this call.
         package let completes: Bool
         package let terms: String
@@ -45,7 +55,7 @@ package enum Call: Equatable, Sendable {
 
 /// What the engine answers. Anything else is an error of the connection.
 package enum Answer: Equatable, Sendable {
-    case hello(epoch: Int64, settled: String)
+    case hello(epoch: Int64, id: String, settled: String)
     /// Of another epoch, or overtaken by a later call.
     case late
     /// Another ledger under this host's name is running.
@@ -59,8 +69,9 @@ extension Call {
         let prefix = "{weir:\(group)}:"
         let keys = [prefix + "state", prefix + "lanes", prefix + "stale"]
         switch self {
-        case .hello(let known, let run):
-            return ("\(EngineLibrary.name)_hello", keys, [String(known), run])
+        case .hello(let call):
+            let own = [String(call.known), call.knownID, call.run, String(call.mark, radix: 16), String(call.connection)]
+            return ("\(EngineLibrary.name)_hello", keys, own)
         case .exchange(let call):
             let own = call.lanes.map { "\(prefix)\(call.epoch):\(String($0.lane.key, radix: 16)):\($0.lane.window)" }
             return ("\(EngineLibrary.name)_exchange", keys + own, call.arguments)
@@ -71,7 +82,7 @@ extension Call {
 extension Call.Exchange {
     fileprivate var arguments: [String] {
         var arguments = [
-            host, String(mark, radix: 16), String(connection), String(number), String(epoch),
+            host, String(mark, radix: 16), String(connection), String(number), epochID,
             completes ? "1" : "0", terms, obeyed.joined(separator: "|"), hosts.joined(separator: ","),
             String(termsMatter), String(hidden),
         ]
@@ -93,8 +104,8 @@ extension Answer {
     package init?(reply: [String], to call: Call) {
         switch (call, reply.first) {
         case (.hello, _):
-            guard reply.count == 2, let epoch = Int64(reply[0]), 1...Self.largest ~= epoch else { return nil }
-            self = .hello(epoch: epoch, settled: reply[1])
+            guard reply.count == 3, let epoch = Int64(reply[0]), 1...Self.largest ~= epoch else { return nil }
+            self = .hello(epoch: epoch, id: reply[1], settled: reply[2])
         case (.exchange, "late"): self = .late
         case (.exchange, "clone"): self = .clone
         case (.exchange(let exchange), "ok"):
@@ -110,7 +121,7 @@ extension Answer {
     /// As the library replies.
     package var reply: [String] {
         switch self {
-        case .hello(let epoch, let settled): [String(epoch), settled]
+        case .hello(let epoch, let id, let settled): [String(epoch), id, settled]
         case .late: ["late"]
         case .clone: ["clone"]
         case .exchanged(let time, let settled, let granted):

@@ -32,7 +32,11 @@ package struct Rules: OptionSet, Sendable {
     /// After a reboot, whose length no clock knows, no grant is open.
     package static let endAtReboot = Rules(rawValue: 1 << 11)
 
-    package static let all = Rules(rawValue: 1 << 12 - 1)
+    /// An epoch has an identifier beside its number. Two servers, or one that was flushed, can begin two of
+    /// one number.
+    package static let identifyEpochs = Rules(rawValue: 1 << 12)
+
+    package static let all = Rules(rawValue: 1 << 13 - 1)
 
     /// By the names that the design and the simulator's command use.
     package static let names: [(name: String, rule: Rules)] = [
@@ -40,5 +44,6 @@ package struct Rules: OptionSet, Sendable {
         ("count-grants", .countGrants), ("stop-early", .stopEarly), ("register-grants", .registerGrants),
         ("number-calls", .numberCalls), ("capped-time", .cappedTime), ("smaller-terms", .smallerTerms),
         ("wait-for-terms", .waitForTerms), ("keep-first", .keepFirst), ("end-at-reboot", .endAtReboot),
+        ("identify-epochs", .identifyEpochs),
     ]
 }

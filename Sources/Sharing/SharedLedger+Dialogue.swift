@@ -44,7 +44,10 @@ extension SharedLedger {
         dialogue = .greeting
         open = Open(asked: now)
         lastCall = now
-        return .hello(known: rules.contains(.noWayBack) ? kept.epoch : 0, run: run)
+        return .hello(
+            Call.Hello(
+                known: rules.contains(.noWayBack) ? kept.epoch : 0, knownID: kept.epochID, run: run, mark: kept.mark,
+                connection: kept.connection))
     }
 
     /// The connection is gone, or the caller has lost patience with it.
@@ -78,7 +81,7 @@ extension SharedLedger {
         return .exchange(
             Call.Exchange(
                 host: name, mark: kept.mark, connection: kept.connection, number: callNumber,
-                epoch: kept.epoch, completes: open.completes, terms: newest,
+                epoch: kept.epoch, epochID: kept.epochID, completes: open.completes, terms: newest,
                 obeyed: kept.settled == nil ? [] : kept.active.map(\.text),
                 hosts: Set(kept.active.flatMap(\.hosts)).sorted(), termsMatter: matter, hidden: timing.hidden,
                 lanes: sent.map { report($0, asks[$0], at: now) }))
@@ -140,10 +143,10 @@ extension SharedLedger {
         guard let call = open else { return Outcome() }
         open = nil
         switch answer {
-        case .hello(let epoch, let settled):
+        case .hello(let epoch, let id, let settled):
             guard epoch >= kept.epoch || !rules.contains(.noWayBack) else { return hangUp() }
-            if epoch != kept.epoch { markUnreported() }
-            kept.epoch = epoch
+            if epoch != kept.epoch || id != kept.epochID { markUnreported() }
+            (kept.epoch, kept.epochID) = (epoch, id)
             learn(settled: settled, sent: nil)
             dialogue = .registering
             return Outcome()

@@ -33,6 +33,7 @@ package struct KeptState: Sendable {
 
     package let mark: UInt64
     package internal(set) var epoch: Int64 = 0
+    package internal(set) var epochID = ""
     package internal(set) var connection: Int64 = 0
     /// The terms that hold, and those that shall; nil if this ledger has never seen any settled.
     package internal(set) var settled: Terms?

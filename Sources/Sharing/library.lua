@@ -46,23 +46,26 @@ local function remove(keys)
     for i = 1, #keys do redis.call('DEL', keys[i]) end
 end
 
--- hello: KEYS[1...3]; ARGV: the newest epoch that the host has been in, the server's run id
--- Answers the epoch and the terms that were settled in it last.
+-- hello: KEYS[1...3]; ARGV: the newest epoch that the host has been in and its identifier, the server's run id, the
+-- host's mark, the number of the connection
+-- Answers the epoch, its identifier, and the terms that were settled in it last. Two epochs can have one number: two
+-- servers may begin them, or one server after it was flushed. Their identifiers differ.
 local function hello(KEYS, ARGV)
-    local known, run = tonumber(ARGV[1]), ARGV[2]
+    local known, run = tonumber(ARGV[1]), ARGV[3]
     local state = load(KEYS[1])
     local epoch = tonumber(state.epoch or 0)
-    if epoch == 0 or state.run ~= run or epoch < known then
+    if epoch == 0 or state.run ~= run or epoch < known or epoch == known and state.id ~= ARGV[2] then
         epoch = math.max(epoch, known) + 1
         redis.call('DEL', KEYS[1])
-        redis.call('HSET', KEYS[1], 'epoch', text(epoch), 'run', run, 'time', '0')
+        local id = ARGV[4] .. '.' .. ARGV[5] .. '.' .. text(clock())
+        redis.call('HSET', KEYS[1], 'epoch', text(epoch), 'id', id, 'run', run, 'time', '0')
         if redis.call('EXISTS', KEYS[2]) == 1 then
             redis.call('ZUNIONSTORE', KEYS[3], 2, KEYS[3], KEYS[2])
             redis.call('DEL', KEYS[2])
         end
-        state = {}
+        state = { id = id }
     end
-    return { text(epoch), state.settled or '' }
+    return { text(epoch), state.id, state.settled or '' }
 end
 
 -- Whether all hosts that anyone names have registered, and whether all of them have the same terms.
@@ -154,7 +157,7 @@ local function exchangeLane(KEYS, ARGV, key, place, mark, time, mayGrant, hosts)
     return granted, place + 6 + 2 * rows
 end
 
--- exchange: KEYS[1...]; ARGV: host, mark, number of the connection, number of the call on it, epoch, whether this
+-- exchange: KEYS[1...]; ARGV: host, mark, number of the connection, number of the call on it, the epoch's identifier, whether this
 -- completes the host's registration, its newest terms, all terms that it obeys ('|' between them), the hosts of them,
 -- how long older terms of this host still matter (0: it has none), how long an absent host may matter; then for each
 -- lane what exchangeLane takes.
@@ -165,7 +168,7 @@ local function exchange(KEYS, ARGV)
     local state, key = load(KEYS[1]), KEYS[1]
     local heard, latest = string.match(state['heard:' .. mark] or '0.0', '(%d+)%.(%d+)')
     heard, latest = tonumber(heard), tonumber(latest)
-    if state.epoch ~= ARGV[5] or connection < heard or connection == heard and call <= latest then
+    if state.id ~= ARGV[5] or connection < heard or connection == heard and call <= latest then
         return { 'late' }
     end
     local time = tick(key, state)
@@ -212,9 +215,9 @@ local function exchange(KEYS, ARGV)
     return reply
 end
 
--- gone: KEYS[1]; ARGV: epoch, the host that no one has to wait for any more
+-- gone: KEYS[1]; ARGV: the epoch's identifier, the host that no one has to wait for any more
 local function gone(KEYS, ARGV)
-    if redis.call('HGET', KEYS[1], 'epoch') ~= ARGV[1] then return { 'late' } end
+    if redis.call('HGET', KEYS[1], 'id') ~= ARGV[1] then return { 'late' } end
     redis.call('HSET', KEYS[1], 'gone:' .. ARGV[2], '1')
     return { 'ok' }
 end

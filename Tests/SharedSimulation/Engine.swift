@@ -21,6 +21,7 @@ package struct Engine: Sendable {
     }
 
     private(set) var epoch: Int64 = 0
+    private(set) var id = ""
     private(set) var run = ""
     private(set) var time: Int64 = 0
     private var read: Int64?
@@ -36,21 +37,23 @@ package struct Engine: Sendable {
 
     package mutating func answer(_ call: Call, clock: Int64, rules: Rules) -> Answer {
         switch call {
-        case .hello(let known, let run): hello(known: known, run: run, rules: rules)
+        case .hello(let call): hello(call, clock: clock, rules: rules)
         case .exchange(let call): exchange(call, clock: clock, rules: rules)
         }
     }
 
     package mutating func declareGone(_ host: String) { gone.insert(host) }
 
-    private mutating func hello(known: Int64, run: String, rules: Rules) -> Answer {
-        if epoch == 0 || run != self.run && rules.contains(.newEpoch) || epoch < known {
-            let next = max(epoch, known) + 1
+    private mutating func hello(_ call: Call.Hello, clock: Int64, rules: Rules) -> Answer {
+        let isOther = epoch == call.known && id != call.knownID && rules.contains(.identifyEpochs)
+        if epoch == 0 || call.run != run && rules.contains(.newEpoch) || epoch < call.known || isOther {
+            let next = max(epoch, call.known) + 1
             self = Engine()
             epoch = next
-            self.run = run
+            id = "\(String(call.mark, radix: 16)).\(call.connection).\(clock)"
+            run = call.run
         }
-        return .hello(epoch: epoch, settled: settled)
+        return .hello(epoch: epoch, id: id, settled: settled)
     }
 
     private mutating func tick(_ clock: Int64, _ rules: Rules) {
@@ -61,7 +64,7 @@ package struct Engine: Sendable {
 
     private mutating func exchange(_ call: Call.Exchange, clock: Int64, rules: Rules) -> Answer {
         let latest = heard[call.mark] ?? (0, 0)
-        guard call.epoch == epoch else { return .late }
+        guard call.epoch == epoch, call.epochID == id || !rules.contains(.identifyEpochs) else { return .late }
         if rules.contains(.numberCalls), (call.connection, call.number) <= latest { return .late }
         tick(clock, rules)
         var host =

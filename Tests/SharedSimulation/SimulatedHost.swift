@@ -226,7 +226,7 @@ final class SimulatedHost {
 extension Call {
     var summary: String {
         switch self {
-        case .hello(let known, let run): return "hello, known epoch \(known), \(run)"
+        case .hello(let call): return "hello, known epoch \(call.known), \(call.run)"
         case .exchange(let call):
             let lanes = call.lanes.map { report in
                 let rows = report.rows.map { "\($0.units)@\($0.age)" }.joined(separator: " ")

@@ -99,6 +99,21 @@ package struct SimulationPlan: Sendable {
         return plan
     }
 
+    /// Like `random`, with an engine that forgets often, and hosts that hear of it late.
+    package static func forgetfulEngine(seed: UInt64) -> SimulationPlan {
+        var plan = random(seed: seed)
+        plan.timing.heartbeat = 250
+        plan.delays = [1, 10, 100]
+        plan.faults = [.flush, .flush, .failover, .lateCalls]
+        plan.faultInterval = Double(plan.longestWindow) / 16
+        return plan
+    }
+
+    /// By the names that the simulator's command uses.
+    package static let named: [String: @Sendable (UInt64) -> SimulationPlan] = [
+        "random": random, "longGrants": longGrants, "forgetfulEngine": forgetfulEngine,
+    ]
+
     /// Three hosts without faults, which are asked for three times what they may admit.
     package static func use(share: Int64, onlyHost: String? = nil, units: [Int64] = [1]) -> SimulationPlan {
         let names = ["mx1", "mx2", "mx3"]

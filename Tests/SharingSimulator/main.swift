@@ -6,7 +6,7 @@ import Sharing
 // Runs the simulation of a shared ledger over many seeds. Exit status 1 if one of them admits more than N.
 //
 //     SharingSimulator [--seeds 1000] [--first 1] [--without RULE] [--timeline SEED] [--calls SEED]
-//                      [--plan random|longGrants]
+//                      [--plan random|longGrants|forgetfulEngine]
 //
 // --timeline prints what happened in one seed; --calls prints its calls to the engine, for Tests/sharing.
 
@@ -15,7 +15,7 @@ var first: UInt64 = 1
 var rules = Rules.all
 var timeline: UInt64?
 var calls: UInt64?
-var plan = SimulationPlan.random
+var plan: (UInt64) -> SimulationPlan = SimulationPlan.random
 
 func value(_ arguments: inout ArraySlice<String>) -> String {
     guard let value = arguments.popFirst() else { fatalError("an option lacks its value") }
@@ -30,7 +30,9 @@ while let option = arguments.popFirst() {
     case "--first": first = UInt64(value) ?? 1
     case "--timeline": timeline = UInt64(value)
     case "--calls": calls = UInt64(value)
-    case "--plan": plan = value == "longGrants" ? SimulationPlan.longGrants : SimulationPlan.random
+    case "--plan":
+        guard let named = SimulationPlan.named[value] else { fatalError("no plan \(value)") }
+        plan = named
     case "--without":
         guard let rule = Rules.names.first(where: { $0.name == value })?.rule else { fatalError("no rule \(value)") }
         rules.remove(rule)

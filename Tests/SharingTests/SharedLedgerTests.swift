@@ -13,7 +13,7 @@ struct SharedLedgerTests {
         var ledger = SharedLedger(name: "mx1", kept: KeptState(mark: 7), timing: timing)
         ledger.configure(terms)
         _ = ledger.connect(run: "a", at: now)
-        _ = ledger.receive(.hello(epoch: 1, settled: terms.text), at: now)
+        _ = ledger.receive(.hello(epoch: 1, id: "1", settled: terms.text), at: now)
         _ = ledger.nextCall(at: now)
         _ = ledger.receive(.exchanged(time: 0, settled: terms.text, granted: []), at: now)
         #expect(ledger.isReady)

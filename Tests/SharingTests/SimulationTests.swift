@@ -23,7 +23,12 @@ struct SimulationTests {
     @Test(arguments: Rules.names.map(\.name))
     func eachRuleIsNeeded(name: String) throws {
         let rule = try #require(Rules.names.first { $0.name == name }?.rule)
-        let plan = rule == .stopEarly || rule == .endAtReboot ? SimulationPlan.longGrants : SimulationPlan.random
+        let plan =
+            switch rule {
+            case .stopEarly, .endAtReboot: SimulationPlan.longGrants
+            case .identifyEpochs: SimulationPlan.forgetfulEngine
+            default: SimulationPlan.random
+            }
         let isFound = (1...2000 as ClosedRange<UInt64>).contains { seed in
             !Simulation(plan: plan(seed), rules: Rules.all.subtracting(rule), seed: seed).run()
         }
