@@ -209,7 +209,7 @@ let package = Package(
             resources: [.copy("Fixtures")],
             swiftSettings: strict),
         .testTarget(
-            name: "FilterTests", dependencies: ["Filter", "Rules"],
+            name: "FilterTests", dependencies: ["Filter", "Patterns", "Rules"],
             swiftSettings: strict),
         .target(
             name: "LedgerStoreConformance", dependencies: ["Limits"], path: "Tests/LedgerStoreConformance",

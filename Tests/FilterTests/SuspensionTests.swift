@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import Filter
 import Foundation
+import Patterns
 import Rules
 import Testing
 
