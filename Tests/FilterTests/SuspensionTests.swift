@@ -119,6 +119,7 @@ import Testing
         let filter = MessageFilter(rules, matcher: Matcher(rules.checks, share: share))
         filter.update(Array(Self.message.utf8))
         #expect(filter.isSuspended)
+        filter.endInput()
         filter.prepareToResume()
         filter.abandon()
         filter.resume()
