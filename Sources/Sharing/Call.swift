@@ -70,7 +70,8 @@ extension Call {
         let keys = [prefix + "state", prefix + "lanes", prefix + "stale"]
         switch self {
         case .hello(let call):
-            let own = [String(call.known), call.knownID, call.run, String(call.mark, radix: 16), String(call.connection)]
+            let mark = String(call.mark, radix: 16)
+            let own = [String(call.known), call.knownID, call.run, mark, String(call.connection)]
             return ("\(EngineLibrary.name)_hello", keys, own)
         case .exchange(let call):
             let own = call.lanes.map { "\(prefix)\(call.epoch):\(String($0.lane.key, radix: 16)):\($0.lane.window)" }

@@ -157,10 +157,10 @@ local function exchangeLane(KEYS, ARGV, key, place, mark, time, mayGrant, hosts)
     return granted, place + 6 + 2 * rows
 end
 
--- exchange: KEYS[1...]; ARGV: host, mark, number of the connection, number of the call on it, the epoch's identifier, whether this
--- completes the host's registration, its newest terms, all terms that it obeys ('|' between them), the hosts of them,
--- how long older terms of this host still matter (0: it has none), how long an absent host may matter; then for each
--- lane what exchangeLane takes.
+-- exchange: KEYS[1...]; ARGV: host, mark, number of the connection, number of the call on it, the epoch's identifier,
+-- whether this completes the host's registration, its newest terms, all terms that it obeys ('|' between them), the
+-- hosts of them, how long older terms of this host still matter (0: it has none), how long an absent host may matter;
+-- then for each lane what exchangeLane takes.
 -- Answers 'late' (another epoch, or an earlier call), 'clone' (another ledger under this name is running), or 'ok', the
 -- epoch's time, the terms settled last, and the units granted in each lane.
 local function exchange(KEYS, ARGV)

@@ -26,7 +26,7 @@ struct SimulationTests {
         let plan =
             switch rule {
             case .stopEarly, .endAtReboot: SimulationPlan.longGrants
-            case .identifyEpochs: SimulationPlan.forgetfulEngine
+            case .identifyEpochs, .noWayBack: SimulationPlan.forgetfulEngine
             default: SimulationPlan.random
             }
         let isFound = (1...2000 as ClosedRange<UInt64>).contains { seed in
