@@ -102,12 +102,16 @@ extension Examination {
         let elements = list(name, in: service)
         guard let own = elements.firstIndex(where: { !references($0.expanded, in: service).isEmpty }) else { return }
         let commands = fixCommands(name, in: service)
-        if references(elements.flatMap(\.expanded), in: service).count > 1 {
+        let permits = elements[..<own].flatMap(\.expanded).map(\.name).filter(RestrictionList.permits.contains)
+        let all = references(elements.flatMap(\.expanded), in: service)
+        if all.count > 1 {
+            // The commands of the other findings leave Weir once, too.
+            let isOnlyFinding = permits.isEmpty && !all.contains { needsFix($0, in: service) }
             add(
                 .warning, "policy-listed-twice", service, "\(name) asks Weir more than once for each recipient",
-                commands: [set(name, to: withoutRepetition(elements, in: service), in: service)])
+                commands: isOnlyFinding
+                    ? setList(name, to: withoutRepetition(elements, in: service), in: service) : commands)
         }
-        let permits = elements[..<own].flatMap(\.expanded).map(\.name).filter(RestrictionList.permits.contains)
         if let permit = permits.first {
             add(
                 .fault, "policy-behind-permit", service,
@@ -233,12 +237,13 @@ extension Examination {
     ///
     /// - Parameter context: the policy_context that this service alone is to send; nil to keep what it sends.
     func fixCommands(_ name: String, in service: PostfixSetup.Service, context wanted: String? = nil) -> [Change] {
-        var elements = list(name, in: service)
+        let elements = list(name, in: service)
         var commands: [Change] = []
         let own = elements.firstIndex { !references($0.expanded, in: service).isEmpty }
         let reference = own.flatMap { references(elements[$0].expanded, in: service).first }
         var written = own.map { elements[$0].written.text }
-        if own == nil || wanted != nil || reference.map({ needsFix($0, in: service) }) ?? true {
+        let isShared = own.map { elements[$0].expanded.count > 1 } ?? false
+        if own == nil || wanted != nil || isShared || reference.map({ needsFix($0, in: service) }) ?? true {
             let context = wanted ?? reference?.attributes["policy_context"]
             let definition =
                 "check_policy_service { \(address(for: service, instead: reference)), timeout=10s, "
@@ -248,28 +253,51 @@ extension Examination {
             if setup.raw(variable) != definition { commands.append(.parameter(variable, value: definition)) }
             written = "$\(variable)"
         }
-        if let own { elements.remove(at: own) }
-        let place = elements.firstIndex {
-            $0.expanded.contains { RestrictionList.permits.contains($0.name) || $0.name == "reject" }
+        var texts: [String] = []
+        var place: Int?
+        for element in elements {
+            let isOwn = !references(element.expanded, in: service).isEmpty
+            // What else is in the same variable or class stays.
+            let kept = isOwn ? element.expanded.filter { references([$0], in: service).isEmpty } : element.expanded
+            let ends = kept.contains { RestrictionList.permits.contains($0.name) || $0.name == "reject" }
+            if place == nil, ends { place = texts.count }
+            texts += isOwn ? kept.map(\.text) : [element.written.text]
         }
-        var texts = elements.map(\.written.text)
         texts.insert(written ?? "", at: place ?? texts.count)
-        let value = texts.joined(separator: ", ")
-        commands.append(wanted == nil ? set(name, to: value, in: service) : override(name, with: value, in: service))
-        return commands
+        return commands + setList(name, to: texts, in: service, beside: commands, alone: wanted != nil)
+    }
+
+    /// Sets a list where it is set now, or for this service alone. A value in master.cf can't have spaces, so variables
+    /// of main.cf stand for elements with braces.
+    private func setList(
+        _ name: String, to texts: [String], in service: PostfixSetup.Service, beside others: [Change] = [],
+        alone: Bool = false
+    ) -> [Change] {
+        guard alone || service.overrides[name] != nil else {
+            return [.parameter(name, value: texts.joined(separator: ", "))]
+        }
+        var definitions: [Change] = []
+        let plain = texts.map { text in
+            guard text.contains("{ ") || text.contains(", ") else { return text }
+            let variable = variable("weir_restriction", for: text, beside: others + definitions)
+            definitions.append(.parameter(variable, value: text))
+            return "$\(variable)"
+        }
+        let list = override(name, with: plain.joined(separator: ", "), in: service)
+        return definitions.filter { !isInForce($0) } + [list]
     }
 
     /// The list with Weir where it is first.
     private func withoutRepetition(
         _ elements: [(written: RestrictionList.Element, expanded: [RestrictionList.Element])],
         in service: PostfixSetup.Service
-    ) -> String {
+    ) -> [String] {
         var isListed = false
         return elements.filter { element in
             guard !references(element.expanded, in: service).isEmpty else { return true }
             defer { isListed = true }
             return !isListed
-        }.map(\.written.text).joined(separator: ", ")
+        }.map(\.written.text)
     }
 
     private func needsFix(_ reference: ServerReference, in service: PostfixSetup.Service) -> Bool {
@@ -282,7 +310,12 @@ extension Examination {
     private func address(for service: PostfixSetup.Service, instead reference: ServerReference?) -> String {
         if let reference, !(reference.address.hasPrefix("unix:/") && isChrooted(service)) { return reference.address }
         let own = configuration.listen.policy
-        let found = own.first { if case .inet = $0 { true } else { false } } ?? (isChrooted(service) ? nil : own.first)
-        return found?.description ?? "inet:127.0.0.1:\(Self.defaultPort)"
+        if let found = own.first(where: { if case .inet = $0 { true } else { false } }) { return found.description }
+        let paths = own.compactMap { if case .unix(let path, _, _) = $0 { path } else { nil } }
+        // Relative to the queue directory, which is the chroot.
+        if let path = paths.first(where: { $0.hasPrefix(queue + "/") }) {
+            return "unix:\(path.dropFirst(queue.count + 1))"
+        }
+        return paths.first.flatMap { isChrooted(service) ? nil : "unix:\($0)" } ?? "inet:127.0.0.1:\(Self.defaultPort)"
     }
 }
