@@ -130,7 +130,7 @@ import Testing
         var number = 0
         while more {
             more = try harness.ledger.advance(&walk, steps: 100)
-            for _ in 0..<200 {
+            for _ in 0..<50 {
                 number += 1
                 try harness.ask(rcpt("b\(number)", to: "a@example.org", user: "new\(number)"))
             }
