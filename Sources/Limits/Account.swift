@@ -36,6 +36,8 @@ package final class Account {
     package final class Exception {
         /// Every request is refused until then.
         package internal(set) var blockedUntil: LedgerTime?
+        /// The ledger's generation when the block was set; 0 if it was read from the store.
+        var blockGeneration: UInt32 = 0
         /// Whether an administrator set the block. Such a block applies to an exempt key too.
         var isBlockedByHand = false
         /// Rates set by an administrator, until then. They replace the table's and the limit's rates of the same

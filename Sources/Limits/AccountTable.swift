@@ -158,6 +158,38 @@ struct AccountTable: ~Copyable {
         return false
     }
 
+    /// A walk through the accounts that visits none twice, and each that stays in the table until its end, however the
+    /// table changes meanwhile.
+    struct Walk {
+        fileprivate var shard = 0
+        /// Half of the hash of each account that the shard before `shard` had, and that the walk has not visited yet.
+        fileprivate var hashes: [UInt64] = []
+    }
+
+    /// Continues a walk. An account counts as one step, and so do 16 slots that are searched for accounts.
+    ///
+    /// - Returns: false at the end of the table.
+    func advance(_ walk: inout Walk, steps: Int, _ body: (Account) -> Void) -> Bool {
+        var left = steps
+        while true {
+            while let hash = walk.hashes.last {
+                guard left > 0 else { return true }
+                left -= 1
+                walk.hashes.removeLast()
+                candidate(KeyHash(low: hash, high: 0)).map { body($0.takeUnretainedValue()) }
+            }
+            guard walk.shard < Self.shardCount else { return false }
+            guard left > 0 else { return true }
+            let shard = shards[walk.shard]
+            left -= 1 + shard.mask / 16
+            walk.shard += 1
+            walk.hashes.reserveCapacity(shard.count)
+            for slot in 0...shard.mask where shard.slots[slot].account != nil {
+                walk.hashes.append(shard.slots[slot].hash)
+            }
+        }
+    }
+
     /// `body` must not add or remove accounts.
     func forEach(_ body: (Account) -> Void) {
         for index in 0..<Self.shardCount {

@@ -7,8 +7,8 @@ package struct KeySelection: Sendable {
         /// Something counts for the key, or it is blocked.
         case used
         case blocked
-        /// Blocked, and not by an administrator.
-        case blockedByLimit
+        /// Blocked, not by an administrator, and before the ledger had this generation.
+        case blockedByLimit(before: UInt32)
         case raised
         /// At least this part of some window is used.
         case filled(percent: UInt64)
@@ -32,7 +32,10 @@ package struct KeySelection: Sendable {
             case .any: true
             case .used: !account.isEmpty || exception?.blocks(at: time) ?? false
             case .blocked: exception?.blocks(at: time) ?? false
-            case .blockedByLimit: exception.map { $0.blocks(at: time) && !$0.isBlockedByHand } ?? false
+            case .blockedByLimit(let generation):
+                exception.map {
+                    $0.blocks(at: time) && !$0.isBlockedByHand && $0.blockGeneration < generation
+                } ?? false
             case .raised: exception?.raises(at: time) ?? false
             case .filled(let percent):
                 (0..<account.limit.terms.refusedLane).contains { lane in
@@ -51,7 +54,7 @@ package struct SelectionWalk {
     fileprivate let selection: KeySelection
     /// Those that are not searched yet. One that a reload removes has no accounts.
     fileprivate var limits: ArraySlice<LimitState>
-    fileprivate var cursor = AccountTable.Cursor()
+    fileprivate var position = AccountTable.Walk()
     /// Of these, some may have left memory since.
     package fileprivate(set) var found: [Account] = []
 
@@ -72,20 +75,21 @@ extension Ledger {
         return SelectionWalk(ledger: self, selection: selection, limits: limits[...])
     }
 
-    /// Looks at the accounts in the next `slots` slots.
+    /// Continues the walk by at most some `steps`, as `AccountTable.advance` counts them.
     ///
     /// - Returns: false at the end of the walk.
     /// - Throws: `walkEnded` if the walk began in another ledger, whose accounts are not those of this one.
-    package func advance(_ walk: inout SelectionWalk, slots: Int) throws(AdministrationFault) -> Bool {
+    package func advance(_ walk: inout SelectionWalk, steps: Int) throws(AdministrationFault) -> Bool {
         owner.check()
         guard walk.ledger === self else { throw .walkEnded }
         guard let limit = walk.limits.first else { return false }
-        var cursor = walk.cursor
-        let hasMore = limit.accounts.visit(from: &cursor, slots: slots) { account in
+        var current = walk.position
+        walk.position = AccountTable.Walk()
+        let hasMore = limit.accounts.advance(&current, steps: steps) { account in
             if walk.selection.contains(account, at: now) { walk.found.append(account) }
         }
         if !hasMore { walk.limits.removeFirst() }
-        walk.cursor = hasMore ? cursor : AccountTable.Cursor()
+        walk.position = hasMore ? current : AccountTable.Walk()
         return !walk.limits.isEmpty
     }
 

@@ -211,6 +211,7 @@ extension Ledger {
     func setBlock(of account: Account, until: LedgerTime?, byHand: Bool) {
         guard until != nil || account.exception?.blockedUntil != nil else { return }
         account.setBlock(until: until, byHand: byHand)
+        account.exception?.blockGeneration = generation
         journal.appendBlock(account, until: until, byHand: byHand, at: tick)
     }
 }

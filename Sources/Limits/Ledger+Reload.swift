@@ -5,6 +5,8 @@ package struct RelaxedLimit {
     package let state: LimitState
     /// What has changed, for the log.
     package let change: String
+    /// The ledger's generation since the reload: blocks of an earlier one should end.
+    package let generation: UInt32
 }
 
 extension Limit {
@@ -38,7 +40,9 @@ extension Ledger {
         generation += 1
         return before.compactMap { state, limit in
             guard self.limits.contains(where: { $0 === state }) else { return nil }
-            return state.limit.relaxation(of: limit).map { RelaxedLimit(state: state, change: $0) }
+            return state.limit.relaxation(of: limit).map {
+                RelaxedLimit(state: state, change: $0, generation: generation)
+            }
         }
     }
 

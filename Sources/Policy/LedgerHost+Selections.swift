@@ -8,7 +8,7 @@ package import Report
 /// answers requests in between.
 extension LedgerHost {
     /// Fewer than in other walks: a pattern is compared with each key.
-    private static let slotsPerPiece = 512
+    private static let stepsPerPiece = 512
     private static let changesPerPiece = 256
     /// Names of keys in the answer to a change.
     private static let mostNames = 100
@@ -24,7 +24,7 @@ extension LedgerHost {
                 var standings: [KeyStanding] = []
                 submit(to: listings, failed: { answer.resume(throwing: $0) }) { ledger in
                     var current = try walk.take() ?? ledger.selectionWalk(selection)
-                    let hasMore = try ledger.advance(&current, slots: Self.slotsPerPiece)
+                    let hasMore = try ledger.advance(&current, steps: Self.stepsPerPiece)
                     let found = current.takeFound()
                     count += found.count
                     let clock = WallClock(of: ledger)
@@ -60,7 +60,7 @@ extension LedgerHost {
                 submit(to: changes, failed: failed) { [self] ledger in
                     if isSearching {
                         var current = try walk.take() ?? ledger.selectionWalk(selection)
-                        isSearching = try ledger.advance(&current, slots: Self.slotsPerPiece)
+                        isSearching = try ledger.advance(&current, steps: Self.stepsPerPiece)
                         walk = current
                         guard !isSearching else { return true }
                         waiting = current.found[...]
@@ -107,7 +107,8 @@ extension LedgerHost {
                 details: details.joined(separator: ", "), reason: change.reason, limits: limits.sorted()))
     }
 
-    /// Ends the blocks that limits have set which a reload has made more generous.
+    /// Ends the blocks that limits have set which a reload has made more generous. Blocks that begin after
+    /// the reload stay.
     func endBlocks(of relaxed: [RelaxedLimit]) {
         for item in relaxed {
             var walk: SelectionWalk?
@@ -115,8 +116,10 @@ extension LedgerHost {
             let isTaken = changes.submit { [self] in
                 do {
                     return try withLedger { ledger in
-                        var current = walk.take() ?? ledger.selectionWalk(.blockedByLimit, in: [item.state])
-                        let hasMore = try ledger.advance(&current, slots: Self.slotsPerPiece)
+                        var current =
+                            walk.take()
+                            ?? ledger.selectionWalk(.blockedByLimit(before: item.generation), in: [item.state])
+                        let hasMore = try ledger.advance(&current, steps: Self.stepsPerPiece)
                         count += try ledger.intervene(.unblock, on: current.takeFound(), foundBy: current).count
                         walk = current
                         if !hasMore, count > 0 {

@@ -16,8 +16,8 @@ struct ServeCommand: AsyncParsableCommand {
             Started as root, it binds ports below 1024 and becomes the account that `user` names. The process \
             then gives up what it does not need; see "The sandbox" in docs/operation.md.
 
-            Exit status: 69 a listener can't be opened or a required restriction is missing, 78 the configuration has \
-            errors, or `user` an account that does not exist; with --try-sandbox also 1 something was not refused.
+            Exit status: 69 a listener can't be opened, 78 the configuration has errors, `user` is an account that \
+            does not exist, or a required restriction is missing; with --try-sandbox also 1 something was not refused.
 
             Example: weir serve --config /etc/weir/weir.yaml
             """)
@@ -43,8 +43,15 @@ struct ServeCommand: AsyncParsableCommand {
             StandardError.write(
                 Journal.reads(STDERR_FILENO)
                     ? text.split(separator: "\n").map { "<3>\($0)\n" }.joined() : text + "\n")
-            throw ExitCode(
-                error is ConfigurationFaults || error is ServiceUser.Failure ? EX_CONFIG : EX_UNAVAILABLE)
+            throw ExitCode(Self.status(of: error))
+        }
+    }
+
+    /// EX_CONFIG for what a restart would find again: the unit's RestartPreventExitStatus names it.
+    private static func status(of error: any Error) -> Int32 {
+        switch error {
+        case is ConfigurationFaults, is ServiceUser.Failure, is Sandbox.Missing: EX_CONFIG
+        default: EX_UNAVAILABLE
         }
     }
 

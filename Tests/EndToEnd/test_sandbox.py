@@ -149,7 +149,7 @@ class Kernels(unittest.TestCase):
             with self.subTest(calls):
                 service = self.service(calls, sandbox="required")
                 service.start(wait=False)
-                self.assertEqual(service.process.wait(DEFAULT_TIMEOUT), 69, service.log())
+                self.assertEqual(service.process.wait(DEFAULT_TIMEOUT), 78, service.log())
                 self.assertIn("Function not implemented", service.log())
 
 

@@ -55,13 +55,13 @@ import Testing
 
     private func walk(_ harness: LedgerHarness, _ selection: KeySelection) throws -> SelectionWalk {
         var walk = try harness.ledger.selectionWalk(selection)
-        while try harness.ledger.advance(&walk, slots: 7) {}
+        while try harness.ledger.advance(&walk, steps: 7) {}
         return walk
     }
 
     @Test(arguments: [
         (KeySelection.State.any, "*", ["alice", "bob", "carol", "dora"]), (.used, "[!b]*", ["alice", "carol", "dora"]),
-        (.blocked, "*", ["carol", "dora"]), (.blockedByLimit, "*", ["carol"]), (.raised, "*", ["alice"]),
+        (.blocked, "*", ["carol", "dora"]), (.blockedByLimit(before: 1), "*", ["carol"]), (.raised, "*", ["alice"]),
         (.filled(percent: 100), "*", ["bob", "carol", "dora"]), (.filled(percent: 11), "a*", ["alice"]),
         (.filled(percent: 12), "a*", []), (.blocked, "a*", []),
     ])
@@ -106,5 +106,37 @@ import Testing
         let limit = maker.limit(rates: rates, block: block, keepsBlocks: keepsBlocks)
         let relaxed = try harness.ledger.reload([limit], settings: harness.settings)
         #expect(relaxed.map(\.change) == (expected.map { [$0] } ?? []))
+    }
+
+    /// A block that begins between a reload and its walk follows the new rates, and stays.
+    @Test func blocksAfterReload() throws {
+        let harness = try harness()
+        var maker = LimitMaker()
+        let limit = maker.limit(rates: ["5/1h"], block: Limit.Block(after: 1, milliseconds: 600_000))
+        let relaxed = try #require(try harness.ledger.reload([limit], settings: harness.settings).first)
+        for number in 0..<6 { try harness.ask(rcpt("erin\(number)", to: "a@example.org", user: "erin")) }
+        var walk = harness.ledger.selectionWalk(.blockedByLimit(before: relaxed.generation), in: [relaxed.state])
+        while try harness.ledger.advance(&walk, steps: 7) {}
+        #expect(names(walk.found) == ["carol"])
+        #expect(harness.standing("erin", limit: "per-user")?.blockedUntil != nil)
+    }
+
+    /// Keys that come and go during a walk make it neither miss another one nor find it twice.
+    @Test func changesDuringWalk() throws {
+        let harness = try LedgerHarness { [$0.limit(rates: ["4/1h"])] }
+        for number in 0..<3000 { try harness.ask(rcpt("a\(number)", to: "a@example.org", user: "old\(number)")) }
+        var walk = try harness.ledger.selectionWalk(KeySelection(limit: nil, pattern: KeyPattern("old*"), state: .any))
+        var more = true
+        var number = 0
+        while more {
+            more = try harness.ledger.advance(&walk, steps: 100)
+            for _ in 0..<50 {
+                number += 1
+                try harness.ask(rcpt("b\(number)", to: "a@example.org", user: "new\(number)"))
+            }
+        }
+        let found = names(walk.found)
+        #expect(found.count == 3000)
+        #expect(Set(found).count == 3000)
     }
 }

@@ -12,10 +12,10 @@ internal import Synchronization
 ///
 /// The order matters. Landlock applies to threads that start afterwards, so it comes before all others. The filter of
 /// system calls comes when the listeners are open, and applies to all threads.
-final class Sandbox: Sendable {
+package final class Sandbox: Sendable {
     /// A restriction that the kernel, or a container, does not allow.
-    struct Missing: Error, CustomStringConvertible {
-        let description: String
+    package struct Missing: Error, CustomStringConvertible {
+        package let description: String
 
         init(_ name: String, _ code: Int32) { description = "no \(name): \(String(cString: strerror(code)))" }
     }
