@@ -47,11 +47,11 @@ extension Ledger {
         else { return }
         let pattern = message.match.map { KeyPattern($0) }
         if case .some(nil) = pattern { return }
-        let states: [KeySelection.State] = [.any, .used, .blocked, .blockedByLimit, .raised, .filled(percent: 80)]
+        let states: [KeySelection.State] = [.any, .used, .blocked, .blockedByLimit(before: .max), .raised, .filled(percent: 80)]
         for state in states {
             let selection = KeySelection(limit: message.limit, pattern: pattern ?? nil, state: state)
             guard var walk = try? selectionWalk(selection) else { return }
-            while (try? advance(&walk, slots: 1024)) == true {}
+            while (try? advance(&walk, steps: 1024)) == true {}
             guard let changed = try? intervene(intervention, on: walk.found, foundBy: walk) else { return }
             for account in changed {
                 precondition(pattern??.matches(account.key) ?? true)
