@@ -47,7 +47,9 @@ extension Ledger {
         else { return }
         let pattern = message.match.map { KeyPattern($0) }
         if case .some(nil) = pattern { return }
-        let states: [KeySelection.State] = [.any, .used, .blocked, .blockedByLimit(before: .max), .raised, .filled(percent: 80)]
+        let states: [KeySelection.State] = [
+            .any, .used, .blocked, .blockedByLimit(before: .max), .raised, .filled(percent: 80),
+        ]
         for state in states {
             let selection = KeySelection(limit: message.limit, pattern: pattern ?? nil, state: state)
             guard var walk = try? selectionWalk(selection) else { return }

@@ -11,7 +11,9 @@ extension MessageChecker {
         decoded?.decode(block, matcher, decodedPass)
         let primary = matcher.candidates(in: block, pass: headerPass)
         guard !sharesPass else {
-            for header in block.headers { check(header, block.text(of: header), primary.of(header), decoded?.takeNext()) }
+            for header in block.headers {
+                check(header, block.text(of: header), primary.of(header), decoded?.takeNext())
+            }
             return
         }
         // Classes that share a list share its scan.
@@ -101,7 +103,8 @@ extension MessageChecker {
         guard let decoded, let candidates = line.candidates else { return .keep }
         let list = rules.decodedHeader
         return decoded.withText(of: line) { shown in
-            guard let match = matcher.firstMatch(line: shown, in: list, pass: decodedPass, candidates: candidates) else {
+            guard let match = matcher.firstMatch(line: shown, in: list, pass: decodedPass, candidates: candidates)
+            else {
                 if !matcher.givenUp.isEmpty { collectGivenUp(list) }
                 guard matcher.takeSuspension() else { return .keep }
                 suspend(.suspendedDecodedHeader(text: Array(text), header, ordinal: ordinal))

@@ -7,7 +7,7 @@ struct SharedLedgerTests {
     private static let other = Lane(key: 2, window: 60_000)
     private static let terms = Terms(hosts: ["mx1", "mx2"], share: 500, limits: 1)
 
-    /// A host that is connected and whose terms are settled. Of 10 units, each host has a share of 2, and the pool is 6.
+    /// A host that is connected and whose terms are settled. Of 10 units, each host has a share of 2. The pool is 6.
     private static func ready(at now: Int64 = 0) -> SharedLedger {
         let timing = Timing(longestWindow: 3_600_000, validity: 1000)
         var ledger = SharedLedger(name: "mx1", kept: KeptState(mark: 7), timing: timing)
