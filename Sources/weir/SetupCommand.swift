@@ -2,6 +2,7 @@
 import Advisor
 import ArgumentParser
 import Filter
+import Dispatch
 import Foundation
 import Limits
 import Rules
