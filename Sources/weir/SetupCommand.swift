@@ -2,7 +2,6 @@
 import Advisor
 import ArgumentParser
 import Filter
-import Dispatch
 import Foundation
 import Limits
 import Rules
