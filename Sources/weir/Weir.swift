@@ -14,7 +14,7 @@ struct Weir: AsyncParsableCommand {
         subcommands: [
             ServeCommand.self, CheckConfigCommand.self, LimitsCommand.self, CheckCommand.self, QueryCommand.self,
             FilterCommand.self, TopCommand.self, LoadCommand.self, DoctorCommand.self, ImportCommand.self,
-            ReplayCommand.self, SetupCommand.self, CheckHealthCommand.self, AlertCommand.self,
+            ReplayCommand.self, SetupCommand.self, CheckHealthCommand.self, TestAlertCommand.self,
         ])
 
     /// On the main thread: `ServeCommand` needs a process without others.

@@ -4,7 +4,7 @@ import ArgumentParser
 import Report
 import Rules
 
-struct AlertCommand: AsyncParsableCommand {
+struct TestAlertCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "alert",
         abstract: "Sends a test alert through the running service, and says what became of it.",
