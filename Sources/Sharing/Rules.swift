@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// The rules that keep a limit within N over all hosts. The service follows all of them. The simulator takes out one at
+/// The rules that keep a limit within N over all hosts. A host follows all of them. The simulator takes out one at
 /// a time, and must then find a run that exceeds N: so each rule is needed, and the simulator can fail.
 package struct Rules: OptionSet, Sendable {
     package let rawValue: UInt32

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // A model of the epochs and registrations of limits that several hosts share, for Spin. See docs/decisions.md.
 //
-// Three hosts take units of one pool from an engine of two servers. The window never ends, so no unit becomes free again:
+// Hosts (HOSTS) take units of one pool from an engine of two servers. The window never ends, so no unit is freed again:
 // the pool's size bounds all uses together. Time is therefore left out, and with it the rules stop-early and capped-time,
 // which the simulator covers. A call, its arrival and its reply are separate steps. Any call or reply may be late or lost.
 // A server may be replaced by an older copy or by an empty one, while the old one still answers.
