@@ -18,6 +18,7 @@ extension Target {
 
 private func decode(_ header: UnsafeRawBufferPointer, _ decoder: HeaderDecoder) -> [UInt8] {
     var text: [UInt8] = []
+    decoder.beginMessage()
     decoder.decode(header, into: &text)
     return text
 }

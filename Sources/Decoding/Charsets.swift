@@ -5,7 +5,7 @@ internal import MailSyntax
 /// Converts text to UTF-8 with the character sets of the system's iconv.
 ///
 /// iconv loads the module of a character set when it is first used. A decoder keeps the last few open, and tries only
-/// so many of one header, as the sender chooses the names.
+/// so many of one message, as the sender chooses the names.
 struct Charsets: ~Copyable {
     /// U+FFFD in UTF-8: stands for what can't be decoded.
     static let replacement: [UInt8] = [0xef, 0xbf, 0xbd]
@@ -17,15 +17,18 @@ struct Charsets: ~Copyable {
         let handle: iconv_t?
         /// Whether printable ASCII stands for itself.
         let keepsASCII: Bool
+        /// Whether the current message has used it.
+        var isUsed = true
     }
 
     /// The last used comes last.
     private var open: [Charset] = []
-    /// How many the current header may still open.
-    private var openable = 0
+    /// How many the current message may still open. Those that an earlier message has left open count, too, so that a
+    /// text does not depend on the messages before.
+    private var openable = Charsets.mostOfMessage
 
-    private static let mostOpen = 8
-    private static let mostOfHeader = 16
+    private static let mostOpen = 16
+    private static let mostOfMessage = 32
     /// Bytes.
     private static let longestName = 40
 
@@ -35,7 +38,10 @@ struct Charsets: ~Copyable {
         if let handle = charset.handle { iconv_close(handle) }
     }
 
-    mutating func beginHeader() { openable = Self.mostOfHeader }
+    mutating func beginMessage() {
+        openable = Self.mostOfMessage
+        for index in open.indices { open[index].isUsed = false }
+    }
 
     /// Appends `bytes` as UTF-8; `name` is in lower case. What can't be converted becomes U+FFFD. The state of the
     /// character set is the initial one, before and after.
@@ -114,12 +120,16 @@ struct Charsets: ~Copyable {
     // MARK: - Names
 
     private mutating func charset(_ name: [UInt8]) -> Charset? {
-        if let index = open.lastIndex(where: { $0.name == name }) {
+        let index = open.lastIndex { $0.name == name }
+        if index.map({ open[$0].isUsed }) != true {
+            guard openable > 0 else { return nil }
+            openable -= 1
+        }
+        if let index {
             if index != open.count - 1 { open.append(open.remove(at: index)) }
+            open[open.count - 1].isUsed = true
             return open.last
         }
-        guard openable > 0 else { return nil }
-        openable -= 1
         if open.count == Self.mostOpen { Self.close(open.removeFirst()) }
         open.append(Self.opened(name))
         return open.last

@@ -11,6 +11,9 @@ package final class HeaderDecoder {
 
     package init() {}
 
+    /// The next header is the first of another message.
+    package func beginMessage() { charsets.beginMessage() }
+
     /// Appends the decoded text of a logical header, whose lines end in LF. The text is UTF-8 without control
     /// characters.
     package func decode(_ header: UnsafeRawBufferPointer, into text: inout [UInt8]) {
@@ -20,7 +23,6 @@ package final class HeaderDecoder {
             return
         }
         var bytes = Self.unfolded(header)
-        charsets.beginHeader()
         if form.mayHaveParameters { bytes = ParameterDecoder(bytes).decoded(&charsets) }
         if form.mayHaveWords {
             var words = EncodedWords(bytes)

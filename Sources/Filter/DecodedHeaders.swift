@@ -19,6 +19,8 @@ final class DecodedHeaders {
         let candidates: LineCandidates?
     }
 
+    func beginMessage() { decoder.beginMessage() }
+
     /// Decodes all headers of a block, and scans them at once.
     func decode(_ block: HeaderBlock, _ matcher: Matcher, _ pass: FastPass?) {
         reset()

@@ -89,6 +89,7 @@ struct MessageChecker: ScannerEvents {
         if !signed.isEmpty { signed = [] }
         if !copies.isEmpty { copies = [] }
         matcher.beginMessage()
+        decoded?.beginMessage()
     }
 
     private mutating func findPasses(of rules: ContentRules) {

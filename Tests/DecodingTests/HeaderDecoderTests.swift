@@ -35,6 +35,7 @@ import Testing
         let decoder = HeaderDecoder()
         for header in Self.cases + Self.cases.reversed() {
             var result: [UInt8] = []
+            decoder.beginMessage()
             decoder.decode(bytes(header.raw), into: &result)
             #expect(text(result) == text(bytes(header.decoded)))
         }
@@ -75,6 +76,25 @@ import Testing
     @Test func manyCharsetsInAHeader() {
         let words = (0..<100).map { "=?cp\($0 + 850)?q?=e4?=" }.joined(separator: " ")
         #expect(String(validating: decoded(Array("Subject: \(words)".utf8)), as: UTF8.self) != nil)
+    }
+
+    /// The allowance is that of a message, and what an earlier message has left open does not add to it.
+    @Test func aMessageOpensFewCharsets() {
+        let decoder = HeaderDecoder()
+        func texts(_ codePages: ClosedRange<Int>) -> [String] {
+            decoder.beginMessage()
+            return codePages.map { page in
+                var result: [UInt8] = []
+                decoder.decode(Array("Subject: =?cp\(page)?q?=e4?=".utf8), into: &result)
+                return String(decoding: result, as: UTF8.self)
+            }
+        }
+        let first = texts(1250...1258)
+        #expect(!first.contains("Subject: \u{fffd}"))
+        // Names that iconv does not know count, too.
+        let many = texts(1201...1258)
+        #expect(many.last == "Subject: \u{fffd}")
+        #expect(texts(1250...1258) == first)
     }
 
     private func decoded(_ header: [UInt8]) -> [UInt8] {

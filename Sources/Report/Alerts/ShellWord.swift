@@ -7,8 +7,8 @@ package enum ShellWord {
     package static func quoted(_ text: String) -> String {
         if text.unicodeScalars.contains(where: EventLog.isControl) {
             let scalars = text.unicodeScalars.map { scalar in
-                if EventLog.isControl(scalar) { return escaped(scalar) }
-                return scalar == "\\" || scalar == "'" ? "\\\(scalar)" : "\(scalar)"
+                // No quote may be in it: a shell without $'...' would end the word there.
+                EventLog.isControl(scalar) || scalar == "\\" || scalar == "'" ? escaped(scalar) : "\(scalar)"
             }
             return "$'\(scalars.joined())'"
         }
