@@ -119,7 +119,7 @@ struct EncodedWords {
         var (bits, count): (UInt32, UInt32) = (0, 0)
         for byte in text {
             if byte == UInt8(ascii: "=") { (bits, count) = (0, 0) }
-            guard let value = base64Value(byte) else { continue }
+            guard let value = byte.base64Value else { continue }
             bits = bits << 6 | value
             count += 6
             if count >= 8 {
@@ -128,17 +128,6 @@ struct EncodedWords {
             }
         }
         return result
-    }
-
-    private static func base64Value(_ byte: UInt8) -> UInt32? {
-        switch byte {
-        case UInt8(ascii: "A")...UInt8(ascii: "Z"): UInt32(byte - UInt8(ascii: "A"))
-        case UInt8(ascii: "a")...UInt8(ascii: "z"): UInt32(byte - UInt8(ascii: "a")) + 26
-        case UInt8(ascii: "0")...UInt8(ascii: "9"): UInt32(byte - UInt8(ascii: "0")) + 52
-        case UInt8(ascii: "+"): 62
-        case UInt8(ascii: "/"): 63
-        default: nil
-        }
     }
 }
 

@@ -60,7 +60,7 @@ private func base64(_ text: ArraySlice<UInt8>) -> [UInt8]? {
     var result: [UInt8] = []
     var (bits, count): (UInt32, UInt32) = (0, 0)
     for byte in text.prefix(while: { $0 != UInt8(ascii: "=") }) {
-        guard let value = base64Value(byte) else { return nil }
+        guard let value = byte.base64Value else { return nil }
         bits = bits << 6 | value
         count += 6
         if count >= 8 {
@@ -69,15 +69,4 @@ private func base64(_ text: ArraySlice<UInt8>) -> [UInt8]? {
         }
     }
     return result
-}
-
-private func base64Value(_ byte: UInt8) -> UInt32? {
-    switch byte {
-    case UInt8(ascii: "A")...UInt8(ascii: "Z"): UInt32(byte - UInt8(ascii: "A"))
-    case UInt8(ascii: "a")...UInt8(ascii: "z"): UInt32(byte - UInt8(ascii: "a")) + 26
-    case UInt8(ascii: "0")...UInt8(ascii: "9"): UInt32(byte - UInt8(ascii: "0")) + 52
-    case UInt8(ascii: "+"): 62
-    case UInt8(ascii: "/"): 63
-    default: nil
-    }
 }

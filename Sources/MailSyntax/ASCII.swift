@@ -27,3 +27,17 @@ extension Collection<UInt8> {
         return true
     }
 }
+
+extension UInt8 {
+    /// The six bits that this character of base64 stands for (RFC 4648 4); nil for `=` and all others.
+    package var base64Value: UInt32? {
+        switch self {
+        case UInt8(ascii: "A")...UInt8(ascii: "Z"): UInt32(self - UInt8(ascii: "A"))
+        case UInt8(ascii: "a")...UInt8(ascii: "z"): UInt32(self - UInt8(ascii: "a")) + 26
+        case UInt8(ascii: "0")...UInt8(ascii: "9"): UInt32(self - UInt8(ascii: "0")) + 52
+        case UInt8(ascii: "+"): 62
+        case UInt8(ascii: "/"): 63
+        default: nil
+        }
+    }
+}
