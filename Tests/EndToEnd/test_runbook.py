@@ -88,6 +88,8 @@ class Runbook(unittest.TestCase):
         for _ in range(4):
             answer = self.send("alice", "friend@example.com")
         self.assertIsNone(answer)
+        # Postfix's log is written by a process of its own, after the answer.
+        wait_until(lambda: "reject: RCPT" in self.postfix.log(), self.postfix.log)
         shown = self.run_lines(commands("Why was this mail deferred\\?"))
         self.assertRegex(shown, r"refuse: RCPT from .* limit per-user, key alice: over, recipients 3/3 per 1d.*recipient=friend@example.com")
         self.assertIn("to=<friend@example.com> proto=ESMTP", shown)
