@@ -193,8 +193,12 @@ let package = Package(
             name: "Fuzz",
             dependencies: [
                 "AdminAPI", "Advisor", "Decoding", "Filter", "Limits", "MailSyntax", "Patterns", "Report", "Rules",
-                "Settings", "Wire",
+                "Settings", "Sharing", "Storage", "Wire",
+                .product(name: "GRDBSQLite", package: "GRDB.swift"),
+                .product(name: "HummingbirdCore", package: "hummingbird"),
                 .product(name: "NIOCore", package: "swift-nio"),
+                .product(name: "NIOEmbedded", package: "swift-nio"),
+                .product(name: "NIOHTTP1", package: "swift-nio"),
             ],
             path: "Fuzz", exclude: ["campaign", "results.md", "dictionaries", "run", "seeds"], swiftSettings: strict),
         .testTarget(

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+internal import Glibc
 internal import Limits
 internal import Settings
 
@@ -26,7 +27,7 @@ extension Ledger {
     }
 }
 
-private struct Counts: Equatable {
+struct Counts: Equatable {
     /// What counts in each window.
     var used: [UInt64]
     /// The sum of the slots of each window.
@@ -35,7 +36,7 @@ private struct Counts: Equatable {
 
 extension Ledger {
     /// By limit and key.
-    private func counts() -> [[UInt8]: Counts] {
+    func counts() -> [[UInt8]: Counts] {
         var found: [[UInt8]: Counts] = [:]
         var walk = Walk()
         var isAtEnd = false
@@ -55,18 +56,26 @@ extension Ledger {
         return found
     }
 
+    /// Finishes the checkpoint that is running, and another one.
     func finishCheckpoint() {
-        let pieces = 1_000
-        for _ in 0..<pieces where !isSaved { _ = maintain(slots: 4096) }
-        guard isSaved, (try? beginCheckpoint()) != nil else { preconditionFailure("no checkpoint") }
-        for _ in 0..<pieces where !isSaved { _ = maintain(slots: 4096) }
-        precondition(isSaved)
+        save()
+        guard (try? beginCheckpoint()) != nil else { preconditionFailure("no checkpoint") }
+        save()
+    }
+
+    /// Writes until all is saved. A store may write on another thread: that gets some seconds.
+    private func save() {
+        for attempt in 0..<20_000 where !isSaved {
+            _ = maintain(slots: 4096)
+            if attempt >= 10 { usleep(500) }
+        }
+        precondition(isSaved, "the checkpoint is never finished")
     }
 
     /// Decides a recipient of a transaction, with the names of the configuration.
-    func decideRecipient(of user: String) {
+    func decideRecipient(of user: String, instance: String = "1") {
         let values = [
-            "protocol_state": "RCPT", "instance": "1", "sender": "a@example.org", "recipient": "b@example.com",
+            "protocol_state": "RCPT", "instance": instance, "sender": "a@example.org", "recipient": "b@example.com",
             "client_address": "192.0.2.1", "sasl_username": user, "size": "1000",
         ]
         var (bytes, ranges): ([UInt8], [Range<Int>]) = ([], [])
@@ -91,6 +100,14 @@ extension Ledger {
 private struct StoppedClocks: SystemClocks {
     let boot: UInt64 = 1
     func read() -> ClockReading { ClockReading(sinceBoot: 5_000_000, wall: 1_790_000_000_000) }
+}
+
+extension Ledger {
+    static func forFuzzing(on store: any LedgerStore) throws(StoreError) -> Ledger {
+        var settings = Ledger.Settings()
+        (settings.mostAccounts, settings.mostTransactions) = (1_000, 256)
+        return try Ledger(limits: configuration.limits, settings: settings, clocks: StoppedClocks(), store: store)
+    }
 }
 
 /// A store in memory, which begins with what the input says.
@@ -122,10 +139,8 @@ final class FuzzStore: LedgerStore {
     }
 
     func openLedger() -> Ledger {
-        var settings = Ledger.Settings()
-        (settings.mostAccounts, settings.mostTransactions) = (1_000, 256)
         do throws(StoreError) {
-            return try Ledger(limits: configuration.limits, settings: settings, clocks: StoppedClocks(), store: self)
+            return try Ledger.forFuzzing(on: self)
         } catch {
             preconditionFailure(error.message)
         }

@@ -118,12 +118,7 @@ package struct AdminClient: Sendable {
     private func ask<T: Decodable>(
         _ method: HTTPMethod, _ path: String, _ query: [String: String?], body: Data = Data()
     ) async throws -> T {
-        var components = URLComponents()
-        components.path = path
-        components.queryItems = query.compactMap { name, value in value.map { URLQueryItem(name: name, value: $0) } }
-        // Addresses may contain a plus sign, which many servers decode as a space.
-        let uri = (components.string ?? path).replacing("+", with: "%2B")
-        let (status, reply) = try await exchange(method, uri, body)
+        let (status, reply) = try await exchange(method, Self.uri(path, query), body)
         guard status == .ok else { throw failure(status, reply) }
         do {
             return try JSONDecoder().decode(T.self, from: reply)
@@ -131,6 +126,15 @@ package struct AdminClient: Sendable {
             throw Failure(
                 description: "the answer on \(endpoint) is not from this version of Weir", kind: .unreachable)
         }
+    }
+
+    /// - Parameter query: without those that have no value.
+    package static func uri(_ path: String, _ query: [String: String?]) -> String {
+        var components = URLComponents()
+        components.path = path
+        components.queryItems = query.compactMap { name, value in value.map { URLQueryItem(name: name, value: $0) } }
+        // Addresses may contain a plus sign, which many servers decode as a space.
+        return (components.string ?? path).replacing("+", with: "%2B")
     }
 
     private func failure(_ status: HTTPResponseStatus, _ reply: Data) -> Failure {

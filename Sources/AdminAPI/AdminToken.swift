@@ -57,6 +57,16 @@ package enum AdminToken {
         return lstat(path, &status) == 0 && status.st_mode & S_IFMT == S_IFREG && status.st_size == 0
     }
 
+    /// - Parameter authorization: the value of `Authorization`.
+    package static func isToken(_ token: String, in authorization: String) -> Bool {
+        let (given, expected) = (Array(authorization.utf8), Array("Bearer \(token)".utf8))
+        // Compares all bytes: the time must not depend on where they differ.
+        let difference = zip(given, expected).reduce(UInt8(given.count == expected.count ? 0 : 1)) {
+            $0 | ($1.0 ^ $1.1)
+        }
+        return difference == 0
+    }
+
     static func read(at path: String) -> String? {
         guard let content = FileManager.default.contents(atPath: path), !content.isEmpty else { return nil }
         return String(decoding: content, as: UTF8.self).trimmingCharacters(in: .whitespacesAndNewlines)

@@ -3,10 +3,10 @@
 /// Replaying batches of the journal.
 extension LedgerRecovery {
     package func recover(batch content: UnsafeRawBufferPointer, sequence: UInt64) throws(JournalDamage) {
-        try check(sequence)
         var reader = JournalReader(content)
-        let time = advance(to: ledger.catchUp(to: try JournalBatch.readAnchor(&reader).time))
-        ledger.sequence = max(ledger.sequence, sequence)
+        let anchor = try JournalBatch.readAnchor(&reader)
+        try note(sequence: sequence)
+        let time = advance(to: ledger.catchUp(to: anchor.time))
         while !reader.isAtEnd {
             switch try reader.readEntry() {
             case .account: try replayOpened(&reader)
@@ -51,7 +51,7 @@ extension LedgerRecovery {
         let id = try reader.read()
         let limit = limits[try reader.read()]
         let key = try reader.readField()
-        try check(id, offset: reader.offset)
+        try check(id: id, offset: reader.offset)
         noteID(id)
         guard let limit, account(id) == nil else { return }
         // A row has the key under a later id: the key was idle in between.

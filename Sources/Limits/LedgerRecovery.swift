@@ -21,8 +21,6 @@ package final class LedgerRecovery: RecoverySink {
     private var batchTime = LedgerTime(milliseconds: 0)
     /// The ids of accounts whose rows hold counts from after a batch that changes them, which only damage causes.
     private var newerThanBatch: Set<UInt64> = []
-    /// Accounts whose rows have sequence numbers that only damage explains, unless the journal has such numbers too.
-    private var unlikely: [Account] = []
 
     /// At most this many accounts are kept beyond the number that the settings allow, until all is read. Charges in the
     /// journal to an evicted account are lost, and the journal does not say under which id its key came back.
@@ -45,15 +43,6 @@ package final class LedgerRecovery: RecoverySink {
         expire(by: ledger.now)
         // Damage may have given an account's id to a row of a removed limit, which the next checkpoint deletes.
         ledger.upkeep.removed.removeAll { opened[$0].map { !$0.isRemoved } ?? false }
-        let last = ledger.sequence
-        for account in unlikely {
-            if account.savedSequence <= last + Self.mostAhead {
-                ledger.sequence = max(ledger.sequence, account.savedSequence)
-            } else {
-                // The next batches have lower numbers than the row. The checkpoint corrects the row.
-                ledger.noteChange(of: account)
-            }
-        }
     }
 
     /// Prepares limits and accounts for a batch.
@@ -102,16 +91,23 @@ package final class LedgerRecovery: RecoverySink {
         if id > ledger.lastAccountID, id - ledger.lastAccountID <= Self.mostAhead { ledger.lastAccountID = id }
     }
 
-    /// Throws if a number is impossible: ids and sequence numbers are counted up from 1.
-    func check(_ number: UInt64, offset: Int = 0) throws(JournalDamage) {
-        guard number <= 1 << 62 else { throw JournalDamage(offset: offset) }
+    /// Throws if an id is impossible: ids are counted up from 1.
+    func check(id: UInt64, offset: Int = 0) throws(JournalDamage) {
+        guard id <= 1 << 62 else { throw JournalDamage(offset: offset) }
+    }
+
+    /// The next batch gets a number after this one.
+    ///
+    /// - Throws: if the number is impossible. Batches that were numbered on from it could not be read.
+    func note(sequence: UInt64) throws(JournalDamage) {
+        guard sequence <= ledger.sequence + Self.mostAhead else { throw JournalDamage(offset: 0) }
+        ledger.sequence = max(ledger.sequence, sequence)
     }
 
     // MARK: Rows
 
     package func recover(account row: AccountRow) throws(JournalDamage) {
-        try check(row.id)
-        try check(row.sequence)
+        try check(id: row.id)
         noteID(row.id)
         guard let limit = limits[row.limit] else {
             ledger.upkeep.removed.append(row.id)
@@ -120,12 +116,15 @@ package final class LedgerRecovery: RecoverySink {
         let account = open(id: row.id, key: row.key, limit: limit)
         stored.append(account)
         account.isStored = true
-        account.savedSequence = row.sequence
-        if row.sequence <= Self.mostAhead {
-            ledger.sequence = max(ledger.sequence, row.sequence)
-        } else {
-            unlikely.append(account)
+        do throws(JournalDamage) {
+            try note(sequence: row.sequence)
+        } catch {
+            // Nothing says which batches the row's counts include. Those of the journal count, and the next checkpoint
+            // replaces the row.
+            ledger.noteChange(of: account)
+            throw error
         }
+        account.savedSequence = row.sequence
         let outcome = row.content.withUnsafeBytes { bytes in
             Result { () throws(JournalDamage) in
                 var reader = JournalReader(bytes)
@@ -172,7 +171,7 @@ package final class LedgerRecovery: RecoverySink {
     // MARK: Transactions
 
     package func recover(transactions content: UnsafeRawBufferPointer, sequence: UInt64) throws(JournalDamage) {
-        try check(sequence)
+        try note(sequence: sequence)
         var reader = JournalReader(content)
         while !reader.isAtEnd {
             let id = try reader.readHash()

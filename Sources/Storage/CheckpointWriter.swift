@@ -33,6 +33,9 @@ final class CheckpointWriter: Sendable {
     /// At most this many handovers may queue. Bounds the memory of a checkpoint on a slow disk.
     private static let mostQueued = 8
 
+    /// Segments are counted up from 1. With a thousand a second, more than this take nine thousand years.
+    private static let mostSegments = 1 << 48
+
     /// The part of a checkpoint's transactions that says that it was completed. It has no content.
     private static let completionPart: UInt64 = 0
 
@@ -73,7 +76,9 @@ final class CheckpointWriter: Sendable {
         var head = Head(limits: try StoredLimit.all(in: db), lastSegment: 0)
         try db.forEachRow("SELECT hash_low, hash_high FROM meta") { head.hashKey = try SipHash.Key(columns: $0) }
         try db.forEachRow("SELECT checkpoint, part FROM transactions") { row in
-            guard let number = Int(exactly: try row.number(0)) else { return }
+            let number = Int(try row.number(0))
+            // Damage. The next start would not look for a segment with a number after it.
+            guard number <= mostSegments else { return }
             head.lastSegment = max(head.lastSegment, number)
             if try row.number(1) == completionPart { head.completed = max(head.completed ?? 0, number) }
         }
@@ -278,10 +283,9 @@ final class CheckpointWriter: Sendable {
         let current = state.withLock { $0.attempt == attempt ? $0.parts : nil }
         guard let parts = current else { return }
         try write { db in
-            // Including rows of an earlier attempt at this checkpoint.
+            // Including rows of an earlier attempt at this checkpoint, and rows with a damaged number.
             try db.execute(
-                sql: "DELETE FROM transactions WHERE checkpoint < ? OR checkpoint = ? AND part > ?",
-                arguments: [checkpoint, checkpoint, parts])
+                sql: "DELETE FROM transactions WHERE checkpoint <> ? OR part > ?", arguments: [checkpoint, parts])
             try Self.noteCompletion(of: checkpoint, in: db)
         }
         killPoint("checkpoint-noted")

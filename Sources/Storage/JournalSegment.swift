@@ -242,14 +242,22 @@ final class JournalSegment: @unchecked Sendable {
             // Doubled while nothing can be read: a page that is damaged holds many batches.
             var step: UInt64 = 1
             while next < 1 << 62 {
+                let start = next
+                // All rows at first, in case a number is negative.
+                let rest = start == 0 ? "" : "WHERE sequence >= \(start)"
                 do {
-                    try db.forEachRow(
-                        "SELECT sequence, content FROM batches WHERE sequence >= \(next) ORDER BY sequence"
-                    ) { row in
-                        next = try row.number(0)
-                        step = 1
-                        try row.withBytes(1) { try body($0, next) }
-                        next += 1
+                    try db.forEachRow("SELECT sequence, content FROM batches \(rest) ORDER BY sequence") { row in
+                        do {
+                            let sequence = try row.number(0)
+                            // In a damaged file, rows may be out of order, and this one read before.
+                            guard sequence >= start else { return }
+                            try row.withBytes(1) { try body($0, sequence) }
+                            next = max(next, sequence + 1)
+                            step = 1
+                        } catch let error where error is JournalDamage || error is StoreDamage {
+                            // The number may be what is damaged: it says nothing about where to continue.
+                            firstError = firstError ?? error
+                        }
                     }
                     break
                 } catch let error where isDamage(error, of: path) {

@@ -149,21 +149,72 @@ import Testing
         #expect(harness.used("new") == [2])
     }
 
-    /// Batches are not numbered on from a row's number that only damage explains, and the row is corrected.
-    @Test(arguments: [1 << 49, 1 << 62] as [UInt64])
+    /// A row is dropped if only damage explains its number. The journal still counts for its key, and batches are not
+    /// numbered on from it.
+    @Test(arguments: [1 << 49, 1 << 62, .max] as [UInt64])
     func aRowWithADamagedSequenceNumber(sequence: UInt64) throws {
         let (harness, store) = try Self.harnessWithRow(rates: ["100/1h"])
         store.toleratesDamage = true
+        // The journal does not have what the row has any more.
+        try harness.finishCheckpoint()
+        try harness.ask(settling("DATA", "second", count: 2, user: "new"))
+        try harness.ask(settling("DATA", "third", count: 1))
         store.rows[1]?.sequence = sequence
         try harness.crash()
-        try harness.ask(settling("DATA", "second", count: 2, user: "new"))
-        try harness.crash()
+        #expect(store.damages == 1)
+        #expect(harness.used("user") == [1])
         #expect(harness.used("new") == [2])
         try harness.finishCheckpoint()
-        #expect(try #require(store.rows[1]).sequence < 1 << 48)
-        try harness.ask(settling("DATA", "third", count: 1))
+        try harness.ask(settling("DATA", "fourth", count: 1))
         try harness.crash()
+        #expect(store.damages == 0, "the checkpoint has replaced the row")
+        #expect(harness.used("user") == [2])
+    }
+
+    /// A batch is dropped if only damage explains its number. The others count, and none is numbered on from it.
+    @Test(arguments: [1 << 49, 1 << 62, .max] as [UInt64])
+    func aBatchWithADamagedNumber(sequence: UInt64) throws {
+        let (harness, store) = try Self.harnessWithRow(rates: ["100/1h"])
+        store.toleratesDamage = true
+        try harness.ask(settling("DATA", "second", count: 2))
+        try harness.ask(settling("DATA", "third", count: 5))
+        let (segment, last) = (store.segments.count - 1, try #require(store.segments.last).batches.count - 1)
+        store.segments[segment].batches[last - 1].sequence = sequence
+        try harness.crash()
+        #expect(store.damages == 1)
+        #expect(harness.used("user") == [8])
+        try harness.ask(settling("DATA", "fourth", count: 1))
+        try harness.crash()
+        #expect(harness.used("user") == [9])
+    }
+
+    /// Open transactions are forgotten if only damage explains their number, and remember what comes after.
+    @Test(arguments: [1 << 49, 1 << 62, .max] as [UInt64])
+    func transactionsWithADamagedNumber(sequence: UInt64) throws {
+        let (harness, store) = try Self.harnessWithRow(rates: ["100/1h"])
+        store.toleratesDamage = true
+        for index in store.transactions.indices { store.transactions[index].sequence = sequence }
+        try harness.crash()
+        #expect(store.damages == 1)
+        #expect(harness.used("user") == [3])
+        try harness.ask(rcpt("second", to: "a@example.org"))
+        try harness.crash()
+        try harness.ask(rcpt("second", to: "a@example.org"))
         #expect(harness.used("user") == [4])
+    }
+
+    /// The end of the journal may be lost (`durability: relaxed`). Later batches have larger numbers than what the
+    /// transactions hold already.
+    @Test func transactionsThatAreNewerThanTheJournal() throws {
+        let (harness, store) = try Self.harnessWithRow(rates: ["100/1h"])
+        try harness.ask(rcpt("second", to: "a@example.org"))
+        try harness.finishCheckpoint()
+        for index in store.transactions.indices { store.transactions[index].sequence += 20 }
+        try harness.crash()
+        try harness.ask(rcpt("second", to: "b@example.org"))
+        try harness.crash()
+        try harness.ask(rcpt("second", to: "b@example.org"))
+        #expect(harness.used("user") == [5])
     }
 
     /// A row of a limit that does not exist any more is deleted, but not an account of the same id.

@@ -16,6 +16,8 @@ class MemoryStore: LedgerStore {
     var isBehind = false
     /// Damage costs only the row or batch that has it, as with files.
     var toleratesDamage = false
+    /// How many rows, transactions and batches the last start could not read.
+    private(set) var damages = 0
     private(set) var checkpoint = 0
     /// Rows handed over since the last checkpoint began.
     private(set) var savedRows = 0
@@ -45,8 +47,10 @@ class MemoryStore: LedgerStore {
     }
 
     func recover(into sink: any RecoverySink) throws(StoreError) {
+        damages = 0
         func tolerating(_ body: () throws -> Void) throws(StoreError) {
             do { try body() } catch {
+                damages += 1
                 if !toleratesDamage { throw StoreError("damage: \(error)") }
             }
         }

@@ -250,6 +250,59 @@ import Testing
         try append([3], 3, to: store)
     }
 
+    /// A segment after such a number would not be found by the next start.
+    @Test(arguments: [(1 << 53) - 1, 1 << 53, 1 << 62] as [Int64])
+    func aCheckpointWithADamagedNumber(number: Int64) async throws {
+        let folder = try Folder()
+        do {
+            let store = folder.store()
+            _ = try store.open()
+            try begin(1, of: store)
+            #expect(store.save([.transactions(sequence: 1, content: [1])]))
+            try await finish(store)
+        }
+        let database = try DatabaseQueue(path: folder.ledger)
+        try await database.write { try $0.execute(sql: "UPDATE transactions SET checkpoint = ?", arguments: [number]) }
+        do {
+            let store = folder.store()
+            _ = try store.open()
+            try begin(2, of: store)
+            try append([3], 3, to: store)
+        }
+        let store = folder.store()
+        _ = try store.open()
+        let sink = Sink()
+        try store.recover(into: sink)
+        #expect(sink.batches[3] == [3])
+        try begin(4, of: store)
+        try await finish(store)
+        let left = try await database.read {
+            try Int.fetchOne($0, sql: "SELECT count(*) FROM transactions WHERE checkpoint = \(number)")
+        }
+        #expect(left == 0)
+    }
+
+    /// One batch with a damaged number costs no other, and is reported.
+    @Test func aBatchWithADamagedNumber() async throws {
+        let folder = try Folder()
+        do {
+            let store = folder.store()
+            _ = try store.open()
+            try begin(1, of: store)
+            for number in 2...5 as ClosedRange<UInt64> { try append([UInt8(number)], number, to: store) }
+        }
+        let segment = folder.ledger + ".segment-1"
+        try await DatabaseQueue(path: segment).write { db in
+            try db.execute(sql: "UPDATE batches SET sequence = -1 WHERE sequence = 3")
+        }
+        let store = folder.store()
+        _ = try store.open()
+        let sink = Sink()
+        try store.recover(into: sink)
+        #expect(sink.batches.keys.sorted() == [1, 2, 4, 5])
+        #expect(folder.notices.withLock { $0.first }?.contains("segment-1 is damaged") == true)
+    }
+
     @Test func aSegmentThatWasNeverCompletedIsDeleted() throws {
         let folder = try Folder()
         for suffix in ["", "-wal"] { try Data().write(to: URL(fileURLWithPath: folder.ledger + ".segment-3" + suffix)) }

@@ -4,7 +4,6 @@ internal import HTTPTypes
 internal import Hummingbird
 internal import Limits
 internal import Policy
-internal import Settings
 
 /// Turns errors into responses with `AdminMessages.Failure`.
 struct AdminFailureMiddleware: RouterMiddleware {
@@ -37,20 +36,18 @@ struct AdminFailureMiddleware: RouterMiddleware {
     }
 }
 
-/// Refuses requests that a page of another site makes a browser send: under a host name of its own for this address
-/// (DNS rebinding), or from its own origin.
+/// Refuses requests that a page of another site makes a browser send (`AdminOrigin`).
 struct AdminOriginMiddleware: RouterMiddleware {
     func handle(
         _ request: Request, context: AdminContext, next: (Request, AdminContext) async throws -> Response
     ) async throws -> Response {
         let host = request.head.authority ?? ""
-        guard Self.isOwn(host) else {
+        guard AdminOrigin.isOwn(host: host) else {
             context.closeSoon()
             throw AdminFailure(.misdirectedRequest, "the host name must be localhost or a loopback address")
         }
-        let origin = request.headers[.origin] ?? "http://\(host)"
-        let site = request.headers[Self.fetchSite] ?? "none"
-        guard origin == "http://\(host)", site == "same-origin" || site == "none" else {
+        let site = request.headers[Self.fetchSite]
+        guard AdminOrigin.isOwn(origin: request.headers[.origin], fetchSite: site, host: host) else {
             context.closeSoon()
             throw AdminFailure(.forbidden, "requests from other sites are refused")
         }
@@ -58,13 +55,6 @@ struct AdminOriginMiddleware: RouterMiddleware {
     }
 
     private static let fetchSite = HTTPField.Name("Sec-Fetch-Site")!
-
-    /// `weir limits` sends the host name `weir`; browsers and tunnels send a loopback name.
-    private static func isOwn(_ host: String) -> Bool {
-        let isBracketed = host.hasPrefix("[")
-        let name = isBracketed ? String(host.prefix { $0 != "]" }.dropFirst()) : String(host.prefix { $0 != ":" })
-        return ["", "weir", "localhost"].contains(name.lowercased()) || EndpointType.isLoopback(name)
-    }
 }
 
 /// Refuses requests without the token. The page's files, `/healthz` and `/readyz` need none.
@@ -77,13 +67,8 @@ struct AdminTokenMiddleware: RouterMiddleware {
         if request.method == .get || request.method == .head, Self.isOpen(request.uri.path) {
             return try await next(request, context)
         }
-        let given = Array((request.headers[.authorization] ?? "").utf8)
-        let expected = Array("Bearer \(token)".utf8)
-        // Compares all bytes: the time must not depend on where they differ.
-        let difference = zip(given, expected).reduce(UInt8(given.count == expected.count ? 0 : 1)) {
-            $0 | ($1.0 ^ $1.1)
-        }
-        guard difference == 0 else {
+        let given = request.headers[.authorization] ?? ""
+        guard AdminToken.isToken(token, in: given) else {
             context.closeSoon()
             throw AdminFailure(.unauthorized, given.isEmpty ? "missing token" : "wrong token")
         }
