@@ -21,7 +21,7 @@ struct DoctorCommand: AsyncParsableCommand {
             applying a fix, run postfix reload.
 
             Exit status: 0 no findings or only notes, 1 faults or warnings, 69 postconf failed, or smtpd or the \
-            service is unreachable, 74 standard output can't be written, 78 the configuration has errors.
+            service is unreachable, 66 the password can't be read, 74 standard output can't be written, 78 the configuration has errors.
 
             Example: weir doctor --postfix /etc/postfix-out
             """)
@@ -51,10 +51,23 @@ struct DoctorCommand: AsyncParsableCommand {
             "With --try: recipient of the probe (default: postmaster at Postfix's myhostname).", valueName: "address"))
     var to: String?
 
+    @Flag(help: "With --try: require STARTTLS. With --user, TLS is used wherever smtpd offers it.")
+    var starttls = false
+
+    @Option(help: ArgumentHelp("With --try: log in as this user; asks for the password.", valueName: "name"))
+    var user: String?
+
+    @Option(
+        help: ArgumentHelp("With --user: file whose first line is the password.", valueName: "file"),
+        completion: .file())
+    var passwordFile: String?
+
     @Flag(help: "Print JSON.")
     var json = false
 
     func validate() throws {
+        guard tries || !starttls && user == nil else { throw ValidationError("--user and --starttls need --try") }
+        guard user != nil || passwordFile == nil else { throw ValidationError("--password-file needs --user") }
         guard to.map({ $0.wholeMatch(of: /[!#-;=?-~]+/) != nil }) ?? true else {
             throw ValidationError("--to must be an address")
         }
@@ -107,8 +120,10 @@ struct DoctorCommand: AsyncParsableCommand {
     private func run(trialOf configuration: Configuration, _ rules: ContentRules) async throws {
         do {
             let setup = try Postconf.setup(directory: postfix)
+            let login = try user.map { ProbeMail.Login(user: $0, password: try password(of: $0)) }
             let trial = DoctorTrial(
-                configuration: configuration, rules: rules, setup: setup, target: smtp, recipient: to)
+                configuration: configuration, rules: rules, setup: setup, target: smtp, recipient: to,
+                requiresTLS: starttls, login: login)
             let report = try await trial.run()
             try StandardOutput.write(line: json ? JSONText.indented(report) : DoctorTrial.text(report))
             if !report.isHealthy { throw ExitCode(1) }
@@ -119,6 +134,28 @@ struct DoctorCommand: AsyncParsableCommand {
         } catch let failure as AdminClient.Failure {
             throw Self.unavailable("\(failure)")
         }
+    }
+
+    /// The password from the file, or from the terminal, which does not show it.
+    private func password(of user: String) throws -> [UInt8] {
+        func fail(_ reason: String) -> ExitCode {
+            StandardError.complain(reason, by: "doctor")
+            return ExitCode(EX_NOINPUT)
+        }
+        let bytes: [UInt8]
+        if let passwordFile {
+            do { bytes = try Array(Data(contentsOf: URL(fileURLWithPath: passwordFile))) } catch {
+                throw fail("can't read \(passwordFile): \(error.localizedDescription)")
+            }
+        } else {
+            guard let line = isatty(STDIN_FILENO) == 1 ? getpass("Password of \(user): ") : nil else {
+                throw fail("there is no terminal to ask for the password; use --password-file")
+            }
+            bytes = String(cString: line).utf8.map(\.self)
+        }
+        let password = Array(bytes.prefix { $0 != 0x0a && $0 != 0x0d })
+        guard !password.isEmpty else { throw fail("the password is empty") }
+        return password
     }
 
     private static func unavailable(_ reason: String) -> ExitCode {

@@ -16,6 +16,8 @@ struct DoctorTrial {
     let setup: PostfixSetup
     let target: LoadTarget
     let recipient: String?
+    let requiresTLS: Bool
+    let login: ProbeMail.Login?
 
     struct Report: Encodable {
         let sender: String
@@ -42,11 +44,13 @@ struct DoctorTrial {
         let token = try await client.beginProbe(upTo: last)
         let host = setup.value("myhostname")
         var mail = try ProbeMail(
-            to: address, sender: "weir-probe-\(token)@\(host)", recipient: recipient ?? "postmaster@\(host)",
-            token: token)
+            to: address, sender: sender(token), recipient: recipient ?? "postmaster@\(host)", token: token)
         // The policy server can't discard a message, so the session must end before DATA.
         let sendsContent = last != .policy
-        do { try mail.send(content: sendsContent) } catch {
+        do {
+            try mail.open(requiresTLS: requiresTLS, login: login)
+            try mail.send(content: sendsContent)
+        } catch {
             _ = try? await client.endProbe(token)
             throw error
         }
@@ -63,6 +67,15 @@ struct DoctorTrial {
             sender: mail.sender, recipient: mail.recipient, target: "\(target)", replies: mail.replies,
             sightings: sightings, missing: missing,
             mayBeDelivered: isAccepted && !sightings.contains { $0.stage == last })
+    }
+
+    /// An address of the user with an extension, if Postfix knows extensions: reject_sender_login_mismatch lets it pass.
+    private func sender(_ token: String) -> String {
+        let mark = "weir-probe-\(token)"
+        guard let user = login?.user, let delimiter = setup.value("recipient_delimiter").first,
+            let at = user.lastIndex(of: "@"), user.wholeMatch(of: /[!#-;=?-~]+/) != nil
+        else { return "\(mark)@\(setup.value("myhostname"))" }
+        return "\(user[..<at])\(delimiter)\(mark)\(user[at...])"
     }
 
     private var enabledStages: [ProbeStage] {
