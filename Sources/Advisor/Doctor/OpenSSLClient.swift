@@ -4,14 +4,17 @@ import Glibc
 
 /// A connection to an smtpd in TLS, made by openssl(1).
 ///
-/// Security: it does not verify the certificate. It is for smtpd processes on loopback addresses of this machine.
+/// Security: openssl(1) verifies the chain and the dates of the certificate, not the name. A certificate that fails is
+/// reported, and the session continues: the caller connects to addresses of this machine only.
 struct OpenSSLClient {
-    /// The plain text side. The owner closes it.
+    /// The plain text side. `close` closes it.
     let socket: Int32
     private let process = Process()
     private let errors = Pipe()
 
-    /// Connects and sends STARTTLS. A failure to do so ends the stream, and `reason` says why.
+    private static let program = "/usr/bin/openssl"
+
+    /// Connects and sends STARTTLS. A failure to do so ends the stream, and `end` says why.
     ///
     /// - Parameter address: with a port; an IPv6 address in brackets.
     init(startTLSAt address: String) throws(ProbeMail.Failure) {
@@ -21,28 +24,55 @@ struct OpenSSLClient {
         }
         socket = pair[0]
         let other = FileHandle(fileDescriptor: pair[1], closeOnDealloc: true)
-        process.executableURL = URL(fileURLWithPath: "/usr/bin/openssl")
-        // With -quiet, lines that begin with R or Q are no commands to it.
-        process.arguments = [
-            "s_client", "-quiet", "-starttls", "smtp", "-name", "localhost", "-connect", address,
-        ]
+        process.executableURL = URL(fileURLWithPath: Self.program)
+        // With -quiet, lines that begin with R or Q are no commands to it, and it prints nothing but the session.
+        process.arguments = ["s_client", "-quiet", "-starttls", "smtp", "-name", "localhost", "-connect", address]
         process.standardInput = other
         process.standardOutput = other
         process.standardError = errors
         do { try process.run() } catch {
-            close(socket)
+            Glibc.close(socket)
             throw ProbeMail.Failure(
-                description: "can't run /usr/bin/openssl, which STARTTLS needs: \(error.localizedDescription)")
+                description: "can't run \(Self.program), which STARTTLS needs: \(error.localizedDescription)")
         }
         try? other.close()
     }
 
-    /// Why the stream has ended: the first error of OpenSSL, else the last line that it printed.
-    var reason: String {
+    /// Ends the session and openssl(1), and returns what that printed about them.
+    func close() -> Transcript {
+        // It continues to read from smtpd after the end of its input.
+        process.terminate()
+        Glibc.close(socket)
         process.waitUntilExit()
-        let text = String(decoding: (try? errors.fileHandleForReading.readToEnd()) ?? Data(), as: UTF8.self)
-        let lines = text.split(separator: "\n").map(String.init)
-        return lines.first { $0.contains(":error:") } ?? lines.last
-            ?? "openssl exited with status \(process.terminationStatus)"
+        let text = (try? errors.fileHandleForReading.readToEnd()) ?? Data()
+        return Transcript(text: String(decoding: text, as: UTF8.self))
+    }
+
+    /// What `openssl s_client -quiet` prints on standard error.
+    struct Transcript {
+        private let lines: [Substring]
+
+        init(text: String) { lines = text.split(separator: "\n") }
+
+        /// The certificate of smtpd; nil without one.
+        var certificate: ProbeMail.Certificate? {
+            guard let subject = lines.compactMap({ $0.wholeMatch(of: /depth=0 (.*)/)?.1 }).last else { return nil }
+            var faults: [String] = []
+            for line in lines {
+                guard let text = line.wholeMatch(of: /verify error:num=[0-9]+:(.*)/)?.1.lowercased() else { continue }
+                if !faults.contains(text) { faults.append(text) }
+            }
+            return ProbeMail.Certificate(subject: String(subject), faults: faults)
+        }
+
+        /// Why the session has ended: the first error, else the last line.
+        var reason: String {
+            guard let error = lines.first(where: { $0.contains(":error:") }) else {
+                return lines.last.map(String.init) ?? "openssl gave no reason"
+            }
+            // Thread, "error", code, library, function, reason, file, line.
+            let fields = error.split(separator: ":", omittingEmptySubsequences: false)
+            return fields.count > 5 ? String(fields[5]) : String(error)
+        }
     }
 }

@@ -20,6 +20,17 @@ package struct ProbeMail {
         }
     }
 
+    /// The certificate that smtpd has shown.
+    package struct Certificate: Codable, Equatable, Sendable {
+        /// The subject, as openssl(1) prints it.
+        package let subject: String
+        /// What a client on this machine would object to, in OpenSSL's words: `self-signed certificate`.
+        package let faults: [String]
+
+        /// Clients that trust its issuer refuse it, too.
+        package var isOutOfDate: Bool { faults.contains { $0.contains("expired") || $0.contains("not yet valid") } }
+    }
+
     package struct Reply: Codable, Sendable {
         package let command: String
         package let text: String
@@ -33,6 +44,8 @@ package struct ProbeMail {
     package let recipient: String
     package let token: String
     package private(set) var replies: [Reply] = []
+    /// Known when a session in TLS has ended.
+    package private(set) var certificate: Certificate?
     private let address: SocketAddress
     private var socket: Int32
     /// Owns the other end of `socket` while the session is in TLS.
@@ -71,7 +84,7 @@ package struct ProbeMail {
 
     /// Says EHLO, and logs in if there is a login. A login uses TLS wherever smtpd offers it.
     ///
-    /// - Throws: `Failure`, also if smtpd does not offer what is asked for. The socket is closed then.
+    /// - Throws: `Failure`, also if smtpd does not offer what is asked for. The connection is closed then.
     package mutating func open(requiresTLS: Bool, login: Login?) throws {
         do {
             try command("EHLO localhost")
@@ -81,7 +94,7 @@ package struct ProbeMail {
             if offersTLS, requiresTLS || login != nil { try startTLS() }
             if let login { try logIn(login) }
         } catch {
-            close(socket)
+            disconnect()
             throw error
         }
     }
@@ -89,15 +102,40 @@ package struct ProbeMail {
     /// Ends the session, and begins one in TLS.
     private mutating func startTLS() throws {
         try command("QUIT")
-        close(socket)
+        disconnect()
         let host = address.ipAddress ?? ""
         let client = try OpenSSLClient(
             startTLSAt: "\(host.contains(":") ? "[\(host)]" : host):\(address.port ?? 0)")
         tls = client
         socket = client.socket
-        input = []
         limitTime()
-        try command("EHLO localhost", named: "EHLO in TLS")
+        do { try command("EHLO localhost", named: "EHLO in TLS") } catch {
+            let reason = client.close().reason
+            (tls, socket) = (nil, -1)
+            // openssl(1) ignores the answer to STARTTLS.
+            if let refusal = try? Self.refusalOfTLS(at: address) {
+                throw Failure(description: "smtpd refuses STARTTLS: \(refusal)")
+            }
+            throw Failure(description: "the TLS session has failed: \(reason)")
+        }
+    }
+
+    /// What smtpd answers to STARTTLS, if that is no consent.
+    private static func refusalOfTLS(at address: SocketAddress) throws -> String? {
+        var mail = try ProbeMail(to: address, sender: "", recipient: "", token: "")
+        defer { mail.disconnect() }
+        try mail.command("EHLO localhost")
+        try mail.command("STARTTLS")
+        return mail.replies.last.flatMap { $0.isPositive ? nil : $0.text }
+    }
+
+    private mutating func disconnect() {
+        if let tls {
+            certificate = tls.close().certificate
+        } else if socket >= 0 {
+            close(socket)
+        }
+        (tls, socket, input) = (nil, -1, [])
     }
 
     /// RFC 4616, or the older LOGIN. The replies have no secrets.
@@ -113,14 +151,15 @@ package struct ProbeMail {
             try command(Data(user).base64EncodedString(), named: "user name")
             try command(Data(login.password).base64EncodedString(), named: "password")
         } else {
-            let list = offered.isEmpty ? "no login" : "only \(offered.joined(separator: ", "))"
-            throw Failure(description: "smtpd offers neither AUTH PLAIN nor AUTH LOGIN, but \(list)")
+            let list = offered.isEmpty ? "it offers no login at all" : "only \(offered.joined(separator: ", "))"
+            let place = tls == nil ? "" : " in TLS"
+            throw Failure(description: "smtpd offers neither AUTH PLAIN nor AUTH LOGIN\(place); \(list)")
         }
     }
 
     /// After `open`, sends the envelope and, if `sendsContent`, the content; then QUIT.
     package mutating func send(content sendsContent: Bool) throws {
-        defer { close(socket) }
+        defer { disconnect() }
         try command("MAIL FROM:<\(sender)>")
         try command("RCPT TO:<\(recipient)>")
         if sendsContent {
@@ -139,10 +178,7 @@ package struct ProbeMail {
         var rest = Array((text + "\r\n").utf8)[...]
         while !rest.isEmpty {
             let sent = rest.withUnsafeBytes { Glibc.send(socket, $0.baseAddress, $0.count, Int32(MSG_NOSIGNAL)) }
-            guard sent > 0 else {
-                if let tls { throw Failure(description: "the TLS session has ended: \(tls.reason)") }
-                throw Self.failure("can't send \(name ?? text)")
-            }
+            guard sent > 0 else { throw Self.failure("can't send \(name ?? text)") }
             rest = rest.dropFirst(sent)
         }
         try expect(name ?? text)
@@ -163,7 +199,6 @@ package struct ProbeMail {
             var chunk = [UInt8](repeating: 0, count: 4096)
             let count = recv(socket, &chunk, chunk.count, 0)
             guard count > 0, input.count < Self.longestReply else {
-                if count == 0, let tls { throw Failure(description: "the TLS session has ended: \(tls.reason)") }
                 throw count == 0
                     ? Failure(description: "smtpd closed the connection after \(command)")
                     : Self.failure("no reply to \(command)")
