@@ -150,6 +150,13 @@ extension Ledger {
         giveBackAll(of: transaction)
     }
 
+    /// The names of the limits that a transaction is charged to, in the order of the charges.
+    package func limitsCharged(by id: UInt64) -> [String] {
+        owner.check()
+        guard let transaction = transactions[id] else { return [] }
+        return transaction.charges.map(\.account).filter { transaction.charged(to: $0) > 0 }.map(\.limit.limit.name)
+    }
+
     /// The transaction has left the table, or its client has ended it.
     func drop(_ transaction: Transaction) {
         guard settings.givesBackDropped, !transaction.isSettled, transaction.isCharged else { return }

@@ -71,17 +71,24 @@ extension LedgerHost {
     /// Withdraws the charge of a doctor's probe, and never refuses it.
     private func exempt(_ decision: Decision, ifProbe client: any Client) -> Decision {
         var sighting = ProbeBoard.Sighting.none
+        let limits = ledger?.limitsCharged(by: decision.transaction) ?? []
         client.withRequest { request in
             let stage = type(of: client).stage
             let place = stage == .policy ? "policy server" : "milter"
             sighting = probes.see(
                 request.sender, at: stage,
                 "\(place), \(String(decoding: request.protocolState, as: UTF8.self))",
-                decision.action.map { String(decoding: $0, as: UTF8.self) } ?? "DUNNO")
+                Self.outcome(of: decision, charging: limits))
         }
         if case .none = sighting { return decision }
         withdraw(decision.transaction)
         return Decision(action: nil, transaction: 0)
+    }
+
+    private static func outcome(of decision: Decision, charging limits: [String]) -> String {
+        let answer = decision.action.map { String(decoding: $0, as: UTF8.self) } ?? "DUNNO"
+        if limits.isEmpty { return decision.action == nil ? "\(answer); no limit counts it" : answer }
+        return "\(answer); charged to \(limits.joined(separator: ", ")), and given back"
     }
 
     /// Whole seconds since the machine's start.

@@ -13,7 +13,7 @@ extension LedgerHost {
     /// Names of keys in the answer to a change.
     private static let mostNames = 100
 
-    /// The number of keys of a selection, and how `most` of them stand, the fullest of these first.
+    /// The number of keys of a selection, and how the `most` fullest of them stand, the fullest first.
     ///
     /// - Throws: `AdministrationFault`, `LedgerUnavailable`; `TooManyListings` if too many others wait.
     package func keys(_ selection: KeySelection, most: Int) async throws -> KeyListing {
@@ -21,18 +21,15 @@ extension LedgerHost {
             loop.execute { [self] in
                 var walk: SelectionWalk?
                 var count = 0
-                var standings: [KeyStanding] = []
+                var fullest = FullestStandings(most: most)
                 submit(to: listings, failed: { answer.resume(throwing: $0) }) { ledger in
                     var current = try walk.take() ?? ledger.selectionWalk(selection)
                     let hasMore = try ledger.advance(&current, steps: Self.stepsPerPiece)
                     let found = current.takeFound()
                     count += found.count
-                    let clock = WallClock(of: ledger)
-                    standings += found.prefix(most - standings.count).map {
-                        KeyStanding(ledger.standing(of: $0), clock)
-                    }
+                    for account in found { fullest.add(account, in: ledger) }
                     walk = current
-                    if !hasMore { answer.resume(returning: KeyListing(count: count, keys: standings)) }
+                    if !hasMore { answer.resume(returning: KeyListing(count: count, keys: fullest.standings)) }
                     return hasMore
                 }
             }
@@ -149,6 +146,28 @@ extension LedgerHost {
             }
         }
         if !isTaken { failed(TooManyListings()) }
+    }
+}
+
+/// The fullest keys of a listing. Of keys that are as full, those with the most refused requests come first.
+private struct FullestStandings {
+    let most: Int
+    /// In this order.
+    private var ranked: [(fullness: Double, refused: UInt64, standing: KeyStanding)] = []
+
+    init(most: Int) { self.most = most }
+
+    var standings: [KeyStanding] { ranked.map(\.standing) }
+
+    mutating func add(_ account: Account, in ledger: Ledger) {
+        let rank = (account.fullness(at: ledger.now) ?? 0, account.refusedTries)
+        if ranked.count == most {
+            guard let last = ranked.last, (last.fullness, last.refused) < rank else { return }
+            ranked.removeLast()
+        }
+        let place = ranked.firstIndex { ($0.fullness, $0.refused) < rank } ?? ranked.endIndex
+        let standing = KeyStanding(ledger.standing(of: account), WallClock(of: ledger))
+        ranked.insert((rank.0, rank.1, standing), at: place)
     }
 }
 

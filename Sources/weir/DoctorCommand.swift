@@ -8,6 +8,7 @@ import LoadGenerator
 import Loop
 import NIOCore
 import NIOPosix
+import Report
 import Settings
 import Wire
 
@@ -20,10 +21,13 @@ struct DoctorCommand: AsyncParsableCommand {
             finding it prints the postconf commands or the lines of weir.yaml that fix it. It changes nothing. After \
             applying a fix, run postfix reload.
 
-            Exit status: 0 no findings or only notes, 1 faults or warnings, 69 postconf failed, or smtpd or the \
-            service is unreachable, 74 standard output can't be written, 78 the configuration has errors.
+            Exit status: 0 no findings or only notes, 1 faults or warnings, 66 the password can't be read, \
+            69 postconf failed, or smtpd or the service is unreachable, or smtpd lacks what --user or --starttls \
+            needs, 74 standard output can't be written, 78 the configuration has errors.
 
-            Example: weir doctor --postfix /etc/postfix-out
+            Examples:
+              weir doctor --postfix /etc/postfix-out
+              weir doctor --try --smtp inet:127.0.0.1:587 --user alice@example.org
             """)
 
     @OptionGroup var options: ConfigurationOptions
@@ -51,10 +55,23 @@ struct DoctorCommand: AsyncParsableCommand {
             "With --try: recipient of the probe (default: postmaster at Postfix's myhostname).", valueName: "address"))
     var to: String?
 
+    @Flag(help: "With --try: require STARTTLS. With --user, TLS is used wherever smtpd offers it.")
+    var starttls = false
+
+    @Option(help: ArgumentHelp("With --try: log in as this user; asks for the password.", valueName: "name"))
+    var user: String?
+
+    @Option(
+        help: ArgumentHelp("With --user: file whose first line is the password.", valueName: "file"),
+        completion: .file())
+    var passwordFile: String?
+
     @Flag(help: "Print JSON.")
     var json = false
 
     func validate() throws {
+        guard tries || !starttls && user == nil else { throw ValidationError("--user and --starttls need --try") }
+        guard user != nil || passwordFile == nil else { throw ValidationError("--password-file needs --user") }
         guard to.map({ $0.wholeMatch(of: /[!#-;=?-~]+/) != nil }) ?? true else {
             throw ValidationError("--to must be an address")
         }
@@ -88,12 +105,13 @@ struct DoctorCommand: AsyncParsableCommand {
         }
         if !skipsService {
             let unreachable = await Self.unreachableListeners(of: configuration)
-            // Without access to the admin listener, the findings say so.
-            let protections = try? await AdminClient(configuration).protections()
+            let client = AdminClient(configuration, timeout: Self.adminTimeout)
+            // Without access to the admin listener, the findings above say so.
+            let protections = try? await client.protections()
+            let ownFindings =
+                if let protections { await Self.faults(of: client) + Self.gaps(protections) } else { [Finding]() }
             reports.append(
-                Report(
-                    instance: "weir serve", findings: unreachable + (protections.map(Self.gaps) ?? []),
-                    protections: protections))
+                Report(instance: "weir serve", findings: unreachable + ownFindings, protections: protections))
         }
         if json {
             try StandardOutput.write(line: JSONText.indented(reports))
@@ -107,8 +125,10 @@ struct DoctorCommand: AsyncParsableCommand {
     private func run(trialOf configuration: Configuration, _ rules: ContentRules) async throws {
         do {
             let setup = try Postconf.setup(directory: postfix)
+            let login = try user.map { ProbeMail.Login(user: $0, password: try password(of: $0)) }
             let trial = DoctorTrial(
-                configuration: configuration, rules: rules, setup: setup, target: smtp, recipient: to)
+                configuration: configuration, rules: rules, setup: setup, target: smtp, recipient: to,
+                requiresTLS: starttls, login: login)
             let report = try await trial.run()
             try StandardOutput.write(line: json ? JSONText.indented(report) : DoctorTrial.text(report))
             if !report.isHealthy { throw ExitCode(1) }
@@ -119,6 +139,28 @@ struct DoctorCommand: AsyncParsableCommand {
         } catch let failure as AdminClient.Failure {
             throw Self.unavailable("\(failure)")
         }
+    }
+
+    /// The password from the file, or from the terminal, which does not show it.
+    private func password(of user: String) throws -> [UInt8] {
+        func fail(_ reason: String) -> ExitCode {
+            StandardError.complain(reason, by: "doctor")
+            return ExitCode(EX_NOINPUT)
+        }
+        let bytes: [UInt8]
+        if let passwordFile {
+            do { bytes = try Array(Data(contentsOf: URL(fileURLWithPath: passwordFile))) } catch {
+                throw fail("can't read \(passwordFile): \(error.localizedDescription)")
+            }
+        } else {
+            guard let line = isatty(STDIN_FILENO) == 1 ? getpass("Password of \(user): ") : nil else {
+                throw fail("there is no terminal to ask for the password; use --password-file")
+            }
+            bytes = Array(UnsafeRawBufferPointer(start: line, count: strlen(line)))
+        }
+        let password = Array(bytes.prefix { $0 != 0x0a && $0 != 0x0d })
+        guard !password.isEmpty else { throw fail("the password is empty") }
+        return password
     }
 
     private static func unavailable(_ reason: String) -> ExitCode {
@@ -155,6 +197,8 @@ struct DoctorCommand: AsyncParsableCommand {
     // MARK: The service
 
     private static let connectTimeout: TimeAmount = .seconds(2)
+    /// For an answer of the ledger's event loop, which may hang.
+    private static let adminTimeout: TimeAmount = .seconds(10)
 
     /// A finding for each listener of the configuration that can't be connected to.
     private static func unreachableListeners(of configuration: Configuration) async -> [Finding] {
@@ -172,6 +216,29 @@ struct DoctorCommand: AsyncParsableCommand {
                     configuration: []))
         }
         return findings
+    }
+
+    /// What a service that accepts connections does not do.
+    private static func faults(of client: AdminClient) async -> [Finding] {
+        func inTrouble(_ reason: String) -> Finding {
+            Finding(
+                severity: .fault, kind: "service-in-trouble", place: "weir.yaml",
+                text: "the service is in trouble, and /readyz answers 503: \(reason)",
+                commands: ["journalctl -u weir -n 50"], configuration: [])
+        }
+        do {
+            let status = try await client.status()
+            if let trouble = status.trouble { return [inTrouble("the ledger is unavailable: \(trouble)")] }
+            guard !status.limits.isEmpty, status.limits.allSatisfy({ $0.mode == "shadow" }) else { return [] }
+            return [
+                Finding(
+                    severity: .note, kind: "shadow-only", place: "weir.yaml",
+                    text: "all limits are in shadow mode: they count and log, and refuse nothing", commands: [],
+                    configuration: ["mode: enforce"])
+            ]
+        } catch {
+            return [inTrouble("\(error)")]
+        }
     }
 
     /// What the process could have given up.

@@ -16,19 +16,24 @@ struct DoctorTrial {
     let setup: PostfixSetup
     let target: LoadTarget
     let recipient: String?
+    let requiresTLS: Bool
+    let login: ProbeMail.Login?
 
     struct Report: Encodable {
         let sender: String
         let recipient: String
         let target: String
         let replies: [ProbeMail.Reply]
+        /// Of a session in TLS.
+        let certificate: ProbeMail.Certificate?
         let sightings: [ProbeSighting]
         /// Stages that weir.yaml enables and that did not see the probe.
         let missing: [ProbeStage]
         /// No stage discarded the message.
         let mayBeDelivered: Bool
 
-        var isHealthy: Bool { missing.isEmpty && replies.allSatisfy(\.isPositive) }
+        var hasPassed: Bool { missing.isEmpty && replies.allSatisfy(\.isPositive) }
+        var isHealthy: Bool { hasPassed && certificate?.isOutOfDate != true }
     }
 
     /// How long to wait for the last stage to see the probe.
@@ -42,11 +47,13 @@ struct DoctorTrial {
         let token = try await client.beginProbe(upTo: last)
         let host = setup.value("myhostname")
         var mail = try ProbeMail(
-            to: address, sender: "weir-probe-\(token)@\(host)", recipient: recipient ?? "postmaster@\(host)",
-            token: token)
+            to: address, sender: sender(token), recipient: recipient ?? "postmaster@\(host)", token: token)
         // The policy server can't discard a message, so the session must end before DATA.
         let sendsContent = last != .policy
-        do { try mail.send(content: sendsContent) } catch {
+        do {
+            try mail.open(requiresTLS: requiresTLS, login: login)
+            try mail.send(content: sendsContent)
+        } catch {
             _ = try? await client.endProbe(token)
             throw error
         }
@@ -61,8 +68,18 @@ struct DoctorTrial {
         let missing = enabledStages.filter { stage in !sightings.contains { $0.stage == stage } }
         return Report(
             sender: mail.sender, recipient: mail.recipient, target: "\(target)", replies: mail.replies,
-            sightings: sightings, missing: missing,
+            certificate: mail.certificate, sightings: sightings, missing: missing,
             mayBeDelivered: isAccepted && !sightings.contains { $0.stage == last })
+    }
+
+    /// An address of the user with an extension, if Postfix knows extensions: reject_sender_login_mismatch lets it
+    /// pass.
+    private func sender(_ token: String) -> String {
+        let mark = "weir-probe-\(token)"
+        guard let user = login?.user, let delimiter = setup.value("recipient_delimiter").first,
+            let at = user.lastIndex(of: "@"), user.wholeMatch(of: /[!#-;=?-~]+/) != nil
+        else { return "\(mark)@\(setup.value("myhostname"))" }
+        return "\(user[..<at])\(delimiter)\(mark)\(user[at...])"
     }
 
     private var enabledStages: [ProbeStage] {
@@ -83,6 +100,11 @@ struct DoctorTrial {
         for reply in report.replies {
             lines.append("    \(time(reply.milliseconds))  \(reply.command.prefix(12)): \(printable(reply.text.utf8))")
         }
+        if let certificate = report.certificate {
+            let faults = certificate.faults.isEmpty ? "valid" : certificate.faults.joined(separator: ", ")
+            lines.append("  certificate of \(printable(certificate.subject.utf8)): \(printable(faults.utf8))")
+            if certificate.isOutOfDate { lines.append("  mail clients refuse this certificate: renew it") }
+        }
         for sighting in report.sightings {
             let outcome = printable(sighting.outcome.utf8)
             lines.append("  seen by the \(sighting.place) after \(time(sighting.milliseconds)): \(outcome)")
@@ -91,7 +113,7 @@ struct DoctorTrial {
         if report.mayBeDelivered {
             lines.append("  no stage discarded the probe: it may be delivered to \(report.recipient)")
         }
-        if report.isHealthy { lines.append("  every stage saw the probe; it was not delivered") }
+        if report.hasPassed { lines.append("  every stage saw the probe; it was not delivered, and counts for nobody") }
         return lines.joined(separator: "\n")
     }
 }

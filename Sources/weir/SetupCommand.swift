@@ -57,13 +57,13 @@ struct SetupCommand: ParsableCommand {
         let setup = Result { try Postconf.setup(directory: postfix) }
         let answers = try answers(for: try? setup.get())
         try write(answers.yaml, replacingSample: replacesSample)
-        try StandardOutput.write(line: "wrote \(output)")
+        try StandardOutput.write(line: "wrote \(output)\n\nNow, in this order:")
+        try show("1. Start Weir with this file. The last command says OK when it is ready.", startCommands)
         switch setup {
         case .success(let setup):
             try showCommands(for: setup)
-            try showNextSteps()
+            try showTest(of: answers, in: setup)
         case .failure(let failure):
-            try showNextSteps()
             try StandardOutput.flush()
             StandardError.complain(
                 "\(failure)\nWhen Postfix is there, weir doctor prints the lines for it.", by: "setup")
@@ -180,46 +180,55 @@ struct SetupCommand: ParsableCommand {
 
     // MARK: Next steps
 
+    private func show(_ step: String, _ lines: [String]) throws {
+        try StandardOutput.write(line: "\n\(step)\n" + lines.map { "    \($0)" }.joined(separator: "\n"))
+    }
+
+    /// Postfix must not ask before Weir answers.
+    private var startCommands: [String] {
+        let usual = Configuration.defaultPath
+        // A second service would take the ports and the ledger of the one that is installed.
+        if output != usual, access(usual, F_OK) == 0 {
+            // cp keeps the owner and the mode of the old file.
+            return [
+                "diff \(usual) \(output)", "cp \(output) \(usual)", "systemctl restart weir", "weir check-health",
+            ]
+        }
+        let start = output == usual ? "systemctl restart weir" : "weir serve\(fileOption)    # in another terminal"
+        return ["weir check-config\(fileOption)", start, "weir check-health\(fileOption)"]
+    }
+
+    /// For commands after `startCommands`.
+    private var fileOption: String {
+        let usual = Configuration.defaultPath
+        return output == usual || access(usual, F_OK) == 0 ? "" : " --config \(output)"
+    }
+
     private func showCommands(for setup: PostfixSetup) throws {
         guard case .success(let outcome) = ConfigurationReader.read(path: output) else { return }
         let findings = Examination.findings(
             in: setup, configuration: outcome.configuration, rules: outcome.rules, directory: postfix)
         let name = setup.value("config_directory")
         guard !findings.isEmpty else {
-            return try StandardOutput.write(line: "\nPostfix (\(name)) needs no change.")
+            return try StandardOutput.write(line: "\n2. Postfix (\(name)) needs no change.")
         }
-        try StandardOutput.write(line: "\nFor Postfix (\(name)):")
+        var lines: [String] = []
         var shown: Set<String> = []
         for finding in findings {
-            try StandardOutput.write(line: "    # \(finding.place): \(finding.text)")
-            for line in finding.configuration { try StandardOutput.write(line: "    # in weir.yaml: \(line)") }
-            for command in finding.commands where shown.insert(command).inserted {
-                try StandardOutput.write(line: "    \(command)")
-            }
+            lines.append("# \(finding.place): \(finding.text)")
+            lines += finding.configuration.map { "# in weir.yaml: \($0)" }
+            lines += finding.commands.filter { shown.insert($0).inserted }
         }
-        if !shown.isEmpty {
-            try StandardOutput.write(line: "    postfix\(postfix.map { " -c \($0)" } ?? "") reload")
-        }
+        if !shown.isEmpty { lines.append("postfix\(postfix.map { " -c \($0)" } ?? "") reload") }
+        try show("2. Connect Postfix (\(name)):", lines)
     }
 
-    private func showNextSteps() throws {
-        let usual = Configuration.defaultPath
-        // A second service would take the ports and the ledger of the one that is installed.
-        let isReplacement = output != usual && access(usual, F_OK) == 0
-        let option = isReplacement || output == usual ? "" : " --config \(output)"
-        let instance = postfix.map { " --postfix \($0)" } ?? ""
-        var commands: [String]
-        if isReplacement {
-            // cp keeps the owner and the mode of the old file.
-            commands = ["diff \(usual) \(output)", "cp \(output) \(usual)", "systemctl restart weir"]
-        } else {
-            let start = output == usual ? "systemctl restart weir" : "weir serve\(option)"
-            commands = ["weir check-config\(option)", start]
+    private func showTest(of answers: SetupAnswers, in setup: PostfixSetup) throws {
+        let doctor = "weir doctor\(postfix.map { " --postfix \($0)" } ?? "")\(fileOption)"
+        var lines = [doctor, "\(doctor) --try    # sends a probe that nobody receives"]
+        if answers.subject != .client, setup.services.contains(where: { $0.id == "submission/inet" }) {
+            lines[1] = "\(doctor) --try --smtp inet:127.0.0.1:587 --user LOGIN    # sends a probe that nobody receives"
         }
-        commands += [
-            "weir doctor\(instance)\(option)",
-            "weir doctor --try\(instance)\(option)    # sends a probe that nobody receives",
-        ]
-        try StandardOutput.write(line: "\nThen:\n" + commands.map { "    \($0)" }.joined(separator: "\n"))
+        try show("3. See that it works:", lines)
     }
 }

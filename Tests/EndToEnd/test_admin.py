@@ -333,6 +333,10 @@ class Keys(unittest.TestCase):
         with WeirService(limits=self.LIMITS) as weir:
             self.blocked(weir, 12)
             self.assertIn("\n... and 9 more", weir.limits("list", "--blocked", "--most", "3").stdout)
+            # The fullest come first, and of these those with the most refused requests.
+            for _ in range(3):
+                weir.ask(sasl_username="user07")
+            self.assertEqual(weir.limits("list", "--over", "50", "--most", "1").stdout.split(":")[0], "per-user user07")
             self.assertEqual(weir.limits("list", "--over", "100", "--match", "ALI*").stdout.split(":")[0], "per-user alice")
             self.assertEqual(weir.limits("list", "--raised").stdout, "no such key\n")
 

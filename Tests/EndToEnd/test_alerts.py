@@ -212,6 +212,8 @@ class Alerts(unittest.TestCase):
             self.assertEqual((mailer.parent / "arguments").read_text().strip(), "-i -- ops@example.org root")
             head, _, body = mail.read_bytes().decode().partition("\n\n")
             self.assertRegex(head, r"^Subject: Weir on \S+: over: limit per-sender, key evil \?bcc: x@example.org \?@example.org")
+            # The Subject has no room for commands; the body has them whole.
+            self.assertNotIn("weir limits", head)
             self.assertIn("To: ops@example.org, root\n", head)
             self.assertIn("Auto-Submitted: auto-generated", head)
             self.assertIn("\\u{1B}", body)

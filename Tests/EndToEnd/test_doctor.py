@@ -512,6 +512,19 @@ class Live(unittest.TestCase):
         self.assertEqual(result.returncode, 1)
         self.assertIn(" is unreachable: Connection refused", result.stdout)
 
+    def test_a_service_that_refuses_nothing_or_is_in_trouble(self):
+        with PrivatePostfix() as postfix, WeirService(limits=[{**LIMITS[0], "mode": "shadow"}]) as service:
+            at = ("doctor", "--postfix", postfix.etc, "--config", service.config_file, "--json")
+            def kinds():
+                return [finding["kind"] for finding in json.loads(weir(*at, check=False).stdout)[-1]["findings"]]
+            self.assertIn("shadow-only", kinds())
+            service.configure(limits=LIMITS, ledger={"store": f"sqlite:{service.directory}/none/ledger.sqlite"})
+            service.restart()
+            self.assertIn("service-in-trouble", kinds())
+            self.assertNotIn("shadow-only", kinds())
+            (service.directory / "none").mkdir()
+            wait_until(lambda: "service-in-trouble" not in kinds(), "the ledger is open")
+
     def test_postconf_fails(self):
         with WeirService() as service:
             directory = service.directory / "bin"
@@ -556,7 +569,7 @@ class Trial(unittest.TestCase):
                 for _ in range(3):
                     status, report = self.trial(postfix, service)
                     self.assertEqual((status, report["missing"], report["mayBeDelivered"]), (0, [], False))
-                    self.assertEqual([(one["stage"], one["place"], one["outcome"]) for one in report["sightings"]], [("policy", "policy server, RCPT", "DUNNO")])
+                    self.assertEqual([(one["stage"], one["place"], one["outcome"]) for one in report["sightings"]], [("policy", "policy server, RCPT", "DUNNO; charged to per-client, and given back")])
                 self.assertEqual(service.used("127.0.0.1", "per-client") or 0, 0)
                 self.assertEqual(sink.messages(), [])
 

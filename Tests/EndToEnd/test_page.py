@@ -244,15 +244,23 @@ class Page(unittest.TestCase):
         commands = browser.run("[...document.querySelectorAll('#key-commands code')].map(code => code.textContent)")
         self.assertIn("postqueue -j | grep -E '4FZ4xyz|4FZ3xyz|4FZ2xyz|4FZ1xyz'", commands)
         self.assertIn("grep -F -- alice /var/log/mail.log | tail -n 50", commands)
+        # Not by the sender, which a spammer chooses.
+        self.assertIn("grep -iE -- 'client=.*sasl_username=alice(,|$)' /var/log/mail.log", "\n".join(commands))
+        self.assertGreaterEqual(
+            browser.run("document.getElementById('key-title').getBoundingClientRect().top"),
+            browser.run("document.querySelector('header').getBoundingClientRect().bottom"))
 
     def test_commands_are_quoted(self):
         """A key that a peer has chosen is one word of the commands."""
         browser = self.browser()
         for key in ("a'b; rm -rf *", "$(reboot)", "-rf", 'x"y'):
             with self.subTest(key=key):
-                for command in browser.run(f"commandsOf({json.dumps(key)}, []).map(([, command]) => command)"):
+                for command in browser.run(f"commandsOf({json.dumps(key)}, [], []).map(([, command]) => command)"):
                     words = shlex.split(command.split(" | ")[0])
-                    if words[0] == "grep":
+                    if words[:2] == ["grep", "-iE"]:
+                        self.assertRegex(f"from=<{key}>", f"^{words[3]}$")
+                        self.assertEqual(words[4], "/var/log/mail.log")
+                    elif words[0] == "grep":
                         self.assertEqual(words[:5], ["grep", "-F", "--", key, "/var/log/mail.log"])
 
     def test_hang(self):

@@ -57,7 +57,7 @@ class Runbook(unittest.TestCase):
 
     def test_an_account(self):
         spam = [self.send("alice", f"r{number}@example.com") for number in range(3)]
-        good = [self.send("bob", "r@example.com"), self.send("alice2", "r@example.com")]
+        good = [self.send(login, "r@example.com") for login in ("bob", "alice2", "alice@example.org")]
         wait_until(lambda: self.queues() == dict.fromkeys(spam + good, "deferred"), self.postfix.log)
         lines = commands("An account sends spam")
         delete, release, after = (next(i for i, line in enumerate(lines) if line.startswith(start)) for start in (
@@ -65,7 +65,8 @@ class Runbook(unittest.TestCase):
         shown = self.run_lines(lines[:delete])
         self.assertIn("per-user alice: recipients 3/3 per 1d", shown)
         self.assertIn("3 client=unknown[192.0.2.1]", shown)
-        self.assertIn("to=<r2@example.com>", shown)
+        self.assertRegex(shown, r"(?m)^3\n +3 from=<news@example.net>\n +3 deferred\ndeferred r0@example.com\n")
+        self.assertRegex(shown, r"(?m)^ +3 sasl_username=alice$")
         self.assertEqual(shown.count("Subject: x"), 3)
         self.assertEqual(self.queues(), {**dict.fromkeys(spam, "hold"), **dict.fromkeys(good, "deferred")})
         self.assertIsNone(self.send("alice", "more@example.com"))

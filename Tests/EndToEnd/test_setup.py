@@ -80,7 +80,11 @@ class Setup(unittest.TestCase):
         postfix = self.postfix(**LOGINS)
         result = weir("setup", "--yes", "--output", self.file, "--postfix", postfix.etc, "--log", os.devnull)
         self.assertIn(f"wrote {self.file}\n", result.stdout)
-        self.assertIn(f"weir doctor --try --postfix {postfix.etc} --config {self.file}", result.stdout)
+        self.assertIn(f"weir doctor --postfix {postfix.etc} --config {self.file} --try", result.stdout)
+        # Postfix must not ask before Weir answers.
+        order = ["weir serve --config", "weir check-health --config", "    postconf ", f"postfix -c {postfix.etc} reload", "weir doctor "]
+        places = [result.stdout.index(f"{command}") for command in order]
+        self.assertEqual(places, sorted(places), result.stdout)
         checked = weir("check-config", "--config", self.file)
         self.assertEqual(checked.stderr, "")
         self.assertIn("valid: 1 limit (per-user), policy on inet:127.0.0.1:10040, ", checked.stdout)

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+import Foundation
 import Glibc
 package import NIOCore
 
@@ -6,6 +7,28 @@ package import NIOCore
 package struct ProbeMail {
     package struct Failure: Error, CustomStringConvertible {
         package let description: String
+    }
+
+    /// An account of the mail server.
+    package struct Login: Sendable {
+        package let user: String
+        package let password: [UInt8]
+
+        package init(user: String, password: [UInt8]) {
+            self.user = user
+            self.password = password
+        }
+    }
+
+    /// The certificate that smtpd has shown.
+    package struct Certificate: Codable, Equatable, Sendable {
+        /// The subject, as openssl(1) prints it.
+        package let subject: String
+        /// What a client on this machine would object to, in OpenSSL's words: `self-signed certificate`.
+        package let faults: [String]
+
+        /// Clients that trust its issuer refuse it, too.
+        package var isOutOfDate: Bool { faults.contains { $0.contains("expired") || $0.contains("not yet valid") } }
     }
 
     package struct Reply: Codable, Sendable {
@@ -21,7 +44,14 @@ package struct ProbeMail {
     package let recipient: String
     package let token: String
     package private(set) var replies: [Reply] = []
-    private let socket: Int32
+    /// Known when a session in TLS has ended.
+    package private(set) var certificate: Certificate?
+    private let address: SocketAddress
+    private var socket: Int32
+    /// Owns the other end of `socket` while the session is in TLS.
+    private var tls: OpenSSLClient?
+    /// The EHLO keywords with their parameters, in capitals.
+    private var capabilities: [String] = []
     private let begun = ContinuousClock.now
     private var input: [UInt8] = []
 
@@ -33,12 +63,10 @@ package struct ProbeMail {
         self.sender = sender
         self.recipient = recipient
         self.token = token
+        self.address = address
         socket = Glibc.socket(address.protocol == .inet6 ? AF_INET6 : AF_INET, Int32(SOCK_STREAM.rawValue), 0)
         guard socket >= 0 else { throw Self.failure("can't create a socket") }
-        var limit = timeval(tv_sec: Self.timeout, tv_usec: 0)
-        for option in [SO_RCVTIMEO, SO_SNDTIMEO] {
-            setsockopt(socket, SOL_SOCKET, option, &limit, socklen_t(MemoryLayout<timeval>.size))
-        }
+        limitTime()
         guard address.withSockAddr({ pointer, size in connect(socket, pointer, socklen_t(size)) }) == 0 else {
             let failure = Self.failure("can't connect to \(address)")
             close(socket)
@@ -47,10 +75,91 @@ package struct ProbeMail {
         try expect("connect")
     }
 
-    /// Sends the envelope and, if `sendsContent`, the content; then QUIT.
+    private func limitTime() {
+        var limit = timeval(tv_sec: Self.timeout, tv_usec: 0)
+        for option in [SO_RCVTIMEO, SO_SNDTIMEO] {
+            setsockopt(socket, SOL_SOCKET, option, &limit, socklen_t(MemoryLayout<timeval>.size))
+        }
+    }
+
+    /// Says EHLO, and logs in if there is a login. A login uses TLS wherever smtpd offers it.
+    ///
+    /// - Throws: `Failure`, also if smtpd does not offer what is asked for. The connection is closed then.
+    package mutating func open(requiresTLS: Bool, login: Login?) throws {
+        do {
+            try command("EHLO localhost")
+            guard replies.allSatisfy(\.isPositive) else { return }
+            let offersTLS = capabilities.contains("STARTTLS")
+            guard offersTLS || !requiresTLS else { throw Failure(description: "smtpd does not offer STARTTLS") }
+            if offersTLS, requiresTLS || login != nil { try startTLS() }
+            if let login { try logIn(login) }
+        } catch {
+            disconnect()
+            throw error
+        }
+    }
+
+    /// Ends the session, and begins one in TLS.
+    private mutating func startTLS() throws {
+        try command("QUIT")
+        disconnect()
+        let host = address.ipAddress ?? ""
+        let client = try OpenSSLClient(
+            startTLSAt: "\(host.contains(":") ? "[\(host)]" : host):\(address.port ?? 0)")
+        tls = client
+        socket = client.socket
+        limitTime()
+        do { try command("EHLO localhost", named: "EHLO in TLS") } catch {
+            let reason = client.close().reason
+            (tls, socket) = (nil, -1)
+            // openssl(1) ignores the answer to STARTTLS.
+            if let refusal = try? Self.refusalOfTLS(at: address) {
+                throw Failure(description: "smtpd refuses STARTTLS: \(refusal)")
+            }
+            throw Failure(description: "the TLS session has failed: \(reason)")
+        }
+    }
+
+    /// What smtpd answers to STARTTLS, if that is no consent.
+    private static func refusalOfTLS(at address: SocketAddress) throws -> String? {
+        var mail = try ProbeMail(to: address, sender: "", recipient: "", token: "")
+        defer { mail.disconnect() }
+        try mail.command("EHLO localhost")
+        try mail.command("STARTTLS")
+        return mail.replies.last.flatMap { $0.isPositive ? nil : $0.text }
+    }
+
+    private mutating func disconnect() {
+        if let tls {
+            certificate = tls.close().certificate
+        } else if socket >= 0 {
+            close(socket)
+        }
+        (tls, socket, input) = (nil, -1, [])
+    }
+
+    /// RFC 4616, or the older LOGIN. The replies have no secrets.
+    private mutating func logIn(_ login: Login) throws {
+        let offered = capabilities.filter { $0.hasPrefix("AUTH ") || $0.hasPrefix("AUTH=") }
+            .flatMap { $0.dropFirst(5).split(separator: " ").map(String.init) }
+        let user = Array(login.user.utf8)
+        if offered.contains("PLAIN") {
+            let response = Data([0] + user + [0] + login.password).base64EncodedString()
+            try command("AUTH PLAIN \(response)", named: "AUTH PLAIN")
+        } else if offered.contains("LOGIN") {
+            try command("AUTH LOGIN")
+            try command(Data(user).base64EncodedString(), named: "user name")
+            try command(Data(login.password).base64EncodedString(), named: "password")
+        } else {
+            let list = offered.isEmpty ? "it offers no login at all" : "only \(offered.joined(separator: ", "))"
+            let place = tls == nil ? "" : " in TLS"
+            throw Failure(description: "smtpd offers neither AUTH PLAIN nor AUTH LOGIN\(place); \(list)")
+        }
+    }
+
+    /// After `open`, sends the envelope and, if `sendsContent`, the content; then QUIT.
     package mutating func send(content sendsContent: Bool) throws {
-        defer { close(socket) }
-        try command("EHLO localhost")
+        defer { disconnect() }
         try command("MAIL FROM:<\(sender)>")
         try command("RCPT TO:<\(recipient)>")
         if sendsContent {
@@ -80,7 +189,8 @@ package struct ProbeMail {
             var lines = input.split(separator: 0x0a, omittingEmptySubsequences: false)
             lines.removeLast()
             if let last = lines.firstIndex(where: { $0.count < 4 || $0[$0.startIndex + 3] != UInt8(ascii: "-") }) {
-                let text = String(decoding: lines[last], as: UTF8.self).filter { $0 != "\r" }
+                let text = Self.text(lines[last])
+                if command.hasPrefix("EHLO") { capabilities = lines[...last].map { Self.capability(Self.text($0)) } }
                 input.removeFirst(lines[...last].reduce(0) { $0 + $1.count + 1 })
                 let time = ContinuousClock.now - begun
                 let milliseconds = Double(time.components.seconds) * 1000 + Double(time.components.attoseconds) / 1e15
@@ -97,7 +207,14 @@ package struct ProbeMail {
         }
     }
 
-    private static func failure(_ text: String) -> Failure {
+    private static func text(_ line: some Collection<UInt8>) -> String {
+        String(decoding: line, as: UTF8.self).filter { $0 != "\r" }
+    }
+
+    /// `250-AUTH PLAIN LOGIN` without the code.
+    private static func capability(_ line: String) -> String { line.dropFirst(4).uppercased() }
+
+    static func failure(_ text: String) -> Failure {
         Failure(description: "\(text): \(String(cString: strerror(errno)))")
     }
 }

@@ -74,8 +74,16 @@ struct AlertNotice: Codable, Equatable, Sendable {
         self.leftOut = leftOut
         page = advice.page()
         tunnel = advice.tunnel(to: host)
-        let others = alerts.count - 1 + leftOut
-        text = "Weir on \(host): \(alerts.first?.summary ?? "")" + (others > 0 ? " and \(others) more" : "")
+        text = Self.headline(alerts.first?.summary, of: host, others: alerts.count - 1 + leftOut)
+    }
+
+    /// As `text`, without the client and the command: a Subject is too short for them, and the body has both.
+    var subject: String {
+        Self.headline(alerts.first?.description, of: host, others: alerts.count - 1 + leftOut)
+    }
+
+    private static func headline(_ first: String?, of host: String, others: Int) -> String {
+        "Weir on \(host): \(first ?? "")" + (others > 0 ? " and \(others) more" : "")
     }
 }
 

@@ -85,7 +85,7 @@ struct AlertMail: AlertChannel {
     func send(_ notice: AlertNotice) async throws {
         // Data from a peer must not end the header, nor need encoding (RFC 2047).
         let subject = String(
-            notice.text.unicodeScalars.map { (0x20...0x7e).contains($0.value) ? Character($0) : "?" }.prefix(200))
+            notice.subject.unicodeScalars.map { (0x20...0x7e).contains($0.value) ? Character($0) : "?" }.prefix(200))
         var lines = [
             "Subject: \(subject)", "To: \(recipients.joined(separator: ", "))", "Auto-Submitted: auto-generated",
             "\(AlertMarks.header): \(marks.make())",

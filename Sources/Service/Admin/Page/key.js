@@ -126,14 +126,28 @@ function drawKey(key, page) {
   }
   lines("key-audit", page.audit, auditText);
   if (!page.audit.length) lines("key-audit", ["Nothing among the last 100 changes."], text => text);
-  sync(element("key-commands"), "li", commandsOf(key, page.refusals), ([text]) => text, showCommand);
+  const commands = commandsOf(key, page.refusals, attributesOf(page.limits));
+  sync(element("key-commands"), "li", commands, ([text]) => text, showCommand);
+}
+
+// The attributes that the limits which have counted a key count by.
+function attributesOf(found) {
+  const names = new Set(found.filter(one => one.isKnown).map(one => one.limit));
+  return (latest ? latest.limits : []).filter(limit => names.has(limit.name)).map(limit => limit.attributes);
+}
+
+// A regular expression for the lines of the mail log with the queue ids of a key's messages. A hacked account often
+// sends from other addresses, so its login counts.
+function markOf(key, attributes) {
+  const escaped = plain(key).replace(/[.*+?^${}()|[\]\\]/g, "\\$&");
+  if (attributes.includes("sasl_username")) return `client=.*sasl_username=${escaped}(,|$)`;
+  if (attributes.includes("client_address")) return `client=.*\\[${escaped}\\]`;
+  return `from=<${escaped}>`;
 }
 
 // Commands for a shell on the mail server.
-function commandsOf(key, refusals) {
+function commandsOf(key, refusals, attributes) {
   const ids = [...new Set(refusals.flatMap(one => one.queueIDs))].slice(0, 10);
-  const senders = refusals.map(one => one.newest.sender).filter(Boolean);
-  const sender = key.includes("@") ? key : senders[0];
   const log = "/var/log/mail.log";
   const list = [["Its lines in the mail log", `grep -F -- ${quoted(key)} ${log} | tail -n 50`]];
   if (ids.length) {
@@ -141,13 +155,14 @@ function commandsOf(key, refusals) {
     list.push(["Its last refused messages in the mail log", `grep -E ${quoted(pattern)} ${log}`]);
     list.push(["Which of these are still queued", `postqueue -j | grep -E ${quoted(pattern)}`]);
   }
-  const from = `select(.sender == ${JSON.stringify(plain(sender || key))}) | .queue_id`;
+  const mark = quoted(markOf(key, attributes));
+  const queued = "postqueue -j | jq -r .queue_id | sort | comm -12 - /tmp/sent";
   list.push([
-    "Queue ids of its last messages",
-    `grep -F -- ${quoted(key)} ${log} | grep -oE ': [0-9A-Za-z]{6,}: ' | tr -d ': ' | sort -u | tail -n 20`,
+    "Queue ids of all its messages",
+    `grep -iE -- ${mark} ${log} | sed -n 's/.*\\]: \\([0-9A-Za-z]*\\): .*/\\1/p' | sort -u > /tmp/sent`,
   ]);
-  list.push([`Queued mail from ${sender || key}`, `postqueue -j | jq -r ${quoted(from)}`]);
-  list.push(["Hold that mail until you know more", `postqueue -j | jq -r ${quoted(from)} | postsuper -h -`]);
+  list.push(["Which of these are still queued", queued]);
+  list.push(["Hold what is still queued until you know more", `${queued} | postsuper -h -`]);
   return list;
 }
 

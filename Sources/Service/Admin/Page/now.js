@@ -70,9 +70,18 @@ function fillRow(tr, row) {
   showNode(tr.cells[1], useCell(fullest(item), Boolean(item.blockedUntil)));
   showNode(tr.cells[2], courseCell(shortest(item)));
   show(tr.cells[3], refusal ? count(refusal.lastMinute) : "0");
-  show(tr.cells[4], refusal ? refusal.clients[0] : "");
+  const client = refusal ? refusal.clients[0] : "";
+  showNode(tr.cells[4], [client, () => clientCell(client)]);
   showButtons(tr.cells[5].firstChild, item);
   showFeedback(tr.cells[5].lastChild, item);
+}
+
+// A name and its address, `host[192.0.2.1]`, may be on two lines.
+function clientCell(client) {
+  const cell = make("span");
+  const at = client.lastIndexOf("[");
+  cell.append(...(at > 0 ? [client.slice(0, at), make("wbr"), client.slice(at)] : [client]));
+  return cell;
 }
 
 // A button keeps the focus while its row is drawn anew, and acts on the row's latest item.
