@@ -99,6 +99,8 @@ package enum AdminMessages {
         /// Most hits first.
         package var rules: [RuleFigures]
         package var rulesWithoutHits: Int
+        /// In the order of the configuration; nil from services that are too old to know it.
+        package var tags: [TagFigures]?
         /// Newest first.
         package var audit: [AuditEntry]
 

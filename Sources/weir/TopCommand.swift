@@ -14,9 +14,10 @@ struct TopCommand: AsyncParsableCommand {
         commandName: "top",
         abstract: "Shows live request rates, the keys closest to their limits, and refusals.",
         discussion: """
-            Connects to the admin socket. On a terminal, ? lists the keys: the arrows or j and k select a key; b blocks \
-            it, u unblocks it, r raises its limit, x resets its counts, each after a question, and z undoes; / filters, \
-            Esc clears the filter and the selection, s changes the order, q quits. Without colour with NO_COLOR.
+            Connects to the admin socket. On a terminal, ? lists the keys: the arrows or j and k select a key; b \
+            blocks it, u unblocks it, r raises its limit, x resets its counts, each after a question, and z undoes; \
+            / filters, Esc clears the filter and the selection, s changes the order, q quits. NO_COLOR turns colours \
+            off.
 
             To a pipe, or with TERM=dumb, prints at each interval a line with the time and the rates, then the fullest \
             keys and the refusals since the last interval.

@@ -31,7 +31,7 @@ struct TopKeyDecoder {
         return keys
     }
 
-    /// - Returns: nil if the bytes may be the beginning of a longer sequence. A key that has no meaning here is nil, too.
+    /// - Returns: nil if the bytes may be the beginning of a longer sequence. The key is nil if it has no meaning here.
     private static func firstKey(in bytes: [UInt8]) -> (key: TopKey?, length: Int)? {
         guard let first = bytes.first else { return nil }
         switch first {

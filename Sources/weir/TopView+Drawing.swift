@@ -53,14 +53,15 @@ extension TopView {
                 Line(text: "NO FIGURES SINCE \(TopView.time(snapshot.time)): \(fault)", style: .bad)
             } else {
                 Line(
-                    text: "Weir \(snapshot.version)  " + (faults.isEmpty ? "ledger ok" : faults.joined(separator: "  ")),
+                    text: (["Weir \(snapshot.version)"] + (faults.isEmpty ? ["ledger ok"] : faults))
+                        .joined(separator: "  "),
                     style: faults.isEmpty ? .good : .bad)
             }
+        let (p50, p99) = (TopText.time(snapshot.medianAnswer), TopText.time(snapshot.slowAnswer))
         let rates =
             snapshot.answers.map { "\($0.action) \(Self.count($0.perSecond.last ?? 0))/s" } + [
                 snapshot.medianAnswer == nil
-                    ? "no answers in the last minute"
-                    : "last minute: p50 \(TopText.time(snapshot.medianAnswer)) p99 \(TopText.time(snapshot.slowAnswer))",
+                    ? "no answers in the last minute" : "last minute: p50 \(p50) p99 \(p99)",
                 snapshot.status.keys == 1 ? "1 key" : "\(Self.count(UInt64(snapshot.status.keys))) keys",
             ]
         let ways = snapshot.ways.flatMap { way in
@@ -132,7 +133,9 @@ extension TopView {
     }
 
     private static func table(of rows: [KeyStanding], heading: String) -> TopTable {
-        func amount(_ number: UInt64, _ row: KeyStanding) -> String { row.count == "bytes" ? size(number) : count(number) }
+        func amount(_ number: UInt64, _ row: KeyStanding) -> String {
+            row.count == "bytes" ? size(number) : count(number)
+        }
         return TopTable(columns: [
             .numbers("%", rank: 1, rows.map { count(UInt64(min(1e12, $0.fullest.share * 100))) }),
             .numbers(
