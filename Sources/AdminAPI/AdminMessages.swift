@@ -85,7 +85,7 @@ package enum AdminMessages {
         package var version: String
         package var configuration: String
         package var status: Status
-        /// The service fills it in; nil from services before it could.
+        /// The service fills it in; nil from services that are too old to know it.
         package var reload: ReloadFigures?
         /// DUNNO first, then the other actions that occurred.
         package var answers: [AnswerFigures]
@@ -93,10 +93,14 @@ package enum AdminMessages {
         package var medianAnswer: Int64?
         package var slowAnswer: Int64?
         package var refusals: [RefusedRequest]
+        /// By limit and key, the newest first; nil from services that are too old to know it.
+        package var refusalGroups: [RefusalGroup]?
         package var ways: [WayFigures]
         /// Most hits first.
         package var rules: [RuleFigures]
         package var rulesWithoutHits: Int
+        /// In the order of the configuration; nil from services that are too old to know it.
+        package var tags: [TagFigures]?
         /// Newest first.
         package var audit: [AuditEntry]
 

@@ -25,7 +25,7 @@ extension MessageChecker {
     mutating func act(_ match: Match, of list: RuleList, on subject: Subject) -> Outcome {
         var record = RuleMatch(
             subject: subject.kind, offset: subject.range.lowerBound, location: list.location(of: match.rule),
-            action: match.text, content: Array(subject.text.prefix(200)))
+            tag: list.tag(of: match.rule), action: match.text, content: Array(subject.text.prefix(200)))
         defer { keep(record) }
         guard !match.text.isEmpty else {
             // The message is deferred until the table is corrected.

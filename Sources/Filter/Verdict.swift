@@ -58,6 +58,7 @@ package struct RuleMatch: Sendable {
     /// The byte offset of the header or line in the message.
     package let offset: Int
     package let location: RuleLocation
+    package let tag: String?
     /// The right-hand side, with `$n` replaced.
     package let action: [UInt8]
     /// The first 200 bytes of the header or line, as the rule saw it.

@@ -46,7 +46,7 @@ package enum WayIn: String, CaseIterable, Sendable {
             var verdict = verdict
             verdict.matches = verdict.matches.map { match in
                 RuleMatch(
-                    subject: match.subject, offset: original(match.offset), location: match.location,
+                    subject: match.subject, offset: original(match.offset), location: match.location, tag: match.tag,
                     action: match.action, content: match.content, fault: match.fault, isLogged: match.isLogged)
             }
             for index in verdict.edits.indices {

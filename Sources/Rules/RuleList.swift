@@ -22,6 +22,8 @@ package final class RuleList: Sendable {
     package let mayEdit: Bool
     /// Whether some rule may replace the recipients.
     package let mayRedirect: Bool
+    /// By rule. Apart from the entries, because only a rule that has matched needs its tag.
+    private let tags: [Int: String]
     private let slot = Mutex<FastPass?>(nil)
 
     /// - Parameter old: the list that this one replaces; its counters continue.
@@ -29,8 +31,10 @@ package final class RuleList: Sendable {
         self.tables = tables
         isForText = tables.first?.isForText ?? false
         var entries: [Entry] = []
+        var tags: [Int: String] = [:]
         for (number, table) in tables.enumerated() {
             let base = entries.count
+            for (statement, tag) in table.tags { tags[base + statement] = tag }
             for statement in table.statements {
                 var elsewhere = base + table.statements.count
                 if case .if(let endif?) = statement.operation { elsewhere = base + endif }
@@ -41,6 +45,7 @@ package final class RuleList: Sendable {
             }
         }
         self.entries = entries
+        self.tags = tags
         mayEdit = Self.mayAct(entries, \.isEdit)
         mayRedirect = Self.mayAct(entries, \.isRedirect)
         counters = RuleCounters(entries: entries, tables: tables, continuing: old?.counters)
@@ -61,6 +66,9 @@ package final class RuleList: Sendable {
         let entry = entries[rule]
         return RuleLocation(table: tables[entry.table].name, line: entry.statement.line)
     }
+
+    /// The tag of a rule, from the comment above it.
+    package func tag(of rule: Int) -> String? { tags[rule] }
 }
 
 /// A rule's table and line.

@@ -32,6 +32,8 @@ package struct Table: Sendable {
     /// Whether its keys are decoded text, which is UTF-8; otherwise they are bytes.
     package let isForText: Bool
     let statements: [Statement]
+    /// The tags of rules, by statement.
+    let tags: [Int: String]
     /// What Postfix would warn of while it reads the table.
     package let warnings: [TableFault]
     /// Whether the file begins with a UTF-8 byte order mark, which Postfix reads as a part of the first line.
@@ -58,6 +60,7 @@ package struct Table: Sendable {
         self.path = path
         self.isForText = isForText
         statements = parser.statements
+        tags = parser.tags
         warnings = parser.faults
         hasByteOrderMark = content.starts(with: [0xef, 0xbb, 0xbf])
     }

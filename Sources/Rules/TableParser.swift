@@ -9,10 +9,14 @@ struct TableParser {
     let path: String
     let isForText: Bool
     private(set) var statements: [Table.Statement] = []
+    /// By statement.
+    private(set) var tags: [Int: String] = [:]
     private(set) var faults: [TableFault] = []
     /// The indices of the open `if`s.
     private var open: [Int] = []
     private var line = 0
+    /// The tag of the rule that is parsed.
+    private var tag: String?
     /// The number of faults not kept.
     private var moreFaults = 0
     /// A file that is not a table, such as a database, may have a fault in every line.
@@ -27,6 +31,7 @@ struct TableParser {
     mutating func parse(_ content: [UInt8]) {
         var lines = LogicalLines(content)
         while let logical = lines.next() {
+            tag = readTag(logical)
             line = logical.number
             if logical.text[0].isSpace {
                 warnAboutIndent(logical.text)
@@ -43,6 +48,7 @@ struct TableParser {
             line = statements[index].line
             warn("IF has no matching ENDIF")
         }
+        for stray in lines.strayTags { warnOfTag(stray, "belongs to no rule: it must stand directly above one") }
         if moreFaults > 0 {
             faults.append(
                 TableFault(
@@ -54,7 +60,10 @@ struct TableParser {
     private mutating func parseRule(_ text: ArraySlice<UInt8>) {
         if !text[0].isAlphanumeric {
             parseMatch(text)
-        } else if hasKeyword(text, "if", length: 2) {
+            return
+        }
+        if tag != nil { warn("a tag above IF or ENDIF belongs to no rule") }
+        if hasKeyword(text, "if", length: 2) {
             parseIf(text.dropFirst(2))
         } else if hasKeyword(text, "endif", length: 5) {
             parseEndif(text.dropFirst(5))
@@ -142,6 +151,7 @@ struct TableParser {
     private mutating func append(
         _ operation: Table.Statement.Operation, _ expression: Expression?, _ second: Expression?
     ) {
+        if case .match = operation { tags[statements.count] = tag }
         statements.append(
             Table.Statement(
                 line: line, operation: operation, expression: expression, second: second,
@@ -265,6 +275,39 @@ extension TableParser {
             warn(error.message)
             return nil
         }
+    }
+}
+
+// MARK: - Tags
+
+extension TableParser {
+    /// In bytes.
+    private static let longestTag = 64
+
+    /// The tag of a line. A bad one counts as none; of several, the last counts.
+    private mutating func readTag(_ logical: LogicalLines.Line) -> String? {
+        for comment in logical.tags.dropLast() { warnOfTag(comment, "is not used: another tag follows") }
+        guard let comment = logical.tags.last else { return nil }
+        guard !comment.tag.isEmpty else {
+            warnOfTag(comment, "is empty")
+            return nil
+        }
+        guard comment.tag.count <= Self.longestTag else {
+            warnOfTag(comment, "is longer than \(Self.longestTag) bytes")
+            return nil
+        }
+        let tag = printable(comment.tag)
+        guard tag.utf8.elementsEqual(comment.tag), !tag.unicodeScalars.contains(where: \.properties.isWhitespace) else {
+            warnOfTag(comment, "has spaces, or characters that are not printable")
+            return nil
+        }
+        return tag
+    }
+
+    private mutating func warnOfTag(_ comment: LogicalLines.TagComment, _ problem: String) {
+        line = comment.number
+        let text = comment.tag.prefix(Self.longestTag)
+        warn("tag \"\(printable(text))\(text.count < comment.tag.count ? "..." : "")\" \(problem)")
     }
 }
 

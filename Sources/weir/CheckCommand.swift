@@ -149,8 +149,8 @@ private final class TextCheckReport: CheckReport {
         matched += 1
         for match in verdict.matches {
             try StandardOutput.write(
-                line: "  \(match.subject.rawValue) offset \(match.offset) \(match.location): "
-                    + printable(match.action))
+                line: "  \(match.subject.rawValue) offset \(match.offset) \(match.location)"
+                    + "\(match.tag.map { ", tag \($0)" } ?? ""): \(printable(match.action))")
             try StandardOutput.write(line: "    " + printable(match.content))
             if let fault = match.fault { try StandardOutput.write(line: "    warning: " + fault) }
         }
@@ -213,6 +213,7 @@ private final class JSONCheckReport: CheckReport {
             let offset: Int
             let table: String
             let line: Int
+            let tag: String?
             let action: String
             let content: String
             let fault: String?
@@ -277,7 +278,7 @@ private final class JSONCheckReport: CheckReport {
             matches: verdict.matches.map {
                 Message.Match(
                     class: $0.subject.rawValue, offset: $0.offset, table: $0.location.table,
-                    line: $0.location.line, action: Self.text($0.action), content: Self.text($0.content),
+                    line: $0.location.line, tag: $0.tag, action: Self.text($0.action), content: Self.text($0.content),
                     fault: $0.fault)
             },
             notes: verdict.notes.map { "\($0)" },

@@ -291,7 +291,7 @@ extension AdminClient.Failure {
 /// Asks the running service and prints its answers.
 enum Admin {
     /// Seconds. A block without an end lasts ten years; anything longer than this is shown as such.
-    private static let endless = 9.0 * 365 * 86_400
+    static let endless = 9.0 * 365 * 86_400
 
     /// - Parameter command: named in error messages.
     static func ask<T>(

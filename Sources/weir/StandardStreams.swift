@@ -68,7 +68,12 @@ private func writeAll(_ bytes: [UInt8], to descriptor: Int32) -> Int32 {
 enum Terminal {
     /// False for a file or pipe, with `NO_COLOR` (no-color.org), and with `TERM=dumb`.
     static func takesColour(_ descriptor: Int32) -> Bool {
-        isatty(descriptor) == 1 && (variable("NO_COLOR") ?? "").isEmpty && variable("TERM") != "dumb"
+        movesCursor(descriptor) && (variable("NO_COLOR") ?? "").isEmpty
+    }
+
+    /// False for a file or pipe, and with `TERM=dumb`.
+    static func movesCursor(_ descriptor: Int32) -> Bool {
+        isatty(descriptor) == 1 && variable("TERM") != "dumb"
     }
 
     /// 80 columns and 24 rows where the size is unknown.

@@ -3,7 +3,9 @@ import AdminAPI
 import ArgumentParser
 import Foundation
 import Glibc
+import NIOCore
 import Report
+import Settings
 import Synchronization
 import UnixSignals
 
@@ -12,9 +14,13 @@ struct TopCommand: AsyncParsableCommand {
         commandName: "top",
         abstract: "Shows live request rates, the keys closest to their limits, and refusals.",
         discussion: """
-            Connects to the admin socket. Keys on a terminal: s changes the order, / filters, Esc clears the filter, \
-            q quits. To a pipe, prints at each interval a line with the time and the rates, then the fullest keys and \
-            the refusals since the last interval.
+            Connects to the admin socket. On a terminal, ? lists the keys: the arrows or j and k select a key; b \
+            blocks it, u unblocks it, r raises its limit, x resets its counts, each after a question, and z undoes; \
+            / filters, Esc clears the filter and the selection, s changes the order, q quits. NO_COLOR turns colours \
+            off.
+
+            To a pipe, or with TERM=dumb, prints at each interval a line with the time and the rates, then the fullest \
+            keys and the refusals since the last interval.
 
             Example: weir top --limit per-user
             """)
@@ -30,7 +36,7 @@ struct TopCommand: AsyncParsableCommand {
     }
 
     func run() async throws {
-        if isatty(STDOUT_FILENO) == 1, isatty(STDIN_FILENO) == 1 {
+        if Terminal.movesCursor(STDOUT_FILENO), isatty(STDIN_FILENO) == 1 {
             try await runOnTerminal()
         } else {
             try await runAsLines()
@@ -54,15 +60,11 @@ struct TopCommand: AsyncParsableCommand {
         // If the service is unreachable, print the error before switching screens.
         let configuration = try options.readAdmin()
         let first = try await Admin.ask(configuration, by: "top") { try await self.figures(of: $0, most: 1000) }
-        let latest = LatestFigures(first)
+        let latest = LatestFigures(first, interval: interval)
         let poller = Task {
             for _ in 1..<(count ?? .max) {
                 try await Task.sleep(for: .seconds(interval))
-                do {
-                    latest.set(try await figures(of: AdminClient(configuration), most: 1000))
-                } catch {
-                    latest.set(failure: "\(error)")
-                }
+                await refresh(latest, configuration)
             }
             try await Task.sleep(for: .seconds(interval))
             latest.end()
@@ -70,7 +72,7 @@ struct TopCommand: AsyncParsableCommand {
         defer { poller.cancel() }
         // Trap signals before changing the terminal, so that none ends the process without restoring it.
         let signals = await UnixSignalsSequence(trapping: .sigterm, .sighup, .sigint, .sigquit)
-        let screen = Screen()
+        let screen = TopScreen()
         defer { screen.restore() }
         let ending = Task {
             for await signal in signals {
@@ -79,17 +81,69 @@ struct TopCommand: AsyncParsableCommand {
             }
         }
         defer { ending.cancel() }
-        var view = TopText()
-        while view.handle(screen.readKeys()), case let state = latest.state, !state.isOver {
+        try await show(latest, on: screen) { change in
+            Task {
+                let outcome = await carryOut(change, configuration)
+                await refresh(latest, configuration)
+                latest.set(outcome)
+            }
+        }
+    }
+
+    /// Draws the screen and takes keys until the end. Each screen has the terminal's size of that moment.
+    private func show(
+        _ latest: LatestFigures, on screen: TopScreen, _ start: (TopChange) -> Void
+    ) async throws {
+        let colour = Terminal.takesColour(STDOUT_FILENO)
+        var view = TopView()
+        var decoder = TopKeyDecoder()
+        while case let state = latest.take(), !state.isOver {
+            if let outcome = state.outcome { view.finish(outcome) }
+            for key in decoder.keys(in: screen.readBytes()) {
+                switch view.press(key, state.figures) {
+                case .quit: return
+                case .change(let change): start(change)
+                case nil: break
+                }
+            }
             let size = Terminal.size(STDOUT_FILENO)
-            try screen.show(view.screen(state.figures, failure: state.failure, columns: size.columns, rows: size.rows))
+            try screen.show(
+                view.screen(
+                    state.figures, fault: state.fault, columns: size.columns, rows: size.rows, colour: colour))
             try await Task.sleep(for: .milliseconds(100))
+        }
+    }
+
+    private func refresh(_ latest: LatestFigures, _ configuration: Configuration) async {
+        do {
+            latest.set(try await figures(of: AdminClient(configuration), most: 1000))
+        } catch {
+            latest.set(failure: "\(error)")
+        }
+    }
+
+    /// Seconds for the answer to a change.
+    private static let changeTimeout: Int64 = 10
+
+    private func carryOut(_ change: TopChange, _ configuration: Configuration) async -> TopOutcome {
+        do {
+            let standings = try await AdminClient(configuration, timeout: .seconds(Self.changeTimeout))
+                .intervene(change.message)
+            guard let standing = standings.first(where: { $0.limit == change.limit }) else { return .unknownKey }
+            return .done(note: standing.note)
+        } catch let failure as AdminClient.Failure where failure.kind != .unreachable {
+            return .refused(failure.description)
+        } catch {
+            return .noAnswer("\(error)")
         }
     }
 
     private func figures(of client: AdminClient, most: Int) async throws -> TopFigures {
         var snapshot = try await client.snapshot()
-        if let limit { snapshot.refusals.removeAll { $0.limit != limit } }
+        if let limit {
+            snapshot.refusals.removeAll { $0.limit != limit }
+            snapshot.refusalGroups?.removeAll { $0.newest.limit != limit }
+        }
         do {
             return TopFigures(snapshot: snapshot, standings: try await client.fullest(most, limit: limit))
         } catch let failure as AdminClient.Failure where failure.kind == .inTrouble {
@@ -105,72 +159,44 @@ struct TopFigures: Sendable {
     let standings: [KeyStanding]
 }
 
-/// The latest figures, shared by the poller and the screen.
+/// The latest figures and the answer to a change, shared by the tasks that ask the service and the screen.
 private final class LatestFigures: Sendable {
     struct State {
         var figures: TopFigures
-        /// Why the last refresh failed.
-        var failure: String?
+        /// Why the figures are not the latest.
+        var fault: String?
+        /// Of the last change; it is taken once.
+        var outcome: TopOutcome?
         var isOver = false
+        fileprivate var refreshed = ContinuousClock.now
     }
 
     private let shared: Mutex<State>
+    /// The service is silent if there are no figures for as long.
+    private let patience: Duration
 
-    init(_ first: TopFigures) { shared = Mutex(State(figures: first)) }
+    init(_ first: TopFigures, interval: Int) {
+        shared = Mutex(State(figures: first))
+        patience = .seconds(interval + 2)
+    }
 
-    var state: State { shared.withLock { $0 } }
+    func take() -> State {
+        shared.withLock { state in
+            defer { state.outcome = nil }
+            var taken = state
+            let age = state.refreshed.duration(to: .now)
+            if taken.fault == nil, age > patience {
+                taken.fault = "no answer for \(Admin.duration(Int(age.components.seconds)))"
+            }
+            return taken
+        }
+    }
 
-    func set(_ figures: TopFigures) { shared.withLock { ($0.figures, $0.failure) = (figures, nil) } }
-    func set(failure: String) { shared.withLock { $0.failure = failure } }
+    func set(_ figures: TopFigures) {
+        shared.withLock { ($0.figures, $0.fault, $0.refreshed) = (figures, nil, .now) }
+    }
+
+    func set(failure: String) { shared.withLock { $0.fault = failure } }
+    func set(_ outcome: TopOutcome) { shared.withLock { $0.outcome = outcome } }
     func end() { shared.withLock { $0.isOver = true } }
-}
-
-/// A terminal in non-canonical mode, without echo, signals (Ctrl-C is a key) and cursor, on the alternate screen.
-/// `restore` puts it back into its original state.
-private final class Screen: Sendable {
-    private let original: termios
-    private let isRestored = Mutex(false)
-
-    init() {
-        var original = termios()
-        tcgetattr(STDIN_FILENO, &original)
-        self.original = original
-        var raw = original
-        raw.c_lflag &= ~tcflag_t(ICANON | ECHO | ISIG)
-        // read(2) returns at once with the available bytes.
-        withUnsafeMutableBytes(of: &raw.c_cc) { codes in
-            codes[Int(VMIN)] = 0
-            codes[Int(VTIME)] = 0
-        }
-        tcsetattr(STDIN_FILENO, TCSANOW, &raw)
-        try? put("\u{1b}[?1049h\u{1b}[?25l")
-    }
-
-    func restore() {
-        isRestored.withLock { isRestored in
-            guard !isRestored else { return }
-            isRestored = true
-            try? put("\u{1b}[?25h\u{1b}[?1049l")
-            var original = original
-            tcsetattr(STDIN_FILENO, TCSANOW, &original)
-        }
-    }
-
-    func show(_ lines: [String]) throws {
-        try isRestored.withLock { isRestored in
-            guard !isRestored else { return }
-            try put("\u{1b}[H" + lines.map { $0 + "\u{1b}[K" }.joined(separator: "\r\n") + "\u{1b}[J")
-        }
-    }
-
-    func readKeys() -> String {
-        var bytes = [UInt8](repeating: 0, count: 64)
-        let count = read(STDIN_FILENO, &bytes, bytes.count)
-        return count > 0 ? String(decoding: bytes[..<count], as: UTF8.self) : ""
-    }
-
-    private func put(_ text: String) throws {
-        try StandardOutput.write(text)
-        try StandardOutput.flush()
-    }
 }

@@ -22,6 +22,33 @@ from weir import ROOT, UnixConnection, WeirService, get, samples
 LIMIT = {"name": "per-sender", "key": ["sender"], "count": "recipients", "rates": ["3/1h"]}
 
 
+class Tags(unittest.TestCase):
+    def test_a_tag_is_seen_everywhere(self):
+        """In the log line of the hit, /metrics, /overview and /snapshot, for the tables of all classes."""
+        part = "Content-Type: text/plain; name=part\n\nbad line\n--b\nContent-Type: message/rfc822\n\nX-Nested: 1\n\nx\n--b--\n"
+        message = f"Subject: =?utf-8?B?Y2FzaW5v?=\nX-Raw: 1\nContent-Type: multipart/mixed; boundary=b\n\n--b\n{part}"
+        tables = {
+            "header": ("header_checks", "/^X-Raw:/ WARN"), "mime_header": ("mime_header_checks", "/name=part/ WARN"),
+            "nested_header": ("nested_header_checks", "/^X-Nested:/ WARN"), "decoded_header": ("decoded_header", "/casino/ WARN"),
+            "body": ("body_checks", "/^bad/ WARN")}
+        with NextHop(dialogue({})) as hop, FilterService(hop.port) as weir:
+            for checks, (_, rule) in tables.items():
+                (weir.directory / checks).write_text(f"# tag: of-{checks}\n{rule}\n/never/ WARN\n")
+            weir.configure(checks={checks: [f"pcre:{weir.directory}/{checks}"] for checks in tables})
+            weir.restart()
+            with SMTP(weir.filter_port) as client:
+                client.mail("a@example.org", ["b@example.com"], message)
+            for checks, (word, _) in tables.items():
+                weir.wait_logged(f": {word} pcre:{weir.directory}/{checks}:2, tag of-{checks}: WARN: ")
+            found = samples(get(UnixConnection(weir.admin_socket), "/metrics")[1])
+            self.assertEqual({name: value for name, value in found.items() if name.startswith("weir_rule_tag_hits_total")},
+                             {f'weir_rule_tag_hits_total{{tag="of-{checks}"}}': 1 for checks in tables})
+            for path in ("/overview", "/snapshot"):
+                data = json.loads(get(UnixConnection(weir.admin_socket), path)[1])
+                self.assertCountEqual(data["tags"], [{"tag": f"of-{checks}", "rules": 1, "hits": 1} for checks in tables])
+                self.assertEqual({rule["tag"] for rule in data["rules"]}, {f"of-{checks}" for checks in tables})
+
+
 class Metrics(unittest.TestCase):
     def test_counters(self):
         with NextHop(dialogue({})) as hop, FilterService(

@@ -53,6 +53,16 @@ class Check(unittest.TestCase):
         (self.directory / "user").rename(self.directory / "home/user")
         self.assertEqual(self.names(self.directory / "home"), [name.replace("mail/", "home/user/", 1) for name in expected])
 
+    def test_tag(self):
+        """In the text and in the JSON; a bad one is a warning of check-config with file and line."""
+        (self.directory / "header").write_text("/^X:/ WARN\n# tag: spam\n/^Subject: (.*)/ REPLACE Subject: [$1]\n# tag: a b\n/^Y:/ WARN\n")
+        path = self.file("one", b"X: 1\n" + MESSAGE)
+        (found,) = [json.loads(line) for line in self.check("--json", path).stdout.splitlines()]
+        self.assertEqual([match.get("tag") for match in found["matches"]], [None, "spam"])
+        self.assertIn(f"header_checks offset 5 pcre:{self.directory}/header:3, tag spam: REPLACE", self.check(path).stdout)
+        done = weir("check-config", "--config", self.directory / "weir.yaml", check=False)
+        self.assertIn("line 4: tag \"a b\" has spaces, or characters that are not printable", done.stdout + done.stderr)
+
     def test_folder(self):
         for name in ("a", "b/c", "b/tmp/d", "tmp/e", ".f"):
             self.file(f"folder/{name}")

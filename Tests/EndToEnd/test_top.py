@@ -2,6 +2,7 @@
 """weir top on a terminal and to a pipe: its output and its exit."""
 import contextlib
 import fcntl
+import json
 import os
 import pathlib
 import pty
@@ -17,8 +18,8 @@ import time
 import unicodedata
 import unittest
 
-from postfix import DEFAULT_TIMEOUT
-from weir import BINARY, ENVIRONMENT, WeirService, weir
+from postfix import DEFAULT_TIMEOUT, free_port, wait_until
+from weir import BINARY, ENVIRONMENT, UnixConnection, WeirService, get, weir
 
 LIMIT = {"name": "per-sender", "key": ["sender"], "count": "recipients", "rates": ["3/1h"]}
 OTHER = {"name": "per-client", "key": ["client_address"], "count": "recipients", "rates": ["100/1h"]}
@@ -27,16 +28,17 @@ SCREEN_ON, SCREEN_OFF = b"\x1b[?1049h", b"\x1b[?25h\x1b[?1049l"
 
 
 class OnTerminal:
-    """`weir top` on a terminal of `columns`."""
+    """`weir top` on a terminal of `columns` and 24 rows."""
 
-    def __init__(self, config, *arguments, columns=80):
+    def __init__(self, config, *arguments, columns=80, **environment):
         self.shown = b""
         self.status = None
         self.terminal, terminal = pty.openpty()
-        fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+        self.resize(columns)
         self.attributes = termios.tcgetattr(terminal)
-        self.process = subprocess.Popen([BINARY, "top", "--config", config, *arguments], env=ENVIRONMENT, stdin=terminal, stdout=terminal,
-                                        stderr=terminal, start_new_session=True)
+        self.process = subprocess.Popen(
+            [BINARY, "top", "--config", config, *arguments], stdin=terminal, stdout=terminal, stderr=terminal, start_new_session=True,
+            env={**ENVIRONMENT, "TERM": "xterm", "NO_COLOR": "", **environment})
         # Kept open, so that output can be read after the process has exited.
         self.other_end = terminal
 
@@ -64,13 +66,27 @@ class OnTerminal:
             self.read(0.1)
         self.shown = self.shown[self.shown.index(wanted):]
 
-    def screen(self):
-        """The lines of the next complete screen."""
+    def resize(self, columns):
+        fcntl.ioctl(self.terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+
+    def coloured_screen(self):
+        """The lines of the next complete screen, with their colours."""
         self.shown = b""
         while not (match := re.search(rb"\x1b\[H(.*?)\x1b\[J", self.shown, re.S)):
             self.read(DEFAULT_TIMEOUT)
         # The terminal turns each newline into CR LF.
         return match[1].decode().replace("\x1b[K", "").replace("\r", "").split("\n")
+
+    def screen(self):
+        return [re.sub("\x1b\\[[0-9;]*m", "", line) for line in self.coloured_screen()]
+
+    def selected(self):
+        """The selected row, without the spaces at its end."""
+        return next((re.sub("\x1b\\[[0-9;]*m", "", line).rstrip() for line in self.coloured_screen() if line.startswith("\x1b[7")), "")
+
+    def wait_status(self, text):
+        """Waits until the line above the legend contains the text."""
+        wait_until(lambda: text in self.screen()[-2], lambda: f"{text}: {self.screen()}", interval=0)
 
     def keys(self, text):
         os.write(self.terminal, text)
@@ -141,6 +157,185 @@ class Screen(unittest.TestCase):
                 self.assertIn("used@example.org", keys[1])
 
 
+    def test_numbers_are_never_cut(self):
+        """A column without enough room is left out; numbers have units."""
+        limit = {**LIMIT, "rates": ["1000000000000/12h"], "count": "bytes", "mode": "shadow"}
+        with WeirService(limits=[limit]) as service:
+            service.ask(sender="a@example.org", protocol_state="END-OF-MESSAGE", size="123456789012", queue_id="4abc")
+            for columns in (40, 60, 80, 120):
+                with self.subTest(columns), OnTerminal(service.config_file, columns=columns) as top:
+                    lines = top.screen()
+                    row = rows(lines)[0]
+                    self.assertIn("a@example.org  shadow", row)
+                    self.assertEqual("123 GB/1 TB per 12h" in row, columns >= 60, row)
+                    self.assertEqual("/" in row, columns >= 60, row)
+                    # The numbers above the table, too.
+                    self.assertRegex(lines[1], r"^DUNNO \d+/s(  last minute: p50 \S+ p99 \S+)?  1 key$")
+
+    def test_refusals_are_grouped(self):
+        """By limit and key, with count, first, last and answer, as the page has them. Shadow limits are marked."""
+        with WeirService(limits=[LIMIT, {**OTHER, "rates": ["2/1h"], "mode": "shadow"}]) as service:
+            for _ in range(7):
+                service.ask(sender="a@example.org")
+            groups = json.loads(get(UnixConnection(service.admin_socket), "/overview")[1])["refusals"]
+            with OnTerminal(service.config_file) as top:
+                lines = top.screen()
+                found = lines[lines.index("REFUSALS") + 1:][:3]
+                self.assertEqual(found[0].split(), ["COUNT", "FIRST", "LAST", "LIMIT", "KEY", "ANSWER"])
+                self.assertEqual(len(groups), 2)
+                for group, line in zip(groups, found[1:]):
+                    shadow = ["shadow"] if group["newest"]["mode"] == "shadow" else []
+                    times = [time.strftime("%H:%M:%SZ", time.gmtime(at)) for at in (group["first"], group["newest"]["time"])]
+                    start = [str(group["count"]), *times, group["newest"]["limit"], group["newest"]["key"], *shadow]
+                    self.assertEqual(line.split()[:len(start)], start)
+                    answer = " ".join(line.split()[len(start):])
+                    self.assertTrue(group["newest"]["action"].startswith(answer.rstrip("…")) and answer, line)
+
+    def test_colour(self):
+        """Red what is over, yellow what is near; none with NO_COLOR. TERM=dumb gets lines."""
+        with WeirService(limits=[{**LIMIT, "rates": ["10/1h"]}]) as service:
+            for sender, times in (("over@example.org", 10), ("near@example.org", 8), ("far@example.org", 1)):
+                for _ in range(times):
+                    service.ask(sender=sender)
+            with OnTerminal(service.config_file) as top:
+                self.assertEqual([row[:5] for row in rows(top.coloured_screen())], ["\x1b[31m", "\x1b[33m", " 10  "])
+            with OnTerminal(service.config_file, NO_COLOR="1") as top:
+                self.assertEqual([line for line in top.coloured_screen() if "\x1b" in line], [])
+                top.keys(b"j")
+                wait_until(lambda: "over@example.org" in top.selected(), "the selection is visible without colour", interval=0)
+            with OnTerminal(service.config_file, "--count", "1", TERM="dumb") as top:
+                self.assertEqual(top.end(), 0)
+                self.assertNotIn(b"\x1b", top.shown)
+                self.assertIn(b"over@example.org: recipients 10/10 per 1h", top.shown)
+
+    def test_resize(self):
+        with WeirService(limits=[LIMIT]) as service:
+            service.ask(sender="a" * 60 + "@example.org")
+            with OnTerminal(service.config_file, columns=120) as top:
+                self.assertGreater(max(map(cells, top.screen())), 100)
+                top.resize(50)
+                wait_until(lambda: max(map(cells, top.screen())) <= 50, "the screen is narrow", interval=0)
+                top.resize(120)
+                wait_until(lambda: max(map(cells, top.screen())) > 100, "the screen is wide", interval=0)
+
+    def test_help(self):
+        with WeirService(limits=[LIMIT]) as service, OnTerminal(service.config_file) as top:
+            top.keys(b"?")
+            wait_until(lambda: "any key: back" in top.screen()[-1], "the help is shown", interval=0)
+            shown = top.screen()
+            for key in ("arrows j k", "b  ", "u  ", "r  ", "x  ", "z  ", "s  ", "/  ", "q Ctrl-C"):
+                self.assertTrue([line for line in shown if line.startswith(key)], (key, shown))
+            self.assertEqual([line for line in shown if "…" in line or cells(line) > 80], [])
+            # Any key ends the help, and nothing else.
+            top.keys(b"q")
+            wait_until(lambda: "q:quit" in top.screen()[-1], "the help is gone", interval=0)
+
+
+class Changes(unittest.TestCase):
+    """Each change asks first, says what it did and how to undo it. The selection follows its key."""
+
+    def setUp(self):
+        self.service = WeirService(limits=[LIMIT])
+        self.enterContext(self.service)
+        for sender, times in (("most@example.org", 3), ("some@example.org", 2), ("few@example.org", 1)):
+            for _ in range(times):
+                self.service.ask(sender=sender)
+        self.top = self.enterContext(OnTerminal(self.service.config_file, columns=120))
+
+    def select(self, keys, name):
+        self.top.keys(keys)
+        wait_until(lambda: name in self.top.selected(), name, interval=0)
+
+    def audit(self):
+        return [
+            (entry["action"], entry["key"], entry["reason"])
+            for entry in reversed(json.loads(self.service.limits("audit", "--json").stdout))]
+
+    def test_selection(self):
+        self.top.keys(b"b")
+        self.top.wait_status("Select a key first")
+        for keys, name in ((b"j", "most"), (b"\x1b[B", "some"), (b"\x1bOB", "few"), (b"j", "few"), (b"k", "some"), (b"\x1b[A", "most"),
+                           (b"G", "few"), (b"g", "most"), (b"\x1b[6~", "few"), (b"\x1b[H", "most"), (b"j", "some")):
+            self.select(keys, f"{name}@example.org")
+        for _ in range(3):
+            self.service.ask(sender="few@example.org")
+        wait_until(lambda: "few@" in rows(self.top.screen())[0], "the order changes", interval=0)
+        self.assertIn("some@example.org", self.top.selected())
+        self.top.keys(b"\x1b")
+        wait_until(lambda: not self.top.selected(), "nothing is selected", interval=0)
+
+    def test_block_and_unblock(self):
+        self.select(b"jj", "some@example.org")
+        self.top.keys(b"b")
+        self.top.wait_status("block some@example.org of per-sender for (empty: no end): 1d_")
+        self.top.keys(b"\x1b")
+        self.top.wait_status("Nothing was changed.")
+        self.top.keys(b"b\x7f\x7fsoon\r")
+        self.top.wait_status("'soon' is not a duration: write one such as 12h.")
+        self.top.keys(b"\x7f\x7f\x7f\x7f2h\r")
+        self.top.wait_status("some@example.org of per-sender blocked for 2h. z undoes it.")
+        self.assertTrue(self.top.selected().endswith("some@example.org  BLOCKED"))
+        self.assertTrue(self.service.ask(sender="some@example.org").startswith("REJECT"))
+        self.top.keys(b"u")
+        self.top.wait_status("unblock some@example.org of per-sender? y/n")
+        self.top.keys(b"n")
+        self.top.wait_status("Nothing was changed.")
+        self.top.keys(b"uy")
+        self.top.wait_status("some@example.org of per-sender unblocked. z undoes it.")
+        self.assertTrue(self.top.selected().endswith("some@example.org"))
+        # The undo is a block for the rest of the two hours.
+        self.top.keys(b"z")
+        self.top.wait_status("some@example.org of per-sender blocked for ")
+        self.assertIn("blocked for 1h 59m", self.service.limits("show", "some@example.org").stdout.replace("2h", "1h 59m"))
+        self.top.keys(b"z")
+        self.top.wait_status("Nothing to undo.")
+        self.assertEqual(self.audit(), [
+            ("block", "some@example.org", "weir top"), ("unblock", "some@example.org", "weir top"),
+            ("block", "some@example.org", "undo unblock")])
+
+    def test_raise(self):
+        self.select(b"j", "most@example.org")
+        self.top.keys(b"r")
+        self.top.wait_status("raise most@example.org of per-sender to: 6/1h_")
+        self.top.keys(b"x\r")
+        self.top.wait_status("'6/1hx' is not a rate: write one such as 500/1h.")
+        self.top.keys(b"\x7f\r")
+        self.top.wait_status("raise most@example.org of per-sender to 6/1h for (empty: no end): 1d_")
+        self.top.keys(b"\r")
+        self.top.wait_status("most@example.org of per-sender raised to 6/1h for 1d. z undoes it.")
+        self.assertRegex(self.top.selected(), r"^ *50 3/6 per 1h .* most@example\.org  raised$")
+        self.top.keys(b"z")
+        self.top.wait_status("most@example.org of per-sender no longer raised.")
+        self.assertRegex(self.top.selected(), r"^100 3/3 per 1h .* most@example\.org$")
+
+    def test_reset(self):
+        self.select(b"j", "most@example.org")
+        self.top.keys(b"xy")
+        self.top.wait_status("most@example.org of per-sender reset: all counts are 0. This can't be undone.")
+        self.assertEqual(self.service.used("most@example.org", "per-sender") or 0, 0)
+        self.assertEqual(self.service.used("some@example.org", "per-sender"), 2)
+        self.top.keys(b"z")
+        self.top.wait_status("Nothing to undo.")
+
+    def test_a_service_that_is_gone(self):
+        self.select(b"j", "most@example.org")
+        self.service.stop()
+        self.top.keys(b"xy")
+        self.top.wait_status(f"Not confirmed: unix:{self.service.admin_socket} is unreachable: ")
+        self.service.start()
+        wait_until(lambda: "ledger ok" in self.top.screen()[0], "the service is back", interval=0)
+        self.assertEqual(self.service.used("most@example.org", "per-sender"), 3)
+
+    def test_a_service_that_hangs(self):
+        self.top.read_until(b"ledger ok")
+        self.service.process.send_signal(signal.SIGSTOP)
+        try:
+            self.top.read_until(b": no answer for ")
+        finally:
+            self.service.process.send_signal(signal.SIGCONT)
+        self.top.read_until(b"ledger ok")
+
+
 class Faults(unittest.TestCase):
     def setUp(self):
         self.directory = pathlib.Path(tempfile.mkdtemp(prefix="weir-test-"))
@@ -164,6 +359,29 @@ class Faults(unittest.TestCase):
             service.start()
             top.read_until(b"ledger ok")
             self.assertIsNone(top.process.poll())
+
+    def test_a_refused_token(self):
+        """What the service says stands in the status line and the head; the screen stays."""
+        service = WeirService(limits=[LIMIT])
+        port = free_port()
+        service.config["listen"]["admin"] = f"inet:127.0.0.1:{port}"
+        service.admin_socket = port
+        with service:
+            service.ask(sender="a@example.org")
+            with OnTerminal(service.config_file, "--interval", "3600") as top:
+                top.keys(b"j")
+                wait_until(lambda: "a@example.org" in top.selected(), "it is selected", interval=0)
+                token = service.directory / "admin-token"
+                good = token.read_text()
+                token.write_text("0" * 64)
+                top.keys(b"xy")
+                top.wait_status("Not changed: ")
+                self.assertIn("token", top.screen()[-2])
+                self.assertIn("NO FIGURES SINCE", top.screen()[0])
+                token.write_text(good)
+                top.keys(b"xy")
+                top.wait_status("reset: all counts are 0")
+                self.assertIn("ledger ok", top.screen()[0])
 
     def test_ledger_cannot_be_opened(self):
         with WeirService(limits=[LIMIT], ledger={"store": f"sqlite:{self.directory}/none/ledger.sqlite"}) as service:
@@ -207,6 +425,17 @@ class Endings(unittest.TestCase):
                             service.process.send_signal(signal.SIGCONT)
                         self.assertTrue(top.shown.endswith(SCREEN_OFF), top.shown[-100:])
                         self.assertEqual(termios.tcgetattr(top.terminal), top.attributes)
+
+    def test_a_crash(self):
+        """The crash stays one: only the terminal is restored first."""
+        with WeirService(limits=[LIMIT]) as service:
+            for number in (signal.SIGSEGV, signal.SIGABRT, signal.SIGILL):
+                with self.subTest(number.name), OnTerminal(service.config_file) as top:
+                    top.read_until(b"ledger ok")
+                    top.process.send_signal(number)
+                    self.assertEqual(top.end(), -number)
+                    self.assertTrue(top.shown.endswith(SCREEN_OFF), top.shown[-100:])
+                    self.assertEqual(termios.tcgetattr(top.terminal), top.attributes)
 
     def test_looks_are_counted(self):
         with WeirService(limits=[LIMIT]) as service, OnTerminal(service.config_file, "--count", "2") as top:

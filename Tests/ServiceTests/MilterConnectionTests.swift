@@ -57,6 +57,25 @@ import Testing
         try await service.stop()
     }
 
+    /// {tls_sni} of Postfix 3.12 is the attribute `tls_sni`: each name that clients ask for may have one recipient.
+    @Test func serverNameIsAnAttribute() async throws {
+        let service = try await MilterService(
+            "limits: [ { name: sni, key: tls_sni, rates: [ 1/1h ], over: \"REJECT 5.7.1 over\" } ]", header: Self.rules)
+        for (name, replies) in [("mx1.example.org", ["O", "c", "y 554 5.7.1 over|"]), ("mx2.example.org", ["O", "c"])] {
+            let client = try MilterClient("\(service.directory.path)/milter")
+            var bytes = MilterClient.negotiation()
+            bytes += MilterClient.connection()
+            bytes += MilterClient.packet("D", "H{tls_version}\0TLSv1.3\0{tls_sni}\0\(name)\0")
+            bytes += MilterClient.packet("M", "<a@example.org>\0")
+            for number in 1..<replies.count { bytes += MilterClient.packet("R", "<b\(number)@example.com>\0") }
+            client.send(bytes)
+            let received = client.replies(replies.count)
+            #expect(received.first?.contains("{tls_sni}") == true)
+            #expect(received.map { $0.hasPrefix("O") ? "O" : $0 } == replies)
+        }
+        try await service.stop()
+    }
+
     @Test func abortAndQuitAtEachStage() async throws {
         let service = try await MilterService(
             "limits: [ { name: sender, key: sender, rates: [ 1M/1h ] } ]", header: Self.rules)

@@ -61,13 +61,14 @@ package final class ContentService: Sendable {
         var rules: [RuleName: RuleFigures] = [:]
         var withoutHits = 0
         let start = Double(MachineClocks.microseconds(of: CLOCK_REALTIME)) / 1e6 - Double(monotonicNanoseconds()) / 1e9
-        forEachRule { name, values in
+        forEachRule { name, tag, values in
             if values.hits == 0 { withoutHits += 1 }
             guard values.hits > 0 || values.limitsReached > 0 else { return }
             // A list may name a table twice.
             var rule =
                 rules[name]
-                ?? .init(checks: name.checks, location: name.location, hits: 0, limitsReached: 0, milliseconds: 0)
+                ?? .init(
+                    checks: name.checks, location: name.location, tag: tag, hits: 0, limitsReached: 0, milliseconds: 0)
             rule.hits += values.hits
             if let time = values.lastHit { rule.lastHit = max(rule.lastHit ?? 0, start + Double(time) / 1e9) }
             rule.limitsReached += values.limitsReached
@@ -81,14 +82,21 @@ package final class ContentService: Sendable {
     /// The rules without a hit since they were loaded, in order.
     package func rulesWithoutHits() -> [RuleName] {
         var names: [RuleName] = []
-        forEachRule { name, values in if values.hits == 0 { names.append(name) } }
+        forEachRule { name, _, values in if values.hits == 0 { names.append(name) } }
         return names
     }
 
-    private func forEachRule(_ body: (RuleName, RuleCounters.Values) -> Void) {
+    package func tagFigures() -> [TagFigures] {
+        var tagged: [(tag: String, hits: Int)] = []
+        forEachRule { _, tag, values in if let tag { tagged.append((tag, values.hits)) } }
+        return TagFigures.summary(of: tagged)
+    }
+
+    private func forEachRule(_ body: (RuleName, _ tag: String?, RuleCounters.Values) -> Void) {
         for (checks, list) in rules.current.classes {
             for (rule, values) in list.counters.snapshot.enumerated() where list.mayDecide(rule) {
-                body(.init(checks: checks, location: list.location(of: rule).description), values)
+                body(
+                    .init(checks: checks, location: list.location(of: rule).description), list.tag(of: rule), values)
             }
         }
     }

@@ -10,9 +10,9 @@ extension EventLog {
     /// - Parameter origin: identifies the message.
     package func report(_ verdict: Verdict, of origin: String) {
         for match in verdict.matches where match.isLogged {
-            let action = printable(match.action)
+            let (action, tag) = (printable(match.action), match.tag.map { ", tag \($0)" } ?? "")
             let line =
-                "\(origin): \(match.subject.rawValue) \(match.location): \(action): \(printable(match.content))"
+                "\(origin): \(match.subject.rawValue) \(match.location)\(tag): \(action): \(printable(match.content))"
             if let fault = match.fault {
                 warning("\(line): \(fault)")
                 tell(trouble: "rule \(match.location)", "\(fault)")

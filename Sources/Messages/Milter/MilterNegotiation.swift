@@ -54,7 +54,7 @@ extension MilterTerms {
         if hasRules { macros[.data] = rules.body.isEmpty ? "i" : "i {client_addr} {client_port}" }
         if settings.asksLimits {
             macros[.connect] = "j {client_ptr} {daemon_addr} {daemon_port}"
-            macros[.helo] = "{tls_version} {cipher} {cipher_bits} {cert_subject} {cert_issuer}"
+            macros[.helo] = "{tls_version} {cipher} {cipher_bits} {cert_subject} {cert_issuer} {tls_sni}"
             macros[.mail] = "i {auth_type} {auth_authen} {auth_author} {mail_addr}"
             macros[.recipient] = "i"
         }

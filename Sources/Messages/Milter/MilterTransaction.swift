@@ -152,7 +152,7 @@ final class MilterTransaction {
         ("server_port", "daemon_port"),
         ("sasl_method", "auth_type"), ("sasl_username", "auth_authen"), ("sasl_sender", "auth_author"),
         ("encryption_protocol", "tls_version"), ("encryption_cipher", "cipher"), ("encryption_keysize", "cipher_bits"),
-        ("ccert_subject", "cert_subject"), ("ccert_issuer", "cert_issuer"),
+        ("ccert_subject", "cert_subject"), ("ccert_issuer", "cert_issuer"), ("tls_sni", "tls_sni"),
     ]
 }
 

@@ -19,6 +19,8 @@ package struct RuleFigures: Codable, Equatable, Sendable {
     package var checks: String
     /// `pcre:/etc/postfix/header_checks:12`
     package var location: String
+    /// From the comment above the rule.
+    package var tag: String?
     package var hits: Int
     /// Seconds since 1970; nil without hits.
     package var lastHit: Double?
@@ -26,14 +28,52 @@ package struct RuleFigures: Codable, Equatable, Sendable {
     package var milliseconds: Double
 
     package init(
-        checks: String, location: String, hits: Int, lastHit: Double? = nil, limitsReached: Int, milliseconds: Double
+        checks: String, location: String, tag: String? = nil, hits: Int, lastHit: Double? = nil, limitsReached: Int,
+        milliseconds: Double
     ) {
         self.checks = checks
         self.location = location
+        self.tag = tag
         self.hits = hits
         self.lastHit = lastHit
         self.limitsReached = limitsReached
         self.milliseconds = milliseconds
+    }
+}
+
+/// What the rules with one tag have done since they were loaded.
+package struct TagFigures: Codable, Equatable, Sendable {
+    package var tag: String
+    package var rules: Int
+    package var hits: Int
+
+    /// Tags that are counted by name: the first ones, in the order of the configuration.
+    package static let most = 100
+    /// Stands for all other tags. No tag has a space.
+    package static let others = "all others"
+
+    package init(tag: String, rules: Int, hits: Int) {
+        self.tag = tag
+        self.rules = rules
+        self.hits = hits
+    }
+
+    /// - Parameter tagged: the tag and the hits of each rule that has a tag, in the order of the configuration.
+    /// - Returns: at most `most` tags, and `others`.
+    package static func summary(of tagged: [(tag: String, hits: Int)]) -> [TagFigures] {
+        var figures: [TagFigures] = []
+        var places: [String: Int] = [:]
+        for rule in tagged {
+            let name = places[rule.tag] != nil || places.count < most ? rule.tag : others
+            let place = places[name] ?? figures.count
+            if place == figures.count {
+                places[name] = place
+                figures.append(TagFigures(tag: name, rules: 0, hits: 0))
+            }
+            figures[place].rules += 1
+            figures[place].hits += rule.hits
+        }
+        return figures
     }
 }
 

@@ -19,6 +19,7 @@ extension AdminListener {
         if let figures = content?.ruleFigures() {
             overview.rules = Array(figures.rules.prefix(AdminOverview.Bounds.rules))
             overview.rulesWithoutHits = figures.withoutHits
+            overview.tags = content?.tagFigures() ?? []
         }
         return overview
     }
@@ -56,7 +57,7 @@ extension AdminListener {
                 ledger: host.presentLedger(), keys: limits.reduce(0) { $0 + $1.accountCount },
                 limits: Self.mostRefusing(limits).map { LimitFigures($0) }, limitCount: limits.count,
                 refusals: refusals, standings: (try? host.standings(of: Array(refused))) ?? [], ways: [], rules: [],
-                rulesWithoutHits: 0, audit: host.audit.newestFirst)
+                rulesWithoutHits: 0, tags: [], audit: host.audit.newestFirst)
         }
     }
 

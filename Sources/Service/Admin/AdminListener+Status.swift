@@ -62,6 +62,7 @@ extension AdminListener {
         var (snapshot, latency) = try await host.snapshot(of: policy, version: WeirVersion.current)
         snapshot.reload = lastReload.figures
         snapshot.ways = content?.ways ?? []
+        snapshot.tags = content?.tagFigures()
         if let figures = content?.ruleFigures() { (snapshot.rules, snapshot.rulesWithoutHits) = figures }
         return (snapshot, latency)
     }

@@ -49,6 +49,8 @@ struct AdminOverview: Encodable, Sendable {
     var ways: [WayFigures]
     var rules: [RuleFigures]
     var rulesWithoutHits: Int
+    /// In the order of the configuration.
+    var tags: [TagFigures]
     var audit: [AuditEntry]
 }
 

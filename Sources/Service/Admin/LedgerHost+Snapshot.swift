@@ -18,13 +18,15 @@ extension LedgerHost {
         try await loop.submit { [self] in
             withActivity { activity, second in
                 let lastMinute = activity.latencyOfLastMinute(at: second)
-                let snapshot = AdminMessages.Snapshot(
+                var snapshot = AdminMessages.Snapshot(
                     time: Double(time(nil)), version: version, configuration: configuration.summary,
                     status: presentStatus(of: policy),
                     answers: activity.answers(at: second), medianAnswer: lastMinute.bound(ofShare: 0.5),
                     slowAnswer: lastMinute.bound(ofShare: 0.99),
                     refusals: activity.refusals.newestFirst, ways: [], rules: [], rulesWithoutHits: 0,
                     audit: audit.newestFirst)
+                snapshot.refusalGroups = Array(
+                    activity.refusalGroups.newestFirst(at: snapshot.time).prefix(AdminOverview.Bounds.refusals))
                 return (snapshot, activity.latency)
             }
         }

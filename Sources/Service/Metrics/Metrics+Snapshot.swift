@@ -15,7 +15,7 @@ extension Metrics {
         addLimits(snapshot.status.limits)
         addMessages(snapshot.ways)
         addNextHops(snapshot.ways.compactMap { way in way.values.nextHop.map { (way.name, $0) } })
-        addRules(snapshot.rules)
+        addRules(snapshot.rules, snapshot.tags ?? [])
     }
 
     mutating func add(_ reload: ReloadFigures) {
@@ -116,10 +116,14 @@ extension Metrics {
             })
     }
 
-    private mutating func addRules(_ rules: [RuleFigures]) {
+    private mutating func addRules(_ rules: [RuleFigures], _ tags: [TagFigures]) {
         add(
             "weir_rule_hits_total", .counter, "Times that a rule decided; rules without hits are left out.",
             samples: rules.filter { $0.hits > 0 }.map { Sample(["checks": $0.checks, "rule": $0.location], $0.hits) })
+        add(
+            "weir_rule_tag_hits_total", .counter,
+            "Times that a rule with this tag decided; tags after the first \(TagFigures.most) are counted together.",
+            samples: tags.map { Sample(["tag": $0.tag], $0.hits) })
         add(
             "weir_rule_limits_reached_total", .counter,
             "Times that matching a rule was aborted at a limit and counted as no match.",

@@ -155,13 +155,16 @@ function drawListeners(overview) {
 
 function drawRules(overview) {
   rows("rules", overview.rules, item => item.checks + " " + item.location, item => [
-    item.location,
+    item.tag
+      ? [`${item.location} ${item.tag}`, () => twoLines(make("span", item.location), "tag " + item.tag)] : item.location,
     item.checks,
     item.hits,
     item.lastHit ? time(item.lastHit) : "",
     item.limitsReached,
     [item.milliseconds.toFixed(1) + " ms", () => make("span", item.milliseconds.toFixed(1) + " ms")],
   ]);
+  const tags = overview.tags.map(one => `${one.tag} ${count(one.hits)}`);
+  show(element("tags"), tags.length ? "Hits by tag: " + tags.join(", ") : "");
   const idle = overview.rulesWithoutHits;
   show(element("no-rules"), overview.rules.length ? "" : idle ? "No rule has matched yet." : "No rules are configured.");
   element("unused").hidden = !idle;
