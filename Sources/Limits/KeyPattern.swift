@@ -4,6 +4,9 @@ internal import MailSyntax
 /// A shell pattern over keys, as in glob(7): `*`, `?`, `[a-z]`, `[!a-z]`, and `\` before a character that stands for
 /// itself. It must match the whole key, in upper or lower case. `*` and `?` match any character.
 ///
+/// Beyond ASCII, it matches as keys are formed: without distinction of case, width and composition, and whole labels of
+/// a domain also as A-labels. Members of a set must be ASCII characters.
+///
 /// Matching takes at most the product of the lengths of pattern and key.
 package struct KeyPattern: Equatable, Sendable {
     private enum Token: Equatable {
@@ -20,14 +23,35 @@ package struct KeyPattern: Equatable, Sendable {
     /// As the administrator wrote it.
     package let text: String
     private let tokens: [Token]
+    /// The same with A-labels; nil if it has none, as if all is ASCII.
+    private let domainTokens: [Token]?
+    private let isASCII: Bool
 
     /// nil if the text is empty, too long, or has a `[` without `]`, or ends in `\`.
     package init?(_ text: String) {
-        guard 1...Self.longest ~= text.utf8.count, let tokens = Self.tokens(of: text.utf8.map(\.lowercased)) else {
-            return nil
-        }
+        guard 1...Self.longest ~= text.utf8.count else { return nil }
+        let bytes = text.utf8.map(\.lowercased)
+        isASCII = InternationalText.isASCII(bytes)
+        let folded = isASCII ? bytes : Self.unlessSpecial(InternationalText.folded(bytes), bytes)
+        guard let tokens = Self.tokens(of: folded) else { return nil }
         self.text = text
         self.tokens = tokens
+        domainTokens = isASCII ? nil : Self.tokens(of: Self.unlessSpecial(Self.withALabels(folded), folded))
+    }
+
+    /// `folded`, if folding has made no other characters special, as it would a wide asterisk.
+    private static func unlessSpecial(_ folded: [UInt8], _ original: [UInt8]) -> [UInt8] {
+        let special = Array("*?[]\\".utf8)
+        return folded.filter(special.contains) == original.filter(special.contains) ? folded : original
+    }
+
+    /// The last domain of each part of the key in A-labels. A label with a wildcard stays.
+    private static func withALabels(_ pattern: [UInt8]) -> [UInt8] {
+        let parts = pattern.split(separator: UInt8(ascii: "|"), omittingEmptySubsequences: false).map { part in
+            let start = part.lastIndex(of: UInt8(ascii: "@")).map { $0 + 1 } ?? part.startIndex
+            return part[..<start] + InternationalText.asciiDomain(Array(part[start...]))
+        }
+        return Array(parts.joined(separator: [UInt8(ascii: "|")]))
     }
 
     private static func tokens(of pattern: [UInt8]) -> [Token]? {
@@ -70,6 +94,12 @@ package struct KeyPattern: Equatable, Sendable {
     }
 
     package func matches(_ key: [UInt8]) -> Bool {
+        if isASCII { return Self.match(tokens, key) }
+        let key = InternationalText.isASCII(key) ? key : InternationalText.folded(key)
+        return Self.match(tokens, key) || domainTokens.map { Self.match($0, key) } ?? false
+    }
+
+    private static func match(_ tokens: [Token], _ key: [UInt8]) -> Bool {
         var (token, index) = (0, 0)
         // Where to go on if the text that the last `*` stands for is too short.
         var retry: (token: Int, index: Int)?
@@ -79,7 +109,7 @@ package struct KeyPattern: Equatable, Sendable {
                 retry = (token, index)
             } else if token == tokens.count, index == key.count {
                 return true
-            } else if token < tokens.count, index < key.count, let next = Self.match(tokens[token], key, index) {
+            } else if token < tokens.count, index < key.count, let next = match(tokens[token], key, index) {
                 (token, index) = (token + 1, next)
             } else if let last = retry, last.index < key.count {
                 retry = (last.token, last.index + 1)

@@ -11,6 +11,12 @@ import Testing
         ("[!a-c]*", "dora", true), ("[^a-c]*", "bob", false), ("[]x]*", "]", true), ("[a-]", "-", true),
         ("\\*", "*", true), ("\\*", "a", false), ("192.0.2.*", "192.0.2.7", true), ("192.0.2.*", "192.0.20.7", false),
         ("*a*b*c", "xxaxxbxxbxc", true), ("*a*b*c", "xxaxxbxxbx", false), ("a|*", "a|b", true),
+        // Keys of every spelling of a name.
+        ("MÜLLER*", "müller2", true), ("mu\u{308}ller", "müller", true), ("müller*", "muller", false),
+        ("ＭÜller@*", "Müller@example.org", true), ("*ü*", "bob", false),
+        ("*@Bücher.example", "bob@xn--bcher-kva.example", true), ("*@bücher.example", "bob@bucher.example", false),
+        ("*.bücher.example", "mx.xn--bcher-kva.example", true), ("bücher.example", "xn--bcher-kva.example", true),
+        ("\\*@bücher.example", "bob@xn--bcher-kva.example", false), ("ü＊", "üb", false), ("ü*|bob", "üb|bob", true),
     ])
     func pattern(pattern: String, key: String, isMatch: Bool) throws {
         #expect(try #require(KeyPattern(pattern)).matches(Array(key.utf8)) == isMatch)
