@@ -57,7 +57,7 @@ struct SetupCommand: ParsableCommand {
         let setup = Result { try Postconf.setup(directory: postfix) }
         let answers = try answers(for: try? setup.get())
         try write(answers.yaml, replacingSample: replacesSample)
-        try StandardOutput.write(line: "wrote \(output)\n\nNow, in this order:")
+        try StandardOutput.write(line: "wrote \(output)\n  \(Self.summary(of: answers))\n\nNow, in this order:")
         try show("1. Start Weir with this file. The last command says OK when it is ready.", startCommands)
         switch setup {
         case .success(let setup):
@@ -180,6 +180,18 @@ struct SetupCommand: ParsableCommand {
 
     // MARK: Next steps
 
+    private static func summary(of answers: SetupAnswers) -> String {
+        let subject =
+            switch answers.subject {
+            case .login: "login"
+            case .client: "client address"
+            case .domain: "sender domain of logins"
+            }
+        let rates = answers.rates.map(\.description).joined(separator: ", ")
+        let mode = answers.shadowUntil.map { ". In shadow mode, it only logs; on \($0), write mode: enforce" } ?? ""
+        return "each \(subject) may send to \(rates) recipients\(mode)"
+    }
+
     private func show(_ step: String, _ lines: [String]) throws {
         try StandardOutput.write(line: "\n\(step)\n" + lines.map { "    \($0)" }.joined(separator: "\n"))
     }
@@ -219,7 +231,11 @@ struct SetupCommand: ParsableCommand {
             lines += finding.configuration.map { "# in weir.yaml: \($0)" }
             lines += finding.commands.filter { shown.insert($0).inserted }
         }
-        if !shown.isEmpty { lines.append("postfix\(postfix.map { " -c \($0)" } ?? "") reload") }
+        if !shown.isEmpty {
+            lines.insert("cp -p \(name)/main.cf \(name)/main.cf.before-weir", at: 0)
+            lines.insert("cp -p \(name)/master.cf \(name)/master.cf.before-weir", at: 1)
+            lines.append("postfix\(postfix.map { " -c \($0)" } ?? "") reload")
+        }
         try show("2. Connect Postfix (\(name)):", lines)
     }
 

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """weir doctor --try at a submission service, with a login and STARTTLS."""
+import base64
 import json
 import os
 import pty
@@ -74,7 +75,8 @@ class Submission(unittest.TestCase):
     def trial(self, port, *more):
         result = weir(*self.arguments(port, "--json", *more), check=False)
         self.assertIn(result.returncode, (0, 1), result.stderr)
-        self.assertNotIn(PASSWORD, result.stdout)
+        for secret in (PASSWORD, base64.b64encode(PASSWORD.encode()).decode(), base64.b64encode(f"\0{USER}\0{PASSWORD}".encode()).decode()):
+            self.assertNotIn(secret, result.stdout + result.stderr + self.service.log())
         self.assertEqual(self.postfix.queue(), [])
         report = json.loads(result.stdout)
         return result.returncode, report, {reply["command"]: reply["text"] for reply in report["replies"]}

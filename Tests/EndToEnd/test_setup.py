@@ -79,10 +79,11 @@ class Setup(unittest.TestCase):
     def test_defaults(self):
         postfix = self.postfix(**LOGINS)
         result = weir("setup", "--yes", "--output", self.file, "--postfix", postfix.etc, "--log", os.devnull)
-        self.assertIn(f"wrote {self.file}\n", result.stdout)
+        self.assertRegex(result.stdout, (
+            rf"(?m)^wrote {self.file}\n  each login may send to 100/1m, 1000/1h, 5000/1d recipients\. In shadow mode, it only logs; on \d+-\d+-\d+, write mode: enforce$"))
         self.assertIn(f"weir doctor --postfix {postfix.etc} --config {self.file} --try", result.stdout)
         # Postfix must not ask before Weir answers.
-        order = ["weir serve --config", "weir check-health --config", "    postconf ", f"postfix -c {postfix.etc} reload", "weir doctor "]
+        order = ["weir serve --config", "weir check-health --config", f"cp -p {postfix.etc}/main.cf ", "    postconf ", f"postfix -c {postfix.etc} reload", "weir doctor "]
         places = [result.stdout.index(f"{command}") for command in order]
         self.assertEqual(places, sorted(places), result.stdout)
         checked = weir("check-config", "--config", self.file)
