@@ -147,7 +147,7 @@ extension TopView {
             .texts("COUNTS", rank: 5, least: 11, rows.map { .init(text: $0.count) }),
             .texts("LIMIT", rank: 3, least: 8, rows.map { .init(text: printable($0.limit.utf8)) }),
             .texts(
-                heading, rank: 0, least: 22,
+                heading, rank: 0, least: 28,
                 rows.map { row in
                     let marks = [
                         row.mode == "shadow" ? "shadow" : nil, row.blockedUntil.map { _ in "BLOCKED" },
@@ -195,7 +195,7 @@ extension TopView {
             .texts(
                 "KEY", rank: 0, least: 16,
                 newest.map { .init(text: printable($0.key.utf8), mark: $0.mode == "shadow" ? "  shadow" : "") }),
-            .texts("ANSWER", rank: 3, least: 12, texts(\.action)),
+            .texts("ANSWER", rank: 3, least: 15, texts(\.action)),
             .texts("WHY", rank: 6, least: 24, texts { "\($0.reason), \($0.usage)" }),
             .texts("CLIENT", rank: 7, least: 24, texts(\.client)),
         ])

@@ -61,7 +61,7 @@ class Check(unittest.TestCase):
         self.assertEqual([match.get("tag") for match in found["matches"]], [None, "spam"])
         self.assertIn(f"header_checks offset 5 pcre:{self.directory}/header:3, tag spam: REPLACE", self.check(path).stdout)
         done = weir("check-config", "--config", self.directory / "weir.yaml", check=False)
-        self.assertIn("line 4: tag \"a b\" has spaces, or characters that are not printable", done.stdout + done.stderr)
+        self.assertIn("/header:4: warning: checks: tag \"a b\" has spaces, or characters that are not printable", done.stdout + done.stderr)
 
     def test_folder(self):
         for name in ("a", "b/c", "b/tmp/d", "tmp/e", ".f"):

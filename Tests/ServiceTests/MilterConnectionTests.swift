@@ -61,7 +61,9 @@ import Testing
     @Test func serverNameIsAnAttribute() async throws {
         let service = try await MilterService(
             "limits: [ { name: sni, key: tls_sni, rates: [ 1/1h ], over: \"REJECT 5.7.1 over\" } ]", header: Self.rules)
-        for (name, replies) in [("mx1.example.org", ["O", "c", "y 554 5.7.1 over|"]), ("mx2.example.org", ["O", "c"])] {
+        for (name, replies) in [
+            ("mx1.example.org", ["O", "c", "y 554 5.7.1 over|"]), ("mx2.example.org", ["O", "c"]),
+        ] {
             let client = try MilterClient("\(service.directory.path)/milter")
             var bytes = MilterClient.negotiation()
             bytes += MilterClient.connection()
