@@ -93,7 +93,7 @@ extension Ledger {
     /// Finds a key by its text.
     fileprivate func look(for text: String) {
         let key = Array(text.utf8)
-        let meanings = meanings(of: key)
+        let meanings = meanings(of: key, in: limits[...])
         let standings = standings(ofText: key, in: limits[...], most: .max)
         precondition(meanings.map(\.key) == standings.map(\.key))
         precondition(meanings.map(\.isKnown) == standings.map { $0.standing != nil })

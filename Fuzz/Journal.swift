@@ -38,19 +38,17 @@ extension Ledger {
     /// By limit and key.
     func counts() -> [[UInt8]: Counts] {
         var found: [[UInt8]: Counts] = [:]
-        var walk = Walk()
-        var isAtEnd = false
-        while !isAtEnd {
-            isAtEnd = !self.walk(&walk, slots: 4096) { account in
-                let standing = standing(of: account, withHistory: true)
-                for usage in standing.usages { _ = usage.freesAt.map(wallTime) }
-                let counts = Counts(
-                    used: standing.usages.map(\.used),
-                    inSlots: standing.usages.map { $0.history?.reduce(0, +) ?? 0 })
-                // An idle account may leave memory at any time.
-                if counts.used.contains(where: { $0 > 0 }) {
-                    found[Array(standing.limit.utf8) + [0] + standing.key] = counts
-                }
+        var walk = selectionWalk(.any, in: limits)
+        while (try? advance(&walk, steps: 4096)) ?? false {}
+        for account in walk.found {
+            let standing = standing(of: account, withHistory: true)
+            for usage in standing.usages { _ = usage.freesAt.map(wallTime) }
+            let counts = Counts(
+                used: standing.usages.map(\.used),
+                inSlots: standing.usages.map { $0.history?.reduce(0, +) ?? 0 })
+            // An idle account may leave memory at any time.
+            if counts.used.contains(where: { $0 > 0 }) {
+                found[Array(standing.limit.utf8) + [0] + standing.key] = counts
             }
         }
         return found

@@ -39,6 +39,18 @@ package struct KeyPattern: Equatable, Sendable {
         domainTokens = isASCII ? nil : Self.tokens(of: Self.unlessSpecial(Self.withALabels(folded), folded))
     }
 
+    /// Matches keys that contain `text`, in which no character is special; nil if it is empty or too long.
+    package init?(containing text: String) {
+        guard 1...Self.longest ~= text.utf8.count else { return nil }
+        func containing(_ bytes: [UInt8]) -> [Token] { [.anyText] + bytes.map(Token.byte) + [.anyText] }
+        let bytes = text.utf8.map(\.lowercased)
+        isASCII = InternationalText.isASCII(bytes)
+        let folded = isASCII ? bytes : InternationalText.folded(bytes)
+        self.text = text
+        tokens = containing(folded)
+        domainTokens = isASCII ? nil : containing(Self.withALabels(folded))
+    }
+
     /// `folded`, if folding has made no other characters special, as it would a wide asterisk.
     private static func unlessSpecial(_ folded: [UInt8], _ original: [UInt8]) -> [UInt8] {
         let special = Array("*?[]\\".utf8)

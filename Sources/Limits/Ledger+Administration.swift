@@ -36,11 +36,13 @@ extension Ledger {
         limit.limit.key.canonical(text) ?? (existingAccount(hash(of: text, of: limit), of: limit) == nil ? nil : text)
     }
 
-    /// The limits of which `text` is a key, each with the canonical key and whether there is an account for it. Unlike
-    /// `keys(meantBy:limit:)`, none is not an error.
-    package func meanings(of text: [UInt8]) -> [(limit: String, key: [UInt8], isKnown: Bool)] {
+    /// Those of `candidates` of which `text` is a key, each with the canonical key and whether there is an account for
+    /// it.
+    package func meanings(
+        of text: [UInt8], in candidates: ArraySlice<LimitState>
+    ) -> [(limit: String, key: [UInt8], isKnown: Bool)] {
         owner.check()
-        return limits.compactMap { limit in
+        return candidates.compactMap { limit in
             guard let key = key(meantBy: text, of: limit) else { return nil }
             return (limit.limit.name, key, existingAccount(hash(of: key, of: limit), of: limit) != nil)
         }
@@ -117,29 +119,6 @@ extension Ledger {
     /// (milliseconds).
     package var lastCheckpoint: (began: Int64, took: Int64?) {
         (wallTime(of: upkeep.checkpointBegan), upkeep.checkpointTook)
-    }
-
-    // MARK: Walks
-
-    /// A position in a walk over all accounts. Requests are decided between its steps.
-    package struct Walk {
-        fileprivate var limit = 0
-        fileprivate var cursor = AccountTable.Cursor()
-
-        package init() {}
-    }
-
-    /// Visits the accounts in the next `slots` slots.
-    ///
-    /// - Returns: false at the end of the walk.
-    package func walk(_ walk: inout Walk, slots: Int, _ body: (Account) -> Void) -> Bool {
-        owner.check()
-        guard walk.limit < limits.count else { return false }
-        if !limits[walk.limit].accounts.visit(from: &walk.cursor, slots: slots, body) {
-            walk.limit += 1
-            walk.cursor = AccountTable.Cursor()
-        }
-        return walk.limit < limits.count
     }
 
     // MARK: Interventions

@@ -196,9 +196,16 @@ extension Ledger {
     ) -> UInt64 {
         let limit = account.limit
         // One recipient is left, and the account is not its: the recipients charged to it were rejected.
-        if limit.terms.isPerRecipient, !request.recipient.isEmpty { return 0 }
+        if limit.terms.isPerRecipient, !request.recipient.isEmpty, !isOfAnotherContext(account, request) { return 0 }
         // Several recipients are left, and the request does not say which.
         if limit.limit.key.isPerRecipient { return charged }
         return min(charged, limit.limit.count.charge(in: state).total(after: request, charged: charged))
+    }
+
+    /// Whether an account has the key of a request to which its limit may not apply only because of `policy_context`.
+    private func isOfAnotherContext(_ account: Account, _ request: Attributes) -> Bool {
+        let limit = account.limit
+        return limit.terms.looksAtContext && limit.limit.key.build(request, into: &keyBuffer)
+            && hash(of: keyBuffer, of: limit) == account.hash
     }
 }

@@ -27,13 +27,12 @@ extension Ledger {
     /// keeps its counts, window by window. The others lose theirs.
     ///
     /// - Returns: the limits that are more generous now.
-    /// - Throws: if the store can't write the new limits. Nothing has been changed then.
     @discardableResult
-    package func reload(_ limits: [Limit], settings: Settings) throws(StoreError) -> [RelaxedLimit] {
+    package func reload(_ limits: [Limit], settings: Settings) -> [RelaxedLimit] {
         owner.check()
         precondition(prepared.isEmpty, "a request must be decided under the limits for which it was prepared")
         let before = self.limits.map { (state: $0, limit: $0.limit) }
-        try register(
+        register(
             limits,
             replacing: self.limits.map { .init(id: $0.storedID, name: $0.limit.name, signature: $0.limit.signature) })
         self.settings = settings
@@ -49,12 +48,11 @@ extension Ledger {
     /// Puts `newLimits` into use and registers them with the store.
     ///
     /// - Parameter stored: the limits that the store has now.
-    /// - Throws: if the store can't write the new ones. Nothing has been changed then.
-    func register(_ newLimits: [Limit], replacing stored: [StoredLimit]) throws(StoreError) {
+    func register(_ newLimits: [Limit], replacing stored: [StoredLimit]) {
         let old = limits
         lastLimitID = max(lastLimitID, stored.map(\.id).max() ?? 0)
         let identified = identify(newLimits, among: stored)
-        try store.register(identified.filter { !stored.contains($0) })
+        store.register(identified.filter { !stored.contains($0) })
         let states = zip(newLimits, identified).map { limit, identity in
             state(of: limit, identity, continuing: old.first { $0.storedID == identity.id })
         }

@@ -69,7 +69,7 @@ package final class Ledger {
         clock = LedgerClock(clocks: clocks, resuming: stored.lastBatch.flatMap(JournalBatch.anchor(of:)))
         tick = clock.anchor()
         transactions = TransactionTable(capacity: settings.mostTransactions)
-        try register(limits, replacing: stored.limits)
+        register(limits, replacing: stored.limits)
         let recovery = LedgerRecovery(ledger: self)
         try store.recover(into: recovery)
         recovery.finish()

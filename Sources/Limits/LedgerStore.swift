@@ -101,9 +101,10 @@ package protocol LedgerStore: AnyObject {
     /// store may skip those behind it.
     func recover(into sink: any RecoverySink) throws(StoreError)
 
-    /// Adds limits, all or none. A limit replaces the stored one of the same name; the ledger removes the accounts of
-    /// that with the next checkpoint.
-    func register(_ limits: [StoredLimit]) throws(StoreError)
+    /// Adds limits, which are stored together with the next batch: nothing refers to them before, so this need not
+    /// write. A limit replaces the stored one of the same name; the ledger removes the accounts of that with the next
+    /// checkpoint.
+    func register(_ limits: [StoredLimit])
 
     // MARK: The journal
 

@@ -8,10 +8,8 @@ package import Report
 
 /// What administrators ask of the ledger. Its loop does it in pieces, and answers requests between them.
 extension LedgerHost {
-    /// Slots of the tables that are looked at in one go, some hundred microseconds where they are full.
-    private static let slotsPerPiece = 1024
-    /// Limits that are asked for a key in one go. They take as long.
-    private static let limitsPerPiece = 512
+    /// Limits that are asked for a key in one go, which takes some hundred microseconds.
+    static let limitsPerPiece = 512
     /// Steps of `FullestWalk` in one go. They take as long.
     private static let stepsPerPiece = 1024
 
@@ -46,36 +44,6 @@ extension LedgerHost {
         }
         // Not on the ledger's loop: texts for people take most of the time.
         return standings.map { KeyStanding($0, clock) }
-    }
-
-    /// Keys that contain `text`, in upper or lower case, and those that the text itself stands for.
-    ///
-    /// All keys are searched in pieces, which takes seconds at a million.
-    ///
-    /// - Returns: nil while another search is under way.
-    package func search(_ text: String) async throws -> KeySearch? {
-        try await withCheckedThrowingContinuation { answer in
-            loop.execute { [self] in
-                var walk: SearchWalk?
-                let isTaken = searches.submit { [self] in
-                    do {
-                        let current = try walk ?? SearchWalk(text: Array(text.utf8), meant: presentMeanings(of: text))
-                        walk = current
-                        if try withLedger({ current.advance(in: $0, slots: Self.slotsPerPiece) }) { return true }
-                        answer.resume(returning: current.result)
-                    } catch {
-                        answer.resume(throwing: error)
-                    }
-                    return false
-                }
-                if !isTaken { answer.resume(returning: nil) }
-            }
-        }
-    }
-
-    private func presentMeanings(of text: String) throws -> [FoundKey] {
-        try withLedger { $0.meanings(of: Array(text.utf8)) }
-            .map { .init(limit: $0.limit, key: String(decoding: $0.key, as: UTF8.self), isKnown: $0.isKnown) }
     }
 
     /// The limits in which `text` is a key, known or not, and how it stands with those that know it. The limits are
@@ -262,52 +230,6 @@ package struct KeyChange: Sendable {
         case .unblock: .unblock
         }
     }
-}
-
-/// Looks for keys in which a text stands, a piece at a time.
-private final class SearchWalk {
-    /// More tell nobody which one is meant.
-    private static let most = 100
-
-    private let text: [UInt8]
-    private let meant: [FoundKey]
-    private var walk = Ledger.Walk()
-    private var found: [FoundKey] = []
-    private var isCut = false
-
-    init(text: [UInt8], meant: [FoundKey]) {
-        self.text = text.map(Self.folded)
-        self.meant = meant
-    }
-
-    func advance(in ledger: Ledger, slots: Int) -> Bool {
-        let hasMore = ledger.walk(&walk, slots: slots) { account in
-            guard contains(account.key) else { return }
-            guard found.count < Self.most else { return isCut = true }
-            found.append(
-                .init(
-                    limit: account.limit.limit.name, key: String(decoding: account.key, as: UTF8.self), isKnown: true,
-                    standing: KeyStanding(ledger.standing(of: account), WallClock(of: ledger))))
-        }
-        return hasMore && !isCut
-    }
-
-    var result: KeySearch {
-        .init(meant: meant, found: found.sorted { ($0.key, $0.limit) < ($1.key, $1.limit) }, isCut: isCut)
-    }
-
-    private func contains(_ key: [UInt8]) -> Bool {
-        guard key.count >= text.count else { return false }
-        return key.withUnsafeBufferPointer { key in
-            text.withUnsafeBufferPointer { text in
-                (0...key.count - text.count).contains { start in
-                    text.indices.allSatisfy { Self.folded(key[start + $0]) == text[$0] }
-                }
-            }
-        }
-    }
-
-    private static func folded(_ byte: UInt8) -> UInt8 { byte &- UInt8(ascii: "A") < 26 ? byte | 0x20 : byte }
 }
 
 /// Turns times of a ledger into times of the wall clock.

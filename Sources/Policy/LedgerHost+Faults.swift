@@ -33,10 +33,13 @@ extension LedgerHost {
         do throws(StoreError) {
             let opened = try outcome.get()
             opened.ledger.beginTick()
-            if isOutdated { try opened.ledger.reload(configuration.limits, settings: configuration.ledgerSettings) }
             opened.ledger.observer = observer
             ledger = opened.ledger
             store = opened.store
+            if isOutdated {
+                endBlocks(
+                    of: opened.ledger.reload(configuration.limits, settings: configuration.ledgerSettings))
+            }
             for entry in opened.audit { audit.append(entry) }
             killPoint("ledger-opened")
         } catch {

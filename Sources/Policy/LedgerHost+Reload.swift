@@ -1,18 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
-package import Limits
+internal import Limits
 internal import Loop
 internal import Report
 package import Settings
 internal import Wire
 
 extension LedgerHost {
-    package func reload(_ configuration: Configuration) throws(StoreError) {
+    package func reload(_ configuration: Configuration) {
         loop.preconditionInLoop()
         endTick()
         if let ledger {
             ledger.beginTick()
             let before = ledger.limits.map { (limit: $0, keys: $0.accountCount) }
-            let relaxed = try ledger.reload(configuration.limits, settings: configuration.ledgerSettings)
+            let relaxed = ledger.reload(configuration.limits, settings: configuration.ledgerSettings)
             endBlocks(of: relaxed)
             for (limit, keys) in before where keys > 0 && !ledger.limits.contains(where: { $0 === limit }) {
                 log.notice(

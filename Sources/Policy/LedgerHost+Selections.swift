@@ -10,7 +10,7 @@ extension LedgerHost {
     /// Fewer than in other walks: a pattern is compared with each key.
     private static let stepsPerPiece = 512
     private static let changesPerPiece = 256
-    /// Names of keys in the answer to a change.
+    /// Names of keys in the answer to a change or a search. More tell nobody which one is meant.
     private static let mostNames = 100
 
     /// The number of keys of a selection, and how the `most` fullest of them stand, the fullest first.
@@ -31,6 +31,44 @@ extension LedgerHost {
                     walk = current
                     if !hasMore { answer.resume(returning: KeyListing(count: count, keys: fullest.standings)) }
                     return hasMore
+                }
+            }
+        }
+    }
+
+    /// Keys that contain `text`, in any spelling, and those that the text itself stands for.
+    ///
+    /// - Returns: nil while another search is under way.
+    package func search(_ text: String) async throws -> KeySearch? {
+        try await withCheckedThrowingContinuation { answer in
+            loop.execute { [self] in
+                var result = KeySearch(meant: [], found: [], isCut: false)
+                var position = 0
+                var walk: SelectionWalk?
+                let failed = { (error: any Error) in
+                    guard error is TooManyListings else { return answer.resume(throwing: error) }
+                    answer.resume(returning: nil)
+                }
+                submit(to: searches, failed: failed) { ledger in
+                    if position < ledger.limits.count {
+                        let piece = ledger.limits[position...].prefix(Self.limitsPerPiece)
+                        position += Self.limitsPerPiece
+                        result.meant += ledger.meanings(of: Array(text.utf8), in: piece).map(FoundKey.init)
+                        return true
+                    }
+                    guard let pattern = KeyPattern(containing: text) else {
+                        answer.resume(returning: result)
+                        return false
+                    }
+                    let selection = KeySelection(limit: nil, pattern: pattern, state: .any)
+                    var current = try walk.take() ?? ledger.selectionWalk(selection)
+                    let hasMore = try ledger.advance(&current, steps: Self.stepsPerPiece)
+                    result.add(current.takeFound(), most: Self.mostNames, in: ledger)
+                    walk = current
+                    if hasMore, !result.isCut { return true }
+                    result.found.sort { ($0.key, $0.limit) < ($1.key, $1.limit) }
+                    answer.resume(returning: result)
+                    return false
                 }
             }
         }
@@ -183,5 +221,23 @@ extension KeysChanged {
             FoundKey(
                 limit: $0.limit.limit.name, key: String(decoding: $0.key, as: UTF8.self), isKnown: true)
         }
+    }
+}
+
+extension KeySearch {
+    fileprivate mutating func add(_ accounts: [Account], most: Int, in ledger: Ledger) {
+        let clock = WallClock(of: ledger)
+        isCut = accounts.count > most - found.count
+        found += accounts.prefix(most - found.count).map {
+            FoundKey(
+                limit: $0.limit.limit.name, key: String(decoding: $0.key, as: UTF8.self), isKnown: true,
+                standing: KeyStanding(ledger.standing(of: $0), clock))
+        }
+    }
+}
+
+extension FoundKey {
+    fileprivate init(_ limit: String, _ key: [UInt8], _ isKnown: Bool) {
+        self.init(limit: limit, key: String(decoding: key, as: UTF8.self), isKnown: isKnown)
     }
 }

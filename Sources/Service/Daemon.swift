@@ -201,22 +201,16 @@ package actor Daemon {
             log.error("\(configurationPath) was rejected; the service keeps its current configuration")
             return fault
         }
-        do {
-            try await host.loop.submit { [host, policy, accepted] in
-                try host.reload(accepted)
-                policy.reload(accepted)
-            }
-            content?.reload(accepted, rules: read.rules)
-            alerts.reload(accepted.alerts)
-            configuration = accepted
-            log.redirect(to: configuration.log.destination)
-            log.notice("reloaded: \(configuration.summary)")
-            return nil
-        } catch {
-            let fault = (error as? StoreError)?.message ?? "\(error)"
-            log.error("the configuration was rejected: \(fault)")
-            return fault
+        try? await host.loop.submit { [host, policy, accepted] in
+            host.reload(accepted)
+            policy.reload(accepted)
         }
+        content?.reload(accepted, rules: read.rules)
+        alerts.reload(accepted.alerts)
+        configuration = accepted
+        log.redirect(to: configuration.log.destination)
+        log.notice("reloaded: \(configuration.summary)")
+        return nil
     }
 
     /// Tells the admin listener and the operators how a reload ended.

@@ -16,6 +16,8 @@ final class CheckpointWriter: Sendable {
     private struct State {
         var database: DatabaseQueue?
         var progress = CheckpointProgress.done
+        /// Limits that `ledger.sqlite` lacks. The next pieces are written together with them.
+        var limits: [StoredLimit] = []
         /// How many handovers are queued or being written.
         var queued = 0
         /// Incremented by each checkpoint: queued pieces of an abandoned one are not written.
@@ -43,7 +45,7 @@ final class CheckpointWriter: Sendable {
         self.path = path
     }
 
-    // MARK: The database, used by the ledger's thread at the start and when limits change
+    // MARK: The database, used by the ledger's thread at the start
 
     /// What `ledger.sqlite` says about the store.
     struct Head {
@@ -134,14 +136,8 @@ final class CheckpointWriter: Sendable {
         try opened().read(body)
     }
 
-    /// - Parameter isSynced: whether the disk has the change afterwards, whatever happens to the machine.
-    func write(isSynced: Bool = false, _ body: (Database) throws -> Void) throws {
-        let database = try opened()
-        if isSynced { try database.writeWithoutTransaction { try $0.execute(sql: "PRAGMA synchronous = FULL") } }
-        defer {
-            if isSynced { try? database.writeWithoutTransaction { try $0.execute(sql: "PRAGMA synchronous = NORMAL") } }
-        }
-        try database.write(body)
+    private func write(_ body: (Database) throws -> Void) throws {
+        try opened().write(body)
     }
 
     private func opened() throws -> DatabaseQueue {
@@ -181,6 +177,11 @@ final class CheckpointWriter: Sendable {
     }
 
     // MARK: Checkpoints
+
+    /// The rows of a checkpoint may refer to these limits, and the segments that have them may be deleted after it.
+    func register(_ limits: [StoredLimit]) {
+        state.withLock { $0.limits += limits }
+    }
 
     func beginCheckpoint(from segment: Int, retiring retired: JournalSegment?) {
         state.withLock {
@@ -235,7 +236,12 @@ final class CheckpointWriter: Sendable {
     }
 
     private func write(_ pieces: [CheckpointPiece], of checkpoint: Int64, _ attempt: Int) throws {
-        try write { db in for piece in pieces { try write(piece, of: checkpoint, attempt, to: db) } }
+        let limits = state.withLock(\.limits)
+        try write { db in
+            for limit in limits { try limit.save(in: db) }
+            for piece in pieces { try write(piece, of: checkpoint, attempt, to: db) }
+        }
+        state.withLock { $0.limits.removeFirst(limits.count) }
         killPoint("checkpoint-pieces-written")
         if case .end? = pieces.last { try end(checkpoint, attempt) }
     }

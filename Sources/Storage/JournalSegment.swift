@@ -24,6 +24,8 @@ final class JournalSegment: @unchecked Sendable {
     /// Small pages: a batch of one request has about 80 bytes.
     static let pageSize = 1024
 
+    private static let insertLimit = "INSERT OR REPLACE INTO limits VALUES (?, ?, ?)"
+
     /// Creates a segment with its first batch. If that fails, no file is left behind.
     init(
         path: String, number: Int, durability: Durability, hashKey: SipHash.Key, limits: [StoredLimit],
@@ -62,7 +64,7 @@ final class JournalSegment: @unchecked Sendable {
             try db.inTransaction {
                 for limit in limits {
                     try db.execute(
-                        sql: "INSERT OR REPLACE INTO limits VALUES (?, ?, ?)",
+                        sql: Self.insertLimit,
                         arguments: [Int64(bitPattern: limit.id), limit.name, limit.signature])
                 }
                 try db.execute(
@@ -131,10 +133,13 @@ final class JournalSegment: @unchecked Sendable {
         }
     }
 
-    /// Writes several batches in one transaction.
-    func append(_ batches: [(sequence: UInt64, content: [UInt8])]) throws(StoreError) {
+    /// Writes limits and batches in one transaction.
+    func append(
+        _ batches: [(sequence: UInt64, content: [UInt8])], after limits: [StoredLimit]
+    ) throws(StoreError) {
         try execute("BEGIN")
         do throws(StoreError) {
+            for limit in limits { try append(limit) }
             for batch in batches {
                 let outcome = batch.content.withUnsafeBytes { bytes in
                     Result { () throws(StoreError) in try append(bytes, sequence: batch.sequence) }
@@ -149,8 +154,24 @@ final class JournalSegment: @unchecked Sendable {
         }
     }
 
+    private func append(_ limit: StoredLimit) throws(StoreError) {
+        var statement: OpaquePointer?
+        defer { sqlite3_finalize(statement) }
+        try check(sqlite3_prepare_v2(connection, Self.insertLimit, -1, &statement, nil), SQLITE_OK)
+        // SQLite copies the texts.
+        let copied = unsafeBitCast(-1, to: sqlite3_destructor_type.self)
+        sqlite3_bind_int64(statement, 1, Int64(bitPattern: limit.id))
+        sqlite3_bind_text(statement, 2, limit.name, -1, copied)
+        sqlite3_bind_text(statement, 3, limit.signature, -1, copied)
+        try check(sqlite3_step(statement), SQLITE_DONE)
+    }
+
     private func execute(_ sql: String) throws(StoreError) {
-        guard sqlite3_exec(connection, sql, nil, nil, nil) == SQLITE_OK else {
+        try check(sqlite3_exec(connection, sql, nil, nil, nil), SQLITE_OK)
+    }
+
+    private func check(_ code: Int32, _ expected: Int32) throws(StoreError) {
+        guard code == expected else {
             isFaulty = true
             throw StoreError("can't write to \(path): \(String(cString: sqlite3_errmsg(connection)))")
         }

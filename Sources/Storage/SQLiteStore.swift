@@ -29,6 +29,8 @@ package final class SQLiteStore: LedgerStore {
     var lock: Int32 = -1
     var hashKey = SipHash.Key(low: 0, high: 0)
     var limits: [StoredLimit] = []
+    /// Limits that the newest segment lacks. The next batch is written together with them.
+    private var unwrittenLimits: [StoredLimit] = []
     private var segment: JournalSegment?
     var lastSegmentNumber = 0
     /// The segments of earlier runs, oldest first.
@@ -60,14 +62,13 @@ package final class SQLiteStore: LedgerStore {
 
     // MARK: Limits
 
-    package func register(_ new: [StoredLimit]) throws(StoreError) {
-        guard !new.isEmpty else { return }
-        // The journal refers to limits by their ids, so they must be as durable as the journal.
-        try describing("write to") {
-            try background.write(isSynced: durability == .power) { db in for limit in new { try limit.save(in: db) } }
-        }
+    /// The journal refers to limits by their ids, so it has them first, in the transaction of a batch. The next
+    /// checkpoint writes them to `ledger.sqlite`, which another process may lock for long.
+    package func register(_ new: [StoredLimit]) {
         let names = new.map(\.name)
         limits = limits.filter { !names.contains($0.name) } + new
+        unwrittenLimits += new
+        background.register(new)
     }
 
     // MARK: The journal
@@ -77,8 +78,10 @@ package final class SQLiteStore: LedgerStore {
         killPoint("batch-decided")
         if durability == .relaxed {
             held.append((sequence, Array(batch)))
-        } else {
+        } else if unwrittenLimits.isEmpty {
             try segment.append(batch, sequence: sequence)
+        } else {
+            try append([(sequence, Array(batch))], to: segment)
         }
         killPoint("batch-committed")
         noteGrowth(of: segment, by: batch.count)
@@ -87,7 +90,14 @@ package final class SQLiteStore: LedgerStore {
     package func flush() throws(StoreError) {
         guard let segment, !held.isEmpty else { return }
         defer { held.removeAll(keepingCapacity: true) }
-        try segment.append(held)
+        try append(held, to: segment)
+    }
+
+    private func append(
+        _ batches: [(sequence: UInt64, content: [UInt8])], to segment: JournalSegment
+    ) throws(StoreError) {
+        try segment.append(batches, after: unwrittenLimits)
+        unwrittenLimits = []
     }
 
     /// Reads the size of the WAL at every 256th batch, and adds up the batches in between.
@@ -126,6 +136,7 @@ package final class SQLiteStore: LedgerStore {
         killPoint("segment-created")
         background.beginCheckpoint(from: number, retiring: segment)
         segment = next
+        unwrittenLimits = []
         appends = 0
         journalBytes = 0
     }
@@ -143,6 +154,7 @@ package final class SQLiteStore: LedgerStore {
         guard let continued else { return false }
         background.beginCheckpoint(from: number, retiring: nil)
         segment = continued
+        unwrittenLimits = []
         appends = 0
         noteSize(of: continued)
         return true

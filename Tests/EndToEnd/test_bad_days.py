@@ -248,14 +248,20 @@ class Ledger(unittest.TestCase):
             holder.stdin.flush()
             self.assertEqual(holder.stdout.readline(), "held\n")
             self.count(service, 10)
+            # A reload adds a limit, which the journal stores first.
+            service.configure(limits=[LIMIT, {**LIMIT, "name": "another"}])
+            service.reload()
+            service.wait_logged("reloaded: 2 limits")
+            self.count(service, 10)
             service.kill()
             service.start()
             self.count(service, 10)
         finally:
             holder.communicate(".quit\n", timeout=120)
-        wait_until(lambda: service.used("alice@example.org", "per-sender") == 30, f"all are counted\n{service.log()}")
+        wait_until(lambda: service.used("alice@example.org", "per-sender") == 40, f"all are counted\n{service.log()}")
         service.restart()
-        self.assertUsed(service, 30)
+        self.assertUsed(service, 40)
+        self.assertEqual(service.used("alice@example.org", "another"), 20)
 
     def test_a_journal_that_is_locked_is_not_damaged(self):
         service = self.enterContext(WeirService(limits=[LIMIT]))

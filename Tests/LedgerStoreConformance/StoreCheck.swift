@@ -52,6 +52,23 @@ extension StoreCheck {
             try session.begin(1)
             try requireEqual(session.reopen().limits.sorted { $0.id < $1.id }, [other, new], "limits")
         },
+        StoreCheck("a limit that comes later is stored with the next batch, and outlives a checkpoint") { session in
+            let limits = (1...3).map { StoredLimit(id: $0, name: "limit\($0)", signature: "messages by sender") }
+            try session.reopen()
+            try session.store.register([limits[0]])
+            try session.begin(1)
+            try session.store.register([limits[1]])
+            try session.append(2)
+            try requireEqual(session.reopen().limits, [limits[0], limits[1]], "limits after a crash")
+            try session.begin(3)
+            // While the checkpoint runs.
+            try session.store.register([limits[2]])
+            try session.append(4)
+            try session.complete()
+            try session.begin(5)
+            try session.complete()
+            try requireEqual(session.reopen().limits, limits, "limits after a checkpoint")
+        },
         StoreCheck("a store that could not be opened can be opened later") { session in
             try session.fixture.breakOpening()
             do {

@@ -58,7 +58,7 @@ import Testing
         harness.clocks.advance(70_000)
         try harness.sweep()
         harness.limits = [maker.limit(rates: ["9/10s", "20/1m", "30/1h"])]
-        try harness.ledger.reload(harness.limits, settings: harness.settings)
+        harness.ledger.reload(harness.limits, settings: harness.settings)
         try harness.finishCheckpoint()
         try harness.ask(settling("END-OF-MESSAGE", "m", count: 1))
         #expect(harness.used("user").allSatisfy { $0 == 0 })
@@ -72,7 +72,7 @@ import Testing
         harness.clocks.advance(1)
         harness.limits = [maker.limit(rates: ["9/1m", "9/1h"])]
         harness.ledger.beginTick()
-        try harness.ledger.reload(harness.limits, settings: harness.settings)
+        harness.ledger.reload(harness.limits, settings: harness.settings)
         harness.clocks.advance(1)
         try harness.ask(rcpt("n", to: "a@example.org"))
         try harness.ask(settling("END-OF-MESSAGE", "m", count: 1))

@@ -16,10 +16,9 @@ struct FullestAccountsTests {
 
     /// The fullness of the fullest accounts, from a walk over all accounts.
     private func byWalking(_ ledger: Ledger, most: Int) -> [Double] {
-        var found: [Double] = []
-        var walk = Ledger.Walk()
-        while ledger.walk(&walk, slots: 4096, { account in account.fullness(at: ledger.now).map { found.append($0) } })
-        {}
+        var walk = ledger.selectionWalk(.any, in: ledger.limits)
+        while (try? ledger.advance(&walk, steps: 4096)) ?? false {}
+        let found = walk.found.compactMap { $0.fullness(at: ledger.now) }
         return Array(found.sorted(by: >).prefix(most))
     }
 
@@ -107,7 +106,7 @@ struct FullestAccountsTests {
         harness.ledger.beginTick()
         var walk = try harness.ledger.fullestWalk(1000, limit: nil)
         _ = harness.ledger.advance(&walk, steps: 500)
-        try harness.ledger.reload([], settings: harness.settings)
+        harness.ledger.reload([], settings: harness.settings)
         while harness.ledger.advance(&walk, steps: 500) {}
         #expect(walk.result.isEmpty)
     }
@@ -127,7 +126,7 @@ struct FullestAccountsTests {
 
         var maker = LimitMaker()
         harness.limits = [maker.limit(rates: ["30000/10m", "100/1h"])]
-        try harness.ledger.reload(harness.limits, settings: harness.settings)
+        harness.ledger.reload(harness.limits, settings: harness.settings)
         try sweep(harness, rounds: 2)
         harness.clocks.advance(60_000)
         check(harness)

@@ -177,7 +177,7 @@ import Testing
             for step in then { if step == "crash" { try harness.crash() } else { try harness.finishCheckpoint() } }
             if then.isEmpty {
                 harness.ledger.beginTick()
-                try harness.ledger.reload(harness.limits, settings: harness.settings)
+                harness.ledger.reload(harness.limits, settings: harness.settings)
             }
             #expect(harness.standing("user")?.usages.map(\.admitted) == admitted)
             #expect(harness.standing("user")?.raisedUntil == (rates.contains("1000/1h") ? until : nil))

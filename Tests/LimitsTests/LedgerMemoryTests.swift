@@ -104,7 +104,7 @@ import Testing
         let store = MemoryStore()
         let harness = try LedgerHarness([maker.limit(rates: ["10/1h"])], names: maker.names, store: store)
         for number in 0..<100 { try harness.ask(rcpt("m\(number)", to: "a@example.org", user: "u\(number)")) }
-        try harness.ledger.reload([], settings: harness.settings)
+        harness.ledger.reload([], settings: harness.settings)
         try harness.finishCheckpoint()
         #expect(store.rows.isEmpty)
     }
@@ -122,7 +122,7 @@ import Testing
     @Test func aReloadThatAllowsFewerKeysEvictsSome() throws {
         let harness = try flooded(MemoryStore())
         harness.settings.mostAccounts = 20
-        try harness.ledger.reload(harness.limits, settings: harness.settings)
+        harness.ledger.reload(harness.limits, settings: harness.settings)
         for _ in 0..<20 {
             harness.ledger.beginTick()
             #expect(harness.ledger.maintain(slots: 2048) == nil)
@@ -190,7 +190,7 @@ import Testing
         harness.limits = [
             maker.limit(rates: ["7/1h", "3/1m", "60/1d"]), maker.limit("new", key: ["sender"], rates: ["100/1h"]),
         ]
-        try harness.ledger.reload(harness.limits, settings: harness.settings)
+        harness.ledger.reload(harness.limits, settings: harness.settings)
         #expect(harness.used("user") == [5, 0, 5])
         #expect(harness.used("a@example.org").isEmpty)
         // A transaction that was open during the reload is settled as usual.
@@ -208,7 +208,7 @@ import Testing
         try harness.ask(rcpt("a", to: "a@example.org"))
         var maker = LimitMaker(names: harness.names)
         harness.ledger.beginTick()
-        try harness.ledger.reload([maker.limit(rates: rates, overrides: [overrides])], settings: harness.settings)
+        harness.ledger.reload([maker.limit(rates: rates, overrides: [overrides])], settings: harness.settings)
         let listed = try harness.ledger.fullest(10, limit: nil).flatMap(\.usages)
         for _ in 0..<50 { _ = harness.ledger.maintain(slots: 256) }
         #expect(try harness.ask(rcpt("b", to: "a@example.org")) == nil)

@@ -54,7 +54,7 @@ import Testing
         let answers = try (0..<4).map { try harness.ask(rcpt("m\($0)", to: "a@example.org")) }
         #expect(answers.map { $0?.prefix(5) } == [nil, "DEFER", "DEFER", "REJEC"])
         var maker = LimitMaker()
-        try harness.ledger.reload(
+        harness.ledger.reload(
             [maker.limit(rates: ["1/1h"], mode: .shadow, block: block)], settings: harness.settings)
         #expect(harness.standing("user")?.blockedUntil != nil)
         #expect(try harness.ask(rcpt("shadow", to: "a@example.org")) == nil)
@@ -101,7 +101,7 @@ import Testing
         var maker = LimitMaker(names: harness.names)
         let exempt = LookupTable.text(Array("user  OK\n".utf8)).table
         harness.ledger.beginTick()
-        try harness.ledger.reload([maker.limit(rates: ["1/1h"], exempt: [exempt])], settings: harness.settings)
+        harness.ledger.reload([maker.limit(rates: ["1/1h"], exempt: [exempt])], settings: harness.settings)
         #expect(try harness.ask(rcpt("b", to: "a@example.org")) == nil)
     }
 

@@ -66,6 +66,7 @@ final class FlawedStore: MemoryStore {
         case losesBatchesAfterFailure = "a crash after a checkpoint has failed loses nothing"
         case stopsAtDamage = "what the ledger can't read does not cost the rest"
         case cutsAtBegin = "a crash between any two calls loses nothing that was written"
+        case losesLateLimits = "a limit that comes later is stored with the next batch, and outlives a checkpoint"
         case oldestAuditEntries = "the audit trail returns its newest entries, oldest first"
     }
 
@@ -83,9 +84,10 @@ final class FlawedStore: MemoryStore {
         return state
     }
 
-    override func register(_ new: [StoredLimit]) throws(StoreError) {
+    override func register(_ new: [StoredLimit]) {
+        if flaw == .losesLateLimits, !segments.isEmpty { return }
         let old = limits
-        try super.register(new)
+        super.register(new)
         if flaw == .keepsOldLimits { limits = old + new }
     }
 

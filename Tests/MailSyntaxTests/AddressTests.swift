@@ -38,6 +38,21 @@ import Testing
         #expect(canonical(text) == expected)
     }
 
+    /// A stranger can send 64 KiB. Folding costs at most the square of a label's length for each label of 1 KiB.
+    @Test func longNamesStayAsTheyAreButForASCII() {
+        let longest = "\u{dc}." + String(repeating: "a.", count: 510) + "A"
+        #expect(longest.utf8.count == InternationalText.longest)
+        let folded = String(decoding: CanonicalAddress.folded(Array(longest.utf8)), as: UTF8.self)
+        #expect(folded == "xn--tda." + String(repeating: "a.", count: 510) + "a")
+        let tooLong = String(decoding: CanonicalAddress.folded(Array((longest + "A").utf8)), as: UTF8.self)
+        #expect(tooLong == "\u{dc}." + String(repeating: "a.", count: 510) + "aa")
+        let login = Array(String(repeating: "\u{dc}", count: 513).utf8)
+        #expect(InternationalText.folded(login) == login)
+        #expect(InternationalText.composed(login) == login)
+        // The longest label, in the order that takes longest.
+        #expect(Punycode((0..<63).map { 0x4e00 + 97 * (62 - $0) }).steps == 63 + 63 * 2 * 63)
+    }
+
     /// Postfix's split_addr.c.
     @Test(arguments: [
         ("user+tag@example.org", "+", "user@example.org"),

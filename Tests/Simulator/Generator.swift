@@ -3,6 +3,8 @@
 /// Makes the scenario of a seed.
 struct Generator {
     private var random: Random
+    /// For what `vary` adds: without it, a seed makes the same scenario as ever.
+    private var variants: Random
     private let seed: UInt64
 
     private static let windows: [Int64] = [10_000, 60_000, 600_000, 3_600_000, 86_400_000]
@@ -10,6 +12,7 @@ struct Generator {
     init(seed: UInt64) {
         self.seed = seed
         random = Random(seed: seed)
+        variants = Random(seed: ~seed)
     }
 
     mutating func scenario() -> Scenario {
@@ -24,7 +27,47 @@ struct Generator {
         for _ in 0..<random.below(3) { scenario.configurations.append(changed(scenario.configurations[0])) }
         let count = 20 + random.below(random.chance(20) ? 140 : 60)
         for _ in 0..<count { scenario.operations.append(operation(scenario)) }
+        vary(&scenario)
         return scenario
+    }
+
+    private mutating func vary(_ scenario: inout Scenario) {
+        if variants.chance(35) { addContexts(to: &scenario) }
+        if variants.chance(30) {
+            for number in scenario.configurations.indices {
+                for limit in scenario.configurations[number].indices where variants.chance(60) {
+                    scenario.configurations[number][limit].keepsBlocks = false
+                }
+            }
+        }
+        if variants.chance(30) {
+            let hour: Int64 = 3_600_000
+            for _ in 0...variants.below(4) {
+                let random = Int64(variants.below(100_000)) - 50_000
+                let step = variants.pick([1000, -1000, hour, -hour, 24 * hour, -72 * hour, random])
+                scenario.operations.insert(.stepClock(step), at: variants.below(scenario.operations.count + 1))
+            }
+        }
+        if scenario.kind == .kills, variants.chance(30) {
+            scenario.mostKeys = 2 + variants.below(6)
+            for (index, operation) in scenario.operations.enumerated() {
+                guard case .ask(let session, let ask, _) = operation else { continue }
+                scenario.operations[index] = .ask(session: session, ask, endsTurn: true)
+            }
+        }
+    }
+
+    private mutating func addContexts(to scenario: inout Scenario) {
+        for number in scenario.configurations.indices {
+            for limit in scenario.configurations[number].indices where variants.chance(40) {
+                scenario.configurations[number][limit].context = variants.pick(["a", "b"])
+            }
+        }
+        for index in scenario.operations.indices.reversed() {
+            if case .ask(let session, _, let endsTurn) = scenario.operations[index], variants.chance(30) {
+                scenario.operations.insert(.ask(session: session, .elsewhere, endsTurn: endsTurn), at: index + 1)
+            }
+        }
     }
 
     // MARK: Limits

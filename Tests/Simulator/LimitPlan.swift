@@ -30,8 +30,12 @@ struct LimitPlan: Equatable {
     /// Whether `over` lets mail pass.
     var warnsOnly = false
     var isShadow = false
+    /// The limit applies to requests with this `policy_context`; nil for all.
+    var context: String?
     /// Refused requests that block a key, and milliseconds for how long.
     var block: (after: Int, length: Int64)?
+    /// Whether its blocks stay when a reload makes it more generous.
+    var keepsBlocks = true
     var countsRefused = false
     /// By key.
     var exempt: [String] = []
@@ -40,6 +44,17 @@ struct LimitPlan: Equatable {
     static func == (left: LimitPlan, right: LimitPlan) -> Bool { left.yaml(in: "") == right.yaml(in: "") }
 
     var longestWindow: Int64 { rates.map(\.window).max() ?? 0 }
+
+    /// Whether counts continue under this limit after a reload.
+    func continues(_ old: LimitPlan) -> Bool { (name, key, count) == (old.name, old.key, old.count) }
+
+    /// Whether a rate was raised, or a window or `block` removed.
+    func isMoreGenerous(than old: LimitPlan) -> Bool {
+        if block == nil, old.block != nil { return true }
+        return old.rates.contains { rate in
+            rates.first { $0.window == rate.window }.map { $0.count > rate.count } ?? true
+        }
+    }
 
     /// An item of `limits`.
     ///
@@ -50,10 +65,10 @@ struct LimitPlan: Equatable {
         text += "    over: \"\(warnsOnly ? "WARN" : "DEFER_IF_PERMIT 4.7.1") $name $limit $window $retry\"\n"
         text += "    too_large: \"REJECT 5.7.1 $name $limit $window $retry\"\n"
         if isShadow { text += "    mode: shadow\n" }
+        if let context { text += "    when: { policy_context: \(context) }\n" }
         let block = block.map { "after: \($0.after), for: \($0.length / 1000)s, " } ?? ""
         text += "    block: { \(block)over: \"REJECT 5.7.2 $name $limit $window $retry\" }\n"
-        // Otherwise blocks would end some time after a reload.
-        text += "    keep_blocks: true\n"
+        if keepsBlocks { text += "    keep_blocks: true\n" }
         if countsRefused { text += "    count_refused: true\n" }
         if !exempt.isEmpty { text += "    exempt: [\"texthash:\(folder)/\(name).exempt\"]\n" }
         if !overrides.isEmpty { text += "    overrides: [\"texthash:\(folder)/\(name).overrides\"]\n" }

@@ -35,12 +35,16 @@ extension Model {
     // MARK: Reloads and restarts
 
     /// A limit keeps its counts for each window if its name, count, key and that window are unchanged.
-    mutating func reload(_ new: [LimitPlan]) {
+    ///
+    /// - Returns: the limits that are more generous now, so that the blocks that they have set end.
+    @discardableResult
+    mutating func reload(_ new: [LimitPlan]) -> [String] {
+        let relaxed = limits.filter { old in
+            new.contains { $0.continues(old) && $0.isMoreGenerous(than: old) && !$0.keepsBlocks }
+        }
         for (account, old) in accounts {
             let before = limits.first { $0.name == account.limit }
-            guard let before, let limit = new.first(where: { $0.name == account.limit }),
-                limit.key == before.key, limit.count == before.count
-            else {
+            guard let before, let limit = new.first(where: { $0.continues(before) }) else {
                 accounts[account] = nil
                 for id in transactions.keys {
                     transactions[id]?.charges[account] = nil
@@ -58,13 +62,77 @@ extension Model {
             if state.raised?.rates.isEmpty ?? false { state.raised = nil }
             accounts[account] = state
         }
+        let kept = Set(limits.filter { old in new.contains { $0.continues(old) } }.map(\.name))
+        for id in transactions.keys {
+            for judged in transactions[id]?.judged.keys ?? [:].keys where !kept.contains(judged.account.limit) {
+                transactions[id]?.judged[judged] = nil
+            }
+        }
         limits = new
+        return relaxed.map(\.name)
+    }
+
+    /// Ends the blocks that a limit has set, not those of administrators.
+    mutating func endBlocks(of limit: String) {
+        let blocked = accounts.filter { account, state in
+            account.limit == limit && !state.isBlockedByHand && state.blockedUntil.map { $0 > now } ?? false
+        }
+        for account in blocked.keys {
+            accounts[account]?.blockedUntil = nil
+            accounts[account]?.refused = []
+        }
     }
 
     /// What a restart forgets: the policy connections, and which limits in shadow mode have logged a transaction.
     mutating func restart() {
         lastTransactions = [:]
         for id in transactions.keys { transactions[id]?.shadowed = [] }
+    }
+
+    // MARK: `most_keys`
+
+    /// Whether the service may forget a key when there are too many.
+    func mayForget(_ account: Account) -> Bool {
+        guard let state = accounts[account] else { return false }
+        let isBlockedByHand = state.isBlockedByHand && state.blockedUntil.map { $0 > now } ?? false
+        return !isBlockedByHand && !(state.raised.map { $0.until > now } ?? false)
+    }
+
+    /// The transactions of which nothing counts at a key any more. It may have been idle in between, and known by
+    /// another account since.
+    func expiredTransactions(of account: Account) -> Set<String> {
+        let windows = accounts[account]?.windows.keys.sorted() ?? []
+        return Set(
+            transactions.filter { _, transaction in
+                let charges = transaction.charges[account] ?? []
+                return !charges.isEmpty
+                    && charges.contains { charge in windows.allSatisfy { !counts(charge.time, in: $0) } }
+            }.keys)
+    }
+
+    /// What the service compares when it looks for the key that is used least.
+    func use(of account: Account) -> Int {
+        let windows = accounts[account]?.windows.keys.map { used(account, in: $0) } ?? []
+        return windows.reduce(refusedRequests(account), +)
+    }
+
+    /// "If the key was forgotten, its counts are lost, and the end is charged in full."
+    ///
+    /// - Parameter wasIdle: whether it was forgotten after nothing counted, and so may continue to be charged.
+    mutating func forget(_ account: Account, wasIdle: Bool = false) {
+        guard let state = accounts[account] else { return }
+        let isUsed = use(of: account) > 0 && !wasIdle
+        for (id, var transaction) in transactions {
+            if isUsed {
+                transaction.charges[account] = nil
+                transaction.order.removeAll { $0 == account }
+            } else {
+                transaction.charges[account]?.removeAll { charge in state.resetAt.map { charge.time <= $0 } ?? false }
+            }
+            transactions[id] = transaction
+        }
+        forgotten[account, default: [:]].merge(state.windows) { $0 + $1 }
+        accounts[account] = nil
     }
 
     /// Drops what counts nowhere any more.
@@ -76,6 +144,11 @@ extension Model {
             }
             state.refused = old.refused.filter { counts($0, in: old.refusedWindow) }
             accounts[account] = state
+        }
+        for (account, windows) in forgotten {
+            var remaining = windows
+            for (window, charges) in windows { remaining[window] = charges.filter { counts($0.time, in: window) } }
+            forgotten[account] = remaining
         }
     }
 }

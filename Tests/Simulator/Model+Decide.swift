@@ -50,21 +50,28 @@ extension Model {
         transactions[id] = transaction
     }
 
+    /// Whether requests that differ in `policy_context` are different ones.
+    var looksAtContext: Bool { limits.contains { $0.context != nil } }
+
     private mutating func decide(_ request: Request) -> String? {
-        if request.state.isOfMessage, let answer = transactions[request.transaction]?.answers[request] { return answer }
+        let identity = looksAtContext ? request : request.anywhere
+        if request.state.isOfMessage, let answer = transactions[request.transaction]?.answers[identity] {
+            return answer
+        }
         let connection = "\(request.client) \(request.port)"
         if limits.contains(where: { $0.count == .connections }), let refusal = connections[connection]?.refusal {
             return refusal
         }
         var transaction = transactions[request.transaction] ?? Transaction()
         forgetResets(in: &transaction)
-        var steps: [Step] = []
-        var judged: Set<Account> = []
+        let charges = transaction.charges
+        var (steps, shadowed): ([Step], [Step]) = ([], [])
+        let judging = judging(request, transaction)
+        let judged = Set(judging.map(\.account))
         var refusing: Violation?
         var passing: Violation?
-        for limit in limits {
-            guard let step = step(of: limit, request, transaction) else { continue }
-            judged.insert(step.account)
+        for step in judging {
+            let limit = step.limit
             guard let violation = violation(of: step) else {
                 steps.append(step)
                 continue
@@ -73,6 +80,7 @@ extension Model {
                 if step.giveBack > 0 { steps.append(step) }
                 if request.state.settles, transaction.shadowed.contains(step.account) { continue }
                 _ = refuse(violation)
+                shadowed.append(step)
                 transaction.shadowed.insert(step.account)
             } else if violation.letsPass {
                 passing = passing ?? violation
@@ -88,12 +96,30 @@ extension Model {
         } else if request.state.settles {
             settleOthers(than: judged, request, &transaction)
         }
+        noteJudged(request, steps, shadowed, in: &transaction)
         carryOut(steps, of: connection, in: &transaction)
         if let refusing, refusing.limit.count == .connections, refusing.reason == .over {
             connections[connection, default: Connection()].refusal = action
         }
-        remember(request, answered: action, wasJudged: !judged.isEmpty, transaction)
+        remember(identity, answered: action, wasJudged: !judged.isEmpty || transaction.charges != charges, transaction)
         return action
+    }
+
+    /// A limit that has judged a recipient in one context does not judge it again in another.
+    private func judging(_ request: Request, _ transaction: Transaction) -> [Step] {
+        limits.compactMap { step(of: $0, request, transaction) }.filter { step in
+            transaction.judged[Judged(request: request.anywhere, account: step.account)] == nil
+        }
+    }
+
+    private func noteJudged(
+        _ request: Request, _ steps: [Step], _ shadowed: [Step], in transaction: inout Transaction
+    ) {
+        guard looksAtContext, request.state == .rcpt else { return }
+        for step in steps where step.limit.count != .connections {
+            transaction.judged[Judged(request: request.anywhere, account: step.account)] = step.charge > 0
+        }
+        for step in shadowed { transaction.judged[Judged(request: request.anywhere, account: step.account)] = false }
     }
 
     /// A request that no limit judges is judged anew when it is repeated.
@@ -114,7 +140,7 @@ extension Model {
             guard step.charge > 0 else { continue }
             let charge = charge(step.charge, to: step.account, step.limit)
             if step.limit.count == .connections {
-                connections[connection, default: Connection()].isCounted = true
+                connections[connection, default: Connection()].limits.insert(step.limit.name)
             } else {
                 if transaction.charges[step.account] == nil { transaction.order.append(step.account) }
                 transaction.charges[step.account, default: []].append(charge)
@@ -134,11 +160,12 @@ extension Model {
 
     private func step(of limit: LimitPlan, _ request: Request, _ transaction: Transaction) -> Step? {
         let key = request.value(of: limit.key)
-        if key.isEmpty { return nil }
+        if key.isEmpty || limit.context.map({ $0 != request.context }) ?? false { return nil }
         let account = Account(limit: limit.name, key: key)
         if limit.exempt.contains(key), block(account, by: limit) == nil { return nil }
         var step = Step(limit: limit, account: account)
         let charged = transaction.charged(to: account)
+        if limit.count == .connections, isCounted(request, by: limit) { return step }
         guard let total = total(limit.count, after: request, charged: charged) else { return step }
         if limit.count == .connections {
             (step.charge, step.whole) = (1, 1)
@@ -150,11 +177,16 @@ extension Model {
         return step
     }
 
+    /// A limit that looks at `policy_context` may apply to a later request of the connection than others.
+    private func isCounted(_ request: Request, by limit: LimitPlan) -> Bool {
+        guard let counted = connections["\(request.client) \(request.port)"]?.limits else { return false }
+        return limit.context == nil ? !counted.isEmpty : counted.contains(limit.name)
+    }
+
     /// The table "What is charged when"; nil if the request charges nothing.
     private func total(_ unit: Unit, after request: Request, charged: Int) -> Int? {
         switch (unit, request.state) {
-        case (.connections, _):
-            connections["\(request.client) \(request.port)"]?.isCounted ?? false ? nil : 1
+        case (.connections, _): 1
         case (_, .helo): nil
         case (.recipients, .rcpt): charged + 1
         case (.recipients, _): request.recipientCount
@@ -226,7 +258,9 @@ extension Model {
             var target = charged
             if limit.key == .recipient {
                 // If one recipient is left, the others are given back. Otherwise nobody knows which are left.
-                if !request.recipient.isEmpty { target = 0 }
+                // A limit that looks at `policy_context` may be asked about the one that is left, too.
+                let isLeft = limit.context != nil && account.key == request.recipient
+                if !request.recipient.isEmpty, !isLeft { target = 0 }
             } else {
                 target = min(charged, total(limit.count, after: request, charged: charged) ?? charged)
             }

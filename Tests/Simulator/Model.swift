@@ -38,14 +38,22 @@ struct Model {
         /// Answers by request; nil for DUNNO.
         var answers: [Request: String?] = [:]
         var shadowed: Set<Account> = []
+        /// The limits that have judged a recipient, if limits look at `policy_context`; whether they charged it.
+        var judged: [Judged: Bool] = [:]
         var isSettled = false
 
         func charged(to account: Account) -> Int { charges[account]?.reduce(0) { $0 + $1.amount } ?? 0 }
     }
 
+    struct Judged: Hashable {
+        var request: Request
+        var account: Account
+    }
+
     /// A client's connection, by address and port.
     struct Connection {
-        var isCounted = false
+        /// The limits that have charged it.
+        var limits: Set<String> = []
         /// The answer to all its requests.
         var refusal: String?
     }
@@ -58,9 +66,11 @@ struct Model {
     var accounts: [Account: State] = [:]
     var transactions: [String: Transaction] = [:]
     var connections: [String: Connection] = [:]
+    /// What the service has forgotten of keys, by the length of the window.
+    var forgotten: [Account: [Int64: [Charge]]] = [:]
     /// The transaction that each policy connection asked about last.
     var lastTransactions: [Int: String] = [:]
-    private var lastCharge = 0
+    private var charges = 0
 
     init(now: Int64, limits: [LimitPlan], givesBackDropped: Bool) {
         self.now = now
@@ -81,9 +91,10 @@ struct Model {
         accounts[account]?.windows[window]?.reduce(0) { $0 + (counts($1.time, in: window) ? $1.amount : 0) } ?? 0
     }
 
-    /// What was charged, whether or not it was given back.
+    /// What was charged, whether or not it was given back or forgotten.
     func charged(to account: Account, in window: Int64) -> Int {
-        accounts[account]?.windows[window]?.reduce(0) { $0 + (counts($1.time, in: window) ? $1.charged : 0) } ?? 0
+        let charges = (accounts[account]?.windows[window] ?? []) + (forgotten[account]?[window] ?? [])
+        return charges.reduce(0) { $0 + (counts($1.time, in: window) ? $1.charged : 0) }
     }
 
     func refusedRequests(_ account: Account) -> Int {
@@ -121,9 +132,13 @@ struct Model {
 
     // MARK: Charges
 
+    var lastCharge: Charge? {
+        accounts.values.flatMap(\.windows.values).compactMap(\.last).max { $0.time < $1.time }
+    }
+
     mutating func charge(_ amount: Int, to account: Account, _ limit: LimitPlan) -> Charge {
-        lastCharge += 1
-        let charge = Charge(id: lastCharge, time: now, amount: amount, charged: amount)
+        charges += 1
+        let charge = Charge(id: charges, time: now, amount: amount, charged: amount)
         change(account, limit) { state in
             for rate in limit.rates { state.windows[rate.window, default: []].append(charge) }
         }

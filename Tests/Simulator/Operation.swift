@@ -9,6 +9,8 @@ enum Ask: Equatable {
     case end
     /// Once more, as after a lost answer.
     case again
+    /// The last request of the message, from another restriction list.
+    case elsewhere
 }
 
 /// A step of a scenario. Each makes sense after any others, so that a failing scenario can be shortened.
@@ -19,6 +21,8 @@ enum Operation: Equatable {
     /// The smtpd process of the session ends, and with it its policy connection.
     case hangUp(session: Int)
     case advance(Int64)
+    /// Somebody sets the wall clock, by so many milliseconds.
+    case stepClock(Int64)
     case intervene(Intervention, limit: Int, key: Int)
     /// To the configuration of this number.
     case reload(Int)
@@ -54,6 +58,8 @@ struct Scenario: Equatable {
     var durability: String
     var defersOnFailure = false
     var givesBackDropped = false
+    /// `ledger.most_keys`, if it is small. Each request has a turn of its own then.
+    var mostKeys: Int?
     /// The first is that of the start.
     var configurations: [[LimitPlan]]
     var operations: [Operation]

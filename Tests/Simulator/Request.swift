@@ -21,6 +21,8 @@ struct Request: Hashable {
     var recipient = ""
     var recipientCount = 0
     var size = 0
+    /// `policy_context` of the restriction list that asks.
+    var context = ""
 
     var text: String {
         """
@@ -34,10 +36,18 @@ struct Request: Hashable {
         recipient=\(recipient)
         recipient_count=\(recipientCount)
         size=\(size)
+        policy_context=\(context)
         instance=\(instance)
 
 
         """
+    }
+
+    /// The same in whatever `policy_context`.
+    var anywhere: Request {
+        var request = self
+        request.context = ""
+        return request
     }
 
     func value(of key: KeyAttribute) -> String {
@@ -59,6 +69,7 @@ struct Request: Hashable {
         if !recipient.isEmpty { text += " to \(recipient)" }
         if recipientCount > 0 { text += " recipients \(recipientCount)" }
         if size > 0 { text += " size \(size)" }
+        if !context.isEmpty { text += " context \(context)" }
         return text
     }
 }

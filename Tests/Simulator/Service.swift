@@ -25,18 +25,22 @@ final class StepExecutor: TaskExecutor {
     }
 }
 
-/// The clocks of the simulated machine. The wall clock is exact.
+/// The clocks of the simulated machine. The wall clock is exact until somebody sets it.
 final class SimulatedClocks: SystemClocks, @unchecked Sendable {
     private(set) var boot: UInt64 = 1
     private var bootedAt: Int64
+    /// By how much the wall clock has been set forward, all in all.
+    private(set) var stepped: Int64 = 0
 
     static let wallAtStart: Int64 = 1_790_000_000_000
 
     init() { bootedAt = sim_now() - 5_000_000 }
 
     func read() -> ClockReading {
-        ClockReading(sinceBoot: sim_now() - bootedAt, wall: Self.wallAtStart + sim_now())
+        ClockReading(sinceBoot: sim_now() - bootedAt, wall: Self.wallAtStart + sim_now() + stepped)
     }
+
+    func step(by milliseconds: Int64) { stepped += milliseconds }
 
     func reboot() {
         boot += 1
@@ -93,6 +97,8 @@ final class Service {
     }
 
     var isOpen: Bool { (try? host.withLedger { _ in }) != nil }
+
+    var keys: Int { (try? host.withLedger { $0.limits.reduce(0) { $0 + $1.accountCount } }) ?? 0 }
 
     /// Of the ledger, in milliseconds.
     var time: Int64 { (try? host.withLedger { $0.now.milliseconds }) ?? 0 }

@@ -38,10 +38,14 @@ struct Session {
         var request = Request(
             state: .helo, instance: "", sender: key(.sender, connection / 2),
             user: connection % 4 == 3 ? "" : key(.user, connection), client: key(.client, connection / 3),
-            port: 1024 + connection)
+            port: 1024 + connection, context: Self.contexts[connection % 3])
         switch ask {
         case .helo: return isInMessage ? nil : request
         case .again: return last
+        case .elsewhere:
+            guard var request = last, request.state.isOfMessage else { return nil }
+            request.context = request.context == "a" ? "b" : "a"
+            return request
         case .recipient(let number, let isRejected):
             if !isInMessage {
                 (isInMessage, hasData, accepted) = (true, false, [])
@@ -64,6 +68,8 @@ struct Session {
         return request
     }
 
+    private static let contexts = ["", "a", "b"]
+
     private var size: Int { 300 + (connection * 37 + messages * 411) % 1700 }
 
     /// The answer to the last request has arrived.
@@ -74,7 +80,11 @@ struct Session {
         switch last.state {
         case .helo: break
         case .rcpt:
-            if passes, !rejects, isInMessage, !accepted.contains(last.recipient) { accepted.append(last.recipient) }
+            if !passes {
+                accepted.removeAll { $0 == last.recipient }
+            } else if !rejects, isInMessage, !accepted.contains(last.recipient) {
+                accepted.append(last.recipient)
+            }
         case .data: if passes { hasData = true } else { isInMessage = false }
         case .end: isInMessage = false
         }

@@ -18,9 +18,9 @@ extension World {
 
     /// After a stop, a kill or a loss of power: starts the service, and compares its counts with what it may have.
     func recover() throws(Failure) {
-        needsRestart = false
         asking = []
         let isReboot = powerLoss != nil
+        let bootBefore = clocks.boot
         if service != nil, !isDead {
             service?.stop()
             closePolicyConnections()
@@ -35,21 +35,41 @@ extension World {
             if hasLost { renewSession(index) }
         }
         synchronize()
-        guard let service else { return }
-        let time = service.time
-        if time != model.now, scenario.kind != .damage {
-            throw Failure(kind: .time, message: "the ledger's time is \(time - model.now) ms ahead")
-        }
+        if clocks.boot != bootBefore || scenario.kind == .damage { try noteReboot() } else { try checkTime() }
         for index in history.indices {
             history[index].now = model.now
             history[index].restart()
         }
-        if isUncertain || isReboot && isLossy || !newWindows.isEmpty {
+        if isUncertain || isReboot && isLossy || !newWindows.isEmpty || scenario.mostKeys != nil {
             try checkBounds()
             startAnew()
         } else {
             try findState()
         }
+    }
+
+    private func checkTime() throws(Failure) {
+        guard let time = service?.time, time != model.now, scenario.kind != .damage else { return }
+        throw Failure(kind: .time, message: "the ledger's time is \(time - model.now) ms ahead")
+    }
+
+    /// Across a reboot, the wall clock tells how long the machine was off. What it was set by before the last batch was
+    /// written has no effect. If it was set back by more than has passed since, no time has passed.
+    private func noteReboot() throws(Failure) {
+        guard let time = service?.time else { return }
+        defer {
+            drift += time - model.now
+            steps = []
+            synchronize()
+        }
+        // Without a journal, the ledger's time begins with the wall clock's.
+        let wall = SimulatedClocks.wallAtStart + sim_now() + clocks.stepped
+        var offsets = steps.reversed().reduce(into: [0 as Int64]) { $0.append($0[$0.count - 1] + $1) }
+        if isLossy { offsets.append(wall - model.now) }
+        let earliest = history.first?.lastCharge?.time ?? 0
+        if offsets.contains(time - model.now) || scenario.kind == .damage { return }
+        if offsets.contains(where: { $0 < 0 }), (earliest...model.now).contains(time) { return }
+        throw Failure(kind: .time, message: "after a reboot, the ledger's time is \(time - model.now) ms ahead")
     }
 
     /// Whether a loss of power may lose what was answered.
@@ -60,6 +80,7 @@ extension World {
         for index in history.indices.reversed() where difference(from: history[index]) == nil {
             model = history[index]
             renewSessions(thatDifferIn: history[..<index].filter { difference(from: $0) == nil })
+            renewJudgedSessions()
             // A loss of power may still take back what a kill has left.
             if powerLossIsPossible { history.removeSubrange((index + 1)...) } else { history = [model] }
             return
@@ -70,6 +91,14 @@ extension World {
             kind: .counts,
             message: "after the restart, the counts are those of no moment that they may be of.\n"
                 + "Against the newest: \(newest)\nAgainst the oldest of \(history.count): \(oldest)")
+    }
+
+    /// A limit that has charged nothing for a recipient may judge it again in another context. Its clients give up.
+    private func renewJudgedSessions() {
+        for index in sessions.indices {
+            guard let transaction = sessions[index].last?.transaction else { continue }
+            if model.transactions[transaction]?.judged.values.contains(false) ?? false { renewSession(index) }
+        }
     }
 
     /// Where the counts do not tell which requests the service remembers, their clients give up.
@@ -97,7 +126,7 @@ extension World {
                         kind: .surplus,
                         message: "\(account) has \(used) in \(rate.text), but was charged \(gross) at most")
                 }
-                if scenario.kind == .damage { continue }
+                if scenario.kind == .damage || scenario.mostKeys != nil { continue }
                 let least = (history.map { $0.used(account, in: rate.window) }.min() ?? 0) - given
                 if used < least {
                     throw Failure(kind: .loss, message: "\(account) has \(used) in \(rate.text); \(least) were safe")
@@ -115,19 +144,17 @@ extension World {
             now: model.now, limits: scenario.configurations[configuration], givesBackDropped: scenario.givesBackDropped)
         for index in sessions.indices { renewSession(index) }
         history = [model]
+        keys = service?.keys ?? 0
     }
 
     // MARK: Comparing
 
     /// Compares all keys with the model.
     func look() throws(Failure) {
-        guard let service else { return }
         synchronize()
-        model.clean()
+        clean()
         if let difference = difference(from: model) { throw Failure(kind: .counts, message: difference) }
-        if service.time != model.now, scenario.kind != .damage {
-            throw Failure(kind: .time, message: "the ledger's time is \(service.time - model.now) ms ahead")
-        }
+        try checkTime()
     }
 
     /// The first key that stands differently.
@@ -142,7 +169,8 @@ extension World {
         return nil
     }
 
-    private func difference(of account: Model.Account, _ limit: LimitPlan, _ model: Model) -> String? {
+    /// Where a key does not stand as the model says; nil if it does.
+    func difference(of account: Model.Account, _ limit: LimitPlan, _ model: Model) -> String? {
         let standing = service?.standing(account)
         for (lane, rate) in limit.rates.enumerated() {
             let expected = slots(of: account, rate, model)
@@ -171,6 +199,8 @@ extension World {
     private func slots(of account: Model.Account, _ rate: PlannedRate, _ model: Model) -> [Int] {
         var slots = Array(repeating: 0, count: 61)
         for charge in model.accounts[account]?.windows[rate.window] ?? [] {
+            // A state of which the service has lost a part may be later than the present.
+            if charge.time > model.now { return [charge.amount] }
             let age = Model.slot(model.now, of: rate.window) - Model.slot(charge.time, of: rate.window)
             if 0...60 ~= age { slots[60 - Int(age)] += charge.amount }
         }

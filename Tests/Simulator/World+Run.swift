@@ -17,7 +17,7 @@ extension World {
         try boot()
         for operation in scenario.operations {
             try carryOut(operation)
-            if isDead || needsRestart { try recover() }
+            if isDead { try recover() }
         }
         try endTurn()
         if isDead { try recover() }
@@ -38,6 +38,7 @@ extension World {
     private func carryOut(_ operation: Operation) throws(Failure) {
         if case .ask = operation {} else { try endTurn() }
         if isDead { return }
+        try noteForgotten()
         switch operation {
         case .ask(let session, let ask, let endsTurn): try self.ask(session, ask, endsTurn: endsTurn)
         case .abandon(let session):
@@ -45,7 +46,11 @@ extension World {
             sessions[session].last = nil
         case .hangUp(let session): hangUp(session)
         case .advance(let milliseconds): advance(milliseconds)
-        case .intervene(let intervention, let limit, let key): intervene(intervention, limit, key)
+        case .stepClock(let milliseconds):
+            tell("the wall clock is set by \(milliseconds) ms")
+            clocks.step(by: milliseconds)
+            steps.append(milliseconds)
+        case .intervene(let intervention, let limit, let key): try intervene(intervention, limit, key)
         case .reload(let number):
             tell("reload: configuration \(number)")
             // Times have milliseconds: what was charged before the reload was charged earlier.
@@ -124,7 +129,12 @@ extension World {
                     continue
                 }
             }
-            let action = model.decide(request, over: policyConnection) ?? "DUNNO"
+            let action =
+                if let reply, scenario.mostKeys != nil, !isDead {
+                    try decideForgetting(request, over: policyConnection, reply)
+                } else {
+                    model.decide(request, over: policyConnection) ?? "DUNNO"
+                }
             tell("\(request.summary) -> \(reply ?? "no answer")")
             if let reply, reply != action {
                 throw Failure(kind: .answer, message: "\(request.summary): answered \(reply), expected \(action)")
@@ -138,7 +148,7 @@ extension World {
 
     /// Adds the model's state to the history. What is durable ends the history before it.
     func note(wasAnswered: Bool = false) {
-        model.clean()
+        clean()
         model.noted = sim_now()
         history.append(model)
         guard let service else { return }
@@ -191,7 +201,7 @@ extension World {
 
     /// The model's time is the ledger's.
     func synchronize() {
-        model.now = SimulatedClocks.wallAtStart + sim_now()
+        model.now = SimulatedClocks.wallAtStart + sim_now() + drift
     }
 
     private func advance(_ milliseconds: Int64) {
@@ -206,7 +216,7 @@ extension World {
         note()
     }
 
-    private func intervene(_ intervention: Intervention, _ limit: Int, _ key: Int) {
+    private func intervene(_ intervention: Intervention, _ limit: Int, _ key: Int) throws(Failure) {
         guard let plan = model.limits.dropFirst(limit).first, let service else { return }
         let name = Population.key(plan.key, generation * Population.perGeneration + key)
         synchronize()
@@ -223,6 +233,9 @@ extension World {
             outcome = "refused: \(error)"
         }
         tell("administrator: \(intervention) of \(name) at \(plan.name): \(outcome)")
+        let account = Model.Account(limit: plan.name, key: name)
+        touched.insert(account)
+        try noteForgotten(sparing: [account])
         note()
         // Its answer waits until it is written, whatever the durability.
         if outcome == "saved", !isDead, !isUncertain, !powerLossIsPossible { history.removeFirst(history.count - 1) }

@@ -39,6 +39,16 @@ final class World {
     var powerLoss: UInt64?
     var lies = false
     var restarts = 0
+    /// How far the ledger's time is ahead of the machine's. Only steps of the wall clock before a reboot change it.
+    var drift: Int64 = 0
+    /// The steps of the wall clock since the last reboot.
+    var steps: [Int64] = []
+    /// Whether what counts nowhere any more can count again: a reboot with an earlier clock takes no time.
+    private let mayGoBack: Bool
+    /// The keys that an administrator has changed.
+    var touched: Set<Model.Account> = []
+    /// How many keys the service had when it was last asked.
+    var keys = 0
     /// A line for each event, if somebody will read it.
     var timeline: [String]?
 
@@ -51,6 +61,7 @@ final class World {
         self.folder = folder
         self.log = log
         timeline = isTold ? [] : nil
+        mayGoBack = scenario.operations.contains { if case .stepClock(let step) = $0 { step < 0 } else { false } }
         sim_begin(folder + "/ledger", scenario.seed, 10_000_000)
         clocks = SimulatedClocks()
         model = Model(
@@ -64,6 +75,10 @@ final class World {
         let time = sim_now() - 10_000_000
         let milliseconds = String(1000 + time % 1000).dropFirst()
         timeline?.append("\(time / 1000).\(milliseconds) s  \(line())")
+    }
+
+    func clean() {
+        if !mayGoBack { model.clean() }
     }
 
     // MARK: Sessions
@@ -133,7 +148,11 @@ final class World {
             Self.write(limit.overridesTable, to: "\(folder)/\(limit.name).overrides")
         }
         switch ConfigurationReader.read(Array(text.utf8), file: "weir.yaml") {
-        case .success(let outcome): return outcome.configuration
+        case .success(let outcome):
+            var configuration = outcome.configuration
+            // Fewer than the file may say.
+            if let mostKeys = scenario.mostKeys { configuration.ledger.mostKeys = mostKeys }
+            return configuration
         case .failure(let faults):
             throw Failure(kind: .configuration, message: "the configuration is wrong: \(faults)\n\(text)")
         }
@@ -199,15 +218,23 @@ final class World {
         noteNewWindows(of: scenario.configurations[number])
         configuration = number
         let new = try readConfiguration()
+        let lookedAtContext = model.looksAtContext
         for index in history.indices { history[index].reload(scenario.configurations[number]) }
-        model.reload(scenario.configurations[number])
-        do { try service?.host.reload(new) } catch {
-            tell("the reload failed: \(error.message)")
-            // The daemon keeps the old configuration then; the simulator restarts with the new one.
-            needsRestart = true
+        let relaxed = model.reload(scenario.configurations[number])
+        service?.host.reload(new)
+        // What has been asked about a message is known by other names then.
+        if model.looksAtContext != lookedAtContext { for index in sessions.indices { renewSession(index) } }
+        // The keys of one limit after those of another are looked through for blocks that end.
+        for _ in relaxed where !isDead {
+            sim_advance(2)
+            service?.step()
+        }
+        for limit in relaxed {
+            tell("blocks of \(limit) end")
+            history.append(model)
+            model.endBlocks(of: limit)
         }
     }
-    var needsRestart = false
 
     /// A window that a limit gains is empty, and a limit that was removed has lost its counts. After a restart both may
     /// have what the store still holds.

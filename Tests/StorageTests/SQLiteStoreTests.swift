@@ -61,7 +61,7 @@ import Testing
         do {
             let store = folder.store(durability)
             key = try store.open().hashKey
-            try store.register([StoredLimit(id: 1, name: "per-user", signature: "recipients")])
+            store.register([StoredLimit(id: 1, name: "per-user", signature: "recipients")])
             try begin(0, of: store)
             for number in 1...100 as ClosedRange<UInt64> { try append([UInt8(number)], number, to: store) }
             try store.flush()
@@ -108,7 +108,7 @@ import Testing
         do {
             let store = folder.store()
             _ = try store.open()
-            try store.register([StoredLimit(id: 1, name: "per-user", signature: "recipients")])
+            store.register([StoredLimit(id: 1, name: "per-user", signature: "recipients")])
             try begin(0, of: store)
             try append([1], 1, to: store)
             try await finish(store)
@@ -232,17 +232,35 @@ import Testing
         #expect(sink.rows.map(\.id) == Array(1...8))
     }
 
+    /// The loop that answers adds limits at a reload. Waiting for `ledger.sqlite` would time out here.
+    @Test(arguments: Durability.allCases)
+    func limitsAreAddedWhileAnotherProcessHoldsTheFile(durability: Durability) throws {
+        let folder = try Folder()
+        do {
+            let store = folder.store(durability)
+            _ = try store.open()
+            try begin(1, of: store)
+            try DatabaseQueue(path: folder.ledger).write { _ in
+                store.register([StoredLimit(id: 1, name: "new", signature: "recipients")])
+                try append([2], 2, to: store)
+                try store.flush()
+            }
+        }
+        let store = folder.store(durability)
+        #expect(try store.open().limits.map(\.name) == ["new"])
+    }
+
     @Test func aFailedSegmentDoesNotBlockTheNextAttempt() throws {
         let folder = try Folder()
         let store = folder.store()
         _ = try store.open()
-        try store.register([
+        store.register([
             StoredLimit(id: 1, name: "a", signature: "x"), StoredLimit(id: 1, name: "b", signature: "x"),
         ])
         // Fails at the second limit with the same id, when the file already exists.
         #expect(throws: StoreError.self) { try begin(1, of: store) }
         #expect(folder.files.filter { $0.contains("segment") }.isEmpty)
-        try store.register([StoredLimit(id: 2, name: "b", signature: "x")])
+        store.register([StoredLimit(id: 2, name: "b", signature: "x")])
         // The file must not block another attempt with the same number.
         try FileManager.default.createDirectory(
             atPath: folder.ledger + ".segment-1", withIntermediateDirectories: false)
