@@ -46,6 +46,7 @@ private func events(_ bytes: UnsafeRawBufferPointer, pieces size: Int) -> Outcom
         _ = session.receive(upTo: piece.count, received(piece))
         do throws(MilterFault) {
             while let event = try session.next() {
+                if event == .macros { continue }
                 outcome.events.append(Event(event: event, needsReply: session.needsReply))
                 outcome.macros += ["j", "client_name", "i", "auth_authen"].map { session.macros[$0] }
                 if event == .endOfMessage || event == .abort { session.endMessage() }
@@ -76,6 +77,7 @@ extension Event {
         case .body(let body): [Array("B".utf8), Array(body.readableBytesView)]
         case .endOfMessage: [Array("E".utf8)]
         case .abort: [Array("A".utf8)]
+        case .macros: []
         case .other: [Array("?".utf8)]
         case .quit: [Array("Q".utf8)]
         }

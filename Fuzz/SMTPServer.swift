@@ -56,7 +56,7 @@ private struct Caller: ~Copyable {
             outcome.steps.append("recipient")
             outcome.recipients.append(Array(line.readableBytesView))
             if isLate { waiting.append(Array(line.readableBytesView)) } else { answer(Array(line.readableBytesView)) }
-        case .content: break
+        case .content, .answered: break
         case .beginContent: outcome.steps.append("begin")
         case .endOfContent:
             outcome.steps.append("end")

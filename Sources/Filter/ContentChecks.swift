@@ -67,10 +67,16 @@ package struct ContentChecks: Hashable, Sendable {
 }
 
 extension Matcher {
+    /// Of the steps that one position of a text may take, an attempt from all positions may take this many times as
+    /// many. It bounds what a stop, or the end of a message's budget, has to wait for.
+    private static var positions: Int { 50 }
+
     /// A matcher with the limits of `checks`.
     ///
     /// - Parameter share: if it is used on an event loop.
     package convenience init(_ checks: ContentChecks, share: LoopShare? = nil) {
-        self.init(limits: checks.matchLimits, budget: UInt64(checks.messageBudget) * 1_000_000, share: share)
+        var limits = checks.matchLimits
+        limits.stepsOfAll = UInt32(clamping: Self.positions * Int(limits.steps))
+        self.init(limits: limits, budget: UInt64(checks.messageBudget) * 1_000_000, share: share)
     }
 }

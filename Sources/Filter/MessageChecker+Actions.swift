@@ -125,10 +125,11 @@ extension MessageChecker {
         verdict.edits.append(Edit(range: range, replacement: replacement, header: header, isFormal: isFormal))
     }
 
-    /// Notes the rules of `list` whose patterns exceeded a limit.
+    /// Notes the rules of `list` whose patterns exceeded a limit, each once: a suspended lookup is repeated.
     mutating func collectGivenUp(_ list: RuleList) {
         for rule in matcher.takeGivenUp() {
-            verdict.notes.append(.givenUp(list.location(of: rule.rule), reason: rule.reason))
+            let note = Note.givenUp(list.location(of: rule.rule), reason: rule.reason)
+            if !verdict.notes.contains(note) { verdict.notes.append(note) }
         }
     }
 }

@@ -36,8 +36,8 @@ package struct Condition: Sendable {
 
     /// The limits of one match attempt. Values are short, and each request waits for the patterns of all limits, so
     /// the steps are fewer than for header and body checks. Those from one position take a tenth of a millisecond, and
-    /// all together a few milliseconds at most.
-    package static let matchLimits = MatchLimits(steps: 10_000, stepsOfAll: 250_000)
+    /// all together about a millisecond.
+    package static let matchLimits = MatchLimits(steps: 10_000, stepsOfAll: 100_000)
 
     /// Whether the condition holds. `value` is scratch space.
     ///

@@ -10,6 +10,9 @@ internal import Synchronization
 /// other threads and the timers that are due, and then `endOfTurn`. There the ledger decides and answers all requests
 /// of the turn together.
 ///
+/// A turn has `turnTime`, and sockets share it: see `readSize`, `beginShare` and `CostlySockets`. A client that sends
+/// little gets its answer within a turn or two, whatever a hundred others send.
+///
 /// Not one of SwiftNIO's loops: a policy request is one read and one write, and a channel pipeline costs more than both
 /// (docs/decisions.md).
 ///
@@ -50,37 +53,59 @@ package final class SocketLoop: @unchecked Sendable {
     private let wakeup: Int32
     private let tasks = Mutex<[@Sendable () -> Void]>([])
     private let owner = Atomic<UInt>(0)
+    /// For the shares of sockets in a turn, not for timers.
+    private let clock: @Sendable () -> NIODeadline
     /// By descriptor.
     private var sockets: [(any Socket)?] = []
+    private var costly = CostlySockets()
     /// By deadline, the next one last.
     private var timers: [Timer] = []
     private var isStopped = false
     /// The number of this turn. What a turn has read may be overwritten in the next.
     package private(set) var turn: UInt64 = 0
+    private var turnEnd = NIODeadline.distantFuture
+    /// The sockets that are ready in this turn, and the tasks of other threads.
+    private var ready = 1
     /// Runs at the end of each turn.
     package var endOfTurn: () -> Void = {}
 
     /// Sockets handled in one turn. The others wait for the next.
     private static let mostEvents = 256
+    /// Of a turn, for all sockets together. Each may finish what it has begun, so a turn takes a little more.
+    package static let turnTime = TimeAmount.microseconds(500)
+    /// Of one socket in a turn, however many others are ready.
+    private static let leastShare = TimeAmount.microseconds(40)
+    /// Bytes that all sockets read in a turn, if each reads `leastRead` or more.
+    private static let mostRead = 256 << 10
+    private static let leastRead = 4 << 10
 
     /// Makes a loop and starts its thread, which retains the loop until `stop`.
     ///
-    /// - Parameter name: of the thread, at most 15 bytes.
+    /// - Parameters:
+    ///   - name: of the thread, at most 15 bytes.
+    ///   - clock: measures what sockets take of a turn.
     /// - Throws: `IOError` if the process can have no more descriptors or threads.
-    package static func start(named name: String) throws -> SocketLoop {
-        let loop = try make(named: name)
+    package static func start(
+        named name: String, clock: @escaping @Sendable () -> NIODeadline = { .now() }
+    ) throws -> SocketLoop {
+        let loop = try make(named: name, clock)
         try loop.startThread()
         return loop
     }
 
-    /// Makes a loop without a thread. The calling thread owns it and runs its turns with `step`.
-    package static func stepped() throws -> SocketLoop {
-        let loop = try make(named: "")
+    /// Makes a loop without a thread. The calling thread owns it and runs its turns with `step`. Turns have no end by
+    /// themselves, so what happens does not depend on the speed of the machine.
+    package static func stepped(
+        clock: @escaping @Sendable () -> NIODeadline = { .uptimeNanoseconds(0) }
+    ) throws -> SocketLoop {
+        let loop = try make(named: "", clock)
         loop.owner.store(UInt(pthread_self()), ordering: .relaxed)
         return loop
     }
 
-    private static func make(named name: String) throws -> SocketLoop {
+    private static func make(
+        named name: String, _ clock: @escaping @Sendable () -> NIODeadline
+    ) throws -> SocketLoop {
         let epoll = epoll_create1(Int32(EPOLL_CLOEXEC))
         guard epoll >= 0 else { throw IOError(errnoCode: errno, reason: "epoll_create1") }
         let wakeup = eventfd(0, Int32(EFD_CLOEXEC | EFD_NONBLOCK))
@@ -88,13 +113,14 @@ package final class SocketLoop: @unchecked Sendable {
             defer { Glibc.close(epoll) }
             throw IOError(errnoCode: errno, reason: "eventfd")
         }
-        let loop = SocketLoop(name: name, epoll: epoll, wakeup: wakeup)
+        let loop = SocketLoop(name: name, epoll: epoll, wakeup: wakeup, clock)
         try loop.add(wakeup, .reading)
         return loop
     }
 
-    private init(name: String, epoll: Int32, wakeup: Int32) {
+    private init(name: String, epoll: Int32, wakeup: Int32, _ clock: @escaping @Sendable () -> NIODeadline) {
         self.name = name
+        self.clock = clock
         self.epoll = epoll
         self.wakeup = wakeup
     }
@@ -189,6 +215,7 @@ package final class SocketLoop: @unchecked Sendable {
         let index = Int(descriptor)
         while sockets.count <= index { sockets.append(nil) }
         sockets[index] = socket
+        costly.forget(descriptor)
     }
 
     package func change(_ descriptor: Int32, to interest: Interest) {
@@ -201,6 +228,7 @@ package final class SocketLoop: @unchecked Sendable {
     package func unwatch(_ descriptor: Int32) {
         assertInLoop()
         sockets[Int(descriptor)] = nil
+        costly.forget(descriptor)
         precondition(control(EPOLL_CTL_DEL, descriptor, .nothing) == 0, "epoll_ctl")
     }
 
@@ -208,6 +236,7 @@ package final class SocketLoop: @unchecked Sendable {
     package func close(_ descriptor: Int32) {
         assertInLoop()
         sockets[Int(descriptor)] = nil
+        costly.forget(descriptor)
         // Closing removes the descriptor from the epoll set.
         Glibc.close(descriptor)
     }
@@ -221,6 +250,25 @@ package final class SocketLoop: @unchecked Sendable {
     private func control(_ operation: Int32, _ descriptor: Int32, _ interest: Interest) -> Int32 {
         var event = epoll_event(events: interest.events, data: epoll_data_t(fd: descriptor))
         return epoll_ctl(epoll, operation, descriptor, &event)
+    }
+
+    // MARK: Shares of a turn
+
+    /// How much a socket may read in this turn: less than `most` if many are ready.
+    package func readSize(_ most: Int) -> Int { min(most, max(Self.leastRead, Self.mostRead / ready)) }
+
+    /// When the share ends that the socket or task being handled has of this turn, if it begins now.
+    package func beginShare() -> NIODeadline { clock() + share }
+
+    /// Whether a share is used up. The socket then leaves the rest of its work to the next turn: it asks for events of
+    /// writing, and the loop calls it again soon.
+    package func isOver(_ share: NIODeadline) -> Bool { clock() >= share }
+
+    /// Whether this turn has taken its time. Only what others wait for is done then.
+    package var isTurnOver: Bool { clock() >= turnEnd }
+
+    private var share: TimeAmount {
+        .nanoseconds(max(Self.leastShare.nanoseconds, Self.turnTime.nanoseconds / Int64(ready)))
     }
 
     // MARK: The thread
@@ -247,19 +295,39 @@ package final class SocketLoop: @unchecked Sendable {
 
     /// - Parameter timeout: milliseconds to wait until a socket is ready; -1 waits without end.
     private func runTurn(_ events: UnsafeMutableBufferPointer<epoll_event>, timeout: Int32) {
-        let count = Int(epoll_wait(epoll, events.baseAddress, Int32(events.count), timeout))
+        let count = max(0, Int(epoll_wait(epoll, events.baseAddress, Int32(events.count), timeout)))
         turn &+= 1
-        for event in events.prefix(max(0, count)) {
+        ready = max(1, count)
+        let start = clock()
+        turnEnd = start + Self.turnTime
+        handle(events.prefix(count), start)
+        runTimers()
+        endOfTurn()
+    }
+
+    private func handle(_ events: Slice<UnsafeMutableBufferPointer<epoll_event>>, _ start: NIODeadline) {
+        var now = start
+        for event in events {
             let descriptor = event.data.fd
             if descriptor == wakeup {
                 runTasks()
-            } else {
-                // nil if another socket of this turn has closed it.
-                sockets[Int(descriptor)]?.isReady()
+                now = clock()
+            } else if !costly.postpones(descriptor) {
+                handle(descriptor, &now)
             }
         }
-        runTimers()
-        endOfTurn()
+        while let descriptor = costly.next() {
+            handle(descriptor, &now)
+            guard now < turnEnd else { return }
+        }
+    }
+
+    private func handle(_ descriptor: Int32, _ now: inout NIODeadline) {
+        // nil if another socket of this turn has closed it.
+        sockets[Int(descriptor)]?.isReady()
+        let start = now
+        now = clock()
+        costly.note(descriptor, took: now - start, share: share)
     }
 
     /// -1 without a timer.
@@ -276,6 +344,7 @@ package final class SocketLoop: @unchecked Sendable {
             defer { tasks = [] }
             return tasks
         }
+        ready += waiting.count
         for task in waiting { task() }
     }
 

@@ -6,6 +6,7 @@ package struct MatchLimits: Hashable, Sendable {
     /// Backtracking steps from one position of the text.
     package var steps: UInt32
     /// Backtracking steps from all positions together. PCRE2 counts anew at each position, so each gets an equal share.
+    /// A pattern that can match at the start only needs no share.
     package var stepsOfAll: UInt32
     /// Memory for backtracking, in KiB.
     package var heapKiB: UInt32
@@ -14,6 +15,12 @@ package struct MatchLimits: Hashable, Sendable {
         self.steps = steps
         self.stepsOfAll = stepsOfAll
         self.heapKiB = heapKiB
+    }
+
+    /// The steps from one of so many positions.
+    package func steps(of positions: Int) -> UInt32 {
+        guard stepsOfAll < .max else { return steps }
+        return min(steps, max(1, stepsOfAll / UInt32(clamping: max(1, positions))))
     }
 
     /// The defaults of PCRE2, which apply in Postfix.
@@ -66,15 +73,15 @@ package final class MatchScratch {
         return start..<end
     }
 
-    /// Prepares for a match of a pattern with this many groups in a text of `length` bytes.
+    /// Prepares for a match of a pattern with this many groups, which may begin at so many positions.
     @inline(__always)
-    func prepare(captures: Int, length: Int) {
-        if limits.stepsOfAll < .max { shareSteps(among: length) }
+    func prepare(captures: Int, positions: Int) {
+        if limits.stepsOfAll < .max { shareSteps(among: positions) }
         reserve(captures: captures)
     }
 
     private func shareSteps(among positions: Int) {
-        let share = min(limits.steps, max(1, limits.stepsOfAll / UInt32(clamping: max(1, positions))))
+        let share = limits.steps(of: positions)
         guard share != steps else { return }
         steps = share
         pcre2_set_match_limit_8(context, share)

@@ -48,6 +48,8 @@ package final class Pattern: Sendable {
     nonisolated(unsafe) private let code: OpaquePointer
     /// The number of capturing groups.
     package let captureCount: Int
+    /// Whether a match can begin at the start of the text only.
+    private let isAnchored: Bool
 
     package init(_ source: [UInt8], options: PatternOptions) throws(PatternError) {
         var error: Int32 = 0
@@ -60,8 +62,11 @@ package final class Pattern: Sendable {
         }
         var captures: UInt32 = 0
         pcre2_pattern_info_8(code, UInt32(PCRE2_INFO_CAPTURECOUNT), &captures)
+        var allOptions: UInt32 = 0
+        pcre2_pattern_info_8(code, UInt32(PCRE2_INFO_ALLOPTIONS), &allOptions)
         self.code = code
         self.captureCount = Int(captures)
+        isAnchored = allOptions & PCRE2_ANCHORED != 0
     }
 
     deinit { pcre2_code_free_8(code) }
@@ -70,7 +75,7 @@ package final class Pattern: Sendable {
     package func matches(
         _ bytes: UnsafeRawBufferPointer, using scratch: MatchScratch
     ) -> MatchResult {
-        scratch.prepare(captures: captureCount, length: bytes.count)
+        scratch.prepare(captures: captureCount, positions: isAnchored ? 1 : bytes.count)
         // PCRE2 before 10.38 rejects a null pointer even for an empty subject.
         let base = bytes.baseAddress ?? UnsafeRawPointer(code)
         let subject = base.assumingMemoryBound(to: UInt8.self)

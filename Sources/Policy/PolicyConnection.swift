@@ -26,6 +26,8 @@ final class PolicyConnection: ReceivedConnection, LedgerHost.Client {
     private var searched = 0
     /// The length of the request that waits for its decision; 0 without one.
     private var requestLength = 0
+    /// Whether the received bytes wait for the next turn of the loop.
+    private var isInterrupted = false
     /// The values of the request, by the index of their names.
     private var ranges: [Range<Int>] = []
     private var partialSince: NIODeadline?
@@ -51,12 +53,16 @@ final class PolicyConnection: ReceivedConnection, LedgerHost.Client {
     }
 
     func isReady() {
-        if unsent.isEmpty { read() } else { sendRest() }
+        guard unsent.isEmpty else { return sendRest() }
+        guard isInterrupted else { return read() }
+        isInterrupted = false
+        listener.host.loop.change(descriptor, to: .reading)
+        findRequest()
     }
 
     func readAfterWaiting() {
         isWaiting = false
-        if isOpen, unsent.isEmpty { read() }
+        if isOpen, unsent.isEmpty, !isInterrupted { read() }
     }
 
     private func read() {
@@ -109,16 +115,22 @@ final class PolicyConnection: ReceivedConnection, LedgerHost.Client {
             listener.host.submit(self)
         } else {
             keepRest()
+            if !kept.isEmpty { partialSince = partialSince ?? .now() }
         }
     }
 
-    /// Copies an incomplete request, because the listener's buffer is reused in the next turn.
+    /// Copies bytes that are for a later turn, because the listener's buffer is reused in the next one.
     private func keepRest() {
-        if !fresh.isEmpty {
-            kept = Array(fresh)
-            fresh = UnsafeRawBufferPointer(start: nil, count: 0)
-        }
-        if !kept.isEmpty { partialSince = partialSince ?? .now() }
+        guard !fresh.isEmpty else { return }
+        kept = Array(fresh)
+        fresh = UnsafeRawBufferPointer(start: nil, count: 0)
+    }
+
+    /// Leaves what was received to the next turn. A socket without unsent bytes is then ready for writing.
+    private func interrupt() {
+        keepRest()
+        isInterrupted = true
+        listener.host.loop.change(descriptor, to: .writing)
     }
 
     func withRequest(_ body: (Attributes) -> Void) {
@@ -145,7 +157,8 @@ final class PolicyConnection: ReceivedConnection, LedgerHost.Client {
         if decision.transaction != 0 { transaction = decision.transaction }
         guard isOpen else { return closeTransaction() }
         reply(decision.action)
-        findRequest()
+        let isDone = kept.isEmpty && fresh.isEmpty
+        if !isDone, listener.host.loop.isTurnOver { interrupt() } else { findRequest() }
     }
 
     private func reply(_ action: [UInt8]?) {
@@ -190,7 +203,7 @@ final class PolicyConnection: ReceivedConnection, LedgerHost.Client {
         unsent = []
         send(rest)
         guard isOpen, unsent.isEmpty else { return }
-        if isClosing { close() } else { listener.host.loop.change(descriptor, to: .reading) }
+        if isClosing { close() } else if !isInterrupted { listener.host.loop.change(descriptor, to: .reading) }
     }
 
     /// Closes the connection, even in the middle of a request.

@@ -71,6 +71,6 @@ struct Effort: Equatable {
         let steps = repeatElement(length, count: degree).reduce(factor, *)
         // PCRE2 allocates a frame for each iteration of a group and each item: 128 bytes and two offsets per group.
         let frames = 4 * (length + factor) * Double(128 + 16 * groupCount)
-        return isOpen || steps > Double(limits.steps) || frames > Double(limits.heapKiB) * 1_024
+        return isOpen || steps > Double(limits.steps(of: keyLength)) || frames > Double(limits.heapKiB) * 1_024
     }
 }

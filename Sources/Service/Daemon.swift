@@ -36,6 +36,7 @@ package actor Daemon {
 
     /// Time for open connections to finish when the service stops.
     private static let gracePeriod: TimeAmount = .seconds(10)
+    private static let timeForThreads: TimeAmount = .seconds(1)
     private static let timeForAlerts: TimeAmount = .seconds(3)
     /// In seconds: twice `gracePeriod`, then alerts and the log, and some slack. systemd kills the service after 30 s.
     private static let longestStop: UInt32 = 28
@@ -258,6 +259,8 @@ package actor Daemon {
         try? await host.loop.submit { [host] in host.stop(by: .now() + Self.gracePeriod) }
         await admin.stop()
         await alerts.stop(within: Self.timeForAlerts)
+        // Last: a pattern or a disk may keep a thread for long.
+        await content?.end(within: Self.timeForThreads)
         log.notice("stopped")
         let lost = log.flush()
         if lost > 0 { manager.notify("STATUS=stopped; the log is not written: dropped its last \(lost) lines") }

@@ -80,6 +80,23 @@ class Starvation(unittest.TestCase):
                 heavy.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             weir.stop()
 
+    def test_stop_does_not_wait_for_a_pattern(self):
+        # With all steps from each position of the line, an attempt takes minutes. SIGALRM ends a stop after 28 s.
+        checks = {**CHECKS, "match_limit": 1_000_000_000}
+        with MilterService(body="/x.*x.*x.*(.)\\1y$/ REJECT too late\n", checks=checks) as weir:
+            with weir.mta() as heavy:
+                heavy.connect()
+                heavy.mail()
+                heavy.send("L", text("Subject") + text(" hello"))
+                heavy.answer(0x80)
+                heavy.send("N")
+                heavy.answer(0x40000)
+                heavy.send("B", b"x" * 1000 + b"qy\r\n")
+                # Its answer says that the loop is done with the piece before.
+                with weir.mta() as quiet:
+                    quiet.connect()
+            self.assertEqual(weir.stop(), 0)
+
     def test_rules_apply_after_what_took_long(self):
         body = HEAVY + b"hello\r\n" + HEAVY + b"reject\r\n"
         with NextHop(dialogue({})) as hop, FilterService(hop.port, body=BODY) as weir, connect(weir.filter_port) as client:

@@ -16,6 +16,7 @@ import Wire
 struct RunningFilter {
     let filter: FilterListener
     let hop: ScriptedNextHop
+    let loop: SocketLoop
     private let path: String
     private let log: EventLog
     private let logPath: String
@@ -29,12 +30,14 @@ struct RunningFilter {
     ///   - nextHop: what the next hop speaks.
     ///   - mode: whose timeouts apply.
     ///   - memory: for messages; with 0, all go to the spool.
+    ///   - clock: for the shares of the loop's turns.
     ///   - stops: `body` stops the filter.
     static func run(
         header: String = "", hop scripts: [ScriptedNextHop.Script] = [[:]],
         client: SMTPServerSession.Variant = .smtp, nextHop: SMTPServerSession.Variant = .smtp,
         mode: Configuration.FilterListener.Mode = .afterQueue, memory: Int = 1 << 20,
-        timeouts change: (inout FilterTimeouts) -> Void = { _ in }, stops: Bool = false,
+        timeouts change: (inout FilterTimeouts) -> Void = { _ in },
+        clock: @escaping @Sendable () -> NIODeadline = { .now() }, stops: Bool = false,
         _ body: (RunningFilter) async throws -> Void
     ) async throws {
         let directory = FileManager.default.temporaryDirectory.appending(path: "weir-\(UUID().uuidString.prefix(8))")
@@ -47,7 +50,7 @@ struct RunningFilter {
         let rules = try ContentRules(checks)
         let hop = ScriptedNextHop(path: next, scripts)
         defer { hop.stop() }
-        let loop = try SocketLoop.start(named: "weir-content")
+        let loop = try SocketLoop.start(named: "weir-content", clock: clock)
         let threads = NIOThreadPool(numberOfThreads: 1)
         threads.start()
         var timeouts = timeouts(mode)
@@ -68,9 +71,9 @@ struct RunningFilter {
         try await filter.listen(on: [loop], inherited: &inherited)
         var failure: (any Error)?
         do {
-            let running = RunningFilter(
-                filter: filter, hop: hop, path: own, log: log, logPath: logPath, disk: threads)
-            try await body(running)
+            try await body(
+                RunningFilter(
+                    filter: filter, hop: hop, loop: loop, path: own, log: log, logPath: logPath, disk: threads))
         } catch {
             failure = error
         }

@@ -24,7 +24,11 @@ final class MilterService: Sendable {
         func read() -> ClockReading { ClockReading(sinceBoot: 5_000_000, wall: 1_790_000_000_000) }
     }
 
-    init(_ yaml: String = "", header: [String] = [], body: [String] = []) async throws {
+    /// - Parameter clock: for the shares of the turns of the milter's loops.
+    init(
+        _ yaml: String = "", header: [String] = [], body: [String] = [],
+        clock: @escaping @Sendable () -> NIODeadline = { .now() }
+    ) async throws {
         directory = try TemporaryDirectory()
         try directory.write(header, to: "header.pcre")
         try directory.write(body, to: "body.pcre")
@@ -53,7 +57,7 @@ final class MilterService: Sendable {
         await host.firstOpening()
         content = ContentService(outcome.configuration, rules: outcome.rules, host: host, log: log)!
         var inherited: [String: Int32] = [:]
-        try await content.listen(inherited: &inherited)
+        try await content.listen(inherited: &inherited, clock: clock)
     }
 
     func connect(actions: UInt32 = 0x1ff, options: UInt32 = 0x1f_ffff) throws -> MilterClient {
@@ -69,7 +73,10 @@ final class MilterService: Sendable {
         return (try? String(contentsOfFile: "\(directory.path)/log", encoding: .utf8)) ?? ""
     }
 
-    func stopContent() async { await content.stop(by: .now() + .seconds(60)) }
+    func stopContent() async {
+        await content.stop(by: .now() + .seconds(60))
+        await content.end(within: .seconds(60))
+    }
 
     func stop() async throws {
         await stopContent()

@@ -15,7 +15,10 @@ struct RunningLedger {
     let host: LedgerHost
     let log: EventLog
 
-    static func run(_ body: (RunningLedger) async throws -> Void) async throws {
+    /// - Parameter clock: for the shares of the loop's turns.
+    static func run(
+        clock: @escaping @Sendable () -> NIODeadline = { .now() }, _ body: (RunningLedger) async throws -> Void
+    ) async throws {
         let directory = try TemporaryDirectory()
         let text = """
             listen: { policy: "unix:\(directory.path)/policy" }
@@ -24,7 +27,7 @@ struct RunningLedger {
             """
         let configuration = try ConfigurationReader.read(Array(text.utf8), file: "weir.yaml").get().configuration
         let log = EventLog(destination: .file("\(directory.path)/log"))
-        let loop = try SocketLoop.start(named: "weir-ledger")
+        let loop = try SocketLoop.start(named: "weir-ledger", clock: clock)
         let host = LedgerHost(
             configuration: configuration, loop: loop, clocks: MachineClocks(), log: log,
             alerts: Alerts(

@@ -20,7 +20,9 @@ package final class ContentService: Sendable {
     private let lookupThreads: NIOThreadPool
     private let rules: RulesInUse
     private let log: EventLog
+    private let threadsHaveEnded = Atomic(false)
 
+    private static let pollInterval = Duration.milliseconds(10)
     private static let diskThreads = 2
     /// For the lookups of messages that take more than their share of a loop. One that takes long must not hold up all
     /// others.
@@ -109,12 +111,16 @@ package final class ContentService: Sendable {
         }
     }
 
-    /// - Parameter inherited: sockets by address; those that are used are removed.
+    /// - Parameters:
+    ///   - inherited: sockets by address; those that are used are removed.
+    ///   - clock: for the shares of the loops' turns.
     /// - Throws: `ListenerFailure`; `IOError` if a loop can't be started.
-    package func listen(inherited: inout [String: Int32]) async throws {
+    package func listen(
+        inherited: inout [String: Int32], clock: @escaping @Sendable () -> NIODeadline = { .now() }
+    ) async throws {
         threads.start()
         lookupThreads.start()
-        let loops = try (1...Self.loopCount).map { try SocketLoop.start(named: "weir-content-\($0)") }
+        let loops = try (1...Self.loopCount).map { try SocketLoop.start(named: "weir-content-\($0)", clock: clock) }
         self.loops.withLock { $0 = loops }
         for filter in filters { try await filter.listen(on: loops, inherited: &inherited) }
         try await milter?.listen(on: loops, inherited: &inherited)
@@ -126,9 +132,21 @@ package final class ContentService: Sendable {
             for filter in filters { group.addTask { await filter.stop(by: deadline) } }
             group.addTask { [milter] in await milter?.stop(by: deadline) }
         }
+    }
+
+    /// Ends the threads, after `stop`. Those that are still busy after `limit`, with a pattern or a disk that hangs,
+    /// are left to the end of the process. What they then report to a loop that has ended is never run.
+    package func end(within limit: TimeAmount) async {
+        let deadline = NIODeadline.now() + limit
+        Task {
+            try? await lookupThreads.shutdownGracefully()
+            try? await threads.shutdownGracefully()
+            threadsHaveEnded.store(true, ordering: .relaxed)
+        }
+        while !threadsHaveEnded.load(ordering: .relaxed), NIODeadline.now() < deadline {
+            try? await Task.sleep(for: Self.pollInterval)
+        }
         // Both pools report to the loops, so the loops end last.
-        try? await lookupThreads.shutdownGracefully()
-        try? await threads.shutdownGracefully()
         for loop in loops.withLock({ $0 }) { await loop.stop() }
     }
 }

@@ -60,21 +60,23 @@ final class MessageChecks {
     }
 
     /// Does the suspended lookups of a filter on another thread. Until `then`, which is called on the loop, the filter
-    /// is away: nothing else may be done with it but to release it.
+    /// is away: nothing else may be done with it but to release it. `then` is not called if the lookup threads have
+    /// ended: the service stops, and its connections are closed already.
     func resume(_ filter: MessageFilter, then: @escaping () -> Void) {
         filter.isAway = true
         filter.prepareToResume()
         let errand = Errand<MessageFilter> { filter in
-            filter?.isAway = false
+            guard let filter else { return }
+            filter.isAway = false
             then()
         }
         // Unchecked: see `MessageFilter.resume`.
         nonisolated(unsafe) let filter = filter
         lookupThreads.submit { [loop] state in
-            // Otherwise the service stops, and its connections are closed already.
-            guard case .active = state else { return }
-            filter.resume()
-            loop.execute { errand.run(filter) }
+            let isActive = if case .active = state { true } else { false }
+            if isActive { filter.resume() }
+            // Also if nothing was done: the closure belongs to the loop, and is released there.
+            loop.execute { errand.run(isActive ? filter : nil) }
         }
     }
 

@@ -26,6 +26,8 @@ final class MilterConnection: ReceivedConnection {
     private var openQuestion: OpenQuestion?
     private var sentBytes = 0
     private var activeSince = NIODeadline.now()
+    /// Whether received events wait for the next turn of the loop.
+    private var isInterrupted = false
 
     init(_ descriptor: Int32, worker: MilterWorker, isTCP: Bool) {
         stream = SocketStream(descriptor, worker.loop)
@@ -44,13 +46,13 @@ final class MilterConnection: ReceivedConnection {
     // MARK: The socket
 
     func isReady() {
-        guard unsent > 0 else { return read() }
+        guard unsent > 0 else { return isInterrupted && !isWaiting ? handleEvents() : read() }
         send()
         if unsent == 0 { handleEvents() }
     }
 
     private func read() {
-        let most = MilterFlow.readSize(unread: session.waitingBytes)
+        let most = worker.loop.readSize(MilterFlow.readSize(unread: session.waitingBytes))
         switch stream.read({ session.receive(upTo: most, $0) }) {
         case .bytes: break
         case .nothing: return
@@ -107,7 +109,9 @@ final class MilterConnection: ReceivedConnection {
     private func watch() {
         guard isOpen else { return }
         stream.want(
-            MilterFlow(unsent: unsent, unread: session.waitingBytes, isWaiting: isWaiting).interest)
+            MilterFlow(
+                unsent: unsent, unread: session.waitingBytes, isWaiting: isWaiting, isInterrupted: isInterrupted
+            ).interest)
     }
 
     private var peer: String {
@@ -116,12 +120,16 @@ final class MilterConnection: ReceivedConnection {
 
     // MARK: Events
 
-    /// Handles all events that were received, until one has to wait; then sends the replies together.
+    /// Handles the events that were received, until one has to wait or the share of this turn is used up; then sends
+    /// the replies together.
     private func handleEvents() {
         guard isOpen else { return }
+        isInterrupted = false
+        let share = worker.loop.beginShare()
         do throws(MilterFault) {
-            while !isWaiting, isOpen, makeRoomForReplies(), let event = try session.next() {
+            while !isInterrupted, !isWaiting, isOpen, makeRoomForReplies(), let event = try session.next() {
                 carryOut(try handle(event))
+                isInterrupted = session.waitingBytes > 0 && worker.loop.isOver(share)
             }
         } catch {
             return close(error)
@@ -162,6 +170,7 @@ final class MilterConnection: ReceivedConnection {
             try beginMessageWithoutMail()
             return try endMessage()
         case .abort: return dialogue.abort()
+        case .macros: return .none
         case .other: return .proceed
         case .quit:
             close()

@@ -6,6 +6,8 @@ enum MilterFlow {
     /// Replies wait to be sent. Until they are, nothing is read from the MTA.
     case sending
     case reading
+    /// Received events wait for the next turn of the loop.
+    case interrupted
     /// Too much input waits for the ledger or the disk; no more is read.
     case waiting
 
@@ -13,13 +15,18 @@ enum MilterFlow {
     ///   - unsent: bytes of replies.
     ///   - unread: bytes of packets that were received but not handled.
     ///   - isWaiting: the dialogue waits for the ledger or the disk.
-    init(unsent: Int, unread: Int, isWaiting: Bool) {
-        self = unsent > 0 ? .sending : isWaiting && unread >= Self.mostUnread ? .waiting : .reading
+    ///   - isInterrupted: received events could be handled, but the connection's share of the turn is used up.
+    init(unsent: Int, unread: Int, isWaiting: Bool, isInterrupted: Bool) {
+        self =
+            if unsent > 0 { .sending } else if isWaiting { unread >= Self.mostUnread ? .waiting : .reading } else {
+                isInterrupted ? .interrupted : .reading
+            }
     }
 
     var interest: SocketLoop.Interest {
         switch self {
-        case .sending: .writing
+        // A socket without unsent bytes is ready for writing in the next turn.
+        case .sending, .interrupted: .writing
         case .reading: .reading
         case .waiting: .nothing
         }

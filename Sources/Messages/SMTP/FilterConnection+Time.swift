@@ -13,7 +13,8 @@ extension FilterConnection {
         let (timeouts, time) = (worker.timeouts, now - activeSince)
         let isAnswerOverdue = answerDueSince.map { now - $0 > timeouts.answer } ?? false
         if isBeingChecked, dialogue.isServing {
-            if isAnswerOverdue { giveUpChecks() }
+            // Before the final dot, a client waits only so long until its next bytes are read.
+            if isAnswerOverdue || answerDueSince == nil && time > timeouts.client { giveUpChecks() }
             return
         }
         switch dialogue.awaited(awaitsAnswer: session.awaitsAnswer, isAtDisk: content.atDiskSince != nil) {

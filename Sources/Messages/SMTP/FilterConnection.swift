@@ -23,6 +23,8 @@ final class FilterConnection: ReceivedConnection {
         case discarding
         /// Waits for the disk or the next hop.
         case waiting
+        /// Waits for the next turn of the loop.
+        case interrupted
     }
 
     private var stream: SocketStream
@@ -43,6 +45,8 @@ final class FilterConnection: ReceivedConnection {
     var copies: LMTPCopyTransaction?
     /// All copies that the verdict adds, where the next hop is an LMTP server.
     var messageCopies: [LMTPCopy] = []
+    /// Whether received commands or content wait for the next turn of the loop.
+    private var isInterrupted = false
     /// When the client last sent something, or Weir was last done with what it had sent.
     var activeSince = NIODeadline.now()
     var contentSince = NIODeadline.now()
@@ -78,6 +82,7 @@ final class FilterConnection: ReceivedConnection {
     private var flow: Flow {
         if session.output.readableBytes > 0 { return .sending }
         if dialogue.isLingering { return .discarding }
+        if isInterrupted, !mustWait { return .interrupted }
         switch dialogue.input {
         case .open: return mustWait || session.waitingBytes >= Self.mostWaiting ? .waiting : .reading
         case .ended: return .waiting
@@ -94,14 +99,14 @@ final class FilterConnection: ReceivedConnection {
             if session.output.readableBytes == 0 { advance() }
         case .discarding: discard()
         case .reading: read()
+        case .interrupted: advance()
         case .waiting: if stream.hasFailed { end() }
         }
     }
 
     private func read() {
-        switch stream.read({
-            session.receive(upTo: session.isReceivingContent ? Self.mostContentRead : Self.mostRead, $0)
-        }) {
+        let most = worker.loop.readSize(session.isReceivingContent ? Self.mostContentRead : Self.mostRead)
+        switch stream.read({ session.receive(upTo: most, $0) }) {
         case .bytes:
             advance()
             if dialogue.mayReply, session.isReceivingContent, worker.settings.listen.isTCP { stream.acknowledge() }
@@ -131,11 +136,16 @@ final class FilterConnection: ReceivedConnection {
         content.reset()
     }
 
-    /// Handles received bytes as far as possible, then sends the replies together.
+    /// Handles received bytes as far as possible in this turn of the loop, then sends the replies together.
     func advance() {
+        isInterrupted = false
         guard dialogue.isServing else { return }
         activeSince = .now()
-        while !mustWait, let step = session.next(into: &content.buffer) { handle(step) }
+        let share = worker.loop.beginShare()
+        while !isInterrupted, !mustWait, let step = session.next(into: &content.buffer) {
+            handle(step)
+            isInterrupted = session.waitingBytes > 0 && worker.loop.isOver(share)
+        }
         nextHop?.flush()
         flush()
     }
@@ -154,7 +164,8 @@ final class FilterConnection: ReceivedConnection {
             }
         }
         switch flow {
-        case .sending: stream.want(.writing)
+        // A socket without unsent bytes is ready for writing in the next turn.
+        case .sending, .interrupted: stream.want(.writing)
         case .reading, .discarding: stream.want(.reading)
         case .waiting: stream.want(.nothing)
         }
@@ -167,7 +178,7 @@ final class FilterConnection: ReceivedConnection {
             guard session.isClosed else { return }
             leaveNextHop(dialogue.beginLastReply(session.hasQuit ? .close : .linger))
         case .ended:
-            guard session.isClosed || !session.awaitsAnswer && !mustWait else { return }
+            guard session.isClosed || !session.awaitsAnswer && !mustWait && !isInterrupted else { return }
             leaveNextHop(dialogue.beginLastReply(.close))
         }
     }
@@ -189,7 +200,7 @@ final class FilterConnection: ReceivedConnection {
             answerDueSince = activeSince
             check(isEnd: true)
         case .aborted: leaveNextHop(dialogue.transactionAborted())
-        case .closed: break
+        case .answered, .closed: break
         }
     }
 

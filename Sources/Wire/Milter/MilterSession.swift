@@ -26,6 +26,8 @@ package struct MilterSession: ~Copyable {
         case endOfMessage
         /// The message is aborted; the connection stays open.
         case abort
+        /// Macros of later events, which are now in `macros`. They need no reply.
+        case macros
         /// An event that Weir does not use, but that may need a reply.
         case other
         case quit
@@ -135,7 +137,7 @@ package struct MilterSession: ~Copyable {
             return nil
         case .macros:
             try readMacros(&packet)
-            return nil
+            return .macros
         case .connect: return try connect(&packet)
         case .helo: return try helo(&packet)
         case .mail: return try mail(&packet)

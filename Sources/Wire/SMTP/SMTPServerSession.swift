@@ -31,6 +31,8 @@ package struct SMTPServerSession: ~Copyable {
         case needsCapabilities
         /// RCPT: send this line to the next hop, then call `answerRecipient`.
         case recipient(ByteBuffer)
+        /// A command was answered, and there is nothing to do.
+        case answered
         /// DATA was answered with 354; content follows.
         case beginContent
         /// Content was appended to the caller's buffer.
@@ -121,24 +123,22 @@ package struct SMTPServerSession: ~Copyable {
     }
 
     private mutating func advance(into content: inout ByteBuffer) -> Step? {
-        while true {
-            switch state {
-            case .offering, .ended, .closed: return nil
-            case .data:
-                guard input.readableBytes > 0 else { return nil }
-                guard decoder.decode(&input, into: &content) else { return .content }
-                state = .ended
-                return .endOfContent
-            case .ready, .mail:
-                guard let line = peekLine() else { return isClosed ? .closed : nil }
-                let verb = SMTPVerb(line)
-                let isRecipient = verb == .rcpt && argument(of: line).isRecipient
-                guard unanswered == 0 || isRecipient && unanswered < min(Self.mostUnanswered, mostRecipients) else {
-                    return nil
-                }
-                input.moveReaderIndex(forwardBy: line.count + 2)
-                if let step = handle(verb, line) { return step }
+        switch state {
+        case .offering, .ended, .closed: return nil
+        case .data:
+            guard input.readableBytes > 0 else { return nil }
+            guard decoder.decode(&input, into: &content) else { return .content }
+            state = .ended
+            return .endOfContent
+        case .ready, .mail:
+            guard let line = peekLine() else { return isClosed ? .closed : nil }
+            let verb = SMTPVerb(line)
+            let isRecipient = verb == .rcpt && argument(of: line).isRecipient
+            guard unanswered == 0 || isRecipient && unanswered < min(Self.mostUnanswered, mostRecipients) else {
+                return nil
             }
+            input.moveReaderIndex(forwardBy: line.count + 2)
+            return handle(verb, line)
         }
     }
 
@@ -167,9 +167,9 @@ package struct SMTPServerSession: ~Copyable {
         line.drop { $0 != UInt8(ascii: " ") }.drop { $0 == UInt8(ascii: " ") }
     }
 
-    private mutating func handle(_ verb: SMTPVerb, _ line: ByteBufferView) -> Step? {
+    private mutating func handle(_ verb: SMTPVerb, _ line: ByteBufferView) -> Step {
         // Any command may be one error too many.
-        carryOut(verb, line, argument(of: line)) ?? (isClosed ? .closed : nil)
+        carryOut(verb, line, argument(of: line)) ?? (isClosed ? .closed : .answered)
     }
 
     private mutating func carryOut(_ verb: SMTPVerb, _ line: ByteBufferView, _ argument: ByteBufferView) -> Step? {

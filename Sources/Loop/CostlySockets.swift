@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: Apache-2.0
+internal import NIOCore
+
+/// Which ready sockets a turn of a loop handles first.
+///
+/// A socket is costly if it took more than its share of one of the last turns. The loop handles the other sockets
+/// first, then as many of the costly ones as the turn has time for, and at least one. They take turns: the one that
+/// waits longest goes first.
+struct CostlySockets {
+    private struct Cost {
+        /// What the socket took of a turn. It falls by a quarter with each turn that takes less.
+        var time = TimeAmount.zero
+        var isCostly = false
+        var isWaiting = false
+    }
+
+    /// By descriptor.
+    private var costs: [Cost] = []
+    /// Ready and costly, the longest wait first. The socket of a descriptor that is not `isWaiting` was closed.
+    private var waiting: [Int32] = []
+    private var first = 0
+
+    /// Whether a ready socket is costly. It then waits until `next` returns it.
+    mutating func postpones(_ descriptor: Int32) -> Bool {
+        let index = Int(descriptor)
+        guard index < costs.count, costs[index].isCostly else { return false }
+        if !costs[index].isWaiting {
+            costs[index].isWaiting = true
+            waiting.append(descriptor)
+        }
+        return true
+    }
+
+    /// Removes the costly socket that has waited longest.
+    mutating func next() -> Int32? {
+        while first < waiting.count {
+            let descriptor = waiting[first]
+            first += 1
+            if first >= 512 {
+                waiting.removeFirst(first)
+                first = 0
+            }
+            if costs[Int(descriptor)].isWaiting {
+                costs[Int(descriptor)].isWaiting = false
+                return descriptor
+            }
+        }
+        waiting.removeAll(keepingCapacity: true)
+        first = 0
+        return nil
+    }
+
+    /// A socket was handled.
+    mutating func note(_ descriptor: Int32, took time: TimeAmount, share: TimeAmount) {
+        let index = Int(descriptor)
+        while costs.count <= index { costs.append(Cost()) }
+        let before = costs[index].time.nanoseconds
+        let cost = max(time.nanoseconds, before - before / 4)
+        costs[index].time = .nanoseconds(cost)
+        costs[index].isCostly = cost > share.nanoseconds
+    }
+
+    /// The descriptor belongs to no socket, or to a new one.
+    mutating func forget(_ descriptor: Int32) {
+        if Int(descriptor) < costs.count { costs[Int(descriptor)] = Cost() }
+    }
+}
