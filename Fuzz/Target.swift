@@ -8,8 +8,8 @@ struct Target: Sendable {
     let run: @Sendable (UnsafeRawBufferPointer) -> Void
 
     static let all: [Target] = [
-        .addresses, .admin, .administration, .configuration, .data, .decodedHeader, .importedLimits, .journal, .log,
-        .milter, .policy, .postfix, .scanner, .smtpClient, .smtpServer, .table,
+        .addresses, .admin, .administration, .archive, .configuration, .data, .decodedHeader, .decodedParts,
+        .importedLimits, .journal, .log, .milter, .policy, .postfix, .scanner, .smtpClient, .smtpServer, .table,
     ]
 }
 

@@ -12,7 +12,7 @@ extension EventLog {
         for match in verdict.matches where match.isLogged {
             let action = printable(match.action)
             let line =
-                "\(origin): \(match.subject.rawValue) \(match.location): \(action): \(printable(match.content))"
+                "\(origin): \(match.view) \(match.location): \(action): \(printable(match.content))"
             if let fault = match.fault {
                 warning("\(line): \(fault)")
                 tell(trouble: "rule \(match.location)", "\(fault)")
