@@ -8,8 +8,9 @@ struct Target: Sendable {
     let run: @Sendable (UnsafeRawBufferPointer) -> Void
 
     static let all: [Target] = [
-        .addresses, .admin, .administration, .configuration, .data, .decodedHeader, .http, .importedLimits, .journal,
-        .log, .milter, .policy, .postfix, .redisAnswer, .scanner, .smtpClient, .smtpServer, .sqlite, .table,
+        .addresses, .admin, .administration, .archive, .configuration, .data, .decodedHeader, .decodedParts, .http,
+        .importedLimits, .journal, .log, .milter, .policy, .postfix, .redisAnswer, .scanner, .smtpClient, .smtpServer,
+        .sqlite, .table,
     ]
 }
 

@@ -15,8 +15,10 @@ struct Charsets: ~Copyable {
         /// nil for UTF-8 and for unknown names: the bytes stay as they are, and those that are not UTF-8 are replaced
         /// later.
         let handle: iconv_t?
-        /// Whether printable ASCII stands for itself.
+        /// Whether printable ASCII stands for itself, at the beginning of a text.
         let keepsASCII: Bool
+        /// Whether it does so everywhere, and line ends, too.
+        let keepsText: Bool
         /// Whether the current message has used it.
         var isUsed = true
     }
@@ -59,13 +61,35 @@ struct Charsets: ~Copyable {
         return Self.convert(bytes, handle, to: &result)
     }
 
-    private static func convert(_ bytes: [UInt8], _ handle: iconv_t, to result: inout [UInt8]) -> [UInt8] {
+    /// Appends the next piece of a long text as UTF-8. Between the pieces, nothing else may be converted.
+    ///
+    /// - Parameters:
+    ///   - piece: begins with what the last call has returned.
+    ///   - isLast: the text ends here, and the state of the character set is the initial one again.
+    mutating func convert(
+        piece: [UInt8], from name: [UInt8], isLast: Bool, to result: inout [UInt8]
+    ) -> [UInt8] {
+        guard let charset = charset(name), let handle = charset.handle else {
+            result += piece
+            return []
+        }
+        if charset.keepsText, piece.allSatisfy({ 0x20...0x7e ~= $0 || 0x09...0x0a ~= $0 }) {
+            result += piece
+            return []
+        }
+        return Self.convert(piece, handle, to: &result, endsText: isLast, most: .max)
+    }
+
+    private static func convert(
+        _ bytes: [UInt8], _ handle: iconv_t, to result: inout [UInt8], endsText: Bool = true,
+        most: Int = HeaderDecoder.mostBytes
+    ) -> [UInt8] {
         var bytes = bytes
         return bytes.withUnsafeMutableBytes { bytes in
             withUnsafeTemporaryAllocation(of: CChar.self, capacity: 1_024) { buffer in
                 var input = bytes.baseAddress?.assumingMemoryBound(to: CChar.self)
                 var left = bytes.count
-                while left > 0, result.count < HeaderDecoder.mostBytes {
+                while left > 0, result.count < most {
                     let before = left
                     let isDone = run(handle, &input, &left, buffer, to: &result)
                     if isDone { continue }
@@ -73,7 +97,7 @@ struct Charsets: ~Copyable {
                     case E2BIG where left < before: continue
                     case EINVAL:
                         let rest = Array(bytes.suffix(left))
-                        finish(handle, buffer, to: &result)
+                        if endsText { finish(handle, buffer, to: &result) }
                         // A rest that is no beginning of a character could grow from word to word.
                         guard rest.count < 16 else {
                             result += replacement
@@ -87,7 +111,7 @@ struct Charsets: ~Copyable {
                         left -= 1
                     }
                 }
-                finish(handle, buffer, to: &result)
+                if endsText { finish(handle, buffer, to: &result) }
                 return []
             }
         }
@@ -136,7 +160,7 @@ struct Charsets: ~Copyable {
     }
 
     private static func opened(_ name: [UInt8]) -> Charset {
-        let unknown = Charset(name: name, handle: nil, keepsASCII: true)
+        let unknown = Charset(name: name, handle: nil, keepsASCII: true, keepsText: true)
         // `//TRANSLIT` and the like are no part of a name.
         guard 1...longestName ~= name.count, name.allSatisfy({ $0.isAlphanumeric || "-_.:+()".utf8.contains($0) })
         else { return unknown }
@@ -146,8 +170,14 @@ struct Charsets: ~Copyable {
         let printable: [UInt8] = Array(0x20...0x7e)
         var converted: [UInt8] = []
         let keepsASCII = convert(printable, handle, to: &converted).isEmpty && converted == printable
-        return Charset(name: name, handle: handle, keepsASCII: keepsASCII)
+        let hasState = stateful.contains { charset.hasPrefix($0) }
+        return Charset(name: name, handle: handle, keepsASCII: keepsASCII, keepsText: keepsASCII && !hasState)
     }
+
+    /// The beginnings of names of character sets in which ASCII may stand for other characters.
+    private static let stateful = [
+        "iso-2022", "iso2022", "csiso2022", "utf-7", "utf7", "hz", "unicode", "utf-16", "tscii",
+    ]
 
     /// Names that stand for others in mail programs (WHATWG Encoding Standard 4.2). nil is UTF-8: text that claims to
     /// be ASCII is shown as UTF-8 if it is that.

@@ -133,13 +133,13 @@ struct EncodedWords {
 
 /// The byte that two hexadecimal digits at `index` stand for; nil if there are none.
 func hexadecimal(_ text: ArraySlice<UInt8>, at index: Int) -> UInt8? {
-    guard index + 1 < text.endIndex, let high = digit(text[index]), let low = digit(text[index + 1]) else {
-        return nil
-    }
+    guard index + 1 < text.endIndex, let high = hexadecimalDigit(text[index]),
+        let low = hexadecimalDigit(text[index + 1])
+    else { return nil }
     return high << 4 | low
 }
 
-private func digit(_ byte: UInt8) -> UInt8? {
+func hexadecimalDigit(_ byte: UInt8) -> UInt8? {
     switch byte {
     case UInt8(ascii: "0")...UInt8(ascii: "9"): byte - UInt8(ascii: "0")
     case UInt8(ascii: "A")...UInt8(ascii: "F"), UInt8(ascii: "a")...UInt8(ascii: "f"):

@@ -17,6 +17,10 @@ enum VisibleText {
             text += bytes.prefix(most)
             return
         }
+        if bytes.count <= most, bytes.withUnsafeBytes(isPlain) {
+            text += bytes
+            return
+        }
         var scalars = String.UnicodeScalarView()
         var (marks, mayCompose) = (0, false)
         for scalar in String(decoding: bytes, as: UTF8.self).unicodeScalars {
@@ -45,6 +49,49 @@ enum VisibleText {
         // Not inside a character.
         while end < utf8.endIndex, utf8[end] & 0xc0 == 0x80 { end = utf8.index(before: end) }
         text.append(contentsOf: utf8[..<end])
+    }
+
+    /// Whether the text is UTF-8 and stays as it is. Knows only the characters of common scripts; the others take the
+    /// long way.
+    private static func isPlain(_ bytes: UnsafeRawBufferPointer) -> Bool {
+        var index = 0
+        while index < bytes.count {
+            let first = bytes[index]
+            guard first >= 0x80 else {
+                guard 0x20...0x7e ~= first else { return false }
+                index += 1
+                continue
+            }
+            let length = first < 0xe0 ? 2 : first < 0xf0 ? 3 : 4
+            guard first >= 0xc2, first < 0xf5, index + length <= bytes.count else { return false }
+            var value = UInt32(first) & (0x7f >> UInt32(length))
+            for offset in 1..<length {
+                let byte = bytes[index + offset]
+                guard byte & 0xc0 == 0x80 else { return false }
+                value = value << 6 | UInt32(byte & 0x3f)
+            }
+            guard isPlain(value) else { return false }
+            index += length
+        }
+        return true
+    }
+
+    /// Whether a character is visible, its own composed form, and no combining mark.
+    static func isPlain(_ value: UInt32) -> Bool {
+        switch value {
+        // Latin without the no-break space and the soft hyphen, Greek, Cyrillic.
+        case 0xa1...0xac, 0xae...0x2ff, 0x388...0x482, 0x48a...0x52f: true
+        // Hebrew and Arabic letters, Thai consonants and vowels.
+        case 0x5d0...0x5ea, 0x620...0x64a, 0xe01...0xe30, 0xe40...0xe46: true
+        // Latin and Vietnamese; punctuation, currencies, arrows, symbols.
+        case 0x1e00...0x1eff, 0x2010...0x2027, 0x2030...0x205e, 0x20a0...0x20bf, 0x2190...0x2328, 0x232b...0x2bff:
+            value != 0x2adc
+        // Kana, ideographs, Hangul, fullwidth forms, emoji.
+        case 0x3001...0x3029, 0x3041...0x3096, 0x309b...0x30ff, 0x4e00...0x9fff, 0xac00...0xd7a3, 0xff01...0xff9f,
+            0x1f300...0x1faff:
+            true
+        default: false
+        }
     }
 
     /// nil for what is left out.

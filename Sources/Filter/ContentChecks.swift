@@ -23,6 +23,10 @@ package struct ContentChecks: Hashable, Sendable {
     package var body: [String] = []
     /// For the decoded text of all headers.
     package var decodedHeader: [String] = []
+    /// For the decoded text of all parts.
+    package var decodedBody: [String] = []
+    /// For lines about the parts and what is in archives.
+    package var attachment: [String] = []
     package var undisclosedRecipients = UndisclosedRecipients.strip
     /// Whether a header stays that a DKIM signature covers.
     package var keepsSigned = false
@@ -45,7 +49,9 @@ package struct ContentChecks: Hashable, Sendable {
     package init() {}
 
     /// The tables of all classes.
-    package var tableNames: [String] { header + (mimeHeader ?? []) + (nestedHeader ?? []) + decodedHeader + body }
+    package var tableNames: [String] {
+        header + (mimeHeader ?? []) + (nestedHeader ?? []) + decodedHeader + decodedBody + attachment + body
+    }
 
     /// The value of `checks.from_lines`.
     package var fromLines: String { scannerLimits.fromLines.rawValue }

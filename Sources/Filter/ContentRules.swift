@@ -11,6 +11,10 @@ package final class ContentRules: Sendable {
     package let nestedHeader: RuleList
     /// For all headers, decoded.
     package let decodedHeader: RuleList
+    /// For the decoded text of parts.
+    package let decodedBody: RuleList
+    /// For the lines about parts.
+    package let attachment: RuleList
     package let body: RuleList
     /// The warnings of all tables, class by class.
     package let warnings: [TableFault]
@@ -36,6 +40,12 @@ package final class ContentRules: Sendable {
         nestedHeader = checks.nestedHeader.map { loader.list($0) } ?? header
         loader.forgetLists()
         decodedHeader = loader.list(checks.decodedHeader, isForText: true)
+        loader.forgetLists()
+        decodedBody = loader.list(checks.decodedBody, isForText: true)
+        loader.forgetLists()
+        attachment = loader.list(checks.attachment, isForText: true)
+        loader.refuseEdits(in: decodedBody, of: "decoded_body")
+        loader.refuseEdits(in: attachment, of: "attachment")
         loader.forgetLists()
         body = loader.list(checks.body)
         warnings = loader.warnings
@@ -64,6 +74,8 @@ package final class ContentRules: Sendable {
             : next.nestedHeader === next.mimeHeader
                 ? mimeHeader : RuleList(tables: next.nestedHeader.tables, continuing: old.nestedHeader)
         decodedHeader = RuleList(tables: next.decodedHeader.tables, continuing: old.decodedHeader)
+        decodedBody = RuleList(tables: next.decodedBody.tables, continuing: old.decodedBody)
+        attachment = RuleList(tables: next.attachment.tables, continuing: old.attachment)
         body = RuleList(tables: next.body.tables, continuing: old.body)
         if !checks.fastPass { for (list, _) in lists { list.fastPass = nil } }
     }
@@ -94,6 +106,14 @@ package final class ContentRules: Sendable {
             return list
         }
 
+        /// Decoded parts have no lines of the message that a rule could change.
+        mutating func refuseEdits(in list: RuleList, of checks: String) {
+            for (rule, name) in list.rules(where: \.changesLine) {
+                let fault = list.fault(of: rule, "\(checks) can't carry out \(name.word): it has no line to change")
+                if !faults.contains(fault) { faults.append(fault) }
+            }
+        }
+
         /// Headers are scanned differently from body lines and from decoded text, so they never share a list.
         mutating func forgetLists() { lists = [:] }
     }
@@ -105,11 +125,19 @@ package final class ContentRules: Sendable {
         where !classes.contains(where: { $0.1 === list }) {
             classes.append((name, list))
         }
-        return classes + [("decoded_header", decodedHeader), ("body", body)]
+        return classes + [
+            ("decoded_header", decodedHeader), ("decoded_body", decodedBody), ("attachment", attachment),
+            ("body", body),
+        ]
     }
 
-    /// Every list once.
-    package var lists: [(list: RuleList, isBody: Bool)] { classes.map { ($0.list, $0.list === body) } }
+    /// Every list once. Lines of decoded parts are scanned like those of the body.
+    package var lists: [(list: RuleList, isBody: Bool)] {
+        classes.map { ($0.list, $0.list === body || $0.list === decodedBody || $0.list === attachment) }
+    }
+
+    /// Whether some rule is about decoded parts.
+    package var readsDecodedParts: Bool { !decodedBody.isEmpty || !attachment.isEmpty }
 
     /// Compiles the fast pass of each list without one, or loads it from the cache. This may take a minute for ten
     /// thousand rules; other threads can match meanwhile.
@@ -157,14 +185,30 @@ package final class ContentRules: Sendable {
     /// The lint warnings of all classes, those of each table once.
     package func lint() -> [TableFault] {
         var seen: Set<TableFault> = []
-        return lists.flatMap { $0.list.lint(isBody: $0.isBody) }.filter { seen.insert($0).inserted }
+        let found = lists.flatMap { $0.list.lint(isBody: $0.isBody) } + lintRequireTLS()
+        return found.filter { seen.insert($0).inserted }
+    }
+
+    /// Warns of the first rule that takes away or changes the header by which Postfix 3.11 remembers REQUIRETLS
+    /// (RFC 8689) for mail that passes a filter.
+    private func lintRequireTLS() -> [TableFault] {
+        let matcher = Matcher(checks)
+        return [header, decodedHeader].compactMap { list in
+            let key = Array("Require-TLS-ESMTP: yes".utf8)
+            guard let match = key.withUnsafeBytes({ matcher.firstMatch(key: $0, in: list, pass: nil) }),
+                let action = try? Action(match.text, isHeader: true), action.changesLine
+            else { return nil }
+            return list.warning(
+                of: match.rule,
+                "this takes away Require-TLS-ESMTP: such mail may leave Postfix without TLS, which its sender forbids")
+        }
     }
 
     /// Whether some rule has an action that the Postfix behind the filter must carry out (`Effect.cleanupAction`,
     /// `Edit.needsCleanup`).
     package var mayNeedCleanup: Bool {
         lists.contains { !$0.list.rules(where: { $0 == .hold || $0 == .filter }).isEmpty }
-            || header.mayWriteHeaderForCleanup || decodedHeader.mayWriteHeaderForCleanup
+            || [header, decodedHeader, decodedBody, attachment].contains { $0.mayWriteHeaderForCleanup }
     }
 
     /// Whether the checks may change what is in a signed message.

@@ -117,12 +117,22 @@ extension MessageChecker {
     /// The text of a message chooses how often a rule matches, and may be a part of the address.
     private mutating func addCopy(to address: [UInt8], _ record: inout RuleMatch) {
         guard !copies.contains(address) else { return }
-        guard copies.count < Self.mostCopies else {
+        guard mayCopy(to: address) else {
             record.fault = "more than \(Self.mostCopies) BCC addresses: message not accepted"
-            return refuse(550, "5.6.0 message has too many copies to send")
+            return
+        }
+        verdict.add(.bcc(address))
+    }
+
+    /// Whether there is to be one more copy. Too many of them refuse the message.
+    mutating func mayCopy(to address: [UInt8]) -> Bool {
+        guard !copies.contains(address) else { return false }
+        guard copies.count < Self.mostCopies else {
+            refuse(550, "5.6.0 message has too many copies to send")
+            return false
         }
         copies.insert(address)
-        verdict.add(.bcc(address))
+        return true
     }
 
     /// Different BCC addresses of one message.

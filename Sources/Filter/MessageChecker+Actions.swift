@@ -19,13 +19,16 @@ extension MessageChecker {
         let header: Int?
         /// Whether it is a primary header that is not about MIME.
         let isOfMessage: Bool
+        /// The path of the decoded part that it is from.
+        var part: [UInt8]?
     }
 
     /// Carries out the action of a rule that has matched.
     mutating func act(_ match: Match, of list: RuleList, on subject: Subject) -> Outcome {
         var record = RuleMatch(
             subject: subject.kind, offset: subject.range.lowerBound, location: list.location(of: match.rule),
-            tag: list.tag(of: match.rule), action: match.text, content: Array(subject.text.prefix(200)))
+            tag: list.tag(of: match.rule), action: match.text,
+            content: subject.kind.excerpt(of: subject.text, around: match.hit), part: subject.part)
         defer { keep(record) }
         guard !match.text.isEmpty else {
             // The message is deferred until the table is corrected.
@@ -43,6 +46,10 @@ extension MessageChecker {
     }
 
     private mutating func carryOut(_ action: Action, on subject: Subject, _ record: inout RuleMatch) -> Outcome {
+        guard subject.part == nil || !action.changesLine else {
+            record.fault = "a decoded part has no line to change"
+            return .keep
+        }
         switch action {
         case .reject(let refusal):
             verdict.disposition = .refuse(rules.checks.smtpUTF8 ? refusal : refusal.inASCII)
@@ -57,7 +64,9 @@ extension MessageChecker {
         case .prepend(let text):
             if isReserved(text, subject, &record) { break }
             let lines = subject.kind.isHeader ? folded(text) : text + [0x0a]
-            edit(subject.range.lowerBound..<subject.range.lowerBound, lines, subject.header)
+            let place = subject.part == nil ? subject.range.lowerBound : 0
+            edit(place..<place, lines, subject.header)
+            if subject.header != nil { noteChange(of: text, isAdded: true) }
         case .replace(let text):
             if isReserved(text, subject, &record) { break }
             // Postfix looks up the name of the new header again.

@@ -51,6 +51,7 @@ extension MessageChecker {
             case .dkimSignature:
                 signed.formUnion(signedRecipientHeaders(text))
                 isSigned = true
+                keepSignature(text)
             case .contentType, .otherMIME, .to, .cc, .resentTo, .resentCc, .mailboxLine, .other: break
             }
         }
@@ -123,6 +124,15 @@ extension MessageChecker {
         _ header: Header, _ text: UnsafeRawBufferPointer, _ ordinal: Int?, _ outcome: Outcome
     ) {
         var outcome = outcome
+        if ordinal != nil {
+            switch outcome {
+            case .keep: break
+            case .drop: noteChange(of: text)
+            case .replace(let new):
+                noteChange(of: text)
+                noteChange(of: new, isAdded: true)
+            }
+        }
         if stripsUndisclosedRecipients, let ordinal { outcome = strip(header, text, ordinal, outcome) }
         if completes, let ordinal { complete(header, text, ordinal, &outcome) }
         if header.isCut { noteLong(header) }

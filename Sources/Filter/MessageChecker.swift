@@ -41,6 +41,10 @@ struct MessageChecker: ScannerEvents {
     /// Whether the message has a DKIM signature.
     var isSigned = false
     var repairedHeaders: [RepairedHeader] = []
+    /// The DKIM signatures, if rules may edit what they cover.
+    var signatures: [[UInt8]] = []
+    /// What rules have done to primary headers.
+    var changed: [ChangedHeader] = []
     /// The offsets of the first headers that are longer than the limit.
     var longHeaders: [Int] = []
     var moreLongHeaders = 0
@@ -82,6 +86,8 @@ struct MessageChecker: ScannerEvents {
         addable = AddableHeaders()
         isSigned = false
         if !repairedHeaders.isEmpty { repairedHeaders = [] }
+        if !signatures.isEmpty { signatures = [] }
+        if !changed.isEmpty { changed = [] }
         endOfHeaders = nil
         (logged, unlogged, editBytes) = (0, 0, 0)
         if !longHeaders.isEmpty { (longHeaders, moreLongHeaders) = ([], 0) }
@@ -112,6 +118,7 @@ struct MessageChecker: ScannerEvents {
         }
         if !stripped.isEmpty { reportStripped() }
         if !repairedHeaders.isEmpty { reportRepairs() }
+        if !signatures.isEmpty, !verdict.edits.isEmpty { reportBrokenSignatures() }
         if rules.mayRemoveAddedHeaders { verdict.removed = addable.removed(isClientLocal: added.isAny) }
         if !longHeaders.isEmpty {
             let limit = rules.checks.scannerLimits.headerSize

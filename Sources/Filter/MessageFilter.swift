@@ -14,6 +14,8 @@ package import Rules
 package final class MessageFilter {
     private var scanner: MessageScanner
     private var checker: MessageChecker
+    /// nil without rules for decoded parts.
+    private var parts: PartChecker?
     /// The buffer of `addHeader`.
     private var line: [UInt8] = []
     private var hasEnded = false
@@ -23,15 +25,18 @@ package final class MessageFilter {
     package init(_ rules: ContentRules, matcher: Matcher) {
         scanner = MessageScanner(limits: rules.checks.scannerLimits, wantsBody: !rules.body.isEmpty)
         checker = MessageChecker(rules, matcher)
+        parts = PartChecker(rules, matcher)
     }
 
     /// Begins a message, which `rules` apply to until its end.
     package func begin(_ rules: ContentRules) {
         if rules === checker.rules {
             scanner.reset()
+            parts?.begin()
         } else {
             scanner = MessageScanner(
                 limits: rules.checks.scannerLimits, wantsBody: !rules.body.isEmpty)
+            parts = PartChecker(rules, checker.matcher)
         }
         checker.begin(rules)
         count = 0
@@ -61,6 +66,7 @@ package final class MessageFilter {
     package func update(_ bytes: UnsafeRawBufferPointer) {
         count += bytes.count
         scanner.update(bytes, &checker)
+        if let parts, !checker.isOver { parts.update(bytes) }
     }
 
     /// Takes the next bytes of the message.
@@ -96,12 +102,14 @@ package final class MessageFilter {
     package func endInput() {
         hasEnded = true
         scanner.finish(&checker)
+        if let parts, !checker.isOver { parts.endInput() }
     }
 
     /// Ends the message.
     package func finish() -> Verdict {
         if !hasEnded { endInput() }
         precondition(!isSuspended, "a verdict before the lookups are done")
+        parts?.conclude(&checker)
         return checker.finish(nestingExceeded: scanner.nestingExceeded)
     }
 
@@ -111,7 +119,7 @@ package final class MessageFilter {
     package var isAway = false
 
     /// Whether lookups wait for `resume`.
-    package var isSuspended: Bool { checker.isSuspended }
+    package var isSuspended: Bool { checker.isSuspended || parts?.isSuspended ?? false }
 
     /// Makes the matcher of `resume`, so that `abandon` can be called while that runs.
     package func prepareToResume() {
@@ -123,6 +131,7 @@ package final class MessageFilter {
     package func resume() {
         guard let unhurried else { return }
         checker.resume(with: unhurried)
+        parts?.resume(with: unhurried)
     }
 
     /// Ends `resume` soon. The filter can't be used again.

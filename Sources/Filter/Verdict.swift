@@ -50,8 +50,25 @@ package struct RuleMatch: Sendable {
         case nestedHeader = "nested_header_checks"
         case body = "body_checks"
         case decodedHeader = "decoded_header"
+        case decodedBody = "decoded_body"
+        case attachment
 
+        /// Whether PREPEND and REPLACE write headers.
         package var isHeader: Bool { self != .body }
+
+        /// What is kept of the text that a rule has matched: its first 200 bytes, or those around the hit where the
+        /// text is decoded.
+        func excerpt(of text: UnsafeRawBufferPointer, around hit: Range<Int>?) -> [UInt8] {
+            var start = 0
+            switch self {
+            case .header, .mimeHeader, .nestedHeader, .body: break
+            case .decodedHeader, .decodedBody, .attachment:
+                if let hit, hit.upperBound > 200 { start = max(0, hit.lowerBound - 50) }
+            }
+            // Not inside a character.
+            while start > 0, text[start] & 0xc0 == 0x80 { start -= 1 }
+            return Array(text[start...].prefix(200))
+        }
     }
 
     package let subject: Subject
@@ -61,12 +78,21 @@ package struct RuleMatch: Sendable {
     package let tag: String?
     /// The right-hand side, with `$n` replaced.
     package let action: [UInt8]
-    /// The first 200 bytes of the header or line, as the rule saw it.
+    /// 200 bytes of the header or line, as the rule saw it.
     package let content: [UInt8]
+    /// The path of the decoded part that the line is from, as IMAP numbers it.
+    package var part: [UInt8]?
     /// Why the action was not carried out.
     package var fault: String?
     /// Whether Postfix would log it: it does not log DUNNO, OK and IGNORE, nor a second HOLD.
     package var isLogged = true
+}
+
+extension RuleMatch {
+    /// The class of checks, and the decoded part: `decoded_body 2.1`.
+    package var view: String {
+        subject.rawValue + (part.map { " \(String(decoding: $0, as: UTF8.self))" } ?? "")
+    }
 }
 
 /// A line to log that is not about a match.
@@ -79,6 +105,8 @@ package enum Note: Equatable, Sendable {
     case signedHeaderKept(offset: Int, more: Int)
     /// A DKIM signature covers the stripped header and will not verify.
     case brokenSignature(header: String)
+    /// A DKIM signature covers headers, by their names in lower case, or the body, which rules have changed.
+    case brokenSignatures(headers: [[UInt8]], body: Bool)
     /// Headers longer than `header_size_limit`: the rest is not checked, and is passed on. `more` of them follow.
     case longHeaders(offsets: [Int], more: Int, limit: Int)
     /// An address in a header was repaired.
@@ -87,6 +115,8 @@ package enum Note: Equatable, Sendable {
     case moreAddressesRepaired(Int)
     /// Addresses in headers stay as they are, because the message has a DKIM-Signature.
     case signedAddressesKept(Int)
+    /// A bound of what is decoded is reached in this part: what becomes of the rest.
+    case partLimit(String, part: [UInt8])
     /// MIME parts are nested deeper than the limit.
     case nestingExceeded
     /// The edits exceed the memory limit after this many; the message is refused.
@@ -158,6 +188,10 @@ extension Note: CustomStringConvertible {
                 + " kept: a DKIM-Signature covers it"
         case .brokenSignature(let header):
             "the DKIM-Signature covers the stripped \(header) header and will not verify"
+        case .brokenSignatures(let headers, let body):
+            "a DKIM-Signature covers what was changed ("
+                + (headers.map { printable($0) } + (body ? ["the body"] : [])).joined(separator: ", ")
+                + ") and will not verify"
         case .longHeaders(let offsets, let more, let limit):
             "headers longer than header_size_limit (\(limit)), at offset "
                 + offsets.map(String.init).joined(separator: ", ") + (more > 0 ? " and \(more) more" : "")
@@ -169,6 +203,7 @@ extension Note: CustomStringConvertible {
         case .moreAddressesRepaired(let count): "and \(count) more addresses in headers repaired"
         case .signedAddressesKept(let count):
             "addresses in headers not repaired (\(count)): the message has a DKIM-Signature"
+        case .partLimit(let rest, let part): "limit reached in part \(String(decoding: part, as: UTF8.self)): \(rest)"
         case .nestingExceeded: "MIME nesting exceeds safety limit"
         case .tooManyEdits(let count): "refused: after \(count) edits there is no room for more"
         }

@@ -47,7 +47,8 @@ package enum WayIn: String, CaseIterable, Sendable {
             verdict.matches = verdict.matches.map { match in
                 RuleMatch(
                     subject: match.subject, offset: original(match.offset), location: match.location, tag: match.tag,
-                    action: match.action, content: match.content, fault: match.fault, isLogged: match.isLogged)
+                    action: match.action, content: match.content, part: match.part, fault: match.fault,
+                    isLogged: match.isLogged)
             }
             for index in verdict.edits.indices {
                 let range = verdict.edits[index].range
@@ -61,8 +62,9 @@ package enum WayIn: String, CaseIterable, Sendable {
                 case .signedHeaderKept(let offset, let more): .signedHeaderKept(offset: original(offset), more: more)
                 case .longHeaders(let offsets, let more, let limit):
                     .longHeaders(offsets: offsets.map(original), more: more, limit: limit)
-                case .givenUp, .brokenSignature, .addressRepaired, .moreAddressesRepaired, .signedAddressesKept,
-                    .nestingExceeded, .tooManyEdits:
+                case .givenUp, .brokenSignature, .brokenSignatures, .addressRepaired, .moreAddressesRepaired,
+                    .signedAddressesKept,
+                    .partLimit, .nestingExceeded, .tooManyEdits:
                     note
                 }
             }

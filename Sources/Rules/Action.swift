@@ -12,6 +12,16 @@ package enum Action: Equatable, Sendable {
     case strip, ignore, dunno
 }
 
+extension Action {
+    /// Whether it changes the line that a rule has matched.
+    package var changesLine: Bool {
+        switch self {
+        case .replace, .strip, .ignore: true
+        case .reject, .discard, .pass, .effect, .warn, .info, .prepend, .dunno: false
+        }
+    }
+}
+
 /// What happens to an accepted message besides edits.
 package enum Effect: Equatable, Sendable {
     /// The text is the reason, and may be empty.
@@ -54,6 +64,9 @@ extension Action {
             case .bcc, .discard, .dunno, .filter, .hold, .info, .ok, .pass, .redirect, .reject, .warn: false
             }
         }
+
+        /// Whether the action changes the line that a rule has matched.
+        package var changesLine: Bool { removesHeader }
 
         /// Whether the action may take the name of a header away.
         var removesHeader: Bool { isEdit && self != .prepend }

@@ -51,6 +51,12 @@ package struct Expression: Sendable {
         }
     }
 
+    /// The bytes of the key that the pattern has matched; nil where that is not known.
+    func hit(in scratch: Scratch) -> Range<Int>? {
+        guard !negated, case .pcre = engine else { return nil }
+        return scratch.pcre.capture(0)
+    }
+
     /// The bytes of a group in the key of the last match.
     func capture(_ group: Int, in scratch: Scratch) -> Range<Int>? {
         switch engine {

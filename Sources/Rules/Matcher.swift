@@ -9,6 +9,8 @@ package struct Match: Sendable {
     package let rule: Int
     /// The right-hand side, with `$n` replaced. Postfix treats an empty one as an error of the table.
     package let text: [UInt8]
+    /// The bytes of the key that the pattern has matched; nil where that is not known.
+    package var hit: Range<Int>?
 }
 
 /// A rule whose pattern exceeded a limit. It counts as no match, and the log tells the operator.
@@ -282,8 +284,9 @@ package final class Matcher {
         _ rule: Int, _ replacement: Replacement, _ key: UnsafeRawBufferPointer, _ list: RuleList
     ) -> Match {
         list.counters.addHit(at: clock(), to: rule)
-        if let literal = replacement.literal { return Match(rule: rule, text: literal) }
         let expression = list.entries[rule].statement.expression
+        let hit = expression?.hit(in: scratch)
+        if let literal = replacement.literal { return Match(rule: rule, text: literal, hit: hit) }
         var text: [UInt8] = []
         for segment in replacement.segments {
             switch segment {
@@ -292,7 +295,7 @@ package final class Matcher {
                 if let range = expression?.capture(group, in: scratch) { text += key[range] }
             }
         }
-        return Match(rule: rule, text: text)
+        return Match(rule: rule, text: text, hit: hit)
     }
 
     /// The bytes before the first NUL: Postfix keeps keys as C strings.

@@ -40,10 +40,15 @@ extension RuleList {
     }
 
     /// A fault in the line of a rule.
-    package func fault(of rule: Int, _ message: String) -> TableFault {
+    package func fault(of rule: Int, _ message: String) -> TableFault { finding(.fault, rule, message) }
+
+    /// A warning about the line of a rule.
+    package func warning(of rule: Int, _ message: String) -> TableFault { finding(.warning, rule, message) }
+
+    private func finding(_ severity: TableFault.Severity, _ rule: Int, _ message: String) -> TableFault {
         let table = tables[entries[rule].table]
         return TableFault(
-            severity: .fault, type: table.type.rawValue, path: table.path, line: entries[rule].statement.line,
+            severity: severity, type: table.type.rawValue, path: table.path, line: entries[rule].statement.line,
             message: message)
     }
 }

@@ -18,7 +18,7 @@ extension RuleList {
             guard let expression = entry.statement.expression else { continue }
             if let warning = Self.catastrophic(expression) { faults.append(fault(number, warning)) }
             if FastPattern(expression.source, subject: subject) == nil {
-                let key = isBody ? "body line" : "header"
+                let key = !isBody ? "header" : isForText ? "line" : "body line"
                 faults.append(
                     fault(number, "the fast pass can't include this pattern: it is tried on every \(key)"))
             }
@@ -49,7 +49,7 @@ extension RuleList {
             return
         }
         do {
-            let action = try Action(text, isHeader: !isBody)
+            let action = try Action(text, isHeader: !isBody || isForText)
             if case .reject(let refusal) = action, let word = Self.strayCode(text) {
                 let reply = "\(refusal.code) \(printable(refusal.text))"
                 faults.append(

@@ -212,6 +212,13 @@ package enum ConfigurationKeys {
                 "Tables for the decoded text of all headers, in UTF-8: encoded words and parameters as a reader sees "
                     + "them."),
             .init(
+                "checks.decoded_body", \.checks.decodedBody, .list(of: .checks), in: defaults,
+                "Tables for the lines of the decoded text of all parts, in UTF-8; of HTML, the text that a reader "
+                    + "sees, and addresses and hidden text on lines of their own."),
+            .init(
+                "checks.attachment", \.checks.attachment, .list(of: .checks), in: defaults,
+                "Tables for lines about each part and each file in a zip archive: path, type, names and size."),
+            .init(
                 "checks.body", \.checks.body, .list(of: .checks), in: defaults,
                 "Tables for the lines of the body, as in Postfix's body_checks."),
             .init(

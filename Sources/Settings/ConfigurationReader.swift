@@ -93,7 +93,9 @@ package enum ConfigurationReader {
         _ listen: Configuration.Listen, _ found: [String: YAMLNode], _ reading: inout ConfigurationReading
     ) {
         guard !listen.takesContent else { return }
-        for name in ["header", "mime_header", "nested_header", "decoded_header", "body"] {
+        for name in [
+            "header", "mime_header", "nested_header", "decoded_header", "decoded_body", "attachment", "body",
+        ] {
             guard let node = found["checks.\(name)"], !node.items.isEmpty else { continue }
             reading.warn(
                 node, "checks.\(name)",

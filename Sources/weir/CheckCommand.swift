@@ -17,8 +17,9 @@ struct CheckCommand: ParsableCommand {
             Postfix does not show each way in the same. With --as, prints also which headers the rules would not get, \
             and which rules can't apply for this reason. The first Received: header counts as the one that Postfix adds.
 
-            With --decoded, prints the decoded headers instead, as the rules in checks.decoded_header see them. \
-            Headers of MIME parts and of attached messages follow those of the message.
+            With --decoded, prints instead what rules for decoded text see: the headers (checks.decoded_header), \
+            then the lines of text of each part (checks.decoded_body), then the lines about parts and the files in \
+            archives (checks.attachment). A part has a number as in IMAP, such as 2.1.
 
             Example: weir check --config /etc/weir/weir.yaml ~/Maildir
             """)
@@ -28,7 +29,7 @@ struct CheckCommand: ParsableCommand {
     @Flag(help: "Print a JSON object per message, one per line.")
     var json = false
 
-    @Flag(help: "Print the decoded headers of each message, and apply no rules.")
+    @Flag(help: "Print the decoded headers, text and parts of each message, and apply no rules.")
     var decoded = false
 
     @Option(
@@ -47,7 +48,7 @@ struct CheckCommand: ParsableCommand {
         let files = rawArguments(messages).flatMap { MessageFiles.expand($0, faults: &faults) }
         for fault in faults { complain(fault) }
         if files.count > 100, !decoded { prepareFastPass(rules) }
-        let headers = decoded ? DecodedHeaderReport(rules.checks, wayIn, inJSON: json) : nil
+        let headers = decoded ? DecodedReport(rules.checks, wayIn, inJSON: json) : nil
         let report: any CheckReport = json ? JSONCheckReport() : TextCheckReport(wayIn)
         let examination = MessageExamination(rules, wayIn)
         var progress = Progress(total: files.count)
@@ -149,7 +150,7 @@ private final class TextCheckReport: CheckReport {
         matched += 1
         for match in verdict.matches {
             try StandardOutput.write(
-                line: "  \(match.subject.rawValue) offset \(match.offset) \(match.location)"
+                line: "  \(match.view) offset \(match.offset) \(match.location)"
                     + "\(match.tag.map { ", tag \($0)" } ?? ""): \(printable(match.action))")
             try StandardOutput.write(line: "    " + printable(match.content))
             if let fault = match.fault { try StandardOutput.write(line: "    warning: " + fault) }
@@ -216,6 +217,7 @@ private final class JSONCheckReport: CheckReport {
             let tag: String?
             let action: String
             let content: String
+            let part: String?
             let fault: String?
         }
         struct Unseen: Encodable {
@@ -279,7 +281,7 @@ private final class JSONCheckReport: CheckReport {
                 Message.Match(
                     class: $0.subject.rawValue, offset: $0.offset, table: $0.location.table,
                     line: $0.location.line, tag: $0.tag, action: Self.text($0.action), content: Self.text($0.content),
-                    fault: $0.fault)
+                    part: $0.part.map(Self.text), fault: $0.fault)
             },
             notes: verdict.notes.map { "\($0)" },
             edits: verdict.edits.map {

@@ -2,8 +2,15 @@
 """Rules for decoded headers: in each way in, in `weir check`, and the decoder beside Python's email."""
 import base64
 import email
+import email.encoders
 import email.header
+import email.mime.base
+import email.mime.message
+import email.mime.multipart
+import email.policy
 import email.utils
+import html.parser
+import io
 import json
 import pathlib
 import random
@@ -11,6 +18,7 @@ import subprocess
 import tempfile
 import unicodedata
 import unittest
+import zipfile
 
 from filtering import FilterService, NextHop, dialogue
 from milter import MilterService
@@ -94,6 +102,104 @@ class WaysIn(unittest.TestCase):
         headers = json.loads(self.check(content, "--decoded", "--json"))["headers"]
         self.assertEqual(headers[0], {"offset": 0, "place": "message", "text": "Subject: casino ä"})
         self.assertEqual(headers[3]["offset"], content.index(b"Content-Disposition"))
+
+
+PART_RULES = r"""
+/^casino ä$/ REJECT no
+/^link: https:\/\/example\.org\/hold/ HOLD
+/^(beetle)/ PREPEND X-Found: $1
+"""
+ATTACHMENT_RULES = r"""
+/; application\/x-dosexec; name="[^"]*\.exe"/ REJECT no programs
+"""
+
+
+class PartsInAllWays(unittest.TestCase):
+    """Rules for decoded text and attachments."""
+
+    def setUp(self):
+        self.directory = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory(prefix="weir-test-")))
+        self.body, self.attachment = self.directory / "body", self.directory / "attachment"
+        self.body.write_text(PART_RULES)
+        self.attachment.write_text(ATTACHMENT_RULES)
+        self.checks = {"decoded_body": [f"pcre:{self.body}"], "attachment": [f"pcre:{self.attachment}"]}
+        self.config = self.directory / "weir.yaml"
+        self.config.write_text(json.dumps({"checks": {**self.checks, "cache": f"{self.directory}/cache"}}))
+
+    def message(self, text, kind="text/plain; charset=utf-8"):
+        encoded = base64.encodebytes(text if isinstance(text, bytes) else text.encode()).decode().replace("\n", "\r\n")
+        return ("Subject: x\r\nMIME-Version: 1.0\r\nContent-Type: multipart/mixed; boundary=b\r\n\r\n"
+                f"--b\r\nContent-Type: {kind}\r\nContent-Transfer-Encoding: base64\r\n\r\n{encoded}--b--\r\n").encode()
+
+    def archive(self):
+        inner, outer = io.BytesIO(), io.BytesIO()
+        with zipfile.ZipFile(inner, "w", zipfile.ZIP_DEFLATED) as file:
+            file.writestr("ä.exe", b"MZ" + bytes(1000))
+        with zipfile.ZipFile(outer, "w", zipfile.ZIP_DEFLATED) as file:
+            file.writestr("inner.zip", inner.getvalue())
+        return outer.getvalue()
+
+    def cases(self):
+        """Each message, and what is done to it."""
+        return [(self.message("x\ncasino ä\n"), "reject"), (self.message(self.archive(), "application/zip"), "reject"),
+                (self.message("<p>x<a href='https://example.org/hold'>y", "text/html"), "hold"),
+                (self.message("beetle"), "prepend"), (self.message("plain"), "pass")]
+
+    def test_filter(self):
+        messages = []
+        with NextHop(dialogue({}, messages)) as hop, FilterService(hop.port, checks=self.checks) as service:
+            with Client(service.filter_port) as client:
+                for content, done in self.cases():
+                    with self.subTest(done=done):
+                        self.assertEqual(client.deliver(content + b".\r\n")[-1][0], 550 if done == "reject" else 250)
+            service.wait_logged(f"decoded_body 1 pcre:{self.body}:2: REJECT no: casino ä")
+            service.wait_logged(f"attachment 1 pcre:{self.attachment}:2: REJECT no programs: 1/1/1; application/x-dosexec; name=\"ä.exe\"")
+        (_, held), (_, prepended), (_, passed) = messages
+        self.assertEqual(held, b"X-Weir-Verdict: HOLD\r\n" + self.cases()[2][0])
+        self.assertEqual(prepended, b"X-Found: beetle\r\n" + self.cases()[3][0])
+        self.assertEqual(passed, self.cases()[4][0])
+
+    def test_milter(self):
+        last = {"reject": ["y"], "hold": ["q", "c"], "prepend": ["i", "c"], "pass": ["c"]}
+        with MilterService(checks=self.checks) as service, service.mta() as mta:
+            mta.connect()
+            for content, done in self.cases():
+                with self.subTest(done=done):
+                    headers, body = content.split(b"\r\n\r\n", 1)
+                    mta.mail()
+                    lines = [line.split(":", 1) for line in headers.decode().split("\r\n")]
+                    self.assertEqual([command for command, _ in mta.content(lines, body)], last[done])
+
+    def test_pipe(self):
+        to = self.directory / "to"
+        to.write_text("#!/bin/sh\nexec cat\n")
+        to.chmod(0o755)
+        for content, done in self.cases():
+            if done == "hold":
+                # pipe(8) can't hold.
+                continue
+            with self.subTest(done=done):
+                content = content.replace(b"\r\n", b"\n")
+                run = subprocess.run(
+                    [BINARY, "filter", "--config", self.config, "--to", to, "-f", "a@example.org", "--", "b@example.org"],
+                    env=ENVIRONMENT, timeout=120, input=content, capture_output=True)
+                self.assertEqual(run.returncode, 69 if done == "reject" else 0)
+                if done != "reject":
+                    self.assertEqual(run.stdout, (b"X-Found: beetle\n" if done == "prepend" else b"") + content)
+
+    def test_edits_are_refused_with_their_line(self):
+        self.body.write_text("/a/ WARN\n/b/ STRIP\n")
+        shown = weir("check-config", "--config", self.config, check=False)
+        self.assertIn(f"{self.body}:2: checks: decoded_body can't carry out STRIP", shown.stdout + shown.stderr)
+
+    def test_check_names_the_part(self):
+        path = self.directory / "message"
+        path.write_bytes(self.cases()[0][0])
+        self.assertIn(f"  decoded_body 1 offset ", weir("check", "--config", self.config, path).stdout)
+        match, = json.loads(weir("check", "--config", self.config, "--json", path).stdout)["matches"]
+        self.assertEqual((match["class"], match["part"], match["content"]), ("decoded_body", "1", "casino ä"))
+        shown = weir("check", "--config", self.config, "--decoded", path).stdout
+        self.assertIn("  decoded_body 1\n    x\n    casino ä\n  attachment\n    1; text/plain; name=\"\"; ", shown)
 
 
 # Character sets, and whether a character may be split over two words: those with state begin anew.
@@ -201,6 +307,94 @@ class BesidePython(unittest.TestCase):
                 self.assertEqual(found, expected)
                 if python is not None:
                     self.assertEqual(of_python(value), python)
+
+
+class Shown(html.parser.HTMLParser):
+    """The words of simple HTML."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.parts = []
+        self.feed(text)
+        self.close()
+
+    def handle_data(self, data):
+        self.parts.append(data)
+
+    def handle_starttag(self, tag, attributes):
+        if tag in ("p", "br", "div", "td"):
+            self.parts.append(" ")
+
+
+class PartsBesidePython(unittest.TestCase):
+    """Random messages: the text and the files that Python's email finds in them, in its order."""
+
+    def leaf(self, source):
+        choose = source.choice
+        charset, kind = choose([name for name in CHARSETS if name != "utf-7"]), choose(["plain", "html", "octet-stream"])
+        words = [text for text in TEXTS if "\t" not in text and self.fits(text, charset)]
+        text = "\n".join(" ".join(choose(words) for _ in range(source.randint(1, 30))) for _ in range(source.randint(1, 20)))
+        if kind == "html":
+            text = "".join(choose(["<p>", "<b>", "</b>", "<br>", "<!-- x -->", " "]) + line.replace("<", "&lt;") for line in text.split("\n"))
+        part = email.mime.base.MIMEBase("application" if kind == "octet-stream" else "text", kind)
+        # A file of text has LF as its line end.
+        raw = bytes(source.randrange(256) for _ in range(source.randint(1, 3000))) if kind == "octet-stream" else text.encode(charset)
+        part.set_payload(raw)
+        if kind != "octet-stream":
+            part.set_param("charset", charset)
+        binary = kind == "octet-stream" or charset.startswith("utf-16") or charset.startswith("utf-32")
+        choose([email.encoders.encode_base64] if binary else [email.encoders.encode_base64, email.encoders.encode_quopri])(part)
+        if source.random() < 0.5:
+            part.add_header("Content-Disposition", "attachment", filename=("utf-8", "", choose(["rät.exe", "a b.zip", "x\"y"])))
+        return part
+
+    def fits(self, text, charset):
+        try:
+            return text.encode(charset).decode(charset) == text
+        except UnicodeError:
+            return False
+
+    def tree(self, source, depth=0):
+        if depth == 3 or source.random() < 0.4 and depth > 0:
+            return self.leaf(source)
+        if depth > 0 and source.random() < 0.2:
+            return email.mime.message.MIMEMessage(self.tree(source, depth + 1))
+        return email.mime.multipart.MIMEMultipart(
+            source.choice(["mixed", "alternative"]), _subparts=[self.tree(source, depth + 1) for _ in range(source.randint(1, 4))])
+
+    def test_parts(self):
+        with tempfile.TemporaryDirectory(prefix="weir-test-") as directory:
+            config = pathlib.Path(directory) / "weir.yaml"
+            config.write_text("{}")
+            files = []
+            for seed in range(100):
+                files.append(pathlib.Path(directory) / f"{seed:03}")
+                files[-1].write_bytes(self.tree(random.Random(seed)).as_bytes())
+            found = weir("check", "--config", config, "--decoded", "--json", *files).stdout.splitlines()
+            for path, line in zip(files, found, strict=True):
+                with self.subTest(seed=path.name):
+                    self.compare(email.message_from_bytes(path.read_bytes()), json.loads(line))
+
+    def compare(self, message, found):
+        leaves = [part for part in message.walk() if not part.is_multipart()]
+        self.assertEqual(len(found["attachments"]), len(leaves))
+        for part, line in zip(leaves, found["attachments"]):
+            raw, path = part.get_payload(decode=True), line["part"]
+            size = len(raw) if part["Content-Transfer-Encoding"] == "base64" else len(raw.replace(b"\r\n", b"\n"))
+            self.assertIn(f"; size={size};", line["text"])
+            self.assertIn(f'; declared="{part.get_content_type()}";', line["text"])
+            name = (part.get_filename() or "").replace('"', '\\"')
+            self.assertIn(f'; name="{name}";', line["text"])
+            shown = [each["text"] for each in found["body"] if each["part"] == path]
+            if part.get_content_maintype() == "text":
+                text = raw.decode(part.get_content_charset())
+                if part.get_content_subtype() == "html":
+                    text = "".join(Shown(text).parts)
+                    self.assertEqual(" ".join(shown).split(), visible(text).split())
+                else:
+                    self.assertEqual(shown, [visible(each) for each in text.split("\n") if visible(each)])
+            else:
+                self.assertEqual(shown, [])
 
 
 if __name__ == "__main__":

@@ -157,7 +157,7 @@ private func result(_ message: String, _ rules: ContentRules) -> String {
         #expect(
             judge(message, rules).notes == [
                 .signedHeaderKept(offset: 0, more: 0), .undisclosedRecipients(offset: 31, more: 1),
-                .brokenSignature(header: "Cc"),
+                .brokenSignature(header: "Cc"), .brokenSignatures(headers: [Array("cc".utf8)], body: false),
             ])
     }
 

@@ -116,6 +116,8 @@ func read(_ yaml: String) -> Result<ConfigurationReader.Outcome, ConfigurationFa
           mime_header: []
           nested_header: []
           decoded_header: "pcre:\(fixture("header_checks"))"
+          decoded_body: "pcre:\(fixture("header_checks"))"
+          attachment: "pcre:\(fixture("header_checks"))"
           body: ["regexp:\(fixture("header_checks"))"]
           undisclosed_recipients: keep
           undisclosed_unless_signed: true

@@ -12,7 +12,7 @@ extension EventLog {
         for match in verdict.matches where match.isLogged {
             let (action, tag) = (printable(match.action), match.tag.map { ", tag \($0)" } ?? "")
             let line =
-                "\(origin): \(match.subject.rawValue) \(match.location)\(tag): \(action): \(printable(match.content))"
+                "\(origin): \(match.view) \(match.location)\(tag): \(action): \(printable(match.content))"
             if let fault = match.fault {
                 warning("\(line): \(fault)")
                 tell(trouble: "rule \(match.location)", "\(fault)")

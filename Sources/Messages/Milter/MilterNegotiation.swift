@@ -14,7 +14,7 @@ extension MilterTerms {
     /// - MAIL: also for rules that may take From away
     /// - headers: for any rule, for repairs in headers, for `undisclosed_recipients` other than `keep`, and to
     ///   recognise alert mail
-    /// - body: for rules about the body, MIME part headers and nested headers
+    /// - body: for rules about the body, MIME part headers, nested headers and decoded parts
     /// - new bodies: for those of them that change something
     ///
     /// Without any of these, only the queue ID at the end of the message is requested.
@@ -23,7 +23,7 @@ extension MilterTerms {
         let hasRules = rules.lists.contains { !$0.list.isEmpty }
         let readsParts =
             !rules.body.isEmpty || !rules.mimeHeader.isEmpty || !rules.nestedHeader.isEmpty
-            || !rules.decodedHeader.isEmpty
+            || !rules.decodedHeader.isEmpty || rules.readsDecodedParts
         let needsEnvelope = settings.asksLimits || !settings.repairs.isEmpty || settings.refusesBadAddresses
         var actions: MilterActions = [.setMacros]
         if hasRules || changesHeaders {
@@ -86,7 +86,9 @@ extension ContentRules {
     var editsBody: Bool { body.mayEdit || mimeHeader.mayEdit || nestedHeader.mayEdit || decodedHeader.mayEdit }
 
     /// Whether a rule may change a header of the message itself, or add one.
-    var editsHeaders: Bool { header.mayEdit || mimeHeader.mayEdit || decodedHeader.mayEdit }
+    var editsHeaders: Bool {
+        [header, mimeHeader, decodedHeader, decodedBody, attachment].contains(where: \.mayEdit)
+    }
 
     /// Whether a rule may replace the recipients.
     var redirects: Bool { lists.contains { $0.list.mayRedirect } }

@@ -2,8 +2,8 @@
 
 /// Names a rule of the checks.
 package struct RuleName: Codable, Hashable, Sendable {
-    /// `header`, `mime_header`, `nested_header`, `decoded_header` or `body`: the first of the classes that share a
-    /// table.
+    /// `header`, `mime_header`, `nested_header`, `decoded_header`, `decoded_body`, `attachment` or `body`: the first of
+    /// the classes that share a table.
     package var checks: String
     /// `pcre:/etc/postfix/header_checks:12`
     package var location: String

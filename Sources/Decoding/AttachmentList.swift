@@ -1,0 +1,189 @@
+// SPDX-License-Identifier: Apache-2.0
+internal import MailSyntax
+
+/// Writes the lines about the parts of a message and the entries of their archives:
+///
+///     path; type/subtype; name="..."; declared="..."; size=...; encrypted=...
+///
+/// At the end may stand `damaged`, for what can't be read, and `limit`, for what is left out because of a bound.
+struct AttachmentList: ~Copyable {
+    /// Entries of all archives of a message.
+    static let mostEntries = 1_000
+    /// Archives in archives.
+    static let deepest = 3
+    /// Bytes of an archive inside another one.
+    static let largestArchive = 4 << 20
+    /// Bytes that may be decompressed for a message.
+    static let mostInflated = 8 << 20
+    /// Bytes of the text of a name.
+    private static let longestName = 2_048
+
+    private var entriesLeft = mostEntries
+    private var inflateLeft = mostInflated
+    private var charsets = Charsets()
+
+    mutating func beginMessage() {
+        (entriesLeft, inflateLeft) = (Self.mostEntries, Self.mostInflated)
+        charsets.beginMessage()
+    }
+
+    /// A file, as far as it is known.
+    struct File {
+        let path: [UInt8]
+        /// UTF-8.
+        var names: [[UInt8]]
+        var declared: [UInt8] = []
+        var size: Int
+        /// Its first bytes; nil if they can't be read.
+        var head: ArraySlice<UInt8>?
+        var isEncrypted = false
+        var isDamaged = false
+        var isLimited = false
+    }
+
+    /// Appends the line of a part, and those of the entries if it is an archive.
+    ///
+    /// - Parameters:
+    ///   - archive: its bytes if it begins like a zip archive, as far as they were kept.
+    ///   - isCut: the beginning was not kept.
+    mutating func add(_ file: File, archive: UnsafeRawBufferPointer?, isCut: Bool, to lines: inout [UInt8]) {
+        guard let archive else { return write(file, type: type(of: file), to: &lines) }
+        list(file, archive, isCut: isCut, depth: 1, to: &lines)
+    }
+
+    // MARK: - Archives
+
+    private mutating func list(
+        _ file: File, _ archive: UnsafeRawBufferPointer, isCut: Bool, depth: Int, to lines: inout [UInt8]
+    ) {
+        let directory = ZipDirectory(archive, isCut: isCut, most: entriesLeft)
+        entriesLeft -= directory.entries.count
+        var file = file
+        file.isEncrypted = directory.entries.contains(where: \.isEncrypted)
+        file.isDamaged = file.isDamaged || directory.isDamaged
+        file.isLimited = file.isLimited || directory.isLimited
+        write(file, type: Self.typeOfZip(directory, archive), to: &lines)
+        for (number, entry) in directory.entries.enumerated() {
+            let path = file.path + Array("/\(number + 1)".utf8)
+            add(entry, path, archive, depth: depth, to: &lines)
+        }
+    }
+
+    private mutating func add(
+        _ entry: ZipDirectory.Entry, _ path: [UInt8], _ archive: UnsafeRawBufferPointer, depth: Int,
+        to lines: inout [UInt8]
+    ) {
+        var file = File(path: path, names: names(of: entry), size: entry.size)
+        file.isEncrypted = entry.isEncrypted
+        file.isDamaged = entry.isDamaged
+        guard let data = entry.data, !entry.isEncrypted, !data.isEmpty else {
+            return write(file, type: type(of: file), to: &lines)
+        }
+        let packed = UnsafeRawBufferPointer(rebasing: archive[data])
+        var content = unpack(packed, entry.method, most: FileType.headSize, &file)
+        file.head = content?.prefix(FileType.headSize)
+        guard let head = file.head, FileType.of(head) == Self.zip else {
+            return write(file, type: type(of: file), to: &lines)
+        }
+        guard depth < Self.deepest, entry.size <= Self.largestArchive else {
+            file.isLimited = true
+            return write(file, type: Self.zip, to: &lines)
+        }
+        content = unpack(packed, entry.method, most: Self.largestArchive, &file)
+        content!.withUnsafeBytes { list(file, $0, isCut: false, depth: depth + 1, to: &lines) }
+    }
+
+    /// The first bytes of an entry; nil if its method is unknown or the budget is used up.
+    private mutating func unpack(
+        _ packed: UnsafeRawBufferPointer, _ method: Int, most: Int, _ file: inout File
+    ) -> ArraySlice<UInt8>? {
+        switch method {
+        case 0: return Array(packed.prefix(most))[...]
+        case 8:
+            guard inflateLeft > 0 else {
+                file.isLimited = true
+                return nil
+            }
+            var inflate = Inflate(packed, most: most, budget: inflateLeft)
+            let end = inflate.run()
+            inflateLeft -= inflate.spent
+            if case .damaged = end { file.isDamaged = true }
+            if case .limit = end, most > FileType.headSize { file.isLimited = true }
+            return inflate.output[...]
+        default: return nil
+        }
+    }
+
+    private mutating func names(of entry: ZipDirectory.Entry) -> [[UInt8]] {
+        ([entry.name] + (entry.localName.map { [$0] } ?? [])).map { name in
+            // APPNOTE D.1. Many programs write UTF-8 without saying so.
+            if entry.isUTF8 || String(validating: name, as: UTF8.self) != nil { return name }
+            var text: [UInt8] = []
+            _ = charsets.convert(name, from: Array("cp437".utf8), to: &text)
+            return text
+        }
+    }
+
+    // MARK: - Types
+
+    static let zip = Array("application/zip".utf8)
+
+    private func type(of file: File) -> [UInt8] {
+        guard let head = file.head else { return Array("application/octet-stream".utf8) }
+        guard !head.isEmpty else { return Array("inode/x-empty".utf8) }
+        if let type = FileType.of(head) { return type }
+        return Array((FileType.isText(head) ? "text/plain" : "application/octet-stream").utf8)
+    }
+
+    /// Documents are archives with entries of certain names.
+    private static func typeOfZip(_ directory: ZipDirectory, _ archive: UnsafeRawBufferPointer) -> [UInt8] {
+        if let first = directory.entries.first, first.name.elementsEqual("mimetype".utf8), first.method == 0,
+            let data = first.data, data.count < 100
+        {
+            let type = archive[data]
+            if type.contains(UInt8(ascii: "/")), type.allSatisfy({ $0.isAlphanumeric || "/.+-".utf8.contains($0) }) {
+                return Array(type)
+            }
+        }
+        let office = "application/vnd.openxmlformats-officedocument."
+        var isOffice = false
+        for entry in directory.entries where entry.name.elementsEqual("[Content_Types].xml".utf8) { isOffice = true }
+        for entry in directory.entries {
+            let name = entry.name
+            if isOffice, name.starts(with: "word/".utf8) { return Array((office + "wordprocessingml.document").utf8) }
+            if isOffice, name.starts(with: "xl/".utf8) { return Array((office + "spreadsheetml.sheet").utf8) }
+            if isOffice, name.starts(with: "ppt/".utf8) { return Array((office + "presentationml.presentation").utf8) }
+            if name.elementsEqual("AndroidManifest.xml".utf8) {
+                return Array("application/vnd.android.package-archive".utf8)
+            }
+            if name.elementsEqual("META-INF/MANIFEST.MF".utf8) { return Array("application/java-archive".utf8) }
+        }
+        return zip
+    }
+
+    // MARK: - Lines
+
+    private func write(_ file: File, type: [UInt8], to lines: inout [UInt8]) {
+        lines += file.path + Array("; ".utf8) + type
+        for name in file.names.isEmpty ? [[]] : file.names { Self.write("name", name, to: &lines) }
+        Self.write("declared", file.declared, to: &lines)
+        lines += Array("; size=\(file.size); encrypted=".utf8)
+        let isUnknown = !file.isEncrypted && FileType.mayBeEncrypted.contains(type)
+        lines += Array((isUnknown ? "unknown" : file.isEncrypted ? "yes" : "no").utf8)
+        if file.isDamaged { lines += Array("; damaged".utf8) }
+        if file.isLimited { lines += Array("; limit".utf8) }
+        lines.append(0x0a)
+    }
+
+    /// Writes `; name="value"`, with a `\` before `"` and `\`.
+    private static func write(_ name: String, _ value: [UInt8], to lines: inout [UInt8]) {
+        lines += Array("; \(name)=\"".utf8)
+        var visible: [UInt8] = []
+        VisibleText.append(value, to: &visible, most: longestName)
+        for byte in visible {
+            if byte == UInt8(ascii: "\"") || byte == UInt8(ascii: "\\") { lines.append(UInt8(ascii: "\\")) }
+            lines.append(byte)
+        }
+        lines.append(UInt8(ascii: "\""))
+    }
+}

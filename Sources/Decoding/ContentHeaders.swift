@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: Apache-2.0
+internal import MailSyntax
+
+/// What the Content- headers of a part say.
+struct ContentHeaders {
+    /// In lower case, such as `text/plain`; empty without a Content-Type.
+    private(set) var type: [UInt8] = []
+    /// In lower case.
+    private(set) var charset: [UInt8] = []
+    private(set) var encoding: [UInt8] = []
+    /// Mail programs differ in which of several they use.
+    private(set) var boundaries: [[UInt8]] = []
+    /// The names of the file in UTF-8: that of Content-Disposition, and those that differ from it.
+    private(set) var names: [[UInt8]] = []
+    private var dispositionNames: [[UInt8]] = []
+    private var typeNames: [[UInt8]] = []
+    private var hasEncoding = false
+
+    private static let mostNames = 4
+    private static let mostBoundaries = 4
+    /// Bytes. RFC 2046 5.1.1 allows 70.
+    private static let longestBoundary = 2_048
+
+    /// Reads a header without folds. Of several with one name, the first counts.
+    mutating func read(_ header: [UInt8], _ decoder: HeaderDecoder) {
+        let name = header.fieldName
+        if name.equalsIgnoringCase("content-type") {
+            if type.isEmpty { readType(header, decoder) }
+        } else if name.equalsIgnoringCase("content-disposition") {
+            if dispositionNames.isEmpty {
+                dispositionNames = Self.names(Self.decoded(header, decoder), ["filename", "name"])
+            }
+        } else if name.equalsIgnoringCase("content-transfer-encoding"), !hasEncoding {
+            hasEncoding = true
+            encoding = Parameters(header).value.map(\.lowercased)
+        } else {
+            return
+        }
+        names = []
+        for name in dispositionNames + typeNames where !names.contains(name) && names.count < Self.mostNames {
+            names.append(name)
+        }
+    }
+
+    private mutating func readType(_ header: [UInt8], _ decoder: HeaderDecoder) {
+        let raw = Parameters(header)
+        type = raw.value.map(\.lowercased)
+        if !type.contains(UInt8(ascii: "/")) { type = Array("text/plain".utf8) }
+        let decoded = Self.decoded(header, decoder)
+        charset = (raw["charset"].first ?? decoded["charset"].first ?? []).map(\.lowercased)
+        let found = raw["boundary"].isEmpty ? decoded["boundary"] : raw["boundary"]
+        boundaries = found.filter { 1...Self.longestBoundary ~= $0.count }.suffix(Self.mostBoundaries)
+        typeNames = Self.names(decoded, ["name", "filename"])
+    }
+
+    private static func decoded(_ header: [UInt8], _ decoder: HeaderDecoder) -> Parameters {
+        var text: [UInt8] = []
+        decoder.decode(header, into: &text)
+        return Parameters(text)
+    }
+
+    private static func names(_ parameters: Parameters, _ names: [StaticString]) -> [[UInt8]] {
+        names.flatMap { parameters[$0] }.filter { !$0.isEmpty }
+    }
+}
+
+/// The parameters of a header such as Content-Type (RFC 2045 5.1).
+private struct Parameters {
+    /// What stands before the first `;`, without comments and white space.
+    private(set) var value: [UInt8] = []
+    private var pairs: [(name: [UInt8], value: [UInt8])] = []
+
+    private static let most = 64
+
+    init(_ header: [UInt8]) {
+        guard let colon = header.firstIndex(of: UInt8(ascii: ":")) else { return }
+        var index = colon + 1
+        var isFirst = true
+        while index < header.count, pairs.count < Self.most {
+            let (item, equals) = Self.readItem(header, &index)
+            if isFirst {
+                value = item.filter { !$0.isSpace }
+                isFirst = false
+            } else if let equals {
+                let name = item[..<equals].filter { !$0.isSpace }.map(\.lowercased)
+                pairs.append((name, Self.trimmed(item[(equals + 1)...])))
+            }
+        }
+    }
+
+    /// The values of all parameters of a name, which is in lower case.
+    subscript(name: StaticString) -> [[UInt8]] {
+        pairs.filter { $0.name.equalsIgnoringCase(name) }.map(\.value)
+    }
+
+    private static func trimmed(_ value: ArraySlice<UInt8>) -> [UInt8] {
+        var value = value.drop(while: \.isSpace)
+        while value.last?.isSpace == true { value.removeLast() }
+        return Array(value)
+    }
+
+    /// Reads up to the next `;`, without quotes and comments. Returns where its `=` is.
+    private static func readItem(_ header: [UInt8], _ index: inout Int) -> ([UInt8], equals: Int?) {
+        var item: [UInt8] = []
+        var equals: Int?
+        var (isQuoted, comments) = (false, 0)
+        while index < header.count {
+            var byte = header[index]
+            index += 1
+            switch byte {
+            case UInt8(ascii: "\\") where isQuoted || comments > 0:
+                guard index < header.count else { continue }
+                byte = header[index]
+                index += 1
+            case UInt8(ascii: "\"") where comments == 0:
+                isQuoted.toggle()
+                continue
+            // In a value, as in `name=a (1).exe`, mail programs show it.
+            case UInt8(ascii: "(") where !isQuoted && (equals == nil || comments > 0): comments += 1
+            case UInt8(ascii: ")") where comments > 0:
+                comments -= 1
+                continue
+            case UInt8(ascii: ";") where !isQuoted && comments == 0: return (item, equals)
+            case UInt8(ascii: "=") where !isQuoted && comments == 0 && equals == nil: equals = item.count
+            default: break
+            }
+            if comments == 0 { item.append(byte) }
+        }
+        return (item, equals)
+    }
+}

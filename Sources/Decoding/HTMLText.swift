@@ -1,0 +1,302 @@
+// SPDX-License-Identifier: Apache-2.0
+internal import MailSyntax
+
+/// The lines of HTML: the text that a reader sees, and on lines of their own, after `link: ` and `hidden: `, addresses
+/// and text that is not shown. Comments, scripts and style sheets are left out.
+///
+/// The tokens are those of HTML 13.2.5. There is no tree: the only element that has to be remembered is the outermost
+/// hidden one, so memory and time do not depend on the depth.
+struct HTMLText {
+    private enum State {
+        case text, reference
+        case tagOpen, endTagOpen, tagName
+        case attributes, attributeName, afterAttributeName, beforeValue, value
+        /// After `<!`.
+        case markup
+        case comment, bogusComment
+        /// In a script or style sheet.
+        case raw
+    }
+
+    private var state = State.text
+    private var visible = TextLine(collapses: true)
+    private var hidden = TextLine(prefix: "hidden: ", collapses: true)
+    private var link = TextLine(prefix: "link: ", collapses: true)
+    /// The name of the hidden element, and how many of that name are open; none if the text is visible.
+    private var hiddenName: [UInt8] = []
+    private var hiddenDepth = 0
+    private var preDepth = 0
+
+    /// The current tag.
+    private var name: [UInt8] = []
+    private var isEndTag = false
+    private var isHidden = false
+    private var refresh: [UInt8] = []
+    private var attribute: [UInt8] = []
+    private var value: [UInt8] = []
+    /// 0 without quotes.
+    private var quote: UInt8 = 0
+    private var reference: [UInt8] = []
+    /// In a comment: how many hyphens came last. In `raw`: how much of the end tag.
+    private var matched = 0
+    /// `</` and the name of the raw element.
+    private var rawEnd: [UInt8] = []
+
+    /// Bytes.
+    private static let longestName = 32
+    private static let longestValue = 4_096
+
+    mutating func append(_ text: UnsafeRawBufferPointer, to lines: inout [UInt8]) {
+        for byte in text { read(byte, &lines) }
+    }
+
+    mutating func finish(to lines: inout [UInt8]) {
+        if case .reference = state { endReference(isClosed: false, &lines) }
+        if case .tagOpen = state { put(UInt8(ascii: "<"), &lines) }
+        visible.end(to: &lines)
+        hidden.end(to: &lines)
+    }
+
+    // MARK: - Tokens
+
+    private mutating func read(_ byte: UInt8, _ lines: inout [UInt8]) {
+        switch state {
+        case .text: readText(byte, &lines)
+        case .reference: readReference(byte, &lines)
+        case .tagOpen, .endTagOpen: openTag(byte, &lines)
+        case .tagName:
+            if byte == UInt8(ascii: ">") { return endTag(&lines) }
+            if byte.isSpace || byte == UInt8(ascii: "/") {
+                state = .attributes
+            } else if name.count < Self.longestName {
+                name.append(byte.lowercased)
+            }
+        case .attributes, .attributeName, .afterAttributeName: readAttributeName(byte, &lines)
+        case .beforeValue, .value: readValue(byte, &lines)
+        case .markup, .comment, .bogusComment: readComment(byte)
+        case .raw: readRaw(byte)
+        }
+    }
+
+    private mutating func readText(_ byte: UInt8, _ lines: inout [UInt8]) {
+        switch byte {
+        case UInt8(ascii: "<"): state = .tagOpen
+        case UInt8(ascii: "&"):
+            reference.removeAll(keepingCapacity: true)
+            state = .reference
+        default: put(byte, &lines)
+        }
+    }
+
+    private mutating func readReference(_ byte: UInt8, _ lines: inout [UInt8]) {
+        if byte.isAlphanumeric || byte == UInt8(ascii: "#") && reference.isEmpty,
+            reference.count < CharacterReferences.longest
+        {
+            return reference.append(byte)
+        }
+        endReference(isClosed: byte == UInt8(ascii: ";"), &lines)
+        if byte != UInt8(ascii: ";") { readText(byte, &lines) }
+    }
+
+    private mutating func endReference(isClosed: Bool, _ lines: inout [UInt8]) {
+        state = .text
+        var rest = reference[...]
+        if let (character, length) = CharacterReferences.character(rest, isClosed: isClosed) {
+            for byte in UTF8.encode(character)! { put(byte, &lines) }
+            rest = rest.dropFirst(length)
+            if rest.isEmpty { return }
+        } else {
+            put(UInt8(ascii: "&"), &lines)
+        }
+        for byte in rest { put(byte, &lines) }
+        if isClosed { put(UInt8(ascii: ";"), &lines) }
+    }
+
+    private mutating func openTag(_ byte: UInt8, _ lines: inout [UInt8]) {
+        let isEnd = if case .endTagOpen = state { true } else { false }
+        switch byte {
+        case UInt8(ascii: "a")...UInt8(ascii: "z"), UInt8(ascii: "A")...UInt8(ascii: "Z"):
+            name.removeAll(keepingCapacity: true)
+            name.append(byte.lowercased)
+            refresh.removeAll(keepingCapacity: true)
+            (isEndTag, isHidden, state) = (isEnd, false, .tagName)
+        case UInt8(ascii: "/") where !isEnd: state = .endTagOpen
+        case UInt8(ascii: ">") where isEnd: state = .text
+        case UInt8(ascii: "!") where !isEnd: (state, matched) = (.markup, 0)
+        case UInt8(ascii: "?") where !isEnd: state = .bogusComment
+        default:
+            if isEnd {
+                state = .bogusComment
+                return readComment(byte)
+            }
+            put(UInt8(ascii: "<"), &lines)
+            state = .text
+            readText(byte, &lines)
+        }
+    }
+
+    private mutating func readComment(_ byte: UInt8) {
+        let isHyphen = byte == UInt8(ascii: "-")
+        switch state {
+        case .markup where isHyphen:
+            matched += 1
+            // `<!-->` and `<!--->` are whole comments.
+            if matched == 2 { state = .comment }
+        case .markup: state = byte == UInt8(ascii: ">") ? .text : .bogusComment
+        case .comment:
+            if byte == UInt8(ascii: ">"), matched >= 2 { state = .text }
+            // `--!>` ends a comment, too.
+            if byte != UInt8(ascii: "!") || matched < 2 { matched = isHyphen ? matched + 1 : 0 }
+        default: if byte == UInt8(ascii: ">") { state = .text }
+        }
+    }
+
+    private mutating func readRaw(_ byte: UInt8) {
+        if matched == rawEnd.count {
+            if byte == UInt8(ascii: ">") {
+                state = .text
+            } else if byte.isSpace || byte == UInt8(ascii: "/") {
+                // The attributes of an end tag mean nothing.
+                (state, isEndTag) = (.attributes, true)
+                name = Array(rawEnd.dropFirst(2))
+            } else {
+                matched = 0
+            }
+            return
+        }
+        matched = byte.lowercased == rawEnd[matched] ? matched + 1 : byte == UInt8(ascii: "<") ? 1 : 0
+    }
+
+    // MARK: - Attributes
+
+    private mutating func readAttributeName(_ byte: UInt8, _ lines: inout [UInt8]) {
+        switch byte {
+        case UInt8(ascii: ">"):
+            endAttribute(&lines)
+            endTag(&lines)
+        case UInt8(ascii: "/"):
+            endAttribute(&lines)
+            state = .attributes
+        case UInt8(ascii: "=") where !attribute.isEmpty: state = .beforeValue
+        case let byte where byte.isSpace: if !attribute.isEmpty { state = .afterAttributeName }
+        default:
+            if case .afterAttributeName = state { endAttribute(&lines) }
+            state = .attributeName
+            if attribute.count < Self.longestName { attribute.append(byte.lowercased) }
+        }
+    }
+
+    private mutating func readValue(_ byte: UInt8, _ lines: inout [UInt8]) {
+        if case .beforeValue = state {
+            if byte.isSpace { return }
+            (state, quote) = (.value, 0)
+            if byte == UInt8(ascii: "\"") || byte == UInt8(ascii: "'") {
+                quote = byte
+                return
+            }
+        }
+        let endsTag = quote == 0 && byte == UInt8(ascii: ">")
+        guard endsTag || (quote == 0 ? byte.isSpace : byte == quote) else {
+            if value.count < Self.longestValue { value.append(byte) }
+            return
+        }
+        endAttribute(&lines)
+        state = .attributes
+        if endsTag { endTag(&lines) }
+    }
+
+    private mutating func endAttribute(_ lines: inout [UInt8]) {
+        guard !attribute.isEmpty else { return }
+        defer {
+            attribute.removeAll(keepingCapacity: true)
+            value.removeAll(keepingCapacity: true)
+        }
+        guard !isEndTag else { return }
+        if HTMLTags.links.contains(attribute) {
+            writeLink(value[...], &lines)
+        } else if attribute.elementsEqual("style".utf8) {
+            isHidden = isHidden || HTMLTags.hides(withoutReferences(value[...]))
+        } else if attribute.elementsEqual("hidden".utf8) {
+            isHidden = true
+        } else if attribute.elementsEqual("alt".utf8) {
+            for byte in withoutReferences(value[...]) { put(byte, &lines) }
+        } else if attribute.elementsEqual("content".utf8), name.elementsEqual("meta".utf8) {
+            refresh = value
+        }
+    }
+
+    private mutating func writeLink(_ address: ArraySlice<UInt8>, _ lines: inout [UInt8]) {
+        for byte in withoutReferences(address) { link.append(byte, to: &lines) }
+        link.end(to: &lines)
+    }
+
+    private func withoutReferences(_ text: ArraySlice<UInt8>) -> [UInt8] {
+        var result: [UInt8] = []
+        var index = text.startIndex
+        while index < text.endIndex {
+            let rest = text[(index + 1)...]
+            if text[index] == UInt8(ascii: "&") {
+                let name = rest.prefix(CharacterReferences.longest).prefix {
+                    $0.isAlphanumeric || $0 == UInt8(ascii: "#")
+                }
+                let isClosed = name.endIndex < text.endIndex && text[name.endIndex] == UInt8(ascii: ";")
+                // In an address, `&copy=1` is no reference.
+                let isNumber = name.first == UInt8(ascii: "#")
+                if isClosed || isNumber,
+                    let (character, length) = CharacterReferences.character(name, isClosed: isClosed)
+                {
+                    result += UTF8.encode(character)!
+                    index += 1 + length + (isClosed && length == name.count ? 1 : 0)
+                    continue
+                }
+            }
+            result.append(text[index])
+            index += 1
+        }
+        return result
+    }
+
+    // MARK: - Tags
+
+    private mutating func endTag(_ lines: inout [UInt8]) {
+        state = .text
+        let isVoid = HTMLTags.voids.contains(name)
+        if HTMLTags.blocks.contains(name) {
+            visible.end(to: &lines)
+            hidden.end(to: &lines)
+        } else if HTMLTags.cells.contains(name) {
+            put(0x20, &lines)
+        }
+        if name.elementsEqual("pre".utf8) { preDepth = isEndTag ? max(0, preDepth - 1) : preDepth + 1 }
+        if !refresh.isEmpty, !isEndTag, let address = HTMLTags.refreshAddress(refresh) { writeLink(address, &lines) }
+        if isEndTag { return endElement(&lines) }
+        if HTMLTags.raw.contains(name) {
+            (state, matched, rawEnd) = (.raw, 0, Array("</".utf8) + name)
+        } else if !isVoid {
+            beginElement()
+        }
+    }
+
+    private mutating func beginElement() {
+        if hiddenDepth == 0 {
+            if isHidden || HTMLTags.hidden.contains(name) { (hiddenName, hiddenDepth) = (name, 1) }
+        } else if name == hiddenName {
+            if !HTMLTags.endedByNext.contains(name) {
+                hiddenDepth += 1
+            } else if !isHidden {
+                hiddenDepth = 0
+            }
+        }
+    }
+
+    private mutating func endElement(_ lines: inout [UInt8]) {
+        guard hiddenDepth > 0, name == hiddenName else { return }
+        hiddenDepth -= 1
+        if hiddenDepth == 0 { hidden.end(to: &lines) }
+    }
+
+    private mutating func put(_ byte: UInt8, _ lines: inout [UInt8]) {
+        if hiddenDepth > 0 { return hidden.append(byte, to: &lines) }
+        if preDepth > 0, byte == 0x0a { visible.end(to: &lines) } else { visible.append(byte, to: &lines) }
+    }
+}

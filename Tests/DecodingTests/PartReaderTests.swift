@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: Apache-2.0
+import Decoding
+import Foundation
+import Testing
+
+/// Plays Fixtures/parts: NAME.eml is a message, and NAME.lines what is found in it: `T PATH TEXT` for a line of text,
+/// `A LINE` for a line about a part, `L PATH LIMIT` for a limit.
+@Suite struct PartReaderTests {
+    private struct Collector: PartEvents {
+        var wantsLines = true
+        var lines: [String] = []
+        var bytes = 0
+
+        mutating func add(_ text: UnsafeRawBufferPointer, _ prefix: String) {
+            bytes += text.count
+            #expect(text.last == 0x0a)
+            guard wantsLines else { return }
+            lines += text.split(separator: 0x0a).map { prefix + String(decoding: $0, as: UTF8.self) }
+        }
+
+        mutating func text(_ lines: UnsafeRawBufferPointer, of part: Part) { add(lines, "T \(path(part)) ") }
+        mutating func attachments(_ lines: UnsafeRawBufferPointer, of part: Part) { add(lines, "A ") }
+        mutating func limitReached(_ limit: PartLimit, in part: Part) { lines.append("L \(path(part)) \(limit)") }
+
+        private func path(_ part: Part) -> String { String(decoding: part.path, as: UTF8.self) }
+    }
+
+    private static let directory = Bundle.module.url(
+        forResource: "parts", withExtension: nil, subdirectory: "Fixtures")!
+
+    static let names: [String] = try! FileManager.default.contentsOfDirectory(atPath: directory.path)
+        .filter { $0.hasSuffix(".eml") }.map { String($0.dropLast(4)) }.sorted()
+
+    private static func found(
+        _ message: [UInt8], inPieces size: Int, reader: inout PartReader
+    ) -> [String] {
+        var collector = Collector()
+        message.withUnsafeBytes { bytes in
+            for start in stride(from: 0, to: bytes.count, by: size) {
+                let end = min(start + size, bytes.count)
+                reader.update(UnsafeRawBufferPointer(rebasing: bytes[start..<end]), &collector)
+            }
+        }
+        reader.finish(&collector)
+        return collector.lines
+    }
+
+    @Test(arguments: names) func parts(_ name: String) throws {
+        let message = [UInt8](try Data(contentsOf: Self.directory.appending(path: "\(name).eml")))
+        let file = try String(contentsOf: Self.directory.appending(path: "\(name).lines"), encoding: .utf8)
+        let expected = file.split(separator: "\n").map(String.init)
+        let withCRLF = message.flatMap { $0 == 0x0a ? [0x0d, 0x0a] : [$0] }
+        // One reader for all: nothing of a message may be left to the next one.
+        var reader = PartReader(wantsText: true, wantsAttachments: true)
+        for content in [message, withCRLF] {
+            for size in [1, 3, 64, 1 << 20] where size > 1 || content.count < 1_000 {
+                #expect(Self.found(content, inPieces: size, reader: &reader) == expected)
+                reader.reset()
+            }
+        }
+        for wantsText in [true, false] {
+            var reader = PartReader(wantsText: wantsText, wantsAttachments: !wantsText)
+            let kept = expected.filter { $0.hasPrefix(wantsText ? "T" : "A") }
+            #expect(Self.found(message, inPieces: 100, reader: &reader) == kept)
+        }
+    }
+
+    // MARK: - Bounds
+
+    /// Repeats `unit` until `count` bytes have gone in. Returns what comes out.
+    private static func pour(
+        _ head: String, _ unit: String, _ count: Int, wantsAttachments: Bool = false
+    ) -> (lines: [String], bytes: Int) {
+        var reader = PartReader(wantsText: true, wantsAttachments: wantsAttachments)
+        var collector = Collector(wantsLines: false)
+        Array(head.utf8).withUnsafeBytes { reader.update($0, &collector) }
+        let piece = Array(String(repeating: unit, count: max(1, 65_536 / unit.utf8.count)).utf8)
+        piece.withUnsafeBytes { bytes in
+            for _ in 0..<max(1, count / bytes.count) { reader.update(bytes, &collector) }
+        }
+        reader.finish(&collector)
+        return (collector.lines, collector.bytes)
+    }
+
+    /// 40 MB without a line end.
+    @Test func quotedPrintableWithoutLineEnds() {
+        let head = "Content-Transfer-Encoding: quoted-printable\n\n"
+        let (lines, bytes) = Self.pour(head, "=41=", 40 << 20)
+        #expect(lines == ["L 1 text"])
+        #expect(bytes < 2 << 20)
+    }
+
+    @Test(arguments: [
+        ("<div>", 1), ("<b", 0), ("<!-", 0), ("&amp", 1 << 20), ("<a href=", 1 << 20), ("<p hidden>", 0), ("</", 0),
+        ("<script>", 0), ("x<br>", 1 << 20), ("<a href=x>", 1 << 20), ("&#x41;", 1 << 20), ("<!-- ", 0),
+    ]) func htmlOfAnyDepth(_ unit: String, _ most: Int) {
+        let (lines, bytes) = Self.pour("Content-Type: text/html\n\n", unit, 1_200_000)
+        #expect(lines == ["L 1 text"])
+        #expect(bytes <= most * 2)
+    }
+
+    @Test func theTextOfAMessageIsBounded() {
+        let part = "--b\n\n" + String(repeating: "text\n", count: 100_000) + "\n"
+        let (lines, bytes) = Self.pour("Content-Type: multipart/mixed; boundary=b\n\n", part, 12 * part.utf8.count)
+        #expect(lines.first == "L 9 text" && lines.allSatisfy { $0.hasSuffix(" text") })
+        #expect(bytes <= 5 << 20)
+    }
+
+    @Test func thePartsOfAMessageAreBounded() {
+        let (lines, _) = Self.pour(
+            "Content-Type: multipart/mixed; boundary=b\n\n", "--b\n\nx\n", 10_000, wantsAttachments: true)
+        #expect(lines == ["L 1001 parts"])
+    }
+
+    @Test(arguments: ["Content-Type: message/rfc822\n\n"]) func theDepthOfPartsIsBounded(_ unit: String) {
+        let (lines, _) = Self.pour("", unit, 10_000)
+        #expect(lines.count == 1 && lines[0].hasSuffix(" depth"))
+    }
+
+    @Test(arguments: [
+        "X: y\n", "x", "Content-Type: a; b=c\n", " folded\n", "Content-Disposition: x; filename*1*=a; ",
+    ]) func headersOfAnySize(_ unit: String) {
+        _ = Self.pour("Content-Type: multipart/mixed; boundary=b\n\n--b\nContent-Type: text/html;", unit, 1 << 20)
+    }
+
+    @Test func boundariesOfAnySize() {
+        _ = Self.pour("Content-Type: multipart/mixed; boundary=b\n\n--b\n\n", "--", 4 << 20)
+        _ = Self.pour("Content-Type: multipart/mixed; boundary=b\n\n--b\n\n", "--\n", 4 << 20)
+    }
+}

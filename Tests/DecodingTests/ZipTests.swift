@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: Apache-2.0
+import Decoding
+import Foundation
+import Testing
+
+/// Archives that would take much memory or time without bounds.
+@Suite struct ZipTests {
+    private struct Collector: PartEvents {
+        var lines: [String] = []
+
+        mutating func text(_ lines: UnsafeRawBufferPointer, of part: Part) {}
+        mutating func limitReached(_ limit: PartLimit, in part: Part) {}
+        mutating func attachments(_ text: UnsafeRawBufferPointer, of part: Part) {
+            lines += text.split(separator: 0x0a).map { String(decoding: $0, as: UTF8.self) }
+        }
+    }
+
+    private static func lines(_ archive: [UInt8]) -> [String] {
+        var reader = PartReader(wantsText: false, wantsAttachments: true)
+        var collector = Collector()
+        Array("Content-Type: application/zip\n\n".utf8).withUnsafeBytes { reader.update($0, &collector) }
+        archive.withUnsafeBytes { reader.update($0, &collector) }
+        reader.finish(&collector)
+        return collector.lines
+    }
+
+    private static func little(_ value: Int, _ size: Int) -> [UInt8] {
+        (0..<size).map { UInt8(truncatingIfNeeded: value >> (8 * $0)) }
+    }
+
+    private static func localHeader(_ name: [UInt8], _ content: [UInt8], method: Int, size: Int) -> [UInt8] {
+        Array("PK\u{3}\u{4}".utf8) + little(20, 2) + little(0, 2) + little(method, 2) + little(0, 8)
+            + little(content.count, 4) + little(size, 4) + little(name.count, 2) + little(0, 2) + name + content
+    }
+
+    private static func entry(_ name: [UInt8], _ packed: Int, method: Int, size: Int, at offset: Int) -> [UInt8] {
+        Array("PK\u{1}\u{2}".utf8) + little(20, 4) + little(0, 2) + little(method, 2) + little(0, 8)
+            + little(packed, 4) + little(size, 4) + little(name.count, 2) + little(0, 12) + little(offset, 4) + name
+    }
+
+    private static func end(_ count: Int, size: Int, offset: Int) -> [UInt8] {
+        Array("PK\u{5}\u{6}".utf8) + little(0, 4) + little(count & 0xffff, 2) + little(count & 0xffff, 2)
+            + little(size, 4) + little(offset, 4) + little(0, 2)
+    }
+
+    /// A million entries, all with the data of the first.
+    @Test func aMillionEntries() {
+        var archive = Self.localHeader(Array("a".utf8), Array("MZ".utf8), method: 0, size: 2)
+        let offset = archive.count
+        let entry = Self.entry(Array("a".utf8), 2, method: 0, size: 2, at: 0)
+        archive.reserveCapacity(1_000_000 * entry.count + 1_000)
+        for _ in 0..<1_000_000 { archive += entry }
+        archive += Self.end(1_000_000, size: archive.count - offset, offset: offset)
+        // Only the end is kept, and the directory does not fit into it.
+        let lines = Self.lines(archive)
+        #expect(lines.count == 1 && lines[0].hasSuffix("; damaged; limit"))
+    }
+
+    @Test func overlappingEntries() {
+        var archive = Self.localHeader(Array("a".utf8), Array("MZ".utf8), method: 0, size: 2)
+        let offset = archive.count
+        for _ in 0..<5_000 { archive += Self.entry(Array("a".utf8), 2, method: 0, size: 2, at: 0) }
+        archive += Self.end(5_000, size: archive.count - offset, offset: offset)
+        let lines = Self.lines(archive)
+        #expect(lines.count == 1_001 && lines[0].hasSuffix("; limit"))
+        #expect(lines.dropFirst(2).allSatisfy { $0.contains("application/x-dosexec") && $0.hasSuffix("; damaged") })
+    }
+
+    /// The end of a long name has the extension, and stays.
+    @Test func longNames() {
+        let name = Array(repeating: UInt8(ascii: "n"), count: 65_000) + Array(".exe".utf8)
+        var archive = Self.localHeader(name, Array("MZ".utf8), method: 0, size: 2)
+        let offset = archive.count
+        archive += Self.entry(name, 2, method: 0, size: 2, at: 0)
+        archive += Self.end(1, size: archive.count - offset, offset: offset)
+        let lines = Self.lines(archive)
+        #expect(lines.count == 2 && lines[1].contains("n...n") && lines[1].contains("n.exe\""))
+        #expect(lines[1].utf8.count < 2_000)
+    }
+
+    /// Blocks without content take time, too.
+    @Test func emptyBlocks() {
+        let name = Array("a".utf8)
+        // Blocks with fixed codes that end at once: 3 + 7 bits each.
+        let content = [UInt8](repeating: 0, count: 1 << 20).indices.map {
+            [0x02, 0x08, 0x20, 0x80, 0x00][$0 % 5] as UInt8
+        }
+        var archive = Self.localHeader(name, content, method: 8, size: 0)
+        let offset = archive.count
+        for _ in 0..<100 { archive += Self.entry(name, content.count, method: 8, size: 1, at: 0) }
+        archive += Self.end(100, size: archive.count - offset, offset: offset)
+        let lines = Self.lines(archive)
+        #expect(lines.count == 101 && lines.last!.hasSuffix("; limit"))
+    }
+
+    /// From the end of a large archive, its directory is read.
+    @Test func theEndOfALargeArchive() {
+        let name = Array("large".utf8)
+        let content = [UInt8](repeating: 1, count: 9 << 20)
+        var archive = Self.localHeader(name, content, method: 0, size: content.count)
+        let second = archive.count
+        archive += Self.localHeader(Array("a.exe".utf8), Array("MZ".utf8), method: 0, size: 2)
+        let offset = archive.count
+        archive += Self.entry(name, content.count, method: 0, size: content.count, at: 0)
+        archive += Self.entry(Array("a.exe".utf8), 2, method: 0, size: 2, at: second)
+        archive += Self.end(2, size: archive.count - offset, offset: offset)
+        #expect(
+            Self.lines(archive).dropFirst() == [
+                "1/1; application/octet-stream; name=\"large\"; declared=\"\"; size=\(9 << 20); encrypted=no",
+                "1/2; application/x-dosexec; name=\"a.exe\"; declared=\"\"; size=2; encrypted=no",
+            ])
+    }
+}

@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: Apache-2.0
+import Filter
+import Glibc
+import Rules
+import Testing
+
+@Suite struct PartCheckerTests {
+    private static let message = """
+        Received: from a by b\r
+        Subject: test\r
+        MIME-Version: 1.0\r
+        Content-Type: multipart/mixed; boundary=b\r
+        \r
+        --b\r
+        Content-Type: text/plain; charset=utf-8\r
+        Content-Transfer-Encoding: base64\r
+        \r
+        Vmlh\r
+        Z3JhIMOkCnNlY29uZCBsaW5lCg==\r
+        --b\r
+        Content-Type: text/html\r
+        Content-Disposition: attachment; filename="page.html"\r
+        \r
+        <p>ca<b>si</b>no <a href="http://example.org/x">here</a><p hidden>secret\r
+        --b--\r
+
+        """
+
+    private func rules(_ tables: [WritableKeyPath<ContentChecks, [String]>: String]) throws -> ContentRules {
+        var template = Array("/tmp/weir-parts-XXXXXX".utf8CString)
+        let directory = try #require(mkdtemp(&template).map { String(cString: $0) })
+        defer { system("rm -rf '\(directory)'") }
+        var checks = ContentChecks()
+        for (number, (key, text)) in tables.enumerated() {
+            let file = try #require(fopen("\(directory)/\(number)", "w"))
+            fputs(text, file)
+            fclose(file)
+            checks[keyPath: key] = ["pcre:\(directory)/\(number)"]
+        }
+        return try ContentRules(checks)
+    }
+
+    private func judge(_ rules: ContentRules, inPieces size: Int = .max, share: LoopShare? = nil) -> Verdict {
+        let filter = MessageFilter(rules, matcher: Matcher(rules.checks, share: share))
+        let bytes = Array(Self.message.utf8)
+        func resume() {
+            guard filter.isSuspended else { return }
+            filter.prepareToResume()
+            filter.resume()
+        }
+        var verdict = Verdict()
+        // The second message uses what the first one has left.
+        for _ in 0..<2 {
+            filter.begin(rules)
+            for start in stride(from: 0, to: bytes.count, by: min(size, bytes.count)) {
+                filter.update(Array(bytes[start..<min(start + min(size, bytes.count), bytes.count)]))
+                resume()
+            }
+            filter.endInput()
+            resume()
+            verdict = filter.finish()
+        }
+        return verdict
+    }
+
+    private func summary(_ verdict: Verdict) -> String {
+        let matches = verdict.matches.map { match in
+            "\(match.view) \(match.location.line): \(String(decoding: match.content, as: UTF8.self))"
+                + (match.fault.map { " (\($0))" } ?? "")
+        }
+        return "\(matches) \(verdict.effects) \(verdict.disposition) \(verdict.notes) "
+            + String(decoding: verdict.apply(to: Array(Self.message.utf8), lineEnd: .crlf), as: UTF8.self)
+    }
+
+    private func verdict(_ tables: [WritableKeyPath<ContentChecks, [String]>: String]) throws -> Verdict {
+        let rules = try rules(tables)
+        let slow = judge(rules)
+        rules.prepareFastPass()
+        var share = LoopShare()
+        share.time = 0
+        for other in [
+            judge(rules), judge(rules, inPieces: 1), judge(rules, inPieces: 13), judge(rules, share: share),
+            judge(rules, inPieces: 7, share: share),
+        ] { #expect(summary(other) == summary(slow)) }
+        return slow
+    }
+
+    @Test(arguments: [
+        ("/^viagra Ä$/ REJECT no", "decoded_body 1", "Viagra ä"),
+        ("/^second line$/ REJECT no", "decoded_body 1", "second line"),
+        ("/casino/ REJECT no", "decoded_body 2", "casino here"),
+        ("/^link: .*example\\.org/ REJECT no", "decoded_body 2", "link: http://example.org/x"),
+        ("/^hidden: secret/ REJECT no", "decoded_body 2", "hidden: secret"),
+    ])
+    func text(_ rule: String, _ view: String, _ content: String) throws {
+        let verdict = try verdict([\.decodedBody: rule])
+        #expect(verdict.disposition == .refuse(Refusal(code: 550, text: Array("5.7.1 no".utf8))))
+        #expect(verdict.matches.map(\.view) == [view])
+        #expect(verdict.matches.map { String(decoding: $0.content, as: UTF8.self) } == [content])
+    }
+
+    @Test func attachments() throws {
+        let verdict = try verdict([\.attachment: #"/; name="[^"]*\.html?";/ HOLD page"#])
+        #expect(verdict.holdReason == Array("page".utf8))
+        #expect(verdict.matches.map(\.view) == ["attachment 2"])
+    }
+
+    @Test func prependGoesToTheTop() throws {
+        let verdict = try verdict([
+            \.decodedBody: "/(viagra)/ PREPEND X-First: $1\n/casino/ PREPEND X-Second: 2",
+            \.header: "/^Received:/ PREPEND X-Header: 3",
+        ])
+        let text = String(decoding: verdict.apply(to: Array(Self.message.utf8), lineEnd: .crlf), as: UTF8.self)
+        #expect(text == "X-First: Viagra\r\nX-Second: 2\r\nX-Header: 3\r\n" + Self.message)
+    }
+
+    @Test func effects() throws {
+        let verdict = try verdict([
+            \.decodedBody: "/viagra/ BCC a@example.org\n/casino/ HOLD spam", \.attachment: "/html/ BCC a@example.org",
+            \.header: "/^Subject/ BCC b@example.org",
+        ])
+        #expect(verdict.isHeld)
+        let copies = ["b@example.org", "a@example.org"].map { Array($0.utf8) }
+        #expect(verdict.recipients == .envelope(copies: copies))
+    }
+
+    @Test(arguments: ["REJECT late", "DISCARD", "REDIRECT c@example.org", "PASS"])
+    func rulesForTheMessageAsItCameComeFirst(_ action: String) throws {
+        let verdict = try verdict([\.decodedBody: "/viagra/ REJECT early", \.body: "/^--b--/ \(action)"])
+        #expect(verdict.matches.map(\.subject) == [.body])
+    }
+
+    @Test(arguments: ["REPLACE x", "STRIP", "IGNORE", "ignore"]) func editsAreRefused(_ action: String) throws {
+        for key in [\ContentChecks.decodedBody, \.attachment] {
+            let faults = #expect(throws: ContentRules.Faults.self) { try rules([key: "/a/ WARN\n/b/ \(action)"]) }
+            #expect(faults?.faults.map(\.line) == [2])
+        }
+        let word = action.split(separator: " ")[0]
+        let rest = action == "REPLACE x" ? " x" : ""
+        let table = "/^(second) line/ $1\n/^link: .*(x)$/ \(word)\(rest)"
+        #expect(throws: ContentRules.Faults.self) { try rules([\.decodedBody: table]) }
+    }
+
+    /// The matched text is the action.
+    @Test func anEditThatTheMessageNames() throws {
+        let verdict = try verdict([\.decodedBody: "/ (li)ne$/ $1\n/^hidden: (s)ecret/ ${1}trip"])
+        #expect(verdict.edits.isEmpty)
+        #expect(verdict.matches.map(\.fault) == ["unknown command: li", "a decoded part has no line to change"])
+    }
+
+    @Test func theHitIsShown() throws {
+        let text = String(repeating: "ä", count: 300)
+        let line = Array("\(text)needle\(text)".utf8)
+        let rules = try rules([\.decodedBody: "/needle/ WARN"])
+        let filter = MessageFilter(rules, matcher: Matcher())
+        filter.update(Array("Content-Type: text/plain; charset=utf-8\n\n".utf8) + line + [0x0a])
+        let content = try #require(filter.finish().matches.first?.content)
+        #expect(content.count <= 200 && String(decoding: content, as: UTF8.self).contains("needleä"))
+    }
+}
