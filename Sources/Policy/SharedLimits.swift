@@ -54,7 +54,8 @@ final class SharedLimits: EngineConnection.Owner {
         let hosts = settings.hosts.joined(separator: ", ")
         host.log.notice(
             "limits are shared by \(hosts) through \(address); this host is \(settings.name ?? ""), and may use "
-                + "1/\(settings.hosts.count) of \(settings.share) % of each limit without asking")
+                + "1/\(settings.hosts.count) of \(settings.share) % of each limit without asking; blocks, raises and "
+                + "resets by administrators hold on this host only")
         host.loop.schedule(every: Self.beat) { [weak self] in
             guard let self, !host.isStopped else { return false }
             tend()
