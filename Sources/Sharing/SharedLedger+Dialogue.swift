@@ -155,8 +155,9 @@ extension SharedLedger {
             if epoch != kept.epoch || id != kept.epochID { markUnreported() }
             (kept.epoch, kept.epochID) = (epoch, id)
             hasChanged = true
-            // A new host learns its terms once it is known that no other has its name.
-            if kept.settled != nil { learn(settled: settled, sent: nil) }
+            // A new host uses its share once the engine has told that no other has its name.
+            if kept.settled == nil { isSecond = true }
+            learn(settled: settled, sent: nil)
             dialogue = .registering
             return Outcome()
         case .late: return hangUp()
@@ -164,6 +165,8 @@ extension SharedLedger {
             var outcome = hangUp()
             outcome.hangsUp = true
             dialogue = .clone
+            // It has learned its terms a moment ago, and has never used them.
+            if isSecond, let terms = kept.active.last { (kept.settled, kept.pending) = (nil, [terms]) }
             isSecond = true
             noteTerms()
             return outcome
