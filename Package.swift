@@ -51,6 +51,7 @@ let package = Package(
             name: "CPCRE2", pkgConfig: "libpcre2-8", providers: [.apt(["libpcre2-dev"])]),
         .systemLibrary(
             name: "CVectorscan", pkgConfig: "libhs", providers: [.apt(["libhyperscan-dev"])]),
+        .systemLibrary(name: "CHiredis", providers: [.apt(["libhiredis-dev"])]),
         .systemLibrary(name: "CIntrinsics"),
         .systemLibrary(name: "CLinux"),
         .target(name: "CSandbox", cSettings: hardenedC),
@@ -70,15 +71,15 @@ let package = Package(
         .target(
             name: "Limits",
             dependencies: [
-                "CIntrinsics", "MailSyntax", "Patterns",
+                "CIntrinsics", "MailSyntax", "Patterns", "Sharing",
                 .product(name: "DequeModule", package: "swift-collections"),
             ],
             swiftSettings: singleThreaded),
-        .target(name: "Sharing", resources: [.embedInCode("library.lua")], swiftSettings: strict),
+        .target(name: "Sharing", resources: [.embedInCode("library.lua")], swiftSettings: singleThreaded),
         .target(
             name: "Storage",
             dependencies: [
-                "Limits",
+                "Limits", "Sharing",
                 .product(name: "GRDB", package: "GRDB.swift"),
                 .product(name: "GRDBSQLite", package: "GRDB.swift"),
             ],
@@ -91,9 +92,13 @@ let package = Package(
             ],
             swiftSettings: singleThreaded),
         .target(
+            name: "Engine",
+            dependencies: ["CHiredis", "Loop", "Sharing", .product(name: "NIOCore", package: "swift-nio")],
+            swiftSettings: singleThreaded),
+        .target(
             name: "Settings",
             dependencies: [
-                "Filter", "Limits", "MailSyntax", "Patterns", "Rules", "Wire",
+                "Filter", "Limits", "MailSyntax", "Patterns", "Rules", "Sharing", "Wire",
                 .product(name: "Yams", package: "Yams"),
             ],
             swiftSettings: strict),
@@ -115,7 +120,8 @@ let package = Package(
         .target(
             name: "Policy",
             dependencies: [
-                "CLinux", "Settings", "Limits", "Loop", "MailSyntax", "Report", "Rules", "Storage", "Wire",
+                "CLinux", "Engine", "Settings", "Limits", "Loop", "MailSyntax", "Report", "Rules", "Sharing",
+                "Storage", "Wire",
                 .product(name: "NIOCore", package: "swift-nio"),
             ],
             swiftSettings: singleThreaded),
@@ -130,7 +136,7 @@ let package = Package(
             name: "Service",
             dependencies: [
                 "AdminAPI", "CLinux", "CSandbox", "Settings", "Filter", "Limits", "Loop", "Messages", "Policy",
-                "Report", "Wire",
+                "Report", "Sharing", "Wire",
                 .product(name: "Hummingbird", package: "hummingbird"),
                 .product(name: "HummingbirdCore", package: "hummingbird"),
                 .product(name: "Logging", package: "swift-log"),
@@ -228,7 +234,7 @@ let package = Package(
             name: "ServiceTests",
             dependencies: [
                 "AdminAPI", "Settings", "Filter", "Limits", "Loop", "MailSyntax", "Messages", "Policy", "Report",
-                "Rules", "Wire",
+                "Rules", "Sharing", "Wire",
                 .product(name: "NIOCore", package: "swift-nio"), .product(name: "NIOPosix", package: "swift-nio"),
             ],
             resources: [.copy("Fixtures")],

@@ -12,7 +12,7 @@ package enum CountUnit: String, CaseIterable, Sendable {
     case recipients, messages, bytes, connections
 
     /// Whether a charge belongs to the client's connection. All others belong to a mail transaction.
-    var isOfConnection: Bool {
+    package var isOfConnection: Bool {
         switch self {
         case .recipients, .messages, .bytes: false
         case .connections: true

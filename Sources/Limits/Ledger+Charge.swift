@@ -100,6 +100,7 @@ extension Ledger {
         var nearLane: Int?
         var fullest = 0.0
         for lane in 0..<limit.terms.refusedLane {
+            if limit.terms.isShared { shared?.charge(step.charge, to: account, lane: lane, at: now) }
             let used = account.windows.charge(step.charge, lane: lane, slot: limit.terms.slots[lane])
             let admitted = account.admitted(lane: lane, at: now)
             let fullness = Double(used) / Double(max(1, admitted))
@@ -126,6 +127,7 @@ extension Ledger {
         transaction.charges.change(account) { charge in
             charge.giveBack(amount) { part, time in
                 if !account.isRemoved { account.giveBack(part, chargedAt: time) }
+                if account.limit.terms.isShared { shared?.giveBack(part, to: account, chargedAt: time) }
                 journal.appendCharge(-Int64(part), to: account, age: now - time)
             }
         }

@@ -59,7 +59,7 @@ extension Ledger {
         _ = prepared.removeFirst()
     }
 
-    private func identify(_ request: Attributes, _ prepared: PreparedRequests.Request) -> RequestIdentity {
+    func identify(_ request: Attributes, _ prepared: PreparedRequests.Request) -> RequestIdentity {
         var identity = RequestIdentity(state: prepared.state, transactionID: prepared.transactionID)
         guard identity.transactionID != 0 else { return identity }
         // The numbers are those that `CountUnit.Charge.total` reads.
@@ -95,11 +95,7 @@ extension Ledger {
         _ connection: ClientConnection?, _ violations: inout Violations
     ) {
         let limit = applicable.limit.takeUnretainedValue()
-        if identity.recipientHash != 0, let transaction = identity.transaction,
-            transaction.hasAnswered(Self.chargeHash(of: identity.recipientHash, to: applicable.key))
-        {
-            return
-        }
+        if hasCharged(applicable, identity) { return }
         guard let step = step(of: limit, applicable.key, request, identity, connection) else { return }
         step.account.lastRequest = requestNumber
         guard let violation = violation(of: step) else { return plan.steps.append(step) }
@@ -113,8 +109,14 @@ extension Ledger {
         }
     }
 
+    /// Whether the recipient was charged to a limit at another hook.
+    func hasCharged(_ applicable: PreparedRequests.ApplicableLimit, _ identity: RequestIdentity) -> Bool {
+        guard identity.recipientHash != 0, let transaction = identity.transaction else { return false }
+        return transaction.hasAnswered(Self.chargeHash(of: identity.recipientHash, to: applicable.key))
+    }
+
     /// What a limit charges or gives back for a request; nil if there is nothing to charge or to refuse.
-    private func step(
+    func step(
         of limit: LimitState, _ key: KeyHash, _ request: Attributes, _ identity: RequestIdentity,
         _ connection: ClientConnection?
     ) -> Plan.Step? {
@@ -144,7 +146,18 @@ extension Ledger {
         var worst: Violation?
         for lane in 0..<account.limit.terms.refusedLane {
             let admitted = account.admitted(lane: lane, at: now)
-            if account.used(lane: lane) &+ step.charge <= admitted { continue }
+            if account.used(lane: lane) &+ step.charge <= admitted {
+                guard let reason = lacksRoom(step, lane: lane) else { continue }
+                // It may be free sooner or later: nobody knows what other hosts will use.
+                let until = now + account.limit.terms.lanes[lane].milliseconds / Window.slots
+                if reason == .tooLarge {
+                    return Violation(account: account, reason: reason, lane: lane, amount: step.charge, until: now)
+                }
+                if worst.map({ until > $0.until }) ?? true {
+                    worst = Violation(account: account, reason: .over, lane: lane, amount: step.charge, until: until)
+                }
+                continue
+            }
             guard step.whole <= admitted, let fitting = account.fitting(step.charge, lane: lane, at: now) else {
                 return Violation(account: account, reason: .tooLarge, lane: lane, amount: step.charge, until: now)
             }

@@ -30,6 +30,8 @@ package final class Ledger {
     let store: any LedgerStore
     package weak var observer: (any LedgerObserver)?
     package internal(set) var limits: [LimitState] = []
+    /// The limits shared with other hosts; nil without `shared`.
+    package var shared: SharedCounts?
     var settings: Settings
     private var clock: LedgerClock
     private(set) var tick: ClockAnchor

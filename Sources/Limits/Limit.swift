@@ -95,6 +95,8 @@ package struct Limit: Sendable {
     package var exempt: [LookupTable]
     /// Tables of keys with other rates, which replace those in `rates` with the same windows.
     package var overrides: [LookupTable]
+    /// Whether several hosts hold the limit together (`shared`).
+    package var isShared = false
 
     package init(
         name: String, conditions: [Condition], key: KeyDefinition, count: CountUnit, rates: [Rate],

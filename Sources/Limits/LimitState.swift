@@ -98,6 +98,8 @@ struct LimitTerms: ~Copyable {
     let overLetsPass: Bool
     let tooLargeLetsPass: Bool
     let blockOverLetsPass: Bool
+    /// Whether several hosts hold it together.
+    let isShared: Bool
     /// Whether the limit needs to know the recipient.
     let isPerRecipient: Bool
     /// Milliseconds after which slot numbers of an unused account could wrap. `Account.expire` must be called before.
@@ -117,6 +119,7 @@ struct LimitTerms: ~Copyable {
         overLetsPass = limit.over.letsPass
         tooLargeLetsPass = limit.tooLarge.letsPass
         blockOverLetsPass = limit.blockOver.letsPass
+        isShared = limit.isShared
         isPerRecipient = limit.isPerRecipient
         mostUnused = lanes.reduce(.max) { min($0, $1.milliseconds) } * SlidingWindows.mostSlotsUnused / Window.slots
         looksAtContext = limit.contextAttribute != nil

@@ -37,6 +37,9 @@ struct PreparedRequests {
         next = 0
     }
 
+    /// The oldest request and the indexes of its limits.
+    var first: (request: Request, limits: Range<Int>) { (requests[next], nextLimits..<requests[next].limitsEnd) }
+
     mutating func append(_ limit: ApplicableLimit) {
         limits.append(limit)
     }

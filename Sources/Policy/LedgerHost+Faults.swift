@@ -5,6 +5,7 @@ internal import Loop
 internal import NIOCore
 internal import Report
 internal import Settings
+internal import Storage
 
 /// Opening the ledger, faults of its store, and retries.
 extension LedgerHost {
@@ -18,8 +19,24 @@ extension LedgerHost {
         return Result { () throws(StoreError) in
             let ledger = try Ledger(
                 limits: configuration.limits, settings: configuration.ledgerSettings, clocks: clocks, store: store)
-            return Opened(ledger: ledger, store: store, audit: try store.recentAudit(mostAudit))
+            let sharedStore = try openShared(configuration, ledger)
+            return Opened(
+                ledger: ledger, store: store, sharedStore: sharedStore, audit: try store.recentAudit(mostAudit))
         }
+    }
+
+    /// Opens what is kept of shared limits, after the lock of the ledger is taken.
+    private static func openShared(
+        _ configuration: Configuration, _ ledger: Ledger
+    ) throws(StoreError) -> SharedStore? {
+        guard let settings = configuration.sharedCounts else { return nil }
+        let store = try SharedStore(
+            besides: configuration.ledger.store.path, durability: configuration.ledger.durability)
+        let contents = try store.read()
+        ledger.shared = SharedCounts(
+            settings, limits: configuration.limits, saved: contents.state, pools: contents.pools,
+            versions: contents.versions)
+        return store
     }
 
     /// Installs the opened ledger, or handles the fault.
@@ -36,9 +53,11 @@ extension LedgerHost {
             opened.ledger.observer = observer
             ledger = opened.ledger
             store = opened.store
+            sharedStore = opened.sharedStore
             if isOutdated {
-                endBlocks(
-                    of: opened.ledger.reload(configuration.limits, settings: configuration.ledgerSettings))
+                let relaxed = opened.ledger.reload(configuration.limits, settings: configuration.ledgerSettings)
+                opened.ledger.shared?.configure(configuration.limits)
+                endBlocks(of: relaxed)
             }
             for entry in opened.audit { audit.append(entry) }
             killPoint("ledger-opened")

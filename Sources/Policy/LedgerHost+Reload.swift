@@ -13,6 +13,7 @@ extension LedgerHost {
             ledger.beginTick()
             let before = ledger.limits.map { (limit: $0, keys: $0.accountCount) }
             let relaxed = ledger.reload(configuration.limits, settings: configuration.ledgerSettings)
+            ledger.shared?.configure(configuration.limits)
             endBlocks(of: relaxed)
             for (limit, keys) in before where keys > 0 && !ledger.limits.contains(where: { $0 === limit }) {
                 log.notice(

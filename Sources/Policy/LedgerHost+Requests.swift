@@ -4,11 +4,13 @@ internal import Loop
 internal import NIOCore
 package import Report
 internal import Settings
+internal import Storage
 
 /// Requests and ticks: a tick decides and commits all requests that one turn of the loop has read.
 extension LedgerHost.Client {
     package var isGone: Bool { false }
     package func willBeDecided(in transaction: UInt64) {}
+    package func suspended() {}
 }
 
 extension LedgerHost {
@@ -24,11 +26,15 @@ extension LedgerHost {
     private var judging: Ledger? { trouble == nil || configuration.onFailure == .dunno ? ledger : nil }
 
     private func decideAll() {
+        if !resuming.isEmpty { decideResumed() }
         while !asking.isEmpty {
             swap(&asking, &deciding)
             requests &+= UInt64(deciding.count)
             var passed: UInt64 = 0
-            if let judging {
+            if let judging, sharing != nil {
+                judging.fetch()
+                passed = decideShared(in: judging)
+            } else if let judging {
                 judging.fetch()
                 for client in deciding { if decide(client, in: judging) { passed &+= 1 } }
             } else {
@@ -49,6 +55,50 @@ extension LedgerHost {
         }
     }
 
+    /// Decides the clients of this pass, and removes those that must wait for the engine.
+    ///
+    /// - Returns: the number of answers that are DUNNO.
+    private func decideShared(in ledger: Ledger) -> UInt64 {
+        var passed: UInt64 = 0
+        var decided = 0
+        for index in deciding.indices {
+            let client = deciding[index]
+            var number: Int?
+            if !client.isGone {
+                if configuration.givesBackDropped { client.willBeDecided(in: ledger.nextTransaction) }
+                client.withRequest { number = ledger.putAside($0) }
+            }
+            if let number {
+                sharing?.suspend(client, number)
+            } else {
+                if decide(client, in: ledger) { passed &+= 1 }
+                deciding[decided] = client
+                decided += 1
+            }
+        }
+        deciding.removeSubrange(decided...)
+        return passed
+    }
+
+    /// Decides the clients whose requests have waited for the engine, before all others: what was granted is for them.
+    private func decideResumed() {
+        let resumed = resuming
+        resuming.removeAll(keepingCapacity: true)
+        var passed: UInt64 = 0
+        for client in resumed where !client.isGone {
+            var decision = troubled
+            if let judging {
+                client.withRequest { request in
+                    decision = judging.decideLast(request)
+                    if observer.logsPasses, decision.action == nil { observer.passed(request) }
+                }
+            }
+            if conclude(decision, client) { passed &+= 1 }
+            awaiting.append(client)
+        }
+        activity.recordTick(passed: passed, at: uptime)
+    }
+
     /// - Returns: whether the answer is DUNNO.
     private func decide(_ client: any Client, in ledger: Ledger) -> Bool {
         guard !client.isGone else {
@@ -61,7 +111,12 @@ extension LedgerHost {
             decision = ledger.decide(request)
             if observer.logsPasses, decision?.action == nil { observer.passed(request) }
         }
-        guard var decision else { return false }
+        return decision.map { conclude($0, client) } ?? false
+    }
+
+    /// - Returns: whether the answer is DUNNO.
+    private func conclude(_ decided: Decision, _ client: any Client) -> Bool {
+        var decision = decided
         if probes.isActive { decision = exempt(decision, ifProbe: client) }
         client.decided(decision)
         if let action = decision.action { activity.count(action) }
@@ -146,12 +201,18 @@ extension LedgerHost {
             activity.record(latency: (.now() - tickBegan).nanoseconds, requests: awaiting.count, at: uptime)
         }
         awaiting.removeAll(keepingCapacity: true)
+        sharing?.endTurn()
         upkeep(slots: Self.slotsPerTick)
     }
 
     func commit() {
         guard let ledger else { return }
         guard trouble == nil else { return ledger.discardBatch() }
-        do throws(StoreError) { try ledger.commit() } catch { fail(error) }
+        do throws(StoreError) {
+            try ledger.commit()
+            if let changes = ledger.shared?.takeChanges() { try sharedStore?.save(changes) }
+        } catch {
+            fail(error)
+        }
     }
 }

@@ -62,6 +62,12 @@ package final class LedgerHost: @unchecked Sendable {
     var asking: [any Client] = []
     /// Clients of the current pass. They may submit their next request meanwhile, to `asking`.
     var deciding: [any Client] = []
+    /// The limits shared with other hosts; nil without `shared`.
+    var sharing: SharedLimits?
+    /// Where the ledger keeps what it knows of them.
+    var sharedStore: SharedStore?
+    /// Clients whose requests have waited for the engine, and are decided for the last time.
+    var resuming: [any Client] = []
     /// Clients that have a decision and wait for the commit.
     var awaiting: [any Client] = []
     var isTickUnderWay = false
@@ -84,6 +90,8 @@ package final class LedgerHost: @unchecked Sendable {
         /// The request is about to be decided; `transaction` is 0 if it belongs to none. Called if dropped transactions
         /// are given back.
         func willBeDecided(in transaction: UInt64)
+        /// The request waits for the engine. The client keeps it beyond this turn of the loop.
+        func suspended()
         /// The decision for the request. The answer must wait for `committed`; the next request may be submitted now.
         func decided(_ decision: Decision)
         /// The batch is committed: answers may go out.
@@ -100,6 +108,7 @@ package final class LedgerHost: @unchecked Sendable {
     struct Opened: @unchecked Sendable {
         let ledger: Ledger
         let store: any LedgerStore
+        let sharedStore: SharedStore?
         let audit: [AuditEntry]
     }
 
@@ -146,6 +155,8 @@ package final class LedgerHost: @unchecked Sendable {
             pause()
             return true
         }
+        sharing = SharedLimits(configuration.shared, host: self)
+        sharing?.start()
     }
 
     /// Returns when the first attempt to open the ledger has ended, whether the ledger is open then or not.
@@ -167,6 +178,7 @@ package final class LedgerHost: @unchecked Sendable {
     package func stop(by deadline: NIODeadline) {
         loop.preconditionInLoop()
         isStopped = true
+        sharing?.stop()
         endFirstOpening()
         endTick()
         flush()
@@ -197,6 +209,7 @@ package final class LedgerHost: @unchecked Sendable {
         }
         self.ledger = nil
         store = nil
+        sharedStore = nil
     }
 
     /// Logs and stores an administrator's change.

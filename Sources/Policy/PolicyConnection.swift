@@ -45,6 +45,9 @@ final class PolicyConnection: ReceivedConnection, LedgerHost.Client {
         case bytes([UInt8])
     }
 
+    /// Bytes that a client may send while a request waits for the engine.
+    private static let mostAhead = 256 << 10
+
     private static let dunno = Array("action=DUNNO\n\n".utf8)
 
     init(descriptor: Int32, listener: PolicyListener) {
@@ -84,6 +87,11 @@ final class PolicyConnection: ReceivedConnection, LedgerHost.Client {
         guard !isClosing else { return }
         let bytes = listener.commit(count, of: room)
         if kept.isEmpty { fresh = bytes } else { kept += bytes }
+        guard requestLength == 0 else {
+            // A request waits for its decision. Postfix sends the next one only after that.
+            if kept.count > Self.mostAhead { close() }
+            return
+        }
         findRequest()
     }
 
@@ -143,6 +151,12 @@ final class PolicyConnection: ReceivedConnection, LedgerHost.Client {
     /// not stand in the way of the new one. VRFY and others belong to no transaction and may come in the middle of one.
     func willBeDecided(in next: UInt64) {
         if next != 0, next != transaction { closeTransaction() }
+    }
+
+    /// Copies what was read, because the listener's buffer is reused in the next turn.
+    func suspended() {
+        if !fresh.isEmpty { kept = Array(fresh) }
+        fresh = UnsafeRawBufferPointer(start: nil, count: 0)
     }
 
     func decided(_ decision: Decision) {

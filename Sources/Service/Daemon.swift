@@ -285,6 +285,7 @@ private struct RestartKey {
             .init("listen.filter", \.listen.filter),
             .init("listen.milter", \.listen.milter), .init("filter", \.filter), .init("ledger.store", \.ledger.store),
             .init("ledger.durability", \.ledger.durability), .init("user", \.user), .init("sandbox", \.sandbox),
+            .init("shared", \.shared),
         ]
     }
 }

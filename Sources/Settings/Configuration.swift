@@ -20,6 +20,7 @@ package struct Configuration: Sendable {
     package var onNoLedger: OnFailure?
     /// Whether a transaction that ends before DATA gets its charges back.
     package var givesBackDropped = false
+    package var shared = Shared()
     package var log = Log()
     package var alerts = Alerts()
     /// How values become keys, unless a limit has its own `keys`.

@@ -10,7 +10,8 @@ package enum ConfigurationKeys {
     /// Rows are read in this order. `limits` comes after the keys that it depends on.
     package static let root: [ConfigurationKey<Configuration>] = {
         let defaults = Configuration()
-        return listen(in: defaults) + process(in: defaults) + ledger(in: defaults) + messages(in: defaults)
+        return listen(in: defaults) + process(in: defaults) + ledger(in: defaults) + shared(in: defaults)
+            + messages(in: defaults)
             + log(in: defaults) + alerts(in: defaults) + keyForms(in: defaults) + limits(in: defaults)
             + checkTables(in: defaults) + checkBounds(in: defaults) + postfixCheckLimits(in: defaults)
     }()
@@ -377,6 +378,9 @@ package enum ConfigurationKeys {
             .init(
                 "count_refused", \.countRefused, .boolean, in: defaults,
                 "Charge refused requests like accepted ones; a client that does not stop then stays refused."),
+            .init(
+                "shared", \.isShared, .boolean, in: defaults,
+                "Whether all hosts hold the limit together, if shared.engine is set; false counts on this host alone."),
             .init(
                 "block.after", \.blockAfter, .optional(.number(1...1_000_000)), .isNothing(example: "100"),
                 "Number of refused requests within the longest window after which the key is blocked."),

@@ -44,6 +44,7 @@ package enum ConfigurationReader {
             }
             if let root = document.root {
                 let found = reading.read(root, at: "", rows: ConfigurationKeys.root, into: &configuration)
+                SharedReader.finish(&configuration, found, &reading)
                 checkListeners(configuration.listen, found, &reading)
                 warnOfPrograms(configuration.alerts, found, &reading)
                 warnOfUnusedChecks(configuration.listen, found, &reading)

@@ -24,6 +24,7 @@ package struct LimitDraft: HasKeyForms {
     var keepsBlocks = false
     var exempt: [TableReference] = []
     var overrides: [TableReference] = []
+    var isShared = true
 }
 
 /// Reads `limits`.
@@ -40,6 +41,7 @@ enum LimitReader {
             return []
         }
         reading.restrictionClasses = configuration.restrictionClasses
+        reading.sharesLimits = configuration.shared.engine != nil
         reading.answersMilter = !configuration.listen.milter.isEmpty && configuration.milter.limits
         var seen: [String: Int] = [:]
         let limits: [Limit] = items.enumerated().compactMap { index, item in
@@ -87,13 +89,16 @@ enum LimitReader {
         checkMilter(draft.over, "over", nodes, &reading)
         checkMilter(draft.tooLarge, "too_large", nodes, &reading)
         checkMilter(draft.blockOver, "block.over", nodes, &reading)
-        return Limit(
+        reading.checkShared(draft, nodes.limit, nodes.found, nodes.key)
+        var limit = Limit(
             name: draft.name, conditions: conditions ?? [], key: KeyDefinition(parts: parts, forms: draft.keyForms),
             count: draft.count, rates: draft.rates, over: draft.over, tooLarge: draft.tooLarge, mode: draft.mode,
             warnAt: draft.warnAt, block: block(draft, nodes, &reading),
             blockOver: draft.blockOver, keepsBlocks: draft.keepsBlocks, countRefused: draft.countRefused,
             exempt: load(draft.exempt, parts, draft.keyForms, &reading).map(\.contents.table),
             overrides: overrides(draft, parts, &reading))
+        limit.isShared = draft.isShared && reading.sharesLimits
+        return limit
     }
 
     private static func checkRates(_ nodes: LimitNodes, _ reading: inout ConfigurationReading) {

@@ -13,7 +13,7 @@ package struct Lane: Hashable, Comparable, Sendable {
 
     package static func < (a: Lane, b: Lane) -> Bool { (a.key, a.window) < (b.key, b.window) }
 
-    func slot(at time: Int64) -> Int64 { SlotCounts.floorDivide(time * SlotCounts.slots, window) }
+    package func slot(at time: Int64) -> Int64 { SlotCounts.floorDivide(time * SlotCounts.slots, window) }
 }
 
 /// Units by slot. A window has 60 slots. One more than that counts beside the present one, because a clock may be slow:
@@ -25,6 +25,11 @@ package struct SlotCounts: Sendable {
     package struct Slot: Sendable {
         package let number: Int64
         package internal(set) var units: Int64
+
+        package init(number: Int64, units: Int64) {
+            self.number = number
+            self.units = units
+        }
     }
 
     /// Oldest first.
@@ -39,13 +44,13 @@ package struct SlotCounts: Sendable {
     }
 
     /// Drops what has expired if `slot` is the present one.
-    mutating func expire(at slot: Int64) {
+    package mutating func expire(at slot: Int64) {
         guard let oldest = entries.first, oldest.number < slot - Self.held else { return }
         entries.removeAll { $0.number < slot - Self.held }
         total = entries.reduce(0) { $0 + $1.units }
     }
 
-    mutating func charge(_ units: Int64, slot: Int64) {
+    package mutating func charge(_ units: Int64, slot: Int64) {
         total += units
         if let last = entries.last, last.number >= slot {
             entries[entries.count - 1].units += units
@@ -55,7 +60,8 @@ package struct SlotCounts: Sendable {
     }
 
     /// - Returns: what was still counted, and is free now.
-    mutating func giveBack(_ units: Int64, slot: Int64) -> Int64 {
+    @discardableResult
+    package mutating func giveBack(_ units: Int64, slot: Int64) -> Int64 {
         guard let index = entries.lastIndex(where: { $0.number == slot }) else { return 0 }
         let given = min(units, entries[index].units)
         entries[index].units -= given

@@ -6,7 +6,8 @@ extension SharedLedger {
 
     /// What an answer leads to.
     package struct Outcome: Sendable {
-        package var decisions: [(number: Int, decision: SharedDecision)] = []
+        /// The requests that the answer was for. They are decided for the last time.
+        package var answered: [Int] = []
         /// The connection must be closed. The host may connect again.
         package var hangsUp = false
     }
@@ -16,11 +17,14 @@ extension SharedLedger {
     /// The terms of the configuration. They hold when every host of the old and the new ones has confirmed them.
     package mutating func configure(_ terms: Terms) {
         if kept.active.last != terms || (kept.settled == nil && kept.pending.isEmpty) { kept.pending.append(terms) }
+        noteTerms()
     }
 
     /// Takes note of what the engine says was settled last.
     private mutating func learn(settled text: String, sent: String?) {
-        guard !text.isEmpty, let terms = Terms(text: text) else { return }
+        guard !text.isEmpty, text != kept.settled?.text || !kept.pending.isEmpty, let terms = Terms(text: text)
+        else { return }
+        defer { noteTerms() }
         if text == sent, let index = kept.pending.firstIndex(of: terms) {
             // Terms that were configured since the call are still pending.
             kept.settled = terms
@@ -40,6 +44,7 @@ extension SharedLedger {
     /// The first call on a new connection. `run` is the server's run id, which the caller has read on it.
     package mutating func connect(run: String, at now: Int64) -> Call {
         kept.connection += 1
+        hasChanged = true
         callNumber = 0
         dialogue = .greeting
         open = Open(asked: now)
@@ -52,12 +57,11 @@ extension SharedLedger {
 
     /// The connection is gone, or the caller has lost patience with it.
     ///
-    /// - Returns: the requests that waited. They are refused.
+    /// - Returns: the requests that waited. They are decided for the last time.
     package mutating func disconnect() -> [Int] {
         dialogue = .closed
         open = nil
-        defer { waiting.removeAll() }
-        return waiting.map(\.request.number)
+        return takeWaiting(waiting.count)
     }
 
     /// The next call, if one is due. To be asked for at the end of each turn, and after each heartbeat.
@@ -91,7 +95,10 @@ extension SharedLedger {
     private func asks(at now: Int64) -> [Lane: (need: Int64, pool: Int64)] {
         var units: [Lane: (units: Int64, demand: SharedRequest.Demand)] = [:]
         for request in waiting {
-            for demand in request.request.demands { units[demand.lane, default: (0, demand)].units += demand.units }
+            for demand in request.request.demands {
+                // The latest of them has seen all that was charged before.
+                units[demand.lane] = ((units[demand.lane]?.units ?? 0) + demand.units, demand)
+            }
         }
         return units.compactMapValues { wanted in
             let need = missing(wanted.units, wanted.demand, at: now)
@@ -103,7 +110,7 @@ extension SharedLedger {
     private mutating func report(_ lane: Lane, _ ask: (need: Int64, pool: Int64)?, at now: Int64) -> Call.LaneReport {
         var account = kept.accounts[lane] ?? KeptState.Account()
         account.pool.expire(at: lane.slot(at: now))
-        kept.accounts[lane] = account
+        store(account, lane)
         var rows = account.pool.entries.map { entry in
             // As young as a unit in this slot can be.
             let end = (entry.number + 1) * lane.window / SlotCounts.slots
@@ -132,7 +139,7 @@ extension SharedLedger {
             guard account.grants.count < before else { continue }
             account.revision += 1
             unreported.insert(lane)
-            kept.accounts[lane] = account
+            store(account, lane)
         }
     }
 
@@ -147,6 +154,9 @@ extension SharedLedger {
             guard epoch >= kept.epoch || !rules.contains(.noWayBack) else { return hangUp() }
             if epoch != kept.epoch || id != kept.epochID { markUnreported() }
             (kept.epoch, kept.epochID) = (epoch, id)
+            hasChanged = true
+            // A new host uses its share once the engine has told that no other has its name.
+            if kept.settled == nil { isSecond = true }
             learn(settled: settled, sent: nil)
             dialogue = .registering
             return Outcome()
@@ -155,17 +165,25 @@ extension SharedLedger {
             var outcome = hangUp()
             outcome.hangsUp = true
             dialogue = .clone
+            // It has learned its terms a moment ago, and has never used them.
+            if isSecond, let terms = kept.active.last { (kept.settled, kept.pending) = (nil, [terms]) }
+            isSecond = true
+            noteTerms()
             return outcome
         case .exchanged(_, let settled, let granted):
             take(granted, of: call, at: now)
+            if isSecond {
+                isSecond = false
+                noteTerms()
+            }
             learn(settled: settled, sent: call.terms)
             if call.completes { dialogue = .ready }
-            return Outcome(decisions: decideWaiting(call.waiting, at: now))
+            return Outcome(answered: takeWaiting(waiting.prefix { $0.request.number < call.waiting }.count))
         }
     }
 
     private mutating func hangUp() -> Outcome {
-        Outcome(decisions: disconnect().map { ($0, .refused) }, hangsUp: true)
+        Outcome(answered: disconnect(), hangsUp: true)
     }
 
     private mutating func take(_ granted: [Int64], of call: Open, at now: Int64) {
@@ -183,11 +201,8 @@ extension SharedLedger {
             } else if units > 0 {
                 unreported.insert(lane)
             }
-            if account.pool.entries.isEmpty, account.grants.isEmpty, account.share.entries.isEmpty, units == 0 {
-                kept.accounts[lane] = nil
-            } else {
-                kept.accounts[lane] = account
-            }
+            let isEmpty = account.pool.entries.isEmpty && account.grants.isEmpty && units == 0
+            store(isEmpty ? nil : account, lane)
         }
     }
 }

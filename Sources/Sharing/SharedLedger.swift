@@ -9,11 +9,10 @@ package struct KeptState: Sendable {
     }
 
     struct Account {
-        /// What was used of the host's share, and of the pool.
-        var share = SlotCounts()
+        /// What was used of the pool. What was used of the share is in the host's own windows.
         var pool = SlotCounts()
         var grants: [Grant] = []
-        /// Grows with each change to `pool` and `grants`.
+        /// Grows with each change.
         var revision: Int64 = 0
 
         func left(at now: Int64) -> Int64 {
@@ -46,8 +45,7 @@ package struct KeptState: Sendable {
     package var active: [Terms] { (settled.map { [$0] } ?? []) + pending }
 }
 
-/// One host's part of limits that several hosts share through an engine (Valkey or Redis). Nothing in the service uses
-/// this yet: it is the foundation, tested by a simulator.
+/// One host's part of limits that several hosts share through an engine (Valkey or Redis).
 ///
 /// N is divided: each host may use its share without asking, and the engine grants the rest, the pool, for short times.
 /// No interval of a window's length admits more than N over all hosts, whatever fails. `Rules` names what makes it so.
@@ -79,7 +77,8 @@ package struct SharedLedger: Sendable {
     }
 
     package let name: String
-    package let timing: Timing
+    /// A reload may change it.
+    package var timing: Timing
     let rules: Rules
     package internal(set) var kept: KeptState
     var dialogue = Dialogue.closed
@@ -92,6 +91,16 @@ package struct SharedLedger: Sendable {
     /// Lanes whose pool differs from what the engine has been told in this epoch, and lanes with grants.
     var unreported: Set<Lane> = []
     var granted: Set<Lane> = []
+    /// What waiting requests need, by lane.
+    var waitingUnits: [Lane: Int64] = [:]
+    /// Lanes whose accounts have changed since `takeChanges`.
+    var changed: Set<Lane> = []
+    /// Whether something else in `kept` has.
+    var hasChanged = true
+    /// Whether the engine knows another ledger under this name, which was heard a moment ago. That one has the share.
+    var isSecond = false
+    /// The terms, if one version holds everywhere. `divisor` is a thousand times the number of hosts.
+    private(set) var plain: (limits: UInt64, thousandths: UInt64, divisor: UInt64)?
 
     package init(name: String, kept: KeptState, timing: Timing, rules: Rules = .all) {
         self.name = name
@@ -99,6 +108,7 @@ package struct SharedLedger: Sendable {
         self.timing = timing
         self.rules = rules
         markUnreported()
+        noteTerms()
     }
 
     /// After a start of the machine: the time since the last kept one is unknown, so grants are over.
@@ -109,6 +119,21 @@ package struct SharedLedger: Sendable {
             kept.accounts[lane]?.revision += 1
         }
         granted.removeAll()
+    }
+
+    /// Whether requests that need more than the share can wait for the engine now.
+    package var canAsk: Bool { dialogue == .ready && kept.settled != nil }
+    /// Whether one version of the terms holds on all hosts.
+    package var isSettled: Bool { plain != nil }
+    package var hasWaiting: Bool { !waiting.isEmpty }
+
+    /// To be called when the terms or `isSecond` have changed.
+    mutating func noteTerms() {
+        hasChanged = true
+        plain = nil
+        guard !isSecond, kept.pending.isEmpty, let terms = kept.settled else { return }
+        let isMember = terms.hosts.contains(name)
+        plain = (terms.limits, isMember ? UInt64(terms.share) : 0, 1000 * UInt64(max(terms.hosts.count, 1)))
     }
 
     package var isReady: Bool { dialogue == .ready }
@@ -129,13 +154,16 @@ package struct SharedRequest: Sendable {
     package struct Demand: Sendable {
         package let lane: Lane
         package let units: Int64
-        /// N under each of the limits' versions that may hold (`Terms.limits`).
+        /// N under each of the limits' versions that may hold (`Terms.limits`). Under any other, it is 0.
         package let most: [(limits: UInt64, units: Int64)]
+        /// What counts in the host's own window of the lane, share and pool together.
+        package let own: [SlotCounts.Slot]
 
-        package init(lane: Lane, units: Int64, most: [(limits: UInt64, units: Int64)]) {
+        package init(lane: Lane, units: Int64, most: [(limits: UInt64, units: Int64)], own: [SlotCounts.Slot]) {
             self.lane = lane
             self.units = units
             self.most = most
+            self.own = own
         }
     }
 
@@ -148,114 +176,114 @@ package struct SharedRequest: Sendable {
     }
 }
 
-/// What a request was charged, for giving it back.
-package struct SharedCharge: Sendable {
-    struct Part {
-        let lane: Lane
-        let shareSlot: Int64
-        let share: Int64
-        let poolSlot: Int64
-        let pool: Int64
-    }
-
-    var parts: [Part] = []
-
-    /// Units that the engine has granted.
-    package var ofPool: Int64 { parts.reduce(0) { $0 + $1.pool } }
-}
-
 package enum SharedDecision: Sendable {
-    case admitted(SharedCharge)
+    /// The caller charges the request with `charge`, before it decides another.
+    case admitted
     case refused
-    /// The engine is asked. The decision comes from `receive` or `refuseOverdue`.
+    /// The engine is asked. The number comes back from `receive`, `refuseOverdue` or `disconnect`, and the request is
+    /// then decided for the last time.
     case waits
 }
 
 extension SharedLedger {
-    package mutating func decide(_ request: SharedRequest, at now: Int64) -> SharedDecision {
-        if let charge = charge(request, at: now) { return .admitted(charge) }
-        guard dialogue == .ready, kept.settled != nil, request.demands.allSatisfy({ $0.units <= share($0) + pool($0) })
+    /// - Parameter isLast: whether the request has waited already. It does not wait again.
+    package mutating func decide(_ request: SharedRequest, isLast: Bool = false, at now: Int64) -> SharedDecision {
+        // Nobody overtakes a request that waits for the same lane.
+        let fits = request.demands.allSatisfy { demand in
+            let queued = isLast ? 0 : waitingUnits[demand.lane] ?? 0
+            return missing(demand.units + queued, demand, at: now) <= 0
+        }
+        if fits { return .admitted }
+        guard !isLast, canAsk, request.demands.allSatisfy({ $0.units <= share($0) + pool($0) })
         else { return .refused }
         waiting.append(Waiting(request: request, deadline: now + timing.timeout))
+        for demand in request.demands { waitingUnits[demand.lane, default: 0] += demand.units }
         return .waits
     }
 
-    /// The requests that have waited too long. They are refused.
+    /// Charges a demand, first to the share and then to grants. The caller counts it in its own window.
+    ///
+    /// - Returns: the units that the engine has granted.
+    @discardableResult
+    package mutating func charge(_ demand: SharedRequest.Demand, at now: Int64) -> Int64 {
+        var account = kept.accounts[demand.lane] ?? KeptState.Account()
+        let granted = min(demand.units - min(demand.units, shareLeft(demand, account)), account.left(at: now))
+        guard granted > 0 else { return 0 }
+        account.spend(granted, at: now)
+        account.pool.charge(granted, slot: demand.lane.slot(at: now))
+        account.revision += 1
+        unreported.insert(demand.lane)
+        store(account, demand.lane)
+        return granted
+    }
+
+    /// Frees what was charged in a slot, as far as it still counts.
+    package mutating func giveBack(_ units: Int64, to lane: Lane, slot: Int64) {
+        guard var account = kept.accounts[lane], account.pool.giveBack(units, slot: slot) > 0 else { return }
+        account.revision += 1
+        unreported.insert(lane)
+        store(account, lane)
+    }
+
+    /// The requests that have waited too long. They are decided for the last time.
     package mutating func refuseOverdue(at now: Int64) -> [Int] {
-        let overdue = waiting.prefix { $0.deadline <= now }.map(\.request.number)
-        waiting.removeFirst(overdue.count)
-        return overdue
+        takeWaiting(waiting.prefix { $0.deadline <= now }.count)
     }
 
-    /// Frees what a request was charged, as far as it still counts.
-    package mutating func giveBack(_ charge: SharedCharge) {
-        for part in charge.parts {
-            guard var account = kept.accounts[part.lane] else { continue }
-            _ = account.share.giveBack(part.share, slot: part.shareSlot)
-            if account.pool.giveBack(part.pool, slot: part.poolSlot) > 0 {
-                account.revision += 1
-                unreported.insert(part.lane)
-            }
-            kept.accounts[part.lane] = account
+    /// Removes the first waiting requests.
+    mutating func takeWaiting(_ count: Int) -> [Int] {
+        guard count > 0 else { return [] }
+        let taken = waiting.prefix(count).map(\.request)
+        waiting.removeFirst(count)
+        for demand in taken.lazy.flatMap(\.demands) {
+            let left = (waitingUnits[demand.lane] ?? 0) - demand.units
+            waitingUnits[demand.lane] = left > 0 ? left : nil
         }
+        return taken.map(\.number)
     }
 
-    func share(_ demand: SharedRequest.Demand) -> Int64 {
-        kept.settled == nil ? 0 : smallest(demand) { $0.share(of: name, in: $1) }
+    mutating func store(_ account: KeptState.Account?, _ lane: Lane) {
+        kept.accounts[lane] = account
+        changed.insert(lane)
     }
 
-    func pool(_ demand: SharedRequest.Demand) -> Int64 {
+    // MARK: Shares
+
+    /// What the host may use of `most` units without asking, if one version of the terms holds everywhere and it is
+    /// that of `limits`; nil otherwise. Quick: every request asks this.
+    package func share(of most: UInt64, limits: UInt64) -> UInt64? {
+        guard let plain, plain.limits == limits else { return nil }
+        return most &* plain.thousandths / plain.divisor
+    }
+
+    package func share(_ demand: SharedRequest.Demand) -> Int64 {
+        kept.settled == nil || isSecond ? 0 : smallest(demand) { $0.share(of: name, in: $1) }
+    }
+
+    package func pool(_ demand: SharedRequest.Demand) -> Int64 {
         kept.settled == nil ? 0 : smallest(demand) { $0.pool(of: $1) }
     }
 
     private func smallest(_ demand: SharedRequest.Demand, _ part: (Terms, Int64) -> Int64) -> Int64 {
         let terms = rules.contains(.smallerTerms) ? kept.active : Array(kept.active.suffix(1))
-        let parts = terms.compactMap { terms in
-            demand.most.first { $0.limits == terms.limits }.map { part(terms, $0.units) }
+        return terms.map { terms in
+            part(terms, demand.most.first { $0.limits == terms.limits }?.units ?? 0)
+        }.min() ?? 0
+    }
+
+    /// What is free of the share. What was used of it is what counts in the host's own window and was not granted.
+    private func shareLeft(_ demand: SharedRequest.Demand, _ account: KeptState.Account?) -> Int64 {
+        let pool = account?.pool.entries ?? []
+        let used = demand.own.reduce(0 as Int64) { used, slot in
+            let granted = pool.first { $0.number == slot.number }?.units ?? 0
+            return used + max(0, slot.units - granted)
         }
-        return parts.min() ?? 0
+        return max(0, share(demand) - used)
     }
 
     /// What is missing in the lane for `units`; 0 or less if nothing is.
     func missing(_ units: Int64, _ demand: SharedRequest.Demand, at now: Int64) -> Int64 {
-        var account = kept.accounts[demand.lane] ?? KeptState.Account()
-        account.share.expire(at: demand.lane.slot(at: now))
-        return units - max(0, share(demand) - account.share.total) - account.left(at: now)
-    }
-
-    /// Charges all demands, first to the share and then to grants. If one of them lacks room, charges nothing and
-    /// returns nil.
-    private mutating func charge(_ request: SharedRequest, at now: Int64) -> SharedCharge? {
-        guard request.demands.allSatisfy({ missing($0.units, $0, at: now) <= 0 }) else { return nil }
-        var charge = SharedCharge()
-        for demand in request.demands {
-            let slot = demand.lane.slot(at: now)
-            var account = kept.accounts[demand.lane] ?? KeptState.Account()
-            account.share.expire(at: slot)
-            let own = min(demand.units, max(0, share(demand) - account.share.total))
-            if own > 0 { account.share.charge(own, slot: slot) }
-            let granted = demand.units - own
-            if granted > 0 {
-                account.spend(granted, at: now)
-                account.pool.charge(granted, slot: slot)
-                account.revision += 1
-                unreported.insert(demand.lane)
-            }
-            charge.parts.append(
-                SharedCharge.Part(
-                    lane: demand.lane, shareSlot: account.share.entries.last?.number ?? slot, share: own,
-                    poolSlot: account.pool.entries.last?.number ?? slot, pool: granted))
-            kept.accounts[demand.lane] = account
-        }
-        return charge
-    }
-
-    /// Decides the requests that waited when the answered call was made.
-    mutating func decideWaiting(_ count: Int, at now: Int64) -> [(number: Int, decision: SharedDecision)] {
-        let asked = waiting.prefix { $0.request.number < count }.map(\.request)
-        waiting.removeFirst(asked.count)
-        return asked.map { request in
-            (request.number, charge(request, at: now).map { .admitted($0) } ?? .refused)
-        }
+        let account = kept.accounts[demand.lane]
+        return units - shareLeft(demand, account) - (account?.left(at: now) ?? 0)
     }
 }

@@ -4,6 +4,7 @@ import Foundation
 import Limits
 import Rules
 import Settings
+import Sharing
 import Testing
 import Wire
 
@@ -101,7 +102,9 @@ func read(_ yaml: String) -> Result<ConfigurationReader.Outcome, ConfigurationFa
         milter: { connections: 19, limits: false, local_over: defer }
         canonicalise: [envelope, headers, signed_headers]
         filter: { connections: 15, spool: /spool, most_memory: 16, most_spool: 17 }
-        ledger: { store: "sqlite:/ledger", durability: relaxed, most_keys: 1013 }
+        ledger: { store: "sqlite:/ledger", durability: power, most_keys: 1013 }
+        shared: { engine: "redis://127.0.0.1:22/3", name: b, hosts: [a, b], user: weir,
+                  password_file: \(fixture("exempt")), share: 23, timeout: 24, on_cut_off: open }
         on_failure: defer
         on_no_ledger: defer
         give_back_dropped: true
@@ -158,6 +161,11 @@ func read(_ yaml: String) -> Result<ConfigurationReader.Outcome, ConfigurationFa
         #expect(changed["filter.mostSpool"] == "17")
         #expect(changed["ledger.store"] == #"sqlite(path: "/ledger")"#)
         #expect(changed["ledger.mostKeys"] == "1013")
+        #expect(outcome.configuration.shared.engine == EngineAddress(.inet(host: "127.0.0.1", port: 22), database: 3))
+        #expect(outcome.configuration.shared.name == "b")
+        #expect(outcome.configuration.shared.user == "weir")
+        #expect(changed["shared.share"] == "23")
+        #expect(changed["shared.timeout"] == "24")
         #expect(changed["log.summaryInterval"] == "840")
         #expect(outcome.configuration.alerts.webhook == "https://example.org/x")
         #expect(outcome.configuration.alerts.command == "/bin/sh")
@@ -191,12 +199,13 @@ func read(_ yaml: String) -> Result<ConfigurationReader.Outcome, ConfigurationFa
         let full = """
             { name: b, key: [client_address, sasl_domain], count: messages, rates: [2/1m, 3/1h],
               over: "451 x", too_large: "550 y", mode: shadow, warn_at: 51, count_refused: true,
-              block: { after: 4, for: 5m, over: 552 z }, keep_blocks: true,
+              block: { after: 4, for: 5m, over: 552 z }, keep_blocks: true, shared: false,
               when: { sender: present },
               keys: { ipv4_prefix: 24 }, exempt: "texthash:\(fixture("exempt"))",
               overrides: "texthash:\(fixture("overrides"))" }
             """
-        let outcome = try read("limits:\n- \(minimal)\n- \(full)\n").get()
+        let shared = "shared: { engine: 'unix:/run/engine?db=2', name: a, hosts: [a] }"
+        let outcome = try read("\(shared)\nlimits:\n- \(minimal)\n- \(full)\n").get()
         let limits = outcome.configuration.limits
         let (first, second) = (leaves(of: limits[0]), leaves(of: limits[1]))
         let same = first.filter { second[$0.key] == $0.value }.keys.sorted()

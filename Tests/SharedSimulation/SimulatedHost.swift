@@ -7,6 +7,8 @@ final class SimulatedHost {
     private unowned let simulation: Simulation
     private var clock: MachineClock
     private var ledger: SharedLedger
+    /// The host's own windows: all that it has admitted.
+    private var windows: [Lane: SlotCounts] = [:]
     private var isUp = true
     private(set) var isGoneForGood = false
     private var server: SimulatedServer?
@@ -34,11 +36,14 @@ final class SimulatedHost {
     // MARK: Turns
 
     /// One turn: what `body` changes is kept, and then its answers and the next call leave. A crash may come between.
-    private func turn(_ body: (inout SharedLedger) -> [(number: Int, decision: SharedDecision)]) {
+    ///
+    /// - Parameter body: returns the requests that have waited for the engine and are decided now.
+    private func turn(deciding new: Int? = nil, _ body: (inout SharedLedger) -> [Int]) {
         guard isUp else { return }
-        let before = ledger.kept
-        var decisions = body(&ledger)
-        decisions += ledger.refuseOverdue(at: now).map { ($0, .refused) }
+        let before = (ledger.kept, windows)
+        var decisions = body(&ledger).map { ($0, decide($0, isLast: true)) }
+        if let new { decisions.append((new, decide(new, isLast: false))) }
+        decisions += ledger.refuseOverdue(at: now).map { ($0, decide($0, isLast: true)) }
         let call = server == nil ? nil : ledger.nextCall(at: now)
         let crashes = simulation.random.happens(simulation.plan.crashInTurn)
         let keepsLate = !simulation.rules.contains(.keepFirst)
@@ -50,6 +55,31 @@ final class SimulatedHost {
         for (number, decision) in decisions { answer(number, decision) }
         if let call { send(call) }
         if crashes { crash(downFor: simulation.random.time(10...5000), reboots: false, to: before) }
+    }
+
+    /// A request's charges: the slot in each lane, and the units of the pool.
+    private struct Charge {
+        var slots: [Int64] = []
+        var ofPool: Int64 = 0
+    }
+
+    /// - Returns: the charge; nil if the request is refused or waits.
+    private func decide(_ number: Int, isLast: Bool) -> (SharedDecision, Charge) {
+        guard let asked = asked[number] else { return (.refused, Charge()) }
+        var charge = Charge()
+        let demands = asked.map { demand in
+            windows[demand.lane, default: SlotCounts()].expire(at: demand.lane.slot(at: now))
+            return SharedRequest.Demand(
+                lane: demand.lane, units: demand.units, most: demand.most, own: windows[demand.lane]?.entries ?? [])
+        }
+        let decision = ledger.decide(SharedRequest(number: number, demands: demands), isLast: isLast, at: now)
+        guard case .admitted = decision else { return (decision, charge) }
+        for demand in demands {
+            charge.ofPool += ledger.charge(demand, at: now)
+            windows[demand.lane]?.charge(demand.units, slot: demand.lane.slot(at: now))
+            charge.slots.append(windows[demand.lane]?.entries.last?.number ?? 0)
+        }
+        return (decision, charge)
     }
 
     /// Connects where there is no connection, and calls now and then.
@@ -84,26 +114,27 @@ final class SimulatedHost {
         let demands = lanes.map { lane in
             SharedRequest.Demand(
                 lane: lane, units: units,
-                most: simulation.versions.map { ($0.terms.limits, $0.most[lane] ?? 0) })
+                most: simulation.versions.map { ($0.terms.limits, $0.most[lane] ?? 0) }, own: [])
         }
         requestCount += 1
         let number = requestCount
         asked[number] = demands
-        turn { ledger in [(number, ledger.decide(SharedRequest(number: number, demands: demands), at: now))] }
+        turn(deciding: number) { _ in [] }
         simulation.after(simulation.plan.timing.timeout + 1) { [self] in
             if asked[number] != nil { turn { _ in [] } }
         }
     }
 
-    private func answer(_ number: Int, _ decision: SharedDecision) {
-        switch decision {
+    private func answer(_ number: Int, _ decided: (decision: SharedDecision, charge: Charge)) {
+        switch decided.decision {
         case .waits: return
         case .refused:
             simulation.refused += 1
             asked[number] = nil
-        case .admitted(let charge):
+        case .admitted:
             simulation.admitted += 1
             guard let demands = asked.removeValue(forKey: number) else { return }
+            let charge = decided.charge
             let units = demands.map { "\($0.units) of \($0.lane.key)/\($0.lane.window)" }.joined(separator: ", ")
             simulation.trace("\(name) admits \(units) (\(charge.ofPool) from the pool)")
             for demand in demands { simulation.admit(demand.lane, demand.units) }
@@ -115,7 +146,10 @@ final class SimulatedHost {
                 simulation.trace("\(name) gives back \(units)")
                 for demand in demands { simulation.giveBack(demand.lane, demand.units, admittedAt: at) }
                 turn { ledger in
-                    ledger.giveBack(charge)
+                    for (demand, slot) in zip(demands, charge.slots) {
+                        windows[demand.lane]?.giveBack(demand.units, slot: slot)
+                        ledger.giveBack(demand.units, to: demand.lane, slot: slot)
+                    }
                     return []
                 }
             }
@@ -137,7 +171,7 @@ final class SimulatedHost {
     private func hangUp() {
         server = nil
         generation += 1
-        for number in ledger.disconnect() { answer(number, .refused) }
+        turn { $0.disconnect() }
     }
 
     private func send(_ call: Call) {
@@ -181,14 +215,14 @@ final class SimulatedHost {
         turn { ledger in
             let outcome = ledger.receive(answer, at: now)
             hangsUp = outcome.hangsUp
-            return outcome.decisions
+            return outcome.answered
         }
         if hangsUp { hangUp() }
     }
 
     // MARK: Crashes
 
-    func crash(downFor time: Int64, reboots: Bool, to kept: KeptState? = nil) {
+    func crash(downFor time: Int64, reboots: Bool, to kept: (KeptState, [Lane: SlotCounts])? = nil) {
         guard isUp else { return }
         simulation.trace("\(name) is down for \(time) ms\(reboots ? ", and reboots" : "")")
         (isUp, server, stopped) = (false, nil, now)
@@ -196,7 +230,8 @@ final class SimulatedHost {
         simulation.refused += asked.count
         asked.removeAll()
         ledger = SharedLedger(
-            name: name, kept: kept ?? ledger.kept, timing: simulation.plan.timing, rules: simulation.rules)
+            name: name, kept: kept?.0 ?? ledger.kept, timing: simulation.plan.timing, rules: simulation.rules)
+        windows = kept?.1 ?? windows
         simulation.after(time) { [self] in
             guard !isGoneForGood else { return }
             isUp = true

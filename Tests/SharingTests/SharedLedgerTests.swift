@@ -20,38 +20,65 @@ struct SharedLedgerTests {
         return ledger
     }
 
-    private static func request(_ number: Int, _ units: (lane: Lane, units: Int64)...) -> SharedRequest {
+    private static func request(
+        _ number: Int, _ units: (lane: Lane, units: Int64)..., after own: Int64 = 0
+    ) -> SharedRequest {
         SharedRequest(
             number: number,
-            demands: units.map { SharedRequest.Demand(lane: $0.lane, units: $0.units, most: [(1, 10)]) })
+            demands: units.map { lane, units in
+                SharedRequest.Demand(
+                    lane: lane, units: units, most: [(1, 10)],
+                    own: own > 0 ? [SlotCounts.Slot(number: 0, units: own)] : [])
+            })
     }
 
     @Test func whatFitsIntoTheShareAsksNobody() {
         var ledger = Self.ready()
         for number in 1...2 {
-            guard case .admitted = ledger.decide(Self.request(number, (Self.hour, 1)), at: 1) else {
+            let request = Self.request(number, (Self.hour, 1), after: Int64(number) - 1)
+            guard case .admitted = ledger.decide(request, at: 1) else {
                 Issue.record("request \(number) is not admitted")
                 return
             }
+            #expect(ledger.charge(request.demands[0], at: 1) == 0)
         }
         #expect(ledger.nextCall(at: 1) == nil)
+        #expect(ledger.share(of: 10, limits: 1) == 2)
+        #expect(ledger.share(of: 10, limits: 2) == nil)
     }
 
     @Test func aGrantAdmitsWhatWaits() {
         var ledger = Self.ready()
-        guard case .waits = ledger.decide(Self.request(1, (Self.hour, 5)), at: 1),
-            case .exchange(let call) = ledger.nextCall(at: 1)
+        let request = Self.request(1, (Self.hour, 5))
+        guard case .waits = ledger.decide(request, at: 1), case .exchange(let call) = ledger.nextCall(at: 1)
         else {
             Issue.record("nothing is asked for")
             return
         }
         #expect(call.lanes.map { [$0.need, $0.pool] } == [[3, 6]])
         let outcome = ledger.receive(.exchanged(time: 5, settled: Self.terms.text, granted: [3]), at: 2)
-        guard case .admitted(let charge)? = outcome.decisions.first?.decision else {
+        #expect(outcome.answered == [1])
+        guard case .admitted = ledger.decide(request, isLast: true, at: 2) else {
             Issue.record("the request is not admitted")
             return
         }
-        #expect(charge.ofPool == 3)
+        #expect(ledger.charge(request.demands[0], at: 2) == 3)
+        guard case .refused = ledger.decide(Self.request(2, (Self.hour, 1), after: 5), isLast: true, at: 2) else {
+            Issue.record("more than the share and the grant is admitted")
+            return
+        }
+    }
+
+    @Test func nobodyOvertakesWhatWaits() {
+        var ledger = Self.ready()
+        guard case .waits = ledger.decide(Self.request(1, (Self.hour, 5)), at: 1),
+            case .waits = ledger.decide(Self.request(2, (Self.hour, 2)), at: 1),
+            case .exchange(let call) = ledger.nextCall(at: 1)
+        else {
+            Issue.record("the second request does not wait")
+            return
+        }
+        #expect(call.lanes.map(\.need) == [5])
     }
 
     @Test func aRequestIsChargedToAllLanesOrNone() {
@@ -61,22 +88,38 @@ struct SharedLedgerTests {
             return
         }
         #expect(ledger.refuseOverdue(at: 100) == [1])
-        for number in 2...3 {
-            guard case .admitted = ledger.decide(Self.request(number, (Self.hour, 1)), at: 100) else {
-                Issue.record("the share is charged for the refused request")
-                return
-            }
+        guard case .refused = ledger.decide(Self.request(1, (Self.hour, 1), (Self.other, 3)), isLast: true, at: 100)
+        else {
+            Issue.record("the second lane has room for 2 only")
+            return
         }
     }
 
-    @Test func whatIsGivenBackIsFreeAgain() {
+    @Test func whatIsGivenBackIsReported() {
         var ledger = Self.ready()
-        for number in 1...5 {
-            guard case .admitted(let charge) = ledger.decide(Self.request(number, (Self.hour, 2)), at: 1) else {
-                Issue.record("request \(number) is not admitted")
-                return
-            }
-            ledger.giveBack(charge)
+        let request = Self.request(1, (Self.hour, 5))
+        _ = ledger.decide(request, at: 1)
+        _ = ledger.nextCall(at: 1)
+        _ = ledger.receive(.exchanged(time: 5, settled: Self.terms.text, granted: [3]), at: 2)
+        ledger.charge(request.demands[0], at: 2)
+        ledger.giveBack(2, to: Self.hour, slot: 0)
+        guard case .exchange(let call) = ledger.nextCall(at: 5000) else {
+            Issue.record("nothing is reported")
+            return
+        }
+        #expect(call.lanes.flatMap(\.rows).map(\.units) == [1])
+    }
+
+    @Test func aSecondHostOfOneNameHasNoShare() {
+        var ledger = Self.ready()
+        #expect(ledger.share(of: 10, limits: 1) == 2)
+        _ = ledger.decide(Self.request(1, (Self.hour, 5)), at: 1)
+        _ = ledger.nextCall(at: 1)
+        #expect(ledger.receive(.clone, at: 2).hangsUp)
+        #expect(ledger.share(of: 10, limits: 1) == nil)
+        guard case .refused = ledger.decide(Self.request(2, (Self.hour, 1)), at: 3) else {
+            Issue.record("the share is used twice")
+            return
         }
     }
 
@@ -84,7 +127,7 @@ struct SharedLedgerTests {
         var ledger = Self.ready()
         _ = ledger.disconnect()
         guard case .admitted = ledger.decide(Self.request(1, (Self.hour, 2)), at: 1),
-            case .refused = ledger.decide(Self.request(2, (Self.hour, 1)), at: 1)
+            case .refused = ledger.decide(Self.request(2, (Self.hour, 1), after: 2), at: 1)
         else {
             Issue.record("not just the share is admitted")
             return

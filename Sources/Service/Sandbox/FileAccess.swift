@@ -4,6 +4,7 @@ internal import Filter
 internal import Glibc
 internal import NIOCore
 internal import Settings
+internal import Sharing
 internal import Wire
 
 /// The files, directories and ports that the service needs after its start.
@@ -62,6 +63,11 @@ struct FileAccess: Sendable {
         add(directoryOf: configuration.ledger.store.path, [.read, .write])
         if case .file(let path) = configuration.log.destination { add(directoryOf: path, .write) }
         if let path = configuration.log.capture { add(directoryOf: path, .write) }
+        switch configuration.shared.engine?.place {
+        case .inet(_, let port): portsToConnect.insert(UInt16(port))
+        case .unix(let path): add(directoryOf: path, .sockets)
+        case nil: break
+        }
         let listen = configuration.listen
         if listen.takesContent {
             for path in [configuration.filter.spool, configuration.checks.cacheDirectory] {

@@ -1,0 +1,298 @@
+// SPDX-License-Identifier: Apache-2.0
+internal import CHiredis
+internal import Glibc
+package import Loop
+internal import NIOCore
+package import Sharing
+
+/// A connection to the engine: libhiredis parses and writes, and the loop owns the socket's events.
+///
+///     connect -> AUTH -> SELECT -> INFO -> FUNCTION LOAD -> opened -> call, answer, call, answer, ...
+///
+/// One command is open at a time. The first fault ends the connection. Belongs to the loop.
+package final class EngineConnection: SocketLoop.Socket {
+    package protocol Owner: AnyObject {
+        /// - Parameter run: identifies the server since it was started or promoted.
+        func engineOpened(run: String, version: String)
+        func engineAnswered(_ answer: Answer)
+        /// The connection is closed. The owner makes a new one.
+        func engineFailed(_ fault: EngineFault)
+    }
+
+    package struct Login: Equatable, Sendable {
+        package let user: String?
+        package let password: String?
+
+        package init(user: String?, password: String?) {
+            self.user = user
+            self.password = password
+        }
+    }
+
+    private let loop: SocketLoop
+    private let address: EngineAddress
+    private let login: Login
+    /// The hash tag of all keys.
+    private let group: String
+    private weak var owner: (any Owner)?
+    /// nil when closed. Owned by libhiredis from `open` to the call of its hook `cleanup`.
+    private var context: UnsafeMutablePointer<redisAsyncContext>?
+    private var descriptor: Int32 = -1
+    private var isWatched = false
+    private var wantsRead = false
+    private var wantsWrite = false
+    /// Reads since the last reply, of at most 16 KiB each.
+    private var readsOfReply = 0
+    private var steps: [Step] = []
+    private var run = ""
+    private var version = ""
+    private var open: Call?
+
+    private static let mostReadsOfReply = 256
+    /// Nothing in Weir's library answers with more strings, not even at 100,000 waiting requests.
+    private static let mostElements = 200_000
+
+    private enum Step {
+        case authenticate, select, identify, load, call
+    }
+
+    package init(
+        _ address: EngineAddress, _ login: Login, group: String, loop: SocketLoop, owner: any Owner
+    ) {
+        self.address = address
+        self.login = login
+        self.group = group
+        self.loop = loop
+        self.owner = owner
+    }
+
+    /// Begins to connect. To be called once.
+    package func connect() {
+        loop.assertInLoop()
+        let made =
+            switch address.place {
+            case .inet(let host, let port): redisAsyncConnect(host, Int32(port))
+            case .unix(let path): redisAsyncConnectUnix(path)
+            }
+        guard let made else { return fail(EngineFault(.unreachable, "out of memory")) }
+        guard made.pointee.err == 0 else {
+            let fault = Self.fault(of: made)
+            redisAsyncFree(made)
+            return fail(fault)
+        }
+        context = made
+        descriptor = Int32(made.pointee.c.fd)
+        made.pointee.data = Unmanaged.passUnretained(self).toOpaque()
+        attach(made)
+        redisAsyncSetConnectCallback(made) { EngineConnection.lose($0, $1) }
+        redisAsyncSetDisconnectCallback(made) { EngineConnection.lose($0, $1) }
+        steps = (login.password == nil ? [] : [.authenticate]) + [.select, .identify, .load]
+        next()
+    }
+
+    /// Sends a call. The answer comes to the owner.
+    package func send(_ call: Call) {
+        open = call
+        steps = [.call]
+        next()
+    }
+
+    /// Ends the connection. The owner hears nothing any more.
+    package func close() {
+        owner = nil
+        guard let context else { return }
+        self.context = nil
+        redisAsyncFree(context)
+    }
+
+    private func fail(_ fault: EngineFault) {
+        let owner = owner
+        close()
+        owner?.engineFailed(fault)
+    }
+
+    /// libhiredis could not connect, or has lost the connection. It frees the context itself.
+    private static func lose(_ context: UnsafePointer<redisAsyncContext>?, _ status: Int32) {
+        guard let context, status != REDIS_OK else { return }
+        let connection = of(context.pointee.data)
+        connection.context = nil
+        connection.fail(fault(of: context))
+    }
+
+    private static func of(_ data: UnsafeMutableRawPointer?) -> EngineConnection {
+        Unmanaged<EngineConnection>.fromOpaque(data!).takeUnretainedValue()
+    }
+
+    private static func fault(of context: UnsafePointer<redisAsyncContext>) -> EngineFault {
+        guard let text = context.pointee.errstr, context.pointee.err != REDIS_OK else {
+            return EngineFault(.unreachable, "it has closed the connection")
+        }
+        let reason = EngineFault.printable(String(cString: text))
+        if context.pointee.err == REDIS_ERR_PROTOCOL { return .strange }
+        if context.pointee.err == REDIS_ERR_EOF { return EngineFault(.unreachable, "it has closed the connection") }
+        return EngineFault(.unreachable, "\(reason): is it running, and may Weir connect to it?")
+    }
+
+    // MARK: Events
+
+    private func attach(_ context: UnsafeMutablePointer<redisAsyncContext>) {
+        context.pointee.ev.data = Unmanaged.passUnretained(self).toOpaque()
+        context.pointee.ev.addRead = { EngineConnection.of($0).watch(read: true) }
+        context.pointee.ev.delRead = { EngineConnection.of($0).watch(read: false) }
+        context.pointee.ev.addWrite = { EngineConnection.of($0).watch(write: true) }
+        context.pointee.ev.delWrite = { EngineConnection.of($0).watch(write: false) }
+        context.pointee.ev.cleanup = { EngineConnection.of($0).cleanUp() }
+    }
+
+    private func watch(read: Bool? = nil, write: Bool? = nil) {
+        wantsRead = read ?? wantsRead
+        wantsWrite = write ?? wantsWrite
+        let interest: SocketLoop.Interest =
+            switch (wantsRead, wantsWrite) {
+            case (true, true): .readingAndWriting
+            case (true, false): .reading
+            case (false, true): .writing
+            case (false, false): .nothing
+            }
+        if isWatched { return loop.change(descriptor, to: interest) }
+        // Without memory for it, the connection is silent, and its owner gives it up.
+        isWatched = (try? loop.watch(descriptor, for: interest, self)) != nil
+    }
+
+    /// libhiredis is about to close the socket and to free the context.
+    private func cleanUp() {
+        context = nil
+        if isWatched { loop.unwatch(descriptor) }
+        isWatched = false
+    }
+
+    package func isReady() {
+        // Replies may close the connection, and the loop may hold the last reference.
+        withExtendedLifetime(self) {
+            if wantsWrite, let context { redisAsyncHandleWrite(context) }
+            guard wantsRead, let context else { return }
+            readsOfReply += 1
+            redisAsyncHandleRead(context)
+            if readsOfReply > Self.mostReadsOfReply, self.context != nil {
+                fail(EngineFault(.protocolError, "its answer is longer than any of Weir's library: is it a Redis?"))
+            }
+        }
+    }
+
+    // MARK: Commands
+
+    private func next() {
+        guard let step = steps.first else { return }
+        switch step {
+        case .authenticate: send(["AUTH"] + (login.user.map { [$0] } ?? []) + [login.password ?? ""])
+        case .select: send(["SELECT", String(address.database)])
+        case .identify: send(["INFO"])
+        case .load: send(["FUNCTION", "LOAD", String(decoding: EngineLibrary.source, as: UTF8.self)])
+        case .call:
+            guard let open else { return }
+            let (function, keys, arguments) = open.arguments(group: group)
+            send(["FCALL", function, String(keys.count)] + keys + arguments)
+        }
+    }
+
+    private func send(_ words: [String]) {
+        guard let context else { return }
+        var pointers: [UnsafePointer<CChar>?] = []
+        let bytes = words.flatMap { Array($0.utf8) }.map { CChar(bitPattern: $0) } + [0]
+        let lengths = words.map(\.utf8.count)
+        let code = bytes.withUnsafeBufferPointer { bytes in
+            var place = bytes.baseAddress!
+            for length in lengths {
+                pointers.append(place)
+                place += length
+            }
+            return redisAsyncCommandArgv(
+                context, { context, reply, _ in EngineConnection.take(context, reply) }, nil, Int32(words.count),
+                &pointers, lengths)
+        }
+        if code != REDIS_OK { fail(EngineFault(.unreachable, "the connection is closing")) }
+    }
+
+    /// A reply; nil if the connection ends before one.
+    private static func take(_ context: UnsafeMutablePointer<redisAsyncContext>?, _ reply: UnsafeMutableRawPointer?) {
+        guard let context, let reply else { return }
+        let connection = of(context.pointee.data)
+        guard connection.context != nil else { return }
+        connection.readsOfReply = 0
+        connection.take(reply.assumingMemoryBound(to: redisReply.self).pointee)
+    }
+
+    private func take(_ reply: redisReply) {
+        guard let step = steps.first else { return fail(.strange) }
+        let text = Self.text(reply)
+        if reply.type == REDIS_REPLY_ERROR {
+            let text = text ?? ""
+            // The function of this version, which another host has loaded.
+            guard step == .load, text.contains("already exists") else { return fail(EngineFault(reply: text)) }
+        }
+        steps.removeFirst()
+        switch step {
+        case .authenticate, .select:
+            guard reply.type == REDIS_REPLY_STATUS else { return fail(.strange) }
+        case .identify:
+            guard let text, identify(text) else { return }
+        case .load: return opened()
+        case .call: return answered(reply)
+        }
+        next()
+    }
+
+    private static func text(_ reply: redisReply) -> String? {
+        guard let text = reply.str else { return nil }
+        return String(decoding: UnsafeRawBufferPointer(start: text, count: Int(reply.len)), as: UTF8.self)
+    }
+
+    /// Reads what INFO says of the server.
+    ///
+    /// - Returns: false after a fault.
+    private func identify(_ text: String) -> Bool {
+        var values: [Substring: Substring] = [:]
+        for line in text.split(whereSeparator: \.isNewline) {
+            let parts = line.split(separator: ":", maxSplits: 1, omittingEmptySubsequences: false)
+            if parts.count == 2 { values[parts[0]] = parts[1] }
+        }
+        guard let run = values["run_id"], let version = values["redis_version"] else {
+            fail(.strange)
+            return false
+        }
+        if values["loading"] == "1" {
+            fail(EngineFault(reply: "LOADING"))
+            return false
+        }
+        if values["role"] == "slave" {
+            fail(EngineFault(reply: "READONLY"))
+            return false
+        }
+        guard let major = version.split(separator: ".").first.flatMap({ Int($0) }), major >= 7 else {
+            fail(EngineFault(.version, "it is version \(version.prefix(20)): Weir needs Valkey, or Redis 7.0 or newer"))
+            return false
+        }
+        // A server that was demoted and promoted again keeps its run id, but has another replication id.
+        self.run = "\(run.prefix(64)).\(values["master_replid"]?.prefix(64) ?? "")"
+        self.version = String((values["valkey_version"] ?? version).prefix(20))
+        return true
+    }
+
+    private func opened() {
+        owner?.engineOpened(run: run, version: version)
+    }
+
+    private func answered(_ reply: redisReply) {
+        guard let call = open.take(), reply.type == REDIS_REPLY_ARRAY, let elements = reply.element,
+            reply.elements <= Self.mostElements
+        else { return fail(.strange) }
+        var words: [String] = []
+        for index in 0..<Int(reply.elements) {
+            guard let element = elements[index]?.pointee, let word = Self.text(element), word.utf8.count <= 65_536
+            else { return fail(.strange) }
+            words.append(word)
+        }
+        guard let answer = Answer(reply: words, to: call) else { return fail(.strange) }
+        owner?.engineAnswered(answer)
+    }
+}

@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// Why the engine can't be used, in words for the operator.
+package struct EngineFault: Error, Equatable, Sendable {
+    /// A fault of the same kind is not reported again.
+    package enum Kind: String, Sendable {
+        case unreachable, silent, password, rights, loading, replica, cluster, memory, busy, disk, library, version
+        case protocolError, other
+    }
+
+    package let kind: Kind
+    /// What has happened, and what to do.
+    package let message: String
+
+    /// The engine does not answer.
+    package init(silent message: String) { self.init(.silent, message) }
+
+    init(_ kind: Kind, _ message: String) {
+        self.kind = kind
+        self.message = message
+    }
+
+    /// An error reply.
+    init(reply: String) {
+        let word = reply.split(separator: " ").first.map(String.init) ?? ""
+        let quoted = "it answers '\(Self.printable(reply))'"
+        (kind, message) =
+            switch word {
+            case "NOAUTH": (.password, "it wants a password: set shared.password_file (and shared.user)")
+            case "WRONGPASS": (.password, "it rejects the password: check shared.user and shared.password_file")
+            case "NOPERM":
+                (.rights, "\(quoted): give the user +fcall +function|load +info +select, and the keys ~{weir:*")
+            case "LOADING": (.loading, "it is still loading its data: Weir tries again until it is done")
+            case "READONLY":
+                (.replica, "it is a read-only replica: set shared.engine to the primary, or promote this server")
+            case "MASTERDOWN":
+                (.replica, "it is a replica without its primary: set shared.engine to the primary")
+            case "MOVED", "ASK", "CLUSTERDOWN", "CROSSSLOT":
+                (.cluster, "\(quoted): shared.engine must be the node of the cluster that has Weir's hash slot")
+            case "OOM": (.memory, "its memory is full: raise maxmemory")
+            case "BUSY": (.busy, "a script of another client keeps it busy: SCRIPT KILL or FUNCTION KILL ends that")
+            case "MISCONF": (.disk, "it can't save its data, and so takes no writes: look at its log and its disk")
+            case "NOSCRIPT": (.library, "it has lost Weir's functions: Weir loads them again")
+            case "NOREPLICAS": (.replica, "it takes no writes without replicas (min-replicas-to-write)")
+            default: Self.other(reply, quoted)
+            }
+    }
+
+    private static func other(_ reply: String, _ quoted: String) -> (Kind, String) {
+        if reply.contains("invalid password") || reply.contains("without any password configured") {
+            return (.password, "it rejects the password: check shared.user and shared.password_file")
+        }
+        if reply.contains("Function not found") {
+            return (.library, "it has lost Weir's functions: Weir loads them again")
+        }
+        if reply.contains("unknown command") {
+            return (.version, "\(quoted): it is no Valkey or Redis 7.0 or newer, or has renamed commands")
+        }
+        if reply.contains("max number of clients") {
+            return (.busy, "it has no room for another client: raise maxclients")
+        }
+        return (.other, quoted)
+    }
+
+    /// The beginning of what the server has sent, without control characters.
+    static func printable(_ text: String) -> String {
+        String(String.UnicodeScalarView(text.unicodeScalars.prefix(200).map { $0.value < 0x20 ? " " : $0 }))
+    }
+
+    static let strange = EngineFault(.protocolError, "its answers are not those of Weir's library: is it a Redis?")
+}

@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+internal import Sharing
+
+/// Requests of shared limits that need more than this host may use without asking.
+extension Ledger {
+    /// Puts the request aside that `decide` would take next, if it needs what only the engine can grant. It is not
+    /// charged, and no limit has counted it. Its caller decides it with `decideLast` when the engine has answered, or
+    /// when it has waited too long.
+    ///
+    /// - Returns: the number of the waiting request; nil if `decide` can take it now.
+    package func putAside(_ request: Attributes) -> Int? {
+        owner.check()
+        guard let shared else { return nil }
+        let (waiting, applicable) = prepared.first
+        guard applicable.contains(where: { mayLackRoom(prepared.limits[$0], request, waiting.state, shared) })
+        else { return nil }
+        let identity = identify(request, waiting)
+        if identity.transaction?.hasAnswered(identity.requestHash) ?? false { return nil }
+        var demands: [SharedRequest.Demand] = []
+        for index in applicable {
+            let applicable = prepared.limits[index]
+            let limit = applicable.limit.takeUnretainedValue()
+            guard limit.terms.isShared, !hasCharged(applicable, identity),
+                let step = step(of: limit, applicable.key, request, identity, nil), step.charge > 0,
+                step.account.blockedUntil(at: now) == nil
+            else { continue }
+            for lane in 0..<limit.terms.refusedLane {
+                let admitted = step.account.admitted(lane: lane, at: now)
+                let total = step.account.used(lane: lane) &+ step.charge
+                if total > admitted { return nil }
+                if shared.holds(total, of: admitted) { continue }
+                demands.append(shared.demand(step.account, lane: lane, units: step.charge, at: now))
+            }
+        }
+        guard !demands.isEmpty, let number = shared.ask(demands, at: now) else { return nil }
+        _ = prepared.removeFirst()
+        return number
+    }
+
+    /// A quick look, without the transaction: whether the most that the request can charge may exceed the share.
+    private func mayLackRoom(
+        _ applicable: PreparedRequests.ApplicableLimit, _ request: Attributes, _ state: ProtocolState,
+        _ shared: SharedCounts
+    ) -> Bool {
+        let limit = applicable.limit.takeUnretainedValue()
+        guard limit.terms.isShared else { return false }
+        let charge = limit.terms.limit.count.charge(in: state)
+        guard charge != .nothing else { return false }
+        guard let account = existingAccount(applicable.key, of: limit) else { return true }
+        let most = charge.total(after: request, charged: 0)
+        for lane in 0..<limit.terms.refusedLane
+        where !shared.holds(account.used(lane: lane) &+ most, of: account.admitted(lane: lane, at: now)) {
+            return true
+        }
+        return false
+    }
+
+    /// Decides a request that was put aside, before all prepared ones.
+    package func decideLast(_ request: Attributes) -> Decision {
+        owner.check()
+        var others = PreparedRequests()
+        swap(&others, &prepared)
+        defer { swap(&others, &prepared) }
+        prepare(request)
+        return decide(request)
+    }
+
+    /// Whether a charge that fits under N lacks room on this host.
+    func lacksRoom(_ step: Plan.Step, lane: Int) -> RefusalReason? {
+        guard step.account.limit.terms.isShared, let shared,
+            !shared.hasRoom(step.account, lane: lane, units: step.charge, at: now)
+        else { return nil }
+        let isTooLarge =
+            step.whole == step.charge && shared.isTooLarge(step.account, lane: lane, units: step.charge, at: now)
+        return isTooLarge ? .tooLarge : .over
+    }
+}

@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: Apache-2.0
+package import Sharing
+
+/// The limits that this host shares with others: finds the lanes of accounts, and what N is in them.
+///
+/// What the host has used itself is in the windows of the accounts, as without sharing. The `SharedLedger` knows the
+/// pools. Belongs to the ledger's thread.
+package final class SharedCounts {
+    package struct Settings: Equatable, Sendable {
+        package var name: String
+        package var hosts: [String]
+        /// The part of N that is divided among the hosts, in thousandths.
+        package var share: Int64
+        /// How long a request waits for the engine, in milliseconds.
+        package var timeout: Int64
+        /// Whether each host admits N by itself while it has no engine.
+        package var isOpenOnCutOff: Bool
+
+        package init(name: String, hosts: [String], share: Int64, timeout: Int64, isOpenOnCutOff: Bool) {
+            self.name = name
+            self.hosts = hosts
+            self.share = share
+            self.timeout = timeout
+            self.isOpenOnCutOff = isOpenOnCutOff
+        }
+    }
+
+    package var ledger: SharedLedger
+    private let settings: Settings
+    /// The limits of the configuration, and of older ones whose terms may still hold on some host: their texts
+    /// (`text(of:)`), and N by name and window.
+    private var versions: [UInt64: (text: String, most: [String: Int64])] = [:]
+    private var version: UInt64 = 0
+    private var lastNumber = 0
+
+    /// - Parameters:
+    ///   - saved: of an earlier run; nil for a new ledger.
+    ///   - versions: the texts of limits that an earlier run has stored.
+    package init(
+        _ settings: Settings, limits: [Limit], saved: KeptState.Saved?, pools: [KeptState.Pool], versions: [String]
+    ) {
+        self.settings = settings
+        let kept = saved.map { KeptState($0, pools: pools) } ?? KeptState(mark: .random(in: 1 ... .max))
+        ledger = SharedLedger(name: settings.name, kept: kept, timing: Self.timing(limits, settings))
+        for text in versions { add(text) }
+        configure(limits)
+    }
+
+    /// The limits of a start or of a reload.
+    package func configure(_ limits: [Limit]) {
+        ledger.timing = Self.timing(limits, settings)
+        version = add(Self.text(of: limits))
+        ledger.configure(Terms(hosts: settings.hosts, share: settings.share, limits: version))
+    }
+
+    private static func timing(_ limits: [Limit], _ settings: Settings) -> Timing {
+        let windows = limits.filter(\.isShared).flatMap(\.rates).map(\.window.milliseconds)
+        // A grant that is not spent is lost for others while it is valid.
+        let validity = min(10_000, max(1000, (windows.min() ?? 0) / 20))
+        return Timing(longestWindow: windows.max() ?? 1000, validity: validity, timeout: settings.timeout)
+    }
+
+    // MARK: Versions of the limits
+
+    /// One line per window: limits of the same text have the same N for every key, as far as weir.yaml tells.
+    private static func text(of limits: [Limit]) -> String {
+        limits.filter(\.isShared).flatMap { limit in
+            limit.rates.map { "\(limit.name) \($0.window.milliseconds) \($0.count) \(limit.signature)" }
+        }.sorted().joined(separator: "\n")
+    }
+
+    @discardableResult
+    private func add(_ text: String) -> UInt64 {
+        var hash = SipHash(key: Self.hashKey)
+        Array(text.utf8).withUnsafeBytes { hash.combine($0) }
+        let version = hash.finalize()
+        var most: [String: Int64] = [:]
+        for line in text.split(separator: "\n") {
+            let words = line.split(separator: " ", maxSplits: 3)
+            if words.count > 2, let count = Int64(words[2]) { most["\(words[0]) \(words[1])"] = count }
+        }
+        versions[version] = (text, most)
+        return version
+    }
+
+    /// What must be stored before an answer or a call leaves; nil if nothing has changed. `versions` replaces those
+    /// that are stored; nil leaves them.
+    package func takeChanges() -> (state: KeptState.Saved?, pools: [KeptState.Pool], versions: [String]?)? {
+        guard let changes = ledger.takeChanges() else { return nil }
+        if changes.state != nil {
+            let active = Set(ledger.kept.active.map(\.limits) + [version])
+            versions = versions.filter { active.contains($0.key) }
+        }
+        return (changes.state, changes.pools, changes.state == nil ? nil : versions.values.map(\.text))
+    }
+
+    // MARK: Lanes
+
+    /// All hosts hash alike.
+    private static let hashKey = SipHash.Key(low: 0x7765_6972_2073_6861, high: 0x7265_6420_6c61_6e65)
+
+    private func lane(_ account: Account, _ index: Int) -> Lane {
+        var hash = SipHash(key: Self.hashKey)
+        Array(account.limit.limit.name.utf8).withUnsafeBytes { hash.combine($0) }
+        account.key.withUnsafeBytes { hash.combine($0) }
+        return Lane(key: hash.finalize(), window: account.limit.terms.lanes[index].milliseconds)
+    }
+
+    func demand(_ account: Account, lane index: Int, units: UInt64, at now: LedgerTime) -> SharedRequest.Demand {
+        let admitted = Int64(account.admitted(lane: index, at: now))
+        let slot = account.limit.terms.slots[index]
+        _ = account.used(lane: index)
+        var own: [SlotCounts.Slot] = []
+        account.windows.forEachSlot(lane: index, slot: slot) {
+            own.append(SlotCounts.Slot(number: $0, units: Int64($1)))
+        }
+        let name = "\(account.limit.limit.name) \(account.limit.terms.lanes[index].milliseconds)"
+        let isUsual = account.exception == nil
+        let most = versions.compactMap { version, limits in
+            limits.most[name].map { (limits: version, units: version == self.version || !isUsual ? admitted : $0) }
+        }
+        return SharedRequest.Demand(lane: lane(account, index), units: Int64(units), most: most, own: own)
+    }
+
+    // MARK: Deciding
+
+    /// Whether the host's share certainly holds `total` units.
+    func holds(_ total: UInt64, of admitted: UInt64) -> Bool {
+        guard !ledger.hasWaiting, let share = ledger.share(of: admitted, limits: version) else { return false }
+        return total <= share
+    }
+
+    /// Asks the engine for what the demands lack.
+    ///
+    /// - Returns: the number of the waiting request; nil if nothing is lacking, or nothing can be asked for.
+    func ask(_ demands: [SharedRequest.Demand], at now: LedgerTime) -> Int? {
+        lastNumber += 1
+        let request = SharedRequest(number: lastNumber, demands: demands)
+        guard case .waits = ledger.decide(request, at: now.milliseconds) else { return nil }
+        return lastNumber
+    }
+
+    /// Whether a charge fits into the share and the grants. The caller knows that it fits under N.
+    func hasRoom(_ account: Account, lane: Int, units: UInt64, at now: LedgerTime) -> Bool {
+        if holds(account.used(lane: lane) &+ units, of: account.admitted(lane: lane, at: now)) { return true }
+        if settings.isOpenOnCutOff, !ledger.canAsk { return true }
+        let demand = demand(account, lane: lane, units: units, at: now)
+        let request = SharedRequest(number: 0, demands: [demand])
+        guard case .admitted = ledger.decide(request, isLast: true, at: now.milliseconds) else { return false }
+        return true
+    }
+
+    /// Whether more units than the host can ever get at once are asked for.
+    func isTooLarge(_ account: Account, lane: Int, units: UInt64, at now: LedgerTime) -> Bool {
+        let admitted = account.admitted(lane: lane, at: now)
+        guard ledger.share(of: admitted, limits: version) != nil else { return false }
+        let demand = demand(account, lane: lane, units: units, at: now)
+        return Int64(units) > ledger.share(demand) + ledger.pool(demand)
+    }
+
+    /// Charges what the share does not hold to grants. To be called before the account's windows are charged.
+    func charge(_ units: UInt64, to account: Account, lane: Int, at now: LedgerTime) {
+        let total = account.used(lane: lane) &+ units
+        if let share = ledger.share(of: account.admitted(lane: lane, at: now), limits: version), total <= share {
+            return
+        }
+        ledger.charge(demand(account, lane: lane, units: units, at: now), at: now.milliseconds)
+    }
+
+    func giveBack(_ units: UInt64, to account: Account, chargedAt time: LedgerTime) {
+        guard ledger.usesPools else { return }
+        let limit = account.limit
+        for index in 0..<limit.terms.refusedLane where time > limit.terms.added[index] {
+            let lane = lane(account, index)
+            ledger.giveBack(Int64(units), to: lane, slot: lane.slot(at: time.milliseconds))
+        }
+    }
+}

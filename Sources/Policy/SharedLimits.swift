@@ -1,0 +1,235 @@
+// SPDX-License-Identifier: Apache-2.0
+internal import Engine
+internal import Limits
+internal import Loop
+internal import NIOCore
+internal import Report
+internal import Settings
+internal import Sharing
+internal import Storage
+
+/// Joins the ledger of this host with the engine: connects, hands calls and answers over, and keeps the clients whose
+/// requests wait for an answer.
+///
+/// All limits that hosts share are decided by the ledger and its `SharedCounts`. Belongs to the ledger's loop.
+final class SharedLimits: EngineConnection.Owner {
+    private unowned let host: LedgerHost
+    private let address: EngineAddress
+    private let settings: Configuration.Shared
+    private var connection: EngineConnection?
+    private var isOpened = false
+    private var connectingSince = NIODeadline.now()
+    private var retryAt = NIODeadline.now()
+    private var pause = SharedLimits.shortestPause
+    /// The call that is to be sent once the changes of this turn are stored.
+    private var nextCall: Call?
+    /// When the open call was sent.
+    private var callSent: NIODeadline?
+    private var serverVersion = ""
+    private var state = State.starting
+    private var suspended: [Int: any LedgerHost.Client] = [:]
+    private var isTimerSet = false
+
+    /// What the log has said last. Each is said once, until another is.
+    private enum State: Equatable {
+        case starting, shared, unsettled, otherTerms, clone
+        case failed(EngineFault.Kind)
+    }
+
+    private static let beat: TimeAmount = .milliseconds(100)
+    private static let patience: TimeAmount = .seconds(1)
+    private static let shortestPause: TimeAmount = .milliseconds(100)
+    private static let longestPause: TimeAmount = .seconds(2)
+    private static let group = "shared"
+    private static let alertSubject = "the engine of shared limits"
+
+    init?(_ settings: Configuration.Shared, host: LedgerHost) {
+        guard let address = settings.engine else { return nil }
+        self.address = address
+        self.settings = settings
+        self.host = host
+    }
+
+    func start() {
+        let hosts = settings.hosts.joined(separator: ", ")
+        host.log.notice(
+            "limits are shared by \(hosts) through \(address); this host is \(settings.name ?? ""), and may use "
+                + "1/\(settings.hosts.count) of \(settings.share) % of each limit without asking; blocks, raises and "
+                + "resets by administrators hold on this host only")
+        host.loop.schedule(every: Self.beat) { [weak self] in
+            guard let self, !host.isStopped else { return false }
+            tend()
+            return true
+        }
+    }
+
+    /// No request waits any more, and the connection is closed.
+    func stop() {
+        disconnect()
+    }
+
+    private var shared: SharedCounts? { host.ledger?.shared }
+
+    private var now: Int64 { host.ledger?.now.milliseconds ?? 0 }
+
+    // MARK: The connection
+
+    /// Runs ten times a second.
+    private func tend() {
+        guard shared != nil, host.trouble == nil else { return disconnect() }
+        guard connection != nil else {
+            if NIODeadline.now() >= retryAt { connect() }
+            return
+        }
+        let since = isOpened ? callSent : connectingSince
+        if let since, .now() - since > Self.patience {
+            let message = "it has not answered for \(Self.patience.nanoseconds / 1_000_000_000) s: is it overloaded?"
+            return engineFailed(EngineFault(silent: message))
+        }
+        // The end of the turn sends a heartbeat, if one is due.
+        if isOpened, !host.isTickUnderWay { host.beginTick() }
+    }
+
+    private func connect() {
+        connectingSince = .now()
+        isOpened = false
+        let login = EngineConnection.Login(user: settings.user, password: settings.password)
+        let made = EngineConnection(address, login, group: Self.group, loop: host.loop, owner: self)
+        connection = made
+        made.connect()
+    }
+
+    private func disconnect() {
+        connection?.close()
+        connection = nil
+        isOpened = false
+        callSent = nil
+        nextCall = nil
+        guard let shared else { return resume(Array(suspended.keys)) }
+        resume(shared.ledger.disconnect())
+    }
+
+    func engineOpened(run: String, version: String) {
+        guard let shared else { return disconnect() }
+        beginTick()
+        isOpened = true
+        serverVersion = version
+        nextCall = shared.ledger.connect(run: run, at: now)
+    }
+
+    func engineAnswered(_ answer: Answer) {
+        guard let shared else { return disconnect() }
+        beginTick()
+        callSent = nil
+        pause = Self.shortestPause
+        let outcome = shared.ledger.receive(answer, at: now)
+        resume(outcome.answered)
+        if outcome.hangsUp {
+            retryAt = .now() + (shared.ledger.isClone ? Self.longestPause : Self.shortestPause)
+            if shared.ledger.isClone { report(.clone) }
+            return disconnect()
+        }
+        guard shared.ledger.isReady else { return }
+        report(shared.ledger.canAsk ? (shared.ledger.isSettled ? .shared : .otherTerms) : .unsettled)
+    }
+
+    func engineFailed(_ fault: EngineFault) {
+        beginTick()
+        disconnect()
+        retryAt = .now() + pause
+        pause = min(pause * 2, Self.longestPause)
+        report(.failed(fault.kind), fault.message)
+    }
+
+    // MARK: Turns
+
+    private func beginTick() {
+        if !host.isTickUnderWay { host.beginTick() }
+    }
+
+    /// Puts a client aside whose request needs more than this host may use without asking.
+    func suspend(_ client: any LedgerHost.Client, _ number: Int) {
+        suspended[number] = client
+        client.suspended()
+        setTimer()
+    }
+
+    private func resume(_ numbers: [Int]) {
+        guard !numbers.isEmpty else { return }
+        beginTick()
+        host.resuming += numbers.sorted().compactMap { suspended.removeValue(forKey: $0) }
+    }
+
+    /// Refuses requests that have waited too long.
+    private func setTimer() {
+        guard !isTimerSet else { return }
+        isTimerSet = true
+        host.loop.schedule(in: .milliseconds(settings.timeout)) { [weak self] in
+            guard let self else { return }
+            isTimerSet = false
+            guard !suspended.isEmpty, let shared else { return }
+            beginTick()
+            resume(shared.ledger.refuseOverdue(at: now))
+            if !suspended.isEmpty { setTimer() }
+        }
+    }
+
+    /// Sends the next call, if one is due. What it relies on is stored.
+    func endTurn() {
+        guard isOpened, let connection, let shared else { return }
+        guard let call = nextCall.take() ?? shared.ledger.nextCall(at: now) else { return }
+        callSent = .now()
+        connection.send(call)
+    }
+
+    // MARK: The log
+
+    private func report(_ new: State, _ detail: String = "") {
+        guard new != state else { return }
+        let before = state
+        state = new
+        let cutOff =
+            settings.onCutOff == .open
+            ? "each host admits all of a limit by itself (on_cut_off: open)" : "each host goes on with its share"
+        switch new {
+        case .starting: return
+        case .shared:
+            let text = "\(address) (version \(serverVersion)) is in use: the limits hold over all hosts"
+            host.log.notice(text)
+            if case .failed = before { host.alerts.raise(recovery: Self.alertSubject, text) }
+        case .unsettled:
+            host.log.warning(
+                "\(address) (version \(serverVersion)) is in use, but not all of "
+                    + "\(settings.hosts.joined(separator: ", ")) have connected to it yet: until they have, this new "
+                    + "host has no share; \(cutOffOfNew)")
+        case .otherTerms:
+            host.log.warning(
+                "\(address) (version \(serverVersion)) is in use, but the hosts have different limits, shares or lists "
+                    + "of hosts: until all agree, each uses the smallest of them")
+        case .clone:
+            complain(
+                "another host with the name \(settings.name ?? "") is connected to \(address): give each host its "
+                    + "own shared.name; if its ledger was replaced, this ends in 10 s; \(cutOff)")
+        case .failed: complain("can't use the engine \(address): \(detail); \(cutOff)")
+        }
+    }
+
+    private var cutOffOfNew: String {
+        settings.onCutOff == .open ? "it admits all of a limit by itself" : "it refuses what shared limits count"
+    }
+
+    private func complain(_ text: String) {
+        host.log.error(text)
+        host.alerts.raise(trouble: Self.alertSubject, text)
+    }
+}
+
+extension Configuration {
+    /// The ledger's part of `shared`; nil if no limit is shared.
+    var sharedCounts: SharedCounts.Settings? {
+        guard shared.engine != nil, let name = shared.name else { return nil }
+        return SharedCounts.Settings(
+            name: name, hosts: shared.hosts, share: shared.share * 10, timeout: shared.timeout,
+            isOpenOnCutOff: shared.onCutOff == .open)
+    }
+}

@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0
+
+extension KeptState {
+    /// What a start needs of a host's state, beside what it has used of pools. Open grants are not kept: after a start
+    /// they are over, and the host reports only what it has used of them.
+    package struct Saved: Equatable, Sendable {
+        package let mark: UInt64
+        package let epoch: Int64
+        package let epochID: String
+        package let connection: Int64
+        package let settled: String?
+        package let pending: [String]
+
+        package init(
+            mark: UInt64, epoch: Int64, epochID: String, connection: Int64, settled: String?, pending: [String]
+        ) {
+            self.mark = mark
+            self.epoch = epoch
+            self.epochID = epochID
+            self.connection = connection
+            self.settled = settled
+            self.pending = pending
+        }
+    }
+
+    /// What was used of a lane's pool; no slots if nothing is counted any more.
+    package struct Pool: Sendable {
+        package let lane: Lane
+        package let slots: [SlotCounts.Slot]
+
+        package init(lane: Lane, slots: [SlotCounts.Slot]) {
+            self.lane = lane
+            self.slots = slots
+        }
+    }
+
+    package init(_ saved: Saved, pools: [Pool]) {
+        self.init(mark: saved.mark)
+        (epoch, epochID, connection) = (saved.epoch, saved.epochID, saved.connection)
+        settled = saved.settled.flatMap { Terms(text: $0) }
+        pending = saved.pending.compactMap { Terms(text: $0) }
+        for pool in pools {
+            var account = Account()
+            for slot in pool.slots.sorted(by: { $0.number < $1.number }) where slot.units > 0 {
+                account.pool.charge(slot.units, slot: slot.number)
+            }
+            accounts[pool.lane] = account
+        }
+    }
+
+    var saved: Saved {
+        Saved(
+            mark: mark, epoch: epoch, epochID: epochID, connection: connection, settled: settled?.text,
+            pending: pending.map(\.text))
+    }
+}
+
+extension SharedLedger {
+    /// Whether a host has used any pool, so that charges given back may have been of one.
+    package var usesPools: Bool { !kept.accounts.isEmpty }
+
+    /// What has changed since the last call and must be stored; nil if nothing has.
+    package mutating func takeChanges() -> (state: KeptState.Saved?, pools: [KeptState.Pool])? {
+        guard hasChanged || !changed.isEmpty else { return nil }
+        defer {
+            hasChanged = false
+            changed.removeAll(keepingCapacity: true)
+        }
+        let pools = changed.map { KeptState.Pool(lane: $0, slots: kept.accounts[$0]?.pool.entries ?? []) }
+        return (hasChanged ? kept.saved : nil, pools)
+    }
+}

@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Several services hold one limit together, through a private redis-server on loopback."""
+import contextlib
+import shutil
+import socket
+import subprocess
+import tempfile
+import threading
+import unittest
+
+from postfix import DEFAULT_TIMEOUT, accepts, free_port, wait_until
+from weir import WeirService
+
+HOSTS = ["mx1", "mx2", "mx3"]
+# Of 60 units, each of three hosts has a share of 4 (20 %). The pool is 48.
+MOST, SHARE = 60, 4
+# Long enough for a machine that is busy with other tests.
+TIMEOUT = 5000
+FAILED, IN_USE = "can't use the engine", "is in use: the limits hold over all hosts"
+
+
+class Engine:
+    """A redis-server without files."""
+
+    def __init__(self, *arguments, port=None):
+        self.port = port or free_port()
+        self.arguments = arguments
+        self.directory = tempfile.mkdtemp(prefix="weir-redis-")
+        self.process = None
+
+    def __enter__(self):
+        self.start()
+        return self
+
+    def __exit__(self, *_):
+        self.kill()
+        shutil.rmtree(self.directory)
+
+    def start(self):
+        self.process = subprocess.Popen(
+            ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--dir", self.directory,
+             *self.arguments],
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        wait_until(lambda: accepts(self.port), "redis-server accepts connections")
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait(DEFAULT_TIMEOUT)
+
+
+def host(port, name, hosts, limit=None, **shared):
+    """A service that shares a limit of MOST per user."""
+    return WeirService(
+        shared={
+            "engine": f"redis://127.0.0.1:{port}/0", "name": name, "hosts": hosts, "share": 20, "timeout": TIMEOUT,
+            **shared},
+        limits=[{"name": "user", "key": "sasl_username", "rates": [f"{MOST}/1h"], **(limit or {})}])
+
+
+def admitted(service, user, requests):
+    """How many of the requests are admitted, one after the other."""
+    with service.client() as client:
+        return [client.ask(sasl_username=user) for _ in range(requests)].count("DUNNO")
+
+
+def admitted_by_all(services, user, clients, requests):
+    """How many are admitted where that many clients of each service send requests at once."""
+    counts = []
+    threads = [
+        threading.Thread(target=lambda service=service: counts.append(admitted(service, user, requests)))
+        for service in services for _ in range(clients)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(DEFAULT_TIMEOUT)
+    return sum(counts)
+
+
+class SharedTests(unittest.TestCase):
+    def test_three_hosts_hold_one_limit_with_and_without_the_engine(self):
+        with contextlib.ExitStack() as stack:
+            engine = stack.enter_context(Engine())
+            services = [stack.enter_context(host(engine.port, name, HOSTS)) for name in HOSTS]
+            for service in services:
+                service.wait_logged(IN_USE)
+
+            # More than the pool has is asked for everywhere, so all of it is used.
+            count = admitted_by_all(services, "a", clients=4, requests=20)
+            self.assertLessEqual(count, MOST)
+            # What a host was granted and has not spent yet.
+            count += sum(admitted(service, "a", 10) for service in services)
+            self.assertEqual(count, MOST)
+
+            # A host that dies forgets nothing.
+            services[0].kill()
+            services[0].start()
+            services[0].wait_logged(IN_USE)
+            self.assertEqual(admitted_by_all(services, "a", clients=1, requests=5), 0)
+
+            # Without the engine, each host has its share, and says so once.
+            engine.kill()
+            for service in services:
+                service.wait_logged(FAILED)
+            self.assertEqual([admitted(service, "b", 10) for service in services], [SHARE] * 3)
+            self.assertEqual(sum(admitted(service, "a", 3) for service in services), 0)
+
+            # The engine has forgotten everything. The hosts have not.
+            seen = [service.log().count(IN_USE) for service in services]
+            engine.start()
+            for service, before in zip(services, seen):
+                wait_until(
+                    lambda service=service, before=before: service.log().count(IN_USE) > before,
+                    "the engine is in use again")
+            count = admitted_by_all(services, "b", clients=2, requests=30)
+            count += sum(admitted(service, "b", 10) for service in services)
+            self.assertEqual(count, MOST - 3 * SHARE)
+            self.assertEqual(admitted_by_all(services, "a", clients=1, requests=3), 0)
+            for service in services:
+                self.assertEqual(service.log().count(FAILED), 1, service.log())
+
+    def test_a_limit_of_one_host_is_not_shared(self):
+        with Engine() as engine:
+            with host(engine.port, "mx1", ["mx1", "mx2"], {"shared": False}) as one, \
+                    host(engine.port, "mx2", ["mx1", "mx2"], {"shared": False}) as two:
+                self.assertEqual([admitted(service, "a", MOST + 5) for service in (one, two)], [MOST, MOST])
+
+    def test_open_on_cut_off(self):
+        with host(free_port(), "mx1", ["mx1", "mx2"], on_cut_off="open") as service:
+            service.wait_logged("on_cut_off: open")
+            self.assertEqual(admitted(service, "a", MOST + 5), MOST)
+
+    def test_a_new_host_has_no_share_until_all_have_connected(self):
+        with Engine() as engine, host(engine.port, "mx1", ["mx1", "mx2"]) as one:
+            one.wait_logged("not all of mx1, mx2 have connected")
+            self.assertEqual(admitted(one, "a", 3), 0)
+            with host(engine.port, "mx2", ["mx1", "mx2"]):
+                one.wait_logged(IN_USE)
+                self.assertEqual(admitted(one, "a", 3), 3)
+
+    def test_two_hosts_of_one_name(self):
+        with Engine() as engine, host(engine.port, "mx1", ["mx1"]) as one:
+            one.wait_logged(IN_USE)
+            with host(engine.port, "mx1", ["mx1"]) as two:
+                two.wait_logged("another host with the name mx1 is connected")
+                self.assertEqual(admitted(two, "a", 3), 0)
+
+    def test_the_password_comes_from_a_file(self):
+        with Engine("--requirepass", "secret word") as engine, tempfile.NamedTemporaryFile("w") as file:
+            file.write("secret word\nmore\n")
+            file.flush()
+            with host(engine.port, "mx1", ["mx1"], password_file=file.name) as service:
+                service.wait_logged(IN_USE)
+                self.assertEqual(admitted(service, "a", MOST + 5), MOST)
+
+    def test_each_fault_of_the_engine_has_its_line(self):
+        for arguments, shared, text in [
+            (["--requirepass", "secret"], {}, "it wants a password: set shared.password_file"),
+            (["--requirepass", "secret"], {"password": "wrong"}, "it rejects the password"),
+            (["--replicaof", "127.0.0.1 1"], {}, "it is a read-only replica"),
+            (["--maxmemory", "1"], {}, "its memory is full: raise maxmemory"),
+            (["--rename-command", "FUNCTION", ""], {}, "it is no Valkey or Redis 7.0 or newer"),
+            (["--cluster-enabled", "yes", "--cluster-port", str(free_port())], {}, "the node of the cluster"),
+        ]:
+            with self.subTest(text=text), Engine(*arguments) as engine:
+                with host(engine.port, "mx1", ["mx1"], **shared) as service:
+                    service.wait_logged(text)
+                    self.assertNotIn("secret", service.log())
+
+    def test_a_server_that_is_no_engine(self):
+        for answer in [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"$536870912\r\n" + b"x" * (8 << 20), b"*3\r\n:1\r\n" * 9]:
+            with self.subTest(answer=answer[:10]), socket.create_server(("127.0.0.1", 0)) as server:
+                def serve(server=server, answer=answer):
+                    with contextlib.suppress(OSError):
+                        while True:
+                            client = server.accept()[0]
+                            with client, contextlib.suppress(OSError):
+                                client.recv(4096)
+                                client.sendall(answer)
+                threading.Thread(target=serve, daemon=True).start()
+                with host(server.getsockname()[1], "mx1", ["mx1"]) as service:
+                    service.wait_logged("is it a Redis?")
+                    self.assertEqual(admitted(service, "a", 1), 0)
+                server.shutdown(socket.SHUT_RDWR)
+
+
+if __name__ == "__main__":
+    unittest.main()
