@@ -68,8 +68,7 @@ extension Model {
         var (steps, shadowed): ([Step], [Step]) = ([], [])
         let judging = judging(request, transaction)
         let judged = Set(judging.map(\.account))
-        var refusing: Violation?
-        var passing: Violation?
+        var (refusing, passing): (Violation?, Violation?)
         for step in judging {
             let limit = step.limit
             guard let violation = violation(of: step) else {
