@@ -98,7 +98,8 @@ class WaysIn(unittest.TestCase):
         content = self.message(SUBJECT, DISPOSITION)
         self.assertEqual(self.check(content, "--decoded").splitlines()[1:], [
             "  Subject: casino ä", "  MIME-Version: 1.0", "  Content-Type: multipart/mixed; boundary=b",
-            '    part: Content-Disposition: attachment; filename="rät.exe"'])
+            '    part: Content-Disposition: attachment; filename="rät.exe"', "  decoded_body 1", "    x", "  attachment",
+            '    1; text/plain; name="rät.exe"; declared="text/plain"; size=1; encrypted=no'])
         headers = json.loads(self.check(content, "--decoded", "--json"))["headers"]
         self.assertEqual(headers[0], {"offset": 0, "place": "message", "text": "Subject: casino ä"})
         self.assertEqual(headers[3]["offset"], content.index(b"Content-Disposition"))
