@@ -20,6 +20,8 @@ private struct Host {
     private var call: Call?
     private var now: Int64 = 1_000_000
     private var requests = 0
+    /// What the host has admitted.
+    private var window = SlotCounts()
     private var admitted: Int64 = 0
     private var granted: Int64 = 0
 
@@ -44,23 +46,21 @@ private struct Host {
         }
         precondition(Answer(reply: answer.reply, to: call) == answer)
         if case .exchanged(_, _, let units) = answer { granted += units.reduce(0, +) }
-        let outcome = ledger.receive(answer, at: now)
-        for (_, decision) in outcome.decisions { note(decision) }
+        for number in ledger.receive(answer, at: now).answered { decide(number, isLast: true) }
         if ledger.isClosed { self.call = ledger.connect(run: "a", at: now) }
-        ask()
-        now += 100
-        _ = ledger.refuseOverdue(at: now)
-    }
-
-    private mutating func ask() {
         requests += 1
-        let demand = SharedRequest.Demand(lane: Self.lane, units: 2, most: [(1, Self.most)])
-        note(ledger.decide(SharedRequest(number: requests, demands: [demand]), at: now))
+        decide(requests, isLast: false)
+        now += 100
+        for number in ledger.refuseOverdue(at: now) { decide(number, isLast: true) }
     }
 
-    private mutating func note(_ decision: SharedDecision) {
-        guard case .admitted = decision else { return }
-        admitted += 2
+    private mutating func decide(_ number: Int, isLast: Bool) {
+        let demand = SharedRequest.Demand(lane: Self.lane, units: 2, most: [(1, Self.most)], own: window.entries)
+        let request = SharedRequest(number: number, demands: [demand])
+        guard case .admitted = ledger.decide(request, isLast: isLast, at: now) else { return }
+        _ = ledger.charge(demand, at: now)
+        window.charge(demand.units, slot: Self.lane.slot(at: now))
+        admitted += demand.units
         // All inputs are shorter than the window. A share is at most N, if the engine settles other terms.
         precondition(admitted <= Self.most + granted, "\(admitted) admitted, \(granted) granted")
     }
