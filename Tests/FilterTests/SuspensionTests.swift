@@ -26,7 +26,7 @@ import Testing
         gone\r\n\(heavy)\r\nabab\r\nplain\r\n--b--\r\nend 1\r\nno line end
         """
 
-    private static func rules() throws -> ContentRules {
+    private static func rules(header: String = Self.header) throws -> ContentRules {
         let directory = FileManager.default.temporaryDirectory.appending(path: "weir-\(UUID().uuidString)")
         try FileManager.default.createDirectory(at: directory, withIntermediateDirectories: true)
         defer { try? FileManager.default.removeItem(at: directory) }
@@ -110,6 +110,24 @@ import Testing
         filter.begin(rules)
         filter.update(Array("Subject: a\r\n\r\nabab\r\n".utf8))
         #expect(!filter.isSuspended)
+    }
+
+    /// A lookup that is repeated elsewhere says once what its rules can't do.
+    @Test func rulesGivenUpAreNotedOnce() throws {
+        let rules = try Self.rules(
+            header: #"""
+                /(*UTF)^X-Heavy: never/ REJECT not UTF-8
+                /^X-Heavy: .(x+x+)+(.)\2y$/ REJECT too late
+                """#)
+        let filter = MessageFilter(rules, matcher: Matcher(rules.checks, share: LoopShare()))
+        filter.update(Array("X-Heavy: ".utf8) + [0xff] + Array("\(Self.heavy)\r\n\r\n".utf8))
+        #expect(filter.isSuspended)
+        filter.prepareToResume()
+        filter.resume()
+        let lines = filter.finish().notes.map { note in
+            if case .givenUp(let location, _) = note { "\(location)".split(separator: ":").last ?? "" } else { "" }
+        }
+        #expect(lines == ["1", "2"])
     }
 
     @Test func abandonedFilterEnds() throws {

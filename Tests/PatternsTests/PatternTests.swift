@@ -43,6 +43,16 @@ private func bytes(_ text: String) -> [UInt8] { Array(text.utf8) }
         #expect(pattern.matches(bytes("xy"), using: bounded) == .match)
     }
 
+    /// A pattern that can match at the start only has all steps there.
+    @Test func anchoredPatternsDoNotShareTheirSteps() throws {
+        let bounded = MatchScratch(limits: MatchLimits(steps: 10_000, stepsOfAll: 10_000))
+        let text = bytes(String(repeating: "x", count: 1_000) + "y")
+        let (anchored, other) = (try Pattern(bytes("^(x)*y"), options: []), try Pattern(bytes("(x)*y"), options: []))
+        #expect(anchored.matches(text, using: bounded) == .match)
+        guard case .failed(let code) = other.matches(text, using: bounded) else { return #expect(Bool(false)) }
+        #expect(isLimit(code))
+    }
+
     @Test func anyByteIsMatched() throws {
         let pattern = try Pattern(bytes("^\\x00\\xff.$"), options: .dotAll)
         #expect(pattern.matches([0, 0xff, 0x80], using: scratch) == .match)

@@ -110,6 +110,29 @@ struct FilterTimeoutTests {
         }
     }
 
+    @Test("Checks that take longer than a client's next bytes may take defer the message")
+    func checksOfAPieceTakeLong() async throws {
+        let heavy = "X-Heavy: \(String(repeating: "x", count: 60))qy\r\n"
+        try await RunningFilter.run(header: #"/^X-Heavy: (x+x+)+(.)\2y$/ REJECT"#) { running in
+            let before = NIODeadline.now()
+            let client = running.connect()
+            #expect(client.converse(Self.envelope) == Self.begun)
+            // The same thread does lookups that take long.
+            let lookups = running.holdDisk()
+            client.send(heavy + "Subject: x\r\n")
+            for _ in 0..<4 { try await running.settle() }
+            await running.filter.sweep(at: before + .seconds(300))
+            #expect(client.isSilent)
+            try await running.pass(.seconds(301))
+            #expect(!client.isSilent)
+            if !client.isSilent { #expect(client.codes() == [421]) }
+            #expect(running.logged("its checks take too long"))
+            lookups.release()
+            try await running.waitForDisk()
+            #expect(running.hop.messages == [])
+        }
+    }
+
     @Test("A client waits while EHLO waits for the next hop", arguments: ["", "EHLO"])
     func capabilities(step: String) async throws {
         let reply = step == "" ? "220 hop.example.org" : "250 hop.example.org"

@@ -30,15 +30,7 @@ private final class Sample: @unchecked Sendable {
         try await RunningLedger.run { ledger in
             let loop = ledger.loop
             let listener = PolicyListener(configuration: ledger.configuration, host: ledger.host, log: ledger.log)
-            var inherited: [String: Int32] = [:]
-            try await listener.listen(on: ledger.configuration.listen.policy, inherited: &inherited)
-            let address = try SocketAddress(unixDomainSocketPath: "\(ledger.directory.path)/policy")
-            let clients = try (0..<100).map { _ in
-                let client = socket(AF_UNIX, Int32(SOCK_STREAM.rawValue), 0)
-                try #require(address.withSockAddr { connect(client, $0, socklen_t($1)) } == 0)
-                return client
-            }
-            while listener.openConnections < clients.count { _ = try await loop.submit { 0 } }
+            let clients = try await connect(100, to: listener, of: ledger)
             let bytes = Array(String(repeating: Self.request, count: 256).utf8)
             let sample = Sample()
             try await loop.submit {
@@ -56,5 +48,48 @@ private final class Sample: @unchecked Sendable {
             clients.forEach { close($0) }
             await listener.stop(by: .now())
         }
+    }
+
+    /// A turn that has taken its time decides one request of each connection, and leaves the rest to the next ones.
+    @Test func aTurnDoesNotWaitForPipelinedRequests() async throws {
+        try await RunningLedger.run(clock: SteppingClock.hasty.now) { ledger in
+            let loop = ledger.loop
+            let listener = PolicyListener(configuration: ledger.configuration, host: ledger.host, log: ledger.log)
+            let clients = try await connect(3, to: listener, of: ledger)
+            // More than one read of each, and part of a request.
+            let bytes = Array(String(repeating: Self.request, count: 40).utf8)
+            let sample = Sample()
+            try await loop.submit {
+                let decide = loop.endOfTurn
+                var before = clients.map { _ in Int32(0) }
+                loop.endOfTurn = {
+                    decide()
+                    let answered = clients.map { Self.unread($0) / 14 }
+                    if zip(answered, before).contains(where: { $0 > $1 + 1 }) { sample.isUnfair = true }
+                    before = answered
+                    sample.isDone = answered.allSatisfy { $0 == 40 }
+                }
+                for client in clients { #expect(write(client, bytes, bytes.count) == bytes.count) }
+            }
+            while !(try await loop.submit { sample.isDone }) {}
+            #expect(!(try await loop.submit { sample.isUnfair }))
+            clients.forEach { close($0) }
+            await listener.stop(by: .now())
+        }
+    }
+
+    private func connect(
+        _ count: Int, to listener: PolicyListener, of ledger: RunningLedger
+    ) async throws -> [Int32] {
+        var inherited: [String: Int32] = [:]
+        try await listener.listen(on: ledger.configuration.listen.policy, inherited: &inherited)
+        let address = try SocketAddress(unixDomainSocketPath: "\(ledger.directory.path)/policy")
+        let clients = try (0..<count).map { _ in
+            let client = socket(AF_UNIX, Int32(SOCK_STREAM.rawValue), 0)
+            try #require(address.withSockAddr { Glibc.connect(client, $0, socklen_t($1)) } == 0)
+            return client
+        }
+        while listener.openConnections < clients.count { _ = try await ledger.loop.submit { 0 } }
+        return clients
     }
 }
