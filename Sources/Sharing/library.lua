@@ -86,12 +86,12 @@ local function agreement(state)
             if not has or has ~= terms then agreed = false end
         end
     end
-    return complete, agreed and complete, math.max(count, 1)
+    return complete, agreed and complete and terms, math.max(count, 1)
 end
 
 -- Terms are settled when every host has had them for so long that no older ones matter.
-local function settle(key, state, time, terms, agreed)
-    if not agreed then
+local function settle(key, state, time, terms)
+    if not terms then
         redis.call('HDEL', key, 'agreed', 'agreed_at')
         return
     end
@@ -197,7 +197,7 @@ local function exchange(KEYS, ARGV)
     end
 
     local complete, agreed, hosts = agreement(state)
-    settle(key, state, time, ARGV[7], agreed)
+    settle(key, state, time, agreed)
     local obeys = string.find('|' .. ARGV[8] .. '|', '|' .. (state.settled or '') .. '|', 1, true)
     local mayGrant = state.settled and obeys and state['registered:' .. host]
         and (complete or time > tonumber(state.hidden))

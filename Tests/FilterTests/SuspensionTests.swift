@@ -124,7 +124,7 @@ import Testing
         #expect(filter.isSuspended)
         filter.prepareToResume()
         filter.resume()
-        let lines = filter.finish().notes.map { note in
+        let lines = filter.finish().notes.map { note -> Substring in
             if case .givenUp(let location, _) = note { "\(location)".split(separator: ":").last ?? "" } else { "" }
         }
         #expect(lines == ["1", "2"])

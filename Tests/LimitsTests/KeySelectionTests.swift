@@ -24,7 +24,7 @@ import Testing
 
     @Test(arguments: [
         ("LIC", "alice", true), ("alice", "alice", true), ("alicex", "alice", false), ("l?c", "alice", false),
-        ("l?c", "al?ce", false), ("[a]*\\", "x[a]*\\y", true), ("ÜLL", "müller", true), ("ü", "muller", false),
+        ("l?c", "al?ce", true), ("[a]*\\", "x[a]*\\y", true), ("ÜLL", "müller", true), ("ü", "muller", false),
         ("bücher.example", "bob@xn--bcher-kva.example", true), ("Ü＊", "ü*b", true),
     ])
     func text(text: String, key: String, isMatch: Bool) throws {

@@ -81,7 +81,7 @@ package struct Engine: Sendable {
         let needed = Set(hosts.filter { !gone.contains($0.key) }.flatMap(\.value.hosts)).subtracting(gone)
         let isComplete = needed.allSatisfy { hosts[$0]?.isRegistered ?? false }
         let terms = Set(needed.map { hosts[$0]?.terms ?? "" })
-        settle(call.terms, isAgreed: isComplete && (terms.isEmpty || terms.count == 1 && terms != [""]))
+        settle(isComplete && terms.count == 1 && terms != [""] ? terms.first : nil)
         let mayGrant =
             !settled.isEmpty && call.obeyed.contains(settled) && host.isRegistered
             && (isComplete || time > hidden || !rules.contains(.waitForAll))
@@ -91,8 +91,9 @@ package struct Engine: Sendable {
         return .exchanged(time: time, settled: settled, granted: granted)
     }
 
-    private mutating func settle(_ terms: String, isAgreed: Bool) {
-        guard isAgreed else {
+    /// - Parameter terms: those of every host that must agree; nil if they differ, or some are unknown.
+    private mutating func settle(_ terms: String?) {
+        guard let terms else {
             agreed = nil
             return
         }
