@@ -257,7 +257,7 @@ package final class SocketLoop: @unchecked Sendable {
     /// How much a socket may read in this turn: less than `most` if many are ready.
     package func readSize(_ most: Int) -> Int { min(most, max(Self.leastRead, Self.mostRead / ready)) }
 
-    /// When the share ends that the socket or task being handled has of this turn, if it begins now.
+    /// The end of a share of this turn that begins now, for the socket or task that is being handled.
     package func beginShare() -> NIODeadline { clock() + share }
 
     /// Whether a share is used up. The socket then leaves the rest of its work to the next turn: it asks for events of
