@@ -71,9 +71,9 @@ package final class SocketLoop: @unchecked Sendable {
 
     /// Sockets handled in one turn. The others wait for the next.
     private static let mostEvents = 256
-    /// Of a turn, for all sockets together. Each may finish what it has begun, so a turn takes a little more.
+    /// The time of a turn, for all sockets together. Each may finish what it has begun, so a turn takes a little more.
     package static let turnTime = TimeAmount.microseconds(500)
-    /// Of one socket in a turn, however many others are ready.
+    /// The least share of a socket, however many others are ready.
     private static let leastShare = TimeAmount.microseconds(40)
     /// Bytes that all sockets read in a turn, if each reads `leastRead` or more.
     private static let mostRead = 256 << 10
