@@ -3,7 +3,8 @@ package import Sharing
 
 /// The limits that this host shares with others: finds the lanes of accounts, and N in each.
 ///
-/// The host's own use is in the windows of the accounts, as without sharing. The `SharedLedger` knows the pools. Belongs to the ledger's thread.
+/// The host's own use is in the windows of the accounts, as without sharing. The `SharedLedger` knows the pools.
+/// Belongs to the ledger's thread.
 package final class SharedCounts {
     package struct Settings: Equatable, Sendable {
         package var name: String
