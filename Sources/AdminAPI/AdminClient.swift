@@ -128,7 +128,7 @@ package struct AdminClient: Sendable {
         }
     }
 
-    /// - Parameter query: without those that have no value.
+    /// - Parameter query: items without a value are left out.
     package static func uri(_ path: String, _ query: [String: String?]) -> String {
         var components = URLComponents()
         components.path = path

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 internal import Settings
 
-/// Whether a request comes from this machine, and not from a page of another site that makes a browser send it: under
-/// a host name of its own for this address (DNS rebinding), or from its own origin.
+/// Whether a request comes from this machine. A page of another site can make a browser send one: from its own origin,
+/// or under a host name of its own for this address (DNS rebinding).
 package enum AdminOrigin {
     /// `weir limits` sends the host name `weir`; browsers and tunnels send a loopback name.
     ///

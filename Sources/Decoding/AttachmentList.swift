@@ -5,7 +5,7 @@ internal import MailSyntax
 ///
 ///     path; type/subtype; name="..."; declared="..."; size=...; encrypted=...
 ///
-/// At the end may stand `damaged`, for what can't be read, and `limit`, for what is left out because of a bound.
+/// `damaged` at the end means that something can't be read, `limit` that something is left out because of a bound.
 struct AttachmentList: ~Copyable {
     /// Entries of all archives of a message.
     static let mostEntries = 1_000

@@ -7,8 +7,8 @@ enum CharacterReferences {
     /// Bytes. No reference is longer; `&` and `;` do not count.
     static let longest = 32
 
-    /// The characters that `text`, which comes after `&`, begins with, and how much of it stands for them; nil for
-    /// none.
+    /// Decodes a reference at the beginning of `text`, which follows `&`. Returns its characters and its length; nil if
+    /// there is none.
     ///
     /// - Parameter isClosed: a semicolon follows `text`. Only some names may do without.
     static func character(_ text: ArraySlice<UInt8>, isClosed: Bool) -> (Unicode.Scalar, length: Int)? {

@@ -12,7 +12,7 @@ struct LeafReader: ~Copyable {
     private static let pieceSize = 16_384
 
     private enum Text {
-        /// The part is none.
+        /// The part is not text.
         case none
         case plain(PlainText)
         case html(HTMLText)

@@ -2,7 +2,7 @@
 internal import Glibc
 internal import MailSyntax
 
-/// A part of a message: what has no parts itself.
+/// A part of a message that has no parts itself.
 package struct Part {
     /// As IMAP numbers it (RFC 9051 6.4.5), such as `2.1`.
     package let path: [UInt8]
@@ -33,8 +33,8 @@ package enum PartLimit: Sendable {
 /// decoded lines of text parts, and lines about all parts. The result does not depend on the pieces, and is the same
 /// whether lines end in LF or CRLF.
 ///
-/// It reads as mail programs do: a boundary is a line of its own, and what stands before the first and after the last
-/// one is not shown. `MessageScanner` reads as Postfix does.
+/// It reads as mail programs do: a boundary is a line of its own, and text before the first and after the last one is
+/// left out. `MessageScanner` reads as Postfix does.
 package struct PartReader: ~Copyable {
     private enum State {
         case headers, content

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 internal import MailSyntax
 
-/// Undoes a Content-Transfer-Encoding (RFC 2045 6) piece by piece. Line ends of the message become LF, so that the
-/// result does not depend on the way in. What breaks the rules of an encoding is shown as mail programs show it.
+/// Undoes a Content-Transfer-Encoding (RFC 2045 6) piece by piece. Line ends of the message become LF: the
+/// result must not depend on the way in. Bytes that break the rules of an encoding become what mail programs show.
 struct TransferDecoder {
     enum Encoding {
         /// 7bit, 8bit, binary, and names that are unknown.
@@ -43,7 +43,7 @@ struct TransferDecoder {
         }
     }
 
-    /// Writes what the end of the part leaves over.
+    /// Writes the rest at the end of the part.
     mutating func finish(to output: UnsafeMutablePointer<UInt8>) -> Int {
         guard encoding != .uuencode else { return uuencoded.finish(output) }
         for (index, byte) in held.enumerated() { output[index] = byte }

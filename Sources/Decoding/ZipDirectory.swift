@@ -7,7 +7,7 @@ struct ZipDirectory {
         /// As stored, and whether it is UTF-8.
         var name: [UInt8]
         var isUTF8: Bool
-        /// In the header before the data, where that differs: some programs go by it.
+        /// The name in the header before the data, if it is another one. Some programs use it.
         var localName: [UInt8]?
         var isEncrypted: Bool
         var method: Int

@@ -66,7 +66,7 @@ package final class EngineConnection: SocketLoop.Socket {
         self.owner = owner
     }
 
-    /// Begins to connect. To be called once.
+    /// Begins to connect. Call it once.
     package func connect() {
         loop.assertInLoop()
         let made =
@@ -97,7 +97,7 @@ package final class EngineConnection: SocketLoop.Socket {
         next()
     }
 
-    /// Ends the connection. The owner hears nothing any more.
+    /// Ends the connection. The owner gets no more calls.
     package func close() {
         owner = nil
         guard let context else { return }
@@ -174,7 +174,7 @@ package final class EngineConnection: SocketLoop.Socket {
             readsOfReply += 1
             redisAsyncHandleRead(context)
             if readsOfReply > Self.mostReadsOfReply, self.context != nil {
-                fail(EngineFault(.protocolError, "its answer is longer than any of Weir's library: is it a Redis?"))
+                fail(EngineFault(.protocolError, "its answer is longer than any of Weir's library: is it Redis?"))
             }
         }
     }

@@ -26,7 +26,7 @@ package struct EngineFault: Error, Equatable, Sendable {
         let quoted = "it answers '\(Self.printable(reply))'"
         (kind, message) =
             switch word {
-            case "NOAUTH": (.password, "it wants a password: set shared.password_file (and shared.user)")
+            case "NOAUTH": (.password, "it requires a password: set shared.password_file (and shared.user)")
             case "WRONGPASS": (.password, "it rejects the password: check shared.user and shared.password_file")
             case "NOPERM":
                 (.rights, "\(quoted): give the user +fcall +function|load +info +select, and the keys ~{weir:*")
@@ -54,7 +54,7 @@ package struct EngineFault: Error, Equatable, Sendable {
             return (.library, "it has lost Weir's functions: Weir loads them again")
         }
         if reply.contains("unknown command") {
-            return (.version, "\(quoted): it is no Valkey or Redis 7.0 or newer, or has renamed commands")
+            return (.version, "\(quoted): it is not Valkey or Redis 7.0 or newer, or has renamed commands")
         }
         if reply.contains("max number of clients") {
             return (.busy, "it has no room for another client: raise maxclients")
@@ -67,5 +67,5 @@ package struct EngineFault: Error, Equatable, Sendable {
         String(String.UnicodeScalarView(text.unicodeScalars.prefix(200).map { $0.value < 0x20 ? " " : $0 }))
     }
 
-    static let strange = EngineFault(.protocolError, "its answers are not those of Weir's library: is it a Redis?")
+    static let strange = EngineFault(.protocolError, "its answers are not those of Weir's library: is it Redis?")
 }

@@ -73,8 +73,8 @@ package struct ContentChecks: Hashable, Sendable {
 }
 
 extension Matcher {
-    /// Of the steps that one position of a text may take, an attempt from all positions may take this many times as
-    /// many. It bounds what a stop, or the end of a message's budget, has to wait for.
+    /// An attempt from all positions of a text has this many times the steps of one position. This bounds how long a
+    /// stop, or the end of a message's budget, has to wait for it.
     private static var positions: Int { 50 }
 
     /// A matcher with the limits of `checks`.

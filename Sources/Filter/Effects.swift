@@ -124,7 +124,7 @@ extension MessageChecker {
         verdict.add(.bcc(address))
     }
 
-    /// Whether there is to be one more copy. Too many of them refuse the message.
+    /// Whether the address gets a copy of its own. Too many copies refuse the message.
     mutating func mayCopy(to address: [UInt8]) -> Bool {
         guard !copies.contains(address) else { return false }
         guard copies.count < Self.mostCopies else {

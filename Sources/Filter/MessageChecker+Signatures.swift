@@ -19,7 +19,7 @@ extension MessageChecker {
         if changed.count < Self.mostNames, !changed.contains(change) { changed.append(change) }
     }
 
-    /// Says which edits break a signature. Whether one is valid, Weir does not know.
+    /// Says which edits break a signature. Weir does not know whether a signature is valid.
     mutating func reportBrokenSignatures() {
         guard verdict.disposition == .accept else { return }
         if rules.checks.repairsSigned {
@@ -29,8 +29,8 @@ extension MessageChecker {
         }
         let names = signatures.map(Self.signedNames)
         let headers = changed.filter { change in
-            // A signature covers the lowest headers of a name. One more at the top matters if it names more than
-            // there were.
+            // A signature covers the lowest headers of a name. One more at the top matters if `h=` has the name more
+            // often than there are headers.
             names.contains { $0.count { $0 == change.name } > (change.isAdded ? 1 : 0) }
         }
         let changesBody = verdict.edits.contains { $0.header == nil && !$0.isFormal }

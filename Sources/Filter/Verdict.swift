@@ -56,8 +56,8 @@ package struct RuleMatch: Sendable {
         /// Whether PREPEND and REPLACE write headers.
         package var isHeader: Bool { self != .body }
 
-        /// What is kept of the text that a rule has matched: its first 200 bytes, or those around the hit where the
-        /// text is decoded.
+        /// The part of a matched text that is kept: its first 200 bytes, or 200 bytes around the hit if the text is
+        /// decoded.
         func excerpt(of text: UnsafeRawBufferPointer, around hit: Range<Int>?) -> [UInt8] {
             var start = 0
             switch self {
@@ -105,7 +105,7 @@ package enum Note: Equatable, Sendable {
     case signedHeaderKept(offset: Int, more: Int)
     /// A DKIM signature covers the stripped header and will not verify.
     case brokenSignature(header: String)
-    /// A DKIM signature covers headers, by their names in lower case, or the body, which rules have changed.
+    /// Rules have changed headers (names in lower case) or the body, and a DKIM signature covers them.
     case brokenSignatures(headers: [[UInt8]], body: Bool)
     /// Headers longer than `header_size_limit`: the rest is not checked, and is passed on. `more` of them follow.
     case longHeaders(offsets: [Int], more: Int, limit: Int)
@@ -115,7 +115,7 @@ package enum Note: Equatable, Sendable {
     case moreAddressesRepaired(Int)
     /// Addresses in headers stay as they are, because the message has a DKIM-Signature.
     case signedAddressesKept(Int)
-    /// A bound of what is decoded is reached in this part: what becomes of the rest.
+    /// A bound on decoding was reached in this part. The text says what happens to the rest.
     case partLimit(String, part: [UInt8])
     /// MIME parts are nested deeper than the limit.
     case nestingExceeded

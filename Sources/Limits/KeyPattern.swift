@@ -23,7 +23,7 @@ package struct KeyPattern: Equatable, Sendable {
     /// As the administrator wrote it.
     package let text: String
     private let tokens: [Token]
-    /// The same with A-labels; nil if it has none, as if all is ASCII.
+    /// The same with A-labels; nil if there are none, for example if all is ASCII.
     private let domainTokens: [Token]?
     private let isASCII: Bool
 
@@ -51,7 +51,7 @@ package struct KeyPattern: Equatable, Sendable {
         domainTokens = isASCII ? nil : containing(Self.withALabels(folded))
     }
 
-    /// `folded`, if folding has made no other characters special, as it would a wide asterisk.
+    /// `folded`, unless folding has made other characters special: a wide asterisk becomes `*`.
     private static func unlessSpecial(_ folded: [UInt8], _ original: [UInt8]) -> [UInt8] {
         let special = Array("*?[]\\".utf8)
         return folded.filter(special.contains) == original.filter(special.contains) ? folded : original

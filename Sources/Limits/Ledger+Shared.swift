@@ -3,9 +3,9 @@ internal import Sharing
 
 /// Requests of shared limits that need more than this host may use without asking.
 extension Ledger {
-    /// Puts the request aside that `decide` would take next, if it needs what only the engine can grant. It is not
-    /// charged, and no limit has counted it. Its caller decides it with `decideLast` when the engine has answered, or
-    /// when it has waited too long.
+    /// Sets aside the request that `decide` would take next, if only the engine can grant what it needs. It is not
+    /// charged, and no limit has counted it. The caller decides it with `decideLast` when the engine has answered, or
+    /// when the request has waited too long.
     ///
     /// - Returns: the number of the waiting request; nil if `decide` can take it now.
     package func putAside(_ request: Attributes) -> Int? {

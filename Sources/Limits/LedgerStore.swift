@@ -101,8 +101,8 @@ package protocol LedgerStore: AnyObject {
     /// store may skip those behind it.
     func recover(into sink: any RecoverySink) throws(StoreError)
 
-    /// Adds limits, which are stored together with the next batch: nothing refers to them before, so this need not
-    /// write. A limit replaces the stored one of the same name; the ledger removes the accounts of that with the next
+    /// Adds limits. They are stored together with the next batch, because nothing refers to them before. A limit
+    /// replaces the stored one of the same name. The ledger removes the accounts of the old one with the next
     /// checkpoint.
     func register(_ limits: [StoredLimit])
 

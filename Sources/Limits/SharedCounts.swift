@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 package import Sharing
 
-/// The limits that this host shares with others: finds the lanes of accounts, and what N is in them.
+/// The limits that this host shares with others: finds the lanes of accounts, and N in each.
 ///
-/// What the host has used itself is in the windows of the accounts, as without sharing. The `SharedLedger` knows the
-/// pools. Belongs to the ledger's thread.
+/// The host's own use is in the windows of the accounts, as without sharing. The `SharedLedger` knows the pools.
+/// Belongs to the ledger's thread.
 package final class SharedCounts {
     package struct Settings: Equatable, Sendable {
         package var name: String
@@ -150,7 +150,7 @@ package final class SharedCounts {
         return true
     }
 
-    /// Whether more units than the host can ever get at once are asked for.
+    /// Whether `units` are more than the host can ever get at once.
     func isTooLarge(_ account: Account, lane: Int, units: UInt64, at now: LedgerTime) -> Bool {
         let admitted = account.admitted(lane: lane, at: now)
         guard ledger.share(of: admitted, limits: version) != nil else { return false }

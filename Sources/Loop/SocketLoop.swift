@@ -71,9 +71,9 @@ package final class SocketLoop: @unchecked Sendable {
 
     /// Sockets handled in one turn. The others wait for the next.
     private static let mostEvents = 256
-    /// Of a turn, for all sockets together. Each may finish what it has begun, so a turn takes a little more.
+    /// The time of a turn, for all sockets together. Each may finish what it has begun, so a turn takes a little more.
     package static let turnTime = TimeAmount.microseconds(500)
-    /// Of one socket in a turn, however many others are ready.
+    /// The least share of a socket, however many others are ready.
     private static let leastShare = TimeAmount.microseconds(40)
     /// Bytes that all sockets read in a turn, if each reads `leastRead` or more.
     private static let mostRead = 256 << 10
@@ -257,7 +257,7 @@ package final class SocketLoop: @unchecked Sendable {
     /// How much a socket may read in this turn: less than `most` if many are ready.
     package func readSize(_ most: Int) -> Int { min(most, max(Self.leastRead, Self.mostRead / ready)) }
 
-    /// When the share ends that the socket or task being handled has of this turn, if it begins now.
+    /// The end of a share of this turn that begins now, for the socket or task that is being handled.
     package func beginShare() -> NIODeadline { clock() + share }
 
     /// Whether a share is used up. The socket then leaves the rest of its work to the next turn: it asks for events of

@@ -6,7 +6,7 @@ package struct MatchLimits: Hashable, Sendable {
     /// Backtracking steps from one position of the text.
     package var steps: UInt32
     /// Backtracking steps from all positions together. PCRE2 counts anew at each position, so each gets an equal share.
-    /// A pattern that can match at the start only needs no share.
+    /// This does not concern a pattern that can match only at the start.
     package var stepsOfAll: UInt32
     /// Memory for backtracking, in KiB.
     package var heapKiB: UInt32

@@ -10,7 +10,7 @@ extension LedgerHost {
     /// Fewer than in other walks: a pattern is compared with each key.
     private static let stepsPerPiece = 512
     private static let changesPerPiece = 256
-    /// Names of keys in the answer to a change or a search. More tell nobody which one is meant.
+    /// The most names of keys in the answer to a change or a search. Nobody finds a key in a longer list.
     private static let mostNames = 100
 
     /// The number of keys of a selection, and how the `most` fullest of them stand, the fullest first.

@@ -8,8 +8,8 @@ internal import Settings
 internal import Sharing
 internal import Storage
 
-/// Joins the ledger of this host with the engine: connects, hands calls and answers over, and keeps the clients whose
-/// requests wait for an answer.
+/// Connects the ledger of this host with the engine: passes calls and answers on, and keeps the clients whose requests
+/// wait for an answer.
 ///
 /// All limits that hosts share are decided by the ledger and its `SharedCounts`. Belongs to the ledger's loop.
 final class SharedLimits: EngineConnection.Owner {
@@ -30,7 +30,7 @@ final class SharedLimits: EngineConnection.Owner {
     private var suspended: [Int: any LedgerHost.Client] = [:]
     private var isTimerSet = false
 
-    /// What the log has said last. Each is said once, until another is.
+    /// The state that was logged last. A state is logged once, when it begins.
     private enum State: Equatable {
         case starting, shared, unsettled, otherTerms, clone
         case failed(EngineFault.Kind)
@@ -147,7 +147,7 @@ final class SharedLimits: EngineConnection.Owner {
         if !host.isTickUnderWay { host.beginTick() }
     }
 
-    /// Puts a client aside whose request needs more than this host may use without asking.
+    /// Sets aside a client whose request needs more than this host may use without asking.
     func suspend(_ client: any LedgerHost.Client, _ number: Int) {
         suspended[number] = client
         client.suspended()
@@ -174,7 +174,7 @@ final class SharedLimits: EngineConnection.Owner {
         }
     }
 
-    /// Sends the next call, if one is due. What it relies on is stored.
+    /// Sends the next call, if one is due. All state that it relies on is stored.
     func endTurn() {
         guard isOpened, let connection, let shared else { return }
         guard let call = nextCall.take() ?? shared.ledger.nextCall(at: now) else { return }

@@ -27,15 +27,15 @@ extension ConfigurationKeys {
                 "File whose first line is the password of the user."),
             .init(
                 "shared.share", \.shared.share, .number(0...100), in: defaults,
-                "Percentage of each limit that is divided equally among the hosts; a host uses its part without "
-                    + "asking the engine, and has only that while it can't reach the engine."),
+                "Percentage of each limit that is divided equally among the hosts; a host uses its share without "
+                    + "asking the engine, and has only its share while it can't reach the engine."),
             .init(
                 "shared.timeout", \.shared.timeout, .number(1...5000, of: "milliseconds"), in: defaults,
                 "Maximum time for which a request waits for the engine; then it is refused as over the limit."),
             .init(
                 "shared.on_cut_off", \.shared.onCutOff, .word, in: defaults,
-                "What a host does while it can't reach the engine: share admits its part of each limit, and open all "
-                    + "of it, so that all hosts together can exceed it."),
+                "What a host admits while it can't reach the engine: its share of each limit (share), or all of each "
+                    + "limit (open), which all hosts together can then exceed."),
         ]
     }
 }

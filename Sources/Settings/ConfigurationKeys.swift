@@ -214,8 +214,8 @@ package enum ConfigurationKeys {
                     + "them."),
             .init(
                 "checks.decoded_body", \.checks.decodedBody, .list(of: .checks), in: defaults,
-                "Tables for the lines of the decoded text of all parts, in UTF-8; of HTML, the text that a reader "
-                    + "sees, and addresses and hidden text on lines of their own."),
+                "Tables for the lines of the decoded text of all parts, in UTF-8; HTML becomes the text that a reader "
+                    + "sees, with addresses and hidden text on lines of their own."),
             .init(
                 "checks.attachment", \.checks.attachment, .list(of: .checks), in: defaults,
                 "Tables for lines about each part and each file in a zip archive: path, type, names and size."),

@@ -38,7 +38,7 @@ extension ValueType where Value == EngineAddress {
     static let engine = ValueType.text(form, write: { "\"\($0)\"" }) { text in
         if text.contains("@") {
             return .fault(
-                "a password does not belong into the address (not shown); use shared.user and shared.password_file")
+                "a password does not belong in the address (not shown); use shared.user and shared.password_file")
         }
         if text.hasPrefix("rediss://") {
             return .fault("Weir does not speak TLS to the engine; expected \(form), for example that of stunnel")

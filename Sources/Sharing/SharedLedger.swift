@@ -9,7 +9,7 @@ package struct KeptState: Sendable {
     }
 
     struct Account {
-        /// What was used of the pool. What was used of the share is in the host's own windows.
+        /// Units that were used of the pool. Those of the share are in the host's own windows.
         var pool = SlotCounts()
         var grants: [Grant] = []
         /// Grows with each change.
@@ -97,7 +97,7 @@ package struct SharedLedger: Sendable {
     var changed: Set<Lane> = []
     /// Whether something else in `kept` has.
     var hasChanged = true
-    /// Whether the engine knows another ledger under this name, which was heard a moment ago. That one has the share.
+    /// Whether another ledger with this name has called the engine a moment ago. That one has the share.
     var isSecond = false
     /// The terms, if one version holds everywhere. `divisor` is a thousand times the number of hosts.
     private(set) var plain: (limits: UInt64, thousandths: UInt64, divisor: UInt64)?

@@ -270,7 +270,7 @@ final class JournalSegment: @unchecked Sendable {
                     try db.forEachRow("SELECT sequence, content FROM batches \(rest) ORDER BY sequence") { row in
                         do {
                             let sequence = try row.number(0)
-                            // In a damaged file, rows may be out of order, and this one read before.
+                            // In a damaged file, rows may be out of order. This one may have been read before.
                             guard sequence >= start else { return }
                             try row.withBytes(1) { try body($0, sequence) }
                             next = max(next, sequence + 1)

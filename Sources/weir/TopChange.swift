@@ -36,7 +36,7 @@ struct TopChange: Sendable {
         }
     }
 
-    /// What brings the key back to where it stood; nil if nothing does.
+    /// The change that restores the earlier state of the key; nil if there is none.
     func undo(from standing: KeyStanding) -> TopChange? {
         /// A block without an end lasts ten years; one of more than nine gets no end again.
         func seconds(until time: Double) -> Int64? {

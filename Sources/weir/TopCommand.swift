@@ -172,7 +172,7 @@ private final class LatestFigures: Sendable {
     }
 
     private let shared: Mutex<State>
-    /// The service is silent if there are no figures for as long.
+    /// The service counts as silent if it sends no figures for this long.
     private let patience: Duration
 
     init(_ first: TopFigures, interval: Int) {

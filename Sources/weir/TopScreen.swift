@@ -88,7 +88,7 @@ private func restoreWhenCrashing(_ original: termios) {
     }
 }
 
-/// Gives the signal back to whoever handled it before, such as Swift's backtrace, or the default action.
+/// Passes the signal to its earlier handler, such as Swift's backtrace, or to the default action.
 private func restoreAndCrash(_ signal: Int32) {
     guard let saved else { return }
     _ = write(STDOUT_FILENO, saved.text, saved.length)

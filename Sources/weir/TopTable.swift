@@ -49,7 +49,7 @@ struct TopTable {
         }
     }
 
-    /// The columns that fit with their least width. What is left goes first to those that need least of it.
+    /// The columns that fit with their least width. The rest of the width goes first to those that need least of it.
     private func fitting(_ width: Int) -> [(column: Column, width: Int)] {
         var kept = columns
         func least() -> Int { kept.reduce(kept.count - 1) { $0 + $1.least } }

@@ -34,7 +34,7 @@ enum TopText {
         return (["\(answers) \(latency) \(ledger)"] + messages).joined(separator: "; ")
     }
 
-    /// What a way in did with messages, without what never happened.
+    /// What a way in did with messages, without counts of 0.
     static func messages(_ way: WayFigures) -> [(name: String, count: UInt64)] {
         way.values.messages.sorted { $0.key < $1.key }.filter { $0.value > 0 }.map { ($0.key, $0.value) }
     }

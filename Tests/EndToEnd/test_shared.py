@@ -154,11 +154,11 @@ class SharedTests(unittest.TestCase):
 
     def test_each_fault_of_the_engine_has_its_line(self):
         for arguments, shared, text in [
-            (["--requirepass", "secret"], {}, "it wants a password: set shared.password_file"),
+            (["--requirepass", "secret"], {}, "it requires a password: set shared.password_file"),
             (["--requirepass", "secret"], {"password": "wrong"}, "it rejects the password"),
             (["--replicaof", "127.0.0.1 1"], {}, "it is a read-only replica"),
             (["--maxmemory", "1"], {}, "its memory is full: raise maxmemory"),
-            (["--rename-command", "FUNCTION", ""], {}, "it is no Valkey or Redis 7.0 or newer"),
+            (["--rename-command", "FUNCTION", ""], {}, "it is not Valkey or Redis 7.0 or newer"),
             (["--cluster-enabled", "yes", "--cluster-port", str(free_port())], {}, "the node of the cluster"),
         ]:
             with self.subTest(text=text), Engine(*arguments) as engine:
@@ -178,7 +178,7 @@ class SharedTests(unittest.TestCase):
                                 client.sendall(answer)
                 threading.Thread(target=serve, daemon=True).start()
                 with host(server.getsockname()[1], "mx1", ["mx1"]) as service:
-                    service.wait_logged("is it a Redis?")
+                    service.wait_logged("is it Redis?")
                     self.assertEqual(admitted(service, "a", 1), 0)
                 server.shutdown(socket.SHUT_RDWR)
 

@@ -44,7 +44,7 @@ package struct ProbeMail {
     package let recipient: String
     package let token: String
     package private(set) var replies: [Reply] = []
-    /// Known when a session in TLS has ended.
+    /// nil until a session in TLS has ended.
     package private(set) var certificate: Certificate?
     private let address: SocketAddress
     private var socket: Int32
@@ -120,7 +120,7 @@ package struct ProbeMail {
         }
     }
 
-    /// What smtpd answers to STARTTLS, if that is no consent.
+    /// The reply of smtpd to STARTTLS; nil if it agrees.
     private static func refusalOfTLS(at address: SocketAddress) throws -> String? {
         var mail = try ProbeMail(to: address, sender: "", recipient: "", token: "")
         defer { mail.disconnect() }

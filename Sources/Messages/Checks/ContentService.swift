@@ -135,7 +135,7 @@ package final class ContentService: Sendable {
     }
 
     /// Ends the threads, after `stop`. Those that are still busy after `limit`, with a pattern or a disk that hangs,
-    /// are left to the end of the process. What they then report to a loop that has ended is never run.
+    /// are left to the end of the process. A loop that has ended ignores what they report.
     package func end(within limit: TimeAmount) async {
         let deadline = NIODeadline.now() + limit
         Task {

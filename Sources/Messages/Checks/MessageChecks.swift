@@ -75,7 +75,7 @@ final class MessageChecks {
         lookupThreads.submit { [loop] state in
             let isActive = if case .active = state { true } else { false }
             if isActive { filter.resume() }
-            // Also if nothing was done: the closure belongs to the loop, and is released there.
+            // Even if nothing was done: the closure belongs to the loop, and must be released there.
             loop.execute { errand.run(isActive ? filter : nil) }
         }
     }
