@@ -14,7 +14,7 @@ struct AttachmentList: ~Copyable {
     /// Bytes of an archive inside another one.
     static let largestArchive = 4 << 20
     /// Bytes that may be decompressed for a message.
-    static let mostInflated = 8 << 20
+    static let mostInflated = 1 << 20
     /// Bytes of the text of a name.
     private static let longestName = 2_048
 
@@ -90,7 +90,8 @@ struct AttachmentList: ~Copyable {
             return write(file, type: Self.zip, to: &lines)
         }
         content = unpack(packed, entry.method, most: Self.largestArchive, &file)
-        content!.withUnsafeBytes { list(file, $0, isCut: false, depth: depth + 1, to: &lines) }
+        guard let content else { return write(file, type: Self.zip, to: &lines) }
+        content.withUnsafeBytes { list(file, $0, isCut: false, depth: depth + 1, to: &lines) }
     }
 
     /// The first bytes of an entry; nil if its method is unknown or the budget is used up.
@@ -108,7 +109,7 @@ struct AttachmentList: ~Copyable {
             let end = inflate.run()
             inflateLeft -= inflate.spent
             if case .damaged = end { file.isDamaged = true }
-            if case .limit = end, most > FileType.headSize { file.isLimited = true }
+            if case .limit = end, most > FileType.headSize || inflate.output.count < most { file.isLimited = true }
             return inflate.output[...]
         default: return nil
         }

@@ -13,7 +13,7 @@ enum CharacterReferences {
     /// - Parameter isClosed: a semicolon follows `text`. Only some names may do without.
     static func character(_ text: ArraySlice<UInt8>, isClosed: Bool) -> (Unicode.Scalar, length: Int)? {
         guard text.first != UInt8(ascii: "#") else {
-            return number(text.dropFirst()).map { ($0, text.count) }
+            return number(text.dropFirst()).map { ($0, 1 + $1) }
         }
         if isClosed, let code = codes[Array(text)] { return (code, text.count) }
         for length in stride(from: min(text.count, longestLegacy), to: 1, by: -1) {
@@ -24,17 +24,20 @@ enum CharacterReferences {
     }
 
     /// HTML 13.2.5.80: the codes of C1 controls are those of windows-1252.
-    private static func number(_ text: ArraySlice<UInt8>) -> Unicode.Scalar? {
+    private static func number(_ text: ArraySlice<UInt8>) -> (Unicode.Scalar, length: Int)? {
         let isHexadecimal = text.first?.lowercased == UInt8(ascii: "x")
-        let digits = isHexadecimal ? text.dropFirst() : text
+        let digits = (isHexadecimal ? text.dropFirst() : text).prefix { byte in
+            hexadecimalDigit(byte).map { isHexadecimal || $0 < 10 } ?? false
+        }
         guard !digits.isEmpty else { return nil }
         var value: UInt32 = 0
         for byte in digits {
-            guard let digit = hexadecimalDigit(byte), isHexadecimal || digit < 10 else { return nil }
+            guard let digit = hexadecimalDigit(byte) else { return nil }
             value = min(value * (isHexadecimal ? 16 : 10) + UInt32(digit), 0x11_0000)
         }
         if 0x80...0x9f ~= value { value = windows1252[Int(value - 0x80)] }
-        return value == 0 ? "\u{fffd}" : Unicode.Scalar(value) ?? "\u{fffd}"
+        let length = digits.count + (isHexadecimal ? 1 : 0)
+        return (value == 0 ? "\u{fffd}" : Unicode.Scalar(value) ?? "\u{fffd}", length)
     }
 
     private static let windows1252: [UInt32] = [

@@ -45,6 +45,11 @@ struct Charsets: ~Copyable {
         for index in open.indices { open[index].isUsed = false }
     }
 
+    /// Begins a long text. The last one may have been left before its end.
+    func beginText() {
+        for charset in open { if let handle = charset.handle { iconv(handle, nil, nil, nil, nil) } }
+    }
+
     /// Appends `bytes` as UTF-8; `name` is in lower case. What can't be converted becomes U+FFFD. The state of the
     /// character set is the initial one, before and after.
     ///

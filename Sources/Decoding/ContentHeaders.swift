@@ -11,7 +11,13 @@ struct ContentHeaders {
     /// Mail programs differ in which of several they use.
     private(set) var boundaries: [[UInt8]] = []
     /// The names of the file in UTF-8: that of Content-Disposition, and those that differ from it.
-    private(set) var names: [[UInt8]] = []
+    var names: [[UInt8]] {
+        var names: [[UInt8]] = []
+        for name in dispositionNames + typeNames where names.count < Self.mostNames && !names.contains(name) {
+            names.append(name)
+        }
+        return names
+    }
     private var dispositionNames: [[UInt8]] = []
     private var typeNames: [[UInt8]] = []
     private var hasEncoding = false
@@ -33,12 +39,6 @@ struct ContentHeaders {
         } else if name.equalsIgnoringCase("content-transfer-encoding"), !hasEncoding {
             hasEncoding = true
             encoding = Parameters(header).value.map(\.lowercased)
-        } else {
-            return
-        }
-        names = []
-        for name in dispositionNames + typeNames where !names.contains(name) && names.count < Self.mostNames {
-            names.append(name)
         }
     }
 
@@ -49,7 +49,10 @@ struct ContentHeaders {
         let decoded = Self.decoded(header, decoder)
         charset = (raw["charset"].first ?? decoded["charset"].first ?? []).map(\.lowercased)
         let found = raw["boundary"].isEmpty ? decoded["boundary"] : raw["boundary"]
-        boundaries = found.filter { 1...Self.longestBoundary ~= $0.count }.suffix(Self.mostBoundaries)
+        // Without quotes, a comment or a blank ends it, as in Postfix.
+        let tokens = found.map { Array($0.prefix { !$0.isSpace && $0 != UInt8(ascii: "(") }) }
+        boundaries = (tokens.filter { !found.contains($0) } + found)
+            .filter { 1...Self.longestBoundary ~= $0.count }.suffix(Self.mostBoundaries)
         typeNames = Self.names(decoded, ["name", "filename"])
     }
 

@@ -160,7 +160,7 @@ struct HTMLText {
                 (state, isEndTag) = (.attributes, true)
                 name = Array(rawEnd.dropFirst(2))
             } else {
-                matched = 0
+                matched = byte == UInt8(ascii: "<") ? 1 : 0
             }
             return
         }

@@ -56,6 +56,7 @@ struct LeafReader: ~Copyable {
         transfer = TransferDecoder(.init(headers.encoding))
         text = .none
         if wantsText {
+            charsets.beginText()
             let type = headers.type
             if type.elementsEqual("text/html".utf8) || type.elementsEqual("application/xhtml+xml".utf8) {
                 text = .html(HTMLText())

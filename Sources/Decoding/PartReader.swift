@@ -308,6 +308,7 @@ package struct PartReader: ~Copyable {
                     isDigest: type.elementsEqual("multipart/digest".utf8)))
             state = .skipped
         } else {
+            prefix = path + [UInt8(ascii: ".")]
             path = prefix + Self.rootPath
             headers = ContentHeaders()
             isDigestPart = false

@@ -70,7 +70,7 @@ enum VisibleText {
                 guard byte & 0xc0 == 0x80 else { return false }
                 value = value << 6 | UInt32(byte & 0x3f)
             }
-            guard isPlain(value) else { return false }
+            guard isPlain(value), length == 2 || value >= (length == 3 ? 0x800 : 0x1_0000) else { return false }
             index += length
         }
         return true

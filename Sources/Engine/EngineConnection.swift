@@ -84,6 +84,7 @@ package final class EngineConnection: SocketLoop.Socket {
         descriptor = Int32(made.pointee.c.fd)
         made.pointee.data = Unmanaged.passUnretained(self).toOpaque()
         attach(made)
+        weir_bound_arrays(made.pointee.c.reader, Int(Self.mostElements))
         redisAsyncSetConnectCallback(made) { EngineConnection.lose($0, $1) }
         redisAsyncSetDisconnectCallback(made) { EngineConnection.lose($0, $1) }
         steps = (login.password == nil ? [] : [.authenticate]) + [.select, .identify, .load]
@@ -124,12 +125,14 @@ package final class EngineConnection: SocketLoop.Socket {
     }
 
     private static func fault(of context: UnsafePointer<redisAsyncContext>) -> EngineFault {
-        guard let text = context.pointee.errstr, context.pointee.err != REDIS_OK else {
+        // In the callback of a connection that failed, only the inner context has the error.
+        let inner = context.pointee.c
+        guard inner.err != REDIS_OK else {
             return EngineFault(.unreachable, "it has closed the connection")
         }
-        let reason = EngineFault.printable(String(cString: text))
-        if context.pointee.err == REDIS_ERR_PROTOCOL { return .strange }
-        if context.pointee.err == REDIS_ERR_EOF { return EngineFault(.unreachable, "it has closed the connection") }
+        let reason = EngineFault.printable(String(cString: weir_error(context)))
+        if inner.err == REDIS_ERR_PROTOCOL { return .strange }
+        if inner.err == REDIS_ERR_EOF { return EngineFault(.unreachable, "it has closed the connection") }
         return EngineFault(.unreachable, "\(reason): is it running, and may Weir connect to it?")
     }
 
@@ -171,6 +174,8 @@ package final class EngineConnection: SocketLoop.Socket {
         withExtendedLifetime(self) {
             if wantsWrite, let context { redisAsyncHandleWrite(context) }
             guard wantsRead, let context else { return }
+            // libhiredis aborts the process at a reply that nobody waits for.
+            if steps.isEmpty, weir_has_input(descriptor) != 0 { return fail(.strange) }
             readsOfReply += 1
             redisAsyncHandleRead(context)
             if readsOfReply > Self.mostReadsOfReply, self.context != nil {
@@ -219,6 +224,10 @@ package final class EngineConnection: SocketLoop.Socket {
         let connection = of(context.pointee.data)
         guard connection.context != nil else { return }
         connection.readsOfReply = 0
+        // Likewise.
+        if let reader = context.pointee.c.reader, reader.pointee.pos < reader.pointee.len {
+            return connection.fail(.strange)
+        }
         connection.take(reply.assumingMemoryBound(to: redisReply.self).pointee)
     }
 

@@ -83,6 +83,8 @@ extension Matcher {
     package convenience init(_ checks: ContentChecks, share: LoopShare? = nil) {
         var limits = checks.matchLimits
         limits.stepsOfAll = UInt32(clamping: Self.positions * Int(limits.steps))
+        // More than a header of `header_size_limit` has bytes: one `.*` must never be too much.
+        limits.leastSteps = 250_000
         self.init(limits: limits, budget: UInt64(checks.messageBudget) * 1_000_000, share: share)
     }
 }

@@ -116,8 +116,9 @@ package final class SharedCounts {
         }
         let name = "\(account.limit.limit.name) \(account.limit.terms.lanes[index].milliseconds)"
         let isUsual = account.exception == nil
-        let most = versions.compactMap { version, limits in
-            limits.most[name].map { (limits: version, units: version == self.version || !isUsual ? admitted : $0) }
+        // A version that lacks this window does not limit it.
+        let most = versions.map { version, limits in
+            (limits: version, units: version == self.version || !isUsual ? admitted : limits.most[name] ?? admitted)
         }
         return SharedRequest.Demand(lane: lane(account, index), units: Int64(units), most: most, own: own)
     }

@@ -8,6 +8,8 @@ package struct MatchLimits: Hashable, Sendable {
     /// Backtracking steps from all positions together. PCRE2 counts anew at each position, so each gets an equal share.
     /// This does not concern a pattern that can match only at the start.
     package var stepsOfAll: UInt32
+    /// From one position, however many there are.
+    package var leastSteps: UInt32 = 1
     /// Memory for backtracking, in KiB.
     package var heapKiB: UInt32
 
@@ -20,7 +22,7 @@ package struct MatchLimits: Hashable, Sendable {
     /// The steps from one of so many positions.
     package func steps(of positions: Int) -> UInt32 {
         guard stepsOfAll < .max else { return steps }
-        return min(steps, max(1, stepsOfAll / UInt32(clamping: max(1, positions))))
+        return min(steps, max(leastSteps, stepsOfAll / UInt32(clamping: max(1, positions))))
     }
 
     /// The defaults of PCRE2, which apply in Postfix.

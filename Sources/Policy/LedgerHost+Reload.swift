@@ -9,6 +9,8 @@ extension LedgerHost {
     package func reload(_ configuration: Configuration) {
         loop.preconditionInLoop()
         endTick()
+        // Requests that wait were read with the names of the old configuration.
+        if sharing?.resumeAll() ?? false { endTick() }
         if let ledger {
             ledger.beginTick()
             let before = ledger.limits.map { (limit: $0, keys: $0.accountCount) }

@@ -4,6 +4,7 @@ internal import Loop
 internal import NIOCore
 package import Report
 internal import Settings
+internal import Sharing
 internal import Storage
 
 /// Requests and ticks: a tick decides and commits all requests that one turn of the loop has read.
@@ -205,12 +206,22 @@ extension LedgerHost {
         upkeep(slots: Self.slotsPerTick)
     }
 
+    /// Before the journal: units of a pool that are stored without their charge make this host admit less. Without them,
+    /// it would be granted them again.
+    private func saveShared(of ledger: Ledger) throws(StoreError) {
+        guard let changes = ledger.shared?.takeChanges() else { return }
+        do throws(StoreError) { try sharedStore?.save(changes) } catch {
+            ledger.shared?.ledger.storeAll()
+            throw error
+        }
+    }
+
     func commit() {
         guard let ledger else { return }
         guard trouble == nil else { return ledger.discardBatch() }
         do throws(StoreError) {
+            try saveShared(of: ledger)
             try ledger.commit()
-            if let changes = ledger.shared?.takeChanges() { try sharedStore?.save(changes) }
         } catch {
             fail(error)
         }

@@ -205,6 +205,7 @@ final class PolicyConnection: ReceivedConnection, LedgerHost.Client {
     }
 
     private func send(_ bytes: [UInt8]) {
+        guard unsent.isEmpty else { return unsent += bytes }
         let sent = weir_send(descriptor, bytes, bytes.count)
         guard sent != bytes.count else { return }
         guard sent >= 0 || errno == EAGAIN || errno == EINTR else { return close() }

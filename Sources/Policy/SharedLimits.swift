@@ -160,6 +160,16 @@ final class SharedLimits: EngineConnection.Owner {
         host.resuming += numbers.sorted().compactMap { suspended.removeValue(forKey: $0) }
     }
 
+    /// Decides all requests that wait for the engine in this turn.
+    ///
+    /// - Returns: whether there are any.
+    func resumeAll() -> Bool {
+        guard !suspended.isEmpty else { return false }
+        _ = shared?.ledger.refuseOverdue(at: .max)
+        resume(Array(suspended.keys))
+        return true
+    }
+
     /// Refuses requests that have waited too long.
     private func setTimer() {
         guard !isTimerSet else { return }
@@ -176,7 +186,7 @@ final class SharedLimits: EngineConnection.Owner {
 
     /// Sends the next call, if one is due. All state that it relies on is stored.
     func endTurn() {
-        guard isOpened, let connection, let shared else { return }
+        guard host.trouble == nil, isOpened, let connection, let shared else { return }
         guard let call = nextCall.take() ?? shared.ledger.nextCall(at: now) else { return }
         callSent = .now()
         connection.send(call)
@@ -189,8 +199,13 @@ final class SharedLimits: EngineConnection.Owner {
         let before = state
         state = new
         let cutOff =
-            settings.onCutOff == .open
-            ? "each host admits all of a limit by itself (on_cut_off: open)" : "each host goes on with its share"
+            if settings.onCutOff == .open {
+                "each host admits all of a limit by itself (on_cut_off: open)"
+            } else if shared?.ledger.kept.settled != nil {
+                "each host goes on with its share"
+            } else {
+                "this host is new and has no share: \(cutOffOfNew)"
+            }
         switch new {
         case .starting: return
         case .shared:

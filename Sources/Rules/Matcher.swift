@@ -73,7 +73,7 @@ package final class Matcher {
     ) {
         self.limits = limits
         var own = limits
-        if let share { own.stepsOfAll = min(limits.stepsOfAll, share.steps) }
+        if let share { (own.stepsOfAll, own.leastSteps) = (min(limits.stepsOfAll, share.steps), 1) }
         scratch = Scratch(limits: own, isOnLoop: share != nil)
         self.share = share
         self.budget = budget

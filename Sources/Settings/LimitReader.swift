@@ -97,7 +97,8 @@ enum LimitReader {
             blockOver: draft.blockOver, keepsBlocks: draft.keepsBlocks, countRefused: draft.countRefused,
             exempt: load(draft.exempt, parts, draft.keyForms, &reading).map(\.contents.table),
             overrides: overrides(draft, parts, &reading))
-        limit.isShared = draft.isShared && reading.sharesLimits
+        // Without `shared`, it means nothing. A reload that removes `shared` changes nothing before the next start.
+        limit.isShared = draft.isShared && !draft.count.isOfConnection
         return limit
     }
 

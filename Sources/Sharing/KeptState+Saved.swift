@@ -59,6 +59,12 @@ extension SharedLedger {
     /// Whether a host has used any pool, so that charges given back may have been of one.
     package var usesPools: Bool { !kept.accounts.isEmpty }
 
+    /// Makes the next `takeChanges` return everything, after a failure to store.
+    package mutating func storeAll() {
+        hasChanged = true
+        changed.formUnion(kept.accounts.keys)
+    }
+
     /// What has changed since the last call and must be stored; nil if nothing has.
     package mutating func takeChanges() -> (state: KeptState.Saved?, pools: [KeptState.Pool])? {
         guard hasChanged || !changed.isEmpty else { return nil }

@@ -7,8 +7,8 @@ package import Sharing
 /// Keeps what this host has to know of shared limits beside its counts: its epoch, its terms, and what it has used of
 /// each pool. The file is `ledger.sqlite.shared`, and the lock of the ledger covers it.
 ///
-/// The ledger writes here after its journal and before an answer leaves. If the service dies between the two, what was
-/// used counts as used of the share: less is admitted, never more.
+/// The ledger writes here before its journal, and the answer leaves after both. If the service dies between the two, the
+/// units of a pool count without their charge: less is admitted, never more.
 package final class SharedStore {
     package struct Contents: Sendable {
         package let state: KeptState.Saved?

@@ -10,7 +10,7 @@ import Testing
         var checks = ContentChecks()
         var template = Array("/tmp/weir-headers-XXXXXX".utf8CString)
         let descriptor = mkstemp(&template)
-        let path = String(cString: template)
+        let path = template.withUnsafeBufferPointer { String(cString: $0.baseAddress!) }
         defer { unlink(path) }
         _ = header.withCString { write(descriptor, $0, strlen($0)) }
         close(descriptor)

@@ -40,8 +40,7 @@ struct RunningFilter {
         clock: @escaping @Sendable () -> NIODeadline = { .now() }, stops: Bool = false,
         _ body: (RunningFilter) async throws -> Void
     ) async throws {
-        let directory = FileManager.default.temporaryDirectory.appending(path: "weir-\(UUID().uuidString.prefix(8))")
-        try FileManager.default.createDirectory(at: directory, withIntermediateDirectories: true)
+        let directory = try temporaryDirectory()
         defer { try? FileManager.default.removeItem(at: directory) }
         let (own, next) = (directory.appending(path: "filter").path, directory.appending(path: "hop").path)
         try header.write(to: directory.appending(path: "header"), atomically: true, encoding: .utf8)
@@ -82,6 +81,12 @@ struct RunningFilter {
         await loop.stop()
         log.flush()
         if let failure { throw failure }
+    }
+
+    private static func temporaryDirectory() throws -> URL {
+        let directory = FileManager.default.temporaryDirectory.appending(path: "weir-\(UUID().uuidString.prefix(8))")
+        try FileManager.default.createDirectory(at: directory, withIntermediateDirectories: true)
+        return directory
     }
 
     private static func timeouts(_ mode: Configuration.FilterListener.Mode) -> FilterTimeouts {
