@@ -206,8 +206,8 @@ extension LedgerHost {
         upkeep(slots: Self.slotsPerTick)
     }
 
-    /// Before the journal: units of a pool that are stored without their charge make this host admit less. Without them,
-    /// it would be granted them again.
+    /// Before the journal: units of a pool that are stored without their charge make this host admit less. A charge
+    /// without its units would be granted again.
     private func saveShared(of ledger: Ledger) throws(StoreError) {
         guard let changes = ledger.shared?.takeChanges() else { return }
         do throws(StoreError) { try sharedStore?.save(changes) } catch {

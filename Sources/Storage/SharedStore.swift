@@ -7,7 +7,7 @@ package import Sharing
 /// Keeps what this host has to know of shared limits beside its counts: its epoch, its terms, and what it has used of
 /// each pool. The file is `ledger.sqlite.shared`, and the lock of the ledger covers it.
 ///
-/// The ledger writes here before its journal, and the answer leaves after both. If the service dies between the two, the
+/// The ledger writes here before its journal, and the answer leaves after both. If the service dies between the two,
 /// units of a pool count without their charge: less is admitted, never more.
 package final class SharedStore {
     package struct Contents: Sendable {
