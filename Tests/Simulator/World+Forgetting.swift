@@ -30,9 +30,14 @@ extension World {
             return action
         }
         let expected = model.decide(request, over: policyConnection) ?? "DUNNO"
+        let wrong = own.compactMap { account in
+            model.limits.first { $0.name == account.limit }.flatMap { difference(of: account, $0, model) }
+                .map { "key \(account.key) of \(account.limit): \($0)" }
+        }
         throw Failure(
             kind: .answer,
-            message: "\(request.summary): answered \(reply), expected \(expected), whatever was forgotten")
+            message: "\(request.summary): answered \(reply), expected \(expected), whatever was forgotten; "
+                + wrong.joined(separator: "; "))
     }
 
     private func stands(_ account: Model.Account, in model: Model) -> Bool {
