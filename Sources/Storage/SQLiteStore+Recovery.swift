@@ -25,8 +25,11 @@ extension SQLiteStore {
         try setAsideForeignSegments()
         if durability == .power { try syncSegments() }
         limits = merge(stored.limits)
-        if hashKey != stored.hashKey || limits != stored.limits {
+        if hashKey != stored.hashKey {
             try describing("write to") { [hashKey, limits] in try background.initialize(hashKey, limits) }
+        } else if limits != stored.limits {
+            // The segments have them. The next checkpoint writes them: another process may lock the file for long.
+            background.register(limits)
         }
         let lastBatch = segments.last { $0.lastBatch != nil }?.lastBatch
         return StoredState(hashKey: hashKey, lastBatch: lastBatch, limits: limits)

@@ -102,8 +102,8 @@ final class World {
         let countsConnections = scenario.configurations.joined().contains { $0.count == .connections }
         let session = sessions[index]
         if countsConnections, now - session.began > 240_000 { return renewSession(index) }
-        // When keys may be forgotten, a message ends before what it was charged leaves the shortest window: whether a key
-        // of which nothing counts was forgotten, and so the end is charged in full, does not show.
+        // When keys may be forgotten, a message ends before what it was charged leaves the shortest window: whether a
+        // key of which nothing counts was forgotten, and so the end is charged in full, does not show.
         let longest: Int64 = scenario.mostKeys == nil ? 3_000_000 : 5_000
         if session.isInMessage, now - session.messageBegan > longest { return renewSession(index) }
         if !session.isInMessage, now - session.lastAsked > 240_000 { sessions[index].last = nil }
