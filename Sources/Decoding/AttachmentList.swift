@@ -15,6 +15,8 @@ struct AttachmentList: ~Copyable {
     static let largestArchive = 4 << 20
     /// Bytes that may be decompressed for a message.
     static let mostInflated = 1 << 20
+    /// The most that a stored archive takes of them: reading its directory costs about as much.
+    private static let mostCharged = 1 << 16
     /// Bytes of the text of a name.
     private static let longestName = 2_048
 
@@ -98,13 +100,15 @@ struct AttachmentList: ~Copyable {
     private mutating func unpack(
         _ packed: UnsafeRawBufferPointer, _ method: Int, most: Int, _ file: inout File
     ) -> ArraySlice<UInt8>? {
+        guard inflateLeft > 0 || method != 0 && method != 8 else {
+            file.isLimited = true
+            return nil
+        }
         switch method {
-        case 0: return Array(packed.prefix(most))[...]
+        case 0:
+            if most > FileType.headSize { inflateLeft -= min(packed.count, Self.mostCharged) }
+            return Array(packed.prefix(most))[...]
         case 8:
-            guard inflateLeft > 0 else {
-                file.isLimited = true
-                return nil
-            }
             var inflate = Inflate(packed, most: most, budget: inflateLeft)
             let end = inflate.run()
             inflateLeft -= inflate.spent

@@ -84,7 +84,7 @@ package final class EngineConnection: SocketLoop.Socket {
         descriptor = Int32(made.pointee.c.fd)
         made.pointee.data = Unmanaged.passUnretained(self).toOpaque()
         attach(made)
-        weir_bound_arrays(made.pointee.c.reader, Int(Self.mostElements))
+        weir_bound_arrays(made.pointee.c.reader, Self.mostElements)
         redisAsyncSetConnectCallback(made) { EngineConnection.lose($0, $1) }
         redisAsyncSetDisconnectCallback(made) { EngineConnection.lose($0, $1) }
         steps = (login.password == nil ? [] : [.authenticate]) + [.select, .identify, .load]
@@ -132,6 +132,8 @@ package final class EngineConnection: SocketLoop.Socket {
         }
         let reason = EngineFault.printable(String(cString: weir_error(context)))
         if inner.err == REDIS_ERR_PROTOCOL { return .strange }
+        // Also for an array of more than `mostElements`.
+        if inner.err == REDIS_ERR_OOM { return .tooLong }
         if inner.err == REDIS_ERR_EOF { return EngineFault(.unreachable, "it has closed the connection") }
         return EngineFault(.unreachable, "\(reason): is it running, and may Weir connect to it?")
     }
@@ -174,12 +176,12 @@ package final class EngineConnection: SocketLoop.Socket {
         withExtendedLifetime(self) {
             if wantsWrite, let context { redisAsyncHandleWrite(context) }
             guard wantsRead, let context else { return }
-            // libhiredis aborts the process at a reply that nobody waits for.
+            // libhiredis aborts the process at a reply to no command.
             if steps.isEmpty, weir_has_input(descriptor) != 0 { return fail(.strange) }
             readsOfReply += 1
             redisAsyncHandleRead(context)
             if readsOfReply > Self.mostReadsOfReply, self.context != nil {
-                fail(EngineFault(.protocolError, "its answer is longer than any of Weir's library: is it Redis?"))
+                fail(.tooLong)
             }
         }
     }
@@ -224,7 +226,7 @@ package final class EngineConnection: SocketLoop.Socket {
         let connection = of(context.pointee.data)
         guard connection.context != nil else { return }
         connection.readsOfReply = 0
-        // Likewise.
+        // One command is open at a time, so this is a second reply (`isReady`).
         if let reader = context.pointee.c.reader, reader.pointee.pos < reader.pointee.len {
             return connection.fail(.strange)
         }
@@ -292,9 +294,9 @@ package final class EngineConnection: SocketLoop.Socket {
     }
 
     private func answered(_ reply: redisReply) {
-        guard let call = open.take(), reply.type == REDIS_REPLY_ARRAY, let elements = reply.element,
-            reply.elements <= Self.mostElements
-        else { return fail(.strange) }
+        guard let call = open.take(), reply.type == REDIS_REPLY_ARRAY, let elements = reply.element else {
+            return fail(.strange)
+        }
         var words: [String] = []
         for index in 0..<Int(reply.elements) {
             guard let element = elements[index]?.pointee, let word = Self.text(element), word.utf8.count <= 65_536

@@ -67,5 +67,7 @@ package struct EngineFault: Error, Equatable, Sendable {
         String(String.UnicodeScalarView(text.unicodeScalars.prefix(200).map { $0.value < 0x20 ? " " : $0 }))
     }
 
+    static let tooLong = EngineFault(
+        .protocolError, "its answer is longer than any of Weir's library: is it Redis?")
     static let strange = EngineFault(.protocolError, "its answers are not those of Weir's library: is it Redis?")
 }

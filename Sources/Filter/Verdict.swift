@@ -73,7 +73,7 @@ package struct RuleMatch: Sendable {
 
     package let subject: Subject
     /// The byte offset of the header or line in the message.
-    package let offset: Int
+    package var offset: Int
     package let location: RuleLocation
     package let tag: String?
     /// The right-hand side, with `$n` replaced.

@@ -44,11 +44,8 @@ package enum WayIn: String, CaseIterable, Sendable {
         /// A verdict on `content`, with the offsets of the message itself.
         package func inMessage(_ verdict: Verdict) -> Verdict {
             var verdict = verdict
-            verdict.matches = verdict.matches.map { match in
-                RuleMatch(
-                    subject: match.subject, offset: original(match.offset), location: match.location, tag: match.tag,
-                    action: match.action, content: match.content, part: match.part, fault: match.fault,
-                    isLogged: match.isLogged)
+            for index in verdict.matches.indices {
+                verdict.matches[index].offset = original(verdict.matches[index].offset)
             }
             for index in verdict.edits.indices {
                 let range = verdict.edits[index].range
@@ -63,8 +60,7 @@ package enum WayIn: String, CaseIterable, Sendable {
                 case .longHeaders(let offsets, let more, let limit):
                     .longHeaders(offsets: offsets.map(original), more: more, limit: limit)
                 case .givenUp, .brokenSignature, .brokenSignatures, .addressRepaired, .moreAddressesRepaired,
-                    .signedAddressesKept,
-                    .partLimit, .nestingExceeded, .tooManyEdits:
+                    .signedAddressesKept, .partLimit, .nestingExceeded, .tooManyEdits:
                     note
                 }
             }

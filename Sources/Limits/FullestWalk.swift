@@ -2,10 +2,11 @@
 
 /// Lists the fullest accounts a piece at a time. Requests are decided between the pieces.
 ///
-/// Bounds: it measures what the limits keep in `FullestAccounts`, and of that holds at most `most` accounts in a heap.
+/// Bounds: it measures what the limits keep in `FullestAccounts`, or what is added, and of that holds at most `most`
+/// accounts in a heap.
 /// The arrays of accounts are shared with the limits until these change them.
 package struct FullestWalk {
-    private typealias Measured = (fullness: Double, account: Account)
+    private typealias Measured = (fullness: Double, refused: UInt64, account: Account)
 
     private let most: Int
     private let withHistory: Bool
@@ -63,18 +64,28 @@ package struct FullestWalk {
     private mutating func measure(_ account: Account, at time: LedgerTime) {
         measured += 1
         guard !account.isRemoved, let fullness = account.fullness(at: time) else { return }
+        add(account, fullness)
+    }
+
+    /// Takes an account, idle ones too, that another walk has found.
+    package mutating func add(_ account: Account, at time: LedgerTime) {
+        add(account, account.fullness(at: time) ?? 0)
+    }
+
+    private mutating func add(_ account: Account, _ fullness: Double) {
+        let measured = (fullness, account.refusedTries, account)
         if heap.count < most {
-            heap.append((fullness, account))
+            heap.append(measured)
             siftUp(from: heap.count - 1)
-        } else if let least = heap.first, Self.isLess(least, (fullness, account)) {
-            heap[0] = (fullness, account)
+        } else if let least = heap.first, Self.isLess(least, measured) {
+            heap[0] = measured
             siftDown()
         }
     }
 
-    /// Among accounts that are equally full, the older one comes first in the list.
+    /// Among accounts that are equally full, that with more refused requests comes first in the list, then the older one.
     private static func isLess(_ one: Measured, _ other: Measured) -> Bool {
-        (one.fullness, other.account.id) < (other.fullness, one.account.id)
+        (one.fullness, one.refused, other.account.id) < (other.fullness, other.refused, one.account.id)
     }
 
     private mutating func removeFirst() {
@@ -117,6 +128,11 @@ extension Ledger {
         _ most: Int, limit name: String?, withHistory: Bool = false
     ) throws(AdministrationFault) -> FullestWalk {
         FullestWalk(most: most, withHistory: withHistory, lists: try limits(named: name).map(\.fullest.all))
+    }
+
+    /// Begins a list of the `most` fullest accounts of those that will be added.
+    package func fullestWalk(ofAdded most: Int) -> FullestWalk {
+        FullestWalk(most: most, withHistory: false, lists: [])
     }
 
     /// Continues a walk by at most `steps`: one for each account that is measured, `FullestWalk.stepsPerStanding` for

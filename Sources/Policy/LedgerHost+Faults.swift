@@ -12,14 +12,15 @@ extension LedgerHost {
     static func open(
         _ configuration: Configuration, _ clocks: any SystemClocks, _ log: EventLog, _ alerts: Alerts
     ) -> Result<Opened, StoreError> {
-        let store = configuration.makeStore(notice: { notice in
+        let notice: SQLiteStore.Notice = { notice in
             log.error(notice)
             alerts.raise(trouble: "the ledger's files", notice)
-        })
+        }
+        let store = configuration.makeStore(notice: notice)
         return Result { () throws(StoreError) in
             let ledger = try Ledger(
                 limits: configuration.limits, settings: configuration.ledgerSettings, clocks: clocks, store: store)
-            let sharedStore = try openShared(configuration, ledger)
+            let sharedStore = try openShared(configuration, ledger, notice)
             return Opened(
                 ledger: ledger, store: store, sharedStore: sharedStore, audit: try store.recentAudit(mostAudit))
         }
@@ -27,12 +28,11 @@ extension LedgerHost {
 
     /// Opens what is kept of shared limits, after the lock of the ledger is taken.
     private static func openShared(
-        _ configuration: Configuration, _ ledger: Ledger
+        _ configuration: Configuration, _ ledger: Ledger, _ notice: SQLiteStore.Notice
     ) throws(StoreError) -> SharedStore? {
         guard let settings = configuration.sharedCounts else { return nil }
-        let store = try SharedStore(
-            besides: configuration.ledger.store.path, durability: configuration.ledger.durability)
-        let contents = try store.read()
+        let (store, contents) = try SharedStore.open(
+            besides: configuration.ledger.store.path, durability: configuration.ledger.durability, notice: notice)
         ledger.shared = SharedCounts(
             settings, limits: configuration.limits, saved: contents.state, pools: contents.pools,
             versions: contents.versions)

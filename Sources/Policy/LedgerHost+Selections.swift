@@ -17,23 +17,32 @@ extension LedgerHost {
     ///
     /// - Throws: `AdministrationFault`, `LedgerUnavailable`; `TooManyListings` if too many others wait.
     package func keys(_ selection: KeySelection, most: Int) async throws -> KeyListing {
-        try await withCheckedThrowingContinuation { answer in
+        typealias Answer = CheckedContinuation<(count: Int, standings: [Standing], clock: WallClock), any Error>
+        let found = try await withCheckedThrowingContinuation { (answer: Answer) in
             loop.execute { [self] in
                 var walk: SelectionWalk?
-                var count = 0
-                var fullest = FullestStandings(most: most)
+                var fullest: FullestWalk?
+                var (count, hasMore) = (0, true)
                 submit(to: listings, failed: { answer.resume(throwing: $0) }) { ledger in
-                    var current = try walk.take() ?? ledger.selectionWalk(selection)
-                    let hasMore = try ledger.advance(&current, steps: Self.stepsPerPiece)
-                    let found = current.takeFound()
-                    count += found.count
-                    for account in found { fullest.add(account, in: ledger) }
-                    walk = current
-                    if !hasMore { answer.resume(returning: KeyListing(count: count, keys: fullest.standings)) }
-                    return hasMore
+                    var list = fullest.take() ?? ledger.fullestWalk(ofAdded: most)
+                    if hasMore {
+                        var current = try walk.take() ?? ledger.selectionWalk(selection)
+                        hasMore = try ledger.advance(&current, steps: Self.stepsPerPiece)
+                        let found = current.takeFound()
+                        count += found.count
+                        for account in found { list.add(account, at: ledger.now) }
+                        walk = current
+                    } else if !ledger.advance(&list, steps: Self.stepsPerPiece) {
+                        answer.resume(returning: (count, list.result, WallClock(of: ledger)))
+                        return false
+                    }
+                    fullest = list
+                    return true
                 }
             }
         }
+        // Not on the ledger's loop: texts for people take most of the time.
+        return KeyListing(count: found.count, keys: found.standings.map { KeyStanding($0, found.clock) })
     }
 
     /// Keys that contain `text`, in any spelling, and those that the text itself stands for.
@@ -184,28 +193,6 @@ extension LedgerHost {
             }
         }
         if !isTaken { failed(TooManyListings()) }
-    }
-}
-
-/// The fullest keys of a listing. Of keys that are as full, those with the most refused requests come first.
-private struct FullestStandings {
-    let most: Int
-    /// In this order.
-    private var ranked: [(fullness: Double, refused: UInt64, standing: KeyStanding)] = []
-
-    init(most: Int) { self.most = most }
-
-    var standings: [KeyStanding] { ranked.map(\.standing) }
-
-    mutating func add(_ account: Account, in ledger: Ledger) {
-        let rank = (account.fullness(at: ledger.now) ?? 0, account.refusedTries)
-        if ranked.count == most {
-            guard let last = ranked.last, (last.fullness, last.refused) < rank else { return }
-            ranked.removeLast()
-        }
-        let place = ranked.firstIndex { ($0.fullness, $0.refused) < rank } ?? ranked.endIndex
-        let standing = KeyStanding(ledger.standing(of: account), WallClock(of: ledger))
-        ranked.insert((rank.0, rank.1, standing), at: place)
     }
 }
 

@@ -65,11 +65,8 @@ extension Action {
             }
         }
 
-        /// Whether the action changes the line that a rule has matched.
-        package var changesLine: Bool { removesHeader }
-
-        /// Whether the action may take the name of a header away.
-        var removesHeader: Bool { isEdit && self != .prepend }
+        /// Whether the action changes the line that a rule has matched, and so may take the name of a header away.
+        package var changesLine: Bool { isEdit && self != .prepend }
 
         /// Whether the action replaces the recipients.
         var isRedirect: Bool {

@@ -7,7 +7,7 @@ extension RuleList {
     /// may.
     package func mayRemove(_ names: [StaticString]) -> Bool {
         entries.contains { entry in
-            guard Self.mayAct([entry], \.removesHeader), let expression = entry.statement.expression else {
+            guard Self.mayAct([entry], \.changesLine), let expression = entry.statement.expression else {
                 return false
             }
             guard !expression.negated, let name = Self.onlyName(expression.source.bytes) else { return true }

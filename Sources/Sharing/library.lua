@@ -68,7 +68,7 @@ local function hello(KEYS, ARGV)
     return { text(epoch), state.id, state.settled or '' }
 end
 
--- Whether all hosts that anyone names have registered, and whether all of them have the same terms.
+-- Whether all hosts that anyone names have registered; the terms of all of them, or false if they differ; their number.
 local function agreement(state)
     local complete, agreed, needed, terms, count = true, true, {}, nil, 0
     for field, list in pairs(state) do
@@ -196,8 +196,8 @@ local function exchange(KEYS, ARGV)
         redis.call('HDEL', key, 'gone:' .. host)
     end
 
-    local complete, agreed, hosts = agreement(state)
-    settle(key, state, time, agreed)
+    local complete, terms, hosts = agreement(state)
+    settle(key, state, time, terms)
     local obeys = string.find('|' .. ARGV[8] .. '|', '|' .. (state.settled or '') .. '|', 1, true)
     local mayGrant = state.settled and obeys and state['registered:' .. host]
         and (complete or time > tonumber(state.hidden))

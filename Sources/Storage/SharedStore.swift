@@ -11,74 +11,99 @@ package import Sharing
 /// units of a pool count without their charge: less is admitted, never more.
 package final class SharedStore {
     package struct Contents: Sendable {
-        package let state: KeptState.Saved?
-        package let pools: [KeptState.Pool]
-        package let versions: [String]
+        /// nil in a new file.
+        package var state: KeptState.Saved?
+        package var pools: [KeptState.Pool] = []
+        package var versions: [String] = []
     }
 
     private let queue: DatabaseQueue
     private let path: String
 
-    /// Opens the file, or makes it.
-    package init(besides ledger: String, durability: Durability) throws(StoreError) {
-        path = ledger + ".shared"
+    private init(_ queue: DatabaseQueue, _ path: String) {
+        self.queue = queue
+        self.path = path
+    }
+
+    /// Opens and reads the file, or makes it. A damaged one is set aside: this host then begins as a new one.
+    package static func open(
+        besides ledger: String, durability: Durability, notice: SQLiteStore.Notice
+    ) throws(StoreError) -> (store: SharedStore, contents: Contents) {
+        let path = ledger + ".shared"
         do {
-            var configuration = Configuration()
-            configuration.label = "weir.shared"
-            configuration.prepareDatabase { db in
-                try db.execute(
-                    sql: """
-                        PRAGMA locking_mode = EXCLUSIVE;
-                        PRAGMA journal_mode = WAL;
-                        PRAGMA synchronous = \(durability == .power ? "FULL" : "OFF");
-                        """)
-            }
-            queue = try DatabaseQueue(path: path, configuration: configuration)
-            try queue.write { db in
-                try db.execute(
-                    sql: """
-                        CREATE TABLE IF NOT EXISTS state (
-                            id INTEGER PRIMARY KEY CHECK (id = 0), mark INTEGER NOT NULL, epoch INTEGER NOT NULL,
-                            epoch_id TEXT NOT NULL, connection INTEGER NOT NULL, settled TEXT, pending TEXT NOT NULL);
-                        CREATE TABLE IF NOT EXISTS pools (
-                            key INTEGER NOT NULL, window INTEGER NOT NULL, slots TEXT NOT NULL,
-                            PRIMARY KEY (key, window)) WITHOUT ROWID;
-                        CREATE TABLE IF NOT EXISTS limits (text TEXT NOT NULL);
-                        """)
+            do {
+                return try open(path, durability)
+            } catch let error where isDamage(error, of: path) {
+                let aside = try setAside(path)
+                notice(
+                    "\(path) is damaged (\(error)); it was set aside as \(aside), and this host has no share of limits "
+                        + "until all hosts have connected to the engine")
+                return try open(path, durability)
             }
         } catch {
             throw StoreError("can't open \(path): \(error)")
         }
     }
 
-    package func read() throws(StoreError) -> Contents {
-        do {
-            return try queue.read { db in
-                let state = try Row.fetchOne(db, sql: "SELECT * FROM state").map { row in
-                    KeptState.Saved(
-                        mark: UInt64(bitPattern: row["mark"] as Int64), epoch: row["epoch"], epochID: row["epoch_id"],
-                        connection: row["connection"], settled: row["settled"],
-                        pending: (row["pending"] as String).split(separator: "\n").map(String.init))
-                }
-                let pools = try Row.fetchAll(db, sql: "SELECT * FROM pools").map { row in
-                    KeptState.Pool(
-                        lane: Lane(key: UInt64(bitPattern: row["key"] as Int64), window: row["window"]),
-                        slots: Self.slots(row["slots"]))
-                }
-                let versions = try String.fetchAll(db, sql: "SELECT text FROM limits")
-                return Contents(state: state, pools: pools, versions: versions)
-            }
-        } catch {
-            throw StoreError("can't read \(path): \(error)")
+    private static func open(_ path: String, _ durability: Durability) throws -> (SharedStore, Contents) {
+        var configuration = Configuration()
+        configuration.label = "weir.shared"
+        configuration.prepareDatabase { db in
+            try db.execute(
+                sql: """
+                    PRAGMA locking_mode = EXCLUSIVE;
+                    PRAGMA journal_mode = WAL;
+                    PRAGMA synchronous = \(durability == .power ? "FULL" : "OFF");
+                    """)
         }
+        let queue = try DatabaseQueue(path: path, configuration: configuration)
+        try queue.write { db in
+            try db.execute(
+                sql: """
+                    CREATE TABLE IF NOT EXISTS state (
+                        id INTEGER PRIMARY KEY CHECK (id = 0), mark INTEGER NOT NULL, epoch INTEGER NOT NULL,
+                        epoch_id TEXT NOT NULL, connection INTEGER NOT NULL, settled TEXT, pending TEXT NOT NULL);
+                    CREATE TABLE IF NOT EXISTS pools (
+                        key INTEGER NOT NULL, window INTEGER NOT NULL, slots TEXT NOT NULL,
+                        PRIMARY KEY (key, window)) WITHOUT ROWID;
+                    CREATE TABLE IF NOT EXISTS limits (text TEXT NOT NULL);
+                    """)
+        }
+        return (SharedStore(queue, path), try queue.read(read))
+    }
+
+    private static func read(_ db: Database) throws -> Contents {
+        var contents = Contents()
+        try db.forEachRow("SELECT mark, epoch, epoch_id, connection, ifnull(settled, ''), pending FROM state") { row in
+            let settled = try row.text(4)
+            contents.state = KeptState.Saved(
+                mark: UInt64(bitPattern: try row.integer(0)), epoch: Int64(try row.number(1)),
+                epochID: try row.text(2), connection: Int64(try row.number(3)),
+                settled: settled.isEmpty ? nil : settled,
+                pending: try row.text(5).split(separator: "\n").map(String.init))
+        }
+        try db.forEachRow("SELECT key, window, slots FROM pools") { row in
+            let lane = Lane(key: UInt64(bitPattern: try row.integer(0)), window: Int64(try row.number(1)))
+            guard lane.window > 0 else { throw StoreDamage("window is 0") }
+            contents.pools.append(KeptState.Pool(lane: lane, slots: try slots(try row.text(2))))
+        }
+        try db.forEachRow("SELECT text FROM limits") { contents.versions.append(try $0.text(0)) }
+        return contents
     }
 
     /// "slot=units slot=units", as in the engine.
-    private static func slots(_ text: String) -> [SlotCounts.Slot] {
-        text.split(separator: " ").compactMap { entry in
+    private static func slots(_ text: String) throws(StoreDamage) -> [SlotCounts.Slot] {
+        var slots: [SlotCounts.Slot] = []
+        for entry in text.split(separator: " ") {
             let parts = entry.split(separator: "=").compactMap { Int64($0) }
-            return parts.count == 2 ? SlotCounts.Slot(number: parts[0], units: parts[1]) : nil
+            guard parts.count == 2, -(1 << 62)...1 << 62 ~= parts[0],
+                0...Int64(SlidingWindows.largestAmount) ~= parts[1]
+            else {
+                throw StoreDamage("slots has a value of another form or range")
+            }
+            slots.append(SlotCounts.Slot(number: parts[0], units: parts[1]))
         }
+        return slots
     }
 
     package func save(

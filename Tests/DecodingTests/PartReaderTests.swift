@@ -82,6 +82,16 @@ import Testing
         return (collector.lines, collector.bytes)
     }
 
+    /// The first part ends in the middle of a shift, and beyond the bound.
+    @Test func characterSetStateEndsWithItsPart() {
+        let begin = "Content-Type: text/plain; charset=iso-2022-jp\n\n"
+        let head = "Content-Type: multipart/mixed; boundary=b\n\n--b\n\(begin)\u{1b}$B"
+        let message = head + String(repeating: "$3$l", count: 400_000) + "\n--b\n\(begin)buy it\n--b--\n"
+        var reader = PartReader(wantsText: true, wantsAttachments: false)
+        let lines = Self.found(Array(message.utf8), inPieces: 1 << 16, reader: &reader)
+        #expect(lines.suffix(2) == ["L 1 text", "T 2 buy it"])
+    }
+
     /// 40 MB without a line end.
     @Test func quotedPrintableWithoutLineEnds() {
         let head = "Content-Transfer-Encoding: quoted-printable\n\n"

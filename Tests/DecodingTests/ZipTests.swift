@@ -56,6 +56,30 @@ import Testing
         #expect(lines.count == 1 && lines[0].hasSuffix("; damaged; limit"))
     }
 
+    /// The bytes that may be decompressed are used up between the beginning of an archive and its whole.
+    @Test(arguments: 0..<12) func archivesUntilTheBoundIsReached(others: Int) {
+        func stored(_ content: [UInt8]) -> [UInt8] {
+            [1] + Self.little(content.count, 2) + Self.little(~content.count, 2) + content
+        }
+        // The name of the first entry is longer than the rest, so it counts as none.
+        let inner = Array("PK\u{3}\u{4}".utf8) + Self.little(0, 22) + Self.little(0xffff, 2) + Self.little(0, 572)
+        let archives = Array(repeating: inner, count: 960)
+        let contents = Array(repeating: Array(repeating: UInt8(ascii: "x"), count: 300), count: others) + archives
+        var (archive, directory): ([UInt8], [UInt8]) = ([], [])
+        for content in contents {
+            let packed = stored(content)
+            directory += Self.entry(
+                Array("a".utf8), packed.count, method: 8, size: content.count, at: archive.count)
+            archive += Self.localHeader(Array("a".utf8), packed, method: 8, size: content.count)
+        }
+        archive += directory + Self.end(contents.count, size: directory.count, offset: archive.count)
+        let lines = Self.lines(archive)
+        #expect(lines.count == contents.count + 1)
+        #expect(lines[1 + others].hasPrefix("1/\(1 + others); application/zip;"))
+        #expect(!lines[1 + others].hasSuffix("; limit"))
+        #expect(lines.last!.hasSuffix("; limit"))
+    }
+
     @Test func overlappingEntries() {
         var archive = Self.localHeader(Array("a".utf8), Array("MZ".utf8), method: 0, size: 2)
         let offset = archive.count

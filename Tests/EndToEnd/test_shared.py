@@ -166,21 +166,56 @@ class SharedTests(unittest.TestCase):
                     service.wait_logged(text)
                     self.assertNotIn("secret", service.log())
 
-    def test_a_server_that_is_no_engine(self):
-        for answer in [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"$536870912\r\n" + b"x" * (8 << 20), b"*3\r\n:1\r\n" * 9]:
-            with self.subTest(answer=answer[:10]), socket.create_server(("127.0.0.1", 0)) as server:
-                def serve(server=server, answer=answer):
-                    with contextlib.suppress(OSError):
-                        while True:
-                            client = server.accept()[0]
-                            with client, contextlib.suppress(OSError):
+    @contextlib.contextmanager
+    def server(self, *answers):
+        """Sends an answer to each thing that a client sends, and the last one at once without being asked."""
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            def serve():
+                with contextlib.suppress(OSError):
+                    while True:
+                        client = server.accept()[0]
+                        with client, contextlib.suppress(OSError):
+                            for answer in answers:
                                 client.recv(4096)
                                 client.sendall(answer)
-                threading.Thread(target=serve, daemon=True).start()
-                with host(server.getsockname()[1], "mx1", ["mx1"]) as service:
+            threading.Thread(target=serve, daemon=True).start()
+            yield server.getsockname()[1]
+            server.shutdown(socket.SHUT_RDWR)
+
+    def test_a_server_that_is_no_engine(self):
+        """The last two would block libhiredis for seconds, and end the process."""
+        info = b"run_id:1\r\nredis_version:7.0.0\r\nrole:master\r\n"
+        for answers in [
+            [b"HTTP/1.1 400 Bad Request\r\n\r\n"], [b"$536870912\r\n" + b"x" * (8 << 20)], [b"*3\r\n:1\r\n" * 9],
+            [b"*1000000000\r\n" * 6],
+            [b"+OK\r\n", b"$%d\r\n%s\r\n" % (len(info), info), b"+library\r\n+x\r\n+x\r\n"],
+        ]:
+            with self.subTest(answer=answers[-1][:20]), self.server(*answers) as port:
+                with host(port, "mx1", ["mx1"]) as service:
                     service.wait_logged("is it Redis?")
                     self.assertEqual(admitted(service, "a", 1), 0)
-                server.shutdown(socket.SHUT_RDWR)
+                    self.assertTrue(service.is_running)
+
+    def test_a_damaged_file(self):
+        """It is set aside, and the host begins as a new one: it has no share until the engine takes it for this host."""
+        with Engine() as engine, host(engine.port, "mx1", ["mx1"]) as service:
+            service.wait_logged(IN_USE)
+            file = service.directory / "ledger.sqlite.shared"
+            for damage in "UPDATE state SET mark = 'x'", "UPDATE state SET epoch = -1", None:
+                with self.subTest(damage=damage):
+                    service.stop()
+                    if damage:
+                        subprocess.run(["sqlite3", file, damage], check=True, timeout=DEFAULT_TIMEOUT)
+                    else:
+                        file.with_name(file.name + "-wal").unlink(missing_ok=True)
+                        file.write_bytes(b"x" * 4096)
+                    damaged = file.read_bytes()
+                    service.start()
+                    service.wait_logged("ledger.sqlite.shared is damaged")
+                    [aside] = wait_until(lambda: list(service.directory.glob("*.damaged-*[0-9]")), service.log)
+                    self.assertEqual(aside.read_bytes()[:16], damaged[:16])
+                    self.assertEqual(admitted(service, "a", 1), 0)
+                    aside.unlink()
 
 
 if __name__ == "__main__":

@@ -58,12 +58,14 @@ package final class ContentService: Sendable {
     /// The figures of each listener.
     package var ways: [WayFigures] { filters.map(\.way) + (milter.map { [$0.way] } ?? []) }
 
-    /// The rules with hits, most first, and the number of rules without.
-    package func ruleFigures() -> (rules: [RuleFigures], withoutHits: Int) {
+    /// The rules with hits, most first, the number of rules without, and what the tags sum up.
+    package func ruleFigures() -> (rules: [RuleFigures], withoutHits: Int, tags: [TagFigures]) {
+        var tagged: [(tag: String, hits: Int)] = []
         var rules: [RuleName: RuleFigures] = [:]
         var withoutHits = 0
         let start = Double(MachineClocks.microseconds(of: CLOCK_REALTIME)) / 1e6 - Double(monotonicNanoseconds()) / 1e9
         forEachRule { name, tag, values in
+            if let tag { tagged.append((tag, values.hits)) }
             if values.hits == 0 { withoutHits += 1 }
             guard values.hits > 0 || values.limitsReached > 0 else { return }
             // A list may name a table twice.
@@ -78,7 +80,7 @@ package final class ContentService: Sendable {
             rules[name] = rule
         }
         let sorted = rules.values.sorted { ($0.hits, $1.location, $1.checks) > ($1.hits, $0.location, $0.checks) }
-        return (sorted, withoutHits)
+        return (sorted, withoutHits, TagFigures.summary(of: tagged))
     }
 
     /// The rules without a hit since they were loaded, in order.
@@ -86,12 +88,6 @@ package final class ContentService: Sendable {
         var names: [RuleName] = []
         forEachRule { name, _, values in if values.hits == 0 { names.append(name) } }
         return names
-    }
-
-    package func tagFigures() -> [TagFigures] {
-        var tagged: [(tag: String, hits: Int)] = []
-        forEachRule { _, tag, values in if let tag { tagged.append((tag, values.hits)) } }
-        return TagFigures.summary(of: tagged)
     }
 
     private func forEachRule(_ body: (RuleName, _ tag: String?, RuleCounters.Values) -> Void) {

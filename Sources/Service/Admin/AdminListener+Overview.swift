@@ -19,7 +19,7 @@ extension AdminListener {
         if let figures = content?.ruleFigures() {
             overview.rules = Array(figures.rules.prefix(AdminOverview.Bounds.rules))
             overview.rulesWithoutHits = figures.withoutHits
-            overview.tags = content?.tagFigures() ?? []
+            overview.tags = figures.tags
         }
         return overview
     }

@@ -62,8 +62,9 @@ extension AdminListener {
         var (snapshot, latency) = try await host.snapshot(of: policy, version: WeirVersion.current)
         snapshot.reload = lastReload.figures
         snapshot.ways = content?.ways ?? []
-        snapshot.tags = content?.tagFigures()
-        if let figures = content?.ruleFigures() { (snapshot.rules, snapshot.rulesWithoutHits) = figures }
+        if let figures = content?.ruleFigures() {
+            (snapshot.rules, snapshot.rulesWithoutHits, snapshot.tags) = figures
+        }
         return (snapshot, latency)
     }
 
