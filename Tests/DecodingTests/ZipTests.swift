@@ -58,19 +58,20 @@ import Testing
 
     /// The bytes that may be decompressed are used up between the beginning of an archive and its whole.
     @Test(arguments: 0..<12) func archivesUntilTheBoundIsReached(others: Int) {
-        func stored(_ content: [UInt8]) -> [UInt8] {
-            [1] + Self.little(content.count, 2) + Self.little(~content.count, 2) + content
-        }
-        // The name of the first entry is longer than the rest, so it counts as none.
-        let inner = Array("PK\u{3}\u{4}".utf8) + Self.little(0, 22) + Self.little(0xffff, 2) + Self.little(0, 572)
-        let archives = Array(repeating: inner, count: 960)
-        let contents = Array(repeating: Array(repeating: UInt8(ascii: "x"), count: 300), count: others) + archives
+        // 600 bytes: the beginning of a local header whose name is longer than the rest, so it counts as no entry.
+        let inner: [UInt8] = [
+            0x0b, 0xf0, 0x66, 0x66, 0x61, 0xc0, 0x0a, 0xfe, 0xff, 0x67, 0x18, 0x05, 0xa3, 0x80, 0x4c, 0x00, 0x00,
+        ]
+        // A block that is not compressed.
+        let other = [1] + Self.little(100, 2) + Self.little(~100, 2) + Array(repeating: UInt8(ascii: "x"), count: 100)
+        let contents =
+            Array(repeating: (packed: other, size: 100), count: others)
+            + Array(repeating: (packed: inner, size: 600), count: 960)
         var (archive, directory): ([UInt8], [UInt8]) = ([], [])
         for content in contents {
-            let packed = stored(content)
             directory += Self.entry(
-                Array("a".utf8), packed.count, method: 8, size: content.count, at: archive.count)
-            archive += Self.localHeader(Array("a".utf8), packed, method: 8, size: content.count)
+                Array("a".utf8), content.packed.count, method: 8, size: content.size, at: archive.count)
+            archive += Self.localHeader(Array("a".utf8), content.packed, method: 8, size: content.size)
         }
         archive += directory + Self.end(contents.count, size: directory.count, offset: archive.count)
         let lines = Self.lines(archive)
