@@ -20,6 +20,9 @@ struct CostlySockets {
     private var waiting: [Int32] = []
     private var first = 0
 
+    /// Whether some socket waits for `next`.
+    var isWaiting: Bool { first < waiting.count }
+
     /// Whether a ready socket is costly. It then waits until `next` returns it.
     mutating func postpones(_ descriptor: Int32) -> Bool {
         let index = Int(descriptor)

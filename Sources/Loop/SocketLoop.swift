@@ -58,6 +58,8 @@ package final class SocketLoop: @unchecked Sendable {
     /// By descriptor.
     private var sockets: [(any Socket)?] = []
     private var costly = CostlySockets()
+    /// The sockets that the next turn calls, whether they are ready or not.
+    private var again: [Int32] = []
     /// By deadline, the next one last.
     private var timers: [Timer] = []
     private var isStopped = false
@@ -260,12 +262,18 @@ package final class SocketLoop: @unchecked Sendable {
     /// The end of a share of this turn that begins now, for the socket or task that is being handled.
     package func beginShare() -> NIODeadline { clock() + share }
 
-    /// Whether a share is used up. The socket then leaves the rest of its work to the next turn: it asks for events of
-    /// writing, and the loop calls it again soon.
+    /// Whether a share is used up. The socket then leaves the rest of its work to the next turn (`callAgain`).
     package func isOver(_ share: NIODeadline) -> Bool { clock() >= share }
 
     /// Whether this turn has taken its time. Only what others wait for is done then.
     package var isTurnOver: Bool { clock() >= turnEnd }
+
+    /// Calls a socket in the next turn, whether it is ready or not. A call may come after the socket was closed, to a new
+    /// socket with its descriptor.
+    package func callAgain(_ descriptor: Int32) {
+        assertInLoop()
+        again.append(descriptor)
+    }
 
     private var share: TimeAmount {
         .nanoseconds(max(Self.leastShare.nanoseconds, Self.turnTime.nanoseconds / Int64(ready)))
@@ -295,9 +303,10 @@ package final class SocketLoop: @unchecked Sendable {
 
     /// - Parameter timeout: milliseconds to wait until a socket is ready; -1 waits without end.
     private func runTurn(_ events: UnsafeMutableBufferPointer<epoll_event>, timeout: Int32) {
+        let timeout = again.isEmpty && !costly.isWaiting ? timeout : 0
         let count = max(0, Int(epoll_wait(epoll, events.baseAddress, Int32(events.count), timeout)))
         turn &+= 1
-        ready = max(1, count)
+        ready = max(1, count + again.count)
         let start = clock()
         turnEnd = start + Self.turnTime
         handle(events.prefix(count), start)
@@ -315,6 +324,11 @@ package final class SocketLoop: @unchecked Sendable {
             } else if !costly.postpones(descriptor) {
                 handle(descriptor, &now)
             }
+        }
+        if !again.isEmpty {
+            var called: [Int32] = []
+            swap(&called, &again)
+            for descriptor in called where !costly.postpones(descriptor) { handle(descriptor, &now) }
         }
         while let descriptor = costly.next() {
             handle(descriptor, &now)

@@ -134,11 +134,16 @@ final class PolicyConnection: ReceivedConnection, LedgerHost.Client {
         fresh = UnsafeRawBufferPointer(start: nil, count: 0)
     }
 
-    /// Leaves what was received to the next turn. A socket without unsent bytes is then ready for writing.
+    /// Leaves what was received to the next turn.
     private func interrupt() {
         keepRest()
         isInterrupted = true
-        listener.host.loop.change(descriptor, to: .writing)
+        continueInNextTurn()
+    }
+
+    private func continueInNextTurn() {
+        listener.host.loop.change(descriptor, to: .nothing)
+        listener.host.loop.callAgain(descriptor)
     }
 
     func withRequest(_ body: (Attributes) -> Void) {
@@ -218,7 +223,8 @@ final class PolicyConnection: ReceivedConnection, LedgerHost.Client {
         unsent = []
         send(rest)
         guard isOpen, unsent.isEmpty else { return }
-        if isClosing { close() } else if !isInterrupted { listener.host.loop.change(descriptor, to: .reading) }
+        if isClosing { return close() }
+        if isInterrupted { continueInNextTurn() } else { listener.host.loop.change(descriptor, to: .reading) }
     }
 
     /// Closes the connection, even in the middle of a request.

@@ -108,10 +108,10 @@ final class MilterConnection: ReceivedConnection {
 
     private func watch() {
         guard isOpen else { return }
-        stream.want(
-            MilterFlow(
-                unsent: unsent, unread: session.waitingBytes, isWaiting: isWaiting, isInterrupted: isInterrupted
-            ).interest)
+        let flow = MilterFlow(
+            unsent: unsent, unread: session.waitingBytes, isWaiting: isWaiting, isInterrupted: isInterrupted)
+        stream.want(flow.interest)
+        if case .interrupted = flow { worker.loop.callAgain(stream.descriptor) }
     }
 
     private var peer: String {

@@ -25,10 +25,9 @@ enum MilterFlow {
 
     var interest: SocketLoop.Interest {
         switch self {
-        // A socket without unsent bytes is ready for writing in the next turn.
-        case .sending, .interrupted: .writing
+        case .sending: .writing
         case .reading: .reading
-        case .waiting: .nothing
+        case .interrupted, .waiting: .nothing
         }
     }
 

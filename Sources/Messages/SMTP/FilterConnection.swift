@@ -164,10 +164,12 @@ final class FilterConnection: ReceivedConnection {
             }
         }
         switch flow {
-        // A socket without unsent bytes is ready for writing in the next turn.
-        case .sending, .interrupted: stream.want(.writing)
+        case .sending: stream.want(.writing)
         case .reading, .discarding: stream.want(.reading)
         case .waiting: stream.want(.nothing)
+        case .interrupted:
+            stream.want(.nothing)
+            worker.loop.callAgain(stream.descriptor)
         }
     }
 
