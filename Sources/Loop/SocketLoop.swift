@@ -268,8 +268,8 @@ package final class SocketLoop: @unchecked Sendable {
     /// Whether this turn has taken its time. Only what others wait for is done then.
     package var isTurnOver: Bool { clock() >= turnEnd }
 
-    /// Calls a socket in the next turn, whether it is ready or not. A call may come after the socket was closed, to a new
-    /// socket with its descriptor.
+    /// Calls a socket in the next turn, whether it is ready or not. If it is closed before, a new socket with its
+    /// descriptor may be called.
     package func callAgain(_ descriptor: Int32) {
         assertInLoop()
         again.append(descriptor)

@@ -52,8 +52,8 @@ private final class Sample: @unchecked Sendable {
         }
     }
 
-    /// A turn that has taken its time decides one request of each connection, and leaves the rest to the next ones, also
-    /// if the client reads nothing meanwhile.
+    /// A turn that has taken its time decides one request of each connection, and leaves the rest to the next ones. The
+    /// client reads nothing meanwhile.
     @Test func aTurnDoesNotWaitForPipelinedRequests() async throws {
         try await RunningLedger.run(clock: SteppingClock.hasty.now) { ledger in
             let loop = ledger.loop
