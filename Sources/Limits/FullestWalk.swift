@@ -83,7 +83,8 @@ package struct FullestWalk {
         }
     }
 
-    /// Among accounts that are equally full, the one with more refused requests comes first in the list, then the older.
+    /// Among accounts that are equally full, the one with more refused requests comes first in the list, then the older
+    /// one.
     private static func isLess(_ one: Measured, _ other: Measured) -> Bool {
         (one.fullness, one.refused, other.account.id) < (other.fullness, other.refused, one.account.id)
     }
