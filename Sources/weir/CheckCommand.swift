@@ -183,7 +183,7 @@ private final class TextCheckReport: CheckReport {
         if count > 1 { try StandardOutput.write(line: "\(count) messages, \(matched) with findings") }
         guard let wayIn else { return }
         for (rule, count) in unmatched.sorted(by: { ($0.key.table, $0.key.line) < ($1.key.table, $1.key.line) }) {
-            let messages = count == 1 ? "1 message" : "\(count) messages"
+            let messages = quantity(count, "message")
             try StandardOutput.write(line: "as \(wayIn.rawValue), \(rule) can't apply to \(messages)")
         }
     }

@@ -179,9 +179,8 @@ struct DoctorCommand: AsyncParsableCommand {
 
     private func show(_ reports: [Report]) throws {
         for report in reports {
-            let count = report.findings.count
-            try StandardOutput.write(
-                line: "\(report.instance): \(count == 0 ? "no" : "\(count)") finding\(count == 1 ? "" : "s")")
+            let findings = report.findings.isEmpty ? "no findings" : quantity(report.findings.count, "finding")
+            try StandardOutput.write(line: "\(report.instance): \(findings)")
             for finding in report.findings {
                 try StandardOutput.write(
                     line: "\n\(finding.severity.rawValue): \(finding.place): \(finding.text) [\(finding.kind)]")

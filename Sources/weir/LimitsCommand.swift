@@ -272,7 +272,7 @@ struct LimitsCommand: AsyncParsableCommand {
                 try StandardOutput.write(line: "... and \(changed.count - changed.keys.count) more")
             }
             guard changed.isDone, changed.count > 0 else { return }
-            try StandardOutput.write(line: "\(done) \(changed.count) key\(changed.count == 1 ? "" : "s")")
+            try StandardOutput.write(line: "\(done) \(quantity(changed.count, "key"))")
         }
     }
 }
@@ -346,7 +346,7 @@ enum Admin {
             "\(standing.limit) \(printable(standing.key.utf8)): \(standing.count) \(rates.joined(separator: ", "))"
         ]
         if standing.refusedTries > 0 {
-            parts.append("\(standing.refusedTries) refused request\(standing.refusedTries == 1 ? "" : "s")")
+            parts.append(quantity(standing.refusedTries, "refused request"))
         }
         if let until = standing.blockedUntil {
             parts.append(until - now > endless ? "blocked until unblocked" : "blocked for \(remaining(until: until))")

@@ -69,21 +69,23 @@ struct ReplayCommand: ParsableCommand {
 
     private static func logLines(_ log: LogFigures) -> [String] {
         var lines = [
-            (log.requests > 0 ? "\(log.requests) requests and " : "")
-                + "\(log.messages) messages to \(log.recipients) recipients in \(log.lines) lines"
+            (log.requests > 0 ? "\(quantity(log.requests, "request")) and " : "")
+                + "\(quantity(log.messages, "message")) to \(quantity(log.recipients, "recipient")) in "
+                + quantity(log.lines, "line")
         ]
         if let first = log.first, let last = log.last {
             lines[0] += ", \(time(first, log.firstZone)) to \(time(last, log.lastZone))"
         }
         let skipped = [
-            (log.linesWithoutTime, "lines without a readable time"),
-            (log.localMessages, "messages of sendmail(1), which cause no policy requests"),
-            (log.reinjectedMessages, "messages returned by a content filter"),
-            (log.messagesWithoutClient, "messages whose client line is missing"),
+            (log.linesWithoutTime, "line", "without a readable time"),
+            (log.localMessages, "message", "of sendmail(1), which causes no policy requests"),
+            (log.reinjectedMessages, "message", "returned by a content filter"),
+            (log.messagesWithoutClient, "message", "whose client line is missing"),
         ].filter { $0.0 > 0 }
-        lines += skipped.map { "  not counted: \($0.0) \($0.1)" }
+        lines += skipped.map { "  not counted: \(quantity($0.0, $0.1)) \($0.2)" }
         if log.linesOutOfOrder > 0 {
-            lines.append("  out of order, counted at the latest time before them: \(log.linesOutOfOrder) lines")
+            let count = quantity(log.linesOutOfOrder, "line")
+            lines.append("  out of order, counted at the latest time before them: \(count)")
         }
         lines += log.faults.map { "  \($0)" }
         return lines
@@ -93,8 +95,8 @@ struct ReplayCommand: ParsableCommand {
         let verb = limit.mode == "shadow" ? "would be refused" : "refused"
         var lines = [
             "",
-            "limit \(limit.name): \(limit.counted) \(limit.count) of \(limit.keys) keys; "
-                + "\(limit.refused) requests of \(limit.keysRefused) keys \(verb)",
+            "limit \(limit.name): \(limit.counted) \(limit.count) of \(quantity(limit.keys, "key")); "
+                + "\(quantity(limit.refused, "request")) of \(quantity(limit.keysRefused, "key")) \(verb)",
         ]
         for key in limit.refusals.prefix(mostShown) {
             let first = "\(time(key.first, key.firstZone)): \(key.reason)"
@@ -102,8 +104,8 @@ struct ReplayCommand: ParsableCommand {
         }
         if limit.keysRefused > mostShown { lines.append("  and \(limit.keysRefused - mostShown) more") }
         for mask in limit.masked {
-            lines.append(
-                "  masked by \(mask.by): it refused \(mask.requests) requests that \(limit.name) alone would refuse")
+            let requests = quantity(mask.requests, "request")
+            lines.append("  masked by \(mask.by): it refused \(requests) that \(limit.name) alone would refuse")
         }
         for window in limit.windows where limit.keys > 0 {
             lines.append(

@@ -136,7 +136,7 @@ function attributesOf(found) {
   return (latest ? latest.limits : []).filter(limit => names.has(limit.name)).map(limit => limit.attributes);
 }
 
-// A regular expression for the lines of the mail log with the queue ids of a key's messages. A hacked account often
+// A regular expression for the lines of the mail log with the queue IDs of a key's messages. A hacked account often
 // sends from other addresses, so its login counts.
 function markOf(key, attributes) {
   const escaped = plain(key).replace(/[.*+?^${}()|[\]\\]/g, "\\$&");
@@ -158,7 +158,7 @@ function commandsOf(key, refusals, attributes) {
   const mark = quoted(markOf(key, attributes));
   const queued = "postqueue -j | jq -r .queue_id | sort | comm -12 - /tmp/sent";
   list.push([
-    "Queue ids of all its messages",
+    "Queue IDs of all its messages",
     `grep -iE -- ${mark} ${log} | sed -n 's/.*\\]: \\([0-9A-Za-z]*\\): .*/\\1/p' | sort -u > /tmp/sent`,
   ]);
   list.push(["Which of these are still queued", queued]);
