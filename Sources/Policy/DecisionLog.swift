@@ -24,20 +24,17 @@ final class DecisionLog: LedgerObserver {
         let (usage, details) = (Self.usage(event), Self.details(request))
         let letsPass = event.limit.answer(to: reason).letsPass
         let verb = event.isShadowed ? "would refuse" : letsPass ? "let through" : "refuse"
-        let room = reason == .tooLarge ? "never fits" : "room in \(event.retrySeconds)s"
+        let refused = RefusedRequest(
+            time: Double(time(nil)), limit: event.limit.name, key: key, mode: Self.mode(event).rawValue,
+            reason: reason.rawValue, usage: usage, retry: event.retrySeconds, action: action,
+            queueID: Self.text(request.queueID), client: client, login: Self.text(request.saslUsername),
+            sender: Self.text(request.sender), recipient: Self.text(request.recipient))
         log.write(
             .notice,
             "\(Self.origin(verb, request, client)): limit \(event.limit.name), key \(key): \(reason.rawValue), "
-                + "\(usage), \(room)\(details), action=\(action)")
+                + "\(usage), \(refused.outlook { "\($0)s" })\(details), action=\(action)")
         alert(.over, event, key, client) { "\(reason.rawValue), \(usage)\(details)" }
-        onRefusal(
-            RefusedRequest(
-                time: Double(time(nil)), limit: event.limit.name, key: key, mode: Self.mode(event).rawValue,
-                reason: reason.rawValue,
-                usage: usage, retry: event.retrySeconds, action: action, queueID: Self.text(request.queueID),
-                client: client,
-                login: Self.text(request.saslUsername), sender: Self.text(request.sender),
-                recipient: Self.text(request.recipient)))
+        onRefusal(refused)
     }
 
     func near(_ event: LimitEvent, _ request: Attributes) {

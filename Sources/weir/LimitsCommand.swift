@@ -290,9 +290,6 @@ extension AdminClient.Failure {
 
 /// Asks the running service and prints its answers.
 enum Admin {
-    /// Seconds. A block without an end lasts ten years; anything longer than this is shown as such.
-    static let endless = 9.0 * 365 * 86_400
-
     /// - Parameter command: named in error messages.
     static func ask<T>(
         _ options: ConfigurationOptions, by command: String = "limits", _ body: (AdminClient) async throws -> T
@@ -349,7 +346,8 @@ enum Admin {
             parts.append(quantity(standing.refusedTries, "refused request"))
         }
         if let until = standing.blockedUntil {
-            parts.append(until - now > endless ? "blocked until unblocked" : "blocked for \(remaining(until: until))")
+            let isEndless = until - now > Double(RefusedRequest.endless)
+            parts.append(isEndless ? "blocked until unblocked" : "blocked for \(remaining(until: until))")
         }
         if let until = standing.raisedUntil { parts.append("raised for \(remaining(until: until))") }
         if standing.exempt { parts.append("exempt") }

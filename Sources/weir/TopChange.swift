@@ -38,10 +38,10 @@ struct TopChange: Sendable {
 
     /// The change that restores the earlier state of the key; nil if there is none.
     func undo(from standing: KeyStanding) -> TopChange? {
-        /// A block without an end lasts ten years; one of more than nine gets no end again.
+        /// A block without an end gets none again.
         func seconds(until time: Double) -> Int64? {
             let rest = time - Date().timeIntervalSince1970
-            return rest > Admin.endless ? nil : max(1, Int64(rest.rounded()))
+            return rest > Double(RefusedRequest.endless) ? nil : max(1, Int64(rest.rounded()))
         }
         func back(_ action: KeyAction, until time: Double?) -> TopChange {
             var change = TopChange(action, of: standing)

@@ -41,7 +41,7 @@ enum TopText {
 
     private static func text(_ refusal: RefusedRequest) -> String {
         "\(refusal.limit)\(refusal.mode == "shadow" ? " (shadow)" : "") \(refusal.key): \(refusal.reason), "
-            + "\(refusal.usage), room in \(Admin.duration(Int(refusal.retry))), \(refusal.client)"
+            + "\(refusal.usage), \(refusal.outlook { Admin.duration(Int($0)) }), \(refusal.client)"
     }
 
     static func time(_ microseconds: Int64?) -> String {

@@ -56,22 +56,28 @@ class Runbook(unittest.TestCase):
         return {message["queue_id"]: message["queue_name"] for message in self.postfix.queue()}
 
     def test_an_account(self):
-        spam = [self.send("alice", f"r{number}@example.com") for number in range(3)]
+        spam = [self.send("alice", f"r{number}@example.com") for number in range(2)]
+        own = self.send("alice", "friend@example.com", client="192.0.2.17")
         good = [self.send(login, "r@example.com") for login in ("bob", "alice2", "alice@example.org")]
-        wait_until(lambda: self.queues() == dict.fromkeys(spam + good, "deferred"), self.postfix.log)
+        wait_until(lambda: self.queues() == dict.fromkeys([*spam, own, *good], "deferred"), self.postfix.log)
         lines = commands("An account sends spam")
-        delete, release, after = (next(i for i, line in enumerate(lines) if line.startswith(start)) for start in (
-            "postsuper -d", "postsuper -H", "weir limits unblock"))
+        delete, release, by_client, after = (next(i for i, line in enumerate(lines) if start in line) for start in (
+            "postsuper -d", "postsuper -H", r"\[192\.0\.2\.17\]", "weir limits unblock"))
         shown = self.run_lines(lines[:delete])
         self.assertIn("per-user alice: recipients 3/3 per 1d", shown)
-        self.assertIn("3 client=unknown[192.0.2.1]", shown)
-        self.assertRegex(shown, r"(?m)^3\n +3 from=<news@example.net>\n +3 deferred\ndeferred r0@example.com\n")
-        self.assertRegex(shown, r"(?m)^ +3 sasl_username=alice$")
+        self.assertIn("blocked for 12h", shown)
+        self.assertRegex(shown, r"(?m)^ +3 alice$")
+        self.assertRegex(shown, r"2 client=unknown\[192\.0\.2\.1\], sasl")
+        self.assertRegex(
+            shown, r"(?m)^2 2 client=unknown\[192\.0\.2\.1\] news@example\.net\n1 1 client=unknown\[192\.0\.2\.17\] news@example\.net$")
+        self.assertRegex(shown, r"(?m)^ +3 deferred\n(deferred \w+ \S+@example.com\n){3}")
         self.assertEqual(shown.count("Subject: x"), 3)
-        self.assertEqual(self.queues(), {**dict.fromkeys(spam, "hold"), **dict.fromkeys(good, "deferred")})
+        self.assertEqual(self.queues(), {**dict.fromkeys([*spam, own], "hold"), **dict.fromkeys(good, "deferred")})
         self.assertIsNone(self.send("alice", "more@example.com"))
         self.run_lines([lines[release]])
         self.assertNotIn("hold", self.queues().values())
+        self.run_lines(lines[by_client:after])
+        self.assertEqual(set(self.queues()), {own, *good})
         self.run_lines([lines[delete]])
         self.assertEqual(set(self.queues()), set(good))
         self.run_lines(lines[after:])

@@ -78,7 +78,7 @@ package struct RefusedRequest: Codable, Equatable, Sendable {
     package var reason: String
     /// Such as `recipients 100/100 per 1m, 540/1000 per 1h`.
     package var usage: String
-    /// Seconds until there is room.
+    /// Seconds until there is room, or until the block ends.
     package var retry: Int64
     package var action: String
     package var queueID: String
@@ -104,6 +104,20 @@ package struct RefusedRequest: Codable, Equatable, Sendable {
         self.login = login
         self.sender = sender
         self.recipient = recipient
+    }
+
+    /// Seconds. A block without an end lasts ten years; anything longer than this is shown as such.
+    package static let endless: Int64 = 9 * 365 * 86_400
+
+    /// When such a request passes: `room in 35s`, `block ends in 12h`.
+    ///
+    /// - Parameter duration: the text for a number of seconds.
+    package func outlook(_ duration: (Int64) -> String) -> String {
+        switch reason {
+        case "too large": "never fits"
+        case "blocked": retry > Self.endless ? "block has no end" : "block ends in \(duration(retry))"
+        default: "room in \(duration(retry))"
+        }
     }
 }
 

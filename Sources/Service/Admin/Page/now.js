@@ -134,10 +134,16 @@ function nowText(overview, enforced, shadow) {
 
 // Refusals
 
+// When such a request passes.
+function outlookOf(refusal) {
+  if (refusal.reason === "too large") return "never fits";
+  if (refusal.reason !== "blocked") return `room in ${duration(refusal.retry)}`;
+  return refusal.retry > endless ? "block has no end" : `block ends in ${duration(refusal.retry)}`;
+}
+
 function why(one) {
   const refusal = one.newest;
-  const room = refusal.reason === "too large" ? "never fits" : `room in ${duration(refusal.retry)}`;
-  return `${refusal.reason}: ${refusal.usage}, ${room}`;
+  return `${refusal.reason}: ${refusal.usage}, ${outlookOf(refusal)}`;
 }
 
 const messageOf = refusal =>
