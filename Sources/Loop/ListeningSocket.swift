@@ -22,9 +22,10 @@ package enum ListeningSocket {
             switch endpoint {
             case .inet(let host, let port):
                 let descriptor = try passed ?? bound(to: .makeAddressResolvingHost(host, port: port))
-                // On Linux accepted sockets inherit both options.
+                // On Linux accepted sockets inherit these options.
                 try set(SO_KEEPALIVE, at: SOL_SOCKET, of: descriptor)
                 try set(TCP_NODELAY, at: Int32(IPPROTO_TCP), of: descriptor)
+                try set(TCP_NOTSENT_LOWAT, at: Int32(IPPROTO_TCP), of: descriptor, to: mostUnsent)
                 return descriptor
             case .unix(let path, let mode, let group):
                 if let passed { return passed }
@@ -37,6 +38,10 @@ package enum ListeningSocket {
             throw ListenerFailure(key: key, endpoint: endpoint, cause: error)
         }
     }
+
+    /// Bytes that the kernel keeps for a TCP client that does not read, beyond what the client's own buffer takes. Its
+    /// own bound (tcp_wmem) is 4 MiB for each client.
+    private static let mostUnsent: Int32 = 64 << 10
 
     private static func bound(to address: SocketAddress) throws -> Int32 {
         let descriptor = try SocketStream.open(for: address)
@@ -51,10 +56,12 @@ package enum ListeningSocket {
         }
     }
 
-    /// Enables a socket option.
-    package static func set(_ option: Int32, at level: Int32, of descriptor: Int32) throws(IOError) {
-        var on: Int32 = 1
-        guard setsockopt(descriptor, level, option, &on, socklen_t(MemoryLayout<Int32>.size)) == 0 else {
+    /// Sets a socket option: 1 enables it.
+    package static func set(
+        _ option: Int32, at level: Int32, of descriptor: Int32, to value: Int32 = 1
+    ) throws(IOError) {
+        var value = value
+        guard setsockopt(descriptor, level, option, &value, socklen_t(MemoryLayout<Int32>.size)) == 0 else {
             throw IOError(errnoCode: errno, reason: "setsockopt")
         }
     }

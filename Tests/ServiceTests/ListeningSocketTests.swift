@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: Apache-2.0
+import Glibc
+import Loop
+import NIOCore
+import Testing
+import Wire
+
+@Suite struct ListeningSocketTests {
+    /// The kernel must not keep megabytes for each client that does not read.
+    @Test func whatTheKernelKeepsIsBounded() throws {
+        var inherited: [String: Int32] = [:]
+        let listening = try ListeningSocket.open(at: .inet(host: "127.0.0.1", port: 0), key: "", inherited: &inherited)
+        defer { close(listening) }
+        #expect(listen(listening, 1) == 0)
+        var address = sockaddr_in()
+        var length = socklen_t(MemoryLayout<sockaddr_in>.size)
+        let client = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
+        defer { close(client) }
+        try ListeningSocket.set(SO_RCVBUF, at: SOL_SOCKET, of: client, to: 4096)
+        let code = withUnsafeMutablePointer(to: &address) {
+            $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+                getsockname(listening, $0, &length) + connect(client, $0, length)
+            }
+        }
+        #expect(code == 0)
+        let accepted = accept(listening, nil, nil)
+        defer { close(accepted) }
+        let reply = [UInt8](repeating: 0, count: 1_000)
+        var kept = 0
+        while kept < 1 << 20 {
+            let sent = send(accepted, reply, reply.count, Int32(MSG_DONTWAIT))
+            guard sent > 0 else { break }
+            kept += sent
+        }
+        #expect(kept < 256 << 10)
+    }
+}
