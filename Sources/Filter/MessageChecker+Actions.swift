@@ -134,11 +134,10 @@ extension MessageChecker {
         verdict.edits.append(Edit(range: range, replacement: replacement, header: header, isFormal: isFormal))
     }
 
-    /// Notes the rules of `list` whose patterns exceeded a limit, each once: a suspended lookup is repeated.
+    /// Notes the rules of `list` whose patterns exceeded a limit.
     mutating func collectGivenUp(_ list: RuleList) {
         for rule in matcher.takeGivenUp() {
-            let note = Note.givenUp(list.location(of: rule.rule), reason: rule.reason)
-            if !verdict.notes.contains(note) { verdict.notes.append(note) }
+            verdict.notes.append(.givenUp(list.location(of: rule.rule), reason: rule.reason))
         }
     }
 }

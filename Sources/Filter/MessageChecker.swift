@@ -94,7 +94,6 @@ struct MessageChecker: ScannerEvents {
         if !stripped.isEmpty { stripped = [] }
         if !signed.isEmpty { signed = [] }
         if !copies.isEmpty { copies = [] }
-        matcher.beginMessage()
         decoded?.beginMessage()
     }
 

@@ -16,6 +16,7 @@ package final class MessageFilter {
     private var checker: MessageChecker
     /// nil without rules for decoded parts.
     private var parts: PartChecker?
+    private let lookups = MessageLookups()
     /// The buffer of `addHeader`.
     private var line: [UInt8] = []
     private var hasEnded = false
@@ -39,9 +40,9 @@ package final class MessageFilter {
             parts = PartChecker(rules, checker.matcher)
         }
         checker.begin(rules)
+        lookups.reset()
         count = 0
         hasEnded = false
-        unhurried?.beginMessage()
     }
 
     /// The rules that apply to the current message.
@@ -65,6 +66,7 @@ package final class MessageFilter {
     /// Takes the next bytes of the message. Lines end in LF or CRLF; dots are not doubled.
     package func update(_ bytes: UnsafeRawBufferPointer) {
         count += bytes.count
+        takeMatcher()
         scanner.update(bytes, &checker)
         if let parts, !checker.isOver { parts.update(bytes) }
     }
@@ -101,8 +103,14 @@ package final class MessageFilter {
     /// Ends the bytes of the message. That may suspend the filter.
     package func endInput() {
         hasEnded = true
+        takeMatcher()
         scanner.finish(&checker)
         if let parts, !checker.isOver { parts.endInput() }
+    }
+
+    /// Has the matcher, which other messages use too, count lookups for this one.
+    private func takeMatcher() {
+        if checker.matcher.message !== lookups { checker.matcher.message = lookups }
     }
 
     /// Ends the message.
@@ -123,7 +131,10 @@ package final class MessageFilter {
 
     /// Makes the matcher of `resume`, so that `abandon` can be called while that runs.
     package func prepareToResume() {
-        if unhurried == nil { unhurried = Matcher(rules.checks) }
+        guard unhurried == nil else { return }
+        let matcher = Matcher(rules.checks)
+        matcher.message = lookups
+        unhurried = matcher
     }
 
     /// Does the lookups that were suspended, with no limits but those of the message. May be called on any thread;

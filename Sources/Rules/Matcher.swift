@@ -30,9 +30,28 @@ package struct LoopShare: Sendable {
     package init() {}
 }
 
-/// Looks keys up in rule lists. A matcher belongs to one thread and serves any number of lists.
+/// What the lookups of one message have taken and reported, with whichever matchers they were made.
+package final class MessageLookups {
+    /// Nanoseconds of the message's time budget.
+    fileprivate var spent: UInt64 = 0
+    fileprivate var budgetIsReported = false
+    /// The rules already reported.
+    fileprivate var reported: Set<RuleLocation> = []
+
+    package init() {}
+
+    /// Begins another message.
+    package func reset() {
+        spent = 0
+        budgetIsReported = false
+        if !reported.isEmpty { reported = [] }
+    }
+}
+
+/// Looks keys up in rule lists. A matcher belongs to one thread and serves any number of lists and messages.
 ///
-/// The lookups of a message share a time budget. Once it is used up, rules count as no match.
+/// The lookups of a message share a time budget. Once it is used up, rules count as no match. Messages that take turns
+/// with a matcher each set `message` before their lookups.
 ///
 /// On an event loop, a lookup that would take more than the `LoopShare` is suspended: it returns nil, and
 /// `takeSuspension` returns true. It has to be repeated with a matcher that has no share, on another thread.
@@ -49,12 +68,10 @@ package final class Matcher {
     private var periodStart: UInt64 = 0
     private var isSuspended = false
     private let isAbandoned = Atomic(false)
-    private var spent: UInt64 = 0
+    /// The message that the next lookups belong to.
+    package var message = MessageLookups()
     /// The rules given up since the last `takeGivenUp`.
     package private(set) var givenUp: [GivenUp] = []
-    private var budgetIsReported = false
-    /// The rules already reported for this message.
-    private var reported: Set<RuleLocation> = []
     /// By rule number, the last result of an `if` and the key that it is for.
     private var conditions: [(key: UInt64, holds: Bool)] = []
     /// The number of the current key.
@@ -78,14 +95,6 @@ package final class Matcher {
         self.share = share
         self.budget = budget
         self.clock = clock
-    }
-
-    /// Resets the time budget.
-    package func beginMessage() {
-        spent = 0
-        budgetIsReported = false
-        if !givenUp.isEmpty { givenUp = [] }
-        if !reported.isEmpty { reported = [] }
     }
 
     /// Whether a lookup was suspended since the last call.
@@ -120,9 +129,9 @@ package final class Matcher {
     /// affects is reported.
     private func mustStop(at rule: Int, _ list: RuleList, more: UInt64 = 0) -> Bool {
         if isOverShare(more: more) || isAbandoned.load(ordering: .relaxed) { return true }
-        guard spent + more >= budget else { return false }
-        if !budgetIsReported, rule < list.entries.count {
-            budgetIsReported = true
+        guard message.spent + more >= budget else { return false }
+        if !message.budgetIsReported, rule < list.entries.count {
+            message.budgetIsReported = true
             giveUp(rule, "the message's time budget is spent", list)
         }
         return true
@@ -247,7 +256,7 @@ package final class Matcher {
     }
 
     private func spend(_ time: UInt64) {
-        spent += time
+        message.spent += time
         loopTime &+= time
     }
 
@@ -275,7 +284,7 @@ package final class Matcher {
     private func giveUp(_ rule: Int, _ reason: String, _ list: RuleList) {
         list.counters.addLimit(to: rule)
         // Once per rule and message, not once per line.
-        if reported.insert(list.location(of: rule)).inserted {
+        if message.reported.insert(list.location(of: rule)).inserted {
             givenUp.append(GivenUp(rule: rule, reason: reason))
         }
     }

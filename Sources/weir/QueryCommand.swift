@@ -82,9 +82,9 @@ private struct Query {
             return false
         }
         if isCheck, key.isEmpty { return false }
-        matcher.beginMessage()
+        matcher.message.reset()
         let match = key.withUnsafeBytes { matcher.firstMatch($0, in: list) }
-        for rule in matcher.givenUp {
+        for rule in matcher.takeGivenUp() {
             let table = list.tables[0]
             let line = list.location(of: rule.rule).line
             warn("warning: \(table.type.rawValue) map \(table.path), line \(line): \(rule.reason)".utf8)

@@ -5,7 +5,7 @@ import Rules
 import Testing
 
 /// Rules from text, through files as the operator has them.
-private func rules(
+func rules(
     header: String = "", body: String = "", keep: Bool = false, set: (inout ContentChecks) -> Void = { _ in }
 ) throws -> ContentRules {
     var template = Array("/tmp/weir-filter-XXXXXX".utf8CString)
@@ -386,26 +386,6 @@ private func result(_ message: String, _ rules: ContentRules) -> String {
             }
         }
         #expect(filter.finish().disposition != .accept)
-    }
-
-    @Test func budgetIsPerMessageAndReported() throws {
-        let rules = try rules(body: (0..<200).map { "/rule\($0)x/ REJECT" }.joined(separator: "\n"))
-        rules.body.fastPass = nil
-        nonisolated(unsafe) var now: UInt64 = 0
-        let matcher = Matcher(budget: 50) {
-            now += 1
-            return now
-        }
-        let filter = MessageFilter(rules, matcher: matcher)
-        for _ in 0..<2 {
-            filter.begin(rules)
-            filter.update(Array(("\r\n" + String(repeating: "line\r\n", count: 100)).utf8))
-            let notes = filter.finish().notes
-            #expect(notes.count == 1)
-            guard case .givenUp(let location, let reason)? = notes.first else { continue }
-            #expect(location.line > 0)
-            #expect(reason == "the message's time budget is spent")
-        }
     }
 
     @Test func allUnusableTablesAreReported() {
