@@ -88,7 +88,6 @@ extension Ledger {
     /// The accounts leave memory now, and the store with the next checkpoint.
     private func removeAccounts(of limit: LimitState) {
         limit.accounts.forEach(noteRemoval)
-        limit.accounts = AccountTable()
-        limit.fullest = FullestAccounts()
+        limit.removeAccounts()
     }
 }

@@ -87,6 +87,10 @@ package final class Ledger {
         owner = ThreadOwner()
     }
 
+    deinit {
+        for limit in limits { limit.removeAccounts() }
+    }
+
     // MARK: Time
 
     /// The time of this tick. All requests of one tick happen at the same time.

@@ -35,6 +35,12 @@ package final class LimitState {
     package var limit: Limit { terms.limit }
     package var accountCount: Int { accounts.count }
 
+    /// Removes all accounts. They refer to the limit, and it to them: without this, neither is freed.
+    func removeAccounts() {
+        accounts = AccountTable()
+        fullest = FullestAccounts()
+    }
+
     /// The peak since the last call.
     package func takePeak() -> Peak? {
         peakFullness = 0

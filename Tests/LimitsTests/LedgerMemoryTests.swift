@@ -26,6 +26,18 @@ import Testing
         #expect(store.rows.isEmpty)
     }
 
+    /// An account and its limit refer to each other, and the list of the fullest keys refers to accounts.
+    @Test func aLedgerIsFreedWithItsKeys() throws {
+        weak var limit: LimitState?
+        do {
+            let harness = try LedgerHarness({ [$0.limit(rates: ["10/1m"])] })
+            try harness.ask(rcpt("m1", to: "a@example.org", user: "u1"))
+            limit = harness.ledger.limits[0]
+            #expect(limit?.accountCount == 1)
+        }
+        #expect(limit == nil)
+    }
+
     @Test func beyondTheMaximumTheLeastUsedKeyIsEvicted() throws {
         var settings = Ledger.Settings()
         settings.mostAccounts = 100
