@@ -14,8 +14,8 @@ package struct Part {
 package protocol PartEvents {
     /// Lines of decoded text in UTF-8, each with a newline.
     mutating func text(_ lines: UnsafeRawBufferPointer, of part: Part)
-    /// Lines about a part and what is in it, each with a newline.
-    mutating func attachments(_ lines: UnsafeRawBufferPointer, of part: Part)
+    /// The part is complete.
+    mutating func attachment(_ listing: PartListing, of part: Part)
     /// Some of the part is left out.
     mutating func limitReached(_ limit: PartLimit, in part: Part)
 }
@@ -27,6 +27,8 @@ package enum PartLimit: Sendable {
     case parts
     /// The depth of parts. The part is shown as text.
     case depth
+    /// The memory of all messages, for an archive. Its end is kept.
+    case memory
 }
 
 /// The streaming reader of MIME parts (RFC 2045, RFC 2046): message bytes go in, in pieces of any size; out come the
@@ -89,8 +91,9 @@ package struct PartReader: ~Copyable {
     /// - Parameters:
     ///   - wantsText: whether the text of parts is needed.
     ///   - wantsAttachments: whether the lines about parts are needed.
-    package init(wantsText: Bool, wantsAttachments: Bool) {
-        leaf = LeafReader(wantsText: wantsText, wantsAttachments: wantsAttachments)
+    ///   - memory: bounds the archives that are kept.
+    package init(wantsText: Bool, wantsAttachments: Bool, memory: (any SharedMemory)? = nil) {
+        leaf = LeafReader(wantsText: wantsText, wantsAttachments: wantsAttachments, memory: memory)
     }
 
     /// Starts another message.

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+package import Decoding
 internal import MailSyntax
 package import Rules
 
@@ -16,16 +17,19 @@ package final class MessageFilter {
     private var checker: MessageChecker
     /// nil without rules for decoded parts.
     private var parts: PartChecker?
+    private let memory: (any SharedMemory)?
     /// The buffer of `addHeader`.
     private var line: [UInt8] = []
     private var hasEnded = false
     /// For lookups that were suspended. It serves this filter alone.
     private var unhurried: Matcher?
 
-    package init(_ rules: ContentRules, matcher: Matcher) {
+    /// - Parameter memory: bounds what is kept of messages while they arrive.
+    package init(_ rules: ContentRules, matcher: Matcher, memory: (any SharedMemory)? = nil) {
         scanner = MessageScanner(limits: rules.checks.scannerLimits, wantsBody: !rules.body.isEmpty)
         checker = MessageChecker(rules, matcher)
-        parts = PartChecker(rules, matcher)
+        parts = PartChecker(rules, matcher, memory)
+        self.memory = memory
     }
 
     /// Begins a message, which `rules` apply to until its end.
@@ -36,7 +40,7 @@ package final class MessageFilter {
         } else {
             scanner = MessageScanner(
                 limits: rules.checks.scannerLimits, wantsBody: !rules.body.isEmpty)
-            parts = PartChecker(rules, checker.matcher)
+            parts = PartChecker(rules, checker.matcher, memory)
         }
         checker.begin(rules)
         count = 0
@@ -112,6 +116,9 @@ package final class MessageFilter {
         parts?.conclude(&checker)
         return checker.finish(nestingExceeded: scanner.nestingExceeded)
     }
+
+    /// Releases what is kept of a message that is done or dropped.
+    package func releaseMemory() { parts?.begin() }
 
     // MARK: Suspension
 

@@ -19,7 +19,9 @@ import Testing
         }
 
         mutating func text(_ lines: UnsafeRawBufferPointer, of part: Part) { add(lines, "T \(path(part)) ") }
-        mutating func attachments(_ lines: UnsafeRawBufferPointer, of part: Part) { add(lines, "A ") }
+        mutating func attachment(_ listing: PartListing, of part: Part) {
+            listing.lines().withUnsafeBytes { add($0, "A ") }
+        }
         mutating func limitReached(_ limit: PartLimit, in part: Part) { lines.append("L \(path(part)) \(limit)") }
 
         private func path(_ part: Part) -> String { String(decoding: part.path, as: UTF8.self) }

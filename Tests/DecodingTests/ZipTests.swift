@@ -10,8 +10,8 @@ import Testing
 
         mutating func text(_ lines: UnsafeRawBufferPointer, of part: Part) {}
         mutating func limitReached(_ limit: PartLimit, in part: Part) {}
-        mutating func attachments(_ text: UnsafeRawBufferPointer, of part: Part) {
-            lines += text.split(separator: 0x0a).map { String(decoding: $0, as: UTF8.self) }
+        mutating func attachment(_ listing: PartListing, of part: Part) {
+            lines += listing.lines().split(separator: 0x0a).map { String(decoding: $0, as: UTF8.self) }
         }
     }
 
