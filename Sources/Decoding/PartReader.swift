@@ -27,6 +27,8 @@ package enum PartLimit: Sendable {
     case parts
     /// The depth of parts. The part is shown as text.
     case depth
+    /// The boundary of the part does not occur. Nothing of it is shown.
+    case boundary
     /// The memory of all messages, for an archive. Its end is kept.
     case memory
 }
@@ -45,6 +47,7 @@ package struct PartReader: ~Copyable {
     }
 
     private struct Level {
+        let part: Part
         let boundaries: [[UInt8]]
         /// What the paths of its parts begin with.
         let prefix: [UInt8]
@@ -52,6 +55,8 @@ package struct PartReader: ~Copyable {
         let depth: Int
         /// The parts of multipart/digest are messages.
         let isDigest: Bool
+        /// Whether one of the boundaries has occurred.
+        var isFound = false
         var count = 0
     }
 
@@ -63,6 +68,8 @@ package struct PartReader: ~Copyable {
 
     private var state = State.headers
     private var levels: [Level] = []
+    /// By boundary, the indices in `levels`.
+    private var openBoundaries: [[UInt8]: [Int]] = [:]
     private var depth = 0
     private var partCount = 0
     private var hasReportedParts = false
@@ -100,6 +107,7 @@ package struct PartReader: ~Copyable {
     package mutating func reset() {
         state = .headers
         levels.removeAll(keepingCapacity: true)
+        openBoundaries.removeAll(keepingCapacity: true)
         (depth, partCount, hasReportedParts, position, isAtLineStart) = (0, 0, false, 0, true)
         carry.removeAll(keepingCapacity: true)
         held.removeAll(keepingCapacity: true)
@@ -129,6 +137,7 @@ package struct PartReader: ~Copyable {
             if case .headers = state { endHeaders(&events) }
         }
         endPart(keepingLineEnd: true, &events)
+        closeLevels(downTo: 0, &events)
         state = .skipped
     }
 
@@ -211,19 +220,33 @@ package struct PartReader: ~Copyable {
 
     // MARK: - Boundaries
 
-    /// The innermost level that the line is a boundary of.
+    /// The innermost level that the line is a boundary of. The time does not depend on the number of levels.
     private func boundary(_ line: UnsafeRawBufferPointer) -> (level: Int, isClose: Bool)? {
         guard line.count > 2, line[0] == UInt8(ascii: "-"), line[1] == UInt8(ascii: "-") else { return nil }
         var text = line[2...]
         while let last = text.last, last.isBlank { text.removeLast() }
-        for index in levels.indices.reversed() {
-            for boundary in levels[index].boundaries where text.starts(with: boundary) {
-                let rest = text.dropFirst(boundary.count)
-                if rest.isEmpty { return (index, false) }
-                if rest.elementsEqual("--".utf8) { return (index, true) }
+        let name = Array(text)
+        let next = openBoundaries[name]?.last
+        var close: Int?
+        if name.suffix(2).elementsEqual("--".utf8) { close = openBoundaries[Array(name.dropLast(2))]?.last }
+        guard let level = [next, close].compactMap({ $0 }).max() else { return nil }
+        return (level, isClose: level != next)
+    }
+
+    private mutating func open(_ level: Level) {
+        for boundary in level.boundaries { openBoundaries[boundary, default: []].append(levels.count) }
+        levels.append(level)
+    }
+
+    private mutating func closeLevels(downTo count: Int, _ events: inout some PartEvents) {
+        while levels.count > count {
+            let level = levels.removeLast()
+            for boundary in level.boundaries {
+                openBoundaries[boundary]?.removeLast()
+                if openBoundaries[boundary]?.isEmpty == true { openBoundaries[boundary] = nil }
             }
+            if !level.isFound { events.limitReached(.boundary, in: level.part) }
         }
-        return nil
     }
 
     private mutating func cross(_ level: Int, isClose: Bool, _ events: inout some PartEvents) {
@@ -232,9 +255,9 @@ package struct PartReader: ~Copyable {
             if case .headers = state { endHeaders(&events) }
         }
         endPart(keepingLineEnd: false, &events)
-        let count = isClose ? level : level + 1
+        levels[level].isFound = true
         depth = levels[level].depth - (isClose ? 1 : 0)
-        levels.removeLast(levels.count - count)
+        closeLevels(downTo: isClose ? level : level + 1, &events)
         state = .skipped
         guard !isClose else { return }
         levels[level].count += 1
@@ -305,9 +328,9 @@ package struct PartReader: ~Copyable {
         }
         depth += 1
         if isMultipart {
-            levels.append(
+            open(
                 Level(
-                    boundaries: headers.boundaries, prefix: prefix, depth: depth,
+                    part: part, boundaries: headers.boundaries, prefix: prefix, depth: depth,
                     isDigest: type.elementsEqual("multipart/digest".utf8)))
             state = .skipped
         } else {

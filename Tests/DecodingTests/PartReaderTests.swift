@@ -62,7 +62,7 @@ import Testing
         }
         for wantsText in [true, false] {
             var reader = PartReader(wantsText: wantsText, wantsAttachments: !wantsText)
-            let kept = expected.filter { $0.hasPrefix(wantsText ? "T" : "A") }
+            let kept = expected.filter { !$0.hasPrefix(wantsText ? "A" : "T") }
             #expect(Self.found(message, inPieces: 100, reader: &reader) == kept)
         }
     }
