@@ -236,6 +236,19 @@ class BeforeQueue(unittest.TestCase):
             self.assertIn(b"Subject: ham", message["content"])
 
 
+class Query(unittest.TestCase):
+    def test_decoded(self):
+        with tempfile.TemporaryDirectory(prefix="weir-test-") as directory:
+            table = pathlib.Path(directory) / "table"
+            table.write_text("/^СУББОТА\\w$/ found\n/^.ß$/ one character\n")
+            for key, plain, decoded in (("суббота!", "", ""), ("субботаж", "", "found\n"), ("äß", "", "one character\n")):
+                for options, expected in ((), plain), (("--decoded",), decoded):
+                    with self.subTest(key=key, options=options):
+                        run = weir("query", *options, f"pcre:{table}", key, check=False)
+                        self.assertEqual((run.stdout, run.returncode), (expected, 0 if expected else 1))
+            self.assertNotEqual(weir("query", "--decoded", "--checks", f"pcre:{table}", "x", check=False).returncode, 0)
+
+
 # Character sets, and whether a character may be split over two words: those with state begin anew.
 CHARSETS = {
     "utf-8": True, "iso-8859-2": True, "iso-8859-15": True, "koi8-r": True, "koi8-u": True, "windows-1251": True, "windows-1256": True,
