@@ -128,7 +128,7 @@ let package = Package(
         .target(
             name: "Messages",
             dependencies: [
-                "Settings", "Filter", "Limits", "Loop", "MailSyntax", "Policy", "Report", "Rules", "Wire",
+                "Decoding", "Settings", "Filter", "Limits", "Loop", "MailSyntax", "Policy", "Report", "Rules", "Wire",
                 .product(name: "NIOCore", package: "swift-nio"), .product(name: "NIOPosix", package: "swift-nio"),
             ],
             swiftSettings: singleThreaded),
@@ -219,7 +219,7 @@ let package = Package(
             resources: [.copy("Fixtures")],
             swiftSettings: strict),
         .testTarget(
-            name: "FilterTests", dependencies: ["Filter", "Patterns", "Rules"],
+            name: "FilterTests", dependencies: ["Decoding", "Filter", "Patterns", "Rules"],
             swiftSettings: strict),
         .target(
             name: "LedgerStoreConformance", dependencies: ["Limits"], path: "Tests/LedgerStoreConformance",

@@ -34,7 +34,9 @@ private struct Findings: PartEvents, Equatable {
 
     mutating func text(_ lines: UnsafeRawBufferPointer, of part: Part) { Self.append(lines, to: &text) }
 
-    mutating func attachments(_ lines: UnsafeRawBufferPointer, of part: Part) { Self.append(lines, to: &attachments) }
+    mutating func attachment(_ listing: PartListing, of part: Part) {
+        listing.lines().withUnsafeBytes { Self.append($0, to: &attachments) }
+    }
 
     mutating func limitReached(_ limit: PartLimit, in part: Part) { limits += 1 }
 

@@ -8,8 +8,10 @@ header-N.pcre and body-N.pcre have N rules of the kinds that people write: a thi
 words and addresses, a third with classes and repeats, some with `.*` at an end, one in fifty
 with a back-reference or a look-around. clean-SIZE.mail are whole messages, each ended by a line
 with a form feed, in which no rule matches; hits-4096.mail is the same with one body line in a
-hundred matching a rule.
+hundred matching a rule. plain-65536.mail are messages of plain text. html-65536.mail are messages of HTML in base64.
+attachment-100.pcre has 100 rules for attachments.
 """
+import base64
 import pathlib
 import random
 import sys
@@ -102,6 +104,20 @@ def message(r, size, hits=()):
     return "\r\n".join(lines + ["--=_part_42--", ""])
 
 
+def single(r, size, kind):
+    """A message with one part."""
+    head, _, _ = message(r, 800).partition("Content-Type:")
+    if kind == "plain":
+        lines = [f"{head}Content-Type: text/plain; charset=utf-8", ""]
+        lines += [line for line in body_lines(r, size - 600) if not line.startswith("<")]
+        while len("\r\n".join(lines)) < size:
+            lines.append((sentence(r) + " " + sentence(r))[:72])
+        return "\r\n".join(lines + [""])
+    text = "\n".join(f"<p>{line}</p>" if not line.startswith("<") else line for line in body_lines(r, size * 3 // 4 - 2500))
+    encoded = base64.encodebytes(text.encode()).decode().replace("\n", "\r\n")
+    return f"{head}Content-Type: text/html; charset=utf-8\r\nContent-Transfer-Encoding: base64\r\n\r\n{encoded}"
+
+
 def main():
     folder = pathlib.Path(sys.argv[1])
     folder.mkdir(parents=True, exist_ok=True)
@@ -110,6 +126,13 @@ def main():
             (folder / f"{name}-{count}.pcre").write_text("".join(
                 f"/{pattern.replace('/', chr(92) + '/').replace(chr(92) * 2 + '/', chr(92) + '/')}/ WARN {name} {number}\n"
                 for number, (pattern, _) in enumerate(rules(kinds, count))))
+    (folder / "attachment-100.pcre").write_text("".join(
+        f'/; name="[^"]*{token(number)}\\.(exe|scr|js)"/ WARN attachment {number}\n' for number in range(100)))
+    for kind in ("plain", "html"):
+        r = random.Random(kind)
+        with open(folder / f"{kind}-65536.mail", "w", newline="") as file:
+            for _ in range(20):
+                file.write(single(r, 65_536, kind) + "\f\n")
     examples = [example for _, example in rules(BODY, 1_000)]
     for name, size, count, hits in (("clean-4096", 4096, 400, ()), ("clean-65536", 65536, 40, ()),
                                     ("hits-4096", 4096, 400, examples)):

@@ -1,12 +1,34 @@
 // SPDX-License-Identifier: Apache-2.0
 internal import MailSyntax
 
+/// A part, for the lines about it.
+package struct PartListing {
+    let list: AttachmentList
+    let file: AttachmentList.File
+    let archive: KeptArchive?
+
+    /// Whether `lines` may take milliseconds.
+    package var isArchive: Bool { archive != nil }
+
+    /// The line of the part, and those of its entries, each with a newline. To be called once for each part, in the
+    /// order of the message: they share the bounds. May be called on any thread, but not while the reader is in use.
+    package func lines() -> [UInt8] {
+        var lines: [UInt8] = []
+        if let archive {
+            archive.bytes.withUnsafeBytes { list.add(file, $0, isCut: archive.isCut, to: &lines) }
+        } else {
+            list.add(file, to: &lines)
+        }
+        return lines
+    }
+}
+
 /// Writes the lines about the parts of a message and the entries of their archives:
 ///
 ///     path; type/subtype; name="..."; declared="..."; size=...; encrypted=...
 ///
 /// `damaged` at the end means that something can't be read, `limit` that something is left out because of a bound.
-struct AttachmentList: ~Copyable {
+final class AttachmentList {
     /// Entries of all archives of a message.
     static let mostEntries = 1_000
     /// Archives in archives.
@@ -24,7 +46,7 @@ struct AttachmentList: ~Copyable {
     private var inflateLeft = mostInflated
     private var charsets = Charsets()
 
-    mutating func beginMessage() {
+    func beginMessage() {
         (entriesLeft, inflateLeft) = (Self.mostEntries, Self.mostInflated)
         charsets.beginMessage()
     }
@@ -43,19 +65,21 @@ struct AttachmentList: ~Copyable {
         var isLimited = false
     }
 
-    /// Appends the line of a part, and those of the entries if it is an archive.
+    /// Appends the line of a part.
+    func add(_ file: File, to lines: inout [UInt8]) { write(file, type: type(of: file), to: &lines) }
+
+    /// Appends the lines of an archive and its entries.
     ///
     /// - Parameters:
-    ///   - archive: its bytes if it begins like a zip archive, as far as they were kept.
+    ///   - archive: its bytes, as far as they were kept.
     ///   - isCut: the beginning was not kept.
-    mutating func add(_ file: File, archive: UnsafeRawBufferPointer?, isCut: Bool, to lines: inout [UInt8]) {
-        guard let archive else { return write(file, type: type(of: file), to: &lines) }
+    func add(_ file: File, _ archive: UnsafeRawBufferPointer, isCut: Bool, to lines: inout [UInt8]) {
         list(file, archive, isCut: isCut, depth: 1, to: &lines)
     }
 
     // MARK: - Archives
 
-    private mutating func list(
+    private func list(
         _ file: File, _ archive: UnsafeRawBufferPointer, isCut: Bool, depth: Int, to lines: inout [UInt8]
     ) {
         let directory = ZipDirectory(archive, isCut: isCut, most: entriesLeft)
@@ -71,7 +95,7 @@ struct AttachmentList: ~Copyable {
         }
     }
 
-    private mutating func add(
+    private func add(
         _ entry: ZipDirectory.Entry, _ path: [UInt8], _ archive: UnsafeRawBufferPointer, depth: Int,
         to lines: inout [UInt8]
     ) {
@@ -79,25 +103,26 @@ struct AttachmentList: ~Copyable {
         file.isEncrypted = entry.isEncrypted
         file.isDamaged = entry.isDamaged
         guard let data = entry.data, !entry.isEncrypted, !data.isEmpty else {
-            return write(file, type: type(of: file), to: &lines)
+            return add(file, to: &lines)
         }
         let packed = UnsafeRawBufferPointer(rebasing: archive[data])
-        var content = unpack(packed, entry.method, most: FileType.headSize, &file)
-        file.head = content?.prefix(FileType.headSize)
-        guard let head = file.head, FileType.of(head) == Self.zip else {
-            return write(file, type: type(of: file), to: &lines)
-        }
-        guard depth < Self.deepest, entry.size <= Self.largestArchive else {
+        file.head = unpack(packed, entry.method, most: FileType.headSize, &file)
+        guard let head = file.head, FileType.of(head) == Self.zip else { return add(file, to: &lines) }
+        guard depth < Self.deepest, entry.size <= Self.largestArchive, inflateLeft > 0 else {
             file.isLimited = true
             return write(file, type: Self.zip, to: &lines)
         }
-        content = unpack(packed, entry.method, most: Self.largestArchive, &file)
-        guard let content else { return write(file, type: Self.zip, to: &lines) }
+        guard entry.method != 0 else {
+            inflateLeft -= min(packed.count, Self.mostCharged)
+            let inner = UnsafeRawBufferPointer(rebasing: packed.prefix(Self.largestArchive))
+            return list(file, inner, isCut: false, depth: depth + 1, to: &lines)
+        }
+        guard let content = unpack(packed, entry.method, most: Self.largestArchive, &file) else { return }
         content.withUnsafeBytes { list(file, $0, isCut: false, depth: depth + 1, to: &lines) }
     }
 
     /// The first bytes of an entry; nil if its method is unknown or the budget is used up.
-    private mutating func unpack(
+    private func unpack(
         _ packed: UnsafeRawBufferPointer, _ method: Int, most: Int, _ file: inout File
     ) -> ArraySlice<UInt8>? {
         guard inflateLeft > 0 || method != 0 && method != 8 else {
@@ -105,9 +130,7 @@ struct AttachmentList: ~Copyable {
             return nil
         }
         switch method {
-        case 0:
-            if most > FileType.headSize { inflateLeft -= min(packed.count, Self.mostCharged) }
-            return Array(packed.prefix(most))[...]
+        case 0: return Array(packed.prefix(most))[...]
         case 8:
             var inflate = Inflate(packed, most: most, budget: inflateLeft)
             let end = inflate.run()
@@ -119,7 +142,7 @@ struct AttachmentList: ~Copyable {
         }
     }
 
-    private mutating func names(of entry: ZipDirectory.Entry) -> [[UInt8]] {
+    private func names(of entry: ZipDirectory.Entry) -> [[UInt8]] {
         ([entry.name] + (entry.localName.map { [$0] } ?? [])).map { name in
             // APPNOTE D.1. Many programs write UTF-8 without saying so.
             if entry.isUTF8 || String(validating: name, as: UTF8.self) != nil { return name }

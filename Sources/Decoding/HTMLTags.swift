@@ -3,30 +3,66 @@ internal import MailSyntax
 
 /// What elements and attributes of HTML mean for the text that a reader sees. Names are in lower case.
 enum HTMLTags {
-    /// Elements that stand on lines of their own.
-    static let blocks = names(
-        """
-        address article aside blockquote body br caption center dd details dialog dir div dl dt fieldset figcaption \
-        figure footer form frame frameset h1 h2 h3 h4 h5 h6 head header hr html legend li main menu nav ol optgroup \
-        option p pre section summary table tbody tfoot thead title tr ul
-        """)
-    /// Elements with a blank around them.
-    static let cells = names("td th img input button select")
-    /// Elements without content.
-    static let voids = names(
-        "area base basefont bgsound br col embed frame hr img input keygen link meta param source track wbr")
-    /// Elements that the next one of the same name ends.
-    static let endedByNext = names("dd dt li option p td th tr")
-    /// Elements whose content is no HTML, and is not shown.
-    static let raw = names("script style")
-    /// Elements whose content is not shown.
-    static let hidden = names("noembed noframes template title")
-    /// Attributes whose value is an address.
-    static let links = names("action background cite data formaction href longdesc poster src")
+    struct Kind: OptionSet {
+        let rawValue: UInt8
 
-    private static func names(_ words: String) -> Set<[UInt8]> {
-        Set(words.split(separator: " ").map { Array($0.utf8) })
+        /// Stands on lines of its own.
+        static let block = Kind(rawValue: 1)
+        /// Has a blank around it.
+        static let cell = Kind(rawValue: 2)
+        /// Has no content.
+        static let void = Kind(rawValue: 4)
+        /// The next one of the same name ends it.
+        static let endedByNext = Kind(rawValue: 8)
+        /// Its content is no HTML, and is not shown.
+        static let raw = Kind(rawValue: 16)
+        /// Its content is not shown.
+        static let hidden = Kind(rawValue: 32)
+        /// Its line ends are shown.
+        static let pre = Kind(rawValue: 64)
     }
+
+    /// What elements are, by name.
+    static let kinds: [[UInt8]: Kind] = {
+        var kinds: [[UInt8]: Kind] = [:]
+        func add(_ kind: Kind, _ words: String) {
+            for word in words.split(separator: " ") { kinds[Array(word.utf8), default: []].insert(kind) }
+        }
+        add(
+            .block,
+            """
+            address article aside blockquote body br caption center dd details dialog dir div dl dt fieldset \
+            figcaption figure footer form frame frameset h1 h2 h3 h4 h5 h6 head header hr html legend li main menu \
+            nav ol optgroup option p pre section summary table tbody tfoot thead title tr ul
+            """)
+        add(.cell, "td th img input button select")
+        add(
+            .void,
+            "area base basefont bgsound br col embed frame hr img input keygen link meta param source track wbr")
+        add(.endedByNext, "dd dt li option p td th tr")
+        add(.raw, "script style")
+        add(.hidden, "noembed noframes template title")
+        add(.pre, "pre")
+        return kinds
+    }()
+
+    enum Attribute {
+        /// Its value is an address.
+        case link
+        case style, hidden, alt, content
+    }
+
+    /// What attributes mean, by name.
+    static let attributes: [[UInt8]: Attribute] = {
+        var attributes: [[UInt8]: Attribute] = [:]
+        for word in "action background cite data formaction href longdesc poster src".split(separator: " ") {
+            attributes[Array(word.utf8)] = .link
+        }
+        for (word, meaning) in [("style", Attribute.style), ("hidden", .hidden), ("alt", .alt), ("content", .content)] {
+            attributes[Array(word.utf8)] = meaning
+        }
+        return attributes
+    }()
 
     /// Whether a `style` hides the element. Looks for `display:none`, `visibility:hidden`, `mso-hide:all`, and sizes
     /// and opacities of zero, and knows no cascade.

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+internal import Glibc
 internal import MailSyntax
 
 /// The lines of HTML: the text that a reader sees, and on lines of their own, after `link: ` and `hidden: `, addresses
@@ -47,7 +48,37 @@ struct HTMLText {
     private static let longestValue = 4_096
 
     mutating func append(_ text: UnsafeRawBufferPointer, to lines: inout [UInt8]) {
-        for byte in text { read(byte, &lines) }
+        var rest = text
+        while !rest.isEmpty {
+            let count = readRun(rest, &lines)
+            if count < rest.count { read(rest[count], &lines) }
+            rest = UnsafeRawBufferPointer(rebasing: rest.dropFirst(count + 1))
+        }
+    }
+
+    /// Reads the bytes that do not change the state. Returns their number.
+    private mutating func readRun(_ text: UnsafeRawBufferPointer, _ lines: inout [UInt8]) -> Int {
+        func count(upTo byte: UInt8) -> Int {
+            memchr(text.baseAddress!, Int32(byte), text.count).map { UnsafeRawPointer($0) - text.baseAddress! }
+                ?? text.count
+        }
+        switch state {
+        case .text where preDepth == 0:
+            var end = 0
+            while end < text.count, text[end] != UInt8(ascii: "<"), text[end] != UInt8(ascii: "&"), text[end] != 0x0a {
+                end += 1
+            }
+            let run = UnsafeRawBufferPointer(rebasing: text[..<end])
+            if hiddenDepth > 0 { hidden.append(run, to: &lines) } else { visible.append(run, to: &lines) }
+            return end
+        case .value where quote != 0:
+            let end = count(upTo: quote)
+            value.append(contentsOf: text[..<min(end, Self.longestValue - value.count)])
+            return end
+        case .comment where matched == 0: return count(upTo: UInt8(ascii: "-"))
+        case .raw where matched == 0: return count(upTo: UInt8(ascii: "<"))
+        default: return 0
+        }
     }
 
     mutating func finish(to lines: inout [UInt8]) {
@@ -212,16 +243,13 @@ struct HTMLText {
             value.removeAll(keepingCapacity: true)
         }
         guard !isEndTag else { return }
-        if HTMLTags.links.contains(attribute) {
-            writeLink(value[...], &lines)
-        } else if attribute.elementsEqual("style".utf8) {
-            isHidden = isHidden || HTMLTags.hides(withoutReferences(value[...]))
-        } else if attribute.elementsEqual("hidden".utf8) {
-            isHidden = true
-        } else if attribute.elementsEqual("alt".utf8) {
-            for byte in withoutReferences(value[...]) { put(byte, &lines) }
-        } else if attribute.elementsEqual("content".utf8), name.elementsEqual("meta".utf8) {
-            refresh = value
+        switch HTMLTags.attributes[attribute] {
+        case .link: writeLink(value[...], &lines)
+        case .style: isHidden = isHidden || HTMLTags.hides(withoutReferences(value[...]))
+        case .hidden: isHidden = true
+        case .alt: for byte in withoutReferences(value[...]) { put(byte, &lines) }
+        case .content: if name.elementsEqual("meta".utf8) { refresh = value }
+        case nil: break
         }
     }
 
@@ -260,28 +288,28 @@ struct HTMLText {
 
     private mutating func endTag(_ lines: inout [UInt8]) {
         state = .text
-        let isVoid = HTMLTags.voids.contains(name)
-        if HTMLTags.blocks.contains(name) {
+        let kind = HTMLTags.kinds[name] ?? []
+        if kind.contains(.block) {
             visible.end(to: &lines)
             hidden.end(to: &lines)
-        } else if HTMLTags.cells.contains(name) {
+        } else if kind.contains(.cell) {
             put(0x20, &lines)
         }
-        if name.elementsEqual("pre".utf8) { preDepth = isEndTag ? max(0, preDepth - 1) : preDepth + 1 }
+        if kind.contains(.pre) { preDepth = isEndTag ? max(0, preDepth - 1) : preDepth + 1 }
         if !refresh.isEmpty, !isEndTag, let address = HTMLTags.refreshAddress(refresh) { writeLink(address, &lines) }
         if isEndTag { return endElement(&lines) }
-        if HTMLTags.raw.contains(name) {
+        if kind.contains(.raw) {
             (state, matched, rawEnd) = (.raw, 0, Array("</".utf8) + name)
-        } else if !isVoid {
-            beginElement()
+        } else if !kind.contains(.void) {
+            beginElement(kind)
         }
     }
 
-    private mutating func beginElement() {
+    private mutating func beginElement(_ kind: HTMLTags.Kind) {
         if hiddenDepth == 0 {
-            if isHidden || HTMLTags.hidden.contains(name) { (hiddenName, hiddenDepth) = (name, 1) }
+            if isHidden || kind.contains(.hidden) { (hiddenName, hiddenDepth) = (name, 1) }
         } else if name == hiddenName {
-            if !HTMLTags.endedByNext.contains(name) {
+            if !kind.contains(.endedByNext) {
                 hiddenDepth += 1
             } else if !isHidden {
                 hiddenDepth = 0

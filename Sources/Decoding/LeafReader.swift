@@ -6,8 +6,6 @@ struct LeafReader: ~Copyable {
     /// Bytes of UTF-8, before HTML becomes text.
     static let mostText = 1 << 20
     static let mostTextOfMessage = 4 << 20
-    /// Bytes of a zip archive that are kept: all of them, or at least the last half.
-    static let mostArchive = 4 << 20
     /// Bytes that are decoded at a time.
     private static let pieceSize = 16_384
 
@@ -22,7 +20,8 @@ struct LeafReader: ~Copyable {
     private let wantsAttachments: Bool
     private let buffer = PieceBuffer(pieceSize + TransferDecoder.margin)
     private var charsets = Charsets()
-    private var attachments = AttachmentList()
+    private let attachments = AttachmentList()
+    private let memory: (any SharedMemory)?
 
     private var part = Part(path: [], offset: 0)
     private var headers = ContentHeaders()
@@ -35,18 +34,18 @@ struct LeafReader: ~Copyable {
     private var textOfMessage = 0
     private var size = 0
     private var head: [UInt8] = []
-    private var archive: [UInt8] = []
-    private var isArchive = false
-    private var isCut = false
+    /// nil for a part that does not begin like a zip archive.
+    private var archive: KeptArchive?
 
-    init(wantsText: Bool, wantsAttachments: Bool) {
+    init(wantsText: Bool, wantsAttachments: Bool, memory: (any SharedMemory)?) {
         self.wantsText = wantsText
         self.wantsAttachments = wantsAttachments
+        self.memory = memory
     }
 
     mutating func beginMessage() {
         (text, textOfMessage) = (.none, 0)
-        archive = []
+        archive = nil
         charsets.beginMessage()
         attachments.beginMessage()
     }
@@ -66,10 +65,9 @@ struct LeafReader: ~Copyable {
                 text = .plain(PlainText())
             }
         }
-        (textSize, size, isArchive, isCut) = (0, 0, false, false)
+        (textSize, size, archive) = (0, 0, nil)
         rest.removeAll(keepingCapacity: true)
         head.removeAll(keepingCapacity: true)
-        archive.removeAll(keepingCapacity: true)
     }
 
     mutating func update(_ bytes: UnsafeRawBufferPointer, _ events: inout some PartEvents) {
@@ -137,31 +135,26 @@ struct LeafReader: ~Copyable {
     // MARK: - Attachments
 
     private mutating func keep(_ bytes: UnsafeRawBufferPointer) {
+        guard !bytes.isEmpty else { return }
+        let isFirst = size == 0
         size += bytes.count
         if head.count < FileType.headSize { head.append(contentsOf: bytes.prefix(FileType.headSize - head.count)) }
-        if size == bytes.count || archive.count < 4 && size - bytes.count < 4 {
-            isArchive = head.starts(with: "PK".utf8.prefix(head.count))
+        if !head.starts(with: "PK".utf8.prefix(head.count)) {
+            archive = nil
+        } else if isFirst {
+            archive = KeptArchive(memory)
         }
-        guard isArchive else { return }
-        archive.append(contentsOf: bytes)
-        if archive.count > Self.mostArchive {
-            archive.removeFirst(archive.count - Self.mostArchive / 2)
-            isCut = true
-        }
+        archive?.append(bytes)
     }
 
     private mutating func list(_ events: inout some PartEvents) {
         var file = AttachmentList.File(path: part.path, names: headers.names, size: size)
         file.declared = headers.type.isEmpty ? Array("text/plain".utf8) : headers.type
         file.head = head[...]
-        var lines: [UInt8] = []
-        let isZip = isArchive && FileType.of(head[...]) == AttachmentList.zip
-        archive.withUnsafeBytes {
-            attachments.add(file, archive: isZip ? $0 : nil, isCut: isCut, to: &lines)
-        }
-        // A large one is rare.
-        if archive.count > 1 << 16 { archive = [] }
-        lines.withUnsafeBytes { events.attachments($0, of: part) }
+        if FileType.of(head[...]) != AttachmentList.zip { archive = nil }
+        if archive?.isRefused == true { events.limitReached(.memory, in: part) }
+        events.attachment(PartListing(list: attachments, file: file, archive: archive), of: part)
+        archive = nil
     }
 }
 

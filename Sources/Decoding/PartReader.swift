@@ -14,8 +14,8 @@ package struct Part {
 package protocol PartEvents {
     /// Lines of decoded text in UTF-8, each with a newline.
     mutating func text(_ lines: UnsafeRawBufferPointer, of part: Part)
-    /// Lines about a part and what is in it, each with a newline.
-    mutating func attachments(_ lines: UnsafeRawBufferPointer, of part: Part)
+    /// The part is complete.
+    mutating func attachment(_ listing: PartListing, of part: Part)
     /// Some of the part is left out.
     mutating func limitReached(_ limit: PartLimit, in part: Part)
 }
@@ -27,6 +27,10 @@ package enum PartLimit: Sendable {
     case parts
     /// The depth of parts. The part is shown as text.
     case depth
+    /// The boundary of the part does not occur. Nothing of it is shown.
+    case boundary
+    /// The memory of all messages, for an archive. Its end is kept.
+    case memory
 }
 
 /// The streaming reader of MIME parts (RFC 2045, RFC 2046): message bytes go in, in pieces of any size; out come the
@@ -43,6 +47,7 @@ package struct PartReader: ~Copyable {
     }
 
     private struct Level {
+        let part: Part
         let boundaries: [[UInt8]]
         /// What the paths of its parts begin with.
         let prefix: [UInt8]
@@ -50,6 +55,8 @@ package struct PartReader: ~Copyable {
         let depth: Int
         /// The parts of multipart/digest are messages.
         let isDigest: Bool
+        /// Whether one of the boundaries has occurred.
+        var isFound = false
         var count = 0
     }
 
@@ -61,6 +68,8 @@ package struct PartReader: ~Copyable {
 
     private var state = State.headers
     private var levels: [Level] = []
+    /// By boundary, the indices in `levels`.
+    private var openBoundaries: [[UInt8]: [Int]] = [:]
     private var depth = 0
     private var partCount = 0
     private var hasReportedParts = false
@@ -89,14 +98,16 @@ package struct PartReader: ~Copyable {
     /// - Parameters:
     ///   - wantsText: whether the text of parts is needed.
     ///   - wantsAttachments: whether the lines about parts are needed.
-    package init(wantsText: Bool, wantsAttachments: Bool) {
-        leaf = LeafReader(wantsText: wantsText, wantsAttachments: wantsAttachments)
+    ///   - memory: bounds the archives that are kept.
+    package init(wantsText: Bool, wantsAttachments: Bool, memory: (any SharedMemory)? = nil) {
+        leaf = LeafReader(wantsText: wantsText, wantsAttachments: wantsAttachments, memory: memory)
     }
 
     /// Starts another message.
     package mutating func reset() {
         state = .headers
         levels.removeAll(keepingCapacity: true)
+        openBoundaries.removeAll(keepingCapacity: true)
         (depth, partCount, hasReportedParts, position, isAtLineStart) = (0, 0, false, 0, true)
         carry.removeAll(keepingCapacity: true)
         held.removeAll(keepingCapacity: true)
@@ -126,6 +137,7 @@ package struct PartReader: ~Copyable {
             if case .headers = state { endHeaders(&events) }
         }
         endPart(keepingLineEnd: true, &events)
+        closeLevels(downTo: 0, &events)
         state = .skipped
     }
 
@@ -208,19 +220,33 @@ package struct PartReader: ~Copyable {
 
     // MARK: - Boundaries
 
-    /// The innermost level that the line is a boundary of.
+    /// The innermost level that the line is a boundary of. The time does not depend on the number of levels.
     private func boundary(_ line: UnsafeRawBufferPointer) -> (level: Int, isClose: Bool)? {
         guard line.count > 2, line[0] == UInt8(ascii: "-"), line[1] == UInt8(ascii: "-") else { return nil }
         var text = line[2...]
         while let last = text.last, last.isBlank { text.removeLast() }
-        for index in levels.indices.reversed() {
-            for boundary in levels[index].boundaries where text.starts(with: boundary) {
-                let rest = text.dropFirst(boundary.count)
-                if rest.isEmpty { return (index, false) }
-                if rest.elementsEqual("--".utf8) { return (index, true) }
+        let name = Array(text)
+        let next = openBoundaries[name]?.last
+        var close: Int?
+        if name.suffix(2).elementsEqual("--".utf8) { close = openBoundaries[Array(name.dropLast(2))]?.last }
+        guard let level = [next, close].compactMap({ $0 }).max() else { return nil }
+        return (level, isClose: level != next)
+    }
+
+    private mutating func open(_ level: Level) {
+        for boundary in level.boundaries { openBoundaries[boundary, default: []].append(levels.count) }
+        levels.append(level)
+    }
+
+    private mutating func closeLevels(downTo count: Int, _ events: inout some PartEvents) {
+        while levels.count > count {
+            let level = levels.removeLast()
+            for boundary in level.boundaries {
+                openBoundaries[boundary]?.removeLast()
+                if openBoundaries[boundary]?.isEmpty == true { openBoundaries[boundary] = nil }
             }
+            if !level.isFound { events.limitReached(.boundary, in: level.part) }
         }
-        return nil
     }
 
     private mutating func cross(_ level: Int, isClose: Bool, _ events: inout some PartEvents) {
@@ -229,9 +255,9 @@ package struct PartReader: ~Copyable {
             if case .headers = state { endHeaders(&events) }
         }
         endPart(keepingLineEnd: false, &events)
-        let count = isClose ? level : level + 1
+        levels[level].isFound = true
         depth = levels[level].depth - (isClose ? 1 : 0)
-        levels.removeLast(levels.count - count)
+        closeLevels(downTo: isClose ? level : level + 1, &events)
         state = .skipped
         guard !isClose else { return }
         levels[level].count += 1
@@ -302,9 +328,9 @@ package struct PartReader: ~Copyable {
         }
         depth += 1
         if isMultipart {
-            levels.append(
+            open(
                 Level(
-                    boundaries: headers.boundaries, prefix: prefix, depth: depth,
+                    part: part, boundaries: headers.boundaries, prefix: prefix, depth: depth,
                     isDigest: type.elementsEqual("multipart/digest".utf8)))
             state = .skipped
         } else {

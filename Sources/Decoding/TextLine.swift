@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+internal import Glibc
 internal import MailSyntax
 
 /// Collects the bytes of one line of UTF-8, and writes it as a reader sees it.
@@ -27,6 +28,24 @@ struct TextLine {
         } else {
             bytes.append(byte)
         }
+    }
+
+    /// The same for several bytes.
+    mutating func append(_ run: UnsafeRawBufferPointer, to lines: inout [UInt8]) {
+        guard bytes.count + run.count <= Self.longest, !collapses || Self.isCollapsed(run) else {
+            for byte in run { append(byte, to: &lines) }
+            return
+        }
+        let isBlank = collapses && run.first == 0x20 && bytes.last ?? 0x20 == 0x20
+        bytes.append(contentsOf: run.dropFirst(isBlank ? 1 : 0))
+    }
+
+    /// Whether the only white space is single blanks.
+    private static func isCollapsed(_ run: UnsafeRawBufferPointer) -> Bool {
+        var others: UInt8 = 0
+        for byte in run { others |= byte < 0x20 ? 1 : 0 }
+        for index in run.indices.dropFirst() { others |= run[index] == 0x20 && run[index - 1] == 0x20 ? 1 : 0 }
+        return others == 0
     }
 
     /// Ends the line. An empty one is not written.
@@ -59,8 +78,19 @@ struct PlainText {
     private var line = TextLine(collapses: false)
 
     mutating func append(_ text: UnsafeRawBufferPointer, to lines: inout [UInt8]) {
-        for byte in text {
-            if byte == 0x0a { line.end(to: &lines) } else { line.append(byte, to: &lines) }
+        guard let base = text.baseAddress else { return }
+        var start = 0
+        while start < text.count {
+            let found = memchr(base + start, 0x0a, text.count - start)
+            let end = found.map { UnsafeRawPointer($0) - base } ?? text.count
+            let run = UnsafeRawBufferPointer(rebasing: text[start..<end])
+            if found != nil, line.isEmpty, 1...TextLine.longest ~= run.count, VisibleText.isPrintable(run) {
+                lines.append(contentsOf: text[start...end])
+            } else {
+                line.append(run, to: &lines)
+                if found != nil { line.end(to: &lines) }
+            }
+            start = end + 1
         }
     }
 

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+internal import Glibc
 internal import MailSyntax
 
 /// Undoes a Content-Transfer-Encoding (RFC 2045 6) piece by piece. Line ends of the message become LF: the
@@ -56,13 +57,23 @@ struct TransferDecoder {
     private mutating func decodeLines(
         _ piece: UnsafeRawBufferPointer, _ output: UnsafeMutablePointer<UInt8>
     ) -> Int {
-        var count = 0
-        for byte in piece {
-            if !held.isEmpty {
-                if byte != 0x0a { Self.put(0x0d, output, &count) }
-                held.removeAll(keepingCapacity: true)
+        guard let start = piece.baseAddress, !piece.isEmpty else { return 0 }
+        var (index, count) = (0, 0)
+        if !held.isEmpty {
+            if piece[0] != 0x0a { Self.put(0x0d, output, &count) }
+            held.removeAll(keepingCapacity: true)
+        }
+        while index < piece.count {
+            let found = memchr(start + index, 0x0d, piece.count - index)
+            let end = found.map { UnsafeRawPointer($0) - start } ?? piece.count
+            memcpy(output + count, start + index, end - index)
+            count += end - index
+            index = end + 1
+            if index == piece.count {
+                held.append(0x0d)
+            } else if index < piece.count, piece[index] != 0x0a {
+                Self.put(0x0d, output, &count)
             }
-            if byte == 0x0d { held.append(0x0d) } else { Self.put(byte, output, &count) }
         }
         return count
     }
@@ -127,17 +138,20 @@ struct TransferDecoder {
     private mutating func decodeQuotedPrintable(
         _ piece: UnsafeRawBufferPointer, _ output: UnsafeMutablePointer<UInt8>
     ) -> Int {
-        var count = 0
-        for byte in piece {
-            if held.isEmpty {
-                if byte == UInt8(ascii: "=") || byte == 0x0d {
-                    held.append(byte)
-                } else {
-                    Self.put(byte, output, &count)
-                }
+        guard let base = piece.baseAddress else { return 0 }
+        var (index, count) = (0, 0)
+        while index < piece.count {
+            guard held.isEmpty else {
+                continueHeld(piece[index], output, &count)
+                index += 1
                 continue
             }
-            continueHeld(byte, output, &count)
+            let start = index
+            while index < piece.count, piece[index] != UInt8(ascii: "="), piece[index] != 0x0d { index += 1 }
+            memcpy(output + count, base + start, index - start)
+            count += index - start
+            if index < piece.count { held.append(piece[index]) }
+            index += 1
         }
         return count
     }

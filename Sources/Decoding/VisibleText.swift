@@ -13,7 +13,7 @@ enum VisibleText {
 
     /// Appends `bytes` in this form, at most `most` bytes.
     static func append(_ bytes: [UInt8], to text: inout [UInt8], most: Int) {
-        guard !bytes.allSatisfy({ 0x20...0x7e ~= $0 }) else {
+        guard !bytes.withUnsafeBytes(isPrintable) else {
             text += bytes.prefix(most)
             return
         }
@@ -42,6 +42,13 @@ enum VisibleText {
         var visible = String(scalars)
         if mayCompose { visible = visible.precomposedStringWithCanonicalMapping }
         append(visible.utf8, to: &text, most: most)
+    }
+
+    /// Whether all bytes are printable ASCII. Looks at all of them, so that the compiler can take many at once.
+    static func isPrintable(_ bytes: UnsafeRawBufferPointer) -> Bool {
+        var others: UInt8 = 0
+        for byte in bytes { others |= byte &- 0x20 > 0x5e ? 1 : 0 }
+        return others == 0
     }
 
     private static func append(_ utf8: String.UTF8View, to text: inout [UInt8], most: Int) {

@@ -19,7 +19,8 @@ struct ZipDirectory {
     }
 
     private(set) var entries: [Entry] = []
-    /// There is no complete directory. Then the entries are those found by their own headers.
+    /// There is no complete directory, though the archive is complete. Then the entries are those found by their own
+    /// headers.
     private(set) var isDamaged = false
     /// There are more entries than may be listed, or the beginning of the archive is not there.
     private(set) var isLimited = false
@@ -37,8 +38,9 @@ struct ZipDirectory {
         self.archive = archive
         self.most = most
         if !readDirectory(isCut: isCut) {
-            isDamaged = true
-            if isCut { isLimited = true } else { readLocalHeaders() }
+            isLimited = isCut
+            isDamaged = !isCut
+            if !isCut { readLocalHeaders() }
         }
         markOverlaps()
     }

@@ -36,8 +36,8 @@ package struct DecodedParts {
             parts.text += Self.split(lines, part)
         }
 
-        mutating func attachments(_ lines: UnsafeRawBufferPointer, of part: Part) {
-            parts.attachments += Self.split(lines, part)
+        mutating func attachment(_ listing: PartListing, of part: Part) {
+            listing.lines().withUnsafeBytes { parts.attachments += Self.split($0, part) }
         }
 
         mutating func limitReached(_ limit: PartLimit, in part: Part) {

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+package import Decoding
 internal import MailSyntax
 package import Rules
 
@@ -17,16 +18,19 @@ package final class MessageFilter {
     /// nil without rules for decoded parts.
     private var parts: PartChecker?
     private let lookups = MessageLookups()
+    private let memory: (any SharedMemory)?
     /// The buffer of `addHeader`.
     private var line: [UInt8] = []
     private var hasEnded = false
     /// For lookups that were suspended. It serves this filter alone.
     private var unhurried: Matcher?
 
-    package init(_ rules: ContentRules, matcher: Matcher) {
+    /// - Parameter memory: bounds what is kept of messages while they arrive.
+    package init(_ rules: ContentRules, matcher: Matcher, memory: (any SharedMemory)? = nil) {
         scanner = MessageScanner(limits: rules.checks.scannerLimits, wantsBody: !rules.body.isEmpty)
         checker = MessageChecker(rules, matcher)
-        parts = PartChecker(rules, matcher)
+        parts = PartChecker(rules, matcher, memory)
+        self.memory = memory
     }
 
     /// Begins a message, which `rules` apply to until its end.
@@ -37,7 +41,7 @@ package final class MessageFilter {
         } else {
             scanner = MessageScanner(
                 limits: rules.checks.scannerLimits, wantsBody: !rules.body.isEmpty)
-            parts = PartChecker(rules, checker.matcher)
+            parts = PartChecker(rules, checker.matcher, memory)
         }
         checker.begin(rules)
         lookups.reset()
@@ -120,6 +124,9 @@ package final class MessageFilter {
         parts?.conclude(&checker)
         return checker.finish(nestingExceeded: scanner.nestingExceeded)
     }
+
+    /// Releases what is kept of a message that is done or dropped.
+    package func releaseMemory() { parts?.begin() }
 
     // MARK: Suspension
 

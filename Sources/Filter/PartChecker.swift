@@ -10,9 +10,10 @@ final class PartChecker {
     private var lines: PartLines
 
     /// nil if no rule asks for decoded parts.
-    init?(_ rules: ContentRules, _ matcher: Matcher) {
+    init?(_ rules: ContentRules, _ matcher: Matcher, _ memory: (any SharedMemory)?) {
         guard rules.readsDecodedParts else { return nil }
-        reader = PartReader(wantsText: !rules.decodedBody.isEmpty, wantsAttachments: !rules.attachment.isEmpty)
+        reader = PartReader(
+            wantsText: !rules.decodedBody.isEmpty, wantsAttachments: !rules.attachment.isEmpty, memory: memory)
         lines = PartLines(rules, matcher)
     }
 
@@ -41,14 +42,13 @@ private struct PartLines: PartEvents {
     private var textPass: FastPass?
     private var attachmentPass: FastPass?
     private var reported: Set<PartLimit> = []
-    /// Lines that wait for `resume`.
-    private(set) var deferred: [DeferredLines] = []
+    /// What waits for `resume`.
+    private(set) var deferred: [DeferredPart] = []
     private var isDeferring = false
 
-    struct DeferredLines {
-        let kind: RuleMatch.Subject
-        let text: [UInt8]
-        let part: Part
+    enum DeferredPart {
+        case lines(RuleMatch.Subject, text: [UInt8], Part)
+        case archive(PartListing, Part)
     }
 
     init(_ rules: ContentRules, _ matcher: Matcher) {
@@ -66,7 +66,15 @@ private struct PartLines: PartEvents {
 
     mutating func text(_ lines: UnsafeRawBufferPointer, of part: Part) { check(lines, .decodedBody, part) }
 
-    mutating func attachments(_ lines: UnsafeRawBufferPointer, of part: Part) { check(lines, .attachment, part) }
+    /// An archive takes longer to list than a turn of an event loop may.
+    mutating func attachment(_ listing: PartListing, of part: Part) {
+        guard !checker.isOver else { return }
+        if listing.isArchive, isDeferring || checker.matcher.isOnLoop {
+            isDeferring = true
+            return deferred.append(.archive(listing, part))
+        }
+        listing.lines().withUnsafeBytes { check($0, .attachment, part) }
+    }
 
     mutating func limitReached(_ limit: PartLimit, in part: Part) {
         guard !checker.isOver, reported.insert(limit).inserted else { return }
@@ -108,16 +116,21 @@ private struct PartLines: PartEvents {
 
     private mutating func suspend(_ lines: UnsafeRawBufferPointer, _ kind: RuleMatch.Subject, _ part: Part) {
         isDeferring = true
-        deferred.append(DeferredLines(kind: kind, text: Array(lines), part: part))
+        deferred.append(.lines(kind, text: Array(lines), part))
     }
 
     mutating func resume(with other: Matcher) {
-        var waiting: [DeferredLines] = []
+        var waiting: [DeferredPart] = []
         swap(&waiting, &deferred)
         let own = checker.matcher
         checker.matcher = other
         isDeferring = false
-        for lines in waiting { lines.text.withUnsafeBytes { check($0, lines.kind, lines.part) } }
+        for part in waiting {
+            switch part {
+            case .lines(let kind, let text, let part): text.withUnsafeBytes { check($0, kind, part) }
+            case .archive(let archive, let part): attachment(archive, of: part)
+            }
+        }
         checker.matcher = own
         isDeferring = !checker.isOver
     }
@@ -150,6 +163,8 @@ extension PartLimit {
         case .text: "the text after it is not checked"
         case .parts: "it and the parts after it are not checked"
         case .depth: "what it contains is checked as text"
+        case .boundary: "its boundary does not occur, and nothing of it is checked"
+        case .memory: "filter.most_memory is used up, and only the end of the archive is read"
         }
     }
 }

@@ -97,6 +97,9 @@ package final class Matcher {
         self.clock = clock
     }
 
+    /// Whether lookups are suspended if they take long.
+    package var isOnLoop: Bool { share != nil }
+
     /// Whether a lookup was suspended since the last call.
     package func takeSuspension() -> Bool {
         guard isSuspended else { return false }

@@ -99,7 +99,8 @@ package enum ConfigurationKeys {
             ),
             .init(
                 "filter.most_memory", \.filter.mostMemory, .number(1...1_000_000, of: "MiB"), in: defaults,
-                "Memory for the content of all messages in transit; further content goes to the spool."),
+                "Memory for the content of all messages in transit, and for the archives that checks.attachment looks "
+                    + "into; further content goes to the spool, and of further archives only the end is read."),
             .init(
                 "filter.most_spool", \.filter.mostSpool, .number(1...1_000_000, of: "MiB"), in: defaults,
                 "Disk space for the content of all messages in transit; a message that does not fit gets a 452 "

@@ -23,6 +23,10 @@ struct QueryCommand: ParsableCommand {
         help: "Look up as header and body checks do: keys may hold any bytes, and an empty key matches nothing.")
     var checks = false
 
+    @Flag(
+        help: "Look up as the checks of decoded text do: patterns are about characters, and keys are UTF-8.")
+    var decoded = false
+
     @Argument(help: "Table, as pcre:FILE or regexp:FILE.")
     var table: String
 
@@ -38,12 +42,13 @@ struct QueryCommand: ParsableCommand {
         guard keys.count == 1 || keys.count == 2 && keys[0] == "--" else {
             throw ValidationError("give one key")
         }
+        guard !checks || !decoded else { throw ValidationError("give --checks or --decoded, not both") }
     }
 
     mutating func run() throws {
         let list: RuleList
         do {
-            list = RuleList(tables: [try Table(named: table)])
+            list = RuleList(tables: [try Table(named: table, isForText: decoded)])
         } catch {
             warn("fatal: \(error)".utf8)
             throw ExitCode.failure

@@ -19,7 +19,9 @@ import Testing
         }
 
         mutating func text(_ lines: UnsafeRawBufferPointer, of part: Part) { add(lines, "T \(path(part)) ") }
-        mutating func attachments(_ lines: UnsafeRawBufferPointer, of part: Part) { add(lines, "A ") }
+        mutating func attachment(_ listing: PartListing, of part: Part) {
+            listing.lines().withUnsafeBytes { add($0, "A ") }
+        }
         mutating func limitReached(_ limit: PartLimit, in part: Part) { lines.append("L \(path(part)) \(limit)") }
 
         private func path(_ part: Part) -> String { String(decoding: part.path, as: UTF8.self) }
@@ -60,7 +62,7 @@ import Testing
         }
         for wantsText in [true, false] {
             var reader = PartReader(wantsText: wantsText, wantsAttachments: !wantsText)
-            let kept = expected.filter { $0.hasPrefix(wantsText ? "T" : "A") }
+            let kept = expected.filter { !$0.hasPrefix(wantsText ? "A" : "T") }
             #expect(Self.found(message, inPieces: 100, reader: &reader) == kept)
         }
     }

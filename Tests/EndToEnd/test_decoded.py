@@ -20,8 +20,9 @@ import unicodedata
 import unittest
 import zipfile
 
-from filtering import FilterService, NextHop, dialogue
+from filtering import FilterService, NextHop, dialogue, filtered_postfix
 from milter import MilterService
+from postfix import SMTPSink, wait_until
 from test_filter_smtp import Client
 from weir import BINARY, ENVIRONMENT, weir
 
@@ -201,6 +202,51 @@ class PartsInAllWays(unittest.TestCase):
         self.assertEqual((match["class"], match["part"], match["content"]), ("decoded_body", "1", "casino ä"))
         shown = weir("check", "--config", self.config, "--decoded", path).stdout
         self.assertIn("  decoded_body 1\n    x\n    casino ä\n  attachment\n    1; text/plain; name=\"\"; ", shown)
+
+
+class BeforeQueue(unittest.TestCase):
+    """A real Postfix in front of Weir (smtpd_proxy_filter)."""
+
+    def test_the_client_is_refused(self):
+        directory = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory(prefix="weir-test-")))
+        inner, outer = io.BytesIO(), io.BytesIO()
+        with zipfile.ZipFile(inner, "w") as file:
+            file.writestr("a.exe", b"MZ")
+        with zipfile.ZipFile(outer, "w", zipfile.ZIP_DEFLATED) as file:
+            file.writestr("inner.zip", inner.getvalue())
+        program, text = base64.encodebytes(outer.getvalue()).decode(), base64.b64encode(b"the casino").decode()
+        head = "MIME-Version: 1.0\nContent-Transfer-Encoding: base64\nContent-Type: "
+        rules = {"decoded_header": "/^Subject: casino/ REJECT 5.7.1 subject", "decoded_body": "/casino/ REJECT 5.7.1 text",
+                 "attachment": "/x-dosexec/ REJECT 5.7.1 program"}
+        for name, table in rules.items():
+            (directory / name).write_text(table + "\n")
+        checks = {name: [f"pcre:{directory}/{name}"] for name in rules}
+        with SMTPSink() as sink, filtered_postfix(
+                sink.port, listener={"mode": "before_queue"}, before_queue=True, checks=checks) as (postfix, weir):
+            for content, reply in ((f"Subject: {SUBJECT}\n\nbody\n", "550 5.7.1 subject"),
+                                   (f"{head}text/plain\n\n{text}\n", "550 5.7.1 text"),
+                                   (f"{head}application/zip\n\n{program}\n", "550 5.7.1 program"),
+                                   ("Subject: ham\n\nbody\n", "250 2.0.0 Ok: queued as")):
+                with self.subTest(reply=reply):
+                    (directory / "content").write_text(content)
+                    shown = postfix.swaks("--from", "a@example.org", "--to", "b@example.com", "--data", f"@{directory}/content")
+                    self.assertIn(reply, shown.stdout)
+            wait_until(sink.messages, lambda: f"arrived\n{postfix.log()}\n{weir.log()}")
+            (message,) = sink.messages()
+            self.assertIn(b"Subject: ham", message["content"])
+
+
+class Query(unittest.TestCase):
+    def test_decoded(self):
+        with tempfile.TemporaryDirectory(prefix="weir-test-") as directory:
+            table = pathlib.Path(directory) / "table"
+            table.write_text("/^СУББОТА\\w$/ found\n/^.ß$/ one character\n")
+            for key, plain, decoded in (("суббота!", "", ""), ("субботаж", "", "found\n"), ("äß", "", "one character\n")):
+                for options, expected in ((), plain), (("--decoded",), decoded):
+                    with self.subTest(key=key, options=options):
+                        run = weir("query", *options, f"pcre:{table}", key, check=False)
+                        self.assertEqual((run.stdout, run.returncode), (expected, 0 if expected else 1))
+            self.assertNotEqual(weir("query", "--decoded", "--checks", f"pcre:{table}", "x", check=False).returncode, 0)
 
 
 # Character sets, and whether a character may be split over two words: those with state begin anew.

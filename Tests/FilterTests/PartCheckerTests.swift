@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
+import Decoding
 import Filter
 import Glibc
 import Rules
+import Synchronization
 import Testing
 
 @Suite struct PartCheckerTests {
@@ -25,6 +27,21 @@ import Testing
         --b--\r
 
         """
+
+    /// A message with a stored zip archive. Its first file has `size` bytes, and its second one is a program.
+    private func archive(_ size: Int) -> [UInt8] {
+        func little(_ value: Int, _ size: Int) -> [UInt8] { (0..<size).map { UInt8(value >> (8 * $0) & 0xff) } }
+        var (archive, directory): ([UInt8], [UInt8]) = ([], [])
+        for content in [[UInt8](repeating: 1, count: size), Array("MZ".utf8)] {
+            let sizes = little(content.count, 4) + little(content.count, 4) + little(1, 2)
+            directory += Array("PK\u{1}\u{2}".utf8) + little(20, 16) + sizes + little(0, 12) + little(archive.count, 4)
+            directory += Array("a".utf8)
+            archive += Array("PK\u{3}\u{4}".utf8) + little(20, 14) + sizes + little(0, 2) + Array("a".utf8) + content
+        }
+        let end = little(0, 4) + little(2, 2) + little(2, 2) + little(directory.count, 4) + little(archive.count, 4)
+        return Array("Content-Type: application/zip\r\n\r\n".utf8) + archive + directory
+            + Array("PK\u{5}\u{6}".utf8) + end + little(0, 2)
+    }
 
     private func rules(_ tables: [WritableKeyPath<ContentChecks, [String]>: String]) throws -> ContentRules {
         var template = Array("/tmp/weir-parts-XXXXXX".utf8CString)
@@ -103,6 +120,56 @@ import Testing
         let verdict = try verdict([\.attachment: #"/; name="[^"]*\.html?";/ HOLD page"#])
         #expect(verdict.holdReason == Array("page".utf8))
         #expect(verdict.matches.map(\.view) == ["attachment 2"])
+    }
+
+    /// No archive is read on an event loop, however much of the loop's share is left.
+    @Test(arguments: [100, 1 << 20]) func archivesAreReadElsewhere(_ size: Int) throws {
+        let rules = try rules([\.attachment: "/x-dosexec.* size=2;/ REJECT program\n/zip/ WARN"])
+        let filter = MessageFilter(rules, matcher: Matcher(rules.checks, share: LoopShare()))
+        filter.update(archive(size))
+        #expect(!filter.isSuspended)
+        filter.endInput()
+        #expect(filter.isSuspended)
+        filter.prepareToResume()
+        filter.resume()
+        let found = filter.finish().matches.map { String(decoding: $0.content.prefix(5), as: UTF8.self) }
+        #expect(found == ["1; ap", "1/2; "])
+    }
+
+    private final class Memory: SharedMemory {
+        let reserved = Atomic(0)
+        let most = 1 << 20
+
+        func reserveMemory(_ count: Int) -> Bool {
+            guard reserved.load(ordering: .relaxed) + count <= most else { return false }
+            reserved.add(count, ordering: .relaxed)
+            return true
+        }
+
+        func release(memory count: Int) { reserved.subtract(count, ordering: .relaxed) }
+    }
+
+    /// Many messages at once share a bound. Where there is no more memory, the end of an archive is read.
+    @Test func theMemoryOfArchivesIsBounded() throws {
+        let rules = try rules([\.attachment: "/x-dosexec.* size=2;/ REJECT program"])
+        let memory = Memory()
+        let message = archive(500_000)
+        let filters = (0..<50).map { _ in MessageFilter(rules, matcher: Matcher(), memory: memory) }
+        for start in stride(from: 0, to: message.count, by: 10_000) {
+            for filter in filters { filter.update(Array(message[start..<min(start + 10_000, message.count)])) }
+        }
+        #expect(memory.reserved.load(ordering: .relaxed) == memory.most)
+        let verdicts = filters.map { $0.finish() }
+        #expect(memory.reserved.load(ordering: .relaxed) == 0)
+        // 16 messages have a piece each; the others have nothing.
+        #expect(verdicts.filter { $0.disposition != .accept }.count == 16)
+        #expect(verdicts.allSatisfy { $0.notes.map { "\($0)".contains("filter.most_memory") } == [true] })
+        // A message that is dropped releases its memory.
+        filters[0].begin(rules)
+        filters[0].update(message)
+        #expect(memory.reserved.load(ordering: .relaxed) > 0)
+        filters[0].releaseMemory()
+        #expect(memory.reserved.load(ordering: .relaxed) == 0)
     }
 
     @Test func prependGoesToTheTop() throws {

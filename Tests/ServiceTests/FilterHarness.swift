@@ -25,6 +25,7 @@ struct RunningFilter {
 
     /// - Parameters:
     ///   - header: header checks, as a PCRE table.
+    ///   - attachment: rules for attachments, as a PCRE table.
     ///   - hop: the script of each connection to the next hop; the last one holds for all further ones.
     ///   - client: what clients speak.
     ///   - nextHop: what the next hop speaks.
@@ -33,7 +34,7 @@ struct RunningFilter {
     ///   - clock: for the shares of the loop's turns.
     ///   - stops: `body` stops the filter.
     static func run(
-        header: String = "", hop scripts: [ScriptedNextHop.Script] = [[:]],
+        header: String = "", attachment: String = "", hop scripts: [ScriptedNextHop.Script] = [[:]],
         client: SMTPServerSession.Variant = .smtp, nextHop: SMTPServerSession.Variant = .smtp,
         mode: Configuration.FilterListener.Mode = .afterQueue, memory: Int = 1 << 20,
         timeouts change: (inout FilterTimeouts) -> Void = { _ in },
@@ -43,10 +44,7 @@ struct RunningFilter {
         let directory = try temporaryDirectory()
         defer { try? FileManager.default.removeItem(at: directory) }
         let (own, next) = (directory.appending(path: "filter").path, directory.appending(path: "hop").path)
-        try header.write(to: directory.appending(path: "header"), atomically: true, encoding: .utf8)
-        var checks = ContentChecks()
-        if !header.isEmpty { checks.header = ["pcre:\(directory.appending(path: "header").path)"] }
-        let rules = try ContentRules(checks)
+        let rules = try rules([(\.header, header), (\.attachment, attachment)], in: directory)
         let hop = ScriptedNextHop(path: next, scripts)
         defer { hop.stop() }
         let loop = try SocketLoop.start(named: "weir-content", clock: clock)
@@ -87,6 +85,18 @@ struct RunningFilter {
         let directory = FileManager.default.temporaryDirectory.appending(path: "weir-\(UUID().uuidString.prefix(8))")
         try FileManager.default.createDirectory(at: directory, withIntermediateDirectories: true)
         return directory
+    }
+
+    private static func rules(
+        _ tables: [(list: WritableKeyPath<ContentChecks, [String]>, text: String)], in directory: URL
+    ) throws -> ContentRules {
+        var checks = ContentChecks()
+        for (number, table) in tables.enumerated() where !table.text.isEmpty {
+            let file = directory.appending(path: "\(number).pcre")
+            try table.text.write(to: file, atomically: true, encoding: .utf8)
+            checks[keyPath: table.list] = ["pcre:\(file.path)"]
+        }
+        return try ContentRules(checks)
     }
 
     private static func timeouts(_ mode: Configuration.FilterListener.Mode) -> FilterTimeouts {

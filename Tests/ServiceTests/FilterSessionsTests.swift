@@ -228,4 +228,12 @@ struct FilterSessionsTests {
             #expect(!client.send("x"))
         }
     }
+
+    @Test("Archives are kept in the memory of all messages") func archives() async throws {
+        try await RunningFilter.run(attachment: "/^1; application.zip;.*; limit/ REJECT", memory: 0) { running in
+            let content = "Content-Type: application/zip\r\n\r\nPK\u{3}\u{4}xxx\r\n."
+            #expect(running.connect().converse(Self.envelope + ["DATA", content]).last == 550)
+            #expect(running.logged("filter.most_memory is used up"))
+        }
+    }
 }

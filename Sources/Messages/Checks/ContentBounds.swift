@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
+internal import Decoding
 internal import Synchronization
 
 /// The bounds on the content of messages that all connections hold together.
-package final class ContentBounds: Sendable {
+package final class ContentBounds: Sendable, SharedMemory {
     /// The directory of the spool files, which have no names.
     let directory: String
     private let mostMemory: Int
@@ -20,9 +21,9 @@ package final class ContentBounds: Sendable {
     /// Whether there is room for a new message.
     var hasRoom: Bool { spool.load(ordering: .relaxed) < mostSpool }
 
-    func reserveMemory(_ count: Int) -> Bool { Self.reserve(count, of: memory, upTo: mostMemory) }
+    package func reserveMemory(_ count: Int) -> Bool { Self.reserve(count, of: memory, upTo: mostMemory) }
     func reserveSpool(_ count: Int) -> Bool { Self.reserve(count, of: spool, upTo: mostSpool) }
-    func release(memory count: Int) { if count > 0 { memory.subtract(count, ordering: .relaxed) } }
+    package func release(memory count: Int) { if count > 0 { memory.subtract(count, ordering: .relaxed) } }
     func release(spool count: Int) { if count > 0 { spool.subtract(count, ordering: .relaxed) } }
 
     private static func reserve(_ count: Int, of reserved: borrowing Atomic<Int>, upTo most: Int) -> Bool {

@@ -48,7 +48,9 @@ final class MessageChecks {
     /// A filter for a message that begins.
     func acquireFilter(_ rules: ContentRules) -> MessageFilter {
         if rules !== idleFiltersRules { (idleFilters, idleFiltersRules) = ([], rules) }
-        guard let filter = idleFilters.popLast() else { return MessageFilter(rules, matcher: matcher(rules.checks)) }
+        guard let filter = idleFilters.popLast() else {
+            return MessageFilter(rules, matcher: matcher(rules.checks), memory: bounds)
+        }
         filter.begin(rules)
         return filter
     }
@@ -56,7 +58,9 @@ final class MessageChecks {
     /// Returns the filter of a message that is done or dropped.
     func release(_ filter: MessageFilter) {
         guard !filter.isAway else { return filter.abandon() }
-        if filter.rules === idleFiltersRules, idleFilters.count < Self.mostIdleFilters { idleFilters.append(filter) }
+        guard filter.rules === idleFiltersRules, idleFilters.count < Self.mostIdleFilters else { return }
+        filter.releaseMemory()
+        idleFilters.append(filter)
     }
 
     /// Does the suspended lookups of a filter on another thread. Until `then`, which is called on the loop, the filter
