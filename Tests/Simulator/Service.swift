@@ -48,13 +48,13 @@ final class SimulatedClocks: SystemClocks, @unchecked Sendable {
     }
 }
 
+/// A value from another task.
+final class Box<T>: @unchecked Sendable {
+    var value: T?
+}
+
 /// A process of the service, without threads of its own: its ledger, its policy listener, and the loop of both.
 final class Service {
-    /// A value from another task.
-    private final class Box<T>: @unchecked Sendable {
-        var value: T?
-    }
-
     let host: LedgerHost
     private let loop: SocketLoop
     private let listener: PolicyListener
@@ -95,6 +95,9 @@ final class Service {
             loop.step()
         }
     }
+
+    /// Runs what waits for answers that were given.
+    func runTasks() { executor.run() }
 
     var isOpen: Bool { (try? host.withLedger { _ in }) != nil }
 
