@@ -98,6 +98,16 @@ struct Model {
         accounts[account]?.windows[window]?.reduce(0) { $0 + (counts($1.time, in: window) ? $1.amount : 0) } ?? 0
     }
 
+    /// What counts now, and did at another time.
+    func used(_ account: Account, in window: Int64, at time: Int64) -> Int {
+        var earlier = self
+        earlier.now = time
+        let charges = accounts[account]?.windows[window] ?? []
+        return charges.reduce(0) {
+            $0 + (counts($1.time, in: window) && earlier.counts($1.time, in: window) ? $1.amount : 0)
+        }
+    }
+
     /// What was charged, whether or not it was given back or forgotten.
     func charged(to account: Account, in window: Int64) -> Int {
         let charges = (accounts[account]?.windows[window] ?? []) + (forgotten[account]?[window] ?? [])

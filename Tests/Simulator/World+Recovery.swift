@@ -21,7 +21,7 @@ extension World {
     func recover() throws(Failure) {
         asking = []
         let isReboot = powerLoss != nil
-        let bootBefore = clocks.boot
+        let (bootBefore, timeBefore) = (clocks.boot, model.now)
         if service != nil, !isDead {
             service?.stop()
             closePolicyConnections()
@@ -42,7 +42,7 @@ extension World {
             history[index].restart()
         }
         if isUncertain || isReboot && isLossy || !newWindows.isEmpty || scenario.mostKeys != nil {
-            try checkBounds()
+            try checkBounds(since: timeBefore)
             startAnew()
         } else {
             try findState()
@@ -131,7 +131,10 @@ extension World {
     }
 
     /// Checks that no key has more than it was ever charged, or less than what no failure may take.
-    private func checkBounds() throws(Failure) {
+    ///
+    /// - Parameter before: when the service was last seen. What had expired by then may be gone, also if time was lost
+    ///   and has gone back.
+    private func checkBounds(since before: Int64) throws(Failure) {
         guard let service, let newest = history.last else { return }
         for (account, state) in newest.accounts {
             guard let limit = newest.limits.first(where: { $0.name == account.limit }) else { continue }
@@ -147,7 +150,8 @@ extension World {
                         message: "\(account) has \(used) in \(rate.text), but was charged \(gross) at most")
                 }
                 if scenario.kind == .damage || scenario.mostKeys != nil { continue }
-                let least = (history.map { $0.used(account, in: rate.window) }.min() ?? 0) - given
+                let counting = history.map { $0.used(account, in: rate.window, at: before) }.min() ?? 0
+                let least = counting - given
                 if used < least {
                     throw Failure(kind: .loss, message: "\(account) has \(used) in \(rate.text); \(least) were safe")
                 }
