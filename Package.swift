@@ -189,7 +189,7 @@ let package = Package(
                 "Limits", "Loop", "Policy", "Report", "Settings", "SimulatedMachine",
                 .product(name: "NIOCore", package: "swift-nio"),
             ],
-            path: "Tests/Simulator", swiftSettings: strict),
+            path: "Tests/Simulator", exclude: ["faults"], swiftSettings: strict),
         .target(
             name: "SharedSimulation", dependencies: ["Sharing"], path: "Tests/SharedSimulation", swiftSettings: strict),
         .executableTarget(

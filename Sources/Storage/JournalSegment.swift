@@ -235,7 +235,7 @@ final class JournalSegment: @unchecked Sendable {
                 }
             }
             guard try db.tableExists("batches") else { throw StoreDamage("it has no batches") }
-            try ifSound { contents.limits = try StoredLimit.all(in: db) }
+            try ifSound { contents.limits = try StoredLimit.all(in: db, repeatsNames: true) }
             try ifSound {
                 try db.forEachRow("SELECT sequence FROM batches ORDER BY sequence LIMIT 1") { row in
                     contents.first = try row.number(0)

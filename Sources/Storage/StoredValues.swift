@@ -75,11 +75,12 @@ extension SipHash.Key {
 }
 
 extension StoredLimit {
-    static func all(in db: Database) throws -> [StoredLimit] {
+    /// - Parameter repeatsNames: whether a later limit may have the name of one before. A segment has both.
+    static func all(in db: Database, repeatsNames: Bool = false) throws -> [StoredLimit] {
         var limits: [StoredLimit] = []
         try db.forEachRow("SELECT id, name, signature FROM limits ORDER BY id") { row in
             let limit = StoredLimit(id: try row.number(0), name: try row.text(1), signature: try row.text(2))
-            guard limits.allSatisfy({ $0.id != limit.id && $0.name != limit.name }) else {
+            guard limits.allSatisfy({ $0.id != limit.id && (repeatsNames || $0.name != limit.name) }) else {
                 throw StoreDamage("limit \(limit.id) is stored twice")
             }
             limits.append(limit)

@@ -55,6 +55,24 @@ struct Generator {
                 scenario.operations[index] = .ask(session: session, ask, endsTurn: true)
             }
         }
+        if variants.chance(15) { addGenerosity(to: &scenario) }
+    }
+
+    /// Lets limits block early, and adds reloads that raise their rates, so that the blocks end.
+    private mutating func addGenerosity(to scenario: inout Scenario) {
+        var generous = scenario.configurations[0]
+        for index in generous.indices {
+            scenario.configurations[0][index].block = (1, 600_000)
+            generous[index].block = (1, 600_000)
+            generous[index].keepsBlocks = false
+            generous[index].rates[0].count += 1 + variants.below(3)
+        }
+        scenario.configurations.append(generous)
+        for _ in 0..<2 + variants.below(3) {
+            let place = variants.below(scenario.operations.count + 1)
+            let number = variants.pick([0, scenario.configurations.count - 1])
+            scenario.operations.insert(contentsOf: [.reload(number), .look], at: place)
+        }
     }
 
     private mutating func addContexts(to scenario: inout Scenario) {

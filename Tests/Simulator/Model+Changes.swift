@@ -13,6 +13,7 @@ extension Model {
 
     mutating func intervene(_ intervention: Intervention, _ account: Account) {
         guard let limit = limits.first(where: { $0.name == account.limit }) else { return }
+        events += 1
         let now = now
         switch intervention {
         case .block(let seconds):
@@ -98,32 +99,31 @@ extension Model {
         return !isBlockedByHand && !(state.raised.map { $0.until > now } ?? false)
     }
 
-    /// The transactions of which nothing counts at a key any more. It may have been idle in between, and known by
-    /// another account since.
-    func expiredTransactions(of account: Account) -> Set<String> {
-        let windows = accounts[account]?.windows.keys.sorted() ?? []
-        return Set(
-            transactions.filter { _, transaction in
-                let charges = transaction.charges[account] ?? []
-                return !charges.isEmpty
-                    && charges.contains { charge in windows.allSatisfy { !counts(charge.time, in: $0) } }
-            }.keys)
-    }
-
     /// What the service compares when it looks for the key that is used least.
     func use(of account: Account) -> Int {
         let windows = accounts[account]?.windows.keys.map { used(account, in: $0) } ?? []
         return windows.reduce(refusedRequests(account), +)
     }
 
-    /// "If the key was forgotten, its counts are lost, and the end is charged in full."
+    /// What may be left when a key has been forgotten. "If the key was forgotten because there were more keys than
+    /// `ledger.most_keys`, its counts are lost, and the end is charged in full."
     ///
-    /// - Parameter wasIdle: whether it was forgotten after nothing counted, and so may continue to be charged.
-    mutating func forget(_ account: Account, wasIdle: Bool = false) {
-        guard let state = accounts[account] else { return }
-        let isUsed = use(of: account) > 0 && !wasIdle
-        for (id, var transaction) in transactions {
-            if isUsed {
+    /// A key of which nothing counts any more is forgotten at any time, and messages stay charged. If that happened
+    /// before the key was used again, messages from before stay charged. Whether it did does not show.
+    func forgetting(_ account: Account) -> [Model] {
+        guard let state = accounts[account] else { return [self] }
+        let begins = use(of: account) > 0 ? state.begins : [.max]
+        return begins.map { begin in
+            var model = self
+            model.forget(account, usedSince: begin)
+            return model
+        }
+    }
+
+    private mutating func forget(_ account: Account, usedSince begin: Int) {
+        guard let state = accounts.removeValue(forKey: account) else { return }
+        for (id, var transaction) in transactions where transaction.charges[account] != nil {
+            if transaction.judgedLast[account].map({ $0 >= begin }) ?? false {
                 transaction.charges[account] = nil
                 transaction.order.removeAll { $0 == account }
             } else {
@@ -132,7 +132,11 @@ extension Model {
             transactions[id] = transaction
         }
         forgotten[account, default: [:]].merge(state.windows) { $0 + $1 }
-        accounts[account] = nil
+    }
+
+    /// Whether transactions were charged the same.
+    func charged(_ transactions: [String], as other: Model) -> Bool {
+        transactions.allSatisfy { self.transactions[$0]?.charges == other.transactions[$0]?.charges }
     }
 
     /// Drops what counts nowhere any more.

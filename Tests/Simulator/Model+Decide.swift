@@ -31,6 +31,7 @@ extension Model {
     ///
     /// - Returns: the action; nil for DUNNO.
     mutating func decide(_ request: Request, over policyConnection: Int) -> String? {
+        events += 1
         if request.state.isOfMessage {
             let last = lastTransactions.updateValue(request.transaction, forKey: policyConnection)
             if let last, last != request.transaction { end(last) }
@@ -66,7 +67,7 @@ extension Model {
         forgetResets(in: &transaction)
         let charges = transaction.charges
         var (steps, shadowed): ([Step], [Step]) = ([], [])
-        let judging = judging(request, transaction)
+        let judging = judging(request, &transaction)
         let judged = Set(judging.map(\.account))
         var (refusing, passing): (Violation?, Violation?)
         for step in judging {
@@ -105,10 +106,12 @@ extension Model {
     }
 
     /// A limit that has judged a recipient in one context does not judge it again in another.
-    private func judging(_ request: Request, _ transaction: Transaction) -> [Step] {
-        limits.compactMap { step(of: $0, request, transaction) }.filter { step in
+    private func judging(_ request: Request, _ transaction: inout Transaction) -> [Step] {
+        let steps = limits.compactMap { step(of: $0, request, transaction) }.filter { step in
             transaction.judged[Judged(request: request.anywhere, account: step.account)] == nil
         }
+        for step in steps { transaction.judgedLast[step.account] = events }
+        return steps
     }
 
     private func noteJudged(

@@ -28,6 +28,9 @@ struct Model {
         var isBlockedByHand = false
         var raised: (rates: [PlannedRate], until: Int64)?
         var resetAt: Int64?
+        /// The numbers of the events at which the key was used after nothing had counted, the oldest first. In between,
+        /// the service may have forgotten it, as it forgets every key of which nothing counts.
+        var begins: [Int] = []
     }
 
     struct Transaction {
@@ -41,6 +44,8 @@ struct Model {
         /// The limits that have judged a recipient, if limits look at `policy_context`; whether they charged it.
         var judged: [Judged: Bool] = [:]
         var isSettled = false
+        /// The event at which a limit looked last at what it had charged.
+        var judgedLast: [Account: Int] = [:]
 
         func charged(to account: Account) -> Int { charges[account]?.reduce(0) { $0 + $1.amount } ?? 0 }
     }
@@ -71,6 +76,8 @@ struct Model {
     /// The transaction that each policy connection asked about last.
     var lastTransactions: [Int: String] = [:]
     private var charges = 0
+    /// Counts requests and changes by administrators.
+    var events = 0
 
     init(now: Int64, limits: [LimitPlan], givesBackDropped: Bool) {
         self.now = now
@@ -89,6 +96,16 @@ struct Model {
 
     func used(_ account: Account, in window: Int64) -> Int {
         accounts[account]?.windows[window]?.reduce(0) { $0 + (counts($1.time, in: window) ? $1.amount : 0) } ?? 0
+    }
+
+    /// What counts now, and did at another time.
+    func used(_ account: Account, in window: Int64, at time: Int64) -> Int {
+        var earlier = self
+        earlier.now = time
+        let charges = accounts[account]?.windows[window] ?? []
+        return charges.reduce(0) {
+            $0 + (counts($1.time, in: window) && earlier.counts($1.time, in: window) ? $1.amount : 0)
+        }
     }
 
     /// What was charged, whether or not it was given back or forgotten.
@@ -169,6 +186,9 @@ struct Model {
     }
 
     mutating func change(_ account: Account, _ limit: LimitPlan, _ body: (inout State) -> Void) {
-        body(&accounts[account, default: State(refusedWindow: limit.longestWindow)])
+        var state = accounts[account] ?? State(refusedWindow: limit.longestWindow)
+        if state.begins.last != events, use(of: account) == 0 { state.begins.append(events) }
+        body(&state)
+        accounts[account] = state
     }
 }

@@ -48,13 +48,13 @@ final class SimulatedClocks: SystemClocks, @unchecked Sendable {
     }
 }
 
+/// A value from another task.
+final class Box<T>: @unchecked Sendable {
+    var value: T?
+}
+
 /// A process of the service, without threads of its own: its ledger, its policy listener, and the loop of both.
 final class Service {
-    /// A value from another task.
-    private final class Box<T>: @unchecked Sendable {
-        var value: T?
-    }
-
     let host: LedgerHost
     private let loop: SocketLoop
     private let listener: PolicyListener
@@ -96,6 +96,9 @@ final class Service {
         }
     }
 
+    /// Runs what waits for answers that were given.
+    func runTasks() { executor.run() }
+
     var isOpen: Bool { (try? host.withLedger { _ in }) != nil }
 
     var keys: Int { (try? host.withLedger { $0.limits.reduce(0) { $0 + $1.accountCount } }) ?? 0 }
@@ -125,6 +128,13 @@ final class Service {
     /// Releases what a dead process has left. Its calls change nothing any more.
     func abandon() {
         closeListener()
+        // The walks over keys that are under way refer to the host, which has the lock of the ledger.
+        let pauses: Int64 = 16
+        for _ in 0..<pauses {
+            sim_advance(2)
+            loop.step()
+        }
+        sim_advance(-2 * pauses)
         sim_drop_jobs()
         end()
     }

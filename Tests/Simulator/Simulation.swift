@@ -12,8 +12,9 @@ final class Simulation {
         self.log = log
     }
 
+    /// - Parameter stopsAtFailure: whether the first seed that fails is the last.
     /// - Returns: how many seeds have failed.
-    func run(first: UInt64, count: UInt64, stride: UInt64, tells: Bool) -> Int {
+    func run(first: UInt64, count: UInt64, stride: UInt64, tells: Bool, stopsAtFailure: Bool) -> Int {
         var failures = 0
         var restarts = 0
         for number in 0..<count {
@@ -28,6 +29,7 @@ final class Simulation {
             failures += 1
             print("seed \(seed) (\(scenario.kind), \(scenario.durability)): \(failure.message)")
             report(shortened(scenario, failure))
+            if stopsAtFailure { break }
         }
         print("\(count) seeds from \(first), every \(stride): \(failures) failed; \(restarts) starts")
         return failures
@@ -94,16 +96,22 @@ final class Simulation {
     func removeFolder() {
         // Files only: the folders were made by this process.
         for path in [folder + "/ledger", folder] {
-            if let directory = opendir(path) {
-                while let entry = readdir(directory) {
-                    let name = withUnsafePointer(to: &entry.pointee.d_name) {
-                        $0.withMemoryRebound(to: CChar.self, capacity: 256) { String(cString: $0) }
-                    }
-                    if name != ".", name != ".." { unlink("\(path)/\(name)") }
-                }
-                closedir(directory)
-            }
+            for name in Self.names(in: path) { unlink("\(path)/\(name)") }
             rmdir(path)
         }
+    }
+
+    /// The files in a folder.
+    static func names(in folder: String) -> [String] {
+        guard let directory = opendir(folder) else { return [] }
+        defer { closedir(directory) }
+        var names: [String] = []
+        while let entry = readdir(directory) {
+            let name = withUnsafePointer(to: &entry.pointee.d_name) {
+                $0.withMemoryRebound(to: CChar.self, capacity: 256) { String(cString: $0) }
+            }
+            if name != ".", name != ".." { names.append(name) }
+        }
+        return names.sorted()
     }
 }

@@ -3,40 +3,53 @@ import Limits
 
 /// `ledger.most_keys`: if there are more keys, the service forgets those that are used least.
 ///
-/// Which of them is not determined. The model takes what the service has forgotten, if it may forget that, and then
-/// expects the answers that follow from it: a forgotten key has room again, and nothing else changes.
+/// Which of them is not determined, and what it means for an open message does not always show. So there are several
+/// models, one for each way in which the service may have come here. Each answer, and what counts after it, rules out
+/// those that differ. If none is left, the service has done what it may not do.
 extension World {
+    /// More models than this are not kept: the clients of the messages that they differ in give up.
+    private static let mostModels = 64
+
     /// Decides a request for which the service may have forgotten keys.
     ///
     /// - Parameter reply: the service's.
     func decideForgetting(_ request: Request, over policyConnection: Int, _ reply: String) throws(Failure) -> String {
         let before = model
-        let own = model.limits.map { Model.Account(limit: $0.name, key: request.value(of: $0.key)) }
+        let own = before.limits.map { Model.Account(limit: $0.name, key: request.value(of: $0.key)) }
         let mayForget = keys + own.count > scenario.mostKeys ?? .max
-        // The keys of the request itself may have been forgotten just before they were judged.
-        let candidates = mayForget ? own.filter(before.mayForget) : []
-        let choices = (0..<1 << candidates.count).sorted { $0.nonzeroBitCount < $1.nonzeroBitCount }
-        for (choice, wasIdle) in choices.flatMap({ [($0, false), ($0, true)] }) {
-            var attempt = before
-            for (bit, account) in candidates.enumerated() where choice >> bit & 1 == 1 {
-                attempt.forget(account, wasIdle: wasIdle)
+        var possible: [Model] = []
+        var reason: Failure?
+        for model in models {
+            // The keys of the request itself may have been forgotten just before they were judged.
+            for var attempt in forgettingSome(of: mayForget ? own.filter(model.mayForget) : [], model) {
+                let action = attempt.decide(request, over: policyConnection) ?? "DUNNO"
+                guard action == reply, own.allSatisfy({ stands($0, in: attempt) }) else { continue }
+                do throws(Failure) {
+                    possible += try forgettingMissing(in: attempt, sparing: own, mayForget: mayForget, model)
+                } catch {
+                    reason = reason ?? error
+                }
             }
-            let action = attempt.decide(request, over: policyConnection) ?? "DUNNO"
-            guard action == reply, own.allSatisfy({ stands($0, in: attempt) }) else { continue }
-            if choice != 0 { tell("keys of this request were forgotten") }
-            model = attempt
-            let forgotten = try noteForgotten(sparing: own, mayForget: mayForget, before)
-            try checkLeast(forgotten, sparing: own, before)
-            return action
         }
-        let expected = model.decide(request, over: policyConnection) ?? "DUNNO"
+        if possible.isEmpty { throw reason ?? wrongAnswer(to: request, over: policyConnection, reply, own) }
+        keep(possible)
+        try checkNumber()
+        try checkLeast(before.accounts.keys.filter { model.accounts[$0] == nil }, sparing: own, before)
+        return reply
+    }
+
+    private func wrongAnswer(
+        to request: Request, over policyConnection: Int, _ reply: String, _ own: [Model.Account]
+    ) -> Failure {
+        var expected = model
+        let action = expected.decide(request, over: policyConnection) ?? "DUNNO"
         let wrong = own.compactMap { account in
-            model.limits.first { $0.name == account.limit }.flatMap { difference(of: account, $0, model) }
+            expected.limits.first { $0.name == account.limit }.flatMap { difference(of: account, $0, expected) }
                 .map { "key \(account.key) of \(account.limit): \($0)" }
         }
-        throw Failure(
+        return Failure(
             kind: .answer,
-            message: "\(request.summary): answered \(reply), expected \(expected), whatever was forgotten; "
+            message: "\(request.summary): answered \(reply), expected \(action), whatever was forgotten; "
                 + wrong.joined(separator: "; "))
     }
 
@@ -45,44 +58,84 @@ extension World {
         return difference(of: account, limit, model) == nil
     }
 
-    /// Takes from the model what the service has forgotten since the last call.
+    /// Takes from the models what the service has forgotten since the last call.
     ///
     /// - Parameter spared: the keys of an administrator's change.
     func noteForgotten(sparing spared: [Model.Account] = []) throws(Failure) {
         guard let mostKeys = scenario.mostKeys, !isDead else { return }
         synchronize()
-        _ = try noteForgotten(sparing: spared, mayForget: keys + spared.count > mostKeys, model)
+        var possible: [Model] = []
+        var reason: Failure?
+        for model in models {
+            do throws(Failure) {
+                possible += try forgettingMissing(
+                    in: model, sparing: spared, mayForget: keys + spared.count > mostKeys, model)
+            } catch {
+                reason = reason ?? error
+            }
+        }
+        if let reason, possible.isEmpty { throw reason }
+        keep(possible)
+        try checkNumber()
     }
 
-    private func noteForgotten(
-        sparing spared: [Model.Account], mayForget: Bool, _ before: Model
-    ) throws(Failure) -> [Model.Account] {
-        guard let service, let mostKeys = scenario.mostKeys else { return [] }
+    private func checkNumber() throws(Failure) {
+        guard let service, let mostKeys = scenario.mostKeys else { return }
         keys = service.keys
         // A request may have a key in each limit, and none of these may be forgotten for another.
         if keys > max(mostKeys, touched.count) + model.limits.count {
             throw Failure(kind: .counts, message: "\(keys) keys, but most_keys is \(mostKeys)")
         }
-        let forgotten = model.accounts.keys.filter { !spared.contains($0) && !stands($0, in: model) }
-        for account in forgotten {
-            guard service.standing(account) == nil, mayForget, before.mayForget(account) else {
+    }
+
+    /// Keeps one of those models that nothing can tell apart any more.
+    private func keep(_ possible: [Model]) {
+        func distinct(_ models: [Model]) -> [Model] {
+            let open = sessions.compactMap { $0.last?.transaction }
+            return models.reduce(into: []) { kept, model in
+                if !kept.contains(where: { $0.charged(open, as: model) }) { kept.append(model) }
+            }
+        }
+        let (known, before) = (model.accounts.keys, models.count)
+        models = distinct(possible)
+        for account in known where model.accounts[account] == nil {
+            tell("key \(account.key) of \(account.limit) was forgotten")
+        }
+        if models.count > Self.mostModels {
+            for index in sessions.indices {
+                guard let transaction = sessions[index].last?.transaction else { continue }
+                if !models.allSatisfy({ $0.charged([transaction], as: model) }) { renewSession(index) }
+            }
+            models = distinct(models)
+        }
+        if models.count != before { tell("\(models.count) states are possible") }
+    }
+
+    // MARK: Forgetting
+
+    /// What may be left if some of these keys, or none, were forgotten.
+    private func forgettingSome(of accounts: [Model.Account], _ model: Model) -> [Model] {
+        accounts.reduce([model]) { models, account in models + models.flatMap { $0.forgetting(account) } }
+    }
+
+    /// What may be left after the keys were forgotten that the service does not have any more.
+    private func forgettingMissing(
+        in model: Model, sparing spared: [Model.Account], mayForget: Bool, _ before: Model
+    ) throws(Failure) -> [Model] {
+        let missing = model.accounts.keys.filter { !spared.contains($0) && !stands($0, in: model) }
+        for account in missing {
+            guard service?.standing(account) == nil, mayForget, before.mayForget(account) else {
                 throw Failure(kind: .counts, message: "key \(account.key) of \(account.limit) was changed or forgotten")
             }
-            tell("key \(account.key) of \(account.limit) was forgotten")
-            // Whether the end of these messages is charged in full or not is uncertain. Their clients give up.
-            let uncertain = before.expiredTransactions(of: account)
-            for (index, session) in sessions.enumerated() {
-                if let last = session.last, uncertain.contains(last.transaction) { renewSession(index) }
-            }
-            model.forget(account)
         }
-        return forgotten
+        return missing.reduce([model]) { models, account in models.flatMap { $0.forgetting(account) } }
     }
 
     /// The sample of the service holds all keys if the tables of its limits are as small as here.
     private func checkLeast(
         _ forgotten: [Model.Account], sparing own: [Model.Account], _ before: Model
     ) throws(Failure) {
+        let forgotten = forgotten.filter { !own.contains($0) }
         guard before.limits.count <= 3, !scenario.givesBackDropped else { return }
         func rank(_ account: Model.Account) -> Int {
             let isBlocked = before.accounts[account]?.blockedUntil.map { $0 > before.now } ?? false

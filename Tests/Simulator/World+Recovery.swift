@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+import Glibc
 import Limits
 import SimulatedMachine
 
@@ -10,7 +11,7 @@ extension World {
         service?.stop()
         closePolicyConnections()
         if !isDead {
-            service = nil
+            _ = service.take()
             if !isUncertain, !powerLossIsPossible, scenario.kind != .errors { history = [model] }
         }
         try recover()
@@ -20,11 +21,11 @@ extension World {
     func recover() throws(Failure) {
         asking = []
         let isReboot = powerLoss != nil
-        let bootBefore = clocks.boot
+        let (bootBefore, timeBefore) = (clocks.boot, model.now)
         if service != nil, !isDead {
             service?.stop()
             closePolicyConnections()
-            service = nil
+            _ = service.take()
         }
         sim_advance(1)
         try boot()
@@ -41,10 +42,29 @@ extension World {
             history[index].restart()
         }
         if isUncertain || isReboot && isLossy || !newWindows.isEmpty || scenario.mostKeys != nil {
-            try checkBounds()
+            try checkBounds(since: timeBefore)
             startAnew()
         } else {
             try findState()
+        }
+    }
+
+    // MARK: Files
+
+    func inode(of name: String) -> UInt? {
+        var status = stat()
+        return stat("\(folder)/ledger/\(name)", &status) == 0 ? status.st_ino : nil
+    }
+
+    /// After a start: a file that is damaged was set aside, and no other.
+    func checkFiles() throws(Failure) {
+        let aside = Simulation.names(in: folder + "/ledger").filter { $0.contains(".damaged-") }
+        if let first = aside.first, scenario.kind == .kills {
+            throw Failure(kind: .files, message: "\(first): a file was set aside, and none was damaged")
+        }
+        guard let ledgerFile, inode(of: "ledger.sqlite") != ledgerFile else { return }
+        if !aside.contains(where: { inode(of: $0) == ledgerFile }) {
+            throw Failure(kind: .files, message: "ledger.sqlite was replaced, and not set aside")
         }
     }
 
@@ -78,7 +98,7 @@ extension World {
     /// Finds the newest state in the history that the service has.
     private func findState() throws(Failure) {
         for index in history.indices.reversed() where difference(from: history[index]) == nil {
-            model = history[index]
+            models = [history[index]]
             renewSessions(thatDifferIn: history[..<index].filter { difference(from: $0) == nil })
             renewJudgedSessions()
             // A loss of power may still take back what a kill has left.
@@ -111,7 +131,10 @@ extension World {
     }
 
     /// Checks that no key has more than it was ever charged, or less than what no failure may take.
-    private func checkBounds() throws(Failure) {
+    ///
+    /// - Parameter before: when the service was last seen. What had expired by then may be gone, also if time was lost
+    ///   and has gone back.
+    private func checkBounds(since before: Int64) throws(Failure) {
         guard let service, let newest = history.last else { return }
         for (account, state) in newest.accounts {
             guard let limit = newest.limits.first(where: { $0.name == account.limit }) else { continue }
@@ -127,7 +150,8 @@ extension World {
                         message: "\(account) has \(used) in \(rate.text), but was charged \(gross) at most")
                 }
                 if scenario.kind == .damage || scenario.mostKeys != nil { continue }
-                let least = (history.map { $0.used(account, in: rate.window) }.min() ?? 0) - given
+                let counting = history.map { $0.used(account, in: rate.window, at: before) }.min() ?? 0
+                let least = counting - given
                 if used < least {
                     throw Failure(kind: .loss, message: "\(account) has \(used) in \(rate.text); \(least) were safe")
                 }
@@ -140,8 +164,11 @@ extension World {
         generation += 1
         isUncertain = false
         newWindows = []
-        model = Model(
-            now: model.now, limits: scenario.configurations[configuration], givesBackDropped: scenario.givesBackDropped)
+        models = [
+            Model(
+                now: model.now, limits: scenario.configurations[configuration],
+                givesBackDropped: scenario.givesBackDropped)
+        ]
         for index in sessions.indices { renewSession(index) }
         history = [model]
         keys = service?.keys ?? 0

@@ -7,11 +7,13 @@ import SimulatedMachine
 extension World {
     /// The world whose process has just died.
     nonisolated(unsafe) static weak var current: World?
+    /// Whether a process is at the moment of its death.
+    nonisolated(unsafe) static var isDying = false
 
     /// Runs the scenario to its end, then restarts and compares once more.
     func run() throws(Failure) {
         Self.current = self
-        sim_at_death { World.current?.receive() }
+        sim_at_death { World.current?.die() }
         defer { finish() }
         history = [model]
         try boot()
@@ -28,11 +30,20 @@ extension World {
         try carryOut(.look)
     }
 
+    /// Called at the moment of death: what has been answered by now was answered. That may be while the service is
+    /// released, so `service` is nil before it is.
+    private func die() {
+        receive()
+        Self.isDying = true
+        service?.runTasks()
+        Self.isDying = false
+    }
+
     private func finish() {
         sim_repair()
         closePolicyConnections()
         service?.abandon()
-        service = nil
+        _ = service.take()
     }
 
     private func carryOut(_ operation: Operation) throws(Failure) {
@@ -133,7 +144,7 @@ extension World {
                 if let reply, scenario.mostKeys != nil, !isDead {
                     try decideForgetting(request, over: policyConnection, reply)
                 } else {
-                    model.decide(request, over: policyConnection) ?? "DUNNO"
+                    decide(request, over: policyConnection)
                 }
             tell("\(request.summary) -> \(reply ?? "no answer")")
             if let reply, reply != action {
@@ -146,10 +157,17 @@ extension World {
         if !isDead { service.step() }
     }
 
+    /// What the model answers.
+    private func decide(_ request: Request, over policyConnection: Int) -> String {
+        var action: String?
+        change { action = $0.decide(request, over: policyConnection) }
+        return action ?? "DUNNO"
+    }
+
     /// Adds the model's state to the history. What is durable ends the history before it.
     func note(wasAnswered: Bool = false) {
         clean()
-        model.noted = sim_now()
+        change { $0.noted = sim_now() }
         history.append(model)
         guard let service else { return }
         if isDead {
@@ -192,7 +210,7 @@ extension World {
         sessions[index].descriptor = -1
         synchronize()
         service.step()
-        model.close(sessions[index].policyConnection)
+        change { $0.close(sessions[index].policyConnection) }
         note()
         if !isDead { renewSession(index) }
     }
@@ -201,7 +219,7 @@ extension World {
 
     /// The model's time is the ledger's.
     func synchronize() {
-        model.now = SimulatedClocks.wallAtStart + sim_now() + drift
+        change { $0.now = SimulatedClocks.wallAtStart + sim_now() + drift }
     }
 
     private func advance(_ milliseconds: Int64) {
@@ -220,25 +238,31 @@ extension World {
         guard let plan = model.limits.dropFirst(limit).first, let service else { return }
         let name = Population.key(plan.key, generation * Population.perGeneration + key)
         synchronize()
-        let change = intervention.change(of: name, by: plan)
+        let account = Model.Account(limit: plan.name, key: name)
+        let keyChange = intervention.change(of: name, by: plan)
         let host = service.host
         var outcome = "saved"
+        let wasAnswered = Box<Bool>()
         do {
-            _ = try service.perform { try await host.apply(change) }
-            model.intervene(intervention, Model.Account(limit: plan.name, key: name))
+            try service.perform {
+                _ = try await host.apply(keyChange)
+                wasAnswered.value = !sim_is_dead() || World.isDying
+            }
+            change { $0.intervene(intervention, account) }
         } catch let error as ChangeNotSaved {
             outcome = "not saved: \(error.reason)"
-            model.intervene(intervention, Model.Account(limit: plan.name, key: name))
+            change { $0.intervene(intervention, account) }
         } catch {
             outcome = "refused: \(error)"
         }
         tell("administrator: \(intervention) of \(name) at \(plan.name): \(outcome)")
-        let account = Model.Account(limit: plan.name, key: name)
         touched.insert(account)
         try noteForgotten(sparing: [account])
         note()
         // Its answer waits until it is written, whatever the durability.
-        if outcome == "saved", !isDead, !isUncertain, !powerLossIsPossible { history.removeFirst(history.count - 1) }
+        if outcome == "saved", wasAnswered.value ?? false, !isUncertain, !powerLossIsPossible {
+            history.removeFirst(history.count - 1)
+        }
         if !isDead { advance(1) }
     }
 }

@@ -9,7 +9,7 @@ import SimulatedMachine
 /// The service did something that the documents do not allow.
 struct Failure: Error {
     enum Kind {
-        case configuration, start, time, answer, counts, loss, surplus
+        case configuration, start, files, time, answer, counts, loss, surplus
     }
 
     var kind: Kind
@@ -23,7 +23,10 @@ final class World {
     private let log: EventLog
     let clocks: SimulatedClocks
     var service: Service?
-    var model: Model
+    /// The service is as one of these says. There are several where it may have forgotten keys in several ways. They
+    /// differ only in what open messages were charged.
+    var models: [Model]
+    var model: Model { models[0] }
     /// What the model was after each turn since the last state that a failure can't take back, that state included.
     var history: [Model] = []
     /// Answers since `history[0]` may be in memory only.
@@ -49,6 +52,8 @@ final class World {
     var touched: Set<Model.Account> = []
     /// How many keys the service had when it was last asked.
     var keys = 0
+    /// The inode of ledger.sqlite before a start; nil if there was none.
+    var ledgerFile: UInt?
     /// A line for each event, if somebody will read it.
     var timeline: [String]?
 
@@ -64,9 +69,10 @@ final class World {
         mayGoBack = scenario.operations.contains { if case .stepClock(let step) = $0 { step < 0 } else { false } }
         sim_begin(folder + "/ledger", scenario.seed, 10_000_000)
         clocks = SimulatedClocks()
-        model = Model(
+        let model = Model(
             now: SimulatedClocks.wallAtStart + sim_now(), limits: scenario.configurations[0],
             givesBackDropped: scenario.givesBackDropped)
+        models = [model]
         sessions = (0..<scenario.sessions).map { _ in newSession() }
     }
 
@@ -77,8 +83,13 @@ final class World {
         timeline?.append("\(time / 1000).\(milliseconds) s  \(line())")
     }
 
+    /// Changes all models in the same way.
+    func change(_ body: (inout Model) -> Void) {
+        for index in models.indices { body(&models[index]) }
+    }
+
     func clean() {
-        if !mayGoBack { model.clean() }
+        if !mayGoBack { change { $0.clean() } }
     }
 
     // MARK: Sessions
@@ -102,10 +113,7 @@ final class World {
         let countsConnections = scenario.configurations.joined().contains { $0.count == .connections }
         let session = sessions[index]
         if countsConnections, now - session.began > 240_000 { return renewSession(index) }
-        // When keys may be forgotten, a message ends before what it was charged leaves the shortest window: whether a
-        // key of which nothing counts was forgotten, and so the end is charged in full, does not show.
-        let longest: Int64 = scenario.mostKeys == nil ? 3_000_000 : 5_000
-        if session.isInMessage, now - session.messageBegan > longest { return renewSession(index) }
+        if session.isInMessage, now - session.messageBegan > 3_000_000 { return renewSession(index) }
         if !session.isInMessage, now - session.lastAsked > 240_000 { sessions[index].last = nil }
     }
 
@@ -170,6 +178,7 @@ final class World {
     /// Starts the service, however often it is killed meanwhile, and waits until the ledger is open.
     func boot() throws(Failure) {
         var attempts = 0
+        ledgerFile = inode(of: "ledger.sqlite")
         while true {
             attempts += 1
             if attempts > 20 {
@@ -192,7 +201,7 @@ final class World {
             while sim_run_job() {}
             service?.step()
             if isDead { continue }
-            if service?.isOpen ?? false { return }
+            if service?.isOpen ?? false { return try checkFiles() }
             tell("the ledger does not open: \(service?.host.fault?.message ?? "")")
             sim_advance(1000)
             service?.step()
@@ -203,7 +212,7 @@ final class World {
     func endProcess() {
         closePolicyConnections()
         service?.abandon()
-        service = nil
+        _ = service.take()
         if let seed = powerLoss {
             tell("the power fails")
             sim_lose_power(seed, Self.writeback)
@@ -211,6 +220,7 @@ final class World {
             sim_advance(20_000)
             clocks.reboot()
             powerLoss = nil
+            ledgerFile = inode(of: "ledger.sqlite")
         } else {
             tell("killed")
         }
@@ -223,7 +233,8 @@ final class World {
         let new = try readConfiguration()
         let lookedAtContext = model.looksAtContext
         for index in history.indices { history[index].reload(scenario.configurations[number]) }
-        let relaxed = model.reload(scenario.configurations[number])
+        var relaxed: [String] = []
+        change { relaxed = $0.reload(scenario.configurations[number]) }
         service?.host.reload(new)
         // What has been asked about a message is known by other names then.
         if model.looksAtContext != lookedAtContext { for index in sessions.indices { renewSession(index) } }
@@ -235,7 +246,7 @@ final class World {
         for limit in relaxed {
             tell("blocks of \(limit) end")
             history.append(model)
-            model.endBlocks(of: limit)
+            change { $0.endBlocks(of: limit) }
         }
     }
 

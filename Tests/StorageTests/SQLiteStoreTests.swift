@@ -250,6 +250,22 @@ import Testing
         #expect(try store.open().limits.map(\.name) == ["new"])
     }
 
+    /// A reload has changed what a limit counts. The segment has the limit as it was, and as it is.
+    @Test func aLimitThatHasChangedWithinASegment() async throws {
+        let folder = try Folder()
+        let new = StoredLimit(id: 2, name: "per-user", signature: "messages")
+        do {
+            let store = folder.store()
+            _ = try store.open()
+            store.register([StoredLimit(id: 1, name: "per-user", signature: "recipients")])
+            try begin(0, of: store)
+            try await finish(store)
+            store.register([new])
+            try append([1], 1, to: store)
+        }
+        #expect(try folder.store().open().limits == [new])
+    }
+
     @Test func aFailedSegmentDoesNotBlockTheNextAttempt() throws {
         let folder = try Folder()
         let store = folder.store()
