@@ -191,7 +191,8 @@ let package = Package(
             ],
             path: "Tests/Simulator", exclude: ["faults"], swiftSettings: strict),
         .target(
-            name: "SharedSimulation", dependencies: ["Sharing"], path: "Tests/SharedSimulation", swiftSettings: strict),
+            name: "SharedSimulation", dependencies: ["Sharing"], path: "Tests/SharedSimulation",
+            exclude: ["library-1.lua"], swiftSettings: strict),
         .executableTarget(
             name: "SharingSimulator", dependencies: ["SharedSimulation", "Sharing"], path: "Tests/SharingSimulator",
             swiftSettings: strict),

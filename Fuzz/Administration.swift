@@ -34,7 +34,8 @@ extension Ledger {
     fileprivate func intervene(_ message: AdminMessages.Intervention) {
         let rates = (message.rates ?? []).compactMap { Rate($0) }
         guard let intervention = intervention(message.action, rates: rates, duration: message.duration),
-            let standings = try? intervene(intervention, onKey: Array(message.key.utf8), limit: message.limit)
+            let standings = try? intervene(
+                intervention, onKey: Array(message.key.utf8), limit: message.limit, by: .here)
         else { return }
         for standing in standings { check(standing, after: intervention) }
         let again = try? self.standings(ofKey: Array(message.key.utf8), limit: message.limit)
@@ -54,7 +55,7 @@ extension Ledger {
             let selection = KeySelection(limit: message.limit, pattern: pattern ?? nil, state: state)
             guard var walk = try? selectionWalk(selection) else { return }
             while (try? advance(&walk, steps: 1024)) == true {}
-            guard let changed = try? intervene(intervention, on: walk.found, foundBy: walk) else { return }
+            guard let changed = try? intervene(intervention, on: walk.found, foundBy: walk, by: .here) else { return }
             for account in changed {
                 precondition(pattern??.matches(account.key) ?? true)
                 check(standing(of: account), after: intervention)

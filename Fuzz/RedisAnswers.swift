@@ -45,7 +45,7 @@ private struct Host {
             return
         }
         precondition(Answer(reply: answer.reply, to: call) == answer)
-        if case .exchanged(_, _, let units) = answer { granted += units.reduce(0, +) }
+        if case .exchanged(_, _, let units, _) = answer { granted += units.reduce(0, +) }
         for number in ledger.receive(answer, at: now).answered { decide(number, isLast: true) }
         if ledger.isClosed { self.call = ledger.connect(run: "a", at: now) }
         requests += 1

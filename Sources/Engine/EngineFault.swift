@@ -29,7 +29,7 @@ package struct EngineFault: Error, Equatable, Sendable {
             case "NOAUTH": (.password, "it requires a password: set shared.password_file (and shared.user)")
             case "WRONGPASS": (.password, "it rejects the password: check shared.user and shared.password_file")
             case "NOPERM":
-                (.rights, "\(quoted): give the user +fcall +function|load +info +select, and the keys ~{weir:*")
+                (.rights, "\(quoted): \(Self.rights)")
             case "LOADING": (.loading, "it is still loading its data: Weir tries again until it is done")
             case "READONLY":
                 (.replica, "it is a read-only replica: set shared.engine to the primary, or promote this server")
@@ -46,6 +46,9 @@ package struct EngineFault: Error, Equatable, Sendable {
             }
     }
 
+    private static let rights =
+        "give the user +fcall +function|load +info +select +time +exists +del +@hash +@sortedset, and the keys ~{weir:*"
+
     private static func other(_ reply: String, _ quoted: String) -> (Kind, String) {
         if reply.contains("invalid password") || reply.contains("without any password configured") {
             return (.password, "it rejects the password: check shared.user and shared.password_file")
@@ -53,6 +56,7 @@ package struct EngineFault: Error, Equatable, Sendable {
         if reply.contains("Function not found") {
             return (.library, "it has lost Weir's functions: Weir loads them again")
         }
+        if reply.contains("user executing the script can't") { return (.rights, "\(quoted): \(rights)") }
         if reply.contains("unknown command") {
             return (.version, "\(quoted): it is not Valkey or Redis 7.0 or newer, or has renamed commands")
         }

@@ -98,12 +98,13 @@ extension Ledger {
     ///
     /// - Returns: the accounts that have changed.
     package func intervene(
-        _ intervention: Intervention, on accounts: some Sequence<Account>, foundBy walk: SelectionWalk
+        _ intervention: Intervention, on accounts: some Sequence<Account>, foundBy walk: SelectionWalk,
+        by author: ChangeAuthor
     ) throws(AdministrationFault) -> [Account] {
         owner.check()
         guard walk.ledger === self else { throw .walkEnded }
         let present = accounts.filter { !$0.isRemoved }
-        for account in present { carryOut(intervention, to: account) }
+        for account in present { carryOut(intervention, to: account, by: author) }
         return present
     }
 }

@@ -128,14 +128,14 @@ extension Ledger {
     ///
     /// - Returns: how the key stands now; empty if no limit has an account for it.
     package func intervene(
-        _ intervention: Intervention, onKey text: [UInt8], limit name: String?
+        _ intervention: Intervention, onKey text: [UInt8], limit name: String?, by author: ChangeAuthor
     ) throws(AdministrationFault) -> [Standing] {
         owner.check()
         let meant = try keys(affectedBy: intervention, on: text, limit: name)
         return meant.map { limit, key in
             let hash = hash(of: key, of: limit)
             let account = existingAccount(hash, of: limit) ?? openAccount(hash, key: key, of: limit)
-            carryOut(intervention, to: account)
+            carryOut(intervention, to: account, by: author)
             return standing(of: account)
         }
     }
@@ -165,9 +165,11 @@ extension Ledger {
         return limit.blockOver.letsPass ? "mail still passes: 'block.over' of \(name) does not refuse" : nil
     }
 
-    func carryOut(_ intervention: Intervention, to account: Account) {
+    func carryOut(_ intervention: Intervention, to account: Account, by author: ChangeAuthor) {
+        tellOthers(of: intervention, to: account, by: author)
         switch intervention {
         case .reset:
+            if account.limit.terms.isShared { shared?.forget(account.key, of: account.limit) }
             journal.appendReset(account, at: tick)
             account.reset(at: now)
             setBlock(of: account, until: nil, byHand: true)

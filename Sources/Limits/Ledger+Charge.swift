@@ -46,6 +46,7 @@ extension Ledger {
             return account.refusedTries == block.after ? until : nil
         }
         guard account.refusedTries >= block.after else { return nil }
+        tellOthers(ofBlock: account, until: until)
         setBlock(of: account, until: until, byHand: false)
         return until
     }

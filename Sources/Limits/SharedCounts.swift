@@ -34,13 +34,11 @@ package final class SharedCounts {
     private var lastNumber = 0
 
     /// - Parameters:
-    ///   - saved: of an earlier run; nil for a new ledger.
+    ///   - kept: of an earlier run; nil for a new ledger.
     ///   - versions: the texts of limits that an earlier run has stored.
-    package init(
-        _ settings: Settings, limits: [Limit], saved: KeptState.Saved?, pools: [KeptState.Pool], versions: [String]
-    ) {
+    package init(_ settings: Settings, limits: [Limit], kept: KeptState?, versions: [String]) {
         self.settings = settings
-        let kept = saved.map { KeptState($0, pools: pools) } ?? KeptState(mark: .random(in: 1 ... .max))
+        let kept = kept ?? KeptState(mark: .random(in: 1 ... .max))
         ledger = SharedLedger(name: settings.name, kept: kept, timing: Self.timing(limits, settings))
         for text in versions { add(text) }
         configure(limits)
@@ -85,13 +83,12 @@ package final class SharedCounts {
 
     /// What must be stored before an answer or a call leaves; nil if nothing has changed. `versions` replaces those
     /// that are stored; nil leaves them.
-    package func takeChanges() -> (state: KeptState.Saved?, pools: [KeptState.Pool], versions: [String]?)? {
-        guard let changes = ledger.takeChanges() else { return nil }
-        if changes.state != nil {
-            let active = Set(ledger.kept.active.map(\.limits) + [version])
-            versions = versions.filter { active.contains($0.key) }
-        }
-        return (changes.state, changes.pools, changes.state == nil ? nil : versions.values.map(\.text))
+    package func takeUnsaved() -> (unsaved: SharedLedger.Unsaved, versions: [String]?)? {
+        guard let unsaved = ledger.takeUnsaved() else { return nil }
+        guard unsaved.state != nil else { return (unsaved, nil) }
+        let active = Set(ledger.kept.active.map(\.limits) + [version])
+        versions = versions.filter { active.contains($0.key) }
+        return (unsaved, versions.values.map(\.text))
     }
 
     // MARK: Lanes
@@ -99,11 +96,41 @@ package final class SharedCounts {
     /// All hosts hash alike.
     private static let hashKey = SipHash.Key(low: 0x7765_6972_2073_6861, high: 0x7265_6420_6c61_6e65)
 
-    private func lane(_ account: Account, _ index: Int) -> Lane {
+    private func lane(_ account: Account, _ index: Int) -> Lane { lane(account.limit, account.key, index) }
+
+    private func lane(_ limit: LimitState, _ key: [UInt8], _ index: Int) -> Lane {
         var hash = SipHash(key: Self.hashKey)
-        Array(account.limit.limit.name.utf8).withUnsafeBytes { hash.combine($0) }
-        account.key.withUnsafeBytes { hash.combine($0) }
-        return Lane(key: hash.finalize(), window: account.limit.terms.lanes[index].milliseconds)
+        Array(limit.limit.name.utf8).withUnsafeBytes { hash.combine($0) }
+        key.withUnsafeBytes { hash.combine($0) }
+        return Lane(key: hash.finalize(), window: limit.terms.lanes[index].milliseconds)
+    }
+
+    /// Forgets what this host has used of the pools of a key: a reset.
+    func forget(_ key: [UInt8], of limit: LimitState) {
+        ledger.forget((0..<limit.terms.refusedLane).map { lane(limit, key, $0) })
+    }
+
+    // MARK: Changes by administrators
+
+    package var name: String { settings.name }
+
+    /// Tells the other hosts of a change.
+    ///
+    /// - Parameter wall: the wall clock in milliseconds since 1970.
+    func tell(
+        _ kind: SharedChange.Kind, of account: Account, _ value: String, until: LedgerTime,
+        by author: SharedChange.Author, wall: Int64
+    ) {
+        ledger.change(subject(kind, account), to: value, until: until.milliseconds, author: author, wall: wall)
+    }
+
+    /// Whether other hosts have been told of a change of this kind.
+    func hasTold(_ kind: SharedChange.Kind, of account: Account) -> Bool {
+        ledger.kept.changes[subject(kind, account)] != nil
+    }
+
+    private func subject(_ kind: SharedChange.Kind, _ account: Account) -> SharedChange.Subject {
+        SharedChange.Subject(kind, limit: account.limit.limit.name, key: account.key)
     }
 
     func demand(_ account: Account, lane index: Int, units: UInt64, at now: LedgerTime) -> SharedRequest.Demand {

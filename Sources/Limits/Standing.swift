@@ -23,6 +23,14 @@ package struct Standing: Equatable, Sendable {
     package var isExempt: Bool
 }
 
+/// Who changes a key, and to whom the change applies.
+package enum ChangeAuthor: Sendable {
+    /// An administrator, on all hosts if they share the limit.
+    case everywhere(user: String, reason: String)
+    /// An administrator, on this host alone. The other hosts are told only of keys that they have been told of.
+    case here
+}
+
 /// What an administrator can do to a key.
 package enum Intervention: Equatable, Sendable {
     /// Sets all counts to zero and ends a block.

@@ -5,6 +5,8 @@ internal import Loop
 internal import MailSyntax
 internal import NIOCore
 package import Report
+internal import Settings
+internal import Sharing
 
 /// What administrators ask of the ledger. Its loop does it in pieces, and answers requests between them.
 extension LedgerHost {
@@ -128,11 +130,13 @@ extension LedgerHost {
 
     private func carryOut(_ change: KeyChange, in ledger: Ledger) throws -> [KeyStanding] {
         try ledger.intervene(
-            change.intervention(at: ledger.now), onKey: Array(change.key.utf8), limit: change.limit
+            change.intervention(at: ledger.now), onKey: Array(change.key.utf8), limit: change.limit,
+            by: .everywhere(user: change.user, reason: change.reason)
         )
         .map { standing in
             var figures = KeyStanding(standing, WallClock(of: ledger))
-            figures.note = note(on: change.action, standing, in: ledger)
+            let notes = [note(on: change.action, standing, in: ledger), noteOnOthers(limits: [standing.limit])]
+            figures.note = notes.contains { $0 != nil } ? notes.compactMap(\.self).joined(separator: "; ") : nil
             return figures
         }
     }
@@ -151,7 +155,7 @@ extension LedgerHost {
         for key in standings.isEmpty ? [change.key] : Set(standings.map(\.key)).sorted() {
             record(
                 AuditEntry(
-                    time: Int64(time(nil)), user: change.user, action: change.action.rawValue, key: key,
+                    time: Int64(time(nil)), user: user(of: change), action: change.action.rawValue, key: key,
                     details: change.details, reason: change.reason,
                     limits: standings.filter { $0.key == key }.map(\.limit)))
         }
@@ -166,6 +170,41 @@ extension LedgerHost {
             let key = ShellWord.argument(String(decoding: standing.key, as: UTF8.self))
             return "still blocked for \(Self.rounded(until - ledger.now)): weir limits unblock \(key)"
         case .reset, .unraise, .unblock: return nil
+        }
+    }
+
+    /// For the audit trail: with the host, if hosts share limits.
+    func user(of change: KeyChange) -> String {
+        ledger?.shared.map { "\(change.user) on \($0.name)" } ?? change.user
+    }
+
+    /// Whether other hosts have a change that was just made to keys of these limits; nil if no other host shares them.
+    func noteOnOthers(limits: some Collection<String>) -> String? {
+        guard let shared = ledger?.shared, configuration.shared.hosts.count > 1,
+            configuration.limits.contains(where: { $0.isShared && limits.contains($0.name) })
+        else { return nil }
+        return shared.ledger.isReady
+            ? "the other hosts get it within a second"
+            : "the other hosts get it when this host can use the engine"
+    }
+
+    /// Carries out what other hosts have changed.
+    func adopt(_ changes: [SharedChange]) {
+        guard !changes.isEmpty, let ledger else { return }
+        for change in ledger.adopt(changes) {
+            let (subject, author) = (change.subject, change.author)
+            let key = String(decoding: subject.key, as: UTF8.self)
+            let left = Self.rounded(change.until - ledger.now.milliseconds)
+            guard !author.user.isEmpty else {
+                let text = "limit \(subject.limit): \(author.host) blocks \(key) for \(left)"
+                if !change.value.isEmpty { log.notice(text) }
+                continue
+            }
+            record(
+                AuditEntry(
+                    time: Int64(time(nil)), user: "\(author.user) on \(author.host)", action: change.action.rawValue,
+                    key: key, details: change.value.isEmpty ? "" : "for \(left)", reason: author.reason,
+                    limits: [subject.limit]))
         }
     }
 
@@ -228,6 +267,16 @@ package struct KeyChange: Sendable {
         case .unraise: .unraise
         case .block: .block(until: until)
         case .unblock: .unblock
+        }
+    }
+}
+
+extension SharedChange {
+    fileprivate var action: KeyAction {
+        switch subject.kind {
+        case .block: value.isEmpty ? .unblock : .block
+        case .raise: value.isEmpty ? .unraise : .raise
+        case .reset: .reset
         }
     }
 }

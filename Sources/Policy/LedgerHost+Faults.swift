@@ -5,6 +5,7 @@ internal import Loop
 internal import NIOCore
 internal import Report
 internal import Settings
+internal import Sharing
 internal import Storage
 
 /// Opening the ledger, faults of its store, and retries.
@@ -33,9 +34,11 @@ extension LedgerHost {
         guard let settings = configuration.sharedCounts else { return nil }
         let (store, contents) = try SharedStore.open(
             besides: configuration.ledger.store.path, durability: configuration.ledger.durability, notice: notice)
+        let kept = contents.state.map {
+            KeptState($0, pools: contents.pools, changes: contents.changes, numbers: contents.numbers)
+        }
         ledger.shared = SharedCounts(
-            settings, limits: configuration.limits, saved: contents.state, pools: contents.pools,
-            versions: contents.versions)
+            settings, limits: configuration.limits, kept: kept, versions: contents.versions)
         return store
     }
 
@@ -59,6 +62,7 @@ extension LedgerHost {
                 opened.ledger.shared?.configure(configuration.limits)
                 endBlocks(of: relaxed)
             }
+            opened.ledger.adoptAll()
             for entry in opened.audit { audit.append(entry) }
             killPoint("ledger-opened")
         } catch {

@@ -16,6 +16,7 @@ extension LedgerHost {
             let before = ledger.limits.map { (limit: $0, keys: $0.accountCount) }
             let relaxed = ledger.reload(configuration.limits, settings: configuration.ledgerSettings)
             ledger.shared?.configure(configuration.limits)
+            ledger.adoptAll()
             endBlocks(of: relaxed)
             for (limit, keys) in before where keys > 0 && !ledger.limits.contains(where: { $0 === limit }) {
                 log.notice(

@@ -209,8 +209,8 @@ extension LedgerHost {
     /// Before the journal: units of a pool that are stored without their charge make this host admit less. A charge
     /// without its units would be granted again.
     private func saveShared(of ledger: Ledger) throws(StoreError) {
-        guard let changes = ledger.shared?.takeChanges() else { return }
-        do throws(StoreError) { try sharedStore?.save(changes) } catch {
+        guard let (unsaved, versions) = ledger.shared?.takeUnsaved() else { return }
+        do throws(StoreError) { try sharedStore?.save(unsaved, versions: versions) } catch {
             ledger.shared?.ledger.storeAll()
             throw error
         }

@@ -10,6 +10,8 @@ extension LedgerHost {
     /// Fewer than in other walks: a pattern is compared with each key.
     private static let stepsPerPiece = 512
     private static let changesPerPiece = 256
+    /// More keys than this are changed on this host alone: other hosts are told of each key.
+    private static let mostShared = 1000
     /// The most names of keys in the answer to a change or a search. Nobody finds a key in a longer list.
     private static let mostNames = 100
 
@@ -97,6 +99,7 @@ extension LedgerHost {
                 var waiting: ArraySlice<Account> = []
                 var changed = KeysChanged(count: 0, keys: [], isDone: true)
                 var limits: Set<String> = []
+                var author = ChangeAuthor.everywhere(user: change.user, reason: change.reason)
                 let failed = { [self] (error: any Error) in
                     if changed.count > 0 { record(change, changed.count, limits, "broken off") }
                     answer.resume(throwing: error)
@@ -108,6 +111,7 @@ extension LedgerHost {
                         walk = current
                         guard !isSearching else { return true }
                         waiting = current.found[...]
+                        if waiting.count > Self.mostShared { author = .here }
                         if let most, waiting.count > most {
                             answer.resume(returning: KeysChanged(of: waiting, most: Self.mostNames, isDone: false))
                             return false
@@ -115,11 +119,17 @@ extension LedgerHost {
                     }
                     guard let walk else { return false }
                     let done = try ledger.intervene(
-                        change.intervention(at: ledger.now), on: waiting.prefix(Self.changesPerPiece), foundBy: walk)
+                        change.intervention(at: ledger.now), on: waiting.prefix(Self.changesPerPiece), foundBy: walk,
+                        by: author)
                     waiting = waiting.dropFirst(Self.changesPerPiece)
                     changed.add(done, most: Self.mostNames)
                     limits.formUnion(done.map(\.limit.limit.name))
                     guard waiting.isEmpty else { return true }
+                    if let note = noteOnOthers(limits: limits) {
+                        changed.note =
+                            changed.count > Self.mostShared
+                            ? "on this host only, because these are more than \(Self.mostShared) keys" : note
+                    }
                     finish(change, changed, limits, answer)
                     return false
                 }
@@ -147,7 +157,7 @@ extension LedgerHost {
         let details = [change.details, "\(count) keys", ending ?? ""].filter { !$0.isEmpty }
         record(
             AuditEntry(
-                time: Int64(time(nil)), user: change.user, action: change.action.rawValue, key: change.key,
+                time: Int64(time(nil)), user: user(of: change), action: change.action.rawValue, key: change.key,
                 details: details.joined(separator: ", "), reason: change.reason, limits: limits.sorted()))
     }
 
@@ -164,7 +174,9 @@ extension LedgerHost {
                             walk.take()
                             ?? ledger.selectionWalk(.blockedByLimit(before: item.generation), in: [item.state])
                         let hasMore = try ledger.advance(&current, steps: Self.stepsPerPiece)
-                        count += try ledger.intervene(.unblock, on: current.takeFound(), foundBy: current).count
+                        count += try ledger.intervene(
+                            .unblock, on: current.takeFound(), foundBy: current, by: .everywhere(user: "", reason: "")
+                        ).count
                         walk = current
                         if !hasMore, count > 0 {
                             log.notice("limit \(item.state.limit.name): its \(item.change): ended \(count) blocks")

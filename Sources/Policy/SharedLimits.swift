@@ -54,8 +54,7 @@ final class SharedLimits: EngineConnection.Owner {
         let hosts = settings.hosts.joined(separator: ", ")
         host.log.notice(
             "limits are shared by \(hosts) through \(address); this host is \(settings.name ?? ""), and may use "
-                + "1/\(settings.hosts.count) of \(settings.share) % of each limit without asking; blocks, raises and "
-                + "resets by administrators hold on this host only")
+                + "1/\(settings.hosts.count) of \(settings.share) % of each limit without asking")
         host.loop.schedule(every: Self.beat) { [weak self] in
             guard let self, !host.isStopped else { return false }
             tend()
@@ -123,6 +122,7 @@ final class SharedLimits: EngineConnection.Owner {
         callSent = nil
         pause = Self.shortestPause
         let outcome = shared.ledger.receive(answer, at: now)
+        host.adopt(outcome.changes)
         resume(outcome.answered)
         if outcome.hangsUp {
             retryAt = .now() + (shared.ledger.isClone ? Self.longestPause : Self.shortestPause)

@@ -151,9 +151,6 @@ extension ConfigurationReading {
                 found["count"] ?? limit, "\(key).count",
                 "hosts can't share a count of connections; expected 'shared: false' for this limit")
         }
-        if draft.blockAfter != nil || draft.blockFor != nil {
-            fault(found["block.after"] ?? limit, "\(key).block", "\(reason) 'block'")
-        }
         if draft.countRefused {
             fault(found["count_refused"] ?? limit, "\(key).count_refused", "\(reason) 'count_refused'")
         }

@@ -33,6 +33,10 @@ package enum Call: Equatable, Sendable {
         package let hosts: [String]
         package let termsMatter: Int64
         package let hidden: Int64
+        /// The position of the changes that the host has seen, and how many more it takes.
+        package let position: Int64
+        package let mostNews: Int64
+        package let changes: [SharedChanges.Told]
         package var lanes: [LaneReport] = []
     }
 
@@ -60,22 +64,23 @@ package enum Answer: Equatable, Sendable {
     case late
     /// Another ledger under this host's name is running.
     case clone
-    case exchanged(time: Int64, settled: String, granted: [Int64])
+    case exchanged(time: Int64, settled: String, granted: [Int64], news: SharedChanges.News = SharedChanges.News())
 }
 
 extension Call {
     /// The function's name, its keys, and its arguments, for FCALL. The keys of a group have one hash tag.
     package func arguments(group: String) -> (function: String, keys: [String], arguments: [String]) {
         let prefix = "{weir:\(group)}:"
-        let keys = [prefix + "state", prefix + "lanes", prefix + "stale"]
+        let keys = ["state", "lanes", "stale"].map { prefix + $0 }
         switch self {
         case .hello(let call):
             let mark = String(call.mark, radix: 16)
             let own = [String(call.known), call.knownID, call.run, mark, String(call.connection)]
             return ("\(EngineLibrary.name)_hello", keys, own)
         case .exchange(let call):
-            let own = call.lanes.map { "\(prefix)\(call.epoch):\(String($0.lane.key, radix: 16)):\($0.lane.window)" }
-            return ("\(EngineLibrary.name)_exchange", keys + own, call.arguments)
+            let changes = ["changes", "changes:order", "changes:ends"].map { prefix + $0 }
+            let lanes = call.lanes.map { "\(prefix)\(call.epoch):\(String($0.lane.key, radix: 16)):\($0.lane.window)" }
+            return ("\(EngineLibrary.name)_exchange", keys + changes + lanes, call.arguments)
         }
     }
 }
@@ -85,8 +90,9 @@ extension Call.Exchange {
         var arguments = [
             host, String(mark, radix: 16), String(connection), String(number), epochID,
             completes ? "1" : "0", terms, obeyed.joined(separator: "|"), hosts.joined(separator: ","),
-            String(termsMatter), String(hidden),
+            String(termsMatter), String(hidden), String(position), String(mostNews), String(changes.count),
         ]
+        for change in changes { arguments += change.words }
         for report in lanes {
             let numbers = [
                 report.lane.window, report.pool, report.need, report.want, report.validity, Int64(report.rows.count),
@@ -97,9 +103,34 @@ extension Call.Exchange {
     }
 }
 
+extension SharedChanges.Told {
+    fileprivate var words: [String] {
+        let mark = String(version.mark, radix: 16)
+        // As long for each, so that texts compare as the numbers do.
+        let zeros = String(repeating: "0", count: 16 - mark.count)
+        return [subject, String(version.number), zeros + mark, String(left), content]
+    }
+
+    fileprivate static let wordCount = 5
+
+    fileprivate init?(words: ArraySlice<String>) {
+        let words = Array(words)
+        guard words.count == Self.wordCount, let number = Answer.count(words[1]), words[2].utf8.count == 16,
+            let mark = UInt64(words[2], radix: 16), let left = Answer.count(words[3])
+        else { return nil }
+        let version = SharedChange.Version(number: number, mark: mark)
+        self.init(subject: words[0], version: version, left: left, content: words[4])
+    }
+}
+
 extension Answer {
     /// The largest whole number that the library can count with.
     private static let largest: Int64 = 1 << 53
+
+    /// A number of the library that is not negative.
+    fileprivate static func count(_ text: String) -> Int64? {
+        Int64(text).flatMap { 0...largest ~= $0 ? $0 : nil }
+    }
 
     /// Reads the library's reply; nil if it is none, or grants more than was asked for.
     package init?(reply: [String], to call: Call) {
@@ -110,13 +141,29 @@ extension Answer {
         case (.exchange, "late"): self = .late
         case (.exchange, "clone"): self = .clone
         case (.exchange(let exchange), "ok"):
-            let granted = reply.dropFirst(3).compactMap { Int64($0) }
-            guard granted.count == exchange.lanes.count, reply.count == 3 + granted.count,
-                zip(granted, exchange.lanes).allSatisfy({ 0...$1.want ~= $0 }), let time = Int64(reply[1])
+            let granted = reply.dropFirst(5).prefix(exchange.lanes.count).compactMap { Int64($0) }
+            guard granted.count == exchange.lanes.count,
+                zip(granted, exchange.lanes).allSatisfy({ 0...$1.want ~= $0 }), let time = Int64(reply[1]),
+                let news = Self.news(reply.dropFirst(3).prefix(2) + reply.dropFirst(5 + granted.count), exchange)
             else { return nil }
-            self = .exchanged(time: time, settled: reply[2], granted: granted)
+            self = .exchanged(time: time, settled: reply[2], granted: granted, news: news)
         case (.exchange, _): return nil
         }
+    }
+
+    private static func news(_ words: ArraySlice<String>, _ call: Call.Exchange) -> SharedChanges.News? {
+        let words = Array(words)
+        guard words.count >= 2, let stable = count(words[0]), let position = count(words[1]) else { return nil }
+        var news = SharedChanges.News(stable: stable, position: position)
+        var rest = words.dropFirst(2)
+        while !rest.isEmpty {
+            guard let position = rest.first.flatMap(count), news.changes.count < call.mostNews,
+                let told = SharedChanges.Told(words: rest.dropFirst().prefix(SharedChanges.Told.wordCount))
+            else { return nil }
+            news.changes.append((position, told))
+            rest = rest.dropFirst(1 + SharedChanges.Told.wordCount)
+        }
+        return news
     }
 
     /// As the library replies.
@@ -125,8 +172,9 @@ extension Answer {
         case .hello(let epoch, let id, let settled): [String(epoch), id, settled]
         case .late: ["late"]
         case .clone: ["clone"]
-        case .exchanged(let time, let settled, let granted):
-            ["ok", String(time), settled] + granted.map { String($0) }
+        case .exchanged(let time, let settled, let granted, let news):
+            ["ok", String(time), settled, String(news.stable), String(news.position)] + granted.map { String($0) }
+                + news.changes.flatMap { [String($0)] + $1.words }
         }
     }
 }

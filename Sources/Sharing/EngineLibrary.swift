@@ -3,7 +3,7 @@
 /// The functions that hosts load into the engine (FUNCTION LOAD).
 package enum EngineLibrary {
     /// With the version of its calls and data.
-    package static let name = "weir_sharing_1"
+    package static let name = "weir_sharing_2"
 
     package static var source: [UInt8] { PackageResources.library_lua }
 }

@@ -34,8 +34,13 @@ extension KeptState {
         }
     }
 
-    package init(_ saved: Saved, pools: [Pool]) {
+    /// - Parameter changes: those that hold on all hosts.
+    package init(
+        _ saved: Saved, pools: [Pool], changes: [SharedChange] = [],
+        numbers: SharedChanges.Numbers = SharedChanges.Numbers()
+    ) {
         self.init(mark: saved.mark)
+        self.changes = SharedChanges(changes, numbers)
         (epoch, epochID, connection) = (saved.epoch, saved.epochID, saved.connection)
         settled = saved.settled.flatMap { Terms(text: $0) }
         pending = saved.pending.compactMap { Terms(text: $0) }
@@ -59,20 +64,31 @@ extension SharedLedger {
     /// Whether a host has used any pool, so that charges given back may have been of one.
     package var usesPools: Bool { !kept.accounts.isEmpty }
 
-    /// Makes the next `takeChanges` return everything, after a failure to store.
+    /// Makes the next `takeUnsaved` return everything, after a failure to store.
     package mutating func storeAll() {
         hasChanged = true
         changed.formUnion(kept.accounts.keys)
+        kept.changes.touchAll()
+    }
+
+    /// What must be stored.
+    package struct Unsaved: Sendable {
+        /// nil: as it was.
+        package let state: KeptState.Saved?
+        package let pools: [KeptState.Pool]
+        /// nil: as they were.
+        package let changes: SharedChanges.Unsaved?
     }
 
     /// What has changed since the last call and must be stored; nil if nothing has.
-    package mutating func takeChanges() -> (state: KeptState.Saved?, pools: [KeptState.Pool])? {
-        guard hasChanged || !changed.isEmpty else { return nil }
+    package mutating func takeUnsaved() -> Unsaved? {
+        let changes = kept.changes.takeUnsaved()
+        guard hasChanged || !changed.isEmpty || changes != nil else { return nil }
         defer {
             hasChanged = false
             changed.removeAll(keepingCapacity: true)
         }
         let pools = changed.map { KeptState.Pool(lane: $0, slots: kept.accounts[$0]?.pool.entries ?? []) }
-        return (hasChanged ? kept.saved : nil, pools)
+        return Unsaved(state: hasChanged ? kept.saved : nil, pools: pools, changes: changes)
     }
 }

@@ -36,7 +36,19 @@ package struct Rules: OptionSet, Sendable {
     /// one number.
     package static let identifyEpochs = Rules(rawValue: 1 << 12)
 
-    package static let all = Rules(rawValue: 1 << 13 - 1)
+    /// A change replaces older ones only (`SharedChange.Version`).
+    package static let newestWins = Rules(rawValue: 1 << 13)
+    /// In a new epoch, each host tells all changes that it knows.
+    package static let tellAgain = Rules(rawValue: 1 << 14)
+    /// A change that has ended is kept until all hosts have seen it.
+    package static let keepEnded = Rules(rawValue: 1 << 15)
+    /// What a host has used and asks for goes to the engine after its changes, and the engine grants nothing to a host
+    /// that has not seen all changes. Otherwise units would be granted again that a reset has freed on some hosts only.
+    package static let changesFirst = Rules(rawValue: 1 << 16)
+    /// A grant of a larger pool than the present one is not used: a raise has ended since.
+    package static let ownPool = Rules(rawValue: 1 << 17)
+
+    package static let all = Rules(rawValue: 1 << 18 - 1)
 
     /// By the names that the design and the simulator's command use.
     package static let names: [(name: String, rule: Rules)] = [
@@ -44,6 +56,7 @@ package struct Rules: OptionSet, Sendable {
         ("count-grants", .countGrants), ("stop-early", .stopEarly), ("register-grants", .registerGrants),
         ("number-calls", .numberCalls), ("capped-time", .cappedTime), ("smaller-terms", .smallerTerms),
         ("wait-for-terms", .waitForTerms), ("keep-first", .keepFirst), ("end-at-reboot", .endAtReboot),
-        ("identify-epochs", .identifyEpochs),
+        ("identify-epochs", .identifyEpochs), ("newest-wins", .newestWins), ("tell-again", .tellAgain),
+        ("keep-ended", .keepEnded), ("changes-first", .changesFirst), ("own-pool", .ownPool),
     ]
 }

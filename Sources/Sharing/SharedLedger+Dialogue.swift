@@ -8,6 +8,8 @@ extension SharedLedger {
     package struct Outcome: Sendable {
         /// The requests that the answer was for. They are decided for the last time.
         package var answered: [Int] = []
+        /// Changes of other hosts, which the caller carries out before it decides a request.
+        package var changes: [SharedChange] = []
         /// The connection must be closed. The host may connect again.
         package var hangsUp = false
     }
@@ -68,16 +70,19 @@ extension SharedLedger {
     package mutating func nextCall(at now: Int64) -> Call? {
         guard open == nil, dialogue == .registering || dialogue == .ready else { return nil }
         endOverdueGrants(at: now)
-        guard dialogue == .registering || !waiting.isEmpty || now - lastCall >= timing.heartbeat else { return nil }
-        let asks = dialogue == .ready ? self.asks(at: now) : [:]
+        let mustCall = dialogue == .registering || !waiting.isEmpty || !kept.changes.untold.isEmpty || isBehind
+        guard mustCall || now - lastCall >= timing.heartbeat else { return nil }
+        let tellsAll = kept.changes.untold.count <= timing.changesPerCall || !rules.contains(.changesFirst)
+        let asks = dialogue == .ready && tellsAll ? self.asks(at: now) : [:]
         let lanes = asks.keys.sorted() + unreported.subtracting(asks.keys).sorted()
-        let sent = lanes.prefix(max(Self.batch, asks.count))
+        let sent = tellsAll ? lanes.prefix(max(Self.batch, asks.count)) : []
         let newest = kept.active.last?.text ?? ""
         var open = Open(asked: now)
         open.terms = newest
-        open.completes = sent.count == lanes.count
-        open.waiting = (waiting.last?.request.number ?? -1) + 1
-        open.lanes = sent.map { ($0, kept.accounts[$0]?.revision ?? 0) }
+        open.completes = sent.count == lanes.count && tellsAll
+        open.waiting = tellsAll ? (waiting.last?.request.number ?? -1) + 1 : 0
+        open.lanes = sent.map { ($0, kept.accounts[$0]?.revision ?? 0, asks[$0]?.pool ?? 0) }
+        open.changes = min(kept.changes.untold.count, timing.changesPerCall)
         self.open = open
         lastCall = now
         callNumber += 1
@@ -88,6 +93,8 @@ extension SharedLedger {
                 epoch: kept.epoch, epochID: kept.epochID, completes: open.completes, terms: newest,
                 obeyed: kept.settled == nil ? [] : kept.active.map(\.text),
                 hosts: Set(kept.active.flatMap(\.hosts)).sorted(), termsMatter: matter, hidden: timing.hidden,
+                position: kept.changes.position, mostNews: Int64(timing.changesPerCall),
+                changes: kept.changes.next(open.changes, at: now),
                 lanes: sent.map { report($0, asks[$0], at: now) }))
     }
 
@@ -152,7 +159,11 @@ extension SharedLedger {
         switch answer {
         case .hello(let epoch, let id, let settled):
             guard epoch >= kept.epoch || !rules.contains(.noWayBack) else { return hangUp() }
-            if epoch != kept.epoch || id != kept.epochID { markUnreported() }
+            if epoch != kept.epoch || id != kept.epochID {
+                markUnreported()
+                if rules.contains(.tellAgain) { kept.changes.tellAgain() } else { kept.changes.position = 0 }
+            }
+            isBehind = false
             (kept.epoch, kept.epochID) = (epoch, id)
             hasChanged = true
             // A new host uses its share once the engine has told that no other has its name.
@@ -170,15 +181,17 @@ extension SharedLedger {
             isSecond = true
             noteTerms()
             return outcome
-        case .exchanged(_, let settled, let granted):
+        case .exchanged(_, let settled, let granted, let news):
             take(granted, of: call, at: now)
+            let changes = take(news, of: call, at: now)
             if isSecond {
                 isSecond = false
                 noteTerms()
             }
             learn(settled: settled, sent: call.terms)
-            if call.completes { dialogue = .ready }
-            return Outcome(answered: takeWaiting(waiting.prefix { $0.request.number < call.waiting }.count))
+            if call.completes, !isBehind { dialogue = .ready }
+            let answered = takeWaiting(waiting.prefix { $0.request.number < call.waiting }.count)
+            return Outcome(answered: answered, changes: changes)
         }
     }
 
@@ -186,16 +199,27 @@ extension SharedLedger {
         Outcome(answered: disconnect(), hangsUp: true)
     }
 
+    private mutating func take(_ news: SharedChanges.News, of call: Open, at now: Int64) -> [SharedChange] {
+        kept.changes.told(call.changes)
+        let changes = news.changes.compactMap { position, told in
+            kept.changes.take(told, position: position, at: now, rules: rules)
+        }
+        kept.changes.position = news.position
+        kept.changes.prune(stable: news.stable, at: now, rules: rules)
+        isBehind = news.changes.count >= timing.changesPerCall
+        return changes
+    }
+
     private mutating func take(_ granted: [Int64], of call: Open, at now: Int64) {
         // What was used since is covered by the grants that the call named.
-        for ((lane, revision), units) in zip(call.lanes, granted) {
+        for ((lane, revision, pool), units) in zip(call.lanes, granted) {
             guard var account = kept.accounts[lane] else { continue }
             if account.revision == revision { unreported.remove(lane) }
             let until =
                 rules.contains(.stopEarly)
                 ? call.asked + Timing.atMost(timing.validity) : now + 2 * timing.validity
             if units > 0, until > now {
-                account.grants.append(KeptState.Grant(until: until, left: units))
+                account.grants.append(KeptState.Grant(until: until, pool: pool, left: units))
                 account.revision += 1
                 self.granted.insert(lane)
             } else if units > 0 {

@@ -5,6 +5,8 @@ package struct KeptState: Sendable {
     /// Open from the answer of the engine until `until`, by the host's clock.
     struct Grant {
         let until: Int64
+        /// The pool that it was asked of.
+        let pool: Int64
         var left: Int64
     }
 
@@ -15,14 +17,15 @@ package struct KeptState: Sendable {
         /// Grows with each change.
         var revision: Int64 = 0
 
-        func left(at now: Int64) -> Int64 {
-            grants.reduce(0) { now < $1.until ? $0 + $1.left : $0 }
+        /// What grants have left that are of at most this pool.
+        func left(at now: Int64, pool: Int64) -> Int64 {
+            grants.reduce(0) { now < $1.until && $1.pool <= pool ? $0 + $1.left : $0 }
         }
 
-        /// Takes units from the grants.
-        mutating func spend(_ units: Int64, at now: Int64) {
+        /// Takes units from these grants.
+        mutating func spend(_ units: Int64, at now: Int64, pool: Int64) {
             var rest = units
-            for index in grants.indices where now < grants[index].until {
+            for index in grants.indices where now < grants[index].until && grants[index].pool <= pool {
                 let taken = min(rest, grants[index].left)
                 grants[index].left -= taken
                 rest -= taken
@@ -38,6 +41,7 @@ package struct KeptState: Sendable {
     package internal(set) var settled: Terms?
     package internal(set) var pending: [Terms] = []
     var accounts: [Lane: Account] = [:]
+    package internal(set) var changes = SharedChanges()
 
     package init(mark: UInt64) { self.mark = mark }
 
@@ -69,7 +73,8 @@ package struct SharedLedger: Sendable {
     /// The call that has no answer yet.
     struct Open {
         let asked: Int64
-        var lanes: [(lane: Lane, revision: Int64)] = []
+        var lanes: [(lane: Lane, revision: Int64, pool: Int64)] = []
+        var changes = 0
         var terms: String?
         var completes = false
         /// The requests below this number waited when the call was made.
@@ -93,10 +98,12 @@ package struct SharedLedger: Sendable {
     var granted: Set<Lane> = []
     /// What waiting requests need, by lane.
     var waitingUnits: [Lane: Int64] = [:]
-    /// Lanes whose accounts have changed since `takeChanges`.
+    /// Lanes whose accounts have changed since `takeUnsaved`.
     var changed: Set<Lane> = []
     /// Whether something else in `kept` has.
     var hasChanged = true
+    /// Whether the engine has more changes to tell.
+    var isBehind = false
     /// Whether another ledger with this name has called the engine a moment ago. That one has the share.
     var isSecond = false
     /// The terms, if one version holds everywhere. `divisor` is a thousand times the number of hosts.
@@ -107,6 +114,7 @@ package struct SharedLedger: Sendable {
         self.kept = kept
         self.timing = timing
         self.rules = rules
+        self.kept.changes.tellAgain()
         markUnreported()
         noteTerms()
     }
@@ -207,9 +215,11 @@ extension SharedLedger {
     @discardableResult
     package mutating func charge(_ demand: SharedRequest.Demand, at now: Int64) -> Int64 {
         var account = kept.accounts[demand.lane] ?? KeptState.Account()
-        let granted = min(demand.units - min(demand.units, shareLeft(demand, account)), account.left(at: now))
+        let usable = usablePool(demand)
+        let left = account.left(at: now, pool: usable)
+        let granted = min(demand.units - min(demand.units, shareLeft(demand, account)), left)
         guard granted > 0 else { return 0 }
-        account.spend(granted, at: now)
+        account.spend(granted, at: now, pool: usable)
         account.pool.charge(granted, slot: demand.lane.slot(at: now))
         account.revision += 1
         unreported.insert(demand.lane)
@@ -223,6 +233,26 @@ extension SharedLedger {
         account.revision += 1
         unreported.insert(lane)
         store(account, lane)
+    }
+
+    /// Forgets what this host has used of these lanes' pools: a reset. The engine hears of it after the reset itself.
+    package mutating func forget(_ lanes: [Lane]) {
+        for lane in lanes {
+            guard var account = kept.accounts[lane] else { continue }
+            account.pool = SlotCounts()
+            account.revision += 1
+            unreported.insert(lane)
+            store(account, lane)
+        }
+    }
+
+    /// A change to a key, made on this host: the other hosts will get it.
+    ///
+    /// - Parameter wall: the wall clock in milliseconds since 1970.
+    package mutating func change(
+        _ subject: SharedChange.Subject, to value: String, until: Int64, author: SharedChange.Author, wall: Int64
+    ) {
+        kept.changes.make(subject, value: value, until: until, author: author, mark: kept.mark, wall: wall)
     }
 
     /// The requests that have waited too long. They are decided for the last time.
@@ -284,6 +314,10 @@ extension SharedLedger {
     /// What is missing in the lane for `units`; 0 or less if nothing is.
     func missing(_ units: Int64, _ demand: SharedRequest.Demand, at now: Int64) -> Int64 {
         let account = kept.accounts[demand.lane]
-        return units - shareLeft(demand, account) - (account?.left(at: now) ?? 0)
+        return units - shareLeft(demand, account) - (account?.left(at: now, pool: usablePool(demand)) ?? 0)
+    }
+
+    private func usablePool(_ demand: SharedRequest.Demand) -> Int64 {
+        rules.contains(.ownPool) ? pool(demand) : .max
     }
 }

@@ -45,6 +45,8 @@ package struct Timing: Sendable {
     package var timeout: Int64
     /// A host calls at least this often, well within the engine's cap.
     package var heartbeat: Int64
+    /// The most changes in a call, and in an answer.
+    package var changesPerCall = 100
 
     package init(
         longestWindow: Int64, validity: Int64, oldPrimary: Int64 = 30_000, timeout: Int64 = 50, heartbeat: Int64 = 250

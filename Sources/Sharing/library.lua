@@ -1,22 +1,27 @@
-#!lua name=weir_sharing_1
+#!lua name=weir_sharing_2
 
 -- The part of a shared ledger that runs in Valkey or Redis 7: an index of what the hosts have used of each pool.
 -- Hosts can make it anew from their own ledgers, so nothing here is the truth. Tests/SharedSimulation/Engine.swift does
 -- the same in Swift; Tests/sharing compares the two. A change to the calls or to the data needs a new version in the
--- library's name.
+-- library's name. Hosts with different versions work on the same data: version 1 lacks the changes, and does the rest
+-- in the same way.
 --
 -- All times are milliseconds. A lane is a pool with one window: one key of one limit. The keys are
 --   KEYS[1] state  hash    the epoch, and what is known of each host
 --   KEYS[2] lanes  zset    the lanes of this epoch, by the time when nothing in them counts any more
 --   KEYS[3] stale  zset    the lanes of earlier epochs, which calls remove a few at a time
---   KEYS[4...]     hash    a lane: for each ledger's mark its units by slot, "slot=units slot=units"
+--   KEYS[4] changes        hash  the newest change of each subject: "number mark content"
+--   KEYS[5] changes:order  zset  the subjects, by the position at which the engine has learned of the change
+--   KEYS[6] changes:ends   zset  the subjects, by the epoch's time when the change ends
+--   KEYS[7...]     hash    a lane: for each ledger's mark its units by slot, "slot=units slot=units"
 -- Expiry by the server (PEXPIRE) is not used: a step of its clock would free units too early.
 
 local SLOTS = 60        -- of a window
 local HELD = 61         -- earlier slots that count beside the present one: one more than the window, for slow clocks
 local CAP = 1000        -- a longer time between two calls counts as none: the clock was set, or nobody called
 local LIVING = 10000    -- a host that was heard within this time is running
-local BATCH = 8         -- lanes removed per call
+local BATCH = 8         -- lanes and changes removed per call
+local CHANGES = 20000   -- kept; of more, those go first that end first
 
 local function clock()
     local now = redis.call('TIME')
@@ -68,9 +73,10 @@ local function hello(KEYS, ARGV)
     return { text(epoch), state.id, state.settled or '' }
 end
 
--- Whether all hosts that anyone names have registered; the terms of all of them, or false if they differ; their number.
+-- Whether all hosts that anyone names have registered; the terms of all of them, or false if they differ; their number;
+-- the position of the changes that all have seen.
 local function agreement(state)
-    local complete, agreed, needed, terms, count = true, true, {}, nil, 0
+    local complete, agreed, needed, terms, count, stable = true, true, {}, nil, 0, nil
     for field, list in pairs(state) do
         local host = string.match(field, '^list:(.*)$')
         if host and not state['gone:' .. host] then
@@ -81,12 +87,14 @@ local function agreement(state)
         if not state['gone:' .. name] then
             count = count + 1
             if not state['registered:' .. name] then complete = false end
+            local position = tonumber(state['position:' .. name] or 0)
+            stable = math.min(stable or position, position)
             local has = state['terms:' .. name]
             terms = terms or has
             if not has or has ~= terms then agreed = false end
         end
     end
-    return complete, agreed and complete and terms, math.max(count, 1)
+    return complete, agreed and complete and terms, math.max(count, 1), stable or 0
 end
 
 -- Terms are settled when every host has had them for so long that no older ones matter.
@@ -157,12 +165,78 @@ local function exchangeLane(KEYS, ARGV, key, place, mark, time, mayGrant, hosts)
     return granted, place + 6 + 2 * rows
 end
 
+local function removeChange(KEYS, subject)
+    redis.call('HDEL', KEYS[4], subject)
+    redis.call('ZREM', KEYS[5], subject)
+    redis.call('ZREM', KEYS[6], subject)
+end
+
+-- Takes what a host tells of changes: for each the subject, the version's number and mark, the time until it ends, and
+-- its content. The newest of a subject stays. `place` is where the first begins.
+-- Returns the position of the latest change, and where the next argument is.
+local function learn(KEYS, ARGV, place, count, time, state)
+    local position = tonumber(state.changes)
+    if not position then
+        -- A new epoch, which any version of this library may have begun.
+        remove({ KEYS[4], KEYS[5], KEYS[6] })
+        position = 0
+    end
+    for _ = 1, count do
+        local subject, number, mark = ARGV[place], tonumber(ARGV[place + 1]), ARGV[place + 2]
+        local known, of = string.match(redis.call('HGET', KEYS[4], subject) or '-1 0', '^(%-?%d+) (%x+)')
+        known = tonumber(known)
+        if number > known or number == known and mark > of then
+            position = position + 1
+            redis.call('HSET', KEYS[4], subject, ARGV[place + 1] .. ' ' .. mark .. ' ' .. ARGV[place + 4])
+            redis.call('ZADD', KEYS[5], text(position), subject)
+            redis.call('ZADD', KEYS[6], text(time + tonumber(ARGV[place + 3])), subject)
+        end
+        place = place + 5
+    end
+    local surplus = count > 0 and redis.call('HLEN', KEYS[4]) - CHANGES or 0
+    if surplus > 0 then
+        local first = redis.call('ZRANGE', KEYS[6], 0, surplus - 1)
+        for i = 1, #first do removeChange(KEYS, first[i]) end
+    end
+    redis.call('HSET', KEYS[1], 'changes', text(position))
+    return position, place
+end
+
+-- Adds the changes after a position to the reply: for each its position, subject, number, mark, the time until it ends,
+-- and its content.
+-- Returns the position up to which the host has seen all of them.
+local function tell(KEYS, after, most, position, time, news)
+    local found = redis.call('ZRANGEBYSCORE', KEYS[5], '(' .. text(after), '+inf', 'WITHSCORES', 'LIMIT', 0, most)
+    for i = 1, #found, 2 do
+        local subject = found[i]
+        local change, ends = redis.call('HGET', KEYS[4], subject), redis.call('ZSCORE', KEYS[6], subject)
+        if change and ends then
+            local number, mark, content = string.match(change, '^(%d+) (%x+) (.*)$')
+            local left = text(math.max(0, tonumber(ends) - time))
+            for _, word in ipairs({ text(tonumber(found[i + 1])), subject, number, mark, left, content }) do
+                news[#news + 1] = word
+            end
+        end
+    end
+    return #found < 2 * most and position or tonumber(found[#found])
+end
+
+-- Removes changes that have ended and that all hosts have seen.
+local function prune(KEYS, stable, time)
+    local over = redis.call('ZRANGEBYSCORE', KEYS[6], '-inf', text(time), 'LIMIT', 0, BATCH)
+    for i = 1, #over do
+        if tonumber(redis.call('ZSCORE', KEYS[5], over[i]) or 0) <= stable then removeChange(KEYS, over[i]) end
+    end
+end
+
 -- exchange: KEYS[1...]; ARGV: host, mark, number of the connection, number of the call on it, the epoch's identifier,
 -- whether this completes the host's registration, its newest terms, all terms that it obeys ('|' between them), the
--- hosts of them, how long older terms of this host still matter (0: it has none), how long an absent host may matter;
--- then for each lane what exchangeLane takes.
+-- hosts of them, how long older terms of this host still matter (0: it has none), how long an absent host may matter,
+-- the position of the changes that the host has seen, how many more it takes, how many it tells; then for each of these
+-- what `learn` takes; then for each lane what exchangeLane takes.
 -- Answers 'late' (another epoch, or an earlier call), 'clone' (another ledger under this name is running), or 'ok', the
--- epoch's time, the terms settled last, and the units granted in each lane.
+-- epoch's time, the terms settled last, the position of the changes that all hosts have seen, and that of those which
+-- this host has seen now; the units granted in each lane; and the changes that the host has not seen (`tell`).
 local function exchange(KEYS, ARGV)
     local host, mark, connection, call = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
     local state, key = load(KEYS[1]), KEYS[1]
@@ -187,6 +261,7 @@ local function exchange(KEYS, ARGV)
     set('terms:' .. host, ARGV[7])
     set('list:' .. host, ARGV[9])
     set('pending:' .. host, ARGV[10])
+    set('position:' .. host, ARGV[12])
     set('hidden', text(math.max(tonumber(state.hidden or 0), tonumber(ARGV[11]))))
     -- Who obeys only one set of terms has seen it settled in an earlier epoch.
     if not state.settled and ARGV[7] == ARGV[8] then set('settled', ARGV[7]) end
@@ -196,17 +271,23 @@ local function exchange(KEYS, ARGV)
         redis.call('HDEL', key, 'gone:' .. host)
     end
 
-    local complete, terms, hosts = agreement(state)
+    local complete, terms, hosts, stable = agreement(state)
     settle(key, state, time, terms)
+    local latestChange, place = learn(KEYS, ARGV, 15, tonumber(ARGV[14]), time, state)
+    local news = {}
+    local position = tell(KEYS, tonumber(ARGV[12]), tonumber(ARGV[13]), latestChange, time, news)
     local obeys = string.find('|' .. ARGV[8] .. '|', '|' .. (state.settled or '') .. '|', 1, true)
-    local mayGrant = state.settled and obeys and state['registered:' .. host]
+    -- A reset that the host has not seen may have freed units that it still counts.
+    local mayGrant = state.settled and obeys and state['registered:' .. host] and position == latestChange
         and (complete or time > tonumber(state.hidden))
-    local reply, place = { 'ok', text(time), state.settled or '' }, 12
-    for i = 4, #KEYS do
+    local reply = { 'ok', text(time), state.settled or '', text(stable), text(position) }
+    for i = 7, #KEYS do
         local granted
         granted, place = exchangeLane(KEYS, ARGV, KEYS[i], place, mark, time, mayGrant, hosts)
         reply[#reply + 1] = text(granted)
     end
+    for i = 1, #news do reply[#reply + 1] = news[i] end
+    prune(KEYS, stable, time)
     local over = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', '(' .. text(time), 'LIMIT', 0, BATCH)
     remove(over)
     if #over > 0 then redis.call('ZREM', KEYS[2], unpack(over)) end
@@ -222,6 +303,6 @@ local function gone(KEYS, ARGV)
     return { 'ok' }
 end
 
-redis.register_function('weir_sharing_1_hello', hello)
-redis.register_function('weir_sharing_1_exchange', exchange)
-redis.register_function('weir_sharing_1_gone', gone)
+redis.register_function('weir_sharing_2_hello', hello)
+redis.register_function('weir_sharing_2_exchange', exchange)
+redis.register_function('weir_sharing_2_gone', gone)

@@ -4,8 +4,10 @@ internal import GRDB
 package import Limits
 package import Sharing
 
-/// Keeps what this host has to know of shared limits beside its counts: its epoch, its terms, and what it has used of
-/// each pool. The file is `ledger.sqlite.shared`, and the lock of the ledger covers it.
+/// Keeps what this host has to know of shared limits beside its counts: its epoch, its terms, what it has used of each
+/// pool, and the changes that hold on all hosts.
+///
+/// The file is `ledger.sqlite.shared`, and the lock of the ledger covers it.
 ///
 /// The ledger writes here before its journal, and the answer leaves after both. If the service dies between the two,
 /// units of a pool count without their charge: less is admitted, never more.
@@ -15,6 +17,8 @@ package final class SharedStore {
         package var state: KeptState.Saved?
         package var pools: [KeptState.Pool] = []
         package var versions: [String] = []
+        package var changes: [SharedChange] = []
+        package var numbers = SharedChanges.Numbers()
     }
 
     private let queue: DatabaseQueue
@@ -67,6 +71,12 @@ package final class SharedStore {
                         key INTEGER NOT NULL, window INTEGER NOT NULL, slots TEXT NOT NULL,
                         PRIMARY KEY (key, window)) WITHOUT ROWID;
                     CREATE TABLE IF NOT EXISTS limits (text TEXT NOT NULL);
+                    CREATE TABLE IF NOT EXISTS changes (
+                        subject TEXT PRIMARY KEY, number INTEGER NOT NULL, mark INTEGER NOT NULL,
+                        until INTEGER NOT NULL, content TEXT NOT NULL) WITHOUT ROWID;
+                    CREATE TABLE IF NOT EXISTS numbers (
+                        id INTEGER PRIMARY KEY CHECK (id = 0), newest INTEGER NOT NULL, forgotten INTEGER NOT NULL,
+                        forgotten_mark INTEGER NOT NULL);
                     """)
         }
         return (SharedStore(queue, path), try queue.read(read))
@@ -88,6 +98,20 @@ package final class SharedStore {
             contents.pools.append(KeptState.Pool(lane: lane, slots: try slots(try row.text(2))))
         }
         try db.forEachRow("SELECT text FROM limits") { contents.versions.append(try $0.text(0)) }
+        try db.forEachRow("SELECT subject, number, mark, until, content FROM changes") { row in
+            let version = SharedChange.Version(
+                number: Int64(try row.number(1)), mark: UInt64(bitPattern: try row.integer(2)))
+            guard let subject = SharedChange.Subject(text: try row.text(0)),
+                let change = SharedChange(subject, version, until: Int64(try row.number(3)), content: try row.text(4))
+            else { throw StoreDamage("changes has a value of another form") }
+            contents.changes.append(change)
+        }
+        try db.forEachRow("SELECT newest, forgotten, forgotten_mark FROM numbers") { row in
+            contents.numbers = SharedChanges.Numbers(
+                newest: Int64(try row.number(0)),
+                forgotten: SharedChange.Version(
+                    number: Int64(try row.number(1)), mark: UInt64(bitPattern: try row.integer(2))))
+        }
         return contents
     }
 
@@ -106,14 +130,14 @@ package final class SharedStore {
         return slots
     }
 
-    package func save(
-        _ changes: (state: KeptState.Saved?, pools: [KeptState.Pool], versions: [String]?)
-    ) throws(StoreError) {
+    /// - Parameter versions: the texts of limits; nil: as they were.
+    package func save(_ unsaved: SharedLedger.Unsaved, versions: [String]?) throws(StoreError) {
         do {
             try queue.write { db in
-                if let state = changes.state { try Self.save(state, db) }
-                for pool in changes.pools { try Self.save(pool, db) }
-                guard let versions = changes.versions else { return }
+                if let state = unsaved.state { try Self.save(state, db) }
+                for pool in unsaved.pools { try Self.save(pool, db) }
+                if let changes = unsaved.changes { try Self.save(changes, db) }
+                guard let versions else { return }
                 try db.execute(sql: "DELETE FROM limits")
                 for text in versions { try db.execute(sql: "INSERT INTO limits VALUES (?)", arguments: [text]) }
             }
@@ -129,6 +153,22 @@ package final class SharedStore {
                 Int64(bitPattern: state.mark), state.epoch, state.epochID, state.connection, state.settled,
                 state.pending.joined(separator: "\n"),
             ])
+    }
+
+    private static func save(_ changes: SharedChanges.Unsaved, _ db: Database) throws {
+        let numbers = changes.numbers
+        try db.execute(
+            sql: "INSERT OR REPLACE INTO numbers VALUES (0, ?, ?, ?)",
+            arguments: [numbers.newest, numbers.forgotten.number, Int64(bitPattern: numbers.forgotten.mark)])
+        for change in changes.changes {
+            try db.cachedStatement(sql: "INSERT OR REPLACE INTO changes VALUES (?, ?, ?, ?, ?)").execute(arguments: [
+                change.subject.text, change.version.number, Int64(bitPattern: change.version.mark), change.until,
+                change.content,
+            ])
+        }
+        for subject in changes.removed {
+            try db.cachedStatement(sql: "DELETE FROM changes WHERE subject = ?").execute(arguments: [subject.text])
+        }
     }
 
     private static func save(_ pool: KeptState.Pool, _ db: Database) throws {

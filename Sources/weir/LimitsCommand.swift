@@ -272,7 +272,8 @@ struct LimitsCommand: AsyncParsableCommand {
                 try StandardOutput.write(line: "... and \(changed.count - changed.keys.count) more")
             }
             guard changed.isDone, changed.count > 0 else { return }
-            try StandardOutput.write(line: "\(done) \(quantity(changed.count, "key"))")
+            let note = changed.note.map { ": \(printable($0.utf8))" } ?? ""
+            try StandardOutput.write(line: "\(done) \(quantity(changed.count, "key"))\(note)")
         }
     }
 }

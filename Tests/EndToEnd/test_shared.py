@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Several services hold one limit together, through a private redis-server on loopback."""
 import contextlib
+import json
+import pathlib
+import re
 import shutil
 import socket
 import subprocess
@@ -74,6 +77,85 @@ def admitted_by_all(services, user, clients, requests):
     for thread in threads:
         thread.join(DEFAULT_TIMEOUT)
     return sum(counts)
+
+
+def blocked(services, key):
+    """On which of the services the key is blocked."""
+    return [bool(json.loads(service.limits("show", key, "--json").stdout)[0].get("blockedUntil")) for service in services]
+
+
+class AdministrationTests(unittest.TestCase):
+    """What an administrator does on one host holds on all."""
+
+    def services(self, stack, engine, limit=None):
+        services = [stack.enter_context(host(engine.port, name, HOSTS, limit)) for name in HOSTS]
+        for service in services:
+            service.wait_logged(IN_USE)
+            admitted(service, "a", 1)
+        return services
+
+    def test_changes_hold_everywhere(self):
+        with contextlib.ExitStack() as stack:
+            engine = stack.enter_context(Engine())
+            one, two, three = services = self.services(stack, engine)
+            answer = one.limits("block", "a", "--reason", "spam").stdout
+            self.assertIn("the other hosts get it within a second", answer)
+            for service in services:
+                service.wait_logged("on mx1: block a")
+                self.assertIn("spam", service.log())
+            self.assertEqual([admitted(service, "a", 1) for service in services], [0, 0, 0])
+            three.limits("unblock", "a")
+            wait_until(lambda: blocked(services, "a") == [False] * 3, "all have unblocked the key")
+            two.limits("raise", "a", f"{2 * MOST}/1h")
+            for service in services:
+                service.wait_logged("on mx2: raise a")
+            count = admitted_by_all(services, "a", clients=4, requests=20)
+            count += sum(admitted(service, "a", 20) for service in services)
+            self.assertEqual(count, 2 * MOST - 3)
+            one.limits("unraise", "a")
+            two.limits("reset", "a")
+            for service in services:
+                service.wait_logged("on mx1: unraise a")
+                service.wait_logged("on mx2: reset a")
+            count = admitted_by_all(services, "a", clients=4, requests=20)
+            count += sum(admitted(service, "a", 20) for service in services)
+            self.assertEqual(count, MOST)
+
+    def test_hosts_that_were_away_and_an_engine_that_forgets(self):
+        with contextlib.ExitStack() as stack:
+            engine = stack.enter_context(Engine())
+            one, two, three = services = self.services(stack, engine)
+            three.kill()
+            one.limits("block", "a")
+            two.wait_logged("on mx1: block a")
+            engine.kill()
+            two.wait_logged(FAILED)
+            self.assertIn("when this host can use the engine", two.limits("raise", "a", "90/1h").stdout)
+            engine.start()
+            one.wait_logged("on mx2: raise a")
+            three.start()
+            three.wait_logged("on mx1: block a")
+            three.wait_logged("on mx2: raise a")
+            # The hosts tell a server that was flushed everything again, and carry nothing out twice.
+            with socket.create_connection(("127.0.0.1", engine.port)) as client:
+                client.sendall(b"FLUSHALL\r\n")
+                self.assertTrue(client.recv(100).startswith(b"+OK"))
+            three.limits("unblock", "a")
+            wait_until(lambda: blocked(services, "a") == [False] * 3, "all have unblocked the key")
+            for service in services:
+                service.restart()
+            self.assertEqual(blocked(services, "a"), [False] * 3)
+            self.assertEqual(one.log().count("on mx1: block a"), 1)
+
+    def test_a_block_by_a_limit(self):
+        limit = {"rates": ["2/1h"], "block": {"after": 3, "for": "1h"}}
+        with contextlib.ExitStack() as stack:
+            engine = stack.enter_context(Engine())
+            one, two, three = services = self.services(stack, engine, limit)
+            admitted(one, "a", 10)
+            two.wait_logged("limit user: mx1 blocks a for")
+            three.wait_logged("limit user: mx1 blocks a for")
+            self.assertEqual(blocked(services, "a"), [True] * 3)
 
 
 class SharedTests(unittest.TestCase):
@@ -151,6 +233,14 @@ class SharedTests(unittest.TestCase):
             with host(engine.port, "mx1", ["mx1"], password_file=file.name) as service:
                 service.wait_logged(IN_USE)
                 self.assertEqual(admitted(service, "a", MOST + 5), MOST)
+
+    def test_a_user_with_the_rights_of_the_documentation(self):
+        text = (pathlib.Path(__file__).parents[2] / "docs/shared.md").read_text()
+        [rights] = re.findall("ACL SETUSER weir on >PASSWORD (.*)", text)
+        for rights, line in [(rights, IN_USE), (rights.replace("+@hash", ""), "give the user +fcall")]:
+            with self.subTest(rights=rights), Engine("--user", *f"weir on >secret {rights}".split()) as engine:
+                with host(engine.port, "mx1", ["mx1"], user="weir", password="secret") as service:
+                    service.wait_logged(line)
 
     def test_each_fault_of_the_engine_has_its_line(self):
         for arguments, shared, text in [

@@ -12,7 +12,7 @@ import Testing
 
     private static func reset(_ harness: LedgerHarness) throws {
         harness.ledger.beginTick()
-        _ = try harness.ledger.intervene(.reset, onKey: Array("user".utf8), limit: "per-user")
+        _ = try harness.ledger.intervene(.reset, onKey: Array("user".utf8), limit: "per-user", by: .here)
         try harness.ledger.commit()
         harness.clocks.advance(1)
     }

@@ -42,7 +42,7 @@ import Testing
         {
             // Throws if the damage has cost the account of the key.
             _ = try? harness.ledger.intervene(
-                intervention, onKey: Array("user\(Int.random(in: 0...2, using: &random))".utf8), limit: nil)
+                intervention, onKey: Array("user\(Int.random(in: 0...2, using: &random))".utf8), limit: nil, by: .here)
         }
         for standing in try harness.ledger.fullest(100, limit: nil) {
             _ = standing.usages.compactMap(\.freesAt).map(harness.ledger.wallTime)

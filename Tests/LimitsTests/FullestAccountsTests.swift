@@ -117,7 +117,7 @@ struct FullestAccountsTests {
         try traffic(harness, messages: 15_000, spread: 40, &random)
         harness.ledger.beginTick()
         _ = try harness.ledger.intervene(
-            .block(until: harness.ledger.now + 60_000), onKey: Array("new".utf8), limit: "per-user")
+            .block(until: harness.ledger.now + 60_000), onKey: Array("new".utf8), limit: "per-user", by: .here)
         let list = try harness.ledger.fullest(100, limit: "per-user")
         #expect(list.contains { $0.key == Array("new".utf8) })
         #expect(throws: AdministrationFault.unknownLimit("other", known: ["per-user"])) {

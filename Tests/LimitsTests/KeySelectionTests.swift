@@ -58,7 +58,7 @@ import Testing
             ("dora", Intervention.block(until: harness.ledger.now + 60_000)),
             ("alice", .raise([Rate("9/1h")!], until: harness.ledger.now + 60_000)),
         ] {
-            _ = try harness.ledger.intervene(intervention, onKey: Array(user.utf8), limit: "per-user")
+            _ = try harness.ledger.intervene(intervention, onKey: Array(user.utf8), limit: "per-user", by: .here)
         }
         try harness.ledger.commit()
         return harness
@@ -89,9 +89,11 @@ import Testing
         let harness = try harness()
         let blocked = try walk(harness, KeySelection(limit: nil, pattern: nil, state: .blocked))
         #expect(
-            names(try harness.ledger.intervene(.unblock, on: blocked.found, foundBy: blocked)) == ["carol", "dora"])
+            names(try harness.ledger.intervene(.unblock, on: blocked.found, foundBy: blocked, by: .here)) == [
+                "carol", "dora",
+            ])
         let raised = try walk(harness, KeySelection(limit: nil, pattern: nil, state: .raised))
-        #expect(try harness.ledger.intervene(.unraise, on: raised.found, foundBy: raised).count == 1)
+        #expect(try harness.ledger.intervene(.unraise, on: raised.found, foundBy: raised, by: .here).count == 1)
         try harness.ledger.commit()
         for _ in 0..<2 {
             for user in ["carol", "dora"] {
@@ -103,7 +105,7 @@ import Testing
             try harness.crash()
         }
         #expect(throws: AdministrationFault.walkEnded) {
-            try harness.ledger.intervene(.reset, on: blocked.found, foundBy: blocked)
+            try harness.ledger.intervene(.reset, on: blocked.found, foundBy: blocked, by: .here)
         }
     }
 

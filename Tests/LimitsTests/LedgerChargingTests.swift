@@ -84,7 +84,7 @@ import Testing
     @Test func aResetKeyIsChargedAgainAtTheEnd() throws {
         let harness = try LedgerHarness { [$0.limit(rates: ["4/1m"])] }
         #expect(try harness.ask(rcpt("m", to: "a@example.org")) == nil)
-        _ = try harness.ledger.intervene(.reset, onKey: Array("user".utf8), limit: nil)
+        _ = try harness.ledger.intervene(.reset, onKey: Array("user".utf8), limit: nil, by: .here)
         try harness.sweep()
         #expect(harness.used("user") == [0])
         #expect(try harness.ask(settling("END-OF-MESSAGE", "m", count: 1)) == nil)

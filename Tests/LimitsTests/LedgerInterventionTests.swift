@@ -13,7 +13,10 @@ import Testing
         #expect(try harness.ask(rcpt("b", to: "a@example.org")) != nil)
         func intervene(_ intervention: Intervention) throws {
             harness.ledger.beginTick()
-            #expect(try harness.ledger.intervene(intervention, onKey: key, limit: nil).map(\.limit) == ["per-user"])
+            #expect(
+                try harness.ledger.intervene(intervention, onKey: key, limit: nil, by: .here).map(\.limit) == [
+                    "per-user"
+                ])
             try harness.ledger.commit()
             try harness.crash()
         }
@@ -29,10 +32,10 @@ import Testing
         #expect(try harness.ask(rcpt("f", to: "a@example.org")) != nil)
         try intervene(.unblock)
         #expect(try harness.ask(rcpt("g", to: "a@example.org")) == nil)
-        #expect(try harness.ledger.intervene(.reset, onKey: Array("nobody".utf8), limit: nil).isEmpty)
+        #expect(try harness.ledger.intervene(.reset, onKey: Array("nobody".utf8), limit: nil, by: .here).isEmpty)
         #expect(
             try harness.ledger.intervene(
-                .block(until: harness.ledger.now + 1), onKey: Array("nobody".utf8), limit: "other"
+                .block(until: harness.ledger.now + 1), onKey: Array("nobody".utf8), limit: "other", by: .here
             ).count == 1)
     }
 
@@ -51,7 +54,7 @@ import Testing
         for recipient in 0..<10 { try harness.ask(rcpt("a", to: "r\(recipient)@example.org")) }
         let before = harness.transaction
         harness.clocks.advance(1)
-        _ = try harness.ledger.intervene(.reset, onKey: Array("user".utf8), limit: nil)
+        _ = try harness.ledger.intervene(.reset, onKey: Array("user".utf8), limit: nil, by: .here)
         try harness.ledger.commit()
         try go(then)
         harness.clocks.advance(1)
@@ -79,7 +82,7 @@ import Testing
         func block(_ key: String, limit: String?) throws -> [String] {
             harness.ledger.beginTick()
             return try harness.ledger.intervene(
-                .block(until: harness.ledger.now + 60_000), onKey: Array(key.utf8), limit: limit
+                .block(until: harness.ledger.now + 60_000), onKey: Array(key.utf8), limit: limit, by: .here
             )
             .map { "\($0.limit) \(String(decoding: $0.key, as: UTF8.self))" }
         }
@@ -108,11 +111,12 @@ import Testing
         try harness.ask(rcpt("a", to: "a@example.org"))
         let key = Array("user".utf8)
         let until = harness.ledger.now + 60_000
-        let standings = try harness.ledger.intervene(.raise([Rate("7/1h")!], until: until), onKey: key, limit: nil)
+        let standings = try harness.ledger.intervene(
+            .raise([Rate("7/1h")!], until: until), onKey: key, limit: nil, by: .here)
         #expect(standings.map(\.limit) == ["per-user"])
         #expect(standings[0].usages.map(\.admitted) == [7, 50])
         #expect(throws: AdministrationFault.self) {
-            try harness.ledger.intervene(.raise([Rate("7/2h")!], until: until), onKey: key, limit: nil)
+            try harness.ledger.intervene(.raise([Rate("7/2h")!], until: until), onKey: key, limit: nil, by: .here)
         }
     }
 
@@ -149,7 +153,7 @@ import Testing
         try refuse(4)
         #expect(harness.standing("a@b")?.blockedUntil != nil)
         harness.ledger.beginTick()
-        _ = try harness.ledger.intervene(.unblock, onKey: Array("a@b".utf8), limit: nil)
+        _ = try harness.ledger.intervene(.unblock, onKey: Array("a@b".utf8), limit: nil, by: .here)
         try harness.ledger.commit()
         if crashes { try harness.crash() }
         #expect(harness.standing("a@b")?.refusedTries == 0)
@@ -167,7 +171,7 @@ import Testing
         try harness.ask(rcpt("a", to: "a@example.org"))
         let until = harness.ledger.now + 3_600_000
         _ = try harness.ledger.intervene(
-            .raise([Rate("5000/1h")!], until: until), onKey: Array("user".utf8), limit: nil)
+            .raise([Rate("5000/1h")!], until: until), onKey: Array("user".utf8), limit: nil, by: .here)
         try harness.ledger.commit()
         for (rates, admitted) in [
             (["10/1m", "1000/1h"], [10, 5000]), (["1000/1h", "10/1m"], [5000, 10]), (["1000/1h", "5/1m"], [5000, 5]),

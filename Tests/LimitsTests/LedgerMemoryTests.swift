@@ -89,7 +89,7 @@ import Testing
             let user = "u\(number)"
             try before.ask(settling("DATA", "m\(number)", count: 1, user: user))
             guard number % 100 == 0 else { continue }
-            _ = try before.ledger.intervene(.block(until: until), onKey: Array(user.utf8), limit: nil)
+            _ = try before.ledger.intervene(.block(until: until), onKey: Array(user.utf8), limit: nil, by: .here)
         }
         try before.ledger.commit()
         try before.finishCheckpoint()
@@ -168,7 +168,8 @@ import Testing
         let harness = try LedgerHarness({ [$0.limit(rates: ["1000/1h"])] }, settings: settings)
         for number in 0..<3 {
             _ = try harness.ledger.intervene(
-                .block(until: harness.ledger.now + 3_600_000), onKey: Array("bad\(number)".utf8), limit: "per-user")
+                .block(until: harness.ledger.now + 3_600_000), onKey: Array("bad\(number)".utf8), limit: "per-user",
+                by: .here)
         }
         for number in 0..<2000 { try harness.ask(rcpt("m\(number)", to: "a@example.org", user: "u\(number)")) }
         #expect(harness.ledger.limits[0].accountCount <= 101)

@@ -34,7 +34,7 @@ import Testing
         }
         func block(_ intervention: Intervention) throws {
             harness.ledger.beginTick()
-            _ = try harness.ledger.intervene(intervention, onKey: Array("user".utf8), limit: "per-user")
+            _ = try harness.ledger.intervene(intervention, onKey: Array("user".utf8), limit: "per-user", by: .here)
         }
         try block(.block(until: harness.ledger.now + 60_000))
         #expect(try harness.ask(rcpt("a", to: "a@example.org")) == "REJECT 5.7.1 per-user is blocked for user")
@@ -82,7 +82,7 @@ import Testing
         #expect(try harness.ask(rcpt("a", to: "a@example.org", user: "boss")) == nil)
         harness.ledger.beginTick()
         _ = try harness.ledger.intervene(
-            .block(until: harness.ledger.now + 60_000), onKey: Array("boss".utf8), limit: "per-user")
+            .block(until: harness.ledger.now + 60_000), onKey: Array("boss".utf8), limit: "per-user", by: .here)
         #expect(try harness.ask(rcpt("b", to: "a@example.org", user: "boss")) != nil)
         try harness.crash()
         #expect(try harness.ask(rcpt("c", to: "a@example.org", user: "boss")) != nil)

@@ -4,6 +4,7 @@ package import Sharing
 /// What `library.lua` does, in Swift. `Tests/sharing` compares the two, call by call.
 package struct Engine: Sendable {
     private static let living: Int64 = 10_000
+    private static let batch = 8
 
     struct Host: Sendable {
         var mark: UInt64
@@ -12,7 +13,15 @@ package struct Engine: Sendable {
         var hosts: [String]
         var termsMatter: Int64
         var isRegistered = false
-        var isGone = false
+        /// Of the changes that it has seen; 0 for a host of version 1.
+        var position: Int64 = 0
+    }
+
+    struct Change: Sendable {
+        let position: Int64
+        let version: SharedChange.Version
+        let ends: Int64
+        let content: String
     }
 
     struct Row: Sendable {
@@ -32,13 +41,16 @@ package struct Engine: Sendable {
     private var settled = ""
     private var agreed: (terms: String, at: Int64)?
     private var lanes: [Lane: [UInt64: [Row]]] = [:]
+    private var changes: [String: Change] = [:]
+    private var latestChange: Int64 = 0
 
     package init() {}
 
-    package mutating func answer(_ call: Call, clock: Int64, rules: Rules) -> Answer {
+    /// - Parameter isOlder: whether the host calls version 1 of the library, which knows of no changes.
+    package mutating func answer(_ call: Call, isOlder: Bool, clock: Int64, rules: Rules) -> Answer {
         switch call {
         case .hello(let call): hello(call, clock: clock, rules: rules)
-        case .exchange(let call): exchange(call, clock: clock, rules: rules)
+        case .exchange(let call): exchange(call, isOlder: isOlder, clock: clock, rules: rules)
         }
     }
 
@@ -62,7 +74,7 @@ package struct Engine: Sendable {
         read = clock
     }
 
-    private mutating func exchange(_ call: Call.Exchange, clock: Int64, rules: Rules) -> Answer {
+    private mutating func exchange(_ call: Call.Exchange, isOlder: Bool, clock: Int64, rules: Rules) -> Answer {
         let latest = heard[call.mark] ?? (0, 0)
         guard call.epoch == epoch, call.epochID == id || !rules.contains(.identifyEpochs) else { return .late }
         if rules.contains(.numberCalls), (call.connection, call.number) <= latest { return .late }
@@ -74,6 +86,7 @@ package struct Engine: Sendable {
         (host.mark, host.seen, host.terms, host.hosts) = (call.mark, time, call.terms, call.hosts)
         host.termsMatter = call.termsMatter
         if call.completes { host.isRegistered = true }
+        if !isOlder { host.position = call.position }
         hosts[call.host] = host
         gone.remove(call.host)
         hidden = max(hidden, call.hidden)
@@ -82,13 +95,43 @@ package struct Engine: Sendable {
         let isComplete = needed.allSatisfy { hosts[$0]?.isRegistered ?? false }
         let terms = Set(needed.map { hosts[$0]?.terms ?? "" })
         settle(isComplete && terms.count == 1 && terms != [""] ? terms.first : nil)
+        let stable = needed.map { hosts[$0]?.position ?? 0 }.min() ?? 0
+        let news = isOlder ? SharedChanges.News() : tell(call, stable: stable)
+        let hasSeenAll = isOlder || news.position == latestChange || !rules.contains(.changesFirst)
         let mayGrant =
-            !settled.isEmpty && call.obeyed.contains(settled) && host.isRegistered
+            !settled.isEmpty && call.obeyed.contains(settled) && host.isRegistered && hasSeenAll
             && (isComplete || time > hidden || !rules.contains(.waitForAll))
         let granted = call.lanes.map {
             exchange($0, mark: call.mark, mayGrant: mayGrant, hosts: Int64(max(needed.count, 1)), rules)
         }
-        return .exchanged(time: time, settled: settled, granted: granted)
+        if !isOlder { prune(stable: rules.contains(.keepEnded) ? stable : .max) }
+        return .exchanged(time: time, settled: settled, granted: granted, news: news)
+    }
+
+    /// Takes what the host tells of changes, and tells it what it has not seen.
+    private mutating func tell(_ call: Call.Exchange, stable: Int64) -> SharedChanges.News {
+        for told in call.changes where changes[told.subject].map({ $0.version < told.version }) ?? true {
+            latestChange += 1
+            changes[told.subject] = Change(
+                position: latestChange, version: told.version, ends: time + told.left, content: told.content)
+        }
+        let unseen = changes.filter { $0.value.position > call.position }.sorted {
+            $0.value.position < $1.value.position
+        }
+        let news = unseen.prefix(Int(call.mostNews)).map { subject, change in
+            let told = SharedChanges.Told(
+                subject: subject, version: change.version, left: max(0, change.ends - time), content: change.content)
+            return (position: change.position, told: told)
+        }
+        let isCut = news.count >= call.mostNews
+        return SharedChanges.News(
+            stable: stable, position: isCut ? news.last?.position ?? 0 : latestChange, changes: news)
+    }
+
+    private mutating func prune(stable: Int64) {
+        let over = changes.filter { $0.value.ends <= time }
+            .sorted { ($0.value.ends, $0.key) < ($1.value.ends, $1.key) }
+        for (subject, change) in over.prefix(Self.batch) where change.position <= stable { changes[subject] = nil }
     }
 
     /// - Parameter terms: those of every host that must agree; nil if they differ, or some are unknown.

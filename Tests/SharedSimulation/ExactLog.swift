@@ -6,22 +6,44 @@ struct ExactLog {
     struct Entry {
         let time: Int64
         var units: Int64
+        /// The newest reset of the key that its host knew.
+        let reset: SharedChange.Version?
+        /// How many times N its host admitted: a raise.
+        let factor: Int64
+    }
+
+    /// What the interval of the window's length holds that ends now.
+    struct Held {
+        /// Of hosts that know the same reset.
+        var underReset: Int64 = 0
+        /// Since any host has last learned of a reset.
+        var sinceReset: Int64 = 0
+        /// The largest.
+        var factor: Int64 = 1
     }
 
     private var entries: [Lane: [Entry]] = [:]
     private var firsts: [Lane: Int] = [:]
+    private var learned: [UInt64: Int64] = [:]
     private(set) var admitted: [Lane: Int64] = [:]
 
-    /// - Returns: what the interval of the window's length holds that ends now.
-    mutating func add(_ units: Int64, to lane: Lane, at time: Int64) -> Int64 {
-        entries[lane, default: []].append(Entry(time: time, units: units))
-        admitted[lane, default: 0] += units
+    mutating func add(_ entry: Entry, to lane: Lane) -> Held {
+        entries[lane, default: []].append(entry)
+        admitted[lane, default: 0] += entry.units
         var first = firsts[lane] ?? 0
         let all = entries[lane] ?? []
-        while all[first].time <= time - lane.window { first += 1 }
+        while all[first].time <= entry.time - lane.window { first += 1 }
         firsts[lane] = first
-        return all[first...].reduce(0) { $0 + $1.units }
+        let learned = learned[lane.key] ?? .min
+        return all[first...].reduce(into: Held()) { held, other in
+            if other.reset == entry.reset { held.underReset += other.units }
+            if other.time > learned { held.sinceReset += other.units }
+            held.factor = max(held.factor, other.factor)
+        }
     }
+
+    /// A host has learned of a reset.
+    mutating func reset(_ key: UInt64, at time: Int64) { learned[key] = time }
 
     mutating func giveBack(_ units: Int64, in lane: Lane, admittedAt time: Int64) {
         guard let index = entries[lane]?.lastIndex(where: { $0.time == time && $0.units == units }) else { return }

@@ -9,7 +9,13 @@ final class SimulatedHost {
     private var ledger: SharedLedger
     /// The host's own windows: all that it has admitted.
     private var windows: [Lane: SlotCounts] = [:]
-    private var isUp = true
+    /// What holds for keys: on a real host, the exceptions of its accounts.
+    private var effects = HostEffects()
+    private(set) var isUp = true
+    /// It calls version 1 of the engine's library.
+    let isOlder: Bool
+    /// The changes that were carried out in this turn.
+    private var carriedOut: [(change: SharedChange, isOwn: Bool)] = []
     private(set) var isGoneForGood = false
     private var server: SimulatedServer?
     /// Grows with each connection and crash: what belongs to an earlier one is dropped.
@@ -21,10 +27,12 @@ final class SimulatedHost {
     private var version: Int?
     /// By the host's clock, when it crashed: after a reboot, the clock goes on from there.
     private var stopped: Int64 = 0
+    private var reboots = false
 
     init(_ name: String, in simulation: Simulation) {
         self.name = name
         self.simulation = simulation
+        isOlder = simulation.plan.olderHosts.contains(name)
         clock = MachineClock(&simulation.random)
         ledger = SharedLedger(
             name: name, kept: KeptState(mark: simulation.random.next()), timing: simulation.plan.timing,
@@ -40,18 +48,21 @@ final class SimulatedHost {
     /// - Parameter body: returns the requests that have waited for the engine and are decided now.
     private func turn(deciding new: Int? = nil, _ body: (inout SharedLedger) -> [Int]) {
         guard isUp else { return }
-        let before = (ledger.kept, windows)
+        let before = (ledger.kept, windows, effects)
+        carriedOut = []
         var decisions = body(&ledger).map { ($0, decide($0, isLast: true)) }
         if let new { decisions.append((new, decide(new, isLast: false))) }
         decisions += ledger.refuseOverdue(at: now).map { ($0, decide($0, isLast: true)) }
         let call = server == nil ? nil : ledger.nextCall(at: now)
-        let crashes = simulation.random.happens(simulation.plan.crashInTurn)
+        let crashes = !simulation.isCalm && simulation.random.happens(simulation.plan.crashInTurn)
         let keepsLate = !simulation.rules.contains(.keepFirst)
         if crashes && !keepsLate {
             let isKept = simulation.random.happens(0.5)
             simulation.trace("\(name) crashes \(isKept ? "between journal and answer" : "before the journal")")
+            if isKept { simulation.note(carriedOut, by: self) }
             return crash(downFor: simulation.random.time(10...5000), reboots: false, to: isKept ? nil : before)
         }
+        simulation.note(carriedOut, by: self)
         for (number, decision) in decisions { answer(number, decision) }
         if let call { send(call) }
         if crashes { crash(downFor: simulation.random.time(10...5000), reboots: false, to: before) }
@@ -61,6 +72,8 @@ final class SimulatedHost {
     private struct Charge {
         var slots: [Int64] = []
         var ofPool: Int64 = 0
+        var factors: [Int64] = []
+        var resets: [SharedChange.Version?] = []
     }
 
     /// - Returns: the charge; nil if the request is refused or waits.
@@ -69,9 +82,14 @@ final class SimulatedHost {
         var charge = Charge()
         let demands = asked.map { demand in
             windows[demand.lane, default: SlotCounts()].expire(at: demand.lane.slot(at: now))
+            let factor = effects.factor(of: demand.lane.key, at: now)
+            charge.factors.append(factor)
+            charge.resets.append(effects.reset(of: demand.lane.key))
             return SharedRequest.Demand(
-                lane: demand.lane, units: demand.units, most: demand.most, own: windows[demand.lane]?.entries ?? [])
+                lane: demand.lane, units: demand.units, most: demand.most.map { ($0, $1 * factor) },
+                own: windows[demand.lane]?.entries ?? [])
         }
+        if demands.contains(where: { effects.isBlocked($0.lane.key, at: now) }) { return (.refused, charge) }
         let decision = ledger.decide(SharedRequest(number: number, demands: demands), isLast: isLast, at: now)
         guard case .admitted = decision else { return (decision, charge) }
         for demand in demands {
@@ -137,12 +155,15 @@ final class SimulatedHost {
             let charge = decided.charge
             let units = demands.map { "\($0.units) of \($0.lane.key)/\($0.lane.window)" }.joined(separator: ", ")
             simulation.trace("\(name) admits \(units) (\(charge.ofPool) from the pool)")
-            for demand in demands { simulation.admit(demand.lane, demand.units) }
+            for (index, demand) in demands.enumerated() {
+                simulation.admit(
+                    demand.lane, demand.units, reset: charge.resets[index], factor: charge.factors[index])
+            }
             let at = simulation.now
             guard simulation.random.happens(simulation.plan.givesBack) else { return }
             let delay = simulation.random.time(0...simulation.plan.longestWindow / 2)
             simulation.after(delay) { [self] in
-                guard isUp else { return }
+                guard isUp, charge.resets == demands.map({ effects.reset(of: $0.lane.key) }) else { return }
                 simulation.trace("\(name) gives back \(units)")
                 for demand in demands { simulation.giveBack(demand.lane, demand.units, admittedAt: at) }
                 turn { ledger in
@@ -203,9 +224,9 @@ final class SimulatedHost {
 
     private func run(_ call: Call, on server: SimulatedServer) -> Answer {
         let clock = server.clock.read(at: simulation.now)
-        let answer = server.engine.answer(call, clock: clock, rules: simulation.rules)
+        let answer = server.engine.answer(call, isOlder: isOlder, clock: clock, rules: simulation.rules)
         if simulation.plan.hasFaults { server.remember() }
-        simulation.observer?(server.number, clock, call, answer)
+        simulation.observer?(server.number, clock, isOlder, call, answer)
         simulation.trace("server \(server.number), \(name): \(call.summary) -> \(answer.summary)")
         return answer
     }
@@ -215,14 +236,45 @@ final class SimulatedHost {
         turn { ledger in
             let outcome = ledger.receive(answer, at: now)
             hangsUp = outcome.hangsUp
+            for change in outcome.changes { carryOut(change, isOwn: false, &ledger) }
             return outcome.answered
         }
         if hangsUp { hangUp() }
     }
 
+    // MARK: Changes by administrators
+
+    func administer(_ kind: SharedChange.Kind, key: UInt64, value: String, lasts: Int64) {
+        guard isUp, version != nil, !isOlder else { return }
+        let subject = SharedChange.Subject(kind, limit: "limit", key: [UInt8(key)])
+        turn { ledger in
+            ledger.change(
+                subject, to: value, until: now + lasts, author: SharedChange.Author(host: name),
+                wall: now + simulation.wallError())
+            if let change = ledger.kept.changes[subject] { carryOut(change, isOwn: true, &ledger) }
+            return []
+        }
+    }
+
+    private func carryOut(_ change: SharedChange, isOwn: Bool, _ ledger: inout SharedLedger) {
+        carriedOut.append((change, isOwn))
+        effects.take(change)
+        guard change.subject.kind == .reset else { return }
+        let lanes = simulation.plan.lanes.filter { change.subject.key == [UInt8($0.key)] }
+        for lane in lanes { windows[lane] = SlotCounts() }
+        ledger.forget(lanes)
+    }
+
+    /// The change that holds; nil if none does.
+    func effect(of subject: SharedChange.Subject, after time: Int64 = 0) -> SharedChange? {
+        effects[subject, now + time]
+    }
+
     // MARK: Crashes
 
-    func crash(downFor time: Int64, reboots: Bool, to kept: (KeptState, [Lane: SlotCounts])? = nil) {
+    func crash(
+        downFor time: Int64, reboots: Bool, to kept: (KeptState, [Lane: SlotCounts], HostEffects)? = nil
+    ) {
         guard isUp else { return }
         simulation.trace("\(name) is down for \(time) ms\(reboots ? ", and reboots" : "")")
         (isUp, server, stopped) = (false, nil, now)
@@ -232,15 +284,20 @@ final class SimulatedHost {
         ledger = SharedLedger(
             name: name, kept: kept?.0 ?? ledger.kept, timing: simulation.plan.timing, rules: simulation.rules)
         windows = kept?.1 ?? windows
-        simulation.after(time) { [self] in
-            guard !isGoneForGood else { return }
-            isUp = true
-            if reboots {
-                clock.offset += stopped - now
-                ledger.endGrants()
-            }
-            simulation.trace("\(name) is back")
+        effects = kept?.2 ?? effects
+        self.reboots = reboots
+        let crash = generation
+        simulation.after(time) { [self] in if generation == crash { comeBack() } }
+    }
+
+    func comeBack() {
+        guard !isUp, !isGoneForGood else { return }
+        isUp = true
+        if reboots {
+            clock.offset += stopped - now
+            ledger.endGrants()
         }
+        simulation.trace("\(name) is back")
     }
 
     /// Its machine is lost. It is declared gone when all that it has used has expired.

@@ -4,6 +4,7 @@ import Sharing
 extension Simulation {
     func scheduleFaults() {
         after(random.interval(mean: plan.faultInterval)) { [self] in
+            guard !isCalm else { return }
             fault()
             scheduleFaults()
         }

@@ -8,11 +8,12 @@ package import Sharing
 /// Hosts crash between journal and answer, reboot, stay down for long and never return. The engine fails over with lost
 /// writes while the old primary lives on, restarts from an old dump, and is flushed. Limits and lists of hosts change.
 package final class Simulation {
-    package struct Violation: Sendable {
-        package let time: Int64
-        package let lane: Lane
-        package let held: Int64
-        package let allowed: Int64
+    package enum Violation: Sendable {
+        case moreThanN(lane: Lane, held: Int64, allowed: Int64)
+        /// A change has replaced a newer one on a host.
+        case undone(host: String, SharedChange)
+        /// Some time after the last fault, hosts differ, or lack the newest change.
+        case disagreement(SharedChange.Subject)
     }
 
     /// A version of the limits, and when each host has taken it.
@@ -38,6 +39,9 @@ package final class Simulation {
     var versions: [Version] = []
     private var log = ExactLog()
     package private(set) var violation: Violation?
+    private var made: [SharedChange.Subject: [(by: SimulatedHost, change: SharedChange, at: Int64)]] = [:]
+    private var newest: [String: [SharedChange.Subject: SharedChange.Version]] = [:]
+    private(set) var isCalm = false
     package private(set) var timeline: [String] = []
     private let isTracing: Bool
     var lastSmallStep: Int64 = .min / 2
@@ -47,7 +51,7 @@ package final class Simulation {
     package var refused = 0
     package var calls = 0
     /// Told each call, with the server's number, its clock, and its answer.
-    package var observer: ((_ server: Int, _ clock: Int64, _ call: Call, _ answer: Answer) -> Void)?
+    package var observer: ((_ server: Int, _ clock: Int64, _ isOlder: Bool, _ call: Call, _ answer: Answer) -> Void)?
     /// Told when a server begins with the data of another: epoch and run id are all that matters of them.
     package var copyObserver: ((_ server: Int, _ epoch: Int64, _ run: String) -> Void)?
 
@@ -70,7 +74,7 @@ package final class Simulation {
 
     func after(_ delay: Int64, _ run: @escaping () -> Void) { events.add(at: now + delay, run) }
 
-    /// - Returns: whether the log never held more than N.
+    /// - Returns: whether no rule of the ledger was violated.
     @discardableResult
     package func run() -> Bool {
         for host in hosts where versions[0].terms.hosts.contains(host.name) {
@@ -80,10 +84,16 @@ package final class Simulation {
         for index in versions.indices.dropFirst() { scheduleVersion(index) }
         scheduleRequests()
         if plan.hasFaults { after(random.time(0...plan.longestWindow)) { [self] in scheduleFaults() } }
-        while violation == nil, let event = events.next(), event.time <= plan.length {
+        if plan.changeInterval > 0 {
+            scheduleChanges()
+            after(plan.length) { [self] in calmDown() }
+        }
+        let end = plan.length + (plan.changeInterval > 0 ? Self.calm : 0)
+        while violation == nil, let event = events.next(), event.time <= end {
             now = event.time
             event.run()
         }
+        if violation == nil, isCalm { checkAgreement() }
         // What is left refers to this object.
         events = Events()
         return violation == nil
@@ -107,13 +117,17 @@ package final class Simulation {
         }
     }
 
-    func admit(_ lane: Lane, _ units: Int64) {
-        let held = log.add(units, to: lane, at: now)
-        let allowed = self.allowed(lane)
-        guard held > allowed, violation == nil else { return }
-        violation = Violation(time: now, lane: lane, held: held, allowed: allowed)
-        trace("MORE THAN N: lane \(lane.key)/\(lane.window) holds \(held), allowed are \(allowed)")
+    func admit(_ lane: Lane, _ units: Int64, reset: SharedChange.Version?, factor: Int64) {
+        let held = log.add(ExactLog.Entry(time: now, units: units, reset: reset, factor: factor), to: lane)
+        let allowed = self.allowed(lane) * held.factor
+        // A host of version 1 hears of no reset.
+        let most = plan.olderHosts.isEmpty ? max(held.underReset, held.sinceReset) : held.sinceReset
+        guard most > allowed else { return }
+        fail(.moreThanN(lane: lane, held: most, allowed: allowed))
+        trace("MORE THAN N: lane \(lane.key)/\(lane.window) holds \(most), allowed are \(allowed)")
     }
+
+    private func fail(_ violation: Violation) { self.violation = self.violation ?? violation }
 
     func giveBack(_ lane: Lane, _ units: Int64, admittedAt time: Int64) {
         log.giveBack(units, in: lane, admittedAt: time)
@@ -123,6 +137,67 @@ package final class Simulation {
     private func allowed(_ lane: Lane) -> Int64 {
         let settled = versions.lastIndex { ($0.confirmed ?? .max) <= now - lane.window } ?? 0
         return versions[settled...].filter { $0.firstTaken != nil }.compactMap { $0.most[lane] }.max() ?? 0
+    }
+
+    // MARK: Changes by administrators
+
+    /// How long the hosts have to agree after the last fault.
+    private static let calm: Int64 = 15_000
+
+    private func scheduleChanges() {
+        after(random.interval(mean: plan.changeInterval)) { [self] in
+            guard !isCalm else { return }
+            let (host, key) = (random.pick(hosts), random.pick(plan.keys))
+            let kind = random.pick(plan.changeKinds)
+            let ends = random.happens(0.3)
+            let value = kind == .reset || ends ? "" : random.pick(["2", "3"])
+            let lasts = value.isEmpty ? 0 : random.pick([100, 1000, plan.longestWindow, 10 * plan.length])
+            host.administer(kind, key: key, value: value, lasts: lasts)
+            scheduleChanges()
+        }
+    }
+
+    /// The wall clock of a host may be wrong by hours.
+    func wallError() -> Int64 { random.time(0...10_000_000) }
+
+    func note(_ carriedOut: [(change: SharedChange, isOwn: Bool)], by host: SimulatedHost) {
+        for (change, isOwn) in carriedOut {
+            let ending = change.value.isEmpty ? "ends" : "\(change.value) until \(change.until)"
+            trace(
+                "\(host.name) \(isOwn ? "makes" : "learns") \(change.subject.text) \(change.version.number): \(ending)")
+            if isOwn { made[change.subject, default: []].append((host, change, now)) }
+            if change.subject.kind == .reset { log.reset(UInt64(change.subject.key[0]), at: now) }
+            let before = newest[host.name]?[change.subject]
+            if let before, change.version < before { fail(.undone(host: host.name, change)) }
+            newest[host.name, default: [:]][change.subject] = change.version
+        }
+    }
+
+    /// No more faults: all hosts run, and reach the one engine that is left.
+    private func calmDown() {
+        trace("calm")
+        isCalm = true
+        cut.removeAll()
+        servers = Array(servers.suffix(1))
+        for host in hosts { host.comeBack() }
+    }
+
+    private func checkAgreement() {
+        let hosts = hosts.filter { !$0.isGoneForGood && !$0.isOlder }
+        for (subject, made) in made {
+            // Of a host that is lost, the others may know nothing.
+            let newest = made.filter { !$0.by.isGoneForGood }.max { $0.change.version < $1.change.version }
+            guard let newest else { continue }
+            // It may end on other hosts later: the engine's time does not count pauses.
+            let lasting = newest.by.effect(of: subject, after: 60_000)?.version
+            let versions = hosts.map { $0.effect(of: subject)?.version }
+            let agree = versions.allSatisfy { version in
+                lasting.map { version == $0 } ?? version.map { $0 >= newest.change.version } ?? true
+            }
+            guard !agree else { continue }
+            trace("the hosts do not agree on \(subject.text)")
+            return fail(.disagreement(subject))
+        }
     }
 
     // MARK: Versions
@@ -157,11 +232,11 @@ package final class Simulation {
     }
 
     func isCut(_ host: SimulatedHost, _ server: SimulatedServer) -> Bool {
-        plan.hasFaults && (cut.contains("\(host.name) \(server.number)") || random.happens(0.01))
+        plan.hasFaults && !isCalm && (cut.contains("\(host.name) \(server.number)") || random.happens(0.01))
     }
 
     func delay() -> Int64 {
-        guard plan.hasFaults else { return 1 }
+        guard plan.hasFaults, !isCalm else { return 1 }
         return Int64(Double(random.pick(plan.delays)) * random.unit())
     }
 

@@ -27,6 +27,11 @@ package struct SimulationPlan: Sendable {
     package var faultInterval = 0.0
     /// All requests come to this host.
     package var onlyHost: String?
+    /// Milliseconds between two changes by administrators; 0: there are none.
+    package var changeInterval = 0.0
+    package var changeKinds: [SharedChange.Kind] = [.block, .raise, .reset]
+    /// Hosts of an earlier version of Weir, which know of no changes by administrators.
+    package var olderHosts: Set<String> = []
 
     package enum Fault: CaseIterable, Sendable {
         case failover, restart, flush, partition, healing, crash, longCrash, death, step
@@ -109,9 +114,54 @@ package struct SimulationPlan: Sendable {
         return plan
     }
 
+    /// Like `random`, with administrators.
+    package static func changes(seed: UInt64) -> SimulationPlan {
+        var plan = random(seed: seed)
+        var random = SeededRandom(seed: seed &* 31)
+        plan.versions = [plan.versions[0]]
+        let hosts = plan.versions[0].terms.hosts
+        plan.hosts = hosts
+        plan.changeInterval = Double(plan.longestWindow) / random.pick([2, 10, 40])
+        plan.changeKinds = random.pick([[.block], [.raise], [.reset], [.reset, .raise], [.block, .raise, .reset]])
+        plan.timing.changesPerCall = random.pick([1, 2, 100])
+        return plan
+    }
+
+    /// Like `changes`, with frequent resets or raises, and many requests, now and then all of them at one host.
+    package static func busyAdministrators(seed: UInt64) -> SimulationPlan {
+        var plan = changes(seed: seed)
+        var random = SeededRandom(seed: seed &* 37)
+        let lanes = [Lane(key: 1, window: 10_000)]
+        plan.lanes = lanes
+        plan.versions = [version(plan.hosts, 10, random.pick([0, 0, 500]), lanes, number: 1)]
+        plan.timing.longestWindow = 10_000
+        plan.timing.validity = random.pick([1000, 10_000])
+        plan.timing.heartbeat = 800
+        plan.timing.changesPerCall = 1
+        plan.changeKinds = random.pick([[.raise], [.reset], [.reset, .block, .raise]])
+        plan.changeInterval = random.pick([1000, 5000])
+        plan.meanInterval = 10_000.0 / 10 / 12
+        plan.units = [1]
+        plan.pauses = 0.05
+        plan.delays = [1, 10, 100]
+        plan.length = 60_000
+        plan.faults = random.happens(0.5) ? [.lateCalls, .partition] : [.healing]
+        plan.faultInterval = 20_000
+        return plan
+    }
+
+    /// Like `changes`, with some hosts that know nothing of changes.
+    package static func mixed(seed: UInt64) -> SimulationPlan {
+        var plan = changes(seed: seed)
+        plan.olderHosts = Set(plan.hosts.prefix(1 + Int(seed % 2)).dropLast(plan.hosts.count > 2 ? 0 : 1))
+        if plan.olderHosts.isEmpty { plan.olderHosts = [plan.hosts[0]] }
+        return plan
+    }
+
     /// By the names that the simulator's command uses.
     package static let named: [String: @Sendable (UInt64) -> SimulationPlan] = [
-        "random": random, "longGrants": longGrants, "forgetfulEngine": forgetfulEngine,
+        "random": random, "longGrants": longGrants, "forgetfulEngine": forgetfulEngine, "changes": changes,
+        "busyAdministrators": busyAdministrators, "mixed": mixed,
     ]
 
     /// Three hosts without faults, which are asked for three times what they may admit.

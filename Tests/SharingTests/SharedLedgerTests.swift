@@ -135,9 +135,12 @@ struct SharedLedgerTests {
     }
 
     @Test(arguments: [
-        [], ["ok"], ["ok", "5", ""], ["ok", "5", "", "-1"], ["ok", "5", "", "9"], ["ok", "5", "", "1", "1"],
-        ["ok", "x", "", "1"], ["OK", "5", "", "1"], ["late "],
-        ["ok", "5", "", "99999999999999999999"],
+        [], ["ok"], ["ok", "5", "", "0", "0"], ["ok", "5", "", "0", "0", "-1"], ["ok", "5", "", "0", "0", "9"],
+        ["ok", "5", "", "0", "0", "1", "1"], ["ok", "x", "", "0", "0", "1"], ["OK", "5", "", "0", "0", "1"], ["late "],
+        ["ok", "5", "", "0", "0", "99999999999999999999"], ["ok", "5", "", "-1", "0", "1"],
+        ["ok", "5", "", "0", "0", "1", "1", "block user 61", "7", "00000000000000ff", "5"],
+        ["ok", "5", "", "0", "0", "1", "1", "block user 61", "7", "ff", "5", "hand"],
+        ["ok", "5", "", "0", "0", "1", "1", "block user 61", "7", "00000000000000ff", "-5", "hand"],
     ])
     func aReplyThatIsNoneIsAnError(reply: [String]) throws {
         var ledger = Self.ready()
@@ -147,7 +150,10 @@ struct SharedLedgerTests {
         #expect(Answer(reply: reply, to: call) == nil)
     }
 
-    @Test(arguments: [["late"], ["clone"], ["ok", "5", "", "3"]])
+    @Test(arguments: [
+        ["late"], ["clone"], ["ok", "5", "", "0", "0", "3"],
+        ["ok", "5", "", "1", "2", "3", "2", "block user 61", "7", "00000000000000ff", "5", "hand\tmx2\t\t"],
+    ])
     func repliesAreReadAsTheyAreWritten(reply: [String]) throws {
         var ledger = Self.ready()
         _ = ledger.decide(Self.request(1, (Self.hour, 5)), at: 1)

@@ -20,6 +20,16 @@ struct SimulationTests {
         }
     }
 
+    /// All hosts agree on what administrators have done, and resets and raises let no more than N through.
+    @Test(arguments: ["changes", "busyAdministrators", "mixed"])
+    func administratorsActOnAllHosts(name: String) throws {
+        let plan = try #require(SimulationPlan.named[name])
+        for seed: UInt64 in 1...200 {
+            let simulation = Simulation(plan: plan(seed), seed: seed)
+            #expect(simulation.run(), "seed \(seed) of the plan \(name)")
+        }
+    }
+
     @Test(arguments: Rules.names.map(\.name))
     func eachRuleIsNeeded(name: String) throws {
         let rule = try #require(Rules.names.first { $0.name == name }?.rule)
@@ -27,12 +37,14 @@ struct SimulationTests {
             switch rule {
             case .stopEarly, .endAtReboot: SimulationPlan.longGrants
             case .identifyEpochs, .noWayBack: SimulationPlan.forgetfulEngine
+            case .newestWins, .tellAgain, .keepEnded: SimulationPlan.changes
+            case .changesFirst, .ownPool: SimulationPlan.busyAdministrators
             default: SimulationPlan.random
             }
         let isFound = (1...2000 as ClosedRange<UInt64>).contains { seed in
             !Simulation(plan: plan(seed), rules: Rules.all.subtracting(rule), seed: seed).run()
         }
-        #expect(isFound, "2,000 seeds without \(name) never exceed N")
+        #expect(isFound, "2,000 seeds without \(name) violate nothing")
     }
 
     @Test func aSeedAlwaysTellsTheSame() {

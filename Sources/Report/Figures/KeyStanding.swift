@@ -107,6 +107,8 @@ package struct KeysChanged: Codable, Equatable, Sendable {
     package var keys: [FoundKey]
     /// Otherwise there are more keys than the request allows, and nothing has been changed.
     package var isDone: Bool
+    /// Whether other hosts have the change, if they share the limits.
+    package var note: String?
 
     package init(count: Int, keys: [FoundKey], isDone: Bool) {
         self.count = count

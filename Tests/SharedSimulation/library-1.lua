@@ -1,0 +1,227 @@
+#!lua name=weir_sharing_1
+
+-- The part of a shared ledger that runs in Valkey or Redis 7: an index of what the hosts have used of each pool.
+-- Hosts can make it anew from their own ledgers, so nothing here is the truth. Tests/SharedSimulation/Engine.swift does
+-- the same in Swift; Tests/sharing compares the two. A change to the calls or to the data needs a new version in the
+-- library's name.
+--
+-- All times are milliseconds. A lane is a pool with one window: one key of one limit. The keys are
+--   KEYS[1] state  hash    the epoch, and what is known of each host
+--   KEYS[2] lanes  zset    the lanes of this epoch, by the time when nothing in them counts any more
+--   KEYS[3] stale  zset    the lanes of earlier epochs, which calls remove a few at a time
+--   KEYS[4...]     hash    a lane: for each ledger's mark its units by slot, "slot=units slot=units"
+-- Expiry by the server (PEXPIRE) is not used: a step of its clock would free units too early.
+
+local SLOTS = 60        -- of a window
+local HELD = 61         -- earlier slots that count beside the present one: one more than the window, for slow clocks
+local CAP = 1000        -- a longer time between two calls counts as none: the clock was set, or nobody called
+local LIVING = 10000    -- a host that was heard within this time is running
+local BATCH = 8         -- lanes removed per call
+
+local function clock()
+    local now = redis.call('TIME')
+    return now[1] * 1000 + math.floor(now[2] / 1000)
+end
+
+local function text(number) return string.format('%.0f', number) end
+
+local function slot(time, window) return math.floor(time * SLOTS / window) end
+
+local function load(key)
+    local fields, state = redis.call('HGETALL', key), {}
+    for i = 1, #fields, 2 do state[fields[i]] = fields[i + 1] end
+    return state
+end
+
+-- The epoch's time goes on by what the machine's clock has gone on since the last call, if that is at most CAP.
+local function tick(key, state)
+    local read, time = clock(), tonumber(state.time)
+    local passed = state.read and read - tonumber(state.read) or 0
+    if passed > 0 and passed <= CAP then time = time + passed end
+    redis.call('HSET', key, 'time', text(time), 'read', text(read))
+    return time
+end
+
+local function remove(keys)
+    for i = 1, #keys do redis.call('DEL', keys[i]) end
+end
+
+-- hello: KEYS[1...3]; ARGV: the newest epoch that the host has been in and its identifier, the server's run id, the
+-- host's mark, the number of the connection
+-- Answers the epoch, its identifier, and the terms that were settled in it last. Two epochs can have one number: two
+-- servers may begin them, or one server after it was flushed. Their identifiers differ.
+local function hello(KEYS, ARGV)
+    local known, run = tonumber(ARGV[1]), ARGV[3]
+    local state = load(KEYS[1])
+    local epoch = tonumber(state.epoch or 0)
+    if epoch == 0 or state.run ~= run or epoch < known or epoch == known and state.id ~= ARGV[2] then
+        epoch = math.max(epoch, known) + 1
+        redis.call('DEL', KEYS[1])
+        local id = ARGV[4] .. '.' .. ARGV[5] .. '.' .. text(clock())
+        redis.call('HSET', KEYS[1], 'epoch', text(epoch), 'id', id, 'run', run, 'time', '0')
+        if redis.call('EXISTS', KEYS[2]) == 1 then
+            redis.call('ZUNIONSTORE', KEYS[3], 2, KEYS[3], KEYS[2])
+            redis.call('DEL', KEYS[2])
+        end
+        state = { id = id }
+    end
+    return { text(epoch), state.id, state.settled or '' }
+end
+
+-- Whether all hosts that anyone names have registered; the terms of all of them, or false if they differ; their number.
+local function agreement(state)
+    local complete, agreed, needed, terms, count = true, true, {}, nil, 0
+    for field, list in pairs(state) do
+        local host = string.match(field, '^list:(.*)$')
+        if host and not state['gone:' .. host] then
+            for name in string.gmatch(list, '[^,]+') do needed[name] = true end
+        end
+    end
+    for name in pairs(needed) do
+        if not state['gone:' .. name] then
+            count = count + 1
+            if not state['registered:' .. name] then complete = false end
+            local has = state['terms:' .. name]
+            terms = terms or has
+            if not has or has ~= terms then agreed = false end
+        end
+    end
+    return complete, agreed and complete and terms, math.max(count, 1)
+end
+
+-- Terms are settled when every host has had them for so long that no older ones matter.
+local function settle(key, state, time, terms)
+    if not terms then
+        redis.call('HDEL', key, 'agreed', 'agreed_at')
+        return
+    end
+    local at, after = tonumber(state.agreed_at or time), 0
+    if state.agreed ~= terms then
+        at = time
+        redis.call('HSET', key, 'agreed', terms, 'agreed_at', text(time))
+    end
+    for field, value in pairs(state) do
+        local host = string.match(field, '^pending:(.*)$')
+        if host and not state['gone:' .. host] then after = math.max(after, tonumber(value)) end
+    end
+    if time - at >= after and state.settled ~= terms then
+        state.settled = terms
+        redis.call('HSET', key, 'settled', terms)
+    end
+end
+
+-- Replaces what a mark has in a lane, and grants what is free. `place` is where the lane's arguments begin:
+-- window, pool, units needed, units wanted, validity, number of rows, and for each row an age and units. A negative age
+-- is the time that an open grant has left.
+local function exchangeLane(KEYS, ARGV, key, place, mark, time, mayGrant, hosts)
+    local window, pool, need = tonumber(ARGV[place]), tonumber(ARGV[place + 1]), tonumber(ARGV[place + 2])
+    local want, validity, rows = tonumber(ARGV[place + 3]), tonumber(ARGV[place + 4]), tonumber(ARGV[place + 5])
+    local first, last, mine = slot(time - CAP, window) - HELD, nil, {}
+    local used, stored = 0, redis.call('HGETALL', key)
+    local function add(at, units)
+        local i = slot(at, window)
+        if i < first then return end
+        used = used + units
+        last = math.max(last or i, i)
+        mine[#mine + 1] = text(i) .. '=' .. text(units)
+    end
+    for i = 1, #stored, 2 do
+        if stored[i] ~= mark then
+            local sum, latest = 0, nil
+            for at, units in string.gmatch(stored[i + 1], '(-?%d+)=(%d+)') do
+                if tonumber(at) >= first then sum = sum + tonumber(units) end
+                latest = math.max(latest or tonumber(at), tonumber(at))
+            end
+            if latest and latest >= first then
+                used = used + sum
+                last = math.max(last or latest, latest)
+            else
+                redis.call('HDEL', key, stored[i])
+            end
+        end
+    end
+    for row = 0, rows - 1 do
+        add(time - tonumber(ARGV[place + 6 + 2 * row]), tonumber(ARGV[place + 7 + 2 * row]))
+    end
+    local free, granted = pool - used, 0
+    if mayGrant and free > 0 and want > 0 then
+        granted = math.min(want, math.max(math.min(need, free), math.floor(free / (2 * hosts))))
+        if granted > 0 then add(time + validity, granted) end
+    end
+    if #mine > 0 then redis.call('HSET', key, mark, table.concat(mine, ' ')) else redis.call('HDEL', key, mark) end
+    if last then
+        redis.call('ZADD', KEYS[2], text(math.ceil((last + HELD + 1) * window / SLOTS) + CAP), key)
+    else
+        redis.call('ZREM', KEYS[2], key)
+    end
+    return granted, place + 6 + 2 * rows
+end
+
+-- exchange: KEYS[1...]; ARGV: host, mark, number of the connection, number of the call on it, the epoch's identifier,
+-- whether this completes the host's registration, its newest terms, all terms that it obeys ('|' between them), the
+-- hosts of them, how long older terms of this host still matter (0: it has none), how long an absent host may matter;
+-- then for each lane what exchangeLane takes.
+-- Answers 'late' (another epoch, or an earlier call), 'clone' (another ledger under this name is running), or 'ok', the
+-- epoch's time, the terms settled last, and the units granted in each lane.
+local function exchange(KEYS, ARGV)
+    local host, mark, connection, call = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
+    local state, key = load(KEYS[1]), KEYS[1]
+    local heard, latest = string.match(state['heard:' .. mark] or '0.0', '(%d+)%.(%d+)')
+    heard, latest = tonumber(heard), tonumber(latest)
+    if state.id ~= ARGV[5] or connection < heard or connection == heard and call <= latest then
+        return { 'late' }
+    end
+    local time = tick(key, state)
+    local owner, seen = state['mark:' .. host], tonumber(state['seen:' .. host] or 0)
+    if owner and owner ~= mark and time - seen < LIVING then return { 'clone' } end
+
+    local function set(field, value)
+        if state[field] ~= value then
+            state[field] = value
+            redis.call('HSET', key, field, value)
+        end
+    end
+    set('heard:' .. mark, ARGV[3] .. '.' .. ARGV[4])
+    set('mark:' .. host, mark)
+    set('seen:' .. host, text(time))
+    set('terms:' .. host, ARGV[7])
+    set('list:' .. host, ARGV[9])
+    set('pending:' .. host, ARGV[10])
+    set('hidden', text(math.max(tonumber(state.hidden or 0), tonumber(ARGV[11]))))
+    -- Who obeys only one set of terms has seen it settled in an earlier epoch.
+    if not state.settled and ARGV[7] == ARGV[8] then set('settled', ARGV[7]) end
+    if ARGV[6] == '1' then set('registered:' .. host, '1') end
+    if state['gone:' .. host] then
+        state['gone:' .. host] = nil
+        redis.call('HDEL', key, 'gone:' .. host)
+    end
+
+    local complete, terms, hosts = agreement(state)
+    settle(key, state, time, terms)
+    local obeys = string.find('|' .. ARGV[8] .. '|', '|' .. (state.settled or '') .. '|', 1, true)
+    local mayGrant = state.settled and obeys and state['registered:' .. host]
+        and (complete or time > tonumber(state.hidden))
+    local reply, place = { 'ok', text(time), state.settled or '' }, 12
+    for i = 4, #KEYS do
+        local granted
+        granted, place = exchangeLane(KEYS, ARGV, KEYS[i], place, mark, time, mayGrant, hosts)
+        reply[#reply + 1] = text(granted)
+    end
+    local over = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', '(' .. text(time), 'LIMIT', 0, BATCH)
+    remove(over)
+    if #over > 0 then redis.call('ZREM', KEYS[2], unpack(over)) end
+    local stale = redis.call('ZPOPMIN', KEYS[3], BATCH)
+    for i = 1, #stale, 2 do redis.call('DEL', stale[i]) end
+    return reply
+end
+
+-- gone: KEYS[1]; ARGV: the epoch's identifier, the host that no one has to wait for any more
+local function gone(KEYS, ARGV)
+    if redis.call('HGET', KEYS[1], 'id') ~= ARGV[1] then return { 'late' } end
+    redis.call('HSET', KEYS[1], 'gone:' .. ARGV[2], '1')
+    return { 'ok' }
+end
+
+redis.register_function('weir_sharing_1_hello', hello)
+redis.register_function('weir_sharing_1_exchange', exchange)
+redis.register_function('weir_sharing_1_gone', gone)
