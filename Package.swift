@@ -165,8 +165,8 @@ let package = Package(
         .executableTarget(
             name: "weir",
             dependencies: [
-                "AdminAPI", "Advisor", "Settings", "Filter", "Limits", "LoadGenerator", "Loop", "Messages", "Patterns",
-                "Report", "Rules", "Service", "Wire",
+                "AdminAPI", "Advisor", "Engine", "Settings", "Filter", "Limits", "LoadGenerator", "Loop", "Messages",
+                "Patterns", "Report", "Rules", "Service", "Sharing", "Wire",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "NIOCore", package: "swift-nio"),
                 .product(name: "NIOPosix", package: "swift-nio"),

@@ -27,6 +27,12 @@ package final class EngineConnection: SocketLoop.Socket {
             self.user = user
             self.password = password
         }
+
+        /// nil without a password.
+        var command: [String]? {
+            guard let password else { return nil }
+            return ["AUTH"] + (user.map { [$0] } ?? []) + [password]
+        }
     }
 
     private let loop: SocketLoop
@@ -48,9 +54,9 @@ package final class EngineConnection: SocketLoop.Socket {
     private var version = ""
     private var open: Call?
 
-    private static let mostReadsOfReply = 256
+    static let mostReadsOfReply = 256
     /// Nothing in Weir's library answers with more strings, not even at 100,000 waiting requests.
-    private static let mostElements = 200_000
+    static let mostElements = 200_000
 
     private enum Step {
         case authenticate, select, identify, load, call
@@ -87,7 +93,7 @@ package final class EngineConnection: SocketLoop.Socket {
         weir_bound_arrays(made.pointee.c.reader, Self.mostElements)
         redisAsyncSetConnectCallback(made) { EngineConnection.lose($0, $1) }
         redisAsyncSetDisconnectCallback(made) { EngineConnection.lose($0, $1) }
-        steps = (login.password == nil ? [] : [.authenticate]) + [.select, .identify, .load]
+        steps = (login.command == nil ? [] : [.authenticate]) + [.select, .identify, .load]
         next()
     }
 
@@ -126,16 +132,7 @@ package final class EngineConnection: SocketLoop.Socket {
 
     private static func fault(of context: UnsafePointer<redisAsyncContext>) -> EngineFault {
         // In the callback of a connection that failed, only the inner context has the error.
-        let inner = context.pointee.c
-        guard inner.err != REDIS_OK else {
-            return EngineFault(.unreachable, "it has closed the connection")
-        }
-        let reason = EngineFault.printable(String(cString: weir_error(context)))
-        if inner.err == REDIS_ERR_PROTOCOL { return .strange }
-        // Also for an array of more than `mostElements`.
-        if inner.err == REDIS_ERR_OOM { return .tooLong }
-        if inner.err == REDIS_ERR_EOF { return EngineFault(.unreachable, "it has closed the connection") }
-        return EngineFault(.unreachable, "\(reason): is it running, and may Weir connect to it?")
+        EngineFault(error: UnsafeRawPointer(context).assumingMemoryBound(to: redisContext.self))
     }
 
     // MARK: Events
@@ -191,7 +188,7 @@ package final class EngineConnection: SocketLoop.Socket {
     private func next() {
         guard let step = steps.first else { return }
         switch step {
-        case .authenticate: send(["AUTH"] + (login.user.map { [$0] } ?? []) + [login.password ?? ""])
+        case .authenticate: send(login.command ?? [])
         case .select: send(["SELECT", String(address.database)])
         case .identify: send(["INFO"])
         case .load: send(["FUNCTION", "LOAD", String(decoding: EngineLibrary.source, as: UTF8.self)])
@@ -262,30 +259,16 @@ package final class EngineConnection: SocketLoop.Socket {
     ///
     /// - Returns: false after a fault.
     private func identify(_ text: String) -> Bool {
-        var values: [Substring: Substring] = [:]
-        for line in text.split(whereSeparator: \.isNewline) {
-            let parts = line.split(separator: ":", maxSplits: 1, omittingEmptySubsequences: false)
-            if parts.count == 2 { values[parts[0]] = parts[1] }
-        }
-        guard let run = values["run_id"], let version = values["redis_version"] else {
+        guard let info = EngineInfo(text) else {
             fail(.strange)
             return false
         }
-        if values["loading"] == "1" {
-            fail(EngineFault(reply: "LOADING"))
+        if let fault = info.fault {
+            fail(fault)
             return false
         }
-        if values["role"] == "slave" {
-            fail(EngineFault(reply: "READONLY"))
-            return false
-        }
-        guard let major = version.split(separator: ".").first.flatMap({ Int($0) }), major >= 7 else {
-            fail(EngineFault(.version, "it is version \(version.prefix(20)): Weir needs Valkey, or Redis 7.0 or newer"))
-            return false
-        }
-        // A server that was demoted and promoted again keeps its run id, but has another replication id.
-        self.run = "\(run.prefix(64)).\(values["master_replid"]?.prefix(64) ?? "")"
-        self.version = String((values["valkey_version"] ?? version).prefix(20))
+        run = info.run
+        version = info.version
         return true
     }
 

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+internal import CHiredis
 
 /// Why the engine can't be used, in words for the operator.
 package struct EngineFault: Error, Equatable, Sendable {
@@ -20,6 +21,19 @@ package struct EngineFault: Error, Equatable, Sendable {
         self.message = message
     }
 
+    /// An error of libhiredis, or the end of the connection.
+    init(error context: UnsafePointer<redisContext>) {
+        switch context.pointee.err {
+        case REDIS_OK, REDIS_ERR_EOF: self.init(.unreachable, "it has closed the connection")
+        case REDIS_ERR_PROTOCOL: self = .strange
+        // Also for an array of more than `EngineConnection.mostElements`.
+        case REDIS_ERR_OOM: self = .tooLong
+        default:
+            let reason = Self.printable(String(cString: weir_error(context)))
+            self.init(.unreachable, "\(reason): is it running, and may Weir connect to it?")
+        }
+    }
+
     /// An error reply.
     init(reply: String) {
         let word = reply.split(separator: " ").first.map(String.init) ?? ""
@@ -29,7 +43,7 @@ package struct EngineFault: Error, Equatable, Sendable {
             case "NOAUTH": (.password, "it requires a password: set shared.password_file (and shared.user)")
             case "WRONGPASS": (.password, "it rejects the password: check shared.user and shared.password_file")
             case "NOPERM":
-                (.rights, "\(quoted): give the user +fcall +function|load +info +select, and the keys ~{weir:*")
+                (.rights, "\(quoted): give the user \(Self.rights)")
             case "LOADING": (.loading, "it is still loading its data: Weir tries again until it is done")
             case "READONLY":
                 (.replica, "it is a read-only replica: set shared.engine to the primary, or promote this server")
@@ -50,6 +64,9 @@ package struct EngineFault: Error, Equatable, Sendable {
         if reply.contains("invalid password") || reply.contains("without any password configured") {
             return (.password, "it rejects the password: check shared.user and shared.password_file")
         }
+        if reply.contains("user executing the script can't") {
+            return (.rights, "\(quoted): give the user \(rights)")
+        }
         if reply.contains("Function not found") {
             return (.library, "it has lost Weir's functions: Weir loads them again")
         }
@@ -61,6 +78,10 @@ package struct EngineFault: Error, Equatable, Sendable {
         }
         return (.other, quoted)
     }
+
+    /// What the user needs, for ACL SETUSER. The server checks the commands of the library as those of its caller.
+    package static let rights =
+        "~{weir:* +fcall +function|load +info +select +@hash +@sortedset +del +exists +time"
 
     /// The beginning of what the server has sent, without control characters.
     static func printable(_ text: String) -> String {

@@ -40,7 +40,6 @@ final class SharedLimits: EngineConnection.Owner {
     private static let patience: TimeAmount = .seconds(1)
     private static let shortestPause: TimeAmount = .milliseconds(100)
     private static let longestPause: TimeAmount = .seconds(2)
-    private static let group = "shared"
     private static let alertSubject = "the engine of shared limits"
 
     init?(_ settings: Configuration.Shared, host: LedgerHost) {
@@ -94,7 +93,7 @@ final class SharedLimits: EngineConnection.Owner {
         connectingSince = .now()
         isOpened = false
         let login = EngineConnection.Login(user: settings.user, password: settings.password)
-        let made = EngineConnection(address, login, group: Self.group, loop: host.loop, owner: self)
+        let made = EngineConnection(address, login, group: EngineLibrary.group, loop: host.loop, owner: self)
         connection = made
         made.connect()
     }

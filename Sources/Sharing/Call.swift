@@ -67,7 +67,7 @@ extension Call {
     /// The function's name, its keys, and its arguments, for FCALL. The keys of a group have one hash tag.
     package func arguments(group: String) -> (function: String, keys: [String], arguments: [String]) {
         let prefix = "{weir:\(group)}:"
-        let keys = [prefix + "state", prefix + "lanes", prefix + "stale"]
+        let keys = [EngineLibrary.stateKey(group: group), prefix + "lanes", prefix + "stale"]
         switch self {
         case .hello(let call):
             let mark = String(call.mark, radix: 16)

@@ -8,7 +8,7 @@ import tempfile
 import threading
 import unittest
 
-from postfix import DEFAULT_TIMEOUT, accepts, free_port, wait_until
+from postfix import DEFAULT_TIMEOUT, accepts, free_port, run, wait_until
 from weir import WeirService
 
 HOSTS = ["mx1", "mx2", "mx3"]
@@ -46,6 +46,27 @@ class Engine:
     def kill(self):
         self.process.kill()
         self.process.wait(DEFAULT_TIMEOUT)
+
+    def command(self, *words, password=None):
+        login = ["-a", password, "--no-auth-warning"] if password else []
+        return run(["redis-cli", "-p", str(self.port), *login, *words]).stdout.strip()
+
+
+@contextlib.contextmanager
+def answering(*answers):
+    """A server that sends an answer to each thing that a client sends, and the last one at once without being asked."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        def serve():
+            with contextlib.suppress(OSError):
+                while True:
+                    client = server.accept()[0]
+                    with client, contextlib.suppress(OSError):
+                        for answer in answers:
+                            client.recv(4096)
+                            client.sendall(answer)
+        threading.Thread(target=serve, daemon=True).start()
+        yield server.getsockname()[1]
+        server.shutdown(socket.SHUT_RDWR)
 
 
 def host(port, name, hosts, limit=None, **shared):
@@ -166,22 +187,6 @@ class SharedTests(unittest.TestCase):
                     service.wait_logged(text)
                     self.assertNotIn("secret", service.log())
 
-    @contextlib.contextmanager
-    def server(self, *answers):
-        """Sends an answer to each thing that a client sends, and the last one at once without being asked."""
-        with socket.create_server(("127.0.0.1", 0)) as server:
-            def serve():
-                with contextlib.suppress(OSError):
-                    while True:
-                        client = server.accept()[0]
-                        with client, contextlib.suppress(OSError):
-                            for answer in answers:
-                                client.recv(4096)
-                                client.sendall(answer)
-            threading.Thread(target=serve, daemon=True).start()
-            yield server.getsockname()[1]
-            server.shutdown(socket.SHUT_RDWR)
-
     def test_a_server_that_is_no_engine(self):
         """The last two would block libhiredis for seconds, and end the process."""
         info = b"run_id:1\r\nredis_version:7.0.0\r\nrole:master\r\n"
@@ -190,7 +195,7 @@ class SharedTests(unittest.TestCase):
             [b"*1000000000\r\n" * 6],
             [b"+OK\r\n", b"$%d\r\n%s\r\n" % (len(info), info), b"+library\r\n+x\r\n+x\r\n"],
         ]:
-            with self.subTest(answer=answers[-1][:20]), self.server(*answers) as port:
+            with self.subTest(answer=answers[-1][:20]), answering(*answers) as port:
                 with host(port, "mx1", ["mx1"]) as service:
                     service.wait_logged("is it Redis?")
                     self.assertEqual(admitted(service, "a", 1), 0)
