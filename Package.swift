@@ -158,7 +158,7 @@ let package = Package(
         .target(
             name: "Advisor",
             dependencies: [
-                "Filter", "Limits", "Patterns", "Report", "Settings", "Wire",
+                "Engine", "Filter", "Limits", "Patterns", "Report", "Settings", "Sharing", "Wire",
                 .product(name: "NIOCore", package: "swift-nio"),
             ],
             swiftSettings: strict),

@@ -1,11 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`weir hosts`."""
+"""`weir hosts`, and what `weir doctor` finds of the engine and of the hosts that share limits through it."""
+import contextlib
 import json
+import pathlib
+import re
+import shlex
+import tempfile
 import unittest
 
 from postfix import free_port, wait_until
-from test_shared import IN_USE, MOST, Engine, host
-from weir import WeirService, weir
+from test_shared import IN_USE, MOST, Engine, admitted, answering, host
+from weir import ROOT, WeirService, weir
+
+PASSWORD = "secret"
 
 
 def hosts(service, *arguments, check=True):
@@ -70,6 +77,88 @@ class Hosts(unittest.TestCase):
             result = hosts(service, check=False)
             self.assertEqual(result.returncode, 69)
             self.assertIn("is it running, and may Weir connect to it?", result.stderr)
+
+
+class Doctor(unittest.TestCase):
+    def setUp(self):
+        self.directory = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory(prefix="weir-test-")))
+        for name in "main.cf", "master.cf":
+            (self.directory / name).write_text("")
+
+    def findings(self, service):
+        """What it says of the engine, by kind."""
+        result = weir("doctor", "--postfix", self.directory, "--config", service.config_file, "--json", check=False)
+        return {finding["kind"]: finding for finding in json.loads(result.stdout)[-1]["findings"]}
+
+    def examined(self, port, **shared):
+        """The findings without a running service."""
+        service = host(port, "mx1", ["mx1"], **shared)
+        self.addCleanup(service.__exit__)
+        service.configure()
+        return self.findings(service)
+
+    def test_engines_that_can_not_be_used(self):
+        info = b"run_id:1\r\nredis_version:6.2.0\r\nrole:master\r\n"
+        with contextlib.ExitStack() as stack:
+            for text, port in [
+                ("it requires a password", stack.enter_context(Engine("--requirepass", PASSWORD)).port),
+                ("it is a read-only replica", stack.enter_context(Engine("--replicaof", "127.0.0.1 1")).port),
+                ("its memory is full", stack.enter_context(Engine("--maxmemory", "1")).port),
+                ("is it Redis?", stack.enter_context(answering(b"220 mail.example.org ESMTP\r\n"))),
+                ("it is version 6.2.0", stack.enter_context(
+                    answering(b"+OK\r\n", b"$%d\r\n%s\r\n" % (len(info), info)))),
+                ("is it running, and may Weir connect to it?", free_port()),
+            ]:
+                with self.subTest(text=text):
+                    finding = self.examined(port)["engine-unusable"]
+                    self.assertEqual(finding["severity"], "fault")
+                    self.assertIn(text, finding["text"])
+
+    def test_passwords_and_rights(self):
+        with Engine("--requirepass", PASSWORD, "--user", "poor", "on", ">" + PASSWORD, "~*", "+info", "+select") as engine:
+            self.assertIn("it rejects the password", self.examined(engine.port, password="x")["engine-unusable"]["text"])
+            finding = self.examined(engine.port, user="poor", password=PASSWORD)["engine-rights"]
+            self.assertIn("function|load", finding["text"])
+            command = finding["commands"][0]
+            self.assertTrue(command.startswith(f"redis-cli -h 127.0.0.1 -p {engine.port} ACL SETUSER poor "), command)
+            engine.command(*shlex.split(command)[5:], password=PASSWORD)
+            self.assertNotIn("engine-rights", self.examined(engine.port, user="poor", password=PASSWORD))
+
+    def test_the_user_of_the_manual(self):
+        """It has all rights that Weir needs, and nothing is found."""
+        manual = (ROOT / "docs/shared.md").read_text()
+        words = re.search(r"ACL SETUSER (.+)", manual).group(1).replace("PASSWORD", PASSWORD).split()
+        with Engine("--requirepass", "other", "--user", *words) as engine:
+            with host(engine.port, "mx1", ["mx1"], user="weir", password=PASSWORD) as service:
+                service.wait_logged(IN_USE)
+                self.assertEqual(admitted(service, "a", MOST + 5), MOST)
+                self.assertEqual(self.findings(service), {})
+
+    def test_strangers(self):
+        with Engine() as engine:
+            finding = self.examined(engine.port)["engine-open"]
+            # Only users of this machine reach it.
+            self.assertEqual(finding["severity"], "note")
+            self.assertEqual(self.examined(engine.port, password="x").keys() & {"engine-open"}, {"engine-open"})
+
+    def test_an_engine_that_evicts(self):
+        with Engine("--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru") as engine:
+            finding = self.examined(engine.port)["engine-evicts"]
+            self.assertEqual(finding["severity"], "fault")
+            self.assertEqual(engine.command(*finding["commands"][0].split()[5:]), "OK")
+            self.assertNotIn("engine-evicts", self.examined(engine.port))
+
+    def test_hosts(self):
+        names = ["mx1", "mx2", "mx3"]
+        with Engine() as engine, host(engine.port, "mx1", names) as one, host(engine.port, "mx2", names, share=30):
+            with host(engine.port, "mx1", names) as second:
+                second.wait_logged("another host with the name mx1 is connected")
+                found = self.findings(one)
+                self.assertIn("mx2 has other shared.share than this host", found["hosts-disagree"]["text"])
+                self.assertIn("mx3 has not connected to the engine", found["host-not-connected"]["text"])
+                self.assertIn("two hosts call themselves mx1", found["host-name-twice"]["text"])
+            hosts(one, "gone", "mx3", "--yes")
+            self.assertNotIn("host-not-connected", self.findings(one))
 
 
 if __name__ == "__main__":
