@@ -9,35 +9,25 @@ package import Sharing
 ///
 ///     connect -> AUTH -> SELECT -> INFO -> FUNCTION LOAD -> opened -> call, answer, call, answer, ...
 ///
+/// Sentinel is asked by a connection of its own:
+///
+///     connect -> AUTH -> SENTINEL GET-MASTER-ADDR-BY-NAME -> found
+///
 /// One command is open at a time. The first fault ends the connection. Belongs to the loop.
 package final class EngineConnection: SocketLoop.Socket {
     package protocol Owner: AnyObject {
         /// - Parameter run: identifies the server since it was started or promoted.
         func engineOpened(run: String, version: String)
         func engineAnswered(_ answer: Answer)
+        /// Sentinel has named the primary. The connection is closed.
+        func engineFound(_ primary: EngineAddress.Server)
         /// The connection is closed. The owner makes a new one.
         func engineFailed(_ fault: EngineFault)
     }
 
-    package struct Login: Equatable, Sendable {
-        package let user: String?
-        package let password: String?
-
-        package init(user: String?, password: String?) {
-            self.user = user
-            self.password = password
-        }
-
-        /// nil without a password.
-        var command: [String]? {
-            guard let password else { return nil }
-            return ["AUTH"] + (user.map { [$0] } ?? []) + [password]
-        }
-    }
-
     private let loop: SocketLoop
     private let address: EngineAddress
-    private let login: Login
+    private let login: EngineLogin
     /// The hash tag of all keys.
     private let group: String
     private weak var owner: (any Owner)?
@@ -59,11 +49,11 @@ package final class EngineConnection: SocketLoop.Socket {
     static let mostElements = 200_000
 
     private enum Step {
-        case authenticate, select, identify, load, call
+        case authenticate, findPrimary, select, identify, load, call
     }
 
     package init(
-        _ address: EngineAddress, _ login: Login, group: String, loop: SocketLoop, owner: any Owner
+        _ address: EngineAddress, _ login: EngineLogin, group: String, loop: SocketLoop, owner: any Owner
     ) {
         self.address = address
         self.login = login
@@ -75,11 +65,18 @@ package final class EngineConnection: SocketLoop.Socket {
     /// Begins to connect. Call it once.
     package func connect() {
         loop.assertInLoop()
-        let made =
-            switch address.place {
-            case .inet(let host, let port): redisAsyncConnect(host, Int32(port))
-            case .unix(let path): redisAsyncConnectUnix(path)
-            }
+        let authenticate = login.command == nil ? [] : [Step.authenticate]
+        steps = authenticate + [.select, .identify, .load]
+        switch address.place {
+        case .inet(let server): begin(redisAsyncConnect(server.host, Int32(server.port)))
+        case .unix(let path): begin(redisAsyncConnectUnix(path))
+        case .sentinel(let servers, _, _):
+            steps = (login.sentinelCommand == nil ? [] : [.authenticate]) + [.findPrimary]
+            begin(redisAsyncConnect(servers[0].host, Int32(servers[0].port)))
+        }
+    }
+
+    private func begin(_ made: UnsafeMutablePointer<redisAsyncContext>?) {
         guard let made else { return fail(EngineFault(.unreachable, "out of memory")) }
         guard made.pointee.err == 0 else {
             let fault = Self.fault(of: made)
@@ -93,7 +90,6 @@ package final class EngineConnection: SocketLoop.Socket {
         weir_bound_arrays(made.pointee.c.reader, Self.mostElements)
         redisAsyncSetConnectCallback(made) { EngineConnection.lose($0, $1) }
         redisAsyncSetDisconnectCallback(made) { EngineConnection.lose($0, $1) }
-        steps = (login.command == nil ? [] : [.authenticate]) + [.select, .identify, .load]
         next()
     }
 
@@ -115,7 +111,11 @@ package final class EngineConnection: SocketLoop.Socket {
     private func fail(_ fault: EngineFault) {
         let owner = owner
         close()
-        owner?.engineFailed(fault)
+        if case .sentinel(let servers, _, _) = address.place {
+            owner?.engineFailed(EngineFault(ofSentinel: servers[0], fault))
+        } else {
+            owner?.engineFailed(fault)
+        }
     }
 
     /// libhiredis could not connect, or has lost the connection. It frees the context itself.
@@ -188,7 +188,9 @@ package final class EngineConnection: SocketLoop.Socket {
     private func next() {
         guard let step = steps.first else { return }
         switch step {
-        case .authenticate: send(login.command ?? [])
+        case .authenticate: send((isSentinel ? login.sentinelCommand : login.command) ?? [])
+        case .findPrimary:
+            if case .sentinel(_, let name, _) = address.place { send(EngineReply.primaryCommand(name)) }
         case .select: send(["SELECT", String(address.database)])
         case .identify: send(["INFO"])
         case .load: send(["FUNCTION", "LOAD", String(decoding: EngineLibrary.source, as: UTF8.self)])
@@ -242,6 +244,7 @@ package final class EngineConnection: SocketLoop.Socket {
         switch step {
         case .authenticate, .select:
             guard reply.type == REDIS_REPLY_STATUS else { return fail(.strange) }
+        case .findPrimary: return found(EngineReply(reply))
         case .identify:
             guard let text, identify(text) else { return }
         case .load: return opened()
@@ -270,6 +273,21 @@ package final class EngineConnection: SocketLoop.Socket {
         run = info.run
         version = info.version
         return true
+    }
+
+    private var isSentinel: Bool {
+        if case .sentinel = address.place { true } else { false }
+    }
+
+    private func found(_ reply: EngineReply) {
+        do throws(EngineFault) {
+            let primary = try reply.primary(of: address)
+            let owner = owner
+            close()
+            owner?.engineFound(primary)
+        } catch {
+            fail(error)
+        }
     }
 
     private func opened() {

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 internal import CHiredis
+internal import Sharing
 
 /// Why the engine can't be used, in words for the operator.
 package struct EngineFault: Error, Equatable, Sendable {
@@ -32,6 +33,18 @@ package struct EngineFault: Error, Equatable, Sendable {
             let reason = Self.printable(String(cString: weir_error(context)))
             self.init(.unreachable, "\(reason): is it running, and may Weir connect to it?")
         }
+    }
+
+    /// What has happened to a server of Sentinel.
+    init(ofSentinel server: EngineAddress.Server, _ fault: EngineFault) {
+        let reason =
+            switch fault.kind {
+            case .password: "it requires a password, or rejects it: check shared.sentinel_password_file"
+            case .version, .protocolError: "it is no Sentinel, whose usual port is 26379"
+            case .rights: "its user lacks the right +sentinel|get-master-addr-by-name"
+            default: fault.message
+            }
+        self.init(fault.kind, "Sentinel at \(server): \(reason)")
     }
 
     /// An error reply.

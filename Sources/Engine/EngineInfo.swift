@@ -38,6 +38,9 @@ package struct EngineInfo: Sendable {
         return (EngineFault.printable(String(policy)), values["maxmemory"] != "0")
     }
 
+    /// Whether the server stops taking writes when it has lost its replicas (`min-replicas-to-write`).
+    package var stopsWithoutReplicas: Bool { values["min_slaves_good_slaves"] != nil }
+
     /// Whether the last attempt to save its data failed. It then takes no writes, unless it is told otherwise.
     package var failsToSave: Bool {
         values["rdb_last_bgsave_status"] == "err" || values["aof_last_write_status"] == "err"

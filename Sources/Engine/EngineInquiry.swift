@@ -11,19 +11,48 @@ package final class EngineInquiry {
     private let context: UnsafeMutablePointer<redisContext>
 
     /// Connects, and logs in.
-    package init(_ address: EngineAddress, _ login: EngineConnection.Login?) throws(EngineFault) {
+    package convenience init(_ address: EngineAddress, _ login: EngineLogin) throws(EngineFault) {
+        let address = try Self.resolved(address, login)
+        try self.init(address.place)
+        try run([login.command, ["SELECT", String(address.database)]])
+    }
+
+    /// The primary, if Sentinel knows where the engine is. The first server of Sentinel that answers is asked.
+    package static func resolved(_ address: EngineAddress, _ login: EngineLogin) throws(EngineFault) -> EngineAddress {
+        guard case .sentinel(let servers, let name, _) = address.place else { return address }
+        var last: EngineFault?
+        for server in servers {
+            do throws(EngineFault) {
+                let sentinel = try EngineInquiry(.inet(server))
+                try sentinel.run([login.sentinelCommand])
+                let reply = try sentinel.ask(EngineReply.primaryCommand(name))
+                return EngineAddress(.inet(try reply.primary(of: address)), database: address.database)
+            } catch {
+                last = EngineFault(ofSentinel: server, error)
+            }
+        }
+        throw last ?? .strange
+    }
+
+    private init(_ place: EngineAddress.Place) throws(EngineFault) {
+        // libhiredis writes without MSG_NOSIGNAL.
+        signal(SIGPIPE, SIG_IGN)
         let time = timeval(tv_sec: Int(Self.patience.components.seconds), tv_usec: 0)
-        let made =
-            switch address.place {
-            case .inet(let host, let port): redisConnectWithTimeout(host, Int32(port), time)
+        let made: UnsafeMutablePointer<redisContext>? =
+            switch place {
+            case .inet(let server): redisConnectWithTimeout(server.host, Int32(server.port), time)
             case .unix(let path): redisConnectUnixWithTimeout(path, time)
+            case .sentinel: nil
             }
         guard let made else { throw EngineFault(.unreachable, "out of memory") }
         context = made
         try check(made.pointee.err)
         redisSetTimeout(made, time)
         weir_bound_arrays(made.pointee.reader, EngineConnection.mostElements)
-        for command in [login?.command, ["SELECT", String(address.database)]].compactMap({ $0 }) {
+    }
+
+    private func run(_ commands: [[String]?]) throws(EngineFault) {
+        for case let command? in commands {
             if case .failure(let text) = try ask(command) { throw EngineFault(reply: text) }
         }
     }
@@ -78,7 +107,7 @@ package enum EngineReply: Equatable, Sendable {
     case failure(String)
 
     /// libhiredis bounds the depth.
-    fileprivate init(_ reply: redisReply) {
+    init(_ reply: redisReply) {
         let text = reply.str.map {
             String(decoding: UnsafeRawBufferPointer(start: $0, count: Int(reply.len)), as: UTF8.self)
         }
@@ -94,5 +123,44 @@ package enum EngineReply: Equatable, Sendable {
     var text: String? {
         guard case .text(let text) = self else { return nil }
         return text
+    }
+}
+
+// MARK: Sentinel
+
+extension EngineReply {
+    static func primaryCommand(_ name: String) -> [String] { ["SENTINEL", "GET-MASTER-ADDR-BY-NAME", name] }
+
+    /// The server that Sentinel names.
+    func primary(of address: EngineAddress) throws(EngineFault) -> EngineAddress.Server {
+        guard case .sentinel(_, let name, let expected) = address.place else { throw .strange }
+        switch self {
+        case .nothing: throw EngineFault(.other, "it knows no group \(name), the name at the end of shared.engine")
+        case .failure(let text): throw EngineFault(reply: text)
+        case .list(let parts):
+            guard parts.count == 2, let host = parts[0].text, let port = parts[1].text.flatMap({ Int($0) }) else {
+                throw .strange
+            }
+            return try Self.checked(host, port, expected)
+        case .text, .number: throw .strange
+        }
+    }
+
+    private static func checked(
+        _ host: String, _ port: Int, _ expected: Int
+    ) throws(EngineFault) -> EngineAddress.Server {
+        var binary = in6_addr()
+        guard inet_pton(AF_INET, host, &binary) == 1 || inet_pton(AF_INET6, host, &binary) == 1 else {
+            throw EngineFault(
+                .other,
+                "it names the primary \(EngineFault.printable(host)), not an IP address: set announce-hostnames no")
+        }
+        guard port == expected else {
+            throw EngineFault(
+                .other,
+                "it names port \(port) of the primary, but Weir may connect to port \(expected) only: append "
+                    + "?port=\(port) to shared.engine")
+        }
+        return EngineAddress.Server(host: host, port: port)
     }
 }

@@ -54,7 +54,7 @@ struct HostsCommand: ParsableCommand {
                 """)
 
         @OptionGroup var options: ConfigurationOptions
-        @Argument(help: "Name of the host, as in shared.hosts.") var name: String
+        @Argument(help: "Name of the host, as in shared.hosts.", completion: Completions.hosts) var name: String
         @Flag(help: "Do it; without this, only say what it means.") var yes = false
 
         func run() throws {
@@ -115,8 +115,7 @@ private struct SharedEngine {
 
     func ask<T>(_ body: (EngineInquiry) throws -> T) throws -> T {
         do {
-            let login = EngineConnection.Login(user: settings.user, password: settings.password)
-            let inquiry = try EngineInquiry(address, login)
+            let inquiry = try EngineInquiry(address, settings.login)
             if let fault = try inquiry.info().fault { throw fault }
             return try body(inquiry)
         } catch let fault as EngineFault {

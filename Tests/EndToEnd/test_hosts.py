@@ -9,7 +9,7 @@ import tempfile
 import unittest
 
 from postfix import free_port, wait_until
-from test_shared import IN_USE, MOST, Engine, admitted, answering, host
+from test_shared import IN_USE, MOST, Engine, admitted, answering, host, sentinel_group
 from weir import ROOT, WeirService, weir
 
 PASSWORD = "secret"
@@ -147,6 +147,19 @@ class Doctor(unittest.TestCase):
             self.assertEqual(finding["severity"], "fault")
             self.assertEqual(engine.command(*finding["commands"][0].split()[5:]), "OK")
             self.assertNotIn("engine-evicts", self.examined(engine.port))
+
+    def test_sentinel(self):
+        with sentinel_group() as (primary, replica, sentinels, address):
+            # The first server of Sentinel that answers is asked.
+            sentinels[0].kill()
+            finding = self.examined(None, engine=address)["engine-not-fenced"]
+            for command in finding["commands"][:2]:
+                words = command.split()
+                self.assertEqual(words[:5], ["redis-cli", "-h", "127.0.0.2", "-p", str(primary.port)])
+                self.assertEqual(primary.command(*words[5:]), "OK")
+            self.assertEqual(self.examined(None, engine=address).keys(), {"engine-open", "host-not-connected"})
+            self.assertIn("knows no group", self.examined(
+                None, engine=address.replace("/group", "/other"))["engine-unusable"]["text"])
 
     def test_hosts(self):
         names = ["mx1", "mx2", "mx3"]

@@ -6,21 +6,24 @@ internal import Sharing
 /// Examines the engine of shared limits, and the hosts that it knows.
 package struct EngineExamination {
     private let settings: Configuration.Shared
+    /// That of the primary, if Sentinel is asked.
     private let address: EngineAddress
     private var findings: [Finding] = []
 
     /// Asks the engine, and waits for its answers. It changes nothing there.
     package static func findings(_ settings: Configuration.Shared) -> [Finding] {
-        guard let address = settings.engine else { return [] }
-        var examination = EngineExamination(settings: settings, address: address)
+        guard let configured = settings.engine else { return [] }
+        var examination = EngineExamination(settings: settings, address: configured)
         do throws(EngineFault) {
+            let address = try EngineInquiry.resolved(configured, settings.login)
+            examination = EngineExamination(settings: settings, address: address)
             try examination.examine()
         } catch let fault where fault.kind == .rights {
             examination.add(
                 .fault, "engine-rights", "the user lacks a right: \(fault.message)",
                 commands: [examination.grant])
         } catch {
-            examination.add(.fault, "engine-unusable", "can't use the engine \(address): \(error.message)")
+            examination.add(.fault, "engine-unusable", "can't use the engine \(configured): \(error.message)")
         }
         let order = Finding.Severity.allCases
         return order.flatMap { severity in examination.findings.filter { $0.severity == severity } }
@@ -33,11 +36,11 @@ package struct EngineExamination {
 
     private mutating func examine() throws(EngineFault) {
         examineStrangers()
-        let login = EngineConnection.Login(user: settings.user, password: settings.password)
-        let inquiry = try EngineInquiry(address, login)
+        let inquiry = try EngineInquiry(address, settings.login)
         let info = try inquiry.info()
         if let fault = info.fault { throw fault }
         examine(info)
+        examineFailover(info)
         try inquiry.checkRights()
         examine(try inquiry.hosts())
     }
@@ -53,8 +56,9 @@ package struct EngineExamination {
     /// redis-cli with the address. It asks for no password: an administrator's is another one than Weir's.
     private var client: String {
         switch address.place {
-        case .inet(let host, let port): "redis-cli -h \(host) -p \(port)"
+        case .inet(let server): "redis-cli -h \(server.host) -p \(server.port)"
         case .unix(let path): "redis-cli -s \(path)"
+        case .sentinel: "redis-cli"
         }
     }
 
@@ -69,11 +73,13 @@ package struct EngineExamination {
     // MARK: The server
 
     private mutating func examineStrangers() {
-        guard let stranger = try? EngineInquiry(address, nil), (try? stranger.mayRemoveKeys()) == true else { return }
+        guard let stranger = try? EngineInquiry(address, settings.login.asStranger),
+            (try? stranger.mayRemoveKeys()) == true
+        else { return }
         let remedy = "set a password (requirepass, or users by ACL), and shared.password_file on each host"
         switch address.place {
-        case .unix: return
-        case .inet(let host, _) where host == "::1" || host.hasPrefix("127."):
+        case .unix, .sentinel: return
+        case .inet(let server) where server.host == "::1" || server.host.hasPrefix("127."):
             add(
                 .note, "engine-open",
                 "the engine \(address) needs no password: every user of this machine can raise or exhaust all limits; "
@@ -101,6 +107,17 @@ package struct EngineExamination {
                     + "no copy on disk",
                 commands: ["CONFIG SET stop-writes-on-bgsave-error no"])
         }
+    }
+
+    private mutating func examineFailover(_ info: EngineInfo) {
+        guard case .sentinel = settings.engine?.place, !info.stopsWithoutReplicas else { return }
+        add(
+            .warning, "engine-not-fenced",
+            "the engine goes on granting after Sentinel has made another server the primary, if only some hosts reach "
+                + "it: these hosts and the others may then admit more than the limits; set this on all servers",
+            commands: [
+                "CONFIG SET min-replicas-to-write 1", "CONFIG SET min-replicas-max-lag 10", "CONFIG REWRITE",
+            ])
     }
 
     // MARK: The hosts
