@@ -158,15 +158,15 @@ let package = Package(
         .target(
             name: "Advisor",
             dependencies: [
-                "Filter", "Limits", "Patterns", "Report", "Settings", "Wire",
+                "Engine", "Filter", "Limits", "Patterns", "Report", "Settings", "Sharing", "Wire",
                 .product(name: "NIOCore", package: "swift-nio"),
             ],
             swiftSettings: strict),
         .executableTarget(
             name: "weir",
             dependencies: [
-                "AdminAPI", "Advisor", "Settings", "Filter", "Limits", "LoadGenerator", "Loop", "Messages", "Patterns",
-                "Report", "Rules", "Service", "Wire",
+                "AdminAPI", "Advisor", "Engine", "Settings", "Filter", "Limits", "LoadGenerator", "Loop", "Messages",
+                "Patterns", "Report", "Rules", "Service", "Sharing", "Wire",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "NIOCore", package: "swift-nio"),
                 .product(name: "NIOPosix", package: "swift-nio"),

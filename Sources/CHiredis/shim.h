@@ -3,8 +3,8 @@
 #include <hiredis/hiredis.h>
 #include <sys/socket.h>
 
-/// The message of an error that only the inner context has.
-static inline const char *weir_error(const redisAsyncContext *context) { return context->c.errstr; }
+/// The message of an error.
+static inline const char *weir_error(const redisContext *context) { return context->errstr; }
 
 /// Whether bytes can be read from a socket. False at its end.
 static inline int weir_has_input(int socket) {

@@ -9,29 +9,25 @@ package import Sharing
 ///
 ///     connect -> AUTH -> SELECT -> INFO -> FUNCTION LOAD -> opened -> call, answer, call, answer, ...
 ///
+/// Sentinel is asked by a connection of its own:
+///
+///     connect -> AUTH -> SENTINEL GET-MASTER-ADDR-BY-NAME -> found
+///
 /// One command is open at a time. The first fault ends the connection. Belongs to the loop.
 package final class EngineConnection: SocketLoop.Socket {
     package protocol Owner: AnyObject {
         /// - Parameter run: identifies the server since it was started or promoted.
         func engineOpened(run: String, version: String)
         func engineAnswered(_ answer: Answer)
+        /// Sentinel has named the primary. The connection is closed.
+        func engineFound(_ primary: EngineAddress.Server)
         /// The connection is closed. The owner makes a new one.
         func engineFailed(_ fault: EngineFault)
     }
 
-    package struct Login: Equatable, Sendable {
-        package let user: String?
-        package let password: String?
-
-        package init(user: String?, password: String?) {
-            self.user = user
-            self.password = password
-        }
-    }
-
     private let loop: SocketLoop
     private let address: EngineAddress
-    private let login: Login
+    private let login: EngineLogin
     /// The hash tag of all keys.
     private let group: String
     private weak var owner: (any Owner)?
@@ -48,16 +44,16 @@ package final class EngineConnection: SocketLoop.Socket {
     private var version = ""
     private var open: Call?
 
-    private static let mostReadsOfReply = 256
+    static let mostReadsOfReply = 256
     /// Nothing in Weir's library answers with more strings, not even at 100,000 waiting requests.
-    private static let mostElements = 200_000
+    static let mostElements = 200_000
 
     private enum Step {
-        case authenticate, select, identify, load, call
+        case authenticate, findPrimary, select, identify, load, call
     }
 
     package init(
-        _ address: EngineAddress, _ login: Login, group: String, loop: SocketLoop, owner: any Owner
+        _ address: EngineAddress, _ login: EngineLogin, group: String, loop: SocketLoop, owner: any Owner
     ) {
         self.address = address
         self.login = login
@@ -69,11 +65,18 @@ package final class EngineConnection: SocketLoop.Socket {
     /// Begins to connect. Call it once.
     package func connect() {
         loop.assertInLoop()
-        let made =
-            switch address.place {
-            case .inet(let host, let port): redisAsyncConnect(host, Int32(port))
-            case .unix(let path): redisAsyncConnectUnix(path)
-            }
+        let authenticate = login.command == nil ? [] : [Step.authenticate]
+        steps = authenticate + [.select, .identify, .load]
+        switch address.place {
+        case .inet(let server): begin(redisAsyncConnect(server.host, Int32(server.port)))
+        case .unix(let path): begin(redisAsyncConnectUnix(path))
+        case .sentinel(let servers, _, _):
+            steps = (login.sentinelCommand == nil ? [] : [.authenticate]) + [.findPrimary]
+            begin(redisAsyncConnect(servers[0].host, Int32(servers[0].port)))
+        }
+    }
+
+    private func begin(_ made: UnsafeMutablePointer<redisAsyncContext>?) {
         guard let made else { return fail(EngineFault(.unreachable, "out of memory")) }
         guard made.pointee.err == 0 else {
             let fault = Self.fault(of: made)
@@ -87,7 +90,6 @@ package final class EngineConnection: SocketLoop.Socket {
         weir_bound_arrays(made.pointee.c.reader, Self.mostElements)
         redisAsyncSetConnectCallback(made) { EngineConnection.lose($0, $1) }
         redisAsyncSetDisconnectCallback(made) { EngineConnection.lose($0, $1) }
-        steps = (login.password == nil ? [] : [.authenticate]) + [.select, .identify, .load]
         next()
     }
 
@@ -109,7 +111,11 @@ package final class EngineConnection: SocketLoop.Socket {
     private func fail(_ fault: EngineFault) {
         let owner = owner
         close()
-        owner?.engineFailed(fault)
+        if case .sentinel(let servers, _, _) = address.place {
+            owner?.engineFailed(EngineFault(ofSentinel: servers[0], fault))
+        } else {
+            owner?.engineFailed(fault)
+        }
     }
 
     /// libhiredis could not connect, or has lost the connection. It frees the context itself.
@@ -126,16 +132,7 @@ package final class EngineConnection: SocketLoop.Socket {
 
     private static func fault(of context: UnsafePointer<redisAsyncContext>) -> EngineFault {
         // In the callback of a connection that failed, only the inner context has the error.
-        let inner = context.pointee.c
-        guard inner.err != REDIS_OK else {
-            return EngineFault(.unreachable, "it has closed the connection")
-        }
-        let reason = EngineFault.printable(String(cString: weir_error(context)))
-        if inner.err == REDIS_ERR_PROTOCOL { return .strange }
-        // Also for an array of more than `mostElements`.
-        if inner.err == REDIS_ERR_OOM { return .tooLong }
-        if inner.err == REDIS_ERR_EOF { return EngineFault(.unreachable, "it has closed the connection") }
-        return EngineFault(.unreachable, "\(reason): is it running, and may Weir connect to it?")
+        EngineFault(error: UnsafeRawPointer(context).assumingMemoryBound(to: redisContext.self))
     }
 
     // MARK: Events
@@ -191,7 +188,9 @@ package final class EngineConnection: SocketLoop.Socket {
     private func next() {
         guard let step = steps.first else { return }
         switch step {
-        case .authenticate: send(["AUTH"] + (login.user.map { [$0] } ?? []) + [login.password ?? ""])
+        case .authenticate: send((isSentinel ? login.sentinelCommand : login.command) ?? [])
+        case .findPrimary:
+            if case .sentinel(_, let name, _) = address.place { send(EngineReply.primaryCommand(name)) }
         case .select: send(["SELECT", String(address.database)])
         case .identify: send(["INFO"])
         case .load: send(["FUNCTION", "LOAD", String(decoding: EngineLibrary.source, as: UTF8.self)])
@@ -245,6 +244,7 @@ package final class EngineConnection: SocketLoop.Socket {
         switch step {
         case .authenticate, .select:
             guard reply.type == REDIS_REPLY_STATUS else { return fail(.strange) }
+        case .findPrimary: return found(EngineReply(reply))
         case .identify:
             guard let text, identify(text) else { return }
         case .load: return opened()
@@ -262,31 +262,32 @@ package final class EngineConnection: SocketLoop.Socket {
     ///
     /// - Returns: false after a fault.
     private func identify(_ text: String) -> Bool {
-        var values: [Substring: Substring] = [:]
-        for line in text.split(whereSeparator: \.isNewline) {
-            let parts = line.split(separator: ":", maxSplits: 1, omittingEmptySubsequences: false)
-            if parts.count == 2 { values[parts[0]] = parts[1] }
-        }
-        guard let run = values["run_id"], let version = values["redis_version"] else {
+        guard let info = EngineInfo(text) else {
             fail(.strange)
             return false
         }
-        if values["loading"] == "1" {
-            fail(EngineFault(reply: "LOADING"))
+        if let fault = info.fault {
+            fail(fault)
             return false
         }
-        if values["role"] == "slave" {
-            fail(EngineFault(reply: "READONLY"))
-            return false
-        }
-        guard let major = version.split(separator: ".").first.flatMap({ Int($0) }), major >= 7 else {
-            fail(EngineFault(.version, "it is version \(version.prefix(20)): Weir needs Valkey, or Redis 7.0 or newer"))
-            return false
-        }
-        // A server that was demoted and promoted again keeps its run id, but has another replication id.
-        self.run = "\(run.prefix(64)).\(values["master_replid"]?.prefix(64) ?? "")"
-        self.version = String((values["valkey_version"] ?? version).prefix(20))
+        run = info.run
+        version = info.version
         return true
+    }
+
+    private var isSentinel: Bool {
+        if case .sentinel = address.place { true } else { false }
+    }
+
+    private func found(_ reply: EngineReply) {
+        do throws(EngineFault) {
+            let primary = try reply.primary(of: address)
+            let owner = owner
+            close()
+            owner?.engineFound(primary)
+        } catch {
+            fail(error)
+        }
     }
 
     private func opened() {

@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
+internal import CHiredis
+internal import Sharing
 
 /// Why the engine can't be used, in words for the operator.
 package struct EngineFault: Error, Equatable, Sendable {
@@ -20,6 +22,31 @@ package struct EngineFault: Error, Equatable, Sendable {
         self.message = message
     }
 
+    /// An error of libhiredis, or the end of the connection.
+    init(error context: UnsafePointer<redisContext>) {
+        switch context.pointee.err {
+        case REDIS_OK, REDIS_ERR_EOF: self.init(.unreachable, "it has closed the connection")
+        case REDIS_ERR_PROTOCOL: self = .strange
+        // Also for an array of more than `EngineConnection.mostElements`.
+        case REDIS_ERR_OOM: self = .tooLong
+        default:
+            let reason = Self.printable(String(cString: weir_error(context)))
+            self.init(.unreachable, "\(reason): is it running, and may Weir connect to it?")
+        }
+    }
+
+    /// What has happened to a server of Sentinel.
+    init(ofSentinel server: EngineAddress.Server, _ fault: EngineFault) {
+        let reason =
+            switch fault.kind {
+            case .password: "it requires a password, or rejects it: check shared.sentinel_password_file"
+            case .version, .protocolError: "it is no Sentinel, whose usual port is 26379"
+            case .rights: "its user lacks the right +sentinel|get-master-addr-by-name"
+            default: fault.message
+            }
+        self.init(fault.kind, "Sentinel at \(server): \(reason)")
+    }
+
     /// An error reply.
     init(reply: String) {
         let word = reply.split(separator: " ").first.map(String.init) ?? ""
@@ -29,7 +56,7 @@ package struct EngineFault: Error, Equatable, Sendable {
             case "NOAUTH": (.password, "it requires a password: set shared.password_file (and shared.user)")
             case "WRONGPASS": (.password, "it rejects the password: check shared.user and shared.password_file")
             case "NOPERM":
-                (.rights, "\(quoted): \(Self.rights)")
+                (.rights, "\(quoted): give the user \(Self.rights)")
             case "LOADING": (.loading, "it is still loading its data: Weir tries again until it is done")
             case "READONLY":
                 (.replica, "it is a read-only replica: set shared.engine to the primary, or promote this server")
@@ -46,17 +73,16 @@ package struct EngineFault: Error, Equatable, Sendable {
             }
     }
 
-    private static let rights =
-        "give the user +fcall +function|load +info +select +time +exists +del +@hash +@sortedset, and the keys ~{weir:*"
-
     private static func other(_ reply: String, _ quoted: String) -> (Kind, String) {
         if reply.contains("invalid password") || reply.contains("without any password configured") {
             return (.password, "it rejects the password: check shared.user and shared.password_file")
         }
+        if reply.contains("user executing the script can't") {
+            return (.rights, "\(quoted): give the user \(rights)")
+        }
         if reply.contains("Function not found") {
             return (.library, "it has lost Weir's functions: Weir loads them again")
         }
-        if reply.contains("user executing the script can't") { return (.rights, "\(quoted): \(rights)") }
         if reply.contains("unknown command") {
             return (.version, "\(quoted): it is not Valkey or Redis 7.0 or newer, or has renamed commands")
         }
@@ -65,6 +91,10 @@ package struct EngineFault: Error, Equatable, Sendable {
         }
         return (.other, quoted)
     }
+
+    /// What the user needs, for ACL SETUSER. The server checks the commands of the library as those of its caller.
+    package static let rights =
+        "~{weir:* +fcall +function|load +info +select +@hash +@sortedset +del +exists +time"
 
     /// The beginning of what the server has sent, without control characters.
     static func printable(_ text: String) -> String {

@@ -17,6 +17,10 @@ final class SharedLimits: EngineConnection.Owner {
     private let address: EngineAddress
     private let settings: Configuration.Shared
     private var connection: EngineConnection?
+    /// The server that Sentinel has named.
+    private var primary: EngineAddress.Server?
+    /// Counts the connections that were begun.
+    private var attempts = 0
     private var isOpened = false
     private var connectingSince = NIODeadline.now()
     private var retryAt = NIODeadline.now()
@@ -40,7 +44,6 @@ final class SharedLimits: EngineConnection.Owner {
     private static let patience: TimeAmount = .seconds(1)
     private static let shortestPause: TimeAmount = .milliseconds(100)
     private static let longestPause: TimeAmount = .seconds(2)
-    private static let group = "shared"
     private static let alertSubject = "the engine of shared limits"
 
     init?(_ settings: Configuration.Shared, host: LedgerHost) {
@@ -92,10 +95,20 @@ final class SharedLimits: EngineConnection.Owner {
     private func connect() {
         connectingSince = .now()
         isOpened = false
-        let login = EngineConnection.Login(user: settings.user, password: settings.password)
-        let made = EngineConnection(address, login, group: Self.group, loop: host.loop, owner: self)
+        primary = nil
+        attempts += 1
+        open(address.asking(attempt: attempts))
+    }
+
+    private func open(_ address: EngineAddress) {
+        let made = EngineConnection(address, settings.login, group: EngineLibrary.group, loop: host.loop, owner: self)
         connection = made
         made.connect()
+    }
+
+    func engineFound(_ primary: EngineAddress.Server) {
+        self.primary = primary
+        open(EngineAddress(.inet(primary), database: address.database))
     }
 
     private func disconnect() {
@@ -112,7 +125,7 @@ final class SharedLimits: EngineConnection.Owner {
         guard let shared else { return disconnect() }
         beginTick()
         isOpened = true
-        serverVersion = version
+        serverVersion = primary.map { "\(version) at \($0)" } ?? version
         nextCall = shared.ledger.connect(run: run, at: now)
     }
 
@@ -138,7 +151,9 @@ final class SharedLimits: EngineConnection.Owner {
         disconnect()
         retryAt = .now() + pause
         pause = min(pause * 2, Self.longestPause)
-        report(.failed(fault.kind), fault.message)
+        report(
+            .failed(fault.kind),
+            primary.map { "\($0), which Sentinel names as the primary: \(fault.message)" } ?? fault.message)
     }
 
     // MARK: Turns

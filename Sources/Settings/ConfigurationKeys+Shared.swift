@@ -26,6 +26,10 @@ extension ConfigurationKeys {
                 .isNothing(example: "/etc/weir/engine-password"),
                 "File whose first line is the password of the user."),
             .init(
+                "shared.sentinel_password_file", \.shared.sentinelPasswordFile, .optional(.path),
+                .isNothing(example: "/etc/weir/sentinel-password"),
+                "File whose first line is the password of Sentinel, if that requires one."),
+            .init(
                 "shared.share", \.shared.share, .number(0...100), in: defaults,
                 "Percentage of each limit that is divided equally among the hosts; a host uses its share without "
                     + "asking the engine, and has only its share while it can't reach the engine."),

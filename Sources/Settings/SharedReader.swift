@@ -22,6 +22,8 @@ extension Configuration {
         package var user: String?
         package var password: String?
         package var passwordFile: String?
+        package var sentinelPassword: String?
+        package var sentinelPasswordFile: String?
         /// The part of each limit that is divided among the hosts, in percent.
         package var share: Int64 = 10
         /// How long a request waits for the engine, in milliseconds.
@@ -29,11 +31,17 @@ extension Configuration {
         package var onCutOff = OnCutOff.share
 
         package init() {}
+
+        package var login: EngineLogin {
+            EngineLogin(user: user, password: password, sentinelPassword: sentinelPassword)
+        }
     }
 }
 
 extension ValueType where Value == EngineAddress {
-    private static let form = "redis://ADDRESS:PORT/DATABASE or unix:/PATH?db=DATABASE, with an IP address"
+    private static let form =
+        "redis://ADDRESS:PORT/DATABASE, redis-sentinel://ADDRESS:PORT,.../GROUP or unix:/PATH?db=DATABASE, with IP "
+        + "addresses"
 
     static let engine = ValueType.text(form, write: { "\"\($0)\"" }) { text in
         if text.contains("@") {
@@ -43,13 +51,16 @@ extension ValueType where Value == EngineAddress {
         if text.hasPrefix("rediss://") {
             return .fault("Weir does not speak TLS to the engine; expected \(form), for example that of stunnel")
         }
-        if text.hasPrefix("redis-sentinel:") {
-            return .fault("Weir does not ask Sentinel; expected \(form), for example that of a proxy or a virtual IP")
-        }
         guard let address = EngineAddress(text) else { return .isNot("the address of an engine") }
-        if case .inet(let host, _) = address.place, !isIPAddress(host) {
-            // The ledger's thread must not wait for a resolver.
-            return .fault("\(Spelling.quoted(host)) is not an IP address; expected \(form)")
+        let servers: [EngineAddress.Server] =
+            switch address.place {
+            case .inet(let server): [server]
+            case .unix: []
+            case .sentinel(let servers, _, _): servers
+            }
+        // The ledger's thread must not wait for a resolver.
+        if let name = servers.map(\.host).first(where: { !isIPAddress($0) }) {
+            return .fault("\(Spelling.quoted(name)) is not an IP address; expected \(form)")
         }
         return .value(address)
     }
@@ -95,7 +106,7 @@ enum SharedReader {
                 node, "ledger.durability",
                 "'relaxed' can lose what other hosts rely on; with shared, expected commit or power")
         }
-        readPassword(&configuration.shared, found, &reading)
+        readPasswords(&configuration.shared, found, &reading)
         if !configuration.limits.isEmpty, !configuration.limits.contains(where: \.isShared) {
             reading.warn(first, "shared", "no limit is shared: all of them have 'shared: false'")
         }
@@ -118,25 +129,40 @@ enum SharedReader {
         }
     }
 
-    private static func readPassword(
+    private static func readPasswords(
         _ shared: inout Configuration.Shared, _ found: [String: YAMLNode], _ reading: inout ConfigurationReading
     ) {
         if let path = shared.passwordFile, let node = found["shared.password_file"] {
             if found["shared.password"] != nil {
                 reading.fault(node, "shared.password_file", "shared.password is set, too; expected only one of them")
             }
-            reading.tablePaths.append(path)
-            switch BoundedFile.read(path, upTo: 1 << 20) {
-            case .failure(let failure):
-                reading.fault(node, "shared.password_file", "\(path) can't be read: \(failure.description)")
-            case .success(let bytes):
-                let line = bytes.prefix { $0 != UInt8(ascii: "\n") && $0 != UInt8(ascii: "\r") }
-                if line.isEmpty { reading.fault(node, "shared.password_file", "the first line of \(path) is empty") }
-                shared.password = String(decoding: line, as: UTF8.self)
+            shared.password = readPassword(path, node, "shared.password_file", &reading)
+        }
+        if let path = shared.sentinelPasswordFile, let node = found["shared.sentinel_password_file"] {
+            if case .sentinel = shared.engine?.place {
+                shared.sentinelPassword = readPassword(path, node, "shared.sentinel_password_file", &reading)
+            } else {
+                reading.fault(
+                    node, "shared.sentinel_password_file", "it is only for a shared.engine of redis-sentinel://")
             }
         }
         if let node = found["shared.user"], shared.password == nil {
             reading.fault(node, "shared.user", "a user needs shared.password or shared.password_file")
+        }
+    }
+
+    private static func readPassword(
+        _ path: String, _ node: YAMLNode, _ key: String, _ reading: inout ConfigurationReading
+    ) -> String? {
+        reading.tablePaths.append(path)
+        switch BoundedFile.read(path, upTo: 1 << 20) {
+        case .failure(let failure):
+            reading.fault(node, key, "\(path) can't be read: \(failure.description)")
+            return nil
+        case .success(let bytes):
+            let line = bytes.prefix { $0 != UInt8(ascii: "\n") && $0 != UInt8(ascii: "\r") }
+            if line.isEmpty { reading.fault(node, key, "the first line of \(path) is empty") }
+            return String(decoding: line, as: UTF8.self)
         }
     }
 }

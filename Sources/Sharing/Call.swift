@@ -71,7 +71,7 @@ extension Call {
     /// The function's name, its keys, and its arguments, for FCALL. The keys of a group have one hash tag.
     package func arguments(group: String) -> (function: String, keys: [String], arguments: [String]) {
         let prefix = "{weir:\(group)}:"
-        let keys = ["state", "lanes", "stale"].map { prefix + $0 }
+        let keys = [EngineLibrary.stateKey(group: group)] + ["lanes", "stale"].map { prefix + $0 }
         switch self {
         case .hello(let call):
             let mark = String(call.mark, radix: 16)

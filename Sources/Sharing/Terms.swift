@@ -25,7 +25,13 @@ package struct Terms: Hashable, Sendable {
 
     private func each(_ most: Int64) -> Int64 { most * share / 1000 / Int64(max(hosts.count, 1)) }
 
-    init?(text: String) {
+    /// Which parts are others.
+    package func differences(from other: Terms) -> [String] {
+        [("limits", limits != other.limits), ("share", share != other.share), ("hosts", hosts != other.hosts)]
+            .filter(\.1).map(\.0)
+    }
+
+    package init?(text: String) {
         let parts = text.split(separator: ";", omittingEmptySubsequences: false)
         guard parts.count == 3, let share = Int64(parts[0]), 0...1000 ~= share, let limits = UInt64(parts[1])
         else { return nil }

@@ -247,7 +247,10 @@ local function exchange(KEYS, ARGV)
     end
     local time = tick(key, state)
     local owner, seen = state['mark:' .. host], tonumber(state['seen:' .. host] or 0)
-    if owner and owner ~= mark and time - seen < LIVING then return { 'clone' } end
+    if owner and owner ~= mark and time - seen < LIVING then
+        redis.call('HSET', key, 'second:' .. host, text(time))
+        return { 'clone' }
+    end
 
     local function set(field, value)
         if state[field] ~= value then
@@ -303,6 +306,25 @@ local function gone(KEYS, ARGV)
     return { 'ok' }
 end
 
+-- hosts: KEYS[1]. It changes nothing, so a full server and a replica answer it, too.
+-- Answers the epoch's identifier, the terms settled last, and for each known host its name, how long ago it was heard,
+-- its terms, how long ago a second ledger of its name was refused, and whether it is gone ('' where there is none).
+local function hosts(KEYS)
+    local state, reply, names = load(KEYS[1]), {}, {}
+    local away = math.max(clock() - tonumber(state.read or 0), 0)
+    local function age(time) return time and text(tonumber(state.time) - tonumber(time) + away) or '' end
+    for field in pairs(state) do
+        local host = string.match(field, '^seen:(.*)$') or string.match(field, '^gone:(.*)$')
+        if host then names[host] = true end
+    end
+    for host in pairs(names) do
+        reply[#reply + 1] = { host, age(state['seen:' .. host]), state['terms:' .. host] or '',
+            age(state['second:' .. host]), state['gone:' .. host] or '' }
+    end
+    return { state.id or '', state.settled or '', reply }
+end
+
 redis.register_function('weir_sharing_2_hello', hello)
 redis.register_function('weir_sharing_2_exchange', exchange)
 redis.register_function('weir_sharing_2_gone', gone)
+redis.register_function{function_name = 'weir_sharing_2_hosts', callback = hosts, flags = { 'no-writes' }}

@@ -13,6 +13,11 @@ enum Completions {
         configuration(named: words).limits.map(\.name)
     }
 
+    /// The hosts of the configuration.
+    static let hosts = CompletionKind.custom { words, _, _ in
+        configuration(named: words).shared.hosts
+    }
+
     /// The fullest keys of the running service; none if it doesn't answer soon, or not to this user.
     static let keys = CompletionKind.custom { words, _, _ async -> [String] in
         let client = AdminClient(configuration(named: words), timeout: .seconds(1))

@@ -17,9 +17,9 @@ struct DoctorCommand: AsyncParsableCommand {
         commandName: "doctor",
         abstract: "Finds mistakes in how Postfix and Weir are connected, and prints fixes.",
         discussion: """
-            Reads weir.yaml, main.cf and master.cf, and tests whether the service accepts connections. For each \
-            finding it prints the postconf commands or the lines of weir.yaml that fix it. It changes nothing. After \
-            applying a fix, run postfix reload.
+            Reads weir.yaml, main.cf and master.cf, and tests whether the service accepts connections. With `shared`, \
+            it examines the engine, too. For each finding it prints the commands or the lines of weir.yaml that fix \
+            it. It changes nothing. After applying a fix, run postfix reload.
 
             Exit status: 0 no findings or only notes, 1 faults or warnings, 66 the password can't be read, \
             69 postconf failed, or smtpd or the service is unreachable, or smtpd lacks what --user or --starttls \
@@ -39,7 +39,7 @@ struct DoctorCommand: AsyncParsableCommand {
         completion: .directory)
     var postfix: String?
 
-    @Flag(name: .customLong("no-service"), help: "Don't test whether the service accepts connections.")
+    @Flag(name: .customLong("no-service"), help: "Don't test whether the service and the engine of `shared` answer.")
     var skipsService = false
 
     @Flag(
@@ -112,6 +112,10 @@ struct DoctorCommand: AsyncParsableCommand {
                 if let protections { await Self.faults(of: client) + Self.gaps(protections) } else { [Finding]() }
             reports.append(
                 Report(instance: "weir serve", findings: unreachable + ownFindings, protections: protections))
+            if let engine = configuration.shared.engine {
+                reports.append(
+                    Report(instance: "\(engine)", findings: EngineExamination.findings(configuration.shared)))
+            }
         }
         if json {
             try StandardOutput.write(line: JSONText.indented(reports))

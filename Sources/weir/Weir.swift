@@ -15,6 +15,7 @@ struct Weir: AsyncParsableCommand {
             ServeCommand.self, CheckConfigCommand.self, LimitsCommand.self, CheckCommand.self, QueryCommand.self,
             FilterCommand.self, TopCommand.self, LoadCommand.self, DoctorCommand.self, ImportCommand.self,
             ReplayCommand.self, SetupCommand.self, CheckHealthCommand.self, TestAlertCommand.self,
+            HostsCommand.self,
         ])
 
     /// On the main thread: `ServeCommand` needs a process without others.

@@ -9,9 +9,10 @@ import socket
 import subprocess
 import tempfile
 import threading
+import time
 import unittest
 
-from postfix import DEFAULT_TIMEOUT, accepts, free_port, wait_until
+from postfix import DEFAULT_TIMEOUT, free_port, run, wait_until
 from weir import WeirService
 
 HOSTS = ["mx1", "mx2", "mx3"]
@@ -25,8 +26,9 @@ FAILED, IN_USE = "can't use the engine", "is in use: the limits hold over all ho
 class Engine:
     """A redis-server without files."""
 
-    def __init__(self, *arguments, port=None):
+    def __init__(self, *arguments, port=None, address="127.0.0.1"):
         self.port = port or free_port()
+        self.address = address
         self.arguments = arguments
         self.directory = tempfile.mkdtemp(prefix="weir-redis-")
         self.process = None
@@ -41,14 +43,71 @@ class Engine:
 
     def start(self):
         self.process = subprocess.Popen(
-            ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--dir", self.directory,
-             *self.arguments],
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        wait_until(lambda: accepts(self.port), "redis-server accepts connections")
+            self.command_line(), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        wait_until(lambda: self.cli("PING").returncode == 0, "redis-server answers")
+
+    def command_line(self):
+        return ["redis-server", "--port", str(self.port), "--bind", self.address, "--save", "", "--dir", self.directory,
+                *self.arguments]
 
     def kill(self):
         self.process.kill()
         self.process.wait(DEFAULT_TIMEOUT)
+
+    def cli(self, *words):
+        return run(["redis-cli", "-h", self.address, "-p", self.port, *words], check=False)
+
+    def command(self, *words, password=None):
+        return self.cli(*(["-a", password, "--no-auth-warning"] if password else []), *words).stdout.strip()
+
+
+class Sentinel(Engine):
+    """A server of Sentinel that watches the primary of a group."""
+
+    def __init__(self, primary, *arguments):
+        super().__init__(*arguments)
+        self.primary = primary
+
+    def command_line(self):
+        file = pathlib.Path(self.directory) / "sentinel.conf"
+        file.write_text(f"port {self.port}\nbind 127.0.0.1\ndir {self.directory}\n"
+                        f"sentinel monitor group {self.primary} 2\nsentinel down-after-milliseconds group 1000\n"
+                        "sentinel failover-timeout group 5000\n")
+        return ["redis-server", file, "--sentinel", *self.arguments]
+
+
+@contextlib.contextmanager
+def answering(*answers):
+    """A server that sends an answer to each thing that a client sends, and the last one at once without being asked."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        def serve():
+            with contextlib.suppress(OSError):
+                while True:
+                    client = server.accept()[0]
+                    with client, contextlib.suppress(OSError):
+                        for answer in answers:
+                            client.recv(4096)
+                            client.sendall(answer)
+        threading.Thread(target=serve, daemon=True).start()
+        yield server.getsockname()[1]
+        server.shutdown(socket.SHUT_RDWR)
+
+
+@contextlib.contextmanager
+def sentinel_group():
+    """A primary and a replica on one port of two loopback addresses, and three Sentinels that watch them."""
+    port = free_port()
+    with contextlib.ExitStack() as stack:
+        primary = stack.enter_context(Engine(port=port, address="127.0.0.2"))
+        replica = stack.enter_context(Engine(
+            "--replicaof", f"127.0.0.2 {port}", "--replica-announce-ip", "127.0.0.3", port=port, address="127.0.0.3"))
+        sentinels = [stack.enter_context(Sentinel(f"127.0.0.2 {port}")) for _ in range(3)]
+        wait_until(lambda: "state=online" in primary.command("INFO", "replication"), "the replica is there")
+        wait_until(
+            lambda: all("sentinels=3" in sentinel.command("INFO") and "slaves=1" in sentinel.command("INFO")
+                        for sentinel in sentinels), "the Sentinels know each other")
+        servers = ",".join(f"127.0.0.1:{sentinel.port}" for sentinel in sentinels)
+        yield primary, replica, sentinels, f"redis-sentinel://{servers}/group?port={port}"
 
 
 def host(port, name, hosts, limit=None, **shared):
@@ -256,22 +315,6 @@ class SharedTests(unittest.TestCase):
                     service.wait_logged(text)
                     self.assertNotIn("secret", service.log())
 
-    @contextlib.contextmanager
-    def server(self, *answers):
-        """Sends an answer to each thing that a client sends, and the last one at once without being asked."""
-        with socket.create_server(("127.0.0.1", 0)) as server:
-            def serve():
-                with contextlib.suppress(OSError):
-                    while True:
-                        client = server.accept()[0]
-                        with client, contextlib.suppress(OSError):
-                            for answer in answers:
-                                client.recv(4096)
-                                client.sendall(answer)
-            threading.Thread(target=serve, daemon=True).start()
-            yield server.getsockname()[1]
-            server.shutdown(socket.SHUT_RDWR)
-
     def test_a_server_that_is_no_engine(self):
         """The last two would block libhiredis for seconds, and end the process."""
         info = b"run_id:1\r\nredis_version:7.0.0\r\nrole:master\r\n"
@@ -280,7 +323,7 @@ class SharedTests(unittest.TestCase):
             [b"*1000000000\r\n" * 6],
             [b"+OK\r\n", b"$%d\r\n%s\r\n" % (len(info), info), b"+library\r\n+x\r\n+x\r\n"],
         ]:
-            with self.subTest(answer=answers[-1][:20]), self.server(*answers) as port:
+            with self.subTest(answer=answers[-1][:20]), answering(*answers) as port:
                 with host(port, "mx1", ["mx1"]) as service:
                     service.wait_logged("is it Redis?")
                     self.assertEqual(admitted(service, "a", 1), 0)
@@ -306,6 +349,45 @@ class SharedTests(unittest.TestCase):
                     self.assertEqual(aside.read_bytes()[:16], damaged[:16])
                     self.assertEqual(admitted(service, "a", 1), 0)
                     aside.unlink()
+
+    def test_sentinel_names_another_primary(self):
+        with sentinel_group() as (primary, replica, sentinels, address), contextlib.ExitStack() as stack:
+            services = [stack.enter_context(host(None, name, HOSTS, engine=address)) for name in HOSTS]
+            for service in services:
+                service.wait_logged(f" at 127.0.0.2:{primary.port}) {IN_USE}")
+            used = admitted_by_all(services, "a", clients=2, requests=5)
+            # A server of Sentinel that is gone is passed over.
+            sentinels[0].kill()
+            primary.kill()
+            for service in services:
+                service.wait_logged(FAILED)
+            for service in services:
+                service.wait_logged(f" at 127.0.0.3:{replica.port}) {IN_USE}", timeout=120)
+            used += admitted_by_all(services, "a", clients=4, requests=20)
+            end = time.monotonic() + DEFAULT_TIMEOUT
+            # What a host was granted is free for others a while after it was not spent.
+            while used < MOST and time.monotonic() < end:
+                used += sum(admitted(service, "a", 10) for service in services)
+            self.assertEqual(used, MOST)
+            self.assertEqual(admitted_by_all(services, "a", clients=1, requests=5), 0)
+
+    def test_faults_of_sentinel(self):
+        with Engine() as engine, Sentinel(f"127.0.0.1 {engine.port}", "--requirepass", "secret") as sentinel:
+            base = f"redis-sentinel://127.0.0.1:{sentinel.port}"
+            with tempfile.NamedTemporaryFile("w") as file:
+                file.write("secret")
+                file.flush()
+                login = {"sentinel_password_file": file.name}
+                for address, shared, text in [
+                    (f"{base}/group", {}, "check shared.sentinel_password_file"),
+                    (f"{base}/other", login, "it knows no group other"),
+                    (f"{base}/group", login, f"append ?port={engine.port} to shared.engine"),
+                    (f"{base}/group?port={engine.port}", login, IN_USE),
+                    (f"redis-sentinel://127.0.0.1:{engine.port}/group", {}, "it is no Sentinel"),
+                    (f"redis-sentinel://127.0.0.1:{free_port()}/group", {}, "is it running, and may Weir connect"),
+                ]:
+                    with self.subTest(text=text), host(None, "mx1", ["mx1"], engine=address, **shared) as service:
+                        service.wait_logged(text)
 
 
 if __name__ == "__main__":

@@ -103,8 +103,9 @@ func read(_ yaml: String) -> Result<ConfigurationReader.Outcome, ConfigurationFa
         canonicalise: [envelope, headers, signed_headers]
         filter: { connections: 15, spool: /spool, most_memory: 16, most_spool: 17 }
         ledger: { store: "sqlite:/ledger", durability: power, most_keys: 1013 }
-        shared: { engine: "redis://127.0.0.1:22/3", name: b, hosts: [a, b], user: weir,
-                  password_file: \(fixture("exempt")), share: 23, timeout: 24, on_cut_off: open }
+        shared: { engine: "redis-sentinel://127.0.0.1:22,[2001:db8::1]/all?db=3&port=25", name: b, hosts: [a, b],
+                  user: weir, password_file: \(fixture("exempt")), sentinel_password_file: \(fixture("exempt")),
+                  share: 23, timeout: 24, on_cut_off: open }
         on_failure: defer
         on_no_ledger: defer
         give_back_dropped: true
@@ -163,7 +164,11 @@ func read(_ yaml: String) -> Result<ConfigurationReader.Outcome, ConfigurationFa
         #expect(changed["filter.mostSpool"] == "17")
         #expect(changed["ledger.store"] == #"sqlite(path: "/ledger")"#)
         #expect(changed["ledger.mostKeys"] == "1013")
-        #expect(outcome.configuration.shared.engine == EngineAddress(.inet(host: "127.0.0.1", port: 22), database: 3))
+        let sentinels = [("127.0.0.1", 22), ("2001:db8::1", 26_379)].map { EngineAddress.Server(host: $0, port: $1) }
+        let engine = EngineAddress(.sentinel(sentinels, name: "all", port: 25), database: 3)
+        #expect(outcome.configuration.shared.engine == engine)
+        #expect(EngineAddress("\(engine)") == engine)
+        #expect(EngineAddress("redis://[::1]") == EngineAddress(.inet(.init(host: "::1", port: 6379))))
         #expect(outcome.configuration.shared.name == "b")
         #expect(outcome.configuration.shared.user == "weir")
         #expect(changed["shared.share"] == "23")

@@ -64,8 +64,10 @@ struct FileAccess: Sendable {
         if case .file(let path) = configuration.log.destination { add(directoryOf: path, .write) }
         if let path = configuration.log.capture { add(directoryOf: path, .write) }
         switch configuration.shared.engine?.place {
-        case .inet(_, let port): portsToConnect.insert(UInt16(port))
+        case .inet(let server): portsToConnect.insert(UInt16(server.port))
         case .unix(let path): add(directoryOf: path, .sockets)
+        case .sentinel(let servers, _, let port):
+            portsToConnect.formUnion((servers.map(\.port) + [port]).map { UInt16($0) })
         case nil: break
         }
         let listen = configuration.listen
