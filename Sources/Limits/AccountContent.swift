@@ -7,14 +7,16 @@
 ///     0, 0 (a raise, as earlier versions wrote it: until, a count for each window)
 ///     only if reset or raised: reset at (0: never), raised until, rates
 extension JournalWriter {
+    /// An account that has left memory is written if nothing counted any more. Its windows may not be the limit's now.
     mutating func write(_ account: Account) {
         let (lanes, slots) = (account.limit.terms.lanes, account.limit.terms.slots)
         write(UInt64(lanes.count))
         for lane in lanes.indices {
             write(UInt64(lanes[lane].milliseconds))
             var count: UInt64 = 0
-            account.windows.forEachSlot(lane: lane, slot: slots[lane]) { _, _ in count += 1 }
+            if !account.isRemoved { account.windows.forEachSlot(lane: lane, slot: slots[lane]) { _, _ in count += 1 } }
             write(count)
+            guard count > 0 else { continue }
             var previous: Int64 = 0
             account.windows.forEachSlot(lane: lane, slot: slots[lane]) { slot, amount in
                 write(signed: slot - previous)

@@ -91,7 +91,9 @@ extension Ledger {
         let accounts = upkeep.nextAccounts(most: most)
         if !accounts.isEmpty {
             var rows: [AccountRow] = []
-            for account in accounts where !account.isRemoved {
+            // The row of an account that has become idle since the checkpoint began stays until the next one. It must
+            // not bring back what was given back: this checkpoint deletes the journal that says so.
+            for account in accounts where !account.isRemoved || account.isStored && account.wasIdle {
                 account.isDirty = false
                 rows.append(row(of: account))
             }

@@ -89,6 +89,38 @@ import Testing
         #expect(harness.used("user") == [2])
     }
 
+    /// A key leaves memory while a checkpoint is saved that deletes the journal of its last change.
+    @Test func whatWasGivenBackStaysSo() throws {
+        let harness = try LedgerHarness { [$0.limit(key: ["recipient"], rates: ["5/1h"])] }
+        for recipient in ["a@example.org", "b@example.org"] { try harness.ask(rcpt("m", to: recipient)) }
+        try harness.finishCheckpoint()
+        harness.ledger.beginTick()
+        // The MTA has rejected the other recipient.
+        _ = harness.decide(settling("DATA", "m", count: 1).merging(["recipient": "b@example.org"]) { $1 })
+        try harness.ledger.beginCheckpoint()
+        // Looks at one place of the table, and saves nothing.
+        for _ in 0..<1024 where harness.standing("a@example.org") != nil { _ = harness.ledger.maintain(slots: 0) }
+        #expect(harness.standing("a@example.org") == nil)
+        while harness.ledger.isCheckpointRunning { _ = harness.ledger.maintain(slots: 16) }
+        try harness.crash()
+        #expect(harness.used("a@example.org").allSatisfy { $0 == 0 })
+    }
+
+    /// A message is open whose key has left memory. The limit gets more windows than the key ever had.
+    @Test func aReloadAfterAKeyHasLeftMemory() throws {
+        var maker = LimitMaker()
+        let harness = try LedgerHarness([maker.limit(rates: ["9/1s"])], names: maker.names)
+        try harness.ask(rcpt("m", to: "a@example.org"))
+        harness.clocks.advance(5000)
+        try harness.sweep()
+        harness.limits = [maker.limit(rates: ["9/1s", "9/1m", "9/1h", "9/1d", "9/7d"])]
+        harness.ledger.reload(harness.limits, settings: harness.settings)
+        try harness.finishCheckpoint()
+        try harness.crash()
+        try harness.ask(settling("END-OF-MESSAGE", "m", count: 3))
+        #expect(harness.used("user") == [2, 2, 2, 2, 2])
+    }
+
     @Test func aCheckpointIsSavedInPortions() throws {
         var maker = LimitMaker()
         let store = MemoryStore()
