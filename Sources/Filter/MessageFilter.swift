@@ -23,9 +23,10 @@ package final class MessageFilter {
     private var unhurried: Matcher?
 
     package init(_ rules: ContentRules, matcher: Matcher) {
-        scanner = MessageScanner(limits: rules.checks.scannerLimits, wantsBody: !rules.body.isEmpty)
+        scanner = MessageScanner(limits: rules.checks.scannerLimits, wantsBody: rules.readsBody)
         checker = MessageChecker(rules, matcher)
         parts = PartChecker(rules, matcher)
+        selectByDefault()
     }
 
     /// Begins a message, which `rules` apply to until its end.
@@ -35,13 +36,27 @@ package final class MessageFilter {
             parts?.begin()
         } else {
             scanner = MessageScanner(
-                limits: rules.checks.scannerLimits, wantsBody: !rules.body.isEmpty)
+                limits: rules.checks.scannerLimits, wantsBody: rules.readsBody)
             parts = PartChecker(rules, checker.matcher)
         }
         checker.begin(rules)
         count = 0
         hasEnded = false
         unhurried?.beginMessage()
+        selectByDefault()
+    }
+
+    private func selectByDefault() {
+        guard rules.areConditional else { return }
+        var selection = SetSelection(rules, MessageAttributes())
+        select(selection.finish())
+    }
+
+    /// Says which sets of the rules the message is checked by. Without it, those that apply where nothing is known of a
+    /// message. Has an effect before the content only.
+    package func select(_ chosen: ChosenSets) {
+        checker.select(chosen)
+        parts?.select(chosen)
     }
 
     /// The rules that apply to the current message.

@@ -45,7 +45,7 @@ struct RunningFilter {
         let (own, next) = (directory.appending(path: "filter").path, directory.appending(path: "hop").path)
         try header.write(to: directory.appending(path: "header"), atomically: true, encoding: .utf8)
         var checks = ContentChecks()
-        if !header.isEmpty { checks.header = ["pcre:\(directory.appending(path: "header").path)"] }
+        if !header.isEmpty { checks.tables.header = ["pcre:\(directory.appending(path: "header").path)"] }
         let rules = try ContentRules(checks)
         let hop = ScriptedNextHop(path: next, scripts)
         defer { hop.stop() }

@@ -18,7 +18,7 @@ import Testing
         func rules(_ text: String, fastPass: Bool = true) throws -> ContentRules {
             try Data(text.utf8).write(to: URL(filePath: path + "/body_checks"))
             var checks = ContentChecks()
-            checks.body = ["pcre:\(path)/body_checks"]
+            checks.tables.body = ["pcre:\(path)/body_checks"]
             checks.fastPass = fastPass
             checks.cacheDirectory = path + "/cache"
             return try ContentRules(checks)

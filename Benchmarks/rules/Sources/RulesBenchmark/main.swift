@@ -76,8 +76,8 @@ func lines(of body: [UInt8]) -> [[UInt8]] {
 
 func checks(_ count: Int) -> ContentChecks {
     var checks = ContentChecks()
-    checks.header = ["pcre:\(folder)/header-\(count).pcre"]
-    checks.body = ["pcre:\(folder)/body-\(count).pcre"]
+    checks.tables.header = ["pcre:\(folder)/header-\(count).pcre"]
+    checks.tables.body = ["pcre:\(folder)/body-\(count).pcre"]
     // The whole text, as for the other engines.
     checks.scannerLimits.bodyChecksSize = 0
     return checks
