@@ -62,7 +62,7 @@ let package = Package(
             name: "Rules", dependencies: ["CVectorscan", "MailSyntax", "Patterns"],
             swiftSettings: singleThreaded),
         .target(
-            name: "Filter", dependencies: ["Decoding", "MailSyntax", "Patterns", "Rules"],
+            name: "Filter", dependencies: ["Decoding", "Limits", "MailSyntax", "Patterns", "Rules"],
             swiftSettings: singleThreaded),
         .target(
             name: "Wire",
@@ -220,7 +220,7 @@ let package = Package(
             resources: [.copy("Fixtures")],
             swiftSettings: strict),
         .testTarget(
-            name: "FilterTests", dependencies: ["Decoding", "Filter", "Patterns", "Rules"],
+            name: "FilterTests", dependencies: ["Decoding", "Filter", "Limits", "Patterns", "Rules"],
             swiftSettings: strict),
         .target(
             name: "LedgerStoreConformance", dependencies: ["Limits"], path: "Tests/LedgerStoreConformance",

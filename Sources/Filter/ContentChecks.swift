@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
+package import Limits
 package import MailSyntax
 package import Patterns
 package import Rules
 
 /// The configuration of the content filter.
-package struct ContentChecks: Hashable, Sendable {
+package struct ContentChecks: Sendable {
     /// What happens to To, Cc, Resent-To and Resent-Cc headers that name nobody.
     package enum UndisclosedRecipients: String, CaseIterable, Sendable {
         /// Those with an empty group of a known name are removed.
@@ -14,19 +15,12 @@ package struct ContentChecks: Hashable, Sendable {
         case keep
     }
 
-    /// Tables as `TYPE:FILE`, in order of precedence.
-    package var header: [String] = []
-    /// As in Postfix, nil means the same as `header`.
-    package var mimeHeader: [String]?
-    /// As in Postfix, nil means the same as `header`.
-    package var nestedHeader: [String]?
-    package var body: [String] = []
-    /// For the decoded text of all headers.
-    package var decodedHeader: [String] = []
-    /// For the decoded text of all parts.
-    package var decodedBody: [String] = []
-    /// For lines about the parts and what is in archives.
-    package var attachment: [String] = []
+    /// The tables for all messages; none where there are `sets`.
+    package var tables = CheckTables()
+    /// Sets with conditions, in order.
+    package var sets: [CheckSet] = []
+    /// What conditions are compiled to.
+    package var attributeNames = AttributeNames()
     package var undisclosedRecipients = UndisclosedRecipients.strip
     /// Whether a header stays that a DKIM signature covers.
     package var keepsSigned = false
@@ -48,10 +42,24 @@ package struct ContentChecks: Hashable, Sendable {
 
     package init() {}
 
-    /// The tables of all classes.
-    package var tableNames: [String] {
-        header + (mimeHeader ?? []) + (nestedHeader ?? []) + decodedHeader + decodedBody + attachment + body
+    /// The sets, or the tables for all messages as one.
+    package var allSets: [CheckSet] {
+        guard sets.isEmpty else { return sets }
+        var set = CheckSet()
+        set.tables = tables
+        return [set]
     }
+
+    /// The tables of all sets.
+    package var tableNames: [String] { allSets.flatMap(\.tables.names) }
+
+    /// What a matcher depends on.
+    package struct MatcherBounds: Equatable {
+        let limits: MatchLimits
+        let messageBudget: Int64
+    }
+
+    package var matcherBounds: MatcherBounds { MatcherBounds(limits: matchLimits, messageBudget: messageBudget) }
 
     /// The value of `checks.from_lines`.
     package var fromLines: String { scannerLimits.fromLines.rawValue }

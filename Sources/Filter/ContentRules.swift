@@ -1,27 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
 internal import Glibc
+internal import Limits
 package import Rules
 
-/// The loaded tables of all classes of checks. A reload creates new ones, which continue the counters; messages
-/// that have begun keep the old ones.
+/// The loaded tables of all sets of checks. A reload creates new ones, which continue the counters; messages that have
+/// begun keep the old ones.
 package final class ContentRules: Sendable {
     package let checks: ContentChecks
-    package let header: RuleList
-    package let mimeHeader: RuleList
-    package let nestedHeader: RuleList
-    /// For all headers, decoded.
-    package let decodedHeader: RuleList
-    /// For the decoded text of parts.
-    package let decodedBody: RuleList
-    /// For the lines about parts.
-    package let attachment: RuleList
-    package let body: RuleList
+    /// In the order in which they are asked. There is at least one.
+    package let sets: [RuleSet]
     /// The warnings of all tables, class by class.
     package let warnings: [TableFault]
     /// Whether rules may take away headers that cleanup(8) adds where they are missing.
     package let mayRemoveAddedHeaders: Bool
     /// Whether one of them may be From.
     package let mayRemoveFrom: Bool
+    /// Whether some set is only for some messages.
+    package let areConditional: Bool
 
     /// All tables that can't be used.
     package struct Faults: Error, Sendable {
@@ -32,112 +27,47 @@ package final class ContentRules: Sendable {
 
     /// Reads and compiles the tables. Rules match from then on, and faster after `prepareFastPass`.
     package init(_ checks: ContentChecks) throws(Faults) {
-        var loader = Loader()
+        var loader = TableLoader()
         self.checks = checks
-        header = loader.list(checks.header)
-        // Classes with the same tables share a list, with its fast pass and counters.
-        mimeHeader = checks.mimeHeader.map { loader.list($0) } ?? header
-        nestedHeader = checks.nestedHeader.map { loader.list($0) } ?? header
-        loader.forgetLists()
-        decodedHeader = loader.list(checks.decodedHeader, isForText: true)
-        loader.forgetLists()
-        decodedBody = loader.list(checks.decodedBody, isForText: true)
-        loader.forgetLists()
-        attachment = loader.list(checks.attachment, isForText: true)
-        loader.refuseEdits(in: decodedBody, of: "decoded_body")
-        loader.refuseEdits(in: attachment, of: "attachment")
-        loader.forgetLists()
-        body = loader.list(checks.body)
+        sets = checks.allSets.enumerated().map { RuleSet($1, at: $0, &loader) }
         warnings = loader.warnings
-        let lists = [header, decodedHeader]
+        let lists = sets.flatMap { [$0.header, $0.decodedHeader] }
         mayRemoveAddedHeaders = lists.contains { $0.mayRemove(AddableHeaders.names) }
         mayRemoveFrom = lists.contains { $0.mayRemove(AddableHeaders.namesOfFrom) }
+        areConditional = sets.contains { !$0.definition.conditions.isEmpty }
         guard loader.faults.isEmpty else {
             throw Faults(faults: loader.faults, warnings: loader.warnings)
         }
     }
 
     /// `next`, with the counters of the rules that `old` has too, and the fast pass of each class whose rules are the
-    /// same.
+    /// same. A set continues the one of the same name.
     package init(_ next: ContentRules, continuing old: ContentRules) {
         checks = next.checks
         warnings = next.warnings
         mayRemoveAddedHeaders = next.mayRemoveAddedHeaders
         mayRemoveFrom = next.mayRemoveFrom
-        header = RuleList(tables: next.header.tables, continuing: old.header)
-        mimeHeader =
-            next.mimeHeader === next.header
-            ? header : RuleList(tables: next.mimeHeader.tables, continuing: old.mimeHeader)
-        nestedHeader =
-            next.nestedHeader === next.header
-            ? header
-            : next.nestedHeader === next.mimeHeader
-                ? mimeHeader : RuleList(tables: next.nestedHeader.tables, continuing: old.nestedHeader)
-        decodedHeader = RuleList(tables: next.decodedHeader.tables, continuing: old.decodedHeader)
-        decodedBody = RuleList(tables: next.decodedBody.tables, continuing: old.decodedBody)
-        attachment = RuleList(tables: next.attachment.tables, continuing: old.attachment)
-        body = RuleList(tables: next.body.tables, continuing: old.body)
+        areConditional = next.areConditional
+        sets = next.sets.map { set in RuleSet(set, continuing: old.sets.first { $0.name == set.name }) }
         if !checks.fastPass { for (list, _) in lists { list.fastPass = nil } }
     }
 
-    private struct Loader {
-        private var lists: [[String]: RuleList] = [:]
-        /// Tables whose warnings have been added.
-        private var reported: Set<String> = []
-        var warnings: [TableFault] = []
-        var faults: [TableFault] = []
+    /// The name of a set as people see it; nil where there is only one.
+    package func label(of set: RuleSet) -> String? { sets.count > 1 ? set.name : nil }
 
-        mutating func list(_ names: [String], isForText: Bool = false) -> RuleList {
-            if let list = lists[names] { return list }
-            var tables: [Table] = []
-            for name in names {
-                do {
-                    let table = try Table(named: name, isForText: isForText)
-                    tables.append(table)
-                    let isNew = reported.insert(name).inserted
-                    // A pattern may be right for bytes and wrong for text.
-                    warnings += isNew ? table.warnings : table.warnings.filter { !warnings.contains($0) }
-                } catch {
-                    if !faults.contains(error) { faults.append(error) }
-                }
-            }
-            let list = RuleList(tables: tables)
-            lists[names] = list
-            return list
-        }
+    /// Every list once.
+    package var lists: [(list: RuleList, isBody: Bool)] { sets.flatMap(\.lists) }
 
-        /// Decoded parts have no lines of the message that a rule could change.
-        mutating func refuseEdits(in list: RuleList, of checks: String) {
-            for (rule, name) in list.rules(where: \.changesLine) {
-                let fault = list.fault(of: rule, "\(checks) can't carry out \(name.word): it has no line to change")
-                if !faults.contains(fault) { faults.append(fault) }
-            }
-        }
+    /// Whether some rule is about the body.
+    package var readsBody: Bool { sets.contains { !$0.body.isEmpty } }
 
-        /// Headers are scanned differently from body lines and from decoded text, so they never share a list.
-        mutating func forgetLists() { lists = [:] }
-    }
-
-    /// Every list once, with the configuration's name of the first class that uses it.
-    package var classes: [(name: String, list: RuleList)] {
-        var classes = [("header", header)]
-        for (name, list) in [("mime_header", mimeHeader), ("nested_header", nestedHeader)]
-        where !classes.contains(where: { $0.1 === list }) {
-            classes.append((name, list))
-        }
-        return classes + [
-            ("decoded_header", decodedHeader), ("decoded_body", decodedBody), ("attachment", attachment),
-            ("body", body),
-        ]
-    }
-
-    /// Every list once. Lines of decoded parts are scanned like those of the body.
-    package var lists: [(list: RuleList, isBody: Bool)] {
-        classes.map { ($0.list, $0.list === body || $0.list === decodedBody || $0.list === attachment) }
+    /// The attributes that conditions use.
+    package var conditionNames: Set<String> {
+        Set(sets.flatMap { $0.definition.conditions.map(\.part.name) })
     }
 
     /// Whether some rule is about decoded parts.
-    package var readsDecodedParts: Bool { !decodedBody.isEmpty || !attachment.isEmpty }
+    package var readsDecodedParts: Bool { sets.contains(where: \.readsDecodedParts) }
 
     /// Compiles the fast pass of each list without one, or loads it from the cache. This may take a minute for ten
     /// thousand rules; other threads can match meanwhile.
@@ -145,9 +75,21 @@ package final class ContentRules: Sendable {
     /// - Parameter cache: nil to cache nothing.
     package func prepareFastPass(cache: FastPassCache? = nil) {
         guard checks.fastPass else { return }
-        for (list, isBody) in lists where !list.isEmpty && list.fastPass == nil {
-            list.fastPass = FastPass.build(for: list, body: isBody, cache: cache)
+        var passes: [PassName: FastPass] = [:]
+        for (list, isBody) in lists where !list.isEmpty {
+            // Sets with the same tables share a pass.
+            let name = PassName(tables: list.tables.map(\.name), isBody: isBody, isForText: list.isForText)
+            let pass = list.fastPass ?? passes[name] ?? FastPass.build(for: list, body: isBody, cache: cache)
+            passes[name] = pass
+            if list.fastPass == nil { list.fastPass = pass }
         }
+    }
+
+    /// What a fast pass is compiled from.
+    private struct PassName: Hashable {
+        let tables: [String]
+        let isBody: Bool
+        let isForText: Bool
     }
 
     /// Runs `prepareFastPass` and then `whenReady` on a new thread of low priority. If no thread can be created, the
@@ -193,7 +135,7 @@ package final class ContentRules: Sendable {
     /// (RFC 8689) for mail that passes a filter.
     private func lintRequireTLS() -> [TableFault] {
         let matcher = Matcher(checks)
-        return [header, decodedHeader].compactMap { list in
+        return sets.flatMap { [$0.header, $0.decodedHeader] }.compactMap { list in
             let key = Array("Require-TLS-ESMTP: yes".utf8)
             guard let match = key.withUnsafeBytes({ matcher.firstMatch(key: $0, in: list, pass: nil) }),
                 let action = try? Action(match.text, isHeader: true), action.changesLine
@@ -208,7 +150,11 @@ package final class ContentRules: Sendable {
     /// `Edit.needsCleanup`).
     package var mayNeedCleanup: Bool {
         lists.contains { !$0.list.rules(where: { $0 == .hold || $0 == .filter }).isEmpty }
-            || [header, decodedHeader, decodedBody, attachment].contains { $0.mayWriteHeaderForCleanup }
+            || sets.contains { set in
+                [set.header, set.decodedHeader, set.decodedBody, set.attachment].contains {
+                    $0.mayWriteHeaderForCleanup
+                }
+            }
     }
 
     /// Whether the checks may change what is in a signed message.
@@ -219,7 +165,7 @@ package final class ContentRules: Sendable {
 
     /// Where rules are about the Received: header, as `pcre:/etc/postfix/header_checks:12`.
     package var locationsOfReceived: [String] {
-        [header, decodedHeader].flatMap { list in
+        sets.flatMap { [$0.header, $0.decodedHeader] }.flatMap { list in
             list.rulesOnReceived.map { list.location(of: $0).description }
         }
     }

@@ -23,11 +23,19 @@ final class DecodedHeaders {
 
     /// Decodes all headers of a block, and scans them at once.
     func decode(_ block: HeaderBlock, _ matcher: Matcher, _ pass: FastPass?) {
+        decode(block)
+        candidates = scan(matcher, pass)
+    }
+
+    /// Decodes all headers of a block, without scanning them.
+    func decode(_ block: HeaderBlock) {
         reset()
         for header in block.headers { append(block.text(of: header), header) }
-        candidates = text.withUnsafeBytes {
-            matcher.candidates(in: HeaderBlock(text: $0, headers: headers), pass: pass)
-        }
+    }
+
+    /// Scans all headers of the block at once.
+    func scan(_ matcher: Matcher, _ pass: FastPass?) -> HeaderCandidates {
+        text.withUnsafeBytes { matcher.candidates(in: HeaderBlock(text: $0, headers: headers), pass: pass) }
     }
 
     /// Decodes one header, without scanning it.
@@ -56,6 +64,11 @@ final class DecodedHeaders {
         guard next < headers.count, let candidates else { return nil }
         defer { next += 1 }
         return Line(index: next, candidates: candidates.of(headers[next]))
+    }
+
+    /// A header of the block by its index, as `candidates` of a scan show it.
+    func line(_ index: Int, of candidates: HeaderCandidates) -> Line {
+        Line(index: index, candidates: candidates.of(headers[index]))
     }
 
     /// Calls `body` with the decoded text.

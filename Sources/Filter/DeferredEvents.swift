@@ -6,11 +6,11 @@ internal import Rules
 enum DeferredEvent {
     case header(text: [UInt8], Header)
     /// The header whose lookup was suspended.
-    case suspendedHeader(text: [UInt8], Header, ordinal: Int?)
+    case suspendedHeader(text: [UInt8], Header, ordinal: Int?, MessageChecker.SetPlace)
     /// The header for whose decoded text the lookup was suspended.
-    case suspendedDecodedHeader(text: [UInt8], Header, ordinal: Int?)
+    case suspendedDecodedHeader(text: [UInt8], Header, ordinal: Int?, MessageChecker.SetPlace)
     case endOfHeaders(offset: Int, needsEmptyLine: Bool)
-    case body(text: [UInt8], offset: Int, isRecord: Bool)
+    case body(text: [UInt8], offset: Int, isRecord: Bool, MessageChecker.SetPlace)
 }
 
 /// Suspension. The scanner does not depend on what the rules find, so it goes on while its events are deferred. That is
@@ -39,20 +39,28 @@ extension MessageChecker {
     private mutating func handle(_ event: DeferredEvent) {
         switch event {
         case .header(let text, let header):
-            text.withUnsafeBytes { check(header, $0, .unknown, decoded?.decode($0, header)) }
-        case .suspendedHeader(let text, let header, let ordinal):
+            text.withUnsafeBytes { checkUnscanned(header, $0) }
+        case .suspendedHeader(let text, let header, let ordinal, let place):
             text.withUnsafeBytes { bytes in
-                let outcome = lookUp(header, bytes, ordinal, .unknown, decoded?.decode(bytes, header))
+                let outcome = lookUpAll(header, bytes, ordinal, from: place)
                 if let outcome { conclude(header, bytes, ordinal, outcome) }
             }
-        case .suspendedDecodedHeader(let text, let header, let ordinal):
+        case .suspendedDecodedHeader(let text, let header, let ordinal, let place):
             text.withUnsafeBytes { bytes in
-                let outcome = lookUp(header, bytes, ordinal, nil, decoded?.decode(bytes, header))
+                let outcome = lookUpAll(header, bytes, ordinal, from: place, isDecodedOnly: true)
                 if let outcome { conclude(header, bytes, ordinal, outcome) }
             }
         case .endOfHeaders(let offset, let needsEmptyLine): endOfHeaders(at: offset, needsEmptyLine: needsEmptyLine)
-        case .body(let text, let offset, let isRecord):
-            text.withUnsafeBytes { body(BodyText(text: $0, offset: offset, isRecord: isRecord)) }
+        case .body(let text, let offset, let isRecord, let place):
+            text.withUnsafeBytes { check(BodyText(text: $0, offset: offset, isRecord: isRecord), from: place) }
         }
+    }
+
+    private mutating func checkUnscanned(_ header: Header, _ text: UnsafeRawBufferPointer) {
+        guard !isDeferring else { return suspend(.header(text: Array(text), header)) }
+        guard let (ordinal, isAdded) = take(header, text) else { return }
+        let isChecked = !isOver && !isAdded
+        let outcome = isChecked ? lookUpAll(header, text, ordinal, from: SetPlace(set: 0, earlier: .keep)) : .keep
+        if let outcome { conclude(header, text, ordinal, outcome) }
     }
 }

@@ -99,7 +99,7 @@ extension MessageChecker {
             }
             verdict.add(effect)
         case .redirect(let address):
-            isOver = true
+            endSet()
             guard isAddress(address) else {
                 record.fault = "no address: message not accepted, try again later"
                 return refuse(451, "4.3.0 content check names no address, try again later")

@@ -26,8 +26,8 @@ extension MessageChecker {
     /// Carries out the action of a rule that has matched.
     mutating func act(_ match: Match, of list: RuleList, on subject: Subject) -> Outcome {
         var record = RuleMatch(
-            subject: subject.kind, offset: subject.range.lowerBound, location: list.location(of: match.rule),
-            tag: list.tag(of: match.rule), action: match.text,
+            subject: subject.kind, set: rules.label(of: current.rules), offset: subject.range.lowerBound,
+            location: list.location(of: match.rule), tag: list.tag(of: match.rule), action: match.text,
             content: subject.kind.excerpt(of: subject.text, around: match.hit), part: subject.part)
         defer { keep(record) }
         guard !match.text.isEmpty else {
@@ -50,6 +50,7 @@ extension MessageChecker {
             record.fault = "a decoded part has no line to change"
             return .keep
         }
+        guard mayChange(action, &record) else { return .keep }
         switch action {
         case .reject(let refusal):
             verdict.disposition = .refuse(rules.checks.smtpUTF8 ? refusal : refusal.inASCII)
@@ -57,7 +58,7 @@ extension MessageChecker {
         case .discard:
             verdict.disposition = .discard
             isOver = true
-        case .pass: isOver = true
+        case .pass: endSet()
         case .effect(let effect): apply(effect, &record)
         case .warn, .info: break
         case .dunno: record.isLogged = false
@@ -77,6 +78,17 @@ extension MessageChecker {
             return .drop
         }
         return .keep
+    }
+
+    /// Whether the action changes nothing that a set before this one has changed.
+    private func mayChange(_ action: Action, _ record: inout RuleMatch) -> Bool {
+        guard action.changesLine else { return true }
+        switch (earlier, action) {
+        case (.keep, _), (.drop, .strip), (.drop, .ignore): return true
+        case (.drop, _), (.replace, _):
+            record.fault = "a set before this one has changed the same \(record.subject.isHeader ? "header" : "line")"
+            return false
+        }
     }
 
     /// Whether a rule writes the header that only Weir may write.

@@ -8,59 +8,58 @@ extension MessageChecker {
             for header in block.headers { check(header, block.text(of: header), nil, nil) }
             return
         }
-        decoded?.decode(block, matcher, decodedPass)
-        let primary = matcher.candidates(in: block, pass: headerPass)
-        guard !sharesPass else {
+        guard checking.count == 1 else { return checkSets(block) }
+        if current !== checking[0] { ask(checking[0]) }
+        decoded?.decode(block, matcher, current.decodedPass)
+        let primary = matcher.candidates(in: block, pass: current.headerPass)
+        guard !current.sharesPass else {
             for header in block.headers {
                 check(header, block.text(of: header), primary.of(header), decoded?.takeNext())
             }
             return
         }
-        // Classes that share a list share its scan.
-        let mime = mimePass === headerPass ? primary : matcher.candidates(in: block, pass: mimePass)
-        let nested = nestedPass === headerPass ? primary : matcher.candidates(in: block, pass: nestedPass)
+        let found = HeaderHits(block, current, matcher, primary)
         for header in block.headers {
-            let candidates =
-                switch header.checkedAs {
-                case .primary: primary.of(header)
-                case .mime: mime.of(header)
-                case .nested: nested.of(header)
-                }
-            check(header, block.text(of: header), candidates, decoded?.takeNext())
+            check(header, block.text(of: header), found.of(header), decoded?.takeNext())
         }
     }
 
     /// - Parameters:
     ///   - candidates: nil when no rule can match.
     ///   - line: the decoded text; nil when no rule asks for it.
-    mutating func check(
+    private mutating func check(
         _ header: Header, _ text: UnsafeRawBufferPointer, _ candidates: LineCandidates?, _ line: DecodedHeaders.Line?
     ) {
         guard !isDeferring else { return suspend(.header(text: Array(text), header)) }
-        var ordinal: Int?
-        var isAdded = false
-        if case .primary = header.place {
-            ordinal = headerCount
-            headerCount += 1
-            isAdded = added.areNext(text)
-            switch header.name {
-            case .weirVerdict:
-                // Weir writes it for the next hop only, so this one is forged.
-                edit(header.range, [], ordinal)
-                return
-            case .dkimSignature:
-                signed.formUnion(signedRecipientHeaders(text))
-                isSigned = true
-                keepSignature(text)
-            case .contentType, .otherMIME, .to, .cc, .resentTo, .resentCc, .mailboxLine, .other: break
-            }
-        }
+        guard let (ordinal, isAdded) = take(header, text) else { return }
         var outcome = Outcome.keep
         if !isOver, !isAdded {
             guard let result = lookUp(header, text, ordinal, candidates, line) else { return }
             outcome = result
         }
         conclude(header, text, ordinal, outcome)
+    }
+
+    /// Counts a header, and notes what does not depend on rules.
+    ///
+    /// - Returns: the number of a primary header, and whether cleanup(8) has added it; nil if it is dropped.
+    mutating func take(_ header: Header, _ text: UnsafeRawBufferPointer) -> (ordinal: Int?, isAdded: Bool)? {
+        guard case .primary = header.place else { return (nil, false) }
+        let ordinal = headerCount
+        headerCount += 1
+        let isAdded = added.areNext(text)
+        switch header.name {
+        case .weirVerdict:
+            // Weir writes it for the next hop only, so this one is forged.
+            edit(header.range, [], ordinal)
+            return nil
+        case .dkimSignature:
+            signed.formUnion(signedRecipientHeaders(text))
+            isSigned = true
+            keepSignature(text)
+        case .contentType, .otherMIME, .to, .cc, .resentTo, .resentCc, .mailboxLine, .other: break
+        }
+        return (ordinal, isAdded)
     }
 
     /// Applies the rules for the header as it is, and then those for its decoded text.
@@ -72,7 +71,7 @@ extension MessageChecker {
     ) -> Outcome? {
         if let candidates {
             guard let outcome = lookUp(header, text, ordinal, candidates) else { return nil }
-            guard case .keep = outcome, !isOver else { return outcome }
+            guard case .keep = outcome, !isOver, !currentHasEnded else { return outcome }
         }
         guard let line else { return .keep }
         return lookUp(header, text, ordinal, line)
@@ -86,7 +85,7 @@ extension MessageChecker {
         guard let match = matcher.firstMatch(line: text, in: list, pass: pass, candidates: candidates) else {
             if !matcher.givenUp.isEmpty { collectGivenUp(list) }
             guard matcher.takeSuspension() else { return .keep }
-            suspend(.suspendedHeader(text: Array(text), header, ordinal: ordinal))
+            suspend(.suspendedHeader(text: Array(text), header, ordinal: ordinal, place))
             return nil
         }
         collectGivenUp(list)
@@ -102,13 +101,14 @@ extension MessageChecker {
         _ header: Header, _ text: UnsafeRawBufferPointer, _ ordinal: Int?, _ line: DecodedHeaders.Line
     ) -> Outcome? {
         guard let decoded, let candidates = line.candidates else { return .keep }
-        let list = rules.decodedHeader
+        let list = current.rules.decodedHeader
         return decoded.withText(of: line) { shown in
-            guard let match = matcher.firstMatch(line: shown, in: list, pass: decodedPass, candidates: candidates)
+            guard
+                let match = matcher.firstMatch(line: shown, in: list, pass: current.decodedPass, candidates: candidates)
             else {
                 if !matcher.givenUp.isEmpty { collectGivenUp(list) }
                 guard matcher.takeSuspension() else { return .keep }
-                suspend(.suspendedDecodedHeader(text: Array(text), header, ordinal: ordinal))
+                suspend(.suspendedDecodedHeader(text: Array(text), header, ordinal: ordinal, place))
                 return nil
             }
             collectGivenUp(list)
@@ -176,9 +176,9 @@ extension MessageChecker {
 
     private func checks(for headerClass: HeaderClass) -> (RuleList, FastPass?, RuleMatch.Subject) {
         switch headerClass {
-        case .primary: (rules.header, headerPass, .header)
-        case .mime: (rules.mimeHeader, mimePass, .mimeHeader)
-        case .nested: (rules.nestedHeader, nestedPass, .nestedHeader)
+        case .primary: (current.rules.header, current.headerPass, .header)
+        case .mime: (current.rules.mimeHeader, current.mimePass, .mimeHeader)
+        case .nested: (current.rules.nestedHeader, current.nestedPass, .nestedHeader)
         }
     }
 

@@ -8,15 +8,18 @@ struct MessageChecker: ScannerEvents {
     var matcher: Matcher
     var verdict = Verdict()
 
-    private(set) var headerPass: FastPass?
-    private(set) var mimePass: FastPass?
-    private(set) var nestedPass: FastPass?
-    private(set) var bodyPass: FastPass?
-    private(set) var decodedPass: FastPass?
+    /// All sets, with their fast passes.
+    private var sets: [SetInUse] = []
+    /// The sets that the message is checked by, without those whose checks a rule has ended.
+    private(set) var checking: [SetInUse] = []
+    /// The set that is asked.
+    var current: SetInUse
+    /// Whether a rule has ended the checks of `current`.
+    private(set) var currentHasEnded = false
+    /// What the sets before `current` have made of the header or line.
+    var earlier = Outcome.keep
     /// nil without rules for decoded headers.
     private(set) var decoded: DecodedHeaders?
-    /// Whether all classes of headers use the pass of the first.
-    private(set) var sharesPass = false
     private(set) var stripsUndisclosedRecipients = false
     private(set) var repairer = HeaderRepairer([])
     /// Whether headers are repaired, or may be taken away where cleanup(8) would add them again.
@@ -65,18 +68,17 @@ struct MessageChecker: ScannerEvents {
     init(_ rules: ContentRules, _ matcher: Matcher) {
         self.rules = rules
         self.matcher = matcher
+        current = SetInUse(rules.sets[0])
         begin(rules)
     }
 
     mutating func begin(_ rules: ContentRules) {
-        // Once compiled, a pass never changes.
-        if rules !== self.rules || headerPass == nil || mimePass == nil || nestedPass == nil || bodyPass == nil
-            || decoded != nil && decodedPass == nil
-        {
-            findPasses(of: rules)
-        }
+        if rules !== self.rules || sets.isEmpty || sets.contains(where: \.hasNewPass) { findSets(of: rules) }
         self.rules = rules
         verdict = Verdict()
+        checking = sets
+        ask(sets[0])
+        if case .keep = earlier {} else { earlier = .keep }
         stripsUndisclosedRecipients = rules.checks.undisclosedRecipients != .keep
         isOver = false
         isDeferring = false
@@ -97,21 +99,51 @@ struct MessageChecker: ScannerEvents {
         decoded?.beginMessage()
     }
 
-    private mutating func findPasses(of rules: ContentRules) {
-        headerPass = rules.header.fastPass
-        mimePass = rules.mimeHeader === rules.header ? headerPass : rules.mimeHeader.fastPass
-        nestedPass = rules.nestedHeader === rules.header ? headerPass : rules.nestedHeader.fastPass
-        bodyPass = rules.body.fastPass
-        decodedPass = rules.decodedHeader.fastPass
-        if rules.decodedHeader.isEmpty { decoded = nil } else { decoded = decoded ?? DecodedHeaders() }
+    private mutating func findSets(of rules: ContentRules) {
+        sets = rules.sets.map { SetInUse($0) }
+        if rules.sets.allSatisfy(\.decodedHeader.isEmpty) {
+            decoded = nil
+        } else {
+            decoded = decoded ?? DecodedHeaders()
+        }
         repairer = HeaderRepairer(rules.checks.headerRepairs)
         completes = repairer.isActive || rules.mayRemoveAddedHeaders
-        sharesPass = mimePass === headerPass && nestedPass === headerPass
+    }
+
+    /// Checks the message by these sets only. Has an effect before the content.
+    mutating func select(_ chosen: ChosenSets) {
+        checking = chosen.indexes.map { sets[$0] }
+        if let first = checking.first { current = first }
+        isOver = checking.isEmpty
+        verdict.notes = chosen.notes
+    }
+
+    /// Checks the message by one set.
+    mutating func selectOnly(_ index: Int) {
+        guard sets.count > 1 else { return }
+        checking = [sets[index]]
+        current = sets[index]
+    }
+
+    /// Whether the message is checked by the set, and no rule has ended its checks.
+    func isChecking(_ index: Int) -> Bool { checking.contains { $0.rules.index == index } }
+
+    /// Begins to ask a set about a header or line.
+    mutating func ask(_ set: SetInUse) {
+        current = set
+        currentHasEnded = false
+    }
+
+    /// A rule has ended the checks of its set.
+    mutating func endSet() {
+        currentHasEnded = true
+        checking.removeAll { $0 === current }
+        if checking.isEmpty { isOver = true }
     }
 
     mutating func finish(nestingExceeded: Bool) -> Verdict {
         // Postfix reports it only where there are header checks.
-        if nestingExceeded, rules.lists.contains(where: { !$0.isBody && !$0.list.tables.isEmpty }) {
+        if nestingExceeded, asksHeaders {
             verdict.notes.append(.nestingExceeded)
             if verdict.disposition == .accept { refuse(550, "5.6.0 MIME nesting exceeds safety limit") }
         }
@@ -126,5 +158,42 @@ struct MessageChecker: ScannerEvents {
         var finished = Verdict()
         swap(&finished, &verdict)
         return finished
+    }
+
+    private var asksHeaders: Bool {
+        rules.sets.contains { $0.lists.contains { !$0.isBody && !$0.list.tables.isEmpty } }
+    }
+}
+
+/// A set of rules, with its fast passes.
+final class SetInUse {
+    let rules: RuleSet
+    let headerPass: FastPass?
+    let mimePass: FastPass?
+    let nestedPass: FastPass?
+    let decodedPass: FastPass?
+    let bodyPass: FastPass?
+    /// Whether all classes of headers use the pass of the first.
+    let sharesPass: Bool
+    /// Whether some list had no pass yet.
+    private let isIncomplete: Bool
+
+    init(_ rules: RuleSet) {
+        self.rules = rules
+        headerPass = rules.header.fastPass
+        mimePass = rules.mimeHeader === rules.header ? headerPass : rules.mimeHeader.fastPass
+        nestedPass = rules.nestedHeader === rules.header ? headerPass : rules.nestedHeader.fastPass
+        decodedPass = rules.decodedHeader.fastPass
+        bodyPass = rules.body.fastPass
+        sharesPass = mimePass === headerPass && nestedPass === headerPass
+        isIncomplete = rules.lists.contains { !$0.list.isEmpty && $0.list.fastPass == nil }
+    }
+
+    /// Whether a pass may have been compiled since. Once compiled, a pass never changes.
+    var hasNewPass: Bool {
+        isIncomplete
+            && (headerPass !== rules.header.fastPass || mimePass !== rules.mimeHeader.fastPass
+                || nestedPass !== rules.nestedHeader.fastPass || decodedPass !== rules.decodedHeader.fastPass
+                || bodyPass !== rules.body.fastPass)
     }
 }

@@ -27,10 +27,11 @@ package final class MessageFilter {
 
     /// - Parameter memory: bounds what is kept of messages while they arrive.
     package init(_ rules: ContentRules, matcher: Matcher, memory: (any SharedMemory)? = nil) {
-        scanner = MessageScanner(limits: rules.checks.scannerLimits, wantsBody: !rules.body.isEmpty)
+        scanner = MessageScanner(limits: rules.checks.scannerLimits, wantsBody: rules.readsBody)
         checker = MessageChecker(rules, matcher)
         parts = PartChecker(rules, matcher, memory)
         self.memory = memory
+        selectByDefault()
     }
 
     /// Begins a message, which `rules` apply to until its end.
@@ -40,13 +41,27 @@ package final class MessageFilter {
             parts?.begin()
         } else {
             scanner = MessageScanner(
-                limits: rules.checks.scannerLimits, wantsBody: !rules.body.isEmpty)
+                limits: rules.checks.scannerLimits, wantsBody: rules.readsBody)
             parts = PartChecker(rules, checker.matcher, memory)
         }
         checker.begin(rules)
         lookups.reset()
         count = 0
         hasEnded = false
+        selectByDefault()
+    }
+
+    private func selectByDefault() {
+        guard rules.areConditional else { return }
+        var selection = SetSelection(rules, MessageAttributes())
+        select(selection.finish())
+    }
+
+    /// Says which sets of the rules the message is checked by. Without it, those that apply where nothing is known of a
+    /// message. Has an effect before the content only.
+    package func select(_ chosen: ChosenSets) {
+        checker.select(chosen)
+        parts?.select(chosen)
     }
 
     /// The rules that apply to the current message.

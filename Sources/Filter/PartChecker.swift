@@ -4,39 +4,81 @@ internal import MailSyntax
 internal import Rules
 
 /// Applies the rules for decoded text and for attachments. What they find is kept apart until the end of the message:
-/// the verdict then depends on the message alone, and not on the pieces in which it arrives.
+/// the verdict then depends on the message alone, and not on the pieces in which it arrives. It is also kept apart for
+/// each set, because a rule for the message as it came may end the checks of one set.
 final class PartChecker {
     private var reader: PartReader
-    private var lines: PartLines
+    private var lines: SetLines
 
     /// nil if no rule asks for decoded parts.
     init?(_ rules: ContentRules, _ matcher: Matcher, _ memory: (any SharedMemory)?) {
         guard rules.readsDecodedParts else { return nil }
         reader = PartReader(
-            wantsText: !rules.decodedBody.isEmpty, wantsAttachments: !rules.attachment.isEmpty, memory: memory)
-        lines = PartLines(rules, matcher)
+            wantsText: rules.sets.contains { !$0.decodedBody.isEmpty },
+            wantsAttachments: rules.sets.contains { !$0.attachment.isEmpty }, memory: memory)
+        lines = SetLines(all: rules.sets.filter(\.readsDecodedParts).map { PartLines(rules, $0, matcher) })
     }
 
     /// Begins another message.
     func begin() {
         reader.reset()
-        lines.begin()
+        for index in lines.all.indices { lines.all[index].begin() }
     }
 
-    func update(_ bytes: UnsafeRawBufferPointer) { reader.update(bytes, &lines) }
+    /// Checks the message by these sets only. Has an effect before the content.
+    func select(_ chosen: ChosenSets) {
+        for index in lines.all.indices { lines.all[index].isAsked = chosen.indexes.contains(lines.all[index].set) }
+    }
 
-    func endInput() { reader.finish(&lines) }
+    private var isNeeded: Bool { lines.all.contains(where: \.isAsked) }
 
-    var isSuspended: Bool { !lines.deferred.isEmpty }
+    func update(_ bytes: UnsafeRawBufferPointer) {
+        if isNeeded { reader.update(bytes, &lines) }
+    }
 
-    func resume(with matcher: Matcher) { lines.resume(with: matcher) }
+    func endInput() {
+        if isNeeded { reader.finish(&lines) }
+    }
 
-    /// Adds what was found to the verdict of `checker`, unless a rule for the message as it came has ended the checks.
-    func conclude(_ checker: inout MessageChecker) { checker.add(lines.checker) }
+    var isSuspended: Bool { lines.all.contains { !$0.deferred.isEmpty } }
+
+    func resume(with matcher: Matcher) {
+        for index in lines.all.indices where !lines.all[index].deferred.isEmpty {
+            lines.all[index].resume(with: matcher)
+        }
+    }
+
+    /// Adds what the sets have found to the verdict of `checker`, one set after the other, unless a rule for the
+    /// message as it came has ended the checks.
+    func conclude(_ checker: inout MessageChecker) {
+        var edits = 0
+        for lines in lines.all where lines.isAsked { checker.add(lines.checker, of: lines.set, after: &edits) }
+    }
 }
 
-/// The lines of decoded parts, and the rules that match them.
-private struct PartLines: PartEvents {
+/// The lines of decoded parts for each set that has rules for them.
+private struct SetLines: PartEvents {
+    var all: [PartLines]
+
+    mutating func text(_ lines: UnsafeRawBufferPointer, of part: Part) {
+        for index in all.indices where all[index].isAsked { all[index].text(lines, of: part) }
+    }
+
+    mutating func attachment(_ listing: PartListing, of part: Part) {
+        for index in all.indices where all[index].isAsked { all[index].attachment(listing, of: part) }
+    }
+
+    mutating func limitReached(_ limit: PartLimit, in part: Part) {
+        for index in all.indices where all[index].isAsked { all[index].limitReached(limit, in: part) }
+    }
+}
+
+/// The lines of decoded parts, and the rules of one set that match them.
+private struct PartLines {
+    /// The index of the set.
+    let set: Int
+    /// Whether the message is checked by the set.
+    var isAsked = true
     /// Keeps what the rules find.
     private(set) var checker: MessageChecker
     private var textPass: FastPass?
@@ -51,14 +93,19 @@ private struct PartLines: PartEvents {
         case archive(PartListing, Part)
     }
 
-    init(_ rules: ContentRules, _ matcher: Matcher) {
+    init(_ rules: ContentRules, _ set: RuleSet, _ matcher: Matcher) {
+        self.set = set.index
         checker = MessageChecker(rules, matcher)
         begin()
     }
 
+    private var rules: RuleSet { checker.current.rules }
+
     mutating func begin() {
         checker.begin(checker.rules)
-        (textPass, attachmentPass) = (checker.rules.decodedBody.fastPass, checker.rules.attachment.fastPass)
+        checker.selectOnly(set)
+        (textPass, attachmentPass) = (rules.decodedBody.fastPass, rules.attachment.fastPass)
+        isAsked = true
         if !reported.isEmpty { reported = [] }
         if !deferred.isEmpty { deferred = [] }
         isDeferring = false
@@ -85,7 +132,7 @@ private struct PartLines: PartEvents {
         guard !checker.isOver else { return }
         guard !isDeferring else { return suspend(lines, kind, part) }
         let isText = kind == .decodedBody
-        let list = isText ? checker.rules.decodedBody : checker.rules.attachment
+        let list = isText ? rules.decodedBody : rules.attachment
         let pass = isText ? textPass : attachmentPass
         guard !list.isEmpty else { return }
         let matcher = checker.matcher
@@ -137,18 +184,21 @@ private struct PartLines: PartEvents {
 }
 
 extension MessageChecker {
-    /// Adds a verdict about decoded parts to that about the message as it came.
-    fileprivate mutating func add(_ other: MessageChecker) {
-        guard !isOver else { return }
+    /// Adds a verdict of a set about decoded parts to that about the message as it came.
+    ///
+    /// - Parameter edits: how many edits at the top are from parts.
+    fileprivate mutating func add(_ other: MessageChecker, of set: Int, after edits: inout Int) {
+        guard !isOver, isChecking(set) else { return }
         let found = other.verdict
         verdict.matches += found.matches
         verdict.moreMatches += found.moreMatches
-        verdict.notes += found.notes
+        verdict.notes += found.notes.filter { !verdict.notes.contains($0) }
         // All of them are insertions at the top.
-        verdict.edits = found.edits + verdict.edits
+        verdict.edits.insert(contentsOf: found.edits, at: edits)
+        edits += found.edits.count
         changed += other.changed
         verdict.disposition = found.disposition
-        isOver = other.isOver
+        isOver = found.disposition != .accept
         for effect in found.effects {
             if case .bcc(let address) = effect, !mayCopy(to: address) { continue }
             verdict.add(effect)

@@ -72,6 +72,8 @@ package struct RuleMatch: Sendable {
     }
 
     package let subject: Subject
+    /// The set of checks; nil where there is only one.
+    package let set: String?
     /// The byte offset of the header or line in the message.
     package var offset: Int
     package let location: RuleLocation
@@ -93,12 +95,19 @@ extension RuleMatch {
     package var view: String {
         subject.rawValue + (part.map { " \(String(decoding: $0, as: UTF8.self))" } ?? "")
     }
+
+    /// `, set customers, tag spam`, as far as the rule has them.
+    package var names: String {
+        (set.map { ", set \($0)" } ?? "") + (tag.map { ", tag \($0)" } ?? "")
+    }
 }
 
 /// A line to log that is not about a match.
 package enum Note: Equatable, Sendable {
     /// A pattern exceeded a limit and counts as no match.
     case givenUp(RuleLocation, reason: String)
+    /// A condition of a set of checks could not be decided, so the set was not asked.
+    case undecidedSet(String, attribute: String, reason: String)
     /// An undisclosed-recipients header at this offset was stripped, and `more` of them after it.
     case undisclosedRecipients(offset: Int, more: Int = 0)
     /// An undisclosed-recipients header at this offset stays because a DKIM signature covers it, and `more` after it.
@@ -181,6 +190,8 @@ extension Note: CustomStringConvertible {
     package var description: String {
         switch self {
         case .givenUp(let location, let reason): "\(location): no match, \(reason)"
+        case .undecidedSet(let name, let attribute, let reason):
+            "the checks of set \(name) do not apply: can't match \(attribute): \(reason)"
         case .undisclosedRecipients(let offset, let more):
             "undisclosed-recipients header at offset \(offset) stripped" + (more > 0 ? ", and \(more) more" : "")
         case .signedHeaderKept(let offset, let more):

@@ -59,8 +59,8 @@ package enum WayIn: String, CaseIterable, Sendable {
                 case .signedHeaderKept(let offset, let more): .signedHeaderKept(offset: original(offset), more: more)
                 case .longHeaders(let offsets, let more, let limit):
                     .longHeaders(offsets: offsets.map(original), more: more, limit: limit)
-                case .givenUp, .brokenSignature, .brokenSignatures, .addressRepaired, .moreAddressesRepaired,
-                    .signedAddressesKept, .partLimit, .nestingExceeded, .tooManyEdits:
+                case .givenUp, .undecidedSet, .brokenSignature, .brokenSignatures, .addressRepaired,
+                    .moreAddressesRepaired, .signedAddressesKept, .partLimit, .nestingExceeded, .tooManyEdits:
                     note
                 }
             }

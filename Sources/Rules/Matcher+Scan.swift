@@ -81,6 +81,29 @@ extension Matcher {
         }
     }
 
+    /// The same for several lists, each line once. `body` gets what was found for each list: nil where no rule can
+    /// match.
+    package func forEachCandidateLine(
+        in text: UnsafeRawBufferPointer, of lists: [(list: RuleList, pass: FastPass?)],
+        _ body: (Int, [LineCandidates?]) -> Bool
+    ) {
+        let hasNUL = Self.upToNUL(text).count < text.count
+        var scans = lists.map { list, pass in
+            LineScan(
+                hits: hasNUL ? nil : pass.flatMap { scan.scan(text, with: $0) }, isEmpty: list.isEmpty,
+                hitsAreAll: pass?.always.isEmpty ?? false)
+        }
+        var start = 0
+        while start < text.count {
+            var next = text.count
+            for scan in scans { next = min(next, scan.next(from: start) ?? text.count) }
+            guard next < text.count else { return }
+            start = next
+            guard body(start, scans.indices.map { scans[$0].take(start) }) else { return }
+            start = endOfLine(text, start)
+        }
+    }
+
     private func endOfLine(_ text: UnsafeRawBufferPointer, _ start: Int) -> Int {
         guard let base = text.baseAddress, let end = memchr(base + start, 0x0a, text.count - start)
         else { return text.count }
@@ -125,4 +148,36 @@ package enum LineCandidates {
     case unknown
     /// The rules of these hits, and the rules that are always tried.
     case hits(ArraySlice<UInt64>)
+}
+
+/// The hits of one list in many lines.
+private struct LineScan {
+    /// nil if there was no scan.
+    let hits: [UInt64]?
+    let isEmpty: Bool
+    /// Whether no rule matches a line without hits.
+    let hitsAreAll: Bool
+    private var first = 0
+
+    init(hits: [UInt64]?, isEmpty: Bool, hitsAreAll: Bool) {
+        self.hits = hits
+        self.isEmpty = isEmpty
+        self.hitsAreAll = hitsAreAll
+    }
+
+    /// The start of the first line, at `start` or after it, that a rule may match.
+    func next(from start: Int) -> Int? {
+        if isEmpty { return nil }
+        guard let hits, hitsAreAll else { return start }
+        return first < hits.count ? Int(hits[first] >> 32) : nil
+    }
+
+    mutating func take(_ start: Int) -> LineCandidates? {
+        if isEmpty { return nil }
+        guard let hits else { return .unknown }
+        let end = hits[first...].firstIndex { $0 >> 32 != start } ?? hits.count
+        let found = hits[first..<end]
+        first = end
+        return found.isEmpty && hitsAreAll ? nil : .hits(found)
+    }
 }

@@ -10,12 +10,13 @@ package enum ConditionReader {
     }
 
     static func conditions(
-        _ node: YAMLNode, _ key: String, _ reading: inout ConfigurationReading, forms: KeyForms
+        _ node: YAMLNode, _ key: String, _ reading: inout ConfigurationReading, forms: KeyForms,
+        attribute: ValueType<String> = .attribute
     ) -> [Condition] {
         (reading.entries(of: node, key) ?? []).compactMap { name, value in
             let key = "\(key).\(Spelling.shown(name.text))"
             let nameNode = YAMLNode(line: name.line, column: name.column, value: .scalar(name.text))
-            guard let attribute = ValueType.attribute.read(nameNode, key, &reading) else { return nil }
+            guard let attribute = attribute.read(nameNode, key, &reading) else { return nil }
             let part = KeyPart(attribute, in: &reading.attributeNames)
             return test(value, key, &reading, part, forms).map { Condition(part: part, test: $0, forms: forms) }
         }

@@ -9,7 +9,16 @@ package struct ConfigurationKey<Root>: Sendable {
     /// What the operator can write, such as `a number from 1 to 100`.
     package let expected: String
     package let absence: KeyAbsence
+    /// Whether a list in the place of the key's section is the value of this key.
+    private(set) var isWholeList = false
     let read: @Sendable (YAMLNode, String, inout ConfigurationReading, inout Root) -> Void
+
+    /// The same key, whose list may also stand in the place of its section.
+    var asWholeList: Self {
+        var key = self
+        key.isWholeList = true
+        return key
+    }
 
     var isRequired: Bool {
         if case .isFault = absence { true } else { false }

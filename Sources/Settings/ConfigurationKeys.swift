@@ -13,7 +13,7 @@ package enum ConfigurationKeys {
         return listen(in: defaults) + process(in: defaults) + ledger(in: defaults) + shared(in: defaults)
             + messages(in: defaults)
             + log(in: defaults) + alerts(in: defaults) + keyForms(in: defaults) + limits(in: defaults)
-            + checkTables(in: defaults) + checkBounds(in: defaults) + postfixCheckLimits(in: defaults)
+            + checks(in: defaults) + checkBounds(in: defaults) + postfixCheckLimits(in: defaults)
     }()
 
     private static func listen(in defaults: Configuration) -> [ConfigurationKey<Configuration>] {
@@ -194,35 +194,16 @@ package enum ConfigurationKeys {
         ]
     }
 
-    private static func checkTables(in defaults: Configuration) -> [ConfigurationKey<Configuration>] {
-        [
+    private static func checks(in defaults: Configuration) -> [ConfigurationKey<Configuration>] {
+        checkTables(in: defaults, under: "checks.") + [
             .init(
-                "checks.header", \.checks.header, .list(of: .checks), in: defaults,
-                "Tables for the primary message headers, as in Postfix's header_checks."),
-            .init(
-                "checks.mime_header", \.checks.mimeHeader, .optional(.list(of: .checks)),
-                .isInherited(from: "checks.header", example: "[]"),
-                "Tables for MIME headers, as in Postfix's mime_header_checks; an empty list means no checks."),
-            .init(
-                "checks.nested_header", \.checks.nestedHeader, .optional(.list(of: .checks)),
-                .isInherited(from: "checks.header", example: "[]"),
-                "Tables for the headers of attached messages, as in Postfix's nested_header_checks; an empty list "
-                    + "means no "
-                    + "checks."),
-            .init(
-                "checks.decoded_header", \.checks.decodedHeader, .list(of: .checks), in: defaults,
-                "Tables for the decoded text of all headers, in UTF-8: encoded words and parameters as a reader sees "
-                    + "them."),
-            .init(
-                "checks.decoded_body", \.checks.decodedBody, .list(of: .checks), in: defaults,
-                "Tables for the lines of the decoded text of all parts, in UTF-8; HTML becomes the text that a reader "
-                    + "sees, with addresses and hidden text on lines of their own."),
-            .init(
-                "checks.attachment", \.checks.attachment, .list(of: .checks), in: defaults,
-                "Tables for lines about each part and each file in a zip archive: path, type, names and size."),
-            .init(
-                "checks.body", \.checks.body, .list(of: .checks), in: defaults,
-                "Tables for the lines of the body, as in Postfix's body_checks."),
+                "checks.sets", expected: "a list of sets", .isDefault("[]"),
+                "Sets of tables for some messages each, instead of the lists of tables above; a list as the value of "
+                    + "checks is the same.",
+                read: { node, key, reading, configuration in
+                    configuration.checks.sets = CheckSetReader.sets(node, key, &reading, configuration)
+                }
+            ).asWholeList,
             .init(
                 "checks.undisclosed_recipients", \.checks.undisclosedRecipients, .word, in: defaults,
                 "Which To:, Cc:, Resent-To: and Resent-Cc: headers to remove: those with only an empty group called "

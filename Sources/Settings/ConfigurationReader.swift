@@ -44,6 +44,7 @@ package enum ConfigurationReader {
             }
             if let root = document.root {
                 let found = reading.read(root, at: "", rows: ConfigurationKeys.root, into: &configuration)
+                reading.warnOfUnmatchedLines()
                 SharedReader.finish(&configuration, found, &reading)
                 checkListeners(configuration.listen, found, &reading)
                 warnOfPrograms(configuration.alerts, found, &reading)
@@ -52,6 +53,7 @@ package enum ConfigurationReader {
             }
         }
         configuration.attributeNames = reading.attributeNames
+        configuration.checks.attributeNames = reading.attributeNames
         configuration.checks.headerRepairs = configuration.headerRepairs
         configuration.checks.repairsSigned = configuration.canonicalise.contains(.signedHeaders)
         let rules = compile(configuration.checks, &reading)
@@ -94,6 +96,11 @@ package enum ConfigurationReader {
         _ listen: Configuration.Listen, _ found: [String: YAMLNode], _ reading: inout ConfigurationReading
     ) {
         guard !listen.takesContent else { return }
+        if let node = found["checks.sets"], !node.items.isEmpty {
+            reading.warn(
+                node, "checks.sets",
+                "without listen.milter or listen.filter, only `weir check` and `weir filter` use these tables")
+        }
         for name in [
             "header", "mime_header", "nested_header", "decoded_header", "decoded_body", "attachment", "body",
         ] {
@@ -147,13 +154,14 @@ package enum ConfigurationReader {
 
     /// The commonest rule for headers takes away the host that a user submits mail from, and a milter never sees it.
     private static func warnOfReceived(in rules: ContentRules, _ reading: inout ConfigurationReading) {
-        for list in [rules.header, rules.decodedHeader] {
+        var seen: Set<TableFault> = []
+        for list in rules.sets.flatMap({ [$0.header, $0.decodedHeader] }) {
             for rule in list.rulesOnReceived {
                 let warning = list.fault(
                     of: rule,
                     "Postfix does not show the Received: header that it adds to a milter (listen.milter): this matches "
                         + "only those that a message brings; docs/milter.md has the two lines for Postfix")
-                reading.add(warning: .init(warning))
+                if seen.insert(warning).inserted { reading.add(warning: .init(warning)) }
             }
         }
     }

@@ -90,6 +90,10 @@ struct ConfigurationReading {
                 fault(name, Self.path(key, name.text), "a key with a dot is not supported; write \(map): ... }")
             } else if rows.contains(where: { $0.path == path }) {
                 found[path] = value
+            } else if case .list = value.value,
+                let row = rows.first(where: { $0.isWholeList && $0.path.hasPrefix(path + ".") })
+            {
+                found[row.path] = value
             } else if rows.contains(where: { $0.path.hasPrefix(path + ".") }) {
                 collect(value, at: Self.path(key, name.text), under: path + ".", rows: rows, into: &found)
             } else {

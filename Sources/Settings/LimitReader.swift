@@ -44,7 +44,7 @@ enum LimitReader {
         reading.sharesLimits = configuration.shared.engine != nil
         reading.answersMilter = !configuration.listen.milter.isEmpty && configuration.milter.limits
         var seen: [String: Int] = [:]
-        let limits: [Limit] = items.enumerated().compactMap { index, item in
+        return items.enumerated().compactMap { index, item in
             let key = "\(key)[\(index)]"
             guard case .map = item.value else {
                 reading.fault(item, key, "expected a map of keys and values, found \(item.kind)")
@@ -62,8 +62,6 @@ enum LimitReader {
             }
             return limit(draft, LimitNodes(limit: item, key: key, found: found), &reading)
         }
-        reading.warnOfUnmatchedLines()
-        return limits
     }
 
     /// The nodes of a limit, for the positions of faults.

@@ -18,6 +18,15 @@ package enum PolicyAttributes {
     /// An additional attribute of the milter's requests: the user ID of the process that ran sendmail(1).
     package static let ofMilter = ["uid"]
 
+    /// What may be known of a message before its content, for conditions of sets of checks.
+    package static let ofMessages = [
+        "client_address", "client_name", "reverse_client_name", "helo_name", "sender", "sender_domain", "recipient",
+        "recipient_domain", "sasl_username", "sasl_domain", "sasl_method", "sasl_sender",
+    ]
+
+    /// Those of `ofMessages` that XFORWARD does not have.
+    static let onlyOfMilter = ["reverse_client_name", "sasl_username", "sasl_domain", "sasl_method", "sasl_sender"]
+
     static let all = ofPostfix + derived + ofMilter
 
     /// `protocol_state`

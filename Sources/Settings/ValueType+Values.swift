@@ -110,9 +110,14 @@ extension ValueType where Value == String {
         return isName && !text.isEmpty ? .value(text) : .isNot("the name of an account")
     }
 
-    static let limitName = ValueType.text("1 to 64 letters, digits, '-', '_' and '.'", write: { $0 }) { text in
-        let isName = text.utf8.allSatisfy { $0.isAlphanumeric || "-_.".utf8.contains($0) }
-        return isName && (1...64).contains(text.utf8.count) ? .value(text) : .isNot("a name for a limit")
+    static let limitName = name(for: "a limit")
+    static let setName = name(for: "a set of checks")
+
+    private static func name(for thing: String) -> ValueType {
+        .text("1 to 64 letters, digits, '-', '_' and '.'", write: { $0 }) { text in
+            let isName = text.utf8.allSatisfy { $0.isAlphanumeric || "-_.".utf8.contains($0) }
+            return isName && (1...64).contains(text.utf8.count) ? .value(text) : .isNot("a name for \(thing)")
+        }
     }
 
     private static let attributeName = "an attribute of a policy request, such as sasl_username"
@@ -129,6 +134,15 @@ extension ValueType where Value == String {
             reading.warn(node, key, PolicyAttributes.unknown(name))
         }
         return name
+    }
+
+    /// An attribute that may be known of a message before its content.
+    static let messageAttribute = ValueType.text(
+        "one of \(PolicyAttributes.ofMessages.joined(separator: ", "))", write: { $0 }
+    ) { text in
+        guard !PolicyAttributes.ofMessages.contains(text) else { return .value(text) }
+        let names = Spelling.alternatives(to: text, among: PolicyAttributes.ofMessages)
+        return .fault("\(Spelling.quoted(text)) is not known of a message\(names)")
     }
 
     /// A table of header or body checks. The reader compiles it later.

@@ -17,6 +17,10 @@ struct CheckCommand: ParsableCommand {
             Postfix does not show each way in the same. With --as, prints also which headers the rules would not get, \
             and which rules can't apply for this reason. The first Received: header counts as the one that Postfix adds.
 
+            --as also says what is known of the messages, for checks.sets: --as sender=a@example.org,\
+            recipient=b@example.com,client_address=192.0.2.1. What it does not name is empty. recipient can be there \
+            several times. Prints the sets that apply.
+
             With --decoded, prints instead what rules for decoded text see: the headers (checks.decoded_header), \
             then the lines of text of each part (checks.decoded_body), then the lines about parts and the files in \
             archives (checks.attachment). A part has a number as in IMAP, such as 2.1.
@@ -35,22 +39,24 @@ struct CheckCommand: ParsableCommand {
     @Option(
         name: .customLong("as"),
         help: ArgumentHelp(
-            "Show what one way in would see: milter, filter (after the queue), proxy (before the queue) or pipe.",
-            valueName: "way"))
-    var wayIn: WayIn?
+            "Show what one way in would see: milter, filter (after the queue), proxy (before the queue) or pipe; and "
+                + "check as for such a message: attributes as in `when` of a set, separated by commas.",
+            valueName: "way,attribute=value"))
+    var view: MessageView?
 
     @Argument(help: "Message files, mbox files, Maildirs or directories; - is standard input.", completion: .file())
     var messages: [String]
 
     mutating func run() throws {
         let rules = try loadRules()
+        let view = view ?? MessageView()
         var faults: [MessageFileFault] = []
         let files = rawArguments(messages).flatMap { MessageFiles.expand($0, faults: &faults) }
         for fault in faults { complain(fault) }
         if files.count > 100, !decoded { prepareFastPass(rules) }
-        let headers = decoded ? DecodedReport(rules.checks, wayIn, inJSON: json) : nil
-        let report: any CheckReport = json ? JSONCheckReport() : TextCheckReport(wayIn)
-        let examination = MessageExamination(rules, wayIn)
+        let headers = decoded ? DecodedReport(rules.checks, view.wayIn, inJSON: json) : nil
+        let report: any CheckReport = json ? JSONCheckReport() : TextCheckReport(view.wayIn)
+        let examination = MessageExamination(rules, view)
         var progress = Progress(total: files.count)
         for file in files {
             progress.step()
@@ -145,13 +151,16 @@ private final class TextCheckReport: CheckReport {
         count += 1
         try StandardOutput.write(
             line: coloured(printable(message.name.utf8), .bold) + ": " + summary(verdict))
+        if let sets = examined.sets {
+            try StandardOutput.write(line: "  sets: " + (sets.isEmpty ? "none" : sets.joined(separator: ", ")))
+        }
         try addUnseen(examined)
         guard !verdict.matches.isEmpty || !verdict.notes.isEmpty || !verdict.edits.isEmpty else { return }
         matched += 1
         for match in verdict.matches {
             try StandardOutput.write(
-                line: "  \(match.view) offset \(match.offset) \(match.location)"
-                    + "\(match.tag.map { ", tag \($0)" } ?? ""): \(printable(match.action))")
+                line: "  \(match.view) offset \(match.offset) \(match.location)\(match.names): "
+                    + printable(match.action))
             try StandardOutput.write(line: "    " + printable(match.content))
             if let fault = match.fault { try StandardOutput.write(line: "    warning: " + fault) }
         }
@@ -214,6 +223,7 @@ private final class JSONCheckReport: CheckReport {
             let offset: Int
             let table: String
             let line: Int
+            let set: String?
             let tag: String?
             let action: String
             let content: String
@@ -239,6 +249,8 @@ private final class JSONCheckReport: CheckReport {
         }
 
         let name: String
+        /// Those that apply; nil without `checks.sets`.
+        let sets: [String]?
         let disposition: String
         let code: Int?
         let text: String?
@@ -275,13 +287,13 @@ private final class JSONCheckReport: CheckReport {
         case .discard: disposition = "discard"
         }
         var result = Message(
-            name: message.name, disposition: disposition, code: refusal?.code,
+            name: message.name, sets: examined.sets, disposition: disposition, code: refusal?.code,
             text: refusal.map { Self.text($0.text) },
             matches: verdict.matches.map {
                 Message.Match(
                     class: $0.subject.rawValue, offset: $0.offset, table: $0.location.table,
-                    line: $0.location.line, tag: $0.tag, action: Self.text($0.action), content: Self.text($0.content),
-                    part: $0.part.map(Self.text), fault: $0.fault)
+                    line: $0.location.line, set: $0.set, tag: $0.tag, action: Self.text($0.action),
+                    content: Self.text($0.content), part: $0.part.map(Self.text), fault: $0.fault)
             },
             notes: verdict.notes.map { "\($0)" },
             edits: verdict.edits.map {

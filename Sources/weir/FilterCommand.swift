@@ -38,6 +38,13 @@ struct FilterCommand: ParsableCommand {
         help: "Command that takes the message; -f SENDER -- RECIPIENT... is appended.")
     var to = "/usr/sbin/sendmail -G -i"
 
+    @Option(
+        name: .long, parsing: .unconditionalSingleValue,
+        help: ArgumentHelp(
+            "What is known of the message, for checks.sets, such as client_address=${client_address} in master.cf. "
+                + "Can be there several times.", valueName: "name=value"))
+    var attribute: [KnownAttribute] = []
+
     @Argument(help: "Envelope recipients.")
     var recipients: [String]
 
@@ -48,6 +55,7 @@ struct FilterCommand: ParsableCommand {
         let message = try readMessage()
         let filter = MessageFilter(rules, matcher: Matcher(rules.checks))
         filter.begin(rules)
+        if rules.areConditional { filter.select(chooseSets(of: rules)) }
         filter.wasQueued(as: Array(queueID.utf8))
         filter.update(message)
         var verdict = filter.finish()
@@ -62,6 +70,15 @@ struct FilterCommand: ParsableCommand {
             addMissingHeaders(message, &verdict)
             try handOn(message, verdict)
         }
+    }
+
+    private func chooseSets(of rules: ContentRules) -> ChosenSets {
+        var known = MessageAttributes()
+        for attribute in attribute { known[attribute.name] = attribute.value }
+        known["sender"] = Array(sender.utf8)
+        var selection = SetSelection(rules, known)
+        for recipient in recipients { selection.add(recipient: Array(recipient.utf8)) }
+        return selection.finish()
     }
 
     /// Adds the headers that cleanup(8) would add again if its own checks had removed them. sendmail -G does not.

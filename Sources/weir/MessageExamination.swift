@@ -2,8 +2,59 @@
 import ArgumentParser
 import Filter
 import Rules
+import Settings
 
-extension WayIn: ExpressibleByArgument {}
+/// What one way in shows of a message, and what is known of it: `milter,sender=a@example.org`.
+struct MessageView: ExpressibleByArgument {
+    /// nil for all of each message.
+    private(set) var wayIn: WayIn?
+    private(set) var attributes = MessageAttributes()
+    private(set) var recipients: [[UInt8]] = []
+
+    init() {}
+
+    init?(argument: String) {
+        for word in argument.split(separator: ",", omittingEmptySubsequences: false) {
+            if let way = WayIn(rawValue: String(word)) {
+                guard wayIn == nil else { return nil }
+                wayIn = way
+            } else {
+                guard let known = KnownAttribute(argument: String(word)) else { return nil }
+                if known.name == "recipient" {
+                    recipients.append(known.value)
+                } else {
+                    attributes[known.name] = known.value
+                }
+            }
+        }
+    }
+
+    static var allValueStrings: [String] { WayIn.allCases.map(\.rawValue) + KnownAttribute.allValueStrings }
+
+    func chooseSets(of rules: ContentRules) -> ChosenSets {
+        var selection = SetSelection(rules, attributes)
+        for recipient in recipients { selection.add(recipient: recipient) }
+        return selection.finish()
+    }
+}
+
+/// `client_address=192.0.2.1`
+struct KnownAttribute: ExpressibleByArgument {
+    let name: String
+    let value: [UInt8]
+
+    init?(argument: String) {
+        guard let equals = argument.firstIndex(of: "=") else { return nil }
+        name = String(argument[..<equals])
+        value = Array(argument[argument.index(after: equals)...].utf8)
+        guard Self.names.contains(name) else { return nil }
+    }
+
+    /// Without those that are parts of others.
+    private static var names: [String] { PolicyAttributes.ofMessages.filter { !PolicyAttributes.derived.contains($0) } }
+
+    static var allValueStrings: [String] { names.map { $0 + "=..." } }
+}
 
 /// What the rules do to one message.
 struct ExaminedMessage {
@@ -17,6 +68,8 @@ struct ExaminedMessage {
         let rules: [RuleMatch]
     }
 
+    /// The names of the sets that apply; nil without `checks.sets`.
+    let sets: [String]?
     let verdict: Verdict
     var unseen: [Unseen] = []
     /// What the way in can't carry out.
@@ -27,26 +80,31 @@ struct ExaminedMessage {
 struct MessageExamination {
     private let rules: ContentRules
     private let wayIn: WayIn?
+    private let chosen: ChosenSets
+    private let sets: [String]?
     private let filter: MessageFilter
 
-    /// - Parameter wayIn: nil for all of each message.
-    init(_ rules: ContentRules, _ wayIn: WayIn?) {
+    init(_ rules: ContentRules, _ view: MessageView) {
         self.rules = rules
-        self.wayIn = wayIn
+        wayIn = view.wayIn
+        let chosen = view.chooseSets(of: rules)
+        self.chosen = chosen
+        sets = rules.checks.sets.isEmpty ? nil : chosen.indexes.map { rules.sets[$0].name }
         filter = MessageFilter(rules, matcher: Matcher(rules.checks))
     }
 
     func examine(_ message: [UInt8]) -> ExaminedMessage {
-        guard let wayIn else { return ExaminedMessage(verdict: verdict(on: message)) }
+        guard let wayIn else { return ExaminedMessage(sets: sets, verdict: verdict(on: message)) }
         let view = wayIn.view(of: message)
         let verdict = view.inMessage(verdict(on: view.content))
         return ExaminedMessage(
-            verdict: verdict, unseen: view.unseen.map { describe($0, in: message) },
+            sets: sets, verdict: verdict, unseen: view.unseen.map { describe($0, in: message) },
             impossible: wayIn.impossibleEffects(of: verdict))
     }
 
     private func verdict(on message: [UInt8]) -> Verdict {
         filter.begin(rules)
+        if rules.areConditional { filter.select(chosen) }
         filter.update(message)
         return filter.finish()
     }

@@ -27,7 +27,8 @@ class FilterService(WeirService):
             "listen": f"inet:127.0.0.1:{self.filter_port}", "next_hop": f"inet:127.0.0.1:{next_hop}", **(listener or {})}]
         self.config["filter"] = {"spool": str(self.directory), **(bounds or {})}
         self.config["checks"] = {
-            "header": [f"pcre:{self.directory}/header.pcre"], "body": [f"pcre:{self.directory}/body.pcre"],
+            **({} if "sets" in (checks or {}) else {
+                "header": [f"pcre:{self.directory}/header.pcre"], "body": [f"pcre:{self.directory}/body.pcre"]}),
             "cache": f"{self.directory}/cache", **(checks or {})}
 
 

@@ -57,7 +57,8 @@ class MilterService(WeirService):
         self.config["listen"]["milter"] = [f"inet:127.0.0.1:{self.milter_port}", f"unix:{self.milter_socket}"]
         self.config["filter"] = {"spool": str(self.directory)}
         self.config["checks"] = {
-            "header": [f"pcre:{self.directory}/header.pcre"], "body": [f"pcre:{self.directory}/body.pcre"],
+            **({} if "sets" in (checks or {}) else {
+                "header": [f"pcre:{self.directory}/header.pcre"], "body": [f"pcre:{self.directory}/body.pcre"]}),
             "cache": f"{self.directory}/cache", **(checks or {})}
 
     def mta(self, **options):

@@ -39,8 +39,8 @@ import Testing
             fputs(text, file)
             fclose(file)
         }
-        if !header.isEmpty { checks.header = ["pcre:\(directory)/header"] }
-        checks.decodedHeader = ["pcre:\(directory)/decoded"]
+        if !header.isEmpty { checks.tables.header = ["pcre:\(directory)/header"] }
+        checks.tables.decodedHeader = ["pcre:\(directory)/decoded"]
         return try ContentRules(checks)
     }
 
@@ -125,7 +125,8 @@ import Testing
     @Test func rulesContinueAfterAReload() throws {
         let (old, next) = (try rules(decoded: "/a/ WARN"), try rules(decoded: "/a/ WARN\n/b/ WARN"))
         let rules = ContentRules(next, continuing: old)
-        #expect(rules.decodedHeader.count == 2)
-        #expect(rules.classes.map(\.name) == ["header", "decoded_header", "decoded_body", "attachment", "body"])
+        #expect(rules.sets[0].decodedHeader.count == 2)
+        #expect(
+            rules.sets[0].classes.map(\.name) == ["header", "decoded_header", "decoded_body", "attachment", "body"])
     }
 }

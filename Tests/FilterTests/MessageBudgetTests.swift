@@ -8,7 +8,7 @@ import Testing
 @Suite struct MessageBudgetTests {
     @Test func budgetIsPerMessageAndReported() throws {
         let rules = try rules(body: (0..<200).map { "/rule\($0)x/ REJECT" }.joined(separator: "\n"))
-        rules.body.fastPass = nil
+        rules.sets[0].body.fastPass = nil
         nonisolated(unsafe) var now: UInt64 = 0
         let matcher = Matcher(budget: 50) {
             now += 1
@@ -29,7 +29,7 @@ import Testing
     /// A message has its budget, whatever others spend of theirs, and whenever they begin.
     @Test func budgetsOfMessagesThatTakeTurns() throws {
         let rules = try rules(body: (0..<200).map { "/rule\($0)x/ HOLD\n" }.joined() + "/^late/ REJECT")
-        rules.body.fastPass = nil
+        rules.sets[0].body.fastPass = nil
         nonisolated(unsafe) var now: UInt64 = 0
         let matcher = Matcher(budget: 50) {
             now += 1

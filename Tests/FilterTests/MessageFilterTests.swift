@@ -19,7 +19,7 @@ func rules(
         let file = try #require(fopen(path, "w"))
         fputs(text, file)
         fclose(file)
-        if name == "header" { checks.header = ["pcre:\(path)"] } else { checks.body = ["pcre:\(path)"] }
+        if name == "header" { checks.tables.header = ["pcre:\(path)"] } else { checks.tables.body = ["pcre:\(path)"] }
     }
     let rules = try ContentRules(checks)
     rules.prepareFastPass()
@@ -48,7 +48,7 @@ private func result(_ message: String, _ rules: ContentRules) -> String {
         fclose(file)
         defer { unlink(path) }
         var checks = ContentChecks()
-        (checks.header, checks.body) = (["pcre:\(path)"], ["pcre:\(path)"])
+        (checks.tables.header, checks.tables.body) = (["pcre:\(path)"], ["pcre:\(path)"])
         #expect(try ContentRules(checks).warnings.map(\.line) == [1, 2])
     }
 
@@ -390,8 +390,8 @@ private func result(_ message: String, _ rules: ContentRules) -> String {
 
     @Test func allUnusableTablesAreReported() {
         var checks = ContentChecks()
-        checks.header = ["pcre:/nonexistent/a", "hash:/b"]
-        checks.body = ["regexp:/"]
+        checks.tables.header = ["pcre:/nonexistent/a", "hash:/b"]
+        checks.tables.body = ["regexp:/"]
         let faults = #expect(throws: ContentRules.Faults.self) { try ContentRules(checks) }
         #expect(faults?.faults.count == 3)
     }

@@ -43,7 +43,7 @@ import Testing
             + Array("PK\u{5}\u{6}".utf8) + end + little(0, 2)
     }
 
-    private func rules(_ tables: [WritableKeyPath<ContentChecks, [String]>: String]) throws -> ContentRules {
+    private func rules(_ tables: [WritableKeyPath<CheckTables, [String]>: String]) throws -> ContentRules {
         var template = Array("/tmp/weir-parts-XXXXXX".utf8CString)
         let directory = try #require(mkdtemp(&template).map { String(cString: $0) })
         defer { system("rm -rf '\(directory)'") }
@@ -52,7 +52,7 @@ import Testing
             let file = try #require(fopen("\(directory)/\(number)", "w"))
             fputs(text, file)
             fclose(file)
-            checks[keyPath: key] = ["pcre:\(directory)/\(number)"]
+            checks.tables[keyPath: key] = ["pcre:\(directory)/\(number)"]
         }
         return try ContentRules(checks)
     }
@@ -89,7 +89,7 @@ import Testing
             + String(decoding: verdict.apply(to: Array(Self.message.utf8), lineEnd: .crlf), as: UTF8.self)
     }
 
-    private func verdict(_ tables: [WritableKeyPath<ContentChecks, [String]>: String]) throws -> Verdict {
+    private func verdict(_ tables: [WritableKeyPath<CheckTables, [String]>: String]) throws -> Verdict {
         let rules = try rules(tables)
         let slow = judge(rules)
         rules.prepareFastPass()
@@ -198,7 +198,7 @@ import Testing
     }
 
     @Test(arguments: ["REPLACE x", "STRIP", "IGNORE", "ignore"]) func editsAreRefused(_ action: String) throws {
-        for key in [\ContentChecks.decodedBody, \.attachment] {
+        for key in [\CheckTables.decodedBody, \.attachment] {
             let faults = #expect(throws: ContentRules.Faults.self) { try rules([key: "/a/ WARN\n/b/ \(action)"]) }
             #expect(faults?.faults.map(\.line) == [2])
         }

@@ -14,7 +14,7 @@ import Testing
         defer { unlink(path) }
         _ = header.withCString { write(descriptor, $0, strlen($0)) }
         close(descriptor)
-        checks.header = ["pcre:\(path)"]
+        checks.tables.header = ["pcre:\(path)"]
         return try ContentRules(checks)
     }
 

@@ -24,7 +24,7 @@ import Testing
         #expect(write(descriptor, table, table.utf8.count) == table.utf8.count)
         close(descriptor)
         var checks = ContentChecks()
-        if body { checks.body = ["pcre:\(path)"] } else { checks.header = ["pcre:\(path)"] }
+        if body { checks.tables.body = ["pcre:\(path)"] } else { checks.tables.header = ["pcre:\(path)"] }
         return try ContentRules(checks)
     }
 

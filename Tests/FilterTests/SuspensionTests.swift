@@ -35,8 +35,8 @@ import Testing
         for (name, text) in [("header", header), ("body", body)] {
             try text.write(to: directory.appending(path: name), atomically: true, encoding: .utf8)
         }
-        checks.header = ["pcre:\(directory.path)/header"]
-        checks.body = ["pcre:\(directory.path)/body"]
+        checks.tables.header = ["pcre:\(directory.path)/header"]
+        checks.tables.body = ["pcre:\(directory.path)/body"]
         return try ContentRules(checks)
     }
 

@@ -83,7 +83,7 @@ func read(_ yaml: String) -> Result<ConfigurationReader.Outcome, ConfigurationFa
         let summaries =
             ConfigurationKeys.root.map(\.summary) + ConfigurationKeys.limit.map(\.summary)
             + ConfigurationKeys.limitKeyForms.map(\.summary) + ConfigurationKeys.filter.map(\.summary)
-            + EndpointType.policy.socketKeys.map(\.summary)
+            + ConfigurationKeys.checkSet.map(\.summary) + EndpointType.policy.socketKeys.map(\.summary)
         for summary in summaries {
             #expect(
                 summary.count(where: { $0 == "." }) >= 1 && summary.hasSuffix(".") && !summary.contains(". "),
@@ -148,7 +148,10 @@ func read(_ yaml: String) -> Result<ConfigurationReader.Outcome, ConfigurationFa
         // Derived from `checks.match_limit`, or fixed.
         #expect(
             untouched
-                == ["attributeNames", "checks.matchLimits.leastSteps", "checks.matchLimits.stepsOfAll", "limits"])
+                == [
+                    "attributeNames", "checks.attributeNames", "checks.matchLimits.leastSteps",
+                    "checks.matchLimits.stepsOfAll", "checks.sets", "limits",
+                ])
         #expect(changed["listen.policy"] == #"[inet:127.0.0.2:10]"#)
         #expect(changed["listen.policyConnections"] == "11")
         #expect(changed["listen.admin"] == "inet:127.0.0.1:12")
@@ -188,7 +191,7 @@ func read(_ yaml: String) -> Result<ConfigurationReader.Outcome, ConfigurationFa
         #expect(changed["keyForms.ipv6Prefix"] == "16")
         #expect(outcome.configuration.keyForms.recipientDelimiter == Array("+-".utf8))
         #expect(outcome.configuration.keyForms.defaultDomain == Array("example.org".utf8))
-        #expect(changed["checks.mimeHeader"] == "Optional([])")
+        #expect(changed["checks.tables.mimeHeader"] == "Optional([])")
         #expect(changed["checks.matchLimits.steps"] == "1017")
         #expect(changed["checks.matchLimits.heapKiB"] == "1018")
         #expect(changed["checks.messageBudget"] == "19000")
@@ -198,7 +201,7 @@ func read(_ yaml: String) -> Result<ConfigurationReader.Outcome, ConfigurationFa
         #expect(changed["checks.scannerLimits.mimeBoundaryLength"] == "1023")
         #expect(changed["checks.scannerLimits.mimeNesting"] == "1024")
         #expect(changed["checks.scannerLimits.fromLines"] == "first")
-        #expect(outcome.rules.header.count == 1)
+        #expect(outcome.rules.sets[0].header.count == 1)
     }
 
     @Test func everySettingOfALimitHasAKey() throws {
@@ -222,6 +225,25 @@ func read(_ yaml: String) -> Result<ConfigurationReader.Outcome, ConfigurationFa
         #expect(limits[1].over.text == "451 x")
         #expect(limits[1].tooLarge.text == "550 y")
         #expect(limits[1].warnAt == 51)
+    }
+
+    @Test func everySettingOfASetHasAKey() throws {
+        let table = "pcre:\(fixture("header_checks"))"
+        let full = """
+            { name: b, when: { recipient_domain: example.org }, recipients: all, header: "\(table)", mime_header: [],
+              nested_header: "\(table)", decoded_header: "\(table)", decoded_body: "\(table)", attachment: "\(table)",
+              body: "\(table)" }
+            """
+        for yaml in ["checks:\n- { name: a }\n- \(full)", "checks: { sets: [{ name: a }, \(full)] }"] {
+            let outcome = try read("limits: []\n" + yaml).get()
+            let sets = outcome.configuration.checks.sets
+            let (first, second) = (leaves(of: sets[0]), leaves(of: sets[1]))
+            #expect(first.filter { second[$0.key] == $0.value }.keys.sorted() == [])
+            #expect(sets[1].recipients == .all)
+            #expect(sets[1].tables.nestedHeader == [table])
+            #expect(outcome.rules.sets.map(\.name) == ["a", "b"])
+            #expect(outcome.warnings.map(\.message).contains("the set has no tables, and so no effect"))
+        }
     }
 
     @Test func settingsOfAFilter() throws {

@@ -64,6 +64,8 @@ enum ConfigurationText {
             + "\nKeys of each item of `limits`:\n\n"
             + (ConfigurationKeys.limit).map { entry($0, under: "limits[].") }.joined()
             + ConfigurationKeys.limitKeyForms.map { entry($0, under: "limits[].") }.joined()
+            + "\nKeys of each item of `checks.sets`:\n\n"
+            + ConfigurationKeys.checkSet.map { entry($0, under: "checks.sets[].") }.joined()
     }
 
     /// The units in docs/limits.md.

@@ -88,13 +88,13 @@ struct RunningFilter {
     }
 
     private static func rules(
-        _ tables: [(list: WritableKeyPath<ContentChecks, [String]>, text: String)], in directory: URL
+        _ tables: [(list: WritableKeyPath<CheckTables, [String]>, text: String)], in directory: URL
     ) throws -> ContentRules {
         var checks = ContentChecks()
         for (number, table) in tables.enumerated() where !table.text.isEmpty {
             let file = directory.appending(path: "\(number).pcre")
             try table.text.write(to: file, atomically: true, encoding: .utf8)
-            checks[keyPath: table.list] = ["pcre:\(file.path)"]
+            checks.tables[keyPath: table.list] = ["pcre:\(file.path)"]
         }
         return try ContentRules(checks)
     }

@@ -105,7 +105,9 @@ extension Examination {
     /// Rules that weir.yaml has and main.cf still has apply twice. Where all mail passes Weir, Postfix's own may go.
     mutating func examineDoubleChecks() {
         guard seesAllMail else { return }
-        let own = Set(rules.checks.tableNames.map(Self.path))
+        // A set with conditions is not for all mail, as Postfix's checks are.
+        let sets = rules.sets.filter { $0.definition.conditions.isEmpty }
+        let own = Set(sets.flatMap(\.definition.tables.names).map(Self.path))
         for name in Self.tableParameters {
             let words = RestrictionList.words(setup.raw(name)[...], separators: ", \t")
             let rest = words.filter { !own.contains(Self.path(setup.expanded($0))) }

@@ -72,14 +72,17 @@ package final class ContentService: Sendable {
             var rule =
                 rules[name]
                 ?? .init(
-                    checks: name.checks, location: name.location, tag: tag, hits: 0, limitsReached: 0, milliseconds: 0)
+                    checks: name.checks, location: name.location, set: name.set, tag: tag, hits: 0, limitsReached: 0,
+                    milliseconds: 0)
             rule.hits += values.hits
             if let time = values.lastHit { rule.lastHit = max(rule.lastHit ?? 0, start + Double(time) / 1e9) }
             rule.limitsReached += values.limitsReached
             rule.milliseconds += Double(values.time) / 1e6
             rules[name] = rule
         }
-        let sorted = rules.values.sorted { ($0.hits, $1.location, $1.checks) > ($1.hits, $0.location, $0.checks) }
+        let sorted = rules.values.sorted {
+            ($0.hits, $1.location, $1.checks, $1.set ?? "") > ($1.hits, $0.location, $0.checks, $0.set ?? "")
+        }
         return (sorted, withoutHits, TagFigures.summary(of: tagged))
     }
 
@@ -91,10 +94,15 @@ package final class ContentService: Sendable {
     }
 
     private func forEachRule(_ body: (RuleName, _ tag: String?, RuleCounters.Values) -> Void) {
-        for (checks, list) in rules.current.classes {
-            for (rule, values) in list.counters.snapshot.enumerated() where list.mayDecide(rule) {
-                body(
-                    .init(checks: checks, location: list.location(of: rule).description), list.tag(of: rule), values)
+        let rules = rules.current
+        for set in rules.sets {
+            for (checks, list) in set.classes {
+                for (rule, values) in list.counters.snapshot.enumerated() where list.mayDecide(rule) {
+                    let location = list.location(of: rule).description
+                    body(
+                        .init(checks: checks, location: location, set: rules.label(of: set)), list.tag(of: rule), values
+                    )
+                }
             }
         }
     }

@@ -10,9 +10,9 @@ extension EventLog {
     /// - Parameter origin: identifies the message.
     package func report(_ verdict: Verdict, of origin: String) {
         for match in verdict.matches where match.isLogged {
-            let (action, tag) = (printable(match.action), match.tag.map { ", tag \($0)" } ?? "")
+            let action = printable(match.action)
             let line =
-                "\(origin): \(match.view) \(match.location)\(tag): \(action): \(printable(match.content))"
+                "\(origin): \(match.view) \(match.location)\(match.names): \(action): \(printable(match.content))"
             if let fault = match.fault {
                 warning("\(line): \(fault)")
                 tell(trouble: "rule \(match.location)", "\(fault)")
@@ -21,6 +21,13 @@ extension EventLog {
             }
         }
         if verdict.moreMatches > 0 { info("\(origin): and \(verdict.moreMatches) more matches") }
-        for note in verdict.notes { info("\(origin): \(note)") }
+        for note in verdict.notes {
+            guard case .undecidedSet(let name, _, _) = note else {
+                info("\(origin): \(note)")
+                continue
+            }
+            warning("\(origin): \(note)")
+            tell(trouble: "checks of set \(name)", "\(note)")
+        }
     }
 }

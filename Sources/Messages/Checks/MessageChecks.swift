@@ -17,7 +17,7 @@ final class MessageChecks {
     private let threads: NIOThreadPool
     private let lookupThreads: NIOThreadPool
     private let log: EventLog
-    private var inUse: (checks: ContentChecks, matcher: Matcher)?
+    private var inUse: (bounds: ContentChecks.MatcherBounds, matcher: Matcher)?
     /// Idle filters for the newest rules. Those of older rules are dropped when the next message begins.
     private var idleFilters: [MessageFilter] = []
     private var idleFiltersRules: ContentRules?
@@ -86,9 +86,9 @@ final class MessageChecks {
 
     /// Shared by all connections of this loop while the match limits are the same.
     private func matcher(_ checks: ContentChecks) -> Matcher {
-        if let inUse, inUse.checks == checks { return inUse.matcher }
+        if let inUse, inUse.bounds == checks.matcherBounds { return inUse.matcher }
         let matcher = Matcher(checks, share: LoopShare())
-        inUse = (checks, matcher)
+        inUse = (checks.matcherBounds, matcher)
         return matcher
     }
 

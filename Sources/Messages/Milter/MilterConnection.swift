@@ -157,17 +157,17 @@ final class MilterConnection: ReceivedConnection {
         case .recipient(let address, let parameters):
             return try dialogue.recipient(address, parameters, session.macros)
         case .header(let name, let value):
-            try beginMessageWithoutMail()
+            try beginContent()
             addHeader(name, value)
             waitForChecks { [self] in handleEvents() }
             return try dialogue.header()
         case .body(let piece):
-            try beginMessageWithoutMail()
+            try beginContent()
             let isBeingWritten = content.check(piece) && keepsBody && keep(piece, isEnd: false)
             waitForChecks { [self] in handleEvents() }
             return try dialogue.body(isBeingWritten: isBeingWritten)
         case .endOfMessage:
-            try beginMessageWithoutMail()
+            try beginContent()
             return try endMessage()
         case .abort: return dialogue.abort()
         case .macros: return .none
@@ -192,9 +192,12 @@ final class MilterConnection: ReceivedConnection {
             reversePath, parameters, session.macros, settings: offer.settings, terms: terms, instance: instance)
     }
 
-    /// For an MTA that sends no MAIL, because nothing needs it.
-    private func beginMessageWithoutMail() throws(MilterFault) {
+    /// The envelope is complete. An MTA sends no MAIL if nothing needs it.
+    private func beginContent() throws(MilterFault) {
         if !content.isBegun { _ = try beginMessage([], []) }
+        if offer.rules.areConditional, let chosen = dialogue.chooseSets(of: offer.rules, session.macros) {
+            content.select(chosen)
+        }
     }
 
     private func addHeader(_ name: ByteBuffer, _ value: ByteBuffer) {

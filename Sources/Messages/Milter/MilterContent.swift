@@ -37,6 +37,9 @@ struct MilterContent {
         if macros.nameLocalClient { filter?.cameWithoutSMTP() }
     }
 
+    /// Takes the sets of checks for the message, before its content.
+    func select(_ chosen: ChosenSets) { filter?.select(chosen) }
+
     mutating func begin(_ rules: ContentRules, reversePath: [UInt8]) {
         filter = checks.acquireFilter(rules)
         self.reversePath = reversePath

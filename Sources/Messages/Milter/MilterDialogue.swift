@@ -91,6 +91,16 @@ package struct MilterDialogue: ~Copyable {
         }
     }
 
+    /// The sets of checks for the message under way, before its content.
+    package func chooseSets(of rules: ContentRules, _ macros: MilterMacros) -> ChosenSets? {
+        switch state {
+        case .envelope(let transaction): transaction.chooseSets(of: rules, client, helo: helo, macros)
+        case .idle, .askingRecipient, .headers, .body, .writingBody, .settling, .concluding, .buildingBody,
+            .sendingBody, .closed:
+            nil
+        }
+    }
+
     // MARK: Events of the MTA
 
     /// SMFIC_CONNECT

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+internal import Filter
 internal import Limits
 internal import MailSyntax
 internal import Policy
@@ -120,6 +121,17 @@ final class MilterTransaction {
             client, helo, macros, recipients.count == 1 ? recipients[0] : [], count: recipients.count,
             size: Array(String(size).utf8))
         return question
+    }
+
+    /// The sets of checks for the message, whose recipients are all known.
+    func chooseSets(
+        of rules: ContentRules, _ client: MilterSession.Client, helo: [UInt8], _ macros: MilterMacros
+    ) -> ChosenSets {
+        var known = MessageAttributes(request: attributes(client, helo, macros, [], count: 0, size: []))
+        known["sender"] = Array(question.sender)
+        var selection = SetSelection(rules, known)
+        for recipient in recipients { selection.add(recipient: Array(EnvelopeAddress.internalForm(of: recipient))) }
+        return selection.finish()
     }
 
     private func attributes(

@@ -34,6 +34,8 @@ final class FilterConnection: ReceivedConnection {
     var session: SMTPServerSession
     let content: ReceivedContent
     private var filter: MessageFilter?
+    /// Of the envelope.
+    private var sets: FilterSets?
     /// Whether suspended lookups of the message are being done on another thread.
     var isBeingChecked: Bool { filter?.isAway ?? false }
     /// Of the content for an LMTP server, however it is cut into pieces. It tells whether the message came before.
@@ -201,7 +203,9 @@ final class FilterConnection: ReceivedConnection {
             dialogue.contentEnded()
             answerDueSince = activeSince
             check(isEnd: true)
-        case .aborted: leaveNextHop(dialogue.transactionAborted())
+        case .aborted:
+            sets = nil
+            leaveNextHop(dialogue.transactionAborted())
         case .answered, .closed: break
         }
     }
@@ -246,6 +250,7 @@ final class FilterConnection: ReceivedConnection {
     }
 
     private func beginTransaction() {
+        sets = FilterSets(worker.checks.rules(), session.attributes)
         let connection = worker.pool.acquire(for: self)
         nextHop = connection
         dialogue.began(onReused: connection.hasAnsweredEHLO)
@@ -256,6 +261,7 @@ final class FilterConnection: ReceivedConnection {
 
     private func ask(_ command: SMTPClientSession.Command, _ line: ByteBuffer) {
         dialogue.asked(command, line)
+        if command == .recipient { sets?.ask(line) }
         nextHop?.send(command, line)
     }
 
@@ -295,7 +301,9 @@ final class FilterConnection: ReceivedConnection {
         case .askAgain(let questions):
             leaveNextHop(.disconnect)
             return askAgain(questions)
-        case .answerRecipient(let answer): session.answerRecipient(answer)
+        case .answerRecipient(let answer):
+            sets?.answer(isAccepted: answer.isPositive)
+            session.answerRecipient(answer)
         case .logRefusedXForward:
             worker.log.complain(.nextHop("\(worker.settings.nextHop)"), "refuses XFORWARD with \(reply.text)")
         case .logRefusedCopy:
@@ -351,8 +359,11 @@ final class FilterConnection: ReceivedConnection {
 
     private func beginContent() {
         dialogue.contentBegan()
-        filter = worker.checks.acquireFilter(worker.checks.rules())
-        if let filter, worker.settings.mode == .afterQueue { session.describeQueueFile(to: filter) }
+        let filter = worker.checks.acquireFilter(sets?.rules ?? worker.checks.rules())
+        self.filter = filter
+        if let chosen = sets?.choose() { filter.select(chosen) }
+        sets = nil
+        if worker.settings.mode == .afterQueue { session.describeQueueFile(to: filter) }
         contentHash = isSMTP ? nil : Hasher()
         let size = nextHop?.capabilities.size ?? 0
         content.begin(most: size > 0 ? size : .max)

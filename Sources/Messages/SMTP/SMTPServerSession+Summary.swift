@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 internal import Filter
+internal import MailSyntax
 internal import NIOCore
 internal import Wire
 
@@ -10,10 +11,39 @@ extension SMTPServerSession {
         let command = String(decoding: mail.readableBytesView.dropFirst("MAIL FROM:".count), as: UTF8.self)
         let queueID = forwarded(.ident).map { String(decoding: $0, as: UTF8.self) + ": " } ?? ""
         let reversePath = "from=\(command.prefix { $0 != " " && !$0.isNewline })"
-        guard let address = forwarded(.addr) else { return queueID + reversePath }
+        guard let address = forwardedAddress else { return queueID + reversePath }
         let name = forwarded(.name).map { String(decoding: $0, as: UTF8.self) } ?? "unknown"
-        let bare = address.starts(with: "IPV6:".utf8) ? Array(address.dropFirst(5)) : address
-        return "\(queueID)\(reversePath) client=\(name)[\(String(decoding: bare, as: UTF8.self))]"
+        return "\(queueID)\(reversePath) client=\(name)[\(String(decoding: address, as: UTF8.self))]"
+    }
+
+    /// What is known of the message, for conditions of sets of checks. The client is that of XFORWARD. Without it, it
+    /// is unknown, because the client of this session is a Postfix.
+    var attributes: MessageAttributes {
+        var known = MessageAttributes()
+        known["sender"] = Self.address(in: mail)
+        known["client_address"] = forwardedAddress ?? []
+        known["client_name"] = forwarded(.name) ?? []
+        known["helo_name"] = forwarded(.helo) ?? []
+        return known
+    }
+
+    /// The address of a MAIL or RCPT command, in its internal form.
+    static func address(in command: ByteBuffer) -> [UInt8] {
+        let line = command.readableBytesView
+        guard let colon = line.firstIndex(of: UInt8(ascii: ":")) else { return [] }
+        let argument = line[(colon + 1)...].drop { $0 == UInt8(ascii: " ") }
+        var (isQuoted, isEscaped) = (false, false)
+        let path = argument.prefix { byte in
+            defer { isEscaped = byte == UInt8(ascii: "\\") && !isEscaped }
+            if byte == UInt8(ascii: "\""), !isEscaped { isQuoted.toggle() }
+            return isQuoted || byte > 0x20
+        }
+        return Array(EnvelopeAddress.internalForm(of: Array(path)))
+    }
+
+    private var forwardedAddress: [UInt8]? {
+        guard let address = forwarded(.addr) else { return nil }
+        return address.starts(with: "IPV6:".utf8) ? Array(address.dropFirst(5)) : address
     }
 
     /// Tells the filter what smtp(8) says of the queue file that the message comes from. It names neither queue ID nor

@@ -7,10 +7,13 @@ package struct RuleName: Codable, Hashable, Sendable {
     package var checks: String
     /// `pcre:/etc/postfix/header_checks:12`
     package var location: String
+    /// nil where there is only one set of checks.
+    package var set: String?
 
-    package init(checks: String, location: String) {
+    package init(checks: String, location: String, set: String? = nil) {
         self.checks = checks
         self.location = location
+        self.set = set
     }
 }
 
@@ -19,6 +22,8 @@ package struct RuleFigures: Codable, Equatable, Sendable {
     package var checks: String
     /// `pcre:/etc/postfix/header_checks:12`
     package var location: String
+    /// nil where there is only one set of checks.
+    package var set: String?
     /// From the comment above the rule.
     package var tag: String?
     package var hits: Int
@@ -28,11 +33,12 @@ package struct RuleFigures: Codable, Equatable, Sendable {
     package var milliseconds: Double
 
     package init(
-        checks: String, location: String, tag: String? = nil, hits: Int, lastHit: Double? = nil, limitsReached: Int,
-        milliseconds: Double
+        checks: String, location: String, set: String? = nil, tag: String? = nil, hits: Int, lastHit: Double? = nil,
+        limitsReached: Int, milliseconds: Double
     ) {
         self.checks = checks
         self.location = location
+        self.set = set
         self.tag = tag
         self.hits = hits
         self.lastHit = lastHit

@@ -119,7 +119,7 @@ extension Metrics {
     private mutating func addRules(_ rules: [RuleFigures], _ tags: [TagFigures]) {
         add(
             "weir_rule_hits_total", .counter, "Times that a rule decided; rules without hits are left out.",
-            samples: rules.filter { $0.hits > 0 }.map { Sample(["checks": $0.checks, "rule": $0.location], $0.hits) })
+            samples: rules.filter { $0.hits > 0 }.map { Sample($0.labels, $0.hits) })
         add(
             "weir_rule_tag_hits_total", .counter,
             "Times that a rule with this tag decided; tags after the first \(TagFigures.most) are counted together.",
@@ -127,8 +127,14 @@ extension Metrics {
         add(
             "weir_rule_limits_reached_total", .counter,
             "Times that matching a rule was aborted at a limit and counted as no match.",
-            samples: rules.filter { $0.limitsReached > 0 }.map {
-                Sample(["checks": $0.checks, "rule": $0.location], $0.limitsReached)
-            })
+            samples: rules.filter { $0.limitsReached > 0 }.map { Sample($0.labels, $0.limitsReached) })
+    }
+}
+
+extension RuleFigures {
+    /// With the set, where there are several.
+    fileprivate var labels: KeyValuePairs<String, String> {
+        if let set { return ["checks": checks, "set": set, "rule": location] }
+        return ["checks": checks, "rule": location]
     }
 }

@@ -84,8 +84,8 @@ func lines(of body: [UInt8]) -> [[UInt8]] {
 
 func checks(_ count: Int) -> ContentChecks {
     var checks = ContentChecks()
-    checks.header = ["pcre:\(folder)/header-\(count).pcre"]
-    checks.body = ["pcre:\(folder)/body-\(count).pcre"]
+    checks.tables.header = ["pcre:\(folder)/header-\(count).pcre"]
+    checks.tables.body = ["pcre:\(folder)/body-\(count).pcre"]
     // The whole text, as for the other engines.
     checks.scannerLimits.bodyChecksSize = 0
     return checks
@@ -224,14 +224,14 @@ if CommandLine.arguments.dropFirst(2).first == "once" {
 
 @MainActor func measureDecoded() {
     var body = ContentChecks()
-    body.body = ["pcre:\(folder)/body-1000.pcre"]
+    body.tables.body = ["pcre:\(folder)/body-1000.pcre"]
     body.scannerLimits.bodyChecksSize = 0
     var decoded = ContentChecks()
-    decoded.decodedHeader = ["pcre:\(folder)/header-1000.pcre"]
-    decoded.decodedBody = body.body
-    decoded.attachment = ["pcre:\(folder)/attachment-100.pcre"]
+    decoded.tables.decodedHeader = ["pcre:\(folder)/header-1000.pcre"]
+    decoded.tables.decodedBody = body.tables.body
+    decoded.tables.attachment = ["pcre:\(folder)/attachment-100.pcre"]
     var both = decoded
-    (both.header, both.body) = (decoded.decodedHeader, body.body)
+    (both.tables.header, both.tables.body) = (decoded.tables.decodedHeader, body.tables.body)
     both.scannerLimits.bodyChecksSize = 0
     let lists = [rules(body), rules(decoded), thousand, rules(both)]
     let filters = lists.map { MessageFilter($0, matcher: Matcher()) }
@@ -264,7 +264,7 @@ do {
         {
             for body in bodies {
                 body.withUnsafeBytes {
-                    matcher.forEachCandidateLine(in: $0, of: thousand.body, pass: thousand.body.fastPass) {
+                    matcher.forEachCandidateLine(in: $0, of: thousand.sets[0].body, pass: thousand.sets[0].body.fastPass) {
                         _, _ in
                         sink += 1
                         return true

@@ -153,11 +153,16 @@ function drawListeners(overview) {
   sync(element("hookup"), "li", hookups(overview), ([text]) => text, showCommand);
 }
 
+// The set is there only if there are several.
+function ruleName(rule) {
+  return (rule.set ? `${rule.checks} of ${rule.set} ` : rule.checks + " ") + rule.location;
+}
+
 function drawRules(overview) {
-  rows("rules", overview.rules, item => item.checks + " " + item.location, item => [
+  rows("rules", overview.rules, item => ruleName(item), item => [
     item.tag
       ? [`${item.location} ${item.tag}`, () => twoLines(make("span", item.location), "tag " + item.tag)] : item.location,
-    item.checks,
+    item.set ? `${item.checks} of ${item.set}` : item.checks,
     item.hits,
     item.lastHit ? time(item.lastHit) : "",
     item.limitsReached,
@@ -174,7 +179,7 @@ function drawRules(overview) {
 async function drawUnused() {
   if (!element("unused").open) return;
   const unused = await ask("/rules/unused?age=10");
-  const shown = unused.slice(0, maxUnusedRules).map(rule => `${rule.checks} ${rule.location}`);
+  const shown = unused.slice(0, maxUnusedRules).map(ruleName);
   if (unused.length > maxUnusedRules) shown.push(`and ${unused.length - maxUnusedRules} more`);
   sync(element("unused").querySelector("ul"), "li", shown, line => line, show);
 }

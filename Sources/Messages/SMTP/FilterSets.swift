@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: Apache-2.0
+internal import Filter
+internal import NIOCore
+internal import Wire
+
+/// The rules for a message, from its first recipient on, and the sets of them that it is checked by.
+struct FilterSets {
+    let rules: ContentRules
+    /// nil without conditions.
+    private var selection: SetSelection?
+    /// The RCPT commands that the next hop has not answered yet, for `selection`.
+    private var unanswered: [ByteBuffer] = []
+
+    init(_ rules: ContentRules, _ attributes: @autoclosure () -> MessageAttributes) {
+        self.rules = rules
+        if rules.areConditional { selection = SetSelection(rules, attributes()) }
+    }
+
+    /// A RCPT command goes to the next hop.
+    mutating func ask(_ recipient: ByteBuffer) {
+        if selection != nil { unanswered.append(recipient) }
+    }
+
+    /// The next hop has answered the first RCPT command that it had not answered.
+    mutating func answer(isAccepted: Bool) {
+        guard !unanswered.isEmpty else { return }
+        let command = unanswered.removeFirst()
+        if isAccepted { selection?.add(recipient: SMTPServerSession.address(in: command)) }
+    }
+
+    /// The sets for the message; nil for all of them.
+    mutating func choose() -> ChosenSets? { selection?.finish() }
+}
