@@ -79,6 +79,8 @@ struct Charsets: ~Copyable {
             return []
         }
         if charset.keepsText, piece.allSatisfy({ 0x20...0x7e ~= $0 || 0x09...0x0a ~= $0 }) {
+            // The converters of windows-1258 and the like hold back a letter that an accent may follow.
+            withUnsafeTemporaryAllocation(of: CChar.self, capacity: 64) { Self.finish(handle, $0, to: &result) }
             result += piece
             return []
         }

@@ -19,7 +19,8 @@ final class KeptArchive {
 
     /// All bytes are kept, or at least the last half of so many.
     private static let most = 4 << 20
-    private static let least = 64 << 10
+    /// Small: a message of a few kilobytes may have a thousand parts that look like archives.
+    private static let least = 1 << 10
 
     /// - Parameter memory: nil if it has no bound.
     init(_ memory: (any SharedMemory)?) { self.memory = memory }

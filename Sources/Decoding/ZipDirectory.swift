@@ -26,6 +26,7 @@ struct ZipDirectory {
     private(set) var isLimited = false
 
     private let archive: UnsafeRawBufferPointer
+    private let isCut: Bool
     private let most: Int
 
     /// Bytes. No name is kept whole beyond.
@@ -36,8 +37,9 @@ struct ZipDirectory {
     ///   - most: the number of entries that may be listed.
     init(_ archive: UnsafeRawBufferPointer, isCut: Bool, most: Int) {
         self.archive = archive
+        self.isCut = isCut
         self.most = most
-        if !readDirectory(isCut: isCut) {
+        if !readDirectory() {
             isLimited = isCut
             isDamaged = !isCut
             if !isCut { readLocalHeaders() }
@@ -74,7 +76,7 @@ struct ZipDirectory {
     }
 
     /// Reads the central directory. Returns false if there is none.
-    private mutating func readDirectory(isCut: Bool) -> Bool {
+    private mutating func readDirectory() -> Bool {
         guard let end = endRecord(), let count = number(end + 10, 2), let size = number(end + 12, 4),
             let offset = number(end + 16, 4)
         else { return false }
@@ -122,12 +124,14 @@ struct ZipDirectory {
         var entry = Entry(
             name: name(at: offset + 46, nameLength), isUTF8: flags & 0x800 != 0, localName: nil,
             isEncrypted: flags & 1 != 0 || method == 99, method: method, size: size, data: nil)
-        addData(to: &entry, header: header + shift, packed)
+        addData(to: &entry, header: header, shift: shift, packed)
         entries.append(entry)
         return offset + 46 + nameLength + extra + comment
     }
 
-    private func addData(to entry: inout Entry, header: Int, _ packed: Int) {
+    private func addData(to entry: inout Entry, header stored: Int, shift: Int, _ packed: Int) {
+        // Programs that unpack also take an offset that is right although the directory's own one is not.
+        let header = !isCut && !has(Self.local, at: stored + shift) ? stored : stored + shift
         guard header >= 0 else { return }
         guard has(Self.local, at: header), let nameLength = number(header + 26, 2),
             let extra = number(header + 28, 2), header + 30 + nameLength + extra <= archive.count

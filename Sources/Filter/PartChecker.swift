@@ -30,10 +30,12 @@ final class PartChecker {
         for index in lines.all.indices { lines.all[index].isAsked = chosen.indexes.contains(lines.all[index].set) }
     }
 
-    private var isNeeded: Bool { lines.all.contains(where: \.isAsked) }
+    /// Whether any rule for parts can still have an effect.
+    private var isNeeded: Bool { lines.all.contains { $0.isAsked && !$0.checker.isOver } }
 
     func update(_ bytes: UnsafeRawBufferPointer) {
-        if isNeeded { reader.update(bytes, &lines) }
+        // Without need, what is kept of an archive is released.
+        if isNeeded { reader.update(bytes, &lines) } else { reader.reset() }
     }
 
     func endInput() {
@@ -91,6 +93,7 @@ private struct PartLines {
     enum DeferredPart {
         case lines(RuleMatch.Subject, text: [UInt8], Part)
         case archive(PartListing, Part)
+        case limit(PartLimit, Part)
     }
 
     init(_ rules: ContentRules, _ set: RuleSet, _ matcher: Matcher) {
@@ -124,6 +127,7 @@ private struct PartLines {
     }
 
     mutating func limitReached(_ limit: PartLimit, in part: Part) {
+        guard !isDeferring else { return deferred.append(.limit(limit, part)) }
         guard !checker.isOver, reported.insert(limit).inserted else { return }
         checker.verdict.notes.append(.partLimit(limit.consequence, part: part.path))
     }
@@ -176,6 +180,7 @@ private struct PartLines {
             switch part {
             case .lines(let kind, let text, let part): text.withUnsafeBytes { check($0, kind, part) }
             case .archive(let archive, let part): attachment(archive, of: part)
+            case .limit(let limit, let part): limitReached(limit, in: part)
             }
         }
         checker.matcher = own

@@ -86,6 +86,9 @@ extension Ledger {
         let (key, until) = (change.subject.key, LedgerTime(milliseconds: change.until))
         let hash = hash(of: key, of: limit)
         let isOver = change.value.isEmpty || until <= now
+        let rates = isOver ? [] : Self.rates(change, of: limit)
+        // It raises windows that this host's limit does not have.
+        if change.subject.kind == .raise, !isOver, rates.isEmpty { return }
         if change.subject.kind == .reset { shared?.forget(key, of: limit) }
         guard let account = existingAccount(hash, of: limit) ?? (isOver ? nil : openAccount(hash, key: key, of: limit))
         else { return }
@@ -99,12 +102,18 @@ extension Ledger {
             // A limit that only says what it would do blocks nothing by itself.
             if isByHand || limit.limit.mode == .enforce { setBlock(of: account, until: until, byHand: isByHand) }
         case .raise:
-            let rates = isOver ? [] : Self.rates(change.value)
             account.setRaised(rates, until: isOver ? now : until)
             journal.appendRaise(account, rates, until: isOver ? now : until, at: tick)
         }
         noteChange(of: account)
         noteFullness(of: account)
+    }
+
+    /// The rates of a raise, one for each window that the limit has.
+    private static func rates(_ change: SharedChange, of limit: LimitState) -> [Rate] {
+        guard change.subject.kind == .raise else { return [] }
+        let told = rates(change.value)
+        return limit.limit.rates.compactMap { own in told.first { $0.window == own.window } }
     }
 
     private static func rates(_ text: String) -> [Rate] {

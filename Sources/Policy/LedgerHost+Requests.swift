@@ -211,7 +211,7 @@ extension LedgerHost {
     private func saveShared(of ledger: Ledger) throws(StoreError) {
         guard let (unsaved, versions) = ledger.shared?.takeUnsaved() else { return }
         do throws(StoreError) { try sharedStore?.save(unsaved, versions: versions) } catch {
-            ledger.shared?.ledger.storeAll()
+            ledger.shared?.ledger.storeAll(unsaved)
             throw error
         }
     }

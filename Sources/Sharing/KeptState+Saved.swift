@@ -64,11 +64,12 @@ extension SharedLedger {
     /// Whether a host has used any pool, so that charges given back may have been of one.
     package var usesPools: Bool { !kept.accounts.isEmpty }
 
-    /// Makes the next `takeUnsaved` return everything, after a failure to store.
-    package mutating func storeAll() {
+    /// Makes the next `takeUnsaved` return everything, after a failure to store `unsaved`.
+    package mutating func storeAll(_ unsaved: Unsaved) {
         hasChanged = true
         changed.formUnion(kept.accounts.keys)
-        kept.changes.touchAll()
+        changed.formUnion(unsaved.pools.map(\.lane))
+        kept.changes.touchAll(unsaved.changes?.removed ?? [])
     }
 
     /// What must be stored.

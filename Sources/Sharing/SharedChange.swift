@@ -101,7 +101,8 @@ extension SharedChange {
 
     package init?(_ subject: Subject, _ version: Version, until: Int64, content: String) {
         let fields = content.split(separator: "\t", omittingEmptySubsequences: false).map(String.init)
-        guard fields.count == 4 else { return nil }
+        guard fields.count == 4, fields.allSatisfy({ $0.unicodeScalars.allSatisfy { $0.value >= 0x20 } })
+        else { return nil }
         self.init(
             subject, version, until: until, value: fields[0],
             author: Author(host: fields[1], user: fields[2], reason: fields[3]))

@@ -14,6 +14,10 @@ package struct SharedChanges: Sendable {
     static let largestNumber: Int64 = 1 << 52
     private static let surplus = most / 20
     private static let pruningInterval: Int64 = 10_000
+    /// In milliseconds: twenty years. A block without an end has ten.
+    private static let longestLeft: Int64 = 20 * 366 * 86_400_000
+    /// An open call may have told this many of `untold`, and is about to remove them.
+    private static let mostUnderWay = 1000
 
     struct Entry {
         var change: SharedChange
@@ -62,7 +66,7 @@ package struct SharedChanges: Sendable {
     /// The newest reset that this host has forgotten. It carries out no older ones.
     package private(set) var forgotten = SharedChange.Version(number: 0, mark: 0)
     private var resetCount = 0
-    /// In the order in which they are told. One that has changed again may be in it twice.
+    /// In the order in which they are told. One that has changed again may be in it more than once.
     private(set) var untold: [SharedChange.Subject] = []
     /// The position that this host has seen in this epoch.
     var position: Int64 = 0
@@ -102,12 +106,24 @@ package struct SharedChanges: Sendable {
         let version = SharedChange.Version(number: number, mark: mark)
         put(SharedChange(subject, version, until: until, value: value, author: author), position: 0)
         untold.append(subject)
+        if untold.count > 4 * Self.most { compactUntold() }
     }
 
-    /// - Returns: the change, if it is newer than what this host knows.
+    /// Keeps each change that is to be told once, at its last place.
+    private mutating func compactUntold() {
+        var seen: Set<SharedChange.Subject> = []
+        let rest = untold.dropFirst(Self.mostUnderWay).reversed().filter {
+            entries[$0] != nil && seen.insert($0).inserted
+        }
+        untold = Array(untold.prefix(Self.mostUnderWay)) + rest.reversed()
+    }
+
+    /// - Returns: the change, if it is newer than what this host knows. A block or raise that has ended, and of which
+    ///   this host knows nothing, changes nothing here: it is only kept.
     mutating func take(_ told: Told, position: Int64, at now: Int64, rules: Rules) -> SharedChange? {
         guard let subject = SharedChange.Subject(text: told.subject), told.version.number <= Self.largestNumber,
-            let change = SharedChange(subject, told.version, until: now + told.left, content: told.content)
+            let change = SharedChange(
+                subject, told.version, until: now + min(told.left, Self.longestLeft), content: told.content)
         else { return nil }
         number = max(number, told.version.number)
         if let own = entries[subject]?.change.version {
@@ -116,8 +132,10 @@ package struct SharedChanges: Sendable {
         } else if subject.kind == .reset, told.version <= forgotten {
             return nil
         }
+        let isUnknown = entries[subject] == nil
         put(change, position: position)
-        return change
+        let hasOnlyEnded = subject.kind != .reset && told.left == 0 && !change.value.isEmpty
+        return isUnknown && hasOnlyEnded ? nil : change
     }
 
     private mutating func put(_ change: SharedChange, position: Int64) {
@@ -197,5 +215,8 @@ package struct SharedChanges: Sendable {
             removed: touched.filter { entries[$0] == nil })
     }
 
-    mutating func touchAll() { touched.formUnion(entries.keys) }
+    mutating func touchAll(_ removed: [SharedChange.Subject]) {
+        touched.formUnion(entries.keys)
+        touched.formUnion(removed)
+    }
 }

@@ -134,7 +134,7 @@ final class FilterConnection: ReceivedConnection {
         stream.close()
         worker.closed(stream.descriptor)
         leaveNextHop(parting)
-        if isBeingChecked { dropFilter() }
+        if isBeingChecked { dropFilter() } else { filter = nil }
         content.reset()
     }
 
