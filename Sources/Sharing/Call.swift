@@ -140,7 +140,7 @@ extension Answer {
             self = .hello(epoch: epoch, id: reply[1], settled: reply[2])
         case (.exchange, "late"): self = .late
         case (.exchange, "clone"): self = .clone
-        case (.exchange(let exchange), "ok"):
+        case (.exchange(let exchange), "ok") where reply.count >= 5:
             let granted = reply.dropFirst(5).prefix(exchange.lanes.count).compactMap { Int64($0) }
             guard granted.count == exchange.lanes.count,
                 zip(granted, exchange.lanes).allSatisfy({ 0...$1.want ~= $0 }), let time = Int64(reply[1]),

@@ -150,6 +150,16 @@ struct SharedLedgerTests {
         #expect(Answer(reply: reply, to: call) == nil)
     }
 
+    /// A call without lanes wants no numbers after the first five words.
+    @Test(arguments: [["ok"], ["ok", "5"], ["ok", "5", ""], ["ok", "5", "", "0"]])
+    func aShortReplyToAHeartbeatIsAnError(reply: [String]) throws {
+        var ledger = Self.ready()
+        let next = ledger.nextCall(at: 10_000)
+        let call = try #require(next)
+        #expect(Answer(reply: reply, to: call) == nil)
+        #expect(Answer(reply: ["ok", "5", "", "0", "0"], to: call) != nil)
+    }
+
     @Test(arguments: [
         ["late"], ["clone"], ["ok", "5", "", "0", "0", "3"],
         ["ok", "5", "", "1", "2", "3", "2", "block user 61", "7", "00000000000000ff", "5", "hand\tmx2\t\t"],
