@@ -296,7 +296,7 @@ class SharedTests(unittest.TestCase):
     def test_a_user_with_the_rights_of_the_documentation(self):
         text = (pathlib.Path(__file__).parents[2] / "docs/shared.md").read_text()
         [rights] = re.findall("ACL SETUSER weir on >PASSWORD (.*)", text)
-        for rights, line in [(rights, IN_USE), (rights.replace("+@hash", ""), "give the user +fcall")]:
+        for rights, line in [(rights, IN_USE), (rights.replace("+@hash", ""), "give the user ~{weir:* +fcall")]:
             with self.subTest(rights=rights), Engine("--user", *f"weir on >secret {rights}".split()) as engine:
                 with host(engine.port, "mx1", ["mx1"], user="weir", password="secret") as service:
                     service.wait_logged(line)
