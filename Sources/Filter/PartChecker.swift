@@ -9,6 +9,7 @@ internal import Rules
 final class PartChecker {
     private var reader: PartReader
     private var lines: SetLines
+    private var isReading = true
 
     /// nil if no rule asks for decoded parts.
     init?(_ rules: ContentRules, _ matcher: Matcher, _ memory: (any SharedMemory)?) {
@@ -22,6 +23,7 @@ final class PartChecker {
     /// Begins another message.
     func begin() {
         reader.reset()
+        isReading = true
         for index in lines.all.indices { lines.all[index].begin() }
     }
 
@@ -34,12 +36,14 @@ final class PartChecker {
     private var isNeeded: Bool { lines.all.contains { $0.isAsked && !$0.checker.isOver } }
 
     func update(_ bytes: UnsafeRawBufferPointer) {
-        // Without need, what is kept of an archive is released.
-        if isNeeded { reader.update(bytes, &lines) } else { reader.reset() }
+        guard isReading else { return }
+        isReading = isNeeded
+        // What is kept of an archive is released.
+        if isReading { reader.update(bytes, &lines) } else { reader.reset() }
     }
 
     func endInput() {
-        if isNeeded { reader.finish(&lines) }
+        if isReading, isNeeded { reader.finish(&lines) }
     }
 
     var isSuspended: Bool { lines.all.contains { !$0.deferred.isEmpty } }
