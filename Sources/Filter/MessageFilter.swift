@@ -19,6 +19,8 @@ package final class MessageFilter {
     private var parts: PartChecker?
     private let lookups = MessageLookups()
     private let memory: (any SharedMemory)?
+    /// The sets for a message of which nothing is known; nil without conditions.
+    private var setsByDefault: ChosenSets?
     /// The buffer of `addHeader`.
     private var line: [UInt8] = []
     private var hasEnded = false
@@ -31,7 +33,8 @@ package final class MessageFilter {
         checker = MessageChecker(rules, matcher)
         parts = PartChecker(rules, matcher, memory)
         self.memory = memory
-        selectByDefault()
+        setsByDefault = Self.setsByDefault(of: rules)
+        if let setsByDefault { select(setsByDefault) }
     }
 
     /// Begins a message, which `rules` apply to until its end.
@@ -43,18 +46,19 @@ package final class MessageFilter {
             scanner = MessageScanner(
                 limits: rules.checks.scannerLimits, wantsBody: rules.readsBody)
             parts = PartChecker(rules, checker.matcher, memory)
+            setsByDefault = Self.setsByDefault(of: rules)
         }
         checker.begin(rules)
         lookups.reset()
         count = 0
         hasEnded = false
-        selectByDefault()
+        if let setsByDefault { select(setsByDefault) }
     }
 
-    private func selectByDefault() {
-        guard rules.areConditional else { return }
+    private static func setsByDefault(of rules: ContentRules) -> ChosenSets? {
+        guard rules.areConditional else { return nil }
         var selection = SetSelection(rules, MessageAttributes())
-        select(selection.finish())
+        return selection.finish()
     }
 
     /// Says which sets of the rules the message is checked by. Without it, those that apply where nothing is known of a

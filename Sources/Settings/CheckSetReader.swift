@@ -16,29 +16,14 @@ enum CheckSetReader {
     static func sets(
         _ node: YAMLNode, _ key: String, _ reading: inout ConfigurationReading, _ configuration: Configuration
     ) -> [CheckSet] {
-        if case .nothing = node.value { return [] }
-        guard case .list(let items) = node.value else {
-            reading.fault(node, key, "expected a list of sets, found \(node.kind)")
-            return []
-        }
-        if !items.isEmpty, !configuration.checks.tables.names.isEmpty {
+        if case .list(let items) = node.value, !items.isEmpty, !configuration.checks.tables.names.isEmpty {
             reading.fault(node, key, "checks has lists of tables of its own; put them into a set without 'when'")
         }
-        var seen: [String: Int] = [:]
-        return items.enumerated().compactMap { index, item in
-            let key = "\(key)[\(index)]"
-            guard case .map = item.value else {
-                reading.fault(item, key, "expected a map of keys and values, found \(item.kind)")
-                return nil
-            }
+        var names: [String: Int] = [:]
+        return reading.list(node, key, of: "set") { item, key, reading in
             var draft = CheckSetDraft()
             let found = reading.read(item, at: key, rows: ConfigurationKeys.checkSet, into: &draft)
-            if let name = found["name"], !draft.name.isEmpty {
-                if let first = seen[draft.name] {
-                    reading.fault(name, "\(key).name", "the set in line \(first) already has this name")
-                }
-                seen[draft.name] = seen[draft.name] ?? name.line
-            }
+            reading.note(name: draft.name, found["name"], key, of: "set", &names)
             if draft.checkTables.names.isEmpty {
                 reading.warn(item, key, "the set has no tables, and so no effect")
             }

@@ -60,6 +60,43 @@ struct ConfigurationReading {
         }
     }
 
+    /// Reads the maps of a list.
+    ///
+    /// - Parameter noun: what each map is.
+    mutating func list<Element>(
+        _ node: YAMLNode, _ key: String, of noun: String,
+        _ read: (YAMLNode, String, inout ConfigurationReading) -> Element
+    ) -> [Element] {
+        // The operator has commented out all of them.
+        if case .nothing = node.value { return [] }
+        guard case .list(let items) = node.value else {
+            fault(node, key, "expected a list of \(noun)s, found \(node.kind)")
+            return []
+        }
+        return items.enumerated().compactMap { index, item in
+            let key = "\(key)[\(index)]"
+            guard case .map = item.value else {
+                fault(item, key, "expected a map of keys and values, found \(item.kind)")
+                return nil
+            }
+            return read(item, key, &self)
+        }
+    }
+
+    /// Reports a name that another map of the list has.
+    ///
+    /// - Parameter lines: those of the names so far.
+    mutating func note(
+        name: String, _ node: YAMLNode?, _ key: String, of noun: String, _ lines: inout [String: Int]
+    ) {
+        guard let node, !name.isEmpty else { return }
+        if let first = lines[name] {
+            fault(node, "\(key).name", "the \(noun) in line \(first) already has this name")
+        } else {
+            lines[name] = node.line
+        }
+    }
+
     /// Reads a map into `root`.
     ///
     /// - Returns: the node of each row that the map contains, by the row's path.

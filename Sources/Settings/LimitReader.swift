@@ -34,32 +34,16 @@ enum LimitReader {
     static func limits(
         _ node: YAMLNode, _ key: String, _ reading: inout ConfigurationReading, _ configuration: Configuration
     ) -> [Limit] {
-        // The operator has commented out all limits.
-        if case .nothing = node.value { return [] }
-        guard case .list(let items) = node.value else {
-            reading.fault(node, key, "expected a list of limits, found \(node.kind)")
-            return []
-        }
         reading.restrictionClasses = configuration.restrictionClasses
         reading.sharesLimits = configuration.shared.engine != nil
         reading.answersMilter = !configuration.listen.milter.isEmpty && configuration.milter.limits
-        var seen: [String: Int] = [:]
-        return items.enumerated().compactMap { index, item in
-            let key = "\(key)[\(index)]"
-            guard case .map = item.value else {
-                reading.fault(item, key, "expected a map of keys and values, found \(item.kind)")
-                return nil
-            }
+        var names: [String: Int] = [:]
+        return reading.list(node, key, of: "limit") { item, key, reading in
             var draft = LimitDraft()
             draft.keyForms = configuration.keyForms
             let found = reading.read(
                 item, at: key, rows: ConfigurationKeys.limit + ConfigurationKeys.limitKeyForms, into: &draft)
-            if let name = found["name"], !draft.name.isEmpty {
-                if let first = seen[draft.name] {
-                    reading.fault(name, "\(key).name", "the limit in line \(first) already has this name")
-                }
-                seen[draft.name] = seen[draft.name] ?? name.line
-            }
+            reading.note(name: draft.name, found["name"], key, of: "limit", &names)
             return limit(draft, LimitNodes(limit: item, key: key, found: found), &reading)
         }
     }
