@@ -53,26 +53,31 @@ package struct SetSelection {
     package init(_ rules: ContentRules, _ attributes: MessageAttributes) {
         self.rules = rules
         self.attributes = attributes
-        for set in rules.sets {
-            let conditions = set.definition.conditions
-            let aboutRecipients = conditions.filter(\.part.isPerRecipient)
-            let isOpen = hold(conditions.filter { !$0.part.isPerRecipient }, of: set, recipient: [])
-            standings.append(
-                Standing(
-                    applies: isOpen && (aboutRecipients.isEmpty || set.definition.recipients == .all),
-                    isOpen: isOpen && !aboutRecipients.isEmpty, aboutRecipients: aboutRecipients))
+        Self.withAttributes(attributes, recipient: [], of: rules) { known in
+            for set in rules.sets {
+                let conditions = set.definition.conditions
+                let aboutRecipients = conditions.filter(\.part.isPerRecipient)
+                let isOpen = hold(conditions.filter { !$0.part.isPerRecipient }, of: set, known)
+                standings.append(
+                    Standing(
+                        applies: isOpen && (aboutRecipients.isEmpty || set.definition.recipients == .all),
+                        isOpen: isOpen && !aboutRecipients.isEmpty, aboutRecipients: aboutRecipients))
+            }
         }
     }
 
     /// - Parameter recipient: in its internal form.
     package mutating func add(recipient: [UInt8]) {
         hasRecipients = true
-        for set in rules.sets where standings[set.index].isOpen {
-            let holds = hold(standings[set.index].aboutRecipients, of: set, recipient: recipient)
-            switch set.definition.recipients {
-            case .any where holds: (standings[set.index].applies, standings[set.index].isOpen) = (true, false)
-            case .all where !holds: (standings[set.index].applies, standings[set.index].isOpen) = (false, false)
-            case .any, .all: break
+        guard standings.contains(where: \.isOpen) else { return }
+        Self.withAttributes(attributes, recipient: recipient, of: rules) { known in
+            for set in rules.sets where standings[set.index].isOpen {
+                let holds = hold(standings[set.index].aboutRecipients, of: set, known)
+                switch set.definition.recipients {
+                case .any where holds: (standings[set.index].applies, standings[set.index].isOpen) = (true, false)
+                case .all where !holds: (standings[set.index].applies, standings[set.index].isOpen) = (false, false)
+                case .any, .all: break
+                }
             }
         }
     }
@@ -90,24 +95,26 @@ package struct SetSelection {
     }
 
     /// Whether all conditions hold. One that can't be decided does not, as in limits.
-    private mutating func hold(_ conditions: [Condition], of set: RuleSet, recipient: [UInt8]) -> Bool {
-        guard !conditions.isEmpty else { return true }
-        var bytes: [UInt8] = []
-        let ranges = rules.checks.attributeNames.names.map { name in
-            let start = bytes.count
-            bytes += name == "recipient" ? recipient : attributes[name]
-            return start..<bytes.count
-        }
-        let result = bytes.withUnsafeBytes { bytes in
-            ranges.withUnsafeBufferPointer { ranges in
-                hold(conditions, Attributes(bytes: bytes, ranges: ranges))
-            }
-        }
-        switch result {
+    private mutating func hold(_ conditions: [Condition], of set: RuleSet, _ known: Attributes) -> Bool {
+        switch hold(conditions, known) {
         case .success(let holds): return holds
         case .failure(let condition):
             undecided[set.index] = undecided[set.index] ?? condition
             return false
+        }
+    }
+
+    private static func withAttributes(
+        _ known: MessageAttributes, recipient: [UInt8], of rules: ContentRules, _ body: (Attributes) -> Void
+    ) {
+        var bytes: [UInt8] = []
+        let ranges = rules.checks.attributeNames.names.map { name in
+            let start = bytes.count
+            bytes += name == "recipient" ? recipient : known[name]
+            return start..<bytes.count
+        }
+        bytes.withUnsafeBytes { bytes in
+            ranges.withUnsafeBufferPointer { body(Attributes(bytes: bytes, ranges: $0)) }
         }
     }
 
