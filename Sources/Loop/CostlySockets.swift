@@ -3,9 +3,9 @@ internal import NIOCore
 
 /// Which ready sockets a turn of a loop handles first.
 ///
-/// A socket is costly if it took more than its share of one of the last turns. The loop handles the other sockets
-/// first, then as many of the costly ones as the turn has time for, and at least one. They take turns: the one that
-/// waits longest goes first.
+/// A socket is costly if it took more than its share of one of the last turns, or had more to do when its share was
+/// over. The loop handles the other sockets first, then as many of the costly ones as the turn has time for, and at
+/// least one. They take turns: the one that waits longest goes first.
 struct CostlySockets {
     private struct Cost {
         /// What the socket took of a turn. It falls by a quarter with each turn that takes less.
@@ -54,13 +54,15 @@ struct CostlySockets {
     }
 
     /// A socket was handled.
-    mutating func note(_ descriptor: Int32, took time: TimeAmount, share: TimeAmount) {
+    ///
+    /// - Parameter hasMore: whether it has left work to the next turn.
+    mutating func note(_ descriptor: Int32, took time: TimeAmount, share: TimeAmount, hasMore: Bool) {
         let index = Int(descriptor)
         while costs.count <= index { costs.append(Cost()) }
         let before = costs[index].time.nanoseconds
         let cost = max(time.nanoseconds, before - before / 4)
         costs[index].time = .nanoseconds(cost)
-        costs[index].isCostly = cost > share.nanoseconds
+        costs[index].isCostly = hasMore || cost > share.nanoseconds
     }
 
     /// The descriptor belongs to no socket, or to a new one.

@@ -337,11 +337,12 @@ package final class SocketLoop: @unchecked Sendable {
     }
 
     private func handle(_ descriptor: Int32, _ now: inout NIODeadline) {
+        let before = again.count
         // nil if another socket of this turn has closed it.
         sockets[Int(descriptor)]?.isReady()
         let start = now
         now = clock()
-        costly.note(descriptor, took: now - start, share: share)
+        costly.note(descriptor, took: now - start, share: share, hasMore: again.count > before)
     }
 
     /// -1 without a timer.

@@ -28,6 +28,7 @@ private final class BusySocket: SocketLoop.Socket {
     private let clock: SteppingClock
     private let note: () -> Void
     var cost: TimeAmount
+    var after: () -> Void = {}
 
     init(_ cost: TimeAmount, _ clock: SteppingClock, _ note: @escaping () -> Void) {
         var ends: [Int32] = [0, 0]
@@ -45,6 +46,7 @@ private final class BusySocket: SocketLoop.Socket {
     func isReady() {
         note()
         clock.pass(cost)
+        after()
     }
 }
 
@@ -82,6 +84,28 @@ private final class BusySocket: SocketLoop.Socket {
         loop.unwatch(old)
         try loop.watch(old, for: .reading, sockets[1])
         #expect(turn().prefix(3).contains("b"))
+        for socket in sockets { loop.close(socket.descriptor) }
+    }
+
+    /// Sockets that take their share and have more to do come after those that are done, however little the share is.
+    @Test func socketsWithMoreToDoComeLast() throws {
+        let clock = SteppingClock()
+        let loop = try SocketLoop.stepped(clock: clock.now)
+        var turn = ""
+        let names = ["a", "b", "c", "q"]
+        let sockets = names.map { name in
+            BusySocket(.microseconds(name == "q" ? 1 : 40), clock) { turn += name }
+        }
+        for socket in sockets.dropLast() { socket.after = { loop.callAgain(socket.descriptor) } }
+        for socket in sockets { try loop.watch(socket.descriptor, for: .reading, socket) }
+        loop.step()
+        #expect(turn == "abcq")
+        for _ in 1...6 {
+            turn = ""
+            loop.step()
+            #expect(turn.first == "q")
+            #expect(turn.sorted() == ["a", "b", "c", "q"])
+        }
         for socket in sockets { loop.close(socket.descriptor) }
     }
 
