@@ -316,6 +316,9 @@ package final class SocketLoop: @unchecked Sendable {
 
     private func handle(_ events: Slice<UnsafeMutableBufferPointer<epoll_event>>, _ start: NIODeadline) {
         var now = start
+        // What is handled in this turn may call `callAgain` for the next one.
+        var called: [Int32] = []
+        swap(&called, &again)
         for event in events {
             let descriptor = event.data.fd
             if descriptor == wakeup {
@@ -325,11 +328,7 @@ package final class SocketLoop: @unchecked Sendable {
                 handle(descriptor, &now)
             }
         }
-        if !again.isEmpty {
-            var called: [Int32] = []
-            swap(&called, &again)
-            for descriptor in called where !costly.postpones(descriptor) { handle(descriptor, &now) }
-        }
+        for descriptor in called where !costly.postpones(descriptor) { handle(descriptor, &now) }
         while let descriptor = costly.next() {
             handle(descriptor, &now)
             guard now < turnEnd else { return }
