@@ -6,10 +6,14 @@ internal import NIOCore
 /// A socket is costly if it took more than its share of one of the last turns, or had more to do when its share was
 /// over. The loop handles the other sockets first, then as many of the costly ones as the turn has time for, and at
 /// least one. They take turns: the one that waits longest goes first.
+///
+/// The thread may lose its processor while it handles a socket, for example to the peer that it has just answered. So a
+/// socket that seems to take long is only a suspect at first. It is costly if it takes processor time.
 struct CostlySockets {
     private struct Cost {
-        /// What the socket took of a turn. It falls by a quarter with each turn that takes less.
+        /// The processor time that the socket took of a turn. It falls by a quarter with each turn that takes less.
         var time = TimeAmount.zero
+        var isSuspect = false
         var isCostly = false
         var isWaiting = false
     }
@@ -53,15 +57,27 @@ struct CostlySockets {
         return nil
     }
 
+    /// Whether the processor time of a socket has to be measured.
+    func isSuspect(_ descriptor: Int32) -> Bool {
+        let index = Int(descriptor)
+        return index < costs.count && costs[index].isSuspect
+    }
+
     /// A socket was handled.
     ///
-    /// - Parameter hasMore: whether it has left work to the next turn.
-    mutating func note(_ descriptor: Int32, took time: TimeAmount, share: TimeAmount, hasMore: Bool) {
+    /// - Parameters:
+    ///   - time: how long that took.
+    ///   - processorTime: of this, if it was measured.
+    ///   - hasMore: whether the socket has left work to the next turn.
+    mutating func note(
+        _ descriptor: Int32, took time: TimeAmount, _ processorTime: TimeAmount?, share: TimeAmount, hasMore: Bool
+    ) {
         let index = Int(descriptor)
         while costs.count <= index { costs.append(Cost()) }
         let before = costs[index].time.nanoseconds
-        let cost = max(time.nanoseconds, before - before / 4)
+        let cost = max(processorTime?.nanoseconds ?? 0, before - before / 4)
         costs[index].time = .nanoseconds(cost)
+        costs[index].isSuspect = time > share || cost > share.nanoseconds
         costs[index].isCostly = hasMore || cost > share.nanoseconds
     }
 

@@ -55,6 +55,8 @@ package final class SocketLoop: @unchecked Sendable {
     private let owner = Atomic<UInt>(0)
     /// For the shares of sockets in a turn, not for timers.
     private let clock: @Sendable () -> NIODeadline
+    /// What the thread has used of a processor. Reading it takes a system call.
+    private let processorTime: @Sendable () -> NIODeadline
     /// By descriptor.
     private var sockets: [(any Socket)?] = []
     private var costly = CostlySockets()
@@ -85,12 +87,12 @@ package final class SocketLoop: @unchecked Sendable {
     ///
     /// - Parameters:
     ///   - name: of the thread, at most 15 bytes.
-    ///   - clock: measures what sockets take of a turn.
+    ///   - clock: measures what sockets take of a turn; nil measures it with the system's clocks.
     /// - Throws: `IOError` if the process can have no more descriptors or threads.
     package static func start(
-        named name: String, clock: @escaping @Sendable () -> NIODeadline = { .now() }
+        named name: String, clock: (@Sendable () -> NIODeadline)? = nil
     ) throws -> SocketLoop {
-        let loop = try make(named: name, clock)
+        let loop = try make(named: name, clock ?? { .now() }, clock ?? { threadTime })
         try loop.startThread()
         return loop
     }
@@ -98,15 +100,17 @@ package final class SocketLoop: @unchecked Sendable {
     /// Makes a loop without a thread. The calling thread owns it and runs its turns with `step`. Turns have no end by
     /// themselves, so what happens does not depend on the speed of the machine.
     package static func stepped(
-        clock: @escaping @Sendable () -> NIODeadline = { .uptimeNanoseconds(0) }
+        clock: @escaping @Sendable () -> NIODeadline = { .uptimeNanoseconds(0) },
+        processorTime: (@Sendable () -> NIODeadline)? = nil
     ) throws -> SocketLoop {
-        let loop = try make(named: "", clock)
+        let loop = try make(named: "", clock, processorTime ?? clock)
         loop.owner.store(UInt(pthread_self()), ordering: .relaxed)
         return loop
     }
 
     private static func make(
-        named name: String, _ clock: @escaping @Sendable () -> NIODeadline
+        named name: String, _ clock: @escaping @Sendable () -> NIODeadline,
+        _ processorTime: @escaping @Sendable () -> NIODeadline
     ) throws -> SocketLoop {
         let epoll = epoll_create1(Int32(EPOLL_CLOEXEC))
         guard epoll >= 0 else { throw IOError(errnoCode: errno, reason: "epoll_create1") }
@@ -115,14 +119,18 @@ package final class SocketLoop: @unchecked Sendable {
             defer { Glibc.close(epoll) }
             throw IOError(errnoCode: errno, reason: "eventfd")
         }
-        let loop = SocketLoop(name: name, epoll: epoll, wakeup: wakeup, clock)
+        let loop = SocketLoop(name: name, epoll: epoll, wakeup: wakeup, clock, processorTime)
         try loop.add(wakeup, .reading)
         return loop
     }
 
-    private init(name: String, epoll: Int32, wakeup: Int32, _ clock: @escaping @Sendable () -> NIODeadline) {
+    private init(
+        name: String, epoll: Int32, wakeup: Int32, _ clock: @escaping @Sendable () -> NIODeadline,
+        _ processorTime: @escaping @Sendable () -> NIODeadline
+    ) {
         self.name = name
         self.clock = clock
+        self.processorTime = processorTime
         self.epoll = epoll
         self.wakeup = wakeup
     }
@@ -336,12 +344,19 @@ package final class SocketLoop: @unchecked Sendable {
     }
 
     private func handle(_ descriptor: Int32, _ now: inout NIODeadline) {
-        let before = again.count
+        let (start, before) = (now, again.count)
+        let used = costly.isSuspect(descriptor) ? processorTime() : nil
         // nil if another socket of this turn has closed it.
         sockets[Int(descriptor)]?.isReady()
-        let start = now
         now = clock()
-        costly.note(descriptor, took: now - start, share: share, hasMore: again.count > before)
+        let measured = used.map { processorTime() - $0 }
+        costly.note(descriptor, took: now - start, measured, share: share, hasMore: again.count > before)
+    }
+
+    private static var threadTime: NIODeadline {
+        var time = timespec()
+        clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time)
+        return .uptimeNanoseconds(UInt64(time.tv_sec) * 1_000_000_000 + UInt64(time.tv_nsec))
     }
 
     /// -1 without a timer.

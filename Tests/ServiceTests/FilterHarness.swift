@@ -38,7 +38,7 @@ struct RunningFilter {
         client: SMTPServerSession.Variant = .smtp, nextHop: SMTPServerSession.Variant = .smtp,
         mode: Configuration.FilterListener.Mode = .afterQueue, memory: Int = 1 << 20,
         timeouts change: (inout FilterTimeouts) -> Void = { _ in },
-        clock: @escaping @Sendable () -> NIODeadline = { .now() }, stops: Bool = false,
+        clock: (@Sendable () -> NIODeadline)? = nil, stops: Bool = false,
         _ body: (RunningFilter) async throws -> Void
     ) async throws {
         let directory = try temporaryDirectory()

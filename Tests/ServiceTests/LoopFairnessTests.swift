@@ -71,7 +71,8 @@ private final class BusySocket: SocketLoop.Socket {
             loop.step()
             return turns.entries
         }
-        #expect(turn() == "abcq")
+        // In the first turn they become suspects, in the second they are found to be costly.
+        #expect((1...2).map { _ in turn() } == ["abcq", "abcq"])
         #expect((1...6).map { _ in turn() } == ["qa", "qb", "qc", "qa", "qb", "qc"])
 
         // A socket that costs little again is soon treated like the others.
@@ -85,6 +86,23 @@ private final class BusySocket: SocketLoop.Socket {
         try loop.watch(old, for: .reading, sockets[1])
         #expect(turn().prefix(3).contains("b"))
         for socket in sockets { loop.close(socket.descriptor) }
+    }
+
+    /// The thread loses its processor each time it has answered `q`: other sockets are not served before it for that.
+    @Test func lostProcessorTimeCostsNothing() throws {
+        let (clock, processor) = (SteppingClock(), SteppingClock())
+        let loop = try SocketLoop.stepped(clock: clock.now, processorTime: processor.now)
+        var turn = ""
+        let busy = BusySocket(Self.costly, clock) { turn += "a" }
+        let quiet = BusySocket(Self.costly, clock) { turn += "q" }
+        busy.after = { processor.pass(Self.costly) }
+        try loop.watch(busy.descriptor, for: .reading, busy)
+        try loop.watch(quiet.descriptor, for: .reading, quiet)
+        for _ in 1...2 { loop.step() }
+        turn = ""
+        for _ in 1...4 { loop.step() }
+        #expect(turn == "qaqaqaqa")
+        for socket in [busy, quiet] { loop.close(socket.descriptor) }
     }
 
     /// Sockets that take their share and have more to do come after those that are done, however little the share is.
@@ -143,13 +161,13 @@ private final class BusySocket: SocketLoop.Socket {
 
     /// A milter that has time for one packet in each turn answers the same.
     @Test func milterInterruptedAfterEachPacket() async throws {
-        let (usual, hasty) = (try await milterReplies { .now() }, try await milterReplies(SteppingClock.hasty.now))
+        let (usual, hasty) = (try await milterReplies(nil), try await milterReplies(SteppingClock.hasty.now))
         #expect(usual == hasty)
         #expect(usual.filter { $0 == "y 550 5.7.1 no|" }.count == 2)
         #expect(usual.contains("y 554 5.7.1 over|"))
     }
 
-    private func milterReplies(_ clock: @escaping @Sendable () -> NIODeadline) async throws -> [String] {
+    private func milterReplies(_ clock: (@Sendable () -> NIODeadline)?) async throws -> [String] {
         let service = try await MilterService(
             "limits: [ { name: login, key: sasl_username, rates: [ 1/1h ], over: \"REJECT 5.7.1 over\" } ]",
             header: ["/^Subject: reject/ REJECT no"], clock: clock)

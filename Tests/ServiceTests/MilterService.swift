@@ -27,7 +27,7 @@ final class MilterService: Sendable {
     /// - Parameter clock: for the shares of the turns of the milter's loops.
     init(
         _ yaml: String = "", header: [String] = [], body: [String] = [],
-        clock: @escaping @Sendable () -> NIODeadline = { .now() }
+        clock: (@Sendable () -> NIODeadline)? = nil
     ) async throws {
         directory = try TemporaryDirectory()
         try directory.write(header, to: "header.pcre")

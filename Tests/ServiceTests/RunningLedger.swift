@@ -17,7 +17,7 @@ struct RunningLedger {
 
     /// - Parameter clock: for the shares of the loop's turns.
     static func run(
-        clock: @escaping @Sendable () -> NIODeadline = { .now() }, _ body: (RunningLedger) async throws -> Void
+        clock: (@Sendable () -> NIODeadline)? = nil, _ body: (RunningLedger) async throws -> Void
     ) async throws {
         let directory = try TemporaryDirectory()
         let text = """

@@ -120,7 +120,7 @@ package final class ContentService: Sendable {
     ///   - clock: for the shares of the loops' turns.
     /// - Throws: `ListenerFailure`; `IOError` if a loop can't be started.
     package func listen(
-        inherited: inout [String: Int32], clock: @escaping @Sendable () -> NIODeadline = { .now() }
+        inherited: inout [String: Int32], clock: (@Sendable () -> NIODeadline)? = nil
     ) async throws {
         threads.start()
         lookupThreads.start()
