@@ -31,13 +31,18 @@ static inline weir_bound *weir_shared_bound(void) {
     return &bound;
 }
 
+enum { weir_most_depth = 7 };
+
 static inline void *weir_create_bounded_array(const redisReadTask *task, weir_length length) {
     const weir_bound *bound = weir_shared_bound();
-    return length > bound->most ? NULL : bound->create_array(task, length);
+    int depth = 1;
+    for (const redisReadTask *outer = task->parent; outer && depth <= weir_most_depth; outer = outer->parent) depth++;
+    return depth > weir_most_depth || length > bound->most ? NULL : bound->create_array(task, length);
 }
 
-/// Makes the reader fail at an array of more than `most` elements, before it takes memory for them. All calls must have
-/// the same `most`, and come from one thread.
+/// Makes the reader fail at an array of more than `most` elements, before it takes memory for them, and at arrays in
+/// more than seven levels, as before 1.0: hiredis frees a reply by recursion. All calls must have the same `most`, and
+/// come from one thread.
 static inline void weir_bound_arrays(redisReader *reader, long most) {
     weir_bound *bound = weir_shared_bound();
     bound->functions = *reader->fn;

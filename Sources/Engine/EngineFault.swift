@@ -77,7 +77,8 @@ package struct EngineFault: Error, Equatable, Sendable {
         if reply.contains("invalid password") || reply.contains("without any password configured") {
             return (.password, "it rejects the password: check shared.user and shared.password_file")
         }
-        if reply.contains("user executing the script can't") {
+        // Redis 7.0, and Redis from 7.2 and Valkey.
+        if reply.contains("user executing the script can't") || reply.contains("ACL failure in script") {
             return (.rights, "\(quoted): give the user \(rights)")
         }
         if reply.contains("Function not found") {

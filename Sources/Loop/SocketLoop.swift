@@ -312,7 +312,8 @@ package final class SocketLoop: @unchecked Sendable {
     /// - Parameter timeout: milliseconds to wait until a socket is ready; -1 waits without end.
     private func runTurn(_ events: UnsafeMutableBufferPointer<epoll_event>, timeout: Int32) {
         let timeout = again.isEmpty && !costly.isWaiting ? timeout : 0
-        let count = max(0, Int(epoll_wait(epoll, events.baseAddress, Int32(events.count), timeout)))
+        // Never nil, as there is room for events. glibc 2.41 declares that epoll_wait takes no nil.
+        let count = max(0, Int(epoll_wait(epoll, events.baseAddress!, Int32(events.count), timeout)))
         turn &+= 1
         ready = max(1, count + again.count)
         let start = clock()

@@ -12,12 +12,14 @@ package enum Postconf {
 
     /// - Parameter directory: of main.cf and master.cf; nil for the system's.
     package static func setup(directory: String?) throws -> PostfixSetup {
-        let directory = directory.map { ["-c", $0] } ?? []
+        let option = directory.map { ["-c", $0] } ?? []
         let (defaults, settings, master) = (
-            try run(directory + ["-d"]), try run(directory + ["-n"]), try run(directory + ["-M"])
+            try run(option + ["-d"]), try run(option + ["-n"]), try run(option + ["-M"])
         )
+        // With `-n`, Postfix 3.7 prints it, and 3.10 does not.
+        let place = directory.map { "config_directory = \($0)\n" } ?? ""
         return PostfixSetup(
-            defaults: defaults.output, settings: settings.output, master: master.output,
+            defaults: defaults.output, settings: place + settings.output, master: master.output,
             complaints: defaults.complaints + settings.complaints + master.complaints)
     }
 
