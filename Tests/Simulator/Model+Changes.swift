@@ -19,8 +19,6 @@ extension Model {
         case .block(let seconds):
             change(account, limit) { ($0.blockedUntil, $0.isBlockedByHand) = (now + seconds * 1000, true) }
         case .unblock:
-            // Before the first block it changes nothing.
-            guard accounts[account]?.blockedUntil != nil else { return }
             change(account, limit) { ($0.blockedUntil, $0.isBlockedByHand, $0.refused) = (nil, false, []) }
         case .reset:
             change(account, limit) { state in

@@ -114,6 +114,12 @@ struct Model {
         return charges.reduce(0) { $0 + (counts($1.time, in: window) ? $1.charged : 0) }
     }
 
+    /// What was charged and not given back, whether or not the key was forgotten since.
+    func kept(by account: Account, in window: Int64) -> Int {
+        let charges = (accounts[account]?.windows[window] ?? []) + (forgotten[account]?[window] ?? [])
+        return charges.reduce(0) { $0 + (counts($1.time, in: window) ? $1.amount : 0) }
+    }
+
     func refusedRequests(_ account: Account) -> Int {
         guard let state = accounts[account] else { return 0 }
         return state.refused.count { counts($0, in: state.refusedWindow) }
