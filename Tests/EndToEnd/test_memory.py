@@ -3,6 +3,7 @@
 again, and compares the memory in use."""
 import contextlib
 import itertools
+import os
 import unittest
 
 from filtering import FilterService, NextHop, dialogue
@@ -27,6 +28,8 @@ class Growth(unittest.TestCase):
         with service:
             self.memory = memory
             yield service
+            # Dispatch adds threads while others wait, up to twice as many as the machine has cores.
+            self.assertLess(len(os.listdir(f"/proc/{service.pid}/task")), 20 + 2 * os.cpu_count())
 
     def check(self, work, rounds, most=NOISE):
         """Calls `work` with rising numbers. The second half of the rounds must not add more than `most` bytes."""
