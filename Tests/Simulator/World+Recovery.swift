@@ -136,17 +136,19 @@ extension World {
     ///   and has gone back.
     private func checkBounds(since before: Int64) throws(Failure) {
         guard let service, let newest = history.last else { return }
-        for (account, state) in newest.accounts {
+        for account in Set(newest.accounts.keys).union(newest.forgotten.keys) {
             guard let limit = newest.limits.first(where: { $0.name == account.limit }) else { continue }
             let standing = service.standing(account)
+            let windows = newest.accounts[account]?.windows ?? [:]
             for (lane, rate) in limit.rates.enumerated() where !newWindows.contains("\(limit.name) \(rate.window)") {
                 let used = standing.map { Int($0.usages[lane].used) } ?? 0
-                let charges = (state.windows[rate.window] ?? []).filter { newest.counts($0.time, in: rate.window) }
+                let charges = (windows[rate.window] ?? []).filter { newest.counts($0.time, in: rate.window) }
                 // The disk has lost nothing where keys are forgotten, so what was given back stays so.
-                let most = history.map {
-                    scenario.mostKeys == nil
-                        ? $0.charged(to: account, in: rate.window) : $0.kept(by: account, in: rate.window)
-                }.max() ?? 0
+                let forgets = scenario.mostKeys != nil
+                let sums = history.map {
+                    forgets ? $0.kept(by: account, in: rate.window) : $0.charged(to: account, in: rate.window)
+                }
+                let most = sums.max() ?? 0
                 let given = charges.reduce(0) { $0 + $1.charged - $1.amount }
                 if used > most {
                     throw Failure(
