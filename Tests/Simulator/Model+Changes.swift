@@ -62,6 +62,7 @@ extension Model {
             accounts[account] = state
         }
         let kept = Set(limits.filter { old in new.contains { $0.continues(old) } }.map(\.name))
+        for id in connections.keys { connections[id]?.limits.formIntersection(kept) }
         for id in transactions.keys {
             for judged in transactions[id]?.judged.keys ?? [:].keys where !kept.contains(judged.account.limit) {
                 transactions[id]?.judged[judged] = nil

@@ -57,7 +57,8 @@ struct Model {
 
     /// A client's connection, by address and port.
     struct Connection {
-        /// The limits that have charged it.
+        var isCounted = false
+        /// The limits that have charged it, as far as they still know.
         var limits: Set<String> = []
         /// The answer to all its requests.
         var refusal: String?
