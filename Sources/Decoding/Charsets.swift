@@ -169,9 +169,11 @@ struct Charsets: ~Copyable {
     private static func opened(_ name: [UInt8]) -> Charset {
         let unknown = Charset(name: name, handle: nil, keepsASCII: true, keepsText: true)
         // `//TRANSLIT` and the like are no part of a name.
-        guard 1...longestName ~= name.count, name.allSatisfy({ $0.isAlphanumeric || "-_.:+()".utf8.contains($0) })
+        guard name.count <= longestName, name.allSatisfy({ $0.isAlphanumeric || "-_.:+()".utf8.contains($0) })
         else { return unknown }
-        let text = String(decoding: name, as: UTF8.self)
+        // iconv ignores these characters, so `i(so-2022-jp` must be known as what it is.
+        let text = String(decoding: name.filter { !"+()".utf8.contains($0) }, as: UTF8.self)
+        guard !text.isEmpty else { return unknown }
         guard let charset = usual[text] ?? text, !internalNames.contains(charset) else { return unknown }
         guard let handle = iconv_open("UTF-8", charset), Int(bitPattern: handle) != -1 else { return unknown }
         let printable: [UInt8] = Array(0x20...0x7e)

@@ -190,7 +190,9 @@ extension Ledger {
     }
 
     func setBlock(of account: Account, until: LedgerTime?, byHand: Bool) {
-        guard until != nil || account.exception?.blockedUntil != nil else { return }
+        // Without a block, there may still be refused requests to forget. Whether a block that has ended is known does
+        // not matter then: an idle key forgets it.
+        guard until != nil || account.exception?.blockedUntil != nil || account.refusedTries > 0 else { return }
         account.setBlock(until: until, byHand: byHand)
         account.exception?.blockGeneration = generation
         journal.appendBlock(account, until: until, byHand: byHand, at: tick)

@@ -90,14 +90,7 @@ extension Ledger {
     private func prepareNextPiece(most: Int) -> Int {
         let accounts = upkeep.nextAccounts(most: most)
         if !accounts.isEmpty {
-            var rows: [AccountRow] = []
-            // The row of an account that has become idle since the checkpoint began stays until the next one. It must
-            // not bring back what was given back: this checkpoint deletes the journal that says so.
-            for account in accounts where !account.isRemoved || account.isStored && account.wasIdle {
-                account.isDirty = false
-                rows.append(row(of: account))
-            }
-            if !rows.isEmpty { upkeep.pending.append(.accounts(rows)) }
+            appendRows(of: accounts)
             return accounts.count
         }
         if !upkeep.removingNext.isEmpty {
@@ -105,6 +98,24 @@ extension Ledger {
             return 1
         }
         return prepareTransactions(most: most)
+    }
+
+    /// An account that has left memory since the checkpoint began must not keep its row as it is: this checkpoint
+    /// deletes the journal that says what was given back since. If it was idle, open messages may refer to the row, and
+    /// it stays until the next checkpoint, without counts. If it was evicted, or its limit was removed, its row goes.
+    private func appendRows(of accounts: ArraySlice<Account>) {
+        var rows: [AccountRow] = []
+        var removed: [UInt64] = []
+        for account in accounts {
+            if !account.isRemoved || account.isStored && account.wasIdle {
+                account.isDirty = false
+                rows.append(row(of: account))
+            } else if account.isStored {
+                removed.append(account.id)
+            }
+        }
+        if !rows.isEmpty { upkeep.pending.append(.accounts(rows)) }
+        if !removed.isEmpty { upkeep.pending.append(.removed(removed)) }
     }
 
     private func prepareTransactions(most: Int) -> Int {

@@ -163,6 +163,24 @@ import Testing
         #expect(harness.standing("a@b")?.blockedUntil != nil)
     }
 
+    /// Whether the key was blocked long ago makes no difference: an idle key has forgotten it.
+    @Test(arguments: [false, true])
+    func unblockingAKeyThatIsNotBlocked(crashes: Bool) throws {
+        var maker = LimitMaker()
+        let limit = maker.limit(rates: ["1/1m"], block: .init(after: 3, milliseconds: 600_000))
+        let harness = try LedgerHarness([limit], names: maker.names)
+        for number in 0..<3 { try harness.ask(rcpt("m", to: "r\(number)@example.org")) }
+        #expect(harness.standing("user")?.refusedTries == 2)
+        harness.ledger.beginTick()
+        _ = try harness.ledger.intervene(.unblock, onKey: Array("user".utf8), limit: nil, by: .here)
+        try harness.ledger.commit()
+        if crashes { try harness.crash() }
+        #expect(harness.standing("user")?.refusedTries == 0)
+        #expect(harness.used("user") == [1])
+        for number in 3..<5 { try harness.ask(rcpt("m", to: "r\(number)@example.org")) }
+        #expect(harness.standing("user")?.blockedUntil == nil)
+    }
+
     /// A raise applies to windows by their lengths. Other windows keep their current rates.
     @Test(arguments: [["crash"], ["checkpoint", "crash"], []])
     func aRaiseUnderOtherRates(then: [String]) throws {

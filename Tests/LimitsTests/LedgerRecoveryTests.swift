@@ -106,6 +106,35 @@ import Testing
         #expect(harness.used("a@example.org").allSatisfy { $0 == 0 })
     }
 
+    /// A key is evicted while a checkpoint is saved that deletes the journal of its last change.
+    @Test func whatWasGivenBackToAnEvictedKeyStaysSo() throws {
+        var settings = Ledger.Settings()
+        settings.mostAccounts = 2
+        let store = MemoryStore()
+        var maker = LimitMaker()
+        let harness = try LedgerHarness(
+            [maker.limit(rates: ["9/1h"])], names: maker.names, store: store, settings: settings)
+        for number in 0..<3 { try harness.ask(rcpt("m", to: "r\(number)@example.org", user: "a")) }
+        for number in 0..<2 { try harness.ask(rcpt("n", to: "r\(number)@example.org", user: "b")) }
+        try harness.finishCheckpoint()
+        harness.ledger.beginTick()
+        // The MTA has rejected two of the three recipients.
+        _ = harness.decide(settling("DATA", "m", count: 1, user: "a"))
+        try harness.ledger.beginCheckpoint()
+        _ = harness.decide(rcpt("o", to: "r@example.org", user: "c"))
+        #expect(harness.standing("a") == nil)
+        try harness.ledger.commit()
+        while harness.ledger.isCheckpointRunning { _ = harness.ledger.maintain(slots: 16) }
+        #expect(!store.rows.values.contains { $0.key == Array("a".utf8) })
+        try harness.crash()
+        #expect(harness.standing("a") == nil)
+        #expect(harness.used("b") == [2])
+        #expect(harness.used("c") == [1])
+        // Its counts are lost, so the end is charged in full.
+        try harness.ask(settling("END-OF-MESSAGE", "m", count: 1, user: "a"))
+        #expect(harness.used("a") == [1])
+    }
+
     /// A message is open whose key has left memory. The limit gets more windows than the key ever had.
     @Test func aReloadAfterAKeyHasLeftMemory() throws {
         var maker = LimitMaker()

@@ -19,8 +19,6 @@ extension Model {
         case .block(let seconds):
             change(account, limit) { ($0.blockedUntil, $0.isBlockedByHand) = (now + seconds * 1000, true) }
         case .unblock:
-            // Before the first block it changes nothing.
-            guard accounts[account]?.blockedUntil != nil else { return }
             change(account, limit) { ($0.blockedUntil, $0.isBlockedByHand, $0.refused) = (nil, false, []) }
         case .reset:
             change(account, limit) { state in
@@ -64,6 +62,7 @@ extension Model {
             accounts[account] = state
         }
         let kept = Set(limits.filter { old in new.contains { $0.continues(old) } }.map(\.name))
+        for id in connections.keys { connections[id]?.limits.formIntersection(kept) }
         for id in transactions.keys {
             for judged in transactions[id]?.judged.keys ?? [:].keys where !kept.contains(judged.account.limit) {
                 transactions[id]?.judged[judged] = nil

@@ -143,6 +143,7 @@ extension Model {
             let charge = charge(step.charge, to: step.account, step.limit)
             if step.limit.count == .connections {
                 connections[connection, default: Connection()].limits.insert(step.limit.name)
+                connections[connection]?.isCounted = true
             } else {
                 if transaction.charges[step.account] == nil { transaction.order.append(step.account) }
                 transaction.charges[step.account, default: []].append(charge)
@@ -181,8 +182,8 @@ extension Model {
 
     /// A limit that looks at `policy_context` may apply to a later request of the connection than others.
     private func isCounted(_ request: Request, by limit: LimitPlan) -> Bool {
-        guard let counted = connections["\(request.client) \(request.port)"]?.limits else { return false }
-        return limit.context == nil ? !counted.isEmpty : counted.contains(limit.name)
+        guard let connection = connections["\(request.client) \(request.port)"] else { return false }
+        return limit.context == nil ? connection.isCounted : connection.limits.contains(limit.name)
     }
 
     /// The table "What is charged when"; nil if the request charges nothing.

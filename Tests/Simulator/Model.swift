@@ -57,7 +57,8 @@ struct Model {
 
     /// A client's connection, by address and port.
     struct Connection {
-        /// The limits that have charged it.
+        var isCounted = false
+        /// The limits that have charged it, as far as they still know.
         var limits: Set<String> = []
         /// The answer to all its requests.
         var refusal: String?
@@ -112,6 +113,12 @@ struct Model {
     func charged(to account: Account, in window: Int64) -> Int {
         let charges = (accounts[account]?.windows[window] ?? []) + (forgotten[account]?[window] ?? [])
         return charges.reduce(0) { $0 + (counts($1.time, in: window) ? $1.charged : 0) }
+    }
+
+    /// What was charged and not given back, whether or not the key was forgotten since.
+    func kept(by account: Account, in window: Int64) -> Int {
+        let charges = (accounts[account]?.windows[window] ?? []) + (forgotten[account]?[window] ?? [])
+        return charges.reduce(0) { $0 + (counts($1.time, in: window) ? $1.amount : 0) }
     }
 
     func refusedRequests(_ account: Account) -> Int {
