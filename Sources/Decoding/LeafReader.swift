@@ -152,8 +152,7 @@ struct LeafReader: ~Copyable {
         file.declared = headers.type.isEmpty ? Array("text/plain".utf8) : headers.type
         file.head = head[...]
         if FileType.of(head[...]) != AttachmentList.zip { archive = nil }
-        if archive?.isRefused == true { events.limitReached(.memory, in: part) }
-        events.attachment(PartListing(list: attachments, file: file, archive: archive), of: part)
+        events.attachment(PartListing(attachments, file, archive), of: part)
         archive = nil
     }
 }

@@ -127,7 +127,9 @@ private struct PartLines {
             isDeferring = true
             return deferred.append(.archive(listing, part))
         }
-        listing.lines().withUnsafeBytes { check($0, .attachment, part) }
+        let lines = listing.lines()
+        if let limit = listing.limit { limitReached(limit, in: part) }
+        lines.withUnsafeBytes { check($0, .attachment, part) }
     }
 
     mutating func limitReached(_ limit: PartLimit, in part: Part) {
@@ -224,6 +226,7 @@ extension PartLimit {
         case .depth: "what it contains is checked as text"
         case .boundary: "its boundary does not occur, and nothing of it is checked"
         case .memory: "filter.most_memory is used up, and only the end of the archive is read"
+        case .archive: "some of its archive is not read"
         }
     }
 }
