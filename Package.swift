@@ -128,7 +128,8 @@ let package = Package(
         .target(
             name: "Messages",
             dependencies: [
-                "Decoding", "Settings", "Filter", "Limits", "Loop", "MailSyntax", "Policy", "Report", "Rules", "Wire",
+                "Decoding", "Settings", "Filter", "Limits", "Loop", "MailSyntax", "Patterns", "Policy", "Report",
+                "Rules", "Wire",
                 .product(name: "NIOCore", package: "swift-nio"), .product(name: "NIOPosix", package: "swift-nio"),
             ],
             swiftSettings: singleThreaded),
