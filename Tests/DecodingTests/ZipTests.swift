@@ -210,7 +210,8 @@ import Testing
         archive += Self.end(2, size: archive.count - offset, offset: offset)
         #expect(
             Self.lines(archive) == [
-                "1; application/zip; name=\"\"; declared=\"application/zip\"; size=\(archive.count); encrypted=no; limit",
+                "1; application/zip; name=\"\"; declared=\"application/zip\"; "
+                    + "size=\(archive.count); encrypted=no; limit",
                 "1/1; application/octet-stream; name=\"large\"; declared=\"\"; size=\(9 << 20); encrypted=no; limit",
                 "1/2; application/x-dosexec; name=\"a.exe\"; declared=\"\"; size=2; encrypted=no",
             ])

@@ -311,10 +311,11 @@ import Testing
                 body: "/^two/ REPLACE \(name)\n", decodedBody: "/three/ PREPEND X-\(name): b\n")
         }
         for last in isLong ? ["WARN"] : ["WARN", "REJECT", "PASS", "IGNORE"] {
-            let sets = [
-                ("all", tables("All", "WARN"), []), ("signed", tables("Signed", last), []),
-                ("others", Tables(header: "/^X-Other:/ IGNORE\n"), []), ("unsigned", tables("Unsigned", last), []),
-            ] as [(name: String, tables: Tables, conditions: [(String, Condition.Test)])]
+            let sets =
+                [
+                    ("all", tables("All", "WARN"), []), ("signed", tables("Signed", last), []),
+                    ("others", Tables(header: "/^X-Other:/ IGNORE\n"), []), ("unsigned", tables("Unsigned", last), []),
+                ] as [(name: String, tables: Tables, conditions: [(String, Condition.Test)])]
             let rules = try Self.rules(sets, isSigned: ["signed": true, "unsigned": false])
             let others = try Self.rules(sets.filter { $0.name != (mail.isSigned ? "unsigned" : "signed") })
             for isFast in [false, true] {
@@ -330,9 +331,10 @@ import Testing
                     #expect(found[0] == found[1])
                 }
             }
-            #expect(rules.sets[mail.isSigned ? 3 : 1].lists.allSatisfy { list, _ in
-                (0..<list.count).allSatisfy { list.counters[$0].hits == 0 }
-            })
+            #expect(
+                rules.sets[mail.isSigned ? 3 : 1].lists.allSatisfy { list, _ in
+                    (0..<list.count).allSatisfy { list.counters[$0].hits == 0 }
+                })
         }
     }
 
