@@ -60,7 +60,7 @@ def messages():
     yield "names of 64 KiB", part(f"{archive}\r\nContent-Transfer-Encoding: binary", entries(50, 65_000 * b"n" + b".exe")), None
     yield "many parts", part(multipart, 500_000 * b"--b\r\n\r\nx\r\n"), "1001: it and the parts after it are not checked"
     yield "attached messages", part("Content-Type: message/rfc822", 300_000 * b"Content-Type: message/rfc822\r\n\r\n"), (
-        "1" + 49 * ".1" + ": what it contains is checked as text")
+        "1" + 50 * ".1" + ": what it contains is checked as text")
     sections = b"".join(b";\r\n filename*%d*=aaaaaaaaaaaaaaaa" % number for number in range(500_000))
     yield "a name in sections", part(multipart, b"--b\r\nContent-Disposition: attachment" + sections + b"\r\n\r\nx\r\n--b--"), None
     yield "headers of a part", part(multipart, b"--b\r\n" + 1_500_000 * b"X-Header: x\r\n" + b"\r\nx\r\n--b--"), None
