@@ -57,7 +57,7 @@ let package = Package(
         .target(name: "CSandbox", cSettings: hardenedC),
         .target(name: "Patterns", dependencies: ["CPCRE2"], swiftSettings: singleThreaded),
         .target(name: "MailSyntax", dependencies: ["CIntrinsics"], swiftSettings: singleThreaded),
-        .target(name: "Decoding", dependencies: ["MailSyntax"], swiftSettings: singleThreaded),
+        .target(name: "Decoding", dependencies: ["CIntrinsics", "MailSyntax"], swiftSettings: singleThreaded),
         .target(
             name: "Rules", dependencies: ["CVectorscan", "MailSyntax", "Patterns"],
             swiftSettings: singleThreaded),
