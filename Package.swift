@@ -57,7 +57,7 @@ let package = Package(
         .target(name: "CSandbox", cSettings: hardenedC),
         .target(name: "Patterns", dependencies: ["CPCRE2"], swiftSettings: singleThreaded),
         .target(name: "MailSyntax", dependencies: ["CIntrinsics"], swiftSettings: singleThreaded),
-        .target(name: "Decoding", dependencies: ["MailSyntax"], swiftSettings: singleThreaded),
+        .target(name: "Decoding", dependencies: ["CIntrinsics", "MailSyntax"], swiftSettings: singleThreaded),
         .target(
             name: "Rules", dependencies: ["CVectorscan", "MailSyntax", "Patterns"],
             swiftSettings: singleThreaded),
@@ -128,7 +128,8 @@ let package = Package(
         .target(
             name: "Messages",
             dependencies: [
-                "Decoding", "Settings", "Filter", "Limits", "Loop", "MailSyntax", "Policy", "Report", "Rules", "Wire",
+                "Decoding", "Settings", "Filter", "Limits", "Loop", "MailSyntax", "Patterns", "Policy", "Report",
+                "Rules", "Wire",
                 .product(name: "NIOCore", package: "swift-nio"), .product(name: "NIOPosix", package: "swift-nio"),
             ],
             swiftSettings: singleThreaded),

@@ -2,24 +2,37 @@
 internal import MailSyntax
 
 /// A part, for the lines about it.
-package struct PartListing {
-    let list: AttachmentList
-    let file: AttachmentList.File
-    let archive: KeptArchive?
+package final class PartListing {
+    private let list: AttachmentList
+    private let file: AttachmentList.File
+    /// nil once it is read.
+    private var archive: KeptArchive?
+    private var written: [UInt8] = []
+    /// What of the archive is left out. Known after `lines`.
+    package private(set) var limit: PartLimit?
+
+    init(_ list: AttachmentList, _ file: AttachmentList.File, _ archive: KeptArchive?) {
+        self.list = list
+        self.file = file
+        self.archive = archive
+    }
 
     /// Whether `lines` may take milliseconds.
     package var isArchive: Bool { archive != nil }
 
-    /// The line of the part, and those of its entries, each with a newline. To be called once for each part, in the
-    /// order of the message: they share the bounds. May be called on any thread, but not while the reader is in use.
+    /// The line of the part, and those of its entries, each with a newline. First to be called for one part after the
+    /// other, in the order of the message: they share the bounds. May be called on any thread, but not while the reader
+    /// is in use.
     package func lines() -> [UInt8] {
-        var lines: [UInt8] = []
         if let archive {
-            archive.bytes.withUnsafeBytes { list.add(file, $0, isCut: archive.isCut, to: &lines) }
-        } else {
-            list.add(file, to: &lines)
+            let missing = archive.isCut ? ZipDirectory.Missing.beginning : .nothing
+            let isLimited = archive.bytes.withUnsafeBytes { list.add(file, $0, missing, to: &written) }
+            limit = archive.isRefused ? .memory : isLimited ? .archive : nil
+            self.archive = nil
+        } else if written.isEmpty {
+            list.add(file, to: &written)
         }
-        return lines
+        return written
     }
 }
 
@@ -45,6 +58,8 @@ final class AttachmentList {
     private var entriesLeft = mostEntries
     private var inflateLeft = mostInflated
     private var charsets = Charsets()
+    /// Whether a line has said `limit`.
+    private var isLimited = false
 
     func beginMessage() {
         (entriesLeft, inflateLeft) = (Self.mostEntries, Self.mostInflated)
@@ -70,19 +85,23 @@ final class AttachmentList {
 
     /// Appends the lines of an archive and its entries.
     ///
-    /// - Parameters:
-    ///   - archive: its bytes, as far as they were kept.
-    ///   - isCut: the beginning was not kept.
-    func add(_ file: File, _ archive: UnsafeRawBufferPointer, isCut: Bool, to lines: inout [UInt8]) {
-        list(file, archive, isCut: isCut, depth: 1, to: &lines)
+    /// - Parameter archive: its bytes, as far as they were kept.
+    /// - Returns: whether something is left out because of a bound.
+    func add(
+        _ file: File, _ archive: UnsafeRawBufferPointer, _ missing: ZipDirectory.Missing, to lines: inout [UInt8]
+    ) -> Bool {
+        isLimited = false
+        list(file, archive, missing, depth: 1, to: &lines)
+        return isLimited
     }
 
     // MARK: - Archives
 
     private func list(
-        _ file: File, _ archive: UnsafeRawBufferPointer, isCut: Bool, depth: Int, to lines: inout [UInt8]
+        _ file: File, _ archive: UnsafeRawBufferPointer, _ missing: ZipDirectory.Missing, depth: Int,
+        to lines: inout [UInt8]
     ) {
-        let directory = ZipDirectory(archive, isCut: isCut, most: entriesLeft)
+        let directory = ZipDirectory(archive, missing: missing, most: entriesLeft)
         entriesLeft -= directory.entries.count
         var file = file
         file.isEncrypted = directory.entries.contains(where: \.isEncrypted)
@@ -102,6 +121,7 @@ final class AttachmentList {
         var file = File(path: path, names: names(of: entry), size: entry.size)
         file.isEncrypted = entry.isEncrypted
         file.isDamaged = entry.isDamaged
+        file.isLimited = entry.isCut
         guard let data = entry.data, !entry.isEncrypted, !data.isEmpty else {
             return add(file, to: &lines)
         }
@@ -115,10 +135,11 @@ final class AttachmentList {
         guard entry.method != 0 else {
             inflateLeft -= min(packed.count, Self.mostCharged)
             let inner = UnsafeRawBufferPointer(rebasing: packed.prefix(Self.largestArchive))
-            return list(file, inner, isCut: false, depth: depth + 1, to: &lines)
+            let isCut = entry.isCut || inner.count < packed.count
+            return list(file, inner, isCut ? .end : .nothing, depth: depth + 1, to: &lines)
         }
         guard let content = unpack(packed, entry.method, most: Self.largestArchive, &file) else { return }
-        content.withUnsafeBytes { list(file, $0, isCut: false, depth: depth + 1, to: &lines) }
+        content.withUnsafeBytes { list(file, $0, file.isLimited ? .end : .nothing, depth: depth + 1, to: &lines) }
     }
 
     /// The first bytes of an entry; nil if its method is unknown or the budget is used up.
@@ -135,7 +156,8 @@ final class AttachmentList {
             var inflate = Inflate(packed, most: most, budget: inflateLeft)
             let end = inflate.run()
             inflateLeft -= inflate.spent
-            if case .damaged = end { file.isDamaged = true }
+            // Where the data was cut, its end was not read.
+            if case .damaged = end, !file.isLimited { file.isDamaged = true }
             if case .limit = end, most > FileType.headSize || inflate.output.count < most { file.isLimited = true }
             return inflate.output[...]
         default: return nil
@@ -199,7 +221,10 @@ final class AttachmentList {
         let isUnknown = !file.isEncrypted && FileType.mayBeEncrypted.contains(type)
         lines += Array((isUnknown ? "unknown" : file.isEncrypted ? "yes" : "no").utf8)
         if file.isDamaged { lines += Array("; damaged".utf8) }
-        if file.isLimited { lines += Array("; limit".utf8) }
+        if file.isLimited {
+            lines += Array("; limit".utf8)
+            isLimited = true
+        }
         lines.append(0x0a)
     }
 

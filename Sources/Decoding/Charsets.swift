@@ -66,6 +66,9 @@ struct Charsets: ~Copyable {
         return Self.convert(bytes, handle, to: &result)
     }
 
+    /// Whether text in a character set stays as it is: in UTF-8, and in one that is unknown.
+    mutating func isUTF8(_ name: [UInt8]) -> Bool { charset(name)?.handle == nil }
+
     /// Appends the next piece of a long text as UTF-8. Between the pieces, nothing else may be converted.
     ///
     /// - Parameters:

@@ -23,7 +23,7 @@ enum HTMLTags {
     }
 
     /// What elements are, by name.
-    static let kinds: [[UInt8]: Kind] = {
+    private static let kinds: [[UInt8]: Kind] = {
         var kinds: [[UInt8]: Kind] = [:]
         func add(_ kind: Kind, _ words: String) {
             for word in words.split(separator: " ") { kinds[Array(word.utf8), default: []].insert(kind) }
@@ -52,8 +52,18 @@ enum HTMLTags {
         case style, hidden, alt, content
     }
 
+    private static let kindsOfShort = ShortNames(kinds)
+
+    static func kind(of name: [UInt8]) -> Kind {
+        guard let key = ShortNames<Kind>.key(of: name) else { return kinds[name] ?? [] }
+        return kindsOfShort[key] ?? []
+    }
+
+    /// - Parameter key: of `ShortNames`.
+    static func kind(_ key: UInt64) -> Kind { kindsOfShort[key] ?? [] }
+
     /// What attributes mean, by name.
-    static let attributes: [[UInt8]: Attribute] = {
+    private static let attributes: [[UInt8]: Attribute] = {
         var attributes: [[UInt8]: Attribute] = [:]
         for word in "action background cite data formaction href longdesc poster src".split(separator: " ") {
             attributes[Array(word.utf8)] = .link
@@ -64,26 +74,52 @@ enum HTMLTags {
         return attributes
     }()
 
+    private static let shortAttributes = ShortNames(attributes)
+
+    static func attribute(named name: [UInt8]) -> Attribute? {
+        guard let key = ShortNames<Attribute>.key(of: name) else { return attributes[name] }
+        return shortAttributes[key]
+    }
+
+    /// - Parameter key: of `ShortNames`.
+    static func attribute(_ key: UInt64) -> Attribute? { shortAttributes[key] }
+
     /// Whether a `style` hides the element. Looks for `display:none`, `visibility:hidden`, `mso-hide:all`, and sizes
     /// and opacities of zero, and knows no cascade.
-    static func hides(_ style: [UInt8]) -> Bool {
-        let text = style.filter { !$0.isSpace }.map(\.lowercased)
-        return text.split(separator: UInt8(ascii: ";")).contains { declaration in
-            guard let colon = declaration.firstIndex(of: UInt8(ascii: ":")) else { return false }
-            var value = declaration[(colon + 1)...]
-            if let mark = value.firstIndex(of: UInt8(ascii: "!")) { value = value[..<mark] }
-            switch String(decoding: declaration[..<colon], as: UTF8.self) {
-            case "display": return value.elementsEqual("none".utf8)
-            case "visibility": return value.elementsEqual("hidden".utf8) || value.elementsEqual("collapse".utf8)
-            case "mso-hide": return value.elementsEqual("all".utf8)
-            case "font-size", "max-height", "max-width", "opacity": return isZero(value)
-            default: return false
+    static func hides(_ style: UnsafeBufferPointer<UInt8>) -> Bool {
+        withUnsafeTemporaryAllocation(of: UInt8.self, capacity: style.count) { text in
+            var count = 0
+            for byte in style where !byte.isSpace {
+                text[count] = byte
+                count += 1
             }
+            var rest = UnsafeBufferPointer(text)[..<count]
+            while !rest.isEmpty {
+                let end = rest.firstIndex(of: UInt8(ascii: ";")) ?? count
+                if hides(declaration: rest[..<end]) { return true }
+                rest = rest[min(end + 1, count)...]
+            }
+            return false
+        }
+    }
+
+    private static func hides(declaration: Slice<UnsafeBufferPointer<UInt8>>) -> Bool {
+        guard let colon = declaration.firstIndex(of: UInt8(ascii: ":")) else { return false }
+        let name = declaration[..<colon]
+        let value = declaration[(colon + 1)...].prefix { $0 != UInt8(ascii: "!") }
+        func isNamed(_ names: StaticString...) -> Bool { names.contains { name.equalsIgnoringCase($0) } }
+        func isOne(of values: StaticString...) -> Bool { values.contains { value.equalsIgnoringCase($0) } }
+        switch name.count {
+        case 7 where isNamed("display"): return isOne(of: "none")
+        case 10 where isNamed("visibility"): return isOne(of: "hidden", "collapse")
+        case 8 where isNamed("mso-hide"): return isOne(of: "all")
+        case 7, 9, 10: return isNamed("font-size", "max-height", "max-width", "opacity") && isZero(value)
+        default: return false
         }
     }
 
     /// `0`, `0px`, `0.0em`, `.0%`
-    private static func isZero(_ value: ArraySlice<UInt8>) -> Bool {
+    private static func isZero(_ value: Slice<UnsafeBufferPointer<UInt8>>) -> Bool {
         let number = value.prefix { $0.isDigit || $0 == UInt8(ascii: ".") }
         return !number.isEmpty && number.allSatisfy { $0 == UInt8(ascii: "0") || $0 == UInt8(ascii: ".") }
     }

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+internal import CIntrinsics
 internal import Glibc
 internal import MailSyntax
 
@@ -38,6 +39,8 @@ struct HTMLText {
     /// 0 without quotes.
     private var quote: UInt8 = 0
     private var reference: [UInt8] = []
+    /// Of a tag that is read as a whole.
+    private var attributes: [WholeTag.Attribute] = []
     /// In a comment: how many hyphens came last. In `raw`: how much of the end tag.
     private var matched = 0
     /// `</` and the name of the raw element.
@@ -45,39 +48,98 @@ struct HTMLText {
 
     /// Bytes.
     private static let longestName = 32
-    private static let longestValue = 4_096
+    static let longestValue = 4_096
 
-    mutating func append(_ text: UnsafeRawBufferPointer, to lines: inout [UInt8]) {
-        var rest = text
-        while !rest.isEmpty {
-            let count = readRun(rest, &lines)
-            if count < rest.count { read(rest[count], &lines) }
-            rest = UnsafeRawBufferPointer(rebasing: rest.dropFirst(count + 1))
+    mutating func append(_ text: UnsafeBufferPointer<UInt8>, to lines: inout [UInt8]) {
+        guard var start = text.baseAddress else { return }
+        let end = start + text.count
+        while start < end {
+            start += readRun(UnsafeBufferPointer(start: start, count: end - start), &lines)
+            guard start < end else { return }
+            read(start.pointee, &lines)
+            start += 1
         }
     }
 
     /// Reads the bytes that do not change the state. Returns their number.
-    private mutating func readRun(_ text: UnsafeRawBufferPointer, _ lines: inout [UInt8]) -> Int {
+    private mutating func readRun(_ text: UnsafeBufferPointer<UInt8>, _ lines: inout [UInt8]) -> Int {
         func count(upTo byte: UInt8) -> Int {
-            memchr(text.baseAddress!, Int32(byte), text.count).map { UnsafeRawPointer($0) - text.baseAddress! }
-                ?? text.count
+            let start = UnsafeRawPointer(text.baseAddress!)
+            return memchr(start, Int32(byte), text.count).map { UnsafeRawPointer($0) - start } ?? text.count
         }
         switch state {
-        case .text where preDepth == 0:
-            var end = 0
-            while end < text.count, text[end] != UInt8(ascii: "<"), text[end] != UInt8(ascii: "&"), text[end] != 0x0a {
-                end += 1
-            }
-            let run = UnsafeRawBufferPointer(rebasing: text[..<end])
-            if hiddenDepth > 0 { hidden.append(run, to: &lines) } else { visible.append(run, to: &lines) }
-            return end
+        case .text where preDepth == 0: return hiddenDepth > 0 ? readHidden(text, &lines) : readVisible(text, &lines)
         case .value where quote != 0:
             let end = count(upTo: quote)
-            value.append(contentsOf: text[..<min(end, Self.longestValue - value.count)])
+            value.append(
+                contentsOf: UnsafeBufferPointer(rebasing: text[..<min(end, Self.longestValue - value.count)]))
             return end
         case .comment where matched == 0: return count(upTo: UInt8(ascii: "-"))
         case .raw where matched == 0: return count(upTo: UInt8(ascii: "<"))
         default: return 0
+        }
+    }
+
+    private mutating func readHidden(_ text: UnsafeBufferPointer<UInt8>, _ lines: inout [UInt8]) -> Int {
+        let count = weir_html_text(text.baseAddress!, text.count).length
+        hidden.append(UnsafeBufferPointer(rebasing: text[..<count]), isCollapsed: true, to: &lines)
+        return count
+    }
+
+    /// Reads visible text, and the tags in it that are there as a whole.
+    private mutating func readVisible(_ text: UnsafeBufferPointer<UInt8>, _ lines: inout [UInt8]) -> Int {
+        guard var start = text.baseAddress else { return 0 }
+        let end = start + text.count
+        while start < end {
+            let run = weir_html_text(start, end - start)
+            let shown = UnsafeBufferPointer(start: start, count: run.length)
+            start += run.length
+            let isTag = start < end && start.pointee == UInt8(ascii: "<")
+            let tag = isTag ? wholeTag(UnsafeBufferPointer(start: start, count: end - start)) : nil
+            if let tag, tag.kind.contains(.block), attributes.isEmpty, run.is_ascii {
+                // Most lines are one run.
+                visible.write(shown, to: &lines)
+                hidden.end(to: &lines)
+            } else {
+                visible.append(shown, isCollapsed: true, to: &lines)
+                if let tag { follow(tag, &lines) }
+            }
+            if let tag {
+                start += tag.length
+            } else if start < end, start.pointee.isSpace {
+                visible.append(0x20, to: &lines)
+                start += 1
+            } else {
+                break
+            }
+        }
+        return start - text.baseAddress!
+    }
+
+    /// A tag that hides nothing. Its addresses are in `attributes`.
+    private mutating func wholeTag(_ text: UnsafeBufferPointer<UInt8>) -> WholeTag? {
+        if !attributes.isEmpty { attributes.removeAll(keepingCapacity: true) }
+        guard let tag = WholeTag(text, &attributes), tag.kind.isDisjoint(with: [.raw, .hidden, .pre]) else {
+            return nil
+        }
+        for attribute in attributes {
+            switch attribute.meaning {
+            case .link: break
+            case .style: if HTMLTags.hides(attribute.value) { return nil }
+            case .hidden, .alt, .content: return nil
+            }
+        }
+        if !attributes.isEmpty { attributes.removeAll { $0.meaning != .link } }
+        return tag
+    }
+
+    private mutating func follow(_ tag: WholeTag, _ lines: inout [UInt8]) {
+        for attribute in attributes { writeLink(attribute.value, &lines) }
+        if tag.kind.contains(.block) {
+            visible.end(to: &lines)
+            hidden.end(to: &lines)
+        } else if tag.kind.contains(.cell) {
+            visible.append(0x20, to: &lines)
         }
     }
 
@@ -243,9 +305,9 @@ struct HTMLText {
             value.removeAll(keepingCapacity: true)
         }
         guard !isEndTag else { return }
-        switch HTMLTags.attributes[attribute] {
+        switch HTMLTags.attribute(named: attribute) {
         case .link: writeLink(value[...], &lines)
-        case .style: isHidden = isHidden || HTMLTags.hides(withoutReferences(value[...]))
+        case .style: isHidden = isHidden || withoutReferences(value[...]).withUnsafeBufferPointer(HTMLTags.hides)
         case .hidden: isHidden = true
         case .alt: for byte in withoutReferences(value[...]) { put(byte, &lines) }
         case .content: if name.elementsEqual("meta".utf8) { refresh = value }
@@ -254,11 +316,18 @@ struct HTMLText {
     }
 
     private mutating func writeLink(_ address: ArraySlice<UInt8>, _ lines: inout [UInt8]) {
-        for byte in withoutReferences(address) { link.append(byte, to: &lines) }
+        withoutReferences(address).withUnsafeBufferPointer { writeLink($0, &lines) }
+    }
+
+    /// - Parameter address: without character references.
+    private mutating func writeLink(_ address: UnsafeBufferPointer<UInt8>, _ lines: inout [UInt8]) {
+        let isCollapsed = address.isEmpty || weir_html_text(address.baseAddress!, address.count).length == address.count
+        link.append(address, isCollapsed: isCollapsed, to: &lines)
         link.end(to: &lines)
     }
 
     private func withoutReferences(_ text: ArraySlice<UInt8>) -> [UInt8] {
+        guard text.contains(UInt8(ascii: "&")) else { return Array(text) }
         var result: [UInt8] = []
         var index = text.startIndex
         while index < text.endIndex {
@@ -288,7 +357,7 @@ struct HTMLText {
 
     private mutating func endTag(_ lines: inout [UInt8]) {
         state = .text
-        let kind = HTMLTags.kinds[name] ?? []
+        let kind = HTMLTags.kind(of: name)
         if kind.contains(.block) {
             visible.end(to: &lines)
             hidden.end(to: &lines)

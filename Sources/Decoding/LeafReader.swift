@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+internal import CIntrinsics
 internal import MailSyntax
 
 /// Decodes the content of one part after the other. Bytes go in, lines come out.
@@ -8,6 +9,8 @@ struct LeafReader: ~Copyable {
     static let mostTextOfMessage = 4 << 20
     /// Bytes that are decoded at a time.
     private static let pieceSize = 16_384
+    /// The same for lines that can't be taken as they are.
+    private static let oddSize = 1_024
 
     private enum Text {
         /// The part is not text.
@@ -19,6 +22,8 @@ struct LeafReader: ~Copyable {
     private let wantsText: Bool
     private let wantsAttachments: Bool
     private let buffer = PieceBuffer(pieceSize + TransferDecoder.margin)
+    /// For lines of plain text.
+    private let lineBuffer = PieceBuffer(pieceSize + TransferDecoder.margin)
     private var charsets = Charsets()
     private let attachments = AttachmentList()
     private let memory: (any SharedMemory)?
@@ -26,6 +31,10 @@ struct LeafReader: ~Copyable {
     private var part = Part(path: [], offset: 0)
     private var headers = ContentHeaders()
     private var transfer = TransferDecoder(.identity)
+    /// Whether the content is its own decoded form, but for its line ends.
+    private var isIdentity = true
+    /// Whether the bytes of the character set are UTF-8, or are taken for it; nil if that is not known yet.
+    private var isUTF8: Bool?
     private var text = Text.none
     /// The beginning of a character.
     private var rest: [UInt8] = []
@@ -52,7 +61,10 @@ struct LeafReader: ~Copyable {
 
     mutating func begin(_ part: Part, _ headers: ContentHeaders) {
         (self.part, self.headers) = (part, headers)
-        transfer = TransferDecoder(.init(headers.encoding))
+        let encoding = TransferDecoder.Encoding(headers.encoding)
+        transfer = TransferDecoder(encoding)
+        isIdentity = encoding == .identity
+        isUTF8 = headers.charset.isEmpty ? true : nil
         text = .none
         if wantsText {
             charsets.beginText()
@@ -74,16 +86,52 @@ struct LeafReader: ~Copyable {
         if !wantsAttachments, case .none = text { return }
         var start = 0
         while start < bytes.count {
-            let end = min(start + Self.pieceSize, bytes.count)
-            let count = transfer.decode(UnsafeRawBufferPointer(rebasing: bytes[start..<end]), to: buffer.start)
-            take(UnsafeRawBufferPointer(start: buffer.start, count: count), isLast: false, &events)
-            start = end
+            let rest = UnsafeRawBufferPointer(rebasing: bytes[start...])
+            var count = takeLines(rest, &events)
+            if count == 0 {
+                count = pieceLength(rest)
+                let piece = UnsafeRawBufferPointer(rebasing: rest[..<count])
+                let decoded = transfer.decode(piece, to: buffer.bytes.baseAddress!)
+                take(UnsafeRawBufferPointer(rebasing: UnsafeRawBufferPointer(buffer.bytes)[..<decoded]), isLast: false, &events)
+            }
+            start += count
+            if lines.count >= Self.pieceSize { report(&events) }
         }
+        report(&events)
     }
 
+    /// Takes the lines of printable ASCII that the content begins with, if they are the text as it is.
+    ///
+    /// - Returns: how many bytes were taken.
+    private mutating func takeLines(_ bytes: UnsafeRawBufferPointer, _ events: inout some PartEvents) -> Int {
+        guard isIdentity, isUTF8 == true, transfer.isAtStart, archive == nil,
+            !wantsAttachments || head.count == FileType.headSize,
+            case .plain(let plain) = text, plain.isAtLineStart,
+            let start = bytes.baseAddress?.assumingMemoryBound(to: UInt8.self)
+        else { return 0 }
+        let most = min(bytes.count, Self.pieceSize, room)
+        let copied = weir_copy_lines(start, most, lineBuffer.bytes.baseAddress!, TextLine.longest)
+        lines.append(contentsOf: UnsafeBufferPointer(rebasing: lineBuffer.bytes[..<copied.written]))
+        let count = copied.read - copied.returns
+        textSize += count
+        textOfMessage += count
+        size += count
+        return copied.read
+    }
+
+    /// How many bytes to decode at once: up to the end of a line, if lines may be taken as they are after it.
+    private func pieceLength(_ bytes: UnsafeRawBufferPointer) -> Int {
+        guard isIdentity, isUTF8 != false, case .plain = text else { return min(bytes.count, Self.pieceSize) }
+        let most = min(bytes.count, Self.oddSize)
+        return bytes[..<most].lastIndex(of: 0x0a).map { $0 + 1 } ?? most
+    }
+
+    /// Bytes of text that may still be shown.
+    private var room: Int { min(Self.mostText - textSize, Self.mostTextOfMessage - textOfMessage) }
+
     mutating func finish(_ events: inout some PartEvents) {
-        let count = transfer.finish(to: buffer.start)
-        take(UnsafeRawBufferPointer(start: buffer.start, count: count), isLast: true, &events)
+        let count = transfer.finish(to: buffer.bytes.baseAddress!)
+        take(UnsafeRawBufferPointer(rebasing: UnsafeRawBufferPointer(buffer.bytes)[..<count]), isLast: true, &events)
         switch text {
         case .none: break
         case .plain(var plain): plain.finish(to: &lines)
@@ -98,7 +146,8 @@ struct LeafReader: ~Copyable {
     private mutating func take(_ bytes: UnsafeRawBufferPointer, isLast: Bool, _ events: inout some PartEvents) {
         if wantsAttachments { keep(bytes) }
         if case .none = text { return }
-        guard !headers.charset.isEmpty else { return takeText(bytes, &events) }
+        if isUTF8 == nil, !bytes.isEmpty { isUTF8 = charsets.isUTF8(headers.charset) }
+        guard isUTF8 == false else { return takeText(bytes, &events) }
         var converted: [UInt8] = []
         rest.append(contentsOf: bytes)
         rest = charsets.convert(piece: rest, from: headers.charset, isLast: isLast, to: &converted)
@@ -107,23 +156,25 @@ struct LeafReader: ~Copyable {
     }
 
     private mutating func takeText(_ bytes: UnsafeRawBufferPointer, _ events: inout some PartEvents) {
-        let room = min(Self.mostText - textSize, Self.mostTextOfMessage - textOfMessage)
-        let taken = UnsafeRawBufferPointer(rebasing: bytes.prefix(room))
+        let room = room
+        let taken = UnsafeBufferPointer(rebasing: bytes.assumingMemoryBound(to: UInt8.self).prefix(room))
         textSize += taken.count
         textOfMessage += taken.count
         switch text {
         case .none: return
         case .plain(var plain):
             text = .none
-            plain.append(taken, to: &lines)
+            plain.append(taken, to: &lines, lineBuffer.bytes)
             if bytes.count > room { plain.finish(to: &lines) } else { text = .plain(plain) }
         case .html(var html):
             text = .none
             html.append(taken, to: &lines)
             if bytes.count > room { html.finish(to: &lines) } else { text = .html(html) }
         }
-        report(&events)
-        if bytes.count > room { events.limitReached(.text, in: part) }
+        if bytes.count > room {
+            report(&events)
+            events.limitReached(.text, in: part)
+        }
     }
 
     private mutating func report(_ events: inout some PartEvents) {
@@ -152,17 +203,16 @@ struct LeafReader: ~Copyable {
         file.declared = headers.type.isEmpty ? Array("text/plain".utf8) : headers.type
         file.head = head[...]
         if FileType.of(head[...]) != AttachmentList.zip { archive = nil }
-        if archive?.isRefused == true { events.limitReached(.memory, in: part) }
-        events.attachment(PartListing(list: attachments, file: file, archive: archive), of: part)
+        events.attachment(PartListing(attachments, file, archive), of: part)
         archive = nil
     }
 }
 
 /// A buffer of a fixed size.
 private final class PieceBuffer {
-    let start: UnsafeMutablePointer<UInt8>
+    let bytes: UnsafeMutableBufferPointer<UInt8>
 
-    init(_ count: Int) { start = .allocate(capacity: count) }
+    init(_ count: Int) { bytes = .allocate(capacity: count) }
 
-    deinit { start.deallocate() }
+    deinit { bytes.deallocate() }
 }

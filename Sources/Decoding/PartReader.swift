@@ -14,7 +14,7 @@ package struct Part {
 package protocol PartEvents {
     /// Lines of decoded text in UTF-8, each with a newline.
     mutating func text(_ lines: UnsafeRawBufferPointer, of part: Part)
-    /// The part is complete.
+    /// The part is complete. Whether a bound of its archive is reached is known after `listing.lines`.
     mutating func attachment(_ listing: PartListing, of part: Part)
     /// Some of the part is left out.
     mutating func limitReached(_ limit: PartLimit, in part: Part)
@@ -31,6 +31,8 @@ package enum PartLimit: Sendable {
     case boundary
     /// The memory of all messages, for an archive. Its end is kept.
     case memory
+    /// A bound on archives. The lines that are about what is left out say `limit`.
+    case archive
 }
 
 /// The streaming reader of MIME parts (RFC 2045, RFC 2046): message bytes go in, in pieces of any size; out come the

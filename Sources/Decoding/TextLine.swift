@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+internal import CIntrinsics
 internal import Glibc
 internal import MailSyntax
 
@@ -31,26 +32,39 @@ struct TextLine {
     }
 
     /// The same for several bytes.
-    mutating func append(_ run: UnsafeRawBufferPointer, to lines: inout [UInt8]) {
-        guard bytes.count + run.count <= Self.longest, !collapses || Self.isCollapsed(run) else {
+    ///
+    /// - Parameter isCollapsed: the only white space among them is single blanks.
+    mutating func append(_ run: UnsafeBufferPointer<UInt8>, isCollapsed: Bool, to lines: inout [UInt8]) {
+        guard bytes.count + run.count <= Self.longest, !collapses || isCollapsed else {
             for byte in run { append(byte, to: &lines) }
             return
         }
-        let isBlank = collapses && run.first == 0x20 && bytes.last ?? 0x20 == 0x20
-        bytes.append(contentsOf: run.dropFirst(isBlank ? 1 : 0))
+        guard collapses, run.first == 0x20, bytes.last ?? 0x20 == 0x20 else { return bytes.append(contentsOf: run) }
+        bytes.append(contentsOf: UnsafeBufferPointer(rebasing: run.dropFirst()))
     }
 
-    /// Whether the only white space is single blanks.
-    private static func isCollapsed(_ run: UnsafeRawBufferPointer) -> Bool {
-        var others: UInt8 = 0
-        for byte in run { others |= byte < 0x20 ? 1 : 0 }
-        for index in run.indices.dropFirst() { others |= run[index] == 0x20 && run[index - 1] == 0x20 ? 1 : 0 }
-        return others == 0
+    /// Writes a run of printable ASCII as the end of the line, whose white space is collapsed.
+    mutating func write(_ run: UnsafeBufferPointer<UInt8>, to lines: inout [UInt8]) {
+        guard bytes.isEmpty, run.count <= Self.longest else {
+            append(run, isCollapsed: true, to: &lines)
+            return end(to: &lines)
+        }
+        let start = run.first == 0x20 ? 1 : 0
+        let end = run.count > start && run[run.count - 1] == 0x20 ? run.count - 1 : run.count
+        guard start < end else { return }
+        lines.append(contentsOf: UnsafeBufferPointer(rebasing: run[start..<end]))
+        lines.append(0x0a)
+    }
+
+    /// Removes a carriage return at the end: a newline follows.
+    mutating func removeReturn() {
+        if bytes.last == 0x0d { bytes.removeLast() }
     }
 
     /// Ends the line. An empty one is not written.
     mutating func end(to lines: inout [UInt8]) {
         guard !bytes.isEmpty else { return }
+        guard !bytes.withUnsafeBytes(VisibleText.isPrintable) else { return endPrintable(to: &lines) }
         let start = lines.count
         lines += prefix
         let textStart = lines.count
@@ -58,6 +72,17 @@ struct TextLine {
         bytes.removeAll(keepingCapacity: true)
         if collapses { collapse(&lines, from: textStart) }
         if lines.count == textStart { lines.removeLast(lines.count - start) } else { lines.append(0x0a) }
+    }
+
+    /// Ends a line whose white space is collapsed already, but for a blank at its end.
+    private mutating func endPrintable(to lines: inout [UInt8]) {
+        if collapses, bytes.last == 0x20 { bytes.removeLast() }
+        if !bytes.isEmpty {
+            lines += prefix
+            lines += bytes
+            lines.append(0x0a)
+        }
+        bytes.removeAll(keepingCapacity: true)
     }
 
     /// White space beyond ASCII has become blanks only now.
@@ -77,20 +102,31 @@ struct TextLine {
 struct PlainText {
     private var line = TextLine(collapses: false)
 
-    mutating func append(_ text: UnsafeRawBufferPointer, to lines: inout [UInt8]) {
-        guard let base = text.baseAddress else { return }
-        var start = 0
-        while start < text.count {
-            let found = memchr(base + start, 0x0a, text.count - start)
-            let end = found.map { UnsafeRawPointer($0) - base } ?? text.count
-            let run = UnsafeRawBufferPointer(rebasing: text[start..<end])
-            if found != nil, line.isEmpty, 1...TextLine.longest ~= run.count, VisibleText.isPrintable(run) {
-                lines.append(contentsOf: text[start...end])
-            } else {
-                line.append(run, to: &lines)
-                if found != nil { line.end(to: &lines) }
+    /// Whether a line begins.
+    var isAtLineStart: Bool { line.isEmpty }
+
+    /// - Parameter buffer: has more than `TransferDecoder.margin` bytes. What it contains does not matter.
+    mutating func append(
+        _ text: UnsafeBufferPointer<UInt8>, to lines: inout [UInt8], _ buffer: UnsafeMutableBufferPointer<UInt8>
+    ) {
+        let most = buffer.count - TransferDecoder.margin
+        guard var start = text.baseAddress else { return }
+        let end = start + text.count
+        while start < end {
+            if line.isEmpty {
+                let copied = weir_copy_lines(start, min(end - start, most), buffer.baseAddress!, TextLine.longest)
+                lines.append(contentsOf: UnsafeBufferPointer(rebasing: buffer[..<copied.written]))
+                start += copied.read
+                if copied.read > 0 { continue }
             }
-            start = end + 1
+            let found = memchr(start, 0x0a, end - start)
+            let lineEnd = found.map { UnsafePointer($0.assumingMemoryBound(to: UInt8.self)) } ?? end
+            line.append(UnsafeBufferPointer(start: start, count: lineEnd - start), isCollapsed: false, to: &lines)
+            if found != nil {
+                line.removeReturn()
+                line.end(to: &lines)
+            }
+            start = lineEnd + (found == nil ? 0 : 1)
         }
     }
 

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+internal import CIntrinsics
 internal import Glibc
 internal import MailSyntax
 
@@ -33,6 +34,9 @@ struct TransferDecoder {
     private var uuencoded = UUDecoder()
 
     init(_ encoding: Encoding) { self.encoding = encoding }
+
+    /// Whether the next bytes do not depend on what came before.
+    var isAtStart: Bool { held.isEmpty }
 
     /// Writes the decoded piece to `output`, which has room for it and `margin`. Returns the number of bytes.
     mutating func decode(_ piece: UnsafeRawBufferPointer, to output: UnsafeMutablePointer<UInt8>) -> Int {
@@ -97,9 +101,15 @@ struct TransferDecoder {
     private mutating func decodeBase64(
         _ piece: UnsafeRawBufferPointer, _ output: UnsafeMutablePointer<UInt8>
     ) -> Int {
+        guard let start = piece.baseAddress?.assumingMemoryBound(to: UInt8.self) else { return 0 }
         var (index, count) = (0, 0)
         Self.base64Values.withUnsafeBufferPointer { values in
             while index < piece.count {
+                if bitCount == 0 {
+                    let decoded = weir_base64(start + index, piece.count - index, output + count)
+                    index += decoded.read
+                    count += decoded.written
+                }
                 while bitCount == 0, index + 4 <= piece.count {
                     let first = values[Int(piece[index])]
                     let second = values[Int(piece[index + 1])]

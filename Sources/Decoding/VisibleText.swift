@@ -21,6 +21,10 @@ enum VisibleText {
             text += bytes
             return
         }
+        if bytes.allSatisfy({ $0 < 0x80 }) {
+            text += bytes.prefix(most).lazy.map { 0x20...0x7e ~= $0 ? $0 : 0x20 }
+            return
+        }
         var scalars = String.UnicodeScalarView()
         var (marks, mayCompose) = (0, false)
         for scalar in String(decoding: bytes, as: UTF8.self).unicodeScalars {

@@ -3,6 +3,9 @@ internal import MailSyntax
 
 /// The directory of a zip archive (APPNOTE.TXT 4.3), or what can be found of it.
 struct ZipDirectory {
+    /// What of an archive was not kept.
+    enum Missing { case nothing, beginning, end }
+
     struct Entry {
         /// As stored, and whether it is UTF-8.
         var name: [UInt8]
@@ -12,37 +15,37 @@ struct ZipDirectory {
         var isEncrypted: Bool
         var method: Int
         var size: Int
-        /// The bytes of its data in the archive; nil if they are not there.
+        /// The bytes of its data in the archive, as far as they are there.
         var data: Range<Int>?
-        /// Its header is broken, or its data is that of another entry, too.
+        /// Its header is broken, its data is not complete, or its data is that of another entry, too.
         var isDamaged = false
+        /// Its header or some of its data was not kept.
+        var isCut = false
     }
 
     private(set) var entries: [Entry] = []
     /// There is no complete directory, though the archive is complete. Then the entries are those found by their own
     /// headers.
     private(set) var isDamaged = false
-    /// There are more entries than may be listed, or the beginning of the archive is not there.
-    private(set) var isLimited = false
+    /// There are more entries than may be listed, or some of the archive was not kept.
+    private(set) var isLimited: Bool
 
     private let archive: UnsafeRawBufferPointer
-    private let isCut: Bool
+    private let missing: Missing
     private let most: Int
 
     /// Bytes. No name is kept whole beyond.
     static let longestName = 1_024
 
-    /// - Parameters:
-    ///   - isCut: the beginning of the archive is missing.
-    ///   - most: the number of entries that may be listed.
-    init(_ archive: UnsafeRawBufferPointer, isCut: Bool, most: Int) {
+    /// - Parameter most: the number of entries that may be listed.
+    init(_ archive: UnsafeRawBufferPointer, missing: Missing, most: Int) {
         self.archive = archive
-        self.isCut = isCut
+        self.missing = missing
         self.most = most
-        if !readDirectory() {
-            isLimited = isCut
-            isDamaged = !isCut
-            if !isCut { readLocalHeaders() }
+        isLimited = missing != .nothing
+        if missing == .end || !readDirectory() {
+            isDamaged = missing == .nothing
+            if missing != .beginning { readLocalHeaders() }
         }
         markOverlaps()
     }
@@ -89,7 +92,7 @@ struct ZipDirectory {
             start = found
         }
         // Negative for what is missing at the beginning.
-        let shift = size != 0xffff_ffff ? start - offset : isCut ? -1 << 62 : 0
+        let shift = size != 0xffff_ffff ? start - offset : missing == .beginning ? -1 << 62 : 0
         var position = start
         while has(Self.central, at: position) {
             guard entries.count < most else {
@@ -131,8 +134,11 @@ struct ZipDirectory {
 
     private func addData(to entry: inout Entry, header stored: Int, shift: Int, _ packed: Int) {
         // Programs that unpack also take an offset that is right although the directory's own one is not.
-        let header = !isCut && !has(Self.local, at: stored + shift) ? stored : stored + shift
-        guard header >= 0 else { return }
+        let header = missing == .nothing && !has(Self.local, at: stored + shift) ? stored : stored + shift
+        guard header >= 0 else {
+            entry.isCut = true
+            return
+        }
         guard has(Self.local, at: header), let nameLength = number(header + 26, 2),
             let extra = number(header + 28, 2), header + 30 + nameLength + extra <= archive.count
         else {
@@ -173,12 +179,13 @@ struct ZipDirectory {
             guard start <= archive.count else { return }
             // Bit 3: the size comes after the data.
             let hasSize = flags & 8 == 0
+            let isComplete = hasSize ? start + packed <= archive.count : missing == .nothing
             entries.append(
                 Entry(
                     name: name(at: offset + 30, nameLength), isUTF8: flags & 0x800 != 0, localName: nil,
                     isEncrypted: flags & 1 != 0 || method == 99, method: method, size: size,
                     data: start..<(hasSize ? min(start + packed, archive.count) : archive.count),
-                    isDamaged: hasSize && start + packed > archive.count))
+                    isDamaged: !isComplete && missing == .nothing, isCut: !isComplete && missing == .end))
             guard hasSize else { return }
             offset = start + packed
         }

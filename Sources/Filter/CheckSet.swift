@@ -36,6 +36,8 @@ package struct CheckSet: Sendable {
     /// All of them have to hold.
     package var conditions: [Condition] = []
     package var recipients = Recipients.any
+    /// Whether the message must have a DKIM-Signature, or must have none; nil if it does not matter.
+    package var isSigned: Bool?
 
     package init() {}
 }

@@ -38,6 +38,7 @@ package struct DecodedParts {
 
         mutating func attachment(_ listing: PartListing, of part: Part) {
             listing.lines().withUnsafeBytes { parts.attachments += Self.split($0, part) }
+            if let limit = listing.limit { limitReached(limit, in: part) }
         }
 
         mutating func limitReached(_ limit: PartLimit, in part: Part) {

@@ -4,6 +4,7 @@ internal import Rules
 
 extension MessageChecker {
     mutating func headers(_ block: HeaderBlock) {
+        guard held == nil else { return hold(block) }
         guard !isOver, !isDeferring else {
             for header in block.headers { check(header, block.text(of: header), nil, nil) }
             return
@@ -185,6 +186,7 @@ extension MessageChecker {
     /// Postfix inserts an empty line by itself where there is none (`mime_state.c`), or reports it
     /// (`non_empty_end_of_header_action`), so the message goes on as it came.
     mutating func endOfHeaders(at offset: Int, needsEmptyLine: Bool) {
+        release(isSigned: false)
         guard !isDeferring else { return suspend(.endOfHeaders(offset: offset, needsEmptyLine: needsEmptyLine)) }
         addable.end = offset
         if needsEmptyLine { edit(offset..<offset, [0x0a], nil, isFormal: true) } else { endOfHeaders = offset }

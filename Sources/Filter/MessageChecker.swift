@@ -12,6 +12,10 @@ struct MessageChecker: ScannerEvents {
     private var sets: [SetInUse] = []
     /// The sets that the message is checked by, without those whose checks a rule has ended.
     private(set) var checking: [SetInUse] = []
+    /// The indexes of the sets that were chosen, and whose condition about a DKIM-Signature does not hold.
+    private(set) var leftOut: [Int] = []
+    /// nil once it is known which sets apply.
+    var held: HeldHeaders?
     /// The set that is asked.
     var current: SetInUse
     /// Whether a rule has ended the checks of `current`.
@@ -77,6 +81,7 @@ struct MessageChecker: ScannerEvents {
         self.rules = rules
         verdict = Verdict()
         checking = sets
+        waitForSignature()
         ask(sets[0])
         if case .keep = earlier {} else { earlier = .keep }
         stripsUndisclosedRecipients = rules.checks.undisclosedRecipients != .keep
@@ -111,11 +116,27 @@ struct MessageChecker: ScannerEvents {
     }
 
     /// Checks the message by these sets only. Has an effect before the content.
-    mutating func select(_ chosen: ChosenSets) {
+    ///
+    /// - Parameter isSigned: whether the message has a DKIM-Signature; nil if its headers have to say.
+    mutating func select(_ chosen: ChosenSets, isSigned: Bool?) {
         checking = chosen.indexes.map { sets[$0] }
         if let first = checking.first { current = first }
         isOver = checking.isEmpty
         verdict.notes = chosen.notes
+        waitForSignature()
+        if let isSigned { release(isSigned: isSigned) }
+    }
+
+    private mutating func waitForSignature() {
+        held = checking.contains { $0.rules.definition.isSigned != nil } ? HeldHeaders() : nil
+        if !leftOut.isEmpty { leftOut = [] }
+    }
+
+    /// Ends the checks of the sets that are only for messages with a DKIM-Signature, or only for those without one.
+    mutating func leaveOutSets(isSigned: Bool) {
+        leftOut = checking.filter { $0.rules.definition.isSigned == !isSigned }.map(\.rules.index)
+        checking.removeAll { leftOut.contains($0.rules.index) }
+        isOver = checking.isEmpty
     }
 
     /// Checks the message by one set.

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 package import Decoding
+internal import Limits
 internal import MailSyntax
+internal import Patterns
 package import Rules
 
 /// Checks one message after the other: bytes in, verdict out. A filter belongs to one thread. The filters of a thread
@@ -57,16 +59,26 @@ package final class MessageFilter {
 
     private static func setsByDefault(of rules: ContentRules) -> ChosenSets? {
         guard rules.areConditional else { return nil }
-        var selection = SetSelection(rules, MessageAttributes())
+        let scratch = MatchScratch(limits: Condition.matchLimits)
+        var selection = SetSelection(rules, MessageAttributes(), scratch)
         return selection.finish()
     }
 
     /// Says which sets of the rules the message is checked by. Without it, those that apply where nothing is known of a
     /// message. Has an effect before the content only.
-    package func select(_ chosen: ChosenSets) {
-        checker.select(chosen)
+    ///
+    /// - Parameter isSigned: whether the message has a DKIM-Signature; nil if its headers have to say.
+    package func select(_ chosen: ChosenSets, isSigned: Bool? = nil) {
+        checker.select(chosen, isSigned: isSigned)
         parts?.select(chosen)
     }
+
+    /// The indexes of the chosen sets whose condition about a DKIM-Signature does not hold. Known at the end of the
+    /// headers.
+    package var leftOutSets: [Int] { checker.leftOut }
+
+    /// Whether a DKIM-Signature has come in the headers so far.
+    package var isSigned: Bool { checker.isSigned }
 
     /// The rules that apply to the current message.
     package var rules: ContentRules { checker.rules }
@@ -91,7 +103,7 @@ package final class MessageFilter {
         count += bytes.count
         takeMatcher()
         scanner.update(bytes, &checker)
-        if let parts, !checker.isOver { parts.update(bytes) }
+        if let parts, !checker.isOver { parts.update(bytes, without: checker.leftOut) }
     }
 
     /// Takes the next bytes of the message.
@@ -128,7 +140,7 @@ package final class MessageFilter {
         hasEnded = true
         takeMatcher()
         scanner.finish(&checker)
-        if let parts, !checker.isOver { parts.endInput() }
+        if let parts, !checker.isOver { parts.endInput(without: checker.leftOut) }
     }
 
     /// Has the matcher, which other messages use too, count lookups for this one.

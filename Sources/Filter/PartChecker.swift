@@ -35,15 +35,23 @@ final class PartChecker {
     /// Whether any rule for parts can still have an effect.
     private var isNeeded: Bool { lines.all.contains { $0.isAsked && !$0.checker.isOver } }
 
-    func update(_ bytes: UnsafeRawBufferPointer) {
+    /// - Parameter sets: the indexes of sets that do not apply after all.
+    func update(_ bytes: UnsafeRawBufferPointer, without sets: [Int]) {
         guard isReading else { return }
+        leaveOut(sets)
         isReading = isNeeded
         // What is kept of an archive is released.
         if isReading { reader.update(bytes, &lines) } else { reader.reset() }
     }
 
-    func endInput() {
+    func endInput(without sets: [Int]) {
+        leaveOut(sets)
         if isReading, isNeeded { reader.finish(&lines) }
+    }
+
+    private func leaveOut(_ sets: [Int]) {
+        guard !sets.isEmpty else { return }
+        for index in lines.all.indices where sets.contains(lines.all[index].set) { lines.all[index].isAsked = false }
     }
 
     var isSuspended: Bool { lines.all.contains { !$0.deferred.isEmpty } }
@@ -127,7 +135,9 @@ private struct PartLines {
             isDeferring = true
             return deferred.append(.archive(listing, part))
         }
-        listing.lines().withUnsafeBytes { check($0, .attachment, part) }
+        let lines = listing.lines()
+        if let limit = listing.limit { limitReached(limit, in: part) }
+        lines.withUnsafeBytes { check($0, .attachment, part) }
     }
 
     mutating func limitReached(_ limit: PartLimit, in part: Part) {
@@ -224,6 +234,7 @@ extension PartLimit {
         case .depth: "what it contains is checked as text"
         case .boundary: "its boundary does not occur, and nothing of it is checked"
         case .memory: "filter.most_memory is used up, and only the end of the archive is read"
+        case .archive: "some of its archive is not read"
         }
     }
 }

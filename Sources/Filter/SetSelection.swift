@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 internal import Limits
-internal import Patterns
+package import Patterns
 
 /// What a way in knows of a message before its content, by the names of the attributes of a policy request. An
 /// attribute that it does not know has an empty value.
@@ -35,7 +35,7 @@ package struct ChosenSets: Equatable, Sendable {
 package struct SetSelection {
     private let rules: ContentRules
     private let attributes: MessageAttributes
-    private let scratch = MatchScratch(limits: Condition.matchLimits)
+    private let scratch: MatchScratch
     private var standings: [Standing] = []
     /// By set: the first condition that could not be decided.
     private var undecided: [Int: UndecidedCondition] = [:]
@@ -50,9 +50,11 @@ package struct SetSelection {
         let aboutRecipients: [Condition]
     }
 
-    package init(_ rules: ContentRules, _ attributes: MessageAttributes) {
+    /// - Parameter scratch: with `Condition.matchLimits`. It may be used for other messages between two calls.
+    package init(_ rules: ContentRules, _ attributes: MessageAttributes, _ scratch: MatchScratch) {
         self.rules = rules
         self.attributes = attributes
+        self.scratch = scratch
         Self.withAttributes(attributes, recipient: [], of: rules) { known in
             for set in rules.sets {
                 let conditions = set.definition.conditions

@@ -38,8 +38,9 @@ enum CheckSetReader {
         var set = CheckSet()
         (set.name, set.recipients, set.tables) = (draft.name, draft.recipients, draft.checkTables)
         if let when = draft.when {
+            let node = aboutEnvelope(when.node, when.key, &reading, &set)
             set.conditions = ConditionReader.conditions(
-                when.node, when.key, &reading, forms: configuration.keyForms, attribute: .messageAttribute)
+                node, when.key, &reading, forms: configuration.keyForms, attribute: .messageAttribute)
             if !configuration.listen.filter.isEmpty { warnOfFilter(when.node, when.key, &reading) }
         }
         if let node = found["recipients"], !set.conditions.contains(where: \.part.isPerRecipient) {
@@ -47,6 +48,29 @@ enum CheckSetReader {
                 node, "\(key).recipients", "has no effect without a condition on recipient or recipient_domain")
         }
         return set
+    }
+
+    /// The condition about the content.
+    static let signature = "dkim"
+
+    /// Reads the condition about the content.
+    ///
+    /// - Returns: the other conditions.
+    private static func aboutEnvelope(
+        _ node: YAMLNode, _ key: String, _ reading: inout ConfigurationReading, _ set: inout CheckSet
+    ) -> YAMLNode {
+        guard case .map = node.value, var entries = reading.entries(of: node, key),
+            let index = entries.firstIndex(where: { $0.name.text == signature })
+        else { return node }
+        let type = ValueType<Bool>.text("present or absent", write: { $0 ? "present" : "absent" }) { text in
+            switch text {
+            case "present": .value(true)
+            case "absent": .value(false)
+            default: .isNot("a test for a DKIM-Signature")
+            }
+        }
+        set.isSigned = type.read(entries.remove(at: index).value, "\(key).\(signature)", &reading)
+        return YAMLNode(line: node.line, column: node.column, value: .map(entries))
     }
 
     /// XFORWARD says nothing about logins.

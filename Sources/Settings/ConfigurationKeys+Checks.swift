@@ -60,7 +60,8 @@ extension ConfigurationKeys {
                 "Name of the set in the log, the page, metrics and commands."),
             .init(
                 "when", expected: "a map from attributes to tests", .isNothing(example: "{ sasl_username: absent }"),
-                "Conditions for the set to apply to a message, as for limits; all of them must hold.",
+                "Conditions for the set to apply to a message, as for limits, and `dkim`: present or absent; all of "
+                    + "them must hold.",
                 read: { node, key, _, draft in draft.when = (node, key) }),
             .init(
                 "recipients", \.recipients, .word, in: defaults,

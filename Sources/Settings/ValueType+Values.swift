@@ -141,7 +141,7 @@ extension ValueType where Value == String {
         "one of \(PolicyAttributes.ofMessages.joined(separator: ", "))", write: { $0 }
     ) { text in
         guard !PolicyAttributes.ofMessages.contains(text) else { return .value(text) }
-        let names = Spelling.alternatives(to: text, among: PolicyAttributes.ofMessages)
+        let names = Spelling.alternatives(to: text, among: PolicyAttributes.ofMessages + [CheckSetReader.signature])
         return .fault("\(Spelling.quoted(text)) is not known of a message\(names)")
     }
 

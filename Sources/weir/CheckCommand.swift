@@ -19,7 +19,7 @@ struct CheckCommand: ParsableCommand {
 
             --as also says what is known of the messages, for checks.sets: --as sender=a@example.org,\
             recipient=b@example.com,client_address=192.0.2.1. What it does not name is empty. recipient can be there \
-            several times. Prints the sets that apply.
+            several times. Prints the sets that apply to each message.
 
             With --decoded, prints instead what rules for decoded text see: the headers (checks.decoded_header), \
             then the lines of text of each part (checks.decoded_body), then the lines about parts and the files in \
@@ -53,10 +53,10 @@ struct CheckCommand: ParsableCommand {
         var faults: [MessageFileFault] = []
         let files = rawArguments(messages).flatMap { MessageFiles.expand($0, faults: &faults) }
         for fault in faults { complain(fault) }
-        if files.count > 100, !decoded { prepareFastPass(rules) }
         let headers = decoded ? DecodedReport(rules.checks, view.wayIn, inJSON: json) : nil
         let report: any CheckReport = json ? JSONCheckReport() : TextCheckReport(view.wayIn)
         let examination = MessageExamination(rules, view)
+        var bytes = 0
         var progress = Progress(total: files.count)
         for file in files {
             progress.step()
@@ -65,6 +65,9 @@ struct CheckCommand: ParsableCommand {
                     if let headers {
                         try headers.add(message)
                     } else {
+                        let isMuch = bytes >= Self.bytesWithoutFastPass
+                        bytes += message.content.count
+                        if !isMuch, bytes >= Self.bytesWithoutFastPass { rules.prepareFastPass() }
                         try report.add(message, examination.examine(message.content))
                     }
                 }
@@ -78,11 +81,9 @@ struct CheckCommand: ParsableCommand {
         if !faults.isEmpty { throw ExitCode(EX_NOINPUT) }
     }
 
-    /// Compiles the rules into one pattern, which pays off for many messages. For many rules this is slow, so the check
-    /// starts without it.
-    private func prepareFastPass(_ rules: ContentRules) {
-        if rules.areFew { rules.prepareFastPass() } else { rules.prepareFastPassInBackground() }
-    }
+    /// To check so many bytes one rule after the other takes about as long as to compile all rules into one pattern,
+    /// however many rules there are.
+    private static let bytesWithoutFastPass = 1 << 16
 
     private func loadRules() throws -> ContentRules {
         let rules = try options.read().rules

@@ -2,7 +2,9 @@
 import ArgumentParser
 import Filter
 import Foundation
+import Limits
 import Messages
+import Patterns
 import Report
 import Rules
 import Settings
@@ -76,7 +78,7 @@ struct FilterCommand: ParsableCommand {
         var known = MessageAttributes()
         for attribute in attribute { known[attribute.name] = attribute.value }
         known["sender"] = Array(sender.utf8)
-        var selection = SetSelection(rules, known)
+        var selection = SetSelection(rules, known, MatchScratch(limits: Condition.matchLimits))
         for recipient in recipients { selection.add(recipient: Array(recipient.utf8)) }
         return selection.finish()
     }

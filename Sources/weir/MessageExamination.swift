@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 import ArgumentParser
 import Filter
+import Limits
+import Patterns
 import Rules
 import Settings
 
@@ -32,7 +34,7 @@ struct MessageView: ExpressibleByArgument {
     static var allValueStrings: [String] { WayIn.allCases.map(\.rawValue) + KnownAttribute.allValueStrings }
 
     func chooseSets(of rules: ContentRules) -> ChosenSets {
-        var selection = SetSelection(rules, attributes)
+        var selection = SetSelection(rules, attributes, MatchScratch(limits: Condition.matchLimits))
         for recipient in recipients { selection.add(recipient: recipient) }
         return selection.finish()
     }
@@ -81,38 +83,51 @@ struct MessageExamination {
     private let rules: ContentRules
     private let wayIn: WayIn?
     private let chosen: ChosenSets
-    private let sets: [String]?
     private let filter: MessageFilter
 
     init(_ rules: ContentRules, _ view: MessageView) {
         self.rules = rules
         wayIn = view.wayIn
-        let chosen = view.chooseSets(of: rules)
-        self.chosen = chosen
-        sets = rules.checks.sets.isEmpty ? nil : chosen.indexes.map { rules.sets[$0].name }
+        chosen = view.chooseSets(of: rules)
         filter = MessageFilter(rules, matcher: Matcher(rules.checks))
     }
 
     func examine(_ message: [UInt8]) -> ExaminedMessage {
-        guard let wayIn else { return ExaminedMessage(sets: sets, verdict: verdict(on: message)) }
+        guard let wayIn else {
+            let verdict = verdict(on: message)
+            return ExaminedMessage(sets: sets, verdict: verdict)
+        }
         let view = wayIn.view(of: message)
         let verdict = view.inMessage(verdict(on: view.content))
+        let (sets, isSigned) = (sets, filter.isSigned)
         return ExaminedMessage(
-            sets: sets, verdict: verdict, unseen: view.unseen.map { describe($0, in: message) },
+            sets: sets, verdict: verdict, unseen: view.unseen.map { describe($0, in: message, isSigned: isSigned) },
             impossible: wayIn.impossibleEffects(of: verdict))
     }
 
-    private func verdict(on message: [UInt8]) -> Verdict {
+    /// The names of the sets that the last message was checked by; nil without `checks.sets`.
+    private var sets: [String]? {
+        guard !rules.checks.sets.isEmpty else { return nil }
+        return chosen.indexes.filter { !filter.leftOutSets.contains($0) }.map { rules.sets[$0].name }
+    }
+
+    /// - Parameter isSigned: for a piece of a message: whether the message has a DKIM-Signature.
+    private func verdict(on message: [UInt8], isSigned: Bool? = nil) -> Verdict {
         filter.begin(rules)
-        if rules.areConditional { filter.select(chosen) }
+        filter.select(chosen, isSigned: isSigned)
         filter.update(message)
         return filter.finish()
     }
 
-    private func describe(_ header: WayIn.UnseenHeader, in message: [UInt8]) -> ExaminedMessage.Unseen {
+    private func describe(
+        _ header: WayIn.UnseenHeader, in message: [UInt8], isSigned: Bool
+    ) -> ExaminedMessage.Unseen {
+        func matches(_ range: Range<Int>) -> [RuleMatch] {
+            range.isEmpty ? [] : verdict(on: Array(message[range]), isSigned: isSigned).matches
+        }
         let seen = header.range.lowerBound..<header.range.lowerBound + header.seen
-        let applied = Set(seen.isEmpty ? [] : verdict(on: Array(message[seen])).matches.map(\.location))
-        let whole = verdict(on: Array(message[header.range])).matches
+        let applied = Set(matches(seen).map(\.location))
+        let whole = matches(header.range)
         return ExaminedMessage.Unseen(
             offset: header.range.lowerBound,
             content: Array(message[header.range].prefix(200).prefix { $0 != 0x0a && $0 != 0x0d }),

@@ -103,6 +103,85 @@ import Testing
         #expect(lines[1].utf8.count < 2_000)
     }
 
+    /// Every entry is the archive itself, without an end.
+    @Test func anArchiveOfItself() {
+        let archive = Self.quine()
+        func file(_ name: String, _ type: String) -> String {
+            "; application/zip; name=\"\(name)\"; declared=\"\(type)\"; size=\(archive.count); encrypted=no"
+        }
+        let entry = file("quine.zip", "")
+        #expect(
+            Self.lines(archive) == [
+                "1" + file("", "application/zip"), "1/1" + entry, "1/1/1" + entry, "1/1/1/1\(entry); limit",
+            ])
+    }
+
+    /// An archive whose only entry decompresses to the archive.
+    ///
+    /// `P` is what stands before the data, and `S` what stands after it. `L(n)` and `R(n)` are blocks of 10 bytes: the
+    /// first says that n bytes follow as they are, the second repeats the last n bytes of the output. What each line
+    /// below writes is the beginning of the next ones, as in a program that prints itself.
+    private static func quine() -> [UInt8] {
+        let name = Array("quine.zip".utf8)
+        func parts(_ stream: Int) -> (before: [UInt8], after: [UInt8]) {
+            let size = 30 + name.count + stream + 46 + name.count + 22
+            var before = localHeader(name, [], method: 8, size: size)
+            before.replaceSubrange(18..<22, with: little(stream, 4))
+            let directory = entry(name, stream, method: 8, size: size, at: 0)
+            return (before, directory + end(1, size: directory.count, offset: before.count + stream))
+        }
+        func stream(_ P: [UInt8], _ S: [UInt8]) -> [UInt8] {
+            let (LP, RP) = (literal(P.count + 10), repeated(P.count + 10))
+            let (LS, RS) = (literal(S.count + 10), repeated(S.count + 10, isLast: true))
+            let (L0, L1, L4, R4) = (literal(0), literal(10), literal(40), repeated(40))
+            let pieces = [
+                [LP, P, LP],
+                [RP],
+                [L1, RP], [L1, L1], [L4, RP, L1, L1, L4],
+                [R4],
+                [L4, R4, L4, R4, L4],
+                [R4],
+                [L4, R4, L0, L0, LS],
+                [R4],
+                [L0, L0],
+                [LS, RS, S],
+                [RS],
+            ]
+            return Array(pieces.joined().joined())
+        }
+        // All sizes are fixed.
+        let (before, after) = parts(stream(parts(0).before, parts(0).after).count)
+        return before + stream(before, after) + after
+    }
+
+    private static func literal(_ count: Int) -> [UInt8] {
+        [0, 0, 0, 0xff, 0xff, 0] + little(count, 2) + little(~count, 2)
+    }
+
+    /// A match of `count` bytes in a block with fixed codes (RFC 1951 3.2.6), blocks without content, and a stored one
+    /// that ends at a byte.
+    private static func repeated(_ count: Int, isLast: Bool = false) -> [UInt8] {
+        var bits: [UInt8] = []
+        func code(_ value: Int, _ count: Int) { bits += (0..<count).reversed().map { UInt8(value >> $0 & 1) } }
+        func number(_ value: Int, _ count: Int) { bits += (0..<count).map { UInt8(value >> $0 & 1) } }
+        // The largest base at or below the value: its code and its extra bits.
+        let length = [(35, 273, 3), (43, 274, 3), (83, 278, 4)].last { $0.0 <= count }!
+        let distance = [(33, 10, 4), (49, 11, 4), (65, 12, 5)].last { $0.0 <= count }!
+        number(0b010, 3)
+        code(length.1 - 256, 7)
+        number(count - length.0, length.2)
+        code(distance.1, 5)
+        number(count - distance.0, distance.2)
+        code(0, 7)
+        while bits.count < 38 { number(0b010, 10) }
+        number(isLast ? 1 : 0, 3)
+        precondition(41...48 ~= bits.count)
+        let bytes = stride(from: 0, to: 48, by: 8).map { start in
+            (0..<8).reduce(UInt8(0)) { $0 | (start + $1 < bits.count ? bits[start + $1] << UInt8($1) : 0) }
+        }
+        return bytes + [0, 0, 0xff, 0xff]
+    }
+
     /// Blocks without content take time, too.
     @Test func emptyBlocks() {
         let name = Array("a".utf8)
@@ -130,8 +209,10 @@ import Testing
         archive += Self.entry(Array("a.exe".utf8), 2, method: 0, size: 2, at: second)
         archive += Self.end(2, size: archive.count - offset, offset: offset)
         #expect(
-            Self.lines(archive).dropFirst() == [
-                "1/1; application/octet-stream; name=\"large\"; declared=\"\"; size=\(9 << 20); encrypted=no",
+            Self.lines(archive) == [
+                "1; application/zip; name=\"\"; declared=\"application/zip\"; "
+                    + "size=\(archive.count); encrypted=no; limit",
+                "1/1; application/octet-stream; name=\"large\"; declared=\"\"; size=\(9 << 20); encrypted=no; limit",
                 "1/2; application/x-dosexec; name=\"a.exe\"; declared=\"\"; size=2; encrypted=no",
             ])
     }

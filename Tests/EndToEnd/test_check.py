@@ -74,6 +74,23 @@ class Check(unittest.TestCase):
         self.assertIn(f"{self.directory}/missing: No such file or directory", done.stderr)
         self.assertIn(f"{self.directory}/there: changed", done.stdout)
 
+    def test_many_bytes_are_checked_by_the_fast_pass(self):
+        """However few files there are. Without it, the rule is tried where its keyword does not occur, and gives up."""
+        (self.directory / "header").write_text("/^X: (a+)+needleD/ WARN\n")
+        (self.directory / "weir.yaml").write_text(json.dumps(
+            {"checks": {"header": [f"pcre:{self.directory}/header"], "match_limit": 1000, "cache": str(self.directory / "cache")}}))
+        message = b"X: " + b"a" * 40 + b" D\n\n" + 20 * (49 * b"x" + b"\n")
+
+        def gave_up(content):
+            done = self.check("--json", self.file("mbox", content))
+            self.assertEqual(done.returncode, 0, done.stderr)
+            return [bool(json.loads(line)["notes"]) for line in done.stdout.splitlines()]
+        self.assertEqual(gave_up(3 * (b"From a\n" + message + b"\n")), [True] * 3)
+        many = gave_up(200 * (b"From a\n" + message + b"\n"))
+        self.assertEqual(len(many), 200)
+        self.assertEqual((many[0], many[100:]), (True, [False] * 100))
+        self.assertEqual(gave_up(message + 3000 * (49 * b"x" + b"\n")), [False])
+
     def test_standard_input(self):
         self.assertEqual(self.names("-", input=MESSAGE.decode()), ["-"])
 

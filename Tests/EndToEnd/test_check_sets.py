@@ -24,12 +24,16 @@ SETS = {
     "table": {"when": {"recipient": {"table": "texthash:TABLE"}}},
     "helo": {"when": {"helo_name": {"matches": "/^host[0-9]/"}}},
     "login": {"when": {"sasl_username": "present"}},
+    "signed": {"when": {"dkim": "present"}},
+    "unsigned": {"when": {"dkim": "absent", "recipient_domain": "example.net"}},
 }
-# The source address and HELO name of a client, the sender, the recipients, and the sets that apply.
+SIGNATURE = "DKIM-Signature: v=1; a=rsa-sha256; d=example.org; s=x; h=from; bh=x; b=y\n"
+# The source address and HELO name of a client, the sender, the recipients, headers, and the sets that apply.
 MESSAGES = [
-    ("127.0.0.1", "client.example.org", "alice@example.org", ["b@example.com"], "every inside alice customer customer-only"),
-    ("127.0.0.2", "host1.example.org", "bob@example.org", ["b@example.com", "c@example.net"], "every outside customer helo"),
-    ("127.0.0.1", "client.example.org", "", ["vip@example.net"], "every inside table"),
+    ("127.0.0.1", "client.example.org", "alice@example.org", ["b@example.com"], "", "every inside alice customer customer-only"),
+    ("127.0.0.2", "host1.example.org", "bob@example.org", ["b@example.com", "c@example.net"], "",
+     "every outside customer helo unsigned"),
+    ("127.0.0.1", "client.example.org", "", ["vip@example.net"], SIGNATURE, "every inside table signed"),
 ]
 
 
@@ -56,9 +60,9 @@ class WaysIn(Directory):
         main = {"smtpd_recipient_limit": "100", "weirpipe_destination_recipient_limit": "100", "mynetworks": "127.0.0.0/8"}
         for way in ("milter", "filter", "proxy", "pipe"):
             with self.subTest(way), SMTPSink() as sink, OPEN[way](sink.port, "", "", main, checks={"sets": sets}) as (postfix, service):
-                for number, (address, helo, sender, recipients, _) in enumerate(MESSAGES):
+                for number, (address, helo, sender, recipients, headers, _) in enumerate(MESSAGES):
                     with SMTP(postfix.port, helo, source=address) as client:
-                        replies = client.mail(sender, recipients, f"X-Number: {number}\nSubject: x\n\nbody\n")
+                        replies = client.mail(sender, recipients, f"X-Number: {number}\nSubject: x\n{headers}\nbody\n")
                         self.assertEqual(replies[-1][0], 250, f"{replies}\n{postfix.log()}")
                 wait_until(lambda: len(sink.messages()) >= len(MESSAGES), lambda: f"{postfix.log()}\n{service.log()}", timeout=60)
                 found = {}
@@ -69,7 +73,7 @@ class WaysIn(Directory):
 
     def test_mail_of_sendmail(self):
         """The milter sees it come from this machine. The filter sees no client."""
-        for way, expected in (("milter", "every inside alice"), ("filter", "every outside alice")):
+        for way, expected in (("milter", "every inside alice unsigned"), ("filter", "every outside alice unsigned")):
             with self.subTest(way), SMTPSink() as sink, OPEN[way](sink.port, "", "", {}, checks={"sets": self.sets()}) as (postfix, service):
                 postfix.sendmail("alice@example.org", ["b@example.net"], "Subject: x\n\nbody\n")
                 wait_until(lambda: sink.messages(), lambda: f"{postfix.log()}\n{service.log()}", timeout=60)
@@ -116,7 +120,7 @@ class Milter(Directory):
     def test_events_and_login(self):
         """An event is asked for only if a condition needs it."""
         cases = [
-            (("every",), 15), (("inside",), 14), (("helo",), 13), (("alice",), 11), (("login",), 11), (("customer",), 3),
+            (("every",), 15), (("signed",), 15), (("inside",), 14), (("helo",), 13), (("alice",), 11), (("login",), 11), (("customer",), 3),
             (tuple(SETS), 0)]
         for names, withheld in cases:
             with self.subTest(names), MilterService(checks={"sets": self.sets(names)}) as service, service.mta() as mta:
@@ -130,6 +134,18 @@ class Milter(Directory):
                     reply = mta.content([("Subject", " login")], b"body\r\n")[-1]
                     self.assertEqual(reply[0].encode(), code)
             self.assertIn(f"header_checks pcre:{self.directory}/login:1, set login: REJECT", service.log())
+
+    def test_signed(self):
+        """Rules for headers wait for a signature; those for the body have nothing to wait for."""
+        for key, rule in (("header", "/^Subject:/ REJECT 5.7.1 {}\n"), ("body", "/^body/ REJECT 5.7.1 {}\n"),
+                          ("decoded_body", "/^body/ REJECT 5.7.1 {}\n")):
+            for name in ("signed", "unsigned"):
+                with self.subTest(key, name=name), MilterService(
+                        checks={"sets": self.sets((name,), rule, key)}) as service, service.mta() as mta:
+                    for headers in ([], [("DKIM-Signature", " v=1")]):
+                        mta.mail(recipients=["c@example.net"])
+                        reply = mta.content([("Subject", " x"), *headers], b"body\r\n")[-1][0]
+                        self.assertEqual(reply, "y" if bool(headers) == (name == "signed") else "c")
 
     def test_two_messages_of_a_connection(self):
         with MilterService(checks={"sets": self.sets(("customer",), "/^Subject:/ REJECT\n")}) as service, service.mta() as mta:
@@ -167,13 +183,25 @@ class Check(Directory):
 
     def test_as(self):
         out = self.check("--as", "sender=alice@example.org,recipient=b@example.com,recipient=c@example.net,client_address=127.0.0.1")
-        self.assertIn("\n  sets: every, inside, alice, customer\n", out)
+        self.assertIn("\n  sets: every, inside, alice, customer, unsigned\n", out)
         self.assertIn(f"  header_checks offset 0 pcre:{self.directory}/alice:1, set alice: PREPEND X-Set: alice\n", out)
-        self.assertEqual(re.findall(r"^\+X-Set: (\S+)", out, re.M), ["every", "inside", "alice", "customer"])
+        self.assertEqual(re.findall(r"^\+X-Set: (\S+)", out, re.M), ["every", "inside", "alice", "customer", "unsigned"])
 
     def test_unknown_attributes_are_empty(self):
         self.assertIn("\n  sets: every, outside\n", self.check())
         self.assertIn("\n  sets: none\n", self.check(sets=self.sets(("login",))))
+
+    def test_signed(self):
+        """Each message of an mbox has its own sets. A header that the way in does not show is looked up in them, too."""
+        content = [b"Subject: x\nBcc: y\n\nbody\n", f"Subject: x\n{SIGNATURE}Bcc: y\n\nbody\n".encode()]
+        self.message.write_bytes(b"\n".join(b"From a\n" + one for one in content))
+        sets = self.sets(("signed", "unsigned"), "/^(Subject|Bcc):/ WARN {}\n")
+        out = self.check("--json", "--as", "milter,recipient=a@example.net", sets=sets)
+        found = [json.loads(line) for line in out.splitlines()]
+        self.assertEqual([message["sets"] for message in found], [["unsigned"], ["signed"]])
+        self.assertEqual([match["set"] for message in found for match in message["matches"]], ["unsigned", "signed"])
+        self.assertEqual([rule["table"].split("/")[-1] for message in found for header in message["unseen"] for rule in header["rules"]],
+                         ["unsigned", "signed"])
 
     def test_json_and_way(self):
         out = json.loads(self.check("--json", "--as", "pipe,sasl_username=alice,recipient=b@example.com"))

@@ -144,7 +144,9 @@ import Testing
     }
 
     /// - Parameter steps: what a lookup may take before it is suspended.
-    private static func judge(_ rules: ContentRules, _ piece: Int, steps: UInt32?) -> Verdict {
+    private static func judge(
+        _ rules: ContentRules, _ piece: Int, steps: UInt32?, _ message: String = Self.message
+    ) -> Verdict {
         var share: LoopShare?
         if let steps {
             share = LoopShare()
@@ -177,9 +179,10 @@ import Testing
         return filter.finish()
     }
 
+    /// - Parameter isSigned: for some sets by name: whether the message must have a DKIM-Signature.
     private static func rules(
         _ sets: [(name: String, tables: Tables, conditions: [(String, Condition.Test)])], recipients: String = "any",
-        names: AttributeNames = AttributeNames()
+        names: AttributeNames = AttributeNames(), isSigned: [String: Bool] = [:]
     ) throws -> ContentRules {
         let directory = FileManager.default.temporaryDirectory.appending(path: "weir-\(UUID().uuidString)")
         try FileManager.default.createDirectory(at: directory, withIntermediateDirectories: true)
@@ -202,6 +205,7 @@ import Testing
                 Condition(part: KeyPart(attribute, in: &checks.attributeNames), test: test, forms: KeyForms())
             }
             set.recipients = try #require(.init(rawValue: recipients))
+            set.isSigned = isSigned[name]
             return set
         }
         return try ContentRules(checks)
@@ -210,6 +214,8 @@ import Testing
     // MARK: Conditions
 
     private static func equals(_ value: String) -> Condition.Test { .equals([Array(value.utf8)]) }
+
+    private let scratch = MatchScratch(limits: Condition.matchLimits)
 
     private static let inside = Condition.Test.inNetworks([Network("192.0.2.0/24")!])
 
@@ -246,7 +252,7 @@ import Testing
                 ("customer", tables, [("recipient_domain", Self.equals("example.org"))]),
                 ("unsent", tables, [("sender", .absent)]),
             ], recipients: mode)
-        var selection = SetSelection(rules, MessageAttributes(request: Array(known.utf8)))
+        var selection = SetSelection(rules, MessageAttributes(request: Array(known.utf8)), scratch)
         for recipient in recipients { selection.add(recipient: Array(recipient.utf8)) }
         let chosen = selection.finish()
         #expect(chosen.indexes.map { rules.sets[$0].name }.joined(separator: " ") == expected)
@@ -259,7 +265,7 @@ import Testing
         for test in [Condition.Test.matches(pattern), .not(.matches(pattern))] {
             let rules = try Self.rules([("a", tables, [("helo_name", test)]), ("b", Tables(), [])])
             let name = String(repeating: "a", count: 100) + "!"
-            var selection = SetSelection(rules, MessageAttributes(request: Array("helo_name=\(name)".utf8)))
+            var selection = SetSelection(rules, MessageAttributes(request: Array("helo_name=\(name)".utf8)), scratch)
             let chosen = selection.finish()
             #expect(chosen.indexes == [1])
             let filter = MessageFilter(rules, matcher: Matcher())
@@ -274,6 +280,64 @@ import Testing
         }
     }
 
+    private static let signature = "DKIM-Signature: v=1; d=example.org; h=from:subject; bh=x; b=y\r\n"
+
+    /// A message, and whether it has a DKIM-Signature.
+    private static let signedAndUnsigned: [(message: String, isSigned: Bool)] = [
+        (message, false), (signature + message, true),
+        (message.replacing("\r\n\r\n", with: "\r\n\(signature)\r\n"), true),
+        // Headers that come in several blocks.
+        (String(repeating: "X-Many: 1\r\n", count: 1_000) + signature + message, true),
+        (String(repeating: "X-Many: 1\r\n", count: 1_000) + message, false),
+        // A signature after too many of them.
+        (String(repeating: "X-Many: 1\r\n", count: 30_000) + signature + message, false),
+        ("dkim-signature : v=1\r\n" + message, true), ("X-DKIM-Signature: v=1\r\n" + message, false),
+        // Headers of a part, of an attached message, and a line of the body.
+        ("Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n" + signature + message, false),
+        ("Content-Type: message/rfc822\r\n\r\n" + signature + message, false), ("\r\n" + signature, false),
+        // No body, and no line end.
+        ("Subject: spam\r\nX-Other: ham", false), ("Subject: spam\r\n" + signature.dropLast(), true),
+    ]
+
+    /// What sets find that depend on a DKIM-Signature: the same as if only those were there that apply.
+    @Test(arguments: signedAndUnsigned, [1, 7, 1 << 20])
+    func signedMail(_ mail: (message: String, isSigned: Bool), piece: Int) throws {
+        // Of many headers, in one way only.
+        let isLong = mail.message.utf8.count > 5_000
+        guard piece == 1 << 20 || !isLong else { return }
+        func tables(_ name: String, _ last: String) -> Tables {
+            Tables(
+                header: "/^Subject: spam/ PREPEND X-\(name): h\n/^X-Other:/ \(last)\n", decodedHeader: "/café/ HOLD\n",
+                body: "/^two/ REPLACE \(name)\n", decodedBody: "/three/ PREPEND X-\(name): b\n")
+        }
+        for last in isLong ? ["WARN"] : ["WARN", "REJECT", "PASS", "IGNORE"] {
+            let sets =
+                [
+                    ("all", tables("All", "WARN"), []), ("signed", tables("Signed", last), []),
+                    ("others", Tables(header: "/^X-Other:/ IGNORE\n"), []), ("unsigned", tables("Unsigned", last), []),
+                ] as [(name: String, tables: Tables, conditions: [(String, Condition.Test)])]
+            let rules = try Self.rules(sets, isSigned: ["signed": true, "unsigned": false])
+            let others = try Self.rules(sets.filter { $0.name != (mail.isSigned ? "unsigned" : "signed") })
+            for isFast in [false, true] {
+                if isFast { for rules in [rules, others] { rules.prepareFastPass() } }
+                for steps in isLong ? [nil] : [UInt32?.none, 1] {
+                    let found = [rules, others].map { rules in
+                        let verdict = Self.judge(rules, piece, steps: steps, mail.message)
+                        let edited = verdict.apply(to: Array(mail.message.utf8), lineEnd: .crlf)
+                        let matches = verdict.matches.map { "\($0.set!):\($0.location.line)\($0.fault ?? "")" }
+                        return "\(matches) \(verdict.disposition) \(verdict.effects) \(verdict.notes) "
+                            + String(decoding: edited, as: UTF8.self)
+                    }
+                    #expect(found[0] == found[1])
+                }
+            }
+            #expect(
+                rules.sets[mail.isSigned ? 3 : 1].lists.allSatisfy { list, _ in
+                    (0..<list.count).allSatisfy { list.counters[$0].hits == 0 }
+                })
+        }
+    }
+
     /// Without sets that apply, nothing is checked; the next message is not affected.
     @Test func messageWithoutSets() throws {
         let rules = try Self.rules([
@@ -282,7 +346,7 @@ import Testing
         let filter = MessageFilter(rules, matcher: Matcher())
         for (known, isRefused) in [("", false), ("sasl_username=a", true), ("", false)] {
             filter.begin(rules)
-            var selection = SetSelection(rules, MessageAttributes(request: Array(known.utf8)))
+            var selection = SetSelection(rules, MessageAttributes(request: Array(known.utf8)), scratch)
             filter.select(selection.finish())
             filter.update(Array("X: 1\r\n\r\nbody\r\n".utf8))
             let verdict = filter.finish()

@@ -28,18 +28,19 @@ import Testing
 
         """
 
-    /// A message with a stored zip archive. Its first file has `size` bytes, and its second one is a program.
-    private func archive(_ size: Int, directoryAt offset: Int? = nil) -> [UInt8] {
+    /// A message with a stored zip archive. Its first file has `size` bytes, and the others are programs.
+    private func archive(_ size: Int, others: Int = 1, directoryAt offset: Int? = nil) -> [UInt8] {
         func little(_ value: Int, _ size: Int) -> [UInt8] { (0..<size).map { UInt8(value >> (8 * $0) & 0xff) } }
         var (archive, directory): ([UInt8], [UInt8]) = ([], [])
-        for content in [[UInt8](repeating: 1, count: size), Array("MZ".utf8)] {
+        let programs = Array(repeating: Array("MZ".utf8), count: others)
+        for content in [[UInt8](repeating: 1, count: size)] + programs {
             let sizes = little(content.count, 4) + little(content.count, 4) + little(1, 2)
             directory += Array("PK\u{1}\u{2}".utf8) + little(20, 16) + sizes + little(0, 12) + little(archive.count, 4)
             directory += Array("a".utf8)
             archive += Array("PK\u{3}\u{4}".utf8) + little(20, 14) + sizes + little(0, 2) + Array("a".utf8) + content
         }
         let place = little(directory.count, 4) + little(offset ?? archive.count, 4)
-        let end = little(0, 4) + little(2, 2) + little(2, 2) + place
+        let end = little(0, 4) + little(1 + others, 2) + little(1 + others, 2) + place
         return Array("Content-Type: application/zip\r\n\r\n".utf8) + archive + directory
             + Array("PK\u{5}\u{6}".utf8) + end + little(0, 2)
     }
@@ -135,6 +136,35 @@ import Testing
         filter.resume()
         let found = filter.finish().matches.map { String(decoding: $0.content.prefix(5), as: UTF8.self) }
         #expect(found == ["1; ap", "1/2; "])
+    }
+
+    /// The bounds on archives are for the message, not for the sets that look at it.
+    @Test(arguments: [false, true]) func setsSeeTheSameArchive(isOnLoop: Bool) throws {
+        var template = Array("/tmp/weir-parts-XXXXXX".utf8CString)
+        let descriptor = mkstemp(&template)
+        close(descriptor)
+        let path = template.withUnsafeBufferPointer { String(cString: $0.baseAddress!) }
+        defer { unlink(path) }
+        let file = try #require(fopen(path, "w"))
+        fputs("/x-dosexec.* size=2;/ WARN\n/; limit$/ REJECT\n", file)
+        fclose(file)
+        var checks = ContentChecks()
+        checks.sets = ["a", "b", "c"].map { name in
+            var set = CheckSet()
+            (set.name, set.tables.attachment) = (name, ["pcre:\(path)"])
+            return set
+        }
+        let rules = try ContentRules(checks)
+        let filter = MessageFilter(rules, matcher: Matcher(rules.checks, share: isOnLoop ? LoopShare() : nil))
+        filter.update(archive(600, others: 500))
+        filter.endInput()
+        if isOnLoop {
+            filter.prepareToResume()
+            filter.resume()
+        }
+        let verdict = filter.finish()
+        #expect(verdict.disposition == .accept)
+        #expect(verdict.matches.map(\.set) == ["a", "b", "c"].flatMap { Array(repeating: $0, count: 500) })
     }
 
     private final class Memory: SharedMemory {

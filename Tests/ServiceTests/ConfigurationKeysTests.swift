@@ -230,9 +230,9 @@ func read(_ yaml: String) -> Result<ConfigurationReader.Outcome, ConfigurationFa
     @Test func everySettingOfASetHasAKey() throws {
         let table = "pcre:\(fixture("header_checks"))"
         let full = """
-            { name: b, when: { recipient_domain: example.org }, recipients: all, header: "\(table)", mime_header: [],
-              nested_header: "\(table)", decoded_header: "\(table)", decoded_body: "\(table)", attachment: "\(table)",
-              body: "\(table)" }
+            { name: b, when: { recipient_domain: example.org, dkim: absent }, recipients: all, header: "\(table)",
+              mime_header: [], nested_header: "\(table)", decoded_header: "\(table)", decoded_body: "\(table)",
+              attachment: "\(table)", body: "\(table)" }
             """
         for yaml in ["checks:\n- { name: a }\n- \(full)", "checks: { sets: [{ name: a }, \(full)] }"] {
             let outcome = try read("limits: []\n" + yaml).get()
@@ -240,6 +240,7 @@ func read(_ yaml: String) -> Result<ConfigurationReader.Outcome, ConfigurationFa
             let (first, second) = (leaves(of: sets[0]), leaves(of: sets[1]))
             #expect(first.filter { second[$0.key] == $0.value }.keys.sorted() == [])
             #expect(sets[1].recipients == .all)
+            #expect(sets[1].isSigned == false)
             #expect(sets[1].tables.nestedHeader == [table])
             #expect(outcome.rules.sets.map(\.name) == ["a", "b"])
             #expect(outcome.warnings.map(\.message).contains("the set has no tables, and so no effect"))

@@ -3,6 +3,7 @@ internal import Filter
 internal import Limits
 internal import Loop
 internal import NIOPosix
+internal import Patterns
 internal import Report
 internal import Rules
 
@@ -17,6 +18,8 @@ final class MessageChecks {
     private let threads: NIOThreadPool
     private let lookupThreads: NIOThreadPool
     private let log: EventLog
+    /// For the conditions of sets of checks.
+    let conditionScratch = MatchScratch(limits: Condition.matchLimits)
     private var inUse: (bounds: ContentChecks.MatcherBounds, matcher: Matcher)?
     /// Idle filters for the newest rules. Those of older rules are dropped when the next message begins.
     private var idleFilters: [MessageFilter] = []

@@ -195,9 +195,9 @@ final class MilterConnection: ReceivedConnection {
     /// The envelope is complete. An MTA sends no MAIL if nothing needs it.
     private func beginContent() throws(MilterFault) {
         if !content.isBegun { _ = try beginMessage([], []) }
-        if offer.rules.areConditional, let chosen = dialogue.chooseSets(of: offer.rules, session.macros) {
-            content.select(chosen)
-        }
+        guard offer.rules.areConditional else { return }
+        let scratch = worker.checks.conditionScratch
+        if let chosen = dialogue.chooseSets(of: offer.rules, session.macros, scratch) { content.select(chosen) }
     }
 
     private func addHeader(_ name: ByteBuffer, _ value: ByteBuffer) {

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 package import Filter
+package import Patterns
 package import Policy
 package import Rules
 package import Wire
@@ -92,9 +93,11 @@ package struct MilterDialogue: ~Copyable {
     }
 
     /// The sets of checks for the message under way, before its content.
-    package func chooseSets(of rules: ContentRules, _ macros: MilterMacros) -> ChosenSets? {
+    package func chooseSets(
+        of rules: ContentRules, _ macros: MilterMacros, _ scratch: MatchScratch
+    ) -> ChosenSets? {
         switch state {
-        case .envelope(let transaction): transaction.chooseSets(of: rules, client, helo: helo, macros)
+        case .envelope(let transaction): transaction.chooseSets(of: rules, client, helo: helo, macros, scratch)
         case .idle, .askingRecipient, .headers, .body, .writingBody, .settling, .concluding, .buildingBody,
             .sendingBody, .closed:
             nil

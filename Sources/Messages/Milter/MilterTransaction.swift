@@ -2,6 +2,7 @@
 internal import Filter
 internal import Limits
 internal import MailSyntax
+internal import Patterns
 internal import Policy
 internal import Rules
 internal import Wire
@@ -125,11 +126,12 @@ final class MilterTransaction {
 
     /// The sets of checks for the message, whose recipients are all known.
     func chooseSets(
-        of rules: ContentRules, _ client: MilterSession.Client, helo: [UInt8], _ macros: MilterMacros
+        of rules: ContentRules, _ client: MilterSession.Client, helo: [UInt8], _ macros: MilterMacros,
+        _ scratch: MatchScratch
     ) -> ChosenSets {
         var known = MessageAttributes(request: attributes(client, helo, macros, [], count: 0, size: []))
         known["sender"] = Array(question.sender)
-        var selection = SetSelection(rules, known)
+        var selection = SetSelection(rules, known, scratch)
         for recipient in recipients { selection.add(recipient: Array(EnvelopeAddress.internalForm(of: recipient))) }
         return selection.finish()
     }

@@ -250,7 +250,7 @@ final class FilterConnection: ReceivedConnection {
     }
 
     private func beginTransaction() {
-        sets = FilterSets(worker.checks.rules(), session.attributes)
+        sets = FilterSets(worker.checks.rules(), session.attributes, worker.checks.conditionScratch)
         let connection = worker.pool.acquire(for: self)
         nextHop = connection
         dialogue.began(onReused: connection.hasAnsweredEHLO)

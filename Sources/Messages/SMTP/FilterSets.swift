@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 internal import Filter
 internal import NIOCore
+internal import Patterns
 internal import Wire
 
 /// The rules for a message, from its first recipient on, and the sets of them that it is checked by.
@@ -11,9 +12,9 @@ struct FilterSets {
     /// The RCPT commands that the next hop has not answered yet, for `selection`.
     private var unanswered: [ByteBuffer] = []
 
-    init(_ rules: ContentRules, _ attributes: @autoclosure () -> MessageAttributes) {
+    init(_ rules: ContentRules, _ attributes: @autoclosure () -> MessageAttributes, _ scratch: MatchScratch) {
         self.rules = rules
-        if rules.areConditional { selection = SetSelection(rules, attributes()) }
+        if rules.areConditional { selection = SetSelection(rules, attributes(), scratch) }
     }
 
     /// A RCPT command goes to the next hop.
