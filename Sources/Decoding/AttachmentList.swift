@@ -185,15 +185,20 @@ final class AttachmentList {
         return Array((FileType.isText(head) ? "text/plain" : "application/octet-stream").utf8)
     }
 
+    /// What the type of a document in an archive begins with, if its first entry gives that type. Any other stays a zip
+    /// archive, whatever the sender has written there.
+    private static let documentTypes = [
+        "application/vnd.oasis.opendocument.", "application/vnd.sun.xml.", "application/epub+zip",
+    ]
+
     /// Documents are archives with entries of certain names.
     private static func typeOfZip(_ directory: ZipDirectory, _ archive: UnsafeRawBufferPointer) -> [UInt8] {
         if let first = directory.entries.first, first.name.elementsEqual("mimetype".utf8), first.method == 0,
             let data = first.data, data.count < 100
         {
             let type = archive[data]
-            if type.contains(UInt8(ascii: "/")), type.allSatisfy({ $0.isAlphanumeric || "/.+-".utf8.contains($0) }) {
-                return Array(type)
-            }
+            let isKnown = documentTypes.contains { type.starts(with: $0.utf8) }
+            if isKnown, type.allSatisfy({ $0.isAlphanumeric || "/.+-".utf8.contains($0) }) { return Array(type) }
         }
         let office = "application/vnd.openxmlformats-officedocument."
         var isOffice = false

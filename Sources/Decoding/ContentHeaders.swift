@@ -5,33 +5,35 @@ internal import MailSyntax
 struct ContentHeaders {
     /// In lower case, such as `text/plain`; empty without a Content-Type.
     private(set) var type: [UInt8] = []
+    var isMultipart: Bool { type.starts(with: "multipart/".utf8) }
     /// In lower case.
     private(set) var charset: [UInt8] = []
     private(set) var encoding: [UInt8] = []
-    /// Mail programs differ in which of several they use.
+    /// Of several, mail programs use the first or the last.
     private(set) var boundaries: [[UInt8]] = []
-    /// The names of the file in UTF-8: that of Content-Disposition, and those that differ from it.
+    /// The names of the file in UTF-8: those of Content-Disposition, and those of Content-Type that differ.
     var names: [[UInt8]] {
         var names: [[UInt8]] = []
-        for name in dispositionNames + typeNames where names.count < Self.mostNames && !names.contains(name) {
-            names.append(name)
-        }
+        for name in dispositionNames + typeNames where !names.contains(name) { names.append(name) }
         return names
     }
     private var dispositionNames: [[UInt8]] = []
     private var typeNames: [[UInt8]] = []
     private var hasEncoding = false
 
-    private static let mostNames = 4
-    private static let mostBoundaries = 4
     /// Bytes. RFC 2046 5.1.1 allows 70.
     private static let longestBoundary = 2_048
 
-    /// Reads a header without folds. Of several with one name, the first counts.
+    /// Reads a header without folds. Of several with one name, the first counts. A Content-Type for `multipart/*` counts
+    /// before others: mail programs differ, and the parts would otherwise be hidden from the rules for parts.
     mutating func read(_ header: [UInt8], _ decoder: HeaderDecoder) {
         let name = header.fieldName
         if name.equalsIgnoringCase("content-type") {
-            if type.isEmpty { readType(header, decoder) }
+            let parameters = Parameters(header)
+            let isMultipart = parameters.value.prefix(10).equalsIgnoringCase("multipart/")
+            if type.isEmpty || isMultipart && !self.isMultipart {
+                readType(parameters, Self.decoded(header, decoder))
+            }
         } else if name.equalsIgnoringCase("content-disposition") {
             if dispositionNames.isEmpty {
                 dispositionNames = Self.names(Self.decoded(header, decoder), ["filename", "name"])
@@ -42,17 +44,15 @@ struct ContentHeaders {
         }
     }
 
-    private mutating func readType(_ header: [UInt8], _ decoder: HeaderDecoder) {
-        let raw = Parameters(header)
+    private mutating func readType(_ raw: Parameters, _ decoded: Parameters) {
         type = raw.value.map(\.lowercased)
         if !type.contains(UInt8(ascii: "/")) { type = Array("text/plain".utf8) }
-        let decoded = Self.decoded(header, decoder)
         charset = (raw["charset"].first ?? decoded["charset"].first ?? []).map(\.lowercased)
-        let found = raw["boundary"].isEmpty ? decoded["boundary"] : raw["boundary"]
+        let found = (raw["boundary"].isEmpty ? decoded["boundary"] : raw["boundary"])
+            .filter { 1...Self.longestBoundary ~= $0.count }
         // Without quotes, a comment or a blank ends it, as in Postfix.
         let tokens = found.map { Array($0.prefix { !$0.isSpace && $0 != UInt8(ascii: "(") }) }
-        boundaries = (tokens.filter { !found.contains($0) } + found)
-            .filter { 1...Self.longestBoundary ~= $0.count }.suffix(Self.mostBoundaries)
+        boundaries = tokens.filter { !$0.isEmpty && !found.contains($0) } + found
         typeNames = Self.names(decoded, ["name", "filename"])
     }
 
@@ -67,33 +67,43 @@ struct ContentHeaders {
     }
 }
 
-/// The parameters of a header such as Content-Type (RFC 2045 5.1).
+/// The parameters of a Content- header (RFC 2045 5.1) that a `PartReader` needs.
 private struct Parameters {
     /// What stands before the first `;`, without comments and white space.
     private(set) var value: [UInt8] = []
-    private var pairs: [(name: [UInt8], value: [UInt8])] = []
+    /// For each name, the first value and the last one. Mail programs use one of them.
+    private var found: [(name: [UInt8], first: [UInt8], last: [UInt8]?)] = []
 
-    private static let most = 64
+    private static let known: [StaticString] = ["boundary", "charset", "filename", "name"]
 
     init(_ header: [UInt8]) {
         guard let colon = header.firstIndex(of: UInt8(ascii: ":")) else { return }
         var index = colon + 1
         var isFirst = true
-        while index < header.count, pairs.count < Self.most {
+        while index < header.count {
             let (item, equals) = Self.readItem(header, &index)
             if isFirst {
                 value = item.filter { !$0.isSpace }
                 isFirst = false
             } else if let equals {
-                let name = item[..<equals].filter { !$0.isSpace }.map(\.lowercased)
-                pairs.append((name, Self.trimmed(item[(equals + 1)...])))
+                note(item[..<equals].filter { !$0.isSpace }.map(\.lowercased), item[(equals + 1)...])
             }
         }
     }
 
-    /// The values of all parameters of a name, which is in lower case.
+    private mutating func note(_ name: [UInt8], _ value: ArraySlice<UInt8>) {
+        guard Self.known.contains(where: name.equalsIgnoringCase) else { return }
+        let value = Self.trimmed(value)
+        guard let index = found.firstIndex(where: { $0.name == name }) else {
+            return found.append((name, value, nil))
+        }
+        found[index].last = value
+    }
+
+    /// The first and the last value of a name, which is in lower case.
     subscript(name: StaticString) -> [[UInt8]] {
-        pairs.filter { $0.name.equalsIgnoringCase(name) }.map(\.value)
+        guard let values = found.first(where: { $0.name.equalsIgnoringCase(name) }) else { return [] }
+        return [values.first] + (values.last.map { $0 == values.first ? [] : [$0] } ?? [])
     }
 
     private static func trimmed(_ value: ArraySlice<UInt8>) -> [UInt8] {

@@ -29,6 +29,8 @@ package enum PartLimit: Sendable {
     case depth
     /// The boundary of the part does not occur. Nothing of it is shown.
     case boundary
+    /// The length of a Content- header. Its end is left out.
+    case header
     /// The memory of all messages, for an archive. Its end is kept.
     case memory
     /// A bound on archives. The lines that are about what is left out say `limit`.
@@ -84,6 +86,8 @@ package struct PartReader: ~Copyable {
     private var held: [UInt8] = []
     private var line: [UInt8] = []
     private var header: [UInt8] = []
+    /// Whether a Content- header of the part is as long as one may be.
+    private var isHeaderCut = false
 
     private let headerDecoder = HeaderDecoder()
     private var headers = ContentHeaders()
@@ -116,7 +120,7 @@ package struct PartReader: ~Copyable {
         line.removeAll(keepingCapacity: true)
         header.removeAll(keepingCapacity: true)
         headers = ContentHeaders()
-        isDigestPart = false
+        (isHeaderCut, isDigestPart) = (false, false)
         (path, prefix) = (Self.rootPath, [])
         headerDecoder.beginMessage()
         leaf.beginMessage()
@@ -309,7 +313,10 @@ package struct PartReader: ~Copyable {
     }
 
     private mutating func readHeader() {
-        if header.prefix(8).equalsIgnoringCase("content-") { headers.read(header, headerDecoder) }
+        if header.prefix(8).equalsIgnoringCase("content-") {
+            headers.read(header, headerDecoder)
+            isHeaderCut = isHeaderCut || header.count == Self.longestHeader
+        }
         header.removeAll(keepingCapacity: true)
     }
 
@@ -317,7 +324,9 @@ package struct PartReader: ~Copyable {
         readHeader()
         let type = headers.type
         let part = Part(path: path, offset: position)
-        let isMultipart = type.starts(with: "multipart/".utf8) && !headers.boundaries.isEmpty
+        let isMultipart = headers.isMultipart && !headers.boundaries.isEmpty
+        if isHeaderCut { events.limitReached(.header, in: part) }
+        isHeaderCut = false
         let isMessage =
             type.elementsEqual("message/rfc822".utf8) || type.elementsEqual("message/global".utf8)
             || type.isEmpty && isDigestPart

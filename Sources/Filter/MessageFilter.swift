@@ -157,7 +157,10 @@ package final class MessageFilter {
     }
 
     /// Releases what is kept of a message that is done or dropped.
-    package func releaseMemory() { parts?.begin() }
+    package func releaseMemory() {
+        parts?.begin()
+        checker.held = nil
+    }
 
     // MARK: Suspension
 

@@ -13,10 +13,14 @@ struct CostlySockets {
     private struct Cost {
         /// The processor time that the socket took of a turn. It falls by a quarter with each turn that takes less.
         var time = TimeAmount.zero
-        var isSuspect = false
+        /// How many turns more the processor time is measured.
+        var suspicion = 0
         var isCostly = false
         var isWaiting = false
     }
+
+    /// A peer that sends dear and cheap requests by turns is found out.
+    private static let vigilance = 8
 
     /// By descriptor.
     private var costs: [Cost] = []
@@ -60,7 +64,7 @@ struct CostlySockets {
     /// Whether the processor time of a socket has to be measured.
     func isSuspect(_ descriptor: Int32) -> Bool {
         let index = Int(descriptor)
-        return index < costs.count && costs[index].isSuspect
+        return index < costs.count && costs[index].suspicion > 0
     }
 
     /// A socket was handled.
@@ -77,7 +81,8 @@ struct CostlySockets {
         let before = costs[index].time.nanoseconds
         let cost = max(processorTime?.nanoseconds ?? 0, before - before / 4)
         costs[index].time = .nanoseconds(cost)
-        costs[index].isSuspect = time > share || cost > share.nanoseconds
+        let isSuspect = time > share || cost > share.nanoseconds
+        costs[index].suspicion = isSuspect ? Self.vigilance : max(0, costs[index].suspicion - 1)
         costs[index].isCostly = hasMore || cost > share.nanoseconds
     }
 
