@@ -147,6 +147,14 @@ package final class Account {
             if let raised = exception.raised, raised.until > time {
                 for rate in raised.rates where rate.window == window { return rate.count }
             }
+        }
+        return usual(lane: lane)
+    }
+
+    /// What this key may use of a window without a raise.
+    func usual(lane: Int) -> UInt64 {
+        if let exception {
+            let window = limit.terms.lanes[lane]
             for rate in exception.overridden where rate.window == window { return rate.count }
         }
         return limit.terms.counts[lane]

@@ -28,7 +28,7 @@ extension Ledger {
                 let admitted = step.account.admitted(lane: lane, at: now)
                 let total = step.account.used(lane: lane) &+ step.charge
                 if total > admitted { return nil }
-                if shared.holds(total, of: admitted) { continue }
+                if shared.holds(step.charge, in: step.account, lane: lane, at: now) { continue }
                 demands.append(shared.demand(step.account, lane: lane, units: step.charge, at: now))
             }
         }
@@ -48,8 +48,7 @@ extension Ledger {
         guard charge != .nothing else { return false }
         guard let account = existingAccount(applicable.key, of: limit) else { return true }
         let most = charge.total(after: request, charged: 0)
-        for lane in 0..<limit.terms.refusedLane
-        where !shared.holds(account.used(lane: lane) &+ most, of: account.admitted(lane: lane, at: now)) {
+        for lane in 0..<limit.terms.refusedLane where !shared.holds(most, in: account, lane: lane, at: now) {
             return true
         }
         return false

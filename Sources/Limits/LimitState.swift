@@ -106,6 +106,7 @@ struct LimitTerms: ~Copyable {
     let blockOverLetsPass: Bool
     /// Whether several hosts hold it together.
     let isShared: Bool
+    let laneHash: SipHash
     /// Whether the limit needs to know the recipient.
     let isPerRecipient: Bool
     /// Milliseconds after which slot numbers of an unused account could wrap. `Account.expire` must be called before.
@@ -126,6 +127,7 @@ struct LimitTerms: ~Copyable {
         tooLargeLetsPass = limit.tooLarge.letsPass
         blockOverLetsPass = limit.blockOver.letsPass
         isShared = limit.isShared
+        laneHash = SharedCounts.laneHash(ofLimit: limit.name)
         isPerRecipient = limit.isPerRecipient
         mostUnused = lanes.reduce(.max) { min($0, $1.milliseconds) } * SlidingWindows.mostSlotsUnused / Window.slots
         looksAtContext = limit.contextAttribute != nil

@@ -96,11 +96,17 @@ package final class SharedCounts {
     /// All hosts hash alike.
     private static let hashKey = SipHash.Key(low: 0x7765_6972_2073_6861, high: 0x7265_6420_6c61_6e65)
 
+    /// The beginning of the hash of a limit's lanes. The key follows.
+    static func laneHash(ofLimit name: String) -> SipHash {
+        var hash = SipHash(key: hashKey)
+        Array(name.utf8).withUnsafeBytes { hash.combine($0) }
+        return hash
+    }
+
     private func lane(_ account: Account, _ index: Int) -> Lane { lane(account.limit, account.key, index) }
 
     private func lane(_ limit: LimitState, _ key: [UInt8], _ index: Int) -> Lane {
-        var hash = SipHash(key: Self.hashKey)
-        Array(limit.limit.name.utf8).withUnsafeBytes { hash.combine($0) }
+        var hash = limit.terms.laneHash
         key.withUnsafeBytes { hash.combine($0) }
         return Lane(key: hash.finalize(), window: limit.terms.lanes[index].milliseconds)
     }
@@ -134,7 +140,6 @@ package final class SharedCounts {
     }
 
     func demand(_ account: Account, lane index: Int, units: UInt64, at now: LedgerTime) -> SharedRequest.Demand {
-        let admitted = Int64(account.admitted(lane: index, at: now))
         let slot = account.limit.terms.slots[index]
         _ = account.used(lane: index)
         var own: [SlotCounts.Slot] = []
@@ -144,18 +149,36 @@ package final class SharedCounts {
         let name = "\(account.limit.limit.name) \(account.limit.terms.lanes[index].milliseconds)"
         let isUsual = account.exception == nil
         // A version that lacks this window does not limit it.
-        let most = versions.map { version, limits in
-            (limits: version, units: version == self.version || !isUsual ? admitted : limits.most[name] ?? admitted)
+        func most(_ own: UInt64) -> [(limits: UInt64, units: Int64)] {
+            versions.map { version, limits in
+                let isOther = version != self.version && isUsual
+                return (limits: version, units: isOther ? limits.most[name] ?? Int64(own) : Int64(own))
+            }
         }
-        return SharedRequest.Demand(lane: lane(account, index), units: Int64(units), most: most, own: own)
+        return SharedRequest.Demand(
+            lane: lane(account, index), units: Int64(units), most: most(account.admitted(lane: index, at: now)),
+            usual: isUsual ? nil : most(account.usual(lane: index)), own: own)
     }
 
     // MARK: Deciding
 
-    /// Whether the host's share certainly holds `total` units.
-    func holds(_ total: UInt64, of admitted: UInt64) -> Bool {
-        guard !ledger.hasWaiting, let share = ledger.share(of: admitted, limits: version) else { return false }
-        return total <= share
+    /// Whether the host's share, or what the engine has granted, certainly holds `units` more, and nothing waits for
+    /// units of the same lane. Most requests ask only this.
+    func holds(_ units: UInt64, in account: Account, lane index: Int, at now: LedgerTime) -> Bool {
+        if ledger.hasWaiting, ledger.isAwaited(lane(account, index)) { return false }
+        let most = most(account, index, at: now)
+        return shareHolds(units, in: account, lane: index, most)
+            || ledger.grantsHold(Int64(clamping: units), of: lane(account, index), most, at: now.milliseconds)
+    }
+
+    private func shareHolds(_ units: UInt64, in account: Account, lane: Int, _ most: SharedLedger.Most) -> Bool {
+        ledger.share(of: most).map { account.used(lane: lane) &+ units <= $0 } ?? false
+    }
+
+    private func most(_ account: Account, _ index: Int, at now: LedgerTime) -> SharedLedger.Most {
+        let admitted = account.admitted(lane: index, at: now)
+        let divided = account.exception == nil ? admitted : min(admitted, account.usual(lane: index))
+        return SharedLedger.Most(limits: version, units: Int64(admitted), divided: Int64(divided))
     }
 
     /// Asks the engine for what the demands lack.
@@ -170,7 +193,10 @@ package final class SharedCounts {
 
     /// Whether a charge fits into the share and the grants. The caller knows that it fits under N.
     func hasRoom(_ account: Account, lane: Int, units: UInt64, at now: LedgerTime) -> Bool {
-        if holds(account.used(lane: lane) &+ units, of: account.admitted(lane: lane, at: now)) { return true }
+        let most = most(account, lane, at: now)
+        if shareHolds(units, in: account, lane: lane, most) { return true }
+        let key = self.lane(account, lane)
+        if ledger.grantsHold(Int64(clamping: units), of: key, most, at: now.milliseconds) { return true }
         if settings.isOpenOnCutOff, !ledger.canAsk { return true }
         let demand = demand(account, lane: lane, units: units, at: now)
         let request = SharedRequest(number: 0, demands: [demand])
@@ -180,19 +206,18 @@ package final class SharedCounts {
 
     /// Whether `units` are more than the host can ever get at once.
     func isTooLarge(_ account: Account, lane: Int, units: UInt64, at now: LedgerTime) -> Bool {
-        let admitted = account.admitted(lane: lane, at: now)
-        guard ledger.share(of: admitted, limits: version) != nil else { return false }
+        guard ledger.share(of: most(account, lane, at: now)) != nil else { return false }
         let demand = demand(account, lane: lane, units: units, at: now)
         return Int64(units) > ledger.share(demand) + ledger.pool(demand)
     }
 
-    /// Charges what the share does not hold to grants. To be called before the account's windows are charged.
-    func charge(_ units: UInt64, to account: Account, lane: Int, at now: LedgerTime) {
-        let total = account.used(lane: lane) &+ units
-        if let share = ledger.share(of: account.admitted(lane: lane, at: now), limits: version), total <= share {
-            return
-        }
-        ledger.charge(demand(account, lane: lane, units: units, at: now), at: now.milliseconds)
+    /// Charges to grants what the share does not hold. To be called before the account's windows are charged.
+    func charge(_ units: UInt64, to account: Account, lane index: Int, at now: LedgerTime) {
+        let most = most(account, index, at: now)
+        if shareHolds(units, in: account, lane: index, most) { return }
+        let lane = lane(account, index)
+        if ledger.spendGrants(Int64(clamping: units), of: lane, most, at: now.milliseconds) { return }
+        ledger.charge(demand(account, lane: index, units: units, at: now), at: now.milliseconds)
     }
 
     func giveBack(_ units: UInt64, to account: Account, chargedAt time: LedgerTime) {

@@ -209,9 +209,11 @@ extension LedgerHost {
     /// Before the journal: units of a pool that are stored without their charge make this host admit less. A charge
     /// without its units would be granted again.
     private func saveShared(of ledger: Ledger) throws(StoreError) {
-        guard let (unsaved, versions) = ledger.shared?.takeUnsaved() else { return }
-        do throws(StoreError) { try sharedStore?.save(unsaved, versions: versions) } catch {
-            ledger.shared?.ledger.storeAll(unsaved)
+        guard let shared = ledger.shared, let (unsaved, versions) = shared.takeUnsaved() else { return }
+        do throws(StoreError) {
+            try sharedStore?.save(unsaved, versions: versions) { shared.ledger.used(ofPool: $0) }
+        } catch {
+            shared.ledger.storeAll(unsaved)
             throw error
         }
     }

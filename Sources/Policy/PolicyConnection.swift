@@ -26,6 +26,10 @@ final class PolicyConnection: ReceivedConnection, LedgerHost.Client {
     private var searched = 0
     /// The length of the request that waits for its decision; 0 without one.
     private var requestLength = 0
+    /// Whether the request waits for the engine.
+    private var isSuspended = false
+    /// The client has closed its side while the request waits. It gets its answer, and then the connection is closed.
+    private var isHalfClosed = false
     /// Whether the received bytes wait for the next turn of the loop.
     private var isInterrupted = false
     /// The values of the request, by the index of their names.
@@ -57,8 +61,11 @@ final class PolicyConnection: ReceivedConnection, LedgerHost.Client {
 
     func isReady() {
         guard unsent.isEmpty else { return sendRest() }
-        guard isInterrupted else { return read() }
-        isInterrupted = false
+        guard isInterrupted else {
+            // Nothing more is expected of a client that has closed its side, so it is gone.
+            return isHalfClosed ? close() : read()
+        }
+        (isInterrupted, isHalfClosed) = (false, false)
         listener.host.loop.change(descriptor, to: .reading)
         findRequest()
     }
@@ -80,7 +87,8 @@ final class PolicyConnection: ReceivedConnection, LedgerHost.Client {
         lastRead = listener.host.loop.turn
         let count = weir_recv(descriptor, room.baseAddress, room.count)
         guard count > 0 else {
-            // 0: the client has closed its side. All complete requests are answered.
+            // 0: the client has closed its side. All complete requests are answered, or wait for the engine.
+            if count == 0, isSuspended { return waitForAnswer() }
             if count == 0 || (errno != EAGAIN && errno != EINTR) { close() }
             return
         }
@@ -93,6 +101,11 @@ final class PolicyConnection: ReceivedConnection, LedgerHost.Client {
             return
         }
         findRequest()
+    }
+
+    private func waitForAnswer() {
+        isHalfClosed = true
+        listener.host.loop.change(descriptor, to: .nothing)
     }
 
     private func withReceived<T>(
@@ -158,8 +171,12 @@ final class PolicyConnection: ReceivedConnection, LedgerHost.Client {
         if next != 0, next != transaction { closeTransaction() }
     }
 
+    /// Nobody waits for the engine's answer any more.
+    var isGone: Bool { isSuspended && !isOpen }
+
     /// Copies what was read, because the listener's buffer is reused in the next turn.
     func suspended() {
+        isSuspended = true
         if !fresh.isEmpty { kept = Array(fresh) }
         fresh = UnsafeRawBufferPointer(start: nil, count: 0)
     }
@@ -172,12 +189,13 @@ final class PolicyConnection: ReceivedConnection, LedgerHost.Client {
             kept.removeFirst(requestLength)
         }
         requestLength = 0
+        isSuspended = false
         searched = 0
         if decision.transaction != 0 { transaction = decision.transaction }
         guard isOpen else { return closeTransaction() }
         reply(decision.action)
-        let isDone = kept.isEmpty && fresh.isEmpty
-        if !isDone, listener.host.loop.isTurnOver { interrupt() } else { findRequest() }
+        let hasMore = !kept.isEmpty || !fresh.isEmpty
+        if hasMore, listener.host.loop.isTurnOver { interrupt() } else { findRequest() }
     }
 
     private func reply(_ action: [UInt8]?) {
@@ -206,8 +224,11 @@ final class PolicyConnection: ReceivedConnection, LedgerHost.Client {
         case .bytes(let bytes): send(bytes)
         }
         replies = .none
-        if isClosing, unsent.isEmpty { close() }
+        if unsent.isEmpty, isDone { close() }
     }
+
+    /// Whether the connection is closed once all replies are sent.
+    private var isDone: Bool { isClosing || (isHalfClosed && requestLength == 0 && !isInterrupted) }
 
     private func send(_ bytes: [UInt8]) {
         guard unsent.isEmpty else { return unsent += bytes }
@@ -223,8 +244,9 @@ final class PolicyConnection: ReceivedConnection, LedgerHost.Client {
         unsent = []
         send(rest)
         guard isOpen, unsent.isEmpty else { return }
-        if isClosing { return close() }
-        if isInterrupted { continueInNextTurn() } else { listener.host.loop.change(descriptor, to: .reading) }
+        if isDone { return close() }
+        if isInterrupted { return continueInNextTurn() }
+        listener.host.loop.change(descriptor, to: isHalfClosed ? .nothing : .reading)
     }
 
     /// Closes the connection, even in the middle of a request.
@@ -234,7 +256,7 @@ final class PolicyConnection: ReceivedConnection, LedgerHost.Client {
         let (descriptor, listener) = (descriptor, listener)
         listener.closed(descriptor, midRequest: partialSince != nil)
         // When the service stops, the transaction continues with the next process.
-        if requestLength == 0, !listener.isStopping { closeTransaction() }
+        if requestLength == 0 || isSuspended, !listener.isStopping { closeTransaction() }
         listener.host.loop.close(descriptor)
     }
 

@@ -32,7 +32,8 @@ final class SharedLimits: EngineConnection.Owner {
     private var serverVersion = ""
     private var state = State.starting
     private var suspended: [Int: any LedgerHost.Client] = [:]
-    private var isTimerSet = false
+    /// When the earliest timer that is set refuses requests, by the ledger's clock.
+    private var timerDue = Int64.max
 
     /// The state that was logged last. A state is logged once, when it begins.
     private enum State: Equatable {
@@ -185,17 +186,17 @@ final class SharedLimits: EngineConnection.Owner {
         return true
     }
 
-    /// Refuses requests that have waited too long.
+    /// Sets a timer for the waiting request whose time ends first.
     private func setTimer() {
-        guard !isTimerSet else { return }
-        isTimerSet = true
-        host.loop.schedule(in: .milliseconds(settings.timeout)) { [weak self] in
-            guard let self else { return }
-            isTimerSet = false
-            guard !suspended.isEmpty, let shared else { return }
+        guard let due = shared?.ledger.nextDeadline, due < timerDue else { return }
+        timerDue = due
+        host.loop.schedule(in: .milliseconds(max(1, due - now))) { [weak self] in
+            guard let self, timerDue == due else { return }
+            timerDue = .max
+            guard let shared, shared.ledger.hasWaiting else { return }
             beginTick()
             resume(shared.ledger.refuseOverdue(at: now))
-            if !suspended.isEmpty { setTimer() }
+            setTimer()
         }
     }
 

@@ -64,11 +64,14 @@ extension SharedLedger {
     /// Whether a host has used any pool, so that charges given back may have been of one.
     package var usesPools: Bool { !kept.accounts.isEmpty }
 
+    /// What was used of a lane's pool, oldest first.
+    package func used(ofPool lane: Lane) -> [SlotCounts.Slot] { kept.accounts[lane]?.pool.entries ?? [] }
+
     /// Makes the next `takeUnsaved` return everything, after a failure to store `unsaved`.
     package mutating func storeAll(_ unsaved: Unsaved) {
         hasChanged = true
-        changed.formUnion(kept.accounts.keys)
-        changed.formUnion(unsaved.pools.map(\.lane))
+        for lane in kept.accounts.keys { changed[lane] = .min }
+        for pool in unsaved.pools { changed[pool.lane] = .min }
         kept.changes.touchAll(unsaved.changes?.removed ?? [])
     }
 
@@ -76,9 +79,28 @@ extension SharedLedger {
     package struct Unsaved: Sendable {
         /// nil: as it was.
         package let state: KeptState.Saved?
-        package let pools: [KeptState.Pool]
+        package let pools: [PoolChange]
         /// nil: as they were.
         package let changes: SharedChanges.Unsaved?
+
+        package init(state: KeptState.Saved?, pools: [PoolChange], changes: SharedChanges.Unsaved?) {
+            self.state = state
+            self.pools = pools
+            self.changes = changes
+        }
+    }
+
+    /// What a lane's pool has in a slot and in later ones.
+    package struct PoolChange: Sendable {
+        package let lane: Lane
+        package let first: Int64
+        package let slots: ArraySlice<SlotCounts.Slot>
+
+        package init(lane: Lane, first: Int64, slots: ArraySlice<SlotCounts.Slot>) {
+            self.lane = lane
+            self.first = first
+            self.slots = slots
+        }
     }
 
     /// What has changed since the last call and must be stored; nil if nothing has.
@@ -89,7 +111,11 @@ extension SharedLedger {
             hasChanged = false
             changed.removeAll(keepingCapacity: true)
         }
-        let pools = changed.map { KeptState.Pool(lane: $0, slots: kept.accounts[$0]?.pool.entries ?? []) }
+        let pools = changed.map { lane, first in
+            let slots = used(ofPool: lane)
+            let kept = slots.lastIndex { $0.number < first }.map { $0 + 1 } ?? 0
+            return PoolChange(lane: lane, first: first, slots: slots[kept...])
+        }
         return Unsaved(state: hasChanged ? kept.saved : nil, pools: pools, changes: changes)
     }
 }

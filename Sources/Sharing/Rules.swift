@@ -47,8 +47,11 @@ package struct Rules: OptionSet, Sendable {
     package static let changesFirst = Rules(rawValue: 1 << 16)
     /// A grant of a larger pool than the present one is not used: a raise has ended since.
     package static let ownPool = Rules(rawValue: 1 << 17)
+    /// A raise enlarges the pool only. Shares are rounded down, so with shares of a raised N, the pool could be larger
+    /// under a smaller N: the shares of one N and the pool of another would then be more than either.
+    package static let fixedShares = Rules(rawValue: 1 << 18)
 
-    package static let all = Rules(rawValue: 1 << 18 - 1)
+    package static let all = Rules(rawValue: 1 << 19 - 1)
 
     /// By the names that the design and the simulator's command use.
     package static let names: [(name: String, rule: Rules)] = [
@@ -58,5 +61,6 @@ package struct Rules: OptionSet, Sendable {
         ("wait-for-terms", .waitForTerms), ("keep-first", .keepFirst), ("end-at-reboot", .endAtReboot),
         ("identify-epochs", .identifyEpochs), ("newest-wins", .newestWins), ("tell-again", .tellAgain),
         ("keep-ended", .keepEnded), ("changes-first", .changesFirst), ("own-pool", .ownPool),
+        ("fixed-shares", .fixedShares),
     ]
 }

@@ -3,6 +3,10 @@
 extension SharedLedger {
     /// At most this many lanes per call: the engine serves nobody else meanwhile.
     private static let batch = 100
+    /// A lane that asks gets this part of its pool, if so much is free.
+    private static let leastPart: Int64 = 64
+    /// At most so many lanes of each window with each call.
+    private static let mostForgotten = 16
 
     /// What an answer leads to.
     package struct Outcome: Sendable {
@@ -49,7 +53,7 @@ extension SharedLedger {
         hasChanged = true
         callNumber = 0
         dialogue = .greeting
-        open = Open(asked: now)
+        open = Open(asked: now, validity: timing.validity)
         lastCall = now
         return .hello(
             Call.Hello(
@@ -62,6 +66,8 @@ extension SharedLedger {
     /// - Returns: the requests that waited. They are decided for the last time.
     package mutating func disconnect() -> [Int] {
         dialogue = .closed
+        // The engine may have granted what was asked for.
+        for lane in open?.lanes ?? [] { unreported.insert(lane.lane) }
         open = nil
         return takeWaiting(waiting.count)
     }
@@ -70,18 +76,20 @@ extension SharedLedger {
     package mutating func nextCall(at now: Int64) -> Call? {
         guard open == nil, dialogue == .registering || dialogue == .ready else { return nil }
         endOverdueGrants(at: now)
+        forgetUnused(at: now)
         let mustCall = dialogue == .registering || !waiting.isEmpty || !kept.changes.untold.isEmpty || isBehind
-        guard mustCall || now - lastCall >= timing.heartbeat else { return nil }
+        let pause = unreported.count >= Self.batch ? timing.heartbeat / 10 : timing.heartbeat
+        guard mustCall || now - lastCall >= pause else { return nil }
         let tellsAll = kept.changes.untold.count <= timing.changesPerCall || !rules.contains(.changesFirst)
-        let asks = dialogue == .ready && tellsAll ? self.asks(at: now) : [:]
-        let lanes = asks.keys.sorted() + unreported.subtracting(asks.keys).sorted()
-        let sent = tellsAll ? lanes.prefix(max(Self.batch, asks.count)) : []
+        let asks = dialogue == .ready && tellsAll ? self.asks(at: now) : Asks()
+        let others = unreported.oldest(max(Self.batch - asks.lanes.count, 0)) { asks.byLane[$0] == nil }
+        let sent = tellsAll ? asks.lanes + others : []
         let newest = kept.active.last?.text ?? ""
-        var open = Open(asked: now)
+        var open = Open(asked: now, validity: timing.validity)
         open.terms = newest
-        open.completes = sent.count == lanes.count && tellsAll
+        open.completes = tellsAll && unreported.isCovered(by: others, asks.byLane.keys)
         open.waiting = tellsAll ? (waiting.last?.request.number ?? -1) + 1 : 0
-        open.lanes = sent.map { ($0, kept.accounts[$0]?.revision ?? 0, asks[$0]?.pool ?? 0) }
+        open.lanes = sent.map { ($0, kept.accounts[$0]?.revision ?? 0, asks.byLane[$0]?.pool ?? 0) }
         open.changes = min(kept.changes.untold.count, timing.changesPerCall)
         self.open = open
         lastCall = now
@@ -95,29 +103,33 @@ extension SharedLedger {
                 hosts: Set(kept.active.flatMap(\.hosts)).sorted(), termsMatter: matter, hidden: timing.hidden,
                 position: kept.changes.position, mostNews: Int64(timing.changesPerCall),
                 changes: kept.changes.next(open.changes, at: now),
-                lanes: sent.map { report($0, asks[$0], at: now) }))
+                lanes: sent.map { report($0, asks.byLane[$0], at: now) }))
     }
 
-    /// What the waiting requests need, by lane.
-    private func asks(at now: Int64) -> [Lane: (need: Int64, pool: Int64)] {
-        var units: [Lane: (units: Int64, demand: SharedRequest.Demand)] = [:]
-        for request in waiting {
-            for demand in request.request.demands {
-                // The latest of them has seen all that was charged before.
-                units[demand.lane] = ((units[demand.lane]?.units ?? 0) + demand.units, demand)
-            }
+    /// What the waiting requests need.
+    private struct Asks {
+        /// In the order in which the requests came.
+        var lanes: [Lane] = []
+        var byLane: [Lane: (need: Int64, pool: Int64)] = [:]
+    }
+
+    private func asks(at now: Int64) -> Asks {
+        var asks = Asks()
+        // The latest request for a lane has seen all that was charged before.
+        for demand in waiting.reversed().lazy.flatMap(\.request.demands) where asks.byLane[demand.lane] == nil {
+            let need = missing(waitingUnits[demand.lane] ?? 0, demand, at: now)
+            asks.byLane[demand.lane] = (need, pool(demand))
+            if need > 0 { asks.lanes.append(demand.lane) }
         }
-        return units.compactMapValues { wanted in
-            let need = missing(wanted.units, wanted.demand, at: now)
-            return need > 0 ? (need, pool(wanted.demand)) : nil
-        }
+        asks.lanes.reverse()
+        asks.byLane = asks.byLane.filter { $0.value.need > 0 }
+        return asks
     }
 
     /// All that this host has in the lane's pool. It replaces what the engine has.
     private mutating func report(_ lane: Lane, _ ask: (need: Int64, pool: Int64)?, at now: Int64) -> Call.LaneReport {
-        var account = kept.accounts[lane] ?? KeptState.Account()
-        account.pool.expire(at: lane.slot(at: now))
-        store(account, lane)
+        expire(lane, at: now)
+        let account = kept.accounts[lane] ?? KeptState.Account()
         var rows = account.pool.entries.map { entry in
             // As young as a unit in this slot can be.
             let end = (entry.number + 1) * lane.window / SlotCounts.slots
@@ -129,24 +141,59 @@ extension SharedLedger {
                 rows.append(Call.Row(age: -Timing.atLeast(left), units: grant.left))
             }
         }
-        // A lane that is used fast gets what it will use while the grant is valid, so that it asks less often.
+        let (need, pool) = ask ?? (0, 0)
+        // A lane that is used fast gets what it will use while the grant is valid, so that it asks less often. Any
+        // other gets a small part of the pool, so that not every request of a large limit asks.
         let recent = lane.slot(at: now - timing.validity)
         let pace = account.pool.entries.reduce(0) { $1.number >= recent ? $0 + $1.units : $0 }
-        let (need, pool) = ask ?? (0, 0)
-        return Call.LaneReport(
-            lane: lane, pool: pool, need: need, want: need > 0 ? need + pace : 0, validity: timing.validity, rows: rows)
+        let want = need > 0 ? need + max(pace, pool / Self.leastPart) : 0
+        return Call.LaneReport(lane: lane, pool: pool, need: need, want: want, validity: timing.validity, rows: rows)
+    }
+
+    /// Drops what counts no more in the lane's pool.
+    private mutating func expire(_ lane: Lane, at now: Int64) {
+        guard let isUnused = kept.accounts[lane]?.pool.entries.isEmpty else {
+            kept.accounts[lane] = KeptState.Account()
+            return
+        }
+        kept.accounts[lane]?.pool.expire(at: lane.slot(at: now))
+        if !isUnused, kept.accounts[lane]?.pool.entries.isEmpty ?? true { noteChange(of: lane, from: .min) }
     }
 
     private mutating func endOverdueGrants(at now: Int64) {
-        for lane in granted.sorted() {
-            guard var account = kept.accounts[lane] else { continue }
-            let before = account.grants.count
-            account.grants.removeAll { $0.until <= now || $0.left == 0 }
-            if account.grants.isEmpty { granted.remove(lane) }
-            guard account.grants.count < before else { continue }
-            account.revision += 1
+        while let (until, lane) = grantEnds.first, until <= now {
+            grantEnds.removeFirst()
+            kept.accounts[lane]?.grants.removeAll { $0.until <= now }
+            kept.accounts[lane]?.revision += 1
             unreported.insert(lane)
-            store(account, lane)
+        }
+    }
+
+    /// Only what was used is left in a lane that the engine has been told of: it is forgotten when that counts no more.
+    private mutating func rest(_ lane: Lane) {
+        guard let account = kept.accounts[lane], account.grants.isEmpty, !account.isResting,
+            let last = account.pool.entries.last?.number
+        else { return }
+        kept.accounts[lane]?.isResting = true
+        resting[lane.window, default: Deque()].append((last, lane))
+    }
+
+    /// Forgets lanes in which nothing counts any more, a few at a time.
+    private mutating func forgetUnused(at now: Int64) {
+        for window in resting.keys {
+            var left = Self.mostForgotten
+            while left > 0, let (slot, lane) = resting[window]?.first, slot < lane.slot(at: now) - SlotCounts.held {
+                resting[window]?.removeFirst()
+                left -= 1
+                kept.accounts[lane]?.isResting = false
+                guard let account = kept.accounts[lane], account.grants.isEmpty else { continue }
+                if let last = account.pool.entries.last?.number, last > slot {
+                    rest(lane)
+                } else {
+                    kept.accounts[lane] = nil
+                    noteChange(of: lane, from: .min)
+                }
+            }
         }
     }
 
@@ -213,20 +260,21 @@ extension SharedLedger {
     private mutating func take(_ granted: [Int64], of call: Open, at now: Int64) {
         // What was used since is covered by the grants that the call named.
         for ((lane, revision, pool), units) in zip(call.lanes, granted) {
-            guard var account = kept.accounts[lane] else { continue }
-            if account.revision == revision { unreported.remove(lane) }
+            guard let known = kept.accounts[lane] else { continue }
+            if known.revision == revision { unreported.remove(lane) }
             let until =
-                rules.contains(.stopEarly)
-                ? call.asked + Timing.atMost(timing.validity) : now + 2 * timing.validity
+                rules.contains(.stopEarly) ? call.asked + Timing.atMost(call.validity) : now + 2 * call.validity
             if units > 0, until > now {
-                account.grants.append(KeptState.Grant(until: until, pool: pool, left: units))
-                account.revision += 1
-                self.granted.insert(lane)
+                kept.accounts[lane]?.grants.removeAll { $0.left == 0 || $0.until <= now }
+                kept.accounts[lane]?.grants.append(KeptState.Grant(until: until, pool: pool, left: units))
+                grantEnds.append((until, lane))
             } else if units > 0 {
                 unreported.insert(lane)
+            } else if known.pool.entries.isEmpty, known.grants.isEmpty {
+                kept.accounts[lane] = nil
+            } else {
+                rest(lane)
             }
-            let isEmpty = account.pool.entries.isEmpty && account.grants.isEmpty && units == 0
-            store(isEmpty ? nil : account, lane)
         }
     }
 }

@@ -14,22 +14,29 @@ package struct KeptState: Sendable {
         /// Units that were used of the pool. Those of the share are in the host's own windows.
         var pool = SlotCounts()
         var grants: [Grant] = []
-        /// Grows with each change.
+        /// Grows with each change that the engine must hear of. It knows of grants, and so of what is spent of them.
         var revision: Int64 = 0
+        /// Whether the lane is in `SharedLedger.resting`.
+        var isResting = false
 
         /// What grants have left that are of at most this pool.
         func left(at now: Int64, pool: Int64) -> Int64 {
             grants.reduce(0) { now < $1.until && $1.pool <= pool ? $0 + $1.left : $0 }
         }
 
-        /// Takes units from these grants.
-        mutating func spend(_ units: Int64, at now: Int64, pool: Int64) {
+        /// Takes up to `units` from these grants, and counts them.
+        ///
+        /// - Returns: the units that were taken.
+        mutating func spend(_ units: Int64, at now: Int64, pool usable: Int64, slot: Int64) -> Int64 {
             var rest = units
-            for index in grants.indices where now < grants[index].until && grants[index].pool <= pool {
+            for index in grants.indices where now < grants[index].until && grants[index].pool <= usable {
                 let taken = min(rest, grants[index].left)
                 grants[index].left -= taken
                 rest -= taken
+                if rest == 0 { break }
             }
+            if rest < units { pool.charge(units - rest, slot: slot) }
+            return units - rest
         }
     }
 
@@ -59,9 +66,10 @@ package struct KeptState: Sendable {
 ///        ^                 │ late, clone, no answer │            │
 ///        └─────────────────┴────────────────────────┴────────────┘
 ///
-/// The machine has no socket, clock or thread. `now` is CLOCK_BOOTTIME in milliseconds; after a reboot it goes on from
-/// the last time that was kept. The caller stores `kept` before it sends an answer or a call. One call is open at a
-/// time.
+/// The machine has no socket, clock or thread. `now` is in milliseconds and follows CLOCK_BOOTTIME. After a reboot, it
+/// goes on from the last time that was kept, by as much as the wall clock says that the machine was down. If that is
+/// too little, what was used counts for longer, and slots may be later than `now`. The caller stores `kept` before it
+/// sends an answer or a call. One call is open at a time.
 package struct SharedLedger: Sendable {
     enum Dialogue: Equatable { case closed, greeting, registering, ready, clone }
 
@@ -73,6 +81,8 @@ package struct SharedLedger: Sendable {
     /// The call that has no answer yet.
     struct Open {
         let asked: Int64
+        /// The validity that the engine was told. A reload may change `timing` meanwhile.
+        let validity: Int64
         var lanes: [(lane: Lane, revision: Int64, pool: Int64)] = []
         var changes = 0
         var terms: String?
@@ -93,13 +103,16 @@ package struct SharedLedger: Sendable {
     package internal(set) var callNumber: Int64 = 0
     /// In the order in which they came.
     var waiting: [Waiting] = []
-    /// Lanes whose pool differs from what the engine has been told in this epoch, and lanes with grants.
-    var unreported: Set<Lane> = []
-    var granted: Set<Lane> = []
+    /// Lanes of whose pool the engine counts more than what was used, or less, in this epoch.
+    var unreported = LaneQueue()
+    /// The grants that may be open, by their ends.
+    var grantEnds: Deque<(until: Int64, lane: Lane)> = Deque()
+    /// Lanes of which only what was used is left, by window: each with the last slot that was used then.
+    var resting: [Int64: Deque<(slot: Int64, lane: Lane)>] = [:]
     /// What waiting requests need, by lane.
     var waitingUnits: [Lane: Int64] = [:]
-    /// Lanes whose accounts have changed since `takeUnsaved`.
-    var changed: Set<Lane> = []
+    /// Lanes whose pools have changed since `takeUnsaved`, each with the first slot that has.
+    var changed: [Lane: Int64] = [:]
     /// Whether something else in `kept` has.
     var hasChanged = true
     /// Whether the engine has more changes to tell.
@@ -107,7 +120,15 @@ package struct SharedLedger: Sendable {
     /// Whether another ledger with this name has called the engine a moment ago. That one has the share.
     var isSecond = false
     /// The terms, if one version holds everywhere. `divisor` is a thousand times the number of hosts.
-    private(set) var plain: (limits: UInt64, thousandths: UInt64, divisor: UInt64)?
+    private(set) var plain: Plain?
+
+    struct Plain {
+        let limits: UInt64
+        /// Of this host.
+        let thousandths: UInt64
+        let divisor: UInt64
+        let terms: Terms
+    }
 
     package init(name: String, kept: KeptState, timing: Timing, rules: Rules = .all) {
         self.name = name
@@ -122,11 +143,11 @@ package struct SharedLedger: Sendable {
     /// After a start of the machine: the time since the last kept one is unknown, so grants are over.
     package mutating func endGrants() {
         guard rules.contains(.endAtReboot) else { return }
-        for lane in granted {
-            kept.accounts[lane]?.grants.removeAll()
-            kept.accounts[lane]?.revision += 1
+        for grant in grantEnds {
+            kept.accounts[grant.lane]?.grants.removeAll()
+            kept.accounts[grant.lane]?.revision += 1
         }
-        granted.removeAll()
+        grantEnds = Deque()
     }
 
     /// Whether requests that need more than the share can wait for the engine now.
@@ -134,6 +155,8 @@ package struct SharedLedger: Sendable {
     /// Whether one version of the terms holds on all hosts.
     package var isSettled: Bool { plain != nil }
     package var hasWaiting: Bool { !waiting.isEmpty }
+    /// When the first of the waiting requests must be decided; nil if none waits.
+    package var nextDeadline: Int64? { waiting.first?.deadline }
 
     /// To be called when the terms or `isSecond` have changed.
     mutating func noteTerms() {
@@ -141,7 +164,9 @@ package struct SharedLedger: Sendable {
         plain = nil
         guard !isSecond, kept.pending.isEmpty, let terms = kept.settled else { return }
         let isMember = terms.hosts.contains(name)
-        plain = (terms.limits, isMember ? UInt64(terms.share) : 0, 1000 * UInt64(max(terms.hosts.count, 1)))
+        plain = Plain(
+            limits: terms.limits, thousandths: isMember ? UInt64(terms.share) : 0,
+            divisor: 1000 * UInt64(max(terms.hosts.count, 1)), terms: terms)
     }
 
     package var isReady: Bool { dialogue == .ready }
@@ -150,8 +175,10 @@ package struct SharedLedger: Sendable {
     package var hasOpenCall: Bool { open != nil }
 
     mutating func markUnreported() {
-        unreported = Set(kept.accounts.filter { !$0.value.pool.entries.isEmpty || !$0.value.grants.isEmpty }.keys)
-        granted = Set(kept.accounts.filter { !$0.value.grants.isEmpty }.keys)
+        let used = kept.accounts.filter { !$0.value.pool.entries.isEmpty || !$0.value.grants.isEmpty }
+        unreported = LaneQueue(used.keys.sorted())
+        let open = used.flatMap { lane, account in account.grants.map { (until: $0.until, lane: lane) } }
+        grantEnds = Deque(open.sorted { ($0.until, $0.lane) < ($1.until, $1.lane) })
     }
 }
 
@@ -164,13 +191,20 @@ package struct SharedRequest: Sendable {
         package let units: Int64
         /// N under each of the limits' versions that may hold (`Terms.limits`). Under any other, it is 0.
         package let most: [(limits: UInt64, units: Int64)]
+        /// The same without a raise by an administrator: what is divided into shares (`Rules.fixedShares`).
+        package let usual: [(limits: UInt64, units: Int64)]
         /// What counts in the host's own window of the lane, share and pool together.
         package let own: [SlotCounts.Slot]
 
-        package init(lane: Lane, units: Int64, most: [(limits: UInt64, units: Int64)], own: [SlotCounts.Slot]) {
+        /// - Parameter usual: nil if there is no raise.
+        package init(
+            lane: Lane, units: Int64, most: [(limits: UInt64, units: Int64)],
+            usual: [(limits: UInt64, units: Int64)]? = nil, own: [SlotCounts.Slot]
+        ) {
             self.lane = lane
             self.units = units
             self.most = most
+            self.usual = usual ?? most
             self.own = own
         }
     }
@@ -209,41 +243,46 @@ extension SharedLedger {
         return .waits
     }
 
-    /// Charges a demand, first to the share and then to grants. The caller counts it in its own window.
+    /// Charges a demand, first to grants, because they end soon, and then to the share. The caller counts it in its own
+    /// window.
     ///
     /// - Returns: the units that the engine has granted.
     @discardableResult
     package mutating func charge(_ demand: SharedRequest.Demand, at now: Int64) -> Int64 {
-        var account = kept.accounts[demand.lane] ?? KeptState.Account()
-        let usable = usablePool(demand)
-        let left = account.left(at: now, pool: usable)
-        let granted = min(demand.units - min(demand.units, shareLeft(demand, account)), left)
-        guard granted > 0 else { return 0 }
-        account.spend(granted, at: now, pool: usable)
-        account.pool.charge(granted, slot: demand.lane.slot(at: now))
-        account.revision += 1
-        unreported.insert(demand.lane)
-        store(account, demand.lane)
-        return granted
+        spend(demand.units, of: demand.lane, pool: usablePool(demand), at: now)
+    }
+
+    private mutating func spend(_ units: Int64, of lane: Lane, pool: Int64, at now: Int64) -> Int64 {
+        let slot = lane.slot(at: now)
+        let spent = kept.accounts[lane]?.spend(units, at: now, pool: pool, slot: slot) ?? 0
+        guard spent > 0 else { return 0 }
+        noteChange(of: lane, from: slot)
+        return spent
     }
 
     /// Frees what was charged in a slot, as far as it still counts.
     package mutating func giveBack(_ units: Int64, to lane: Lane, slot: Int64) {
-        guard var account = kept.accounts[lane], account.pool.giveBack(units, slot: slot) > 0 else { return }
-        account.revision += 1
-        unreported.insert(lane)
-        store(account, lane)
+        guard let given = kept.accounts[lane]?.pool.giveBack(units, slot: slot), given > 0 else { return }
+        mustReport(lane, from: slot)
     }
 
     /// Forgets what this host has used of these lanes' pools: a reset. The engine hears of it after the reset itself.
     package mutating func forget(_ lanes: [Lane]) {
-        for lane in lanes {
-            guard var account = kept.accounts[lane] else { continue }
-            account.pool = SlotCounts()
-            account.revision += 1
-            unreported.insert(lane)
-            store(account, lane)
+        for lane in lanes where kept.accounts[lane] != nil {
+            kept.accounts[lane]?.pool = SlotCounts()
+            mustReport(lane, from: .min)
         }
+    }
+
+    private mutating func mustReport(_ lane: Lane, from slot: Int64) {
+        kept.accounts[lane]?.revision += 1
+        unreported.insert(lane)
+        noteChange(of: lane, from: slot)
+    }
+
+    /// What the lane's pool has in this slot and in later ones must be stored.
+    mutating func noteChange(of lane: Lane, from slot: Int64) {
+        changed[lane] = min(changed[lane] ?? slot, slot)
     }
 
     /// A change to a key, made on this host: the other hosts will get it.
@@ -272,43 +311,83 @@ extension SharedLedger {
         return taken.map(\.number)
     }
 
-    mutating func store(_ account: KeptState.Account?, _ lane: Lane) {
-        kept.accounts[lane] = account
-        changed.insert(lane)
-    }
-
     // MARK: Shares
 
-    /// What the host may use of `most` units without asking, if one version of the terms holds everywhere and it is
-    /// that of `limits`; nil otherwise. Quick: every request asks this.
-    package func share(of most: UInt64, limits: UInt64) -> UInt64? {
-        guard let plain, plain.limits == limits else { return nil }
-        return most &* plain.thousandths / plain.divisor
+    /// What the host may use without asking, if one version of the terms holds everywhere and it is that of `most`; nil
+    /// otherwise. Quick: every request asks this.
+    package func share(of most: Most) -> UInt64? {
+        guard let plain, plain.limits == most.limits else { return nil }
+        return UInt64(most.divided) &* plain.thousandths / plain.divisor
+    }
+
+    /// Whether a request waits for units of this lane. Nobody overtakes it.
+    package func isAwaited(_ lane: Lane) -> Bool { waitingUnits[lane] != nil }
+
+    /// N of a lane, and what is divided into shares of it (`SharedRequest.Demand.usual`).
+    package struct Most {
+        let limits: UInt64
+        let units: Int64
+        let divided: Int64
+
+        package init(limits: UInt64, units: Int64, divided: Int64) {
+            self.limits = limits
+            self.units = units
+            self.divided = divided
+        }
+    }
+
+    /// Whether open grants hold `units`, if one version of the terms holds everywhere and it is that of `most`.
+    package func grantsHold(_ units: Int64, of lane: Lane, _ most: Most, at now: Int64) -> Bool {
+        guard let pool = usablePool(of: most), let account = kept.accounts[lane] else { return false }
+        return account.left(at: now, pool: pool) >= units
+    }
+
+    /// Charges `units` to grants, if those hold all of them (`grantsHold`).
+    ///
+    /// - Returns: whether they did.
+    package mutating func spendGrants(_ units: Int64, of lane: Lane, _ most: Most, at now: Int64) -> Bool {
+        guard grantsHold(units, of: lane, most, at: now), let pool = usablePool(of: most) else { return false }
+        return spend(units, of: lane, pool: pool, at: now) == units
+    }
+
+    private func usablePool(of most: Most) -> Int64? {
+        guard let plain, plain.limits == most.limits else { return nil }
+        return rules.contains(.ownPool) ? plain.terms.pool(of: most.units, divided: most.divided) : .max
     }
 
     package func share(_ demand: SharedRequest.Demand) -> Int64 {
-        kept.settled == nil || isSecond ? 0 : smallest(demand) { $0.share(of: name, in: $1) }
+        kept.settled == nil || isSecond ? 0 : smallest(demand) { $0.share(of: name, in: $2) }
     }
 
     package func pool(_ demand: SharedRequest.Demand) -> Int64 {
-        kept.settled == nil ? 0 : smallest(demand) { $0.pool(of: $1) }
+        kept.settled == nil ? 0 : smallest(demand) { $0.pool(of: $1, divided: $2) }
     }
 
-    private func smallest(_ demand: SharedRequest.Demand, _ part: (Terms, Int64) -> Int64) -> Int64 {
+    private func smallest(
+        _ demand: SharedRequest.Demand, _ part: (Terms, _ most: Int64, _ divided: Int64) -> Int64
+    ) -> Int64 {
         let terms = rules.contains(.smallerTerms) ? kept.active : Array(kept.active.suffix(1))
         return terms.map { terms in
-            part(terms, demand.most.first { $0.limits == terms.limits }?.units ?? 0)
+            func units(_ all: [(limits: UInt64, units: Int64)]) -> Int64 {
+                all.first { $0.limits == terms.limits }?.units ?? 0
+            }
+            let most = units(demand.most)
+            return part(terms, most, rules.contains(.fixedShares) ? min(most, units(demand.usual)) : most)
         }.min() ?? 0
     }
 
     /// What is free of the share. What was used of it is what counts in the host's own window and was not granted.
     private func shareLeft(_ demand: SharedRequest.Demand, _ account: KeptState.Account?) -> Int64 {
+        let share = share(demand)
+        guard share > 0 else { return 0 }
         let pool = account?.pool.entries ?? []
-        let used = demand.own.reduce(0 as Int64) { used, slot in
-            let granted = pool.first { $0.number == slot.number }?.units ?? 0
-            return used + max(0, slot.units - granted)
+        var (used, index): (Int64, Int) = (0, 0)
+        for slot in demand.own {
+            while index < pool.count, pool[index].number < slot.number { index += 1 }
+            let granted = index < pool.count && pool[index].number == slot.number ? pool[index].units : 0
+            used += max(0, slot.units - granted)
         }
-        return max(0, share(demand) - used)
+        return max(0, share - used)
     }
 
     /// What is missing in the lane for `units`; 0 or less if nothing is.

@@ -20,8 +20,8 @@ package struct Terms: Hashable, Sendable {
     /// What `host` may use of `most` units without asking.
     func share(of host: String, in most: Int64) -> Int64 { hosts.contains(host) ? each(most) : 0 }
 
-    /// What is left for the engine to grant.
-    func pool(of most: Int64) -> Int64 { most - each(most) * Int64(hosts.count) }
+    /// What is left of `most` units for the engine to grant, if each host has its share of `divided` units.
+    func pool(of most: Int64, divided: Int64) -> Int64 { most - each(divided) * Int64(hosts.count) }
 
     private func each(_ most: Int64) -> Int64 { most * share / 1000 / Int64(max(hosts.count, 1)) }
 

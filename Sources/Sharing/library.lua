@@ -39,12 +39,12 @@ local function load(key)
 end
 
 -- The epoch's time goes on by what the machine's clock has gone on since the last call, if that is at most CAP.
-local function tick(key, state)
+-- Returns it and what the clock reads, which the caller stores.
+local function tick(state)
     local read, time = clock(), tonumber(state.time)
     local passed = state.read and read - tonumber(state.read) or 0
     if passed > 0 and passed <= CAP then time = time + passed end
-    redis.call('HSET', key, 'time', text(time), 'read', text(read))
-    return time
+    return time, read
 end
 
 local function remove(keys)
@@ -100,9 +100,10 @@ end
 -- Terms are settled when every host has had them for so long that no older ones matter.
 local function settle(key, state, time, terms)
     if not terms then
-        redis.call('HDEL', key, 'agreed', 'agreed_at')
+        if state.agreed then redis.call('HDEL', key, 'agreed', 'agreed_at') end
         return
     end
+    if state.agreed == terms and state.settled == terms then return end
     local at, after = tonumber(state.agreed_at or time), 0
     if state.agreed ~= terms then
         at = time
@@ -125,6 +126,8 @@ local function exchangeLane(KEYS, ARGV, key, place, mark, time, mayGrant, hosts)
     local window, pool, need = tonumber(ARGV[place]), tonumber(ARGV[place + 1]), tonumber(ARGV[place + 2])
     local want, validity, rows = tonumber(ARGV[place + 3]), tonumber(ARGV[place + 4]), tonumber(ARGV[place + 5])
     local first, last, mine = slot(time - CAP, window) - HELD, nil, {}
+    -- The slot from which the lane's place in KEYS[2] was worked out, or an earlier one.
+    local listed
     local used, stored = 0, redis.call('HGETALL', key)
     local function add(at, units)
         local i = slot(at, window)
@@ -134,11 +137,16 @@ local function exchangeLane(KEYS, ARGV, key, place, mark, time, mayGrant, hosts)
         mine[#mine + 1] = text(i) .. '=' .. text(units)
     end
     for i = 1, #stored, 2 do
-        if stored[i] ~= mark then
-            local sum, latest = 0, nil
+        local latest
+        if stored[i] == mark then
+            -- A host writes its slots in rising order.
+            latest = tonumber(string.match(string.sub(stored[i + 1], -40), '(-?%d+)=%d+$'))
+        else
+            local sum = 0
             for at, units in string.gmatch(stored[i + 1], '(-?%d+)=(%d+)') do
-                if tonumber(at) >= first then sum = sum + tonumber(units) end
-                latest = math.max(latest or tonumber(at), tonumber(at))
+                at = tonumber(at)
+                if at >= first then sum = sum + tonumber(units) end
+                if not latest or at > latest then latest = at end
             end
             if latest and latest >= first then
                 used = used + sum
@@ -147,6 +155,7 @@ local function exchangeLane(KEYS, ARGV, key, place, mark, time, mayGrant, hosts)
                 redis.call('HDEL', key, stored[i])
             end
         end
+        if latest and (not listed or latest > listed) then listed = latest end
     end
     for row = 0, rows - 1 do
         add(time - tonumber(ARGV[place + 6 + 2 * row]), tonumber(ARGV[place + 7 + 2 * row]))
@@ -156,10 +165,14 @@ local function exchangeLane(KEYS, ARGV, key, place, mark, time, mayGrant, hosts)
         granted = math.min(want, math.max(math.min(need, free), math.floor(free / (2 * hosts))))
         if granted > 0 then add(time + validity, granted) end
     end
-    if #mine > 0 then redis.call('HSET', key, mark, table.concat(mine, ' ')) else redis.call('HDEL', key, mark) end
-    if last then
+    if #mine > 0 then
+        redis.call('HSET', key, mark, table.concat(mine, ' '))
+    elseif #stored > 0 then
+        redis.call('HDEL', key, mark)
+    end
+    if last and last ~= listed then
         redis.call('ZADD', KEYS[2], text(math.ceil((last + HELD + 1) * window / SLOTS) + CAP), key)
-    else
+    elseif not last then
         redis.call('ZREM', KEYS[2], key)
     end
     return granted, place + 6 + 2 * rows
@@ -198,7 +211,7 @@ local function learn(KEYS, ARGV, place, count, time, state)
         local first = redis.call('ZRANGE', KEYS[6], 0, surplus - 1)
         for i = 1, #first do removeChange(KEYS, first[i]) end
     end
-    redis.call('HSET', KEYS[1], 'changes', text(position))
+    if text(position) ~= state.changes then redis.call('HSET', KEYS[1], 'changes', text(position)) end
     return position, place
 end
 
@@ -206,6 +219,7 @@ end
 -- and its content.
 -- Returns the position up to which the host has seen all of them.
 local function tell(KEYS, after, most, position, time, news)
+    if after >= position then return position end
     local found = redis.call('ZRANGEBYSCORE', KEYS[5], '(' .. text(after), '+inf', 'WITHSCORES', 'LIMIT', 0, most)
     for i = 1, #found, 2 do
         local subject = found[i]
@@ -245,17 +259,18 @@ local function exchange(KEYS, ARGV)
     if state.id ~= ARGV[5] or connection < heard or connection == heard and call <= latest then
         return { 'late' }
     end
-    local time = tick(key, state)
+    local time, read = tick(state)
     local owner, seen = state['mark:' .. host], tonumber(state['seen:' .. host] or 0)
     if owner and owner ~= mark and time - seen < LIVING then
-        redis.call('HSET', key, 'second:' .. host, text(time))
+        redis.call('HSET', key, 'time', text(time), 'read', text(read), 'second:' .. host, text(time))
         return { 'clone' }
     end
 
+    local written = { 'time', text(time), 'read', text(read) }
     local function set(field, value)
         if state[field] ~= value then
             state[field] = value
-            redis.call('HSET', key, field, value)
+            written[#written + 1], written[#written + 2] = field, value
         end
     end
     set('heard:' .. mark, ARGV[3] .. '.' .. ARGV[4])
@@ -269,6 +284,7 @@ local function exchange(KEYS, ARGV)
     -- Who obeys only one set of terms has seen it settled in an earlier epoch.
     if not state.settled and ARGV[7] == ARGV[8] then set('settled', ARGV[7]) end
     if ARGV[6] == '1' then set('registered:' .. host, '1') end
+    redis.call('HSET', key, unpack(written))
     if state['gone:' .. host] then
         state['gone:' .. host] = nil
         redis.call('HDEL', key, 'gone:' .. host)
@@ -290,7 +306,7 @@ local function exchange(KEYS, ARGV)
         reply[#reply + 1] = text(granted)
     end
     for i = 1, #news do reply[#reply + 1] = news[i] end
-    prune(KEYS, stable, time)
+    if latestChange > 0 then prune(KEYS, stable, time) end
     local over = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', '(' .. text(time), 'LIMIT', 0, BATCH)
     remove(over)
     if #over > 0 then redis.call('ZREM', KEYS[2], unpack(over)) end

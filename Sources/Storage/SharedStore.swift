@@ -23,33 +23,39 @@ package final class SharedStore {
 
     private let queue: DatabaseQueue
     private let path: String
+    private var log: PoolLog
 
-    private init(_ queue: DatabaseQueue, _ path: String) {
+    private init(_ queue: DatabaseQueue, _ path: String, _ log: PoolLog) {
         self.queue = queue
         self.path = path
+        self.log = log
     }
 
     /// Opens and reads the file, or makes it. A damaged one is set aside: this host then begins as a new one.
+    ///
+    /// - Parameter longestLog: bytes of the log of pools, above which it is made shorter.
     package static func open(
-        besides ledger: String, durability: Durability, notice: SQLiteStore.Notice
+        besides ledger: String, durability: Durability, longestLog: Int = 16 << 20, notice: SQLiteStore.Notice
     ) throws(StoreError) -> (store: SharedStore, contents: Contents) {
         let path = ledger + ".shared"
         do {
             do {
-                return try open(path, durability)
+                return try open(path, durability, longestLog)
             } catch let error where isDamage(error, of: path) {
                 let aside = try setAside(path)
                 notice(
                     "\(path) is damaged (\(error)); it was set aside as \(aside), and this host has no share of limits "
                         + "until all hosts have connected to the engine")
-                return try open(path, durability)
+                return try open(path, durability, longestLog)
             }
         } catch {
             throw StoreError("can't open \(path): \(error)")
         }
     }
 
-    private static func open(_ path: String, _ durability: Durability) throws -> (SharedStore, Contents) {
+    private static func open(
+        _ path: String, _ durability: Durability, _ longestLog: Int
+    ) throws -> (SharedStore, Contents) {
         var configuration = Configuration()
         configuration.label = "weir.shared"
         configuration.prepareDatabase { db in
@@ -64,12 +70,10 @@ package final class SharedStore {
         try queue.write { db in
             try db.execute(
                 sql: """
+                    \(PoolLog.schema)
                     CREATE TABLE IF NOT EXISTS state (
                         id INTEGER PRIMARY KEY CHECK (id = 0), mark INTEGER NOT NULL, epoch INTEGER NOT NULL,
                         epoch_id TEXT NOT NULL, connection INTEGER NOT NULL, settled TEXT, pending TEXT NOT NULL);
-                    CREATE TABLE IF NOT EXISTS pools (
-                        key INTEGER NOT NULL, window INTEGER NOT NULL, slots TEXT NOT NULL,
-                        PRIMARY KEY (key, window)) WITHOUT ROWID;
                     CREATE TABLE IF NOT EXISTS limits (text TEXT NOT NULL);
                     CREATE TABLE IF NOT EXISTS changes (
                         subject TEXT PRIMARY KEY, number INTEGER NOT NULL, mark INTEGER NOT NULL,
@@ -79,10 +83,12 @@ package final class SharedStore {
                         forgotten_mark INTEGER NOT NULL);
                     """)
         }
-        return (SharedStore(queue, path), try queue.read(read))
+        var log = PoolLog(longest: longestLog)
+        let contents = try queue.read { try read($0, &log) }
+        return (SharedStore(queue, path, log), contents)
     }
 
-    private static func read(_ db: Database) throws -> Contents {
+    private static func read(_ db: Database, _ log: inout PoolLog) throws -> Contents {
         var contents = Contents()
         try db.forEachRow("SELECT mark, epoch, epoch_id, connection, ifnull(settled, ''), pending FROM state") { row in
             let settled = try row.text(4)
@@ -92,11 +98,7 @@ package final class SharedStore {
                 settled: settled.isEmpty ? nil : settled,
                 pending: try row.text(5).split(separator: "\n").map(String.init))
         }
-        try db.forEachRow("SELECT key, window, slots FROM pools") { row in
-            let lane = Lane(key: UInt64(bitPattern: try row.integer(0)), window: Int64(try row.number(1)))
-            guard lane.window > 0 else { throw StoreDamage("window is 0") }
-            contents.pools.append(KeptState.Pool(lane: lane, slots: try slots(try row.text(2))))
-        }
+        contents.pools = try log.read(db)
         try db.forEachRow("SELECT text FROM limits") { contents.versions.append(try $0.text(0)) }
         try db.forEachRow("SELECT subject, number, mark, until, content FROM changes") { row in
             let version = SharedChange.Version(
@@ -115,27 +117,16 @@ package final class SharedStore {
         return contents
     }
 
-    /// "slot=units slot=units", as in the engine.
-    private static func slots(_ text: String) throws(StoreDamage) -> [SlotCounts.Slot] {
-        var slots: [SlotCounts.Slot] = []
-        for entry in text.split(separator: " ") {
-            let parts = entry.split(separator: "=").compactMap { Int64($0) }
-            guard parts.count == 2, -(1 << 62)...1 << 62 ~= parts[0],
-                0...Int64(SlidingWindows.largestAmount) ~= parts[1]
-            else {
-                throw StoreDamage("slots has a value of another form or range")
-            }
-            slots.append(SlotCounts.Slot(number: parts[0], units: parts[1]))
-        }
-        return slots
-    }
-
-    /// - Parameter versions: the texts of limits; nil: as they were.
-    package func save(_ unsaved: SharedLedger.Unsaved, versions: [String]?) throws(StoreError) {
+    /// - Parameters:
+    ///   - versions: the texts of limits; nil: as they were.
+    ///   - used: what was used of a lane's pool, all of it.
+    package func save(
+        _ unsaved: SharedLedger.Unsaved, versions: [String]?, used: (Lane) -> [SlotCounts.Slot]
+    ) throws(StoreError) {
         do {
             try queue.write { db in
                 if let state = unsaved.state { try Self.save(state, db) }
-                for pool in unsaved.pools { try Self.save(pool, db) }
+                try log.write(unsaved.pools, used, db)
                 if let changes = unsaved.changes { try Self.save(changes, db) }
                 guard let versions else { return }
                 try db.execute(sql: "DELETE FROM limits")
@@ -144,6 +135,7 @@ package final class SharedStore {
         } catch {
             throw StoreError("can't write to \(path): \(error)")
         }
+        log.committed(unsaved.pools)
     }
 
     private static func save(_ state: KeptState.Saved, _ db: Database) throws {
@@ -168,18 +160,6 @@ package final class SharedStore {
         }
         for subject in changes.removed {
             try db.cachedStatement(sql: "DELETE FROM changes WHERE subject = ?").execute(arguments: [subject.text])
-        }
-    }
-
-    private static func save(_ pool: KeptState.Pool, _ db: Database) throws {
-        let key = Int64(bitPattern: pool.lane.key)
-        if pool.slots.isEmpty {
-            try db.cachedStatement(sql: "DELETE FROM pools WHERE key = ? AND window = ?")
-                .execute(arguments: [key, pool.lane.window])
-        } else {
-            let slots = pool.slots.map { "\($0.number)=\($0.units)" }.joined(separator: " ")
-            try db.cachedStatement(sql: "INSERT OR REPLACE INTO pools VALUES (?, ?, ?)")
-                .execute(arguments: [key, pool.lane.window, slots])
         }
     }
 }

@@ -25,7 +25,7 @@ final class SimulatedHost {
     private var asked: [Int: [SharedRequest.Demand]] = [:]
     /// The newest version that the host has taken; nil before the first.
     private var version: Int?
-    /// By the host's clock, when it crashed: after a reboot, the clock goes on from there.
+    /// By the host's clock, when it crashed: after a reboot, the clock goes on from there, or from the true time.
     private var stopped: Int64 = 0
     private var reboots = false
 
@@ -87,6 +87,7 @@ final class SimulatedHost {
             charge.resets.append(effects.reset(of: demand.lane.key))
             return SharedRequest.Demand(
                 lane: demand.lane, units: demand.units, most: demand.most.map { ($0, $1 * factor) },
+                usual: demand.most,
                 own: windows[demand.lane]?.entries ?? [])
         }
         if demands.contains(where: { effects.isBlocked($0.lane.key, at: now) }) { return (.refused, charge) }
@@ -294,7 +295,8 @@ final class SimulatedHost {
         guard !isUp, !isGoneForGood else { return }
         isUp = true
         if reboots {
-            clock.offset += stopped - now
+            // The wall clock says how long the machine was down. If it was set back meanwhile, no time counts.
+            if simulation.random.happens(0.5) { clock.offset += stopped - now }
             ledger.endGrants()
         }
         simulation.trace("\(name) is back")

@@ -150,6 +150,17 @@ package struct SimulationPlan: Sendable {
         return plan
     }
 
+    /// Like `busyAdministrators`, with raises of a small limit: the hosts' shares of it are none or one.
+    package static func raises(seed: UInt64) -> SimulationPlan {
+        var plan = busyAdministrators(seed: seed)
+        plan.hosts = ["mx1", "mx2", "mx3", "mx4"]
+        plan.versions = [version(plan.hosts, 3, 500, plan.lanes, number: 1)]
+        plan.changeKinds = [.raise]
+        plan.changeInterval = 5000
+        plan.meanInterval = 10_000.0 / 3 / 12
+        return plan
+    }
+
     /// Like `changes`, with some hosts that know nothing of changes.
     package static func mixed(seed: UInt64) -> SimulationPlan {
         var plan = changes(seed: seed)
@@ -161,7 +172,7 @@ package struct SimulationPlan: Sendable {
     /// By the names that the simulator's command uses.
     package static let named: [String: @Sendable (UInt64) -> SimulationPlan] = [
         "random": random, "longGrants": longGrants, "forgetfulEngine": forgetfulEngine, "changes": changes,
-        "busyAdministrators": busyAdministrators, "mixed": mixed,
+        "busyAdministrators": busyAdministrators, "raises": raises, "mixed": mixed,
     ]
 
     /// Three hosts without faults, which are asked for three times what they may admit.

@@ -5,6 +5,7 @@ import Testing
 struct SharedLedgerTests {
     private static let hour = Lane(key: 1, window: 3_600_000)
     private static let other = Lane(key: 2, window: 60_000)
+    private static let ten = SharedLedger.Most(limits: 1, units: 10, divided: 10)
     private static let terms = Terms(hosts: ["mx1", "mx2"], share: 500, limits: 1)
 
     /// A host that is connected and whose terms are settled. Of 10 units, each host has a share of 2. The pool is 6.
@@ -43,8 +44,8 @@ struct SharedLedgerTests {
             #expect(ledger.charge(request.demands[0], at: 1) == 0)
         }
         #expect(ledger.nextCall(at: 1) == nil)
-        #expect(ledger.share(of: 10, limits: 1) == 2)
-        #expect(ledger.share(of: 10, limits: 2) == nil)
+        #expect(ledger.share(of: Self.ten) == 2)
+        #expect(ledger.share(of: SharedLedger.Most(limits: 2, units: 10, divided: 10)) == nil)
     }
 
     @Test func aGrantAdmitsWhatWaits() {
@@ -112,11 +113,11 @@ struct SharedLedgerTests {
 
     @Test func aSecondHostOfOneNameHasNoShare() {
         var ledger = Self.ready()
-        #expect(ledger.share(of: 10, limits: 1) == 2)
+        #expect(ledger.share(of: Self.ten) == 2)
         _ = ledger.decide(Self.request(1, (Self.hour, 5)), at: 1)
         _ = ledger.nextCall(at: 1)
         #expect(ledger.receive(.clone, at: 2).hangsUp)
-        #expect(ledger.share(of: 10, limits: 1) == nil)
+        #expect(ledger.share(of: Self.ten) == nil)
         guard case .refused = ledger.decide(Self.request(2, (Self.hour, 1)), at: 3) else {
             Issue.record("the share is used twice")
             return
@@ -132,6 +133,153 @@ struct SharedLedgerTests {
             Issue.record("not just the share is admitted")
             return
         }
+    }
+
+    @Test func eachRequestHasADeadlineOfItsOwn() {
+        var ledger = Self.ready()
+        #expect(ledger.nextDeadline == nil)
+        _ = ledger.decide(Self.request(1, (Self.hour, 5)), at: 10)
+        _ = ledger.decide(Self.request(2, (Self.other, 5)), at: 40)
+        #expect(ledger.nextDeadline == 60)
+        let overdue = ledger.refuseOverdue(at: 60)
+        #expect(overdue == [1])
+        #expect(ledger.nextDeadline == 90)
+    }
+
+    @Test func aRequestThatWaitsHoldsUpItsOwnLanesOnly() {
+        var ledger = Self.ready()
+        _ = ledger.decide(Self.request(1, (Self.hour, 5)), at: 1)
+        #expect(ledger.isAwaited(Self.hour))
+        #expect(!ledger.isAwaited(Self.other))
+    }
+
+    /// The engine counts a grant for as long as the call has said.
+    @Test func aReloadDuringACallDoesNotProlongItsGrant() {
+        var ledger = Self.ready()
+        let request = Self.request(1, (Self.hour, 5))
+        _ = ledger.decide(request, at: 1)
+        _ = ledger.nextCall(at: 1)
+        ledger.timing.validity = 10_000
+        _ = ledger.receive(.exchanged(time: 5, settled: Self.terms.text, granted: [3]), at: 2)
+        #expect(ledger.grantsHold(3, of: Self.hour, Self.ten, at: 900))
+        #expect(!ledger.grantsHold(3, of: Self.hour, Self.ten, at: 1001))
+    }
+
+    @Test func grantsAreSpentBeforeTheShareAndByOneVersionOfTheTermsOnly() {
+        var ledger = Self.ready()
+        _ = ledger.decide(Self.request(1, (Self.hour, 5)), at: 1)
+        _ = ledger.nextCall(at: 1)
+        _ = ledger.receive(.exchanged(time: 5, settled: Self.terms.text, granted: [4]), at: 2)
+        let charged = ledger.charge(Self.request(1, (Self.hour, 3)).demands[0], at: 3)
+        #expect(charged == 3)
+        let other = SharedLedger.Most(limits: 2, units: 10, divided: 10)
+        let spent = [(2, Self.ten), (1, other), (1, Self.ten)].map { units, most in
+            ledger.spendGrants(units, of: Self.hour, most, at: 3)
+        }
+        #expect(spent == [false, false, true])
+        #expect(ledger.used(ofPool: Self.hour).map(\.units) == [4])
+    }
+
+    /// The engine may have granted what a lost call has asked for.
+    @Test func aLostCallIsReportedAgain() {
+        var ledger = Self.ready()
+        _ = ledger.decide(Self.request(1, (Self.hour, 5)), at: 1)
+        _ = ledger.nextCall(at: 1)
+        let refused = ledger.disconnect()
+        #expect(refused == [1])
+        _ = ledger.connect(run: "a", at: 2)
+        _ = ledger.receive(.hello(epoch: 1, id: "1", settled: Self.terms.text), at: 3)
+        guard case .exchange(let call) = ledger.nextCall(at: 4) else {
+            Issue.record("nothing is reported")
+            return
+        }
+        #expect(call.lanes.map(\.lane) == [Self.hour])
+        #expect(call.lanes.map(\.rows.count) == [0])
+    }
+
+    @Test func aLaneOfALargePoolGetsAPartOfIt() {
+        var ledger = Self.ready()
+        let demand = SharedRequest.Demand(lane: Self.hour, units: 600, most: [(1, 1000)], own: [])
+        _ = ledger.decide(SharedRequest(number: 1, demands: [demand]), at: 1)
+        guard case .exchange(let call) = ledger.nextCall(at: 1) else {
+            Issue.record("nothing is asked for")
+            return
+        }
+        // Of 1000, a share is 250 and the pool 500.
+        #expect(call.lanes.map { [$0.need, $0.want, $0.pool] } == [[350, 357, 500]])
+    }
+
+    /// After a reboot, the wall clock may be behind what was kept.
+    @Test func whatWasUsedLaterThanNowCountsAsUsedNow() {
+        let kept = KeptState(
+            KeptState.Saved(mark: 7, epoch: 1, epochID: "1", connection: 1, settled: Self.terms.text, pending: []),
+            pools: [KeptState.Pool(lane: Self.hour, slots: [SlotCounts.Slot(number: 5, units: 4)])])
+        var ledger = SharedLedger(
+            name: "mx1", kept: kept, timing: Timing(longestWindow: 3_600_000, validity: 1000))
+        ledger.configure(Self.terms)
+        _ = ledger.connect(run: "a", at: 0)
+        _ = ledger.receive(.hello(epoch: 1, id: "1", settled: Self.terms.text), at: 0)
+        guard case .exchange(let call) = ledger.nextCall(at: 0) else {
+            Issue.record("nothing is reported")
+            return
+        }
+        #expect(call.lanes.flatMap { $0.rows.map { [$0.age, $0.units] } } == [[0, 4]])
+        _ = ledger.receive(.exchanged(time: 0, settled: Self.terms.text, granted: [0]), at: 0)
+        // What the host has admitted in the present slot is of its share.
+        guard case .waits = ledger.decide(Self.request(1, (Self.hour, 1), after: 2), at: 1) else {
+            Issue.record("more than the share is admitted")
+            return
+        }
+    }
+
+    @Test func whatCountsNoMoreIsForgotten() {
+        var ledger = Self.ready()
+        _ = ledger.decide(Self.request(1, (Self.hour, 5)), at: 1)
+        _ = ledger.nextCall(at: 1)
+        _ = ledger.receive(.exchanged(time: 5, settled: Self.terms.text, granted: [5]), at: 2)
+        ledger.charge(Self.request(1, (Self.hour, 1)).demands[0], at: 3)
+        _ = ledger.nextCall(at: 5000)
+        _ = ledger.receive(.exchanged(time: 5, settled: Self.terms.text, granted: [0]), at: 5000)
+        _ = ledger.takeUnsaved()
+        _ = ledger.nextCall(at: Self.hour.window)
+        _ = ledger.receive(.exchanged(time: 5, settled: Self.terms.text, granted: []), at: Self.hour.window)
+        #expect(ledger.usesPools)
+        _ = ledger.nextCall(at: 2 * Self.hour.window)
+        #expect(!ledger.usesPools)
+        let unsaved = ledger.takeUnsaved()
+        #expect(unsaved?.pools.map { [$0.first, Int64($0.slots.count)] } == [[.min, 0]])
+    }
+
+    /// Shares are rounded down. With the shares of a raised N, the pool could shrink as N grows.
+    @Test func aRaiseEnlargesThePoolOnly() {
+        let ledger = Self.ready()
+        let raised = SharedRequest.Demand(lane: Self.hour, units: 1, most: [(1, 12)], usual: [(1, 10)], own: [])
+        #expect([ledger.share(raised), ledger.pool(raised)] == [2, 8])
+        #expect(ledger.share(of: SharedLedger.Most(limits: 1, units: 12, divided: 10)) == 2)
+        let lowered = SharedRequest.Demand(lane: Self.hour, units: 1, most: [(1, 4)], usual: [(1, 10)], own: [])
+        #expect([ledger.share(lowered), ledger.pool(lowered)] == [1, 2])
+    }
+
+    @Test func onlyWhatHasChangedIsStored() {
+        var ledger = Self.ready()
+        _ = ledger.takeUnsaved()
+        _ = ledger.decide(Self.request(1, (Self.hour, 5)), at: 1)
+        _ = ledger.nextCall(at: 1)
+        _ = ledger.receive(.exchanged(time: 5, settled: Self.terms.text, granted: [5]), at: 2)
+        let grants = ledger.takeUnsaved()
+        #expect(grants?.pools.count == nil, "a grant is not stored")
+        let slot = Self.hour.window / SlotCounts.slots
+        ledger.charge(Self.request(1, (Self.hour, 1)).demands[0], at: 3)
+        let unsaved = ledger.takeUnsaved()
+        #expect(unsaved?.pools.map(\.first) == [0])
+        _ = ledger.decide(Self.request(2, (Self.hour, 9)), at: slot)
+        _ = ledger.nextCall(at: slot)
+        _ = ledger.receive(.exchanged(time: 5, settled: Self.terms.text, granted: [5]), at: slot)
+        ledger.charge(Self.request(2, (Self.hour, 2)).demands[0], at: slot + 1)
+        let later = ledger.takeUnsaved()
+        #expect(later?.state == nil)
+        #expect(later?.pools.map(\.first) == [1])
+        #expect(later?.pools.flatMap { $0.slots.map { [$0.number, $0.units] } } == [[1, 2]])
     }
 
     @Test(arguments: [

@@ -21,7 +21,7 @@ struct SimulationTests {
     }
 
     /// All hosts agree on what administrators have done, and resets and raises let no more than N through.
-    @Test(arguments: ["changes", "busyAdministrators", "mixed"])
+    @Test(arguments: ["changes", "busyAdministrators", "raises", "mixed"])
     func administratorsActOnAllHosts(name: String) throws {
         let plan = try #require(SimulationPlan.named[name])
         for seed: UInt64 in 1...200 {
@@ -39,6 +39,7 @@ struct SimulationTests {
             case .identifyEpochs, .noWayBack: SimulationPlan.forgetfulEngine
             case .newestWins, .tellAgain, .keepEnded: SimulationPlan.changes
             case .changesFirst, .ownPool: SimulationPlan.busyAdministrators
+            case .fixedShares: SimulationPlan.raises
             default: SimulationPlan.random
             }
         let isFound = (1...2000 as ClosedRange<UInt64>).contains { seed in

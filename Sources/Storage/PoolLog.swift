@@ -1,0 +1,169 @@
+// SPDX-License-Identifier: Apache-2.0
+internal import Foundation
+internal import GRDB
+internal import Limits
+internal import Sharing
+
+/// What was used of pools, on disk: a row for each lane, and a log of later changes.
+///
+/// Each write adds one row to the log, however many lanes have changed. When the log is long, its lanes get rows of
+/// their own, a few with each write, and then its entries are removed, a few with each write as well. The row of a lane
+/// has the number of the last entry that it includes.
+struct PoolLog {
+    private static let lanesPerWrite = 32
+    private static let entriesPerWrite: Int64 = 64
+
+    static let schema = """
+        CREATE TABLE IF NOT EXISTS pools (
+            key INTEGER NOT NULL, window INTEGER NOT NULL, slots TEXT NOT NULL, entry INTEGER NOT NULL DEFAULT 0,
+            PRIMARY KEY (key, window)) WITHOUT ROWID;
+        CREATE TABLE IF NOT EXISTS pool_log (entry INTEGER PRIMARY KEY, content BLOB NOT NULL);
+        """
+
+    /// Bytes. The log is made shorter when it is longer, and meanwhile may become twice as long.
+    private let longest: Int
+    private var nextEntry: Int64 = 1
+    /// Of the entries since `lastFolded`.
+    private var bytes = 0
+    private var lanes: Set<Lane> = []
+    /// Lanes of earlier entries that get their rows now.
+    private var folding: [Lane] = []
+    private var lastFolded: Int64 = 0
+    /// The first entry that the log may have.
+    private var firstEntry: Int64 = 0
+
+    init(longest: Int) { self.longest = longest }
+
+    // MARK: Writing
+
+    /// - Parameter used: what was used of a lane's pool, all of it.
+    func write(
+        _ changes: [SharedLedger.PoolChange], _ used: (Lane) -> [SlotCounts.Slot], _ db: Database
+    ) throws {
+        guard !changes.isEmpty else { return }
+        try db.cachedStatement(sql: "INSERT INTO pool_log VALUES (?, ?)")
+            .execute(arguments: [nextEntry, Self.content(changes)])
+        for lane in folding.suffix(Self.lanesPerWrite) { try save(lane, used(lane), db) }
+        if folding.isEmpty, firstEntry <= lastFolded {
+            try db.cachedStatement(sql: "DELETE FROM pool_log WHERE entry <= ?").execute(arguments: [lastRemoved])
+        }
+    }
+
+    /// What `write` has written is committed.
+    mutating func committed(_ changes: [SharedLedger.PoolChange]) {
+        guard !changes.isEmpty else { return }
+        if folding.isEmpty, firstEntry <= lastFolded { firstEntry = lastRemoved + 1 }
+        folding.removeLast(min(Self.lanesPerWrite, folding.count))
+        note(changes, entry: nextEntry)
+        guard bytes > longest, folding.isEmpty, firstEntry > lastFolded else { return }
+        (folding, lastFolded) = (Array(lanes), nextEntry - 1)
+        lanes.removeAll()
+        bytes = 0
+    }
+
+    private var lastRemoved: Int64 { min(lastFolded, firstEntry + Self.entriesPerWrite) }
+
+    private mutating func note(_ changes: [SharedLedger.PoolChange], entry: Int64) {
+        nextEntry = max(nextEntry, entry + 1)
+        for change in changes {
+            lanes.insert(change.lane)
+            bytes += 8 * (4 + 2 * change.slots.count)
+        }
+    }
+
+    private func save(_ lane: Lane, _ used: [SlotCounts.Slot], _ db: Database) throws {
+        let key = Int64(bitPattern: lane.key)
+        guard !used.isEmpty else {
+            return try db.cachedStatement(sql: "DELETE FROM pools WHERE key = ? AND window = ?")
+                .execute(arguments: [key, lane.window])
+        }
+        let slots = used.map { "\($0.number)=\($0.units)" }.joined(separator: " ")
+        try db.cachedStatement(sql: "INSERT OR REPLACE INTO pools VALUES (?, ?, ?, ?)")
+            .execute(arguments: [key, lane.window, slots, nextEntry])
+    }
+
+    // MARK: Reading
+
+    /// Reads what the tables have.
+    mutating func read(_ db: Database) throws -> [KeptState.Pool] {
+        var pools: [Lane: (slots: [SlotCounts.Slot], entry: Int64)] = [:]
+        try db.forEachRow("SELECT key, window, slots, entry FROM pools") { row in
+            let lane = Lane(key: UInt64(bitPattern: try row.integer(0)), window: Int64(try row.number(1)))
+            guard lane.window > 0 else { throw StoreDamage("window is 0") }
+            let entry = Int64(try row.number(3))
+            pools[lane] = (try Self.slots(try row.text(2)), entry)
+            nextEntry = max(nextEntry, entry + 1)
+        }
+        try db.forEachRow("SELECT entry, content FROM pool_log ORDER BY entry") { row in
+            let entry = Int64(try row.number(0))
+            let changes = try row.withBytes(1) { try Self.changes(of: $0) }
+            note(changes, entry: entry)
+            for change in changes where pools[change.lane]?.entry ?? 0 < entry {
+                let before = (pools[change.lane]?.slots ?? []).filter { $0.number < change.first }
+                pools[change.lane] = (before + change.slots, entry)
+            }
+        }
+        return pools.map { KeptState.Pool(lane: $0, slots: $1.slots) }
+    }
+
+    /// "slot=units slot=units", as in the engine.
+    private static func slots(_ text: String) throws(StoreDamage) -> [SlotCounts.Slot] {
+        var slots: [SlotCounts.Slot] = []
+        for entry in text.split(separator: " ") {
+            let parts = entry.split(separator: "=").compactMap { Int64($0) }
+            guard parts.count == 2 else { throw StoreDamage("slots has a value of another form") }
+            slots.append(try slot(parts[0], parts[1]))
+        }
+        return slots
+    }
+
+    private static func slot(_ number: Int64, _ units: Int64) throws(StoreDamage) -> SlotCounts.Slot {
+        guard -(1 << 62)...1 << 62 ~= number, 0...Int64(SlidingWindows.largestAmount) ~= units else {
+            throw StoreDamage("a slot is out of range")
+        }
+        return SlotCounts.Slot(number: number, units: units)
+    }
+
+    // MARK: Entries
+
+    /// Numbers of eight bytes: for each lane its key, its window, the first slot that has changed, how many slots
+    /// follow; and for each of these its number and units.
+    private static func content(_ changes: [SharedLedger.PoolChange]) -> Data {
+        var words: [Int64] = []
+        words.reserveCapacity(changes.reduce(0) { $0 + 4 + 2 * $1.slots.count })
+        for change in changes {
+            words.append(Int64(bitPattern: change.lane.key))
+            words.append(change.lane.window)
+            words.append(change.first)
+            words.append(Int64(change.slots.count))
+            for slot in change.slots {
+                words.append(slot.number)
+                words.append(slot.units)
+            }
+        }
+        return words.withUnsafeBytes { Data($0) }
+    }
+
+    private static func changes(
+        of content: UnsafeRawBufferPointer
+    ) throws(StoreDamage) -> [SharedLedger.PoolChange] {
+        var changes: [SharedLedger.PoolChange] = []
+        var place = 0
+        func next() throws(StoreDamage) -> Int64 {
+            guard place + 8 <= content.count else { throw StoreDamage("an entry of pool_log is cut off") }
+            defer { place += 8 }
+            return content.loadUnaligned(fromByteOffset: place, as: Int64.self)
+        }
+        while place < content.count {
+            let lane = Lane(key: UInt64(bitPattern: try next()), window: try next())
+            let (first, count) = (try next(), try next())
+            guard lane.window > 0, 0...Int64(content.count) ~= count else {
+                throw StoreDamage("an entry of pool_log is out of range")
+            }
+            var slots: [SlotCounts.Slot] = []
+            for _ in 0..<count { slots.append(try slot(try next(), try next())) }
+            changes.append(SharedLedger.PoolChange(lane: lane, first: first, slots: slots[...]))
+        }
+        return changes
+    }
+}
