@@ -72,6 +72,7 @@ package actor Daemon {
         }
         if let exchange {
             host.onEngine = exchange.use
+            alerts.claim(by: exchange.claim)
         }
         policy = PolicyListener(configuration: configuration, host: host, log: log)
         content = ContentService(configuration, rules: preparation.read.rules, host: host, log: log)

@@ -240,5 +240,34 @@ class Figures(unittest.TestCase):
             self.assertNotEqual(published(), before)
 
 
+class Alerts(unittest.TestCase):
+    LIMIT = {"rates": ["6/1h"], "block": {"after": 3, "for": "1h"}}
+
+    def sent(self, hook):
+        return sorted((alert["tier"], alert["key"]) for alert in hook.alerts if alert.get("key"))
+
+    def test_one_alert_for_an_event(self):
+        with Hook() as hook, running(self.LIMIT, alerts={"webhook": hook.url, "interval": "1s"}) as (_, services):
+            # All of them refuse the key, and one of them blocks it.
+            admitted_by_all(services, "a", 2, 8)
+            for service in services:
+                admitted(service, "a", 5)
+                wait_until(lambda service=service: shown(service, "a").get("blockedUntil"), "the key is blocked")
+            # One more key, so that the alerts before it have been sent.
+            admitted(services[2], "b", 12)
+            wait_until(lambda: ("block", "b") in self.sent(hook), hook.got)
+            # A warning depends on how much of the limit a host gets.
+            sent = [alert for alert in self.sent(hook) if alert[1] == "a" and alert[0] != "warn"]
+            self.assertEqual(sent, [("block", "a"), ("over", "a")])
+
+    def test_without_the_engine_each_host_sends_its_own(self):
+        with Hook() as hook, running(self.LIMIT, alerts={"webhook": hook.url, "interval": "1s"}) as (engine, services):
+            engine.kill()
+            for service in services:
+                wait_until(lambda service=service: "fault" in asked(service, "/hosts"), "the engine is missed")
+                admitted(service, "a", 3)
+            wait_until(lambda: self.sent(hook).count(("over", "a")) == 3, hook.got)
+
+
 if __name__ == "__main__":
     unittest.main()
