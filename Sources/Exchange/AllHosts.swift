@@ -15,7 +15,7 @@ package struct AllHosts: Sendable {
     /// The most limits whose parts hosts tell each other.
     static let mostLimits = 1000
     /// With more keys than this, hosts do not tell each other their history.
-    private static let mostHistories = 300
+    static let mostHistories = 300
     /// In the answer to a search. Nobody finds a key in a longer list.
     private static let mostFound = 100
 

@@ -228,13 +228,16 @@ package final class HostExchange: EngineMessenger.Owner, @unchecked Sendable {
         Task {
             var answer = HostAnswer(id: question.id, from: name, age: 0)
             let began = ContinuousClock.now
-            await ledger.answer(question.subject, in: &answer)
+            // A host that can't tell says nothing: its silence is shown, and zeros would be wrong.
+            let canTell = (try? await ledger.answer(question.subject, in: &answer)) != nil
             loop.execute { [self, answer] in
                 isAnswering = false
-                recent.add(answer, to: question.subject, madeAt: began)
-                var answer = answer
-                answer.age = (.now - began) / .seconds(1)
-                send(answer, to: question)
+                if canTell {
+                    recent.add(answer, to: question.subject, madeAt: began)
+                    var answer = answer
+                    answer.age = (.now - began) / .seconds(1)
+                    send(answer, to: question)
+                }
                 answerNext()
             }
         }

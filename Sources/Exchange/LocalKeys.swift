@@ -12,18 +12,23 @@ struct LocalKeys: Sendable {
     /// How many hosts share the limits.
     let hosts: Int
 
-    /// An answer without anything is an answer, too: this host has nothing to tell.
-    func answer(_ subject: HostQuestion.Subject, in answer: inout HostAnswer) async {
-        guard let shared = try? await sharedLimits() else { return }
-        guard case .figures = subject else {
-            guard let (standings, count, isCut) = try? await standings(subject) else { return }
-            answer.standings = standings.filter { shared.contains($0.limit) }
-            (answer.count, answer.isCut) = (count, isCut)
+    /// A host that does not know a limit or a key answers that it has counted nothing.
+    ///
+    /// - Throws: `LedgerUnavailable`, `TooManyListings`: this host can't tell what it has counted.
+    func answer(_ subject: HostQuestion.Subject, in answer: inout HostAnswer) async throws {
+        let shared = try await sharedLimits()
+        if case .figures = subject {
+            let figures = try await figures()
+            answer.limits = figures.limits.filter { shared.contains($0.key) }
+            answer.refusals = figures.refusals.filter { shared.contains($0.newest.limit) }
             return
         }
-        guard let figures = try? await figures() else { return }
-        answer.limits = figures.limits.filter { shared.contains($0.key) }
-        answer.refusals = figures.refusals.filter { shared.contains($0.newest.limit) }
+        do {
+            let told = try await standings(subject)
+            answer.standings = told.standings.filter { shared.contains($0.limit) }
+            (answer.count, answer.isCut) = (told.count, told.isCut)
+        } catch is AdministrationFault {
+        } catch is SelectionFault {}
     }
 
     /// The names of the limits that hosts share.
@@ -43,7 +48,8 @@ struct LocalKeys: Sendable {
             let listing = try await host.keys(selection, most: min(most, Ledger.mostFullest))
             return (listing.keys, listing.count, listing.count > listing.keys.count)
         case .names(let names, let withHistory):
-            let standings = try await host.standings(of: names, withHistory: withHistory)
+            let standings = try await host.standings(
+                of: names, withHistory: withHistory && names.count <= AllHosts.mostHistories)
             return (standings, standings.count, false)
         case .key(let text, let limit):
             let standings = try await host.standings(ofKey: text, limit: limit)
