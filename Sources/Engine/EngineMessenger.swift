@@ -33,9 +33,12 @@ package final class EngineMessenger {
     package private(set) var isOpen = false
     /// Counts the attempts to connect, so that a timer of an earlier one does nothing.
     private var attempts = 0
+    /// After the next failure. A user without the rights would otherwise fill the engine's log of them.
+    private var pause = EngineMessenger.shortestPause
 
     private static let patience: TimeAmount = .seconds(3)
-    private static let pause: TimeAmount = .seconds(1)
+    private static let shortestPause: TimeAmount = .seconds(1)
+    private static let longestPause: TimeAmount = .seconds(60)
     /// Commands whose reply has not come.
     private static let mostWaiting = 10_000
 
@@ -54,6 +57,7 @@ package final class EngineMessenger {
         loop.assertInLoop()
         close()
         self.address = address
+        pause = Self.shortestPause
         open()
     }
 
@@ -116,16 +120,18 @@ package final class EngineMessenger {
     private func openIfComplete() {
         guard missing == 0, isLoggedIn, !isOpen else { return }
         isOpen = true
+        pause = Self.shortestPause
         owner?.messengerOpened()
     }
 
     private func fail(_ fault: EngineFault) {
         close()
         let attempt = attempts
-        loop.schedule(in: Self.pause) { [weak self] in
+        loop.schedule(in: pause) { [weak self] in
             guard let self, attempt == attempts else { return }
             open()
         }
+        pause = min(pause * 2, Self.longestPause)
         owner?.messengerFailed(fault)
     }
 

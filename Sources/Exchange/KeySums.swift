@@ -66,6 +66,7 @@ package struct KeySums {
         sum.refusedTries = all.reduce(0) { Self.sum($0, $1.refusedTries) }
         sum.blockedUntil = all.compactMap(\.blockedUntil).max()
         sum.raisedUntil = all.compactMap(\.raisedUntil).max()
+        guard told.count > 1 else { return sum }
         sum.hosts = told.map { host, standing in
             guard let age = ages[host.name] else {
                 return HostUse(host: host.name, used: nil, refusedTries: nil, age: host.age)

@@ -37,8 +37,8 @@ package struct KeyStanding: Codable, Equatable, Sendable {
     package var exempt: Bool
     /// A hint for the administrator who has just changed this key.
     package var note: String?
-    /// The parts of the hosts that share the limit, which `rates` and `refusedTries` sum up; nil if these are of this
-    /// host alone.
+    /// The parts of the hosts that share the limit, which `rates` and `refusedTries` sum up; nil if one host has it
+    /// alone.
     package var hosts: [HostUse]?
 
     package init(
