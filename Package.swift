@@ -126,6 +126,13 @@ let package = Package(
             ],
             swiftSettings: singleThreaded),
         .target(
+            name: "Exchange",
+            dependencies: [
+                "Engine", "Limits", "Loop", "Policy", "Report", "Settings", "Sharing",
+                .product(name: "NIOCore", package: "swift-nio"),
+            ],
+            swiftSettings: strict),
+        .target(
             name: "Messages",
             dependencies: [
                 "Decoding", "Settings", "Filter", "Limits", "Loop", "MailSyntax", "Patterns", "Policy", "Report",
@@ -136,7 +143,8 @@ let package = Package(
         .target(
             name: "Service",
             dependencies: [
-                "AdminAPI", "CLinux", "CSandbox", "Settings", "Filter", "Limits", "Loop", "Messages", "Policy",
+                "AdminAPI", "CLinux", "CSandbox", "Exchange", "Settings", "Filter", "Limits", "Loop", "Messages",
+                "Policy",
                 "Report", "Sharing", "Wire",
                 .product(name: "Hummingbird", package: "hummingbird"),
                 .product(name: "HummingbirdCore", package: "hummingbird"),
@@ -235,8 +243,8 @@ let package = Package(
         .testTarget(
             name: "ServiceTests",
             dependencies: [
-                "AdminAPI", "Settings", "Filter", "Limits", "Loop", "MailSyntax", "Messages", "Policy", "Report",
-                "Rules", "Sharing", "Wire",
+                "AdminAPI", "Exchange", "Settings", "Filter", "Limits", "Loop", "MailSyntax", "Messages", "Policy",
+                "Report", "Rules", "Sharing", "Wire",
                 .product(name: "NIOCore", package: "swift-nio"), .product(name: "NIOPosix", package: "swift-nio"),
             ],
             resources: [.copy("Fixtures")],

@@ -56,6 +56,17 @@ package struct AdminClient: Sendable {
         try await ask(.GET, "/limits/key", ["key": key, "limit": limit])
     }
 
+    /// The hosts that share limits; nil if no limit is shared.
+    package func hosts() async throws -> SharedFigures? {
+        do {
+            let figures: SharedFigures = try await ask(.GET, "/hosts", [:])
+            return figures.hosts.isEmpty ? nil : figures
+        } catch let failure as Failure where failure.kind == .refused {
+            // A service of an earlier version, during an upgrade.
+            return nil
+        }
+    }
+
     package func protections() async throws -> AdminMessages.Protections {
         try await ask(.GET, "/protections", [:])
     }

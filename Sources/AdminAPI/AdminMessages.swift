@@ -103,6 +103,8 @@ package enum AdminMessages {
         package var tags: [TagFigures]?
         /// Newest first.
         package var audit: [AuditEntry]
+        /// The hosts that share limits; nil without `shared`. The service fills it in.
+        package var hosts: SharedFigures?
 
         package init(
             time: Double, version: String, configuration: String, status: Status, answers: [AnswerFigures],

@@ -25,9 +25,9 @@ typedef struct {
     weir_length most;
 } weir_bound;
 
-/// In a function, because Swift emits no variables of headers.
+/// In a function, because Swift emits no variables of headers. Each thread has its own.
 static inline weir_bound *weir_shared_bound(void) {
-    static weir_bound bound;
+    static _Thread_local weir_bound bound;
     return &bound;
 }
 
@@ -41,8 +41,8 @@ static inline void *weir_create_bounded_array(const redisReadTask *task, weir_le
 }
 
 /// Makes the reader fail at an array of more than `most` elements, before it takes memory for them, and at arrays in
-/// more than seven levels, as before 1.0: hiredis frees a reply by recursion. All calls must have the same `most`, and
-/// come from one thread.
+/// more than seven levels, as before 1.0: hiredis frees a reply by recursion. All calls must have the same `most`. Only
+/// this thread may use the reader.
 static inline void weir_bound_arrays(redisReader *reader, long most) {
     weir_bound *bound = weir_shared_bound();
     bound->functions = *reader->fn;

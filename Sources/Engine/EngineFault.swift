@@ -95,7 +95,8 @@ package struct EngineFault: Error, Equatable, Sendable {
 
     /// What the user needs, for ACL SETUSER. The server checks the commands of the library as those of its caller.
     package static let rights =
-        "~{weir:* +fcall +function|load +info +select +@hash +@sortedset +del +exists +time"
+        "~{weir:* +fcall +function|load +info +select +set +publish +subscribe +@hash +@sortedset +del +exists +time "
+        + "&{weir:*"
 
     /// The beginning of what the server has sent, without control characters.
     static func printable(_ text: String) -> String {

@@ -66,9 +66,16 @@ extension EngineInquiry {
 
     /// Tries what Weir does, without a change.
     package func checkRights() throws(EngineFault) {
-        // The server checks the rights first. Then it refuses a library without a header, and an epoch that never was.
-        for reply in [try ask(["FUNCTION", "LOAD", "-- none"]), try call("gone", ["", "none"])] {
-            guard case .failure(let text) = reply, !text.contains("Missing library metadata") else { continue }
+        // The server checks the rights first. Then it refuses a library without a header, an epoch that never was, and
+        // an option of SET that there is not. Nobody listens to the channel.
+        let name = "{weir:\(EngineLibrary.group)}:none"
+        for reply in [
+            try ask(["FUNCTION", "LOAD", "-- none"]), try call("gone", ["", "none"]), try ask(["PUBLISH", name, ""]),
+            try ask(["SET", name, "", "NONE"]),
+        ] {
+            guard case .failure(let text) = reply, !text.contains("Missing library metadata"),
+                !text.contains("syntax error")
+            else { continue }
             let fault = EngineFault(reply: text)
             // The hosts load the library.
             if fault.kind != .library { throw fault }

@@ -54,7 +54,8 @@ final class DecisionLog: LedgerObserver {
         _ tier: Alert.Tier, _ event: LimitEvent, _ key: String, _ client: String, _ text: () -> String
     ) {
         alerts.raise(
-            tier, limit: event.limit.name, key: key, mode: Self.mode(event).rawValue, client: client, text)
+            tier, limit: event.limit.name, key: key, mode: Self.mode(event).rawValue, isShared: event.limit.isShared,
+            client: client, text)
     }
 
     private static func mode(_ event: LimitEvent) -> Limit.Mode { event.isShadowed ? .shadow : .enforce }

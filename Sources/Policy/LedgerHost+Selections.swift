@@ -193,7 +193,7 @@ extension LedgerHost {
     }
 
     /// Puts a walk into a queue. `piece` returns whether there is more; its errors go to `failed`.
-    private func submit(
+    func submit(
         to queue: WalkQueue, failed: @escaping (any Error) -> Void, _ piece: @escaping (Ledger) throws -> Bool
     ) {
         let isTaken = queue.submit { [self] in

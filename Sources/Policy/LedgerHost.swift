@@ -6,6 +6,7 @@ package import Loop
 package import NIOCore
 package import Report
 package import Settings
+package import Sharing
 internal import Storage
 internal import Synchronization
 internal import Wire
@@ -64,6 +65,8 @@ package final class LedgerHost: @unchecked Sendable {
     var deciding: [any Client] = []
     /// The limits shared with other hosts; nil without `shared`.
     var sharing: SharedLimits?
+    /// Called with the address of the engine when it is in use, and with nil when it is no longer. Not of Sentinel.
+    package var onEngine: (EngineAddress?) -> Void = { _ in }
     /// Where the ledger keeps what it knows of them.
     var sharedStore: SharedStore?
     /// Clients whose requests have waited for the engine, and are decided for the last time.

@@ -115,6 +115,7 @@ final class SharedLimits: EngineConnection.Owner {
     private func disconnect() {
         connection?.close()
         connection = nil
+        if isOpened { host.onEngine(nil) }
         isOpened = false
         callSent = nil
         nextCall = nil
@@ -126,6 +127,7 @@ final class SharedLimits: EngineConnection.Owner {
         guard let shared else { return disconnect() }
         beginTick()
         isOpened = true
+        host.onEngine(primary.map { EngineAddress(.inet($0), database: address.database) } ?? address)
         serverVersion = primary.map { "\(version) at \($0)" } ?? version
         nextCall = shared.ledger.connect(run: run, at: now)
     }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 internal import AdminAPI
+internal import Exchange
 internal import Glibc
 internal import Limits
 internal import Loop
@@ -26,6 +27,8 @@ package actor Daemon {
     private let alerts: Alerts
     private let lastReload = LastReload()
     private let host: LedgerHost
+    /// nil without `shared`.
+    private let exchange: HostExchange?
     private let policy: PolicyListener
     private let admin: AdminListener
     /// nil if neither a filter nor a milter listens.
@@ -43,8 +46,10 @@ package actor Daemon {
     /// How long a start waits for the ledger before it listens. An smtpd that can't connect asks again after a second.
     private static let patience: TimeAmount = .milliseconds(500)
 
-    /// - Parameter loop: where policy requests are read and decided.
-    private init(_ preparation: Preparation, loop: SocketLoop) {
+    /// - Parameters:
+    ///   - loop: where policy requests are read and decided.
+    ///   - hostsLoop: where hosts that share limits ask each other; nil without `shared`.
+    private init(_ preparation: Preparation, loop: SocketLoop, hostsLoop: SocketLoop?) {
         let configuration = preparation.read.configuration
         configurationPath = preparation.configurationPath
         sandbox = preparation.sandbox
@@ -62,11 +67,18 @@ package actor Daemon {
         host = LedgerHost(
             configuration: configuration, loop: loop, clocks: MachineClocks(), log: log, alerts: alerts,
             probes: ProbeBoard())
+        exchange = hostsLoop.flatMap { [host, log] in
+            HostExchange(configuration.shared, host: host, loop: $0, log: log)
+        }
+        if let exchange {
+            host.onEngine = exchange.use
+            alerts.claim(by: exchange.claim)
+        }
         policy = PolicyListener(configuration: configuration, host: host, log: log)
         content = ContentService(configuration, rules: preparation.read.rules, host: host, log: log)
         admin = AdminListener(
-            host: host, policy: policy, content: content, alerts: alerts, sandbox: sandbox, lastReload: lastReload,
-            log: log)
+            allHosts: AllHosts(host: host, exchange: exchange), policy: policy, content: content, alerts: alerts,
+            sandbox: sandbox, lastReload: lastReload, log: log)
     }
 
     /// Runs until SIGTERM or SIGINT ends it.
@@ -146,7 +158,9 @@ package actor Daemon {
         let reloads = await UnixSignalsSequence(trapping: .sighup)
         Task { for await signal in reloads { report.yield(signal) } }
         let loop = try SocketLoop.start(named: "weir-ledger")
-        let daemon = Daemon(preparation, loop: loop)
+        let isShared = preparation.read.configuration.shared.engine != nil
+        let hostsLoop = isShared ? try SocketLoop.start(named: "weir-hosts") : nil
+        let daemon = Daemon(preparation, loop: loop, hostsLoop: hostsLoop)
         for warning in preparation.read.warnings { daemon.log.warning(warning.description) }
         if geteuid() == 0 {
             let reason = preparation.rootReason ?? "run Weir as a user of its own, as deploy/systemd/weir.service does"
@@ -162,6 +176,7 @@ package actor Daemon {
             throw error
         }
         await loop.stop()
+        await hostsLoop?.stop()
     }
 
     private func reload() async {
@@ -258,6 +273,7 @@ package actor Daemon {
         await contentHasStopped
         try? await host.loop.submit { [host] in host.stop(by: .now() + Self.gracePeriod) }
         await admin.stop()
+        await exchange?.stop()
         await alerts.stop(within: Self.timeForAlerts)
         // Last: a pattern or a disk may keep a thread for long.
         await content?.end(within: Self.timeForThreads)

@@ -25,6 +25,9 @@ struct LimitsCommand: AsyncParsableCommand {
         static let configuration = CommandConfiguration(
             abstract: "Lists the keys that are closest to their limits, or all that are blocked or raised.",
             discussion: """
+                Where hosts share limits, the figures are of all hosts together. The last line says how old those of \
+                each host are, and which hosts have not answered.
+
                 Example: weir limits list --limit per-user --most 20
                 Example: weir limits list --blocked --match '*@example.org'
                 """)
@@ -55,24 +58,33 @@ struct LimitsCommand: AsyncParsableCommand {
         func run() async throws {
             let state = blocked ? "blocked" : raised ? "raised" : over.map(String.init)
             guard state == nil, match == nil else {
-                let listing = try await Admin.ask(options) {
-                    try await $0.keys(in: state, limit: limit, match: match, most: most)
+                let (listing, hosts) = try await Admin.ask(options) { client in
+                    let listing = try await client.keys(in: state, limit: limit, match: match, most: most)
+                    return (listing, try await client.hosts())
                 }
                 try Admin.print(listing.keys, json: json, whenEmpty: "no such key")
-                if listing.count > listing.keys.count, !json {
+                if json { return }
+                if listing.count > listing.keys.count {
                     try StandardOutput.write(line: "... and \(listing.count - listing.keys.count) more")
                 }
-                return
+                return try Admin.print(hosts)
             }
-            let standings = try await Admin.ask(options) { try await $0.fullest(most, limit: limit) }
+            let (standings, hosts) = try await Admin.ask(options) { client in
+                (try await client.fullest(most, limit: limit), try await client.hosts())
+            }
             try Admin.print(standings, json: json, whenEmpty: "no key has used any of its limits")
+            if !json { try Admin.print(hosts) }
         }
     }
 
     struct Show: AsyncParsableCommand {
         static let configuration = CommandConfiguration(
             abstract: "Shows the usage of one key in every limit that counts it.",
-            discussion: "Example: weir limits show user@example.org")
+            discussion: """
+                Where hosts share a limit, the sum of all hosts comes first, then the part of each.
+
+                Example: weir limits show user@example.org
+                """)
 
         @OptionGroup var options: ConfigurationOptions
         @Argument(
@@ -83,9 +95,12 @@ struct LimitsCommand: AsyncParsableCommand {
         @Flag(help: "Print JSON.") var json = false
 
         func run() async throws {
-            let standings = try await Admin.ask(options) { try await $0.standings(ofKey: key, limit: limit) }
+            let (standings, hosts) = try await Admin.ask(options) { client in
+                (try await client.standings(ofKey: key, limit: limit), try await client.hosts())
+            }
             try Admin.print(
-                standings, json: json, whenEmpty: "no limit has counted \(key) recently")
+                standings, json: json, withParts: true, whenEmpty: "no limit has counted \(key) recently")
+            if !json, standings.isEmpty || hosts?.fault != nil { try Admin.print(hosts) }
         }
     }
 
@@ -313,10 +328,39 @@ enum Admin {
         StandardError.complain(printable(text.utf8), by: command)
     }
 
-    static func print(_ standings: [KeyStanding], json: Bool, whenEmpty: String) throws {
+    /// - Parameter withParts: with a line for each host that shares the limit.
+    static func print(_ standings: [KeyStanding], json: Bool, withParts: Bool = false, whenEmpty: String) throws {
         if json { return try StandardOutput.write(line: JSONText.indented(standings)) }
         if standings.isEmpty { return try StandardOutput.write(line: whenEmpty) }
-        for standing in standings { try StandardOutput.write(line: description(of: standing)) }
+        for standing in standings {
+            try StandardOutput.write(line: description(of: standing))
+            guard withParts else { continue }
+            for part in standing.hosts ?? [] {
+                try StandardOutput.write(line: "  \(description(of: part, standing))")
+            }
+        }
+    }
+
+    /// Whose figures were printed; nothing if no limit is shared.
+    static func print(_ hosts: SharedFigures?) throws {
+        guard let text = hosts?.summary(age) else { return }
+        try StandardOutput.write(line: printable(text.utf8))
+    }
+
+    /// `mx2: 24 per 1h, 120 per 1d; 2 refused requests (0.4s old)`
+    private static func description(of part: HostUse, _ standing: KeyStanding) -> String {
+        let age = part.age.map(age)
+        guard let used = part.used else {
+            return "\(part.host): no answer, \(age.map { "last heard \($0) ago" } ?? "never heard")"
+        }
+        let rates = zip(used, standing.rates).map { "\($0) per \($1.window)" }.joined(separator: ", ")
+        let refused = part.refusedTries.map { $0 > 0 ? "; \(quantity($0, "refused request"))" : "" } ?? ""
+        return "\(part.host): \(rates)\(refused)" + (part.age ?? 0 > 0 ? age.map { " (\($0) old)" } ?? "" : "")
+    }
+
+    /// `0.4s`, `12s`, `1h 30m`
+    static func age(_ seconds: Double) -> String {
+        seconds < 10 ? String(format: "%.1fs", max(0, seconds)) : duration(Int(min(seconds, 1e9).rounded()))
     }
 
     /// `2d`, `1h 30m`: the two largest units, rounded up.

@@ -31,6 +31,7 @@ enum TopText {
         let ledger =
             "keys=\(snapshot.status.keys) ledger=\(snapshot.status.trouble == nil ? "ok" : "trouble")"
             + (snapshot.reload?.fault == nil ? "" : " reload=rejected")
+            + (snapshot.hosts.map { " hosts=\($0.hosts.count(where: \.hasAnswered))/\($0.hosts.count)" } ?? "")
         return (["\(answers) \(latency) \(ledger)"] + messages).joined(separator: "; ")
     }
 
@@ -42,6 +43,7 @@ enum TopText {
     private static func text(_ refusal: RefusedRequest) -> String {
         "\(refusal.limit)\(refusal.mode == "shadow" ? " (shadow)" : "") \(refusal.key): \(refusal.reason), "
             + "\(refusal.usage), \(refusal.outlook { Admin.duration(Int($0)) }), \(refusal.client)"
+            + (refusal.host.map { ", on \($0)" } ?? "")
     }
 
     static func time(_ microseconds: Int64?) -> String {

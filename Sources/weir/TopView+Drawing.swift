@@ -52,10 +52,7 @@ extension TopView {
             if let fault {
                 Line(text: "NO FIGURES SINCE \(TopView.time(snapshot.time)): \(fault)", style: .bad)
             } else {
-                Line(
-                    text: (["Weir \(snapshot.version)"] + (faults.isEmpty ? ["ledger ok"] : faults))
-                        .joined(separator: "  "),
-                    style: faults.isEmpty ? .good : .bad)
+                stateLine(snapshot, faults)
             }
         let (p50, p99) = (TopText.time(snapshot.medianAnswer), TopText.time(snapshot.slowAnswer))
         let rates =
@@ -72,6 +69,19 @@ extension TopView {
         return [
             state, Line(text: TerminalCells.joined(rates, columns)), Line(text: TerminalCells.joined(ways, columns)),
         ]
+    }
+
+    private func stateLine(_ snapshot: AdminMessages.Snapshot, _ faults: [String]) -> Line {
+        let hosts = snapshot.hosts?.hosts ?? []
+        let missing = hosts.filter { !$0.hasAnswered }.map(\.name)
+        let all =
+            missing.isEmpty
+            ? "all \(hosts.count) hosts"
+            : "\(hosts.count - missing.count) of \(hosts.count) hosts, without \(missing.joined(separator: ", "))"
+        let parts = ["Weir \(snapshot.version)"] + (faults.isEmpty ? ["ledger ok"] : faults)
+        return Line(
+            text: (parts + (hosts.isEmpty ? [] : [all])).joined(separator: "  "),
+            style: !faults.isEmpty ? .bad : missing.isEmpty ? .good : .warning)
     }
 
     private func foot(_ columns: Int) -> [Line] {
@@ -246,6 +256,7 @@ extension TopView {
         "",
         "USED/LIMIT is the fullest window, % the used part, REFUSED the refused requests",
         "of the longest window. k, M, G are thousands, millions, thousand millions.",
+        "Figures of shared limits are of all hosts that the first line counts.",
         "red: over or blocked   yellow: 80 % used, raised, or over a shadow limit",
         "faint: a shadow limit, which refuses nothing.   Times are UTC.",
     ]

@@ -370,6 +370,11 @@ class SharedTests(unittest.TestCase):
                 used += sum(admitted(service, "a", 10) for service in services)
             self.assertEqual(used, MOST)
             self.assertEqual(admitted_by_all(services, "a", clients=1, requests=5), 0)
+            # The hosts ask each other through the new primary, too.
+            for service in services:
+                wait_until(
+                    lambda service=service: MOST == json.loads(
+                        service.limits("show", "a", "--json").stdout)[0]["rates"][0]["used"], "the sum of all hosts")
 
     def test_faults_of_sentinel(self):
         with Engine() as engine, Sentinel(f"127.0.0.1 {engine.port}", "--requirepass", "secret") as sentinel:

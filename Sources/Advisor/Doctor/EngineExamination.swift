@@ -62,12 +62,12 @@ package struct EngineExamination {
         }
     }
 
-    /// Quoted for a shell. `resetkeys`, because the server refuses a pattern after `~*`.
+    /// Quoted for a shell. `resetkeys` and `resetchannels`, because the server refuses a pattern after `~*` or `&*`.
     private var grant: String {
         let words = EngineFault.rights.split(separator: " ").map { word in
-            word.contains("|") || word.contains("~") ? "'\(word)'" : "\(word)"
+            word.contains("|") || word.contains("{") ? "'\(word)'" : "\(word)"
         }
-        return "ACL SETUSER \(settings.user ?? "default") resetkeys \(words.joined(separator: " "))"
+        return "ACL SETUSER \(settings.user ?? "default") resetkeys resetchannels \(words.joined(separator: " "))"
     }
 
     // MARK: The server

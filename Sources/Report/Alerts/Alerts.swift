@@ -14,6 +14,12 @@ package final class Alerts: Sendable {
         var subject: String
     }
 
+    /// Asks whether this host is to send an alert of which several hosts may know. `done` is called once.
+    package typealias Claim =
+        @Sendable (
+            _ name: String, _ time: Duration, _ done: @escaping @Sendable (Bool) -> Void
+        ) -> Void
+
     private struct State {
         var settings: Configuration.Alerts
         var deliveries: [AlertDelivery]
@@ -21,6 +27,8 @@ package final class Alerts: Sendable {
         /// Alerts raised before the service is ready; nil afterwards. A service that never gets ready sends none,
         /// because a second instance started by mistake must not alert operators.
         var early: [Alert]? = []
+        /// nil if no limit is shared.
+        var claim: Claim?
     }
 
     package let marks: AlertMarks
@@ -68,6 +76,11 @@ package final class Alerts: Sendable {
         }
     }
 
+    /// Alerts about keys of shared limits are claimed from now on before they are sent.
+    package func claim(by claim: @escaping Claim) {
+        state.withLock { $0.claim = claim }
+    }
+
     package func reload(_ settings: Configuration.Alerts) {
         let replaced: [AlertDelivery] = state.withLock { state in
             guard state.settings != settings else { return [] }
@@ -78,14 +91,15 @@ package final class Alerts: Sendable {
         for delivery in replaced { delivery.hurry() }
     }
 
-    /// An alert about a key of a limit.
+    /// An alert about a key of a limit. Of the hosts that share the limit, one sends it.
     ///
     /// - Parameter text: evaluated only if the alert is sent.
     package func raise(
-        _ tier: Alert.Tier, limit: String, key: String, mode: String, client: String, _ text: () -> String
+        _ tier: Alert.Tier, limit: String, key: String, mode: String, isShared: Bool, client: String,
+        _ text: () -> String
     ) {
         let subject = "limit \(limit), key \(key)"
-        raise(Name(tier: tier, subject: subject)) {
+        raise(Name(tier: tier, subject: subject), isShared: isShared) {
             Alert(
                 time: Int64(time(nil)), tier: tier, limit: limit, key: key, mode: mode, client: client,
                 subject: subject, text: text(), commands: advice.commands(for: tier, limit: limit, key: key),
@@ -111,7 +125,7 @@ package final class Alerts: Sendable {
         }
     }
 
-    private func raise(_ name: Name, _ make: () -> Alert) {
+    private func raise(_ name: Name, isShared: Bool = false, _ make: () -> Alert) {
         let repeats: Int? = state.withLock { state in
             let configured: Configuration.Alerts.Tier? =
                 name.tier == .recovery ? .trouble : .init(rawValue: name.tier.rawValue)
@@ -122,7 +136,16 @@ package final class Alerts: Sendable {
         var alert = make()
         alert.repeats = repeats
         alert.text = String(alert.text.prefix(Alert.longestText))
-        let deliveries = state.withLock { [alert] state in
+        let (claim, repeatAfter) = state.withLock { ($0.claim, $0.settings.repeatAfter) }
+        guard isShared, let claim else { return submit(alert) }
+        // It ends before this host may send the alert again.
+        claim("\(name.tier.rawValue) \(name.subject)", .seconds(repeatAfter) * 0.9) { [self, alert] isOwn in
+            if isOwn { submit(alert) }
+        }
+    }
+
+    private func submit(_ alert: Alert) {
+        let deliveries = state.withLock { state in
             state.early?.append(alert)
             return state.early == nil ? state.deliveries : []
         }

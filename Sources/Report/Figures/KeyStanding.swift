@@ -37,6 +37,9 @@ package struct KeyStanding: Codable, Equatable, Sendable {
     package var exempt: Bool
     /// A hint for the administrator who has just changed this key.
     package var note: String?
+    /// The parts of the hosts that share the limit, which `rates` and `refusedTries` sum up; nil if one host has it
+    /// alone.
+    package var hosts: [HostUse]?
 
     package init(
         limit: String, key: String, count: String, mode: String, rates: [Rate], refusedTries: UInt64,
@@ -120,4 +123,17 @@ package struct KeysChanged: Codable, Equatable, Sendable {
 /// What an administrator can do to a key.
 package enum KeyAction: String, Codable, CaseIterable, Sendable {
     case reset, raise, unraise, block, unblock
+}
+
+/// Names a key of a limit.
+package struct KeyName: Codable, Hashable, Sendable {
+    package var limit: String
+    package var key: String
+
+    package init(limit: String, key: String) {
+        self.limit = limit
+        self.key = key
+    }
+
+    package init(_ standing: KeyStanding) { self.init(limit: standing.limit, key: standing.key) }
 }

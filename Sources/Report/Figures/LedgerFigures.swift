@@ -51,6 +51,9 @@ package struct LimitFigures: Codable, Equatable, Sendable {
     package var blocks: UInt64
     /// Requests to which the limit did not apply because a pattern of its conditions gave up.
     package var undecided: UInt64
+    /// What each host that shares the limit has last told of it; nil if the limit is of this host alone. The other
+    /// figures are of this host.
+    package var hosts: [LimitPart]?
 
     package init(
         name: String, attributes: String, count: String, mode: String, rates: [String], keys: Int, refusals: UInt64,
@@ -86,6 +89,8 @@ package struct RefusedRequest: Codable, Equatable, Sendable {
     package var login: String
     package var sender: String
     package var recipient: String
+    /// The host that has refused it, if that is another one.
+    package var host: String?
 
     package init(
         time: Double, limit: String, key: String, mode: String, reason: String, usage: String, retry: Int64,

@@ -29,7 +29,7 @@ package final class EventLog: Sendable {
     /// Events that a peer or a fault can repeat without end. Each kind is logged at most once in ten seconds.
     package enum Complaint: Hashable, Sendable {
         case tooManyConnections, tooManyAdminConnections, malformedRequest, slowRequest, evictedKeys, failedCheckpoint,
-            noRoom, strangeClient, capture
+            noRoom, strangeClient, strangeHost, capture
         case nextHop(String)
         case undecidedCondition(limit: String)
 
@@ -44,7 +44,7 @@ package final class EventLog: Sendable {
             case .undecidedCondition(let limit): "conditions of limit \(limit)"
             case .noRoom: "room for messages"
             case .capture: "capture"
-            case .malformedRequest, .slowRequest, .strangeClient: nil
+            case .malformedRequest, .slowRequest, .strangeClient, .strangeHost: nil
             }
         }
 

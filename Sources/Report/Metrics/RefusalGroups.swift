@@ -6,7 +6,7 @@ package struct RefusalGroup: Codable, Equatable, Sendable {
     package private(set) var newest: RefusedRequest
     package private(set) var count: UInt64 = 0
     /// Seconds since 1970.
-    package let first: Double
+    package private(set) var first: Double
     /// Refusals of the last minute, or up to ten seconds more. Only `RefusalGroups.newestFirst` keeps it up to date.
     package fileprivate(set) var lastMinute: UInt64 = 0
     /// `host[192.0.2.1]`, newest first; at most `mostKept`.
@@ -56,6 +56,37 @@ package struct RefusalGroup: Codable, Equatable, Sendable {
         return group
     }
 
+    /// Adds what another host has refused.
+    package mutating func add(_ other: RefusalGroup) {
+        let (one, other) = newest.time < other.newest.time ? (self, other) : (other, self)
+        self = other
+        count += one.count
+        lastMinute += one.lastMinute
+        first = min(one.first, first)
+        for client in one.clients where !clients.contains(client) && clients.count < Self.mostKept {
+            clients.append(client)
+        }
+        for queueID in one.queueIDs where !queueIDs.contains(queueID) && queueIDs.count < Self.mostKept {
+            queueIDs.append(queueID)
+        }
+    }
+
+    /// The group as another host has told it, with no figure that can't be added or shown.
+    package func bounded(most: UInt64, from host: String) -> Self {
+        let times = 0...1e11
+        func bounded(_ time: Double) -> Double { times.contains(time) ? time : 0 }
+        var group = self
+        group.newest.host = host
+        group.newest.time = bounded(newest.time)
+        group.newest.retry = min(max(0, newest.retry), Int64(times.upperBound))
+        group.count = min(count, most)
+        group.first = bounded(first)
+        group.lastMinute = min(lastMinute, most)
+        group.clients = Array(clients.prefix(Self.mostKept))
+        group.queueIDs = Array(queueIDs.prefix(Self.mostKept))
+        return group
+    }
+
     private static func keep(_ text: String, in texts: inout [String]) {
         guard texts.first != text else { return }
         texts.removeAll { $0 == text }
@@ -70,6 +101,8 @@ package struct RefusalGroups: Sendable {
         let limit: String
         let mode: String
         let key: String
+
+        init(_ refusal: RefusedRequest) { (limit, mode, key) = (refusal.limit, refusal.mode, refusal.key) }
     }
 
     private var groups: [Name: RefusalGroup] = [:]
@@ -81,13 +114,23 @@ package struct RefusalGroups: Sendable {
     }
 
     package mutating func add(_ refusal: RefusedRequest) {
-        let name = Name(limit: refusal.limit, mode: refusal.mode, key: refusal.key)
+        let name = Name(refusal)
         groups[name, default: RefusalGroup(refusal)].add(refusal)
         if groups.count > 2 * most { prune() }
     }
 
     package func newestFirst(at time: Double) -> [RefusalGroup] {
         groups.values.map { $0.counted(at: time) }.sorted { Self.precedes($0, $1) }
+    }
+
+    /// The groups of several hosts as one list, the newest first.
+    package static func merged(_ lists: [[RefusalGroup]]) -> [RefusalGroup] {
+        var groups: [Name: RefusalGroup] = [:]
+        for group in lists.joined() {
+            let name = Name(group.newest)
+            if groups[name] == nil { groups[name] = group } else { groups[name]?.add(group) }
+        }
+        return groups.values.sorted { precedes($0, $1) }
     }
 
     private mutating func prune() {

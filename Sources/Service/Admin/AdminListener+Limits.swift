@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 internal import AdminAPI
+internal import Exchange
 internal import HTTPTypes
 internal import Hummingbird
 internal import Limits
@@ -11,12 +12,15 @@ extension AdminListener {
     func addLimitRoutes(to router: Router<AdminContext>) {
         router.get("limits") { [self] request, _ in try await fullest(request) }
         router.get("search") { [self] request, _ in try await search(request) }
-        router.get("limits/key") { [host] request, _ in
+        router.get("limits/key") { [allHosts] request, _ in
             guard let key = request.uri.queryParameters.get("key") else {
                 throw AdminFailure(.badRequest, "the parameter key is missing")
             }
             return try AdminResponse.json(
-                try await host.standings(ofKey: key, limit: request.uri.queryParameters.get("limit")))
+                try await allHosts.standings(ofKey: key, limit: request.uri.queryParameters.get("limit")))
+        }
+        router.get("hosts") { [allHosts] _, _ in
+            try AdminResponse.json(allHosts.hosts ?? SharedFigures(fault: nil, hosts: []))
         }
         router.get("key") { [self] request, _ in
             guard let key = request.uri.queryParameters.get("key") else {
@@ -50,8 +54,8 @@ extension AdminListener {
         guard !withHistory || most <= Bounds.histories else {
             throw AdminFailure(.badRequest, "with history, most must be a number from 1 to \(Bounds.histories)")
         }
-        return try await cache.response(to: request) { [host] in
-            try await host.fullest(most, limit: limit, withHistory: withHistory)
+        return try await cache.response(to: request) { [allHosts] in
+            try await allHosts.fullest(most, limit: limit, withHistory: withHistory)
         }
     }
 
@@ -61,20 +65,10 @@ extension AdminListener {
         guard (1...Bounds.keys).contains(most) else {
             throw AdminFailure(.badRequest, "most must be a number from 1 to \(Bounds.keys)")
         }
-        let state: KeySelection.State
-        switch parameters.get("state") {
-        case nil: state = .any
-        case "blocked": state = .blocked
-        case "raised": state = .raised
-        case let text?:
-            guard let percent = UInt64(text), 1...1000 ~= percent else {
-                throw AdminFailure(.badRequest, "state must be blocked, raised, or a percentage from 1 to 1000")
-            }
-            state = .filled(percent: percent)
-        }
-        let selection = KeySelection(
-            limit: parameters.get("limit"), pattern: try parameters.get("match").map(pattern), state: state)
-        return try AdminResponse.json(try await host.keys(selection, most: most))
+        return try AdminResponse.json(
+            try await allHosts.keys(
+                state: parameters.get("state"), limit: parameters.get("limit"), match: parameters.get("match"),
+                most: most))
     }
 
     private func pattern(_ text: String) throws -> KeyPattern {
@@ -106,7 +100,7 @@ extension AdminListener {
         guard (1...Bounds.search).contains(text.utf8.count) else {
             throw AdminFailure(.badRequest, "text must have 1 to \(Bounds.search) bytes")
         }
-        guard let result = try await host.search(text) else {
+        guard let result = try await allHosts.search(text) else {
             throw AdminFailure(.tooManyRequests, "another search is running; try again")
         }
         return try AdminResponse.json(result)

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+internal import Exchange
 internal import Glibc
 internal import Limits
 internal import Loop
@@ -11,10 +12,17 @@ internal import Wire
 /// The data of the page.
 extension AdminListener {
     func overview() async throws -> AdminOverview {
-        let fullest = await fullestKeys.latest()
         var overview = try await host.loop.submit { [self] in presentOverview() }
-        let over = overview.standings
-        overview.standings += fullest.filter { one in !over.contains { $0.limit == one.limit && $0.key == one.key } }
+        let latest = await pageKeys.latest(with: overview.standings.map { KeyName($0) })
+        let over = overview.standings.map { latest.named[KeyName($0)] ?? $0 }
+        let names = Set(over.map { KeyName($0) })
+        overview.standings = over + latest.fullest.filter { !names.contains(KeyName($0)) }
+        overview.hosts = allHosts.hosts
+        if let told = latest.told {
+            told.addParts(to: &overview.limits)
+            let groups = RefusalGroups.merged([overview.refusals] + told.refusals)
+            overview.refusals = Array(groups.prefix(AdminOverview.Bounds.refusals))
+        }
         overview.ways = Array((content?.ways ?? []).prefix(AdminOverview.Bounds.listeners))
         if let figures = content?.ruleFigures() {
             overview.rules = Array(figures.rules.prefix(AdminOverview.Bounds.rules))
@@ -25,7 +33,7 @@ extension AdminListener {
     }
 
     func page(ofKey text: String) async throws -> AdminKeyPage {
-        let limits = try await host.standings(ofText: text, most: AdminListener.Bounds.limitsOfKey)
+        let limits = try await allHosts.standings(ofText: text, most: AdminListener.Bounds.limitsOfKey)
         let keys = Set(limits.map(\.key)).union([text])
         let (refusals, audit) = try await host.loop.submit { [host] in
             let refusals = host.withActivity { activity, _ in activity.refusalGroups.newestFirst(at: Self.wallTime) }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 internal import AdminAPI
+internal import Exchange
 internal import Hummingbird
 internal import Limits
 internal import Loop
@@ -46,6 +47,7 @@ extension AdminListener {
             let (snapshot, latency) = try await snapshot()
             var metrics = Metrics()
             metrics.add(snapshot, latency: latency)
+            if let hosts = snapshot.hosts { metrics.add(hosts, snapshot.status.limits) }
             metrics.add(
                 "weir_alerts_failed_total", .counter,
                 "Alert notices that a channel did not deliver at once; the log has them.", alerts.failedNotices)
@@ -62,10 +64,21 @@ extension AdminListener {
         var (snapshot, latency) = try await host.snapshot(of: policy, version: WeirVersion.current)
         snapshot.reload = lastReload.figures
         snapshot.ways = content?.ways ?? []
+        await add(to: &snapshot)
         if let figures = content?.ruleFigures() {
             (snapshot.rules, snapshot.rulesWithoutHits, snapshot.tags) = figures
         }
         return (snapshot, latency)
+    }
+
+    /// Adds what other hosts have told of the limits that they share.
+    private func add(to snapshot: inout AdminMessages.Snapshot) async {
+        guard let told = await allHosts.askForFigures() else { return }
+        snapshot.hosts = allHosts.hosts
+        told.addParts(to: &snapshot.status.limits)
+        snapshot.refusals = (snapshot.refusals + told.refusals.joined().map(\.newest)).sorted { $0.time > $1.time }
+        let groups = RefusalGroups.merged([snapshot.refusalGroups ?? []] + told.refusals)
+        snapshot.refusalGroups = Array(groups.prefix(AdminOverview.Bounds.refusals))
     }
 
     /// Whether the event loop that answers Postfix still runs.

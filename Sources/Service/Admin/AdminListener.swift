@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 internal import AdminAPI
+internal import Exchange
 internal import Glibc
 internal import Hummingbird
 internal import HummingbirdCore
@@ -48,6 +49,7 @@ final class AdminListener: Sendable {
     }
 
     let host: LedgerHost
+    let allHosts: AllHosts
     let policy: PolicyListener
     /// nil without a milter and filters.
     let content: ContentService?
@@ -56,21 +58,22 @@ final class AdminListener: Sendable {
     let lastReload: LastReload
     let log: EventLog
     let cache = AdminResponseCache()
-    let fullestKeys: FullestKeys
+    let pageKeys: PageKeys
     let started = MachineClocks.microseconds(of: CLOCK_BOOTTIME)
 
     init(
-        host: LedgerHost, policy: PolicyListener, content: ContentService?, alerts: Alerts, sandbox: Sandbox,
+        allHosts: AllHosts, policy: PolicyListener, content: ContentService?, alerts: Alerts, sandbox: Sandbox,
         lastReload: LastReload, log: EventLog
     ) {
-        self.host = host
+        host = allHosts.host
+        self.allHosts = allHosts
         self.policy = policy
         self.content = content
         self.alerts = alerts
         self.sandbox = sandbox
         self.lastReload = lastReload
         self.log = log
-        fullestKeys = FullestKeys(host: host)
+        pageKeys = PageKeys(allHosts)
     }
 
     /// An admin listener that accepts connections.

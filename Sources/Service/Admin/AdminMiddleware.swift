@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 internal import AdminAPI
+internal import Exchange
 internal import HTTPTypes
 internal import Hummingbird
 internal import Limits
@@ -25,6 +26,8 @@ struct AdminFailureMiddleware: RouterMiddleware {
                 .serviceUnavailable,
                 "the change is in force, but not saved, and is lost if the service ends before the ledger is saved: "
                     + unsaved.reason)
+        } catch let fault as SelectionFault {
+            return try Self.response(.badRequest, fault.description)
         } catch let fault as AdministrationFault {
             let isUnknown = if case .unknownLimit = fault { true } else { false }
             return try Self.response(isUnknown ? .notFound : .badRequest, fault.description)

@@ -52,6 +52,8 @@ struct AdminOverview: Encodable, Sendable {
     /// In the order of the configuration.
     var tags: [TagFigures]
     var audit: [AuditEntry]
+    /// The hosts that share limits; nil without `shared`.
+    var hosts: SharedFigures?
 }
 
 /// What the page shows of one key.

@@ -186,7 +186,15 @@ function standingText(item) {
     item.blockedUntil && "blocked " + remaining(item.blockedUntil),
     item.raisedUntil && "raised " + remaining(item.raisedUntil),
     item.refusedTries && counted(item.refusedTries, "refused request"),
+    item.hosts?.length > 1 && "by host: " + item.hosts.map(part => partText(part, item)).join("; "),
   ].filter(Boolean).join("; ");
+}
+
+// What one host has counted of a key.
+function partText(part, item) {
+  if (!part.used) return `${part.host} does not answer`;
+  const used = part.used.map((number, index) => `${count(number)} per ${item.rates[index]?.window}`).join(", ");
+  return `${part.host} ${used}` + (part.age ? ` (${duration(part.age)} old)` : "");
 }
 
 function drawStanding(panel, item) {

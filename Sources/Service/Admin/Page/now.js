@@ -153,6 +153,7 @@ const messageOf = refusal =>
     refusal.login && "login " + refusal.login,
     refusal.sender && "from " + refusal.sender,
     refusal.recipient && "to " + refusal.recipient,
+    refusal.host && "on " + refusal.host,
   ].filter(Boolean).join(", ");
 
 const twoLines = (first, second) => {

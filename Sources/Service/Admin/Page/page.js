@@ -57,7 +57,19 @@ function drawState(overview) {
   const troubles = troublesOf(overview);
   if (troubles.length) showState("Trouble", "bad", troubles);
   else showState("OK", "good", []);
-  show(element("summary"), troubles.length ? "" : "Weir answers, and its counts are saved.");
+  const said = [troubles.length ? "" : "Weir answers, and its counts are saved.", hostsText(overview.hosts)];
+  show(element("summary"), said.filter(Boolean).join(" "));
+}
+
+// Whose figures the sums of shared limits contain.
+function hostsText(shared) {
+  if (!shared || shared.hosts.length < 2) return "";
+  const told = shared.hosts.filter(host => host.hasAnswered).map(host => host.name);
+  const heard = host => host.age === undefined ? "never heard" : `last heard ${duration(host.age)} ago`;
+  const missing = shared.hosts.filter(host => !host.hasAnswered)
+    .map(host => `${host.name} does not answer (${heard(host)})`);
+  const faults = shared.fault ? [`the other hosts can't be asked: ${shared.fault}`] : missing;
+  return `Figures of shared limits are of ${[told.join(", "), ...faults].join("; ")}.`;
 }
 
 // Turns all controls off while the data is old: what they would change can't be seen.
@@ -100,13 +112,20 @@ function drawLedger(overview) {
   });
 }
 
+// A figure of a limit; for a shared one, with the part of each host.
+function partsCell(item, figure, total) {
+  if (!item.hosts) return total;
+  const parts = item.hosts.map(part => `${part.host} ${count(figure(part))}`).join(", ");
+  return [`${total} ${parts}`, () => twoLines(make("span", count(total)), parts)];
+}
+
 function drawLimits(overview) {
   rows("limits", overview.limits, item => item.name, item => [
     item.name + (isShadow(item) ? " (shadow)" : ""),
     `${item.count} by ${item.attributes}`,
     item.rates.join(", "),
-    item.keys,
-    item.refusals,
+    partsCell(item, part => part.keys, item.keys),
+    partsCell(item, part => part.refusals, (item.hosts || [item]).reduce((sum, part) => sum + part.refusals, 0)),
   ]);
   const left = overview.limitCount - overview.limits.length;
   show(element("limits-text"), left > 0 ? `and ${count(left)} more that have refused less` : "");

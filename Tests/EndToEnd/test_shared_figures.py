@@ -1,0 +1,273 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Any of the hosts that share limits tells of all: lists, the page, top, metrics; and each event makes one alert."""
+import contextlib
+import json
+import re
+import socket
+import time
+import unittest
+
+from postfix import DEFAULT_TIMEOUT, wait_until
+from test_alerts import Hook
+from test_shared import HOSTS, IN_USE, MOST, Engine, admitted, admitted_by_all, host
+from weir import ROOT, UnixConnection, get, samples, weir
+
+
+@contextlib.contextmanager
+def running(limit=None, hosts=HOSTS, engine=None, shared=None, **config):
+    """An engine, and the services that use it."""
+    with contextlib.ExitStack() as stack:
+        engine = engine or stack.enter_context(Engine())
+        services = []
+        for name in hosts:
+            service = host(engine.port, name, hosts, limit, **(shared or {}))
+            service.config.update(config)
+            services.append(stack.enter_context(service))
+        for service in services:
+            service.wait_logged(IN_USE)
+            wait_until(lambda service=service: "fault" not in asked(service, "/hosts"), "it can ask the others")
+        yield engine, services
+
+
+def asked(service, path):
+    status, body, _ = get(UnixConnection(service.admin_socket), path)
+    if status != 200:
+        raise AssertionError(f"{path}: {status} {body}")
+    return json.loads(body)
+
+
+def shown(service, key):
+    """What `weir limits show` says of a key of the only limit."""
+    [standing] = json.loads(service.limits("show", key, "--json").stdout)
+    return standing
+
+
+def parts(standing):
+    """What each host has used of the only window; None without an answer."""
+    return {part["host"]: part.get("used", [None])[0] for part in standing["hosts"]}
+
+
+def fill(services, key):
+    """Uses all of the limit. Returns how many requests each of the services has refused."""
+    refused, used = [0] * len(services), 0
+    end = time.monotonic() + DEFAULT_TIMEOUT
+    # What a host was granted is free for others a while after it was not spent.
+    while used < MOST and time.monotonic() < end:
+        for place, service in enumerate(services):
+            count = admitted(service, key, 5)
+            used += count
+            refused[place] += 5 - count
+    if used != MOST:
+        raise AssertionError(f"{used} of {MOST} were admitted")
+    return refused
+
+
+class Figures(unittest.TestCase):
+    def test_each_host_tells_of_all(self):
+        with running() as (_, services):
+            for count, service in enumerate(services, 1):
+                self.assertEqual(admitted(service, "a", count), count)
+            admitted(services[1], "b", 4)
+            for service in services:
+                standing = shown(service, "a")
+                self.assertEqual(standing["rates"][0]["used"], 6)
+                self.assertEqual(parts(standing), {"mx1": 1, "mx2": 2, "mx3": 3})
+                self.assertEqual({part["host"] for part in standing["hosts"] if part["age"] < 30}, set(HOSTS))
+                # It has not counted this key, or counts it with others.
+                self.assertEqual(parts(shown(service, "b")), {"mx1": 0, "mx2": 4, "mx3": 0})
+                text = service.limits("show", "a").stdout
+                self.assertRegex(text, rf"(?m)^user a: recipients 6/{MOST} per 1h$")
+                self.assertRegex(text, r"(?m)^  mx1: 1 per 1h")
+                self.assertRegex(text, r"(?m)^  mx3: 3 per 1h")
+                lines = service.limits("list").stdout.splitlines()
+                self.assertEqual(lines[:2], [
+                    f"user a: recipients 6/{MOST} per 1h", f"user b: recipients 4/{MOST} per 1h"])
+                self.assertRegex(lines[2], r"^figures of .*mx1 .*mx2 .*mx3")
+                self.assertEqual(len(lines), 3)
+
+    def test_lists_compare_the_sum(self):
+        with running() as (_, services):
+            fill(services, "a")
+            admitted(services[0], "b", 10)
+            one = services[0]
+            self.assertRegex(
+                one.limits("list", "--over", "90").stdout,
+                rf"^user a: recipients {MOST}/{MOST} per 1h, room in [0-9hm ]+\nfigures")
+            found = asked(one, "/limits/selection?state=90")
+            self.assertEqual((found["count"], [key["key"] for key in found["keys"]]), (1, ["a"]))
+            search = asked(one, "/search?text=a")
+            self.assertEqual([key["standing"]["rates"][0]["used"] for key in search["found"]], [MOST])
+            page = asked(one, "/key?key=a")
+            self.assertEqual(page["limits"][0]["standing"]["rates"][0]["used"], MOST)
+
+    def test_page_top_and_metrics(self):
+        with running() as (_, services):
+            refused = fill(services, "a")
+            # All are refused.
+            refused = [count + 2 - admitted(service, "a", 2) for service, count in zip(services, refused)]
+            one = services[0]
+
+            def page():
+                overview = asked(one, "/overview")
+                [standing] = overview["standings"]
+                return overview if standing["rates"][0]["used"] == MOST and overview["limits"][0].get("hosts") else None
+
+            overview = wait_until(page, "the page has the sum")
+            self.assertEqual([name["name"] for name in overview["hosts"]["hosts"] if name["hasAnswered"]], HOSTS)
+            self.assertEqual([part["refusals"] for part in overview["limits"][0]["hosts"]], refused)
+            self.assertEqual([group["count"] for group in overview["refusals"]], [sum(refused)])
+            top = weir("top", "--count", "1", "--config", one.config_file).stdout
+            self.assertIn(" hosts=3/3", top)
+            self.assertIn(f"user a: recipients {MOST}/{MOST} per 1h", top)
+            self.assertRegex(top, "refused: .*, on mx[23]")
+            found = samples(get(UnixConnection(one.admin_socket), "/metrics")[1])
+            for name, count in zip(HOSTS, refused):
+                self.assertEqual(found[f'weir_shared_host_answered{{host="{name}"}}'], 1)
+                self.assertLess(found[f'weir_shared_host_age_seconds{{host="{name}"}}'], 30)
+                self.assertEqual(found[f'weir_shared_limit_keys{{limit="user",host="{name}"}}'], 1)
+                self.assertEqual(
+                    found[f'weir_shared_limit_refusals_total{{limit="user",mode="enforce",host="{name}"}}'], count)
+
+    def test_a_host_that_does_not_answer_and_no_engine(self):
+        with running() as (engine, services):
+            one, two, three = services
+            for service in services:
+                admitted(service, "a", 2)
+            self.assertEqual(shown(one, "a")["rates"][0]["used"], 6)
+            three.kill()
+            self.assertEqual(parts(shown(one, "a")), {"mx1": 2, "mx2": 2, "mx3": None})
+            self.assertRegex(one.limits("show", "a").stdout, r"(?m)^  mx3: no answer, last heard \S+ ago$")
+            self.assertRegex(one.limits("list").stdout, r"; mx3: no answer, last heard \S+ ago\n$")
+            found = samples(get(UnixConnection(one.admin_socket), "/metrics")[1])
+            self.assertEqual(found['weir_shared_host_answered{host="mx3"}'], 0)
+            self.assertIn(" hosts=2/3", weir("top", "--count", "1", "--config", one.config_file).stdout)
+            engine.kill()
+            wait_until(lambda: "fault" in asked(one, "/hosts"), "the engine is missed")
+            self.assertEqual(parts(shown(one, "a")), {"mx1": 2, "mx2": None, "mx3": None})
+            self.assertIn("the other hosts can't be asked: the engine can't be used", one.limits("list").stdout)
+            engine.start()
+            three.start()
+            for service in services:
+                wait_until(
+                    lambda service=service: list(parts(shown(service, "a")).values()) == [2, 2, 2],
+                    "all hosts answer again")
+
+    def test_limits_that_are_not_shared(self):
+        with running({"shared": False}, hosts=["mx1", "mx2"]) as (_, (one, two)):
+            admitted(one, "a", 2)
+            admitted(two, "a", 3)
+            standing = shown(one, "a")
+            self.assertEqual(standing["rates"][0]["used"], 2)
+            self.assertNotIn("hosts", standing)
+            self.assertIn(f"user a: recipients 2/{MOST} per 1h", one.limits("list").stdout)
+
+    def test_messages_that_are_none(self):
+        with running(hosts=["mx1", "mx2"]) as (engine, (one, two)):
+            admitted(two, "a", 3)
+            prefix = "{weir:shared}:0:hosts-1:"
+            answer = {"id": 1, "from": "mx2", "age": 0, "standings": [], "count": 0, "isCut": False, "limits": {},
+                      "refusals": []}
+            with socket.create_connection(("127.0.0.1", engine.port)) as client:
+                for channel, message in [
+                    ("questions", b"x"), ("questions", b"[" * 100_000), ("answers:mx1", b"\xff\x00"),
+                    ("questions", json.dumps({"id": 1, "from": "mx9", "subject": {"figures": {}}}).encode()),
+                    ("answers:mx1", json.dumps({**answer, "from": "mx9"}).encode()),
+                    # An answer to no question.
+                    ("answers:mx1", json.dumps(answer).encode()), ("answers:mx1", b"{" + b" " * (2 << 20) + b"}"),
+                ]:
+                    name = (prefix + channel).encode()
+                    client.sendall(b"*3\r\n$7\r\nPUBLISH\r\n$%d\r\n%s\r\n$%d\r\n%s\r\n" % (
+                        len(name), name, len(message), message))
+                    # One host listens to a channel of answers, both to that of questions.
+                    self.assertIn(client.recv(100), (b":1\r\n", b":2\r\n"))
+            one.wait_logged("ignored ")
+            self.assertEqual(parts(shown(one, "a")), {"mx1": 0, "mx2": 3})
+            # A message that is too long ends the connection, which is made again.
+            def listeners():
+                return set(re.findall(r"(?m)^id=(\d+)", engine.command("CLIENT", "LIST", "TYPE", "pubsub")))
+
+            before = listeners()
+            client = socket.create_connection(("127.0.0.1", engine.port))
+            with client:
+                name = (prefix + "answers:mx1").encode()
+                message = b"x" * (8 << 20)
+                client.sendall(b"*3\r\n$7\r\nPUBLISH\r\n$%d\r\n%s\r\n$%d\r\n%s\r\n" % (
+                    len(name), name, len(message), message))
+                self.assertEqual(client.recv(100), b":1\r\n")
+            wait_until(lambda: len(listeners()) == 2 and listeners() != before, "there is a new connection")
+            wait_until(lambda: "fault" not in asked(one, "/hosts"), "the hosts ask each other again")
+            self.assertEqual(parts(shown(one, "a")), {"mx1": 0, "mx2": 3})
+            self.assertTrue(one.is_running and two.is_running)
+
+    def test_the_rights_of_the_manual_suffice(self):
+        text = (ROOT / "docs/shared.md").read_text()
+        [rights] = re.findall("ACL SETUSER weir on >PASSWORD (.*)", text)
+        with Hook() as hook, Engine("--user", *f"weir on >secret {rights}".split()) as engine:
+            login = {"user": "weir", "password": "secret"}
+            config = {"alerts": {"webhook": hook.url, "interval": "1s"}}
+            with running({"rates": ["6/1h"]}, ["mx1", "mx2"], engine, login, **config) as (_, (one, two)):
+                admitted_by_all([one, two], "a", 1, 8)
+                wait_until(lambda: hook.alerts, hook.got)
+                self.assertEqual(parts(shown(one, "a")), parts(shown(two, "a")))
+                self.assertNotIn(None, parts(shown(one, "a")).values())
+                for service in one, two:
+                    self.assertNotIn("can't ask the other hosts", service.log())
+                    self.assertNotIn("can't claim", service.log())
+
+    def test_a_user_that_may_not_ask(self):
+        """The limits hold all the same."""
+        old = "weir on >secret ~{weir:* +fcall +function|load +info +select +@hash +@sortedset +del +exists +time"
+        with Engine("--user", *old.split()) as engine:
+            with host(engine.port, "mx1", ["mx1"], user="weir", password="secret") as service:
+                service.wait_logged(IN_USE)
+                service.wait_logged("can't ask the other hosts")
+                self.assertIn("+publish +subscribe", service.log())
+                self.assertEqual(admitted(service, "a", MOST + 5), MOST)
+                self.assertIn(f"user a: recipients {MOST}/{MOST} per 1h", service.limits("list").stdout)
+
+    def test_nothing_is_sent_unless_somebody_asks(self):
+        with running(hosts=["mx1", "mx2"]) as (engine, (one, two)):
+            admitted(one, "a", 3)
+
+            def published():
+                calls = dict(line.split(":", 1) for line in engine.command("INFO", "commandstats").splitlines() if ":" in line)
+                return calls.get("cmdstat_publish")
+
+            before = published()
+            admitted(two, "a", 3)
+            self.assertEqual(published(), before)
+            shown(one, "a")
+            self.assertNotEqual(published(), before)
+
+
+class Alerts(unittest.TestCase):
+    LIMIT = {"rates": ["6/1h"], "block": {"after": 3, "for": "1h"}}
+
+    def sent(self, hook):
+        return sorted((alert["tier"], alert["key"]) for alert in hook.alerts if alert.get("key"))
+
+    def test_one_alert_for_an_event(self):
+        with Hook() as hook, running(self.LIMIT, alerts={"webhook": hook.url, "interval": "1s"}) as (_, services):
+            # All of them refuse the key, and one of them blocks it.
+            admitted_by_all(services, "a", 2, 8)
+            for service in services:
+                admitted(service, "a", 5)
+                wait_until(lambda service=service: shown(service, "a").get("blockedUntil"), "the key is blocked")
+            # One more key, so that the alerts before it have been sent.
+            admitted(services[2], "b", 12)
+            wait_until(lambda: ("block", "b") in self.sent(hook), hook.got)
+            # A warning depends on how much of the limit a host gets.
+            sent = [alert for alert in self.sent(hook) if alert[1] == "a" and alert[0] != "warn"]
+            self.assertEqual(sent, [("block", "a"), ("over", "a")])
+
+    def test_without_the_engine_each_host_sends_its_own(self):
+        with Hook() as hook, running(self.LIMIT, alerts={"webhook": hook.url, "interval": "1s"}) as (engine, services):
+            engine.kill()
+            for service in services:
+                wait_until(lambda service=service: "fault" in asked(service, "/hosts"), "the engine is missed")
+                admitted(service, "a", 3)
+            wait_until(lambda: self.sent(hook).count(("over", "a")) == 3, hook.got)
+
+
+if __name__ == "__main__":
+    unittest.main()
