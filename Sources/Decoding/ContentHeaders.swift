@@ -46,7 +46,9 @@ struct ContentHeaders {
         let raw = Parameters(header)
         type = raw.value.map(\.lowercased)
         if !type.contains(UInt8(ascii: "/")) { type = Array("text/plain".utf8) }
-        let decoded = Self.decoded(header, decoder)
+        var text: [UInt8] = []
+        decoder.decode(header, into: &text)
+        let decoded = text == header ? raw : Parameters(text)
         charset = (raw["charset"].first ?? decoded["charset"].first ?? []).map(\.lowercased)
         let found = raw["boundary"].isEmpty ? decoded["boundary"] : raw["boundary"]
         // Without quotes, a comment or a blank ends it, as in Postfix.
