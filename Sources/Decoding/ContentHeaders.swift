@@ -32,7 +32,7 @@ struct ContentHeaders {
             let parameters = Parameters(header)
             let isMultipart = parameters.value.prefix(10).equalsIgnoringCase("multipart/")
             if type.isEmpty || isMultipart && !self.isMultipart {
-                readType(parameters, Self.decoded(header, decoder))
+                readType(header, parameters, decoder)
             }
         } else if name.equalsIgnoringCase("content-disposition") {
             if dispositionNames.isEmpty {
@@ -44,9 +44,12 @@ struct ContentHeaders {
         }
     }
 
-    private mutating func readType(_ raw: Parameters, _ decoded: Parameters) {
+    private mutating func readType(_ header: [UInt8], _ raw: Parameters, _ decoder: HeaderDecoder) {
         type = raw.value.map(\.lowercased)
         if !type.contains(UInt8(ascii: "/")) { type = Array("text/plain".utf8) }
+        var text: [UInt8] = []
+        decoder.decode(header, into: &text)
+        let decoded = text == header ? raw : Parameters(text)
         charset = (raw["charset"].first ?? decoded["charset"].first ?? []).map(\.lowercased)
         let found = (raw["boundary"].isEmpty ? decoded["boundary"] : raw["boundary"])
             .filter { 1...Self.longestBoundary ~= $0.count }

@@ -92,7 +92,7 @@ struct LeafReader: ~Copyable {
                 count = pieceLength(rest)
                 let piece = UnsafeRawBufferPointer(rebasing: rest[..<count])
                 let decoded = transfer.decode(piece, to: buffer.bytes.baseAddress!)
-                take(UnsafeRawBufferPointer(rebasing: UnsafeRawBufferPointer(buffer.bytes)[..<decoded]), isLast: false, &events)
+                take(buffer.prefix(decoded), isLast: false, &events)
             }
             start += count
             if lines.count >= Self.pieceSize { report(&events) }
@@ -111,7 +111,12 @@ struct LeafReader: ~Copyable {
         else { return 0 }
         let most = min(bytes.count, Self.pieceSize, room)
         let copied = weir_copy_lines(start, most, lineBuffer.bytes.baseAddress!, TextLine.longest)
-        lines.append(contentsOf: UnsafeBufferPointer(rebasing: lineBuffer.bytes[..<copied.written]))
+        let copy = lineBuffer.prefix(copied.written)
+        if lines.isEmpty, copied.written >= Self.oddSize {
+            events.text(copy, of: part)
+        } else {
+            lines.append(contentsOf: copy)
+        }
         let count = copied.read - copied.returns
         textSize += count
         textOfMessage += count
@@ -131,7 +136,7 @@ struct LeafReader: ~Copyable {
 
     mutating func finish(_ events: inout some PartEvents) {
         let count = transfer.finish(to: buffer.bytes.baseAddress!)
-        take(UnsafeRawBufferPointer(rebasing: UnsafeRawBufferPointer(buffer.bytes)[..<count]), isLast: true, &events)
+        take(buffer.prefix(count), isLast: true, &events)
         switch text {
         case .none: break
         case .plain(var plain): plain.finish(to: &lines)
@@ -215,4 +220,8 @@ private final class PieceBuffer {
     init(_ count: Int) { bytes = .allocate(capacity: count) }
 
     deinit { bytes.deallocate() }
+
+    func prefix(_ count: Int) -> UnsafeRawBufferPointer {
+        UnsafeRawBufferPointer(rebasing: UnsafeRawBufferPointer(bytes)[..<count])
+    }
 }

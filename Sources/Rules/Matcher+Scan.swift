@@ -41,8 +41,8 @@ extension Matcher {
         in text: UnsafeRawBufferPointer, of list: RuleList, pass: FastPass?,
         _ body: (Int, LineCandidates) -> Bool
     ) {
-        // A key ends at a NUL, but the scan of the whole text does not.
-        guard let pass, Self.upToNUL(text).count == text.count,
+        // A key ends at a NUL, but the scan of the whole text does not. Decoded text has none.
+        guard let pass, list.isForText || Self.upToNUL(text).count == text.count,
             let hits = scan.scan(text, with: pass)
         else {
             var start = 0
