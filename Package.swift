@@ -253,7 +253,8 @@ let package = Package(
         .testTarget(
             name: "StorageTests",
             dependencies: [
-                "LedgerStoreConformance", "Limits", "Storage", .product(name: "GRDB", package: "GRDB.swift"),
+                "LedgerStoreConformance", "Limits", "Sharing", "Storage",
+                .product(name: "GRDB", package: "GRDB.swift"),
             ],
             swiftSettings: strict),
         .testTarget(

@@ -24,8 +24,8 @@ struct ContentHeaders {
     /// Bytes. RFC 2046 5.1.1 allows 70.
     private static let longestBoundary = 2_048
 
-    /// Reads a header without folds. Of several with one name, the first counts. A Content-Type for `multipart/*` counts
-    /// before others: mail programs differ, and the parts would otherwise be hidden from the rules for parts.
+    /// Reads a header without folds. Of several with one name, the first counts, but a Content-Type for `multipart/*`
+    /// before others. Mail programs differ there, and rules for parts must see the parts.
     mutating func read(_ header: [UInt8], _ decoder: HeaderDecoder) {
         let name = header.fieldName
         if name.equalsIgnoringCase("content-type") {

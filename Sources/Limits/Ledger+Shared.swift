@@ -16,7 +16,8 @@ extension Ledger {
         else { return nil }
         let identity = identify(request, waiting)
         if identity.transaction?.hasAnswered(identity.requestHash) ?? false { return nil }
-        var demands: [SharedRequest.Demand] = []
+        var lanes: [(account: Account, lane: Int, units: UInt64)] = []
+        var isLacking = false
         for index in applicable {
             let applicable = prepared.limits[index]
             let limit = applicable.limit.takeUnretainedValue()
@@ -28,11 +29,13 @@ extension Ledger {
                 let admitted = step.account.admitted(lane: lane, at: now)
                 let total = step.account.used(lane: lane) &+ step.charge
                 if total > admitted { return nil }
-                if shared.holds(step.charge, in: step.account, lane: lane, at: now) { continue }
-                demands.append(shared.demand(step.account, lane: lane, units: step.charge, at: now))
+                isLacking = isLacking || !shared.holds(step.charge, in: step.account, lane: lane, at: now)
+                lanes.append((step.account, lane, step.charge))
             }
         }
-        guard !demands.isEmpty, let number = shared.ask(demands, at: now) else { return nil }
+        // While it waits, others must not take what it has room for, or it would be refused below N.
+        let demands = isLacking ? lanes.map { shared.demand($0.account, lane: $0.lane, units: $0.units, at: now) } : []
+        guard isLacking, let number = shared.ask(demands, at: now) else { return nil }
         _ = prepared.removeFirst()
         return number
     }

@@ -5,8 +5,8 @@ extension SharedLedger {
     private static let batch = 100
     /// A lane that asks gets this part of its pool, if so much is free.
     private static let leastPart: Int64 = 64
-    /// At most so many lanes of each window with each call.
-    private static let mostForgotten = 16
+    /// At most this many lanes of each window with each call: more than a call usually adds.
+    private static let mostForgotten = 200
 
     /// What an answer leads to.
     package struct Outcome: Sendable {
@@ -180,7 +180,7 @@ extension SharedLedger {
 
     /// Forgets lanes in which nothing counts any more, a few at a time.
     private mutating func forgetUnused(at now: Int64) {
-        for window in resting.keys {
+        for window in Array(resting.keys) {
             var left = Self.mostForgotten
             while left > 0, let (slot, lane) = resting[window]?.first, slot < lane.slot(at: now) - SlotCounts.held {
                 resting[window]?.removeFirst()

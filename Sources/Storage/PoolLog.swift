@@ -10,6 +10,7 @@ internal import Sharing
 /// their own, a few with each write, and then its entries are removed, a few with each write as well. The row of a lane
 /// has the number of the last entry that it includes.
 struct PoolLog {
+    /// At least; twice as many as have changed, so that the log gets shorter.
     private static let lanesPerWrite = 32
     private static let entriesPerWrite: Int64 = 64
 
@@ -43,7 +44,7 @@ struct PoolLog {
         guard !changes.isEmpty else { return }
         try db.cachedStatement(sql: "INSERT INTO pool_log VALUES (?, ?)")
             .execute(arguments: [nextEntry, Self.content(changes)])
-        for lane in folding.suffix(Self.lanesPerWrite) { try save(lane, used(lane), db) }
+        for lane in folding.suffix(Self.lanesFolded(with: changes)) { try save(lane, used(lane), db) }
         if folding.isEmpty, firstEntry <= lastFolded {
             try db.cachedStatement(sql: "DELETE FROM pool_log WHERE entry <= ?").execute(arguments: [lastRemoved])
         }
@@ -53,12 +54,16 @@ struct PoolLog {
     mutating func committed(_ changes: [SharedLedger.PoolChange]) {
         guard !changes.isEmpty else { return }
         if folding.isEmpty, firstEntry <= lastFolded { firstEntry = lastRemoved + 1 }
-        folding.removeLast(min(Self.lanesPerWrite, folding.count))
+        folding.removeLast(min(Self.lanesFolded(with: changes), folding.count))
         note(changes, entry: nextEntry)
         guard bytes > longest, folding.isEmpty, firstEntry > lastFolded else { return }
         (folding, lastFolded) = (Array(lanes), nextEntry - 1)
         lanes.removeAll()
         bytes = 0
+    }
+
+    private static func lanesFolded(with changes: [SharedLedger.PoolChange]) -> Int {
+        max(lanesPerWrite, 2 * changes.count)
     }
 
     private var lastRemoved: Int64 { min(lastFolded, firstEntry + Self.entriesPerWrite) }
@@ -89,38 +94,48 @@ struct PoolLog {
         var pools: [Lane: (slots: [SlotCounts.Slot], entry: Int64)] = [:]
         try db.forEachRow("SELECT key, window, slots, entry FROM pools") { row in
             let lane = Lane(key: UInt64(bitPattern: try row.integer(0)), window: Int64(try row.number(1)))
-            guard lane.window > 0 else { throw StoreDamage("window is 0") }
             let entry = Int64(try row.number(3))
-            pools[lane] = (try Self.slots(try row.text(2)), entry)
+            pools[lane] = (try Self.slots(try row.text(2), of: lane), entry)
             nextEntry = max(nextEntry, entry + 1)
         }
+        var first: Int64?
         try db.forEachRow("SELECT entry, content FROM pool_log ORDER BY entry") { row in
             let entry = Int64(try row.number(0))
             let changes = try row.withBytes(1) { try Self.changes(of: $0) }
             note(changes, entry: entry)
+            first = first ?? entry
             for change in changes where pools[change.lane]?.entry ?? 0 < entry {
-                let before = (pools[change.lane]?.slots ?? []).filter { $0.number < change.first }
-                pools[change.lane] = (before + change.slots, entry)
+                Self.apply(change, to: &pools[change.lane, default: ([], 0)].slots)
+                pools[change.lane]?.entry = entry
             }
         }
-        return pools.map { KeptState.Pool(lane: $0, slots: $1.slots) }
+        firstEntry = first ?? nextEntry
+        return pools.filter { !$1.slots.isEmpty }.map { KeptState.Pool(lane: $0, slots: $1.slots) }
+    }
+
+    private static func apply(_ change: SharedLedger.PoolChange, to slots: inout [SlotCounts.Slot]) {
+        while let last = slots.last, last.number >= change.first { slots.removeLast() }
+        slots += change.slots
     }
 
     /// "slot=units slot=units", as in the engine.
-    private static func slots(_ text: String) throws(StoreDamage) -> [SlotCounts.Slot] {
+    private static func slots(_ text: String, of lane: Lane) throws(StoreDamage) -> [SlotCounts.Slot] {
         var slots: [SlotCounts.Slot] = []
         for entry in text.split(separator: " ") {
             let parts = entry.split(separator: "=").compactMap { Int64($0) }
             guard parts.count == 2 else { throw StoreDamage("slots has a value of another form") }
-            slots.append(try slot(parts[0], parts[1]))
+            slots.append(try slot(parts[0], parts[1], of: lane))
         }
         return slots
     }
 
-    private static func slot(_ number: Int64, _ units: Int64) throws(StoreDamage) -> SlotCounts.Slot {
-        guard -(1 << 62)...1 << 62 ~= number, 0...Int64(SlidingWindows.largestAmount) ~= units else {
-            throw StoreDamage("a slot is out of range")
-        }
+    private static func slot(
+        _ number: Int64, _ units: Int64, of lane: Lane
+    ) throws(StoreDamage) -> SlotCounts.Slot {
+        let end = number.multipliedReportingOverflow(by: lane.window)
+        guard Window.allowed.contains(lane.window), !end.overflow, end.partialValue.magnitude < 1 << 61,
+            0...Int64(SlidingWindows.largestAmount) ~= units
+        else { throw StoreDamage("a slot is out of range") }
         return SlotCounts.Slot(number: number, units: units)
     }
 
@@ -161,7 +176,7 @@ struct PoolLog {
                 throw StoreDamage("an entry of pool_log is out of range")
             }
             var slots: [SlotCounts.Slot] = []
-            for _ in 0..<count { slots.append(try slot(try next(), try next())) }
+            for _ in 0..<count { slots.append(try slot(try next(), try next(), of: lane)) }
             changes.append(SharedLedger.PoolChange(lane: lane, first: first, slots: slots[...]))
         }
         return changes

@@ -4,6 +4,7 @@ import GRDB
 import Limits
 import Sharing
 import Storage
+import Synchronization
 import Testing
 
 struct SharedStoreTests {
@@ -13,10 +14,16 @@ struct SharedStoreTests {
         init() throws { try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: true) }
         deinit { try? FileManager.default.removeItem(atPath: path) }
 
-        func open(longestLog: Int = 16 << 20) throws -> (store: SharedStore, contents: SharedStore.Contents) {
+        func open(
+            longestLog: Int = 16 << 20, notice: @escaping SQLiteStore.Notice = { Issue.record("\($0)") }
+        ) throws -> (store: SharedStore, contents: SharedStore.Contents) {
             try SharedStore.open(
-                besides: path + "/ledger.sqlite", durability: .commit, longestLog: longestLog,
-                notice: { Issue.record("\($0)") })
+                besides: path + "/ledger.sqlite", durability: .commit, longestLog: longestLog, notice: notice)
+        }
+
+        /// To be called when the store is closed.
+        func write(_ sql: String) throws {
+            try DatabaseQueue(path: path + "/ledger.sqlite.shared").write { try $0.execute(sql: sql) }
         }
 
         /// To be called when the store is closed.
@@ -25,6 +32,10 @@ struct SharedStoreTests {
                 try Int.fetchOne(db, sql: "SELECT count(*) FROM pool_log") ?? 0
             }
         }
+    }
+
+    private final class Notices: Sendable {
+        let texts = Mutex<[String]>([])
     }
 
     /// What a host has used, and what of it is not stored yet.
@@ -106,5 +117,43 @@ struct SharedStoreTests {
         #expect(Host.text(try folder.open().contents.pools) == host.text)
         let entries = try folder.entriesOfLog()
         #expect(entries < 500, "\(entries) entries")
+    }
+
+    /// A host that has written a million entries in its life is started again.
+    @Test func theLogOfAnOldHostDoesNotGrowAfterAStart() throws {
+        let folder = try Folder()
+        var host = Host()
+        func run() throws {
+            try withExtendedLifetime(folder.open(longestLog: 1000).store) { store in
+                for turn in 0..<500 as Range<UInt64> {
+                    host.charge(1, to: Self.lane(turn % 7), slot: 1)
+                    try host.save([(Self.lane(turn % 7), 1)], in: store)
+                }
+            }
+        }
+        try run()
+        try folder.write("UPDATE pool_log SET entry = entry + 1000000; UPDATE pools SET entry = entry + 1000000")
+        try run()
+        #expect(Host.text(try folder.open().contents.pools) == host.text)
+        let entries = try folder.entriesOfLog()
+        #expect(entries < 200, "\(entries) entries")
+    }
+
+    /// A slot beyond all clocks, or a window that no limit can have: the file is set aside.
+    @Test(arguments: ["slots = '4000000000000000000=1'", "slots = '-4000000000000000000=1'", "window = 1 << 40"])
+    func impossiblePoolsAreDamage(_ change: String) throws {
+        let folder = try Folder()
+        var host = Host()
+        try withExtendedLifetime(folder.open(longestLog: 0).store) { store in
+            for turn in 0..<20 as Range<UInt64> {
+                host.charge(1, to: Self.lane(turn % 2), slot: 1)
+                try host.save([(Self.lane(turn % 2), 1)], in: store)
+            }
+        }
+        try folder.write("UPDATE pools SET \(change)")
+        let notices = Notices()
+        let (_, contents) = try folder.open { text in notices.texts.withLock { $0.append(text) } }
+        #expect(contents.pools.isEmpty)
+        #expect(notices.texts.withLock { $0.map { $0.contains("is damaged") } } == [true])
     }
 }
