@@ -8,7 +8,8 @@ import unittest
 
 from milter import MilterService
 from postfix import wait_until
-from test_shared import FAILED, HOSTS, IN_USE, MOST, SHARE, TIMEOUT, Engine, admitted, host
+from test_shared import (
+    FAILED, HOSTS, IN_USE, MOST, SHARE, TIMEOUT, Engine, admitted, admitted_by_all, host)
 from weir import PolicyClient, UnixConnection, get, samples
 
 
@@ -68,6 +69,13 @@ class WaitingTests(unittest.TestCase):
                 wait_until(lambda seen=seen: services[0].log().count(IN_USE) >= max(seen, 1), "the engine is in use")
             # A busy machine makes waits longer, but not each time.
             self.assertLess(min(waits), 1.5 * timeout)
+
+    def test_clients_at_once_get_all_that_is_left(self):
+        """Of two windows, the engine grants more of one than of the other. No request is refused below the limit."""
+        with Engine() as engine, host(
+                engine.port, "mx1", ["mx1"], {"rates": [f"{MOST}/1h", f"{10 * MOST}/1d"]}) as service:
+            service.wait_logged(IN_USE)
+            self.assertEqual([admitted_by_all([service], user, 20, MOST // 20) for user in "abcdefgh"], [MOST] * 8)
 
     def test_a_client_that_has_closed_its_side_gets_its_answer(self):
         with three_hosts() as (engine, services):
