@@ -75,7 +75,11 @@ let package = Package(
                 .product(name: "DequeModule", package: "swift-collections"),
             ],
             swiftSettings: singleThreaded),
-        .target(name: "Sharing", resources: [.embedInCode("library.lua")], swiftSettings: singleThreaded),
+        .target(
+            name: "Sharing",
+            dependencies: [.product(name: "DequeModule", package: "swift-collections")],
+            resources: [.embedInCode("library.lua")],
+            swiftSettings: singleThreaded),
         .target(
             name: "Storage",
             dependencies: [

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+internal import DequeModule
 
 extension SharedLedger {
     /// At most this many lanes per call: the engine serves nobody else meanwhile.
@@ -175,7 +176,7 @@ extension SharedLedger {
             let last = account.pool.entries.last?.number
         else { return }
         kept.accounts[lane]?.isResting = true
-        resting[lane.window, default: Deque()].append((last, lane))
+        resting[lane.window, default: []].append((last, lane))
     }
 
     /// Forgets lanes in which nothing counts any more, a few at a time.

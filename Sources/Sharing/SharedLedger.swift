@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+internal import DequeModule
 
 /// What a host must keep: it is in the host's own ledger before an answer or a call leaves.
 package struct KeptState: Sendable {
@@ -106,7 +107,7 @@ package struct SharedLedger: Sendable {
     /// Lanes of whose pool the engine counts more than what was used, or less, in this epoch.
     var unreported = LaneQueue()
     /// The grants that may be open, by their ends.
-    var grantEnds: Deque<(until: Int64, lane: Lane)> = Deque()
+    var grantEnds: Deque<(until: Int64, lane: Lane)> = []
     /// Lanes of which only what was used is left, by window: each with the last slot that was used then.
     var resting: [Int64: Deque<(slot: Int64, lane: Lane)>] = [:]
     /// What waiting requests need, by lane.
@@ -147,7 +148,7 @@ package struct SharedLedger: Sendable {
             kept.accounts[grant.lane]?.grants.removeAll()
             kept.accounts[grant.lane]?.revision += 1
         }
-        grantEnds = Deque()
+        grantEnds = []
     }
 
     /// Whether requests that need more than the share can wait for the engine now.

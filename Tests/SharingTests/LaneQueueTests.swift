@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
+import Sharing
 import Testing
-
-@testable import Sharing
 
 struct LaneQueueTests {
     private static func lanes(_ keys: UInt64...) -> [Lane] { keys.map { Lane(key: $0, window: 1000) } }
