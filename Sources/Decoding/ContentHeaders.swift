@@ -5,7 +5,7 @@ internal import MailSyntax
 struct ContentHeaders {
     /// In lower case, such as `text/plain`; empty without a Content-Type.
     private(set) var type: [UInt8] = []
-    var isMultipart: Bool { type.starts(with: "multipart/".utf8) }
+    var hasParts: Bool { type.starts(with: "multipart/".utf8) && !boundaries.isEmpty }
     /// In lower case.
     private(set) var charset: [UInt8] = []
     private(set) var encoding: [UInt8] = []
@@ -24,15 +24,19 @@ struct ContentHeaders {
     /// Bytes. RFC 2046 5.1.1 allows 70.
     private static let longestBoundary = 2_048
 
+    /// Whether a boundary was too long to be kept.
+    private(set) var isCut = false
+
     /// Reads a header without folds. Of several with one name, the first counts, but a Content-Type for `multipart/*`
-    /// before others. Mail programs differ there, and rules for parts must see the parts.
+    /// with a boundary before others. Mail programs differ there, and rules for parts must see the parts.
     mutating func read(_ header: [UInt8], _ decoder: HeaderDecoder) {
         let name = header.fieldName
         if name.equalsIgnoringCase("content-type") {
-            let parameters = Parameters(header)
-            let isMultipart = parameters.value.prefix(10).equalsIgnoringCase("multipart/")
-            if type.isEmpty || isMultipart && !self.isMultipart {
-                readType(header, parameters, decoder)
+            var other = ContentHeaders()
+            other.readType(header, decoder)
+            if type.isEmpty || other.hasParts && !hasParts {
+                (type, charset, boundaries) = (other.type, other.charset, other.boundaries)
+                (typeNames, isCut) = (other.typeNames, other.isCut)
             }
         } else if name.equalsIgnoringCase("content-disposition") {
             if dispositionNames.isEmpty {
@@ -44,19 +48,24 @@ struct ContentHeaders {
         }
     }
 
-    private mutating func readType(_ header: [UInt8], _ raw: Parameters, _ decoder: HeaderDecoder) {
+    private mutating func readType(_ header: [UInt8], _ decoder: HeaderDecoder) {
+        let raw = Parameters(header)
         type = raw.value.map(\.lowercased)
         if !type.contains(UInt8(ascii: "/")) { type = Array("text/plain".utf8) }
         var text: [UInt8] = []
         decoder.decode(header, into: &text)
         let decoded = text == header ? raw : Parameters(text)
-        charset = (raw["charset"].first ?? decoded["charset"].first ?? []).map(\.lowercased)
-        let found = (raw["boundary"].isEmpty ? decoded["boundary"] : raw["boundary"])
-            .filter { 1...Self.longestBoundary ~= $0.count }
-        // Without quotes, a comment or a blank ends it, as in Postfix.
-        let tokens = found.map { Array($0.prefix { !$0.isSpace && $0 != UInt8(ascii: "(") }) }
-        boundaries = tokens.filter { !$0.isEmpty && !found.contains($0) } + found
+        charset = Self.token(raw["charset"].first ?? decoded["charset"].first ?? []).map(\.lowercased)
+        let found = raw["boundary"].isEmpty ? decoded["boundary"] : raw["boundary"]
+        let all = found.map(Self.token).filter { !found.contains($0) } + found
+        boundaries = all.filter { 1...Self.longestBoundary ~= $0.count }
+        isCut = all.contains { $0.count > Self.longestBoundary }
         typeNames = Self.names(decoded, ["name", "filename"])
+    }
+
+    /// Without quotes, a comment or a blank ends a value, as in Postfix.
+    private static func token(_ value: [UInt8]) -> [UInt8] {
+        Array(value.prefix { !$0.isSpace && $0 != UInt8(ascii: "(") })
     }
 
     private static func decoded(_ header: [UInt8], _ decoder: HeaderDecoder) -> Parameters {
@@ -106,7 +115,8 @@ private struct Parameters {
     /// The first and the last value of a name, which is in lower case.
     subscript(name: StaticString) -> [[UInt8]] {
         guard let values = found.first(where: { $0.name.equalsIgnoringCase(name) }) else { return [] }
-        return [values.first] + (values.last.map { $0 == values.first ? [] : [$0] } ?? [])
+        let last = values.last.map { $0 == values.first ? [] : [$0] } ?? []
+        return ([values.first] + last).filter { !$0.isEmpty }
     }
 
     private static func trimmed(_ value: ArraySlice<UInt8>) -> [UInt8] {

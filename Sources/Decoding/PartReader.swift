@@ -29,7 +29,7 @@ package enum PartLimit: Sendable {
     case depth
     /// The boundary of the part does not occur. Nothing of it is shown.
     case boundary
-    /// The length of a Content- header. Its end is left out.
+    /// The length of a Content- header, or of a boundary.
     case header
     /// The memory of all messages, for an archive. Its end is kept.
     case memory
@@ -324,8 +324,8 @@ package struct PartReader: ~Copyable {
         readHeader()
         let type = headers.type
         let part = Part(path: path, offset: position)
-        let isMultipart = headers.isMultipart && !headers.boundaries.isEmpty
-        if isHeaderCut { events.limitReached(.header, in: part) }
+        let isMultipart = headers.hasParts
+        if isHeaderCut || headers.isCut { events.limitReached(.header, in: part) }
         isHeaderCut = false
         let isMessage =
             type.elementsEqual("message/rfc822".utf8) || type.elementsEqual("message/global".utf8)

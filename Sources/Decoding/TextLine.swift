@@ -68,7 +68,7 @@ struct TextLine {
         let start = lines.count
         lines += prefix
         let textStart = lines.count
-        VisibleText.append(bytes, to: &lines, most: 2 * Self.longest)
+        VisibleText.append(bytes, to: &lines, most: 3 * (Self.longest + 9))
         bytes.removeAll(keepingCapacity: true)
         if collapses { collapse(&lines, from: textStart) }
         if lines.count == textStart { lines.removeLast(lines.count - start) } else { lines.append(0x0a) }

@@ -102,7 +102,8 @@ struct ShortNames<Meaning: Sendable>: Sendable {
 
     /// The bytes of a name as a number; nil for longer names, and for none.
     static func key(of name: [UInt8]) -> UInt64? {
-        guard 1...longest ~= name.count else { return nil }
+        // A NUL in front would not change the number.
+        guard 1...longest ~= name.count, name[0] != 0 else { return nil }
         return name.reduce(0) { $0 << 8 | UInt64($1) }
     }
 

@@ -180,7 +180,7 @@ package final class EngineMessenger {
         }
     }
 
-    /// Claims a name for a time, unless another host has it.
+    /// Claims a name for a time, unless another host has it. A claim of this host from before a restart is its own.
     ///
     /// - Parameter done: gets whether this host has it now; nil if the engine can't tell. The fault says why, if the
     ///   engine has refused the command.
@@ -189,14 +189,14 @@ package final class EngineMessenger {
     ) {
         loop.assertInLoop()
         guard isOpen else { return done(nil, nil) }
-        let words = ["SET", key, host, "NX", "PX", String(milliseconds)]
+        let words = ["SET", key, host, "NX", "GET", "PX", String(milliseconds)]
         send(words.map { Array($0.utf8) }) { [weak self] reply in
             switch reply {
-            case .text("OK"): done(true, nil)
+            // Nobody had it; also at the end of the connection, which is closed then.
+            case .nothing: done(self?.isOpen == true ? true : nil, nil)
+            case .text(let owner): done(owner == host, nil)
             case .failure(let text): done(nil, EngineFault(reply: text))
-            // Both for a name that is taken, and at the end of the connection, which is closed then.
-            case .nothing: done(self?.isOpen == true ? false : nil, nil)
-            case .text, .number, .list: done(nil, nil)
+            case .number, .list: done(nil, nil)
             }
         }
     }

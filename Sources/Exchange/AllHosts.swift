@@ -80,7 +80,7 @@ package struct AllHosts: Sendable {
         }
         var sums = KeySums(own: exchange.name, hosts: exchange.figures.hosts)
         sums.add(own: own)
-        sums.add(answers)
+        sums.add(answers, tellAll: true)
         let shared = try await exchange.ledger.sharedLimits()
         let order = own.map(\.limit)
         let all = sums.sums(sums.names.filter { shared.contains($0.limit) }, at: Self.wallTime)
@@ -154,7 +154,7 @@ package struct AllHosts: Sendable {
         let shared = try await exchange.ledger.sharedLimits()
         var sums = KeySums(own: exchange.name, hosts: exchange.figures.hosts)
         sums.add(own: own)
-        sums.add(answers)
+        sums.add(answers, tellAll: true)
         let all = sums.sums(sums.names.filter { shared.contains($0.limit) }, at: Self.wallTime)
         return Dictionary(
             (all + own.filter { !shared.contains($0.limit) }).map { (KeyName($0), $0) },
@@ -176,7 +176,7 @@ package struct AllHosts: Sendable {
                 var answer = answer
                 answer.standings.removeAll { !shared.contains($0.limit) || $0.limit != limit ?? $0.limit }
                 return answer
-            })
+            }, tellAll: false)
         // Twice as many: the sums may change the order.
         let names = sums.candidates(min(2 * most, HostQuestion.mostKeys))
         if !answers.isEmpty, !names.isEmpty {
@@ -187,7 +187,7 @@ package struct AllHosts: Sendable {
                 try await host.standings(of: names, withHistory: withHistory)
             }
             sums.add(own: again)
-            sums.add(others)
+            sums.add(others, tellAll: true)
         }
         let alone = own.filter { !shared.contains($0.limit) }
         return KeySums.fullestFirst(sums.sums(names, at: Self.wallTime) + alone)

@@ -26,7 +26,7 @@ package final class HostExchange: EngineMessenger.Owner, @unchecked Sendable {
     private let channels: HostChannels
     private var messenger: EngineMessenger?
     private var open = OpenQuestions()
-    private var waiting: [HostQuestion] = []
+    private var waiting: [(question: HostQuestion, since: ContinuousClock.Instant)] = []
     private var isAnswering = false
     private var recent = RecentAnswers()
     /// The fault of the last attempt to connect. It is logged if it comes twice in a row.
@@ -213,13 +213,15 @@ package final class HostExchange: EngineMessenger.Owner, @unchecked Sendable {
             return ignore("a question", message)
         }
         guard question.from != name, waiting.count < Self.mostWaiting else { return }
-        waiting.append(question)
+        waiting.append((question, .now))
         answerNext()
     }
 
     private func answerNext() {
         guard !isAnswering, !waiting.isEmpty else { return }
-        let question = waiting.removeFirst()
+        let (question, since) = waiting.removeFirst()
+        // Nobody waits for the answer any more.
+        if .now - since > Self.mostPatience { return answerNext() }
         if let answer = recent.answer(to: question, at: .now) {
             send(answer, to: question)
             return answerNext()

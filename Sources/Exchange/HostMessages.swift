@@ -44,11 +44,20 @@ package struct HostQuestion: Codable, Equatable, Sendable {
 
     private var isBounded: Bool {
         switch subject {
-        case .fullest(let most, _), .selection(_, _, _, let most): 1...Self.mostKeys ~= most
+        case .fullest(let most, _): 1...Self.mostKeys ~= most
+        case .selection(let state, _, let match, let most):
+            1...Self.mostKeys ~= most && [state ?? "", match ?? ""].allSatisfy { $0.utf8.count <= Self.longestPattern }
         case .names(let names, _): names.count <= Self.mostKeys
-        case .key, .search, .figures: true
+        // Each of the following is done at once on the ledger's loop, or for each key.
+        case .key(let key, _): key.utf8.count <= Self.longestKey
+        case .search(let text): text.utf8.count <= Self.longestPattern
+        case .figures: true
         }
     }
+
+    /// Bytes.
+    private static let longestKey = 1024
+    private static let longestPattern = 256
 
     /// nil if it would be too long.
     package var message: [UInt8]? { HostAnswer.encoded(self) }
@@ -85,7 +94,7 @@ package struct HostAnswer: Codable, Equatable, Sendable {
         else { return nil }
         self = answer
         count = min(max(0, count), Int(Self.mostUnits))
-        standings = standings.map(Self.bounded)
+        standings = standings.filter(Self.isSound).map(Self.bounded)
         limits = limits.mapValues(bounded)
         refusals = refusals.prefix(Self.mostRefusals).map { $0.bounded(most: Self.mostUnits, from: from) }
     }
@@ -94,6 +103,17 @@ package struct HostAnswer: Codable, Equatable, Sendable {
     private static let mostUnits: UInt64 = 1 << 50
     private static let mostAge = 3600.0
     private static let times = 0...1e11
+
+    /// Whether it has the form of a standing of Weir. Its words go to terminals and pages.
+    private static func isSound(_ standing: KeyStanding) -> Bool {
+        func isWord(_ text: String) -> Bool {
+            text.utf8.count <= 32 && text.utf8.allSatisfy { 0x21...0x7e ~= $0 }
+        }
+        return 1...mostRates ~= standing.rates.count && isWord(standing.count) && isWord(standing.mode)
+            && standing.rates.allSatisfy { isWord($0.rate) && isWord($0.window) }
+    }
+
+    private static let mostRates = 100
 
     private static func bounded(_ standing: KeyStanding) -> KeyStanding {
         var standing = standing

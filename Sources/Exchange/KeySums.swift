@@ -9,6 +9,8 @@ package struct KeySums {
     /// By host, for those that have answered.
     private var standings: [String: [KeyName: KeyStanding]] = [:]
     private var ages: [String: Double] = [:]
+    /// The hosts that have told of all keys that were asked for. What they have not told of is 0.
+    private var complete: Set<String>
 
     /// - Parameters:
     ///   - own: the name of this host.
@@ -18,14 +20,17 @@ package struct KeySums {
         self.hosts = hosts
         ages[own] = 0
         standings[own] = [:]
+        complete = [own]
     }
 
     /// Later standings of a key replace earlier ones of the same host.
     package mutating func add(own list: [KeyStanding]) { add(list, of: own) }
 
-    package mutating func add(_ answers: [HostAnswer]) {
+    /// - Parameter tellAll: whether they are about keys that were asked for by name, and not lists of some keys.
+    package mutating func add(_ answers: [HostAnswer], tellAll: Bool) {
         for answer in answers where hosts.contains(where: { $0.name == answer.from }) {
             ages[answer.from] = answer.age
+            if tellAll, !answer.isCut { complete.insert(answer.from) }
             add(answer.standings, of: answer.from)
         }
     }
@@ -68,7 +73,7 @@ package struct KeySums {
         sum.raisedUntil = all.compactMap(\.raisedUntil).max()
         guard told.count > 1 else { return sum }
         sum.hosts = told.map { host, standing in
-            guard let age = ages[host.name] else {
+            guard let age = ages[host.name], standing != nil || complete.contains(host.name) else {
                 return HostUse(host: host.name, used: nil, refusedTries: nil, age: host.age)
             }
             let used = sum.rates.map { rate in standing?.rates.first { $0.window == rate.window }?.used ?? 0 }

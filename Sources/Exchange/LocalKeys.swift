@@ -27,6 +27,8 @@ struct LocalKeys: Sendable {
             let told = try await standings(subject)
             answer.standings = told.standings.filter { shared.contains($0.limit) }
             (answer.count, answer.isCut) = (told.count, told.isCut)
+        } catch AdministrationFault.walkEnded {
+            throw AdministrationFault.walkEnded
         } catch is AdministrationFault {
         } catch is SelectionFault {}
     }

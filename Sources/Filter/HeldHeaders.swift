@@ -3,28 +3,30 @@ internal import MailSyntax
 
 /// Headers that wait until it is known whether the message has a DKIM-Signature, because sets depend on it.
 struct HeldHeaders {
-    /// Bytes of memory. A signature after so many does not count.
-    static let most = 1 << 18
+    /// Bytes of memory. A signature after that does not count.
+    private static let most = 1 << 18
 
     fileprivate(set) var blocks: [(text: [UInt8], headers: [Header])] = []
     private var size = 0
 
-    var isFull: Bool { size >= Self.most }
-
-    mutating func append(_ block: HeaderBlock) {
-        blocks.append((Array(block.text), block.headers))
+    /// - Returns: whether there was room for the block.
+    fileprivate mutating func append(_ block: HeaderBlock) -> Bool {
         size += block.text.count + block.headers.count * MemoryLayout<Header>.stride
+        guard size <= Self.most else { return false }
+        blocks.append((Array(block.text), block.headers))
+        return true
     }
 }
 
 extension MessageChecker {
     /// Keeps headers, and lets all of them go if they say enough.
     mutating func hold(_ block: HeaderBlock) {
-        held?.append(block)
+        guard held?.append(block) == true else {
+            release(isSigned: false)
+            return headers(block)
+        }
         if block.headers.contains(where: { $0.place == .primary && $0.name == .dkimSignature }) {
             release(isSigned: true)
-        } else if held?.isFull == true {
-            release(isSigned: false)
         }
     }
 

@@ -233,7 +233,7 @@ extension PartLimit {
         case .parts: "it and the parts after it are not checked"
         case .depth: "what it contains is checked as text"
         case .boundary: "its boundary does not occur, and nothing of it is checked"
-        case .header: "the end of one of its headers is not read"
+        case .header: "one of its headers is too long, and is not read in full"
         case .memory: "filter.most_memory is used up, and only the end of the archive is read"
         case .archive: "some of its archive is not read"
         }

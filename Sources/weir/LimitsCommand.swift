@@ -385,7 +385,8 @@ enum Admin {
                 + (rate.freesAt.map { ", room in \(remaining(until: $0))" } ?? "")
         }
         var parts = [
-            "\(standing.limit) \(printable(standing.key.utf8)): \(standing.count) \(rates.joined(separator: ", "))"
+            "\(printable(standing.limit.utf8)) \(printable(standing.key.utf8)): "
+                + "\(standing.count) \(rates.joined(separator: ", "))"
         ]
         if standing.refusedTries > 0 {
             parts.append(quantity(standing.refusedTries, "refused request"))

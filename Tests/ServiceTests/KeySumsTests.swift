@@ -29,7 +29,7 @@ struct KeySumsTests {
     private static func sums(_ own: [KeyStanding], _ answers: HostAnswer...) -> [KeyStanding] {
         var sums = KeySums(own: "mx1", hosts: hosts)
         sums.add(own: own)
-        sums.add(answers)
+        sums.add(answers, tellAll: true)
         return sums.sums(sums.names, at: 1000)
     }
 
@@ -47,6 +47,15 @@ struct KeySumsTests {
                 HostUse(host: "mx2", used: [50], refusedTries: 3, age: 0.4),
                 HostUse(host: "mx3", used: nil, refusedTries: nil, age: 12),
             ])
+    }
+
+    /// A host that has told of some keys only may have used others.
+    @Test func aKeyThatAListLacksIsUnknown() throws {
+        var sums = KeySums(own: "mx1", hosts: Self.hosts)
+        sums.add(own: [Self.standing("a", used: 30)])
+        sums.add([Self.answer("mx2", Self.standing("b", used: 50))], tellAll: false)
+        let sum = try #require(sums.sums(sums.names, at: 1000).first { $0.key == "a" })
+        #expect(sum.hosts?.map(\.used) == [[30], nil, nil])
     }
 
     @Test func theSumSaysWhichKeyIsFullest() {

@@ -136,7 +136,8 @@ package final class Alerts: Sendable {
         var alert = make()
         alert.repeats = repeats
         alert.text = String(alert.text.prefix(Alert.longestText))
-        let (claim, repeatAfter) = state.withLock { ($0.claim, $0.settings.repeatAfter) }
+        // A host without channels leaves the alert to others.
+        let (claim, repeatAfter) = state.withLock { ($0.deliveries.isEmpty ? nil : $0.claim, $0.settings.repeatAfter) }
         guard isShared, let claim else { return submit(alert) }
         // It ends before this host may send the alert again.
         claim("\(name.tier.rawValue) \(name.subject)", .seconds(repeatAfter) * 0.9) { [self, alert] isOwn in
