@@ -55,7 +55,8 @@ struct ContentHeaders {
         var text: [UInt8] = []
         decoder.decode(header, into: &text)
         let decoded = text == header ? raw : Parameters(text)
-        charset = Self.token(raw["charset"].first ?? decoded["charset"].first ?? []).map(\.lowercased)
+        // A comment may follow.
+        charset = (raw["charset"].first ?? decoded["charset"].first ?? []).prefix { !$0.isSpace }.map(\.lowercased)
         let found = raw["boundary"].isEmpty ? decoded["boundary"] : raw["boundary"]
         let all = found.map(Self.token).filter { !found.contains($0) } + found
         boundaries = all.filter { 1...Self.longestBoundary ~= $0.count }
