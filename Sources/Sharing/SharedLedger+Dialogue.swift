@@ -117,10 +117,13 @@ extension SharedLedger {
     private func asks(at now: Int64) -> Asks {
         var asks = Asks()
         // The latest request for a lane has seen all that was charged before.
-        for demand in waiting.reversed().lazy.flatMap(\.request.demands) where asks.byLane[demand.lane] == nil {
-            let need = missing(waitingUnits[demand.lane] ?? 0, demand, at: now)
-            asks.byLane[demand.lane] = (need, pool(demand))
-            if need > 0 { asks.lanes.append(demand.lane) }
+        for waiting in waiting.reversed() {
+            for (demand, used) in zip(waiting.request.demands, waiting.shareUsed)
+            where asks.byLane[demand.lane] == nil {
+                let need = missing(waitingUnits[demand.lane] ?? 0, demand, shareUsed: used, at: now)
+                asks.byLane[demand.lane] = (need, pool(demand))
+                if need > 0 { asks.lanes.append(demand.lane) }
+            }
         }
         asks.lanes.reverse()
         asks.byLane = asks.byLane.filter { $0.value.need > 0 }

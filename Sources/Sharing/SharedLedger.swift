@@ -76,6 +76,9 @@ package struct SharedLedger: Sendable {
 
     struct Waiting {
         let request: SharedRequest
+        /// What was used of the share in the lane of each demand when the request came. What earlier requests are
+        /// granted later is not part of it.
+        let shareUsed: [Int64]
         let deadline: Int64
     }
 
@@ -239,7 +242,8 @@ extension SharedLedger {
         if fits { return .admitted }
         guard !isLast, canAsk, request.demands.allSatisfy({ $0.units <= share($0) + pool($0) })
         else { return .refused }
-        waiting.append(Waiting(request: request, deadline: now + timing.timeout))
+        let used = request.demands.map { shareUsed($0) }
+        waiting.append(Waiting(request: request, shareUsed: used, deadline: now + timing.timeout))
         for demand in request.demands { waitingUnits[demand.lane, default: 0] += demand.units }
         return .waits
     }
@@ -377,24 +381,27 @@ extension SharedLedger {
         }.min() ?? 0
     }
 
-    /// What is free of the share. What was used of it is what counts in the host's own window and was not granted.
-    private func shareLeft(_ demand: SharedRequest.Demand, _ account: KeptState.Account?) -> Int64 {
-        let share = share(demand)
-        guard share > 0 else { return 0 }
-        let pool = account?.pool.entries ?? []
+    /// What was used of the share: what counts in the host's own window and was not granted.
+    private func shareUsed(_ demand: SharedRequest.Demand) -> Int64 {
+        let pool = kept.accounts[demand.lane]?.pool.entries ?? []
         var (used, index): (Int64, Int) = (0, 0)
         for slot in demand.own {
             while index < pool.count, pool[index].number < slot.number { index += 1 }
             let granted = index < pool.count && pool[index].number == slot.number ? pool[index].units : 0
             used += max(0, slot.units - granted)
         }
-        return max(0, share - used)
+        return used
     }
 
     /// What is missing in the lane for `units`; 0 or less if nothing is.
-    func missing(_ units: Int64, _ demand: SharedRequest.Demand, at now: Int64) -> Int64 {
-        let account = kept.accounts[demand.lane]
-        return units - shareLeft(demand, account) - (account?.left(at: now, pool: usablePool(demand)) ?? 0)
+    ///
+    /// - Parameter shareUsed: what was used of the share; nil if the demand has just been made.
+    func missing(
+        _ units: Int64, _ demand: SharedRequest.Demand, shareUsed: Int64? = nil, at now: Int64
+    ) -> Int64 {
+        let share = share(demand)
+        let shareLeft = share > 0 ? max(0, share - (shareUsed ?? self.shareUsed(demand))) : 0
+        return units - shareLeft - (kept.accounts[demand.lane]?.left(at: now, pool: usablePool(demand)) ?? 0)
     }
 
     private func usablePool(_ demand: SharedRequest.Demand) -> Int64 {
