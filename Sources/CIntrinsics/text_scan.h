@@ -45,11 +45,13 @@ static inline weir_text_marks weir_mark_text(const unsigned char *bytes) {
             if (length > longest) return copied; \
             const unsigned char *line = text + copied.read; \
             unsigned char *output_line = output + copied.written; \
-            for (size_t done = 0; done < length; done += 32) { \
-                /* A copy of 32 bytes is quickest, but must not read beyond the text. */ \
-                size_t left_bytes = count - copied.read - done; \
-                if (left_bytes >= 32) __builtin_memcpy(output_line + done, line + done, 32); \
-                else __builtin_memcpy(output_line + done, line + done, left_bytes); \
+            /* Copies of 32 bytes are quickest, but must not read beyond the text. */ \
+            if (count - copied.read >= length + 32) { \
+                for (size_t done = 0; done < length; done += 32) { \
+                    __builtin_memcpy(output_line + done, line + done, 32); \
+                } \
+            } else { \
+                __builtin_memcpy(output_line, line, length); \
             } \
             output_line[length] = '\n'; \
             copied.written += length > 0 ? length + 1 : 0; \
