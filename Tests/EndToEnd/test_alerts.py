@@ -263,11 +263,14 @@ class Alerts(unittest.TestCase):
                 weir.ask(sender="a@example.org")
             weir.wait_logged(
                 "alerts.webhook: alert not delivered: the server answered with status 500; trying again until it is\n")
-            self.assertEqual([alert["tier"] for alert in hook.alerts], ["warn"] * 3)
+            # On a busy machine, the first notice may have more than the warning.
+            self.assertEqual([alert["tier"] for alert in hook.alerts].count("warn"), 3)
             hook.status = 200
             weir.wait_logged("alerts.webhook: delivers alerts again")
-            wait_until(lambda: len(hook.alerts) == 6, lambda: str(hook.alerts))
-            self.assertEqual([alert["tier"] for alert in hook.alerts], ["warn"] * 4 + ["over", "block"])
+            wait_until(
+                lambda: [alert["tier"] for alert in hook.alerts][-3:] == ["warn", "over", "block"],
+                lambda: str(hook.alerts))
+            self.assertEqual([alert["tier"] for alert in hook.alerts].count("warn"), 4)
             self.assertNotIn("only logged", weir.log())
 
     def test_a_second_start_sends_no_alert(self):
