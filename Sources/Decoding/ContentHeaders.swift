@@ -32,15 +32,16 @@ struct ContentHeaders {
     mutating func read(_ header: [UInt8], _ decoder: HeaderDecoder) {
         let name = header.fieldName
         if name.equalsIgnoringCase("content-type") {
+            guard !hasParts else { return }
             var other = ContentHeaders()
             other.readType(header, decoder)
-            if type.isEmpty || other.hasParts && !hasParts {
+            if type.isEmpty || other.hasParts {
                 (type, charset, boundaries) = (other.type, other.charset, other.boundaries)
                 (typeNames, isCut) = (other.typeNames, other.isCut)
             }
         } else if name.equalsIgnoringCase("content-disposition") {
             if dispositionNames.isEmpty {
-                dispositionNames = Self.names(Self.decoded(header, decoder), ["filename", "name"])
+                dispositionNames = Self.names(Parameters(Self.decoded(header, decoder)), ["filename", "name"])
             }
         } else if name.equalsIgnoringCase("content-transfer-encoding"), !hasEncoding {
             hasEncoding = true
@@ -52,8 +53,7 @@ struct ContentHeaders {
         let raw = Parameters(header)
         type = raw.value.map(\.lowercased)
         if !type.contains(UInt8(ascii: "/")) { type = Array("text/plain".utf8) }
-        var text: [UInt8] = []
-        decoder.decode(header, into: &text)
+        let text = Self.decoded(header, decoder)
         let decoded = text == header ? raw : Parameters(text)
         // A comment may follow.
         charset = (raw["charset"].first ?? decoded["charset"].first ?? []).prefix { !$0.isSpace }.map(\.lowercased)
@@ -69,10 +69,10 @@ struct ContentHeaders {
         Array(value.prefix { !$0.isSpace && $0 != UInt8(ascii: "(") })
     }
 
-    private static func decoded(_ header: [UInt8], _ decoder: HeaderDecoder) -> Parameters {
+    private static func decoded(_ header: [UInt8], _ decoder: HeaderDecoder) -> [UInt8] {
         var text: [UInt8] = []
         decoder.decode(header, into: &text)
-        return Parameters(text)
+        return text
     }
 
     private static func names(_ parameters: Parameters, _ names: [StaticString]) -> [[UInt8]] {

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 internal import Foundation
+internal import Limits
 package import Report
 
 /// What one host asks of all others that share its limits. JSON, in a message of at most `mostBytes`.
@@ -46,18 +47,17 @@ package struct HostQuestion: Codable, Equatable, Sendable {
         switch subject {
         case .fullest(let most, _): 1...Self.mostKeys ~= most
         case .selection(let state, _, let match, let most):
-            1...Self.mostKeys ~= most && [state ?? "", match ?? ""].allSatisfy { $0.utf8.count <= Self.longestPattern }
+            1...Self.mostKeys ~= most && [state ?? "", match ?? ""].allSatisfy { $0.utf8.count <= KeyPattern.longest }
         case .names(let names, _): names.count <= Self.mostKeys
         // Each of the following is done at once on the ledger's loop, or for each key.
         case .key(let key, _): key.utf8.count <= Self.longestKey
-        case .search(let text): text.utf8.count <= Self.longestPattern
+        case .search(let text): text.utf8.count <= KeyPattern.longest
         case .figures: true
         }
     }
 
     /// Bytes.
     private static let longestKey = 1024
-    private static let longestPattern = 256
 
     /// nil if it would be too long.
     package var message: [UInt8]? { HostAnswer.encoded(self) }
