@@ -92,6 +92,7 @@ let package = Package(
             name: "Loop",
             dependencies: [
                 "CLinux", "Wire",
+                .product(name: "DequeModule", package: "swift-collections"),
                 .product(name: "NIOCore", package: "swift-nio"), .product(name: "NIOPosix", package: "swift-nio"),
             ],
             swiftSettings: singleThreaded),

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Linux functions and headers that Swift's Glibc module does not export.
 #include <pthread.h>
+#include <sched.h>
 #include <spawn.h>
+#include <stdint.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
@@ -16,6 +18,21 @@ static inline ssize_t weir_recv(int socket, void *bytes, size_t count) {
 
 static inline ssize_t weir_send(int socket, const void *bytes, size_t count) {
     return syscall(SYS_sendto, socket, bytes, count, MSG_NOSIGNAL, NULL, 0);
+}
+
+// How long the calling thread may run at a stretch, in nanoseconds. glibc has sched_setattr(2) only from 2.41 on.
+static inline void weir_set_slice(uint64_t nanoseconds) {
+    struct {
+        uint32_t size, policy;
+        uint64_t flags;
+        int32_t nice;
+        uint32_t priority;
+        uint64_t runtime, deadline, period;
+    } attributes;
+    if (syscall(SYS_sched_getattr, 0, &attributes, sizeof attributes, 0) != 0) return;
+    if (attributes.policy != SCHED_OTHER) return;
+    attributes.runtime = nanoseconds;
+    syscall(SYS_sched_setattr, 0, &attributes, 0);
 }
 
 int accept4(int listening, struct sockaddr *address, socklen_t *length, int flags);

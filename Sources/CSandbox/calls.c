@@ -63,10 +63,10 @@ static const int allowed[] = {
     // Memory, threads, signals.
     SYS_brk, SYS_mremap, SYS_mincore, SYS_membarrier, SYS_gettid, SYS_getpid, SYS_getppid, SYS_sched_yield,
     SYS_sched_getaffinity, SYS_sched_setaffinity, SYS_sched_setscheduler, SYS_sched_getscheduler, SYS_sched_getparam,
-    SYS_sched_setparam, SYS_sched_get_priority_min, SYS_sched_get_priority_max, SYS_setpriority, SYS_getpriority,
-    SYS_set_robust_list, SYS_get_robust_list, SYS_rt_sigprocmask, SYS_rt_sigaction, SYS_rt_sigreturn, SYS_rt_sigsuspend,
-    SYS_rt_sigpending, SYS_rt_sigtimedwait, SYS_sigaltstack, SYS_restart_syscall, SYS_exit, SYS_exit_group,
-    SYS_setitimer,
+    SYS_sched_setparam, SYS_sched_getattr, SYS_sched_setattr, SYS_sched_get_priority_min, SYS_sched_get_priority_max,
+    SYS_setpriority, SYS_getpriority, SYS_set_robust_list, SYS_get_robust_list, SYS_rt_sigprocmask, SYS_rt_sigaction,
+    SYS_rt_sigreturn, SYS_rt_sigsuspend, SYS_rt_sigpending, SYS_rt_sigtimedwait, SYS_sigaltstack, SYS_restart_syscall,
+    SYS_exit, SYS_exit_group, SYS_setitimer,
 #ifdef SYS_rseq
     SYS_rseq,
 #endif

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 package import Decoding
+internal import Glibc
 internal import Limits
 internal import MailSyntax
 internal import Patterns
@@ -117,10 +118,11 @@ package final class MessageFilter {
         line.append(UInt8(ascii: ":"))
         // Line ends at the end of the value are not part of the header.
         let end = value.lastIndex { $0 != 0x0a && $0 != 0x0d }.map { $0 + 1 } ?? 0
-        var rest = value[..<end]
-        while let newline = rest.firstIndex(of: 0x0a) {
-            line.append(contentsOf: rest[...newline])
-            rest = rest[(newline + 1)...]
+        var rest = UnsafeRawBufferPointer(rebasing: value[..<end])
+        while let base = rest.baseAddress, let newline = memchr(base, 0x0a, rest.count) {
+            let next = UnsafeRawPointer(newline) - base + 1
+            line.append(contentsOf: UnsafeRawBufferPointer(rebasing: rest[..<next]))
+            rest = UnsafeRawBufferPointer(rebasing: rest[next...])
             if rest.first?.isBlank == false { line.append(0x09) }
         }
         line.append(contentsOf: rest)

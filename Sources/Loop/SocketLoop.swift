@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 internal import CLinux
+internal import DequeModule
 internal import Glibc
 package import NIOCore
 internal import Synchronization
@@ -10,8 +11,8 @@ internal import Synchronization
 /// other threads and the timers that are due, and then `endOfTurn`. There the ledger decides and answers all requests
 /// of the turn together.
 ///
-/// A turn has `turnTime`, and sockets share it: see `readSize`, `beginShare` and `CostlySockets`. A client that sends
-/// little gets its answer within a turn or two, whatever a hundred others send.
+/// A turn has `turnTime`. Sockets share it (see `readSize`, `beginShare` and `CostlySockets`), and tasks run until it
+/// is over. A client that sends little gets its answer within a turn or two, whatever a hundred others send.
 ///
 /// Not one of SwiftNIO's loops: a policy request is one read and one write, and a channel pipeline costs more than both
 /// (docs/decisions.md).
@@ -62,6 +63,8 @@ package final class SocketLoop: @unchecked Sendable {
     private var costly = CostlySockets()
     /// The sockets that the next turn calls, whether they are ready or not.
     private var again: [Int32] = []
+    /// Tasks that were taken from `tasks` and have not run yet.
+    private var taken: Deque<@Sendable () -> Void> = []
     /// By deadline, the next one last.
     private var timers: [Timer] = []
     private var isStopped = false
@@ -79,6 +82,9 @@ package final class SocketLoop: @unchecked Sendable {
     package static let turnTime = TimeAmount.microseconds(500)
     /// The least share of a socket, however many others are ready.
     private static let leastShare = TimeAmount.microseconds(40)
+    /// How long the thread may keep the processor once it has it. The scheduler prefers threads with short slices, so
+    /// those that write files or look up rules do not hold up the sockets.
+    private static let slice = TimeAmount.microseconds(200)
     /// Bytes that all sockets read in a turn, if each reads `leastRead` or more.
     private static let mostRead = 256 << 10
     private static let leastRead = 4 << 10
@@ -291,6 +297,8 @@ package final class SocketLoop: @unchecked Sendable {
 
     private func run() {
         owner.store(UInt(pthread_self()), ordering: .relaxed)
+        // Without effect before Linux 6.12.
+        weir_set_slice(UInt64(Self.slice.nanoseconds))
         withUnsafeTemporaryAllocation(of: epoll_event.self, capacity: Self.mostEvents) { events in
             while !isStopped { runTurn(events, timeout: millisecondsUntilTimer()) }
         }
@@ -311,7 +319,7 @@ package final class SocketLoop: @unchecked Sendable {
 
     /// - Parameter timeout: milliseconds to wait until a socket is ready; -1 waits without end.
     private func runTurn(_ events: UnsafeMutableBufferPointer<epoll_event>, timeout: Int32) {
-        let timeout = again.isEmpty && !costly.isWaiting ? timeout : 0
+        let timeout = again.isEmpty && taken.isEmpty && !costly.isWaiting ? timeout : 0
         // Never nil, as there is room for events. glibc 2.41 declares that epoll_wait takes no nil.
         let count = max(0, Int(epoll_wait(epoll, events.baseAddress!, Int32(events.count), timeout)))
         turn &+= 1
@@ -328,12 +336,14 @@ package final class SocketLoop: @unchecked Sendable {
         // What is handled in this turn may call `callAgain` for the next one.
         var called: [Int32] = []
         swap(&called, &again)
-        for event in events {
+        let hasNewTasks = events.contains { $0.data.fd == wakeup }
+        if hasNewTasks || !taken.isEmpty {
+            runTasks(hasNewTasks)
+            now = clock()
+        }
+        for event in events where event.data.fd != wakeup {
             let descriptor = event.data.fd
-            if descriptor == wakeup {
-                runTasks()
-                now = clock()
-            } else if !costly.postpones(descriptor) {
+            if !costly.postpones(descriptor) {
                 handle(descriptor, &now)
             }
         }
@@ -367,15 +377,21 @@ package final class SocketLoop: @unchecked Sendable {
         return left <= 0 ? 0 : Int32(clamping: (left + 999_999) / 1_000_000)
     }
 
-    private func runTasks() {
-        var count: eventfd_t = 0
-        eventfd_read(wakeup, &count)
-        let waiting = tasks.withLock { tasks in
-            defer { tasks = [] }
-            return tasks
+    /// Runs the tasks of other threads in their order until the turn is over, and at least one. The next turn goes on.
+    private func runTasks(_ hasNewTasks: Bool) {
+        if hasNewTasks {
+            var count: eventfd_t = 0
+            eventfd_read(wakeup, &count)
+            tasks.withLock { tasks in
+                taken.append(contentsOf: tasks)
+                tasks = []
+            }
         }
-        ready += waiting.count
-        for task in waiting { task() }
+        ready += taken.count
+        while let task = taken.popFirst() {
+            task()
+            if isTurnOver { return }
+        }
     }
 
     private func runTimers() {

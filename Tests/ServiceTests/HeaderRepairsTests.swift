@@ -9,12 +9,9 @@ import Testing
 /// `canonicalise: headers`.
 @Suite struct HeaderRepairsTests {
     private func rules(_ header: String = "", canonicalise: String) throws -> ContentRules {
-        var template = Array("/tmp/weir-headers-XXXXXX".utf8CString)
-        let descriptor = mkstemp(&template)
-        let path = String(cString: template)
-        defer { unlink(path) }
-        _ = header.withCString { write(descriptor, $0, strlen($0)) }
-        close(descriptor)
+        let directory = try TemporaryDirectory()
+        try directory.write([header], to: "header.pcre")
+        let path = "\(directory.path)/header.pcre"
         return try read("canonicalise: \(canonicalise)\nchecks: { header: \"pcre:\(path)\" }\n").get().rules
     }
 

@@ -127,6 +127,29 @@ private final class BusySocket: SocketLoop.Socket {
         for socket in sockets { loop.close(socket.descriptor) }
     }
 
+    /// Tasks of other threads run in their order until the turn is over. Sockets are handled in each turn.
+    @Test func tasksShareTurns() throws {
+        let clock = SteppingClock()
+        let loop = try SocketLoop.stepped(clock: clock.now)
+        let ran = Mutex("")
+        func run() -> String {
+            ran.withLock { $0 = "" }
+            loop.step()
+            return ran.withLock(\.self)
+        }
+        let quiet = BusySocket(.zero, clock) { ran.withLock { $0 += "q" } }
+        try loop.watch(quiet.descriptor, for: .reading, quiet)
+        for number in 1...5 {
+            loop.execute {
+                ran.withLock { $0 += "\(number)" }
+                clock.pass(.microseconds(300))
+                if number == 1 { loop.execute { ran.withLock { $0 += "6" } } }
+            }
+        }
+        #expect((1...4).map { _ in run() } == ["12q", "34q", "56q", "q"])
+        loop.close(quiet.descriptor)
+    }
+
     /// The more sockets are ready, the less each of them reads in a turn.
     @Test(arguments: [(1, 65_536), (4, 65_536), (16, 16_384), (100, 4_096)])
     func readsAreShared(sockets: Int, size: Int) throws {

@@ -79,6 +79,18 @@ import Wire
         #expect(session.macros["i"] == Array("4ABC".utf8))
     }
 
+    @Test func lengthOfNextPacket() {
+        var session = MilterSession(wanting: Self.terms)
+        let offer = packet("O N:6,N:511,N:2097151")
+        for byte in offer {
+            #expect(session.nextLength == 0)
+            _ = session.receive(upTo: 1) {
+                $0[0] = byte; return 1
+            }
+        }
+        #expect(session.nextLength == offer.count - 4)
+    }
+
     @Test func replies() {
         var buffer = ByteBuffer()
         buffer.writeMilterReply("550 5.7.1 100%\r\nsure".utf8)

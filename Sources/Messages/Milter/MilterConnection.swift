@@ -122,12 +122,18 @@ final class MilterConnection: ReceivedConnection {
 
     /// Handles the events that were received, until one has to wait or the share of this turn is used up; then sends
     /// the replies together.
+    ///
+    /// A long packet may take more than a share, and many may be complete in one turn. So it waits for the next turn,
+    /// where the loop calls this connection after those that are done sooner.
     private func handleEvents() {
         guard isOpen else { return }
+        let longest = isInterrupted ? .max : worker.loop.readSize(Int(MilterSession.longestPacket))
         isInterrupted = false
         let share = worker.loop.beginShare()
         do throws(MilterFault) {
-            while !isInterrupted, !isWaiting, isOpen, makeRoomForReplies(), let event = try session.next() {
+            while !isInterrupted, !isWaiting, isOpen, makeRoomForReplies() {
+                isInterrupted = session.waitingBytes > longest && session.nextLength > longest
+                guard !isInterrupted, let event = try session.next() else { break }
                 carryOut(try handle(event))
                 isInterrupted = session.waitingBytes > 0 && worker.loop.isOver(share)
             }

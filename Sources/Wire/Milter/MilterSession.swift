@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+internal import Glibc
 package import NIOCore
 
 /// Our side of a connection from an MTA in the milter protocol, versions 2 to 6: packets in, events out (libmilter
@@ -110,6 +111,12 @@ package struct MilterSession: ~Copyable {
         case .never: return false
         case .unless(let option): return !terms.options.contains(option)
         }
+    }
+
+    /// The length of the next packet if it is complete, otherwise 0.
+    package var nextLength: Int {
+        guard let length = input.getInteger(at: input.readerIndex, as: UInt32.self) else { return 0 }
+        return input.readableBytes >= MemoryLayout<UInt32>.size + Int(length) ? Int(length) : 0
     }
 
     /// The next event; nil until its packet is complete.
@@ -307,8 +314,12 @@ package struct MilterSession: ~Copyable {
 extension ByteBuffer {
     /// Reads a text that ends in a NUL; nil if there is no NUL.
     fileprivate mutating func readMilterSlice() -> ByteBuffer? {
-        guard let end = readableBytesView.firstIndex(of: 0) else { return nil }
-        let text = readSlice(length: end - readerIndex)
+        let length: Int? = withUnsafeReadableBytes { bytes in
+            guard let base = bytes.baseAddress, let end = memchr(base, 0, bytes.count) else { return nil }
+            return UnsafeRawPointer(end) - UnsafeRawPointer(base)
+        }
+        guard let length else { return nil }
+        let text = readSlice(length: length)
         moveReaderIndex(forwardBy: 1)
         return text
     }
