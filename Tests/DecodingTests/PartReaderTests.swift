@@ -88,7 +88,7 @@ import Testing
             for _ in 0..<Int.random(in: 1...40, using: &random) { text += tokens.randomElement(using: &random)! }
             var content = Array(text.utf8)
             if encoding == "base64" {
-                let line = Int.random(in: 1...30, using: &random) * 4
+                let line = Bool.random(using: &random) ? 76 : Int.random(in: 1...30, using: &random) * 4
                 content = Array(Data(content).base64EncodedString().utf8)
                 for index in stride(from: content.count / line * line, to: 0, by: -line) {
                     content.insert(contentsOf: "\r\n".utf8, at: index)
