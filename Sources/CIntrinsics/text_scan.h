@@ -74,32 +74,60 @@ typedef struct {
     _Bool is_ascii;
 } weir_run;
 
-/// The bytes at the start of HTML that neither begin a tag or a reference nor are white space to be collapsed: blanks
-/// that follow each other, and control characters.
-static inline weir_run weir_html_text(const unsigned char *text, size_t count) {
-    size_t start = 0;
-    // Whether the byte before was a blank, and whether any byte was not printable.
-    unsigned blank = 0, others = 0;
-    for (; count - start >= sizeof(weir_bytes); start += sizeof(weir_bytes)) {
-        weir_bytes block = weir_load(text + start);
-        unsigned blanks = WEIR_BITS(block == ' ');
-        unsigned bits = WEIR_BITS(WEIR_HTML_STOPS(block)) | (blanks & (blanks << 1 | blank));
-        unsigned other = WEIR_BITS(block > '~');
-        if (bits) {
-            weir_run run = {start + (size_t)__builtin_ctz(bits), !(others | (other & (bits - 1) & ~bits))};
-            return run;
-        }
-        blank = blanks >> 15;
-        others |= other;
-    }
-    for (; start < count; start++) {
-        unsigned char byte = text[start];
-        if (WEIR_HTML_STOPS(byte) || (byte == ' ' && blank)) break;
-        blank = byte == ' ';
-        others |= byte > '~';
-    }
-    weir_run run = {start, !others};
+/// Copies the bytes at the start of HTML that neither begin a tag or a reference nor are white space to be collapsed:
+/// blanks that follow each other, and control characters. `output` needs room for `count` bytes and 32 more.
+#define WEIR_COPY_HTML_TEXT(block_type, mask) \
+    size_t start = 0; \
+    /* Whether the byte before was a blank, and whether any byte was not printable. */ \
+    unsigned blank = 0, others = 0; \
+    for (; count - start >= sizeof(block_type); start += sizeof(block_type)) { \
+        block_type block; \
+        __builtin_memcpy(&block, text + start, sizeof block); \
+        __builtin_memcpy(output + start, &block, sizeof block); \
+        unsigned blanks = mask(block == ' '); \
+        unsigned stops = mask(WEIR_HTML_STOPS(block)) | (blanks & (blanks << 1 | blank)); \
+        unsigned other = mask(block > '~'); \
+        if (stops) { \
+            weir_run run = {start + (size_t)__builtin_ctz(stops), !(others | (other & (stops - 1) & ~stops))}; \
+            return run; \
+        } \
+        blank = blanks >> (sizeof(block_type) - 1); \
+        others |= other; \
+    } \
+    for (; start < count; start++) { \
+        unsigned char byte = text[start]; \
+        if (WEIR_HTML_STOPS(byte) || (byte == ' ' && blank)) break; \
+        output[start] = byte; \
+        blank = byte == ' '; \
+        others |= byte > '~'; \
+    } \
+    weir_run run = {start, !others}; \
     return run;
+
+static inline weir_run weir_copy_html_text_16(const unsigned char *text, size_t count, unsigned char *output) {
+    WEIR_COPY_HTML_TEXT(weir_bytes, WEIR_BITS)
+}
+
+/// The bytes of a name as a number, in lower case, and the length of its tag with both angle brackets.
+typedef struct {
+    unsigned long long name;
+    size_t length;
+} weir_tag;
+
+/// Reads `<name>` or `</name>`, with a name of at most eight letters, digits and hyphens. The length is 0 for other
+/// forms, and near the end of the text.
+static inline weir_tag weir_short_tag(const unsigned char *text, size_t count) {
+    weir_tag tag = {0, 0};
+    if (count < 2 + sizeof(weir_bytes)) return tag;
+    const unsigned char *name = text + (text[1] == '/' ? 2 : 1);
+    weir_bytes block = weir_load(name), lower = block | ' ';
+    unsigned letters = WEIR_BITS(lower - 'a' < 26);
+    unsigned length = (unsigned)__builtin_ctz(~(letters | WEIR_BITS((block - '0' < 10) | (block == '-'))));
+    if (!(letters & 1) || length > sizeof tag.name || name[length] != '>') return tag;
+    __builtin_memcpy(&tag.name, &lower, sizeof tag.name);
+    tag.name = __builtin_bswap64(tag.name) >> (64 - 8 * length);
+    tag.length = (size_t)(name - text) + length + 1;
+    return tag;
 }
 
 #if defined(__x86_64__)
@@ -121,6 +149,11 @@ static WEIR_AVX2 weir_copied weir_copy_lines_32(
 }
 
 typedef unsigned char weir_bytes_32 __attribute__((vector_size(32)));
+#define WEIR_BITS_32(comparison) (unsigned)_mm256_movemask_epi8((__m256i)(comparison))
+
+static WEIR_AVX2 weir_run weir_copy_html_text_32(const unsigned char *text, size_t count, unsigned char *output) {
+    WEIR_COPY_HTML_TEXT(weir_bytes_32, WEIR_BITS_32)
+}
 
 /// The same sixteen bytes in both halves, for `_mm256_shuffle_epi8`.
 #define WEIR_TWICE(...) _mm256_broadcastsi128_si256(_mm_setr_epi8(__VA_ARGS__))
@@ -198,6 +231,11 @@ static inline weir_copied weir_base64(const unsigned char *text, size_t count, u
     weir_copied none = {0, 0, 0};
     return WEIR_HAS_AVX2 ? weir_base64_32(text, count, output) : none;
 }
+
+static inline weir_run weir_copy_html_text(const unsigned char *text, size_t count, unsigned char *output) {
+    return WEIR_HAS_AVX2
+        ? weir_copy_html_text_32(text, count, output) : weir_copy_html_text_16(text, count, output);
+}
 #else
 static inline weir_copied weir_copy_lines(
     const unsigned char *text, size_t count, unsigned char *output, size_t longest) {
@@ -207,6 +245,10 @@ static inline weir_copied weir_copy_lines(
 static inline weir_copied weir_base64(const unsigned char *text, size_t count, unsigned char *output) {
     weir_copied none = {0, 0, 0};
     return none;
+}
+
+static inline weir_run weir_copy_html_text(const unsigned char *text, size_t count, unsigned char *output) {
+    return weir_copy_html_text_16(text, count, output);
 }
 #endif
 
