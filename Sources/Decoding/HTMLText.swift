@@ -15,7 +15,7 @@ struct HTMLText {
         case attributes, attributeName, afterAttributeName, beforeValue, value
         /// After `<!`.
         case markup
-        case comment, bogusComment
+        case commentStart, comment, bogusComment
         /// In a script or style sheet.
         case raw
     }
@@ -46,6 +46,10 @@ struct HTMLText {
     /// `</` and the name of the raw element.
     private var rawEnd: [UInt8] = []
 
+    /// How much of `condition` a comment begins with.
+    private var conditional = 0
+
+    private static let condition = Array("[if".utf8)
     /// Bytes.
     private static let longestName = 32
     static let longestValue = 4_096
@@ -167,7 +171,7 @@ struct HTMLText {
             }
         case .attributes, .attributeName, .afterAttributeName: readAttributeName(byte, &lines)
         case .beforeValue, .value: readValue(byte, &lines)
-        case .markup, .comment, .bogusComment: readComment(byte)
+        case .markup, .commentStart, .comment, .bogusComment: readComment(byte)
         case .raw: readRaw(byte)
         }
     }
@@ -178,6 +182,8 @@ struct HTMLText {
         case UInt8(ascii: "&"):
             reference.removeAll(keepingCapacity: true)
             state = .reference
+        // Browsers drop it.
+        case 0: break
         default: put(byte, &lines)
         }
     }
@@ -234,10 +240,15 @@ struct HTMLText {
         switch state {
         case .markup where isHyphen:
             matched += 1
-            // `<!-->` and `<!--->` are whole comments.
-            if matched == 2 { state = .comment }
+            if matched == 2 { (state, conditional) = (.commentStart, 0) }
         case .markup: state = byte == UInt8(ascii: ">") ? .text : .bogusComment
-        case .comment:
+        // Outlook shows what stands in `<!--[if mso]> ... <![endif]-->`.
+        case .commentStart where byte == Self.condition[conditional]:
+            (matched, conditional) = (0, conditional + 1)
+            if conditional == Self.condition.count { state = .bogusComment }
+        case .commentStart, .comment:
+            state = .comment
+            // `<!-->` and `<!--->` are whole comments.
             if byte == UInt8(ascii: ">"), matched >= 2 { state = .text }
             // `--!>` ends a comment, too.
             if byte != UInt8(ascii: "!") || matched < 2 { matched = isHyphen ? matched + 1 : 0 }
@@ -324,9 +335,10 @@ struct HTMLText {
     private mutating func writeLink(_ address: UnsafeBufferPointer<UInt8>, _ lines: inout LineBuffer) {
         guard let start = address.baseAddress, !address.isEmpty else { return }
         let run = weir_copy_html_text(start, address.count, lines.place(for: address.count))
-        let isCollapsed = run.length == address.count
-        if isCollapsed, run.is_ascii { return link.write(address, to: &lines) }
-        link.append(address, isCollapsed: isCollapsed, to: &lines)
+        if run.length == address.count, run.is_ascii { return link.write(address, to: &lines) }
+        // Browsers remove tabs and line ends (WHATWG URL 4.4).
+        let kept = address.filter { $0 != 0x09 && $0 != 0x0a && $0 != 0x0d }
+        kept.withUnsafeBufferPointer { link.append($0, isCollapsed: false, to: &lines) }
         link.end(to: &lines)
     }
 

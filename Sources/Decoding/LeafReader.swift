@@ -28,6 +28,7 @@ struct LeafReader: ~Copyable {
 
     private var part = Part(path: [], offset: 0)
     private var headers = ContentHeaders()
+    private var isAmbiguous = false
     private var transfer = TransferDecoder(.identity)
     /// Whether the content is its own decoded form, but for its line ends.
     private var isIdentity = true
@@ -57,8 +58,9 @@ struct LeafReader: ~Copyable {
         attachments.beginMessage()
     }
 
-    mutating func begin(_ part: Part, _ headers: ContentHeaders) {
-        (self.part, self.headers) = (part, headers)
+    /// - Parameter isAmbiguous: whether its headers, or those around it, contradict each other.
+    mutating func begin(_ part: Part, _ headers: ContentHeaders, isAmbiguous: Bool) {
+        (self.part, self.headers, self.isAmbiguous) = (part, headers, isAmbiguous)
         let encoding = TransferDecoder.Encoding(headers.encoding)
         transfer = TransferDecoder(encoding)
         isIdentity = encoding == .identity
@@ -200,6 +202,7 @@ struct LeafReader: ~Copyable {
         var file = AttachmentList.File(path: part.path, names: headers.names, size: size)
         file.declared = headers.type.isEmpty ? Array("text/plain".utf8) : headers.type
         file.head = head[...]
+        file.isAmbiguous = isAmbiguous
         if FileType.of(head[...]) != AttachmentList.zip { archive = nil }
         events.attachment(PartListing(attachments, file, archive), of: part)
         archive = nil
