@@ -81,7 +81,8 @@ import Testing
             "</pre>", "<title>", "</title>", "<script>", "</script>", "<a href='x &amp; y'>", "<a href=x  y>", "<",
             "&lt;", "&", "<div style=\"display : none\">", "<p style='FONT-SIZE:0px!x; a:b'>", "</div>",
             "<blockquote>", "<img alt=x>", "<1>", "</>", "<verylongname>", "<!-- -->", "<h-1>", "<a href=' x '>",
-            "<a href=\"x\ty\">", "<img src='/x' alt='y'>", "<p hidden>", "<!--[if x]>", "<![endif]-->", "<!--[", "<!-->",
+            "<a href=\"x\ty\">", "<img src='/x' alt='y'>", "<p hidden>", "<!--[if x]>", "<![endif]-->", "<!--[",
+            "<!-->",
         ]
         var reader = PartReader(wantsText: true, wantsAttachments: true)
         for _ in 0..<25 {
