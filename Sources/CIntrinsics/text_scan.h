@@ -74,32 +74,60 @@ typedef struct {
     _Bool is_ascii;
 } weir_run;
 
-/// The bytes at the start of HTML that neither begin a tag or a reference nor are white space to be collapsed: blanks
-/// that follow each other, and control characters.
-static inline weir_run weir_html_text(const unsigned char *text, size_t count) {
-    size_t start = 0;
-    // Whether the byte before was a blank, and whether any byte was not printable.
-    unsigned blank = 0, others = 0;
-    for (; count - start >= sizeof(weir_bytes); start += sizeof(weir_bytes)) {
-        weir_bytes block = weir_load(text + start);
-        unsigned blanks = WEIR_BITS(block == ' ');
-        unsigned bits = WEIR_BITS(WEIR_HTML_STOPS(block)) | (blanks & (blanks << 1 | blank));
-        unsigned other = WEIR_BITS(block > '~');
-        if (bits) {
-            weir_run run = {start + (size_t)__builtin_ctz(bits), !(others | (other & (bits - 1) & ~bits))};
-            return run;
-        }
-        blank = blanks >> 15;
-        others |= other;
-    }
-    for (; start < count; start++) {
-        unsigned char byte = text[start];
-        if (WEIR_HTML_STOPS(byte) || (byte == ' ' && blank)) break;
-        blank = byte == ' ';
-        others |= byte > '~';
-    }
-    weir_run run = {start, !others};
+/// Copies the bytes at the start of HTML that neither begin a tag or a reference nor are white space to be collapsed:
+/// blanks that follow each other, and control characters. `output` needs room for `count` bytes and 32 more.
+#define WEIR_COPY_HTML_TEXT(block_type, mask) \
+    size_t start = 0; \
+    /* Whether the byte before was a blank, and whether any byte was not printable. */ \
+    unsigned blank = 0, others = 0; \
+    for (; count - start >= sizeof(block_type); start += sizeof(block_type)) { \
+        block_type block; \
+        __builtin_memcpy(&block, text + start, sizeof block); \
+        __builtin_memcpy(output + start, &block, sizeof block); \
+        unsigned blanks = mask(block == ' '); \
+        unsigned stops = mask(WEIR_HTML_STOPS(block)) | (blanks & (blanks << 1 | blank)); \
+        unsigned other = mask(block > '~'); \
+        if (stops) { \
+            weir_run run = {start + (size_t)__builtin_ctz(stops), !(others | (other & (stops - 1) & ~stops))}; \
+            return run; \
+        } \
+        blank = blanks >> (sizeof(block_type) - 1); \
+        others |= other; \
+    } \
+    for (; start < count; start++) { \
+        unsigned char byte = text[start]; \
+        if (WEIR_HTML_STOPS(byte) || (byte == ' ' && blank)) break; \
+        output[start] = byte; \
+        blank = byte == ' '; \
+        others |= byte > '~'; \
+    } \
+    weir_run run = {start, !others}; \
     return run;
+
+static inline weir_run weir_copy_html_text_16(const unsigned char *text, size_t count, unsigned char *output) {
+    WEIR_COPY_HTML_TEXT(weir_bytes, WEIR_BITS)
+}
+
+/// The bytes of a name as a number, in lower case, and the length of its tag with both angle brackets.
+typedef struct {
+    unsigned long long name;
+    size_t length;
+} weir_tag;
+
+/// Reads `<name>` or `</name>`, with a name of at most eight letters, digits and hyphens. The length is 0 for other
+/// forms, and near the end of the text.
+static inline weir_tag weir_short_tag(const unsigned char *text, size_t count) {
+    weir_tag tag = {0, 0};
+    if (count < 2 + sizeof(weir_bytes)) return tag;
+    const unsigned char *name = text + (text[1] == '/' ? 2 : 1);
+    weir_bytes block = weir_load(name), lower = block | ' ';
+    unsigned letters = WEIR_BITS(lower - 'a' < 26);
+    unsigned length = (unsigned)__builtin_ctz(~(letters | WEIR_BITS((block - '0' < 10) | (block == '-'))));
+    if (!(letters & 1) || length > sizeof tag.name || name[length] != '>') return tag;
+    __builtin_memcpy(&tag.name, &lower, sizeof tag.name);
+    tag.name = __builtin_bswap64(tag.name) >> (64 - 8 * length);
+    tag.length = (size_t)(name - text) + length + 1;
+    return tag;
 }
 
 #if defined(__x86_64__)
@@ -121,33 +149,63 @@ static WEIR_AVX2 weir_copied weir_copy_lines_32(
 }
 
 typedef unsigned char weir_bytes_32 __attribute__((vector_size(32)));
-typedef unsigned weir_words_32 __attribute__((vector_size(32)));
+#define WEIR_BITS_32(comparison) (unsigned)_mm256_movemask_epi8((__m256i)(comparison))
+
+static WEIR_AVX2 weir_run weir_copy_html_text_32(const unsigned char *text, size_t count, unsigned char *output) {
+    WEIR_COPY_HTML_TEXT(weir_bytes_32, WEIR_BITS_32)
+}
+
+/// The same sixteen bytes in both halves, for `_mm256_shuffle_epi8`.
+#define WEIR_TWICE(...) _mm256_broadcastsi128_si256(_mm_setr_epi8(__VA_ARGS__))
+
+/// The six bits of each of 32 characters of base64, and a mask of the bytes that are none.
+static inline WEIR_AVX2 __m256i weir_base64_values(__m256i block, unsigned *others) {
+    __m256i nibble = _mm256_set1_epi8(15);
+    __m256i high = _mm256_and_si256(_mm256_srli_epi16(block, 4), nibble), low = _mm256_and_si256(block, nibble);
+    // A bit for each kind of upper half: 2 (`+` and `/`), 3 (digits), 4 and 6 (letters from A), 5 and 7 (letters from
+    // P), others. A byte is no base64 if its lower half does not go with its upper half.
+    __m256i kinds = WEIR_TWICE(16, 16, 1, 2, 4, 8, 4, 8, 16, 16, 16, 16, 16, 16, 16, 16);
+    __m256i refused = WEIR_TWICE(
+        16 + 4 + 1, 16 + 1, 16 + 1, 16 + 1, 16 + 1, 16 + 1, 16 + 1, 16 + 1, 16 + 1, 16 + 1, 16 + 2 + 1, 16 + 8 + 2,
+        16 + 8 + 2 + 1, 16 + 8 + 2 + 1, 16 + 8 + 2 + 1, 16 + 8 + 2);
+    __m256i wrong = _mm256_and_si256(_mm256_shuffle_epi8(kinds, high), _mm256_shuffle_epi8(refused, low));
+    *others = ~(unsigned)_mm256_movemask_epi8(_mm256_cmpeq_epi8(wrong, _mm256_setzero_si256()));
+    // From a character to its value, by the upper half. `/` takes the place of 1.
+    __m256i steps = WEIR_TWICE(
+        0, 63 - '/', 62 - '+', 52 - '0', -'A', -'A', 26 - 'a', 26 - 'a', 0, 0, 0, 0, 0, 0, 0, 0);
+    __m256i slash = _mm256_cmpeq_epi8(block, _mm256_set1_epi8('/'));
+    return _mm256_add_epi8(block, _mm256_shuffle_epi8(steps, _mm256_add_epi8(high, slash)));
+}
+
+/// Writes 24 bytes, and then eight that do not matter. Returns a mask of the characters that are no base64.
+static inline WEIR_AVX2 unsigned weir_base64_block(const unsigned char *text, unsigned char *output) {
+    unsigned others;
+    __m256i values = weir_base64_values(_mm256_loadu_si256((const __m256i *)text), &others);
+    // Two values make 12 bits, and four 24. Their upper byte comes first.
+    __m256i pairs = _mm256_maddubs_epi16(values, _mm256_set1_epi16(1 << 8 | 64));
+    __m256i groups = _mm256_madd_epi16(pairs, _mm256_set1_epi32(1 << 16 | 4096));
+    __m256i bytes = _mm256_shuffle_epi8(groups, WEIR_TWICE(2, 1, 0, 6, 5, 4, 10, 9, 8, 14, 13, 12, -1, -1, -1, -1));
+    _mm_storeu_si128((__m128i *)output, _mm256_castsi256_si128(bytes));
+    _mm_storeu_si128((__m128i *)(output + 12), _mm256_extracti128_si256(bytes, 1));
+    return others;
+}
 
 /// Decodes base64 in blocks of 32 characters. Skips line ends between groups of four characters, and stops before
 /// a group that has anything else. `output` needs room for three quarters of `count` bytes and 32 more.
 static WEIR_AVX2 weir_copied weir_base64_32(const unsigned char *text, size_t count, unsigned char *output) {
     weir_copied copied = {0, 0, 0};
     while (count - copied.read >= 32) {
-        weir_bytes_32 block;
-        __builtin_memcpy(&block, text + copied.read, sizeof block);
-        weir_bytes_32 upper = (weir_bytes_32)(block - 'A' < 26), lower = (weir_bytes_32)(block - 'a' < 26);
-        weir_bytes_32 digit = (weir_bytes_32)(block - '0' < 10);
-        weir_bytes_32 plus = (weir_bytes_32)(block == '+'), slash = (weir_bytes_32)(block == '/');
-        weir_bytes_32 known = upper | lower | digit | plus | slash;
-        unsigned others = ~(unsigned)_mm256_movemask_epi8((__m256i)known);
-        weir_bytes_32 values = (upper & (block - 'A')) | (lower & (block - ('a' - 26)))
-            | (digit & (block + (52 - '0'))) | (plus & 62) | (slash & 63);
-        // The first character of each four is the lowest byte of a word.
-        weir_words_32 words = (weir_words_32)values;
-        weir_words_32 first = (words << 2 & 0xfc) | (words >> 12 & 0x3);
-        weir_words_32 second = (words << 4 & 0xf000) | (words >> 10 & 0xf00);
-        weir_words_32 third = (words << 6 & 0xc00000) | (words >> 8 & 0x3f0000);
-        weir_bytes_32 groups = (weir_bytes_32)(first | second | third);
-        weir_bytes low = __builtin_shufflevector(groups, groups, 0, 1, 2, 4, 5, 6, 8, 9, 10, 12, 13, 14, 3, 7, 11, 15);
-        weir_bytes high = __builtin_shufflevector(
-            groups, groups, 16, 17, 18, 20, 21, 22, 24, 25, 26, 28, 29, 30, 19, 23, 27, 31);
-        __builtin_memcpy(output + copied.written, &low, sizeof low);
-        __builtin_memcpy(output + copied.written + 12, &high, sizeof high);
+        const unsigned char *next = text + copied.read;
+        unsigned char *end = output + copied.written;
+        // Most lines have 76 characters (RFC 2045 6.8). They need not wait for the end of the line before to be found.
+        if (count - copied.read >= 96 && next[76] == '\r' && next[77] == '\n'
+            && !(weir_base64_block(next, end) | weir_base64_block(next + 32, end + 24)
+                | (weir_base64_block(next + 64, end + 48) & 0xfff))) {
+            copied.written += 57;
+            copied.read += 78;
+            continue;
+        }
+        unsigned others = weir_base64_block(next, end);
         if (!others) {
             copied.written += 24;
             copied.read += 32;
@@ -173,6 +231,11 @@ static inline weir_copied weir_base64(const unsigned char *text, size_t count, u
     weir_copied none = {0, 0, 0};
     return WEIR_HAS_AVX2 ? weir_base64_32(text, count, output) : none;
 }
+
+static inline weir_run weir_copy_html_text(const unsigned char *text, size_t count, unsigned char *output) {
+    return WEIR_HAS_AVX2
+        ? weir_copy_html_text_32(text, count, output) : weir_copy_html_text_16(text, count, output);
+}
 #else
 static inline weir_copied weir_copy_lines(
     const unsigned char *text, size_t count, unsigned char *output, size_t longest) {
@@ -182,6 +245,10 @@ static inline weir_copied weir_copy_lines(
 static inline weir_copied weir_base64(const unsigned char *text, size_t count, unsigned char *output) {
     weir_copied none = {0, 0, 0};
     return none;
+}
+
+static inline weir_run weir_copy_html_text(const unsigned char *text, size_t count, unsigned char *output) {
+    return weir_copy_html_text_16(text, count, output);
 }
 #endif
 

@@ -40,7 +40,8 @@ package final class PartListing {
 ///
 ///     path; type/subtype; name="..."; declared="..."; size=...; encrypted=...
 ///
-/// `damaged` at the end means that something can't be read, `limit` that something is left out because of a bound.
+/// `damaged` at the end means that something can't be read, `limit` that something is left out because of a bound,
+/// `ambiguous` that headers contradict each other.
 final class AttachmentList {
     /// Entries of all archives of a message.
     static let mostEntries = 1_000
@@ -78,6 +79,7 @@ final class AttachmentList {
         var isEncrypted = false
         var isDamaged = false
         var isLimited = false
+        var isAmbiguous = false
     }
 
     /// Appends the line of a part.
@@ -230,6 +232,7 @@ final class AttachmentList {
             lines += Array("; limit".utf8)
             isLimited = true
         }
+        if file.isAmbiguous { lines += Array("; ambiguous".utf8) }
         lines.append(0x0a)
     }
 

@@ -20,6 +20,16 @@ struct ContentHeaders {
     private var dispositionNames: [[UInt8]] = []
     private var typeNames: [[UInt8]] = []
     private var hasEncoding = false
+    /// What another Content-Type than that with parts says.
+    private var single: (type: [UInt8], charset: [UInt8])?
+    /// Whether the headers contradict each other, so that mail programs may show something else.
+    private(set) var isAmbiguous = false
+    /// The same for content without parts.
+    var withoutParts: ContentHeaders {
+        var headers = self
+        if let single { (headers.type, headers.charset) = single }
+        return headers
+    }
 
     /// Bytes. RFC 2046 5.1.1 allows 70.
     private static let longestBoundary = 2_048
@@ -32,21 +42,33 @@ struct ContentHeaders {
     mutating func read(_ header: [UInt8], _ decoder: HeaderDecoder) {
         let name = header.fieldName
         if name.equalsIgnoringCase("content-type") {
-            guard !hasParts else { return }
+            guard !hasParts || single == nil else { return }
             var other = ContentHeaders()
             other.readType(header, decoder)
-            if type.isEmpty || other.hasParts {
-                (type, charset, boundaries) = (other.type, other.charset, other.boundaries)
-                (typeNames, isCut) = (other.typeNames, other.isCut)
-            }
+            add(other)
         } else if name.equalsIgnoringCase("content-disposition") {
             if dispositionNames.isEmpty {
                 dispositionNames = Self.names(Parameters(Self.decoded(header, decoder)), ["filename", "name"])
             }
-        } else if name.equalsIgnoringCase("content-transfer-encoding"), !hasEncoding {
-            hasEncoding = true
-            encoding = Parameters(header).value.map(\.lowercased)
+        } else if name.equalsIgnoringCase("content-transfer-encoding") {
+            let other = Parameters(header).value.map(\.lowercased)
+            guard hasEncoding else { return (hasEncoding, encoding) = (true, other) }
+            if TransferDecoder.Encoding(other) != TransferDecoder.Encoding(encoding) { isAmbiguous = true }
         }
+    }
+
+    /// Adds a Content-Type.
+    private mutating func add(_ other: ContentHeaders) {
+        let isFirst = type.isEmpty
+        let isSame = other.type == type && other.charset == charset && other.boundaries == boundaries
+        isAmbiguous = isAmbiguous || other.isAmbiguous || !isFirst && !isSame
+        guard isFirst || other.hasParts && !hasParts else {
+            if hasParts, !other.hasParts { single = (other.type, other.charset) }
+            return
+        }
+        if !isFirst { single = (type, charset) }
+        (type, charset, boundaries) = (other.type, other.charset, other.boundaries)
+        (typeNames, isCut) = (other.typeNames, other.isCut)
     }
 
     private mutating func readType(_ header: [UInt8], _ decoder: HeaderDecoder) {
@@ -56,8 +78,10 @@ struct ContentHeaders {
         let text = Self.decoded(header, decoder)
         let decoded = text == header ? raw : Parameters(text)
         // A comment may follow.
-        charset = (raw["charset"].first ?? decoded["charset"].first ?? []).prefix { !$0.isSpace }.map(\.lowercased)
+        let charsets = raw["charset"].isEmpty ? decoded["charset"] : raw["charset"]
+        charset = (charsets.first ?? []).prefix { !$0.isSpace }.map(\.lowercased)
         let found = raw["boundary"].isEmpty ? decoded["boundary"] : raw["boundary"]
+        isAmbiguous = charsets.count > 1 || found.count > 1
         let all = found.map(Self.token).filter { !found.contains($0) } + found
         boundaries = all.filter { 1...Self.longestBoundary ~= $0.count }
         isCut = all.contains { $0.count > Self.longestBoundary }
@@ -82,7 +106,8 @@ struct ContentHeaders {
 
 /// The parameters of a Content- header (RFC 2045 5.1) that a `PartReader` needs.
 private struct Parameters {
-    /// What stands before the first `;`, without comments and white space.
+    /// What stands before the first `;`, without comments. A blank or a comma ends it, too, as in mail programs, but
+    /// blanks around a slash do not count.
     private(set) var value: [UInt8] = []
     /// For each name, the first value and the last one. Mail programs use one of them.
     private var found: [(name: [UInt8], first: [UInt8], last: [UInt8]?)] = []
@@ -96,7 +121,7 @@ private struct Parameters {
         while index < header.count {
             let (item, equals) = Self.readItem(header, &index)
             if isFirst {
-                value = item.filter { !$0.isSpace }
+                value = Self.token(item)
                 isFirst = false
             } else if let equals {
                 note(item[..<equals].filter { !$0.isSpace }.map(\.lowercased), item[(equals + 1)...])
@@ -118,6 +143,22 @@ private struct Parameters {
         guard let values = found.first(where: { $0.name.equalsIgnoringCase(name) }) else { return [] }
         let last = values.last.map { $0 == values.first ? [] : [$0] } ?? []
         return ([values.first] + last).filter { !$0.isEmpty }
+    }
+
+    private static func token(_ item: [UInt8]) -> [UInt8] {
+        var token: [UInt8] = []
+        var isBlank = false
+        let slash = UInt8(ascii: "/")
+        for byte in item {
+            if byte.isSpace {
+                isBlank = !token.isEmpty
+                continue
+            }
+            if byte == UInt8(ascii: ",") || isBlank && byte != slash && token.last != slash { break }
+            isBlank = false
+            token.append(byte)
+        }
+        return token
     }
 
     private static func trimmed(_ value: ArraySlice<UInt8>) -> [UInt8] {

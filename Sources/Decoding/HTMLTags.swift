@@ -65,7 +65,10 @@ enum HTMLTags {
     /// What attributes mean, by name.
     private static let attributes: [[UInt8]: Attribute] = {
         var attributes: [[UInt8]: Attribute] = [:]
-        for word in "action background cite data formaction href longdesc poster src".split(separator: " ") {
+        let links = """
+            action background cite data dynsrc formaction href longdesc lowsrc ping poster src srcset xlink:href
+            """
+        for word in links.split(separator: " ") {
             attributes[Array(word.utf8)] = .link
         }
         for (word, meaning) in [("style", Attribute.style), ("hidden", .hidden), ("alt", .alt), ("content", .content)] {

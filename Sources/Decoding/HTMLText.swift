@@ -15,7 +15,7 @@ struct HTMLText {
         case attributes, attributeName, afterAttributeName, beforeValue, value
         /// After `<!`.
         case markup
-        case comment, bogusComment
+        case commentStart, comment, bogusComment
         /// In a script or style sheet.
         case raw
     }
@@ -39,18 +39,22 @@ struct HTMLText {
     /// 0 without quotes.
     private var quote: UInt8 = 0
     private var reference: [UInt8] = []
-    /// Of a tag that is read as a whole.
-    private var attributes: [WholeTag.Attribute] = []
+    /// The addresses in a tag that is read as a whole.
+    private var addresses: [UnsafeBufferPointer<UInt8>] = []
     /// In a comment: how many hyphens came last. In `raw`: how much of the end tag.
     private var matched = 0
     /// `</` and the name of the raw element.
     private var rawEnd: [UInt8] = []
 
+    /// How much of `condition` a comment begins with.
+    private var conditional = 0
+
+    private static let condition = Array("[if".utf8)
     /// Bytes.
     private static let longestName = 32
     static let longestValue = 4_096
 
-    mutating func append(_ text: UnsafeBufferPointer<UInt8>, to lines: inout [UInt8]) {
+    mutating func append(_ text: UnsafeBufferPointer<UInt8>, to lines: inout LineBuffer) {
         guard var start = text.baseAddress else { return }
         let end = start + text.count
         while start < end {
@@ -62,7 +66,7 @@ struct HTMLText {
     }
 
     /// Reads the bytes that do not change the state. Returns their number.
-    private mutating func readRun(_ text: UnsafeBufferPointer<UInt8>, _ lines: inout [UInt8]) -> Int {
+    private mutating func readRun(_ text: UnsafeBufferPointer<UInt8>, _ lines: inout LineBuffer) -> Int {
         func count(upTo byte: UInt8) -> Int {
             let start = UnsafeRawPointer(text.baseAddress!)
             return memchr(start, Int32(byte), text.count).map { UnsafeRawPointer($0) - start } ?? text.count
@@ -80,25 +84,36 @@ struct HTMLText {
         }
     }
 
-    private mutating func readHidden(_ text: UnsafeBufferPointer<UInt8>, _ lines: inout [UInt8]) -> Int {
-        let count = weir_html_text(text.baseAddress!, text.count).length
+    private mutating func readHidden(_ text: UnsafeBufferPointer<UInt8>, _ lines: inout LineBuffer) -> Int {
+        let count = weir_copy_html_text(text.baseAddress!, text.count, lines.place(for: text.count)).length
         hidden.append(UnsafeBufferPointer(rebasing: text[..<count]), isCollapsed: true, to: &lines)
         return count
     }
 
     /// Reads visible text, and the tags in it that are there as a whole.
-    private mutating func readVisible(_ text: UnsafeBufferPointer<UInt8>, _ lines: inout [UInt8]) -> Int {
+    private mutating func readVisible(_ text: UnsafeBufferPointer<UInt8>, _ lines: inout LineBuffer) -> Int {
         guard var start = text.baseAddress else { return 0 }
         let end = start + text.count
         while start < end {
-            let run = weir_html_text(start, end - start)
+            if start.pointee.isSpace {
+                if !visible.isEmpty { visible.append(0x20, to: &lines) }
+                start += 1
+                continue
+            }
+            let place = lines.place(for: end - start)
+            let run = weir_copy_html_text(start, end - start, place)
             let shown = UnsafeBufferPointer(start: start, count: run.length)
             start += run.length
-            let isTag = start < end && start.pointee == UInt8(ascii: "<")
-            let tag = isTag ? wholeTag(UnsafeBufferPointer(start: start, count: end - start)) : nil
-            if let tag, tag.kind.contains(.block), attributes.isEmpty, run.is_ascii {
-                // Most lines are one run.
-                visible.write(shown, to: &lines)
+            let tag = wholeTag(UnsafeBufferPointer(start: start, count: end - start))
+            if let tag, tag.kind.contains(.block), addresses.isEmpty, run.is_ascii, visible.isEmpty,
+                run.length <= TextLine.longest
+            {
+                // Most lines are one run. It stands where it belongs.
+                if run.length > 0 {
+                    let length = place[run.length - 1] == 0x20 ? run.length - 1 : run.length
+                    place[length] = 0x0a
+                    lines.take(length + 1)
+                }
                 hidden.end(to: &lines)
             } else {
                 visible.append(shown, isCollapsed: true, to: &lines)
@@ -106,35 +121,25 @@ struct HTMLText {
             }
             if let tag {
                 start += tag.length
-            } else if start < end, start.pointee.isSpace {
-                visible.append(0x20, to: &lines)
-                start += 1
-            } else {
+            } else if start == end || !start.pointee.isSpace {
                 break
             }
         }
         return start - text.baseAddress!
     }
 
-    /// A tag that hides nothing. Its addresses are in `attributes`.
+    /// A tag at the start of the text that hides nothing. `addresses` has those in it.
+    @inline(__always)
     private mutating func wholeTag(_ text: UnsafeBufferPointer<UInt8>) -> WholeTag? {
-        if !attributes.isEmpty { attributes.removeAll(keepingCapacity: true) }
-        guard let tag = WholeTag(text, &attributes), tag.kind.isDisjoint(with: [.raw, .hidden, .pre]) else {
-            return nil
-        }
-        for attribute in attributes {
-            switch attribute.meaning {
-            case .link: break
-            case .style: if HTMLTags.hides(attribute.value) { return nil }
-            case .hidden, .alt, .content: return nil
-            }
-        }
-        if !attributes.isEmpty { attributes.removeAll { $0.meaning != .link } }
+        if !addresses.isEmpty { addresses.removeAll(keepingCapacity: true) }
+        guard let first = text.first, first == UInt8(ascii: "<"), let tag = WholeTag(text, &addresses),
+            tag.kind.isDisjoint(with: [.raw, .hidden, .pre])
+        else { return nil }
         return tag
     }
 
-    private mutating func follow(_ tag: WholeTag, _ lines: inout [UInt8]) {
-        for attribute in attributes { writeLink(attribute.value, &lines) }
+    private mutating func follow(_ tag: WholeTag, _ lines: inout LineBuffer) {
+        for address in addresses { writeLink(address, &lines) }
         if tag.kind.contains(.block) {
             visible.end(to: &lines)
             hidden.end(to: &lines)
@@ -143,7 +148,7 @@ struct HTMLText {
         }
     }
 
-    mutating func finish(to lines: inout [UInt8]) {
+    mutating func finish(to lines: inout LineBuffer) {
         if case .reference = state { endReference(isClosed: false, &lines) }
         if case .tagOpen = state { put(UInt8(ascii: "<"), &lines) }
         visible.end(to: &lines)
@@ -152,7 +157,7 @@ struct HTMLText {
 
     // MARK: - Tokens
 
-    private mutating func read(_ byte: UInt8, _ lines: inout [UInt8]) {
+    private mutating func read(_ byte: UInt8, _ lines: inout LineBuffer) {
         switch state {
         case .text: readText(byte, &lines)
         case .reference: readReference(byte, &lines)
@@ -166,22 +171,24 @@ struct HTMLText {
             }
         case .attributes, .attributeName, .afterAttributeName: readAttributeName(byte, &lines)
         case .beforeValue, .value: readValue(byte, &lines)
-        case .markup, .comment, .bogusComment: readComment(byte)
+        case .markup, .commentStart, .comment, .bogusComment: readComment(byte)
         case .raw: readRaw(byte)
         }
     }
 
-    private mutating func readText(_ byte: UInt8, _ lines: inout [UInt8]) {
+    private mutating func readText(_ byte: UInt8, _ lines: inout LineBuffer) {
         switch byte {
         case UInt8(ascii: "<"): state = .tagOpen
         case UInt8(ascii: "&"):
             reference.removeAll(keepingCapacity: true)
             state = .reference
+        // Browsers drop it.
+        case 0: break
         default: put(byte, &lines)
         }
     }
 
-    private mutating func readReference(_ byte: UInt8, _ lines: inout [UInt8]) {
+    private mutating func readReference(_ byte: UInt8, _ lines: inout LineBuffer) {
         if byte.isAlphanumeric || byte == UInt8(ascii: "#") && reference.isEmpty,
             reference.count < CharacterReferences.longest
         {
@@ -191,7 +198,7 @@ struct HTMLText {
         if byte != UInt8(ascii: ";") { readText(byte, &lines) }
     }
 
-    private mutating func endReference(isClosed: Bool, _ lines: inout [UInt8]) {
+    private mutating func endReference(isClosed: Bool, _ lines: inout LineBuffer) {
         state = .text
         var rest = reference[...]
         if let (character, length) = CharacterReferences.character(rest, isClosed: isClosed) {
@@ -205,7 +212,7 @@ struct HTMLText {
         if isClosed { put(UInt8(ascii: ";"), &lines) }
     }
 
-    private mutating func openTag(_ byte: UInt8, _ lines: inout [UInt8]) {
+    private mutating func openTag(_ byte: UInt8, _ lines: inout LineBuffer) {
         let isEnd = if case .endTagOpen = state { true } else { false }
         switch byte {
         case UInt8(ascii: "a")...UInt8(ascii: "z"), UInt8(ascii: "A")...UInt8(ascii: "Z"):
@@ -233,10 +240,15 @@ struct HTMLText {
         switch state {
         case .markup where isHyphen:
             matched += 1
-            // `<!-->` and `<!--->` are whole comments.
-            if matched == 2 { state = .comment }
+            if matched == 2 { (state, conditional) = (.commentStart, 0) }
         case .markup: state = byte == UInt8(ascii: ">") ? .text : .bogusComment
-        case .comment:
+        // Outlook shows what stands in `<!--[if mso]> ... <![endif]-->`.
+        case .commentStart where byte == Self.condition[conditional]:
+            (matched, conditional) = (0, conditional + 1)
+            if conditional == Self.condition.count { state = .bogusComment }
+        case .commentStart, .comment:
+            state = .comment
+            // `<!-->` and `<!--->` are whole comments.
             if byte == UInt8(ascii: ">"), matched >= 2 { state = .text }
             // `--!>` ends a comment, too.
             if byte != UInt8(ascii: "!") || matched < 2 { matched = isHyphen ? matched + 1 : 0 }
@@ -262,7 +274,7 @@ struct HTMLText {
 
     // MARK: - Attributes
 
-    private mutating func readAttributeName(_ byte: UInt8, _ lines: inout [UInt8]) {
+    private mutating func readAttributeName(_ byte: UInt8, _ lines: inout LineBuffer) {
         switch byte {
         case UInt8(ascii: ">"):
             endAttribute(&lines)
@@ -279,7 +291,7 @@ struct HTMLText {
         }
     }
 
-    private mutating func readValue(_ byte: UInt8, _ lines: inout [UInt8]) {
+    private mutating func readValue(_ byte: UInt8, _ lines: inout LineBuffer) {
         if case .beforeValue = state {
             if byte.isSpace { return }
             (state, quote) = (.value, 0)
@@ -298,7 +310,7 @@ struct HTMLText {
         if endsTag { endTag(&lines) }
     }
 
-    private mutating func endAttribute(_ lines: inout [UInt8]) {
+    private mutating func endAttribute(_ lines: inout LineBuffer) {
         guard !attribute.isEmpty else { return }
         defer {
             attribute.removeAll(keepingCapacity: true)
@@ -315,14 +327,18 @@ struct HTMLText {
         }
     }
 
-    private mutating func writeLink(_ address: ArraySlice<UInt8>, _ lines: inout [UInt8]) {
+    private mutating func writeLink(_ address: ArraySlice<UInt8>, _ lines: inout LineBuffer) {
         withoutReferences(address).withUnsafeBufferPointer { writeLink($0, &lines) }
     }
 
     /// - Parameter address: without character references.
-    private mutating func writeLink(_ address: UnsafeBufferPointer<UInt8>, _ lines: inout [UInt8]) {
-        let isCollapsed = address.isEmpty || weir_html_text(address.baseAddress!, address.count).length == address.count
-        link.append(address, isCollapsed: isCollapsed, to: &lines)
+    private mutating func writeLink(_ address: UnsafeBufferPointer<UInt8>, _ lines: inout LineBuffer) {
+        guard let start = address.baseAddress, !address.isEmpty else { return }
+        let run = weir_copy_html_text(start, address.count, lines.place(for: address.count))
+        if run.length == address.count, run.is_ascii { return link.write(address, to: &lines) }
+        // Browsers remove tabs and line ends (WHATWG URL 4.4).
+        let kept = address.filter { $0 != 0x09 && $0 != 0x0a && $0 != 0x0d }
+        kept.withUnsafeBufferPointer { link.append($0, isCollapsed: false, to: &lines) }
         link.end(to: &lines)
     }
 
@@ -355,7 +371,7 @@ struct HTMLText {
 
     // MARK: - Tags
 
-    private mutating func endTag(_ lines: inout [UInt8]) {
+    private mutating func endTag(_ lines: inout LineBuffer) {
         state = .text
         let kind = HTMLTags.kind(of: name)
         if kind.contains(.block) {
@@ -386,13 +402,13 @@ struct HTMLText {
         }
     }
 
-    private mutating func endElement(_ lines: inout [UInt8]) {
+    private mutating func endElement(_ lines: inout LineBuffer) {
         guard hiddenDepth > 0, name == hiddenName else { return }
         hiddenDepth -= 1
         if hiddenDepth == 0 { hidden.end(to: &lines) }
     }
 
-    private mutating func put(_ byte: UInt8, _ lines: inout [UInt8]) {
+    private mutating func put(_ byte: UInt8, _ lines: inout LineBuffer) {
         if hiddenDepth > 0 { return hidden.append(byte, to: &lines) }
         if preDepth > 0, byte == 0x0a { visible.end(to: &lines) } else { visible.append(byte, to: &lines) }
     }

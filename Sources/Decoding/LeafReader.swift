@@ -22,14 +22,13 @@ struct LeafReader: ~Copyable {
     private let wantsText: Bool
     private let wantsAttachments: Bool
     private let buffer = PieceBuffer(pieceSize + TransferDecoder.margin)
-    /// For lines of plain text.
-    private let lineBuffer = PieceBuffer(pieceSize + TransferDecoder.margin)
     private var charsets = Charsets()
     private let attachments = AttachmentList()
     private let memory: (any SharedMemory)?
 
     private var part = Part(path: [], offset: 0)
     private var headers = ContentHeaders()
+    private var isAmbiguous = false
     private var transfer = TransferDecoder(.identity)
     /// Whether the content is its own decoded form, but for its line ends.
     private var isIdentity = true
@@ -38,7 +37,7 @@ struct LeafReader: ~Copyable {
     private var text = Text.none
     /// The beginning of a character.
     private var rest: [UInt8] = []
-    private var lines: [UInt8] = []
+    private var lines = LineBuffer(capacity: 2 * pieceSize)
     private var textSize = 0
     private var textOfMessage = 0
     private var size = 0
@@ -59,8 +58,9 @@ struct LeafReader: ~Copyable {
         attachments.beginMessage()
     }
 
-    mutating func begin(_ part: Part, _ headers: ContentHeaders) {
-        (self.part, self.headers) = (part, headers)
+    /// - Parameter isAmbiguous: whether its headers, or those around it, contradict each other.
+    mutating func begin(_ part: Part, _ headers: ContentHeaders, isAmbiguous: Bool) {
+        (self.part, self.headers, self.isAmbiguous) = (part, headers, isAmbiguous)
         let encoding = TransferDecoder.Encoding(headers.encoding)
         transfer = TransferDecoder(encoding)
         isIdentity = encoding == .identity
@@ -110,13 +110,8 @@ struct LeafReader: ~Copyable {
             let start = bytes.baseAddress?.assumingMemoryBound(to: UInt8.self)
         else { return 0 }
         let most = min(bytes.count, Self.pieceSize, room)
-        let copied = weir_copy_lines(start, most, lineBuffer.bytes.baseAddress!, TextLine.longest)
-        let copy = lineBuffer.prefix(copied.written)
-        if lines.isEmpty, copied.written >= Self.oddSize {
-            events.text(copy, of: part)
-        } else {
-            lines.append(contentsOf: copy)
-        }
+        let copied = weir_copy_lines(start, most, lines.place(for: most), TextLine.longest)
+        lines.take(copied.written)
         let count = copied.read - copied.returns
         textSize += count
         textOfMessage += count
@@ -169,7 +164,7 @@ struct LeafReader: ~Copyable {
         case .none: return
         case .plain(var plain):
             text = .none
-            plain.append(taken, to: &lines, lineBuffer.bytes)
+            plain.append(taken, to: &lines)
             if bytes.count > room { plain.finish(to: &lines) } else { text = .plain(plain) }
         case .html(var html):
             text = .none
@@ -184,8 +179,8 @@ struct LeafReader: ~Copyable {
 
     private mutating func report(_ events: inout some PartEvents) {
         guard !lines.isEmpty else { return }
-        lines.withUnsafeBytes { events.text($0, of: part) }
-        lines.removeAll(keepingCapacity: true)
+        events.text(lines.bytes, of: part)
+        lines.removeAll()
     }
 
     // MARK: - Attachments
@@ -207,6 +202,7 @@ struct LeafReader: ~Copyable {
         var file = AttachmentList.File(path: part.path, names: headers.names, size: size)
         file.declared = headers.type.isEmpty ? Array("text/plain".utf8) : headers.type
         file.head = head[...]
+        file.isAmbiguous = isAmbiguous
         if FileType.of(head[...]) != AttachmentList.zip { archive = nil }
         events.attachment(PartListing(attachments, file, archive), of: part)
         archive = nil

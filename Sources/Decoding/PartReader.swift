@@ -27,7 +27,7 @@ package enum PartLimit: Sendable {
     case parts
     /// The depth of parts. The part is shown as text.
     case depth
-    /// The boundary of the part does not occur. Nothing of it is shown.
+    /// The boundary of the part does not occur. Its beginning is shown as text.
     case boundary
     /// The length of a Content- header, or of a boundary.
     case header
@@ -46,12 +46,16 @@ package enum PartLimit: Sendable {
 package struct PartReader: ~Copyable {
     private enum State {
         case headers, content
-        /// Before the first boundary, after the last one, or beyond the bounds.
+        /// Before the first boundary.
+        case preamble
+        /// After the last boundary, or beyond the bounds.
         case skipped
     }
 
     private struct Level {
         let part: Part
+        /// Of a part whose boundary does not occur.
+        let headers: ContentHeaders
         let boundaries: [[UInt8]]
         /// What the paths of its parts begin with.
         let prefix: [UInt8]
@@ -59,6 +63,8 @@ package struct PartReader: ~Copyable {
         let depth: Int
         /// The parts of multipart/digest are messages.
         let isDigest: Bool
+        /// Whether its headers, or those around it, contradict each other.
+        let isAmbiguous: Bool
         /// Whether one of the boundaries has occurred.
         var isFound = false
         var count = 0
@@ -69,6 +75,8 @@ package struct PartReader: ~Copyable {
     package static let mostParts = 1_000
     /// Bytes of a header; the rest is left out.
     package static let longestHeader = 65_536
+    /// Bytes that are shown of a part whose boundary does not occur.
+    private static let longestPreamble = 262_144
 
     private var state = State.headers
     private var levels: [Level] = []
@@ -84,6 +92,8 @@ package struct PartReader: ~Copyable {
     private var carry: [UInt8] = []
     /// A line end that belongs to the boundary if one follows.
     private var held: [UInt8] = []
+    /// What the innermost level begins with, until its boundary occurs.
+    private var preamble: [UInt8] = []
     private var line: [UInt8] = []
     private var header: [UInt8] = []
     /// Whether a Content- header of the part is as long as one may be.
@@ -92,6 +102,8 @@ package struct PartReader: ~Copyable {
     private let headerDecoder = HeaderDecoder()
     private var headers = ContentHeaders()
     private var isDigestPart = false
+    /// Whether headers around the current part contradict each other.
+    private var isAmbiguous = false
     /// The path of the current part, and what those of its own parts begin with.
     private var path = PartReader.rootPath
     private var prefix: [UInt8] = []
@@ -120,7 +132,8 @@ package struct PartReader: ~Copyable {
         line.removeAll(keepingCapacity: true)
         header.removeAll(keepingCapacity: true)
         headers = ContentHeaders()
-        (isHeaderCut, isDigestPart) = (false, false)
+        (isHeaderCut, isDigestPart, isAmbiguous) = (false, false, false)
+        preamble = []
         (path, prefix) = (Self.rootPath, [])
         headerDecoder.beginMessage()
         leaf.beginMessage()
@@ -143,7 +156,7 @@ package struct PartReader: ~Copyable {
             if case .headers = state { endHeaders(&events) }
         }
         endPart(keepingLineEnd: true, &events)
-        closeLevels(downTo: 0, &events)
+        closeLevels(downTo: 0, keepingLineEnd: true, &events)
         state = .skipped
     }
 
@@ -244,15 +257,28 @@ package struct PartReader: ~Copyable {
         levels.append(level)
     }
 
-    private mutating func closeLevels(downTo count: Int, _ events: inout some PartEvents) {
+    private mutating func closeLevels(
+        downTo count: Int, keepingLineEnd: Bool, _ events: inout some PartEvents
+    ) {
         while levels.count > count {
             let level = levels.removeLast()
             for boundary in level.boundaries {
                 openBoundaries[boundary]?.removeLast()
                 if openBoundaries[boundary]?.isEmpty == true { openBoundaries[boundary] = nil }
             }
-            if !level.isFound { events.limitReached(.boundary, in: level.part) }
+            if !level.isFound { showPreamble(of: level, keepingLineEnd: keepingLineEnd, &events) }
         }
+        preamble = []
+    }
+
+    /// Shows the beginning of a part whose boundary does not occur. Only the innermost level can be one.
+    private mutating func showPreamble(of level: Level, keepingLineEnd: Bool, _ events: inout some PartEvents) {
+        events.limitReached(.boundary, in: level.part)
+        state = .content
+        leaf.begin(level.part, level.headers.withoutParts, isAmbiguous: level.isAmbiguous)
+        let text = preamble
+        if !text.isEmpty { text.withUnsafeBytes { deliver($0, &events) } }
+        endPart(keepingLineEnd: keepingLineEnd, &events)
     }
 
     private mutating func cross(_ level: Int, isClose: Bool, _ events: inout some PartEvents) {
@@ -263,13 +289,13 @@ package struct PartReader: ~Copyable {
         endPart(keepingLineEnd: false, &events)
         levels[level].isFound = true
         depth = levels[level].depth - (isClose ? 1 : 0)
-        closeLevels(downTo: isClose ? level : level + 1, &events)
+        closeLevels(downTo: isClose ? level : level + 1, keepingLineEnd: false, &events)
         state = .skipped
         guard !isClose else { return }
         levels[level].count += 1
         path = levels[level].prefix + Array(String(levels[level].count).utf8)
         prefix = path + [UInt8(ascii: ".")]
-        isDigestPart = levels[level].isDigest
+        (isDigestPart, isAmbiguous) = (levels[level].isDigest, levels[level].isAmbiguous)
         headers = ContentHeaders()
         partCount += 1
         guard partCount <= Self.mostParts else {
@@ -309,7 +335,7 @@ package struct PartReader: ~Copyable {
         // Without an empty line, the body begins here.
         guard !line.isEmpty else { return }
         let text = line + [0x0a]
-        if case .content = state { text.withUnsafeBytes { deliver($0, &events) } }
+        text.withUnsafeBytes { take($0, &events) }
     }
 
     private mutating func readHeader() {
@@ -338,12 +364,13 @@ package struct PartReader: ~Copyable {
             return beginLeaf(part)
         }
         depth += 1
+        isAmbiguous = isAmbiguous || headers.isAmbiguous
         if isMultipart {
             open(
                 Level(
-                    part: part, boundaries: headers.boundaries, prefix: prefix, depth: depth,
-                    isDigest: type.elementsEqual("multipart/digest".utf8)))
-            state = .skipped
+                    part: part, headers: headers, boundaries: headers.boundaries, prefix: prefix, depth: depth,
+                    isDigest: type.elementsEqual("multipart/digest".utf8), isAmbiguous: isAmbiguous))
+            state = .preamble
         } else {
             prefix = path + [UInt8(ascii: ".")]
             path = prefix + Self.rootPath
@@ -357,12 +384,20 @@ package struct PartReader: ~Copyable {
 
     private mutating func beginLeaf(_ part: Part) {
         state = .content
-        leaf.begin(part, headers)
+        leaf.begin(part, headers, isAmbiguous: isAmbiguous || headers.isAmbiguous)
     }
 
     private mutating func pass(_ bytes: UnsafeRawBufferPointer, _ events: inout some PartEvents) {
-        if case .content = state { deliver(bytes, &events) }
+        take(bytes, &events)
         position += bytes.count
+    }
+
+    private mutating func take(_ bytes: UnsafeRawBufferPointer, _ events: inout some PartEvents) {
+        switch state {
+        case .content: deliver(bytes, &events)
+        case .preamble: preamble.append(contentsOf: bytes.prefix(max(0, Self.longestPreamble - preamble.count)))
+        case .headers, .skipped: break
+        }
     }
 
     /// Takes content of the part, except for a line end, which may belong to a boundary.

@@ -21,7 +21,7 @@ struct TextLine {
 
     var isEmpty: Bool { bytes.isEmpty }
 
-    mutating func append(_ byte: UInt8, to lines: inout [UInt8]) {
+    mutating func append(_ byte: UInt8, to lines: inout LineBuffer) {
         // Not inside a character.
         if bytes.count >= Self.longest, byte & 0xc0 != 0x80 || bytes.count > Self.longest + 8 { end(to: &lines) }
         if collapses, byte.isSpace {
@@ -34,7 +34,7 @@ struct TextLine {
     /// The same for several bytes.
     ///
     /// - Parameter isCollapsed: the only white space among them is single blanks.
-    mutating func append(_ run: UnsafeBufferPointer<UInt8>, isCollapsed: Bool, to lines: inout [UInt8]) {
+    mutating func append(_ run: UnsafeBufferPointer<UInt8>, isCollapsed: Bool, to lines: inout LineBuffer) {
         guard bytes.count + run.count <= Self.longest, !collapses || isCollapsed else {
             for byte in run { append(byte, to: &lines) }
             return
@@ -44,7 +44,7 @@ struct TextLine {
     }
 
     /// Writes a run of printable ASCII as the end of the line, whose white space is collapsed.
-    mutating func write(_ run: UnsafeBufferPointer<UInt8>, to lines: inout [UInt8]) {
+    mutating func write(_ run: UnsafeBufferPointer<UInt8>, to lines: inout LineBuffer) {
         guard bytes.isEmpty, run.count <= Self.longest else {
             append(run, isCollapsed: true, to: &lines)
             return end(to: &lines)
@@ -52,7 +52,8 @@ struct TextLine {
         let start = run.first == 0x20 ? 1 : 0
         let end = run.count > start && run[run.count - 1] == 0x20 ? run.count - 1 : run.count
         guard start < end else { return }
-        lines.append(contentsOf: UnsafeBufferPointer(rebasing: run[start..<end]))
+        lines.append(prefix)
+        lines.append(UnsafeBufferPointer(rebasing: run[start..<end]))
         lines.append(0x0a)
     }
 
@@ -62,39 +63,39 @@ struct TextLine {
     }
 
     /// Ends the line. An empty one is not written.
-    mutating func end(to lines: inout [UInt8]) {
+    mutating func end(to lines: inout LineBuffer) {
         guard !bytes.isEmpty else { return }
         guard !bytes.withUnsafeBytes(VisibleText.isPrintable) else { return endPrintable(to: &lines) }
-        let start = lines.count
-        lines += prefix
-        let textStart = lines.count
-        VisibleText.append(bytes, to: &lines, most: 3 * (Self.longest + 9))
+        var text: [UInt8] = []
+        VisibleText.append(bytes, to: &text, most: 3 * (Self.longest + 9))
         bytes.removeAll(keepingCapacity: true)
-        if collapses { collapse(&lines, from: textStart) }
-        if lines.count == textStart { lines.removeLast(lines.count - start) } else { lines.append(0x0a) }
+        if collapses { Self.collapse(&text) }
+        if !text.isEmpty { write(text, to: &lines) }
+    }
+
+    private func write(_ text: [UInt8], to lines: inout LineBuffer) {
+        lines.append(prefix)
+        lines.append(text)
+        lines.append(0x0a)
     }
 
     /// Ends a line whose white space is collapsed already, but for a blank at its end.
-    private mutating func endPrintable(to lines: inout [UInt8]) {
+    private mutating func endPrintable(to lines: inout LineBuffer) {
         if collapses, bytes.last == 0x20 { bytes.removeLast() }
-        if !bytes.isEmpty {
-            lines += prefix
-            lines += bytes
-            lines.append(0x0a)
-        }
+        if !bytes.isEmpty { write(bytes, to: &lines) }
         bytes.removeAll(keepingCapacity: true)
     }
 
     /// White space beyond ASCII has become blanks only now.
-    private func collapse(_ lines: inout [UInt8], from start: Int) {
-        var end = start
-        for index in start..<lines.count {
-            if lines[index] == 0x20, end == start || lines[end - 1] == 0x20 { continue }
-            lines[end] = lines[index]
+    private static func collapse(_ text: inout [UInt8]) {
+        var end = 0
+        for byte in text {
+            if byte == 0x20, end == 0 || text[end - 1] == 0x20 { continue }
+            text[end] = byte
             end += 1
         }
-        if end > start, lines[end - 1] == 0x20 { end -= 1 }
-        lines.removeLast(lines.count - end)
+        if end > 0, text[end - 1] == 0x20 { end -= 1 }
+        text.removeLast(text.count - end)
     }
 }
 
@@ -105,17 +106,13 @@ struct PlainText {
     /// Whether a line begins.
     var isAtLineStart: Bool { line.isEmpty }
 
-    /// - Parameter buffer: has more than `TransferDecoder.margin` bytes. What it contains does not matter.
-    mutating func append(
-        _ text: UnsafeBufferPointer<UInt8>, to lines: inout [UInt8], _ buffer: UnsafeMutableBufferPointer<UInt8>
-    ) {
-        let most = buffer.count - TransferDecoder.margin
+    mutating func append(_ text: UnsafeBufferPointer<UInt8>, to lines: inout LineBuffer) {
         guard var start = text.baseAddress else { return }
         let end = start + text.count
         while start < end {
             if line.isEmpty {
-                let copied = weir_copy_lines(start, min(end - start, most), buffer.baseAddress!, TextLine.longest)
-                lines.append(contentsOf: UnsafeBufferPointer(rebasing: buffer[..<copied.written]))
+                let copied = weir_copy_lines(start, end - start, lines.place(for: end - start), TextLine.longest)
+                lines.take(copied.written)
                 start += copied.read
                 if copied.read > 0 { continue }
             }
@@ -130,5 +127,5 @@ struct PlainText {
         }
     }
 
-    mutating func finish(to lines: inout [UInt8]) { line.end(to: &lines) }
+    mutating func finish(to lines: inout LineBuffer) { line.end(to: &lines) }
 }

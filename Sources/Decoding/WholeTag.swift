@@ -5,26 +5,27 @@ internal import MailSyntax
 
 /// A tag of common form that a text has as a whole: `<name>`, `</name>`, or `<name attribute="value">`.
 struct WholeTag {
-    struct Attribute {
-        let meaning: HTMLTags.Attribute
-        let value: UnsafeBufferPointer<UInt8>
-    }
-
     let kind: HTMLTags.Kind
     /// With both angle brackets.
     let length: Int
 
-    /// nil for any other form, and for values with character references.
+    /// nil for any other form, for attributes that hide the element or show text, and for values with character
+    /// references.
     ///
     /// - Parameters:
     ///   - text: begins with `<`.
-    ///   - attributes: gets those that mean something.
-    init?(_ text: UnsafeBufferPointer<UInt8>, _ attributes: inout [Attribute]) {
+    ///   - addresses: gets the values that are addresses.
+    init?(_ text: UnsafeBufferPointer<UInt8>, _ addresses: inout [UnsafeBufferPointer<UInt8>]) {
+        let short = weir_short_tag(text.baseAddress!, text.count)
+        if short.length > 0 {
+            (kind, length) = (HTMLTags.kind(short.name), short.length)
+            return
+        }
         let isEnd = text.count > 1 && text[1] == UInt8(ascii: "/")
         var index = isEnd ? 2 : 1
         guard let key = Self.name(in: text, &index), let key, index < text.count else { return nil }
         if text[index] != UInt8(ascii: ">") {
-            guard !isEnd, text[index].isSpace, Self.readAttributes(text, &index, &attributes) else { return nil }
+            guard !isEnd, text[index].isSpace, Self.readAttributes(text, &index, &addresses) else { return nil }
         }
         kind = HTMLTags.kind(key)
         length = index + 1
@@ -32,7 +33,7 @@ struct WholeTag {
 
     /// Reads up to `>`.
     private static func readAttributes(
-        _ text: UnsafeBufferPointer<UInt8>, _ index: inout Int, _ attributes: inout [Attribute]
+        _ text: UnsafeBufferPointer<UInt8>, _ index: inout Int, _ addresses: inout [UnsafeBufferPointer<UInt8>]
     ) -> Bool {
         while true {
             while index < text.count, text[index].isSpace { index += 1 }
@@ -52,7 +53,11 @@ struct WholeTag {
                 guard end <= HTMLText.longestValue, Self.index(of: UInt8(ascii: "&"), in: value) == nil else {
                     return false
                 }
-                attributes.append(Attribute(meaning: meaning, value: value))
+                switch meaning {
+                case .link: addresses.append(value)
+                case .style: if HTMLTags.hides(value) { return false }
+                case .hidden, .alt, .content: return false
+                }
             }
             index += 2 + end + 1
         }

@@ -232,7 +232,7 @@ extension PartLimit {
         case .text: "the text after it is not checked"
         case .parts: "it and the parts after it are not checked"
         case .depth: "what it contains is checked as text"
-        case .boundary: "its boundary does not occur, and nothing of it is checked"
+        case .boundary: "its boundary does not occur, and only its beginning is checked, as text"
         case .header: "one of its headers is too long, and is not read in full"
         case .memory: "filter.most_memory is used up, and only the end of the archive is read"
         case .archive: "some of its archive is not read"

@@ -80,7 +80,9 @@ import Testing
             String(repeating: "long ", count: 2_000), "<p>", "</P>", "<b>", "<td>", "<h1>", "</h1>", "<br/>", "<pre>",
             "</pre>", "<title>", "</title>", "<script>", "</script>", "<a href='x &amp; y'>", "<a href=x  y>", "<",
             "&lt;", "&", "<div style=\"display : none\">", "<p style='FONT-SIZE:0px!x; a:b'>", "</div>",
-            "<blockquote>", "<img alt=x>", "<1>", "</>", "<verylongname>", "<!-- -->",
+            "<blockquote>", "<img alt=x>", "<1>", "</>", "<verylongname>", "<!-- -->", "<h-1>", "<a href=' x '>",
+            "<a href=\"x\ty\">", "<img src='/x' alt='y'>", "<p hidden>", "<!--[if x]>", "<![endif]-->", "<!--[",
+            "<!-->",
         ]
         var reader = PartReader(wantsText: true, wantsAttachments: true)
         for _ in 0..<25 {
@@ -88,7 +90,7 @@ import Testing
             for _ in 0..<Int.random(in: 1...40, using: &random) { text += tokens.randomElement(using: &random)! }
             var content = Array(text.utf8)
             if encoding == "base64" {
-                let line = Int.random(in: 1...30, using: &random) * 4
+                let line = Bool.random(using: &random) ? 76 : Int.random(in: 1...30, using: &random) * 4
                 content = Array(Data(content).base64EncodedString().utf8)
                 for index in stride(from: content.count / line * line, to: 0, by: -line) {
                     content.insert(contentsOf: "\r\n".utf8, at: index)
@@ -158,6 +160,12 @@ import Testing
         let (lines, bytes) = Self.pour("Content-Type: text/html\n\n", unit, 1_200_000)
         #expect(lines == ["L 1 text"])
         #expect(bytes <= most * 2)
+    }
+
+    @Test func aPartWithoutItsBoundaryIsBounded() {
+        let (lines, bytes) = Self.pour("Content-Type: multipart/mixed; boundary=b\n\n", "text\n", 2 << 20)
+        #expect(lines == ["L 1 boundary"])
+        #expect(262_100...262_150 ~= bytes)
     }
 
     @Test func theTextOfAMessageIsBounded() {

@@ -263,8 +263,6 @@ EXPLANATIONS = {
     ("multipart, no final boundary", "python"): _LAST_LINE_END,
     ("multipart, no final boundary", "reformime"): _LAST_LINE_END,
     ("multipart, text after the boundary", "reformime"): "a boundary is a line of its own (RFC 2046 5.1.1); reformime compares its beginning",
-    ("multipart, boundary missing", "python"): "Python takes it for one part; Weir shows nothing of it, and has a note",
-    ("multipart, boundary missing", "reformime"): "reformime takes it for one part; Weir shows nothing of it, and has a note",
     ("multipart, part without headers or empty line", "reformime"): "a line that is no header begins the body; reformime drops it",
     ("multipart, nested with the same boundary", "python"): "Python takes the line for the outer boundary, Weir for the inner one: all text is seen",
     ("multipart, nested with the same boundary", "reformime"): "reformime takes the line for the outer boundary, Weir for the inner one: all text is seen",
