@@ -29,6 +29,8 @@ final class World {
     var model: Model { models[0] }
     /// What the model was after each turn since the last state that a failure can't take back, that state included.
     var history: [Model] = []
+    /// How many of these, the newest ones, may be what a kill leaves. A loss of power may leave any.
+    var leftByKill = 1
     /// Answers since `history[0]` may be in memory only.
     var isUncertain = false
     var sessions: [Session] = []
@@ -44,8 +46,9 @@ final class World {
     var restarts = 0
     /// How far the ledger's time is ahead of the machine's. Only steps of the wall clock before a reboot change it.
     var drift: Int64 = 0
-    /// The steps of the wall clock since the last reboot.
-    var steps: [Int64] = []
+    /// The steps of the wall clock that the next reboot may show, oldest first, and until when the power has to fail
+    /// for that: the last batch that the disk has must be from before the step.
+    var steps: [(change: Int64, until: Int64)] = []
     /// Whether what counts nowhere any more can count again: a reboot with an earlier clock takes no time.
     private let mayGoBack: Bool
     /// The keys that an administrator has changed.
@@ -215,6 +218,7 @@ final class World {
         _ = service.take()
         if let seed = powerLoss {
             tell("the power fails")
+            steps.removeAll { $0.until < sim_now() }
             sim_lose_power(seed, Self.writeback)
             sim_lie(lies)
             sim_advance(20_000)
