@@ -250,15 +250,18 @@ final class World {
         for limit in relaxed {
             tell("blocks of \(limit) end")
             history.append(model)
+            leftByKill += 1
             change { $0.endBlocks(of: limit) }
         }
     }
 
-    /// A window that a limit gains is empty, and a limit that was removed has lost its counts. After a restart both may
-    /// have what the store still holds.
+    /// A window that a limit gains is empty. After a restart it may have what the store still holds. So may a limit
+    /// that was removed and comes back, if the batch that says so may be lost.
     private func noteNewWindows(of limits: [LimitPlan]) {
+        let keepsRemovals = (scenario.kind == .kills || keepsPower) && scenario.durability != "relaxed"
         func note(_ limit: LimitPlan, _ others: [LimitPlan]) {
             let other = others.first { $0.name == limit.name && $0.key == limit.key && $0.count == limit.count }
+            if other == nil, keepsRemovals { return }
             for rate in limit.rates where !(other?.rates.contains { $0.window == rate.window } ?? false) {
                 newWindows.insert("\(limit.name) \(rate.window)")
             }
