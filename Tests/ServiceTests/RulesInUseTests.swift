@@ -44,7 +44,8 @@ import Testing
     }
 
     private static func replace(_ inUse: RulesInUse, with rules: ContentRules) async {
-        await withCheckedContinuation { done in inUse.replace(with: rules) { done.resume() } }
+        let isInForce = await inUse.replace(with: rules)
+        #expect(isInForce)
     }
 
     @Test func countersOfUnchangedRulesSurviveAReload() async throws {
@@ -73,6 +74,18 @@ import Testing
         #expect(inUse.current.sets[0].body.fastPass == nil)
         await Self.replace(inUse, with: try folder.rules("/fo/ WARN one\n"))
         #expect(inUse.current.sets[0].body.fastPass != nil)
+    }
+
+    /// The patterns take seconds to compile.
+    @Test func aStopDoesNotWaitForPatterns() async throws {
+        let folder = try Folder()
+        let inUse = RulesInUse(try folder.rules("/foo/ WARN one\n"))
+        let before = inUse.current
+        let heavy = try folder.rules((0..<100).map { "/a\($0).{1,250}b.{1,250}c/ WARN\n" }.joined())
+        let reload = Task { await inUse.replace(with: heavy) }
+        inUse.stopWaiting()
+        #expect(await !reload.value)
+        #expect(inUse.current === before)
     }
 
     /// Two sets of rules are swapped while messages are judged. Each verdict must come from exactly one of them.
