@@ -89,6 +89,7 @@ extension World {
         case .flip(let seed, let part):
             if sim_flip_bit(seed, part) { tell("a bit flips in a file of \(part)") }
             isUncertain = true
+            if part == "ledger.sqlite" { mayBeFlipped = true }
         case .look: try look()
         }
     }

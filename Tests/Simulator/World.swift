@@ -33,6 +33,8 @@ final class World {
     var leftByKill = 1
     /// Answers since `history[0]` may be in memory only.
     var isUncertain = false
+    /// A bit has flipped in a file whose pages have no checksums: a key may count anything.
+    var mayBeFlipped = false
     var sessions: [Session] = []
     private var connections = 0
     private var policyConnections = 0
