@@ -121,6 +121,7 @@ extension Ledger {
         _ connection: ClientConnection?
     ) -> Plan.Step? {
         let unit = limit.terms.limit.count
+        if unit.isOfConnection, connection?.isCounted ?? false { plan.concernsCounted = true }
         let charge = unit.charge(in: identity.state)
         let counts = charge != .nothing && (!unit.isOfConnection || connection?.isNew(to: limit) ?? false)
         guard let account = existingAccount(key, of: limit) ?? (counts ? openAccount(key, request, of: limit) : nil)

@@ -32,9 +32,11 @@ extension Ledger {
         owner.check()
         precondition(prepared.isEmpty, "a request must be decided under the limits for which it was prepared")
         let before = self.limits.map { (state: $0, limit: $0.limit) }
-        register(
+        let isRegistered = register(
             limits,
             replacing: self.limits.map { .init(id: $0.storedID, name: $0.limit.name, signature: $0.limit.signature) })
+        // The batch of this tick takes the registration to the store, also if it has no entries.
+        if isRegistered { journal.begin(at: tick) }
         self.settings = settings
         generation += 1
         return before.compactMap { state, limit in
@@ -45,14 +47,17 @@ extension Ledger {
         }
     }
 
-    /// Puts `newLimits` into use and registers them with the store.
+    /// Puts `newLimits` into use, and registers with the store those that it lacks or must forget.
     ///
     /// - Parameter stored: the limits that the store has now.
-    func register(_ newLimits: [Limit], replacing stored: [StoredLimit]) {
+    /// - Returns: whether the store had to be told anything.
+    @discardableResult
+    func register(_ newLimits: [Limit], replacing stored: [StoredLimit]) -> Bool {
         let old = limits
         lastLimitID = max(lastLimitID, stored.map(\.id).max() ?? 0)
         let identified = identify(newLimits, among: stored)
-        store.register(identified.filter { !stored.contains($0) })
+        let registered = identified.filter { !stored.contains($0) } + removed(from: stored, without: newLimits)
+        if !registered.isEmpty { store.register(registered) }
         let states = zip(newLimits, identified).map { limit, identity in
             state(of: limit, identity, continuing: old.first { $0.storedID == identity.id })
         }
@@ -62,6 +67,7 @@ extension Ledger {
         contextAttribute = newLimits.lazy.compactMap(\.contextAttribute).first
         accountCount = states.reduce(0) { $0 + $1.accounts.count }
         upkeep.restartSweep()
+        return !registered.isEmpty
     }
 
     /// Gives each limit the id of the stored one that counts the same under the same name, or a new id.
@@ -72,6 +78,16 @@ extension Ledger {
             }
             lastLimitID += 1
             return StoredLimit(id: lastLimitID, name: limit.name, signature: limit.signature)
+        }
+    }
+
+    /// What takes the place of limits that are not in use any more. Otherwise, a limit of the same name would continue
+    /// their counts after a restart.
+    private func removed(from stored: [StoredLimit], without limits: [Limit]) -> [StoredLimit] {
+        let names = Set(limits.map(\.name))
+        return stored.filter { !$0.isRemoved && !names.contains($0.name) }.map { limit in
+            lastLimitID += 1
+            return .removed(id: lastLimitID, name: limit.name)
         }
     }
 

@@ -22,6 +22,7 @@ package struct AccountRow: Equatable, Sendable {
 package struct StoredLimit: Equatable, Sendable {
     package var id: UInt64
     package var name: String
+    /// Empty if the limit was removed.
     package var signature: String
 
     package init(id: UInt64, name: String, signature: String) {
@@ -29,6 +30,12 @@ package struct StoredLimit: Equatable, Sendable {
         self.name = name
         self.signature = signature
     }
+
+    /// Stands for a limit that was removed. The id is a new one, so what was stored under the limit's own id belongs to
+    /// no limit.
+    static func removed(id: UInt64, name: String) -> StoredLimit { StoredLimit(id: id, name: name, signature: "") }
+
+    var isRemoved: Bool { signature.isEmpty }
 }
 
 /// A piece of a checkpoint. Requests are decided while a checkpoint is written: each row has the number of the last

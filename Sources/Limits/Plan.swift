@@ -16,10 +16,13 @@ struct Plan {
     var steps: [Step] = []
     /// Accounts of limits in shadow mode that would have refused the request.
     var shadowed: [Account] = []
+    /// Whether a limit on connections applies, and the connection was counted before. Its key may be forgotten by now.
+    var concernsCounted = false
 
-    var isEmpty: Bool { steps.isEmpty && shadowed.isEmpty }
+    var isEmpty: Bool { steps.isEmpty && shadowed.isEmpty && !concernsCounted }
 
     mutating func removeAll() {
+        concernsCounted = false
         steps.removeAll(keepingCapacity: true)
         shadowed.removeAll(keepingCapacity: true)
     }

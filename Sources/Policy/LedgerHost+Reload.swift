@@ -12,7 +12,7 @@ extension LedgerHost {
         // Requests that wait were read with the names of the old configuration.
         if sharing?.resumeAll() ?? false { endTick() }
         if let ledger {
-            ledger.beginTick()
+            beginTick()
             let before = ledger.limits.map { (limit: $0, keys: $0.accountCount) }
             let relaxed = ledger.reload(configuration.limits, settings: configuration.ledgerSettings)
             ledger.shared?.configure(configuration.limits)

@@ -90,10 +90,11 @@ package actor Daemon {
         NIOSingletons.groupLoopCountSuggestion = 1
         _ = MultiThreadedEventLoopGroup.singleton
         let endings = await UnixSignalsSequence(trapping: .sigterm, .sigint)
-        Task {
+        Task { [content] in
             for await signal in endings {
-                // Here, because the start may hang.
+                // Here, because the start may hang, and a reload may wait for its rules.
                 Self.limitEnd()
+                content?.stopWaiting()
                 report.yield(signal)
             }
         }
@@ -221,11 +222,12 @@ package actor Daemon {
             host.reload(accepted)
             policy.reload(accepted)
         }
-        content?.reload(accepted, rules: read.rules)
+        let areInForce = await content?.reload(accepted, rules: read.rules) ?? true
         alerts.reload(accepted.alerts)
         configuration = accepted
         log.redirect(to: configuration.log.destination)
-        log.notice("reloaded: \(configuration.summary)")
+        // Otherwise the service is about to stop.
+        if areInForce { log.notice("reloaded: \(configuration.summary)") }
         return nil
     }
 

@@ -70,6 +70,8 @@ struct TopCommand: AsyncParsableCommand {
             latest.end()
         }
         defer { poller.cancel() }
+        let searcher = Task { try await searchRepeatedly(latest, configuration) }
+        defer { searcher.cancel() }
         // Trap signals before changing the terminal, so that none ends the process without restoring it.
         let signals = await UnixSignalsSequence(trapping: .sigterm, .sighup, .sigint, .sigquit)
         let screen = TopScreen()
@@ -83,7 +85,7 @@ struct TopCommand: AsyncParsableCommand {
         defer { ending.cancel() }
         try await show(latest, on: screen) { change in
             Task {
-                let outcome = await carryOut(change, configuration)
+                let outcome = await carryOut(change, configuration, latest)
                 await refresh(latest, configuration)
                 latest.set(outcome)
             }
@@ -106,6 +108,7 @@ struct TopCommand: AsyncParsableCommand {
                 case nil: break
                 }
             }
+            latest.set(filter: view.isTyping ? "" : view.filter)
             let size = Terminal.size(STDOUT_FILENO)
             try screen.show(
                 view.screen(
@@ -122,14 +125,38 @@ struct TopCommand: AsyncParsableCommand {
         }
     }
 
+    /// Looks for the keys that match the filter, among all keys and not only the fullest. The service has to look at
+    /// each key, so this rests for nine times as long as the last search took.
+    private func searchRepeatedly(_ latest: LatestFigures, _ configuration: Configuration) async throws {
+        var searched = ""
+        var next = ContinuousClock.now
+        while true {
+            try await Task.sleep(for: .milliseconds(100))
+            let filter = latest.filter
+            guard !filter.isEmpty, filter != searched || .now >= next else { continue }
+            let began = ContinuousClock.now
+            let listing = try? await AdminClient(configuration, timeout: .seconds(Self.searchTimeout))
+                .keys(in: nil, limit: limit, match: TopView.pattern(of: filter), most: 1000)
+            // Otherwise the refresh shows what is wrong.
+            if let listing { latest.set(found: listing.keys, by: filter) }
+            searched = filter
+            next = .now + max(.seconds(interval), began.duration(to: .now) * 9)
+        }
+    }
+
+    /// In seconds. A million keys take some.
+    private static let searchTimeout: Int64 = 60
     /// Seconds for the answer to a change.
     private static let changeTimeout: Int64 = 10
 
-    private func carryOut(_ change: TopChange, _ configuration: Configuration) async -> TopOutcome {
+    private func carryOut(
+        _ change: TopChange, _ configuration: Configuration, _ latest: LatestFigures
+    ) async -> TopOutcome {
         do {
             let standings = try await AdminClient(configuration, timeout: .seconds(Self.changeTimeout))
                 .intervene(change.message)
             guard let standing = standings.first(where: { $0.limit == change.limit }) else { return .unknownKey }
+            latest.replace(standing)
             return .done(note: standing.note)
         } catch let failure as AdminClient.Failure where failure.kind != .unreachable {
             return .refused(failure.description)
@@ -156,7 +183,14 @@ struct TopCommand: AsyncParsableCommand {
 /// The figures of one refresh.
 struct TopFigures: Sendable {
     let snapshot: AdminMessages.Snapshot
-    let standings: [KeyStanding]
+    private(set) var standings: [KeyStanding]
+
+    /// Adds keys that are not among the fullest.
+    mutating func add(_ found: [KeyStanding]) {
+        guard !found.isEmpty else { return }
+        let known = Set(standings.map(TopView.Selection.init))
+        standings += found.filter { !known.contains(TopView.Selection($0)) }
+    }
 }
 
 /// The latest figures and the answer to a change, shared by the tasks that ask the service and the screen.
@@ -168,6 +202,9 @@ private final class LatestFigures: Sendable {
         /// Of the last change; it is taken once.
         var outcome: TopOutcome?
         var isOver = false
+        fileprivate var filter = ""
+        /// What a search for the filter has found.
+        fileprivate var found: [KeyStanding] = []
         fileprivate var refreshed = ContinuousClock.now
     }
 
@@ -184,6 +221,7 @@ private final class LatestFigures: Sendable {
         shared.withLock { state in
             defer { state.outcome = nil }
             var taken = state
+            taken.figures.add(state.found)
             let age = state.refreshed.duration(to: .now)
             if taken.fault == nil, age > patience {
                 taken.fault = "no answer for \(Admin.duration(Int(age.components.seconds)))"
@@ -194,6 +232,25 @@ private final class LatestFigures: Sendable {
 
     func set(_ figures: TopFigures) {
         shared.withLock { ($0.figures, $0.fault, $0.refreshed) = (figures, nil, .now) }
+    }
+
+    /// Empty without a filter.
+    var filter: String { shared.withLock { $0.filter } }
+
+    func set(filter: String) {
+        shared.withLock { if $0.filter != filter { ($0.filter, $0.found) = (filter, []) } }
+    }
+
+    func set(found: [KeyStanding], by filter: String) {
+        shared.withLock { if $0.filter == filter { $0.found = found } }
+    }
+
+    /// A key that was found stands differently now.
+    func replace(_ standing: KeyStanding) {
+        shared.withLock { state in
+            let place = state.found.firstIndex { TopView.Selection($0) == TopView.Selection(standing) }
+            if let place { state.found[place] = standing }
+        }
     }
 
     func set(failure: String) { shared.withLock { $0.fault = failure } }

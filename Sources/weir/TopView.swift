@@ -16,7 +16,7 @@ struct TopView {
     }
 
     /// A limit and a key of it.
-    struct Selection: Equatable {
+    struct Selection: Hashable {
         let limit: String
         let key: String
 
@@ -238,6 +238,11 @@ struct TopView {
 
     func shown(_ figures: TopFigures) -> [KeyStanding] {
         figures.standings.filter { matches($0.key) }.sorted(by: comesFirst)
+    }
+
+    /// A shell pattern for the keys that a filter matches.
+    static func pattern(of filter: String) -> String {
+        "*\(filter.map { "*?[\\".contains($0) ? "\\\($0)" : String($0) }.joined())*"
     }
 
     func matches(_ key: String) -> Bool { filter.isEmpty || key.lowercased().contains(filter.lowercased()) }

@@ -2,12 +2,13 @@
 """A reload: what the unit of systemd runs, and what operators see of a rejected one."""
 import json
 import shlex
+import socket
 import subprocess
 import tempfile
 import time
 import unittest
 
-from postfix import wait_until
+from postfix import DEFAULT_TIMEOUT, free_port, wait_until
 from test_alerts import Hook
 from weir import BINARY, ENVIRONMENT, ROOT, UnixConnection, WeirService, get, samples, weir
 
@@ -57,6 +58,47 @@ class Unit(unittest.TestCase):
         service.configure(text=json.dumps({**service.config, "listen": {"policy": f"inet:127.0.0.1:{running.port}", "admin": f"unix:{service.admin_socket}"}}))
         service.start(wait=False)
         self.assertNotIn(str(service.process.wait(30)), prevented, service.log())
+
+
+class Limits(unittest.TestCase):
+    def test_a_limit_that_comes_back_starts_empty(self):
+        other = {**LIMIT, "name": "other", "rates": ["5/1h"]}
+        service = self.enterContext(WeirService(limits=[LIMIT, other]))
+        self.assertEqual(service.ask(sender="alice@example.org"), "DUNNO")
+        for limits in ([other], [LIMIT, other]):
+            count = service.log().count("reloaded: ")
+            service.configure(limits=limits)
+            service.reload()
+            wait_until(lambda: service.log().count("reloaded: ") > count, service.log)
+        # The turn of the loop that reloads writes. This answer comes after it, and has nothing to write.
+        self.assertEqual(service.ask(protocol_state="EHLO", sender="", recipient="", instance="1"), "DUNNO")
+        service.kill()
+        service.start()
+        self.assertIsNone(service.used("alice@example.org", "per-sender"))
+        self.assertEqual(service.used("alice@example.org", "other"), 1)
+
+
+class Patterns(unittest.TestCase):
+    def test_a_stop_does_not_wait_for_patterns(self):
+        service = WeirService(listen={"milter": f"inet:127.0.0.1:{free_port()}"})
+        self.addCleanup(service.__exit__)
+        service.config["listen"] |= {"policy": f"inet:127.0.0.1:{service.port}", "admin": f"unix:{service.admin_socket}"}
+        table = service.directory / "body_checks"
+        table.write_text("/nothing/ WARN\n")
+        service.configure(checks={"body": [f"pcre:{table}"], "cache": str(service.directory / "cache")})
+        notify = self.enterContext(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
+        notify.bind(str(service.directory / "notify"))
+        notify.settimeout(DEFAULT_TIMEOUT)
+        service.environment = {"NOTIFY_SOCKET": str(service.directory / "notify")}
+        service.start()
+        # They take about half a minute to compile.
+        table.write_text("".join(f"/a{number}.{{1,250}}b.{{1,250}}c/ WARN\n" for number in range(1000)))
+        service.reload()
+        while "RELOADING=1" not in notify.recv(4096).decode():
+            pass
+        self.assertEqual(service.stop(), 0)
+        self.assertIn("stopped", service.log())
+        self.assertNotIn("reloaded", service.log())
 
 
 class Figures(unittest.TestCase):

@@ -133,6 +133,27 @@ class Screen(unittest.TestCase):
                 top.read_until(SCREEN_OFF)
                 self.assertEqual(top.end(), 0)
 
+    def test_the_filter_finds_keys_that_are_not_among_the_fullest(self):
+        limit = {**LIMIT, "rates": ["100/1h"]}
+        with WeirService(limits=[limit]) as service, service.client() as client:
+            for number in range(1001):
+                for recipient in range(2):
+                    client.send(client.request(sender=f"fuller{number}@example.org", recipient=f"{recipient}@example.com"))
+            client.send(client.request(sender="needle[1]@example.org"))
+            for _ in range(2003):
+                self.assertEqual(client.reply(), "DUNNO")
+            with OnTerminal(service.config_file) as top:
+                top.keys(b"/Needle[\n")
+                top.read_until(b"needle[1]@example.org")
+                self.assertEqual([row.split()[-1] for row in rows(top.screen())], ["needle[1]@example.org"])
+                top.keys(b"jb\n")
+                top.wait_status("blocked")
+                top.read_until(b"filter /Needle[)")
+                self.assertTrue(service.used("needle[1]@example.org", "per-sender"))
+                self.assertNotEqual(service.ask(sender="needle[1]@example.org"), "DUNNO")
+                top.keys(b"\x1b")
+                wait_until(lambda: len(rows(top.screen())) > 5, "all keys again", interval=0)
+
     def test_narrow_and_wide(self):
         """At 40 columns the key is visible, and no line is wider than the terminal."""
         wide = "\u6f22\u5b57" * 20 + "@example.org"

@@ -215,6 +215,23 @@ import Testing
         #expect(harness.used("example.com") == [1])
     }
 
+    /// The key of the connection leaves memory, so no limit has anything to charge.
+    @Test func aRequestOfACountedConnectionIsRemembered() throws {
+        var maker = LimitMaker()
+        let connections = maker.limit("connections", key: ["client_address"], count: .connections, rates: ["9/1s"])
+        let recipients = maker.limit(rates: ["9/1h"])
+        let harness = try LedgerHarness([connections], names: maker.names)
+        let client = ["client_address": "192.0.2.1", "client_port": "1025"]
+        try harness.ask(rcpt("m.0", to: "a@example.org", more: client))
+        harness.clocks.advance(5000)
+        try harness.sweep()
+        #expect(harness.standing("192.0.2.1") == nil)
+        try harness.ask(rcpt("m.0", to: "b@example.org", more: client))
+        harness.ledger.reload([connections, recipients], settings: harness.settings)
+        for recipient in ["a", "b"] { try harness.ask(rcpt("m.0", to: recipient + "@example.org", more: client)) }
+        #expect(harness.used("user").isEmpty)
+    }
+
     @Test func connectionsAreCountedOnce() throws {
         let harness = try LedgerHarness {
             [$0.limit("connections", key: ["client_address"], count: .connections, rates: ["2/1h"])]

@@ -121,6 +121,28 @@ import Testing
         #expect(store.rows.isEmpty)
     }
 
+    /// Before a checkpoint has removed its rows, and with its charges in the journal.
+    @Test(arguments: [false, true]) func aLimitThatComesBackStartsEmpty(comesByReload: Bool) throws {
+        var maker = LimitMaker()
+        let limits = [maker.limit(rates: ["10/1h"])]
+        let harness = try LedgerHarness(limits, names: maker.names)
+        try harness.ask(rcpt("a", to: "a@example.org"))
+        try harness.finishCheckpoint()
+        try harness.ask(rcpt("b", to: "a@example.org"))
+        harness.ledger.beginTick()
+        harness.ledger.reload([], settings: harness.settings)
+        try harness.ledger.commit()
+        if comesByReload {
+            harness.ledger.reload(limits, settings: harness.settings)
+            try harness.ledger.commit()
+        }
+        try harness.crash()
+        #expect(harness.used("user").isEmpty)
+        try harness.ask(rcpt("c", to: "a@example.org"))
+        try harness.crash()
+        #expect(harness.used("user") == [1])
+    }
+
     @Test func aRestartBringsBackNoMoreKeysThanAllowed() throws {
         let store = MemoryStore()
         let harness = try flooded(store)

@@ -9,6 +9,9 @@ struct Generator {
 
     private static let windows: [Int64] = [10_000, 60_000, 600_000, 3_600_000, 86_400_000]
 
+    /// In milliseconds.
+    static let longestSlot: Int64 = 86_400_000 / 60
+
     init(seed: UInt64) {
         self.seed = seed
         random = Random(seed: seed)

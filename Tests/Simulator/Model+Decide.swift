@@ -65,7 +65,7 @@ extension Model {
         }
         var transaction = transactions[request.transaction] ?? Transaction()
         forgetResets(in: &transaction)
-        let charges = transaction.charges
+        let (charges, concernsCounted) = (transaction.charges, concernsCounted(request))
         var (steps, shadowed): ([Step], [Step]) = ([], [])
         let judging = judging(request, &transaction)
         let judged = Set(judging.map(\.account))
@@ -101,7 +101,8 @@ extension Model {
         if let refusing, refusing.limit.count == .connections, refusing.reason == .over {
             connections[connection, default: Connection()].refusal = action
         }
-        remember(identity, answered: action, wasJudged: !judged.isEmpty || transaction.charges != charges, transaction)
+        let wasJudged = concernsCounted || !judged.isEmpty || transaction.charges != charges
+        remember(identity, answered: action, wasJudged: wasJudged, transaction)
         return action
     }
 
@@ -161,9 +162,18 @@ extension Model {
 
     // MARK: Judging
 
+    private func applies(_ limit: LimitPlan, to request: Request) -> Bool {
+        !request.value(of: limit.key).isEmpty && limit.context.map { $0 == request.context } ?? true
+    }
+
+    /// Whether a limit applies that counts connections, and the connection was counted before.
+    private func concernsCounted(_ request: Request) -> Bool {
+        limits.contains { $0.count == .connections && applies($0, to: request) && isCounted(request, by: $0) }
+    }
+
     private func step(of limit: LimitPlan, _ request: Request, _ transaction: Transaction) -> Step? {
+        guard applies(limit, to: request) else { return nil }
         let key = request.value(of: limit.key)
-        if key.isEmpty || limit.context.map({ $0 != request.context }) ?? false { return nil }
         let account = Account(limit: limit.name, key: key)
         if limit.exempt.contains(key), block(account, by: limit) == nil { return nil }
         var step = Step(limit: limit, account: account)

@@ -45,7 +45,7 @@ extension World {
             try checkBounds(since: timeBefore)
             startAnew()
         } else {
-            try findState()
+            try findState(among: history.suffix(clocks.boot == bootBefore ? leftByKill : history.count).indices)
         }
     }
 
@@ -78,39 +78,51 @@ extension World {
     private func noteReboot() throws(Failure) {
         guard let time = service?.time else { return }
         defer {
+            noteSteps(followedBy: time - model.now)
             drift += time - model.now
-            steps = []
             synchronize()
         }
         // Without a journal, the ledger's time begins with the wall clock's.
         let wall = SimulatedClocks.wallAtStart + sim_now() + clocks.stepped
-        var offsets = steps.reversed().reduce(into: [0 as Int64]) { $0.append($0[$0.count - 1] + $1) }
+        var offsets = steps.reversed().reduce(into: [0 as Int64]) { $0.append($0[$0.count - 1] + $1.change) }
         if isLossy { offsets.append(wall - model.now) }
-        let earliest = history.first?.lastCharge?.time ?? 0
+        // Without a journal, it is not before the slot of the last charge.
+        let earliest = (history.first?.lastCharge?.time ?? 0) - Generator.longestSlot
         if offsets.contains(time - model.now) || scenario.kind == .damage { return }
         if offsets.contains(where: { $0 < 0 }), (earliest...model.now).contains(time) { return }
         throw Failure(kind: .time, message: "after a reboot, the ledger's time is \(time - model.now) ms ahead")
+    }
+
+    /// A start writes a batch. If the power fails again before the disk has it, the next start reads the one from
+    /// before the steps once more.
+    ///
+    /// - Parameter change: what the ledger's time has made of them. The next start may see it taken back.
+    private func noteSteps(followedBy change: Int64) {
+        guard isLossy else { return steps = [] }
+        let until = sim_now() + Self.writeback
+        steps = steps.map { ($0.change, min($0.until, until)) } + [(-change, until)]
     }
 
     /// Whether a loss of power may lose what was answered.
     var isLossy: Bool { scenario.kind == .damage || scenario.durability != "power" }
 
     /// Finds the newest state in the history that the service has.
-    private func findState() throws(Failure) {
-        for index in history.indices.reversed() where difference(from: history[index]) == nil {
+    private func findState(among possible: Range<Int>) throws(Failure) {
+        for index in possible.reversed() where difference(from: history[index]) == nil {
             models = [history[index]]
-            renewSessions(thatDifferIn: history[..<index].filter { difference(from: $0) == nil })
+            renewSessions(thatDifferIn: history[possible.lowerBound..<index].filter { difference(from: $0) == nil })
             renewJudgedSessions()
             // A loss of power may still take back what a kill has left.
             if powerLossIsPossible { history.removeSubrange((index + 1)...) } else { history = [model] }
+            leftByKill = 1
             return
         }
         let newest = history.last.flatMap(difference) ?? ""
-        let oldest = history.first.flatMap(difference) ?? ""
+        let oldest = difference(from: history[possible.lowerBound]) ?? ""
         throw Failure(
             kind: .counts,
             message: "after the restart, the counts are those of no moment that they may be of.\n"
-                + "Against the newest: \(newest)\nAgainst the oldest of \(history.count): \(oldest)")
+                + "Against the newest: \(newest)\nAgainst the oldest of \(possible.count): \(oldest)")
     }
 
     /// A limit that has charged nothing for a recipient may judge it again in another context. Its clients give up.
@@ -150,7 +162,7 @@ extension World {
                 }
                 let most = sums.max() ?? 0
                 let given = charges.reduce(0) { $0 + $1.charged - $1.amount }
-                if used > most {
+                if used > most, !mayBeFlipped {
                     throw Failure(
                         kind: .surplus,
                         message: "\(account) has \(used) in \(rate.text), but was charged \(most) at most")
@@ -169,6 +181,7 @@ extension World {
     private func startAnew() {
         generation += 1
         isUncertain = false
+        mayBeFlipped = false
         newWindows = []
         models = [
             Model(
@@ -177,6 +190,7 @@ extension World {
         ]
         for index in sessions.indices { renewSession(index) }
         history = [model]
+        leftByKill = 1
         keys = service?.keys ?? 0
     }
 

@@ -60,7 +60,7 @@ extension World {
         case .stepClock(let milliseconds):
             tell("the wall clock is set by \(milliseconds) ms")
             clocks.step(by: milliseconds)
-            steps.append(milliseconds)
+            steps.append((milliseconds, .max))
         case .intervene(let intervention, let limit, let key): try intervene(intervention, limit, key)
         case .reload(let number):
             tell("reload: configuration \(number)")
@@ -89,6 +89,7 @@ extension World {
         case .flip(let seed, let part):
             if sim_flip_bit(seed, part) { tell("a bit flips in a file of \(part)") }
             isUncertain = true
+            if part == "ledger.sqlite" { mayBeFlipped = true }
         case .look: try look()
         }
     }
@@ -169,11 +170,13 @@ extension World {
         clean()
         change { $0.noted = sim_now() }
         history.append(model)
+        leftByKill += 1
         guard let service else { return }
         if isDead {
             // The answers went out after the commit, unless the disk was at fault.
             if wasAnswered, scenario.kind != .errors, scenario.durability != "relaxed", powerLoss == nil || keepsPower {
-                history.removeFirst(history.count - 1)
+                leftByKill = 1
+                if !powerLossIsPossible { history.removeFirst(history.count - 1) }
             }
             if scenario.kind == .errors { isUncertain = true }
             return
@@ -181,6 +184,7 @@ extension World {
         if service.host.fault != nil {
             isUncertain = true
         } else if powerLossIsPossible {
+            if scenario.durability != "relaxed" { leftByKill = 1 }
             forget(olderThan: Self.writeback)
         } else if scenario.durability == "relaxed" {
             if isUncertain, scenario.kind == .errors { isUncertain = false }
@@ -191,7 +195,7 @@ extension World {
         }
     }
 
-    private var keepsPower: Bool { scenario.durability == "power" && scenario.kind == .power }
+    var keepsPower: Bool { scenario.durability == "power" && scenario.kind == .power }
 
     /// Whether a loss of power may take back what a kill does not.
     var powerLossIsPossible: Bool {

@@ -29,8 +29,12 @@ final class World {
     var model: Model { models[0] }
     /// What the model was after each turn since the last state that a failure can't take back, that state included.
     var history: [Model] = []
+    /// How many of these, the newest ones, may be what a kill leaves. A loss of power may leave any.
+    var leftByKill = 1
     /// Answers since `history[0]` may be in memory only.
     var isUncertain = false
+    /// A bit has flipped in a file whose pages have no checksums: a key may count anything.
+    var mayBeFlipped = false
     var sessions: [Session] = []
     private var connections = 0
     private var policyConnections = 0
@@ -44,8 +48,9 @@ final class World {
     var restarts = 0
     /// How far the ledger's time is ahead of the machine's. Only steps of the wall clock before a reboot change it.
     var drift: Int64 = 0
-    /// The steps of the wall clock since the last reboot.
-    var steps: [Int64] = []
+    /// The steps of the wall clock that the next reboot may show, oldest first, and until when the power has to fail
+    /// for that: the last batch that the disk has must be from before the step.
+    var steps: [(change: Int64, until: Int64)] = []
     /// Whether what counts nowhere any more can count again: a reboot with an earlier clock takes no time.
     private let mayGoBack: Bool
     /// The keys that an administrator has changed.
@@ -215,6 +220,7 @@ final class World {
         _ = service.take()
         if let seed = powerLoss {
             tell("the power fails")
+            steps.removeAll { $0.until < sim_now() }
             sim_lose_power(seed, Self.writeback)
             sim_lie(lies)
             sim_advance(20_000)
@@ -246,15 +252,18 @@ final class World {
         for limit in relaxed {
             tell("blocks of \(limit) end")
             history.append(model)
+            leftByKill += 1
             change { $0.endBlocks(of: limit) }
         }
     }
 
-    /// A window that a limit gains is empty, and a limit that was removed has lost its counts. After a restart both may
-    /// have what the store still holds.
+    /// A window that a limit gains is empty. After a restart it may have what the store still holds. So may a limit
+    /// that was removed and comes back, if the batch that says so may be lost.
     private func noteNewWindows(of limits: [LimitPlan]) {
+        let keepsRemovals = (scenario.kind == .kills || keepsPower) && scenario.durability != "relaxed"
         func note(_ limit: LimitPlan, _ others: [LimitPlan]) {
             let other = others.first { $0.name == limit.name && $0.key == limit.key && $0.count == limit.count }
+            if other == nil, keepsRemovals { return }
             for rate in limit.rates where !(other?.rates.contains { $0.window == rate.window } ?? false) {
                 newWindows.insert("\(limit.name) \(rate.window)")
             }

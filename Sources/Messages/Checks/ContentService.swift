@@ -107,13 +107,19 @@ package final class ContentService: Sendable {
         }
     }
 
-    /// Replaces rules and settings for new messages. Messages under way keep theirs.
-    package func reload(_ configuration: Configuration, rules: ContentRules) {
+    /// Replaces rules and settings for new messages. Messages under way keep theirs. Waits until a small rule set is in
+    /// force.
+    ///
+    /// - Returns: false if `stopWaiting` has ended the wait.
+    package func reload(_ configuration: Configuration, rules: ContentRules) async -> Bool {
         milter?.reload(configuration)
-        self.rules.replace(with: rules) { [log] in
+        return await self.rules.replace(with: rules) { [log] in
             if !rules.areFew { log.notice("the reloaded checks are compiled and apply to new messages") }
         }
     }
+
+    /// The service is about to stop: reloads no longer wait for their rules.
+    package func stopWaiting() { rules.stopWaiting() }
 
     /// - Parameters:
     ///   - inherited: sockets by address; those that are used are removed.
