@@ -16,8 +16,10 @@ package import Sharing
 /// One command is open at a time. The first fault ends the connection. Belongs to the loop.
 package final class EngineConnection: SocketLoop.Socket {
     package protocol Owner: AnyObject {
-        /// - Parameter run: identifies the server since it was started or promoted.
-        func engineOpened(run: String, version: String)
+        /// - Parameters:
+        ///   - run: identifies the server since it was started or promoted.
+        ///   - eviction: `maxmemory-policy`, if the server may evict Weir's keys.
+        func engineOpened(run: String, version: String, eviction: String?)
         func engineAnswered(_ answer: Answer)
         /// Sentinel has named the primary. The connection is closed.
         func engineFound(_ primary: EngineAddress.Server)
@@ -42,11 +44,14 @@ package final class EngineConnection: SocketLoop.Socket {
     private var steps: [Step] = []
     private var run = ""
     private var version = ""
+    private var eviction: String?
     private var open: Call?
 
     static let mostReadsOfReply = 256
     /// Nothing in Weir's library answers with more strings, not even at 100,000 waiting requests.
     static let mostElements = 200_000
+    /// Bytes of a text. INFO has some 10,000.
+    private static let longestText = 65_536
 
     private enum Step {
         case authenticate, findPrimary, select, identify, load, call
@@ -234,11 +239,15 @@ package final class EngineConnection: SocketLoop.Socket {
 
     private func take(_ reply: redisReply) {
         guard let step = steps.first else { return fail(.strange) }
+        // Reading more would hold up the requests that Postfix waits for.
+        guard reply.len <= Self.longestText else { return fail(.tooLong) }
         let text = Self.text(reply)
         if reply.type == REDIS_REPLY_ERROR {
             let text = text ?? ""
             // The function of this version, which another host has loaded.
-            guard step == .load, text.contains("already exists") else { return fail(EngineFault(reply: text)) }
+            guard step == .load, text.contains("already exists") else {
+                return fail(EngineFault(reply: text, to: step == .authenticate ? "AUTH" : nil))
+            }
         }
         steps.removeFirst()
         switch step {
@@ -272,6 +281,7 @@ package final class EngineConnection: SocketLoop.Socket {
         }
         run = info.run
         version = info.version
+        eviction = info.eviction.flatMap { $0.isPossible ? $0.policy : nil }
         return true
     }
 
@@ -291,7 +301,7 @@ package final class EngineConnection: SocketLoop.Socket {
     }
 
     private func opened() {
-        owner?.engineOpened(run: run, version: version)
+        owner?.engineOpened(run: run, version: version, eviction: eviction)
     }
 
     private func answered(_ reply: redisReply) {
@@ -300,7 +310,7 @@ package final class EngineConnection: SocketLoop.Socket {
         }
         var words: [String] = []
         for index in 0..<Int(reply.elements) {
-            guard let element = elements[index]?.pointee, let word = Self.text(element), word.utf8.count <= 65_536
+            guard let element = elements[index]?.pointee, let word = Self.text(element), word.utf8.count <= Self.longestText
             else { return fail(.strange) }
             words.append(word)
         }

@@ -25,7 +25,7 @@ package struct EngineFault: Error, Equatable, Sendable {
     /// An error of libhiredis, or the end of the connection.
     init(error context: UnsafePointer<redisContext>) {
         switch context.pointee.err {
-        case REDIS_OK, REDIS_ERR_EOF: self.init(.unreachable, "it has closed the connection")
+        case REDIS_OK, REDIS_ERR_EOF: self.init(.unreachable, "it has closed the connection: is it still running?")
         case REDIS_ERR_PROTOCOL: self = .strange
         // Also for an array of more than `EngineConnection.mostElements`.
         case REDIS_ERR_OOM: self = .tooLong
@@ -48,9 +48,11 @@ package struct EngineFault: Error, Equatable, Sendable {
     }
 
     /// An error reply.
-    init(reply: String) {
+    ///
+    /// - Parameter command: what it answers. The reply to AUTH is not quoted: a server may repeat the password in it.
+    init(reply: String, to command: String? = nil) {
         let word = reply.split(separator: " ").first.map(String.init) ?? ""
-        let quoted = "it answers '\(Self.printable(reply))'"
+        let quoted = command == "AUTH" ? "it refuses the login" : "it answers '\(Self.printable(reply))'"
         (kind, message) =
             switch word {
             case "NOAUTH": (.password, "it requires a password: set shared.password_file (and shared.user)")
@@ -98,9 +100,17 @@ package struct EngineFault: Error, Equatable, Sendable {
         "~{weir:* +fcall +function|load +info +select +set +publish +subscribe +@hash +@sortedset +del +exists +time "
         + "&{weir:*"
 
-    /// The beginning of what the server has sent, without control characters.
+    /// The beginning of what the server has sent, without control characters and without characters that change the
+    /// direction of text.
     static func printable(_ text: String) -> String {
-        String(String.UnicodeScalarView(text.unicodeScalars.prefix(200).map { $0.value < 0x20 ? " " : $0 }))
+        String(
+            String.UnicodeScalarView(
+                text.unicodeScalars.prefix(200).map { scalar in
+                    switch scalar.properties.generalCategory {
+                    case .control, .format, .lineSeparator, .paragraphSeparator: " "
+                    default: scalar
+                    }
+                }))
     }
 
     static let tooLong = EngineFault(

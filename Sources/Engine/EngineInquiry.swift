@@ -53,7 +53,7 @@ package final class EngineInquiry {
 
     private func run(_ commands: [[String]?]) throws(EngineFault) {
         for case let command? in commands {
-            if case .failure(let text) = try ask(command) { throw EngineFault(reply: text) }
+            if case .failure(let text) = try ask(command) { throw EngineFault(reply: text, to: command.first) }
         }
     }
 

@@ -30,6 +30,8 @@ package final class EngineMessenger {
     /// What takes the next replies to the speaker.
     private var takers: [(EngineReply) -> Void] = []
     private var isLoggedIn = false
+    /// Whether the next reply to the listener is that to AUTH.
+    private var isListenerLoggingIn = false
     package private(set) var isOpen = false
     /// Counts the attempts to connect, so that a timer of an earlier one does nothing.
     private var attempts = 0
@@ -86,6 +88,7 @@ package final class EngineMessenger {
         guard attempt == attempts else { return }
         speaker.connect(to: address.place)
         guard attempt == attempts else { return }
+        isListenerLoggingIn = login.command != nil
         if let words = login.command {
             listener.send(words.map { Array($0.utf8) })
             command(words, then: { _ in })
@@ -108,7 +111,7 @@ package final class EngineMessenger {
         send(words.map { Array($0.utf8) }) { [weak self] reply in
             guard let self else { return }
             switch reply {
-            case .failure(let text): fail(EngineFault(reply: text))
+            case .failure(let text): fail(EngineFault(reply: text, to: words.first))
             case .text: done(self)
             case .number, .list: fail(.strange)
             // The connection has ended.
@@ -138,10 +141,11 @@ package final class EngineMessenger {
     // MARK: Replies
 
     private func listened(_ reply: EngineReply) {
+        let isLogin = isListenerLoggingIn
+        isListenerLoggingIn = false
         switch reply {
-        case .failure(let text): fail(EngineFault(reply: text))
-        // AUTH.
-        case .text("OK"): break
+        case .failure(let text): fail(EngineFault(reply: text, to: isLogin ? "AUTH" : nil))
+        case .text("OK") where isLogin: break
         case .list(let parts):
             switch parts.first?.text {
             case "subscribe":

@@ -35,7 +35,7 @@ package struct AllHosts: Sendable {
         let (own, answers) = try await exchange.ask(.fullest(most: most, limit: limit)) {
             try await host.fullest(most, limit: limit, withHistory: withHistory)
         }
-        let sums = try await summed(own, answers, most: most, limit: limit, exchange)
+        let (sums, _) = try await summed(own, answers, most: most, limit: limit, exchange)
         return sums.prefix(most).map { withHistory ? $0 : $0.withoutHistory }
     }
 
@@ -56,20 +56,19 @@ package struct AllHosts: Sendable {
             least = String(max(1, percent / UInt64(exchange.hosts.count)))
         }
         let lowered = try KeySelection(state: least, limit: limit, match: match)
-        let most = min(most, Ledger.mostFullest)
-        let asked = least == state ? most : Ledger.mostFullest
         let (own, answers) = try await exchange.ask(
-            .selection(state: least, limit: limit, match: match, most: asked)
+            .selection(state: least, limit: limit, match: match, most: Ledger.mostFullest)
         ) {
-            try await host.keys(lowered, most: asked)
+            try await host.keys(lowered, most: Ledger.mostFullest)
         }
-        let found = try await summed(own.keys, answers, most: Ledger.mostFullest, limit: limit, exchange).filter {
-            $0.isIn(selection.state)
-        }
-        // If all lists are complete, so is the sum.
-        let isComplete = own.count <= own.keys.count && !answers.contains(where: \.isCut)
-        let count = isComplete ? found.count : max(found.count, own.count, answers.map(\.count).max() ?? 0)
-        return KeyListing(count: count, keys: found.prefix(most).map(\.withoutHistory))
+        let (sums, isSumCut) = try await summed(own.keys, answers, most: Ledger.mostFullest, limit: limit, exchange)
+        let found = sums.filter { $0.isIn(selection.state) }
+        let isCut = isSumCut || own.count > own.keys.count || answers.contains(where: \.isCut)
+        // Each host counts all of its keys, but of these, not all are in the selection where `least` is less.
+        let counted = least == state ? max(own.count, answers.map(\.count).max() ?? 0) : 0
+        return KeyListing(
+            count: max(found.count, isCut ? counted : 0), keys: found.prefix(most).map(\.withoutHistory),
+            isCut: isCut ? true : nil)
     }
 
     /// As `LedgerHost.standings(ofKey:limit:)`.
@@ -108,7 +107,7 @@ package struct AllHosts: Sendable {
         guard let exchange else { return try await host.search(text) }
         let (own, answers) = try await exchange.ask(.search(text)) { try await host.search(text) }
         guard var result = own else { return nil }
-        let standings = try await summed(
+        let (standings, _) = try await summed(
             result.found.compactMap(\.standing), answers, most: Self.mostFound + 1, limit: nil, exchange)
         result.isCut = result.isCut || answers.contains(where: \.isCut) || standings.count > Self.mostFound
         result.found = standings.prefix(Self.mostFound).map {
@@ -165,9 +164,10 @@ package struct AllHosts: Sendable {
     /// all are asked again, by name.
     ///
     /// - Parameter most: of the result.
+    /// - Returns: the fullest first; and whether some of the keys may be missing.
     private func summed(
         _ own: [KeyStanding], _ answers: [HostAnswer], most: Int, limit: String?, _ exchange: HostExchange
-    ) async throws -> [KeyStanding] {
+    ) async throws -> (standings: [KeyStanding], isCut: Bool) {
         let shared = try await exchange.ledger.sharedLimits()
         var sums = KeySums(own: exchange.name, hosts: exchange.figures.hosts)
         sums.add(own: own.filter { shared.contains($0.limit) })
@@ -179,6 +179,7 @@ package struct AllHosts: Sendable {
             }, tellAll: false)
         // Twice as many: the sums may change the order.
         let names = sums.candidates(min(2 * most, HostQuestion.mostKeys))
+        var isCut = sums.names.count > names.count
         if !answers.isEmpty, !names.isEmpty {
             let withHistory = names.count <= Self.mostHistories
             let (again, others) = try await exchange.ask(
@@ -188,9 +189,10 @@ package struct AllHosts: Sendable {
             }
             sums.add(own: again)
             sums.add(others, tellAll: true)
+            isCut = isCut || others.contains(where: \.isCut)
         }
         let alone = own.filter { !shared.contains($0.limit) }
-        return KeySums.fullestFirst(sums.sums(names, at: Self.wallTime) + alone)
+        return (KeySums.fullestFirst(sums.sums(names, at: Self.wallTime) + alone), isCut)
     }
 }
 
@@ -202,8 +204,19 @@ package struct ToldFigures: Sendable {
     let shared: Set<String>
     let answers: [HostAnswer]
 
+    /// Seconds. Refusals of the last minute are not told to be those of a minute that has passed long ago.
+    private static let mostAgeOfRates = 10.0
+
+    package init(own: String, shared: Set<String>, answers: [HostAnswer]) {
+        self.own = own
+        self.shared = shared
+        self.answers = answers
+    }
+
     /// One list for each host.
-    package var refusals: [[RefusalGroup]] { answers.map(\.refusals) }
+    package var refusals: [[RefusalGroup]] {
+        answers.map { $0.age <= Self.mostAgeOfRates ? $0.refusals : $0.refusals.map(\.withoutRate) }
+    }
 
     /// Adds the parts of all hosts to the figures of this one, where the limit is shared.
     package func addParts(to limits: inout [LimitFigures]) {

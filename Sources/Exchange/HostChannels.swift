@@ -17,6 +17,9 @@ struct HostChannels {
     /// All hosts listen to it.
     var questions: String { "\(prefix):questions" }
 
+    /// All hosts listen to it. Earlier versions of Weir do not.
+    var marks: String { "\(prefix):marks" }
+
     func answers(to host: String) -> String { "\(prefix):answers:\(host)" }
 
     /// All hosts hash alike.

@@ -20,15 +20,19 @@ package final class HostExchange: EngineMessenger.Owner, @unchecked Sendable {
     package let name: String
     /// All, this one too.
     let hosts: [String]
-    private let loop: SocketLoop
-    private let log: EventLog
+    let loop: SocketLoop
+    let log: EventLog
     let ledger: LocalKeys
-    private let channels: HostChannels
-    private var messenger: EngineMessenger?
+    let channels: HostChannels
+    var messenger: EngineMessenger?
     private var open = OpenQuestions()
-    private var waiting: [(question: HostQuestion, since: ContinuousClock.Instant)] = []
-    private var isAnswering = false
+    private var waiting = WaitingQuestions()
     private var recent = RecentAnswers()
+    /// The keys that the other hosts must be asked about (`lookAt`), each with a client that has used it.
+    var near: [KeyName: String] = [:]
+    var isAskingAboutNear = false
+    /// Messages of other hosts about marks that the ledger has not taken note of yet.
+    var openMarks = 0
     /// The fault of the last attempt to connect. It is logged if it comes twice in a row.
     private var lastFault: EngineFault.Kind?
     private var isLogged = false
@@ -50,7 +54,6 @@ package final class HostExchange: EngineMessenger.Owner, @unchecked Sendable {
     private static let patience: Duration = .milliseconds(500)
     private static let mostPatience: Duration = .seconds(10)
     private static let claimTimeout: TimeAmount = .milliseconds(500)
-    private static let mostWaiting = 32
 
     /// - Parameter host: that of the ledger of this host.
     package init?(_ settings: Configuration.Shared, host: LedgerHost, loop: SocketLoop, log: EventLog) {
@@ -63,7 +66,8 @@ package final class HostExchange: EngineMessenger.Owner, @unchecked Sendable {
         channels = HostChannels(database: address.database)
         told = Mutex(Told())
         messenger = EngineMessenger(
-            settings.login, channels: [channels.questions, channels.answers(to: name)], loop: loop, owner: self)
+            settings.login, channels: [channels.questions, channels.answers(to: name), channels.marks], loop: loop,
+            owner: self)
     }
 
     /// Uses the engine at this address from now on. To be called from any thread.
@@ -183,7 +187,11 @@ package final class HostExchange: EngineMessenger.Owner, @unchecked Sendable {
     private func setFault(_ text: String?) { told.withLock { $0.fault = text } }
 
     package func messengerReceived(_ message: [UInt8], on channel: String) {
-        channel == channels.questions ? takeQuestion(message) : takeAnswer(message)
+        switch channel {
+        case channels.questions: takeQuestion(message)
+        case channels.marks: takeMarks(message)
+        default: takeAnswer(message)
+        }
     }
 
     private func takeAnswer(_ message: [UInt8]) {
@@ -199,7 +207,7 @@ package final class HostExchange: EngineMessenger.Owner, @unchecked Sendable {
         _ = open.take(answer, at: now)
     }
 
-    private func ignore(_ kind: String, _ message: [UInt8]) {
+    func ignore(_ kind: String, _ message: [UInt8]) {
         log.complain(
             .strangeHost,
             "ignored \(kind) of \(message.count) bytes on a channel of the engine: it is none of a host in "
@@ -212,34 +220,35 @@ package final class HostExchange: EngineMessenger.Owner, @unchecked Sendable {
         guard let question = HostQuestion(message), hosts.contains(question.from) else {
             return ignore("a question", message)
         }
-        guard question.from != name, waiting.count < Self.mostWaiting else { return }
-        waiting.append((question, .now))
+        guard question.from != name, waiting.add(question, at: .now) else { return }
         answerNext()
     }
 
     private func answerNext() {
-        guard !isAnswering, !waiting.isEmpty else { return }
-        let (question, since) = waiting.removeFirst()
-        // Nobody waits for the answer any more.
-        if .now - since > Self.mostPatience { return answerNext() }
-        if let answer = recent.answer(to: question, at: .now) {
-            send(answer, to: question)
-            return answerNext()
+        while let question = waiting.next(at: .now, mostAge: Self.mostPatience) {
+            if let answer = recent.answer(to: question, at: .now) {
+                send(answer, to: question)
+                waiting.end(question)
+            } else {
+                answer(question)
+            }
         }
-        isAnswering = true
+    }
+
+    private func answer(_ question: HostQuestion) {
         Task {
             var answer = HostAnswer(id: question.id, from: name, age: 0)
             let began = ContinuousClock.now
             // A host that can't tell says nothing: its silence is shown, and zeros would be wrong.
             let canTell = (try? await ledger.answer(question.subject, in: &answer)) != nil
             loop.execute { [self, answer] in
-                isAnswering = false
                 if canTell {
                     recent.add(answer, to: question.subject, madeAt: began)
                     var answer = answer
                     answer.age = (.now - began) / .seconds(1)
                     send(answer, to: question)
                 }
+                waiting.end(question)
                 answerNext()
             }
         }

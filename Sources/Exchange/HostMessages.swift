@@ -152,7 +152,7 @@ package struct HostAnswer: Codable, Equatable, Sendable {
         return shorter.message
     }
 
-    fileprivate static func encoded(_ value: some Encodable) -> [UInt8]? {
+    static func encoded(_ value: some Encodable) -> [UInt8]? {
         guard let data = try? JSONEncoder().encode(value), data.count <= HostQuestion.mostBytes else { return nil }
         return Array(data)
     }

@@ -38,6 +38,14 @@ struct LocalKeys: Sendable {
         try await host.loop.submit { [host] in Set(host.configuration.limits.filter(\.isShared).map(\.name)) }
     }
 
+    /// The limits that hosts share, by name.
+    func limits() async throws -> [String: Limit] {
+        try await host.loop.submit { [host] in
+            Dictionary(
+                host.configuration.limits.filter(\.isShared).map { ($0.name, $0) }, uniquingKeysWith: { one, _ in one })
+        }
+    }
+
     private func standings(
         _ subject: HostQuestion.Subject
     ) async throws -> (standings: [KeyStanding], count: Int, isCut: Bool) {

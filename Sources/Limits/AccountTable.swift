@@ -4,7 +4,7 @@ internal import CIntrinsics
 /// The hash of a limit's key: 128 bits, computed with a secret. Accounts are found by it alone; keys are not compared.
 /// A collision among a million keys is less likely than a memory error, and without the secret nobody can search for
 /// one.
-struct KeyHash: Equatable {
+struct KeyHash: Hashable {
     let low: UInt64
     let high: UInt64
 }

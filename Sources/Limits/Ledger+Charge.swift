@@ -108,20 +108,37 @@ extension Ledger {
             limit.notePeak(
                 of: account, lane: lane, used: used, admitted: admitted, fullness: fullness, wallTime: wallTimeNow)
             fullest = max(fullest, fullness)
-            if nearLane == nil, used &* 100 >= admitted &* limit.terms.limit.warnAt { nearLane = lane }
+            if nearLane == nil, isNear(account, lane: lane, used: used, admitted: admitted) { nearLane = lane }
         }
-        if let nearLane, !account.hasWarned {
-            observer?.near(
-                LimitEvent(
-                    account: account, lane: nearLane, until: now, time: now,
-                    isShadowed: limit.terms.limit.mode == .shadow),
-                request)
-        }
-        account.hasWarned = nearLane != nil
+        warn(of: account, lane: nearLane, request)
         limit.fullest.note(account, fullness: fullest, at: now)
         transaction.charges.add(step.charge, to: account, at: now)
         journal.appendCharge(Int64(step.charge), to: account, age: 0)
         noteChange(of: account)
+    }
+
+    private func isNear(_ account: Account, lane: Int, used: UInt64, admitted: UInt64) -> Bool {
+        if account.limit.terms.isShared, let shared {
+            return shared.warnings.isDue(account, lane: lane, used: used, admitted: admitted, at: now)
+        }
+        return used &* 100 >= admitted &* account.limit.terms.limit.warnAt
+    }
+
+    /// - Parameter lane: of a window that is near its limit, or may be; nil if none is.
+    private func warn(of account: Account, lane: Int?, _ request: Attributes) {
+        let limit = account.limit.terms.limit
+        let isShared = limit.isShared && shared != nil
+        if let lane, isShared || !account.hasWarned {
+            let event = LimitEvent(
+                account: account, lane: lane, until: now, time: now, isShadowed: limit.mode == .shadow)
+            if isShared {
+                shared?.warnings.noteQuestion(account, at: now)
+                observer?.mayBeNear(event, request)
+            } else {
+                observer?.near(event, request)
+            }
+        }
+        account.hasWarned = lane != nil
     }
 
     private func giveBack(_ amount: UInt64, to account: Account, _ transaction: Transaction) {

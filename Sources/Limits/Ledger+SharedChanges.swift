@@ -92,6 +92,7 @@ extension Ledger {
         if change.subject.kind == .reset { shared?.forget(key, of: limit) }
         guard let account = existingAccount(hash, of: limit) ?? (isOver ? nil : openAccount(hash, key: key, of: limit))
         else { return }
+        shared?.warnings.forget(account)
         switch change.subject.kind {
         case .reset:
             journal.appendReset(account, at: tick)

@@ -58,6 +58,8 @@ package protocol LedgerObserver: AnyObject {
     func refused(_ event: LimitEvent, because reason: RefusalReason, _ request: Attributes, action: [UInt8])
     /// A key has reached `warn_at` of a limit. Called again only after it has been below.
     func near(_ event: LimitEvent, _ request: Attributes)
+    /// All hosts that share the limit may have reached `warn_at` of it together: the others must be asked.
+    func mayBeNear(_ event: LimitEvent, _ request: Attributes)
     /// A key was blocked after too many refused requests.
     func blocked(_ event: LimitEvent, _ request: Attributes)
     /// A limit did not apply to a request, because a pattern of its conditions gave up.

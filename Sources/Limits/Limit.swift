@@ -122,6 +122,11 @@ package struct Limit: Sendable {
         self.overrides = overrides
     }
 
+    /// What must be used of `admitted` units for a warning at a percentage of at most 100.
+    package static func leastToWarn(of admitted: UInt64, at percent: UInt64) -> UInt64 {
+        max(1, admitted / 100 * percent + (admitted % 100 * percent + 99) / 100)
+    }
+
     /// The answer to a request that the limit refuses.
     package func answer(to reason: RefusalReason) -> ActionTemplate {
         switch reason {

@@ -26,6 +26,7 @@ package final class SharedCounts {
     }
 
     package var ledger: SharedLedger
+    var warnings: SharedWarnings
     private let settings: Settings
     /// The limits of the configuration, and of older ones whose terms may still hold on some host: their texts
     /// (`text(of:)`), and N by name and window.
@@ -38,6 +39,7 @@ package final class SharedCounts {
     ///   - versions: the texts of limits that an earlier run has stored.
     package init(_ settings: Settings, limits: [Limit], kept: KeptState?, versions: [String]) {
         self.settings = settings
+        warnings = SharedWarnings(hosts: settings.hosts.count)
         let kept = kept ?? KeptState(mark: .random(in: 1 ... .max))
         ledger = SharedLedger(name: settings.name, kept: kept, timing: Self.timing(limits, settings))
         for text in versions { add(text) }
@@ -46,6 +48,7 @@ package final class SharedCounts {
 
     /// The limits of a start or of a reload.
     package func configure(_ limits: [Limit]) {
+        warnings = SharedWarnings(hosts: settings.hosts.count)
         ledger.timing = Self.timing(limits, settings)
         version = add(Self.text(of: limits))
         ledger.configure(Terms(hosts: settings.hosts, share: settings.share, limits: version))

@@ -10,6 +10,8 @@ final class DecisionLog: LedgerObserver {
     /// Also logs requests that pass (`log.decisions`).
     var logsPasses = false
     private(set) var evictedKeys: UInt64 = 0
+    /// Asks the other hosts about a key of a shared limit. `client` has sent the request that led to it.
+    var onNear: (_ key: KeyName, _ client: String) -> Void = { _, _ in }
     /// For the page and `weir top`.
     var onRefusal: (RefusedRequest) -> Void = { _ in }
 
@@ -41,6 +43,10 @@ final class DecisionLog: LedgerObserver {
         let (key, text) = (Self.text(event.account.key), "\(event.limit.warnAt) % reached, \(Self.usage(event))")
         log.warning("limit \(event.limit.name), key \(key): \(text)")
         alert(.warn, event, key, Self.client(request)) { text }
+    }
+
+    func mayBeNear(_ event: LimitEvent, _ request: Attributes) {
+        onNear(KeyName(limit: event.limit.name, key: Self.text(event.account.key)), Self.client(request))
     }
 
     func blocked(_ event: LimitEvent, _ request: Attributes) {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-internal import Limits
+package import Limits
 internal import Loop
 package import Report
 
@@ -42,6 +42,21 @@ extension LedgerHost {
             var figures = KeyStanding(standing, clock)
             if !withHistory { for index in figures.rates.indices { figures.rates[index].history = nil } }
             return figures
+        }
+    }
+
+    /// Takes note of what all hosts together have used of these keys. Each costs as much as one step of a walk.
+    ///
+    /// - Returns: the keys of which this host has used so much meanwhile that it must ask again.
+    /// - Throws: `LedgerUnavailable`.
+    package func note(_ uses: [KeyName: Ledger.SharedUse]) async throws -> [KeyName] {
+        try await loop.submit { [self] in
+            try withLedger { ledger in
+                let limits = Dictionary(ledger.limits.map { ($0.limit.name, $0) }, uniquingKeysWith: { one, _ in one })
+                return uses.compactMap { name, use in
+                    limits[name.limit].flatMap { ledger.note(use, ofKey: Array(name.key.utf8), in: $0) ? name : nil }
+                }
+            }
         }
     }
 }

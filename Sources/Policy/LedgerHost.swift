@@ -67,6 +67,8 @@ package final class LedgerHost: @unchecked Sendable {
     var sharing: SharedLimits?
     /// Called with the address of the engine when it is in use, and with nil when it is no longer. Not of Sentinel.
     package var onEngine: (EngineAddress?) -> Void = { _ in }
+    /// Called when the other hosts must be asked about a key of a shared limit (`SharedWarnings`).
+    package var onNear: (_ key: KeyName, _ client: String) -> Void = { _, _ in }
     /// Where the ledger keeps what it knows of them.
     var sharedStore: SharedStore?
     /// Clients whose requests have waited for the engine, and are decided for the last time.
@@ -141,6 +143,7 @@ package final class LedgerHost: @unchecked Sendable {
         nextSummary = .now() + .seconds(configuration.log.summaryInterval)
         observer = DecisionLog(log: log, alerts: alerts)
         observer.logsPasses = configuration.log.decisions
+        observer.onNear = { [unowned self] in onNear($0, $1) }
         observer.onRefusal = { [unowned self] in activity.note($0) }
     }
 

@@ -30,6 +30,8 @@ final class SharedLimits: EngineConnection.Owner {
     /// When the open call was sent.
     private var callSent: NIODeadline?
     private var serverVersion = ""
+    /// The `maxmemory-policy` that was complained of last.
+    private var eviction: String?
     private var state = State.starting
     private var suspended: [Int: any LedgerHost.Client] = [:]
     /// When the earliest timer that is set refuses requests, by the ledger's clock.
@@ -46,6 +48,7 @@ final class SharedLimits: EngineConnection.Owner {
     private static let shortestPause: TimeAmount = .milliseconds(100)
     private static let longestPause: TimeAmount = .seconds(2)
     private static let alertSubject = "the engine of shared limits"
+    private static let evictionSubject = "the memory of the engine of shared limits"
 
     init?(_ settings: Configuration.Shared, host: LedgerHost) {
         guard let address = settings.engine else { return nil }
@@ -123,8 +126,9 @@ final class SharedLimits: EngineConnection.Owner {
         resume(shared.ledger.disconnect())
     }
 
-    func engineOpened(run: String, version: String) {
+    func engineOpened(run: String, version: String, eviction: String?) {
         guard let shared else { return disconnect() }
+        noteEviction(eviction)
         beginTick()
         isOpened = true
         host.onEngine(primary.map { EngineAddress(.inet($0), database: address.database) } ?? address)
@@ -245,6 +249,17 @@ final class SharedLimits: EngineConnection.Owner {
                     + "own shared.name; if its ledger was replaced, this ends in 10 s; \(cutOff)")
         case .failed: complain("can't use the engine \(address): \(detail); \(cutOff)")
         }
+    }
+
+    private func noteEviction(_ policy: String?) {
+        guard policy != eviction else { return }
+        eviction = policy
+        guard let policy else { return }
+        let text =
+            "\(address) evicts keys when its memory is full (maxmemory-policy \(policy)), and then grants too much: "
+            + "set maxmemory-policy noeviction"
+        host.log.warning(text)
+        host.alerts.raise(trouble: Self.evictionSubject, text)
     }
 
     private var cutOffOfNew: String {

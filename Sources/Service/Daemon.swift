@@ -72,6 +72,7 @@ package actor Daemon {
         }
         if let exchange {
             host.onEngine = exchange.use
+            host.onNear = exchange.lookAt
             alerts.claim(by: exchange.claim)
         }
         policy = PolicyListener(configuration: configuration, host: host, log: log)

@@ -64,8 +64,13 @@ struct LimitsCommand: AsyncParsableCommand {
                 }
                 try Admin.print(listing.keys, json: json, whenEmpty: "no such key")
                 if json { return }
-                if listing.count > listing.keys.count {
-                    try StandardOutput.write(line: "... and \(listing.count - listing.keys.count) more")
+                let rest = listing.count - listing.keys.count
+                if listing.isCut == true {
+                    try StandardOutput.write(
+                        line: "... and \(rest > 0 ? "at least \(rest)" : "perhaps") more: each host tells of "
+                            + "\(Ledger.mostFullest) keys at most; --limit and --match narrow the list")
+                } else if rest > 0 {
+                    try StandardOutput.write(line: "... and \(rest) more")
                 }
                 return try Admin.print(hosts)
             }

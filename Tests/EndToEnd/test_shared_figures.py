@@ -7,7 +7,7 @@ import socket
 import time
 import unittest
 
-from postfix import DEFAULT_TIMEOUT, wait_until
+from postfix import DEFAULT_TIMEOUT, free_port, wait_until
 from test_alerts import Hook
 from test_shared import HOSTS, IN_USE, MOST, Engine, admitted, admitted_by_all, host
 from weir import ROOT, UnixConnection, get, samples, weir
@@ -99,6 +99,18 @@ class Figures(unittest.TestCase):
             self.assertEqual([key["standing"]["rates"][0]["used"] for key in search["found"]], [MOST])
             page = asked(one, "/key?key=a")
             self.assertEqual(page["limits"][0]["standing"]["rates"][0]["used"], MOST)
+
+    def test_a_list_that_is_cut_says_so(self):
+        with running(hosts=["mx1", "mx2"]) as (_, (one, two)):
+            with one.client() as client:
+                for number in range(1010):
+                    self.assertEqual(client.ask(sasl_username=f"user{number}"), "DUNNO")
+            for service in one, two:
+                text = service.limits("list", "--over", "1", "--most", "5").stdout
+                self.assertIn("... and at least 1005 more: each host tells of 1000 keys at most", text)
+                text = service.limits("list", "--match", "user1*", "--most", "5").stdout
+                # 1, 10 to 19, 100 to 199, 1000 to 1009.
+                self.assertIn("\n... and 116 more\n", text)
 
     def test_page_top_and_metrics(self):
         with running() as (_, services):
@@ -256,9 +268,43 @@ class Alerts(unittest.TestCase):
             # One more key, so that the alerts before it have been sent.
             admitted(services[2], "b", 12)
             wait_until(lambda: ("block", "b") in self.sent(hook), hook.got)
-            # A warning depends on how much of the limit a host gets.
-            sent = [alert for alert in self.sent(hook) if alert[1] == "a" and alert[0] != "warn"]
-            self.assertEqual(sent, [("block", "a"), ("over", "a")])
+            sent = [alert for alert in self.sent(hook) if alert[1] == "a"]
+            self.assertEqual(sent, [("block", "a"), ("over", "a"), ("warn", "a")])
+
+    def warnings(self, services):
+        return [line for service in services for line in service.log().splitlines() if "% reached" in line]
+
+    def test_one_warning_of_all_hosts(self):
+        with Hook() as hook, running(alerts={"webhook": hook.url, "interval": "1s"}) as (_, services):
+            def use(count):
+                end = time.monotonic() + DEFAULT_TIMEOUT
+                while count and time.monotonic() < end:
+                    for service in services:
+                        count -= admitted(service, "a", 1) if count else 0
+
+            use(47)
+            # An answer to this says that all were asked.
+            self.assertEqual(shown(services[0], "a")["rates"][0]["used"], 47)
+            self.assertEqual(self.warnings(services), [])
+            use(1)
+            wait_until(lambda: self.warnings(services), "one of them warns")
+            use(8)
+            wait_until(lambda: self.sent(hook), hook.got)
+            for service in services:
+                admitted(service, "b", 4)
+            # One key more, so that warnings before it have been logged.
+            wait_until(lambda: admitted(services[0], "b", 1) == 0, "the limit is reached")
+            wait_until(lambda: any("key b: 80 % reached" in line for line in self.warnings(services)), "of b, too")
+            [warning] = [line for line in self.warnings(services) if "key a" in line]
+            self.assertIn(f"key a: 80 % reached by all hosts together, recipients 48/{MOST} per 1h", warning)
+            self.assertEqual([alert for alert in self.sent(hook) if alert[1] == "a"], [("warn", "a")])
+
+    def test_a_host_that_is_alone_warns_of_what_it_knows(self):
+        with host(free_port(), "mx1", ["mx1", "mx2"], on_cut_off="open") as service:
+            service.wait_logged("on_cut_off: open")
+            admitted(service, "a", MOST)
+            service.wait_logged("80 % reached by all hosts together, recipients ")
+            self.assertIn(", without mx2, which did not answer", service.log())
 
     def test_without_the_engine_each_host_sends_its_own(self):
         with Hook() as hook, running(self.LIMIT, alerts={"webhook": hook.url, "interval": "1s"}) as (engine, services):

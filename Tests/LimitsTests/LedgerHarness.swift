@@ -153,6 +153,7 @@ final class NearObserver: LedgerObserver {
     func near(_ event: LimitEvent, _ request: Attributes) {
         warnings.append(event.limit.rates.indices.map { event.account.used(lane: $0) })
     }
+    func mayBeNear(_ event: LimitEvent, _ request: Attributes) {}
     func blocked(_ event: LimitEvent, _ request: Attributes) {}
     func evicted(_ account: Account, at time: LedgerTime) {}
     func undecided(_ condition: UndecidedCondition, of limit: Limit, _ request: Attributes) {}
@@ -167,6 +168,7 @@ final class EvictionObserver: LedgerObserver {
 
     func refused(_ event: LimitEvent, because reason: RefusalReason, _ request: Attributes, action: [UInt8]) {}
     func near(_ event: LimitEvent, _ request: Attributes) {}
+    func mayBeNear(_ event: LimitEvent, _ request: Attributes) {}
     func blocked(_ event: LimitEvent, _ request: Attributes) {}
     func evicted(_ account: Account, at time: LedgerTime) { evicted.append(Reference(account: account)) }
     func undecided(_ condition: UndecidedCondition, of limit: Limit, _ request: Attributes) {}
@@ -178,6 +180,7 @@ final class UndecidedObserver: LedgerObserver {
 
     func refused(_ event: LimitEvent, because reason: RefusalReason, _ request: Attributes, action: [UInt8]) {}
     func near(_ event: LimitEvent, _ request: Attributes) {}
+    func mayBeNear(_ event: LimitEvent, _ request: Attributes) {}
     func blocked(_ event: LimitEvent, _ request: Attributes) {}
     func evicted(_ account: Account, at time: LedgerTime) {}
     func undecided(_ condition: UndecidedCondition, of limit: Limit, _ request: Attributes) {

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+import Exchange
 import Report
 import Testing
 
@@ -58,5 +59,19 @@ import Testing
         let found = groups.newestFirst(at: 1000)
         #expect((10...20).contains(found.count))
         #expect(found.prefix(10).map(\.newest.key) == (0..<10).map { "user\(999 - $0)" })
+    }
+
+    /// A host that has not told anything for longer may have refused nothing since.
+    @Test func whatAHostHasToldLongAgoIsNotOfTheLastMinute() {
+        var groups = RefusalGroups()
+        groups.add(Self.refusal("alice", at: 1000))
+        let told = [2.0, 11].map { age in
+            var answer = HostAnswer(id: 1, from: "mx2", age: age)
+            answer.refusals = groups.newestFirst(at: 1001)
+            return answer
+        }
+        let refusals = ToldFigures(own: "mx1", shared: ["per-user"], answers: told).refusals
+        #expect(refusals.map { $0.map(\.lastMinute) } == [[1], [0]])
+        #expect(refusals.map { $0.map(\.count) } == [[1], [1]])
     }
 }

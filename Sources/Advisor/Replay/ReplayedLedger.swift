@@ -60,6 +60,7 @@ private final class RefusalRecorder: LedgerObserver {
     }
 
     func near(_ event: LimitEvent, _ request: Attributes) {}
+    func mayBeNear(_ event: LimitEvent, _ request: Attributes) {}
     func blocked(_ event: LimitEvent, _ request: Attributes) {}
     func evicted(_ account: Account, at time: LedgerTime) {}
     func undecided(_ condition: UndecidedCondition, of limit: Limit, _ request: Attributes) {}

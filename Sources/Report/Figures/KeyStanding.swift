@@ -96,10 +96,13 @@ package struct KeyListing: Codable, Sendable {
     package var count: Int
     /// Some of them, if there are many.
     package var keys: [KeyStanding]
+    /// True if there may be more keys than `count`, because a host can't list all of its keys to the others.
+    package var isCut: Bool?
 
-    package init(count: Int, keys: [KeyStanding]) {
+    package init(count: Int, keys: [KeyStanding], isCut: Bool? = nil) {
         self.count = count
         self.keys = keys
+        self.isCut = isCut
     }
 }
 

@@ -71,6 +71,13 @@ package struct RefusalGroup: Codable, Equatable, Sendable {
         }
     }
 
+    /// For figures that another host has told too long ago: nobody knows what it has refused since.
+    package var withoutRate: Self {
+        var group = self
+        group.lastMinute = 0
+        return group
+    }
+
     /// The group as another host has told it, with no figure that can't be added or shown.
     package func bounded(most: UInt64, from host: String) -> Self {
         let times = 0...1e11
