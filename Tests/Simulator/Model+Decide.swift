@@ -54,15 +54,15 @@ extension Model {
     /// Whether requests that differ in `policy_context` are different ones.
     var looksAtContext: Bool { limits.contains { $0.context != nil } }
 
+    private var countsConnections: Bool { limits.contains { $0.count == .connections } }
+
     private mutating func decide(_ request: Request) -> String? {
         let identity = looksAtContext ? request : request.anywhere
         if request.state.isOfMessage, let answer = transactions[request.transaction]?.answers[identity] {
             return answer
         }
         let connection = "\(request.client) \(request.port)"
-        if limits.contains(where: { $0.count == .connections }), let refusal = connections[connection]?.refusal {
-            return refusal
-        }
+        if countsConnections, let refusal = connections[connection]?.refusal { return refusal }
         var transaction = transactions[request.transaction] ?? Transaction()
         forgetResets(in: &transaction)
         let (charges, concernsCounted) = (transaction.charges, concernsCounted(request))
