@@ -32,6 +32,7 @@ package final class HostExchange: EngineMessenger.Owner, @unchecked Sendable {
     /// The keys that the other hosts must be asked about (`lookAt`), each with a client that has used it.
     var near: [KeyName: String] = [:]
     var isAskingAboutNear = false
+    var warned = WarnedKeys()
     /// Messages of other hosts about marks that the ledger has not taken note of yet.
     var openMarks = 0
     /// The fault of the last attempt to connect. It is logged if it comes twice in a row.
