@@ -310,7 +310,8 @@ package final class EngineConnection: SocketLoop.Socket {
         }
         var words: [String] = []
         for index in 0..<Int(reply.elements) {
-            guard let element = elements[index]?.pointee, let word = Self.text(element), word.utf8.count <= Self.longestText
+            guard let element = elements[index]?.pointee, let word = Self.text(element),
+                word.utf8.count <= Self.longestText
             else { return fail(.strange) }
             words.append(word)
         }

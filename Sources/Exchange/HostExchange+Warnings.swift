@@ -107,7 +107,8 @@ extension HostExchange {
                 + (silent.isEmpty ? "" : ", without \(silent), which did not answer")
             log.warning("limit \(sum.limit), key \(sum.key): \(text)")
             alerts.raise(
-                .warn, limit: sum.limit, key: sum.key, mode: sum.mode, isShared: true, client: client) { text }
+                .warn, limit: sum.limit, key: sum.key, mode: sum.mode, isShared: true, client: client
+            ) { text }
         }
     }
 }
