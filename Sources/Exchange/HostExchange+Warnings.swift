@@ -53,10 +53,12 @@ extension HostExchange {
         let all = sums.sums(names, at: 0).compactMap { sum in
             limits[sum.limit].map { (sum: sum, limit: $0, marks: KeyMarks(sum, warnAt: $0.warnAt, hosts: hosts.count)) }
         }
-        tell(all.map(\.marks))
-        for (sum, limit, marks) in all where marks.isReached {
-            warn(sum, limit, client: keys[KeyName(sum)] ?? "")
+        // Before the others hear of it: otherwise, two hosts could take the other's warning for the first.
+        let news = try await loop.submit { [self] in
+            all.filter { $0.marks.isReached && noteWarning($0.marks.name, limits) }
         }
+        tell(all.map(\.marks))
+        for (sum, limit, marks) in news { warn(sum, limit, client: keys[marks.name] ?? "") }
         await note(all.map(\.marks), clients: keys)
     }
 
@@ -69,10 +71,22 @@ extension HostExchange {
         guard let marks = MarksMessage(message), hosts.contains(marks.from) else { return ignore("marks", message) }
         guard marks.from != name, openMarks < Self.mostOpenMarks else { return }
         openMarks += 1
+        let keys = marks.keys.filter { $0.isReached || !warned.contains($0.name, at: .now) }
         Task {
-            await note(marks.keys, clients: [:])
+            let limits = (try? await ledger.limits()) ?? [:]
+            loop.execute { [self] in
+                for marks in keys where marks.isReached { _ = noteWarning(marks.name, limits) }
+            }
+            await note(keys, clients: [:])
             loop.execute { [self] in openMarks -= 1 }
         }
+    }
+
+    /// - Returns: false if a host has warned of the key already.
+    private func noteWarning(_ key: KeyName, _ limits: [String: Limit]) -> Bool {
+        guard let longest = limits[key.limit]?.rates.map(\.window.milliseconds).max() else { return false }
+        let now = ContinuousClock.now
+        return warned.add(key, until: now + .milliseconds(longest), at: now)
     }
 
     private func note(_ marks: [KeyMarks], clients: [KeyName: String]) async {

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 package import Engine
+internal import Glibc
 package import Loop
 internal import NIOCore
 package import Policy
@@ -31,6 +32,7 @@ package final class HostExchange: EngineMessenger.Owner, @unchecked Sendable {
     /// The keys that the other hosts must be asked about (`lookAt`), each with a client that has used it.
     var near: [KeyName: String] = [:]
     var isAskingAboutNear = false
+    var warned = WarnedKeys()
     /// Messages of other hosts about marks that the ledger has not taken note of yet.
     var openMarks = 0
     /// The fault of the last attempt to connect. It is logged if it comes twice in a row.
@@ -195,9 +197,10 @@ package final class HostExchange: EngineMessenger.Owner, @unchecked Sendable {
     }
 
     private func takeAnswer(_ message: [UInt8]) {
-        guard let answer = HostAnswer(message), answer.from != name, hosts.contains(answer.from) else {
+        guard var answer = HostAnswer(message), answer.from != name, hosts.contains(answer.from) else {
             return ignore("an answer", message)
         }
+        answer.setClock(to: Self.wallTime)
         let now = ContinuousClock.now
         told.withLock { told in
             told.taken[answer.from] = now - .seconds(answer.age)
@@ -254,7 +257,12 @@ package final class HostExchange: EngineMessenger.Owner, @unchecked Sendable {
         }
     }
 
+    /// Seconds since 1970.
+    private static var wallTime: Double { Double(MachineClocks.microseconds(of: CLOCK_REALTIME)) / 1e6 }
+
     private func send(_ answer: HostAnswer, to question: HostQuestion) {
+        var answer = answer
+        answer.sentAt = Self.wallTime
         guard let message = answer.message else { return }
         messenger?.publish(message, on: channels.answers(to: question.from))
     }

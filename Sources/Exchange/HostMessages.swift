@@ -70,6 +70,8 @@ package struct HostAnswer: Codable, Equatable, Sendable {
     package var from: String
     /// Seconds since the figures were taken.
     package var age: Double
+    /// When it was sent, in seconds since 1970 by the sender's clock; nil from earlier versions of Weir.
+    package var sentAt: Double?
     /// Of limits that the hosts share.
     package var standings: [KeyStanding] = []
     /// How many keys there are, if there are more than `standings`.
@@ -97,6 +99,21 @@ package struct HostAnswer: Codable, Equatable, Sendable {
         standings = standings.filter(Self.isSound).map(Self.bounded)
         limits = limits.mapValues(bounded)
         refusals = refusals.prefix(Self.mostRefusals).map { $0.bounded(most: Self.mostUnits, from: from) }
+    }
+
+    /// Turns the times of standings from the sender's clock to that of this host.
+    ///
+    /// - Parameter now: seconds since 1970.
+    package mutating func setClock(to now: Double) {
+        guard let sentAt, Self.times.contains(sentAt) else { return }
+        func turned(_ time: Double?) -> Double? { Self.bounded(time.map { $0 + now - sentAt }) }
+        for index in standings.indices {
+            standings[index].blockedUntil = turned(standings[index].blockedUntil)
+            standings[index].raisedUntil = turned(standings[index].raisedUntil)
+            for rate in standings[index].rates.indices {
+                standings[index].rates[rate].freesAt = turned(standings[index].rates[rate].freesAt)
+            }
+        }
     }
 
     static let mostRefusals = 100

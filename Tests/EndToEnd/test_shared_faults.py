@@ -97,8 +97,8 @@ class RunningTests(unittest.TestCase):
         wait_until(lambda: all(now > then for now, then in zip(self.counts(text), before)),
                    lambda: "\n".join(service.log() for service in self.services))
 
-    def check(self, key, line, begin, end):
-        """`begin` brings the fault, `end` removes it."""
+    def check(self, key, line, begin, end, faults=1):
+        """`begin` brings the fault, or as many as `faults`, and `end` removes it."""
         failed, in_use, lines = self.counts(FAILED), self.counts(IN_USE), self.counts(line)
         begin()
         self.wait_for_more(line, lines)
@@ -106,7 +106,7 @@ class RunningTests(unittest.TestCase):
         end()
         self.wait_for_more(IN_USE, in_use)
         use_all(self.services, key, 3 * SHARE)
-        self.assertEqual([now - then for now, then in zip(self.counts(FAILED), failed)], [1] * 3)
+        self.assertEqual([now - then for now, then in zip(self.counts(FAILED), failed)], [faults] * 3)
 
     def command(self, *words):
         self.assertEqual(self.engine.command(*words), "OK")
@@ -129,13 +129,13 @@ class RunningTests(unittest.TestCase):
     def test_it_requires_a_password(self):
         def begin():
             self.set("requirepass", "secret")
-            # Connections that are open stay logged in.
+            # Connections that are open stay logged in. That they end is a fault of its own.
             self.engine.command("CLIENT", "KILL", "SKIPME", "yes", "TYPE", "normal", password="secret")
 
         def end():
             self.assertEqual(self.engine.command("CONFIG", "SET", "requirepass", "", password="secret"), "OK")
 
-        self.check("password", "it requires a password: set shared.password_file", begin, end)
+        self.check("password", "it requires a password: set shared.password_file", begin, end, faults=2)
 
     def test_it_is_down(self):
         self.check("down", FAILED, self.engine.kill, self.engine.start)
@@ -256,6 +256,27 @@ class StartTests(unittest.TestCase):
                 service.wait_logged(IN_USE)
                 self.assertEqual(admitted(service, "a", MOST + 5), MOST)
                 self.assertEqual(service.log().count(FAILED), 1)
+
+    def test_a_host_is_added(self):
+        """One host after the other gets the new list. No more than the limit is admitted at any time."""
+        with contextlib.ExitStack() as stack:
+            engine = stack.enter_context(Engine())
+            one, two = [stack.enter_context(host(engine.port, name, HOSTS[:2])) for name in HOSTS[:2]]
+            for service in one, two:
+                service.wait_logged(IN_USE)
+            used = admitted(one, "a", 10) + admitted(two, "a", 10)
+            three = stack.enter_context(host(engine.port, "mx3", HOSTS))
+            three.wait_logged("the hosts have different limits, shares or lists of hosts")
+            for service in one, two:
+                used += sum(admitted(each, "a", 4) for each in (one, two, three))
+                service.configure(shared={**service.config["shared"], "hosts": HOSTS})
+                service.restart()
+            # The new host gets units of the pool.
+            wait_until(lambda: admitted(three, "b", 1) == 1, three.log)
+            used += sum(admitted(each, "a", MOST) for each in (one, two, three))
+            self.assertLessEqual(used, MOST)
+            # The smaller shares hold, and the new host has none until the window has passed.
+            self.assertGreaterEqual(used, MOST - 3 * 6)
 
     def test_clocks_a_year_apart(self):
         """What hosts tell each other has an age, and no time of a wall clock."""

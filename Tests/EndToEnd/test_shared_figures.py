@@ -265,11 +265,13 @@ class Alerts(unittest.TestCase):
             for service in services:
                 admitted(service, "a", 5)
                 wait_until(lambda service=service: shown(service, "a").get("blockedUntil"), "the key is blocked")
-            # One more key, so that the alerts before it have been sent.
+            expected = [("block", "a"), ("over", "a"), ("warn", "a")]
+            wait_until(lambda: set(expected) <= set(self.sent(hook)), lambda: f"{hook.got}")
+            # One more key, so that further alerts before it have been sent.
             admitted(services[2], "b", 12)
             wait_until(lambda: ("block", "b") in self.sent(hook), hook.got)
             sent = [alert for alert in self.sent(hook) if alert[1] == "a"]
-            self.assertEqual(sent, [("block", "a"), ("over", "a"), ("warn", "a")])
+            self.assertEqual(sent, expected)
 
     def warnings(self, services):
         return [line for service in services for line in service.log().splitlines() if "% reached" in line]
@@ -289,7 +291,7 @@ class Alerts(unittest.TestCase):
             use(1)
             wait_until(lambda: self.warnings(services), "one of them warns")
             use(8)
-            wait_until(lambda: self.sent(hook), hook.got)
+            wait_until(lambda: ("warn", "a") in self.sent(hook), hook.got)
             for service in services:
                 admitted(service, "b", 4)
             # One key more, so that warnings before it have been logged.
@@ -297,7 +299,7 @@ class Alerts(unittest.TestCase):
             wait_until(lambda: any("key b: 80 % reached" in line for line in self.warnings(services)), "of b, too")
             [warning] = [line for line in self.warnings(services) if "key a" in line]
             self.assertIn(f"key a: 80 % reached by all hosts together, recipients 48/{MOST} per 1h", warning)
-            self.assertEqual([alert for alert in self.sent(hook) if alert[1] == "a"], [("warn", "a")])
+            self.assertEqual(self.sent(hook).count(("warn", "a")), 1)
 
     def test_a_host_that_is_alone_warns_of_what_it_knows(self):
         with host(free_port(), "mx1", ["mx1", "mx2"], on_cut_off="open") as service:

@@ -75,6 +75,24 @@ struct HostMessagesTests {
         #expect(received.count == 0)
     }
 
+    /// Ends of blocks and raises are times of a wall clock, and those of two hosts may be years apart.
+    @Test func timesAreTurnedToTheClockOfThisHost() throws {
+        var answer = HostAnswer(id: 1, from: "mx1", age: 0)
+        answer.standings = [Self.standing("a")]
+        answer.standings[0].blockedUntil = 1e9 + 60
+        answer.sentAt = 1e9
+        let message = try #require(answer.message)
+        var received = try #require(HostAnswer(message))
+        received.setClock(to: 1.5e9)
+        #expect(received.standings[0].blockedUntil == 1.5e9 + 60)
+        #expect(received.standings[0].raisedUntil == 1.5e9)
+        for sentAt in [nil, -1e300, 1e300] {
+            answer.sentAt = sentAt
+            answer.setClock(to: 1.5e9)
+            #expect(answer.standings[0].blockedUntil == 1e9 + 60)
+        }
+    }
+
     // MARK: Questions that wait
 
     private static let start = ContinuousClock.now

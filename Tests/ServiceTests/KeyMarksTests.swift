@@ -75,4 +75,29 @@ struct KeyMarksTests {
         let many = MarksMessage(from: "mx1", keys: Array(repeating: Self.marks([1, 2]), count: 501))
         #expect(MarksMessage(try #require(many.message)) == nil)
     }
+
+    @Test func aKeyHasOneWarningWithinItsWindow() {
+        let start = ContinuousClock.now
+        var warned = WarnedKeys()
+        func add(_ key: String, at seconds: Int) -> Bool {
+            let now = start + .seconds(seconds)
+            return warned.add(KeyName(limit: "user", key: key), until: now + .seconds(60), at: now)
+        }
+        #expect([0, 1, 59].map { add("a", at: $0) } == [true, false, false])
+        #expect([0, 60, 61].map { add("b", at: $0) } == [true, true, false])
+        let isKnown = warned.contains(KeyName(limit: "other", key: "a"), at: start)
+        #expect(!isKnown)
+    }
+
+    /// However many keys there are, those that are warned of last are known.
+    @Test func warnedKeysAreBounded() {
+        var warned = WarnedKeys()
+        let now = ContinuousClock.now
+        for number in 0..<10_050 {
+            let isNew = warned.add(KeyName(limit: "user", key: "\(number)"), until: now + .seconds(60), at: now)
+            #expect(isNew)
+        }
+        let count = (0..<10_050).count { warned.contains(KeyName(limit: "user", key: "\($0)"), at: now) }
+        #expect(count == 10_000)
+    }
 }
