@@ -130,8 +130,9 @@ extension Ledger {
                 let account = charge.account
                 if !account.isRemoved {
                     if !account.isStored { rows.append(row(of: account)) }
-                } else if !transaction.isEnded, charge.total > 0, account.wasIdle {
-                    // Idle: the message may be charged more (`Charges.transfer`). The next checkpoint deletes the row.
+                } else if charge.total > 0, account.wasIdle, mayBeAsked(transaction, about: account.limit) {
+                    // Idle: the message may be charged more (`Charges.transfer`), and the connection must not be
+                    // counted again (`ClientConnection.isNew`). The next checkpoint deletes the row.
                     if upkeep.kept.insert(account.id).inserted { rows.append(row(of: account)) }
                 }
             }
@@ -139,6 +140,11 @@ extension Ledger {
         if !rows.isEmpty { upkeep.pending.append(.accounts(rows)) }
         upkeep.pending.append(count > 0 ? .transactions(sequence: sequence, content: Array(writer.content)) : .end)
         return count + rows.count + 1
+    }
+
+    /// Whether what a transaction or connection was charged may matter to a later request.
+    private func mayBeAsked(_ transaction: Transaction, about limit: LimitState) -> Bool {
+        !transaction.isEnded || limit.limit.count.isOfConnection && limit.terms.looksAtContext
     }
 
     private func row(of account: Account) -> AccountRow {

@@ -232,6 +232,25 @@ import Testing
         #expect(harness.used("user").isEmpty)
     }
 
+    /// The key of the connection leaves memory before a checkpoint, and the restart knows the connection from that.
+    @Test func aConnectionIsNotCountedAgainAfterARestart() throws {
+        var maker = LimitMaker()
+        let when: [(String, Condition.Test)] = [("policy_context", .equals([Array("a".utf8)]))]
+        let limit = maker.limit(
+            "connections", key: ["client_address"], count: .connections, rates: ["9/1s"], when: when)
+        let harness = try LedgerHarness([limit], names: maker.names)
+        let client = ["client_address": "192.0.2.1", "client_port": "1025", "policy_context": "a"]
+        try harness.ask(rcpt("m.0", to: "a@example.org", more: client))
+        harness.clocks.advance(5000)
+        try harness.sweep()
+        #expect(harness.standing("192.0.2.1") == nil)
+        try harness.finishCheckpoint()
+        try harness.finishCheckpoint()
+        try harness.crash()
+        try harness.ask(rcpt("m.0", to: "b@example.org", more: client))
+        #expect(harness.used("192.0.2.1").allSatisfy { $0 == 0 })
+    }
+
     @Test func connectionsAreCountedOnce() throws {
         let harness = try LedgerHarness {
             [$0.limit("connections", key: ["client_address"], count: .connections, rates: ["2/1h"])]

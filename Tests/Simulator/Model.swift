@@ -156,8 +156,13 @@ struct Model {
 
     // MARK: Charges
 
-    var lastCharge: Charge? {
-        accounts.values.flatMap(\.windows.values).compactMap(\.last).max { $0.time < $1.time }
+    /// When the last of the charges was made that still count at a time.
+    func lastCharge(countingAt time: Int64) -> Int64? {
+        var later = self
+        later.now = time
+        return accounts.values.flatMap(\.windows).compactMap { window, charges in
+            charges.last { later.counts($0.time, in: window) }?.time
+        }.max()
     }
 
     mutating func charge(_ amount: Int, to account: Account, _ limit: LimitPlan) -> Charge {

@@ -86,8 +86,8 @@ extension World {
         let wall = SimulatedClocks.wallAtStart + sim_now() + clocks.stepped
         var offsets = steps.reversed().reduce(into: [0 as Int64]) { $0.append($0[$0.count - 1] + $1.change) }
         if isLossy { offsets.append(wall - model.now) }
-        // Without a journal, it is not before the slot of the last charge.
-        let earliest = (history.first?.lastCharge?.time ?? 0) - Generator.longestSlot
+        // Without a journal, it is not before the slot of the last charge that a row holds.
+        let earliest = (history.first?.lastCharge(countingAt: model.now) ?? 0) - Generator.longestSlot
         if offsets.contains(time - model.now) || scenario.kind == .damage { return }
         if offsets.contains(where: { $0 < 0 }), (earliest...model.now).contains(time) { return }
         throw Failure(kind: .time, message: "after a reboot, the ledger's time is \(time - model.now) ms ahead")
