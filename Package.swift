@@ -239,7 +239,7 @@ let package = Package(
             name: "LedgerStoreConformance", dependencies: ["Limits"], path: "Tests/LedgerStoreConformance",
             swiftSettings: strict),
         .testTarget(
-            name: "LimitsTests", dependencies: ["LedgerStoreConformance", "Limits", "Patterns", "Storage"],
+            name: "LimitsTests", dependencies: ["LedgerStoreConformance", "Limits", "Patterns", "Sharing", "Storage"],
             swiftSettings: strict),
         .testTarget(name: "MailSyntaxTests", dependencies: ["CIntrinsics", "MailSyntax"], swiftSettings: strict),
         .testTarget(name: "PatternsTests", dependencies: ["Patterns"], swiftSettings: strict),

@@ -29,7 +29,9 @@ extension Ledger {
         let account = violation.account
         let isCharged =
             account.limit.limit.countRefused && violation.reason != .tooLarge && !violation.letsPass
+            && !isUnanswered(violation)
         let amount = isCharged ? violation.amount : 0
+        if amount > 0, account.limit.terms.isShared { shared?.chargeRefused(amount, to: account, at: now) }
         account.addRefused(charging: amount)
         journal.appendRefused(account, charged: amount, at: tick)
         noteChange(of: account)

@@ -16,13 +16,15 @@ extension Ledger {
         else { return nil }
         let identity = identify(request, waiting)
         if identity.transaction?.hasAnswered(identity.requestHash) ?? false { return nil }
+        let connection = limitsConnections ? self.connection(of: request, identity.state) : nil
+        if connection?.refusal != nil { return nil }
         var lanes: [(account: Account, lane: Int, units: UInt64)] = []
         var isLacking = false
         for index in applicable {
             let applicable = prepared.limits[index]
             let limit = applicable.limit.takeUnretainedValue()
             guard limit.terms.isShared, !hasCharged(applicable, identity),
-                let step = step(of: limit, applicable.key, request, identity, nil), step.charge > 0,
+                let step = step(of: limit, applicable.key, request, identity, connection), step.charge > 0,
                 step.account.blockedUntil(at: now) == nil
             else { continue }
             for lane in 0..<limit.terms.refusedLane {
@@ -65,6 +67,15 @@ extension Ledger {
         defer { swap(&others, &prepared) }
         prepare(request)
         return decide(request)
+    }
+
+    /// Whether a request was refused only because this host can't ask the engine. Other hosts may have used nothing.
+    func isUnanswered(_ violation: Violation) -> Bool {
+        let account = violation.account
+        guard account.limit.terms.isShared, violation.reason == .over, let shared, !shared.canAsk else { return false }
+        return (0..<account.limit.terms.refusedLane).allSatisfy { lane in
+            account.used(lane: lane) &+ violation.amount <= account.admitted(lane: lane, at: now)
+        }
     }
 
     /// Whether a charge that fits under N lacks room on this host.

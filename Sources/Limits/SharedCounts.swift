@@ -181,6 +181,9 @@ package final class SharedCounts {
         return SharedLedger.Most(limits: version, units: Int64(admitted), divided: Int64(divided))
     }
 
+    /// Whether requests can wait for the engine now.
+    var canAsk: Bool { ledger.canAsk }
+
     /// Asks the engine for what the demands lack.
     ///
     /// - Returns: the number of the waiting request; nil if nothing is lacking, or nothing can be asked for.
@@ -197,7 +200,7 @@ package final class SharedCounts {
         if shareHolds(units, in: account, lane: lane, most) { return true }
         let key = self.lane(account, lane)
         if ledger.grantsHold(Int64(clamping: units), of: key, most, at: now.milliseconds) { return true }
-        if settings.isOpenOnCutOff, !ledger.canAsk { return true }
+        if settings.isOpenOnCutOff, !canAsk { return true }
         let demand = demand(account, lane: lane, units: units, at: now)
         let request = SharedRequest(number: 0, demands: [demand])
         guard case .admitted = ledger.decide(request, isLast: true, at: now.milliseconds) else { return false }
@@ -218,6 +221,13 @@ package final class SharedCounts {
         let lane = lane(account, index)
         if ledger.spendGrants(Int64(clamping: units), of: lane, most, at: now.milliseconds) { return }
         ledger.charge(demand(account, lane: index, units: units, at: now), at: now.milliseconds)
+    }
+
+    /// Counts a refused request in all pools of a key.
+    func chargeRefused(_ units: UInt64, to account: Account, at now: LedgerTime) {
+        for index in 0..<account.limit.terms.refusedLane {
+            ledger.chargeRefused(Int64(clamping: units), to: lane(account, index), at: now.milliseconds)
+        }
     }
 
     func giveBack(_ units: UInt64, to account: Account, chargedAt time: LedgerTime) {

@@ -10,8 +10,6 @@ struct ConfigurationReading {
     var restrictionClasses: [String] = []
     /// Whether a milter has to carry out the actions of limits.
     var answersMilter = false
-    /// Whether limits are shared with other hosts.
-    var sharesLimits = false
     var attributeNames = AttributeNames()
     /// The tables that have been read.
     var tables: [TableName: LookupTable.Contents] = [:]

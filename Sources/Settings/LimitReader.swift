@@ -35,7 +35,6 @@ enum LimitReader {
         _ node: YAMLNode, _ key: String, _ reading: inout ConfigurationReading, _ configuration: Configuration
     ) -> [Limit] {
         reading.restrictionClasses = configuration.restrictionClasses
-        reading.sharesLimits = configuration.shared.engine != nil
         reading.answersMilter = !configuration.listen.milter.isEmpty && configuration.milter.limits
         var names: [String: Int] = [:]
         return reading.list(node, key, of: "limit") { item, key, reading in
@@ -71,7 +70,6 @@ enum LimitReader {
         checkMilter(draft.over, "over", nodes, &reading)
         checkMilter(draft.tooLarge, "too_large", nodes, &reading)
         checkMilter(draft.blockOver, "block.over", nodes, &reading)
-        reading.checkShared(draft, nodes.limit, nodes.found, nodes.key)
         var limit = Limit(
             name: draft.name, conditions: conditions ?? [], key: KeyDefinition(parts: parts, forms: draft.keyForms),
             count: draft.count, rates: draft.rates, over: draft.over, tooLarge: draft.tooLarge, mode: draft.mode,
@@ -80,7 +78,7 @@ enum LimitReader {
             exempt: load(draft.exempt, parts, draft.keyForms, &reading).map(\.contents.table),
             overrides: overrides(draft, parts, &reading))
         // Without `shared`, it means nothing. A reload that removes `shared` changes nothing before the next start.
-        limit.isShared = draft.isShared && !draft.count.isOfConnection
+        limit.isShared = draft.isShared
         return limit
     }
 

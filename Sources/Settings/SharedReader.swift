@@ -166,19 +166,3 @@ enum SharedReader {
         }
     }
 }
-
-extension ConfigurationReading {
-    /// Refuses what hosts can't share yet.
-    mutating func checkShared(_ draft: LimitDraft, _ limit: YAMLNode, _ found: [String: YAMLNode], _ key: String) {
-        guard sharesLimits, draft.isShared else { return }
-        let reason = "hosts can't share this; expected 'shared: false' for this limit, or no"
-        if draft.count.isOfConnection {
-            fault(
-                found["count"] ?? limit, "\(key).count",
-                "hosts can't share a count of connections; expected 'shared: false' for this limit")
-        }
-        if draft.countRefused {
-            fault(found["count_refused"] ?? limit, "\(key).count_refused", "\(reason) 'count_refused'")
-        }
-    }
-}

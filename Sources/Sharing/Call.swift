@@ -47,7 +47,8 @@ package enum Call: Equatable, Sendable {
         package let need: Int64
         package let want: Int64
         package let validity: Int64
-        /// What was used, by age; a negative age is the time that an open grant has left.
+        /// What was used and what refused requests count, by age; a negative age is the time that an open grant has
+        /// left.
         package var rows: [Row] = []
     }
 

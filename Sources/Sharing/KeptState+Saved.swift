@@ -23,7 +23,7 @@ extension KeptState {
         }
     }
 
-    /// What was used of a lane's pool; no slots if nothing is counted any more.
+    /// What counts in a lane's pool; no slots if nothing does any more.
     package struct Pool: Sendable {
         package let lane: Lane
         package let slots: [SlotCounts.Slot]
@@ -46,8 +46,9 @@ extension KeptState {
         pending = saved.pending.compactMap { Terms(text: $0) }
         for pool in pools {
             var account = Account()
-            for slot in pool.slots.sorted(by: { $0.number < $1.number }) where slot.units > 0 {
-                account.pool.charge(slot.units, slot: slot.number)
+            for slot in pool.slots.sorted(by: { $0.number < $1.number }) {
+                if slot.units > 0 { account.pool.charge(slot.units, slot: slot.number) }
+                if slot.refused > 0 { account.pool.chargeRefused(slot.refused, slot: slot.number) }
             }
             accounts[pool.lane] = account
         }
@@ -64,7 +65,7 @@ extension SharedLedger {
     /// Whether a host has used any pool, so that charges given back may have been of one.
     package var usesPools: Bool { !kept.accounts.isEmpty }
 
-    /// What was used of a lane's pool, oldest first.
+    /// What was used of a lane's pool, and what refused requests count in it, oldest first.
     package func used(ofPool lane: Lane) -> [SlotCounts.Slot] { kept.accounts[lane]?.pool.entries ?? [] }
 
     /// Makes the next `takeUnsaved` return everything, after a failure to store `unsaved`.

@@ -22,18 +22,25 @@ package struct SlotCounts: Sendable {
     package static let slots: Int64 = 60
     package static let held: Int64 = slots + 1
 
+    /// The most that one slot can hold of refused requests.
+    package static let mostRefused: Int64 = 1 << 40 - 1
+
     package struct Slot: Sendable {
         package let number: Int64
         package internal(set) var units: Int64
+        /// What refused requests count (`SharedLedger.chargeRefused`), beside `units`.
+        package internal(set) var refused: Int64
 
-        package init(number: Int64, units: Int64) {
+        package init(number: Int64, units: Int64, refused: Int64 = 0) {
             self.number = number
             self.units = units
+            self.refused = refused
         }
     }
 
     /// Oldest first.
     package private(set) var entries: [Slot] = []
+    /// Without what refused requests count.
     package private(set) var total: Int64 = 0
 
     package init() {}
@@ -59,6 +66,12 @@ package struct SlotCounts: Sendable {
         }
     }
 
+    package mutating func chargeRefused(_ units: Int64, slot: Int64) {
+        if entries.last.map({ $0.number < slot }) ?? true { entries.append(Slot(number: slot, units: 0)) }
+        let last = entries.count - 1
+        entries[last].refused = min(entries[last].refused + min(units, Self.mostRefused), Self.mostRefused)
+    }
+
     /// - Returns: what was still counted, and is free now.
     @discardableResult
     package mutating func giveBack(_ units: Int64, slot: Int64) -> Int64 {
@@ -66,7 +79,7 @@ package struct SlotCounts: Sendable {
         let given = min(units, entries[index].units)
         entries[index].units -= given
         total -= given
-        if entries[index].units == 0 { entries.remove(at: index) }
+        if entries[index].units == 0, entries[index].refused == 0 { entries.remove(at: index) }
         return given
     }
 }

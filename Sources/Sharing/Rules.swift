@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// The rules that keep a limit within N over all hosts. A host follows all of them. The simulator takes out one at
-/// a time, and must then find a run that exceeds N: so each rule is needed, and the simulator can fail.
+/// The rules that keep what hosts promise: a limit stays within N over all of them, and they agree on changes. A host
+/// follows all of them. The simulator takes out one at a time, and must then find a run that breaks a promise: so each
+/// rule is needed, and the simulator can fail.
 package struct Rules: OptionSet, Sendable {
     package let rawValue: UInt32
 
@@ -51,7 +52,10 @@ package struct Rules: OptionSet, Sendable {
     /// under a smaller N: the shares of one N and the pool of another would then be more than either.
     package static let fixedShares = Rules(rawValue: 1 << 18)
 
-    package static let all = Rules(rawValue: 1 << 19 - 1)
+    /// The engine hears of refused requests that count: who keeps trying stays refused on all hosts.
+    package static let tellRefused = Rules(rawValue: 1 << 19)
+
+    package static let all = Rules(rawValue: 1 << 20 - 1)
 
     /// By the names that the design and the simulator's command use.
     package static let names: [(name: String, rule: Rules)] = [
@@ -61,6 +65,6 @@ package struct Rules: OptionSet, Sendable {
         ("wait-for-terms", .waitForTerms), ("keep-first", .keepFirst), ("end-at-reboot", .endAtReboot),
         ("identify-epochs", .identifyEpochs), ("newest-wins", .newestWins), ("tell-again", .tellAgain),
         ("keep-ended", .keepEnded), ("changes-first", .changesFirst), ("own-pool", .ownPool),
-        ("fixed-shares", .fixedShares),
+        ("fixed-shares", .fixedShares), ("tell-refused", .tellRefused),
     ]
 }

@@ -137,7 +137,7 @@ extension SharedLedger {
         var rows = account.pool.entries.map { entry in
             // As young as a unit in this slot can be.
             let end = (entry.number + 1) * lane.window / SlotCounts.slots
-            return Call.Row(age: Timing.atMost(max(0, now - end - 1)), units: entry.units)
+            return Call.Row(age: Timing.atMost(max(0, now - end - 1)), units: entry.units + entry.refused)
         }
         if rules.contains(.registerGrants) {
             for grant in account.grants where grant.until > now && grant.left > 0 {

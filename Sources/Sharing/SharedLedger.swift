@@ -12,7 +12,8 @@ package struct KeptState: Sendable {
     }
 
     struct Account {
-        /// Units that were used of the pool. Those of the share are in the host's own windows.
+        /// Units that were used of the pool, and what refused requests count in it. Those of the share are in the
+        /// host's own windows.
         var pool = SlotCounts()
         var grants: [Grant] = []
         /// Grows with each change that the engine must hear of. It knows of grants, and so of what is spent of them.
@@ -263,6 +264,15 @@ extension SharedLedger {
         guard spent > 0 else { return 0 }
         noteChange(of: lane, from: slot)
         return spent
+    }
+
+    /// Counts a refused request in the lane's pool, without a grant: who keeps trying anywhere stays refused on all
+    /// hosts. The caller counts it in its own window as well, and so in its share.
+    package mutating func chargeRefused(_ units: Int64, to lane: Lane, at now: Int64) {
+        guard rules.contains(.tellRefused) else { return }
+        let slot = lane.slot(at: now)
+        kept.accounts[lane, default: KeptState.Account()].pool.chargeRefused(units, slot: slot)
+        mustReport(lane, from: slot)
     }
 
     /// Frees what was charged in a slot, as far as it still counts.

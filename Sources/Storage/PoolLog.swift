@@ -9,6 +9,9 @@ internal import Sharing
 /// Each write adds one row to the log, however many lanes have changed. When the log is long, its lanes get rows of
 /// their own, a few with each write, and then its entries are removed, a few with each write as well. The row of a lane
 /// has the number of the last entry that it includes.
+///
+/// A slot is stored as its number and its units. What refused requests count is stored in the same way behind it, with
+/// negative units.
 struct PoolLog {
     /// At least; twice as many as have changed, so that the log gets shorter.
     private static let lanesPerWrite = 32
@@ -72,7 +75,7 @@ struct PoolLog {
         nextEntry = max(nextEntry, entry + 1)
         for change in changes {
             lanes.insert(change.lane)
-            bytes += 8 * (4 + 2 * change.slots.count)
+            bytes += 8 * (4 + 2 * Self.pairCount(change.slots))
         }
     }
 
@@ -82,9 +85,24 @@ struct PoolLog {
             return try db.cachedStatement(sql: "DELETE FROM pools WHERE key = ? AND window = ?")
                 .execute(arguments: [key, lane.window])
         }
-        let slots = used.map { "\($0.number)=\($0.units)" }.joined(separator: " ")
+        var pairs: [String] = []
+        Self.forEachPair(used[...]) { pairs.append("\($0)=\($1)") }
+        let slots = pairs.joined(separator: " ")
         try db.cachedStatement(sql: "INSERT OR REPLACE INTO pools VALUES (?, ?, ?, ?)")
             .execute(arguments: [key, lane.window, slots, nextEntry])
+    }
+
+    private static func forEachPair(
+        _ slots: ArraySlice<SlotCounts.Slot>, _ body: (_ number: Int64, _ units: Int64) -> Void
+    ) {
+        for slot in slots {
+            if slot.units > 0 { body(slot.number, slot.units) }
+            if slot.refused > 0 { body(slot.number, -slot.refused) }
+        }
+    }
+
+    private static func pairCount(_ slots: ArraySlice<SlotCounts.Slot>) -> Int {
+        slots.reduce(0) { $0 + ($1.units > 0 ? 1 : 0) + ($1.refused > 0 ? 1 : 0) }
     }
 
     // MARK: Reading
@@ -118,42 +136,45 @@ struct PoolLog {
         slots += change.slots
     }
 
-    /// "slot=units slot=units", as in the engine.
+    /// "slot=units slot=units", as in the engine, but for refused requests.
     private static func slots(_ text: String, of lane: Lane) throws(StoreDamage) -> [SlotCounts.Slot] {
         var slots: [SlotCounts.Slot] = []
         for entry in text.split(separator: " ") {
             let parts = entry.split(separator: "=").compactMap { Int64($0) }
             guard parts.count == 2 else { throw StoreDamage("slots has a value of another form") }
-            slots.append(try slot(parts[0], parts[1], of: lane))
+            try add(parts[0], parts[1], to: &slots, of: lane)
         }
         return slots
     }
 
-    private static func slot(
-        _ number: Int64, _ units: Int64, of lane: Lane
-    ) throws(StoreDamage) -> SlotCounts.Slot {
+    /// Adds a pair of numbers to the slots that come before it.
+    private static func add(
+        _ number: Int64, _ units: Int64, to slots: inout [SlotCounts.Slot], of lane: Lane
+    ) throws(StoreDamage) {
         let end = number.multipliedReportingOverflow(by: lane.window)
         guard Window.allowed.contains(lane.window), !end.overflow, end.partialValue.magnitude < 1 << 61,
-            0...Int64(SlidingWindows.largestAmount) ~= units
+            units.magnitude <= SlidingWindows.largestAmount
         else { throw StoreDamage("a slot is out of range") }
-        return SlotCounts.Slot(number: number, units: units)
+        guard units < 0 else { return slots.append(SlotCounts.Slot(number: number, units: units)) }
+        let used = slots.last?.number == number ? slots.removeLast().units : 0
+        slots.append(SlotCounts.Slot(number: number, units: used, refused: -units))
     }
 
     // MARK: Entries
 
-    /// Numbers of eight bytes: for each lane its key, its window, the first slot that has changed, how many slots
-    /// follow; and for each of these its number and units.
+    /// Numbers of eight bytes: for each lane its key, its window, the first slot that has changed, how many pairs
+    /// follow; and the pairs, each of them a slot's number and units.
     private static func content(_ changes: [SharedLedger.PoolChange]) -> Data {
         var words: [Int64] = []
-        words.reserveCapacity(changes.reduce(0) { $0 + 4 + 2 * $1.slots.count })
+        words.reserveCapacity(changes.reduce(0) { $0 + 4 + 2 * pairCount($1.slots) })
         for change in changes {
             words.append(Int64(bitPattern: change.lane.key))
             words.append(change.lane.window)
             words.append(change.first)
-            words.append(Int64(change.slots.count))
-            for slot in change.slots {
-                words.append(slot.number)
-                words.append(slot.units)
+            words.append(Int64(pairCount(change.slots)))
+            forEachPair(change.slots) { number, units in
+                words.append(number)
+                words.append(units)
             }
         }
         return words.withUnsafeBytes { Data($0) }
@@ -176,7 +197,7 @@ struct PoolLog {
                 throw StoreDamage("an entry of pool_log is out of range")
             }
             var slots: [SlotCounts.Slot] = []
-            for _ in 0..<count { slots.append(try slot(try next(), try next(), of: lane)) }
+            for _ in 0..<count { try add(try next(), try next(), to: &slots, of: lane) }
             changes.append(SharedLedger.PoolChange(lane: lane, first: first, slots: slots[...]))
         }
         return changes

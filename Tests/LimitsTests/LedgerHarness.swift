@@ -80,6 +80,28 @@ final class LedgerHarness {
     }
 
     func decide(_ attributes: [String: String]) -> String? {
+        withRequest(attributes) { request in
+            ledger.prepare(request)
+            ledger.fetch()
+            let decision = ledger.decide(request)
+            transaction = decision.transaction
+            return decision.action.map { String(decoding: $0, as: UTF8.self) }
+        }
+    }
+
+    /// The number of a request that has to wait for the engine of shared limits; nil if it need not, or can't.
+    func putAside(_ attributes: [String: String]) -> Int? {
+        ledger.beginTick()
+        return withRequest(attributes) { request in
+            ledger.prepare(request)
+            ledger.fetch()
+            let number = ledger.putAside(request)
+            if number == nil { ledger.skip() }
+            return number
+        }
+    }
+
+    private func withRequest<Result>(_ attributes: [String: String], _ body: (Attributes) -> Result) -> Result {
         var bytes: [UInt8] = []
         var ranges: [Range<Int>] = []
         for name in names.names {
@@ -89,12 +111,7 @@ final class LedgerHarness {
         }
         return bytes.withUnsafeBytes { bytes in
             ranges.withUnsafeBufferPointer { ranges in
-                let request = Attributes(bytes: bytes, ranges: ranges)
-                ledger.prepare(request)
-                ledger.fetch()
-                let decision = ledger.decide(request)
-                transaction = decision.transaction
-                return decision.action.map { String(decoding: $0, as: UTF8.self) }
+                body(Attributes(bytes: bytes, ranges: ranges))
             }
         }
     }

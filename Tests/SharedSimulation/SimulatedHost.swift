@@ -68,10 +68,12 @@ final class SimulatedHost {
         if crashes { crash(downFor: simulation.random.time(10...5000), reboots: false, to: before) }
     }
 
-    /// A request's charges: the slot in each lane, and the units of the pool.
+    /// A request's charges: the slot in each lane, the units of the pool, and how large that is.
     private struct Charge {
+        var isRefusedAndCounts = false
         var slots: [Int64] = []
-        var ofPool: Int64 = 0
+        var ofPool: [Int64] = []
+        var pools: [Int64] = []
         var factors: [Int64] = []
         var resets: [SharedChange.Version?] = []
     }
@@ -90,15 +92,38 @@ final class SimulatedHost {
                 usual: demand.most,
                 own: windows[demand.lane]?.entries ?? [])
         }
-        if demands.contains(where: { effects.isBlocked($0.lane.key, at: now) }) { return (.refused, charge) }
+        let isOver = simulation.plan.countsRefused && zip(demands, charge.factors).contains { exceedsN($0, factor: $1) }
+        if isOver || demands.contains(where: { effects.isBlocked($0.lane.key, at: now) }) {
+            charge.isRefusedAndCounts = countRefused(demands)
+            return (.refused, charge)
+        }
         let decision = ledger.decide(SharedRequest(number: number, demands: demands), isLast: isLast, at: now)
+        if case .refused = decision, ledger.canAsk { charge.isRefusedAndCounts = countRefused(demands) }
         guard case .admitted = decision else { return (decision, charge) }
         for demand in demands {
-            charge.ofPool += ledger.charge(demand, at: now)
+            charge.ofPool.append(ledger.charge(demand, at: now))
+            charge.pools.append(ledger.pool(demand))
             windows[demand.lane]?.charge(demand.units, slot: demand.lane.slot(at: now))
             charge.slots.append(windows[demand.lane]?.entries.last?.number ?? 0)
         }
         return (decision, charge)
+    }
+
+    /// Whether the host's own windows tell that there is no room.
+    private func exceedsN(_ demand: SharedRequest.Demand, factor: Int64) -> Bool {
+        let most = version.flatMap { simulation.versions[$0].most[demand.lane] } ?? 0
+        return (windows[demand.lane]?.total ?? 0) + demand.units > most * factor
+    }
+
+    /// - Returns: whether refused requests count, and this one is not just too large.
+    private func countRefused(_ demands: [SharedRequest.Demand]) -> Bool {
+        let isTooLarge = demands.contains { $0.units > ledger.share($0) + ledger.pool($0) }
+        guard simulation.plan.countsRefused, !isTooLarge else { return false }
+        for demand in demands {
+            ledger.chargeRefused(demand.units, to: demand.lane, at: now)
+            windows[demand.lane]?.charge(demand.units, slot: demand.lane.slot(at: now))
+        }
+        return true
     }
 
     /// Connects where there is no connection, and calls now and then.
@@ -149,16 +174,21 @@ final class SimulatedHost {
         case .waits: return
         case .refused:
             simulation.refused += 1
-            asked[number] = nil
+            let demands = asked.removeValue(forKey: number) ?? []
+            guard decided.charge.isRefusedAndCounts else { return }
+            let units = demands.map { "\($0.units) of \($0.lane.key)/\($0.lane.window)" }.joined(separator: ", ")
+            simulation.trace("\(name) refuses \(units), which counts")
+            simulation.refuse(demands.map { ($0.lane, $0.units) }, by: self)
         case .admitted:
             simulation.admitted += 1
             guard let demands = asked.removeValue(forKey: number) else { return }
             let charge = decided.charge
             let units = demands.map { "\($0.units) of \($0.lane.key)/\($0.lane.window)" }.joined(separator: ", ")
-            simulation.trace("\(name) admits \(units) (\(charge.ofPool) from the pool)")
+            simulation.trace("\(name) admits \(units) (\(charge.ofPool.reduce(0, +)) from the pool)")
             for (index, demand) in demands.enumerated() {
                 simulation.admit(
                     demand.lane, demand.units, reset: charge.resets[index], factor: charge.factors[index])
+                if charge.ofPool[index] > 0 { simulation.checkTries(demand.lane, pool: charge.pools[index]) }
             }
             let at = simulation.now
             guard simulation.random.happens(simulation.plan.givesBack) else { return }
@@ -210,11 +240,15 @@ final class SimulatedHost {
                 hangUp()
             }
         }
+        let sent = simulation.now
         let copies = simulation.random.happens(simulation.plan.lateCalls) ? 2 : 1
         for _ in 0..<copies {
             simulation.after(simulation.delay()) { [self] in
                 guard simulation.isPrimary(server), !simulation.isCut(self, server) else { return }
                 let answer = run(call, on: server)
+                if case .exchange(let call) = call, case .exchanged = answer {
+                    simulation.hasTaken(call, of: self, sent: sent)
+                }
                 simulation.after(simulation.delay()) { [self] in
                     guard isMine(), ledger.hasOpenCall, !simulation.isCut(self, server) else { return }
                     receive(answer)
@@ -306,6 +340,7 @@ final class SimulatedHost {
     func dieForGood() {
         crash(downFor: .max / 4, reboots: false)
         isGoneForGood = true
+        simulation.isLost(self)
         declareGone(after: simulation.plan.forgotten)
     }
 

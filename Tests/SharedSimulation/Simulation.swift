@@ -10,6 +10,8 @@ package import Sharing
 package final class Simulation {
     package enum Violation: Sendable {
         case moreThanN(lane: Lane, held: Int64, allowed: Int64)
+        /// Somebody who has kept trying was admitted.
+        case admittedAgain(Lane)
         /// A change has replaced a newer one on a host.
         case undone(host: String, SharedChange)
         /// Some time after the last fault, hosts differ, or lack the newest change.
@@ -38,6 +40,7 @@ package final class Simulation {
     private var serverCount = 0
     var versions: [Version] = []
     private var log = ExactLog()
+    private var tries = TriesLog()
     package private(set) var violation: Violation?
     private var made: [SharedChange.Subject: [(by: SimulatedHost, change: SharedChange, at: Int64)]] = [:]
     private var newest: [String: [SharedChange.Subject: SharedChange.Version]] = [:]
@@ -119,6 +122,10 @@ package final class Simulation {
 
     func admit(_ lane: Lane, _ units: Int64, reset: SharedChange.Version?, factor: Int64) {
         let held = log.add(ExactLog.Entry(time: now, units: units, reset: reset, factor: factor), to: lane)
+        if let time = plan.staysRefused, now >= time {
+            fail(.admittedAgain(lane))
+            trace("ADMITTED, though somebody keeps trying: lane \(lane.key)/\(lane.window)")
+        }
         let allowed = self.allowed(lane) * held.factor
         // A host of version 1 hears of no reset.
         let most = plan.olderHosts.isEmpty ? max(held.underReset, held.sinceReset) : held.sinceReset
@@ -126,6 +133,29 @@ package final class Simulation {
         fail(.moreThanN(lane: lane, held: most, allowed: allowed))
         trace("MORE THAN N: lane \(lane.key)/\(lane.window) holds \(most), allowed are \(allowed)")
     }
+
+    func refuse(_ lanes: [(lane: Lane, units: Int64)], by host: SimulatedHost) {
+        for (lane, units) in lanes {
+            tries.add(units, to: lane, by: host.name, at: now, longestWindow: plan.longestWindow)
+        }
+    }
+
+    func hasTaken(_ call: Call.Exchange, of host: SimulatedHost, sent: Int64) {
+        guard plan.countsRefused else { return }
+        tries.hear(Set(call.lanes.map(\.lane)), of: host.name, sent: sent, at: now)
+    }
+
+    /// A host has spent units of a pool. The engine must not have granted them if refused requests had filled it.
+    func checkTries(_ lane: Lane, pool: Int64) {
+        guard plan.checksTries else { return }
+        let granted = now - plan.timing.validity - plan.longestDelay
+        let known = tries.units(of: lane, since: now - lane.window, heardBefore: granted)
+        guard known >= pool else { return }
+        fail(.admittedAgain(lane))
+        trace("ADMITTED, though \(known) were tried: lane \(lane.key)/\(lane.window), whose pool is \(pool)")
+    }
+
+    func isLost(_ host: SimulatedHost) { tries.forget(nil, of: host.name) }
 
     private func fail(_ violation: Violation) { self.violation = self.violation ?? violation }
 
@@ -166,7 +196,10 @@ package final class Simulation {
             trace(
                 "\(host.name) \(isOwn ? "makes" : "learns") \(change.subject.text) \(change.version.number): \(ending)")
             if isOwn { made[change.subject, default: []].append((host, change, now)) }
-            if change.subject.kind == .reset { log.reset(UInt64(change.subject.key[0]), at: now) }
+            if change.subject.kind == .reset {
+                log.reset(UInt64(change.subject.key[0]), at: now)
+                tries.forget(UInt64(change.subject.key[0]), of: host.name)
+            }
             let before = newest[host.name]?[change.subject]
             if let before, change.version < before { fail(.undone(host: host.name, change)) }
             newest[host.name, default: [:]][change.subject] = change.version

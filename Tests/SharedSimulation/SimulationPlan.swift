@@ -23,6 +23,7 @@ package struct SimulationPlan: Sendable {
     package var faults: [Fault] = []
     /// A call or an answer takes up to one of these.
     package var delays: [Int64] = [1, 1, 1, 10, 100, 1000, 3000]
+    var longestDelay: Int64 { delays.max() ?? 0 }
     /// Milliseconds between two faults.
     package var faultInterval = 0.0
     /// All requests come to this host.
@@ -30,6 +31,10 @@ package struct SimulationPlan: Sendable {
     /// Milliseconds between two changes by administrators; 0: there are none.
     package var changeInterval = 0.0
     package var changeKinds: [SharedChange.Kind] = [.block, .raise, .reset]
+    /// Refused requests count like admitted ones.
+    package var countsRefused = false
+    /// From this time on, nothing may be admitted, because somebody keeps trying; nil: that is not so.
+    package var staysRefused: Int64?
     /// Hosts of an earlier version of Weir, which know of no changes by administrators.
     package var olderHosts: Set<String> = []
 
@@ -42,6 +47,8 @@ package struct SimulationPlan: Sendable {
     var crashInTurn: Double { faults.contains(.crashInTurn) ? 0.01 : 0 }
     var lateCalls: Double { faults.contains(.lateCalls) ? 0.15 : hasFaults ? 0.01 : 0 }
     var hasFaults: Bool { !faults.isEmpty }
+    /// Two servers that take calls at once may hear of different refused requests.
+    var checksTries: Bool { countsRefused && !faults.contains(.failover) }
     var keys: [UInt64] { Array(Set(lanes.map(\.key))).sorted() }
     var longestWindow: Int64 { timing.longestWindow }
     /// After this time, nothing that a dead host has used matters any more.
@@ -169,10 +176,42 @@ package struct SimulationPlan: Sendable {
         return plan
     }
 
+    /// Like `random` or `changes`, where refused requests count. Few enough come that some of them are admitted.
+    package static func refused(seed: UInt64) -> SimulationPlan {
+        var plan = seed % 2 == 0 ? random(seed: seed) : changes(seed: seed)
+        var random = SeededRandom(seed: seed &* 41)
+        plan.countsRefused = true
+        plan.meanInterval *= random.pick([1, 2, 4, 8])
+        plan.pauses = 0.1
+        return plan
+    }
+
+    /// Requests come to all hosts all the time, and refused ones count: without faults, none is admitted any more when
+    /// the limit was reached once. No single host gets enough of them to know that by itself.
+    package static func persistent(seed: UInt64) -> SimulationPlan {
+        var plan = random(seed: seed)
+        var random = SeededRandom(seed: seed &* 43)
+        let window: Int64 = 20_000
+        plan.lanes = random.pick([[Lane(key: 1, window: window)], [1, 2].map { Lane(key: $0, window: window) }])
+        plan.hosts = ["mx1", "mx2", "mx3"]
+        plan.versions = [version(plan.hosts, 30, random.pick([0, 100, 250]), plan.lanes, number: 1)]
+        plan.timing = Timing(longestWindow: window, validity: random.pick([1000, 5000]))
+        plan.meanInterval = Double(window) / 30 / 2.5 / Double(plan.lanes.count)
+        plan.length = 6 * window
+        plan.units = [1]
+        (plan.pauses, plan.givesBack) = (0, 0)
+        plan.countsRefused = true
+        plan.faults = random.pick([[], [.flush, .restart, .crash, .crashInTurn, .lateCalls, .partition]])
+        if plan.faults.isEmpty { plan.staysRefused = 2 * window }
+        plan.faultInterval = Double(window) / 2
+        return plan
+    }
+
     /// By the names that the simulator's command uses.
     package static let named: [String: @Sendable (UInt64) -> SimulationPlan] = [
         "random": random, "longGrants": longGrants, "forgetfulEngine": forgetfulEngine, "changes": changes,
         "busyAdministrators": busyAdministrators, "raises": raises, "mixed": mixed,
+        "refused": refused, "persistent": persistent,
     ]
 
     /// Three hosts without faults, which are asked for three times what they may admit.

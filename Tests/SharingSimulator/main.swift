@@ -7,7 +7,8 @@ import Sharing
 // the ledger promises.
 //
 //     SharingSimulator [--seeds 1000] [--first 1] [--without RULE] [--timeline SEED] [--calls SEED]
-//                      [--plan random|longGrants|forgetfulEngine|changes|busyAdministrators|raises|mixed]
+//                      [--plan random|longGrants|forgetfulEngine|changes|busyAdministrators|raises|mixed|refused|
+//                              persistent]
 //
 // --timeline prints what happened in one seed; --calls prints its calls to the engine, for Tests/sharing.
 

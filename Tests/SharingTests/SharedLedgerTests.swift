@@ -153,6 +153,39 @@ struct SharedLedgerTests {
         #expect(!ledger.isAwaited(Self.other))
     }
 
+    /// Beside a grant of the same slot, which frees nothing of it when it is given back.
+    @Test func whatIsRefusedCountsInThePoolOnly() {
+        var ledger = Self.ready()
+        let request = Self.request(1, (Self.hour, 5))
+        _ = ledger.decide(request, at: 1)
+        _ = ledger.nextCall(at: 1)
+        _ = ledger.receive(.exchanged(time: 5, settled: Self.terms.text, granted: [3]), at: 2)
+        ledger.charge(request.demands[0], at: 2)
+        ledger.chargeRefused(7, to: Self.hour, at: 3)
+        ledger.giveBack(3, to: Self.hour, slot: 0)
+        guard case .exchange(let call) = ledger.nextCall(at: 5000) else {
+            Issue.record("nothing is reported")
+            return
+        }
+        #expect(call.lanes.flatMap(\.rows).map(\.units) == [7])
+        // It is no use of the pool: what the host has admitted since is of its share.
+        guard case .refused = ledger.decide(Self.request(2, (Self.hour, 1), after: 2), isLast: true, at: 5000) else {
+            Issue.record("more than the share is admitted")
+            return
+        }
+    }
+
+    @Test func whatIsRefusedIsStoredAndForgottenAtAReset() {
+        var ledger = Self.ready()
+        ledger.chargeRefused(7, to: Self.hour, at: 3)
+        ledger.chargeRefused(.max, to: Self.hour, at: 4)
+        let unsaved = ledger.takeUnsaved()
+        #expect(unsaved?.pools.flatMap { $0.slots.map { [$0.units, $0.refused] } } == [[0, SlotCounts.mostRefused]])
+        ledger.forget([Self.hour])
+        let later = ledger.takeUnsaved()
+        #expect(later?.pools.map(\.slots.count) == [0])
+    }
+
     /// The engine counts a grant for as long as the call has said.
     @Test func aReloadDuringACallDoesNotProlongItsGrant() {
         var ledger = Self.ready()

@@ -30,6 +30,16 @@ struct SimulationTests {
         }
     }
 
+    /// Refused requests count on all hosts: N holds, and who keeps trying stays refused.
+    @Test(arguments: [("refused", 200 as UInt64), ("persistent", 50)])
+    func refusedRequestsCountOnAllHosts(name: String, seeds: UInt64) throws {
+        let plan = try #require(SimulationPlan.named[name])
+        for seed in 1...seeds {
+            let simulation = Simulation(plan: plan(seed), seed: seed)
+            #expect(simulation.run(), "seed \(seed) of the plan \(name)")
+        }
+    }
+
     @Test(arguments: Rules.names.map(\.name))
     func eachRuleIsNeeded(name: String) throws {
         let rule = try #require(Rules.names.first { $0.name == name }?.rule)
@@ -40,6 +50,7 @@ struct SimulationTests {
             case .newestWins, .tellAgain, .keepEnded: SimulationPlan.changes
             case .changesFirst, .ownPool: SimulationPlan.busyAdministrators
             case .fixedShares: SimulationPlan.raises
+            case .tellRefused: SimulationPlan.persistent
             default: SimulationPlan.random
             }
         let isFound = (1...2000 as ClosedRange<UInt64>).contains { seed in

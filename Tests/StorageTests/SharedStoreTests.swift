@@ -53,10 +53,11 @@ struct SharedStoreTests {
         }
 
         /// Counts units in a slot, which is the last of the lane.
-        mutating func charge(_ units: Int64, to lane: Lane, slot: Int64) {
+        mutating func charge(_ units: Int64, refused: Int64 = 0, to lane: Lane, slot: Int64) {
             var slots = used[lane] ?? []
-            let before = slots.last?.number == slot ? slots.removeLast().units : 0
-            slots.append(SlotCounts.Slot(number: slot, units: before + units))
+            let before = slots.last?.number == slot ? slots.removeLast() : SlotCounts.Slot(number: slot, units: 0)
+            slots.append(
+                SlotCounts.Slot(number: slot, units: before.units + units, refused: before.refused + refused))
             used[lane] = slots
         }
 
@@ -65,7 +66,7 @@ struct SharedStoreTests {
 
         static func text(_ pools: [KeptState.Pool]) -> [String] {
             pools.filter { !$0.slots.isEmpty }.map { pool in
-                "\(pool.lane.key)/\(pool.lane.window): \(pool.slots.map { "\($0.number)=\($0.units)" })"
+                "\(pool.lane.key)/\(pool.lane.window): \(pool.slots.map { "\($0.number)=\($0.units),\($0.refused)" })"
             }.sorted()
         }
     }
@@ -94,6 +95,7 @@ struct SharedStoreTests {
                 case 1:
                     first = host.used[lane]?.first?.number ?? slot
                     if host.used[lane]?.isEmpty == false { host.used[lane]?.removeFirst() }
+                case 2...4: host.charge(Int64(pick(2)), refused: Int64(pick(5)) + 1, to: lane, slot: slot)
                 default: host.charge(Int64(pick(5)) + 1, to: lane, slot: slot)
                 }
                 let other = Self.lane(20 + pick(50))
@@ -140,7 +142,10 @@ struct SharedStoreTests {
     }
 
     /// A slot beyond all clocks, or a window that no limit can have: the file is set aside.
-    @Test(arguments: ["slots = '4000000000000000000=1'", "slots = '-4000000000000000000=1'", "window = 1 << 40"])
+    @Test(arguments: [
+        "slots = '4000000000000000000=1'", "slots = '-4000000000000000000=1'", "slots = '1=-1099511627776'",
+        "window = 1 << 40",
+    ])
     func impossiblePoolsAreDamage(_ change: String) throws {
         let folder = try Folder()
         var host = Host()

@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: Apache-2.0
+import Limits
+import Sharing
+import Testing
+
+/// Shared limits of one host, with an engine that the test plays. Of 10 units, each of two hosts has a share of 2. The
+/// pool is 6.
+@Suite struct SharedLimitsTests {
+    private let harness: LedgerHarness
+    private let shared: SharedCounts
+
+    private init(_ make: (inout LimitMaker) -> Limit) throws {
+        let harness = try LedgerHarness { maker in
+            var limit = make(&maker)
+            limit.isShared = true
+            return [limit]
+        }
+        self.harness = harness
+        let settings = SharedCounts.Settings(
+            name: "mx1", hosts: ["mx1", "mx2"], share: 500, timeout: 50, isOpenOnCutOff: false)
+        shared = SharedCounts(settings, limits: harness.limits, kept: nil, versions: [])
+        harness.ledger.shared = shared
+        _ = shared.ledger.connect(run: "a", at: now)
+        receive(.hello(epoch: 1, id: "1", settled: terms))
+        exchange()
+    }
+
+    init() throws { try self.init { $0.limit(rates: ["10/1h"], countRefused: true) } }
+
+    private var now: Int64 { harness.ledger.now.milliseconds }
+    private var terms: String { shared.ledger.kept.active.last?.text ?? "" }
+
+    private func receive(_ answer: Answer) { _ = shared.ledger.receive(answer, at: now) }
+
+    /// What the host asks for, by lane. It gets all of it.
+    @discardableResult
+    private func exchange() -> [Int64] {
+        guard case .exchange(let call) = shared.ledger.nextCall(at: now) else { return [] }
+        receive(.exchanged(time: 0, settled: terms, granted: call.lanes.map(\.want)))
+        return call.lanes.map(\.need)
+    }
+
+    /// The units of all rows that the host reports.
+    private func reported() throws -> [Int64] {
+        harness.clocks.advance(1000)
+        harness.ledger.beginTick()
+        let next = shared.ledger.nextCall(at: now)
+        guard case .exchange(let call) = try #require(next) else { return [] }
+        receive(.exchanged(time: 0, settled: terms, granted: call.lanes.map { _ in 0 }))
+        return call.lanes.flatMap(\.rows).map(\.units)
+    }
+
+    private func ask(_ message: String) throws -> Bool {
+        try harness.ask(rcpt(message, to: "a@example.org")) == nil
+    }
+
+    @Test func refusedRequestsCountInTheShareAndInThePool() throws {
+        let answers = try (0..<4).map { try ask("m\($0)") }
+        #expect(answers == [true, true, false, false])
+        #expect(harness.used("user") == [4])
+        #expect(try reported() == [2])
+        // Nothing is reported twice.
+        #expect(try reported() == [])
+    }
+
+    @Test func aRefusalWithoutTheEngineDoesNotCount() throws {
+        _ = shared.ledger.disconnect()
+        let answers = try (0..<4).map { try ask("m\($0)") }
+        #expect(answers == [true, true, false, false])
+        #expect(harness.used("user") == [2])
+        #expect(!shared.ledger.usesPools)
+    }
+
+    /// This host knows by itself that the limit is reached.
+    @Test func aRefusalAboveTheLimitCountsWithoutTheEngine() throws {
+        for message in 0..<10 { _ = try ask("m\(message)") }
+        _ = shared.ledger.disconnect()
+        _ = try ask("n")
+        #expect(harness.used("user") == [11])
+    }
+
+    @Test func aRequestThatIsTooLargeDoesNotCount() throws {
+        #expect(try harness.ask(settling("DATA", "m", count: 9)) == "REJECT 5.7.1 never")
+        #expect(harness.used("user") == [0])
+        #expect(!shared.ledger.usesPools)
+    }
+
+    @Test func aResetForgetsWhatWasRefused() throws {
+        for message in 0..<4 { _ = try ask("m\(message)") }
+        harness.ledger.beginTick()
+        _ = try harness.ledger.intervene(.reset, onKey: Array("user".utf8), limit: "per-user", by: .here)
+        #expect(try reported() == [])
+        #expect(harness.used("user") == [0])
+    }
+
+    @Test func connectionsBeyondTheShareComeFromThePool() throws {
+        let tests = try SharedLimitsTests {
+            $0.limit("connections", key: ["client_address"], count: .connections, rates: ["10/1h"])
+        }
+        func request(_ state: String, _ port: Int) -> [String: String] {
+            ["protocol_state": state, "client_address": "192.0.2.1", "client_port": String(port)]
+        }
+        #expect(try tests.harness.ask(request("CONNECT", 1)) == nil)
+        #expect(try tests.harness.ask(request("CONNECT", 2)) == nil)
+        // A counted connection needs nothing more; a new one waits.
+        #expect(tests.harness.putAside(request("RCPT", 2)) == nil)
+        let number = try #require(tests.harness.putAside(request("CONNECT", 3)))
+        tests.harness.ledger.beginTick()
+        #expect(tests.exchange() == [1])
+        #expect(number == 1)
+        #expect(try tests.harness.ask(request("CONNECT", 3)) == nil)
+        #expect(try tests.harness.ask(request("RCPT", 3)) == nil)
+        #expect(tests.harness.used("192.0.2.1") == [3])
+        // Without a grant, it is refused, and so is all that comes over it.
+        #expect(try tests.harness.ask(request("CONNECT", 4)) != nil)
+        #expect(tests.harness.putAside(request("RCPT", 4)) == nil)
+        #expect(try tests.harness.ask(request("RCPT", 4)) != nil)
+        #expect(tests.harness.standing("192.0.2.1")?.refusedTries == 1)
+    }
+}
