@@ -191,11 +191,11 @@ package struct SimulationPlan: Sendable {
     package static func persistent(seed: UInt64) -> SimulationPlan {
         var plan = random(seed: seed)
         var random = SeededRandom(seed: seed &* 43)
-        let window: Int64 = 60_000
+        let window: Int64 = 20_000
         plan.lanes = random.pick([[Lane(key: 1, window: window)], [1, 2].map { Lane(key: $0, window: window) }])
         plan.hosts = ["mx1", "mx2", "mx3"]
         plan.versions = [version(plan.hosts, 30, random.pick([0, 100, 250]), plan.lanes, number: 1)]
-        plan.timing = Timing(longestWindow: window, validity: random.pick([1000, 10_000]))
+        plan.timing = Timing(longestWindow: window, validity: random.pick([1000, 5000]))
         plan.meanInterval = Double(window) / 30 / 2.5 / Double(plan.lanes.count)
         plan.length = 6 * window
         plan.units = [1]
