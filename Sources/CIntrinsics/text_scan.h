@@ -199,8 +199,8 @@ static WEIR_AVX2 weir_copied weir_base64_32(const unsigned char *text, size_t co
         unsigned char *end = output + copied.written;
         // Most lines have 76 characters (RFC 2045 6.8). They need not wait for the end of the line before to be found.
         if (count - copied.read >= 96 && next[76] == '\r' && next[77] == '\n'
-            && !(weir_base64_block(next, end) | weir_base64_block(next + 32, end + 24)
-                | (weir_base64_block(next + 64, end + 48) & 0xfff))) {
+            && !(weir_base64_block(next, end) || weir_base64_block(next + 32, end + 24)
+                || (weir_base64_block(next + 64, end + 48) & 0xfff))) {
             copied.written += 57;
             copied.read += 78;
             continue;

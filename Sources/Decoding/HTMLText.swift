@@ -47,12 +47,21 @@ struct HTMLText {
     private var rawEnd: [UInt8] = []
 
     /// How much of `condition` a comment begins with.
-    private var conditional = 0
+    private var conditionLength = 0
+    /// What follows `condition` in a comment, if it begins so.
+    private var conditional: [UInt8]?
+    private let readsConditional: Bool
 
     private static let condition = Array("[if".utf8)
+    /// Bytes of a comment.
+    private static let longestConditional = 64 << 10
     /// Bytes.
     private static let longestName = 32
     static let longestValue = 4_096
+
+    init() { self.init(readsConditional: true) }
+
+    private init(readsConditional: Bool) { self.readsConditional = readsConditional }
 
     mutating func append(_ text: UnsafeBufferPointer<UInt8>, to lines: inout LineBuffer) {
         guard var start = text.baseAddress else { return }
@@ -78,7 +87,10 @@ struct HTMLText {
             value.append(
                 contentsOf: UnsafeBufferPointer(rebasing: text[..<min(end, Self.longestValue - value.count)]))
             return end
-        case .comment where matched == 0: return count(upTo: UInt8(ascii: "-"))
+        case .comment where matched == 0:
+            let end = count(upTo: UInt8(ascii: "-"))
+            keep(UnsafeBufferPointer(rebasing: text[..<end]))
+            return end
         case .raw where matched == 0: return count(upTo: UInt8(ascii: "<"))
         default: return 0
         }
@@ -151,6 +163,7 @@ struct HTMLText {
     mutating func finish(to lines: inout LineBuffer) {
         if case .reference = state { endReference(isClosed: false, &lines) }
         if case .tagOpen = state { put(UInt8(ascii: "<"), &lines) }
+        showConditional(to: &lines)
         visible.end(to: &lines)
         hidden.end(to: &lines)
     }
@@ -171,7 +184,7 @@ struct HTMLText {
             }
         case .attributes, .attributeName, .afterAttributeName: readAttributeName(byte, &lines)
         case .beforeValue, .value: readValue(byte, &lines)
-        case .markup, .commentStart, .comment, .bogusComment: readComment(byte)
+        case .markup, .commentStart, .comment, .bogusComment: readComment(byte, &lines)
         case .raw: readRaw(byte)
         }
     }
@@ -227,7 +240,7 @@ struct HTMLText {
         default:
             if isEnd {
                 state = .bogusComment
-                return readComment(byte)
+                return readComment(byte, &lines)
             }
             put(UInt8(ascii: "<"), &lines)
             state = .text
@@ -235,25 +248,49 @@ struct HTMLText {
         }
     }
 
-    private mutating func readComment(_ byte: UInt8) {
+    private mutating func readComment(_ byte: UInt8, _ lines: inout LineBuffer) {
         let isHyphen = byte == UInt8(ascii: "-")
         switch state {
         case .markup where isHyphen:
             matched += 1
-            if matched == 2 { (state, conditional) = (.commentStart, 0) }
+            if matched == 2 { (state, conditionLength) = (.commentStart, 0) }
         case .markup: state = byte == UInt8(ascii: ">") ? .text : .bogusComment
-        // Outlook shows what stands in `<!--[if mso]> ... <![endif]-->`.
-        case .commentStart where byte == Self.condition[conditional]:
-            (matched, conditional) = (0, conditional + 1)
-            if conditional == Self.condition.count { state = .bogusComment }
+        case .commentStart where byte.lowercased == Self.condition[conditionLength]:
+            (matched, conditionLength) = (0, conditionLength + 1)
+            guard conditionLength == Self.condition.count else { return }
+            state = .comment
+            if readsConditional { conditional = [] }
         case .commentStart, .comment:
             state = .comment
             // `<!-->` and `<!--->` are whole comments.
-            if byte == UInt8(ascii: ">"), matched >= 2 { state = .text }
+            if byte == UInt8(ascii: ">"), matched >= 2 {
+                state = .text
+                return showConditional(to: &lines)
+            }
+            withUnsafePointer(to: byte) { keep(UnsafeBufferPointer(start: $0, count: 1)) }
             // `--!>` ends a comment, too.
             if byte != UInt8(ascii: "!") || matched < 2 { matched = isHyphen ? matched + 1 : 0 }
         default: if byte == UInt8(ascii: ">") { state = .text }
         }
+    }
+
+    private mutating func keep(_ text: UnsafeBufferPointer<UInt8>) {
+        guard let kept = conditional?.count else { return }
+        conditional?.append(contentsOf: text.prefix(max(0, Self.longestConditional - kept)))
+    }
+
+    /// Outlook shows what stands in `<!--[if mso]> ... <![endif]-->`. For others it is a comment, so what is open in it
+    /// does not go on behind it.
+    private mutating func showConditional(to lines: inout LineBuffer) {
+        guard let content = conditional, let condition = content.firstIndex(of: UInt8(ascii: ">")) else {
+            return conditional = nil
+        }
+        conditional = nil
+        var shown = content[(condition + 1)...]
+        while let last = shown.last, last == UInt8(ascii: "-") || last == UInt8(ascii: "!") { shown.removeLast() }
+        var html = HTMLText(readsConditional: false)
+        shown.withUnsafeBufferPointer { html.append($0, to: &lines) }
+        html.finish(to: &lines)
     }
 
     private mutating func readRaw(_ byte: UInt8) {

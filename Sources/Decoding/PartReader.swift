@@ -39,7 +39,7 @@ package enum PartLimit: Sendable {
 
 /// The streaming reader of MIME parts (RFC 2045, RFC 2046): message bytes go in, in pieces of any size; out come the
 /// decoded lines of text parts, and lines about all parts. The result does not depend on the pieces, and is the same
-/// whether lines end in LF or CRLF.
+/// whether lines end in LF or CRLF, but for the bounds in bytes.
 ///
 /// It reads as mail programs do: a boundary is a line of its own, and text before the first and after the last one is
 /// left out. `MessageScanner` reads as Postfix does.
@@ -287,7 +287,7 @@ package struct PartReader: ~Copyable {
             if case .headers = state { endHeaders(&events) }
         }
         endPart(keepingLineEnd: false, &events)
-        levels[level].isFound = true
+        if !isClose { levels[level].isFound = true }
         depth = levels[level].depth - (isClose ? 1 : 0)
         closeLevels(downTo: isClose ? level : level + 1, keepingLineEnd: false, &events)
         state = .skipped

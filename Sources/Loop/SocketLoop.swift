@@ -164,7 +164,7 @@ package final class SocketLoop: @unchecked Sendable {
         pthread_detach(thread)
     }
 
-    /// Ends the thread after this turn.
+    /// Ends the thread after this turn. Tasks that come later may not run.
     package func stop() async {
         await withCheckedContinuation { continuation in
             execute {
@@ -315,6 +315,7 @@ package final class SocketLoop: @unchecked Sendable {
     package func removeTasks() {
         endOfTurn = {}
         timers = []
+        taken = []
     }
 
     /// - Parameter timeout: milliseconds to wait until a socket is ready; -1 waits without end.

@@ -189,23 +189,29 @@ package actor Daemon {
         for path in sandbox.replaced {
             log.error("\(path) was replaced after the start, so Weir may not use it: restart the service")
         }
-        let fault: String?
+        let outcome: ReloadOutcome
         switch ConfigurationReader.read(path: configurationPath) {
         case .failure(let faults):
             for fault in faults.all { log.error(fault.description) }
             if let readable = faults.readable { reportOutOfReach(readable, faults.tablePaths) }
             log.error("\(configurationPath) was rejected; the service keeps its current configuration")
             let others = faults.all.count - 1
-            fault = faults.all.first.map { $0.description + (others > 0 ? " (and \(others) more)" : "") }
+            outcome = .rejected(faults.all[0].description + (others > 0 ? " (and \(others) more)" : ""))
         case .success(let read):
             for warning in read.warnings { log.warning(warning.description) }
-            fault = await apply(read)
+            outcome = await apply(read)
         }
-        report(fault)
+        report(outcome)
     }
 
-    /// - Returns: why the configuration was rejected; nil if it is in use.
-    private func apply(_ read: ConfigurationReader.Outcome) async -> String? {
+    private enum ReloadOutcome {
+        case inUse
+        case rejected(String)
+        /// The service is about to stop, and did not wait for the rules.
+        case stopping
+    }
+
+    private func apply(_ read: ConfigurationReader.Outcome) async -> ReloadOutcome {
         var accepted = read.configuration
         for key in RestartKey.all {
             if key.differs(read.configuration, configuration), key.differs(read.configuration, lastRead) {
@@ -217,7 +223,7 @@ package actor Daemon {
         lastRead = read.configuration
         if let fault = reportOutOfReach(accepted, read.tablePaths) {
             log.error("\(configurationPath) was rejected; the service keeps its current configuration")
-            return fault
+            return .rejected(fault)
         }
         try? await host.loop.submit { [host, policy, accepted] in
             host.reload(accepted)
@@ -227,18 +233,22 @@ package actor Daemon {
         alerts.reload(accepted.alerts)
         configuration = accepted
         log.redirect(to: configuration.log.destination)
-        // Otherwise the service is about to stop.
-        if areInForce { log.notice("reloaded: \(configuration.summary)") }
-        return nil
+        guard areInForce else { return .stopping }
+        log.notice("reloaded: \(configuration.summary)")
+        return .inUse
     }
 
     /// Tells the admin listener and the operators how a reload ended.
-    private func report(_ fault: String?) {
-        let before = lastReload.record(fault: fault)
-        if let fault {
+    private func report(_ outcome: ReloadOutcome) {
+        switch outcome {
+        case .inUse:
+            if lastReload.record(fault: nil).fault != nil {
+                alerts.raise(recovery: Alerts.configurationSubject, "a reload has succeeded")
+            }
+        case .rejected(let fault):
+            _ = lastReload.record(fault: fault)
             alerts.raise(trouble: Alerts.configurationSubject, "rejected, the current one stays in use: \(fault)")
-        } else if before.fault != nil {
-            alerts.raise(recovery: Alerts.configurationSubject, "a reload has succeeded")
+        case .stopping: break
         }
     }
 

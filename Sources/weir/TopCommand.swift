@@ -133,6 +133,7 @@ struct TopCommand: AsyncParsableCommand {
         while true {
             try await Task.sleep(for: .milliseconds(100))
             let filter = latest.filter
+            if filter.isEmpty { searched = "" }
             guard !filter.isEmpty, filter != searched || .now >= next else { continue }
             let began = ContinuousClock.now
             let listing = try? await AdminClient(configuration, timeout: .seconds(Self.searchTimeout))
