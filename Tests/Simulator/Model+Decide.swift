@@ -66,10 +66,9 @@ extension Model {
         var transaction = transactions[request.transaction] ?? Transaction()
         forgetResets(in: &transaction)
         let (charges, concernsCounted) = (transaction.charges, concernsCounted(request))
-        var (steps, shadowed): ([Step], [Step]) = ([], [])
+        var (steps, shadowed, refusing, passing): ([Step], [Step], Violation?, Violation?) = ([], [], nil, nil)
         let judging = judging(request, &transaction)
         let judged = Set(judging.map(\.account))
-        var (refusing, passing): (Violation?, Violation?)
         for step in judging {
             let limit = step.limit
             guard let violation = violation(of: step) else {
