@@ -7,6 +7,34 @@ enum CharacterReferences {
     /// Bytes. No reference is longer; `&` and `;` do not count.
     static let longest = 32
 
+    /// An attribute's value without character references.
+    static func resolved(in text: ArraySlice<UInt8>) -> [UInt8] {
+        guard text.contains(UInt8(ascii: "&")) else { return Array(text) }
+        var result: [UInt8] = []
+        var index = text.startIndex
+        while index < text.endIndex {
+            let rest = text[(index + 1)...]
+            if text[index] == UInt8(ascii: "&") {
+                let name = rest.prefix(longest).prefix {
+                    $0.isAlphanumeric || $0 == UInt8(ascii: "#")
+                }
+                let isClosed = name.endIndex < text.endIndex && text[name.endIndex] == UInt8(ascii: ";")
+                // In an address, `&copy=1` is no reference.
+                let isNumber = name.first == UInt8(ascii: "#")
+                if isClosed || isNumber,
+                    let (character, length) = character(name, isClosed: isClosed)
+                {
+                    result += UTF8.encode(character)!
+                    index += 1 + length + (isClosed && length == name.count ? 1 : 0)
+                    continue
+                }
+            }
+            result.append(text[index])
+            index += 1
+        }
+        return result
+    }
+
     /// Decodes a reference at the beginning of `text`, which follows `&`. Returns its characters and its length; nil if
     /// there is none.
     ///

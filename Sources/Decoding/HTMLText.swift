@@ -356,16 +356,18 @@ struct HTMLText {
         guard !isEndTag else { return }
         switch HTMLTags.attribute(named: attribute) {
         case .link: writeLink(value[...], &lines)
-        case .style: isHidden = isHidden || withoutReferences(value[...]).withUnsafeBufferPointer(HTMLTags.hides)
+        case .style:
+            let style = CharacterReferences.resolved(in: value[...])
+            isHidden = isHidden || style.withUnsafeBufferPointer(HTMLTags.hides)
         case .hidden: isHidden = true
-        case .alt: for byte in withoutReferences(value[...]) { put(byte, &lines) }
+        case .alt: for byte in CharacterReferences.resolved(in: value[...]) { put(byte, &lines) }
         case .content: if name.elementsEqual("meta".utf8) { refresh = value }
         case nil: break
         }
     }
 
     private mutating func writeLink(_ address: ArraySlice<UInt8>, _ lines: inout LineBuffer) {
-        withoutReferences(address).withUnsafeBufferPointer { writeLink($0, &lines) }
+        CharacterReferences.resolved(in: address).withUnsafeBufferPointer { writeLink($0, &lines) }
     }
 
     /// - Parameter address: without character references.
@@ -377,33 +379,6 @@ struct HTMLText {
         let kept = address.filter { $0 != 0x09 && $0 != 0x0a && $0 != 0x0d }
         kept.withUnsafeBufferPointer { link.append($0, isCollapsed: false, to: &lines) }
         link.end(to: &lines)
-    }
-
-    private func withoutReferences(_ text: ArraySlice<UInt8>) -> [UInt8] {
-        guard text.contains(UInt8(ascii: "&")) else { return Array(text) }
-        var result: [UInt8] = []
-        var index = text.startIndex
-        while index < text.endIndex {
-            let rest = text[(index + 1)...]
-            if text[index] == UInt8(ascii: "&") {
-                let name = rest.prefix(CharacterReferences.longest).prefix {
-                    $0.isAlphanumeric || $0 == UInt8(ascii: "#")
-                }
-                let isClosed = name.endIndex < text.endIndex && text[name.endIndex] == UInt8(ascii: ";")
-                // In an address, `&copy=1` is no reference.
-                let isNumber = name.first == UInt8(ascii: "#")
-                if isClosed || isNumber,
-                    let (character, length) = CharacterReferences.character(name, isClosed: isClosed)
-                {
-                    result += UTF8.encode(character)!
-                    index += 1 + length + (isClosed && length == name.count ? 1 : 0)
-                    continue
-                }
-            }
-            result.append(text[index])
-            index += 1
-        }
-        return result
     }
 
     // MARK: - Tags
