@@ -287,7 +287,8 @@ struct HTMLText {
         }
         conditional = nil
         var shown = content[(condition + 1)...]
-        while let last = shown.last, last == UInt8(ascii: "-") || last == UInt8(ascii: "!") { shown.removeLast() }
+        if shown.suffix(3).elementsEqual("--!".utf8) { shown.removeLast() }
+        if shown.suffix(2).elementsEqual("--".utf8) { shown.removeLast(2) }
         var html = HTMLText(readsConditional: false)
         shown.withUnsafeBufferPointer { html.append($0, to: &lines) }
         html.finish(to: &lines)
