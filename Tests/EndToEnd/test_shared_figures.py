@@ -323,7 +323,7 @@ class Alerts(unittest.TestCase):
             wait_until(lambda: self.warnings([one, two]), "one of them warns")
 
     def test_another_warning_after_a_reset(self):
-        with running({"rates": ["100/1h"]}, ["mx1", "mx2"], shared={"share": 50}) as (_, (one, two)):
+        with running({"rates": ["100/1h"]}, ["mx1", "mx2"], shared={"share": 10}) as (_, (one, two)):
             self.use(one, "a", 85)
             wait_until(lambda: self.warnings([one, two]), "the first warning")
             one.limits("reset", "a")
@@ -333,17 +333,17 @@ class Alerts(unittest.TestCase):
             wait_until(lambda: len(self.warnings([one, two])) == 2, "the second warning")
 
     def test_each_window_has_its_warning(self):
-        with running({"rates": ["50/1h", "60/1d"]}, ["mx1", "mx2"], shared={"share": 50}) as (_, (one, two)):
+        with running({"rates": ["50/1h", "60/1d"]}, ["mx1", "mx2"], shared={"share": 10}) as (_, (one, two)):
             self.use(one, "a", 42)
             wait_until(lambda: self.warnings([one, two]), "that of the hour")
             [warning] = self.warnings([one, two])
             self.assertRegex(warning, r"80 % reached by all hosts together, recipients 4[0-2]/50 per 1h$")
-            self.use(one, "a", 7)
+            self.use(two, "a", 7)
             wait_until(lambda: len(self.warnings([one, two])) == 2, "that of the day")
             self.assertTrue(any(re.search("4[89]/60 per 1d$", line) for line in self.warnings([one, two])))
 
     def test_a_key_that_is_no_text(self):
-        with running({"key": "sender", "rates": ["20/1h"]}, ["mx1", "mx2"], shared={"share": 50}) as (_, (one, _)):
+        with running({"key": "sender", "rates": ["20/1h"]}, ["mx1", "mx2"], shared={"share": 10}) as (_, (one, _)):
             with socket.create_connection(("127.0.0.1", one.port)) as client:
                 answers = client.makefile("rb")
                 end = time.monotonic() + DEFAULT_TIMEOUT
