@@ -33,7 +33,9 @@ package final class HostExchange: EngineMessenger.Owner, @unchecked Sendable {
     var near: [KeyName: String] = [:]
     var isAskingAboutNear = false
     var warned = WarnedKeys()
-    /// Messages of other hosts about marks that the ledger has not taken note of yet.
+    /// The keys that have marks, on whatever host, and until when.
+    var marked: [KeyName: ContinuousClock.Instant] = [:]
+    /// Lists of marks that the ledger has not taken note of yet.
     var openMarks = 0
     /// The fault of the last attempt to connect. It is logged if it comes twice in a row.
     private var lastFault: EngineFault.Kind?
@@ -172,6 +174,8 @@ package final class HostExchange: EngineMessenger.Owner, @unchecked Sendable {
         if isLogged { log.notice("the other hosts can be asked again") }
         (lastFault, isLogged) = (nil, false)
         setFault(nil)
+        // It may have missed marks.
+        renewMarks()
     }
 
     package func messengerFailed(_ fault: EngineFault) {

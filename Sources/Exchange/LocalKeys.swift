@@ -35,7 +35,7 @@ struct LocalKeys: Sendable {
 
     /// The names of the limits that hosts share.
     func sharedLimits() async throws -> Set<String> {
-        try await host.loop.submit { [host] in Set(host.configuration.limits.filter(\.isShared).map(\.name)) }
+        Set(try await limits().keys)
     }
 
     /// The limits that hosts share, by name.

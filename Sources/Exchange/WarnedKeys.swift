@@ -1,28 +1,47 @@
 // SPDX-License-Identifier: Apache-2.0
+internal import Limits
 package import Report
 
-/// The keys of which a host has warned. None has a second warning within the longest window of its limit, and marks
-/// that another host has sent before it knew of the warning change nothing.
+/// What a host warns of once: that all hosts together have used `warn_at` percent of a window.
+package struct SharedWarning: Hashable, Sendable {
+    package let name: KeyName
+    /// `1h`
+    package let window: String
+    /// The last change of the key before it (`Ledger.lastChange`). After another change, there is another warning.
+    package let change: Int64
+    /// For so long, there is no other.
+    package let quiet: Duration
+
+    /// nil if no limit has such a window.
+    package init?(_ name: KeyName, window: String, change: Int64) {
+        guard let length = Rate.duration(window), Window.allowed.contains(length) else { return nil }
+        self.name = name
+        self.window = window
+        self.change = change
+        // A window of a second would otherwise bring a warning every second.
+        quiet = .milliseconds(max(length, 60_000))
+    }
+}
+
+/// The warnings that the hosts have given. None is given twice within its window, and marks that another host has sent
+/// before it knew of the warning change nothing.
 package struct WarnedKeys {
-    private var ends: [KeyName: ContinuousClock.Instant] = [:]
+    private var ends: [SharedWarning: ContinuousClock.Instant] = [:]
 
     private static let most = 10_000
 
     package init() {}
 
-    package func contains(_ key: KeyName, at now: ContinuousClock.Instant) -> Bool {
-        ends[key].map { now < $0 } ?? false
+    package func contains(_ warning: SharedWarning, at now: ContinuousClock.Instant) -> Bool {
+        ends[warning].map { now < $0 } ?? false
     }
 
-    /// - Parameter time: until then, the key has no second warning.
-    /// - Returns: false if a host has warned of the key already.
-    package mutating func add(
-        _ key: KeyName, until time: ContinuousClock.Instant, at now: ContinuousClock.Instant
-    ) -> Bool {
-        guard !contains(key, at: now) else { return false }
+    /// - Returns: false if a host has given the warning already.
+    package mutating func add(_ warning: SharedWarning, at now: ContinuousClock.Instant) -> Bool {
+        guard !contains(warning, at: now) else { return false }
         if ends.count >= Self.most { ends = ends.filter { now < $0.value } }
         if ends.count >= Self.most { ends.remove(at: ends.startIndex) }
-        ends[key] = time
+        ends[warning] = now + warning.quiet
         return true
     }
 }

@@ -167,7 +167,7 @@ extension Ledger {
 
     func carryOut(_ intervention: Intervention, to account: Account, by author: ChangeAuthor) {
         tellOthers(of: intervention, to: account, by: author)
-        shared?.warnings.forget(account)
+        shared?.warnings.forget(account.hash, before: lastChange(ofKey: account.key, in: account.limit))
         switch intervention {
         case .reset:
             if account.limit.terms.isShared { shared?.forget(account.key, of: account.limit) }

@@ -121,26 +121,35 @@ extension Ledger {
 
     private func isNear(_ account: Account, lane: Int, used: UInt64, admitted: UInt64) -> Bool {
         if account.limit.terms.isShared, let shared {
-            return shared.warnings.isDue(account, lane: lane, used: used, admitted: admitted, at: now)
+            guard shared.warnings.isDue(account, lane: lane, used: used, admitted: admitted, at: now) else {
+                return false
+            }
+            if asksOthers(about: account) { return true }
         }
         return used &* 100 >= admitted &* account.limit.terms.limit.warnAt
     }
 
+    /// Hosts ask each other about texts. So this host warns of other keys by itself.
+    private func asksOthers(about account: Account) -> Bool {
+        account.limit.terms.isShared && shared != nil && String(validating: account.key, as: UTF8.self) != nil
+    }
+
     /// - Parameter lane: of a window that is near its limit, or may be; nil if none is.
     private func warn(of account: Account, lane: Int?, _ request: Attributes) {
-        let limit = account.limit.terms.limit
-        let isShared = limit.isShared && shared != nil
-        if let lane, isShared || !account.hasWarned {
-            let event = LimitEvent(
-                account: account, lane: lane, until: now, time: now, isShadowed: limit.mode == .shadow)
-            if isShared {
-                shared?.warnings.noteQuestion(account, at: now)
-                observer?.mayBeNear(event, request)
-            } else {
-                observer?.near(event, request)
-            }
+        guard let lane else {
+            account.hasWarned = false
+            return
         }
-        account.hasWarned = lane != nil
+        let event = LimitEvent(
+            account: account, lane: lane, until: now, time: now,
+            isShadowed: account.limit.terms.limit.mode == .shadow)
+        if asksOthers(about: account) {
+            shared?.warnings.noteQuestion(account, at: now)
+            observer?.mayBeNear(event, request)
+        } else if !account.hasWarned {
+            account.hasWarned = true
+            observer?.near(event, request)
+        }
     }
 
     private func giveBack(_ amount: UInt64, to account: Account, _ transaction: Transaction) {

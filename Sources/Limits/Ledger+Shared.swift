@@ -60,8 +60,12 @@ extension Ledger {
     }
 
     /// Decides a request that was put aside, before all prepared ones.
-    package func decideLast(_ request: Attributes) -> Decision {
+    ///
+    /// - Parameter isAnswered: false if the engine has not answered in time.
+    package func decideLast(_ request: Attributes, isAnswered: Bool) -> Decision {
         owner.check()
+        lacksAnswer = !isAnswered
+        defer { lacksAnswer = false }
         var others = PreparedRequests()
         swap(&others, &prepared)
         defer { swap(&others, &prepared) }
@@ -69,10 +73,13 @@ extension Ledger {
         return decide(request)
     }
 
-    /// Whether a request was refused only because this host can't ask the engine. Other hosts may have used nothing.
+    /// Whether a request was refused only because this host can't ask the engine, or has no answer. Other hosts may
+    /// have used nothing.
     func isUnanswered(_ violation: Violation) -> Bool {
         let account = violation.account
-        guard account.limit.terms.isShared, violation.reason == .over, let shared, !shared.canAsk else { return false }
+        guard account.limit.terms.isShared, violation.reason == .over, let shared,
+            lacksAnswer || !shared.ledger.canAsk
+        else { return false }
         return (0..<account.limit.terms.refusedLane).allSatisfy { lane in
             account.used(lane: lane) &+ violation.amount <= account.admitted(lane: lane, at: now)
         }

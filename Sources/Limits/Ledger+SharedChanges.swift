@@ -90,9 +90,9 @@ extension Ledger {
         // It raises windows that this host's limit does not have.
         if change.subject.kind == .raise, !isOver, rates.isEmpty { return }
         if change.subject.kind == .reset { shared?.forget(key, of: limit) }
+        if change.subject.kind != .block { shared?.warnings.forget(hash, before: change.version.number) }
         guard let account = existingAccount(hash, of: limit) ?? (isOver ? nil : openAccount(hash, key: key, of: limit))
         else { return }
-        shared?.warnings.forget(account)
         switch change.subject.kind {
         case .reset:
             journal.appendReset(account, at: tick)

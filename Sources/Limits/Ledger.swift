@@ -32,6 +32,8 @@ package final class Ledger {
     package internal(set) var limits: [LimitState] = []
     /// The limits shared with other hosts; nil without `shared`.
     package var shared: SharedCounts?
+    /// Whether the request that is being decided has waited for the engine in vain.
+    var lacksAnswer = false
     var settings: Settings
     private var clock: LedgerClock
     private(set) var tick: ClockAnchor

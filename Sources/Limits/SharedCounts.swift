@@ -48,7 +48,7 @@ package final class SharedCounts {
 
     /// The limits of a start or of a reload.
     package func configure(_ limits: [Limit]) {
-        warnings = SharedWarnings(hosts: settings.hosts.count)
+        warnings.forgetAll()
         ledger.timing = Self.timing(limits, settings)
         version = add(Self.text(of: limits))
         ledger.configure(Terms(hosts: settings.hosts, share: settings.share, limits: version))
@@ -184,9 +184,6 @@ package final class SharedCounts {
         return SharedLedger.Most(limits: version, units: Int64(admitted), divided: Int64(divided))
     }
 
-    /// Whether requests can wait for the engine now.
-    var canAsk: Bool { ledger.canAsk }
-
     /// Asks the engine for what the demands lack.
     ///
     /// - Returns: the number of the waiting request; nil if nothing is lacking, or nothing can be asked for.
@@ -203,7 +200,7 @@ package final class SharedCounts {
         if shareHolds(units, in: account, lane: lane, most) { return true }
         let key = self.lane(account, lane)
         if ledger.grantsHold(Int64(clamping: units), of: key, most, at: now.milliseconds) { return true }
-        if settings.isOpenOnCutOff, !canAsk { return true }
+        if settings.isOpenOnCutOff, !ledger.canAsk { return true }
         let demand = demand(account, lane: lane, units: units, at: now)
         let request = SharedRequest(number: 0, demands: [demand])
         guard case .admitted = ledger.decide(request, isLast: true, at: now.milliseconds) else { return false }

@@ -86,11 +86,11 @@ extension LedgerHost {
         let resumed = resuming
         resuming.removeAll(keepingCapacity: true)
         var passed: UInt64 = 0
-        for client in resumed where !client.isGone {
+        for (client, isAnswered) in resumed where !client.isGone {
             var decision = troubled
             if let judging {
                 client.withRequest { request in
-                    decision = judging.decideLast(request)
+                    decision = judging.decideLast(request, isAnswered: isAnswered)
                     if observer.logsPasses, decision.action == nil { observer.passed(request) }
                 }
             }

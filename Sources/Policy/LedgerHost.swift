@@ -71,8 +71,9 @@ package final class LedgerHost: @unchecked Sendable {
     package var onNear: (_ key: KeyName, _ client: String) -> Void = { _, _ in }
     /// Where the ledger keeps what it knows of them.
     var sharedStore: SharedStore?
-    /// Clients whose requests have waited for the engine, and are decided for the last time.
-    var resuming: [any Client] = []
+    /// Clients whose requests have waited for the engine, and are decided for the last time. `isAnswered` is false if
+    /// they have waited in vain.
+    var resuming: [(client: any Client, isAnswered: Bool)] = []
     /// Clients that have a decision and wait for the commit.
     var awaiting: [any Client] = []
     var isTickUnderWay = false

@@ -143,7 +143,7 @@ final class SharedLimits: EngineConnection.Owner {
         pause = Self.shortestPause
         let outcome = shared.ledger.receive(answer, at: now)
         host.adopt(outcome.changes)
-        resume(outcome.answered)
+        resume(outcome.answered, isAnswered: true)
         if outcome.hangsUp {
             retryAt = .now() + (shared.ledger.isClone ? Self.longestPause : Self.shortestPause)
             if shared.ledger.isClone { report(.clone) }
@@ -176,10 +176,12 @@ final class SharedLimits: EngineConnection.Owner {
         setTimer()
     }
 
-    private func resume(_ numbers: [Int]) {
+    private func resume(_ numbers: [Int], isAnswered: Bool = false) {
         guard !numbers.isEmpty else { return }
         beginTick()
-        host.resuming += numbers.sorted().compactMap { suspended.removeValue(forKey: $0) }
+        host.resuming += numbers.sorted().compactMap { number in
+            suspended.removeValue(forKey: number).map { ($0, isAnswered) }
+        }
     }
 
     /// Decides all requests that wait for the engine in this turn.

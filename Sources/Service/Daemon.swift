@@ -229,6 +229,7 @@ package actor Daemon {
             host.reload(accepted)
             policy.reload(accepted)
         }
+        exchange?.renewMarks()
         let areInForce = await content?.reload(accepted, rules: read.rules) ?? true
         alerts.reload(accepted.alerts)
         configuration = accepted

@@ -301,6 +301,61 @@ class Alerts(unittest.TestCase):
             self.assertIn(f"key a: 80 % reached by all hosts together, recipients 48/{MOST} per 1h", warning)
             self.assertEqual(self.sent(hook).count(("warn", "a")), 1)
 
+    def use(self, service, key, count):
+        end = time.monotonic() + DEFAULT_TIMEOUT
+        while count and time.monotonic() < end:
+            count -= admitted(service, key, 1)
+        self.assertEqual(count, 0)
+
+    def test_a_reload_loses_no_warning(self):
+        """The host that reloads has lost its marks, and gets new ones."""
+        with running({"rates": ["100/1h"]}, ["mx1", "mx2"], shared={"share": 50}) as (_, (one, two)):
+            # Marks: the more one has used, the less the other one may use without asking.
+            for count in (40, 20, 10, 4):
+                self.use(one, "a", count)
+                time.sleep(0.5)
+            self.assertEqual(parts(shown(one, "a")), {"mx1": 74, "mx2": 0})
+            two.reload()
+            two.wait_logged("reloaded: ")
+            # An answer says that what was published before it has arrived.
+            self.assertEqual(parts(shown(two, "a")), {"mx1": 74, "mx2": 0})
+            self.use(two, "a", 16)
+            wait_until(lambda: self.warnings([one, two]), "one of them warns")
+
+    def test_another_warning_after_a_reset(self):
+        with running({"rates": ["100/1h"]}, ["mx1", "mx2"], shared={"share": 10}) as (_, (one, two)):
+            self.use(one, "a", 85)
+            wait_until(lambda: self.warnings([one, two]), "the first warning")
+            one.limits("reset", "a")
+            # It has no account of the key.
+            two.wait_logged("on mx1: reset a")
+            self.use(two, "a", 85)
+            wait_until(lambda: len(self.warnings([one, two])) == 2, "the second warning")
+
+    def test_each_window_has_its_warning(self):
+        with running({"rates": ["50/1h", "60/1d"]}, ["mx1", "mx2"], shared={"share": 10}) as (_, (one, two)):
+            self.use(one, "a", 42)
+            wait_until(lambda: self.warnings([one, two]), "that of the hour")
+            [warning] = self.warnings([one, two])
+            self.assertRegex(warning, r"80 % reached by all hosts together, recipients 4[0-2]/50 per 1h$")
+            self.use(two, "a", 7)
+            wait_until(lambda: len(self.warnings([one, two])) == 2, "that of the day")
+            self.assertTrue(any(re.search("4[89]/60 per 1d$", line) for line in self.warnings([one, two])))
+
+    def test_a_key_that_is_no_text(self):
+        with running({"key": "sender", "rates": ["20/1h"]}, ["mx1", "mx2"], shared={"share": 10}) as (_, (one, _)):
+            with socket.create_connection(("127.0.0.1", one.port)) as client:
+                answers = client.makefile("rb")
+                end = time.monotonic() + DEFAULT_TIMEOUT
+                count = 0
+                while count < 16 and time.monotonic() < end:
+                    client.sendall(
+                        b"request=smtpd_access_policy\nprotocol_state=RCPT\nclient_address=192.0.2.1\n"
+                        b"sender=m\xfcller@example.org\nrecipient=a@example.com\n\n")
+                    count += b"DUNNO" in answers.readline()
+                    answers.readline()
+            one.wait_logged("80 % reached, recipients 16/20 per 1h")
+
     def test_a_host_that_is_alone_warns_of_what_it_knows(self):
         with host(free_port(), "mx1", ["mx1", "mx2"], on_cut_off="open") as service:
             service.wait_logged("on_cut_off: open")

@@ -101,6 +101,13 @@ final class LedgerHarness {
         }
     }
 
+    /// Decides a request that has waited for the engine of shared limits.
+    func decideLast(_ attributes: [String: String], isAnswered: Bool) -> String? {
+        withRequest(attributes) { request in
+            ledger.decideLast(request, isAnswered: isAnswered).action.map { String(decoding: $0, as: UTF8.self) }
+        }
+    }
+
     private func withRequest<Result>(_ attributes: [String: String], _ body: (Attributes) -> Result) -> Result {
         var bytes: [UInt8] = []
         var ranges: [Range<Int>] = []

@@ -71,6 +71,20 @@ import Testing
         #expect(!shared.ledger.usesPools)
     }
 
+    /// Others may have used nothing: only an answer of the engine says that there is no room.
+    @Test(arguments: [(false, 2), (true, 3)] as [(Bool, UInt64)])
+    func aRefusalWithoutAnAnswerDoesNotCount(isAnswered: Bool, used: UInt64) throws {
+        for message in 0..<2 { #expect(try ask("m\(message)")) }
+        let request = rcpt("m2", to: "a@example.org")
+        let number = try #require(harness.putAside(request))
+        harness.clocks.advance(60)
+        harness.ledger.beginTick()
+        #expect(shared.ledger.refuseOverdue(at: now) == [number])
+        #expect(harness.decideLast(request, isAnswered: isAnswered) != nil)
+        #expect(harness.used("user") == [used])
+        #expect(harness.standing("user")?.refusedTries == 1)
+    }
+
     /// This host knows by itself that the limit is reached.
     @Test func aRefusalAboveTheLimitCountsWithoutTheEngine() throws {
         for message in 0..<10 { _ = try ask("m\(message)") }

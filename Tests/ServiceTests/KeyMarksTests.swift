@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import Exchange
+import Limits
 import Report
 import Testing
 
@@ -17,17 +18,17 @@ struct KeyMarksTests {
         sum.hosts = used.enumerated().map { index, used in
             HostUse(host: "mx\(index + 1)", used: used.map { [$0] }, refusedTries: 0, age: 0)
         }
-        return KeyMarks(sum, warnAt: warnAt, hosts: used.count)
+        return KeyMarks(sum, after: 0, warnAt: warnAt, hosts: used.count)
     }
 
     @Test func theSumReachesThePercentage() {
-        #expect(Self.marks([300, 300, 200]).isReached)
-        #expect(!Self.marks([300, 300, 199]).isReached)
-        #expect(Self.marks([500, 300, nil]).isReached)
-        #expect(!Self.marks([500, 299, nil]).isReached)
+        #expect(Self.marks([300, 300, 200]).reached == ["1h"])
+        #expect(Self.marks([300, 300, 199]).reached.isEmpty)
+        #expect(Self.marks([500, 300, nil]).reached == ["1h"])
+        #expect(Self.marks([500, 299, nil]).reached.isEmpty)
         // 80 % of 6 is 4.8.
-        #expect(Self.marks([3, 2], limit: 6).isReached)
-        #expect(!Self.marks([2, 2], limit: 6).isReached)
+        #expect(Self.marks([3, 2], limit: 6).reached == ["1h"])
+        #expect(Self.marks([2, 2], limit: 6).reached.isEmpty)
     }
 
     /// As long as no host has reached its mark, all together are below the percentage and 1 % more.
@@ -47,7 +48,7 @@ struct KeyMarksTests {
         var (used, questions): (UInt64, Int) = (267, 1)
         while true {
             let marks = Self.marks([used, 0, 0])
-            if marks.isReached { break }
+            if !marks.reached.isEmpty { break }
             used = try #require(marks.marks["mx1"]?["1h"])
             questions += 1
         }
@@ -61,8 +62,8 @@ struct KeyMarksTests {
 
     @Test func theLargestFiguresFit() {
         let marks = Self.marks([.max / 2, 0], limit: .max)
-        #expect(!marks.isReached)
-        #expect(Self.marks([.max / 10 * 9], limit: .max).isReached)
+        #expect(marks.reached.isEmpty)
+        #expect(Self.marks([.max / 10 * 9], limit: .max).reached == ["1h"])
     }
 
     @Test func messagesArriveAsTheyWereSent() throws {
@@ -76,28 +77,63 @@ struct KeyMarksTests {
         #expect(MarksMessage(try #require(many.message)) == nil)
     }
 
-    @Test func aKeyHasOneWarningWithinItsWindow() {
+    private static func warning(_ key: String, window: String = "1h", after change: Int64 = 0) throws -> SharedWarning {
+        try #require(SharedWarning(KeyName(limit: "user", key: key), window: window, change: change))
+    }
+
+    @Test func aWindowHasOneWarningWithinItsLength() throws {
         let start = ContinuousClock.now
         var warned = WarnedKeys()
-        func add(_ key: String, at seconds: Int) -> Bool {
-            let now = start + .seconds(seconds)
-            return warned.add(KeyName(limit: "user", key: key), until: now + .seconds(60), at: now)
+        func add(_ key: String, _ window: String, at seconds: Int, after change: Int64 = 0) throws -> Bool {
+            warned.add(try Self.warning(key, window: window, after: change), at: start + .seconds(seconds))
         }
-        #expect([0, 1, 59].map { add("a", at: $0) } == [true, false, false])
-        #expect([0, 60, 61].map { add("b", at: $0) } == [true, true, false])
-        let isKnown = warned.contains(KeyName(limit: "other", key: "a"), at: start)
-        #expect(!isKnown)
+        #expect(try [0, 1, 119].map { try add("a", "2m", at: $0) } == [true, false, false])
+        #expect(try [0, 120, 121].map { try add("b", "2m", at: $0) } == [true, true, false])
+        // However short it is, a key that stays near its limit has one warning a minute.
+        #expect(try [0, 59, 60].map { try add("a", "1s", at: $0) } == [true, false, true])
+        // After a change by an administrator, there is another one.
+        #expect(try [0, 1].map { try add("a", "2m", at: $0, after: 7) } == [true, false])
+        #expect(!warned.contains(try Self.warning("c", window: "2m"), at: start))
+    }
+
+    @Test(arguments: ["", "1", "x", "0s", "900000000000w"])
+    func warningsOfStrangeWindowsAreNone(window: String) {
+        #expect(SharedWarning(KeyName(limit: "user", key: "a"), window: window, change: 0) == nil)
+    }
+
+    /// A window that is reached leaves the marks of the others.
+    @Test func eachWindowIsDecidedByItself() throws {
+        var sum = KeyStanding(
+            limit: "user", key: "a", count: "recipients", mode: "enforce",
+            rates: [("1m", 48, 60), ("1d", 48, 1000)].map { window, used, limit in
+                .init(
+                    rate: "\(limit)/\(window)", window: window, used: used, limit: limit, freesAt: nil, history: nil)
+            }, refusedTries: 0, blockedUntil: nil, raisedUntil: nil, exempt: false)
+        sum.hosts = [
+            HostUse(host: "mx1", used: [40, 40], refusedTries: 0, age: 0),
+            HostUse(host: "mx2", used: [8, 8], refusedTries: 0, age: 0),
+        ]
+        let marks = KeyMarks(sum, after: 5, warnAt: 80, hosts: 2)
+        #expect(marks.reached == ["1m"])
+        #expect(marks.warnings == [try Self.warning("a", window: "1m", after: 5)])
+        #expect(marks.marks == ["mx1": ["1d": 416], "mx2": ["1d": 384]])
+        let use = marks.use(for: "mx2") { _ in false }
+        #expect(use == .init(marks: [60_000: .max, 86_400_000: 384], change: 5))
+        // A host that has not answered keeps its mark of the day.
+        #expect(marks.use(for: "mx3") { _ in false } == .init(marks: [60_000: .max], change: 5))
+        // The warning of the day was given meanwhile.
+        #expect(marks.use(for: "mx2") { $0.window == "1d" }?.marks[86_400_000] == .max)
     }
 
     /// However many keys there are, those that are warned of last are known.
-    @Test func warnedKeysAreBounded() {
+    @Test func warnedKeysAreBounded() throws {
         var warned = WarnedKeys()
         let now = ContinuousClock.now
         for number in 0..<10_050 {
-            let isNew = warned.add(KeyName(limit: "user", key: "\(number)"), until: now + .seconds(60), at: now)
+            let isNew = warned.add(try Self.warning("\(number)"), at: now)
             #expect(isNew)
         }
-        let count = (0..<10_050).count { warned.contains(KeyName(limit: "user", key: "\($0)"), at: now) }
+        let count = try (0..<10_050).count { warned.contains(try Self.warning("\($0)"), at: now) }
         #expect(count == 10_000)
     }
 }
