@@ -43,12 +43,8 @@ struct SharedWarnings {
             if now < watch.awaits { return false }
             if lane < watch.marks.count, let mark = watch.marks[lane], now < mark.until { return used >= mark.used }
         }
-        return used >= first(admitted, of: account.limit.limit)
-    }
-
-    /// What this host has used when it asks for the first time.
-    private func first(_ admitted: UInt64, of limit: Limit) -> UInt64 {
-        (Limit.leastToWarn(of: admitted, at: limit.warnAt) - 1) / hosts + 1
+        // Each charge comes here, so nothing is divided.
+        return used &* hosts &* 100 >= admitted &* account.limit.limit.warnAt
     }
 
     /// The others are being asked.

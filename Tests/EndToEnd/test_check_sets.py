@@ -133,7 +133,7 @@ class Milter(Directory):
                     mta.mail(**macros)
                     reply = mta.content([("Subject", " login")], b"body\r\n")[-1]
                     self.assertEqual(reply[0].encode(), code)
-            self.assertIn(f"header_checks pcre:{self.directory}/login:1, set login: REJECT", service.log())
+            service.wait_logged(f"header_checks pcre:{self.directory}/login:1, set login: REJECT")
 
     def test_signed(self):
         """Rules for headers wait for a signature; those for the body have nothing to wait for."""
