@@ -187,8 +187,9 @@ static void compile(unsigned network, unsigned refusal) {
     REQUIRE(1, 0, refusal, TCGETS, FIONREAD, FIONBIO);
     end(start);
     start = begin(SYS_prctl);
-    // The last one is PR_SET_VMA, with which the C library names memory.
-    REQUIRE(0, 0, refusal, PR_SET_NAME, PR_GET_NAME, PR_GET_NO_NEW_PRIVS, PR_GET_SECCOMP, 0x53564d41);
+    // PR_CAPBSET_READ is of libcap, which name services load when nsswitch.conf changes. The last one is PR_SET_VMA,
+    // with which the C library names memory.
+    REQUIRE(0, 0, refusal, PR_SET_NAME, PR_GET_NAME, PR_GET_NO_NEW_PRIVS, PR_GET_SECCOMP, PR_CAPBSET_READ, 0x53564d41);
     end(start);
     // A later C library may try later calls first, and then what it used before. It may do so with all signals blocked,
     // where a trap would end the process.

@@ -11,7 +11,8 @@ internal import NIOCore
 /// socket that seems to take long is only a suspect at first. It is costly if it takes processor time.
 struct CostlySockets {
     private struct Cost {
-        /// The processor time that the socket took of a turn. It falls by a quarter with each turn that takes less.
+        /// The processor time that the socket took of late turns: the last one counts a quarter. So a single turn in
+        /// which the kernel did other work in the thread's time does not make a quiet client wait.
         var time = TimeAmount.zero
         /// How many turns more the processor time is measured.
         var suspicion = 0
@@ -79,7 +80,7 @@ struct CostlySockets {
         let index = Int(descriptor)
         while costs.count <= index { costs.append(Cost()) }
         let before = costs[index].time.nanoseconds
-        let cost = max(processorTime?.nanoseconds ?? 0, before - before / 4)
+        let cost = before + ((processorTime?.nanoseconds ?? 0) - before) / 4
         costs[index].time = .nanoseconds(cost)
         let isSuspect = time > share || cost > share.nanoseconds
         costs[index].suspicion = isSuspect ? Self.vigilance : max(0, costs[index].suspicion - 1)

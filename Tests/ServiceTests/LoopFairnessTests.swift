@@ -98,10 +98,28 @@ private final class BusySocket: SocketLoop.Socket {
         busy.after = { processor.pass(Self.costly) }
         try loop.watch(busy.descriptor, for: .reading, busy)
         try loop.watch(quiet.descriptor, for: .reading, quiet)
-        for _ in 1...2 { loop.step() }
+        for _ in 1...3 { loop.step() }
         turn = ""
         for _ in 1...4 { loop.step() }
         #expect(turn == "qaqaqaqa")
+        for socket in [busy, quiet] { loop.close(socket.descriptor) }
+    }
+
+    /// The kernel may handle packets of others in the thread's time.
+    @Test func oneCostlyTurnCostsNothing() throws {
+        let (clock, processor) = (SteppingClock(), SteppingClock())
+        let loop = try SocketLoop.stepped(clock: clock.now, processorTime: processor.now)
+        var turn = ""
+        let busy = BusySocket(Self.costly, clock) { turn += "a" }
+        let quiet = BusySocket(Self.costly, clock) { turn += "q" }
+        busy.after = { processor.pass(Self.costly) }
+        quiet.after = { if turn.count == 5 { processor.pass(.microseconds(600)) } }
+        try loop.watch(busy.descriptor, for: .reading, busy)
+        try loop.watch(quiet.descriptor, for: .reading, quiet)
+        for _ in 1...3 { loop.step() }
+        turn = ""
+        for _ in 1...6 { loop.step() }
+        #expect(turn == "qaqaqaqaqaqa")
         for socket in [busy, quiet] { loop.close(socket.descriptor) }
     }
 
