@@ -99,10 +99,13 @@ package final class Account {
         charge(amount)
     }
 
-    /// Whether a charge at `time` is in the same slot of every window as one now.
+    /// Whether a charge at `time` is in the same slot of every window as one now. A window that a reload has added
+    /// since then does not have it.
     func isOfPresentSlots(_ time: LedgerTime) -> Bool {
-        for lane in 0..<limit.terms.refusedLane where limit.terms.lanes[lane].slot(at: time) != limit.terms.slots[lane]
-        { return false }
+        for lane in 0..<limit.terms.refusedLane
+        where time <= limit.terms.added[lane] || limit.terms.lanes[lane].slot(at: time) != limit.terms.slots[lane] {
+            return false
+        }
         return true
     }
 

@@ -78,4 +78,19 @@ import Testing
         try harness.ask(settling("END-OF-MESSAGE", "m", count: 1))
         #expect(harness.used("user") == [2, 1])
     }
+
+    /// What was charged before the reload is not in the new window. What came after it is given back from there.
+    @Test func aRefusalGivesBackWhatANewWindowCounts() throws {
+        var maker = LimitMaker()
+        let bytes = maker.limit("bytes", count: .bytes, rates: ["100/1h"])
+        let (before, after) = (maker.limit(rates: ["9/1h"]), maker.limit(rates: ["9/1m"]))
+        let harness = try LedgerHarness([before, bytes], names: maker.names)
+        try harness.ask(rcpt("m", to: "a@example.org"))
+        harness.ledger.reload([after, bytes], settings: harness.settings)
+        harness.clocks.advance(1)
+        try harness.ask(rcpt("m", to: "b@example.org"))
+        #expect(harness.used("user", limit: "per-user") == [1])
+        #expect(try harness.ask(settling("END-OF-MESSAGE", "m", count: 2, more: ["size": "800"])) != nil)
+        #expect(harness.used("user", limit: "per-user") == [0])
+    }
 }
