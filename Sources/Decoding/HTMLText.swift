@@ -89,7 +89,7 @@ struct HTMLText {
             return end
         case .comment where matched == 0:
             let end = count(upTo: UInt8(ascii: "-"))
-            keep(UnsafeBufferPointer(rebasing: text[..<end]))
+            keep(text[..<end])
             return end
         case .raw where matched == 0: return count(upTo: UInt8(ascii: "<"))
         default: return 0
@@ -267,14 +267,14 @@ struct HTMLText {
                 state = .text
                 return showConditional(to: &lines)
             }
-            withUnsafePointer(to: byte) { keep(UnsafeBufferPointer(start: $0, count: 1)) }
+            keep(CollectionOfOne(byte))
             // `--!>` ends a comment, too.
             if byte != UInt8(ascii: "!") || matched < 2 { matched = isHyphen ? matched + 1 : 0 }
         default: if byte == UInt8(ascii: ">") { state = .text }
         }
     }
 
-    private mutating func keep(_ text: UnsafeBufferPointer<UInt8>) {
+    private mutating func keep(_ text: some Collection<UInt8>) {
         guard let kept = conditional?.count else { return }
         conditional?.append(contentsOf: text.prefix(max(0, Self.longestConditional - kept)))
     }

@@ -140,13 +140,15 @@ extension Ledger {
             account.hasWarned = false
             return
         }
+        let asks = asksOthers(about: account)
+        guard asks || !account.hasWarned else { return }
         let event = LimitEvent(
             account: account, lane: lane, until: now, time: now,
             isShadowed: account.limit.terms.limit.mode == .shadow)
-        if asksOthers(about: account) {
+        if asks {
             shared?.warnings.noteQuestion(account, at: now)
             observer?.mayBeNear(event, request)
-        } else if !account.hasWarned {
+        } else {
             account.hasWarned = true
             observer?.near(event, request)
         }

@@ -90,37 +90,35 @@ private final class BusySocket: SocketLoop.Socket {
 
     /// The thread loses its processor each time it has answered `q`: other sockets are not served before it for that.
     @Test func lostProcessorTimeCostsNothing() throws {
-        let (clock, processor) = (SteppingClock(), SteppingClock())
-        let loop = try SocketLoop.stepped(clock: clock.now, processorTime: processor.now)
-        var turn = ""
-        let busy = BusySocket(Self.costly, clock) { turn += "a" }
-        let quiet = BusySocket(Self.costly, clock) { turn += "q" }
-        busy.after = { processor.pass(Self.costly) }
-        try loop.watch(busy.descriptor, for: .reading, busy)
-        try loop.watch(quiet.descriptor, for: .reading, quiet)
-        for _ in 1...3 { loop.step() }
-        turn = ""
-        for _ in 1...4 { loop.step() }
-        #expect(turn == "qaqaqaqa")
-        for socket in [busy, quiet] { loop.close(socket.descriptor) }
+        #expect(try turns { _ in .zero } == "qaqaqaqaqaqa")
     }
 
     /// The kernel may handle packets of others in the thread's time.
     @Test func oneCostlyTurnCostsNothing() throws {
+        #expect(try turns { $0 == 3 ? .microseconds(600) : .zero } == "qaqaqaqaqaqa")
+    }
+
+    /// Six turns of a costly socket, `a`, and of `q`, which takes as long, but little of the processor.
+    ///
+    /// - Parameter cost: what `q` takes of it in a turn.
+    private func turns(_ cost: @escaping (_ turn: Int) -> TimeAmount) throws -> String {
         let (clock, processor) = (SteppingClock(), SteppingClock())
         let loop = try SocketLoop.stepped(clock: clock.now, processorTime: processor.now)
-        var turn = ""
-        let busy = BusySocket(Self.costly, clock) { turn += "a" }
-        let quiet = BusySocket(Self.costly, clock) { turn += "q" }
+        var (turn, entries) = (0, "")
+        let busy = BusySocket(Self.costly, clock) { entries += "a" }
+        let quiet = BusySocket(Self.costly, clock) { entries += "q" }
         busy.after = { processor.pass(Self.costly) }
-        quiet.after = { if turn.count == 5 { processor.pass(.microseconds(600)) } }
+        quiet.after = { processor.pass(cost(turn)) }
         try loop.watch(busy.descriptor, for: .reading, busy)
         try loop.watch(quiet.descriptor, for: .reading, quiet)
         for _ in 1...3 { loop.step() }
-        turn = ""
-        for _ in 1...6 { loop.step() }
-        #expect(turn == "qaqaqaqaqaqa")
+        entries = ""
+        for number in 1...6 {
+            turn = number
+            loop.step()
+        }
         for socket in [busy, quiet] { loop.close(socket.descriptor) }
+        return entries
     }
 
     /// Sockets that take their share and have more to do come after those that are done, however little the share is.
