@@ -90,36 +90,3 @@ struct LocalKeys: Sendable {
         }
     }
 }
-
-extension KeySelection {
-    /// - Parameters:
-    ///   - state: `blocked`, `raised`, a percentage that is used at least of some window, or nil for any.
-    ///   - match: a shell pattern.
-    /// - Throws: `SelectionFault`.
-    package init(state: String?, limit: String?, match: String?) throws(SelectionFault) {
-        let pattern = match.flatMap { KeyPattern($0) }
-        if let match, pattern == nil {
-            throw SelectionFault(
-                description: "'\(match)' is not a shell pattern of at most \(KeyPattern.longest) bytes")
-        }
-        self.init(limit: limit, pattern: pattern, state: try Self.state(state))
-    }
-
-    private static func state(_ text: String?) throws(SelectionFault) -> State {
-        switch text {
-        case nil: return .any
-        case "blocked": return .blocked
-        case "raised": return .raised
-        case let text?:
-            guard let percent = UInt64(text), 1...1000 ~= percent else {
-                throw SelectionFault(description: "state must be blocked, raised, or a percentage from 1 to 1000")
-            }
-            return .filled(percent: percent)
-        }
-    }
-}
-
-/// A selection that is none.
-package struct SelectionFault: Error, CustomStringConvertible {
-    package let description: String
-}

@@ -47,6 +47,45 @@ package struct KeySelection: Sendable {
     }
 }
 
+extension KeySelection {
+    /// - Parameters:
+    ///   - state: `blocked`, `raised`, a percentage that is used at least of some window, or nil for any.
+    ///   - match: a shell pattern.
+    /// - Throws: `SelectionFault`.
+    package init(state: String?, limit: String?, match: String?) throws(SelectionFault) {
+        try self.init(limit: limit, match: match, state: Self.state(state))
+    }
+
+    /// - Parameter match: a shell pattern.
+    /// - Throws: `SelectionFault`.
+    package init(limit: String?, match: String?, state: State) throws(SelectionFault) {
+        let pattern = match.flatMap { KeyPattern($0) }
+        if let match, pattern == nil {
+            throw SelectionFault(
+                description: "'\(match)' is not a shell pattern of at most \(KeyPattern.longest) bytes")
+        }
+        self.init(limit: limit, pattern: pattern, state: state)
+    }
+
+    private static func state(_ text: String?) throws(SelectionFault) -> State {
+        switch text {
+        case nil: return .any
+        case "blocked": return .blocked
+        case "raised": return .raised
+        case let text?:
+            guard let percent = UInt64(text), 1...1000 ~= percent else {
+                throw SelectionFault(description: "state must be blocked, raised, or a percentage from 1 to 1000")
+            }
+            return .filled(percent: percent)
+        }
+    }
+}
+
+/// A selection that is none.
+package struct SelectionFault: Error, CustomStringConvertible {
+    package let description: String
+}
+
 /// Looks for the accounts of a selection a piece at a time. Requests are decided between the pieces.
 package struct SelectionWalk {
     /// The walk is of no use to another one.

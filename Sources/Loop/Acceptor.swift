@@ -21,7 +21,6 @@ final class Acceptor: SocketLoop.Socket {
     /// Clients accepted per turn. A small number spreads the clients over the loops that share the socket.
     private static let mostPerTurn = 8
     private static let pause: TimeAmount = .seconds(1)
-    private static let backlog: Int32 = 4096
     /// The backlog is empty, or the client has disconnected (accept(2)).
     private static let transientErrors = [
         EAGAIN, EINTR, ECONNABORTED, EPROTO, ENOPROTOOPT, ENETDOWN, EHOSTDOWN, ENONET, EHOSTUNREACH, ENETUNREACH,
@@ -39,10 +38,6 @@ final class Acceptor: SocketLoop.Socket {
         self.loop = loop
         self.failed = failed
         self.accepted = accepted
-    }
-
-    static func listen(_ descriptor: Int32) throws(IOError) {
-        guard Glibc.listen(descriptor, backlog) == 0 else { throw IOError(errnoCode: errno, reason: "listen") }
     }
 
     func start() throws(IOError) {

@@ -56,6 +56,13 @@ package enum ListeningSocket {
         }
     }
 
+    /// Begins to listen. A socket that listens already only changes its backlog.
+    package static func listen(_ descriptor: Int32) throws(IOError) {
+        guard Glibc.listen(descriptor, backlog) == 0 else { throw IOError(errnoCode: errno, reason: "listen") }
+    }
+
+    private static let backlog: Int32 = 4096
+
     /// Sets a socket option: 1 enables it.
     package static func set(
         _ option: Int32, at level: Int32, of descriptor: Int32, to value: Int32 = 1

@@ -95,7 +95,7 @@ package final class Reception: Sendable {
                     // An optimisation only: without it the loop wakes up once more for each client.
                     try? ListeningSocket.set(TCP_DEFER_ACCEPT, at: Int32(IPPROTO_TCP), of: descriptor)
                 }
-                try Acceptor.listen(descriptor)
+                try ListeningSocket.listen(descriptor)
                 let desks = sockets.withLock { sockets in
                     sockets.listening.append(descriptor)
                     return sockets.desks

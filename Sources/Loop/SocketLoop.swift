@@ -7,9 +7,9 @@ internal import Synchronization
 
 /// An event loop on epoll(7): one thread and its sockets.
 ///
-/// One turn of the loop waits until sockets are ready, lets each of them read or write a little, runs the tasks of
-/// other threads and the timers that are due, and then `endOfTurn`. There the ledger decides and answers all requests
-/// of the turn together.
+/// One turn of the loop waits until sockets are ready, runs the tasks of other threads, lets each of the sockets read
+/// or write a little, and runs the timers that are due. Then comes `endOfTurn`: there the ledger decides and answers
+/// all requests of the turn together.
 ///
 /// A turn has `turnTime`. Sockets share it (see `readSize`, `beginShare` and `CostlySockets`), and tasks run until it
 /// is over. A client that sends little gets its answer within a turn or two, whatever a hundred others send.

@@ -105,11 +105,12 @@ package actor Daemon {
         var inherited = try ServiceManager.inheritedSockets().merging(bound) { passed, _ in passed }
         try await policy.listen(on: configuration.listen.policy, inherited: &inherited)
         try await content?.listen(inherited: &inherited)
+        let server = try await admin.start(
+            on: configuration.listen.admin, inherited: &inherited, tokenPath: configuration.adminTokenPath)
         for address in inherited.keys.sorted() {
             log.warning(
                 "the service manager passed the socket \(address), but no listener is configured for it")
         }
-        let admin = try await admin.start(on: configuration.listen.admin, tokenPath: configuration.adminTokenPath)
         try restrict()
         await withThrowingTaskGroup(of: Void.self) { group in
             group.addTask { [host, manager] in try await manager.keepAlive(host) }
@@ -123,7 +124,7 @@ package actor Daemon {
                     break
                 }
             }
-            await stop(admin)
+            await stop(server)
             group.cancelAll()
         }
     }
@@ -279,7 +280,7 @@ package actor Daemon {
         if left > 0 { alarm(left) }
     }
 
-    private func stop(_ admin: AdminListener.Running) async {
+    private func stop(_ admin: AdminServer) async {
         manager.notify("STOPPING=1")
         let deadline = NIODeadline.now() + Self.gracePeriod
         async let contentHasStopped: Void? = content?.stop(by: deadline)

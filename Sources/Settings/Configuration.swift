@@ -47,10 +47,10 @@ package struct Configuration: Sendable {
 
         /// Whether the content of messages arrives here.
         package var takesContent: Bool { !filter.isEmpty || !milter.isEmpty }
-        /// All but the admin listener, by their keys.
+        /// All listeners, by their keys.
         package var all: [(key: String, endpoint: Endpoint)] {
             policy.map { ("listen.policy", $0) } + milter.map { ("listen.milter", $0) }
-                + filter.map { ("listen.filter", $0.listen) }
+                + filter.map { ("listen.filter", $0.listen) } + [("listen.admin", admin)]
         }
 
         package init() {}

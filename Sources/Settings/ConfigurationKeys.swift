@@ -44,11 +44,11 @@ package enum ConfigurationKeys {
             .init(
                 "user", \.user, .account, in: defaults,
                 "Account to which Weir changes if it is started as root; if weir does not exist or can't write "
-                    + "where Weir writes, the default changes nothing."),
+                    + "where Weir writes, Weir stays root with the default, and warns."),
             .init(
                 "sandbox", \.sandbox, .word, in: defaults,
                 "Restrictions of the process: best_effort uses those that the kernel offers, required does not start "
-                    + "without them, and none uses none."),
+                    + "without them, and none applies none."),
         ]
     }
 
@@ -123,10 +123,10 @@ package enum ConfigurationKeys {
             ),
             .init(
                 "canonicalise", \.canonicalise, .list(of: .word), in: defaults,
-                "What to repair in addresses: for the milter's senders and recipients, envelope is refuse and all "
-                    + "repairs up to domain_case, and refuse rejects addresses that can't be repaired; for From, To, "
-                    + "Cc, Reply-To and Sender headers in all ways in, headers is all that begin with header_, and "
-                    + "signed_headers includes messages with a DKIM-Signature."
+                "Repairs of addresses (see milter.md). For the milter's senders and recipients: envelope is refuse "
+                    + "and all repairs up to domain_case; refuse rejects addresses that can't be repaired. For the "
+                    + "headers From, To, Cc, Reply-To and Sender, in all ways in: headers is all repairs that begin "
+                    + "with header_; signed_headers repairs them in messages with a DKIM-Signature, too."
             ),
         ]
     }

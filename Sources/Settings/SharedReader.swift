@@ -73,7 +73,7 @@ extension ValueType where Value == EngineAddress {
 
 extension ValueType where Value == String {
     static let sharedHost = ValueType.text(
-        "the name of a host in shared.hosts: 1 to 64 letters, digits, '-' and '.'", write: { $0 }
+        "a host name of 1 to 64 letters, digits, '-' and '.'", write: { $0 }
     ) { text in
         let isName = text.utf8.allSatisfy { $0.isAlphanumeric || "-.".utf8.contains($0) }
         return isName && (1...64).contains(text.utf8.count) ? .value(text) : .isNot("the name of a host")

@@ -11,7 +11,7 @@ import unittest
 
 from filtering import FilterService, NextHop, dialogue
 from postfix import DEFAULT_TIMEOUT, SMTP, free_port, run, wait_until
-from weir import BINARY, ENVIRONMENT, PolicyClient, WeirService
+from weir import BINARY, ENVIRONMENT, PolicyClient, UnixConnection, WeirService
 
 LIMIT = {"name": "per-sender", "key": ["sender"], "count": "recipients", "rates": ["2/1h"], "over": "DEFER later"}
 
@@ -103,6 +103,25 @@ class ServiceManager(unittest.TestCase):
         listener.close()
         service.start()
         self.assertEqual(service.ask(sender="alice@example.org"), "DEFER later")
+
+    def test_a_passed_admin_socket_survives_a_restart(self):
+        service = WeirService(limits=[LIMIT])
+        self.addCleanup(service.__exit__)
+        service.configure()
+        listener = self.enterContext(socket.socket(socket.AF_UNIX))
+        listener.bind(str(service.admin_socket))
+        os.chmod(service.admin_socket, 0o640)
+        listener.listen()
+        for _ in range(2):
+            # No service accepts yet: the request waits, and is answered when the service has started.
+            early = UnixConnection(service.admin_socket)
+            early.request("GET", "/healthz")
+            self.start_with_sockets(service, [listener])
+            self.assertEqual(early.getresponse().status, 200, service.log())
+            self.assertNotIn("no listener is configured for it", service.log())
+            # The mode and the group are the service manager's business.
+            self.assertEqual(os.stat(service.admin_socket).st_mode & 0o777, 0o640)
+            self.assertEqual(service.stop(), 0)
 
     def test_notifications(self):
         service = WeirService(limits=[LIMIT])

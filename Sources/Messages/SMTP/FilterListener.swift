@@ -118,7 +118,7 @@ final class FilterWorker: @unchecked Sendable {
         self.checks = checks
         self.acceptedCopies = acceptedCopies
         self.log = log
-        hostName = Self.hostName()
+        hostName = Self.greetingName()
         token = Self.ownToken
         pool = NextHopPool(
             nextHop: settings.nextHop, loop: desk.loop, hostName: hostName, token: token, timeouts: timeouts,
@@ -173,11 +173,9 @@ final class FilterWorker: @unchecked Sendable {
         return (settings.networks.isEmpty ? Network.loopback : settings.networks).contains { $0.contains(client) }
     }
 
-    private static func hostName() -> [UInt8] {
-        var name = [CChar](repeating: 0, count: 256)
-        gethostname(&name, name.count - 1)
-        let bytes = name.prefix { $0 != 0 }.map(UInt8.init(bitPattern:))
-        let isName = !bytes.isEmpty && bytes.allSatisfy { 0x20 < $0 && $0 < 0x7f }
-        return isName ? bytes : Array("localhost".utf8)
+    private static func greetingName() -> [UInt8] {
+        let name = Array(Report.hostName().utf8)
+        let isName = !name.isEmpty && name.allSatisfy { 0x20 < $0 && $0 < 0x7f }
+        return isName ? name : Array("localhost".utf8)
     }
 }

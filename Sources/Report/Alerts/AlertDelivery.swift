@@ -95,7 +95,7 @@ final class AlertDelivery: Sendable {
             }
             defer { (state.waiting, state.leftOut) = ([], 0) }
             return AlertNotice(
-                host: EventLog.hostName, alerts: state.waiting, leftOut: state.leftOut, advice: advice)
+                host: hostName(), alerts: state.waiting, leftOut: state.leftOut, advice: advice)
         }
     }
 

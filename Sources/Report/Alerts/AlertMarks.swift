@@ -23,7 +23,7 @@ package final class AlertMarks: Sendable {
 
     /// A new mark, for a mail that is about to be sent.
     package func make() -> String {
-        let mark = (0..<4).map { _ in String(UInt32.random(in: 0x1000_0000...(.max)), radix: 16) }.joined()
+        let mark = newMailMark()
         marks.withLock { marks in
             if marks.count == Self.most { marks.removeFirst() }
             marks.append(Array(mark.utf8))

@@ -164,7 +164,7 @@ package final class Alerts: Sendable {
         let alert = Alert(
             time: Int64(time(nil)), tier: .test, subject: "weir alert --test",
             text: "asked for by \(user); nothing is wrong", commands: [advice.healthCommand])
-        let notice = AlertNotice(host: EventLog.hostName, alerts: [alert], leftOut: 0, advice: advice)
+        let notice = AlertNotice(host: hostName(), alerts: [alert], leftOut: 0, advice: advice)
         let outcomes = await withTaskGroup(of: AlertTestOutcome.self) { group in
             for channel in channels {
                 group.addTask {

@@ -259,13 +259,7 @@ package final class EventLog: Sendable {
 
     /// `Nov 23 02:44:06 host `
     private static func timestamp() -> String {
-        "\(time(Int64(Glibc.time(nil)))) \(hostName) "
-    }
-
-    static var hostName: String {
-        var host = [CChar](repeating: 0, count: 256)
-        gethostname(&host, host.count - 1)
-        return String(decoding: host.prefix { $0 != 0 }.map(UInt8.init(bitPattern:)), as: UTF8.self)
+        "\(time(Int64(Glibc.time(nil)))) \(hostName()) "
     }
 
     static func escaped(_ text: String) -> String {

@@ -37,7 +37,7 @@ package final class ProbeBoard: Sendable {
 
     /// Begins a probe, which replaces a running one.
     package func begin(upTo last: ProbeStage) -> String {
-        let token = (0..<4).map { _ in String(UInt32.random(in: 0x1000_0000...(.max)), radix: 16) }.joined()
+        let token = newMailMark()
         state.withLock { $0 = Probe(token: Array(token.utf8), last: last) }
         isExpected.store(true, ordering: .relaxed)
         return token

@@ -15,15 +15,8 @@ final class AdminAcceptPause: ChannelInboundHandler {
 
     private static let pause: TimeAmount = .seconds(1)
 
-    private init(_ log: EventLog) {
+    init(_ log: EventLog) {
         self.log = log
-    }
-
-    /// - Parameter channel: the one that listens.
-    static func add(to channel: any Channel, log: EventLog) async {
-        try? await channel.eventLoop.submit {
-            try channel.pipeline.syncOperations.addHandler(AdminAcceptPause(log), position: .first)
-        }.get()
     }
 
     func errorCaught(context: ChannelHandlerContext, error: any Error) {

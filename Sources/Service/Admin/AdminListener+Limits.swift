@@ -71,13 +71,6 @@ extension AdminListener {
                 most: most))
     }
 
-    private func pattern(_ text: String) throws -> KeyPattern {
-        guard let pattern = KeyPattern(text) else {
-            throw AdminFailure(.badRequest, "'\(text)' is not a shell pattern of at most \(KeyPattern.longest) bytes")
-        }
-        return pattern
-    }
-
     private func intervene(_ message: AdminMessages.SelectionIntervention, by user: String) async throws -> Response {
         let state: KeySelection.State
         switch message.action {
@@ -87,7 +80,7 @@ extension AdminListener {
         case .unblock: state = .blocked
         case .raise: throw AdminFailure(.badRequest, "raise is for one key")
         }
-        let selection = KeySelection(limit: message.limit, pattern: try message.match.map(pattern), state: state)
+        let selection = try KeySelection(limit: message.limit, match: message.match, state: state)
         let change = KeyChange(
             message.action, key: message.match.map { "--match '\($0)'" } ?? "--all", limit: message.limit, rates: [],
             duration: try Self.checked(message.duration), reason: try Self.checked(message.reason), user: user,

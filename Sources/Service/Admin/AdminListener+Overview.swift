@@ -56,7 +56,7 @@ extension AdminListener {
             let refusals = Array(activity.refusalGroups.newestFirst(at: time).prefix(AdminOverview.Bounds.refusals))
             let refused = refusals.sorted { $0.lastMinute > $1.lastMinute }.prefix(AdminOverview.Bounds.keys)
             return AdminOverview(
-                host: Self.hostName, version: WeirVersion.current, time: time,
+                host: hostName(), version: WeirVersion.current, time: time,
                 uptime: Double(MachineClocks.microseconds(of: CLOCK_BOOTTIME) - started) / 1e6,
                 trouble: host.fault?.message, reload: lastReload.figures, listeners: .init(configuration.listen),
                 requests: host.requests, connections: policy.openConnections,
@@ -82,12 +82,6 @@ extension AdminListener {
         }
         return chosen
     }
-
-    private static let hostName: String = {
-        var name = [CChar](repeating: 0, count: 256)
-        gethostname(&name, name.count - 1)
-        return String(decoding: name.prefix { $0 != 0 }.map(UInt8.init(bitPattern:)), as: UTF8.self)
-    }()
 }
 
 extension AdminOverview.Listeners {

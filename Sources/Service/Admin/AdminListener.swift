@@ -3,16 +3,12 @@ internal import AdminAPI
 internal import Exchange
 internal import Glibc
 internal import Hummingbird
-internal import HummingbirdCore
 internal import Limits
-internal import Logging
 internal import Loop
 internal import Messages
 internal import NIOCore
-internal import NIOPosix
 internal import Policy
 internal import Report
-internal import ServiceLifecycle
 internal import Settings
 internal import Wire
 
@@ -43,7 +39,7 @@ final class AdminListener: Sendable {
         static let cachedAge: Int64 = 60
         static let cachedResponses = 16
         static let idleTimeout: TimeAmount = .seconds(60)
-        static let timeToStop: Duration = .seconds(1)
+        static let timeToStop: TimeAmount = .seconds(1)
         /// The service is not alive if its event loop takes longer.
         static let healthTimeout: TimeAmount = .seconds(5)
     }
@@ -76,75 +72,42 @@ final class AdminListener: Sendable {
         pageKeys = PageKeys(allHosts)
     }
 
-    /// An admin listener that accepts connections.
-    struct Running {
-        fileprivate let services: ServiceGroup
-        fileprivate let task: Task<Void, Never>
-
-        /// Returns once every connection is closed. Requests have `Bounds.timeToStop` to finish.
-        func stop() async {
-            await services.triggerGracefulShutdown()
-            await task.value
-        }
-    }
-
     /// Returns once it listens.
     ///
+    /// - Parameters:
+    ///   - inherited: sockets by address; the one that is used is removed.
+    ///   - tokenPath: of the file with the token, which requests on a port need.
     /// - Throws: `ListenerFailure`.
-    func start(on endpoint: Endpoint, tokenPath: String) async throws -> Running {
-        let (running, report) = AsyncThrowingStream<Void, any Error>.makeStream()
+    func start(
+        on endpoint: Endpoint, inherited: inout [String: Int32], tokenPath: String
+    ) async throws -> AdminServer {
         do {
-            let services = try services(on: endpoint, tokenPath: tokenPath) { report.finish() }
-            let task = Task { [log] in
-                do {
-                    try await services.run()
-                } catch {
-                    if case .terminated = report.yield() { log.error("the admin listener failed: \(error)") }
-                    report.finish(throwing: error)
-                }
-            }
-            for try await _ in running {}
-            return Running(services: services, task: task)
+            let token = endpoint.isTCP ? try AdminToken.readOrCreate(at: tokenPath) : nil
+            let descriptor = try openSocket(at: endpoint, inherited: &inherited)
+            return try await AdminServer.start(on: descriptor, router(token: token).buildResponder(), log: log)
+        } catch let failure as ListenerFailure {
+            throw failure
         } catch {
-            throw ListenerFailure(key: "listen.admin", endpoint: endpoint, cause: error)
+            throw ListenerFailure(key: Self.key, endpoint: endpoint, cause: error)
         }
     }
 
-    /// Stops by `triggerGracefulShutdown` alone: SwiftNIO ends the process if a server's task is cancelled while a
-    /// connection waits to be accepted.
-    private func services(
-        on endpoint: Endpoint, tokenPath: String, onRunning: @escaping @Sendable () -> Void
-    ) throws -> ServiceGroup {
-        let token = endpoint.isTCP ? try AdminToken.readOrCreate(at: tokenPath) : nil
-        let address: BindAddress
-        switch endpoint {
-        case .inet(let host, let port):
-            address = .hostname(host, port: port)
-        case .unix(let path, _, _):
-            try UnixSocketFile.clear(path)
-            address = .unixDomainSocket(path: path)
+    private static let key = "listen.admin"
+
+    /// If the mode or the group of a UNIX socket can't be set, only the service's own user can use it. Mail does not
+    /// wait for that.
+    private func openSocket(at endpoint: Endpoint, inherited: inout [String: Int32]) throws -> Int32 {
+        guard case .unix(let path, let mode, let group) = endpoint, inherited[endpoint.description] == nil else {
+            return try ListeningSocket.open(at: endpoint, key: Self.key, inherited: &inherited)
         }
-        var logger = Logger(label: "weir.admin")
-        // Hummingbird logs a shutdown as an error.
-        logger.logLevel = .critical
-        let application = Application(
-            router: router(token: token), server: .http1(configuration: .init(idleTimeout: Bounds.idleTimeout)),
-            configuration: .init(
-                address: address, serverName: "weir",
-                availableConnectionsDelegate: AdminConnections(most: Bounds.connections, log: log)),
-            onServerRunning: { [log] channel in
-                await AdminAcceptPause.add(to: channel, log: log)
-                if case .unix(let path, let mode, let group) = endpoint {
-                    do { try UnixSocketFile.set(mode: mode, group: group, of: path) } catch {
-                        log.warning("\(error); only the service's own user can use it")
-                    }
-                }
-                onRunning()
-            },
-            eventLoopGroupProvider: .shared(MultiThreadedEventLoopGroup(numberOfThreads: 1)), logger: logger)
-        var configuration = ServiceGroupConfiguration(services: [application], logger: logger)
-        configuration.maximumGracefulShutdownDuration = Bounds.timeToStop
-        return ServiceGroup(configuration: configuration)
+        let own = Endpoint.unix(path: path, mode: 0o600, group: nil)
+        let descriptor = try ListeningSocket.open(at: own, key: Self.key, inherited: &inherited)
+        do {
+            try UnixSocketFile.set(mode: mode, group: group, of: path)
+        } catch {
+            log.warning("\(error); only the service's own user can use it")
+        }
+        return descriptor
     }
 
     /// - Parameter token: nil if requests need none.

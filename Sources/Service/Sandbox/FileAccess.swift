@@ -76,7 +76,7 @@ struct FileAccess: Sendable {
                 add(directory: path, or: path, [.read, .write])
             }
         }
-        for endpoint in listen.all.map(\.endpoint) + [listen.admin] {
+        for endpoint in listen.all.map(\.endpoint) {
             switch endpoint {
             case .inet(_, let port): portsToBind.insert(UInt16(port))
             case .unix(let path, _, _): add(directoryOf: path, .sockets)

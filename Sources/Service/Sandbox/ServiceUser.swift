@@ -74,7 +74,7 @@ package enum ServiceUser {
             places.append(Place(configuration.filter.spool, 0o750, isDirectory: true))
             places.append(Place(configuration.checks.cacheDirectory, 0o700, isDirectory: true))
         }
-        for case .unix(let path, _, _) in listen.all.map(\.endpoint) + [listen.admin] {
+        for case .unix(let path, _, _) in listen.all.map(\.endpoint) {
             // The mode of the socket says who may connect.
             places.append(Place(directory(of: path), 0o755, isDirectory: true))
         }
