@@ -100,7 +100,7 @@ extension Ledger {
     private func charge(_ step: Plan.Step, _ transaction: Transaction, _ request: Attributes) {
         let account = step.account
         let limit = account.limit
-        var nearLane: Int?
+        var near: NearWindow?
         var fullest = 0.0
         for lane in 0..<limit.terms.refusedLane {
             if limit.terms.isShared { shared?.charge(step.charge, to: account, lane: lane, at: now) }
@@ -110,42 +110,46 @@ extension Ledger {
             limit.notePeak(
                 of: account, lane: lane, used: used, admitted: admitted, fullness: fullness, wallTime: wallTimeNow)
             fullest = max(fullest, fullness)
-            if nearLane == nil, isNear(account, lane: lane, used: used, admitted: admitted) { nearLane = lane }
+            if near == nil { near = nearWindow(lane, of: account, used: used, admitted: admitted) }
         }
-        warn(of: account, lane: nearLane, request)
+        warn(of: account, near, request)
         limit.fullest.note(account, fullness: fullest, at: now)
         transaction.charges.add(step.charge, to: account, at: now)
         journal.appendCharge(Int64(step.charge), to: account, age: 0)
         noteChange(of: account)
     }
 
-    private func isNear(_ account: Account, lane: Int, used: UInt64, admitted: UInt64) -> Bool {
+    /// A window that is near its limit, or may be, with what other hosts have used.
+    private struct NearWindow {
+        let lane: Int
+        let asksOthers: Bool
+    }
+
+    private func nearWindow(_ lane: Int, of account: Account, used: UInt64, admitted: UInt64) -> NearWindow? {
         if account.limit.terms.isShared, let shared {
             guard shared.warnings.isDue(account, lane: lane, used: used, admitted: admitted, at: now) else {
-                return false
+                return nil
             }
-            if asksOthers(about: account) { return true }
+            // Hosts ask each other about texts. So this host warns of other keys by itself.
+            if String(validating: account.key, as: UTF8.self) != nil {
+                return NearWindow(lane: lane, asksOthers: true)
+            }
         }
-        return used &* 100 >= admitted &* account.limit.terms.limit.warnAt
+        let isNear = used &* 100 >= admitted &* account.limit.terms.limit.warnAt
+        return isNear ? NearWindow(lane: lane, asksOthers: false) : nil
     }
 
-    /// Hosts ask each other about texts. So this host warns of other keys by itself.
-    private func asksOthers(about account: Account) -> Bool {
-        account.limit.terms.isShared && shared != nil && String(validating: account.key, as: UTF8.self) != nil
-    }
-
-    /// - Parameter lane: of a window that is near its limit, or may be; nil if none is.
-    private func warn(of account: Account, lane: Int?, _ request: Attributes) {
-        guard let lane else {
+    /// - Parameter window: nil if none is near its limit.
+    private func warn(of account: Account, _ window: NearWindow?, _ request: Attributes) {
+        guard let window else {
             account.hasWarned = false
             return
         }
-        let asks = asksOthers(about: account)
-        guard asks || !account.hasWarned else { return }
+        guard window.asksOthers || !account.hasWarned else { return }
         let event = LimitEvent(
-            account: account, lane: lane, until: now, time: now,
+            account: account, lane: window.lane, until: now, time: now,
             isShadowed: account.limit.terms.limit.mode == .shadow)
-        if asks {
+        if window.asksOthers {
             shared?.warnings.noteQuestion(account, at: now)
             observer?.mayBeNear(event, request)
         } else {

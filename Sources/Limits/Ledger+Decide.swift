@@ -121,7 +121,7 @@ extension Ledger {
         _ connection: ClientConnection?
     ) -> Plan.Step? {
         let unit = limit.terms.limit.count
-        if unit.isOfConnection, connection?.isCounted ?? false { plan.concernsCounted = true }
+        if unit.isOfConnection, connection?.isCounted ?? false { plan.hasSilentLimit = true }
         let charge = unit.charge(in: identity.state)
         let counts = charge != .nothing && (!unit.isOfConnection || connection?.isNew(to: limit) ?? false)
         guard let account = existingAccount(key, of: limit) ?? (counts ? openAccount(key, request, of: limit) : nil)
@@ -175,7 +175,10 @@ extension Ledger {
     ) {
         if step.giveBack > 0 { plan.steps.append(step) }
         // Reported for a recipient already: not once more for the whole message.
-        if identity.state.settles, identity.transaction?.wasShadowed(step.account) ?? false { return }
+        if identity.state.settles, identity.transaction?.wasShadowed(step.account) ?? false {
+            plan.hasSilentLimit = true
+            return
+        }
         _ = refuse(violation, request)
         plan.shadowed.append(step.account)
     }

@@ -16,13 +16,14 @@ struct Plan {
     var steps: [Step] = []
     /// Accounts of limits in shadow mode that would have refused the request.
     var shadowed: [Account] = []
-    /// Whether a limit on connections applies, and the connection was counted before. Its key may be forgotten by now.
-    var concernsCounted = false
+    /// Whether a limit applies that neither charges nor reports anything: one on connections that has counted this one,
+    /// even if its key is forgotten by now, or one in shadow mode that has reported the message before.
+    var hasSilentLimit = false
 
-    var isEmpty: Bool { steps.isEmpty && shadowed.isEmpty && !concernsCounted }
+    var isEmpty: Bool { steps.isEmpty && shadowed.isEmpty && !hasSilentLimit }
 
     mutating func removeAll() {
-        concernsCounted = false
+        hasSilentLimit = false
         steps.removeAll(keepingCapacity: true)
         shadowed.removeAll(keepingCapacity: true)
     }

@@ -49,7 +49,7 @@ package struct TransactionTable: ~Copyable {
             let lifetime = oldest.isEnded ? Self.endedLifetime : Self.openLifetime
             let age = time - oldest.lastSeen
             if age > lifetime { return popFirst() }
-            if age < Self.endedLifetime || !mayReorder { return nil }
+            if oldest.isEnded || age < Self.endedLifetime || !mayReorder { return nil }
             // Still open: to the back of the queue, or it would hide expired ones behind it.
             order.removeFirst()
             departed += 1

@@ -25,6 +25,7 @@ final class JournalSegment: @unchecked Sendable {
     static let pageSize = 1024
 
     private static let insertLimit = "INSERT OR REPLACE INTO limits VALUES (?, ?, ?)"
+    private static let insertBatch = "INSERT INTO batches VALUES (?, ?)"
 
     /// Creates a segment with its first batch. If that fails, no file is left behind.
     init(
@@ -38,10 +39,8 @@ final class JournalSegment: @unchecked Sendable {
             (connection, insert) = try queue.inDatabase { db in
                 // One transaction: a file without a hash key was never completed, and holds no batch.
                 try db.inTransaction {
-                    try Self.create(in: db, hashKey: hashKey, limits: limits)
-                    try db.execute(
-                        sql: "INSERT INTO batches VALUES (?, ?)",
-                        arguments: [Int64(first.sequence), Data(first.content)])
+                    try Self.create(in: db, hashKey: hashKey)
+                    try Self.insert(limits, first, in: db)
                     return .commit
                 }
                 return try Self.prepareInsert(in: db)
@@ -62,20 +61,14 @@ final class JournalSegment: @unchecked Sendable {
         queue = try DatabaseQueue(path: path, configuration: Self.configuration(durability))
         (connection, insert) = try queue.inDatabase { db in
             try db.inTransaction {
-                for limit in limits {
-                    try db.execute(
-                        sql: Self.insertLimit,
-                        arguments: [Int64(bitPattern: limit.id), limit.name, limit.signature])
-                }
-                try db.execute(
-                    sql: "INSERT INTO batches VALUES (?, ?)", arguments: [Int64(next.sequence), Data(next.content)])
+                try Self.insert(limits, next, in: db)
                 return .commit
             }
             return try Self.prepareInsert(in: db)
         }
     }
 
-    private static func create(in db: Database, hashKey: SipHash.Key, limits: [StoredLimit]) throws {
+    private static func create(in db: Database, hashKey: SipHash.Key) throws {
         try db.execute(
             sql: """
                 CREATE TABLE meta (hash_low INTEGER NOT NULL, hash_high INTEGER NOT NULL);
@@ -85,18 +78,22 @@ final class JournalSegment: @unchecked Sendable {
         try db.execute(
             sql: "INSERT INTO meta VALUES (?, ?)",
             arguments: [Int64(bitPattern: hashKey.low), Int64(bitPattern: hashKey.high)])
+    }
+
+    private static func insert(
+        _ limits: [StoredLimit], _ batch: (sequence: UInt64, content: UnsafeRawBufferPointer), in db: Database
+    ) throws {
         for limit in limits {
             try db.execute(
-                sql: "INSERT INTO limits VALUES (?, ?, ?)",
-                arguments: [Int64(bitPattern: limit.id), limit.name, limit.signature])
+                sql: insertLimit, arguments: [Int64(bitPattern: limit.id), limit.name, limit.signature])
         }
+        try db.execute(sql: insertBatch, arguments: [Int64(batch.sequence), Data(batch.content)])
     }
 
     private static func prepareInsert(in db: Database) throws -> (connection: OpaquePointer, insert: OpaquePointer) {
         var statement: OpaquePointer?
-        let sql = "INSERT INTO batches VALUES (?, ?)"
         let code = sqlite3_prepare_v3(
-            db.sqliteConnection, sql, -1, UInt32(SQLITE_PREPARE_PERSISTENT), &statement, nil)
+            db.sqliteConnection, insertBatch, -1, UInt32(SQLITE_PREPARE_PERSISTENT), &statement, nil)
         guard code == SQLITE_OK, let connection = db.sqliteConnection, let statement else {
             throw DatabaseError(resultCode: ResultCode(rawValue: code))
         }

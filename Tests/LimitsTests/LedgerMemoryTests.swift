@@ -26,6 +26,21 @@ import Testing
         #expect(store.rows.isEmpty)
     }
 
+    /// Also if the ledger looks at the very millisecond at which its lifetime ends.
+    @Test func anEndedMessageIsForgottenInTime() throws {
+        let harness = try LedgerHarness { [$0.limit(rates: ["10/1h"])] }
+        for message in ["a", "b"] {
+            try harness.ask(rcpt(message, to: "a@example.org"))
+            try harness.ask(settling("END-OF-MESSAGE", message, count: 1))
+            harness.clocks.advance(TransactionTable.endedLifetime / 2)
+        }
+        try harness.sweep()
+        harness.clocks.advance(1)
+        try harness.sweep()
+        try harness.ask(rcpt("a", to: "a@example.org"))
+        #expect(harness.used("user") == [3])
+    }
+
     /// An account and its limit refer to each other, and the list of the fullest keys refers to accounts.
     @Test func aLedgerIsFreedWithItsKeys() throws {
         weak var limit: LimitState?

@@ -26,6 +26,17 @@ import Testing
         #expect(harness.standing("user")?.blockedUntil == nil)
     }
 
+    /// There was no room when the end was answered. When Postfix repeats it, there is, but it is not charged.
+    @Test func aRepeatedEndIsNotChargedInShadowMode() throws {
+        let harness = try LedgerHarness { [$0.limit(rates: ["2/1h"], mode: .shadow)] }
+        for recipient in ["a", "b"] { try harness.ask(rcpt("one", to: "\(recipient)@example.org")) }
+        try harness.ask(rcpt("two", to: "a@example.org"))
+        for state in ["DATA", "END-OF-MESSAGE"] { try harness.ask(settling(state, "two", count: 1)) }
+        try harness.ask(settling("DATA", "one", count: 1))
+        try harness.ask(settling("END-OF-MESSAGE", "two", count: 1))
+        #expect(harness.used("user") == [1])
+    }
+
     /// A person said so: shadow mode and an `over` that lets pass do not matter.
     @Test(arguments: [("DEFER_IF_PERMIT later", Limit.Mode.shadow), ("WARN over", .enforce), ("WARN over", .shadow)])
     func aBlockByHandHoldsInEveryMode(over: String, mode: Limit.Mode) throws {

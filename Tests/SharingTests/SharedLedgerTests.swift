@@ -21,6 +21,15 @@ struct SharedLedgerTests {
         return ledger
     }
 
+    /// It has asked for 5 units of an hour, and the engine has granted some.
+    private static func granted(_ units: Int64) -> SharedLedger {
+        var ledger = ready()
+        _ = ledger.decide(request(1, (hour, 5)), at: 1)
+        _ = ledger.nextCall(at: 1)
+        _ = ledger.receive(.exchanged(time: 5, settled: terms.text, granted: [units]), at: 2)
+        return ledger
+    }
+
     private static func request(
         _ number: Int, _ units: (lane: Lane, units: Int64)..., after own: Int64 = 0
     ) -> SharedRequest {
@@ -97,12 +106,8 @@ struct SharedLedgerTests {
     }
 
     @Test func whatIsGivenBackIsReported() {
-        var ledger = Self.ready()
-        let request = Self.request(1, (Self.hour, 5))
-        _ = ledger.decide(request, at: 1)
-        _ = ledger.nextCall(at: 1)
-        _ = ledger.receive(.exchanged(time: 5, settled: Self.terms.text, granted: [3]), at: 2)
-        ledger.charge(request.demands[0], at: 2)
+        var ledger = Self.granted(3)
+        ledger.charge(Self.request(1, (Self.hour, 5)).demands[0], at: 2)
         ledger.giveBack(2, to: Self.hour, slot: 0)
         guard case .exchange(let call) = ledger.nextCall(at: 5000) else {
             Issue.record("nothing is reported")
@@ -155,12 +160,8 @@ struct SharedLedgerTests {
 
     /// Beside a grant of the same slot, which frees nothing of it when it is given back.
     @Test func whatIsRefusedCountsInThePoolOnly() {
-        var ledger = Self.ready()
-        let request = Self.request(1, (Self.hour, 5))
-        _ = ledger.decide(request, at: 1)
-        _ = ledger.nextCall(at: 1)
-        _ = ledger.receive(.exchanged(time: 5, settled: Self.terms.text, granted: [3]), at: 2)
-        ledger.charge(request.demands[0], at: 2)
+        var ledger = Self.granted(3)
+        ledger.charge(Self.request(1, (Self.hour, 5)).demands[0], at: 2)
         ledger.chargeRefused(7, to: Self.hour, at: 3)
         ledger.giveBack(3, to: Self.hour, slot: 0)
         guard case .exchange(let call) = ledger.nextCall(at: 5000) else {
@@ -199,10 +200,7 @@ struct SharedLedgerTests {
     }
 
     @Test func grantsAreSpentBeforeTheShareAndByOneVersionOfTheTermsOnly() {
-        var ledger = Self.ready()
-        _ = ledger.decide(Self.request(1, (Self.hour, 5)), at: 1)
-        _ = ledger.nextCall(at: 1)
-        _ = ledger.receive(.exchanged(time: 5, settled: Self.terms.text, granted: [4]), at: 2)
+        var ledger = Self.granted(4)
         let charged = ledger.charge(Self.request(1, (Self.hour, 3)).demands[0], at: 3)
         #expect(charged == 3)
         let other = SharedLedger.Most(limits: 2, units: 10, divided: 10)
