@@ -92,7 +92,10 @@ package struct TransactionTable: ~Copyable {
 /// as its own.
 ///
 /// `slots` is valid and initialised for `mask + 1` slots from init to deinit. Only this value, which can't be copied,
-/// has the pointer. Pages that were never written take no memory: the kernel provides zeroes.
+/// has the pointer. Pages that were never touched take no memory: the kernel provides zeroes.
+///
+/// A slot has no reference of its own: the table's queue has one to each transaction that is here. So nothing has to be
+/// released at the end, and pages that were never touched stay so.
 private struct TransactionIndex: ~Copyable {
     private let slots: UnsafeMutablePointer<Slot>
     private let mask: Int
@@ -113,10 +116,7 @@ private struct TransactionIndex: ~Copyable {
         slots = calloc(size, MemoryLayout<Slot>.stride)!.bindMemory(to: Slot.self, capacity: size)
     }
 
-    deinit {
-        for index in 0...mask { slots[index].transaction?.release() }
-        free(slots)
-    }
+    deinit { free(slots) }
 
     func prefetch(_ id: UInt64) {
         weir_prefetch(slots + (Int(truncatingIfNeeded: id >> 1) & mask))
@@ -129,14 +129,13 @@ private struct TransactionIndex: ~Copyable {
 
     /// Adds a transaction whose id is not in the index.
     mutating func insert(_ transaction: Transaction) {
-        slots[index(of: transaction.id)] = Slot(id: transaction.id, transaction: .passRetained(transaction))
+        slots[index(of: transaction.id)] = Slot(id: transaction.id, transaction: .passUnretained(transaction))
         count += 1
     }
 
     mutating func remove(_ id: UInt64) {
         var hole = index(of: id)
         guard slots[hole].id == id else { return }
-        slots[hole].transaction?.release()
         // Closes the gap (Knuth, TAOCP volume 3, 6.4, algorithm R).
         var next = hole
         while true {
