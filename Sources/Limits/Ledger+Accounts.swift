@@ -8,6 +8,11 @@ extension Ledger {
         return account
     }
 
+    /// The account of a canonical key; nil if there is none.
+    func existingAccount(key: [UInt8], of limit: LimitState) -> Account? {
+        existingAccount(hash(of: key, of: limit), of: limit)
+    }
+
     /// Opens an account for the key of a request; nil if the request has no such key.
     func openAccount(_ hash: KeyHash, _ request: Attributes, of limit: LimitState) -> Account? {
         guard limit.terms.limit.key.build(request, into: &keyBuffer) else { return nil }

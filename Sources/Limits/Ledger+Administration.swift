@@ -33,7 +33,7 @@ extension Ledger {
     /// The canonical key for `text`. A client may have sent a value that has no canonical form: such a key is found by
     /// its text as it is.
     private func key(meantBy text: [UInt8], of limit: LimitState) -> [UInt8]? {
-        limit.limit.key.canonical(text) ?? (existingAccount(hash(of: text, of: limit), of: limit) == nil ? nil : text)
+        limit.limit.key.canonical(text) ?? (existingAccount(key: text, of: limit) == nil ? nil : text)
     }
 
     /// Those of `candidates` of which `text` is a key, each with the canonical key and whether there is an account for
@@ -44,7 +44,7 @@ extension Ledger {
         owner.check()
         return candidates.compactMap { limit in
             guard let key = key(meantBy: text, of: limit) else { return nil }
-            return (limit.limit.name, key, existingAccount(hash(of: key, of: limit), of: limit) != nil)
+            return (limit.limit.name, key, existingAccount(key: key, of: limit) != nil)
         }
     }
 
@@ -57,8 +57,7 @@ extension Ledger {
         var found: [(limit: String, key: [UInt8], standing: Standing?)] = []
         for limit in candidates where found.count < most {
             guard let key = key(meantBy: text, of: limit) else { continue }
-            let account = existingAccount(hash(of: key, of: limit), of: limit)
-            found.append((limit.limit.name, key, account.map { standing(of: $0, withHistory: true) }))
+            found.append((limit.limit.name, key, standing(ofKey: key, in: limit)))
         }
         return found
     }
@@ -66,7 +65,7 @@ extension Ledger {
     /// How a canonical key stands with a limit, with its history; nil if there is no account for it.
     package func standing(ofKey key: [UInt8], in limit: LimitState) -> Standing? {
         owner.check()
-        return existingAccount(hash(of: key, of: limit), of: limit).map { standing(of: $0, withHistory: true) }
+        return existingAccount(key: key, of: limit).map { standing(of: $0, withHistory: true) }
     }
 
     // MARK: Standings
@@ -75,10 +74,7 @@ extension Ledger {
     ///
     /// - Parameter name: considers this limit only, if not nil.
     package func standings(ofKey key: [UInt8], limit name: String?) throws(AdministrationFault) -> [Standing] {
-        try keys(meantBy: key, limit: name)
-            .compactMap { limit, key in
-                existingAccount(hash(of: key, of: limit), of: limit).map { standing(of: $0, withHistory: true) }
-            }
+        try keys(meantBy: key, limit: name).compactMap { limit, key in standing(ofKey: key, in: limit) }
     }
 
     package func standing(of account: Account, withHistory: Bool = false) -> Standing {
@@ -147,7 +143,7 @@ extension Ledger {
         affectedBy intervention: Intervention, on text: [UInt8], limit name: String?
     ) throws(AdministrationFault) -> [(limit: LimitState, key: [UInt8])] {
         var keys = try keys(meantBy: text, limit: name)
-        if name == nil { keys.removeAll { limit, key in existingAccount(hash(of: key, of: limit), of: limit) == nil } }
+        if name == nil { keys.removeAll { limit, key in existingAccount(key: key, of: limit) == nil } }
         guard case .raise(let rates, _) = intervention, !keys.isEmpty else { return keys }
         for rate in rates where !keys.contains(where: { $0.limit.limit.has(rate.window) }) {
             let described = keys.map {

@@ -70,14 +70,14 @@ extension Ledger {
     private func limit(of change: SharedChange) -> LimitState? {
         let (name, key) = (change.subject.limit, change.subject.key)
         guard let limit = limits.first(where: { $0.limit.name == name }), limit.terms.isShared,
-            limit.limit.key.canonical(key) == key || existingAccount(hash(of: key, of: limit), of: limit) != nil
+            limit.limit.key.canonical(key) == key || existingAccount(key: key, of: limit) != nil
         else { return nil }
         return limit
     }
 
     private func holds(_ change: SharedChange, _ limit: LimitState) -> Bool {
         let until = LedgerTime(milliseconds: change.until)
-        let exception = existingAccount(hash(of: change.subject.key, of: limit), of: limit)?.exception
+        let exception = existingAccount(key: change.subject.key, of: limit)?.exception
         let present = change.subject.kind == .block ? exception?.blockedUntil : exception?.raised?.until
         return change.value.isEmpty || until <= now ? (present ?? now) <= now : present == until
     }
