@@ -215,7 +215,7 @@ let package = Package(
         .executableTarget(
             name: "Fuzz",
             dependencies: [
-                "AdminAPI", "Advisor", "Decoding", "Filter", "Limits", "MailSyntax", "Patterns", "Report", "Rules",
+                "AdminAPI", "Advisor", "Decoding", "Limits", "MailSyntax", "Patterns", "Report", "Rules",
                 "Settings", "Sharing", "Storage", "Wire",
                 .product(name: "GRDBSQLite", package: "GRDB.swift"),
                 .product(name: "HummingbirdCore", package: "hummingbird"),
