@@ -35,7 +35,7 @@ struct IconvCharset {
         (keepsASCII, keepsText, unit) = (charset.keepsASCII, charset.keepsText, charset.unit)
     }
 
-    /// The same with a new converter. This one is closed. iconv can't reset all of it, such as the byte order of UTF-16.
+    /// The same with a new converter; this one is closed. iconv can't reset all, such as the byte order of UTF-16.
     func renewed() -> Self {
         guard let new = Self.open(name) else {
             // No memory.
