@@ -108,26 +108,25 @@ static inline weir_run weir_copy_html_text_16(const unsigned char *text, size_t 
     WEIR_COPY_HTML_TEXT(weir_bytes, WEIR_BITS)
 }
 
-/// The bytes of a name as a number, in lower case, and the length of its tag with both angle brackets.
+/// The bytes of a name as a number, in lower case, and how many they are.
 typedef struct {
-    unsigned long long name;
+    unsigned long long key;
     size_t length;
-} weir_tag;
+} weir_name;
 
-/// Reads `<name>` or `</name>`, with a name of at most eight letters, digits and hyphens. The length is 0 for other
-/// forms, and near the end of the text.
-static inline weir_tag weir_short_tag(const unsigned char *text, size_t count) {
-    weir_tag tag = {0, 0};
-    if (count < 2 + sizeof(weir_bytes)) return tag;
-    const unsigned char *name = text + (text[1] == '/' ? 2 : 1);
-    weir_bytes block = weir_load(name), lower = block | ' ';
+/// Reads a name of at most eight letters, digits and hyphens. The length is 0 for longer names, if there is none, and
+/// near the end of the text.
+static inline weir_name weir_short_name(const unsigned char *text, size_t count) {
+    weir_name name = {0, 0};
+    if (count < sizeof(weir_bytes)) return name;
+    weir_bytes block = weir_load(text), lower = block | ' ';
     unsigned letters = WEIR_BITS(lower - 'a' < 26);
     unsigned length = (unsigned)__builtin_ctz(~(letters | WEIR_BITS((block - '0' < 10) | (block == '-'))));
-    if (!(letters & 1) || length > sizeof tag.name || name[length] != '>') return tag;
-    __builtin_memcpy(&tag.name, &lower, sizeof tag.name);
-    tag.name = __builtin_bswap64(tag.name) >> (64 - 8 * length);
-    tag.length = (size_t)(name - text) + length + 1;
-    return tag;
+    if (!(letters & 1) || length > sizeof name.key) return name;
+    __builtin_memcpy(&name.key, &lower, sizeof name.key);
+    name.key = __builtin_bswap64(name.key) >> (64 - 8 * length);
+    name.length = length;
+    return name;
 }
 
 #if defined(__x86_64__)

@@ -35,8 +35,6 @@ struct LeafReader: ~Copyable {
     /// Whether the bytes of the character set are UTF-8, or are taken for it; nil if that is not known yet.
     private var isUTF8: Bool?
     private var text = Text.none
-    /// The beginning of a character.
-    private var rest: [UInt8] = []
     private var lines = LineBuffer(capacity: 2 * pieceSize)
     private var textSize = 0
     private var textOfMessage = 0
@@ -67,7 +65,6 @@ struct LeafReader: ~Copyable {
         isUTF8 = headers.charset.isEmpty ? true : nil
         text = .none
         if wantsText {
-            charsets.beginText()
             let type = headers.type
             if type.elementsEqual("text/html".utf8) || type.elementsEqual("application/xhtml+xml".utf8) {
                 text = .html(HTMLText())
@@ -78,7 +75,6 @@ struct LeafReader: ~Copyable {
             }
         }
         (textSize, size, archive) = (0, 0, nil)
-        rest.removeAll(keepingCapacity: true)
         head.removeAll(keepingCapacity: true)
     }
 
@@ -146,12 +142,10 @@ struct LeafReader: ~Copyable {
     private mutating func take(_ bytes: UnsafeRawBufferPointer, isLast: Bool, _ events: inout some PartEvents) {
         if wantsAttachments { keep(bytes) }
         if case .none = text { return }
-        if isUTF8 == nil, !bytes.isEmpty { isUTF8 = charsets.isUTF8(headers.charset) }
+        if isUTF8 == nil, !bytes.isEmpty { isUTF8 = !charsets.beginText(from: headers.charset) }
         guard isUTF8 == false else { return takeText(bytes, &events) }
         var converted: [UInt8] = []
-        rest.append(contentsOf: bytes)
-        rest = charsets.convert(piece: rest, from: headers.charset, isLast: isLast, to: &converted)
-        if isLast, !rest.isEmpty { converted += Charsets.replacement }
+        charsets.convert(text: bytes, isLast: isLast, to: &converted)
         converted.withUnsafeBytes { takeText($0, &events) }
     }
 

@@ -16,11 +16,6 @@ struct WholeTag {
     ///   - text: begins with `<`.
     ///   - addresses: gets the values that are addresses.
     init?(_ text: UnsafeBufferPointer<UInt8>, _ addresses: inout [UnsafeBufferPointer<UInt8>]) {
-        let short = weir_short_tag(text.baseAddress!, text.count)
-        if short.length > 0 {
-            (kind, length) = (HTMLTags.kind(short.name), short.length)
-            return
-        }
         let isEnd = text.count > 1 && text[1] == UInt8(ascii: "/")
         var index = isEnd ? 2 : 1
         guard let key = Self.name(in: text, &index), let key, index < text.count else { return nil }
@@ -66,6 +61,11 @@ struct WholeTag {
     /// Reads a name of letters, digits and hyphens, and returns its key: nil inside if it is too long for one, nil if
     /// there is no name.
     private static func name(in text: UnsafeBufferPointer<UInt8>, _ index: inout Int) -> UInt64?? {
+        let short = weir_short_name(text.baseAddress! + index, text.count - index)
+        if short.length > 0 {
+            index += short.length
+            return .some(short.key)
+        }
         let start = index
         var key: UInt64 = 0
         while index < text.count {
@@ -87,18 +87,20 @@ struct WholeTag {
 }
 
 /// What names of at most eight bytes mean.
-struct ShortNames<Meaning: Sendable>: Sendable {
+struct ShortNames<Meaning: Sendable>: @unchecked Sendable {
     /// Bytes.
     static var longest: Int { 8 }
 
-    /// An open hash table. A key of 0 is an empty place.
-    private var entries: [(key: UInt64, meaning: Meaning?)]
+    /// An open hash table. A key of 0 is an empty place. It is never freed: a table is there for the whole run.
+    private let entries: UnsafePointer<(key: UInt64, meaning: Meaning?)>
 
     /// The places are a power of two.
     private static var bits: UInt64 { 8 }
 
     init(_ meanings: [[UInt8]: Meaning]) {
-        entries = Array(repeating: (0, nil), count: 1 << Int(Self.bits))
+        let entries = UnsafeMutablePointer<(key: UInt64, meaning: Meaning?)>.allocate(capacity: 1 << Int(Self.bits))
+        entries.initialize(repeating: (0, nil), count: 1 << Int(Self.bits))
+        self.entries = UnsafePointer(entries)
         for (name, meaning) in meanings {
             guard let key = Self.key(of: name) else { continue }
             entries[place(of: key)] = (key, meaning)
@@ -117,7 +119,7 @@ struct ShortNames<Meaning: Sendable>: Sendable {
     /// Where the key is, or would be.
     private func place(of key: UInt64) -> Int {
         var place = Int(truncatingIfNeeded: (key &* 0x9e37_79b9_7f4a_7c15) >> (64 - Self.bits))
-        while entries[place].key != key, entries[place].key != 0 { place = (place + 1) % entries.count }
+        while entries[place].key != key, entries[place].key != 0 { place = (place + 1) & (1 << Int(Self.bits) - 1) }
         return place
     }
 }
