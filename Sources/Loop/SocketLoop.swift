@@ -362,7 +362,9 @@ package final class SocketLoop: @unchecked Sendable {
         sockets[Int(descriptor)]?.isReady()
         now = clock()
         let measured = used.map { processorTime() - $0 }
-        costly.note(descriptor, took: now - start, measured, share: share, hasMore: again.count > before)
+        // A socket may also have work left to another one, such as the other end of a dialogue.
+        let hasMore = again[before...].contains(descriptor)
+        costly.note(descriptor, took: now - start, measured, share: share, hasMore: hasMore)
     }
 
     private static var threadTime: NIODeadline {
