@@ -408,21 +408,3 @@ package final class SocketLoop: @unchecked Sendable {
         }
     }
 }
-
-/// A value that belongs to a loop, on its way through other threads and back.
-///
-/// Sendable, unchecked: `value` traps on any other thread.
-package struct LoopBound<Value>: @unchecked Sendable {
-    @usableFromInline let held: Value
-    @usableFromInline let loop: SocketLoop
-
-    @inlinable package init(_ value: Value, _ loop: SocketLoop) {
-        held = value
-        self.loop = loop
-    }
-
-    @inlinable package var value: Value {
-        loop.preconditionInLoop()
-        return held
-    }
-}
