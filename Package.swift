@@ -250,8 +250,8 @@ let package = Package(
         .testTarget(
             name: "ServiceTests",
             dependencies: [
-                "AdminAPI", "Exchange", "Settings", "Filter", "Limits", "Loop", "MailSyntax", "Messages", "Policy",
-                "Report", "Rules", "Sharing", "Wire",
+                "AdminAPI", "Engine", "Exchange", "Settings", "Filter", "Limits", "Loop", "MailSyntax", "Messages",
+                "Policy", "Report", "Rules", "Sharing", "Wire",
                 .product(name: "NIOCore", package: "swift-nio"), .product(name: "NIOPosix", package: "swift-nio"),
             ],
             resources: [.copy("Fixtures")],

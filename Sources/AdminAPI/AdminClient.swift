@@ -58,13 +58,11 @@ package struct AdminClient: Sendable {
 
     /// The hosts that share limits; nil if no limit is shared.
     package func hosts() async throws -> SharedFigures? {
-        do {
-            let figures: SharedFigures = try await ask(.GET, "/hosts", [:])
-            return figures.hosts.isEmpty ? nil : figures
-        } catch let failure as Failure where failure.kind == .refused {
-            // A service of an earlier version, during an upgrade.
-            return nil
-        }
+        let (status, reply) = try await exchange(.GET, "/hosts", Data())
+        // A service of an earlier version, during an upgrade.
+        if status == .notFound { return nil }
+        let figures: SharedFigures = try decode(status, reply)
+        return figures.hosts.isEmpty ? nil : figures
     }
 
     package func protections() async throws -> AdminMessages.Protections {
@@ -130,6 +128,10 @@ package struct AdminClient: Sendable {
         _ method: HTTPMethod, _ path: String, _ query: [String: String?], body: Data = Data()
     ) async throws -> T {
         let (status, reply) = try await exchange(method, Self.uri(path, query), body)
+        return try decode(status, reply)
+    }
+
+    private func decode<T: Decodable>(_ status: HTTPResponseStatus, _ reply: Data) throws -> T {
         guard status == .ok else { throw failure(status, reply) }
         do {
             return try JSONDecoder().decode(T.self, from: reply)

@@ -132,10 +132,10 @@ static void allow_without_new_code(unsigned refusal) {
 
 /// Landlock checks connect(2), but not a connection that sending opens (TCP Fast Open), nor datagrams. Without sockets
 /// of the Internet, sending needs no condition, which would cost some 40 ns per call.
-static void allow_network(unsigned network, unsigned refusal) {
+static void allow_network(int connects, unsigned refusal) {
     static const int sending[] = {SYS_sendto, SYS_sendmsg, SYS_sendmmsg}, flags[] = {3, 2, 3};
     for (unsigned index = 0; index < sizeof sending / sizeof *sending; index++) {
-        if (!(network & WEIR_TCP)) {
+        if (!connects) {
             allow(sending[index]);
             continue;
         }
@@ -148,25 +148,24 @@ static void allow_network(unsigned network, unsigned refusal) {
     REQUIRE(0, 0, SECCOMP_RET_ERRNO | EAFNOSUPPORT, AF_UNIX, AF_INET, AF_INET6);
     REQUIRE(1, 0xf, refusal, SOCK_STREAM, SOCK_DGRAM);
     // Landlock does not see multipath TCP.
-    REQUIRE(2, 0, refusal, 0, IPPROTO_TCP, IPPROTO_UDP);
-    if (!(network & WEIR_UDP)) {
+    REQUIRE(2, 0, refusal, 0, IPPROTO_TCP);
+    if (connects) {
         // A stream, or a UNIX socket.
         load(1, 0xf);
         emit(BPF_JMP | BPF_JEQ | BPF_K, SOCK_STREAM, 3, 0);
-        REQUIRE(0, 0, refusal, AF_UNIX);
     }
-    if (!(network & WEIR_TCP)) REQUIRE(0, 0, refusal, AF_UNIX);
+    REQUIRE(0, 0, refusal, AF_UNIX);
     end(start);
 }
 
-static void compile(unsigned network, unsigned refusal) {
+static void compile(int connects, unsigned refusal) {
     length = 0;
     emit(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, arch), 0, 0);
     emit(BPF_JMP | BPF_JEQ | BPF_K, ARCHITECTURE, 1, 0);
     answer(SECCOMP_RET_KILL_PROCESS);
     // Calls of the x32 interface have numbers that are not in the list.
     emit(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr), 0, 0);
-    allow_network(network, refusal);
+    allow_network(connects, refusal);
     for (unsigned index = 0; index < sizeof allowed / sizeof *allowed; index++) allow(allowed[index]);
     allow_without_new_code(refusal);
     unsigned start = begin(SYS_clone);
@@ -222,14 +221,14 @@ static void refuse(int number, siginfo_t *information, void *context) {
     errno = error;
 }
 
-int weir_filter_calls(int descriptor, unsigned network, int kills) {
+int weir_filter_calls(int descriptor, int connects, int kills) {
     reports = descriptor;
     if (!kills) {
         struct sigaction action = {.sa_sigaction = refuse, .sa_flags = SA_SIGINFO | SA_RESTART | SA_ONSTACK};
         sigemptyset(&action.sa_mask);
         if (sigaction(SIGSYS, &action, NULL) != 0) return errno;
     }
-    compile(network, kills ? SECCOMP_RET_KILL_PROCESS : SECCOMP_RET_TRAP);
+    compile(connects, kills ? SECCOMP_RET_KILL_PROCESS : SECCOMP_RET_TRAP);
     struct sock_fprog program = {.len = (unsigned short)length, .filter = code};
     // Without SPEC_ALLOW, kernels before 5.16 make all memory accesses slower, for programs that run foreign code.
     unsigned flags = SECCOMP_FILTER_FLAG_TSYNC | SECCOMP_FILTER_FLAG_SPEC_ALLOW;
@@ -242,9 +241,9 @@ int weir_has_call_filter(void) { return prctl(PR_GET_SECCOMP, 0, 0, 0, 0) == 2; 
 
 #else
 
-int weir_filter_calls(int descriptor, unsigned network, int kills) {
+int weir_filter_calls(int descriptor, int connects, int kills) {
     (void)descriptor;
-    (void)network;
+    (void)connects;
     (void)kills;
     return ENOSYS;
 }

@@ -20,7 +20,7 @@ final class EngineStream: SocketLoop.Socket {
     /// Bytes since the kernel has last taken all of them.
     private var unsent = 0
     private var isWriting = false
-    /// Since the last reply, of at most 16 KiB each.
+    /// Reads that brought something, since the last reply, of at most 16 KiB each.
     private var reads = 0
 
     private static let mostUnsent = 16 << 20
@@ -118,8 +118,9 @@ final class EngineStream: SocketLoop.Socket {
 
     private func read() {
         guard let context else { return }
+        let before = context.pointee.reader.pointee.len
         guard redisBufferRead(context) == REDIS_OK else { return fail(EngineFault(error: context)) }
-        reads += 1
+        if context.pointee.reader.pointee.len > before { reads += 1 }
         while self.context != nil {
             var reply: UnsafeMutableRawPointer?
             guard redisReaderGetReply(context.pointee.reader, &reply) == REDIS_OK else {

@@ -83,6 +83,7 @@ package final class ContentRules: Sendable {
             passes[name] = pass
             if list.fastPass == nil { list.fastPass = pass }
         }
+        cache?.prune(keeping: lists.compactMap(\.list.fastPass))
     }
 
     /// What a fast pass is compiled from.

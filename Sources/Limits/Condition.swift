@@ -74,7 +74,7 @@ package struct Condition: Sendable {
             case .inTables(let tables):
                 guard hasValue else { return false }
                 for table in tables {
-                    if let result = table.lookup(value, isHost: part.isHost) { return result.uppercased() != "DUNNO" }
+                    if let result = table.lookup(value, isHost: part.isHost) { return !LookupTable.isDunno(result) }
                 }
                 return false
             case .inNetworks, .not: return false

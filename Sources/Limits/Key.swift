@@ -76,6 +76,8 @@ package struct KeyPart: Equatable, Sendable {
             key.append(contentsOf: CanonicalAddress.folded(value))
         case .network:
             return Self.appendNetwork(value, to: &key, forms: forms)
+        case .domain where Self.isPlainAddress(value, delimiters: []):
+            key.append(contentsOf: value[(value.lastIndex(of: UInt8(ascii: "@"))! + 1)...])
         case .address, .domain, .login:
             return appendAddress(value, to: &key, forms: forms)
         }
@@ -95,7 +97,8 @@ package struct KeyPart: Equatable, Sendable {
         case .network: forms.ipv4Prefix == 32 && Self.isDotted(value)
         case .address: Self.isPlainAddress(value, delimiters: forms.recipientDelimiter)
         case .login: Self.isPlainAddress(value, delimiters: forms.recipientDelimiter, foldsLocalPart: true)
-        case .host, .domain: false
+        case .host: Self.isPlainHost(value) && (name == "helo_name" || !value.elementsEqual("unknown".utf8))
+        case .domain: false
         }
     }
 
@@ -168,6 +171,11 @@ package struct KeyPart: Equatable, Sendable {
             }
         }
         return inDomain && value.last != UInt8(ascii: ".") && value.last != UInt8(ascii: "@")
+    }
+
+    private static func isPlainHost(_ value: UnsafeRawBufferPointer) -> Bool {
+        for byte in value where byte >= 0x80 || byte != byte.lowercased { return false }
+        return value.last != UInt8(ascii: ".")
     }
 
     private static func isDotted(_ value: UnsafeRawBufferPointer) -> Bool {

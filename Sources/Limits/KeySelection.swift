@@ -94,10 +94,9 @@ package struct SelectionWalk {
     /// Those that are not searched yet. One that a reload removes has no accounts.
     fileprivate var limits: ArraySlice<LimitState>
     fileprivate var position = AccountTable.Walk()
-    /// Of these, some may have left memory since.
-    package fileprivate(set) var found: [Account] = []
+    fileprivate var found: [Account] = []
 
-    /// The accounts that were found since the last call.
+    /// The accounts that were found since the last call. Some may have left memory since.
     package mutating func takeFound() -> [Account] {
         defer { found.removeAll() }
         return found

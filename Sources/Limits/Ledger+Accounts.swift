@@ -89,7 +89,7 @@ extension Ledger {
             return
         }
         let values = limit.key.lookupValues(of: account.key)
-        let exempt = Self.lookup(values, in: limit.exempt).map { $0.uppercased() != "DUNNO" } ?? false
+        let exempt = Self.lookup(values, in: limit.exempt).map { !LookupTable.isDunno($0) } ?? false
         let overridden = Self.lookup(values, in: limit.overrides).map(Limit.rates(ofOverride:)) ?? []
         guard exempt || !overridden.isEmpty || account.exception != nil else { return }
         account.makeException().isExempt = exempt

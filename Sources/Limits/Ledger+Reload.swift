@@ -39,8 +39,9 @@ extension Ledger {
         if isRegistered { journal.begin(at: tick) }
         self.settings = settings
         generation += 1
+        let kept = Set(self.limits.map(ObjectIdentifier.init))
         return before.compactMap { state, limit in
-            guard self.limits.contains(where: { $0 === state }) else { return nil }
+            guard kept.contains(ObjectIdentifier(state)) else { return nil }
             return state.limit.relaxation(of: limit).map {
                 RelaxedLimit(state: state, change: $0, generation: generation)
             }
@@ -56,12 +57,15 @@ extension Ledger {
         let old = limits
         lastLimitID = max(lastLimitID, stored.map(\.id).max() ?? 0)
         let identified = identify(newLimits, among: stored)
-        let registered = identified.filter { !stored.contains($0) } + removed(from: stored, without: newLimits)
+        let known = Set(stored.map(\.id))
+        let registered = identified.filter { !known.contains($0.id) } + removed(from: stored, without: newLimits)
         if !registered.isEmpty { store.register(registered) }
+        let oldByID = Dictionary(old.map { ($0.storedID, $0) }) { first, _ in first }
         let states = zip(newLimits, identified).map { limit, identity in
-            state(of: limit, identity, continuing: old.first { $0.storedID == identity.id })
+            state(of: limit, identity, continuing: oldByID[identity.id])
         }
-        for state in old where !states.contains(where: { $0 === state }) { removeAccounts(of: state) }
+        let kept = Set(states.map(ObjectIdentifier.init))
+        for state in old where !kept.contains(ObjectIdentifier(state)) { removeAccounts(of: state) }
         limits = states
         limitsConnections = newLimits.contains { $0.count.isOfConnection }
         contextAttribute = newLimits.lazy.compactMap(\.contextAttribute).first
@@ -72,10 +76,9 @@ extension Ledger {
 
     /// Gives each limit the id of the stored one that counts the same under the same name, or a new id.
     private func identify(_ limits: [Limit], among stored: [StoredLimit]) -> [StoredLimit] {
-        limits.map { limit in
-            if let same = stored.first(where: { $0.name == limit.name && $0.signature == limit.signature }) {
-                return same
-            }
+        let storedByName = Dictionary(grouping: stored, by: \.name)
+        return limits.map { limit in
+            if let same = storedByName[limit.name]?.first(where: { $0.signature == limit.signature }) { return same }
             lastLimitID += 1
             return StoredLimit(id: lastLimitID, name: limit.name, signature: limit.signature)
         }

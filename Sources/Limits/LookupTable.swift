@@ -119,15 +119,24 @@ package enum LookupTable: Sendable {
                 $0.network.address.isIPv4 == address.isIPv4 && $0.network.contains(address) != $0.negated
             }?.result
         case .text(let entries):
-            return Self.lookupKeys(for: Self.folded(value), isHost: isHost)
-                .lazy.compactMap { entries[$0] }.first
+            let value = value.allSatisfy(Self.isFolded) ? value : Self.folded(value)
+            // Most keys are in the table as they are, or in no form at all.
+            if let result = entries[value] { return result }
+            return Self.parents(of: value, isHost: isHost).lazy.compactMap { entries[$0] }.first
         }
     }
 
-    /// For `user@a.b`: the value, `a.b`, `.b`, `b`, `user@`. For `192.0.2.1`: the value, `192.0.2`, `192.0`, `192`. For
-    /// the key of a network: the value, then its address as above.
-    private static func lookupKeys(for value: [UInt8], isHost: Bool) -> [[UInt8]] {
-        var keys = [value]
+    /// Whether the result says that the table has no opinion, in any case (access(5)).
+    static func isDunno(_ result: String) -> Bool {
+        result.utf8.elementsEqual("dunno".utf8) { $0.lowercased == $1 }
+    }
+
+    private static func isFolded(_ byte: UInt8) -> Bool { byte < 0x80 && byte == byte.lowercased }
+
+    /// For `user@a.b`: `a.b`, `.b`, `b`, `user@`. For `192.0.2.1`: `192.0.2`, `192.0`, `192`. For the key of a network:
+    /// its address, then as above.
+    private static func parents(of value: [UInt8], isHost: Bool) -> [[UInt8]] {
+        var keys: [[UInt8]] = []
         if let at = value.lastIndex(of: UInt8(ascii: "@")) {
             keys += withParents(Array(value[(at + 1)...]))
             keys.append(Array(value[...at]))

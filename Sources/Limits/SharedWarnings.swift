@@ -44,7 +44,7 @@ struct SharedWarnings {
             if lane < watch.marks.count, let mark = watch.marks[lane], now < mark.until { return used >= mark.used }
         }
         // Each charge comes here, so nothing is divided.
-        return used &* hosts &* 100 >= admitted &* account.limit.limit.warnAt
+        return used &* hosts &* 100 >= admitted &* account.limit.terms.limit.warnAt
     }
 
     /// The others are being asked.

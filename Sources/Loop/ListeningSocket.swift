@@ -22,17 +22,17 @@ package enum ListeningSocket {
             switch endpoint {
             case .inet(let host, let port):
                 let descriptor = try passed ?? bound(to: .makeAddressResolvingHost(host, port: port))
-                // On Linux accepted sockets inherit these options.
-                try set(SO_KEEPALIVE, at: SOL_SOCKET, of: descriptor)
-                try set(TCP_NODELAY, at: Int32(IPPROTO_TCP), of: descriptor)
-                try set(TCP_NOTSENT_LOWAT, at: Int32(IPPROTO_TCP), of: descriptor, to: mostUnsent)
-                return descriptor
+                return try closing(descriptor) {
+                    // On Linux accepted sockets inherit these options.
+                    try set(SO_KEEPALIVE, at: SOL_SOCKET, of: descriptor)
+                    try set(TCP_NODELAY, at: Int32(IPPROTO_TCP), of: descriptor)
+                    try set(TCP_NOTSENT_LOWAT, at: Int32(IPPROTO_TCP), of: descriptor, to: mostUnsent)
+                }
             case .unix(let path, let mode, let group):
                 if let passed { return passed }
                 try UnixSocketFile.clear(path)
                 let descriptor = try bound(to: SocketAddress(unixDomainSocketPath: path))
-                try UnixSocketFile.set(mode: mode, group: group, of: path)
-                return descriptor
+                return try closing(descriptor) { try UnixSocketFile.set(mode: mode, group: group, of: path) }
             }
         } catch {
             throw ListenerFailure(key: key, endpoint: endpoint, cause: error)
@@ -45,15 +45,20 @@ package enum ListeningSocket {
 
     private static func bound(to address: SocketAddress) throws -> Int32 {
         let descriptor = try SocketStream.open(for: address)
-        do {
+        return try closing(descriptor) {
             try set(SO_REUSEADDR, at: SOL_SOCKET, of: descriptor)
             let code = address.withSockAddr { bind(descriptor, $0, socklen_t($1)) }
             guard code == 0 else { throw IOError(errnoCode: errno, reason: "bind") }
-            return descriptor
-        } catch {
+        }
+    }
+
+    /// Returns the descriptor, which is closed if `body` throws.
+    private static func closing(_ descriptor: Int32, _ body: () throws -> Void) throws -> Int32 {
+        do { try body() } catch {
             close(descriptor)
             throw error
         }
+        return descriptor
     }
 
     /// Begins to listen. A socket that listens already only changes its backlog.

@@ -362,7 +362,9 @@ package final class SocketLoop: @unchecked Sendable {
         sockets[Int(descriptor)]?.isReady()
         now = clock()
         let measured = used.map { processorTime() - $0 }
-        costly.note(descriptor, took: now - start, measured, share: share, hasMore: again.count > before)
+        // A socket may also have work left to another one, such as the other end of a dialogue.
+        let hasMore = again[before...].contains(descriptor)
+        costly.note(descriptor, took: now - start, measured, share: share, hasMore: hasMore)
     }
 
     private static var threadTime: NIODeadline {
@@ -404,23 +406,5 @@ package final class SocketLoop: @unchecked Sendable {
             guard let following = timers.last else { return }
             next = following
         }
-    }
-}
-
-/// A value that belongs to a loop, on its way through other threads and back.
-///
-/// Sendable, unchecked: `value` traps on any other thread.
-package struct LoopBound<Value>: @unchecked Sendable {
-    @usableFromInline let held: Value
-    @usableFromInline let loop: SocketLoop
-
-    @inlinable package init(_ value: Value, _ loop: SocketLoop) {
-        held = value
-        self.loop = loop
-    }
-
-    @inlinable package var value: Value {
-        loop.preconditionInLoop()
-        return held
     }
 }

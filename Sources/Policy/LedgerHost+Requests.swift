@@ -37,7 +37,10 @@ extension LedgerHost {
                 passed = decideShared(in: judging)
             } else if let judging {
                 judging.fetch()
-                for client in deciding { if decide(client, in: judging) { passed &+= 1 } }
+                for client in deciding {
+                    announce(client, in: judging)
+                    if decide(client, in: judging) { passed &+= 1 }
+                }
             } else {
                 for client in deciding { client.decided(troubled) }
                 if let action = troubled.action {
@@ -65,10 +68,8 @@ extension LedgerHost {
         for index in deciding.indices {
             let client = deciding[index]
             var number: Int?
-            if !client.isGone {
-                if configuration.givesBackDropped { client.willBeDecided(in: ledger.nextTransaction) }
-                client.withRequest { number = ledger.putAside($0) }
-            }
+            announce(client, in: ledger)
+            if !client.isGone { client.withRequest { number = ledger.putAside($0) } }
             if let number {
                 sharing?.suspend(client, number)
             } else {
@@ -100,13 +101,17 @@ extension LedgerHost {
         activity.recordTick(passed: passed, at: uptime)
     }
 
+    /// Tells a client of the next request that it is about to be decided.
+    private func announce(_ client: any Client, in ledger: Ledger) {
+        if configuration.givesBackDropped, !client.isGone { client.willBeDecided(in: ledger.nextTransaction) }
+    }
+
     /// - Returns: whether the answer is DUNNO.
     private func decide(_ client: any Client, in ledger: Ledger) -> Bool {
         guard !client.isGone else {
             ledger.skip()
             return false
         }
-        if configuration.givesBackDropped { client.willBeDecided(in: ledger.nextTransaction) }
         var decision: Decision?
         client.withRequest { request in
             decision = ledger.decide(request)

@@ -9,10 +9,7 @@ package import Report
 extension LedgerHost {
     /// Fewer than in other walks: a pattern is compared with each key.
     private static let stepsPerPiece = 512
-    private static let changesPerPiece = 256
-    /// More keys than this are changed on this host alone: other hosts are told of each key.
-    private static let mostShared = 1000
-    /// The most names of keys in the answer to a change or a search. Nobody finds a key in a longer list.
+    /// The most names of keys in the answer to a search. Nobody finds a key in a longer list.
     private static let mostNames = 100
 
     /// The number of keys of a selection, and how the `most` fullest of them stand, the fullest first.
@@ -94,57 +91,30 @@ extension LedgerHost {
     package func apply(_ change: KeyChange, to selection: KeySelection, most: Int?) async throws -> KeysChanged {
         try await withCheckedThrowingContinuation { answer in
             loop.execute { [self] in
-                var walk: SelectionWalk?
-                var isSearching = true
-                var waiting: ArraySlice<Account> = []
-                var changed = KeysChanged(count: 0, keys: [], isDone: true)
-                var limits: Set<String> = []
-                var author = ChangeAuthor.everywhere(user: change.user, reason: change.reason)
+                var task = SelectionChange(change, to: selection, most: most)
                 let failed = { [self] (error: any Error) in
-                    if changed.count > 0 { record(change, changed.count, limits, "broken off") }
+                    if task.changed.count > 0 { record(task, "broken off") }
                     answer.resume(throwing: error)
                 }
                 submit(to: changes, failed: failed) { [self] ledger in
-                    if isSearching {
-                        var current = try walk.take() ?? ledger.selectionWalk(selection)
-                        isSearching = try ledger.advance(&current, steps: Self.stepsPerPiece)
-                        walk = current
-                        guard !isSearching else { return true }
-                        waiting = current.found[...]
-                        if waiting.count > Self.mostShared { author = .here }
-                        if let most, waiting.count > most {
-                            answer.resume(returning: KeysChanged(of: waiting, most: Self.mostNames, isDone: false))
-                            return false
-                        }
+                    switch try task.step(in: ledger) {
+                    case .more: return true
+                    case .tooMany: answer.resume(returning: task.changed)
+                    case .done: finish(task, answer)
                     }
-                    guard let walk else { return false }
-                    let done = try ledger.intervene(
-                        change.intervention(at: ledger.now), on: waiting.prefix(Self.changesPerPiece), foundBy: walk,
-                        by: author)
-                    waiting = waiting.dropFirst(Self.changesPerPiece)
-                    changed.add(done, most: Self.mostNames)
-                    limits.formUnion(done.map(\.limit.limit.name))
-                    guard waiting.isEmpty else { return true }
-                    if let note = noteOnOthers(limits: limits) {
-                        changed.note =
-                            changed.count > Self.mostShared
-                            ? "on this host only, because these are more than \(Self.mostShared) keys" : note
-                    }
-                    finish(change, changed, limits, answer)
                     return false
                 }
             }
         }
     }
 
-    /// The tick of the last piece has not ended yet: the answer waits for its commit.
-    private func finish(
-        _ change: KeyChange, _ changed: KeysChanged, _ limits: Set<String>,
-        _ answer: CheckedContinuation<KeysChanged, any Error>
-    ) {
+    /// The tick of the last step has not ended yet: the answer waits for its commit.
+    private func finish(_ task: SelectionChange, _ answer: CheckedContinuation<KeysChanged, any Error>) {
+        var changed = task.changed
         guard changed.count > 0 else { return answer.resume(returning: changed) }
-        unsavedChanges.append { [self] fault in
-            record(change, changed.count, limits)
+        changed.note = task.note(onOthers: noteOnOthers(limits: task.limits))
+        unsavedChanges.append { [self, changed] fault in
+            record(task)
             if let fault {
                 answer.resume(throwing: ChangeNotSaved(reason: fault.message))
             } else {
@@ -153,12 +123,13 @@ extension LedgerHost {
         }
     }
 
-    private func record(_ change: KeyChange, _ count: Int, _ limits: Set<String>, _ ending: String? = nil) {
-        let details = [change.details, "\(count) keys", ending ?? ""].filter { !$0.isEmpty }
+    private func record(_ task: SelectionChange, _ ending: String? = nil) {
+        let change = task.change
+        let details = [change.details, "\(task.changed.count) keys", ending ?? ""].filter { !$0.isEmpty }
         record(
             AuditEntry(
                 time: Int64(time(nil)), user: user(of: change), action: change.action.rawValue, key: change.key,
-                details: details.joined(separator: ", "), reason: change.reason, limits: limits.sorted()))
+                details: details.joined(separator: ", "), reason: change.reason, limits: task.limits.sorted()))
     }
 
     /// Ends the blocks that limits have set which a reload has made more generous. Blocks that begin after
@@ -205,21 +176,6 @@ extension LedgerHost {
             }
         }
         if !isTaken { failed(TooManyListings()) }
-    }
-}
-
-extension KeysChanged {
-    fileprivate init(of accounts: ArraySlice<Account>, most: Int, isDone: Bool) {
-        self.init(count: 0, keys: [], isDone: isDone)
-        add(accounts, most: most)
-    }
-
-    fileprivate mutating func add(_ accounts: some Collection<Account>, most: Int) {
-        count += accounts.count
-        keys += accounts.prefix(most - keys.count).map {
-            FoundKey(
-                limit: $0.limit.limit.name, key: String(decoding: $0.key, as: UTF8.self), isKnown: true)
-        }
     }
 }
 

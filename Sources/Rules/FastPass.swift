@@ -21,11 +21,14 @@ package final class FastPass: Sendable {
     let always: [UInt32]
     /// The effort of negated rules, whose patterns may exceed a match limit where they do not match.
     private let efforts: [Int: Effort]
+    /// The name of its file in the cache; nil without one.
+    let cachedName: String?
 
     init(
-        database: OpaquePointer?, subject: FastPattern.Subject, covered: [Bool], list: RuleList
+        database: OpaquePointer?, subject: FastPattern.Subject, covered: [Bool], list: RuleList, cachedName: String?
     ) {
         self.database = database
+        self.cachedName = cachedName
         self.subject = subject
         number = lastNumber.wrappingAdd(1, ordering: .relaxed).newValue
         self.covered = covered
@@ -113,20 +116,20 @@ extension FastPass {
         var plan = Plan(list, subject: subject)
         if let stored = cache?.load(plan, subject) {
             plan.remove(stored.refused)
-            return FastPass(plan, stored.database, subject, list)
+            return FastPass(plan, stored.database, subject, list, cachedName: stored.name)
         }
         let (database, refused) = compile(plan)
-        cache?.store(database, refused: refused, plan, subject)
+        let name = cache?.store(database, refused: refused, plan, subject)
         plan.remove(refused)
-        return FastPass(plan, database, subject, list)
+        return FastPass(plan, database, subject, list, cachedName: name)
     }
 
     private convenience init(
-        _ plan: Plan, _ database: OpaquePointer?, _ subject: FastPattern.Subject, _ list: RuleList
+        _ plan: Plan, _ database: OpaquePointer?, _ subject: FastPattern.Subject, _ list: RuleList, cachedName: String?
     ) {
         var covered = [Bool](repeating: false, count: list.entries.count)
         if database != nil { for rule in plan.rules { covered[Int(rule)] = true } }
-        self.init(database: database, subject: subject, covered: covered, list: list)
+        self.init(database: database, subject: subject, covered: covered, list: list, cachedName: cachedName)
     }
 
     /// Compiles all patterns but those that Vectorscan refuses, and returns the positions of these.

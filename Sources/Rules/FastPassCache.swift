@@ -6,8 +6,14 @@ internal import Glibc
 ///
 /// The directory and its files must belong to the service's own user, and nobody else may have write permission: a
 /// crafted database could corrupt the memory of the scanner.
+///
+/// `prune` bounds what former tables leave behind.
 package struct FastPassCache: Sendable {
     let directory: String
+
+    private static let prefix = "rules-"
+    /// The files that `prune` keeps for other processes and for tables that may come back.
+    private static let mostOthers = 16
 
     package init(directory: String) { self.directory = directory }
 
@@ -15,13 +21,15 @@ package struct FastPassCache: Sendable {
         let database: OpaquePointer
         /// Positions in the plan that Vectorscan refused.
         let refused: Set<Int>
+        /// The name of the file.
+        let name: String
     }
 
     /// The database for these patterns, this version of the library and this processor; nil if there is none, or if it
     /// can't be trusted.
     func load(_ plan: FastPass.Plan, _ subject: FastPattern.Subject) -> Stored? {
         let key = Self.key(plan, subject)
-        guard directoryIsTrusted, let content = read(path(key)) else { return nil }
+        guard directoryIsTrusted, let content = read(path(Self.name(key))) else { return nil }
         // The file holds the whole key; its name is only a hash.
         var reader = Reader(content)
         guard reader.read(key.count) == key[...], let refusedCount = reader.number(),
@@ -40,25 +48,47 @@ package struct FastPassCache: Sendable {
                 $0.baseAddress?.assumingMemoryBound(to: CChar.self), $0.count, &database)
         }
         guard code == HS_SUCCESS, let database else { return nil }
-        return Stored(database: database, refused: refused)
+        return Stored(database: database, refused: refused, name: Self.name(key))
     }
 
     /// Stores a database. A failure is not an error: the next start compiles it again.
+    ///
+    /// - Returns: the name of the file; nil if there is none.
     func store(
         _ database: OpaquePointer?, refused: Set<Int>, _ plan: FastPass.Plan,
         _ subject: FastPattern.Subject
-    ) {
-        guard let database, makeDirectory(), directoryIsTrusted else { return }
+    ) -> String? {
+        guard let database, makeDirectory(), directoryIsTrusted else { return nil }
         let key = Self.key(plan, subject)
         var content = key
         content += Self.bytes(of: refused.count)
         for position in refused.sorted() { content += Self.bytes(of: position) }
         var blob: UnsafeMutablePointer<CChar>?
         var length = 0
-        guard hs_serialize_database(database, &blob, &length) == HS_SUCCESS, let blob else { return }
+        guard hs_serialize_database(database, &blob, &length) == HS_SUCCESS, let blob else { return nil }
         content += UnsafeRawBufferPointer(start: blob, count: length)
         free(blob)
-        write(content, to: path(key))
+        let name = Self.name(key)
+        return write(content, to: path(name)) ? name : nil
+    }
+
+    /// Deletes all files but those of `passes` and the newest others, which may be another process's. It would compile
+    /// its tables again.
+    package func prune(keeping passes: [FastPass]) {
+        guard directoryIsTrusted, let entries = opendir(directory) else { return }
+        defer { closedir(entries) }
+        let kept = Set(passes.compactMap(\.cachedName))
+        var others: [(name: String, time: timespec)] = []
+        while let entry = readdir(entries) {
+            let name = withUnsafePointer(to: &entry.pointee.d_name) {
+                $0.withMemoryRebound(to: CChar.self, capacity: 256) { String(cString: $0) }
+            }
+            var status = stat()
+            guard name.hasPrefix(Self.prefix), !kept.contains(name), lstat(path(name), &status) == 0 else { continue }
+            others.append((name, status.st_mtim))
+        }
+        others.sort { ($0.time.tv_sec, $0.time.tv_nsec) > ($1.time.tv_sec, $1.time.tv_nsec) }
+        for other in others.dropFirst(Self.mostOthers) { unlink(path(other.name)) }
     }
 
     // MARK: - Contents
@@ -99,11 +129,13 @@ package struct FastPassCache: Sendable {
 
     // MARK: - Files
 
-    private func path(_ key: [UInt8]) -> String {
+    private func path(_ name: String) -> String { "\(directory)/\(name)" }
+
+    private static func name(_ key: [UInt8]) -> String {
         // FNV-1a.
         let hash = key.reduce(0xcbf2_9ce4_8422_2325 as UInt64) { ($0 ^ UInt64($1)) &* 0x100_0000_01b3 }
         let digits = String(hash, radix: 16)
-        return directory + "/rules-" + String(repeating: "0", count: 16 - digits.count) + digits
+        return prefix + String(repeating: "0", count: 16 - digits.count) + digits
     }
 
     private func makeDirectory() -> Bool { mkdir(directory, 0o700) == 0 || errno == EEXIST }
@@ -137,11 +169,12 @@ package struct FastPassCache: Sendable {
         return content.count == size ? content : nil
     }
 
-    /// Writes a temporary file and renames it, so a reader never sees an incomplete one.
-    private func write(_ content: [UInt8], to path: String) {
-        let temporary = "\(path).\(getpid())"
+    /// Writes a temporary file and renames it, so a reader never sees an incomplete one. After a crash, `prune` deletes
+    /// it.
+    private func write(_ content: [UInt8], to path: String) -> Bool {
+        let temporary = "\(path).\(String(UInt64.random(in: 0 ... .max), radix: 16))"
         let descriptor = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0o600)
-        guard descriptor >= 0 else { return }
+        guard descriptor >= 0 else { return false }
         var written = 0
         content.withUnsafeBytes { bytes in
             while written < bytes.count {
@@ -152,7 +185,9 @@ package struct FastPassCache: Sendable {
             }
         }
         close(descriptor)
-        if written != content.count || rename(temporary, path) != 0 { unlink(temporary) }
+        if written == content.count, rename(temporary, path) == 0 { return true }
+        unlink(temporary)
+        return false
     }
 }
 

@@ -25,6 +25,7 @@ final class ScanScratch {
     private struct State {
         var text = UnsafeRawBufferPointer(start: nil, count: 0)
         var lines: [Line] = []
+        var finder = LineFinder()
         /// Line start in the upper half, rule in the lower.
         var hits: [UInt64] = []
         var limit = 0
@@ -65,6 +66,7 @@ final class ScanScratch {
         }
         memset(padded.baseAddress! + text.count, 0x0a, Self.padding)
         state.text = UnsafeRawBufferPointer(rebasing: padded[..<text.count])
+        state.finder = LineFinder()
         let code = withUnsafeMutablePointer(to: &state) { state in
             hs_scan(
                 database, padded.baseAddress, UInt32(length), 0, scratch,
@@ -107,19 +109,10 @@ final class ScanScratch {
         let last = state.lines[Int(rule)]
         if last.start <= end, end <= last.end { return 0 }
         guard state.hits.count < state.limit else { return 1 }
-        let line = lineBounds(around: end, state.text)
+        let line = state.finder.line(of: end, in: state.text)
         state.lines[Int(rule)] = Line(start: UInt32(line.lowerBound), end: UInt32(line.upperBound))
         state.hits.append(UInt64(line.lowerBound) << 32 | UInt64(rule))
         return 0
-    }
-
-    /// From the first byte of the line to its newline (inclusive for hits), or to the end of the text.
-    private static func lineBounds(around end: Int, _ text: UnsafeRawBufferPointer) -> Range<Int> {
-        guard let base = text.baseAddress else { return 0..<0 }
-        var start = end
-        while start > 0, text[start - 1] != 0x0a { start -= 1 }
-        let after = memchr(base + end, 0x0a, text.count - end)
-        return start..<(after.map { UnsafeRawPointer($0) - base } ?? text.count)
     }
 
     private func sortHits() {

@@ -173,8 +173,8 @@ package actor Daemon {
             try await daemon.run(signals, report)
         } catch {
             limitEnd()
-            // The log should say what is wrong with the ledger, too.
-            await daemon.host.firstOpening()
+            // The log should say what is wrong with the ledger, too. But a dead disk must not hide this error.
+            await daemon.host.firstOpening(within: patience)
             daemon.log.flush()
             throw error
         }

@@ -14,12 +14,19 @@ struct ServiceManager: Sendable {
     }
 
     private static let firstInherited: Int32 = 3
+    /// The number of descriptors that a process may usually have.
+    private static let mostInherited: Int32 = 1024
 
     /// The sockets passed by socket activation, by the addresses that they are bound to, as in `inet:127.0.0.1:10040`.
+    ///
+    /// - Throws: `Failure`.
     static func inheritedSockets() throws -> [String: Int32] {
         guard let pid = environment("LISTEN_PID").flatMap({ Int32($0) }), pid == getpid(),
             let count = environment("LISTEN_FDS").flatMap({ Int32($0) })
         else { return [:] }
+        guard (0...mostInherited).contains(count) else {
+            throw Failure(description: "LISTEN_FDS is \(count); expected a number from 0 to \(mostInherited)")
+        }
         var sockets: [String: Int32] = [:]
         for descriptor in firstInherited..<firstInherited + count {
             _ = fcntl(descriptor, F_SETFD, FD_CLOEXEC)

@@ -3,7 +3,7 @@ internal import DequeModule
 
 /// Lanes in the order in which they were added, each once. The order is the same in each run, unlike that of a set.
 package struct LaneQueue: Sendable {
-    /// Lanes that were removed are still in here, until they come first.
+    /// Lanes that were removed are still in here, until they come first or are too many.
     private var queue = Deque<(lane: Lane, place: Int)>()
     private var places: [Lane: Int] = [:]
     private var nextPlace = 0
@@ -13,6 +13,9 @@ package struct LaneQueue: Sendable {
     }
 
     package var count: Int { places.count }
+
+    /// Lanes in memory, with those that were removed: at most twice `count`, and 64 more.
+    package var size: Int { queue.count }
 
     package mutating func insert(_ lane: Lane) {
         guard places[lane] == nil else { return }
@@ -24,6 +27,8 @@ package struct LaneQueue: Sendable {
     package mutating func remove(_ lane: Lane) {
         guard places.removeValue(forKey: lane) != nil else { return }
         while let (lane, place) = queue.first, places[lane] != place { queue.removeFirst() }
+        // The first lane may stay for as long as the engine is slow.
+        if size > 2 * count + 64 { queue.removeAll { places[$0.lane] != $0.place } }
     }
 
     /// The first lanes that `isWanted`, at most `most`.

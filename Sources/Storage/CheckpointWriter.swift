@@ -20,6 +20,8 @@ final class CheckpointWriter: Sendable {
         var limits: [StoredLimit] = []
         /// How many handovers are queued or being written.
         var queued = 0
+        /// Entries of the audit trail that are queued or being written.
+        var entries = 0
         /// Incremented by each checkpoint: queued pieces of an abandoned one are not written.
         var attempt = 0
         /// The first segment that the checkpoint does not make redundant. It identifies its transactions.
@@ -34,6 +36,8 @@ final class CheckpointWriter: Sendable {
 
     /// At most this many handovers may queue. Bounds the memory of a checkpoint on a slow disk.
     private static let mostQueued = 8
+    /// Entries of the audit trail that may queue. An entry has a few hundred bytes.
+    private static let mostEntries = 10_000
 
     /// Segments are counted up from 1. With a thousand a second, more than this take nine thousand years.
     private static let mostSegments = 1 << 48
@@ -169,10 +173,17 @@ final class CheckpointWriter: Sendable {
 
     /// Writes an entry of the audit trail, after the pieces in the queue.
     ///
-    /// - Parameter failed: called if that fails.
-    func record(_ entry: AuditEntry, failed: @escaping @Sendable (any Error) -> Void) {
+    /// - Parameter failed: called with the reason if that fails, or if too many entries wait for the disk.
+    func record(_ entry: AuditEntry, failed: @escaping @Sendable (String) -> Void) {
+        let hasRoom = state.withLock { state in
+            guard state.entries < Self.mostEntries else { return false }
+            state.entries += 1
+            return true
+        }
+        guard hasRoom else { return failed("\(Self.mostEntries) entries wait for the disk") }
         queue.async { [self] in
-            do { try write(entry.save) } catch { failed(error) }
+            do { try write(entry.save) } catch { failed("\(error)") }
+            state.withLock { $0.entries -= 1 }
         }
     }
 

@@ -172,8 +172,8 @@ package final class SQLiteStore: LedgerStore {
     // MARK: Administration
 
     package func record(_ entry: AuditEntry) {
-        background.record(entry) { [notice, path] error in
-            notice("can't write to the audit trail in \(path): \(error); the missing entry is: \(entry)")
+        background.record(entry) { [notice, path] reason in
+            notice("can't write to the audit trail in \(path): \(reason); the missing entry is: \(entry)")
         }
     }
 

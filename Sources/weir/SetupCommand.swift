@@ -149,7 +149,8 @@ struct SetupCommand: ParsableCommand {
     /// Creates the file, readable for the group `weir` if that exists and the user may give it the file. A sample is
     /// replaced at once: no reader sees a part of the new file.
     private func write(_ text: String, replacingSample: Bool) throws {
-        let path = replacingSample ? output + ".setup" : output
+        // A name of its own: a run that was killed may have left its file.
+        let path = replacingSample ? "\(output).setup-\(UUID().uuidString)" : output
         let descriptor = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0o640)
         if descriptor < 0, errno == EEXIST { throw Self.exists(path) }
         do {

@@ -76,15 +76,11 @@ class Promises(unittest.TestCase):
         self.assertGreaterEqual(len(logged), 7)
 
     def test_next_hops_open_no_other_way(self):
-        """A service that connects to port 25 needs sockets of the Internet; with a name, also datagrams for DNS."""
-        for host, allowed in (("127.0.0.1", []), ("localhost", ["send a datagram to port 22"])):
+        """A service that connects to port 25 needs sockets of the Internet, but no resolver."""
+        for host in ("127.0.0.1", "localhost"):
             with self.subTest(host):
-                result = self.attempt(
-                    listen={"filter": [{"listen": f"inet:127.0.0.1:{free_port()}", "next_hop": f"inet:{host}:25"}]})
-                if not allowed:
-                    self.assert_all_are_refused(result)
-                self.assertEqual(
-                    [line.split(":")[0] for line in result.stdout.splitlines() if line.endswith(": ALLOWED")], allowed)
+                self.assert_all_are_refused(self.attempt(
+                    listen={"filter": [{"listen": f"inet:127.0.0.1:{free_port()}", "next_hop": f"inet:{host}:25"}]}))
 
     def test_the_attempts_would_succeed(self):
         """As root without the sandbox, where a refusal would not come from it."""
@@ -332,8 +328,7 @@ class NextHops(unittest.TestCase):
                 client.mail("a@example.org", ["b@example.com"], "Subject: x\n\n" + ("x" * 70 + "\n") * 100_000)
         self.assertEqual(len(messages), 1)
 
-    def test_a_name_is_resolved(self):
-        """The C library may read its files, and gets along without netlink sockets."""
+    def test_localhost_needs_no_resolver(self):
         messages = []
         with NextHop(dialogue({}, messages)) as hop:
             service = FilterService(hop.port)

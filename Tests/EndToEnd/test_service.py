@@ -123,6 +123,19 @@ class ServiceManager(unittest.TestCase):
             self.assertEqual(os.stat(service.admin_socket).st_mode & 0o777, 0o640)
             self.assertEqual(service.stop(), 0)
 
+    def test_a_number_of_sockets_that_cannot_be(self):
+        service = WeirService(limits=[LIMIT])
+        self.addCleanup(service.__exit__)
+        service.configure()
+        for number in ("-1", "1025", "2147483647"):
+            with self.subTest(number):
+                result = subprocess.run(
+                    ["sh", "-c", f'LISTEN_PID=$$ LISTEN_FDS={number} exec "$@"', "sh",
+                     BINARY, "serve", "--config", service.config_file],
+                    env=ENVIRONMENT, capture_output=True, text=True, timeout=DEFAULT_TIMEOUT)
+                self.assertEqual(result.returncode, 69, result.stderr)
+                self.assertIn(f"LISTEN_FDS is {number}; expected a number from 0 to 1024", result.stderr)
+
     def test_notifications(self):
         service = WeirService(limits=[LIMIT])
         notify = self.enterContext(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))

@@ -22,13 +22,16 @@ class SlowLedger:
         self.service = service
 
     def __enter__(self):
+        self.start()
+        wait_until(lambda: accepts(self.service.port) and accepts(self.service.admin_socket), self.service.log)
+        return self
+
+    def start(self):
         # Tells that somebody waits for the file.
         self.handler = signal.signal(signal.SIGIO, signal.SIG_IGN)
         self.file = open(f"{self.service.ledger}.lock", "wb")
         fcntl.fcntl(self.file, fcntl.F_SETLEASE, fcntl.F_WRLCK)
         self.service.start(wait=False)
-        wait_until(lambda: accepts(self.service.port) and accepts(self.service.admin_socket), self.service.log)
-        return self
 
     def __exit__(self, *_):
         self.release()
@@ -100,6 +103,16 @@ class SlowStart(unittest.TestCase):
             ledger.release()
             while not (state := notify.recv(4096).decode()).startswith("READY=1\n"):
                 self.assertIn("opening the ledger", state)
+
+    def test_a_port_in_use_ends_it(self):
+        """The error is reported, however long the ledger takes."""
+        service = self.service()
+        with socket.create_server(("127.0.0.1", service.port)):
+            ledger = SlowLedger(service)
+            ledger.start()
+            self.addCleanup(ledger.__exit__)
+            self.assertEqual(service.process.wait(DEFAULT_TIMEOUT), 69, service.log())
+        self.assertIn(f"weir serve: can't listen on inet:127.0.0.1:{service.port}", service.log())
 
     def test_it_can_be_stopped(self):
         service = self.service()

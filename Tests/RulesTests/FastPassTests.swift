@@ -285,6 +285,38 @@ struct Numbers: RandomNumberGenerator {
         _ = FastPass.build(for: list, body: true, cache: cache)
         #expect(files().isEmpty)
     }
+
+    /// Each edit of a table leaves a file, and so does a crash.
+    @Test func formerTablesLeaveFewFiles() throws {
+        var template = Array("/tmp/weir-cache-XXXXXX".utf8CString)
+        let directory = try #require(mkdtemp(&template).map { String(cString: $0) })
+        defer { system("rm -rf '\(directory)'") }
+        let cache = FastPassCache(directory: directory)
+        func pass(_ word: String) -> FastPass {
+            FastPass.build(for: RuleList(tables: [table("/\(word)/ x")]), body: true, cache: cache)
+        }
+        let oldest = pass("oldest")
+        let inUse = try listing(directory)
+        #expect(inUse.count == 1)
+        let ofCrash = "rules-0123456789abcdef.1"
+        for name in [inUse[0], ofCrash] {
+            let path = "\(directory)/\(name)"
+            close(open(path, O_WRONLY | O_CREAT, 0o600))
+            var times = [timeval(tv_sec: 1, tv_usec: 0), timeval(tv_sec: 1, tv_usec: 0)]
+            #expect(utimes(path, &times) == 0)
+        }
+        for number in 1...40 {
+            let newest = pass("word\(number)")
+            cache.prune(keeping: [oldest, newest])
+            #expect(try listing(directory).count <= 18)
+        }
+        let left = try listing(directory)
+        #expect(left.count == 18)
+        #expect(left.contains(inUse[0]) && !left.contains(ofCrash))
+        // It is loaded again, as after a restart.
+        cache.prune(keeping: [pass("oldest")])
+        #expect(try listing(directory).contains(inUse[0]))
+    }
 }
 
 private func fileSize(_ path: String) -> Int {

@@ -3,6 +3,7 @@ import AdminAPI
 import Foundation
 import Glibc
 import NIOCore
+import Report
 import Settings
 import Testing
 import Wire
@@ -45,6 +46,20 @@ import Wire
         let failure = try #require(await failure(of: overSocket, timeout: .milliseconds(50)))
         #expect(failure.kind == .unreachable)
         #expect(failure.description.contains("no answer from"))
+    }
+
+    /// A service of an earlier version knows no hosts. Any other error is no reason to think so.
+    @Test(arguments: [(404, true), (401, false), (500, false), (503, false)])
+    func `only an earlier version has no hosts`(status: Int, isEarlier: Bool) async throws {
+        let server = Server(path: path)
+        defer { server.stop() }
+        server.answer("HTTP/1.1 \(status) X\r\nContent-Length: 0\r\n\r\n")
+        let client = AdminClient(overSocket, timeout: .minutes(10))
+        if isEarlier {
+            #expect(try await client.hosts() == nil)
+        } else {
+            await #expect(throws: AdminClient.Failure.self) { try await client.hosts() }
+        }
     }
 
     @Test(arguments: [

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+import Foundation
 import Glibc
 import Loop
 import NIOCore
@@ -6,6 +7,25 @@ import Testing
 import Wire
 
 @Suite struct ListeningSocketTests {
+    /// A socket whose options or file can't be set is closed.
+    @Test func aFailureClosesTheSocket() throws {
+        let directory = try TemporaryDirectory()
+        let path = "\(directory.path)/policy"
+        func sockets() throws -> String {
+            String(decoding: try Data(contentsOf: URL(filePath: "/proc/net/unix")), as: UTF8.self)
+        }
+        var inherited: [String: Int32] = [:]
+        let group = "no-such-group"
+        #expect(throws: ListenerFailure.self) {
+            try ListeningSocket.open(at: .unix(path: path, mode: 0o600, group: group), key: "", inherited: &inherited)
+        }
+        #expect(try !sockets().contains(path))
+        let open = try ListeningSocket.open(
+            at: .unix(path: path, mode: 0o600, group: nil), key: "", inherited: &inherited)
+        #expect(try sockets().contains(path))
+        close(open)
+    }
+
     /// The kernel must not keep megabytes for each client that does not read.
     @Test func whatTheKernelKeepsIsBounded() throws {
         var inherited: [String: Int32] = [:]

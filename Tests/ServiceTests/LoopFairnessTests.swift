@@ -143,6 +143,25 @@ private final class BusySocket: SocketLoop.Socket {
         for socket in sockets { loop.close(socket.descriptor) }
     }
 
+    /// The next hop's socket may bring the client's dialogue so much that the client has more to do.
+    @Test func workLeftToAnotherSocketIsNotItsOwn() throws {
+        let clock = SteppingClock()
+        let loop = try SocketLoop.stepped(clock: clock.now)
+        var turn = ""
+        let sockets = ["a", "q", "b"].map { name in BusySocket(.microseconds(1), clock) { turn += name } }
+        sockets[0].after = { loop.callAgain(sockets[2].descriptor) }
+        for socket in sockets.dropLast() { try loop.watch(socket.descriptor, for: .reading, socket) }
+        try loop.watch(sockets[2].descriptor, for: .nothing, sockets[2])
+        loop.step()
+        #expect(turn == "aq")
+        for _ in 1...6 {
+            turn = ""
+            loop.step()
+            #expect(turn == "aqb")
+        }
+        for socket in sockets { loop.close(socket.descriptor) }
+    }
+
     /// Tasks of other threads run in their order until the turn is over. Sockets are handled in each turn.
     @Test func tasksShareTurns() throws {
         let clock = SteppingClock()

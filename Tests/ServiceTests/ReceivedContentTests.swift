@@ -57,15 +57,22 @@ import Testing
         let content = try await loop.submit {
             let content = Self.spool(bounds, threads, loop)
             #expect(content.failure == nil)
-            return LoopBound(content, loop)
+            return Kept(content)
         }
         diskIsFree.signal()
         try await threads.runIfActive {}
-        let failure = try await loop.submit { content.value.failure }
+        let failure = try await loop.submit { content.content.failure }
         #expect(
             failure == .noRoom("can't create a spool file in /nonexistent: No such file or directory"))
         try await threads.shutdownGracefully()
         await loop.stop()
+    }
+
+    /// Sendable, unchecked: only the loop uses the content.
+    private struct Kept: @unchecked Sendable {
+        let content: ReceivedContent
+
+        init(_ content: ReceivedContent) { self.content = content }
     }
 
     /// Content whose write to a spool file has begun.

@@ -83,6 +83,27 @@ import Testing
         #expect(await !inUse.replace(with: try folder.rules("/bar/ WARN one\n")))
     }
 
+    /// A replacement that supersedes another one waits in its place. Where the patterns were ready before the stop, the
+    /// test begins again.
+    @Test func aStopEndsAWait() async throws {
+        let folder = try Folder()
+        func rules(_ word: String) throws -> ContentRules {
+            try folder.rules((1...500).map { "/\(word)\($0)(a|b|c)*[0-9]+x/ WARN \($0)\n" }.joined())
+        }
+        for attempt in 1...1000 {
+            let inUse = RulesInUse(try folder.rules("/foo/ WARN one\n"))
+            let next = [try rules("one\(attempt)"), try rules("two\(attempt)")]
+            let isStopped = await withTaskGroup(of: Bool.self) { group in
+                for rules in next { group.addTask { await inUse.replace(with: rules) } }
+                guard await group.next() == false else { return false }
+                inUse.stopWaiting()
+                return await group.next() == false
+            }
+            if isStopped { return }
+        }
+        Issue.record("no stop came before the patterns were ready")
+    }
+
     /// Two sets of rules are swapped while messages are judged. Each verdict must come from exactly one of them.
     @Test func everyVerdictComesFromOneSetOfRules() async throws {
         let folder = try Folder()

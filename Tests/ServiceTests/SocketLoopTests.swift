@@ -25,6 +25,22 @@ private final class Reader: SocketLoop.Socket {
     }
 }
 
+/// Belongs to the loop.
+private final class Witness {
+    private let diary: Diary
+    private let loop: SocketLoop
+
+    init(_ diary: Diary, _ loop: SocketLoop) {
+        self.diary = diary
+        self.loop = loop
+    }
+
+    deinit {
+        loop.preconditionInLoop()
+        diary.entries.append("released")
+    }
+}
+
 @Suite("A loop of sockets")
 struct SocketLoopTests {
     private let diary = Diary()
@@ -41,6 +57,17 @@ struct SocketLoopTests {
             let entries = try await loop.submit { [diary] in diary.entries }
             #expect(entries.isEmpty)
         }
+    }
+
+    /// The diary, after so many turns of the loop that `isComplete` holds. Each task takes a turn.
+    private func entries(of loop: SocketLoop, _ isComplete: ([String]) -> Bool) async throws -> [String] {
+        for _ in 1...1000 {
+            let entries = try await loop.submit { [diary] in diary.entries }
+            if isComplete(entries) { return entries }
+        }
+        let entries = try await loop.submit { [diary] in diary.entries }
+        #expect(isComplete(entries), "\(entries)")
+        return entries
     }
 
     @Test("Tasks run in order, before the end of their turn")
@@ -78,9 +105,8 @@ struct SocketLoopTests {
             try loop.watch(other, for: .reading, Reader(other) { diary.entries.append($0) })
             loop.endOfTurn = { diary.entries.append("end") }
         }
-        var entries: [String] = []
-        while entries.filter({ $0.hasPrefix("read") }).count < 2 {
-            entries = try await loop.submit { [diary] in diary.entries }
+        let entries = try await self.entries(of: loop) { entries in
+            entries.filter { $0.hasPrefix("read") }.count >= 2
         }
         let first = try #require(entries.firstIndex { $0.hasPrefix("read") })
         #expect(entries[first + 1].hasPrefix("read"))
@@ -90,7 +116,7 @@ struct SocketLoopTests {
             write(peer, "c", 1)
             diary.entries = []
         }
-        while !(try await loop.submit { [diary] in diary.entries.contains("read c") }) {}
+        _ = try await self.entries(of: loop) { $0.contains("read c") }
         close(theirs)
         close(peer)
         await loop.stop()
@@ -106,7 +132,7 @@ struct SocketLoopTests {
         }
         try await expectNothing(of: loop)
         try await loop.submit { loop.change(ours, to: .reading) }
-        while try await loop.submit({ [diary] in diary.entries }) != ["read a"] {}
+        _ = try await entries(of: loop) { $0 == ["read a"] }
         try await loop.submit { loop.close(ours) }
         close(theirs)
         await loop.stop()
@@ -137,9 +163,23 @@ struct SocketLoopTests {
         try await loop.submit { [diary] in
             try loop.watch(ours, for: .accepting, Reader(ours) { diary.entries.append($0) })
         }
-        while try await loop.submit({ [diary] in diary.entries }) != ["read a"] {}
+        _ = try await entries(of: loop) { $0 == ["read a"] }
         try await loop.submit { loop.close(ours) }
         close(theirs)
+        await loop.stop()
+    }
+
+    @Test("What a callback holds is released on the loop, though another thread still has the callback")
+    func callbackIsReleasedOnTheLoop() async throws {
+        let loop = try SocketLoop.start(named: "test")
+        let callback = try await loop.submit { [diary] in
+            let witness = Witness(diary, loop)
+            return LoopCallback<Int>(loop) { diary.entries.append("\(type(of: witness)) \($0)") }
+        }
+        callback.call(1)
+        let entries = try await loop.submit { [diary] in diary.entries }
+        #expect(entries == ["Witness 1", "released"])
+        withExtendedLifetime(callback) {}
         await loop.stop()
     }
 

@@ -30,4 +30,14 @@ struct LaneQueueTests {
         }
         #expect(queue.oldest(99) { _ in true }.map(\.key) == Array(990..<1000))
     }
+
+    @Test func lanesThatWereRemovedTakeNoMemoryBehindOneThatStays() {
+        var queue = LaneQueue(Self.lanes(0, 1))
+        for key: UInt64 in 2..<10_000 {
+            queue.insert(Self.lanes(key)[0])
+            queue.remove(Self.lanes(key)[0])
+            #expect(queue.size <= 2 * queue.count + 64)
+        }
+        #expect(queue.oldest(9) { _ in true } == Self.lanes(0, 1))
+    }
 }

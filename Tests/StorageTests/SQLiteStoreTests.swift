@@ -76,6 +76,24 @@ import Testing
         #expect(sink.batches.count == 101)
     }
 
+    /// Entries of the audit trail wait for a disk that hangs, but not without end.
+    @Test func auditEntriesThatWaitAreBounded() throws {
+        let folder = try Folder()
+        let store = folder.store(.relaxed)
+        _ = try store.open()
+        try DatabaseQueue(path: folder.ledger).inDatabase { database in
+            try database.execute(sql: "BEGIN IMMEDIATE")
+            for number in 1...11_000 {
+                store.record(
+                    AuditEntry(
+                        time: 0, user: "alice", action: "reset", key: "\(number)", details: "", reason: "", limits: []))
+            }
+            #expect(folder.notices.withLock { $0.contains { $0.contains("10000 entries wait for the disk") } })
+            try database.execute(sql: "ROLLBACK")
+        }
+        #expect(try store.recentAudit(1).count == 1)
+    }
+
     @Test func aCheckpointTruncatesTheJournal() async throws {
         let folder = try Folder()
         let row = AccountRow(id: 3, limit: 1, key: Array("user".utf8), sequence: 2, content: [1, 2, 3])

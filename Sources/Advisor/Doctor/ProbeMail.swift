@@ -59,6 +59,8 @@ package struct ProbeMail {
     private static let longestReply = 65_536
 
     /// Connects and reads the greeting.
+    ///
+    /// - Throws: `Failure`.
     package init(to address: SocketAddress, sender: String, recipient: String, token: String) throws {
         self.sender = sender
         self.recipient = recipient
@@ -72,7 +74,10 @@ package struct ProbeMail {
             close(socket)
             throw failure
         }
-        try expect("connect")
+        do { try expect("connect") } catch {
+            close(socket)
+            throw error
+        }
     }
 
     private func limitTime() {

@@ -17,7 +17,7 @@ final class LogReader {
     private let onMessage: (LoggedMessage) -> Void
     private let onRequest: ([UInt8], LogMoment) -> Void
 
-    /// The size of `pending` at which its older half is dropped.
+    /// The size of `pending` at which its older half is dropped, and of `ignored` at which all of it is.
     private static let mostPending = 200_000
 
     /// - Parameters:
@@ -194,7 +194,7 @@ final class LogReader {
             readQueueManager(rest, id: Array(id))
         } else if program.elementsEqual("pickup".utf8), rest.starts(with: "uid=".utf8) {
             figures.localMessages += 1
-            ignored.insert(Array(id))
+            ignore(Array(id))
         } else {
             if program.elementsEqual("smtp".utf8) || program.elementsEqual("lmtp".utf8) { held.readDelivery(rest) }
             figures.otherLines += 1
@@ -230,13 +230,18 @@ final class LogReader {
             case let name where name.elementsEqual("sasl_username".utf8): message.saslUsername = Array(value)
             case let name where name.elementsEqual("orig_queue_id".utf8):
                 figures.reinjectedMessages += 1
-                ignored.insert(id)
+                ignore(id)
                 return
             default: break
             }
         }
         if pending.count >= Self.mostPending { dropOldest() }
         pending[id] = message
+    }
+
+    private func ignore(_ id: [UInt8]) {
+        if ignored.count >= Self.mostPending { ignored = [] }
+        ignored.insert(id)
     }
 
     private func dropOldest() {
@@ -268,12 +273,11 @@ final class LogReader {
             if !ignored.contains(id) {
                 figures.messagesWithoutClient += 1
                 // qmgr logs deferred mail again at each retry.
-                ignored.insert(id)
+                ignore(id)
             }
             return
         }
-        if ignored.count >= Self.mostPending { ignored = [] }
-        ignored.insert(id)
+        ignore(id)
         rest = text[count.upperBound...]
         message.sender = Self.internalForm(text["from=<".utf8.count..<end.lowerBound])
         message.size = size

@@ -59,12 +59,6 @@ int weir_landlock_restrict(int rules);
 
 // The filter of system calls. It applies to all threads.
 
-/// Connections that the process opens itself, besides those to UNIX sockets.
-enum weir_network {
-    WEIR_TCP = 1,
-    WEIR_UDP = 2,
-};
-
 struct weir_refused_call {
     int number;
     /// For calls such as prctl(2), it says what was asked for.
@@ -73,10 +67,10 @@ struct weir_refused_call {
 
 /// - Parameters:
 ///   - reports: a descriptor to which each refused system call is written once, as a `weir_refused_call`.
-///   - network: of `weir_network`.
+///   - connects: whether the process opens connections of TCP itself, besides those to UNIX sockets.
 ///   - kills: whether a refused system call ends the process, instead of failing with EPERM, or with ENOSYS if the call
 ///     is newer than Linux 5.0.
-int weir_filter_calls(int reports, unsigned network, int kills);
+int weir_filter_calls(int reports, int connects, int kills);
 /// Whether the calling thread has such a filter.
 int weir_has_call_filter(void);
 

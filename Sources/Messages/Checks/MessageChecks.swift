@@ -72,18 +72,18 @@ final class MessageChecks {
     func resume(_ filter: MessageFilter, then: @escaping () -> Void) {
         filter.isAway = true
         filter.prepareToResume()
-        let errand = Errand<MessageFilter> { filter in
-            guard let filter else { return }
+        let callback = LoopCallback<Bool>(loop) { isActive in
+            guard isActive else { return }
             filter.isAway = false
             then()
         }
-        // Unchecked: see `MessageFilter.resume`.
-        nonisolated(unsafe) let filter = filter
-        lookupThreads.submit { [loop] state in
+        // Unchecked: see `MessageFilter.resume`. The callback keeps the filter, so that it is released on the loop.
+        nonisolated(unsafe) unowned(unsafe) let filter = filter
+        lookupThreads.submit { state in
             let isActive = if case .active = state { true } else { false }
             if isActive { filter.resume() }
-            // Even if nothing was done: the closure belongs to the loop, and must be released there.
-            loop.execute { errand.run(isActive ? filter : nil) }
+            // Even if nothing was done: what the callback holds belongs to the loop, and must be released there.
+            callback.call(isActive)
         }
     }
 

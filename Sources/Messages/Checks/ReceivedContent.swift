@@ -154,16 +154,16 @@ package final class ReceivedContent {
         let since = NIODeadline.now()
         diskWork += 1
         atDiskSince = since
-        let errand = Errand { [self, diskWork] outcome in
+        let callback = LoopCallback<Outcome?>(loop) { [self, diskWork] outcome in
             if diskWork == self.diskWork {
                 atDiskSince = nil
                 timeAtDisk = timeAtDisk + (.now() - since)
             }
             then(outcome)
         }
-        threads.submit { [loop] state in
+        threads.submit { state in
             let outcome: Outcome? = if case .active = state { work() } else { nil }
-            loop.execute { errand.run(outcome) }
+            callback.call(outcome)
         }
     }
 
@@ -175,22 +175,6 @@ package final class ReceivedContent {
         } then: { outcome in
             then(outcome ?? .failure(IOError(errnoCode: ECANCELED, reason: "pread")))
         }
-    }
-}
-
-/// A closure that runs on the loop after the disk's work.
-///
-/// Sendable, unchecked: only the content's loop sets and runs the closure, and it is nil before another thread can
-/// release it.
-final class Errand<Outcome>: @unchecked Sendable {
-    private var then: ((Outcome?) -> Void)?
-
-    init(_ then: @escaping (Outcome?) -> Void) { self.then = then }
-
-    func run(_ outcome: Outcome?) {
-        let then = then
-        self.then = nil
-        then?(outcome)
     }
 }
 

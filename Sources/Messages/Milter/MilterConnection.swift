@@ -307,14 +307,11 @@ final class MilterConnection: ReceivedConnection {
 
     /// Asks the ledger. Other events wait for its answer.
     private func ask(_ question: PolicyQuestion) {
-        let connection = LoopBound(self, worker.loop)
-        openQuestion = worker.host.ask(question) { [loop = worker.loop] answer in
-            loop.execute {
-                let connection = connection.value
-                connection.openQuestion = nil
-                connection.resume(connection.dialogue.answered(answer))
-            }
+        let callback = LoopCallback(worker.loop) { [self] in
+            openQuestion = nil
+            resume(dialogue.answered($0))
         }
+        openQuestion = worker.host.ask(question) { callback.call($0) }
     }
 
     /// All that a conclusion contains but the reply.

@@ -30,6 +30,8 @@ final class MilterTransaction {
     private(set) var charged: UInt64?
     var effects = LimitEffects()
     private(set) var repairer: AddressRepairer
+    /// The attributes that are the same for all recipients, with this version of the macros.
+    private var common: (version: Int, text: [UInt8]) = (-1, [])
 
     private static let mostRecipientBytes = 4 << 20
     private static let sizeParameter = Array("SIZE=".utf8)
@@ -140,6 +142,19 @@ final class MilterTransaction {
         _ client: MilterSession.Client, _ helo: [UInt8], _ macros: MilterMacros, _ recipient: [UInt8], count: Int,
         size: [UInt8]
     ) -> [UInt8] {
+        if common.version != macros.version { common = (macros.version, commonAttributes(client, helo, macros)) }
+        var text: [UInt8] = []
+        text.reserveCapacity(common.text.count + recipient.count + 64)
+        text += common.text
+        text.appendAttribute("recipient", address: EnvelopeAddress.internalForm(of: recipient))
+        text.appendAttribute("recipient_count", String(count).utf8)
+        text.appendAttribute("size", size)
+        return text
+    }
+
+    private func commonAttributes(
+        _ client: MilterSession.Client, _ helo: [UInt8], _ macros: MilterMacros
+    ) -> [UInt8] {
         var text: [UInt8] = []
         text.reserveCapacity(512)
         text.appendAttribute("protocol_name", (client.isLocal ? "local" : "ESMTP").utf8)
@@ -147,9 +162,6 @@ final class MilterTransaction {
         text.appendAttribute("client_name", client.name)
         if client.port != 0 { text.appendAttribute("client_port", String(client.port).utf8) }
         text.appendAttribute("helo_name", helo)
-        text.appendAttribute("recipient", address: EnvelopeAddress.internalForm(of: recipient))
-        text.appendAttribute("recipient_count", String(count).utf8)
-        text.appendAttribute("size", size)
         for (name, macro) in Self.macroAttributes {
             if let value = macros[macro] { text.appendAttribute(name, value) }
         }
@@ -161,7 +173,7 @@ final class MilterTransaction {
         return text
     }
 
-    private static let macroAttributes: [(StaticString, String)] = [
+    private static let macroAttributes: [(StaticString, StaticString)] = [
         ("queue_id", "i"), ("reverse_client_name", "client_ptr"), ("server_address", "daemon_addr"),
         ("server_port", "daemon_port"),
         ("sasl_method", "auth_type"), ("sasl_username", "auth_authen"), ("sasl_sender", "auth_author"),

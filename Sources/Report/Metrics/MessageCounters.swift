@@ -4,8 +4,10 @@ internal import Synchronization
 
 /// The outcomes of the messages of one listener, over all its loops.
 package final class MessageCounters: Sendable {
-    package enum Outcome: String, CaseIterable, Sendable {
+    package enum Outcome: Int, CaseIterable, Sendable {
         case passed, edited, held, refused, deferred, discarded
+
+        package var name: String { "\(self)" }
     }
 
     package struct Values: Codable, Sendable {
@@ -17,6 +19,7 @@ package final class MessageCounters: Sendable {
         package var nextHop: NextHopCounters.Values?
     }
 
+    /// By outcome.
     private let messages = Outcome.allCases.map { _ in Counter() }
     private let repairs = AddressRepair.allCases.map { _ in Counter() }
     private let headerRepairs = AddressRepair.allCases.map { _ in Counter() }
@@ -32,7 +35,7 @@ package final class MessageCounters: Sendable {
     }
 
     package func count(_ outcome: Outcome) {
-        messages[Outcome.allCases.firstIndex(of: outcome)!].value.add(1, ordering: .relaxed)
+        messages[outcome.rawValue].value.add(1, ordering: .relaxed)
     }
 
     /// Counts an address of an envelope by each of its repairs.
@@ -60,7 +63,7 @@ package final class MessageCounters: Sendable {
     package func values(connections: Int) -> Values {
         let counts = messages.map { $0.value.load(ordering: .relaxed) }
         return Values(
-            messages: Dictionary(uniqueKeysWithValues: zip(Outcome.allCases.map(\.rawValue), counts)),
+            messages: Dictionary(uniqueKeysWithValues: zip(Outcome.allCases.map(\.name), counts)),
             connections: connections, addresses: addresses, nextHop: nextHop?.values)
     }
 }

@@ -83,8 +83,8 @@ extension Metrics {
             samples: ways.flatMap { way in
                 MessageCounters.Outcome.allCases.map { outcome in
                     Sample(
-                        ["listener": way.name, "outcome": outcome.rawValue],
-                        way.values.messages[outcome.rawValue] ?? 0)
+                        ["listener": way.name, "outcome": outcome.name],
+                        way.values.messages[outcome.name] ?? 0)
                 }
             })
         add(

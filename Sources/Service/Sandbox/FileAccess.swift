@@ -2,7 +2,6 @@
 internal import CSandbox
 internal import Filter
 internal import Glibc
-internal import NIOCore
 internal import Settings
 internal import Sharing
 internal import Wire
@@ -16,14 +15,6 @@ struct FileAccess: Sendable {
         static let read = Rights(rawValue: WEIR_READ.rawValue)
         static let write = Rights(rawValue: WEIR_WRITE.rawValue)
         static let sockets = Rights(rawValue: WEIR_SOCKETS.rawValue)
-    }
-
-    /// The bits of `weir_network`.
-    struct Network: OptionSet {
-        let rawValue: UInt32
-
-        static let tcp = Network(rawValue: WEIR_TCP.rawValue)
-        static let udp = Network(rawValue: WEIR_UDP.rawValue)
     }
 
     /// What a path names, whatever has that name later.
@@ -53,7 +44,6 @@ struct FileAccess: Sendable {
         "gai.conf", "group", "host.conf", "hosts", "ld.so.cache", "localtime", "nsswitch.conf", "passwd", "resolv.conf",
         "services",
     ].map { "/etc/" + $0 }
-    private static let domainPort: UInt16 = 53
 
     /// - Parameter tablePaths: of the tables that the configuration names.
     init(configurationPath: String, _ configuration: Configuration, tablePaths: [String]) {
@@ -82,11 +72,7 @@ struct FileAccess: Sendable {
             case .unix(let path, _, _): add(directoryOf: path, .sockets)
             }
         }
-        for case .inet(let host, let port) in listen.filter.map(\.nextHop.endpoint) {
-            portsToConnect.insert(UInt16(port))
-            // The name is resolved for each connection.
-            if (try? SocketAddress(ipAddress: host, port: port)) == nil { portsToConnect.insert(Self.domainPort) }
-        }
+        for case .inet(_, let port) in listen.filter.map(\.nextHop.endpoint) { portsToConnect.insert(UInt16(port)) }
     }
 
     private mutating func add(_ path: String, _ added: Rights) {
@@ -126,9 +112,8 @@ struct FileAccess: Sendable {
         other.rights.filter { path, needed in !allows(path, needed) }.map(\.key).sorted()
     }
 
-    var network: Network {
-        portsToConnect.isEmpty ? [] : portsToConnect.contains(Self.domainPort) ? [.tcp, .udp] : .tcp
-    }
+    /// Whether the process opens connections of TCP itself.
+    var connects: Bool { !portsToConnect.isEmpty }
 
     /// Of those paths of the configuration that exist now.
     var identities: [String: Identity] {

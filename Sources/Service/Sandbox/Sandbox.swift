@@ -96,7 +96,7 @@ package final class Sandbox: Sendable {
         source.setEventHandler { [self] in withExtendedLifetime(source) { reportRefusals(to: log) } }
         source.activate()
         let kills = getenv("WEIR_REFUSED_CALL").map { String(cString: $0) } == "kill"
-        return weir_filter_calls(ends[1], access.network.rawValue, kills ? 1 : 0)
+        return weir_filter_calls(ends[1], access.connects ? 1 : 0, kills ? 1 : 0)
     }
 
     /// As the kernel says now.

@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: Apache-2.0
+import Limits
+import Policy
+import Report
+import Testing
+
+struct SelectionChangeTests {
+    private static let selection = KeySelection(limit: "senders", pattern: nil, state: .any)
+    private static let onOthers = "the other hosts get it"
+
+    private static var block: SelectionChange {
+        SelectionChange(
+            KeyChange(.block, key: "*", limit: nil, rates: [], duration: 3600, reason: "", user: "", details: ""),
+            to: selection, most: nil)
+    }
+
+    private static func open(_ count: Int, in ledger: Ledger) throws {
+        for number in 0..<count {
+            _ = try ledger.intervene(
+                .block(until: ledger.now + 3_600_000), onKey: Array("a\(number)@example.org".utf8), limit: "senders",
+                by: .here)
+        }
+    }
+
+    /// Other hosts are told of at most 1,000 keys. What counts is what was found: some may leave while others change.
+    @Test(arguments: [(1000, 0, onOthers), (1001, 0, "on this host only"), (1001, 60, "on this host only")])
+    func theNoteSaysWhetherOthersAreTold(found: Int, leaving: Int, note: String) async throws {
+        try await RunningLedger.run { ledger in
+            try await ledger.loop.submit { [host = ledger.host, limits = ledger.configuration.limits] in
+                try host.withLedger { ledger in
+                    try Self.open(found, in: ledger)
+                    var change = Self.block
+                    while change.changed.count == 0 {
+                        guard case .more = try change.step(in: ledger) else {
+                            Issue.record("all keys have changed in one step")
+                            return
+                        }
+                    }
+                    var settings = Ledger.Settings()
+                    settings.mostAccounts = found - leaving
+                    ledger.reload(limits, settings: settings)
+                    try ledger.commit()
+                    #expect(ledger.maintain(slots: 2048) == nil)
+                    while case .more = try change.step(in: ledger) {}
+                    #expect((change.changed.count < found) == (leaving > 0))
+                    #expect(change.note(onOthers: Self.onOthers)?.hasPrefix(note) == true)
+                    #expect(change.note(onOthers: nil) == nil)
+                }
+            }
+        }
+    }
+}
