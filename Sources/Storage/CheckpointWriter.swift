@@ -211,7 +211,7 @@ final class CheckpointWriter: Sendable {
             do {
                 if let checkpoint = firstSegment(ofRunning: attempt) { try write(pieces, of: checkpoint, attempt) }
             } catch {
-                finish(attempt, .failed(StoreError("can't write to \(path): \(error)")))
+                finish(attempt, .failed(StoreError("can't write to \(path): \(error.cause)")))
             }
             state.withLock { $0.queued -= 1 }
         }

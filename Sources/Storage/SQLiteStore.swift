@@ -173,7 +173,7 @@ package final class SQLiteStore: LedgerStore {
 
     package func record(_ entry: AuditEntry) {
         background.record(entry) { [notice, path] error in
-            notice("can't write to the audit trail in \(path): \(error); the missing entry is: \(entry)")
+            notice("can't write to the audit trail in \(path): \(error.cause); the missing entry is: \(entry)")
         }
     }
 
@@ -185,7 +185,7 @@ package final class SQLiteStore: LedgerStore {
             notice("the audit trail in \(path) is damaged, and can't be read: \(error)")
             return []
         } catch {
-            throw StoreError("can't read \(path): \(error)")
+            throw StoreError("can't read \(path): \(error.cause)")
         }
     }
 
@@ -211,7 +211,7 @@ package final class SQLiteStore: LedgerStore {
         do {
             return try body()
         } catch {
-            throw StoreError("can't \(what) \(path): \(error)")
+            throw StoreError("can't \(what) \(path): \(error.cause)")
         }
     }
 }
