@@ -29,8 +29,8 @@ package struct AdminClient: Sendable {
 
     private let endpoint: Endpoint
     private let token: String?
-    /// Why the token can't be read. An error only if the service asks for a token.
-    private let tokenFault: String?
+    /// Why the service accepts no token of this client. An error only if the service asks for one.
+    private let tokenFault: String
     private var timeout: TimeAmount
 
     private static let largestReply = 64 << 20
@@ -40,12 +40,22 @@ package struct AdminClient: Sendable {
         endpoint = configuration.listen.admin
         self.timeout = timeout
         guard endpoint.isTCP else {
-            (token, tokenFault) = (nil, nil)
+            (token, tokenFault) = (nil, "the service asks for a token: restart it, if listen.admin has changed")
             return
         }
         let path = configuration.adminTokenPath
         token = AdminToken.read(at: path)
-        tokenFault = access(path, R_OK) == 0 ? nil : "can't read \(path): \(String(cString: strerror(errno)))"
+        tokenFault = Self.tokenFault(path)
+    }
+
+    private static func tokenFault(_ path: String) -> String {
+        guard access(path, R_OK) != 0 else {
+            return "the token in \(path) is not that of the running service: restart the service, which reads it at "
+                + "its start"
+        }
+        let code = errno
+        return "can't read \(path): \(String(cString: strerror(code)))"
+            + (code == ENOENT ? ": restart the service to make a new one" : "")
     }
 
     package func fullest(_ most: Int, limit: String?) async throws -> [KeyStanding] {
@@ -151,7 +161,7 @@ package struct AdminClient: Sendable {
     }
 
     private func failure(_ status: HTTPResponseStatus, _ reply: Data) -> Failure {
-        if status == .unauthorized, let tokenFault { return Failure(description: tokenFault, kind: .notPermitted) }
+        if status == .unauthorized { return Failure(description: tokenFault, kind: .notPermitted) }
         let text =
             (try? JSONDecoder().decode(AdminMessages.Failure.self, from: reply))?.error
             ?? (status == .notFound
@@ -165,7 +175,10 @@ package struct AdminClient: Sendable {
         if let error = error as? IOError, error.errnoCode == EACCES {
             return Failure(description: "can't connect to \(endpoint): \(error.systemReason)", kind: .notPermitted)
         }
-        return Failure(description: "\(endpoint) is unreachable: \(error.systemReason)", kind: .unreachable)
+        return Failure(
+            description: "\(endpoint) is unreachable: \(error.systemReason); if listen.admin has changed, restart the "
+                + "service",
+            kind: .unreachable)
     }
 
     private func exchange(_ method: HTTPMethod, _ uri: String, _ body: Data) async throws -> (HTTPResponseStatus, Data)

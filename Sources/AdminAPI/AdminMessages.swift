@@ -59,8 +59,10 @@ package enum AdminMessages {
         package var connections: Int
         package var faults: PolicyFaults
         package var keys: Int
-        /// Why the ledger is not saved; nil if it is.
+        /// What is wrong with the ledger, and what that means for mail; nil while counts are saved.
         package var trouble: String?
+        /// nil while the engine of shared limits is in use, and without `shared`.
+        package var engineTrouble: EngineTrouble?
         package var ledger: LedgerFigures
         package var limits: [LimitFigures]
 

@@ -22,13 +22,17 @@ package struct Health: Equatable, Sendable {
             + (performance.isEmpty ? "" : " | \(performance.joined(separator: " "))")
     }
 
-    /// - Parameter slow: p99 of the answer times from which on it is a warning, in milliseconds; ten times that is
-    ///   critical.
-    package init(_ snapshot: AdminMessages.Snapshot, slow: Int) {
-        self.init(
-            snapshot.status, slowAnswer: snapshot.slowAnswer,
-            nextHops: snapshot.ways.compactMap { way in way.values.nextHop?.trouble.map { "\(way.name): \($0)" } },
-            slow: slow)
+    /// - Parameters:
+    ///   - slow: p99 of the answer times from which on it is a warning, in milliseconds; ten times that is critical.
+    ///   - fileFault: what is wrong with the configuration file now; nil if the service would load it.
+    package init(_ snapshot: AdminMessages.Snapshot, slow: Int, fileFault: String? = nil) {
+        var warnings = snapshot.ways.compactMap { way in
+            way.values.nextHop?.trouble.map { "next hop of \(way.name): \($0.cause)" }
+        }
+        if let trouble = snapshot.status.engineTrouble { warnings.append("shared limits: \(trouble)") }
+        if let fault = snapshot.reload?.fault { warnings.append("the last reload was rejected: \(fault)") }
+        if let fileFault { warnings.append("a restart would fail: \(fileFault)") }
+        self.init(snapshot.status, slowAnswer: snapshot.slowAnswer, warnings: warnings, slow: slow)
     }
 
     /// The service can't be asked.
@@ -49,16 +53,16 @@ package struct Health: Equatable, Sendable {
 
     /// - Parameters:
     ///   - slowAnswer: p99 of the last minute, in microseconds.
-    ///   - nextHops: what is wrong with each next hop that is down.
-    package init(_ status: AdminMessages.Status, slowAnswer: Int64?, nextHops: [String], slow: Int) {
+    ///   - warnings: what is wrong besides.
+    package init(_ status: AdminMessages.Status, slowAnswer: Int64?, warnings: [String], slow: Int) {
         var problems: [(State, String)] = []
-        if let trouble = status.trouble { problems.append((.critical, "counts are not saved: \(trouble)")) }
+        if let trouble = status.trouble { problems.append((.critical, trouble)) }
         let microseconds = Int64(slow) * 1000
         if let slowAnswer, slowAnswer >= microseconds {
             problems.append(
                 (slowAnswer >= 10 * microseconds ? .critical : .warning, "p99 of answers is \(slowAnswer / 1000) ms"))
         }
-        problems += nextHops.map { (.warning, "next hop of \($0)") }
+        problems += warnings.map { (.warning, $0) }
         if status.keys >= status.ledger.mostKeys {
             problems.append((.warning, "\(status.keys) keys, as many as ledger.most_keys allows"))
         }

@@ -30,7 +30,7 @@ package struct AuditEntry: Codable, Equatable, Sendable {
 }
 
 extension AuditEntry: CustomStringConvertible {
-    /// `uid 0 (root): raise alice (500/1m, for 172800s): done for per-user: reason, asked by phone`
+    /// `uid 0 (root): raise alice (500/1m, for 2d): done for per-user: reason, asked by phone`
     package var description: String {
         "\(user): \(action) \(key)\(details.isEmpty ? "" : " (\(details))"): "
             + (limits.isEmpty ? "no limit knows this key" : "done for \(limits.joined(separator: ", "))")

@@ -28,8 +28,8 @@ extension Ledger {
     private func countRefusedTry(_ violation: Violation) {
         let account = violation.account
         let isCharged =
-            account.limit.limit.countRefused && violation.reason != .tooLarge && !violation.letsPass
-            && !isUnanswered(violation)
+            account.limit.limit.countRefused && violation.reason != .tooLarge && violation.reason != .noEngine
+            && !violation.letsPass
         let amount = isCharged ? violation.amount : 0
         if amount > 0, account.limit.terms.isShared { shared?.chargeRefused(amount, to: account, at: now) }
         account.addRefused(charging: amount)

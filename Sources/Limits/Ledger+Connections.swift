@@ -76,7 +76,11 @@ extension Ledger {
     func record(
         _ connection: ClientConnection, _ request: Attributes, violation: Violation?, action: [UInt8]?
     ) {
-        let isRefused = violation.map { $0.account.limit.limit.count.isOfConnection && $0.reason == .over } ?? false
+        let isRefused =
+            violation.map { violation in
+                violation.account.limit.limit.count.isOfConnection
+                    && (violation.reason == .over || violation.reason == .noEngine)
+            } ?? false
         guard isRefused || plan.steps.contains(where: { $0.isOfConnection && $0.charge > 0 }) else { return }
         let action = isRefused ? action : nil
         let record = connection.record ?? Transaction(id: connection.id, lastSeen: now)

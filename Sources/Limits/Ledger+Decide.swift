@@ -166,7 +166,7 @@ extension Ledger {
                 worst = Violation(account: account, reason: .over, lane: lane, amount: step.charge, until: fitting)
             }
         }
-        return worst
+        return worst.map { lacksEngine($0) ? $0.because(.noEngine) : $0 }
     }
 
     /// Counts and reports what a limit in shadow mode would have refused.

@@ -23,6 +23,21 @@ extension Limit {
 
 /// Limits that come and go with the configuration.
 extension Ledger {
+    /// What a reload is about to drop: the limits that the new ones do not continue, each with its number of keys, and
+    /// the keys that administrators have blocked. To be asked before `reload`.
+    package func dropped(by limits: [Limit]) -> [(limit: Limit, keys: Int, blocked: [[UInt8]])] {
+        owner.check()
+        return self.limits.compactMap { state in
+            let isKept = limits.contains { $0.name == state.limit.name && $0.signature == state.limit.signature }
+            guard !isKept, state.accountCount > 0 else { return nil }
+            var blocked: [[UInt8]] = []
+            state.accounts.forEach { account in
+                if account.isBlockedByHand, account.blockedUntil(at: now) != nil { blocked.append(account.key) }
+            }
+            return (state.limit, state.accountCount, blocked)
+        }
+    }
+
     /// Replaces the limits by those of a new configuration. A limit that has the name and the signature of an old one
     /// keeps its counts, window by window. The others lose theirs.
     ///

@@ -75,11 +75,9 @@ extension Ledger {
 
     /// Whether a request was refused only because this host can't ask the engine, or has no answer. Other hosts may
     /// have used nothing.
-    func isUnanswered(_ violation: Violation) -> Bool {
+    func lacksEngine(_ violation: Violation) -> Bool {
         let account = violation.account
-        guard account.limit.terms.isShared, violation.reason == .over, let shared,
-            lacksAnswer || !shared.ledger.canAsk
-        else { return false }
+        guard account.limit.terms.isShared, let shared, lacksAnswer || !shared.ledger.canAsk else { return false }
         return (0..<account.limit.terms.refusedLane).allSatisfy { lane in
             account.used(lane: lane) &+ violation.amount <= account.admitted(lane: lane, at: now)
         }

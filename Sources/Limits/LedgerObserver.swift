@@ -18,6 +18,8 @@ package enum RefusalReason: String, Sendable {
     case over
     /// The request needs more than an empty window admits: it can never pass.
     case tooLarge = "too large"
+    /// The limit has room, but the request needs more than this host's share of it, and the engine does not answer.
+    case noEngine = "no engine"
     /// The key is blocked for a time.
     case blocked
 }

@@ -130,7 +130,7 @@ package struct Limit: Sendable {
     /// The answer to a request that the limit refuses.
     package func answer(to reason: RefusalReason) -> ActionTemplate {
         switch reason {
-        case .over: over
+        case .over, .noEngine: over
         case .tooLarge: tooLarge
         case .blocked: blockOver
         }

@@ -38,12 +38,16 @@ struct Violation {
     /// When there is room for the request, or when the block ends.
     let until: LedgerTime
 
+    func because(_ reason: RefusalReason) -> Violation {
+        Violation(account: account, reason: reason, lane: lane, amount: amount, until: until)
+    }
+
     var answer: ActionTemplate { account.limit.limit.answer(to: reason) }
 
     /// Whether the answer of the limit lets the request pass all the same (PREPEND, WARN and the like).
     var letsPass: Bool {
         switch reason {
-        case .over: account.limit.terms.overLetsPass
+        case .over, .noEngine: account.limit.terms.overLetsPass
         case .tooLarge: account.limit.terms.tooLargeLetsPass
         case .blocked: account.limit.terms.blockOverLetsPass
         }

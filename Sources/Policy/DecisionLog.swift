@@ -2,11 +2,14 @@
 internal import Glibc
 internal import Limits
 internal import Report
+internal import Settings
 
 /// Logs the decisions of the ledger in lines that can be matched with Postfix's log.
 final class DecisionLog: LedgerObserver {
     private let log: EventLog
     private let alerts: Alerts
+    /// What the milter does with mail from sendmail(1) that a limit refuses (`milter.local_over`).
+    var localOver = Configuration.Milter.LocalOver.hold
     /// Also logs requests that pass (`log.decisions`).
     var logsPasses = false
     private(set) var evictedKeys: UInt64 = 0
@@ -22,7 +25,7 @@ final class DecisionLog: LedgerObserver {
 
     /// `ABC123: refuse: RCPT from host[192.0.2.1]: limit per-user, key bob: over, recipients 9/9 per 1m, ...`
     func refused(_ event: LimitEvent, because reason: RefusalReason, _ request: Attributes, action: [UInt8]) {
-        let (key, action, client) = (Self.text(event.account.key), Self.text(action), Self.client(request))
+        let (key, action, client) = (Self.text(event.account.key), self.action(action, request), Self.client(request))
         let (usage, details) = (Self.usage(event), Self.details(request))
         let letsPass = event.limit.answer(to: reason).letsPass
         let verb = event.isShadowed ? "would refuse" : letsPass ? "let through" : "refuse"
@@ -39,6 +42,12 @@ final class DecisionLog: LedgerObserver {
         onRefusal(refused)
     }
 
+    /// What becomes of the message. Mail from sendmail(1), which has a `uid`, has no client that could be refused.
+    private func action(_ action: [UInt8], _ request: Attributes) -> String {
+        guard !request.userID.isEmpty, case .refuse = AccessAction(action) else { return Self.text(action) }
+        return "\(localOver.rawValue.uppercased()) (milter.local_over)"
+    }
+
     func near(_ event: LimitEvent, _ request: Attributes) {
         let (key, text) = (Self.text(event.account.key), "\(event.limit.warnAt) % reached, \(Self.usage(event))")
         log.warning("limit \(event.limit.name), key \(key): \(text)")
@@ -51,7 +60,8 @@ final class DecisionLog: LedgerObserver {
 
     func blocked(_ event: LimitEvent, _ request: Attributes) {
         let key = Self.text(event.account.key)
-        let text = "blocked for \(event.retrySeconds)s after \(event.account.refusedTries) refused requests"
+        let duration = Rate.text(ofDuration: event.retrySeconds * 1000)
+        let text = "blocked for \(duration) after \(event.account.refusedTries) refused requests"
         log.warning("limit \(event.limit.name), key \(key): \(text)")
         alert(.block, event, key, Self.client(request)) { text }
     }

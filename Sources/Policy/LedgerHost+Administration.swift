@@ -129,13 +129,19 @@ extension LedgerHost {
     }
 
     private func carryOut(_ change: KeyChange, in ledger: Ledger) throws -> [KeyStanding] {
-        try ledger.intervene(
-            change.intervention(at: ledger.now), onKey: Array(change.key.utf8), limit: change.limit,
+        // Without a limit, a key that no limit knows is not changed.
+        let key = Array(change.key.utf8)
+        let isNew = try change.limit != nil && ledger.standings(ofKey: key, limit: change.limit).isEmpty
+        return try ledger.intervene(
+            change.intervention(at: ledger.now), onKey: key, limit: change.limit,
             by: .everywhere(user: change.user, reason: change.reason)
         )
         .map { standing in
             var figures = KeyStanding(standing, WallClock(of: ledger))
-            let notes = [note(on: change.action, standing, in: ledger), noteOnOthers(limits: [standing.limit])]
+            let notes = [
+                isNew ? noteOnNewKey(change.action, limit: standing.limit) : nil,
+                note(on: change.action, standing, in: ledger), noteOnOthers(limits: [standing.limit]),
+            ]
             figures.note = notes.contains { $0 != nil } ? notes.compactMap(\.self).joined(separator: "; ") : nil
             return figures
         }
@@ -173,6 +179,15 @@ extension LedgerHost {
         }
     }
 
+    /// A key that was misspelt gets a block, too, which protects nobody.
+    private func noteOnNewKey(_ action: KeyAction, limit: String) -> String? {
+        switch action {
+        case .block, .raise:
+            "\(limit) has not counted this key \(isShared([limit]) ? "on this host" : "yet"): check the spelling"
+        case .reset, .unraise, .unblock: nil
+        }
+    }
+
     /// For the audit trail: with the host, if hosts share limits.
     func user(of change: KeyChange) -> String {
         ledger?.shared.map { "\(change.user) on \($0.name)" } ?? change.user
@@ -180,12 +195,16 @@ extension LedgerHost {
 
     /// Whether other hosts have a change that was just made to keys of these limits; nil if no other host shares them.
     func noteOnOthers(limits: some Collection<String>) -> String? {
-        guard let shared = ledger?.shared, configuration.shared.hosts.count > 1,
-            configuration.limits.contains(where: { $0.isShared && limits.contains($0.name) })
-        else { return nil }
+        guard let shared = ledger?.shared, isShared(limits) else { return nil }
         return shared.ledger.isReady
-            ? "the other hosts get it within a second"
+            ? "the hosts that are connected get it within a second"
             : "the other hosts get it when this host can use the engine"
+    }
+
+    /// Whether other hosts share one of these limits.
+    private func isShared(_ limits: some Collection<String>) -> Bool {
+        ledger?.shared != nil && configuration.shared.hosts.count > 1
+            && configuration.limits.contains { $0.isShared && limits.contains($0.name) }
     }
 
     /// Carries out what other hosts have changed.

@@ -91,6 +91,11 @@ extension LedgerHost {
         "requests are answered \(configuration.answerWithoutLedger.rawValue.uppercased())"
     }
 
+    /// For log lines: while the ledger is open, but not saved.
+    var answerWithoutStore: String {
+        configuration.onFailure == .dunno ? "limits are enforced from memory" : "mail is deferred"
+    }
+
     /// Opens the ledger on a queue of its own, while requests are answered without it.
     func reopen(after trouble: Trouble) {
         self.trouble = Trouble(error: trouble.error, retryAt: .distantFuture)
@@ -104,10 +109,10 @@ extension LedgerHost {
         loop.assertInLoop()
         if trouble?.error != error {
             let state = ledger == nil ? "is unavailable" : "is not saved"
-            let inMemory = configuration.onFailure == .dunno ? "limits are enforced from memory" : "mail is deferred"
+            let effect = ledger == nil ? answerWithoutLedger : answerWithoutStore
             log.error(
-                "\(Self.alertSubject) \(state): \(error.message); \(ledger == nil ? answerWithoutLedger : inMemory); "
-                    + "retrying every second. Check free space, permissions, and which process locks the file.")
+                "\(Self.alertSubject) \(state): \(error.message); \(effect); retrying every second. "
+                    + "Check free space, permissions, and which process locks the file.")
             alerts.raise(trouble: Self.alertSubject, "\(state): \(error.message)")
         }
         trouble = Trouble(error: error, retryAt: .now() + Self.retryInterval)

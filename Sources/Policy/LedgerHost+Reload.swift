@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+internal import Glibc
 internal import Limits
 internal import Loop
 internal import Report
@@ -13,25 +14,44 @@ extension LedgerHost {
         if sharing?.resumeAll() ?? false { endTick() }
         if let ledger {
             beginTick()
-            let before = ledger.limits.map { (limit: $0, keys: $0.accountCount) }
+            let dropped = ledger.dropped(by: configuration.limits)
             let relaxed = ledger.reload(configuration.limits, settings: configuration.ledgerSettings)
             ledger.shared?.configure(configuration.limits)
             ledger.adoptAll()
             endBlocks(of: relaxed)
-            for (limit, keys) in before where keys > 0 && !ledger.limits.contains(where: { $0 === limit }) {
-                log.notice(
-                    "limit \(limit.limit.name) was removed or counts something else now: "
-                        + "dropped the counts and blocks of \(keys) keys"
-                )
-            }
+            for (limit, keys, blocked) in dropped { report(limit.name, keys: keys, blocked: blocked) }
         }
         reloads += 1
         self.configuration = configuration
         parser = PolicyRequestParser(names: configuration.attributeNames.names)
         keepsSessions = configuration.milterAsks
         observer.logsPasses = configuration.log.decisions
+        observer.localOver = configuration.milter.localOver
         if configuration.log.capture != capture?.path {
             capture = configuration.log.capture.map { CaptureFile(path: $0, log: log) }
         }
     }
+
+    /// Logs what a reload has dropped. Each block that an administrator had set is a change for the audit trail, too.
+    ///
+    /// - Parameter blocked: the keys that administrators had blocked.
+    private func report(_ limit: String, keys: Int, blocked: [[UInt8]]) {
+        let cause = "was removed or counts something else now"
+        let text = "limit \(limit) \(cause): dropped the counts and blocks of \(keys) keys"
+        guard !blocked.isEmpty else { return log.notice(text) }
+        let named = blocked.prefix(Self.mostNamed).map { String(decoding: $0, as: UTF8.self) }
+        let more = blocked.count - named.count
+        log.warning(
+            "\(text); administrators had blocked \(blocked.count) of them: \(named.joined(separator: ", "))"
+                + (more > 0 ? " and \(more) more" : "") + "; block them again if the limit counts these keys")
+        for key in named {
+            record(
+                AuditEntry(
+                    time: Int64(time(nil)), user: "reload", action: KeyAction.unblock.rawValue, key: key, details: "",
+                    reason: "the limit \(cause)", limits: [limit]))
+        }
+    }
+
+    /// Of the keys whose blocks a reload has dropped.
+    private static let mostNamed = 20
 }

@@ -144,6 +144,7 @@ package final class LedgerHost: @unchecked Sendable {
         nextSummary = .now() + .seconds(configuration.log.summaryInterval)
         observer = DecisionLog(log: log, alerts: alerts)
         observer.logsPasses = configuration.log.decisions
+        observer.localOver = configuration.milter.localOver
         observer.onNear = { [unowned self] in onNear($0, $1) }
         observer.onRefusal = { [unowned self] in activity.note($0) }
     }
@@ -154,7 +155,6 @@ package final class LedgerHost: @unchecked Sendable {
     /// opened, the service runs without it, and retries.
     package func start() {
         loop.preconditionInLoop()
-        log.notice("opening the ledger \(configuration.ledger.store.path); \(answerWithoutLedger) until it is open")
         reopen(after: Trouble(error: Self.isBeingOpened, retryAt: .distantFuture))
         loop.endOfTurn = { [unowned self] in if isTickUnderWay { endTick() } }
         loop.schedule(every: Self.upkeepInterval) { [self] in
@@ -164,6 +164,12 @@ package final class LedgerHost: @unchecked Sendable {
         }
         sharing = SharedLimits(configuration.shared, host: self)
         sharing?.start()
+    }
+
+    /// Logs that the ledger is still being opened, and what that means for mail.
+    package func reportSlowOpening() {
+        guard !isStopped, trouble?.error == Self.isBeingOpened else { return }
+        log.notice("opening the ledger \(configuration.ledger.store.path); \(answerWithoutLedger) until it is open")
     }
 
     /// Returns when the first attempt to open the ledger has ended, whether the ledger is open then or not.
@@ -231,6 +237,18 @@ package final class LedgerHost: @unchecked Sendable {
 
     /// Why counts are not saved to disk; nil if they are.
     package var fault: StoreError? { trouble?.error ?? unsaved }
+
+    /// What is wrong with the ledger, and what that means for mail; nil while counts are saved.
+    package var troubleText: String? {
+        fault.map { fault in
+            ledger == nil
+                ? "the ledger is not open, and \(answerWithoutLedger): \(fault.message)"
+                : "counts are not saved; \(answerWithoutStore): \(fault.message)"
+        }
+    }
+
+    /// nil while the engine of shared limits is in use, and without `shared`.
+    package var engineTrouble: EngineTrouble? { sharing?.engineTrouble }
 
     package var journalBytes: Int { store?.journalBytes ?? 0 }
     package var evictedKeys: UInt64 { observer.evictedKeys }

@@ -33,6 +33,8 @@ final class SharedLimits: EngineConnection.Owner {
     /// The `maxmemory-policy` that was complained of last.
     private var eviction: String?
     private var state = State.starting
+    /// nil while the engine is in use.
+    private(set) var engineTrouble: EngineTrouble?
     private var suspended: [Int: any LedgerHost.Client] = [:]
     /// When the earliest timer that is set refuses requests, by the ledger's clock.
     private var timerDue = Int64.max
@@ -55,6 +57,8 @@ final class SharedLimits: EngineConnection.Owner {
         self.address = address
         self.settings = settings
         self.host = host
+        engineTrouble = EngineTrouble(
+            cause: "not connected to the engine \(address) yet", effect: "this takes a moment after a start")
     }
 
     func start() {
@@ -222,14 +226,7 @@ final class SharedLimits: EngineConnection.Owner {
         guard new != state else { return }
         let before = state
         state = new
-        let cutOff =
-            if settings.onCutOff == .open {
-                "each host admits all of a limit by itself (on_cut_off: open)"
-            } else if shared?.ledger.kept.settled != nil {
-                "each host goes on with its share"
-            } else {
-                "this host is new and has no share: \(cutOffOfNew)"
-            }
+        engineTrouble = nil
         switch new {
         case .starting: return
         case .shared:
@@ -237,10 +234,12 @@ final class SharedLimits: EngineConnection.Owner {
             host.log.notice(text)
             if case .failed = before { host.alerts.raise(recovery: Self.alertSubject, text) }
         case .unsettled:
-            host.log.warning(
-                "\(address) (version \(serverVersion)) is in use, but not all of "
-                    + "\(settings.hosts.joined(separator: ", ")) have connected to it yet: until they have, this new "
-                    + "host has no share; \(cutOffOfNew)")
+            let trouble = EngineTrouble(
+                cause: "\(address) (version \(serverVersion)) is in use, but not all of "
+                    + "\(settings.hosts.joined(separator: ", ")) have connected to it yet",
+                effect: "until they have, this new host has no share; \(cutOffOfNew)")
+            engineTrouble = trouble
+            host.log.warning("\(trouble.cause): \(trouble.effect)")
         case .otherTerms:
             host.log.warning(
                 "\(address) (version \(serverVersion)) is in use, but the hosts have different limits, shares or lists "
@@ -248,9 +247,15 @@ final class SharedLimits: EngineConnection.Owner {
         case .clone:
             complain(
                 "another host with the name \(settings.name ?? "") is connected to \(address): give each host its "
-                    + "own shared.name; if its ledger was replaced, this ends in 10 s; \(cutOff)")
-        case .failed: complain("can't use the engine \(address): \(detail); \(cutOff)")
+                    + "own shared.name; if its ledger was replaced, this ends in 10 s")
+        case .failed: complain("can't use the engine \(address): \(detail)")
         }
+    }
+
+    private var cutOff: String {
+        if settings.onCutOff == .open { return "each host admits all of a limit by itself (on_cut_off: open)" }
+        return shared?.ledger.kept.settled != nil
+            ? "each host goes on with its share" : "this host is new and has no share: \(cutOffOfNew)"
     }
 
     private func noteEviction(_ policy: String?) {
@@ -268,9 +273,11 @@ final class SharedLimits: EngineConnection.Owner {
         settings.onCutOff == .open ? "it admits all of a limit by itself" : "it refuses what shared limits count"
     }
 
-    private func complain(_ text: String) {
-        host.log.error(text)
-        host.alerts.raise(trouble: Self.alertSubject, text)
+    private func complain(_ cause: String) {
+        let trouble = EngineTrouble(cause: cause, effect: cutOff)
+        engineTrouble = trouble
+        host.log.error("\(trouble)")
+        host.alerts.raise(trouble: Self.alertSubject, "\(trouble)")
     }
 }
 

@@ -36,7 +36,7 @@ package enum Effect: Equatable, Sendable {
 
 extension Action {
     /// The first word of a right-hand side; case does not matter. Every class of checks has all actions.
-    package enum Name: String, Sendable {
+    package enum Name: String, CaseIterable, Sendable {
         case bcc, discard, dunno, filter, hold, ignore, info, ok, pass, prepend, redirect, reject, replace, strip, warn
 
         /// nil where Postfix knows no such action.

@@ -16,6 +16,10 @@ package struct TableFault: Error, Hashable, Sendable, CustomStringConvertible {
     /// The first line of the rule, from 1; nil for the whole table.
     package let line: Int?
     package let message: String
+    /// Whether the rule does nothing for this reason, as in Postfix.
+    package var skipsRule = false
+    /// The first word of a rule's action, if there is no such action.
+    package var unknownAction: String?
 
     package var description: String {
         guard let line else { return message }

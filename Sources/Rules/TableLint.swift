@@ -56,7 +56,11 @@ extension RuleList {
                     fault(rule, "\(printable(word)) is not a status code for REJECT: the reply is \"\(reply)\""))
             }
         } catch {
-            faults.append(fault(rule, error.message))
+            var skipped = fault(rule, error.message)
+            skipped.skipsRule = true
+            let word = Action.split(text).word
+            if Action.Name(word) == nil { skipped.unknownAction = printable(word) }
+            faults.append(skipped)
         }
     }
 

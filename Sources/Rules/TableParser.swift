@@ -68,7 +68,7 @@ struct TableParser {
         } else if hasKeyword(text, "endif", length: 5) {
             parseEndif(text.dropFirst(5))
         } else {
-            warn("ignoring unrecognized request")
+            skip("ignoring unrecognized request")
         }
     }
 
@@ -93,7 +93,7 @@ struct TableParser {
             let expression = compile(first, wantsGroups: replacement.largestGroup > 0)
         else { return }
         guard replacement.largestGroup <= expression.groupCount else {
-            warn(
+            skip(
                 "out of range replacement index \"\(replacement.largestGroup)\": "
                     + "skipping this rule")
             return
@@ -112,11 +112,11 @@ struct TableParser {
         let (replacement, replacementFaults) = Replacement.parse(text)
         for fault in replacementFaults { warn(about: fault, in: text) }
         guard let replacement else {
-            warn("bad replacement syntax: skipping this rule")
+            skip("bad replacement syntax: skipping this rule")
             return nil
         }
         guard replacement.largestGroup == 0 || !negated else {
-            warn("$number found in negative match replacement text: skipping this rule")
+            skip("$number found in negative match replacement text: skipping this rule")
             return nil
         }
         return replacement
@@ -173,13 +173,13 @@ extension TableParser {
         let start = rest.firstIndex { !$0.isSpace && $0 != UInt8(ascii: "!") } ?? rest.endIndex
         let negated = rest[..<start].count { $0 == UInt8(ascii: "!") } % 2 == 1
         guard start < rest.endIndex else {
-            warn("no regexp: skipping this rule")
+            skip("no regexp: skipping this rule")
             return nil
         }
         let delimiter = rest[start]
         let end = closingDelimiter(rest[(start + 1)...], delimiter)
         guard end < rest.endIndex else {
-            warn(
+            skip(
                 "no closing regexp delimiter \"\(printable([delimiter]))\": "
                     + (type == .pcre ? "ignoring" : "skipping") + " this rule")
             return nil
@@ -214,7 +214,7 @@ extension TableParser {
             if type == .pcre, flag == UInt8(ascii: "X") {
                 warn("ignoring obsolete regexp option \"X\"")
             } else {
-                warn("unknown regexp option \"\(printable([flag]))\": skipping this rule")
+                skip("unknown regexp option \"\(printable([flag]))\": skipping this rule")
                 return false
             }
         }
@@ -248,7 +248,7 @@ extension TableParser {
                 negated: pattern.negated,
                 source: PatternSource(bytes: pattern.source, syntax: .pcre(options)))
         } catch {
-            warn("error in regex at offset \(error.offset): \(error.message)")
+            skip("error in regex at offset \(error.offset): \(error.message)")
             return nil
         }
     }
@@ -272,7 +272,7 @@ extension TableParser {
                 engine: .posix(try POSIXPattern(pattern.source, options: options)),
                 negated: pattern.negated, source: source)
         } catch {
-            warn(error.message)
+            skip(error.message)
             return nil
         }
     }
@@ -314,7 +314,11 @@ extension TableParser {
 // MARK: - Faults
 
 extension TableParser {
-    private mutating func warn(_ message: String) {
+    private mutating func warn(_ message: String) { add(message, skipsRule: false) }
+
+    private mutating func skip(_ message: String) { add(message, skipsRule: true) }
+
+    private mutating func add(_ message: String, skipsRule: Bool) {
         guard faults.count < Self.mostFaults else {
             moreFaults += 1
             return
@@ -322,7 +326,7 @@ extension TableParser {
         faults.append(
             TableFault(
                 severity: .warning, type: type.rawValue, path: path, line: line,
-                message: message))
+                message: message, skipsRule: skipsRule))
     }
 
     private mutating func warn(about fault: ReplacementFault, in text: ArraySlice<UInt8>) {

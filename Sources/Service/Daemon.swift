@@ -101,7 +101,9 @@ package actor Daemon {
         }
         try await host.loop.submit { [host] in host.start() }
         // Most ledgers are open by then, and the first requests are counted.
-        await host.firstOpening(within: Self.patience)
+        if await !host.firstOpening(within: Self.patience) {
+            try await host.loop.submit { [host] in host.reportSlowOpening() }
+        }
         var inherited = try ServiceManager.inheritedSockets().merging(bound) { passed, _ in passed }
         try await policy.listen(on: configuration.listen.policy, inherited: &inherited)
         try await content?.listen(inherited: &inherited)

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+internal import Rules
 
 /// A fault or warning at one place of the configuration, or of a table that it names.
 package struct ConfigurationFault: Error, Equatable, Sendable, CustomStringConvertible {
@@ -10,6 +11,8 @@ package struct ConfigurationFault: Error, Equatable, Sendable, CustomStringConve
     /// The key, as in `limits[0].rates[1]`; empty if the fault belongs to no key.
     package let key: String
     package let message: String
+    /// Whether it says that a rule of a table does nothing.
+    package private(set) var skipsRule = false
 
     package init(file: String, line: Int? = nil, column: Int? = nil, key: String = "", message: String) {
         self.file = file
@@ -28,6 +31,20 @@ package struct ConfigurationFault: Error, Equatable, Sendable, CustomStringConve
     package var text: String { key.isEmpty ? message : "\(key): \(message)" }
 
     package var description: String { "\(location): \(text)" }
+}
+
+extension ConfigurationFault {
+    /// A fault in a table of header or body checks, in the words of Postfix.
+    init(_ fault: TableFault) {
+        var message = fault.message
+        if fault.skipsRule {
+            let hint = fault.unknownAction.map { Spelling.hint(for: $0, among: Action.Name.allCases.map(\.word)) }
+            // Postfix says so of some.
+            if !message.hasSuffix("this rule") { message = "this rule is skipped: \(message)\(hint ?? "")" }
+        }
+        self.init(file: fault.path, line: fault.line, key: "checks", message: message)
+        skipsRule = fault.skipsRule
+    }
 }
 
 /// All faults of a rejected configuration, in the order of the file.

@@ -230,10 +230,3 @@ package enum ConfigurationReader {
         }.map(\.element) + others
     }
 }
-
-extension ConfigurationFault {
-    /// A fault in a table of header or body checks.
-    init(_ fault: TableFault) {
-        self.init(file: fault.path, line: fault.line, key: "checks", message: fault.message)
-    }
-}

@@ -38,7 +38,9 @@ package struct ConfigurationReport {
 
     /// One line about a valid configuration; nil for one with faults.
     package var summary: String? {
-        configuration.map { "\(path): valid: \($0.summary), \(Self.count(warnings, "warning"))" }
+        let skipped = Set(warnings.filter(\.skipsRule).map(\.location)).count
+        let but = skipped == 0 ? "" : skipped == 1 ? ", but 1 rule is skipped" : ", but \(skipped) rules are skipped"
+        return configuration.map { "\(path): valid\(but): \($0.summary), \(Self.count(warnings, "warning"))" }
     }
 
     private static func count(_ items: [ConfigurationFault], _ noun: String) -> String {

@@ -182,7 +182,7 @@ final class CheckpointWriter: Sendable {
         }
         guard hasRoom else { return failed("\(Self.mostEntries) entries wait for the disk") }
         queue.async { [self] in
-            do { try write(entry.save) } catch { failed("\(error)") }
+            do { try write(entry.save) } catch { failed(error.cause) }
             state.withLock { $0.entries -= 1 }
         }
     }
@@ -222,7 +222,7 @@ final class CheckpointWriter: Sendable {
             do {
                 if let checkpoint = firstSegment(ofRunning: attempt) { try write(pieces, of: checkpoint, attempt) }
             } catch {
-                finish(attempt, .failed(StoreError("can't write to \(path): \(error)")))
+                finish(attempt, .failed(StoreError("can't write to \(path): \(error.cause)")))
             }
             state.withLock { $0.queued -= 1 }
         }

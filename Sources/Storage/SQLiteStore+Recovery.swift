@@ -50,7 +50,7 @@ extension SQLiteStore {
             try replaceLedger(because: error)
             throw StoreError("\(path) was damaged")
         } catch {
-            throw StoreError("can't read \(path): \(error)")
+            throw StoreError("can't read \(path): \(error.cause)")
         }
         for segment in segments { try recover(segment, into: sink) }
     }
@@ -66,7 +66,7 @@ extension SQLiteStore {
                 "\(file) is damaged (\(error)); the counts in batches that can't be read are lost; the next "
                     + "checkpoint sets the file aside")
         } catch {
-            throw StoreError("can't read \(file): \(error)")
+            throw StoreError("can't read \(file): \(error.cause)")
         }
     }
 
@@ -124,7 +124,7 @@ extension SQLiteStore {
         } catch let error where isDamage(error, of: path) {
             try replaceLedger(because: error)
         } catch {
-            throw StoreError("can't open \(path): \(error)")
+            throw StoreError("can't open \(path): \(error.cause)")
         }
         do {
             return try background.open()
@@ -134,7 +134,7 @@ extension SQLiteStore {
             notice("\(path) can't be used (\(error)); it was set aside as \(aside), and only the journal is left")
             return try describing("open") { try background.open() }
         } catch {
-            throw StoreError("can't open \(path): \(error)")
+            throw StoreError("can't open \(path): \(error.cause)")
         }
     }
 
@@ -179,7 +179,7 @@ extension SQLiteStore {
                 notice("\(path) is damaged (\(error)); it was set aside as \(aside), and the counts in it are lost")
             } catch {
                 // Permissions, a lock, the disk: the file stays.
-                throw StoreError("can't read \(path): \(error)")
+                throw StoreError("can't read \(path): \(error.cause)")
             }
         }
         // By their names if a first batch can't be read.

@@ -185,7 +185,7 @@ package final class SQLiteStore: LedgerStore {
             notice("the audit trail in \(path) is damaged, and can't be read: \(error)")
             return []
         } catch {
-            throw StoreError("can't read \(path): \(error)")
+            throw StoreError("can't read \(path): \(error.cause)")
         }
     }
 
@@ -211,7 +211,7 @@ package final class SQLiteStore: LedgerStore {
         do {
             return try body()
         } catch {
-            throw StoreError("can't \(what) \(path): \(error)")
+            throw StoreError("can't \(what) \(path): \(error.cause)")
         }
     }
 }

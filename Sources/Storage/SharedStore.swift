@@ -49,7 +49,7 @@ package final class SharedStore {
                 return try open(path, durability, longestLog)
             }
         } catch {
-            throw StoreError("can't open \(path): \(error)")
+            throw StoreError("can't open \(path): \(error.cause)")
         }
     }
 
@@ -133,7 +133,7 @@ package final class SharedStore {
                 for text in versions { try db.execute(sql: "INSERT INTO limits VALUES (?)", arguments: [text]) }
             }
         } catch {
-            throw StoreError("can't write to \(path): \(error)")
+            throw StoreError("can't write to \(path): \(error.cause)")
         }
         log.committed(unsaved.pools)
     }

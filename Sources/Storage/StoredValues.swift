@@ -89,6 +89,11 @@ extension StoredLimit {
     }
 }
 
+extension Error {
+    /// What is wrong, for an operator: without SQLite's number of the error and the statement.
+    var cause: String { (self as? DatabaseError)?.message ?? "\(self)" }
+}
+
 /// Whether an error says that the file itself is at fault, and not its permissions, the disk, a lock or the memory.
 ///
 /// A statement of the store that SQLite can't compile or run (SQLITE_ERROR, a constraint, a type) shows another schema

@@ -10,11 +10,12 @@ struct CheckHealthCommand: AsyncParsableCommand {
         abstract: "Checks the running service, as a plugin of Nagios, Icinga or Checkmk.",
         discussion: """
             Prints one line: the state, what is wrong, and performance data. Warnings: slow answers, a next hop that \
-            is down, as many keys as ledger.most_keys allows. Critical: the service is unreachable, counts are not \
+            is down, an engine of shared limits that can't be used, a configuration with errors or whose reload was \
+            rejected, as many keys as ledger.most_keys allows. Critical: the service is unreachable, counts are not \
             saved, very slow answers.
 
-            Exit status: 0 OK, 1 warning, 2 critical, 3 unknown: the configuration has errors, or the user may not \
-            ask the service.
+            Exit status: 0 OK, 1 warning, 2 critical, 3 unknown: the configuration does not say where the service \
+            listens, or the user may not ask the service.
 
             Example: weir check-health --slow 50
             """)
@@ -41,12 +42,13 @@ struct CheckHealthCommand: AsyncParsableCommand {
     }
 
     private func health() async -> Health {
-        guard let configuration = try? options.readAdmin() else {
-            return Health(state: .unknown, text: "\(options.config) has errors", performance: [])
+        let (configuration, fault) = options.readPart()
+        guard let configuration else {
+            return Health(state: .unknown, text: "\(options.config) has errors: \(fault ?? "")", performance: [])
         }
         do {
             let client = AdminClient(configuration, timeout: .seconds(Self.timeout))
-            return Health(try await client.snapshot(), slow: slow)
+            return Health(try await client.snapshot(), slow: slow, fileFault: fault)
         } catch let failure as AdminClient.Failure {
             return Health(failure)
         } catch {

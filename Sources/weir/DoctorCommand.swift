@@ -223,22 +223,36 @@ struct DoctorCommand: AsyncParsableCommand {
 
     /// What a service that accepts connections does not do.
     private static func faults(of client: AdminClient) async -> [Finding] {
-        func inTrouble(_ reason: String) -> Finding {
+        func finding(
+            _ severity: Finding.Severity, _ kind: String, _ text: String, commands: [String] = [],
+            configuration: [String] = []
+        ) -> Finding {
             Finding(
-                severity: .fault, kind: "service-in-trouble", place: "weir.yaml",
-                text: "the service is in trouble, and /readyz answers 503: \(reason)",
-                commands: ["journalctl -u weir -n 50"], configuration: [])
+                severity: severity, kind: kind, place: "weir.yaml", text: text, commands: commands,
+                configuration: configuration)
+        }
+        func inTrouble(_ reason: String) -> Finding {
+            let text = "the service is in trouble, and /readyz answers 503: \(reason)"
+            return finding(.fault, "service-in-trouble", text, commands: ["journalctl -u weir -n 50"])
         }
         do {
-            let status = try await client.status()
-            if let trouble = status.trouble { return [inTrouble("the ledger is unavailable: \(trouble)")] }
-            guard !status.limits.isEmpty, status.limits.allSatisfy({ $0.mode == "shadow" }) else { return [] }
-            return [
-                Finding(
-                    severity: .note, kind: "shadow-only", place: "weir.yaml",
-                    text: "all limits are in shadow mode: they count and log, and refuse nothing", commands: [],
-                    configuration: ["mode: enforce"])
-            ]
+            let snapshot = try await client.snapshot()
+            let limits = snapshot.status.limits
+            var findings = snapshot.status.trouble.map { [inTrouble($0)] } ?? []
+            for way in snapshot.ways {
+                guard let hop = way.values.nextHop, let trouble = hop.trouble else { continue }
+                let text = "\(way.name) can't reach its next hop \(hop.address), so mail waits: \(trouble.cause)"
+                findings.append(finding(.fault, "next-hop-down", text))
+            }
+            if let fault = snapshot.reload?.fault {
+                let text = "the last reload was rejected, and the service keeps its configuration from before: \(fault)"
+                findings.append(finding(.warning, "reload-rejected", text, commands: ["systemctl reload weir"]))
+            }
+            if snapshot.status.trouble == nil, !limits.isEmpty, limits.allSatisfy({ $0.mode == "shadow" }) {
+                let text = "all limits are in shadow mode: they count and log, and refuse nothing"
+                findings.append(finding(.note, "shadow-only", text, configuration: ["mode: enforce"]))
+            }
+            return findings
         } catch {
             return [inTrouble("\(error)")]
         }

@@ -174,8 +174,10 @@ private struct HostTable: Encodable {
 extension HostTable.Host {
     /// Name, when it was heard, how it agrees, remarks.
     fileprivate var cells: [String] {
+        // The engine takes a host for connected until it has missed some of its calls.
         let heard =
-            isConnected ? "connected" : lastHeardSeconds.map { "\(Admin.duration($0)) ago" } ?? "not since engine start"
+            lastHeardSeconds.map { "\(Admin.duration($0)) ago\(isConnected ? ", connected" : "")" }
+            ?? "not since engine start"
         let agreement =
             switch differences {
             case nil: "unknown"

@@ -74,11 +74,20 @@ struct LimitsCommand: AsyncParsableCommand {
                 }
                 return try Admin.print(hosts)
             }
-            let (standings, hosts) = try await Admin.ask(options) { client in
-                (try await client.fullest(most, limit: limit), try await client.hosts())
+            let (standings, keys, hosts) = try await Admin.ask(options) { client in
+                let standings = try await client.fullest(most, limit: limit)
+                let limits = try await standings.count < most ? [] : client.status().limits
+                let keys = limits.reduce(0) { $1.name == limit ?? $1.name ? $0 + $1.keys : $0 }
+                return (standings, keys, try await client.hosts())
             }
             try Admin.print(standings, json: json, whenEmpty: "no key has used any of its limits")
-            if !json { try Admin.print(hosts) }
+            if json { return }
+            // Other hosts may have other keys, and the same ones.
+            if keys > standings.count {
+                try StandardOutput.write(
+                    line: "... and \(hosts == nil ? "" : "at least ")\(keys - standings.count) more")
+            }
+            try Admin.print(hosts)
         }
     }
 
@@ -136,7 +145,8 @@ struct LimitsCommand: AsyncParsableCommand {
         var key: String
         @Argument(help: "Rates, such as 5000/1h.") var rates: [String]
         @OptionGroup var target: Target
-        @Option(name: .customLong("for"), help: "Duration, such as 2d.")
+        @Option(
+            name: .customLong("for"), help: "Duration, such as 2d (default: 1d).", transform: DurationArgument.parsed)
         var duration = DurationArgument(argument: "1d")!
 
         func run() async throws {
@@ -169,7 +179,9 @@ struct LimitsCommand: AsyncParsableCommand {
                 """)
 
         @OptionGroup var keys: Keys
-        @Option(name: .customLong("for"), help: "Duration, such as 12h (default: until unblocked).")
+        @Option(
+            name: .customLong("for"), help: "Duration, such as 12h (default: until unblocked).",
+            transform: DurationArgument.parsed)
         var duration: DurationArgument?
 
         func run() async throws { try await keys.intervene(.block, saying: "blocked", duration: duration) }
@@ -200,7 +212,7 @@ struct LimitsCommand: AsyncParsableCommand {
             let snapshot = try await Admin.ask(options) { try await $0.snapshot() }
             let entries = snapshot.audit
             if entries.isEmpty, let trouble = snapshot.status.trouble {
-                Admin.complain("can't read the audit trail while the ledger is not available: \(trouble)")
+                Admin.complain("can't read the audit trail: \(trouble)")
                 throw ExitCode(EX_TEMPFAIL)
             }
             if json { return try StandardOutput.write(line: JSONText.indented(entries)) }
@@ -212,15 +224,24 @@ struct LimitsCommand: AsyncParsableCommand {
         }
     }
 
-    /// `90s`, `15m`, `12h`, `2d` or `1w`; at least one second.
-    struct DurationArgument: ExpressibleByArgument {
+    /// `90s`, `15m`, `12h`, `2d` or `1w`; from one second to ten years.
+    struct DurationArgument {
         let seconds: Int64
-        let defaultValueDescription: String
+
+        private static let longest: Int64 = 10 * 366 * 86_400
 
         init?(argument: String) {
-            guard let milliseconds = Rate.duration(argument), milliseconds >= 1000 else { return nil }
-            seconds = milliseconds / 1000
-            defaultValueDescription = argument
+            seconds = (Rate.duration(argument) ?? 0) / 1000
+            guard 1...Self.longest ~= seconds else { return nil }
+        }
+
+        /// - Throws: `ValidationError`, with the units and bounds.
+        static func parsed(_ text: String) throws -> DurationArgument {
+            guard let duration = DurationArgument(argument: text) else {
+                throw ValidationError(
+                    "expected a whole number and a unit (s, m, h, d or w), such as 12h, from 1s to ten years (3660d)")
+            }
+            return duration
         }
     }
 
@@ -277,6 +298,8 @@ struct LimitsCommand: AsyncParsableCommand {
                 try print(changed, done)
             }
             guard !changed.isDone || changed.count == 0 else { return }
+            // The refusal comes after the list, where it is seen.
+            try StandardOutput.flush()
             Admin.complain(
                 changed.isDone
                     ? "nothing changed: no such key"

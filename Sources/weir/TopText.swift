@@ -30,6 +30,7 @@ enum TopText {
         let latency = "p50/1m=\(time(snapshot.medianAnswer)) p99/1m=\(time(snapshot.slowAnswer))"
         let ledger =
             "keys=\(snapshot.status.keys) ledger=\(snapshot.status.trouble == nil ? "ok" : "trouble")"
+            + (snapshot.status.engineTrouble == nil ? "" : " engine=trouble")
             + (snapshot.reload?.fault == nil ? "" : " reload=rejected")
             + (snapshot.hosts.map { " hosts=\($0.hosts.count(where: \.hasAnswered))/\($0.hosts.count)" } ?? "")
         return (["\(answers) \(latency) \(ledger)"] + messages).joined(separator: "; ")

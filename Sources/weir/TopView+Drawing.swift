@@ -47,6 +47,7 @@ extension TopView {
     private func head(_ snapshot: AdminMessages.Snapshot, _ fault: String?, _ columns: Int) -> [Line] {
         let faults =
             (snapshot.status.trouble.map { ["LEDGER FAILURE: \($0)"] } ?? [])
+            + (snapshot.status.engineTrouble.map { ["NO ENGINE: \($0.effect)"] } ?? [])
             + (snapshot.reload?.fault.map { ["RELOAD REJECTED: \($0)"] } ?? [])
         let state =
             if let fault {
@@ -74,10 +75,13 @@ extension TopView {
     private func stateLine(_ snapshot: AdminMessages.Snapshot, _ faults: [String]) -> Line {
         let hosts = snapshot.hosts?.hosts ?? []
         let missing = hosts.filter { !$0.hasAnswered }.map(\.name)
+        // Without the engine, the others can't be asked: nobody knows whether they run.
         let all =
             missing.isEmpty
             ? "all \(hosts.count) hosts"
-            : "\(hosts.count - missing.count) of \(hosts.count) hosts, without \(missing.joined(separator: ", "))"
+            : snapshot.hosts?.fault != nil
+                ? "figures of this host alone"
+                : "\(hosts.count - missing.count) of \(hosts.count) hosts, without \(missing.joined(separator: ", "))"
         let parts = ["Weir \(snapshot.version)"] + (faults.isEmpty ? ["ledger ok"] : faults)
         return Line(
             text: (parts + (hosts.isEmpty ? [] : [all])).joined(separator: "  "),

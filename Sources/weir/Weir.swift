@@ -134,10 +134,7 @@ struct ConfigurationOptions: ParsableArguments {
         case .success(let outcome):
             return outcome.configuration
         case .failure(let faults):
-            let isUnusable = faults.all.contains { fault in
-                fault.key.isEmpty || fault.key.hasPrefix("listen") || fault.key.hasPrefix("ledger")
-            }
-            guard !isUnusable, let readable = faults.readable else {
+            guard let readable = Self.admin(in: faults) else {
                 StandardError.write("\(faults)\n")
                 throw ExitCode(EX_CONFIG)
             }
@@ -145,5 +142,26 @@ struct ConfigurationOptions: ParsableArguments {
                 "weir: \(config) has errors (run weir check-config); asking the running service anyway\n")
             return readable
         }
+    }
+
+    /// As `readAdmin`, for a command that says itself what is wrong with the file.
+    ///
+    /// - Returns: nil without the part that says where the service listens; and the first fault of the file, if any.
+    func readPart() -> (Configuration?, fault: String?) {
+        switch ConfigurationReader.read(path: config) {
+        case .success(let outcome):
+            return (outcome.configuration, nil)
+        case .failure(let faults):
+            let others = faults.all.count - 1
+            return (Self.admin(in: faults), "\(faults.all[0])\(others > 0 ? " (and \(others) more)" : "")")
+        }
+    }
+
+    /// What could be read, if the faults are not in the part that says where the service listens.
+    private static func admin(in faults: ConfigurationFaults) -> Configuration? {
+        let isUnusable = faults.all.contains { fault in
+            fault.key.isEmpty || fault.key.hasPrefix("listen") || fault.key.hasPrefix("ledger")
+        }
+        return isUnusable ? nil : faults.readable
     }
 }

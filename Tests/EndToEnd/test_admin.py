@@ -10,6 +10,7 @@ import resource
 import shutil
 import signal
 import socket
+import subprocess
 import tempfile
 import time
 import unittest
@@ -17,7 +18,8 @@ import urllib.parse
 
 from filtering import FilterService, NextHop, dialogue
 from postfix import DEFAULT_TIMEOUT, SMTP, free_port
-from weir import ROOT, UnixConnection, WeirService, get, samples
+from weir import BINARY, ROOT, UnixConnection, WeirService, get, samples
+from weir import weir as cli
 
 LIMIT = {"name": "per-sender", "key": ["sender"], "count": "recipients", "rates": ["3/1h"]}
 
@@ -127,6 +129,14 @@ class Metrics(unittest.TestCase):
             hop = json.loads(get(UnixConnection(weir.admin_socket), "/snapshot")[1])["ways"][0]["values"]["nextHop"]
             self.assertEqual((hop["address"], hop["connections"], hop["idle"]), (f"inet:127.0.0.1:{down}", 0, 0))
             self.assertIn("can't connect", hop["trouble"]["cause"])
+            # In words, also where only the line is seen.
+            health = cli("check-health", "--config", weir.config_file, check=False)
+            self.assertRegex(health.stdout, r"^WEIR WARNING: next hop of [^|;]*: can't connect: [\w ]+ \| ")
+            for name in "main.cf", "master.cf":
+                (weir.directory / name).write_text("")
+            doctor = cli("doctor", "--postfix", weir.directory, "--config", weir.config_file, "--json", check=False)
+            [finding] = [one for one in json.loads(doctor.stdout)[-1]["findings"] if one["kind"] == "next-hop-down"]
+            self.assertIn(f"can't reach its next hop inet:127.0.0.1:{down}, so mail waits: can't connect", finding["text"])
 
     def test_age_allows_cached_answers(self):
         with WeirService(limits=[LIMIT]) as weir:
@@ -154,11 +164,11 @@ class Metrics(unittest.TestCase):
             self.assertEqual(get(UnixConnection(weir.admin_socket), "/healthz")[0], 200)
             status, text, _ = get(UnixConnection(weir.admin_socket), "/readyz")
             self.assertEqual(status, 503)
-            self.assertIn("ledger unavailable: ", text)
+            self.assertIn("the ledger is not open, and requests are answered DUNNO: ", text)
             self.assertEqual(samples(get(UnixConnection(weir.admin_socket), "/metrics")[1])["weir_ledger_up"], 0)
             audit = weir.limits("audit", check=False)
             self.assertEqual((audit.returncode, audit.stdout), (75, ""))
-            self.assertIn("can't read the audit trail while the ledger is not available", audit.stderr)
+            self.assertIn("can't read the audit trail: the ledger is not open", audit.stderr)
 
 
 class Strangers(unittest.TestCase):
@@ -284,6 +294,41 @@ class Keys(unittest.TestCase):
 
     LIMITS = [{"name": "per-user", "key": ["sasl_username"], "count": "recipients", "rates": ["1/1h"], "block": {"after": 1, "for": "1h"}},
               {"name": "per-client", "key": ["client_address"], "count": "messages", "rates": ["1000/1h"]}]
+
+    def test_a_key_that_was_mistyped(self):
+        with WeirService(limits=self.LIMITS) as weir:
+            weir.ask(sasl_username="alice@example.org")
+            self.assertRegex(
+                weir.limits("block", "alice", "--limit", "per-user", "--for", "12h").stdout,
+                "^per-user alice: recipients 0/1 per 1h; blocked for 12h; per-user has not counted this key yet: check the spelling\n$")
+            self.assertRegex(
+                weir.limits("block", "alice@example.org", "--limit", "per-user").stdout, "; blocked until unblocked\n$")
+
+    def test_a_list_that_is_cut_says_so(self):
+        with WeirService(limits=self.LIMITS[:1]) as weir:
+            for number in range(60):
+                weir.ask(sasl_username=f"user{number}")
+            lines = weir.limits("list").stdout.splitlines()
+            self.assertEqual((len(lines), lines[-1]), (51, "... and 10 more"))
+            self.assertEqual(weir.limits("list", "--limit", "per-user", "--most", "59").stdout.splitlines()[-1], "... and 1 more")
+            self.assertNotIn("more", weir.limits("list", "--most", "60").stdout)
+            # What is refused is said last, where it is seen.
+            both = subprocess.run(
+                [BINARY, "limits", "reset", "--all", "--config", weir.config_file], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+            self.assertEqual(both.returncode, 1)
+            self.assertIn("add --yes to do it", both.stdout.splitlines()[-1])
+            self.assertEqual(len(both.stdout.splitlines()), 61)
+
+    def test_a_reload_that_drops_blocks(self):
+        with WeirService(limits=self.LIMITS) as weir:
+            weir.limits("block", "bob", "--limit", "per-user", "--reason", "spam")
+            weir.configure(limits=[{**self.LIMITS[0], "key": ["sender"]}, self.LIMITS[1]])
+            weir.reload()
+            weir.wait_logged(
+                "warning: limit per-user was removed or counts something else now: dropped the counts and blocks of 1 keys; "
+                "administrators had blocked 1 of them: bob; block them again if the limit counts these keys")
+            self.assertIn(
+                "reload: unblock bob: done for per-user: the limit was removed or counts something else now", weir.limits("audit").stdout)
 
     def test_any_spelling_finds_the_key(self):
         with WeirService(limits=self.LIMITS) as weir:

@@ -336,16 +336,16 @@ class Audit(unittest.TestCase):
             at = ("--config", weir.config_file)
             command("limits", "raise", *at, "a@example.org", "500/1h", "--for", "2d", "--reason", "newsletter, asked by phone")
             command("limits", "block", *at, "nobody@example.org", check=False)
-            weir.wait_logged("(500/1h, for 172800s): done for per-sender: newsletter, asked by phone")
+            weir.wait_logged("(500/1h, for 2d): done for per-sender: newsletter, asked by phone")
             self.assertEqual(weir.stop(), 0)
             rows = sqlite3.connect(weir.ledger).execute("SELECT user, action, key, details, reason, limits FROM audit").fetchall()
             user = f"uid {os.getuid()} (root)"
             self.assertEqual(rows, [
-                (user, "raise", "a@example.org", "500/1h, for 172800s", "newsletter, asked by phone", "per-sender"),
+                (user, "raise", "a@example.org", "500/1h, for 2d", "newsletter, asked by phone", "per-sender"),
                 (user, "block", "nobody@example.org", "", "", "")])
             weir.start()
             lines = command("limits", "audit", *at).stdout.splitlines()
-            self.assertRegex(lines[1], r"^\S+Z uid 0 \(root\): raise a@example.org \(500/1h, for 172800s\): done for per-sender: newsletter, asked by phone$")
+            self.assertRegex(lines[1], r"^\S+Z uid 0 \(root\): raise a@example.org \(500/1h, for 2d\): done for per-sender: newsletter, asked by phone$")
             self.assertEqual(json.loads(command("limits", "audit", *at, "--json").stdout)[0]["action"], "block")
             result = command("limits", "reset", *at, "a@example.org", "--reason", "x" * 600, check=False)
             self.assertIn("the reason can have at most 500 bytes", result.stderr)

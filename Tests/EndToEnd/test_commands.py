@@ -93,6 +93,10 @@ class Output(Commands):
         with WeirService(limits=[LIMIT]) as service:
             self.assertIn("; blocked until unblocked", service.limits("block", "a@example.org", "--limit", "per-sender").stdout)
             self.assertRegex(service.limits("block", "a@example.org", "--for", "2d").stdout, r"; blocked for 2d\n")
+            for duration in "2x", "5", "0.5d", "20y", "0s", "4000d":
+                refused = service.limits("block", "a@example.org", "--for", duration, check=False)
+                self.assertEqual(refused.returncode, 64, refused.stderr)
+                self.assertIn("a whole number and a unit (s, m, h, d or w), such as 12h, from 1s to ten years", refused.stderr)
 
 
 class FilterLog(Commands):

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 """weir check-health against a running service."""
-import re
 import unittest
 
 from weir import WeirService, weir
@@ -30,12 +29,26 @@ class Health(unittest.TestCase):
             # Each item as the plugin interface has it.
             for item in line.split("| ")[1].split():
                 self.assertRegex(item, r"^[a-z_0-9]+=\d+(us|B|c)?(;\d*){0,4}$")
+            # The running service keeps its configuration, and would not start with this one.
+            service.configure(mode="enforced")
+            status, line = health(service.config_file)
+            self.assertEqual(status, 1)
+            self.assertRegex(line, r"^WEIR WARNING: a restart would fail: \S*weir\.yaml:\d+:\d+: mode: [^|]* \| requests=5c ")
+            service.reload()
+            service.wait_logged("was rejected; the service keeps its current configuration")
+            status, line = health(service.config_file)
+            self.assertEqual(status, 1)
+            self.assertRegex(line, r"^WEIR WARNING: the last reload was rejected: \S*weir\.yaml:\d+:\d+: mode: [^|]*; a restart would fail: ")
+            del service.config["mode"]
+            service.configure()
+            service.reload()
+            service.wait_logged("reloaded: ")
+            self.assertEqual(health(service.config_file, "--slow", "10000")[0], 0)
             service.stop()
             status, line = health(service.config_file)
             self.assertEqual(status, 2)
             self.assertRegex(line, r"^WEIR CRITICAL: unix:.* is unreachable: [^|]*\n$")
             service.config_file.write_text("listen: { admin: 1 }\n")
-            result = weir("check-health", "--config", service.config_file, check=False)
-            self.assertEqual(result.returncode, 3)
-            self.assertRegex(result.stdout, r"^WEIR UNKNOWN: .*weir\.yaml has errors\n$")
-            self.assertTrue(re.search("listen.admin", result.stderr))
+            status, line = health(service.config_file)
+            self.assertEqual(status, 3)
+            self.assertRegex(line, r"^WEIR UNKNOWN: .*weir\.yaml has errors: .*listen\.admin: .*\n$")

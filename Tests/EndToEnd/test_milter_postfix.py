@@ -174,6 +174,8 @@ class Limits(unittest.TestCase):
             self.assertEqual({entry["queue_name"] for entry in postfix.queue()}, {"hold"})
             self.assertIn("uid=0", weir.log())
             self.assertIn("held: 450 4.7.1 sending limit reached", weir.log())
+            self.assertRegex(weir.log(), r"refuse: .*uid=0, action=HOLD \(milter\.local_over\)\n")
+            self.assertNotIn("action=DEFER", weir.log())
 
     def test_a_held_message_is_not_charged(self):
         limit = {"name": "script", "when": {"protocol_name": "local"}, "key": ["sender"], "rates": ["3/1h"]}

@@ -158,7 +158,7 @@ class AdministrationTests(unittest.TestCase):
             engine = stack.enter_context(Engine())
             one, two, three = services = self.services(stack, engine)
             answer = one.limits("block", "a", "--reason", "spam").stdout
-            self.assertIn("the other hosts get it within a second", answer)
+            self.assertIn("the hosts that are connected get it within a second", answer)
             for service in services:
                 service.wait_logged("on mx1: block a")
                 self.assertIn("spam", service.log())
@@ -186,6 +186,11 @@ class AdministrationTests(unittest.TestCase):
             one, two, three = services = self.services(stack, engine)
             three.kill()
             one.limits("block", "a")
+            wait_until(lambda: "can't be asked" not in one.limits("list").stdout, "the hosts can be asked")
+            self.assertRegex(
+                one.limits("block", "z", "--limit", "user").stdout,
+                r"; user has not counted this key on this host: check the spelling; the hosts that are connected get it "
+                r"within a second; no answer from .*mx3 \((never heard|last heard \d+s ago)\)\n$")
             two.wait_logged("on mx1: block a")
             engine.kill()
             two.wait_logged(FAILED)

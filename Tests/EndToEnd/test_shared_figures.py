@@ -10,6 +10,7 @@ import unittest
 from postfix import DEFAULT_TIMEOUT, free_port, wait_until
 from test_alerts import Hook
 from test_shared import HOSTS, IN_USE, MOST, Engine, admitted, admitted_by_all, host
+from test_top import OnTerminal
 from weir import ROOT, UnixConnection, get, samples, weir
 
 
@@ -163,6 +164,44 @@ class Figures(unittest.TestCase):
                 wait_until(
                     lambda service=service: list(parts(shown(service, "a")).values()) == [2, 2, 2],
                     "all hosts answer again")
+
+    def test_an_outage_of_the_engine_is_told_everywhere(self):
+        with running() as (engine, services):
+            one = services[0]
+
+            def up():
+                return samples(get(UnixConnection(one.admin_socket), "/metrics")[1])["weir_shared_engine_up"]
+
+            def health():
+                return weir("check-health", "--slow", "10000", "--config", one.config_file, check=False)
+
+            def refusal(reason):
+                return [line for line in one.log().splitlines() if f"key b: {reason}, recipients" in line][-1]
+
+            fill(services, "a")
+            admitted(one, "a", 1)
+            self.assertIn(", room in ", [line for line in one.log().splitlines() if "key a: over, " in line][-1])
+            self.assertEqual(up(), 1)
+            self.assertEqual(health().returncode, 0, health().stdout)
+            engine.kill()
+            one.wait_logged("can't use the engine")
+            while admitted(one, "b", 1):
+                pass
+            # The limit has room: only the engine is missing.
+            self.assertRegex(refusal("no engine"), rf"key b: no engine, recipients \d+/{MOST} per 1h, more than this host's share, ")
+            self.assertNotIn("room in", refusal("no engine"))
+            self.assertEqual(up(), 0)
+            result = health()
+            self.assertEqual(result.returncode, 1)
+            self.assertRegex(result.stdout, "^WEIR WARNING: shared limits: can't use the engine .*; each host goes on with its share ")
+            self.assertIn("each host goes on with its share", asked(one, "/overview")["engineTrouble"]["effect"])
+            self.assertIn(" engine=trouble", weir("top", "--count", "1", "--config", one.config_file).stdout)
+            with OnTerminal(one.config_file, columns=120) as top:
+                top.read_until(b"NO ENGINE: each host goes on with its share")
+                self.assertIn("figures of this host alone", top.screen()[0])
+                self.assertNotIn("without mx2", top.screen()[0])
+            engine.start()
+            wait_until(lambda: up() == 1, "the engine is in use again")
 
     def test_limits_that_are_not_shared(self):
         with running({"shared": False}, hosts=["mx1", "mx2"]) as (_, (one, two)):

@@ -56,13 +56,13 @@ class SlowStart(unittest.TestCase):
                 with SlowLedger(service) as ledger:
                     for _ in range(3):
                         self.assertEqual(service.ask(sender="alice@example.org"), answer)
-                    admin = UnixConnection(service.admin_socket)
-                    self.assertEqual(get(admin, "/readyz")[:2], (503, "ledger unavailable: it is being opened\n"))
+                    admin, word = UnixConnection(service.admin_socket), answer.split("_")[0]
+                    self.assertEqual(get(admin, "/readyz")[:2], (503, f"the ledger is not open, and requests are answered {word}: it is being opened\n"))
                     self.assertEqual(get(admin, "/healthz")[0], 200)
                     shown = service.limits("list", check=False)
                     self.assertEqual(shown.returncode, 75, shown.stdout)
                     self.assertIn("the ledger is not open: it is being opened", shown.stderr)
-                    service.wait_logged(f"opening the ledger {service.ledger}; requests are answered {answer.split('_')[0]} until it is open")
+                    service.wait_logged(f"opening the ledger {service.ledger}; requests are answered {word} until it is open")
                     self.assertNotIn("ready: ", service.log())
                     ledger.release()
                     service.wait_ready()

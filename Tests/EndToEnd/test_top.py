@@ -368,7 +368,7 @@ class Faults(unittest.TestCase):
         with OnTerminal(config) as top:
             self.assertEqual(top.end(), EX_UNAVAILABLE)
             self.assertNotIn(SCREEN_ON, top.shown)
-            self.assertIn(f"weir top: unix:{self.directory}/admin is unreachable: No such file or directory\r\n".encode(), top.shown)
+            self.assertIn(f"weir top: unix:{self.directory}/admin is unreachable: No such file or directory; if listen.admin has changed, restart the service\r\n".encode(), top.shown)
             self.assertEqual(termios.tcgetattr(top.terminal), top.attributes)
 
     def test_service_restarts(self):

@@ -183,6 +183,20 @@ final class NearObserver: LedgerObserver {
     func undecided(_ condition: UndecidedCondition, of limit: Limit, _ request: Attributes) {}
 }
 
+/// Collects why requests were refused.
+final class ReasonObserver: LedgerObserver {
+    private(set) var reasons: [RefusalReason] = []
+
+    func refused(_ event: LimitEvent, because reason: RefusalReason, _ request: Attributes, action: [UInt8]) {
+        reasons.append(reason)
+    }
+    func near(_ event: LimitEvent, _ request: Attributes) {}
+    func mayBeNear(_ event: LimitEvent, _ request: Attributes) {}
+    func blocked(_ event: LimitEvent, _ request: Attributes) {}
+    func evicted(_ account: Account, at time: LedgerTime) {}
+    func undecided(_ condition: UndecidedCondition, of limit: Limit, _ request: Attributes) {}
+}
+
 /// Collects weak references to the evicted accounts.
 final class EvictionObserver: LedgerObserver {
     struct Reference {

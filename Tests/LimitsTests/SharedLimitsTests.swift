@@ -87,10 +87,51 @@ import Testing
 
     /// This host knows by itself that the limit is reached.
     @Test func aRefusalAboveTheLimitCountsWithoutTheEngine() throws {
+        let reasons = ReasonObserver()
+        harness.ledger.observer = reasons
         for message in 0..<10 { _ = try ask("m\(message)") }
         _ = shared.ledger.disconnect()
         _ = try ask("n")
         #expect(harness.used("user") == [11])
+        #expect(reasons.reasons.last == .over)
+    }
+
+    /// An operator must see that the limit has room, and that only the engine is missing.
+    @Test func aRefusalForWantOfTheEngineSaysSo() throws {
+        let reasons = ReasonObserver()
+        harness.ledger.observer = reasons
+        for message in 0..<3 { _ = try ask("a\(message)") }
+        #expect(reasons.reasons == [.over])
+        _ = shared.ledger.disconnect()
+        for message in 0..<3 { _ = try harness.ask(rcpt("b\(message)", to: "a@example.org", user: "other")) }
+        #expect(reasons.reasons == [.over, .noEngine])
+    }
+
+    @Test(arguments: [(false, RefusalReason.noEngine), (true, .over)] as [(Bool, RefusalReason)])
+    func aRefusalWithoutAnAnswerSaysSo(isAnswered: Bool, reason: RefusalReason) throws {
+        let reasons = ReasonObserver()
+        harness.ledger.observer = reasons
+        for message in 0..<2 { #expect(try ask("m\(message)")) }
+        let request = rcpt("m2", to: "a@example.org")
+        _ = try #require(harness.putAside(request))
+        harness.ledger.beginTick()
+        #expect(harness.decideLast(request, isAnswered: isAnswered) != nil)
+        #expect(reasons.reasons == [reason])
+    }
+
+    /// What comes over a connection that was refused for want of the engine is refused as well.
+    @Test func aConnectionIsRefusedWithoutTheEngine() throws {
+        let tests = try SharedLimitsTests {
+            $0.limit("connections", key: ["client_address"], count: .connections, rates: ["10/1h"])
+        }
+        func request(_ state: String, _ port: Int) -> [String: String] {
+            ["protocol_state": state, "client_address": "192.0.2.1", "client_port": String(port)]
+        }
+        _ = tests.shared.ledger.disconnect()
+        for port in 1...2 { #expect(try tests.harness.ask(request("CONNECT", port)) == nil) }
+        #expect(try tests.harness.ask(request("CONNECT", 3)) != nil)
+        #expect(try tests.harness.ask(request("RCPT", 3)) != nil)
+        #expect(tests.harness.standing("192.0.2.1")?.refusedTries == 1)
     }
 
     @Test func aRequestThatIsTooLargeDoesNotCount() throws {

@@ -32,13 +32,15 @@ import Wire
     @Test func `nobody listens`() async throws {
         let failure = try #require(await failure(of: overSocket))
         #expect(failure.kind == .unreachable)
-        #expect(failure.description == "unix:\(path) is unreachable: No such file or directory")
+        #expect(failure.description == "unix:\(path) is unreachable: No such file or directory\(Self.hint)")
         var configuration = Configuration()
         configuration.listen.admin = .inet(host: "127.0.0.1", port: 1)
         #expect(
             await self.failure(of: configuration)?.description
-                == "inet:127.0.0.1:1 is unreachable: Connection refused")
+                == "inet:127.0.0.1:1 is unreachable: Connection refused\(Self.hint)")
     }
+
+    private static let hint = "; if listen.admin has changed, restart the service"
 
     @Test func `no answer`() async throws {
         let server = Server(path: path)
@@ -90,7 +92,26 @@ import Wire
         configuration.ledger.store = .sqlite(path: "\(path)/ledger.sqlite")
         let failure = try #require(await failure(of: configuration))
         #expect(failure.kind == .notPermitted)
-        #expect(failure.description == "can't read \(path)/admin-token: No such file or directory")
+        #expect(
+            failure.description
+                == "can't read \(path)/admin-token: No such file or directory: restart the service to make a new one")
+    }
+
+    @Test func `a wrong token`() async throws {
+        let server = Server(path: nil)
+        defer { server.stop() }
+        server.answer(
+            "HTTP/1.1 401 Unauthorized\r\nContent-Length: 23\r\n\r\n{\"error\":\"wrong token\"}")
+        let directory = try TemporaryDirectory()
+        try directory.write([String(repeating: "a", count: 64)], to: "admin-token")
+        var configuration = Configuration()
+        configuration.listen.admin = .inet(host: "127.0.0.1", port: server.port)
+        configuration.ledger.store = .sqlite(path: "\(directory.path)/ledger.sqlite")
+        let failure = try #require(await failure(of: configuration))
+        #expect(failure.kind == .notPermitted)
+        #expect(
+            failure.description.hasPrefix(
+                "the token in \(directory.path)/admin-token is not that of the running service"))
     }
 }
 

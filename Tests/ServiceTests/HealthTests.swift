@@ -24,17 +24,62 @@ import Testing
             (status(), 100_000, [], "WEIR WARNING: p99 of answers is 100 ms | "),
             (status(), 1_000_000, [], "WEIR CRITICAL: p99 of answers is 1000 ms | "),
             (status(keys: 1000), nil, [], "WEIR WARNING: 1000 keys, as many as ledger.most_keys allows | "),
-            (status(), nil, ["filter: down | refused\n"], "WEIR WARNING: next hop of filter: down / refused  | "),
+            (status(), nil, ["filter: down | refused\n"], "WEIR WARNING: filter: down / refused  | "),
             (
-                status(trouble: "disk full"), nil, ["filter: refused"],
-                "WEIR CRITICAL: counts are not saved: disk full; next hop of filter: refused | "
+                status(trouble: "counts are not saved: disk full"), nil, ["filter: refused"],
+                "WEIR CRITICAL: counts are not saved: disk full; filter: refused | "
             ),
         ] as [(AdminMessages.Status, Int64?, [String], String)])
-    func line(status: AdminMessages.Status, slowAnswer: Int64?, nextHops: [String], start: String) {
-        let line = Health(status, slowAnswer: slowAnswer, nextHops: nextHops, slow: 100).line
+    func line(status: AdminMessages.Status, slowAnswer: Int64?, warnings: [String], start: String) {
+        let line = Health(status, slowAnswer: slowAnswer, warnings: warnings, slow: 100).line
         let latency = slowAnswer.map { " answer_p99=\($0)us;100000;1000000;0" } ?? ""
         #expect(
             line == start + "requests=5c connections=1 keys=\(status.keys);1000;;0;1000 refusals=3c blocks=2c"
                 + latency + " journal=100B")
+    }
+
+    private static func snapshot(_ change: (inout AdminMessages.Snapshot) -> Void) -> AdminMessages.Snapshot {
+        var snapshot = AdminMessages.Snapshot(
+            time: 0, version: "1", configuration: "", status: status(), answers: [], medianAnswer: nil,
+            slowAnswer: nil, refusals: [], ways: [], rules: [], rulesWithoutHits: 0, audit: [])
+        change(&snapshot)
+        return snapshot
+    }
+
+    private static var rejected: ReloadFigures {
+        let last = LastReload()
+        _ = last.record(fault: "weir.yaml:3:7: mode: no")
+        return last.figures
+    }
+
+    private static var brokenWay: WayFigures {
+        let hop = NextHopCounters(address: "inet:127.0.0.1:10026")
+        hop.countFailure("can't connect: Connection refused")
+        return WayFigures(name: "filter", values: MessageCounters(nextHop: hop).values(connections: 0))
+    }
+
+    /// Everything that is wrong and does not stop mail is a warning, in words.
+    @Test(
+        arguments: [
+            (snapshot { _ in }, nil, "WEIR OK: 1 limit, 12 keys"),
+            (
+                snapshot { $0.ways = [brokenWay] }, nil,
+                "WEIR WARNING: next hop of filter: can't connect: Connection refused"
+            ),
+            (
+                snapshot {
+                    $0.status.engineTrouble = EngineTrouble(cause: "can't use the engine", effect: "each has its share")
+                }, nil,
+                "WEIR WARNING: shared limits: can't use the engine; each has its share"
+            ),
+            (
+                snapshot { $0.reload = rejected }, nil,
+                "WEIR WARNING: the last reload was rejected: weir.yaml:3:7: mode: no"
+            ),
+            (snapshot { _ in }, "weir.yaml:3: no", "WEIR WARNING: a restart would fail: weir.yaml:3: no"),
+        ] as [(AdminMessages.Snapshot, String?, String)])
+    func warnings(snapshot: AdminMessages.Snapshot, fileFault: String?, start: String) {
+        let health = Health(snapshot, slow: 100, fileFault: fileFault)
+        #expect(health.line.hasPrefix(start + " | "), "\(health.line)")
     }
 }

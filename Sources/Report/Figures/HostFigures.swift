@@ -17,6 +17,21 @@ package struct HostFigures: Codable, Equatable, Sendable {
     }
 }
 
+/// Why the engine of shared limits can't be used, or not by this host yet.
+package struct EngineTrouble: Codable, Equatable, Sendable, CustomStringConvertible {
+    /// `can't use the engine inet:192.0.2.9:6379: Connection refused`
+    package var cause: String
+    /// What it means for mail: `each host goes on with its share`.
+    package var effect: String
+
+    package init(cause: String, effect: String) {
+        self.cause = cause
+        self.effect = effect
+    }
+
+    package var description: String { "\(cause); \(effect)" }
+}
+
 /// All hosts that share limits.
 package struct SharedFigures: Codable, Equatable, Sendable {
     /// Why the other hosts can't be asked; nil if they can.

@@ -114,12 +114,13 @@ package struct RefusedRequest: Codable, Equatable, Sendable {
     /// Seconds. A block without an end lasts ten years; anything longer than this is shown as such.
     package static let endless: Int64 = 9 * 365 * 86_400
 
-    /// When such a request passes: `room in 35s`, `block ends in 12h`.
+    /// When such a request passes: `room in 35s`, `block ends in 12h`. Nobody knows when the engine answers again.
     ///
     /// - Parameter duration: the text for a number of seconds.
     package func outlook(_ duration: (Int64) -> String) -> String {
         switch reason {
         case "too large": "never fits"
+        case "no engine": "more than this host's share"
         case "blocked": retry > Self.endless ? "block has no end" : "block ends in \(duration(retry))"
         default: "room in \(duration(retry))"
         }

@@ -85,7 +85,7 @@ extension AdminListener {
             message.action, key: message.match.map { "--match '\($0)'" } ?? "--all", limit: message.limit, rates: [],
             duration: try Self.checked(message.duration), reason: try Self.checked(message.reason), user: user,
             details: Self.details(limit: message.limit, rates: [], duration: message.duration))
-        return try AdminResponse.json(try await host.apply(change, to: selection, most: message.most))
+        return try AdminResponse.json(try await allHosts.apply(change, to: selection, most: message.most))
     }
 
     private func search(_ request: Request) async throws -> Response {
@@ -113,7 +113,7 @@ extension AdminListener {
             message.action, key: message.key, limit: message.limit, rates: rates,
             duration: try Self.checked(message.duration), reason: try Self.checked(message.reason), user: user,
             details: Self.details(limit: message.limit, rates: rates, duration: message.duration))
-        return try AdminResponse.json(try await host.apply(change))
+        return try AdminResponse.json(try await allHosts.apply(change))
     }
 
     private static func checked(_ duration: Int64?) throws -> Int64? {
@@ -133,7 +133,7 @@ extension AdminListener {
     private static func details(limit: String?, rates: [Rate], duration: Int64?) -> String {
         [
             limit.map { "limit \($0)" }, rates.isEmpty ? nil : rates.map(\.description).joined(separator: " "),
-            duration.map { "for \($0)s" },
+            duration.map { "for \(Rate.text(ofDuration: $0 * 1000))" },
         ].compactMap(\.self).joined(separator: ", ")
     }
 }

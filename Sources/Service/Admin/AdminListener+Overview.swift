@@ -58,7 +58,8 @@ extension AdminListener {
             return AdminOverview(
                 host: hostName(), version: WeirVersion.current, time: time,
                 uptime: Double(MachineClocks.microseconds(of: CLOCK_BOOTTIME) - started) / 1e6,
-                trouble: host.fault?.message, reload: lastReload.figures, listeners: .init(configuration.listen),
+                trouble: host.troubleText, engineTrouble: host.engineTrouble, reload: lastReload.figures,
+                listeners: .init(configuration.listen),
                 requests: host.requests, connections: policy.openConnections,
                 faults: policy.faults, answers: activity.answers(at: second),
                 p50: lastMinute.bound(ofShare: 0.5), p99: lastMinute.bound(ofShare: 0.99),

@@ -24,9 +24,9 @@ extension AdminListener {
             guard await isAlive() else {
                 return AdminResponse.text(Self.notResponding, status: .serviceUnavailable)
             }
-            let fault = try await host.loop.submit { [host] in host.fault }
-            guard let fault else { return AdminResponse.text("ready\n") }
-            return AdminResponse.text("ledger unavailable: \(fault.message)\n", status: .serviceUnavailable)
+            let trouble = try await host.loop.submit { [host] in host.troubleText }
+            guard let trouble else { return AdminResponse.text("ready\n") }
+            return AdminResponse.text("\(trouble)\n", status: .serviceUnavailable)
         }
     }
 
@@ -47,7 +47,7 @@ extension AdminListener {
             let (snapshot, latency) = try await snapshot()
             var metrics = Metrics()
             metrics.add(snapshot, latency: latency)
-            if let hosts = snapshot.hosts { metrics.add(hosts, snapshot.status.limits) }
+            if let hosts = snapshot.hosts { metrics.add(hosts, snapshot.status) }
             metrics.add(
                 "weir_alerts_failed_total", .counter,
                 "Alert notices that a channel did not deliver at once; the log has them.", alerts.failedNotices)

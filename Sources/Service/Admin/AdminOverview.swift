@@ -26,8 +26,10 @@ struct AdminOverview: Encodable, Sendable {
     var time: Double
     /// Seconds since the admin listener was started.
     var uptime: Double
-    /// Why counts are not saved; nil if they are.
+    /// What is wrong with the ledger, and what that means for mail; nil while counts are saved.
     var trouble: String?
+    /// nil while the engine of shared limits is in use, and without `shared`.
+    var engineTrouble: EngineTrouble?
     var reload: ReloadFigures
     var listeners: Listeners
     var requests: UInt64

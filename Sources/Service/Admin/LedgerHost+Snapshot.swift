@@ -37,10 +37,12 @@ extension LedgerHost {
         let limits = try? withLedger { ledger in
             ledger.limits.map { LimitFigures($0) }
         }
-        return AdminMessages.Status(
+        var status = AdminMessages.Status(
             requests: requests, connections: policy.openConnections, faults: policy.faults,
-            keys: limits?.reduce(0) { $0 + $1.keys } ?? 0, trouble: fault?.message, ledger: presentLedger(),
+            keys: limits?.reduce(0) { $0 + $1.keys } ?? 0, trouble: troubleText, ledger: presentLedger(),
             limits: limits ?? [])
+        status.engineTrouble = engineTrouble
+        return status
     }
 
     func presentLedger() -> LedgerFigures {

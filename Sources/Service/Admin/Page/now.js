@@ -137,6 +137,7 @@ function nowText(overview, enforced, shadow) {
 // When such a request passes.
 function outlookOf(refusal) {
   if (refusal.reason === "too large") return "never fits";
+  if (refusal.reason === "no engine") return "more than this host's share";
   if (refusal.reason !== "blocked") return `room in ${duration(refusal.retry)}`;
   return refusal.retry > endless ? "block has no end" : `block ends in ${duration(refusal.retry)}`;
 }

@@ -27,8 +27,14 @@ function troublesOf(overview) {
   const list = [];
   if (overview.trouble) {
     list.push(
-      `The ledger is unavailable: ${overview.trouble}. Weir tries again by itself. Look at the disk of ` +
-      `${overview.ledger.path}: free space, permissions, read-only?`);
+      `${overview.trouble[0].toUpperCase()}${overview.trouble.slice(1)}. Weir tries again by itself. Look at the disk ` +
+      `of ${overview.ledger.path}: free space, permissions, read-only?`);
+  }
+  if (overview.engineTrouble) {
+    const { cause, effect } = overview.engineTrouble;
+    list.push(
+      `Shared limits: ${cause}; ${effect}. Weir tries again by itself. Look at the engine, and at the network ` +
+      "between it and this host.");
   }
   if (overview.reload.fault) {
     list.push(
@@ -101,7 +107,7 @@ function watch() {
 function drawLedger(overview) {
   const ledger = overview.ledger;
   figures("ledger", {
-    "state": overview.trouble ? "unavailable" : "OK",
+    "state": overview.trouble ? "not saved" : "OK",
     "keys": `${count(overview.keys)} of at most ${count(ledger.mostKeys)}`,
     "evicted keys": count(ledger.evictedKeys),
     "journal": size(ledger.journalBytes),
