@@ -136,7 +136,7 @@ package struct Limit: Sendable {
         }
     }
 
-    var isPerRecipient: Bool {
+    package var isPerRecipient: Bool {
         key.isPerRecipient || conditions.contains { $0.part.isPerRecipient }
     }
 

@@ -215,9 +215,24 @@ package enum ConfigurationReader {
         if let text = String(validating: bytes, as: UTF8.self) { return text }
         for (index, line) in bytes.split(separator: UInt8(ascii: "\n"), omittingEmptySubsequences: false).enumerated()
         where String(validating: line, as: UTF8.self) == nil {
-            reading.add(fault: .init(file: reading.file, line: index + 1, message: "not UTF-8"))
+            let (column, byte) = firstFault(ofUTF8: line)
+            reading.add(
+                fault: .init(
+                    file: reading.file, line: index + 1, column: column,
+                    message: "not UTF-8 (byte 0x\(String(byte, radix: 16)))"))
         }
         return nil
+    }
+
+    /// Where a line is not UTF-8: in characters from 1, and the byte there.
+    private static func firstFault(ofUTF8 line: ArraySlice<UInt8>) -> (column: Int, byte: UInt8) {
+        var (decoder, bytes) = (UTF8(), line.makeIterator())
+        var (column, length) = (1, 0)
+        while case .scalarValue(let scalar) = decoder.decode(&bytes) {
+            column += 1
+            length += UTF8.width(scalar)
+        }
+        return (column, line[line.startIndex + length])
     }
 
     /// The faults of the file in the order of its lines, then those of other files.

@@ -170,7 +170,9 @@ extension YAMLDocument.Fault {
             self.init(line: mark.line, column: mark.column, message: "invalid YAML: \(opening)\(problem)")
         case .scanner(let context, let problem, let mark, _), .parser(let context, let problem, let mark, _):
             let opening = context.map { " (\($0.text) from line \($0.mark.line), column \($0.mark.column))" } ?? ""
-            self.init(line: mark.line, column: mark.column, message: "invalid YAML: \(problem)\(opening)")
+            // libyaml names a function of its own here.
+            let text = problem.hasPrefix("Maximum nesting level") ? "nested too deeply" : problem
+            self.init(line: mark.line, column: mark.column, message: "invalid YAML: \(text)\(opening)")
         case .reader(let problem, let offset, _, let text):
             let before = text.prefix(offset ?? 0)
             let lineStart = before.lastIndex(where: \.isNewline).map(before.index(after:)) ?? before.startIndex

@@ -52,9 +52,43 @@ WRONG = {
     "a socket out of a chroot's reach": (
         "smtpd_recipient_restrictions = check_policy_service { unix:/run/weir/policy, timeout=10s, default_action=DUNNO }, permit_mynetworks, reject\n", [SMTPD],
         {"listen": {"policy": ["unix:/run/weir/policy", "inet:127.0.0.1:10040"]}}, {"policy-socket-in-chroot"}),
+    "a milter's socket out of a chroot's reach": (
+        GOOD + "smtpd_milters = { unix:/run/weir/milter, default_action=accept }\nnon_smtpd_milters = $smtpd_milters\n", [SMTPD + " -o { smtpd_milters = { unix:/run/weir/milter, default_action=accept } }"],
+        {"listen": {"milter": ["unix:/run/weir/milter", "inet:127.0.0.1:10041"]}}, {"milter-socket-in-chroot"}),
+    "a filter's socket out of a chroot's reach": (
+        GOOD + "content_filter = weir:unix:/run/weir/filter\n", [SMTPD, "weir unix - - y - 20 lmtp", BACK],
+        {"listen": {"filter": [{**FILTER[0], "listen": "unix:/run/weir/filter", "protocol": "lmtp"}]}}, {"filter-socket-in-chroot"}),
+    "nothing is filtered through a socket": (
+        GOOD, [SMTPD, BACK], {"listen": {"filter": [{**FILTER[0], "listen": "unix:/run/weir/filter", "protocol": "lmtp"}]}}, {"filter-nowhere"}),
+    "a filter's socket out of a chroot's reach, before the queue": (
+        GOOD, [SMTPD + " -o smtpd_proxy_filter=unix:/run/weir/filter", BACK],
+        {"listen": {"filter": [{**FILTER[0], "listen": "unix:/run/weir/filter", "mode": "before_queue"}]}}, {"filter-socket-in-chroot"},
+        {"listen": {"filter": [{**FILTER[0], "listen": "inet:127.0.0.1:10025", "mode": "before_queue"}]}}),
+    "a refusal is only a line of the log": (
+        f"smtpd_recipient_restrictions = warn_if_reject {POLICY}, permit_mynetworks, reject\n", [SMTPD], {}, {"policy-only-warns"}),
+    "a refusal is only a line of the log, by a variable": (
+        f"mine = reject_non_fqdn_sender, WARN_IF_REJECT Check_Policy_Service {POLICY[21:]}\nsmtpd_recipient_restrictions = $mine, permit_mynetworks, reject\n", [SMTPD], {},
+        {"policy-only-warns"}),
+    "a refusal is only a line of the log, by a class": (
+        f"smtpd_restriction_classes = mine\nmine = reject_non_fqdn_sender, {POLICY}\nsmtpd_recipient_restrictions = warn_if_reject, mine, permit_mynetworks, reject\n", [SMTPD], {},
+        {"policy-only-warns"}),
+    "a refusal is only a line of the log, by the end of a variable": (
+        f"mine = reject_non_fqdn_sender, warn_if_reject\nsmtpd_recipient_restrictions = $mine, {POLICY}, permit_mynetworks, reject\n", [SMTPD], {}, {"policy-only-warns"}),
+    "behind reject": (f"smtpd_recipient_restrictions = reject_unauth_pipelining, reject, {POLICY}\n", [SMTPD], {}, {"policy-behind-reject"}),
+    "behind a permit in the same variable": (
+        f"mine = permit_mynetworks, {POLICY}\nsmtpd_recipient_restrictions = reject_non_fqdn_sender, $mine, reject\n", [SMTPD], {}, {"policy-behind-permit"}),
+    "behind a permit in upper case": (
+        f"smtpd_recipient_restrictions = PERMIT_MYNETWORKS, {POLICY}, reject\n", [SMTPD], {}, {"policy-behind-permit"}),
+    "behind a permit for the site's own domains": (
+        f"smtpd_recipient_restrictions = permit_auth_destination, {POLICY}, permit_mynetworks, reject\n", [SMTPD], {}, {"policy-behind-permit"}),
+    "never asked at DATA": (
+        GOOD, [SMTPD, SUBMISSION], {"limits": [{"name": "whole", "when": {"protocol_state": "DATA"}, "key": ["sasl_username"], "rates": ["100/1h"]}]}, {"policy-limit-out-of-reach"}),
+    "bytes at RCPT": (GOOD, [SMTPD], {"limits": [{"name": "volume", "key": ["client_address"], "count": "bytes", "rates": ["1G/1h"]}]}, {"policy-size-unknown"}),
+    "recipients at the end": (
+        f"smtpd_end_of_data_restrictions = {POLICY}\n", [SMTPD], {"limits": [{"name": "to-one", "key": ["recipient"], "rates": ["100/1h"]}]}, {"policy-recipients-unknown"}),
     "asked too early": (
         GOOD + f"smtpd_delay_reject = no\nsmtpd_sender_restrictions = {POLICY}\n", [SMTPD], {}, {"policy-too-early"}),
-    "nobody listens for requests": (GOOD, [SMTPD], {"listen": {"policy": ["inet:127.0.0.1:10050"]}}, {"policy-nobody-listens", "policy-nowhere"}, {}),
+    "nobody listens for requests": (GOOD, [SMTPD], {"listen": {"policy": ["inet:127.0.0.1:10050"]}}, {"policy-nobody-listens"}, {}),
     "given back and never settled": (GOOD, [SMTPD], {"give_back_dropped": True}, {"give-back-unsettled"}),
     "the milter is asked nowhere": (GOOD, [SMTPD], {"listen": {"milter": ["inet:127.0.0.1:10041"]}}, {"milter-nowhere", "milter-not-for-sendmail"}),
     "the milter is not asked at submission": (
@@ -175,6 +209,29 @@ RIGHT = {
         f"mine = {POLICY[:-2]}, policy_context=submission }}\nsubmission_list = $mine, permit_sasl_authenticated, reject\n",
         ["smtp inet n - y - - smtpd -o smtpd_sasl_auth_enable=no", SUBMISSION + " -o smtpd_recipient_restrictions=$submission_list"],
         {"limits": [{"name": "per-user", "when": {"policy_context": "submission", "sasl_username": "present"}, "key": ["sasl_username"], "rates": ["100/1h"]}]}),
+    "a context for the whole service": (
+        GOOD, [SMTPD, SUBMISSION + " -o smtpd_policy_service_policy_context=submission"],
+        {"limits": [{"name": "per-user", "when": {"policy_context": "submission"}, "key": ["sasl_username"], "rates": ["100/1h"]}]}),
+    "a default action for the whole service": (
+        "smtpd_recipient_restrictions = check_policy_service inet:127.0.0.1:10040, permit_mynetworks, reject\nsmtpd_milters = inet:127.0.0.1:10041\n"
+        f"non_smtpd_milters = {MILTER}\n",
+        [SMTPD + " -o smtpd_policy_service_default_action=DUNNO -o smtpd_policy_service_timeout=10s -o milter_default_action=tempfail"],
+        {"listen": {"milter": ["inet:127.0.0.1:10041"]}}),
+    "asked in any case": (
+        f"smtpd_recipient_restrictions = CHECK_POLICY_SERVICE {POLICY[21:]}, Permit_MyNetworks, reject\n", [SMTPD], {}),
+    "a warning about another restriction": (
+        f"mine = reject_non_fqdn_sender, {POLICY}\nsmtpd_recipient_restrictions = warn_if_reject, $mine, permit_mynetworks, reject\n", [SMTPD], {}),
+    "asked where a table says so": (
+        f"smtpd_restriction_classes = mine\nmine = {POLICY}\nsmtpd_recipient_restrictions = check_sender_access static:mine, permit_mynetworks, reject\n", [SMTPD], {}),
+    "asked by the name of this machine": (
+        "smtpd_recipient_restrictions = check_policy_service { inet:localhost:10040, timeout=10s, default_action=DUNNO }, permit_mynetworks, reject\n", [SMTPD],
+        {"listen": {"policy": ["inet:[::1]:10040"]}}),
+    "asked by a port": (
+        "smtpd_recipient_restrictions = check_policy_service { inet:10040, timeout=10s, default_action=DUNNO }, permit_mynetworks, reject\n", [SMTPD], {}),
+    "submission as in Postfix's own master.cf": (
+        GOOD, [SMTPD, SUBMISSION + " -o smtpd_client_restrictions=$mua_client_restrictions -o smtpd_helo_restrictions=$mua_helo_restrictions"], {}),
+    "connections are counted before there is a recipient": (
+        GOOD + f"smtpd_delay_reject = no\nsmtpd_client_restrictions = {POLICY}\n", [SMTPD], {"limits": [{"name": "connects", "key": ["client_address"], "count": "connections", "rates": ["100/1h"]}]}),
     "asked for the sender at each recipient": (f"smtpd_sender_restrictions = {POLICY}\n", [SMTPD], {}),
     "the way back of another proxy": (
         GOOD, [SMTPD + " -o smtpd_proxy_filter=127.0.0.1:10024",
@@ -241,12 +298,29 @@ class Hookups(unittest.TestCase):
                     hookup.configure(mended[0])
                 else:
                     self.assertTrue(commands)
-                    for command in commands:
-                        words = shlex.split(command)
-                        self.assertEqual(words[:3], ["postconf", "-c", str(hookup.directory)])
-                        run(words)
-                        os.utime(hookup.directory / "main.cf", (1_700_000_000, 1_700_000_000))
+                for command in commands:
+                    words = shlex.split(command)
+                    self.assertEqual(words[:3], ["postconf", "-c", str(hookup.directory)])
+                    run(words)
+                    os.utime(hookup.directory / "main.cf", (1_700_000_000, 1_700_000_000))
                 self.assertEqual(hookup.findings(), [], commands)
+
+    def test_sockets_out_of_a_chroots_reach(self):
+        """Where Weir listens on that socket only, the commands and the line of weir.yaml mend it together."""
+        policy = "smtpd_recipient_restrictions = check_policy_service { unix:/run/weir/policy, timeout=10s, default_action=DUNNO }, permit_mynetworks, reject\n"
+        milters = "smtpd_milters = unix:/run/weir/milter, unix:/run/weir/milter2\nnon_smtpd_milters = $smtpd_milters\nmilter_default_action = accept\n"
+        for main, name, port in ((policy, "policy", 10040), (GOOD + milters, "milter", 10041)):
+            with self.subTest(name):
+                hookup = Hookup(self, main, [SMTPD], {"listen": {name: f"unix:/run/weir/{name}"}})
+                findings = hookup.findings()
+                self.assertEqual([finding["kind"] for finding in findings], [f"{name}-socket-in-chroot"], findings)
+                own, tcp = f'{{ unix: /run/weir/{name}, mode: "0666" }}', f'"inet:127.0.0.1:{port}"'
+                self.assertEqual(findings[0]["configuration"], [f"listen: {{ {name}: [{own}, {tcp}] }}"])
+                for command in findings[0]["commands"]:
+                    run(shlex.split(command))
+                hookup.configure({"listen": {name: [f"unix:/run/weir/{name}", f"inet:127.0.0.1:{port}"]}})
+                self.assertEqual(hookup.findings(), [])
+                self.assertNotIn(f"unix:/run/weir/{name},", (hookup.directory / "main.cf").read_text())
 
     def test_manual_lists_every_kind(self):
         # Every text of that form in these files is a kind, with the exceptions that are subtracted.
@@ -376,11 +450,12 @@ class Hookups(unittest.TestCase):
         before = [SMTPD + " -o smtpd_proxy_filter=127.0.0.1:10025", BACK]
         old = [before[0] + " -o smtpd_forbid_bare_newline=no", BACK]
         hookup = Hookup(self, GOOD, old, {"listen": {"filter": [{**FILTER[0], "mode": "before_queue"}]}})
-        findings = hookup.findings()
-        self.assertEqual([(finding["kind"], finding["place"]) for finding in findings], [("smtp-smuggling", "smtp/inet")])
-        for command in findings[0]["commands"]:
-            run(shlex.split(command))
         self.assertEqual(hookup.findings(), [])
+        smuggling = [finding for finding in hookup.notes() if finding["kind"] == "smtp-smuggling"]
+        self.assertEqual([finding["place"] for finding in smuggling], ["smtp/inet"])
+        for command in smuggling[0]["commands"]:
+            run(shlex.split(command))
+        self.assertNotIn("smtp-smuggling", [finding["kind"] for finding in hookup.notes()])
         for version, is_old in (("3.7.20", True), ("3.7.21", False), ("3.6.15", True), ("3.11.4", True), ("3.11.5", False), ("3.12-20260821", False), ("3.13.0", False)):
             hookup = Hookup(self, GOOD + f"mail_version = {version}\n", before, {"listen": {"filter": [{**FILTER[0], "mode": "before_queue"}]}})
             self.assertEqual(hookup.findings(), [])
@@ -410,12 +485,14 @@ class MendedOnARunningPostfix(unittest.TestCase):
     # A chroot needs files that a private Postfix doesn't have, a login needs SASL, and a command needs sendmail(1) and a user. With what is
     # for relays, the site itself takes no mail. The private Postfix has no IPv6, and no LMTP server.
     LEFT_OUT = {
-        "a socket out of a chroot's reach", "the way to the filter and back takes what is for relays and strangers",
+        "a filter's socket out of a chroot's reach", "nothing is filtered through a socket",
+        "a socket out of a chroot's reach", "a milter's socket out of a chroot's reach", "the way to the filter and back takes what is for relays and strangers",
+        "never asked at DATA", "bytes at RCPT", "recipients at the end", "behind reject",
         "several recipients to an LMTP server, in SMTP", "no way back by IPv6", "a context that nobody sends", "a command that filters its own result", "a command takes what is for others"}
     # These mistakes show in counts and headers. "end of data" settles what was counted at RCPT.
     SHOWN = {"policy-nowhere", "policy-behind-permit", "policy-not-here", "milter-nowhere", "milter-not-here",
              "milter-not-for-sendmail", "milter-switched-off", "filter-nowhere", "counted-twice", "milter-twice"}
-    NOT_SHOWN = {"end of data behind a permit"}
+    NOT_SHOWN = {"end of data behind a permit", "behind a permit for the site's own domains"}
 
     def test_all(self):
         entries = {name: entry for name, entry in WRONG.items() if len(entry) == 4 and name not in self.LEFT_OUT}

@@ -201,12 +201,26 @@ class Grammar(unittest.TestCase):
                 result = weir("import", "postfwd", self.directory / "postfwd.cf", check=False)
                 self.assertIn(taken, result.stdout, result.stderr)
 
+    def test_windows_are_seconds(self):
+        """For postfwd, 1h is one second."""
+        (self.directory / "postfwd.cf").write_text("id=A; action=rate(client_address/2/1h/450 x)\n")
+        result = weir("import", "postfwd", self.directory / "postfwd.cf", check=False)
+        self.assertEqual(result.returncode, 1)
+        self.assertIn("limits: []", result.stdout)
+        self.assertIn("left out: A: 1h is not a number of seconds", result.stderr)
+
     def test_what_differs_is_said(self):
         for rule, said in (
                 ("action=rate(sender/2/3600/450 x)", ["the null sender", "ignores case in the local part"]),
                 ("action=rate5321(sender/2/3600/450 x)", ["the null sender"]),
                 ("protocol_state==RCPT; action=rate(client_address/2/3600/450 x)", []),
-                ("protocol_state==RCPT; action=rate(client_address/2/3600)", ["it has no answer"])):
+                ("protocol_state==RCPT; action=rate(client_address/2/3600)", ["it has no answer"]),
+                ("action=rate(sasl_username/2/3600/450 x)", ["also counts mail without a login, as one key"]),
+                ("sasl_username=~.; action=rate(sasl_username/2/3600/450 x)", []),
+                ("sasl_username=!!(bob); action=rate(sasl_username/2/3600/450 x)", ["also counts mail without a login, as one key"]),
+                ("action=rate(client_name/2/3600/450 x)", ["also counts all clients without a name, as one key"]),
+                ("action=size(client_address/200/3600/450 x)", ["size() adds the size at each request"]),
+                ("protocol_state==END-OF-MESSAGE; action=size(client_address/200/3600/450 x)", [])):
             with self.subTest(rule):
                 (self.directory / "postfwd.cf").write_text(f"id=A; {rule}\n")
                 stderr = weir("import", "postfwd", self.directory / "postfwd.cf").stderr
@@ -214,6 +228,17 @@ class Grammar(unittest.TestCase):
                 self.assertEqual(len(notes), len(said), stderr)
                 for line, text in zip(notes, said):
                     self.assertIn(text, line)
+
+    def test_lines_of_main_cf(self):
+        """A line that sets a limit again counts, and lines may end as on Windows."""
+        for end in ("\n", "\r\n"):
+            with self.subTest(end=end):
+                text = end.join(["mynetworks = 127.0.0.1", "smtpd_client_connection_rate_limit = 10", "smtpd_client_connection_rate_limit = 20", ""])
+                (self.directory / "main.cf").write_bytes(text.encode())
+                result = weir("import", "anvil", self.directory / "main.cf")
+                self.assertIn("  # line 3\n", result.stdout)
+                self.assertIn("rates: [20/1m]", result.stdout)
+                self.assertRegex(result.stderr, r"main\.cf:3: note: limit per-client-connections: anvil counts all connections")
 
 
 if __name__ == "__main__":

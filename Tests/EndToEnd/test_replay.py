@@ -11,7 +11,7 @@ import tempfile
 import time
 import unittest
 
-from postfix import PrivatePostfix, SMTP, SMTPSink, wait_until
+from postfix import PrivatePostfix, SMTP, SMTPSink, run, wait_until
 from weir import BINARY, ENVIRONMENT, WeirService, weir
 
 LIMITS = [
@@ -248,6 +248,35 @@ class BadLogs(Replay):
         self.assertIn("is truncated or damaged", report["log"]["faults"][0])
         self.assertTrue(100 < report["log"]["messages"] < 2000)
         self.assertEqual(self.replay(self.write(b""))["log"]["lines"], 0)
+
+    def test_every_compression(self):
+        log = message(1_790_000_000, 1) + message(1_790_000_001, 2)
+        plain = self.replay(self.write(log, "plain", modified=1_790_000_100))
+        for tool in ("gzip", "bzip2", "xz", "zstd", "lz4"):
+            with self.subTest(tool):
+                if not shutil.which(tool):
+                    self.skipTest(f"no {tool}")
+                packed = subprocess.run([tool, "-c"], input=log.encode(), stdout=subprocess.PIPE, check=True, timeout=120).stdout
+                path = self.write(packed, f"mail.{tool}", modified=1_790_000_100)
+                self.assertEqual(self.replay(path), plain)
+                cut = self.replay(self.write(packed[:-7], f"cut.{tool}", modified=1_790_000_100))
+                self.assertIn("is truncated or damaged", cut["log"]["faults"][0])
+                result = run([BINARY, "replay", path, "--config", self.directory / "weir.yaml"], check=False, env={**ENVIRONMENT, "PATH": "/nonexistent"})
+                self.assertEqual((result.returncode, result.stderr), (66, f"weir replay: can't read {path}: {tool}(1) is not installed\n"))
+
+    def test_a_filter_before_the_queue(self):
+        """The login and the client are those of the smtpd before the filter."""
+        for is_late in (False, True):
+            accept = line(1_790_000_000, "postfix/submission/smtpd[7]", "proxy-accept: END-OF-MESSAGE: 250 2.0.0 Ok: queued as 01BB2FC2169; "
+                          "from=<a@example.org> to=<b@example.com> proto=ESMTP helo=<h> sasl_username=<alice>")
+            queued = line(1_790_000_000, "postfix/qmgr[9]", "01BB2FC2169: from=<a@example.org>, size=417, nrcpt=2 (queue active)")
+            log = (line(1_790_000_000, "postfix/submission/smtpd[7]", "NOQUEUE: client=client.example.org[192.0.2.1], sasl_method=PLAIN, sasl_username=alice")
+                   + line(1_790_000_000, "postfix/back/smtpd[8]", "01BB2FC2169: client=localhost[127.0.0.1], orig_client=client.example.org[192.0.2.1]")
+                   + (queued + accept if is_late else accept + queued))
+            limits = [{"name": name, "when": {"policy_context": "submission"}, "key": [name], "rates": ["9/1d"]} for name in ("sasl_username", "client_address")]
+            report = self.replay(self.write(log, modified=1_790_000_100), limits=limits)
+            self.assertEqual(report["log"]["messages"], 1)
+            self.assertEqual((self.used(report, "sasl_username"), self.used(report, "client_address")), ({"alice": 2}, {"192.0.2.1": 2}))
 
     def test_lines_that_are_out_of_order(self):
         """Lines that are out of order are counted, and the report says so."""

@@ -33,6 +33,12 @@ def plain(time):
     return lambda moment, tag, pid, text: f"{time(moment)} mx {tag}[{pid}]: {text}"
 
 
+def journal(moment, tag, text):
+    return json.dumps({
+        "PRIORITY": "6", "__REALTIME_TIMESTAMP": f"{int(moment.timestamp())}123456", "_SOURCE": None, "N": 7, "SYSLOG_IDENTIFIER": tag,
+        "MESSAGE": text, "\u00fc\ud83d\ude00": "\\\"\n\t/"})
+
+
 # Name, zone, the line of a moment, and the time in the report; %s stands for "YYYY-MM-DD HH:MM:SS".
 FORMS = [
     ("syslog", UTC, plain(syslog), "%s"),
@@ -65,6 +71,22 @@ FORMS = [
      lambda m, tag, pid, text: f"postfix-1  | {m:%Y-%m-%dT%H:%M:%S}.123456789Z {syslog(m, True)} mx {tag}[{pid}]: {text}", "%s +00:00"),
     ("docker logs --timestamps", UTC,
      lambda m, tag, pid, text: f"{m:%Y-%m-%dT%H:%M:%S}.123456789Z {iso(m, True, True)} mx {tag}[{pid}]: {text}", "%s +00:00"),
+    ("files of Kubernetes", CEST,
+     lambda m, tag, pid, text: f"{iso(m, True, True)} stdout F {syslog(m)} mx {tag}[{pid}]: {text}", "%s +02:00"),
+    ("files of Docker", UTC, lambda m, tag, pid, text: json.dumps(
+        {"log": f"{syslog(m, True)} mx {tag}[{pid}]: {text}\n", "stream": "stdout", "time": f"{m:%Y-%m-%dT%H:%M:%S}.123456789Z"}), "%s +00:00"),
+    ("journalctl -o json", UTC, lambda m, tag, pid, text: journal(m, tag, text), "%s +00:00"),
+    ("journalctl -o json-seq", UTC, lambda m, tag, pid, text: "\x1e" + journal(m, tag, text), "%s +00:00"),
+    ("journalctl -o json-sse", UTC, lambda m, tag, pid, text: f"data: {journal(m, tag, text)}\n", "%s +00:00"),
+    ("journalctl -o json, bytes", UTC, lambda m, tag, pid, text: journal(m, tag, list(text.encode())), "%s +00:00"),
+    ("a year after the day", UTC, plain(lambda m: f"{m:%b} {m.day:2} {m.year} {m:%H:%M:%S}"), "%s"),
+    ("a year before the month", UTC, plain(lambda m: f"{m.year} {syslog(m)}.123"), "%s"),
+    ("one blank before the day", UTC, plain(lambda m: f"{m:%b} {m.day} {m:%H:%M:%S}"), "%s"),
+    ("a host in brackets", UTC, lambda m, tag, pid, text: f"{syslog(m)} [192.0.2.1] {tag}[{pid}]: {text}", "%s"),
+    ("no process ids", UTC, lambda m, tag, pid, text: f"{syslog(m)} mx {tag}: {text}", "%s"),
+    ("lines of Windows", UTC, lambda m, tag, pid, text: f"{syslog(m)} mx {tag}[{pid}]: {text}\r", "%s"),
+    ("a byte order mark", UTC, lambda m, tag, pid, text: f"\ufeff{syslog(m)} mx {tag}[{pid}]: {text}", "%s"),
+    ("zeros that a crash left", UTC, lambda m, tag, pid, text: f"{chr(0) * 4096}{syslog(m)} mx {tag}[{pid}]: {text}", "%s"),
 ]
 
 
@@ -93,6 +115,7 @@ class Forms(Logs):
                 report = self.replay(path, limits=ONE_PER_HOUR)
                 figures, refusal = report["log"], report["limits"][0]["refusals"][0]
                 self.assertEqual((figures["messages"], figures["recipients"], figures["other_lines"]), (1, 2, 1))
+                self.assertEqual(figures["lines_without_time"], 0)
                 self.assertEqual((report["limits"][0]["counted"], refusal["refused"]), (2, 1))
                 # In UTC if the zone is known, and else as in the log.
                 has_zone = expected != "%s"

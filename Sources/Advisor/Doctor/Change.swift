@@ -8,6 +8,8 @@ enum Change: Equatable {
     case override(service: String, String, value: String)
     /// A line of master.cf.
     case service(String)
+    /// Runs a service of master.cf outside the queue directory's chroot.
+    case unchroot(service: String)
     /// Removes a service from master.cf.
     case removal(service: String)
 
@@ -19,6 +21,7 @@ enum Change: Equatable {
         case .override(let service, let name, let value):
             "postconf\(option) -P \(Self.quoted("\(service)/\(name)=\(value)"))"
         case .service(let line): "postconf\(option) -M \(Self.quoted("\(Self.id(ofLine: line))=\(line)"))"
+        case .unchroot(let service): "postconf\(option) -F \(Self.quoted("\(service)/chroot=n"))"
         case .removal(let service): "postconf\(option) -MX \(Self.quoted(service))"
         }
     }

@@ -18,9 +18,10 @@ extension Examination {
         for filter in configuration.listen.filter {
             let users = users(of: filter)
             if users.isEmpty {
-                let address = Self.nextHopText(filter.listen)
+                let address = nextHopText(filter.listen)
                 add(
-                    .fault, "filter-nowhere", nil, "Postfix sends no mail to the filter on \(filter.listen)",
+                    .fault, "filter-nowhere", nil,
+                    "neither content_filter nor smtpd_proxy_filter names the filter on \(filter.listen)",
                     commands: filter.mode == .afterQueue
                         ? transport(named: "weir", for: filter) + [
                             .parameter("content_filter", value: "weir:\(address)")
@@ -40,12 +41,17 @@ extension Examination {
             && entrances.allSatisfy { $0.overrides["content_filter"] == nil }
     }
 
-    /// In Postfix's next-hop notation: `[127.0.0.1]:10025`.
-    private static func nextHopText(_ endpoint: Endpoint) -> String {
+    /// In Postfix's next-hop notation: `[127.0.0.1]:10025`, or a path from the queue directory.
+    private func nextHopText(_ endpoint: Endpoint) -> String {
         switch endpoint {
         case .inet(let host, let port): "[\(host)]:\(port)"
-        case .unix(let path, _, _): "unix:\(path)"
+        case .unix(let path, _, _): isInQueue(endpoint) ? "unix:\(path.dropFirst(queue.count + 1))" : "unix:\(path)"
         }
+    }
+
+    private func isInQueue(_ endpoint: Endpoint) -> Bool {
+        guard case .unix(let path, _, _) = endpoint else { return false }
+        return path.hasPrefix(queue + "/")
     }
 
     private func users(of filter: Configuration.FilterListener) -> [User] {
@@ -91,6 +97,7 @@ extension Examination {
                 configuration: ["listen: { filter: [{ listen: \"\(filter.listen)\", mode: \(mode.rawValue) }] }"])
         }
         if isBeforeQueue {
+            examineChroot(ofProxied: user.service, to: filter)
             examineFromLines(user.service)
             let wait = setup.value("smtpd_proxy_timeout", in: user.service)
             if let seconds = Self.seconds(wait), seconds * 1000 <= configuration.checks.messageBudget * 2 {
@@ -122,8 +129,33 @@ extension Examination {
         examineRecipients(transport, of: filter)
         if !examinedTransports.contains(transport.id) {
             examinedTransports.insert(transport.id)
+            if let path = pathInChroot(to: filter, from: transport) {
+                add(
+                    .fault, "filter-socket-in-chroot", transport,
+                    "is chrooted and looks for the filter at \(path): mail stays in the queue",
+                    commands: [.unchroot(service: transport.id)])
+            }
             examineInherited(transport: transport, of: filter)
         }
+    }
+
+    /// The path at which a chrooted service looks for the filter's UNIX socket; nil if it can reach the filter.
+    private func pathInChroot(
+        to filter: Configuration.FilterListener, from service: PostfixSetup.Service
+    ) -> String? {
+        guard case .unix(let path, _, _) = filter.listen, !isInQueue(filter.listen) else { return nil }
+        return pathInChroot("unix:\(path)", [filter.listen], of: service)
+    }
+
+    private mutating func examineChroot(
+        ofProxied service: PostfixSetup.Service?, to filter: Configuration.FilterListener
+    ) {
+        guard let service, let path = pathInChroot(to: filter, from: service) else { return }
+        add(
+            .fault, "filter-socket-in-chroot", service,
+            "this service is chrooted and looks for the filter at \(path): it refuses all mail",
+            commands: [set("smtpd_proxy_filter", to: "[127.0.0.1]:10025", in: service)],
+            configuration: ["listen: { filter: [{ listen: \"inet:127.0.0.1:10025\", mode: before_queue }] }"])
     }
 
     private mutating func examineRecipients(
@@ -146,7 +178,9 @@ extension Examination {
     private func transport(named name: String, for filter: Configuration.FilterListener) -> [Change] {
         guard !setup.services.contains(where: { $0.name == name && $0.type == "unix" }) else { return [] }
         let program = filter.variant.rawValue
-        return [.service("\(name) unix - - y - 20 \(program) \(options(ServiceOverride.transport, for: program))")]
+        let chroot = filter.listen.isTCP || isInQueue(filter.listen) ? "y" : "n"
+        let options = options(ServiceOverride.transport, for: program)
+        return [.service("\(name) unix - - \(chroot) - 20 \(program) \(options)")]
             + ServiceOverride.queue.map {
                 let isOne = takesOneRecipient(filter) && $0.name == "destination_recipient_limit"
                 return .parameter("\(name)_\($0.name)", value: isOne ? "1" : $0.value)

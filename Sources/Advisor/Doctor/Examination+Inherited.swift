@@ -155,13 +155,13 @@ extension Examination {
 
     private static let fixedFromLines = [7: 21, 8: 19, 9: 13, 10: 12, 11: 5]
 
-    /// Clients that end lines with a bare LF can hide a second message in a first one (SMTP smuggling). Weir counts and
-    /// checks what Postfix sees.
+    /// Clients that end lines with a bare LF can hide a second message in a first one (SMTP smuggling). Only a note:
+    /// many versions have this default, and Weir counts and checks what Postfix sees.
     mutating func examineBareNewlines() {
         let name = "smtpd_forbid_bare_newline"
         for service in entrances where setup.knows(name) && setup.value(name, in: service) == "no" {
             add(
-                .warning, "smtp-smuggling", service,
+                .note, "smtp-smuggling", service,
                 "\(name) is no: a client can hide a second message, with a sender of its choice, in a message that a "
                     + "site in front of yours has passed on",
                 commands: [set(name, to: "yes", in: service)])

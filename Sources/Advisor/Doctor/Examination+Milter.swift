@@ -26,6 +26,7 @@ extension Examination {
                         set("receive_override_options", to: overrides(of: service, without: "no_milters"), in: service)
                     ])
             }
+            examineChroot("smtpd_milters", of: service, in: service)
             examineList("smtpd_milters", in: service)
             examineTimeout(service)
         }
@@ -34,6 +35,9 @@ extension Examination {
                 .warning, "milter-not-for-sendmail", nil,
                 "non_smtpd_milters does not include the milter: mail of sendmail(1) is neither checked nor counted",
                 commands: addition(to: "non_smtpd_milters", in: nil))
+        }
+        for cleanup in setup.services where cleanup.program == "cleanup" {
+            examineChroot("non_smtpd_milters", of: cleanup, in: nil)
         }
         examineList("non_smtpd_milters", in: nil)
         for service in reinjections where !references("smtpd_milters", in: service).isEmpty && !isSwitchedOff(service) {
@@ -84,7 +88,7 @@ extension Examination {
 
     /// Whether an element of a list of milters is Weir.
     private func isOurs(_ milter: String, in service: PostfixSetup.Service?) -> Bool {
-        isOurs(ServerReference(milter).address, configuration.listen.milter, in: service)
+        isOurs(ServerReference(milter).address, milterListeners, in: service)
     }
 
     /// Adds the milter, as the first: a milter behind it may sign the message, which no other must edit afterwards.
@@ -163,7 +167,8 @@ extension Examination {
     private mutating func examineDefaultAction(_ name: String, in service: PostfixSetup.Service?) {
         for reference in references(name, in: service) {
             let action = reference.attributes["default_action"] ?? setup.value("milter_default_action", in: service)
-            let isChosen = reference.attributes["default_action"] != nil || setup.set.contains("milter_default_action")
+            let isChosen =
+                reference.attributes["default_action"] != nil || isSet("milter_default_action", in: service)
             let isDeferred = ["tempfail", "shutdown"].contains(action)
             guard action == "reject" || isDeferred && !isChosen else { continue }
             let fixed = words(name, in: service).map { word in
@@ -176,6 +181,37 @@ extension Examination {
                     ? "\(name): mail is rejected while the milter is unreachable (default_action=reject)"
                     : "\(name): mail is deferred while the milter is unreachable, by Postfix's default (\(action))",
                 commands: set(name, to: fixed, in: service))
+        }
+    }
+
+    /// A chrooted process finds no socket outside the queue directory.
+    ///
+    /// - Parameters:
+    ///   - process: the smtpd or cleanup that speaks to the milter.
+    ///   - service: whose value of the parameter counts; nil for that of main.cf.
+    private mutating func examineChroot(
+        _ name: String, of process: PostfixSetup.Service, in service: PostfixSetup.Service?
+    ) {
+        for reference in references(name, in: service) {
+            guard let path = pathInChroot(reference.address, milterListeners, of: process) else { continue }
+            let listener = Endpoint.inet(host: "127.0.0.1", port: Self.defaultPort)
+            let address = reachable(milterListeners, from: process)
+            let fixed = words(name, in: service).flatMap { word in
+                let expanded = RestrictionList.words(setup.expanded(word, in: service)[...], separators: ", \t")
+                guard expanded.contains(where: { ServerReference($0).address == reference.address }) else {
+                    return [word]
+                }
+                return expanded.map { milter in
+                    ServerReference(milter).address == reference.address
+                        ? milter.replacing(reference.address, with: address ?? listener.description) : milter
+                }
+            }
+            add(
+                .fault, "milter-socket-in-chroot", process,
+                "\(name) uses \(reference.address), but this service is chrooted and looks for \(path)",
+                commands: set(name, to: fixed, in: service),
+                configuration: address == nil ? Self.lines(adding: listener, to: milterListeners, of: "milter") : [])
+            if address == nil { milterListeners.append(listener) }
         }
     }
 
@@ -200,13 +236,14 @@ extension Examination {
         ] {
             for word in RestrictionList.words(setup.value(name, in: service)[...], separators: ", \t") {
                 let address = ServerReference(word).address
-                guard ListenerAddress(address, queue: queue) == .inet(host: "127.0.0.1", port: Self.defaultPort),
-                    !isOurs(address, configuration.listen.milter, in: service)
+                guard let server = ListenerAddress(address, queue: queue), server.isLocal(port: Self.defaultPort),
+                    !isOurs(address, milterListeners, in: service)
                 else { continue }
                 add(
                     .fault, "milter-nobody-listens", service,
                     "\(name) includes \(address), but listen.milter of weir.yaml does not",
-                    configuration: ["listen: { milter: [\"inet:127.0.0.1:\(Self.defaultPort)\"] }"])
+                    configuration: Self.lines(
+                        adding: .inet(host: "127.0.0.1", port: Self.defaultPort), to: milterListeners, of: "milter"))
             }
         }
     }

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
+internal import Limits
 internal import Settings
 internal import Wire
 
 /// Which restriction lists ask the policy server, and how.
 extension Examination {
-    private static let recipientLists = ["smtpd_recipient_restrictions", "smtpd_relay_restrictions"]
-    private static let settlingLists = ["smtpd_data_restrictions", "smtpd_end_of_data_restrictions"]
-    private static let earlyLists = [
+    static let recipientLists = ["smtpd_recipient_restrictions", "smtpd_relay_restrictions"]
+    static let settlingLists = ["smtpd_data_restrictions", "smtpd_end_of_data_restrictions"]
+    static let earlyLists = [
         "smtpd_client_restrictions", "smtpd_helo_restrictions", "smtpd_sender_restrictions",
     ]
 
@@ -22,6 +23,7 @@ extension Examination {
         }
         examineSilentServices()
         examineUnreachableLimits()
+        examinePartlyCounted()
         examineGiveBack()
         for service in reinjections { examineReinjection(service) }
     }
@@ -30,7 +32,7 @@ extension Examination {
 
     /// The lists that smtpd evaluates for each recipient. With smtpd_delay_reject, those for client, HELO and sender
     /// are among them.
-    private func recipientLists(of service: PostfixSetup.Service) -> [String] {
+    func recipientLists(of service: PostfixSetup.Service) -> [String] {
         let isDelayed = setup.value("smtpd_delay_reject", in: service) != "no"
         return Self.recipientLists + (isDelayed ? Self.earlyLists : [])
     }
@@ -41,18 +43,12 @@ extension Examination {
     }
 
     /// Whether neither the policy server nor the milter is asked about the limits.
-    var isNeverAsked: Bool { !entrances.contains { asks($0) || milterCounts($0) } }
-
-    /// The values of policy_context that the service sends.
-    func contexts(of service: PostfixSetup.Service) -> Set<String> {
-        let lists = (recipientLists(of: service) + Self.settlingLists).flatMap { list($0, in: service) }
-        return Set(references(lists.flatMap(\.expanded), in: service).map { $0.attributes["policy_context"] ?? "" })
-    }
+    var isNeverAsked: Bool { !entrances.contains { asks($0) || milterCounts($0) || classByTable($0) != nil } }
 
     // MARK: Lists
 
     /// The elements of a list, each as written and with variables and restriction classes expanded.
-    private func list(
+    func list(
         _ name: String, in service: PostfixSetup.Service?
     ) -> [(written: RestrictionList.Element, expanded: [RestrictionList.Element])] {
         RestrictionList(setup.raw(name, in: service)).elements.map { ($0, expanded($0, in: service, depth: 0)) }
@@ -74,11 +70,11 @@ extension Examination {
     }
 
     /// The policy servers of these elements that are Weir.
-    private func references(
+    func references(
         _ elements: [RestrictionList.Element], in service: PostfixSetup.Service?
     ) -> [ServerReference] {
         elements.filter { $0.name == "check_policy_service" }.map { ServerReference($0.argument) }
-            .filter { isOurs($0.address, configuration.listen.policy, in: service) }
+            .filter { isOurs($0.address, policyListeners, in: service) }
     }
 
     /// Whether an address is one of our listeners. Paths may also be below the queue directory; whether a chrooted
@@ -102,20 +98,33 @@ extension Examination {
         let elements = list(name, in: service)
         guard let own = elements.firstIndex(where: { !references($0.expanded, in: service).isEmpty }) else { return }
         let commands = fixCommands(name, in: service)
-        let permits = elements[..<own].flatMap(\.expanded).map(\.name).filter(RestrictionList.permits.contains)
-        let all = references(elements.flatMap(\.expanded), in: service)
+        let flat = elements.flatMap(\.expanded)
+        let before = flat.prefix { references([$0], in: service).isEmpty }.map(\.name)
+        let end = before.first { RestrictionList.permits.union(RestrictionList.refusals).contains($0) }
+        let onlyWarns = before.last == RestrictionList.warning || isOnlyWarned(elements, at: own, in: service)
+        let all = references(flat, in: service)
         if all.count > 1 {
             // The commands of the other findings leave Weir once, too.
-            let isOnlyFinding = permits.isEmpty && !all.contains { needsFix($0, in: service) }
+            let isOnlyFinding = end == nil && !onlyWarns && !all.contains { needsFix($0, in: service) }
             add(
                 .warning, "policy-listed-twice", service, "\(name) asks Weir more than once for each recipient",
                 commands: isOnlyFinding
                     ? setList(name, to: withoutRepetition(elements, in: service), in: service) : commands)
         }
-        if let permit = permits.first {
+        if let end, RestrictionList.permits.contains(end) {
             add(
                 .fault, "policy-behind-permit", service,
-                "\(name) asks Weir after \(permit), which ends the list: mail that it permits is never counted",
+                "\(name) asks Weir after \(end), which ends the list: mail that it permits is never counted",
+                commands: commands)
+        } else if let end {
+            add(
+                .fault, "policy-behind-reject", service,
+                "\(name) asks Weir after \(end), which ends the list: Weir is never asked there", commands: commands)
+        }
+        if onlyWarns {
+            add(
+                .fault, "policy-only-warns", service,
+                "\(name) asks Weir after \(RestrictionList.warning): Postfix logs what Weir refuses, and accepts it",
                 commands: commands)
         }
         for reference in references(elements[own].expanded, in: service) {
@@ -123,10 +132,21 @@ extension Examination {
         }
     }
 
+    /// Whether warn_if_reject stands before this element and is about Weir: about all of a class, but only the first of
+    /// a variable.
+    private func isOnlyWarned(
+        _ elements: [(written: RestrictionList.Element, expanded: [RestrictionList.Element])], at index: Int,
+        in service: PostfixSetup.Service
+    ) -> Bool {
+        let isWhole = !elements[index].written.text.hasPrefix("$")
+        return elements[..<index].last?.expanded.last?.name == RestrictionList.warning
+            && (isWhole || !references(Array(elements[index].expanded.prefix(1)), in: service).isEmpty)
+    }
+
     private mutating func examine(
         _ reference: ServerReference, of name: String, in service: PostfixSetup.Service, commands: [Change]
     ) {
-        if reference.attributes["default_action"] == nil, !setup.set.contains("smtpd_policy_service_default_action") {
+        if lacksDefaultAction(reference, in: service) {
             let action = setup.value("smtpd_policy_service_default_action", in: service)
             add(
                 .fault, "policy-default-action", service,
@@ -140,19 +160,26 @@ extension Examination {
                 "\(name): clients wait \(timeout) while Weir does not answer",
                 commands: commands)
         }
-        guard reference.address.hasPrefix("unix:/"), isChrooted(service) else { return }
-        let path: String = queue + reference.address.dropFirst(5)
-        if !configuration.listen.policy.contains(where: { ListenerAddress($0) == .unix(path: path) }) {
-            add(
-                .fault, "policy-socket-in-chroot", service,
-                "\(name) uses \(reference.address), but this service is chrooted and looks for \(path)",
-                commands: commands, configuration: ["listen: { policy: [\"inet:127.0.0.1:\(Self.defaultPort)\"] }"])
-        }
+        guard let path = pathInChroot(reference.address, policyListeners, of: service) else { return }
+        let listener = Endpoint.inet(host: "127.0.0.1", port: Self.defaultPort)
+        let isNew = reachable(policyListeners, from: service) == nil
+        add(
+            .fault, "policy-socket-in-chroot", service,
+            "\(name) uses \(reference.address), but this service is chrooted and looks for \(path)",
+            commands: commands,
+            configuration: isNew ? Self.lines(adding: listener, to: policyListeners, of: "policy") : [])
+        if isNew { policyListeners.append(listener) }
+    }
+
+    private func lacksDefaultAction(_ reference: ServerReference, in service: PostfixSetup.Service) -> Bool {
+        reference.attributes["default_action"] == nil && !isSet("smtpd_policy_service_default_action", in: service)
     }
 
     /// Before RCPT there is no recipient to count.
     private mutating func examineEarlyLists(_ service: PostfixSetup.Service) {
-        guard setup.value("smtpd_delay_reject", in: service) == "no" else { return }
+        guard setup.value("smtpd_delay_reject", in: service) == "no",
+            configuration.limits.contains(where: { $0.count != .connections })
+        else { return }
         for name in Self.earlyLists where asks(name, in: service) {
             add(
                 .warning, "policy-too-early", service,
@@ -167,15 +194,17 @@ extension Examination {
             list($0, in: service).flatMap(\.expanded)
         }
         .filter { $0.name == "check_policy_service" }.map { ServerReference($0.argument).address }
-        for address in Set(addresses).sorted() where !isOurs(address, configuration.listen.policy, in: service) {
-            guard ListenerAddress(address, queue: queue) == .inet(host: "127.0.0.1", port: Self.defaultPort) else {
+        for address in Set(addresses).sorted() where !isOurs(address, policyListeners, in: service) {
+            guard let server = ListenerAddress(address, queue: queue), server.isLocal(port: Self.defaultPort) else {
                 continue
             }
-            let listeners = configuration.listen.policy.map(\.description).joined(separator: ", ")
+            let listeners = policyListeners.map(\.description).joined(separator: ", ")
+            let listener = Endpoint.inet(host: "127.0.0.1", port: Self.defaultPort)
             add(
                 .fault, "policy-nobody-listens", service,
                 "smtpd asks \(address), but listen.policy of weir.yaml is \(listeners)",
-                configuration: ["listen: { policy: [\"\(address)\"] }"])
+                configuration: Self.lines(adding: listener, to: policyListeners, of: "policy"))
+            policyListeners.append(listener)
         }
     }
 
@@ -187,6 +216,12 @@ extension Examination {
                 && configuration.limits.contains { canApply($0, in: service, context: "") }
         }
         for service in silent {
+            if let name = classByTable(service) {
+                add(
+                    .note, "policy-by-table", service,
+                    "this service asks Weir only where a table returns \(name); weir doctor can't see for which mail")
+                continue
+            }
             add(
                 .fault, isNeverAsked ? "policy-nowhere" : "policy-not-here", service,
                 "this service never asks Weir: its mail is not counted",
@@ -255,12 +290,18 @@ extension Examination {
         }
         var texts: [String] = []
         var place: Int?
-        for element in elements {
+        for (index, element) in elements.enumerated() {
             let isOwn = !references(element.expanded, in: service).isEmpty
             // What else is in the same variable or class stays.
-            let kept = isOwn ? element.expanded.filter { references([$0], in: service).isEmpty } : element.expanded
-            let ends = kept.contains { RestrictionList.permits.contains($0.name) || $0.name == "reject" }
+            let kept = isOwn ? withoutOurs(element.expanded, in: service) : element.expanded
+            let ends = kept.contains {
+                RestrictionList.permits.contains($0.name) || RestrictionList.refusals.contains($0.name)
+            }
             if place == nil, ends { place = texts.count }
+            if let own, index + 1 == own, isOnlyWarned(elements, at: own, in: service) {
+                texts += kept.dropLast().map(\.text)
+                continue
+            }
             texts += isOwn ? kept.map(\.text) : [element.written.text]
         }
         texts.insert(written ?? "", at: place ?? texts.count)
@@ -300,22 +341,31 @@ extension Examination {
         }.map(\.written.text)
     }
 
-    private func needsFix(_ reference: ServerReference, in service: PostfixSetup.Service) -> Bool {
-        let timeout = reference.attributes["timeout"] ?? setup.value("smtpd_policy_service_timeout", in: service)
-        return reference.attributes["default_action"] == nil || Self.seconds(timeout) ?? 0 > Self.longestTimeout
-            || reference.address.hasPrefix("unix:/") && isChrooted(service)
+    /// These restrictions without those that ask Weir, and without a warn_if_reject directly before one.
+    private func withoutOurs(
+        _ elements: [RestrictionList.Element], in service: PostfixSetup.Service
+    ) -> [RestrictionList.Element] {
+        var rest: [RestrictionList.Element] = []
+        for element in elements {
+            if references([element], in: service).isEmpty {
+                rest.append(element)
+            } else if rest.last?.name == RestrictionList.warning {
+                rest.removeLast()
+            }
+        }
+        return rest
     }
 
-    /// An address that the service can reach: a UNIX socket outside the queue directory is unreachable in a chroot.
+    private func needsFix(_ reference: ServerReference, in service: PostfixSetup.Service) -> Bool {
+        let timeout = reference.attributes["timeout"] ?? setup.value("smtpd_policy_service_timeout", in: service)
+        return lacksDefaultAction(reference, in: service) || Self.seconds(timeout) ?? 0 > Self.longestTimeout
+            || pathInChroot(reference.address, policyListeners, of: service) != nil
+    }
+
     private func address(for service: PostfixSetup.Service, instead reference: ServerReference?) -> String {
-        if let reference, !(reference.address.hasPrefix("unix:/") && isChrooted(service)) { return reference.address }
-        let own = configuration.listen.policy
-        if let found = own.first(where: { if case .inet = $0 { true } else { false } }) { return found.description }
-        let paths = own.compactMap { if case .unix(let path, _, _) = $0 { path } else { nil } }
-        // Relative to the queue directory, which is the chroot.
-        if let path = paths.first(where: { $0.hasPrefix(queue + "/") }) {
-            return "unix:\(path.dropFirst(queue.count + 1))"
+        if let reference, pathInChroot(reference.address, policyListeners, of: service) == nil {
+            return reference.address
         }
-        return paths.first.flatMap { isChrooted(service) ? nil : "unix:\($0)" } ?? "inet:127.0.0.1:\(Self.defaultPort)"
+        return reachable(policyListeners, from: service) ?? "inet:127.0.0.1:\(Self.defaultPort)"
     }
 }

@@ -13,15 +13,24 @@ extension Examination {
 
     /// Whether a limit can apply to some request of a service.
     ///
-    /// - Parameter context: the policy_context that it sends.
-    func canApply(_ limit: Limit, in service: PostfixSetup.Service, context: String) -> Bool {
-        limit.canApply(toRequestsWith: known(of: service, context: context))
+    /// - Parameters:
+    ///   - context: the policy_context that it sends; nil for any.
+    ///   - state: the protocol_state; nil for any.
+    func canApply(
+        _ limit: Limit, in service: PostfixSetup.Service, context: String?, state: String? = nil
+    ) -> Bool {
+        // Before RCPT, only connections are charged.
+        let isEarly = state.map { ["CONNECT", "HELO", "EHLO", "MAIL"].contains($0) } ?? false
+        return !(isEarly && limit.count != .connections)
+            && limit.canApply(toRequestsWith: known(of: service, context: context, state: state))
     }
 
     /// What is known of all requests of a service.
     ///
-    /// - Parameter context: nil for any policy_context.
-    private func known(of service: PostfixSetup.Service, context: String?) -> [Int: [UInt8]] {
+    /// - Parameters:
+    ///   - context: nil for any policy_context.
+    ///   - state: nil for any protocol_state.
+    private func known(of service: PostfixSetup.Service, context: String?, state: String?) -> [Int: [UInt8]] {
         var empty = ["uid"]
         if !mayLogIn(service) { empty += Self.loginAttributes }
         if !isOn(["smtpd_tls_ask_ccert", "smtpd_tls_req_ccert"], service) { empty += Self.certificateAttributes }
@@ -35,6 +44,7 @@ extension Examination {
         for (index, name) in configuration.attributeNames.names.enumerated() {
             if empty.contains(name) { known[index] = [] }
             if name == "policy_context", let context { known[index] = Array(context.utf8) }
+            if name == "protocol_state", let state { known[index] = Array(state.utf8) }
         }
         return known
     }
@@ -53,8 +63,7 @@ extension Examination {
     mutating func examineUnreachableLimits() {
         let unreachable = configuration.limits.filter { limit in
             !entrances.contains { service in
-                let sent = contexts(of: service).union(milterCounts(service) || isNeverAsked ? [""] : [])
-                return sent.contains { canApply(limit, in: service, context: $0) }
+                applies(limit, to: service) || isNeverAsked && canApply(limit, in: service, context: "")
             } && !(configuration.milter.limits && usesMilter && isAboutLocalMail(limit))
         }
         for limit in unreachable { addUnreachable(limit) }
@@ -68,10 +77,13 @@ extension Examination {
     }
 
     private mutating func addUnreachable(_ limit: Limit) {
-        let (wanted, candidates) = missingContext(of: limit)
+        let (wanted, candidates) = missing("policy_context", of: limit)
+        let (state, others) = wanted == nil ? missing("protocol_state", of: limit) : (nil, [])
         let reason =
             if let wanted {
                 "it wants policy_context=\(wanted), and no service that can meet its other conditions sends that"
+            } else if let state {
+                "it wants protocol_state=\(state), and no service that can meet its other conditions asks Weir then"
             } else if !entrances.contains(where: mayLogIn) {
                 "it wants a login, and no smtpd has smtpd_sasl_auth_enable = yes"
             } else {
@@ -79,22 +91,41 @@ extension Examination {
             }
         let services = candidates.count == 1 ? candidates : candidates.filter { $0.name == wanted }
         let list = "smtpd_recipient_restrictions"
+        let changes =
+            if let list = state.flatMap(Self.list) {
+                commands(for: others) { $0.asks(list, in: $1) ? [] : $0.fixCommands(list, in: $1) }
+            } else {
+                commands(for: services) { $0.fixCommands(list, in: $1, context: wanted) }
+            }
         add(
             .fault, "policy-limit-out-of-reach", nil, "the limit \(limit.name) never applies: \(reason)",
-            commands: services.flatMap { fixCommands(list, in: $0, context: wanted) })
+            commands: changes)
     }
 
-    /// The context without which the limit can't apply, and the services that could send it.
-    private func missingContext(of limit: Limit) -> (String?, [PostfixSetup.Service]) {
+    /// The list in which smtpd asks in this state.
+    private static func list(evaluatedAt state: String) -> String? {
+        [
+            SentRequest.recipient: "smtpd_recipient_restrictions", "DATA": "smtpd_data_restrictions",
+            SentRequest.endOfMessage: "smtpd_end_of_data_restrictions",
+        ][state]
+    }
+
+    /// The value of an attribute without which the limit can't apply, and the services that could send it.
+    private func missing(_ attribute: String, of limit: Limit) -> (String?, [PostfixSetup.Service]) {
         let names = configuration.attributeNames.names
-        for condition in limit.conditions where names[condition.part.attribute] == "policy_context" {
+        let isSent = entrances.contains { service in
+            requests(of: service).contains { canApply(limit, in: service, context: $0.context) }
+        }
+        if attribute == "policy_context", isSent { return (nil, []) }
+        for condition in limit.conditions where names[condition.part.attribute] == attribute {
             guard case .equals(let values) = condition.test, let first = values.first else { continue }
-            let context = String(decoding: first, as: UTF8.self)
             let candidates = entrances.filter { service in
-                (isNeverAsked || !contexts(of: service).isEmpty)
-                    && limit.canApply(toRequestsWith: known(of: service, context: nil))
+                let sent = requests(of: service)
+                let contexts = attribute == "policy_context" ? [nil] : sent.map(\.context) as [String?]
+                return (isNeverAsked || !sent.isEmpty)
+                    && (contexts + (isNeverAsked ? [nil] : [])).contains { canApply(limit, in: service, context: $0) }
             }
-            if !candidates.isEmpty { return (context, candidates) }
+            if !candidates.isEmpty { return (String(decoding: first, as: UTF8.self), candidates) }
         }
         return (nil, [])
     }

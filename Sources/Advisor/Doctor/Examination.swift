@@ -18,6 +18,9 @@ package struct Examination {
     /// Services that several filters share are examined once.
     var examinedTransports: Set<String> = []
     var examinedCleanups: Set<String> = []
+    /// Of weir.yaml, and those that were proposed.
+    var policyListeners: [Endpoint]
+    var milterListeners: [Endpoint]
 
     /// - Parameter directory: of main.cf and master.cf; nil for the system's instance.
     package static func findings(
@@ -71,6 +74,8 @@ package struct Examination {
     ) {
         self.setup = setup
         self.configuration = configuration
+        policyListeners = configuration.listen.policy
+        milterListeners = configuration.listen.milter
         self.rules = rules
         self.directory = directory
     }
@@ -108,8 +113,28 @@ package struct Examination {
 
     /// Whether the service runs chrooted in the queue directory.
     func isChrooted(_ service: PostfixSetup.Service) -> Bool {
-        let isModern = (Double(setup.value("compatibility_level")) ?? 0) >= 1
+        let isModern = (Int(setup.value("compatibility_level").prefix(while: \.isNumber)) ?? 0) >= 1
         return service.chroot == "y" || service.chroot == "-" && !isModern
+    }
+
+    /// The path at which a chrooted service looks for a UNIX socket; nil if the service can reach that socket, or uses
+    /// TCP.
+    func pathInChroot(_ address: String, _ own: [Endpoint], of service: PostfixSetup.Service) -> String? {
+        guard isChrooted(service), let kind = ["unix:", "local:"].first(where: { address.hasPrefix("\($0)/") })
+        else { return nil }
+        let path: String = queue + address.dropFirst(kind.count)
+        return own.contains { ListenerAddress($0) == .unix(path: path) } ? nil : path
+    }
+
+    /// The first of our listeners that the service can reach, preferably by TCP.
+    func reachable(_ own: [Endpoint], from service: PostfixSetup.Service) -> String? {
+        if let found = own.first(where: \.isTCP) { return found.description }
+        let paths = own.compactMap { if case .unix(let path, _, _) = $0 { path } else { nil } }
+        // Relative to the queue directory, which is the chroot.
+        if let path = paths.first(where: { $0.hasPrefix(queue + "/") }) {
+            return "unix:\(path.dropFirst(queue.count + 1))"
+        }
+        return isChrooted(service) ? nil : paths.first.map { "unix:\($0)" }
     }
 
     // MARK: Findings
@@ -118,9 +143,11 @@ package struct Examination {
     private mutating func addComplaints() {
         for complaint in setup.complaints {
             let text = complaint.split(separator: ": ", maxSplits: 1).last.map(String.init) ?? complaint
-            // Other programs may keep their own parameters in main.cf.
+            // Other programs may keep their own parameters in main.cf. Those of Postfix's own master.cf for mail user
+            // agents are empty unless main.cf sets them.
+            let isUsual = [": unused parameter: ", ": undefined parameter: mua_"].contains(where: text.contains)
             add(
-                text.contains(": unused parameter: ") ? .note : .warning, "postconf-warning", nil,
+                isUsual ? .note : .warning, "postconf-warning", nil,
                 "postconf says: \(text)")
         }
     }
@@ -138,6 +165,18 @@ package struct Examination {
     }
 
     // MARK: Changes
+
+    /// Changes for several services, each made for the setup that those before it leave.
+    func commands(
+        for services: [PostfixSetup.Service], _ fix: (Examination, PostfixSetup.Service) -> [Change]
+    ) -> [Change] {
+        var examination = self
+        return services.flatMap { service in
+            let own = fix(examination, service)
+            for change in own { examination.setup.apply(change) }
+            return own
+        }
+    }
 
     /// Sets a parameter for the service if the service overrides it, else in main.cf.
     func set(_ name: String, to value: String, in service: PostfixSetup.Service?) -> Change {
@@ -168,6 +207,21 @@ package struct Examination {
             return value
         }
         return ["", definition].contains(setup.raw(name)) && own.allSatisfy { $0 == definition }
+    }
+
+    /// Whether somebody has set the parameter, for all services or for this one.
+    func isSet(_ name: String, in service: PostfixSetup.Service?) -> Bool {
+        service?.overrides[name] != nil || setup.set.contains(name)
+    }
+
+    /// Lines of weir.yaml that add a listener.
+    static func lines(adding listener: Endpoint, to others: [Endpoint], of name: String) -> [String] {
+        let all = (others + [listener]).map { endpoint in
+            guard case .unix(let path, let mode, let group) = endpoint else { return "\"\(endpoint)\"" }
+            let owner = group.map { ", group: \($0)" } ?? ""
+            return "{ unix: \(path), mode: \"0\(String(mode, radix: 8))\"\(owner) }"
+        }
+        return ["listen: { \(name): [\(all.joined(separator: ", "))] }"]
     }
 
     /// Whether main.cf has the parameter so already.

@@ -5,7 +5,7 @@ import Wire
 
 /// A listener's address in canonical form, for comparing addresses in the notations of Weir and Postfix.
 enum ListenerAddress: Equatable {
-    /// The host is in lower case; `127.0.0.1` for localhost, empty for all interfaces.
+    /// The host is in lower case; empty for all interfaces.
     case inet(host: String, port: Int)
     case unix(path: String)
 
@@ -16,7 +16,8 @@ enum ListenerAddress: Equatable {
         }
     }
 
-    /// Parses a server as written in Postfix parameters: `inet:host:port`, `host:port`, `[host]:port`, `unix:path`.
+    /// Parses a server as written in Postfix parameters: `inet:host:port`, `inet:port`, `host:port`, `[host]:port`,
+    /// `unix:path`.
     ///
     /// - Parameter queue: the queue directory, to which relative paths refer.
     init?(_ text: String, queue: String) {
@@ -30,6 +31,10 @@ enum ListenerAddress: Equatable {
         // Sendmail's notation for milters: port@host.
         if let at = endpoint.firstIndex(of: "@"), let port = Self.port(endpoint[..<at]) {
             self = .inet(host: Self.canonical(String(endpoint[endpoint.index(after: at)...])), port: port)
+            return
+        }
+        if text.hasPrefix("inet:"), let port = Self.port(endpoint) {
+            self = .inet(host: Self.localhost, port: port)
             return
         }
         guard let colon = endpoint.lastIndex(of: ":"), let port = Self.port(endpoint[endpoint.index(after: colon)...])
@@ -51,17 +56,27 @@ enum ListenerAddress: Equatable {
         guard case .inet(let host, let port) = self, case .inet(let otherHost, let otherPort) = other else {
             return self == other
         }
-        return port == otherPort && (host == otherHost || ["", "0.0.0.0", "::"].contains(host))
+        return port == otherPort
+            && (host == otherHost || ["", "0.0.0.0", "::"].contains(host)
+                || [host, otherHost].contains(Self.localhost) && isLoopback && other.isLoopback)
+    }
+
+    /// Postfix tries both addresses that this name has.
+    private static let localhost = "localhost"
+
+    /// Whether this is a port of 127.0.0.1, possibly by its name.
+    func isLocal(port wanted: Int) -> Bool {
+        guard case .inet(let host, wanted) = self else { return false }
+        return ["127.0.0.1", Self.localhost].contains(host)
     }
 
     var isLoopback: Bool {
         guard case .inet(let host, _) = self else { return true }
-        return host.hasPrefix("127.") || host == "::1"
+        return host.hasPrefix("127.") || host == "::1" || host == Self.localhost
     }
 
     private static func canonical(_ host: String) -> String {
-        let bare = host.first == "[" ? String(host.dropFirst().dropLast()) : host
-        return bare.lowercased() == "localhost" ? "127.0.0.1" : bare.lowercased()
+        (host.first == "[" ? String(host.dropFirst().dropLast()) : host).lowercased()
     }
 
     private static func port(_ text: Substring) -> Int? {

@@ -8,7 +8,7 @@ package struct PostfixSetup: Sendable {
         /// `inet`, `unix`, `pass`, `fifo` or `unix-dgram`.
         package let type: String
         /// `y`, `n` or `-`.
-        package let chroot: String
+        package fileprivate(set) var chroot: String
         /// `smtpd`, `smtp`, `cleanup`, ...
         package let program: String
         /// From `-o name=value`.
@@ -56,6 +56,9 @@ package struct PostfixSetup: Sendable {
             guard let service = Self.service(line) else { return }
             services.removeAll { $0.id == service.id }
             services.append(service)
+        case .unchroot(let id):
+            guard let index = services.firstIndex(where: { $0.id == id }) else { return }
+            services[index].chroot = "n"
         case .removal(let id): services.removeAll { $0.id == id }
         }
     }

@@ -6,7 +6,8 @@ struct RestrictionList {
     struct Element {
         /// With its argument.
         var text: String
-        var name: Substring { text.prefix { $0 != " " } }
+        /// In lower case: smtpd does not tell cases apart.
+        var name: String { text.prefix { $0 != " " }.lowercased() }
         var argument: String { text.dropFirst(name.count).trimmed }
     }
 
@@ -56,17 +57,22 @@ struct RestrictionList {
         return text
     }
 
-    private static func takesArgument(_ word: String) -> Bool {
-        ["check_", "reject_rbl", "reject_rhsbl", "permit_dnswl", "permit_rhswl"].contains { word.hasPrefix($0) }
+    private static func takesArgument(_ text: String) -> Bool {
+        let word = text.lowercased()
+        return ["check_", "reject_rbl", "reject_rhsbl", "permit_dnswl", "permit_rhswl"].contains { word.hasPrefix($0) }
             || word == "sleep"
     }
 
     /// Restrictions that permit a site's own users and hosts, and so end the list for them.
-    static let permits: Set<Substring> = [
+    static let permits: Set<String> = [
         "permit", "permit_mynetworks", "permit_sasl_authenticated", "permit_tls_clientcerts",
-        "permit_tls_all_clientcerts",
+        "permit_tls_all_clientcerts", "permit_auth_destination",
         "permit_inet_interfaces", "permit_naked_ip_address",
     ]
+    /// Restrictions that refuse everything, and so end the list for all.
+    static let refusals: Set<String> = ["reject", "defer"]
+    /// Makes a refusal of the next restriction a line of the log.
+    static let warning = "warn_if_reject"
 }
 
 /// A server in a Postfix parameter, with its attributes: `{ inet:127.0.0.1:10040, timeout=10s }`.

@@ -24,6 +24,7 @@ extension ImportedLimits {
                 leaveOut(name, of: main, "the limit would not be valid: \(fault)")
             } else {
                 limits.append(limit)
+                notes.append(.init(line: limit.line, text: "limit \(limit.name): \(Self.difference(count))"))
             }
         }
         for (name, reason) in Self.anvilOthers where main.isSet(name) && main.value(name) != "0" {
@@ -107,6 +108,16 @@ extension ImportedLimits {
         ("smtpd_client_connection_rate_limit", .connections),
     ]
 
+    /// What anvil counts differently.
+    private static func difference(_ unit: CountUnit) -> String {
+        switch unit {
+        case .connections:
+            "anvil counts all connections, Weir those that reach the list in which Postfix asks it, usually at RCPT"
+        case .recipients: "anvil also counts recipients that smtpd rejects before it asks Weir"
+        default: "anvil also counts messages of which smtpd rejects all recipients"
+        }
+    }
+
     private static let anvilOthers = [
         ("smtpd_client_connection_count_limit", "Weir does not count concurrent connections; keep it in anvil"),
         (
@@ -135,7 +146,7 @@ private struct AnvilParameters {
 
     init(_ text: String) {
         setup = PostfixSetup(defaults: Self.defaults, settings: text, master: "", complaints: [])
-        lines = text.split(separator: "\n", omittingEmptySubsequences: false)
+        lines = text.split(omittingEmptySubsequences: false, whereSeparator: \.isNewline)
     }
 
     func value(_ name: String) -> String { setup.value(name) }
@@ -150,9 +161,9 @@ private struct AnvilParameters {
 
     func isSet(_ name: String) -> Bool { setup.set.contains(name) }
 
-    /// The line that sets a parameter; 0 if there is none.
+    /// The line that sets a parameter, the last one if there are several; 0 if there is none.
     func line(of name: String) -> Int {
-        (lines.firstIndex { $0.prefix { $0 != "=" }.trimmed == name } ?? -1) + 1
+        (lines.lastIndex { $0.prefix { $0 != "=" }.trimmed == name } ?? -1) + 1
     }
 
     /// Of Postfix 3.7. The prefix lengths are parameters since 3.8; these are the fixed values of older versions.

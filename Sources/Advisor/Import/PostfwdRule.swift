@@ -18,7 +18,7 @@ struct PostfwdRule {
 
         /// The value without `!!` or `!!( )`.
         var bare: String {
-            guard value.hasPrefix("!!") else { return value }
+            guard isExcepting else { return value }
             var bare = value.dropFirst(2).trimmed
             // postfwd removes each parenthesis, whether or not there is the other.
             if bare.first == "(" { bare = bare.dropFirst().trimmed }
@@ -26,7 +26,10 @@ struct PostfwdRule {
             return bare
         }
 
-        var isNegated: Bool { value.hasPrefix("!!") != (operation.first == "!") }
+        /// Whether the value is what must not be: `!!(value)`. An empty value of the request is something else.
+        var isExcepting: Bool { value.hasPrefix("!!") }
+
+        var isNegated: Bool { isExcepting != (operation.first == "!") }
 
         /// The items of a list: `10.0.0.0/8, 192.0.2.0/24`.
         var listed: [Item] {
@@ -39,6 +42,19 @@ struct PostfwdRule {
     let action: String
     private var items: [Item] = []
 
+    /// What Weir takes for no key.
+    private static let mayBeMissing: [String: String] = [
+        "sender": "the null sender", "sender_domain": "the null sender",
+        "client_name": "all clients without a name", "reverse_client_name": "all clients without a name",
+        "helo_name": "clients that say no HELO",
+        "sasl_username": "mail without a login", "sasl_method": "mail without a login",
+        "sasl_sender": "mail without AUTH= at MAIL", "policy_context": "requests without a policy_context",
+        "ccert_subject": "clients without a certificate", "ccert_issuer": "clients without a certificate",
+        "ccert_fingerprint": "clients without a certificate",
+        "ccert_pubkey_fingerprint": "clients without a certificate",
+        "encryption_protocol": "mail without TLS", "encryption_cipher": "mail without TLS",
+    ]
+
     /// How the converted limit differs from the rule.
     func notes(on limit: ImportedLimits.Limit) -> [String] {
         var notes: [String] = []
@@ -46,8 +62,12 @@ struct PostfwdRule {
             notes.append(
                 "rate() counts requests, the limit counts recipients; this is the same if postfwd is asked at RCPT")
         }
-        if ["sender", "sender_domain"].contains(limit.key) {
-            notes.append("postfwd also counts the null sender, as one key; the limit doesn't apply to it")
+        if kind == "size", (try? state()) != "END-OF-MESSAGE" {
+            notes.append("size() adds the size at each request; the limit counts each message once")
+        }
+        let isRequired = items.contains { $0.name == limit.key && !$0.isExcepting }
+        if !isRequired, let what = Self.mayBeMissing[limit.key] {
+            notes.append("postfwd also counts \(what), as one key; the limit doesn't apply there")
         }
         if ["sender", "recipient", "sasl_sender"].contains(limit.key), !keepsLocalPart {
             notes.append("postfwd ignores case in the local part of addresses; for the limit, it makes another key")
@@ -119,7 +139,7 @@ struct PostfwdRule {
         guard let number = UInt64(arguments[1]), number > 0 else {
             throw .init("\(arguments[1]) is not a positive number")
         }
-        guard let window = ImportedLimits.window(arguments[2]) else {
+        guard arguments[2].allSatisfy(\.isNumber), let window = ImportedLimits.window(arguments[2]) else {
             throw .init("\(arguments[2]) is not a number of seconds from 1 s to 366 days")
         }
         let count = try self.count(kind)

@@ -22,6 +22,8 @@ struct HeldMessages {
     /// Of the messages that are here, by queue id.
     private var clients: [[UInt8]: [UInt8]] = [:]
     private var returned: Set<[UInt8]> = []
+    /// What the smtpd before a filter before the queue knew of messages that are here.
+    private var origins: [[UInt8]: LoggedOrigin] = [:]
 
     /// A filter replies within milliseconds of the queue manager's line.
     private static let milliseconds: Int64 = 30_000
@@ -45,15 +47,22 @@ struct HeldMessages {
         let due = entries[first...].prefix(while: isDue)
         first = due.endIndex
         let outcomes = due.map { entry in
-            let id = entry.message.queueID
+            var message = entry.message
+            let id = message.queueID
             clients[id] = nil
-            return (entry.message, returned.remove(id) != nil)
+            if let origin = origins.removeValue(forKey: id) { message.apply(origin) }
+            return (message, returned.remove(id) != nil)
         }
         if first > entries.count / 2 {
             entries.removeSubrange(..<first)
             first = 0
         }
         return outcomes
+    }
+
+    /// Completes a message that is here.
+    mutating func apply(_ origin: LoggedOrigin) {
+        if clients[origin.queueID] != nil { origins[origin.queueID] = origin }
     }
 
     /// Reads a line of smtp(8) or lmtp(8): a message that is here was returned if the relay reports its queue id, and

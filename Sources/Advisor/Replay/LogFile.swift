@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import Foundation
 
-/// Reads the lines of a log, plain or compressed with gzip(1), through a buffer of 256 KiB.
+/// Reads the lines of a log, plain or compressed, through a buffer of 256 KiB.
 final class LogFile {
     struct Failure: Error, CustomStringConvertible {
         let description: String
@@ -9,8 +9,9 @@ final class LogFile {
 
     private let path: String
     private let handle: FileHandle
-    /// gzip(1); nil for a plain file.
+    /// gzip(1) or the like; nil for a plain file.
     private let unpacker: Process?
+    private let packer: Packer?
     private var buffer: [UInt8]
     private var filled = 0
     /// Lines that are longer than the buffer are skipped.
@@ -24,35 +25,34 @@ final class LogFile {
         self.path = path
         buffer = Array(repeating: 0, count: Self.size)
         guard path != "-" else {
-            (handle, unpacker) = (.standardInput, nil)
+            (handle, unpacker, packer) = (.standardInput, nil, nil)
             return
         }
         guard let file = FileHandle(forReadingAtPath: path) else {
             throw Failure(description: "can't read \(path): \(String(cString: strerror(errno)))")
         }
-        guard Self.isPacked(file) else {
+        packer = Packer(of: file)
+        guard let packer else {
             (handle, unpacker) = (file, nil)
             return
         }
+        guard packer.isInstalled else { throw Failure(description: "can't read \(path): \(packer) is not installed") }
         let process = Process()
         process.executableURL = URL(fileURLWithPath: "/usr/bin/env")
-        process.arguments = ["gzip", "-dc"]
+        process.arguments = [packer.rawValue, "-dc"]
         process.standardInput = file
         process.standardError = FileHandle.nullDevice
         let pipe = Pipe()
         process.standardOutput = pipe
-        do { try process.run() } catch { throw Failure(description: "can't run gzip: \(error.localizedDescription)") }
+        do { try process.run() } catch {
+            throw Failure(description: "can't run \(packer): \(error.localizedDescription)")
+        }
         (handle, unpacker) = (pipe.fileHandleForReading, process)
     }
 
     deinit {
         // The file may not have been read to its end.
         if let unpacker, unpacker.isRunning { kill(unpacker.processIdentifier, SIGKILL) }
-    }
-
-    private static func isPacked(_ file: FileHandle) -> Bool {
-        var magic: [UInt8] = [0, 0]
-        return pread(file.fileDescriptor, &magic, 2, 0) == 2 && magic == [0x1f, 0x8b]
     }
 
     /// Calls `body` with each line, without its newline, also with a last line that has none.
@@ -74,8 +74,8 @@ final class LogFile {
         }
         guard let unpacker else { return }
         unpacker.waitUntilExit()
-        // Status 2 is a warning: trailing garbage.
-        guard [0, 2].contains(unpacker.terminationStatus) else {
+        // Status 2 of gzip is a warning: trailing garbage.
+        guard unpacker.terminationStatus == 0 || packer == .gzip && unpacker.terminationStatus == 2 else {
             throw Failure(description: "\(path) is truncated or damaged; only the part before was read")
         }
     }
@@ -115,4 +115,35 @@ final class LogFile {
             filled = rest.count
         }
     }
+}
+
+/// A program that compresses logs; the name is that of its command.
+private enum Packer: String, CaseIterable, CustomStringConvertible {
+    case gzip, bzip2, xz, zstd, lz4
+
+    /// The first bytes of its files.
+    private var mark: [UInt8] {
+        switch self {
+        case .gzip: [0x1f, 0x8b]
+        case .bzip2: Array("BZh".utf8)
+        case .xz: [0xfd, 0x37, 0x7a, 0x58, 0x5a, 0x00]
+        case .zstd: [0x28, 0xb5, 0x2f, 0xfd]
+        case .lz4: [0x04, 0x22, 0x4d, 0x18]
+        }
+    }
+
+    /// Nil for a plain file.
+    init?(of file: FileHandle) {
+        var start: [UInt8] = Array(repeating: 0, count: 6)
+        let count = max(0, pread(file.fileDescriptor, &start, start.count, 0))
+        guard let packer = Self.allCases.first(where: { start[..<count].starts(with: $0.mark) }) else { return nil }
+        self = packer
+    }
+
+    var isInstalled: Bool {
+        let folders = ProcessInfo.processInfo.environment["PATH"] ?? "/usr/bin:/bin"
+        return folders.split(separator: ":").contains { access("\($0)/\(rawValue)", X_OK) == 0 }
+    }
+
+    var description: String { "\(rawValue)(1)" }
 }

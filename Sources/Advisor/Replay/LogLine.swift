@@ -30,15 +30,29 @@ struct LogLine {
         }
     }
 
-    /// `host tag[pid]: text`; without a host, or with more between host and tag (`mail.info`), too.
+    /// `host tag[pid]: text`; without a host or a process id, or with more between host and tag (`mail.info`), too.
     private init(_ moment: LogMoment, _ rest: UnsafeRawBufferPointer) {
         self.moment = moment
-        guard let bracket = rest.firstIndex(of: UInt8(ascii: "[")),
-            let colon = rest[bracket...].firstIndex(of: UInt8(ascii: ":")), colon + 2 < rest.count
-        else { return }
-        let start = rest[..<bracket].lastIndex(of: 0x20).map { $0 + 1 } ?? 0
-        tag = UnsafeRawBufferPointer(rebasing: rest[start..<bracket])
+        guard let (end, colon) = Self.endOfTag(in: rest), colon + 2 < rest.count else { return }
+        let start = rest[..<end].lastIndex(of: 0x20).map { $0 + 1 } ?? 0
+        tag = UnsafeRawBufferPointer(rebasing: rest[start..<end])
         text = Self.from(colon + 2, of: rest)
+    }
+
+    /// Where the tag ends, and the colon behind it.
+    private static func endOfTag(in text: UnsafeRawBufferPointer) -> (end: Int, colon: Int)? {
+        var rest = text[...]
+        while let bracket = rest.firstIndex(of: UInt8(ascii: "[")) {
+            rest = text[(bracket + 1)...]
+            let behind = rest.drop { $0 &- 0x30 < 10 }
+            if behind.count < rest.count, behind.starts(with: "]:".utf8) { return (bracket, behind.startIndex + 1) }
+        }
+        rest = text[...]
+        while let colon = rest.firstIndex(of: UInt8(ascii: ":")) {
+            rest = text[(colon + 1)...]
+            if rest.first == 0x20 { return (colon, colon) }
+        }
+        return nil
     }
 
     /// `host tag pid message-id [structured data] text` (RFC 5424 6).

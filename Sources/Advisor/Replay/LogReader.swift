@@ -45,7 +45,8 @@ final class LogReader {
                 figures.faults.append("\(error)")
             }
             if file.longLines > 0 {
-                figures.faults.append("\(path): skipped \(file.longLines) lines that are too long")
+                let lines = file.longLines == 1 ? "1 line that is" : "\(file.longLines) lines that are"
+                figures.faults.append("\(path): skipped \(lines) too long")
             }
             if let fault = understanding.fault(of: [path]) { figures.faults.append(fault.description) }
             ofAll.add(understanding)
@@ -128,8 +129,10 @@ final class LogReader {
         var first: Int64?
         try? file.forEachLine(upTo: 1000) { line in
             if first == nil {
+                let plain = Self.withoutDamage(line)
                 first =
-                    LogLine(line, &time)?.moment.milliseconds ?? JournalExport.time(line) ?? CapturedRequest.time(line)
+                    LogLine(plain, &time)?.moment.milliseconds ?? Self.timeOfJSON(plain, &time)
+                    ?? JournalExport.time(plain) ?? CapturedRequest.time(plain)
             }
         }
         return first
@@ -138,11 +141,41 @@ final class LogReader {
     // MARK: Lines
 
     private func read(_ line: UnsafeRawBufferPointer) {
+        let line = Self.withoutDamage(line)
+        if line.isEmpty { return }
+        switch JSONLogLine(line) {
+        case .entry(let time, let tag, let text):
+            let isKnown = tag.withUnsafeBytes { tag in text.withUnsafeBytes { read($0, of: tag, at: .utc(time)) } }
+            if !isKnown { understanding.miss(line) }
+        case .line(let plain): plain.withUnsafeBytes { readPlain($0) }
+        case nil: readPlain(line)
+        }
+    }
+
+    private func readPlain(_ line: UnsafeRawBufferPointer) {
         guard let entry = LogLine(line, &time) else {
             figures.linesWithoutTime += 1
             return understanding.miss(line)
         }
         if !read(entry.text, of: entry.tag, at: entry.moment) { understanding.miss(line) }
+    }
+
+    /// Without what is not the log's: a byte order mark, the NULs that a crash of the machine leaves, and the CR of
+    /// Windows.
+    private static func withoutDamage(_ line: UnsafeRawBufferPointer) -> UnsafeRawBufferPointer {
+        var rest = line[...]
+        if rest.first == 0xef, rest.starts(with: [0xef, 0xbb, 0xbf]) { rest = rest.dropFirst(3) }
+        if rest.first == 0 { rest = rest.drop { $0 == 0 } }
+        if rest.last == 0x0d { rest = rest.dropLast() }
+        return UnsafeRawBufferPointer(rebasing: rest)
+    }
+
+    private static func timeOfJSON(_ line: UnsafeRawBufferPointer, _ time: inout LogTime) -> Int64? {
+        switch JSONLogLine(line) {
+        case .entry(let time, _, _): time
+        case .line(let plain): plain.withUnsafeBytes { LogLine($0, &time)?.moment.milliseconds }
+        case nil: nil
+        }
     }
 
     private func record(_ moment: LogMoment) {
@@ -186,8 +219,14 @@ final class LogReader {
         let rest = UnsafeRawBufferPointer(rebasing: text[(colon + 2)...])
         let id = text[..<colon]
         let program = tag[(slash + 1)...]
-        if program.elementsEqual("smtpd".utf8), rest.starts(with: "client=".utf8) {
-            readClient(rest, id: Array(id), service: Self.service(tag[..<slash]), at: moment)
+        let (isServer, service) = (program.elementsEqual("smtpd".utf8), tag[..<slash])
+        if isServer, rest.starts(with: "client=".utf8), !id.elementsEqual("NOQUEUE".utf8) {
+            readClient(rest, id: Array(id), service: Self.service(service), at: moment)
+        } else if isServer, id.elementsEqual("proxy-accept".utf8) {
+            figures.otherLines += 1
+            guard let origin = LoggedOrigin(proxyAccept: rest, service: Self.service(service)) else { return true }
+            pending[origin.queueID]?.apply(origin)
+            held.apply(origin)
         } else if program.elementsEqual("qmgr".utf8) || program.elementsEqual("nqmgr".utf8)
             || program.elementsEqual("oqmgr".utf8)
         {
@@ -210,7 +249,9 @@ final class LogReader {
     /// `client=host.example.org[192.0.2.1]:1234, sasl_method=PLAIN, sasl_username=alice`
     private func readClient(_ text: UnsafeRawBufferPointer, id: [UInt8], service: [UInt8], at moment: LogMoment) {
         let parts = text.split(separator: UInt8(ascii: ","))
-        let client = parts[0].dropFirst("client=".utf8.count)
+        // Before the queue, the client of a filter is the smtpd that names its own client.
+        let own = parts.first { $0.starts(with: " orig_client=".utf8) }?.dropFirst(" orig_client=".utf8.count)
+        let client = own ?? parts[0].dropFirst("client=".utf8.count)
         guard let open = client.firstIndex(of: UInt8(ascii: "[")), let close = client.lastIndex(of: UInt8(ascii: "]")),
             open < close
         else {

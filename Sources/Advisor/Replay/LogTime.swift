@@ -61,21 +61,38 @@ struct LogTime {
         return readTraditional(line)
     }
 
-    /// `Nov 23 02:44:06`, of `journalctl -o short-precise` also `Nov 23 02:44:06.123456`
+    /// `Nov 23 02:44:06`, of `journalctl -o short-precise` also `Nov 23 02:44:06.123456`; with a year before or after
+    /// the day (`2026 Nov 23`, `Nov 23 2026`), or with one space before the day (`Nov 3`), too.
     private mutating func readTraditional(_ line: UnsafeRawBufferPointer) -> (LogMoment, Int)? {
-        let name = UInt32(line[0]) << 16 | UInt32(line[1]) << 8 | UInt32(line[2])
-        guard let month = Self.months[name], line[3] == 0x20, line[6] == 0x20,
-            let day = Self.number(line, 4, 2), let time = Self.time(line, 7)
-        else { return nil }
-        var position = 15
+        var position = 0
+        var ownYear = Self.year(line, &position)
+        let name = UInt32(line[position]) << 16 | UInt32(line[position + 1]) << 8 | UInt32(line[position + 2])
+        guard let month = Self.months[name], line[position + 3] == 0x20 else { return nil }
+        let length = line[position + 5] == 0x20 ? 1 : 2
+        guard let day = Self.number(line, position + 4, length), line[position + 4 + length] == 0x20 else { return nil }
+        position += 5 + length
+        if ownYear == nil { ownYear = Self.year(line, &position) }
+        guard position + 8 < line.count, let time = Self.time(line, position) else { return nil }
+        position += 8
         let fraction = Self.fraction(line, &position)
         guard position < line.count, line[position] == 0x20 else { return nil }
-        if let lastMonth {
+        if let ownYear {
+            year = ownYear
+        } else if let lastMonth {
             if lastMonth == 12, month == 1 { year += 1 }
             if lastMonth == 1, month == 12 { year -= 1 }
         }
         lastMonth = month
         return (changes.moment(CivilDay(year, month, day), time + fraction), position + 1)
+    }
+
+    /// A year and the space behind it.
+    private static func year(_ line: UnsafeRawBufferPointer, _ position: inout Int) -> Int? {
+        guard position + 4 < line.count, line[position] != 0x20, line[position + 4] == 0x20,
+            let year = number(line, position, 4)
+        else { return nil }
+        position += 5
+        return year
     }
 
     /// `2026-11-23T02:44:06.123456+01:00`, `2026-11-23 02:44:06`, `Mon 2026-11-23 02:44:06 CET`

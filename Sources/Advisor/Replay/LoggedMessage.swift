@@ -16,6 +16,34 @@ struct LoggedMessage {
     var recipients: Int
 }
 
+/// What smtpd knew of a message that a filter before the queue has returned: that filter does not pass on the login.
+struct LoggedOrigin {
+    let queueID: [UInt8]
+    let saslUsername: [UInt8]
+    let service: [UInt8]
+
+    /// - Parameters:
+    ///   - text: `END-OF-MESSAGE: 250 2.0.0 Ok: queued as 4Cc1111111z2; from=<a@example.org> to=<b@example.com>
+    ///     proto=ESMTP helo=<h> sasl_username=<alice>`, of a line that begins with `proxy-accept: `
+    ///   - service: `submission` for `postfix/submission`.
+    init?(proxyAccept text: UnsafeRawBufferPointer, service: [UInt8]) {
+        guard let found = text.lastRange(of: "queued as "),
+            let end = text[found.upperBound...].firstIndex(of: UInt8(ascii: ";"))
+        else { return nil }
+        queueID = Array(text[found.upperBound..<end])
+        let login = text.lastRange(of: " sasl_username=<").map { text[$0.upperBound...] } ?? text[..<0]
+        saslUsername = login.last == UInt8(ascii: ">") ? Array(login.dropLast()) : []
+        self.service = service
+    }
+}
+
+extension LoggedMessage {
+    mutating func apply(_ origin: LoggedOrigin) {
+        saslUsername = origin.saslUsername
+        service = origin.service
+    }
+}
+
 /// How much of the logs was counted, and why the rest was not.
 package struct LogFigures: Codable, Sendable, Equatable {
     package internal(set) var lines = 0
