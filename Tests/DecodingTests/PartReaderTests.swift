@@ -186,12 +186,14 @@ import Testing
         #expect(lines.count == 1 && lines[0].hasSuffix(" depth"))
     }
 
+    /// Fields of any number are no fault, but one without end is.
     @Test(arguments: [
-        "X: y\n", "x", "Content-Type: a; b=c\n", " folded\n", "Content-Disposition: x; filename*1*=a; ",
-    ]) func headersOfAnySize(_ unit: String) {
+        ("X: y\n", []), ("Content-Type: a; b=c\n", []), ("x", ["L 1 header"]), (" folded\n", ["L 1 header"]),
+        ("Content-Disposition: x; filename*1*=a; ", ["L 1 header"]),
+    ]) func headersOfAnySize(_ unit: String, expected: [String]) {
         let head = "Content-Type: multipart/mixed; boundary=b\n\n--b\nContent-Type: text/html;"
         let (lines, bytes) = Self.pour(head, unit, 1 << 20)
-        #expect(lines == [] && bytes == 0)
+        #expect(lines == expected && bytes == 0)
     }
 
     @Test func boundariesOfAnySize() {

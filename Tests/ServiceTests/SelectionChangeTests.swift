@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 import Limits
+import Loop
 import Policy
 import Report
+import Settings
 import Testing
 
 struct SelectionChangeTests {
