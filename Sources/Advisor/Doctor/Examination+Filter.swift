@@ -99,13 +99,7 @@ extension Examination {
         if isBeforeQueue {
             examineChroot(ofProxied: user.service, to: filter)
             examineFromLines(user.service)
-            let wait = setup.value("smtpd_proxy_timeout", in: user.service)
-            if let seconds = Self.seconds(wait), seconds * 1000 <= configuration.checks.messageBudget * 2 {
-                add(
-                    .warning, "filter-timeout", user.service,
-                    "smtpd_proxy_timeout is \(wait), less than twice checks.message_budget",
-                    commands: [set("smtpd_proxy_timeout", to: "100s", in: user.service)])
-            }
+            examineTimeout(ofProxied: user.service)
         } else if user.parameter == "content_filter", user.service != nil, setup.value("content_filter").isEmpty {
             add(
                 .note, "filter-not-for-sendmail", user.service,
@@ -137,6 +131,15 @@ extension Examination {
             }
             examineInherited(transport: transport, of: filter)
         }
+    }
+
+    private mutating func examineTimeout(ofProxied service: PostfixSetup.Service?) {
+        let wait = setup.value("smtpd_proxy_timeout", in: service)
+        guard let seconds = Self.seconds(wait), seconds * 1000 <= configuration.checks.messageBudget * 2 else { return }
+        add(
+            .warning, "filter-timeout", service,
+            "smtpd_proxy_timeout is \(wait), less than twice checks.message_budget",
+            commands: [set("smtpd_proxy_timeout", to: "100s", in: service)])
     }
 
     /// The path at which a chrooted service looks for the filter's UNIX socket; nil if it can reach the filter.
