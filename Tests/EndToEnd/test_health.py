@@ -52,3 +52,7 @@ class Health(unittest.TestCase):
             status, line = health(service.config_file)
             self.assertEqual(status, 3)
             self.assertRegex(line, r"^WEIR UNKNOWN: .*weir\.yaml has errors: .*listen\.admin: .*\n$")
+            service.config_file.unlink()
+            status, line = health(service.config_file)
+            self.assertEqual(status, 3)
+            self.assertRegex(line, r"^WEIR UNKNOWN: .*weir\.yaml.*does not exist; weir setup writes one")

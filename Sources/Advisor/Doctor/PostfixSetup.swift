@@ -60,6 +60,7 @@ package struct PostfixSetup: Sendable {
             guard let index = services.firstIndex(where: { $0.id == id }) else { return }
             services[index].chroot = "n"
         case .removal(let id): services.removeAll { $0.id == id }
+        case .file: break
         }
     }
 
