@@ -12,11 +12,9 @@ extension MessageChecker {
         guard checking.count == 1 else { return checkSets(block) }
         if current !== checking[0] { ask(checking[0]) }
         decoded?.decode(block, matcher, current.decodedPass)
-        let primary = matcher.candidates(in: block, pass: current.headerPass)
-        guard !current.sharesPass else {
-            for header in block.headers {
-                check(header, block.text(of: header), primary.of(header), decoded?.takeNext())
-            }
+        let primary = matcher.candidates(in: block, pass: headerPass)
+        if current.sharesPass, decoded == nil {
+            for header in block.headers { check(header, block.text(of: header), primary.of(header), nil) }
             return
         }
         let found = HeaderHits(block, current, matcher, primary)
@@ -28,22 +26,24 @@ extension MessageChecker {
     /// - Parameters:
     ///   - candidates: nil when no rule can match.
     ///   - line: the decoded text; nil when no rule asks for it.
+    @inline(__always)
     private mutating func check(
         _ header: Header, _ text: UnsafeRawBufferPointer, _ candidates: LineCandidates?, _ line: DecodedHeaders.Line?
     ) {
         guard !isDeferring else { return suspend(.header(text: Array(text), header)) }
         guard let (ordinal, isAdded) = take(header, text) else { return }
-        var outcome = Outcome.keep
-        if !isOver, !isAdded {
-            guard let result = lookUp(header, text, ordinal, candidates, line) else { return }
-            outcome = result
+        // Most headers match nothing.
+        guard !isOver, !isAdded, candidates != nil || line != nil else {
+            return keep(header, text, ordinal)
         }
+        guard let outcome = lookUp(header, text, ordinal, candidates, line) else { return }
         conclude(header, text, ordinal, outcome)
     }
 
     /// Counts a header, and notes what does not depend on rules.
     ///
     /// - Returns: the number of a primary header, and whether cleanup(8) has added it; nil if it is dropped.
+    @inline(__always)
     mutating func take(_ header: Header, _ text: UnsafeRawBufferPointer) -> (ordinal: Int?, isAdded: Bool)? {
         guard case .primary = header.place else { return (nil, false) }
         let ordinal = headerCount
@@ -118,6 +118,14 @@ extension MessageChecker {
                 isOfMessage: header.checkedAs == .primary)
             return act(match, of: list, on: subject)
         }
+    }
+
+    /// Carries out that the rules have made nothing of a header. Most need nothing else.
+    @inline(__always)
+    private mutating func keep(_ header: Header, _ text: UnsafeRawBufferPointer, _ ordinal: Int?) {
+        let mayBeStripped = stripsUndisclosedRecipients && header.name.isVisibleRecipient
+        guard mayBeStripped || completes || header.isCut || !header.isVerbatim else { return }
+        conclude(header, text, ordinal, .keep)
     }
 
     /// Carries out what the rules have made of a header.

@@ -7,17 +7,21 @@ struct MessageChecker: ScannerEvents {
     private(set) var rules: ContentRules
     var matcher: Matcher
     var verdict = Verdict()
+    /// Whether the verdict is that of a message that has begun.
+    private var hasBegun = false
 
     /// All sets, with their fast passes.
     private var sets: [SetInUse] = []
-    /// The sets that the message is checked by, without those whose checks a rule has ended.
+    /// The sets that the message is checked by, without those whose checks a rule has ended, in the order of `sets`.
     private(set) var checking: [SetInUse] = []
     /// The indexes of the sets that were chosen, and whose condition about a DKIM-Signature does not hold.
     private(set) var leftOut: [Int] = []
     /// nil once it is known which sets apply.
     var held: HeldHeaders?
     /// The set that is asked.
-    var current: SetInUse
+    var current: SetInUse { didSet { headerPass = current.headerPass } }
+    /// That of `current`, so that a block of headers counts no references to it.
+    private(set) var headerPass: FastPass?
     /// Whether a rule has ended the checks of `current`.
     private(set) var currentHasEnded = false
     /// What the sets before `current` have made of the header or line.
@@ -28,6 +32,10 @@ struct MessageChecker: ScannerEvents {
     private(set) var repairer = HeaderRepairer([])
     /// Whether headers are repaired, or may be taken away where cleanup(8) would add them again.
     private(set) var completes = false
+    /// Whether a set may get a fast pass.
+    private var mayGetPasses = false
+    /// Whether some set is only for messages with a DKIM-Signature, or only for those without one.
+    private var dependsOnSignature = false
 
     /// A rule has ended the checks.
     var isOver = false
@@ -77,10 +85,12 @@ struct MessageChecker: ScannerEvents {
     }
 
     mutating func begin(_ rules: ContentRules) {
-        if rules !== self.rules || sets.isEmpty || sets.contains(where: \.hasNewPass) { findSets(of: rules) }
-        self.rules = rules
-        verdict = Verdict()
-        checking = sets
+        let isNew = rules !== self.rules || sets.isEmpty
+        if isNew || mayGetPasses && sets.contains(where: \.hasNewPass) { findSets(of: rules) }
+        if isNew { self.rules = rules }
+        if hasBegun { verdict = Verdict() }
+        hasBegun = true
+        if checking.count != sets.count { checking = sets }
         waitForSignature()
         ask(sets[0])
         if case .keep = earlier {} else { earlier = .keep }
@@ -106,6 +116,9 @@ struct MessageChecker: ScannerEvents {
 
     private mutating func findSets(of rules: ContentRules) {
         sets = rules.sets.map { SetInUse($0) }
+        checking = sets
+        mayGetPasses = sets.contains(where: \.isIncomplete)
+        dependsOnSignature = sets.contains { $0.rules.definition.isSigned != nil }
         if rules.sets.allSatisfy(\.decodedHeader.isEmpty) {
             decoded = nil
         } else {
@@ -128,8 +141,9 @@ struct MessageChecker: ScannerEvents {
     }
 
     private mutating func waitForSignature() {
-        held = checking.contains { $0.rules.definition.isSigned != nil } ? HeldHeaders() : nil
         if !leftOut.isEmpty { leftOut = [] }
+        guard dependsOnSignature || held != nil else { return }
+        held = checking.contains { $0.rules.definition.isSigned != nil } ? HeldHeaders() : nil
     }
 
     /// Ends the checks of the sets that are only for messages with a DKIM-Signature, or only for those without one.
@@ -151,7 +165,7 @@ struct MessageChecker: ScannerEvents {
 
     /// Begins to ask a set about a header or line.
     mutating func ask(_ set: SetInUse) {
-        current = set
+        if current !== set { current = set }
         currentHasEnded = false
     }
 
@@ -176,6 +190,7 @@ struct MessageChecker: ScannerEvents {
             let limit = rules.checks.scannerLimits.headerSize
             verdict.notes.append(.longHeaders(offsets: longHeaders, more: moreLongHeaders, limit: limit))
         }
+        hasBegun = false
         var finished = Verdict()
         swap(&finished, &verdict)
         return finished
@@ -197,7 +212,7 @@ final class SetInUse {
     /// Whether all classes of headers use the pass of the first.
     let sharesPass: Bool
     /// Whether some list had no pass yet.
-    private let isIncomplete: Bool
+    let isIncomplete: Bool
 
     init(_ rules: RuleSet) {
         self.rules = rules
