@@ -84,6 +84,10 @@ WRONG = {
         f"smtpd_recipient_restrictions = permit_auth_destination, {POLICY}, permit_mynetworks, reject\n", [SMTPD], {}, {"policy-behind-permit"}),
     "never asked at DATA": (
         GOOD, [SMTPD, SUBMISSION], {"limits": [{"name": "whole", "when": {"protocol_state": "DATA"}, "key": ["sasl_username"], "rates": ["100/1h"]}]}, {"policy-limit-out-of-reach"}),
+    "never asked at the end with the context that a limit wants": (
+        GOOD, [SMTPD, SUBMISSION + f" -o {{ smtpd_recipient_restrictions = {POLICY[:-2]}, policy_context=submission }}, permit_sasl_authenticated, reject }}"],
+        {"limits": [{"name": "whole", "when": {"policy_context": "submission", "protocol_state": "END-OF-MESSAGE"}, "key": ["sasl_username"], "rates": ["100/1h"]}]},
+        {"policy-limit-out-of-reach"}),
     "bytes at RCPT": (GOOD, [SMTPD], {"limits": [{"name": "volume", "key": ["client_address"], "count": "bytes", "rates": ["1G/1h"]}]}, {"policy-size-unknown"}),
     "recipients at the end": (
         f"smtpd_end_of_data_restrictions = {POLICY}\n", [SMTPD], {"limits": [{"name": "to-one", "key": ["recipient"], "rates": ["100/1h"]}]}, {"policy-recipients-unknown"}),
@@ -514,7 +518,7 @@ class MendedOnARunningPostfix(unittest.TestCase):
     LEFT_OUT = {
         "a filter's socket out of a chroot's reach", "nothing is filtered through a socket",
         "a socket out of a chroot's reach", "a milter's socket out of a chroot's reach", "the way to the filter and back takes what is for relays and strangers",
-        "never asked at DATA", "bytes at RCPT", "recipients at the end", "behind reject",
+        "never asked at DATA", "never asked at the end with the context that a limit wants", "bytes at RCPT", "recipients at the end", "behind reject",
         "several recipients to an LMTP server, in SMTP", "no way back by IPv6", "a context that nobody sends", "a command that filters its own result", "a command takes what is for others"}
     # These mistakes show in counts and headers. "end of data" settles what was counted at RCPT.
     SHOWN = {"policy-nowhere", "policy-behind-permit", "policy-not-here", "milter-nowhere", "milter-not-here",

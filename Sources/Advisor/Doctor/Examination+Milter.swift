@@ -239,11 +239,12 @@ extension Examination {
                 guard let server = ListenerAddress(address, queue: queue), server.isLocal(port: Self.defaultPort),
                     !isOurs(address, milterListeners, in: service)
                 else { continue }
+                let listener = Endpoint.inet(host: "127.0.0.1", port: Self.defaultPort)
                 add(
                     .fault, "milter-nobody-listens", service,
                     "\(name) includes \(address), but listen.milter of weir.yaml does not",
-                    configuration: Self.lines(
-                        adding: .inet(host: "127.0.0.1", port: Self.defaultPort), to: milterListeners, of: "milter"))
+                    configuration: Self.lines(adding: listener, to: milterListeners, of: "milter"))
+                milterListeners.append(listener)
             }
         }
     }

@@ -93,13 +93,23 @@ extension Examination {
         let list = "smtpd_recipient_restrictions"
         let changes =
             if let list = state.flatMap(Self.list) {
-                commands(for: others) { $0.asks(list, in: $1) ? [] : $0.fixCommands(list, in: $1) }
+                commands(for: others) { examination, service in
+                    let context = examination.context(of: limit, in: service)
+                    return examination.asks(list, in: service)
+                        ? [] : examination.fixCommands(list, in: service, context: context)
+                }
             } else {
                 commands(for: services) { $0.fixCommands(list, in: $1, context: wanted) }
             }
         add(
             .fault, "policy-limit-out-of-reach", nil, "the limit \(limit.name) never applies: \(reason)",
             commands: changes)
+    }
+
+    /// The policy_context that a service sends and the limit wants, besides a protocol_state; nil if it wants none.
+    private func context(of limit: Limit, in service: PostfixSetup.Service) -> String? {
+        let sent = requests(of: service).map(\.context).first { canApply(limit, in: service, context: $0) }
+        return sent.flatMap { $0.isEmpty ? nil : $0 }
     }
 
     /// The list in which smtpd asks in this state.
