@@ -27,14 +27,15 @@ extension Ledger {
     /// the keys that administrators have blocked. To be asked before `reload`.
     package func dropped(by limits: [Limit]) -> [(limit: Limit, keys: Int, blocked: [[UInt8]])] {
         owner.check()
+        let kept = Set(limits.map { "\($0.name)\n\($0.signature)" })
         return self.limits.compactMap { state in
-            let isKept = limits.contains { $0.name == state.limit.name && $0.signature == state.limit.signature }
-            guard !isKept, state.accountCount > 0 else { return nil }
+            let limit = state.limit
+            guard state.accountCount > 0, !kept.contains("\(limit.name)\n\(limit.signature)") else { return nil }
             var blocked: [[UInt8]] = []
             state.accounts.forEach { account in
                 if account.isBlockedByHand, account.blockedUntil(at: now) != nil { blocked.append(account.key) }
             }
-            return (state.limit, state.accountCount, blocked)
+            return (limit, state.accountCount, blocked)
         }
     }
 

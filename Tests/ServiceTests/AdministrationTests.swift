@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import Foundation
 import Limits
+import Loop
 import Policy
 import Report
 import Settings
