@@ -25,6 +25,8 @@ package struct AdminClient: Sendable {
         }
         package let description: String
         package let kind: Kind
+        /// There was a connection, but no answer in time.
+        package var isOverdue = false
     }
 
     private let endpoint: Endpoint
@@ -110,11 +112,10 @@ package struct AdminClient: Sendable {
 
     /// Registers a probe, which the stage `last` discards.
     ///
-    /// - Returns: its token.
-    package func beginProbe(upTo last: ProbeStage) async throws -> String {
-        let probe: AdminMessages.Probe = try await ask(
+    /// - Returns: its token and its start.
+    package func beginProbe(upTo last: ProbeStage) async throws -> AdminMessages.Probe {
+        try await ask(
             .POST, "/probe", [:], body: try JSONEncoder().encode(AdminMessages.Probe(last: last, token: nil)))
-        return probe.token ?? ""
     }
 
     package func sightings(ofProbe token: String) async throws -> [ProbeSighting] {
@@ -197,7 +198,7 @@ package struct AdminClient: Sendable {
         channel.writeAndFlush(HTTPClientRequestPart.end(nil), promise: nil)
         let overdue = Failure(
             description: "no answer from \(endpoint) within \(timeout.nanoseconds / 1_000_000_000) s",
-            kind: .unreachable)
+            kind: .unreachable, isOverdue: true)
         let timer = channel.eventLoop.scheduleTask(in: timeout) {
             channel.pipeline.fireErrorCaught(overdue)
         }

@@ -162,10 +162,14 @@ package enum AdminMessages {
         /// The last stage that the probe is to reach, which discards it.
         package var last: ProbeStage?
         package var token: String?
+        /// From which the times of the sightings count; nil in a request. Of the machine's clock, so it means nothing
+        /// on another machine.
+        package var begun: ContinuousClock.Instant?
 
-        package init(last: ProbeStage?, token: String?) {
+        package init(last: ProbeStage?, token: String?, begun: ContinuousClock.Instant? = nil) {
             self.last = last
             self.token = token
+            self.begun = begun
         }
     }
 

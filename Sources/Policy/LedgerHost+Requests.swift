@@ -134,11 +134,18 @@ extension LedgerHost {
             sighting = probes.see(
                 request.sender, at: stage,
                 "\(place), \(String(decoding: request.protocolState, as: UTF8.self))",
-                Self.outcome(of: decision, charging: limits))
+                Self.outcome(of: decision, charging: limits), isRefused: Self.refuses(decision))
         }
         if case .none = sighting { return decision }
         withdraw(decision.transaction)
         return Decision(action: nil, transaction: 0)
+    }
+
+    /// Real mail with this answer would not be accepted.
+    private static func refuses(_ decision: Decision) -> Bool {
+        guard let action = decision.action else { return false }
+        let word = AccessWord(action.prefix { $0 != UInt8(ascii: " ") })
+        return word.map { !$0.letsPass } ?? [.defer, .reject].contains(PolicyAction(action))
     }
 
     private static func outcome(of decision: Decision, charging limits: [String]) -> String {

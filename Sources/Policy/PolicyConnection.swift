@@ -276,7 +276,7 @@ final class PolicyConnection: ReceivedConnection, LedgerHost.Client {
         close()
     }
 
-    private var peer: String { SocketAddress(ofPeerOf: descriptor).map { "\($0)" } ?? "a policy client" }
+    private var peer: String { SocketAddress(ofPeerOf: descriptor)?.text ?? "a policy client" }
 
     /// Whether closing would lose no part of a request.
     private var isIdle: Bool {

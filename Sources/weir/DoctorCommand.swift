@@ -104,14 +104,7 @@ struct DoctorCommand: AsyncParsableCommand {
             throw Self.unavailable("\(failure)")
         }
         if !skipsService {
-            let unreachable = await Self.unreachableListeners(of: configuration)
-            let client = AdminClient(configuration, timeout: Self.adminTimeout)
-            // Without access to the admin listener, the findings above say so.
-            let protections = try? await client.protections()
-            let ownFindings =
-                if let protections { await Self.faults(of: client) + Self.gaps(protections) } else { [Finding]() }
-            reports.append(
-                Report(instance: "weir serve", findings: unreachable + ownFindings, protections: protections))
+            reports.append(try await Self.report(ofServiceOf: configuration))
             if let engine = configuration.shared.engine {
                 reports.append(
                     Report(instance: "\(engine)", findings: EngineExamination.findings(configuration.shared)))
@@ -145,6 +138,8 @@ struct DoctorCommand: AsyncParsableCommand {
         }
     }
 
+    private static let largestPasswordFile = 1 << 20
+
     /// The password from the file, or from the terminal, which does not show it.
     private func password(of user: String) throws -> [UInt8] {
         func fail(_ reason: String) -> ExitCode {
@@ -153,9 +148,10 @@ struct DoctorCommand: AsyncParsableCommand {
         }
         let bytes: [UInt8]
         if let passwordFile {
-            do { bytes = try Array(Data(contentsOf: URL(fileURLWithPath: passwordFile))) } catch {
-                throw fail("can't read \(passwordFile): \(error.localizedDescription)")
-            }
+            guard let handle = FileHandle(forReadingAtPath: passwordFile),
+                let data = try? handle.read(upToCount: Self.largestPasswordFile) ?? Data()
+            else { throw fail("can't read \(passwordFile): \(String(cString: strerror(errno)))") }
+            bytes = Array(data)
         } else {
             guard let line = isatty(STDIN_FILENO) == 1 ? getpass("Password of \(user): ") : nil else {
                 throw fail("there is no terminal to ask for the password; use --password-file")
@@ -200,8 +196,8 @@ struct DoctorCommand: AsyncParsableCommand {
     // MARK: The service
 
     private static let connectTimeout: TimeAmount = .seconds(2)
-    /// For an answer of the ledger's event loop, which may hang.
-    private static let adminTimeout: TimeAmount = .seconds(10)
+    /// For an answer of a service that may hang.
+    static let adminTimeout: TimeAmount = .seconds(10)
 
     /// A finding for each listener of the configuration that can't be connected to.
     private static func unreachableListeners(of configuration: Configuration) async -> [Finding] {
@@ -219,6 +215,42 @@ struct DoctorCommand: AsyncParsableCommand {
                     configuration: []))
         }
         return findings
+    }
+
+    private static func report(ofServiceOf configuration: Configuration) async throws -> Report {
+        let unreachable = await unreachableListeners(of: configuration)
+        let client = AdminClient(configuration, timeout: adminTimeout)
+        do {
+            let protections = try await client.protections()
+            let findings = await unreachable + faults(of: client) + gaps(protections)
+            return Report(instance: "weir serve", findings: findings, protections: protections)
+        } catch let failure as AdminClient.Failure {
+            let isKnown = unreachable.contains { $0.text.hasPrefix("listen.admin: ") }
+            return Report(instance: "weir serve", findings: unreachable + (isKnown ? [] : [finding(failure)]))
+        }
+    }
+
+    /// Why a service that accepts connections can't be asked.
+    private static func finding(_ failure: AdminClient.Failure) -> Finding {
+        let fault = failure.isOverdue ? "hangs" : "can't be asked"
+        let (kind, text, command) =
+            switch failure.kind {
+            case .unreachable:
+                (
+                    "service-in-trouble",
+                    "the service accepts connections, but \(fault): \(failure)",
+                    "systemctl restart weir"
+                )
+            case .inTrouble:
+                ("service-in-trouble", "the service is in trouble: \(failure)", "journalctl -u weir -n 50")
+            case .notPermitted, .refused:
+                (
+                    "service-not-asked", "the service can't be asked, and weir limits and weir top fail: \(failure)",
+                    "weir check-health"
+                )
+            }
+        return Finding(
+            severity: .fault, kind: kind, place: "weir.yaml", text: text, commands: [command], configuration: [])
     }
 
     /// What a service that accepts connections does not do.

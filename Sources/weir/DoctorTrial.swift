@@ -41,13 +41,24 @@ struct DoctorTrial {
 
     func run() async throws -> Report {
         let address = try target.localAddress(option: "--smtp", command: "doctor")
-        let client = AdminClient(configuration)
+        let client = AdminClient(configuration, timeout: DoctorCommand.adminTimeout)
         let stages = Examination.stages(in: setup, configuration: configuration, rules: rules)
         let last = stages.last ?? .policy
-        let token = try await client.beginProbe(upTo: last)
+        let asked = ContinuousClock.now
+        let probe = try await client.beginProbe(upTo: last)
+        let token = probe.token ?? ""
+        // The service counts from here, too. If it is on another machine, its clock says nothing.
+        let begun = min(max(probe.begun ?? asked, asked), .now)
         let host = setup.value("myhostname")
-        var mail = try ProbeMail(
-            to: address, sender: sender(token), recipient: recipient ?? "postmaster@\(host)", token: token)
+        var mail: ProbeMail
+        do {
+            mail = try ProbeMail(
+                to: address, sender: sender(token), recipient: recipient ?? "postmaster@\(host)", token: token,
+                begun: begun)
+        } catch {
+            _ = try? await client.endProbe(token)
+            throw error
+        }
         // The policy server can't discard a message, so the session must end before DATA.
         let sendsContent = last != .policy
         do {
@@ -98,7 +109,8 @@ struct DoctorTrial {
         func time(_ milliseconds: Double) -> String { LoadSummary.time(milliseconds * 1000) }
         var lines = ["probe from \(report.sender) to \(report.recipient) via \(report.target)"]
         for reply in report.replies {
-            lines.append("    \(time(reply.milliseconds))  \(reply.command.prefix(12)): \(printable(reply.text.utf8))")
+            let command = reply.command.prefix { $0 != ":" }
+            lines.append("    \(time(reply.milliseconds))  \(command): \(printable(reply.text.utf8))")
         }
         if let certificate = report.certificate {
             let faults = certificate.faults.isEmpty ? "valid" : certificate.faults.joined(separator: ", ")
@@ -108,6 +120,9 @@ struct DoctorTrial {
         for sighting in report.sightings {
             let outcome = printable(sighting.outcome.utf8)
             lines.append("  seen by the \(sighting.place) after \(time(sighting.milliseconds)): \(outcome)")
+        }
+        if report.sightings.contains(where: { $0.isRefused == true }) {
+            lines.append("  real mail would be refused; Weir let the probe pass")
         }
         for stage in report.missing { lines.append("  MISSING: not seen by the \(stage.rawValue) stage") }
         if report.mayBeDelivered {

@@ -6,6 +6,7 @@ import pathlib
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import tempfile
 import unittest
@@ -54,7 +55,10 @@ WRONG = {
         {"listen": {"policy": ["unix:/run/weir/policy", "inet:127.0.0.1:10040"]}}, {"policy-socket-in-chroot"}),
     "asked too early": (
         GOOD + f"smtpd_delay_reject = no\nsmtpd_sender_restrictions = {POLICY}\n", [SMTPD], {}, {"policy-too-early"}),
-    "nobody listens for requests": (GOOD, [SMTPD], {"listen": {"policy": ["inet:127.0.0.1:10050"]}}, {"policy-nobody-listens", "policy-nowhere"}, {}),
+    "nobody listens for requests": (GOOD, [SMTPD], {"listen": {"policy": ["inet:127.0.0.1:10050"]}}, {"policy-nobody-listens"}, {}),
+    "nobody listens where one service asks": (
+        GOOD, [SMTPD, SUBMISSION + " -o smtpd_recipient_restrictions=check_policy_service,{inet:127.0.0.1:10050,timeout=10s,default_action=DUNNO},reject"],
+        {"listen": {"policy": ["inet:127.0.0.1:10050"]}}, {"policy-nobody-listens"}, {"listen": {"policy": ["inet:127.0.0.1:10050", "inet:127.0.0.1:10040"]}}),
     "given back and never settled": (GOOD, [SMTPD], {"give_back_dropped": True}, {"give-back-unsettled"}),
     "the milter is asked nowhere": (GOOD, [SMTPD], {"listen": {"milter": ["inet:127.0.0.1:10041"]}}, {"milter-nowhere", "milter-not-for-sendmail"}),
     "the milter is not asked at submission": (
@@ -185,6 +189,12 @@ RIGHT = {
 }
 
 
+def words_of(command):
+    """The words of a printed command, with the repository's table of verdicts. None for the command that installs the package's."""
+    words = shlex.split(command.replace("/etc/weir/postfix", str(ROOT / "conf/postfix")))
+    return None if words[0] == "install" else words
+
+
 def serious_findings(result):
     """The findings of `weir doctor --json` except notes. Checks that the exit status matches."""
     if result.returncode not in (0, 1):
@@ -242,9 +252,9 @@ class Hookups(unittest.TestCase):
                 else:
                     self.assertTrue(commands)
                     for command in commands:
-                        words = shlex.split(command)
-                        self.assertEqual(words[:3], ["postconf", "-c", str(hookup.directory)])
-                        run(words)
+                        if words := words_of(command):
+                            self.assertEqual(words[:3], ["postconf", "-c", str(hookup.directory)])
+                            run(words)
                         os.utime(hookup.directory / "main.cf", (1_700_000_000, 1_700_000_000))
                 self.assertEqual(hookup.findings(), [], commands)
 
@@ -351,15 +361,32 @@ class Hookups(unittest.TestCase):
             with self.subTest(services=services):
                 hookup = Hookup(self, main, [SMTPD, TRANSPORT, *services], config)
                 findings = hookup.findings()
-                self.assertEqual([(finding["kind"], finding["place"]) for finding in findings], [("filter-verdict", "127.0.0.1:10026/inet")])
+                # A printed service with the table is followed by the command that installs it.
+                prints = any("weir_verdict.pcre" in command for command in findings[0]["commands"])
+                self.assertEqual([(finding["kind"], finding["place"]) for finding in findings], [("filter-verdict", "127.0.0.1:10026/inet")]
+                                 + [("filter-verdict-table", "weir_cleanup/unix")] * prints)
                 for command in findings[0]["commands"]:
-                    run(shlex.split(command))
+                    run(words_of(command))
                 self.assertEqual(hookup.findings(), [])
         hookup = Hookup(self, main, [SMTPD, TRANSPORT], config)
-        self.assertEqual([finding["kind"] for finding in hookup.findings()], ["filter-no-way-back"])
+        self.assertEqual([finding["kind"] for finding in hookup.findings()], ["filter-no-way-back", "filter-verdict-table"])
         for command in hookup.findings()[0]["commands"]:
-            run(shlex.split(command))
+            run(words_of(command))
         self.assertEqual(hookup.findings(), [])
+
+    def test_the_table_of_verdicts_is_missing(self):
+        """Then cleanup takes no mail, whatever the rules say."""
+        main = GOOD + "content_filter = weir:[127.0.0.1]:10025\n"
+        with tempfile.TemporaryDirectory() as directory:
+            table = f"{directory}/postfix/weir_verdict.pcre"
+            cleanup = f"weir_cleanup unix n - y - 0 cleanup -o header_checks=pcre:{table} -o mime_header_checks= -o nested_header_checks="
+            hookup = Hookup(self, main, [SMTPD, TRANSPORT, BACK + " -o cleanup_service_name=weir_cleanup", cleanup], {"listen": {"filter": FILTER}})
+            findings = hookup.findings()
+            self.assertEqual([(finding["kind"], finding["place"]) for finding in findings], [("filter-verdict-table", "weir_cleanup/unix")])
+            words = shlex.split(findings[0]["commands"][0])
+            self.assertEqual(words[-2:], ["/usr/share/doc/weir/examples/postfix/weir_verdict.pcre", table])
+            run([*words[:-2], ROOT / "conf/postfix/weir_verdict.pcre", table])
+            self.assertEqual(hookup.findings(), [])
 
     def test_limits_are_those_of_postfix(self):
         main = GOOD + "content_filter = weir:[127.0.0.1]:10025\nheader_size_limit = 300000\nbody_checks_size_limit = 100\n"
@@ -456,8 +483,8 @@ class MendedOnARunningPostfix(unittest.TestCase):
                 self.assertEqual(found, kinds)
                 if kinds <= self.SHOWN and name not in self.NOT_SHOWN:
                     self.assertNotEqual(self.observe("before@example.org", ways, postfix, service, sink), good)
-                for command in commands:
-                    run(shlex.split(command.replace("/etc/weir/postfix", str(ROOT / "conf/postfix"))))
+                for words in filter(None, map(words_of, commands)):
+                    run(words)
                 postfix.reload()
                 self.assertEqual(self.findings(postfix, service)[0], set(), commands)
                 self.assertEqual(self.observe("after@example.org", ways, postfix, service, sink), good)
@@ -525,6 +552,33 @@ class Live(unittest.TestCase):
             (service.directory / "none").mkdir()
             wait_until(lambda: "service-in-trouble" not in kinds(), "the ledger is open")
 
+    def test_a_service_that_hangs_or_may_not_be_asked(self):
+        with PrivatePostfix() as postfix, WeirService(limits=LIMITS) as service:
+            at = ("doctor", "--postfix", postfix.etc, "--config", service.config_file)
+            os.kill(service.pid, signal.SIGSTOP)
+            try:
+                result = weir(*at, check=False)
+                tried = weir(*at, "--try", "--smtp", f"inet:127.0.0.1:{postfix.port}", check=False)
+            finally:
+                os.kill(service.pid, signal.SIGCONT)
+            self.assertEqual(result.returncode, 1)
+            self.assertRegex(result.stdout, (
+                r"(?m)^fault: weir\.yaml: the service accepts connections, but hangs: no answer from "
+                rf"unix:{service.admin_socket} within 10 s \[service-in-trouble\]\n    systemctl restart weir$"))
+            self.assertEqual((tried.returncode, tried.stderr), (69, f"weir doctor: no answer from unix:{service.admin_socket} within 10 s\n"))
+            service.stop()
+            service.admin_socket = free_port()
+            service.config["listen"]["admin"] = f"inet:127.0.0.1:{service.admin_socket}"
+            service.configure()
+            service.start()
+            token = service.directory / "admin-token"
+            token.unlink()
+            result = weir(*at, check=False)
+            self.assertEqual(result.returncode, 1)
+            self.assertRegex(result.stdout, (
+                rf"(?m)^fault: weir\.yaml: the service can't be asked, and weir limits and weir top fail: can't read {token}: "
+                r"No such file or directory \[service-not-asked\]$"))
+
     def test_postconf_fails(self):
         with WeirService() as service:
             directory = service.directory / "bin"
@@ -572,6 +626,21 @@ class Trial(unittest.TestCase):
                     self.assertEqual([(one["stage"], one["place"], one["outcome"]) for one in report["sightings"]], [("policy", "policy server, RCPT", "DUNNO; charged to per-client, and given back")])
                 self.assertEqual(service.used("127.0.0.1", "per-client") or 0, 0)
                 self.assertEqual(sink.messages(), [])
+                self.check_text(postfix, service)
+
+    def check_text(self, postfix, service):
+        """Each command has its name, one clock counts, and a refusal of real mail is not hidden."""
+        for is_blocked in (False, True):
+            if is_blocked:
+                weir("limits", "block", "127.0.0.1", "--limit", "per-client", "--config", service.config_file)
+            text = weir("doctor", "--try", "--postfix", postfix.etc, "--config", service.config_file, "--smtp", f"inet:127.0.0.1:{postfix.port}").stdout
+            times = {name: float(time) * {"ms": 1, "s": 1000}[unit] for time, unit, name in re.findall(r"(?m)^ +([0-9.]+) (ms|s)  ([A-Za-z ]+): ", text)}
+            self.assertEqual(list(times), ["connect", "EHLO localhost", "MAIL FROM", "RCPT TO", "QUIT"], text)
+            time, unit = re.search(r"seen by the policy server, RCPT after ([0-9.]+) (ms|s): ", text).groups()
+            seen = float(time) * {"ms": 1, "s": 1000}[unit]
+            self.assertLessEqual(times["MAIL FROM"], seen, text)
+            self.assertLessEqual(seen, times["RCPT TO"], text)
+            self.assertEqual("real mail would be refused; Weir let the probe pass" in text, is_blocked, text)
 
     def test_filter_and_policy(self):
         with SMTPSink() as sink, filtered_postfix(sink.port, limits=[{"name": "per-sender", "key": ["sender"], "rates": ["9/1h"]}]) as (postfix, service):
@@ -606,9 +675,10 @@ class Trial(unittest.TestCase):
     def test_unreachable_services(self):
         with WeirService(limits=LIMITS) as service, PrivatePostfix() as postfix:
             at = ("doctor", "--try", "--postfix", postfix.etc, "--config", service.config_file)
-            result = weir(*at, "--smtp", f"inet:127.0.0.1:{free_port()}", check=False)
+            port = free_port()
+            result = weir(*at, "--smtp", f"inet:127.0.0.1:{port}", check=False)
             self.assertEqual(result.returncode, 69)
-            self.assertIn("Connection refused", result.stderr)
+            self.assertEqual(result.stderr, f"weir doctor: can't connect to smtpd at 127.0.0.1:{port}: Connection refused; --smtp names another address\n")
             self.assertEqual(weir(*at, "--smtp", "inet:192.0.2.1:25", check=False).returncode, 64)
             self.assertEqual(weir(*at, "--to", "a b", check=False).returncode, 64)
             service.stop()
@@ -706,6 +776,7 @@ class Import(unittest.TestCase):
         self.assertEqual(result.stdout.count("- name:"), 2)
         result, left_out = self.result("anvil", "")
         self.assertEqual((result.returncode, left_out), (0, []))
+        self.assertIn(": note: sets no smtpd_client_*_rate_limit, so there is nothing to convert\n", result.stderr)
         self.assertEqual(weir("import", "anvil", "/nonexistent", check=False).returncode, 66)
 
     def test_prefix_lengths_of_anvil(self):

@@ -175,7 +175,7 @@ class Submission(unittest.TestCase):
         self.assertEqual(result.returncode, 66)
         self.assertIn("there is no terminal to ask for the password; use --password-file", result.stderr)
         result = weir(*self.arguments(self.submission, "--user", USER, "--password-file", "/nonexistent/x"), check=False)
-        self.assertEqual(result.returncode, 66)
+        self.assertEqual((result.returncode, result.stderr), (66, "weir doctor: can't read /nonexistent/x: No such file or directory\n"))
 
 
 if __name__ == "__main__":

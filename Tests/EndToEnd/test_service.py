@@ -59,6 +59,13 @@ class Transactions(unittest.TestCase):
             self.charge(client, client.new_instance(), 1)
             self.assertEqual(service.used("alice@example.org", "per-sender"), 1)
 
+    def test_a_client_is_named_by_address_and_port(self):
+        service = self.enterContext(WeirService(**self.CONFIG))
+        with service.client() as client:
+            port = client.socket.getsockname()[1]
+            client.socket.sendall(b"nonsense\n\n")
+            service.wait_logged(f"warning: closed the connection of 127.0.0.1:{port}: a line without '=' in a request")
+
     def test_the_last_one_is_given_back_before_the_next_is_judged(self):
         """A client that sends RSET and begins again needs no room for both messages."""
         service = self.enterContext(WeirService(**{**self.CONFIG, "limits": [{**self.CONFIG["limits"][0], "rates": ["3/1h"]}]}))

@@ -10,12 +10,12 @@ import json
 import os
 import pathlib
 import re
-import shlex
 import shutil
 import tempfile
 import unittest
 
 from postfix import MASTER, run
+from test_doctor import words_of
 from weir import weir
 
 SETUPS = pathlib.Path(__file__).parent / "setups"
@@ -132,7 +132,8 @@ class Setups(unittest.TestCase):
             for command in dict.fromkeys(command for finding in findings for command in finding["commands"]):
                 applied.append(command)
                 setup.age()
-                run(shlex.split(command.replace("/etc/weir/postfix", "/nonexistent")))
+                if words := words_of(command):
+                    run(words)
             if not findings:
                 break
         told = "\n".join(applied)

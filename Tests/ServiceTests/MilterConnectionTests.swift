@@ -223,7 +223,7 @@ import Testing
 
     @Test func aProbeIsDiscarded() async throws {
         let service = try await MilterService(header: Self.rules)
-        let token = service.probes.begin(upTo: .milter)
+        let token = service.probes.begin(upTo: .milter, at: .now)
         let client = try service.connect()
         #expect(client.content(["X-Weir-Probe: \(token)"]).replies == ["d"])
         #expect(client.content(["Subject: x"]).replies == ["c"])

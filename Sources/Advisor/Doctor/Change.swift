@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// An edit of main.cf or master.cf that the doctor proposes, as a postconf(1) command.
+/// An edit of main.cf or master.cf that the doctor proposes, as a postconf(1) command; or a file that they need.
 enum Change: Equatable {
     /// A parameter of main.cf.
     case parameter(String, value: String)
@@ -10,6 +10,8 @@ enum Change: Equatable {
     case service(String)
     /// Removes a service from master.cf.
     case removal(service: String)
+    /// Puts a file of the package where a service looks for it.
+    case file(String, copyOf: String)
 
     /// - Parameter directory: of main.cf and master.cf; nil for the system's instance.
     func command(directory: String?) -> String {
@@ -20,6 +22,7 @@ enum Change: Equatable {
             "postconf\(option) -P \(Self.quoted("\(service)/\(name)=\(value)"))"
         case .service(let line): "postconf\(option) -M \(Self.quoted("\(Self.id(ofLine: line))=\(line)"))"
         case .removal(let service): "postconf\(option) -MX \(Self.quoted(service))"
+        case .file(let path, let original): "install -D -m 644 \(Self.quoted(original)) \(Self.quoted(path))"
         }
     }
 

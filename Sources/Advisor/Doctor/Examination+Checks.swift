@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import Filter
+import Glibc
 import Settings
 
 /// Where the checks see something else than Postfix's own would.
@@ -72,6 +73,35 @@ extension Examination {
         guard !carriesOutVerdicts(Self.verdictCleanup) else { return [] }
         let text = options(ServiceOverride.verdictCleanup, for: "cleanup")
         return [.service("\(Self.verdictCleanup) unix n - \(chroot) - 0 cleanup \(text)")]
+    }
+
+    /// A cleanup whose table does not exist takes no mail, also if this examination has proposed it.
+    mutating func examineVerdictTables() {
+        var examined: Set<String> = []
+        for service in reinjections {
+            let name = setup.value("cleanup_service_name", in: service)
+            guard let cleanup = setup.services.first(where: { $0.name == name && $0.program == "cleanup" }) else {
+                continue
+            }
+            for table in RestrictionList.words(setup.value("header_checks", in: cleanup)[...], separators: ", \t") {
+                let path = String(Self.path(table))
+                guard path.contains("weir_verdict"), examined.insert(path).inserted, Self.isMissing(path) else {
+                    continue
+                }
+                add(
+                    .fault, "filter-verdict-table", cleanup,
+                    "header_checks names \(table), but there is no such file: cleanup takes no mail, so all mail that "
+                        + "the filter returns stays in the queue",
+                    commands: [.file(path, copyOf: Self.shippedVerdictTable)])
+            }
+        }
+    }
+
+    private static let shippedVerdictTable = "/usr/share/doc/weir/examples/postfix/weir_verdict.pcre"
+
+    /// False also for what this user may not see.
+    private static func isMissing(_ path: String) -> Bool {
+        path.hasPrefix("/") && access(path, F_OK) != 0 && errno == ENOENT
     }
 
     /// With other limits than Postfix's, rules see more or less of a message than they would there.

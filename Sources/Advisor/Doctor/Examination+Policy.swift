@@ -163,27 +163,39 @@ extension Examination {
 
     /// Finds references to the policy server's default port where it doesn't listen on that port.
     private mutating func examineAddresses(_ service: PostfixSetup.Service) {
-        let addresses = (Self.recipientLists + Self.settlingLists + Self.earlyLists).flatMap {
-            list($0, in: service).flatMap(\.expanded)
-        }
-        .filter { $0.name == "check_policy_service" }.map { ServerReference($0.argument).address }
-        for address in Set(addresses).sorted() where !isOurs(address, configuration.listen.policy, in: service) {
-            guard ListenerAddress(address, queue: queue) == .inet(host: "127.0.0.1", port: Self.defaultPort) else {
-                continue
-            }
-            let listeners = configuration.listen.policy.map(\.description).joined(separator: ", ")
+        for address in policyServers(of: service).sorted() where isDeserted(address, in: service) {
+            let listeners = configuration.listen.policy.map(\.description)
+            // Other services may ask at the addresses that weir.yaml has.
+            let wanted = (asksPolicy ? listeners : []) + ["inet:127.0.0.1:\(Self.defaultPort)"]
             add(
                 .fault, "policy-nobody-listens", service,
-                "smtpd asks \(address), but listen.policy of weir.yaml is \(listeners)",
-                configuration: ["listen: { policy: [\"\(address)\"] }"])
+                "smtpd asks \(address), but listen.policy of weir.yaml is \(listeners.joined(separator: ", "))",
+                configuration: ["listen: { policy: [\(wanted.map { "\"\($0)\"" }.joined(separator: ", "))] }"])
         }
+    }
+
+    /// Whether an address is the policy server's default one, and the policy server doesn't listen there.
+    private func isDeserted(_ address: String, in service: PostfixSetup.Service) -> Bool {
+        !isOurs(address, configuration.listen.policy, in: service)
+            && ListenerAddress(address, queue: queue) == .inet(host: "127.0.0.1", port: Self.defaultPort)
+    }
+
+    /// The addresses of policy servers that a service asks.
+    private func policyServers(of service: PostfixSetup.Service) -> Set<String> {
+        let elements = (Self.recipientLists + Self.settlingLists + Self.earlyLists).flatMap {
+            list($0, in: service).flatMap(\.expanded)
+        }
+        return Set(
+            elements.filter { $0.name == "check_policy_service" }.map { ServerReference($0.argument).address })
     }
 
     // MARK: All services
 
     private mutating func examineSilentServices() {
+        // A service that asks at the default address needs an address in weir.yaml, not another question.
         let silent = entrances.filter { service in
             !asks(service) && !milterCounts(service)
+                && !policyServers(of: service).contains { isDeserted($0, in: service) }
                 && configuration.limits.contains { canApply($0, in: service, context: "") }
         }
         for service in silent {
@@ -210,7 +222,8 @@ extension Examination {
         } else if unsettled.isEmpty, !asking.isEmpty {
             add(
                 .note, "give-back", nil,
-                "all services report accepted mail to Weir: with give_back_dropped, unfinished messages won't count",
+                "all services tell Weir which mail was accepted. Set give_back_dropped, and messages that were never "
+                    + "finished will not count",
                 configuration: ["give_back_dropped: true"])
         }
     }

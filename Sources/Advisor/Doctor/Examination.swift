@@ -4,7 +4,8 @@ package import Report
 package import Settings
 internal import Wire
 
-/// Examines how a Postfix instance and Weir are connected. The findings depend only on the two inputs.
+/// Examines how a Postfix instance and Weir are connected. The findings depend only on the two inputs, and on whether
+/// the table of verdicts exists.
 package struct Examination {
     /// As it is after the changes that were proposed so far: what one finding mends needs no second one, and no two
     /// changes undo each other.
@@ -28,6 +29,7 @@ package struct Examination {
         examination.examinePolicy()
         examination.examineMilter()
         examination.examineFilter()
+        examination.examineVerdictTables()
         examination.examineCommands()
         examination.examineReceived()
         examination.examineDoubleChecks()

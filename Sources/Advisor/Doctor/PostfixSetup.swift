@@ -57,6 +57,7 @@ package struct PostfixSetup: Sendable {
             services.removeAll { $0.id == service.id }
             services.append(service)
         case .removal(let id): services.removeAll { $0.id == id }
+        case .file: break
         }
     }
 

@@ -2,6 +2,7 @@
 import Foundation
 import Glibc
 package import NIOCore
+import Wire
 
 /// Sends the probe message to an smtpd, and records its replies.
 package struct ProbeMail {
@@ -34,7 +35,7 @@ package struct ProbeMail {
     package struct Reply: Codable, Sendable {
         package let command: String
         package let text: String
-        /// Since the start of the connect.
+        /// Since the start of the probe.
         package let milliseconds: Double
 
         package var isPositive: Bool { text.first == "2" || text.first == "3" }
@@ -52,14 +53,19 @@ package struct ProbeMail {
     private var tls: OpenSSLClient?
     /// The EHLO keywords with their parameters, in capitals.
     private var capabilities: [String] = []
-    private let begun = ContinuousClock.now
+    private let begun: ContinuousClock.Instant
     private var input: [UInt8] = []
 
     private static let timeout = 60
     private static let longestReply = 65_536
 
     /// Connects and reads the greeting.
-    package init(to address: SocketAddress, sender: String, recipient: String, token: String) throws {
+    ///
+    /// - Parameter begun: the start of the probe, from which the times of the replies count.
+    package init(
+        to address: SocketAddress, sender: String, recipient: String, token: String, begun: ContinuousClock.Instant
+    ) throws {
+        self.begun = begun
         self.sender = sender
         self.recipient = recipient
         self.token = token
@@ -68,9 +74,9 @@ package struct ProbeMail {
         guard socket >= 0 else { throw Self.failure("can't create a socket") }
         limitTime()
         guard address.withSockAddr({ pointer, size in connect(socket, pointer, socklen_t(size)) }) == 0 else {
-            let failure = Self.failure("can't connect to \(address)")
+            let failure = Self.failure("can't connect to smtpd at \(address.text)")
             close(socket)
-            throw failure
+            throw Failure(description: "\(failure); --smtp names another address")
         }
         try expect("connect")
     }
@@ -103,9 +109,7 @@ package struct ProbeMail {
     private mutating func startTLS() throws {
         try command("QUIT")
         disconnect()
-        let host = address.ipAddress ?? ""
-        let client = try OpenSSLClient(
-            startTLSAt: "\(host.contains(":") ? "[\(host)]" : host):\(address.port ?? 0)")
+        let client = try OpenSSLClient(startTLSAt: address.text)
         tls = client
         socket = client.socket
         limitTime()
@@ -122,7 +126,7 @@ package struct ProbeMail {
 
     /// The reply of smtpd to STARTTLS; nil if it agrees.
     private static func refusalOfTLS(at address: SocketAddress) throws -> String? {
-        var mail = try ProbeMail(to: address, sender: "", recipient: "", token: "")
+        var mail = try ProbeMail(to: address, sender: "", recipient: "", token: "", begun: .now)
         defer { mail.disconnect() }
         try mail.command("EHLO localhost")
         try mail.command("STARTTLS")

@@ -29,6 +29,9 @@ extension ImportedLimits {
         for (name, reason) in Self.anvilOthers where main.isSet(name) && main.value(name) != "0" {
             leaveOut(name, of: main, reason)
         }
+        if limits.isEmpty, leftOut.isEmpty {
+            notes.append(.init(line: 0, text: "sets no smtpd_client_*_rate_limit, so there is nothing to convert"))
+        }
     }
 
     private mutating func leaveOut(_ name: String, of main: AnvilParameters, _ reason: String) {

@@ -3,6 +3,8 @@ internal import Filter
 internal import Rules
 
 extension Verdict {
+    var isRefusal: Bool { if case .refuse = disposition { true } else { false } }
+
     /// In a few words, for the report of a probe.
     var summary: String {
         switch disposition {

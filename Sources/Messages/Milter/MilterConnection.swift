@@ -261,10 +261,9 @@ final class MilterConnection: ReceivedConnection {
     /// A probe is known by its header, because without limits the MTA sends no reverse-path.
     private func isEndOfProbe(_ verdict: Verdict) -> Bool {
         guard let mark = content.probeMark else { return false }
-        if case .last = worker.checks.probes.see(mark, at: .milter, "milter, end of message", verdict.summary) {
-            return true
-        }
-        return false
+        let sighting = worker.checks.probes.see(
+            mark, at: .milter, "milter, end of message", verdict.summary, isRefused: verdict.isRefusal)
+        return if case .last = sighting { true } else { false }
     }
 
     // MARK: Actions

@@ -18,8 +18,9 @@ extension FilterConnection {
         }
         worker.checks.report(verdict, "filter: \(session.summary)")
         let mark = session.mail.readableBytesView
-        if case .last = worker.checks.probes.see(mark, at: .filter, "filter \(worker.settings.listen)", verdict.summary)
-        {
+        let sighting = worker.checks.probes.see(
+            mark, at: .filter, "filter \(worker.settings.listen)", verdict.summary, isRefused: verdict.isRefusal)
+        if case .last = sighting {
             return .answer(SMTPReply(250, "2.0.0 Ok: a probe, discarded"))
         }
         switch verdict.disposition {

@@ -20,7 +20,7 @@ package final class ProbeBoard: Sendable {
     private struct Probe {
         let token: [UInt8]
         let last: ProbeStage
-        let begun = ContinuousClock.now
+        let begun: ContinuousClock.Instant
         var sightings: [ProbeSighting] = []
     }
 
@@ -36,9 +36,12 @@ package final class ProbeBoard: Sendable {
     package var isActive: Bool { isExpected.load(ordering: .relaxed) }
 
     /// Begins a probe, which replaces a running one.
-    package func begin(upTo last: ProbeStage) -> String {
+    ///
+    /// - Parameter begun: now; the times of the sightings count from it.
+    /// - Returns: its token.
+    package func begin(upTo last: ProbeStage, at begun: ContinuousClock.Instant) -> String {
         let token = (0..<4).map { _ in String(UInt32.random(in: 0x1000_0000...(.max)), radix: 16) }.joined()
-        state.withLock { $0 = Probe(token: Array(token.utf8), last: last) }
+        state.withLock { $0 = Probe(token: Array(token.utf8), last: last, begun: begun) }
         isExpected.store(true, ordering: .relaxed)
         return token
     }
@@ -62,9 +65,10 @@ package final class ProbeBoard: Sendable {
     ///   - mark: the bytes that may contain the token.
     ///   - place: the listener or protocol state.
     ///   - outcome: what the stage did with it.
+    ///   - isRefused: the stage would have refused real mail.
     package func see(
         _ mark: some Collection<UInt8>, at stage: ProbeStage, _ place: @autoclosure () -> String,
-        _ outcome: @autoclosure () -> String
+        _ outcome: @autoclosure () -> String, isRefused: Bool = false
     ) -> Sighting {
         guard isActive else { return .none }
         return state.withLock { probe in
@@ -79,7 +83,9 @@ package final class ProbeBoard: Sendable {
             if current.sightings.count < Self.mostSightings {
                 let milliseconds = Double(age.components.seconds) * 1000 + Double(age.components.attoseconds) / 1e15
                 probe?.sightings.append(
-                    .init(stage: stage, place: place(), milliseconds: milliseconds, outcome: outcome()))
+                    .init(
+                        stage: stage, place: place(), milliseconds: milliseconds, outcome: outcome(),
+                        isRefused: isRefused))
             }
             return stage == current.last ? .last : .passing
         }
@@ -96,8 +102,10 @@ package struct ProbeSighting: Codable, Equatable, Sendable {
     package var stage: ProbeStage
     /// `RCPT`, or the filter's address.
     package var place: String
-    /// Since the probe was requested.
+    /// Since the start of the probe.
     package var milliseconds: Double
     /// What the stage did with it.
     package var outcome: String
+    /// The stage would have refused real mail. nil from a service of an earlier version.
+    package var isRefused: Bool?
 }

@@ -4,6 +4,7 @@ internal import Hummingbird
 internal import HummingbirdCore
 internal import NIOCore
 internal import Report
+internal import Wire
 
 /// A request's context. It keeps the channel, to find the user at the other end.
 struct AdminContext: RequestContext {
@@ -28,7 +29,7 @@ struct AdminContext: RequestContext {
                 level: .socket, name: .init(rawValue: SO_PEERCRED)
             ).get(),
             peer.uid != uid_t.max, peer.pid != 0
-        else { return "\(channel.remoteAddress?.description ?? "unknown") with the token" }
+        else { return "\(channel.remoteAddress?.text ?? "unknown") with the token" }
         return "uid \(peer.uid)\(Self.name(ofUser: peer.uid).map { " (\($0))" } ?? "")"
     }
 

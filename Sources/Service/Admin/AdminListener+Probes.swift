@@ -12,7 +12,9 @@ extension AdminListener {
                 let stages = ProbeStage.allCases.map(\.rawValue).joined(separator: ", ")
                 throw AdminFailure(.badRequest, "the body must be JSON with the last stage, one of \(stages)")
             }
-            return try AdminResponse.json(AdminMessages.Probe(last: last, token: host.probes.begin(upTo: last)))
+            let begun = ContinuousClock.now
+            let token = host.probes.begin(upTo: last, at: begun)
+            return try AdminResponse.json(AdminMessages.Probe(last: last, token: token, begun: begun))
         }
         router.get("probe") { [host] request, _ in
             try AdminResponse.json(host.probes.sightings(of: request.uri.queryParameters.get("token") ?? ""))
