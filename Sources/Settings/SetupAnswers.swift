@@ -42,6 +42,25 @@ package struct SetupAnswers: Equatable, Sendable {
             .map { rates[$0] }
     }
 
+    /// The commands that let the service send alerts by mail. weir.service keeps it from gaining privileges, which
+    /// sendmail's postdrop needs.
+    ///
+    /// - Parameters:
+    ///   - queue: Postfix's queue_directory.
+    ///   - group: Postfix's setgid_group.
+    package static func commandsForMail(queue: String, group: String) -> [String] {
+        let folder = "/etc/systemd/system/weir.service.d"
+        let lines = [
+            "[Service]", "SupplementaryGroups=\(group)", "ReadWritePaths=\(queue)/maildrop \(queue)/public",
+            "RestrictAddressFamilies=AF_NETLINK",
+        ]
+        return [
+            "mkdir -p \(folder)",
+            "printf '%s\\n' \(lines.map { "'\($0)'" }.joined(separator: " ")) > \(folder)/mail.conf",
+            "systemctl daemon-reload",
+        ]
+    }
+
     /// The first fault or warning of the configuration; nil if it has none.
     package var problem: String? {
         switch ConfigurationReader.read(Array(yaml.utf8), file: "weir.yaml") {
@@ -101,7 +120,11 @@ package struct SetupAnswers: Equatable, Sendable {
             case .client:
                 (
                     "per-client", "The recipients of each client address, of other mail servers too.",
-                    ["key: client_address"]
+                    [
+                        "# Programs of this machine are not counted. Add networks and mail servers that may send more.",
+                        "when: { client_address: { not: { in: [\"127.0.0.0/8\", \"::1/128\"] } } }",
+                        "key: client_address",
+                    ]
                 )
             case .domain:
                 (

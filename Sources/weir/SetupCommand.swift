@@ -16,8 +16,8 @@ struct SetupCommand: ParsableCommand {
             nothing else: it prints the postconf commands that connect this Postfix, as weir doctor does. If there is \
             a mail log, it suggests rates from it, as weir replay does.
 
-            Exit status: 0 success, 64 standard input is no terminal, 66 a log can't be read, 69 weir.yaml is written, \
-            but postconf failed, 73 the file exists or can't be written, 74 standard output can't be written.
+            Exit status: 0 success, 64 standard input is not a terminal, 66 a log can't be read, 69 weir.yaml is \
+            written, but postconf failed, 73 the file exists or can't be written, 74 standard output can't be written.
 
             Example: weir setup --yes --output /tmp/weir.yaml
             """)
@@ -48,7 +48,7 @@ struct SetupCommand: ParsableCommand {
         let replacesSample = isSample
         guard replacesSample || access(output, F_OK) != 0 else { throw Self.exists(output) }
         guard yes || isatty(STDIN_FILENO) == 1 else {
-            StandardError.complain("standard input is no terminal; --yes takes every default", by: "setup")
+            StandardError.complain("standard input is not a terminal; --yes takes every default", by: "setup")
             throw ExitCode(EX_USAGE)
         }
         if replacesSample {
@@ -58,7 +58,9 @@ struct SetupCommand: ParsableCommand {
         let answers = try answers(for: try? setup.get())
         try write(answers.yaml, replacingSample: replacesSample)
         try StandardOutput.write(line: "wrote \(output)\n  \(Self.summary(of: answers))\n\nNow, in this order:")
-        try show("1. Start Weir with this file. The last command says OK when it is ready.", startCommands)
+        try show(
+            "1. Start Weir with this file. The last command says OK when it is ready.",
+            commandsForMail(of: answers, in: try? setup.get()) + startCommands)
         switch setup {
         case .success(let setup):
             try showCommands(for: setup)
@@ -91,7 +93,15 @@ struct SetupCommand: ParsableCommand {
             "Check the content of messages too, as a milter, a content filter after the queue (filter), or not (none)?",
             \.contentInterface, of: &answers)
         try questions.askAddress(of: &answers)
+        if let address = answers.alertAddress, !address.contains("@") {
+            try StandardOutput.write(line: "  note: \(address) has no @, so a user or an alias here gets the alerts")
+        }
         try questions.askShadow(of: &answers)
+        if answers.subject == .client, answers.shadowUntil == nil {
+            try StandardOutput.write(
+                line: "  note: this refuses other mail servers, too. Add those that may send more to the networks that "
+                    + "the limit leaves out (in weir.yaml, below when)")
+        }
         return answers
     }
 
@@ -171,12 +181,16 @@ struct SetupCommand: ParsableCommand {
         } catch {
             // Only what this process has created.
             if descriptor >= 0 { unlink(path) }
-            StandardError.complain("can't write \(output): \((error as NSError).localizedDescription)", by: "setup")
+            StandardError.complain("can't write \(output): \(Self.reason(error))", by: "setup")
             throw ExitCode(EX_CANTCREAT)
         }
     }
 
     private static var systemError: POSIXError { POSIXError(POSIXErrorCode(rawValue: errno) ?? .EIO) }
+
+    private static func reason(_ error: any Error) -> String {
+        String(cString: strerror((error as? POSIXError)?.code.rawValue ?? EIO))
+    }
 
     // MARK: Next steps
 
@@ -206,15 +220,26 @@ struct SetupCommand: ParsableCommand {
                 "diff \(usual) \(output)", "cp \(output) \(usual)", "systemctl restart weir", "weir check-health",
             ]
         }
-        let start = output == usual ? "systemctl restart weir" : "weir serve\(fileOption)    # in another terminal"
+        let start = startsUnit ? "systemctl restart weir" : "weir serve\(fileOption)    # in another terminal"
         return ["weir check-config\(fileOption)", start, "weir check-health\(fileOption)"]
     }
 
-    /// For commands after `startCommands`.
-    private var fileOption: String {
+    private var startsUnit: Bool {
         let usual = Configuration.defaultPath
-        return output == usual || access(usual, F_OK) == 0 ? "" : " --config \(output)"
+        return output == usual || access(usual, F_OK) == 0
     }
+
+    /// sendmail(1) gives alerts to the system's instance of Postfix, whatever `--postfix` says.
+    private func commandsForMail(of answers: SetupAnswers, in setup: PostfixSetup?) -> [String] {
+        guard answers.alertAddress != nil, startsUnit, let setup else { return [] }
+        let isSystems = postfix == nil
+        return SetupAnswers.commandsForMail(
+            queue: isSystems ? setup.value("queue_directory") : "/var/spool/postfix",
+            group: isSystems ? setup.value("setgid_group") : "postdrop")
+    }
+
+    /// For commands after `startCommands`.
+    private var fileOption: String { startsUnit ? "" : " --config \(output)" }
 
     private func showCommands(for setup: PostfixSetup) throws {
         guard case .success(let outcome) = ConfigurationReader.read(path: output) else { return }
@@ -227,16 +252,22 @@ struct SetupCommand: ParsableCommand {
         var lines: [String] = []
         var shown: Set<String> = []
         for finding in findings {
-            lines.append("# \(finding.place): \(finding.text)")
+            let commands = finding.commands.filter { !shown.contains($0) }
+            let isFixed = commands.isEmpty && !finding.commands.isEmpty
+            lines.append(
+                "# \(finding.place): \(finding.text)" + (isFixed ? " (the commands above fix this, too)" : ""))
             lines += finding.configuration.map { "# in weir.yaml: \($0)" }
-            lines += finding.commands.filter { shown.insert($0).inserted }
+            lines += commands
+            shown.formUnion(commands)
         }
         if !shown.isEmpty {
             lines.insert("cp -p \(name)/main.cf \(name)/main.cf.before-weir", at: 0)
             lines.insert("cp -p \(name)/master.cf \(name)/master.cf.before-weir", at: 1)
             lines.append("postfix\(postfix.map { " -c \($0)" } ?? "") reload")
         }
-        try show("2. Connect Postfix (\(name)):", lines)
+        let isConnected = findings.allSatisfy { $0.severity == .note || $0.kind == "postconf-warning" }
+        let step = isConnected ? "Postfix (\(name)) is connected already. To look at:" : "Connect Postfix (\(name)):"
+        try show("2. \(step)", lines)
     }
 
     private func showTest(of answers: SetupAnswers, in setup: PostfixSetup) throws {
@@ -245,6 +276,7 @@ struct SetupCommand: ParsableCommand {
         if answers.subject != .client, setup.services.contains(where: { $0.id == "submission/inet" }) {
             lines[1] = "\(doctor) --try --smtp inet:127.0.0.1:587 --user LOGIN    # sends a probe that nobody receives"
         }
+        if answers.alertAddress != nil { lines.append("weir alert --test mail\(fileOption)") }
         try show("3. See that it works:", lines)
     }
 }

@@ -13,6 +13,7 @@ import time
 import unittest
 
 from postfix import PrivatePostfix, SMTP, SMTPSink, free_port, run
+from test_doctor import words_of
 from test_replay import message
 from weir import BINARY, ENVIRONMENT, USER, WeirService, weir
 
@@ -101,6 +102,35 @@ class Setup(unittest.TestCase):
         weir("setup", "--yes", "--output", self.file, "--postfix", postfix.etc, "--log", os.devnull)
         self.assertIn("key: client_address", self.file.read_text())
 
+    def test_other_mail_servers_are_clients_too(self):
+        """Whoever refuses at once is told so."""
+        for days, said in (("7", False), ("0", True)):
+            self.file.unlink(missing_ok=True)
+            dialogue = Dialogue("--output", self.file, "--postfix", self.postfix(**LOGINS).etc, "--log", os.devnull)
+            for question, text in (("Count mail by", "client\n"), ("How many", "\n"), ("Check the content", "\n"), ("Which mail address", "alice\n"),
+                                   ("For how many days", f"{days}\n")):
+                dialogue.answer(question, text)
+            self.assertEqual(dialogue.end(), 0, dialogue.text)
+            self.assertIn("note: alice has no @, so a user or an alias here gets the alerts", dialogue.text)
+            self.assertEqual("note: this refuses other mail servers, too." in dialogue.text, said, dialogue.text)
+
+    def test_fixes_are_printed_once(self):
+        postfix = self.postfix(**LOGINS)
+        with (postfix.etc / "master.cf").open("a") as master:
+            master.write("2587 inet n - n - - smtpd\n")
+        result = weir("setup", "--yes", "--output", self.file, "--postfix", postfix.etc, "--log", os.devnull)
+        self.assertRegex(result.stdout, r"(?m)^    # 2587/inet: this service never asks Weir: .* \(the commands above fix this, too\)$")
+        for command in commands(result.stdout):
+            run(shlex.split(command))
+        for name in ("main.cf", "master.cf"):
+            os.utime(postfix.etc / name, (1_700_000_000, 1_700_000_000))
+        self.file.unlink()
+        with (postfix.etc / "main.cf").open("a") as main:
+            main.write("odd_parameter = 1\n")
+        result = weir("setup", "--yes", "--output", self.file, "--postfix", postfix.etc, "--log", os.devnull)
+        self.assertIn(f"\n2. Postfix ({postfix.etc}) is connected already. To look at:\n", result.stdout)
+        self.assertEqual(commands(result.stdout), [])
+
     def test_rates_from_a_log(self):
         now = int(time.time()) - 86400
         log = self.directory / "mail.log"
@@ -124,7 +154,7 @@ class Setup(unittest.TestCase):
 
     def test_without_a_terminal(self):
         errors = self.setup_fails(EX_USAGE, "--output", self.file)
-        self.assertEqual(errors, "weir setup: standard input is no terminal; --yes takes every default\n")
+        self.assertEqual(errors, "weir setup: standard input is not a terminal; --yes takes every default\n")
         self.assertFalse(self.file.exists())
 
     def test_without_postfix(self):
@@ -194,8 +224,8 @@ class OnARunningPostfix(unittest.TestCase):
         self.enterContext(service)
         printed = commands(dialogue.text.replace("\r", ""))
         self.assertTrue(printed, dialogue.text)
-        for command in printed:
-            run(shlex.split(on_free_ports(command)))
+        for words in filter(None, map(words_of, map(on_free_ports, printed))):
+            run(words)
         postfix.reload()
         at = ("doctor", "--postfix", postfix.etc, "--config", service.config_file)
         result = weir(*at, check=False)

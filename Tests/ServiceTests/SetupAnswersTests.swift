@@ -35,7 +35,8 @@ import Testing
             #expect(configuration.limits.count == 1)
             #expect(limit.rates == answers.rates)
             #expect((limit.mode == .shadow) == (answers.shadowUntil != nil))
-            #expect(limit.conditions.isEmpty == (answers.subject == .client))
+            let condition = answers.subject == .client ? "client_address" : "sasl_username"
+            #expect(limit.conditions.map(\.part.name) == [condition])
             let key = [
                 SetupAnswers.Subject.login: "sasl_username", .client: "client_address", .domain: "sender_domain",
             ]
@@ -44,6 +45,24 @@ import Testing
             #expect(configuration.listen.filter.isEmpty == (answers.contentInterface != .filter))
             #expect(configuration.alerts.mail == [answers.alertAddress].compactMap(\.self))
         }
+    }
+
+    /// The file that the commands write is the one in docs/operation.md.
+    @Test func mailNeedsADropIn() throws {
+        let commands = SetupAnswers.commandsForMail(queue: "/var/spool/postfix", group: "postdrop")
+        let folder = "/etc/systemd/system/weir.service.d"
+        let lines = [
+            "[Service]", "SupplementaryGroups=postdrop",
+            "ReadWritePaths=/var/spool/postfix/maildrop /var/spool/postfix/public",
+            "RestrictAddressFamilies=AF_NETLINK",
+        ]
+        let words = lines.map { "'\($0)'" }.joined(separator: " ")
+        #expect(
+            commands == [
+                "mkdir -p \(folder)", "printf '%s\\n' \(words) > \(folder)/mail.conf", "systemctl daemon-reload",
+            ])
+        let manual = try Repository.text("docs/operation.md")
+        #expect(manual.contains(lines.map { "    \($0)\n" }.joined()))
     }
 
     /// Each line of a value has a comment at or above it, and no line is too long for a terminal of 120 columns.
