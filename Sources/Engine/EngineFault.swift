@@ -25,7 +25,7 @@ package struct EngineFault: Error, Equatable, Sendable {
     /// An error of libhiredis, or the end of the connection.
     init(error context: UnsafePointer<redisContext>) {
         switch context.pointee.err {
-        case REDIS_OK, REDIS_ERR_EOF: self.init(.unreachable, "it has closed the connection: is it still running?")
+        case REDIS_OK, REDIS_ERR_EOF: self.init(.unreachable, "it closed the connection (is it running?)")
         case REDIS_ERR_PROTOCOL: self = .strange
         // Also for an array of more than `EngineConnection.mostElements`.
         case REDIS_ERR_OOM: self = .tooLong

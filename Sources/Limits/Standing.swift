@@ -60,7 +60,7 @@ package enum AdministrationFault: Error, Equatable, CustomStringConvertible {
                 ? "there is no limit \(name); no limits are configured"
                 : "there is no limit \(name) (there are \(known.joined(separator: ", ")))"
         case .noKey(let key, let limits):
-            "'\(key)' is no key of \(limits.isEmpty ? "any limit" : limits.joined(separator: ", "))"
+            "'\(key)' is not a valid key for \(limits.isEmpty ? "any limit" : limits.joined(separator: ", "))"
         case .unknownWindow(let rate, let limits):
             "no window of \(Rate.text(ofDuration: rate.window.milliseconds)) in \(limits.joined(separator: ", "))"
         case .walkEnded: "the ledger was opened anew meanwhile; try again"

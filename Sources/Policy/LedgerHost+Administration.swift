@@ -135,7 +135,7 @@ extension LedgerHost {
         )
         .map { standing in
             var figures = KeyStanding(standing, WallClock(of: ledger))
-            let notes = [note(on: change.action, standing, in: ledger), noteOnOthers(limits: [standing.limit])]
+            let notes = [note(on: change, standing, in: ledger), noteOnOthers(limits: [standing.limit])]
             figures.note = notes.contains { $0 != nil } ? notes.compactMap(\.self).joined(separator: "; ") : nil
             return figures
         }
@@ -162,15 +162,29 @@ extension LedgerHost {
     }
 
     /// What the administrator should know about the change that was just made.
-    private func note(on action: KeyAction, _ standing: Standing, in ledger: Ledger) -> String? {
-        switch action {
+    private func note(on change: KeyChange, _ standing: Standing, in ledger: Ledger) -> String? {
+        switch change.action {
         case .block: return ledger.remark(onBlockBy: standing.limit)
         case .raise:
-            guard let until = standing.blockedUntil else { return nil }
-            let key = ShellWord.argument(String(decoding: standing.key, as: UTF8.self))
-            return "still blocked for \(Self.rounded(until - ledger.now)): weir limits unblock \(key)"
+            let notes = [noteOnLowerRates(of: change, standing), noteOnBlock(standing, in: ledger)].compactMap(\.self)
+            return notes.isEmpty ? nil : notes.joined(separator: "; ")
         case .reset, .unraise, .unblock: return nil
         }
+    }
+
+    /// A raise may also lower a rate.
+    private func noteOnLowerRates(of change: KeyChange, _ standing: Standing) -> String? {
+        guard let limit = configuration.limits.first(where: { $0.name == standing.limit }) else { return nil }
+        let lowered = limit.rates.filter { rate in
+            change.rates.contains { $0.window == rate.window && $0.count < rate.count }
+        }
+        return lowered.isEmpty ? nil : "this is less than \(lowered.map(\.description).joined(separator: ", "))"
+    }
+
+    private func noteOnBlock(_ standing: Standing, in ledger: Ledger) -> String? {
+        guard let until = standing.blockedUntil else { return nil }
+        let key = ShellWord.argument(String(decoding: standing.key, as: UTF8.self))
+        return "still blocked for \(Self.rounded(until - ledger.now)): weir limits unblock \(key)"
     }
 
     /// For the audit trail: with the host, if hosts share limits.

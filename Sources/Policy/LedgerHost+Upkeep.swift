@@ -36,9 +36,7 @@ extension LedgerHost {
     static func lost(_ file: String) -> StoreError {
         StoreError(
             "\(file) was removed or replaced while it was in use: put it back, or restart the service to begin with an "
-                + "empty "
-                + "ledger"
-        )
+                + "empty ledger; the rest of the journal is then set aside")
     }
 
     func upkeep(slots: Int) {

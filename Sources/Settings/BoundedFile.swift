@@ -5,12 +5,16 @@ internal import Glibc
 package enum BoundedFile {
     package struct Failure: Error, CustomStringConvertible {
         package let description: String
+        /// There is no such file.
+        package var isMissing = false
     }
 
     package static func read(_ path: String, upTo largest: Int) -> Result<[UInt8], Failure> {
         // Without O_NONBLOCK, open(2) waits for a writer of a named pipe.
         let descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)
-        guard descriptor >= 0 else { return .failure(Failure(description: reason())) }
+        guard descriptor >= 0 else {
+            return .failure(Failure(description: reason(), isMissing: errno == ENOENT))
+        }
         defer { close(descriptor) }
         guard lseek(descriptor, 0, SEEK_CUR) == 0 else {
             return .failure(Failure(description: "not a regular file"))

@@ -27,7 +27,10 @@ package enum ConfigurationReader {
         case .success(let bytes):
             return read(bytes, file: path)
         case .failure(let failure):
-            let fault = ConfigurationFault(file: path, message: "can't be read: \(failure.description)")
+            let fault = ConfigurationFault(
+                file: path,
+                message: failure.isMissing
+                    ? "does not exist; weir setup writes one" : "can't be read: \(failure.description)")
             return .failure(
                 ConfigurationFaults(all: [fault], warnings: [], readable: nil, tablePaths: []))
         }

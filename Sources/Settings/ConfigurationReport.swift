@@ -31,7 +31,7 @@ package struct ConfigurationReport {
         var lines = faults.map { "\(paint($0.location, "1;31")): \($0.text)" }
         lines += warnings.map { "\(paint($0.location, "1")): \(paint("warning:", "1;33")) \($0.text)" }
         if !isValid {
-            lines.append("\(path): rejected: \(Self.count(faults, "fault")), \(Self.count(warnings, "warning"))")
+            lines.append("\(path): rejected: \(Self.count(faults, "error")), \(Self.count(warnings, "warning"))")
         }
         return lines.map { $0 + "\n" }.joined()
     }

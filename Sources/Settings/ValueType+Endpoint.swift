@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 internal import Limits
+internal import MailSyntax
 internal import Wire
 
 /// The rules for the address of a kind of listener.
@@ -88,12 +89,17 @@ package struct EndpointType: Sendable {
         let isBracketed = hostText.first == "[" && hostText.last == "]"
         let host = isBracketed ? String(hostText.dropFirst().dropLast()) : String(hostText)
         guard host == "localhost" || IPAddress(host) != nil, isBracketed == host.contains(":") else {
-            return .fault(
-                "\(Spelling.quoted(String(hostText))) is not an address to listen on; expected localhost or an IP "
-                    + "address, such as 127.0.0.1 or [::1]"
-            )
+            return .fault("\(Spelling.quoted(String(hostText))) \(fault(ofHost: host, isBracketed: isBracketed))")
         }
         return .value(.inet(host: host, port: port))
+    }
+
+    private func fault(ofHost host: String, isBracketed: Bool) -> String {
+        if !isBracketed, IPAddress(host) != nil { return "needs brackets; expected [\(host)]" }
+        let isName =
+            host.contains(where: \.isLetter) && host.utf8.allSatisfy { $0.isAlphanumeric || ".-_".utf8.contains($0) }
+        return "is \(isName ? "a name" : "not an address"); expected localhost or an IP address, such as 127.0.0.1 or "
+            + "[::1]"
     }
 
     /// The path and its NUL must fit into `sun_path`, which has 108 bytes (unix(7)).

@@ -18,8 +18,17 @@ struct CheckConfigCommand: ParsableCommand {
 
     @OptionGroup var options: ConfigurationOptions
 
+    /// Accepted only to say what was probably meant.
+    @Argument(help: .hidden)
+    var words: [String] = []
+
     @Flag(help: "Print one JSON object on standard output and nothing on standard error.")
     var json = false
+
+    func validate() throws {
+        guard let word = words.first else { return }
+        throw ValidationError("unexpected argument '\(word)'; did you mean --config \(word)?")
+    }
 
     func run() throws {
         let report = ConfigurationReport(ConfigurationReader.read(path: options.config), path: options.config)

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import AdminAPI
 import ArgumentParser
+import Glibc
 import NIOCore
 import Settings
 
@@ -42,7 +43,8 @@ struct CheckHealthCommand: AsyncParsableCommand {
 
     private func health() async -> Health {
         guard let configuration = try? options.readAdmin() else {
-            return Health(state: .unknown, text: "\(options.config) has errors", performance: [])
+            let fault = access(options.config, F_OK) == 0 ? "has errors" : "can't be read"
+            return Health(state: .unknown, text: "\(options.config) \(fault)", performance: [])
         }
         do {
             let client = AdminClient(configuration, timeout: .seconds(Self.timeout))

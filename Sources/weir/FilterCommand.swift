@@ -29,7 +29,9 @@ struct FilterCommand: ParsableCommand {
 
     @OptionGroup var options: ConfigurationOptions
 
-    @Option(name: .customShort("f"), parsing: .unconditional, help: "Envelope sender; empty for a bounce.")
+    @Option(
+        name: .customShort("f"), parsing: .unconditional,
+        help: ArgumentHelp("Envelope sender; empty for a bounce.", valueName: "sender"))
     var sender: String
 
     @Option(name: .long, parsing: .unconditional, help: "Queue ID of the message, ${queue_id} in master.cf.")

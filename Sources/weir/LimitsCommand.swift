@@ -8,12 +8,20 @@ import Rules
 import Settings
 
 struct LimitsCommand: AsyncParsableCommand {
+    private static let exitStatus = """
+        Exit status: 0 success, 1 nothing changed or the service refused, 64 wrong arguments, 69 the service is \
+        unreachable, 75 the ledger can't be used now, 77 the user may not ask the service, 78 the configuration has \
+        errors.
+        """
+
     static let configuration = CommandConfiguration(
         commandName: "limits",
         abstract: "Shows and changes usage, raises and blocks in the running service.",
         discussion: """
             Connects to the admin socket; run it as root or as a member of the socket's group. Changes take effect at \
             once, survive restarts, and are logged with 'audit:'.
+
+            \(exitStatus)
 
             Example: weir limits show user@example.org
             """,
@@ -27,6 +35,8 @@ struct LimitsCommand: AsyncParsableCommand {
             discussion: """
                 Where hosts share limits, the figures are of all hosts together. The last line says how old those of \
                 each host are, and which hosts have not answered.
+
+                \(exitStatus)
 
                 Example: weir limits list --limit per-user --most 20
                 Example: weir limits list --blocked --match '*@example.org'
@@ -55,6 +65,13 @@ struct LimitsCommand: AsyncParsableCommand {
             }
         }
 
+        /// What is printed instead of an empty list.
+        private var none: String {
+            let which = match == nil ? "key" : "key that matches"
+            if let over { return "no \(which) has used \(over) % of a window" }
+            return blocked ? "no \(which) is blocked" : raised ? "no \(which) is raised" : "no \(which)"
+        }
+
         func run() async throws {
             let state = blocked ? "blocked" : raised ? "raised" : over.map(String.init)
             guard state == nil, match == nil else {
@@ -62,7 +79,7 @@ struct LimitsCommand: AsyncParsableCommand {
                     let listing = try await client.keys(in: state, limit: limit, match: match, most: most)
                     return (listing, try await client.hosts())
                 }
-                try Admin.print(listing.keys, json: json, whenEmpty: "no such key")
+                try Admin.print(listing.keys, json: json, whenEmpty: none)
                 if json { return }
                 let rest = listing.count - listing.keys.count
                 if listing.isCut == true {
@@ -87,6 +104,8 @@ struct LimitsCommand: AsyncParsableCommand {
             abstract: "Shows the usage of one key in every limit that counts it.",
             discussion: """
                 Where hosts share a limit, the sum of all hosts comes first, then the part of each.
+
+                \(exitStatus)
 
                 Example: weir limits show user@example.org
                 """)
@@ -113,6 +132,8 @@ struct LimitsCommand: AsyncParsableCommand {
         static let configuration = CommandConfiguration(
             abstract: "Sets the usage of keys to zero and ends their blocks.",
             discussion: """
+                \(exitStatus)
+
                 Example: weir limits reset user@example.org
                 Example: weir limits reset --all --limit per-user --yes
                 """)
@@ -129,6 +150,8 @@ struct LimitsCommand: AsyncParsableCommand {
                 Each rate replaces the limit's rate of the same window; other rates stay. A new raise replaces an \
                 earlier one.
 
+                \(exitStatus)
+
                 Example: weir limits raise user@example.org 5000/1h 20000/1d --for 2d
                 """)
 
@@ -136,7 +159,7 @@ struct LimitsCommand: AsyncParsableCommand {
         var key: String
         @Argument(help: "Rates, such as 5000/1h.") var rates: [String]
         @OptionGroup var target: Target
-        @Option(name: .customLong("for"), help: "Duration, such as 2d.")
+        @Option(name: .customLong("for"), help: ArgumentHelp("Duration, such as 2d.", valueName: "time"))
         var duration = DurationArgument(argument: "1d")!
 
         func run() async throws {
@@ -148,6 +171,8 @@ struct LimitsCommand: AsyncParsableCommand {
         static let configuration = CommandConfiguration(
             abstract: "Ends raises: the rates of the configuration apply again.",
             discussion: """
+                \(exitStatus)
+
                 Example: weir limits unraise user@example.org
                 Example: weir limits unraise --match '*@example.org' --yes
                 """)
@@ -164,12 +189,16 @@ struct LimitsCommand: AsyncParsableCommand {
                 A key that no limit has counted yet needs --limit. --all and --match block keys that have been \
                 counted, no later ones.
 
+                \(exitStatus)
+
                 Example: weir limits block user@example.org --for 12h
                 Example: weir limits block --match '*@example.org' --limit per-user --for 1h
                 """)
 
         @OptionGroup var keys: Keys
-        @Option(name: .customLong("for"), help: "Duration, such as 12h (default: until unblocked).")
+        @Option(
+            name: .customLong("for"),
+            help: ArgumentHelp("Duration, such as 12h (default: until unblocked).", valueName: "time"))
         var duration: DurationArgument?
 
         func run() async throws { try await keys.intervene(.block, saying: "blocked", duration: duration) }
@@ -179,6 +208,8 @@ struct LimitsCommand: AsyncParsableCommand {
         static let configuration = CommandConfiguration(
             abstract: "Ends blocks, and forgets the refused requests that led to them.",
             discussion: """
+                \(exitStatus)
+
                 Example: weir limits unblock user@example.org
                 Example: weir limits unblock --all --limit per-user
                 """)
@@ -191,7 +222,11 @@ struct LimitsCommand: AsyncParsableCommand {
     struct Audit: AsyncParsableCommand {
         static let configuration = CommandConfiguration(
             abstract: "Lists the last hundred manual changes, newest first.",
-            discussion: "Example: weir limits audit")
+            discussion: """
+                \(exitStatus)
+
+                Example: weir limits audit
+                """)
 
         @OptionGroup var options: ConfigurationOptions
         @Flag(help: "Print JSON.") var json = false

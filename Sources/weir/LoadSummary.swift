@@ -39,12 +39,12 @@ enum LoadSummary {
             if let seconds = trojan.heldAfterSeconds, let passed = trojan.passedBeforeHeld {
                 "first refused after \(passed) passed, \(decimal(seconds)) s"
                     + (trojan.heldSinceLastPassSeconds.map { ", \(time($0 * 1e6)) after the last pass" } ?? "")
+                    + "; since then \(trojan.passedAfterHeld) of \(trojan.answered - passed) passed"
             } else {
-                "never refused"
+                "never refused (is the limit in shadow mode?)"
             }
-        let answeredAfterHeld = trojan.answered - (trojan.passedBeforeHeld ?? trojan.answered)
         return [
-            "trojan      \(held); since then \(trojan.passedAfterHeld) of \(answeredAfterHeld) passed",
+            "trojan      \(held)",
             "others      \(trojan.honestRefused) of \(trojan.honestAnswered) refused",
         ]
     }

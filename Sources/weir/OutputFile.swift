@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-import Foundation
+import Glibc
 
 /// A file that an option such as --html names.
 enum OutputFile {
@@ -8,10 +8,9 @@ enum OutputFile {
     }
 
     static func write(_ text: String, to path: String) throws(Failure) {
-        do {
-            try Data(text.utf8).write(to: URL(fileURLWithPath: path))
-        } catch {
-            throw Failure(description: "can't write \(path): \((error as NSError).localizedDescription)")
-        }
+        let descriptor = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0o666)
+        let code = descriptor < 0 ? errno : writeAll(Array(text.utf8), to: descriptor)
+        if descriptor >= 0 { close(descriptor) }
+        guard code == 0 else { throw Failure(description: "can't write \(path): \(String(cString: strerror(code)))") }
     }
 }

@@ -80,7 +80,7 @@ struct ReplayCommand: ParsableCommand {
             (log.linesWithoutTime, "line", "without a readable time"),
             (log.localMessages, "message", "of sendmail(1), which causes no policy requests"),
             (log.reinjectedMessages, "message", "returned by a content filter"),
-            (log.messagesWithoutClient, "message", "whose client line is missing"),
+            (log.messagesWithoutClient, "message", "without smtpd's line about the client"),
         ].filter { $0.0 > 0 }
         lines += skipped.map { "  not counted: \(quantity($0.0, $0.1)) \($0.2)" }
         if log.linesOutOfOrder > 0 {

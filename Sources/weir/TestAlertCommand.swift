@@ -24,7 +24,9 @@ struct TestAlertCommand: AsyncParsableCommand {
 
     @OptionGroup var options: ConfigurationOptions
 
-    @Option(help: "Channel of `alerts` in weir.yaml to send a test notice through, or all.")
+    @Option(
+        help: ArgumentHelp(
+            "Channel of `alerts` in weir.yaml to send a test notice through, or all.", valueName: "channel"))
     var test: Channel
 
     func run() async throws {

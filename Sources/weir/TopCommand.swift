@@ -27,8 +27,9 @@ struct TopCommand: AsyncParsableCommand {
 
     @OptionGroup var options: ConfigurationOptions
     @Option(help: "Only this limit.", completion: Completions.limits) var limit: String?
-    @Option(help: "Refresh interval in seconds.") var interval = 1
-    @Option(help: "Number of refreshes (default: until q or Ctrl-C).") var count: Int?
+    @Option(help: ArgumentHelp("Refresh interval.", valueName: "seconds")) var interval = 1
+    @Option(help: ArgumentHelp("Number of refreshes (default: until q or Ctrl-C).", valueName: "number"))
+    var count: Int?
 
     func validate() throws {
         guard (1...3600).contains(interval) else { throw ValidationError("--interval must be from 1 to 3600") }

@@ -16,10 +16,12 @@ enum TopText {
         // Refusals of the current second may be incomplete: leave them for the next refresh.
         let refusals = snapshot.refusals.filter { time == 0 || $0.time >= time && $0.time < snapshot.time }.prefix(
             mostRefusals)
-        return ["\(Date(timeIntervalSince1970: snapshot.time).formatted(.iso8601)) \(rates(snapshot))"]
+        return ["\(clock(snapshot.time)) \(rates(snapshot))"]
             + figures.standings.map { "  \(Admin.description(of: $0))" }
-            + refusals.map { "  refused: \(printable(text($0).utf8))" }
+            + refusals.map { "  refused \(clock($0.time)): \(printable(text($0).utf8))" }
     }
+
+    private static func clock(_ time: Double) -> String { Date(timeIntervalSince1970: time).formatted(.iso8601) }
 
     private static func rates(_ snapshot: AdminMessages.Snapshot) -> String {
         let answers = snapshot.answers.map { "\($0.action.lowercased())/s=\($0.perSecond.last ?? 0)" }.joined(

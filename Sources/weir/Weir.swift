@@ -103,7 +103,11 @@ private struct UsageFault: Error, CustomStringConvertible {
 }
 
 struct ConfigurationOptions: ParsableArguments {
-    @Option(name: .long, help: ArgumentHelp("Configuration file.", valueName: "file"), completion: .file())
+    @Option(
+        name: .long,
+        help: ArgumentHelp(
+            "Configuration file; WEIR_CONFIG in the environment sets another default.", valueName: "file"),
+        completion: .file())
     var config = Self.defaultPath
 
     /// The file that `WEIR_CONFIG` names, or that of an installed service.

@@ -297,7 +297,7 @@ class Keys(unittest.TestCase):
             for key in ("192.0.2.077", ""):
                 refused = weir.limits("block", key, "--limit", "per-client", check=False)
                 self.assertEqual(refused.returncode, 1)
-                self.assertIn(f"'{key}' is no key of per-client, which counts by client_address", refused.stderr)
+                self.assertIn(f"'{key}' is not a valid key for per-client, which counts by client_address", refused.stderr)
             self.assertRegex(weir.limits("audit").stdout, r"block bob \(limit per-user\)")
             self.assertEqual(weir.used_by_all("per-user"), {"bob": 0})
 
@@ -365,7 +365,7 @@ class Keys(unittest.TestCase):
                 weir.ask(sasl_username="user07")
             self.assertEqual(weir.limits("list", "--over", "50", "--most", "1").stdout.split(":")[0], "per-user user07")
             self.assertEqual(weir.limits("list", "--over", "100", "--match", "ALI*").stdout.split(":")[0], "per-user alice")
-            self.assertEqual(weir.limits("list", "--raised").stdout, "no such key\n")
+            self.assertEqual(weir.limits("list", "--raised").stdout, "no key is raised\n")
 
             # Above ten keys, nothing is changed without --yes.
             refused = weir.limits("unblock", "--all", check=False)
@@ -403,6 +403,14 @@ class Keys(unittest.TestCase):
                     weir.wait_logged("limit per-user: its rates were raised: ended 3 blocks")
                     self.assertEqual(self.blocked_keys(weir), ["alice"])
                     self.assertEqual(weir.ask(sasl_username="user00"), "DUNNO")
+
+    def test_raise_that_lowers_a_rate(self):
+        with WeirService(limits=[{"name": "per-user", "key": ["sasl_username"], "rates": ["5/1h", "9/1d"]}]) as weir:
+            weir.ask(sasl_username="bob")
+            self.assertTrue(weir.limits("raise", "bob", "0/1h", "20/1d").stdout.rstrip().endswith("; this is less than 5/1h"))
+            self.assertNotIn("this is less", weir.limits("raise", "bob", "5/1h").stdout)
+            self.assertEqual(weir.limits("list", "--over", "150").stdout, "no key has used 150 % of a window\n")
+            self.assertEqual(weir.limits("list", "--blocked", "--match", "b*").stdout, "no key that matches is blocked\n")
 
     def test_raise_mentions_a_block(self):
         with WeirService(limits=self.LIMITS) as weir:

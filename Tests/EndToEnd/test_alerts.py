@@ -159,6 +159,12 @@ class Alerts(unittest.TestCase):
             result = command(*at, "mail", check=False)
             self.assertEqual(result.returncode, 1)
             self.assertIn("alerts.mail is not configured in the running service; only alerts.webhook is", result.stderr)
+            weir.configure(alerts={})
+            weir.reload()
+            wait_until(lambda: weir.log().count("reloaded:") == 2, "the service has reloaded again")
+            for channel, text in (("mail", "alerts.mail is not configured in the running service, and no other channel is"),
+                                  ("all", "the running service has no channel for alerts")):
+                self.assertEqual(command(*at, channel, check=False).stderr, f"weir alert: {text}\n")
             weir.stop()
             self.assertEqual(command(*at, "webhook", check=False).returncode, 69)
 
@@ -242,7 +248,7 @@ class Alerts(unittest.TestCase):
                     weir.ask(sender=f"user{number}@example.org")
             wait_until(lambda: hook.got, "the webhook was asked")
             weir.wait_logged("alerts.mail: alert not delivered: ")
-            self.assertIn("can't run /nonexistent/sendmail: No such file or directory; trying again until it is", weir.log())
+            self.assertIn("can't run /nonexistent/sendmail: No such file or directory; trying again for an hour", weir.log())
             self.assertEqual(weir.stop(), 0)
 
     def test_a_notice_that_is_refused(self):
@@ -262,7 +268,7 @@ class Alerts(unittest.TestCase):
             for _ in range(8):
                 weir.ask(sender="a@example.org")
             weir.wait_logged(
-                "alerts.webhook: alert not delivered: the server answered with status 500; trying again until it is\n")
+                "alerts.webhook: alert not delivered: the server answered with status 500; trying again for an hour\n")
             # On a busy machine, the first notice may have more than the warning.
             self.assertEqual([alert["tier"] for alert in hook.alerts].count("warn"), 3)
             hook.status = 200

@@ -52,6 +52,23 @@ class CommandLines(Commands):
         self.assertIn("weir limits block", weir("help", "limits", "block").stdout)
         self.assertIn("SUBCOMMANDS", weir("--help").stdout)
 
+    def test_help_says_what_to_write(self):
+        """No placeholder repeats the name of its option; each command of weir limits has exit statuses."""
+        for words, placeholder in ((["filter"], "-f <sender>"), (["alert"], "--test <channel>"), (["top"], "--interval <seconds>"),
+                                   (["limits", "block"], "--for <time>"), (["limits", "raise"], "--for <time>"), (["check-config"], "WEIR_CONFIG")):
+            text = weir(*words, "--help").stdout
+            self.assertIn(placeholder, text)
+            self.assertNotRegex(text, r"-(f|test|interval|for) <\1>")
+        for name in ("list", "show", "reset", "raise", "unraise", "block", "unblock", "audit"):
+            self.assertIn("Exit status: 0 success, 1 ", weir("limits", name, "--help").stdout)
+
+    def test_a_file_that_is_no_option(self):
+        self.assertIn("unexpected argument '/etc/weir.yaml'; did you mean --config /etc/weir.yaml?",
+                      self.assertFails(EX_USAGE, "did you mean", "check-config", "/etc/weir.yaml"))
+        self.assertNotIn("<words>", weir("check-config", "--help").stdout)
+        self.assertFails(1, "/nonexistent/weir.yaml: does not exist; weir setup writes one\n/nonexistent/weir.yaml: rejected: 1 error, 0 warnings\n",
+                         "check-config", "--config", "/nonexistent/weir.yaml")
+
     def test_missing_file(self):
         self.assertFails(EX_NOINPUT, "weir check: /nonexistent: No such file or directory\n", "check", "--config", self.config, "/nonexistent")
 

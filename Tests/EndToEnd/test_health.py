@@ -39,3 +39,7 @@ class Health(unittest.TestCase):
             self.assertEqual(result.returncode, 3)
             self.assertRegex(result.stdout, r"^WEIR UNKNOWN: .*weir\.yaml has errors\n$")
             self.assertTrue(re.search("listen.admin", result.stderr))
+            service.config_file.unlink()
+            result = weir("check-health", "--config", service.config_file, check=False)
+            self.assertEqual((result.returncode, result.stdout), (3, f"WEIR UNKNOWN: {service.config_file} can't be read\n"))
+            self.assertEqual(result.stderr, f"{service.config_file}: does not exist; weir setup writes one\n")

@@ -175,6 +175,8 @@ class Figures(Replay):
         page = (self.directory / "page.html").read_text()
         self.assertIn("<polyline", page)
         self.assertNotRegex(page, r"https?://|<script")
+        result = weir("replay", path, "--config", self.directory / "weir.yaml", "--html", self.directory / "none/page.html", check=False)
+        self.assertIn(f"can't write {self.directory}/none/page.html: No such file or directory\n", result.stderr)
 
     def test_a_suggestion_catches_only_the_outlier(self):
         dice = random.Random(5)

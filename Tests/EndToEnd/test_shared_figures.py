@@ -131,7 +131,7 @@ class Figures(unittest.TestCase):
             top = weir("top", "--count", "1", "--config", one.config_file).stdout
             self.assertIn(" hosts=3/3", top)
             self.assertIn(f"user a: recipients {MOST}/{MOST} per 1h", top)
-            self.assertRegex(top, "refused: .*, on mx[23]")
+            self.assertRegex(top, "refused .*Z: .*, on mx[23]")
             found = samples(get(UnixConnection(one.admin_socket), "/metrics")[1])
             for name, count in zip(HOSTS, refused):
                 self.assertEqual(found[f'weir_shared_host_answered{{host="{name}"}}'], 1)

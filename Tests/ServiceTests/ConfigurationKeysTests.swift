@@ -276,7 +276,7 @@ func read(_ yaml: String) -> Result<ConfigurationReader.Outcome, ConfigurationFa
         ("listen: 'inet:127.0.0.1:1', next_hop: 'lmtp:127.0.0.1:1', protocol: lmtp", "a mail loop"),
         ("listen: 'inet:127.0.0.1:1', next_hop: 'lmtp:unix:lmtp'", "'lmtp' is not an absolute path"),
         ("listen: 'inet:127.0.0.1:1', next_hop: 'lmtp:127.0.0.1'", "'inet:127.0.0.1' has no port"),
-        ("listen: 'inet:127.0.0.1:1', next_hop: 'lmtp:lmtp:127.0.0.1:24'", "is not an address to listen on"),
+        ("listen: 'inet:127.0.0.1:1', next_hop: 'lmtp:lmtp:127.0.0.1:24'", "is not an address; expected localhost"),
         ("listen: 'inet:127.0.0.1:1'", "'next_hop' is missing"),
         ("listen: 'inet:127.0.0.1:10040', next_hop: 'inet:127.0.0.1:1'", "is used by another listener"),
         (

@@ -57,8 +57,8 @@ import Wire
     }
 
     @Test(arguments: [
-        ("missing.yaml", "No such file or directory"), ("", "Is a directory"), ("pipe", "not a regular file"),
-        ("large.yaml", "larger than 1 MiB"),
+        ("missing.yaml", "does not exist; weir setup writes one"), ("", "can't be read: Is a directory"),
+        ("pipe", "can't be read: not a regular file"), ("large.yaml", "can't be read: larger than 1 MiB"),
     ])
     func unreadableFiles(name: String, reason: String) throws {
         let folder = FileManager.default.temporaryDirectory.appending(path: "weir-\(UUID().uuidString)")
@@ -68,7 +68,7 @@ import Wire
         try Data(repeating: UInt8(ascii: "#"), count: 2 << 20).write(to: folder.appending(path: "large.yaml"))
         let path = folder.appending(path: name).path
         let faults = #expect(throws: ConfigurationFaults.self) { try ConfigurationReader.read(path: path).get() }
-        #expect(faults?.all.map(\.description) == ["\(path): can't be read: \(reason)"])
+        #expect(faults?.all.map(\.description) == ["\(path): \(reason)"])
     }
 
     @Test(arguments: [

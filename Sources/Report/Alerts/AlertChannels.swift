@@ -21,7 +21,8 @@ struct Webhook: AlertChannel {
     private static let seconds = 10
     /// Exit statuses of curl(1).
     private static let reasons: [Int32: String] = [
-        6: "can't resolve the host name", 7: "can't connect", 28: "no response within \(seconds) s",
+        6: "can't resolve the host name", 7: "can't connect: nothing listens there, or a firewall is between",
+        28: "no response within \(seconds) s",
         35: "the TLS handshake failed", 52: "the server closed the connection without a response",
         56: "the connection was lost", 60: "the server's certificate is not trusted",
     ]

@@ -114,7 +114,7 @@ final class AlertDelivery: Sendable {
                 if !wasReported, pause == nil || attempts.areReported { failures.count.add(1, ordering: .relaxed) }
                 if let pause {
                     if attempts.areReported, !wasReported {
-                        log.warning("\(channel.name): alert not delivered: \(error); trying again until it is")
+                        log.warning("\(channel.name): alert not delivered: \(error); trying again for an hour")
                     }
                     await self.pause(pause)
                 } else {

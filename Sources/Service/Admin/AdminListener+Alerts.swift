@@ -12,11 +12,12 @@ extension AdminListener {
             }
             let outcomes = await alerts.test(message.channel, for: await context.user())
             guard !outcomes.isEmpty else {
+                guard let channel = message.channel else {
+                    throw AdminFailure(.notFound, "the running service has no channel for alerts")
+                }
                 let names = alerts.channelNames
-                let configured = names.isEmpty ? "no channel is" : "only \(names.joined(separator: ", ")) is"
-                throw AdminFailure(
-                    .notFound,
-                    "\(message.channel ?? "alerts") is not configured in the running service; \(configured)")
+                let others = names.isEmpty ? ", and no other channel is" : "; only \(names.joined(separator: ", ")) is"
+                throw AdminFailure(.notFound, "\(channel) is not configured in the running service\(others)")
             }
             return try AdminResponse.json(outcomes)
         }

@@ -66,11 +66,13 @@ package final class Sandbox: Sendable {
 
     /// Filters the system calls of all threads from now on.
     ///
-    /// - Parameter log: gets a line for each system call that is refused, once.
+    /// - Parameters:
+    ///   - log: gets a line for each system call that is refused, once.
+    ///   - isTrial: the process makes calls that are to be refused.
     /// - Throws: `Missing` if the filter is required.
-    func filterCalls(log: EventLog) throws(Missing) {
+    func filterCalls(log: EventLog, isTrial: Bool = false) throws(Missing) {
         guard mode != .none else { return }
-        let code = installFilter(log)
+        let code = installFilter(log, isTrial: isTrial)
         guard code != 0 else { return }
         let missing = Missing("filter of system calls", code)
         if mode == .required { throw missing }
@@ -78,22 +80,25 @@ package final class Sandbox: Sendable {
     }
 
     /// Logs the system calls that were refused since it was called last. A filtered service does so by itself.
-    func reportRefusals(to log: EventLog) {
+    func reportRefusals(to log: EventLog, areExpected: Bool = false) {
         var call = weir_refused_call()
         while read(refused.load(ordering: .relaxed), &call, MemoryLayout.size(ofValue: call)) > 0 {
-            log.error(
+            let text =
                 "refused a system call that Weir does not make: number \(call.number), first argument "
-                    + "\(call.first_argument); see ausyscall(8)")
+                + "\(call.first_argument); see ausyscall(8)"
+            areExpected ? log.notice("expected: \(text)") : log.error(text)
         }
     }
 
-    private func installFilter(_ log: EventLog) -> Int32 {
+    private func installFilter(_ log: EventLog, isTrial: Bool) -> Int32 {
         var ends: [Int32] = [-1, -1]
         guard pipe2(&ends, O_CLOEXEC | O_NONBLOCK) == 0 else { return errno }
         let source = DispatchSource.makeReadSource(fileDescriptor: ends[0], queue: .global(qos: .utility))
         refused.store(ends[0], ordering: .relaxed)
         // The handler keeps the source as long as the process lives.
-        source.setEventHandler { [self] in withExtendedLifetime(source) { reportRefusals(to: log) } }
+        source.setEventHandler { [self] in
+            withExtendedLifetime(source) { reportRefusals(to: log, areExpected: isTrial) }
+        }
         source.activate()
         let kills = getenv("WEIR_REFUSED_CALL").map { String(cString: $0) } == "kill"
         return weir_filter_calls(ends[1], access.network.rawValue, kills ? 1 : 0)

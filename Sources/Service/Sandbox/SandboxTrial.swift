@@ -21,10 +21,10 @@ package enum SandboxTrial {
     /// - Returns: the attempts, in the order in which they were made.
     package static func run(_ preparation: Preparation) -> [Attempt] {
         let log = EventLog(destination: .standardError)
-        try? preparation.sandbox.filterCalls(log: log)
+        try? preparation.sandbox.filterCalls(log: log, isTrial: true)
         // The process ends before the service's own reports would come.
         defer {
-            preparation.sandbox.reportRefusals(to: log)
+            preparation.sandbox.reportRefusals(to: log, areExpected: true)
             log.flush()
         }
         let parent = getppid()
