@@ -55,9 +55,10 @@ package struct SelectionWalk {
     /// Those that are not searched yet. One that a reload removes has no accounts.
     fileprivate var limits: ArraySlice<LimitState>
     fileprivate var position = AccountTable.Walk()
-    fileprivate var found: [Account] = []
+    /// Of these, some may have left memory since.
+    package fileprivate(set) var found: [Account] = []
 
-    /// The accounts that were found since the last call. Some may have left memory since.
+    /// The accounts that were found since the last call.
     package mutating func takeFound() -> [Account] {
         defer { found.removeAll() }
         return found
