@@ -256,6 +256,12 @@ def words_of(command):
     return None if words[0] == "install" else words
 
 
+def with_table(kinds):
+    """The kinds of findings, with that of the table which a printed service needs and this machine lacks."""
+    lacks = "filter-no-way-back" in kinds and not os.path.exists("/etc/weir/postfix/weir_verdict.pcre")
+    return kinds | ({"filter-verdict-table"} if lacks else set())
+
+
 def serious_findings(result):
     """The findings of `weir doctor --json` except notes. Checks that the exit status matches."""
     if result.returncode not in (0, 1):
@@ -305,7 +311,7 @@ class Hookups(unittest.TestCase):
             with self.subTest(name):
                 hookup = Hookup(self, main, services, config)
                 findings = hookup.findings()
-                self.assertEqual({finding["kind"] for finding in findings}, kinds, findings)
+                self.assertEqual({finding["kind"] for finding in findings}, with_table(kinds), findings)
                 commands = list(dict.fromkeys(command for finding in findings for command in finding["commands"]))
                 if mended:
                     self.assertTrue(any(finding["configuration"] for finding in findings))
@@ -504,7 +510,7 @@ class Hookups(unittest.TestCase):
 
     def test_shipped_lines_give_no_finding(self):
         hookup = Hookup(self, (ROOT / "conf/postfix/main.cf").read_text() + (ROOT / "conf/postfix/master.cf").read_text().split("# And these in main.cf:\n")[1].replace("# ", "").replace("#", ""),
-                        (ROOT / "conf/postfix/master.cf").read_text().splitlines(),
+                        (ROOT / "conf/postfix/master.cf").read_text().replace("/etc/weir/postfix", str(ROOT / "conf/postfix")).splitlines(),
                         {"listen": {"milter": ["inet:127.0.0.1:10041"]}, "give_back_dropped": True})
         self.assertEqual(hookup.findings(), [])
 
@@ -561,7 +567,7 @@ class MendedOnARunningPostfix(unittest.TestCase):
                 counts_sendmail = "milter" in service.config["listen"]
                 good = {"counted": 2 * len(ways) + counts_sendmail, "seen": [filters] * len(ways)}
                 found, commands = self.findings(postfix, service)
-                self.assertEqual(found, kinds)
+                self.assertEqual(found, with_table(kinds))
                 if kinds <= self.SHOWN and name not in self.NOT_SHOWN:
                     self.assertNotEqual(self.observe("before@example.org", ways, postfix, service, sink), good)
                 for words in filter(None, map(words_of, commands)):

@@ -158,8 +158,8 @@ class Profiles(unittest.TestCase):
     def test_a_trojan_that_nobody_holds(self):
         limits = [{"name": "per-user", "key": ["sasl_username"], "rates": ["5/1h"], "mode": "shadow"}]
         with WeirService(limits=limits) as service:
-            shown = weir("load", "policy", "--target", f"inet:127.0.0.1:{service.port}", "--profile", "trojan", "--rate", "50", "--duration", "1s",
-                         "--trojan-rate", "50", "--trojan-after", "0.2s").stdout
+            shown = weir("load", "policy", "--target", f"inet:127.0.0.1:{service.port}", "--profile", "trojan", "--rate", "50", "--duration", "2s",
+                         "--trojan-rate", "50", "--trojan-after", "1s").stdout
             self.assertIn("\ntrojan      never refused (is the limit in shadow mode?)\n", shown)
 
     def test_a_trojan_is_held_and_nobody_else(self):
