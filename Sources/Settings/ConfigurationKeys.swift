@@ -123,10 +123,10 @@ package enum ConfigurationKeys {
             ),
             .init(
                 "canonicalise", \.canonicalise, .list(of: .word), in: defaults,
-                "Repairs of addresses (see milter.md). For the milter's senders and recipients: envelope is refuse "
-                    + "and all repairs up to domain_case; refuse rejects addresses that can't be repaired. For the "
-                    + "headers From, To, Cc, Reply-To and Sender, in all ways in: headers is all repairs that begin "
-                    + "with header_; signed_headers repairs them in messages with a DKIM-Signature, too."
+                "Repairs of addresses, as in milter.md: envelope is refuse and all repairs up to domain_case, for the "
+                    + "milter's senders and recipients; refuse rejects what can't be repaired; headers is all repairs "
+                    + "that begin with header_, for From, To, Cc, Reply-To and Sender in all ways in; signed_headers "
+                    + "includes messages with a DKIM-Signature."
             ),
         ]
     }

@@ -24,7 +24,8 @@ final class JournalSegment: @unchecked Sendable {
     /// Small pages: a batch of one request has about 80 bytes.
     static let pageSize = 1024
 
-    private static let insertLimit = "INSERT OR REPLACE INTO limits VALUES (?, ?, ?)"
+    private static let insertLimit = "INSERT INTO limits VALUES (?, ?, ?)"
+    private static let replaceLimit = "INSERT OR REPLACE INTO limits VALUES (?, ?, ?)"
     private static let insertBatch = "INSERT INTO batches VALUES (?, ?)"
 
     /// Creates a segment with its first batch. If that fails, no file is left behind.
@@ -40,7 +41,7 @@ final class JournalSegment: @unchecked Sendable {
                 // One transaction: a file without a hash key was never completed, and holds no batch.
                 try db.inTransaction {
                     try Self.create(in: db, hashKey: hashKey)
-                    try Self.insert(limits, first, in: db)
+                    try Self.insert(limits, by: Self.insertLimit, first, in: db)
                     return .commit
                 }
                 return try Self.prepareInsert(in: db)
@@ -61,7 +62,7 @@ final class JournalSegment: @unchecked Sendable {
         queue = try DatabaseQueue(path: path, configuration: Self.configuration(durability))
         (connection, insert) = try queue.inDatabase { db in
             try db.inTransaction {
-                try Self.insert(limits, next, in: db)
+                try Self.insert(limits, by: Self.replaceLimit, next, in: db)
                 return .commit
             }
             return try Self.prepareInsert(in: db)
@@ -81,11 +82,12 @@ final class JournalSegment: @unchecked Sendable {
     }
 
     private static func insert(
-        _ limits: [StoredLimit], _ batch: (sequence: UInt64, content: UnsafeRawBufferPointer), in db: Database
+        _ limits: [StoredLimit], by statement: String,
+        _ batch: (sequence: UInt64, content: UnsafeRawBufferPointer), in db: Database
     ) throws {
         for limit in limits {
             try db.execute(
-                sql: insertLimit, arguments: [Int64(bitPattern: limit.id), limit.name, limit.signature])
+                sql: statement, arguments: [Int64(bitPattern: limit.id), limit.name, limit.signature])
         }
         try db.execute(sql: insertBatch, arguments: [Int64(batch.sequence), Data(batch.content)])
     }
@@ -154,7 +156,7 @@ final class JournalSegment: @unchecked Sendable {
     private func append(_ limit: StoredLimit) throws(StoreError) {
         var statement: OpaquePointer?
         defer { sqlite3_finalize(statement) }
-        try check(sqlite3_prepare_v2(connection, Self.insertLimit, -1, &statement, nil), SQLITE_OK)
+        try check(sqlite3_prepare_v2(connection, Self.replaceLimit, -1, &statement, nil), SQLITE_OK)
         // SQLite copies the texts.
         let copied = unsafeBitCast(-1, to: sqlite3_destructor_type.self)
         sqlite3_bind_int64(statement, 1, Int64(bitPattern: limit.id))

@@ -72,7 +72,9 @@ import Testing
     @Test func onlyASlowOpeningIsLogged() async throws {
         try await RunningLedger.run { ledger in
             try await ledger.loop.submit { ledger.host.reportSlowOpening() }
-            #expect(!(try log(of: ledger).contains("opening the ledger")))
+            // Without a line, there is no file.
+            let lines = (try? log(of: ledger)) ?? ""
+            #expect(!lines.contains("opening the ledger"))
         }
     }
 
