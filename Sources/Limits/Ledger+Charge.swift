@@ -4,14 +4,15 @@
 extension Ledger {
     // MARK: Refusals
 
-    /// Counts a refused request, and reports it.
+    /// Counts a refused request, and reports it. What is refused only because the engine does not answer counts for
+    /// nobody: an outage must not block those who send most.
     ///
     /// - Returns: the answer.
     func refuse(_ violation: Violation, _ request: Attributes) -> [UInt8] {
         let account = violation.account
         account.limit.refusals += 1
-        countRefusedTry(violation)
-        let blockEnd = violation.reason == .blocked ? nil : block(account)
+        if violation.reason != .noEngine { countRefusedTry(violation) }
+        let blockEnd = violation.reason == .blocked || violation.reason == .noEngine ? nil : block(account)
         noteFullness(of: account)
         let event = LimitEvent(
             account: account, lane: violation.lane, until: blockEnd ?? violation.until, time: now,
@@ -28,8 +29,7 @@ extension Ledger {
     private func countRefusedTry(_ violation: Violation) {
         let account = violation.account
         let isCharged =
-            account.limit.limit.countRefused && violation.reason != .tooLarge && violation.reason != .noEngine
-            && !violation.letsPass
+            account.limit.limit.countRefused && violation.reason != .tooLarge && !violation.letsPass
         let amount = isCharged ? violation.amount : 0
         if amount > 0, account.limit.terms.isShared { shared?.chargeRefused(amount, to: account, at: now) }
         account.addRefused(charging: amount)

@@ -82,7 +82,7 @@ import Testing
         #expect(shared.ledger.refuseOverdue(at: now) == [number])
         #expect(harness.decideLast(request, isAnswered: isAnswered) != nil)
         #expect(harness.used("user") == [used])
-        #expect(harness.standing("user")?.refusedTries == 1)
+        #expect(harness.standing("user")?.refusedTries == (isAnswered ? 1 : 0))
     }
 
     /// This host knows by itself that the limit is reached.
@@ -131,7 +131,18 @@ import Testing
         for port in 1...2 { #expect(try tests.harness.ask(request("CONNECT", port)) == nil) }
         #expect(try tests.harness.ask(request("CONNECT", 3)) != nil)
         #expect(try tests.harness.ask(request("RCPT", 3)) != nil)
-        #expect(tests.harness.standing("192.0.2.1")?.refusedTries == 1)
+        #expect(tests.harness.standing("192.0.2.1")?.refusedTries == 0)
+    }
+
+    /// Those who send most are refused first while the engine is down.
+    @Test(arguments: [true, false])
+    func anOutageOfTheEngineBlocksNobody(isOutage: Bool) throws {
+        let tests = try SharedLimitsTests {
+            $0.limit(rates: ["10/1h"], block: Limit.Block(after: 2, milliseconds: 600_000))
+        }
+        if isOutage { _ = tests.shared.ledger.disconnect() }
+        for message in 0..<6 { _ = try tests.ask("m\(message)") }
+        #expect((tests.harness.standing("user")?.blockedUntil != nil) == !isOutage)
     }
 
     @Test func aRequestThatIsTooLargeDoesNotCount() throws {
