@@ -69,6 +69,11 @@ package final class Account {
         windows.used(lane: lane, slot: limit.terms.slots[lane])
     }
 
+    /// What `used` returns, for an account whose windows may lack charges from before the present slots.
+    func peek(lane: Int) -> UInt64 {
+        windows.peek(lane: lane, slot: limit.terms.slots[lane])
+    }
+
     /// The refused requests within the longest window.
     package var refusedTries: UInt64 { used(lane: limit.terms.refusedLane) }
 

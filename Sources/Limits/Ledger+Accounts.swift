@@ -114,8 +114,11 @@ extension Ledger {
     /// that its limit has blocked is evicted only if the sample holds no other. If 4096 slots hold no candidate at all,
     /// the ledger keeps one account more than the settings say.
     ///
+    /// - Parameter isRecovering: whether batches from before the present slots are still to be replayed. The accounts
+    ///   of the sample must not enter these slots: they would take the charges of those batches to them, and what is
+    ///   given back of these would not be found in the slots in which it was charged.
     /// - Returns: whether an account was evicted.
-    func evictOne() -> Bool {
+    func evictOne(isRecovering: Bool = false) -> Bool {
         var least: (account: Account, rank: UInt64)?
         var seen = 0
         var stretches = 0
@@ -124,7 +127,9 @@ extension Ledger {
             sweepSlots(64) { account in
                 guard !account.isHeldByAdministrator(at: now), !isInUse(account) else { return }
                 seen += 1
-                let used = account.limit.terms.lanes.indices.reduce(0) { $0 + account.used(lane: $1) }
+                let used = account.limit.terms.lanes.indices.reduce(0) { sum, lane in
+                    sum + (isRecovering ? account.peek(lane: lane) : account.used(lane: lane))
+                }
                 let rank = account.isBlockedOrRaised(at: now) ? .max : used
                 if least.map({ rank < $0.rank }) ?? true { least = (account, rank) }
             }

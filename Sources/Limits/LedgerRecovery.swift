@@ -149,7 +149,7 @@ package final class LedgerRecovery: RecoverySink {
 
     /// Evicts the least used account of a sample, as the ledger does later.
     private func evict() {
-        guard ledger.evictOne() else { return }
+        guard ledger.evictOne(isRecovering: true) else { return }
         evicted += 1
         // Half of the accounts that the lists keep alive were evicted.
         guard evicted > ledger.accountCount else { return }

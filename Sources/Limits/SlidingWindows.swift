@@ -84,6 +84,19 @@ package struct SlidingWindows: ~Copyable {
         return words[2 &* lane] & Self.sumMask
     }
 
+    /// What `used` returns. The lane stays at its present slot, so charges of a slot before `slot` can follow.
+    func peek(lane: Int, slot: Int64) -> UInt64 {
+        let now = UInt64(bitPattern: slot) & Self.slotMask
+        let present = words[2 &* lane &+ 1] >> 40
+        // `now` is before the present slot, and all counts.
+        if (now &- present) & Self.slotMask > Self.slotMask / 2 { return words[2 &* lane] & Self.sumMask }
+        var used: UInt64 = 0
+        forEachSlot(lane: lane, slot: slot) { charged, amount in
+            if slot - charged <= Window.slots { used &+= amount }
+        }
+        return used
+    }
+
     /// - Returns: what counts in the lane afterwards.
     @discardableResult
     package mutating func charge(_ amount: UInt64, lane: Int, slot: Int64) -> UInt64 {

@@ -135,6 +135,38 @@ import Testing
         #expect(harness.used("a") == [1])
     }
 
+    /// A start reads more keys than it keeps, and has to forget some before it replays the journal.
+    @Test func whatWasGivenBackStaysSoIfAStartForgetsOtherKeys() throws {
+        var settings = Ledger.Settings()
+        settings.givesBackDropped = true
+        var maker = LimitMaker()
+        let harness = try LedgerHarness(
+            [maker.limit(rates: ["9/1m", "9/1h"])], names: maker.names, settings: settings)
+        for user in ["a", "a", "b", "c", "d"] {
+            try harness.ask(rcpt(user, to: "r\(harness.clocks.read().wall)@example.org", user: user))
+            harness.clocks.advance(1)
+        }
+        try harness.finishCheckpoint()
+        harness.clocks.advance(5000)
+        try harness.ask(rcpt("dropped", to: "r@example.org", user: "a"))
+        let dropped = harness.transaction
+        try harness.ask(rcpt("kept", to: "r@example.org", user: "a"))
+        harness.clocks.advance(5000)
+        harness.ledger.beginTick()
+        harness.ledger.close(dropped)
+        try harness.ledger.commit()
+        #expect(harness.used("a") == [3, 3])
+        harness.clocks.advance(5000)
+        // A start keeps twice as many until it has read all.
+        harness.settings.mostAccounts = 1
+        try harness.crash()
+        #expect(harness.used("a") == [3, 3])
+        #expect(harness.standing("a")?.usages[0].history?.filter { $0 > 0 } == [2, 1])
+        // The slots of the charges are still those in which they were made.
+        harness.clocks.advance(52_000)
+        #expect(harness.used("a") == [0, 3])
+    }
+
     /// A message is open whose key has left memory. The limit gets more windows than the key ever had.
     @Test func aReloadAfterAKeyHasLeftMemory() throws {
         var maker = LimitMaker()
