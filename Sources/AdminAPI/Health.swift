@@ -30,19 +30,24 @@ package struct Health: Equatable, Sendable {
             way.values.nextHop?.trouble.map { "next hop of \(way.name): \($0.cause)" }
         }
         if let trouble = snapshot.status.engineTrouble { warnings.append("shared limits: \(trouble)") }
-        if let fault = snapshot.reload?.fault { warnings.append("the last reload was rejected: \(fault)") }
+        if let fault = snapshot.reload?.fault {
+            warnings.append("the last reload was rejected\(fault == fileFault ? "" : ": \(fault)")")
+        }
         if let fileFault { warnings.append("a restart would fail: \(fileFault)") }
         self.init(snapshot.status, slowAnswer: snapshot.slowAnswer, warnings: warnings, slow: slow)
     }
 
     /// The service can't be asked.
-    package init(_ failure: AdminClient.Failure) {
+    ///
+    /// - Parameter fileFault: as above.
+    package init(_ failure: AdminClient.Failure, fileFault: String? = nil) {
         let state: State =
             switch failure.kind {
             case .unreachable, .inTrouble: .critical
             case .notPermitted, .refused: .unknown
             }
-        self.init(state: state, text: failure.description, performance: [])
+        let text = "\(failure)\(fileFault.map { "; a restart would fail: \($0)" } ?? "")"
+        self.init(state: state, text: text, performance: [])
     }
 
     package init(state: State, text: String, performance: [String]) {

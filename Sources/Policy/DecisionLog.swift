@@ -8,8 +8,9 @@ internal import Settings
 final class DecisionLog: LedgerObserver {
     private let log: EventLog
     private let alerts: Alerts
-    /// What the milter does with mail from sendmail(1) that a limit refuses (`milter.local_over`).
-    var localOver = Configuration.Milter.LocalOver.hold
+    /// What the milter does with mail from sendmail(1) that a limit refuses (`milter.local_over`); nil if the milter
+    /// asks about none.
+    var localOver: Configuration.Milter.LocalOver?
     /// Also logs requests that pass (`log.decisions`).
     var logsPasses = false
     private(set) var evictedKeys: UInt64 = 0
@@ -42,10 +43,19 @@ final class DecisionLog: LedgerObserver {
         onRefusal(refused)
     }
 
-    /// What becomes of the message. Mail from sendmail(1), which has a `uid`, has no client that could be refused.
+    /// What becomes of the message. Mail from sendmail(1) has no client that could be refused.
     private func action(_ action: [UInt8], _ request: Attributes) -> String {
-        guard !request.userID.isEmpty, case .refuse = AccessAction(action) else { return Self.text(action) }
+        guard let localOver, Self.isLocal(request), case .refuse = AccessAction(action) else {
+            return Self.text(action)
+        }
         return "\(localOver.rawValue.uppercased()) (milter.local_over)"
+    }
+
+    /// As the milter tells mail from sendmail(1). Postfix's own requests have a port.
+    private static func isLocal(_ request: Attributes) -> Bool {
+        let address = request.clientAddress
+        return request.clientPort.isEmpty
+            && (address.isEmpty || address.starts(with: "127.".utf8) || address.elementsEqual("::1".utf8))
     }
 
     func near(_ event: LimitEvent, _ request: Attributes) {

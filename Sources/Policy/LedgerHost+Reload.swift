@@ -19,14 +19,21 @@ extension LedgerHost {
             ledger.shared?.configure(configuration.limits)
             ledger.adoptAll()
             endBlocks(of: relaxed)
-            for (limit, keys, blocked) in dropped { report(limit.name, keys: keys, blocked: blocked) }
+            for (limit, keys, blocked) in dropped {
+                // Blocks that hold on all hosts are in force again.
+                let ended = blocked.filter { key in
+                    let standings = try? ledger.standings(ofKey: key, limit: limit.name)
+                    return !(standings?.contains { $0.blockedUntil != nil } ?? false)
+                }
+                report(limit.name, keys: keys, blocked: ended)
+            }
         }
         reloads += 1
         self.configuration = configuration
         parser = PolicyRequestParser(names: configuration.attributeNames.names)
         keepsSessions = configuration.milterAsks
         observer.logsPasses = configuration.log.decisions
-        observer.localOver = configuration.milter.localOver
+        observer.localOver = configuration.milterAsks ? configuration.milter.localOver : nil
         if configuration.log.capture != capture?.path {
             capture = configuration.log.capture.map { CaptureFile(path: $0, log: log) }
         }
@@ -37,7 +44,7 @@ extension LedgerHost {
     /// - Parameter blocked: the keys that administrators had blocked.
     private func report(_ limit: String, keys: Int, blocked: [[UInt8]]) {
         let cause = "was removed or counts something else now"
-        let text = "limit \(limit) \(cause): dropped the counts and blocks of \(keys) keys"
+        let text = "limit \(limit) \(cause): dropped the counts and blocks of \(keys) \(keys == 1 ? "key" : "keys")"
         guard !blocked.isEmpty else { return log.notice(text) }
         let named = blocked.prefix(Self.mostNamed).map { String(decoding: $0, as: UTF8.self) }
         let more = blocked.count - named.count

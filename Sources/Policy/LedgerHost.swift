@@ -144,7 +144,7 @@ package final class LedgerHost: @unchecked Sendable {
         nextSummary = .now() + .seconds(configuration.log.summaryInterval)
         observer = DecisionLog(log: log, alerts: alerts)
         observer.logsPasses = configuration.log.decisions
-        observer.localOver = configuration.milter.localOver
+        observer.localOver = configuration.milterAsks ? configuration.milter.localOver : nil
         observer.onNear = { [unowned self] in onNear($0, $1) }
         observer.onRefusal = { [unowned self] in activity.note($0) }
     }

@@ -237,7 +237,7 @@ final class SharedLimits: EngineConnection.Owner {
             let trouble = EngineTrouble(
                 cause: "\(address) (version \(serverVersion)) is in use, but not all of "
                     + "\(settings.hosts.joined(separator: ", ")) have connected to it yet",
-                effect: "until they have, this new host has no share; \(cutOffOfNew)")
+                effect: "until all hosts have connected to the engine, this new host has no share; \(cutOffOfNew)")
             engineTrouble = trouble
             host.log.warning("\(trouble.cause): \(trouble.effect)")
         case .otherTerms:

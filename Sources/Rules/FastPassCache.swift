@@ -84,11 +84,19 @@ package struct FastPassCache: Sendable {
                 $0.withMemoryRebound(to: CChar.self, capacity: 256) { String(cString: $0) }
             }
             var status = stat()
-            guard name.hasPrefix(Self.prefix), !kept.contains(name), lstat(path(name), &status) == 0 else { continue }
+            guard Self.isOwn(name), !kept.contains(name), lstat(path(name), &status) == 0 else { continue }
             others.append((name, status.st_mtim))
         }
         others.sort { ($0.time.tv_sec, $0.time.tv_nsec) > ($1.time.tv_sec, $1.time.tv_nsec) }
         for other in others.dropFirst(Self.mostOthers) { unlink(path(other.name)) }
+    }
+
+    /// Whether a file of this name was written here: the hash, and after a crash a number.
+    private static func isOwn(_ name: String) -> Bool {
+        guard name.hasPrefix(prefix) else { return false }
+        let parts = name.dropFirst(prefix.count).split(separator: ".", omittingEmptySubsequences: false)
+        return parts.count <= 2 && parts[0].count == 16
+            && parts.allSatisfy { !$0.isEmpty && $0.allSatisfy(\.isHexDigit) }
     }
 
     // MARK: - Contents

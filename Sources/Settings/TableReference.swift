@@ -73,7 +73,7 @@ extension ConfigurationReading {
         }
         let more = contents.faults.count - Self.mostTableFaults
         if more > 0 {
-            add(fault: .init(file: table.name.path, key: table.key, message: "\(more) more lines have faults"))
+            add(fault: .init(file: table.name.path, key: table.key, message: "\(more) more lines have errors"))
         }
         tables[table.name] = contents
         return contents

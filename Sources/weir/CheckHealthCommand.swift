@@ -51,7 +51,7 @@ struct CheckHealthCommand: AsyncParsableCommand {
             let client = AdminClient(configuration, timeout: .seconds(Self.timeout))
             return Health(try await client.snapshot(), slow: slow, fileFault: fault)
         } catch let failure as AdminClient.Failure {
-            return Health(failure)
+            return Health(failure, fileFault: fault)
         } catch {
             return Health(state: .unknown, text: "\(error)", performance: [])
         }

@@ -17,9 +17,9 @@ struct DoctorCommand: AsyncParsableCommand {
         commandName: "doctor",
         abstract: "Finds mistakes in how Postfix and Weir are connected, and prints fixes.",
         discussion: """
-            Reads weir.yaml, main.cf and master.cf, and tests whether the service accepts connections. With `shared`, \
-            it examines the engine, too. For each finding it prints the commands or the lines of weir.yaml that fix \
-            it. It changes nothing. After applying a fix, run postfix reload.
+            Reads weir.yaml, main.cf and master.cf, and asks the running service about its ledger, its next hops and \
+            its last reload. With `shared`, it examines the engine, too. For each finding it prints the commands or \
+            the lines of weir.yaml that fix it. It changes nothing. After applying a fix, run postfix reload.
 
             Exit status: 0 no findings or only notes, 1 faults or warnings, 66 the password can't be read, \
             69 postconf failed, or smtpd or the service is unreachable, or smtpd lacks what --user or --starttls \
@@ -39,7 +39,7 @@ struct DoctorCommand: AsyncParsableCommand {
         completion: .directory)
     var postfix: String?
 
-    @Flag(name: .customLong("no-service"), help: "Don't test whether the service and the engine of `shared` answer.")
+    @Flag(name: .customLong("no-service"), help: "Don't ask the service and the engine of `shared`.")
     var skipsService = false
 
     @Flag(
@@ -201,12 +201,8 @@ struct DoctorCommand: AsyncParsableCommand {
 
     /// A finding for each listener of the configuration that can't be connected to.
     private static func unreachableListeners(of configuration: Configuration) async -> [Finding] {
-        let listen = configuration.listen
-        let endpoints =
-            listen.policy.map { ("listen.policy", $0) } + listen.milter.map { ("listen.milter", $0) }
-            + listen.filter.map { ("listen.filter", $0.listen) } + [("listen.admin", listen.admin)]
         var findings: [Finding] = []
-        for (key, endpoint) in endpoints {
+        for (key, endpoint) in configuration.listen.all {
             guard let reason = await connectFailure(endpoint) else { continue }
             findings.append(
                 Finding(
@@ -233,24 +229,24 @@ struct DoctorCommand: AsyncParsableCommand {
     /// Why a service that accepts connections can't be asked.
     private static func finding(_ failure: AdminClient.Failure) -> Finding {
         let fault = failure.isOverdue ? "hangs" : "can't be asked"
-        let (kind, text, command) =
+        let (kind, text, commands) =
             switch failure.kind {
             case .unreachable:
                 (
                     "service-in-trouble",
                     "the service accepts connections, but \(fault): \(failure)",
-                    "systemctl restart weir"
+                    ["systemctl restart weir"]
                 )
             case .inTrouble:
-                ("service-in-trouble", "the service is in trouble: \(failure)", "journalctl -u weir -n 50")
+                ("service-in-trouble", "the service is in trouble: \(failure)", ["journalctl -u weir -n 50"])
             case .notPermitted, .refused:
                 (
                     "service-not-asked", "the service can't be asked, and weir limits and weir top fail: \(failure)",
-                    "weir check-health"
+                    failure.description.contains("restart the service") ? ["systemctl restart weir"] : []
                 )
             }
         return Finding(
-            severity: .fault, kind: kind, place: "weir.yaml", text: text, commands: [command], configuration: [])
+            severity: .fault, kind: kind, place: "weir.yaml", text: text, commands: commands, configuration: [])
     }
 
     /// What a service that accepts connections does not do.

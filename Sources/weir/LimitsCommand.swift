@@ -10,8 +10,8 @@ import Settings
 struct LimitsCommand: AsyncParsableCommand {
     private static let exitStatus = """
         Exit status: 0 success, 1 nothing changed or the service refused, 64 wrong arguments, 69 the service is \
-        unreachable, 75 the ledger can't be used now, 77 the user may not ask the service, 78 the configuration has \
-        errors.
+        unreachable, 74 the answer can't be written, 75 the ledger can't be used now, 77 the user may not ask the \
+        service, 78 the configuration does not say where the service listens.
         """
 
     static let configuration = CommandConfiguration(
@@ -169,7 +169,7 @@ struct LimitsCommand: AsyncParsableCommand {
         @Argument(help: "Rates, such as 5000/1h.") var rates: [String]
         @OptionGroup var target: Target
         @Option(
-            name: .customLong("for"), help: ArgumentHelp("Duration, such as 2d.", valueName: "time"),
+            name: .customLong("for"), help: ArgumentHelp("Duration, such as 2d (default: 1d).", valueName: "time"),
             transform: DurationArgument.parsed)
         var duration = DurationArgument(argument: "1d")!
 

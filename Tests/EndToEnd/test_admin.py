@@ -325,7 +325,7 @@ class Keys(unittest.TestCase):
             weir.configure(limits=[{**self.LIMITS[0], "key": ["sender"]}, self.LIMITS[1]])
             weir.reload()
             weir.wait_logged(
-                "warning: limit per-user was removed or counts something else now: dropped the counts and blocks of 1 keys; "
+                "warning: limit per-user was removed or counts something else now: dropped the counts and blocks of 1 key; "
                 "administrators had blocked 1 of them: bob; block them again if the limit counts these keys")
             self.assertIn(
                 "reload: unblock bob: done for per-user: the limit was removed or counts something else now", weir.limits("audit").stdout)

@@ -157,8 +157,7 @@ extension Examination {
         add(
             .fault, "filter-socket-in-chroot", service,
             "this service is chrooted and looks for the filter at \(path): it refuses all mail",
-            commands: [set("smtpd_proxy_filter", to: "[127.0.0.1]:10025", in: service)],
-            configuration: ["listen: { filter: [{ listen: \"inet:127.0.0.1:10025\", mode: before_queue }] }"])
+            commands: [.unchroot(service: service.id)])
     }
 
     private mutating func examineRecipients(

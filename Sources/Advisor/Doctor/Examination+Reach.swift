@@ -71,9 +71,17 @@ extension Examination {
 
     /// The milter asks about mail of sendmail(1) with the user's ID.
     private func isAboutLocalMail(_ limit: Limit) -> Bool {
-        let names = configuration.attributeNames.names
+        attributes(of: limit).contains("uid")
+    }
+
+    private func wantsLogin(_ limit: Limit) -> Bool {
+        !attributes(of: limit).isDisjoint(with: Self.loginAttributes)
+    }
+
+    /// The attributes that its conditions and its key look at.
+    private func attributes(of limit: Limit) -> Set<String> {
         let attributes = limit.conditions.map(\.part.attribute) + limit.key.parts.map(\.attribute)
-        return attributes.contains { names[$0] == "uid" }
+        return Set(attributes.map { configuration.attributeNames.names[$0] })
     }
 
     private mutating func addUnreachable(_ limit: Limit) {
@@ -84,7 +92,7 @@ extension Examination {
                 "it wants policy_context=\(wanted), and no service that can meet its other conditions sends that"
             } else if let state {
                 "it wants protocol_state=\(state), and no service that can meet its other conditions asks Weir then"
-            } else if !entrances.contains(where: mayLogIn) {
+            } else if wantsLogin(limit), !entrances.contains(where: mayLogIn) {
                 "it wants a login, and no smtpd has smtpd_sasl_auth_enable = yes"
             } else {
                 "no service that asks Weir can meet its conditions and its key"

@@ -62,8 +62,10 @@ extension Examination {
             }
         }
         guard hasTables else { return nil }
+        // One that a list names is for that list, and proves nothing of the tables.
+        let named = Set(entrances.flatMap { entrance in lists.flatMap { list($0, in: entrance).map(\.written.text) } })
         return classNames(in: service).first { name in
-            !references(elements(of: name, in: service), in: service).isEmpty
+            !named.contains(name) && !references(elements(of: name, in: service), in: service).isEmpty
         }
     }
 

@@ -29,7 +29,10 @@ struct AdminContext: RequestContext {
                 level: .socket, name: .init(rawValue: SO_PEERCRED)
             ).get(),
             peer.uid != uid_t.max, peer.pid != 0
-        else { return "\(channel.remoteAddress?.text ?? "unknown") with the token" }
+        else {
+            let address = channel.remoteAddress?.text ?? ""
+            return address.isEmpty ? "unknown" : "\(address) with the token"
+        }
         return "uid \(peer.uid)\(Self.name(ofUser: peer.uid).map { " (\($0))" } ?? "")"
     }
 

@@ -20,7 +20,7 @@ struct AdminServer {
 
     /// Returns once it listens.
     ///
-    /// - Parameter descriptor: a bound socket, which the server closes.
+    /// - Parameter descriptor: a bound socket, which the server closes when it stops.
     static func start(
         on descriptor: Int32, _ responder: some HTTPResponder<AdminContext>, log: EventLog
     ) async throws -> AdminServer {

@@ -7,7 +7,7 @@ extension Metrics {
     mutating func add(_ shared: SharedFigures, _ status: AdminMessages.Status) {
         add(
             "weir_shared_engine_up", .gauge,
-            "1 while this host uses the engine of shared limits, else 0: it then has only its share.",
+            "1 while this host uses the engine of shared limits, else 0: shared.on_cut_off says what it then admits.",
             status.engineTrouble == nil ? 1 : 0)
         add(
             "weir_shared_host_answered", .gauge,

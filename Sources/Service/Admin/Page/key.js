@@ -115,7 +115,7 @@ function drawKey(key, page) {
   const items = [...page.limits].sort((one, other) => other.isKnown - one.isKnown)
     .map(found => found.standing || { ...found, rates: [], refusedTries: 0 });
   sync(element("key-limits"), "section", items, item => item.limit, drawStanding);
-  if (!items.length) show(element("key-title"), `${key} is no key of any limit`);
+  if (!items.length) show(element("key-title"), `${key} is not a valid key for any limit`);
   lines("key-refusals", page.refusals, one =>
     `${one.newest.limit}${isShadow(one.newest) ? " (shadow, has passed)" : ""}: ${counted(one.count, "request")}, ` +
     `first ${time(one.first)}, last ${time(one.newest.time)}, ${why(one)}; answer: ${one.newest.action}`);

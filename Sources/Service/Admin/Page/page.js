@@ -33,8 +33,8 @@ function troublesOf(overview) {
   if (overview.engineTrouble) {
     const { cause, effect } = overview.engineTrouble;
     list.push(
-      `Shared limits: ${cause}; ${effect}. Weir tries again by itself. Look at the engine, and at the network ` +
-      "between it and this host.");
+      `Shared limits: ${cause}; ${effect}. Weir tries again by itself.` +
+      (cause.startsWith("can't use the engine") ? " Look at the engine, and at the network between it and this host." : ""));
   }
   if (overview.reload.fault) {
     list.push(
