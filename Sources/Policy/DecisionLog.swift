@@ -55,7 +55,7 @@ final class DecisionLog: LedgerObserver {
     private static func isLocal(_ request: Attributes) -> Bool {
         let address = request.clientAddress
         return request.clientPort.isEmpty
-            && (address.isEmpty || address.starts(with: "127.".utf8) || address.elementsEqual("::1".utf8))
+            && (address.isEmpty || address.isLoopback)
     }
 
     func near(_ event: LimitEvent, _ request: Attributes) {
@@ -147,4 +147,9 @@ final class DecisionLog: LedgerObserver {
     private static func text(_ bytes: some Collection<UInt8>) -> String {
         String(decoding: bytes, as: UTF8.self)
     }
+}
+
+extension Collection<UInt8> {
+    /// Whether the text is the address from which Postfix says that mail of sendmail(1) comes.
+    package var isLoopback: Bool { elementsEqual("127.0.0.1".utf8) || elementsEqual("::1".utf8) }
 }

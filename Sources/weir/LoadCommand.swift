@@ -5,6 +5,7 @@ import LoadGenerator
 import Loop
 import NIOCore
 import NIOPosix
+import Report
 
 struct LoadCommand: ParsableCommand {
     static let configuration = CommandConfiguration(

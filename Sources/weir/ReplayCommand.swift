@@ -3,6 +3,7 @@ import Advisor
 import ArgumentParser
 import Foundation
 import Limits
+import Report
 import Rules
 import Settings
 

@@ -2,6 +2,7 @@
 import ArgumentParser
 import Glibc
 import Limits
+import Report
 import Rules
 import Settings
 

@@ -200,7 +200,3 @@ extension MilterMacros {
         return 8
     }
 }
-
-extension [UInt8] {
-    fileprivate var isLoopback: Bool { elementsEqual("127.0.0.1".utf8) || elementsEqual("::1".utf8) }
-}

@@ -66,20 +66,11 @@ struct AdminServer {
             } catch {
                 response = Response(status: .internalServerError)
             }
-            response.headers[.date] = date()
+            // RFC 9110.
+            response.headers[.date] = utcText(time(nil), format: "%a, %d %b %Y %H:%M:%S GMT")
             response.headers[.server] = "weir"
             try await writer.write(response: response.head, body: response.body)
         }
-    }
-
-    /// Now, as in the header Date (RFC 9110).
-    private static func date() -> String {
-        var now = time(nil)
-        var parts = tm()
-        gmtime_r(&now, &parts)
-        var text = [CChar](repeating: 0, count: 32)
-        let length = strftime(&text, text.count, "%a, %d %b %Y %H:%M:%S GMT", &parts)
-        return String(decoding: text.prefix(length).map(UInt8.init(bitPattern:)), as: UTF8.self)
     }
 
     /// Accepts no more connections, and returns when all are closed. Requests have `Bounds.timeToStop` to finish.

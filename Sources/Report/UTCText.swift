@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-import Glibc
+package import Glibc
 
 /// A time in UTC, formatted as strftime(3) does; at most 63 bytes.
-func utcText(_ seconds: time_t, format: String) -> String {
+package func utcText(_ seconds: time_t, format: String) -> String {
     var seconds = seconds
     var parts = tm()
     gmtime_r(&seconds, &parts)
