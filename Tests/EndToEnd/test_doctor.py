@@ -521,7 +521,7 @@ class MendedOnARunningPostfix(unittest.TestCase):
     # A chroot needs files that a private Postfix doesn't have, a login needs SASL, and a command needs sendmail(1) and a user. With what is
     # for relays, the site itself takes no mail. The private Postfix has no IPv6, and no LMTP server.
     LEFT_OUT = {
-        "a filter's socket out of a chroot's reach", "nothing is filtered through a socket",
+        "a filter's socket out of a chroot's reach", "a filter's socket out of a chroot's reach, before the queue", "nothing is filtered through a socket",
         "a socket out of a chroot's reach", "a milter's socket out of a chroot's reach", "the way to the filter and back takes what is for relays and strangers",
         "never asked at DATA", "never asked at the end with the context that a limit wants", "bytes at RCPT", "recipients at the end", "behind reject",
         "several recipients to an LMTP server, in SMTP", "no way back by IPv6", "a context that nobody sends", "a command that filters its own result", "a command takes what is for others"}
