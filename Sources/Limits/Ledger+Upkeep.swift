@@ -2,7 +2,7 @@
 
 extension Ledger {
     /// Does a part of the work between answers: about `slots` rows of a checkpoint, and a quarter as many table slots
-    /// swept for idle accounts. Call it after `commit`.
+    /// swept for idle accounts. Call it after `commit`. What it gives back is committed when it returns.
     ///
     /// - Returns: an error of the store. After a checkpoint that failed the next waits a second, and twice as long
     ///   after each further failure, up to a minute.
@@ -17,6 +17,8 @@ extension Ledger {
             guard let expired else { break }
             drop(expired)
         }
+        // All of a batch happens at one time, and the next request comes later.
+        do throws(StoreError) { try commit() } catch { return .journal(error) }
         return fault
     }
 

@@ -205,12 +205,7 @@ package final class LedgerHost: @unchecked Sendable {
             while ledger.isCheckpointRunning, NIODeadline.now() < deadline {
                 if let fault = ledger.maintain(slots: Self.slotsPerPause) { throw fault }
                 // Withdrawals must reach the journal before the checkpoint writes rows that include them.
-                do throws(StoreError) {
-                    try ledger.commit()
-                    try ledger.flush()
-                } catch {
-                    throw .journal(error)
-                }
+                do throws(StoreError) { try ledger.flush() } catch { throw .journal(error) }
                 // Wait for the writer: it is slower and has its own thread.
                 usleep(1000)
             }

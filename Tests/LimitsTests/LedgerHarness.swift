@@ -137,7 +137,6 @@ final class LedgerHarness {
     func sweep() throws {
         ledger.beginTick()
         for _ in 0..<64 { if let error = ledger.maintain(slots: 1 << 16) { throw error } }
-        try ledger.commit()
     }
 
     func finishCheckpoint() throws {
@@ -145,7 +144,6 @@ final class LedgerHarness {
         try ledger.beginCheckpoint()
         while ledger.isCheckpointRunning {
             if let error = ledger.maintain(slots: 16) { throw error }
-            try ledger.commit()
         }
     }
 }

@@ -106,6 +106,23 @@ import Testing
         #expect(harness.used("a@example.org").allSatisfy { $0 == 0 })
     }
 
+    /// What upkeep gives back, and the next charge, happen at different times. Both keep theirs over a crash.
+    @Test func aChargeAfterUpkeepKeepsItsTime() throws {
+        var settings = Ledger.Settings()
+        settings.givesBackDropped = true
+        let harness = try LedgerHarness({ [$0.limit(rates: ["9/1s"])] }, settings: settings)
+        try harness.ask(rcpt("m", to: "r@example.org", user: "a"))
+        harness.clocks.advance(TransactionTable.openLifetime + 1)
+        harness.ledger.beginTick()
+        // The message ended before DATA.
+        #expect(harness.ledger.maintain(slots: 64) == nil)
+        harness.clocks.advance(50)
+        try harness.ask(rcpt("n", to: "r@example.org", user: "b"))
+        let history = harness.standing("b")?.usages[0].history
+        try harness.crash()
+        #expect(harness.standing("b")?.usages[0].history == history)
+    }
+
     /// A key is evicted while a checkpoint is saved that deletes the journal of its last change.
     @Test func whatWasGivenBackToAnEvictedKeyStaysSo() throws {
         var settings = Ledger.Settings()
