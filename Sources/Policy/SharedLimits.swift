@@ -41,7 +41,7 @@ final class SharedLimits: EngineConnection.Owner {
 
     /// The state that was logged last. A state is logged once, when it begins.
     private enum State: Equatable {
-        case starting, shared, unsettled, otherTerms, clone
+        case starting, shared, unsettled, otherTerms, clone, unsaved
         case failed(EngineFault.Kind)
     }
 
@@ -86,7 +86,12 @@ final class SharedLimits: EngineConnection.Owner {
 
     /// Runs ten times a second.
     private func tend() {
-        guard shared != nil, host.trouble == nil else { return disconnect() }
+        guard shared != nil, host.trouble == nil else {
+            let hasLeft = isOpened
+            disconnect()
+            if hasLeft { report(.unsaved) }
+            return
+        }
         guard connection != nil else {
             if NIODeadline.now() >= retryAt { connect() }
             return
@@ -248,6 +253,11 @@ final class SharedLimits: EngineConnection.Owner {
             complain(
                 "another host with the name \(settings.name ?? "") is connected to \(address): give each host its "
                     + "own shared.name; if its ledger was replaced, this ends in 10 s")
+        case .unsaved:
+            let trouble = EngineTrouble(
+                cause: "this host has left \(address), as its ledger is not saved", effect: cutOff)
+            engineTrouble = trouble
+            host.log.warning("\(trouble)")
         case .failed: complain("can't use the engine \(address): \(detail)")
         }
     }

@@ -14,6 +14,7 @@ import unittest
 
 from postfix import DEFAULT_TIMEOUT, free_port, wait_until
 from test_shared import FAILED, HOSTS, IN_USE, MOST, SHARE, Engine, admitted, blocked, host
+from weir import UnixConnection, get, samples
 
 # Seconds by which the wall clocks of the hosts are wrong: more than a year.
 SHIFTS = [0, 400 * 86_400, -400 * 86_400]
@@ -246,6 +247,24 @@ class AnswerTests(unittest.TestCase):
             with Engine(port=fake.port):
                 service.wait_logged(IN_USE)
                 self.assertEqual(admitted(service, "a", MOST + 5), MOST)
+
+
+class OwnFaultTests(unittest.TestCase):
+    def test_a_host_whose_ledger_is_not_saved_leaves_the_engine(self):
+        with Engine() as engine, host(engine.port, "mx1", ["mx1"]) as service:
+            def up():
+                return samples(get(UnixConnection(service.admin_socket), "/metrics")[1])["weir_shared_engine_up"]
+
+            service.wait_logged(IN_USE)
+            wait_until(lambda: up() == 1, service.log)
+            aside = service.directory / "aside"
+            service.ledger.rename(aside)
+            service.wait_logged(f":{engine.port}/0, as its ledger is not saved; each host goes on with its share")
+            self.assertEqual(up(), 0)
+            in_use = service.log().count(IN_USE)
+            aside.rename(service.ledger)
+            wait_until(lambda: service.log().count(IN_USE) > in_use, service.log)
+            self.assertEqual(up(), 1)
 
 
 class StartTests(unittest.TestCase):
