@@ -137,10 +137,10 @@ package struct AllHosts: Sendable {
     /// As `LedgerHost.apply`. If other hosts share the limit, the notes name those that do not answer.
     package func apply(_ change: KeyChange) async throws -> [KeyStanding] {
         guard let exchange else { return try await host.apply(change) }
-        var (standings, _) = try await exchange.ask(Self.greeting) { try await host.apply(change) }
+        var (standings, silent) = try await exchange.greet { try await host.apply(change) }
         let shared = try await exchange.ledger.sharedLimits()
         for index in standings.indices where shared.contains(standings[index].limit) {
-            standings[index].note = Self.note(standings[index].note, besides: exchange.figures)
+            standings[index].note = Self.note(standings[index].note, silent: silent)
         }
         return standings
     }
@@ -148,23 +148,19 @@ package struct AllHosts: Sendable {
     /// As `LedgerHost.apply`. If other hosts share the limits, the note names those that do not answer.
     package func apply(_ change: KeyChange, to selection: KeySelection, most: Int?) async throws -> KeysChanged {
         guard let exchange else { return try await host.apply(change, to: selection, most: most) }
-        var (changed, _) = try await exchange.ask(Self.greeting) {
+        var (changed, silent) = try await exchange.greet {
             try await host.apply(change, to: selection, most: most)
         }
-        if changed.note != nil { changed.note = Self.note(changed.note, besides: exchange.figures) }
+        if changed.note != nil { changed.note = Self.note(changed.note, silent: silent) }
         return changed
     }
 
-    /// Asks nothing, to see who answers.
-    private static let greeting = HostQuestion.Subject.names([], withHistory: false)
-
     /// The note on a change, and the hosts that have not answered.
-    private static func note(_ note: String?, besides figures: SharedFigures) -> String? {
-        guard figures.fault == nil else { return note }
-        let silent = figures.hosts.filter { !$0.hasAnswered }.map { host in
+    private static func note(_ note: String?, silent: [HostFigures]) -> String? {
+        let names = silent.map { host in
             "\(host.name) (\(host.age.map { "last heard \(Int($0))s ago" } ?? "never heard"))"
         }
-        let notes = [note, silent.isEmpty ? nil : "no answer from \(silent.joined(separator: ", "))"].compactMap(\.self)
+        let notes = [note, names.isEmpty ? nil : "no answer from \(names.joined(separator: ", "))"].compactMap(\.self)
         return notes.isEmpty ? nil : notes.joined(separator: "; ")
     }
 

@@ -126,6 +126,24 @@ package final class HostExchange: EngineMessenger.Owner, @unchecked Sendable {
     func ask<Part: Sendable>(
         _ subject: HostQuestion.Subject, of names: Set<String>? = nil, while own: () async throws -> Part
     ) async throws -> (Part, [HostAnswer]) {
+        let (part, answers) = try await put(subject, to: names, while: own)
+        return (part, answers ?? [])
+    }
+
+    /// Asks the other hosts for nothing, and does the part of this host meanwhile.
+    ///
+    /// - Returns: the part of this host, and those that have not answered in time; none if they can't be asked.
+    func greet<Part: Sendable>(while own: () async throws -> Part) async throws -> (Part, silent: [HostFigures]) {
+        let (part, answers) = try await put(.names([], withHistory: false), to: nil, while: own)
+        guard let answers else { return (part, []) }
+        let answered = Set(answers.map(\.from)).union([name])
+        return (part, figures.hosts.filter { !answered.contains($0.name) })
+    }
+
+    /// - Returns: the part of this host, and the answers that have come in time; nil if the hosts can't be asked.
+    private func put<Part: Sendable>(
+        _ subject: HostQuestion.Subject, to names: Set<String>?, while own: () async throws -> Part
+    ) async throws -> (Part, [HostAnswer]?) {
         let names = (names ?? Set(hosts)).subtracting([name])
         let began = ContinuousClock.now
         let id = await begin(subject, names)
@@ -136,7 +154,7 @@ package final class HostExchange: EngineMessenger.Owner, @unchecked Sendable {
             if let id { loop.execute { [self] in open.end(id) } }
             throw error
         }
-        guard let id else { return (part, []) }
+        guard let id else { return (part, nil) }
         let patience = min(Self.mostPatience, Self.patience + (.now - began))
         return (part, await answers(to: id, of: names, within: patience))
     }
