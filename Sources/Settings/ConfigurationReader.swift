@@ -40,13 +40,14 @@ package enum ConfigurationReader {
     package static func read(_ bytes: [UInt8], file: String) -> Result<Outcome, ConfigurationFaults> {
         var reading = ConfigurationReading(file: file)
         var configuration = Configuration()
+        var found: [String: YAMLNode] = [:]
         if let text = decode(bytes, &reading) {
             let document = YAMLDocument(text)
             for fault in document.faults {
                 reading.add(fault: .init(file: file, line: fault.line, column: fault.column, message: fault.message))
             }
             if let root = document.root {
-                let found = reading.read(root, at: "", rows: ConfigurationKeys.root, into: &configuration)
+                found = reading.read(root, at: "", rows: ConfigurationKeys.root, into: &configuration)
                 reading.warnOfUnmatchedLines()
                 SharedReader.finish(&configuration, found, &reading)
                 checkListeners(configuration.listen, found, &reading)
@@ -59,7 +60,7 @@ package enum ConfigurationReader {
         configuration.checks.attributeNames = reading.attributeNames
         configuration.checks.headerRepairs = configuration.headerRepairs
         configuration.checks.repairsSigned = configuration.canonicalise.contains(.signedHeaders)
-        let rules = compile(configuration.checks, &reading)
+        let rules = compile(configuration.checks, found, &reading)
         if !configuration.listen.milter.isEmpty, let rules {
             checkActions(of: rules, &reading)
             warnOfReceived(in: rules, &reading)
@@ -131,17 +132,39 @@ package enum ConfigurationReader {
         }
     }
 
-    /// Faults and warnings have the file names and lines of the tables.
-    private static func compile(_ checks: ContentChecks, _ reading: inout ConfigurationReading) -> ContentRules? {
+    /// Faults and warnings have the file names and lines of the tables. A table that can't be read is a fault of its
+    /// name in the configuration.
+    private static func compile(
+        _ checks: ContentChecks, _ found: [String: YAMLNode], _ reading: inout ConfigurationReading
+    ) -> ContentRules? {
         do {
             let rules = try ContentRules(checks)
             for warning in rules.warnings { reading.add(warning: .init(warning)) }
             return rules
         } catch {
-            for fault in error.faults { reading.add(fault: .init(fault)) }
+            for fault in error.faults {
+                if fault.line == nil, let (node, key) = place(of: "\(fault.type):\(fault.path)", found) {
+                    reading.fault(node, key, "can't \(fault.message)")
+                } else {
+                    reading.add(fault: .init(fault))
+                }
+            }
             for warning in error.warnings { reading.add(warning: .init(warning)) }
             return nil
         }
+    }
+
+    /// Where `checks` names a table, and the key there.
+    private static func place(of table: String, _ found: [String: YAMLNode]) -> (node: YAMLNode, key: String)? {
+        func search(_ node: YAMLNode, _ key: String) -> (YAMLNode, String)? {
+            switch node.value {
+            case .nothing: nil
+            case .scalar(let text): text == table ? (node, key) : nil
+            case .list(let items): items.indices.lazy.compactMap { search(items[$0], "\(key)[\($0)]") }.first
+            case .map(let entries): entries.lazy.compactMap { search($0.value, "\(key).\($0.name.text)") }.first
+            }
+        }
+        return found.keys.filter { $0.hasPrefix("checks.") }.sorted().lazy.compactMap { search(found[$0]!, $0) }.first
     }
 
     /// A rule whose action a milter can't carry out is a fault here instead of an error at run time.

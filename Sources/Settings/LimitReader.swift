@@ -95,7 +95,7 @@ enum LimitReader {
             let others = rates.compactMap(\.self)
             let key = "\(key)[\(index)]"
             if let first = rates[..<index].compactMap(\.self).first(where: { $0.window == rate.window }) {
-                reading.fault(item, key, "'\(rate.description)' has the same window as '\(first.description)'")
+                reading.fault(item, key, "\(item.kind) has the same window as '\(first.description)'")
             } else if rate.count == 0 {
                 reading.warn(item, key, "'\(rate.description)' refuses everything")
             } else if let stricter = others.first(where: {
