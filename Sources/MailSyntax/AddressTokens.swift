@@ -94,7 +94,7 @@ struct AddressTokens {
         return position
     }
 
-    private static func isBlank(_ byte: UInt8) -> Bool { byte == 0x20 || byte == 0x09 || byte == 0x0a || byte == 0x0d }
+    static func isBlank(_ byte: UInt8) -> Bool { byte == 0x20 || byte == 0x09 || byte == 0x0a || byte == 0x0d }
 
     /// A word is all that is no operator. `"` and the opening ones begin other tokens, but end a word as well.
     private static func isOperator(_ byte: UInt8) -> Bool {

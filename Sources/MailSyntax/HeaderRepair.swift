@@ -72,7 +72,7 @@ private struct AddressPlaces {
     private mutating func read(_ text: ArraySlice<UInt8>, _ index: Int) -> Int? {
         var end = index + 1
         switch text[index] {
-        case let byte where byte.isSpace: return end
+        case let byte where AddressTokens.isBlank(byte): return end
         case UInt8(ascii: "("): return Self.commentEnd(text, index)
         case UInt8(ascii: ")"), UInt8(ascii: "]"): return nil
         case UInt8(ascii: ","), UInt8(ascii: ";"):

@@ -50,6 +50,8 @@ import Testing
         ("bob(c)@EXAMPLE.org", "-"), ("Bob <a@EXAMPLE.org", "-"), ("a@EXAMPLE.org>", "-"), ("\"a@EXAMPLE.org", "-"),
         ("(a@EXAMPLE.org", "-"), ("a@EXAMPLE.org)", "-"), ("a@[EXAMPLE", "-"), ("a@EXAMPLE.org, b@EXAMPLE.org (", "-"),
         ("a\\", "-"),
+        // A vertical tab is no blank for Postfix.
+        ("a@x\u{b}.", "a@x\u{b} | trailing_dot"), ("a@x.\u{b}", "-"),
         // One that can't be repaired does not keep others from it.
         ("a@b@EXAMPLE.org, c@EXAMPLE.org", "a@b@EXAMPLE.org, c@example.org | domain_case"),
         // Only in the envelope.
