@@ -176,6 +176,7 @@ class Figures(unittest.TestCase):
                 return weir("check-health", "--slow", "10000", "--config", one.config_file, check=False)
 
             def refusal(reason):
+                one.wait_logged(f"key b: {reason}, recipients")
                 return [line for line in one.log().splitlines() if f"key b: {reason}, recipients" in line][-1]
 
             fill(services, "a")
