@@ -75,6 +75,9 @@ FORMS = [
      lambda m, tag, pid, text: f"{iso(m, True, True)} stdout F {syslog(m)} mx {tag}[{pid}]: {text}", "%s +02:00"),
     ("files of Docker", UTC, lambda m, tag, pid, text: json.dumps(
         {"log": f"{syslog(m, True)} mx {tag}[{pid}]: {text}\n", "stream": "stdout", "time": f"{m:%Y-%m-%dT%H:%M:%S}.123456789Z"}), "%s +00:00"),
+    ("files of Docker, with attributes", UTC, lambda m, tag, pid, text: json.dumps(
+        {"log": f"{syslog(m, True)} mx {tag}[{pid}]: {text}\n", "stream": "stdout", "attrs": {"com.example.role": "mx", "tags": [{}]},
+         "time": f"{m:%Y-%m-%dT%H:%M:%S}.123456789Z"}), "%s +00:00"),
     ("journalctl -o json", UTC, lambda m, tag, pid, text: journal(m, tag, text), "%s +00:00"),
     ("journalctl -o json-seq", UTC, lambda m, tag, pid, text: "\x1e" + journal(m, tag, text), "%s +00:00"),
     ("journalctl -o json-sse", UTC, lambda m, tag, pid, text: f"data: {journal(m, tag, text)}\n", "%s +00:00"),
