@@ -159,7 +159,12 @@ package struct PostfixSetup: Sendable {
 }
 
 extension StringProtocol {
+    /// Without spaces and tabs at its beginning and end.
     var trimmed: String {
-        String(drop { $0 == " " || $0 == "\t" }.reversed().drop { $0 == " " || $0 == "\t" }.reversed())
+        let scalars = unicodeScalars
+        guard let first = scalars.firstIndex(where: { $0 != " " && $0 != "\t" }),
+            let last = scalars.lastIndex(where: { $0 != " " && $0 != "\t" })
+        else { return "" }
+        return String(self[first..<scalars.index(after: last)])
     }
 }
