@@ -74,6 +74,16 @@ WRONG = {
         {"policy-only-warns"}),
     "a refusal is only a line of the log, by the end of a variable": (
         f"mine = reject_non_fqdn_sender, warn_if_reject\nsmtpd_recipient_restrictions = $mine, {POLICY}, permit_mynetworks, reject\n", [SMTPD], {}, {"policy-only-warns"}),
+    "a refusal is only a line of the log, for two reasons": (
+        f"mine = warn_if_reject, {POLICY}\nsmtpd_recipient_restrictions = warn_if_reject, $mine, permit_mynetworks, reject\n", [SMTPD], {}, {"policy-only-warns"}),
+    "a refusal is only a line of the log, twice in a list": (
+        f"smtpd_recipient_restrictions = warn_if_reject warn_if_reject {POLICY}, warn_if_reject {POLICY}, reject_unauth_destination\nmynetworks = 192.0.2.0/24\n"
+        "relay_domains = example.com\n", [SMTPD], {}, {"policy-only-warns", "policy-listed-twice"}),
+    "a refusal is only a line of the log, in two lists": (
+        f"smtpd_sender_restrictions = warn_if_reject {POLICY}\nsmtpd_data_restrictions = warn_if_reject {POLICY}\n"
+        "smtpd_recipient_restrictions = permit_mynetworks, reject\n", [SMTPD], {}, {"policy-only-warns"}),
+    "behind a permit that follows a warning": (
+        f"smtpd_recipient_restrictions = reject_non_fqdn_sender, warn_if_reject, permit_mynetworks, {POLICY}, reject\n", [SMTPD], {}, {"policy-behind-permit"}),
     "behind reject": (f"smtpd_recipient_restrictions = reject_unauth_pipelining, reject, {POLICY}\n", [SMTPD], {}, {"policy-behind-reject"}),
     "behind a permit in the same variable": (
         f"mine = permit_mynetworks, {POLICY}\nsmtpd_recipient_restrictions = reject_non_fqdn_sender, $mine, reject\n", [SMTPD], {}, {"policy-behind-permit"}),
@@ -226,6 +236,8 @@ RIGHT = {
         {"listen": {"milter": ["inet:127.0.0.1:10041"]}}),
     "asked in any case": (
         f"smtpd_recipient_restrictions = CHECK_POLICY_SERVICE {POLICY[21:]}, Permit_MyNetworks, reject\n", [SMTPD], {}),
+    "a refusal that is only a line of the log": (
+        f"smtpd_recipient_restrictions = warn_if_reject reject, {POLICY}, permit_mynetworks, reject\n", [SMTPD], {}),
     "a warning about another restriction": (
         f"mine = reject_non_fqdn_sender, {POLICY}\nsmtpd_recipient_restrictions = warn_if_reject, $mine, permit_mynetworks, reject\n", [SMTPD], {}),
     "asked where a table says so": (
@@ -323,6 +335,28 @@ class Hookups(unittest.TestCase):
                         run(words)
                     os.utime(hookup.directory / "main.cf", (1_700_000_000, 1_700_000_000))
                 self.assertEqual(hookup.findings(), [], commands)
+
+    def test_other_restrictions_stay(self):
+        """What warn_if_reject is about, what else a variable has, and what was chosen for the request to Weir."""
+        more = f"mine = reject_non_fqdn_sender, {POLICY}\nours = $mine\nsmtpd_restriction_classes = ours\n"
+        chosen = "check_policy_service { inet:127.0.0.1:10040, timeout=5s, { default_action = 450 4.3.0 later }, max_ttl=60s }"
+        cases = (
+            (f"{POLICY}, warn_if_reject {POLICY}, reject_unauth_destination", f"smtpd_recipient_restrictions = {POLICY}, reject_unauth_destination"),
+            (f"{POLICY}, $mine, reject", f"smtpd_recipient_restrictions = {POLICY}, reject_non_fqdn_sender, reject"),
+            ("warn_if_reject ours, permit_mynetworks, reject",
+             "smtpd_recipient_restrictions = warn_if_reject, reject_non_fqdn_sender, $weir_policy, permit_mynetworks, reject"),
+            (f"{chosen.replace('5s', '60s')}, permit_mynetworks, reject", f"weir_policy = {chosen.replace('5s', '10s')}"),
+            (f"permit_mynetworks, reject_non_fqdn_sender, $theirs, reject\ntheirs = reject_unverified_sender, {chosen}", f"weir_policy = {chosen}"))
+        for written, expected in cases:
+            with self.subTest(written):
+                uses = "ours" in written or "$mine" in written
+                hookup = Hookup(self, more * uses + f"smtpd_recipient_restrictions = {written}\n", [SMTPD], {})
+                findings = hookup.findings()
+                self.assertEqual(len(findings), 1, findings)
+                for command in findings[0]["commands"]:
+                    run(shlex.split(command))
+                self.assertEqual(hookup.findings(), [])
+                self.assertIn(expected + "\n", run(["postconf", "-c", str(hookup.directory), "-n"]).stdout)
 
     def test_sockets_out_of_a_chroots_reach(self):
         """Where Weir listens on that socket only, the commands and the line of weir.yaml mend it together."""
@@ -524,7 +558,8 @@ class MendedOnARunningPostfix(unittest.TestCase):
         "a filter's socket out of a chroot's reach", "a filter's socket out of a chroot's reach, before the queue", "nothing is filtered through a socket",
         "a socket out of a chroot's reach", "a milter's socket out of a chroot's reach", "the way to the filter and back takes what is for relays and strangers",
         "never asked at DATA", "never asked at the end with the context that a limit wants", "bytes at RCPT", "recipients at the end", "behind reject",
-        "several recipients to an LMTP server, in SMTP", "no way back by IPv6", "a context that nobody sends", "a command that filters its own result", "a command takes what is for others"}
+        "several recipients to an LMTP server, in SMTP", "no way back by IPv6", "a context that nobody sends", "a command that filters its own result", "a command takes what is for others",
+        "a refusal is only a line of the log, twice in a list"}
     # These mistakes show in counts and headers. "end of data" settles what was counted at RCPT.
     SHOWN = {"policy-nowhere", "policy-behind-permit", "policy-not-here", "milter-nowhere", "milter-not-here",
              "milter-not-for-sendmail", "milter-switched-off", "filter-nowhere", "counted-twice", "milter-twice"}

@@ -73,10 +73,6 @@ extension Examination {
         classNames(in: service).flatMap { elements(of: $0, in: service) }
     }
 
-    private func classNames(in service: PostfixSetup.Service) -> [String] {
-        RestrictionList.words(setup.value("smtpd_restriction_classes", in: service)[...], separators: ", \t")
-    }
-
     private func elements(of name: String, in service: PostfixSetup.Service) -> [RestrictionList.Element] {
         RestrictionList(setup.value(name, in: service)).elements
     }
