@@ -100,6 +100,9 @@ WRONG = {
     "bytes at RCPT": (GOOD, [SMTPD], {"limits": [{"name": "volume", "key": ["client_address"], "count": "bytes", "rates": ["1G/1h"]}]}, {"policy-size-unknown"}),
     "recipients at the end": (
         f"smtpd_end_of_data_restrictions = {POLICY}\n", [SMTPD], {"limits": [{"name": "to-one", "key": ["recipient"], "rates": ["100/1h"]}]}, {"policy-recipients-unknown"}),
+    "nobody asks, with a list that depends on the load": (
+        "smtpd_recipient_restrictions = reject_non_fqdn_recipient, ${stress?{permit_mynetworks}:{reject_unknown_reverse_client_hostname}}, permit_mynetworks, reject\n",
+        [SMTPD + " -o smtpd_timeout=${stress?{10}:{60}}s"], {}, {"policy-nowhere"}),
     "asked too early": (
         GOOD + f"smtpd_delay_reject = no\nsmtpd_sender_restrictions = {POLICY}\n", [SMTPD], {}, {"policy-too-early"}),
     "nobody listens for requests": (GOOD, [SMTPD], {"listen": {"policy": ["inet:127.0.0.1:10050"]}}, {"policy-nobody-listens"}, {}),
@@ -358,6 +361,33 @@ class Hookups(unittest.TestCase):
                 self.assertEqual(hookup.findings(), [])
                 self.assertIn(expected + "\n", run(["postconf", "-c", str(hookup.directory), "-n"]).stdout)
 
+    def test_conditions_stay_or_are_named(self):
+        """${stress?...}: commands keep it as written, or there are none."""
+        condition = "${stress?{permit_mynetworks}:{reject_unknown_reverse_client_hostname, reject_unknown_client_hostname}}"
+        hookup = Hookup(self, f"smtpd_recipient_restrictions = reject_non_fqdn_recipient, {condition}, permit_mynetworks, reject\n",
+                        [SMTPD, SUBMISSION + f" -o {{ smtpd_recipient_restrictions = {condition}, permit_mynetworks, reject }}"], {})
+        for command in dict.fromkeys(command for finding in hookup.findings() for command in finding["commands"]):
+            run(shlex.split(command))
+        self.assertEqual(hookup.findings(), [])
+        # Under load, Weir is asked before the permit, too.
+        for service in ("smtp/inet", "submission/inet"):
+            value = run(["postconf", "-c", hookup.directory, "-o", "stress=yes", "-xhP", f"{service}/smtpd_recipient_restrictions"], check=False).stdout
+            value = value or run(["postconf", "-c", hookup.directory, "-o", "stress=yes", "-xh", "smtpd_recipient_restrictions"]).stdout
+            self.assertLess(value.index("10040"), value.index("permit_mynetworks"), value)
+            self.assertNotIn("reverse_client", value)
+        self.assertIn(condition, run(["postconf", "-c", hookup.directory, "-n"]).stdout)
+        lost = (
+            ("policy-default-action", "mine = check_policy_service { inet:127.0.0.1:10040, timeout=${stress?{2}:{10}}s }\n"
+             "smtpd_recipient_restrictions = $mine, permit_mynetworks, reject\n", "smtpd_recipient_restrictions by hand, as commands would lose ${stress?{2}:{10}}"),
+            ("milter-switched-off", GOOD + f"smtpd_milters = {MILTER}\nnon_smtpd_milters = {MILTER}\nreceive_override_options = no_milters ${{stress?no_address_mappings}}\n",
+             "receive_override_options by hand, as commands would lose ${stress?no_address_mappings}"))
+        for kind, main, said in lost:
+            with self.subTest(kind):
+                config = {"listen": {"milter": ["inet:127.0.0.1:10041"]}} if kind.startswith("milter") else {}
+                findings = Hookup(self, main, [SMTPD], config).findings()
+                self.assertEqual([(finding["kind"], finding["commands"]) for finding in findings], [(kind, [])], findings)
+                self.assertIn(f"; change {said}", findings[0]["text"])
+
     def test_sockets_out_of_a_chroots_reach(self):
         """Where Weir listens on that socket only, the commands and the line of weir.yaml mend it together."""
         policy = "smtpd_recipient_restrictions = check_policy_service { unix:/run/weir/policy, timeout=10s, default_action=DUNNO }, permit_mynetworks, reject\n"
@@ -559,7 +589,7 @@ class MendedOnARunningPostfix(unittest.TestCase):
         "a socket out of a chroot's reach", "a milter's socket out of a chroot's reach", "the way to the filter and back takes what is for relays and strangers",
         "never asked at DATA", "never asked at the end with the context that a limit wants", "bytes at RCPT", "recipients at the end", "behind reject",
         "several recipients to an LMTP server, in SMTP", "no way back by IPv6", "a context that nobody sends", "a command that filters its own result", "a command takes what is for others",
-        "a refusal is only a line of the log, twice in a list"}
+        "a refusal is only a line of the log, twice in a list", "nobody asks, with a list that depends on the load"}
     # These mistakes show in counts and headers. "end of data" settles what was counted at RCPT.
     SHOWN = {"policy-nowhere", "policy-behind-permit", "policy-not-here", "milter-nowhere", "milter-not-here",
              "milter-not-for-sendmail", "milter-switched-off", "filter-nowhere", "counted-twice", "milter-twice"}

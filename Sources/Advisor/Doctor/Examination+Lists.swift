@@ -91,15 +91,17 @@ extension Examination {
     /// - Parameter kept: the number of requests that stay.
     private func parts(of name: String, keeping kept: Int, in service: PostfixSetup.Service) -> [Part] {
         let elements = list(name, in: service)
+        let underLoad = underLoad.list(name, in: service)
         let removed = positionsOfOurs(in: elements.flatMap(\.expanded), after: kept, in: service)
         var position = 0
-        return elements.flatMap { element -> [Part] in
+        return zip(elements, underLoad).flatMap { element, elementUnderLoad -> [Part] in
             let positions = position..<position + element.expanded.count
             position = positions.upperBound
             guard !positions.allSatisfy({ !removed.contains($0) }) else {
+                let ends = [element, elementUnderLoad].contains { RestrictionList.end(of: $0.expanded[...]) != nil }
                 return [
                     Part(
-                        text: element.written.text, isEnd: RestrictionList.end(of: element.expanded[...]) != nil,
+                        text: element.written.text, isEnd: ends,
                         endsInWarning: element.expanded.last?.name == RestrictionList.warning)
                 ]
             }
@@ -191,7 +193,8 @@ extension Examination {
         }
         var definitions: [Change] = []
         let plain = texts.map { text in
-            guard text.contains("{ ") || text.contains(", ") else { return text }
+            let words = RestrictionList.words(text[...], separators: ", \t")
+            guard words.contains(where: { $0.contains(" ") || $0.contains("\t") }) else { return text }
             let variable = variable("weir_restriction", for: text, beside: others + definitions)
             definitions.append(.parameter(variable, value: text))
             return "$\(variable)"

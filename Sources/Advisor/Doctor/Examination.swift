@@ -154,16 +154,44 @@ package struct Examination {
         }
     }
 
+    /// Commands that would lose a condition such as `${stress?{...}}` are replaced by a hint.
     mutating func add(
         _ severity: Finding.Severity, _ kind: String, _ service: PostfixSetup.Service?, _ text: String,
         commands: [Change] = [],
         configuration: [String] = []
     ) {
+        let lost = lostCondition(commands)
+        let commands = lost == nil ? commands : []
+        let hint = lost.map { "; change \($0.parameter) by hand, as commands would lose \($0.condition)" } ?? ""
         findings.append(
             Finding(
-                severity: severity, kind: kind, place: service?.id ?? "main.cf", text: text,
+                severity: severity, kind: kind, place: service?.id ?? "main.cf", text: text + hint,
                 commands: commands.map { $0.command(directory: directory) }, configuration: configuration))
         for change in commands { setup.apply(change) }
+    }
+
+    /// A condition that a parameter has now and would not have after these changes. What a service takes from main.cf
+    /// and shall no longer take is not counted.
+    private func lostCondition(_ changes: [Change]) -> (condition: String, parameter: String)? {
+        var after = setup
+        for change in changes { after.apply(change) }
+        for change in changes {
+            guard let (name, id) = change.parameter else { continue }
+            let service = id.flatMap { id in setup.services.first { $0.id == id } }
+            guard id == nil || service?.overrides[name] != nil else { continue }
+            let kept = after.conditions(of: name, in: after.services.first { $0.id == id })
+            if let lost = setup.conditions(of: name, in: service).first(where: { !kept.contains($0) }) {
+                return (lost, name)
+            }
+        }
+        return nil
+    }
+
+    /// The same while smtpd is under load, when `$stress` is not empty.
+    var underLoad: Examination {
+        var examination = self
+        examination.setup.apply(.parameter("stress", value: "yes"))
+        return examination
     }
 
     // MARK: Changes

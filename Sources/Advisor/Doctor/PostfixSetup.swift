@@ -95,6 +95,22 @@ package struct PostfixSetup: Sendable {
         try ParameterExpansion { raw($0, in: service) }.expand(text)
     }
 
+    /// The parts of a parameter's value that depend on another parameter, such as `${stress?{10}:{300}}`; also those of
+    /// the parameters that it names. Postfix's defaults have none that could be lost.
+    func conditions(of name: String, in service: Service?) -> [String] {
+        var (found, seen, pending): ([String], Set<String>, [String]) = ([], [name], [name])
+        while let name = pending.popLast() {
+            guard service?.overrides[name] != nil || set.contains(name) else { continue }
+            for reference in ParameterExpansion.references(in: raw(name, in: service)) {
+                switch reference {
+                case .condition(let text): found.append(text)
+                case .parameter(let name): if seen.insert(name).inserted { pending.append(name) }
+                }
+            }
+        }
+        return found
+    }
+
     /// The text between the opening bracket, with which `text` must start, and its closing bracket; and the text after
     /// it.
     static func enclosed(_ text: Substring, _ open: Character, _ close: Character) -> (Substring, after: Substring)? {
