@@ -388,6 +388,21 @@ class Hookups(unittest.TestCase):
                 self.assertEqual([(finding["kind"], finding["commands"]) for finding in findings], [(kind, [])], findings)
                 self.assertIn(f"; change {said}", findings[0]["text"])
 
+    def test_printed_filters_are_whole(self):
+        """Pasted into weir.yaml, the line has the other filters, too, and the other keys of this one."""
+        first = {"listen": {"unix": "/run/weir/filter", "mode": "0600"}, "next_hop": "lmtp:inet:192.0.2.7:24", "protocol": "lmtp"}
+        second = {"listen": "inet:127.0.0.1:10025", "next_hop": "inet:127.0.0.1:10026", "mode": "before_queue", "networks": ["127.0.0.0/8", "192.0.2.0/24"]}
+        hookup = Hookup(self, GOOD + "content_filter = weir:[127.0.0.1]:10025\n",
+                        [SMTPD, TRANSPORT, "other unix - - n - 20 lmtp", BACK, "10028 inet n - y - - smtpd -o content_filter=other:unix:/run/weir/filter"],
+                        {"listen": {"filter": [first, second]}})
+        findings = hookup.findings()
+        self.assertEqual([finding["kind"] for finding in findings], ["filter-mode"], findings)
+        self.assertEqual(findings[0]["configuration"], [
+            'listen: { filter: [{ listen: { unix: /run/weir/filter, mode: "0600" }, next_hop: "lmtp:inet:192.0.2.7:24", protocol: lmtp }, '
+            '{ listen: "inet:127.0.0.1:10025", next_hop: "inet:127.0.0.1:10026", networks: ["127.0.0.0/8", "192.0.2.0/24"] }] }'])
+        (hookup.directory / "weir.yaml").write_text(f"limits: {json.dumps(LIMITS)}\n{findings[0]['configuration'][0]}\n")
+        self.assertEqual(hookup.findings(), [])
+
     def test_sockets_out_of_a_chroots_reach(self):
         """Where Weir listens on that socket only, the commands and the line of weir.yaml mend it together."""
         policy = "smtpd_recipient_restrictions = check_policy_service { unix:/run/weir/policy, timeout=10s, default_action=DUNNO }, permit_mynetworks, reject\n"

@@ -90,11 +90,11 @@ extension Examination {
     private mutating func examine(_ user: User, of filter: Configuration.FilterListener) {
         let isBeforeQueue = user.transport == nil
         if isBeforeQueue != (filter.mode == .beforeQueue) {
-            let mode = isBeforeQueue ? Configuration.FilterListener.Mode.beforeQueue : .afterQueue
+            let mode: Configuration.FilterListener.Mode = isBeforeQueue ? .beforeQueue : .afterQueue
             add(
                 .warning, "filter-mode", user.service,
                 "\(user.parameter) uses the filter on \(filter.listen), but its mode is \(filter.mode.rawValue)",
-                configuration: ["listen: { filter: [{ listen: \"\(filter.listen)\", mode: \(mode.rawValue) }] }"])
+                configuration: lines(changing: filter) { $0.mode = mode })
         }
         if isBeforeQueue {
             examineChroot(ofProxied: user.service, to: filter)
@@ -113,12 +113,12 @@ extension Examination {
                 commands: self.transport(named: name, for: filter))
             return
         }
-        let variant = transport.program == "lmtp" ? "lmtp" : "smtp"
-        if variant != filter.variant.rawValue {
+        let variant: SMTPServerSession.Variant = transport.program == "lmtp" ? .lmtp : .smtp
+        if variant != filter.variant {
             add(
                 .fault, "filter-protocol", transport,
-                "speaks \(variant), but the filter on \(filter.listen) expects \(filter.variant.rawValue)",
-                configuration: ["listen: { filter: [{ listen: \"\(filter.listen)\", protocol: \(variant) }] }"])
+                "speaks \(variant.rawValue), but the filter on \(filter.listen) expects \(filter.variant.rawValue)",
+                configuration: lines(changing: filter) { $0.variant = variant })
         }
         examineRecipients(transport, of: filter)
         if !examinedTransports.contains(transport.id) {
@@ -131,6 +131,26 @@ extension Examination {
             }
             examineInherited(transport: transport, of: filter)
         }
+    }
+
+    /// The line of weir.yaml with all filters, after the changes that were proposed so far and this one.
+    private mutating func lines(
+        changing filter: Configuration.FilterListener, _ change: (inout Configuration.FilterListener) -> Void
+    ) -> [String] {
+        if let index = configuration.listen.filter.firstIndex(of: filter) { change(&filterListeners[index]) }
+        return ["listen: { filter: [\(filterListeners.map(Self.text).joined(separator: ", "))] }"]
+    }
+
+    /// A filter as in weir.yaml, without defaults.
+    private static func text(_ filter: Configuration.FilterListener) -> String {
+        let usual = Configuration.FilterListener(listen: filter.listen, nextHop: filter.nextHop)
+        var keys = ["listen: \(text(filter.listen))", "next_hop: \"\(filter.nextHop)\""]
+        if filter.variant != usual.variant { keys.append("protocol: \(filter.variant.rawValue)") }
+        if filter.mode != usual.mode { keys.append("mode: \(filter.mode.rawValue)") }
+        if !filter.networks.isEmpty {
+            keys.append("networks: [\(filter.networks.map { "\"\($0)\"" }.joined(separator: ", "))]")
+        }
+        return "{ \(keys.joined(separator: ", ")) }"
     }
 
     private mutating func examineTimeout(ofProxied service: PostfixSetup.Service?) {

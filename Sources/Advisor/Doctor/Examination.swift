@@ -22,6 +22,7 @@ package struct Examination {
     /// Of weir.yaml, and those that were proposed.
     var policyListeners: [Endpoint]
     var milterListeners: [Endpoint]
+    var filterListeners: [Configuration.FilterListener]
 
     /// - Parameter directory: of main.cf and master.cf; nil for the system's instance.
     package static func findings(
@@ -78,6 +79,7 @@ package struct Examination {
         self.configuration = configuration
         policyListeners = configuration.listen.policy
         milterListeners = configuration.listen.milter
+        filterListeners = configuration.listen.filter
         self.rules = rules
         self.directory = directory
     }
@@ -246,12 +248,14 @@ package struct Examination {
 
     /// Lines of weir.yaml that add a listener.
     static func lines(adding listener: Endpoint, to others: [Endpoint], of name: String) -> [String] {
-        let all = (others + [listener]).map { endpoint in
-            guard case .unix(let path, let mode, let group) = endpoint else { return "\"\(endpoint)\"" }
-            let owner = group.map { ", group: \($0)" } ?? ""
-            return "{ unix: \(path), mode: \"0\(String(mode, radix: 8))\"\(owner) }"
-        }
-        return ["listen: { \(name): [\(all.joined(separator: ", "))] }"]
+        ["listen: { \(name): [\((others + [listener]).map(text).joined(separator: ", "))] }"]
+    }
+
+    /// An address as in weir.yaml.
+    static func text(_ endpoint: Endpoint) -> String {
+        guard case .unix(let path, let mode, let group) = endpoint else { return "\"\(endpoint)\"" }
+        let owner = group.map { ", group: \($0)" } ?? ""
+        return "{ unix: \(path), mode: \"0\(String(mode, radix: 8))\"\(owner) }"
     }
 
     /// Whether main.cf has the parameter so already.
