@@ -98,6 +98,12 @@ WRONG = {
         {"limits": [{"name": "whole", "when": {"policy_context": "submission", "protocol_state": "END-OF-MESSAGE"}, "key": ["sasl_username"], "rates": ["100/1h"]}]},
         {"policy-limit-out-of-reach"}),
     "bytes at RCPT": (GOOD, [SMTPD], {"limits": [{"name": "volume", "key": ["client_address"], "count": "bytes", "rates": ["1G/1h"]}]}, {"policy-size-unknown"}),
+    "bytes at RCPT and at the end, with another context": (
+        GOOD + f"smtpd_end_of_data_restrictions = {POLICY}\n", [SMTPD, SUBMISSION + f" -o {{ smtpd_recipient_restrictions = {POLICY[:-2]}, policy_context=submission }}, permit_sasl_authenticated, reject }}"],
+        {"limits": [{"name": "volume", "when": {"policy_context": "submission"}, "key": ["sasl_username"], "count": "bytes", "rates": ["1G/1h"]}, *LIMITS]}, {"policy-size-unknown"}),
+    "the number of recipients at RCPT": (
+        GOOD, [SMTPD], {"limits": [{"name": "bulk", "when": {"recipient_count": {"matches": "/^[0-9]{3}/"}}, "key": ["sasl_username"], "count": "messages", "rates": ["10/1h"]}]},
+        {"policy-limit-out-of-reach"}),
     "recipients at the end": (
         f"smtpd_end_of_data_restrictions = {POLICY}\n", [SMTPD], {"limits": [{"name": "to-one", "key": ["recipient"], "rates": ["100/1h"]}]}, {"policy-recipients-unknown"}),
     "nobody asks, with a list that depends on the load": (
@@ -604,7 +610,8 @@ class MendedOnARunningPostfix(unittest.TestCase):
         "a socket out of a chroot's reach", "a milter's socket out of a chroot's reach", "the way to the filter and back takes what is for relays and strangers",
         "never asked at DATA", "never asked at the end with the context that a limit wants", "bytes at RCPT", "recipients at the end", "behind reject",
         "several recipients to an LMTP server, in SMTP", "no way back by IPv6", "a context that nobody sends", "a command that filters its own result", "a command takes what is for others",
-        "a refusal is only a line of the log, twice in a list", "nobody asks, with a list that depends on the load"}
+        "a refusal is only a line of the log, twice in a list", "nobody asks, with a list that depends on the load",
+        "bytes at RCPT and at the end, with another context", "the number of recipients at RCPT"}
     # These mistakes show in counts and headers. "end of data" settles what was counted at RCPT.
     SHOWN = {"policy-nowhere", "policy-behind-permit", "policy-not-here", "milter-nowhere", "milter-not-here",
              "milter-not-for-sendmail", "milter-switched-off", "filter-nowhere", "counted-twice", "milter-twice"}
