@@ -495,6 +495,83 @@ class Hookups(unittest.TestCase):
         partly = Hookup(self, main + f"non_smtpd_milters = {MILTER}\n", [SMTPD, SUBMISSION + " -o receive_override_options=no_milters"], config)
         self.assertIn("milter-switched-off", [finding["kind"] for finding in partly.findings()])
 
+    def tables(self, **contents):
+        """A folder with these files."""
+        folder = pathlib.Path(tempfile.mkdtemp(prefix="weir-test-"))
+        self.addCleanup(shutil.rmtree, folder)
+        for name, text in contents.items():
+            (folder / name).write_text(text)
+        return folder
+
+    def test_tables_that_permit_before_weir(self):
+        """A note with the number of entries and some of them."""
+        folder = self.tables(
+            clients="192.0.2.1 OK\n# 192.0.2.2 OK\n192.0.2.3\tREJECT\n192.0.2.4 20250101\n192.0.2.5\n  relay\n192.0.2.6 550 no\n"
+            "192.0.2.7 permit_mynetworks, reject\n192.0.2.8 HOLD permit\n192.0.2.9 friends\n192.0.2.10 ours\n192.0.2.11 reject_unauth_destination\n",
+            networks="if 192.0.2.0/24\n192.0.2.0/25 OK\n!192.0.2.0/24 DUNNO\nendif\n", patterns="/^a\\/b c/i OK\n!/x/ ok trailing\nif /OK/\n!/^OK/!/y/ OK\nendif\n/z/ DUNNO\n")
+        main = f"smtpd_restriction_classes = friends, ours\nfriends = permit_sasl_authenticated\nours = {POLICY}, permit\n"
+        for tables, said in (
+                (f"check_client_access hash:{folder}/clients", f"5 entries of hash:{folder}/clients (192.0.2.1, 192.0.2.4, 192.0.2.5, ...)"),
+                (f"check_client_access proxy:cidr:{folder}/networks", f"1 entry of proxy:cidr:{folder}/networks (192.0.2.0/25)"),
+                (f"check_sender_access pcre:{folder}/patterns", rf"3 entries of pcre:{folder}/patterns (/^a\/b c/i, !/x/, !/^OK/!/y/)"),
+                (f"check_sender_access regexp:{folder}/patterns", rf"3 entries of regexp:{folder}/patterns (/^a\/b c/i, !/x/, !/^OK/!/y/)"),
+                ("check_helo_access inline:{ { mx.example.org = OK } a=DUNNO b=permit }", "2 entries of inline:{ { mx.example.org = OK } a=DUNNO b=permit } (mx.example.org, b)"),
+                ("check_client_access cidr:{ { 192.0.2.0/24 OK }, { 2001:db8::/32 DUNNO } }", "1 entry of cidr:{ { 192.0.2.0/24 OK }, { 2001:db8::/32 DUNNO } } (192.0.2.0/24)"),
+                ("check_recipient_access static:{OK}", "1 entry of static:{OK} (everything)"),
+                (f"lmdb:{folder}/clients", f"5 entries of lmdb:{folder}/clients (192.0.2.1, 192.0.2.4, 192.0.2.5, ...)"),
+                ("check_recipient_access static:DUNNO, reject_non_fqdn_sender", None)):
+            with self.subTest(tables):
+                hookup = Hookup(self, main + f"smtpd_recipient_restrictions = {tables}, {POLICY}, permit_mynetworks, reject\n", [SMTPD], {})
+                self.assertEqual(hookup.findings(), [])
+                notes = [(note["place"], note["text"]) for note in hookup.notes() if note["kind"] == "policy-behind-table"]
+                text = (f"smtpd_recipient_restrictions permits mail by {said} before it asks Weir, so such mail is not counted; "
+                        "if it should be, move that table behind Weir in the list")
+                self.assertEqual(notes, [("smtp/inet", text)] if said else [])
+                behind = Hookup(self, main + f"smtpd_recipient_restrictions = {POLICY}, {tables}, permit_mynetworks, reject\n", [SMTPD], {})
+                self.assertEqual({note["kind"] for note in behind.notes()} & {"policy-behind-table", "tables-unread"}, set())
+
+    def test_what_is_not_read_is_named(self):
+        folder = self.tables()
+        tables = f"check_client_access hash:{folder}/none, check_sender_access socketmap:inet:127.0.0.1:1:senders, check_helo_access pcre:{folder}"
+        hookup = Hookup(self, f"smtpd_recipient_restrictions = {tables}, {POLICY}, permit_mynetworks, reject\n", [SMTPD], {})
+        self.assertEqual(hookup.findings(), [])
+        unread = [note["text"] for note in hookup.notes() if note["kind"] == "tables-unread"]
+        self.assertEqual(unread, [
+            f"weir doctor has not read hash:{folder}/none (No such file or directory), pcre:{folder} (Is a directory), "
+            "socketmap:inet:127.0.0.1:1:senders (not a table of text): look there yourself for OK, FILTER and DISABLE, which can lead mail past Weir"])
+
+    def test_filter_in_a_table(self):
+        """Mail goes to another transport than Weir's. What leads to Weir is no fault, and the table for the way back neither."""
+        folder = self.tables(access="example.org FILTER slow:\nexample.com FILTER weir:[127.0.0.1]:10025\n",
+                             checks="/^X-Slow:/ filter slow:[192.0.2.9]:25\n/^X-Weir:/ FILTER weir:127.0.0.1:10025\n")
+        main = GOOD + f"smtpd_sender_restrictions = check_sender_access hash:{folder}/access\nbody_checks = regexp:{folder}/checks\n"
+        cleanup = f"weir_cleanup unix n - y - 0 cleanup -o header_checks=pcre:{ROOT}/conf/postfix/weir_verdict.pcre -o mime_header_checks= -o nested_header_checks= -o body_checks="
+        services = [TRANSPORT, BACK + " -o smtpd_sender_restrictions= -o cleanup_service_name=weir_cleanup", cleanup]
+        end = "overrides content_filter, so such mail does not go to Weir's filter; look whether it must, and whether the other filter passes it on to Weir"
+        hookup = Hookup(self, main + "content_filter = weir:[127.0.0.1]:10025\n", [SMTPD, SUBMISSION, *services], {"listen": {"filter": FILTER}})
+        self.assertEqual([(finding["kind"], finding["place"], finding["text"], finding["commands"]) for finding in hookup.findings()], [
+            ("filter-bypassed", "smtp/inet", f"smtpd_sender_restrictions: FILTER in 1 entry of hash:{folder}/access (example.org) {end}", []),
+            ("filter-bypassed", "cleanup/unix", f"body_checks: FILTER in 1 entry of regexp:{folder}/checks (/^X-Slow:/) {end}", [])])
+        # Mail of the one service that has such a table does not go to Weir.
+        one = Hookup(self, GOOD, [SMTPD + f" -o smtpd_sender_restrictions=check_sender_access,hash:{folder}/access", SUBMISSION + " -o content_filter=weir:[127.0.0.1]:10025",
+                                  *services], {"listen": {"filter": FILTER}})
+        self.assertEqual(one.findings(), [])
+        command = Hookup(self, main, [SMTPD + " -o content_filter=weirpipe:dummy", PIPE], {})
+        self.assertEqual([finding["kind"] for finding in command.findings()], ["filter-bypassed"] * 2)
+
+    def test_clients_with_other_milters(self):
+        main = GOOD + f"smtpd_milters = {MILTER}\nnon_smtpd_milters = {MILTER}\n"
+        folder = self.tables(clients=f"127.0.0.0/8 DISABLE\n192.0.2.0/28 disable\n192.0.2.16/28 inet:127.0.0.1:8891\n192.0.2.32/28 inet:127.0.0.1:8891, {MILTER}\n",
+                             local="127.0.0.0/8 DISABLE\n::1 DISABLE\n")
+        config = {"listen": {"milter": ["inet:127.0.0.1:10041"]}}
+        hookup = Hookup(self, main + f"smtpd_milter_maps = cidr:{folder}/clients\n", [SMTPD], config)
+        self.assertEqual([(finding["kind"], finding["text"], finding["commands"]) for finding in hookup.findings()], [
+            ("milter-by-table", f"smtpd_milter_maps takes the milter from clients by 3 entries of cidr:{folder}/clients (127.0.0.0/8, 192.0.2.0/28, 192.0.2.16/28): "
+             "it neither checks nor counts their mail; if it should, name the milter there, too", [])])
+        hookup = Hookup(self, main + f"smtpd_milter_maps = cidr:{folder}/local\n", [SMTPD], config)
+        self.assertEqual(hookup.findings(), [])
+        self.assertIn("milter-by-table", [note["kind"] for note in hookup.notes()])
+
     def test_rules_for_the_received_header_of_postfix(self):
         """A milter does not see it; with the printed commands, Postfix's own checks do."""
         tables = pathlib.Path(tempfile.mkdtemp(prefix="weir-test-"))
@@ -679,6 +756,34 @@ class MendedOnARunningPostfix(unittest.TestCase):
         self.assertEqual(len(arrived()), len(ways) + 1)
         return {"counted": service.used(sender, "per-sender") or 0,
                 "seen": [text.count("X-Seen: Weir") for text in sorted(arrived()) if "Subject: way" in text]}
+
+
+class ResultsOfTables(unittest.TestCase):
+    """What a table returns before Weir is asked, beside what smtpd makes of it."""
+
+    RESULTS = ["OK", "ok trailing", "RELAY", "20250101", "1", "250", "550", "450 later", "550 no", "REJECT", "DEFER", "DEFER_IF_PERMIT", "DUNNO", "DUNNO x",
+               "HOLD permit", "PREPEND X-A: permit", "INFO permit", "WARN permit", "permit", "permit_mynetworks, reject", "reject_non_fqdn_sender, permit",
+               "reject_unauth_destination", "friends", "strangers", "warn_if_reject reject, permit", "warn_if_reject reject", "defer_if_permit", "reject permit",
+               "PERMIT_MYNETWORKS"]
+
+    def test_permits(self):
+        limits = [{"name": "per-sender", "key": ["sender"], "rates": ["100/1h"]}]
+        service = self.enterContext(WeirService(limits=limits))
+        sink = self.enterContext(SMTPSink())
+        own = f"check_policy_service {{ inet:127.0.0.1:{service.port}, timeout=10s, default_action=DUNNO }}"
+        (service.directory / "senders").write_text("".join(f"s{number}@example.org {result}\n" for number, result in enumerate(self.RESULTS)))
+        lists = f"smtpd_restriction_classes = friends, strangers\nfriends = reject_non_fqdn_sender, permit_mynetworks\nstrangers = {own}, permit\n"
+        postfix = self.enterContext(PrivatePostfix(relay=sink.port, lines=lists, main={
+            "smtpd_recipient_restrictions": f"check_sender_access texthash:{service.directory}/senders, {own}, permit_mynetworks, reject"}))
+        for number, result in enumerate(self.RESULTS):
+            with self.subTest(result):
+                sender = f"s{number}@example.org"
+                with SMTP(postfix.port) as client:
+                    replies = client.mail(sender, ["b@example.com"])
+                passed = replies[0][0] == 250 and not service.used(sender, "per-sender")
+                main = lists + f"smtpd_recipient_restrictions = check_sender_access inline:{{ {{ a@example.org = {result} }} }}, {own}, permit_mynetworks, reject\n"
+                hookup = Hookup(self, main, [SMTPD], {"limits": limits, "listen": {"policy": [f"inet:127.0.0.1:{service.port}"]}})
+                self.assertEqual("policy-behind-table" in [note["kind"] for note in hookup.notes()], passed, replies)
 
 
 class Live(unittest.TestCase):

@@ -17,6 +17,11 @@ extension Examination {
         }
     }
 
+    /// What smtpd evaluates for a list that a table returns.
+    func expanded(_ result: String, in service: PostfixSetup.Service?) -> [RestrictionList.Element] {
+        RestrictionList(result).elements.flatMap { expanded($0, isWarned: false, in: service, depth: 0) }
+    }
+
     /// - Parameter isWarned: whether warn_if_reject is directly before the element.
     private func expanded(
         _ element: RestrictionList.Element, isWarned: Bool, in service: PostfixSetup.Service?, depth: Int

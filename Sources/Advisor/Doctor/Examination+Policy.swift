@@ -163,7 +163,7 @@ extension Examination {
     private mutating func examineSilentServices() {
         // A service that asks at the default address needs an address in weir.yaml, not another question.
         let silent = entrances.filter { service in
-            !asks(service) && !milterCounts(service)
+            !asks(service) && !milterCounts(service) && tableWithMilter(service) == nil
                 && !policyServers(of: service).contains { isDeserted($0, in: service) }
                 && configuration.limits.contains { canApply($0, in: service, context: "") }
         }

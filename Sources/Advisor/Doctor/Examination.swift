@@ -4,8 +4,8 @@ package import Report
 package import Settings
 internal import Wire
 
-/// Examines how a Postfix instance and Weir are connected. The findings depend only on the two inputs, and on whether
-/// the table of verdicts exists.
+/// Examines how a Postfix instance and Weir are connected. The findings depend only on the two inputs, on whether the
+/// table of verdicts exists, and on the lookup tables that main.cf and master.cf name.
 package struct Examination {
     /// As it is after the changes that were proposed so far: what one finding mends needs no second one, and no two
     /// changes undo each other.
@@ -34,6 +34,7 @@ package struct Examination {
         examination.examineMilter()
         examination.examineFilter()
         examination.examineVerdictTables()
+        examination.examineTables()
         examination.examineCommands()
         examination.examineReceived()
         examination.examineDoubleChecks()

@@ -18,6 +18,13 @@ package struct PostfixSetup: Sendable {
 
         /// `submission/inet`, as in postconf -P.
         package var id: String { "\(name)/\(type)" }
+
+        /// Whether it is pipe(8) with `weir filter`.
+        var runsWeirFilter: Bool {
+            let command = arguments.drop { !$0.hasPrefix("argv=") }.prefix(2)
+            return program == "pipe" && command.first?.dropFirst(5).split(separator: "/").last == "weir"
+                && command.last == "filter"
+        }
     }
 
     private let defaults: [String: String]
@@ -140,7 +147,7 @@ package struct PostfixSetup: Sendable {
 
     /// Joins lines that start with a space or tab to the previous one. Comments and empty lines between them are
     /// ignored.
-    private static func joined(_ text: String) -> [String] {
+    static func joined(_ text: String) -> [String] {
         var lines: [String] = []
         for line in text.split(whereSeparator: \.isNewline) where !line.trimmed.isEmpty && line.trimmed.first != "#" {
             if let first = line.first, first == " " || first == "\t", !lines.isEmpty {
