@@ -42,6 +42,12 @@ WRONG = {
     "end of data behind a permit": (GOOD + f"smtpd_end_of_data_restrictions = permit_mynetworks, {POLICY}\n", [SMTPD], {"give_back_dropped": True}, {"policy-behind-permit"}),
     "submission with a list of its own": (
         GOOD, [SMTPD, SUBMISSION + " -o smtpd_recipient_restrictions=permit_sasl_authenticated,reject"], {}, {"policy-not-here"}),
+    "submission with a sender list of its own": (
+        f"smtpd_sender_restrictions = {POLICY}\nsmtpd_recipient_restrictions = permit_mynetworks, reject\n",
+        [SMTPD, SUBMISSION + " -o smtpd_sender_restrictions=permit_sasl_authenticated,reject"], {}, {"policy-not-here"}),
+    "logins through a proxy on this machine": (
+        GOOD, [SMTPD, "127.0.0.1:1587 inet n - y - - smtpd -o smtpd_upstream_proxy_protocol=haproxy -o smtpd_sasl_auth_enable=yes -o content_filter="
+               " -o smtpd_recipient_restrictions=permit_sasl_authenticated,reject"], {}, {"policy-not-here"}),
     "submission behind its permit": (
         GOOD + f"mine = {POLICY}\n", [SMTPD, SUBMISSION + " -o smtpd_recipient_restrictions=permit_sasl_authenticated,$mine,reject"], {}, {"policy-behind-permit"}),
     "no default action, 100 seconds": (
@@ -254,6 +260,11 @@ RIGHT = {
     "asked by the name of this machine": (
         "smtpd_recipient_restrictions = check_policy_service { inet:localhost:10040, timeout=10s, default_action=DUNNO }, permit_mynetworks, reject\n", [SMTPD],
         {"listen": {"policy": ["inet:[::1]:10040"]}}),
+    "asked by the name of a host": (
+        "smtpd_recipient_restrictions = check_policy_service { inet:mx.example.org:10040, timeout=10s, default_action=DUNNO }, permit_mynetworks, reject\n", [SMTPD],
+        {"listen": {"policy": ["inet:192.0.2.1:10040"]}}),
+    "a filter for sendmail(1) only": (
+        GOOD, [SMTPD, "pickup unix n - y 60 1 pickup -o content_filter=weir:[127.0.0.1]:10025", TRANSPORT, BACK], {"listen": {"filter": FILTER}}),
     "asked by a port": (
         "smtpd_recipient_restrictions = check_policy_service { inet:10040, timeout=10s, default_action=DUNNO }, permit_mynetworks, reject\n", [SMTPD], {}),
     "submission as in Postfix's own master.cf": (
@@ -265,6 +276,15 @@ RIGHT = {
         GOOD, [SMTPD + " -o smtpd_proxy_filter=127.0.0.1:10024",
                "127.0.0.1:10027 inet n - y - - smtpd -o smtpd_proxy_filter= -o smtpd_authorized_xforward_hosts=127.0.0.0/8"
                " -o smtpd_recipient_restrictions=permit_mynetworks,reject"], {}),
+    "a null client that counts its own users": (
+        f"inet_interfaces = loopback-only\nnon_smtpd_milters = {MILTER}\n", ["#" + SMTPD],
+        {"listen": {"milter": ["inet:127.0.0.1:10041"]}, "limits": [{"name": "per-uid", "key": ["uid"], "rates": ["10/1h"]}]}),
+    "the milter for some clients only": (
+        GOOD + f"smtpd_milter_maps = cidr:{{ {{ 192.0.2.0/24 {MILTER[2:-2]} }} }}\nnon_smtpd_milters = {MILTER}\n", [SMTPD], {"listen": {"milter": ["inet:127.0.0.1:10041"]}}),
+    "amavis before Weir": (
+        GOOD + "content_filter = amavis:[127.0.0.1]:10024\n",
+        [SMTPD, "amavis unix - - y - 2 lmtp", "127.0.0.1:10027 inet n - y - - smtpd -o content_filter=weir:[127.0.0.1]:10025 -o smtpd_authorized_xforward_hosts=127.0.0.0/8"
+         " -o smtpd_recipient_restrictions=permit_mynetworks,reject", TRANSPORT, BACK], {"listen": {"filter": FILTER}}),
     "one milter for both, before the one that signs": (
         GOOD + f"smtpd_milters = {MILTER}, inet:127.0.0.1:8891\nnon_smtpd_milters = $smtpd_milters\n", [SMTPD], {"listen": {"milter": ["inet:127.0.0.1:10041"]}}),
 }
@@ -393,6 +413,21 @@ class Hookups(unittest.TestCase):
                 findings = Hookup(self, main, [SMTPD], config).findings()
                 self.assertEqual([(finding["kind"], finding["commands"]) for finding in findings], [(kind, [])], findings)
                 self.assertIn(f"; change {said}", findings[0]["text"])
+
+    def test_a_silent_service_asks_where_it_has_a_list_of_its_own(self):
+        """In main.cf, the command would make the other services ask twice."""
+        main, services, config, _ = WRONG["submission with a sender list of its own"]
+        commands = Hookup(self, main, services, config).findings()[0]["commands"]
+        self.assertEqual([command.rpartition(" ")[2] for command in commands[1:]],
+                         ["'submission/inet/smtpd_sender_restrictions=$weir_policy,permit_sasl_authenticated,reject'"])
+
+    def test_no_command_replaces_another_filter(self):
+        for main, services, mode in (("content_filter = amavis:[127.0.0.1]:10024\n", [SMTPD], "after_queue"),
+                                     ("", [SMTPD + " -o smtpd_proxy_filter=[127.0.0.1]:10024"], "before_queue")):
+            hookup = Hookup(self, GOOD + main, [*services, BACK], {"listen": {"filter": [{**FILTER[0], "mode": mode}]}})
+            findings = hookup.findings()
+            self.assertEqual([(finding["kind"], finding["commands"]) for finding in findings], [("filter-nowhere", [])], findings)
+            self.assertIn("[127.0.0.1]:10024: set ", findings[0]["text"])
 
     def test_printed_filters_are_whole(self):
         """Pasted into weir.yaml, the line has the other filters, too, and the other keys of this one."""
@@ -687,8 +722,8 @@ class MendedOnARunningPostfix(unittest.TestCase):
         "a socket out of a chroot's reach", "a milter's socket out of a chroot's reach", "the way to the filter and back takes what is for relays and strangers",
         "never asked at DATA", "never asked at the end with the context that a limit wants", "bytes at RCPT", "recipients at the end", "behind reject",
         "several recipients to an LMTP server, in SMTP", "no way back by IPv6", "a context that nobody sends", "a command that filters its own result", "a command takes what is for others",
-        "a refusal is only a line of the log, twice in a list", "nobody asks, with a list that depends on the load",
-        "bytes at RCPT and at the end, with another context", "the number of recipients at RCPT"}
+        "bytes at RCPT and at the end, with another context", "the number of recipients at RCPT", "a refusal is only a line of the log, twice in a list",
+        "nobody asks, with a list that depends on the load", "logins through a proxy on this machine"}
     # These mistakes show in counts and headers. "end of data" settles what was counted at RCPT.
     SHOWN = {"policy-nowhere", "policy-behind-permit", "policy-not-here", "milter-nowhere", "milter-not-here",
              "milter-not-for-sendmail", "milter-switched-off", "filter-nowhere", "counted-twice", "milter-twice"}

@@ -17,20 +17,30 @@ extension Examination {
     mutating func examineFilter() {
         for filter in configuration.listen.filter {
             let users = users(of: filter)
-            if users.isEmpty {
-                let address = nextHopText(filter.listen)
-                add(
-                    .fault, "filter-nowhere", nil,
-                    "neither content_filter nor smtpd_proxy_filter names the filter on \(filter.listen)",
-                    commands: filter.mode == .afterQueue
-                        ? transport(named: "weir", for: filter) + [
-                            .parameter("content_filter", value: "weir:\(address)")
-                        ]
-                        : entrances.map { override("smtpd_proxy_filter", with: address, in: $0) })
-            }
+            if users.isEmpty { addNowhere(filter) }
             for user in users { examine(user, of: filter) }
             examineNextHop(of: filter)
         }
+    }
+
+    /// No command replaces another filter.
+    private mutating func addNowhere(_ filter: Configuration.FilterListener) {
+        let name = filter.mode == .afterQueue ? "content_filter" : "smtpd_proxy_filter"
+        let others = ([setup.value(name)] + entrances.map { setup.value(name, in: $0) }).filter { !$0.isEmpty }
+        let address = nextHopText(filter.listen)
+        let commands: [Change] =
+            filter.mode == .afterQueue
+            ? transport(named: "weir", for: filter) + [.parameter(name, value: "weir:\(address)")]
+            : entrances.map { override(name, with: address, in: $0) }
+        let hint =
+            others.first.map {
+                "; \(name) is \($0): set \(name) for Weir at the smtpd that takes mail back from there, or let Weir be "
+                    + "first and pass mail on"
+            } ?? ""
+        add(
+            .fault, "filter-nowhere", nil,
+            "neither content_filter nor smtpd_proxy_filter names the filter on \(filter.listen)\(hint)",
+            commands: others.isEmpty ? commands : [])
     }
 
     var usesFilter: Bool { configuration.listen.filter.contains { !users(of: $0).isEmpty } }
@@ -40,6 +50,9 @@ extension Examination {
         configuration.listen.filter.contains { filter in users(of: filter).contains { $0.service == nil } }
             && entrances.allSatisfy { $0.overrides["content_filter"] == nil }
     }
+
+    /// The services that take mail of sendmail(1).
+    private var pickups: [PostfixSetup.Service] { setup.services.filter { $0.program == "pickup" } }
 
     /// In Postfix's next-hop notation: `[127.0.0.1]:10025`, or a path from the queue directory.
     private func nextHopText(_ endpoint: Endpoint) -> String {
@@ -59,7 +72,8 @@ extension Examination {
         if let transport = transport(to: filter, "content_filter", in: nil) {
             users.append(User(service: nil, parameter: "content_filter", transport: transport))
         }
-        for service in entrances {
+        // One that takes mail back from another filter may pass it on.
+        for service in servers.filter({ !takesFromWeir($0) }) + pickups {
             if service.overrides["content_filter"] != nil,
                 let transport = transport(to: filter, "content_filter", in: service)
             {
@@ -100,7 +114,9 @@ extension Examination {
             examineChroot(ofProxied: user.service, to: filter)
             examineFromLines(user.service)
             examineTimeout(ofProxied: user.service)
-        } else if user.parameter == "content_filter", user.service != nil, setup.value("content_filter").isEmpty {
+        } else if let service = user.service, service.program == "smtpd", setup.value("content_filter").isEmpty,
+            !pickups.contains(where: { $0.overrides["content_filter"] != nil })
+        {
             add(
                 .note, "filter-not-for-sendmail", user.service,
                 "mail of sendmail(1) is not filtered; to filter it, set content_filter in main.cf")

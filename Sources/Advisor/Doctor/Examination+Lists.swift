@@ -75,7 +75,7 @@ extension Examination {
         }
     }
 
-    func asks(_ name: String, in service: PostfixSetup.Service) -> Bool {
+    func asks(_ name: String, in service: PostfixSetup.Service?) -> Bool {
         list(name, in: service).contains { !references($0.expanded, in: service).isEmpty }
     }
 

@@ -177,8 +177,15 @@ extension Examination {
             add(
                 .fault, isNeverAsked ? "policy-nowhere" : "policy-not-here", service,
                 "this service never asks Weir: its mail is not counted",
-                commands: fixCommands(Self.recipientLists[0], in: service))
+                commands: fixCommands(listForQuestion(service), in: service))
         }
+    }
+
+    /// The list in which a silent service is to ask: the one in which main.cf asks if the service overrides it, so that
+    /// others do not ask twice.
+    private func listForQuestion(_ service: PostfixSetup.Service) -> String {
+        recipientLists(of: service).first { service.overrides[$0] != nil && asks($0, in: nil) }
+            ?? Self.recipientLists[0]
     }
 
     private mutating func examineGiveBack() {

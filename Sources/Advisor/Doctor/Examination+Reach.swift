@@ -42,6 +42,10 @@ extension Examination {
         {
             empty += Self.encryptionAttributes + Self.certificateAttributes
         }
+        return known(empty: empty, context: context, state: state)
+    }
+
+    private func known(empty: [String], context: String?, state: String?) -> [Int: [UInt8]] {
         var known: [Int: [UInt8]] = [:]
         for (index, name) in configuration.attributeNames.names.enumerated() {
             if empty.contains(name) { known[index] = [] }
@@ -68,14 +72,19 @@ extension Examination {
         let unreachable = configuration.limits.filter { limit in
             !entrances.contains { service in
                 applies(limit, to: service) || isNeverAsked && canApply(limit, in: service, context: "")
-            } && !(configuration.milter.limits && usesMilter && isAboutLocalMail(limit))
+            } && !appliesToLocalMail(limit)
         }
         for limit in unreachable { addUnreachable(limit) }
     }
 
-    /// The milter asks about mail of sendmail(1) with the user's ID.
-    private func isAboutLocalMail(_ limit: Limit) -> Bool {
-        attributes(of: limit).contains("uid")
+    /// Whether the milter asks about mail of sendmail(1) that the limit counts. Such mail has no login, no TLS and no
+    /// policy_context.
+    private func appliesToLocalMail(_ limit: Limit) -> Bool {
+        guard configuration.milter.limits, usesMilter || usesMilterForSendmail else { return false }
+        let empty = Self.loginAttributes + Self.certificateAttributes + Self.encryptionAttributes
+        return [SentRequest.recipient, SentRequest.endOfMessage].contains { state in
+            limit.canApply(toRequestsWith: known(empty: empty, context: "", state: state))
+        }
     }
 
     private func wantsLogin(_ limit: Limit) -> Bool {

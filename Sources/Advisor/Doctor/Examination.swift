@@ -93,17 +93,28 @@ package struct Examination {
     var entrances: [PostfixSetup.Service] { servers.filter { !isReinjection($0) } }
 
     private func isReinjection(_ service: PostfixSetup.Service) -> Bool {
+        takesFromWeir(service)
+            || service.type == "inet" && ListenerAddress(service: service.name)?.isLoopback ?? false
+                && isReinjectionOfOthers(service)
+    }
+
+    /// Whether a filter of weir.yaml sends its mail to a service.
+    func takesFromWeir(_ service: PostfixSetup.Service) -> Bool {
         guard service.type == "inet", let address = ListenerAddress(service: service.name) else { return false }
         return configuration.listen.filter.map(\.nextHop)
             .contains { $0.variant == .smtp && address.answers(ListenerAddress($0.endpoint)) }
-            || address.isLoopback && isReinjectionOfOthers(service)
     }
 
     /// Whether a service on loopback takes mail back from another filter: it passes mail to no filter itself, or is
-    /// told about the client by one.
+    /// told about the client by one. A service for logins, or behind a proxy such as HAProxy, takes new mail.
     private func isReinjectionOfOthers(_ service: PostfixSetup.Service) -> Bool {
-        ["content_filter", "smtpd_proxy_filter"].contains { service.overrides[$0] == "" }
+        let takesNewMail =
+            service.overrides["smtpd_sasl_auth_enable"] == "yes"
+            || !(service.overrides["smtpd_upstream_proxy_protocol"] ?? "").isEmpty
+        let isToldByFilter =
+            ["content_filter", "smtpd_proxy_filter"].contains { service.overrides[$0] == "" }
             || service.overrides["smtpd_authorized_xforward_hosts"] != nil
+        return isToldByFilter && !takesNewMail
     }
 
     var queue: String { setup.value("queue_directory") }
