@@ -414,6 +414,25 @@ class Hookups(unittest.TestCase):
                 self.assertEqual([(finding["kind"], finding["commands"]) for finding in findings], [(kind, [])], findings)
                 self.assertIn(f"; change {said}", findings[0]["text"])
 
+    def test_settings_of_a_milter_stay(self):
+        hookup = Hookup(self, GOOD + "mine = { inet:127.0.0.1:10041, connect_timeout=5s, default_action=tempfail, content_timeout=200s }\n"
+                        "smtpd_milters = $mine, inet:localhost:11332\nnon_smtpd_milters = $smtpd_milters\nmilter_default_action = reject\n",
+                        [SMTPD, SUBMISSION + " -o smtpd_milters=inet:127.0.0.1:10041"], {"listen": {"milter": ["inet:127.0.0.1:10041"]}})
+        findings = hookup.findings()
+        self.assertEqual([(finding["kind"], finding["place"]) for finding in findings], [("milter-default-action", "submission/inet")], findings)
+        hookup = Hookup(self, GOOD + "mine = { inet:127.0.0.1:10041, connect_timeout=5s, content_timeout=200s }\n"
+                        "smtpd_milters = $mine, inet:localhost:11332\nnon_smtpd_milters = $smtpd_milters\n", [SMTPD], {"listen": {"milter": ["inet:127.0.0.1:10041"]}})
+        for command in hookup.findings()[0]["commands"]:
+            run(shlex.split(command))
+        self.assertEqual(hookup.findings(), [])
+        self.assertIn("smtpd_milters = { inet:127.0.0.1:10041, default_action=accept, connect_timeout=5s, content_timeout=200s }, inet:localhost:11332\n",
+                      run(["postconf", "-c", str(hookup.directory), "-n"]).stdout)
+
+    def test_one_note_about_sendmail(self):
+        ways = [line + " -o content_filter=weir:[127.0.0.1]:10025" for line in (SMTPD, SUBMISSION)]
+        hookup = Hookup(self, GOOD, [*ways, TRANSPORT, BACK], {"listen": {"filter": FILTER}})
+        self.assertEqual([note["kind"] for note in hookup.notes()].count("filter-not-for-sendmail"), 1)
+
     def test_a_silent_service_asks_where_it_has_a_list_of_its_own(self):
         """In main.cf, the command would make the other services ask twice."""
         main, services, config, _ = WRONG["submission with a sender list of its own"]
@@ -552,6 +571,7 @@ class Hookups(unittest.TestCase):
                 (f"check_sender_access regexp:{folder}/patterns", rf"3 entries of regexp:{folder}/patterns (/^a\/b c/i, !/x/, !/^OK/!/y/)"),
                 ("check_helo_access inline:{ { mx.example.org = OK } a=DUNNO b=permit }", "2 entries of inline:{ { mx.example.org = OK } a=DUNNO b=permit } (mx.example.org, b)"),
                 ("check_client_access cidr:{ { 192.0.2.0/24 OK }, { 2001:db8::/32 DUNNO } }", "1 entry of cidr:{ { 192.0.2.0/24 OK }, { 2001:db8::/32 DUNNO } } (192.0.2.0/24)"),
+                (f"check_ccert_access {{ hash:{folder}/clients, search_order = cert_fingerprint }}", f"5 entries of hash:{folder}/clients (192.0.2.1, 192.0.2.4, 192.0.2.5, ...)"),
                 ("check_recipient_access static:{OK}", "1 entry of static:{OK} (everything)"),
                 (f"lmdb:{folder}/clients", f"5 entries of lmdb:{folder}/clients (192.0.2.1, 192.0.2.4, 192.0.2.5, ...)"),
                 ("check_recipient_access static:DUNNO, reject_non_fqdn_sender", None)):

@@ -115,10 +115,11 @@ extension Examination {
             examineFromLines(user.service)
             examineTimeout(ofProxied: user.service)
         } else if let service = user.service, service.program == "smtpd", setup.value("content_filter").isEmpty,
-            !pickups.contains(where: { $0.overrides["content_filter"] != nil })
+            !pickups.contains(where: { $0.overrides["content_filter"] != nil }),
+            !findings.contains(where: { $0.kind == "filter-not-for-sendmail" })
         {
             add(
-                .note, "filter-not-for-sendmail", user.service,
+                .note, "filter-not-for-sendmail", service,
                 "mail of sendmail(1) is not filtered; to filter it, set content_filter in main.cf")
         }
         guard let name = user.transport else { return }

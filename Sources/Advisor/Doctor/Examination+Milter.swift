@@ -104,11 +104,16 @@ extension Examination {
 
     /// Adds the milter, as the first: a milter behind it may sign the message, which no other must edit afterwards.
     private func addition(to name: String, in service: PostfixSetup.Service?) -> [Change] {
-        let address = configuration.listen.milter.first?.description ?? ""
-        return set(name, to: [Self.acceptingByDefault(address)] + words(name, in: service), in: service)
+        let own = ServerReference(configuration.listen.milter.first?.description ?? "")
+        return set(name, to: [Self.acceptingByDefault(own)] + words(name, in: service), in: service)
     }
 
-    private static func acceptingByDefault(_ address: String) -> String { "{ \(address), default_action=accept }" }
+    /// The milter with its other settings.
+    private static func acceptingByDefault(_ milter: ServerReference) -> String {
+        let settings = milter.attributes.filter { $0.key != "default_action" }.sorted { $0.key < $1.key }
+        let texts = [milter.address, "default_action=accept"] + settings.map { "\($0.key)=\($0.value)" }
+        return "{ \(texts.joined(separator: ", ")) }"
+    }
 
     /// Sets a list of milters. A list in master.cf can't have spaces, so words with spaces become variables in main.cf.
     private func set(_ name: String, to words: [String], in service: PostfixSetup.Service?) -> [Change] {
@@ -185,7 +190,7 @@ extension Examination {
             guard action == "reject" || isDeferred && !isChosen else { continue }
             let fixed = words(name, in: service).map { word in
                 let own = ServerReference(setup.expanded(word, in: service))
-                return own.address == reference.address ? Self.acceptingByDefault(own.address) : word
+                return own.address == reference.address ? Self.acceptingByDefault(own) : word
             }
             add(
                 action == "reject" ? .fault : .warning, "milter-default-action", service,

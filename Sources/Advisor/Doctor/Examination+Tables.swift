@@ -73,7 +73,10 @@ extension Examination {
 
     /// The table of `check_client_access hash:/etc/postfix/clients`, and of a table without a word before it.
     private static func table(_ element: RestrictionList.Element) -> String? {
-        if element.name.hasPrefix("check_"), element.name.hasSuffix("_access") { return element.argument }
+        if element.name.hasPrefix("check_"), element.name.hasSuffix("_access") {
+            // In braces, such as { hash:/etc/postfix/certificates, search_order = ... }, the table comes first.
+            return element.argument.first == "{" ? ServerReference(element.argument).address : element.argument
+        }
         let name = element.text.prefix { $0 != "{" }
         return name.contains(":") && !name.contains(" ") ? element.text : nil
     }
