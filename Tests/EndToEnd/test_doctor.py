@@ -232,6 +232,11 @@ RIGHT = {
     "a filter on another machine, with TLS": (
         GOOD + "content_filter = weir:[192.0.2.5]:10025\nsmtp_tls_security_level = encrypt\nsmtp_bind_address = 192.0.2.1\n",
         [SMTPD, TRANSPORT, BACK], {"listen": {"filter": [{"listen": "inet:192.0.2.5:10025", "next_hop": "inet:127.0.0.1:10026", "networks": ["192.0.2.0/24"]}]}}),
+    "a next hop on another machine": (
+        GOOD + "content_filter = weir:[127.0.0.1]:10025\n", [SMTPD, SUBMISSION, TRANSPORT], {"listen": {"filter": [{**FILTER[0], "next_hop": "inet:192.0.2.9:25"}]}}),
+    "a next hop on this machine's own address": (
+        GOOD + "content_filter = weir:[127.0.0.1]:10025\n", [SMTPD, TRANSPORT, BACK.replace("127.0.0.1:10026", "192.0.2.1:10026")],
+        {"listen": {"filter": [{**FILTER[0], "next_hop": "inet:192.0.2.1:10026"}]}}),
     "amavis beside Weir": (
         GOOD + "content_filter = amavis:[127.0.0.1]:10024\n", [SMTPD, "127.0.0.1:10027 inet n - y - - smtpd -o content_filter= -o smtpd_recipient_restrictions=permit_mynetworks,reject"], {}),
     "before the queue": (

@@ -232,9 +232,7 @@ extension Examination {
         // An LMTP server delivers the mail: there is no way back into Postfix.
         guard filter.nextHop.variant == .smtp else { return }
         let nextHop = ListenerAddress(filter.nextHop.endpoint)
-        let servers = servers.filter {
-            $0.type == "inet" && ListenerAddress(service: $0.name)?.answers(nextHop) ?? false
-        }
+        let servers = servers.filter { takes($0, from: filter) }
         if servers.isEmpty, nextHop.isLoopback, case .inet(let host, let port) = filter.nextHop.endpoint {
             let name = "\(host.contains(":") ? "[\(host)]" : host):\(port)"
             let overrides = ServiceOverride.reinjection(for: filter.nextHop.endpoint)
@@ -260,8 +258,8 @@ extension Examination {
                 .fault, "filter-loop", service, "sends mail from the filter to the filter again: mail loop",
                 commands: [override("smtpd_proxy_filter", with: "", in: service)])
         }
-        if let address = ListenerAddress(service: service.name), case .inet(let host, let port) = address,
-            ["", "0.0.0.0", "::"].contains(host), ListenerAddress(filter.nextHop.endpoint).isLoopback
+        if let address = ListenerAddress(service: service.name), case .inet(_, let port) = address,
+            address.isOfAllInterfaces, ListenerAddress(filter.nextHop.endpoint).isLoopback
         {
             let options = service.overrides.sorted { $0.key < $1.key }
                 .map {

@@ -100,21 +100,32 @@ package struct Examination {
 
     /// Whether a filter of weir.yaml sends its mail to a service.
     func takesFromWeir(_ service: PostfixSetup.Service) -> Bool {
-        guard service.type == "inet", let address = ListenerAddress(service: service.name) else { return false }
-        return configuration.listen.filter.map(\.nextHop)
-            .contains { $0.variant == .smtp && address.answers(ListenerAddress($0.endpoint)) }
+        configuration.listen.filter.contains { takes(service, from: $0) }
     }
 
-    /// Whether a service on loopback takes mail back from another filter: it passes mail to no filter itself, or is
-    /// told about the client by one. A service for logins, or behind a proxy such as HAProxy, takes new mail.
+    /// Whether a filter sends its mail to a service. A service on all interfaces that filters its mail as main.cf says
+    /// has the port of the next hop by chance, unless that is on loopback: the next hop is another machine.
+    func takes(_ service: PostfixSetup.Service, from filter: Configuration.FilterListener) -> Bool {
+        let nextHop = ListenerAddress(filter.nextHop.endpoint)
+        guard filter.nextHop.variant == .smtp, service.type == "inet",
+            let address = ListenerAddress(service: service.name), address.answers(nextHop)
+        else { return false }
+        return nextHop.isLoopback || !address.isOfAllInterfaces || isMadeForReturnedMail(service)
+    }
+
+    /// Whether a service on loopback takes mail back from another filter. One for logins, or behind a proxy such as
+    /// HAProxy, takes new mail.
     private func isReinjectionOfOthers(_ service: PostfixSetup.Service) -> Bool {
         let takesNewMail =
             service.overrides["smtpd_sasl_auth_enable"] == "yes"
             || !(service.overrides["smtpd_upstream_proxy_protocol"] ?? "").isEmpty
-        let isToldByFilter =
-            ["content_filter", "smtpd_proxy_filter"].contains { service.overrides[$0] == "" }
+        return isMadeForReturnedMail(service) && !takesNewMail
+    }
+
+    /// Whether a service passes mail to no filter itself, or is told about the client by one.
+    private func isMadeForReturnedMail(_ service: PostfixSetup.Service) -> Bool {
+        ["content_filter", "smtpd_proxy_filter"].contains { service.overrides[$0] == "" }
             || service.overrides["smtpd_authorized_xforward_hosts"] != nil
-        return isToldByFilter && !takesNewMail
     }
 
     var queue: String { setup.value("queue_directory") }

@@ -58,7 +58,7 @@ enum ListenerAddress: Equatable {
             return self == other
         }
         return port == otherPort
-            && (host == otherHost || ["", "0.0.0.0", "::"].contains(host) || Self.isName(otherHost)
+            && (host == otherHost || isOfAllInterfaces || Self.isName(otherHost)
                 || [host, otherHost].contains(Self.localhost) && isLoopback && other.isLoopback)
     }
 
@@ -69,6 +69,11 @@ enum ListenerAddress: Equatable {
     func isLocal(port wanted: Int) -> Bool {
         guard case .inet(let host, wanted) = self else { return false }
         return ["127.0.0.1", Self.localhost].contains(host)
+    }
+
+    var isOfAllInterfaces: Bool {
+        guard case .inet(let host, _) = self else { return false }
+        return ["", "0.0.0.0", "::"].contains(host)
     }
 
     var isLoopback: Bool {
