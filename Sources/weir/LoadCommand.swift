@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import ArgumentParser
-import Foundation
+import Glibc
 import LoadGenerator
 import Loop
 import NIOCore
@@ -12,9 +12,9 @@ struct LoadCommand: ParsableCommand {
         commandName: "load",
         abstract: "Generates load and measures throughput and latency.",
         discussion: """
-            Exit status: 0 every operation was answered and no --fail-if bound is broken, 1 otherwise, 68 the name of \
-            the target doesn't resolve, 69 the target is unreachable or all connections were lost, 74 a file or \
-            standard output can't be written, 130 interrupted.
+            Exit status: 0 every operation was answered and no --fail-if bound is broken, 1 otherwise, 66 a message \
+            can't be read, 68 the name of the target doesn't resolve, 69 the target is unreachable or all connections \
+            were lost, 74 a file or standard output can't be written, 130 interrupted.
             """,
         subcommands: [LoadPolicyCommand.self, LoadSMTPCommand.self, LoadMilterCommand.self])
 }
@@ -206,14 +206,15 @@ struct MessageArguments: ParsableArguments {
     }
 
     private static func files(in folder: String) throws -> [[UInt8]] {
+        let files: [[UInt8]]
         do {
-            let names = try FileManager.default.contentsOfDirectory(atPath: folder).filter { $0.hasSuffix(".eml") }
-                .sorted()
-            guard !names.isEmpty else { throw ValidationError("no .eml files in \(folder)") }
-            return try names.map { Array(try Data(contentsOf: URL(fileURLWithPath: "\(folder)/\($0)"))) }
-        } catch let error as CocoaError {
-            throw ValidationError("can't read \(folder): \(error.localizedDescription)")
+            files = try MessageFiles.contents(of: Array(folder.utf8)) { $0.suffix(4).elementsEqual(".eml".utf8) }
+        } catch {
+            LoadArguments.complain("\(error)")
+            throw ExitCode(EX_NOINPUT)
         }
+        guard !files.isEmpty else { throw ValidationError("no .eml files in \(folder)") }
+        return files
     }
 
     /// The value of a Date: header.

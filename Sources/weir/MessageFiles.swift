@@ -91,6 +91,16 @@ enum MessageFiles {
         (path + [0]).withUnsafeBytes { body($0.baseAddress!.assumingMemoryBound(to: CChar.self)) }
     }
 
+    /// The content of a directory's files with these names, by name.
+    static func contents(of folder: [UInt8], where isWanted: ([UInt8]) -> Bool) throws(MessageFileFault) -> [[UInt8]] {
+        var faults: [MessageFileFault] = []
+        let names = entries(folder, &faults).filter(isWanted)
+        if let fault = faults.first { throw fault }
+        var contents: [[UInt8]] = []
+        for name in names { contents.append(try read(join(folder, name))) }
+        return contents
+    }
+
     /// The messages of one file: many when it is an mbox, which begins with `From `.
     static func forEachMessage(in path: [UInt8], _ body: (MessageFile) throws -> Void) throws {
         let content = try read(path)

@@ -42,6 +42,12 @@ WRONG = {
     "end of data behind a permit": (GOOD + f"smtpd_end_of_data_restrictions = permit_mynetworks, {POLICY}\n", [SMTPD], {"give_back_dropped": True}, {"policy-behind-permit"}),
     "submission with a list of its own": (
         GOOD, [SMTPD, SUBMISSION + " -o smtpd_recipient_restrictions=permit_sasl_authenticated,reject"], {}, {"policy-not-here"}),
+    "submission with a sender list of its own": (
+        f"smtpd_sender_restrictions = {POLICY}\nsmtpd_recipient_restrictions = permit_mynetworks, reject\n",
+        [SMTPD, SUBMISSION + " -o smtpd_sender_restrictions=permit_sasl_authenticated,reject"], {}, {"policy-not-here"}),
+    "logins through a proxy on this machine": (
+        GOOD, [SMTPD, "127.0.0.1:1587 inet n - y - - smtpd -o smtpd_upstream_proxy_protocol=haproxy -o smtpd_sasl_auth_enable=yes -o content_filter="
+               " -o smtpd_recipient_restrictions=permit_sasl_authenticated,reject"], {}, {"policy-not-here"}),
     "submission behind its permit": (
         GOOD + f"mine = {POLICY}\n", [SMTPD, SUBMISSION + " -o smtpd_recipient_restrictions=permit_sasl_authenticated,$mine,reject"], {}, {"policy-behind-permit"}),
     "no default action, 100 seconds": (
@@ -74,6 +80,16 @@ WRONG = {
         {"policy-only-warns"}),
     "a refusal is only a line of the log, by the end of a variable": (
         f"mine = reject_non_fqdn_sender, warn_if_reject\nsmtpd_recipient_restrictions = $mine, {POLICY}, permit_mynetworks, reject\n", [SMTPD], {}, {"policy-only-warns"}),
+    "a refusal is only a line of the log, for two reasons": (
+        f"mine = warn_if_reject, {POLICY}\nsmtpd_recipient_restrictions = warn_if_reject, $mine, permit_mynetworks, reject\n", [SMTPD], {}, {"policy-only-warns"}),
+    "a refusal is only a line of the log, twice in a list": (
+        f"smtpd_recipient_restrictions = warn_if_reject warn_if_reject {POLICY}, warn_if_reject {POLICY}, reject_unauth_destination\nmynetworks = 192.0.2.0/24\n"
+        "relay_domains = example.com\n", [SMTPD], {}, {"policy-only-warns", "policy-listed-twice"}),
+    "a refusal is only a line of the log, in two lists": (
+        f"smtpd_sender_restrictions = warn_if_reject {POLICY}\nsmtpd_data_restrictions = warn_if_reject {POLICY}\n"
+        "smtpd_recipient_restrictions = permit_mynetworks, reject\n", [SMTPD], {}, {"policy-only-warns"}),
+    "behind a permit that follows a warning": (
+        f"smtpd_recipient_restrictions = reject_non_fqdn_sender, warn_if_reject, permit_mynetworks, {POLICY}, reject\n", [SMTPD], {}, {"policy-behind-permit"}),
     "behind reject": (f"smtpd_recipient_restrictions = reject_unauth_pipelining, reject, {POLICY}\n", [SMTPD], {}, {"policy-behind-reject"}),
     "behind a permit in the same variable": (
         f"mine = permit_mynetworks, {POLICY}\nsmtpd_recipient_restrictions = reject_non_fqdn_sender, $mine, reject\n", [SMTPD], {}, {"policy-behind-permit"}),
@@ -88,8 +104,17 @@ WRONG = {
         {"limits": [{"name": "whole", "when": {"policy_context": "submission", "protocol_state": "END-OF-MESSAGE"}, "key": ["sasl_username"], "rates": ["100/1h"]}]},
         {"policy-limit-out-of-reach"}),
     "bytes at RCPT": (GOOD, [SMTPD], {"limits": [{"name": "volume", "key": ["client_address"], "count": "bytes", "rates": ["1G/1h"]}]}, {"policy-size-unknown"}),
+    "bytes at RCPT and at the end, with another context": (
+        GOOD + f"smtpd_end_of_data_restrictions = {POLICY}\n", [SMTPD, SUBMISSION + f" -o {{ smtpd_recipient_restrictions = {POLICY[:-2]}, policy_context=submission }}, permit_sasl_authenticated, reject }}"],
+        {"limits": [{"name": "volume", "when": {"policy_context": "submission"}, "key": ["sasl_username"], "count": "bytes", "rates": ["1G/1h"]}, *LIMITS]}, {"policy-size-unknown"}),
+    "the number of recipients at RCPT": (
+        GOOD, [SMTPD], {"limits": [{"name": "bulk", "when": {"recipient_count": {"matches": "/^[0-9]{3}/"}}, "key": ["sasl_username"], "count": "messages", "rates": ["10/1h"]}]},
+        {"policy-limit-out-of-reach"}),
     "recipients at the end": (
         f"smtpd_end_of_data_restrictions = {POLICY}\n", [SMTPD], {"limits": [{"name": "to-one", "key": ["recipient"], "rates": ["100/1h"]}]}, {"policy-recipients-unknown"}),
+    "nobody asks, with a list that depends on the load": (
+        "smtpd_recipient_restrictions = reject_non_fqdn_recipient, ${stress?{permit_mynetworks}:{reject_unknown_reverse_client_hostname}}, permit_mynetworks, reject\n",
+        [SMTPD + " -o smtpd_timeout=${stress?{10}:{60}}s"], {}, {"policy-nowhere"}),
     "asked too early": (
         GOOD + f"smtpd_delay_reject = no\nsmtpd_sender_restrictions = {POLICY}\n", [SMTPD], {}, {"policy-too-early"}),
     "nobody listens for requests": (GOOD, [SMTPD], {"listen": {"policy": ["inet:127.0.0.1:10050"]}}, {"policy-nobody-listens"}, {}),
@@ -207,6 +232,11 @@ RIGHT = {
     "a filter on another machine, with TLS": (
         GOOD + "content_filter = weir:[192.0.2.5]:10025\nsmtp_tls_security_level = encrypt\nsmtp_bind_address = 192.0.2.1\n",
         [SMTPD, TRANSPORT, BACK], {"listen": {"filter": [{"listen": "inet:192.0.2.5:10025", "next_hop": "inet:127.0.0.1:10026", "networks": ["192.0.2.0/24"]}]}}),
+    "a next hop on another machine": (
+        GOOD + "content_filter = weir:[127.0.0.1]:10025\n", [SMTPD, SUBMISSION, TRANSPORT], {"listen": {"filter": [{**FILTER[0], "next_hop": "inet:192.0.2.9:25"}]}}),
+    "a next hop on this machine's own address": (
+        GOOD + "content_filter = weir:[127.0.0.1]:10025\n", [SMTPD, TRANSPORT, BACK.replace("127.0.0.1:10026", "192.0.2.1:10026")],
+        {"listen": {"filter": [{**FILTER[0], "next_hop": "inet:192.0.2.1:10026"}]}}),
     "amavis beside Weir": (
         GOOD + "content_filter = amavis:[127.0.0.1]:10024\n", [SMTPD, "127.0.0.1:10027 inet n - y - - smtpd -o content_filter= -o smtpd_recipient_restrictions=permit_mynetworks,reject"], {}),
     "before the queue": (
@@ -226,6 +256,8 @@ RIGHT = {
         {"listen": {"milter": ["inet:127.0.0.1:10041"]}}),
     "asked in any case": (
         f"smtpd_recipient_restrictions = CHECK_POLICY_SERVICE {POLICY[21:]}, Permit_MyNetworks, reject\n", [SMTPD], {}),
+    "a refusal that is only a line of the log": (
+        f"smtpd_recipient_restrictions = warn_if_reject reject, {POLICY}, permit_mynetworks, reject\n", [SMTPD], {}),
     "a warning about another restriction": (
         f"mine = reject_non_fqdn_sender, {POLICY}\nsmtpd_recipient_restrictions = warn_if_reject, $mine, permit_mynetworks, reject\n", [SMTPD], {}),
     "asked where a table says so": (
@@ -233,6 +265,11 @@ RIGHT = {
     "asked by the name of this machine": (
         "smtpd_recipient_restrictions = check_policy_service { inet:localhost:10040, timeout=10s, default_action=DUNNO }, permit_mynetworks, reject\n", [SMTPD],
         {"listen": {"policy": ["inet:[::1]:10040"]}}),
+    "asked by the name of a host": (
+        "smtpd_recipient_restrictions = check_policy_service { inet:mx.example.org:10040, timeout=10s, default_action=DUNNO }, permit_mynetworks, reject\n", [SMTPD],
+        {"listen": {"policy": ["inet:192.0.2.1:10040"]}}),
+    "a filter for sendmail(1) only": (
+        GOOD, [SMTPD, "pickup unix n - y 60 1 pickup -o content_filter=weir:[127.0.0.1]:10025", TRANSPORT, BACK], {"listen": {"filter": FILTER}}),
     "asked by a port": (
         "smtpd_recipient_restrictions = check_policy_service { inet:10040, timeout=10s, default_action=DUNNO }, permit_mynetworks, reject\n", [SMTPD], {}),
     "submission as in Postfix's own master.cf": (
@@ -244,6 +281,15 @@ RIGHT = {
         GOOD, [SMTPD + " -o smtpd_proxy_filter=127.0.0.1:10024",
                "127.0.0.1:10027 inet n - y - - smtpd -o smtpd_proxy_filter= -o smtpd_authorized_xforward_hosts=127.0.0.0/8"
                " -o smtpd_recipient_restrictions=permit_mynetworks,reject"], {}),
+    "a null client that counts its own users": (
+        f"inet_interfaces = loopback-only\nnon_smtpd_milters = {MILTER}\n", ["#" + SMTPD],
+        {"listen": {"milter": ["inet:127.0.0.1:10041"]}, "limits": [{"name": "per-uid", "key": ["uid"], "rates": ["10/1h"]}]}),
+    "the milter for some clients only": (
+        GOOD + f"smtpd_milter_maps = cidr:{{ {{ 192.0.2.0/24 {MILTER[2:-2]} }} }}\nnon_smtpd_milters = {MILTER}\n", [SMTPD], {"listen": {"milter": ["inet:127.0.0.1:10041"]}}),
+    "amavis before Weir": (
+        GOOD + "content_filter = amavis:[127.0.0.1]:10024\n",
+        [SMTPD, "amavis unix - - y - 2 lmtp", "127.0.0.1:10027 inet n - y - - smtpd -o content_filter=weir:[127.0.0.1]:10025 -o smtpd_authorized_xforward_hosts=127.0.0.0/8"
+         " -o smtpd_recipient_restrictions=permit_mynetworks,reject", TRANSPORT, BACK], {"listen": {"filter": FILTER}}),
     "one milter for both, before the one that signs": (
         GOOD + f"smtpd_milters = {MILTER}, inet:127.0.0.1:8891\nnon_smtpd_milters = $smtpd_milters\n", [SMTPD], {"listen": {"milter": ["inet:127.0.0.1:10041"]}}),
 }
@@ -323,6 +369,104 @@ class Hookups(unittest.TestCase):
                         run(words)
                     os.utime(hookup.directory / "main.cf", (1_700_000_000, 1_700_000_000))
                 self.assertEqual(hookup.findings(), [], commands)
+
+    def test_other_restrictions_stay(self):
+        """What warn_if_reject is about, what else a variable has, and what was chosen for the request to Weir."""
+        more = f"mine = reject_non_fqdn_sender, {POLICY}\nours = $mine\nsmtpd_restriction_classes = ours\n"
+        chosen = "check_policy_service { inet:127.0.0.1:10040, timeout=5s, { default_action = 450 4.3.0 later }, max_ttl=60s }"
+        cases = (
+            (f"{POLICY}, warn_if_reject {POLICY}, reject_unauth_destination", f"smtpd_recipient_restrictions = {POLICY}, reject_unauth_destination"),
+            (f"{POLICY}, $mine, reject", f"smtpd_recipient_restrictions = {POLICY}, reject_non_fqdn_sender, reject"),
+            ("warn_if_reject ours, permit_mynetworks, reject",
+             "smtpd_recipient_restrictions = warn_if_reject, reject_non_fqdn_sender, $weir_policy, permit_mynetworks, reject"),
+            (f"{chosen.replace('5s', '60s')}, permit_mynetworks, reject", f"weir_policy = {chosen.replace('5s', '10s')}"),
+            (f"permit_mynetworks, reject_non_fqdn_sender, $theirs, reject\ntheirs = reject_unverified_sender, {chosen}", f"weir_policy = {chosen}"))
+        for written, expected in cases:
+            with self.subTest(written):
+                uses = "ours" in written or "$mine" in written
+                hookup = Hookup(self, more * uses + f"smtpd_recipient_restrictions = {written}\n", [SMTPD], {})
+                findings = hookup.findings()
+                self.assertEqual(len(findings), 1, findings)
+                for command in findings[0]["commands"]:
+                    run(shlex.split(command))
+                self.assertEqual(hookup.findings(), [])
+                self.assertIn(expected + "\n", run(["postconf", "-c", str(hookup.directory), "-n"]).stdout)
+
+    def test_conditions_stay_or_are_named(self):
+        """${stress?...}: commands keep it as written, or there are none."""
+        condition = "${stress?{permit_mynetworks}:{reject_unknown_reverse_client_hostname, reject_unknown_client_hostname}}"
+        hookup = Hookup(self, f"smtpd_recipient_restrictions = reject_non_fqdn_recipient, {condition}, permit_mynetworks, reject\n",
+                        [SMTPD, SUBMISSION + f" -o {{ smtpd_recipient_restrictions = {condition}, permit_mynetworks, reject }}"], {})
+        for command in dict.fromkeys(command for finding in hookup.findings() for command in finding["commands"]):
+            run(shlex.split(command))
+        self.assertEqual(hookup.findings(), [])
+        # Under load, Weir is asked before the permit, too.
+        for service in ("smtp/inet", "submission/inet"):
+            value = run(["postconf", "-c", hookup.directory, "-o", "stress=yes", "-xhP", f"{service}/smtpd_recipient_restrictions"], check=False).stdout
+            value = value or run(["postconf", "-c", hookup.directory, "-o", "stress=yes", "-xh", "smtpd_recipient_restrictions"]).stdout
+            self.assertLess(value.index("10040"), value.index("permit_mynetworks"), value)
+            self.assertNotIn("reverse_client", value)
+        self.assertIn(condition, run(["postconf", "-c", hookup.directory, "-n"]).stdout)
+        lost = (
+            ("policy-default-action", "mine = check_policy_service { inet:127.0.0.1:10040, timeout=${stress?{2}:{10}}s }\n"
+             "smtpd_recipient_restrictions = $mine, permit_mynetworks, reject\n", "smtpd_recipient_restrictions by hand, as commands would lose ${stress?{2}:{10}}"),
+            ("milter-switched-off", GOOD + f"smtpd_milters = {MILTER}\nnon_smtpd_milters = {MILTER}\nreceive_override_options = no_milters ${{stress?no_address_mappings}}\n",
+             "receive_override_options by hand, as commands would lose ${stress?no_address_mappings}"))
+        for kind, main, said in lost:
+            with self.subTest(kind):
+                config = {"listen": {"milter": ["inet:127.0.0.1:10041"]}} if kind.startswith("milter") else {}
+                findings = Hookup(self, main, [SMTPD], config).findings()
+                self.assertEqual([(finding["kind"], finding["commands"]) for finding in findings], [(kind, [])], findings)
+                self.assertIn(f"; change {said}", findings[0]["text"])
+
+    def test_settings_of_a_milter_stay(self):
+        hookup = Hookup(self, GOOD + "mine = { inet:127.0.0.1:10041, connect_timeout=5s, default_action=tempfail, content_timeout=200s }\n"
+                        "smtpd_milters = $mine, inet:localhost:11332\nnon_smtpd_milters = $smtpd_milters\nmilter_default_action = reject\n",
+                        [SMTPD, SUBMISSION + " -o smtpd_milters=inet:127.0.0.1:10041"], {"listen": {"milter": ["inet:127.0.0.1:10041"]}})
+        findings = hookup.findings()
+        self.assertEqual([(finding["kind"], finding["place"]) for finding in findings], [("milter-default-action", "submission/inet")], findings)
+        hookup = Hookup(self, GOOD + "mine = { inet:127.0.0.1:10041, connect_timeout=5s, content_timeout=200s }\n"
+                        "smtpd_milters = $mine, inet:localhost:11332\nnon_smtpd_milters = $smtpd_milters\n", [SMTPD], {"listen": {"milter": ["inet:127.0.0.1:10041"]}})
+        for command in hookup.findings()[0]["commands"]:
+            run(shlex.split(command))
+        self.assertEqual(hookup.findings(), [])
+        self.assertIn("smtpd_milters = { inet:127.0.0.1:10041, default_action=accept, connect_timeout=5s, content_timeout=200s }, inet:localhost:11332\n",
+                      run(["postconf", "-c", str(hookup.directory), "-n"]).stdout)
+
+    def test_one_note_about_sendmail(self):
+        ways = [line + " -o content_filter=weir:[127.0.0.1]:10025" for line in (SMTPD, SUBMISSION)]
+        hookup = Hookup(self, GOOD, [*ways, TRANSPORT, BACK], {"listen": {"filter": FILTER}})
+        self.assertEqual([note["kind"] for note in hookup.notes()].count("filter-not-for-sendmail"), 1)
+
+    def test_a_silent_service_asks_where_it_has_a_list_of_its_own(self):
+        """In main.cf, the command would make the other services ask twice."""
+        main, services, config, _ = WRONG["submission with a sender list of its own"]
+        commands = Hookup(self, main, services, config).findings()[0]["commands"]
+        self.assertEqual([command.rpartition(" ")[2] for command in commands[1:]],
+                         ["'submission/inet/smtpd_sender_restrictions=$weir_policy,permit_sasl_authenticated,reject'"])
+
+    def test_no_command_replaces_another_filter(self):
+        for main, services, mode in (("content_filter = amavis:[127.0.0.1]:10024\n", [SMTPD], "after_queue"),
+                                     ("", [SMTPD + " -o smtpd_proxy_filter=[127.0.0.1]:10024"], "before_queue")):
+            hookup = Hookup(self, GOOD + main, [*services, BACK], {"listen": {"filter": [{**FILTER[0], "mode": mode}]}})
+            findings = hookup.findings()
+            self.assertEqual([(finding["kind"], finding["commands"]) for finding in findings], [("filter-nowhere", [])], findings)
+            self.assertIn("[127.0.0.1]:10024: set ", findings[0]["text"])
+
+    def test_printed_filters_are_whole(self):
+        """Pasted into weir.yaml, the line has the other filters, too, and the other keys of this one."""
+        first = {"listen": {"unix": "/run/weir/filter", "mode": "0600"}, "next_hop": "lmtp:inet:192.0.2.7:24", "protocol": "lmtp"}
+        second = {"listen": "inet:127.0.0.1:10025", "next_hop": "inet:127.0.0.1:10026", "mode": "before_queue", "networks": ["127.0.0.0/8", "192.0.2.0/24"]}
+        hookup = Hookup(self, GOOD + "content_filter = weir:[127.0.0.1]:10025\n",
+                        [SMTPD, TRANSPORT, "other unix - - n - 20 lmtp", BACK, "10028 inet n - y - - smtpd -o content_filter=other:unix:/run/weir/filter"],
+                        {"listen": {"filter": [first, second]}})
+        findings = hookup.findings()
+        self.assertEqual([finding["kind"] for finding in findings], ["filter-mode"], findings)
+        self.assertEqual(findings[0]["configuration"], [
+            'listen: { filter: [{ listen: { unix: /run/weir/filter, mode: "0600" }, next_hop: "lmtp:inet:192.0.2.7:24", protocol: lmtp }, '
+            '{ listen: "inet:127.0.0.1:10025", next_hop: "inet:127.0.0.1:10026", networks: ["127.0.0.0/8", "192.0.2.0/24"] }] }'])
+        (hookup.directory / "weir.yaml").write_text(f"limits: {json.dumps(LIMITS)}\n{findings[0]['configuration'][0]}\n")
+        self.assertEqual(hookup.findings(), [])
 
     def test_sockets_out_of_a_chroots_reach(self):
         """Where Weir listens on that socket only, the commands and the line of weir.yaml mend it together."""
@@ -409,6 +553,84 @@ class Hookups(unittest.TestCase):
         self.assertIn("header_checks = regexp:/etc/other\n", run(["postconf", "-c", str(hookup.directory), "-n"]).stdout)
         partly = Hookup(self, main + f"non_smtpd_milters = {MILTER}\n", [SMTPD, SUBMISSION + " -o receive_override_options=no_milters"], config)
         self.assertIn("milter-switched-off", [finding["kind"] for finding in partly.findings()])
+
+    def tables(self, **contents):
+        """A folder with these files."""
+        folder = pathlib.Path(tempfile.mkdtemp(prefix="weir-test-"))
+        self.addCleanup(shutil.rmtree, folder)
+        for name, text in contents.items():
+            (folder / name).write_text(text)
+        return folder
+
+    def test_tables_that_permit_before_weir(self):
+        """A note with the number of entries and some of them."""
+        folder = self.tables(
+            clients="192.0.2.1 OK\n# 192.0.2.2 OK\n192.0.2.3\tREJECT\n192.0.2.4 20250101\n192.0.2.5\n  relay\n192.0.2.6 550 no\n"
+            "192.0.2.7 permit_mynetworks, reject\n192.0.2.8 HOLD permit\n192.0.2.9 friends\n192.0.2.10 ours\n192.0.2.11 reject_unauth_destination\n",
+            networks="if 192.0.2.0/24\n192.0.2.0/25 OK\n!192.0.2.0/24 DUNNO\nendif\n", patterns="/^a\\/b c/i OK\n!/x/ ok trailing\nif /OK/\n!/^OK/!/y/ OK\nendif\n/z/ DUNNO\n")
+        main = f"smtpd_restriction_classes = friends, ours\nfriends = permit_sasl_authenticated\nours = {POLICY}, permit\n"
+        for tables, said in (
+                (f"check_client_access hash:{folder}/clients", f"5 entries of hash:{folder}/clients (192.0.2.1, 192.0.2.4, 192.0.2.5, ...)"),
+                (f"check_client_access proxy:cidr:{folder}/networks", f"1 entry of proxy:cidr:{folder}/networks (192.0.2.0/25)"),
+                (f"check_sender_access pcre:{folder}/patterns", rf"3 entries of pcre:{folder}/patterns (/^a\/b c/i, !/x/, !/^OK/!/y/)"),
+                (f"check_sender_access regexp:{folder}/patterns", rf"3 entries of regexp:{folder}/patterns (/^a\/b c/i, !/x/, !/^OK/!/y/)"),
+                ("check_helo_access inline:{ { mx.example.org = OK } a=DUNNO b=permit }", "2 entries of inline:{ { mx.example.org = OK } a=DUNNO b=permit } (mx.example.org, b)"),
+                ("check_client_access cidr:{ { 192.0.2.0/24 OK }, { 2001:db8::/32 DUNNO } }", "1 entry of cidr:{ { 192.0.2.0/24 OK }, { 2001:db8::/32 DUNNO } } (192.0.2.0/24)"),
+                (f"check_ccert_access {{ hash:{folder}/clients, search_order = cert_fingerprint }}", f"5 entries of hash:{folder}/clients (192.0.2.1, 192.0.2.4, 192.0.2.5, ...)"),
+                ("check_recipient_access static:{OK}", "1 entry of static:{OK} (everything)"),
+                (f"lmdb:{folder}/clients", f"5 entries of lmdb:{folder}/clients (192.0.2.1, 192.0.2.4, 192.0.2.5, ...)"),
+                ("check_recipient_access static:DUNNO, reject_non_fqdn_sender", None)):
+            with self.subTest(tables):
+                hookup = Hookup(self, main + f"smtpd_recipient_restrictions = {tables}, {POLICY}, permit_mynetworks, reject\n", [SMTPD], {})
+                self.assertEqual(hookup.findings(), [])
+                notes = [(note["place"], note["text"]) for note in hookup.notes() if note["kind"] == "policy-behind-table"]
+                text = (f"smtpd_recipient_restrictions permits mail by {said} before it asks Weir, so such mail is not counted; "
+                        "if it should be, move that table behind Weir in the list")
+                self.assertEqual(notes, [("smtp/inet", text)] if said else [])
+                behind = Hookup(self, main + f"smtpd_recipient_restrictions = {POLICY}, {tables}, permit_mynetworks, reject\n", [SMTPD], {})
+                self.assertEqual({note["kind"] for note in behind.notes()} & {"policy-behind-table", "tables-unread"}, set())
+
+    def test_what_is_not_read_is_named(self):
+        folder = self.tables()
+        tables = f"check_client_access hash:{folder}/none, check_sender_access socketmap:inet:127.0.0.1:1:senders, check_helo_access pcre:{folder}"
+        hookup = Hookup(self, f"smtpd_recipient_restrictions = {tables}, {POLICY}, permit_mynetworks, reject\n", [SMTPD], {})
+        self.assertEqual(hookup.findings(), [])
+        unread = [note["text"] for note in hookup.notes() if note["kind"] == "tables-unread"]
+        self.assertEqual(unread, [
+            f"weir doctor has not read hash:{folder}/none (No such file or directory), pcre:{folder} (Is a directory), "
+            "socketmap:inet:127.0.0.1:1:senders (not a table of text): look there yourself for OK, FILTER and DISABLE, which can lead mail past Weir"])
+
+    def test_filter_in_a_table(self):
+        """Mail goes to another transport than Weir's. What leads to Weir is no fault, and the table for the way back neither."""
+        folder = self.tables(access="example.org FILTER slow:\nexample.com FILTER weir:[127.0.0.1]:10025\n",
+                             checks="/^X-Slow:/ filter slow:[192.0.2.9]:25\n/^X-Weir:/ FILTER weir:127.0.0.1:10025\n")
+        main = GOOD + f"smtpd_sender_restrictions = check_sender_access hash:{folder}/access\nbody_checks = regexp:{folder}/checks\n"
+        cleanup = f"weir_cleanup unix n - y - 0 cleanup -o header_checks=pcre:{ROOT}/conf/postfix/weir_verdict.pcre -o mime_header_checks= -o nested_header_checks= -o body_checks="
+        services = [TRANSPORT, BACK + " -o smtpd_sender_restrictions= -o cleanup_service_name=weir_cleanup", cleanup]
+        end = "overrides content_filter, so such mail does not go to Weir's filter; look whether it must, and whether the other filter passes it on to Weir"
+        hookup = Hookup(self, main + "content_filter = weir:[127.0.0.1]:10025\n", [SMTPD, SUBMISSION, *services], {"listen": {"filter": FILTER}})
+        self.assertEqual([(finding["kind"], finding["place"], finding["text"], finding["commands"]) for finding in hookup.findings()], [
+            ("filter-bypassed", "smtp/inet", f"smtpd_sender_restrictions: FILTER in 1 entry of hash:{folder}/access (example.org) {end}", []),
+            ("filter-bypassed", "cleanup/unix", f"body_checks: FILTER in 1 entry of regexp:{folder}/checks (/^X-Slow:/) {end}", [])])
+        # Mail of the one service that has such a table does not go to Weir.
+        one = Hookup(self, GOOD, [SMTPD + f" -o smtpd_sender_restrictions=check_sender_access,hash:{folder}/access", SUBMISSION + " -o content_filter=weir:[127.0.0.1]:10025",
+                                  *services], {"listen": {"filter": FILTER}})
+        self.assertEqual(one.findings(), [])
+        command = Hookup(self, main, [SMTPD + " -o content_filter=weirpipe:dummy", PIPE], {})
+        self.assertEqual([finding["kind"] for finding in command.findings()], ["filter-bypassed"] * 2)
+
+    def test_clients_with_other_milters(self):
+        main = GOOD + f"smtpd_milters = {MILTER}\nnon_smtpd_milters = {MILTER}\n"
+        folder = self.tables(clients=f"127.0.0.0/8 DISABLE\n192.0.2.0/28 disable\n192.0.2.16/28 inet:127.0.0.1:8891\n192.0.2.32/28 inet:127.0.0.1:8891, {MILTER}\n",
+                             local="127.0.0.0/8 DISABLE\n::1 DISABLE\n")
+        config = {"listen": {"milter": ["inet:127.0.0.1:10041"]}}
+        hookup = Hookup(self, main + f"smtpd_milter_maps = cidr:{folder}/clients\n", [SMTPD], config)
+        self.assertEqual([(finding["kind"], finding["text"], finding["commands"]) for finding in hookup.findings()], [
+            ("milter-by-table", f"smtpd_milter_maps takes the milter from clients by 3 entries of cidr:{folder}/clients (127.0.0.0/8, 192.0.2.0/28, 192.0.2.16/28): "
+             "it neither checks nor counts their mail; if it should, name the milter there, too", [])])
+        hookup = Hookup(self, main + f"smtpd_milter_maps = cidr:{folder}/local\n", [SMTPD], config)
+        self.assertEqual(hookup.findings(), [])
+        self.assertIn("milter-by-table", [note["kind"] for note in hookup.notes()])
 
     def test_rules_for_the_received_header_of_postfix(self):
         """A milter does not see it; with the printed commands, Postfix's own checks do."""
@@ -524,7 +746,9 @@ class MendedOnARunningPostfix(unittest.TestCase):
         "a filter's socket out of a chroot's reach", "a filter's socket out of a chroot's reach, before the queue", "nothing is filtered through a socket",
         "a socket out of a chroot's reach", "a milter's socket out of a chroot's reach", "the way to the filter and back takes what is for relays and strangers",
         "never asked at DATA", "never asked at the end with the context that a limit wants", "bytes at RCPT", "recipients at the end", "behind reject",
-        "several recipients to an LMTP server, in SMTP", "no way back by IPv6", "a context that nobody sends", "a command that filters its own result", "a command takes what is for others"}
+        "several recipients to an LMTP server, in SMTP", "no way back by IPv6", "a context that nobody sends", "a command that filters its own result", "a command takes what is for others",
+        "bytes at RCPT and at the end, with another context", "the number of recipients at RCPT", "a refusal is only a line of the log, twice in a list",
+        "nobody asks, with a list that depends on the load", "logins through a proxy on this machine"}
     # These mistakes show in counts and headers. "end of data" settles what was counted at RCPT.
     SHOWN = {"policy-nowhere", "policy-behind-permit", "policy-not-here", "milter-nowhere", "milter-not-here",
              "milter-not-for-sendmail", "milter-switched-off", "filter-nowhere", "counted-twice", "milter-twice"}
@@ -592,6 +816,34 @@ class MendedOnARunningPostfix(unittest.TestCase):
         self.assertEqual(len(arrived()), len(ways) + 1)
         return {"counted": service.used(sender, "per-sender") or 0,
                 "seen": [text.count("X-Seen: Weir") for text in sorted(arrived()) if "Subject: way" in text]}
+
+
+class ResultsOfTables(unittest.TestCase):
+    """What a table returns before Weir is asked, beside what smtpd makes of it."""
+
+    RESULTS = ["OK", "ok trailing", "RELAY", "20250101", "1", "250", "550", "450 later", "550 no", "REJECT", "DEFER", "DEFER_IF_PERMIT", "DUNNO", "DUNNO x",
+               "HOLD permit", "PREPEND X-A: permit", "INFO permit", "WARN permit", "permit", "permit_mynetworks, reject", "reject_non_fqdn_sender, permit",
+               "reject_unauth_destination", "friends", "strangers", "warn_if_reject reject, permit", "warn_if_reject reject", "defer_if_permit", "reject permit",
+               "PERMIT_MYNETWORKS"]
+
+    def test_permits(self):
+        limits = [{"name": "per-sender", "key": ["sender"], "rates": ["100/1h"]}]
+        service = self.enterContext(WeirService(limits=limits))
+        sink = self.enterContext(SMTPSink())
+        own = f"check_policy_service {{ inet:127.0.0.1:{service.port}, timeout=10s, default_action=DUNNO }}"
+        (service.directory / "senders").write_text("".join(f"s{number}@example.org {result}\n" for number, result in enumerate(self.RESULTS)))
+        lists = f"smtpd_restriction_classes = friends, strangers\nfriends = reject_non_fqdn_sender, permit_mynetworks\nstrangers = {own}, permit\n"
+        postfix = self.enterContext(PrivatePostfix(relay=sink.port, lines=lists, main={
+            "smtpd_recipient_restrictions": f"check_sender_access texthash:{service.directory}/senders, {own}, permit_mynetworks, reject"}))
+        for number, result in enumerate(self.RESULTS):
+            with self.subTest(result):
+                sender = f"s{number}@example.org"
+                with SMTP(postfix.port) as client:
+                    replies = client.mail(sender, ["b@example.com"])
+                passed = replies[0][0] == 250 and not service.used(sender, "per-sender")
+                main = lists + f"smtpd_recipient_restrictions = check_sender_access inline:{{ {{ a@example.org = {result} }} }}, {own}, permit_mynetworks, reject\n"
+                hookup = Hookup(self, main, [SMTPD], {"limits": limits, "listen": {"policy": [f"inet:127.0.0.1:{service.port}"]}})
+                self.assertEqual("policy-behind-table" in [note["kind"] for note in hookup.notes()], passed, replies)
 
 
 class Live(unittest.TestCase):

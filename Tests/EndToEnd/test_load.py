@@ -24,7 +24,7 @@ from filtering import FilterService
 from postfix import free_port, run
 from weir import BINARY, ENVIRONMENT, WeirService, weir
 
-EX_USAGE, EX_UNAVAILABLE, EX_NOHOST, EX_IOERR = 64, 69, 68, 74
+EX_USAGE, EX_NOINPUT, EX_NOHOST, EX_UNAVAILABLE, EX_IOERR = 64, 66, 68, 69, 74
 LIMIT = {"name": "per-sender", "key": ["sender"], "count": "recipients", "rates": ["900M/1d"], "over": "DEFER later"}
 
 
@@ -288,8 +288,18 @@ class Mail(unittest.TestCase):
         self.assertEqual((status, sink["unchanged"]), (0, 40))
         self.assertEqual(seen, {b"Subject: one\r\n\r\n.dots\r\n..\r\nand no end\r\n",
                                 b"Subject: two\r\nTo: b@example.org\r\n\r\n\xff\x00 bytes\r\n"})
-        result = weir("load", "smtp", "--target", "inet:127.0.0.1:1", "--messages", "/nonexistent", check=False)
-        self.assertEqual(result.returncode, EX_USAGE)
+
+    def test_messages_that_cannot_be_read(self):
+        folder = pathlib.Path(tempfile.mkdtemp(prefix="weir-test-"))
+        self.addCleanup(shutil.rmtree, folder)
+        at = ("load", "smtp", "--target", "inet:127.0.0.1:1", "--messages")
+        self.assertEqual(weir(*at, folder, check=False).returncode, EX_USAGE)
+        (folder / "file").write_text("")
+        (folder / "one.eml").mkdir()
+        for path, said in (("/nonexistent", "/nonexistent: No such file or directory"), (folder / "file", f"{folder}/file: Not a directory"),
+                           (folder, f"{folder}/one.eml: Is a directory")):
+            result = weir(*at, path, check=False)
+            self.assertEqual((result.returncode, result.stderr), (EX_NOINPUT, f"weir load: {said}\n"))
 
     def test_through_weir(self):
         """The realistic mix through the filter and the milter of one service; refusals are counted by code."""

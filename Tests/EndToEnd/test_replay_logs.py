@@ -75,6 +75,9 @@ FORMS = [
      lambda m, tag, pid, text: f"{iso(m, True, True)} stdout F {syslog(m)} mx {tag}[{pid}]: {text}", "%s +02:00"),
     ("files of Docker", UTC, lambda m, tag, pid, text: json.dumps(
         {"log": f"{syslog(m, True)} mx {tag}[{pid}]: {text}\n", "stream": "stdout", "time": f"{m:%Y-%m-%dT%H:%M:%S}.123456789Z"}), "%s +00:00"),
+    ("files of Docker, with attributes", UTC, lambda m, tag, pid, text: json.dumps(
+        {"log": f"{syslog(m, True)} mx {tag}[{pid}]: {text}\n", "stream": "stdout", "attrs": {"com.example.role": "mx", "tags": [{}]},
+         "time": f"{m:%Y-%m-%dT%H:%M:%S}.123456789Z"}), "%s +00:00"),
     ("journalctl -o json", UTC, lambda m, tag, pid, text: journal(m, tag, text), "%s +00:00"),
     ("journalctl -o json-seq", UTC, lambda m, tag, pid, text: "\x1e" + journal(m, tag, text), "%s +00:00"),
     ("journalctl -o json-sse", UTC, lambda m, tag, pid, text: f"data: {journal(m, tag, text)}\n", "%s +00:00"),
@@ -188,6 +191,44 @@ class Autumn(Logs):
         second = self.log(plain(syslog), range(125, 240, 10))
         report = self.replay(second, first)
         self.assertEqual((report["log"]["messages"], report["log"]["lines_out_of_order"]), (24, 0))
+
+
+class LeapDays(Logs):
+    """29 February in lines without a year."""
+
+    FORMS = {"syslog": plain(syslog), "docker compose logs": lambda m, tag, pid, text: f"mx  | {syslog(m)} mx {tag}[{pid}]: {text}"}
+    START, HOUR = datetime.datetime(2024, 2, 28, 12, tzinfo=UTC), datetime.timedelta(hours=1)
+
+    def days(self, start, modified, form, hours=range(0, 72, 12)):
+        """The first and last time of a message every twelve hours."""
+        texts = [message(form, start + hour * self.HOUR, f"{hour:010X}", count=1) for hour in hours]
+        figures = self.replay(self.write("".join(texts), modified=modified.timestamp()))["log"]
+        self.assertEqual((figures["messages"], figures["lines_out_of_order"], figures["lines_without_time"]), (len(texts), 0, 0))
+        return [datetime.datetime.fromtimestamp(figures[name] / 1000, UTC) for name in ("first", "last")]
+
+    def test_the_latest_leap_year_before_the_file(self):
+        last = self.START + 60 * self.HOUR
+        for form in self.FORMS.values():
+            for modified in ("2024-03-01", "2024-03-02", "2025-03-01", "2026-11-30", "2027-12-31", "2028-01-31", "2028-02-27"):
+                with self.subTest(modified):
+                    written = datetime.datetime.fromisoformat(f"{modified}T01:00:00+00:00")
+                    self.assertEqual(self.days(self.START, written, form), [self.START, last])
+        # Here the year of the file has the day, and there none is for eight years.
+        for modified, year in (("2028-03-01", 2028), ("1907-01-01", 1904), ("1901-01-01", 1896)):
+            with self.subTest(modified):
+                written = datetime.datetime.fromisoformat(f"{modified}T01:00:00+00:00")
+                self.assertEqual(self.days(self.START, written, self.FORMS["syslog"])[0], self.START.replace(year=year))
+
+    def test_a_leap_day_after_the_turn_of_the_year(self):
+        """The first line is of the year before the leap year, and the leap day is far behind it."""
+        start = datetime.datetime(2023, 11, 30, 12, tzinfo=UTC)
+        first, last = self.days(start, datetime.datetime(2026, 6, 1, tzinfo=UTC), self.FORMS["syslog"], range(0, 24 * 120, 1))
+        self.assertEqual((first, last), (start, start + (24 * 120 - 1) * self.HOUR))
+
+    def test_a_log_with_years_keeps_them(self):
+        start = datetime.datetime(2020, 2, 29, 12, tzinfo=UTC)
+        form = plain(lambda m: f"{m:%b} {m.day:2} {m.year} {m:%H:%M:%S}")
+        self.assertEqual(self.days(start, datetime.datetime(2026, 6, 1, tzinfo=UTC), form)[0], start)
 
 
 class Returned(Logs):

@@ -15,6 +15,15 @@ enum Change: Equatable {
     /// Puts a file of the package where a service looks for it.
     case file(String, copyOf: String)
 
+    /// The parameter that it sets, and the service if it is for one; nil for another change.
+    var parameter: (name: String, service: String?)? {
+        switch self {
+        case .parameter(let name, _): (name, nil)
+        case .override(let service, let name, _): (name, service)
+        case .service, .unchroot, .removal, .file: nil
+        }
+    }
+
     /// - Parameter directory: of main.cf and master.cf; nil for the system's instance.
     func command(directory: String?) -> String {
         let option = directory.map { " -c \(Self.quoted($0))" } ?? ""

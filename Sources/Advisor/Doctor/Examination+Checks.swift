@@ -128,7 +128,7 @@ extension Examination {
             configuration: ["checks: { from_lines: \(right) }"])
     }
 
-    private static let tableParameters = [
+    static let tableParameters = [
         "header_checks", "mime_header_checks", "nested_header_checks", "body_checks",
     ]
 

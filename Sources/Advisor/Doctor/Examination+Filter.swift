@@ -17,20 +17,30 @@ extension Examination {
     mutating func examineFilter() {
         for filter in configuration.listen.filter {
             let users = users(of: filter)
-            if users.isEmpty {
-                let address = nextHopText(filter.listen)
-                add(
-                    .fault, "filter-nowhere", nil,
-                    "neither content_filter nor smtpd_proxy_filter names the filter on \(filter.listen)",
-                    commands: filter.mode == .afterQueue
-                        ? transport(named: "weir", for: filter) + [
-                            .parameter("content_filter", value: "weir:\(address)")
-                        ]
-                        : entrances.map { override("smtpd_proxy_filter", with: address, in: $0) })
-            }
+            if users.isEmpty { addNowhere(filter) }
             for user in users { examine(user, of: filter) }
             examineNextHop(of: filter)
         }
+    }
+
+    /// No command replaces another filter.
+    private mutating func addNowhere(_ filter: Configuration.FilterListener) {
+        let name = filter.mode == .afterQueue ? "content_filter" : "smtpd_proxy_filter"
+        let others = ([setup.value(name)] + entrances.map { setup.value(name, in: $0) }).filter { !$0.isEmpty }
+        let address = nextHopText(filter.listen)
+        let commands: [Change] =
+            filter.mode == .afterQueue
+            ? transport(named: "weir", for: filter) + [.parameter(name, value: "weir:\(address)")]
+            : entrances.map { override(name, with: address, in: $0) }
+        let hint =
+            others.first.map {
+                "; \(name) is \($0): set \(name) for Weir at the smtpd that takes mail back from there, or let Weir be "
+                    + "first and pass mail on"
+            } ?? ""
+        add(
+            .fault, "filter-nowhere", nil,
+            "neither content_filter nor smtpd_proxy_filter names the filter on \(filter.listen)\(hint)",
+            commands: others.isEmpty ? commands : [])
     }
 
     var usesFilter: Bool { configuration.listen.filter.contains { !users(of: $0).isEmpty } }
@@ -40,6 +50,9 @@ extension Examination {
         configuration.listen.filter.contains { filter in users(of: filter).contains { $0.service == nil } }
             && entrances.allSatisfy { $0.overrides["content_filter"] == nil }
     }
+
+    /// The services that take mail of sendmail(1).
+    private var pickups: [PostfixSetup.Service] { setup.services.filter { $0.program == "pickup" } }
 
     /// In Postfix's next-hop notation: `[127.0.0.1]:10025`, or a path from the queue directory.
     private func nextHopText(_ endpoint: Endpoint) -> String {
@@ -59,7 +72,8 @@ extension Examination {
         if let transport = transport(to: filter, "content_filter", in: nil) {
             users.append(User(service: nil, parameter: "content_filter", transport: transport))
         }
-        for service in entrances {
+        // One that takes mail back from another filter may pass it on.
+        for service in servers.filter({ !takesFromWeir($0) }) + pickups {
             if service.overrides["content_filter"] != nil,
                 let transport = transport(to: filter, "content_filter", in: service)
             {
@@ -90,19 +104,22 @@ extension Examination {
     private mutating func examine(_ user: User, of filter: Configuration.FilterListener) {
         let isBeforeQueue = user.transport == nil
         if isBeforeQueue != (filter.mode == .beforeQueue) {
-            let mode = isBeforeQueue ? Configuration.FilterListener.Mode.beforeQueue : .afterQueue
+            let mode: Configuration.FilterListener.Mode = isBeforeQueue ? .beforeQueue : .afterQueue
             add(
                 .warning, "filter-mode", user.service,
                 "\(user.parameter) uses the filter on \(filter.listen), but its mode is \(filter.mode.rawValue)",
-                configuration: ["listen: { filter: [{ listen: \"\(filter.listen)\", mode: \(mode.rawValue) }] }"])
+                configuration: lines(changing: filter) { $0.mode = mode })
         }
         if isBeforeQueue {
             examineChroot(ofProxied: user.service, to: filter)
             examineFromLines(user.service)
             examineTimeout(ofProxied: user.service)
-        } else if user.parameter == "content_filter", user.service != nil, setup.value("content_filter").isEmpty {
+        } else if let service = user.service, service.program == "smtpd", setup.value("content_filter").isEmpty,
+            !pickups.contains(where: { $0.overrides["content_filter"] != nil }),
+            !findings.contains(where: { $0.kind == "filter-not-for-sendmail" })
+        {
             add(
-                .note, "filter-not-for-sendmail", user.service,
+                .note, "filter-not-for-sendmail", service,
                 "mail of sendmail(1) is not filtered; to filter it, set content_filter in main.cf")
         }
         guard let name = user.transport else { return }
@@ -113,12 +130,12 @@ extension Examination {
                 commands: self.transport(named: name, for: filter))
             return
         }
-        let variant = transport.program == "lmtp" ? "lmtp" : "smtp"
-        if variant != filter.variant.rawValue {
+        let variant: SMTPServerSession.Variant = transport.program == "lmtp" ? .lmtp : .smtp
+        if variant != filter.variant {
             add(
                 .fault, "filter-protocol", transport,
-                "speaks \(variant), but the filter on \(filter.listen) expects \(filter.variant.rawValue)",
-                configuration: ["listen: { filter: [{ listen: \"\(filter.listen)\", protocol: \(variant) }] }"])
+                "speaks \(variant.rawValue), but the filter on \(filter.listen) expects \(filter.variant.rawValue)",
+                configuration: lines(changing: filter) { $0.variant = variant })
         }
         examineRecipients(transport, of: filter)
         if !examinedTransports.contains(transport.id) {
@@ -131,6 +148,26 @@ extension Examination {
             }
             examineInherited(transport: transport, of: filter)
         }
+    }
+
+    /// The line of weir.yaml with all filters, after the changes that were proposed so far and this one.
+    private mutating func lines(
+        changing filter: Configuration.FilterListener, _ change: (inout Configuration.FilterListener) -> Void
+    ) -> [String] {
+        if let index = configuration.listen.filter.firstIndex(of: filter) { change(&filterListeners[index]) }
+        return ["listen: { filter: [\(filterListeners.map(Self.text).joined(separator: ", "))] }"]
+    }
+
+    /// A filter as in weir.yaml, without defaults.
+    private static func text(_ filter: Configuration.FilterListener) -> String {
+        let usual = Configuration.FilterListener(listen: filter.listen, nextHop: filter.nextHop)
+        var keys = ["listen: \(text(filter.listen))", "next_hop: \"\(filter.nextHop)\""]
+        if filter.variant != usual.variant { keys.append("protocol: \(filter.variant.rawValue)") }
+        if filter.mode != usual.mode { keys.append("mode: \(filter.mode.rawValue)") }
+        if !filter.networks.isEmpty {
+            keys.append("networks: [\(filter.networks.map { "\"\($0)\"" }.joined(separator: ", "))]")
+        }
+        return "{ \(keys.joined(separator: ", ")) }"
     }
 
     private mutating func examineTimeout(ofProxied service: PostfixSetup.Service?) {
@@ -195,9 +232,7 @@ extension Examination {
         // An LMTP server delivers the mail: there is no way back into Postfix.
         guard filter.nextHop.variant == .smtp else { return }
         let nextHop = ListenerAddress(filter.nextHop.endpoint)
-        let servers = servers.filter {
-            $0.type == "inet" && ListenerAddress(service: $0.name)?.answers(nextHop) ?? false
-        }
+        let servers = servers.filter { takes($0, from: filter) }
         if servers.isEmpty, nextHop.isLoopback, case .inet(let host, let port) = filter.nextHop.endpoint {
             let name = "\(host.contains(":") ? "[\(host)]" : host):\(port)"
             let overrides = ServiceOverride.reinjection(for: filter.nextHop.endpoint)
@@ -223,8 +258,8 @@ extension Examination {
                 .fault, "filter-loop", service, "sends mail from the filter to the filter again: mail loop",
                 commands: [override("smtpd_proxy_filter", with: "", in: service)])
         }
-        if let address = ListenerAddress(service: service.name), case .inet(let host, let port) = address,
-            ["", "0.0.0.0", "::"].contains(host), ListenerAddress(filter.nextHop.endpoint).isLoopback
+        if let address = ListenerAddress(service: service.name), case .inet(_, let port) = address,
+            address.isOfAllInterfaces, ListenerAddress(filter.nextHop.endpoint).isLoopback
         {
             let options = service.overrides.sorted { $0.key < $1.key }
                 .map {

@@ -13,11 +13,7 @@ extension Examination {
 
     /// The pipe(8) services that run `weir filter`.
     mutating func examineCommands() {
-        for service in setup.services where service.program == "pipe" {
-            let command = service.arguments.drop { !$0.hasPrefix("argv=") }.prefix(2)
-            guard let path = command.first?.dropFirst(5), path.split(separator: "/").last == "weir",
-                command.last == "filter"
-            else { continue }
+        for service in setup.services where service.runsWeirFilter {
             examineInherited(ServiceOverride.command, in: service)
             examineQueue(service)
             guard setup.value("content_filter").hasPrefix("\(service.name):") else { continue }

@@ -10,10 +10,16 @@ extension Examination {
     mutating func examineMilter() {
         examineAddresses()
         guard !configuration.listen.milter.isEmpty else { return }
-        let isUnused = entrances.allSatisfy { references("smtpd_milters", in: $0).isEmpty }
+        let isUnused = entrances.allSatisfy {
+            references("smtpd_milters", in: $0).isEmpty && tableWithMilter($0) == nil
+        }
         for service in entrances {
             let references = references("smtpd_milters", in: service)
-            if references.isEmpty {
+            if references.isEmpty, let table = tableWithMilter(service) {
+                add(
+                    .note, "milter-by-table", service,
+                    "only clients in \(table) (smtpd_milter_maps) use the milter, as smtpd_milters does not include it")
+            } else if references.isEmpty {
                 add(
                     isUnused ? .fault : .warning, isUnused ? "milter-nowhere" : "milter-not-here", service,
                     "listen.milter is set, but smtpd_milters of this service does not include it",
@@ -30,7 +36,7 @@ extension Examination {
             examineList("smtpd_milters", in: service)
             examineTimeout(service)
         }
-        if references("non_smtpd_milters", in: nil).isEmpty {
+        if !usesMilterForSendmail {
             add(
                 .warning, "milter-not-for-sendmail", nil,
                 "non_smtpd_milters does not include the milter: mail of sendmail(1) is neither checked nor counted",
@@ -49,23 +55,28 @@ extension Examination {
         }
     }
 
-    var usesMilter: Bool {
-        entrances.contains { !references("smtpd_milters", in: $0).isEmpty && !isSwitchedOff($0) }
+    var usesMilter: Bool { entrances.contains(where: usesMilter) }
+
+    func usesMilter(_ service: PostfixSetup.Service) -> Bool {
+        !references("smtpd_milters", in: service).isEmpty && !isSwitchedOff(service)
     }
 
     /// Whether all mail, that of sendmail(1) included, goes through the milter or a filter.
     var seesAllMail: Bool {
         filtersAllMail
-            || !references("non_smtpd_milters", in: nil).isEmpty
-                && entrances.allSatisfy { !references("smtpd_milters", in: $0).isEmpty && !isSwitchedOff($0) }
+            || usesMilterForSendmail
+                && entrances.allSatisfy(usesMilter)
     }
+
+    /// Whether the milter sees mail of sendmail(1).
+    var usesMilterForSendmail: Bool { !references("non_smtpd_milters", in: nil).isEmpty }
 
     /// Whether the milter counts the mail of this service.
     func milterCounts(_ service: PostfixSetup.Service) -> Bool {
-        configuration.milter.limits && !references("smtpd_milters", in: service).isEmpty && !isSwitchedOff(service)
+        configuration.milter.limits && usesMilter(service)
     }
 
-    private func isSwitchedOff(_ service: PostfixSetup.Service) -> Bool {
+    func isSwitchedOff(_ service: PostfixSetup.Service) -> Bool {
         options(of: service).contains("no_milters")
     }
 
@@ -83,21 +94,26 @@ extension Examination {
 
     private func references(_ name: String, in service: PostfixSetup.Service?) -> [ServerReference] {
         RestrictionList.words(setup.value(name, in: service)[...], separators: ", \t")
-            .filter { isOurs($0, in: service) }.map(ServerReference.init)
+            .filter { isOurs(milter: $0, in: service) }.map(ServerReference.init)
     }
 
     /// Whether an element of a list of milters is Weir.
-    private func isOurs(_ milter: String, in service: PostfixSetup.Service?) -> Bool {
+    func isOurs(milter: String, in service: PostfixSetup.Service?) -> Bool {
         isOurs(ServerReference(milter).address, milterListeners, in: service)
     }
 
     /// Adds the milter, as the first: a milter behind it may sign the message, which no other must edit afterwards.
     private func addition(to name: String, in service: PostfixSetup.Service?) -> [Change] {
-        let address = configuration.listen.milter.first?.description ?? ""
-        return set(name, to: [Self.acceptingByDefault(address)] + words(name, in: service), in: service)
+        let own = ServerReference(configuration.listen.milter.first?.description ?? "")
+        return set(name, to: [Self.acceptingByDefault(own)] + words(name, in: service), in: service)
     }
 
-    private static func acceptingByDefault(_ address: String) -> String { "{ \(address), default_action=accept }" }
+    /// The milter with its other settings.
+    private static func acceptingByDefault(_ milter: ServerReference) -> String {
+        let settings = milter.attributes.filter { $0.key != "default_action" }.sorted { $0.key < $1.key }
+        let texts = [milter.address, "default_action=accept"] + settings.map { "\($0.key)=\($0.value)" }
+        return "{ \(texts.joined(separator: ", ")) }"
+    }
 
     /// Sets a list of milters. A list in master.cf can't have spaces, so words with spaces become variables in main.cf.
     private func set(_ name: String, to words: [String], in service: PostfixSetup.Service?) -> [Change] {
@@ -128,7 +144,8 @@ extension Examination {
         for word in words(name, in: service) {
             let expanded = RestrictionList.words(setup.expanded(word, in: service)[...], separators: ", \t")
             let (own, others) = (
-                expanded.filter { isOurs($0, in: service) }, expanded.filter { !isOurs($0, in: service) }
+                expanded.filter { isOurs(milter: $0, in: service) },
+                expanded.filter { !isOurs(milter: $0, in: service) }
             )
             if own.isEmpty || !isListed && own.count == 1 {
                 rest.append(word)
@@ -146,10 +163,10 @@ extension Examination {
     /// A message that was signed must not be edited afterwards.
     private mutating func examineOrder(_ name: String, in service: PostfixSetup.Service?) {
         let list = RestrictionList.words(setup.value(name, in: service)[...], separators: ", \t")
-        guard rules.mayEdit, let own = list.firstIndex(where: { isOurs($0, in: service) }),
+        guard rules.mayEdit, let own = list.firstIndex(where: { isOurs(milter: $0, in: service) }),
             let signer = list[..<own].first(where: Self.signs)
         else { return }
-        let rest = list.filter { !isOurs($0, in: service) }
+        let rest = list.filter { !isOurs(milter: $0, in: service) }
         add(
             .warning, "milter-behind-signer", service,
             "\(name) has Weir behind \(ServerReference(signer).address), which signs or verifies DKIM: what Weir edits "
@@ -173,7 +190,7 @@ extension Examination {
             guard action == "reject" || isDeferred && !isChosen else { continue }
             let fixed = words(name, in: service).map { word in
                 let own = ServerReference(setup.expanded(word, in: service))
-                return own.address == reference.address ? Self.acceptingByDefault(own.address) : word
+                return own.address == reference.address ? Self.acceptingByDefault(own) : word
             }
             add(
                 action == "reject" ? .fault : .warning, "milter-default-action", service,

@@ -11,9 +11,9 @@ extension Examination {
         "smtpd_client_restrictions", "smtpd_helo_restrictions", "smtpd_sender_restrictions",
     ]
 
-    private static let defaultPort = 10_040
+    static let defaultPolicyPort = 10_040
     /// Seconds. Postfix's default of 100 s is too long for a user who waits for a mail to be sent.
-    private static let longestTimeout = 30
+    static let longestTimeout = 30
 
     mutating func examinePolicy() {
         for service in entrances {
@@ -45,71 +45,22 @@ extension Examination {
     /// Whether neither the policy server nor the milter is asked about the limits.
     var isNeverAsked: Bool { !entrances.contains { asks($0) || milterCounts($0) || classByTable($0) != nil } }
 
-    // MARK: Lists
-
-    /// The elements of a list, each as written and with variables and restriction classes expanded.
-    func list(
-        _ name: String, in service: PostfixSetup.Service?
-    ) -> [(written: RestrictionList.Element, expanded: [RestrictionList.Element])] {
-        RestrictionList(setup.raw(name, in: service)).elements.map { ($0, expanded($0, in: service, depth: 0)) }
-    }
-
-    private func expanded(
-        _ element: RestrictionList.Element, in service: PostfixSetup.Service?, depth: Int
-    ) -> [RestrictionList.Element] {
-        let elements = RestrictionList(setup.expanded(element.text, in: service)).elements
-        guard depth < 10 else { return elements }
-        let classes = Set(
-            RestrictionList.words(setup.value("smtpd_restriction_classes", in: service)[...], separators: ", \t"))
-        return elements.flatMap { element in
-            guard classes.contains(element.text) else { return [element] }
-            return RestrictionList(setup.value(element.text, in: service)).elements.flatMap {
-                expanded($0, in: service, depth: depth + 1)
-            }
-        }
-    }
-
-    /// The policy servers of these elements that are Weir.
-    func references(
-        _ elements: [RestrictionList.Element], in service: PostfixSetup.Service?
-    ) -> [ServerReference] {
-        elements.filter { $0.name == "check_policy_service" }.map { ServerReference($0.argument) }
-            .filter { isOurs($0.address, policyListeners, in: service) }
-    }
-
-    /// Whether an address is one of our listeners. Paths may also be below the queue directory; whether a chrooted
-    /// service can reach them is checked elsewhere.
-    func isOurs(_ address: String, _ own: [Endpoint], in service: PostfixSetup.Service?) -> Bool {
-        guard let wanted = ListenerAddress(address, queue: queue) else { return false }
-        return own.contains { endpoint in
-            let listener = ListenerAddress(endpoint)
-            if case .unix(let path) = wanted, listener == .unix(path: queue + path) { return true }
-            return listener.answers(wanted)
-        }
-    }
-
-    func asks(_ name: String, in service: PostfixSetup.Service) -> Bool {
-        list(name, in: service).contains { !references($0.expanded, in: service).isEmpty }
-    }
-
     // MARK: One list
 
     private mutating func examine(_ name: String, in service: PostfixSetup.Service) {
         let elements = list(name, in: service)
-        guard let own = elements.firstIndex(where: { !references($0.expanded, in: service).isEmpty }) else { return }
-        let commands = fixCommands(name, in: service)
         let flat = elements.flatMap(\.expanded)
-        let before = flat.prefix { references([$0], in: service).isEmpty }.map(\.name)
-        let end = before.first { RestrictionList.permits.union(RestrictionList.refusals).contains($0) }
-        let onlyWarns = before.last == RestrictionList.warning || isOnlyWarned(elements, at: own, in: service)
+        guard let own = flat.firstIndex(where: { isOurs($0, in: service) }) else { return }
+        let commands = fixCommands(name, in: service)
+        let end = RestrictionList.end(of: flat[..<own])
+        let onlyWarns = flat[..<own].last?.name == RestrictionList.warning
         let all = references(flat, in: service)
         if all.count > 1 {
             // The commands of the other findings leave Weir once, too.
             let isOnlyFinding = end == nil && !onlyWarns && !all.contains { needsFix($0, in: service) }
             add(
                 .warning, "policy-listed-twice", service, "\(name) asks Weir more than once for each recipient",
-                commands: isOnlyFinding
-                    ? setList(name, to: withoutRepetition(elements, in: service), in: service) : commands)
+                commands: isOnlyFinding ? repetitionCommands(name, in: service) : commands)
         }
         if let end, RestrictionList.permits.contains(end) {
             add(
@@ -127,20 +78,10 @@ extension Examination {
                 "\(name) asks Weir after \(RestrictionList.warning): Postfix logs what Weir refuses, and accepts it",
                 commands: commands)
         }
-        for reference in references(elements[own].expanded, in: service) {
+        let first = elements.first { $0.expanded.contains { isOurs($0, in: service) } }
+        for reference in references(first?.expanded ?? [], in: service) {
             examine(reference, of: name, in: service, commands: commands)
         }
-    }
-
-    /// Whether warn_if_reject stands before this element and is about Weir: about all of a class, but only the first of
-    /// a variable.
-    private func isOnlyWarned(
-        _ elements: [(written: RestrictionList.Element, expanded: [RestrictionList.Element])], at index: Int,
-        in service: PostfixSetup.Service
-    ) -> Bool {
-        let isWhole = !elements[index].written.text.hasPrefix("$")
-        return elements[..<index].last?.expanded.last?.name == RestrictionList.warning
-            && (isWhole || !references(Array(elements[index].expanded.prefix(1)), in: service).isEmpty)
     }
 
     private mutating func examine(
@@ -161,7 +102,7 @@ extension Examination {
                 commands: commands)
         }
         guard let path = pathInChroot(reference.address, policyListeners, of: service) else { return }
-        let listener = Endpoint.inet(host: "127.0.0.1", port: Self.defaultPort)
+        let listener = Endpoint.inet(host: "127.0.0.1", port: Self.defaultPolicyPort)
         let isNew = reachable(policyListeners, from: service) == nil
         add(
             .fault, "policy-socket-in-chroot", service,
@@ -171,7 +112,7 @@ extension Examination {
         if isNew { policyListeners.append(listener) }
     }
 
-    private func lacksDefaultAction(_ reference: ServerReference, in service: PostfixSetup.Service) -> Bool {
+    func lacksDefaultAction(_ reference: ServerReference, in service: PostfixSetup.Service) -> Bool {
         reference.attributes["default_action"] == nil && !isSet("smtpd_policy_service_default_action", in: service)
     }
 
@@ -192,7 +133,7 @@ extension Examination {
     private mutating func examineAddresses(_ service: PostfixSetup.Service) {
         for address in policyServers(of: service).sorted() where isDeserted(address, in: service) {
             let listeners = policyListeners.map(\.description).joined(separator: ", ")
-            let listener = Endpoint.inet(host: "127.0.0.1", port: Self.defaultPort)
+            let listener = Endpoint.inet(host: "127.0.0.1", port: Self.defaultPolicyPort)
             // Other services may ask at the addresses that weir.yaml has.
             add(
                 .fault, "policy-nobody-listens", service,
@@ -205,7 +146,7 @@ extension Examination {
     /// Whether an address is the policy server's default one, and the policy server doesn't listen there.
     private func isDeserted(_ address: String, in service: PostfixSetup.Service) -> Bool {
         !isOurs(address, policyListeners, in: service)
-            && ListenerAddress(address, queue: queue)?.isLocal(port: Self.defaultPort) ?? false
+            && ListenerAddress(address, queue: queue)?.isLocal(port: Self.defaultPolicyPort) ?? false
     }
 
     /// The addresses of policy servers that a service asks.
@@ -222,7 +163,7 @@ extension Examination {
     private mutating func examineSilentServices() {
         // A service that asks at the default address needs an address in weir.yaml, not another question.
         let silent = entrances.filter { service in
-            !asks(service) && !milterCounts(service)
+            !asks(service) && !milterCounts(service) && tableWithMilter(service) == nil
                 && !policyServers(of: service).contains { isDeserted($0, in: service) }
                 && configuration.limits.contains { canApply($0, in: service, context: "") }
         }
@@ -236,8 +177,15 @@ extension Examination {
             add(
                 .fault, isNeverAsked ? "policy-nowhere" : "policy-not-here", service,
                 "this service never asks Weir: its mail is not counted",
-                commands: fixCommands(Self.recipientLists[0], in: service))
+                commands: fixCommands(listForQuestion(service), in: service))
         }
+    }
+
+    /// The list in which a silent service is to ask: the one in which main.cf asks if the service overrides it, so that
+    /// others do not ask twice.
+    private func listForQuestion(_ service: PostfixSetup.Service) -> String {
+        recipientLists(of: service).first { service.overrides[$0] != nil && asks($0, in: nil) }
+            ?? Self.recipientLists[0]
     }
 
     private mutating func examineGiveBack() {
@@ -276,108 +224,5 @@ extension Examination {
                 "\(name) asks Weir about mail returned by a content filter, which has already been counted",
                 commands: [override(name, with: value, in: service)])
         }
-    }
-
-    // MARK: Fixes
-
-    /// The commands that make a list ask Weir before all permits, and accept mail while Weir is unreachable.
-    ///
-    /// - Parameter context: the policy_context that this service alone is to send; nil to keep what it sends.
-    func fixCommands(_ name: String, in service: PostfixSetup.Service, context wanted: String? = nil) -> [Change] {
-        let elements = list(name, in: service)
-        var commands: [Change] = []
-        let own = elements.firstIndex { !references($0.expanded, in: service).isEmpty }
-        let reference = own.flatMap { references(elements[$0].expanded, in: service).first }
-        var written = own.map { elements[$0].written.text }
-        let isShared = own.map { elements[$0].expanded.count > 1 } ?? false
-        if own == nil || wanted != nil || isShared || reference.map({ needsFix($0, in: service) }) ?? true {
-            let context = wanted ?? reference?.attributes["policy_context"]
-            let definition =
-                "check_policy_service { \(address(for: service, instead: reference)), timeout=10s, "
-                + "default_action=DUNNO" + (context.map { ", policy_context=\($0)" } ?? "") + " }"
-            let variable = variable(
-                "weir_policy" + (context.map { "_\($0.filter { $0.isLetter || $0.isNumber })" } ?? ""), for: definition)
-            if setup.raw(variable) != definition { commands.append(.parameter(variable, value: definition)) }
-            written = "$\(variable)"
-        }
-        var texts: [String] = []
-        var place: Int?
-        for (index, element) in elements.enumerated() {
-            let isOwn = !references(element.expanded, in: service).isEmpty
-            // What else is in the same variable or class stays.
-            let kept = isOwn ? withoutOurs(element.expanded, in: service) : element.expanded
-            let ends = kept.contains {
-                RestrictionList.permits.contains($0.name) || RestrictionList.refusals.contains($0.name)
-            }
-            if place == nil, ends { place = texts.count }
-            if let own, index + 1 == own, isOnlyWarned(elements, at: own, in: service) {
-                texts += kept.dropLast().map(\.text)
-                continue
-            }
-            texts += isOwn ? kept.map(\.text) : [element.written.text]
-        }
-        texts.insert(written ?? "", at: place ?? texts.count)
-        return commands + setList(name, to: texts, in: service, beside: commands, alone: wanted != nil)
-    }
-
-    /// Sets a list where it is set now, or for this service alone. A value in master.cf can't have spaces, so variables
-    /// of main.cf stand for elements with braces.
-    private func setList(
-        _ name: String, to texts: [String], in service: PostfixSetup.Service, beside others: [Change] = [],
-        alone: Bool = false
-    ) -> [Change] {
-        guard alone || service.overrides[name] != nil else {
-            return [.parameter(name, value: texts.joined(separator: ", "))]
-        }
-        var definitions: [Change] = []
-        let plain = texts.map { text in
-            guard text.contains("{ ") || text.contains(", ") else { return text }
-            let variable = variable("weir_restriction", for: text, beside: others + definitions)
-            definitions.append(.parameter(variable, value: text))
-            return "$\(variable)"
-        }
-        let list = override(name, with: plain.joined(separator: ", "), in: service)
-        return definitions.filter { !isInForce($0) } + [list]
-    }
-
-    /// The list with Weir where it is first.
-    private func withoutRepetition(
-        _ elements: [(written: RestrictionList.Element, expanded: [RestrictionList.Element])],
-        in service: PostfixSetup.Service
-    ) -> [String] {
-        var isListed = false
-        return elements.filter { element in
-            guard !references(element.expanded, in: service).isEmpty else { return true }
-            defer { isListed = true }
-            return !isListed
-        }.map(\.written.text)
-    }
-
-    /// These restrictions without those that ask Weir, and without a warn_if_reject directly before one.
-    private func withoutOurs(
-        _ elements: [RestrictionList.Element], in service: PostfixSetup.Service
-    ) -> [RestrictionList.Element] {
-        var rest: [RestrictionList.Element] = []
-        for element in elements {
-            if references([element], in: service).isEmpty {
-                rest.append(element)
-            } else if rest.last?.name == RestrictionList.warning {
-                rest.removeLast()
-            }
-        }
-        return rest
-    }
-
-    private func needsFix(_ reference: ServerReference, in service: PostfixSetup.Service) -> Bool {
-        let timeout = reference.attributes["timeout"] ?? setup.value("smtpd_policy_service_timeout", in: service)
-        return lacksDefaultAction(reference, in: service) || Self.seconds(timeout) ?? 0 > Self.longestTimeout
-            || pathInChroot(reference.address, policyListeners, of: service) != nil
-    }
-
-    private func address(for service: PostfixSetup.Service, instead reference: ServerReference?) -> String {
-        if let reference, pathInChroot(reference.address, policyListeners, of: service) == nil {
-            return reference.address
-        }
-        return reachable(policyListeners, from: service) ?? "inet:127.0.0.1:\(Self.defaultPort)"
     }
 }

@@ -11,6 +11,8 @@ extension Examination {
     ]
     private static let encryptionAttributes = ["encryption_protocol", "encryption_cipher", "encryption_keysize"]
 
+    private static let statesWithCount: Set<String> = ["DATA", SentRequest.endOfMessage]
+
     /// Whether a limit can apply to some request of a service.
     ///
     /// - Parameters:
@@ -40,11 +42,17 @@ extension Examination {
         {
             empty += Self.encryptionAttributes + Self.certificateAttributes
         }
+        return known(empty: empty, context: context, state: state)
+    }
+
+    private func known(empty: [String], context: String?, state: String?) -> [Int: [UInt8]] {
         var known: [Int: [UInt8]] = [:]
         for (index, name) in configuration.attributeNames.names.enumerated() {
             if empty.contains(name) { known[index] = [] }
             if name == "policy_context", let context { known[index] = Array(context.utf8) }
             if name == "protocol_state", let state { known[index] = Array(state.utf8) }
+            // Postfix counts recipients only when there will be no more.
+            if name == "recipient_count", let state, !Self.statesWithCount.contains(state) { known[index] = [0x30] }
         }
         return known
     }
@@ -64,14 +72,19 @@ extension Examination {
         let unreachable = configuration.limits.filter { limit in
             !entrances.contains { service in
                 applies(limit, to: service) || isNeverAsked && canApply(limit, in: service, context: "")
-            } && !(configuration.milter.limits && usesMilter && isAboutLocalMail(limit))
+            } && !appliesToLocalMail(limit)
         }
         for limit in unreachable { addUnreachable(limit) }
     }
 
-    /// The milter asks about mail of sendmail(1) with the user's ID.
-    private func isAboutLocalMail(_ limit: Limit) -> Bool {
-        attributes(of: limit).contains("uid")
+    /// Whether the milter asks about mail of sendmail(1) that the limit counts. Such mail has no login, no TLS and no
+    /// policy_context.
+    private func appliesToLocalMail(_ limit: Limit) -> Bool {
+        guard configuration.milter.limits, usesMilter || usesMilterForSendmail else { return false }
+        let empty = Self.loginAttributes + Self.certificateAttributes + Self.encryptionAttributes
+        return [SentRequest.recipient, SentRequest.endOfMessage].contains { state in
+            limit.canApply(toRequestsWith: known(empty: empty, context: "", state: state))
+        }
     }
 
     private func wantsLogin(_ limit: Limit) -> Bool {
@@ -86,10 +99,21 @@ extension Examination {
 
     private mutating func addUnreachable(_ limit: Limit) {
         let (wanted, candidates) = missing("policy_context", of: limit)
-        let (state, others) = wanted == nil ? missing("protocol_state", of: limit) : (nil, [])
+        var (state, others) = wanted == nil ? missing("protocol_state", of: limit) : (nil, [])
+        let wantsCount = wanted == nil && state == nil && attributes(of: limit).contains("recipient_count")
+        if wantsCount {
+            others = entrances.filter { service in
+                requests(of: service).contains {
+                    canApply(limit, in: service, context: $0.context, state: SentRequest.endOfMessage)
+                }
+            }
+            state = others.isEmpty ? nil : SentRequest.endOfMessage
+        }
         let reason =
             if let wanted {
                 "it wants policy_context=\(wanted), and no service that can meet its other conditions sends that"
+            } else if wantsCount, state != nil {
+                "recipient_count is 0 at RCPT, and no service that can meet its other conditions asks Weir later"
             } else if let state {
                 "it wants protocol_state=\(state), and no service that can meet its other conditions asks Weir then"
             } else if wantsLogin(limit), !entrances.contains(where: mayLogIn) {
@@ -100,11 +124,11 @@ extension Examination {
         let services = candidates.count == 1 ? candidates : candidates.filter { $0.name == wanted }
         let list = "smtpd_recipient_restrictions"
         let changes =
-            if let list = state.flatMap(Self.list) {
+            if let state {
                 commands(for: others) { examination, service in
-                    let context = examination.context(of: limit, in: service)
-                    return examination.asks(list, in: service)
-                        ? [] : examination.fixCommands(list, in: service, context: context)
+                    examination.requests(of: service).contains {
+                        $0.state == state && examination.canApply(limit, in: service, context: $0.context, state: state)
+                    } ? [] : examination.fixCommands(asking: state, about: limit, in: service)
                 }
             } else {
                 commands(for: services) { $0.fixCommands(list, in: $1, context: wanted) }
@@ -114,10 +138,12 @@ extension Examination {
             commands: changes)
     }
 
-    /// The policy_context that a service sends and the limit wants, besides a protocol_state; nil if it wants none.
-    private func context(of limit: Limit, in service: PostfixSetup.Service) -> String? {
-        let sent = requests(of: service).map(\.context).first { canApply(limit, in: service, context: $0) }
-        return sent.flatMap { $0.isEmpty ? nil : $0 }
+    /// The commands that make a service ask about a limit in this state, with the policy_context that the limit wants.
+    func fixCommands(asking state: String, about limit: Limit, in service: PostfixSetup.Service) -> [Change] {
+        guard let list = Self.list(evaluatedAt: state) else { return [] }
+        let contexts = requests(of: service).map(\.context).filter { canApply(limit, in: service, context: $0) }
+        let needsNone = canApply(limit, in: service, context: "", state: state)
+        return fixCommands(list, in: service, context: needsNone ? nil : contexts.first)
     }
 
     /// The list in which smtpd asks in this state.

@@ -73,39 +73,51 @@ extension Examination {
         classNames(in: service).flatMap { elements(of: $0, in: service) }
     }
 
-    private func classNames(in service: PostfixSetup.Service) -> [String] {
-        RestrictionList.words(setup.value("smtpd_restriction_classes", in: service)[...], separators: ", \t")
-    }
-
     private func elements(of name: String, in service: PostfixSetup.Service) -> [RestrictionList.Element] {
         RestrictionList(setup.value(name, in: service)).elements
     }
 
     // MARK: Limits that count a part
 
-    /// Finds limits that count only a part of a service's mail, as Weir is not asked where it would learn the rest.
+    /// Finds limits that count only a part of a service's mail, as Weir is not asked where it would learn the rest, or
+    /// only with a policy_context that they do not want.
     mutating func examinePartlyCounted() {
         for service in entrances {
-            let states = Set(requests(of: service).map(\.state))
-            let limits = configuration.limits.filter { applies($0, to: service) }
-            if let limit = limits.first(where: { $0.count == .bytes }), !states.contains(SentRequest.endOfMessage) {
+            if let limit = partlyCounted(in: service, for: \.isOfBytes, without: SentRequest.endOfMessage) {
                 add(
                     .warning, "policy-size-unknown", service,
                     "Weir is not asked at the end of a message, so the limit \(limit.name) counts the size that a "
                         + "client declares, which may be none",
-                    commands: fixCommands("smtpd_end_of_data_restrictions", in: service))
+                    commands: fixCommands(asking: SentRequest.endOfMessage, about: limit, in: service))
             }
-            if let limit = limits.first(where: \.isPerRecipient), !states.contains(SentRequest.recipient) {
+            if let limit = partlyCounted(in: service, for: \.isPerRecipient, without: SentRequest.recipient) {
                 add(
                     .warning, "policy-recipients-unknown", service,
                     "Weir is not asked at RCPT, so the limit \(limit.name) counts only messages to one recipient: "
                         + "Postfix names no others later",
-                    commands: fixCommands("smtpd_recipient_restrictions", in: service))
+                    commands: fixCommands(asking: SentRequest.recipient, about: limit, in: service))
             }
+        }
+    }
+
+    /// A limit that applies to the service, and could also apply in this state, but is not asked about then.
+    private func partlyCounted(
+        in service: PostfixSetup.Service, for isWanted: (Limit) -> Bool, without state: String
+    ) -> Limit? {
+        let requests = requests(of: service)
+        return configuration.limits.first { limit in
+            isWanted(limit) && applies(limit, to: service) && canApply(limit, in: service, context: nil, state: state)
+                && !requests.contains {
+                    $0.state == state && canApply(limit, in: service, context: $0.context, state: state)
+                }
         }
     }
 
     func applies(_ limit: Limit, to service: PostfixSetup.Service) -> Bool {
         requests(of: service).contains { canApply(limit, in: service, context: $0.context, state: $0.state) }
     }
+}
+
+extension Limit {
+    fileprivate var isOfBytes: Bool { count == .bytes }
 }

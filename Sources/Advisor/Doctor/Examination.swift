@@ -4,8 +4,8 @@ package import Report
 package import Settings
 internal import Wire
 
-/// Examines how a Postfix instance and Weir are connected. The findings depend only on the two inputs, and on whether
-/// the table of verdicts exists.
+/// Examines how a Postfix instance and Weir are connected. The findings depend only on the two inputs, on whether the
+/// table of verdicts exists, and on the lookup tables that main.cf and master.cf name.
 package struct Examination {
     /// As it is after the changes that were proposed so far: what one finding mends needs no second one, and no two
     /// changes undo each other.
@@ -22,6 +22,7 @@ package struct Examination {
     /// Of weir.yaml, and those that were proposed.
     var policyListeners: [Endpoint]
     var milterListeners: [Endpoint]
+    var filterListeners: [Configuration.FilterListener]
 
     /// - Parameter directory: of main.cf and master.cf; nil for the system's instance.
     package static func findings(
@@ -33,6 +34,7 @@ package struct Examination {
         examination.examineMilter()
         examination.examineFilter()
         examination.examineVerdictTables()
+        examination.examineTables()
         examination.examineCommands()
         examination.examineReceived()
         examination.examineDoubleChecks()
@@ -78,6 +80,7 @@ package struct Examination {
         self.configuration = configuration
         policyListeners = configuration.listen.policy
         milterListeners = configuration.listen.milter
+        filterListeners = configuration.listen.filter
         self.rules = rules
         self.directory = directory
     }
@@ -90,15 +93,37 @@ package struct Examination {
     var entrances: [PostfixSetup.Service] { servers.filter { !isReinjection($0) } }
 
     private func isReinjection(_ service: PostfixSetup.Service) -> Bool {
-        guard service.type == "inet", let address = ListenerAddress(service: service.name) else { return false }
-        return configuration.listen.filter.map(\.nextHop)
-            .contains { $0.variant == .smtp && address.answers(ListenerAddress($0.endpoint)) }
-            || address.isLoopback && isReinjectionOfOthers(service)
+        takesFromWeir(service)
+            || service.type == "inet" && ListenerAddress(service: service.name)?.isLoopback ?? false
+                && isReinjectionOfOthers(service)
     }
 
-    /// Whether a service on loopback takes mail back from another filter: it passes mail to no filter itself, or is
-    /// told about the client by one.
+    /// Whether a filter of weir.yaml sends its mail to a service.
+    func takesFromWeir(_ service: PostfixSetup.Service) -> Bool {
+        configuration.listen.filter.contains { takes(service, from: $0) }
+    }
+
+    /// Whether a filter sends its mail to a service. A service on all interfaces that filters its mail as main.cf says
+    /// has the port of the next hop by chance, unless that is on loopback: the next hop is another machine.
+    func takes(_ service: PostfixSetup.Service, from filter: Configuration.FilterListener) -> Bool {
+        let nextHop = ListenerAddress(filter.nextHop.endpoint)
+        guard filter.nextHop.variant == .smtp, service.type == "inet",
+            let address = ListenerAddress(service: service.name), address.answers(nextHop)
+        else { return false }
+        return nextHop.isLoopback || !address.isOfAllInterfaces || isMadeForReturnedMail(service)
+    }
+
+    /// Whether a service on loopback takes mail back from another filter. One for logins, or behind a proxy such as
+    /// HAProxy, takes new mail.
     private func isReinjectionOfOthers(_ service: PostfixSetup.Service) -> Bool {
+        let takesNewMail =
+            service.overrides["smtpd_sasl_auth_enable"] == "yes"
+            || !(service.overrides["smtpd_upstream_proxy_protocol"] ?? "").isEmpty
+        return isMadeForReturnedMail(service) && !takesNewMail
+    }
+
+    /// Whether a service passes mail to no filter itself, or is told about the client by one.
+    private func isMadeForReturnedMail(_ service: PostfixSetup.Service) -> Bool {
         ["content_filter", "smtpd_proxy_filter"].contains { service.overrides[$0] == "" }
             || service.overrides["smtpd_authorized_xforward_hosts"] != nil
     }
@@ -154,16 +179,44 @@ package struct Examination {
         }
     }
 
+    /// Commands that would lose a condition such as `${stress?{...}}` are replaced by a hint.
     mutating func add(
         _ severity: Finding.Severity, _ kind: String, _ service: PostfixSetup.Service?, _ text: String,
         commands: [Change] = [],
         configuration: [String] = []
     ) {
+        let lost = lostCondition(commands)
+        let commands = lost == nil ? commands : []
+        let hint = lost.map { "; change \($0.parameter) by hand, as commands would lose \($0.condition)" } ?? ""
         findings.append(
             Finding(
-                severity: severity, kind: kind, place: service?.id ?? "main.cf", text: text,
+                severity: severity, kind: kind, place: service?.id ?? "main.cf", text: text + hint,
                 commands: commands.map { $0.command(directory: directory) }, configuration: configuration))
         for change in commands { setup.apply(change) }
+    }
+
+    /// A condition that a parameter has now and would not have after these changes. What a service takes from main.cf
+    /// and shall no longer take is not counted.
+    private func lostCondition(_ changes: [Change]) -> (condition: String, parameter: String)? {
+        var after = setup
+        for change in changes { after.apply(change) }
+        for change in changes {
+            guard let (name, id) = change.parameter else { continue }
+            let service = id.flatMap { id in setup.services.first { $0.id == id } }
+            guard id == nil || service?.overrides[name] != nil else { continue }
+            let kept = after.conditions(of: name, in: after.services.first { $0.id == id })
+            if let lost = setup.conditions(of: name, in: service).first(where: { !kept.contains($0) }) {
+                return (lost, name)
+            }
+        }
+        return nil
+    }
+
+    /// The same while smtpd is under load, when `$stress` is not empty.
+    var underLoad: Examination {
+        var examination = self
+        examination.setup.apply(.parameter("stress", value: "yes"))
+        return examination
     }
 
     // MARK: Changes
@@ -218,12 +271,14 @@ package struct Examination {
 
     /// Lines of weir.yaml that add a listener.
     static func lines(adding listener: Endpoint, to others: [Endpoint], of name: String) -> [String] {
-        let all = (others + [listener]).map { endpoint in
-            guard case .unix(let path, let mode, let group) = endpoint else { return "\"\(endpoint)\"" }
-            let owner = group.map { ", group: \($0)" } ?? ""
-            return "{ unix: \(path), mode: \"0\(String(mode, radix: 8))\"\(owner) }"
-        }
-        return ["listen: { \(name): [\(all.joined(separator: ", "))] }"]
+        ["listen: { \(name): [\((others + [listener]).map(text).joined(separator: ", "))] }"]
+    }
+
+    /// An address as in weir.yaml.
+    static func text(_ endpoint: Endpoint) -> String {
+        guard case .unix(let path, let mode, let group) = endpoint else { return "\"\(endpoint)\"" }
+        let owner = group.map { ", group: \($0)" } ?? ""
+        return "{ unix: \(path), mode: \"0\(String(mode, radix: 8))\"\(owner) }"
     }
 
     /// Whether main.cf has the parameter so already.

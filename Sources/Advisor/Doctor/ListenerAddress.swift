@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import Glibc
+import Limits
 import Settings
 import Wire
 
@@ -51,13 +52,13 @@ enum ListenerAddress: Equatable {
         }
     }
 
-    /// Whether a connection to `other` reaches this listener.
+    /// Whether a connection to `other` reaches this listener. A name of a host counts as one of this machine.
     func answers(_ other: ListenerAddress) -> Bool {
         guard case .inet(let host, let port) = self, case .inet(let otherHost, let otherPort) = other else {
             return self == other
         }
         return port == otherPort
-            && (host == otherHost || ["", "0.0.0.0", "::"].contains(host)
+            && (host == otherHost || isOfAllInterfaces || Self.isName(otherHost)
                 || [host, otherHost].contains(Self.localhost) && isLoopback && other.isLoopback)
     }
 
@@ -70,9 +71,18 @@ enum ListenerAddress: Equatable {
         return ["127.0.0.1", Self.localhost].contains(host)
     }
 
+    var isOfAllInterfaces: Bool {
+        guard case .inet(let host, _) = self else { return false }
+        return ["", "0.0.0.0", "::"].contains(host)
+    }
+
     var isLoopback: Bool {
         guard case .inet(let host, _) = self else { return true }
         return host.hasPrefix("127.") || host == "::1" || host == Self.localhost
+    }
+
+    private static func isName(_ host: String) -> Bool {
+        host != localhost && !host.isEmpty && IPAddress(Array(host.utf8)) == nil
     }
 
     private static func canonical(_ host: String) -> String {

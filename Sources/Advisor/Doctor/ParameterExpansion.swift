@@ -10,6 +10,37 @@ struct ParameterExpansion {
     /// Returns the value of a parameter, not expanded; empty for an undefined parameter.
     let lookup: (_ name: String) -> String
 
+    enum Reference {
+        case parameter(String)
+        /// `${name?text}` and the like, as written.
+        case condition(String)
+    }
+
+    /// What a text refers to. The inside of a condition is not looked at.
+    static func references(in text: String) -> [Reference] {
+        var references: [Reference] = []
+        var rest = text[...]
+        while let dollar = rest.firstIndex(of: "$") {
+            let start = rest[dollar...]
+            rest = start.dropFirst()
+            if rest.first == "$" {
+                rest = rest.dropFirst()
+            } else if let open = rest.first, open == "{" || open == "(" {
+                guard let (inner, after) = PostfixSetup.enclosed(rest, open, open == "{" ? "}" : ")") else { break }
+                let name = withoutBlanks(inner).prefix(while: isInName)
+                let isPlain = !name.isEmpty && withoutBlanks(withoutBlanks(inner).dropFirst(name.count)).isEmpty
+                references.append(
+                    isPlain ? .parameter(String(name)) : .condition(String(start[..<after.startIndex])))
+                rest = after
+            } else {
+                let name = rest.prefix(while: isInName)
+                references.append(.parameter(String(name)))
+                rest = rest.dropFirst(name.count)
+            }
+        }
+        return references
+    }
+
     private static let deepest = 100
 
     func expand(_ text: String) throws(Fault) -> String {

@@ -18,6 +18,13 @@ package struct PostfixSetup: Sendable {
 
         /// `submission/inet`, as in postconf -P.
         package var id: String { "\(name)/\(type)" }
+
+        /// Whether it is pipe(8) with `weir filter`.
+        var runsWeirFilter: Bool {
+            let command = arguments.drop { !$0.hasPrefix("argv=") }.prefix(2)
+            return program == "pipe" && command.first?.dropFirst(5).split(separator: "/").last == "weir"
+                && command.last == "filter"
+        }
     }
 
     private let defaults: [String: String]
@@ -95,6 +102,22 @@ package struct PostfixSetup: Sendable {
         try ParameterExpansion { raw($0, in: service) }.expand(text)
     }
 
+    /// The parts of a parameter's value that depend on another parameter, such as `${stress?{10}:{300}}`; also those of
+    /// the parameters that it names. Postfix's defaults have none that could be lost.
+    func conditions(of name: String, in service: Service?) -> [String] {
+        var (found, seen, pending): ([String], Set<String>, [String]) = ([], [name], [name])
+        while let name = pending.popLast() {
+            guard service?.overrides[name] != nil || set.contains(name) else { continue }
+            for reference in ParameterExpansion.references(in: raw(name, in: service)) {
+                switch reference {
+                case .condition(let text): found.append(text)
+                case .parameter(let name): if seen.insert(name).inserted { pending.append(name) }
+                }
+            }
+        }
+        return found
+    }
+
     /// The text between the opening bracket, with which `text` must start, and its closing bracket; and the text after
     /// it.
     static func enclosed(_ text: Substring, _ open: Character, _ close: Character) -> (Substring, after: Substring)? {
@@ -124,7 +147,7 @@ package struct PostfixSetup: Sendable {
 
     /// Joins lines that start with a space or tab to the previous one. Comments and empty lines between them are
     /// ignored.
-    private static func joined(_ text: String) -> [String] {
+    static func joined(_ text: String) -> [String] {
         var lines: [String] = []
         for line in text.split(whereSeparator: \.isNewline) where !line.trimmed.isEmpty && line.trimmed.first != "#" {
             if let first = line.first, first == " " || first == "\t", !lines.isEmpty {
@@ -159,7 +182,12 @@ package struct PostfixSetup: Sendable {
 }
 
 extension StringProtocol {
+    /// Without spaces and tabs at its beginning and end.
     var trimmed: String {
-        String(drop { $0 == " " || $0 == "\t" }.reversed().drop { $0 == " " || $0 == "\t" }.reversed())
+        let scalars = unicodeScalars
+        guard let first = scalars.firstIndex(where: { $0 != " " && $0 != "\t" }),
+            let last = scalars.lastIndex(where: { $0 != " " && $0 != "\t" })
+        else { return "" }
+        return String(self[first..<scalars.index(after: last)])
     }
 }

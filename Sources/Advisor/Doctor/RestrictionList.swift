@@ -73,6 +73,17 @@ struct RestrictionList {
     static let refusals: Set<String> = ["reject", "defer"]
     /// Makes a refusal of the next restriction a line of the log.
     static let warning = "warn_if_reject"
+
+    /// The first restriction that ends the list for the site's own users and hosts, or for all. A refusal of which
+    /// smtpd only warns is none.
+    static func end(of elements: ArraySlice<Element>) -> String? {
+        let index = elements.indices.first { index in
+            let name = elements[index].name
+            let isWarned = index > elements.startIndex && elements[index - 1].name == warning
+            return permits.contains(name) || refusals.contains(name) && !isWarned
+        }
+        return index.map { elements[$0].name }
+    }
 }
 
 /// A server in a Postfix parameter, with its attributes: `{ inet:127.0.0.1:10040, timeout=10s }`.

@@ -33,14 +33,18 @@ final class LogReader {
     /// - Throws: if a file can't be opened, or if the files have lines and none is understood.
     func read(_ paths: [String]) throws {
         try Self.rejectDuplicates(paths)
-        var files: [(path: String, start: Int64)] = []
-        for path in paths { files.append((path, path == "-" ? .max : try Self.start(of: path))) }
+        var files: [(path: String, year: Int, start: Int64)] = []
+        for path in paths {
+            _ = try LogFile(path: path)
+            let year = LogYear.first(of: path)
+            files.append((path, year, Self.firstTime(of: path, year: year) ?? .max))
+        }
         var ofAll = Understanding()
-        for (path, _) in files.sorted(by: { $0.start < $1.start }) {
+        for (path, year, _) in files.sorted(by: { $0.start < $1.start }) {
             let file = try LogFile(path: path)
             understanding = Understanding()
             do {
-                try read(file, year: Self.year(of: path))
+                try read(file, year: year)
             } catch {
                 figures.faults.append("\(error)")
             }
@@ -105,25 +109,10 @@ final class LogReader {
         return isCapture ?? false
     }
 
-    /// The year of a log's first line. The file was modified when its last line was written; if that is earlier in the
-    /// year than the first line, the first line is of the year before.
-    private static func year(of path: String) -> Int {
-        let attributes = try? FileManager.default.attributesOfItem(atPath: path)
-        var modified = Int((attributes?[.modificationDate] as? Date ?? Date()).timeIntervalSince1970)
-        var parts = tm()
-        gmtime_r(&modified, &parts)
-        let year = Int(parts.tm_year) + 1900
-        guard let first = firstTime(of: path, year: year) else { return year }
-        // Allow a day, as the time zone is unknown.
-        return first > Int64(modified + 86_400) * 1000 ? year - 1 : year
-    }
-
-    private static func start(of path: String) throws(LogFile.Failure) -> Int64 {
-        _ = try LogFile(path: path)
-        return firstTime(of: path, year: year(of: path)) ?? .max
-    }
-
-    private static func firstTime(of path: String, year: Int) -> Int64? {
+    /// Milliseconds since 1970; nil if the first 1,000 lines have no time, and for standard input.
+    ///
+    /// - Parameter year: of the first line.
+    static func firstTime(of path: String, year: Int) -> Int64? {
         guard path != "-", let file = try? LogFile(path: path) else { return nil }
         var time = LogTime(year: year)
         var first: Int64?
@@ -162,7 +151,7 @@ final class LogReader {
 
     /// Without what is not the log's: a byte order mark, the NULs that a crash of the machine leaves, and the CR of
     /// Windows.
-    private static func withoutDamage(_ line: UnsafeRawBufferPointer) -> UnsafeRawBufferPointer {
+    static func withoutDamage(_ line: UnsafeRawBufferPointer) -> UnsafeRawBufferPointer {
         var rest = line[...]
         if rest.first == 0xef, rest.starts(with: [0xef, 0xbb, 0xbf]) { rest = rest.dropFirst(3) }
         if rest.first == 0 { rest = rest.drop { $0 == 0 } }

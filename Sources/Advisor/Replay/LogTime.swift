@@ -27,6 +27,8 @@ struct LogTime {
     private var year: Int
     private var lastMonth: Int?
     private var changes = ClockChanges()
+    /// The year of the first 29 February that was read without one, whether or not that year has the day.
+    private(set) var yearOfLeapDay: Int?
 
     private static let months: [UInt32: Int] = Dictionary(
         uniqueKeysWithValues: ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]
@@ -83,6 +85,7 @@ struct LogTime {
             if lastMonth == 1, month == 12 { year -= 1 }
         }
         lastMonth = month
+        if ownYear == nil, month == 2, day == 29, yearOfLeapDay == nil { yearOfLeapDay = year }
         return (changes.moment(CivilDay(year, month, day), time + fraction), position + 1)
     }
 
@@ -187,7 +190,7 @@ struct LogTime {
 }
 
 /// A day in the proleptic Gregorian calendar.
-private struct CivilDay {
+struct CivilDay {
     let month: Int
     let day: Int
     /// Days since 1970-01-01.
