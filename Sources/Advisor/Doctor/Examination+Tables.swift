@@ -146,7 +146,7 @@ extension Examination {
         }
         guard let found else { return }
         add(
-            .warning, "filter-bypassed", use.service,
+            .note, "filter-bypassed", use.service,
             "\(use.parameter): FILTER in \(found.text) overrides content_filter, so such mail does not go to Weir's "
                 + "filter; look whether it must, and whether the other filter passes it on to Weir")
     }
@@ -179,12 +179,8 @@ extension Examination {
 
     private mutating func examineMilters(_ use: Use, _ tables: Tables) {
         guard let found = matches(use, tables, where: { !namesMilter($0, in: use.service) }) else { return }
-        // Mail from this machine has often been through the milter already.
-        let isLocal = found.entries.allSatisfy { entry in
-            ListenerAddress.inet(host: entry.key.prefix { $0 != "/" }.trimmed, port: 0).isLoopback
-        }
         add(
-            isLocal ? .note : .warning, "milter-by-table", use.service,
+            .note, "milter-by-table", use.service,
             "\(use.parameter) takes the milter from clients by \(found.text): it neither checks nor counts their mail; "
                 + "if it should, name the milter there, too")
     }
