@@ -14,7 +14,7 @@ extension LedgerHost {
 
     /// The number of keys of a selection, and how the `most` fullest of them stand, the fullest first.
     ///
-    /// - Throws: `AdministrationFault`, `LedgerUnavailable`; `TooManyListings` if too many others wait.
+    /// - Throws: `AdministrationFault`, `LedgerUnavailable`; `TooManyWalks` if too many others wait.
     package func keys(_ selection: KeySelection, most: Int) async throws -> KeyListing {
         typealias Answer = CheckedContinuation<(count: Int, standings: [Standing], clock: WallClock), any Error>
         let found = try await withCheckedThrowingContinuation { (answer: Answer) in
@@ -54,7 +54,7 @@ extension LedgerHost {
                 var position = 0
                 var walk: SelectionWalk?
                 let failed = { (error: any Error) in
-                    guard error is TooManyListings else { return answer.resume(throwing: error) }
+                    guard error is TooManyWalks else { return answer.resume(throwing: error) }
                     answer.resume(returning: nil)
                 }
                 submit(to: searches, failed: failed) { ledger in
@@ -86,7 +86,7 @@ extension LedgerHost {
     /// audit trail. Returns when the change is saved.
     ///
     /// - Parameter most: nil for any number.
-    /// - Throws: `AdministrationFault`, `LedgerUnavailable`, `TooManyListings`; `ChangeNotSaved` if the change is in
+    /// - Throws: `AdministrationFault`, `LedgerUnavailable`, `TooManyWalks`; `ChangeNotSaved` if the change is in
     ///   force all the same.
     package func apply(_ change: KeyChange, to selection: KeySelection, most: Int?) async throws -> KeysChanged {
         try await withCheckedThrowingContinuation { answer in
@@ -138,28 +138,19 @@ extension LedgerHost {
         for item in relaxed {
             var walk: SelectionWalk?
             var count = 0
-            let isTaken = changes.submit { [self] in
-                do {
-                    return try withLedger { ledger in
-                        var current =
-                            walk.take()
-                            ?? ledger.selectionWalk(.blockedByLimit(before: item.generation), in: [item.state])
-                        let hasMore = try ledger.advance(&current, steps: Self.stepsPerPiece)
-                        count += try ledger.intervene(
-                            .unblock, on: current.takeFound(), foundBy: current, by: .everywhere(user: "", reason: "")
-                        ).count
-                        walk = current
-                        if !hasMore, count > 0 {
-                            log.notice("limit \(item.state.limit.name): its \(item.change): ended \(count) blocks")
-                        }
-                        return hasMore
-                    }
-                } catch {
-                    log.warning("limit \(item.state.limit.name): its \(item.change), but blocks remain: \(error)")
-                    return false
-                }
+            let text = "limit \(item.state.limit.name): its \(item.change)"
+            let failed = { [log] (error: any Error) in log.warning("\(text), but blocks remain: \(error)") }
+            submit(to: changes, failed: failed) { [log] ledger in
+                var current =
+                    walk.take() ?? ledger.selectionWalk(.blockedByLimit(before: item.generation), in: [item.state])
+                let hasMore = try ledger.advance(&current, steps: Self.stepsPerPiece)
+                count += try ledger.intervene(
+                    .unblock, on: current.takeFound(), foundBy: current, by: .everywhere(user: "", reason: "")
+                ).count
+                walk = current
+                if !hasMore, count > 0 { log.notice("\(text): ended \(count) blocks") }
+                return hasMore
             }
-            if !isTaken { log.warning("limit \(item.state.limit.name): its \(item.change), but blocks remain") }
         }
     }
 
@@ -175,7 +166,7 @@ extension LedgerHost {
                 return false
             }
         }
-        if !isTaken { failed(TooManyListings()) }
+        if !isTaken { failed(TooManyWalks()) }
     }
 }
 
