@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0
-internal import Glibc
 package import Limits
 internal import Loop
 internal import MailSyntax
@@ -143,10 +142,8 @@ extension LedgerHost {
     private func record(_ change: KeyChange, _ standings: [KeyStanding]) {
         for key in standings.isEmpty ? [change.key] : Set(standings.map(\.key)).sorted() {
             record(
-                AuditEntry(
-                    time: Int64(time(nil)), user: user(of: change), action: change.action.rawValue, key: key,
-                    details: change.details, reason: change.reason,
-                    limits: standings.filter { $0.key == key }.map(\.limit)))
+                change.action, of: key, by: user(of: change), details: change.details, reason: change.reason,
+                limits: standings.filter { $0.key == key }.map(\.limit))
         }
     }
 
@@ -217,10 +214,8 @@ extension LedgerHost {
                 continue
             }
             record(
-                AuditEntry(
-                    time: Int64(time(nil)), user: "\(author.user) on \(author.host)", action: change.action.rawValue,
-                    key: key, details: change.value.isEmpty ? "" : "for \(left)", reason: author.reason,
-                    limits: [subject.limit]))
+                change.action, of: key, by: "\(author.user) on \(author.host)",
+                details: change.value.isEmpty ? "" : "for \(left)", reason: author.reason, limits: [subject.limit])
         }
     }
 

@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0
-internal import Glibc
 package import Limits
 internal import Loop
 package import Report
@@ -127,9 +126,8 @@ extension LedgerHost {
         let change = task.change
         let details = [change.details, "\(task.changed.count) keys", ending ?? ""].filter { !$0.isEmpty }
         record(
-            AuditEntry(
-                time: Int64(time(nil)), user: user(of: change), action: change.action.rawValue, key: change.key,
-                details: details.joined(separator: ", "), reason: change.reason, limits: task.limits.sorted()))
+            change.action, of: change.key, by: user(of: change), details: details.joined(separator: ", "),
+            reason: change.reason, limits: task.limits.sorted())
     }
 
     /// Ends the blocks that limits have set which a reload has made more generous. Blocks that begin after

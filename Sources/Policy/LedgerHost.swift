@@ -225,9 +225,18 @@ package final class LedgerHost: @unchecked Sendable {
         sharedStore = nil
     }
 
-    /// Logs and stores an administrator's change.
-    func record(_ entry: AuditEntry) {
+    /// Logs and stores a change to a key, as of now.
+    ///
+    /// - Parameters:
+    ///   - details: of a raise or a block, or of a change to many keys.
+    ///   - limits: those that have the key.
+    func record(
+        _ action: KeyAction, of key: String, by user: String, details: String = "", reason: String, limits: [String]
+    ) {
         loop.preconditionInLoop()
+        let entry = AuditEntry(
+            time: Int64(time(nil)), user: user, action: action.rawValue, key: key, details: details, reason: reason,
+            limits: limits)
         log.notice("audit: \(entry)")
         audit.append(entry)
         store?.record(entry)
