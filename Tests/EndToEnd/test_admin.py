@@ -262,6 +262,11 @@ class Strangers(unittest.TestCase):
                     received += data
                 self.assertIn(b"HTTP/1.1 " + status, received)
 
+    def test_the_audit_trail_names_the_address(self):
+        block = json.dumps({"action": "block", "key": "a@example.org", "limit": "per-sender"})
+        self.assertEqual(self.get("/limits/key", method="POST", body=block, Authorization=f"Bearer {self.token}")[0], 200)
+        self.assertRegex(self.weir.log(), r"\baudit: 127\.0\.0\.1:\d+ with the token: block a@example\.org\b")
+
     def test_partly_written_token_is_removed(self):
         """A token that can't be written completely is removed: the next start would use the short one."""
         self.weir.stop()
@@ -291,6 +296,24 @@ class Stop(unittest.TestCase):
             client.connect(str(weir.admin_socket))
             client.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n" * 200)
             weir.process.send_signal(signal.SIGTERM)
+            self.assertEqual(weir.process.wait(DEFAULT_TIMEOUT), 0)
+
+
+@unittest.skipUnless(os.geteuid() == 0, NEEDS_ROOT)
+class Container(unittest.TestCase):
+    def test_an_administrator_outside(self):
+        """The service sees no process of the command, but its user."""
+        with WeirService(limits=[LIMIT]) as weir:
+            weir.stop()
+            weir.wrapper = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
+            weir.start()
+            try:
+                weir.limits("block", "a@example.org", "--limit", "per-sender")
+                for text in weir.log(), weir.limits("audit").stdout:
+                    self.assertRegex(text, r"uid 0 \(outside the container\): block a@example\.org\b")
+            finally:
+                # unshare(1) passes no signal on.
+                os.kill(children(weir.pid)[0], signal.SIGTERM)
             self.assertEqual(weir.process.wait(DEFAULT_TIMEOUT), 0)
 
 
