@@ -101,7 +101,7 @@ extension LedgerHost {
         activity.recordTick(passed: passed, at: uptime)
     }
 
-    /// Tells a client of the next request that it is about to be decided.
+    /// Tells the client whose request comes next that it is about to be decided.
     private func announce(_ client: any Client, in ledger: Ledger) {
         if configuration.givesBackDropped, !client.isGone { client.willBeDecided(in: ledger.nextTransaction) }
     }
