@@ -176,7 +176,7 @@ extension LedgerHost {
         ledger.close(transaction)
     }
 
-    /// No recipient of the mail transaction is accepted, and the client will retry it.
+    /// Withdraws all that a mail transaction was charged.
     package func withdraw(_ transaction: UInt64) {
         loop.assertInLoop()
         guard let ledger else { return }
