@@ -43,11 +43,11 @@ package final class LedgerHost: @unchecked Sendable {
     /// What finishes the administrators' changes of this tick. Called after the commit, with the fault that has kept
     /// them from being saved.
     var unsavedChanges: [(StoreError?) -> Void] = []
-    /// Lists of the fullest keys.
+    /// Lists of keys, the fullest first.
     let listings: WalkQueue
     /// Searches for keys.
     let searches: WalkQueue
-    /// What the limits know of one key.
+    /// What the limits know of single keys.
     let lookups: WalkQueue
     /// Changes to many keys.
     let changes: WalkQueue
@@ -268,7 +268,7 @@ package final class LedgerHost: @unchecked Sendable {
     package func withLedger<T>(_ body: (Ledger) throws -> T) throws -> T {
         loop.preconditionInLoop()
         guard let ledger else { throw LedgerUnavailable(reason: trouble?.error.message ?? "the service is stopping") }
-        if !isTickUnderWay { beginTick() }
+        beginTick()
         return try body(ledger)
     }
 }

@@ -97,7 +97,7 @@ final class SharedLimits: EngineConnection.Owner {
             return engineFailed(EngineFault(silent: message))
         }
         // The end of the turn sends a heartbeat, if one is due.
-        if isOpened, !host.isTickUnderWay { host.beginTick() }
+        if isOpened { host.beginTick() }
     }
 
     private func connect() {
@@ -133,7 +133,7 @@ final class SharedLimits: EngineConnection.Owner {
     func engineOpened(run: String, version: String, eviction: String?) {
         guard let shared else { return disconnect() }
         noteEviction(eviction)
-        beginTick()
+        host.beginTick()
         isOpened = true
         host.onEngine(primary.map { EngineAddress(.inet($0), database: address.database) } ?? address)
         serverVersion = primary.map { "\(version) at \($0)" } ?? version
@@ -142,7 +142,7 @@ final class SharedLimits: EngineConnection.Owner {
 
     func engineAnswered(_ answer: Answer) {
         guard let shared else { return disconnect() }
-        beginTick()
+        host.beginTick()
         callSent = nil
         pause = Self.shortestPause
         let outcome = shared.ledger.receive(answer, at: now)
@@ -158,7 +158,7 @@ final class SharedLimits: EngineConnection.Owner {
     }
 
     func engineFailed(_ fault: EngineFault) {
-        beginTick()
+        host.beginTick()
         disconnect()
         retryAt = .now() + pause
         pause = min(pause * 2, Self.longestPause)
@@ -169,10 +169,6 @@ final class SharedLimits: EngineConnection.Owner {
 
     // MARK: Turns
 
-    private func beginTick() {
-        if !host.isTickUnderWay { host.beginTick() }
-    }
-
     /// Sets aside a client whose request needs more than this host may use without asking.
     func suspend(_ client: any LedgerHost.Client, _ number: Int) {
         suspended[number] = client
@@ -182,7 +178,7 @@ final class SharedLimits: EngineConnection.Owner {
 
     private func resume(_ numbers: [Int], isAnswered: Bool = false) {
         guard !numbers.isEmpty else { return }
-        beginTick()
+        host.beginTick()
         host.resuming += numbers.sorted().compactMap { number in
             suspended.removeValue(forKey: number).map { ($0, isAnswered) }
         }
@@ -206,7 +202,7 @@ final class SharedLimits: EngineConnection.Owner {
             guard let self, timerDue == due else { return }
             timerDue = .max
             guard let shared, shared.ledger.hasWaiting else { return }
-            beginTick()
+            host.beginTick()
             resume(shared.ledger.refuseOverdue(at: now))
             setTimer()
         }
