@@ -97,6 +97,7 @@ let package = Package(
                 .product(name: "NIOCore", package: "swift-nio"), .product(name: "NIOPosix", package: "swift-nio"),
             ],
             swiftSettings: singleThreaded),
+        // The client of the engine: the Valkey or Redis server through which hosts share limits.
         .target(
             name: "Engine",
             dependencies: ["CHiredis", "Loop", "Sharing", .product(name: "NIOCore", package: "swift-nio")],

@@ -35,7 +35,7 @@ struct EncodedWords {
             if text[index] == UInt8(ascii: "="), let word = word(at: index) {
                 // Blanks between encoded words are not shown (RFC 2047 6.2).
                 if !rest.isEmpty, restCharset != word.charset { Self.flush(&rest, to: &result) }
-                rest += word.isBase64 ? Self.base64(word.text) : Self.quotedPrintable(word.text)
+                rest += word.isBase64 ? word.text.base64Decoded : Self.quotedPrintable(word.text)
                 restCharset = word.charset
                 rest = charsets.convert(rest, from: word.charset, to: &result)
                 index = word.end
@@ -107,24 +107,6 @@ struct EncodedWords {
             } else {
                 result.append(byte == UInt8(ascii: "_") ? 0x20 : byte)
                 index += 1
-            }
-        }
-        return result
-    }
-
-    /// RFC 2045 6.8. Other bytes are skipped. After padding, the next four characters begin anew.
-    private static func base64(_ text: ArraySlice<UInt8>) -> [UInt8] {
-        var result: [UInt8] = []
-        result.reserveCapacity(text.count / 4 * 3)
-        var (bits, count): (UInt32, UInt32) = (0, 0)
-        for byte in text {
-            if byte == UInt8(ascii: "=") { (bits, count) = (0, 0) }
-            guard let value = byte.base64Value else { continue }
-            bits = bits << 6 | value
-            count += 6
-            if count >= 8 {
-                count -= 8
-                result.append(UInt8(truncatingIfNeeded: bits >> count))
             }
         }
         return result

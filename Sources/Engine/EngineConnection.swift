@@ -208,18 +208,9 @@ package final class EngineConnection: SocketLoop.Socket {
 
     private func send(_ words: [String]) {
         guard let context else { return }
-        var pointers: [UnsafePointer<CChar>?] = []
-        let bytes = words.flatMap { Array($0.utf8) }.map { CChar(bitPattern: $0) } + [0]
-        let lengths = words.map(\.utf8.count)
-        let code = bytes.withUnsafeBufferPointer { bytes in
-            var place = bytes.baseAddress!
-            for length in lengths {
-                pointers.append(place)
-                place += length
-            }
-            return redisAsyncCommandArgv(
-                context, { context, reply, _ in EngineConnection.take(context, reply) }, nil, Int32(words.count),
-                &pointers, lengths)
+        let code = withEngineArguments(words.map(\.utf8)) { count, arguments, lengths in
+            redisAsyncCommandArgv(
+                context, { context, reply, _ in EngineConnection.take(context, reply) }, nil, count, arguments, lengths)
         }
         if code != REDIS_OK { fail(EngineFault(.unreachable, "the connection is closing")) }
     }

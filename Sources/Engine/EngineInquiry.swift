@@ -87,11 +87,7 @@ package final class EngineInquiry {
     }
 
     private func send(_ words: [String]) throws(EngineFault) {
-        let copies = words.map { strdup($0) }
-        defer { for copy in copies { free(copy) } }
-        var pointers = copies.map { UnsafePointer<CChar>($0) }
-        let lengths = words.map(\.utf8.count)
-        try check(redisAppendCommandArgv(context, Int32(words.count), &pointers, lengths))
+        try check(withEngineArguments(words.map(\.utf8)) { redisAppendCommandArgv(context, $0, $1, $2) })
         var isWritten: Int32 = 0
         while isWritten == 0 { try check(redisBufferWrite(context, &isWritten)) }
     }

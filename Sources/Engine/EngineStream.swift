@@ -77,18 +77,8 @@ final class EngineStream: SocketLoop.Socket {
     /// - Parameter words: a command and its arguments.
     func send(_ words: [[UInt8]]) {
         guard let context else { return }
-        let lengths = words.map(\.count)
-        let bytes = words.flatMap { $0 }.map { CChar(bitPattern: $0) } + [0]
-        let code = bytes.withUnsafeBufferPointer { bytes in
-            var pointers: [UnsafePointer<CChar>?] = []
-            var place = bytes.baseAddress!
-            for length in lengths {
-                pointers.append(place)
-                place += length
-            }
-            return redisAppendCommandArgv(context, Int32(words.count), &pointers, lengths)
-        }
-        unsent += bytes.count
+        let code = withEngineArguments(words) { redisAppendCommandArgv(context, $0, $1, $2) }
+        unsent += words.reduce(0) { $0 + $1.count }
         guard code == REDIS_OK else { return fail(EngineFault(error: context)) }
         guard unsent <= Self.mostUnsent else {
             return fail(EngineFault(silent: "it does not take what hosts tell each other: is it overloaded?"))

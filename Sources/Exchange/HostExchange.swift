@@ -222,7 +222,7 @@ package final class HostExchange: EngineMessenger.Owner, @unchecked Sendable {
         guard var answer = HostAnswer(message), answer.from != name, hosts.contains(answer.from) else {
             return ignore("an answer", message)
         }
-        answer.setClock(to: Self.wallTime)
+        answer.setClock(to: secondsSince1970())
         let now = ContinuousClock.now
         told.withLock { told in
             told.taken[answer.from] = now - .seconds(answer.age)
@@ -280,11 +280,9 @@ package final class HostExchange: EngineMessenger.Owner, @unchecked Sendable {
     }
 
     /// Seconds since 1970.
-    private static var wallTime: Double { Double(MachineClocks.microseconds(of: CLOCK_REALTIME)) / 1e6 }
-
     private func send(_ answer: HostAnswer, to question: HostQuestion) {
         var answer = answer
-        answer.sentAt = Self.wallTime
+        answer.sentAt = secondsSince1970()
         guard let message = answer.message else { return }
         messenger?.publish(message, on: channels.answers(to: question.from))
     }

@@ -14,7 +14,7 @@ struct LocalKeys: Sendable {
 
     /// A host that does not know a limit or a key answers that it has counted nothing.
     ///
-    /// - Throws: `LedgerUnavailable`, `TooManyListings`: this host can't tell what it has counted.
+    /// - Throws: `LedgerUnavailable`, `TooManyWalks`: this host can't tell what it has counted.
     func answer(_ subject: HostQuestion.Subject, in answer: inout HostAnswer) async throws {
         let shared = try await sharedLimits()
         if case .figures = subject {

@@ -57,16 +57,6 @@ private func quotedPrintable(_ text: ArraySlice<UInt8>) -> [UInt8]? {
 
 /// RFC 2045 6.8
 private func base64(_ text: ArraySlice<UInt8>) -> [UInt8]? {
-    var result: [UInt8] = []
-    var (bits, count): (UInt32, UInt32) = (0, 0)
-    for byte in text.prefix(while: { $0 != UInt8(ascii: "=") }) {
-        guard let value = byte.base64Value else { return nil }
-        bits = bits << 6 | value
-        count += 6
-        if count >= 8 {
-            count -= 8
-            result.append(UInt8(truncatingIfNeeded: bits >> count))
-        }
-    }
-    return result
+    let characters = text.prefix { $0 != UInt8(ascii: "=") }
+    return characters.allSatisfy { $0.base64Value != nil } ? characters.base64Decoded : nil
 }

@@ -222,7 +222,12 @@ final class SetInUse {
         decodedPass = rules.decodedHeader.fastPass
         bodyPass = rules.body.fastPass
         sharesPass = mimePass === headerPass && nestedPass === headerPass
-        isIncomplete = rules.lists.contains { !$0.list.isEmpty && $0.list.fastPass == nil }
+        let passes = [
+            (rules.header, headerPass), (rules.mimeHeader, mimePass), (rules.nestedHeader, nestedPass),
+            (rules.decodedHeader, decodedPass), (rules.body, bodyPass),
+        ]
+        // A list may have got its pass since it was asked above, so it is not asked again.
+        isIncomplete = passes.contains { list, pass in pass == nil && !list.isEmpty }
     }
 
     /// Whether a pass may have been compiled since. Once compiled, a pass never changes.

@@ -11,8 +11,8 @@ internal import NIOCore
 /// socket that seems to take long is only a suspect at first. It is costly if it takes processor time.
 struct CostlySockets {
     private struct Cost {
-        /// The processor time that the socket took of late turns: the last one counts a quarter. So a single turn in
-        /// which the kernel did other work in the thread's time does not make a quiet client wait.
+        /// The processor time that the socket took of the last turns. The latest one counts a quarter: so a single turn
+        /// in which the kernel did other work in the thread's time does not make a quiet client wait.
         var time = TimeAmount.zero
         /// How many turns more the processor time is measured.
         var suspicion = 0

@@ -41,3 +41,24 @@ extension UInt8 {
         }
     }
 }
+
+extension Sequence<UInt8> {
+    /// The bytes that these characters of base64 stand for (RFC 2045 6.8). Others are skipped. After padding, the next
+    /// four characters begin anew.
+    package var base64Decoded: [UInt8] {
+        var result: [UInt8] = []
+        result.reserveCapacity(underestimatedCount / 4 * 3)
+        var (bits, count): (UInt32, UInt32) = (0, 0)
+        for byte in self {
+            if byte == UInt8(ascii: "=") { (bits, count) = (0, 0) }
+            guard let value = byte.base64Value else { continue }
+            bits = bits << 6 | value
+            count += 6
+            if count >= 8 {
+                count -= 8
+                result.append(UInt8(truncatingIfNeeded: bits >> count))
+            }
+        }
+        return result
+    }
+}

@@ -30,7 +30,7 @@ final class CaptureFile: Sendable {
 
     /// - Parameter request: includes its empty line.
     func append(_ request: Slice<UnsafeRawBufferPointer>) {
-        let now = MachineClocks.microseconds(of: CLOCK_REALTIME)
+        let now = microseconds(of: CLOCK_REALTIME)
         let fraction = String(now % 1_000_000 + 1_000_000).dropFirst()
         let starts = state.withLock { state in
             guard state.waiting.readableBytes + request.count <= Self.mostWaiting else {

@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0
-internal import Glibc
 package import Limits
 internal import Loop
 internal import MailSyntax
@@ -18,30 +17,21 @@ extension LedgerHost {
     /// The `most` fullest keys, of all limits or of one. They are looked for in pieces.
     ///
     /// - Parameter most: at most `Ledger.mostFullest`.
-    /// - Throws: `AdministrationFault`, `LedgerUnavailable`; `TooManyListings` if too many others wait.
+    /// - Throws: `AdministrationFault`, `LedgerUnavailable`; `TooManyWalks` if too many others wait.
     package func fullest(_ most: Int, limit: String?, withHistory: Bool = false) async throws -> [KeyStanding] {
         typealias Answer = CheckedContinuation<([Standing], WallClock), any Error>
         let (standings, clock) = try await withCheckedThrowingContinuation { (answer: Answer) in
             loop.execute { [self] in
                 var walk: FullestWalk?
-                let isTaken = listings.submit { [self] in
-                    do {
-                        return try withLedger { ledger in
-                            var current =
-                                try walk.take() ?? ledger.fullestWalk(most, limit: limit, withHistory: withHistory)
-                            guard ledger.advance(&current, steps: Self.stepsPerPiece) else {
-                                answer.resume(returning: (current.result, WallClock(of: ledger)))
-                                return false
-                            }
-                            walk = current
-                            return true
-                        }
-                    } catch {
-                        answer.resume(throwing: error)
+                submit(to: listings, failed: { answer.resume(throwing: $0) }) { ledger in
+                    var current = try walk.take() ?? ledger.fullestWalk(most, limit: limit, withHistory: withHistory)
+                    guard ledger.advance(&current, steps: Self.stepsPerPiece) else {
+                        answer.resume(returning: (current.result, WallClock(of: ledger)))
                         return false
                     }
+                    walk = current
+                    return true
                 }
-                if !isTaken { answer.resume(throwing: TooManyListings()) }
             }
         }
         // Not on the ledger's loop: texts for people take most of the time.
@@ -52,31 +42,23 @@ extension LedgerHost {
     /// asked in pieces.
     ///
     /// - Parameter most: limits of the result; there may be more that are left out.
-    /// - Throws: `LedgerUnavailable`; `TooManyListings` if too many others wait.
+    /// - Throws: `LedgerUnavailable`; `TooManyWalks` if too many others wait.
     package func standings(ofText text: String, most: Int) async throws -> [FoundKey] {
         try await withCheckedThrowingContinuation { answer in
             loop.execute { [self] in
                 var found: [FoundKey] = []
                 var position = 0
-                let isTaken = lookups.submit { [self] in
-                    do {
-                        let hasMore = try withLedger { ledger in
-                            // A reload may have removed limits since.
-                            let piece = ledger.limits.dropFirst(position).prefix(Self.limitsPerPiece)
-                            position += Self.limitsPerPiece
-                            let clock = WallClock(of: ledger)
-                            found += ledger.standings(ofText: Array(text.utf8), in: piece, most: most - found.count)
-                                .map { FoundKey($0, $1, $2, clock) }
-                            return position < ledger.limits.count && found.count < most
-                        }
-                        if !hasMore { answer.resume(returning: found) }
-                        return hasMore
-                    } catch {
-                        answer.resume(throwing: error)
-                        return false
-                    }
+                submit(to: lookups, failed: { answer.resume(throwing: $0) }) { ledger in
+                    // A reload may have removed limits since.
+                    let piece = ledger.limits.dropFirst(position).prefix(Self.limitsPerPiece)
+                    position += Self.limitsPerPiece
+                    let clock = WallClock(of: ledger)
+                    found += ledger.standings(ofText: Array(text.utf8), in: piece, most: most - found.count)
+                        .map { FoundKey($0, $1, $2, clock) }
+                    if position < ledger.limits.count, found.count < most { return true }
+                    answer.resume(returning: found)
+                    return false
                 }
-                if !isTaken { answer.resume(throwing: TooManyListings()) }
             }
         }
     }
@@ -160,10 +142,8 @@ extension LedgerHost {
     private func record(_ change: KeyChange, _ standings: [KeyStanding]) {
         for key in standings.isEmpty ? [change.key] : Set(standings.map(\.key)).sorted() {
             record(
-                AuditEntry(
-                    time: Int64(time(nil)), user: user(of: change), action: change.action.rawValue, key: key,
-                    details: change.details, reason: change.reason,
-                    limits: standings.filter { $0.key == key }.map(\.limit)))
+                change.action, of: key, by: user(of: change), details: change.details, reason: change.reason,
+                limits: standings.filter { $0.key == key }.map(\.limit))
         }
     }
 
@@ -234,10 +214,8 @@ extension LedgerHost {
                 continue
             }
             record(
-                AuditEntry(
-                    time: Int64(time(nil)), user: "\(author.user) on \(author.host)", action: change.action.rawValue,
-                    key: key, details: change.value.isEmpty ? "" : "for \(left)", reason: author.reason,
-                    limits: [subject.limit]))
+                change.action, of: key, by: "\(author.user) on \(author.host)",
+                details: change.value.isEmpty ? "" : "for \(left)", reason: author.reason, limits: [subject.limit])
         }
     }
 
@@ -251,8 +229,10 @@ extension LedgerHost {
     }
 }
 
-/// So many lists of the fullest keys wait that another one is refused.
-package struct TooManyListings: Error {}
+/// So many walks wait in a `WalkQueue` that another one is refused.
+package struct TooManyWalks: Error, CustomStringConvertible {
+    package var description: String { "too many other tasks are waiting" }
+}
 
 /// An administrator's change is in force, but only in memory.
 package struct ChangeNotSaved: Error {

@@ -10,7 +10,7 @@ extension LedgerHost {
 
     /// How these keys stand now. Those without an account are left out.
     ///
-    /// - Throws: `AdministrationFault`, `LedgerUnavailable`; `TooManyListings` if too many others wait.
+    /// - Throws: `AdministrationFault`, `LedgerUnavailable`; `TooManyWalks` if too many others wait.
     package func standings(of names: [KeyName], withHistory: Bool) async throws -> [KeyStanding] {
         let (standings, clock) = try await lookUp(names) { ledger, limit, name in
             ledger.standing(ofKey: Array(name.key.utf8), in: limit)

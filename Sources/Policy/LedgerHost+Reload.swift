@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0
-internal import Glibc
 internal import Limits
 internal import Loop
 internal import Report
@@ -52,10 +51,7 @@ extension LedgerHost {
             "\(text); administrators had blocked \(blocked.count) of them: \(named.joined(separator: ", "))"
                 + (more > 0 ? " and \(more) more" : "") + "; block them again if the limit counts these keys")
         for key in named {
-            record(
-                AuditEntry(
-                    time: Int64(time(nil)), user: "reload", action: KeyAction.unblock.rawValue, key: key, details: "",
-                    reason: "the limit \(cause)", limits: [limit]))
+            record(.unblock, of: key, by: "reload", reason: "the limit \(cause)", limits: [limit])
         }
     }
 

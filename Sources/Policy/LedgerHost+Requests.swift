@@ -18,7 +18,7 @@ extension LedgerHost {
     /// Queues a client's request. It is decided at the end of this turn of the loop.
     package func submit(_ client: any Client) {
         loop.assertInLoop()
-        if !isTickUnderWay { beginTick() }
+        beginTick()
         if let judging { client.withRequest(judging.prepare) }
         asking.append(client)
     }
@@ -101,7 +101,7 @@ extension LedgerHost {
         activity.recordTick(passed: passed, at: uptime)
     }
 
-    /// Tells a client of the next request that it is about to be decided.
+    /// Tells the client whose request comes next that it is about to be decided.
     private func announce(_ client: any Client, in ledger: Ledger) {
         if configuration.givesBackDropped, !client.isGone { client.willBeDecided(in: ledger.nextTransaction) }
     }
@@ -172,15 +172,15 @@ extension LedgerHost {
     package func close(_ transaction: UInt64) {
         loop.assertInLoop()
         guard configuration.givesBackDropped, let ledger else { return }
-        if !isTickUnderWay { beginTick() }
+        beginTick()
         ledger.close(transaction)
     }
 
-    /// No recipient of the mail transaction is accepted, and the client will retry it.
+    /// Withdraws all that a mail transaction was charged.
     package func withdraw(_ transaction: UInt64) {
         loop.assertInLoop()
         guard let ledger else { return }
-        if !isTickUnderWay { beginTick() }
+        beginTick()
         ledger.withdraw(transaction)
     }
 
@@ -193,7 +193,9 @@ extension LedgerHost {
 
     private static let deferral = Array("DEFER_IF_PERMIT 4.3.0 Service temporarily unavailable, try again later".utf8)
 
+    /// Begins a tick, unless one is under way. It ends with this turn of the loop.
     func beginTick() {
+        guard !isTickUnderWay else { return }
         isTickUnderWay = true
         tickBegan = .now()
         ledger?.beginTick()

@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0
-internal import Glibc
 package import Limits
 internal import Loop
 package import Report
@@ -14,7 +13,7 @@ extension LedgerHost {
 
     /// The number of keys of a selection, and how the `most` fullest of them stand, the fullest first.
     ///
-    /// - Throws: `AdministrationFault`, `LedgerUnavailable`; `TooManyListings` if too many others wait.
+    /// - Throws: `AdministrationFault`, `LedgerUnavailable`; `TooManyWalks` if too many others wait.
     package func keys(_ selection: KeySelection, most: Int) async throws -> KeyListing {
         typealias Answer = CheckedContinuation<(count: Int, standings: [Standing], clock: WallClock), any Error>
         let found = try await withCheckedThrowingContinuation { (answer: Answer) in
@@ -54,7 +53,7 @@ extension LedgerHost {
                 var position = 0
                 var walk: SelectionWalk?
                 let failed = { (error: any Error) in
-                    guard error is TooManyListings else { return answer.resume(throwing: error) }
+                    guard error is TooManyWalks else { return answer.resume(throwing: error) }
                     answer.resume(returning: nil)
                 }
                 submit(to: searches, failed: failed) { ledger in
@@ -86,7 +85,7 @@ extension LedgerHost {
     /// audit trail. Returns when the change is saved.
     ///
     /// - Parameter most: nil for any number.
-    /// - Throws: `AdministrationFault`, `LedgerUnavailable`, `TooManyListings`; `ChangeNotSaved` if the change is in
+    /// - Throws: `AdministrationFault`, `LedgerUnavailable`, `TooManyWalks`; `ChangeNotSaved` if the change is in
     ///   force all the same.
     package func apply(_ change: KeyChange, to selection: KeySelection, most: Int?) async throws -> KeysChanged {
         try await withCheckedThrowingContinuation { answer in
@@ -127,9 +126,8 @@ extension LedgerHost {
         let change = task.change
         let details = [change.details, "\(task.changed.count) keys", ending ?? ""].filter { !$0.isEmpty }
         record(
-            AuditEntry(
-                time: Int64(time(nil)), user: user(of: change), action: change.action.rawValue, key: change.key,
-                details: details.joined(separator: ", "), reason: change.reason, limits: task.limits.sorted()))
+            change.action, of: change.key, by: user(of: change), details: details.joined(separator: ", "),
+            reason: change.reason, limits: task.limits.sorted())
     }
 
     /// Ends the blocks that limits have set which a reload has made more generous. Blocks that begin after
@@ -138,28 +136,19 @@ extension LedgerHost {
         for item in relaxed {
             var walk: SelectionWalk?
             var count = 0
-            let isTaken = changes.submit { [self] in
-                do {
-                    return try withLedger { ledger in
-                        var current =
-                            walk.take()
-                            ?? ledger.selectionWalk(.blockedByLimit(before: item.generation), in: [item.state])
-                        let hasMore = try ledger.advance(&current, steps: Self.stepsPerPiece)
-                        count += try ledger.intervene(
-                            .unblock, on: current.takeFound(), foundBy: current, by: .everywhere(user: "", reason: "")
-                        ).count
-                        walk = current
-                        if !hasMore, count > 0 {
-                            log.notice("limit \(item.state.limit.name): its \(item.change): ended \(count) blocks")
-                        }
-                        return hasMore
-                    }
-                } catch {
-                    log.warning("limit \(item.state.limit.name): its \(item.change), but blocks remain: \(error)")
-                    return false
-                }
+            let text = "limit \(item.state.limit.name): its \(item.change)"
+            let failed = { [log] (error: any Error) in log.warning("\(text), but blocks remain: \(error)") }
+            submit(to: changes, failed: failed) { [log] ledger in
+                var current =
+                    walk.take() ?? ledger.selectionWalk(.blockedByLimit(before: item.generation), in: [item.state])
+                let hasMore = try ledger.advance(&current, steps: Self.stepsPerPiece)
+                count += try ledger.intervene(
+                    .unblock, on: current.takeFound(), foundBy: current, by: .everywhere(user: "", reason: "")
+                ).count
+                walk = current
+                if !hasMore, count > 0 { log.notice("\(text): ended \(count) blocks") }
+                return hasMore
             }
-            if !isTaken { log.warning("limit \(item.state.limit.name): its \(item.change), but blocks remain") }
         }
     }
 
@@ -175,7 +164,7 @@ extension LedgerHost {
                 return false
             }
         }
-        if !isTaken { failed(TooManyListings()) }
+        if !isTaken { failed(TooManyWalks()) }
     }
 }
 

@@ -43,11 +43,11 @@ package final class LedgerHost: @unchecked Sendable {
     /// What finishes the administrators' changes of this tick. Called after the commit, with the fault that has kept
     /// them from being saved.
     var unsavedChanges: [(StoreError?) -> Void] = []
-    /// Lists of the fullest keys.
+    /// Lists of keys, the fullest first.
     let listings: WalkQueue
     /// Searches for keys.
     let searches: WalkQueue
-    /// What the limits know of one key.
+    /// What the limits know of single keys.
     let lookups: WalkQueue
     /// Changes to many keys.
     let changes: WalkQueue
@@ -220,9 +220,18 @@ package final class LedgerHost: @unchecked Sendable {
         sharedStore = nil
     }
 
-    /// Logs and stores an administrator's change.
-    func record(_ entry: AuditEntry) {
+    /// Logs and stores a change to a key, as of now.
+    ///
+    /// - Parameters:
+    ///   - details: of a raise or a block, or of a change to many keys.
+    ///   - limits: those that have the key.
+    func record(
+        _ action: KeyAction, of key: String, by user: String, details: String = "", reason: String, limits: [String]
+    ) {
         loop.preconditionInLoop()
+        let entry = AuditEntry(
+            time: Int64(time(nil)), user: user, action: action.rawValue, key: key, details: details, reason: reason,
+            limits: limits)
         log.notice("audit: \(entry)")
         audit.append(entry)
         store?.record(entry)
@@ -254,7 +263,7 @@ package final class LedgerHost: @unchecked Sendable {
     package func withLedger<T>(_ body: (Ledger) throws -> T) throws -> T {
         loop.preconditionInLoop()
         guard let ledger else { throw LedgerUnavailable(reason: trouble?.error.message ?? "the service is stopping") }
-        if !isTickUnderWay { beginTick() }
+        beginTick()
         return try body(ledger)
     }
 }

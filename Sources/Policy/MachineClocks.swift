@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-internal import CDispatch  // Whose module map claims timespec.
 internal import Glibc
 package import Limits
+internal import Report
 
 /// The clocks of this machine.
 package struct MachineClocks: SystemClocks {
@@ -19,17 +19,7 @@ package struct MachineClocks: SystemClocks {
     }
 
     package func read() -> ClockReading {
-        ClockReading(sinceBoot: Self.milliseconds(of: CLOCK_BOOTTIME), wall: Self.milliseconds(of: CLOCK_REALTIME))
-    }
-
-    private static func milliseconds(of clock: Int32) -> Int64 {
-        microseconds(of: clock) / 1000
-    }
-
-    /// - Parameter clock: `CLOCK_REALTIME` or another clock of clock_gettime(2).
-    package static func microseconds(of clock: Int32) -> Int64 {
-        var time = timespec()
-        clock_gettime(clock, &time)
-        return Int64(time.tv_sec) * 1_000_000 + Int64(time.tv_nsec) / 1000
+        ClockReading(
+            sinceBoot: microseconds(of: CLOCK_BOOTTIME) / 1000, wall: microseconds(of: CLOCK_REALTIME) / 1000)
     }
 }

@@ -38,8 +38,8 @@ struct MilterQueue: Sendable {
         case ask(OpenQuestion)
         /// The message of the question was aborted.
         case abandon(PolicyQuestion)
-        /// Withdraws the charge of a transaction.
-        case giveBack(UInt64)
+        /// The charge of a transaction is to be withdrawn.
+        case withdraw(UInt64)
     }
 
     private var entries: [Entry] = []

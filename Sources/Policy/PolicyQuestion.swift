@@ -68,8 +68,8 @@ extension LedgerHost {
         handOver(.abandon(question))
     }
 
-    /// The message is deferred, and the MTA sends it again as a whole: takes its charge back.
-    package func giveBack(_ transaction: UInt64) { handOver(.giveBack(transaction)) }
+    /// Has the ledger's loop withdraw what a message was charged.
+    package func requestWithdrawal(of transaction: UInt64) { handOver(.withdraw(transaction)) }
 
     /// What milters have handed over and the loop has not seen yet.
     package var milterBacklog: Int { milterQueue.withLock { $0.count } }
@@ -89,7 +89,7 @@ extension LedgerHost {
             if sessions.transaction(session, sender: transaction.sender[...]) == transaction {
                 sessions.forget(session)
             }
-        case .giveBack(let transaction): withdraw(transaction)
+        case .withdraw(let transaction): withdraw(transaction)
         }
     }
 

@@ -102,7 +102,7 @@ final class SharedLimits: EngineConnection.Owner {
             return engineFailed(EngineFault(silent: message))
         }
         // The end of the turn sends a heartbeat, if one is due.
-        if isOpened, !host.isTickUnderWay { host.beginTick() }
+        if isOpened { host.beginTick() }
     }
 
     private func connect() {
@@ -138,7 +138,7 @@ final class SharedLimits: EngineConnection.Owner {
     func engineOpened(run: String, version: String, eviction: String?) {
         guard let shared else { return disconnect() }
         noteEviction(eviction)
-        beginTick()
+        host.beginTick()
         isOpened = true
         host.onEngine(primary.map { EngineAddress(.inet($0), database: address.database) } ?? address)
         serverVersion = primary.map { "\(version) at \($0)" } ?? version
@@ -147,7 +147,7 @@ final class SharedLimits: EngineConnection.Owner {
 
     func engineAnswered(_ answer: Answer) {
         guard let shared else { return disconnect() }
-        beginTick()
+        host.beginTick()
         callSent = nil
         pause = Self.shortestPause
         let outcome = shared.ledger.receive(answer, at: now)
@@ -163,7 +163,7 @@ final class SharedLimits: EngineConnection.Owner {
     }
 
     func engineFailed(_ fault: EngineFault) {
-        beginTick()
+        host.beginTick()
         disconnect()
         retryAt = .now() + pause
         pause = min(pause * 2, Self.longestPause)
@@ -174,10 +174,6 @@ final class SharedLimits: EngineConnection.Owner {
 
     // MARK: Turns
 
-    private func beginTick() {
-        if !host.isTickUnderWay { host.beginTick() }
-    }
-
     /// Sets aside a client whose request needs more than this host may use without asking.
     func suspend(_ client: any LedgerHost.Client, _ number: Int) {
         suspended[number] = client
@@ -187,7 +183,7 @@ final class SharedLimits: EngineConnection.Owner {
 
     private func resume(_ numbers: [Int], isAnswered: Bool = false) {
         guard !numbers.isEmpty else { return }
-        beginTick()
+        host.beginTick()
         host.resuming += numbers.sorted().compactMap { number in
             suspended.removeValue(forKey: number).map { ($0, isAnswered) }
         }
@@ -211,7 +207,7 @@ final class SharedLimits: EngineConnection.Owner {
             guard let self, timerDue == due else { return }
             timerDue = .max
             guard let shared, shared.ledger.hasWaiting else { return }
-            beginTick()
+            host.beginTick()
             resume(shared.ledger.refuseOverdue(at: now))
             setTimer()
         }

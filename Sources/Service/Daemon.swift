@@ -186,7 +186,7 @@ package actor Daemon {
 
     private func reload() async {
         if isReady {
-            manager.notify("RELOADING=1\nMONOTONIC_USEC=\(MachineClocks.microseconds(of: CLOCK_MONOTONIC))")
+            manager.notify("RELOADING=1\nMONOTONIC_USEC=\(microseconds(of: CLOCK_MONOTONIC))")
         }
         defer { if isReady { manager.notify("READY=1\nSTATUS=\(configuration.summary)") } }
         for path in sandbox.replaced {

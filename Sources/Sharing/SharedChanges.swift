@@ -120,7 +120,7 @@ package struct SharedChanges: Sendable {
 
     /// - Returns: the change, if it is newer than what this host knows. A block or raise that has ended, and of which
     ///   this host knows nothing, changes nothing here: it is only kept.
-    mutating func take(_ told: Told, position: Int64, at now: Int64, rules: Rules) -> SharedChange? {
+    mutating func take(_ told: Told, position: Int64, at now: Int64, rules: SharingRules) -> SharedChange? {
         guard let subject = SharedChange.Subject(text: told.subject), told.version.number <= Self.largestNumber,
             let change = SharedChange(
                 subject, told.version, until: now + min(told.left, Self.longestLeft), content: told.content)
@@ -161,7 +161,7 @@ package struct SharedChanges: Sendable {
     /// Removes what has ended and all hosts have seen, except resets.
     ///
     /// - Parameter stable: the position that all hosts have seen.
-    mutating func prune(stable: Int64, at now: Int64, rules: Rules) {
+    mutating func prune(stable: Int64, at now: Int64, rules: SharingRules) {
         guard now - pruned >= Self.pruningInterval else { return }
         pruned = now
         let over = entries.filter { entry in

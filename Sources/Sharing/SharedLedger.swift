@@ -61,7 +61,8 @@ package struct KeptState: Sendable {
 /// One host's part of limits that several hosts share through an engine (Valkey or Redis).
 ///
 /// N is divided: each host may use its share without asking, and the engine grants the rest, the pool, for short times.
-/// No interval of a window's length admits more than N over all hosts, whatever fails. `Rules` names what makes it so.
+/// No interval of a window's length admits more than N over all hosts, whatever fails. `SharingRules` names what makes
+/// it so.
 ///
 ///             connect            hello             completes
 ///     closed ────────> greeting ──────> registering ────────> ready
@@ -99,7 +100,7 @@ package struct SharedLedger: Sendable {
     package let name: String
     /// A reload may change it.
     package var timing: Timing
-    let rules: Rules
+    let rules: SharingRules
     package internal(set) var kept: KeptState
     var dialogue = Dialogue.closed
     var open: Open?
@@ -135,7 +136,7 @@ package struct SharedLedger: Sendable {
         let terms: Terms
     }
 
-    package init(name: String, kept: KeptState, timing: Timing, rules: Rules = .all) {
+    package init(name: String, kept: KeptState, timing: Timing, rules: SharingRules = .all) {
         self.name = name
         self.kept = kept
         self.timing = timing
@@ -196,7 +197,7 @@ package struct SharedRequest: Sendable {
         package let units: Int64
         /// N under each of the limits' versions that may hold (`Terms.limits`). Under any other, it is 0.
         package let most: [(limits: UInt64, units: Int64)]
-        /// The same without a raise by an administrator: what is divided into shares (`Rules.fixedShares`).
+        /// The same without a raise by an administrator: what is divided into shares (`SharingRules.fixedShares`).
         package let usual: [(limits: UInt64, units: Int64)]
         /// What counts in the host's own window of the lane, share and pool together.
         package let own: [SlotCounts.Slot]

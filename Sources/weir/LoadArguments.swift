@@ -6,6 +6,7 @@ import LoadGenerator
 import Loop
 import NIOCore
 import NIOPosix
+import Report
 import Synchronization
 
 /// How the rate of a load changes over time.
@@ -216,8 +217,7 @@ struct LoadArguments: ParsableArguments {
 
     /// A unique name of this run.
     static var runName: String {
-        let now = Date().timeIntervalSince1970
-        return String(getpid(), radix: 16) + "x" + String(UInt64(now * 1_000_000), radix: 16)
+        String(getpid(), radix: 16) + "x" + String(microseconds(of: CLOCK_REALTIME), radix: 16)
     }
 }
 

@@ -223,10 +223,7 @@ struct MessageArguments: ParsableArguments {
 
 extension PolicyInstance {
     fileprivate static var first: PolicyInstance {
-        var now = timespec()
-        clock_gettime(CLOCK_REALTIME, &now)
-        return PolicyInstance(
-            processID: UInt64(getpid()), time: UInt64(now.tv_sec) * 1_000_000 + UInt64(now.tv_nsec) / 1000)
+        PolicyInstance(processID: UInt64(getpid()), time: UInt64(microseconds(of: CLOCK_REALTIME)))
     }
 }
 

@@ -92,7 +92,7 @@ enum Admin {
 
     /// `per-user user@example.org: recipients 12/100 per 1m, 540/1000 per 1h, room in 35s; 4 refused requests`
     static func description(of standing: KeyStanding) -> String {
-        let now = Date().timeIntervalSince1970
+        let now = secondsSince1970()
         func remaining(until time: Double) -> String { duration(Int((time - now).rounded())) }
         let rates = standing.rates.map { rate in
             "\(rate.used)/\(rate.limit) per \(rate.window)"

@@ -40,7 +40,7 @@ struct TopChange: Sendable {
     func undo(from standing: KeyStanding) -> TopChange? {
         /// A block without an end gets none again.
         func seconds(until time: Double) -> Int64? {
-            let rest = time - Date().timeIntervalSince1970
+            let rest = time - secondsSince1970()
             return rest > Double(RefusedRequest.endless) ? nil : max(1, Int64(rest.rounded()))
         }
         func back(_ action: KeyAction, until time: Double?) -> TopChange {

@@ -241,7 +241,7 @@ extension TopView {
 
     /// `05:01:02Z`, or the date of an earlier day. UTC, as in the rest of Weir.
     private static func clock(_ seconds: Double) -> String {
-        let (text, now) = (time(seconds), time(Date().timeIntervalSince1970))
+        let (text, now) = (time(seconds), time(secondsSince1970()))
         return String(text.prefix(10) == now.prefix(10) ? text.dropFirst(11) : text.prefix(10))
     }
 

@@ -6,7 +6,7 @@
 
 Most tests wait for Postfix or for a clock, so two at once take little more than half the time. Each module is a
 process of its own, with its own range of ports (see `free_port`). The output of a module is printed when it ends.
-Exit status 0 when every module passed.
+Exit status 0 when every module passed. A test that is skipped fails (see run_tests.py).
 """
 import argparse
 import concurrent.futures
@@ -30,7 +30,7 @@ def run(module, ports):
     started = time.monotonic()
     try:
         result = subprocess.run(
-            [sys.executable, "-m", "unittest", "--verbose", module], cwd=HERE, timeout=MODULE_TIMEOUT, text=True,
+            [sys.executable, "run_tests.py", module], cwd=HERE, timeout=MODULE_TIMEOUT, text=True,
             errors="replace", stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
             env={**os.environ, "WEIR_TEST_PORTS": f"{ports.start}-{ports.stop}"})
         status, output = result.returncode, result.stdout

@@ -90,6 +90,10 @@ postlog unix-dgram n - n - 1 postlogd
 """
 
 
+# The reason of a test that is skipped without root. `run_tests.py` runs it again with sudo.
+NEEDS_ROOT = "needs root"
+
+
 def as_root(command):
     """The command line that runs `command` as root."""
     return command if os.geteuid() == 0 else ["sudo", "-n", *command]

@@ -19,10 +19,9 @@ import socketserver
 import subprocess
 import tempfile
 import threading
-import time
 import unittest
 
-from postfix import from_lines
+from postfix import accepts, from_lines, wait_until
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 WEIR = os.environ.get("WEIR_BINARY", str(ROOT / ".build/release/weir"))
@@ -149,10 +148,7 @@ postlog unix-dgram n - n - 1 postlogd
         """Returns when the master has reloaded, which may be later than the exit of postfix(1)."""
         before = self.log.read_text().count(": reload -- ")
         self.control("reload")
-        deadline = time.monotonic() + 60
-        while self.log.read_text().count(": reload -- ") == before:
-            assert time.monotonic() < deadline, "no reload"
-            time.sleep(0.02)
+        wait_until(lambda: self.log.read_text().count(": reload -- ") > before, "Postfix has reloaded", interval=0.02)
 
     def queue(self):
         """Returns (held senders, number of messages still in the queue)."""
@@ -374,7 +370,8 @@ class CleanupDifferential(unittest.TestCase):
         cls.write_tables({name: "/^$/ DUNNO\n" for name in cls.tables})
         cls.postfix = Postfix(cls.directory, cls.sink, cls.tables)
         cls.addClassCleanup(cls.postfix.control, "stop")
-        time.sleep(1)
+        for port in (cls.postfix.checked, cls.postfix.plain):
+            wait_until(lambda port=port: accepts(port), "Postfix listens")
 
     @classmethod
     def write_tables(cls, contents):
@@ -458,10 +455,9 @@ class CleanupDifferential(unittest.TestCase):
         return changed, refused
 
     def drain(self):
-        deadline = time.monotonic() + 60
-        while self.postfix.queue()[1]:
-            self.assertLess(time.monotonic(), deadline, self.postfix.log.read_text()[-3000:])
-            time.sleep(0.2)
+        wait_until(
+            lambda: not self.postfix.queue()[1], lambda: f"the queue drained\n{self.postfix.log.read_text()[-3000:]}",
+            interval=0.2)
 
     def compare(self, messages, verdicts):
         held, _ = self.postfix.queue()

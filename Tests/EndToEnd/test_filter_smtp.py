@@ -480,7 +480,8 @@ class Kills(unittest.TestCase):
                                 answered = client.reply()[0] == 250
                             except (AssertionError, OSError):
                                 pass
-                    time.sleep(0.02)
+                    wait_until(
+                        lambda: all(end.fileno() < 0 for end in hop.connections), "the next hop has read everything")
                     arrived = len(messages) - before
                     self.assertLessEqual(arrived, 1 if number == 5 else 0)
                     if answered:

@@ -256,8 +256,6 @@ class BadLogs(Replay):
         plain = self.replay(self.write(log, "plain", modified=1_790_000_100))
         for tool in ("gzip", "bzip2", "xz", "zstd", "lz4"):
             with self.subTest(tool):
-                if not shutil.which(tool):
-                    self.skipTest(f"no {tool}")
                 packed = subprocess.run([tool, "-c"], input=log.encode(), stdout=subprocess.PIPE, check=True, timeout=120).stdout
                 path = self.write(packed, f"mail.{tool}", modified=1_790_000_100)
                 self.assertEqual(self.replay(path), plain)

@@ -11,7 +11,7 @@ import sys
 import unittest
 
 from filtering import FilterService, NextHop, dialogue
-from postfix import DEFAULT_TIMEOUT, MASTER, SMTP, accepts, children, free_port, is_running, wait_until
+from postfix import DEFAULT_TIMEOUT, MASTER, NEEDS_ROOT, SMTP, accepts, children, free_port, is_running, wait_until
 from weir import BINARY, ENVIRONMENT, USER, WeirService, weir
 
 LIMIT = {"name": "per-sender", "key": ["sender"], "count": "recipients", "rates": ["2/1h"], "over": "DEFER later"}
@@ -160,7 +160,7 @@ class Doctor(unittest.TestCase):
             self.assertEqual("[runs-as-root]" in text, USER == "root")
 
 
-@unittest.skipUnless(os.geteuid() == 0, "needs root")
+@unittest.skipUnless(os.geteuid() == 0, NEEDS_ROOT)
 class Root(unittest.TestCase):
     """A start as root."""
 

@@ -48,27 +48,24 @@ class WaitingTests(unittest.TestCase):
     def test_each_request_waits_for_its_own_time(self):
         """One that comes while another waits does not wait for the rest of the other's time, and then for its own."""
         timeout = 0.4
-        with three_hosts(timeout=int(timeout * 1000)) as (engine, services):
-            waits = []
-            for attempt in range(8):
-                seen = services[0].log().count(IN_USE)
-                users = [f"a{attempt}", f"b{attempt}"]
+        with three_hosts(timeout=int(timeout * 1000)) as (engine, (service, *_)):
+            def waited(attempt):
+                """How long the second of two requests waits, in timeouts."""
+                users = [f"a{attempt}", f"b{attempt}", f"c{attempt}"]
                 for user in users:
-                    admitted(services[0], user, SHARE)
-                with services[0].client() as first, services[0].client() as second:
-                    with stopped(engine):
-                        first.send(request(users[0]))
-                        time.sleep(timeout / 8)
-                        began = time.monotonic()
-                        second.send(request(users[1]))
-                        second.reply()
-                        waits.append(time.monotonic() - began)
-                if waits[-1] < 1.5 * timeout:
-                    break
-                time.sleep(1)
-                wait_until(lambda seen=seen: services[0].log().count(IN_USE) >= max(seen, 1), "the engine is in use")
-            # A busy machine makes waits longer, but not each time.
-            self.assertLess(min(waits), 1.5 * timeout)
+                    admitted(service, user, SHARE)
+                # The attempt before may have made the service give the engine up.
+                wait_until(lambda: admitted(service, users[2], 1), "the engine grants")
+                with service.client() as first, service.client() as second, stopped(engine):
+                    first.send(request(users[0]))
+                    time.sleep(timeout / 8)
+                    began = time.monotonic()
+                    second.send(request(users[1]))
+                    second.reply()
+                    return (time.monotonic() - began) / timeout
+
+            # With the rest of the first one's time, it is 1.9. A busy machine makes waits longer, but not each time.
+            self.assertTrue(any(waited(attempt) < 1.5 for attempt in range(8)))
 
     def test_clients_at_once_get_all_that_is_left(self):
         """Of two windows, the engine grants more of one than of the other. No request is refused below the limit."""
@@ -83,8 +80,8 @@ class WaitingTests(unittest.TestCase):
             with stopped(engine), services[0].client() as client:
                 client.send(request("a"))
                 client.socket.shutdown(socket.SHUT_WR)
-                # The service reads the end before it answers.
-                time.sleep(0.2)
+                # Once this is answered, the service has read the end, which came before.
+                self.assertEqual(services[0].ask(sasl_username="b"), "DUNNO")
                 engine.process.send_signal(signal.SIGCONT)
                 self.assertTrue(client.reply())
                 self.assertTrue(client.is_closed())

@@ -47,7 +47,7 @@ package struct Engine: Sendable {
     package init() {}
 
     /// - Parameter isOlder: whether the host calls version 1 of the library, which knows of no changes.
-    package mutating func answer(_ call: Call, isOlder: Bool, clock: Int64, rules: Rules) -> Answer {
+    package mutating func answer(_ call: Call, isOlder: Bool, clock: Int64, rules: SharingRules) -> Answer {
         switch call {
         case .hello(let call): hello(call, clock: clock, rules: rules)
         case .exchange(let call): exchange(call, isOlder: isOlder, clock: clock, rules: rules)
@@ -56,7 +56,7 @@ package struct Engine: Sendable {
 
     package mutating func declareGone(_ host: String) { gone.insert(host) }
 
-    private mutating func hello(_ call: Call.Hello, clock: Int64, rules: Rules) -> Answer {
+    private mutating func hello(_ call: Call.Hello, clock: Int64, rules: SharingRules) -> Answer {
         let isOther = epoch == call.known && id != call.knownID && rules.contains(.identifyEpochs)
         if epoch == 0 || call.run != run && rules.contains(.newEpoch) || epoch < call.known || isOther {
             let next = max(epoch, call.known) + 1
@@ -68,13 +68,13 @@ package struct Engine: Sendable {
         return .hello(epoch: epoch, id: id, settled: settled)
     }
 
-    private mutating func tick(_ clock: Int64, _ rules: Rules) {
+    private mutating func tick(_ clock: Int64, _ rules: SharingRules) {
         let passed = read.map { clock - $0 } ?? 0
         if passed > 0, passed <= Timing.cap || !rules.contains(.cappedTime) { time += passed }
         read = clock
     }
 
-    private mutating func exchange(_ call: Call.Exchange, isOlder: Bool, clock: Int64, rules: Rules) -> Answer {
+    private mutating func exchange(_ call: Call.Exchange, isOlder: Bool, clock: Int64, rules: SharingRules) -> Answer {
         let latest = heard[call.mark] ?? (0, 0)
         guard call.epoch == epoch, call.epochID == id || !rules.contains(.identifyEpochs) else { return .late }
         if rules.contains(.numberCalls), (call.connection, call.number) <= latest { return .late }
@@ -146,7 +146,7 @@ package struct Engine: Sendable {
     }
 
     private mutating func exchange(
-        _ report: Call.LaneReport, mark: UInt64, mayGrant: Bool, hosts: Int64, _ rules: Rules
+        _ report: Call.LaneReport, mark: UInt64, mayGrant: Bool, hosts: Int64, _ rules: SharingRules
     ) -> Int64 {
         func slot(_ time: Int64) -> Int64 {
             SlotCounts.floorDivide(time * SlotCounts.slots, report.lane.window)

@@ -29,7 +29,7 @@ package final class Simulation {
     }
 
     package let plan: SimulationPlan
-    let rules: Rules
+    let rules: SharingRules
     package var random: SeededRandom
     package private(set) var now: Int64 = 0
     private var events = Events()
@@ -58,7 +58,7 @@ package final class Simulation {
     /// Told when a server begins with the data of another: epoch and run id are all that matters of them.
     package var copyObserver: ((_ server: Int, _ epoch: Int64, _ run: String) -> Void)?
 
-    package init(plan: SimulationPlan, rules: Rules = .all, seed: UInt64, tracing: Bool = false) {
+    package init(plan: SimulationPlan, rules: SharingRules = .all, seed: UInt64, tracing: Bool = false) {
         self.plan = plan
         self.rules = rules
         isTracing = tracing

@@ -14,7 +14,7 @@ import Sharing
 
 var seeds: UInt64 = 1000
 var first: UInt64 = 1
-var rules = Rules.all
+var rules = SharingRules.all
 var timeline: UInt64?
 var calls: UInt64?
 var plan: (UInt64) -> SimulationPlan = SimulationPlan.random
@@ -36,7 +36,9 @@ while let option = arguments.popFirst() {
         guard let named = SimulationPlan.named[value] else { fatalError("no plan \(value)") }
         plan = named
     case "--without":
-        guard let rule = Rules.names.first(where: { $0.name == value })?.rule else { fatalError("no rule \(value)") }
+        guard let rule = SharingRules.names.first(where: { $0.name == value })?.rule else {
+            fatalError("no rule \(value)")
+        }
         rules.remove(rule)
     default: fatalError("no option \(option)")
     }

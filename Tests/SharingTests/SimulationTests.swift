@@ -40,9 +40,9 @@ struct SimulationTests {
         }
     }
 
-    @Test(arguments: Rules.names.map(\.name))
+    @Test(arguments: SharingRules.names.map(\.name))
     func eachRuleIsNeeded(name: String) throws {
-        let rule = try #require(Rules.names.first { $0.name == name }?.rule)
+        let rule = try #require(SharingRules.names.first { $0.name == name }?.rule)
         let plan =
             switch rule {
             case .stopEarly, .endAtReboot: SimulationPlan.longGrants
@@ -54,7 +54,7 @@ struct SimulationTests {
             default: SimulationPlan.random
             }
         let isFound = (1...2000 as ClosedRange<UInt64>).contains { seed in
-            !Simulation(plan: plan(seed), rules: Rules.all.subtracting(rule), seed: seed).run()
+            !Simulation(plan: plan(seed), rules: SharingRules.all.subtracting(rule), seed: seed).run()
         }
         #expect(isFound, "2,000 seeds without \(name) violate nothing")
     }

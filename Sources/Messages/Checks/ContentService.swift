@@ -63,7 +63,7 @@ package final class ContentService: Sendable {
         var tagged: [(tag: String, hits: Int)] = []
         var rules: [RuleName: RuleFigures] = [:]
         var withoutHits = 0
-        let start = Double(MachineClocks.microseconds(of: CLOCK_REALTIME)) / 1e6 - Double(monotonicNanoseconds()) / 1e9
+        let start = secondsSince1970() - Double(monotonicNanoseconds()) / 1e9
         forEachRule { name, tag, values in
             if let tag { tagged.append((tag, values.hits)) }
             if values.hits == 0 { withoutHits += 1 }

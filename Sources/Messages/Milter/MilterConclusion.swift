@@ -51,7 +51,7 @@ package struct MilterJudgement {
     }
 }
 
-/// What ends a message: lines for the log, a charge that the ledger takes back, edits, and the reply.
+/// What ends a message: lines for the log, a charge that the ledger withdraws, edits, and the reply.
 package struct MilterConclusion {
     /// The reply to the end of the message.
     package enum Reply: Equatable {
@@ -79,7 +79,7 @@ package struct MilterConclusion {
     }
 
     package var remarks: [Remark] = []
-    /// The transaction that the ledger gives back.
+    /// The transaction whose charge the ledger withdraws.
     package var withdrawn: UInt64?
     /// To be written before the reply, or before the new body.
     package var edits: MilterEdits?

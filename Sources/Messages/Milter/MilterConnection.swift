@@ -316,7 +316,7 @@ final class MilterConnection: ReceivedConnection {
     /// All that a conclusion contains but the reply.
     private func begin(_ conclusion: MilterConclusion) {
         for remark in conclusion.remarks { log(remark) }
-        if let withdrawn = conclusion.withdrawn { worker.host.giveBack(withdrawn) }
+        if let withdrawn = conclusion.withdrawn { worker.host.requestWithdrawal(of: withdrawn) }
         if let edits = conclusion.edits {
             content.write(
                 edits, to: &session.output, headersAhead: session.macros.headersAhead, hasLeadingSpace: hasLeadingSpace)

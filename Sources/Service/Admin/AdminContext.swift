@@ -28,11 +28,13 @@ struct AdminContext: RequestContext {
             let peer: PeerCredentials = try? await options.unsafeGetSocketOption(
                 level: .socket, name: .init(rawValue: SO_PEERCRED)
             ).get(),
-            peer.uid != uid_t.max, peer.pid != 0
+            peer.uid != uid_t.max
         else {
             let address = channel.remoteAddress?.text ?? ""
             return address.isEmpty ? "unknown" : "\(address) with the token"
         }
+        // The service runs in a container, and the client does not. There, another user may have this number.
+        guard peer.pid != 0 else { return "uid \(peer.uid) (outside the container)" }
         return "uid \(peer.uid)\(Self.name(ofUser: peer.uid).map { " (\($0))" } ?? "")"
     }
 
@@ -50,7 +52,9 @@ struct AdminContext: RequestContext {
 
 /// `struct ucred` of unix(7), which the C library defines only for GNU sources.
 private struct PeerCredentials {
+    /// 0 without a process of this PID namespace.
     var pid: Int32
+    /// All bits set for a TCP connection.
     var uid: UInt32
     var gid: UInt32
 }

@@ -7,9 +7,8 @@ internal import Report
 extension AdminListener {
     func addAlertRoutes(to router: Router<AdminContext>) {
         router.post("alerts/test") { [alerts] request, context in
-            guard let message = try await request.json(AdminMessages.AlertTest.self) else {
-                throw AdminFailure(.badRequest, "the body must be JSON, with a channel if not all are meant")
-            }
+            let message = try await request.json(
+                AdminMessages.AlertTest.self, "the body must be JSON, with a channel if not all are meant")
             let outcomes = await alerts.test(message.channel, for: await context.user())
             guard !outcomes.isEmpty else {
                 guard let channel = message.channel else {

@@ -13,42 +13,32 @@ extension AdminListener {
         router.get("limits") { [self] request, _ in try await fullest(request) }
         router.get("search") { [self] request, _ in try await search(request) }
         router.get("limits/key") { [allHosts] request, _ in
-            guard let key = request.uri.queryParameters.get("key") else {
-                throw AdminFailure(.badRequest, "the parameter key is missing")
-            }
-            return try AdminResponse.json(
-                try await allHosts.standings(ofKey: key, limit: request.uri.queryParameters.get("limit")))
+            try AdminResponse.json(
+                try await allHosts.standings(
+                    ofKey: try request.parameter("key"), limit: request.uri.queryParameters.get("limit")))
         }
         router.get("hosts") { [allHosts] _, _ in
             try AdminResponse.json(allHosts.hosts ?? SharedFigures(fault: nil, hosts: []))
         }
         router.get("key") { [self] request, _ in
-            guard let key = request.uri.queryParameters.get("key") else {
-                throw AdminFailure(.badRequest, "the parameter key is missing")
-            }
-            return try AdminResponse.json(try await page(ofKey: key))
+            try AdminResponse.json(try await page(ofKey: try request.parameter("key")))
         }
         router.post("limits/key") { [self] request, context in
-            guard let message = try await request.json(AdminMessages.Intervention.self) else {
-                throw AdminFailure(.badRequest, "the body must be JSON with an action and a key")
-            }
+            let message = try await request.json(
+                AdminMessages.Intervention.self, "the body must be JSON with an action and a key")
             return try await intervene(message, by: await context.user())
         }
         router.get("limits/selection") { [self] request, _ in try await selection(request) }
         router.post("limits/selection") { [self] request, context in
-            guard let message = try await request.json(AdminMessages.SelectionIntervention.self) else {
-                throw AdminFailure(.badRequest, "the body must be JSON with an action")
-            }
+            let message = try await request.json(
+                AdminMessages.SelectionIntervention.self, "the body must be JSON with an action")
             return try await intervene(message, by: await context.user())
         }
     }
 
     private func fullest(_ request: Request) async throws -> Response {
         let parameters = request.uri.queryParameters
-        let most = parameters.get("most", as: Int.self) ?? 50
-        guard (1...Bounds.keys).contains(most) else {
-            throw AdminFailure(.badRequest, "most must be a number from 1 to \(Bounds.keys)")
-        }
+        let most = try request.most()
         let limit = parameters.get("limit")
         let withHistory = parameters.get("history") == "1"
         guard !withHistory || most <= Bounds.histories else {
@@ -61,10 +51,7 @@ extension AdminListener {
 
     private func selection(_ request: Request) async throws -> Response {
         let parameters = request.uri.queryParameters
-        let most = parameters.get("most", as: Int.self) ?? 50
-        guard (1...Bounds.keys).contains(most) else {
-            throw AdminFailure(.badRequest, "most must be a number from 1 to \(Bounds.keys)")
-        }
+        let most = try request.most()
         return try AdminResponse.json(
             try await allHosts.keys(
                 state: parameters.get("state"), limit: parameters.get("limit"), match: parameters.get("match"),

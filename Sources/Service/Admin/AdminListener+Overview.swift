@@ -36,7 +36,9 @@ extension AdminListener {
         let limits = try await allHosts.standings(ofText: text, most: AdminListener.Bounds.limitsOfKey)
         let keys = Set(limits.map(\.key)).union([text])
         let (refusals, audit) = try await host.loop.submit { [host] in
-            let refusals = host.withActivity { activity, _ in activity.refusalGroups.newestFirst(at: Self.wallTime) }
+            let refusals = host.withActivity { activity, _ in
+                activity.refusalGroups.newestFirst(at: secondsSince1970())
+            }
             return (refusals, host.audit.newestFirst)
         }
         return AdminKeyPage(
@@ -45,19 +47,17 @@ extension AdminListener {
             audit: audit.filter { keys.contains($0.key) })
     }
 
-    private static var wallTime: Double { Double(MachineClocks.microseconds(of: CLOCK_REALTIME)) / 1e6 }
-
     private func presentOverview() -> AdminOverview {
         let configuration = host.configuration
         let limits = (try? host.withLedger(\.limits)) ?? []
         return host.withActivity { activity, second in
-            let time = Self.wallTime
+            let time = secondsSince1970()
             let lastMinute = activity.latencyOfLastMinute(at: second)
             let refusals = Array(activity.refusalGroups.newestFirst(at: time).prefix(AdminOverview.Bounds.refusals))
             let refused = refusals.sorted { $0.lastMinute > $1.lastMinute }.prefix(AdminOverview.Bounds.keys)
             return AdminOverview(
                 host: hostName(), version: WeirVersion.current, time: time,
-                uptime: Double(MachineClocks.microseconds(of: CLOCK_BOOTTIME) - started) / 1e6,
+                uptime: Double(microseconds(of: CLOCK_BOOTTIME) - started) / 1e6,
                 trouble: host.troubleText, engineTrouble: host.engineTrouble, reload: lastReload.figures,
                 listeners: .init(configuration.listen),
                 requests: host.requests, connections: policy.openConnections,

@@ -8,9 +8,10 @@ internal import Report
 extension AdminListener {
     func addProbeRoutes(to router: Router<AdminContext>) {
         router.post("probe") { [host] request, _ in
-            guard let last = try await request.json(AdminMessages.Probe.self)?.last else {
-                let stages = ProbeStage.allCases.map(\.rawValue).joined(separator: ", ")
-                throw AdminFailure(.badRequest, "the body must be JSON with the last stage, one of \(stages)")
+            let stages = ProbeStage.allCases.map(\.rawValue).joined(separator: ", ")
+            let rule = "the body must be JSON with the last stage, one of \(stages)"
+            guard let last = try await request.json(AdminMessages.Probe.self, rule).last else {
+                throw AdminFailure(.badRequest, rule)
             }
             let begun = ContinuousClock.now
             let token = host.probes.begin(upTo: last, at: begun)

@@ -55,7 +55,7 @@ final class AdminListener: Sendable {
     let log: EventLog
     let cache = AdminResponseCache()
     let pageKeys: PageKeys
-    let started = MachineClocks.microseconds(of: CLOCK_BOOTTIME)
+    let started = microseconds(of: CLOCK_BOOTTIME)
 
     init(
         allHosts: AllHosts, policy: PolicyListener, content: ContentService?, alerts: Alerts, sandbox: Sandbox,

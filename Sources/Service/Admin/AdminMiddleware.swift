@@ -17,7 +17,7 @@ struct AdminFailureMiddleware: RouterMiddleware {
             return try Self.response(failure.status, failure.text)
         } catch let unavailable as LedgerUnavailable {
             return try Self.response(.serviceUnavailable, "the ledger is not open: \(unavailable.reason)")
-        } catch is TooManyListings {
+        } catch is TooManyWalks {
             var response = try Self.response(.serviceUnavailable, "too many lists of keys are being made; try again")
             response.headers[.retryAfter] = "1"
             return response

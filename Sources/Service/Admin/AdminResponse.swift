@@ -44,11 +44,33 @@ enum AdminResponse {
 }
 
 extension Request {
-    /// - Returns: nil if the body is not such JSON.
-    /// - Throws: `HTTPError` with status 413 if the body is too large.
-    func json<Message: Decodable>(_ type: Message.Type) async throws -> Message? {
+    /// The message in the body.
+    ///
+    /// - Parameter rule: the text of the failure if the body is not such JSON.
+    /// - Throws: `AdminFailure`; `HTTPError` with status 413 if the body is too large.
+    func json<Message: Decodable>(_ type: Message.Type, _ rule: String) async throws -> Message {
         let bytes = try await body.collect(upTo: AdminListener.Bounds.body)
-        return try? JSONDecoder().decode(type, from: Data(bytes.readableBytesView))
+        guard let message = try? JSONDecoder().decode(type, from: Data(bytes.readableBytesView)) else {
+            throw AdminFailure(.badRequest, rule)
+        }
+        return message
+    }
+
+    /// A parameter that the request must have.
+    func parameter(_ name: String) throws -> String {
+        guard let value = uri.queryParameters.get(name) else {
+            throw AdminFailure(.badRequest, "the parameter \(name) is missing")
+        }
+        return value
+    }
+
+    /// How many keys the response may have.
+    func most() throws -> Int {
+        let most = uri.queryParameters.get("most", as: Int.self) ?? 50
+        guard (1...AdminListener.Bounds.keys).contains(most) else {
+            throw AdminFailure(.badRequest, "most must be a number from 1 to \(AdminListener.Bounds.keys)")
+        }
+        return most
     }
 }
 

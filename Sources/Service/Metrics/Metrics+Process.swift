@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 internal import Glibc
-internal import Policy
+internal import Report
 internal import Settings
 
 extension Metrics {
     /// The figures that Prometheus expects of every process, from proc(5).
     mutating func addProcess() {
-        let seconds = Double(MachineClocks.microseconds(of: CLOCK_PROCESS_CPUTIME_ID)) / 1e6
+        let seconds = Double(microseconds(of: CLOCK_PROCESS_CPUTIME_ID)) / 1e6
         add("process_cpu_seconds_total", .counter, "CPU time used, in seconds.", seconds)
         if case .success(let bytes) = BoundedFile.read("/proc/self/statm", upTo: 4096),
             let pages = Int(String(decoding: bytes, as: UTF8.self).split(separator: " ").dropFirst().first ?? "")
@@ -26,8 +26,8 @@ extension Metrics {
             }),
             fields.count > 20, let ticks = Double(fields[20])
         else { return nil }
-        let uptime = Double(MachineClocks.microseconds(of: CLOCK_BOOTTIME)) / 1e6
-        return Double(MachineClocks.microseconds(of: CLOCK_REALTIME)) / 1e6 - uptime + ticks
+        let uptime = Double(microseconds(of: CLOCK_BOOTTIME)) / 1e6
+        return secondsSince1970() - uptime + ticks
             / Double(sysconf(Int32(_SC_CLK_TCK)))
     }()
 }
