@@ -279,7 +279,6 @@ package final class HostExchange: EngineMessenger.Owner, @unchecked Sendable {
         }
     }
 
-    /// Seconds since 1970.
     private func send(_ answer: HostAnswer, to question: HostQuestion) {
         var answer = answer
         answer.sentAt = secondsSince1970()
