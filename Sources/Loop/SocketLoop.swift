@@ -63,6 +63,8 @@ package final class SocketLoop: @unchecked Sendable {
     private var costly = CostlySockets()
     /// The sockets that the next turn calls, whether they are ready or not.
     private var again: [Int32] = []
+    /// The sockets that the next turn calls before all others, the longest wait first.
+    private var delayed: [Int32] = []
     /// Tasks that were taken from `tasks` and have not run yet.
     private var taken: Deque<@Sendable () -> Void> = []
     /// By deadline, the next one last.
@@ -289,6 +291,13 @@ package final class SocketLoop: @unchecked Sendable {
         again.append(descriptor)
     }
 
+    /// Calls a socket for which this turn had no room before all others of the next turn. It costs nothing meanwhile. A
+    /// socket that is closed before may be replaced as with `callAgain`.
+    package func callFirst(_ descriptor: Int32) {
+        assertInLoop()
+        delayed.append(descriptor)
+    }
+
     private var share: TimeAmount {
         .nanoseconds(max(Self.leastShare.nanoseconds, Self.turnTime.nanoseconds / Int64(ready)))
     }
@@ -320,7 +329,7 @@ package final class SocketLoop: @unchecked Sendable {
 
     /// - Parameter timeout: milliseconds to wait until a socket is ready; -1 waits without end.
     private func runTurn(_ events: UnsafeMutableBufferPointer<epoll_event>, timeout: Int32) {
-        let timeout = again.isEmpty && taken.isEmpty && !costly.isWaiting ? timeout : 0
+        let timeout = again.isEmpty && delayed.isEmpty && taken.isEmpty && !costly.isWaiting ? timeout : 0
         // Never nil, as there is room for events. glibc 2.41 declares that epoll_wait takes no nil.
         let count = max(0, Int(epoll_wait(epoll, events.baseAddress!, Int32(events.count), timeout)))
         turn &+= 1
@@ -334,14 +343,16 @@ package final class SocketLoop: @unchecked Sendable {
 
     private func handle(_ events: Slice<UnsafeMutableBufferPointer<epoll_event>>, _ start: NIODeadline) {
         var now = start
-        // What is handled in this turn may call `callAgain` for the next one.
-        var called: [Int32] = []
+        // What is handled in this turn may call `callAgain` or `callFirst` for the next one.
+        var (called, first): ([Int32], [Int32]) = ([], [])
         swap(&called, &again)
+        swap(&first, &delayed)
         let hasNewTasks = events.contains { $0.data.fd == wakeup }
         if hasNewTasks || !taken.isEmpty {
             runTasks(hasNewTasks)
             now = clock()
         }
+        for descriptor in first { handle(descriptor, &now) }
         for event in events where event.data.fd != wakeup {
             let descriptor = event.data.fd
             if !costly.postpones(descriptor) {

@@ -14,10 +14,8 @@ final class PolicyConnection: ReceivedConnection, LedgerHost.Client {
     private let descriptor: Int32
     private let listener: PolicyListener
     private var isOpen = true
-    /// Whether the connection is in the listener's queue, because a turn had no room left to read it.
-    private var isWaiting = false
-    /// The last turn of the loop that read the connection.
-    private var lastRead: UInt64 = 0
+    /// The last turn of the loop that read the connection, or had no room for that.
+    private var lastTurn: UInt64 = 0
     /// What this turn of the loop has read, from the beginning of a request. The bytes are in the listener's buffer.
     private var fresh = UnsafeRawBufferPointer(start: nil, count: 0)
     /// The incomplete request of earlier turns. While there is one, new bytes are appended to it and `fresh` is empty.
@@ -70,21 +68,14 @@ final class PolicyConnection: ReceivedConnection, LedgerHost.Client {
         findRequest()
     }
 
-    func readAfterWaiting() {
-        isWaiting = false
-        if isOpen, unsent.isEmpty, !isInterrupted { read() }
-    }
-
     private func read() {
-        listener.beginReading()
-        // Once per turn, even if epoll reports a connection that was in the queue.
-        guard isOpen, !isWaiting, lastRead != listener.host.loop.turn else { return }
-        let room = listener.room
-        guard !room.isEmpty else {
-            isWaiting = true
-            return listener.wait(self)
-        }
-        lastRead = listener.host.loop.turn
+        let loop = listener.host.loop
+        // Once per turn, even if epoll reports a connection that the loop has called first.
+        guard lastTurn != loop.turn else { return }
+        lastTurn = loop.turn
+        let room = listener.room()
+        // epoll reports busy connections in the same order in every turn, so those at the end would never be read.
+        guard !room.isEmpty else { return loop.callFirst(descriptor) }
         let count = weir_recv(descriptor, room.baseAddress, room.count)
         guard count > 0 else {
             // 0: the client has closed its side. All complete requests are answered, or wait for the engine.

@@ -27,8 +27,6 @@ package final class PolicyListener: @unchecked Sendable {
     private let input = UnsafeMutableRawBufferPointer.allocate(byteCount: 256 << 10, alignment: 8)
     private var inputUsed = 0
     private var inputTurn: UInt64 = 0
-    /// Ready connections that found no room in an earlier turn, the longest wait first. The next turn reads them first.
-    private var waiting: [PolicyConnection] = []
 
     /// Postfix waits 100 s for an answer (smtpd_policy_service_timeout). It sends a request in one piece.
     static let requestTimeout: TimeAmount = .seconds(100)
@@ -80,22 +78,9 @@ package final class PolicyListener: @unchecked Sendable {
 
     // MARK: For connections
 
-    /// Called before each read. The first call of a turn reads the queued connections before all others, because epoll
-    /// reports busy connections in the same order in every turn.
-    func beginReading() {
-        guard inputTurn != host.loop.turn else { return }
-        (inputTurn, inputUsed) = (host.loop.turn, 0)
-        guard !waiting.isEmpty else { return }
-        let earlier = waiting
-        waiting = []
-        for connection in earlier { connection.readAfterWaiting() }
-    }
-
-    /// Queues a connection that the next turn is to read first.
-    func wait(_ connection: PolicyConnection) { waiting.append(connection) }
-
     /// A buffer for one read of a connection; empty if this turn has read enough.
-    var room: UnsafeMutableRawBufferPointer {
+    func room() -> UnsafeMutableRawBufferPointer {
+        if inputTurn != host.loop.turn { (inputTurn, inputUsed) = (host.loop.turn, 0) }
         guard inputUsed + Self.mostRead <= input.count else {
             return UnsafeMutableRawBufferPointer(start: nil, count: 0)
         }

@@ -143,6 +143,27 @@ private final class BusySocket: SocketLoop.Socket {
         for socket in sockets { loop.close(socket.descriptor) }
     }
 
+    /// A socket for which a turn had no room comes first in the next turn. It is not costly for that.
+    @Test func socketsWithoutRoomComeFirst() throws {
+        let clock = SteppingClock()
+        let loop = try SocketLoop.stepped(clock: clock.now)
+        var turn = ""
+        let sockets = ["a", "b", "q"].map { name in BusySocket(.microseconds(1), clock) { turn += name } }
+        for socket in sockets { try loop.watch(socket.descriptor, for: .reading, socket) }
+        sockets[2].after = { loop.callFirst(sockets[2].descriptor) }
+        loop.step()
+        #expect(turn == "abq")
+        sockets[2].after = {}
+        turn = ""
+        loop.step()
+        // epoll reports it, too.
+        #expect(turn == "qabq")
+        turn = ""
+        loop.step()
+        #expect(turn == "abq")
+        for socket in sockets { loop.close(socket.descriptor) }
+    }
+
     /// The next hop's socket may bring the client's dialogue so much that the client has more to do.
     @Test func workLeftToAnotherSocketIsNotItsOwn() throws {
         let clock = SteppingClock()
