@@ -23,12 +23,26 @@ enum LogYear {
     }
 
     private static func yearOfLeapDay(in path: String, first year: Int) -> Int? {
-        guard let file = try? LogFile(path: path) else { return nil }
+        guard namesLeapDay(path), let file = try? LogFile(path: path) else { return nil }
         var time = LogTime(year: year)
         try? file.forEachLine { line in
             if time.yearOfLeapDay == nil { _ = LogLine(LogReader.withoutDamage(line), &time) }
         }
         return time.yearOfLeapDay
+    }
+
+    /// Nearly no log does, and this search takes much less time than reading the lines.
+    private static func namesLeapDay(_ path: String) -> Bool {
+        var isFound = false
+        try? LogFile(path: path).forEachLine { line in
+            guard !isFound else { return }
+            var rest = line.prefix(128)
+            while !isFound, let start = rest.firstIndex(of: UInt8(ascii: "F")) {
+                isFound = rest[start...].starts(with: "Feb 29".utf8)
+                rest = rest[(start + 1)...]
+            }
+        }
+        return isFound
     }
 
     private static func isLeap(_ year: Int) -> Bool { year % 4 == 0 && year % 100 != 0 || year % 400 == 0 }
