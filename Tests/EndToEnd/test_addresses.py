@@ -235,7 +235,7 @@ class Table(unittest.TestCase):
     def test_weir(self):
         with SMTPSink() as sink, milter_postfix(sink.port, main=LENIENT, canonicalise=self.REPAIRS) as (postfix, weir):
             self.compare(postfix, sink, 4)
-            self.assertIn(r"<bob@c.example (1)> becomes <bob@c.example>: comment", weir.log())
+            weir.wait_logged(r"<bob@c.example (1)> becomes <bob@c.example>: comment")
             self.assertIn(
                 "refused: RCPT <a@b@c.example>: 553 5.1.3 bad recipient address syntax: more than one @", weir.log())
 

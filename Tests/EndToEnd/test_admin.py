@@ -265,6 +265,7 @@ class Strangers(unittest.TestCase):
     def test_the_audit_trail_names_the_address(self):
         block = json.dumps({"action": "block", "key": "a@example.org", "limit": "per-sender"})
         self.assertEqual(self.get("/limits/key", method="POST", body=block, Authorization=f"Bearer {self.token}")[0], 200)
+        self.weir.wait_logged(" with the token: block a@example.org")
         self.assertRegex(self.weir.log(), r"\baudit: 127\.0\.0\.1:\d+ with the token: block a@example\.org\b")
 
     def test_partly_written_token_is_removed(self):

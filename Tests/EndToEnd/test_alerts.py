@@ -248,7 +248,7 @@ class Alerts(unittest.TestCase):
                     weir.ask(sender=f"user{number}@example.org")
             wait_until(lambda: hook.got, "the webhook was asked")
             weir.wait_logged("alerts.mail: alert not delivered: ")
-            self.assertIn("can't run /nonexistent/sendmail: No such file or directory; trying again for an hour", weir.log())
+            weir.wait_logged("can't run /nonexistent/sendmail: No such file or directory; trying again for an hour")
             self.assertEqual(weir.stop(), 0)
 
     def test_a_notice_that_is_refused(self):
@@ -286,7 +286,7 @@ class Alerts(unittest.TestCase):
             self.addCleanup(second.__exit__)
             second.start(wait=False)
             self.assertNotEqual(second.process.wait(DEFAULT_TIMEOUT), 0)
-            self.assertIn("error: the ledger is unavailable: another weir serve", second.log())
+            second.wait_logged("error: the ledger is unavailable: another weir serve")
             self.assertEqual(hook.got, [])
 
     def test_trouble_and_recovery(self):

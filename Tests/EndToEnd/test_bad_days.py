@@ -326,7 +326,7 @@ class Ledger(unittest.TestCase):
         service.kill()
         service.start()
         self.count(service, 1)
-        self.assertIn("damaged", service.log())
+        service.wait_logged("damaged")
 
     def flip(self, file, place, bits=4):
         with open(file, "r+b") as stream:
@@ -583,7 +583,7 @@ class Reload(unittest.TestCase):
             service.reload()
             wait_until(lambda: "was rejected" in service.log()[offset:], f"the log says so: {bad!r}\n{service.log()}")
             self.assertEqual(service.ask(sender="alice@example.org"), "DUNNO")
-        self.assertIn("weir.yaml:3:", service.log())
+        service.wait_logged("weir.yaml:3:")
         service.configure()
         self.assertEqual(service.used("alice@example.org", "per-sender"), 3)
         self.assertLoadWasAnswered()

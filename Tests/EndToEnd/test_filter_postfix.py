@@ -42,7 +42,7 @@ class AfterQueue(unittest.TestCase):
             for message in sink.messages():
                 self.assertNotIn(b"undisclosed", message["content"].lower())
                 self.assertEqual(b"To: b@example.com" in message["content"], b"Subject: real" in message["content"])
-            self.assertIn("undisclosed-recipients header", weir.log())
+            weir.wait_logged("undisclosed-recipients header")
 
     def test_hold_and_filter(self):
         header = "/^Subject: hold/ HOLD\n/^Subject: filter/ FILTER discard:\n"
@@ -92,7 +92,7 @@ class AfterQueue(unittest.TestCase):
             self.assertEqual(ours, sorted(target for target in theirs if target.encode("latin-1") in [*carried, b"smtp:$1", b"smtp:a "]))
             self.assertEqual(len(ours), len(carried) + 1)
             self.assertEqual(postfix.log().count("451 4.3.0 content check names a bad FILTER target"), len(deferred) + 1)
-            self.assertIn("a FILTER target with control characters or above 975 bytes", weir.log())
+            weir.wait_logged("a FILTER target with control characters or above 975 bytes")
             self.assertEqual(sink.messages(), [])
 
     def test_filter_with_a_space_in_its_target(self):

@@ -130,7 +130,7 @@ class Limits(unittest.TestCase):
             wait_until(sink.messages, postfix.log)
             self.assertEqual(len(sink.messages()[0]["recipients"]), 3)
             self.assertEqual(weir.used("127.0.0.1", "client"), 3)
-            self.assertIn("refuse: RCPT from", weir.log())
+            weir.wait_logged("refuse: RCPT from")
 
     def test_charged_once_with_the_policy_server(self):
         for hooks in ({}, {"smtpd_data_restrictions": None}, {"smtpd_end_of_data_restrictions": None}):
@@ -172,8 +172,8 @@ class Limits(unittest.TestCase):
                 postfix.sendmail("root@mx.example.org", [f"r{number}@example.com"], content("flood"))
             wait_until(lambda: len(sink.messages()) == 5 and len(postfix.queue()) == 7, lambda: f"{postfix.log()}\n{weir.log()}")
             self.assertEqual({entry["queue_name"] for entry in postfix.queue()}, {"hold"})
-            self.assertIn("uid=0", weir.log())
-            self.assertIn("held: 450 4.7.1 sending limit reached", weir.log())
+            weir.wait_logged("uid=0")
+            weir.wait_logged("held: 450 4.7.1 sending limit reached")
             self.assertRegex(weir.log(), r"refuse: .*uid=0, action=HOLD \(milter\.local_over\)\n")
             self.assertNotIn("action=DEFER", weir.log())
 
@@ -276,7 +276,7 @@ class Filter(unittest.TestCase):
                 self.assertEqual(client.mail("a@example.org", ["b@example.com"], content("y", "X-Do: WARN"))[-1][0], 250)
             wait_until(sink.messages, postfix.log)
             self.assertEqual([subject_of(message) for message in sink.messages()], ["y"])
-            self.assertIn("a milter can't carry out FILTER", weir.log())
+            weir.wait_logged("a milter can't carry out FILTER")
 
 
 class Received(unittest.TestCase):

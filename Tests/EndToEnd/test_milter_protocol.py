@@ -281,7 +281,7 @@ class BadInput(unittest.TestCase):
                     while reply := mta.reply():
                         self.assertIn(reply[0], "Oc", reply)
             self.assertEqual(other.content([("Subject", " reject")]), [("y", text("550 5.7.1 no"))])
-            self.assertIn("closed the milter connection of 127.0.0.1: ", weir.log())
+            weir.wait_logged("closed the milter connection of 127.0.0.1: ")
 
     def test_large_macros_headers_and_envelopes_stay_bounded(self):
         with MilterService(RULES, BODY) as weir:

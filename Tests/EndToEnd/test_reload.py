@@ -97,7 +97,7 @@ class Patterns(unittest.TestCase):
         while "RELOADING=1" not in notify.recv(4096).decode():
             pass
         self.assertEqual(service.stop(), 0)
-        self.assertIn("stopped", service.log())
+        service.wait_logged("stopped")
         self.assertNotIn("reloaded", service.log())
 
 

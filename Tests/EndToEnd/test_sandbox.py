@@ -148,7 +148,7 @@ class Kernels(unittest.TestCase):
                 service = self.service(calls, sandbox="required")
                 service.start(wait=False)
                 self.assertEqual(service.process.wait(DEFAULT_TIMEOUT), 78, service.log())
-                self.assertIn("Function not implemented", service.log())
+                service.wait_logged("Function not implemented")
 
 
 class Doctor(unittest.TestCase):
@@ -173,7 +173,7 @@ class Root(unittest.TestCase):
         service = self.service(user="no-such-account")
         service.start(wait=False)
         self.assertEqual(service.process.wait(DEFAULT_TIMEOUT), 78)
-        self.assertIn("the account 'no-such-account' (user) does not exist", service.log())
+        service.wait_logged("the account 'no-such-account' (user) does not exist")
         self.assertFalse(service.ledger.exists())
 
     def test_it_stays_root_where_the_default_account_is_of_no_use(self):

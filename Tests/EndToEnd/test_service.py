@@ -286,7 +286,7 @@ class ServiceManager(unittest.TestCase):
             other.configure(listen=listen)
             other.start(wait=False)
             self.assertEqual(other.process.wait(DEFAULT_TIMEOUT), 69, other.log())
-            self.assertIn("another process listens on", other.log())
+            other.wait_logged("another process listens on")
         with service.client(service.policy_socket) as client:
             self.assertEqual(client.ask(), "DUNNO")
         self.assertEqual(service.limits("list").returncode, 0)
@@ -298,7 +298,7 @@ class ServiceManager(unittest.TestCase):
         service.start(wait=False)
         self.assertEqual(service.process.wait(DEFAULT_TIMEOUT), 69)
         self.assertEqual(service.policy_socket.read_text(), "precious")
-        self.assertIn("is not a socket", service.log())
+        service.wait_logged("is not a socket")
 
     def test_failing_admin_listener_ends_the_start(self):
         service = WeirService()
@@ -306,7 +306,7 @@ class ServiceManager(unittest.TestCase):
         service.configure(listen={"policy": f"inet:127.0.0.1:{service.port}", "admin": "unix:/nowhere/at/all"})
         service.start(wait=False)
         self.assertEqual(service.process.wait(DEFAULT_TIMEOUT), 69)
-        self.assertIn("unix:/nowhere/at/all (listen.admin): No such file or directory", service.log())
+        service.wait_logged("unix:/nowhere/at/all (listen.admin): No such file or directory")
         self.assertNotIn("ready", service.log())
 
     def test_peaks_are_logged(self):
@@ -333,7 +333,7 @@ class ServiceManager(unittest.TestCase):
         self.addCleanup(other.__exit__)
         other.start(wait=False)
         self.assertNotEqual(other.process.wait(DEFAULT_TIMEOUT), 0)
-        self.assertIn(str(service.port), other.log())
+        other.wait_logged(str(service.port))
         self.assertEqual(service.ask(), "DUNNO")
 
     def test_a_bad_configuration_at_start(self):
@@ -343,7 +343,7 @@ class ServiceManager(unittest.TestCase):
         service.start(wait=False)
         self.assertNotIn(service.process.wait(DEFAULT_TIMEOUT), (0, None))
         for fault in ("weir.yaml:3:", "weir.yaml:4:", "rates", "policy"):
-            self.assertIn(fault, service.log())
+            service.wait_logged(fault)
 
     def test_stale_unix_socket(self):
         service = self.enterContext(WeirService(limits=[LIMIT]))

@@ -112,7 +112,7 @@ class SlowStart(unittest.TestCase):
             ledger.start()
             self.addCleanup(ledger.__exit__)
             self.assertEqual(service.process.wait(DEFAULT_TIMEOUT), 69, service.log())
-        self.assertIn(f"weir serve: can't listen on inet:127.0.0.1:{service.port}", service.log())
+        service.wait_logged(f"weir serve: can't listen on inet:127.0.0.1:{service.port}")
 
     def test_it_can_be_stopped(self):
         service = self.service()

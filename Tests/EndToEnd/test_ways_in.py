@@ -107,7 +107,7 @@ class SameResult(unittest.TestCase):
                     self.assertEqual(client.mail("a@example.org", ["b@example.com"], message)[-1][0], 250)
                 wait_until(sink.messages, postfix.log)
                 self.assertIn(header.encode(), sink.messages()[0]["content"])
-                self.assertIn("headers longer than header_size_limit (102400), at offset ", weir.log())
+                weir.wait_logged("headers longer than header_size_limit (102400), at offset ")
         weir = FilterService(free_port(), "/^X-Long:/ WARN\n")
         self.addCleanup(weir.__exit__)
         weir.configure()
