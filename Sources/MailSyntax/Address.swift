@@ -29,11 +29,14 @@ package struct CanonicalAddress: Equatable, Sendable {
         while bytes.first == UInt8(ascii: "@"), let colon = bytes.firstIndex(of: UInt8(ascii: ":")) {
             bytes = bytes[(colon + 1)...]
         }
-        // An empty domain is none, as with `resolve_null_domain` of Postfix.
-        while bytes.last == UInt8(ascii: "@") { bytes = bytes.dropLast() }
-        let at = bytes.lastIndex(of: UInt8(ascii: "@"))
-        localPart = Array(bytes[..<(at ?? bytes.endIndex)])
-        domain = at.map { Self.folded(bytes[($0 + 1)...]) } ?? []
+        // An empty domain is none, as with `resolve_null_domain` of Postfix. Some characters of a domain stand for
+        // nothing (IDNA).
+        domain = []
+        while domain.isEmpty, let at = bytes.lastIndex(of: UInt8(ascii: "@")) {
+            domain = Self.folded(bytes[(at + 1)...])
+            bytes = bytes[..<at]
+        }
+        localPart = Array(bytes)
         if let cut = localPart.firstIndex(where: delimiters.contains), cut > 0,
             !Self.isReserved(localPart, delimiters: delimiters)
         {
