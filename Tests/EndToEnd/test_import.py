@@ -230,15 +230,15 @@ class Grammar(unittest.TestCase):
                     self.assertIn(text, line)
 
     def test_lines_of_main_cf(self):
-        """A line that sets a limit again counts, and lines may end as on Windows."""
+        """A line that sets a limit again counts. Lines may end as on Windows, but not with a form feed."""
         for end in ("\n", "\r\n"):
             with self.subTest(end=end):
-                text = end.join(["mynetworks = 127.0.0.1", "smtpd_client_connection_rate_limit = 10", "smtpd_client_connection_rate_limit = 20", ""])
+                text = end.join(["# page 1\f", "mynetworks = 127.0.0.1", "smtpd_client_connection_rate_limit = 10", "smtpd_client_connection_rate_limit = 20", ""])
                 (self.directory / "main.cf").write_bytes(text.encode())
                 result = weir("import", "anvil", self.directory / "main.cf")
-                self.assertIn("  # line 3\n", result.stdout)
+                self.assertIn("  # line 4\n", result.stdout)
                 self.assertIn("rates: [20/1m]", result.stdout)
-                self.assertRegex(result.stderr, r"main\.cf:3: note: limit per-client-connections: anvil counts all connections")
+                self.assertRegex(result.stderr, r"main\.cf:4: note: limit per-client-connections: anvil counts all connections")
 
 
 if __name__ == "__main__":

@@ -149,7 +149,7 @@ package struct PostfixSetup: Sendable {
     /// ignored.
     static func joined(_ text: String) -> [String] {
         var lines: [String] = []
-        for line in text.split(whereSeparator: \.isNewline) where !line.trimmed.isEmpty && line.trimmed.first != "#" {
+        for line in text.split(whereSeparator: \.endsLine) where !line.trimmed.isEmpty && line.trimmed.first != "#" {
             if let first = line.first, first == " " || first == "\t", !lines.isEmpty {
                 lines[lines.count - 1] += " " + line.trimmed
             } else {
@@ -179,6 +179,11 @@ package struct PostfixSetup: Sendable {
             name: words[0], type: words[1], chroot: words[4], program: words[7], overrides: overrides,
             arguments: arguments)
     }
+}
+
+extension Character {
+    /// A line of main.cf ends with LF, or CR LF. A form feed and the like are part of it.
+    var endsLine: Bool { self == "\n" || self == "\r\n" }
 }
 
 extension StringProtocol {

@@ -149,7 +149,7 @@ private struct AnvilParameters {
 
     init(_ text: String) {
         setup = PostfixSetup(defaults: Self.defaults, settings: text, master: "", complaints: [])
-        lines = text.split(omittingEmptySubsequences: false, whereSeparator: \.isNewline)
+        lines = text.split(omittingEmptySubsequences: false, whereSeparator: \.endsLine)
     }
 
     func value(_ name: String) -> String { setup.value(name) }
