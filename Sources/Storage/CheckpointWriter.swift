@@ -74,6 +74,10 @@ final class CheckpointWriter: Sendable {
             throw StoreDamage("the table \(name) has another definition")
         }
         let head = try database.read(Self.head)
+        // Also if the number of the file format is damaged.
+        guard try database.read({ sqlite3_db_readonly($0.sqliteConnection, "main") == 0 }) else {
+            throw DatabaseError(resultCode: .SQLITE_READONLY)
+        }
         state.withLock { $0.database = database }
         return head
     }
