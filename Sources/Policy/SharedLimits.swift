@@ -33,6 +33,8 @@ final class SharedLimits: EngineConnection.Owner {
     /// The `maxmemory-policy` that was complained of last.
     private var eviction: String?
     private var state = State.starting
+    /// An alert about the engine was raised, and its recovery was not.
+    private var isAlarmed = false
     /// nil while the engine is in use.
     private(set) var engineTrouble: EngineTrouble?
     private var suspended: [Int: any LedgerHost.Client] = [:]
@@ -225,7 +227,6 @@ final class SharedLimits: EngineConnection.Owner {
 
     private func report(_ new: State, _ detail: String = "") {
         guard new != state else { return }
-        let before = state
         state = new
         engineTrouble = nil
         switch new {
@@ -233,7 +234,8 @@ final class SharedLimits: EngineConnection.Owner {
         case .shared:
             let text = "\(address) (version \(serverVersion)) is in use: the limits hold over all hosts"
             host.log.notice(text)
-            if case .failed = before { host.alerts.raise(recovery: Self.alertSubject, text) }
+            if isAlarmed { host.alerts.raise(recovery: Self.alertSubject, text) }
+            isAlarmed = false
         case .unsettled:
             let trouble = EngineTrouble(
                 cause: "\(address) (version \(serverVersion)) is in use, but not all of "
@@ -284,6 +286,7 @@ final class SharedLimits: EngineConnection.Owner {
         engineTrouble = trouble
         host.log.error("\(trouble)")
         host.alerts.raise(trouble: Self.alertSubject, "\(trouble)")
+        isAlarmed = true
     }
 }
 

@@ -13,6 +13,7 @@ import time
 import unittest
 
 from postfix import DEFAULT_TIMEOUT, free_port, wait_until
+from test_alerts import Hook
 from test_shared import FAILED, HOSTS, IN_USE, MOST, SHARE, Engine, admitted, blocked, host
 from weir import UnixConnection, get, samples
 
@@ -275,6 +276,23 @@ class StartTests(unittest.TestCase):
                 service.wait_logged(IN_USE)
                 self.assertEqual(admitted(service, "a", MOST + 5), MOST)
                 self.assertEqual(service.log().count(FAILED), 1)
+
+    def test_the_recovery_is_told_once_all_hosts_are_there(self):
+        with Hook() as hook, contextlib.ExitStack() as stack:
+            one = stack.enter_context(host(free_port(), "mx1", HOSTS[:2]))
+            one.configure(alerts={"webhook": hook.url, "interval": "1s"})
+            one.restart()
+
+            def tiers():
+                return [alert["tier"] for alert in hook.alerts if alert["subject"] == "the engine of shared limits"]
+
+            wait_until(lambda: tiers() == ["trouble"], lambda: f"{hook.alerts} {one.log()}")
+            port = int(re.search(r":(\d+)/0", one.config["shared"]["engine"]).group(1))
+            stack.enter_context(Engine(port=port))
+            one.wait_logged("have connected to it yet")
+            stack.enter_context(host(port, "mx2", HOSTS[:2]))
+            one.wait_logged(IN_USE)
+            wait_until(lambda: tiers() == ["trouble", "recovery"], lambda: f"{hook.alerts} {one.log()}")
 
     def test_a_host_is_added(self):
         """One host after the other gets the new list. No more than the limit is admitted at any time."""
