@@ -14,12 +14,13 @@ struct CheckCommand: ParsableCommand {
             For each rule that matches, prints its class, the byte offset of the header or line, the table and line of \
             the rule, and its action; then a diff of the changes. Messages are not changed.
 
-            Postfix does not show each way in the same. With --as, prints also which headers the rules would not get, \
-            and which rules can't apply for this reason. The first Received: header counts as the one that Postfix adds.
+            Postfix passes some headers to one way in and not to another. With --as, also prints which headers the \
+            rules would not get, and which rules can't apply for this reason. The first Received: header counts as the \
+            one that Postfix adds.
 
             --as also says what is known of the messages, for checks.sets: --as sender=a@example.org,\
-            recipient=b@example.com,client_address=192.0.2.1. What it does not name is empty. recipient can be there \
-            several times. Prints the sets that apply to each message.
+            recipient=b@example.com,client_address=192.0.2.1. An attribute that it does not name is empty. recipient \
+            can be repeated. Prints the sets that apply to each message.
 
             With --decoded, prints instead what rules for decoded text see: the headers (checks.decoded_header), \
             then the lines of text of each part (checks.decoded_body), then the lines about parts and the files in \

@@ -46,7 +46,7 @@ struct FilterCommand: ParsableCommand {
         name: .long, parsing: .unconditionalSingleValue,
         help: ArgumentHelp(
             "What is known of the message, for checks.sets, such as client_address=${client_address} in master.cf. "
-                + "Can be there several times.", valueName: "name=value"))
+                + "Can be repeated.", valueName: "name=value"))
     var attribute: [KnownAttribute] = []
 
     @Argument(help: "Envelope recipients.")
