@@ -46,7 +46,7 @@ extension Ledger {
                     try beginCheckpoint()
                 }
             case .saving:
-                savePieces(slots: slots)
+                try savePieces(slots: slots)
             case .finishing:
                 switch store.checkpointProgress {
                 case .running: break
@@ -63,12 +63,16 @@ extension Ledger {
     }
 
     /// Hands pieces to the store in portions of `rowsTogether`, for about `slots` rows.
-    private func savePieces(slots: Int) {
+    ///
+    /// The batches that they contain go first. Pieces are of different moments, and only the journal says what lies in
+    /// between: without it, a message could be remembered as charged, and the key not have the charge.
+    private func savePieces(slots: Int) throws(UpkeepFault) {
         var left = slots
         while true {
             var isEnd = false
             if case .end? = upkeep.pending.last { isEnd = true }
             if isEnd || upkeep.pendingRows >= store.rowsTogether {
+                do throws(StoreError) { try store.flush() } catch { throw .journal(error) }
                 guard store.save(upkeep.pending) else { return }
                 upkeep.pending = []
                 upkeep.pendingRows = 0

@@ -263,6 +263,25 @@ import Testing
         #expect(store.savedRows == 20, "each row once")
     }
 
+    /// The pieces of a checkpoint are of different moments. If a crash loses what lies in between, the message must not
+    /// be remembered as charged more than the key has.
+    @Test func aCheckpointDoesNotOvertakeBatchesThatAreHeldBack() throws {
+        var maker = LimitMaker()
+        let store = MemoryStore()
+        store.holdsBatches = true
+        let harness = try LedgerHarness([maker.limit(rates: ["1000/1h"])], names: maker.names, store: store)
+        try harness.finishCheckpoint()
+        try harness.ask(rcpt("m", to: "r1@example.org"))
+        try harness.ledger.beginCheckpoint()
+        while store.savedRows == 0 { #expect(harness.ledger.maintain(slots: 1) == nil) }
+        try harness.ask(rcpt("m", to: "r2@example.org"), commits: false)
+        try harness.ledger.commit()
+        while harness.ledger.isCheckpointRunning { #expect(harness.ledger.maintain(slots: 1) == nil) }
+        try harness.crash()
+        try harness.ask(settling("END-OF-MESSAGE", "m", count: 2))
+        #expect(harness.used("user") == [2])
+    }
+
     @Test func failingCheckpointsAreRetriedWithBackoff() throws {
         var maker = LimitMaker()
         let store = MemoryStore()

@@ -14,6 +14,9 @@ class MemoryStore: LedgerStore {
     var checkpointFailure: StoreError?
     /// Whether `save` refuses.
     var isBehind = false
+    /// Batches wait for `flush`, and a crash loses them (`durability: relaxed`).
+    var holdsBatches = false
+    private var held: [(sequence: UInt64, content: [UInt8])] = []
     /// Damage costs only the row or batch that has it, as with files.
     var toleratesDamage = false
     /// How many rows, transactions and batches the last start could not read.
@@ -42,6 +45,7 @@ class MemoryStore: LedgerStore {
 
     func open() throws(StoreError) -> StoredState {
         if let failure { throw failure }
+        held = []
         return StoredState(
             hashKey: .init(low: 7, high: 9), lastBatch: segments.flatMap(\.batches).last?.content, limits: limits)
     }
@@ -74,10 +78,15 @@ class MemoryStore: LedgerStore {
     func append(_ batch: UnsafeRawBufferPointer, sequence: UInt64) throws(StoreError) {
         if let failure { throw failure }
         guard isOpen else { throw StoreError("no checkpoint has been begun") }
-        segments[segments.count - 1].batches.append((sequence, Array(batch)))
+        held.append((sequence, Array(batch)))
+        if !holdsBatches { try flush() }
     }
 
-    func flush() throws(StoreError) {}
+    func flush() throws(StoreError) {
+        guard !held.isEmpty else { return }
+        segments[segments.count - 1].batches += held
+        held = []
+    }
 
     var journalBytes: Int { segments.last?.batches.reduce(0) { $0 + $1.content.count } ?? 0 }
 

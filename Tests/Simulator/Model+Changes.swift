@@ -108,34 +108,44 @@ extension Model {
     /// `ledger.most_keys`, its counts are lost, and the end is charged in full."
     ///
     /// A key of which nothing counts any more is forgotten at any time, and messages stay charged. If that happened
-    /// before the key was used again, messages from before stay charged. Whether it did does not show.
+    /// before the key was used again, messages from before stay charged. Whether it did does not show. If it happened
+    /// before a reset, the reset may be forgotten with the key.
     func forgetting(_ account: Account) -> [Model] {
         guard let state = accounts[account] else { return [self] }
         let begins = use(of: account) > 0 ? state.begins : [.max]
-        return begins.map { begin in
-            var model = self
-            model.forget(account, usedSince: begin)
-            return model
+        let resets = state.resetAt.map { [$0, nil] } ?? [nil]
+        return begins.flatMap { begin in
+            resets.map { resetAt in
+                var model = self
+                model.forget(account, usedSince: begin, resetAt: resetAt)
+                return model
+            }
         }
     }
 
-    private mutating func forget(_ account: Account, usedSince begin: Int) {
+    private mutating func forget(_ account: Account, usedSince begin: Int, resetAt: Int64?) {
         guard let state = accounts.removeValue(forKey: account) else { return }
         for (id, var transaction) in transactions where transaction.charges[account] != nil {
             if transaction.judgedLast[account].map({ $0 >= begin }) ?? false {
                 transaction.charges[account] = nil
                 transaction.order.removeAll { $0 == account }
             } else {
-                transaction.charges[account]?.removeAll { charge in state.resetAt.map { charge.time <= $0 } ?? false }
+                transaction.charges[account]?.removeAll { charge in resetAt.map { charge.time <= $0 } ?? false }
             }
             transactions[id] = transaction
         }
         forgotten[account, default: [:]].merge(state.windows) { $0 + $1 }
     }
 
-    /// Whether transactions were charged the same.
+    /// Whether transactions were charged the same, and a reset has ended the same of it.
     func charged(_ transactions: [String], as other: Model) -> Bool {
-        transactions.allSatisfy { self.transactions[$0]?.charges == other.transactions[$0]?.charges }
+        transactions.allSatisfy { charges(of: $0) == other.charges(of: $0) }
+    }
+
+    private func charges(of id: String) -> [Account: [Charge]]? {
+        guard var transaction = transactions[id] else { return nil }
+        forgetResets(in: &transaction)
+        return transaction.charges
     }
 
     /// Drops what counts nowhere any more.

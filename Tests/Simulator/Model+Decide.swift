@@ -152,7 +152,7 @@ extension Model {
     }
 
     /// A reset ends what was charged before it.
-    private func forgetResets(in transaction: inout Transaction) {
+    func forgetResets(in transaction: inout Transaction) {
         for account in transaction.order {
             guard let resetAt = accounts[account]?.resetAt else { continue }
             transaction.charges[account]?.removeAll { $0.time <= resetAt }

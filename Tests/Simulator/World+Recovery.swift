@@ -29,11 +29,10 @@ extension World {
         }
         sim_advance(1)
         try boot()
-        let hasLost = isReboot || isDead
         for index in sessions.indices {
             sessions[index].descriptor = -1
             sessions[index].isWaiting = false
-            if hasLost { renewSession(index) }
+            if isReboot { renewSession(index) }
         }
         synchronize()
         if clocks.boot != bootBefore || scenario.kind == .damage { try noteReboot() } else { try checkTime() }
@@ -133,12 +132,16 @@ extension World {
         }
     }
 
-    /// Where the counts do not tell which requests the service remembers, their clients give up.
+    /// Where the counts do not tell which requests the service remembers, or what it has charged for them, their clients
+    /// give up.
     private func renewSessions(thatDifferIn others: [Model]) {
         for index in sessions.indices {
             guard let transaction = sessions[index].last?.transaction else { continue }
             let answers = model.transactions[transaction]?.answers
-            if others.contains(where: { $0.transactions[transaction]?.answers != answers }) { renewSession(index) }
+            let differs = others.contains {
+                $0.transactions[transaction]?.answers != answers || !$0.charged([transaction], as: model)
+            }
+            if differs { renewSession(index) }
         }
     }
 
