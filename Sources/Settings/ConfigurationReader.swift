@@ -65,6 +65,8 @@ package enum ConfigurationReader {
             checkActions(of: rules, &reading)
             warnOfReceived(in: rules, &reading)
         }
+        let takesBeforeQueue = configuration.listen.filter.contains { $0.mode == .beforeQueue }
+        if configuration.listen.takesContent, !takesBeforeQueue, let rules { warnOfDroppedHeaders(in: rules, &reading) }
         if configuration.listen.filter.contains(where: { $0.nextHop.variant == .lmtp }), let rules {
             warnOfLMTP(rules, &reading)
         }
@@ -187,6 +189,20 @@ package enum ConfigurationReader {
                     of: rule,
                     "Postfix does not show the Received: header that it adds to a milter (listen.milter): this matches "
                         + "only those that a message brings; docs/milter.md has the two lines for Postfix")
+                if seen.insert(warning).inserted { reading.add(warning: .init(warning)) }
+            }
+        }
+    }
+
+    /// Only a filter before the queue gets headers such as Bcc.
+    private static func warnOfDroppedHeaders(in rules: ContentRules, _ reading: inout ConfigurationReading) {
+        var seen: Set<TableFault> = []
+        for list in rules.sets.flatMap({ [$0.header, $0.decodedHeader] }) {
+            for (rule, name) in list.rulesOnDroppedHeaders {
+                let warning = list.fault(
+                    of: rule,
+                    "Postfix removes \(name): headers from a message before a milter or a filter after the queue gets "
+                        + "it (message_drop_headers): this matches none of them")
                 if seen.insert(warning).inserted { reading.add(warning: .init(warning)) }
             }
         }

@@ -41,13 +41,30 @@ import Testing
     @Test(arguments: [
         ("/^Received:.*with ESMTPSA/ IGNORE", true), ("/^\\s*Received:/ REPLACE X: y", true),
         ("/^received: from/ IGNORE", true),
-        ("/^(Received|X-Mailer):/ IGNORE", true), ("/^[Rr]eceived:/ IGNORE", true), ("/^Received\\s*:/ REJECT", true),
+        ("/^(Received|X-Mailer):/ IGNORE", true), ("/^(X-Mailer|Received):/ IGNORE", true),
+        ("/Received: from .*localhost/ IGNORE", true), ("/^X-A:|^Received:/ IGNORE", true),
+        ("/^X-A: (a|Received: b)/ IGNORE", false), ("/x Received: b/ IGNORE", false),
+        ("/^[Rr]eceived:/ IGNORE", true), ("/^Received\\s*:/ REJECT", true),
         ("if /^Received:/\n/./ IGNORE\nendif", true),
         ("/^Received-SPF:/ IGNORE", false), ("/^X-Received:/ IGNORE", false), ("/Received/ IGNORE", false),
         ("if !/^Received:/\n/a/ IGNORE\nendif", false), ("!/^Received:/ WARN", false), ("/^Received/ IGNORE", true),
     ])
     func rulesOnReceived(rules: String, isNamed: Bool) {
         #expect(RuleList(tables: [table(rules)]).rulesOnReceived == (isNamed ? [0] : []))
+    }
+
+    @Test(
+        arguments: [
+            ("/^Bcc:/ IGNORE", "Bcc"), ("/^(To|Cc|Bcc): .*spam/ REJECT", "Bcc"),
+            ("/Return-Path: <x>/ REJECT", "Return-Path"), ("/^[Cc]ontent-[Ll]ength:/ IGNORE", "Content-Length"),
+            ("if /^(?:(Resent-)?To|Resent-Bcc):/\n/x/ OK\nendif", "Resent-Bcc"),
+            ("/^X-Bcc:/ IGNORE", nil), ("/^Subject: Bcc:/ IGNORE", nil), ("!/^Bcc:/ WARN", nil),
+            ("/^Bccx?:/ IGNORE", nil),
+            ("/^To: .*[|]Bcc:/ WARN", nil), ("/^((((((((((Bcc))))))))))/ WARN", nil),
+        ] as [(String, String?)])
+    func rulesOnDroppedHeaders(rules: String, name: String?) {
+        let found = RuleList(tables: [table(rules)]).rulesOnDroppedHeaders
+        #expect(found.map(\.name) == [name].compactMap(\.self))
     }
 
     @Test(arguments: [
