@@ -171,7 +171,7 @@ package final class ContentRules: Sendable {
     /// Where rules are about the Received: header, as `pcre:/etc/postfix/header_checks:12`.
     package var locationsOfReceived: [String] {
         sets.flatMap { [$0.header, $0.decodedHeader] }.flatMap { list in
-            list.rulesOnReceived.map { list.location(of: $0).description }
+            list.rulesOnReceived.map { list.location(of: $0.rule).description }
         }
     }
 

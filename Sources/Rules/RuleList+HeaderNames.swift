@@ -5,7 +5,7 @@ internal import MailSyntax
 extension RuleList {
     /// The rules and `if`s for the Received: header that the MTA adds, and does not show a milter. Negated ones are
     /// about all other headers, and are not among them.
-    package var rulesOnReceived: [Int] { rules(about: ["Received"]).map(\.rule) }
+    package var rulesOnReceived: [(rule: Int, name: String)] { rules(about: ["Received"]) }
 
     /// The rules and `if`s for headers that Postfix removes before a milter or a filter after the queue gets the
     /// message (`message_drop_headers`), and the first of these headers.
