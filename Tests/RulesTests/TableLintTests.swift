@@ -77,6 +77,37 @@ import Testing
         #expect(faults.contains { $0.message.hasPrefix("catastrophic") } == isNamed, "\(faults)")
     }
 
+    /// `i` turns off what is on by default.
+    @Test func flagForCase() {
+        let list = RuleList(tables: [
+            table(
+                "/^Subject: spam/ DUNNO\n/^[0-9]\\d+$/i WARN\n/^From: a/i WARN\n/(?i)b/i WARN\n"
+                    + "if /c/i\n/d/ii WARN\nendif\n"
+            )
+        ])
+        #expect(
+            list.lint(isBody: false).filter { $0.message.contains("flag i") }.map { "\($0.line ?? 0) \($0.message)" }
+                == [
+                    "3 the flag i makes this pattern case-sensitive; without it, case is ignored; "
+                        + "the same holds for 1 more of this table"
+                ])
+    }
+
+    /// POSIX knows few of Perl's escapes, and none in brackets.
+    @Test(
+        arguments: [
+            ("^Subject: \\d{5}", "\\d is the letter d in a regexp: table; only pcre: knows it"),
+            ("[\\w.-]+@", "\\w in brackets is a backslash or the letter w in a regexp: table; only pcre: knows it"),
+            ("[^]\\s]", "\\s in brackets is a backslash or the letter s in a regexp: table; only pcre: knows it"),
+            ("\\\\d", nil), ("\\w+\\s*\\bfoo\\B\\.", nil), ("[[:digit:]]\\.[]a\\]b", nil), ("[[:digit:]x\\.]b", nil),
+        ] as [(String, String?)])
+    func escapesOfPerl(pattern: String, message: String?) {
+        for (type, expected) in [(TableType.regexp, message), (.pcre, nil)] {
+            let faults = RuleList(tables: [table("/\(pattern)/ WARN", type: type)]).lint(isBody: false)
+            #expect(faults.map(\.message).filter { $0.contains("only pcre:") } == [expected].compactMap(\.self))
+        }
+    }
+
     /// Codes that Postfix would not use as written.
     @Test(
         arguments: [
