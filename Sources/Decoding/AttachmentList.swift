@@ -167,13 +167,19 @@ final class AttachmentList {
     }
 
     private func names(of entry: ZipDirectory.Entry) -> [[UInt8]] {
-        ([entry.name] + (entry.localName.map { [$0] } ?? [])).map { name in
-            // APPNOTE D.1. Many programs write UTF-8 without saying so.
-            if entry.isUTF8 || String(validating: name, as: UTF8.self) != nil { return name }
-            var text: [UInt8] = []
-            _ = charsets.convert(name, from: Array("cp437".utf8), to: &text)
-            return text
-        }
+        let stored = [entry.name] + (entry.localName.map { [$0] } ?? [])
+        let texts = stored.map { entry.isUTF8 ? $0 : text($0) } + entry.unicodeNames.map(text)
+        var names: [[UInt8]] = []
+        for name in texts where !names.contains(name) { names.append(name) }
+        return names
+    }
+
+    /// APPNOTE D.1: CP437, but many programs write UTF-8 without saying so.
+    private func text(_ name: [UInt8]) -> [UInt8] {
+        if String(validating: name, as: UTF8.self) != nil { return name }
+        var text: [UInt8] = []
+        _ = charsets.convert(name, from: Array("cp437".utf8), to: &text)
+        return text
     }
 
     // MARK: - Types

@@ -120,10 +120,10 @@ private struct Parameters {
         var isFirst = true
         while index < header.count {
             let (item, equals) = Self.readItem(header, &index)
-            if isFirst {
-                value = Self.token(item)
-                isFirst = false
-            } else if let equals {
+            if isFirst { value = Self.token(item) }
+            isFirst = false
+            // Some programs write no disposition before `filename=`, and mail programs take the name all the same.
+            if let equals {
                 note(item[..<equals].filter { !$0.isSpace }.map(\.lowercased), item[(equals + 1)...])
             }
         }

@@ -12,6 +12,8 @@ struct ZipDirectory {
         var isUTF8: Bool
         /// The name in the header before the data, if it is another one. Some programs use it.
         var localName: [UInt8]?
+        /// In UTF-8, from fields behind the other names. Programs that know these fields show this name.
+        var unicodeNames: [[UInt8]] = []
         var isEncrypted: Bool
         var method: Int
         var size: Int
@@ -126,6 +128,7 @@ struct ZipDirectory {
         else { return nil }
         var entry = Entry(
             name: name(at: offset + 46, nameLength), isUTF8: flags & 0x800 != 0, localName: nil,
+            unicodeNames: unicodeNames(at: offset + 46 + nameLength, extra),
             isEncrypted: flags & 1 != 0 || method == 99, method: method, size: size, data: nil)
         addData(to: &entry, header: header, shift: shift, packed)
         entries.append(entry)
@@ -147,6 +150,7 @@ struct ZipDirectory {
         }
         let name = name(at: header + 30, nameLength)
         if name != entry.name { entry.localName = name }
+        entry.unicodeNames += unicodeNames(at: header + 30 + nameLength, extra)
         let start = header + 30 + nameLength + extra
         entry.isDamaged = packed != 0xffff_ffff && start + packed > archive.count
         entry.data = start..<min(start + packed, archive.count)
@@ -158,6 +162,20 @@ struct ZipDirectory {
         let half = Self.longestName / 2
         return Array(archive[offset..<offset + half]) + Array("...".utf8)
             + Array(archive[offset + length - half..<offset + length])
+    }
+
+    /// The names in the first and the last Unicode Path field of Info-ZIP (APPNOTE 4.6.9), whatever checksum stands
+    /// before them. zip(1) writes this field for a name beyond ASCII.
+    private func unicodeNames(at start: Int, _ length: Int) -> [[UInt8]] {
+        var names: [[UInt8]] = []
+        let end = min(start + length, archive.count)
+        var offset = start
+        while let kind = number(offset, 2), let size = number(offset + 2, 2), offset + 4 + size <= end {
+            // The version and the checksum take 5 bytes.
+            if kind == 0x7075, size > 5 { names = names.prefix(1) + [name(at: offset + 9, size - 5)] }
+            offset += 4 + size
+        }
+        return names
     }
 
     // MARK: - Without a directory
@@ -183,6 +201,7 @@ struct ZipDirectory {
             entries.append(
                 Entry(
                     name: name(at: offset + 30, nameLength), isUTF8: flags & 0x800 != 0, localName: nil,
+                    unicodeNames: unicodeNames(at: offset + 30 + nameLength, extra),
                     isEncrypted: flags & 1 != 0 || method == 99, method: method, size: size,
                     data: start..<(hasSize ? min(start + packed, archive.count) : archive.count),
                     isDamaged: !isComplete && missing == .nothing, isCut: !isComplete && missing == .end))

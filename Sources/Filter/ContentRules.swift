@@ -15,6 +15,8 @@ package final class ContentRules: Sendable {
     package let mayRemoveAddedHeaders: Bool
     /// Whether one of them may be From.
     package let mayRemoveFrom: Bool
+    /// Whether a rule may replace the recipients.
+    package let redirects: Bool
     /// Whether some set is only for some messages.
     package let areConditional: Bool
 
@@ -34,6 +36,7 @@ package final class ContentRules: Sendable {
         let lists = sets.flatMap { [$0.header, $0.decodedHeader] }
         mayRemoveAddedHeaders = lists.contains { $0.mayRemove(AddableHeaders.names) }
         mayRemoveFrom = lists.contains { $0.mayRemove(AddableHeaders.namesOfFrom) }
+        redirects = sets.flatMap(\.lists).contains { $0.list.mayRedirect }
         areConditional = sets.contains { !$0.definition.conditions.isEmpty }
         guard loader.faults.isEmpty else {
             throw Faults(faults: loader.faults, warnings: loader.warnings)
@@ -47,6 +50,7 @@ package final class ContentRules: Sendable {
         warnings = next.warnings
         mayRemoveAddedHeaders = next.mayRemoveAddedHeaders
         mayRemoveFrom = next.mayRemoveFrom
+        redirects = next.redirects
         areConditional = next.areConditional
         sets = next.sets.map { set in RuleSet(set, continuing: old.sets.first { $0.name == set.name }) }
         if !checks.fastPass { for (list, _) in lists { list.fastPass = nil } }
@@ -167,7 +171,7 @@ package final class ContentRules: Sendable {
     /// Where rules are about the Received: header, as `pcre:/etc/postfix/header_checks:12`.
     package var locationsOfReceived: [String] {
         sets.flatMap { [$0.header, $0.decodedHeader] }.flatMap { list in
-            list.rulesOnReceived.map { list.location(of: $0).description }
+            list.rulesOnReceived.map { list.location(of: $0.rule).description }
         }
     }
 

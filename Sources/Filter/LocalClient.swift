@@ -68,18 +68,34 @@ extension LocalClient {
     ///
     /// - Parameter sender: the internal form.
     package init?(ofReceivedIn message: [UInt8], queueID: [UInt8], sender: [UInt8], isKnownLocal: Bool) {
-        guard !queueID.isEmpty, let lines = Self.firstReceived(message) else { return nil }
-        // `Received: by mx.example.org (Postfix, from userid 1000)` or
-        // `Received: from client.example.org (localhost [127.0.0.1])`
-        let words = Array(lines.joined()).split(whereSeparator: \.isSpace)
-        guard let by = words.firstIndex(where: { $0.elementsEqual("by".utf8) }), by + 1 < words.count,
-            let id = words.firstIndex(where: { $0.elementsEqual("id".utf8) }), id + 1 < words.count,
-            words[id + 1].prefix(while: { $0 != UInt8(ascii: ";") }).elementsEqual(queueID),
-            by == 1 || isKnownLocal || Self.isLoopback(lines[0])
+        guard let received = OwnReceived(in: message, queueID: queueID),
+            received.isFromPickup || isKnownLocal || received.isFromLoopback
         else { return nil }
         var address: [UInt8] = []
         if !sender.isEmpty { EnvelopeAddress.appendExternal(sender, to: &address) }
-        self.init(queueID: queueID, hostName: Array(words[by + 1]), sender: address)
+        self.init(queueID: queueID, hostName: received.hostName, sender: address)
+    }
+}
+
+/// What the Received: header of this Postfix says: `Received: by mx.example.org (Postfix, from userid 1000)` or
+/// `Received: from client.example.org (localhost [127.0.0.1])`.
+package struct OwnReceived {
+    let hostName: [UInt8]
+    /// The message comes from sendmail(1).
+    package let isFromPickup: Bool
+    let isFromLoopback: Bool
+
+    /// nil without a header that has the queue ID.
+    package init?(in message: [UInt8], queueID: [UInt8]) {
+        guard !queueID.isEmpty, let lines = Self.firstReceived(message) else { return nil }
+        let words = Array(lines.joined()).split(whereSeparator: \.isSpace)
+        guard let by = words.firstIndex(where: { $0.elementsEqual("by".utf8) }), by + 1 < words.count,
+            let id = words.firstIndex(where: { $0.elementsEqual("id".utf8) }), id + 1 < words.count,
+            words[id + 1].prefix(while: { $0 != UInt8(ascii: ";") }).elementsEqual(queueID)
+        else { return nil }
+        hostName = Array(words[by + 1])
+        isFromPickup = by == 1
+        isFromLoopback = Self.isLoopback(lines[0])
     }
 
     private static func isLoopback(_ line: ArraySlice<UInt8>) -> Bool {

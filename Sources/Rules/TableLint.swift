@@ -12,11 +12,13 @@ extension RuleList {
                 severity: .warning, type: table.type.rawValue, path: table.path, line: 1,
                 message: "the file begins with a UTF-8 byte order mark, so the first line is not read as it looks")
         }
+        faults += lintCase()
         var shadows = Shadows()
         let subject = subject(body: isBody)
         for (number, entry) in entries.enumerated() {
             guard let expression = entry.statement.expression else { continue }
             if let warning = Self.catastrophic(expression) { faults.append(fault(number, warning)) }
+            if let warning = Self.strayEscape(expression) { faults.append(fault(number, warning)) }
             if FastPattern(expression.source, subject: subject) == nil {
                 let key = !isBody ? "header" : isForText ? "line" : "body line"
                 faults.append(
@@ -34,7 +36,7 @@ extension RuleList {
         return faults
     }
 
-    private func fault(_ rule: Int, _ message: String) -> TableFault {
+    func fault(_ rule: Int, _ message: String) -> TableFault {
         let table = tables[entries[rule].table]
         return TableFault(
             severity: .warning, type: table.type.rawValue, path: table.path,

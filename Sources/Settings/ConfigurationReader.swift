@@ -65,6 +65,8 @@ package enum ConfigurationReader {
             checkActions(of: rules, &reading)
             warnOfReceived(in: rules, &reading)
         }
+        let takesBeforeQueue = configuration.listen.filter.contains { $0.mode == .beforeQueue }
+        if configuration.listen.takesContent, !takesBeforeQueue, let rules { warnOfDroppedHeaders(in: rules, &reading) }
         if configuration.listen.filter.contains(where: { $0.nextHop.variant == .lmtp }), let rules {
             warnOfLMTP(rules, &reading)
         }
@@ -180,14 +182,32 @@ package enum ConfigurationReader {
 
     /// The commonest rule for headers takes away the host that a user submits mail from, and a milter never sees it.
     private static func warnOfReceived(in rules: ContentRules, _ reading: inout ConfigurationReading) {
-        var seen: Set<TableFault> = []
+        warnOfFirst(\.rulesOnReceived, in: rules, &reading) { _ in
+            "Postfix does not show the Received: header that it adds to a milter (listen.milter): this matches only "
+                + "those that a message brings; docs/milter.md has the two lines for Postfix"
+        }
+    }
+
+    /// Only a filter before the queue gets headers such as Bcc.
+    private static func warnOfDroppedHeaders(in rules: ContentRules, _ reading: inout ConfigurationReading) {
+        warnOfFirst(\.rulesOnDroppedHeaders, in: rules, &reading) { name in
+            "Postfix removes \(name): headers from a message before a milter or a filter after the queue gets it "
+                + "(message_drop_headers): this matches none of them"
+        }
+    }
+
+    /// Warns of the first such rule of each table. Some tables have hundreds.
+    private static func warnOfFirst(
+        _ found: (RuleList) -> [(rule: Int, name: String)], in rules: ContentRules,
+        _ reading: inout ConfigurationReading, _ text: (String) -> String
+    ) {
+        var seen: Set<String> = []
         for list in rules.sets.flatMap({ [$0.header, $0.decodedHeader] }) {
-            for rule in list.rulesOnReceived {
-                let warning = list.fault(
-                    of: rule,
-                    "Postfix does not show the Received: header that it adds to a milter (listen.milter): this matches "
-                        + "only those that a message brings; docs/milter.md has the two lines for Postfix")
-                if seen.insert(warning).inserted { reading.add(warning: .init(warning)) }
+            let tables = Dictionary(grouping: found(list)) { list.location(of: $0.rule).table }
+            for (table, rules) in tables where seen.insert(table).inserted {
+                let more = rules.count - 1
+                let others = more == 0 ? "" : "; the same holds for \(more) more of this table"
+                reading.add(warning: .init(list.fault(of: rules[0].rule, text(rules[0].name) + others)))
             }
         }
     }

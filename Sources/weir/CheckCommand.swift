@@ -191,7 +191,7 @@ private final class TextCheckReport: CheckReport {
     }
 
     func finish() throws {
-        if count > 1 { try StandardOutput.write(line: "\(count) messages, \(matched) with findings") }
+        if count != 1 { try StandardOutput.write(line: "\(count) messages, \(matched) with findings") }
         guard let wayIn else { return }
         for (rule, count) in unmatched.sorted(by: { ($0.key.table, $0.key.line) < ($1.key.table, $1.key.line) }) {
             let messages = quantity(count, "message")

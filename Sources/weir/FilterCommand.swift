@@ -61,6 +61,7 @@ struct FilterCommand: ParsableCommand {
         filter.begin(rules)
         if rules.areConditional { filter.select(chooseSets(of: rules)) }
         filter.wasQueued(as: Array(queueID.utf8))
+        if OwnReceived(in: message, queueID: Array(queueID.utf8))?.isFromPickup == true { filter.cameWithoutSMTP() }
         filter.update(message)
         var verdict = filter.finish()
         report(verdict, to: logDestination)
@@ -132,31 +133,46 @@ struct FilterCommand: ParsableCommand {
             case .redirect(let recipient): [try address(recipient)]
             case .envelope(let copies): try recipients + copies.map(address)
             }
+        let ending = lineEnd(of: message)
+        try run(
+            path, words.dropFirst() + ["-f", sender, "--"] + recipients, verdict.apply(to: message, lineEnd: ending))
+    }
+
+    private func run(_ path: String, _ arguments: [String], _ message: [UInt8]) throws {
         let process = Process()
         process.executableURL = URL(fileURLWithPath: path)
-        process.arguments = words.dropFirst() + ["-f", sender, "--"] + recipients
+        process.arguments = arguments
         let pipe = Pipe()
         process.standardInput = pipe
-        do {
-            try process.run()
-            let ending = lineEnd(of: message)
-            try pipe.fileHandleForWriting.write(contentsOf: Data(verdict.apply(to: message, lineEnd: ending)))
-            try pipe.fileHandleForWriting.close()
-        } catch {
-            // The command must not deliver half a message.
-            if process.isRunning { kill(process.processIdentifier, SIGKILL) }
+        do { try process.run() } catch {
             throw Self.deferral("can't pass the message to \(path): \(error.localizedDescription)")
         }
+        let isWritten = Self.write(message, to: pipe.fileHandleForWriting.fileDescriptor)
+        // The command must not deliver half a message. If it no longer reads, its exit status says why.
+        if !isWritten, errno != EPIPE { kill(process.processIdentifier, SIGKILL) }
+        try? pipe.fileHandleForWriting.close()
         process.waitUntilExit()
         guard process.terminationReason == .exit else {
             throw Self.deferral("\(path) was killed by signal \(process.terminationStatus)")
         }
         switch process.terminationStatus {
-        case 0: return
+        case 0 where isWritten: return
+        case 0: throw Self.deferral("\(path) exited with status 0, but has not read the whole message")
         // With these, sendmail rejects the message; any other status is a problem on this machine.
         case EX_DATAERR, EX_NOUSER, EX_NOHOST, EX_UNAVAILABLE: throw ExitCode(process.terminationStatus)
         default: throw Self.deferral("\(path) exited with status \(process.terminationStatus)")
         }
+    }
+
+    /// - Returns: false if it failed, with `errno`.
+    private static func write(_ message: [UInt8], to descriptor: Int32) -> Bool {
+        var rest = message[...]
+        while !rest.isEmpty {
+            let written = rest.withUnsafeBytes { Glibc.write(descriptor, $0.baseAddress, $0.count) }
+            if written < 0, errno != EINTR { return false }
+            rest = rest.dropFirst(max(0, written))
+        }
+        return true
     }
 
     /// The line ending of the first line; a CR elsewhere is text.

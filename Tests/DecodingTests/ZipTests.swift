@@ -103,6 +103,37 @@ import Testing
         #expect(lines[1].utf8.count < 2_000)
     }
 
+    /// Programs that know the field show its name, in whichever of the two headers it is. Only two of many are listed.
+    @Test func namesInUnicodePathFields() {
+        func field(_ name: String) -> [UInt8] {
+            Self.little(0x7075, 2) + Self.little(5 + name.utf8.count, 2) + [1] + Self.little(0, 4) + Array(name.utf8)
+        }
+        func extended(_ header: [UInt8], _ lengthAt: Int, _ name: Int, _ fields: [UInt8]) -> [UInt8] {
+            header[..<lengthAt] + Self.little(fields.count, 2) + header[(lengthAt + 2)..<(name + 5)] + fields
+                + header[(name + 5)...]
+        }
+        let other = Self.little(0x5455, 2) + Self.little(1, 2) + [0]
+        let many = (0..<1_000).flatMap { field("n\($0).txt") }
+        let local = Self.localHeader(Array("a.txt".utf8), Array("MZ".utf8), method: 0, size: 2)
+        let central = Self.entry(Array("a.txt".utf8), 2, method: 0, size: 2, at: 0)
+        for (inLocal, inCentral, names) in [
+            (other, other + field("грязь.exe"), ["a.txt", "грязь.exe"]), (field("b.exe"), other, ["a.txt", "b.exe"]),
+            (other, field("first.exe") + many + field("last.exe"), ["a.txt", "first.exe", "last.exe"]),
+            (other, field("a.txt"), ["a.txt"]), (other, field("b.exe").dropLast(), ["a.txt"]),
+        ] {
+            let whole = extended(local, 28, 30, inLocal)
+            let directory = extended(central, 30, 46, Array(inCentral))
+            let lines = Self.lines(whole + directory + Self.end(1, size: directory.count, offset: whole.count))
+            let expected = names.map { "; name=\"\($0)\"" }.joined() + "; declared"
+            #expect(lines.count == 2 && lines[1].contains("application/x-dosexec" + expected), "\(lines)")
+            // Without a directory.
+            if inLocal.count > other.count {
+                let cut = Self.lines(whole)
+                #expect(cut.count == 2 && cut[1].contains(expected), "\(cut)")
+            }
+        }
+    }
+
     /// Every entry is the archive itself, without an end.
     @Test func anArchiveOfItself() {
         let archive = Self.quine()

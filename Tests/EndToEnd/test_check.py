@@ -68,6 +68,11 @@ class Check(unittest.TestCase):
             self.file(f"folder/{name}")
         self.assertEqual(self.names(self.directory / "folder"), ["folder/a", "folder/b/c", "folder/b/tmp/d"])
 
+    def test_folder_without_messages(self):
+        empty = self.directory / "empty"
+        empty.mkdir()
+        self.assertEqual(self.check(empty).stdout, "0 messages, 0 with findings\n")
+
     def test_missing_file_is_named_and_the_others_checked(self):
         done = self.check(self.directory / "missing", self.file("there"))
         self.assertEqual(done.returncode, 66)

@@ -5,7 +5,7 @@ import re
 import struct
 import unittest
 
-from filtering import filtered_postfix
+from filtering import NextHop, dialogue, filtered_postfix
 from milter import ForeignMilter, MilterService, milter_postfix
 from postfix import SMTP, PrivatePostfix, SMTPSink, wait_until
 from weir import WeirService
@@ -103,6 +103,31 @@ class SameResult(unittest.TestCase):
             table = "".join(f"/^X-K: {number}$/ {action} {address}\n" for number, address in enumerate(addresses))
             self.compare(table, [f"X-K: {number}\nTo: b@example.com\n\nbody\n" for number in range(len(addresses))],
                 main={"local_header_rewrite_clients": ""})
+
+    def test_a_redirected_message_keeps_parameters(self):
+        """Notifications that the sender has asked for, or wants none of."""
+        envelopes = [
+            ["<b@example.com>"], ["<b@example.com> NOTIFY=NEVER"], ["<b@example.com> NOTIFY=SUCCESS,DELAY ORCPT=rfc822;q+2Bx@example.com"],
+            ["<c@example.com>", "<b@example.com> NOTIFY=NEVER"], ["<B@example.com> NOTIFY=FAILURE", "<a@example.com>", "<c@example.com> NOTIFY=NEVER"]]
+        found = {}
+        for way in WAYS:
+            messages = []
+            replies = {"EHLO": "250-hop.example.org\r\n250-8BITMIME\r\n250 DSN"}
+            with NextHop(dialogue(replies, messages)) as hop, WAYS[way](hop.port, "/^Subject:/ REDIRECT r@example.net\n") as (postfix, _):
+                for number, recipients in enumerate(envelopes):
+                    with SMTP(postfix.port) as client:
+                        client.command(f"MAIL FROM:<{number}@example.org> RET=HDRS ENVID=e", 250)
+                        for recipient in recipients:
+                            client.command(f"RCPT TO:{recipient}", 250)
+                        client.command("DATA", 354)
+                        client.send(b"Subject: x\r\n\r\nbody\r\n.\r\n")
+                        client.expect(250)
+                wait_until(lambda: len(messages) == len(envelopes), postfix.log)
+            # Where the sender names no original recipient, the MTA that adds a recipient does.
+            found[way] = sorted([re.sub(r"@.* RET", " RET", mail), re.sub(r" ORCPT=rfc822;[\w]+@\S+", "", recipient)] for (mail, recipient, _), _ in messages)
+        self.assertEqual(found["postfix"][1][1], "RCPT TO:<r@example.net> NOTIFY=NEVER")
+        self.assertEqual(found["milter"], found["postfix"])
+        self.assertEqual(found["filter"], found["postfix"])
 
     def test_places(self):
         """Of PREPEND and of REPLACE with a new name."""

@@ -226,10 +226,10 @@ class BeforeQueue(unittest.TestCase):
 
 
 class Pipe(unittest.TestCase):
-    def filter(self, weir, content, *options, recipients=("b@example.com",)):
+    def filter(self, weir, content, *options, recipients=("b@example.com",), status=0):
         return run(
             [BINARY, "filter", "--config", weir.config_file, *options, "-f", "a@example.org", "--", *recipients],
-            input=content, check=False, env=ENVIRONMENT)
+            input=content, check=False, env={**ENVIRONMENT, "STATUS": str(status)})
 
     def test_in_a_running_postfix(self):
         """With the line of master.cf: changed and delivered, rejected and bounced, deferred and kept."""
@@ -269,7 +269,7 @@ class Pipe(unittest.TestCase):
 
     def test_outcomes(self):
         rules = "/^Subject: no/ REJECT 5.7.1 not here\n/^Subject: later/ REJECT 4.7.1 wait\n/^Subject: gone/ DISCARD\n/^Subject: hold/ HOLD\n/^Subject: other/ REDIRECT r@example.com\n/^Subject: old/ REPLACE Subject: new\n"
-        weir = FilterService(free_port(), rules)
+        weir = FilterService(free_port(), rules, "/^drop$/ IGNORE\n")
         self.addCleanup(weir.__exit__)
         weir.configure()
         command = weir.directory / "take"
@@ -291,6 +291,19 @@ class Pipe(unittest.TestCase):
         self.assertEqual(self.filter(weir, "Subject: gone\n\n", *to).returncode, 0)
         self.assertEqual(self.filter(weir, "Subject: hold\n\n", *to).returncode, 75)
         self.assertFalse(taken.exists())
+        # smtpd counts a leading dot twice, but mail from sendmail(1) does not pass it.
+        line = "." * 2047 + "drop\n"
+        for trace, dropped in (("from client.example.org (client.example.org [192.0.2.1])\n\t", True), ("", False)):
+            message = f"Received: {trace}by mx.example.org (Postfix) id 4ABC;\n\tMon, 1 Jan 2024 00:00:00 +0000\n\n{line}"
+            self.assertEqual(self.filter(weir, message, "--queue-id", "4ABC", *to).returncode, 0)
+            self.assertEqual(taken.read_text().endswith(line.replace("drop\n", "") if dropped else line), True, trace)
+            taken.unlink()
+        # A command that stops reading has its own reasons.
+        large = "X: y\n\n" + "line\n" * 200_000
+        command.write_text("#!/bin/sh\nexit $STATUS\n")
+        for status, expected, cause in ((69, 69, ""), (78, 75, "exited with status 78"), (0, 75, "has not read the whole message")):
+            done = self.filter(weir, large, *to, status=status)
+            self.assertEqual((done.returncode, cause in done.stderr), (expected, True), done.stderr)
         # Errors of Weir, its configuration or its command line defer the message.
         self.assertEqual(self.filter(weir, "\n", "--to", "/nonexistent").returncode, 75)
         self.assertEqual(self.filter(weir, "\n", "--to", "/bin/false").returncode, 75)

@@ -191,16 +191,17 @@ class Filter(unittest.TestCase):
 
     def test_next_hop_out_of_step(self):
         """An extra reply is not mistaken for the acceptance of a message, and its connection is not reused."""
-        messages = []
+        for reply in (b"250 late\r\n354 go\r\n", b"354 go\r\n250 early\r\n"):
+            messages = []
 
-        def serve(lines, connection):
-            replies = {"DATA": b"250 late\r\n354 go\r\n"} if len(hop.connections) == 1 else {}
-            dialogue(replies, messages)(lines, connection)
+            def serve(lines, connection):
+                replies = {"DATA": reply} if len(hop.connections) == 1 else {}
+                dialogue(replies, messages)(lines, connection)
 
-        with NextHop(serve) as hop, FilterService(hop.port) as weir, Client(weir.filter_port) as client:
-            self.assertEqual(client.deliver(MESSAGE + b".\r\n")[-1][0], 451)
-            self.assertEqual(client.deliver(MESSAGE + b".\r\n")[-1][0], 250)
-            self.assertEqual((len(messages), len(hop.connections)), (1, 2))
+            with self.subTest(reply=reply), NextHop(serve) as hop, FilterService(hop.port) as weir, Client(weir.filter_port) as client:
+                self.assertEqual(client.deliver(MESSAGE + b".\r\n")[-1][0], 451)
+                self.assertEqual(client.deliver(MESSAGE + b".\r\n")[-1][0], 250)
+                self.assertEqual((len(messages), len(hop.connections)), (1, 2))
 
     def test_connections_are_reused(self):
         with NextHop(dialogue({})) as hop, FilterService(hop.port) as weir:

@@ -102,6 +102,8 @@ def cases(other_sink):
                  header=[r"/^Message-Id: .*@mx\.example\.org/ PREPEND X-Seen: yes"], words=SEEN),
             Case("Message-Id: of a local client that a rule removes", basis=HEADERS.replace("<1@", "<gone@") + TO,
                  header=[r"/^Message-Id: <gone@/ IGNORE"], words={"added anew": "\nMessage-Id: added\n", "missing": ""}),
+            Case("Reply-To: root of a local client", "Reply-To: root\n", header=["/^Reply-To: root$/ REPLACE Reply-To: r@example.net"],
+                 words={"seen as sent": "Reply-To: r@example.net\n", "seen completed": "Reply-To: root@mx.example.org\n"}),
             Case("To: undisclosed-recipients:; that Postfix adds", basis=HEADERS, words={"there": "undisclosed", "not there": ""}),
             Case("To: undisclosed-recipients:; of the client", "To: undisclosed-recipients:;\n", basis=HEADERS,
                  words={"there": "undisclosed", "not there": ""}),

@@ -130,6 +130,19 @@ class Dialogue(unittest.TestCase):
             self.assertEqual(mta.content([("X-To", " x")]), [
                 ("-", text("<b@example.com>")), ("-", text("<c@example.com>")), ("+", text("<other@example.com>")), ("c", b"")])
 
+    def test_redirect_keeps_the_parameters_of_one_recipient(self):
+        """The first one in the order of bytes, as in Postfix."""
+        with MilterService(RULES) as weir:
+            for actions in (ACTIONS, ACTIONS & ~0x80):
+                with self.subTest(actions=actions), weir.mta(actions=actions) as mta:
+                    mta.connect()
+                    mta.send("M", text("<a@example.org>"))
+                    for recipient, parameters in (("d", ["NOTIFY=SUCCESS"]), ("B", ["NOTIFY=NEVER", "ORCPT=rfc822;b"]), ("c", [])):
+                        mta.send("R", text(f"<{recipient}@example.com>") + b"".join(map(text, parameters)))
+                    added = ("2", text("<other@example.com>") + text("NOTIFY=NEVER ORCPT=rfc822;b"))
+                    self.assertEqual(mta.content([("X-To", " x")])[-2:], [
+                        added if actions & 0x80 else ("+", text("<other@example.com>")), ("c", b"")])
+
     def test_parameters_of_recipients(self):
         """The sender gets no notification about a copy, and a recipient in canonical form keeps its parameters."""
         copy = {"name": "sender", "key": ["sender"], "count": "messages", "rates": ["1/1h"], "over": "BCC copy@example.com"}

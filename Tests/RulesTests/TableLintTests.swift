@@ -41,13 +41,30 @@ import Testing
     @Test(arguments: [
         ("/^Received:.*with ESMTPSA/ IGNORE", true), ("/^\\s*Received:/ REPLACE X: y", true),
         ("/^received: from/ IGNORE", true),
-        ("/^(Received|X-Mailer):/ IGNORE", true), ("/^[Rr]eceived:/ IGNORE", true), ("/^Received\\s*:/ REJECT", true),
+        ("/^(Received|X-Mailer):/ IGNORE", true), ("/^(X-Mailer|Received):/ IGNORE", true),
+        ("/Received: from .*localhost/ IGNORE", true), ("/^X-A:|^Received:/ IGNORE", true),
+        ("/^X-A: (a|Received: b)/ IGNORE", false), ("/x Received: b/ IGNORE", false),
+        ("/^[Rr]eceived:/ IGNORE", true), ("/^Received\\s*:/ REJECT", true),
         ("if /^Received:/\n/./ IGNORE\nendif", true),
         ("/^Received-SPF:/ IGNORE", false), ("/^X-Received:/ IGNORE", false), ("/Received/ IGNORE", false),
         ("if !/^Received:/\n/a/ IGNORE\nendif", false), ("!/^Received:/ WARN", false), ("/^Received/ IGNORE", true),
     ])
     func rulesOnReceived(rules: String, isNamed: Bool) {
-        #expect(RuleList(tables: [table(rules)]).rulesOnReceived == (isNamed ? [0] : []))
+        #expect(RuleList(tables: [table(rules)]).rulesOnReceived.map(\.rule) == (isNamed ? [0] : []))
+    }
+
+    @Test(
+        arguments: [
+            ("/^Bcc:/ IGNORE", "Bcc"), ("/^(To|Cc|Bcc): .*spam/ REJECT", "Bcc"),
+            ("/Return-Path: <x>/ REJECT", "Return-Path"), ("/^[Cc]ontent-[Ll]ength:/ IGNORE", "Content-Length"),
+            ("if /^(?:(Resent-)?To|Resent-Bcc):/\n/x/ OK\nendif", "Resent-Bcc"),
+            ("/^X-Bcc:/ IGNORE", nil), ("/^Subject: Bcc:/ IGNORE", nil), ("!/^Bcc:/ WARN", nil),
+            ("/^Bccx?:/ IGNORE", nil),
+            ("/^To: .*[|]Bcc:/ WARN", nil), ("/^((((((((((Bcc))))))))))/ WARN", nil),
+        ] as [(String, String?)])
+    func rulesOnDroppedHeaders(rules: String, name: String?) {
+        let found = RuleList(tables: [table(rules)]).rulesOnDroppedHeaders
+        #expect(found.map(\.name) == [name].compactMap(\.self))
     }
 
     @Test(arguments: [
@@ -58,6 +75,37 @@ import Testing
     func catastrophicPatterns(pattern: String, isNamed: Bool) {
         let faults = RuleList(tables: [table("/\(pattern)/ REJECT")]).lint(isBody: true)
         #expect(faults.contains { $0.message.hasPrefix("catastrophic") } == isNamed, "\(faults)")
+    }
+
+    /// `i` turns off what is on by default.
+    @Test func flagForCase() {
+        let list = RuleList(tables: [
+            table(
+                "/^Subject: spam/ DUNNO\n/^[0-9]\\d+$/i WARN\n/^From: a/i WARN\n/(?i)b/i WARN\n"
+                    + "if /c/i\n/d/ii WARN\nendif\n"
+            )
+        ])
+        #expect(
+            list.lint(isBody: false).filter { $0.message.contains("flag i") }.map { "\($0.line ?? 0) \($0.message)" }
+                == [
+                    "3 the flag i makes this pattern case-sensitive; without it, case is ignored; "
+                        + "the same holds for 1 more of this table"
+                ])
+    }
+
+    /// POSIX knows few of Perl's escapes, and none in brackets.
+    @Test(
+        arguments: [
+            ("^Subject: \\d{5}", "\\d is the letter d in a regexp: table; only pcre: knows it"),
+            ("[\\w.-]+@", "\\w in brackets is a backslash or the letter w in a regexp: table; only pcre: knows it"),
+            ("[^]\\s]", "\\s in brackets is a backslash or the letter s in a regexp: table; only pcre: knows it"),
+            ("\\\\d", nil), ("\\w+\\s*\\bfoo\\B\\.", nil), ("[[:digit:]]\\.[]a\\]b", nil), ("[[:digit:]x\\.]b", nil),
+        ] as [(String, String?)])
+    func escapesOfPerl(pattern: String, message: String?) {
+        for (type, expected) in [(TableType.regexp, message), (.pcre, nil)] {
+            let faults = RuleList(tables: [table("/\(pattern)/ WARN", type: type)]).lint(isBody: false)
+            #expect(faults.map(\.message).filter { $0.contains("only pcre:") } == [expected].compactMap(\.self))
+        }
     }
 
     /// Codes that Postfix would not use as written.

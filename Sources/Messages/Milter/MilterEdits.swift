@@ -145,8 +145,12 @@ package struct MilterEdits {
         if let repairedSender { output.writeMilterChange(sender: repairedSender) }
         switch verdict.recipients {
         case .redirect(let redirect):
-            for recipient in recipients { Self.delete(recipient, from: &output) }
-            output.writeMilterAdd(recipient: Self.bracketed(redirect))
+            var redirected = RedirectedRecipient()
+            for (recipient, parameters) in zip(recipients, parameters) {
+                Self.delete(recipient, from: &output)
+                redirected.add(EnvelopeAddress.internalForm(of: recipient), parameters)
+            }
+            add(Self.bracketed(redirect), redirected.parameters, to: &output)
         case .envelope(let copies):
             for (index, new) in repairedRecipients.sorted(by: { $0.key < $1.key }) {
                 Self.delete(recipients[index], from: &output)

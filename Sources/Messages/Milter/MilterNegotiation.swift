@@ -129,7 +129,4 @@ extension ContentRules {
             [set.header, set.mimeHeader, set.decodedHeader, set.decodedBody, set.attachment].contains(where: \.mayEdit)
         }
     }
-
-    /// Whether a rule may replace the recipients.
-    var redirects: Bool { lists.contains { $0.list.mayRedirect } }
 }

@@ -36,6 +36,8 @@ final class FilterConnection: ReceivedConnection {
     private var filter: MessageFilter?
     /// Of the envelope.
     private var sets: FilterSets?
+    /// Of RCPT, for a redirected message.
+    private var redirectedParameters: [UInt8] = []
     /// Whether suspended lookups of the message are being done on another thread.
     var isBeingChecked: Bool { filter?.isAway ?? false }
     /// Of the content for an LMTP server, however it is cut into pieces. It tells whether the message came before.
@@ -362,6 +364,7 @@ final class FilterConnection: ReceivedConnection {
         let filter = worker.checks.acquireFilter(sets?.rules ?? worker.checks.rules())
         self.filter = filter
         if let chosen = sets?.choose() { filter.select(chosen) }
+        redirectedParameters = sets?.redirectedParameters ?? []
         sets = nil
         if worker.settings.mode == .afterQueue { session.describeQueueFile(to: filter) }
         contentHash = isSMTP ? nil : Hasher()
@@ -431,9 +434,9 @@ final class FilterConnection: ReceivedConnection {
         self.verdict = verdict
         let offersDSN = nextHop.capabilities.extensions.contains(.dsn)
         if isSMTP || verdict.isRedirected {
-            verdict.changeEnvelope(mail: session.mail, xforward: session.xforward, offersDSN: offersDSN) {
-                nextHop.send($0, $1)
-            }
+            verdict.changeEnvelope(
+                mail: session.mail, xforward: session.xforward, redirectedParameters, offersDSN: offersDSN
+            ) { nextHop.send($0, $1) }
         }
         nextHop.send(.data, "DATA\r\n")
     }

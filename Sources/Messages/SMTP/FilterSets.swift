@@ -9,25 +9,34 @@ struct FilterSets {
     let rules: ContentRules
     /// nil without conditions.
     private var selection: SetSelection?
-    /// The RCPT commands that the next hop has not answered yet, for `selection`.
+    /// nil if no rule redirects.
+    private var redirected: RedirectedRecipient?
+    /// The RCPT commands that the next hop has not answered yet, for `selection` and `redirected`.
     private var unanswered: [ByteBuffer] = []
 
     init(_ rules: ContentRules, _ attributes: @autoclosure () -> MessageAttributes, _ scratch: MatchScratch) {
         self.rules = rules
         if rules.areConditional { selection = SetSelection(rules, attributes(), scratch) }
+        if rules.redirects { redirected = RedirectedRecipient() }
     }
 
     /// A RCPT command goes to the next hop.
     mutating func ask(_ recipient: ByteBuffer) {
-        if selection != nil { unanswered.append(recipient) }
+        if selection != nil || redirected != nil { unanswered.append(recipient) }
     }
 
     /// The next hop has answered the first RCPT command that it had not answered.
     mutating func answer(isAccepted: Bool) {
         guard !unanswered.isEmpty else { return }
         let command = unanswered.removeFirst()
-        if isAccepted { selection?.add(recipient: SMTPServerSession.address(in: command)) }
+        guard isAccepted else { return }
+        let address = SMTPServerSession.address(in: command)
+        selection?.add(recipient: address)
+        redirected?.add(address[...], SMTPServerSession.parameters(in: command))
     }
+
+    /// The parameters of RCPT that a redirected message keeps.
+    var redirectedParameters: [UInt8] { redirected?.parameters ?? [] }
 
     /// The sets for the message; nil for all of them.
     mutating func choose() -> ChosenSets? { selection?.finish() }

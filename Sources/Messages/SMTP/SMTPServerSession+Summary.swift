@@ -28,9 +28,14 @@ extension SMTPServerSession {
     }
 
     /// The address of a MAIL or RCPT command, in its internal form.
-    static func address(in command: ByteBuffer) -> [UInt8] {
+    static func address(in command: ByteBuffer) -> [UInt8] { argument(of: command).address }
+
+    /// The parameters of a MAIL or RCPT command, separated by spaces.
+    static func parameters(in command: ByteBuffer) -> [UInt8] { argument(of: command).parameters }
+
+    private static func argument(of command: ByteBuffer) -> (address: [UInt8], parameters: [UInt8]) {
         let line = command.readableBytesView
-        guard let colon = line.firstIndex(of: UInt8(ascii: ":")) else { return [] }
+        guard let colon = line.firstIndex(of: UInt8(ascii: ":")) else { return ([], []) }
         let argument = line[(colon + 1)...].drop { $0 == UInt8(ascii: " ") }
         var (isQuoted, isEscaped) = (false, false)
         let path = argument.prefix { byte in
@@ -38,7 +43,8 @@ extension SMTPServerSession {
             if byte == UInt8(ascii: "\""), !isEscaped { isQuoted.toggle() }
             return isQuoted || byte > 0x20
         }
-        return Array(EnvelopeAddress.internalForm(of: Array(path)))
+        let parameters = argument[path.endIndex...].split { $0 <= 0x20 }.joined(separator: [0x20])
+        return (Array(EnvelopeAddress.internalForm(of: Array(path))), Array(parameters))
     }
 
     private var forwardedAddress: [UInt8]? {

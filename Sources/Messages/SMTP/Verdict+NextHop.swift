@@ -14,9 +14,10 @@ extension Verdict {
     /// - Parameters:
     ///   - mail: the MAIL command of the client, with its line end.
     ///   - xforward: the XFORWARD commands before it.
+    ///   - parameters: those of RCPT that a redirected message keeps.
     ///   - offersDSN: the next hop accepts NOTIFY (RFC 3461).
     func changeEnvelope(
-        mail: ByteBuffer, xforward: [ByteBuffer], offersDSN: Bool,
+        mail: ByteBuffer, xforward: [ByteBuffer], _ parameters: [UInt8], offersDSN: Bool,
         ask: (SMTPClientSession.Command, ByteBuffer) -> Void
     ) {
         switch recipients {
@@ -26,21 +27,22 @@ extension Verdict {
             ask(.reset, ByteBuffer(staticString: "RSET\r\n"))
             for line in xforward { ask(.xforward, line) }
             ask(.mail, mail)
-            ask(.recipient, Self.recipient(address, ">\r\n"))
+            ask(.recipient, Self.recipient(address, parameters))
         }
     }
 
     /// As in Postfix, the sender gets no bounce for a copy.
     static func copy(to address: [UInt8], offersDSN: Bool) -> ByteBuffer {
-        recipient(address, offersDSN ? "> NOTIFY=NEVER\r\n" : ">\r\n")
+        recipient(address, offersDSN ? Array("NOTIFY=NEVER".utf8) : [])
     }
 
-    /// - Parameter end: what follows the address.
-    private static func recipient(_ address: [UInt8], _ end: StaticString) -> ByteBuffer {
+    private static func recipient(_ address: [UInt8], _ parameters: [UInt8]) -> ByteBuffer {
         var line = ByteBuffer()
         line.writeStaticString("RCPT TO:<")
         line.writeBytes(address)
-        line.writeStaticString(end)
+        line.writeStaticString(parameters.isEmpty ? ">" : "> ")
+        line.writeBytes(parameters)
+        line.writeStaticString("\r\n")
         return line
     }
 

@@ -150,6 +150,8 @@ package struct SMTPClientSession: ~Copyable {
             if command == .ehlo { capabilities = SMTPCapabilities(reply) }
             isReady = true
             return .ready
+        // What follows at once can't be the reply to content that is not sent yet.
+        case .data where reply.code == 354 && input.readableBytes > 0: throw .unexpected
         case .xforward, .mail, .recipient, .data, .endOfData, .reset, .quit:
             count(command, reply)
             return .reply(command, reply)
