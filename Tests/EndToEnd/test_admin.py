@@ -408,6 +408,7 @@ class Keys(unittest.TestCase):
             self.assertEqual(get(UnixConnection(weir.admin_socket), "/limits?most=101&history=1")[0], 400)
             status, text, _ = get(UnixConnection(weir.admin_socket), "/limits?most=1001")
             self.assertEqual((status, json.loads(text)["error"]), (400, "most must be a number from 1 to 1000"))
+            self.assertEqual(get(UnixConnection(weir.admin_socket), "/limits?most=many")[:2], (status, text))
 
     def test_unknown_limit(self):
         with WeirService(limits=self.LIMITS) as weir:
