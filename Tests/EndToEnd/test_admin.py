@@ -431,6 +431,24 @@ class Keys(unittest.TestCase):
         listed = json.loads(weir.limits("list", "--blocked", "--most", "1000", "--json").stdout)
         return [standing["key"] for standing in listed]
 
+    def test_a_key_that_is_not_known(self):
+        """The answer says how to find the key that was meant."""
+        with WeirService(limits=self.LIMITS) as weir:
+            weir.ask(sasl_username="alice@example.org")
+            shown = weir.limits("show", "alice").stdout
+            self.assertEqual(
+                shown, "no limit has counted alice recently; similar keys: weir limits list --match '*alice*'\n")
+            self.assertIn("per-user alice@example.org: ", weir.limits("list", "--match", "*alice*").stdout)
+            refused = weir.limits("block", "al'ice", check=False)
+            self.assertEqual(refused.returncode, 1)
+            self.assertEqual(refused.stderr, (
+                "weir limits: nothing changed: no limit has counted al'ice recently; similar keys: weir limits list --match "
+                "'*al'\\''ice*'; for a new key, choose a limit with --limit\n"))
+            refused = weir.limits("unblock", "al*ce", check=False)
+            self.assertEqual(refused.stderr, "weir limits: nothing changed: no limit has counted al*ce recently\n")
+            shown = weir.limits("show", "al*ce", "--limit", "per-user").stdout
+            self.assertEqual(shown, "per-user has not counted al*ce recently\n")
+
     def test_many_keys(self):
         with WeirService(limits=self.LIMITS) as weir:
             self.blocked(weir, 12)
