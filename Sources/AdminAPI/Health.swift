@@ -75,7 +75,7 @@ package struct Health: Equatable, Sendable {
         let shadows = limits.count { $0.mode == "shadow" }
         let summary =
             "\(limits.count) limit\(limits.count == 1 ? "" : "s")"
-            + (shadows > 0 ? " (\(shadows) in shadow mode)" : "") + ", \(status.keys) keys"
+            + (shadows > 0 ? " (\(shadows) in shadow mode)" : "") + ", \(status.keys) key\(status.keys == 1 ? "" : "s")"
         var performance = ["requests=\(status.requests)c", "connections=\(status.connections)"]
         performance.append("keys=\(status.keys);\(status.ledger.mostKeys);;0;\(status.ledger.mostKeys)")
         performance.append("refusals=\(limits.reduce(0) { $0 + $1.refusals })c")

@@ -21,21 +21,44 @@ extension Limit {
     }
 }
 
+/// What a reload drops of a limit.
+package struct DroppedState {
+    package let limit: Limit
+    /// The number of keys that a limit loses which does not go on; nil for one that goes on with other windows.
+    package let keys: Int?
+    /// The keys that administrators had blocked. A limit that goes on keeps its blocks.
+    package fileprivate(set) var blocked: [[UInt8]] = []
+    /// The keys whose raises end, because the windows that they name are gone.
+    package fileprivate(set) var raised: [[UInt8]] = []
+
+    fileprivate init(limit: Limit, keys: Int?) {
+        (self.limit, self.keys) = (limit, keys)
+    }
+}
+
 /// Limits that come and go with the configuration.
 extension Ledger {
-    /// What a reload is about to drop: the limits that the new ones do not continue, each with its number of keys, and
-    /// the keys that administrators have blocked. To be asked before `reload`.
-    package func dropped(by limits: [Limit]) -> [(limit: Limit, keys: Int, blocked: [[UInt8]])] {
+    /// What a reload is about to drop of each limit, in the order of the limits. To be asked before `reload`.
+    package func dropped(by limits: [Limit]) -> [DroppedState] {
         owner.check()
-        let kept = Set(limits.map { "\($0.name)\n\($0.signature)" })
+        let next = Dictionary(limits.map { ("\($0.name)\n\($0.signature)", $0) }) { first, _ in first }
         return self.limits.compactMap { state in
             let limit = state.limit
-            guard state.accountCount > 0, !kept.contains("\(limit.name)\n\(limit.signature)") else { return nil }
-            var blocked: [[UInt8]] = []
+            let successor = next["\(limit.name)\n\(limit.signature)"]
+            if let successor, limit.rates.allSatisfy({ successor.has($0.window) }) { return nil }
+            var dropped = DroppedState(limit: limit, keys: successor == nil ? state.accountCount : nil)
             state.accounts.forEach { account in
-                if account.isBlockedByHand, account.blockedUntil(at: now) != nil { blocked.append(account.key) }
+                guard let exception = account.exception else { return }
+                if successor == nil, exception.isBlockedByHand, exception.blocks(at: now) {
+                    dropped.blocked.append(account.key)
+                }
+                if exception.raises(at: now), let rates = exception.raised?.rates,
+                    !rates.contains(where: { successor?.has($0.window) ?? false })
+                {
+                    dropped.raised.append(account.key)
+                }
             }
-            return (limit, state.accountCount, blocked)
+            return (dropped.keys ?? dropped.raised.count) > 0 ? dropped : nil
         }
     }
 

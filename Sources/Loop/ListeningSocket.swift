@@ -35,8 +35,17 @@ package enum ListeningSocket {
                 return try closing(descriptor) { try UnixSocketFile.set(mode: mode, group: group, of: path) }
             }
         } catch {
-            throw ListenerFailure(key: key, endpoint: endpoint, cause: error)
+            throw ListenerFailure(
+                key: key, endpoint: endpoint, cause: error, rival: rival(of: endpoint, inherited, error))
         }
+    }
+
+    /// The passed socket that may have the port of an endpoint under another address.
+    private static func rival(
+        of endpoint: Endpoint, _ inherited: [String: Int32], _ error: any Error
+    ) -> String? {
+        guard case .inet(_, let port) = endpoint, (error as? IOError)?.errnoCode == EADDRINUSE else { return nil }
+        return inherited.keys.filter { $0.hasPrefix("inet:") && $0.hasSuffix(":\(port)") }.min()
     }
 
     /// Bytes that the kernel keeps for a TCP client that does not read, beyond what the client's own buffer takes. Its
@@ -84,14 +93,18 @@ package struct ListenerFailure: Error, CustomStringConvertible {
     let key: String
     let endpoint: Endpoint
     let cause: any Error
+    /// A socket of the service manager that has the same port.
+    let rival: String?
 
-    package init(key: String, endpoint: Endpoint, cause: any Error) {
+    package init(key: String, endpoint: Endpoint, cause: any Error, rival: String? = nil) {
         self.key = key
         self.endpoint = endpoint
         self.cause = cause
+        self.rival = rival
     }
 
     package var description: String {
         "can't listen on \(endpoint) (\(key)): \(cause.systemReason)"
+            + (rival.map { "; the service manager has passed \($0): \(key) must name it in the same way" } ?? "")
     }
 }

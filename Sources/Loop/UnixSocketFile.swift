@@ -11,7 +11,7 @@ package enum UnixSocketFile {
 
     /// Removes the file of a socket on which no process listens any more.
     ///
-    /// - Throws: `Failure` if a process listens on it, or if the file is not a socket.
+    /// - Throws: `Failure` if a process listens on it, if the file is not a socket, or if it can't be removed.
     package static func clear(_ path: String) throws {
         var status = stat()
         guard lstat(path, &status) == 0 else { return }
@@ -21,7 +21,10 @@ package enum UnixSocketFile {
         guard !isAnswered(path) else {
             throw Failure(description: "another process listens on \(path)")
         }
-        unlink(path)
+        guard unlink(path) == 0 || errno == ENOENT else {
+            let reason = String(cString: strerror(errno))
+            throw Failure(description: "can't remove the socket that a former process has left there: \(reason)")
+        }
     }
 
     private static func isAnswered(_ path: String) -> Bool {

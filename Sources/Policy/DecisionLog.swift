@@ -71,7 +71,8 @@ final class DecisionLog: LedgerObserver {
     func blocked(_ event: LimitEvent, _ request: Attributes) {
         let key = Self.text(event.account.key)
         let duration = Rate.text(ofDuration: event.retrySeconds * 1000)
-        let text = "blocked for \(duration) after \(event.account.refusedTries) refused requests"
+        let verb = event.isShadowed ? "would be blocked" : "blocked"
+        let text = "\(verb) for \(duration) after \(event.account.refusedTries) refused requests"
         log.warning("limit \(event.limit.name), key \(key): \(text)")
         alert(.block, event, key, Self.client(request)) { text }
     }

@@ -196,7 +196,11 @@ package actor Daemon {
         switch ConfigurationReader.read(path: configurationPath) {
         case .failure(let faults):
             for fault in faults.all { log.error(fault.description) }
-            if let readable = faults.readable { reportOutOfReach(readable, faults.tablePaths) }
+            if let readable = faults.readable {
+                reportOutOfReach(readable, faults.tablePaths)
+            } else {
+                reportOutOfReach(sandbox.outOfReach(FileAccess(reading: [configurationPath])))
+            }
             log.error("\(configurationPath) was rejected; the service keeps its current configuration")
             let others = faults.all.count - 1
             outcome = .rejected(faults.all[0].description + (others > 0 ? " (and \(others) more)" : ""))
@@ -261,10 +265,14 @@ package actor Daemon {
     /// - Returns: what the log says of the first; nil if there are none.
     @discardableResult
     private func reportOutOfReach(_ configuration: Configuration, _ tablePaths: [String]) -> String? {
-        let paths =
+        reportOutOfReach(
             sandbox.outOfReach(
                 FileAccess(configurationPath: configurationPath, configuration, tablePaths: tablePaths))
-            + starter.outOfReach(configuration.alerts)
+                + starter.outOfReach(configuration.alerts))
+    }
+
+    @discardableResult
+    private func reportOutOfReach(_ paths: [String]) -> String? {
         let faults = paths.map { path in
             "\(path) is out of reach: Weir may use only the directories and programs that weir.yaml named at its "
                 + "start; restart the service"

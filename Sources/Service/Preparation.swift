@@ -53,8 +53,8 @@ package struct Preparation: Sendable {
         let passed = try ServiceManager.inheritedSockets()
         for (key, endpoint) in listen.all {
             guard case .inet(_, let port) = endpoint, port < 1024, passed[endpoint.description] == nil else { continue }
-            var none: [String: Int32] = [:]
-            bound[endpoint.description] = try ListeningSocket.open(at: endpoint, key: key, inherited: &none)
+            var others = passed
+            bound[endpoint.description] = try ListeningSocket.open(at: endpoint, key: key, inherited: &others)
         }
         return bound
     }

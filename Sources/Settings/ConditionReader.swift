@@ -118,6 +118,8 @@ package enum ConditionReader {
                 "Postfix has no state "
                     + "\(Spelling.quoted(text))\(Spelling.hint(for: text, among: PolicyAttributes.states))"
             )
+        } else if let remark = VainConditions.remark(onValue: text, of: part, isInList: isInList) {
+            reading.warn(node, key, remark)
         }
         let canonical = Condition.canonical(text, for: part, forms: forms)
         if canonical.isEmpty {

@@ -22,10 +22,13 @@ package enum ConfigurationReader {
     /// In bytes.
     private static let largest = 1 << 20
 
-    package static func read(path: String) -> Result<Outcome, ConfigurationFaults> {
+    /// - Parameter examinesMachine: also warns of what the configuration names and this machine lacks.
+    package static func read(
+        path: String, examinesMachine: Bool = false
+    ) -> Result<Outcome, ConfigurationFaults> {
         switch BoundedFile.read(path, upTo: largest) {
         case .success(let bytes):
-            return read(bytes, file: path)
+            return read(bytes, file: path, examinesMachine: examinesMachine)
         case .failure(let failure):
             let fault = ConfigurationFault(
                 file: path,
@@ -37,7 +40,9 @@ package enum ConfigurationReader {
     }
 
     /// - Parameter file: the name of the file in faults.
-    package static func read(_ bytes: [UInt8], file: String) -> Result<Outcome, ConfigurationFaults> {
+    package static func read(
+        _ bytes: [UInt8], file: String, examinesMachine: Bool = false
+    ) -> Result<Outcome, ConfigurationFaults> {
         var reading = ConfigurationReading(file: file)
         var configuration = Configuration()
         var found: [String: YAMLNode] = [:]
@@ -51,6 +56,7 @@ package enum ConfigurationReader {
                 reading.warnOfUnmatchedLines()
                 SharedReader.finish(&configuration, found, &reading)
                 checkListeners(configuration.listen, found, &reading)
+                if examinesMachine { MachineReader.warn(of: configuration, found, &reading) }
                 warnOfPrograms(configuration.alerts, found, &reading)
                 warnOfUnusedChecks(configuration.listen, found, &reading)
                 warnOfUnusedRepairs(configuration, found, &reading)
@@ -225,33 +231,27 @@ package enum ConfigurationReader {
         }
     }
 
-    /// No two listeners can have the same address or path.
+    /// No two listeners can have the same address or path, and all addresses include each single one.
     private static func checkListeners(
         _ listen: Configuration.Listen, _ found: [String: YAMLNode], _ reading: inout ConfigurationReading
     ) {
-        let policy = found["listen.policy"]?.items ?? []
-        guard policy.count == listen.policy.count else { return }
-        for (index, item) in policy.enumerated()
-        where listen.policy[..<index].contains(where: { $0.description == listen.policy[index].description }) {
-            reading.fault(item, "listen.policy[\(index)]", "'\(listen.policy[index])' is used by another listener")
-        }
-        var taken = listen.policy.map(\.description)
-        for (index, item) in (found["listen.filter"]?.items ?? []).enumerated() where index < listen.filter.count {
-            let own = listen.filter[index].listen.description
-            if taken.contains(own) {
-                reading.fault(item, "listen.filter[\(index)].listen", "'\(own)' is used by another listener")
+        var listeners: [(node: YAMLNode, key: String, endpoint: Endpoint)] = []
+        for (name, suffix, endpoints) in [
+            ("listen.policy", "", listen.policy), ("listen.filter", ".listen", listen.filter.map(\.listen)),
+            ("listen.milter", "", listen.milter),
+        ] {
+            for (index, node) in (found[name]?.items ?? []).enumerated() where index < endpoints.count {
+                listeners.append((node, "\(name)[\(index)]\(suffix)", endpoints[index]))
             }
-            taken.append(own)
         }
-        for (index, item) in (found["listen.milter"]?.items ?? []).enumerated() where index < listen.milter.count {
-            let own = listen.milter[index].description
-            if taken.contains(own) {
-                reading.fault(item, "listen.milter[\(index)]", "'\(own)' is used by another listener")
+        if let node = found["listen.admin"] { listeners.append((node, "listen.admin", listen.admin)) }
+        for (index, (node, key, endpoint)) in listeners.enumerated() {
+            let others = listeners[..<index].map(\.endpoint)
+            if others.contains(where: { $0.description == endpoint.description }) {
+                reading.fault(node, key, "'\(endpoint)' is used by another listener")
+            } else if let other = others.first(where: { $0.includes(endpoint) || endpoint.includes($0) }) {
+                reading.fault(node, key, "'\(endpoint)' can't be used beside another listener, '\(other)'")
             }
-            taken.append(own)
-        }
-        if let admin = found["listen.admin"], taken.contains(listen.admin.description) {
-            reading.fault(admin, "listen.admin", "'\(listen.admin)' is used by another listener")
         }
     }
 
@@ -289,5 +289,13 @@ package enum ConfigurationReader {
             (one.element.line ?? 0, one.element.column ?? 0, one.offset)
                 < (other.element.line ?? 0, other.element.column ?? 0, other.offset)
         }.map(\.element) + others
+    }
+}
+
+extension Endpoint {
+    /// Whether this one is all addresses of a family, and `other` has the same port and one of them.
+    fileprivate func includes(_ other: Endpoint) -> Bool {
+        guard case .inet(let all, let port) = self, case .inet(let host, port) = other else { return false }
+        return all == "0.0.0.0" && !host.contains(":") || all == "::" && host.contains(":")
     }
 }

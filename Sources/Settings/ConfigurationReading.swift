@@ -132,7 +132,10 @@ struct ConfigurationReading {
             } else if rows.contains(where: { $0.path.hasPrefix(path + ".") }) {
                 collect(value, at: Self.path(key, name.text), under: path + ".", rows: rows, into: &found)
             } else {
-                let message = Self.unknown(name.text, under: prefix, rows.map(\.path))
+                let message =
+                    name.text == "<<"
+                    ? "merge keys are not supported; write the keys here, each with its value or an alias"
+                    : Self.unknown(name.text, under: prefix, rows.map(\.path))
                 fault(name, Self.path(key, Spelling.shown(name.text)), message)
             }
         }

@@ -86,8 +86,8 @@ extension Configuration {
     /// `3 limits, policy on inet:127.0.0.1:10040`
     package var summary: String {
         let names = limits.map(\.name).joined(separator: ", ")
-        return "\(limits.count) limit\(limits.count == 1 ? "" : "s")\(names.isEmpty ? "" : " (\(names))"), policy on "
-            + listen.policy.map(\.description).joined(separator: " ")
+        return "\(limits.count) limit\(limits.count == 1 ? "" : "s")\(names.isEmpty ? "" : " (\(names))")"
+            + (listen.policy.isEmpty ? "" : ", policy on " + listen.policy.map(\.description).joined(separator: " "))
             + (listen.milter.isEmpty ? "" : ", milter on " + listen.milter.map(\.description).joined(separator: " "))
             + listen.filter.map { ", filter on \($0.listen) to \($0.nextHop)" }.joined()
             + ", ledger \(ledger.store.path), durability \(ledger.durability.rawValue)"

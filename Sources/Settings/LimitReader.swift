@@ -66,7 +66,12 @@ enum LimitReader {
         }
         checkRecipients(draft.count, parts, conditions ?? [], nodes, &reading)
         if conditions?.isEmpty ?? true { warnOfForgedKey(draft.key, nodes, &reading) }
-        warnOfAction(draft.over, nodes, &reading)
+        for remark in VainConditions.remarks(onLimitOf: draft.count, parts, conditions ?? []) {
+            reading.warn(nodes["when"], "\(nodes.key).when", remark)
+        }
+        warnOfAction(draft.over, "over", nodes, &reading)
+        warnOfAction(draft.tooLarge, "too_large", nodes, &reading)
+        warnOfAction(draft.blockOver, "block.over", nodes, &reading)
         checkMilter(draft.over, "over", nodes, &reading)
         checkMilter(draft.tooLarge, "too_large", nodes, &reading)
         checkMilter(draft.blockOver, "block.over", nodes, &reading)
@@ -145,16 +150,17 @@ enum LimitReader {
     }
 
     private static func warnOfAction(
-        _ action: ActionTemplate, _ nodes: LimitNodes, _ reading: inout ConfigurationReading
+        _ action: ActionTemplate, _ name: String, _ nodes: LimitNodes, _ reading: inout ConfigurationReading
     ) {
-        guard let node = nodes.found["over"], case .word(let word) = action.verb else { return }
+        guard let node = nodes.found[name], case .word(let word) = action.verb else { return }
         switch word {
         case .ok, .relay:
             reading.warn(
-                node, "\(nodes.key).over",
+                node, "\(nodes.key).\(name)",
                 "\(word.rawValue) permits the request: a client over the limit skips the restrictions that follow")
         case .dunno:
-            reading.warn(node, "\(nodes.key).over", "DUNNO refuses nothing; use 'mode: shadow' to count and log only")
+            let hint = name == "over" ? "; use 'mode: shadow' to count and log only" : ""
+            reading.warn(node, "\(nodes.key).\(name)", "DUNNO refuses nothing\(hint)")
         case .reject, .defer, .deferIfPermit, .deferIfReject, .hold, .discard, .filter, .redirect, .bcc, .prepend,
             .info, .warn:
             break

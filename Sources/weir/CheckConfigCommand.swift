@@ -9,7 +9,8 @@ struct CheckConfigCommand: ParsableCommand {
         abstract: "Checks a configuration and its tables.",
         discussion: """
             Prints each error and warning as a line on standard error: file:line:column: key: what is wrong, and which \
-            values are allowed. Also checks the tables that the configuration names. Changes nothing.
+            values are allowed. Also checks the tables that the configuration names, and warns of accounts and \
+            directories that this machine lacks. Changes nothing.
 
             Exit status: 0 the service would load the configuration, 1 it would not.
 
@@ -31,7 +32,8 @@ struct CheckConfigCommand: ParsableCommand {
     }
 
     func run() throws {
-        let report = ConfigurationReport(ConfigurationReader.read(path: options.config), path: options.config)
+        let report = ConfigurationReport(
+            ConfigurationReader.read(path: options.config, examinesMachine: true), path: options.config)
         if json {
             try StandardOutput.write(line: report.json())
         } else {

@@ -106,8 +106,10 @@ struct FilterCommand: ParsableCommand {
     /// Logs what the rules did. Not to standard error, unless it is a terminal: pipe(8) shows that to the sender in a
     /// bounce.
     private func report(_ verdict: Verdict, to destination: Configuration.Log.Destination) {
+        let isTerminal = isatty(STDERR_FILENO) == 1
         let log = EventLog(
-            destination: destination == .standardError && isatty(STDERR_FILENO) == 0 ? .syslog : destination)
+            destination: destination == .standardError && !isTerminal ? .syslog : destination,
+            standardError: isTerminal ? STDERR_FILENO : nil)
         log.report(verdict, of: "filter: \(queueID.isEmpty ? "" : "\(queueID): ")from=<\(sender)>")
         log.flush()
     }

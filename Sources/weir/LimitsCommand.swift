@@ -132,7 +132,7 @@ struct LimitsCommand: AsyncParsableCommand {
                 (try await client.standings(ofKey: key, limit: limit), try await client.hosts())
             }
             try Admin.print(
-                standings, json: json, withParts: true, whenEmpty: "no limit has counted \(key) recently")
+                standings, json: json, withParts: true, whenEmpty: Admin.unknown(key, limit: limit))
             if !json, standings.isEmpty || hosts?.fault != nil { try Admin.print(hosts) }
         }
     }
@@ -294,7 +294,9 @@ struct LimitsCommand: AsyncParsableCommand {
                 action: action, key: key, limit: limit, rates: rates, duration: duration?.seconds, reason: reason)
             let standings = try await Admin.ask(options) { try await $0.intervene(message) }
             guard !standings.isEmpty else {
-                Admin.complain("nothing changed: no limit has counted \(key) recently; choose a limit with --limit")
+                let mayBeNew = [.block, .raise].contains(action)
+                let hint = mayBeNew ? "; for a new key, choose a limit with --limit" : ""
+                Admin.complain("nothing changed: \(Admin.unknown(key, limit: limit))\(hint)")
                 throw ExitCode(1)
             }
             try Admin.print(standings, json: json, whenEmpty: "")

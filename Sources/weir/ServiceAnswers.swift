@@ -42,6 +42,14 @@ enum Admin {
         StandardError.complain(printable(text.utf8), by: command)
     }
 
+    /// Says that no limit has a key, or not the one that was asked, and how to look for what was meant.
+    static func unknown(_ key: String, limit: String?) -> String {
+        let text = limit.map { "\($0) has not counted \(key) recently" } ?? "no limit has counted \(key) recently"
+        // These mean something else in a pattern.
+        if key.contains(where: "*?[\\".contains) { return text }
+        return "\(text); similar keys: weir limits list --match \(ShellWord.quoted("*\(key)*"))"
+    }
+
     /// - Parameter withParts: with a line for each host that shares the limit.
     static func print(_ standings: [KeyStanding], json: Bool, withParts: Bool = false, whenEmpty: String) throws {
         if json { return try StandardOutput.write(line: JSONText.indented(standings)) }

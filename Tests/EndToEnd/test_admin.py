@@ -408,6 +408,7 @@ class Keys(unittest.TestCase):
             self.assertEqual(get(UnixConnection(weir.admin_socket), "/limits?most=101&history=1")[0], 400)
             status, text, _ = get(UnixConnection(weir.admin_socket), "/limits?most=1001")
             self.assertEqual((status, json.loads(text)["error"]), (400, "most must be a number from 1 to 1000"))
+            self.assertEqual(get(UnixConnection(weir.admin_socket), "/limits?most=many")[:2], (status, text))
 
     def test_unknown_limit(self):
         with WeirService(limits=self.LIMITS) as weir:
@@ -429,6 +430,24 @@ class Keys(unittest.TestCase):
     def blocked_keys(self, weir):
         listed = json.loads(weir.limits("list", "--blocked", "--most", "1000", "--json").stdout)
         return [standing["key"] for standing in listed]
+
+    def test_a_key_that_is_not_known(self):
+        """The answer says how to find the key that was meant."""
+        with WeirService(limits=self.LIMITS) as weir:
+            weir.ask(sasl_username="alice@example.org")
+            shown = weir.limits("show", "alice").stdout
+            self.assertEqual(
+                shown, "no limit has counted alice recently; similar keys: weir limits list --match '*alice*'\n")
+            self.assertIn("per-user alice@example.org: ", weir.limits("list", "--match", "*alice*").stdout)
+            refused = weir.limits("block", "al'ice", check=False)
+            self.assertEqual(refused.returncode, 1)
+            self.assertEqual(refused.stderr, (
+                "weir limits: nothing changed: no limit has counted al'ice recently; similar keys: weir limits list --match "
+                "'*al'\\''ice*'; for a new key, choose a limit with --limit\n"))
+            refused = weir.limits("unblock", "al*ce", check=False)
+            self.assertEqual(refused.stderr, "weir limits: nothing changed: no limit has counted al*ce recently\n")
+            shown = weir.limits("show", "al*ce", "--limit", "per-user").stdout
+            self.assertEqual(shown, "per-user has not counted al*ce recently\n")
 
     def test_many_keys(self):
         with WeirService(limits=self.LIMITS) as weir:

@@ -112,6 +112,19 @@ class Alerts(unittest.TestCase):
                 self.assertEqual(notice["page"], "http://127.0.0.1:8045/")
                 self.assertEqual(notice["tunnel"], f"ssh -L 8045:{weir.admin_socket} {socket.gethostname()}")
 
+    def test_a_key_that_would_be_blocked(self):
+        with Hook() as hook, WeirService(
+                limits=[{**LIMIT, "mode": "shadow"}], alerts={"webhook": hook.url, "interval": "1s"}) as weir:
+            for _ in range(8):
+                weir.ask(sender="a@example.org")
+            wait_until(lambda: len(hook.alerts) >= 3, "three alerts")
+            alert = hook.alerts[2]
+            self.assertEqual((alert["tier"], alert["mode"]), ("block", "shadow"))
+            self.assertRegex(alert["text"], "^would be blocked for .* after [0-9]+ refused requests$")
+            self.assertIn(" limits block ", alert["commands"][1])
+            weir.wait_logged("limit per-sender, key a@example.org: would be blocked for ")
+            self.assertNotIn(": blocked", weir.log())
+
     def test_the_log_says_everything_once(self):
         """The line of an event is also that of its alert."""
         with Hook() as hook, WeirService(limits=[LIMIT], alerts={"webhook": hook.url, "interval": "1s"}) as weir:

@@ -5,6 +5,7 @@ import os
 import pathlib
 import pwd
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -176,6 +177,16 @@ class Root(unittest.TestCase):
         service.wait_logged("the account 'no-such-account' (user) does not exist")
         self.assertFalse(service.ledger.exists())
 
+    def test_a_socket_of_a_former_user_that_it_cannot_remove(self):
+        service = self.service(user="nobody")
+        with socket.socket(socket.AF_UNIX) as former:
+            former.bind(str(service.policy_socket))
+        service.start(wait=False)
+        self.assertEqual(service.process.wait(DEFAULT_TIMEOUT), 69)
+        service.wait_logged(
+            f"can't listen on unix:{service.policy_socket} (listen.policy): can't remove the socket that a former process "
+            "has left there: Permission denied")
+
     def test_it_stays_root_where_the_default_account_is_of_no_use(self):
         service = self.service()
         del service.config["user"]
@@ -289,6 +300,20 @@ class Reload(unittest.TestCase):
             service.reload()
             service.wait_logged("was rejected; the service keeps its current configuration")
             self.assertNotIn("out of reach", service.log())
+
+    def test_a_configuration_that_leads_elsewhere_needs_a_restart(self):
+        outside = WeirService()
+        self.addCleanup(outside.__exit__)
+        with WeirService(limits=[LIMIT]) as service:
+            service.config_file.rename(outside.config_file)
+            service.config_file.symlink_to(outside.config_file)
+            service.reload()
+            service.wait_logged("weir.yaml: can't be read: Permission denied")
+            service.wait_logged(f"{outside.directory} is out of reach: ")
+            service.wait_logged("was rejected; the service keeps its current configuration")
+            service.restart()
+            service.reload()
+            service.wait_logged("reloaded: 1 limit")
 
     def test_a_directory_that_was_not_named_needs_a_restart(self):
         outside = WeirService()

@@ -58,13 +58,50 @@ import Testing
                 ledger.host.reload(configuration)
                 return ledger.host.audit.newestFirst
             }
+            #expect(
+                try log(of: ledger).contains(
+                    "warning: limit senders was removed or counts something else now: ended the raises of 1 key: "
+                        + "raised@example.org; raise them again if they still need it"))
             let line = try log(of: ledger).split(separator: "\n").first { $0.contains("dropped the counts") } ?? ""
             #expect(line.contains("warning: limit senders was removed or counts something else now"), "\(line)")
             #expect(line.contains("blocks of 26 keys; administrators had blocked 25 of them: "), "\(line)")
             #expect(line.contains(" and 5 more; block them again"), "\(line)")
-            let dropped = audit.filter { $0.user == "reload" }
+            let raised = audit.filter { $0.user == "reload" && $0.action == "unraise" }
+            #expect(raised.map(\.key) == ["raised@example.org"])
+            let dropped = audit.filter { $0.user == "reload" && $0.action != "unraise" }
             #expect(dropped.count == 20)
             #expect(dropped.allSatisfy { $0.action == "unblock" && $0.limits == ["senders"] }, "\(dropped)")
+        }
+    }
+
+    /// A limit that goes on with other windows keeps its blocks, but not the raises of windows that it loses.
+    @Test func aReloadThatEndsRaisesNamesThem() async throws {
+        try await RunningLedger.run { ledger in
+            for action in [KeyAction.block, .raise] {
+                _ = try await ledger.host.apply(change(action, "a@example.org", limit: "senders", seconds: 3600))
+            }
+            func reload(rates: String) async throws -> [AuditEntry] {
+                let text = """
+                    listen: { policy: "unix:\(ledger.directory.path)/policy" }
+                    ledger: { store: "sqlite:\(ledger.directory.path)/ledger.sqlite", durability: relaxed }
+                    limits: [ { name: senders, key: sender, rates: [ \(rates) ] } ]
+                    """
+                let configuration = try ConfigurationReader.read(Array(text.utf8), file: "weir.yaml").get()
+                    .configuration
+                return try await ledger.loop.submit {
+                    ledger.host.reload(configuration)
+                    return ledger.host.audit.newestFirst.filter { $0.user == "reload" }
+                }
+            }
+            #expect(try await reload(rates: "1M/1h, 2M/2h").isEmpty)
+            let ended = try await reload(rates: "2M/2h")
+            #expect(ended.map { "\($0.action) \($0.key) \($0.limits)" } == ["unraise a@example.org [\"senders\"]"])
+            let text = try log(of: ledger)
+            #expect(
+                text.contains(
+                    "warning: limit senders no longer has the windows of some raises: ended the raises of 1 key: "
+                        + "a@example.org; raise them again"), "\(text)")
+            #expect(!text.contains("dropped the counts"), "\(text)")
         }
     }
 

@@ -48,6 +48,61 @@ import Wire
         #expect(throws: ConfigurationFaults.self) { try read(yaml).get() }
     }
 
+    /// All addresses include each of their family, in any order.
+    @Test(arguments: [
+        ("inet:0.0.0.0:1", "inet:127.0.0.1:1", true), ("inet:127.0.0.1:1", "inet:0.0.0.0:1", true),
+        ("inet:0.0.0.0:1", "inet:localhost:1", true), ("inet:[::]:1", "inet:[::1]:1", true),
+        ("inet:0.0.0.0:1", "inet:127.0.0.1:2", false), ("inet:0.0.0.0:1", "inet:[::1]:1", false),
+    ])
+    func listenersThatIncludeOthers(policy: String, milter: String, isFault: Bool) {
+        let result = read("listen: { policy: \"\(policy)\", milter: \"\(milter)\" }")
+        guard case .failure(let faults) = result else {
+            #expect(!isFault)
+            return
+        }
+        #expect(
+            faults.all.map(\.text) == [
+                "listen.milter[0]: '\(milter)' can't be used beside another listener, '\(policy)'"
+            ])
+        #expect(isFault)
+    }
+
+    /// What a start would miss on this machine, for `weir check-config` only.
+    @Test func whatTheMachineLacks() throws {
+        let folder = try TemporaryDirectory()
+        let (missing, file) = ("\(folder.path)/missing", "\(folder.path)/file")
+        #expect(FileManager.default.createFile(atPath: file, contents: nil))
+        let text = """
+            user: no-such-user
+            listen:
+              policy: ["inet:127.0.0.1:10040", { unix: "\(folder.path)/policy", group: no-such-group }]
+              milter: "unix:/run/no-such-directory/milter"
+              admin: "unix:\(missing)/admin"
+            ledger: { store: "sqlite:\(missing)/ledger.sqlite" }
+            log: { to: "file:\(folder.path)", capture: "\(file)/capture" }
+            """
+        func warnings(_ examinesMachine: Bool) throws -> [String] {
+            try ConfigurationReader.read(Array(text.utf8), file: "weir.yaml", examinesMachine: examinesMachine).get()
+                .warnings.map(\.description).filter { !$0.contains("no limits") }
+        }
+        let make = "does not exist; make this directory for the user of the service"
+        #expect(
+            try warnings(true) == [
+                "weir.yaml:1:7: user: the account 'no-such-user' does not exist: as root, Weir does not start",
+                "weir.yaml:3:36: listen.policy: the group 'no-such-group' does not exist: Weir does not start",
+                "weir.yaml:5:10: listen.admin: \(missing) \(make)",
+                "weir.yaml:6:18: ledger.store: \(missing) \(make)",
+                "weir.yaml:7:12: log.to: \(folder.path) is a directory; expected the path of a file",
+                "weir.yaml:7:\(30 + folder.path.utf8.count): log.capture: \(file) is not a directory",
+            ])
+        #expect(try warnings(false) == [])
+    }
+
+    @Test func aSummaryWithoutAPolicyServer() throws {
+        let summary = try read("listen: { policy: [], milter: \"inet:127.0.0.1:1\" }").get().configuration.summary
+        #expect(summary.hasPrefix("0 limits, milter on inet:127.0.0.1:1, ledger "), "\(summary)")
+    }
+
     /// A truncated file gives a fault or a configuration, and never a crash.
     @Test func everyPrefixOfAFileIsRead() throws {
         let text = Array(try Repository.text("Tests/Fixtures/config/29-good.yaml").utf8)

@@ -95,4 +95,46 @@ import Testing
             #expect(lines.allSatisfy { !$0.hasPrefix("<") && !$0.hasPrefix("weir") && $0.contains(" \(name)") })
         }
     }
+
+    /// syslog(3) loses lines without a word if nobody reads them.
+    @Test func linesThatSyslogDoesNotTakeGoToStandardError() throws {
+        let directory = try TemporaryDirectory()
+        var ends: [Int32] = [0, 0]
+        try #require(pipe(&ends) == 0)
+        defer { for end in ends { close(end) } }
+        _ = fcntl(ends[0], F_SETFL, O_NONBLOCK)
+
+        func lines(_ destination: Configuration.Log.Destination, standardError: Int32?) -> [String] {
+            let log = EventLog(
+                destination: destination, standardError: standardError, syslog: Syslog(path: "\(directory.path)/log"))
+            log.notice("a")
+            log.flush(within: .seconds(60))
+            var buffer = [UInt8](repeating: 0, count: 4096)
+            let count = read(ends[0], &buffer, buffer.count)
+            return String(decoding: buffer[..<max(count, 0)], as: UTF8.self).split(separator: "\n").map(String.init)
+        }
+        let lost = lines(.syslog, standardError: ends[1])
+        #expect(lost.count == 2)
+        #expect(lost.first?.hasSuffix("error: can't write to syslog: No such file or directory") ?? false, "\(lost)")
+        #expect(lost.last?.hasSuffix("]: a") ?? false, "\(lost)")
+        // pipe(8) would show standard error to the sender.
+        #expect(lines(.syslog, standardError: nil) == [])
+        #expect(lines(.file("\(directory.path)/missing/log"), standardError: nil) == [])
+        for type in [SOCK_DGRAM, SOCK_STREAM] {
+            let socket = try listening(at: "\(directory.path)/log", type)
+            #expect(lines(.syslog, standardError: ends[1]) == [])
+            close(socket)
+            unlink("\(directory.path)/log")
+        }
+    }
+
+    private func listening(at path: String, _ type: __socket_type) throws -> Int32 {
+        let descriptor = socket(AF_UNIX, Int32(type.rawValue), 0)
+        try #require(descriptor >= 0)
+        try SocketAddress(unixDomainSocketPath: path).withSockAddr { address, size in
+            try #require(bind(descriptor, address, socklen_t(size)) == 0)
+        }
+        if type == SOCK_STREAM { try #require(listen(descriptor, 1) == 0) }
+        return descriptor
+    }
 }

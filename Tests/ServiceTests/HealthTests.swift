@@ -20,6 +20,7 @@ import Testing
     @Test(
         arguments: [
             (status(), nil, [], "WEIR OK: 1 limit, 12 keys | "),
+            (status(keys: 1), nil, [], "WEIR OK: 1 limit, 1 key | "),
             (status(), 99_999, [], "WEIR OK: 1 limit, 12 keys | "),
             (status(), 100_000, [], "WEIR WARNING: p99 of answers is 100 ms | "),
             (status(), 1_000_000, [], "WEIR CRITICAL: p99 of answers is 1000 ms | "),

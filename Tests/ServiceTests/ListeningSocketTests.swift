@@ -27,6 +27,35 @@ import Wire
         close(open)
     }
 
+    /// systemd's socket is in use, but Weir knows it under another address.
+    @Test func aPassedSocketWithAnotherAddressIsNamed() throws {
+        var none: [String: Int32] = [:]
+        let first = try ListeningSocket.open(at: .inet(host: "127.0.0.1", port: 0), key: "", inherited: &none)
+        defer { close(first) }
+        #expect(listen(first, 1) == 0)
+        var address = sockaddr_in()
+        var length = socklen_t(MemoryLayout<sockaddr_in>.size)
+        let code = withUnsafeMutablePointer(to: &address) {
+            $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { getsockname(first, $0, &length) }
+        }
+        try #require(code == 0)
+        let port = Int(UInt16(bigEndian: address.sin_port))
+        func failure(_ inherited: [String]) -> String? {
+            var inherited = Dictionary(uniqueKeysWithValues: inherited.map { ($0, first) })
+            let failure = #expect(throws: ListenerFailure.self) {
+                try ListeningSocket.open(
+                    at: .inet(host: "localhost", port: port), key: "listen.policy", inherited: &inherited)
+            }
+            return failure?.description
+        }
+        let start = "can't listen on inet:localhost:\(port) (listen.policy): Address already in use"
+        #expect(failure(["inet:127.0.0.1:1\(port)", "unix:/run/weir:\(port)"]) == start)
+        #expect(
+            failure(["inet:127.0.0.1:\(port)"])
+                == "\(start); the service manager has passed inet:127.0.0.1:\(port): listen.policy must name it in the "
+                + "same way")
+    }
+
     /// The kernel must not keep megabytes for each client that does not read.
     @Test func whatTheKernelKeepsIsBounded() throws {
         var inherited: [String: Int32] = [:]

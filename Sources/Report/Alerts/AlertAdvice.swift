@@ -13,11 +13,12 @@ package struct AlertAdvice: Sendable {
     }
 
     /// - Returns: the commands in the order in which to use them: first what shows more, then what changes something.
-    func commands(for tier: Alert.Tier, limit: String, key: String) -> [String] {
+    func commands(for tier: Alert.Tier, limit: String, mode: String, key: String) -> [String] {
         let verbs =
             switch tier {
-            case .warn, .over: ["show", "block"]
-            case .block: ["show", "unblock"]
+            // A limit in shadow mode has blocked nothing.
+            case .block where mode != "shadow": ["show", "unblock"]
+            case .warn, .over, .block: ["show", "block"]
             case .trouble, .recovery, .test: [] as [String]
             }
         return verbs.map { verb in

@@ -102,8 +102,8 @@ package final class Alerts: Sendable {
         raise(Name(tier: tier, subject: subject), isShared: isShared) {
             Alert(
                 time: Int64(time(nil)), tier: tier, limit: limit, key: key, mode: mode, client: client,
-                subject: subject, text: text(), commands: advice.commands(for: tier, limit: limit, key: key),
-                page: advice.page(ofKey: key))
+                subject: subject, text: text(),
+                commands: advice.commands(for: tier, limit: limit, mode: mode, key: key), page: advice.page(ofKey: key))
         }
     }
 

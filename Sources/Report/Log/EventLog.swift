@@ -72,6 +72,7 @@ package final class EventLog: Sendable {
     private let queue = DispatchQueue(label: "weir.log", qos: .utility)
     private let prefix: String
     private let standardError: Int32
+    private let syslog: Syslog
     /// Standard error leads to journald. It adds the time itself, and takes `<N>` as the level (sd-daemon(3)).
     private let writesToJournal: Bool
 
@@ -79,14 +80,18 @@ package final class EventLog: Sendable {
     private static let mostWaitingBytes = 16 << 20
     private static let complaintInterval: Duration = .seconds(10)
 
-    /// - Parameter journalStream: the value of `JOURNAL_STREAM`.
+    /// - Parameters:
+    ///   - standardError: also gets the lines that can't be written elsewhere; nil: nothing may be written there.
+    ///   - journalStream: the value of `JOURNAL_STREAM`.
     package init(
-        destination: Configuration.Log.Destination, standardError: Int32 = STDERR_FILENO,
-        journalStream: String? = Journal.environmentStream
+        destination: Configuration.Log.Destination, standardError: Int32? = STDERR_FILENO,
+        journalStream: String? = Journal.environmentStream, syslog: Syslog = Syslog()
     ) {
+        let standardError = standardError ?? -1
         state = Mutex(State(destination: destination))
         prefix = "weir[\(getpid())]: "
         self.standardError = standardError
+        self.syslog = syslog
         writesToJournal = Journal.reads(standardError, stream: journalStream)
     }
 
@@ -206,8 +211,10 @@ package final class EventLog: Sendable {
     private func put(_ lines: [(level: Level, line: String)], to destination: Configuration.Log.Destination) {
         switch destination {
         case .syslog:
-            for (level, line) in lines {
-                withVaList([]) { vsyslog(level.rawValue | LOG_MAIL, line.replacing("%", with: "%%"), $0) }
+            if let reason = syslog.fault {
+                put([(.error, "error: can't write to syslog: \(reason)")] + lines, to: .standardError)
+            } else {
+                for (level, line) in lines { syslog.write(level.rawValue, line) }
             }
         case .standardError:
             let stamp = writesToJournal ? "" : Self.timestamp()

@@ -66,8 +66,8 @@ extension Request {
 
     /// How many keys the response may have.
     func most() throws -> Int {
-        let most = uri.queryParameters.get("most", as: Int.self) ?? 50
-        guard (1...AdminListener.Bounds.keys).contains(most) else {
+        let text = uri.queryParameters.get("most") ?? "50"
+        guard let most = Int(text), (1...AdminListener.Bounds.keys).contains(most) else {
             throw AdminFailure(.badRequest, "most must be a number from 1 to \(AdminListener.Bounds.keys)")
         }
         return most

@@ -45,11 +45,16 @@ struct FileAccess: Sendable {
         "services",
     ].map { "/etc/" + $0 }
 
-    /// - Parameter tablePaths: of the tables that the configuration names.
-    init(configurationPath: String, _ configuration: Configuration, tablePaths: [String]) {
+    /// Only to read files.
+    init(reading paths: [String]) {
         system = Set(
             (Self.system + (geteuid() == 0 ? Self.systemForRoot : ["/etc"])).map { Self.resolved($0) ?? $0 })
-        for path in [configurationPath] + tablePaths { add(directoryOf: path, .read) }
+        for path in paths { add(directoryOf: path, .read) }
+    }
+
+    /// - Parameter tablePaths: of the tables that the configuration names.
+    init(configurationPath: String, _ configuration: Configuration, tablePaths: [String]) {
+        self.init(reading: [configurationPath] + tablePaths)
         add(directoryOf: configuration.ledger.store.path, [.read, .write])
         if case .file(let path) = configuration.log.destination { add(directoryOf: path, .write) }
         if let path = configuration.log.capture { add(directoryOf: path, .write) }
