@@ -14,7 +14,7 @@ import unittest
 from filtering import filtered_postfix
 from milter import milter_postfix
 from postfix import MASTER, PrivatePostfix, SMTP, SMTPSink, free_port, run, wait_until
-from weir import ROOT, USER, WeirService, weir
+from weir import BINARY, ENVIRONMENT, ROOT, USER, WeirService, weir
 
 POLICY = "check_policy_service { inet:127.0.0.1:10040, timeout=10s, default_action=DUNNO }"
 MILTER = "{ inet:127.0.0.1:10041, default_action=accept }"
@@ -40,6 +40,9 @@ WRONG = {
         f"smtpd_restriction_classes = friends\nfriends = permit_mynetworks\nsmtpd_recipient_restrictions = friends, {POLICY}, reject\n",
         [SMTPD], {}, {"policy-behind-permit"}),
     "end of data behind a permit": (GOOD + f"smtpd_end_of_data_restrictions = permit_mynetworks, {POLICY}\n", [SMTPD], {"give_back_dropped": True}, {"policy-behind-permit"}),
+    "a yes in capitals, and mail programs on loopback": (
+        "smtpd_sasl_auth_enable = no\n" + GOOD, [SMTPD, "127.0.0.1:587 inet n - y - - smtpd -o smtpd_sasl_auth_enable=YES -o content_filter="
+                                                 " -o smtpd_recipient_restrictions=permit_sasl_authenticated,reject"], {}, {"policy-not-here"}),
     "submission with a list of its own": (
         GOOD, [SMTPD, SUBMISSION + " -o smtpd_recipient_restrictions=permit_sasl_authenticated,reject"], {}, {"policy-not-here"}),
     "submission with a sender list of its own": (
@@ -418,6 +421,62 @@ class Hookups(unittest.TestCase):
                 findings = Hookup(self, main, [SMTPD], config).findings()
                 self.assertEqual([(finding["kind"], finding["commands"]) for finding in findings], [(kind, [])], findings)
                 self.assertIn(f"; change {said}", findings[0]["text"])
+
+    def test_a_last_line_without_a_newline_stays(self):
+        """postconf(1) appends to such a line."""
+        for name, last in (("main.cf", "message_size_limit = 40960000"), ("master.cf", "last unix - - n - - error")):
+            with self.subTest(name):
+                hookup = Hookup(self, "content_filter = weir:[127.0.0.1]:10025\n", [SMTPD], {"listen": {"filter": FILTER}})
+                with open(hookup.directory / name, "a", encoding="ascii") as file:
+                    file.write(last)
+                findings = hookup.findings()
+                self.assertEqual(findings[0]["commands"][0], f"echo >> {hookup.directory}/{name}")
+                for command in dict.fromkeys(command for finding in findings for command in finding["commands"]):
+                    if not command.startswith("install "):
+                        run(["sh", "-c", command])
+                self.assertEqual({finding["kind"] for finding in hookup.findings()}, with_table({"filter-no-way-back"}) - {"filter-no-way-back"})
+                self.assertIn(last + "\n", (hookup.directory / name).read_text())
+
+    def test_returned_mail_stays_permitted(self):
+        """Without a list that refuses, smtpd does not start; and the filter may not be in mynetworks."""
+        back = "127.0.0.1:10027 inet n - y - - smtpd -o content_filter="
+        rest = "permit_mynetworks, check_client_access cidr:/etc/postfix/filters, reject_unauth_destination"
+        for networks, expected in (("192.0.2.0/24", rest), ("192.0.2.0/24 127.0.0.0/8", "permit_mynetworks, reject")):
+            with self.subTest(networks):
+                hookup = Hookup(self, f"mynetworks = {networks}\nsmtpd_relay_restrictions = {POLICY}, {rest}\nsmtpd_recipient_restrictions =\n"
+                                "content_filter = amavis:[127.0.0.1]:10024\n", [SMTPD, back], {})
+                findings = hookup.findings()
+                self.assertEqual([finding["kind"] for finding in findings], ["counted-twice"], findings)
+                for command in findings[0]["commands"]:
+                    run(shlex.split(command))
+                self.assertEqual(hookup.findings(), [])
+                value = run(["postconf", "-c", hookup.directory, "-Ph", "127.0.0.1:10027/inet/smtpd_relay_restrictions"]).stdout.strip()
+                self.assertEqual(re.findall(r"[^ ,]+", run(["postconf", "-c", hookup.directory, "-xh", value[1:]]).stdout if value.startswith("$") else value),
+                                 re.findall(r"[^ ,]+", expected))
+
+    def test_new_services_are_chrooted_as_others_are(self):
+        """The tables of cleanup may need a socket that is not in the queue directory."""
+        for chroot in "y", "n", "-":
+            hookup = Hookup(self, GOOD + "content_filter = weir:[127.0.0.1]:10025\n", [SMTPD.replace("n - y", f"n - {chroot}"), TRANSPORT],
+                            {"listen": {"filter": FILTER}})
+            master = (hookup.directory / "master.cf").read_text()
+            (hookup.directory / "master.cf").write_text(re.sub(r"(?m)^cleanup .*", f"cleanup unix n - {chroot} - 0 cleanup", master))
+            commands = [command for finding in hookup.findings() for command in finding["commands"] if " -M " in command]
+            self.assertEqual([re.search(r"=\S+ \S+ \S+ \S+ (\S)", command)[1] for command in commands], [chroot] * 2, commands)
+
+    def test_instances_together(self):
+        """What one instance does with Weir, another need not do; a service that is switched off does nothing."""
+        listen = {"listen": {"filter": FILTER}}
+        asking = Hookup(self, GOOD + "content_filter = weir:[127.0.0.1]:10025\n", [SMTPD, TRANSPORT], listen)
+        other = Hookup(self, "smtpd_sasl_auth_enable = no\n", [BACK], listen)
+        idle = Hookup(self, "master_service_disable = !127.0.0.1:10026/inet inet\n", [SMTPD], listen)
+        with open(asking.directory / "main.cf", "a", encoding="ascii") as file:
+            file.write(f"multi_instance_directories = {other.directory} {idle.directory}\n")
+        command = [BINARY, "doctor", "--config", asking.directory / "weir.yaml", "--no-service", "--json"]
+        for hookup in asking, other, idle:
+            hookup.findings()
+        result = run(command, check=False, env={**ENVIRONMENT, "MAIL_CONFIG": str(asking.directory)})
+        self.assertEqual(serious_findings(result), [])
 
     def test_settings_of_a_milter_stay(self):
         hookup = Hookup(self, GOOD + "mine = { inet:127.0.0.1:10041, connect_timeout=5s, default_action=tempfail, content_timeout=200s }\n"
