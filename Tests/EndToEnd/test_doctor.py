@@ -1204,6 +1204,12 @@ class Import(unittest.TestCase):
                 self.assertEqual((result.returncode, left_out), (1, ["2"]))
                 self.assertIn(said, result.stderr)
 
+    def test_networks_that_main_cf_does_not_set(self):
+        for exceptions, said in (("$mynetworks, 192.0.2.7", True), ("${smtpd_client_connection_limit_exceptions:$mynetworks}", True), ("", False), ("192.0.2.7", False)):
+            with self.subTest(exceptions):
+                result, _ = self.result("anvil", f"smtpd_client_message_rate_limit = 1\nsmtpd_client_event_limit_exceptions = {exceptions}\n")
+                self.assertEqual("note: mynetworks is not set here" in result.stderr, said, result.stderr)
+
     def test_expansion_is_that_of_postconf(self):
         """Each expression, as a value that is no number and so is quoted."""
         names = ("set = x\nempty =\nto_empty = $empty\ncompatibility_level = 3.6\nstress =\n")

@@ -73,6 +73,11 @@ FORMS = [
      lambda m, tag, pid, text: f"{m:%Y-%m-%dT%H:%M:%S}.123456789Z {iso(m, True, True)} mx {tag}[{pid}]: {text}", "%s +00:00"),
     ("files of Kubernetes", CEST,
      lambda m, tag, pid, text: f"{iso(m, True, True)} stdout F {syslog(m)} mx {tag}[{pid}]: {text}", "%s +02:00"),
+    ("kubectl logs --prefix", UTC, lambda m, tag, pid, text: f"[pod/postfix-0/postfix] {syslog(m)} mx {tag}[{pid}]: {text}", "%s"),
+    ("a container in the syslog of its machine", UTC,
+     lambda m, tag, pid, text: f"{syslog(m)} node docker/postfix[77]: {syslog(m, True)} mx {tag}[{pid}]: {text}", "%s"),
+    ("a container in the journal of its machine", UTC,
+     lambda m, tag, pid, text: journal(m, "1a2b3c4d5e6f", f"{iso(m, True, True)} mx {tag}[{pid}]: {text}"), "%s +00:00"),
     ("files of Docker", UTC, lambda m, tag, pid, text: json.dumps(
         {"log": f"{syslog(m, True)} mx {tag}[{pid}]: {text}\n", "stream": "stdout", "time": f"{m:%Y-%m-%dT%H:%M:%S}.123456789Z"}), "%s +00:00"),
     ("files of Docker, with attributes", UTC, lambda m, tag, pid, text: json.dumps(

@@ -190,11 +190,17 @@ final class LogReader {
         }
     }
 
-    /// - Parameter tag: `postfix/submission/smtpd`
+    /// - Parameters:
+    ///   - tag: `postfix/submission/smtpd`
+    ///   - isInner: whether this is a container's line from the text of a line of its machine's log.
     /// - Returns: whether the line is Postfix's.
     private func read(
-        _ text: UnsafeRawBufferPointer, of tag: UnsafeRawBufferPointer, at moment: LogMoment
+        _ text: UnsafeRawBufferPointer, of tag: UnsafeRawBufferPointer, at moment: LogMoment, isInner: Bool = false
     ) -> Bool {
+        if !isInner, case let inner = LogLine.withoutTime(text), inner.count < text.count {
+            let line = LogLine(moment, inner)
+            return read(line.text, of: line.tag, at: moment, isInner: true)
+        }
         record(moment)
         guard let slash = tag.lastIndex(of: UInt8(ascii: "/")) else {
             figures.otherLines += 1
