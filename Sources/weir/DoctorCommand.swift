@@ -275,8 +275,10 @@ struct DoctorCommand: AsyncParsableCommand {
                 findings.append(finding(.warning, "reload-rejected", text, commands: ["systemctl reload weir"]))
             }
             if snapshot.status.trouble == nil, !limits.isEmpty, limits.allSatisfy({ $0.mode == "shadow" }) {
-                let text = "all limits are in shadow mode: they count and log, and refuse nothing"
-                findings.append(finding(.note, "shadow-only", text, configuration: ["mode: enforce"]))
+                let text =
+                    "all limits are in shadow mode: they count and log, and refuse nothing; those with "
+                    + "mode: enforce refuse"
+                findings.append(finding(.note, "shadow-only", text))
             }
             return findings
         } catch {
