@@ -478,6 +478,13 @@ class Hookups(unittest.TestCase):
         result = run(command, check=False, env={**ENVIRONMENT, "MAIL_CONFIG": str(asking.directory)})
         self.assertEqual(serious_findings(result), [])
 
+    def test_several_services_could_send_a_context(self):
+        """Only the operator knows which; the finding names them."""
+        limit = {**LIMITS[0], "when": {"policy_context": "customers"}}
+        findings = Hookup(self, GOOD, [SMTPD, SUBMISSION], {"limits": [limit]}).findings()
+        self.assertEqual([(finding["kind"], finding["commands"]) for finding in findings], [("policy-limit-out-of-reach", [])], findings)
+        self.assertIn("; add it to check_policy_service of those that the limit is for, among smtp/inet, submission/inet", findings[0]["text"])
+
     def test_settings_of_a_milter_stay(self):
         hookup = Hookup(self, GOOD + "mine = { inet:127.0.0.1:10041, connect_timeout=5s, default_action=tempfail, content_timeout=200s }\n"
                         "smtpd_milters = $mine, inet:localhost:11332\nnon_smtpd_milters = $smtpd_milters\nmilter_default_action = reject\n",

@@ -132,6 +132,13 @@ class Forms(Logs):
                 self.assertEqual(refusal.get("first_zone"), zone.utcoffset(None).total_seconds() // 60 if has_zone else None)
                 self.assertIn(f"first at {expected % '2025-07-03 01:26:53'}: over", self.text(path).stdout)
 
+    def test_a_part_of_a_log(self):
+        """The lines of smtpd alone do not say which mail was accepted."""
+        lines = message(plain(syslog), datetime.datetime(2025, 7, 3, tzinfo=UTC), "B86DB5EF08")
+        said = "1 message has a line of smtpd and none of qmgr: only part of the log seems to be here"
+        for text, is_said in ((lines, False), ("".join(line for line in lines.splitlines(True) if "smtpd" in line), True)):
+            self.assertEqual(said in self.text(self.write(text)).stdout, is_said)
+
     def test_nothing_understood(self):
         monotonic = message(plain(lambda m: "[12345.678901]"), None, "B86DB5EF08")
         other = "Jul  3 01:26:53 mx sshd[1]: Accepted publickey for root\n" * 5

@@ -217,8 +217,13 @@ extension Examination {
             let isRecipientList = Self.recipientLists.contains(name)
             // Without one of these lists, smtpd does not start. A filter outside mynetworks must stay permitted.
             let texts =
-                isRecipientList && permitsLoopback(service) ? ["permit_mynetworks", "reject"]
-                : isRecipientList || service.overrides[name] != nil ? textsWithoutWeir(of: name, in: service) : []
+                if isRecipientList, permitsLoopback(service) {
+                    ["permit_mynetworks", "reject"]
+                } else if isRecipientList || service.overrides[name] != nil {
+                    textsWithoutWeir(of: name, in: service)
+                } else {
+                    [String]()
+                }
             add(
                 .fault, "counted-twice", service,
                 "\(name) asks Weir about mail returned by a content filter, which has already been counted",

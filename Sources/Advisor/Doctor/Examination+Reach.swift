@@ -125,6 +125,10 @@ extension Examination {
                 "no service that asks Weir can meet its conditions and its key"
             }
         let services = candidates.count == 1 ? candidates : candidates.filter { $0.name == wanted }
+        let places = candidates.map(\.id).joined(separator: ", ")
+        let hint =
+            wanted == nil || !services.isEmpty
+            ? "" : "; add it to check_policy_service of those that the limit is for, among \(places)"
         let list = "smtpd_recipient_restrictions"
         let changes =
             if let state {
@@ -137,7 +141,7 @@ extension Examination {
                 commands(for: services) { $0.fixCommands(list, in: $1, context: wanted) }
             }
         add(
-            .fault, "policy-limit-out-of-reach", nil, "the limit \(limit.name) never applies: \(reason)",
+            .fault, "policy-limit-out-of-reach", nil, "the limit \(limit.name) never applies: \(reason)\(hint)",
             commands: changes)
     }
 

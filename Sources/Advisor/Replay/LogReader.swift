@@ -57,6 +57,11 @@ final class LogReader {
         }
         if let fault = ofAll.fault(of: paths) { throw fault }
         release(held.removeAll())
+        if figures.messages == 0, !pending.isEmpty {
+            let messages = pending.count == 1 ? "1 message has" : "\(pending.count) messages have"
+            figures.faults.append(
+                "\(messages) a line of smtpd and none of qmgr: only part of the log seems to be here")
+        }
     }
 
     /// - Parameter year: of the first line.
