@@ -40,9 +40,6 @@ WRONG = {
         f"smtpd_restriction_classes = friends\nfriends = permit_mynetworks\nsmtpd_recipient_restrictions = friends, {POLICY}, reject\n",
         [SMTPD], {}, {"policy-behind-permit"}),
     "end of data behind a permit": (GOOD + f"smtpd_end_of_data_restrictions = permit_mynetworks, {POLICY}\n", [SMTPD], {"give_back_dropped": True}, {"policy-behind-permit"}),
-    "a yes in capitals, and mail programs on loopback": (
-        "smtpd_sasl_auth_enable = no\n" + GOOD, [SMTPD, "127.0.0.1:587 inet n - y - - smtpd -o smtpd_sasl_auth_enable=YES -o content_filter="
-                                                 " -o smtpd_recipient_restrictions=permit_sasl_authenticated,reject"], {}, {"policy-not-here"}),
     "submission with a list of its own": (
         GOOD, [SMTPD, SUBMISSION + " -o smtpd_recipient_restrictions=permit_sasl_authenticated,reject"], {}, {"policy-not-here"}),
     "submission with a sender list of its own": (
@@ -484,6 +481,14 @@ class Hookups(unittest.TestCase):
         findings = Hookup(self, GOOD, [SMTPD, SUBMISSION], {"limits": [limit]}).findings()
         self.assertEqual([(finding["kind"], finding["commands"]) for finding in findings], [("policy-limit-out-of-reach", [])], findings)
         self.assertIn("; add it to check_policy_service of those that the limit is for, among smtp/inet, submission/inet", findings[0]["text"])
+
+    def test_mail_programs_on_loopback(self):
+        """Ports for new mail take no returned mail, whatever content_filter is there; and a yes may be in capitals."""
+        line = " inet n - y - - smtpd -o smtpd_sasl_auth_enable=YES -o content_filter= -o smtpd_recipient_restrictions=permit_sasl_authenticated,reject"
+        for name in ("127.0.0.1:587", "localhost:smtp", "[::1]:465"):
+            with self.subTest(name):
+                findings = Hookup(self, "smtpd_sasl_auth_enable = no\n" + GOOD, [SMTPD, name + line], {}).findings()
+                self.assertEqual([(finding["kind"], finding["place"]) for finding in findings], [("policy-not-here", f"{name}/inet")], findings)
 
     def test_settings_of_a_milter_stay(self):
         hookup = Hookup(self, GOOD + "mine = { inet:127.0.0.1:10041, connect_timeout=5s, default_action=tempfail, content_timeout=200s }\n"
