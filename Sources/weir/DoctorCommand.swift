@@ -91,14 +91,13 @@ struct DoctorCommand: AsyncParsableCommand {
         if tries { return try await run(trialOf: configuration, rules) }
         var reports: [Report] = []
         do {
-            let setup = try Postconf.setup(directory: postfix)
-            reports.append(report(setup, configuration, rules, directory: postfix))
-            if postfix == nil {
-                for directory in setup.value("multi_instance_directories").split(whereSeparator: { " ,\t".contains($0) }
-                ).map(String.init) {
-                    reports.append(
-                        report(try Postconf.setup(directory: directory), configuration, rules, directory: directory))
-                }
+            let instances = try Self.instances(postfix)
+            for (index, instance) in instances.enumerated() {
+                let others = (instances[..<index] + instances[(index + 1)...]).map(\.setup)
+                let findings = Examination.findings(
+                    in: instance.setup, beside: others, configuration: configuration, rules: rules,
+                    directory: instance.directory)
+                reports.append(Report(instance: instance.setup.value("config_directory"), findings: findings))
             }
         } catch let failure as Postconf.Failure {
             throw Self.unavailable("\(failure)")
@@ -168,13 +167,12 @@ struct DoctorCommand: AsyncParsableCommand {
         return ExitCode(EX_UNAVAILABLE)
     }
 
-    private func report(
-        _ setup: PostfixSetup, _ configuration: Configuration, _ rules: ContentRules, directory: String?
-    ) -> Report {
-        Report(
-            instance: setup.value("config_directory"),
-            findings: Examination.findings(
-                in: setup, configuration: configuration, rules: rules, directory: directory))
+    /// The setup in a directory; all setups of the system if that is nil.
+    private static func instances(_ directory: String?) throws -> [(setup: PostfixSetup, directory: String?)] {
+        let setup = try Postconf.setup(directory: directory)
+        guard directory == nil else { return [(setup, directory)] }
+        let others = setup.value("multi_instance_directories").split { " ,\t".contains($0) }.map(String.init)
+        return [(setup, nil)] + (try others.map { (try Postconf.setup(directory: $0), $0) })
     }
 
     private func show(_ reports: [Report]) throws {
@@ -277,8 +275,10 @@ struct DoctorCommand: AsyncParsableCommand {
                 findings.append(finding(.warning, "reload-rejected", text, commands: ["systemctl reload weir"]))
             }
             if snapshot.status.trouble == nil, !limits.isEmpty, limits.allSatisfy({ $0.mode == "shadow" }) {
-                let text = "all limits are in shadow mode: they count and log, and refuse nothing"
-                findings.append(finding(.note, "shadow-only", text, configuration: ["mode: enforce"]))
+                let text =
+                    "all limits are in shadow mode: they count and log, and refuse nothing; those with "
+                    + "mode: enforce refuse"
+                findings.append(finding(.note, "shadow-only", text))
             }
             return findings
         } catch {

@@ -78,7 +78,7 @@ struct SetupCommand: ParsableCommand {
     private func answers(for setup: PostfixSetup?) throws -> SetupAnswers {
         var answers = SetupAnswers()
         if let setup, !canApply(answers, in: setup) { answers.subject = .client }
-        if let setup { answers.alertAddress = "postmaster@\(setup.value("myhostname"))" }
+        if let setup { try setAlertAddress(of: &answers, in: setup) }
         var questions = SetupQuestions(asks: !yes)
         try questions.ask(
             "Count mail by login, by client address (client), or by sender domain of logins (domain)?",
@@ -105,6 +105,18 @@ struct SetupCommand: ParsableCommand {
         return answers
     }
 
+    private func setAlertAddress(of answers: inout SetupAnswers, in setup: PostfixSetup) throws {
+        var own = answers
+        own.alertAddress = "postmaster@\(setup.value("myhostname"))"
+        if own.problem == nil {
+            answers = own
+        } else {
+            try StandardOutput.write(
+                line: "  note: myhostname of this Postfix, '\(printable(setup.value("myhostname").utf8))', is no "
+                    + "domain, so alerts have no address yet")
+        }
+    }
+
     private func canApply(_ answers: SetupAnswers, in setup: PostfixSetup) -> Bool {
         guard case .success(let outcome) = ConfigurationReader.read(Array(answers.yaml.utf8), file: output) else {
             return false
@@ -128,7 +140,8 @@ struct SetupCommand: ParsableCommand {
                 return answers.rates
             }
             try StandardOutput.write(
-                line: "  \(limit.counted) recipients, \(limit.keys) keys: the suggestion fits all but outliers")
+                line: "  \(quantity(limit.counted, "recipient")), \(quantity(limit.keys, "key")): the suggestion fits "
+                    + "all but outliers")
             return SetupAnswers.rates(suggested: limit.windows.map(\.suggested))
         } catch let failure as StandardOutput.Failure {
             throw failure

@@ -14,7 +14,7 @@ import unittest
 from filtering import filtered_postfix
 from milter import milter_postfix
 from postfix import MASTER, PrivatePostfix, SMTP, SMTPSink, free_port, run, wait_until
-from weir import ROOT, USER, WeirService, weir
+from weir import BINARY, ENVIRONMENT, ROOT, USER, WeirService, weir
 
 POLICY = "check_policy_service { inet:127.0.0.1:10040, timeout=10s, default_action=DUNNO }"
 MILTER = "{ inet:127.0.0.1:10041, default_action=accept }"
@@ -418,6 +418,77 @@ class Hookups(unittest.TestCase):
                 findings = Hookup(self, main, [SMTPD], config).findings()
                 self.assertEqual([(finding["kind"], finding["commands"]) for finding in findings], [(kind, [])], findings)
                 self.assertIn(f"; change {said}", findings[0]["text"])
+
+    def test_a_last_line_without_a_newline_stays(self):
+        """postconf(1) appends to such a line."""
+        for name, last in (("main.cf", "message_size_limit = 40960000"), ("master.cf", "last unix - - n - - error")):
+            with self.subTest(name):
+                hookup = Hookup(self, "content_filter = weir:[127.0.0.1]:10025\n", [SMTPD], {"listen": {"filter": FILTER}})
+                with open(hookup.directory / name, "a", encoding="ascii") as file:
+                    file.write(last)
+                findings = hookup.findings()
+                self.assertEqual(findings[0]["commands"][0], f"echo >> {hookup.directory}/{name}")
+                for command in dict.fromkeys(command for finding in findings for command in finding["commands"]):
+                    if not command.startswith("install "):
+                        run(["sh", "-c", command])
+                self.assertEqual({finding["kind"] for finding in hookup.findings()}, with_table({"filter-no-way-back"}) - {"filter-no-way-back"})
+                self.assertIn(last + "\n", (hookup.directory / name).read_text())
+
+    def test_returned_mail_stays_permitted(self):
+        """Without a list that refuses, smtpd does not start; and the filter may not be in mynetworks."""
+        back = "127.0.0.1:10027 inet n - y - - smtpd -o content_filter="
+        rest = "permit_mynetworks, check_client_access cidr:/etc/postfix/filters, reject_unauth_destination"
+        for networks, expected in (("192.0.2.0/24", rest), ("192.0.2.0/24 127.0.0.0/8", "permit_mynetworks, reject")):
+            with self.subTest(networks):
+                hookup = Hookup(self, f"mynetworks = {networks}\nsmtpd_relay_restrictions = {POLICY}, {rest}\nsmtpd_recipient_restrictions =\n"
+                                "content_filter = amavis:[127.0.0.1]:10024\n", [SMTPD, back], {})
+                findings = hookup.findings()
+                self.assertEqual([finding["kind"] for finding in findings], ["counted-twice"], findings)
+                for command in findings[0]["commands"]:
+                    run(shlex.split(command))
+                self.assertEqual(hookup.findings(), [])
+                value = run(["postconf", "-c", hookup.directory, "-Ph", "127.0.0.1:10027/inet/smtpd_relay_restrictions"]).stdout.strip()
+                self.assertEqual(re.findall(r"[^ ,]+", run(["postconf", "-c", hookup.directory, "-xh", value[1:]]).stdout if value.startswith("$") else value),
+                                 re.findall(r"[^ ,]+", expected))
+
+    def test_new_services_are_chrooted_as_others_are(self):
+        """The tables of cleanup may need a socket that is not in the queue directory."""
+        for chroot in "y", "n", "-":
+            hookup = Hookup(self, GOOD + "content_filter = weir:[127.0.0.1]:10025\n", [SMTPD.replace("n - y", f"n - {chroot}"), TRANSPORT],
+                            {"listen": {"filter": FILTER}})
+            master = (hookup.directory / "master.cf").read_text()
+            (hookup.directory / "master.cf").write_text(re.sub(r"(?m)^cleanup .*", f"cleanup unix n - {chroot} - 0 cleanup", master))
+            commands = [command for finding in hookup.findings() for command in finding["commands"] if " -M " in command]
+            self.assertEqual([re.search(r"=\S+ \S+ \S+ \S+ (\S)", command)[1] for command in commands], [chroot] * 2, commands)
+
+    def test_instances_together(self):
+        """What one instance does with Weir, another need not do; a service that is switched off does nothing."""
+        listen = {"listen": {"filter": FILTER}}
+        asking = Hookup(self, GOOD + "content_filter = weir:[127.0.0.1]:10025\n", [SMTPD, TRANSPORT], listen)
+        other = Hookup(self, "smtpd_sasl_auth_enable = no\n", [BACK], listen)
+        idle = Hookup(self, "master_service_disable = !127.0.0.1:10026/inet inet\n", [SMTPD], listen)
+        with open(asking.directory / "main.cf", "a", encoding="ascii") as file:
+            file.write(f"multi_instance_directories = {other.directory} {idle.directory}\n")
+        command = [BINARY, "doctor", "--config", asking.directory / "weir.yaml", "--no-service", "--json"]
+        for hookup in asking, other, idle:
+            hookup.findings()
+        result = run(command, check=False, env={**ENVIRONMENT, "MAIL_CONFIG": str(asking.directory)})
+        self.assertEqual(serious_findings(result), [])
+
+    def test_several_services_could_send_a_context(self):
+        """Only the operator knows which; the finding names them."""
+        limit = {**LIMITS[0], "when": {"policy_context": "customers"}}
+        findings = Hookup(self, GOOD, [SMTPD, SUBMISSION], {"limits": [limit]}).findings()
+        self.assertEqual([(finding["kind"], finding["commands"]) for finding in findings], [("policy-limit-out-of-reach", [])], findings)
+        self.assertIn("; add it to check_policy_service of those that the limit is for, among smtp/inet, submission/inet", findings[0]["text"])
+
+    def test_mail_programs_on_loopback(self):
+        """Ports for new mail take no returned mail, whatever content_filter is there; and a yes may be in capitals."""
+        line = " inet n - y - - smtpd -o smtpd_sasl_auth_enable=YES -o content_filter= -o smtpd_recipient_restrictions=permit_sasl_authenticated,reject"
+        for name in ("127.0.0.1:587", "localhost:smtp", "[::1]:465"):
+            with self.subTest(name):
+                findings = Hookup(self, "smtpd_sasl_auth_enable = no\n" + GOOD, [SMTPD, name + line], {}).findings()
+                self.assertEqual([(finding["kind"], finding["place"]) for finding in findings], [("policy-not-here", f"{name}/inet")], findings)
 
     def test_settings_of_a_milter_stay(self):
         hookup = Hookup(self, GOOD + "mine = { inet:127.0.0.1:10041, connect_timeout=5s, default_action=tempfail, content_timeout=200s }\n"
@@ -1144,6 +1215,12 @@ class Import(unittest.TestCase):
                 result, left_out = self.result("anvil", f"smtpd_client_message_rate_limit = 1\nmynetworks = {networks}\n")
                 self.assertEqual((result.returncode, left_out), (1, ["2"]))
                 self.assertIn(said, result.stderr)
+
+    def test_networks_that_main_cf_does_not_set(self):
+        for exceptions, said in (("$mynetworks, 192.0.2.7", True), ("${smtpd_client_connection_limit_exceptions:$mynetworks}", True), ("", False), ("192.0.2.7", False)):
+            with self.subTest(exceptions):
+                result, _ = self.result("anvil", f"smtpd_client_message_rate_limit = 1\nsmtpd_client_event_limit_exceptions = {exceptions}\n")
+                self.assertEqual("note: mynetworks is not set here" in result.stderr, said, result.stderr)
 
     def test_expansion_is_that_of_postconf(self):
         """Each expression, as a value that is no number and so is quoted."""

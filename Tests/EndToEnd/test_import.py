@@ -20,8 +20,8 @@ ATTRIBUTE_VALUES = {
     "sasl_username": ["alice", "bob", ""],
     "policy_context": ["submission", ""],
 }
-EXACT = ["unknown", "mx.example.org", "a+b.example.org", "alice@example.org", "alice", "bob", "submission", "ALICE"]
-PATTERNS = ["^unknown$", r"@example\.org$", "/^alice/", "/^(.+)$", "(bob|alice)", r"(\-\d){4}", "dyn", ".*", "example.org", "a/b", r"^a\+b"]
+EXACT = ["unknown", "mx.example.org", "a+b.example.org", "alice@example.org", "alice", "bob", "submission", "ALICE", "<>"]
+PATTERNS = ["^unknown$", r"@example\.org$", "/^alice/", "/^(.+)$", "(bob|alice)", "^<>$", "^$", r"(\-\d){4}", "dyn", ".*", "example.org", "a/b", r"^a\+b"]
 NETWORKS = ["192.0.2.0/24", "192.0.2.1", "192.0.2.0/25", "198.51.100.0/24"] * 3 + [ "2001:db8::1", "2001:db8::/32", "0.0.0.0/0", "203.0.113.0/33"]
 OPERATORS = ["=", "==", "=~", "~=", "!=", "!~"]
 
@@ -93,6 +93,8 @@ def elements(items):
 
 
 def matches(name, operator, value, given):
+    if name == "sender":
+        given = given or "<>"
     found = re.match(r"^!!\s*\(?\s*(.+?)\s*\)?$", value)
     value = found[1] if found else value
     result = compare_address(operator, value, given) if name == "client_address" else compare(operator, value, given)
@@ -172,6 +174,11 @@ class Grammar(unittest.TestCase):
                 ("client_address!~^10", None, "postfwd does not compare client_address with patterns"),
                 ("client_address==2001:db8::/32", None, "2001:db8::/32: postfwd compares IPv6 addresses as text"),
                 ("client_address==0.0.0.0/0", None, "0.0.0.0/0 is every address"),
+                # postfwd's null sender.
+                ("sender==<>", r'{ matches: "/(?:^\\<\\>$)|^$/" }', None),
+                ("sender=!!(<>)", '{ not: { matches: "/(?:<>)|^$/" } }', None),
+                ("sender=~^$", '{ matches: "/(?!^$)(?:^$)/" }', None),
+                ("sender!=bob@example.org", r'{ not: { matches: "/^bob@example\\.org$/" } }', None),
                 # Not true without a login.
                 ("sasl_username!=bob", '{ not: { matches: "/^(?:bob)?$/" } }', None),
                 ("sasl_username==!!bob", '{ not: { matches: "/^bob$/" } }', None),
@@ -201,6 +208,15 @@ class Grammar(unittest.TestCase):
                 result = weir("import", "postfwd", self.directory / "postfwd.cf", check=False)
                 self.assertIn(taken, result.stdout, result.stderr)
 
+    def test_names(self):
+        """Many rules may have one name, and a name may be something else in YAML."""
+        names = ["A", "A", "A-2", "A", "\u00dc\u00dc", "-x", "null", "~", "1", "true", "A-2"]
+        (self.directory / "postfwd.cf").write_text("".join(f"id={name}; action=rate(client_address/2/3600/450 x)\n" for name in names))
+        result = weir("import", "postfwd", self.directory / "postfwd.cf")
+        self.assertEqual(re.findall(r"- name: (.*)", result.stdout), ["A", "A-2", "A-2-2", "A-3", "limit", "x", '"null"', "limit-2", "1", "true", "A-2-3"])
+        (self.directory / "weir.yaml").write_text(result.stdout)
+        weir("check-config", "--config", self.directory / "weir.yaml")
+
     def test_windows_are_seconds(self):
         """For postfwd, 1h is one second."""
         (self.directory / "postfwd.cf").write_text("id=A; action=rate(client_address/2/1h/450 x)\n")
@@ -213,6 +229,10 @@ class Grammar(unittest.TestCase):
         for rule, said in (
                 ("action=rate(sender/2/3600/450 x)", ["the null sender", "ignores case in the local part"]),
                 ("action=rate5321(sender/2/3600/450 x)", ["the null sender"]),
+                ("sender==<>; action=rate5321(sender/2/3600/450 x)", ["the null sender"]),
+                ("sender=~@; action=rate5321(sender/2/3600/450 x)", []),
+                ("protocol_state==RCPT; action=rcpt(client_address/2/3600/450 x)", ["rcpt() counts nothing at RCPT"]),
+                ("protocol_state==DATA; action=rcpt(client_address/2/3600/450 x)", []),
                 ("protocol_state==RCPT; action=rate(client_address/2/3600/450 x)", []),
                 ("protocol_state==RCPT; action=rate(client_address/2/3600)", ["it has no answer"]),
                 ("action=rate(sasl_username/2/3600/450 x)", ["also counts mail without a login, as one key"]),

@@ -73,6 +73,11 @@ FORMS = [
      lambda m, tag, pid, text: f"{m:%Y-%m-%dT%H:%M:%S}.123456789Z {iso(m, True, True)} mx {tag}[{pid}]: {text}", "%s +00:00"),
     ("files of Kubernetes", CEST,
      lambda m, tag, pid, text: f"{iso(m, True, True)} stdout F {syslog(m)} mx {tag}[{pid}]: {text}", "%s +02:00"),
+    ("kubectl logs --prefix", UTC, lambda m, tag, pid, text: f"[pod/postfix-0/postfix] {syslog(m)} mx {tag}[{pid}]: {text}", "%s"),
+    ("a container in the syslog of its machine", UTC,
+     lambda m, tag, pid, text: f"{syslog(m)} node docker/postfix[77]: {syslog(m, True)} mx {tag}[{pid}]: {text}", "%s"),
+    ("a container in the journal of its machine", UTC,
+     lambda m, tag, pid, text: journal(m, "1a2b3c4d5e6f", f"{iso(m, True, True)} mx {tag}[{pid}]: {text}"), "%s +00:00"),
     ("files of Docker", UTC, lambda m, tag, pid, text: json.dumps(
         {"log": f"{syslog(m, True)} mx {tag}[{pid}]: {text}\n", "stream": "stdout", "time": f"{m:%Y-%m-%dT%H:%M:%S}.123456789Z"}), "%s +00:00"),
     ("files of Docker, with attributes", UTC, lambda m, tag, pid, text: json.dumps(
@@ -126,6 +131,13 @@ class Forms(Logs):
                 self.assertEqual(refusal["first"] // 1000, since.timestamp())
                 self.assertEqual(refusal.get("first_zone"), zone.utcoffset(None).total_seconds() // 60 if has_zone else None)
                 self.assertIn(f"first at {expected % '2025-07-03 01:26:53'}: over", self.text(path).stdout)
+
+    def test_a_part_of_a_log(self):
+        """The lines of smtpd alone do not say which mail was accepted."""
+        lines = message(plain(syslog), datetime.datetime(2025, 7, 3, tzinfo=UTC), "B86DB5EF08")
+        said = "1 message has a line of smtpd and none of qmgr: only part of the log seems to be here"
+        for text, is_said in ((lines, False), ("".join(line for line in lines.splitlines(True) if "smtpd" in line), True)):
+            self.assertEqual(said in self.text(self.write(text)).stdout, is_said)
 
     def test_nothing_understood(self):
         monotonic = message(plain(lambda m: "[12345.678901]"), None, "B86DB5EF08")

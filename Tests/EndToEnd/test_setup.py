@@ -97,6 +97,15 @@ class Setup(unittest.TestCase):
         for line in (f"On {day}, ", "mode: shadow", "rates: [100/1m, 1000/1h, 5000/1d]", 'mail: ["postmaster@mx.example.org"]'):
             self.assertIn(line, text)
 
+    def test_a_hostname_that_is_no_domain(self):
+        """It makes no address for alerts, which check-config would refuse."""
+        postfix = self.postfix(myhostname="$undefined", **LOGINS)
+        result = weir("setup", "--yes", "--output", self.file, "--postfix", postfix.etc, "--log", os.devnull)
+        self.assertIn("note: myhostname of this Postfix, '', is no domain, so alerts have no address yet", result.stdout)
+        self.assertIn("    postconf ", result.stdout)
+        self.assertIn("key: sasl_username", self.file.read_text())
+        weir("check-config", "--config", self.file)
+
     def test_without_logins_it_counts_clients(self):
         postfix = self.postfix(smtpd_sasl_auth_enable="no")
         weir("setup", "--yes", "--output", self.file, "--postfix", postfix.etc, "--log", os.devnull)

@@ -14,13 +14,15 @@ enum Change: Equatable {
     case removal(service: String)
     /// Puts a file of the package where a service looks for it.
     case file(String, copyOf: String)
+    /// Ends the last line of main.cf or master.cf, to which postconf(1) would append.
+    case newline(String)
 
     /// The parameter that it sets, and the service if it is for one; nil for another change.
     var parameter: (name: String, service: String?)? {
         switch self {
         case .parameter(let name, _): (name, nil)
         case .override(let service, let name, _): (name, service)
-        case .service, .unchroot, .removal, .file: nil
+        case .service, .unchroot, .removal, .file, .newline: nil
         }
     }
 
@@ -34,6 +36,7 @@ enum Change: Equatable {
         case .service(let line): "postconf\(option) -M \(Self.quoted("\(Self.id(ofLine: line))=\(line)"))"
         case .unchroot(let service): "postconf\(option) -F \(Self.quoted("\(service)/chroot=n"))"
         case .removal(let service): "postconf\(option) -MX \(Self.quoted(service))"
+        case .newline(let path): "echo >> \(Self.quoted(path))"
         case .file(let path, let original): "install -D -m 644 \(Self.quoted(original)) \(Self.quoted(path))"
         }
     }

@@ -14,12 +14,12 @@ extension Examination {
     mutating func examineReceived() {
         let locations = rules.locationsOfReceived
         guard !locations.isEmpty, usesMilter, !usesFilter else { return }
-        let submissions = entrances.filter { setup.value("smtpd_sasl_auth_enable", in: $0) == "yes" }
+        let submissions = entrances.filter { setup.isOn("smtpd_sasl_auth_enable", in: $0) }
         let places = (submissions.isEmpty ? entrances : submissions).filter { !hasHeaderChecks($0) }
         let others = locations.count > 1 ? " and \(locations.count - 1) more" : ""
         for (index, service) in places.enumerated() {
             let hasCleanup = index > 0 || setup.services.contains { $0.name == Self.receivedCleanup }
-            let cleanup = "\(Self.receivedCleanup) unix n - \(service.chroot) - 0 cleanup"
+            let cleanup = "\(Self.receivedCleanup) unix n - \(chroot(of: "cleanup")) - 0 cleanup"
             let table = "-o header_checks=pcre:\(Self.receivedTable)"
             add(
                 .warning, "milter-own-received", service,
@@ -48,7 +48,7 @@ extension Examination {
         let skipsChecks = options.contains("no_header_body_checks")
         let ownName = setup.value("cleanup_service_name", in: service)
         guard skipsChecks || !carriesOutVerdicts(ownName) else { return }
-        var commands = addVerdictCleanup(chroot: service.chroot)
+        var commands = addVerdictCleanup()
         if !carriesOutVerdicts(ownName) {
             commands.append(override("cleanup_service_name", with: Self.verdictCleanup, in: service))
         }
@@ -69,10 +69,10 @@ extension Examination {
     }
 
     /// Adds that service, as in conf/postfix/master.cf, unless it is there.
-    func addVerdictCleanup(chroot: String) -> [Change] {
+    func addVerdictCleanup() -> [Change] {
         guard !carriesOutVerdicts(Self.verdictCleanup) else { return [] }
         let text = options(ServiceOverride.verdictCleanup, for: "cleanup")
-        return [.service("\(Self.verdictCleanup) unix n - \(chroot) - 0 cleanup \(text)")]
+        return [.service("\(Self.verdictCleanup) unix n - \(chroot(of: "cleanup")) - 0 cleanup \(text)")]
     }
 
     /// A cleanup whose table does not exist takes no mail, also if this examination has proposed it.

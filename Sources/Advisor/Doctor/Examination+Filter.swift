@@ -17,7 +17,7 @@ extension Examination {
     mutating func examineFilter() {
         for filter in configuration.listen.filter {
             let users = users(of: filter)
-            if users.isEmpty { addNowhere(filter) }
+            if users.isEmpty, others.allSatisfy({ $0.users(of: filter).isEmpty }) { addNowhere(filter) }
             for user in users { examine(user, of: filter) }
             examineNextHop(of: filter)
         }
@@ -233,14 +233,15 @@ extension Examination {
         guard filter.nextHop.variant == .smtp else { return }
         let nextHop = ListenerAddress(filter.nextHop.endpoint)
         let servers = servers.filter { takes($0, from: filter) }
-        if servers.isEmpty, nextHop.isLoopback, case .inet(let host, let port) = filter.nextHop.endpoint {
+        let isElsewhere = others.contains { other in other.servers.contains { other.takes($0, from: filter) } }
+        if servers.isEmpty, !isElsewhere, nextHop.isLoopback, case .inet(let host, let port) = filter.nextHop.endpoint {
             let name = "\(host.contains(":") ? "[\(host)]" : host):\(port)"
             let overrides = ServiceOverride.reinjection(for: filter.nextHop.endpoint)
-            let smtpd = "\(name) inet n - y - 0 smtpd \(options(overrides, for: "smtpd"))"
+            let smtpd = "\(name) inet n - \(chroot(of: "smtpd")) - 0 smtpd \(options(overrides, for: "smtpd"))"
             add(
                 .fault, "filter-no-way-back", nil,
                 "no smtpd listens on \(filter.nextHop), the filter's next hop: mail stays in the queue",
-                commands: addVerdictCleanup(chroot: "y") + [.service(smtpd)])
+                commands: addVerdictCleanup() + [.service(smtpd)])
         }
         for service in servers { examineReinjection(service, of: filter) }
     }

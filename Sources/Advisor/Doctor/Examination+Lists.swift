@@ -187,9 +187,14 @@ extension Examination {
         setList(name, to: parts(of: name, keeping: 1, in: service).map(\.text), in: service)
     }
 
+    /// The elements of a list without requests to Weir.
+    func textsWithoutWeir(of name: String, in service: PostfixSetup.Service) -> [String] {
+        parts(of: name, keeping: 0, in: service).map(\.text)
+    }
+
     /// Sets a list where it is set now, or for this service alone. A value in master.cf can't have spaces, so variables
     /// of main.cf stand for elements with braces.
-    private func setList(
+    func setList(
         _ name: String, to texts: [String], in service: PostfixSetup.Service, beside others: [Change] = [],
         alone: Bool = false
     ) -> [Change] {

@@ -33,7 +33,7 @@ extension Examination {
     /// The lists that smtpd evaluates for each recipient. With smtpd_delay_reject, those for client, HELO and sender
     /// are among them.
     func recipientLists(of service: PostfixSetup.Service) -> [String] {
-        let isDelayed = setup.value("smtpd_delay_reject", in: service) != "no"
+        let isDelayed = setup.isOn("smtpd_delay_reject", in: service)
         return Self.recipientLists + (isDelayed ? Self.earlyLists : [])
     }
 
@@ -118,7 +118,7 @@ extension Examination {
 
     /// Before RCPT there is no recipient to count.
     private mutating func examineEarlyLists(_ service: PostfixSetup.Service) {
-        guard setup.value("smtpd_delay_reject", in: service) == "no",
+        guard !setup.isOn("smtpd_delay_reject", in: service),
             configuration.limits.contains(where: { $0.count != .connections })
         else { return }
         for name in Self.earlyLists where asks(name, in: service) {
@@ -214,15 +214,26 @@ extension Examination {
 
     private mutating func examineReinjection(_ service: PostfixSetup.Service) {
         for name in Self.recipientLists + Self.settlingLists + Self.earlyLists where asks(name, in: service) {
-            let rest = list(name, in: service).filter { references($0.expanded, in: service).isEmpty }
-                .map(\.written.text)
-            let value =
-                name == Self.recipientLists[0]
-                ? "permit_mynetworks,reject" : service.overrides[name] == nil ? "" : rest.joined(separator: ",")
+            let isRecipientList = Self.recipientLists.contains(name)
+            // Without one of these lists, smtpd does not start. A filter outside mynetworks must stay permitted.
+            let texts =
+                if isRecipientList, permitsLoopback(service) {
+                    ["permit_mynetworks", "reject"]
+                } else if isRecipientList || service.overrides[name] != nil {
+                    textsWithoutWeir(of: name, in: service)
+                } else {
+                    [String]()
+                }
             add(
                 .fault, "counted-twice", service,
                 "\(name) asks Weir about mail returned by a content filter, which has already been counted",
-                commands: [override(name, with: value, in: service)])
+                commands: setList(name, to: texts, in: service, alone: true))
+        }
+    }
+
+    private func permitsLoopback(_ service: PostfixSetup.Service) -> Bool {
+        RestrictionList.words(setup.value("mynetworks", in: service)[...], separators: ", \t").contains {
+            $0.hasPrefix("127.") || $0.hasPrefix("[::1]")
         }
     }
 }

@@ -58,7 +58,7 @@ extension Examination {
     }
 
     private func isOn(_ names: [String], _ service: PostfixSetup.Service) -> Bool {
-        names.contains { setup.value($0, in: service) == "yes" }
+        names.contains { setup.isOn($0, in: service) }
     }
 
     /// A proxy may pass the login on with XCLIENT.
@@ -69,12 +69,15 @@ extension Examination {
 
     /// Limits that no request can meet. While nothing asks Weir, those that none could meet if all services asked.
     mutating func examineUnreachableLimits() {
-        let unreachable = configuration.limits.filter { limit in
-            !entrances.contains { service in
-                applies(limit, to: service) || isNeverAsked && canApply(limit, in: service, context: "")
-            } && !appliesToLocalMail(limit)
+        for limit in configuration.limits where !reaches(limit) && !others.contains(where: { $0.reaches(limit) }) {
+            addUnreachable(limit)
         }
-        for limit in unreachable { addUnreachable(limit) }
+    }
+
+    private func reaches(_ limit: Limit) -> Bool {
+        entrances.contains { service in
+            applies(limit, to: service) || isNeverAsked && canApply(limit, in: service, context: "")
+        } || appliesToLocalMail(limit)
     }
 
     /// Whether the milter asks about mail of sendmail(1) that the limit counts. Such mail has no login, no TLS and no
@@ -122,6 +125,10 @@ extension Examination {
                 "no service that asks Weir can meet its conditions and its key"
             }
         let services = candidates.count == 1 ? candidates : candidates.filter { $0.name == wanted }
+        let places = candidates.map(\.id).joined(separator: ", ")
+        let hint =
+            wanted == nil || !services.isEmpty
+            ? "" : "; add it to check_policy_service of those that the limit is for, among \(places)"
         let list = "smtpd_recipient_restrictions"
         let changes =
             if let state {
@@ -134,7 +141,7 @@ extension Examination {
                 commands(for: services) { $0.fixCommands(list, in: $1, context: wanted) }
             }
         add(
-            .fault, "policy-limit-out-of-reach", nil, "the limit \(limit.name) never applies: \(reason)",
+            .fault, "policy-limit-out-of-reach", nil, "the limit \(limit.name) never applies: \(reason)\(hint)",
             commands: changes)
     }
 

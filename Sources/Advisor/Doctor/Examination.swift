@@ -16,6 +16,8 @@ package struct Examination {
     /// Of main.cf and master.cf; nil for the system's instance.
     private let directory: String?
     private(set) var findings: [Finding] = []
+    /// Of the other instances.
+    private(set) var others: [Examination] = []
     /// Services that several filters share are examined once.
     var examinedTransports: Set<String> = []
     var examinedCleanups: Set<String> = []
@@ -24,11 +26,15 @@ package struct Examination {
     var milterListeners: [Endpoint]
     var filterListeners: [Configuration.FilterListener]
 
-    /// - Parameter directory: of main.cf and master.cf; nil for the system's instance.
+    /// - Parameters:
+    ///   - otherSetups: the setups of the other instances: what Weir does there need not be done here.
+    ///   - directory: of main.cf and master.cf; nil for the system's instance.
     package static func findings(
-        in setup: PostfixSetup, configuration: Configuration, rules: ContentRules, directory: String?
+        in setup: PostfixSetup, beside otherSetups: [PostfixSetup] = [], configuration: Configuration,
+        rules: ContentRules, directory: String?
     ) -> [Finding] {
         var examination = Examination(setup, configuration, rules, directory)
+        examination.others = otherSetups.map { Examination($0, configuration, rules, nil) }
         examination.addComplaints()
         examination.examinePolicy()
         examination.examineMilter()
@@ -41,12 +47,17 @@ package struct Examination {
         examination.examineLimits()
         examination.examineFromLinesSetting()
         examination.examineBareNewlines()
-        let order = Finding.Severity.allCases
-        return examination.findings.enumerated().sorted { one, other in
-            (order.firstIndex(of: one.element.severity)!, one.offset) < (
-                order.firstIndex(of: other.element.severity)!, other.offset
-            )
-        }.map(\.element)
+        return examination.sortedFindings
+    }
+
+    /// The most severe first.
+    private var sortedFindings: [Finding] {
+        var sorted = Finding.Severity.allCases.flatMap { severity in findings.filter { $0.severity == severity } }
+        if let first = sorted.firstIndex(where: { $0.commands.contains { $0.hasPrefix("postconf ") } }) {
+            let ends = setup.unfinishedFiles.map { Change.newline($0).command(directory: directory) }
+            sorted[first].commands.insert(contentsOf: ends, at: 0)
+        }
+        return sorted
     }
 
     /// The stages that see this instance's mail, in order.
@@ -85,12 +96,20 @@ package struct Examination {
         self.directory = directory
     }
 
-    /// All smtpd services.
-    var servers: [PostfixSetup.Service] { setup.services.filter { $0.program == "smtpd" } }
+    /// All smtpd services that run.
+    var servers: [PostfixSetup.Service] { setup.services.filter { $0.program == "smtpd" && !isDisabled($0) } }
     /// The smtpd services to which content filters return mail.
     var reinjections: [PostfixSetup.Service] { servers.filter(isReinjection) }
     /// The other smtpd services, which receive new mail.
     var entrances: [PostfixSetup.Service] { servers.filter { !isReinjection($0) } }
+
+    /// Whether master_service_disable has the service, by its type or by name and type. The first match decides, and
+    /// one after `!` keeps the service.
+    private func isDisabled(_ service: PostfixSetup.Service) -> Bool {
+        let patterns = RestrictionList.words(setup.value("master_service_disable")[...], separators: ", \t")
+        let match = patterns.first { [service.type, service.id].contains($0.drop { $0 == "!" }.lowercased()) }
+        return match.map { $0.prefix { $0 == "!" }.count % 2 == 0 } ?? false
+    }
 
     private func isReinjection(_ service: PostfixSetup.Service) -> Bool {
         takesFromWeir(service)
@@ -113,12 +132,13 @@ package struct Examination {
         return nextHop.isLoopback || !address.isOfAllInterfaces || isMadeForReturnedMail(service)
     }
 
-    /// Whether a service on loopback takes mail back from another filter. One for logins, or behind a proxy such as
-    /// HAProxy, takes new mail.
+    /// Whether a service on loopback takes mail back from another filter. One for logins, behind a proxy such as
+    /// HAProxy, or on a port to which mail programs send, takes new mail.
     private func isReinjectionOfOthers(_ service: PostfixSetup.Service) -> Bool {
         let takesNewMail =
-            service.overrides["smtpd_sasl_auth_enable"] == "yes"
+            service.overrides["smtpd_sasl_auth_enable"]?.lowercased() == "yes"
             || !(service.overrides["smtpd_upstream_proxy_protocol"] ?? "").isEmpty
+            || ListenerAddress(service: service.name)?.isForNewMail ?? false
         return isMadeForReturnedMail(service) && !takesNewMail
     }
 
@@ -142,6 +162,12 @@ package struct Examination {
     func isChrooted(_ service: PostfixSetup.Service) -> Bool {
         let isModern = (Int(setup.value("compatibility_level").prefix(while: \.isNumber)) ?? 0) >= 1
         return service.chroot == "y" || service.chroot == "-" && !isModern
+    }
+
+    /// The chroot of a new service: as the site has it for the program, whose tables may need sockets that the queue
+    /// directory lacks.
+    func chroot(of program: String) -> String {
+        setup.services.first { $0.program == program }?.chroot ?? "n"
     }
 
     /// The path at which a chrooted service looks for a UNIX socket; nil if the service can reach that socket, or uses

@@ -18,7 +18,7 @@ package struct Finding: Codable, Sendable, Equatable {
     package let place: String
     package let text: String
     /// Commands that fix it.
-    package let commands: [String]
+    package internal(set) var commands: [String]
     /// Lines of weir.yaml that fix it.
     package let configuration: [String]
 

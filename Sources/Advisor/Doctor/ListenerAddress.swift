@@ -81,6 +81,12 @@ enum ListenerAddress: Equatable {
         return host.hasPrefix("127.") || host == "::1" || host == Self.localhost
     }
 
+    /// Whether this is the port of smtp, submission or submissions.
+    var isForNewMail: Bool {
+        guard case .inet(_, let port) = self else { return false }
+        return [25, 465, 587].contains(port)
+    }
+
     private static func isName(_ host: String) -> Bool {
         host != localhost && !host.isEmpty && IPAddress(Array(host.utf8)) == nil
     }

@@ -18,9 +18,21 @@ package enum Postconf {
         )
         // With `-n`, Postfix 3.7 prints it, and 3.10 does not.
         let place = directory.map { "config_directory = \($0)\n" } ?? ""
-        return PostfixSetup(
+        var setup = PostfixSetup(
             defaults: defaults.output, settings: place + settings.output, master: master.output,
             complaints: defaults.complaints + settings.complaints + master.complaints)
+        let folder = setup.value("config_directory")
+        setup.unfinishedFiles = ["main.cf", "master.cf"].map { "\(folder)/\($0)" }.filter(lacksNewline)
+        return setup
+    }
+
+    /// Whether a file's last line has no newline.
+    private static func lacksNewline(_ path: String) -> Bool {
+        guard let file = FileHandle(forReadingAtPath: path), let end = try? file.seekToEnd(), end > 0 else {
+            return false
+        }
+        try? file.seek(toOffset: end - 1)
+        return (try? file.read(upToCount: 1)) != Data([0x0a])
     }
 
     /// - Returns: its standard output, and the lines of its standard error.

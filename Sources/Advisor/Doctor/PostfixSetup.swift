@@ -34,6 +34,8 @@ package struct PostfixSetup: Sendable {
     package private(set) var services: [Service]
     /// The warnings of postconf(1), without repetitions.
     package let complaints: [String]
+    /// The paths of main.cf and master.cf, if their last line has no newline: postconf(1) would append to that line.
+    var unfinishedFiles: [String] = []
 
     /// - Parameters:
     ///   - defaults: the output of `postconf -d`.
@@ -67,7 +69,7 @@ package struct PostfixSetup: Sendable {
             guard let index = services.firstIndex(where: { $0.id == id }) else { return }
             services[index].chroot = "n"
         case .removal(let id): services.removeAll { $0.id == id }
-        case .file: break
+        case .file, .newline: break
         }
     }
 
@@ -82,6 +84,9 @@ package struct PostfixSetup: Sendable {
     package func value(_ name: String, in service: Service? = nil) -> String {
         expanded(raw(name, in: service), in: service)
     }
+
+    /// Whether a parameter is `yes`, in any case, as Postfix takes it.
+    func isOn(_ name: String, in service: Service?) -> Bool { value(name, in: service).lowercased() == "yes" }
 
     /// Whether this version of Postfix has the parameter.
     func knows(_ name: String) -> Bool { defaults[name] != nil }

@@ -23,7 +23,7 @@ extension ImportedLimits {
             if let fault = Self.fault(of: limit) {
                 leaveOut(name, of: main, "the limit would not be valid: \(fault)")
             } else {
-                limits.append(limit)
+                append(limit)
                 notes.append(.init(line: limit.line, text: "limit \(limit.name): \(Self.difference(count))"))
             }
         }
@@ -85,7 +85,7 @@ extension ImportedLimits {
                 }
             }
         }
-        if patterns.isEmpty, !main.isSet(name) {
+        if main.usesUnset("mynetworks", in: name) {
             notes.append(
                 .init(
                     line: 0,
@@ -163,6 +163,14 @@ private struct AnvilParameters {
     }
 
     func isSet(_ name: String) -> Bool { setup.set.contains(name) }
+
+    /// Whether a parameter's value depends on another one that is not set.
+    func usesUnset(_ other: String, in name: String) -> Bool {
+        guard !isSet(other) else { return false }
+        var marked = setup
+        marked.apply(.parameter(other, value: "\u{1}"))
+        return marked.value(name).contains("\u{1}")
+    }
 
     /// The line that sets a parameter, the last one if there are several; 0 if there is none.
     func line(of name: String) -> Int {

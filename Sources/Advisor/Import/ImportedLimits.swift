@@ -24,7 +24,9 @@ package struct ImportedLimits: Sendable {
         var others: [String] = []
     }
 
-    var limits: [Limit] = []
+    private(set) var limits: [Limit] = []
+    /// For each name that is used, the number that makes another one of it.
+    private var nextNumbers: [String: Int] = [:]
     /// What was not converted.
     package internal(set) var leftOut: [Remark] = []
     /// What was converted with a change of meaning.
@@ -40,7 +42,7 @@ package struct ImportedLimits: Sendable {
         ]
         for limit in limits {
             lines.append("  # line \(limit.line)")
-            lines.append("  - name: \(limit.name)")
+            lines.append("  - name: \(limit.name.lowercased() == "null" ? Self.quoted(limit.name) : limit.name)")
             if !limit.when.isEmpty {
                 lines.append("    when:")
                 for (attribute, test) in limit.when { lines.append("      \(attribute): \(test)") }
@@ -55,24 +57,34 @@ package struct ImportedLimits: Sendable {
     /// The first error that `weir check-config` reports for a limit.
     static func fault(of limit: Limit) -> String? {
         var alone = ImportedLimits()
-        alone.limits = [limit]
+        alone.append(limit)
         guard case .failure(let faults) = ConfigurationReader.read(Array(alone.yaml(from: "").utf8), file: "") else {
             return nil
         }
         return faults.all.first?.message
     }
 
-    /// An unused limit name, made from the name of a rule.
-    func freeName(_ wanted: String) -> String {
-        let base = String(
-            wanted.map { $0.isASCII && ($0.isLetter || $0.isNumber || "-_.".contains($0)) ? $0 : "-" }.prefix(56))
-        var name = base.isEmpty ? "limit" : base
-        var number = 2
-        while limits.contains(where: { $0.name == name }) {
-            name = "\(base)-\(number)"
-            number += 1
+    /// The name of a rule as that of a limit.
+    static func name(ofRule rule: String) -> String {
+        let plain = rule.map { $0.isASCII && ($0.isLetter || $0.isNumber || "-_.".contains($0)) ? $0 : "-" }
+        // What begins with a sign, YAML may take for something else.
+        let base = String(plain.drop { "-_.".contains($0) }.prefix(56))
+        return base.isEmpty ? "limit" : base
+    }
+
+    /// Adds a limit, with a number behind its name if that is used.
+    mutating func append(_ limit: Limit) {
+        var limit = limit
+        let base = limit.name
+        if var number = nextNumbers[base] {
+            repeat {
+                limit.name = "\(base)-\(number)"
+                number += 1
+            } while nextNumbers[limit.name] != nil
+            nextNumbers[base] = number
         }
-        return name
+        nextNumbers[limit.name] = 2
+        limits.append(limit)
     }
 
     /// A YAML string.

@@ -11,21 +11,22 @@ extension ImportedLimits {
         var hasEarlierDecision = false
         for rule in ruleset.rules {
             do throws(PostfwdRule.Unsupported) {
-                guard let limit = try rule.limit(named: freeName) else {
+                guard let limit = try rule.limit() else {
                     hasEarlierDecision = true
                     throw .init("not a counting rule: \(rule.action.isEmpty ? "no action" : rule.action)")
                 }
                 if let fault = Self.fault(of: limit) { throw .init("the limit would not be valid: \(fault)") }
-                limits.append(limit)
+                append(limit)
+                let name = limits[limits.count - 1].name
                 if hasEarlierDecision {
                     notes.append(
                         .init(
                             line: rule.line,
-                            text: "limit \(limit.name): in postfwd, an earlier rule, not converted, may decide first"
+                            text: "limit \(name): in postfwd, an earlier rule, not converted, may decide first"
                         ))
                 }
                 for note in rule.notes(on: limit) {
-                    notes.append(.init(line: rule.line, text: "limit \(limit.name): \(note)"))
+                    notes.append(.init(line: rule.line, text: "limit \(name): \(note)"))
                 }
             } catch {
                 leftOut.append(.init(line: rule.line, text: "\(rule.name): \(error.reason)"))

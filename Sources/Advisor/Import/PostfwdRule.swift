@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 internal import Limits
+internal import Patterns
 
 /// A rule: an action, and items that must all match; of several items with the same name, one must match.
 struct PostfwdRule {
@@ -30,6 +31,19 @@ struct PostfwdRule {
         var isExcepting: Bool { value.hasPrefix("!!") }
 
         var isNegated: Bool { isExcepting != (operation.first == "!") }
+
+        /// What a value must match, or must not match if `isNegated`.
+        var pattern: String {
+            switch operation {
+            case "==": "^\(PostfwdRule.escaped(bare))$"
+            // Not true of an empty value either. The sender is never empty.
+            case "!=" where name != "sender": "^(?:\(PostfwdRule.escaped(bare)))?$"
+            case "!=": "^\(PostfwdRule.escaped(bare))$"
+            default: PostfwdRule.unslashed(bare)
+            }
+        }
+
+        var holdsForNullSender: Bool { PostfwdRule.isMatch(pattern, PostfwdRule.nullSender) != isNegated }
 
         /// The items of a list: `10.0.0.0/8, 192.0.2.0/24`.
         var listed: [Item] {
@@ -65,7 +79,13 @@ struct PostfwdRule {
         if kind == "size", (try? state()) != "END-OF-MESSAGE" {
             notes.append("size() adds the size at each request; the limit counts each message once")
         }
-        let isRequired = items.contains { $0.name == limit.key && !$0.isExcepting }
+        if kind == "rcpt", (try? state()) == "RCPT" {
+            notes.append("rcpt() counts nothing at RCPT, where recipient_count is 0; the limit counts recipients there")
+        }
+        let tests = items.filter { $0.name == limit.key }
+        let isRequired =
+            limit.key == "sender"
+            ? !tests.isEmpty && !tests.contains(where: \.holdsForNullSender) : tests.contains { !$0.isExcepting }
         if !isRequired, let what = Self.mayBeMissing[limit.key] {
             notes.append("postfwd also counts \(what), as one key; the limit doesn't apply there")
         }
@@ -127,7 +147,7 @@ struct PostfwdRule {
     }
 
     /// The limit of this rule; nil if the rule doesn't count.
-    func limit(named freeName: (String) -> String) throws(Unsupported) -> ImportedLimits.Limit? {
+    func limit() throws(Unsupported) -> ImportedLimits.Limit? {
         guard let kind else { return nil }
         let arguments = action[action.firstIndex(of: "(")!...].dropFirst().dropLast().split(
             separator: "/", maxSplits: 3, omittingEmptySubsequences: false
@@ -152,7 +172,7 @@ struct PostfwdRule {
         let answer = arguments.count > 3 ? arguments[3] : ""
         let isByAddress = ["client_address", "server_address"].contains(attribute)
         return ImportedLimits.Limit(
-            name: freeName(name), line: line, when: try conditions(), key: attribute, count: count,
+            name: ImportedLimits.name(ofRule: name), line: line, when: try conditions(), key: attribute, count: count,
             rate: "\(number)/\(window)",
             over: answer.isEmpty ? nil : try Self.action(answer, attribute: attribute),
             others: isByAddress ? ["keys: { ipv6_prefix: 128 }"] : [])
@@ -221,17 +241,28 @@ struct PostfwdRule {
             return negated(
                 alternatives[0].isNegated, "{ in: [\(networks.map(ImportedLimits.quoted).joined(separator: ", "))] }")
         }
-        let patterns = alternatives.map { item in
-            switch item.operation {
-            case "==": "^\(escaped(item.bare))$"
-            // Not true of an empty value either.
-            case "!=": "^(?:\(escaped(item.bare)))?$"
-            default: unslashed(item.bare)
-            }
-        }
-        let pattern = patterns.count == 1 ? patterns[0] : patterns.map { "(?:\($0))" }.joined(separator: "|")
+        let patterns = alternatives.map(\.pattern)
         guard !patterns.contains("") else { throw .init("\(items[0].name) has no value") }
+        var pattern = patterns.count == 1 ? patterns[0] : patterns.map { "(?:\($0))" }.joined(separator: "|")
+        if items[0].name == "sender" { pattern = withNullSender(pattern) }
         return negated(alternatives[0].isNegated, "{ matches: \(ImportedLimits.quoted("/\(pattern)/")) }")
+    }
+
+    /// A pattern that is true of Weir's null sender, which is empty, if the given one is true of postfwd's.
+    private static func withNullSender(_ pattern: String) -> String {
+        switch (isMatch(pattern, nullSender), isMatch(pattern, "")) {
+        case (true, false): "(?:\(pattern))|^$"
+        case (false, true): "(?!^$)(?:\(pattern))"
+        default: pattern
+        }
+    }
+
+    private static let nullSender = "<>"
+
+    /// Whether a pattern is true of a text; false for what is no pattern.
+    private static func isMatch(_ pattern: String, _ text: String) -> Bool {
+        guard let pattern = try? Pattern(Array(pattern.utf8), options: [.caseless, .dotAll]) else { return false }
+        return pattern.matches(Array(text.utf8), using: MatchScratch()) == .match
     }
 
     private static func negated(_ isNegated: Bool, _ test: String) -> String {

@@ -13,7 +13,7 @@ struct LogLine {
     /// Returns nil if no time is found.
     init?(_ line: UnsafeRawBufferPointer, _ time: inout LogTime) {
         if let found = time.read(line) {
-            self.init(found.moment, Self.withoutSecondTime(Self.from(found.end, of: line)))
+            self.init(found.moment, Self.withoutTime(Self.from(found.end, of: line)))
             return
         }
         var rest = Self.withoutService(line)
@@ -26,12 +26,12 @@ struct LogLine {
         if isStructured {
             self.init(found.moment, structured: rest)
         } else {
-            self.init(found.moment, Self.withoutSecondTime(rest))
+            self.init(found.moment, Self.withoutTime(rest))
         }
     }
 
     /// `host tag[pid]: text`; without a host or a process id, or with more between host and tag (`mail.info`), too.
-    private init(_ moment: LogMoment, _ rest: UnsafeRawBufferPointer) {
+    init(_ moment: LogMoment, _ rest: UnsafeRawBufferPointer) {
         self.moment = moment
         guard let (end, colon) = Self.endOfTag(in: rest), colon + 2 < rest.count else { return }
         let start = rest[..<end].lastIndex(of: 0x20).map { $0 + 1 } ?? 0
@@ -98,9 +98,12 @@ struct LogLine {
         return true
     }
 
-    /// Without `postfix-1  | `, in colour if it was written for a terminal.
+    /// Without `postfix-1  | `, in colour if it was written for a terminal, or `[pod/postfix-0/postfix] `.
     private static func withoutService(_ line: UnsafeRawBufferPointer) -> UnsafeRawBufferPointer {
         let bare = withoutColour(line)
+        if bare.starts(with: "[pod/".utf8), let end = bare.firstIndex(of: 0x20), bare[end - 1] == UInt8(ascii: "]") {
+            return from(end + 1, of: bare)
+        }
         guard let bar = bare.prefix(128).firstIndex(of: UInt8(ascii: "|")), bar > 1, bare[bar - 1] == 0x20,
             let nameEnd = bare[..<bar].firstIndex(of: 0x20), nameEnd > 0,
             bare[nameEnd..<bar].allSatisfy({ $0 == 0x20 })
@@ -117,8 +120,9 @@ struct LogLine {
         return from(end + 1, of: text)
     }
 
-    /// With `docker logs --timestamps`, the time that Docker adds stands before the line's own, and has a zone.
-    private static func withoutSecondTime(_ text: UnsafeRawBufferPointer) -> UnsafeRawBufferPointer {
+    /// Without the time at its beginning. With `docker logs --timestamps`, the time that Docker adds stands before the
+    /// line's own, and has a zone.
+    static func withoutTime(_ text: UnsafeRawBufferPointer) -> UnsafeRawBufferPointer {
         guard text.count > 20, text[6] == 0x20 && text[9] == UInt8(ascii: ":") || text[4] == UInt8(ascii: "-") else {
             return text
         }

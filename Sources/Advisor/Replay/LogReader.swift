@@ -57,6 +57,11 @@ final class LogReader {
         }
         if let fault = ofAll.fault(of: paths) { throw fault }
         release(held.removeAll())
+        if figures.messages == 0, !pending.isEmpty {
+            let messages = pending.count == 1 ? "1 message has" : "\(pending.count) messages have"
+            figures.faults.append(
+                "\(messages) a line of smtpd and none of qmgr: only part of the log seems to be here")
+        }
     }
 
     /// - Parameter year: of the first line.
@@ -190,11 +195,17 @@ final class LogReader {
         }
     }
 
-    /// - Parameter tag: `postfix/submission/smtpd`
+    /// - Parameters:
+    ///   - tag: `postfix/submission/smtpd`
+    ///   - isInner: whether this is a container's line from the text of a line of its machine's log.
     /// - Returns: whether the line is Postfix's.
     private func read(
-        _ text: UnsafeRawBufferPointer, of tag: UnsafeRawBufferPointer, at moment: LogMoment
+        _ text: UnsafeRawBufferPointer, of tag: UnsafeRawBufferPointer, at moment: LogMoment, isInner: Bool = false
     ) -> Bool {
+        if !isInner, case let inner = LogLine.withoutTime(text), inner.count < text.count {
+            let line = LogLine(moment, inner)
+            return read(line.text, of: line.tag, at: moment, isInner: true)
+        }
         record(moment)
         guard let slash = tag.lastIndex(of: UInt8(ascii: "/")) else {
             figures.otherLines += 1
