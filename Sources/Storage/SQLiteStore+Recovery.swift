@@ -119,6 +119,7 @@ extension SQLiteStore {
     private func openLedger() throws(StoreError) -> CheckpointWriter.Head {
         // A start was killed while it replaced a damaged file.
         if access(path, F_OK) != 0 { rename(rescuePath, path) }
+        try setAsideLogOfOtherVersion()
         do {
             return try background.open()
         } catch let error where isDamage(error, of: path) {
@@ -136,6 +137,19 @@ extension SQLiteStore {
         } catch {
             throw StoreError("can't open \(path): \(error.cause)")
         }
+    }
+
+    /// The file without its log has what SQLite has copied last. The rest is in the journal.
+    private func setAsideLogOfOtherVersion() throws(StoreError) {
+        let log = path + "-wal"
+        let mapped = try? Data(contentsOf: URL(fileURLWithPath: log), options: .alwaysMapped)
+        guard let mapped, WriteAheadLog.hasOtherVersion(mapped) else { return }
+        let aside = asidePath(of: log)
+        guard rename(log, aside) == 0 else {
+            throw StoreError("can't set \(log) aside: \(String(cString: strerror(errno)))")
+        }
+        unlink(path + "-shm")
+        notice("\(log) is damaged (its version is not SQLite's); it was set aside as \(aside)")
     }
 
     private var rescuePath: String { path + ".rescued" }

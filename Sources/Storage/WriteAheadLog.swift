@@ -31,6 +31,7 @@ struct WriteAheadLog {
     private static let frameHeaderSize = 24
     /// For checksums of little-endian words. SQLite writes the byte order of the machine.
     private static let magic: UInt32 = 0x377f_0682
+    private static let version: UInt32 = 3_007_000
 
     private let bytes: UnsafeRawBufferPointer
     private let pageSize: Int
@@ -53,11 +54,21 @@ struct WriteAheadLog {
         }
     }
 
+    /// Whether the log says that another format of it is used. SQLite opens no database with such a log.
+    static func hasOtherVersion(_ log: Data) -> Bool {
+        log.withUnsafeBytes { bytes in
+            guard bytes.count >= headerSize else { return false }
+            let log = WriteAheadLog(bytes: bytes, pageSize: 0)
+            return log.word(0) & ~1 == magic && log.word(4) != version
+        }
+    }
+
     private func loss() -> Loss? {
         guard bytes.count >= Self.headerSize + frameSize else { return nil }
         var header = Data(bytes[0..<Self.headerSize])
         let isHeaderSound =
-            word(0) == Self.magic && Int(word(8)) == pageSize && sum(of: 0..<24, from: Sum()) == storedSum(24)
+            word(0) == Self.magic && word(4) == Self.version && Int(word(8)) == pageSize
+            && sum(of: 0..<24, from: Sum()) == storedSum(24)
         if !isHeaderSound {
             header = makeHeader()
         }
@@ -90,7 +101,7 @@ struct WriteAheadLog {
         var header = Data(count: Self.headerSize)
         header.withUnsafeMutableBytes { header in
             Self.store(Self.magic, in: header, at: 0)
-            Self.store(3_007_000, in: header, at: 4)
+            Self.store(Self.version, in: header, at: 4)
             Self.store(UInt32(pageSize), in: header, at: 8)
             header.storeBytes(of: salt(Self.headerSize + 8), toByteOffset: 16, as: UInt64.self)
             Self.storeSum(Self.sum(of: UnsafeRawBufferPointer(header)[0..<24], from: Sum()), in: header, at: 24)

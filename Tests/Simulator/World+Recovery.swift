@@ -132,8 +132,8 @@ extension World {
         }
     }
 
-    /// Where the counts do not tell which requests the service remembers, or what it has charged for them, their clients
-    /// give up.
+    /// Where the counts do not tell which requests the service remembers, or what it has charged for them, their
+    /// clients give up.
     private func renewSessions(thatDifferIn others: [Model]) {
         for index in sessions.indices {
             guard let transaction = sessions[index].last?.transaction else { continue }
