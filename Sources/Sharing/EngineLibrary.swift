@@ -3,7 +3,7 @@
 /// The functions that hosts load into the engine (FUNCTION LOAD).
 package enum EngineLibrary {
     /// With the version of its calls and data.
-    package static let name = "weir_sharing_2"
+    package static let name = "weir_sharing_3"
 
     /// The hash tag of all keys.
     package static let group = "shared"

@@ -28,6 +28,8 @@ package struct SharingRules: OptionSet, Sendable {
     package static let smallerTerms = SharingRules(rawValue: 1 << 8)
     /// New terms hold once every host has confirmed them and what was used under older ones has expired.
     package static let waitForTerms = SharingRules(rawValue: 1 << 9)
+    /// Hosts that return to terms obey the others until that has been confirmed, too.
+    package static let confirmReturn = SharingRules(rawValue: 1 << 20)
     /// A change is in the host's ledger before an answer or a call leaves.
     package static let keepFirst = SharingRules(rawValue: 1 << 10)
     /// After a reboot, whose length no clock knows, no grant is open.
@@ -55,15 +57,15 @@ package struct SharingRules: OptionSet, Sendable {
     /// The engine hears of refused requests that count: who keeps trying stays refused on all hosts.
     package static let tellRefused = SharingRules(rawValue: 1 << 19)
 
-    package static let all = SharingRules(rawValue: 1 << 20 - 1)
+    package static let all = SharingRules(rawValue: 1 << 21 - 1)
 
     /// By the names that the design and the simulator's command use.
     package static let names: [(name: String, rule: SharingRules)] = [
         ("wait-for-all", .waitForAll), ("new-epoch", .newEpoch), ("no-way-back", .noWayBack),
         ("count-grants", .countGrants), ("stop-early", .stopEarly), ("register-grants", .registerGrants),
         ("number-calls", .numberCalls), ("capped-time", .cappedTime), ("smaller-terms", .smallerTerms),
-        ("wait-for-terms", .waitForTerms), ("keep-first", .keepFirst), ("end-at-reboot", .endAtReboot),
-        ("identify-epochs", .identifyEpochs), ("newest-wins", .newestWins), ("tell-again", .tellAgain),
+        ("wait-for-terms", .waitForTerms), ("confirm-return", .confirmReturn), ("keep-first", .keepFirst),
+        ("end-at-reboot", .endAtReboot), ("identify-epochs", .identifyEpochs), ("newest-wins", .newestWins), ("tell-again", .tellAgain),
         ("keep-ended", .keepEnded), ("changes-first", .changesFirst), ("own-pool", .ownPool),
         ("fixed-shares", .fixedShares), ("tell-refused", .tellRefused),
     ]

@@ -1,10 +1,10 @@
-#!lua name=weir_sharing_2
+#!lua name=weir_sharing_3
 
 -- The part of a shared ledger that runs in Valkey or Redis 7: an index of what the hosts have used of each pool.
 -- Hosts can make it anew from their own ledgers, so nothing here is the truth. Tests/SharedSimulation/Engine.swift does
 -- the same in Swift; Tests/sharing compares the two. A change to the calls or to the data needs a new version in the
--- library's name. Hosts with different versions work on the same data: version 1 lacks the changes, and does the rest
--- in the same way.
+-- library's name. Hosts with different versions work on the same data: version 1 lacks the changes, and version 2 says
+-- too early that hosts have returned to the terms settled last. They do the rest in the same way.
 --
 -- All times are milliseconds. A lane is a pool with one window: one key of one limit. The keys are
 --   KEYS[1] state  hash    the epoch, and what is known of each host
@@ -97,13 +97,13 @@ local function agreement(state)
     return complete, agreed and complete and terms, math.max(count, 1), stable or 0
 end
 
--- Terms are settled when every host has had them for so long that no older ones matter.
+-- Terms are settled when every host has had them for so long that no others matter.
+-- Returns whether that is so now: hosts may have had others since.
 local function settle(key, state, time, terms)
     if not terms then
         if state.agreed then redis.call('HDEL', key, 'agreed', 'agreed_at') end
-        return
+        return false
     end
-    if state.agreed == terms and state.settled == terms then return end
     local at, after = tonumber(state.agreed_at or time), 0
     if state.agreed ~= terms then
         at = time
@@ -113,10 +113,12 @@ local function settle(key, state, time, terms)
         local host = string.match(field, '^pending:(.*)$')
         if host and not state['gone:' .. host] then after = math.max(after, tonumber(value)) end
     end
-    if time - at >= after and state.settled ~= terms then
+    if time - at < after then return false end
+    if state.settled ~= terms then
         state.settled = terms
         redis.call('HSET', key, 'settled', terms)
     end
+    return true
 end
 
 -- Replaces what a mark has in a lane, and grants what is free. `place` is where the lane's arguments begin:
@@ -249,7 +251,7 @@ end
 -- the position of the changes that the host has seen, how many more it takes, how many it tells; then for each of these
 -- what `learn` takes; then for each lane what exchangeLane takes.
 -- Answers 'late' (another epoch, or an earlier call), 'clone' (another ledger under this name is running), or 'ok', the
--- epoch's time, the terms settled last, the position of the changes that all hosts have seen, and that of those which
+-- epoch's time, the terms settled last ('' if the host returns to them, and others still matter), the position of the changes that all hosts have seen, and that of those which
 -- this host has seen now; the units granted in each lane; and the changes that the host has not seen (`tell`).
 local function exchange(KEYS, ARGV)
     local host, mark, connection, call = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
@@ -291,7 +293,7 @@ local function exchange(KEYS, ARGV)
     end
 
     local complete, terms, hosts, stable = agreement(state)
-    settle(key, state, time, terms)
+    local isSettled = settle(key, state, time, terms)
     local latestChange, place = learn(KEYS, ARGV, 15, tonumber(ARGV[14]), time, state)
     local news = {}
     local position = tell(KEYS, tonumber(ARGV[12]), tonumber(ARGV[13]), latestChange, time, news)
@@ -299,7 +301,9 @@ local function exchange(KEYS, ARGV)
     -- A reset that the host has not seen may have freed units that it still counts.
     local mayGrant = state.settled and obeys and state['registered:' .. host] and position == latestChange
         and (complete or time > tonumber(state.hidden))
-    local reply = { 'ok', text(time), state.settled or '', text(stable), text(position) }
+    local settled = state.settled or ''
+    if settled == ARGV[7] and tonumber(ARGV[10]) > 0 and not isSettled then settled = '' end
+    local reply = { 'ok', text(time), settled, text(stable), text(position) }
     for i = 7, #KEYS do
         local granted
         granted, place = exchangeLane(KEYS, ARGV, KEYS[i], place, mark, time, mayGrant, hosts)
@@ -340,7 +344,7 @@ local function hosts(KEYS)
     return { state.id or '', state.settled or '', reply }
 end
 
-redis.register_function('weir_sharing_2_hello', hello)
-redis.register_function('weir_sharing_2_exchange', exchange)
-redis.register_function('weir_sharing_2_gone', gone)
-redis.register_function{function_name = 'weir_sharing_2_hosts', callback = hosts, flags = { 'no-writes' }}
+redis.register_function('weir_sharing_3_hello', hello)
+redis.register_function('weir_sharing_3_exchange', exchange)
+redis.register_function('weir_sharing_3_gone', gone)
+redis.register_function{function_name = 'weir_sharing_3_hosts', callback = hosts, flags = { 'no-writes' }}

@@ -94,7 +94,7 @@ package struct Engine: Sendable {
         let needed = Set(hosts.filter { !gone.contains($0.key) }.flatMap(\.value.hosts)).subtracting(gone)
         let isComplete = needed.allSatisfy { hosts[$0]?.isRegistered ?? false }
         let terms = Set(needed.map { hosts[$0]?.terms ?? "" })
-        settle(isComplete && terms.count == 1 && terms != [""] ? terms.first : nil)
+        let isSettled = settle(isComplete && terms.count == 1 && terms != [""] ? terms.first : nil)
         let stable = needed.map { hosts[$0]?.position ?? 0 }.min() ?? 0
         let news = isOlder ? SharedChanges.News() : tell(call, stable: stable)
         let hasSeenAll = isOlder || news.position == latestChange || !rules.contains(.changesFirst)
@@ -105,7 +105,8 @@ package struct Engine: Sendable {
             exchange($0, mark: call.mark, mayGrant: mayGrant, hosts: Int64(max(needed.count, 1)), rules)
         }
         if !isOlder { prune(stable: rules.contains(.keepEnded) ? stable : .max) }
-        return .exchanged(time: time, settled: settled, granted: granted, news: news)
+        let returns = call.terms == settled && call.termsMatter > 0 && rules.contains(.confirmReturn) && !isOlder
+        return .exchanged(time: time, settled: returns && !isSettled ? "" : settled, granted: granted, news: news)
     }
 
     /// Takes what the host tells of changes, and tells it what it has not seen.
@@ -135,14 +136,17 @@ package struct Engine: Sendable {
     }
 
     /// - Parameter terms: those of every host that must agree; nil if they differ, or some are unknown.
-    private mutating func settle(_ terms: String?) {
+    /// - Returns: whether no others matter now.
+    private mutating func settle(_ terms: String?) -> Bool {
         guard let terms else {
             agreed = nil
-            return
+            return false
         }
         if agreed?.terms != terms { agreed = (terms, time) }
         let after = hosts.reduce(0) { gone.contains($1.key) ? $0 : max($0, $1.value.termsMatter) }
-        if let agreed, time - agreed.at >= after { settled = terms }
+        guard let agreed, time - agreed.at >= after else { return false }
+        settled = terms
+        return true
     }
 
     private mutating func exchange(

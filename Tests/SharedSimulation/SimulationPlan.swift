@@ -121,6 +121,27 @@ package struct SimulationPlan: Sendable {
         return plan
     }
 
+    /// Like `forgetfulEngine`, with a host that is added and soon removed again: the others return to earlier terms.
+    package static func returns(seed: UInt64) -> SimulationPlan {
+        var plan = forgetfulEngine(seed: seed)
+        var random = SeededRandom(seed: seed &* 29)
+        let lanes = [Lane(key: 1, window: 10_000)]
+        plan.lanes = lanes
+        plan.hosts = ["mx1", "mx2", "mx3"]
+        let more = plan.hosts + ["mx4"]
+        let (most, share): (Int64, Int64) = (random.pick([3, 10]), random.pick([0, 100]))
+        plan.versions = [plan.hosts, more, plan.hosts].map { version($0, most, share, lanes, number: 1) }
+        plan.hosts = more
+        plan.timing.longestWindow = 10_000
+        plan.timing.validity = 1000
+        plan.meanInterval = 10_000.0 / Double(most) / 6
+        plan.units = [1]
+        plan.length = 40_000
+        plan.faults = random.pick([[.flush], [.restart], [.flush, .crash]])
+        plan.faultInterval = 2500
+        return plan
+    }
+
     /// Like `random`, with administrators.
     package static func changes(seed: UInt64) -> SimulationPlan {
         var plan = random(seed: seed)
@@ -209,7 +230,8 @@ package struct SimulationPlan: Sendable {
 
     /// By the names that the simulator's command uses.
     package static let named: [String: @Sendable (UInt64) -> SimulationPlan] = [
-        "random": random, "longGrants": longGrants, "forgetfulEngine": forgetfulEngine, "changes": changes,
+        "random": random, "longGrants": longGrants, "forgetfulEngine": forgetfulEngine, "returns": returns,
+        "changes": changes,
         "busyAdministrators": busyAdministrators, "raises": raises, "mixed": mixed,
         "refused": refused, "persistent": persistent,
     ]

@@ -47,6 +47,7 @@ struct SimulationTests {
             switch rule {
             case .stopEarly, .endAtReboot: SimulationPlan.longGrants
             case .identifyEpochs, .noWayBack: SimulationPlan.forgetfulEngine
+            case .confirmReturn: SimulationPlan.returns
             case .newestWins, .tellAgain, .keepEnded: SimulationPlan.changes
             case .changesFirst, .ownPool: SimulationPlan.busyAdministrators
             case .fixedShares: SimulationPlan.raises
