@@ -65,8 +65,8 @@ package struct SharingRules: OptionSet, Sendable {
         ("count-grants", .countGrants), ("stop-early", .stopEarly), ("register-grants", .registerGrants),
         ("number-calls", .numberCalls), ("capped-time", .cappedTime), ("smaller-terms", .smallerTerms),
         ("wait-for-terms", .waitForTerms), ("confirm-return", .confirmReturn), ("keep-first", .keepFirst),
-        ("end-at-reboot", .endAtReboot), ("identify-epochs", .identifyEpochs), ("newest-wins", .newestWins), ("tell-again", .tellAgain),
-        ("keep-ended", .keepEnded), ("changes-first", .changesFirst), ("own-pool", .ownPool),
-        ("fixed-shares", .fixedShares), ("tell-refused", .tellRefused),
+        ("end-at-reboot", .endAtReboot), ("identify-epochs", .identifyEpochs), ("newest-wins", .newestWins),
+        ("tell-again", .tellAgain), ("keep-ended", .keepEnded), ("changes-first", .changesFirst),
+        ("own-pool", .ownPool), ("fixed-shares", .fixedShares), ("tell-refused", .tellRefused),
     ]
 }
