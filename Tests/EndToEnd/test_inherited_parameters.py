@@ -102,7 +102,9 @@ class Decisions(unittest.TestCase):
         """With all parameters that this Postfix knows."""
         (self.directory / "main.cf").write_text("compatibility_level = 3.6\nmessage_drop_headers = bcc, x-secret\n"
                                                "smtp_tls_per_site = static:MUST\n")
-        (self.directory / "master.cf").write_text(MASTER + "smtp inet n - y - - smtpd\n")
+        # Chrooted, as in Debian: the services that Weir adds are chrooted where those of the site are.
+        chrooted = MASTER.replace("cleanup unix n - n", "cleanup unix n - y")
+        (self.directory / "master.cf").write_text(chrooted + "smtp inet n - y - - smtpd\n")
         filters = [{"listen": "inet:127.0.0.1:10025", "next_hop": "inet:127.0.0.1:10026"}]
         (self.directory / "weir.yaml").write_text(json.dumps({"listen": {"filter": filters}}))
         printed = {}
