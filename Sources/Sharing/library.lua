@@ -251,8 +251,9 @@ end
 -- the position of the changes that the host has seen, how many more it takes, how many it tells; then for each of these
 -- what `learn` takes; then for each lane what exchangeLane takes.
 -- Answers 'late' (another epoch, or an earlier call), 'clone' (another ledger under this name is running), or 'ok', the
--- epoch's time, the terms settled last ('' if the host returns to them, and others still matter), the position of the changes that all hosts have seen, and that of those which
--- this host has seen now; the units granted in each lane; and the changes that the host has not seen (`tell`).
+-- epoch's time, the terms settled last ('' if the host returns to them, and others still matter), the position of the
+-- changes that all hosts have seen, and that of those which this host has seen now; the units granted in each lane; and
+-- the changes that the host has not seen (`tell`).
 local function exchange(KEYS, ARGV)
     local host, mark, connection, call = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
     local state, key = load(KEYS[1]), KEYS[1]

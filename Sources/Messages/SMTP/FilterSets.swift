@@ -30,9 +30,9 @@ struct FilterSets {
         guard !unanswered.isEmpty else { return }
         let command = unanswered.removeFirst()
         guard isAccepted else { return }
-        let address = SMTPServerSession.address(in: command)
+        let (address, parameters) = SMTPServerSession.argument(of: command)
         selection?.add(recipient: address)
-        redirected?.add(address[...], SMTPServerSession.parameters(in: command))
+        redirected?.add(address[...], parameters)
     }
 
     /// The parameters of RCPT that a redirected message keeps.

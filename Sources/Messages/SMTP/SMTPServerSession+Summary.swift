@@ -30,10 +30,8 @@ extension SMTPServerSession {
     /// The address of a MAIL or RCPT command, in its internal form.
     static func address(in command: ByteBuffer) -> [UInt8] { argument(of: command).address }
 
-    /// The parameters of a MAIL or RCPT command, separated by spaces.
-    static func parameters(in command: ByteBuffer) -> [UInt8] { argument(of: command).parameters }
-
-    private static func argument(of command: ByteBuffer) -> (address: [UInt8], parameters: [UInt8]) {
+    /// The address of a MAIL or RCPT command, in its internal form, and its parameters, separated by spaces.
+    static func argument(of command: ByteBuffer) -> (address: [UInt8], parameters: [UInt8]) {
         let line = command.readableBytesView
         guard let colon = line.firstIndex(of: UInt8(ascii: ":")) else { return ([], []) }
         let argument = line[(colon + 1)...].drop { $0 == UInt8(ascii: " ") }
