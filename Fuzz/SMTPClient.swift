@@ -4,19 +4,35 @@ internal import Wire
 
 extension Target {
     /// The session must report the same events and send the same commands for replies that come whole and in pieces.
-    /// Replies that are relayed must be whole lines with one code.
+    /// Replies that are relayed must be whole lines with one code. What comes in one piece with a 354 ends the session
+    /// there at the latest.
     ///
     /// The first byte is the size of the pieces, the second chooses LMTP; the rest is what a next hop sends.
     static let smtpClient = Target(name: "smtp-client") { input in
         var choices = Choices(input)
         let (size, variant) = (choices.size(), choices.byte() & 1 == 0 ? SMTPServerSession.Variant.smtp : .lmtp)
-        let whole = events(choices.rest, pieces: choices.rest.count + 1, variant)
-        let parts = events(choices.rest, pieces: size, variant)
+        let whole = events(afterEach354(choices.rest), variant)
+        let parts = events(afterEach354(choices.rest).flatMap { pieces($0, of: size) }, variant)
         precondition(whole == parts)
+        precondition(whole.events.starts(with: events([choices.rest], variant).events))
         for case .reply(_, let reply) in whole.events { check(reply) }
         for case .refused(let reply) in whole.events { check(reply) }
         precondition(areWholeLines(whole.output.readableBytesView))
     }
+}
+
+/// Cuts an input after each line that may be a reply 354: content is sent before the next reply.
+private func afterEach354(_ bytes: UnsafeRawBufferPointer) -> [UnsafeRawBufferPointer] {
+    var (pieces, start, line): ([UnsafeRawBufferPointer], Int, Int) = ([], 0, 0)
+    for (index, byte) in bytes.enumerated() where byte == 0x0a {
+        let next = index + 1
+        if bytes[line..<next].starts(with: "354".utf8) {
+            pieces.append(UnsafeRawBufferPointer(rebasing: bytes[start..<next]))
+            start = next
+        }
+        line = next
+    }
+    return pieces + [UnsafeRawBufferPointer(rebasing: bytes[start...])]
 }
 
 private func check(_ reply: SMTPReply) {
@@ -37,13 +53,11 @@ private struct Outcome: Equatable {
     var isIdle = false
 }
 
-private func events(
-    _ bytes: UnsafeRawBufferPointer, pieces size: Int, _ variant: SMTPServerSession.Variant
-) -> Outcome {
+private func events(_ pieces: [UnsafeRawBufferPointer], _ variant: SMTPServerSession.Variant) -> Outcome {
     var session = SMTPClientSession(
         variant: variant, hostName: Array("mx.example.org".utf8), token: Array("token".utf8))
     var outcome = Outcome()
-    reading: for piece in pieces(bytes, of: size) {
+    reading: for piece in pieces {
         _ = session.receive(upTo: piece.count, received(piece))
         do throws(SMTPReplyFault) {
             while let event = try session.next() {

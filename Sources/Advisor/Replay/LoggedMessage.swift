@@ -69,6 +69,6 @@ package struct LogFigures: Codable, Sendable, Equatable {
     /// The zones of these times in minutes east of UTC; nil if the log has none, and the times are its local ones.
     package internal(set) var firstZone: Int?
     package internal(set) var lastZone: Int?
-    /// Errors of files that could not be read to their end.
+    /// What could not be read: the rest of a file after an error, lines that are too long, missing parts of the log.
     package internal(set) var faults: [String] = []
 }
