@@ -6,10 +6,6 @@ import Sharing
 // Runs the simulation of a shared ledger over many seeds. Exit status 1 if one of them violates what
 // the ledger promises.
 //
-//     SharingSimulator [--seeds 1000] [--first 1] [--without RULE] [--timeline SEED] [--calls SEED]
-//                      [--plan random|longGrants|forgetfulEngine|changes|busyAdministrators|raises|mixed|refused|
-//                              persistent]
-//
 // --timeline prints what happened in one seed; --calls prints its calls to the engine, for Tests/sharing.
 
 var seeds: UInt64 = 1000
@@ -19,28 +15,32 @@ var timeline: UInt64?
 var calls: UInt64?
 var plan: (UInt64) -> SimulationPlan = SimulationPlan.random
 
-func value(_ arguments: inout ArraySlice<String>) -> String {
-    guard let value = arguments.popFirst() else { fatalError("an option lacks its value") }
-    return value
+func exitWithUsage() -> Never {
+    print(
+        """
+        usage: SharingSimulator [--seeds N] [--first SEED] [--plan PLAN] [--without RULE]
+               SharingSimulator --timeline SEED | --calls SEED [--plan PLAN] [--without RULE]
+        plans: \(SimulationPlan.named.keys.sorted().joined(separator: " "))
+        rules: \(SharingRules.names.map(\.name).joined(separator: " "))
+        """)
+    exit(64)
 }
 
 var arguments = CommandLine.arguments.dropFirst()
 while let option = arguments.popFirst() {
-    let value = value(&arguments)
-    switch option {
-    case "--seeds": seeds = UInt64(value) ?? 0
-    case "--first": first = UInt64(value) ?? 1
-    case "--timeline": timeline = UInt64(value)
-    case "--calls": calls = UInt64(value)
-    case "--plan":
-        guard let named = SimulationPlan.named[value] else { fatalError("no plan \(value)") }
+    guard let value = arguments.popFirst() else { exitWithUsage() }
+    switch (option, UInt64(value)) {
+    case ("--seeds", let number?): seeds = number
+    case ("--first", let number?): first = number
+    case ("--timeline", let number?): timeline = number
+    case ("--calls", let number?): calls = number
+    case ("--plan", _):
+        guard let named = SimulationPlan.named[value] else { exitWithUsage() }
         plan = named
-    case "--without":
-        guard let rule = SharingRules.names.first(where: { $0.name == value })?.rule else {
-            fatalError("no rule \(value)")
-        }
+    case ("--without", _):
+        guard let rule = SharingRules.names.first(where: { $0.name == value })?.rule else { exitWithUsage() }
         rules.remove(rule)
-    default: fatalError("no option \(option)")
+    default: exitWithUsage()
     }
 }
 
