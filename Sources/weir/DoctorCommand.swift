@@ -179,10 +179,16 @@ struct DoctorCommand: AsyncParsableCommand {
         for report in reports {
             let findings = report.findings.isEmpty ? "no findings" : quantity(report.findings.count, "finding")
             try StandardOutput.write(line: "\(report.instance): \(findings)")
+            var shown: Set<String> = []
             for finding in report.findings {
                 try StandardOutput.write(
                     line: "\n\(finding.severity.rawValue): \(finding.place): \(finding.text) [\(finding.kind)]")
-                for command in finding.commands { try StandardOutput.write(line: "    \(command)") }
+                if !finding.commands.isEmpty, shown.isSuperset(of: finding.commands) {
+                    try StandardOutput.write(line: "    (the commands above fix this, too)")
+                } else {
+                    for command in finding.commands { try StandardOutput.write(line: "    \(command)") }
+                    shown.formUnion(finding.commands)
+                }
                 for line in finding.configuration { try StandardOutput.write(line: "    weir.yaml: \(line)") }
             }
             if let protections = report.protections {

@@ -342,11 +342,12 @@ class Hookup:
         findings = [finding for report in json.loads(self.doctor().stdout) for finding in report["findings"]]
         return [finding for finding in findings if finding["severity"] == "note"]
 
-    def doctor(self):
+    def doctor(self, *arguments):
         # Postfix delays reading a file that was modified just now.
         for name in ("main.cf", "master.cf"):
             os.utime(self.directory / name, (1_700_000_000, 1_700_000_000))
-        return weir("doctor", "--postfix", self.directory, "--config", self.directory / "weir.yaml", "--no-service", "--json", check=False)
+        return weir("doctor", "--postfix", self.directory, "--config", self.directory / "weir.yaml", "--no-service",
+                    *(arguments or ["--json"]), check=False)
 
 
 class Hookups(unittest.TestCase):
@@ -369,6 +370,11 @@ class Hookups(unittest.TestCase):
                         run(words)
                     os.utime(hookup.directory / "main.cf", (1_700_000_000, 1_700_000_000))
                 self.assertEqual(hookup.findings(), [], commands)
+
+    def test_commands_that_fix_several_findings_are_printed_once(self):
+        lines = Hookup(self, "", ["smtp inet n - n - - smtpd", "smtps inet n - n - - smtpd"], {}).doctor("--no-service").stdout
+        self.assertEqual(lines.count("smtpd_recipient_restrictions="), 1, lines)
+        self.assertEqual(lines.count("(the commands above fix this, too)"), 1, lines)
 
     def test_other_restrictions_stay(self):
         """What warn_if_reject is about, what else a variable has, and what was chosen for the request to Weir."""
